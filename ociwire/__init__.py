@@ -1,0 +1,1 @@
+"""An OCI registry client whose wire is a chain of small transports."""

@@ -1,0 +1,298 @@
+"""Everything that ociwire raises of its own accord.
+
+::
+
+    OciwireError
+    ├── UsageError(ValueError)                 the call was wrong: nothing was sent
+    ├── TransportError                         there is no usable response
+    │   ├── ConnectError(ConnectionError)      no connection, no TLS, no way through the proxy
+    │   ├── TransportTimeout(TimeoutError)     a timeout or the deadline passed
+    │   ├── ReadError                          the connection broke while it was in use
+    │   ├── ProtocolError                      what came back is not HTTP, or not what a registry may say
+    │   ├── RedirectError                      a redirect that must not, or cannot, be followed
+    │   └── BodyConsumedError                  a one-shot body would have to be sent again
+    ├── AuthError                              a token server, a helper or a credential source failed
+    │   └── CredentialsRejected                ... and it was a refusal
+    ├── ContentError                           the bytes are not what they should be
+    │   ├── DigestMismatch
+    │   └── SizeMismatch
+    └── RegistryError                          the registry answered, and the answer is no
+        ├── NotFound
+        │   ├── BlobUnknown
+        │   ├── ManifestUnknown
+        │   ├── NameUnknown
+        │   └── BlobUploadUnknown
+        ├── Unauthorized
+        ├── Denied
+        ├── TooManyRequests
+        ├── Unsupported
+        ├── BlobUploadInvalid
+        ├── DigestInvalid
+        ├── ManifestInvalid
+        ├── ManifestBlobUnknown
+        ├── NameInvalid
+        ├── SizeInvalid
+        └── RangeInvalid
+
+Every one of them pickles and deep-copies. None of them holds a secret in its text.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .message import Headers, Request
+
+__all__ = [
+    "OciwireError",
+    "UsageError",
+    "TransportError",
+    "ConnectError",
+    "TransportTimeout",
+    "ReadError",
+    "ProtocolError",
+    "RedirectError",
+    "BodyConsumedError",
+    "AuthError",
+    "CredentialsRejected",
+    "ContentError",
+    "DigestMismatch",
+    "SizeMismatch",
+    "RegistryError",
+    "NotFound",
+    "BlobUnknown",
+    "ManifestUnknown",
+    "NameUnknown",
+    "BlobUploadUnknown",
+    "Unauthorized",
+    "Denied",
+    "TooManyRequests",
+    "Unsupported",
+    "BlobUploadInvalid",
+    "DigestInvalid",
+    "ManifestInvalid",
+    "ManifestBlobUnknown",
+    "NameInvalid",
+    "SizeInvalid",
+    "RangeInvalid",
+]
+
+
+class OciwireError(Exception):
+    """The root: catch this to catch whatever ociwire raises of its own."""
+
+
+class UsageError(OciwireError, ValueError):
+    """The caller's mistake: a bad name, digest, host, header or length, or a closed client. Nothing was sent."""
+
+
+class TransportError(OciwireError):
+    """There is no usable response.
+
+    Attributes:
+        request: The request that failed, as far as it is known.
+    """
+
+    def __init__(self, message: str, *, request: Request | None = None) -> None:
+        super().__init__(message)
+        self.request = request
+
+
+class ConnectError(TransportError, ConnectionError):
+    """No connection could be made: name resolution, TCP, TLS (its certificates included) or the proxy."""
+
+
+class TransportTimeout(TransportError, TimeoutError):
+    """A timeout of the transport, or the deadline of the request, has passed."""
+
+
+class ReadError(TransportError):
+    """The connection broke while a request was being sent or its response read."""
+
+
+class ProtocolError(TransportError):
+    """The peer broke HTTP/1.1 (RFC 9112) or the OCI distribution specification."""
+
+
+class RedirectError(TransportError):
+    """A redirect that must not be followed, or cannot be."""
+
+
+class BodyConsumedError(TransportError):
+    """A one-shot body was opened after its first chunk had been pulled: it cannot be sent again."""
+
+
+class AuthError(OciwireError):
+    """A token server, a credential helper or a credential source failed."""
+
+
+class CredentialsRejected(AuthError):
+    """A server refused the credentials.
+
+    Attributes:
+        host: The registry that the credentials are for.
+        realm: The URL of the token server that refused them; empty if it was the registry itself.
+        status: The status code of the refusal.
+    """
+
+    def __init__(self, message: str, *, host: str = "", realm: str = "", status: int = 0) -> None:
+        super().__init__(message)
+        self.host = host
+        self.realm = realm
+        self.status = status
+
+
+class ContentError(OciwireError):
+    """The bytes are not what they should be."""
+
+
+class DigestMismatch(ContentError):
+    """The content has another digest than it should have.
+
+    Attributes:
+        expected: The digest that was asked for.
+        actual: The digest that the content has, or that the server claims for it.
+    """
+
+    def __init__(self, message: str, *, expected: str = "", actual: str = "") -> None:
+        super().__init__(message)
+        self.expected = expected
+        self.actual = actual
+
+
+class SizeMismatch(ContentError):
+    """The content is longer or shorter than was said.
+
+    Attributes:
+        expected: The length that was said, in bytes.
+        actual: The bytes counted when the mismatch showed; where the content is too long, what was counted until then.
+    """
+
+    def __init__(self, message: str, *, expected: int = 0, actual: int = 0) -> None:
+        super().__init__(message)
+        self.expected = expected
+        self.actual = actual
+
+
+class RegistryError(OciwireError):
+    """The registry answered, and the answer is not the one that was asked for.
+
+    Reads like ``404 Not Found: manifest unknown: manifest (x) unknown to registry``. The codes are those of the OCI
+    distribution specification, section "Error Codes".
+
+    Attributes:
+        status: The status code of the response.
+        code: The first error's ``code``, such as ``MANIFEST_UNKNOWN``; empty if the body had none.
+        message: The first error's ``message``; where the body is not the specification's JSON, what it said instead.
+        detail: The first error's ``detail``: any JSON value, or None.
+        errors: All errors of the body, as they were sent.
+        headers: The headers of the response.
+        body: The first 8 KiB of the body.
+        request: The request, without its credentials.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status: int = 0,
+        code: str = "",
+        detail: Any = None,
+        errors: tuple[dict[str, Any], ...] = (),
+        headers: Headers | None = None,
+        body: bytes = b"",
+        request: Request | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.errors = errors
+        self.headers = headers
+        self.body = body
+        self.request = request
+
+    def __str__(self) -> str:
+        said = self.code.lower().replace("_", " ")
+        return ": ".join(part for part in (_status_line(self.status), said, self.message) if part)
+
+
+class NotFound(RegistryError):
+    """What was asked for is not there."""
+
+
+class BlobUnknown(NotFound):
+    """``BLOB_UNKNOWN``: no such blob in the repository."""
+
+
+class ManifestUnknown(NotFound):
+    """``MANIFEST_UNKNOWN``: no such manifest or tag in the repository."""
+
+
+class NameUnknown(NotFound):
+    """``NAME_UNKNOWN``: no such repository."""
+
+
+class BlobUploadUnknown(NotFound):
+    """``BLOB_UPLOAD_UNKNOWN``: no such upload, or it is over."""
+
+
+class Unauthorized(RegistryError):
+    """``UNAUTHORIZED``: credentials are needed, or those that were sent are not good."""
+
+
+class Denied(RegistryError):
+    """``DENIED``: the credentials are good, but not for this."""
+
+
+class TooManyRequests(RegistryError):
+    """``TOOMANYREQUESTS``: slow down.
+
+    Attributes:
+        retry_after: How many seconds the registry wants to be left alone; None if it did not say.
+    """
+
+    retry_after: float | None = None
+
+
+class Unsupported(RegistryError):
+    """``UNSUPPORTED``: this registry does not do that."""
+
+
+class BlobUploadInvalid(RegistryError):
+    """``BLOB_UPLOAD_INVALID``: the upload is broken and has to be begun anew."""
+
+
+class DigestInvalid(RegistryError):
+    """``DIGEST_INVALID``: the content does not have the digest that was given for it."""
+
+
+class ManifestInvalid(RegistryError):
+    """``MANIFEST_INVALID``: the registry does not take this manifest."""
+
+
+class ManifestBlobUnknown(RegistryError):
+    """``MANIFEST_BLOB_UNKNOWN``: the manifest names a blob that the repository does not have."""
+
+
+class NameInvalid(RegistryError):
+    """``NAME_INVALID``: the registry does not take this repository name."""
+
+
+class SizeInvalid(RegistryError):
+    """``SIZE_INVALID``: the content has another length than was said, or is too large."""
+
+
+class RangeInvalid(RegistryError):
+    """``RANGE_INVALID``: the range does not fit what the registry has."""
+
+
+def _status_line(status: int) -> str:
+    """``404 Not Found``; the bare number where the status has no registered name, nothing for 0."""
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status) if status else ""

@@ -1,0 +1,145 @@
+"""Header fields as RFC 9110, section 5, has them: ordered, case-insensitive, a name as often as it likes.
+
+What is built here can be sent as it is: a name that is no token, or a value that would end its line, is refused. What a
+server sent comes in through `Headers.received`, already checked by who read it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import ItemsView, Iterable, Iterator, Mapping
+from typing import Any, final
+
+from .errors import UsageError
+
+__all__ = ["Headers", "HeadersLike", "SECRET_HEADERS"]
+
+HeadersLike = Mapping[str, str] | Iterable[tuple[str, str]]
+"""What `Headers` can be made of: another `Headers`, a mapping, or pairs."""
+
+SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie"})
+"""The names, in lower case, whose values no repr, message or log shows."""
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
+_ENDS_LINE = re.compile(r"[\r\n\0]")
+
+
+@final
+class Headers(Mapping[str, str]):
+    """An immutable mapping of header fields that knows no case and loses no repetition.
+
+    ``h[name]`` joins the values of a name by ``, `` (RFC 9110, section 5.3); `get_all` keeps them apart; iteration is
+    over the distinct names. Two `Headers` are equal if they hold the same fields in the same order.
+
+    Args:
+        fields: Another `Headers`, a mapping of names to values, or pairs of them.
+
+    Raises:
+        UsageError: A name is not a token, or a value is not latin-1 or has CR, LF or NUL in it.
+    """
+
+    __slots__ = ("_fields", "_index")
+    _fields: tuple[tuple[str, str], ...]
+    _index: dict[str, list[str]] | None
+
+    def __init__(self, fields: HeadersLike = ()) -> None:
+        if isinstance(fields, Headers):
+            self._fields = fields._fields
+        else:
+            pairs = fields.items() if isinstance(fields, Mapping) else fields
+            self._fields = tuple([_checked(pair) for pair in pairs])
+        self._index = None
+
+    @classmethod
+    def received(cls, fields: Iterable[tuple[str, str]]) -> Headers:
+        """Fields that have been read from a peer, and checked there."""
+        headers = cls()
+        headers._fields = tuple(fields)
+        return headers
+
+    def _lookup(self) -> dict[str, list[str]]:
+        index = self._index
+        if index is None:
+            index = {}
+            for name, value in self._fields:
+                index.setdefault(name.lower(), []).append(value)
+            self._index = index
+        return index
+
+    def __getitem__(self, name: str) -> str:
+        return ", ".join(self._lookup()[name.lower()])
+
+    def get_all(self, name: str) -> tuple[str, ...]:
+        """The values of a name, one for each field that carries it."""
+        return tuple(self._lookup().get(name.lower(), ()))
+
+    def items(self) -> ItemsView[str, str]:
+        """Every field as a pair, in order, repetitions included."""
+        return _Fields(self)
+
+    def updated(self, changes: Mapping[str, str | None]) -> Headers:
+        """These fields with others in the place of the named ones; None removes a name."""
+        replaced = {name.lower() for name in changes}
+        kept = [field for field in self._fields if field[0].lower() not in replaced]
+        added = [(name, value) for name, value in changes.items() if value is not None]
+        headers = Headers(added)
+        headers._fields = (*kept, *headers._fields)
+        return headers
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._lookup()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._lookup())
+
+    def __len__(self) -> int:
+        return len(self._lookup())
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Headers):
+            return NotImplemented
+        return self._folded() == other._folded()
+
+    def __hash__(self) -> int:
+        return hash(self._folded())
+
+    def _folded(self) -> tuple[tuple[str, str], ...]:
+        return tuple((name.lower(), value) for name, value in self._fields)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Headers.received, (self._fields,)
+
+    def __repr__(self) -> str:
+        shown = ((name, "***" if name.lower() in SECRET_HEADERS else value) for name, value in self._fields)
+        return f"Headers({list(shown)!r})"
+
+
+class _Fields(ItemsView[str, str]):
+    """`Headers.items`: a view whose iteration repeats what the headers repeat."""
+
+    _mapping: Headers
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._mapping._fields)
+
+    def __len__(self) -> int:
+        return len(self._mapping._fields)
+
+
+def _checked(pair: tuple[str, str]) -> tuple[str, str]:
+    try:
+        name, value = pair
+    except (TypeError, ValueError):
+        raise UsageError("headers must be a mapping, or pairs of a name and a value") from None
+    if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+        raise UsageError(f"not a header name: {name!r:.100} (RFC 9110 takes letters, digits and !#$%&'*+-.^_`|~)")
+    if not isinstance(value, str):
+        raise UsageError(f"the value of header {name} must be a str, not {type(value).__name__}")
+    # The value itself stays out of the message: it may be a secret.
+    if _ENDS_LINE.search(value):
+        raise UsageError(f"the value of header {name} holds a CR, LF or NUL, which would end the field")
+    try:
+        value.encode("latin-1")
+    except UnicodeEncodeError:
+        raise UsageError(f"the value of header {name} is not latin-1 (RFC 8187 tells how to encode it)") from None
+    return name, value.strip(" \t")

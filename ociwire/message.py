@@ -1,0 +1,262 @@
+"""The two messages that pass through a stack: a `Request` goes down, a `Response` comes up.
+
+A request is frozen: a layer that wants another one makes it with `Request.replace`. A response has one owner: who
+returns it passes it on; who swallows it calls `Response.discard`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, final
+
+from .body import Body
+from .errors import OciwireError, ProtocolError, UsageError
+from .headers import Headers, HeadersLike
+from .origin import check_url
+from .reader import Reader, reader_of
+from .scope import Scope
+
+if TYPE_CHECKING:
+    import urllib3
+
+__all__ = ["Body", "Headers", "Request", "RequestInfo", "Response"]
+
+_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110, section 9.1
+_CHUNK_SIZE = 256 * 1024
+_DRAIN_LIMIT = 64 * 1024
+_JSON_LIMIT = 16 * 1024 * 1024
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestInfo:
+    """What a request's maker lets the layers know. None of it is sent.
+
+    Attributes:
+        required_scope: What a token must grant for this request.
+        operation: The client method that the request belongs to, such as ``push_blob``: for logs and metrics.
+        debug_id: The client's name for itself: for logs and metrics.
+        timeout: In the place of the transport's: seconds for connecting and for each wait on the socket, or a
+            `urllib3.Timeout`.
+        deadline: A moment of `time.monotonic`, in seconds, that bounds all that is done for this request.
+        idempotent: Whether the request may be repeated; None leaves it to the method (RFC 9110, section 9.2.2).
+        extra: Carried from the caller to whichever layer looks for it; ociwire never reads it.
+    """
+
+    required_scope: Scope = Scope.EMPTY
+    operation: str = ""
+    debug_id: str = ""
+    timeout: float | urllib3.Timeout | None = None
+    deadline: float | None = None
+    idempotent: bool | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def replace(self, **changes: Any) -> RequestInfo:
+        """The same with other values in the named fields."""
+        return replace(self, **changes)
+
+
+_NO_INFO = RequestInfo()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request, as a layer sees it.
+
+    Args:
+        method: ``GET``, ``HEAD``, ``POST``, ``PUT``, ``PATCH``, ``DELETE``, or another token.
+        url: Absolute; above a client a path will do, which the client completes.
+        headers: The fields to send. Framing (Content-Length, Transfer-Encoding), Connection and Host are the wire's.
+        body: A `Body`, or what one can be made of.
+        info: What the layers may know.
+
+    Raises:
+        UsageError: The method is no token, the URL no URL, or a header could not be sent.
+    """
+
+    method: str
+    url: str
+    headers: Headers = field(default_factory=Headers)
+    body: Body | None = None
+    info: RequestInfo = _NO_INFO
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            method: str,
+            url: str,
+            headers: HeadersLike = (),
+            body: Body | bytes | None = None,
+            info: RequestInfo = _NO_INFO,
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.method, str) or not _METHOD.fullmatch(self.method):
+            raise UsageError(f"not a method: {self.method!r:.100}")
+        if not isinstance(self.url, str):
+            raise UsageError(f"a URL is a str, not {type(self.url).__name__}")
+        check_url(self.url)
+        if type(self.headers) is not Headers:
+            object.__setattr__(self, "headers", Headers(self.headers))
+        if self.body is not None and type(self.body) is not Body:
+            object.__setattr__(self, "body", Body.of(self.body))
+
+    def replace(self, **changes: Any) -> Request:
+        """The same request with other values in the named fields."""
+        return replace(self, **changes)
+
+    def with_headers(self, changes: Mapping[str, str | None]) -> Request:
+        """The same request with other values for the named headers; None removes one."""
+        return replace(self, headers=self.headers.updated(changes))
+
+
+@final
+class Response:
+    """One HTTP response: status, headers, and a body that is read once, as it comes.
+
+    It has one owner, who reads it to its end, discards or closes it; it is a context manager, which closes it. Read to
+    the end, it returns its connection to the pool by itself; closed before, it drops it. One that is made of bytes may
+    be handed out again and again: `replace` begins it anew.
+
+    Args:
+        status: The status code.
+        headers: The fields.
+        body: Bytes; a reader, with ``readinto`` or ``read``; or an iterable of bytes.
+        request: The request that was really sent: Location and Link are relative to its URL.
+    """
+
+    __slots__ = ("_data", "_inner", "_reader", "headers", "request", "status")
+
+    def __init__(self, status: int, headers: HeadersLike = (), body: Any = b"", request: Request | None = None) -> None:
+        self.status = status
+        self.headers = headers if type(headers) is Headers else Headers(headers)
+        self.request = request
+        self._data: bytes | None = bytes(body) if isinstance(body, (bytes, bytearray, memoryview)) else None
+        self._reader: Reader | None = reader_of(body if self._data is None else self._data)
+        self._inner: Response | None = None
+
+    @property
+    def length(self) -> int | None:
+        """How many bytes the body has, as far as that is known before it is read (RFC 9110, section 8.6)."""
+        if self._data is not None:
+            return len(self._data)
+        if self.status in (204, 304) or (self.request is not None and self.request.method == "HEAD"):
+            return 0
+        stated = self.headers.get("content-length", "")
+        return int(stated) if stated.isascii() and stated.isdigit() else None
+
+    @property
+    def closed(self) -> bool:
+        """Whether it can no longer be read: it was closed, or `replace` handed its body on."""
+        return self._reader is None
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:
+        """Read into a buffer what is there, at least one byte; 0 at the end.
+
+        Raises:
+            UsageError: The response is closed.
+            TransportError: The connection failed.
+        """
+        if self._reader is None:
+            raise UsageError("the response is closed, or its body was handed on to another one")
+        return self._reader.readinto(memoryview(buffer))
+
+    def read(self, n: int | None = -1) -> bytes:
+        """Read `n` bytes, fewer only at the end; all that is left if `n` is negative or None.
+
+        Raises:
+            UsageError: The response is closed.
+            TransportError: The connection failed.
+        """
+        wanted = float("inf") if n is None or n < 0 else n
+        pieces = []
+        while wanted > 0 and (piece := self._some(int(min(wanted, _CHUNK_SIZE)))):
+            pieces.append(piece)
+            wanted -= len(piece)
+        return b"".join(pieces)
+
+    def iter(self, size: int = _CHUNK_SIZE) -> Iterator[bytes]:
+        """The body in pieces of at most `size` bytes, as they come."""
+        while piece := self._some(size):
+            yield piece
+
+    def _some(self, size: int) -> bytes:
+        length = self.length
+        buffer = bytearray(size if length is None else max(1, min(size, length)))
+        with memoryview(buffer) as view:
+            return bytes(view[: self.readinto(view)])
+
+    def json(self, *, limit: int = _JSON_LIMIT) -> Any:
+        """Read the rest of the body as JSON, at most `limit` bytes of it.
+
+        Raises:
+            UsageError: The response is closed.
+            ProtocolError: It is not JSON, or longer than that.
+            TransportError: The connection failed.
+        """
+        data = self.read(limit + 1)
+        if len(data) > limit:
+            self.close()
+            raise ProtocolError(f"a JSON body longer than {limit} bytes is not read", request=self.request)
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise ProtocolError(f"not JSON: {error}: {data[:80]!r}", request=self.request) from None
+
+    def discard(self) -> None:
+        """Read away what is left, if it is little (64 KiB), so that the connection can be used again; then close.
+
+        Raises nothing of ociwire's: nobody wants this response.
+        """
+        left = _DRAIN_LIMIT
+        try:
+            if not self.closed and (self.length or 0) <= _DRAIN_LIMIT:
+                while left > 0 and (piece := self._some(left)):
+                    left -= len(piece)
+        except OciwireError:
+            pass  # the connection is dropped, which is all that could be asked for
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the body, and of the connection if the body was not read to its end. May be called again."""
+        reader, self._reader = self._reader, None
+        inner, self._inner = self._inner, None
+        try:
+            if reader is not None:
+                reader.close()
+        finally:
+            if inner is not None:
+                inner.close()
+
+    def replace(self, **changes: Any) -> Response:
+        """The same response with another ``status``, ``headers``, ``body`` or ``request``; ownership moves to it.
+
+        Without a new body the new response takes this one's over, and this one is closed. A new body is taken to read
+        from this response, which is then closed together with the new one.
+        """
+        values: dict[str, Any] = {"status": self.status, "headers": self.headers, "request": self.request, **changes}
+        if "body" in changes:
+            new = Response(**values)
+            new._inner = self
+        elif self._data is not None:
+            new = Response(body=self._data, **values)
+        else:
+            new = Response(**values)
+            new._data, new._reader, new._inner = None, self._reader, self._inner
+            self._reader = self._inner = None
+        return new
+
+    def __enter__(self) -> Response:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status} {self.headers!r}>"

@@ -1,0 +1,187 @@
+"""May this URL be followed, and with secrets? The one security policy.
+
+An origin is a scheme, a host and a port with its default filled in (RFC 6454): secrets are given to an origin, never to
+a host name alone. Userinfo in a URL is refused everywhere: it is a secret in a place that is logged.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import NamedTuple, final
+from urllib.parse import urljoin
+
+from .errors import ProtocolError, UsageError
+
+__all__ = ["Origin", "check_host", "check_url", "is_loopback", "upload_location", "without_query"]
+
+# The domain of the distribution project's reference grammar: a name, an IPv4 address or an IPv6 address in brackets.
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_DOMAIN = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[A-Fa-f0-9:.]+\])(?::[0-9]{{1,5}})?"
+_HOST = re.compile(_DOMAIN)
+_URL = re.compile(r"(https?)://([^/?#\\]*)([^#]*)(?:#.*)?", re.IGNORECASE)
+# A backslash is a slash to some and part of the host to others: no URL that can be read in two ways is followed.
+_FORBIDDEN = re.compile(r"[^!-~]|\\")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@final
+class Origin(NamedTuple):
+    """Scheme, host and port: what a secret belongs to.
+
+    Attributes:
+        scheme: ``http`` or ``https``.
+        host: Lower case; an IPv6 address in its brackets.
+        port: Never the absence of one.
+    """
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def netloc(self) -> str:
+        """``host``, or ``host:port`` where the port is not the scheme's default: what the Host header says."""
+        return self.host if _DEFAULT_PORTS[self.scheme] == self.port else f"{self.host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.netloc}"
+
+    @classmethod
+    def of(cls, url: str) -> Origin:
+        """The origin of an absolute http or https URL.
+
+        Raises:
+            UsageError: It is no such URL, has userinfo in it, or its host or port is none.
+        """
+        return split_url(url)[0]
+
+
+def split_url(url: str) -> tuple[Origin, str]:
+    """An absolute URL as its origin and the request target (path and query, at least ``/``); the fragment is dropped.
+
+    Raises:
+        UsageError: It is not an absolute http or https URL, has userinfo in it, or its host or port is none.
+    """
+    match = _URL.fullmatch(url)
+    if match is None:
+        raise UsageError(f"not an absolute http or https URL: {without_query(url)!r}")
+    scheme, netloc, target = match.groups()
+    origin = _origin(scheme.lower(), netloc)
+    return origin, target if target.startswith("/") else f"/{target}"
+
+
+def check_url(url: str) -> None:
+    """Refuse a URL that could not be sent as it is: neither absolute nor a path, or with characters that no URL holds.
+
+    Raises:
+        UsageError: It is one of these.
+    """
+    if not url[:8].lower().startswith(("/", "http://", "https://")):
+        raise UsageError(
+            f"not a URL: {without_query(url)!r} (a URL begins with http://, https:// or, as a path, with /)"
+        )
+    if _FORBIDDEN.search(url):
+        raise UsageError(f"not a URL: {without_query(url)!r} holds a character that must be percent-encoded")
+
+
+@lru_cache(maxsize=1024)
+def _origin(scheme: str, netloc: str) -> Origin:
+    if "@" in netloc:
+        raise UsageError(
+            f"userinfo in a URL is refused: {scheme}://***@{netloc.rpartition('@')[2]} (give credentials as such)"
+        )
+    host = check_host(netloc)
+    name, port = _split_port(host)
+    return Origin(scheme, name, _DEFAULT_PORTS[scheme] if port is None else port)
+
+
+def check_host(host: str) -> str:
+    """A registry's ``host`` or ``host:port`` in lower case.
+
+    Raises:
+        UsageError: It is none: empty, with a scheme, a path, a query, userinfo, white space or two ports in it.
+    """
+    if not isinstance(host, str) or not _HOST.fullmatch(host):
+        shown = f"***@{host.rpartition('@')[2]}" if isinstance(host, str) and "@" in host else host
+        raise UsageError(
+            f"not a registry host: {shown!r} (a host reads name or name:port, such as ghcr.io or localhost:5000)"
+        )
+    name, port = _split_port(host)
+    if name.startswith("["):
+        try:
+            IPv6Address(name[1:-1])
+        except ValueError:
+            raise UsageError(f"not a registry host: {host!r} (no IPv6 address stands in the brackets)") from None
+    if port is not None and port > 65535:
+        raise UsageError(f"not a registry host: {host!r} (a port is at most 65535)")
+    if len(name) > 253:
+        raise UsageError(f"not a registry host: {host!r:.80} (a name has at most 253 characters)")
+    return host.lower()
+
+
+def _split_port(host: str) -> tuple[str, int | None]:
+    if host.endswith("]"):
+        return host, None
+    name, colon, port = host.rpartition(":")
+    return (name, int(port)) if colon else (host, None)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, without its port, is this machine by its own writing; names are not resolved.
+
+    ``localhost`` and all below it (RFC 6761, section 6.3), and the loopback addresses in every spelling that
+    ``inet_aton`` reads or IPv6 can map.
+    """
+    name = host.lower().rstrip(".")
+    address = _address(name)
+    return name == "localhost" or name.endswith(".localhost") if address is None else address.is_loopback
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(host.strip("[]"))
+    except ValueError:
+        try:
+            return IPv4Address(socket.inet_aton(host))
+        except OSError:
+            return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def upload_location(base: str, location: str | None) -> tuple[str, bool]:
+    """Where an upload goes on, and whether secrets may go there too (they may to the origin of `base` alone).
+
+    Follows the OCI distribution specification, "Pushing blobs": the Location may be relative or absolute.
+
+    Args:
+        base: The URL that was really asked.
+        location: The answer's Location header.
+
+    Raises:
+        ProtocolError: There is none, it is no URL, or it leaves https.
+    """
+    if not location:
+        raise ProtocolError(f"the answer of {without_query(base)} opens an upload but has no Location header")
+    asked = Origin.of(base)
+    try:
+        url = urljoin(base, location)
+        check_url(url)
+        target = Origin.of(url)
+    except ValueError as error:
+        raise ProtocolError(f"the upload Location of {asked} is not to be used: {error}") from None
+    if target.scheme == "http" and asked.scheme == "https":
+        raise ProtocolError(
+            f"the upload Location of {asked} leads to plain http ({target}): refused. The registry probably"
+            " stands behind a proxy that ends TLS, and is not told so: have the proxy send X-Forwarded-Proto, or the"
+            " registry use relative URLs"
+        )
+    return url, target == asked
+
+
+def without_query(url: str) -> str:
+    """A URL as it may stand in a message: no query, no fragment, no userinfo, at most 200 characters."""
+    bare = re.split(r"[?#]", url, maxsplit=1)[0]
+    return re.sub(r"//[^/]*@", "//***@", bare)[:200]

@@ -1,0 +1,67 @@
+"""The bodies a response can be made of, all read in one way: into a buffer.
+
+A `Reader` has ``readinto`` and ``close``. What has only ``read``, or can only be iterated over, is given them here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+from .errors import UsageError
+
+__all__ = ["Reader", "reader_of"]
+
+
+class Reader(Protocol):
+    """What a response reads from."""
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Read what is there, at least one byte; 0 at the end."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it. May be called again."""
+        ...
+
+
+def reader_of(body: Any) -> Reader:
+    """A `Reader` of bytes, of a binary reader, or of an iterable of bytes.
+
+    Raises:
+        UsageError: It is none of these.
+    """
+    if isinstance(body, bytes):
+        return _Pieces(iter((body,)))
+    if hasattr(body, "readinto") and hasattr(body, "close"):
+        return body  # type: ignore[no-any-return]
+    if hasattr(body, "read"):
+        return _Pieces(iter(lambda: body.read(64 * 1024), b""), body)
+    if isinstance(body, Iterable) and not isinstance(body, str):
+        return _Pieces(iter(body), body)
+    raise UsageError(f"not a body: {type(body).__name__} is neither bytes, a binary reader nor an iterable of bytes")
+
+
+class _Pieces:
+    """Pieces of any size, read into buffers of any size."""
+
+    def __init__(self, pieces: Iterator[bytes], owner: Any = None) -> None:
+        self._pieces = pieces
+        self._owner = owner
+        self._left = memoryview(b"")
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        while not self._left:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._left = memoryview(piece)
+        count = min(len(buffer), len(self._left))
+        buffer[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
+
+    def close(self) -> None:
+        self._left, self._pieces = memoryview(b""), iter(())
+        if hasattr(self._owner, "close"):
+            self._owner.close()

@@ -1,0 +1,143 @@
+"""What a request needs and what a token grants, in the syntax of the distribution project's token scopes.
+
+``repository:foo/bar:pull,push registry:catalog:*``: words apart by white space, each ``type:name:action,action``. A
+word that does not fit is kept verbatim. A `Scope` is an immutable set: it remembers its text, but compares as a set.
+
+The syntax is that of https://distribution.github.io/distribution/spec/auth/scope/.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import ClassVar, NamedTuple, final
+
+__all__ = ["ResourceScope", "Scope"]
+
+# A name may hold a colon (a host's port), so the type ends at the first one and the actions begin after the last.
+_WORD = re.compile(r"([^:]+):(.+):([^:,]+(?:,[^:,]+)*)", re.DOTALL)
+
+
+class ResourceScope(NamedTuple):
+    """One action on one resource. A word that does not fit the syntax is all ``resource_type``, the rest empty.
+
+    Attributes:
+        resource_type: ``repository`` or ``registry``; the syntax admits others.
+        resource: The resource's name, such as ``library/alpine`` or ``catalog``.
+        action: ``pull``, ``push``, ``delete`` or ``*``; the syntax admits others.
+    """
+
+    resource_type: str
+    resource: str
+    action: str
+
+    def __str__(self) -> str:
+        return _word(self.resource_type, self.resource, [self.action])
+
+
+@final
+class Scope:
+    """An immutable set of `ResourceScope`, with the text that it was written as.
+
+    ``a | b`` is the union: its text is a's, then what b adds, in b's order. ``a <= b`` says that b contains a.
+    Iteration is sorted and without duplicates. ``==`` and ``hash`` go by the set. An empty scope is false.
+    """
+
+    __slots__ = ("_members", "_text", "_unlimited")
+
+    EMPTY: ClassVar[Scope]
+    """Nothing at all."""
+    UNLIMITED: ClassVar[Scope]
+    """Everything: contains every scope and absorbs ``|``. It has no members to iterate over; its text is ``*``."""
+    CATALOG: ClassVar[Scope]
+    """``registry:catalog:*``, which listing a registry's repositories needs."""
+
+    def __init__(self, members: Iterable[ResourceScope] = ()) -> None:
+        self._members = frozenset(members)
+        self._text = _canonical_text(self._members)
+        self._unlimited = False
+
+    @classmethod
+    def parse(cls, text: str) -> Scope:
+        """Read a scope's text. Never raises: what does not fit the syntax is kept as it is."""
+        return cls._of(frozenset(member for word in text.split() for member in _parse_word(word)), text)
+
+    @classmethod
+    def repository(cls, name: str, *actions: str) -> Scope:
+        """``repository:NAME:ACTIONS``, the actions in the order given."""
+        return cls.parse(_word("repository", name, actions)) if actions else cls.EMPTY
+
+    @classmethod
+    def _of(cls, members: frozenset[ResourceScope], text: str, *, unlimited: bool = False) -> Scope:
+        scope = cls()
+        scope._members, scope._text, scope._unlimited = members, text, unlimited
+        return scope
+
+    def canonical(self) -> Scope:
+        """The same scope with its text sorted by type, name and actions, each resource in one word."""
+        return self if self._unlimited else Scope(self._members)
+
+    def __or__(self, other: Scope) -> Scope:
+        if self._unlimited or other <= self:
+            return self
+        if other._unlimited or not self._members:
+            return other
+        seen = set(self._members)
+        words = [self._text]
+        for word in other._text.split():
+            added = [member for member in _parse_word(word) if member not in seen]
+            if added:
+                seen.update(added)
+                first = added[0]
+                words.append(_word(first.resource_type, first.resource, dict.fromkeys(m.action for m in added)))
+        return Scope._of(frozenset(seen), " ".join(words))
+
+    def __le__(self, other: Scope) -> bool:
+        return other._unlimited or (not self._unlimited and self._members <= other._members)
+
+    def __contains__(self, member: ResourceScope) -> bool:
+        return self._unlimited or member in self._members
+
+    def __iter__(self) -> Iterator[ResourceScope]:
+        return iter(sorted(self._members))
+
+    def __bool__(self) -> bool:
+        return self._unlimited or bool(self._members)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Scope):
+            return NotImplemented
+        return self._unlimited == other._unlimited and self._members == other._members
+
+    def __hash__(self) -> int:
+        return hash((self._members, self._unlimited))
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Scope.UNLIMITED" if self._unlimited else f"Scope.parse({self._text!r})"
+
+
+def _parse_word(word: str) -> list[ResourceScope]:
+    match = _WORD.fullmatch(word)
+    if match is None:
+        return [ResourceScope(word, "", "")]
+    resource_type, resource, actions = match.groups()
+    return [ResourceScope(resource_type, resource, action) for action in actions.split(",")]
+
+
+def _word(resource_type: str, resource: str, actions: Iterable[str]) -> str:
+    joined = ",".join(actions)
+    return f"{resource_type}:{resource}:{joined}" if joined else resource_type
+
+
+def _canonical_text(members: Iterable[ResourceScope]) -> str:
+    resources = groupby(sorted(members), key=lambda member: (member.resource_type, member.resource))
+    return " ".join(_word(kind, name, [member.action for member in group]) for (kind, name), group in resources)
+
+
+Scope.EMPTY = Scope()
+Scope.UNLIMITED = Scope._of(frozenset(), "*", unlimited=True)
+Scope.CATALOG = Scope.parse("registry:catalog:*")

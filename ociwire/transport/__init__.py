@@ -1,0 +1,18 @@
+"""The transports, in the order in which a request meets them, and what composes them."""
+
+from .base import FunctionTransport, Layer, Transport, stack
+from .default import default_transport
+from .headers import HeadersTransport
+from .tls import docker_certs_d
+from .wire import UrllibTransport
+
+__all__ = [
+    "Transport",
+    "Layer",
+    "stack",
+    "default_transport",
+    "FunctionTransport",
+    "HeadersTransport",
+    "UrllibTransport",
+    "docker_certs_d",
+]

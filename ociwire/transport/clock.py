@@ -1,0 +1,81 @@
+"""How long each wait of an exchange may last: its timeout, and never beyond the deadline."""
+
+from __future__ import annotations
+
+import time
+
+import urllib3
+
+from ..errors import UsageError
+
+__all__ = ["Clock", "Timeouts"]
+
+
+class Timeouts:
+    """A timeout as users give it, made into two numbers once.
+
+    Args:
+        timeout: Seconds for connecting and for each wait on the socket, or a `urllib3.Timeout`, whose ``total`` bounds
+            both.
+
+    Raises:
+        UsageError: It is neither.
+    """
+
+    __slots__ = ("connect", "read", "urllib3_timeout")
+
+    def __init__(self, timeout: float | urllib3.Timeout) -> None:
+        try:
+            given = urllib3.Timeout(timeout) if not isinstance(timeout, urllib3.Timeout) else timeout.clone()
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"not a timeout: {timeout!r} ({error})") from None
+        given.start_connect()  # urllib3 tells a read timeout that has a total only while its own clock runs
+        self.connect = urllib3.Timeout.resolve_default_timeout(given.connect_timeout)
+        self.read = urllib3.Timeout.resolve_default_timeout(given.read_timeout)
+        self.urllib3_timeout = urllib3.Timeout(connect=self.connect, read=self.read)
+
+
+class Clock:
+    """Bounds the waits of one exchange.
+
+    Args:
+        timeouts: For connecting, and for each other wait.
+        deadline: A moment of `time.monotonic` in seconds, or None.
+    """
+
+    __slots__ = ("_timeouts", "deadline")
+
+    def __init__(self, timeouts: Timeouts, deadline: float | None) -> None:
+        self._timeouts = timeouts
+        self.deadline = deadline
+
+    def left(self) -> float | None:
+        """Seconds that a wait on the socket may last; None is for ever.
+
+        Raises:
+            TimeoutError: The deadline has passed.
+        """
+        return self.at_most(self._timeouts.read)
+
+    def at_most(self, seconds: float | None) -> float | None:
+        """`seconds`, or as many as are left before the deadline.
+
+        Raises:
+            TimeoutError: The deadline has passed.
+        """
+        if self.deadline is None:
+            return seconds
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the deadline has passed")
+        return left if seconds is None else min(left, seconds)
+
+    def for_urllib3(self) -> urllib3.Timeout:
+        """What urllib3 is to connect under.
+
+        Raises:
+            TimeoutError: The deadline has passed.
+        """
+        if self.deadline is None:
+            return self._timeouts.urllib3_timeout
+        return urllib3.Timeout(connect=self.at_most(self._timeouts.connect), read=self.left())

@@ -1,0 +1,46 @@
+"""The default stack: what a `Client` sends through where it is given no transport."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import urllib3
+
+from .base import Transport, stack
+from .headers import HeadersTransport
+from .tls import TLS
+from .wire import UrllibTransport
+
+__all__ = ["default_transport"]
+
+
+def default_transport(
+    *,
+    base: Transport | None = None,
+    user_agent: str | None = None,
+    timeout: float | urllib3.Timeout = urllib3.Timeout(connect=10, read=120),  # noqa: B008 - never changed
+    expect_timeout: float = 1.0,
+    tls: TLS | None = None,
+    proxy: str | None = None,
+    trust_env: bool = True,
+) -> Transport:
+    """The layers of ociwire, in their order, over any base.
+
+    Args:
+        base: What answers in the end; None is a `UrllibTransport` made of `timeout`, `expect_timeout`, `tls`, `proxy`
+            and `trust_env`, which mean nothing to a base that is given.
+        user_agent: For `HeadersTransport`.
+        timeout: For `UrllibTransport`.
+        expect_timeout: For `UrllibTransport`.
+        tls: For `UrllibTransport`.
+        proxy: For `UrllibTransport`.
+        trust_env: For `UrllibTransport`.
+
+    Raises:
+        UsageError: An argument is not what it should be.
+    """
+    if base is None:
+        base = UrllibTransport(
+            timeout=timeout, expect_timeout=expect_timeout, tls=tls, proxy=proxy, trust_env=trust_env
+        )
+    return stack(base, partial(HeadersTransport, user_agent=user_agent))

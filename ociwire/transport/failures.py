@@ -1,0 +1,101 @@
+"""What goes wrong below, in the words of `ociwire.errors`: every exception of urllib3 and the socket, mapped once."""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from urllib3 import exceptions
+
+from ..errors import ConnectError, OciwireError, ProtocolError, ReadError, TransportError, TransportTimeout
+from ..message import Request
+from ..origin import Origin, without_query
+from .exchange import Exchange
+
+__all__ = ["failures_of", "translate"]
+
+# The first that fits. What is named here is what urllib3 wraps nothing in; wrappers are opened before.
+_KINDS: tuple[tuple[type[BaseException], type[TransportError]], ...] = (
+    (exceptions.NewConnectionError, ConnectError),
+    (exceptions.TimeoutError, TransportTimeout),
+    (exceptions.TimeoutStateError, TransportTimeout),
+    (exceptions.SSLError, ReadError),
+    (exceptions.ProxyError, ConnectError),
+    (exceptions.PoolError, ConnectError),
+    (exceptions.LocationValueError, ConnectError),
+    (exceptions.ProxySchemeUnsupported, ConnectError),
+    (exceptions.IncompleteRead, ReadError),
+    (exceptions.ProtocolError, ProtocolError),
+    (exceptions.InvalidChunkLength, ProtocolError),
+    (exceptions.InvalidHeader, ProtocolError),
+    (exceptions.HeaderParsingError, ProtocolError),
+    (exceptions.DecodeError, ProtocolError),
+    (exceptions.ResponseError, ProtocolError),
+    (exceptions.BodyNotHttplibCompatible, ProtocolError),
+    (exceptions.UnrewindableBodyError, ProtocolError),
+    (TimeoutError, TransportTimeout),
+    (http.client.IncompleteRead, ReadError),
+    (OSError, ReadError),
+    (http.client.HTTPException, ProtocolError),
+    (UnicodeError, ConnectError),  # a host name that IDNA cannot write
+)
+
+_HINTS = (
+    ("certificate verify failed", "a private CA belongs in /etc/docker/certs.d/{host}/ca.crt, or in tls="),
+    ("wrong version number", "the server seems to speak plain http: Client(..., insecure=True)"),
+    ("http request", "the server seems to speak plain http: Client(..., insecure=True)"),
+    ("Tunnel connection failed: 407", "the proxy wants credentials: proxy='http://USER:PASSWORD@HOST:PORT'"),
+)
+
+
+def translate(error: BaseException, request: Request, *, connected: bool) -> TransportError:
+    """The `TransportError` for an exception of urllib3, http.client, ssl or the socket; to be raised ``from`` it.
+
+    Args:
+        error: The exception.
+        request: The request that it ended.
+        connected: Whether there was a connection, so that it is the exchange that failed, not the connecting.
+    """
+    root = _root(error)
+    kind = next((kind for known, kind in _KINDS if isinstance(root, known)), TransportError)
+    if not connected and kind is ReadError:
+        kind = ConnectError
+    said = str(root.__cause__ or root) or type(root).__name__
+    if kind is ConnectError:
+        text = f"cannot connect to {Origin.of(request.url)}: {said}{_hint(said, request)}"
+    else:
+        broken = "timed out" if kind is TransportTimeout else "failed"
+        text = f"{request.method} {without_query(request.url)} {broken}: {said}"
+    return kind(text, request=request)
+
+
+@contextmanager
+def failures_of(request: Request, exchange: Exchange) -> Iterator[None]:
+    """Translate what is raised inside; what is raised in ociwire's own words gets its request."""
+    try:
+        yield
+    except OciwireError as error:
+        if isinstance(error, TransportError) and error.request is None:
+            error.request = request
+        raise
+    except (exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
+        raise translate(error, request, connected=exchange.connected) from error
+
+
+def _root(error: BaseException) -> BaseException:
+    """The exception that urllib3 wrapped, however often it did."""
+    inner: Any = getattr(error, "reason", None) or getattr(error, "original_error", None)
+    if isinstance(error, (exceptions.ProtocolError, exceptions.SSLError)) and not isinstance(inner, BaseException):
+        inner = next((arg for arg in error.args if isinstance(arg, BaseException)), None)
+    # An ssl.SSLError has a `reason` too: a word, such as CERTIFICATE_VERIFY_FAILED.
+    return error if isinstance(error, ssl.SSLError) or not isinstance(inner, BaseException) else _root(inner)
+
+
+def _hint(said: str, request: Request) -> str:
+    for sign, hint in _HINTS:
+        if sign in said or sign.upper().replace(" ", "_") in said:
+            return f" ({hint.format(host=Origin.of(request.url).netloc)})"
+    return ""

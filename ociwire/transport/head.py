@@ -1,0 +1,136 @@
+"""Reads the head of a response off a stream, as RFC 9112 has it: the status line, the fields, and their framing.
+
+Strict where the standard library is lax: a head that is cut off, has no end, or frames its body in two ways is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from http.client import RemoteDisconnected
+from typing import NamedTuple, Protocol
+
+from ..errors import ProtocolError
+from ..headers import Headers
+
+__all__ = ["Head", "LineReader", "framed_length", "interim", "read_head"]
+
+MAX_HEAD = 64 * 1024
+"""The most that a head may have, in bytes; 1xx responses count anew."""
+MAX_INTERIM = 32
+"""The most 1xx responses that are skipped before a final one."""
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: ([^\r\n]*))?\r?\n")
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+class LineReader(Protocol):
+    """What a head is read from."""
+
+    def readline(self, size: int, /) -> bytes:
+        """The next line with its end, or its first `size` bytes; empty at the end."""
+        ...
+
+
+class Head(NamedTuple):
+    """What stands before the body.
+
+    Attributes:
+        minor: The minor version of HTTP/1: 0 or 1.
+        status: The status code.
+        reason: The reason phrase, of no meaning.
+        headers: The fields.
+    """
+
+    minor: int
+    status: int
+    reason: str
+    headers: Headers
+
+
+def read_head(stream: LineReader) -> Head:
+    """Read one head, interim or final.
+
+    Raises:
+        RemoteDisconnected: The stream ended before its first byte.
+        ProtocolError: It is not a head, ends in the middle, or is longer than `MAX_HEAD`.
+    """
+    line = _line(stream, MAX_HEAD, first=True)
+    left = MAX_HEAD - len(line)
+    match = _STATUS_LINE.fullmatch(line)
+    if match is None:
+        raise ProtocolError(f"not an HTTP/1.1 status line: {line[:80]!r}")
+    minor, status, reason = match.groups(b"")
+    fields: list[tuple[str, str]] = []
+    while (line := _line(stream, left)) not in (b"\r\n", b"\n"):
+        left -= len(line)
+        _add_field(fields, line)
+    return Head(min(1, int(minor)), int(status), reason.decode("latin-1"), Headers.received(fields))
+
+
+def interim(head: Head, skipped: int) -> bool:
+    """Whether a head is a 1xx to skip (RFC 9110, section 15.2: any number may come, known or not).
+
+    Raises:
+        ProtocolError: It is a 101, which nobody asked for, or one too many.
+    """
+    if head.status >= 200:
+        return False
+    if head.status == 101:
+        raise ProtocolError("the server switches protocols (101), which was not asked for")
+    if skipped >= MAX_INTERIM:
+        raise ProtocolError(f"more than {MAX_INTERIM} interim responses (1xx) and no final one")
+    return True
+
+
+def framed_length(head: Head, method: str | None) -> tuple[bool, int | None]:
+    """How the body ends (RFC 9112, section 6.3): whether it is chunked, else its length; None is until the close.
+
+    Raises:
+        ProtocolError: Its lengths differ or are none, or its transfer coding is another than ``chunked``.
+    """
+    if method == "HEAD" or head.status in (204, 304):
+        return False, 0
+    coding = head.headers.get("transfer-encoding")
+    if coding is not None:
+        if coding.strip().lower() != "chunked":
+            raise ProtocolError(f"a transfer coding that was not asked for: {coding[:80]!r}")
+        return True, None
+    stated = head.headers.get("content-length")
+    if stated is None:
+        return False, None
+    # Repeated and equal is to be read as one; anything else may be two readings of one response.
+    lengths = {length.strip() for length in stated.split(",")}
+    if len(lengths) > 1 or not re.fullmatch(r"[0-9]{1,18}", length := lengths.pop()):
+        raise ProtocolError(f"not a Content-Length: {stated[:80]!r}")
+    return False, int(length)
+
+
+def _line(stream: LineReader, left: int, *, first: bool = False) -> bytes:
+    line = stream.readline(left)
+    if line.endswith(b"\n"):
+        return line
+    if not line and first:
+        raise RemoteDisconnected("the server closed the connection without a response")
+    if len(line) >= left:
+        raise ProtocolError(f"the head of the response is longer than {MAX_HEAD} bytes")
+    raise ProtocolError(f"the head of the response was cut off in the line {line[:80]!r}")
+
+
+def _add_field(fields: list[tuple[str, str]], line: bytes) -> None:
+    if b"\0" in line:
+        raise ProtocolError("a NUL in the head of the response")
+    if line[:1] in b" \t":
+        if not fields:
+            raise ProtocolError("the head of the response begins with a folded line")
+        name, value = fields[-1]
+        fields[-1] = (name, f"{value} {_text(line)}".strip())
+        return
+    raw, colon, value_bytes = line.partition(b":")
+    if not colon or not _TOKEN.fullmatch(raw.rstrip(b" \t")):
+        raise ProtocolError(f"not a header field: {raw[:40]!r}")
+    fields.append((raw.rstrip(b" \t").decode("ascii"), _text(value_bytes)))
+
+
+def _text(value: bytes) -> str:
+    # RFC 9112, section 2.2: a bare CR is to be read as a space.
+    return value.decode("latin-1").rstrip("\r\n").replace("\r", " ").strip(" \t")

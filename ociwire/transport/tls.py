@@ -1,0 +1,102 @@
+"""Which TLS context a host gets. Whatever the source, certificates are verified unless a caller's own context does not.
+
+`docker_certs_d` follows Docker's "Verify repository client with certificates": a folder a host, named ``HOST[:PORT]``.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import UsageError
+from ..origin import Origin
+
+__all__ = ["Contexts", "TLS", "docker_certs_d"]
+
+TLS = str | os.PathLike[str] | ssl.SSLContext | Callable[[str], ssl.SSLContext | None]
+"""A CA bundle's path, a context, or a function from ``host[:port]`` to a context (None: the system's CAs)."""
+
+
+def docker_certs_d(root: str | os.PathLike[str] = "/etc/docker/certs.d") -> Callable[[str], ssl.SSLContext | None]:
+    """A function for ``tls=`` that reads the certificates that Docker would.
+
+    ``ROOT/HOST[:PORT]/*.crt`` are CAs that are trusted besides the system's; ``*.cert`` with ``*.key`` of the same name
+    are client certificates.
+
+    Raises:
+        UsageError: (The function does.) A file is not what its name says, or one of a pair is missing.
+    """
+
+    def context_for(host: str) -> ssl.SSLContext | None:
+        folder = Path(root) / host
+        try:
+            names = sorted(folder.iterdir()) if folder.is_dir() else []
+        except OSError as error:
+            raise UsageError(f"cannot read {folder}: {error.strerror}") from error
+        suffixes = {path.suffix for path in names}
+        if suffixes.isdisjoint({".crt", ".cert", ".key"}):
+            return None
+        context = ssl.create_default_context()
+        for path in names:
+            _load(context, path)
+        return context
+
+    return context_for
+
+
+def _load(context: ssl.SSLContext, path: Path) -> None:
+    try:
+        if path.suffix == ".crt":
+            context.load_verify_locations(path)
+        elif path.suffix == ".cert":
+            key = path.with_suffix(".key")
+            if not key.is_file():
+                raise UsageError(f"{path} is a client certificate without its key {key.name} (CAs are named *.crt)")
+            context.load_cert_chain(path, key)
+        elif path.suffix == ".key" and not path.with_suffix(".cert").is_file():
+            raise UsageError(f"{path} is a client key without its certificate {path.stem}.cert")
+    except (ssl.SSLError, OSError) as error:
+        raise UsageError(f"cannot use the certificate file {path}: {error}") from error
+
+
+class Contexts:
+    """The context of each host, made once: loading the system's CAs takes longer than a handshake.
+
+    Args:
+        tls: See `TLS`; None is `docker_certs_d`.
+
+    Raises:
+        UsageError: The CA bundle cannot be read.
+    """
+
+    def __init__(self, tls: TLS | None) -> None:
+        self._lock = threading.Lock()
+        self._default: ssl.SSLContext | None = None
+        self._choose: Callable[[str], ssl.SSLContext | None] = docker_certs_d() if tls is None else _chooser(tls)
+
+    def of(self, origin: Origin) -> ssl.SSLContext:
+        """The context for an origin; the chooser is asked each time, so ask once an origin."""
+        chosen = self._choose(origin.netloc)
+        if chosen is not None:
+            return chosen
+        with self._lock:
+            if self._default is None:
+                self._default = ssl.create_default_context()
+            return self._default
+
+
+def _chooser(tls: TLS) -> Callable[[str], ssl.SSLContext | None]:
+    if isinstance(tls, ssl.SSLContext):
+        return lambda host: tls
+    if isinstance(tls, (str, os.PathLike)):
+        try:
+            context = ssl.create_default_context(cafile=tls)
+        except (ssl.SSLError, OSError) as error:
+            raise UsageError(f"cannot use the CA bundle {os.fspath(tls)}: {error}") from error
+        return lambda host: context
+    if not callable(tls):
+        raise UsageError(f"tls takes a path, an ssl.SSLContext or a function of a host, not {type(tls).__name__}")
+    return tls
