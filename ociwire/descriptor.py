@@ -23,6 +23,7 @@ __all__ = [
     "OCI_INDEX",
     "DOCKER_MANIFEST",
     "DOCKER_MANIFEST_LIST",
+    "is_media_type",
 ]
 
 OCTET_STREAM = "application/octet-stream"
@@ -172,8 +173,13 @@ def _check(holds: bool, field: str, wanted: str, value: object) -> None:  # noqa
         raise UsageError(f"not a descriptor: {field} must be {wanted}, not {value!r:.200}")
 
 
+def is_media_type(value: object) -> bool:
+    """Whether it reads ``type/subtype`` (RFC 6838, section 4.2), without parameters."""
+    return isinstance(value, str) and _MEDIA_TYPE.fullmatch(value) is not None
+
+
 def _check_media_type(field: str, value: object) -> None:
-    _check(isinstance(value, str) and _MEDIA_TYPE.fullmatch(value) is not None, field, "type/subtype", value)
+    _check(is_media_type(value), field, "type/subtype", value)
 
 
 def _strings(field: str, value: object) -> tuple[str, ...]:

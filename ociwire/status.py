@@ -1,0 +1,157 @@
+"""From a response to an error: what the registry said, as the exception that says it.
+
+The class comes from the code in the body (OCI distribution specification, "Error Codes"); where there is none, or it is
+unknown, from the status and the operation. Responses are read here, at most 64 KiB of them, and never closed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from . import errors
+from .errors import RegistryError, TooManyRequests
+from .headers import SECRET_HEADERS, Headers
+from .message import Request, Response
+
+__all__ = ["check_response", "error_from_response"]
+
+_READ_LIMIT = 64 * 1024
+_KEPT = 8 * 1024
+
+_BY_CODE: dict[str, type[RegistryError]] = {
+    "BLOB_UNKNOWN": errors.BlobUnknown,
+    "BLOB_UPLOAD_INVALID": errors.BlobUploadInvalid,
+    "BLOB_UPLOAD_UNKNOWN": errors.BlobUploadUnknown,
+    "DENIED": errors.Denied,
+    "DIGEST_INVALID": errors.DigestInvalid,
+    "MANIFEST_BLOB_UNKNOWN": errors.ManifestBlobUnknown,
+    "MANIFEST_INVALID": errors.ManifestInvalid,
+    "MANIFEST_UNKNOWN": errors.ManifestUnknown,
+    "NAME_INVALID": errors.NameInvalid,
+    "NAME_UNKNOWN": errors.NameUnknown,
+    "RANGE_INVALID": errors.RangeInvalid,  # the distribution project's own
+    "SIZE_INVALID": errors.SizeInvalid,
+    "TOOMANYREQUESTS": errors.TooManyRequests,
+    "UNAUTHORIZED": errors.Unauthorized,
+    "UNSUPPORTED": errors.Unsupported,
+}
+_BY_STATUS: dict[int, type[RegistryError]] = {
+    401: errors.Unauthorized,
+    403: errors.Denied,
+    405: errors.Unsupported,
+    413: errors.SizeInvalid,
+    416: errors.RangeInvalid,
+    429: errors.TooManyRequests,
+}
+# What a 404 misses, by the client's operation; after a redirect the path would tell of a CDN.
+_NOT_FOUND_BY_OPERATION: dict[str, type[RegistryError]] = {
+    "get_blob": errors.BlobUnknown,
+    "resolve_blob": errors.BlobUnknown,
+}
+# ... and by the path (specification, "API"), the first that fits; opening an upload misses the repository.
+_NOT_FOUND_BY_PATH: tuple[tuple[re.Pattern[str], type[RegistryError]], ...] = (
+    (re.compile(r"POST .*/blobs/uploads/?$"), errors.NameUnknown),
+    (re.compile(r".*/blobs/uploads/.+"), errors.BlobUploadUnknown),
+    (re.compile(r".*/blobs/[^/]+$"), errors.BlobUnknown),
+    (re.compile(r".*/manifests/[^/]+$"), errors.ManifestUnknown),
+    (re.compile(r".*/(tags/list|referrers/[^/]+)$"), errors.NameUnknown),
+)
+
+
+def check_response(response: Response, *ok: int) -> None:
+    """Let a response pass, or raise what it says. It is read where it does not pass, and not closed.
+
+    Args:
+        response: The response.
+        ok: The statuses that pass; without any, every 2xx does.
+
+    Raises:
+        RegistryError: The status is another one; a 2xx or 3xx that was not asked for reads "unexpected status".
+    """
+    if response.status in ok if ok else 200 <= response.status < 300:
+        return
+    raise error_from_response(response)
+
+
+def error_from_response(response: Response) -> RegistryError:
+    """The exception for a response, whatever its status. The body is read as far as is sensible, and not closed."""
+    body = _read(response)
+    listed = _errors(body)
+    first = listed[0] if listed else {}
+    code = _text(first.get("code"))
+    kind = _BY_CODE.get(code) or _kind_by_status(response)
+    error = kind(
+        _message(response, first, body),
+        status=response.status,
+        code=code,
+        detail=first.get("detail"),
+        errors=listed,
+        headers=response.headers,
+        body=body[:_KEPT],
+        request=_without_secrets(response.request),
+    )
+    if isinstance(error, TooManyRequests):
+        error.retry_after = retry_after(response.headers, time.time())
+    return error
+
+
+def retry_after(headers: Headers, now: float) -> float | None:
+    """What Retry-After asks for, in seconds from `now` (seconds since the epoch); None if it is absent or garbage.
+
+    RFC 9110, section 10.2.3: a number of seconds, or a date.
+    """
+    stated = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}", stated):
+        return float(stated)
+    try:
+        return max(0.0, parsedate_to_datetime(stated).timestamp() - now)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def _read(response: Response) -> bytes:
+    try:
+        return b"" if response.closed else response.read(_READ_LIMIT)
+    except errors.TransportError:
+        return b""  # the status alone says enough
+
+
+def _errors(body: bytes) -> tuple[dict[str, Any], ...]:
+    try:
+        listed = json.loads(body)["errors"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return ()
+    return tuple(error for error in listed if isinstance(error, dict)) if isinstance(listed, list) else ()
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _message(response: Response, first: dict[str, Any], body: bytes) -> str:
+    if first:
+        return _text(first.get("message"))
+    if response.status < 400:
+        return "unexpected status"
+    said = body[:_KEPT].decode("utf-8", "replace").strip()
+    return repr(said) if said else ""
+
+
+def _kind_by_status(response: Response) -> type[RegistryError]:
+    if response.status != 404 or response.request is None:
+        return _BY_STATUS.get(response.status, errors.NotFound if response.status == 404 else RegistryError)
+    by_operation = _NOT_FOUND_BY_OPERATION.get(response.request.info.operation)
+    if by_operation is not None:
+        return by_operation
+    asked = f"{response.request.method} {response.request.url.partition('?')[0]}"
+    return next((kind for pattern, kind in _NOT_FOUND_BY_PATH if pattern.match(asked)), errors.NotFound)
+
+
+def _without_secrets(request: Request | None) -> Request | None:
+    if request is None:
+        return None
+    return request.with_headers({name: None for name in request.headers if name in SECRET_HEADERS})
