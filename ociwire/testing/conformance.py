@@ -37,8 +37,8 @@ def check_transport(make: Layer) -> None:
     """Check a layer: what it makes around another transport must keep the rules of all layers.
 
     The rules: the caller's request is not changed. What is not returned is closed. A one-shot body is never sent again
-    once a chunk of it was pulled, and never pulled by the layer itself. Exceptions of the content and foreign exceptions
-    pass through unchanged, and nothing is sent again after them; errors of the transport come out as such. The inner
+    once a chunk of it was pulled, and never pulled by the layer itself. Exceptions of the content and foreign ones pass
+    through unchanged, and nothing is sent again after them; errors of the transport come out as such. The inner
     transport is asked in the caller's thread and context. A response names its request. ``close`` closes the inner
     transport and may be called twice. Threads do not get each other's answers.
 

@@ -17,8 +17,8 @@ class ScriptedTransport:
     """Answers each request with the next of its answers.
 
     A `Response` is handed out, with the request that it answers (one that is made of bytes may stand in the script, and
-    in other scripts, any number of times); an exception is raised; a function is called with the request for either. The
-    bodies of requests are pulled for answers below 300, as a server would that takes them, and for no others.
+    in other scripts, any number of times); an exception is raised; a function is called with the request for either.
+    The bodies of requests are pulled for answers below 300, as a server would that takes them, and for no others.
 
     As a context manager it checks, where its block ends without an exception, that all answers were asked for.
 

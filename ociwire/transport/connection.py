@@ -51,9 +51,8 @@ class WireConnection(HTTPConnection):
         self._exchange = exchange
         self._inbox = exchange.inbox = Inbox(self.sock, exchange.clock)
         self.sock.settimeout(exchange.clock.left())
-        pieces = exchange.pieces()
         if exchange.body is not None and exchange.body.length == 0:
-            exchange.sent = next(pieces, None) is None  # the head alone would be the whole of the request
+            exchange.sent = next(exchange.pieces, None) is None  # the head alone would be the whole of the request
         self.putrequest(method, url, skip_host=True, skip_accept_encoding=True)
         for name, value in exchange.fields:
             self.putheader(name, value)
@@ -61,7 +60,7 @@ class WireConnection(HTTPConnection):
             self.putheader(name, value)
         self.endheaders()
         if not exchange.sent and self._may_send(exchange):
-            self._send(pieces, exchange)
+            self._send(exchange)
 
     def _may_send(self, exchange: Exchange) -> bool:
         """Wait for 100 (Continue), as long as the exchange says; False if a final status came instead."""
@@ -80,10 +79,10 @@ class WireConnection(HTTPConnection):
             skipped += 1
         return True
 
-    def _send(self, pieces: Any, exchange: Exchange) -> None:
+    def _send(self, exchange: Exchange) -> None:
         """Send the body, until it is sent or the server has answered: its answer would be lost behind a broken pipe."""
         while not self._has_answered(exchange):
-            piece = next(pieces, None)
+            piece = next(exchange.pieces, None)
             if piece is None:
                 exchange.sent = True
                 return

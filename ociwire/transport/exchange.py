@@ -56,6 +56,7 @@ class Exchange:
         "fields",
         "fresh",
         "inbox",
+        "pieces",
         "pulled",
         "response",
         "reused",
@@ -84,23 +85,25 @@ class Exchange:
         self.continued = False  # a 100 came, in time or late
         self.waited_in_vain = False  # no answer came within expect_wait
         self.inbox: Inbox | None = None
+        self.pieces: Iterator[bytes | memoryview] = iter(())
 
     @property
     def had_no_effect(self) -> bool:
         """Whether it failed as one does that finds its kept-alive connection closed: nothing came, nothing was lost."""
         return self.reused and not self.pulled and not (self.inbox is not None and self.inbox.received)
 
-    def pieces(self) -> Iterator[bytes | memoryview]:
-        """The content as it goes over the wire: framed, and never more than was said.
+    def open_body(self) -> None:
+        """Make `pieces`: the content as it goes over the wire, framed, and never more of it than was said.
+
+        Taking a piece raises `ContentFailed` where the content raised an exception, and `SizeMismatch` where it is
+        longer or shorter than its length; the last piece has not been given out then.
 
         Raises:
-            ContentFailed: The content raised an exception.
-            SizeMismatch: It is longer or shorter than its length; the last piece has not been given out then.
+            BodyConsumedError: The body is one-shot, and was pulled from before.
         """
-        if self.body is None:
-            return iter(())
-        chunks = self._chunks(self.body.open())
-        return _chunked(chunks) if self.body.length is None else _sized(chunks, self.body.length)
+        if self.body is not None:
+            chunks = self._chunks(self.body.open())
+            self.pieces = _chunked(chunks) if self.body.length is None else _sized(chunks, self.body.length)
 
     def _chunks(self, content: Iterator[bytes]) -> Iterator[memoryview]:
         while True:

@@ -137,6 +137,7 @@ class UrllibTransport:
     def _send(self, request: Request, origin: Origin, pool: OriginPool, target: str, exchange: Exchange) -> Response:
         try:
             with failures_of(request, exchange):
+                exchange.open_body()
                 pooled: Any = pool.urllib3_pool.urlopen(
                     request.method,
                     pool.target_prefix + target,

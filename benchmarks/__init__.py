@@ -1,0 +1,1 @@
+"""What ociwire costs, as ratios in one run: ``python -m benchmarks``."""

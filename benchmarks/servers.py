@@ -1,0 +1,88 @@
+"""The other ends, as fast as they come: nginx for what is read, and a sink for what is sent."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_SINK = textwrap.dedent(
+    """
+    import socket, sys
+    listener = socket.create_server(("127.0.0.1", 0))
+    print(listener.getsockname()[1], flush=True)
+    buffer = bytearray(1024 * 1024)
+    while True:
+        connection, _ = listener.accept()
+        with connection, connection.makefile("rb") as stream:
+            while line := stream.readline():
+                length = 0
+                method = line.split()[0]
+                while (line := stream.readline()) not in (b"\\r\\n", b""):
+                    name, _, value = line.partition(b":")
+                    if name.lower() == b"content-length":
+                        length = int(value)
+                if method == b"POST":
+                    answer = b"202 Accepted\\r\\nLocation: /v2/bench/blobs/uploads/1"
+                else:
+                    connection.sendall(b"HTTP/1.1 100 Continue\\r\\n\\r\\n")
+                    while length:
+                        length -= stream.readinto(memoryview(buffer)[:length])
+                    answer = b"201 Created"
+                connection.sendall(b"HTTP/1.1 " + answer + b"\\r\\nContent-Length: 0\\r\\n\\r\\n")
+    """
+)
+
+
+@contextmanager
+def sink() -> Iterator[str]:
+    """A registry that takes every blob and keeps none; yields its ``host:port``."""
+    with subprocess.Popen([sys.executable, "-c", _SINK], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield f"127.0.0.1:{process.stdout.readline().strip()}"
+        finally:
+            process.kill()
+
+
+@contextmanager
+def nginx(folder: Path) -> Iterator[str]:
+    """Serve a folder; yields its ``host:port``."""
+    binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/sbin")
+    if binary is None:
+        sys.exit("nginx is missing: apt-get install nginx-light")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config = folder / "nginx.conf"
+    config.write_text(
+        f"daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;\n"
+        f"user {os.environ.get('USER', 'root')};\n"
+        "events {}\n"
+        "http { access_log off; sendfile off; output_buffers 4 1m; keepalive_requests 1000000;\n"
+        f"  client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};\n"
+        f"  uwsgi_temp_path {folder}; scgi_temp_path {folder};\n"
+        f"  server {{ listen 127.0.0.1:{port}; root {folder}; }} }}\n"
+    )
+    with subprocess.Popen([binary, "-p", str(folder), "-c", str(config)]) as process:
+        try:
+            _wait_for(port, process)
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.send_signal(signal.SIGTERM)
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    while process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except ConnectionRefusedError:
+            continue
+        return
+    sys.exit("nginx did not start")
