@@ -7,6 +7,7 @@ first chunk has been pulled, and never after. Nothing given here is ever closed 
 from __future__ import annotations
 
 import io
+import pickle
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, final
@@ -104,9 +105,10 @@ class Body:
         return self  # the content is borrowed, and what was pulled from it stays pulled
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A generator or a file cannot travel: what arrives knows its length and is spent.
-        source = self._source if isinstance(self._source, _Bytes) else _Spent()
-        return Body, (source, self._length, self._functions if source is self._source else ())
+        # A generator, a file or a closure cannot travel: what arrives knows its length and is spent.
+        if isinstance(self._source, _Bytes) and _picklable(self._functions):
+            return Body, (self._source, self._length, self._functions)
+        return Body, (_Spent(), self._length, ())
 
     def __repr__(self) -> str:
         kind = "one-shot" if self.one_shot else "resendable"
@@ -217,18 +219,32 @@ class _Spent:
         raise BodyConsumedError("the body did not travel with its request: only bytes can be pickled")
 
 
+def _picklable(functions: tuple[Callable[[bytes], bytes], ...]) -> bool:
+    try:
+        pickle.dumps(functions)
+    except Exception:  # noqa: BLE001 - pickle raises what it likes
+        return False
+    return True
+
+
 def _source_of(content: Any) -> _Source:
     kind = type(content).__name__
     if isinstance(content, (str, io.TextIOBase)):
         raise UsageError(f"a body is bytes, not text: {kind} (encode the text, or open the file in binary mode)")
     try:
-        memoryview(content).cast("B")
+        view = memoryview(content)
     except TypeError:
         pass
     else:
-        return _Bytes(content)
+        return _Bytes(content if view.c_contiguous else view.tobytes())
     if hasattr(content, "read"):
-        return _File(content) if _is_seekable(content) else _OneShot(content)
+        if getattr(content, "closed", False) or (hasattr(content, "readable") and not content.readable()):
+            raise UsageError(f"not a body: {kind} cannot be read")
+        if not _is_seekable(content):
+            return _OneShot(content)
+        if isinstance(content.read(0), str):
+            raise UsageError(f"a body is bytes, not text: {kind} (open the file in binary mode)")
+        return _File(content)
     if isinstance(content, Iterable):
         return _OneShot(content)
     hint = " (open it in binary mode)" if hasattr(content, "__fspath__") else ""
@@ -237,7 +253,9 @@ def _source_of(content: Any) -> _Source:
 
 def _is_seekable(file: Any) -> bool:
     try:
-        file.seek(file.tell())
+        start = file.tell()
+        file.seek(0, io.SEEK_END)
+        file.seek(start)
     except (AttributeError, OSError, ValueError):
         return False
     return True

@@ -15,6 +15,7 @@ from .body import Body
 from .descriptor import OCTET_STREAM, Descriptor, is_media_type
 from .digest import Digest
 from .errors import BlobUploadUnknown, DigestMismatch, NotFound, ProtocolError, UsageError
+from .headers import content_length
 from .message import Request, RequestInfo, Response
 from .origin import check_host, upload_location
 from .reference import DOCKER_HUB, check_repository
@@ -103,7 +104,7 @@ class Client:
         response = self._send("get_blob", "GET", path, _scope(repository, "pull"), ok=(200,))
         opened = False
         try:
-            size = _content_length(response)
+            size = content_length(response.headers)
             if size is None:
                 size = self.resolve_blob(repository, wanted).size
             reader = BlobReader(response, Descriptor(_media_type(response), wanted, size))
@@ -132,7 +133,7 @@ class Client:
                 raise DigestMismatch(
                     f"the registry answers for {wanted} with {claimed!r:.200}", expected=wanted, actual=claimed
                 )
-            size = _content_length(response)
+            size = content_length(response.headers)
         if size is None:
             size = self._blob_size(path, repository)
         return Descriptor(_media_type(response), wanted, size)
@@ -226,7 +227,7 @@ class Client:
         )
         with response:
             match = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
-            size = _content_length(response) if response.status == 200 else int(match[1]) if match else None
+            size = content_length(response.headers) if response.status == 200 else int(match[1]) if match else None
             if response.status == 416 and size != 0:
                 raise error_from_response(response)
         if size is None:
@@ -255,11 +256,6 @@ def _scope(repository: str, *actions: str) -> Scope:
 
 def _query(parameters: dict[str, str]) -> str:
     return urlencode(parameters, safe=":")
-
-
-def _content_length(response: Response) -> int | None:
-    stated = response.headers.get("content-length", "")
-    return int(stated) if re.fullmatch(r"[0-9]{1,18}", stated) else None
 
 
 def _media_type(response: Response) -> str:

@@ -77,10 +77,10 @@ class Platform:
         return cls(
             architecture=mapping.get("architecture", ""),
             os=mapping.get("os", ""),
-            os_version=mapping.get("os.version", ""),
-            os_features=mapping.get("os.features") or (),
-            variant=mapping.get("variant", ""),
-            features=mapping.get("features") or (),
+            os_version=_get(mapping, "os.version", ""),
+            os_features=_get(mapping, "os.features", ()),
+            variant=_get(mapping, "variant", ""),
+            features=_get(mapping, "features", ()),
         )
 
 
@@ -126,7 +126,7 @@ class Descriptor:
         Raises:
             UsageError: The media type is none, or the algorithm is none of sha256, sha384 and sha512.
         """
-        return cls(media_type, Digest.of(data, algorithm), len(data))
+        return cls(media_type, Digest.of(data, algorithm), memoryview(data).nbytes)
 
     def replace(self, **changes: Any) -> Descriptor:
         """The same descriptor with other values in the named fields."""
@@ -160,11 +160,11 @@ class Descriptor:
             media_type=mapping["mediaType"],
             digest=mapping["digest"],
             size=mapping["size"],
-            urls=mapping.get("urls") or (),
+            urls=_get(mapping, "urls", ()),
             annotations=mapping.get("annotations"),
             data=_from_base64(mapping.get("data")),
             platform=None if platform is None else Platform.from_dict(platform),
-            artifact_type=mapping.get("artifactType") or None,
+            artifact_type=None if mapping.get("artifactType") == "" else mapping.get("artifactType"),
         )
 
 
@@ -176,6 +176,12 @@ def _check(holds: bool, field: str, wanted: str, value: object) -> None:  # noqa
 def is_media_type(value: object) -> bool:
     """Whether it reads ``type/subtype`` (RFC 6838, section 4.2), without parameters."""
     return isinstance(value, str) and _MEDIA_TYPE.fullmatch(value) is not None
+
+
+def _get(mapping: Mapping[str, Any], key: str, absent: Any) -> Any:
+    """A field; null is an absence, as it is to Go."""
+    value = mapping.get(key)
+    return absent if value is None else value
 
 
 def _check_media_type(field: str, value: object) -> None:

@@ -255,7 +255,9 @@ class TooManyRequests(RegistryError):
         retry_after: How many seconds the registry wants to be left alone; None if it did not say.
     """
 
-    retry_after: float | None = None
+    def __init__(self, message: str = "", *, retry_after: float | None = None, **attributes: Any) -> None:
+        super().__init__(message, **attributes)
+        self.retry_after = retry_after
 
 
 class Unsupported(RegistryError):

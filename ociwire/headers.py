@@ -12,7 +12,7 @@ from typing import Any, final
 
 from .errors import UsageError
 
-__all__ = ["Headers", "HeadersLike", "SECRET_HEADERS"]
+__all__ = ["Headers", "HeadersLike", "SECRET_HEADERS", "content_length"]
 
 HeadersLike = Mapping[str, str] | Iterable[tuple[str, str]]
 """What `Headers` can be made of: another `Headers`, a mapping, or pairs."""
@@ -47,6 +47,8 @@ class Headers(Mapping[str, str]):
             self._fields = fields._fields
         else:
             pairs = fields.items() if isinstance(fields, Mapping) else fields
+            if not isinstance(pairs, Iterable):
+                raise UsageError("headers must be a mapping, or pairs of a name and a value")
             self._fields = tuple([_checked(pair) for pair in pairs])
         self._index = None
 
@@ -114,6 +116,12 @@ class Headers(Mapping[str, str]):
         return f"Headers({list(shown)!r})"
 
 
+def content_length(headers: Headers) -> int | None:
+    """What Content-Length says (RFC 9110, section 8.6); None if it is absent, or no number."""
+    stated = headers.get("content-length", "")
+    return int(stated) if re.fullmatch(r"[0-9]{1,18}", stated) else None
+
+
 class _Fields(ItemsView[str, str]):
     """`Headers.items`: a view whose iteration repeats what the headers repeat."""
 
@@ -124,6 +132,12 @@ class _Fields(ItemsView[str, str]):
 
     def __len__(self) -> int:
         return len(self._mapping._fields)
+
+    def __contains__(self, item: object) -> bool:
+        if not isinstance(item, tuple) or len(item) != 2:
+            return False
+        name, value = item
+        return isinstance(name, str) and value in self._mapping.get_all(name)
 
 
 def _checked(pair: tuple[str, str]) -> tuple[str, str]:

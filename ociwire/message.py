@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, final
 
 from .body import Body
 from .errors import OciwireError, ProtocolError, UsageError
-from .headers import Headers, HeadersLike
+from .headers import Headers, HeadersLike, content_length
 from .origin import check_url
 from .reader import Reader, reader_of
 from .scope import Scope
@@ -98,8 +99,6 @@ class Request:
     def __post_init__(self) -> None:
         if not isinstance(self.method, str) or not _METHOD.fullmatch(self.method):
             raise UsageError(f"not a method: {self.method!r:.100}")
-        if not isinstance(self.url, str):
-            raise UsageError(f"a URL is a str, not {type(self.url).__name__}")
         check_url(self.url)
         if type(self.headers) is not Headers:
             object.__setattr__(self, "headers", Headers(self.headers))
@@ -147,8 +146,7 @@ class Response:
             return len(self._data)
         if self.status in (204, 304) or (self.request is not None and self.request.method == "HEAD"):
             return 0
-        stated = self.headers.get("content-length", "")
-        return int(stated) if stated.isascii() and stated.isdigit() else None
+        return content_length(self.headers)
 
     @property
     def closed(self) -> bool:
@@ -182,6 +180,8 @@ class Response:
 
     def iter(self, size: int = _CHUNK_SIZE) -> Iterator[bytes]:
         """The body in pieces of at most `size` bytes, as they come."""
+        if size < 1:
+            raise UsageError(f"not a size: {size} (a number of bytes, 1 or more)")
         while piece := self._some(size):
             yield piece
 
@@ -221,7 +221,8 @@ class Response:
         except OciwireError:
             pass  # the connection is dropped, which is all that could be asked for
         finally:
-            self.close()
+            with suppress(OciwireError):
+                self.close()
 
     def close(self) -> None:
         """Let go of the body, and of the connection if the body was not read to its end. May be called again."""
@@ -246,6 +247,7 @@ class Response:
             new._inner = self
         elif self._data is not None:
             new = Response(body=self._data, **values)
+            new._inner, self._inner = self._inner, None
         else:
             new = Response(**values)
             new._data, new._reader, new._inner = None, self._reader, self._inner

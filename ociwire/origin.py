@@ -65,6 +65,7 @@ def split_url(url: str) -> tuple[Origin, str]:
     Raises:
         UsageError: It is not an absolute http or https URL, has userinfo in it, or its host or port is none.
     """
+    _check_characters(url)
     match = _URL.fullmatch(url)
     if match is None:
         raise UsageError(f"not an absolute http or https URL: {without_query(url)!r}")
@@ -79,10 +80,19 @@ def check_url(url: str) -> None:
     Raises:
         UsageError: It is one of these.
     """
-    if not url[:8].lower().startswith(("/", "http://", "https://")):
+    _check_characters(url)
+    if url.startswith("/"):
+        return
+    if not url[:8].lower().startswith(("http://", "https://")):
         raise UsageError(
             f"not a URL: {without_query(url)!r} (a URL begins with http://, https:// or, as a path, with /)"
         )
+    split_url(url)
+
+
+def _check_characters(url: str) -> None:
+    if not isinstance(url, str):
+        raise UsageError(f"a URL is a str, not {type(url).__name__}")
     if _FORBIDDEN.search(url):
         raise UsageError(f"not a URL: {without_query(url)!r} holds a character that must be percent-encoded")
 
@@ -91,7 +101,7 @@ def check_url(url: str) -> None:
 def _origin(scheme: str, netloc: str) -> Origin:
     if "@" in netloc:
         raise UsageError(
-            f"userinfo in a URL is refused: {scheme}://***@{netloc.rpartition('@')[2]} (give credentials as such)"
+            f"userinfo in a URL is refused: {scheme}://***@{netloc.rpartition('@')[2]:.200} (give credentials as such)"
         )
     host = check_host(netloc)
     name, port = _split_port(host)
@@ -105,9 +115,9 @@ def check_host(host: str) -> str:
         UsageError: It is none: empty, with a scheme, a path, a query, userinfo, white space or two ports in it.
     """
     if not isinstance(host, str) or not _HOST.fullmatch(host):
-        shown = f"***@{host.rpartition('@')[2]}" if isinstance(host, str) and "@" in host else host
+        shown = without_query(host) if isinstance(host, str) else host
         raise UsageError(
-            f"not a registry host: {shown!r} (a host reads name or name:port, such as ghcr.io or localhost:5000)"
+            f"not a registry host: {shown!r:.250} (a host reads name or name:port, such as ghcr.io or localhost:5000)"
         )
     name, port = _split_port(host)
     if name.startswith("["):
@@ -167,6 +177,7 @@ def upload_location(base: str, location: str | None) -> tuple[str, bool]:
         raise ProtocolError(f"the answer of {without_query(base)} opens an upload but has no Location header")
     asked = Origin.of(base)
     try:
+        _check_characters(location)
         url = urljoin(base, location)
         check_url(url)
         target = Origin.of(url)
@@ -184,4 +195,4 @@ def upload_location(base: str, location: str | None) -> tuple[str, bool]:
 def without_query(url: str) -> str:
     """A URL as it may stand in a message: no query, no fragment, no userinfo, at most 200 characters."""
     bare = re.split(r"[?#]", url, maxsplit=1)[0]
-    return re.sub(r"//[^/]*@", "//***@", bare)[:200]
+    return re.sub(r"^([a-z][a-z0-9+.-]*://|//|(?!/)).*@", r"\1***@", bare, flags=re.DOTALL | re.IGNORECASE)[:200]

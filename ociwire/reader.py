@@ -5,6 +5,7 @@ A `Reader` has ``readinto`` and ``close``. What has only ``read``, or can only b
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
@@ -31,15 +32,26 @@ def reader_of(body: Any) -> Reader:
     Raises:
         UsageError: It is none of these.
     """
+    if isinstance(body, (str, io.TextIOBase)):
+        raise UsageError(
+            f"not a body: {type(body).__name__} is neither bytes, a binary reader nor an iterable of bytes"
+        )
     if isinstance(body, bytes):
         return _Pieces(iter((body,)))
     if hasattr(body, "readinto") and hasattr(body, "close"):
         return body  # type: ignore[no-any-return]
     if hasattr(body, "read"):
-        return _Pieces(iter(lambda: body.read(64 * 1024), b""), body)
+        return _Pieces(iter(lambda: _read(body), b""), body)
     if isinstance(body, Iterable) and not isinstance(body, str):
         return _Pieces(iter(body), body)
     raise UsageError(f"not a body: {type(body).__name__} is neither bytes, a binary reader nor an iterable of bytes")
+
+
+def _read(body: Any) -> bytes:
+    piece: bytes | None = body.read(64 * 1024)
+    if piece is None:
+        raise UsageError("the body's reader is in non-blocking mode and has nothing to read: set it to blocking")
+    return piece
 
 
 class _Pieces:
@@ -52,10 +64,14 @@ class _Pieces:
 
     def readinto(self, buffer: memoryview, /) -> int:
         while not self._left:
-            piece = next(self._pieces, None)
-            if piece is None:
+            try:
+                piece = next(self._pieces)
+            except StopIteration:
                 return 0
-            self._left = memoryview(piece)
+            try:
+                self._left = memoryview(piece)
+            except TypeError:
+                raise UsageError(f"a body's pieces are bytes, not {type(piece).__name__}") from None
         count = min(len(buffer), len(self._left))
         buffer[:count] = self._left[:count]
         self._left = self._left[count:]

@@ -95,7 +95,7 @@ class Reference:
         if match is None:
             raise UsageError(f"not a reference: {text!r:.300} (a reference reads HOST/NAME:TAG or HOST/NAME@DIGEST)")
         name, tag, digest = match.groups()
-        if re.fullmatch(r"[a-f0-9]{64}", name):
+        if re.fullmatch(r"[a-f0-9]{64}", text):
             raise UsageError(f"not a reference: {text!r:.300} (it reads like an image id, which no registry knows)")
         host, repository = _split_host(name)
         if repository != repository.lower():

@@ -79,6 +79,8 @@ class Scope:
         return self if self._unlimited else Scope(self._members)
 
     def __or__(self, other: Scope) -> Scope:
+        if not isinstance(other, Scope):
+            return NotImplemented
         if self._unlimited or other <= self:
             return self
         if other._unlimited or not self._members:
@@ -94,6 +96,8 @@ class Scope:
         return Scope._of(frozenset(seen), " ".join(words))
 
     def __le__(self, other: Scope) -> bool:
+        if not isinstance(other, Scope):
+            return NotImplemented
         return other._unlimited or (not self._unlimited and self._members <= other._members)
 
     def __contains__(self, member: ResourceScope) -> bool:

@@ -52,6 +52,7 @@ class Pools:
         self._pool_size = pool_size
         self._lock = threading.Lock()
         self._pools: dict[Origin, OriginPool] = {}
+        self._making: dict[Origin, threading.RLock] = {}
         self._closed = False
 
     def of(self, origin: Origin) -> OriginPool:
@@ -63,15 +64,22 @@ class Pools:
         pool = self._pools.get(origin)
         if pool is not None:
             return pool
-        if self._closed:
-            raise UsageError("the transport is closed")
-        made = self._make(origin)  # without the lock: a caller's function may be asked for the context
         with self._lock:
+            making = self._making.setdefault(origin, threading.RLock())
+        # One lock an origin: a caller's function may be asked for the context, once, and may take its time.
+        with making:
+            return self._pools.get(origin) or self._keep(origin, self._make(origin))
+
+    def _keep(self, origin: Origin, pool: OriginPool) -> OriginPool:
+        with self._lock:
+            self._making.pop(origin, None)
             if self._closed:
+                pool.urllib3_pool.close()
                 raise UsageError("the transport is closed")
             if len(self._pools) >= _MAX_ORIGINS:
                 self._pools.pop(next(iter(self._pools)))
-            return self._pools.setdefault(origin, made)
+            self._pools[origin] = pool
+        return pool
 
     def _make(self, origin: Origin) -> OriginPool:
         options: dict[str, Any] = {"maxsize": self._pool_size, "block": False}

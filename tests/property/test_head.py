@@ -1,0 +1,226 @@
+"""Any head, cut into any pieces, reads the same; any garbage is a `ProtocolError`; any framing gives the body back."""
+
+from __future__ import annotations
+
+import io
+from http.client import IncompleteRead, RemoteDisconnected
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ociwire.errors import ProtocolError
+from ociwire.headers import Headers
+from ociwire.transport.clock import Clock, Timeouts
+from ociwire.transport.head import Head, framed_length, read_head
+from ociwire.transport.inbox import Inbox
+from ociwire.transport.response import WireResponse
+
+settings.register_profile("wire", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(settings.get_profile("wire"), max_examples=150)
+
+TOKEN = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+names = st.text(TOKEN, min_size=1, max_size=12)
+visible = st.characters(min_codepoint=0x21, max_codepoint=0xFF)
+values = st.lists(st.text(visible, min_size=1, max_size=12), max_size=4).map(" ".join)
+fields = st.lists(st.tuples(names, values), max_size=6)
+reasons = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF), max_size=20)
+sizes = st.lists(st.integers(1, 40), min_size=1, max_size=8)
+LINE_ENDS = st.sampled_from(["\r\n", "\n"])
+
+
+class Pieces(io.RawIOBase):
+    """A stream whose reads end where the pieces do."""
+
+    def __init__(self, data: bytes, cuts: list[int]) -> None:
+        self._data = data
+        self._cuts = cuts
+        self._turn = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        size = min(len(buffer), self._cuts[self._turn % len(self._cuts)])
+        self._turn += 1
+        piece, self._data = self._data[:size], self._data[size:]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+class Sock:
+    """What a response makes its file of, and an inbox reads from."""
+
+    def __init__(self, data: bytes, cuts: list[int]) -> None:
+        self._pieces = Pieces(data, cuts)
+
+    def makefile(self, mode: str, buffering: int | None = None) -> Any:
+        return io.BytesIO()
+
+    def recv_into(self, buffer: Any) -> int:
+        return self._pieces.readinto(buffer)
+
+
+def inbox_of(data: bytes, cuts: list[int]) -> Inbox:
+    return Inbox(Sock(data, cuts), Clock(Timeouts(1), None))  # type: ignore[arg-type]
+
+
+@st.composite
+def heads(draw: st.DrawFn) -> tuple[bytes, Head]:
+    """A head as it is written, with its freedoms, and as it is to be read."""
+    minor = draw(st.integers(0, 9))
+    status = draw(st.integers(100, 999))
+    reason = draw(reasons)
+    wanted = draw(fields)
+    lines = [f"HTTP/1.{minor} {status}" + draw(st.sampled_from(["", " "] if not reason else [" "])) + reason]
+    for name, value in wanted:
+        before, after = draw(st.text(" \t", max_size=2)), draw(st.text(" \t", max_size=2))
+        fold = draw(st.sampled_from([" ", "\r\n ", "\n\t"])) if " " in value else " "
+        head, space, tail = value.partition(" ")
+        lines.append(f"{name}:{before}{head}{fold if space else ''}{tail}{after}")
+    ends = [draw(LINE_ENDS) for _ in range(len(lines) + 1)]
+    text = "".join(line + end for line, end in zip([*lines, ""], ends, strict=True))
+    return text.encode("latin-1"), Head(min(1, minor), status, reason, Headers.received(wanted))
+
+
+@quick
+@given(heads(), sizes, st.binary(max_size=20))
+def test_cuts_change_nothing(written: tuple[bytes, Head], cuts: list[int], more: bytes) -> None:
+    data, wanted = written
+    for stream in (
+        io.BytesIO(data + more),
+        Pieces(data + more, cuts),
+        io.BufferedReader(Pieces(data + more, cuts)),
+        inbox_of(data + more, cuts),
+        inbox_of(data + more, cuts).makefile("rb"),
+    ):
+        head = read_head(stream)
+        assert (head.minor, head.status, head.reason.strip()) == (wanted.minor, wanted.status, wanted.reason.strip())
+        assert list(head.headers.items()) == list(wanted.headers.items())
+        assert stream.read() == more  # no byte of what follows is lost
+
+
+@quick
+@given(heads(), st.data())
+def test_a_head_that_is_cut_off_is_none(written: tuple[bytes, Head], data: st.DataObject) -> None:
+    whole, _ = written
+    at = data.draw(st.integers(0, len(whole) - 1))
+    with pytest.raises(ProtocolError if at else RemoteDisconnected):
+        read_head(io.BytesIO(whole[:at]))
+
+
+PARTS = st.sampled_from(
+    [
+        b"HTTP/1.1 ",
+        b"HTTP/1.1 200 OK\r\n",
+        b"200",
+        b"\r\n",
+        b"\n",
+        b"\r",
+        b" ",
+        b":",
+        b"X: y\r\n",
+        b"\0",
+        b"\xff",
+        b"x" * 9000,
+    ]
+)
+garbage = st.one_of(st.binary(max_size=100), st.lists(PARTS, max_size=12).map(b"".join))
+
+
+@quick
+@given(garbage)
+def test_garbage_is_refused_in_one_way(data: bytes) -> None:
+    try:
+        head = read_head(io.BytesIO(data))
+        framed_length(head, "GET")
+    except (ProtocolError, RemoteDisconnected):
+        return
+    assert 100 <= head.status <= 999
+    assert not any(set("\r\n\0") & set(name + value) for name, value in head.headers.items())
+
+
+@quick
+@given(
+    st.sampled_from(["Content-Length", "Transfer-Encoding"]), st.text(st.characters(max_codepoint=0xFF), max_size=12)
+)
+def test_a_framing_is_one_or_refused(name: str, value: str) -> None:
+    head = Head(1, 200, "", Headers.received([(name, value)]))
+    try:
+        chunked, length = framed_length(head, "GET")
+    except ProtocolError:
+        return
+    if chunked:
+        assert (name, value.strip().lower()) == ("Transfer-Encoding", "chunked")
+    else:
+        assert str(length) == value.split(",")[0].strip().lstrip("0") or length == 0
+
+
+@st.composite
+def framings(draw: st.DrawFn) -> tuple[bytes, bytes, bool]:
+    """A body, a response that carries it, and whether its end can be told from its being cut off."""
+    content = draw(st.binary(max_size=200)) * draw(st.sampled_from([1, 1, 100]))
+    how = draw(st.sampled_from(["sized", "chunked", "until the close"]))
+    if how == "sized":
+        return content, b"Content-Length: %d\r\n\r\n%b" % (len(content), content), True
+    if how == "until the close":
+        return content, b"\r\n" + content, False
+    framed = b"Transfer-Encoding: chunked\r\n\r\n"
+    left = content
+    while left:
+        size = draw(st.integers(1, max(1, len(content))))
+        chunk, left = left[:size], left[size:]
+        extension = draw(st.sampled_from([b"", b" ", b";x", b'; x="y"']))
+        framed += b"%x%b\r\n%b\r\n" % (len(chunk), extension, chunk)
+    return content, framed + b"0\r\n" + draw(st.sampled_from([b"", b"T: x\r\n"])) + b"\r\n", True
+
+
+def begun(data: bytes, cuts: list[int]) -> WireResponse:
+    response = WireResponse(inbox_of(b"HTTP/1.1 200 OK\r\n" + data, cuts), method="GET")  # type: ignore[arg-type]
+    response.begin()
+    return response
+
+
+def read_by(response: WireResponse, buffers: list[int]) -> bytes:
+    read, turn = b"", 0
+    while True:
+        buffer = bytearray(buffers[turn % len(buffers)])
+        turn += 1
+        count = response.readinto(buffer)
+        if count == 0:
+            return read
+        read += buffer[:count]
+
+
+@quick
+@given(
+    framings(),
+    st.lists(st.integers(1, 5000), min_size=1, max_size=5),
+    st.lists(st.integers(1, 9000), min_size=1, max_size=5),
+)
+def test_any_framing_gives_the_content_back(
+    framing: tuple[bytes, bytes, bool], cuts: list[int], buffers: list[int]
+) -> None:
+    content, data, _ = framing
+    response = begun(data, cuts)
+    assert read_by(response, buffers) == content
+    assert response.isclosed()
+    assert response.readinto(bytearray(5)) == 0
+
+
+@quick
+@given(framings(), st.lists(st.integers(1, 300), min_size=1, max_size=5), st.data())
+def test_a_body_that_is_cut_short_never_looks_whole(
+    framing: tuple[bytes, bytes, bool], buffers: list[int], data: st.DataObject
+) -> None:
+    content, whole, tells = framing
+    head = whole.index(b"\r\n\r\n") + 4 if not whole.startswith(b"\r\n") else 2
+    if not tells or head == len(whole):
+        return
+    at = data.draw(st.integers(head, len(whole) - 1))
+    response = begun(whole[:at], [7])
+    with pytest.raises(IncompleteRead):
+        read_by(response, buffers)
+    assert not response.isclosed()
+    response.close()

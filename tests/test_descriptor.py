@@ -1,0 +1,337 @@
+"""Descriptor and Platform: what they hold, what they refuse, and their JSON."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import pickle
+from array import array
+from typing import Any
+
+import pytest
+
+from ociwire.descriptor import (
+    DOCKER_MANIFEST,
+    DOCKER_MANIFEST_LIST,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    OCTET_STREAM,
+    Descriptor,
+    Platform,
+)
+from ociwire.digest import Digest
+from ociwire.errors import UsageError
+
+DIGEST = "sha256:" + "ab" * 32
+REQUIRED = {"mediaType": OCI_MANIFEST, "digest": DIGEST, "size": 7}
+FULL = REQUIRED | {
+    "urls": ["https://example.com/x"],
+    "annotations": {"org.opencontainers.image.title": "x"},
+    "data": "e30=",
+    "platform": {
+        "architecture": "arm",
+        "os": "linux",
+        "os.version": "10.0",
+        "os.features": ["win32k"],
+        "variant": "v7",
+        "features": ["sse4"],
+    },
+    "artifactType": "application/vnd.example+json",
+}
+
+
+def test_a_descriptor_needs_three_things() -> None:
+    descriptor = Descriptor(OCTET_STREAM, DIGEST, 0)  # type: ignore[arg-type]
+    assert descriptor.media_type == "application/octet-stream"
+    assert descriptor.size == 0
+    assert descriptor.urls == ()
+    assert descriptor.annotations is descriptor.data is descriptor.platform is descriptor.artifact_type is None
+
+
+def test_a_plain_string_becomes_a_digest() -> None:
+    assert type(Descriptor(OCTET_STREAM, DIGEST, 0).digest) is Digest  # type: ignore[arg-type]
+
+
+def test_fields_come_in_the_order_of_the_design() -> None:
+    assert [field.name for field in dataclasses.fields(Descriptor)] == [
+        "media_type",
+        "digest",
+        "size",
+        "urls",
+        "annotations",
+        "data",
+        "platform",
+        "artifact_type",
+    ]
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
+def test_of(algorithm: str) -> None:
+    descriptor = Descriptor.of(b"{}", OCI_MANIFEST, algorithm=algorithm)
+    assert descriptor == Descriptor(OCI_MANIFEST, Digest.of(b"{}", algorithm), 2)
+
+
+def test_of_takes_bytes_of_which_nothing_is_known() -> None:
+    assert Descriptor.of(b"abc").media_type == OCTET_STREAM
+    assert Descriptor.of(b"").size == 0
+
+
+def test_of_counts_bytes_not_items() -> None:
+    numbers: Any = memoryview(array("i", [1, 2]))
+    assert Descriptor.of(numbers).size == numbers.nbytes
+
+
+def test_of_refuses_an_unknown_algorithm() -> None:
+    with pytest.raises(UsageError, match="md5"):
+        Descriptor.of(b"", algorithm="md5")
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    [
+        OCTET_STREAM,
+        OCI_MANIFEST,
+        OCI_INDEX,
+        DOCKER_MANIFEST,
+        DOCKER_MANIFEST_LIST,
+        "a/b",
+        "A/B",
+        "x-a/b!#$&^_.+-",
+        f"{'a' * 127}/{'b' * 127}",
+    ],
+)
+def test_a_media_type(media_type: str) -> None:
+    assert Descriptor.of(b"", media_type).media_type == media_type
+    assert Descriptor.of(b"").replace(artifact_type=media_type).artifact_type == media_type
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    [
+        "",
+        "a",
+        "a/",
+        "/b",
+        "a/b/c",
+        "a b/c",
+        "a/b; charset=utf-8",
+        " a/b",
+        "a/b\n",
+        "-a/b",
+        "a/é",
+        f"{'a' * 128}/b",
+        f"a/{'b' * 128}",
+        None,
+        3,
+        b"a/b",
+    ],
+)
+def test_no_media_type(media_type: Any) -> None:
+    with pytest.raises(UsageError, match=r"mediaType must be type/subtype") as caught:
+        Descriptor(media_type, DIGEST, 0)  # type: ignore[arg-type]
+    assert repr(media_type)[:100] in str(caught.value)
+    if media_type is not None:
+        with pytest.raises(UsageError, match=r"artifactType must be type/subtype"):
+            Descriptor.of(b"").replace(artifact_type=media_type)
+
+
+@pytest.mark.parametrize("size", [-1, 1.0, "1", True, None, [1]])
+def test_no_size(size: Any) -> None:
+    with pytest.raises(UsageError, match="size must be a number of bytes, 0 or more, not ") as caught:
+        Descriptor(OCTET_STREAM, DIGEST, size)  # type: ignore[arg-type]
+    assert repr(size) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("urls", "https://example.com"),
+        ("urls", [1]),
+        ("urls", 5),
+        ("urls", None),
+        ("annotations", {"a": 1}),
+        ("annotations", {1: "a"}),
+        ("annotations", [("a", "b")]),
+        ("data", "e30="),
+        ("data", [1]),
+        ("platform", {"architecture": "arm", "os": "linux"}),
+        ("digest", "sha256:ab"),
+        ("digest", None),
+    ],
+)
+def test_a_field_of_the_wrong_kind(field: str, value: Any) -> None:
+    with pytest.raises(UsageError, match="digest" if field == "digest" else f"{field} must be ") as caught:
+        Descriptor.of(b"").replace(**{field: value})
+    assert repr(value) in str(caught.value)
+
+
+def test_replace_checks_and_leaves_the_original_alone() -> None:
+    descriptor = Descriptor.of(b"abc")
+    assert descriptor.replace(media_type=OCI_INDEX).media_type == OCI_INDEX
+    assert descriptor.media_type == OCTET_STREAM
+
+
+def test_is_frozen() -> None:
+    descriptor: Any = Descriptor.of(b"")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        descriptor.size = 3
+    platform: Any = Platform("arm", "linux")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        platform.os = "windows"
+
+
+def test_takes_copies_of_what_its_maker_may_change() -> None:
+    urls, annotations, features = ["a"], {"a": "b"}, ["x"]
+    descriptor = Descriptor.of(b"").replace(
+        urls=urls,
+        annotations=annotations,
+        platform=Platform("arm", "linux", features=features),  # type: ignore[arg-type]
+    )
+    urls.append("b")
+    annotations["c"] = "d"
+    features.append("y")
+    assert descriptor.urls == ("a",)
+    assert descriptor.annotations == {"a": "b"}
+    assert descriptor.platform is not None
+    assert descriptor.platform.features == ("x",)
+
+
+def test_what_to_dict_gives_may_be_changed() -> None:
+    descriptor = Descriptor.from_dict(FULL)
+    given = descriptor.to_dict()
+    given["annotations"]["new"] = "x"
+    given["urls"].append("x")
+    given["platform"]["features"].append("x")
+    assert descriptor.to_dict() == FULL
+
+
+def test_equal_descriptors_have_one_hash() -> None:
+    one, other = Descriptor.from_dict(FULL), Descriptor.from_dict(json.loads(json.dumps(FULL)))
+    assert one == other
+    assert hash(one) == hash(other)
+    assert one != one.replace(annotations=None)
+    assert len({one, other}) == 1
+
+
+@pytest.mark.parametrize("mapping", [REQUIRED, FULL], ids=["required", "full"])
+def test_json_there_and_back(mapping: dict[str, Any]) -> None:
+    descriptor = Descriptor.from_dict(mapping)
+    assert descriptor.to_dict() == mapping
+    assert Descriptor.from_dict(json.loads(json.dumps(descriptor.to_dict()))) == descriptor
+
+
+def test_from_dict_reads_every_field() -> None:
+    assert Descriptor.from_dict(FULL) == Descriptor(
+        media_type=OCI_MANIFEST,
+        digest=Digest(DIGEST),
+        size=7,
+        urls=("https://example.com/x",),
+        annotations={"org.opencontainers.image.title": "x"},
+        data=b"{}",
+        platform=Platform("arm", "linux", "10.0", ("win32k",), "v7", ("sse4",)),
+        artifact_type="application/vnd.example+json",
+    )
+
+
+def test_to_dict_holds_plain_types_only() -> None:
+    given = Descriptor.from_dict(FULL).to_dict()
+    assert type(given["digest"]) is str
+    assert type(given["urls"]) is list
+
+
+def test_fields_that_are_not_known_are_passed_over() -> None:
+    assert Descriptor.from_dict(FULL | {"new": 1, "x": None}) == Descriptor.from_dict(FULL)
+    assert Platform.from_dict({"architecture": "arm", "os": "linux", "new": 1}) == Platform("arm", "linux")
+
+
+@pytest.mark.parametrize("missing", REQUIRED)
+def test_a_required_field_is_missing(missing: str) -> None:
+    with pytest.raises(UsageError, match=rf"^not a descriptor: {missing} missing in "):
+        Descriptor.from_dict({key: value for key, value in REQUIRED.items() if key != missing})
+
+
+@pytest.mark.parametrize("value", [None, [], "x", 3, True, [("mediaType", "a/b")]])
+def test_what_is_no_object_is_no_descriptor(value: Any) -> None:
+    with pytest.raises(UsageError, match=r"^not a descriptor: .* must be an object, not "):
+        Descriptor.from_dict(value)
+    with pytest.raises(UsageError, match="platform must be an object, not "):
+        Platform.from_dict(value)
+
+
+@pytest.mark.parametrize("field", ["urls", "annotations", "data", "platform", "artifactType"])
+def test_a_null_is_an_absence(field: str) -> None:
+    assert Descriptor.from_dict(REQUIRED | {field: None}) == Descriptor.from_dict(REQUIRED)
+
+
+def test_an_empty_artifact_type_is_an_absence() -> None:
+    assert Descriptor.from_dict(REQUIRED | {"artifactType": ""}).artifact_type is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("mediaType", None),
+        ("mediaType", ["a/b"]),
+        ("digest", None),
+        ("digest", 5),
+        ("digest", "sha256:zz"),
+        ("size", None),
+        ("size", "7"),
+        ("size", 7.0),
+        ("size", -7),
+        ("size", True),
+        ("urls", "x"),
+        ("urls", [None]),
+        ("annotations", []),
+        ("annotations", {"a": None}),
+        ("data", 5),
+        ("data", "e30"),
+        ("data", "e30=\n"),
+        ("data", "é"),
+        ("data", []),
+        ("data", "e30=e30="),
+        ("platform", []),
+        ("platform", {"architecture": 1, "os": "linux"}),
+        ("platform", {"architecture": "arm", "os": "linux", "features": "x"}),
+        ("platform", {"architecture": "arm", "os": "linux", "os.features": [1]}),
+        ("platform", {"architecture": "arm", "os": "linux", "os.version": 10}),
+        ("artifactType", "x"),
+        ("artifactType", 5),
+        # wrong, and false in Python too
+        ("urls", ""),
+        ("urls", 0),
+        ("urls", False),
+        ("urls", {}),
+        ("artifactType", 0),
+        ("artifactType", []),
+        ("platform", {"architecture": "arm", "os": "linux", "features": ""}),
+        ("platform", {"architecture": "arm", "os": "linux", "os.features": 0}),
+    ],
+)
+def test_a_json_field_of_the_wrong_kind(field: str, value: Any) -> None:
+    with pytest.raises(UsageError):
+        Descriptor.from_dict(REQUIRED | {field: value})
+
+
+def test_a_platform_without_its_empty_fields() -> None:
+    assert Platform("amd64", "linux").to_dict() == {"architecture": "amd64", "os": "linux"}
+
+
+@pytest.mark.parametrize("field", ["os.version", "os.features", "variant", "features"])
+def test_a_null_in_a_platform_is_an_absence(field: str) -> None:
+    assert Platform.from_dict({"architecture": "arm", "os": "linux", field: None}) == Platform("arm", "linux")
+
+
+@pytest.mark.parametrize("field", ["architecture", "os", "os_version", "variant", "os_features", "features"])
+def test_a_platform_field_of_the_wrong_kind(field: str) -> None:
+    values: dict[str, Any] = {"architecture": "arm", "os": "linux", field: 5}
+    with pytest.raises(UsageError, match=rf"platform\.{field} must be .*, not 5"):
+        Platform(**values)
+
+
+@pytest.mark.parametrize("value", [Descriptor.from_dict(FULL), Descriptor.of(b""), Platform("arm", "linux")])
+def test_pickles_and_copies(value: Any) -> None:
+    for other in (pickle.loads(pickle.dumps(value)), copy.copy(value), copy.deepcopy(value)):
+        assert other == value
+        assert hash(other) == hash(value)

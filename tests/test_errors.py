@@ -1,0 +1,237 @@
+"""The exception tree: as it is drawn, as it reads, and as it travels between processes."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ociwire import errors
+from ociwire.body import Body
+from ociwire.errors import (
+    BodyConsumedError,
+    ConnectError,
+    CredentialsRejected,
+    DigestMismatch,
+    OciwireError,
+    RegistryError,
+    SizeMismatch,
+    TooManyRequests,
+    TransportError,
+    TransportTimeout,
+    UsageError,
+)
+from ociwire.headers import Headers
+from ociwire.message import Request, RequestInfo
+from ociwire.scope import Scope
+
+# One line of the drawing: indentation of four a level, a name, another base in brackets, a remark two spaces off.
+BRANCH = re.compile(r" {4}((?:│   |    )*(?:[├└]── )?)([A-Z]\w+)(?:\((\w+)\))?(?: {2,}\S.*)?")
+
+CLASSES = [found for found in vars(errors).values() if isinstance(found, type) and issubclass(found, OciwireError)]
+REQUEST = Request(
+    "GET", "https://ghcr.io/v2/", {"Accept": "*/*"}, info=RequestInfo(required_scope=Scope.CATALOG, operation="x")
+)
+
+
+def drawn_tree() -> dict[str, tuple[str, ...]]:
+    """Each class in the docstring's drawing with the names of its bases, in the order of the drawing."""
+    tree: dict[str, tuple[str, ...]] = {}
+    ancestors: list[str] = []
+    for match in filter(None, map(BRANCH.fullmatch, (errors.__doc__ or "").splitlines())):
+        branch, name, other_base = match.groups()
+        depth = len(branch) // 4
+        ancestors[depth:] = [name]
+        parent = ancestors[depth - 1] if depth else "Exception"
+        tree[name] = (parent, other_base) if other_base else (parent,)
+    return tree
+
+
+def attributes_of(kind: type[OciwireError], request: Request) -> dict[str, Any]:
+    """For every attribute of a class, as its docstring lists them, a value that is not the default."""
+    attributes: dict[str, Any] = {}
+    if issubclass(kind, TransportError):
+        attributes = {"request": request}
+    elif issubclass(kind, CredentialsRejected):
+        attributes = {"host": "ghcr.io", "realm": "https://ghcr.io/token", "status": 401}
+    elif issubclass(kind, DigestMismatch):
+        attributes = {"expected": "sha256:a", "actual": "sha256:b"}
+    elif issubclass(kind, SizeMismatch):
+        attributes = {"expected": 3, "actual": 4}
+    elif issubclass(kind, RegistryError):
+        attributes = {
+            "status": 429,
+            "code": "TOOMANYREQUESTS",
+            "detail": {"limit": [1]},
+            "errors": ({"code": "TOOMANYREQUESTS"}, {"code": "DENIED"}),
+            "headers": Headers({"Retry-After": "3"}),
+            "body": b"{}",
+            "request": request,
+        }
+    return attributes
+
+
+def example(kind: type[OciwireError], request: Request = REQUEST) -> Any:
+    error = kind("it went wrong", **attributes_of(kind, request))
+    if isinstance(error, TooManyRequests):
+        error.retry_after = 3.0
+    return error
+
+
+def chunks() -> Iterator[bytes]:
+    yield b"abc"
+
+
+def test_the_tree_is_as_it_is_drawn() -> None:
+    assert drawn_tree() == {kind.__name__: tuple(base.__name__ for base in kind.__bases__) for kind in CLASSES}
+
+
+def test_all_names_every_class_in_the_order_of_the_drawing() -> None:
+    assert errors.__all__ == list(drawn_tree())
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_class_has_a_docstring_of_its_own(kind: type[OciwireError]) -> None:
+    assert kind.__dict__.get("__doc__")
+
+
+@pytest.mark.parametrize(
+    ("kind", "caught_as"),
+    [
+        (UsageError, ValueError),
+        (ConnectError, ConnectionError),
+        (ConnectError, OSError),
+        (TransportTimeout, TimeoutError),
+        (BodyConsumedError, TransportError),
+        (TooManyRequests, RegistryError),
+    ],
+)
+def test_is_caught_as_what_the_field_calls_it(kind: type[OciwireError], caught_as: type[Exception]) -> None:
+    with pytest.raises(caught_as, match=r"^it went wrong$|429 Too Many Requests: toomanyrequests: it went wrong"):
+        raise example(kind)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_keeps_its_attributes(kind: type[OciwireError]) -> None:
+    attributes = attributes_of(kind, REQUEST)
+    error = kind("it went wrong", **attributes)
+    assert {name: getattr(error, name) for name in attributes} == attributes
+    assert error.args == ("it went wrong",)
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("kind", CLASSES)
+def test_pickles_with_its_attributes(kind: type[OciwireError], protocol: int) -> None:
+    error = example(kind)
+    arrived = pickle.loads(pickle.dumps(error, protocol))
+    assert type(arrived) is kind
+    assert str(arrived) == str(error)
+    assert arrived.args == error.args
+    assert vars(arrived) == vars(error)
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
+@pytest.mark.parametrize("kind", CLASSES)
+def test_copies_with_its_attributes(kind: type[OciwireError], duplicate: Any) -> None:
+    error = example(kind)
+    other = duplicate(error)
+    assert other is not error
+    assert type(other) is kind
+    assert str(other) == str(error)
+    assert vars(other) == vars(error)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CLASSES if hasattr(example(kind), "request")])
+def test_a_request_whose_body_is_a_generator_travels_without_its_content(kind: type[OciwireError]) -> None:
+    request = REQUEST.replace(method="PUT", body=Body.of(chunks(), length=3))
+    arrived = pickle.loads(pickle.dumps(example(kind, request)))
+    assert arrived.request.replace(body=None) == request.replace(body=None)
+    assert arrived.request.body.length == 3
+    assert not arrived.request.body.resendable
+    with pytest.raises(BodyConsumedError):
+        arrived.request.body.open()
+    assert request.body is not None
+    assert b"".join(request.body.open()) == b"abc", "pickling must not pull from the original"
+
+
+def test_a_deepcopy_shares_the_content_of_a_request() -> None:
+    request = REQUEST.replace(body=Body.of(chunks()))
+    other = copy.deepcopy(TransportError("lost", request=request))
+    assert other.request is not None
+    assert other.request.body is request.body
+
+
+def test_a_request_whose_body_is_counted_by_a_closure_does_not_keep_its_error_from_travelling() -> None:
+    counted: list[int] = []
+    body = Body.of(b"abc").map(lambda chunk: counted.append(len(chunk)) or chunk)
+    arrived = pickle.loads(pickle.dumps(TransportError("lost", request=REQUEST.replace(body=body))))
+    assert str(arrived) == "lost"
+    assert arrived.request.body.length == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "defaults"),
+    [
+        (TransportError, {"request": None}),
+        (CredentialsRejected, {"host": "", "realm": "", "status": 0}),
+        (DigestMismatch, {"expected": "", "actual": ""}),
+        (SizeMismatch, {"expected": 0, "actual": 0}),
+        (
+            RegistryError,
+            {
+                "message": "it",
+                "status": 0,
+                "code": "",
+                "detail": None,
+                "errors": (),
+                "headers": None,
+                "body": b"",
+                "request": None,
+            },
+        ),
+    ],
+)
+def test_a_message_is_all_that_is_needed(kind: type[OciwireError], defaults: dict[str, object]) -> None:
+    error = kind("it")
+    assert str(error) == "it"
+    assert vars(error) == defaults
+
+
+def test_retry_after_is_none_where_the_registry_did_not_say() -> None:
+    assert TooManyRequests("slow down", status=429).retry_after is None
+
+
+def test_retry_after_can_be_given_as_the_other_attributes_are() -> None:
+    error: Any = TooManyRequests
+    assert error("slow down", status=429, retry_after=3.0).retry_after == 3.0
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (
+            RegistryError("manifest (x) unknown to registry", status=404, code="MANIFEST_UNKNOWN"),
+            "404 Not Found: manifest unknown: manifest (x) unknown to registry",
+        ),
+        (RegistryError("unexpected status 207"), "unexpected status 207"),
+        (RegistryError("no", status=401), "401 Unauthorized: no"),
+        (RegistryError(status=403, code="DENIED"), "403 Forbidden: denied"),
+        (RegistryError(code="BLOB_UPLOAD_UNKNOWN"), "blob upload unknown"),
+        (RegistryError("odd", status=799), "799: odd"),
+        (RegistryError(status=500), "500 Internal Server Error"),
+        (RegistryError(), ""),
+    ],
+)
+def test_a_registry_error_reads(error: RegistryError, text: str) -> None:
+    assert str(error) == text
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CLASSES if hasattr(example(kind), "request")])
+def test_the_text_shows_nothing_of_the_request(kind: type[OciwireError]) -> None:
+    request = REQUEST.with_headers({"Authorization": "Basic c2VjcmV0"})
+    error = example(kind, request)
+    assert "c2VjcmV0" not in f"{error} {error!r}"

@@ -1,0 +1,214 @@
+"""Headers: order, case and repetition are kept; what could not be sent is refused; secrets are masked."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from ociwire.errors import UsageError
+from ociwire.headers import SECRET_HEADERS, Headers
+
+LINKS = [("Link", "<a>"), ("X-One", "1"), ("link", "<b>"), ("LINK", "<c>")]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"Accept": "a", "Range": "b"},
+        [("Accept", "a"), ("Range", "b")],
+        iter([("Accept", "a"), ("Range", "b")]),
+        (["Accept", "a"], ["Range", "b"]),
+        MappingProxyType({"Accept": "a", "Range": "b"}),
+        Headers({"Accept": "a", "Range": "b"}),
+    ],
+    ids=["dict", "pairs", "iterator", "lists", "mapping", "Headers"],
+)
+def test_is_made_of(fields: Any) -> None:
+    assert list(Headers(fields).items()) == [("Accept", "a"), ("Range", "b")]
+
+
+def test_is_empty_where_nothing_is_given() -> None:
+    headers = Headers()
+    assert len(headers) == 0
+    assert not headers
+    assert list(headers) == list(headers.items()) == []
+
+
+def test_knows_no_case() -> None:
+    headers = Headers({"Content-Type": "a/b"})
+    assert headers["content-type"] == headers["CONTENT-TYPE"] == headers.get("cOnTeNt-tYpE") == "a/b"
+    assert "CONTENT-type" in headers
+    assert headers.get_all("content-TYPE") == ("a/b",)
+
+
+def test_joins_the_values_of_a_name_and_keeps_them_apart() -> None:
+    headers = Headers(LINKS)
+    assert headers["Link"] == headers.get("link") == "<a>, <b>, <c>"
+    assert headers.get_all("Link") == ("<a>", "<b>", "<c>")
+    assert headers.get_all("X-One") == ("1",)
+
+
+def test_a_name_that_is_not_there() -> None:
+    headers = Headers(LINKS)
+    assert headers.get("x-two") is None
+    assert headers.get("x-two", "2") == "2"
+    assert headers.get_all("x-two") == ()
+    assert "x-two" not in headers
+    assert 3 not in headers
+    with pytest.raises(KeyError):
+        headers["x-two"]
+
+
+def test_items_repeat_what_is_repeated_in_order_and_as_written() -> None:
+    items = Headers(LINKS).items()
+    assert list(items) == LINKS
+    assert len(items) == 4
+
+
+def test_every_item_is_in_the_items() -> None:
+    items = Headers(LINKS).items()
+    assert [pair for pair in LINKS if pair not in items] == []
+    assert ("Link", "<d>") not in items
+    assert ("X-Two", "1") not in items
+
+
+def test_iteration_is_over_the_distinct_names() -> None:
+    headers = Headers(LINKS)
+    assert [name.lower() for name in headers] == ["link", "x-one"]
+    assert len(headers) == 2
+    assert {name.lower(): value for name, value in dict(headers).items()} == {"link": "<a>, <b>, <c>", "x-one": "1"}
+
+
+def test_is_a_mapping_that_cannot_be_changed() -> None:
+    headers: Any = Headers({"A": "1"})
+    assert isinstance(headers, Mapping)
+    with pytest.raises(TypeError):
+        headers["A"] = "2"
+    with pytest.raises(TypeError):
+        del headers["A"]
+    with pytest.raises(AttributeError):
+        headers.other = 1
+
+
+def test_is_not_changed_by_what_it_was_made_of() -> None:
+    fields = {"A": "1"}
+    headers = Headers(fields)
+    fields["B"] = "2"
+    assert list(headers) == list(Headers({"A": "1"}))
+
+
+def test_equality_knows_no_case_of_names_but_order_and_values() -> None:
+    headers = Headers([("A", "x"), ("B", "y")])
+    assert headers == Headers([("a", "x"), ("b", "y")])
+    assert hash(headers) == hash(Headers([("a", "x"), ("b", "y")]))
+    assert headers != Headers([("B", "y"), ("A", "x")])
+    assert headers != Headers([("A", "X"), ("B", "y")])
+    assert Headers([("A", "x, y")]) != Headers([("A", "x"), ("A", "y")])
+    assert headers != {"A": "x", "B": "y"}
+
+
+def test_updated_replaces_adds_and_removes() -> None:
+    headers = Headers([*LINKS, ("Range", "x")])
+    other = headers.updated({"link": "<d>", "Accept": "*/*", "RANGE": None, "Absent": None})
+    assert dict(other.items()) == {"X-One": "1", "link": "<d>", "Accept": "*/*"}
+    assert list(headers.items()) == [*LINKS, ("Range", "x")]
+
+
+def test_updated_checks_what_it_adds() -> None:
+    with pytest.raises(UsageError):
+        Headers().updated({"A": "1\r\nB: 2"})
+
+
+@pytest.mark.parametrize("name", ["A", "x-1", "!#$%&'*+-.^_`|~09Az"])
+def test_a_name(name: str) -> None:
+    assert Headers({name: "1"})[name] == "1"
+
+
+@pytest.mark.parametrize("name", ["", " ", "a b", "a:", "a\n", " a", "é", "a\0", "(a)", "a/b", None, 5, b"a"])
+def test_no_name(name: Any) -> None:
+    with pytest.raises(UsageError, match=r"^not a header name: ") as caught:
+        Headers([(name, "secret")])
+    assert repr(name) in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [("", ""), ("a b", "a b"), ("é", "é"), ("\xff", "\xff"), ("a\tb", "a\tb"), (" \ta \t", "a")],
+)
+def test_a_value(value: str, kept: str) -> None:
+    assert Headers({"A": value})["A"] == kept
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [
+        ("secret\n", "CR, LF or NUL"),
+        ("secret\r", "CR, LF or NUL"),
+        ("\0secret", "CR, LF or NUL"),
+        ("secret\r\nHost: evil", "CR, LF or NUL"),
+        ("secret €", "not latin-1"),
+        ("secret \ud800", "not latin-1"),
+        (b"secret", "must be a str, not bytes"),
+        (["secret"], "must be a str, not list"),
+        (None, "must be a str, not NoneType"),
+        (5, "must be a str, not int"),
+    ],
+)
+def test_no_value(value: Any, rule: str) -> None:
+    with pytest.raises(UsageError, match=rf"^the value of header X-Name .*{rule}") as caught:
+        Headers({"X-Name": value})
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        None,
+        5,
+        "Authorization: secret",
+        ["Authorization: secret"],
+        [("A",)],
+        [("A", "secret", "c")],
+        [None],
+        b"ab",
+        object(),
+    ],
+    ids=lambda fields: type(fields).__name__,
+)
+def test_what_no_headers_can_be_made_of(fields: Any) -> None:
+    with pytest.raises(UsageError, match="mapping, or pairs") as caught:
+        Headers(fields)
+    assert "secret" not in str(caught.value)
+
+
+def test_received_takes_what_was_checked_by_its_reader() -> None:
+    headers = Headers.received([("Warning", "299 - \x01"), ("A", "1"), ("a", "2")])
+    assert headers["a"] == "1, 2"
+    assert headers["warning"] == "299 - \x01"
+
+
+@pytest.mark.parametrize("name", ["Authorization", "PROXY-AUTHORIZATION", "cookie", "Set-Cookie"])
+def test_repr_masks_secrets(name: str) -> None:
+    headers = Headers([("Accept", "a/b"), (name, "secret"), (name.lower(), "secret")])
+    for text in (repr(headers), str(headers), repr(headers.items()), repr(headers.values()), repr(headers.keys())):
+        assert "secret" not in text
+    assert repr(headers) == f"Headers([('Accept', 'a/b'), ({name!r}, '***'), ({name.lower()!r}, '***')])"
+    assert headers[name] == "secret, secret"
+
+
+def test_the_secrets_are_these() -> None:
+    assert {"authorization", "proxy-authorization", "cookie", "set-cookie"} == SECRET_HEADERS
+
+
+def test_pickles_and_copies() -> None:
+    headers = Headers([*LINKS, ("Authorization", "secret")])
+    for other in (pickle.loads(pickle.dumps(headers)), copy.copy(headers), copy.deepcopy(headers)):
+        assert type(other) is Headers
+        assert list(other.items()) == list(headers.items())
+        assert other["link"] == "<a>, <b>, <c>"

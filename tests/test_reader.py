@@ -1,0 +1,166 @@
+"""Readers: bytes, binary readers and iterables, all read into a buffer."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from ociwire.errors import UsageError
+from ociwire.reader import reader_of
+
+
+class OnlyRead:
+    """What has ``read`` and no more, and gives less than is asked for."""
+
+    def __init__(self, content: bytes) -> None:
+        self._file = io.BytesIO(content)
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(min(size, 3))
+
+
+class ReadAndClose(OnlyRead):
+    closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def pieces() -> Iterator[bytes]:
+    yield b"ab"
+    yield b""
+    yield b"cdefg"
+
+
+BODIES: dict[str, Callable[[], Any]] = {
+    "bytes": lambda: b"abcdefg",
+    "file": lambda: io.BytesIO(b"abcdefg"),
+    "read only": lambda: OnlyRead(b"abcdefg"),
+    "generator": pieces,
+    "list": lambda: list(pieces()),
+    "tuple": lambda: (b"abc", b"defg"),
+    "bytearrays": lambda: [bytearray(b"abc"), memoryview(b"defg")],
+}
+
+
+def read_by(reader: Any, size: int) -> bytes:
+    """All that a reader has, read into a buffer of one size; the rest of the buffer must be left alone."""
+    got = b""
+    while True:
+        buffer = bytearray(b"\xff" * (size + 1))
+        count = reader.readinto(memoryview(buffer)[:size])
+        assert 0 <= count <= size
+        assert buffer[count:] == b"\xff" * (size + 1 - count)
+        if not count:
+            return got
+        got += buffer[:count]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 100])
+@pytest.mark.parametrize("make", BODIES.values(), ids=BODIES)
+def test_pieces_of_any_size_go_into_buffers_of_any_size(make: Callable[[], Any], size: int) -> None:
+    reader = reader_of(make())
+    assert read_by(reader, size) == b"abcdefg"
+    assert reader.readinto(memoryview(bytearray(3))) == 0, "the end stays the end"
+    reader.close()
+
+
+@pytest.mark.parametrize("empty", [b"", [], [b"", b""], iter(()), io.BytesIO(), OnlyRead(b"")], ids=repr)
+def test_empty(empty: Any) -> None:
+    assert reader_of(empty).readinto(memoryview(bytearray(3))) == 0
+
+
+def test_an_empty_piece_is_not_the_end() -> None:
+    assert read_by(reader_of([b"", b"a", b"", b"", b"b", b""]), 4) == b"ab"
+
+
+def test_a_reader_is_taken_as_it_is() -> None:
+    file = io.BytesIO(b"abc")
+    assert reader_of(file) is file
+
+
+def test_nothing_is_pulled_before_it_is_read() -> None:
+    pulled: list[int] = []
+
+    def counted() -> Iterator[bytes]:
+        for number in range(2):
+            pulled.append(number)
+            yield b"ab"
+
+    reader = reader_of(counted())
+    assert pulled == []
+    assert reader.readinto(memoryview(bytearray(1))) == 1
+    assert reader.readinto(memoryview(bytearray(1))) == 1
+    assert pulled == [0], "the rest of a piece comes before the next one"
+
+
+def test_close_closes_what_is_read_from() -> None:
+    owner = ReadAndClose(b"abc")
+    reader = reader_of(owner)
+    reader.close()
+    assert owner.closed == 1
+    assert reader.readinto(memoryview(bytearray(3))) == 0
+
+
+def test_close_ends_a_generator() -> None:
+    ended: list[bool] = []
+
+    def generator() -> Iterator[bytes]:
+        try:
+            yield b"abc"
+        finally:
+            ended.append(True)
+
+    reader = reader_of(generator())
+    reader.readinto(memoryview(bytearray(1)))
+    reader.close()
+    assert ended == [True]
+    reader.close()
+    assert reader.readinto(memoryview(bytearray(3))) == 0
+
+
+def test_close_drops_what_is_left_of_a_piece() -> None:
+    reader = reader_of(b"abc")
+    reader.readinto(memoryview(bytearray(1)))
+    reader.close()
+    reader.close()
+    assert reader.readinto(memoryview(bytearray(3))) == 0
+
+
+def test_an_exception_of_the_pieces_passes_unchanged() -> None:
+    lost = OSError("lost")
+
+    def failing() -> Iterator[bytes]:
+        yield b"ab"
+        raise lost
+
+    reader = reader_of(failing())
+    assert reader.readinto(memoryview(bytearray(3))) == 2
+    with pytest.raises(OSError, match="lost") as caught:
+        reader.readinto(memoryview(bytearray(3)))
+    assert caught.value is lost
+
+
+@pytest.mark.parametrize("body", [None, 5, "text", object(), io.StringIO("text")], ids=lambda b: type(b).__name__)
+def test_no_body(body: Any) -> None:
+    with pytest.raises(UsageError, match=f"{type(body).__name__} is neither bytes, a binary reader nor"):
+        reader_of(body)
+
+
+@pytest.mark.parametrize("piece", ["text", 5, None], ids=lambda piece: type(piece).__name__)
+def test_a_piece_that_is_not_bytes(piece: Any) -> None:
+    reader = reader_of([piece])
+    with pytest.raises(UsageError, match=f"bytes, not {type(piece).__name__}"):
+        reader.readinto(memoryview(bytearray(3)))
+
+
+def test_a_reader_in_non_blocking_mode_is_not_taken_to_be_at_its_end() -> None:
+    class NonBlocking:
+        def read(self, size: int) -> None:
+            return None
+
+    with pytest.raises(UsageError, match="non-blocking"):
+        reader_of(NonBlocking()).readinto(memoryview(bytearray(3)))

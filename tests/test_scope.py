@@ -1,0 +1,257 @@
+"""Scope: the text it reads, the set it is, and the text it gives back."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+
+from ociwire.scope import ResourceScope, Scope
+
+
+def pull(name: str) -> ResourceScope:
+    return ResourceScope("repository", name, "pull")
+
+
+def opaque(word: str) -> ResourceScope:
+    return ResourceScope(word, "", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "members"),
+    [
+        ("", []),
+        (" \t\n", []),
+        ("repository:foo/bar:pull", [pull("foo/bar")]),
+        ("repository:foo/bar:push,pull", [pull("foo/bar"), ResourceScope("repository", "foo/bar", "push")]),
+        ("registry:catalog:*", [ResourceScope("registry", "catalog", "*")]),
+        (
+            "repository:foo/bar:pull registry:catalog:*",
+            [ResourceScope("registry", "catalog", "*"), pull("foo/bar")],
+        ),
+        ("repository(plugin):a:pull", [ResourceScope("repository(plugin)", "a", "pull")]),
+        ("repository:a:pull,pull repository:a:pull", [pull("a")]),
+        # a name may hold a colon: the actions begin after the last one
+        ("repository:localhost:5000/a:pull", [pull("localhost:5000/a")]),
+        ("repository:a:b:c:pull", [pull("a:b:c")]),
+    ],
+)
+def test_parse(text: str, members: list[ResourceScope]) -> None:
+    assert list(Scope.parse(text)) == members
+
+
+@pytest.mark.parametrize(
+    "word", ["*", "openid", "a:b", ":", "::", ":b:c", "a::c", "a:b:", "a:b:,", "a:b:c,,d", "a:b:,c", "a,b", "é"]
+)
+def test_a_word_that_does_not_fit_is_kept_verbatim(word: str) -> None:
+    scope = Scope.parse(f"repository:z:pull {word}")
+    assert opaque(word) in scope
+    assert len(list(scope)) == 2
+    assert str(scope) == f"repository:z:pull {word}"
+    assert word in str(scope.canonical()).split()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "  ", "repository:b:push,pull  repository:a:pull", " x ", "repository:a:pull\nrepository:a:pull"]
+)
+def test_str_is_the_text_that_was_parsed(text: str) -> None:
+    assert str(Scope.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("", ""),
+        ("repository:b:push,pull repository:a:pull", "repository:a:pull repository:b:pull,push"),
+        ("repository:a:push repository:a:delete,pull", "repository:a:delete,pull,push"),
+        ("repository:a:pull registry:catalog:*", "registry:catalog:* repository:a:pull"),
+        ("zzz repository:a:pull openid", "openid repository:a:pull zzz"),
+        ("x  x   x", "x"),
+    ],
+)
+def test_canonical_sorts_types_names_and_actions_with_opaque_words_among_them(text: str, canonical: str) -> None:
+    scope = Scope.parse(text)
+    assert str(scope.canonical()) == canonical
+    assert scope.canonical() == scope
+    assert str(scope) == text, "the original keeps its text"
+
+
+def test_a_scope_of_members_has_the_canonical_text() -> None:
+    members = [ResourceScope("repository", "a", "push"), pull("b"), pull("a")]
+    assert str(Scope(members)) == "repository:a:pull,push repository:b:pull"
+    assert Scope(members) == Scope.parse("repository:b:pull repository:a:push,pull")
+
+
+@pytest.mark.parametrize(
+    ("actions", "text"),
+    [
+        (("pull",), "repository:foo/bar:pull"),
+        (("push", "pull"), "repository:foo/bar:push,pull"),
+        ((), ""),
+    ],
+)
+def test_repository(actions: tuple[str, ...], text: str) -> None:
+    scope = Scope.repository("foo/bar", *actions)
+    assert str(scope) == text
+    assert {member.action for member in scope} == set(actions)
+
+
+def test_catalog() -> None:
+    assert str(Scope.CATALOG) == "registry:catalog:*"
+    assert list(Scope.CATALOG) == [ResourceScope("registry", "catalog", "*")]
+
+
+@pytest.mark.parametrize(
+    ("member", "text"),
+    [
+        (pull("a/b"), "repository:a/b:pull"),
+        (ResourceScope("registry", "catalog", "*"), "registry:catalog:*"),
+        (opaque("openid"), "openid"),
+    ],
+)
+def test_a_resource_scope_reads_as_its_word(member: ResourceScope, text: str) -> None:
+    assert str(member) == text
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "text"),
+    [
+        # the left text first, then what the right adds, in its order
+        ("repository:b:push", "repository:a:pull", "repository:b:push repository:a:pull"),
+        ("repository:a:pull", "z repository:b:pull y", "repository:a:pull z repository:b:pull y"),
+        # of a word that is there in part, the rest
+        ("repository:a:pull", "repository:a:push,pull,delete", "repository:a:pull repository:a:push,delete"),
+        ("x  y", "y z", "x  y z"),
+        # nothing to add: the text stays as it was
+        ("repository:a:push,pull", "repository:a:pull", "repository:a:push,pull"),
+        ("repository:a:pull", "", "repository:a:pull"),
+        # nothing to add to
+        ("", "repository:a:push,pull", "repository:a:push,pull"),
+        ("", "", ""),
+        # nothing is added twice
+        ("x", "y y repository:a:pull,pull repository:a:pull", "x y repository:a:pull"),
+    ],
+)
+def test_the_text_of_a_union(one: str, other: str, text: str) -> None:
+    union = Scope.parse(one) | Scope.parse(other)
+    assert str(union) == text
+    assert set(union) == set(Scope.parse(one)) | set(Scope.parse(other))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "contained"),
+    [
+        ("repository:a:pull", "repository:a:pull,push", True),
+        ("repository:a:pull,push", "repository:a:pull", False),
+        ("repository:a:pull", "repository:b:pull", False),
+        ("repository:a:push,pull", "repository:a:pull,push", True),
+        ("", "repository:a:pull", True),
+        ("", "", True),
+        ("x", "x y", True),
+        # an action is a name: a star stands for no other
+        ("repository:a:pull", "repository:a:*", False),
+    ],
+)
+def test_containment(one: str, other: str, contained: bool) -> None:
+    assert (Scope.parse(one) <= Scope.parse(other)) is contained
+    assert (Scope.parse(other) >= Scope.parse(one)) is contained
+
+
+def test_membership() -> None:
+    scope = Scope.parse("repository:a:pull x")
+    assert pull("a") in scope
+    assert ("repository", "a", "pull") in scope
+    assert opaque("x") in scope
+    assert pull("b") not in scope
+
+
+def test_equality_and_hash_go_by_the_set() -> None:
+    one, other = Scope.parse("repository:a:push,pull  x"), Scope.parse("x repository:a:pull repository:a:push")
+    assert one == other
+    assert hash(one) == hash(other)
+    assert str(one) != str(other)
+    assert one != Scope.parse("x")
+    assert one != "repository:a:push,pull  x"
+
+
+def test_iteration_is_sorted_and_without_duplicates() -> None:
+    scope = Scope.parse("repository:b:pull repository:a:push,pull,pull registry:catalog:* repository:b:pull")
+    assert [str(member) for member in scope] == [
+        "registry:catalog:*",
+        "repository:a:pull",
+        "repository:a:push",
+        "repository:b:pull",
+    ]
+
+
+def test_only_the_empty_scope_is_false() -> None:
+    assert not Scope.EMPTY
+    assert not Scope.parse("  ")
+    assert Scope.parse("x")
+    assert Scope.UNLIMITED
+
+
+def test_unlimited_contains_everything_and_nothing_else_contains_it() -> None:
+    assert Scope.CATALOG <= Scope.UNLIMITED
+    assert Scope.EMPTY <= Scope.UNLIMITED
+    assert Scope.UNLIMITED <= Scope.UNLIMITED
+    assert not Scope.UNLIMITED <= Scope.CATALOG
+    assert pull("anything") in Scope.UNLIMITED
+    assert Scope.UNLIMITED != Scope.EMPTY
+
+
+@pytest.mark.parametrize("other", [Scope.EMPTY, Scope.CATALOG, Scope.UNLIMITED, Scope.parse("x")])
+def test_unlimited_absorbs(other: Scope) -> None:
+    assert Scope.UNLIMITED | other == Scope.UNLIMITED
+    assert other | Scope.UNLIMITED == Scope.UNLIMITED
+    assert str(other | Scope.UNLIMITED) == "*"
+
+
+def test_unlimited_has_no_members_and_reads_as_a_star() -> None:
+    assert list(Scope.UNLIMITED) == []
+    assert str(Scope.UNLIMITED) == "*"
+    assert Scope.UNLIMITED.canonical() == Scope.UNLIMITED
+
+
+def test_a_star_from_a_server_grants_only_itself() -> None:
+    assert Scope.parse("*") != Scope.UNLIMITED
+    assert ResourceScope("registry", "catalog", "pull") not in Scope.parse("*")
+
+
+@pytest.mark.parametrize("scope", [Scope.EMPTY, Scope.UNLIMITED, Scope.CATALOG, Scope.parse("b  a repository:a:b")])
+def test_pickles_and_copies(scope: Scope) -> None:
+    for other in (pickle.loads(pickle.dumps(scope)), copy.copy(scope), copy.deepcopy(scope)):
+        assert other == scope
+        assert hash(other) == hash(scope)
+        assert str(other) == str(scope)
+        assert bool(other) == bool(scope)
+
+
+@pytest.mark.parametrize(
+    ("scope", "text"),
+    [
+        (Scope.parse("repository:a:pull"), "Scope.parse('repository:a:pull')"),
+        (Scope.EMPTY, "Scope.parse('')"),
+        (Scope.UNLIMITED, "Scope.UNLIMITED"),
+    ],
+)
+def test_repr_is_how_it_is_written(scope: Scope, text: str) -> None:
+    assert repr(scope) == text
+    assert eval(text, {"Scope": Scope}) == scope
+
+
+def test_takes_no_new_attributes() -> None:
+    scope: Any = Scope.parse("x")
+    with pytest.raises(AttributeError):
+        scope.text = "y"
+
+
+@pytest.mark.parametrize("other", [3, None, "repository:a:pull", frozenset()])
+def test_compares_and_joins_with_scopes_only(other: Any) -> None:
+    scope = Scope.parse("repository:a:pull")
+    with pytest.raises(TypeError):
+        scope <= other  # noqa: B015
+    with pytest.raises(TypeError):
+        scope | other
