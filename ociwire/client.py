@@ -17,7 +17,7 @@ from .digest import Digest
 from .errors import BlobUploadUnknown, DigestMismatch, NotFound, ProtocolError, UsageError
 from .headers import content_length
 from .message import Request, RequestInfo, Response
-from .origin import check_host, upload_location
+from .origin import Origin, check_host, upload_location
 from .reference import DOCKER_HUB, check_repository
 from .scope import Scope
 from .status import error_from_response
@@ -54,10 +54,12 @@ class Client:
         user_agent: str | None = None,
         debug_id: str | None = None,
     ) -> None:
-        self.host = check_host(host)
-        if self.host in (DOCKER_HUB, f"index.{DOCKER_HUB}"):
-            self.host = _DOCKER_HUB_REGISTRY
-        self._base = f"{'http' if insecure else 'https'}://{self.host}"
+        scheme = "http" if insecure else "https"
+        self._origin = Origin.of(f"{scheme}://{check_host(host)}")
+        if self._origin.netloc in (DOCKER_HUB, f"index.{DOCKER_HUB}"):
+            self._origin = Origin.of(f"{scheme}://{_DOCKER_HUB_REGISTRY}")
+        self.host = self._origin.netloc
+        self._base = str(self._origin)
         self._owned = transport is None
         self.transport = default_transport(user_agent=user_agent) if transport is None else transport
         self._wire = HeadersTransport(self.transport, user_agent=user_agent)
@@ -159,6 +161,8 @@ class Client:
             TransportError: There is no usable answer.
             Exception: Whatever the content raised, as it was raised.
         """
+        if not isinstance(descriptor, Descriptor):
+            raise UsageError(f"a descriptor is a Descriptor, not {type(descriptor).__name__} (see Descriptor.of)")
         path, digest = _blob(repository, descriptor.digest)
         body = Body.of(content, descriptor.size)
         scope = _scope(repository, "pull", "push")
@@ -166,8 +170,7 @@ class Client:
         uploads = f"/v2/{check_repository(repository)}/blobs/uploads/{query}"
         opened = self._send("push_blob", "POST", uploads, scope, ok=(202,), idempotent=True)
         opened.discard()
-        asked = opened.request.url if opened.request is not None else self._base
-        url, secrets = upload_location(asked, opened.headers.get("location"))
+        url, secrets = self._upload_location(opened)
         url += ("&" if "?" in url else "?") + _query({"digest": digest})
         try:
             self._send(
@@ -219,6 +222,16 @@ class Client:
             with response:
                 raise error_from_response(response)
         return response
+
+    def _upload_location(self, opened: Response) -> tuple[str, bool]:
+        """Where an upload goes on, and whether that is the client's own registry."""
+        asked = opened.request.url if opened.request is not None else self._base
+        try:
+            url, same = upload_location(asked, opened.headers.get("location"))
+        except ProtocolError as error:
+            error.request = opened.request
+            raise
+        return url, same and Origin.of(asked) == self._origin
 
     def _blob_size(self, path: str, repository: str) -> int:
         """The size of a blob whose answer did not tell it, from the Content-Range of its first byte."""

@@ -11,7 +11,7 @@ import socket
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple, final
-from urllib.parse import urljoin
+from urllib.parse import urldefrag, urljoin
 
 from .errors import ProtocolError, UsageError
 
@@ -178,7 +178,7 @@ def upload_location(base: str, location: str | None) -> tuple[str, bool]:
     asked = Origin.of(base)
     try:
         _check_characters(location)
-        url = urljoin(base, location)
+        url = urldefrag(urljoin(base, location)).url
         check_url(url)
         target = Origin.of(url)
     except ValueError as error:

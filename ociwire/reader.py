@@ -32,17 +32,14 @@ def reader_of(body: Any) -> Reader:
     Raises:
         UsageError: It is none of these.
     """
-    if isinstance(body, (str, io.TextIOBase)):
-        raise UsageError(
-            f"not a body: {type(body).__name__} is neither bytes, a binary reader nor an iterable of bytes"
-        )
+    is_text = isinstance(body, (str, io.TextIOBase))
     if isinstance(body, bytes):
         return _Pieces(iter((body,)))
     if hasattr(body, "readinto") and hasattr(body, "close"):
         return body  # type: ignore[no-any-return]
-    if hasattr(body, "read"):
+    if hasattr(body, "read") and not is_text:
         return _Pieces(iter(lambda: _read(body), b""), body)
-    if isinstance(body, Iterable) and not isinstance(body, str):
+    if isinstance(body, Iterable) and not is_text:
         return _Pieces(iter(body), body)
     raise UsageError(f"not a body: {type(body).__name__} is neither bytes, a binary reader nor an iterable of bytes")
 

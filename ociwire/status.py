@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -16,6 +17,7 @@ from . import errors
 from .errors import RegistryError, TooManyRequests
 from .headers import SECRET_HEADERS, Headers
 from .message import Request, Response
+from .origin import without_query
 
 __all__ = ["check_response", "error_from_response"]
 
@@ -49,8 +51,12 @@ _BY_STATUS: dict[int, type[RegistryError]] = {
 }
 # What a 404 misses, by the client's operation; after a redirect the path would tell of a CDN.
 _NOT_FOUND_BY_OPERATION: dict[str, type[RegistryError]] = {
-    "get_blob": errors.BlobUnknown,
-    "resolve_blob": errors.BlobUnknown,
+    "get_blob GET": errors.BlobUnknown,
+    "resolve_blob GET": errors.BlobUnknown,
+    "resolve_blob HEAD": errors.BlobUnknown,
+    "push_blob POST": errors.NameUnknown,
+    "push_blob PUT": errors.BlobUploadUnknown,
+    "push_blob HEAD": errors.BlobUnknown,
 }
 # ... and by the path (specification, "API"), the first that fits; opening an upload misses the repository.
 _NOT_FOUND_BY_PATH: tuple[tuple[re.Pattern[str], type[RegistryError]], ...] = (
@@ -108,7 +114,10 @@ def retry_after(headers: Headers, now: float) -> float | None:
     if re.fullmatch(r"[0-9]{1,9}", stated):
         return float(stated)
     try:
-        return max(0.0, parsedate_to_datetime(stated).timestamp() - now)
+        date = parsedate_to_datetime(stated)
+        # A date without a zone is in UTC (section 5.6.7), and comes out as naive.
+        aware = date if date.tzinfo is not None else date.replace(tzinfo=timezone.utc)
+        return max(0.0, aware.timestamp() - now)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
 
@@ -134,20 +143,24 @@ def _text(value: object) -> str:
 
 def _message(response: Response, first: dict[str, Any], body: bytes) -> str:
     if first:
-        return _text(first.get("message"))
+        # One line, and no escapes for a terminal: this is what a stranger wrote.
+        return re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", _text(first.get("message"))[:_KEPT])
     if response.status < 400:
         return "unexpected status"
     said = body[:_KEPT].decode("utf-8", "replace").strip()
-    return repr(said) if said else ""
+    if said or response.request is None:
+        return repr(said) if said else ""
+    return f"{response.request.method} {without_query(response.request.url)}"
 
 
 def _kind_by_status(response: Response) -> type[RegistryError]:
     if response.status != 404 or response.request is None:
         return _BY_STATUS.get(response.status, errors.NotFound if response.status == 404 else RegistryError)
-    by_operation = _NOT_FOUND_BY_OPERATION.get(response.request.info.operation)
+    request = response.request
+    by_operation = _NOT_FOUND_BY_OPERATION.get(f"{request.info.operation} {request.method}")
     if by_operation is not None:
         return by_operation
-    asked = f"{response.request.method} {response.request.url.partition('?')[0]}"
+    asked = f"{request.method} {request.url.partition('?')[0]}"
     return next((kind for pattern, kind in _NOT_FOUND_BY_PATH if pattern.match(asked)), errors.NotFound)
 
 

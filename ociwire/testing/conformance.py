@@ -126,6 +126,13 @@ def _ask(transport: Transport, request: Request) -> Response | BaseException:
         return error
 
 
+def _content(outcome: Response | BaseException) -> bytes | BaseException:
+    try:
+        return outcome.read() if isinstance(outcome, Response) else outcome
+    except OciwireError as error:
+        return error
+
+
 def _finish(outcome: Response | BaseException) -> None:
     if isinstance(outcome, Response):
         outcome.close()
@@ -146,7 +153,9 @@ def _check_answer(make: Layer) -> None:
     if isinstance(outcome, Response):
         _require(repr(request) == before, "the caller's request is not changed", f"{request!r}, which was {before}")
         _require(outcome.request is not None, "a response names its request (Response.request)")
-        _require(not probe.requests or outcome.read() == _ANSWERED, "the body of a response comes through whole")
+        content = _content(outcome)
+        rule = "the body of a response comes through whole"
+        _require(not probe.requests or content == _ANSWERED, rule, repr(content))
         _finish(outcome)
 
 
@@ -280,9 +289,9 @@ def _check_threads(make: Layer) -> None:
         for turn in range(20):
             url = f"{_URL}thread-{number}-{turn}"
             outcome = _ask(transport, Request("GET", url))
-            body = outcome.read() if isinstance(outcome, Response) else repr(outcome).encode()
-            if body != url.encode():
-                wrong.append(f"{body!r} instead of {url}")
+            content = _content(outcome)
+            if content != url.encode():
+                wrong.append(f"{content!r} instead of {url}")
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
     for thread in threads:

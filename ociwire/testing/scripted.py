@@ -42,6 +42,7 @@ class ScriptedTransport:
 
         Raises:
             AssertionError: The script is at its end.
+            BodyConsumedError: The request's body is one-shot, and was pulled from before.
             UsageError: The transport is closed.
         """
         if self._closed:
@@ -57,8 +58,10 @@ class ScriptedTransport:
         answer = self._answers[index]
         if isinstance(answer, BaseException):
             raise answer
+        was_whole = request.body is not None and request.body.resendable
         response = answer if isinstance(answer, Response) else answer(request)
-        if response.status < 300 and request.body is not None and request.body.resendable:
+        # A function may have pulled the body itself; one that came spent is refused, as a wire does.
+        if response.status < 300 and request.body is not None and (request.body.resendable or not was_whole):
             self.bodies[index] = b"".join(request.body.open())
         if response.request is not None and response is not answer:
             return response

@@ -49,10 +49,12 @@ class FunctionTransport:
 
     Args:
         function: Called with each request, from any thread. A response without a request of its own is given this one.
+        close: Called by `close`, once: a layer gives its inner transport's.
     """
 
-    def __init__(self, function: Callable[[Request], Response]) -> None:
+    def __init__(self, function: Callable[[Request], Response], *, close: Callable[[], None] | None = None) -> None:
         self._function = function
+        self._close = close
         self._closed = False
 
     def round_trip(self, request: Request, /) -> Response:
@@ -63,5 +65,8 @@ class FunctionTransport:
         return response if response.request is not None else response.replace(request=request)
 
     def close(self) -> None:
-        """Refuse all further requests."""
+        """Refuse all further requests, and close what was given to be closed."""
         self._closed = True
+        close, self._close = self._close, None
+        if close is not None:
+            close()

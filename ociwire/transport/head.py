@@ -123,7 +123,7 @@ def _add_field(fields: list[tuple[str, str]], line: bytes) -> None:
         if not fields:
             raise ProtocolError("the head of the response begins with a folded line")
         name, value = fields[-1]
-        fields[-1] = (name, f"{value} {_text(line)}".strip())
+        fields[-1] = (name, f"{value} {_text(line)}".strip(" "))
         return
     raw, colon, value_bytes = line.partition(b":")
     if not colon or not _TOKEN.fullmatch(raw.rstrip(b" \t")):

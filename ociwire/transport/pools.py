@@ -65,17 +65,23 @@ class Pools:
         if pool is not None:
             return pool
         with self._lock:
+            self._check_open()
             making = self._making.setdefault(origin, threading.RLock())
         # One lock an origin: a caller's function may be asked for the context, once, and may take its time.
-        with making:
-            return self._pools.get(origin) or self._keep(origin, self._make(origin))
+        try:
+            with making:
+                return self._pools.get(origin) or self._keep(origin, self._make(origin))
+        finally:
+            with self._lock:
+                self._making.pop(origin, None)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("the transport is closed")
 
     def _keep(self, origin: Origin, pool: OriginPool) -> OriginPool:
         with self._lock:
-            self._making.pop(origin, None)
-            if self._closed:
-                pool.urllib3_pool.close()
-                raise UsageError("the transport is closed")
+            self._check_open()
             if len(self._pools) >= _MAX_ORIGINS:
                 self._pools.pop(next(iter(self._pools)))
             self._pools[origin] = pool

@@ -1,0 +1,460 @@
+"""BlobReader: nothing whole is handed out unverified, under whatever reads it; and the response never stays open."""
+
+from __future__ import annotations
+
+import array
+import gc
+import gzip
+import io
+import json
+import shutil
+import tarfile
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ociwire import BlobReader, Descriptor, Digest, Response
+from ociwire.errors import DigestMismatch, ReadError, SizeMismatch, UsageError
+
+CONTENT = b"the content of a blob, of no great length"
+
+
+class Pieces:
+    """A response's body that comes in the pieces given; an exception among them is raised in its turn."""
+
+    def __init__(self, pieces: Iterable[bytes | Exception]) -> None:
+        self._pieces = [piece for piece in pieces if piece]
+        self.closed = False
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        assert not self.closed, "read after close"
+        if not self._pieces:
+            return 0
+        piece = self._pieces.pop(0)
+        if isinstance(piece, Exception):
+            raise piece
+        buffer[: len(piece)] = piece[: len(buffer)] if len(piece) > len(buffer) else piece
+        return len(piece)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Cut(Pieces):
+    """The same, with pieces larger than the buffer handed out over several calls."""
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        if self._pieces and isinstance(self._pieces[0], bytes) and len(self._pieces[0]) > len(buffer):
+            piece = self._pieces.pop(0)
+            assert isinstance(piece, bytes)
+            self._pieces[:0] = [piece[: len(buffer)], piece[len(buffer) :]]
+        return super().readinto(buffer)
+
+
+def opened(
+    *pieces: bytes | Exception, of: bytes = CONTENT, size: int | None = None, algorithm: str = "sha256"
+) -> tuple[BlobReader, Cut]:
+    """A reader that should read `of`, over a body that comes in pieces."""
+    body = Cut(pieces)
+    descriptor = Descriptor.of(of, algorithm=algorithm)
+    return BlobReader(Response(200, (), body), descriptor.replace(size=len(of) if size is None else size)), body
+
+
+# --- right content ---
+
+
+READS: dict[str, Callable[[BlobReader], bytes]] = {
+    "read()": lambda reader: reader.read(),
+    "read(None)": lambda reader: reader.read(None),
+    "read(-1)": lambda reader: reader.read(-1),
+    "readall()": lambda reader: reader.readall(),
+    "read(size)": lambda reader: reader.read(reader.descriptor.size),
+    "read(more)": lambda reader: reader.read(reader.descriptor.size + 1000),
+    "read(1)": lambda reader: b"".join(iter(lambda: reader.read(1), b"")),
+    "lines": lambda reader: b"".join(reader),
+    "iter(read)": lambda reader: b"".join(iter(lambda: reader.read(7), b"")),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+@pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
+def test_what_is_right_is_read_and_verified(read: Callable[[BlobReader], bytes], algorithm: str) -> None:
+    reader, body = opened(CONTENT[:10], CONTENT[10:], algorithm=algorithm)
+    assert not reader.verified
+    assert read(reader) == CONTENT
+    assert reader.verified
+    assert body.closed
+    assert reader.read() == b""
+    assert reader.read(5) == b""
+    assert reader.readinto(bytearray(5)) == 0
+    reader.verify()
+    reader.close()
+    assert reader.verified
+
+
+def test_the_reader_is_a_binary_file() -> None:
+    reader, _ = opened(CONTENT)
+    with reader:
+        assert isinstance(reader, io.RawIOBase)
+        assert reader.readable()
+        assert not reader.writable()
+        assert not reader.seekable()
+        assert reader.descriptor == Descriptor.of(CONTENT)
+
+
+def test_the_digest_is_checked_by_the_call_that_takes_the_last_byte() -> None:
+    reader, body = opened(CONTENT)
+    assert reader.read(len(CONTENT) - 1) == CONTENT[:-1]
+    assert not reader.verified
+    assert not body.closed
+    assert reader.read(1) == CONTENT[-1:]
+    assert reader.verified
+    assert body.closed
+
+
+def test_readinto_takes_what_is_there() -> None:
+    reader, _ = opened(b"ab", b"cde", of=b"abcde")
+    buffer = bytearray(10)
+    assert reader.readinto(buffer) == 2
+    assert reader.readinto(memoryview(buffer)[2:]) == 3
+    assert buffer[:5] == b"abcde"
+    assert reader.verified
+
+
+def test_readinto_counts_bytes_whatever_the_items_are() -> None:
+    content = bytes(range(12))
+    reader, _ = opened(content, of=content)
+    items = array.array("I", [0] * 4)
+    assert reader.readinto(items) == 12
+    assert items.tobytes()[:12] == content
+
+
+def test_nothing_is_read_where_nothing_is_asked_for() -> None:
+    reader, body = opened(CONTENT)
+    assert reader.read(0) == b""
+    assert reader.readinto(bytearray()) == 0
+    assert not reader.verified
+    assert not body.closed
+    assert reader.read() == CONTENT
+
+
+def test_verify_reads_what_is_left() -> None:
+    reader, body = opened(CONTENT[:20], CONTENT[20:])
+    assert reader.read(5) == CONTENT[:5]
+    reader.verify()
+    assert reader.verified
+    assert body.closed
+    reader.verify()
+
+
+def test_a_large_content_is_read_whole() -> None:
+    content = bytes(range(256)) * 16 * 1024  # 4 MiB
+    reader, _ = opened(*(content[start : start + 100_000] for start in range(0, len(content), 100_000)), of=content)
+    assert reader.read(3_000_000) + reader.read() == content
+    assert reader.verified
+
+
+def test_zero_bytes() -> None:
+    for read in (*READS.values(), lambda reader: reader.verify() or b"", lambda reader: reader.read(0)):
+        reader, body = opened(of=b"")
+        assert not reader.verified
+        assert read(reader) == b""
+        assert reader.verified
+        assert body.closed
+
+
+# --- wrong content ---
+
+
+@pytest.mark.parametrize("read", [*READS.values(), BlobReader.verify], ids=[*READS, "verify()"])
+@pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
+def test_what_is_wrong_is_never_whole(read: Callable[[BlobReader], Any], algorithm: str) -> None:
+    wrong = CONTENT[:-1] + b"!"
+    reader, body = opened(wrong, algorithm=algorithm)
+    with pytest.raises(DigestMismatch) as caught:
+        read(reader)
+    assert caught.value.expected == Digest.of(CONTENT, algorithm)
+    assert caught.value.actual == Digest.of(wrong, algorithm)
+    assert str(Digest.of(CONTENT, algorithm)) in str(caught.value)
+    assert not reader.verified
+    assert body.closed
+
+
+def test_the_last_wrong_byte_is_not_returned() -> None:
+    reader, _ = opened(b"X" + CONTENT[1:])
+    assert reader.read(len(CONTENT) - 1) == b"X" + CONTENT[1:-1]
+    with pytest.raises(DigestMismatch):
+        reader.read(1)
+    with pytest.raises(UsageError):
+        reader.read()  # the error is not followed by an end that looks like a good one
+
+
+@pytest.mark.parametrize("read", [*READS.values(), BlobReader.verify], ids=[*READS, "verify()"])
+@pytest.mark.parametrize(
+    ("pieces", "size", "actual"),
+    [
+        ((CONTENT,), len(CONTENT) + 1, len(CONTENT)),
+        ((CONTENT[:3], CONTENT[3:7]), len(CONTENT), 7),
+        ((), 1, 0),
+        ((CONTENT + b"x",), len(CONTENT), len(CONTENT) + 1),
+        ((CONTENT, b"x" * 5000), len(CONTENT), len(CONTENT) + 1),
+        ((b"x",), 0, 1),
+    ],
+)
+def test_too_short_and_too_long(
+    pieces: tuple[bytes, ...], size: int, actual: int, read: Callable[[BlobReader], Any]
+) -> None:
+    reader, body = opened(*pieces, size=size)
+    with pytest.raises(SizeMismatch) as caught:
+        read(reader)
+    assert (caught.value.expected, caught.value.actual) == (size, actual)
+    assert not reader.verified
+    assert body.closed
+
+
+def test_too_many_bytes_fail_before_they_are_all_read() -> None:
+    body = Cut([CONTENT, *[b"x" * 1024] * 1000])
+    reader = BlobReader(Response(200, (), body), Descriptor.of(CONTENT))
+    with pytest.raises(SizeMismatch, match="goes on"):
+        reader.read()
+    assert len(body._pieces) >= 999
+
+
+def test_zero_bytes_of_the_wrong_digest() -> None:
+    reader, body = opened(of=CONTENT, size=0)
+    with pytest.raises(DigestMismatch):
+        reader.read()
+    assert body.closed
+
+
+@pytest.mark.parametrize("claimed", [Digest.of(b"another"), Digest.of(CONTENT, "sha512"), "garbage"])
+def test_the_requested_digest_decides_whatever_the_header_says(claimed: str) -> None:
+    headers = {"Docker-Content-Digest": claimed}
+    assert BlobReader(Response(200, headers, CONTENT), Descriptor.of(CONTENT)).read() == CONTENT
+    right_for_the_header = Response(200, {"Docker-Content-Digest": Digest.of(b"another")}, b"another")
+    with pytest.raises(DigestMismatch):
+        BlobReader(right_for_the_header, Descriptor.of(b"content")).read()
+
+
+def test_an_unknown_algorithm_cannot_be_read() -> None:
+    with pytest.raises(UsageError, match="md5"), Response(200, (), b"abc") as response:
+        BlobReader(response, Descriptor("a/b", Digest("md5:900150983cd24fb0d6963f7d28e17f72"), 3))
+
+
+@pytest.mark.parametrize("error", [ReadError("reset"), OSError("of a fake"), ZeroDivisionError("foreign")])
+def test_an_exception_from_below_passes_and_closes(error: Exception) -> None:
+    reader, body = opened(CONTENT[:9], error, CONTENT[9:])
+    assert reader.read(9) == CONTENT[:9]
+    with pytest.raises(type(error)) as caught:
+        reader.read()
+    assert caught.value is error
+    assert body.closed
+    assert not reader.verified
+
+
+# --- any split of the content, any sizes of buffer ---
+
+
+@st.composite
+def split(draw: st.DrawFn, content: bytes) -> list[bytes]:
+    cuts = sorted(draw(st.lists(st.integers(0, len(content)), max_size=8)))
+    return [content[start:end] for start, end in zip([0, *cuts], [*cuts, len(content)], strict=True)]
+
+
+def read_in_sizes(reader: BlobReader, sizes: list[int], *, into: bool) -> bytes:
+    read = b""
+    for turn in range(10_000):
+        if reader.verified:
+            return read
+        size = sizes[turn % len(sizes)]
+        if into:
+            buffer = bytearray(size)
+            count = reader.readinto(buffer)
+            assert count <= size
+            read += buffer[:count]
+        else:
+            piece = reader.read(size)
+            assert len(piece) == min(size, reader.descriptor.size - len(read))
+            read += piece
+    raise AssertionError("the reader never ends")
+
+
+SIZES = st.lists(st.integers(0, 70), max_size=5).map(lambda sizes: [*sizes, 1])
+
+
+@given(data=st.data(), content=st.binary(max_size=200), sizes=SIZES, into=st.booleans())
+def test_any_pieces_in_any_buffers_are_the_content(
+    data: st.DataObject, content: bytes, sizes: list[int], into: bool
+) -> None:
+    reader, body = opened(*data.draw(split(content)), of=content)
+    assert read_in_sizes(reader, sizes, into=into) == content
+    assert body.closed
+
+
+@given(data=st.data(), content=st.binary(min_size=1, max_size=200), sizes=SIZES, into=st.booleans())
+def test_any_flipped_byte_is_found(data: st.DataObject, content: bytes, sizes: list[int], into: bool) -> None:
+    place = data.draw(st.integers(0, len(content) - 1))
+    wrong = bytearray(content)
+    wrong[place] ^= data.draw(st.integers(1, 255))
+    reader, body = opened(*data.draw(split(bytes(wrong))), of=content)
+    with pytest.raises(DigestMismatch):
+        read_in_sizes(reader, sizes, into=into)
+    assert body.closed
+
+
+# --- under the standard library ---
+
+
+def test_under_copyfileobj() -> None:
+    reader, _ = opened(CONTENT[:3], CONTENT[3:])
+    target = io.BytesIO()
+    shutil.copyfileobj(reader, target, 8)
+    assert target.getvalue() == CONTENT
+    assert reader.verified
+
+    reader, _ = opened(CONTENT[:-1] + b"?")
+    target = io.BytesIO()
+    with pytest.raises(DigestMismatch):
+        shutil.copyfileobj(reader, target, 8)
+    assert len(target.getvalue()) < len(CONTENT)
+
+
+def test_under_a_buffered_reader() -> None:
+    reader, _ = opened(CONTENT[:3], CONTENT[3:])
+    with io.BufferedReader(reader, 16) as buffered:
+        assert buffered.peek(1)[:1] == CONTENT[:1]
+        assert buffered.read(20) + buffered.read() == CONTENT
+        assert reader.verified
+    assert reader.closed
+
+    reader, body = opened(b"?" + CONTENT[1:])
+    with io.BufferedReader(reader, 16) as buffered, pytest.raises(DigestMismatch):
+        buffered.read()
+    assert body.closed
+
+
+def test_under_json_load() -> None:
+    config = {"architecture": "amd64", "os": "linux"}
+    content = json.dumps(config).encode()
+    assert json.load(opened(content[:5], content[5:], of=content)[0]) == config
+    with pytest.raises(DigestMismatch):
+        json.load(opened(content.replace(b"amd64", b"arm64"), of=content)[0])
+
+
+def test_under_a_text_wrapper() -> None:
+    content = "\N{GREEK SMALL LETTER ALPHA}\nb\n".encode()
+    with io.TextIOWrapper(io.BufferedReader(opened(content[:1], content[1:], of=content)[0]), "utf-8") as text:
+        assert list(text) == ["\N{GREEK SMALL LETTER ALPHA}\n", "b\n"]
+
+
+def layer(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def extract(reader: BlobReader) -> dict[str, bytes]:
+    with tarfile.open(fileobj=reader, mode="r|gz") as archive:
+        found = {entry.name: archive.extractfile(entry).read() for entry in archive}  # type: ignore[union-attr]
+    reader.verify()  # an archive may end before its file does
+    return found
+
+
+def test_under_tarfile() -> None:
+    noise = b"".join(Digest.of(bytes([a, b])).encode() for a in range(32) for b in range(64))
+    files = {"etc/passwd": b"root:x:0:0", "empty": b"", "noise": noise}
+    content = layer(files)
+    reader, body = opened(*(content[start : start + 999] for start in range(0, len(content), 999)), of=content)
+    assert extract(reader) == files
+    assert reader.verified
+    assert body.closed
+
+
+def test_under_tarfile_what_is_wrong_does_not_get_through() -> None:
+    content = layer({"a": b"content"})
+    other = layer({"a": b"another"})
+    assert gzip.decompress(other) != gzip.decompress(content)
+    reader, body = opened(other, of=content, size=len(other))
+    with pytest.raises(DigestMismatch):
+        extract(reader)
+    assert body.closed
+
+
+# --- closing ---
+
+
+def test_closed_early_it_closes_the_response() -> None:
+    for take in (0, 5):
+        reader, body = opened(CONTENT)
+        with reader:
+            reader.read(take)
+            assert not body.closed
+        assert body.closed
+        assert reader.closed
+        assert not reader.verified
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(
+    "call",
+    [
+        BlobReader.read,
+        BlobReader.readall,
+        lambda reader: reader.read(1),
+        lambda reader: reader.read(0),
+        lambda reader: reader.readinto(bytearray(5)),
+        lambda reader: next(reader),
+    ],
+)
+def test_nothing_is_read_after_close(call: Callable[[BlobReader], Any], whole: bool) -> None:
+    reader, _ = opened(CONTENT)
+    reader.read(-1 if whole else 5)
+    reader.close()
+    reader.close()
+    with pytest.raises(ValueError):  # as every file of Python's; where it is ours to raise, it is a UsageError
+        call(reader)
+
+
+def test_closed_unread_it_cannot_be_verified() -> None:
+    reader, _ = opened(CONTENT)
+    reader.close()
+    with pytest.raises(UsageError, match="closed"):
+        reader.verify()
+    assert not reader.verified
+
+
+@pytest.mark.parametrize("take", [0, 5])
+def test_garbage_collected_unread_it_warns_and_closes(take: int) -> None:
+    reader, body = opened(CONTENT)
+    reader.read(take)
+    digest = reader.descriptor.digest
+    readers = [reader]
+    del reader
+    with pytest.warns(ResourceWarning, match=str(digest)):
+        readers.clear()
+    assert body.closed
+
+
+def test_garbage_collected_after_use_it_is_silent() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        reader, _ = opened(CONTENT)
+        reader.read()
+        reader, _ = opened(CONTENT)
+        reader.close()
+        reader, _ = opened(b"wrong")
+        with pytest.raises(SizeMismatch):
+            reader.read()
+        with pytest.raises(UsageError):
+            BlobReader(Response(200, (), b"abc"), Descriptor("a/b", Digest("md5:abc"), 3))
+        del reader
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []

@@ -1,0 +1,918 @@
+"""Client: which requests it makes of an operation, what it makes of the answers, and that no response stays open."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import ociwire.client
+from ociwire import (
+    Client,
+    Descriptor,
+    Digest,
+    FunctionTransport,
+    HeadersTransport,
+    Request,
+    RequestInfo,
+    Response,
+    Scope,
+    __version__,
+    errors,
+)
+from ociwire.testing import ScriptedTransport
+
+HOST = "registry.example"
+BASE = f"https://{HOST}"
+CONTENT = b"the content of a blob"
+BLOB = Descriptor.of(CONTENT)
+PATH = f"/v2/library/alpine/blobs/{BLOB.digest}"
+UPLOADS = "/v2/library/alpine/blobs/uploads/"
+PULL = "repository:library/alpine:pull"
+PUSH = "repository:library/alpine:pull,push"
+UPLOAD_UNKNOWN = json.dumps({"errors": [{"code": "BLOB_UPLOAD_UNKNOWN", "message": "over"}]}).encode()
+
+
+class Tracked:
+    """A response's body that knows whether it was closed."""
+
+    def __init__(self, content: bytes) -> None:
+        self.file = io.BytesIO(content)
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        return self.file.readinto(buffer)
+
+    def close(self) -> None:
+        self.file.close()
+
+    @property
+    def closed(self) -> bool:
+        return self.file.closed
+
+
+class Registry:
+    """A client over a script, whose answers are tracked."""
+
+    def __init__(self, *answers: Response | Callable[[Request], Response] | Exception, **options: Any) -> None:
+        self.bodies: list[Tracked] = []
+        self.transport = ScriptedTransport([self._tracked(answer) for answer in answers])
+        self.client = Client(options.pop("host", HOST), self.transport, **options)
+
+    def _tracked(self, answer: Any) -> Any:
+        if not isinstance(answer, Response):
+            return answer
+        self.bodies.append(Tracked(answer.replace().read()))  # a canned response may be in other scripts too
+        return Response(answer.status, answer.headers, self.bodies[-1])
+
+    @property
+    def requests(self) -> list[Request]:
+        return self.transport.requests
+
+    @property
+    def lines(self) -> list[str]:
+        return [f"{request.method} {request.url}" for request in self.requests]
+
+    def check_done(self) -> None:
+        """Every answer was asked for, and every response closed."""
+        self.transport.assert_done()
+        assert [body.closed for body in self.bodies] == [True] * len(self.bodies)
+
+
+def found(content: bytes = CONTENT, **headers: str) -> Response:
+    return Response(200, {"Content-Length": str(len(content)), **headers}, content)
+
+
+def refused(status: int, code: str = "", message: str = "") -> Response:
+    body = json.dumps({"errors": [{"code": code, "message": message}]}).encode() if code else b"<html>"
+    return Response(status, (), body)
+
+
+def accepted(location: str | None = UPLOADS + "1") -> Response:
+    return Response(202, {} if location is None else {"Location": location})
+
+
+CREATED = Response(201, {"Location": PATH})
+
+
+# --- the host ---
+
+
+@pytest.mark.parametrize(
+    ("host", "reached"),
+    [
+        ("docker.io", "registry-1.docker.io"),
+        ("index.docker.io", "registry-1.docker.io"),
+        ("Docker.IO", "registry-1.docker.io"),
+        ("registry-1.docker.io", "registry-1.docker.io"),
+        ("ghcr.io", "ghcr.io"),
+        ("GHCR.io", "ghcr.io"),
+        ("localhost:5000", "localhost:5000"),
+        ("127.0.0.1:1", "127.0.0.1:1"),
+        ("[::1]:5000", "[::1]:5000"),
+    ],
+)
+def test_hosts(host: str, reached: str) -> None:
+    registry = Registry(found(), host=host)
+    assert registry.client.host == reached
+    registry.client.resolve_blob("a", BLOB.digest)
+    assert registry.lines == [f"HEAD https://{reached}/v2/a/blobs/{BLOB.digest}"]
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        " ",
+        "https://ghcr.io",
+        "//ghcr.io",
+        "ghcr.io/",
+        "ghcr.io/library",
+        "ghcr.io?a=b",
+        "ghcr.io#a",
+        "user@ghcr.io",
+        "user:secret@ghcr.io",
+        "ghcr.io ",
+        "gh cr.io",
+        "ghcr.io\n",
+        "ghcr.io\r\nX: y",
+        "ghcr.io\0",
+        "ghcr.io:1:2",
+        "ghcr.io:",
+        "ghcr.io:port",
+        "ghcr.io:70000",
+        "ghcr.io:-1",
+        ":5000",
+        "::1",
+        "[::1",
+        "[nonsense]",
+        "ghcr..io",
+        "-ghcr.io",
+        "gh\\cr.io",
+        "gh\N{LATIN SMALL LETTER U WITH DIAERESIS}cr.io",
+        "a" * 300,
+        None,
+        b"ghcr.io",
+        5000,
+    ],
+)
+def test_what_is_no_host_is_refused(host: Any) -> None:
+    with pytest.raises(errors.UsageError) as caught:
+        Client(host, ScriptedTransport([]))
+    assert "secret" not in str(caught.value)
+
+
+def test_insecure_is_plain_http() -> None:
+    registry = Registry(found(), host="localhost:5000", insecure=True)
+    registry.client.resolve_blob("a", BLOB.digest)
+    assert registry.lines == [f"HEAD http://localhost:5000/v2/a/blobs/{BLOB.digest}"]
+    assert repr(registry.client) == "<Client http://localhost:5000>"
+
+
+# --- ownership ---
+
+
+class Closing:
+    """A transport that counts how often it is closed."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+    def round_trip(self, request: Request, /) -> Response:
+        return Response(200)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_a_transport_that_was_given_is_not_closed() -> None:
+    transport = Closing()
+    client = Client(HOST, transport)
+    assert client.transport is transport
+    with client:
+        pass
+    client.close()
+    assert transport.closed == 0
+
+
+def test_a_transport_that_was_made_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    transport = Closing()
+    made: list[dict[str, Any]] = []
+
+    def make(**options: Any) -> Closing:
+        made.append(options)
+        return transport
+
+    monkeypatch.setattr(ociwire.client, "default_transport", make)
+    with Client(HOST, user_agent="me/1") as client:
+        assert client.transport is transport
+        assert transport.closed == 0
+    assert transport.closed >= 1
+    assert made == [{"user_agent": "me/1"}]
+    client.close()
+
+
+def test_the_default_transport_ends_with_its_client() -> None:
+    client = Client("localhost:1", insecure=True)
+    client.close()
+    with pytest.raises(errors.UsageError, match="closed"):
+        client.transport.round_trip(Request("GET", "http://localhost:1/v2/"))
+
+
+CALLS: dict[str, Callable[[Client], Any]] = {
+    "do": lambda client: client.do(Request("GET", "/v2/")),
+    "get_blob": lambda client: client.get_blob("a", BLOB.digest),
+    "resolve_blob": lambda client: client.resolve_blob("a", BLOB.digest),
+    "push_blob": lambda client: client.push_blob("a", BLOB, CONTENT),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_a_closed_client_sends_nothing(call: Callable[[Client], Any]) -> None:
+    registry = Registry()
+    registry.client.close()
+    with pytest.raises(errors.UsageError, match="closed"):
+        call(registry.client)
+    assert registry.requests == []
+
+
+# --- do ---
+
+
+def test_do_completes_a_path() -> None:
+    registry = Registry(found(b"{}"))
+    with registry.client.do(Request("GET", "/v2/_catalog?n=5")) as response:
+        assert response.json() == {}
+        assert response.request is registry.requests[0]
+    assert registry.lines == [f"GET {BASE}/v2/_catalog?n=5"]
+    registry.check_done()
+
+
+def test_do_leaves_an_absolute_url() -> None:
+    registry = Registry(found(), found())
+    registry.client.do(Request("GET", "https://elsewhere.example/x")).close()
+    registry.client.do(Request("GET", "http://registry.example/x")).close()
+    assert registry.lines == ["GET https://elsewhere.example/x", "GET http://registry.example/x"]
+
+
+def test_do_stays_at_its_host() -> None:
+    registry = Registry(found())
+    registry.client.do(Request("GET", "//elsewhere.example/x")).close()
+    assert registry.lines == [f"GET {BASE}//elsewhere.example/x"]
+
+
+@pytest.mark.parametrize("status", [200, 202, 304, 307, 401, 404, 429, 500])
+def test_do_interprets_no_status(status: int) -> None:
+    registry = Registry(Response(status, {"X-Y": "z"}, b"said"))
+    with registry.client.do(Request("DELETE", "/v2/a/manifests/b")) as response:
+        assert (response.status, response.headers["x-y"], response.read()) == (status, "z", b"said")
+    registry.check_done()
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "sent"),
+    [
+        (Scope.EMPTY, None, Scope.EMPTY),
+        (Scope.CATALOG, None, Scope.CATALOG),
+        (Scope.EMPTY, Scope.CATALOG, Scope.CATALOG),
+        (Scope.CATALOG, Scope.repository("a", "pull"), Scope.repository("a", "pull")),
+        (Scope.CATALOG, Scope.EMPTY, Scope.EMPTY),
+    ],
+)
+def test_do_takes_the_scope_given_else_the_requests_own(own: Scope, given: Scope | None, sent: Scope) -> None:
+    registry = Registry(found())
+    request = Request("GET", "/v2/_catalog", info=RequestInfo(required_scope=own))
+    registry.client.do(request, scope=given).close()
+    assert registry.requests[0].info.required_scope == sent
+    assert request.info.required_scope == own
+
+
+def test_do_fills_in_info_and_keeps_what_the_caller_set() -> None:
+    registry = Registry(found(), found(), debug_id="mine")
+    registry.client.do(Request("GET", "/v2/")).close()
+    own = RequestInfo(
+        required_scope=Scope.CATALOG,
+        operation="scan",
+        debug_id="theirs",
+        timeout=3.0,
+        deadline=12345.0,
+        idempotent=True,
+        extra={"tenant": 7},
+    )
+    registry.client.do(Request("POST", "/v2/", info=own)).close()
+    assert registry.requests[0].info == RequestInfo(operation="do", debug_id="mine")
+    assert registry.requests[1].info == own
+
+
+def test_do_adds_the_headers_of_every_request_and_keeps_the_callers() -> None:
+    registry = Registry(found(), found(), found(), user_agent="me/1")
+    registry.client.do(Request("GET", "/v2/")).close()
+    registry.client.do(Request("GET", "/v2/", {"User-Agent": "other/2", "Accept": "*/*"})).close()
+    registry.client.do(Request("PUT", "/v2/a/manifests/b", body=b"{}")).close()
+    assert [dict(request.headers.items()) for request in registry.requests] == [
+        {"User-Agent": "me/1"},
+        {"User-Agent": "other/2", "Accept": "*/*"},
+        {"User-Agent": "me/1", "Expect": "100-continue"},
+    ]
+    assert registry.transport.bodies == [None, None, b"{}"]
+
+
+def test_the_user_agent_is_ociwires_by_default() -> None:
+    registry = Registry(found())
+    registry.client.resolve_blob("a", BLOB.digest)
+    assert registry.requests[0].headers["user-agent"] == f"ociwire/{__version__}"
+    with pytest.raises(errors.UsageError):
+        Client(HOST, ScriptedTransport([]), user_agent="a\r\nb: c")
+
+
+def test_the_callers_request_is_not_changed() -> None:
+    registry = Registry(found())
+    request = Request("GET", "/v2/", {"Accept": "*/*"})
+    registry.client.do(request).close()
+    assert request == Request("GET", "/v2/", {"Accept": "*/*"})
+
+
+def test_clients_have_names_of_their_own() -> None:
+    names = []
+    for _ in range(2):
+        registry = Registry(found())
+        registry.client.resolve_blob("a", BLOB.digest)
+        names.append(registry.requests[0].info.debug_id)
+    assert all(name.startswith("client-") for name in names)
+    assert names[0] != names[1]
+
+
+def test_a_response_that_names_no_request_is_given_the_one_sent() -> None:
+    class Nameless(Closing):
+        def round_trip(self, request: Request, /) -> Response:
+            return Response(200)
+
+    response = Client(HOST, Nameless()).do(Request("GET", "/v2/"))
+    assert response.request is not None
+    assert response.request.url == f"{BASE}/v2/"
+
+
+def test_a_response_that_names_another_request_keeps_it() -> None:
+    other = Request("GET", "https://cdn.example/x")
+    client = Client(HOST, FunctionTransport(lambda request: Response(200, request=other)))
+    assert client.do(Request("GET", "/v2/")).request is other
+
+
+# --- names ---
+
+
+BAD_NAMES = ["", "Library/alpine", "/a", "a/", "a//b", "a b", "../a", "a?b", "a\n", "a:b", "a" * 256, None, b"a"]
+BAD_DIGESTS = [
+    "",
+    "latest",
+    "sha256:",
+    "sha256:abc",
+    f"SHA256:{'a' * 64}",
+    f"sha256:{'A' * 64}",
+    "sha256:../x",
+    None,
+    5,
+]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_bad_repository_sends_nothing(name: Any) -> None:
+    registry = Registry()
+    for call in (
+        lambda: registry.client.get_blob(name, BLOB.digest),
+        lambda: registry.client.resolve_blob(name, BLOB.digest),
+        lambda: registry.client.push_blob(name, BLOB, CONTENT),
+    ):
+        with pytest.raises(errors.UsageError):
+            call()
+    assert registry.requests == []
+
+
+@pytest.mark.parametrize("digest", BAD_DIGESTS)
+def test_a_bad_digest_sends_nothing(digest: Any) -> None:
+    registry = Registry()
+    for call in (registry.client.get_blob, registry.client.resolve_blob):
+        with pytest.raises(errors.UsageError):
+            call("a", digest)
+    assert registry.requests == []
+
+
+def test_a_digest_that_cannot_be_verified_is_not_asked_for() -> None:
+    registry = Registry()
+    with pytest.raises(errors.UsageError, match="md5"):
+        registry.client.get_blob("a", "md5:900150983cd24fb0d6963f7d28e17f72")
+    assert registry.requests == []
+
+
+@pytest.mark.parametrize("content", ["text", None, 5, io.StringIO("text")])
+def test_content_that_is_no_bytes_sends_nothing(content: Any) -> None:
+    registry = Registry()
+    with pytest.raises(errors.UsageError):
+        registry.client.push_blob("a", BLOB, content)
+    assert registry.requests == []
+
+
+# --- get_blob ---
+
+
+def test_get_blob() -> None:
+    registry = Registry(found(**{"Content-Type": "application/vnd.x+gzip; a=b"}), debug_id="mine")
+    reader = registry.client.get_blob("library/alpine", BLOB.digest)
+    assert reader.descriptor == BLOB.replace(media_type="application/vnd.x+gzip")
+    assert not registry.bodies[0].closed
+    assert reader.read() == CONTENT
+    assert reader.verified
+    assert registry.lines == [f"GET {BASE}{PATH}"]
+    request = registry.requests[0]
+    assert dict(request.headers.items()) == {"User-Agent": f"ociwire/{__version__}"}
+    assert request.body is None
+    assert str(request.info.required_scope) == PULL
+    assert request.info == RequestInfo(required_scope=Scope.parse(PULL), operation="get_blob", debug_id="mine")
+    registry.check_done()
+
+
+@pytest.mark.parametrize("media_type", [None, "", "garbage", "a/b/c", "text/"])
+def test_a_blob_of_no_media_type_is_bytes(media_type: str | None) -> None:
+    headers = {} if media_type is None else {"Content-Type": media_type}
+    for call in (Client.get_blob, Client.resolve_blob):
+        registry = Registry(found(**headers))
+        result = call(registry.client, "a", BLOB.digest)
+        descriptor = result if isinstance(result, Descriptor) else result.descriptor
+        assert descriptor.media_type == "application/octet-stream"
+        if result is not descriptor:
+            result.close()
+        registry.check_done()
+
+
+def test_the_digest_asked_for_is_the_truth() -> None:
+    other = Digest.of(b"another")
+    registry = Registry(
+        found(**{"Docker-Content-Digest": other}), found(b"another", **{"Docker-Content-Digest": BLOB.digest})
+    )
+    assert registry.client.get_blob("a", BLOB.digest).read() == CONTENT
+    with pytest.raises(errors.DigestMismatch) as caught, registry.client.get_blob("a", BLOB.digest) as reader:
+        reader.read()
+    assert (caught.value.expected, caught.value.actual) == (BLOB.digest, other)
+    registry.check_done()
+
+
+def test_a_blob_without_a_length_asks_for_it() -> None:
+    registry = Registry(Response(200, (), CONTENT), found(b"", **{"Content-Length": str(len(CONTENT))}))
+    with registry.client.get_blob("library/alpine", BLOB.digest) as reader:
+        assert reader.descriptor == BLOB
+        assert reader.read() == CONTENT
+    assert registry.lines == [f"GET {BASE}{PATH}", f"HEAD {BASE}{PATH}"]
+    assert str(registry.requests[1].info.required_scope) == PULL
+    registry.check_done()
+
+
+@pytest.mark.parametrize("length", ["", "many", "-1", "+5", "0x5", "5, 5", "9" * 30, "\xb2"])
+def test_a_length_that_is_none_is_absent(length: str) -> None:
+    registry = Registry(Response(200, {"Content-Length": length}, CONTENT), found())
+    assert registry.client.get_blob("a", BLOB.digest).read() == CONTENT
+    assert [request.method for request in registry.requests] == ["GET", "HEAD"]
+    registry.check_done()
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [refused(404)],
+        [refused(500)],
+        [errors.ReadError("reset")],
+        [Response(200), refused(500)],
+        [Response(200), Response(200)],
+        [Response(200), errors.ConnectError("refused")],
+    ],
+)
+def test_a_length_that_cannot_be_had_closes_what_was_opened(answers: list[Any]) -> None:
+    registry = Registry(Response(200, (), CONTENT), *answers)
+    with pytest.raises(errors.OciwireError):
+        registry.client.get_blob("a", BLOB.digest)
+    registry.check_done()
+
+
+REFUSALS = [
+    (refused(404), errors.BlobUnknown),
+    (refused(404, "NAME_UNKNOWN"), errors.NameUnknown),
+    (refused(401, "UNAUTHORIZED"), errors.Unauthorized),
+    (refused(403), errors.Denied),
+    (refused(429), errors.TooManyRequests),
+    (refused(500), errors.RegistryError),
+    (Response(307, {"Location": "/x"}, b"<a>"), errors.RegistryError),
+    (Response(206, {"Content-Length": "1"}, b"x"), errors.RegistryError),
+    (Response(204), errors.RegistryError),
+]
+
+
+@pytest.mark.parametrize(("answer", "kind"), REFUSALS)
+@pytest.mark.parametrize("call", [Client.get_blob, Client.resolve_blob])
+def test_a_refusal_is_raised_and_closed(
+    answer: Response, kind: type[errors.RegistryError], call: Callable[[Client, str, str], Any]
+) -> None:
+    registry = Registry(answer)
+    with pytest.raises(errors.RegistryError) as caught:
+        call(registry.client, "a", BLOB.digest)
+    assert type(caught.value) is kind
+    assert caught.value.status == answer.status
+    assert caught.value.request is not None
+    assert len(registry.requests) == 1
+    registry.check_done()
+
+
+@pytest.mark.parametrize("error", [errors.ConnectError("refused"), OSError("foreign")])
+@pytest.mark.parametrize("call", list(CALLS.values()), ids=CALLS)
+def test_an_exception_of_the_transport_passes(error: Exception, call: Callable[[Client], Any]) -> None:
+    registry = Registry(error)
+    with pytest.raises(type(error)) as caught:
+        call(registry.client)
+    assert caught.value is error
+
+
+# --- resolve_blob ---
+
+
+def test_resolve_blob() -> None:
+    registry = Registry(
+        found(b"", **{"Content-Length": "12345678901", "Docker-Content-Digest": BLOB.digest}), debug_id="d"
+    )
+    assert registry.client.resolve_blob("library/alpine", str(BLOB.digest)) == BLOB.replace(size=12345678901)
+    assert registry.lines == [f"HEAD {BASE}{PATH}"]
+    request = registry.requests[0]
+    assert dict(request.headers.items()) == {"User-Agent": f"ociwire/{__version__}"}
+    assert str(request.info.required_scope) == PULL
+    assert request.info == RequestInfo(required_scope=Scope.parse(PULL), operation="resolve_blob", debug_id="d")
+    registry.check_done()
+
+
+def test_resolving_needs_no_known_algorithm() -> None:
+    registry = Registry(found())
+    digest = Digest("blake3:abcdef")
+    assert registry.client.resolve_blob("a", digest).digest == digest
+
+
+def test_another_digest_of_the_same_algorithm_is_an_error() -> None:
+    other = Digest.of(b"another")
+    registry = Registry(found(**{"Docker-Content-Digest": other}))
+    with pytest.raises(errors.DigestMismatch) as caught:
+        registry.client.resolve_blob("a", BLOB.digest)
+    assert (caught.value.expected, caught.value.actual) == (BLOB.digest, other)
+    registry.check_done()
+
+
+@pytest.mark.parametrize("claimed", [Digest.of(CONTENT, "sha512"), "md5:abc", "garbage", ""])
+def test_a_digest_of_another_algorithm_is_ignored(claimed: str) -> None:
+    registry = Registry(found(**{"Docker-Content-Digest": claimed}))
+    assert registry.client.resolve_blob("a", BLOB.digest) == BLOB
+    registry.check_done()
+
+
+@pytest.mark.parametrize(
+    ("answer", "size"),
+    [
+        (Response(206, {"Content-Range": "bytes 0-0/1234", "Content-Length": "1"}, b"x"), 1234),
+        (Response(416, {"Content-Range": "bytes */0"}), 0),
+        (Response(200, {"Content-Length": "77"}, b"x" * 77), 77),
+        (Response(200, {"Content-Length": "0"}), 0),
+    ],
+)
+def test_a_head_without_a_length_asks_for_the_first_byte(answer: Response, size: int) -> None:
+    registry = Registry(Response(200, {"Content-Type": "a/b"}), answer)
+    assert registry.client.resolve_blob("library/alpine", BLOB.digest) == Descriptor("a/b", BLOB.digest, size)
+    assert registry.lines == [f"HEAD {BASE}{PATH}", f"GET {BASE}{PATH}"]
+    assert registry.requests[1].headers["range"] == "bytes=0-0"
+    assert registry.requests[1].info.operation == "resolve_blob"
+    assert str(registry.requests[1].info.required_scope) == PULL
+    registry.check_done()
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (Response(206, (), b"x"), errors.ProtocolError),
+        (Response(206, {"Content-Range": "bytes 0-0/*"}, b"x"), errors.ProtocolError),
+        (Response(206, {"Content-Range": "0-0"}, b"x"), errors.ProtocolError),
+        (Response(206, {"Content-Range": f"bytes 0-0/{'9' * 30}"}, b"x"), errors.ProtocolError),
+        (Response(206, {"Content-Range": "bytes 0-0/\xb2"}, b"x"), errors.ProtocolError),
+        (Response(200, (), b"x" * 100_000), errors.ProtocolError),
+        (Response(416, {"Content-Range": "bytes */7"}), errors.RangeInvalid),
+        (Response(416), errors.RangeInvalid),
+        (refused(404), errors.BlobUnknown),
+        (refused(403), errors.Denied),
+    ],
+)
+def test_a_size_that_nobody_tells_is_an_error(answer: Response, kind: type[Exception]) -> None:
+    registry = Registry(Response(200), answer)
+    with pytest.raises(errors.OciwireError) as caught:
+        registry.client.resolve_blob("a", BLOB.digest)
+    assert type(caught.value) is kind
+    assert caught.value.request is not None  # type: ignore[attr-defined]
+    registry.check_done()
+
+
+# --- push_blob ---
+
+
+def test_push_blob() -> None:
+    registry = Registry(accepted(), CREATED, debug_id="mine")
+    assert registry.client.push_blob("library/alpine", BLOB, CONTENT) is BLOB
+    assert registry.lines == [f"POST {BASE}{UPLOADS}", f"PUT {BASE}{UPLOADS}1?digest={BLOB.digest}"]
+    post, put = registry.requests
+    agent = {"User-Agent": f"ociwire/{__version__}"}
+    assert dict(post.headers.items()) == agent
+    assert post.body is None
+    info = RequestInfo(required_scope=Scope.parse(PUSH), operation="push_blob", debug_id="mine")
+    assert post.info == info.replace(idempotent=True)
+    assert put.info == info
+    assert [str(request.info.required_scope) for request in (post, put)] == [PUSH, PUSH]
+    assert dict(put.headers.items()) == {
+        **agent,
+        "Content-Type": "application/octet-stream",
+        "Expect": "100-continue",
+    }
+    assert put.body is not None
+    assert put.body.length == BLOB.size
+    assert registry.transport.bodies == [None, CONTENT]
+    registry.check_done()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda: CONTENT,
+        lambda: bytearray(CONTENT),
+        lambda: memoryview(CONTENT),
+        lambda: io.BytesIO(CONTENT),
+        lambda: [CONTENT[:5], CONTENT[5:]],
+        lambda: iter([CONTENT[:5], CONTENT[5:]]),
+        lambda: (bytes([byte]) for byte in CONTENT),
+        lambda: io.BufferedReader(io.BytesIO(CONTENT)),  # type: ignore[arg-type]
+    ],
+)
+def test_push_blob_of_any_content(content: Callable[[], Any]) -> None:
+    registry = Registry(accepted(), CREATED)
+    registry.client.push_blob("a", BLOB, content())
+    assert registry.transport.bodies[1] == CONTENT
+    assert registry.requests[1].body.length == BLOB.size  # type: ignore[union-attr]
+
+
+def test_a_file_is_sent_from_where_it_stands_and_left_open() -> None:
+    file = io.BytesIO(b"skipped" + CONTENT)
+    file.seek(7)
+    registry = Registry(accepted(), CREATED)
+    registry.client.push_blob("a", BLOB, file)
+    assert registry.transport.bodies[1] == CONTENT
+    assert not file.closed
+
+
+def test_an_empty_blob_expects_nothing() -> None:
+    registry = Registry(accepted(), CREATED)
+    registry.client.push_blob("a", Descriptor.of(b""), b"")
+    assert "expect" not in registry.requests[1].headers
+    assert registry.transport.bodies[1] == b""
+    assert registry.requests[1].body.length == 0  # type: ignore[union-attr]
+
+
+def test_a_media_type_is_not_that_of_the_request() -> None:
+    registry = Registry(accepted(), CREATED)
+    descriptor = BLOB.replace(media_type="application/vnd.oci.image.layer.v1.tar+gzip")
+    assert registry.client.push_blob("a", descriptor, CONTENT) == descriptor
+    assert registry.requests[1].headers["content-type"] == "application/octet-stream"
+
+
+@pytest.mark.parametrize("algorithm", ["sha512", "sha384"])
+def test_other_algorithms_are_announced(algorithm: str) -> None:
+    registry = Registry(accepted(), CREATED)
+    descriptor = Descriptor.of(CONTENT, algorithm=algorithm)
+    registry.client.push_blob("library/alpine", descriptor, CONTENT)
+    assert registry.lines == [
+        f"POST {BASE}{UPLOADS}?digest-algorithm={algorithm}",
+        f"PUT {BASE}{UPLOADS}1?digest={descriptor.digest}",
+    ]
+
+
+DIGEST = f"digest={BLOB.digest}"
+
+
+@pytest.mark.parametrize(
+    ("location", "url"),
+    [
+        ("/uploads/1", f"{BASE}/uploads/1?{DIGEST}"),
+        ("5f9a", f"{BASE}{UPLOADS}5f9a?{DIGEST}"),
+        ("../uploads/5f9a", f"{BASE}{UPLOADS}5f9a?{DIGEST}"),
+        ("?_state=a", f"{BASE}{UPLOADS}?_state=a&{DIGEST}"),
+        ("/uploads/1?_state=a%2Bb%3D&x=y", f"{BASE}/uploads/1?_state=a%2Bb%3D&x=y&{DIGEST}"),
+        (f"{BASE}/uploads/1", f"{BASE}/uploads/1?{DIGEST}"),
+        (f"{BASE}:443/uploads/1", f"{BASE}:443/uploads/1?{DIGEST}"),
+        ("HTTPS://REGISTRY.example/uploads/1?a", f"https://REGISTRY.example/uploads/1?a&{DIGEST}"),
+        ("//registry.example/uploads/1", f"{BASE}/uploads/1?{DIGEST}"),
+        # a fragment is never sent (RFC 9110, section 7.1), so nothing may get into it
+        ("/uploads/1#part", f"{BASE}/uploads/1?{DIGEST}"),
+    ],
+)
+def test_an_upload_goes_on_where_its_location_says(location: str, url: str) -> None:
+    registry = Registry(accepted(location), CREATED)
+    registry.client.push_blob("library/alpine", BLOB, CONTENT)
+    assert registry.lines[1] == f"PUT {url}"
+    assert str(registry.requests[1].info.required_scope) == PUSH
+    registry.check_done()
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "https://storage.example/u?signature=s",
+        "//storage.example/u?signature=s",
+        "https://registry.example:8443/u?signature=s",
+        "https://sub.registry.example/u?signature=s",
+    ],
+)
+def test_an_upload_at_another_origin_gets_no_secrets(location: str) -> None:
+    registry = Registry(accepted(location), CREATED)
+    registry.client.push_blob("library/alpine", BLOB, CONTENT)
+    put = registry.requests[1]
+    assert put.url.endswith(f"{location.removeprefix('https:')}&{DIGEST}")
+    assert put.info.required_scope == Scope.EMPTY
+    assert put.info.operation == "push_blob"
+    assert "authorization" not in put.headers
+    assert registry.transport.bodies[1] == CONTENT
+    registry.check_done()
+
+
+def test_a_location_is_relative_to_what_was_really_asked() -> None:
+    def moved(request: Request) -> Response:
+        info = request.info.replace(required_scope=Scope.EMPTY)  # as a layer that follows redirects leaves it
+        asked = request.replace(url="https://eu.registry.example/v2/x/blobs/uploads/", info=info)
+        return Response(202, {"Location": "1"}, request=asked)
+
+    registry = Registry(moved, CREATED)
+    registry.client.push_blob("library/alpine", BLOB, CONTENT)
+    put = registry.requests[1]
+    assert put.url == f"https://eu.registry.example/v2/x/blobs/uploads/1?{DIGEST}"
+    assert put.info.required_scope == Scope.EMPTY  # it is not the client's registry
+
+
+@pytest.mark.parametrize("location", [f"http://{HOST}/uploads/1", "http://storage.example/u", f"http://{HOST}:443/u"])
+def test_an_upload_does_not_leave_https(location: str) -> None:
+    registry = Registry(accepted(location))
+    with pytest.raises(errors.ProtocolError, match="proxy that ends TLS"):
+        registry.client.push_blob("library/alpine", BLOB, iter([CONTENT]))
+    assert len(registry.requests) == 1
+    registry.check_done()
+
+
+@pytest.mark.parametrize("location", ["http://localhost:5000/u", "http://other.example/u", "https://other.example/u"])
+def test_an_insecure_upload_may_go_anywhere(location: str) -> None:
+    registry = Registry(accepted(location), CREATED, host="localhost:5000", insecure=True)
+    registry.client.push_blob("a", BLOB, CONTENT)
+    assert registry.lines[1] == f"PUT {location}?{DIGEST}"
+    assert bool(registry.requests[1].info.required_scope) == location.startswith("http://localhost:5000/")
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        None,
+        "",
+        "ftp://registry.example/u",
+        "file:///etc/passwd",
+        "https://user:secret@registry.example/u",
+        "https://registry.example:port/u",
+        "https://registry.example:1:2/u",
+        "/a b",
+        "https://registry.example\\@storage.example/u",
+        "https://[::1/u",
+        "/\xfc",
+    ],
+)
+def test_a_location_that_is_none_is_a_protocol_error(location: str | None) -> None:
+    registry = Registry(accepted(location))
+    with pytest.raises(errors.ProtocolError) as caught:
+        registry.client.push_blob("library/alpine", BLOB, CONTENT)
+    assert "secret" not in str(caught.value)
+    assert len(registry.requests) == 1
+    registry.check_done()
+
+
+def test_a_location_is_not_required_at_the_end() -> None:
+    registry = Registry(accepted(), Response(201))
+    assert registry.client.push_blob("a", BLOB, CONTENT) == BLOB
+    registry.check_done()
+
+
+class OneShot:
+    """Content that counts what is pulled of it."""
+
+    def __init__(self) -> None:
+        self.pulled = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for byte in CONTENT:
+            self.pulled += 1
+            yield bytes([byte])
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (refused(401), errors.Unauthorized),
+        (refused(403, "DENIED"), errors.Denied),
+        (refused(404), errors.NameUnknown),
+        (refused(429), errors.TooManyRequests),
+        (Response(200, {"Location": "/u"}), errors.RegistryError),
+        (Response(201, {"Location": "/u"}), errors.RegistryError),
+    ],
+)
+def test_content_is_not_pulled_before_the_registry_agrees(answer: Response, kind: type[errors.RegistryError]) -> None:
+    registry = Registry(answer)
+    content = OneShot()
+    with pytest.raises(errors.RegistryError) as caught:
+        registry.client.push_blob("a", BLOB, content)
+    assert type(caught.value) is kind
+    assert content.pulled == 0
+    registry.check_done()
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (refused(400, "DIGEST_INVALID"), errors.DigestInvalid),
+        (refused(413), errors.SizeInvalid),
+        (refused(401), errors.Unauthorized),
+        (refused(404, "NAME_UNKNOWN"), errors.NameUnknown),
+        (refused(500), errors.RegistryError),
+        (Response(202, {"Location": "/u"}), errors.RegistryError),
+        (Response(204), errors.RegistryError),
+    ],
+)
+def test_a_refused_upload_is_raised_and_closed(answer: Response, kind: type[errors.RegistryError]) -> None:
+    registry = Registry(accepted(), answer)
+    with pytest.raises(errors.RegistryError) as caught:
+        registry.client.push_blob("a", BLOB, CONTENT)
+    assert type(caught.value) is kind
+    assert len(registry.requests) == 2
+    registry.check_done()
+
+
+def test_an_exception_of_the_content_passes() -> None:
+    def broken() -> Iterator[bytes]:
+        yield CONTENT[:5]
+        raise error
+
+    error = OSError("of the caller's own")
+    registry = Registry(accepted(), CREATED)
+    with pytest.raises(OSError) as caught:
+        registry.client.push_blob("a", BLOB, broken())
+    assert caught.value is error
+    assert registry.bodies[0].closed
+
+
+UNKNOWN_UPLOADS = [Response(404, (), UPLOAD_UNKNOWN), Response(404)]
+
+
+@pytest.mark.parametrize("answer", UNKNOWN_UPLOADS)
+def test_an_upload_that_is_over_may_have_succeeded(answer: Response) -> None:
+    registry = Registry(accepted(), answer, Response(200))
+    assert registry.client.push_blob("library/alpine", BLOB, CONTENT) == BLOB
+    assert registry.lines[2] == f"HEAD {BASE}{PATH}"
+    assert str(registry.requests[2].info.required_scope) == PULL
+    assert registry.requests[2].info.operation == "push_blob"
+    registry.check_done()
+
+
+@pytest.mark.parametrize("answer", UNKNOWN_UPLOADS)
+def test_an_upload_that_is_over_may_have_failed(answer: Response) -> None:
+    registry = Registry(accepted(), answer, Response(404))
+    with pytest.raises(errors.BlobUploadUnknown) as caught:
+        registry.client.push_blob("library/alpine", BLOB, CONTENT)
+    assert caught.value.request is not None
+    assert caught.value.request.method == "PUT"
+    registry.check_done()
+
+
+def test_an_upload_that_cannot_be_settled_is_an_error() -> None:
+    registry = Registry(accepted(), Response(404, (), UPLOAD_UNKNOWN), refused(503))
+    with pytest.raises(errors.RegistryError):
+        registry.client.push_blob("library/alpine", BLOB, CONTENT)
+    registry.check_done()
+
+
+# --- through a stack ---
+
+
+def test_a_client_may_stand_on_any_stack() -> None:
+    scripted = ScriptedTransport([found()])
+    client = Client(HOST, HeadersTransport(scripted, user_agent="inner/1"), user_agent="outer/1")
+    assert client.get_blob("a", BLOB.digest).read() == CONTENT
+    assert scripted.requests[0].headers.get_all("user-agent") == ("outer/1",)
+
+
+def test_calls_may_be_repeated() -> None:
+    registry = Registry(*itertools.repeat(found(), 3))
+    for _ in range(3):
+        with registry.client.get_blob("a", BLOB.digest) as reader:
+            assert reader.read() == CONTENT
+    registry.check_done()

@@ -1,0 +1,220 @@
+"""ScriptedTransport: what it answers, what it records, and when it complains."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from ociwire import Body, Client, Request, Response, Transport
+from ociwire.errors import BodyConsumedError, ReadError, UsageError
+from ociwire.testing import ScriptedTransport
+
+URL = "https://registry.example/v2/"
+
+
+def get(path: str = "") -> Request:
+    return Request("GET", URL + path)
+
+
+def test_it_is_a_transport() -> None:
+    assert isinstance(ScriptedTransport([]), Transport)
+
+
+def test_it_answers_in_order_and_records() -> None:
+    transport = ScriptedTransport([Response(200, (), b"a"), Response(404, (), b"b")])
+    first, second = get("1"), get("2")
+    assert transport.round_trip(first).read() == b"a"
+    with transport.round_trip(second) as response:
+        assert (response.status, response.read()) == (404, b"b")
+        assert response.request is second
+    assert transport.requests == [first, second]
+    assert transport.bodies == [None, None]
+    transport.assert_done()
+
+
+def test_any_iterable_is_a_script() -> None:
+    transport = ScriptedTransport(Response(status) for status in (200, 201))
+    assert [transport.round_trip(get()).status for _ in range(2)] == [200, 201]
+
+
+def test_a_canned_response_may_stand_in_any_number_of_places() -> None:
+    canned = Response(200, (), b"content")
+    for _ in range(2):
+        transport = ScriptedTransport([canned, canned])
+        for path in ("1", "2"):
+            with transport.round_trip(get(path)) as response:
+                assert response.read() == b"content"
+                assert response.request == get(path)
+    assert canned.request is None
+
+
+@pytest.mark.parametrize("error", [ReadError("reset"), OSError("foreign"), KeyboardInterrupt()])
+def test_an_exception_is_raised(error: BaseException) -> None:
+    transport = ScriptedTransport([error, Response(200)])
+    with pytest.raises(type(error)) as caught:
+        transport.round_trip(get("1"))
+    assert caught.value is error
+    assert transport.round_trip(get("2")).status == 200
+    assert transport.requests == [get("1"), get("2")]
+
+
+def test_a_function_is_called_with_the_request() -> None:
+    seen: list[Request] = []
+
+    def answer(request: Request) -> Response:
+        seen.append(request)
+        return Response(200, (), request.url.encode())
+
+    def refuse(request: Request) -> Response:
+        raise ReadError(request.method)
+
+    transport = ScriptedTransport([answer, refuse])
+    response = transport.round_trip(get("1"))
+    assert response.read() == (URL + "1").encode()
+    assert response.request is seen[0] is transport.requests[0]
+    with pytest.raises(ReadError, match="GET"):
+        transport.round_trip(get("2"))
+
+
+def test_a_function_may_answer_for_another_request() -> None:
+    other = get("other")
+    transport = ScriptedTransport([lambda request: Response(200, request=other)])
+    assert transport.round_trip(get()).request is other
+
+
+# --- bodies ---
+
+
+def chunks() -> Iterator[bytes]:
+    yield b"a"
+    yield b"b"
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 299])
+def test_the_body_of_a_request_that_is_taken_is_pulled(status: int) -> None:
+    transport = ScriptedTransport([Response(status)] * 3)
+    body = Body.of(chunks(), 2)
+    transport.round_trip(Request("PUT", URL, body=body))
+    transport.round_trip(Request("PUT", URL, body=b""))
+    transport.round_trip(Request("PUT", URL))
+    assert transport.bodies == [b"ab", b"", None]
+    assert not body.resendable
+
+
+@pytest.mark.parametrize("status", [300, 307, 401, 404, 413, 429, 500, 503])
+def test_the_body_of_a_request_that_is_refused_is_not_pulled(status: int) -> None:
+    transport = ScriptedTransport([lambda request: Response(status), Response(201)])
+    request = Request("PUT", URL, body=Body.of(chunks(), 2))
+    transport.round_trip(request)
+    assert transport.bodies == [None]
+    assert request.body is not None
+    assert request.body.resendable
+    transport.round_trip(request)
+    assert transport.bodies == [None, b"ab"]
+
+
+def test_the_body_of_a_request_that_raises_is_not_pulled() -> None:
+    transport = ScriptedTransport([ReadError("reset")])
+    body = Body.of(chunks())
+    with pytest.raises(ReadError):
+        transport.round_trip(Request("PUT", URL, body=body))
+    assert body.resendable
+    assert transport.bodies == [None]
+
+
+def test_a_function_may_pull_the_body_itself() -> None:
+    def answer(request: Request) -> Response:
+        assert request.body is not None
+        return Response(201, (), b"".join(request.body.open()))
+
+    transport = ScriptedTransport([answer])
+    assert transport.round_trip(Request("PUT", URL, body=Body.of(chunks()))).read() == b"ab"
+
+
+def test_a_body_that_was_pulled_before_is_not_taken_for_an_empty_one() -> None:
+    body = Body.of(chunks())
+    next(body.open())
+    transport = ScriptedTransport([Response(201)])
+    with pytest.raises(BodyConsumedError):  # as every transport that would send it
+        transport.round_trip(Request("PUT", URL, body=body))
+
+
+def test_an_exception_of_the_content_passes() -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"a"
+        raise error
+
+    error = ZeroDivisionError()
+    transport = ScriptedTransport([Response(201)])
+    with pytest.raises(ZeroDivisionError) as caught:
+        transport.round_trip(Request("PUT", URL, body=Body.of(broken())))
+    assert caught.value is error
+    assert transport.bodies == [None]
+
+
+# --- complaints ---
+
+
+def test_one_request_too_many() -> None:
+    transport = ScriptedTransport([Response(200)])
+    transport.round_trip(get("1"))
+    with pytest.raises(AssertionError, match=r"request 2 of a script of 1: GET https://registry\.example/v2/2"):
+        transport.round_trip(get("2"))
+    with pytest.raises(AssertionError, match="request 1 of a script of 0"):
+        ScriptedTransport([]).round_trip(get())
+
+
+def test_too_few_requests_are_told_by_assert_done() -> None:
+    transport = ScriptedTransport([Response(200)] * 3)
+    transport.round_trip(get("1"))
+    with pytest.raises(AssertionError, match=r"2 of 3 answers were not asked for; asked were:\n  GET \S+/v2/1$"):
+        transport.assert_done()
+
+
+def test_too_few_requests_are_told_by_a_clean_exit() -> None:
+    transport = ScriptedTransport([Response(200)])
+    with pytest.raises(AssertionError, match="1 of 1 answers"), transport as entered:
+        assert entered is transport
+    with pytest.raises(UsageError):
+        transport.round_trip(get())
+
+
+def test_too_few_requests_do_not_hide_an_exception() -> None:
+    with pytest.raises(ZeroDivisionError), ScriptedTransport([Response(200)]):
+        raise ZeroDivisionError
+
+
+def test_closing_checks_nothing() -> None:
+    transport = ScriptedTransport([Response(200)])
+    transport.close()
+    transport.close()
+    with pytest.raises(UsageError, match="closed"):
+        transport.round_trip(get())
+    assert transport.requests == []
+
+
+def test_a_whole_script_ends_silently() -> None:
+    with ScriptedTransport([Response(200)]) as transport:
+        Client("registry.example", transport).do(get()).close()
+    assert len(transport.requests) == 1
+
+
+def test_threads_get_each_answer_once() -> None:
+    transport = ScriptedTransport([Response(200, (), bytes([number])) for number in range(80)])
+    start = threading.Barrier(8)
+    got: list[bytes] = []
+
+    def ask() -> None:
+        start.wait()
+        for _ in range(10):
+            got.append(transport.round_trip(get()).read())  # noqa: PERF401 - the others append between
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(got) == [bytes([number]) for number in range(80)]
+    assert len(transport.bodies) == len(transport.requests) == 80

@@ -1,0 +1,458 @@
+"""Errors from responses: which class, which text, how much is read, what is kept and what never shows."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ociwire import Digest, Headers, Request, RequestInfo, Response, check_response, error_from_response, errors
+from ociwire.status import retry_after
+
+BLOB = Digest.of(b"a blob")
+HOST = "https://registry.example"
+
+
+class Counting:
+    """A response's body that counts what is read of it; endless if no content is given."""
+
+    def __init__(self, content: bytes | None = None, piece: int = 1 << 20) -> None:
+        self.content = content
+        self.piece = piece
+        self.taken = 0
+        self.closed = False
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        count = min(len(buffer), self.piece)
+        if self.content is not None:
+            count = min(count, len(self.content) - self.taken)
+            buffer[:count] = self.content[self.taken : self.taken + count]
+        else:
+            buffer[:count] = b"x" * count
+        self.taken += count
+        return count
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Failing:
+    """A response's body whose connection breaks at once."""
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        raise errors.ReadError("reset")
+
+    def close(self) -> None:
+        pass
+
+
+def said(code: str = "", message: str = "", **more: Any) -> bytes:
+    return json.dumps({"errors": [{"code": code, "message": message, **more}]}).encode()
+
+
+def asked(method: str = "GET", path: str = "/v2/a/manifests/latest", operation: str = "") -> Request:
+    return Request(method, HOST + path, info=RequestInfo(operation=operation))
+
+
+# --- the class ---
+
+
+CODES = {
+    "BLOB_UNKNOWN": errors.BlobUnknown,
+    "BLOB_UPLOAD_INVALID": errors.BlobUploadInvalid,
+    "BLOB_UPLOAD_UNKNOWN": errors.BlobUploadUnknown,
+    "DIGEST_INVALID": errors.DigestInvalid,
+    "MANIFEST_BLOB_UNKNOWN": errors.ManifestBlobUnknown,
+    "MANIFEST_INVALID": errors.ManifestInvalid,
+    "MANIFEST_UNKNOWN": errors.ManifestUnknown,
+    "NAME_INVALID": errors.NameInvalid,
+    "NAME_UNKNOWN": errors.NameUnknown,
+    "SIZE_INVALID": errors.SizeInvalid,
+    "UNAUTHORIZED": errors.Unauthorized,
+    "DENIED": errors.Denied,
+    "UNSUPPORTED": errors.Unsupported,
+    "TOOMANYREQUESTS": errors.TooManyRequests,
+    "RANGE_INVALID": errors.RangeInvalid,
+}
+
+
+@pytest.mark.parametrize(("code", "kind"), CODES.items())
+@pytest.mark.parametrize("status", [200, 400, 401, 404, 429, 500])
+def test_the_code_decides_whatever_the_status(code: str, kind: type[errors.RegistryError], status: int) -> None:
+    error = error_from_response(Response(status, (), said(code), asked()))
+    assert type(error) is kind
+    assert error.code == code
+    assert error.status == status
+
+
+def test_every_registry_error_can_be_had_by_a_code() -> None:
+    by_code = {*CODES.values(), errors.NotFound}  # NotFound: a 404 of which nothing more is known
+    kinds = {getattr(errors, name) for name in errors.__all__}
+    assert {kind for kind in kinds if issubclass(kind, errors.RegistryError)} == {errors.RegistryError, *by_code}
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (401, errors.Unauthorized),
+        (403, errors.Denied),
+        (404, errors.NotFound),
+        (405, errors.Unsupported),
+        (413, errors.SizeInvalid),
+        (416, errors.RangeInvalid),
+        (429, errors.TooManyRequests),
+        *(
+            (status, errors.RegistryError)
+            for status in (200, 204, 301, 307, 400, 409, 412, 418, 500, 502, 503, 599, 999)
+        ),
+    ],
+)
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"errors":[]}', said("BANANA"), said("")])
+def test_the_status_decides_where_there_is_no_known_code(
+    status: int, kind: type[errors.RegistryError], body: bytes
+) -> None:
+    assert type(error_from_response(Response(status, (), body))) is kind
+    assert type(error_from_response(Response(status, (), body, asked(path="/v2/")))) is kind
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "operation", "kind"),
+    [
+        # by operation: after a redirect the path is a CDN's
+        ("GET", "/some/where?X-Amz-Signature=s", "get_blob", errors.BlobUnknown),
+        ("HEAD", "/some/where", "resolve_blob", errors.BlobUnknown),
+        ("HEAD", f"/v2/a/blobs/{BLOB}", "resolve_blob", errors.BlobUnknown),
+        # by path
+        ("GET", f"/v2/a/blobs/{BLOB}", "", errors.BlobUnknown),
+        ("HEAD", f"/v2/a/blobs/{BLOB}", "push_blob", errors.BlobUnknown),
+        ("GET", f"/v2/a/blobs/{BLOB}?ns=docker.io", "do", errors.BlobUnknown),
+        ("DELETE", f"/v2/a/b/c/blobs/{BLOB}", "", errors.BlobUnknown),
+        ("GET", "/v2/a/manifests/latest", "", errors.ManifestUnknown),
+        ("HEAD", f"/v2/a/manifests/{BLOB}", "", errors.ManifestUnknown),
+        ("PUT", "/v2/a/manifests/latest?tag=b", "", errors.ManifestUnknown),
+        ("GET", "/v2/a/blobs/manifests/latest", "", errors.ManifestUnknown),
+        ("GET", f"/v2/manifests/blobs/{BLOB}", "", errors.BlobUnknown),
+        ("GET", "/v2/a/tags/list", "", errors.NameUnknown),
+        ("GET", "/v2/a/tags/list?n=5&last=x", "", errors.NameUnknown),
+        ("GET", f"/v2/a/referrers/{BLOB}", "", errors.NameUnknown),
+        # opening an upload misses the repository, going on with one misses the upload
+        ("POST", "/v2/a/blobs/uploads/", "push_blob", errors.NameUnknown),
+        ("POST", f"/v2/a/blobs/uploads/?mount={BLOB}&from=b/c", "", errors.NameUnknown),
+        ("POST", "/v2/a/blobs/uploads", "", errors.NameUnknown),
+        ("PUT", "/v2/a/blobs/uploads/5f9a?_state=x", "push_blob", errors.BlobUploadUnknown),
+        ("PATCH", "/v2/a/blobs/uploads/5f9a", "", errors.BlobUploadUnknown),
+        ("GET", "/v2/a/blobs/uploads/5f9a", "", errors.BlobUploadUnknown),
+        ("DELETE", "/v2/a/blobs/uploads/5f9a", "", errors.BlobUploadUnknown),
+        # of anything else no more is known than that it is not there
+        ("GET", "/v2/", "", errors.NotFound),
+        ("GET", "/v2/_catalog", "", errors.NotFound),
+        ("GET", "/token?service=x&scope=/v2/a/manifests/latest", "", errors.NotFound),
+    ],
+)
+def test_a_404_is_told_by_operation_and_path(
+    method: str, path: str, operation: str, kind: type[errors.NotFound]
+) -> None:
+    error = error_from_response(Response(404, (), b"", asked(method, path, operation)))
+    assert type(error) is kind
+    assert isinstance(error, errors.NotFound)
+
+
+# --- the text ---
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "text"),
+    [
+        (
+            404,
+            said("MANIFEST_UNKNOWN", "manifest (x) unknown to registry"),
+            "404 Not Found: manifest unknown: manifest (x) unknown to registry",
+        ),
+        (404, said("MANIFEST_UNKNOWN"), "404 Not Found: manifest unknown"),
+        (403, said("", "not for you"), "403 Forbidden: not for you"),
+        (400, said("SHORT_AND_STOUT", "tip me"), "400 Bad Request: short and stout: tip me"),
+        (502, b"<html>oops</html>\n", "502 Bad Gateway: '<html>oops</html>'"),
+        (502, b'{"message":"no such thing"}', """502 Bad Gateway: '{"message":"no such thing"}'"""),
+        (500, b'{"errors":[]}', """500 Internal Server Error: '{"errors":[]}'"""),
+        (500, b"a\r\nb\x1b[2J\xff", "500 Internal Server Error: 'a\\r\\nb\\x1b[2J\N{REPLACEMENT CHARACTER}'"),
+        (503, b"", "503 Service Unavailable"),
+        (503, b" \r\n", "503 Service Unavailable"),
+        (599, b"", "599"),
+        (200, b"any", "200 OK: unexpected status"),
+        (204, b"", "204 No Content: unexpected status"),
+        (307, b"<a>", "307 Temporary Redirect: unexpected status"),
+    ],
+)
+def test_the_text(status: int, body: bytes, text: str) -> None:
+    assert str(error_from_response(Response(status, (), body))) == text
+
+
+def test_what_the_registry_said_is_kept() -> None:
+    listed = [
+        {"code": "DENIED", "message": "no", "detail": {"Tag": "x"}},
+        {"code": "NAME_INVALID", "message": "nor this"},
+    ]
+    body = json.dumps({"errors": [*listed, "no object"]}).encode()
+    headers = Headers([("X-Request-Id", "7")])
+    error = error_from_response(Response(403, headers, body, asked()))
+    assert type(error) is errors.Denied
+    assert (error.status, error.code, error.message, error.detail) == (403, "DENIED", "no", {"Tag": "x"})
+    assert error.errors == tuple(listed)
+    assert error.headers == headers
+    assert error.body == body
+    assert error.request == asked()
+
+
+def test_a_body_that_is_not_json_is_quoted_up_to_8_kib() -> None:
+    error = error_from_response(Response(500, (), b"x" * 100_000))
+    assert error.body == b"x" * 8192
+    assert error.message == repr("x" * 8192)
+    assert error.code == ""
+    assert error.errors == ()
+
+
+def test_json_beyond_8_kib_is_read_and_cut_off_where_it_is_kept() -> None:
+    body = said("DENIED", "no", detail="d" * 50_000)
+    error = error_from_response(Response(500, (), body))
+    assert type(error) is errors.Denied
+    assert error.detail == "d" * 50_000
+    assert error.body == body[:8192]
+
+
+# --- the reading ---
+
+
+@pytest.mark.parametrize("content", [None, b"x" * 1_000_000, said("DENIED", "m" * 70_000)])
+@pytest.mark.parametrize("piece", [1000, 1 << 20])
+def test_at_most_64_kib_are_read(content: bytes | None, piece: int) -> None:
+    body = Counting(content, piece)
+    error = error_from_response(Response(403, (), body))
+    assert 8192 < body.taken <= 64 * 1024
+    assert len(error.body) == 8192
+    assert len(error.message) <= 8192 + 2
+
+
+def test_the_response_is_not_closed() -> None:
+    body = Counting(b"y" * 70_000)
+    response = Response(500, (), body)
+    error_from_response(response)
+    assert not response.closed
+    assert not body.closed
+    assert len(response.read()) == 70_000 - 64 * 1024
+    with pytest.raises(errors.RegistryError):
+        check_response(response)
+    assert not body.closed
+
+
+def test_a_connection_that_breaks_leaves_the_status() -> None:
+    error = error_from_response(Response(404, (), Failing(), asked()))
+    assert type(error) is errors.ManifestUnknown
+    assert str(error) == "404 Not Found: GET https://registry.example/v2/a/manifests/latest"
+
+
+def test_a_response_that_is_closed_leaves_the_status() -> None:
+    response = Response(403, (), said("NAME_INVALID"))
+    response.close()
+    assert type(error_from_response(response)) is errors.Denied
+
+
+# --- check_response ---
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204, 206, 299])
+def test_every_2xx_passes_where_none_is_named(status: int) -> None:
+    body = Counting(b"content")
+    check_response(Response(status, (), body))
+    assert body.taken == 0
+    assert not body.closed
+
+
+@pytest.mark.parametrize("status", [100, 199, 300, 304, 307, 400, 401, 404, 500])
+def test_nothing_else_passes(status: int) -> None:
+    with pytest.raises(errors.RegistryError) as caught:
+        check_response(Response(status))
+    assert caught.value.status == status
+
+
+@pytest.mark.parametrize(("status", "ok"), [(202, (202,)), (201, (201, 202)), (404, (200, 404)), (307, (307,))])
+def test_what_is_named_passes(status: int, ok: tuple[int, ...]) -> None:
+    body = Counting(b"content")
+    check_response(Response(status, (), body), *ok)
+    assert body.taken == 0
+
+
+@pytest.mark.parametrize(("status", "ok"), [(200, (202,)), (204, (200, 201)), (302, (200,))])
+def test_a_status_that_was_not_asked_for_is_unexpected(status: int, ok: tuple[int, ...]) -> None:
+    with pytest.raises(errors.RegistryError, match=f"^{status} .*unexpected status$") as caught:
+        check_response(Response(status, (), b""), *ok)
+    assert type(caught.value) is errors.RegistryError
+
+
+def test_what_is_raised_is_what_the_response_says() -> None:
+    with pytest.raises(errors.NameInvalid, match="too long"):
+        check_response(Response(400, (), said("NAME_INVALID", "too long")), 200)
+
+
+# --- Retry-After ---
+
+NOW = 1_445_412_420.0  # Wed, 21 Oct 2015 07:27:00 GMT
+
+
+@pytest.fixture
+def far_from_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "XYZ-13")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0.0),
+        ("120", 120.0),
+        (" 7 ", 7.0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 60.0),
+        ("Wed, 21 Oct 2015 09:28:00 +0200", 60.0),
+        ("Wed, 21 Oct 2015 07:26:00 GMT", 0.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        # RFC 9110, section 5.6.7: obsolete, but to be read; all of them in UTC
+        ("Wednesday, 21-Oct-15 07:28:00 GMT", 60.0),
+        ("Wed Oct 21 07:28:00 2015", 60.0),
+        ("Wed, 21 Oct 2015 07:28:00 -0000", 60.0),
+    ],
+)
+@pytest.mark.usefixtures("far_from_utc")
+def test_retry_after_in_seconds_and_as_a_date(value: str, seconds: float) -> None:
+    assert retry_after(Headers([("Retry-After", value)]), NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "soon",
+        "-5",
+        "1.5",
+        "1e3",
+        "+3",
+        "0x10",
+        "1 2",
+        "99999999999999999999",
+        "\xb2",
+        "21 Oct",
+        "Wed, 99 Oct 2015 GMT",
+    ],
+)
+def test_garbage_counts_as_absent(value: str) -> None:
+    assert retry_after(Headers([("Retry-After", value)]), NOW) is None
+
+
+def test_retry_after_is_in_the_error() -> None:
+    for status, body in ((429, b""), (400, said("TOOMANYREQUESTS"))):
+        for headers, expected in (({"Retry-After": "30"}, 30.0), ({"Retry-After": "soon"}, None), ({}, None)):
+            error = error_from_response(Response(status, headers, body))
+            assert isinstance(error, errors.TooManyRequests)
+            assert error.retry_after == expected
+    later = error_from_response(Response(429, {"Retry-After": "Fri, 01 Jan 2100 00:00:00 GMT"}))
+    assert isinstance(later, errors.TooManyRequests)
+    assert later.retry_after is not None
+    assert later.retry_after > 1e8
+
+
+MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
+DAYS = rf"([A-Z][a-z]{{2}},? )?[0-9]{{1,3}}[ -]({MONTHS})[ -][0-9]{{1,6}}"
+TIMES = r"[0-9]{1,3}:[0-9][0-9](:[0-9][0-9])?( GMT| [+-][0-9]{1,6}| EST|)"
+DATES = st.from_regex(rf"\A{DAYS} {TIMES}\Z")
+LATIN = st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0"))
+
+
+@given(value=LATIN | DATES)
+def test_retry_after_never_raises(value: str) -> None:
+    seconds = retry_after(Headers([("Retry-After", value)]), NOW)
+    assert seconds is None or seconds >= 0.0
+
+
+# --- weird bodies ---
+
+KEYS = st.sampled_from(["errors", "code", "message", "detail"]) | st.text(max_size=5)
+WORDS = st.sampled_from(sorted(CODES)) | st.text(max_size=20)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | WORDS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=15,
+)
+STATUSES = st.integers(100, 999)
+
+
+def check_weird(status: int, body: bytes, request: Request | None) -> None:
+    error = error_from_response(Response(status, (), body, request))
+    assert isinstance(error, errors.RegistryError)
+    assert error.status == status
+    assert isinstance(error.code, str)
+    assert isinstance(error.message, str)
+    assert all(isinstance(one, dict) for one in error.errors)
+    assert str(status) in str(error)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    assert copy.deepcopy(error).errors == error.errors or "NaN" in body.decode("utf-8", "replace")
+
+
+@given(status=STATUSES, value=JSON, request=st.none() | st.just(asked()))
+def test_any_json_becomes_an_error(status: int, value: Any, request: Request | None) -> None:
+    check_weird(status, json.dumps(value).encode(), request)
+
+
+@given(status=STATUSES, listed=st.lists(st.dictionaries(KEYS, JSON, max_size=4) | JSON, max_size=3))
+def test_any_list_of_errors_becomes_an_error(status: int, listed: list[Any]) -> None:
+    check_weird(status, json.dumps({"errors": listed}).encode(), None)
+
+
+@given(status=STATUSES, body=st.binary(max_size=200))
+def test_any_bytes_become_an_error(status: int, body: bytes) -> None:
+    check_weird(status, body, asked())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"errors":' + b"[" * 60_000,
+        b'{"errors":[{"detail":' + b"1" * 60_000 + b"}]}",
+        b'{"errors":[{"code":"\\ud800","message":"\\udfff"}]}',
+        b'\xff\xfe{"errors":1}',
+        b"\xef\xbb\xbf" + said("DENIED"),
+        b'{"errors":{"code":"DENIED"}}',
+        b'{"errors":[{"code":["DENIED"],"message":{}}]}',
+        b'{"errors":[{"code":7,"message":7}]}',
+        b'{"errors":"DENIED"}',
+        b'"errors"',
+        b'["errors"]',
+        b"NaN",
+    ],
+    ids=range(12),
+)
+def test_hostile_json_becomes_an_error(body: bytes) -> None:
+    check_weird(500, body, None)
+
+
+# --- secrets ---
+
+
+def test_no_secret_gets_into_the_error() -> None:
+    names = ("Authorization", "proxy-authorization", "COOKIE")
+    request = asked().with_headers({**dict.fromkeys(names, "hunter2"), "Accept": "*/*"})
+    response = Response(401, {"Set-Cookie": "hunter2"}, said("UNAUTHORIZED", "who are you?"), request)
+    error = error_from_response(response)
+    assert error.request is not None
+    assert list(error.request.headers.items()) == [("Accept", "*/*")]
+    assert (error.request.method, error.request.url) == (request.method, request.url)
+    assert all(request.headers[name] == "hunter2" for name in names)  # the caller's own is as it was
+    for shown in (str(error), repr(error), repr(error.request), repr(error.headers)):
+        assert "hunter2" not in shown
