@@ -30,6 +30,7 @@ from .transport import (
     docker_certs_d,
     stack,
 )
+from .upload import BlobWriter
 
 __all__ = [
     "__version__",
@@ -44,6 +45,7 @@ __all__ = [
     "Platform",
     "Reference",
     "BlobReader",
+    "BlobWriter",
     "Scope",
     "ResourceScope",
     "Transport",

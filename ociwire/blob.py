@@ -1,13 +1,17 @@
-"""Blobs on their way in: read once, and never whole without having been verified."""
+"""Blobs on their way in: read once, and never whole without having been verified.
+
+A connection that is lost half-way is taken up again where it broke, under the same hash.
+"""
 
 from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
 from .descriptor import Descriptor
-from .errors import DigestMismatch, SizeMismatch, UsageError
+from .errors import DigestMismatch, ReadError, RegistryError, SizeMismatch, UsageError
 from .message import Response
 
 if TYPE_CHECKING:
@@ -28,22 +32,38 @@ class BlobReader(io.RawIOBase):
     Args:
         response: What is read.
         descriptor: What it should be; `descriptor.digest` decides, whatever the response's headers say.
+        start: The first byte that the response has; a reader of a part verifies nothing.
+        stop: The byte before which to end; None is the end.
+        reopen: Called with a position when the connection is lost there: returns a response that begins with that byte.
+            Without progress between two losses it is not called again.
 
     Raises:
         UsageError: The digest's algorithm is none of sha256, sha384 and sha512.
     """
 
-    def __init__(self, response: Response, descriptor: Descriptor) -> None:
+    def __init__(
+        self,
+        response: Response,
+        descriptor: Descriptor,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        reopen: Callable[[int], Response] | None = None,
+    ) -> None:
         self._hasher = descriptor.digest.hasher()
         self._response = response
-        self._left = descriptor.size
-        self._verified = False
+        self._position = start
+        self._stop = descriptor.size if stop is None else stop
+        self._whole = start == 0 and self._stop == descriptor.size
+        self._ended = False
+        self._reopen = reopen
+        self._reopened_at: int | None = None
         self.descriptor = descriptor
 
     @property
     def verified(self) -> bool:
-        """Whether all bytes have been read, and were the right ones."""
-        return self._verified
+        """Whether all bytes have been read, and were the right ones. Never so of a part."""
+        return self._ended and self._whole
 
     def readable(self) -> bool:
         """True."""
@@ -61,32 +81,62 @@ class BlobReader(io.RawIOBase):
         if self.closed:
             raise UsageError("the blob's reader is closed")
         view = memoryview(buffer).cast("B")
-        if self._verified or (not view and self._left):
+        if self._ended or (not view and self._left):
             return 0
-        whole = False
+        taken = False
         try:
             count = self._take(view[: self._left])
-            whole = True
+            taken = True
         finally:
-            if not whole:
+            if not taken:
                 self.close()
         return count
 
+    @property
+    def _left(self) -> int:
+        return self._stop - self._position
+
     def _take(self, view: memoryview) -> int:
-        count = 0
-        if view:
-            count = self._response.readinto(view)
+        count = self._receive(view) if view else 0
+        if self._whole:
             self._hasher.update(view[:count])
-            self._left -= count
-            if count == 0:
-                raise self._wrong_size(f"ended {self._left} bytes short", self.descriptor.size - self._left)
-        if self._left == 0:
-            self._check()
+        self._position += count
+        if self._position == self._stop:
+            self._end()
         return count
 
-    def _check(self) -> None:
-        if self._response.read(1):
-            raise self._wrong_size("goes on beyond them", self.descriptor.size + 1)
+    def _receive(self, view: memoryview) -> int:
+        """At least one byte, from the response at hand or from the one that takes over from it."""
+        while True:
+            lost: Exception
+            try:
+                count = self._response.readinto(view)
+                if count:
+                    return count
+                lost = self._wrong_size(f"ended {self._left} bytes short", self._position)
+            except ReadError as error:
+                lost = error
+            self._take_up_again(lost)
+
+    def _take_up_again(self, lost: Exception) -> None:
+        if self._reopen is None or self._reopened_at == self._position:
+            raise lost
+        self._reopened_at = self._position
+        self._response.close()
+        try:
+            self._response = self._reopen(self._position)
+        except RegistryError as refused:
+            raise lost from refused
+
+    def _end(self) -> None:
+        if self._stop == self.descriptor.size and self._response.read(1):
+            raise self._wrong_size("goes on beyond them", self._stop + 1)
+        if self._whole:
+            self._check_digest()
+        self._ended = True
+        self._response.close()
+
+    def _check_digest(self) -> None:
         expected = self.descriptor.digest
         actual = f"{expected.algorithm}:{self._hasher.hexdigest()}"
         if actual != expected:
@@ -95,8 +145,6 @@ class BlobReader(io.RawIOBase):
                 expected=expected,
                 actual=actual,
             )
-        self._verified = True
-        self._response.close()
 
     def _wrong_size(self, what: str, actual: int) -> SizeMismatch:
         size = self.descriptor.size
@@ -133,10 +181,13 @@ class BlobReader(io.RawIOBase):
         """Read away what is left, and return if all of it was right.
 
         Raises:
+            UsageError: This is a part of a blob, which cannot be verified.
             OciwireError: As `readinto`.
         """
+        if not self._whole:
+            raise UsageError("a part of a blob cannot be verified: its digest is of the whole")
         buffer = bytearray(min(max(self._left, 1), _PIECE))
-        while not self._verified:
+        while not self._ended:
             self.readinto(buffer)
 
     def close(self) -> None:

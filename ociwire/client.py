@@ -6,33 +6,40 @@ Follows the OCI distribution specification 1.1. A client knows nothing of its tr
 from __future__ import annotations
 
 import itertools
-import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, final
 from urllib.parse import urlencode
 
+import urllib3
+
+from . import download, listing, manifest, referrers, upload
 from .blob import BlobReader
 from .body import Body
 from .descriptor import OCTET_STREAM, Descriptor, is_media_type
-from .digest import Digest
-from .errors import BlobUploadUnknown, DigestMismatch, NotFound, ProtocolError, UsageError
-from .headers import content_length
+from .digest import Digest, new_hasher
+from .errors import ContentError, OciwireError, RegistryError, Unsupported, UsageError
 from .message import Request, RequestInfo, Response
-from .origin import Origin, check_host, upload_location
-from .reference import DOCKER_HUB, check_repository
+from .origin import Origin, check_host
+from .reference import DOCKER_HUB, check_repository, check_tag
 from .scope import Scope
-from .status import error_from_response
+from .session import Learnt, Session, check_deadline
 from .transport import HeadersTransport, Transport, default_transport
+from .upload import BlobWriter
 
 __all__ = ["Client"]
 
 _NUMBERS = itertools.count(1)
 _DOCKER_HUB_REGISTRY = "registry-1.docker.io"
-_CONTENT_RANGE = re.compile(r"bytes (?:[0-9]+-[0-9]+|\*)/([0-9]{1,18})")
 
 
 @final
 class Client:
     """A registry, by way of a transport. May be shared by threads; make it in the child after a fork.
+
+    Names, tags, digests and media types are checked at the call, before anything is sent. Besides what each method
+    lists, all of them raise `UsageError` for a closed client, `TransportError` where there is no usable answer, and
+    `RegistryError` (see `ociwire.errors`) where the registry says no.
 
     Args:
         host: ``host`` or ``host:port``; ``docker.io`` means ``registry-1.docker.io``.
@@ -55,16 +62,45 @@ class Client:
         debug_id: str | None = None,
     ) -> None:
         scheme = "http" if insecure else "https"
-        self._origin = Origin.of(f"{scheme}://{check_host(host)}")
-        if self._origin.netloc in (DOCKER_HUB, f"index.{DOCKER_HUB}"):
-            self._origin = Origin.of(f"{scheme}://{_DOCKER_HUB_REGISTRY}")
-        self.host = self._origin.netloc
-        self._base = str(self._origin)
-        self._owned = transport is None
+        origin = Origin.of(f"{scheme}://{check_host(host)}")
+        if origin.netloc in (DOCKER_HUB, f"index.{DOCKER_HUB}"):
+            origin = Origin.of(f"{scheme}://{_DOCKER_HUB_REGISTRY}")
+        self.host = origin.netloc
         self.transport = default_transport(user_agent=user_agent) if transport is None else transport
-        self._wire = HeadersTransport(self.transport, user_agent=user_agent)
-        self._debug_id = f"client-{next(_NUMBERS)}" if debug_id is None else debug_id
-        self._closed = False
+        self._owned = transport is None
+        self._life = _Life()
+        wire = HeadersTransport(self.transport, user_agent=user_agent)
+        debug_id = f"client-{next(_NUMBERS)}" if debug_id is None else debug_id
+        self._opened = Session(origin, wire, RequestInfo(debug_id=debug_id), Learnt())
+
+    def with_options(
+        self,
+        *,
+        timeout: float | urllib3.Timeout | None = None,
+        deadline: float | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Client:
+        """A client of the same registry through the same transport, whose requests have other options.
+
+        What is None stays as it is. Closing either client closes both.
+
+        Args:
+            timeout: See `RequestInfo.timeout`.
+            deadline: See `RequestInfo.deadline`: a moment of `time.monotonic`, in seconds.
+            extra: Carried to the layers in `RequestInfo.extra`, beside what is carried already.
+
+        Raises:
+            UsageError: The deadline is no number.
+        """
+        given = {"timeout": timeout, "deadline": check_deadline(deadline)}
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        if extra is not None:
+            changes["extra"] = {**self._opened.defaults.extra, **extra}
+        other = object.__new__(Client)
+        other.host, other.transport = self.host, self.transport
+        other._owned, other._life = self._owned, self._life
+        other._opened = self._opened.with_defaults(**changes)
+        return other
 
     def do(self, request: Request, *, scope: Scope | None = None) -> Response:
         """Send any request and return its answer, whatever its status.
@@ -72,49 +108,42 @@ class Client:
         Args:
             request: Where its URL is a path, scheme and host are the client's. What its info says wins.
             scope: What a token must grant; None leaves it to the request's info.
-
-        Raises:
-            TransportError: There is no usable answer.
-            UsageError: The request could not be sent, or the client is closed.
         """
-        if self._closed:
-            raise UsageError("the client is closed")
-        info = request.info
-        completed = info.replace(
-            required_scope=info.required_scope if scope is None else scope,
-            operation=info.operation or "do",
-            debug_id=info.debug_id or self._debug_id,
-        )
-        url = self._base + request.url if request.url.startswith("/") else request.url
-        sent = request.replace(url=url, info=completed)
-        response = self._wire.round_trip(sent)
-        return response if response.request is not None else response.replace(request=sent)
+        return self._session.do(request, scope=scope)
+
+    # Blobs
 
     def get_blob(self, repository: str, digest: str) -> BlobReader:
         """Open a blob for reading: ``GET /v2/NAME/blobs/DIGEST`` (specification, "Pulling blobs"; scope: pull).
 
-        The reader verifies what it reads against `digest`, whatever the headers say.
+        The reader verifies what it reads against `digest`, whatever the headers say. A connection that is lost is taken
+        up again where it broke.
 
         Raises:
-            UsageError: A bad name or digest; nothing was sent.
             BlobUnknown: The repository has no such blob.
-            RegistryError: The registry said no otherwise.
-            TransportError: There is no usable answer.
         """
-        path, wanted = _blob(repository, digest)
-        wanted.hasher()  # an algorithm that cannot be verified is refused before anything is sent
-        response = self._send("get_blob", "GET", path, _scope(repository, "pull"), ok=(200,))
-        opened = False
-        try:
-            size = content_length(response.headers)
-            if size is None:
-                size = self.resolve_blob(repository, wanted).size
-            reader = BlobReader(response, Descriptor(_media_type(response), wanted, size))
-            opened = True
-        finally:
-            if not opened:
-                response.close()
-        return reader
+        return download.open_blob(self._session, "get_blob", check_repository(repository), Digest(digest), 0, None)
+
+    def get_blob_range(self, repository: str, digest: str, start: int, stop: int | None = None) -> BlobReader:
+        """Open a part of a blob: the same with ``Range`` (RFC 9110, section 14; scope: pull).
+
+        A part cannot be verified. Where the registry sends the whole instead (200), it is cut to the part.
+
+        Args:
+            repository: The repository's name.
+            digest: The blob's.
+            start: The first byte, counted from 0.
+            stop: The byte before which to end; None is the end of the blob. With ``start == stop`` nothing is sent.
+
+        Raises:
+            UsageError: The range is none.
+            BlobUnknown: The repository has no such blob.
+            RangeInvalid: The blob has no byte at `start`.
+        """
+        if type(start) is not int or start < 0 or (stop is not None and (type(stop) is not int or stop < start)):
+            raise UsageError(f"not a range: {start!r} to {stop!r} (0 <= start <= stop, stop exclusive)")
+        name, wanted = check_repository(repository), Digest(digest)
+        return download.open_blob(self._session, "get_blob_range", name, wanted, start, stop)
 
     def resolve_blob(self, repository: str, digest: str) -> Descriptor:
         """A blob's descriptor: ``HEAD /v2/NAME/blobs/DIGEST`` (specification, "Checking if content exists").
@@ -122,23 +151,10 @@ class Client:
         Needs the scope pull.
 
         Raises:
-            UsageError: A bad name or digest; nothing was sent.
             BlobUnknown: The repository has no such blob.
             DigestMismatch: The registry claims another digest of the same algorithm for it.
-            RegistryError: The registry said no otherwise.
-            TransportError: There is no usable answer.
         """
-        path, wanted = _blob(repository, digest)
-        with self._send("resolve_blob", "HEAD", path, _scope(repository, "pull"), ok=(200,)) as response:
-            claimed = response.headers.get("docker-content-digest", "")
-            if claimed.partition(":")[0] == wanted.algorithm and claimed != wanted:
-                raise DigestMismatch(
-                    f"the registry answers for {wanted} with {claimed!r:.200}", expected=wanted, actual=claimed
-                )
-            size = content_length(response.headers)
-        if size is None:
-            size = self._blob_size(path, repository)
-        return Descriptor(_media_type(response), wanted, size)
+        return download.resolve_blob(self._session, check_repository(repository), Digest(digest))
 
     def push_blob(self, repository: str, descriptor: Descriptor, content: Any) -> Descriptor:
         """Upload a blob: a POST that opens the upload, and a PUT of the whole (specification, "POST then PUT").
@@ -154,43 +170,294 @@ class Client:
             The descriptor that was given.
 
         Raises:
-            UsageError: A bad name or descriptor, or content that is no bytes; nothing was sent.
+            UsageError: The content is no bytes.
             SizeMismatch: The content is longer or shorter than the descriptor says.
             DigestInvalid: The content does not have the descriptor's digest.
-            RegistryError: The registry said no otherwise.
-            TransportError: There is no usable answer.
             Exception: Whatever the content raised, as it was raised.
         """
         if not isinstance(descriptor, Descriptor):
             raise UsageError(f"a descriptor is a Descriptor, not {type(descriptor).__name__} (see Descriptor.of)")
-        path, digest = _blob(repository, descriptor.digest)
+        check_repository(repository)
         body = Body.of(content, descriptor.size)
-        scope = _scope(repository, "pull", "push")
-        query = "" if digest.algorithm == "sha256" else "?" + _query({"digest-algorithm": digest.algorithm})
-        uploads = f"/v2/{check_repository(repository)}/blobs/uploads/{query}"
-        opened = self._send("push_blob", "POST", uploads, scope, ok=(202,), idempotent=True)
-        opened.discard()
-        url, secrets = self._upload_location(opened)
-        url += ("&" if "?" in url else "?") + _query({"digest": digest})
-        try:
-            self._send(
-                "push_blob",
-                "PUT",
-                url,
-                scope if secrets else Scope.EMPTY,
-                ok=(201,),
-                headers={"Content-Type": OCTET_STREAM},
-                body=body,
-            ).discard()
-        except BlobUploadUnknown as error:
-            # An upload that is over is unknown: a PUT that was sent twice below may have succeeded the first time.
-            if not self._has_blob(path, repository):
-                raise error from None
+        session = self._session
+        opened = upload.open_upload(session, "push_blob", repository, descriptor.digest.algorithm)
+        location = session.location(opened)
+        upload.commit(session, "push_blob", repository, location, descriptor.digest, body)
         return descriptor
+
+    def push_blob_chunked(
+        self, repository: str, chunk_size: int | None = None, *, algorithm: str = "sha256"
+    ) -> BlobWriter:
+        """Begin an upload that is written to (specification, "Pushing a blob in chunks"; scope: pull,push).
+
+        Args:
+            repository: The repository's name.
+            chunk_size: How many bytes are sent at a time; None is 4 MiB, or what this registry was seen to take. At
+                least what the registry demands (``OCI-Chunk-Min-Length``).
+            algorithm: What `BlobWriter.commit` hashes with: sha256, sha384 or sha512.
+
+        Raises:
+            UsageError: The chunk size is no number, or the algorithm none of these.
+        """
+        check_repository(repository)
+        new_hasher(algorithm)
+        _check_number("chunk size", chunk_size, least=1)
+        return upload.begin(self._session, repository, chunk_size, algorithm)
+
+    def push_blob_chunked_resume(
+        self,
+        repository: str,
+        id: str,  # noqa: A002 - what the reference calls it
+        offset: int | None = None,
+        chunk_size: int | None = None,
+    ) -> BlobWriter:
+        """Go on with an upload, of this process or of another (scope: pull,push).
+
+        Args:
+            repository: The repository's name.
+            id: `BlobWriter.id` of the writer that began it.
+            offset: How many bytes the registry has; None is to ask it (GET).
+            chunk_size: As for `push_blob_chunked`.
+
+        Raises:
+            UsageError: The offset or the chunk size is no number, or the id none.
+            BlobUploadUnknown: The upload is over, or was given up by the registry.
+        """
+        check_repository(repository)
+        _check_number("chunk size", chunk_size, least=1)
+        _check_number("offset", offset, least=0)
+        if not isinstance(id, str):
+            raise UsageError(f"not the id of an upload: {id!r:.100}")
+        return upload.resume(self._session, repository, id, offset, chunk_size)
+        location, told = self._upload_id(id), offset is None
+        if offset is None:
+            scope = Scope.repository(repository, "pull", "push")
+            status = self._session.send("push_blob_chunked_resume", "GET", location, scope, ok=(200, 204))
+            status.discard()
+            offset = upload.uploaded(status)
+            if "location" in status.headers:
+                location = self._session.location(status)
+        return BlobWriter(
+            self._session,
+            repository,
+            location,
+            offset=offset,
+            chunk_size=chunk_size,
+            may_have_one=told and offset == 0,
+        )
+
+    def mount_blob(self, from_repository: str, to_repository: str, digest: str) -> Descriptor:
+        """Have a blob of one repository in another, by a POST with ``mount=DIGEST&from=NAME``.
+
+        Specification: "Mounting a blob from another repository". Scope: pull,push of the target, then pull of the
+        source.
+
+        Raises:
+            Unsupported: The registry did not mount it. It opened an upload instead, which has been cancelled.
+        """
+        wanted, session = Digest(digest), self._session
+        check_repository(to_repository)
+        check_repository(from_repository)
+        scope = Scope.repository(to_repository, "pull", "push") | Scope.repository(from_repository, "pull")
+        query = urlencode({"mount": wanted, "from": from_repository}, safe=":/")
+        uploads = f"/v2/{to_repository}/blobs/uploads/?{query}"
+        response = session.send("mount_blob", "POST", uploads, scope, ok=(201, 202), idempotent=True)
+        response.discard()
+        if response.status == 202:
+            with suppress(OciwireError):  # else the registry gives it up in its own time
+                BlobWriter(session, to_repository, session.location(response)).cancel()
+            raise Unsupported(
+                f"the registry did not mount {wanted} from {from_repository}: upload it",
+                status=202,
+                headers=response.headers,
+                request=response.request,
+            )
+        size = download.blob_size(session, "mount_blob", to_repository, wanted, scope)
+        return Descriptor(OCTET_STREAM, wanted, size)
+
+    def delete_blob(self, repository: str, digest: str) -> None:
+        """Delete a blob: ``DELETE /v2/NAME/blobs/DIGEST`` (specification, "Deleting Blobs"; scope: delete).
+
+        Raises:
+            BlobUnknown: The repository has no such blob.
+            Unsupported: The registry does not delete.
+        """
+        self._delete("delete_blob", repository, download.blob_path(check_repository(repository), Digest(digest)))
+
+    # Manifests and tags
+
+    def get_manifest(self, repository: str, digest: str) -> BlobReader:
+        """Read a manifest: ``GET /v2/NAME/manifests/DIGEST`` (specification, "Pulling manifests"; scope: pull).
+
+        Manifests are small: it is read and verified whole before the reader is returned.
+
+        Raises:
+            ManifestUnknown: The repository has no such manifest.
+            DigestMismatch: The content is another.
+            ContentError: It has more than 4 MiB, or its ``mediaType`` contradicts its Content-Type.
+        """
+        wanted = Digest(digest)
+        wanted.hasher()
+        return self._read_manifest("get_manifest", repository, wanted, wanted)
+
+    def get_tag(self, repository: str, tag: str) -> BlobReader:
+        """Read the manifest that a tag names: ``GET /v2/NAME/manifests/TAG`` (scope: pull).
+
+        `BlobReader.descriptor` has the digest: the registry's (Docker-Content-Digest), verified, else the content's.
+
+        Raises:
+            ManifestUnknown: The repository has no such tag.
+            DigestMismatch: The content is another than the registry says.
+            ContentError: As for `get_manifest`.
+        """
+        return self._read_manifest("get_tag", repository, check_tag(tag), None)
+
+    def resolve_manifest(self, repository: str, digest: str) -> Descriptor:
+        """A manifest's descriptor: ``HEAD /v2/NAME/manifests/DIGEST`` (scope: pull).
+
+        Raises:
+            ManifestUnknown: The repository has no such manifest.
+            DigestMismatch: The registry claims another digest of the same algorithm for it.
+        """
+        wanted = Digest(digest)
+        path, scope = _manifest(repository, wanted), Scope.repository(repository, "pull")
+        return manifest.resolve(self._session, "resolve_manifest", path, scope, wanted)
+
+    def resolve_tag(self, repository: str, tag: str) -> Descriptor:
+        """The descriptor of the manifest that a tag names: ``HEAD /v2/NAME/manifests/TAG`` (scope: pull).
+
+        Where the registry does not tell the digest, the manifest is read and hashed.
+
+        Raises:
+            ManifestUnknown: The repository has no such tag.
+        """
+        path, scope = _manifest(repository, check_tag(tag)), Scope.repository(repository, "pull")
+        return manifest.resolve(self._session, "resolve_tag", path, scope, None)
+
+    def push_manifest(
+        self,
+        repository: str,
+        content: bytes,
+        media_type: str,
+        *,
+        digest: str | None = None,
+        tags: Iterable[str] = (),
+    ) -> Descriptor:
+        """Push a manifest (specification, "Pushing Manifests"; scope: pull,push).
+
+        Without tags it is a PUT by digest; with one, a PUT by tag; with several, a PUT by digest with ``tag=`` for
+        each, and one more for each that the registry has not taken from it (``OCI-Tag``). Where the manifest has a
+        subject and the registry has no referrers API, the referrers tag is brought up to date.
+
+        Args:
+            repository: The repository's name.
+            content: The manifest, to the byte.
+            media_type: Its media type.
+            digest: Its digest; None is the sha256 of the content.
+            tags: What it is to be called.
+
+        Raises:
+            UsageError: The content is of another digest, or says that it is of another media type.
+            ManifestInvalid: The registry does not take it.
+            ManifestBlobUnknown: It names a blob that the repository does not have.
+        """
+        content, session = bytes(content), self._session
+        descriptor = manifest.described(content, media_type, digest)
+        scope = Scope.repository(check_repository(repository), "pull", "push")
+        references = list(dict.fromkeys(check_tag(tag) for tag in ([tags] if isinstance(tags, str) else tags)))
+        several = len(references) > 1
+        first = _manifest(repository, references[0] if len(references) == 1 else descriptor.digest)
+        query = f"?{urlencode([('tag', tag) for tag in references])}" if several else ""
+        taken = manifest.put(session, first + query, scope, descriptor, content)
+        named = {tag.strip() for value in taken.headers.get_all("oci-tag") for tag in value.split(",")}
+        for tag in references if several else ():
+            if tag not in named:
+                manifest.put(session, _manifest(repository, tag), scope, descriptor, content)
+        subject = referrers.subject_of(content)
+        if subject is not None and "oci-subject" not in taken.headers:
+            referrers.enter(session, repository, subject, referrers.entry_of(content, descriptor))
+        return descriptor
+
+    def delete_manifest(self, repository: str, digest: str) -> None:
+        """Delete a manifest: ``DELETE /v2/NAME/manifests/DIGEST`` (specification, "Deleting Manifests"; scope: delete).
+
+        It is read before (scope: pull): where it has a subject and the registry has no referrers API, its entry is
+        taken out of the referrers tag.
+
+        Raises:
+            ManifestUnknown: The repository has no such manifest.
+            Unsupported: The registry does not delete.
+        """
+        wanted, session = Digest(digest), self._session
+        path, scope = _manifest(repository, wanted), Scope.repository(repository, "pull")
+        subject = None
+        with suppress(RegistryError, ContentError):  # whether it can be deleted, the registry says next
+            subject = referrers.subject_of(manifest.fetch(session, "delete_manifest", path, scope, wanted).content)
+        self._delete("delete_manifest", repository, path)
+        if subject is not None:
+            referrers.remove(session, repository, subject, wanted)
+
+    def delete_tag(self, repository: str, tag: str) -> None:
+        """Delete a tag, not what it names: ``DELETE /v2/NAME/manifests/TAG`` ("Deleting tags"; scope: delete).
+
+        Raises:
+            ManifestUnknown: The repository has no such tag.
+            Unsupported: The registry does not delete tags.
+        """
+        self._delete("delete_tag", repository, _manifest(repository, check_tag(tag)))
+
+    # Lists
+
+    def tags(self, repository: str, *, start_after: str | None = None, limit: int | None = None) -> Iterator[str]:
+        """The tags of a repository: ``GET /v2/NAME/tags/list``, page by page ("Listing Tags"; scope: pull).
+
+        Args:
+            repository: The repository's name.
+            start_after: Begin after this tag, in the registry's order.
+            limit: The most tags in all; 0 sends nothing.
+
+        Raises:
+            UsageError: The limit is no number.
+            NameUnknown: There is no such repository.
+            ProtocolError: The pages go in a circle, lead elsewhere, or are none.
+        """
+        path = f"/v2/{check_repository(repository)}/tags/list"
+        return self._list("tags", path, "tags", Scope.repository(repository, "pull"), start_after, limit)
+
+    def repositories(self, *, start_after: str | None = None, limit: int | None = None) -> Iterator[str]:
+        """The repositories of a registry that has a catalog: ``GET /v2/_catalog`` (scope: registry:catalog:*).
+
+        Args:
+            start_after: Begin after this repository, in the registry's order.
+            limit: The most repositories in all; 0 sends nothing.
+
+        Raises:
+            UsageError: The limit is no number.
+            ProtocolError: The pages go in a circle, lead elsewhere, or are none.
+        """
+        return self._list("repositories", "/v2/_catalog", "repositories", Scope.CATALOG, start_after, limit)
+
+    def referrers(self, repository: str, digest: str, *, artifact_type: str | None = None) -> Iterator[Descriptor]:
+        """What refers to a manifest: ``GET /v2/NAME/referrers/DIGEST`` ("Listing Referrers"; scope: pull).
+
+        Where the registry has no such API (404), the referrers tag is read. Where nothing refers to it, it is empty.
+
+        Args:
+            repository: The repository's name.
+            digest: The subject's.
+            artifact_type: Only those of this type; filtered here where the registry does not.
+
+        Raises:
+            ProtocolError: What came is no index, or its pages go in a circle or lead elsewhere.
+        """
+        check_repository(repository)
+        if artifact_type is not None and not is_media_type(artifact_type):
+            raise UsageError(f"not an artifact type: {artifact_type!r:.200} (it reads type/subtype)")
+        return referrers.listed(self._session, repository, Digest(digest), artifact_type)
 
     def close(self) -> None:
         """Refuse further calls; close the transport if the client made it. May be called again."""
-        self._closed = True
+        self._life.over = True
         if self._owned:
             self.transport.close()
 
@@ -201,76 +468,45 @@ class Client:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Client {self._base}>"
+        return f"<Client {self._opened.origin}>"
 
-    def _send(
-        self,
-        operation: str,
-        method: str,
-        url: str,
-        scope: Scope,
-        *,
-        ok: tuple[int, ...],
-        headers: dict[str, str] | None = None,
-        body: Body | None = None,
-        idempotent: bool | None = None,
-    ) -> Response:
-        """One request of an operation; its response is open if its status is `ok`, else closed and raised."""
-        info = RequestInfo(required_scope=scope, operation=operation, idempotent=idempotent)
-        response = self.do(Request(method, url, headers or {}, body, info))
-        if response.status not in ok:
-            with response:
-                raise error_from_response(response)
-        return response
+    @property
+    def _session(self) -> Session:
+        if self._life.over:
+            raise UsageError("the client is closed")
+        return self._opened
 
-    def _upload_location(self, opened: Response) -> tuple[str, bool]:
-        """Where an upload goes on, and whether that is the client's own registry."""
-        asked = opened.request.url if opened.request is not None else self._base
-        try:
-            url, same = upload_location(asked, opened.headers.get("location"))
-        except ProtocolError as error:
-            error.request = opened.request
-            raise
-        return url, same and Origin.of(asked) == self._origin
+    def _read_manifest(self, operation: str, repository: str, reference: str, digest: Digest | None) -> BlobReader:
+        path, scope = _manifest(repository, reference), Scope.repository(repository, "pull")
+        found = manifest.fetch(self._session, operation, path, scope, digest)
+        return BlobReader(found.response.replace(body=found.content), found.descriptor)
 
-    def _blob_size(self, path: str, repository: str) -> int:
-        """The size of a blob whose answer did not tell it, from the Content-Range of its first byte."""
-        response = self._send(
-            "resolve_blob", "GET", path, _scope(repository, "pull"), ok=(200, 206, 416), headers={"Range": "bytes=0-0"}
-        )
-        with response:
-            match = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
-            size = content_length(response.headers) if response.status == 200 else int(match[1]) if match else None
-            if response.status == 416 and size != 0:
-                raise error_from_response(response)
-        if size is None:
-            raise ProtocolError(
-                f"the registry does not tell the size of {path}: neither Content-Length nor Content-Range",
-                request=response.request,
-            )
-        return size
+    def _delete(self, operation: str, repository: str, path: str) -> None:
+        scope = Scope.repository(repository, "delete")
+        self._session.send(operation, "DELETE", path, scope, ok=(200, 202, 204)).discard()
 
-    def _has_blob(self, path: str, repository: str) -> bool:
-        try:
-            self._send("push_blob", "HEAD", path, _scope(repository, "pull"), ok=(200,)).close()
-        except NotFound:
-            return False
-        return True
+    def _list(
+        self, operation: str, path: str, key: str, scope: Scope, start_after: str | None, limit: int | None
+    ) -> Iterator[str]:
+        _check_number("limit", limit, least=0)
+        session = self._session
+
+        def send(url: str) -> Response:
+            return session.send(operation, "GET", url, scope, ok=(200,))
+
+        return listing.names(send, path, key, start_after, limit)
 
 
-def _blob(repository: str, digest: str) -> tuple[str, Digest]:
-    checked = Digest(digest)
-    return f"/v2/{check_repository(repository)}/blobs/{checked}", checked
+class _Life:
+    """Whether a client is closed: what clients of one transport share."""
+
+    over = False
 
 
-def _scope(repository: str, *actions: str) -> Scope:
-    return Scope.repository(repository, *actions)
+def _manifest(repository: str, reference: str) -> str:
+    return f"/v2/{check_repository(repository)}/manifests/{reference}"
 
 
-def _query(parameters: dict[str, str]) -> str:
-    return urlencode(parameters, safe=":")
-
-
-def _media_type(response: Response) -> str:
-    stated = response.headers.get("content-type", "").partition(";")[0].strip()
-    return stated if is_media_type(stated) else OCTET_STREAM
+def _check_number(what: str, value: int | None, *, least: int) -> None:
+    if value is not None and (type(value) is not int or value < least):
+        raise UsageError(f"not a {what}: {value!r} (a whole number, {least} or more)")

@@ -15,7 +15,7 @@ from urllib.parse import urldefrag, urljoin
 
 from .errors import ProtocolError, UsageError
 
-__all__ = ["Origin", "check_host", "check_url", "is_loopback", "upload_location", "without_query"]
+__all__ = ["Origin", "check_host", "check_url", "is_loopback", "next_page", "upload_location", "without_query"]
 
 # The domain of the distribution project's reference grammar: a name, an IPv4 address or an IPv6 address in brackets.
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
@@ -161,8 +161,30 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def upload_location(base: str, location: str | None) -> tuple[str, bool]:
-    """Where an upload goes on, and whether secrets may go there too (they may to the origin of `base` alone).
+def next_page(base: str, target: str) -> str:
+    """Where a list goes on: at the same origin, or nowhere.
+
+    Args:
+        base: The URL that was really asked.
+        target: The answer's Link.
+
+    Raises:
+        ProtocolError: It is no URL, or leads to another origin.
+    """
+    asked = Origin.of(base)
+    try:
+        _check_characters(target)
+        url = urldefrag(urljoin(base, target)).url
+        leads_to = Origin.of(url)
+    except ValueError as error:
+        raise ProtocolError(f"a Link of {asked} is not to be used: {error}") from None
+    if leads_to != asked:
+        raise ProtocolError(f"a Link of {asked} leads to another origin ({leads_to}): refused")
+    return url
+
+
+def upload_location(base: str, location: str | None) -> str:
+    """Where an upload goes on. Secrets may go there too only if it is the registry's own origin.
 
     Follows the OCI distribution specification, "Pushing blobs": the Location may be relative or absolute.
 
@@ -189,7 +211,7 @@ def upload_location(base: str, location: str | None) -> tuple[str, bool]:
             " stands behind a proxy that ends TLS, and is not told so: have the proxy send X-Forwarded-Proto, or the"
             " registry use relative URLs"
         )
-    return url, target == asked
+    return url
 
 
 def without_query(url: str) -> str:

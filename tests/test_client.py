@@ -878,7 +878,7 @@ def test_an_upload_that_is_over_may_have_succeeded(answer: Response) -> None:
     registry = Registry(accepted(), answer, Response(200))
     assert registry.client.push_blob("library/alpine", BLOB, CONTENT) == BLOB
     assert registry.lines[2] == f"HEAD {BASE}{PATH}"
-    assert str(registry.requests[2].info.required_scope) == PULL
+    assert str(registry.requests[2].info.required_scope) == PUSH
     assert registry.requests[2].info.operation == "push_blob"
     registry.check_done()
 

@@ -1,0 +1,155 @@
+"""Opens blobs for reading, whole or in part, and finds out how long they are.
+
+RFC 9110, section 14, has the ranges. Those that take up a lost connection are closed: some registries refuse open ones.
+"""
+
+from __future__ import annotations
+
+import re
+
+from . import manifest
+from .blob import BlobReader
+from .descriptor import OCTET_STREAM, Descriptor
+from .digest import Digest
+from .errors import ProtocolError
+from .headers import content_length
+from .message import Response
+from .scope import Scope
+from .session import Session
+from .status import error_from_response
+
+__all__ = ["blob_path", "blob_size", "open_blob", "resolve_blob"]
+
+MAX_SKIP = 64 * 1024 * 1024
+"""The most that is read away, in bytes, to get on in a whole blob where a part was asked for to go on with."""
+
+_CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18}|\*)")
+_PIECE = 256 * 1024
+
+
+def blob_path(repository: str, digest: Digest) -> str:
+    """Where a blob is."""
+    return f"/v2/{repository}/blobs/{digest}"
+
+
+def open_blob(
+    session: Session, operation: str, repository: str, digest: Digest, start: int, stop: int | None
+) -> BlobReader:
+    """A reader of a blob, or of a part of it; see `Client.get_blob_range`."""
+    digest.hasher()  # an algorithm that cannot be verified is refused before anything is sent
+    if start == stop:
+        return BlobReader(Response(200), Descriptor(OCTET_STREAM, digest, start), start=start, stop=stop)
+    path, scope = blob_path(repository, digest), Scope.repository(repository, "pull")
+    whole = start == 0 and stop is None
+    headers = {} if whole else _range(start, stop)
+    response = session.send(operation, "GET", path, scope, ok=(200,) if whole else (200, 206), headers=headers)
+    opened = False
+    try:
+        _skip_to(response, start, max_skip=None)
+        size, end = _extent(session, response, repository, digest, stop)
+
+        def reopen(position: int) -> Response:
+            # The request as it was first sent, through all layers: what it was redirected to may have expired.
+            again = session.send(operation, "GET", path, scope, ok=(200, 206), headers=_range(position, end))
+            try:
+                _skip_to(again, position, max_skip=MAX_SKIP)
+            except BaseException:
+                again.close()
+                raise
+            return again
+
+        described = Descriptor(manifest.media_type_of(response), digest, size)
+        reader = BlobReader(response, described, start=start, stop=end, reopen=reopen)
+        opened = True
+    finally:
+        if not opened:
+            response.close()
+    return reader
+
+
+def resolve_blob(session: Session, repository: str, digest: Digest) -> Descriptor:
+    """The descriptor of a blob; see `Client.resolve_blob`."""
+    scope = Scope.repository(repository, "pull")
+    response = session.send("resolve_blob", "HEAD", blob_path(repository, digest), scope, ok=(200,))
+    response.close()
+    manifest.check_claim(digest, response)
+    size = content_length(response.headers)
+    if size is None:
+        size = blob_size(session, "resolve_blob", repository, digest, scope)
+    return Descriptor(manifest.media_type_of(response), digest, size)
+
+
+def blob_size(session: Session, operation: str, repository: str, digest: Digest, scope: Scope) -> int:
+    """The size of a blob, from the Content-Range of its first byte.
+
+    Raises:
+        ProtocolError: The registry does not tell it.
+        OciwireError: As the transport; or the registry said no.
+    """
+    path = blob_path(repository, digest)
+    response = session.send(operation, "GET", path, scope, ok=(200, 206, 416), headers=_range(0, 1))
+    with response:
+        size = content_length(response.headers) if response.status == 200 else _content_range(response)[2]
+        if response.status == 416 and size != 0:
+            raise error_from_response(response)
+    if size is None:
+        raise ProtocolError(
+            f"the registry does not tell the size of {path}: neither Content-Length nor Content-Range",
+            request=response.request,
+        )
+    return size
+
+
+def _extent(session: Session, response: Response, repository: str, digest: Digest, stop: int | None) -> tuple[int, int]:
+    """The size of the whole blob, and where the part that was asked for ends in it."""
+    if response.status == 206:
+        _, last, size = _content_range(response)
+    else:
+        last, size = None, content_length(response.headers)
+    if size is None:
+        size = resolve_blob(session, repository, digest).size
+    end = size if stop is None else min(stop, size)
+    return size, end if last is None else min(end, last + 1)
+
+
+def _skip_to(response: Response, start: int, *, max_skip: int | None) -> None:
+    """Read the answer to a Range request on to the byte that was asked for.
+
+    Args:
+        response: A 206, or the whole in a 200.
+        start: The first byte that was asked for.
+        max_skip: The most to read away of a 200, in bytes; None is as much as it takes.
+
+    Raises:
+        ProtocolError: A 206 begins elsewhere, or there is more to skip than that.
+        TransportError: The connection failed.
+    """
+    if response.status == 206:
+        if _content_range(response)[0] != start:
+            said = response.headers.get("content-range", "no Content-Range")
+            raise ProtocolError(f"asked for bytes from {start} on, got {said!r:.100}", request=response.request)
+        return
+    if max_skip is not None and start > max_skip:
+        raise ProtocolError(
+            f"the server does not do ranges, and {start} bytes are too many to read again", request=response.request
+        )
+    buffer = memoryview(bytearray(min(start, _PIECE)))
+    left = start
+    while left:
+        count = response.readinto(buffer[: min(left, len(buffer))])
+        if count == 0:
+            raise ProtocolError(f"the content ends before byte {start}", request=response.request)
+        left -= count
+
+
+def _content_range(response: Response) -> tuple[int | None, int | None, int | None]:
+    """First and last byte, and the size of the whole, as Content-Range has them; None for what it does not say."""
+    match = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", "").strip())
+    if match is None:
+        return None, None, None
+    first, last, size = (None if part in (None, "*") else int(part) for part in match.groups())
+    return first, last, size
+
+
+def _range(start: int, stop: int | None) -> dict[str, str]:
+    return {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"}

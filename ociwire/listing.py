@@ -1,0 +1,121 @@
+"""Lists that come in pages: the next one by Link (RFC 8288), else by ``last=``, and never the same one twice.
+
+Follows the OCI distribution specification, "Listing Tags". Each page is read and closed before an item of it is given.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+from urllib.parse import urlencode
+
+from .errors import ProtocolError
+from .message import Response
+from .origin import next_page
+
+__all__ = ["names", "pages"]
+
+PAGE_SIZE = 1000
+"""The most that is asked for in a page: more is refused by some registries (ECR)."""
+
+_LINK = re.compile(r"<([^>]*)>((?:\s*;\s*[\w!#$%&'*+.^`|~-]+\s*(?:=\s*(?:\"(?:[^\"\\]|\\.)*\"|[^\s\",;]+))?)*)")
+_REL = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\s\",;]+))", re.IGNORECASE)
+
+
+def pages(send: Callable[[str], Response], url: str) -> Iterator[tuple[Any, Response]]:
+    """The JSON of a page after the other, as far as Link leads, with its response, which is closed.
+
+    Raises:
+        ProtocolError: A page is no JSON object or too large; a Link repeats itself, or leads to another origin.
+        RegistryError: What `send` raises.
+        TransportError: What `send` raises, or the connection failed.
+    """
+    seen = set()
+    next_url: str | None = url
+    while next_url is not None:
+        with send(next_url) as response:
+            page = response.json()
+        if not isinstance(page, dict):
+            raise ProtocolError("a page of a list is no JSON object", request=response.request)
+        yield page, response
+        if response.request is not None:
+            seen.add(hash(response.request.url))  # enough to remember a URL by: there may be very many pages
+        next_url = _next_url(response)
+        if hash(next_url) in seen:
+            raise ProtocolError("the pages of a list go in a circle (Link)", request=response.request)
+
+
+def names(
+    send: Callable[[str], Response], path: str, key: str, start_after: str | None, limit: int | None
+) -> Iterator[str]:
+    """The names under `key` of each page: tags, or repositories.
+
+    Args:
+        send: Sends a GET to a path or URL and returns its response, if that is a 200.
+        path: The first page's path.
+        key: ``tags`` or ``repositories``.
+        start_after: The name after which to begin.
+        limit: The most names to give in all.
+
+    Raises:
+        ProtocolError: As `pages`; or a name is no string.
+        OciwireError: What `send` raises.
+    """
+    count = None if limit is None else min(limit, PAGE_SIZE)
+    pieces = _pieces(send, path, key, start_after, count)
+    return islice((name for piece in pieces for name in piece), limit)
+
+
+def _pieces(
+    send: Callable[[str], Response], path: str, key: str, start_after: str | None, count: int | None
+) -> Iterator[list[str]]:
+    last, before = start_after, None
+    while count != 0:
+        linked, found = 0, []
+        for page, response in pages(send, path + _query(count, last)):
+            found = _strings(page, key, response)
+            if found == before and not linked:
+                return  # asked with last=, it began again: it knows no pages, and has told all that it has
+            yield found
+            linked += 1
+        # Where there never was a Link, a full page may be only the first of several.
+        if linked > 1 or count is None or len(found) < count:
+            return
+        last, before = found[-1], found
+
+
+def _query(count: int | None, last: str | None) -> str:
+    parameters = {"n": count, "last": last}
+    given = {name: value for name, value in parameters.items() if value is not None}
+    return f"?{urlencode(given)}" if given else ""
+
+
+def _strings(page: dict[str, Any], key: str, response: Response) -> list[str]:
+    found = page.get(key)
+    if found is None:
+        return []  # an empty list, as Go writes it
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise ProtocolError(f"a page of a list has no strings under {key!r}", request=response.request)
+    return found
+
+
+def _next_url(response: Response) -> str | None:
+    for target, parameters in _LINK.findall(response.headers.get("link", "")):
+        relations = _REL.search(parameters)
+        # Without a relation it is taken to be the next page: there is no other link in a list.
+        words = (relations[1] or relations[2]).lower().split() if relations else ["next"]
+        if "next" in words:
+            return _followed(response, target)
+    return None
+
+
+def _followed(response: Response, target: str) -> str:
+    if response.request is None:
+        raise ProtocolError("a page's Link cannot be followed: nobody knows what was asked")
+    try:
+        return next_page(response.request.url, target)
+    except ProtocolError as error:
+        error.request = response.request
+        raise

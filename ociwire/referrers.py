@@ -1,0 +1,191 @@
+"""What refers to a manifest: by the referrers API, or by the tag that stands in for it, read and written.
+
+Follows the OCI distribution specification, "Listing Referrers" and "Pushing Manifests with Subject".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlencode
+
+from . import manifest
+from .body import Body
+from .descriptor import OCI_INDEX, Descriptor
+from .digest import Digest
+from .errors import NotFound, ProtocolError, RegistryError, UsageError
+from .listing import pages
+from .message import Response
+from .scope import Scope
+from .session import Session
+
+__all__ = ["enter", "entry_of", "listed", "remove", "subject_of"]
+
+_TRIES = 5
+
+
+def listed(session: Session, repository: str, digest: Digest, artifact_type: str | None) -> Iterator[Descriptor]:
+    """The manifests that name `digest` as their subject, those of one artifact type if one is given.
+
+    Raises:
+        ProtocolError: What came is no index.
+        RegistryError: The registry said no.
+        TransportError: There is no usable answer.
+    """
+    scope = Scope.repository(repository, "pull")
+
+    def send(url: str) -> Response:
+        return session.send("referrers", "GET", url, scope, ok=(200,), headers={"Accept": OCI_INDEX})
+
+    query = "" if artifact_type is None else f"?{urlencode({'artifactType': artifact_type}, safe='/')}"
+    found = pages(send, f"{_path(repository, digest)}{query}")
+    try:
+        page, response = next(found)
+    except NotFound:
+        index, _ = _tagged(session, "referrers", repository, digest, scope)
+        yield from _matching(_descriptors(index, None), artifact_type)
+        return
+    while True:
+        filtered = "artifactType" in response.headers.get("oci-filters-applied", "")
+        yield from _matching(_descriptors(page, response), None if filtered else artifact_type)
+        try:
+            page, response = next(found)
+        except StopIteration:
+            return
+
+
+def _supported(session: Session, operation: str, repository: str, subject: Digest) -> bool:
+    """Whether the registry has the referrers API."""
+    scope = Scope.repository(repository, "pull")
+    try:
+        session.send(operation, "GET", _path(repository, subject), scope, ok=(200,)).discard()
+    except NotFound:
+        return False
+    return True
+
+
+def subject_of(content: bytes) -> Digest | None:
+    """The digest of the manifest that this one refers to; None if it refers to none."""
+    subject = manifest.parse(content).get("subject")
+    try:
+        return Digest(subject["digest"]) if isinstance(subject, dict) else None
+    except (KeyError, UsageError):
+        return None
+
+
+def entry_of(content: bytes, descriptor: Descriptor) -> Descriptor:
+    """A manifest's entry in the index of its subject's referrers: with its artifact type and its annotations."""
+    parsed = manifest.parse(content)
+    config = parsed.get("config")
+    artifact_type = parsed.get("artifactType") or (config.get("mediaType") if isinstance(config, dict) else None)
+    try:
+        return descriptor.replace(artifact_type=artifact_type or None, annotations=parsed.get("annotations"))
+    except UsageError:
+        return descriptor  # an entry that says less is better than none
+
+
+def enter(session: Session, repository: str, subject: Digest, entry: Descriptor) -> None:
+    """Have the referrers tag name a manifest; see `update_tag`."""
+
+    def change(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        present = any(one.get("digest") == entry.digest for one in entries)
+        return entries if present else [*entries, entry.to_dict()]
+
+    update_tag(session, "push_manifest", repository, subject, change)
+
+
+def remove(session: Session, repository: str, subject: Digest, digest: Digest) -> None:
+    """Have the referrers tag no longer name a manifest, where it is the tag that counts; see `update_tag`."""
+    if not _supported(session, "delete_manifest", repository, subject):
+        update_tag(
+            session,
+            "delete_manifest",
+            repository,
+            subject,
+            lambda entries: [one for one in entries if one.get("digest") != digest],
+        )
+
+
+def update_tag(
+    session: Session,
+    operation: str,
+    repository: str,
+    subject: Digest,
+    change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]],
+) -> None:
+    """Change the index under a subject's referrers tag, as often as another writer comes between.
+
+    Args:
+        session: What sends.
+        operation: The client's operation.
+        repository: Where.
+        subject: What is referred to.
+        change: From the entries to the new ones; if they are the same, nothing is written.
+
+    Raises:
+        RegistryError: The registry said no, or another writer was faster five times (412).
+        ProtocolError: What the tag names is no index.
+        TransportError: There is no usable answer.
+    """
+    scope = Scope.repository(repository, "pull", "push")
+    for tries_left in reversed(range(_TRIES)):
+        index, etag = _tagged(session, operation, repository, subject, scope)
+        before = index.get("manifests") or []
+        after = change(before)
+        if after == before:
+            return
+        content = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, **index, "manifests": after}).encode()
+        headers = {"Content-Type": OCI_INDEX} | ({"If-Match": etag} if etag else {})
+        try:
+            session.send(
+                operation,
+                "PUT",
+                _tag_path(repository, subject),
+                scope,
+                ok=(201,),
+                headers=headers,
+                body=Body.of(content),
+            ).discard()
+        except RegistryError as error:
+            if error.status != 412 or not tries_left:
+                raise
+        else:
+            return
+
+
+def _tagged(
+    session: Session, operation: str, repository: str, subject: Digest, scope: Scope
+) -> tuple[dict[str, Any], str | None]:
+    """The index under the referrers tag, empty if there is none, and its ETag."""
+    try:
+        found = manifest.fetch(session, operation, _tag_path(repository, subject), scope, None)
+    except NotFound:
+        return {}, None
+    index = manifest.parse(found.content)
+    _descriptors(index, found.response)
+    return index, found.response.headers.get("etag")
+
+
+def _descriptors(index: Any, response: Response | None) -> list[Descriptor]:
+    request = None if response is None else response.request
+    entries = (index.get("manifests") or []) if isinstance(index, dict) else None
+    if not isinstance(entries, list):
+        raise ProtocolError("a list of referrers is no index", request=request)
+    try:
+        return [Descriptor.from_dict(entry) for entry in entries]
+    except UsageError as error:
+        raise ProtocolError(f"a list of referrers has an entry that is none: {error}", request=request) from None
+
+
+def _matching(descriptors: list[Descriptor], artifact_type: str | None) -> Iterator[Descriptor]:
+    return (one for one in descriptors if artifact_type is None or one.artifact_type == artifact_type)
+
+
+def _path(repository: str, digest: Digest) -> str:
+    return f"/v2/{repository}/referrers/{digest}"
+
+
+def _tag_path(repository: str, digest: Digest) -> str:
+    # Specification, "Referrers Tag Schema": the algorithm's first 32 characters, a -, and the encoded part's first 64.
+    return f"/v2/{repository}/manifests/{digest.algorithm[:32]}-{digest.encoded[:64]}"

@@ -1,0 +1,137 @@
+"""What all operations of a client share: where the registry is, what it is asked through, and what was learnt of it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+from .body import Body
+from .errors import ProtocolError, UsageError
+from .message import Request, RequestInfo, Response
+from .origin import Origin, upload_location
+from .scope import Scope
+from .status import error_from_response
+from .transport import Transport
+
+__all__ = ["Learnt", "Session"]
+
+_WARNINGS = logging.getLogger("ociwire.warnings")
+_MAX_WARNINGS = 1000
+# Specification, "Warnings": 299 - "text".
+_WARNING = re.compile(r'299 - "((?:[^"\\]|\\.)*)"')
+
+
+@final
+@dataclass(slots=True)
+class Learnt:
+    """What a registry has shown of itself. Shared by all sessions of a client.
+
+    Attributes:
+        largest_chunk: The largest chunk that it is known to take, in bytes, once it has refused a larger one.
+        warnings: The texts that it has warned with.
+    """
+
+    largest_chunk: int | None = None
+    warnings: set[str] = field(default_factory=set)
+
+
+@final
+class Session:
+    """Sends the requests of a client's operations. May be shared by threads.
+
+    Args:
+        origin: The registry.
+        wire: What answers.
+        defaults: What each request's info has where its maker left it open.
+        learnt: What is known of the registry.
+    """
+
+    def __init__(self, origin: Origin, wire: Transport, defaults: RequestInfo, learnt: Learnt) -> None:
+        self.origin = origin
+        self.learnt = learnt
+        self._wire = wire
+        self.defaults = defaults
+
+    def with_defaults(self, **changes: Any) -> Session:
+        """The same registry through the same transport, with other defaults."""
+        return Session(self.origin, self._wire, self.defaults.replace(**changes), self.learnt)
+
+    def do(self, request: Request, *, scope: Scope | None) -> Response:
+        """Complete a request and send it; see `Client.do`."""
+        info, defaults = request.info, self.defaults
+        completed = info.replace(
+            required_scope=info.required_scope if scope is None else scope,
+            operation=info.operation or "do",
+            debug_id=info.debug_id or defaults.debug_id,
+            timeout=defaults.timeout if info.timeout is None else info.timeout,
+            deadline=defaults.deadline if info.deadline is None else info.deadline,
+            extra={**defaults.extra, **info.extra},
+        )
+        url = f"{self.origin}{request.url}" if request.url.startswith("/") else request.url
+        sent = request.replace(url=url, info=completed)
+        response = self._wire.round_trip(sent)
+        self._warn(response)
+        return response if response.request is not None else response.replace(request=sent)
+
+    def send(
+        self,
+        operation: str,
+        method: str,
+        url: str,
+        scope: Scope,
+        *,
+        ok: tuple[int, ...],
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        idempotent: bool | None = None,
+    ) -> Response:
+        """One request of an operation.
+
+        A URL at another origin than the registry's is sent with an empty scope: its secrets are not that origin's.
+
+        Returns:
+            The response, open, if its status is one of `ok`.
+
+        Raises:
+            RegistryError: The status is another one; the response is closed.
+            TransportError: There is no usable answer.
+        """
+        if not url.startswith("/") and Origin.of(url) != self.origin:
+            scope = Scope.EMPTY
+        info = RequestInfo(required_scope=scope, operation=operation, idempotent=idempotent)
+        response = self.do(Request(method, url, headers or {}, body, info), scope=None)
+        if response.status not in ok:
+            with response:
+                raise error_from_response(response)
+        return response
+
+    def location(self, response: Response) -> str:
+        """Where an upload goes on.
+
+        Raises:
+            ProtocolError: The answer does not tell, or tells what must not be followed.
+        """
+        asked = response.request.url if response.request is not None else str(self.origin)
+        try:
+            return upload_location(asked, response.headers.get("location"))
+        except ProtocolError as error:
+            error.request = response.request
+            raise
+
+    def _warn(self, response: Response) -> None:
+        if "warning" not in response.headers:
+            return
+        for text in _WARNING.findall(response.headers["warning"]):
+            if text not in self.learnt.warnings and len(self.learnt.warnings) < _MAX_WARNINGS:
+                self.learnt.warnings.add(text)
+                _WARNINGS.warning("%s: %.500s", self.origin.netloc, text)
+
+
+def check_deadline(deadline: float | None) -> float | None:
+    """A deadline as `time.monotonic` counts, or None; `UsageError` for anything else."""
+    if deadline is not None and (isinstance(deadline, bool) or not isinstance(deadline, (int, float))):
+        raise UsageError(f"a deadline is a moment of time.monotonic(), in seconds, not {deadline!r}")
+    return deadline
