@@ -16,7 +16,7 @@ import urllib3
 from . import download, listing, manifest, referrers, upload
 from .blob import BlobReader
 from .body import Body
-from .descriptor import OCTET_STREAM, Descriptor, is_media_type
+from .descriptor import Descriptor, is_media_type
 from .digest import Digest, new_hasher
 from .errors import ContentError, OciwireError, RegistryError, Unsupported, UsageError
 from .message import Request, RequestInfo, Response
@@ -154,7 +154,8 @@ class Client:
             BlobUnknown: The repository has no such blob.
             DigestMismatch: The registry claims another digest of the same algorithm for it.
         """
-        return download.resolve_blob(self._session, check_repository(repository), Digest(digest))
+        scope = Scope.repository(check_repository(repository), "pull")
+        return download.resolve_blob(self._session, "resolve_blob", repository, Digest(digest), scope)
 
     def push_blob(self, repository: str, descriptor: Descriptor, content: Any) -> Descriptor:
         """Upload a blob: a POST that opens the upload, and a PUT of the whole (specification, "POST then PUT").
@@ -272,8 +273,7 @@ class Client:
                 headers=response.headers,
                 request=response.request,
             )
-        size = download.blob_size(session, "mount_blob", to_repository, wanted, scope)
-        return Descriptor(OCTET_STREAM, wanted, size)
+        return download.resolve_blob(session, "mount_blob", to_repository, wanted, scope)
 
     def delete_blob(self, repository: str, digest: str) -> None:
         """Delete a blob: ``DELETE /v2/NAME/blobs/DIGEST`` (specification, "Deleting Blobs"; scope: delete).

@@ -18,7 +18,7 @@ from .scope import Scope
 from .session import Session
 from .status import error_from_response
 
-__all__ = ["blob_path", "blob_size", "open_blob", "resolve_blob"]
+__all__ = ["blob_path", "open_blob", "resolve_blob"]
 
 MAX_SKIP = 64 * 1024 * 1024
 """The most that is read away, in bytes, to get on in a whole blob where a part was asked for to go on with."""
@@ -46,7 +46,10 @@ def open_blob(
     opened = False
     try:
         _skip_to(response, start, max_skip=None)
-        size, end = _extent(session, response, repository, digest, stop)
+        size = _content_range(response)[2] if response.status == 206 else content_length(response.headers)
+        if size is None:
+            size = resolve_blob(session, operation, repository, digest, scope).size
+        end = _extent(response, size, stop)
 
         def reopen(position: int) -> Response:
             # The request as it was first sent, through all layers: what it was redirected to may have expired.
@@ -67,25 +70,19 @@ def open_blob(
     return reader
 
 
-def resolve_blob(session: Session, repository: str, digest: Digest) -> Descriptor:
-    """The descriptor of a blob; see `Client.resolve_blob`."""
-    scope = Scope.repository(repository, "pull")
-    response = session.send("resolve_blob", "HEAD", blob_path(repository, digest), scope, ok=(200,))
+def resolve_blob(session: Session, operation: str, repository: str, digest: Digest, scope: Scope) -> Descriptor:
+    """The descriptor of a blob, for any operation that needs it; see `Client.resolve_blob`."""
+    response = session.send(operation, "HEAD", blob_path(repository, digest), scope, ok=(200,))
     response.close()
     manifest.check_claim(digest, response)
     size = content_length(response.headers)
     if size is None:
-        size = blob_size(session, "resolve_blob", repository, digest, scope)
+        size = _first_byte_tells(session, operation, repository, digest, scope)
     return Descriptor(manifest.media_type_of(response), digest, size)
 
 
-def blob_size(session: Session, operation: str, repository: str, digest: Digest, scope: Scope) -> int:
-    """The size of a blob, from the Content-Range of its first byte.
-
-    Raises:
-        ProtocolError: The registry does not tell it.
-        OciwireError: As the transport; or the registry said no.
-    """
+def _first_byte_tells(session: Session, operation: str, repository: str, digest: Digest, scope: Scope) -> int:
+    """The size of a blob, from the Content-Range of its first byte."""
     path = blob_path(repository, digest)
     response = session.send(operation, "GET", path, scope, ok=(200, 206, 416), headers=_range(0, 1))
     with response:
