@@ -97,16 +97,11 @@ def _first_byte_tells(session: Session, operation: str, repository: str, digest:
     return size
 
 
-def _extent(session: Session, response: Response, repository: str, digest: Digest, stop: int | None) -> tuple[int, int]:
-    """The size of the whole blob, and where the part that was asked for ends in it."""
-    if response.status == 206:
-        _, last, size = _content_range(response)
-    else:
-        last, size = None, content_length(response.headers)
-    if size is None:
-        size = resolve_blob(session, repository, digest).size
+def _extent(response: Response, size: int, stop: int | None) -> int:
+    """Where the part that was asked for ends in a blob of that size."""
     end = size if stop is None else min(stop, size)
-    return size, end if last is None else min(end, last + 1)
+    last = _content_range(response)[1] if response.status == 206 else None
+    return end if last is None else min(end, last + 1)
 
 
 def _skip_to(response: Response, start: int, *, max_skip: int | None) -> None:
