@@ -1,0 +1,25 @@
+"""The how-tos run as they stand, in the order in which a reader would go, against a real registry."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+HOWTO = Path(__file__).parent.parent.parent / "docs" / "howto"
+ORDER = ["push.md", "pull.md", "list.md", "resume.md"]
+
+
+def test_every_howto_has_its_place() -> None:
+    assert sorted(page.name for page in HOWTO.glob("*.md")) == sorted(ORDER)
+
+
+def test_the_howtos_run(registry_host: str) -> None:
+    for name in ORDER:
+        text = (HOWTO / name).read_text()
+        names: dict[str, object] = {"__name__": "howto"}
+        blocks = list(re.finditer(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
+        assert blocks, name
+        for block in blocks:
+            line = text[: block.start()].count("\n") + 1
+            source = "\n" * line + block[1].replace("localhost:5000", registry_host)
+            exec(compile(source, f"docs/howto/{name}", "exec"), names)
