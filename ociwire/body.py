@@ -14,7 +14,7 @@ from typing import Any, Protocol, final
 
 from .errors import BodyConsumedError, UsageError
 
-__all__ = ["Body"]
+__all__ = ["Body", "read_bytes"]
 
 CHUNK_SIZE = 1024 * 1024
 """How much is read from a file, or cut from bytes, at a time, in bytes."""
@@ -26,6 +26,7 @@ class _Source(Protocol):
     """What a content is pulled from; ``one_shot`` tells whether it ever could be pulled again."""
 
     one_shot: bool
+    openings: int
 
     @property
     def length(self) -> int | None: ...
@@ -79,6 +80,11 @@ class Body:
         return self._source.one_shot
 
     @property
+    def openings(self) -> int:
+        """How often it was opened, where opening again ends what was opened before; else 0."""
+        return self._source.openings
+
+    @property
     def resendable(self) -> bool:
         """Whether `open` would yield the whole content: always so, unless it is one-shot and a chunk was pulled."""
         return self._source.resendable
@@ -91,7 +97,7 @@ class Body:
         """
         chunks = self._source.open(STREAM_CHUNK_SIZE if self._length is None else CHUNK_SIZE)
         for function in self._functions:
-            chunks = map(function, chunks)
+            chunks = _mapped(function, chunks)
         return chunks
 
     def map(self, function: Callable[[bytes], bytes]) -> Body:
@@ -120,6 +126,7 @@ class _Bytes:
 
     one_shot = False
     resendable = True
+    openings = 0
 
     def __init__(self, content: Any) -> None:
         self._content = content
@@ -152,16 +159,16 @@ class _File:
         end: int = file.seek(0, io.SEEK_END) or file.tell()
         file.seek(self._start)
         self.length = max(0, end - self._start)
-        self._opened = 0
+        self.openings = 0
 
     def open(self, chunk_size: int) -> Iterator[bytes]:
-        self._opened += 1
-        return self._chunks(self._opened, chunk_size)
+        self.openings += 1
+        return self._chunks(self.openings, chunk_size)
 
     def _chunks(self, opening: int, chunk_size: int) -> Iterator[bytes]:
-        if opening == self._opened:
+        if opening == self.openings:
             self._file.seek(self._start)
-        while opening == self._opened and (chunk := _read(self._file, chunk_size)):
+        while opening == self.openings and (chunk := read_bytes(self._file, chunk_size)):
             yield chunk
 
 
@@ -174,7 +181,7 @@ class _OneShot:
     def __init__(self, content: Any) -> None:
         self._content = content
         self._lock = threading.Lock()
-        self._opened = 0
+        self.openings = 0
         self._pulled = False
 
     @property
@@ -188,14 +195,14 @@ class _OneShot:
                     "the body was one-shot and part of it has been sent: it cannot be sent again (give bytes or a"
                     " seekable file where a request may have to be repeated)"
                 )
-            self._opened += 1
-            return self._chunks(self._opened, chunk_size)
+            self.openings += 1
+            return self._chunks(self.openings, chunk_size)
 
     def _chunks(self, opening: int, chunk_size: int) -> Iterator[bytes]:
         if not self._claim(opening):
             return
         if hasattr(self._content, "read"):
-            while chunk := _read(self._content, chunk_size):
+            while chunk := read_bytes(self._content, chunk_size):
                 yield chunk
         else:
             for chunk in self._content:
@@ -203,7 +210,7 @@ class _OneShot:
 
     def _claim(self, opening: int) -> bool:
         with self._lock:
-            mine = opening == self._opened and not self._pulled
+            mine = opening == self.openings and not self._pulled
             self._pulled = self._pulled or mine
             return mine
 
@@ -214,9 +221,15 @@ class _Spent:
     one_shot = True
     length = None
     resendable = False
+    openings = 0
 
     def open(self, chunk_size: int) -> Iterator[bytes]:
         raise BodyConsumedError("the body did not travel with its request: only bytes can be pickled")
+
+
+def _mapped(function: Callable[[bytes], bytes], chunks: Iterator[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:  # not `map`: a StopIteration of the function's would be taken for the end
+        yield function(chunk)
 
 
 def _picklable(functions: tuple[Callable[[bytes], bytes], ...]) -> bool:
@@ -256,12 +269,13 @@ def _is_seekable(file: Any) -> bool:
         start = file.tell()
         file.seek(0, io.SEEK_END)
         file.seek(start)
-    except (AttributeError, OSError, ValueError):
+    except (AttributeError, NotImplementedError, OSError, ValueError):
         return False
     return True
 
 
-def _read(file: Any, size: int) -> bytes:
+def read_bytes(file: Any, size: int) -> bytes:
+    """Read from a caller's file; `UsageError` if it has nothing to read because it does not block, or gives text."""
     chunk = file.read(size)
     if chunk is None:
         raise UsageError("the body's file is in non-blocking mode and has nothing to read: set it to blocking")

@@ -55,10 +55,13 @@ class Digest(str):
         """The digest of `data`.
 
         Raises:
-            UsageError: The algorithm is none of sha256, sha384 and sha512.
+            UsageError: The algorithm is none of sha256, sha384 and sha512, or the data is no bytes.
         """
         hasher = new_hasher(algorithm)
-        hasher.update(data)
+        try:
+            hasher.update(data)
+        except (TypeError, BufferError):
+            raise UsageError(f"a digest is of bytes, not of {type(data).__name__}") from None
         return cls(f"{algorithm}:{hasher.hexdigest()}")
 
     @property

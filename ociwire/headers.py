@@ -12,7 +12,7 @@ from typing import Any, final
 
 from .errors import UsageError
 
-__all__ = ["Headers", "HeadersLike", "SECRET_HEADERS", "content_length"]
+__all__ = ["Headers", "HeadersLike", "SECRET_HEADERS", "TOKEN", "content_length"]
 
 HeadersLike = Mapping[str, str] | Iterable[tuple[str, str]]
 """What `Headers` can be made of: another `Headers`, a mapping, or pairs."""
@@ -20,7 +20,9 @@ HeadersLike = Mapping[str, str] | Iterable[tuple[str, str]]
 SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie"})
 """The names, in lower case, whose values no repr, message or log shows."""
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""What names and methods are made of (RFC 9110, section 5.6.2)."""
+
 _ENDS_LINE = re.compile(r"[\r\n\0]")
 
 
@@ -29,7 +31,7 @@ class Headers(Mapping[str, str]):
     """An immutable mapping of header fields that knows no case and loses no repetition.
 
     ``h[name]`` joins the values of a name by ``, `` (RFC 9110, section 5.3); `get_all` keeps them apart; iteration is
-    over the distinct names. Two `Headers` are equal if they hold the same fields in the same order.
+    over the distinct names, in lower case. Two `Headers` are equal if they hold the same fields in the same order.
 
     Args:
         fields: Another `Headers`, a mapping of names to values, or pairs of them.
@@ -118,7 +120,8 @@ class Headers(Mapping[str, str]):
 
 def content_length(headers: Headers) -> int | None:
     """What Content-Length says (RFC 9110, section 8.6); None if it is absent, or no number."""
-    stated = headers.get("content-length", "")
+    # RFC 9112, section 6.3: where there is a transfer coding, it alone says how long the body is.
+    stated = "" if "transfer-encoding" in headers else headers.get("content-length", "")
     return int(stated) if re.fullmatch(r"[0-9]{1,18}", stated) else None
 
 
@@ -145,7 +148,7 @@ def _checked(pair: tuple[str, str]) -> tuple[str, str]:
         name, value = pair
     except (TypeError, ValueError):
         raise UsageError("headers must be a mapping, or pairs of a name and a value") from None
-    if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+    if not isinstance(name, str) or not TOKEN.fullmatch(name):
         raise UsageError(f"not a header name: {name!r:.100} (RFC 9110 takes letters, digits and !#$%&'*+-.^_`|~)")
     if not isinstance(value, str):
         raise UsageError(f"the value of header {name} must be a str, not {type(value).__name__}")

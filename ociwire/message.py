@@ -7,15 +7,15 @@ returns it passes it on; who swallows it calls `Response.discard`.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
 
 from .body import Body
 from .errors import OciwireError, ProtocolError, UsageError
-from .headers import Headers, HeadersLike, content_length
+from .headers import TOKEN, Headers, HeadersLike, content_length
 from .origin import check_url
 from .reader import Reader, reader_of
 from .scope import Scope
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Body", "Headers", "Request", "RequestInfo", "Response"]
 
-_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110, section 9.1
 _CHUNK_SIZE = 256 * 1024
 _DRAIN_LIMIT = 64 * 1024
+_DRAIN_SECONDS = 1.0
 _JSON_LIMIT = 16 * 1024 * 1024
 
 
@@ -55,9 +55,20 @@ class RequestInfo:
     idempotent: bool | None = None
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "extra", MappingProxyType(dict(self.extra)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return _info, ({**values, "extra": dict(self.extra)},)
+
     def replace(self, **changes: Any) -> RequestInfo:
         """The same with other values in the named fields."""
         return replace(self, **changes)
+
+
+def _info(values: dict[str, Any]) -> RequestInfo:
+    return RequestInfo(**values)
 
 
 _NO_INFO = RequestInfo()
@@ -97,9 +108,11 @@ class Request:
         ) -> None: ...
 
     def __post_init__(self) -> None:
-        if not isinstance(self.method, str) or not _METHOD.fullmatch(self.method):
+        if not isinstance(self.method, str) or not TOKEN.fullmatch(self.method):  # RFC 9110, section 9.1
             raise UsageError(f"not a method: {self.method!r:.100}")
         check_url(self.url)
+        if not isinstance(self.info, RequestInfo):
+            raise UsageError(f"a request's info is a RequestInfo, not {type(self.info).__name__}")
         if type(self.headers) is not Headers:
             object.__setattr__(self, "headers", Headers(self.headers))
         if self.body is not None and type(self.body) is not Body:
@@ -162,7 +175,10 @@ class Response:
         """
         if self._reader is None:
             raise UsageError("the response is closed, or its body was handed on to another one")
-        return self._reader.readinto(memoryview(buffer))
+        count: int | None = self._reader.readinto(memoryview(buffer))
+        if count is None:
+            raise UsageError("the body's reader is in non-blocking mode and has nothing to read: set it to blocking")
+        return count
 
     def read(self, n: int | None = -1) -> bytes:
         """Read `n` bytes, fewer only at the end; all that is left if `n` is negative or None.
@@ -206,16 +222,20 @@ class Response:
         try:
             return json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise ProtocolError(f"not JSON: {error}: {data[:80]!r}", request=self.request) from None
+            raise ProtocolError(f"not JSON: {error}", request=self.request) from None
 
     def discard(self) -> None:
-        """Read away what is left, if it is little (64 KiB), so that the connection can be used again; then close.
+        """Read away what is left, so that the connection can be used again, if it is little and comes soon; then close.
+
+        Little is 64 KiB, soon is a second.
 
         Raises nothing of ociwire's: nobody wants this response.
         """
         left = _DRAIN_LIMIT
         try:
-            if not self.closed and (self.length or 0) <= _DRAIN_LIMIT:
+            if self._reader is not None and (self.length or 0) <= _DRAIN_LIMIT:
+                if hasattr(self._reader, "hurry"):
+                    self._reader.hurry(_DRAIN_SECONDS)
                 while left > 0 and (piece := self._some(left)):
                     left -= len(piece)
         except OciwireError:

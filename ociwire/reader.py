@@ -9,6 +9,7 @@ import io
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
+from .body import read_bytes
 from .errors import UsageError
 
 __all__ = ["Reader", "reader_of"]
@@ -38,17 +39,10 @@ def reader_of(body: Any) -> Reader:
     if hasattr(body, "readinto") and hasattr(body, "close"):
         return body  # type: ignore[no-any-return]
     if hasattr(body, "read") and not is_text:
-        return _Pieces(iter(lambda: _read(body), b""), body)
+        return _Pieces(iter(lambda: read_bytes(body, 64 * 1024), b""), body)
     if isinstance(body, Iterable) and not is_text:
         return _Pieces(iter(body), body)
     raise UsageError(f"not a body: {type(body).__name__} is neither bytes, a binary reader nor an iterable of bytes")
-
-
-def _read(body: Any) -> bytes:
-    piece: bytes | None = body.read(64 * 1024)
-    if piece is None:
-        raise UsageError("the body's reader is in non-blocking mode and has nothing to read: set it to blocking")
-    return piece
 
 
 class _Pieces:

@@ -37,6 +37,7 @@ class Base:
 
     def round_trip(self, request: Request, /) -> Response:
         self.requests.append(request)
+        self.response = self.response.replace(request=request)
         return self.response
 
     def close(self) -> None:

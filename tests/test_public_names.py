@@ -122,9 +122,10 @@ ORDER = [
 INNER_ORDER = {
     "transport": [
         "clock",
+        "once",
         "inbox",
-        "exchange",
         "head",
+        "exchange",
         "failures",
         "response",
         "connection",

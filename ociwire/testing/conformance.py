@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..body import Body
-from ..errors import ConnectError, OciwireError
+from ..errors import ConnectError, OciwireError, SizeMismatch
 from ..message import Request, RequestInfo, Response
 from ..transport import Layer, Transport
 
@@ -107,7 +107,7 @@ class _Probe:
 class _OneShot:
     """Content that counts what is pulled of it."""
 
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(self, error: BaseException | None = None) -> None:
         self.pulled = 0
         self._error = error
 
@@ -122,7 +122,7 @@ class _OneShot:
 def _ask(transport: Transport, request: Request) -> Response | BaseException:
     try:
         return transport.round_trip(request)
-    except Exception as error:  # noqa: BLE001 - which exception comes out is what is checked
+    except BaseException as error:  # noqa: BLE001 - which exception comes out is what is checked
         return error
 
 
@@ -145,18 +145,28 @@ def _check_shape(make: Layer) -> None:
 
 
 def _check_answer(make: Layer) -> None:
-    probe = _Probe(lambda request, index: 200)
-    request = Request("GET", _URL + "answer", info=RequestInfo(operation="get_blob", extra={"tenant": "a"}))
-    before = repr(request)
-    outcome = _ask(make(probe), request)
-    _require(isinstance(outcome, Response), "a request that is answered returns a response", repr(outcome))
-    if isinstance(outcome, Response):
-        _require(repr(request) == before, "the caller's request is not changed", f"{request!r}, which was {before}")
+    for body in (None, _CONTENT):
+        probe = _Probe(lambda request, index: 200)
+        info = RequestInfo(operation="conformance", extra={"tenant": "a"})
+        request = Request("GET" if body is None else "PUT", _URL + "answer", {"X-Own": "a"}, body, info)
+        before = _shown(request)
+        outcome = _ask(make(probe), request)
+        _require(_shown(request) == before, "the caller's request is not changed", f"{_shown(request)}, was {before}")
+        if not isinstance(outcome, Response):
+            raise AssertionError(f"a request that is answered returns a response: {outcome!r}")
         _require(outcome.request is not None, "a response names its request (Response.request)")
         content = _content(outcome)
-        rule = "the body of a response comes through whole"
-        _require(not probe.requests or content == _ANSWERED, rule, repr(content))
+        _require(
+            not probe.requests or content == _ANSWERED, "the body of a response comes through whole", repr(content)
+        )
+        for asked in probe.requests:
+            kept = (asked.info.operation, dict(asked.info.extra)) == ("conformance", {"tenant": "a"})
+            _require(kept, "what a request's info carries is handed on", repr(asked.info))
         _finish(outcome)
+
+
+def _shown(request: Request) -> str:
+    return repr((request.method, request.url, list(request.headers.items()), request.body, request.info))
 
 
 def _check_swallowed(make: Layer) -> None:
@@ -171,6 +181,14 @@ def _check_swallowed(make: Layer) -> None:
                 "a response that is not returned is closed, and closing the returned one closes what it wraps",
                 f"{left_open} open after {method} was answered {status}",
             )
+
+
+def _check_swallowed_before_an_error(make: Layer) -> None:
+    for status in (429, 502, 503, 401, 307):
+        probe = _Probe(lambda request, index, status=status: status if index == 0 else ConnectError("gone"))  # type: ignore[misc]
+        _finish(_ask(make(probe), Request("GET", f"{_URL}before-an-error-{status}")))
+        rule = "a response that is not returned is closed"
+        _require(not any(body.open for body in probe.bodies), rule, f"a {status} is open after what followed it failed")
 
 
 def _check_one_shot_kept(make: Layer) -> None:
@@ -218,25 +236,29 @@ def _check_one_shot_spent(make: Layer) -> None:
 
 
 def _check_exceptions(make: Layer) -> None:
-    for raised in (ForeignError("foreign"), OSError(5, "of the user's own"), ValueError("of the user's own")):
+    for raised in (ForeignError("foreign"), OSError(5, "of the user's own"), KeyboardInterrupt("of the user's own")):
         probe = _Probe(lambda request, index, raised=raised: raised)  # type: ignore[misc]
-        outcome = _ask(make(probe), Request("GET", _URL + "foreign"))
-        _finish(outcome)
-        _require(outcome is raised, "a foreign exception is passed on unchanged", f"{raised!r} became {outcome!r}")
-        _require(len(probe.requests) == 1, "nothing is sent again after a foreign exception", f"{raised!r}")
+        _check_passed_on(make, probe, Request("GET", _URL + "foreign"), raised, "a foreign exception")
 
-        def answer(request: Request, index: int) -> int:
-            if request.body is not None:
-                b"".join(request.body.open())
-            return 201
 
-        probe = _Probe(answer)
+def _check_content_exceptions(make: Layer) -> None:
+    def answer(request: Request, index: int) -> int:
+        if request.body is not None:
+            b"".join(request.body.open())
+        return 201
+
+    # The content may itself be what comes from a registry: its errors are not those of this request.
+    for raised in (ForeignError("foreign"), OSError(5, "of the user's own"), SizeMismatch("of the user's own")):
         body = Body.of(_OneShot(raised), len(_CONTENT))
-        outcome = _ask(make(probe), Request("PUT", _URL + "content", body=body))
-        _finish(outcome)
-        rule = "an exception that the content raises is passed on unchanged"
-        _require(outcome is raised, rule, f"{raised!r} became {outcome!r}")
-        _require(len(probe.requests) == 1, "nothing is sent again after an exception of the content", f"{raised!r}")
+        request = Request("PUT", _URL + "content", body=body)
+        _check_passed_on(make, _Probe(answer), request, raised, "an exception that the content raises")
+
+
+def _check_passed_on(make: Layer, probe: _Probe, request: Request, raised: BaseException, what: str) -> None:
+    outcome = _ask(make(probe), request)
+    _finish(outcome)
+    _require(outcome is raised, f"{what} is passed on unchanged", f"{raised!r} became {outcome!r}")
+    _require(len(probe.requests) == 1, f"nothing is sent again after {what}", repr(raised))
 
 
 def _check_transport_errors(make: Layer) -> None:
@@ -305,9 +327,11 @@ _CHECKS: tuple[Callable[[Layer], None], ...] = (
     _check_shape,
     _check_answer,
     _check_swallowed,
+    _check_swallowed_before_an_error,
     _check_one_shot_kept,
     _check_one_shot_spent,
     _check_exceptions,
+    _check_content_exceptions,
     _check_transport_errors,
     _check_thread_and_context,
     _check_close,

@@ -30,7 +30,9 @@ class ScriptedTransport:
         bodies: The content of each of these requests; None where it had none, or was not pulled.
     """
 
-    def __init__(self, answers: Iterable[Response | BaseException | Callable[[Request], Response]]) -> None:
+    def __init__(
+        self, answers: Iterable[Response | BaseException | Callable[[Request], Response | BaseException]]
+    ) -> None:
         self._answers = list(answers)
         self._lock = threading.Lock()
         self._closed = False
@@ -60,6 +62,8 @@ class ScriptedTransport:
             raise answer
         was_whole = request.body is not None and request.body.resendable
         response = answer if isinstance(answer, Response) else answer(request)
+        if isinstance(response, BaseException):
+            raise response
         # A function may have pulled the body itself; one that came spent is refused, as a wire does.
         if response.status < 300 and request.body is not None and (request.body.resendable or not was_whole):
             self.bodies[index] = b"".join(request.body.open())

@@ -8,7 +8,18 @@ import urllib3
 
 from ..errors import UsageError
 
-__all__ = ["Clock", "Timeouts"]
+__all__ = ["Clock", "Timeouts", "check_seconds"]
+
+
+LONGEST = 1e8
+"""The longest wait, in seconds (three years): what a socket takes has a bound, and waits need no more."""
+
+
+def check_seconds(what: str, seconds: float) -> float:
+    """A number of seconds, 0 or more, and no more than a socket takes; `UsageError` for anything else."""
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
+        raise UsageError(f"{what} is a number of seconds, 0 or more, not {seconds!r}")
+    return min(seconds, LONGEST)
 
 
 class Timeouts:
@@ -30,8 +41,8 @@ class Timeouts:
         except (TypeError, ValueError) as error:
             raise UsageError(f"not a timeout: {timeout!r} ({error})") from None
         given.start_connect()  # urllib3 tells a read timeout that has a total only while its own clock runs
-        self.connect = urllib3.Timeout.resolve_default_timeout(given.connect_timeout)
-        self.read = urllib3.Timeout.resolve_default_timeout(given.read_timeout)
+        self.connect = _sensible(urllib3.Timeout.resolve_default_timeout(given.connect_timeout))
+        self.read = _sensible(urllib3.Timeout.resolve_default_timeout(given.read_timeout))
         self.urllib3_timeout = urllib3.Timeout(connect=self.connect, read=self.read)
 
 
@@ -65,10 +76,21 @@ class Clock:
         """
         if self.deadline is None:
             return seconds
-        left = self.deadline - time.monotonic()
+        left = min(self.deadline - time.monotonic(), LONGEST)
         if left <= 0:
             raise TimeoutError("the deadline has passed")
         return left if seconds is None else min(left, seconds)
+
+    def check_progress(self, since: float) -> None:
+        """Raise `TimeoutError` if a wait that began at a moment of `time.monotonic` has lasted too long."""
+        longest = self.at_most(self._timeouts.read)
+        if longest is not None and time.monotonic() - since >= longest:
+            raise TimeoutError("timed out")
+
+    def hurry(self, seconds: float) -> None:
+        """Have the deadline come in so many seconds, if it does not come before."""
+        soon = time.monotonic() + seconds
+        self.deadline = soon if self.deadline is None else min(soon, self.deadline)
 
     def for_urllib3(self) -> urllib3.Timeout:
         """What urllib3 is to connect under.
@@ -79,3 +101,7 @@ class Clock:
         if self.deadline is None:
             return self._timeouts.urllib3_timeout
         return urllib3.Timeout(connect=self.at_most(self._timeouts.connect), read=self.left())
+
+
+def _sensible(seconds: float | None) -> float | None:
+    return None if seconds is None else check_seconds("timeout", seconds)

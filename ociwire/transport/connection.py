@@ -7,6 +7,7 @@ waits, and sends the body; `getresponse` reads what the wait has not; `close` fo
 from __future__ import annotations
 
 import http.client
+import socket
 import ssl
 import time
 from typing import Any
@@ -14,27 +15,33 @@ from typing import Any
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from ..errors import ProtocolError
 from .clock import Clock, Timeouts
 from .exchange import Exchange, ReusedConnection
-from .head import interim, read_head
-from .inbox import Inbox
+from .head import MAX_HEAD, read_head
+from .inbox import Inbox, has_pending
 from .response import WireResponse
 
 __all__ = ["WirePool", "WireTLSPool"]
 
 # What a peer's closing looks like to who is still sending. The last two are TLS's words for it before Python 3.13.
 _CLOSED_BY_PEER = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
-# A proxy's answer to CONNECT is read under the timeout that the socket has from connecting.
-_UNBOUNDED = Clock(Timeouts(urllib3.Timeout(None)), None)
+_GLANCE = 0.5
+"""How long a send may block, in seconds, before it is looked whether the server has answered meanwhile."""
 
 
 class WireConnection(HTTPConnection):
     """A connection whose `request` takes an `Exchange` in the body's place."""
 
     _served = False
-    _exchange: Exchange
+    _connect_ends: float | None = None
+    _exchange: Exchange | None = None  # while it is under way
     _inbox: Inbox | None = None  # until the response takes it over
+    _answers: tuple[WireResponse, ...] = ()  # a proxy's, to CONNECT
+
+    def connect(self) -> None:
+        """Connect, and through a proxy where there is one; the proxy's answer is bounded in time as all of it is."""
+        self._connect_ends = None if self.timeout is None else time.monotonic() + self.timeout
+        super().connect()
 
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
         """Send the head, wait where something could be lost, and send the body.
@@ -43,7 +50,7 @@ class WireConnection(HTTPConnection):
         """
         exchange: Exchange = body
         exchange.reused = self._served
-        if exchange.fresh and exchange.reused:
+        if exchange.reused and (exchange.fresh or has_pending(self.sock)):
             raise ReusedConnection
         if self.is_closed:
             self.connect()
@@ -53,72 +60,77 @@ class WireConnection(HTTPConnection):
         self.sock.settimeout(exchange.clock.left())
         if exchange.body is not None and exchange.body.length == 0:
             exchange.sent = next(exchange.pieces, None) is None  # the head alone would be the whole of the request
-        self.putrequest(method, url, skip_host=True, skip_accept_encoding=True)
+        self.putrequest(method, exchange.target, skip_host=True, skip_accept_encoding=True)
         for name, value in exchange.fields:
             self.putheader(name, value)
         for name, value in headers.items():
             self.putheader(name, value)
         self.endheaders()
-        if not exchange.sent and self._may_send(exchange):
-            self._send(exchange)
+        if not exchange.sent and self._may_send(exchange, exchange.inbox):
+            self._send_body(exchange, exchange.inbox)
 
-    def _may_send(self, exchange: Exchange) -> bool:
+    def _may_send(self, exchange: Exchange, inbox: Inbox) -> bool:
         """Wait for 100 (Continue), as long as the exchange says; False if a final status came instead."""
         if exchange.expect_wait is None:
             return True
         ends = time.monotonic() + exchange.expect_wait
-        skipped = 0
         while not exchange.continued:
-            status = self._inbox.wait_for_status(ends)  # type: ignore[union-attr]
+            status = inbox.wait_for_status(ends)
             if status is None:
                 exchange.waited_in_vain = True
                 return True
             if status >= 200:
                 return False
-            self._skip_interim(exchange, skipped)
-            skipped += 1
+            exchange.skip(read_head(inbox))
         return True
 
-    def _send(self, exchange: Exchange) -> None:
+    def _send_body(self, exchange: Exchange, inbox: Inbox) -> None:
         """Send the body, until it is sent or the server has answered: its answer would be lost behind a broken pipe."""
-        while not self._has_answered(exchange):
-            piece = next(exchange.pieces, None)
-            if piece is None:
-                exchange.sent = True
+        if self._has_answered(exchange, inbox):
+            return
+        for piece in exchange.pieces:
+            if self._has_answered(exchange, inbox) or not self._send_piece(memoryview(piece), exchange, inbox):
                 return
-            self.sock.settimeout(exchange.clock.left())
-            try:
-                self.send(piece)
-            except _CLOSED_BY_PEER:
-                return  # what it answered, if it did, is still to be read
-            except TimeoutError:
-                if not self._has_answered(exchange):
-                    raise
-                return
+        exchange.sent = True
 
-    def _has_answered(self, exchange: Exchange) -> bool:
-        skipped = 0
+    def _send_piece(self, left: memoryview, exchange: Exchange, inbox: Inbox) -> bool:
+        """Send a piece; False if the server has answered instead, or closed the connection."""
+        moved = time.monotonic()
+        # urllib3's socket for TLS in TLS loses what it could not send in time: it gets all of the time at once.
+        glance = _GLANCE if isinstance(self.sock, socket.socket) else exchange.clock.left()
+        while left:
+            try:
+                self.sock.settimeout(exchange.clock.at_most(glance))
+                left = left[self.sock.send(left) :]
+                moved = time.monotonic()
+            except _CLOSED_BY_PEER:
+                return False  # what it answered, if it did, is still to be read
+            except TimeoutError:
+                if self._has_answered(exchange, inbox):
+                    return False
+                exchange.clock.check_progress(moved)
+        return True
+
+    def _has_answered(self, exchange: Exchange, inbox: Inbox) -> bool:
         try:
-            while (status := self._inbox.poll_status()) is not None:  # type: ignore[union-attr]
+            while (status := inbox.poll_status()) is not None:
                 if status >= 200:
                     return True
-                self._skip_interim(exchange, skipped)
-                skipped += 1
+                self.sock.settimeout(exchange.clock.left())
+                exchange.skip(read_head(inbox))
         except _CLOSED_BY_PEER:
             return True
         return False
 
-    def _skip_interim(self, exchange: Exchange, skipped: int) -> None:
-        """Read a 1xx away, byte by byte: what follows it may be the next response."""
-        head = read_head(self._inbox)  # type: ignore[arg-type]
-        if not interim(head, skipped):
-            raise ProtocolError("a status line changed while it was read")
-        exchange.continued = exchange.continued or head.status == 100
-
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
         """The response: urllib3's, which does no more than to take the connection back to its pool."""
+        exchange = self._exchange
+        if exchange is None:
+            raise http.client.ResponseNotReady
+        self.sock.settimeout(exchange.clock.left())
         raw: Any = http.client.HTTPConnection.getresponse(self)
-        self._exchange.response = raw
+        exchange.response = raw
+        self._exchange = None  # nothing of a request is kept by a connection that waits for the next
         self._served = not self.is_closed
         return urllib3.HTTPResponse(
             body=raw,
@@ -134,19 +146,28 @@ class WireConnection(HTTPConnection):
     def response_class(self, sock: Any, *args: Any, **options: Any) -> WireResponse:  # type: ignore[override]
         """Make the response that reads what the wait has left. A proxy's answer to CONNECT is made here too."""
         inbox, self._inbox = self._inbox, None
-        if inbox is None:
-            return WireResponse(Inbox(sock, _UNBOUNDED), *args, **options)  # type: ignore[arg-type]
-        response = WireResponse(inbox, *args, **options)  # type: ignore[arg-type]
-        response.exchange = self._exchange
+        if inbox is not None:
+            response = WireResponse(inbox, *args, **options)  # type: ignore[arg-type]
+            response.exchange = self._exchange
+            return response
+        clock = Clock(_UNBOUNDED, self._connect_ends)
+        response = WireResponse(Inbox(sock, clock, limit=MAX_HEAD), *args, **options)  # type: ignore[arg-type]
+        self._answers = (*self._answers, response)
         return response
 
     def close(self) -> None:
         """Close the socket, and forget what was under way."""
-        inbox, self._inbox = self._inbox, None
+        inbox, self._inbox, self._exchange = self._inbox, None, None
         if inbox is not None:
             inbox.close()
+        answers, self._answers = self._answers, ()
+        for answer in answers:
+            answer.close()
         self._served = False
         super().close()
+
+
+_UNBOUNDED = Timeouts(urllib3.Timeout(None))
 
 
 class WireTLSConnection(WireConnection, HTTPSConnection):

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..body import Body
-from ..errors import SizeMismatch
+from ..errors import BodyConsumedError, ProtocolError, SizeMismatch
 from .clock import Clock
+from .head import Head
 from .inbox import Inbox
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ContentFailed", "Exchange", "ReusedConnection"]
 
+MAX_INTERIM = 32
+"""The most 1xx responses that are passed over before a final one."""
 _PIECE = 1024 * 1024
 """The most that is sent in one go, in bytes: a timeout is for one piece, not for the whole of a large body."""
 
@@ -38,6 +41,7 @@ class Exchange:
     """What goes out, how, and what became of it.
 
     Args:
+        target: The request target, as it is to be sent.
         fields: The header fields to send, framing included.
         body: The content, or None.
         clock: Bounds each wait on the socket.
@@ -56,16 +60,19 @@ class Exchange:
         "fields",
         "fresh",
         "inbox",
+        "interims",
         "pieces",
         "pulled",
         "response",
         "reused",
         "sent",
+        "target",
         "waited_in_vain",
     )
 
     def __init__(
         self,
+        target: str,
         fields: list[tuple[str, str]],
         body: Body | None,
         clock: Clock,
@@ -73,6 +80,7 @@ class Exchange:
         expect_wait: float | None,
         fresh: bool,
     ) -> None:
+        self.target = target
         self.fields = fields
         self.body = body
         self.clock = clock
@@ -82,15 +90,30 @@ class Exchange:
         self.reused = False  # it had served before
         self.pulled = False  # a chunk of the content was taken
         self.sent = body is None  # the request went out whole
+        self.interims = 0  # so many 1xx responses came
         self.continued = False  # a 100 came, in time or late
         self.waited_in_vain = False  # no answer came within expect_wait
         self.inbox: Inbox | None = None
         self.pieces: Iterator[bytes | memoryview] = iter(())
 
+    def skip(self, head: Head) -> None:
+        """Take note of a 1xx response and pass over it (RFC 9110, section 15.2: any may come, known or not).
+
+        Raises:
+            ProtocolError: It is a 101, which nobody asked for, or one too many.
+        """
+        self.interims += 1
+        if head.status == 101:
+            raise ProtocolError("the server switches protocols (101), which was not asked for")
+        if self.interims > MAX_INTERIM:
+            raise ProtocolError(f"more than {MAX_INTERIM} interim responses (1xx) and no final one")
+        self.continued = self.continued or head.status == 100
+
     @property
     def had_no_effect(self) -> bool:
         """Whether it failed as one does that finds its kept-alive connection closed: nothing came, nothing was lost."""
-        return self.reused and not self.pulled and not (self.inbox is not None and self.inbox.received)
+        lost = self.pulled or (self.body is not None and not self.body.resendable)
+        return self.reused and not lost and not (self.inbox is not None and self.inbox.received)
 
     def open_body(self) -> None:
         """Make `pieces`: the content as it goes over the wire, framed, and never more of it than was said.
@@ -102,41 +125,45 @@ class Exchange:
             BodyConsumedError: The body is one-shot, and was pulled from before.
         """
         if self.body is not None:
-            chunks = self._chunks(self.body.open())
+            chunks = self._chunks(self.body.open(), self.body, self.body.openings)
             self.pieces = _chunked(chunks) if self.body.length is None else _sized(chunks, self.body.length)
 
-    def _chunks(self, content: Iterator[bytes]) -> Iterator[memoryview]:
+    def _chunks(self, content: Iterator[bytes], body: Body, opening: int) -> Iterator[memoryview]:
         while True:
             try:
                 chunk = memoryview(next(content)).cast("B")
             except StopIteration:
+                if body.openings != opening:
+                    raise BodyConsumedError("the body was opened again while it was being sent") from None
                 return
             except Exception as error:
+                self.pulled = True  # it is not the connection that failed
                 raise ContentFailed(error) from error
-            self.pulled = True
             if chunk:
+                self.pulled = True
                 yield chunk
 
 
 def _sized(chunks: Iterator[memoryview], length: int) -> Iterator[memoryview]:
-    # The last chunk is held back until the content has ended: a request whose length lied is never a whole one.
+    # What completes the length is held back until the content has ended: a request whose length lied is never whole.
     given, held = 0, memoryview(b"")
     for chunk in chunks:
-        if given + len(held) + len(chunk) > length:
-            counted = given + len(held) + len(chunk)
+        given += len(chunk)
+        if given > length:
             raise SizeMismatch(
-                f"the body is longer than its length: {length} bytes were announced, and at least {counted} came",
+                f"the body is longer than its length: {length} bytes were announced, and at least {given} came",
                 expected=length,
-                actual=counted,
+                actual=given,
             )
-        yield from _cut(held)
-        given, held = given + len(held), chunk
-    if given + len(held) < length:
-        counted = given + len(held)
+        if given == length:
+            held = chunk
+        else:
+            yield from _cut(chunk)
+    if given < length:
         raise SizeMismatch(
-            f"the body is shorter than its length: {length} bytes were announced, and only {counted} came",
+            f"the body is shorter than its length: {length} bytes were announced, and only {given} came",
             expected=length,
-            actual=counted,
+            actual=given,
         )
     yield from _cut(held)
 

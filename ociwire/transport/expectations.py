@@ -46,7 +46,8 @@ class Expectations:
 
     def silent(self, origin: Origin) -> None:
         """The origin let a wait run out."""
-        self._remember(origin, refuses=False)
+        if self.allow(origin):
+            self._remember(origin, refuses=False)
 
     def refuses(self, origin: Origin) -> None:
         """The origin answered 417 to Expect."""
@@ -54,7 +55,7 @@ class Expectations:
 
     def continues(self, origin: Origin) -> None:
         """The origin sent a 100, in time or late."""
-        if origin in self._known:
+        if origin in self._known and self.allow(origin):
             self._known.pop(origin, None)
 
     def _recall(self, origin: Origin) -> _Known | None:

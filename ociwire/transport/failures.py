@@ -6,14 +6,13 @@ import http.client
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from urllib3 import exceptions
 
 from ..errors import ConnectError, OciwireError, ProtocolError, ReadError, TransportError, TransportTimeout
 from ..message import Request
 from ..origin import Origin, without_query
-from .exchange import Exchange
 
 __all__ = ["failures_of", "translate"]
 
@@ -40,8 +39,16 @@ _KINDS: tuple[tuple[type[BaseException], type[TransportError]], ...] = (
     (http.client.IncompleteRead, ReadError),
     (OSError, ReadError),
     (http.client.HTTPException, ProtocolError),
-    (UnicodeError, ConnectError),  # a host name that IDNA cannot write
+    (ValueError, ConnectError),  # a name that a certificate does not have, or that IDNA cannot write
 )
+
+
+class UnderWay(Protocol):
+    """What knows whether there was a connection by the time that something failed."""
+
+    @property
+    def connected(self) -> bool: ...
+
 
 _HINTS = (
     ("certificate verify failed", "a private CA belongs in /etc/docker/certs.d/{host}/ca.crt, or in tls="),
@@ -60,10 +67,11 @@ def translate(error: BaseException, request: Request, *, connected: bool) -> Tra
         connected: Whether there was a connection, so that it is the exchange that failed, not the connecting.
     """
     root = _root(error)
-    kind = next((kind for known, kind in _KINDS if isinstance(root, known)), TransportError)
-    if not connected and kind is ReadError:
-        kind = ConnectError
+    kind = next((kind for known, kind in _KINDS if isinstance(root, known)), ReadError)
     said = str(root.__cause__ or root) or type(root).__name__
+    # TLS 1.3 refuses a client's certificate, or the lack of one, only when the first answer is read.
+    if kind is ReadError and (not connected or "ALERT_CERTIFICATE_REQUIRED" in said):
+        kind = ConnectError
     if kind is ConnectError:
         text = f"cannot connect to {Origin.of(request.url)}: {said}{_hint(said, request)}"
     else:
@@ -73,7 +81,7 @@ def translate(error: BaseException, request: Request, *, connected: bool) -> Tra
 
 
 @contextmanager
-def failures_of(request: Request, exchange: Exchange) -> Iterator[None]:
+def failures_of(request: Request, under_way: UnderWay) -> Iterator[None]:
     """Translate what is raised inside; what is raised in ociwire's own words gets its request."""
     try:
         yield
@@ -82,7 +90,7 @@ def failures_of(request: Request, exchange: Exchange) -> Iterator[None]:
             error.request = request
         raise
     except (exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
-        raise translate(error, request, connected=exchange.connected) from error
+        raise translate(error, request, connected=under_way.connected) from error
 
 
 def _root(error: BaseException) -> BaseException:
@@ -95,6 +103,8 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _hint(said: str, request: Request) -> str:
+    if "mismatch" in said:
+        return ""  # a certificate of another host: no CA mends that
     for sign, hint in _HINTS:
         if sign in said or sign.upper().replace(" ", "_") in said:
             return f" ({hint.format(host=Origin.of(request.url).netloc)})"

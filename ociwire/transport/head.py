@@ -10,17 +10,14 @@ from http.client import RemoteDisconnected
 from typing import NamedTuple, Protocol
 
 from ..errors import ProtocolError
-from ..headers import Headers
+from ..headers import TOKEN, Headers
 
-__all__ = ["Head", "LineReader", "framed_length", "interim", "read_head"]
+__all__ = ["Head", "LineReader", "framed_length", "read_head"]
 
 MAX_HEAD = 64 * 1024
-"""The most that a head may have, in bytes; 1xx responses count anew."""
-MAX_INTERIM = 32
-"""The most 1xx responses that are skipped before a final one."""
+"""The most that a head may have, in bytes; each 1xx response counts anew."""
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: ([^\r\n]*))?\r?\n")
-_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class LineReader(Protocol):
@@ -67,21 +64,6 @@ def read_head(stream: LineReader) -> Head:
     return Head(min(1, int(minor)), int(status), reason.decode("latin-1"), Headers.received(fields))
 
 
-def interim(head: Head, skipped: int) -> bool:
-    """Whether a head is a 1xx to skip (RFC 9110, section 15.2: any number may come, known or not).
-
-    Raises:
-        ProtocolError: It is a 101, which nobody asked for, or one too many.
-    """
-    if head.status >= 200:
-        return False
-    if head.status == 101:
-        raise ProtocolError("the server switches protocols (101), which was not asked for")
-    if skipped >= MAX_INTERIM:
-        raise ProtocolError(f"more than {MAX_INTERIM} interim responses (1xx) and no final one")
-    return True
-
-
 def framed_length(head: Head, method: str | None) -> tuple[bool, int | None]:
     """How the body ends (RFC 9112, section 6.3): whether it is chunked, else its length; None is until the close.
 
@@ -92,14 +74,14 @@ def framed_length(head: Head, method: str | None) -> tuple[bool, int | None]:
         return False, 0
     coding = head.headers.get("transfer-encoding")
     if coding is not None:
-        if coding.strip().lower() != "chunked":
+        if coding.lower() != "chunked":
             raise ProtocolError(f"a transfer coding that was not asked for: {coding[:80]!r}")
         return True, None
     stated = head.headers.get("content-length")
     if stated is None:
         return False, None
     # Repeated and equal is to be read as one; anything else may be two readings of one response.
-    lengths = {length.strip() for length in stated.split(",")}
+    lengths = {length.strip(" \t") for length in stated.split(",")}
     if len(lengths) > 1 or not re.fullmatch(r"[0-9]{1,18}", length := lengths.pop()):
         raise ProtocolError(f"not a Content-Length: {stated[:80]!r}")
     return False, int(length)
@@ -113,7 +95,8 @@ def _line(stream: LineReader, left: int, *, first: bool = False) -> bytes:
         raise RemoteDisconnected("the server closed the connection without a response")
     if len(line) >= left:
         raise ProtocolError(f"the head of the response is longer than {MAX_HEAD} bytes")
-    raise ProtocolError(f"the head of the response was cut off in the line {line[:80]!r}")
+    # The name of the field alone: its value may be a secret, a cookie or a signed URL.
+    raise ProtocolError(f"the head of the response was cut off in the line {line[:40].partition(b':')[0]!r}")
 
 
 def _add_field(fields: list[tuple[str, str]], line: bytes) -> None:
@@ -126,9 +109,10 @@ def _add_field(fields: list[tuple[str, str]], line: bytes) -> None:
         fields[-1] = (name, f"{value} {_text(line)}".strip(" "))
         return
     raw, colon, value_bytes = line.partition(b":")
-    if not colon or not _TOKEN.fullmatch(raw.rstrip(b" \t")):
+    field_name = raw.rstrip(b" \t").decode("latin-1")
+    if not colon or not TOKEN.fullmatch(field_name):
         raise ProtocolError(f"not a header field: {raw[:40]!r}")
-    fields.append((raw.rstrip(b" \t").decode("ascii"), _text(value_bytes)))
+    fields.append((field_name, _text(value_bytes)))
 
 
 def _text(value: bytes) -> str:

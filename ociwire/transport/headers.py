@@ -39,7 +39,9 @@ class HeadersTransport:
             missing["User-Agent"] = self._user_agent
         if request.body is not None and request.body.length != 0 and "expect" not in request.headers:
             missing["Expect"] = "100-continue"
-        return self._inner.round_trip(request.with_headers(missing) if missing else request)
+        sent = request.with_headers(missing) if missing else request
+        response = self._inner.round_trip(sent)
+        return response if response.request is not None else response.replace(request=sent)
 
     def close(self) -> None:
         """Close the inner transport."""

@@ -21,7 +21,7 @@ from .clock import Clock
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["Inbox"]
+__all__ = ["Inbox", "has_pending"]
 
 _STATUS_LENGTH = len(b"HTTP/1.1 401")
 
@@ -32,13 +32,16 @@ class Inbox(io.RawIOBase):
     Args:
         sock: The socket, or what urllib3 has in its place for TLS in TLS.
         clock: Bounds each wait. Without a deadline the socket's own timeout is taken to be its.
+        limit: The most to read in all, in bytes; None is no limit.
     """
 
-    def __init__(self, sock: socket.socket, clock: Clock) -> None:
+    def __init__(self, sock: socket.socket, clock: Clock, *, limit: int | None = None) -> None:
         self._sock = sock
         self._clock = clock
+        self._left = limit
         self._kept = b""
         self._hold: io.RawIOBase | None = None
+        self._over = False
         self.received = False
         """Whether any byte has come."""
 
@@ -58,21 +61,37 @@ class Inbox(io.RawIOBase):
             count = min(len(view), len(self._kept))
             view[:count], self._kept = self._kept[:count], self._kept[count:]
             return count
+        if self._over:
+            return 0
         if self._clock.deadline is not None:
             self._sock.settimeout(self._clock.left())
         count = self._sock.recv_into(view)
         self.received = self.received or count > 0
+        if self._left is not None:
+            self._left -= count
+            if self._left < 0:
+                raise ProtocolError("the peer sends more than is read of it")
         return count
+
+    def finish(self) -> None:
+        """Take nothing more from the socket: what is read now is what had come beyond the response."""
+        self._over = True
+
+    def hurry(self, seconds: float) -> None:
+        """Wait for what is still to come for so many seconds in all."""
+        self._clock.hurry(seconds)
 
     def wait_for_status(self, ends: float) -> int | None:
         """The status code of the next response, which is left to be read; None if nothing has come by `ends`.
+
+        Leaves the socket with another timeout than it had, as `poll_status` does.
 
         Args:
             ends: A moment of `time.monotonic`. A status line that has begun by then is waited for.
 
         Raises:
             RemoteDisconnected: The server closed the connection instead.
-            ProtocolError: What came is not HTTP/1.
+            ProtocolError: What came is not HTTP/1, or is cut off.
             TimeoutError: The deadline passed, or a status line that had begun did not go on.
         """
         while len(self._kept) < _STATUS_LENGTH:
@@ -85,7 +104,6 @@ class Inbox(io.RawIOBase):
             except TimeoutError:
                 if self._kept:
                     raise
-        self._sock.settimeout(self._clock.left())
         return self._status()
 
     def poll_status(self) -> int | None:
@@ -93,10 +111,10 @@ class Inbox(io.RawIOBase):
 
         Raises:
             RemoteDisconnected: The server closed the connection instead.
-            ProtocolError: What came is not HTTP/1.
+            ProtocolError: What came is not HTTP/1, or is cut off.
         """
-        # Readable is not data: on TLS 1.3 it may be session tickets. Not readable, though, is no data.
-        if len(self._kept) < _STATUS_LENGTH and not wait_for_read(self._sock, timeout=0):
+        # Readable is not data: on TLS 1.3 it may be session tickets. Nor is not readable no data: TLS may have it.
+        if not (len(self._kept) >= _STATUS_LENGTH or has_pending(self._sock) or wait_for_read(self._sock, timeout=0)):
             return None
         self._sock.settimeout(0)
         try:
@@ -104,12 +122,12 @@ class Inbox(io.RawIOBase):
                 self._keep()
         except (BlockingIOError, ssl.SSLWantReadError):
             return None
-        finally:
-            self._sock.settimeout(self._clock.left())
         return self._status()
 
     def _keep(self) -> None:
         data = self._sock.recv(_STATUS_LENGTH - len(self._kept))
+        if not data and self._kept:
+            raise ProtocolError(f"the head of the response was cut off: {self._kept!r}")
         if not data:
             raise RemoteDisconnected("the server closed the connection before its response")
         self._kept += data
@@ -125,3 +143,10 @@ class Inbox(io.RawIOBase):
         if self._hold is not None:
             self._hold.close()
         super().close()
+
+
+def has_pending(sock: socket.socket) -> bool:
+    """Whether TLS has decrypted bytes that nobody has taken: no look at the socket can see them."""
+    # urllib3's socket for TLS in TLS keeps them in its `sslobj`.
+    holder = sock if isinstance(sock, ssl.SSLSocket) else getattr(sock, "sslobj", None)
+    return holder is not None and holder.pending() > 0

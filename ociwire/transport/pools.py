@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any, final
 
 import urllib3
@@ -10,6 +9,7 @@ import urllib3
 from ..errors import UsageError
 from ..origin import Origin
 from .connection import WirePool, WireTLSPool
+from .once import OncePerKey
 from .proxy import Proxies
 from .tls import Contexts
 
@@ -50,9 +50,7 @@ class Pools:
         self._contexts = contexts
         self._proxies = proxies
         self._pool_size = pool_size
-        self._lock = threading.Lock()
-        self._pools: dict[Origin, OriginPool] = {}
-        self._making: dict[Origin, threading.RLock] = {}
+        self._pools: OncePerKey[Origin, OriginPool] = OncePerKey(_MAX_ORIGINS)
         self._closed = False
 
     def of(self, origin: Origin) -> OriginPool:
@@ -61,46 +59,28 @@ class Pools:
         Raises:
             UsageError: The pools are closed, or the origin's certificates or proxy cannot be used.
         """
-        pool = self._pools.get(origin)
-        if pool is not None:
-            return pool
-        with self._lock:
-            self._check_open()
-            making = self._making.setdefault(origin, threading.RLock())
-        # One lock an origin: a caller's function may be asked for the context, once, and may take its time.
-        try:
-            with making:
-                return self._pools.get(origin) or self._keep(origin, self._make(origin))
-        finally:
-            with self._lock:
-                self._making.pop(origin, None)
-
-    def _check_open(self) -> None:
         if self._closed:
             raise UsageError("the transport is closed")
-
-    def _keep(self, origin: Origin, pool: OriginPool) -> OriginPool:
-        with self._lock:
-            self._check_open()
-            if len(self._pools) >= _MAX_ORIGINS:
-                self._pools.pop(next(iter(self._pools)))
-            self._pools[origin] = pool
-        return pool
+        return self._pools.get(origin, self._make)
 
     def _make(self, origin: Origin) -> OriginPool:
         options: dict[str, Any] = {"maxsize": self._pool_size, "block": False}
         if origin.scheme == "https":
-            options["ssl_context"] = self._contexts.of(origin)
+            options["ssl_context"] = context = self._contexts.of(origin)
+            if not context.check_hostname:
+                options["assert_hostname"] = False  # a caller's context is obeyed; urllib3 would check the name itself
         proxy = self._proxies.of(origin)
         manager: urllib3.PoolManager
         if proxy is None:
             manager = urllib3.PoolManager(**options)
         else:
-            secure = proxy.origin.scheme == "https"
+            proxy_context = self._contexts.of(proxy.origin) if proxy.origin.scheme == "https" else None
+            if origin.scheme == "http":
+                options["ssl_context"] = proxy_context  # where urllib3 2.0 takes it from
             manager = urllib3.ProxyManager(
                 str(proxy.origin),
                 proxy_headers=proxy.headers,
-                proxy_ssl_context=self._contexts.of(proxy.origin) if secure else None,
+                proxy_ssl_context=proxy_context,
                 **options,
             )
         manager.pool_classes_by_scheme = {"http": WirePool, "https": WireTLSPool}
@@ -110,8 +90,6 @@ class Pools:
 
     def close(self) -> None:
         """Close all idle connections and refuse further pools. Connections in use are closed when they come back."""
-        with self._lock:
-            self._closed = True
-            pools, self._pools = self._pools, {}
-        for pool in pools.values():
+        self._closed = True
+        for pool in self._pools.take_all():
             pool.urllib3_pool.close()

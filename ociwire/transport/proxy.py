@@ -33,7 +33,8 @@ class Proxies:
 
     Args:
         proxy: A proxy's URL, ``http://[user:password@]host[:port]``, for every origin; it wins over the environment.
-        trust_env: Whether ``http_proxy``, ``https_proxy``, ``all_proxy`` and ``no_proxy`` count. They are read once.
+        trust_env: Whether ``http_proxy`` and ``https_proxy`` count, which are read here, and ``no_proxy``, which is
+            read when an origin is first asked.
 
     Raises:
         UsageError: The proxy's URL is none, or of a scheme other than http and https.
@@ -53,13 +54,15 @@ class Proxies:
             return None
         if self._given is not None:
             return self._given
-        url = self._environment.get(origin.scheme) or self._environment.get("all")
+        url = self._environment.get(origin.scheme)
         if not url or urllib.request.proxy_bypass(f"{origin.host.strip('[]')}:{origin.port}"):
             return None
         return _parse(url)
 
 
 def _parse(url: str) -> Proxy:
+    if not isinstance(url, str):
+        raise UsageError(f"not a proxy URL: {type(url).__name__} (http://[user:password@]host[:port])")
     # `curl` and the rest of the world take a bare host:port too.
     scheme, separator, rest = url.rpartition("://")
     userinfo, at, address = rest.rpartition("@")
@@ -69,5 +72,6 @@ def _parse(url: str) -> Proxy:
         raise UsageError(f"not a proxy URL: {error} (http://[user:password@]host[:port])") from None
     if not at:
         return Proxy(origin, {})
-    credentials = b64encode(unquote(userinfo).encode()).decode("ascii")
+    user, _, password = userinfo.partition(":")  # RFC 7617: there is a colon, whether there is a password or not
+    credentials = b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode("ascii")
     return Proxy(origin, {"Proxy-Authorization": f"Basic {credentials}"})

@@ -15,7 +15,7 @@ from ..headers import Headers
 from ..message import Request
 from ..origin import without_query
 from .failures import failures_of
-from .head import framed_length, interim, read_head
+from .head import framed_length, read_head
 
 if TYPE_CHECKING:
     import urllib3
@@ -36,22 +36,24 @@ class WireResponse(http.client.HTTPResponse):
     """The standard library's response, as far as urllib3 needs one to keep its pool.
 
     Attributes:
-        exchange: What this is the answer of; None for the answer of a proxy to CONNECT.
+        exchange: What this is the answer of, until the head is read; None for the answer of a proxy to CONNECT.
         fields: The header fields.
+        surplus: Whether bytes came beyond the body: the connection is out of step.
     """
 
     exchange: Exchange | None = None
     fields: Headers
+    surplus = False
 
     def begin(self) -> None:
         """Read the head, past every 1xx, and settle how the body ends and whether the connection lives on."""
         if self.headers is not None:
             return
-        skipped = 0
-        while interim(head := read_head(self.fp), skipped):
-            skipped += 1
-            if self.exchange is not None and head.status == 100:
-                self.exchange.continued = True
+        exchange, self.exchange = self.exchange, None
+        head = read_head(self.fp)
+        while exchange is not None and head.status < 200:
+            exchange.skip(head)
+            head = read_head(self.fp)
         self.code = self.status = head.status
         self.reason = head.reason
         self.version = 10 + head.minor
@@ -59,16 +61,16 @@ class WireResponse(http.client.HTTPResponse):
         self.headers = self.msg = _NO_MESSAGE
         self.chunked, self.length = framed_length(head, self._method)
         self.chunk_left = None
-        self.will_close = self._ends_connection(head.minor)
+        # Where the request did not go out whole, the server cannot tell its rest from the next one.
+        self.will_close = self._ends_connection(head.minor) or (exchange is not None and not exchange.sent)
 
     def _ends_connection(self, minor: int) -> bool:
-        if self.exchange is not None and not self.exchange.sent:
-            return True  # the server cannot tell the rest of this request from the next one
         options = {option.strip().lower() for option in self.fields.get("connection", "").split(",")}
         if "close" in options or (minor == 0 and "keep-alive" not in options):
             return True
         if self.chunked:
-            return "content-length" in self.fields  # RFC 9112, section 6.3: two framings are a sign of smuggling
+            # RFC 9112, sections 6.1 and 6.3: two framings, or one that HTTP/1.0 does not know, are a sign of smuggling.
+            return minor == 0 or "content-length" in self.fields
         return self.length is None
 
     def readinto(self, buffer: Buffer, /) -> int:
@@ -89,7 +91,7 @@ class WireResponse(http.client.HTTPResponse):
         if count == 0 and len(view) > 0:
             if left is not None:
                 raise http.client.IncompleteRead(b"", left)
-            self._end()
+            self.finish()
         elif left is not None:
             self._account(left - count)
         return count
@@ -100,7 +102,7 @@ class WireResponse(http.client.HTTPResponse):
         else:
             self.length = left
             if left == 0:
-                self._end()
+                self.finish()
 
     def _next_chunk(self) -> bool:
         """Go on to the next chunk (RFC 9112, section 7.1); False after the last one, its trailers read away."""
@@ -116,7 +118,7 @@ class WireResponse(http.client.HTTPResponse):
         left = _MAX_LINE
         while (line := self._framing_line(left)) not in _LINE_ENDS:
             left -= len(line)
-        self._end()
+        self.finish()
         return False
 
     def _framing_line(self, limit: int) -> bytes:
@@ -127,10 +129,12 @@ class WireResponse(http.client.HTTPResponse):
             raise http.client.IncompleteRead(b"")
         raise ProtocolError(f"the chunked body is broken: {line[:40]!r} is followed by no end of line")
 
-    def _end(self) -> None:
-        # Only a body that is over ends so: a response whose file is still there takes its connection with it.
+    def finish(self) -> None:
+        """End a body that is over. A response that is closed without takes its connection with it."""
         fp: Any = self.fp
         self.fp = None  # type: ignore[assignment]
+        fp.raw.finish()
+        self.surplus = bool(fp.peek(1))
         fp.close()
 
 
@@ -138,16 +142,16 @@ class WireBody:
     """A response's body, and the connection under it: back to the pool at the end, dropped if closed before.
 
     Args:
-        exchange: What was answered, and by which response.
+        raw: What the bytes come from.
         pooled: urllib3's response, which knows the pool.
         request: The request that was answered.
     """
 
-    __slots__ = ("_exchange", "_open", "_pooled", "_raw", "_request")
+    __slots__ = ("_open", "_pooled", "_raw", "_request")
+    connected = True  # what goes wrong here is not the connecting
 
-    def __init__(self, exchange: Exchange, pooled: urllib3.HTTPResponse, request: Request) -> None:
-        self._exchange = exchange
-        self._raw = exchange.response
+    def __init__(self, raw: WireResponse, pooled: urllib3.HTTPResponse, request: Request) -> None:
+        self._raw = raw
         self._pooled = pooled
         self._request = request
         self._open = True
@@ -162,7 +166,7 @@ class WireBody:
             return 0
         whole = False
         try:
-            with failures_of(self._request, self._exchange):
+            with failures_of(self._request, self):
                 count = self._raw.readinto(buffer)
             whole = True
         finally:
@@ -172,11 +176,17 @@ class WireBody:
             self.close()
         return count
 
+    def hurry(self, seconds: float) -> None:
+        """Have what is still to come come within so many seconds, or not at all."""
+        if self._raw.fp is not None:
+            fp: Any = self._raw.fp
+            fp.raw.hurry(seconds)
+
     def close(self) -> None:
-        """Give the connection back if the body was read to its end, else drop it."""
+        """Give the connection back if the body was read to its end and nothing came behind it, else drop it."""
         if self._open:
             self._open = False
-            if not self._raw.isclosed():
+            if not self._raw.isclosed() or self._raw.surplus:
                 self._pooled.close()
             self._pooled.release_conn()
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 import ssl
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import UsageError
 from ..origin import Origin
+from .once import OncePerKey
 
 __all__ = ["Contexts", "TLS", "docker_certs_d"]
+
+_MAX_HOSTS = 1024
 
 TLS = str | os.PathLike[str] | ssl.SSLContext | Callable[[str], ssl.SSLContext | None]
 """A CA bundle's path, a context, or a function from ``host[:port]`` to a context (None: the system's CAs)."""
@@ -73,19 +75,17 @@ class Contexts:
     """
 
     def __init__(self, tls: TLS | None) -> None:
-        self._lock = threading.Lock()
-        self._default: ssl.SSLContext | None = None
+        self._made: OncePerKey[str, ssl.SSLContext] = OncePerKey(_MAX_HOSTS)
         self._choose: Callable[[str], ssl.SSLContext | None] = docker_certs_d() if tls is None else _chooser(tls)
 
     def of(self, origin: Origin) -> ssl.SSLContext:
-        """The context for an origin; the chooser is asked each time, so ask once an origin."""
-        chosen = self._choose(origin.netloc)
-        if chosen is not None:
-            return chosen
-        with self._lock:
-            if self._default is None:
-                self._default = ssl.create_default_context()
-            return self._default
+        """The context for an origin."""
+        return self._made.get(origin.netloc, self._make)
+
+    def _make(self, host: str) -> ssl.SSLContext:
+        chosen = self._choose(host) if host else ssl.create_default_context()
+        # The system's CAs are loaded once, under a name that no host has.
+        return self._made.get("", self._make) if chosen is None else chosen
 
 
 def _chooser(tls: TLS) -> Callable[[str], ssl.SSLContext | None]:

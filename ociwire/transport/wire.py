@@ -15,7 +15,7 @@ from ..body import Body
 from ..errors import ReadError, UsageError
 from ..message import Request, Response
 from ..origin import Origin, split_url
-from .clock import Clock, Timeouts
+from .clock import Clock, Timeouts, check_seconds
 from .exchange import ContentFailed, Exchange, ReusedConnection
 from .expectations import Expectations
 from .failures import failures_of
@@ -59,12 +59,10 @@ class UrllibTransport:
         trust_env: bool = True,
         pool_size: int = 10,
     ) -> None:
-        if isinstance(expect_timeout, bool) or not isinstance(expect_timeout, (int, float)) or expect_timeout < 0:
-            raise UsageError(f"expect_timeout is a number of seconds, 0 or more, not {expect_timeout!r}")
         if type(pool_size) is not int or pool_size < 1:
             raise UsageError(f"pool_size is a number of connections, 1 or more, not {pool_size!r}")
         self._timeouts = Timeouts(timeout)
-        self._expect_timeout = expect_timeout
+        self._expect_timeout = check_seconds("expect_timeout", expect_timeout)
         self._expectations = Expectations()
         self._pools = Pools(Contexts(tls), Proxies(proxy, trust_env=trust_env), pool_size)
 
@@ -105,9 +103,9 @@ class UrllibTransport:
             request = request.with_headers({"Expect": None}) if "expect" in request.headers else request
         fresh = False
         while True:
-            exchange = self._prepare(request, origin, fresh=fresh)
+            exchange = self._prepare(request, origin, pool.target_prefix + target, fresh=fresh)
             try:
-                return self._send(request, origin, pool, target, exchange)
+                return self._send(request, origin, pool, exchange)
             except ReusedConnection:
                 continue  # the pool has dropped it; the next may be fresh
             except ReadError:
@@ -115,7 +113,7 @@ class UrllibTransport:
                     raise
                 fresh = True
 
-    def _prepare(self, request: Request, origin: Origin, *, fresh: bool) -> Exchange:
+    def _prepare(self, request: Request, origin: Origin, target: str, *, fresh: bool) -> Exchange:
         fields = [("Host", origin.netloc), *request.headers.items()]
         if "accept-encoding" not in request.headers:
             fields.append(("Accept-Encoding", "identity"))  # a digest is of the bytes as they are stored
@@ -127,6 +125,7 @@ class UrllibTransport:
         )
         timeouts = self._timeouts if request.info.timeout is None else Timeouts(request.info.timeout)
         return Exchange(
+            target,
             fields,
             request.body,
             Clock(timeouts, request.info.deadline),
@@ -134,13 +133,14 @@ class UrllibTransport:
             fresh=fresh,
         )
 
-    def _send(self, request: Request, origin: Origin, pool: OriginPool, target: str, exchange: Exchange) -> Response:
+    def _send(self, request: Request, origin: Origin, pool: OriginPool, exchange: Exchange) -> Response:
         try:
             with failures_of(request, exchange):
                 exchange.open_body()
                 pooled: Any = pool.urllib3_pool.urlopen(
                     request.method,
-                    pool.target_prefix + target,
+                    # urllib3 rewrites what it is given, and logs it: the target goes by way of the exchange.
+                    exchange.target.partition("?")[0],
                     body=exchange,  # type: ignore[arg-type]
                     headers={},
                     retries=_NO_RETRIES,
@@ -166,9 +166,9 @@ class UrllibTransport:
 
 def _response(request: Request, pooled: urllib3.HTTPResponse, exchange: Exchange) -> Response:
     raw = exchange.response
-    body = WireBody(exchange, pooled, request)
+    body = WireBody(raw, pooled, request)
     if raw.length == 0 and not raw.chunked:
-        raw.close()
+        raw.finish()
         body.close()  # there is nothing to read: the connection can go back at once
         return Response(raw.status, raw.fields, b"", request)
     return Response(raw.status, raw.fields, body, request)

@@ -102,14 +102,6 @@ class ChangesHeaders(Right):
         return super().round_trip(request)
 
 
-class ChangesExtra(Right):
-    """Writes into its caller's info."""
-
-    def round_trip(self, request: Request, /) -> Response:
-        request.info.extra["seen"] = True  # type: ignore[index]
-        return super().round_trip(request)
-
-
 class LosesRequest(Right):
     """Returns a response that names no request."""
 
@@ -374,7 +366,6 @@ WRONG: list[tuple[Callable[[Transport], Any], str]] = [
     (ReturnsNothing, "a request that is answered returns a response: None"),
     (RaisesAlways, "a request that is answered returns a response: ReadError"),
     (ChangesHeaders, "the caller's request is not changed: .*X-Added"),
-    (ChangesExtra, "the caller's request is not changed: .*seen"),
     (LosesRequest, "a response names its request"),
     (ReadsBody, "the body of a response comes through whole"),
     (LeavesOpen, f"{CLOSED}.* open after GET was answered 503"),

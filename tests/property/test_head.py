@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
 from http.client import IncompleteRead, RemoteDisconnected
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ociwire.errors import ProtocolError
@@ -17,8 +18,7 @@ from ociwire.transport.head import Head, framed_length, read_head
 from ociwire.transport.inbox import Inbox
 from ociwire.transport.response import WireResponse
 
-settings.register_profile("wire", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-quick = settings(settings.get_profile("wire"), max_examples=150)
+quick = settings(max_examples=150, deadline=None)
 
 TOKEN = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 names = st.text(TOKEN, min_size=1, max_size=12)
@@ -152,9 +152,9 @@ def test_a_framing_is_one_or_refused(name: str, value: str) -> None:
     except ProtocolError:
         return
     if chunked:
-        assert (name, value.strip().lower()) == ("Transfer-Encoding", "chunked")
-    else:
-        assert str(length) == value.split(",")[0].strip().lstrip("0") or length == 0
+        assert (name, value.lower()) == ("Transfer-Encoding", "chunked")
+    elif name == "Content-Length":
+        assert {re.fullmatch("[ \t]*0*([0-9]+)[ \t]*", part)[1] for part in value.split(",")} == {str(length)}  # type: ignore[index]
 
 
 @st.composite
@@ -179,6 +179,8 @@ def framings(draw: st.DrawFn) -> tuple[bytes, bytes, bool]:
 def begun(data: bytes, cuts: list[int]) -> WireResponse:
     response = WireResponse(inbox_of(b"HTTP/1.1 200 OK\r\n" + data, cuts), method="GET")  # type: ignore[arg-type]
     response.begin()
+    if response.length == 0 and not response.chunked:
+        response.close()  # as the wire does, at once
     return response
 
 
@@ -214,7 +216,7 @@ def test_any_framing_gives_the_content_back(
 def test_a_body_that_is_cut_short_never_looks_whole(
     framing: tuple[bytes, bytes, bool], buffers: list[int], data: st.DataObject
 ) -> None:
-    content, whole, tells = framing
+    _, whole, tells = framing
     head = whole.index(b"\r\n\r\n") + 4 if not whole.startswith(b"\r\n") else 2
     if not tells or head == len(whole):
         return

@@ -1,0 +1,417 @@
+"""A server that does as it is told: each connection runs the next script, byte for byte, and records what came in.
+
+Nothing here waits without a bound, and what goes wrong in a script fails the test when the server is closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import selectors
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from ociwire.message import Body, Headers, Request, RequestInfo, Response
+
+PATIENCE = 5.0
+"""The most that either side waits for the other, in seconds: reached only by what is broken."""
+GRACE = 1.0
+"""How long a closed transport may take to be seen closing its connections, in seconds."""
+
+Script = Callable[["Peer"], object]
+
+
+def reply(status: int, body: bytes = b"", *fields: str, version: str = "1.1") -> bytes:
+    """A response, with a Content-Length unless the fields frame it."""
+    framed = any(field.lower().startswith(("content-length:", "transfer-encoding:")) for field in fields)
+    bodiless = status < 200 or status in (204, 304)
+    lines = [f"HTTP/{version} {status} Because", *fields]
+    if not framed and not bodiless:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+CONTINUE = reply(100)
+
+
+class Peer:
+    """The server's side of one connection.
+
+    Attributes:
+        heads: The request heads that were read, one an entry.
+        bodies: The request bodies that were read, one an entry.
+        rest: What came after the script had ended.
+        ended: Set when the client has closed the connection.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.heads: list[bytes] = []
+        self.bodies: list[bytes] = []
+        self.rest = b""
+        self.ended = threading.Event()
+        self._buffer = b""
+
+    def _more(self) -> bool:
+        data = self.sock.recv(65536)
+        self._buffer += data
+        return bool(data)
+
+    def _until(self, mark: bytes) -> bytes:
+        while mark not in self._buffer:
+            if not self._more():
+                raise AssertionError(f"the client closed the connection after {self._buffer[-200:]!r}")
+        found, _, self._buffer = self._buffer.partition(mark)
+        return found + mark
+
+    def read(self, count: int) -> bytes:
+        """Exactly so many bytes."""
+        while len(self._buffer) < count:
+            if not self._more():
+                raise AssertionError(f"the client closed the connection {count - len(self._buffer)} bytes too early")
+        data, self._buffer = self._buffer[:count], self._buffer[count:]
+        return data
+
+    def read_head(self) -> bytes:
+        """The next request's head, its blank line included."""
+        self.heads.append(self._until(b"\r\n\r\n"))
+        return self.heads[-1]
+
+    def read_body(self) -> bytes:
+        """The body that the last head announces."""
+        if self.field("transfer-encoding") == b"chunked":
+            body = b""
+            while size := int(self._until(b"\r\n"), 16):
+                body += self.read(size)
+                assert self.read(2) == b"\r\n"
+            assert self.read(2) == b"\r\n"
+        else:
+            body = self.read(int(self.field("content-length") or 0))
+        self.bodies.append(body)
+        return body
+
+    def read_request(self) -> bytes:
+        """A whole request; its body is returned."""
+        self.read_head()
+        return self.read_body()
+
+    def field(self, name: str, index: int = -1) -> bytes | None:
+        """The value of a field of a head that was read; None if it is not there. Twice is an error."""
+        values = re.findall(rb"(?im)^%b:[ \t]*(.*?)\r$" % name.encode(), self.heads[index])
+        assert len(values) <= 1, f"{name} was sent {len(values)} times"
+        return values[0] if values else None
+
+    def line(self, index: int = -1) -> bytes:
+        """The request line of a head that was read."""
+        return self.heads[index].split(b"\r\n", 1)[0]
+
+    def send(self, *data: bytes) -> None:
+        """Each piece in a send, and a TLS record, of its own."""
+        for piece in data:
+            self.sock.sendall(piece)
+
+    def drib(self, data: bytes) -> None:
+        """Byte by byte."""
+        self.send(*(data[i : i + 1] for i in range(len(data))))
+
+    def hears_more(self) -> bool:
+        """Whether the client sends anything more before it closes."""
+        return bool(self._buffer) or self._more()
+
+    def stays_silent(self, seconds: float) -> None:
+        """Nothing comes from the client for so long."""
+        self.sock.settimeout(seconds)
+        try:
+            data = self.sock.recv(1)
+        except TimeoutError:
+            self.sock.settimeout(PATIENCE)
+        else:
+            raise AssertionError(f"the client should have kept still, and sent {data!r}")
+
+    def drain(self) -> None:
+        """Read on until the client closes."""
+        try:
+            while self._more():
+                pass
+        except TimeoutError:
+            raise AssertionError("the client left its connection open") from None
+        except OSError:
+            pass  # a reset is an end too, and so is any word of TLS's for one
+        self.rest, self._buffer = self._buffer, b""
+        self.ended.set()
+
+    def close(self, *, notify: bool = False) -> None:
+        """Close the connection; with `notify` TLS is told so first."""
+        if notify and isinstance(self.sock, ssl.SSLSocket):
+            self.sock.settimeout(0)
+            with contextlib.suppress(OSError):
+                self.sock.unwrap()  # sends its word, and does not wait for the other's
+        self.sock.close()
+
+    def reset(self) -> None:
+        """Close the connection with a reset."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
+
+
+class Server:
+    """Listens on loopback; the n-th connection runs the n-th script, then is read until the client closes it.
+
+    Args:
+        scripts: What the connections do. One connection too many, and one too few, are errors.
+        context: For TLS.
+        host: The name for `url`.
+        handshake_fails: Whether a TLS handshake that fails is what the test is about.
+    """
+
+    def __init__(
+        self,
+        *scripts: Script,
+        context: ssl.SSLContext | None = None,
+        host: str = "127.0.0.1",
+        handshake_fails: bool = False,
+    ) -> None:
+        self._scripts = scripts
+        self._context = context
+        self._handshake_fails = handshake_fails
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.netloc = f"{host}:{self.port}"
+        self.url = f"{'http' if context is None else 'https'}://{self.netloc}"
+        self.peers: list[Peer] = []
+        self.errors: list[BaseException] = []
+        self._threads: list[threading.Thread] = []
+        self._accepted = threading.Condition()
+        self._waker: object = None
+        self._acceptor = threading.Thread(target=self._accept, daemon=True)
+        self._acceptor.start()
+
+    def _accept(self) -> None:
+        while True:
+            sock, address = self._listener.accept()
+            if address == self._waker:
+                sock.close()
+                return
+            if len(self.peers) == len(self._scripts):
+                self.errors.append(AssertionError("a connection more than there are scripts"))
+                self._listener.close()  # a client that tries for ever is refused from now on
+                sock.close()
+                return
+            sock.settimeout(PATIENCE)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with self._accepted:
+                self.peers.append(Peer(sock))
+                self._accepted.notify_all()
+            thread = threading.Thread(target=self._run, args=(len(self.peers) - 1,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def peer(self, index: int) -> Peer:
+        """The n-th connection, which may be about to come."""
+        with self._accepted:
+            assert self._accepted.wait_for(lambda: len(self.peers) > index, PATIENCE), "no such connection came"
+        return self.peers[index]
+
+    def ended(self, index: int) -> Peer:
+        """The n-th connection, after the client has closed it."""
+        wait(self.peer(index).ended)
+        return self.peers[index]
+
+    def _run(self, index: int) -> None:
+        peer = self.peers[index]
+        try:
+            if self._context is not None and not self._shake_hands(peer):
+                return
+            self._scripts[index](peer)
+            if peer.sock.fileno() >= 0:
+                peer.drain()
+        except BaseException as error:  # noqa: BLE001 - handed to the test's own thread
+            self.errors.append(error)
+        finally:
+            peer.sock.close()
+            peer.ended.set()
+
+    def _shake_hands(self, peer: Peer) -> bool:
+        assert self._context is not None
+        plain = peer.sock
+        try:
+            peer.sock = self._context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+            peer.sock.do_handshake()  # type: ignore[attr-defined]
+        except OSError:
+            if not self._handshake_fails:
+                raise
+            # What the client has sent is read away, or its kernel would see a reset before the alert.
+            peer.sock = socket.socket(fileno=peer.sock.detach())
+            peer.sock.settimeout(PATIENCE)
+            with contextlib.suppress(OSError):  # the client may have gone
+                peer.sock.shutdown(socket.SHUT_WR)
+            peer.drain()
+            return False
+        return True
+
+    def close(self) -> None:
+        """Stop, join all threads, and raise what went wrong in them."""
+        with socket.socket() as waker, contextlib.suppress(OSError):  # it may have stopped by itself
+            waker.bind(("127.0.0.1", 0))
+            self._waker = waker.getsockname()
+            waker.connect(self._listener.getsockname())
+        self._acceptor.join(PATIENCE)
+        self._listener.close()
+        for index, thread in enumerate(self._threads):
+            thread.join(GRACE)
+            if thread.is_alive():
+                self.errors.append(AssertionError(f"connection {index} was still in use"))
+                with contextlib.suppress(OSError):
+                    self.peers[index].sock.shutdown(socket.SHUT_RDWR)
+                thread.join(PATIENCE)
+        if self.errors:
+            raise AssertionError(f"the server: {self.errors[0]!r}") from self.errors[0]
+        assert len(self.peers) == len(self._scripts), f"only {len(self.peers)} of {len(self._scripts)} scripts were run"
+
+
+def answers(*responses: bytes) -> Script:
+    """Read a whole request and send a response, as often as there are responses."""
+
+    def script(peer: Peer) -> None:
+        for response in responses:
+            peer.read_request()
+            peer.send(response)
+
+    return script
+
+
+def takes(*before: bytes, response: bytes = reply(201)) -> Script:
+    """Read a head, send what comes before the body, read the body and send the response."""
+
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        peer.send(*before)
+        peer.read_body()
+        peer.send(response)
+
+    return script
+
+
+def answers_early(response: bytes) -> Script:
+    """Send a response as soon as the head is there, and read no body."""
+
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        peer.send(response)
+
+    return script
+
+
+def hangs_up(peer: Peer) -> None:
+    """Read a head and close the connection, without a word."""
+    peer.read_head()
+    peer.close()
+
+
+def reads(_peer: Peer) -> None:
+    """Nothing but read until the client closes."""
+
+
+def tunnels_to(server: Server, response: bytes = reply(200, b"", "Content-Length: 0")) -> Script:
+    """Read a CONNECT, answer it, and carry bytes to and fro."""
+
+    def script(proxy: Peer) -> None:
+        proxy.read_head()
+        with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as far:
+            proxy.send(response)
+            _relay(proxy.sock, far)
+        proxy.close()
+
+    return script
+
+
+def _relay(near: socket.socket, far: socket.socket) -> None:
+    other = {near: far, far: near}
+    with selectors.DefaultSelector() as selector:
+        for sock in other:
+            selector.register(sock, selectors.EVENT_READ)
+        while True:
+            ready = selector.select(PATIENCE)
+            assert ready, "the tunnel was left open"
+            for key, _ in ready:
+                if not _carry(key.fileobj, other[key.fileobj]):  # type: ignore[index, arg-type]
+                    return
+
+
+def _carry(source: Any, target: socket.socket) -> bool:
+    try:
+        data = source.recv(65536)
+        while isinstance(source, ssl.SSLSocket) and source.pending():
+            data += source.recv(65536)
+        target.sendall(data)
+    except OSError:
+        return False
+    return bool(data)
+
+
+class Content:
+    """A one-shot content that counts the chunks pulled from it.
+
+    Args:
+        chunks: Its chunks; an exception among them is raised in its turn, and what can be called is called.
+    """
+
+    def __init__(self, *chunks: bytes | BaseException | Callable[[], object]) -> None:
+        self._chunks: Iterable[bytes | BaseException | Callable[[], object]] = chunks
+        self.pulled = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._chunks:
+            if isinstance(chunk, BaseException):
+                raise chunk
+            if callable(chunk):
+                chunk()
+                continue
+            self.pulled += 1
+            yield chunk
+
+    @property
+    def whole(self) -> bytes:
+        """All chunks, unpulled."""
+        return b"".join(chunk for chunk in self._chunks if isinstance(chunk, bytes))
+
+    def body(self, framing: str) -> Body:
+        """The one-shot body of it, ``sized`` or ``chunked``."""
+        return Body.of(self, length=len(self.whole) if framing == "sized" else None)
+
+
+class Counted:
+    """A resendable content that counts the chunks pulled from it."""
+
+    def __init__(self, data: bytes) -> None:
+        self.pulled = 0
+        self.body = Body.of(data).map(self._count)
+
+    def _count(self, chunk: bytes) -> bytes:
+        self.pulled += 1
+        return chunk
+
+
+def put(url: str, body: Body | bytes | None, *, expect: bool = True, **info: Any) -> Request:
+    """A PUT that asks for a 100 (Continue)."""
+    return Request("PUT", url, Headers({"Expect": "100-continue"} if expect else {}), body, RequestInfo(**info))
+
+
+def get(url: str, **info: Any) -> Request:
+    """A GET."""
+    return Request("GET", url, Headers(), None, RequestInfo(**info))
+
+
+def wait(event: threading.Event) -> None:
+    """Wait for an event, within bounds."""
+    assert event.wait(PATIENCE), "what was waited for never happened"
+
+
+def read(response: Response) -> tuple[int, bytes]:
+    """The status and the whole body."""
+    with response:
+        return response.status, response.read()
