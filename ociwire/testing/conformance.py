@@ -236,7 +236,8 @@ def _check_one_shot_spent(make: Layer) -> None:
 
 
 def _check_exceptions(make: Layer) -> None:
-    for raised in (ForeignError("foreign"), OSError(5, "of the user's own"), KeyboardInterrupt("of the user's own")):
+    own = "of the user's own"
+    for raised in (ForeignError(own), OSError(5, own), ValueError(own), KeyboardInterrupt(own)):
         probe = _Probe(lambda request, index, raised=raised: raised)  # type: ignore[misc]
         _check_passed_on(make, probe, Request("GET", _URL + "foreign"), raised, "a foreign exception")
 

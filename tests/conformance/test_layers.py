@@ -381,7 +381,7 @@ WRONG: list[tuple[Callable[[Transport], Any], str]] = [
     (RaisesForeignAgain, "nothing is sent again after a foreign exception: ValueError"),
     (WrapsContent, "an exception that the content raises is passed on unchanged: ForeignError.* became ReadError"),
     (SwallowsContent, "an exception that the content raises is passed on unchanged: OSError.* became <Response 500"),
-    (ResendsContent, "nothing is sent again after an exception of the content: ForeignError"),
+    (ResendsContent, "nothing is sent again after an exception that the content raises: ForeignError"),
     (ForeignErrors, "where there is no answer, an error of ociwire's comes out: RuntimeError"),
     (OtherThread, "the inner transport is asked in the caller's thread and context"),
     (KeepsOpen, r"close\(\) closes the inner transport"),
