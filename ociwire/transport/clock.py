@@ -83,8 +83,8 @@ class Clock:
 
     def check_progress(self, since: float) -> None:
         """Raise `TimeoutError` if a wait that began at a moment of `time.monotonic` has lasted too long."""
-        longest = self.at_most(self._timeouts.read)
-        if longest is not None and time.monotonic() - since >= longest:
+        self.left()
+        if self._timeouts.read is not None and time.monotonic() - since >= self._timeouts.read:
             raise TimeoutError("timed out")
 
     def hurry(self, seconds: float) -> None:
