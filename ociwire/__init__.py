@@ -30,7 +30,7 @@ from .transport import (
     docker_certs_d,
     stack,
 )
-from .upload import BlobWriter
+from .writer import BlobWriter
 
 __all__ = [
     "__version__",

@@ -13,19 +13,19 @@ from urllib.parse import urlencode
 
 import urllib3
 
-from . import download, listing, manifest, referrers, upload
+from . import download, listing, manifest, referrers, upload, writer
 from .blob import BlobReader
 from .body import Body
 from .descriptor import Descriptor, is_media_type
 from .digest import Digest, new_hasher
-from .errors import ContentError, OciwireError, RegistryError, Unsupported, UsageError
+from .errors import BlobUploadUnknown, ContentError, OciwireError, RegistryError, Unsupported, UsageError
 from .message import Request, RequestInfo, Response
 from .origin import Origin, check_host
 from .reference import DOCKER_HUB, check_repository, check_tag
 from .scope import Scope
 from .session import Learnt, Session, check_deadline
 from .transport import HeadersTransport, Transport, default_transport
-from .upload import BlobWriter
+from .writer import BlobWriter
 
 __all__ = ["Client"]
 
@@ -183,7 +183,11 @@ class Client:
         session = self._session
         opened = upload.open_upload(session, "push_blob", repository, descriptor.digest.algorithm)
         location = session.location(opened)
-        upload.commit(session, "push_blob", repository, location, descriptor.digest, body)
+        try:
+            upload.put(session, "push_blob", repository, location, descriptor.digest, body)
+        except BlobUploadUnknown:
+            if not upload.is_there(session, "push_blob", repository, descriptor.digest):
+                raise
         return descriptor
 
     def push_blob_chunked(
@@ -203,7 +207,7 @@ class Client:
         check_repository(repository)
         new_hasher(algorithm)
         _check_number("chunk size", chunk_size, least=1)
-        return upload.begin(self._session, repository, chunk_size, algorithm)
+        return writer.begin(self._session, repository, chunk_size, algorithm)
 
     def push_blob_chunked_resume(
         self,
@@ -229,23 +233,7 @@ class Client:
         _check_number("offset", offset, least=0)
         if not isinstance(id, str):
             raise UsageError(f"not the id of an upload: {id!r:.100}")
-        return upload.resume(self._session, repository, id, offset, chunk_size)
-        location, told = self._upload_id(id), offset is None
-        if offset is None:
-            scope = Scope.repository(repository, "pull", "push")
-            status = self._session.send("push_blob_chunked_resume", "GET", location, scope, ok=(200, 204))
-            status.discard()
-            offset = upload.uploaded(status)
-            if "location" in status.headers:
-                location = self._session.location(status)
-        return BlobWriter(
-            self._session,
-            repository,
-            location,
-            offset=offset,
-            chunk_size=chunk_size,
-            may_have_one=told and offset == 0,
-        )
+        return writer.resume(self._session, repository, id, offset, chunk_size)
 
     def mount_blob(self, from_repository: str, to_repository: str, digest: str) -> Descriptor:
         """Have a blob of one repository in another, by a POST with ``mount=DIGEST&from=NAME``.

@@ -58,6 +58,11 @@ _NOT_FOUND_BY_OPERATION: dict[str, type[RegistryError]] = {
     "push_blob POST": errors.NameUnknown,
     "push_blob PUT": errors.BlobUploadUnknown,
     "push_blob HEAD": errors.BlobUnknown,
+    "push_blob_chunked PATCH": errors.BlobUploadUnknown,
+    "push_blob_chunked PUT": errors.BlobUploadUnknown,
+    "push_blob_chunked GET": errors.BlobUploadUnknown,
+    "push_blob_chunked DELETE": errors.BlobUploadUnknown,
+    "push_blob_chunked_resume GET": errors.BlobUploadUnknown,
 }
 # ... and by the path (specification, "API"), the first that fits; opening an upload misses the repository.
 _NOT_FOUND_BY_PATH: tuple[tuple[re.Pattern[str], type[RegistryError]], ...] = (

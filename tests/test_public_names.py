@@ -113,6 +113,7 @@ ORDER = [
     "referrers",
     "download",
     "upload",
+    "writer",
     "client",
     "testing",
     "_trace",

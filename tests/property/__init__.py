@@ -1,0 +1,1 @@
+"""What hypothesis finds: properties, and machines that do anything in any order."""

@@ -1,0 +1,1 @@
+"""Against registries that others have written."""

@@ -1,0 +1,106 @@
+"""An upload survives the process that began it: another one goes on with it, by its id."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ociwire
+from ociwire import Client, Descriptor, Digest
+from ociwire.errors import BlobUploadUnknown
+
+REPOSITORY = "real/resumed"
+CHUNK = 64 * 1024
+PATIENCE = 20.0
+
+CONTENT = "content = b''.join(number.to_bytes(4, 'big') for number in range(100_000))"
+BEGIN = f"""
+import sys
+from ociwire import Client
+{CONTENT}
+with Client(sys.argv[1], insecure=True) as client:
+    with client.push_blob_chunked({REPOSITORY!r}, {CHUNK}) as writer:
+        writer.write(content[:250_001])
+    print(writer.id)
+"""
+FINISH = f"""
+import sys
+from ociwire import Client, Digest
+{CONTENT}
+with Client(sys.argv[1], insecure=True) as client:
+    writer = client.push_blob_chunked_resume({REPOSITORY!r}, sys.argv[2])
+    print(writer.size)
+    writer.write(content[writer.size:])
+    print(writer.commit(Digest.of(content)).digest)
+"""
+WRITE_UNTIL_KILLED = f"""
+import sys
+from ociwire import Client
+{CONTENT}
+client = Client(sys.argv[1], insecure=True)
+writer = client.push_blob_chunked({REPOSITORY!r}, {CHUNK})
+writer.write(content[:250_001])
+print(writer.id, writer.flushed, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def client(registry_host: str) -> Iterator[Client]:
+    with Client(registry_host, insecure=True) as client:
+        yield client
+
+
+@pytest.fixture
+def content() -> bytes:
+    names: dict[str, bytes] = {}
+    exec(CONTENT, names)
+    return names["content"]
+
+
+def command(program: str, *arguments: str) -> list[str]:
+    """The program in another process, which has the same ociwire and holds every warning for an error."""
+    found = f"import sys; sys.path.insert(0, {str(Path(ociwire.__file__).parent.parent)!r})"
+    return [sys.executable, "-W", "error", "-c", f"{found}\n{program}", *arguments]
+
+
+def run(program: str, *arguments: str) -> list[str]:
+    done = subprocess.run(command(program, *arguments), capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.split()
+
+
+def test_another_process_goes_on(registry_host: str, client: Client, content: bytes) -> None:
+    (id_,) = run(BEGIN, registry_host)
+    size, digest = run(FINISH, registry_host, id_)
+    assert (size, digest) == ("250001", Digest.of(content))
+    assert client.get_blob(REPOSITORY, digest).read() == content
+    with pytest.raises(BlobUploadUnknown):
+        client.push_blob_chunked_resume(REPOSITORY, id_)
+
+
+def test_another_process_goes_on_after_one_that_was_killed(registry_host: str, client: Client, content: bytes) -> None:
+    with subprocess.Popen(
+        command(WRITE_UNTIL_KILLED, registry_host), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        id_, flushed = process.stdout.readline().split()
+        process.kill()
+        assert process.wait(PATIENCE) == -9
+    # what was gathered died with it; what was acknowledged did not
+    assert int(flushed) == 250_001 // CHUNK * CHUNK
+    size, digest = run(FINISH, registry_host, id_)
+    assert (size, digest) == (flushed, Digest.of(content))
+    assert client.get_blob(REPOSITORY, digest).read() == content
+
+
+def test_this_process_goes_on_with_the_upload_of_another(registry_host: str, client: Client, content: bytes) -> None:
+    (id_,) = run(BEGIN, registry_host)
+    with client.push_blob_chunked_resume(REPOSITORY, id_, 250_001) as writer:
+        writer.write(content[250_001:])
+    assert writer.commit(Digest.of(content)) == Descriptor("application/octet-stream", Digest.of(content), len(content))
+    assert client.get_blob(REPOSITORY, Digest.of(content)).read() == content
