@@ -129,12 +129,18 @@ class BlobReader(io.RawIOBase):
             raise lost from refused
 
     def _end(self) -> None:
-        if self._stop == self.descriptor.size and self._response.read(1):
+        if self._stop == self.descriptor.size and self._goes_on():
             raise self._wrong_size("goes on beyond them", self._stop + 1)
         if self._whole:
             self._check_digest()
         self._ended = True
         self._response.close()
+
+    def _goes_on(self) -> bool:
+        try:
+            return bool(self._response.read(1))
+        except ReadError:
+            return False  # a connection that is lost after the last byte has lost nothing
 
     def _check_digest(self) -> None:
         expected = self.descriptor.digest

@@ -254,7 +254,7 @@ class Client:
         response.discard()
         if response.status == 202:
             with suppress(OciwireError):  # else the registry gives it up in its own time
-                BlobWriter(session, to_repository, session.location(response)).cancel()
+                upload.cancel(session, "mount_blob", to_repository, session.location(response))
             raise Unsupported(
                 f"the registry did not mount {wanted} from {from_repository}: upload it",
                 status=202,
@@ -349,6 +349,8 @@ class Client:
             ManifestInvalid: The registry does not take it.
             ManifestBlobUnknown: It names a blob that the repository does not have.
         """
+        if not isinstance(content, (bytes, bytearray, memoryview)):
+            raise UsageError(f"a manifest is bytes, not {type(content).__name__}")
         content, session = bytes(content), self._session
         descriptor = manifest.described(content, media_type, digest)
         scope = Scope.repository(check_repository(repository), "pull", "push")
@@ -379,7 +381,7 @@ class Client:
         wanted, session = Digest(digest), self._session
         path, scope = _manifest(repository, wanted), Scope.repository(repository, "pull")
         subject = None
-        with suppress(RegistryError, ContentError):  # whether it can be deleted, the registry says next
+        with suppress(RegistryError, ContentError, UsageError):  # whether it can be deleted, the registry says next
             subject = referrers.subject_of(manifest.fetch(session, "delete_manifest", path, scope, wanted).content)
         self._delete("delete_manifest", repository, path)
         if subject is not None:

@@ -6,12 +6,13 @@ RFC 9110, section 14, has the ranges. Those that take up a lost connection are c
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from . import manifest
 from .blob import BlobReader
 from .descriptor import OCTET_STREAM, Descriptor
 from .digest import Digest
-from .errors import ProtocolError
+from .errors import ProtocolError, RangeInvalid
 from .headers import content_length
 from .message import Response
 from .scope import Scope
@@ -32,30 +33,48 @@ def blob_path(repository: str, digest: Digest) -> str:
     return f"/v2/{repository}/blobs/{digest}"
 
 
+class _Blob(NamedTuple):
+    """A blob, as an operation asks for it."""
+
+    session: Session
+    operation: str
+    repository: str
+    digest: Digest
+    scope: Scope
+
+    def ask(self, method: str, *, ok: tuple[int, ...], headers: dict[str, str] | None = None) -> Response:
+        path = blob_path(self.repository, self.digest)
+        return self.session.send(self.operation, method, path, self.scope, ok=ok, headers=headers)
+
+    def head(self) -> Response:
+        response = self.ask("HEAD", ok=(200,))
+        response.close()
+        return response
+
+
 def open_blob(
     session: Session, operation: str, repository: str, digest: Digest, start: int, stop: int | None
 ) -> BlobReader:
     """A reader of a blob, or of a part of it; see `Client.get_blob_range`."""
     digest.hasher()  # an algorithm that cannot be verified is refused before anything is sent
-    if start == stop:
-        return BlobReader(Response(200), Descriptor(OCTET_STREAM, digest, start), start=start, stop=stop)
-    path, scope = blob_path(repository, digest), Scope.repository(repository, "pull")
+    if start == stop:  # nobody was asked for the size: what is known is that nothing of it is read
+        return BlobReader(Response(200), Descriptor(OCTET_STREAM, digest, start + 1), start=start, stop=stop)
+    blob = _Blob(session, operation, repository, digest, Scope.repository(repository, "pull"))
     whole = start == 0 and stop is None
-    headers = {} if whole else _range(start, stop)
-    response = session.send(operation, "GET", path, scope, ok=(200,) if whole else (200, 206), headers=headers)
+    response = blob.ask("GET", ok=(200,) if whole else (200, 206), headers={} if whole else _range(start, stop))
     opened = False
     try:
-        _skip_to(response, start, max_skip=None)
-        size = _content_range(response)[2] if response.status == 206 else content_length(response.headers)
+        size = _stated_size(response, start)
         if size is None:
-            size = resolve_blob(session, operation, repository, digest, scope).size
-        end = _extent(response, size, stop)
+            size = _headed_size(blob, blob.head())
+        _skip_to(response, start, size, max_skip=None)
+        end = size if stop is None else min(stop, size)
 
         def reopen(position: int) -> Response:
             # The request as it was first sent, through all layers: what it was redirected to may have expired.
-            again = session.send(operation, "GET", path, scope, ok=(200, 206), headers=_range(position, end))
+            again = blob.ask("GET", ok=(200, 206), headers=_range(position, end))
             try:
-                _skip_to(again, position, max_skip=MAX_SKIP)
+                _skip_to(again, position, size, max_skip=MAX_SKIP)
             except BaseException:
                 again.close()
                 raise
@@ -72,55 +91,65 @@ def open_blob(
 
 def resolve_blob(session: Session, operation: str, repository: str, digest: Digest, scope: Scope) -> Descriptor:
     """The descriptor of a blob, for any operation that needs it; see `Client.resolve_blob`."""
-    response = session.send(operation, "HEAD", blob_path(repository, digest), scope, ok=(200,))
-    response.close()
-    manifest.check_claim(digest, response)
-    size = content_length(response.headers)
-    if size is None:
-        size = _first_byte_tells(session, operation, repository, digest, scope)
-    return Descriptor(manifest.media_type_of(response), digest, size)
+    blob = _Blob(session, operation, repository, digest, scope)
+    head = blob.head()
+    manifest.check_claim(digest, head)
+    return Descriptor(manifest.media_type_of(head), digest, _headed_size(blob, head))
 
 
-def _first_byte_tells(session: Session, operation: str, repository: str, digest: Digest, scope: Scope) -> int:
-    """The size of a blob, from the Content-Range of its first byte."""
-    path = blob_path(repository, digest)
-    response = session.send(operation, "GET", path, scope, ok=(200, 206, 416), headers=_range(0, 1))
+def _headed_size(blob: _Blob, head: Response) -> int:
+    """The size of a blob by the answer to a HEAD, or else by the Content-Range of its first byte."""
+    stated = content_length(head.headers)
+    if stated is not None:
+        return stated
+    response = blob.ask("GET", ok=(200, 206, 416), headers=_range(0, 1))
     with response:
         size = content_length(response.headers) if response.status == 200 else _content_range(response)[2]
         if response.status == 416 and size != 0:
             raise error_from_response(response)
     if size is None:
         raise ProtocolError(
-            f"the registry does not tell the size of {path}: neither Content-Length nor Content-Range",
+            f"the registry does not tell the size of {blob.digest}: neither Content-Length nor Content-Range",
             request=response.request,
         )
     return size
 
 
-def _extent(response: Response, size: int, stop: int | None) -> int:
-    """Where the part that was asked for ends in a blob of that size."""
-    end = size if stop is None else min(stop, size)
-    last = _content_range(response)[1] if response.status == 206 else None
-    return end if last is None else min(end, last + 1)
+def _stated_size(response: Response, start: int) -> int | None:
+    """The size of the whole, as the answer to a Range request states it; it begins where it was asked to."""
+    if response.status != 206:
+        return content_length(response.headers)
+    first, _, size = _content_range(response)
+    if first != start:
+        said = response.headers.get("content-range", "no Content-Range")
+        raise ProtocolError(f"asked for bytes from {start} on, got {said!r:.100}", request=response.request)
+    return size
 
 
-def _skip_to(response: Response, start: int, *, max_skip: int | None) -> None:
+def _skip_to(response: Response, start: int, size: int, *, max_skip: int | None) -> None:
     """Read the answer to a Range request on to the byte that was asked for.
 
     Args:
         response: A 206, or the whole in a 200.
         start: The first byte that was asked for.
+        size: The size of the whole.
         max_skip: The most to read away of a 200, in bytes; None is as much as it takes.
 
     Raises:
+        RangeInvalid: There is no such byte.
         ProtocolError: A 206 begins elsewhere, or there is more to skip than that.
         TransportError: The connection failed.
     """
     if response.status == 206:
-        if _content_range(response)[0] != start:
-            said = response.headers.get("content-range", "no Content-Range")
-            raise ProtocolError(f"asked for bytes from {start} on, got {said!r:.100}", request=response.request)
+        _stated_size(response, start)
         return
+    if size <= start and start > 0:
+        raise RangeInvalid(
+            f"the blob has {size} bytes, and none at {start}",
+            status=response.status,
+            headers=response.headers,
+            request=response.request,
+        )
     if max_skip is not None and start > max_skip:
         raise ProtocolError(
             f"the server does not do ranges, and {start} bytes are too many to read again", request=response.request

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
 
-from .errors import ProtocolError
+from .errors import ProtocolError, UsageError
 from .message import Response
 from .origin import next_page
 
@@ -21,7 +21,7 @@ PAGE_SIZE = 1000
 """The most that is asked for in a page: more is refused by some registries (ECR)."""
 
 _LINK = re.compile(r"<([^>]*)>((?:\s*;\s*[\w!#$%&'*+.^`|~-]+\s*(?:=\s*(?:\"(?:[^\"\\]|\\.)*\"|[^\s\",;]+))?)*)")
-_REL = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\s\",;]+))", re.IGNORECASE)
+_PARAMETER = re.compile(r";\s*([\w!#$%&'*+.^`|~-]+)\s*(?:=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s\",;]+)))?")
 
 
 def pages(send: Callable[[str], Response], url: str) -> Iterator[tuple[Any, Response]]:
@@ -45,6 +45,7 @@ def pages(send: Callable[[str], Response], url: str) -> Iterator[tuple[Any, Resp
         next_url = _next_url(response)
         if hash(next_url) in seen:
             raise ProtocolError("the pages of a list go in a circle (Link)", request=response.request)
+        seen.add(hash(next_url))  # what is asked and what answers may differ, by a redirect
 
 
 def names(
@@ -60,9 +61,12 @@ def names(
         limit: The most names to give in all.
 
     Raises:
+        UsageError: The name to start after is no string.
         ProtocolError: As `pages`; or a name is no string.
         OciwireError: What `send` raises.
     """
+    if start_after is not None and not isinstance(start_after, str):
+        raise UsageError(f"not a name to start after: {start_after!r:.200}")
     count = None if limit is None else min(limit, PAGE_SIZE)
     pieces = _pieces(send, path, key, start_after, count)
     return islice((name for piece in pieces for name in piece), limit)
@@ -103,10 +107,10 @@ def _strings(page: dict[str, Any], key: str, response: Response) -> list[str]:
 
 def _next_url(response: Response) -> str | None:
     for target, parameters in _LINK.findall(response.headers.get("link", "")):
-        relations = _REL.search(parameters)
         # Without a relation it is taken to be the next page: there is no other link in a list.
-        words = (relations[1] or relations[2]).lower().split() if relations else ["next"]
-        if "next" in words:
+        found = _PARAMETER.findall(parameters)
+        relations = next((quoted or bare for name, quoted, bare in found if name.lower() == "rel"), "next")
+        if "next" in relations.lower().split():
             return _followed(response, target)
     return None
 

@@ -158,8 +158,11 @@ def parse(content: bytes) -> dict[str, Any]:
 def _read(session: Session, operation: str, url: str, scope: Scope) -> tuple[Response, bytes]:
     for tries_left in reversed(range(_TRIES)):
         with session.send(operation, "GET", url, scope, ok=(200,), headers=ACCEPT) as response:
+            length = response.length or 0
             try:
                 content = response.read(MAX_SIZE + 1)
+                if len(content) < min(length, MAX_SIZE):
+                    raise ReadError("the manifest ended before its Content-Length", request=response.request)
             except ReadError:
                 if not tries_left:
                     raise

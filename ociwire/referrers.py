@@ -136,7 +136,9 @@ def update_tag(
         if after == before:
             return
         content = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, **index, "manifests": after}).encode()
-        headers = {"Content-Type": OCI_INDEX} | ({"If-Match": etag} if etag else {})
+        # What is there must still be so, be it nothing (RFC 9110, section 13.1); where it has no ETag, nobody can tell.
+        unchanged = {"If-None-Match": "*"} if not index else {"If-Match": etag} if etag else {}
+        headers = {"Content-Type": OCI_INDEX} | unchanged
         try:
             session.send(
                 operation,
@@ -163,13 +165,17 @@ def _tagged(
     except NotFound:
         return {}, None
     index = manifest.parse(found.content)
+    if "manifests" not in index:
+        raise ProtocolError("the referrers tag names something that is no index", request=found.response.request)
     _descriptors(index, found.response)
     return index, found.response.headers.get("etag")
 
 
 def _descriptors(index: Any, response: Response | None) -> list[Descriptor]:
     request = None if response is None else response.request
-    entries = (index.get("manifests") or []) if isinstance(index, dict) else None
+    entries = index.get("manifests") if isinstance(index, dict) else index
+    if entries is None:
+        return []  # an empty list, as Go writes it
     if not isinstance(entries, list):
         raise ProtocolError("a list of referrers is no index", request=request)
     try:

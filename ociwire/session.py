@@ -124,7 +124,9 @@ class Session:
     def _warn(self, response: Response) -> None:
         if "warning" not in response.headers:
             return
-        for text in _WARNING.findall(response.headers["warning"]):
+        for quoted in _WARNING.findall(response.headers["warning"]):
+            # One line, and no escapes for a terminal: this is what a stranger wrote.
+            text = re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", re.sub(r"\\(.)", r"\1", quoted))
             if text not in self.learnt.warnings and len(self.learnt.warnings) < _MAX_WARNINGS:
                 self.learnt.warnings.add(text)
                 _WARNINGS.warning("%s: %.500s", self.origin.netloc, text)

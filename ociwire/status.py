@@ -53,6 +53,13 @@ _BY_STATUS: dict[int, type[RegistryError]] = {
 # What a 404 misses, by the client's operation; after a redirect the path would tell of a CDN.
 _NOT_FOUND_BY_OPERATION: dict[str, type[RegistryError]] = {
     "get_blob GET": errors.BlobUnknown,
+    "get_blob_range GET": errors.BlobUnknown,
+    "get_manifest GET": errors.ManifestUnknown,
+    "get_tag GET": errors.ManifestUnknown,
+    "resolve_manifest GET": errors.ManifestUnknown,
+    "resolve_manifest HEAD": errors.ManifestUnknown,
+    "resolve_tag GET": errors.ManifestUnknown,
+    "resolve_tag HEAD": errors.ManifestUnknown,
     "resolve_blob GET": errors.BlobUnknown,
     "resolve_blob HEAD": errors.BlobUnknown,
     "push_blob POST": errors.NameUnknown,

@@ -6,6 +6,7 @@ Follows the OCI distribution specification, "Pushing blobs", and what registries
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from urllib.parse import urlencode
 
 from .body import Body
@@ -16,7 +17,7 @@ from .message import Response
 from .scope import Scope
 from .session import Session
 
-__all__ = ["is_there", "open_upload", "put", "smallest_chunk", "uploaded"]
+__all__ = ["cancel", "is_there", "open_upload", "put", "smallest_chunk", "uploaded"]
 
 # 0-99, bytes=0-99, bytes 0-99, 0-99/*, 0-99/100: what counts is the last byte.
 _RANGE = re.compile(r"(?:bytes[= ])?\s*[0-9]{1,18}-([0-9]{1,18})(?:/.*)?")
@@ -77,6 +78,13 @@ def put(
     scope = Scope.repository(repository, "pull", "push")
     closing = query(url, {"digest": digest})
     session.send(operation, "PUT", closing, scope, ok=(201,), headers=headers, body=body).discard()
+
+
+def cancel(session: Session, operation: str, repository: str, url: str) -> None:
+    """Give an upload up (specification, "Canceling an upload"); if it is gone, that is what was wanted."""
+    scope = Scope.repository(repository, "pull", "push")
+    with suppress(NotFound):
+        session.send(operation, "DELETE", url, scope, ok=(200, 202, 204), idempotent=True).discard()
 
 
 def is_there(session: Session, operation: str, repository: str, digest: Digest) -> bool:

@@ -5,17 +5,16 @@ Follows the OCI distribution specification, "Pushing a blob in chunks", and what
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, final
 
 from .body import Body
 from .descriptor import OCTET_STREAM, Descriptor
 from .digest import Digest, new_hasher
-from .errors import BlobUploadUnknown, NotFound, ProtocolError, RangeInvalid, RegistryError, UsageError
+from .errors import BlobUploadUnknown, ProtocolError, RangeInvalid, RegistryError, UsageError
 from .message import Response
 from .scope import Scope
 from .session import Session
-from .upload import is_there, open_upload, put, smallest_chunk, uploaded
+from .upload import cancel, is_there, open_upload, put, smallest_chunk, uploaded
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -198,8 +197,7 @@ class BlobWriter:
         self._open = False
         if self._over:
             return
-        with suppress(NotFound):  # it is gone, which is what was wanted
-            self._ask("DELETE", ok=(200, 202, 204)).discard()
+        cancel(self._session, "push_blob_chunked", self._repository, self._location)
         self._over = True
 
     def __enter__(self) -> BlobWriter:
