@@ -6,6 +6,7 @@ Exit status: 0 when it went well, 1 when the registry or the way to it said no, 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -37,9 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     explaining.add_argument("reference", help="as docker pull takes it: [HOST/]NAME[:TAG][@DIGEST]")
     explaining.add_argument("--insecure", action="store_true", help="speak plain http")
     chosen = parser.parse_args(arguments)
-    if chosen.command == "explain":
-        return _explain(chosen.reference, insecure=chosen.insecure)
-    return _demonstrate()
+    try:
+        if chosen.command == "explain":
+            return _explain(chosen.reference, insecure=chosen.insecure)
+        return _demonstrate()
+    except BrokenPipeError:
+        # Whoever read along has seen enough (`| head`). What is still to be flushed goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _explain(text: str, *, insecure: bool) -> int:

@@ -60,3 +60,12 @@ def test_a_bad_reference_is_a_usage_error(reference: str, capsys: pytest.Capture
 def test_it_is_installed_as_a_module() -> None:
     said = subprocess.run([sys.executable, "-m", "ociwire", "--version"], capture_output=True, text=True, check=True)
     assert said.stdout == f"ociwire {__version__}\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure() -> None:
+    process = subprocess.Popen([sys.executable, "-u", "-m", "ociwire"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    _, said = process.communicate(timeout=30)
+    assert said == b""
+    assert process.returncode == 1
