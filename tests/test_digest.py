@@ -169,3 +169,9 @@ def test_a_digest_of_an_unknown_algorithm_can_be_passed_on_but_not_verified_by()
     digest = Digest("blake3:abcd")
     with pytest.raises(UsageError, match="cannot hash with 'blake3'"):
         digest.hasher()
+
+
+@pytest.mark.parametrize("data", ["text", None, 5])
+def test_of_what_is_no_bytes(data: Any) -> None:
+    with pytest.raises(UsageError, match=f"not of {type(data).__name__}"):
+        Digest.of(data)

@@ -529,3 +529,20 @@ def test_a_generator_as_a_body_is_ended_by_close() -> None:
         assert response.read(1) == b"a"
         assert ended == []
     assert ended == [True]
+
+
+def test_a_requests_info_is_one() -> None:
+    with pytest.raises(UsageError, match="RequestInfo"):
+        Request("GET", "/v2/", info=None)  # type: ignore[arg-type]
+
+
+def test_a_reader_that_does_not_block_is_not_at_its_end() -> None:
+    class NonBlocking(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any, /) -> int | None:
+            return None
+
+    with pytest.raises(UsageError, match="non-blocking"):
+        Response(200, (), NonBlocking()).read(5)

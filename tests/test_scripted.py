@@ -218,3 +218,11 @@ def test_threads_get_each_answer_once() -> None:
         thread.join()
     assert sorted(got) == [bytes([number]) for number in range(80)]
     assert len(transport.bodies) == len(transport.requests) == 80
+
+
+def test_a_function_may_answer_with_an_exception() -> None:
+    failure = ReadError("cut off")
+    transport = ScriptedTransport([lambda request: failure])
+    with pytest.raises(ReadError) as raised:
+        transport.round_trip(get())
+    assert raised.value is failure

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import io
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -144,6 +147,29 @@ class TestReuse:
         transport = wire.transport()
         read(transport.round_trip(Request(method, server.url)))
         assert read(transport.round_trip(get(server.url))) == (200, b"next")
+
+    def test_nor_are_those_that_tls_has_decrypted_already(self, wire: Wire) -> None:
+        # The first answer fills the buffer of the file to its last byte: what follows it in its record is only TLS's.
+        body = b"x" * 100
+        padding = io.DEFAULT_BUFFER_SIZE - len(reply(200, body, "Pad: "))
+        server = wire.serve(
+            answers(reply(200, body, "Pad: " + "p" * padding) + reply(200, b"not yours")), answers(reply(200, b"next"))
+        )
+        transport = wire.transport()
+        assert read(transport.round_trip(get(server.url))) == (200, body)
+        assert read(transport.round_trip(get(server.url))) == (200, b"next")
+
+    @one_kind
+    def test_an_idle_connection_keeps_nothing_of_a_request(self, wire: Wire) -> None:
+        server = wire.serve(takes(CONTINUE))
+        transport = wire.transport()
+        given = Content(b"some ", b"content")
+        request = put(server.url, given.body("sized"))
+        assert read(transport.round_trip(request)) == (201, b"")
+        gone = weakref.ref(given)
+        del given, request
+        gc.collect()
+        assert gone() is None
 
     def test_several_at_once(self, wire: Wire) -> None:
         server = wire.serve(answers(reply(200, b"first")), answers(reply(200, b"second"), reply(200, b"third")))

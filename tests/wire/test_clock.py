@@ -1,0 +1,77 @@
+"""How long a wait may last: by its timeout, by the deadline, and by what a socket takes."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import pytest
+import urllib3
+
+from ociwire.errors import UsageError
+from ociwire.transport.clock import LONGEST, Clock, Timeouts, check_seconds
+
+NOW = 1000.0
+
+
+@pytest.fixture(autouse=True)
+def stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: NOW)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "connect", "read"),
+    [
+        (3, 3, 3),
+        (urllib3.Timeout(connect=1, read=2), 1, 2),
+        (urllib3.Timeout(total=1.5, connect=1, read=2), 1, 1.5),
+        (urllib3.Timeout(connect=None, read=None), None, None),
+        (math.inf, LONGEST, LONGEST),
+        (1e12, LONGEST, LONGEST),
+    ],
+)
+def test_timeouts(timeout: Any, connect: float | None, read: float | None) -> None:
+    made = Timeouts(timeout)
+    assert (made.connect, made.read) == (connect, read)
+
+
+@pytest.mark.parametrize("timeout", ["1", 0, -1, True, math.nan, object()])
+def test_what_is_no_timeout(timeout: Any) -> None:
+    with pytest.raises(UsageError):
+        Timeouts(timeout)
+
+
+@pytest.mark.parametrize("seconds", ["1", -1, True, math.nan, None])
+def test_what_is_no_number_of_seconds(seconds: Any) -> None:
+    with pytest.raises(UsageError, match="expect_timeout is a number of seconds"):
+        check_seconds("expect_timeout", seconds)
+
+
+@pytest.mark.parametrize(
+    ("deadline", "left"), [(None, 5), (NOW + 2, 2), (NOW + 9, 5), (math.inf, 5), (NOW, None), (NOW - 1, None)]
+)
+def test_a_wait_ends_with_the_timeout_or_the_deadline(deadline: float | None, left: float | None) -> None:
+    clock = Clock(Timeouts(5), deadline)
+    if left is None:
+        with pytest.raises(TimeoutError, match="deadline"):
+            clock.left()
+    else:
+        assert clock.left() == left
+
+
+def test_a_deadline_that_is_near_does_not_shorten_a_wait_that_has_lasted() -> None:
+    Clock(Timeouts(5), NOW + 0.1).check_progress(NOW - 4)
+
+
+@pytest.mark.parametrize(("deadline", "since"), [(None, NOW - 5), (NOW + 9, NOW - 6), (NOW - 1, NOW)])
+def test_a_wait_that_has_lasted_too_long(deadline: float | None, since: float) -> None:
+    with pytest.raises(TimeoutError):
+        Clock(Timeouts(5), deadline).check_progress(since)
+
+
+@pytest.mark.parametrize(("deadline", "becomes"), [(None, NOW + 1), (NOW + 9, NOW + 1), (NOW + 0.5, NOW + 0.5)])
+def test_hurry(deadline: float | None, becomes: float) -> None:
+    clock = Clock(Timeouts(5), deadline)
+    clock.hurry(1)
+    assert clock.deadline == becomes
