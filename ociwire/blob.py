@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
 from .descriptor import Descriptor
-from .errors import DigestMismatch, ReadError, RegistryError, SizeMismatch, UsageError
+from .errors import DigestMismatch, ReadError, RegistryError, SizeMismatch, TransportError, UsageError
 from .message import Response
 
 if TYPE_CHECKING:
@@ -32,8 +32,9 @@ class BlobReader(io.RawIOBase):
     Args:
         response: What is read.
         descriptor: What it should be; `descriptor.digest` decides, whatever the response's headers say.
-        start: The first byte that the response has; a reader of a part verifies nothing.
+        start: The first byte that the response has.
         stop: The byte before which to end; None is the end.
+        part: Whether this is only a part, which verifies nothing, though it be all of the bytes.
         reopen: Called with a position when the connection is lost there: returns a response that begins with that byte.
             Without progress between two losses it is not called again.
 
@@ -48,14 +49,15 @@ class BlobReader(io.RawIOBase):
         *,
         start: int = 0,
         stop: int | None = None,
+        part: bool = False,
         reopen: Callable[[int], Response] | None = None,
     ) -> None:
         self._hasher = descriptor.digest.hasher()
         self._response = response
         self._position = start
         self._stop = descriptor.size if stop is None else stop
-        self._whole = start == 0 and self._stop == descriptor.size
-        self._ended = False
+        self._whole = not part
+        self._ended = part and start == self._stop
         self._reopen = reopen
         self._reopened_at: int | None = None
         self.descriptor = descriptor
@@ -139,7 +141,7 @@ class BlobReader(io.RawIOBase):
     def _goes_on(self) -> bool:
         try:
             return bool(self._response.read(1))
-        except ReadError:
+        except TransportError:
             return False  # a connection that is lost after the last byte has lost nothing
 
     def _check_digest(self) -> None:
@@ -204,6 +206,6 @@ class BlobReader(io.RawIOBase):
 
     def __del__(self) -> None:
         response: Response | None = getattr(self, "_response", None)
-        if response is not None and not response.closed:
+        if response is not None and not response.closed and not response.in_memory:
             warnings.warn(f"{self.descriptor.digest} was not read to its end or closed", ResourceWarning, stacklevel=2)
             self.close()

@@ -6,6 +6,7 @@ Follows the OCI distribution specification 1.1. A client knows nothing of its tr
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, final
@@ -18,13 +19,22 @@ from .blob import BlobReader
 from .body import Body
 from .descriptor import Descriptor, is_media_type
 from .digest import Digest, new_hasher
-from .errors import BlobUploadUnknown, ContentError, OciwireError, RegistryError, Unsupported, UsageError
+from .errors import (
+    AuthError,
+    BlobUploadUnknown,
+    ContentError,
+    OciwireError,
+    RegistryError,
+    Unsupported,
+    UsageError,
+)
 from .message import Request, RequestInfo, Response
 from .origin import Origin, check_host
 from .reference import DOCKER_HUB, check_repository, check_tag
 from .scope import Scope
-from .session import Learnt, Session, check_deadline
+from .session import Learnt, Life, Session, check_deadline
 from .transport import HeadersTransport, Transport, default_transport
+from .transport.clock import Timeouts
 from .writer import BlobWriter
 
 __all__ = ["Client"]
@@ -68,10 +78,10 @@ class Client:
         self.host = origin.netloc
         self.transport = default_transport(user_agent=user_agent) if transport is None else transport
         self._owned = transport is None
-        self._life = _Life()
         wire = HeadersTransport(self.transport, user_agent=user_agent)
         debug_id = f"client-{next(_NUMBERS)}" if debug_id is None else debug_id
-        self._opened = Session(origin, wire, RequestInfo(debug_id=debug_id), Learnt())
+        self._life = Life()
+        self._opened = Session(origin, wire, RequestInfo(debug_id=debug_id), Learnt(), self._life)
 
     def with_options(
         self,
@@ -90,11 +100,15 @@ class Client:
             extra: Carried to the layers in `RequestInfo.extra`, beside what is carried already.
 
         Raises:
-            UsageError: The deadline is no number.
+            UsageError: The timeout or the deadline is none, or extra is no mapping.
         """
         given = {"timeout": timeout, "deadline": check_deadline(deadline)}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        if timeout is not None:
+            Timeouts(timeout)  # refused now rather than with the first request
         if extra is not None:
+            if not isinstance(extra, Mapping):
+                raise UsageError(f"extra is a mapping, not {type(extra).__name__}")
             changes["extra"] = {**self._opened.defaults.extra, **extra}
         other = object.__new__(Client)
         other.host, other.transport = self.host, self.transport
@@ -349,6 +363,8 @@ class Client:
             ManifestInvalid: The registry does not take it.
             ManifestBlobUnknown: It names a blob that the repository does not have.
         """
+        if not isinstance(tags, Iterable):
+            raise UsageError(f"tags are strings, not {type(tags).__name__}")
         if not isinstance(content, (bytes, bytearray, memoryview)):
             raise UsageError(f"a manifest is bytes, not {type(content).__name__}")
         content, session = bytes(content), self._session
@@ -381,8 +397,13 @@ class Client:
         wanted, session = Digest(digest), self._session
         path, scope = _manifest(repository, wanted), Scope.repository(repository, "pull")
         subject = None
-        with suppress(RegistryError, ContentError, UsageError):  # whether it can be deleted, the registry says next
+        try:
             subject = referrers.subject_of(manifest.fetch(session, "delete_manifest", path, scope, wanted).content)
+        except RegistryError as error:
+            if error.status in (429, 502, 503, 504):  # it can be read, but not now
+                raise
+        except (AuthError, ContentError, UsageError):
+            pass  # what may be deleted need not be fit to be read: the registry says next
         self._delete("delete_manifest", repository, path)
         if subject is not None:
             referrers.remove(session, repository, subject, wanted)
@@ -462,8 +483,7 @@ class Client:
 
     @property
     def _session(self) -> Session:
-        if self._life.over:
-            raise UsageError("the client is closed")
+        self._life.check()
         return self._opened
 
     def _read_manifest(self, operation: str, repository: str, reference: str, digest: Digest | None) -> BlobReader:
@@ -479,18 +499,13 @@ class Client:
         self, operation: str, path: str, key: str, scope: Scope, start_after: str | None, limit: int | None
     ) -> Iterator[str]:
         _check_number("limit", limit, least=0)
+        limit = None if limit is None else min(limit, sys.maxsize)  # what an iterator can count to
         session = self._session
 
         def send(url: str) -> Response:
             return session.send(operation, "GET", url, scope, ok=(200,))
 
         return listing.names(send, path, key, start_after, limit)
-
-
-class _Life:
-    """Whether a client is closed: what clients of one transport share."""
-
-    over = False
 
 
 def _manifest(repository: str, reference: str) -> str:

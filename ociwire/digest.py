@@ -74,6 +74,11 @@ class Digest(str):
         """What stands behind the colon: hexadecimal digits, for the algorithms that are known."""
         return self.partition(":")[2]
 
+    @property
+    def known(self) -> bool:
+        """Whether something can be verified by it: its algorithm is sha256, sha384 or sha512."""
+        return self.algorithm in _KNOWN
+
     def hasher(self) -> _Hash:
         """A new hash object of this digest's algorithm.
 

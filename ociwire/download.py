@@ -57,8 +57,8 @@ def open_blob(
 ) -> BlobReader:
     """A reader of a blob, or of a part of it; see `Client.get_blob_range`."""
     digest.hasher()  # an algorithm that cannot be verified is refused before anything is sent
-    if start == stop:  # nobody was asked for the size: what is known is that nothing of it is read
-        return BlobReader(Response(200), Descriptor(OCTET_STREAM, digest, start + 1), start=start, stop=stop)
+    if start == stop:  # nothing is read, and nobody is asked: the size is at least that
+        return BlobReader(Response(200), Descriptor(OCTET_STREAM, digest, start), start=start, stop=stop, part=True)
     blob = _Blob(session, operation, repository, digest, Scope.repository(repository, "pull"))
     whole = start == 0 and stop is None
     response = blob.ask("GET", ok=(200,) if whole else (200, 206), headers={} if whole else _range(start, stop))
@@ -81,7 +81,7 @@ def open_blob(
             return again
 
         described = Descriptor(manifest.media_type_of(response), digest, size)
-        reader = BlobReader(response, described, start=start, stop=end, reopen=reopen)
+        reader = BlobReader(response, described, start=start, stop=end, part=(start, end) != (0, size), reopen=reopen)
         opened = True
     finally:
         if not opened:
@@ -119,8 +119,8 @@ def _stated_size(response: Response, start: int) -> int | None:
     """The size of the whole, as the answer to a Range request states it; it begins where it was asked to."""
     if response.status != 206:
         return content_length(response.headers)
-    first, _, size = _content_range(response)
-    if first != start:
+    first, last, size = _content_range(response)
+    if first != start or last is None or last < first or (size is not None and size <= last):
         said = response.headers.get("content-range", "no Content-Range")
         raise ProtocolError(f"asked for bytes from {start} on, got {said!r:.100}", request=response.request)
     return size
@@ -137,12 +137,12 @@ def _skip_to(response: Response, start: int, size: int, *, max_skip: int | None)
 
     Raises:
         RangeInvalid: There is no such byte.
-        ProtocolError: A 206 begins elsewhere, or there is more to skip than that.
+        ProtocolError: A 206 begins elsewhere, the size is another one, or there is more to skip than that.
         TransportError: The connection failed.
     """
-    if response.status == 206:
-        _stated_size(response, start)
-        return
+    stated = _stated_size(response, start)
+    if stated is not None and stated != size:
+        raise ProtocolError(f"the blob had {size} bytes, and now has {stated}", request=response.request)
     if size <= start and start > 0:
         raise RangeInvalid(
             f"the blob has {size} bytes, and none at {start}",
@@ -150,6 +150,8 @@ def _skip_to(response: Response, start: int, size: int, *, max_skip: int | None)
             headers=response.headers,
             request=response.request,
         )
+    if response.status == 206:
+        return
     if max_skip is not None and start > max_skip:
         raise ProtocolError(
             f"the server does not do ranges, and {start} bytes are too many to read again", request=response.request

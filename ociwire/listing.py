@@ -20,25 +20,32 @@ __all__ = ["names", "pages"]
 PAGE_SIZE = 1000
 """The most that is asked for in a page: more is refused by some registries (ECR)."""
 
-_LINK = re.compile(r"<([^>]*)>((?:\s*;\s*[\w!#$%&'*+.^`|~-]+\s*(?:=\s*(?:\"(?:[^\"\\]|\\.)*\"|[^\s\",;]+))?)*)")
+_MAX_EMPTY = 100
+
+_LINK = re.compile(r"<([^<>]*)>((?:\s*;\s*[\w!#$%&'*+.^`|~-]+\s*(?:=\s*(?:\"(?:[^\"\\]|\\.)*\"|[^\s\",;]+))?)*)")
 _PARAMETER = re.compile(r";\s*([\w!#$%&'*+.^`|~-]+)\s*(?:=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s\",;]+)))?")
 
 
-def pages(send: Callable[[str], Response], url: str) -> Iterator[tuple[Any, Response]]:
+def pages(send: Callable[[str], Response], url: str, key: str) -> Iterator[tuple[Any, Response]]:
     """The JSON of a page after the other, as far as Link leads, with its response, which is closed.
 
     Raises:
-        ProtocolError: A page is no JSON object or too large; a Link repeats itself, or leads to another origin.
+        ProtocolError: A page is no JSON object or too large; a Link repeats itself, or leads to another origin; or too
+            many pages in a row have nothing under `key`.
         RegistryError: What `send` raises.
         TransportError: What `send` raises, or the connection failed.
     """
     seen = set()
+    empty = 0
     next_url: str | None = url
     while next_url is not None:
         with send(next_url) as response:
             page = response.json()
         if not isinstance(page, dict):
             raise ProtocolError("a page of a list is no JSON object", request=response.request)
+        empty = 0 if page.get(key) else empty + 1
+        if empty > _MAX_EMPTY:
+            raise ProtocolError(f"more than {_MAX_EMPTY} pages in a row without {key}", request=response.request)
         yield page, response
         if response.request is not None:
             seen.add(hash(response.request.url))  # enough to remember a URL by: there may be very many pages
@@ -65,7 +72,7 @@ def names(
         ProtocolError: As `pages`; or a name is no string.
         OciwireError: What `send` raises.
     """
-    if start_after is not None and not isinstance(start_after, str):
+    if start_after is not None and not (isinstance(start_after, str) and start_after.isprintable()):
         raise UsageError(f"not a name to start after: {start_after!r:.200}")
     count = None if limit is None else min(limit, PAGE_SIZE)
     pieces = _pieces(send, path, key, start_after, count)
@@ -75,19 +82,21 @@ def names(
 def _pieces(
     send: Callable[[str], Response], path: str, key: str, start_after: str | None, count: int | None
 ) -> Iterator[list[str]]:
-    last, before = start_after, None
+    last, known = start_after, frozenset[str]()
     while count != 0:
         linked, found = 0, []
-        for page, response in pages(send, path + _query(count, last)):
+        for page, response in pages(send, path + _query(count, last), key):
             found = _strings(page, key, response)
-            if found == before and not linked:
-                return  # asked with last=, it began again: it knows no pages, and has told all that it has
+            if not linked and not known.isdisjoint(found):
+                # Asked with last=, it tells again what it has told: it knows no pages, and all that it has is told.
+                yield found[: next(index for index, name in enumerate(found) if name in known)]
+                return
             yield found
             linked += 1
         # Where there never was a Link, a full page may be only the first of several.
         if linked > 1 or count is None or len(found) < count:
             return
-        last, before = found[-1], found
+        last, known = found[-1], frozenset(found)
 
 
 def _query(count: int | None, last: str | None) -> str:

@@ -19,7 +19,7 @@ from .descriptor import (
     is_media_type,
 )
 from .digest import Digest
-from .errors import ContentError, DigestMismatch, ReadError, Unsupported, UsageError
+from .errors import ContentError, DigestMismatch, ProtocolError, ReadError, Unsupported, UsageError
 from .headers import content_length
 from .message import Response
 from .scope import Scope
@@ -65,6 +65,8 @@ def fetch(session: Session, operation: str, url: str, scope: Scope, digest: Dige
         RegistryError: The registry said no.
         TransportError: There is no usable answer.
     """
+    if digest is not None:
+        digest.hasher()  # what cannot be verified is refused before anything is sent
     response, content = _read(session, operation, url, scope)
     expected = digest or _claimed(response) or Digest.of(content)
     actual = Digest.of(content, expected.algorithm)
@@ -87,12 +89,16 @@ def resolve(session: Session, operation: str, url: str, scope: Scope, digest: Di
     try:
         response = session.send(operation, "HEAD", url, scope, ok=(200,), headers=ACCEPT)
     except Unsupported:
+        if digest is not None and not digest.known:
+            raise
         return fetch(session, operation, url, scope, digest).descriptor
     response.close()
     claimed = _claimed(response)
     check_claim(digest, response)
     size = content_length(response.headers)
     found = digest or claimed
+    if found is not None and size is None and not found.known:
+        raise ProtocolError(f"the registry does not tell the size of {found}", request=response.request)
     if found is None or size is None:
         return fetch(session, operation, url, scope, digest).descriptor
     return Descriptor(media_type_of(response), found, size)

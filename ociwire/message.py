@@ -162,6 +162,11 @@ class Response:
         return content_length(self.headers)
 
     @property
+    def in_memory(self) -> bool:
+        """Whether it is made of bytes: nothing is open under it."""
+        return self._data is not None and self._inner is None
+
+    @property
     def closed(self) -> bool:
         """Whether it can no longer be read: it was closed, or `replace` handed its body on."""
         return self._reader is None

@@ -6,6 +6,7 @@ Follows the OCI distribution specification, "Listing Referrers" and "Pushing Man
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlencode
@@ -39,7 +40,7 @@ def listed(session: Session, repository: str, digest: Digest, artifact_type: str
         return session.send("referrers", "GET", url, scope, ok=(200,), headers={"Accept": OCI_INDEX})
 
     query = "" if artifact_type is None else f"?{urlencode({'artifactType': artifact_type}, safe='/')}"
-    found = pages(send, f"{_path(repository, digest)}{query}")
+    found = pages(send, f"{_path(repository, digest)}{query}", "manifests")
     try:
         page, response = next(found)
     except NotFound:
@@ -138,7 +139,7 @@ def update_tag(
         content = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, **index, "manifests": after}).encode()
         # What is there must still be so, be it nothing (RFC 9110, section 13.1); where it has no ETag, nobody can tell.
         unchanged = {"If-None-Match": "*"} if not index else {"If-Match": etag} if etag else {}
-        headers = {"Content-Type": OCI_INDEX} | unchanged
+        headers = {"Content-Type": index.get("mediaType") or OCI_INDEX} | unchanged
         try:
             session.send(
                 operation,
@@ -168,7 +169,9 @@ def _tagged(
     if "manifests" not in index:
         raise ProtocolError("the referrers tag names something that is no index", request=found.response.request)
     _descriptors(index, found.response)
-    return index, found.response.headers.get("etag")
+    etag = found.response.headers.get("etag", "")
+    # If-Match compares strongly (RFC 9110, section 13.1.1): a weak one never matches.
+    return index, None if not etag or etag.startswith("W/") else etag
 
 
 def _descriptors(index: Any, response: Response | None) -> list[Descriptor]:
@@ -193,5 +196,7 @@ def _path(repository: str, digest: Digest) -> str:
 
 
 def _tag_path(repository: str, digest: Digest) -> str:
-    # Specification, "Referrers Tag Schema": the algorithm's first 32 characters, a -, and the encoded part's first 64.
-    return f"/v2/{repository}/manifests/{digest.algorithm[:32]}-{digest.encoded[:64]}"
+    # Specification, "Referrers Tag Schema": the algorithm's first 32 characters, a -, and the encoded part's first 64,
+    # and a - for what a tag does not have.
+    tag = re.sub(r"[^a-zA-Z0-9._-]", "-", f"{digest.algorithm[:32]}-{digest.encoded[:64]}")
+    return f"/v2/{repository}/manifests/{tag}"

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 from .body import Body
-from .errors import ProtocolError, UsageError
+from .errors import ProtocolError, RegistryError, UsageError
 from .message import Request, RequestInfo, Response
-from .origin import Origin, upload_location
+from .origin import Origin, upload_location, without_query
 from .scope import Scope
 from .status import error_from_response
 from .transport import Transport
 
-__all__ = ["Learnt", "Session"]
+__all__ = ["Learnt", "Life", "Session", "check_deadline"]
 
 _WARNINGS = logging.getLogger("ociwire.warnings")
 _MAX_WARNINGS = 1000
@@ -39,6 +39,18 @@ class Learnt:
 
 
 @final
+class Life:
+    """Whether a client is closed: shared by all that goes on by way of it."""
+
+    over = False
+
+    def check(self) -> None:
+        """Raise `UsageError` if it is."""
+        if self.over:
+            raise UsageError("the client is closed")
+
+
+@final
 class Session:
     """Sends the requests of a client's operations. May be shared by threads.
 
@@ -47,20 +59,23 @@ class Session:
         wire: What answers.
         defaults: What each request's info has where its maker left it open.
         learnt: What is known of the registry.
+        life: Whether the client is closed.
     """
 
-    def __init__(self, origin: Origin, wire: Transport, defaults: RequestInfo, learnt: Learnt) -> None:
+    def __init__(self, origin: Origin, wire: Transport, defaults: RequestInfo, learnt: Learnt, life: Life) -> None:
         self.origin = origin
+        self._life = life
         self.learnt = learnt
         self._wire = wire
         self.defaults = defaults
 
     def with_defaults(self, **changes: Any) -> Session:
         """The same registry through the same transport, with other defaults."""
-        return Session(self.origin, self._wire, self.defaults.replace(**changes), self.learnt)
+        return Session(self.origin, self._wire, self.defaults.replace(**changes), self.learnt, self._life)
 
     def do(self, request: Request, *, scope: Scope | None) -> Response:
         """Complete a request and send it; see `Client.do`."""
+        self._life.check()
         info, defaults = request.info, self.defaults
         completed = info.replace(
             required_scope=info.required_scope if scope is None else scope,
@@ -105,8 +120,18 @@ class Session:
         response = self.do(Request(method, url, headers or {}, body, info), scope=None)
         if response.status not in ok:
             with response:
-                raise error_from_response(response)
+                raise self._discreet(error_from_response(response))
         return response
+
+    def _discreet(self, error: RegistryError) -> RegistryError:
+        """An error without the queries of other origins: a signed URL is a secret."""
+        request = error.request
+        if request is not None and not request.url.startswith("/") and Origin.of(request.url) != self.origin:
+            error.request = request.replace(url=without_query(request.url))
+        location = "" if error.headers is None else error.headers.get("location", "")
+        if "?" in location and error.headers is not None:
+            error.headers = error.headers.updated({"Location": without_query(location)})
+        return error
 
     def location(self, response: Response) -> str:
         """Where an upload goes on.
@@ -134,6 +159,7 @@ class Session:
 
 def check_deadline(deadline: float | None) -> float | None:
     """A deadline as `time.monotonic` counts, or None; `UsageError` for anything else."""
-    if deadline is not None and (isinstance(deadline, bool) or not isinstance(deadline, (int, float))):
+    is_number = isinstance(deadline, (int, float)) and not isinstance(deadline, bool) and deadline == deadline
+    if deadline is not None and not is_number:
         raise UsageError(f"a deadline is a moment of time.monotonic(), in seconds, not {deadline!r}")
     return deadline

@@ -109,7 +109,7 @@ def error_from_response(response: Response) -> RegistryError:
         code=code,
         detail=first.get("detail"),
         errors=listed,
-        headers=response.headers,
+        headers=response.headers.updated(dict.fromkeys(SECRET_HEADERS)),
         body=body[:_KEPT],
         request=_without_secrets(response.request),
     )

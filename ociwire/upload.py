@@ -12,12 +12,15 @@ from urllib.parse import urlencode
 from .body import Body
 from .descriptor import OCTET_STREAM
 from .digest import Digest
-from .errors import NotFound
+from .errors import NotFound, ProtocolError
 from .message import Response
 from .scope import Scope
 from .session import Session
 
 __all__ = ["cancel", "is_there", "open_upload", "put", "smallest_chunk", "uploaded"]
+
+MAX_CHUNK = 1024 * 1024 * 1024
+"""The largest chunk that a registry may ask for, in bytes: a chunk is held in memory."""
 
 # 0-99, bytes=0-99, bytes 0-99, 0-99/*, 0-99/100: what counts is the last byte.
 _RANGE = re.compile(r"(?:bytes[= ])?\s*[0-9]{1,18}-([0-9]{1,18})(?:/.*)?")
@@ -42,9 +45,16 @@ def query(url: str, parameters: dict[str, str]) -> str:
 
 
 def smallest_chunk(response: Response) -> int:
-    """What OCI-Chunk-Min-Length demands, in bytes; 0 where it is absent or garbage."""
-    least = response.headers.get("oci-chunk-min-length", "").strip()
-    return int(least) if re.fullmatch(r"[0-9]{1,18}", least) else 0
+    """What OCI-Chunk-Min-Length demands, in bytes; 0 where it is absent or garbage.
+
+    Raises:
+        ProtocolError: It is more than a client can be asked to hold in memory.
+    """
+    stated = response.headers.get("oci-chunk-min-length", "").strip()
+    least = int(stated) if re.fullmatch(r"[0-9]{1,18}", stated) else 0
+    if least > MAX_CHUNK:
+        raise ProtocolError(f"the registry wants chunks of {least} bytes, too many to hold", request=response.request)
+    return least
 
 
 def uploaded(response: Response) -> int:

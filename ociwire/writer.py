@@ -23,7 +23,8 @@ __all__ = ["BlobWriter", "begin", "resume"]
 
 DEFAULT_CHUNK = 4 * 1024 * 1024
 """How much is sent in one chunk, in bytes, where nobody says otherwise: more is refused by some registries (GHCR)."""
-_SMALLEST_CHUNK = 64 * 1024
+_LARGE_CHUNK = 128 * 1024
+"""From how many bytes on a 416 that says nothing else may mean that the chunk is too large."""
 
 
 def begin(session: Session, repository: str, chunk_size: int | None, algorithm: str) -> BlobWriter:
@@ -73,7 +74,7 @@ class BlobWriter:
     more is sent. It never commits or cancels by itself. It has one owner.
 
     Attributes:
-        flushed: How many of them the registry has acknowledged.
+        flushed: How many bytes of it the registry has acknowledged.
         chunk_size: How many bytes the next chunk will have; less than was asked for where the registry refused that.
     """
 
@@ -96,7 +97,7 @@ class BlobWriter:
         self._algorithm = algorithm
         self._hasher = new_hasher(algorithm) if offset == 0 else None
         self._gathered = bytearray()
-        self._minimum = max(minimum, _SMALLEST_CHUNK)
+        self._minimum = max(minimum, 1)
         self._unsure = unsure  # the registry may have more than it has acknowledged
         self._halved = False
         self._open = True
@@ -118,7 +119,8 @@ class BlobWriter:
     def write(self, data: Buffer, /) -> int:
         """Take bytes, and send what fills a chunk; the last chunk waits for `commit` or `close`.
 
-        Where sending fails, `size` tells how many bytes were taken; the rest can be written again.
+        Where sending fails, `size` tells how many bytes were taken: what is beyond can be written to this writer again.
+        To one that resumes the upload it has to be written from that one's own `size` on.
 
         Returns:
             The number of bytes, all of them.
@@ -279,7 +281,8 @@ class BlobWriter:
         if self.flushed == 0 and (unsure or len(chunk) == 1) and self._follows_one(chunk):
             return True
         self._unsure = unsure
-        return self._halve(chunk)  # it is where this writer is: then it is the chunk that it does not take
+        # It is where this writer is: then it is the chunk that it does not take, if that is large.
+        return len(chunk) >= _LARGE_CHUNK and self._halve(chunk)
 
     def _follows_one(self, chunk: bytes) -> bool:
         """Whether 0-0 meant one byte: tried with the rest of the first chunk, which is then acknowledged."""

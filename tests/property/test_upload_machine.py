@@ -38,7 +38,7 @@ class EndpointMachine(UploadMachine):
         super().__init__()
         self._patches = [
             mock.patch.object(writer_module, "DEFAULT_CHUNK", DEFAULT_CHUNK),
-            mock.patch.object(writer_module, "_SMALLEST_CHUNK", SMALLEST_CHUNK),
+            mock.patch.object(writer_module, "_LARGE_CHUNK", 2 * SMALLEST_CHUNK),
         ]
         for patch in self._patches:
             patch.start()
