@@ -1,0 +1,139 @@
+"""A registry that means ill, or is careless: what it says is bounded, and contradictions are errors."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from ociwire import Client, Descriptor, Digest, FunctionTransport, Request, Response, errors
+from ociwire.testing import ScriptedTransport
+
+D = Digest.of(b"0123456789")
+HOST = "registry.example"
+UNKNOWN = "blake3:" + "a" * 64
+
+
+def client(*answers: Any) -> Client:
+    return Client(HOST, ScriptedTransport(answers))
+
+
+def part(said: str, content: bytes) -> Response:
+    return Response(206, {"Content-Range": f"bytes {said}"}, content)
+
+
+@pytest.mark.parametrize("said", ["2-9/5", "2-1/10", "2-9/9", "3-9/10", "*/10", "2-*/10"])
+def test_a_content_range_that_contradicts_itself(said: str) -> None:
+    with pytest.raises(errors.ProtocolError, match="asked for bytes from 2 on"):
+        client(part(said, b"23456789")).get_blob_range("a", D, 2)
+
+
+def test_a_blob_that_has_another_size_when_it_is_gone_on_with() -> None:
+    reader = client(part("2-9/10", b"234"), part("5-9/999", b"XXXXX")).get_blob_range("a", D, 2)
+    with pytest.raises(errors.ProtocolError, match="had 10 bytes, and now has 999"):
+        reader.read()
+
+
+def test_pages_without_end_and_without_names() -> None:
+    numbers = itertools.count(1)
+
+    def page(request: Request) -> Response:
+        return Response(200, {"Link": f"</v2/a/tags/list?p={next(numbers)}>; rel=next"}, b'{"tags": []}')
+
+    with pytest.raises(errors.ProtocolError, match="100 pages in a row without tags"):
+        list(Client(HOST, FunctionTransport(page)).tags("a", limit=1))
+
+
+def test_a_registry_that_knows_no_pages_and_changes_meanwhile() -> None:
+    pages = [Response(200, (), b'{"tags": ["a", "b"]}'), Response(200, (), b'{"tags": ["0", "b"]}')]
+    assert list(client(*pages).tags("a", limit=2)) == ["a", "b"]
+    many = [f'"t{number:04}"' for number in range(1000)]
+    first, again = ",".join(many), ",".join(['"new"', *many[1:]])
+    answers = [Response(200, (), f'{{"tags": [{one}]}}'.encode()) for one in (first, again)]
+    told = list(client(*answers).tags("a", limit=5000))
+    assert len(told) == len(set(told)) == 1001
+
+
+def test_a_smallest_chunk_that_is_too_large_to_hold() -> None:
+    opened = Response(202, {"Location": "/u/1", "OCI-Chunk-Min-Length": "999999999999999999"})
+    with pytest.raises(errors.ProtocolError, match="too many to hold"):
+        client(opened).push_blob_chunked("a", 1024)
+
+
+def test_a_link_of_nothing_but_brackets() -> None:
+    assert list(client(Response(200, {"Link": "<" * 60_000}, b'{"tags": ["a"]}')).tags("a")) == ["a"]
+
+
+def test_a_weak_etag_is_not_sent_back() -> None:
+    subject = Descriptor.of(b"subject", "application/vnd.oci.image.manifest.v1+json")
+    content = f'{{"schemaVersion": 2, "subject": {{"digest": "{subject.digest}"}}}}'.encode()
+    index = Response(
+        200, {"ETag": 'W/"x"', "Content-Type": "application/vnd.oci.image.index.v1+json"}, b'{"manifests": []}'
+    )
+    transport = ScriptedTransport([Response(201), index, Response(201)])
+    Client(HOST, transport).push_manifest("a", content, subject.media_type)
+    assert "if-match" not in transport.requests[-1].headers
+
+
+def test_the_referrers_tag_is_a_tag_whatever_the_digest() -> None:
+    transport = ScriptedTransport([Response(404), Response(404)])
+    assert list(Client(HOST, transport).referrers("a", "sha256+b64u:LCa0a2j_xo=")) == []
+    assert transport.requests[-1].url.endswith("/manifests/sha256-b64u-LCa0a2j_xo-")
+
+
+def test_what_cannot_be_verified_is_not_fetched() -> None:
+    with pytest.raises(errors.UsageError):
+        client().get_manifest("a", UNKNOWN)
+    with pytest.raises(errors.ProtocolError, match="does not tell the size"):
+        client(Response(200)).resolve_manifest("a", UNKNOWN)
+    with pytest.raises(errors.Unsupported):
+        client(Response(405)).resolve_manifest("a", UNKNOWN)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_manifest_that_cannot_be_read_now_is_not_deleted(status: int) -> None:
+    with pytest.raises(errors.RegistryError) as raised:
+        client(Response(status)).delete_manifest("a", D)
+    assert raised.value.status == status
+
+
+def test_an_error_holds_no_signed_url_and_no_cookie() -> None:
+    def redirected(request: Request) -> Response:
+        asked = request.replace(url="https://cdn.example/blob?sig=SECRET")
+        return Response(403, {"Set-Cookie": "s=SECRET", "Location": "https://cdn.example/x?sig=SECRET"}, b"", asked)
+
+    with pytest.raises(errors.Denied) as raised:
+        Client(HOST, FunctionTransport(redirected)).get_blob("a", D)
+    error = raised.value
+    assert error.request is not None
+    assert error.headers is not None
+    assert "SECRET" not in f"{error} {error.request.url} {list(error.headers.items())}"
+
+
+def test_what_goes_on_by_way_of_a_closed_client() -> None:
+    used = client(Response(202, {"Location": "/u/1"}))
+    writer = used.push_blob_chunked("a")
+    tags = used.tags("a")
+    used.close()
+    with pytest.raises(errors.UsageError, match="the client is closed"):
+        writer.commit()
+    with pytest.raises(errors.UsageError, match="the client is closed"):
+        next(tags)
+
+
+@pytest.mark.parametrize("options", [{"timeout": "x"}, {"deadline": float("nan")}, {"deadline": "x"}, {"extra": 5}])
+def test_options_that_are_none(options: dict[str, Any]) -> None:
+    with pytest.raises(errors.UsageError):
+        client().with_options(**options)
+
+
+def test_arguments_at_their_bounds() -> None:
+    assert list(client(Response(200, (), b'{"tags": ["a"]}')).tags("a", limit=2**63)) == ["a"]
+    with pytest.raises(errors.UsageError):
+        client().tags("a", start_after="\ud800")
+    with pytest.raises(errors.UsageError):
+        client().push_manifest("a", b"{}", "a/b", tags=None)  # type: ignore[arg-type]
+    empty = client().get_blob_range("a", D, 3, 3)
+    assert empty.read() == b""
+    assert not empty.verified
