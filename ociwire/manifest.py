@@ -162,7 +162,9 @@ def parse(content: bytes) -> dict[str, Any]:
 
 
 def _read(session: Session, operation: str, url: str, scope: Scope) -> tuple[Response, bytes]:
-    for tries_left in reversed(range(_TRIES)):
+    tries_left = _TRIES
+    while True:
+        tries_left -= 1
         with session.send(operation, "GET", url, scope, ok=(200,), headers=ACCEPT) as response:
             length = response.length or 0
             try:
@@ -176,7 +178,6 @@ def _read(session: Session, operation: str, url: str, scope: Scope) -> tuple[Res
         if len(content) > MAX_SIZE:
             raise ContentError(f"a manifest of more than {MAX_SIZE} bytes is not read")
         return response, content
-    raise AssertionError("unreachable")
 
 
 def _claimed(response: Response) -> Digest | None:
