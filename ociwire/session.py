@@ -13,7 +13,7 @@ from .errors import ProtocolError, RegistryError, UsageError
 from .message import Request, RequestInfo, Response
 from .origin import Origin, upload_location, without_query
 from .scope import Scope
-from .status import error_from_response
+from .status import error_from_response, one_line
 from .transport import Transport
 
 __all__ = ["Learnt", "Life", "Session", "check_deadline"]
@@ -124,7 +124,7 @@ class Session:
         return response
 
     def _discreet(self, error: RegistryError) -> RegistryError:
-        """An error without the queries of other origins: a signed URL is a secret."""
+        """An error without the queries of other origins' URLs, and of a Location: a signed URL is a secret."""
         request = error.request
         if request is not None and not request.url.startswith("/") and Origin.of(request.url) != self.origin:
             error.request = request.replace(url=without_query(request.url))
@@ -150,8 +150,7 @@ class Session:
         if "warning" not in response.headers:
             return
         for quoted in _WARNING.findall(response.headers["warning"]):
-            # One line, and no escapes for a terminal: this is what a stranger wrote.
-            text = re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", re.sub(r"\\(.)", r"\1", quoted))
+            text = one_line(re.sub(r"\\(.)", r"\1", quoted), len(quoted))
             if text not in self.learnt.warnings and len(self.learnt.warnings) < _MAX_WARNINGS:
                 self.learnt.warnings.add(text)
                 _WARNINGS.warning("%s: %.500s", self.origin.netloc, text)

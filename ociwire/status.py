@@ -19,7 +19,7 @@ from .headers import SECRET_HEADERS, Headers
 from .message import Request, Response
 from .origin import without_query
 
-__all__ = ["check_response", "error_from_response"]
+__all__ = ["check_response", "error_from_response", "one_line"]
 
 _READ_LIMIT = 64 * 1024
 _KEPT = 8 * 1024
@@ -101,7 +101,7 @@ def error_from_response(response: Response) -> RegistryError:
     body = _read(response)
     listed = _errors(body)
     first = listed[0] if listed else {}
-    code = _text(first.get("code"), _LONGEST_CODE)
+    code = one_line(first.get("code"), _LONGEST_CODE)
     kind = _BY_CODE.get(code) or _kind_by_status(response)
     error = kind(
         _message(response, first, body),
@@ -150,14 +150,14 @@ def _errors(body: bytes) -> tuple[dict[str, Any], ...]:
     return tuple(error for error in listed if isinstance(error, dict)) if isinstance(listed, list) else ()
 
 
-def _text(value: object, longest: int) -> str:
+def one_line(value: object, longest: int) -> str:
     """What a stranger wrote, as it may stand in a message: in one line, and without escapes for a terminal."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", value[:longest]) if isinstance(value, str) else ""
 
 
 def _message(response: Response, first: dict[str, Any], body: bytes) -> str:
     if first:
-        return _text(first.get("message"), _KEPT)
+        return one_line(first.get("message"), _KEPT)
     if response.status < 400:
         return "unexpected status"
     said = body[:_KEPT].decode("utf-8", "replace").strip()
