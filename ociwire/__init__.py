@@ -21,6 +21,7 @@ from .reference import Reference
 from .scope import ResourceScope, Scope
 from .status import check_response, error_from_response
 from .transport import (
+    AuthTransport,
     FunctionTransport,
     HeadersTransport,
     Layer,
@@ -54,6 +55,7 @@ __all__ = [
     "default_transport",
     "FunctionTransport",
     "HeadersTransport",
+    "AuthTransport",
     "UrllibTransport",
     "docker_certs_d",
     "check_response",

@@ -30,7 +30,7 @@ from .errors import (
 )
 from .message import Request, RequestInfo, Response
 from .origin import Origin, check_host
-from .reference import DOCKER_HUB, check_repository, check_tag
+from .reference import DOCKER_HUB, check_repository, check_tag, registry_name
 from .scope import Scope
 from .session import Learnt, Life, Session, check_deadline
 from .transport import HeadersTransport, Transport, default_transport
@@ -73,7 +73,7 @@ class Client:
     ) -> None:
         scheme = "http" if insecure else "https"
         origin = Origin.of(f"{scheme}://{check_host(host)}")
-        if origin.netloc in (DOCKER_HUB, f"index.{DOCKER_HUB}"):
+        if registry_name(origin.netloc) == DOCKER_HUB:
             origin = Origin.of(f"{scheme}://{_DOCKER_HUB_REGISTRY}")
         self.host = origin.netloc
         self.transport = default_transport(user_agent=user_agent) if transport is None else transport

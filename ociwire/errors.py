@@ -12,7 +12,8 @@
     │   ├── RedirectError                      a redirect that must not, or cannot, be followed
     │   └── BodyConsumedError                  a one-shot body would have to be sent again
     ├── AuthError                              a token server, a helper or a credential source failed
-    │   └── CredentialsRejected                ... and it was a refusal
+    │   ├── CredentialsRejected                ... and it was a refusal
+    │   └── AuthTimeout(TransportTimeout)      ... and it was for want of time
     ├── ContentError                           the bytes are not what they should be
     │   ├── DigestMismatch
     │   └── SizeMismatch
@@ -57,6 +58,7 @@ __all__ = [
     "BodyConsumedError",
     "AuthError",
     "CredentialsRejected",
+    "AuthTimeout",
     "ContentError",
     "DigestMismatch",
     "SizeMismatch",
@@ -142,6 +144,10 @@ class CredentialsRejected(AuthError):
         self.host = host
         self.realm = realm
         self.status = status
+
+
+class AuthTimeout(AuthError, TransportTimeout):
+    """There was no token before a timeout or the deadline of the request. As an `AuthError`, it is not retried."""
 
 
 class ContentError(OciwireError):

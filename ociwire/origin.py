@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Collection
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple, final
 from urllib.parse import urldefrag, urljoin
 
-from .errors import ProtocolError, UsageError
+from .errors import AuthError, ProtocolError, UsageError
 
-__all__ = ["Origin", "check_host", "check_url", "is_loopback", "next_page", "upload_location", "without_query"]
+__all__ = [
+    "Origin",
+    "check_host",
+    "check_realm",
+    "check_url",
+    "is_loopback",
+    "next_page",
+    "upload_location",
+    "without_query",
+]
 
 # The domain of the distribution project's reference grammar: a name, an IPv4 address or an IPv6 address in brackets.
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
@@ -145,9 +155,29 @@ def is_loopback(host: str) -> bool:
     ``localhost`` and all below it (RFC 6761, section 6.3), and the loopback addresses in every spelling that
     ``inet_aton`` reads or IPv6 can map.
     """
+    address = _address(host)
+    return _is_localhost(host) if address is None else address.is_loopback
+
+
+def is_internal(host: str) -> bool:
+    """Whether a host, without its port, is by its own writing one that only this machine or network can reach.
+
+    That is a loopback, private, link-local, unspecified or otherwise not global address, in every spelling, inside of
+    IPv6 included; and ``localhost``. Names are not resolved: what they lead to, whoever resolves them decides.
+    """
+    address = _address(host)
+    if address is None:
+        return _is_localhost(host)
+    return not address.is_global or address.is_multicast or getattr(address, "is_site_local", False)
+
+
+def _is_localhost(host: str) -> bool:
     name = host.lower().rstrip(".")
-    address = _address(name)
-    return name == "localhost" or name.endswith(".localhost") if address is None else address.is_loopback
+    return name == "localhost" or name.endswith(".localhost")
+
+
+# IPv6 addresses whose last four bytes are an IPv4 address: mapped, compatible (RFC 4291), NAT64 (RFC 6052, RFC 8215).
+_EMBEDDING = tuple(IPv6Network(net) for net in ("::ffff:0:0/96", "::/96", "64:ff9b::/96", "64:ff9b:1::/48"))
 
 
 def _address(host: str) -> IPv4Address | IPv6Address | None:
@@ -155,10 +185,14 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
         address = ip_address(host.strip("[]"))
     except ValueError:
         try:
-            return IPv4Address(socket.inet_aton(host))
+            return IPv4Address(socket.inet_aton(host.rstrip(".")))
         except OSError:
             return None
-    return getattr(address, "ipv4_mapped", None) or address
+    if isinstance(address, IPv4Address) or address.is_loopback or address.is_unspecified:
+        return address
+    if any(address in network for network in _EMBEDDING):
+        return IPv4Address(address.packed[-4:])
+    return address.sixtofour or address
 
 
 def next_page(base: str, target: str) -> str:
@@ -212,6 +246,45 @@ def upload_location(base: str, location: str | None) -> str:
             " registry use relative URLs"
         )
     return url
+
+
+def check_realm(realm: str, registry: Origin, trusted: Collection[str] = ()) -> str:
+    """Whether the token server that a registry names may be given the registry's credentials.
+
+    Names are not resolved, so that a proxy, or none, makes no difference.
+
+    Args:
+        realm: What the challenge says.
+        registry: Who says it.
+        trusted: The origins that the caller allows for this registry, whatever the other rules say.
+
+    Returns:
+        The URL to ask, without its fragment.
+
+    Raises:
+        AuthError: It may not. The message says which rule forbids it, and how to allow it.
+    """
+    try:
+        _check_characters(realm)
+        url = urldefrag(realm).url
+        target = Origin.of(url)
+    except UsageError as error:
+        raise AuthError(f"the token server that {registry} names is not to be used: {error}") from None
+    if target in {Origin.of(origin) for origin in trusted}:
+        return url
+    same_host = target.host == registry.host or (is_loopback(target.host) and is_loopback(registry.host))
+    if target.scheme == "http" and registry.scheme == "https":
+        rule = "an https registry's credentials do not go over plain http"
+    elif target.scheme == "http" and not same_host:
+        rule = "credentials go over plain http to the registry's own host only"
+    elif is_internal(target.host) and not is_internal(registry.host):
+        rule = "a registry out there does not send credentials to an internal address"
+    else:
+        return url
+    raise AuthError(
+        f"{registry} names {target} as its token server: refused, for {rule}. If it is meant so, allow it:"
+        f" trusted_realms={{{registry.netloc!r}: [{str(target)!r}]}} (of AuthTransport and default_transport)"
+    )
 
 
 def without_query(url: str) -> str:

@@ -14,10 +14,13 @@ from .digest import Digest
 from .errors import UsageError
 from .origin import check_host
 
-__all__ = ["DOCKER_HUB", "Reference", "check_repository", "check_tag"]
+__all__ = ["DOCKER_HUB", "Reference", "check_repository", "check_tag", "registry_name"]
 
 DOCKER_HUB = "docker.io"
 """What Docker Hub is called in references; it is reached as ``registry-1.docker.io``."""
+
+_HUB_ALIASES = frozenset({DOCKER_HUB, f"index.{DOCKER_HUB}", f"registry-1.{DOCKER_HUB}"})
+_DEFAULT_PORT = re.compile(r":(?:80|443)$")
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
@@ -25,6 +28,16 @@ _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _MAX_NAME = 255
 # The name takes all up to a tag (which has no slash) or a digest.
 _REFERENCE = re.compile(r"([^@]+?)(?::([^/:@]*))?(?:@(.*))?", re.DOTALL)
+
+
+def registry_name(host: str) -> str:
+    """What a registry is called where credentials are kept: lower case, no default port, one name for Docker Hub.
+
+    Raises:
+        UsageError: It is no ``host`` or ``host:port``.
+    """
+    name = _DEFAULT_PORT.sub("", check_host(host))
+    return DOCKER_HUB if name in _HUB_ALIASES else name
 
 
 def check_repository(name: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import ociwire
+import ociwire.auth
 import ociwire.errors
 import ociwire.testing
 import ociwire.transport
@@ -33,6 +34,7 @@ ERRORS = [
     "BodyConsumedError",
     "AuthError",
     "CredentialsRejected",
+    "AuthTimeout",
     "ContentError",
     "DigestMismatch",
     "SizeMismatch",
@@ -61,6 +63,7 @@ TRANSPORTS = [
     "default_transport",
     "FunctionTransport",
     "HeadersTransport",
+    "AuthTransport",
     "UrllibTransport",
     "docker_certs_d",
 ]
@@ -88,7 +91,16 @@ NAMES = {
     ],
     "ociwire.transport": TRANSPORTS,
     "ociwire.errors": ERRORS,
-    "ociwire.testing": ["ScriptedTransport", "check_transport"],
+    "ociwire.auth": [
+        "Challenge",
+        "Credential",
+        "CredentialSource",
+        "Anonymous",
+        "StaticCredentials",
+        "ChainedCredentials",
+        "DockerConfig",
+    ],
+    "ociwire.testing": ["ScriptedTransport", "AuthGuard", "check_transport"],
 }
 
 # A module imports only from those above it.
@@ -104,6 +116,7 @@ ORDER = [
     "body",
     "reader",
     "message",
+    "auth",
     "transport",
     "status",
     "blob",
@@ -121,6 +134,16 @@ ORDER = [
     "__main__",
 ]
 INNER_ORDER = {
+    "auth": [
+        "challenge",
+        "credentials",
+        "helper",
+        "docker_config",
+        "flights",
+        "lookups",
+        "tokens",
+        "exchange",
+    ],
     "transport": [
         "clock",
         "once",
@@ -136,10 +159,11 @@ INNER_ORDER = {
         "expectations",
         "base",
         "headers",
+        "auth",
         "wire",
         "default",
     ],
-    "testing": ["scripted", "conformance"],
+    "testing": ["scripted", "guard", "conformance"],
 }
 MAX_MODULE = 300
 MAX_FUNCTION = 40

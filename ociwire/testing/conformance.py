@@ -43,7 +43,8 @@ def check_transport(make: Layer) -> None:
     transport and may be called twice. Threads do not get each other's answers.
 
     Args:
-        make: The layer, as `stack` takes it. One that sleeps should be given a sleep that does not.
+        make: The layer, as `stack` takes it. One that sleeps should be given a sleep that does not; one that
+            authenticates, credentials for ``registry.example``, which answers 401 with a Basic challenge.
 
     Raises:
         AssertionError: A rule is broken; the message says which, and what was seen.
@@ -98,6 +99,8 @@ class _Probe:
         self.bodies.append(body)
         # Another path each time, so that a redirect is no loop.
         headers = {"Location": f"{_URL}elsewhere-{len(self.bodies)}"} if status in _REDIRECTS else {}
+        if status == 401:
+            headers = {"WWW-Authenticate": 'Basic realm="conformance"'}
         return Response(status, {**headers, "Retry-After": "0"}, body, request)
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """The transports, in the order in which a request meets them, and what composes them."""
 
+from .auth import AuthTransport
 from .base import FunctionTransport, Layer, Transport, stack
 from .default import default_transport
 from .headers import HeadersTransport
@@ -13,6 +14,7 @@ __all__ = [
     "default_transport",
     "FunctionTransport",
     "HeadersTransport",
+    "AuthTransport",
     "UrllibTransport",
     "docker_certs_d",
 ]

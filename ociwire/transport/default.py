@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from functools import partial
 
 import urllib3
 
+from ..auth.credentials import CredentialSource
+from ..auth.docker_config import DockerConfig
+from .auth import AuthTransport
 from .base import Transport, stack
 from .headers import HeadersTransport
 from .tls import TLS
@@ -17,24 +21,28 @@ __all__ = ["default_transport"]
 def default_transport(
     *,
     base: Transport | None = None,
+    credentials: CredentialSource | None = None,
     user_agent: str | None = None,
     timeout: float | urllib3.Timeout = urllib3.Timeout(connect=10, read=120),  # noqa: B008 - never changed
     expect_timeout: float = 1.0,
     tls: TLS | None = None,
     proxy: str | None = None,
     trust_env: bool = True,
+    trusted_realms: Mapping[str, Collection[str]] | None = None,
 ) -> Transport:
     """The layers of ociwire, in their order, over any base.
 
     Args:
         base: What answers in the end; None is a `UrllibTransport` made of `timeout`, `expect_timeout`, `tls`, `proxy`
             and `trust_env`, which mean nothing to a base that is given.
+        credentials: For `AuthTransport`; None is `DockerConfig.load`: what ``docker login`` has left.
         user_agent: For `HeadersTransport`.
         timeout: For `UrllibTransport`.
         expect_timeout: For `UrllibTransport`.
         tls: For `UrllibTransport`.
         proxy: For `UrllibTransport`.
         trust_env: For `UrllibTransport`.
+        trusted_realms: For `AuthTransport`.
 
     Raises:
         UsageError: An argument is not what it should be.
@@ -43,4 +51,10 @@ def default_transport(
         base = UrllibTransport(
             timeout=timeout, expect_timeout=expect_timeout, tls=tls, proxy=proxy, trust_env=trust_env
         )
-    return stack(base, partial(HeadersTransport, user_agent=user_agent))
+    authenticated = partial(
+        AuthTransport,
+        credentials=DockerConfig.load() if credentials is None else credentials,
+        token_transport=HeadersTransport(base, user_agent=user_agent),
+        trusted_realms=trusted_realms,
+    )
+    return stack(base, authenticated, partial(HeadersTransport, user_agent=user_agent))

@@ -12,9 +12,10 @@ import pytest
 
 import ociwire.transport
 from ociwire import Body, Layer, Request, Response, Transport, default_transport, stack
+from ociwire.auth import Anonymous, Credential, StaticCredentials
 from ociwire.errors import AuthError, ConnectError, ReadError, TransportError
 from ociwire.testing import check_transport
-from ociwire.transport import HeadersTransport
+from ociwire.transport import AuthTransport, HeadersTransport
 
 
 def is_layer(value: object) -> bool:
@@ -22,11 +23,17 @@ def is_layer(value: object) -> bool:
     return inspect.isclass(value) and next(iter(inspect.signature(value).parameters), "") == "inner"
 
 
-LAYERS = {name: value for name in ociwire.transport.__all__ if is_layer(value := getattr(ociwire.transport, name))}
+MINE = StaticCredentials("registry.example", Credential(username="me", password="secret"))
+OPTIONS: dict[str, dict[str, Any]] = {"AuthTransport": {"credentials": MINE}}
+LAYERS: dict[str, Layer] = {
+    name: partial(value, **OPTIONS.get(name, {}))
+    for name in ociwire.transport.__all__
+    if is_layer(value := getattr(ociwire.transport, name))
+}
 
 
 def test_the_layers_are_found() -> None:
-    assert "HeadersTransport" in LAYERS
+    assert set(LAYERS) == {"HeadersTransport", "AuthTransport"}
 
 
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
@@ -40,10 +47,11 @@ def test_every_layer_keeps_the_rules(layer: Layer) -> None:
         lambda inner: inner,
         partial(HeadersTransport, user_agent="mine/1"),
         lambda inner: HeadersTransport(HeadersTransport(inner)),
-        lambda inner: default_transport(base=inner),
+        lambda inner: default_transport(base=inner, credentials=MINE),
+        partial(AuthTransport, credentials=Anonymous()),
         lambda inner: stack(inner, *LAYERS.values()),
     ],
-    ids=["none", "options", "twice", "default", "all"],
+    ids=["none", "options", "twice", "default", "anonymous", "all"],
 )
 def test_every_stack_keeps_the_rules(make: Layer) -> None:
     check_transport(make)

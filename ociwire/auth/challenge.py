@@ -1,0 +1,79 @@
+"""What a server says about how to authenticate: WWW-Authenticate, read tolerantly.
+
+Follows RFC 9110, section 11.6.1: several challenges may stand in one header, and in several headers. What cannot be
+read yields fewer challenges, never an exception: a header is a stranger's word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, final
+
+from ..headers import TOKEN
+
+__all__ = ["Challenge"]
+
+_LONGEST = 16 * 1024
+_BETWEEN = re.compile(r"[ \t,]*")
+_SCHEME = re.compile(rf"({TOKEN.pattern})(?=[ \t,]|$)")
+# An unquoted value is a token by the RFC; servers leave the quotes away from URLs too.
+_PARAM = re.compile(rf'({TOKEN.pattern})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s",]+))')
+_TOKEN68 = re.compile(r"[ \t]+[A-Za-z0-9._~+/-]+=*(?=[ \t]*(?:,|$))")
+_GARBAGE = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^,])*')
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """One challenge of a server.
+
+    Attributes:
+        scheme: In lower case: ``bearer``, ``basic``, or another.
+        params: The parameters, their names in lower case; of a name that stands twice, the first.
+    """
+
+    scheme: str
+    params: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "params", MappingProxyType(dict(self.params)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Challenge, (self.scheme, dict(self.params))
+
+    @classmethod
+    def parse(cls, *headers: str) -> list[Challenge]:
+        """The challenges in the values of WWW-Authenticate, in their order. Never raises.
+
+        Args:
+            headers: The values; of each, the first 16 KiB are read.
+        """
+        return [challenge for header in headers for challenge in _challenges(header[:_LONGEST])]
+
+
+def _challenges(text: str) -> list[Challenge]:
+    found: list[tuple[str, dict[str, str]]] = []
+    position = _end(_BETWEEN, text, 0)
+    while position < len(text):
+        param, scheme = _PARAM.match(text, position), _SCHEME.match(text, position)
+        if param is not None and found:
+            name, quoted, bare = param.groups()
+            found[-1][1].setdefault(name.lower(), bare if quoted is None else re.sub(r"\\(.)", r"\1", quoted))
+            position = param.end()
+        elif scheme is not None:
+            found.append((scheme[1].lower(), {}))
+            position = scheme.end()
+            if _PARAM.match(text, _end(_BETWEEN, text, position)) is None:
+                position = _end(_TOKEN68, text, position)
+        else:
+            position = _end(_GARBAGE, text, position)
+        position = _end(_BETWEEN, text, position)
+    return [Challenge(scheme, params) for scheme, params in found]
+
+
+def _end(pattern: re.Pattern[str], text: str, position: int) -> int:
+    match = pattern.match(text, position)
+    return position if match is None else match.end()

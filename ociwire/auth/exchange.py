@@ -1,0 +1,205 @@
+"""What a token server is asked, and what its answer means. No socket here: a request goes out, a response comes in.
+
+Follows the distribution project's "Token Authentication Specification" (GET) and "OAuth2 Token Authentication" (POST).
+Whatever a token server answers, what comes out is a token or an `AuthError`; none of them shows a secret.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, final
+from urllib.parse import unquote_plus, urlencode
+
+from ..errors import AuthError, CredentialsRejected, TransportError
+from ..message import Request, RequestInfo, Response
+from ..origin import without_query
+from ..scope import Scope
+from .credentials import Credential
+from .tokens import Token
+
+__all__ = ["Exchange"]
+
+_LARGEST = 1024 * 1024
+"""How much of an answer is read, in bytes; a token has to fit into a header."""
+_DEFAULT_LIFE = 60.0
+"""Seconds that a token is good for where the server does not say (the specification's ``expires_in``)."""
+_LONGEST_LIFE = 30 * 24 * 3600.0
+_MARGIN = 30.0
+"""Seconds before it expires that a token is no longer sent, or a quarter of its life where that is less."""
+_QUOTED = 200
+"""How many characters of a server's own words a message repeats."""
+_CLIENT_ID = "ociwire"
+_SENDABLE = re.compile(r"[!-~]+")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A credential to be exchanged for a token.
+
+    Attributes:
+        host: The registry, as credentials are looked up.
+        realm: The token server's URL, which `ociwire.origin.check_realm` has let pass.
+        service: What the challenge calls the registry; None if it did not say.
+        scope: What the token is to grant.
+        credential: Who asks; None is nobody.
+        source_name: What messages call the source of credentials.
+    """
+
+    host: str
+    realm: str
+    service: str | None
+    scope: Scope
+    credential: Credential | None
+    source_name: str
+
+    def request(self, waiting: Request, *, get: bool = False) -> Request:
+        """The request for the token.
+
+        An identity token is posted (RFC 6749, section 6); everyone else asks by GET, with Basic if they have a name.
+
+        Args:
+            waiting: The request that waits for the token: its deadline is this one's too.
+            get: Ask by GET, though there is an identity token.
+        """
+        info = RequestInfo(
+            operation="token",
+            debug_id=waiting.info.debug_id,
+            timeout=waiting.info.timeout,
+            deadline=waiting.info.deadline,
+            idempotent=True,
+            extra=waiting.info.extra,
+        )
+        agent = waiting.headers.get("user-agent")
+        headers = (
+            {"Accept": "application/json"} if agent is None else {"User-Agent": agent, "Accept": "application/json"}
+        )
+        service = {} if self.service is None else {"service": self.service}
+        if self.posts and not get and self.credential is not None:
+            form = {
+                "grant_type": "refresh_token",
+                "refresh_token": self.credential.identity_token or "",
+                "client_id": _CLIENT_ID,
+                **service,
+            }
+            if self.scope:
+                form["scope"] = str(self.scope)
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+            return Request("POST", self.realm, headers, urlencode(form).encode(), info)
+        if self.credential is not None and self.credential.basic is not None:
+            headers["Authorization"] = self.credential.basic
+        # By GET each resource has a scope parameter of its own ("Token Scope Documentation").
+        query = urlencode([*service.items(), *(("scope", word) for word in str(self.scope).split())], safe=":,/")
+        joint = "" if not query else "&" if "?" in self.realm else "?"
+        return Request("GET", f"{self.realm}{joint}{query}", headers, None, info)
+
+    @property
+    def posts(self) -> bool:
+        """Whether it begins with a POST."""
+        return self.credential is not None and self.credential.identity_token is not None
+
+    def must_get(self, response: Response) -> bool:
+        """Whether an answer to the POST means that only GET is understood, and there is somebody to ask by it."""
+        return response.status in (404, 405) and self.credential is not None and self.credential.basic is not None
+
+    def token(self, response: Response, asked_at: float) -> Token:
+        """What an answer grants. The response is read, and not closed.
+
+        Args:
+            response: The answer.
+            asked_at: The moment of `time.monotonic` when the question went out.
+
+        Raises:
+            CredentialsRejected: The token server refuses.
+            AuthError: It answered anything else than a token.
+        """
+        status = response.status
+        try:
+            body = response.read(_LARGEST + 1)
+        except TransportError as error:
+            raise AuthError(f"{self.server}: the answer broke off") from error
+        if status in (401, 403) or (status == 400 and _oauth_error(body) in ("invalid_grant", "invalid_client")):
+            raise CredentialsRejected(
+                f"{self._refused(status)}{self._said(body)}",
+                host=self.host,
+                realm=without_query(self.realm),
+                status=status,
+            )
+        if 300 <= status < 400:
+            raise AuthError(f"{self.server} redirects ({status}): refused, for credentials stay at the realm's origin")
+        if not 200 <= status < 300:
+            raise AuthError(f"{self.server} answered {status}{self._said(body)}")
+        if len(body) > _LARGEST:
+            raise AuthError(f"{self.server} answered with more than {_LARGEST} bytes")
+        answer = _object(body)
+        if answer is None:
+            raise AuthError(f"{self.server} did not answer with a JSON object")
+        value = answer.get("token") or answer.get("access_token")
+        if not isinstance(value, str) or not _SENDABLE.fullmatch(value):
+            raise AuthError(
+                f"{self.server} answered without a token (the string token or access_token, in visible ASCII)"
+            )
+        life = _life(answer.get("expires_in"))
+        return Token(value, self.scope, asked_at + life - min(_MARGIN, life / 4))
+
+    @property
+    def server(self) -> str:
+        """How messages call the token server."""
+        return f"the token server {without_query(self.realm)} (of {self.host})"
+
+    def _refused(self, status: int) -> str:
+        if self.credential is None:
+            return (
+                f"{self.server} gives no token without credentials ({status}), and {self.source_name} has none for"
+                f" {self.host} (docker login, or credentials=)"
+            )
+        came_from = self.credential.source or self.source_name
+        user = f" of user {self.credential.username!r}" if self.credential.username else ""
+        return (
+            f"{self.server} refused ({status}) the credentials{user} that came from {came_from}. What is public may be"
+            " pulled without them: mend or remove them (docker logout), or use credentials=Anonymous()"
+        )
+
+    def _said(self, body: bytes) -> str:
+        """What the server says of itself, unless it repeats a secret."""
+        said = _reason(body)
+        secrets = () if self.credential is None else self.credential.secrets()
+        if any(secret in form for secret in secrets for form in (said, unquote_plus(said))):
+            return ". (What it says is left out: it repeats the credentials.)"
+        shown = re.sub(r"[^ -~]+", " ", said[:_QUOTED]).strip()
+        return f". It says: {shown}" if shown else ""
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    # No exception of json's leaves: it holds the text, and the text may hold a token.
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def _oauth_error(body: bytes) -> object:
+    """The error code of RFC 6749, section 5.2."""
+    return (_object(body) or {}).get("error")
+
+
+def _reason(body: bytes) -> str:
+    """The sentence in an answer that is no token: of OAuth2's, of the registry's or of Docker Hub's JSON."""
+    answer = _object(body) or {}
+    listed = answer.get("errors")
+    first = listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], dict) else {}
+    found = (answer.get("error_description"), first.get("message"), answer.get("details"), answer.get("error"))
+    return next((text for text in found if isinstance(text, str) and text), "")
+
+
+def _life(stated: object) -> float:
+    """``expires_in`` in seconds; some servers write it as a string."""
+    try:
+        seconds = float(stated) if isinstance(stated, (int, float, str)) and not isinstance(stated, bool) else math.nan
+    except (ValueError, OverflowError):
+        return _DEFAULT_LIFE
+    return min(seconds, _LONGEST_LIFE) if math.isfinite(seconds) and seconds > 0 else _DEFAULT_LIFE

@@ -1,0 +1,130 @@
+"""Docker's credential helpers: programs that are asked for a host and answer with a user and a secret.
+
+Follows the protocol of docker-credential-helpers: ``docker-credential-NAME get``, the server on standard input, JSON on
+standard output. A helper is run without a shell, by a name that is no path, and what it prints is in no message: it may
+be the secret.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from ..errors import AuthError, UsageError
+from .credentials import Credential
+
+__all__ = ["Helpers"]
+
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_NOT_FOUND = "credentials not found"
+_TIMEOUT = 60.0
+"""Seconds for a helper to answer: it may have to ask a person for a passphrase."""
+_KEPT = 60.0
+"""Seconds for which a helper's answer is kept."""
+_MAX_KEPT = 1024
+
+
+class Helpers:
+    """The helpers on a PATH. Their answers are kept for a minute, "nobody" included; their failures are not.
+
+    Args:
+        env: Where PATH is looked up, and what a helper is run with.
+    """
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+        self._kept: dict[tuple[str, str], tuple[float, Credential | None]] = {}
+
+    def find(self, name: str) -> str | None:
+        """Where the program of a helper is; None if it is not installed.
+
+        Raises:
+            AuthError: The name is none: it would lead elsewhere than into PATH.
+        """
+        if not _NAME.fullmatch(name):
+            raise AuthError(f"not the name of a credential helper: {name!r:.100} (letters, digits, '.', '_' and '-')")
+        folders = self._env.get("PATH", "").split(":")
+        absolute = ":".join(folder for folder in folders if folder.startswith("/"))  # never the folder one stands in
+        return shutil.which(f"docker-credential-{name}", path=absolute) if absolute else None
+
+    def get(self, name: str, program: str, server: str, source: str) -> Credential | None:
+        """What a helper says of a server.
+
+        Args:
+            name: The helper's.
+            program: Its path.
+            server: What is asked for: a host, or Docker Hub's URL.
+            source: For `Credential.source`.
+
+        Raises:
+            AuthError: It failed, took longer than a minute, or answered with something else.
+        """
+        kept = self._kept.get((program, server))
+        if kept is not None and time.monotonic() < kept[0]:
+            return kept[1]
+        output = _run(name, program, server, self._env)
+        answer = None if output is None else _credential(name, output, source)
+        while len(self._kept) >= _MAX_KEPT:
+            self._kept.pop(next(iter(self._kept)), None)
+        self._kept[program, server] = time.monotonic() + _KEPT, answer
+        return answer
+
+
+def _run(name: str, program: str, server: str, env: Mapping[str, str]) -> bytes | None:
+    import subprocess  # costs an import of its own, which most users never need
+
+    output = None
+    try:
+        with subprocess.Popen(  # noqa: S603 - its name is checked, and comes from the user's own file
+            [program, "get"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=dict(env),
+        ) as process:
+            try:
+                output, _ = process.communicate(server.encode(), timeout=_TIMEOUT)
+            except BaseException:
+                process.kill()  # what it has started may hold the pipes open: they are not read to their end
+                raise
+    except subprocess.TimeoutExpired:
+        pass
+    except OSError as error:
+        raise AuthError(f"{_says(name)} cannot be run: {error.strerror} ({program})") from error
+    if output is None:  # raised here, with nothing chained to it: the exception holds what was printed so far
+        raise AuthError(f"{_says(name)} did not answer for {server} within {_TIMEOUT:g} s")
+    if process.returncode == 0:
+        return output
+    if _NOT_FOUND in output[:200].decode("utf-8", "replace").lower():
+        return None
+    raise AuthError(
+        f"{_says(name)} failed for {server} with exit status {process.returncode}; see what it says:"
+        f" echo {server} | docker-credential-{name} get"
+    )
+
+
+def _credential(name: str, output: bytes, source: str) -> Credential:
+    # An exception of json's holds the text that it could not read, so that none is chained to what is raised here.
+    answer: Any = None
+    with suppress(ValueError, RecursionError):
+        answer = json.loads(output)
+    if not isinstance(answer, dict):
+        raise AuthError(f"{_says(name)} did not answer with a JSON object")
+    username, secret = answer.get("Username"), answer.get("Secret")
+    if not isinstance(username, str) or not isinstance(secret, str):
+        raise AuthError(f"{_says(name)} answered without the strings Username and Secret")
+    try:
+        if username == "<token>":
+            return Credential(identity_token=secret, source=source)
+        return Credential(username=username, password=secret, source=source)
+    except UsageError as error:
+        raise AuthError(f"{_says(name)} answered with what cannot be used: {error}") from None
+
+
+def _says(name: str) -> str:
+    return f"the credential helper docker-credential-{name}"

@@ -1,0 +1,307 @@
+"""Turns what a request needs (`RequestInfo.required_scope`) into an Authorization header, and answers a 401.
+
+A secret goes where the registry's challenge and `ociwire.origin` let it, to no other place, and never twice for one
+refusal: a 401 to a token that was just granted, or to a credential that the source still stands by, is handed back.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple, final
+
+from ..auth.challenge import Challenge
+from ..auth.credentials import Credential, CredentialSource, first_repository
+from ..auth.exchange import Exchange
+from ..auth.flights import Flights
+from ..auth.lookups import Lookups, Who
+from ..auth.tokens import Holder, Token, Tokens
+from ..errors import AuthError, AuthTimeout, CredentialsRejected, TransportError, TransportTimeout, UsageError
+from ..message import Request, Response
+from ..origin import Origin, check_realm
+from ..reference import registry_name
+from ..scope import Scope
+from .base import Transport
+
+__all__ = ["AuthTransport"]
+
+_LOG = logging.getLogger("ociwire.auth")
+_MAX_ORIGINS = 1024
+
+
+class _Proof(NamedTuple):
+    """What a request was sent with.
+
+    Attributes:
+        header: The value of Authorization.
+        credential: Who sent it.
+        token: The token in it; None where it is the credential itself.
+        fresh: Whether the token was granted during this request.
+    """
+
+    header: str
+    credential: Credential | None
+    token: Token | None = None
+    fresh: bool = False
+
+
+@dataclass(slots=True)
+class _Errand:
+    """One request on its way through the layer."""
+
+    request: Request
+    origin: Origin
+    who: Who
+    renewed: bool = False  # the one re-authentication is spent
+
+    @property
+    def required(self) -> Scope:
+        return self.request.info.required_scope
+
+    @property
+    def deadline(self) -> float | None:
+        return self.request.info.deadline
+
+
+@final
+class AuthTransport:
+    """Authenticates requests: by Bearer tokens (the distribution project's token specifications), or by Basic.
+
+    A request that has an Authorization header passes untouched. One that needs nothing is sent with nothing, until it
+    is challenged. May be shared by threads: of those who want the same token, one asks for it.
+
+    Args:
+        inner: The transport to ask.
+        credentials: Who one is; see `ociwire.auth`.
+        token_transport: What token servers are asked through; None is `inner`. It is not closed.
+        trusted_realms: For a registry's ``host[:port]``, the origins of token servers that are allowed for it though
+            `ociwire.origin` would refuse them: ``{"registry.corp": ["http://auth.corp:8080"]}``.
+
+    Raises:
+        UsageError: The credentials have no ``lookup``, or a host or an origin is none.
+    """
+
+    def __init__(
+        self,
+        inner: Transport,
+        *,
+        credentials: CredentialSource,
+        token_transport: Transport | None = None,
+        trusted_realms: Mapping[str, Collection[str]] | None = None,
+    ) -> None:
+        self._inner = inner
+        self._lookups = Lookups(credentials)
+        self._token_transport = inner if token_transport is None else token_transport
+        self._trusted = _trusted(trusted_realms or {})
+        self._tokens = Tokens()
+        self._flights: Flights[Token] = Flights("a token")
+        self._challenges: dict[Origin, Challenge] = {}
+
+    def round_trip(self, request: Request, /) -> Response:
+        """Ask the inner transport, with what the request needs; after a 401, with what the registry asks for.
+
+        Raises:
+            AuthError: A credential source or a token server failed, or the token server must not be asked.
+            CredentialsRejected: The token server refused the credentials.
+            AuthTimeout: There was no token in time.
+        """
+        if "authorization" in request.headers:
+            return self._inner.round_trip(request)
+        errand = _errand(request)
+        proof = self._foreseen(errand)
+        while True:
+            sent = request if proof is None else request.with_headers({"Authorization": proof.header})
+            response = self._inner.round_trip(sent)
+            if response.status in (400, 401):
+                try:
+                    proof = self._renewed(errand, proof, response)
+                except BaseException:
+                    response.discard()
+                    raise
+                if proof is not None:
+                    response.discard()
+                    continue
+            return response if response.request is not None else response.replace(request=sent)
+
+    def close(self) -> None:
+        """Close the inner transport."""
+        self._inner.close()
+
+    def _foreseen(self, errand: _Errand) -> _Proof | None:
+        """What the first request carries: what is known to be wanted."""
+        challenge = self._challenges.get(errand.origin)
+        if not errand.required:
+            # Nothing is needed, so nobody is asked; a token that grants nothing may have been had before.
+            holder = Holder(errand.origin, self._lookups.kept(errand.who))
+            token = self._tokens.find(holder, Scope.EMPTY)
+            return None if token is None else _Proof(f"Bearer {token.value}", holder.credential, token)
+        credential = self._lookups.of(errand.who, errand.deadline)
+        if challenge is None or (credential is not None and credential.registry_token is not None):
+            return _proof_of(credential, "bearer")
+        if challenge.scheme == "basic":
+            return _proof_of(credential, "basic")
+        if errand.required == Scope.UNLIMITED:
+            return None
+        return self._granted(errand, challenge, credential, errand.required)
+
+    def _renewed(self, errand: _Errand, proof: _Proof | None, response: Response) -> _Proof | None:
+        """What to send the request with once more; None if the response is the answer."""
+        token = None if proof is None else proof.token
+        is_stale = proof is not None and token is not None and not proof.fresh
+        if response.status == 400 and not (is_stale and errand.request.method in ("GET", "HEAD")):
+            return None  # public.ecr.aws says 400, without a challenge, to a token that has expired
+        challenge = self._challenge(errand, response, known_will_do=token is not None)
+        if challenge is None:
+            return None
+        if proof is not None and token is not None and _scope_of(challenge) <= token.scope:
+            self._tokens.evict(Holder(errand.origin, proof.credential), token)
+        if errand.request.body is not None and not errand.request.body.resendable:
+            return None
+        if proof is not None:
+            if errand.renewed or proof.fresh:
+                return None
+            errand.renewed = True
+        return self._answered(errand, proof, challenge, response)
+
+    def _answered(
+        self, errand: _Errand, proof: _Proof | None, challenge: Challenge, response: Response
+    ) -> _Proof | None:
+        """What a challenge is answered with; None if there is nothing that was not refused already."""
+        by_credential = proof is not None and proof.token is None
+        if (
+            proof is not None
+            and by_credential
+            and (challenge.scheme == "basic" or _is_registry_token(proof.credential))
+        ):
+            credential = self._lookups.after_rejection(errand.who, proof.credential, errand.deadline)
+            if credential == proof.credential:
+                self._log_rejection(errand, credential)
+                return None
+        else:
+            credential = self._lookups.of(errand.who, errand.deadline)
+        if challenge.scheme == "basic" or _is_registry_token(credential):
+            return _proof_of(credential, challenge.scheme)
+        response.discard()  # its connection may serve for the token
+        wanted = _scope_of(challenge)
+        if errand.required != Scope.UNLIMITED:  # which nobody can ask for: what the challenge says must do
+            wanted = wanted if errand.required <= wanted else wanted | errand.required
+        return self._granted(errand, challenge, credential, wanted)
+
+    def _challenge(self, errand: _Errand, response: Response, *, known_will_do: bool) -> Challenge | None:
+        """What the registry asks for: Bearer before Basic. Remembered for its origin."""
+        offered = Challenge.parse(*response.headers.get_all("www-authenticate"))
+        usable = [one for one in offered if one.scheme == "basic" or (one.scheme == "bearer" and "realm" in one.params)]
+        chosen = next((one for one in usable if one.scheme == "bearer"), usable[0] if usable else None)
+        if chosen is None:
+            known = self._challenges.get(errand.origin) if known_will_do else None
+            # Its scope was another request's.
+            return known and Challenge(known.scheme, {**known.params, "scope": str(errand.required)})
+        if chosen.scheme == "bearer":
+            trusted = self._trusted.get(errand.who.host, ())
+            realm = check_realm(chosen.params["realm"], errand.origin, trusted)
+            chosen = Challenge(chosen.scheme, {**chosen.params, "realm": realm})
+        if len(self._challenges) >= _MAX_ORIGINS:
+            self._challenges.clear()
+        self._challenges[errand.origin] = chosen
+        return chosen
+
+    def _granted(self, errand: _Errand, challenge: Challenge, credential: Credential | None, scope: Scope) -> _Proof:
+        """A token for a scope: kept, or granted now."""
+        try:
+            return self._token(errand, challenge, credential, scope)
+        except CredentialsRejected as error:
+            renewed = self._lookups.after_rejection(errand.who, credential, errand.deadline)
+            if renewed == credential:
+                raise
+            _LOG.info("%s; the source has others now", error)
+            return self._token(errand, challenge, renewed, scope)
+
+    def _token(self, errand: _Errand, challenge: Challenge, credential: Credential | None, scope: Scope) -> _Proof:
+        holder = Holder(errand.origin, credential)
+        found = self._tokens.find(holder, scope)
+        fresh = found is None
+
+        def fetch() -> Token:
+            token = self._exchange(errand, challenge, credential, scope)
+            self._tokens.keep(holder, token)
+            return token
+
+        token = found or self._flights.fetch(
+            (holder, scope), scope, lambda: self._tokens.find(holder, scope), fetch, errand.deadline
+        )
+        return _Proof(f"Bearer {token.value}", credential, token, fresh)
+
+    def _exchange(self, errand: _Errand, challenge: Challenge, credential: Credential | None, scope: Scope) -> Token:
+        exchange = Exchange(
+            host=errand.who.host,
+            realm=challenge.params["realm"],
+            service=challenge.params.get("service"),
+            scope=scope,
+            credential=credential,
+            source_name=self._lookups.source_name,
+        )
+        _LOG.debug("%s is asked for %s", exchange.server, str(scope) or "a token without a scope")
+        asked_at = time.monotonic()
+        response = self._ask(exchange, exchange.request(errand.request))
+        if exchange.posts and exchange.must_get(response):
+            response.discard()
+            response = self._ask(exchange, exchange.request(errand.request, get=True))
+        try:
+            return exchange.token(response, asked_at)
+        finally:
+            response.discard()
+
+    def _ask(self, exchange: Exchange, request: Request) -> Response:
+        try:
+            return self._token_transport.round_trip(request)
+        except AuthError:
+            raise
+        except TransportTimeout as error:
+            raise AuthTimeout(f"{exchange.server} did not answer in time", request=error.request) from error
+        except TransportError as error:
+            raise AuthError(f"{exchange.server} could not be asked: {error}") from error
+
+    def _log_rejection(self, errand: _Errand, credential: Credential | None) -> None:
+        came_from = (credential and credential.source) or self._lookups.source_name
+        _LOG.warning("%s refused the credentials that came from %s", errand.who.host, came_from)
+
+
+def _errand(request: Request) -> _Errand:
+    origin = Origin.of(request.url)
+    return _Errand(request, origin, Who(_name_of(origin), first_repository(request.info.required_scope)))
+
+
+@lru_cache(maxsize=_MAX_ORIGINS)
+def _name_of(origin: Origin) -> str:
+    return registry_name(origin.netloc)
+
+
+def _scope_of(challenge: Challenge) -> Scope:
+    return Scope.parse(challenge.params.get("scope", ""))
+
+
+def _is_registry_token(credential: Credential | None) -> bool:
+    return credential is not None and credential.registry_token is not None
+
+
+def _proof_of(credential: Credential | None, scheme: str) -> _Proof | None:
+    """What a credential says by itself; None if it has nothing to say in a scheme."""
+    if credential is None:
+        return None
+    if credential.registry_token is not None:
+        return _Proof(f"Bearer {credential.registry_token}", credential)
+    return None if scheme != "basic" or credential.basic is None else _Proof(credential.basic, credential)
+
+
+def _trusted(given: Mapping[str, Collection[str]]) -> dict[str, tuple[str, ...]]:
+    trusted = {}
+    for host, origins in given.items():
+        if isinstance(origins, str):
+            raise UsageError(f"trusted_realms has a collection of origins for each host: [{origins!r}]")
+        for origin in origins:
+            Origin.of(origin)
+        trusted[registry_name(host)] = tuple(origins)
+    return trusted
