@@ -6,9 +6,11 @@ unknown, from the status and the operation. Responses are read here, at most 64 
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import time
+from contextlib import suppress
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -24,6 +26,8 @@ __all__ = ["check_response", "error_from_response", "one_line"]
 _READ_LIMIT = 64 * 1024
 _KEPT = 8 * 1024
 _LONGEST_CODE = 100
+_SHORTEST_SECRET = 4
+"""Fewer characters stand in any text by chance."""
 
 _BY_CODE: dict[str, type[RegistryError]] = {
     "BLOB_UNKNOWN": errors.BlobUnknown,
@@ -98,7 +102,7 @@ def check_response(response: Response, *ok: int) -> None:
 
 def error_from_response(response: Response) -> RegistryError:
     """The exception for a response, whatever its status. The body is read as far as is sensible, and not closed."""
-    body = _read(response)
+    body = _without_echo(_read(response), response.request)
     listed = _errors(body)
     first = listed[0] if listed else {}
     code = one_line(first.get("code"), _LONGEST_CODE)
@@ -140,6 +144,23 @@ def _read(response: Response) -> bytes:
         return b"" if response.closed else response.read(_READ_LIMIT)
     except errors.TransportError:
         return b""  # the status alone says enough
+
+
+def _without_echo(body: bytes, request: Request | None) -> bytes:
+    """A body without the secrets of its request: there are proxies that repeat a request on their error pages."""
+    if request is None or not body:
+        return body
+    for name in SECRET_HEADERS:
+        for value in request.headers.get_all(name):
+            scheme, _, proof = value.partition(" ")
+            secrets = [proof.encode()]
+            if scheme.lower() == "basic":
+                with suppress(ValueError):
+                    secrets.append(base64.b64decode(proof).partition(b":")[2])
+            for secret in secrets:
+                if len(secret) >= _SHORTEST_SECRET:
+                    body = body.replace(secret, b"***")
+    return body
 
 
 def _errors(body: bytes) -> tuple[dict[str, Any], ...]:

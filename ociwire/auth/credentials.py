@@ -21,6 +21,7 @@ from ..scope import Scope
 __all__ = ["Anonymous", "ChainedCredentials", "Credential", "CredentialSource", "StaticCredentials", "first_repository"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _VISIBLE = re.compile(r"[!-~]+")
 
 
@@ -190,10 +191,8 @@ def _check_text(name: str, value: object) -> None:
     if _CONTROL.search(value):
         ending = " (a newline at its end? strip() it)" if value.endswith(("\n", "\r")) else ""
         raise UsageError(f"a credential's {name} holds a control character{ending}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise UsageError(f"a credential's {name} is not Unicode text") from None
+    if _SURROGATE.search(value):  # an exception of encode() would hold the value
+        raise UsageError(f"a credential's {name} is not Unicode text")
 
 
 def _moment(value: object) -> float | None:

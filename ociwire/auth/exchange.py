@@ -169,7 +169,7 @@ class Exchange:
         secrets = () if self.credential is None else self.credential.secrets()
         if any(secret in form for secret in secrets for form in (said, unquote_plus(said))):
             return ". (What it says is left out: it repeats the credentials.)"
-        shown = re.sub(r"[^ -~]+", " ", said[:_QUOTED]).strip()
+        shown = re.sub(r"[^!-~]+", " ", said[:_QUOTED]).strip()
         return f". It says: {shown}" if shown else ""
 
 

@@ -187,7 +187,7 @@ class AuthTransport:
         response.discard()  # its connection may serve for the token
         wanted = _scope_of(challenge)
         if errand.required != Scope.UNLIMITED:  # which nobody can ask for: what the challenge says must do
-            wanted = wanted if errand.required <= wanted else wanted | errand.required
+            wanted = wanted | errand.required  # the challenge's own text, where that is enough
         return self._granted(errand, challenge, credential, wanted)
 
     def _challenge(self, errand: _Errand, response: Response, *, known_will_do: bool) -> Challenge | None:
