@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from ._demonstration import serve_blobs
 from ._trace import Trace, traced
 from ._version import __version__
+from .auth import Anonymous, DockerConfig
 from .client import Client
 from .descriptor import DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, OCI_INDEX, OCI_MANIFEST, Descriptor
 from .errors import OciwireError, Unauthorized, UsageError
@@ -50,11 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _explain(text: str, *, insecure: bool) -> int:
     trace = Trace()
-    transport = traced(trace)
+    credentials = DockerConfig.load()
+    transport = traced(trace, credentials)
     try:
         reference = Reference.parse(text)
         wanted = reference.digest or reference.tag or "latest"
         print(f"resolve {reference.repository} {wanted} at {reference.host}")
+        print(f"  credentials for {credentials.explain(reference.host, reference.repository)}", flush=True)
         client = Client(reference.host, transport, insecure=insecure)
         request = Request(
             "HEAD",
@@ -75,7 +78,7 @@ def _explain(text: str, *, insecure: bool) -> int:
         print(f"ociwire: {error}", file=sys.stderr)
         if isinstance(error, Unauthorized):
             challenge = "" if error.headers is None else error.headers.get("www-authenticate", "none")
-            print(f"  It wants credentials, which this command does not send. Its challenge: {challenge}")
+            print(f"  The credentials named above, if any, are not enough for it. Its challenge: {challenge:.500}")
         return 1
     finally:
         transport.close()
@@ -92,7 +95,7 @@ def _demonstrate() -> int:
 
     trace = Trace()
     with serve_blobs() as host:
-        transport = traced(trace)
+        transport = traced(trace, Anonymous())
         try:
             client = Client(host, transport, insecure=True)
             print(

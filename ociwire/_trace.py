@@ -12,9 +12,10 @@ from functools import partial
 from http import HTTPStatus
 from typing import final
 
+from .auth import CredentialSource
 from .message import Request, Response
 from .origin import without_query
-from .transport import HeadersTransport, Transport, UrllibTransport, stack
+from .transport import AuthTransport, HeadersTransport, Transport, UrllibTransport, stack
 
 __all__ = ["Trace", "traced"]
 
@@ -63,11 +64,13 @@ class Trace:
         return lines
 
 
-def traced(trace: Trace) -> Transport:
+def traced(trace: Trace, credentials: CredentialSource) -> Transport:
     """The default layers, each of them watched."""
+    wire = _Tap(UrllibTransport(), layer="UrllibTransport", trace=trace)
     return stack(
-        UrllibTransport(),
-        partial(_Tap, layer="UrllibTransport", trace=trace),
+        wire,
+        partial(AuthTransport, credentials=credentials, token_transport=HeadersTransport(wire)),
+        partial(_Tap, layer="AuthTransport", trace=trace),
         HeadersTransport,
         partial(_Tap, layer="HeadersTransport", trace=trace),
     )
@@ -110,9 +113,14 @@ class _Tap:
 
 
 def _lines(hop: _Hop) -> list[str]:
-    added = [_fields(below.request, beyond=hop.request) for below in hop.below]
-    did = added[0] if added else _sent(hop)
-    return [_line(hop.layer, hop, did), *(line for below in hop.below for line in _lines(below))]
+    # Of several requests below one, the last is what came of the others.
+    did = _fields(hop.below[-1].request, beyond=hop.request) if hop.below else _sent(hop)
+    lines = [_line(hop.layer, hop, did)]
+    for below in hop.below:
+        if below.request.url != hop.request.url:
+            lines.append(f"    {'':<17} {below.request.method} {without_query(below.request.url)}")
+        lines += _lines(below)
+    return lines
 
 
 def _line(layer: str, hop: _Hop, did: str) -> str:

@@ -1,0 +1,194 @@
+"""AuthGuard: the server's side of the token specifications, asked by hand."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import pytest
+
+from ociwire import Body, FunctionTransport, Request, Response, Scope
+from ociwire.auth import Challenge
+from ociwire.errors import UsageError
+from ociwire.testing import AuthGuard
+
+URL = "https://registry.example"
+REALM = "https://auth.example/token"
+BLOB = f"{URL}/v2/team/app/blobs/x"
+
+
+class Inner:
+    """What is guarded: remembers what got through."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.closed = False
+
+    def round_trip(self, request: Request, /) -> Response:
+        self.requests.append(request)
+        return Response(200, (), b"inside", request)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def basic(user: str, password: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+def guarded(**options: Any) -> tuple[AuthGuard, Inner]:
+    inner = Inner()
+    return AuthGuard(inner, users={"me": "secret", "you": "other"}, **options), inner
+
+
+def token(guard: AuthGuard, scope: str = "", headers: dict[str, str] | None = None) -> tuple[int, dict[str, Any]]:
+    query = urlencode([("service", "registry.example"), *(("scope", word) for word in scope.split())])
+    response = guard.round_trip(Request("GET", f"{REALM}?{query}", headers or {}))
+    return response.status, response.json()
+
+
+def status(guard: AuthGuard, value: str, method: str = "GET", url: str = BLOB) -> int:
+    return guard.round_trip(Request(method, url, {"Authorization": f"Bearer {value}"})).status
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "scope"),
+    [
+        ("GET", BLOB, "repository:team/app:pull"),
+        ("HEAD", f"{URL}/v2/team/app/manifests/v1", "repository:team/app:pull"),
+        ("GET", f"{URL}/v2/app/tags/list?n=1", "repository:app:pull"),
+        ("GET", f"{URL}/v2/app/referrers/sha256:x", "repository:app:pull"),
+        ("POST", f"{URL}/v2/app/blobs/uploads/", "repository:app:pull,push"),
+        ("PATCH", f"{URL}/v2/app/blobs/uploads/1", "repository:app:pull,push"),
+        ("PUT", f"{URL}/v2/app/manifests/v1", "repository:app:pull,push"),
+        ("DELETE", f"{URL}/v2/app/manifests/v1", "repository:app:delete"),
+        (
+            "POST",
+            f"{URL}/v2/app/blobs/uploads/?mount=x&from={quote('lib/base')}",
+            "repository:app:pull,push repository:lib/base:pull",
+        ),
+        ("GET", f"{URL}/v2/_catalog?n=2", "registry:catalog:*"),
+        ("GET", f"{URL}/v2/", None),
+    ],
+)
+def test_each_request_is_challenged_for_what_it_needs(method: str, url: str, scope: str | None) -> None:
+    guard, inner = guarded()
+    response = guard.round_trip(Request(method, url))
+    assert response.status == 401
+    (challenge,) = Challenge.parse(*response.headers.get_all("www-authenticate"))
+    assert challenge.scheme == "bearer"
+    assert challenge.params["realm"] == REALM
+    assert challenge.params["service"] == "registry.example"
+    assert challenge.params.get("scope") == scope
+    assert inner.requests == []
+    assert guard.challenged == 1
+
+
+def test_a_token_lets_pass_what_it_grants_and_nothing_else() -> None:
+    guard, inner = guarded()
+    code, answer = token(guard, "repository:team/app:pull", basic("me", "secret"))
+    assert code == 200
+    assert answer["expires_in"] == 300
+    assert status(guard, answer["token"]) == 200
+    assert "authorization" not in inner.requests[0].headers
+    assert status(guard, answer["token"], "DELETE") == 401
+    assert status(guard, answer["token"], url=f"{URL}/v2/other/blobs/x") == 401
+    assert guard.asked == [Scope.parse("repository:team/app:pull")]
+
+
+@pytest.mark.parametrize(
+    "headers", [basic("me", "wrong"), basic("nobody", "secret"), {"Authorization": "Basic ???"}, {"Authorization": "X"}]
+)
+def test_who_is_not_known_gets_no_token(headers: dict[str, str]) -> None:
+    guard, _ = guarded()
+    assert token(guard, "repository:a:pull", headers)[0] == 401
+
+
+def test_nobody_gets_what_nobody_may_do() -> None:
+    guard, _ = guarded()
+    assert token(guard, "repository:team/app:pull")[0] == 401
+    guard, _ = guarded(scopes={"": Scope.parse("repository:team/app:pull")})
+    code, answer = token(guard, "repository:team/app:pull,push")
+    assert code == 200
+    assert status(guard, answer["token"]) == 200
+    assert status(guard, answer["token"], "PUT") == 401
+
+
+def test_a_user_is_granted_what_the_user_may_do() -> None:
+    guard, _ = guarded(scopes={"you": Scope.parse("repository:team/app:pull")})
+    _, mine = token(guard, "repository:team/app:pull,push", basic("me", "secret"))
+    _, yours = token(guard, "repository:team/app:pull,push", basic("you", "other"))
+    assert [status(guard, answer["token"], "PUT") for answer in (mine, yours)] == [200, 401]
+
+
+def test_an_identity_token_stands_for_its_user() -> None:
+    guard, _ = guarded(identity_tokens={"long lived": "me"})
+
+    def post(refresh_token: str) -> Response:
+        form = {"grant_type": "refresh_token", "refresh_token": refresh_token, "scope": "repository:team/app:pull"}
+        return guard.round_trip(Request("POST", REALM, (), urlencode(form).encode()))
+
+    assert status(guard, json.loads(post("long lived").read())["access_token"]) == 200
+    assert post("stolen").status == 401
+
+
+def test_tokens_expire_and_are_revoked() -> None:
+    now = [0.0]
+    guard, _ = guarded(expires_in=60, now=lambda: now[0])
+    _, answer = token(guard, "repository:team/app:pull", basic("me", "secret"))
+    now[0] = 59.0
+    assert status(guard, answer["token"]) == 200
+    now[0] = 60.0
+    assert status(guard, answer["token"]) == 401
+    _, answer = token(guard, "repository:team/app:pull", basic("me", "secret"))
+    guard.revoke()
+    assert status(guard, answer["token"]) == 401
+
+
+def test_the_challenge_says_what_was_wrong() -> None:
+    guard, _ = guarded()
+    _, answer = token(guard, "", basic("me", "secret"))
+
+    def error(headers: dict[str, str]) -> str | None:
+        response = guard.round_trip(Request("GET", BLOB, headers))
+        return Challenge.parse(response.headers["www-authenticate"])[0].params.get("error")
+
+    assert error({}) is None
+    assert error({"Authorization": "Bearer made-up"}) == "invalid_token"
+    assert error({"Authorization": f"Bearer {answer['token']}"}) == "insufficient_scope"
+
+
+def test_basic_lets_every_user_pass() -> None:
+    guard, inner = guarded(scheme="basic")
+    response = guard.round_trip(Request("GET", BLOB))
+    assert (response.status, response.headers["www-authenticate"]) == (401, 'Basic realm="registry"')
+    assert guard.round_trip(Request("PUT", BLOB, basic("you", "other"))).status == 200
+    assert guard.round_trip(Request("PUT", BLOB, basic("you", "wrong"))).status == 401
+    assert len(inner.requests) == 1
+
+
+@pytest.mark.parametrize("scheme", ["bearer", "basic"])
+def test_no_body_is_pulled_for_a_401(scheme: str) -> None:
+    guard, _ = guarded(scheme=scheme)
+    body = Body.of(iter([b"once"]))
+    assert guard.round_trip(Request("PUT", BLOB, body=body)).status == 401
+    assert body.resendable
+
+
+def test_a_401_to_a_head_has_no_content() -> None:
+    guard, _ = guarded()
+    assert guard.round_trip(Request("HEAD", BLOB)).read() == b""
+    assert b"UNAUTHORIZED" in guard.round_trip(Request("GET", BLOB)).read()
+
+
+def test_it_closes_what_it_guards() -> None:
+    guard, inner = guarded()
+    guard.close()
+    assert inner.closed
+
+
+def test_another_scheme_is_refused() -> None:
+    with pytest.raises(UsageError, match="'digest'"):
+        AuthGuard(FunctionTransport(lambda request: Response(200)), users={}, scheme="digest")
