@@ -27,6 +27,7 @@ class _Source(Protocol):
 
     one_shot: bool
     openings: int
+    failure: int | None
 
     @property
     def length(self) -> int | None: ...
@@ -98,7 +99,19 @@ class Body:
         chunks = self._source.open(STREAM_CHUNK_SIZE if self._length is None else CHUNK_SIZE)
         for function in self._functions:
             chunks = _mapped(function, chunks)
-        return chunks
+        return self._noted(chunks)
+
+    def raised(self, error: BaseException) -> bool:
+        """Whether an exception came from the content itself: then it is its owner's, and nothing of the network's."""
+        return self._source.failure == id(error)
+
+    def _noted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        self._source.failure = None
+        try:
+            yield from chunks
+        except Exception as error:
+            self._source.failure = id(error)  # not the exception, which would keep the frames that it passed
+            raise
 
     def map(self, function: Callable[[bytes], bytes]) -> Body:
         """The same content with `function` between each chunk and whoever pulls it: to count, hash or pace it.
@@ -127,6 +140,7 @@ class _Bytes:
     one_shot = False
     resendable = True
     openings = 0
+    failure: int | None = None
 
     def __init__(self, content: Any) -> None:
         self._content = content
@@ -152,6 +166,7 @@ class _File:
 
     one_shot = False
     resendable = True
+    failure: int | None = None
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -177,6 +192,7 @@ class _OneShot:
 
     one_shot = True
     length = None
+    failure: int | None = None
 
     def __init__(self, content: Any) -> None:
         self._content = content
@@ -222,6 +238,7 @@ class _Spent:
     length = None
     resendable = False
     openings = 0
+    failure: int | None = None
 
     def open(self, chunk_size: int) -> Iterator[bytes]:
         raise BodyConsumedError("the body did not travel with its request: only bytes can be pickled")

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import ItemsView, Iterable, Iterator, Mapping
+from datetime import timezone
+from email.utils import parsedate_to_datetime
 from typing import Any, final
 
 from .errors import UsageError
 
-__all__ = ["Headers", "HeadersLike", "SECRET_HEADERS", "TOKEN", "content_length"]
+__all__ = ["Headers", "HeadersLike", "SECRET_HEADERS", "TOKEN", "content_length", "retry_after"]
 
 HeadersLike = Mapping[str, str] | Iterable[tuple[str, str]]
 """What `Headers` can be made of: another `Headers`, a mapping, or pairs."""
@@ -124,6 +126,23 @@ def content_length(headers: Headers) -> int | None:
     # RFC 9112, section 6.3: where there is a transfer coding, it alone says how long the body is.
     stated = "" if "transfer-encoding" in headers else headers.get("content-length", "")
     return int(stated) if re.fullmatch(r"[0-9]{1,18}", stated) else None
+
+
+def retry_after(headers: Headers, now: float) -> float | None:
+    """What Retry-After asks for, in seconds from `now` (seconds since the epoch); None if it is absent or garbage.
+
+    RFC 9110, section 10.2.3: a number of seconds, or a date.
+    """
+    stated = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}", stated):
+        return float(stated)
+    try:
+        date = parsedate_to_datetime(stated)
+        # A date without a zone is in UTC (section 5.6.7), and comes out as naive.
+        aware = date if date.tzinfo is not None else date.replace(tzinfo=timezone.utc)
+        return max(0.0, aware.timestamp() - now)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
 
 
 class _Fields(ItemsView[str, str]):

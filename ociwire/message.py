@@ -43,6 +43,8 @@ class RequestInfo:
         timeout: In the place of the transport's: seconds for connecting and for each wait on the socket, or a
             `urllib3.Timeout`.
         deadline: A moment of `time.monotonic`, in seconds, that bounds all that is done for this request.
+        anonymous: Whether it goes out as nobody: no layer adds a credential to it. So goes what leaves the origin that
+            it was meant for.
         idempotent: Whether the request may be repeated; None leaves it to the method (RFC 9110, section 9.2.2).
         extra: Carried from the caller to whichever layer looks for it; ociwire never reads it.
     """
@@ -52,6 +54,7 @@ class RequestInfo:
     debug_id: str = ""
     timeout: float | urllib3.Timeout | None = None
     deadline: float | None = None
+    anonymous: bool = False
     idempotent: bool | None = None
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
@@ -239,8 +242,7 @@ class Response:
         left = _DRAIN_LIMIT
         try:
             if self._reader is not None and (self.length or 0) <= _DRAIN_LIMIT:
-                if hasattr(self._reader, "hurry"):
-                    self._reader.hurry(_DRAIN_SECONDS)
+                self.hurry(_DRAIN_SECONDS)
                 while left > 0 and (piece := self._some(left)):
                     left -= len(piece)
         except OciwireError:
@@ -248,6 +250,12 @@ class Response:
         finally:
             with suppress(OciwireError):
                 self.close()
+
+    def hurry(self, seconds: float) -> None:
+        """Have what is still to come come within so many seconds, or not at all; where the body can be told to."""
+        hurry = getattr(self._reader, "hurry", None)
+        if hurry is not None:
+            hurry(seconds)
 
     def close(self) -> None:
         """Let go of the body, and of the connection if the body was not read to its end. May be called again."""

@@ -10,11 +10,11 @@ import re
 import socket
 from collections.abc import Collection
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import NamedTuple, final
 from urllib.parse import urldefrag, urljoin
 
-from .errors import AuthError, ProtocolError, UsageError
+from .errors import AuthError, ProtocolError, RedirectError, UsageError
 
 __all__ = [
     "Origin",
@@ -23,6 +23,7 @@ __all__ = [
     "check_url",
     "is_loopback",
     "next_page",
+    "redirect_target",
     "upload_location",
     "without_query",
 ]
@@ -168,16 +169,21 @@ def is_internal(host: str) -> bool:
     address = _address(host)
     if address is None:
         return _is_localhost(host)
-    return not address.is_global or address.is_multicast or getattr(address, "is_site_local", False)
+    special = not address.is_global or address.is_multicast or getattr(address, "is_site_local", False)
+    return special or any(address in network for network in _SPECIAL if network.version == address.version)
 
 
 def _is_localhost(host: str) -> bool:
     name = host.lower().rstrip(".")
-    return name == "localhost" or name.endswith(".localhost")
+    return name in _LOCALHOSTS or name.endswith(".localhost")
 
 
-# IPv6 addresses whose last four bytes are an IPv4 address: mapped, compatible (RFC 4291), NAT64 (RFC 6052, RFC 8215).
-_EMBEDDING = tuple(IPv6Network(net) for net in ("::ffff:0:0/96", "::/96", "64:ff9b::/96", "64:ff9b:1::/48"))
+_LOCALHOSTS = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"})
+# IPv6 addresses whose last four bytes are an IPv4 address: mapped, compatible (RFC 4291), translated (RFC 2765), NAT64
+# (RFC 6052).
+_EMBEDDING = tuple(ip_network(net) for net in ("::ffff:0:0/96", "::/96", "::ffff:0:0:0/96", "64:ff9b::/96"))
+# What some versions of Python take for global: protocol assignments, local NAT64, documentation, segment routing.
+_SPECIAL = tuple(ip_network(net) for net in ("192.0.0.0/24", "64:ff9b:1::/48", "3fff::/20", "5f00::/16"))
 
 
 def _address(host: str) -> IPv4Address | IPv6Address | None:
@@ -195,6 +201,26 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
     return address.sixtofour or address
 
 
+def _resolve(base: str, reference: str) -> tuple[str, Origin]:
+    """A URL reference (RFC 3986, section 5) as an absolute URL without its fragment, and its origin.
+
+    Raises:
+        UsageError: It is no http or https URL, could be read in two ways, or has userinfo in it.
+    """
+    _check_characters(reference)
+    try:
+        url = urldefrag(urljoin(base, reference)).url
+    except ValueError as error:
+        raise UsageError(f"not a URL: {error}") from None
+    return url, Origin.of(url)
+
+
+_TLS_IS_ENDED = (
+    "The registry probably stands behind a proxy that ends TLS, and is not told so: have the proxy send"
+    " X-Forwarded-Proto, or the registry use relative URLs"
+)
+
+
 def next_page(base: str, target: str) -> str:
     """Where a list goes on: at the same origin, or nowhere.
 
@@ -207,10 +233,8 @@ def next_page(base: str, target: str) -> str:
     """
     asked = Origin.of(base)
     try:
-        _check_characters(target)
-        url = urldefrag(urljoin(base, target)).url
-        leads_to = Origin.of(url)
-    except ValueError as error:
+        url, leads_to = _resolve(base, target)
+    except UsageError as error:
         raise ProtocolError(f"a Link of {asked} is not to be used: {error}") from None
     if leads_to != asked:
         raise ProtocolError(f"a Link of {asked} leads to another origin ({leads_to}): refused")
@@ -233,19 +257,34 @@ def upload_location(base: str, location: str | None) -> str:
         raise ProtocolError(f"the answer of {without_query(base)} opens an upload but has no Location header")
     asked = Origin.of(base)
     try:
-        _check_characters(location)
-        url = urldefrag(urljoin(base, location)).url
-        check_url(url)
-        target = Origin.of(url)
-    except ValueError as error:
+        url, leads_to = _resolve(base, location)
+    except UsageError as error:
         raise ProtocolError(f"the upload Location of {asked} is not to be used: {error}") from None
-    if target.scheme == "http" and asked.scheme == "https":
+    if leads_to.scheme == "http" and asked.scheme == "https":
         raise ProtocolError(
-            f"the upload Location of {asked} leads to plain http ({target}): refused. The registry probably"
-            " stands behind a proxy that ends TLS, and is not told so: have the proxy send X-Forwarded-Proto, or the"
-            " registry use relative URLs"
+            f"the upload Location of {asked} leads to plain http ({leads_to}): refused. {_TLS_IS_ENDED}"
         )
     return url
+
+
+def redirect_target(base: str, location: str) -> tuple[str, bool]:
+    """Where a redirect leads, and whether that is another origin, which is given no secrets.
+
+    Args:
+        base: The URL that was really asked.
+        location: The answer's Location header (RFC 9110, section 10.2.2): absolute or relative.
+
+    Raises:
+        RedirectError: It is no URL, or leaves https.
+    """
+    asked = Origin.of(base)
+    try:
+        url, leads_to = _resolve(base, location)
+    except UsageError as error:
+        raise RedirectError(f"a redirect of {asked} is not to be followed: {error}") from None
+    if leads_to.scheme == "http" and asked.scheme == "https":
+        raise RedirectError(f"a redirect of {asked} leads to plain http ({leads_to}): refused. {_TLS_IS_ENDED}")
+    return url, leads_to != asked
 
 
 def check_realm(realm: str, registry: Origin, trusted: Collection[str] = ()) -> str:
@@ -268,7 +307,7 @@ def check_realm(realm: str, registry: Origin, trusted: Collection[str] = ()) -> 
         _check_characters(realm)
         url = urldefrag(realm).url
         target = Origin.of(url)
-    except UsageError as error:
+    except ValueError as error:  # a UsageError, or urllib.parse's own
         raise AuthError(f"the token server that {registry} names is not to be used: {error}") from None
     if target in {Origin.of(origin) for origin in trusted}:
         return url

@@ -20,7 +20,7 @@ DOCKER_HUB = "docker.io"
 """What Docker Hub is called in references; it is reached as ``registry-1.docker.io``."""
 
 _HUB_ALIASES = frozenset({DOCKER_HUB, f"index.{DOCKER_HUB}", f"registry-1.{DOCKER_HUB}"})
-_DEFAULT_PORT = re.compile(r":(?:80|443)$")
+_DEFAULT_PORTS = {"https": ":443", "http": ":80"}
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
@@ -30,13 +30,17 @@ _MAX_NAME = 255
 _REFERENCE = re.compile(r"([^@]+?)(?::([^/:@]*))?(?:@(.*))?", re.DOTALL)
 
 
-def registry_name(host: str) -> str:
+def registry_name(host: str, scheme: str = "https") -> str:
     """What a registry is called where credentials are kept: lower case, no default port, one name for Docker Hub.
 
+    Args:
+        host: ``host`` or ``host:port``.
+        scheme: Whose default port is dropped.
+
     Raises:
-        UsageError: It is no ``host`` or ``host:port``.
+        UsageError: The host is none.
     """
-    name = _DEFAULT_PORT.sub("", check_host(host))
+    name = check_host(host).removesuffix(_DEFAULT_PORTS.get(scheme, ":443"))
     return DOCKER_HUB if name in _HUB_ALIASES else name
 
 

@@ -13,7 +13,8 @@ from .errors import ProtocolError, RegistryError, UsageError
 from .message import Request, RequestInfo, Response
 from .origin import Origin, upload_location, without_query
 from .scope import Scope
-from .status import error_from_response, one_line
+from .status import error_from_response
+from .text import one_line
 from .transport import Transport
 
 __all__ = ["Learnt", "Life", "Session", "check_deadline"]
@@ -105,7 +106,7 @@ class Session:
     ) -> Response:
         """One request of an operation.
 
-        A URL at another origin than the registry's is sent with an empty scope: its secrets are not that origin's.
+        A URL at another origin than the registry's is asked as nobody, for nothing: secrets are not that origin's.
 
         Returns:
             The response, open, if its status is one of `ok`.
@@ -114,9 +115,13 @@ class Session:
             RegistryError: The status is another one; the response is closed.
             TransportError: There is no usable answer.
         """
-        if not url.startswith("/") and Origin.of(url) != self.origin:
-            scope = Scope.EMPTY
-        info = RequestInfo(required_scope=scope, operation=operation, idempotent=idempotent)
+        leaves = not url.startswith("/") and Origin.of(url) != self.origin
+        info = RequestInfo(
+            required_scope=Scope.EMPTY if leaves else scope,
+            operation=operation,
+            anonymous=leaves,
+            idempotent=idempotent,
+        )
         response = self.do(Request(method, url, headers or {}, body, info), scope=None)
         if response.status not in ok:
             with response:

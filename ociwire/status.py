@@ -6,28 +6,23 @@ unknown, from the status and the operation. Responses are read here, at most 64 
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import time
-from contextlib import suppress
-from datetime import timezone
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from . import errors
 from .errors import RegistryError, TooManyRequests
-from .headers import SECRET_HEADERS, Headers
+from .headers import SECRET_HEADERS, retry_after
 from .message import Request, Response
 from .origin import without_query
+from .text import one_line, without_echo
 
-__all__ = ["check_response", "error_from_response", "one_line"]
+__all__ = ["check_response", "error_from_response"]
 
 _READ_LIMIT = 64 * 1024
 _KEPT = 8 * 1024
 _LONGEST_CODE = 100
-_SHORTEST_SECRET = 4
-"""Fewer characters stand in any text by chance."""
 
 _BY_CODE: dict[str, type[RegistryError]] = {
     "BLOB_UNKNOWN": errors.BlobUnknown,
@@ -102,7 +97,7 @@ def check_response(response: Response, *ok: int) -> None:
 
 def error_from_response(response: Response) -> RegistryError:
     """The exception for a response, whatever its status. The body is read as far as is sensible, and not closed."""
-    body = _without_echo(_read(response), response.request)
+    body = _said(response)
     listed = _errors(body)
     first = listed[0] if listed else {}
     code = one_line(first.get("code"), _LONGEST_CODE)
@@ -122,45 +117,12 @@ def error_from_response(response: Response) -> RegistryError:
     return error
 
 
-def retry_after(headers: Headers, now: float) -> float | None:
-    """What Retry-After asks for, in seconds from `now` (seconds since the epoch); None if it is absent or garbage.
-
-    RFC 9110, section 10.2.3: a number of seconds, or a date.
-    """
-    stated = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"[0-9]{1,9}", stated):
-        return float(stated)
+def _said(response: Response) -> bytes:
     try:
-        date = parsedate_to_datetime(stated)
-        # A date without a zone is in UTC (section 5.6.7), and comes out as naive.
-        aware = date if date.tzinfo is not None else date.replace(tzinfo=timezone.utc)
-        return max(0.0, aware.timestamp() - now)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-
-
-def _read(response: Response) -> bytes:
-    try:
-        return b"" if response.closed else response.read(_READ_LIMIT)
+        body = b"" if response.closed else response.read(_READ_LIMIT)
     except errors.TransportError:
         return b""  # the status alone says enough
-
-
-def _without_echo(body: bytes, request: Request | None) -> bytes:
-    """A body without the secrets of its request: there are proxies that repeat a request on their error pages."""
-    if request is None or not body:
-        return body
-    for name in SECRET_HEADERS:
-        for value in request.headers.get_all(name):
-            scheme, _, proof = value.partition(" ")
-            secrets = [proof.encode()]
-            if scheme.lower() == "basic":
-                with suppress(ValueError):
-                    secrets.append(base64.b64decode(proof).partition(b":")[2])
-            for secret in secrets:
-                if len(secret) >= _SHORTEST_SECRET:
-                    body = body.replace(secret, b"***")
-    return body
+    return body if response.request is None else without_echo(body, response.request.headers)
 
 
 def _errors(body: bytes) -> tuple[dict[str, Any], ...]:
@@ -169,11 +131,6 @@ def _errors(body: bytes) -> tuple[dict[str, Any], ...]:
     except (ValueError, TypeError, KeyError, RecursionError):
         return ()
     return tuple(error for error in listed if isinstance(error, dict)) if isinstance(listed, list) else ()
-
-
-def one_line(value: object, longest: int) -> str:
-    """What a stranger wrote, as it may stand in a message: in one line, and without escapes for a terminal."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", value[:longest]) if isinstance(value, str) else ""
 
 
 def _message(response: Response, first: dict[str, Any], body: bytes) -> str:

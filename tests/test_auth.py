@@ -27,7 +27,7 @@ from ociwire.errors import (
     UsageError,
 )
 from ociwire.testing import AuthGuard, ScriptedTransport
-from ociwire.transport import HeadersTransport, stack
+from ociwire.transport import HeadersTransport, default_transport, stack
 
 HOST = "registry.example"
 URL = f"https://{HOST}/v2/"
@@ -703,6 +703,7 @@ def test_a_400_of_oauth2_is_a_refusal(code: str) -> None:
         b'{"token": {"token": "x"}}',
         b'{"token": "x"}' + b" " * (1024 * 1024),
         b'{"token": "' + b"x" * (1024 * 1024) + b'"}',
+        b'{"token": "' + b"x" * (64 * 1024 + 1) + b'"}',
     ],
     ids=lambda body: body[:20].decode("latin-1"),
 )
@@ -765,6 +766,16 @@ def test_a_token_that_does_not_come_in_time_is_both_an_auth_error_and_a_timeout(
     assert caught.value.__cause__ is error
 
 
+def test_an_answer_that_stops_is_a_timeout() -> None:
+    def stalled() -> Iterator[bytes]:
+        yield b'{"token":'
+        raise TransportTimeout("timed out")
+
+    transport, _ = scripted(challenged(), lambda request: Response(200, (), stalled(), request))
+    with pytest.raises(AuthTimeout, match="did not finish its answer in time"):
+        transport.round_trip(get())
+
+
 def test_an_answer_that_breaks_off_is_an_auth_error() -> None:
     def broken() -> Iterator[bytes]:
         yield b'{"token":'
@@ -817,7 +828,13 @@ def test_a_realm_that_is_trusted_is_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    "trusted", [{"registry.example": "https://a.example"}, {"a b": []}, {"registry.example": ["auth"]}]
+    "trusted",
+    [
+        {"registry.example": None},
+        {"registry.example": "https://a.example"},
+        {"a b": []},
+        {"registry.example": ["auth"]},
+    ],
 )
 def test_trusted_realms_that_are_none_are_refused(trusted: Any) -> None:
     with pytest.raises(UsageError):
@@ -898,6 +915,120 @@ def test_a_foreign_origin_s_challenge_is_answered_with_what_is_known_of_that_hos
     transport, script = scripted(Response(401, BASIC.headers))
     assert transport.round_trip(Request("GET", "https://bucket.example/blob")).status == 401
     assert sent(script) == ["GET blob nothing"]
+
+
+def test_a_foreign_registry_is_not_acted_upon_in_ones_own_name() -> None:
+    """Whoever redirects to another registry must not have one delete there what they like."""
+    corp = AuthGuard(FunctionTransport(lambda request: Response(202)), users={"me": "secret"})
+
+    def internet(request: Request) -> Response:
+        if request.url.startswith("https://evil.example/"):
+            return Response(307, {"Location": "https://registry.corp/v2/prod/manifests/sha256:" + "0" * 64})
+        return corp.round_trip(request)
+
+    source = StaticCredentials("registry.corp", ME)
+    client = Client(
+        "evil.example", default_transport(base=FunctionTransport(internet), credentials=source, retry=False)
+    )
+    with pytest.raises((CredentialsRejected, Unauthorized)):
+        client.delete_tag("app", "latest")
+    assert corp.challenged >= 1
+
+    def registry(request: Request) -> Response:
+        if request.url.startswith("https://evil.example/"):
+            return Response(202, {"Location": "https://registry.corp/v2/prod/blobs/uploads/1"})
+        return corp.round_trip(request)
+
+    client = Client(
+        "evil.example", default_transport(base=FunctionTransport(registry), credentials=source, retry=False)
+    )
+    with pytest.raises((CredentialsRejected, Unauthorized)):
+        client.push_blob("app", Descriptor.of(b"x"), b"x")
+
+
+def test_an_anonymous_request_is_nobody_s_but_may_have_nobody_s_token() -> None:
+    source = Rotating(ME)
+    transport, script = scripted(challenged(), granted(), OK, credentials=source)
+    with script:
+        assert transport.round_trip(get(anonymous=True)).status == 200
+    assert sent(script) == ["GET x nothing", "GET token nothing", "GET x Bearer token-1"]
+    assert source.asked == []
+
+
+def test_who_answers_in_the_place_of_the_registry_has_no_claim_on_its_credentials() -> None:
+    """A transport below may follow redirects by itself: then another origin's 401 comes out of it."""
+    elsewhere = Request("GET", "https://cdn.evil.example/x")
+    refusal = Response(401, {"WWW-Authenticate": 'Bearer realm="https://evil.example/token"'}, request=elsewhere)
+    transport, script = scripted(lambda request: refusal.replace(), challenged(), granted(), OK)
+    with script:
+        assert transport.round_trip(get()).status == 401
+        assert transport.round_trip(get()).status == 200
+    assert [urlsplit(request.url).hostname for request in script.requests] == [HOST, HOST, "auth.example", HOST]
+
+
+def test_after_a_rejection_no_token_is_tried_that_is_as_old() -> None:
+    guard = AuthGuard(FunctionTransport(lambda request: OK), users={"me": "secret"})
+    transport = AuthTransport(guard, credentials=StaticCredentials(HOST, ME))
+    for scope in (PULL, PUSH):
+        assert transport.round_trip(get(scope, method="GET" if scope is PULL else "PUT")).status == 200
+    guard.revoke()
+    assert transport.round_trip(get(PULL)).status == 200
+
+
+def test_credentials_stay_at_their_port_and_scheme() -> None:
+    for bound, url, given in [
+        ("reg.corp:80", "https://reg.corp/", False),
+        ("reg.corp", "https://reg.corp:80/", False),
+        ("reg.corp:5000", "https://reg.corp/", False),
+        ("reg.corp:443", "https://reg.corp/", True),
+        ("reg.corp", "http://reg.corp:80/", True),
+    ]:
+        transport, _ = scripted(BASIC, OK, credentials=StaticCredentials(bound, ME))
+        assert (transport.round_trip(Request("GET", url)).status == 200) == given
+
+
+def test_nobody_is_asked_for_again_after_a_token_that_was_not_enough() -> None:
+    """Docker Hub grants nobody a token that is good for nothing; then somebody logs in."""
+    source = Rotating(None, ME)
+    transport, script = scripted(challenged(), granted("weak"), challenged(), granted("good"), OK, credentials=source)
+    with script:
+        assert transport.round_trip(get()).status == 401
+        assert transport.round_trip(get()).status == 200
+    assert sent(script)[3:] == ["GET token me", "GET x Bearer good"]
+
+
+def test_of_many_who_were_refused_one_asks_the_source_again() -> None:
+    class Vault:
+        asked = 0
+
+        def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
+            self.asked += 1
+            return Credential(username="me", password="secret")  # another object each time
+
+    all_refused = threading.Barrier(8)
+
+    def registry(request: Request) -> Response:
+        if "authorization" in request.headers:
+            all_refused.wait(30)
+        return BASIC
+
+    vault = Vault()
+    transport = AuthTransport(FunctionTransport(registry), credentials=vault)
+    assert run([lambda: transport.round_trip(get()).status] * 8) == [401] * 8
+    assert vault.asked <= 3
+
+
+def test_a_realm_is_judged_only_where_it_is_asked() -> None:
+    mine = StaticCredentials(HOST, Credential(registry_token="given"))
+    transport, _ = scripted(challenged(realm="http://127.0.0.1/"), credentials=mine)
+    assert transport.round_trip(get()).status == 401
+
+
+@pytest.mark.parametrize("realm", ["https://[x]#", "https://[::1#t", "https://a]#t"])
+def test_a_realm_that_cannot_be_taken_apart_is_an_auth_error(realm: str) -> None:
+    transport, _ = scripted(challenged(realm=realm))
+    with pytest.raises(AuthError, match="is not to be used"):
+        transport.round_trip(get())
 
 
 # --- threads ---

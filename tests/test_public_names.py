@@ -62,6 +62,9 @@ TRANSPORTS = [
     "stack",
     "default_transport",
     "FunctionTransport",
+    "LogTransport",
+    "RetryTransport",
+    "RedirectTransport",
     "HeadersTransport",
     "AuthTransport",
     "UrllibTransport",
@@ -100,7 +103,7 @@ NAMES = {
         "ChainedCredentials",
         "DockerConfig",
     ],
-    "ociwire.testing": ["ScriptedTransport", "AuthGuard", "check_transport"],
+    "ociwire.testing": ["ScriptedTransport", "AuthGuard", "FaultTransport", "check_transport"],
 }
 
 # A module imports only from those above it.
@@ -113,6 +116,7 @@ ORDER = [
     "origin",
     "reference",
     "headers",
+    "text",
     "body",
     "reader",
     "message",
@@ -158,12 +162,16 @@ INNER_ORDER = {
         "pools",
         "expectations",
         "base",
+        "log",
+        "retry_policy",
+        "retry",
+        "redirect",
         "headers",
         "auth",
         "wire",
         "default",
     ],
-    "testing": ["scripted", "guard", "conformance"],
+    "testing": ["scripted", "faults", "guard", "conformance"],
 }
 MAX_MODULE = 300
 MAX_FUNCTION = 40

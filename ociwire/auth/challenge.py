@@ -20,9 +20,10 @@ _LONGEST = 16 * 1024
 _BETWEEN = re.compile(r"[ \t,]*")
 _SCHEME = re.compile(rf"({TOKEN.pattern})(?=[ \t,]|$)")
 # An unquoted value is a token by the RFC; servers leave the quotes away from URLs too.
-_PARAM = re.compile(rf'({TOKEN.pattern})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s",]+))')
+_PARAM = re.compile(rf'({TOKEN.pattern})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s",=][^\s",]*))')
 _TOKEN68 = re.compile(r"[ \t]+[A-Za-z0-9._~+/-]+=*(?=[ \t]*(?:,|$))")
-_GARBAGE = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^,])*')
+# A string that is not closed takes all the rest with it: nobody looks for its end twice.
+_GARBAGE = re.compile(r'(?:"(?:[^"\\]|\\.)*(?:"|\\?$)|[^",])*', re.DOTALL)
 
 
 @final

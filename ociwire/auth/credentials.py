@@ -176,7 +176,9 @@ def first_repository(scope: Scope) -> str | None:
 @lru_cache(maxsize=1024)
 def _first_repository(text: str) -> str | None:
     members = (member for word in text.split() for member in Scope.parse(word))
-    return next((member.resource for member in members if member.resource_type == "repository"), None)
+    return next(
+        (member.resource for member in members if member.resource_type == "repository" and member.resource), None
+    )
 
 
 def _name(source: object) -> str:
@@ -204,4 +206,7 @@ def _moment(value: object) -> float | None:
         return value.timestamp()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise UsageError(f"a credential's expires_at is seconds since the epoch, not {type(value).__name__}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise UsageError("a credential's expires_at is too far away to be a moment") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -68,12 +69,13 @@ class DockerConfig:
 
         Raises what `lookup` does.
         """
-        found = self._find(host, repository)
+        name = registry_name(host)
+        found = self._find(name, repository)
         if found.credential is None:
-            return f"{registry_name(host)}: nobody ({found.how})"
+            return f"{name}: nobody ({found.how})"
         kinds = [name for name in ("password", "identity_token", "registry_token") if getattr(found.credential, name)]
         user = f"user {found.credential.username!r}, " if found.credential.username else ""
-        return f"{registry_name(host)}: {user}{' and '.join(kinds) or 'no secret'}, from {found.how}"
+        return f"{name}: {user}{' and '.join(kinds) or 'no secret'}, from {found.how}"
 
     def _find(self, host: str, repository: str | None) -> _Found:
         name = registry_name(host)
@@ -88,8 +90,8 @@ class DockerConfig:
         key = next(_matching(helpers, name, repository), None)
         field = "credsStore" if key is None else f"credHelpers[{key!r}]"
         helper = file.content.get("credsStore") if key is None else helpers[key]
-        if not helper and key is None:
-            return None
+        if not helper and (key is None or helper == ""):
+            return None  # an empty name is how docker is told to use no helper for a host
         if not isinstance(helper, str):
             raise file.wrong(field, "is not a string")
         try:
@@ -204,18 +206,19 @@ def _matching(entries: Mapping[str, Any], name: str, repository: str | None) -> 
 
 def _split(key: str) -> tuple[str, str]:
     """A key of ``auths``: the registry that it names, and the repositories, if it is not for all of them."""
-    _, separator, rest = key.rpartition("://")
+    scheme, separator, rest = key.rpartition("://")
     host, _, path = rest.partition("/")
     try:
-        name = registry_name(host)
+        name = registry_name(host, scheme.lower() or "https")
     except UsageError:
         return "", ""
-    path = path.strip("/")
     # A URL is for the whole registry, and so is what docker's oldest logins have written: HOST/v1/.
-    return name, "" if separator or path in ("v1", "v2") else path
+    return name, "" if separator or path in ("v1/", "v2/") else path.strip("/")
 
 
 def _credential(file: _File, field: str, entry: object, how: str) -> Credential | None:
+    if entry is None:
+        return None
     if not isinstance(entry, dict):
         raise file.wrong(field, "is not an object")
     texts = {}
@@ -244,7 +247,7 @@ def _credential(file: _File, field: str, entry: object, how: str) -> Credential 
 def _decoded(file: _File, field: str, encoded: str) -> tuple[str, str]:
     text = None
     with suppress(ValueError):  # which binascii.Error is, too
-        text = base64.b64decode(encoded, validate=True).decode()
+        text = base64.b64decode(re.sub(r"[\r\n]", "", encoded), validate=True).decode()
     # Raised here, with nothing chained to it: the exception of a decoder holds what it was given.
     if text is None:
         raise file.wrong(field, "is not the base64 of a text")

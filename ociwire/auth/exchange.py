@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, final
 from urllib.parse import unquote_plus, urlencode
 
-from ..errors import AuthError, CredentialsRejected, TransportError
+from ..errors import AuthError, AuthTimeout, CredentialsRejected, TransportError, TransportTimeout
 from ..message import Request, RequestInfo, Response
 from ..origin import without_query
 from ..scope import Scope
@@ -23,7 +23,9 @@ from .tokens import Token
 __all__ = ["Exchange"]
 
 _LARGEST = 1024 * 1024
-"""How much of an answer is read, in bytes; a token has to fit into a header."""
+"""How much of an answer is read, in bytes."""
+_LONGEST_TOKEN = 64 * 1024
+"""How many characters a token may have, which is more than any server takes in a header."""
 _DEFAULT_LIFE = 60.0
 """Seconds that a token is good for where the server does not say (the specification's ``expires_in``)."""
 _LONGEST_LIFE = 30 * 24 * 3600.0
@@ -103,7 +105,7 @@ class Exchange:
 
     def must_get(self, response: Response) -> bool:
         """Whether an answer to the POST means that only GET is understood, and there is somebody to ask by it."""
-        return response.status in (404, 405) and self.credential is not None and self.credential.basic is not None
+        return response.status in (404, 405) and self.credential is not None and bool(self.credential.password)
 
     def token(self, response: Response, asked_at: float) -> Token:
         """What an answer grants. The response is read, and not closed.
@@ -119,6 +121,8 @@ class Exchange:
         status = response.status
         try:
             body = response.read(_LARGEST + 1)
+        except TransportTimeout as error:
+            raise AuthTimeout(f"{self.server} did not finish its answer in time") from error
         except TransportError as error:
             raise AuthError(f"{self.server}: the answer broke off") from error
         if status in (401, 403) or (status == 400 and _oauth_error(body) in ("invalid_grant", "invalid_client")):
@@ -142,6 +146,8 @@ class Exchange:
             raise AuthError(
                 f"{self.server} answered without a token (the string token or access_token, in visible ASCII)"
             )
+        if len(value) > _LONGEST_TOKEN:
+            raise AuthError(f"{self.server} answered with a token of more than {_LONGEST_TOKEN} characters")
         life = _life(answer.get("expires_in"))
         return Token(value, self.scope, asked_at + life - min(_MARGIN, life / 4))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
+import weakref
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -15,14 +16,28 @@ __all__ = ["Flights"]
 V = TypeVar("V")
 
 
+_LOOK_AGAIN = 1.0
+"""Seconds after which those who wait look whether their leader is still there."""
+
+
+class _Leader:
+    """Held by the frame of the thread that is on an errand: gone when that frame is, whatever has ended it."""
+
+
 class _Flight:
     """An errand under way: who is on it, for what, and how it failed."""
 
-    def __init__(self, errand: Hashable) -> None:
+    def __init__(self, errand: Hashable, leader: _Leader) -> None:
         self.errand = errand
-        self.leader = threading.get_ident()
+        self.thread = threading.get_ident()
         self.over = threading.Event()
         self.failure: Exception | None = None
+        self._leader = weakref.ref(leader)
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether it is over, or its leader was killed where not even a `finally` could say so."""
+        return self.over.is_set() or self._leader() is None
 
 
 class Flights(Generic[V]):
@@ -62,15 +77,16 @@ class Flights(Generic[V]):
             AuthError: The errand leads back to itself.
             Exception: Whatever `fetch` raised, here or in the thread that was waited for.
         """
+        leader = _Leader()
         while True:
             with self._lock:
                 found = find()
                 if found is not None:
                     return found
                 flight = self._under_way.get(lane)
-                leads = flight is None
-                if flight is None:
-                    flight = self._under_way[lane] = _Flight(errand)
+                leads = flight is None or flight.abandoned
+                if flight is None or leads:
+                    flight = self._under_way[lane] = _Flight(errand, leader)
             if leads:
                 return self._lead(lane, flight, fetch, deadline)
             self._wait(flight, deadline)
@@ -85,21 +101,22 @@ class Flights(Generic[V]):
                 flight.failure = error
             raise
         finally:
-            with self._lock:
-                del self._under_way[lane]
             flight.over.set()
+            with self._lock:
+                if self._under_way.get(lane) is flight:
+                    del self._under_way[lane]
 
     def _wait(self, flight: _Flight, deadline: float | None) -> None:
-        if flight.leader == threading.get_ident():
+        if flight.thread == threading.get_ident():
             raise AuthError(
                 f"to get {self._what}, {self._what} is needed: a credential source or token transport must not send"
                 " its requests through the layer that asks it"
             )
-        while not flight.over.is_set():
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
+        while not flight.abandoned:
+            left = _LOOK_AGAIN if deadline is None else deadline - time.monotonic()
+            if left <= 0:
                 raise AuthTimeout(f"the deadline passed while another thread was getting {self._what}")
-            flight.over.wait(None if left is None else min(left, threading.TIMEOUT_MAX))
+            flight.over.wait(min(left, _LOOK_AGAIN))
 
 
 def _again(failure: Exception) -> Exception:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -38,6 +39,7 @@ class Helpers:
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self._env = env
+        self._lock = threading.Lock()
         self._kept: dict[tuple[str, str], tuple[float, Credential | None]] = {}
 
     def find(self, name: str) -> str | None:
@@ -69,9 +71,10 @@ class Helpers:
             return kept[1]
         output = _run(name, program, server, self._env)
         answer = None if output is None else _credential(name, output, source)
-        while len(self._kept) >= _MAX_KEPT:
-            self._kept.pop(next(iter(self._kept)), None)
-        self._kept[program, server] = time.monotonic() + _KEPT, answer
+        with self._lock:
+            while len(self._kept) >= _MAX_KEPT:
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[program, server] = time.monotonic() + _KEPT, answer
         return answer
 
 
@@ -108,7 +111,7 @@ def _run(name: str, program: str, server: str, env: Mapping[str, str]) -> bytes 
     )
 
 
-def _credential(name: str, output: bytes, source: str) -> Credential:
+def _credential(name: str, output: bytes, source: str) -> Credential | None:
     # An exception of json's holds the text that it could not read, so that none is chained to what is raised here.
     answer: Any = None
     with suppress(ValueError, RecursionError):
@@ -118,6 +121,8 @@ def _credential(name: str, output: bytes, source: str) -> Credential:
     username, secret = answer.get("Username"), answer.get("Secret")
     if not isinstance(username, str) or not isinstance(secret, str):
         raise AuthError(f"{_says(name)} answered without the strings Username and Secret")
+    if not secret and username in ("", "<token>"):
+        return None
     try:
         if username == "<token>":
             return Credential(identity_token=secret, source=source)

@@ -78,13 +78,19 @@ class Lookups:
     def after_rejection(self, who: Who, rejected: Credential | None, deadline: float | None) -> Credential | None:
         """What the source says now, once a server has rejected what it said before: it is asked once more.
 
+        Of many threads that had the same answer rejected, one asks; the others are given what it was told.
+
         Raises what `of` does.
         """
+        self.forget(who, rejected)
+        return self.of(who, deadline)
+
+    def forget(self, who: Who, rejected: Credential | None) -> None:
+        """Ask the source the next time, if what is kept is still the very answer that was rejected."""
         with self._lock:
             answer = self._kept.get(who)
-            if answer is not None and answer.credential == rejected:
+            if answer is not None and answer.credential is rejected:
                 del self._kept[who]
-        return self.of(who, deadline)
 
     def _find(self, who: Who) -> _Answer | None:
         answer = self._kept.get(who)

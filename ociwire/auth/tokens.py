@@ -49,51 +49,69 @@ class Token:
         return time.monotonic() < self.good_until
 
 
+class _Kept(NamedTuple):
+    """A token, and the how manieth it is."""
+
+    token: Token
+    number: int
+
+
 @final
 class Tokens:
-    """At most 1,024 tokens, the oldest dropped first. Shared by threads."""
+    """At most 1,024 tokens, the oldest dropped first. Shared by threads.
+
+    Attributes:
+        latest: The number of the token that was kept last: tokens are counted from 1.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: dict[Holder, dict[Scope, Token]] = {}
-        self._count = 0
+        self._kept: dict[Holder, dict[Scope, _Kept]] = {}
+        self._order: dict[tuple[Holder, Scope], None] = {}
+        self.latest = 0
 
-    def find(self, holder: Holder, scope: Scope) -> Token | None:
+    def find(self, holder: Holder, scope: Scope, *, newer_than: int = 0) -> Token | None:
         """A good token whose scope is this one, or else contains it.
 
         The empty scope, which every scope contains, is found exactly or not at all: a token that grants something has
         no business where nothing is needed.
+
+        Args:
+            holder: Whose it is.
+            scope: What it must grant.
+            newer_than: Only one that was kept after the token with this number.
         """
         kept = self._kept.get(holder)
         if not kept:
             return None
         exact = kept.get(scope)
-        if exact is not None and exact.good:
-            return exact
+        if exact is not None and exact.number > newer_than and exact.token.good:
+            return exact.token
         if not scope:
             return None
         with self._lock:
-            return next((token for token in kept.values() if scope <= token.scope and token.good), None)
+            fitting = (one for one in kept.values() if one.number > newer_than and scope <= one.token.scope)
+            return next((one.token for one in fitting if one.token.good), None)
 
     def keep(self, holder: Holder, token: Token) -> None:
         """Keep a token, in the place of one with the same scope."""
         with self._lock:
             self._drop(holder, token.scope)
-            while self._count >= _MAX_TOKENS:
-                oldest = next(iter(self._kept))
-                self._drop(oldest, next(iter(self._kept[oldest])))
-            self._kept.setdefault(holder, {})[token.scope] = token
-            self._count += 1
+            while len(self._order) >= _MAX_TOKENS:
+                self._drop(*next(iter(self._order)))
+            self.latest += 1
+            self._kept.setdefault(holder, {})[token.scope] = _Kept(token, self.latest)
+            self._order[holder, token.scope] = None
 
     def evict(self, holder: Holder, token: Token) -> None:
         """Drop a token, unless another has taken its place."""
         with self._lock:
-            if self._kept.get(holder, {}).get(token.scope) is token:
+            kept = self._kept.get(holder, {}).get(token.scope)
+            if kept is not None and kept.token is token:
                 self._drop(holder, token.scope)
 
     def _drop(self, holder: Holder, scope: Scope) -> None:
-        kept = self._kept.get(holder, {})
-        if kept.pop(scope, None) is not None:
-            self._count -= 1
-            if not kept:
+        if self._order.pop((holder, scope), self) is None:
+            del self._kept[holder][scope]
+            if not self._kept[holder]:
                 del self._kept[holder]

@@ -1,7 +1,8 @@
 """What users test their own code with: fakes that answer requests, and checks for layers of their own."""
 
 from .conformance import check_transport
+from .faults import FaultTransport
 from .guard import AuthGuard
 from .scripted import ScriptedTransport
 
-__all__ = ["ScriptedTransport", "AuthGuard", "check_transport"]
+__all__ = ["ScriptedTransport", "AuthGuard", "FaultTransport", "check_transport"]

@@ -94,7 +94,7 @@ class AuthGuard:
 
     def round_trip(self, request: Request, /) -> Response:
         """Answer for the token server, pass an authorized request on, or challenge it. No body is pulled for a 401."""
-        if self._scheme == "bearer" and request.url.partition("?")[0] == self._realm:
+        if self._scheme == "bearer" and self._is_for_token_server(request.url):
             return self._token(request)
         needed = _needed(request)
         proof = request.headers.get("authorization", "")
@@ -119,6 +119,9 @@ class AuthGuard:
         """Close the inner transport."""
         self._inner.close()
 
+    def _is_for_token_server(self, url: str) -> bool:
+        return url == self._realm or url.startswith(self._realm + ("&" if "?" in self._realm else "?"))
+
     def _missing(self, proof: str, needed: Scope) -> str:
         """The challenge for a request; empty if its token is good for it."""
         scheme, _, value = proof.partition(" ")
@@ -135,7 +138,7 @@ class AuthGuard:
 
     def _token(self, request: Request) -> Response:
         if request.method == "POST" and request.body is not None:
-            form = parse_qs(b"".join(request.body.open()).decode())
+            form = parse_qs(b"".join(request.body.open()).decode("utf-8", "replace"))
             user = self._identity_tokens.get(form.get("refresh_token", [""])[0])
         else:
             form = parse_qs(urlsplit(request.url).query)

@@ -4,6 +4,9 @@ from .auth import AuthTransport
 from .base import FunctionTransport, Layer, Transport, stack
 from .default import default_transport
 from .headers import HeadersTransport
+from .log import LogTransport
+from .redirect import RedirectTransport
+from .retry import RetryTransport
 from .tls import docker_certs_d
 from .wire import UrllibTransport
 
@@ -13,6 +16,9 @@ __all__ = [
     "stack",
     "default_transport",
     "FunctionTransport",
+    "LogTransport",
+    "RetryTransport",
+    "RedirectTransport",
     "HeadersTransport",
     "AuthTransport",
     "UrllibTransport",

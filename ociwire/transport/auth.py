@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple, final
+from typing import final
 
 from ..auth.challenge import Challenge
 from ..auth.credentials import Credential, CredentialSource, first_repository
@@ -32,7 +32,8 @@ _LOG = logging.getLogger("ociwire.auth")
 _MAX_ORIGINS = 1024
 
 
-class _Proof(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Proof:
     """What a request was sent with.
 
     Attributes:
@@ -42,7 +43,7 @@ class _Proof(NamedTuple):
         fresh: Whether the token was granted during this request.
     """
 
-    header: str
+    header: str = field(repr=False)
     credential: Credential | None
     token: Token | None = None
     fresh: bool = False
@@ -56,6 +57,7 @@ class _Errand:
     origin: Origin
     who: Who
     renewed: bool = False  # the one re-authentication is spent
+    tokens_before: int = 0  # how many tokens there had been when the request was last sent
 
     @property
     def required(self) -> Scope:
@@ -109,11 +111,13 @@ class AuthTransport:
             AuthTimeout: There was no token in time.
         """
         if "authorization" in request.headers:
-            return self._inner.round_trip(request)
+            response = self._inner.round_trip(request)
+            return response if response.request is not None else response.replace(request=request)
         errand = _errand(request)
         proof = self._foreseen(errand)
         while True:
             sent = request if proof is None else request.with_headers({"Authorization": proof.header})
+            errand.tokens_before = self._tokens.latest
             response = self._inner.round_trip(sent)
             if response.status in (400, 401):
                 try:
@@ -130,15 +134,27 @@ class AuthTransport:
         """Close the inner transport."""
         self._inner.close()
 
+    def _kept(self, errand: _Errand) -> Credential | None:
+        return None if errand.request.info.anonymous else self._lookups.kept(errand.who)
+
+    def _credential(self, errand: _Errand) -> Credential | None:
+        return None if errand.request.info.anonymous else self._lookups.of(errand.who, errand.deadline)
+
+    def _another(self, errand: _Errand, rejected: Credential | None) -> Credential | None:
+        """What the source says instead of what was rejected; the same if it stands by it."""
+        if errand.request.info.anonymous:
+            return rejected
+        return self._lookups.after_rejection(errand.who, rejected, errand.deadline)
+
     def _foreseen(self, errand: _Errand) -> _Proof | None:
         """What the first request carries: what is known to be wanted."""
         challenge = self._challenges.get(errand.origin)
         if not errand.required:
             # Nothing is needed, so nobody is asked; a token that grants nothing may have been had before.
-            holder = Holder(errand.origin, self._lookups.kept(errand.who))
+            holder = Holder(errand.origin, self._kept(errand))
             token = self._tokens.find(holder, Scope.EMPTY)
             return None if token is None else _Proof(f"Bearer {token.value}", holder.credential, token)
-        credential = self._lookups.of(errand.who, errand.deadline)
+        credential = self._credential(errand)
         if challenge is None or (credential is not None and credential.registry_token is not None):
             return _proof_of(credential, "bearer")
         if challenge.scheme == "basic":
@@ -153,6 +169,8 @@ class AuthTransport:
         is_stale = proof is not None and token is not None and not proof.fresh
         if response.status == 400 and not (is_stale and errand.request.method in ("GET", "HEAD")):
             return None  # public.ecr.aws says 400, without a challenge, to a token that has expired
+        if response.request is not None and Origin.of(response.request.url) != errand.origin:
+            return None  # a transport below has followed a redirect: who answers has no claim on these credentials
         challenge = self._challenge(errand, response, known_will_do=token is not None)
         if challenge is None:
             return None
@@ -161,6 +179,8 @@ class AuthTransport:
         if errand.request.body is not None and not errand.request.body.resendable:
             return None
         if proof is not None:
+            if proof.fresh:
+                self._lookups.forget(errand.who, proof.credential)  # the source may know better the next time
             if errand.renewed or proof.fresh:
                 return None
             errand.renewed = True
@@ -176,12 +196,12 @@ class AuthTransport:
             and by_credential
             and (challenge.scheme == "basic" or _is_registry_token(proof.credential))
         ):
-            credential = self._lookups.after_rejection(errand.who, proof.credential, errand.deadline)
+            credential = self._another(errand, proof.credential)
             if credential == proof.credential:
                 self._log_rejection(errand, credential)
                 return None
         else:
-            credential = self._lookups.of(errand.who, errand.deadline)
+            credential = self._credential(errand)
         if challenge.scheme == "basic" or _is_registry_token(credential):
             return _proof_of(credential, challenge.scheme)
         response.discard()  # its connection may serve for the token
@@ -198,11 +218,7 @@ class AuthTransport:
         if chosen is None:
             known = self._challenges.get(errand.origin) if known_will_do else None
             # Its scope was another request's.
-            return known and Challenge(known.scheme, {**known.params, "scope": str(errand.required)})
-        if chosen.scheme == "bearer":
-            trusted = self._trusted.get(errand.who.host, ())
-            realm = check_realm(chosen.params["realm"], errand.origin, trusted)
-            chosen = Challenge(chosen.scheme, {**chosen.params, "realm": realm})
+            return known and Challenge(known.scheme, {**known.params, "scope": ""})
         if len(self._challenges) >= _MAX_ORIGINS:
             self._challenges.clear()
         self._challenges[errand.origin] = chosen
@@ -213,7 +229,7 @@ class AuthTransport:
         try:
             return self._token(errand, challenge, credential, scope)
         except CredentialsRejected as error:
-            renewed = self._lookups.after_rejection(errand.who, credential, errand.deadline)
+            renewed = self._another(errand, credential)
             if renewed == credential:
                 raise
             _LOG.info("%s; the source has others now", error)
@@ -221,23 +237,25 @@ class AuthTransport:
 
     def _token(self, errand: _Errand, challenge: Challenge, credential: Credential | None, scope: Scope) -> _Proof:
         holder = Holder(errand.origin, credential)
-        found = self._tokens.find(holder, scope)
-        fresh = found is None
+        newer_than = errand.tokens_before if errand.renewed else 0  # what was there before may be as stale
+
+        def find() -> Token | None:
+            return self._tokens.find(holder, scope, newer_than=newer_than)
 
         def fetch() -> Token:
             token = self._exchange(errand, challenge, credential, scope)
             self._tokens.keep(holder, token)
             return token
 
-        token = found or self._flights.fetch(
-            (holder, scope), scope, lambda: self._tokens.find(holder, scope), fetch, errand.deadline
-        )
+        found = find()
+        fresh = found is None
+        token = found or self._flights.fetch((holder, scope), scope, find, fetch, errand.deadline)
         return _Proof(f"Bearer {token.value}", credential, token, fresh)
 
     def _exchange(self, errand: _Errand, challenge: Challenge, credential: Credential | None, scope: Scope) -> Token:
         exchange = Exchange(
             host=errand.who.host,
-            realm=challenge.params["realm"],
+            realm=check_realm(challenge.params["realm"], errand.origin, self._trusted.get(errand.who.host, ())),
             service=challenge.params.get("service"),
             scope=scope,
             credential=credential,
@@ -260,7 +278,7 @@ class AuthTransport:
         except AuthError:
             raise
         except TransportTimeout as error:
-            raise AuthTimeout(f"{exchange.server} did not answer in time", request=error.request) from error
+            raise AuthTimeout(f"{exchange.server} did not answer in time") from error
         except TransportError as error:
             raise AuthError(f"{exchange.server} could not be asked: {error}") from error
 
@@ -297,11 +315,13 @@ def _proof_of(credential: Credential | None, scheme: str) -> _Proof | None:
 
 
 def _trusted(given: Mapping[str, Collection[str]]) -> dict[str, tuple[str, ...]]:
-    trusted = {}
+    trusted: dict[str, tuple[str, ...]] = {}
     for host, origins in given.items():
-        if isinstance(origins, str):
-            raise UsageError(f"trusted_realms has a collection of origins for each host: [{origins!r}]")
-        for origin in origins:
+        if isinstance(origins, str) or not isinstance(origins, Iterable):
+            raise UsageError(f"trusted_realms has a collection of origins for each host: {{{host!r}: [{origins!r}]}}")
+        listed = tuple(origins)
+        for origin in listed:
             Origin.of(origin)
-        trusted[registry_name(host)] = tuple(origins)
+        name = registry_name(host)
+        trusted[name] = trusted.get(name, ()) + listed
     return trusted

@@ -12,6 +12,8 @@ from ..auth.docker_config import DockerConfig
 from .auth import AuthTransport
 from .base import Transport, stack
 from .headers import HeadersTransport
+from .redirect import RedirectTransport
+from .retry import RetryTransport
 from .tls import TLS
 from .wire import UrllibTransport
 
@@ -23,6 +25,7 @@ def default_transport(
     base: Transport | None = None,
     credentials: CredentialSource | None = None,
     user_agent: str | None = None,
+    retry: urllib3.Retry | bool | None = None,
     timeout: float | urllib3.Timeout = urllib3.Timeout(connect=10, read=120),  # noqa: B008 - never changed
     expect_timeout: float = 1.0,
     tls: TLS | None = None,
@@ -37,6 +40,7 @@ def default_transport(
             and `trust_env`, which mean nothing to a base that is given.
         credentials: For `AuthTransport`; None is `DockerConfig.load`: what ``docker login`` has left.
         user_agent: For `HeadersTransport`.
+        retry: For `RetryTransport`: a `urllib3.util.Retry`, False for none, None for its own.
         timeout: For `UrllibTransport`.
         expect_timeout: For `UrllibTransport`.
         tls: For `UrllibTransport`.
@@ -51,10 +55,12 @@ def default_transport(
         base = UrllibTransport(
             timeout=timeout, expect_timeout=expect_timeout, tls=tls, proxy=proxy, trust_env=trust_env
         )
+    headers = partial(HeadersTransport, user_agent=user_agent)
+    retries = partial(RetryTransport, retry=retry)
     authenticated = partial(
         AuthTransport,
         credentials=DockerConfig.load() if credentials is None else credentials,
-        token_transport=HeadersTransport(base, user_agent=user_agent),
+        token_transport=stack(base, headers, retries),
         trusted_realms=trusted_realms,
     )
-    return stack(base, authenticated, partial(HeadersTransport, user_agent=user_agent))
+    return stack(base, authenticated, headers, RedirectTransport, retries)

@@ -24,7 +24,10 @@ def is_layer(value: object) -> bool:
 
 
 MINE = StaticCredentials("registry.example", Credential(username="me", password="secret"))
-OPTIONS: dict[str, dict[str, Any]] = {"AuthTransport": {"credentials": MINE}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "AuthTransport": {"credentials": MINE},
+    "RetryTransport": {"sleep": lambda seconds: None},
+}
 LAYERS: dict[str, Layer] = {
     name: partial(value, **OPTIONS.get(name, {}))
     for name in ociwire.transport.__all__
@@ -33,7 +36,13 @@ LAYERS: dict[str, Layer] = {
 
 
 def test_the_layers_are_found() -> None:
-    assert set(LAYERS) == {"HeadersTransport", "AuthTransport"}
+    assert set(LAYERS) == {
+        "LogTransport",
+        "RetryTransport",
+        "RedirectTransport",
+        "HeadersTransport",
+        "AuthTransport",
+    }
 
 
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)

@@ -1,0 +1,198 @@
+"""Writes down what passes, wherever in a stack it stands: a line for each exchange, and one for what was read of it.
+
+Never a secret: headers are masked as in their repr, of queries only what the OCI distribution specification defines is
+shown, and what a token server says is withheld. Never reads a body itself: it sees what its owner reads.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from http import HTTPStatus
+from typing import final
+from urllib.parse import parse_qsl
+
+from ..errors import OciwireError
+from ..headers import Headers
+from ..message import Request, Response
+from ..origin import without_query
+from ..text import one_line, size, without_echo
+from .base import Transport
+
+__all__ = ["LogTransport"]
+
+_LOGGER = logging.getLogger("ociwire.wire")
+# What the specification's and the token server's queries may hold; everything else may be a signature.
+_SHOWN_IN_QUERY = frozenset(
+    {"artifactType", "digest", "digest-algorithm", "from", "last", "mount", "n", "scope", "service", "tag"}
+)
+_TELLING = ("Location", "Retry-After", "WWW-Authenticate", "Range", "Content-Range", "OCI-Chunk-Min-Length", "Warning")
+_QUOTED = 500
+"""How many bytes of an error's body a line shows."""
+
+
+@final
+class LogTransport:
+    """Logs each exchange: who asked (``debug_id``, operation) and its number, method, URL, status, time and bytes.
+
+    INFO is what went well, and 401 and 404, which are often part of that; WARNING is every other refusal, and every
+    exception. DEBUG adds the headers. Where the logger takes no INFO, requests pass at no cost.
+
+    Args:
+        inner: The transport to ask.
+        logger: Where to; None is ``ociwire.wire``.
+    """
+
+    def __init__(self, inner: Transport, *, logger: logging.Logger = _LOGGER) -> None:
+        self._inner = inner
+        self._log = logger
+        self._numbers = itertools.count(1)
+
+    def round_trip(self, request: Request, /) -> Response:
+        """Ask the inner transport, and write down what came of it."""
+        if not self._log.isEnabledFor(logging.INFO):
+            return self._inner.round_trip(request)
+        exchange = _Exchange(self._log, request, next(self._numbers))
+        if request.body is not None:
+            request = request.replace(body=request.body.map(exchange.count_sent))
+        try:
+            response = self._inner.round_trip(request)
+        except BaseException as error:
+            exchange.failed(error)
+            raise
+        exchange.answered(response)
+        if response.request is None:
+            response = response.replace(request=request)
+        return response.replace(body=_Watched(response, exchange)) if response.length != 0 else response
+
+    def close(self) -> None:
+        """Close the inner transport."""
+        self._inner.close()
+
+
+class _Exchange:
+    """One request and its answer, as the log tells of them."""
+
+    def __init__(self, log: logging.Logger, request: Request, number: int) -> None:
+        self._log = log
+        self._request = request
+        self._start = time.perf_counter()
+        self._sent = 0
+        self._level = logging.INFO
+        self._quotes = False
+        info = request.info
+        self._who = " ".join(word for word in (info.debug_id, info.operation, f"[{number}]") if word)
+        proof = request.headers.get("authorization", "").partition(" ")[0]
+        shown = f" (with {proof})" if proof else ""
+        self._what = f"{request.method} {_url(request.url)}{shown}"
+
+    def count_sent(self, chunk: bytes) -> bytes:
+        self._sent += len(chunk)
+        return chunk
+
+    def failed(self, error: BaseException) -> None:
+        """The exchange ended in an exception. Only of ociwire's own is the text known to hold no secret."""
+        said = f"{type(error).__name__}: {error}" if isinstance(error, OciwireError) else type(error).__name__
+        self._log.warning(
+            "%s: %s -> failed after %s%s: %s", self._who, self._what, self._time(), self._uploaded(), said
+        )
+        self._show_headers("sent", self._request.headers)
+
+    def answered(self, response: Response) -> None:
+        """The head of an answer came."""
+        self._quotes = response.status >= 400 and self._request.info.operation != "token"
+        if response.status >= 400 and response.status not in (401, 404):
+            self._level = logging.WARNING
+        telling = [f"; {name}: {_value(name, response.headers[name])}" for name in _TELLING if name in response.headers]
+        line = f"{_phrase(response.status)} in {self._time()}{self._uploaded()}{''.join(telling)}"
+        self._log.log(self._level, "%s %s -> %s", self._who, self._what, line)
+        self._show_headers("sent", self._request.headers)
+        self._show_headers("received", response.headers)
+
+    def read(self, count: int, length: int | None, said: bytes, error: BaseException | None) -> None:
+        """What was read of the body, by its owner, when it was let go of."""
+        whole = length is None or count == length
+        of = "" if length is None or whole else f" of {size(length)}"
+        quote = f": {one_line(said.decode('utf-8', 'replace'), _QUOTED)}" if said and self._quotes else ""
+        lost = "" if error is None else f", then {type(error).__name__}"
+        level = self._level if error is None else logging.WARNING
+        self._log.log(level, "%s <- %s%s in %s%s%s", self._who, size(count), of, self._time(), lost, quote)
+
+    def _uploaded(self) -> str:
+        body = self._request.body
+        if body is None or body.length == 0:
+            return ""
+        if body.length is None or body.length == self._sent:
+            return f", {size(self._sent)} sent"
+        return f", {size(self._sent)} of {size(body.length)} sent"
+
+    def _time(self) -> str:
+        seconds = time.perf_counter() - self._start
+        return f"{seconds:.1f} s" if seconds >= 10 else f"{seconds * 1e3:.0f} ms"
+
+    def _show_headers(self, which: str, headers: Headers) -> None:
+        if self._log.isEnabledFor(logging.DEBUG):
+            shown = Headers([(name, _value(name, value)) for name, value in headers.items()])
+            self._log.debug("%s %s %r", self._who, which, shown)
+
+
+class _Watched:
+    """A response's body: counts what its owner reads, keeps the beginning of a refusal, and tells once."""
+
+    def __init__(self, response: Response, exchange: _Exchange) -> None:
+        self._response = response
+        self._exchange = exchange
+        self._length = response.length
+        self._count = 0
+        self._said = bytearray()
+        self._told = False
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        try:
+            count = self._response.readinto(buffer)
+        except BaseException as error:
+            self._tell(error)
+            raise
+        self._count += count
+        if self._response.status >= 400 and len(self._said) < _QUOTED:
+            self._said += buffer[:count]
+        if (count == 0 and len(buffer)) or self._count == self._length:
+            self._tell(None)
+        return count
+
+    def hurry(self, seconds: float) -> None:
+        self._response.hurry(seconds)
+
+    def close(self) -> None:
+        self._tell(None)
+        self._response.close()
+
+    def _tell(self, error: BaseException | None) -> None:
+        if not self._told:
+            self._told = True
+            request = self._response.request
+            said = bytes(self._said) if request is None else without_echo(bytes(self._said), request.headers)
+            self._exchange.read(self._count, self._length, said, error)
+
+
+def _url(url: str) -> str:
+    """A URL with what of its query is no secret."""
+    query = url.partition("#")[0].partition("?")[2]
+    shown = [
+        f"{name}={value}" if name in _SHOWN_IN_QUERY else f"{name}=***"
+        for name, value in parse_qsl(query, keep_blank_values=True)
+    ]
+    return f"{without_query(url)}?{'&'.join(shown)}"[:500] if shown else without_query(url)
+
+
+def _value(name: str, value: str) -> str:
+    """A header's value with what of it is no secret."""
+    return one_line(_url(value) if name.lower() == "location" else value, 300)
+
+
+def _phrase(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)

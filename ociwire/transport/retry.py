@@ -1,0 +1,182 @@
+"""Sends again what is safe to send again, and leaves a registry alone for as long as it asks to be.
+
+What comes out in the end is the last response or the last exception, as it was: nothing is wrapped. Never sent again is
+what is left of a body, what its owner's content failed at, and what would only fail again: a certificate, a refusal of
+a token server, a length that lied.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import final
+
+import urllib3
+
+from ..errors import TransportError, TransportTimeout, UsageError
+from ..message import Request, Response
+from ..origin import Origin, without_query
+from .base import Transport
+from .clock import check_seconds
+from .retry_policy import Budget, RetryPolicy
+
+__all__ = ["RetryTransport"]
+
+_LOG = logging.getLogger("ociwire.retry")
+_MAX_ORIGINS = 1024
+
+
+@final
+class RetryTransport:
+    """Retries by a `urllib3.util.Retry`, which is read as data.
+
+    Without one: up to four retries of idempotent requests (by their method, or as `RequestInfo.idempotent` says) after
+    a connection error, a timeout, 429, 502, 503 or 504, and of any request after 429 and 503. There is no wait before
+    the first; before the others 1, 2 and 4 seconds, and a little at random. Retry-After is never undercut, and what one
+    thread is told to wait, all others that talk to that host wait too. May be shared by threads.
+
+    Args:
+        inner: The transport to ask.
+        retry: A `urllib3.util.Retry`, obeyed to the letter: its counts, methods, statuses and backoff, and
+            ``respect_retry_after_header``; None is what is said above, False is no retry.
+        max_wait: The longest wait before an attempt, in seconds. A response that asks for more is handed back at once.
+        sleep: Waits for so many seconds; None is `time.sleep`, looked up at each call.
+        now: The wall clock, in seconds since the epoch, by which Retry-After is reckoned; None is `time.time`, looked
+            up at each call.
+
+    Raises:
+        UsageError: `retry` or `max_wait` is none of these.
+    """
+
+    def __init__(
+        self,
+        inner: Transport,
+        *,
+        retry: urllib3.Retry | bool | None = None,
+        max_wait: float = 60.0,
+        sleep: Callable[[float], object] | None = None,
+        now: Callable[[], float] | None = None,
+    ) -> None:
+        if retry is not None and retry is not False and not isinstance(retry, urllib3.Retry):
+            raise UsageError(f"retry is a urllib3.util.Retry, False or None, not {retry!r}")
+        self._inner = inner
+        self._policy = RetryPolicy(urllib3.Retry(total=False) if retry is False else retry or None)
+        self._hosts = _Hosts(sleep, now, check_seconds("max_wait", max_wait))
+
+    def round_trip(self, request: Request, /) -> Response:
+        """Ask the inner transport, as often as it is safe and of use.
+
+        Raises:
+            TransportTimeout: The deadline comes before the next attempt may be made.
+            TransportError: What the last attempt ended in.
+        """
+        budget = self._policy.budget()
+        turn = _Turn(self._hosts, request)
+        if (left := turn.left()) > 0:
+            turn.wait(left, "Retry-After")
+        while True:
+            try:
+                response = self._inner.round_trip(request)
+            except TransportError as error:
+                kind = self._policy.kind(request, error)
+                if kind is None or not budget.spend(kind):
+                    raise
+                turn.wait(max(budget.backoff(), turn.left()), f"{type(error).__name__}: {error}")
+            else:
+                pause = self._pause(turn, request, response, budget)
+                if pause is None:
+                    return response if response.request is not None else response.replace(request=request)
+                response.discard()
+                turn.wait(pause, str(response.status))
+
+    def close(self) -> None:
+        """Close the inner transport."""
+        self._inner.close()
+
+    def _pause(self, turn: _Turn, request: Request, response: Response, budget: Budget) -> float | None:
+        """Seconds to wait before the request is sent again; None if the response is the answer."""
+        if response.status < 400:
+            return None
+        stated = self._policy.retry_after(response, self._hosts.now())
+        left = turn.left()
+        if stated and response.status in urllib3.Retry.RETRY_AFTER_STATUS_CODES:
+            self._hosts.leave_alone(turn.origin, stated)
+        if stated is not None and stated > min(self._hosts.max_wait, self._policy.longest_wait):
+            return None
+        if not self._policy.wants_retry(request, response) or not budget.spend("status"):
+            return None
+        return max(stated or budget.backoff(), left)
+
+
+class _Hosts:
+    """Which hosts are to be left alone, and until when: what one thread is told holds for all of them."""
+
+    def __init__(
+        self, sleep: Callable[[float], object] | None, now: Callable[[], float] | None, max_wait: float
+    ) -> None:
+        self._sleep = sleep
+        self._now = now
+        self.max_wait = max_wait
+        self._lock = threading.Lock()
+        self._until: dict[Origin, float] = {}
+
+    def now(self) -> float:
+        return time.time() if self._now is None else self._now()
+
+    def sleep(self, seconds: float) -> None:
+        (time.sleep if self._sleep is None else self._sleep)(seconds)
+
+    def until(self, origin: Origin) -> float:
+        return self._until.get(origin, 0.0)
+
+    def leave_alone(self, origin: Origin, seconds: float) -> None:
+        """Let nobody ask a host for so many seconds, `max_wait` at the most."""
+        until = self.now() + min(seconds, self.max_wait)
+        with self._lock:
+            if len(self._until) >= _MAX_ORIGINS:
+                self._until.clear()
+            self._until[origin] = max(until, self.until(origin))
+
+
+class _Turn:
+    """The waits of one request."""
+
+    def __init__(self, hosts: _Hosts, request: Request) -> None:
+        self.origin = Origin.of(request.url)
+        self._hosts = hosts
+        self._request = request
+        self._served = 0.0  # up to which `until` of its host it has waited
+
+    def left(self) -> float:
+        """Seconds for which the host is still to be left alone, beyond what was waited for."""
+        until = self._hosts.until(self.origin)
+        return 0.0 if until <= self._served else min(max(0.0, until - self._hosts.now()), self._hosts.max_wait)
+
+    def wait(self, pause: float, why: str) -> None:
+        """Sleep; and longer, if another thread is told to meanwhile. `max_wait` at the most.
+
+        Raises:
+            TransportTimeout: The deadline comes before the end of it.
+        """
+        left = self._hosts.max_wait
+        while True:
+            self._served = self._hosts.until(self.origin)
+            pause = min(pause, left)
+            self._announce(pause, why)
+            if pause > 0:
+                self._hosts.sleep(pause)
+            left -= pause
+            pause = min(self._hosts.until(self.origin) - self._served, left)
+            if pause <= 0:
+                return
+
+    def _announce(self, pause: float, why: str) -> None:
+        request = self._request
+        what = f"{request.method} {without_query(request.url)}"
+        if request.info.deadline is not None and time.monotonic() + pause >= request.info.deadline:
+            raise TransportTimeout(
+                f"the deadline comes before {what} may be sent again, in {pause:.1f} s ({why})", request=request
+            )
+        _LOG.info("%s: %s; again in %.1f s", what, why, pause)

@@ -1,0 +1,135 @@
+"""When a request may be sent again: a `urllib3.util.Retry`, read as data. Decisions, and no waiting.
+
+urllib3's own `increment` would raise `MaxRetryError` in the place of what went wrong, and its sleep cannot be replaced.
+"""
+
+from __future__ import annotations
+
+import random
+import ssl
+from typing import final
+
+import urllib3
+
+from ..errors import (
+    AuthError,
+    BodyConsumedError,
+    ConnectError,
+    ProtocolError,
+    ReadError,
+    RedirectError,
+    TransportError,
+    TransportTimeout,
+)
+from ..headers import retry_after
+from ..message import Request, Response
+
+__all__ = ["Budget", "RetryPolicy"]
+
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110, section 9.2.2
+_NOT_ACTED_UPON = frozenset({429, 503})  # whatever was asked for
+_AS_BEFORE = (AuthError, BodyConsumedError, RedirectError)  # what would only happen again
+
+
+@final
+class Budget:
+    """How many retries are left for one request, by what they are for.
+
+    Args:
+        retry: Where the counts come from: a number, None for no bound, False for none.
+    """
+
+    def __init__(self, retry: urllib3.Retry) -> None:
+        self._retry = retry
+        self._left = {name: getattr(retry, name) for name in ("total", "connect", "read", "status", "other")}
+        self.spent = 0
+
+    def spend(self, kind: str) -> bool:
+        """Take one retry, of the total and of a kind; False if there is none left."""
+        bounded = [name for name in ("total", kind) if self._left[name] is not None]
+        if any(self._left[name] <= 0 for name in bounded):
+            return False
+        for name in bounded:
+            self._left[name] -= 1
+        self.spent += 1
+        return True
+
+    def backoff(self) -> float:
+        """Seconds to wait before the retry that was just taken, as urllib3 reckons them: none before the first."""
+        if self.spent <= 1:
+            return 0.0
+        jitter = random.random() * self._retry.backoff_jitter if self._retry.backoff_jitter else 0.0  # noqa: S311
+        seconds = self._retry.backoff_factor * 2 ** min(self.spent - 1, 1000) + jitter
+        return float(max(0.0, min(self._retry.backoff_max, seconds)))
+
+
+@final
+class RetryPolicy:
+    """What may be retried.
+
+    Args:
+        retry: The policy, or None for ociwire's own: four retries of what is idempotent, by its method or by what its
+            maker says; and of anything after 429 and 503.
+    """
+
+    def __init__(self, retry: urllib3.Retry | None) -> None:
+        self._by_idempotency = retry is None
+        self._retry = retry or urllib3.Retry(
+            4, backoff_factor=0.5, backoff_jitter=0.25, status_forcelist=(429, 502, 503, 504), allowed_methods=None
+        )
+        # urllib3 before 2.7 has no bound of its own.
+        self.longest_wait = float(getattr(self._retry, "retry_after_max", None) or float("inf"))
+
+    def budget(self) -> Budget:
+        """The retries for a new request."""
+        return Budget(self._retry)
+
+    def kind(self, request: Request, error: TransportError) -> str | None:
+        """What a failure counts as: ``connect``, ``read`` or ``other``; None if the request is not to be sent again."""
+        if isinstance(error, _AS_BEFORE) or _is_of_certificate(error):
+            return None
+        if request.body is not None and (not request.body.resendable or request.body.raised(error)):
+            return None
+        if not self._allows(request, None):
+            return None
+        if isinstance(error, ConnectError):
+            return "connect"
+        return "read" if isinstance(error, (ReadError, TransportTimeout, ProtocolError)) else "other"
+
+    def wants_retry(self, request: Request, response: Response) -> bool:
+        """Whether a response is one after which the request may be sent again."""
+        status = response.status
+        listed = status in (self._retry.status_forcelist or ())
+        by_header = (
+            self._retry.respect_retry_after_header
+            and status in urllib3.Retry.RETRY_AFTER_STATUS_CODES
+            and "retry-after" in response.headers
+        )
+        resendable = request.body is None or request.body.resendable
+        return resendable and (listed or by_header) and self._allows(request, status)
+
+    def retry_after(self, response: Response, now: float) -> float | None:
+        """Seconds that a response asks to wait, if the policy heeds that; None where it says nothing readable."""
+        return retry_after(response.headers, now) if self._retry.respect_retry_after_header else None
+
+    def _allows(self, request: Request, status: int | None) -> bool:
+        if not self._by_idempotency:
+            methods = self._retry.allowed_methods  # None, or nothing at all, is every method, as urllib3 reads it
+            return request.info.idempotent is not False and (not methods or request.method.upper() in methods)
+        if status in _NOT_ACTED_UPON:
+            return True
+        stated = request.info.idempotent
+        return request.method in _IDEMPOTENT if stated is None else stated
+
+
+def _is_of_certificate(error: BaseException | None) -> bool:
+    """Whether a connection failed for a certificate, the server's or one's own: another attempt would find the same."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError) and ("CERTIFICATE" in str(error) or "UNKNOWN_CA" in str(error)):
+            return True
+        if isinstance(error, (ssl.CertificateError, urllib3.util.ssl_match_hostname.CertificateError)):
+            return True
+        nested = next((arg for arg in error.args if isinstance(arg, BaseException)), None)
+        error = error.__cause__ or getattr(error, "reason", None) or nested
+        error = error if isinstance(error, BaseException) else None
+    return False

@@ -1,0 +1,166 @@
+"""WWW-Authenticate, as servers write it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+
+import pytest
+
+from ociwire.auth import Challenge
+
+HUB = 'Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push"'
+HUB_PARAMS = {
+    "realm": "https://auth.docker.io/token",
+    "service": "registry.docker.io",
+    "scope": "repository:a/b:pull,push",
+}
+
+
+def read(*headers: str) -> list[tuple[str, dict[str, str]]]:
+    return [(challenge.scheme, dict(challenge.params)) for challenge in Challenge.parse(*headers)]
+
+
+@pytest.mark.parametrize(
+    ("header", "params"),
+    [
+        (HUB, HUB_PARAMS),
+        ('Bearer realm="x"', {"realm": "x"}),
+        ('Bearer  realm="x"', {"realm": "x"}),
+        ('Bearer\trealm="x"\t', {"realm": "x"}),
+        ('Bearer realm = "x" , service\t=\t"y"', {"realm": "x", "service": "y"}),
+        ('Bearer realm="x",service="y"', {"realm": "x", "service": "y"}),
+        ('Bearer realm="x",,  ,service="y",', {"realm": "x", "service": "y"}),
+        (', ,Bearer ,realm="x"', {"realm": "x"}),
+        ('Bearer realm="x" service="y"', {"realm": "x", "service": "y"}),
+        ('Bearer realm="x"service="y"', {"realm": "x", "service": "y"}),
+        ("Bearer realm=x,service=y", {"realm": "x", "service": "y"}),
+        ("Bearer realm=x service=y", {"realm": "x", "service": "y"}),
+        ("Bearer realm=https://h:1/t?a=b&c=%20,service=y", {"realm": "https://h:1/t?a=b&c=%20", "service": "y"}),
+        ('Bearer realm=""', {"realm": ""}),
+        ('Bearer realm="a,b=c, Basic realm=d"', {"realm": "a,b=c, Basic realm=d"}),
+        (r'Bearer realm="say \"hi\""', {"realm": 'say "hi"'}),
+        (r'Bearer realm="a\\b",service="c\d"', {"realm": r"a\b", "service": "cd"}),
+        (r'Bearer realm="ends in \\",service="y"', {"realm": "ends in \\", "service": "y"}),
+        (r'Bearer realm="\",Basic realm=\"",service="y"', {"realm": '",Basic realm="', "service": "y"}),
+        ('Bearer REALM="X",Service="Y"', {"realm": "X", "service": "Y"}),
+        ('Bearer realm="x",Realm="y",realm="z"', {"realm": "x"}),
+        ('Bearer scope="repository:a:pull repository:b:pull"', {"scope": "repository:a:pull repository:b:pull"}),
+        ('Bearer realm="grüße ☃"', {"realm": "grüße ☃"}),
+        ('Bearer x-y_z.1!#$%="v"', {"x-y_z.1!#$%": "v"}),
+        ("Bearer", {}),
+        ("Bearer ", {}),
+    ],
+)
+def test_the_parameters_of_a_challenge(header: str, params: dict[str, str]) -> None:
+    assert read(header) == [("bearer", params)]
+
+
+@pytest.mark.parametrize("written", ["Bearer", "bearer", "BEARER", "bEaReR"])
+def test_a_scheme_is_lower_case(written: str) -> None:
+    assert read(f'{written} realm="x"') == [("bearer", {"realm": "x"})]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        'Bearer realm="x",service="y",Basic realm="z"',
+        'Bearer realm="x", service="y", Basic realm="z"',
+        'Bearer realm="x",service="y" Basic realm="z"',
+        "Bearer realm=x,service=y,Basic realm=z",
+        "Bearer realm=x service=y Basic realm=z",
+        'Bearer realm="x",service="y",,\t, Basic realm="z"',
+    ],
+)
+def test_several_challenges_in_a_header(header: str) -> None:
+    assert read(header) == [("bearer", {"realm": "x", "service": "y"}), ("basic", {"realm": "z"})]
+
+
+def test_several_headers() -> None:
+    assert read(HUB, 'Basic realm="z"') == [("bearer", HUB_PARAMS), ("basic", {"realm": "z"})]
+    assert read('Basic realm="z"', "", HUB) == [("basic", {"realm": "z"}), ("bearer", HUB_PARAMS)]
+    assert read() == []
+
+
+def test_a_header_does_not_go_on_in_the_next() -> None:
+    assert read("Bearer", 'realm="x"', 'Basic realm="y') == [("bearer", {}), ("basic", {})]
+
+
+def test_the_same_scheme_twice_is_two_challenges() -> None:
+    assert read('Basic realm="x", Basic realm="y"') == [("basic", {"realm": "x"}), ("basic", {"realm": "y"})]
+
+
+@pytest.mark.parametrize(
+    "token68", ["YWJj", "YWJjZA=", "YWJj=", "YWJjZA==", "a-b._~+/c", "TlRMTVNTUAACAAAA", "a/b+c==", "x", "1"]
+)
+def test_token68_is_passed_over(token68: str) -> None:
+    assert read(f"Negotiate {token68}") == [("negotiate", {})]
+    bearer = ("bearer", {"realm": "x"})
+    assert read(f'Negotiate {token68}, Bearer realm="x"') == [("negotiate", {}), bearer]
+    assert read(f'Bearer realm="x", Negotiate {token68} ,Basic') == [bearer, ("negotiate", {}), ("basic", {})]
+
+
+def test_schemes_without_parameters() -> None:
+    assert read("Negotiate, NTLM,Basic") == [("negotiate", {}), ("ntlm", {}), ("basic", {})]
+    assert read('Negotiate Basic realm="x"') == [("negotiate", {}), ("basic", {"realm": "x"})]
+
+
+GARBAGE = ["", " ", ",", " , ,\t", '""', '"x"', "=", "=x", "realm=x", 'realm="x"', '@Bearer realm="x"', "é", "\0", "\n"]
+GARBAGE += ['"Bearer realm=x"', '"a, Bearer realm=\\"x\\""', "Bearer=", "(Bearer)"]
+
+
+@pytest.mark.parametrize("header", GARBAGE)
+def test_garbage_is_no_challenge(header: str) -> None:
+    assert read(header) == []
+    assert read(f"{header},{HUB}") == [("bearer", HUB_PARAMS)]
+
+
+@pytest.mark.parametrize(
+    "garbage", ["realm=", 'realm="x', "@", "@@@ @@", "=x", '=","', '"y"', '"a,b=c"', "é=1", "\0", "\n", '("u,v")']
+)
+def test_garbage_within_a_challenge_ends_at_a_comma(garbage: str) -> None:
+    assert read(f'Bearer service="y",{garbage}') == [("bearer", {"service": "y"})]
+    if garbage != 'realm="x':
+        assert read(f'Bearer service="y",{garbage},realm="z"') == [("bearer", {"service": "y", "realm": "z"})]
+
+
+def test_an_unclosed_quote_is_no_value() -> None:
+    assert read('Bearer realm="x') == [("bearer", {})]
+    assert read('Bearer realm="x\\') == [("bearer", {})]
+    assert read('Bearer realm="x\\"') == [("bearer", {})]
+    assert read('Basic realm="x", Bearer realm="y') == [("basic", {"realm": "x"}), ("bearer", {})]
+
+
+def test_of_a_long_header_the_beginning_is_read() -> None:
+    padding = f'Bearer realm="x",pad="{"p" * 16_000}",'
+    assert len(padding) < 16 * 1024
+    assert read(f'{padding}service="y"')[0][1]["service"] == "y"
+    assert "service" not in read(f'{padding}pad2="{"p" * 500}",service="y"')[0][1]
+    assert len(read("a," * 1_000_000)) == 8 * 1024
+    assert read(f'Bearer realm="{"x" * 100_000}"') == [("bearer", {})]
+    assert read("a" * 100_000) == [("a" * 16 * 1024, {})]
+    assert read("a " * 9000 + HUB, 'Basic realm="z"')[-1] == ("basic", {"realm": "z"})
+
+
+def test_a_challenge_is_a_value() -> None:
+    params = {"realm": "x"}
+    challenge = Challenge("bearer", params)
+    params["realm"] = "y"
+    assert challenge.params == {"realm": "x"}
+    assert challenge == Challenge.parse('Bearer realm="x"')[0]
+    assert hash(challenge) == hash(Challenge("bearer", {"realm": "x"}))
+    assert challenge != Challenge("bearer", {"realm": "y"})
+    assert challenge != Challenge("basic", {"realm": "x"})
+    assert Challenge("basic").params == {}
+    with pytest.raises(TypeError):
+        challenge.params["realm"] = "y"  # type: ignore[index]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        challenge.scheme = "basic"  # type: ignore[misc]
+
+
+def test_a_challenge_pickles_and_copies() -> None:
+    [challenge] = Challenge.parse(HUB)
+    assert pickle.loads(pickle.dumps(challenge)) == challenge
+    assert copy.deepcopy(challenge) == challenge
+    assert copy.copy(challenge) == challenge

@@ -1,0 +1,375 @@
+"""Credentials, and the simplest sources of them."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import dataclasses
+import pickle
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from ociwire.auth import Anonymous, ChainedCredentials, Credential, CredentialSource, DockerConfig, StaticCredentials
+from ociwire.auth.credentials import check_source, first_repository
+from ociwire.errors import AuthError, UsageError
+from ociwire.reference import registry_name
+from ociwire.scope import Scope
+
+SECRET = "sEcReT-42"
+ME = Credential(username="me", password=SECRET)
+OTHER = Credential(username="other", password="x")
+FULL = Credential(
+    username="me",
+    password=SECRET,
+    identity_token=f"{SECRET}-identity",
+    registry_token=f"{SECRET}-registry",
+    expires_at=1e9,
+    source="the vault",
+)
+
+
+class Recorded:
+    """A source that answers with one thing, and notes what it was asked."""
+
+    def __init__(self, answer: Credential | Exception | None) -> None:
+        self.answer = answer
+        self.asked: list[tuple[str, str | None]] = []
+
+    def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
+        self.asked.append((host, repository))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+# --- Credential ---
+
+
+def test_an_empty_credential_is_nobody_in_particular() -> None:
+    empty = Credential()
+    assert (empty.username, empty.password, empty.identity_token, empty.registry_token) == (None, None, None, None)
+    assert (empty.expires_at, empty.source, empty.basic, empty.secrets()) == (None, "", None, ())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"username": 1},
+        {"username": b"me"},
+        {"username": "me", "password": b"secret"},
+        {"username": "me", "password": 7},
+        {"identity_token": b"x"},
+        {"registry_token": ["x"]},
+        {"username": "a:b", "password": SECRET},
+        {"username": "a:b"},
+        {"password": SECRET},
+        {"password": ""},
+        {"username": "me", "password": f"{SECRET}\n"},
+        {"username": "me", "password": f"{SECRET}\r\nX-Evil: 1"},
+        {"username": "me", "password": f"{SECRET}\0"},
+        {"username": "me", "password": f"{SECRET}\x7f"},
+        {"username": "me\n"},
+        {"username": "me", "password": f"{SECRET}\udc80"},
+        {"identity_token": f"{SECRET}\n"},
+        {"registry_token": f"{SECRET}\n"},
+        {"registry_token": f"{SECRET} x"},
+        {"registry_token": f"{SECRET}é"},
+        {"registry_token": ""},
+        {"expires_at": "tomorrow"},
+        {"expires_at": True},
+        {"expires_at": timedelta(seconds=1)},
+        {"expires_at": datetime(2030, 1, 1)},
+    ],
+)
+def test_what_cannot_be_sent_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(UsageError) as caught:
+        Credential(**fields)
+    assert SECRET not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"username": "me"},
+        {"username": "me", "password": ""},
+        {"username": "", "password": SECRET},
+        {"username": "me", "password": "a:b:c"},
+        {"username": "müller", "password": "☃ and spaces "},
+        {"identity_token": SECRET},
+        {"registry_token": SECRET},
+        {"username": "me", "identity_token": SECRET},
+    ],
+)
+def test_what_can_be_sent_is_taken(fields: dict[str, Any]) -> None:
+    credential = Credential(**fields)
+    assert all(getattr(credential, name) == value for name, value in fields.items())
+
+
+def test_fields_are_given_by_name_and_do_not_change() -> None:
+    with pytest.raises(TypeError):
+        Credential("me", SECRET)  # type: ignore[call-arg]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ME.username = "you"  # type: ignore[misc]
+    with pytest.raises((AttributeError, TypeError)):
+        ME.nickname = "you"  # type: ignore[attr-defined]
+
+
+def test_basic_is_utf_8_and_base64() -> None:
+    basic = Credential(username="müller", password="a:☃").basic
+    assert basic is not None
+    scheme, _, encoded = basic.partition(" ")
+    assert scheme == "Basic"
+    assert base64.b64decode(encoded, validate=True).decode() == "müller:a:☃"
+
+
+@pytest.mark.parametrize(
+    ("credential", "has_basic"),
+    [
+        (Credential(username="me"), False),
+        (Credential(identity_token="x"), False),
+        (Credential(registry_token="x"), False),
+        (Credential(username="me", password=""), True),
+        (Credential(username="", password="x"), True),
+    ],
+)
+def test_basic_needs_user_and_password(credential: Credential, has_basic: bool) -> None:
+    assert (credential.basic is not None) == has_basic
+
+
+def test_the_repr_shows_no_secret() -> None:
+    shown = f"{FULL!r} {FULL} {[FULL]} {StaticCredentials('ghcr.io', FULL)!r} {FULL.__format__('')}"
+    assert SECRET not in shown
+    assert base64.b64encode(f"me:{SECRET}".encode()).decode() not in shown
+    assert "username='me'" in repr(FULL)
+    for kind in ("password", "identity_token", "registry_token"):
+        assert f"{kind}=***" in repr(FULL)
+        assert kind not in repr(Credential(username="me"))
+
+
+def test_its_secrets_are_all_that_must_not_be_shown() -> None:
+    encoded = base64.b64encode(f"me:{SECRET}".encode()).decode()
+    assert set(FULL.secrets()) == {SECRET, f"{SECRET}-identity", f"{SECRET}-registry", encoded}
+    assert Credential(username="me").secrets() == ()
+    assert Credential(username="me", password="").secrets() == (base64.b64encode(b"me:").decode(),)
+
+
+def test_equality_ignores_when_it_expires_and_where_it_came_from() -> None:
+    later = dataclasses.replace(FULL, expires_at=2e9, source="elsewhere")
+    assert later == FULL
+    assert hash(later) == hash(FULL)
+    assert (later.expires_at, later.source) == (2e9, "elsewhere")
+
+
+@pytest.mark.parametrize("field", ["username", "password", "identity_token", "registry_token"])
+def test_equality_is_by_what_is_said_to_a_server(field: str) -> None:
+    changes: dict[str, Any] = {field: "different"}
+    assert dataclasses.replace(FULL, **changes) != FULL
+    assert Credential(username="me", password="") != Credential(username="me")
+
+
+def test_it_pickles_and_copies_whole() -> None:
+    for again in (pickle.loads(pickle.dumps(FULL)), copy.deepcopy(FULL), copy.copy(FULL)):
+        assert again == FULL
+        assert (again.expires_at, again.source) == (FULL.expires_at, FULL.source)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (None, None),
+        (0, 0.0),
+        (1234567890, 1234567890.0),
+        (1234567890.5, 1234567890.5),
+        (datetime(2009, 2, 13, 23, 31, 30, tzinfo=timezone.utc), 1234567890.0),
+        (datetime(2009, 2, 14, 1, 31, 30, tzinfo=timezone(timedelta(hours=2))), 1234567890.0),
+    ],
+)
+def test_the_moment_at_which_it_expires(given: Any, kept: float | None) -> None:
+    assert Credential(expires_at=given).expires_at == kept
+
+
+@pytest.mark.parametrize("far", [10**400, -(10**400)], ids=["future", "past"])
+def test_a_moment_that_no_number_of_seconds_can_say_is_refused(far: int) -> None:
+    with pytest.raises(UsageError):
+        Credential(expires_at=far)
+
+
+# --- the names of registries ---
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("ghcr.io", "ghcr.io"),
+        ("GHCR.IO", "ghcr.io"),
+        ("ghcr.io:443", "ghcr.io"),
+        ("ghcr.io:80", "ghcr.io:80"),
+        ("ghcr.io:5000", "ghcr.io:5000"),
+        ("ghcr.io:8443", "ghcr.io:8443"),
+        ("ghcr.io:4430", "ghcr.io:4430"),
+        ("localhost:5000", "localhost:5000"),
+        ("[::1]", "[::1]"),
+        ("[::1]:443", "[::1]"),
+        ("[::443]", "[::443]"),
+        ("[2001:DB8::80]:5000", "[2001:db8::80]:5000"),
+        ("docker.io", "docker.io"),
+        ("index.docker.io", "docker.io"),
+        ("registry-1.docker.io", "docker.io"),
+        ("Registry-1.Docker.IO:443", "docker.io"),
+        ("docker.io:5000", "docker.io:5000"),
+        ("auth.docker.io", "auth.docker.io"),
+        ("evil-docker.io", "evil-docker.io"),
+        ("docker.io.evil.example", "docker.io.evil.example"),
+    ],
+)
+def test_what_a_registry_is_called(host: str, name: str) -> None:
+    assert registry_name(host) == name
+    assert registry_name(name) == name
+
+
+@pytest.mark.parametrize("host", ["", "https://ghcr.io", "ghcr.io/x", "a b", "me@ghcr.io", "h:1:2", "h:99999", None, 5])
+def test_what_is_no_registry_has_no_name(host: Any) -> None:
+    with pytest.raises(UsageError):
+        registry_name(host)
+
+
+# --- the sources ---
+
+
+def test_anonymous_is_nobody_everywhere() -> None:
+    assert Anonymous().lookup("ghcr.io") is None
+    assert Anonymous().lookup("docker.io", "library/alpine") is None
+
+
+@pytest.mark.parametrize("bound", ["docker.io", "index.docker.io", "registry-1.docker.io", "REGISTRY-1.docker.io:443"])
+@pytest.mark.parametrize("asked", ["docker.io", "index.docker.io", "registry-1.docker.io"])
+def test_docker_hub_is_one_host(bound: str, asked: str) -> None:
+    assert StaticCredentials(bound, ME).lookup(asked, "library/alpine") is ME
+
+
+@pytest.mark.parametrize(
+    ("bound", "asked", "same"),
+    [
+        ("ghcr.io", "ghcr.io", True),
+        ("GHCR.io", "ghcr.io", True),
+        ("ghcr.io:443", "ghcr.io", True),
+        ("ghcr.io", "ghcr.io:443", True),
+        ("ghcr.io:5000", "ghcr.io:5000", True),
+        ("ghcr.io:5000", "ghcr.io", False),
+        ("ghcr.io", "ghcr.io:5000", False),
+        ("ghcr.io", "sub.ghcr.io", False),
+        ("ghcr.io", "ghcr.io.evil.example", False),
+        ("ghcr.io", "xghcr.io", False),
+        ("ghcr.io", "docker.io", False),
+        ("docker.io", "auth.docker.io", False),
+        ("docker.io", "ghcr.io", False),
+        ("[::1]:5000", "[::1]:5000", True),
+        ("[::1]:5000", "[::1]", False),
+        ("localhost:5000", "127.0.0.1:5000", False),
+    ],
+)
+def test_a_static_credential_is_for_its_host(bound: str, asked: str, same: bool) -> None:
+    assert StaticCredentials(bound, ME).lookup(asked) is (ME if same else None)
+    assert StaticCredentials(bound, ME).lookup(asked, "app") is (ME if same else None)
+
+
+@pytest.mark.parametrize("host", ["", "https://ghcr.io", "ghcr.io/app", "*", "me@ghcr.io", None])
+def test_a_static_credential_needs_a_host(host: Any) -> None:
+    with pytest.raises(UsageError):
+        StaticCredentials(host, ME)
+
+
+@pytest.mark.parametrize("credential", [None, "secret", ("me", SECRET), {"username": "me"}, Credential])
+def test_a_static_credential_is_a_credential(credential: Any) -> None:
+    with pytest.raises(UsageError) as caught:
+        StaticCredentials("ghcr.io", credential)
+    assert SECRET not in str(caught.value)
+
+
+def test_of_a_chain_the_first_that_knows_answers() -> None:
+    nobody, first, second = Recorded(None), Recorded(ME), Recorded(OTHER)
+    chain = ChainedCredentials([nobody, first, second])
+    assert chain.lookup("ghcr.io", "app") is ME
+    assert nobody.asked == first.asked == [("ghcr.io", "app")]
+    assert second.asked == []
+
+
+def test_a_chain_in_which_nobody_knows_is_nobody() -> None:
+    assert ChainedCredentials([]).lookup("ghcr.io") is None
+    assert ChainedCredentials([Anonymous(), StaticCredentials("ghcr.io", ME)]).lookup("quay.io") is None
+
+
+def test_an_empty_credential_answers_for_a_chain() -> None:
+    empty = Credential()
+    assert ChainedCredentials([Recorded(empty), Recorded(ME)]).lookup("ghcr.io") is empty
+
+
+def test_a_chain_may_be_given_as_an_iterator_and_asked_twice() -> None:
+    def sources() -> Iterator[CredentialSource]:
+        yield Anonymous()
+        yield StaticCredentials("ghcr.io", ME)
+
+    chain = ChainedCredentials(sources())
+    assert [chain.lookup("ghcr.io") for _ in range(2)] == [ME, ME]
+
+
+@pytest.mark.parametrize("error", [AuthError("broken"), ValueError("broken"), KeyError("x")])
+def test_an_exception_is_not_passed_over_in_a_chain(error: Exception) -> None:
+    later = Recorded(ME)
+    with pytest.raises(type(error)) as caught:
+        ChainedCredentials([Anonymous(), Recorded(error), later]).lookup("ghcr.io")
+    assert caught.value is error
+    assert later.asked == []
+
+
+def test_a_chain_is_shown_without_secrets() -> None:
+    shown = repr(ChainedCredentials([Anonymous(), StaticCredentials("ghcr.io", FULL)]))
+    assert SECRET not in shown
+    assert "ghcr.io" in shown
+
+
+@pytest.mark.parametrize(
+    "source",
+    [None, "me:secret", ("me", SECRET), {"ghcr.io": ME}, ME, DockerConfig, StaticCredentials, lambda host: ME, 5],
+)
+def test_what_has_no_lookup_is_no_source(source: Any) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_source(source)
+    assert SECRET not in str(caught.value)
+    with pytest.raises(UsageError):
+        ChainedCredentials([Anonymous(), source])
+
+
+def test_a_bare_credential_is_refused_with_advice() -> None:
+    with pytest.raises(UsageError, match="StaticCredentials"):
+        check_source(ME)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "source", [Anonymous(), StaticCredentials("ghcr.io", ME), ChainedCredentials([]), DockerConfig(), Recorded(None)]
+)
+def test_what_has_lookup_is_a_source(source: CredentialSource) -> None:
+    assert isinstance(source, CredentialSource)
+    assert check_source(source) is source
+
+
+@pytest.mark.parametrize(
+    ("scope", "repository"),
+    [
+        (Scope.EMPTY, None),
+        (Scope.UNLIMITED, None),
+        (Scope.CATALOG, None),
+        (Scope.repository("app", "pull"), "app"),
+        (Scope.parse("repository:z:pull,push repository:a:pull"), "z"),
+        (Scope.repository("z", "push") | Scope.repository("a", "pull"), "z"),
+        (Scope.parse("registry:catalog:* repository:a/b:pull"), "a/b"),
+        (Scope.parse("nonsense repository repository:x repository:a:pull"), "a"),
+    ],
+)
+def test_the_first_repository_of_a_scope(scope: Scope, repository: str | None) -> None:
+    assert first_repository(scope) == repository
