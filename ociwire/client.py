@@ -23,6 +23,7 @@ from .errors import (
     AuthError,
     BlobUploadUnknown,
     ContentError,
+    ManifestUnknown,
     OciwireError,
     RegistryError,
     Unsupported,
@@ -404,7 +405,13 @@ class Client:
                 raise
         except (AuthError, ContentError, UsageError):
             pass  # what may be deleted need not be fit to be read: the registry says next
-        self._delete("delete_manifest", repository, path)
+        try:
+            self._delete("delete_manifest", repository, path)
+        except ManifestUnknown:
+            # It was there a moment ago: what has deleted it may have been this very request, whose answer was lost.
+            if subject is not None:
+                referrers.remove(session, repository, subject, wanted)
+            raise
         if subject is not None:
             referrers.remove(session, repository, subject, wanted)
 

@@ -14,12 +14,14 @@ from urllib.parse import urlencode
 from .errors import ProtocolError, UsageError
 from .message import Response
 from .origin import next_page
+from .session import read_anew
 
 __all__ = ["names", "pages"]
 
 PAGE_SIZE = 1000
 """The most that is asked for in a page: more is refused by some registries (ECR)."""
 
+_LARGEST_PAGE = 16 * 1024 * 1024
 _MAX_EMPTY = 100
 
 _LINK = re.compile(r"<([^<>]*)>((?:\s*;\s*[\w!#$%&'*+.^`|~-]+\s*(?:=\s*(?:\"(?:[^\"\\]|\\.)*\"|[^\s\",;]+))?)*)")
@@ -39,8 +41,7 @@ def pages(send: Callable[[str], Response], url: str, key: str) -> Iterator[tuple
     empty = 0
     next_url: str | None = url
     while next_url is not None:
-        with send(next_url) as response:
-            page = response.json()
+        response, page = _page(send, next_url)
         if not isinstance(page, dict):
             raise ProtocolError("a page of a list is no JSON object", request=response.request)
         empty = 0 if page.get(key) else empty + 1
@@ -53,6 +54,11 @@ def pages(send: Callable[[str], Response], url: str, key: str) -> Iterator[tuple
         if hash(next_url) in seen:
             raise ProtocolError("the pages of a list go in a circle (Link)", request=response.request)
         seen.add(hash(next_url))  # what is asked and what answers may differ, by a redirect
+
+
+def _page(send: Callable[[str], Response], url: str) -> tuple[Response, Any]:
+    response, body = read_anew(lambda: send(url), limit=_LARGEST_PAGE)
+    return response, Response(200, body=body, request=response.request).json(limit=_LARGEST_PAGE)
 
 
 def names(

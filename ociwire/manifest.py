@@ -19,18 +19,17 @@ from .descriptor import (
     is_media_type,
 )
 from .digest import Digest
-from .errors import ContentError, DigestMismatch, ProtocolError, ReadError, Unsupported, UsageError
+from .errors import ContentError, DigestMismatch, ProtocolError, Unsupported, UsageError
 from .headers import content_length
 from .message import Response
 from .scope import Scope
-from .session import Session
+from .session import Session, read_anew
 
 __all__ = ["Manifest", "check_claim", "described", "fetch", "media_type_of", "parse", "put", "resolve"]
 
 MAX_SIZE = 4 * 1024 * 1024
 """The most that a manifest may have, in bytes (specification, "Pushing Manifests": at least that is to be taken)."""
 ACCEPT = {"Accept": ", ".join((OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, "*/*"))}
-_TRIES = 3
 # What a server says that does not know what it serves.
 _VAGUE = frozenset({OCTET_STREAM, "application/json", "text/plain"})
 
@@ -162,22 +161,12 @@ def parse(content: bytes) -> dict[str, Any]:
 
 
 def _read(session: Session, operation: str, url: str, scope: Scope) -> tuple[Response, bytes]:
-    tries_left = _TRIES
-    while True:
-        tries_left -= 1
-        with session.send(operation, "GET", url, scope, ok=(200,), headers=ACCEPT) as response:
-            length = response.length or 0
-            try:
-                content = response.read(MAX_SIZE + 1)
-                if len(content) < min(length, MAX_SIZE):
-                    raise ReadError("the manifest ended before its Content-Length", request=response.request)
-            except ReadError:
-                if not tries_left:
-                    raise
-                continue
-        if len(content) > MAX_SIZE:
-            raise ContentError(f"a manifest of more than {MAX_SIZE} bytes is not read")
-        return response, content
+    response, content = read_anew(
+        lambda: session.send(operation, "GET", url, scope, ok=(200,), headers=ACCEPT), limit=MAX_SIZE
+    )
+    if len(content) > MAX_SIZE:
+        raise ContentError(f"a manifest of more than {MAX_SIZE} bytes is not read")
+    return response, content
 
 
 def _claimed(response: Response) -> Digest | None:

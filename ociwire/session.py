@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
 
 from .body import Body
-from .errors import ProtocolError, RegistryError, UsageError
+from .errors import ProtocolError, ReadError, RegistryError, UsageError
 from .message import Request, RequestInfo, Response
 from .origin import Origin, upload_location, without_query
 from .scope import Scope
@@ -17,10 +17,11 @@ from .status import error_from_response
 from .text import one_line
 from .transport import Transport
 
-__all__ = ["Learnt", "Life", "Session", "check_deadline"]
+__all__ = ["Learnt", "Life", "Session", "check_deadline", "read_anew"]
 
 _WARNINGS = logging.getLogger("ociwire.warnings")
 _MAX_WARNINGS = 1000
+_TRIES = 3
 # Specification, "Warnings": 299 - "text".
 _WARNING = re.compile(r'299 - "((?:[^"\\]|\\.)*)"')
 
@@ -159,6 +160,33 @@ class Session:
             if text not in self.learnt.warnings and len(self.learnt.warnings) < _MAX_WARNINGS:
                 self.learnt.warnings.add(text)
                 _WARNINGS.warning("%s: %.500s", self.origin.netloc, text)
+
+
+def read_anew(send: Callable[[], Response], limit: int) -> tuple[Response, bytes]:
+    """Send, and read a body that is small; anew from the beginning if the connection is lost in the middle of it.
+
+    Args:
+        send: Sends a request that may be sent again.
+        limit: How many bytes are read at the most, and one more that tells whether there would be others.
+
+    Returns:
+        The response, closed, and its body.
+
+    Raises:
+        ReadError: It was lost three times.
+        OciwireError: What `send` raises.
+    """
+    for tries_left in reversed(range(_TRIES)):
+        with send() as response:
+            try:
+                body = response.read(limit + 1)
+                if len(body) < min(response.length or 0, limit):
+                    raise ReadError("the body ended before its Content-Length", request=response.request)
+                break
+            except ReadError:
+                if not tries_left:
+                    raise
+    return response, body
 
 
 def check_deadline(deadline: float | None) -> float | None:

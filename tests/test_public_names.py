@@ -103,7 +103,13 @@ NAMES = {
         "ChainedCredentials",
         "DockerConfig",
     ],
-    "ociwire.testing": ["ScriptedTransport", "AuthGuard", "FaultTransport", "check_transport"],
+    "ociwire.testing": [
+        "ScriptedTransport",
+        "AuthGuard",
+        "FaultTransport",
+        "MemoryRegistry",
+        "check_transport",
+    ],
 }
 
 # A module imports only from those above it.
@@ -171,7 +177,19 @@ INNER_ORDER = {
         "wire",
         "default",
     ],
-    "testing": ["scripted", "faults", "guard", "conformance"],
+    "testing": [
+        "scripted",
+        "faults",
+        "guard",
+        "memory_http",
+        "memory_manifest",
+        "memory_store",
+        "memory_blobs",
+        "memory_manifests",
+        "memory_lists",
+        "memory",
+        "conformance",
+    ],
 }
 MAX_MODULE = 300
 MAX_FUNCTION = 40

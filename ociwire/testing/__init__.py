@@ -3,6 +3,7 @@
 from .conformance import check_transport
 from .faults import FaultTransport
 from .guard import AuthGuard
+from .memory import MemoryRegistry
 from .scripted import ScriptedTransport
 
-__all__ = ["ScriptedTransport", "AuthGuard", "FaultTransport", "check_transport"]
+__all__ = ["ScriptedTransport", "AuthGuard", "FaultTransport", "MemoryRegistry", "check_transport"]

@@ -1,0 +1,232 @@
+"""What the registry in memory keeps: blobs, each once, and for each repository its blobs, manifests and tags.
+
+Each method is one step that is done or not done, whoever else is at work. The lock is held for nothing else: not while
+a body is pulled, and not while one is hashed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import final
+
+from ..digest import Digest
+from .memory_manifest import Manifest
+
+__all__ = ["Store", "Upload"]
+
+
+@final
+@dataclass(slots=True, eq=False)
+class Upload:
+    """An upload under way.
+
+    Attributes:
+        id: The UUID in its Location.
+        name: The repository that it is for.
+        chunks: What it has, in order.
+        size: How many bytes these are.
+        ended: Whether a chunk was taken that only the last may be: one below the smallest length.
+    """
+
+    id: str
+    name: str
+    chunks: list[bytes] = field(default_factory=list)
+    size: int = 0
+    ended: bool = False
+
+
+@final
+class _Repository:
+    def __init__(self) -> None:
+        self.blobs: set[Digest] = set()
+        self.manifests: dict[Digest, Manifest] = {}
+        self.numbers: dict[Digest, int] = {}  # in which order they came, for as long as they are there
+        self.tags: dict[str, Digest] = {}
+
+    def find(self, reference: Digest | str) -> Manifest | None:
+        digest = reference if isinstance(reference, Digest) else self.tags.get(reference)
+        return None if digest is None else self.manifests.get(digest)
+
+    def lacks(self, manifest: Manifest) -> list[Digest]:
+        blobs = [digest for digest in manifest.blobs if digest not in self.blobs]
+        known = self.blobs | self.manifests.keys()
+        return list(dict.fromkeys([*blobs, *(digest for digest in manifest.manifests if digest not in known)]))
+
+
+@final
+class Store:
+    """Repositories and the uploads to them. May be shared by threads.
+
+    A repository is there from the first blob or manifest in it on, and stays when it has nothing left.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._contents: dict[Digest, bytes] = {}
+        self._holders: dict[Digest, int] = {}  # how many repositories have it
+        self._repositories: dict[str, _Repository] = {}
+        self._uploads: dict[str, Upload] = {}
+        self._numbers = itertools.count(1)
+
+    # Blobs
+
+    def blob(self, name: str, digest: Digest) -> bytes | None:
+        """A blob's content; None if the repository does not have it."""
+        with self._lock:
+            found = name in self._repositories and digest in self._repositories[name].blobs
+            return self._contents[digest] if found else None
+
+    def add_blob(self, name: str, digest: Digest, content: bytes) -> None:
+        """Have a blob in a repository. Its content has been verified."""
+        with self._lock:
+            self._link(name, digest, content)
+
+    def mount(self, name: str, digest: Digest, source: str | None) -> bool:
+        """Have a blob of one repository, or of any if the source is None, in another; False if it is not there."""
+        with self._lock:
+            if source is None:
+                found = digest in self._contents
+            else:
+                found = source in self._repositories and digest in self._repositories[source].blobs
+            if found:
+                self._link(name, digest, self._contents[digest])
+            return found
+
+    def remove_blob(self, name: str, digest: Digest) -> bool:
+        """Have a blob in a repository no longer; False if it was not there. With the last, its content goes."""
+        with self._lock:
+            if name not in self._repositories or digest not in self._repositories[name].blobs:
+                return False
+            self._repositories[name].blobs.remove(digest)
+            self._holders[digest] -= 1
+            if not self._holders[digest]:
+                del self._holders[digest], self._contents[digest]
+            return True
+
+    def _link(self, name: str, digest: Digest, content: bytes) -> None:
+        repository = self._repositories.setdefault(name, _Repository())
+        if digest not in repository.blobs:
+            repository.blobs.add(digest)
+            self._contents.setdefault(digest, content)
+            self._holders[digest] = self._holders.get(digest, 0) + 1
+
+    # Uploads
+
+    def open_upload(self, name: str) -> Upload:
+        """Begin an upload."""
+        with self._lock:
+            upload = Upload(str(uuid.UUID(int=next(self._numbers), version=4)), name)
+            self._uploads[upload.id] = upload
+            return upload
+
+    def upload(self, name: str, id_: str) -> Upload | None:
+        """An upload under way; None if the repository has none of that id."""
+        with self._lock:
+            upload = self._uploads.get(id_)
+            return upload if upload is not None and upload.name == name else None
+
+    def extend(self, upload: Upload, position: int, content: bytes, *, last: bool) -> bool:
+        """Append a chunk, and note whether only the last may be like it; False if its place is no longer there."""
+        with self._lock:
+            if self._uploads.get(upload.id) is not upload or upload.size != position:
+                return False
+            if content:
+                upload.chunks.append(content)
+                upload.size += len(content)
+                upload.ended = last
+            return True
+
+    def finish(self, upload: Upload, position: int, digest: Digest, content: bytes) -> bool:
+        """Make an upload a blob; False if it is over, or is no longer where it was."""
+        with self._lock:
+            if self._uploads.get(upload.id) is not upload or upload.size != position:
+                return False
+            del self._uploads[upload.id]
+            self._link(upload.name, digest, content)
+            return True
+
+    def cancel(self, upload: Upload) -> None:
+        """Give an upload up; nothing is left of it."""
+        with self._lock:
+            self._uploads.pop(upload.id, None)
+
+    # Manifests
+
+    def manifest(self, name: str, reference: Digest | str) -> Manifest | None:
+        """A manifest by digest or by tag; None if the repository does not have it."""
+        with self._lock:
+            return self._repositories[name].find(reference) if name in self._repositories else None
+
+    def add_manifest(
+        self, name: str, manifest: Manifest, tags: Iterable[str], check: Callable[[Manifest | None], None], at: str
+    ) -> list[Digest]:
+        """Have a manifest in a repository, under these tags too; returns what it needs and is not there.
+
+        Args:
+            name: The repository's name.
+            manifest: What is pushed.
+            tags: What it is to be called.
+            check: Called with what is there before, under the reference of the request; raises what is wrong with that.
+            at: That reference: one of the tags, or the digest.
+        """
+        digest = manifest.entry.digest
+        with self._lock:
+            repository = self._repositories.get(name) or _Repository()
+            check(repository.find(at))
+            missing = repository.lacks(manifest)
+            if not missing:
+                self._repositories[name] = repository
+                repository.manifests[digest] = manifest
+                repository.numbers.setdefault(digest, next(self._numbers))
+                repository.tags.update(dict.fromkeys(tags, digest))
+            return missing
+
+    def remove_manifest(self, name: str, reference: Digest | str, check: Callable[[Manifest | None], None]) -> bool:
+        """Remove a manifest with all its tags, or a tag alone; False if it was not there. See `add_manifest`."""
+        with self._lock:
+            repository = self._repositories.get(name)
+            found = None if repository is None else repository.find(reference)
+            if repository is None or found is None:
+                return False
+            check(found)
+            if isinstance(reference, Digest):
+                del repository.manifests[reference], repository.numbers[reference]
+                repository.tags = {tag: digest for tag, digest in repository.tags.items() if digest != reference}
+            else:
+                del repository.tags[reference]
+            return True
+
+    # Lists
+
+    def names(self) -> list[str]:
+        """The names of all repositories."""
+        with self._lock:
+            return list(self._repositories)
+
+    def tags(self, name: str) -> list[str] | None:
+        """The tags of a repository; None if there is no such repository."""
+        with self._lock:
+            return list(self._repositories[name].tags) if name in self._repositories else None
+
+    def referrers(self, name: str, subject: Digest) -> list[tuple[int, Manifest]]:
+        """The manifests of a repository that refer to one, each behind its number, in the order in which they came."""
+        with self._lock:
+            repository = self._repositories.get(name) or _Repository()
+            found = [one for one in repository.manifests.values() if one.subject == subject]
+            return [(repository.numbers[one.entry.digest], one) for one in found]
+
+    # What there is
+
+    def open_uploads(self) -> int:
+        """How many uploads are under way."""
+        with self._lock:
+            return len(self._uploads)
+
+    def stored_bytes(self) -> int:
+        """How many bytes all blobs have, each counted once."""
+        with self._lock:
+            return sum(map(len, self._contents.values()))

@@ -1,0 +1,69 @@
+"""Random operations under random faults, from seeds: a seed that a failure prints does the same again.
+
+``OCIWIRE_SCHEDULES`` is how many there are, ``OCIWIRE_SEED`` the first.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+from fault_world import FAULT_NAMES, World, check_done, check_whole, faults_of, operations
+
+from ociwire.errors import OciwireError
+
+COUNT = int(os.environ.get("OCIWIRE_SCHEDULES", "400"))
+FIRST = int(os.environ.get("OCIWIRE_SEED", "0"))
+BATCH = 100
+OPERATIONS = operations()
+# What one operation does, the next one meets: what each of them returns depends on what came before.
+READS = ("get_blob", "get_blob_range", "get_manifest", "resolve_blob", "resolve_manifest")
+VERIFIED = ("get_blob", "get_manifest")
+
+
+def run(seed: int) -> list[str]:
+    """A session: what each of its operations came to."""
+    chance = random.Random(seed)
+    world = World(
+        mounts=chance.random() < 0.8,
+        referrers_api=chance.random() < 0.8,
+        digest_header=chance.random() < 0.8,
+        page_size=chance.choice([None, 1, 2]),
+        min_chunk_length=chance.choice([None, 500, 2000]),
+    )
+    faults = faults_of(world)
+    names = chance.sample(FAULT_NAMES, chance.randint(1, len(FAULT_NAMES)))
+    world.fail(seed=seed, rate=chance.choice([0.05, 0.2, 0.5, 0.9]), faults=[faults[name] for name in names])
+    outcomes = []
+    for _ in range(chance.randint(2, 6)):
+        operation = chance.choice(list(OPERATIONS))
+        done, expected = OPERATIONS[operation]
+        world.watch.requests = 0
+        try:
+            result = done(world)
+        except OciwireError as error:
+            outcomes.append(f"{operation}: {type(error).__name__}")
+        else:
+            outcomes.append(f"{operation}: ok")
+            if operation.startswith("push"):
+                check_done(operation, world, deleted=True)
+            flipped = any(fault.fault == "flipped byte" for fault in world.faults.injected)
+            if operation in VERIFIED or (operation in READS and not flipped):
+                assert result == expected(world), operation
+        assert not world.watch.open, f"{operation} left a response open"
+    check_whole(world, deleted=any(outcome.startswith("delete_manifest") for outcome in outcomes))
+    return outcomes
+
+
+@pytest.mark.parametrize("batch", range(FIRST, FIRST + COUNT, BATCH))
+def test_a_session_under_faults_ends_well_or_by_name(batch: int) -> None:
+    for seed in range(batch, min(batch + BATCH, FIRST + COUNT)):
+        try:
+            run(seed)
+        except Exception as error:
+            raise AssertionError(f"OCIWIRE_SEED={seed} OCIWIRE_SCHEDULES=1 does it again") from error
+
+
+def test_the_same_seed_does_the_same() -> None:
+    assert [run(seed) for seed in range(20)] == [run(seed) for seed in range(20)]

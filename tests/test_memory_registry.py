@@ -1,0 +1,1209 @@
+"""The registry in memory, by the sentences of the OCI distribution specification 1.1 and of RFC 9110."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from ociwire import Client, Descriptor, Digest, Request, Response, errors
+from ociwire.body import Body
+from ociwire.descriptor import DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, OCI_INDEX, OCI_MANIFEST
+from ociwire.testing.memory import MemoryRegistry
+from ociwire.transport import Transport
+
+CONTENT = bytes(range(256)) * 4
+DIGEST = Digest.of(CONTENT)
+ABSENT = Digest.of(b"never pushed")
+UNKNOWN_ALGORITHM = "blake3:" + "ab" * 32
+CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+UPLOADS = "/v2/a/b/blobs/uploads/"
+UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+# Specification, "Error Codes".
+CODES = {
+    "BLOB_UNKNOWN",
+    "BLOB_UPLOAD_INVALID",
+    "BLOB_UPLOAD_UNKNOWN",
+    "DIGEST_INVALID",
+    "MANIFEST_BLOB_UNKNOWN",
+    "MANIFEST_INVALID",
+    "MANIFEST_UNKNOWN",
+    "NAME_INVALID",
+    "NAME_UNKNOWN",
+    "SIZE_INVALID",
+    "UNSUPPORTED",
+}
+
+
+def ask(
+    registry: Transport, method: str, url: str, body: Any = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    content = None if body is None else Body.of(body)
+    request = Request(method, url, headers or {}, content)
+    response = registry.round_trip(request)
+    assert response.request is request
+    if method == "HEAD" or response.status in (204, 304):
+        assert response.length == 0
+    if response.status not in (204, 304) and method != "HEAD":
+        assert response.headers["content-length"] == str(response.length)
+    return response
+
+
+def refused(response: Response, status: int, code: str = "") -> list[str]:
+    """Check a refusal; returns its messages."""
+    assert response.status == status
+    if not code:
+        assert response.headers["content-type"].startswith("text/plain")
+        return [response.read().decode()]
+    assert code in CODES
+    found = response.json()
+    assert list(found) == ["errors"]
+    assert {error["code"] for error in found["errors"]} == {code}
+    return [error["message"] for error in found["errors"]]
+
+
+def unpulled() -> Iterator[bytes]:
+    """A content that must not be pulled."""
+    raise AssertionError("a chunk was pulled")
+    yield b""
+
+
+def opened(registry: Transport, url: str = UPLOADS) -> str:
+    response = ask(registry, "POST", url)
+    assert response.status == 202
+    return response.headers["location"]
+
+
+def push(registry: Transport, content: bytes = CONTENT, name: str = "a/b", algorithm: str = "sha256") -> Digest:
+    digest = Digest.of(content, algorithm)
+    assert ask(registry, "POST", f"/v2/{name}/blobs/uploads/?digest={digest}", content).status == 201
+    return digest
+
+
+def manifest(registry: Transport | None = None, name: str = "a/b", **fields: Any) -> bytes:
+    """An image whose config is there, if a registry is given."""
+    config = b"{}"
+    if registry is not None:
+        push(registry, config, name)
+    described = Descriptor.of(config, CONFIG_TYPE).to_dict()
+    content = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": described, "layers": [], **fields}
+    return json.dumps({key: value for key, value in content.items() if value is not None}).encode()
+
+
+def put(
+    registry: Transport, reference: str, content: Any, media_type: str | None = OCI_MANIFEST, **headers: str
+) -> Response:
+    fields = {"Content-Type": media_type} if media_type else {}
+    fields |= {name.replace("_", "-"): value for name, value in headers.items()}
+    return ask(registry, "PUT", f"/v2/a/b/manifests/{reference}", content, fields)
+
+
+@pytest.fixture
+def registry() -> MemoryRegistry:
+    return MemoryRegistry()
+
+
+# --- determining support ---
+
+
+def test_the_base_is_answered_200(registry: MemoryRegistry) -> None:
+    response = ask(registry, "GET", "/v2/")
+    assert (response.status, response.json()) == (200, {})
+    assert response.headers["docker-distribution-api-version"] == "registry/2.0"
+
+
+@pytest.mark.parametrize("url", ["https://one.example/v2/", "http://127.0.0.1:5000/v2/", "/v2/"])
+def test_any_host_is_this_registry(registry: MemoryRegistry, url: str) -> None:
+    push(registry)
+    assert ask(registry, "GET", url).status == 200
+    assert ask(registry, "HEAD", f"{url}a/b/blobs/{DIGEST}").status == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/v2", "/v1/", "/v2/a", "/v2/a/tags", "/v2/a/manifests/", "/v2/_other", ""])
+def test_anything_else_is_not_found(registry: MemoryRegistry, path: str) -> None:
+    refused(ask(registry, "GET", f"https://registry.example{path}"), 404)
+
+
+# --- pulling blobs ---
+
+
+def test_a_get_of_a_blob_provides_it_with_its_digest(registry: MemoryRegistry) -> None:
+    push(registry)
+    response = ask(registry, "GET", f"/v2/a/b/blobs/{DIGEST}")
+    assert (response.status, response.read()) == (200, CONTENT)
+    assert response.headers["docker-content-digest"] == DIGEST
+    assert response.headers["content-type"] == "application/octet-stream"
+    assert response.headers["accept-ranges"] == "bytes"
+
+
+def test_a_head_of_a_blob_tells_its_digest_and_its_size(registry: MemoryRegistry) -> None:
+    push(registry)
+    response = ask(registry, "HEAD", f"/v2/a/b/blobs/{DIGEST}")
+    assert (response.status, response.read()) == (200, b"")
+    assert response.headers["docker-content-digest"] == DIGEST
+    assert response.headers["content-length"] == str(len(CONTENT))
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
+@pytest.mark.parametrize("path", [f"/v2/a/b/blobs/{ABSENT}", f"/v2/no/such/blobs/{DIGEST}"])
+def test_a_blob_that_is_not_in_the_repository_is_not_found(registry: MemoryRegistry, method: str, path: str) -> None:
+    push(registry)
+    response = ask(registry, method, path)
+    assert response.status == 404
+    if method != "HEAD":
+        refused(response, 404, "BLOB_UNKNOWN")
+
+
+def test_a_blob_of_an_unknown_algorithm_is_not_found(registry: MemoryRegistry) -> None:
+    refused(ask(registry, "GET", f"/v2/a/b/blobs/{UNKNOWN_ALGORITHM}"), 404, "BLOB_UNKNOWN")
+
+
+@pytest.mark.parametrize("digest", ["sha256:abc", "latest", "SHA256:" + "0" * 64, "sha256%3A"])
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_what_is_no_digest_is_refused(registry: MemoryRegistry, method: str, digest: str) -> None:
+    refused(ask(registry, method, f"/v2/a/b/blobs/{digest}"), 400, "DIGEST_INVALID")
+
+
+def test_a_path_may_be_percent_encoded(registry: MemoryRegistry) -> None:
+    push(registry)
+    assert ask(registry, "GET", f"/v2/a/b/blobs/{DIGEST.replace(':', '%3A')}").read() == CONTENT
+
+
+SIZE = len(CONTENT)
+
+
+@pytest.mark.parametrize(
+    ("stated", "first", "last"),
+    [
+        ("bytes=0-0", 0, 0),
+        ("bytes=5-9", 5, 9),
+        ("bytes=5-", 5, SIZE - 1),
+        (f"bytes=0-{SIZE}", 0, SIZE - 1),
+        (f"bytes={SIZE - 1}-", SIZE - 1, SIZE - 1),
+        ("bytes=-1", SIZE - 1, SIZE - 1),
+        ("bytes=-10", SIZE - 10, SIZE - 1),
+        (f"bytes=-{SIZE + 7}", 0, SIZE - 1),
+        ("Bytes= 1-2 ", 1, 2),
+    ],
+)
+def test_a_range_is_answered_206(registry: MemoryRegistry, stated: str, first: int, last: int) -> None:
+    push(registry)
+    response = ask(registry, "GET", f"/v2/a/b/blobs/{DIGEST}", headers={"Range": stated})
+    assert (response.status, response.read()) == (206, CONTENT[first : last + 1])
+    assert response.headers["content-range"] == f"bytes {first}-{last}/{SIZE}"
+
+
+@pytest.mark.parametrize("stated", [f"bytes={SIZE}-", f"bytes={SIZE}-{SIZE + 1}", "bytes=-0"])
+def test_a_range_that_cannot_be_satisfied_is_answered_416(registry: MemoryRegistry, stated: str) -> None:
+    push(registry)
+    response = ask(registry, "GET", f"/v2/a/b/blobs/{DIGEST}", headers={"Range": stated})
+    refused(response, 416)
+    assert response.headers["content-range"] == f"bytes */{SIZE}"
+
+
+@pytest.mark.parametrize(
+    "stated", ["bytes=9-5", "bytes=-", "bytes=a-b", "lines=0-1", "bytes=0-1,4-5", "0-1", "bytes=0-" + "9" * 30]
+)
+def test_what_is_no_single_range_of_bytes_is_ignored(registry: MemoryRegistry, stated: str) -> None:
+    push(registry)
+    response = ask(registry, "GET", f"/v2/a/b/blobs/{DIGEST}", headers={"Range": stated})
+    assert (response.status, response.read()) == (200, CONTENT)
+
+
+def test_a_range_counts_for_get_alone_and_not_with_if_range(registry: MemoryRegistry) -> None:
+    push(registry)
+    head = ask(registry, "HEAD", f"/v2/a/b/blobs/{DIGEST}", headers={"Range": "bytes=0-1"})
+    assert (head.status, head.headers["content-length"]) == (200, str(SIZE))
+    get = ask(registry, "GET", f"/v2/a/b/blobs/{DIGEST}", headers={"Range": "bytes=0-1", "If-Range": '"x"'})
+    assert (get.status, get.read()) == (200, CONTENT)
+
+
+@pytest.mark.parametrize(("stated", "status"), [("bytes=0-", 416), ("bytes=-5", 200), ("bytes=-0", 416)])
+def test_a_range_of_nothing(registry: MemoryRegistry, stated: str, status: int) -> None:
+    empty = push(registry, b"")
+    assert ask(registry, "GET", f"/v2/a/b/blobs/{empty}", headers={"Range": stated}).status == status
+
+
+# --- pushing blobs, whole ---
+
+
+def test_post_then_put(registry: MemoryRegistry) -> None:
+    response = ask(registry, "POST", UPLOADS)
+    assert response.status == 202
+    location = response.headers["location"]
+    assert re.fullmatch(rf"{UPLOADS}{UUID}", location), "the location MUST contain a UUID"
+    assert response.headers["docker-upload-uuid"] in location
+    assert "oci-chunk-min-length" not in response.headers
+    done = ask(registry, "PUT", f"{location}?digest={DIGEST}", CONTENT)
+    assert done.status == 201
+    assert done.headers["docker-content-digest"] == DIGEST
+    assert ask(registry, "GET", done.headers["location"]).read() == CONTENT, "a pullable blob URL"
+    refused(ask(registry, "GET", location), 404, "BLOB_UPLOAD_UNKNOWN")
+    assert registry.open_uploads == 0
+
+
+def test_sessions_are_unique(registry: MemoryRegistry) -> None:
+    assert len({opened(registry) for _ in range(10)}) == 10
+    assert registry.open_uploads == 10
+
+
+def test_a_single_post(registry: MemoryRegistry) -> None:
+    done = ask(registry, "POST", f"{UPLOADS}?digest={DIGEST}", CONTENT)
+    assert done.status == 201
+    assert ask(registry, "GET", done.headers["location"]).read() == CONTENT
+    assert registry.open_uploads == 0
+
+
+@pytest.mark.parametrize("body", [None, b"", iter([])])
+def test_an_empty_blob(registry: MemoryRegistry, body: Any) -> None:
+    empty = Digest.of(b"")
+    assert ask(registry, "PUT", f"{opened(registry)}?digest={empty}", body).status == 201
+    response = ask(registry, "GET", f"/v2/a/b/blobs/{empty}")
+    assert (response.status, response.headers["content-length"], response.read()) == (200, "0", b"")
+
+
+@pytest.mark.parametrize("algorithm", ["sha384", "sha512"])
+def test_a_blob_of_another_algorithm(registry: MemoryRegistry, algorithm: str) -> None:
+    digest = Digest.of(CONTENT, algorithm)
+    location = opened(registry, f"{UPLOADS}?digest-algorithm={algorithm}")
+    done = ask(registry, "PUT", f"{location}?digest={digest}", CONTENT)
+    assert (done.status, done.headers["docker-content-digest"]) == (201, digest)
+    assert ask(registry, "GET", f"/v2/a/b/blobs/{digest}").read() == CONTENT
+
+
+def test_an_algorithm_that_is_not_supported_is_refused(registry: MemoryRegistry) -> None:
+    refused(ask(registry, "POST", f"{UPLOADS}?digest-algorithm=md5"), 400, "DIGEST_INVALID")
+    assert registry.open_uploads == 0
+
+
+@pytest.mark.parametrize("digest", ["", "?digest=", "?digest=abc", f"?digest={UNKNOWN_ALGORITHM}", "?digest=sha256:12"])
+def test_a_put_without_a_digest_to_verify_by_is_refused_before_a_chunk_is_pulled(
+    registry: MemoryRegistry, digest: str
+) -> None:
+    location = opened(registry)
+    refused(ask(registry, "PUT", location + digest, unpulled()), 400, "DIGEST_INVALID")
+    assert ask(registry, "GET", location).status == 204
+    if digest:
+        refused(ask(registry, "POST", UPLOADS + digest, unpulled()), 400, "DIGEST_INVALID")
+        assert registry.open_uploads == 1
+
+
+def test_content_that_does_not_match_its_digest_is_refused_and_not_kept(registry: MemoryRegistry) -> None:
+    location = opened(registry)
+    for method, url in [("PUT", f"{location}?digest={ABSENT}"), ("POST", f"{UPLOADS}?digest={ABSENT}")]:
+        (message,) = refused(ask(registry, method, url, CONTENT), 400, "DIGEST_INVALID")
+        assert ABSENT in message
+        assert DIGEST in message
+    assert registry.stored_bytes == 0
+    assert ask(registry, "GET", f"/v2/a/b/blobs/{ABSENT}").status == 404
+    assert ask(registry, "PUT", f"{location}?digest={DIGEST}", CONTENT).status == 201, "the upload is where it was"
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "status"),
+    [
+        ("PUT", f"{UPLOADS}none?digest={DIGEST}", 404),
+        ("PATCH", f"{UPLOADS}none", 404),
+        ("POST", UPLOADS, 202),
+        ("POST", "/v2/A/blobs/uploads/", 400),
+        ("PUT", f"/v2/a/b/blobs/{DIGEST}", 405),
+        ("PUT", f"/v2/a/b/manifests/{UNKNOWN_ALGORITHM}", 400),
+        ("PUT", "/v2/a/b/manifests/-", 400),
+        ("PUT", f"/v2/a/b/manifests/{DIGEST}?tag=-", 400),
+        ("GET", "/v2/", 200),
+        ("PUT", "/elsewhere", 404),
+    ],
+)
+def test_no_chunk_is_pulled_of_what_is_not_taken(registry: MemoryRegistry, method: str, url: str, status: int) -> None:
+    body = Body.of(unpulled())
+    assert ask(registry, method, url, body).status == status
+    assert body.resendable
+
+
+def test_an_upload_belongs_to_its_repository(registry: MemoryRegistry) -> None:
+    elsewhere = opened(registry).replace("/a/b/", "/c/")
+    for method in ("GET", "PATCH", "PUT", "DELETE"):
+        refused(ask(registry, method, f"{elsewhere}?digest={DIGEST}", unpulled()), 404, "BLOB_UPLOAD_UNKNOWN")
+
+
+def test_an_upload_does_not_make_a_repository(registry: MemoryRegistry) -> None:
+    opened(registry)
+    assert ask(registry, "GET", "/v2/_catalog").json() == {"repositories": []}
+
+
+# --- pushing blobs, in chunks ---
+
+
+def patch(registry: Transport, location: str, first: int, content: Any, length: int | None = None) -> Response:
+    last = first + (len(content) if length is None else length) - 1
+    return ask(registry, "PATCH", location, content, {"Content-Range": f"{first}-{last}"})
+
+
+def test_chunks_in_order(registry: MemoryRegistry) -> None:
+    location = opened(registry)
+    for first in range(0, 300, 100):
+        response = patch(registry, location, first, CONTENT[first : first + 100])
+        assert (response.status, response.headers["range"]) == (202, f"0-{first + 99}")
+        location = response.headers["location"]
+    status = ask(registry, "GET", location)
+    assert (status.status, status.headers["range"]) == (204, "0-299")
+    assert status.headers["location"] == location
+    assert "content-length" not in status.headers
+    done = ask(registry, "PUT", f"{location}?digest={Digest.of(CONTENT[:300])}")
+    assert done.status == 201
+    assert ask(registry, "GET", done.headers["location"]).read() == CONTENT[:300]
+
+
+def test_the_final_chunk_may_come_in_the_put(registry: MemoryRegistry) -> None:
+    location = opened(registry)
+    patch(registry, location, 0, CONTENT[:1000])
+    url = f"{location}?digest={DIGEST}"
+    headers = {"Content-Range": f"1000-{len(CONTENT) - 1}"}
+    assert ask(registry, "PUT", url, CONTENT[1000:], headers).status == 201
+    assert ask(registry, "GET", f"/v2/a/b/blobs/{DIGEST}").read() == CONTENT
+
+
+def test_the_closing_put_is_for_the_digest_of_the_whole(registry: MemoryRegistry) -> None:
+    location = opened(registry)
+    patch(registry, location, 0, CONTENT[:1000])
+    url = f"{location}?digest={Digest.of(CONTENT[1000:])}"
+    refused(ask(registry, "PUT", url, CONTENT[1000:]), 400, "DIGEST_INVALID")
+    assert ask(registry, "GET", location).headers["range"] == "0-999"
+
+
+@pytest.mark.parametrize("first", [0, 99, 101, 200])
+@pytest.mark.parametrize("method", ["PATCH", "PUT"])
+def test_a_chunk_out_of_order_is_answered_416(registry: MemoryRegistry, method: str, first: int) -> None:
+    location = opened(registry)
+    patch(registry, location, 0, CONTENT[:100])
+    headers = {"Content-Range": f"{first}-{first + 9}"}
+    response = ask(registry, method, f"{location}?digest={DIGEST}", unpulled(), headers)
+    (message,) = refused(response, 416)
+    assert "100" in message
+    assert (response.headers["location"], response.headers["range"]) == (location, "0-99")
+    assert ask(registry, "GET", location).headers["range"] == "0-99"
+    assert patch(registry, location, 100, CONTENT[100:200]).status == 202, "it goes on where it was"
+
+
+def test_the_first_chunk_begins_with_0(registry: MemoryRegistry) -> None:
+    location = opened(registry)
+    refused(patch(registry, location, 1, unpulled(), 10), 416)
+    assert ask(registry, "GET", location).headers["range"] == "0-0"
+
+
+@pytest.mark.parametrize(
+    "stated", ["bytes 0-9", "bytes=0-9", "0-9/10", "9-0", "0-", "-9", "0-9,", "x", " ", "0-" + "9" * 30]
+)
+def test_a_content_range_that_is_none_is_refused(registry: MemoryRegistry, stated: str) -> None:
+    location = opened(registry)
+    response = ask(registry, "PATCH", location, unpulled(), {"Content-Range": stated})
+    refused(response, 400, "BLOB_UPLOAD_INVALID")
+    assert ask(registry, "GET", location).headers["range"] == "0-0"
+
+
+@pytest.mark.parametrize("body", [b"12345", [b"123", b"45"]])
+@pytest.mark.parametrize("length", [4, 6])
+def test_a_content_range_of_another_length_than_the_content_is_refused(
+    registry: MemoryRegistry, body: Any, length: int
+) -> None:
+    location = opened(registry)
+    (message,) = refused(patch(registry, location, 0, body, length), 400, "SIZE_INVALID")
+    assert f"{length}" in message
+    assert ask(registry, "GET", location).headers["range"] == "0-0"
+
+
+def test_a_content_range_of_another_length_is_refused_unpulled_where_the_length_is_known(
+    registry: MemoryRegistry,
+) -> None:
+    body = Body.of(unpulled(), 5)
+    refused(patch(registry, opened(registry), 0, body, 4), 400, "SIZE_INVALID")
+
+
+def test_chunks_without_a_content_range_are_appended(registry: MemoryRegistry) -> None:
+    location = opened(registry)
+    for chunk in ([b"one ", b"two "], b"three"):
+        assert ask(registry, "PATCH", location, chunk).status == 202
+    assert ask(registry, "GET", location).headers["range"] == "0-12"
+    assert ask(registry, "PATCH", location).headers["range"] == "0-12", "nothing adds nothing"
+    assert ask(registry, "PUT", f"{location}?digest={Digest.of(b'one two three')}").status == 201
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_the_status_of_an_upload_always_has_a_range(registry: MemoryRegistry, size: int) -> None:
+    location = opened(registry)
+    ask(registry, "PATCH", location, b"x" * size)
+    assert ask(registry, "GET", location).headers["range"] == "0-0"
+
+
+def test_an_upload_can_be_cancelled(registry: MemoryRegistry) -> None:
+    location = opened(registry)
+    patch(registry, location, 0, CONTENT)
+    assert ask(registry, "DELETE", location).status == 204
+    for method in ("GET", "PATCH", "PUT", "DELETE"):
+        refused(ask(registry, method, f"{location}?digest={DIGEST}"), 404, "BLOB_UPLOAD_UNKNOWN")
+    assert registry.open_uploads == 0
+
+
+def test_the_smallest_chunk_is_told_and_held_to() -> None:
+    registry = MemoryRegistry(min_chunk_length=10)
+    response = ask(registry, "POST", UPLOADS)
+    assert response.headers["oci-chunk-min-length"] == "10"
+    location = response.headers["location"]
+    response = patch(registry, location, 0, b"0123456789")
+    assert (response.status, response.headers["oci-chunk-min-length"]) == (202, "10")
+    assert ask(registry, "GET", location).headers["oci-chunk-min-length"] == "10", "for whoever resumes it"
+    assert patch(registry, location, 10, b"last").status == 202, "the final chunk MAY have any length"
+    for method in ("PATCH", "PUT"):
+        response = ask(registry, method, f"{location}?digest={DIGEST}", unpulled(), {"Content-Range": "14-23"})
+        refused(response, 400, "BLOB_UPLOAD_INVALID")
+    assert ask(registry, "PUT", f"{location}?digest={Digest.of(b'0123456789last')}").status == 201
+    assert ask(registry, "PUT", f"{opened(registry)}?digest={Digest.of(b'x')}", b"x").status == 201
+
+
+# --- content that fails ---
+
+
+class Broken(Exception):
+    pass
+
+
+def breaking(*chunks: bytes) -> Iterator[bytes]:
+    yield from chunks
+    raise Broken
+
+
+def test_what_the_content_raises_passes_and_the_upload_stays_as_it_was(registry: MemoryRegistry) -> None:
+    location = opened(registry)
+    patch(registry, location, 0, b"kept")
+    headers = {"Content-Range": "4-12"}
+    for method in ("PATCH", "PUT"):
+        with pytest.raises(Broken):
+            ask(registry, method, f"{location}?digest={Digest.of(b'kepthalf')}", breaking(b"half"), headers)
+        assert ask(registry, "GET", location).headers["range"] == "0-3"
+    with pytest.raises(Broken):
+        ask(registry, "POST", f"{UPLOADS}?digest={Digest.of(b'half')}", breaking(b"half"))
+    with pytest.raises(Broken):
+        put(registry, "latest", breaking(b"{"))
+    assert registry.stored_bytes == 0
+    assert registry.open_uploads == 1
+    assert ask(registry, "PUT", f"{location}?digest={Digest.of(b'kept')}").status == 201
+
+
+@pytest.mark.parametrize(("length", "word"), [(3, "longer"), (9, "shorter")])
+def test_a_length_that_lies(registry: MemoryRegistry, length: int, word: str) -> None:
+    location = opened(registry)
+    with pytest.raises(errors.SizeMismatch, match=word) as caught:
+        ask(registry, "PUT", f"{location}?digest={DIGEST}", Body.of([b"12", b"345"], length))
+    assert (caught.value.expected, caught.value.actual) == (length, 5)
+    assert ask(registry, "GET", location).headers["range"] == "0-0"
+
+
+def test_no_more_is_pulled_than_shows_that_a_length_lies(registry: MemoryRegistry) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield from (b"12", b"345")
+        raise AssertionError("a third chunk was pulled")
+
+    with pytest.raises(errors.SizeMismatch):
+        ask(registry, "PATCH", opened(registry), Body.of(chunks(), 4))
+
+
+def test_a_spent_body_is_refused(registry: MemoryRegistry) -> None:
+    body = Body.of([b"once"])
+    assert ask(registry, "PATCH", opened(registry), body).status == 202
+    location = opened(registry)
+    with pytest.raises(errors.BodyConsumedError):
+        ask(registry, "PATCH", location, body)
+    assert ask(registry, "GET", location).headers["range"] == "0-0"
+
+
+def test_a_body_that_is_opened_by_somebody_else_is_not_taken_for_whole(registry: MemoryRegistry, tmp_path: Any) -> None:
+    (tmp_path / "content").write_bytes(bytes(3 * 64 * 1024))
+    location = opened(registry)
+    with (tmp_path / "content").open("rb") as file:
+        body = Body.of(file).map(lambda chunk: (body.open(), chunk)[1])
+        assert body.length
+        with pytest.raises((errors.BodyConsumedError, errors.SizeMismatch)):
+            ask(registry, "PATCH", location, body)
+    assert ask(registry, "GET", location).headers["range"] == "0-0"
+
+
+# --- mounts ---
+
+
+def test_a_mount_from_another_repository(registry: MemoryRegistry) -> None:
+    push(registry, name="source")
+    response = ask(registry, "POST", f"{UPLOADS}?mount={DIGEST}&from=source")
+    assert response.status == 201
+    assert response.headers["docker-content-digest"] == DIGEST
+    assert response.headers["location"] == f"/v2/a/b/blobs/{DIGEST}"
+    assert ask(registry, "GET", response.headers["location"]).read() == CONTENT
+    assert registry.open_uploads == 0
+
+
+@pytest.mark.parametrize("source", ["", "&from="])
+def test_a_mount_without_from_finds_the_blob(registry: MemoryRegistry, source: str) -> None:
+    refused(ask(registry, "GET", f"/v2/a/b/blobs/{DIGEST}"), 404, "BLOB_UNKNOWN")
+    push(registry, name="anywhere")
+    assert ask(registry, "POST", f"{UPLOADS}?mount={DIGEST}{source}").status == 201
+    assert ask(registry, "HEAD", f"/v2/a/b/blobs/{DIGEST}").status == 200
+
+
+@pytest.mark.parametrize("query", [f"mount={ABSENT}&from=source", f"mount={DIGEST}&from=other", f"mount={ABSENT}"])
+def test_a_mount_that_cannot_be_opens_an_upload(registry: MemoryRegistry, query: str) -> None:
+    push(registry, name="source")
+    push(registry, b"other", name="other")
+    response = ask(registry, "POST", f"{UPLOADS}?{query}")
+    assert response.status == 202
+    assert registry.open_uploads == 1
+    assert ask(registry, "PUT", f"{response.headers['location']}?digest={ABSENT}", b"never pushed").status == 201
+
+
+def test_mounts_can_be_off() -> None:
+    registry = MemoryRegistry(mounts=False)
+    push(registry, name="source")
+    assert ask(registry, "POST", f"{UPLOADS}?mount={DIGEST}&from=source").status == 202
+    assert ask(registry, "HEAD", f"/v2/a/b/blobs/{DIGEST}").status == 404
+
+
+@pytest.mark.parametrize("digest", ["", "abc", UNKNOWN_ALGORITHM])
+def test_a_mount_of_what_is_no_digest_is_refused(registry: MemoryRegistry, digest: str) -> None:
+    refused(ask(registry, "POST", f"{UPLOADS}?mount={digest}"), 400, "DIGEST_INVALID")
+
+
+def test_a_blob_is_kept_once_and_for_as_long_as_a_repository_has_it(registry: MemoryRegistry) -> None:
+    names = [f"name{number}" for number in range(20)]
+    push(registry, name="source")
+    push(registry, name="again")
+    for name in names:
+        assert ask(registry, "POST", f"/v2/{name}/blobs/uploads/?mount={DIGEST}").status == 201
+        assert ask(registry, "POST", f"/v2/{name}/blobs/uploads/?mount={DIGEST}").status == 201
+    assert registry.stored_bytes == len(CONTENT)
+    for name in ["source", "again", *names]:
+        assert registry.stored_bytes == len(CONTENT)
+        assert ask(registry, "GET", f"/v2/{name}/blobs/{DIGEST}").read() == CONTENT
+        assert ask(registry, "DELETE", f"/v2/{name}/blobs/{DIGEST}").status == 202
+    assert registry.stored_bytes == 0
+    assert ask(registry, "POST", f"{UPLOADS}?mount={DIGEST}").status == 202
+
+
+# --- manifests ---
+
+
+@pytest.mark.parametrize("by_digest", [True, False])
+def test_a_manifest_comes_back_to_the_byte(registry: MemoryRegistry, by_digest: bool) -> None:
+    content = b"  " + manifest(registry) + b"\n"
+    digest = Digest.of(content)
+    reference = digest if by_digest else "latest"
+    response = put(registry, reference, content)
+    assert response.status == 201
+    assert response.headers["docker-content-digest"] == digest
+    assert "oci-subject" not in response.headers
+    assert "oci-tag" not in response.headers
+    for url in (response.headers["location"], f"/v2/a/b/manifests/{reference}"):
+        found = ask(registry, "GET", url)
+        assert (found.status, found.read()) == (200, content)
+        head = ask(registry, "HEAD", url)
+        assert (head.status, head.headers["content-length"]) == (200, str(len(content)))
+        for one in (found, head):
+            assert one.headers["content-type"] == OCI_MANIFEST
+            assert one.headers["docker-content-digest"] == digest
+    assert ask(registry, "GET", f"/v2/a/b/blobs/{digest}").status == 404, "it is no blob"
+
+
+@pytest.mark.parametrize(
+    "path", ["a/b/manifests/none", f"a/b/manifests/{ABSENT}", "no/such/manifests/latest", f"a/b/manifests/{DIGEST}"]
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
+def test_a_manifest_that_is_not_in_the_repository_is_not_found(
+    registry: MemoryRegistry, method: str, path: str
+) -> None:
+    push(registry)
+    put(registry, "latest", manifest(registry))
+    response = ask(registry, method, f"/v2/{path}")
+    assert response.status == 404
+    if method != "HEAD":
+        refused(response, 404, "MANIFEST_UNKNOWN")
+
+
+@pytest.mark.parametrize("reference", ["-latest", ".INVALID", "a b", "x" * 129, "la%2Btest"])
+def test_what_is_neither_tag_nor_digest(registry: MemoryRegistry, reference: str) -> None:
+    url = f"/v2/a/b/manifests/{reference.replace(' ', '%20')}"
+    for method in ("GET", "DELETE"):
+        refused(ask(registry, method, url), 404, "MANIFEST_UNKNOWN")
+    refused(ask(registry, "PUT", url, unpulled()), 400, "MANIFEST_INVALID")
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_a_malformed_digest_is_refused(registry: MemoryRegistry, method: str) -> None:
+    refused(ask(registry, method, "/v2/a/b/manifests/sha256:12"), 400, "DIGEST_INVALID")
+
+
+def test_a_tag_of_128_characters(registry: MemoryRegistry) -> None:
+    assert put(registry, "x" * 128, manifest(registry)).status == 201
+
+
+def test_a_tag_moves_and_the_manifest_stays(registry: MemoryRegistry) -> None:
+    first, second = manifest(registry, annotations={"n": "1"}), manifest(registry, annotations={"n": "2"})
+    put(registry, "latest", first)
+    put(registry, "latest", second)
+    assert ask(registry, "GET", "/v2/a/b/manifests/latest").read() == second
+    assert ask(registry, "GET", f"/v2/a/b/manifests/{Digest.of(first)}").read() == first
+
+
+@pytest.mark.parametrize("algorithm", ["sha384", "sha512"])
+def test_a_manifest_of_another_algorithm(registry: MemoryRegistry, algorithm: str) -> None:
+    content = manifest(registry)
+    digest = Digest.of(content, algorithm)
+    response = put(registry, f"{digest}?tag=one", content)
+    assert (response.status, response.headers["docker-content-digest"]) == (201, digest)
+    for reference in (digest, "one"):
+        found = ask(registry, "GET", f"/v2/a/b/manifests/{reference}")
+        assert (found.read(), found.headers["docker-content-digest"]) == (content, digest)
+
+
+def test_a_manifest_that_does_not_match_its_digest_is_refused(registry: MemoryRegistry) -> None:
+    (message,) = refused(put(registry, ABSENT, manifest(registry)), 400, "DIGEST_INVALID")
+    assert ABSENT in message
+
+
+def test_several_tags_in_one_put(registry: MemoryRegistry) -> None:
+    content = manifest(registry)
+    response = put(registry, f"{Digest.of(content)}?tag=one&tag=two&tag=one", content)
+    assert response.status == 201
+    assert response.headers.get_all("oci-tag") == ("one", "two")
+    for tag in ("one", "two"):
+        assert ask(registry, "GET", f"/v2/a/b/manifests/{tag}").read() == content
+
+
+def test_a_put_by_tag_takes_no_other_tags(registry: MemoryRegistry) -> None:
+    response = put(registry, "one?tag=two", manifest(registry))
+    assert "oci-tag" not in response.headers
+    assert ask(registry, "GET", "/v2/a/b/manifests/two").status == 404
+
+
+def test_a_tag_parameter_that_is_no_tag_is_refused_with_all(registry: MemoryRegistry) -> None:
+    content = manifest(registry)
+    refused(put(registry, f"{Digest.of(content)}?tag=one&tag=-", content), 400, "MANIFEST_INVALID")
+    assert ask(registry, "GET", "/v2/a/b/manifests/one").status == 404
+    assert ask(registry, "GET", f"/v2/a/b/manifests/{Digest.of(content)}").status == 404
+
+
+def test_parameters_of_the_content_type_are_ignored(registry: MemoryRegistry) -> None:
+    assert put(registry, "latest", manifest(registry), f"{OCI_MANIFEST}; charset=utf-8").status == 201
+    assert ask(registry, "GET", "/v2/a/b/manifests/latest").headers["content-type"] == OCI_MANIFEST
+
+
+@pytest.mark.parametrize("media_type", [OCI_MANIFEST, DOCKER_MANIFEST, "application/vnd.example+json"])
+def test_the_content_type_is_the_one_that_was_pushed(registry: MemoryRegistry, media_type: str) -> None:
+    assert put(registry, "latest", manifest(registry, mediaType=None), media_type).status == 201
+    assert ask(registry, "GET", "/v2/a/b/manifests/latest").headers["content-type"] == media_type
+
+
+def test_without_a_content_type_the_manifest_says_what_it_is(registry: MemoryRegistry) -> None:
+    assert put(registry, "latest", manifest(registry), None).status == 201
+    assert ask(registry, "GET", "/v2/a/b/manifests/latest").headers["content-type"] == OCI_MANIFEST
+    refused(put(registry, "none", manifest(registry, mediaType=None), None), 400, "MANIFEST_INVALID")
+
+
+@pytest.mark.parametrize(
+    ("content", "media_type"),
+    [
+        (b"", OCI_MANIFEST),
+        (b"{", OCI_MANIFEST),
+        (b"[]", OCI_MANIFEST),
+        (b'"text"', OCI_MANIFEST),
+        (b'\xff{"a": 1}', OCI_MANIFEST),
+        (b"[" * 100_000, OCI_MANIFEST),
+        (b'{"a": NaN}', "application/vnd.example+json"),
+        (b"{}", OCI_MANIFEST),
+        (b"{}", DOCKER_MANIFEST_LIST),
+        (b"{}", "nonsense"),
+        (manifest(mediaType=OCI_INDEX), OCI_MANIFEST),
+        (manifest(mediaType=7), OCI_MANIFEST),
+        (manifest(schemaVersion=1), OCI_MANIFEST),
+        (manifest(schemaVersion=None), OCI_MANIFEST),
+        (manifest(config=None), OCI_MANIFEST),
+        (manifest(config=[]), OCI_MANIFEST),
+        (manifest(config={"mediaType": "a/b"}), OCI_MANIFEST),
+        (manifest(layers=None), OCI_MANIFEST),
+        (manifest(layers={}), OCI_MANIFEST),
+        (manifest(layers=["sha256:12"]), OCI_MANIFEST),
+        (manifest(subject="latest"), OCI_MANIFEST),
+        (manifest(artifactType="nonsense"), OCI_MANIFEST),
+        (manifest(annotations={"number": 1}), OCI_MANIFEST),
+        (b'{"schemaVersion": 2}', OCI_INDEX),
+        (b'{"schemaVersion": 2, "manifests": 5}', OCI_INDEX),
+    ],
+)
+def test_what_is_no_manifest_is_refused(registry: MemoryRegistry, content: bytes, media_type: str) -> None:
+    push(registry, b"{}")
+    (message,) = refused(put(registry, "latest", content, media_type), 400, "MANIFEST_INVALID")
+    assert message
+    assert ask(registry, "GET", "/v2/a/b/manifests/latest").status == 404
+
+
+def test_what_a_manifest_names_and_is_not_there_is_told_one_by_one(registry: MemoryRegistry) -> None:
+    push(registry)
+    layers = [Descriptor.of(content).to_dict() for content in (b"one", CONTENT, b"two", b"one")]
+    messages = refused(put(registry, "latest", manifest(registry, layers=layers)), 404, "MANIFEST_BLOB_UNKNOWN")
+    assert len(messages) == 2
+    for message, content in zip(messages, (b"one", b"two"), strict=True):
+        assert Digest.of(content) in message
+    assert ask(registry, "GET", "/v2/a/b/manifests/latest").status == 404
+    refused(put(registry, "latest", manifest(config=Descriptor.of(b"c").to_dict())), 404, "MANIFEST_BLOB_UNKNOWN")
+
+
+def test_a_blob_of_another_repository_is_not_there(registry: MemoryRegistry) -> None:
+    refused(put(registry, "latest", manifest(registry, "other")), 404, "MANIFEST_BLOB_UNKNOWN")
+    assert ask(registry, "GET", "/v2/_catalog").json() == {"repositories": ["other"]}, "and it makes no repository"
+
+
+def test_a_layer_that_is_to_be_had_elsewhere_need_not_be_here(registry: MemoryRegistry) -> None:
+    layer = Descriptor.of(b"elsewhere").replace(urls=("https://elsewhere.example/layer",)).to_dict()
+    assert put(registry, "latest", manifest(registry, layers=[layer])).status == 201
+
+
+def test_an_index_names_manifests_that_are_there(registry: MemoryRegistry) -> None:
+    content = manifest(registry)
+    entry = Descriptor.of(content, OCI_MANIFEST).to_dict()
+    index = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}).encode()
+    refused(put(registry, "index", index, OCI_INDEX), 404, "MANIFEST_BLOB_UNKNOWN")
+    put(registry, Digest.of(content), content)
+    assert put(registry, "index", index, OCI_INDEX).status == 201
+    blob = Descriptor.of(b"{}").to_dict()
+    mixed = json.dumps({"schemaVersion": 2, "manifests": [entry, blob]}).encode()
+    assert put(registry, "mixed", mixed, OCI_INDEX).status == 201
+
+
+LIMIT = 4 * 1024 * 1024
+
+
+def test_a_manifest_of_4_megabytes_is_taken(registry: MemoryRegistry) -> None:
+    content = manifest(registry)
+    assert put(registry, "latest", content + b" " * (LIMIT - len(content))).status == 201
+    refused(put(registry, "latest", content + b" " * (LIMIT - len(content) + 1)), 413, "SIZE_INVALID")
+
+
+def test_a_manifest_over_the_limit_is_refused_as_soon_as_that_is_known() -> None:
+    registry = MemoryRegistry(manifest_limit=100)
+    refused(put(registry, "latest", Body.of(unpulled(), 101)), 413, "SIZE_INVALID")
+    pulled: list[int] = []
+
+    def long() -> Iterator[bytes]:
+        for number in range(10):
+            pulled.append(number)
+            yield b"x" * 60
+
+    refused(put(registry, "latest", long()), 413, "SIZE_INVALID")
+    assert pulled == [0, 1]
+
+
+def test_the_limit_can_be_off() -> None:
+    registry = MemoryRegistry(manifest_limit=None)
+    assert put(registry, "latest", manifest(registry) + b" " * LIMIT).status == 201
+
+
+# --- conditions (RFC 9110, section 13) ---
+
+
+def test_a_put_may_be_bound_to_what_is_there(registry: MemoryRegistry) -> None:
+    first, second = manifest(registry, annotations={"n": "1"}), manifest(registry, annotations={"n": "2"})
+    assert put(registry, "latest", unpulled(), If_Match="*").status == 412
+    assert put(registry, "latest", first, If_None_Match="*").status == 201
+    assert put(registry, "latest", unpulled(), If_None_Match="*").status == 412
+    etag = ask(registry, "GET", "/v2/a/b/manifests/latest").headers["etag"]
+    refused(put(registry, "latest", unpulled(), If_Match='"other"'), 412)
+    refused(put(registry, "latest", unpulled(), If_Match=f"W/{etag}"), 412)
+    assert put(registry, "latest", second, If_Match=f'"other", {etag}').status == 201
+    assert put(registry, "latest", unpulled(), If_Match=etag).status == 412
+    assert ask(registry, "GET", "/v2/a/b/manifests/latest").read() == second
+    assert ask(registry, "DELETE", "/v2/a/b/manifests/latest", headers={"If-Match": etag}).status == 412
+    assert ask(registry, "DELETE", "/v2/a/b/manifests/latest", headers={"If-Match": "*"}).status == 202
+
+
+def test_a_get_of_what_is_known_is_answered_304(registry: MemoryRegistry) -> None:
+    put(registry, "latest", manifest(registry))
+    etag = ask(registry, "HEAD", "/v2/a/b/manifests/latest").headers["etag"]
+    for stated in (etag, f"W/{etag}", "*", f'"other", {etag}'):
+        response = ask(registry, "GET", "/v2/a/b/manifests/latest", headers={"If-None-Match": stated})
+        assert (response.status, response.headers["etag"], response.read()) == (304, etag, b"")
+        assert "content-length" not in response.headers
+        assert "content-type" not in response.headers
+    assert ask(registry, "GET", "/v2/a/b/manifests/latest", headers={"If-None-Match": '"other"'}).status == 200
+    assert ask(registry, "GET", "/v2/a/b/manifests/none", headers={"If-None-Match": "*"}).status == 404
+
+
+# --- deletions ---
+
+
+def test_a_deleted_tag_leaves_the_manifest(registry: MemoryRegistry) -> None:
+    content = manifest(registry)
+    put(registry, f"{Digest.of(content)}?tag=one&tag=two", content)
+    assert ask(registry, "DELETE", "/v2/a/b/manifests/one").status == 202
+    for tag, status in (("one", 404), ("two", 200), (Digest.of(content), 200)):
+        assert ask(registry, "GET", f"/v2/a/b/manifests/{tag}").status == status
+    assert ask(registry, "GET", "/v2/a/b/tags/list").json()["tags"] == ["two"]
+
+
+def test_a_deleted_manifest_takes_its_tags_with_it(registry: MemoryRegistry) -> None:
+    content, other = manifest(registry), manifest(registry, annotations={})
+    digest = Digest.of(content)
+    put(registry, f"{digest}?tag=one&tag=two", content)
+    put(registry, "other", other)
+    assert ask(registry, "DELETE", f"/v2/a/b/manifests/{digest}").status == 202
+    for reference in (digest, "one", "two"):
+        assert ask(registry, "GET", f"/v2/a/b/manifests/{reference}").status == 404
+    refused(ask(registry, "DELETE", f"/v2/a/b/manifests/{digest}"), 404, "MANIFEST_UNKNOWN")
+    assert ask(registry, "GET", "/v2/a/b/tags/list").json()["tags"] == ["other"]
+
+
+def test_a_deleted_blob_is_not_found(registry: MemoryRegistry) -> None:
+    push(registry)
+    push(registry, name="c")
+    assert ask(registry, "DELETE", f"/v2/a/b/blobs/{DIGEST}").status == 202
+    refused(ask(registry, "GET", f"/v2/a/b/blobs/{DIGEST}"), 404, "BLOB_UNKNOWN")
+    refused(ask(registry, "DELETE", f"/v2/a/b/blobs/{DIGEST}"), 404, "BLOB_UNKNOWN")
+    assert ask(registry, "GET", f"/v2/c/blobs/{DIGEST}").read() == CONTENT
+
+
+def test_an_emptied_repository_is_still_there(registry: MemoryRegistry) -> None:
+    push(registry)
+    ask(registry, "DELETE", f"/v2/a/b/blobs/{DIGEST}")
+    assert ask(registry, "GET", "/v2/a/b/tags/list").json() == {"name": "a/b", "tags": []}
+
+
+def test_deletions_can_be_off() -> None:
+    registry = MemoryRegistry(deletes=False)
+    push(registry)
+    put(registry, "latest", manifest(registry))
+    for path, allowed in [
+        (f"blobs/{DIGEST}", "GET, HEAD"),
+        ("manifests/latest", "GET, HEAD, PUT"),
+        (f"manifests/{DIGEST}", "GET, HEAD, PUT"),
+    ]:
+        response = ask(registry, "DELETE", f"/v2/a/b/{path}")
+        refused(response, 405, "UNSUPPORTED")
+        assert response.headers["allow"] == allowed
+    assert ask(registry, "DELETE", opened(registry)).status == 204, "an upload can be cancelled all the same"
+
+
+# --- tags ---
+
+
+def tagged(registry: Transport, *tags: str) -> None:
+    content = manifest(registry)
+    query = "&".join(f"tag={tag}" for tag in tags)
+    assert put(registry, f"{Digest.of(content)}?{query}", content).status == 201
+
+
+def listed(registry: Transport, query: str = "") -> tuple[list[str], str | None]:
+    response = ask(registry, "GET", f"/v2/a/b/tags/list{query}")
+    assert response.status == 200
+    assert response.headers["content-type"] == "application/json"
+    found = response.json()
+    assert found["name"] == "a/b"
+    return found["tags"], response.headers.get("link")
+
+
+def test_tags_are_in_lexical_order_without_regard_to_case(registry: MemoryRegistry) -> None:
+    tagged(registry, "b", "A", "a", "C", "_1", "10", "9", "B-2", "b.1")
+    assert listed(registry) == (["10", "9", "_1", "A", "a", "b", "B-2", "b.1", "C"], None)
+
+
+def test_a_repository_without_tags_has_an_empty_list(registry: MemoryRegistry) -> None:
+    push(registry)
+    assert listed(registry) == ([], None)
+
+
+def test_the_tags_of_an_unknown_repository_are_not_found(registry: MemoryRegistry) -> None:
+    refused(ask(registry, "GET", "/v2/no/such/tags/list"), 404, "NAME_UNKNOWN")
+
+
+def test_n_tags_and_a_link_if_there_are_more(registry: MemoryRegistry) -> None:
+    tagged(registry, *"abcde")
+    assert listed(registry, "?n=2") == (["a", "b"], '</v2/a/b/tags/list?n=2&last=b>; rel="next"')
+    assert listed(registry, "?n=2&last=b") == (["c", "d"], '</v2/a/b/tags/list?n=2&last=d>; rel="next"')
+    assert listed(registry, "?n=2&last=d") == (["e"], None)
+    for count in (5, 6, 10**12):
+        assert listed(registry, f"?n={count}") == ([*"abcde"], None)
+
+
+@pytest.mark.parametrize("query", ["?n=0", "?n=0&last=b"])
+def test_n_0_is_an_empty_list_without_a_link(registry: MemoryRegistry, query: str) -> None:
+    tagged(registry, *"abc")
+    assert listed(registry, query) == ([], None)
+
+
+def test_last_begins_behind_it_whether_it_is_there_or_not(registry: MemoryRegistry) -> None:
+    tagged(registry, "a", "B", "c")
+    for last, tags in [
+        ("a", ["B", "c"]),
+        ("aa", ["B", "c"]),
+        ("B", ["c"]),
+        ("b", ["c"]),
+        ("A", ["a", "B", "c"]),
+        ("z", []),
+    ]:
+        assert listed(registry, f"?last={last}") == (tags, None)
+
+
+@pytest.mark.parametrize("n", ["-1", "x", "", "1.5", "9" * 30])
+def test_what_is_no_number_of_tags_is_refused(registry: MemoryRegistry, n: str) -> None:
+    tagged(registry, "a")
+    refused(ask(registry, "GET", f"/v2/a/b/tags/list?n={n}"), 400)
+
+
+def test_pages_can_be_small() -> None:
+    registry = MemoryRegistry(page_size=2)
+    tagged(registry, *"abcde")
+    assert listed(registry) == (["a", "b"], '</v2/a/b/tags/list?n=2&last=b>; rel="next"')
+    assert listed(registry, "?n=4") == (["a", "b"], '</v2/a/b/tags/list?n=2&last=b>; rel="next"')
+    assert listed(registry, "?n=1") == (["a"], '</v2/a/b/tags/list?n=1&last=a>; rel="next"')
+
+
+# --- the catalog ---
+
+
+def test_the_catalog_in_pages(registry: MemoryRegistry) -> None:
+    for name in ("c", "a/b", "a-b", "b"):
+        push(registry, name=name)
+    response = ask(registry, "GET", "/v2/_catalog")
+    assert (response.json(), "link" in response.headers) == ({"repositories": ["a-b", "a/b", "b", "c"]}, False)
+    response = ask(registry, "GET", "/v2/_catalog?n=2")
+    assert response.json() == {"repositories": ["a-b", "a/b"]}
+    assert response.headers["link"] == '</v2/_catalog?n=2&last=a%2Fb>; rel="next"'
+    assert ask(registry, "GET", "/v2/_catalog?n=2&last=a/b").json() == {"repositories": ["b", "c"]}
+    assert ask(registry, "GET", "/v2/_catalog?n=0").json() == {"repositories": []}
+
+
+# --- referrers ---
+
+SBOM = "application/vnd.example.sbom.v1"
+
+
+def refer(registry: Transport, subject: str, **fields: Any) -> Descriptor:
+    described = {"mediaType": OCI_MANIFEST, "digest": subject, "size": 7}
+    content = manifest(registry, subject=described, **fields)
+    response = put(registry, Digest.of(content), content)
+    assert response.status == 201
+    assert response.headers["oci-subject"] == subject
+    return Descriptor.of(content, OCI_MANIFEST)
+
+
+def referrers(registry: Transport, subject: str, query: str = "") -> tuple[list[dict[str, Any]], Response]:
+    response = ask(registry, "GET", f"/v2/a/b/referrers/{subject}{query}")
+    assert response.status == 200
+    assert response.headers["content-type"] == OCI_INDEX
+    index = response.json()
+    assert (index["schemaVersion"], index["mediaType"]) == (2, OCI_INDEX)
+    return index["manifests"], response
+
+
+def test_a_subject_may_be_missing_and_come_later(registry: MemoryRegistry) -> None:
+    subject = manifest(registry)
+    referrer = refer(registry, Digest.of(subject))
+    put(registry, "latest", subject)
+    (entry,), _ = referrers(registry, Digest.of(subject))
+    assert entry["digest"] == referrer.digest
+
+
+def test_referrers_have_artifact_type_and_annotations(registry: MemoryRegistry) -> None:
+    typed = refer(registry, ABSENT, artifactType=SBOM, annotations={"a": "1"})
+    untyped = refer(registry, ABSENT, annotations={"a": "2"})
+    empty = refer(registry, ABSENT, artifactType="", annotations={})
+    found, response = referrers(registry, ABSENT)
+    assert "oci-filters-applied" not in response.headers
+    assert found == [
+        typed.replace(artifact_type=SBOM, annotations={"a": "1"}).to_dict(),
+        untyped.replace(artifact_type=CONFIG_TYPE, annotations={"a": "2"}).to_dict(),
+        empty.replace(artifact_type=CONFIG_TYPE, annotations={}).to_dict(),
+    ]
+
+
+def test_an_index_refers_too_and_without_an_artifact_type_has_none(registry: MemoryRegistry) -> None:
+    subject = {"mediaType": OCI_MANIFEST, "digest": ABSENT, "size": 7}
+    contents = [
+        json.dumps({"schemaVersion": 2, "manifests": [], "subject": subject, **more}).encode()
+        for more in ({}, {"artifactType": SBOM})
+    ]
+    for content in contents:
+        assert put(registry, Digest.of(content), content, OCI_INDEX).headers["oci-subject"] == ABSENT
+    found, _ = referrers(registry, ABSENT)
+    assert [entry.get("artifactType") for entry in found] == [None, SBOM]
+    assert {entry["mediaType"] for entry in found} == {OCI_INDEX}
+
+
+def test_a_filter_is_applied_and_that_is_told(registry: MemoryRegistry) -> None:
+    refer(registry, ABSENT)
+    wanted = refer(registry, ABSENT, artifactType=SBOM)
+    for query in (f"?artifactType={SBOM}", f"?artifactType={SBOM.replace('/', '%2F')}"):
+        found, response = referrers(registry, ABSENT, query)
+        assert [entry["digest"] for entry in found] == [wanted.digest]
+        assert response.headers["oci-filters-applied"] == "artifactType"
+    found, response = referrers(registry, ABSENT, "?artifactType=a/b")
+    assert (found, response.headers["oci-filters-applied"]) == ([], "artifactType")
+    found, response = referrers(registry, ABSENT, "?artifactType=")
+    assert (len(found), "oci-filters-applied" in response.headers) == (2, False)
+
+
+@pytest.mark.parametrize("path", [f"a/b/referrers/{DIGEST}", f"no/such/referrers/{DIGEST}"])
+def test_an_unknown_digest_has_no_referrers(registry: MemoryRegistry, path: str) -> None:
+    refer(registry, ABSENT)
+    response = ask(registry, "GET", f"/v2/{path}")
+    assert (response.status, response.json()["manifests"]) == (200, [])
+    assert referrers(registry, UNKNOWN_ALGORITHM)[0] == []
+
+
+def test_the_referrers_of_what_is_no_digest_are_refused(registry: MemoryRegistry) -> None:
+    refused(ask(registry, "GET", "/v2/a/b/referrers/sha256:12"), 400, "DIGEST_INVALID")
+
+
+def test_a_deleted_referrer_refers_no_longer(registry: MemoryRegistry) -> None:
+    first, second = refer(registry, ABSENT), refer(registry, ABSENT, artifactType=SBOM)
+    ask(registry, "DELETE", f"/v2/a/b/manifests/{first.digest}")
+    assert [entry["digest"] for entry in referrers(registry, ABSENT)[0]] == [second.digest]
+
+
+def test_referrers_of_one_repository_are_not_those_of_another(registry: MemoryRegistry) -> None:
+    refer(registry, ABSENT)
+    push(registry, name="c")
+    assert ask(registry, "GET", f"/v2/c/referrers/{ABSENT}").json()["manifests"] == []
+
+
+def test_referrers_in_pages() -> None:
+    registry = MemoryRegistry(page_size=2)
+    pushed = [refer(registry, ABSENT, artifactType=SBOM, annotations={"n": str(n)}).digest for n in range(5)]
+    refer(registry, ABSENT)
+    refer(registry, ABSENT, artifactType=SBOM, annotations={"n": "0"})  # again, and it stays in its place
+    client = Client("registry.example", registry)
+    assert [one.digest for one in client.referrers("a/b", ABSENT, artifact_type=SBOM)] == pushed
+    assert len(list(client.referrers("a/b", ABSENT))) == 6
+    linked = []
+    query: str | None = f"?artifactType={SBOM}"
+    while query is not None:
+        found, response = referrers(registry, ABSENT, query)
+        linked.append([entry["digest"] for entry in found])
+        assert response.headers["oci-filters-applied"] == "artifactType"
+        match = re.fullmatch(rf'</v2/a/b/referrers/{ABSENT}(.*)>; rel="next"', response.headers.get("link", ""))
+        query = match and match[1]
+    assert linked == [pushed[:2], pushed[2:4], pushed[4:]]
+
+
+def test_the_referrers_api_can_be_off() -> None:
+    registry = MemoryRegistry(referrers_api=False)
+    subject = {"mediaType": OCI_MANIFEST, "digest": ABSENT, "size": 7}
+    response = put(registry, "latest", manifest(registry, subject=subject))
+    assert (response.status, "oci-subject" in response.headers) == (201, False)
+    refused(ask(registry, "GET", f"/v2/a/b/referrers/{ABSENT}"), 404)
+
+
+# --- methods and names ---
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v2/", "GET, HEAD"),
+        ("/v2/_catalog", "GET, HEAD"),
+        ("/v2/a/tags/list", "GET, HEAD"),
+        ("/v2/a/blobs/uploads/", "POST"),
+        ("/v2/a/blobs/uploads/x", "GET, HEAD, PATCH, PUT, DELETE"),
+        (f"/v2/a/blobs/{DIGEST}", "GET, HEAD, DELETE"),
+        ("/v2/a/manifests/latest", "GET, HEAD, PUT, DELETE"),
+        (f"/v2/a/referrers/{DIGEST}", "GET, HEAD"),
+    ],
+)
+def test_methods_that_are_not_allowed(registry: MemoryRegistry, path: str, allowed: str) -> None:
+    for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"):
+        response = ask(registry, method, path)
+        if method in allowed.split(", "):
+            assert response.status != 405
+            continue
+        assert (response.status, response.headers["allow"]) == (405, allowed)
+        if method != "HEAD":
+            refused(response, 405, "UNSUPPORTED")
+
+
+@pytest.mark.parametrize("name", ["A", "a/B", "a//b", "-a", "a_", "a..b", "a___b", "a%20b", "a" * 256, "a/"])
+def test_names_that_are_not_valid(registry: MemoryRegistry, name: str) -> None:
+    requests = [
+        ("GET", "tags/list"),
+        ("POST", "blobs/uploads/"),
+        ("GET", f"blobs/{DIGEST}"),
+        ("PUT", "manifests/latest"),
+        ("GET", f"referrers/{DIGEST}"),
+    ]
+    for method, path in requests:
+        refused(ask(registry, method, f"/v2/{name}/{path}"), 400, "NAME_INVALID")
+
+
+@pytest.mark.parametrize("name", ["a", "0", "a/b/c/d", "a.b_c__d---e", "blobs/uploads", "tags/list", "a/manifests/b"])
+def test_names_that_are_valid(registry: MemoryRegistry, name: str) -> None:
+    digest = push(registry, name=name)
+    assert ask(registry, "GET", f"/v2/{name}/blobs/{digest}").read() == CONTENT
+    content = manifest(registry, name)
+    headers = {"Content-Type": OCI_MANIFEST}
+    assert ask(registry, "PUT", f"/v2/{name}/manifests/latest", content, headers).status == 201
+    assert ask(registry, "GET", f"/v2/{name}/tags/list").json() == {"name": name, "tags": ["latest"]}
+    assert ask(registry, "GET", "/v2/_catalog").json() == {"repositories": [name]}
+
+
+# --- the transport ---
+
+
+def test_it_is_a_transport(registry: MemoryRegistry) -> None:
+    assert isinstance(registry, Transport)
+    registry.close()
+    registry.close()
+    with pytest.raises(errors.UsageError, match="closed"):
+        registry.round_trip(Request("GET", "/v2/"))
+
+
+@pytest.mark.parametrize("option", ["min_chunk_length", "page_size", "manifest_limit"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "1"])
+def test_options_that_are_no_numbers(option: str, value: Any) -> None:
+    with pytest.raises(errors.UsageError, match=option):
+        MemoryRegistry(**{option: value})
+
+
+def test_the_digest_header_can_be_off() -> None:
+    registry = MemoryRegistry(digest_header=False)
+    content = manifest(registry)
+    asked = [
+        ask(registry, "POST", f"{UPLOADS}?digest={DIGEST}", CONTENT),
+        ask(registry, "POST", f"/v2/c/blobs/uploads/?mount={DIGEST}"),
+        ask(registry, "PUT", f"{opened(registry)}?digest={DIGEST}", CONTENT),
+        ask(registry, "GET", f"/v2/a/b/blobs/{DIGEST}"),
+        ask(registry, "HEAD", f"/v2/a/b/blobs/{DIGEST}"),
+        put(registry, "latest", content),
+        ask(registry, "GET", "/v2/a/b/manifests/latest"),
+        ask(registry, "HEAD", "/v2/a/b/manifests/latest"),
+    ]
+    for response in asked:
+        assert response.status in (200, 201)
+        assert "docker-content-digest" not in response.headers
+    client = Client("registry.example", registry)
+    assert client.resolve_tag("a/b", "latest") == Descriptor.of(content, OCI_MANIFEST)
+
+
+def test_every_code_is_given_but_those_of_what_stands_in_front_of_a_registry(registry: MemoryRegistry) -> None:
+    push(registry)
+    location = opened(registry)
+    answers = [
+        ask(registry, "GET", f"/v2/a/b/blobs/{ABSENT}"),
+        ask(registry, "PATCH", location, b"x", {"Content-Range": "x"}),
+        ask(registry, "GET", f"{UPLOADS}none"),
+        ask(registry, "PUT", f"{location}?digest={ABSENT}", b"x"),
+        put(registry, "latest", manifest()),
+        put(registry, "latest", b"{"),
+        ask(registry, "GET", "/v2/a/b/manifests/latest"),
+        ask(registry, "GET", "/v2/A/tags/list"),
+        ask(registry, "GET", "/v2/c/tags/list"),
+        ask(registry, "PATCH", location, b"x", {"Content-Range": "0-1"}),
+        ask(registry, "PUT", "/v2/"),
+    ]
+    # UNAUTHORIZED, DENIED and TOOMANYREQUESTS are not its own
+    assert [response.json()["errors"][0]["code"] for response in answers] == sorted(CODES)

@@ -1,0 +1,238 @@
+"""The registry in memory with many at work in it at once: nothing is lost, and nobody waits for another's content."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from ociwire import Client, Descriptor, Digest, Request, Response, errors
+from ociwire.body import Body
+from ociwire.descriptor import OCI_MANIFEST
+from ociwire.testing.memory import MemoryRegistry
+
+UPLOADS = "/v2/a/blobs/uploads/"
+PATIENCE = 30
+"""Seconds until a test that hangs fails."""
+
+
+def ask(registry: MemoryRegistry, method: str, url: str, body: Any = None, **headers: str) -> Response:
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    return registry.round_trip(Request(method, url, fields, None if body is None else Body.of(body)))
+
+
+def together(count: int, work: Callable[[int], Any]) -> list[Any]:
+    """Do it in so many threads, which begin at once; returns what each returned."""
+    barrier = threading.Barrier(count)
+
+    def begin(number: int) -> Any:
+        barrier.wait(PATIENCE)
+        return work(number)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(begin, range(count)))
+
+
+def image(number: int, **fields: Any) -> bytes:
+    config = Descriptor.of(b"{}", "application/vnd.oci.image.config.v1+json")
+    return json.dumps(
+        {"schemaVersion": 2, "config": config.to_dict(), "layers": [], "annotations": {"n": str(number)}, **fields}
+    ).encode()
+
+
+def test_a_thousand_uploads_at_once_lose_nothing() -> None:
+    registry = MemoryRegistry()
+    everybody_is_half_done = threading.Barrier(100)
+
+    def content(number: int) -> bytes:
+        return b"%d " % number * 10
+
+    def push(number: int) -> None:
+        location = ask(registry, "POST", UPLOADS).headers["location"]
+        whole = content(number)
+
+        def chunks() -> Iterator[bytes]:
+            yield whole[:7]
+            everybody_is_half_done.wait(PATIENCE)
+            yield whole[7:]
+
+        assert ask(registry, "PUT", f"{location}?digest={Digest.of(whole)}", chunks()).status == 201
+
+    for start in range(0, 1000, 100):
+        together(100, lambda number, start=start: push(start + number))
+    client = Client("registry.example", registry)
+    for number in range(1000):
+        assert client.get_blob("a", Digest.of(content(number))).read() == content(number)
+    assert registry.open_uploads == 0
+    assert registry.stored_bytes == sum(len(content(number)) for number in range(1000))
+
+
+def test_a_thousand_uploads_are_open_at_once() -> None:
+    registry = MemoryRegistry()
+    locations: list[str] = []
+    for found in together(50, lambda _: [ask(registry, "POST", UPLOADS).headers["location"] for _ in range(20)]):
+        locations += found
+    assert len(set(locations)) == registry.open_uploads == 1000
+    together(50, lambda number: [ask(registry, "PATCH", one, one.encode()) for one in locations[number::50]])
+
+    def finish(number: int) -> list[int]:
+        mine = locations[number::50]
+        return [ask(registry, "PUT", f"{one}?digest={Digest.of(one.encode())}").status for one in mine]
+
+    assert together(50, finish) == [[201] * 20] * 50
+
+
+def test_no_lock_is_held_while_a_body_is_pulled() -> None:
+    registry = MemoryRegistry()
+    content = image(0)
+    ask(registry, "POST", f"{UPLOADS}?digest={Digest.of(b'{}')}", b"{}")
+    upload = ask(registry, "POST", UPLOADS).headers["location"]
+    asked: list[int] = []
+
+    def asking(*chunks: bytes) -> Iterator[bytes]:
+        """Asks the same registry from another thread, in the midst of the content, and waits for the answer."""
+        for chunk in chunks:
+            with ThreadPoolExecutor(1) as pool:
+                answers = [
+                    pool.submit(ask, registry, "GET", upload),
+                    pool.submit(ask, registry, "GET", "/v2/a/tags/list"),
+                    pool.submit(ask, registry, "POST", f"/v2/b/blobs/uploads/?mount={Digest.of(b'{}')}"),
+                ]
+                asked.extend(answer.result(PATIENCE).status for answer in answers)
+            yield chunk
+
+    ask(registry, "PATCH", upload, asking(b"one"), Content_Range="0-2")
+    ask(registry, "PUT", f"{upload}?digest={Digest.of(b'onetwo')}", asking(b"two"))
+    ask(registry, "POST", f"{UPLOADS}?digest={Digest.of(b'x')}", asking(b"x"))
+    put = ask(registry, "PUT", "/v2/a/manifests/latest", asking(content), Content_Type=OCI_MANIFEST)
+    assert put.status == 201
+    assert asked == [204, 200, 201] * 2 + [404, 200, 201] * 2
+
+
+@pytest.mark.parametrize("ranged", [True, False])
+def test_of_two_chunks_for_one_place_one_is_taken(ranged: bool) -> None:
+    registry = MemoryRegistry()
+    for _ in range(20):
+        location = ask(registry, "POST", UPLOADS).headers["location"]
+        both_are_being_pulled = threading.Barrier(2)
+
+        def chunk(number: int, barrier: threading.Barrier = both_are_being_pulled) -> Iterator[bytes]:
+            barrier.wait(PATIENCE)
+            yield b"%d" % number
+
+        headers = {"Content_Range": "0-0"} if ranged else {}
+        answers = together(
+            2,
+            lambda number, location=location, headers=headers: ask(
+                registry, "PATCH", location, chunk(number), **headers
+            ),
+        )
+        assert sorted(answer.status for answer in answers) == [202, 416]
+        (taken,) = (number for number, answer in enumerate(answers) if answer.status == 202)
+        assert ask(registry, "PUT", f"{location}?digest={Digest.of(b'%d' % taken)}").status == 201
+
+
+def test_an_upload_is_not_finished_where_a_chunk_came_between() -> None:
+    registry = MemoryRegistry()
+    location = ask(registry, "POST", UPLOADS).headers["location"]
+
+    def late() -> Iterator[bytes]:
+        assert ask(registry, "PATCH", location, b"between").status == 202
+        yield b"late"
+
+    answer = ask(registry, "PUT", f"{location}?digest={Digest.of(b'late')}", late())
+    assert (answer.status, answer.headers["range"]) == (416, "0-6")
+    assert ask(registry, "HEAD", f"/v2/a/blobs/{Digest.of(b'late')}").status == 404
+    assert ask(registry, "PUT", f"{location}?digest={Digest.of(b'between')}").status == 201
+
+
+def test_a_chunk_is_not_taken_by_an_upload_that_ended_meanwhile() -> None:
+    registry = MemoryRegistry()
+
+    def ending(method: str, query: str = "") -> Iterator[bytes]:
+        assert ask(registry, method, location + query).status in (201, 204)
+        yield b"late"
+
+    for method in ("PATCH", "PUT"):
+        for body in (ending("DELETE"), ending("PUT", f"?digest={Digest.of(b'')}")):
+            location = ask(registry, "POST", UPLOADS).headers["location"]
+            answer = ask(registry, method, f"{location}?digest={Digest.of(b'late')}", body)
+            assert (answer.status, answer.json()["errors"][0]["code"]) == (404, "BLOB_UPLOAD_UNKNOWN")
+    assert ask(registry, "HEAD", f"/v2/a/blobs/{Digest.of(b'late')}").status == 404
+    assert registry.open_uploads == 0
+
+
+def test_mounts_and_deletions_at_once_count_right() -> None:
+    registry = MemoryRegistry()
+    digest = Digest.of(b"shared")
+    for _ in range(20):
+        ask(registry, "POST", f"{UPLOADS}?digest={digest}", b"shared")
+
+        def mount(number: int) -> tuple[int, int]:
+            name = f"m{number}"
+            mounted = ask(registry, "POST", f"/v2/{name}/blobs/uploads/?mount={digest}&from=a").status
+            return mounted, ask(registry, "DELETE", f"/v2/{name}/blobs/{digest}").status
+
+        assert together(8, mount) == [(201, 202)] * 8
+        assert registry.stored_bytes == len(b"shared")
+        gone = together(8, lambda _: ask(registry, "DELETE", f"/v2/a/blobs/{digest}").status)
+        assert sorted(gone) == [202] + [404] * 7
+        assert registry.stored_bytes == 0
+
+
+def test_manifests_and_tags_pushed_at_once_are_all_there() -> None:
+    registry = MemoryRegistry()
+    client = Client("registry.example", registry)
+    client.push_blob("a", Descriptor.of(b"{}"), b"{}")
+    subject = {"mediaType": OCI_MANIFEST, "digest": Digest.of(b"subject"), "size": 7}
+    together(
+        40, lambda n: client.push_manifest("a", image(n, subject=subject), OCI_MANIFEST, tags=[f"t{n:02}", f"u{n:02}"])
+    )
+    assert list(client.tags("a", limit=40)) == [f"t{n:02}" for n in range(40)]
+    assert len(list(client.tags("a"))) == 80
+    assert {one.digest for one in client.referrers("a", Digest.of(b"subject"))} == {
+        Digest.of(image(n, subject=subject)) for n in range(40)
+    }
+
+
+def test_of_many_writers_of_one_tag_who_saw_nothing_there_one_wins() -> None:
+    registry = MemoryRegistry()
+    ask(registry, "POST", f"{UPLOADS}?digest={Digest.of(b'{}')}", b"{}")
+    everybody_is_being_pulled = threading.Barrier(8)
+
+    def content(number: int) -> Iterator[bytes]:
+        everybody_is_being_pulled.wait(PATIENCE)
+        yield image(number)
+
+    def write(number: int) -> int:
+        headers = {"If_None_Match": "*", "Content_Type": OCI_MANIFEST}
+        return ask(registry, "PUT", "/v2/a/manifests/latest", content(number), **headers).status
+
+    statuses = together(8, write)
+    assert sorted(statuses) == [201] + [412] * 7
+    winner = ask(registry, "GET", "/v2/a/manifests/latest").read()
+    assert winner == image(statuses.index(201))
+
+
+def test_referrers_tags_written_at_once_lose_nothing() -> None:
+    """Without the referrers API the client writes the tag; the ETag keeps writers from undoing each other."""
+    registry = MemoryRegistry(referrers_api=False)
+    client = Client("registry.example", registry)
+    client.push_blob("a", Descriptor.of(b"{}"), b"{}")
+    subject = {"mediaType": OCI_MANIFEST, "digest": Digest.of(b"subject"), "size": 7}
+
+    def push(number: int) -> Digest:
+        content = image(number, subject=subject)
+        while True:
+            try:
+                return client.push_manifest("a", content, OCI_MANIFEST).digest
+            except errors.RegistryError as error:
+                if error.status != 412:  # others were faster, five times
+                    raise
+
+    pushed = together(8, push)
+    assert {one.digest for one in client.referrers("a", Digest.of(b"subject"))} == set(pushed)
