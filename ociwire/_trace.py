@@ -15,7 +15,16 @@ from typing import final
 from .auth import CredentialSource
 from .message import Request, Response
 from .origin import without_query
-from .transport import AuthTransport, HeadersTransport, Transport, UrllibTransport, stack
+from .transport import (
+    AuthTransport,
+    HeadersTransport,
+    Layer,
+    RedirectTransport,
+    RetryTransport,
+    Transport,
+    UrllibTransport,
+    stack,
+)
 
 __all__ = ["Trace", "traced"]
 
@@ -66,14 +75,17 @@ class Trace:
 
 def traced(trace: Trace, credentials: CredentialSource) -> Transport:
     """The default layers, each of them watched."""
-    wire = _Tap(UrllibTransport(), layer="UrllibTransport", trace=trace)
-    return stack(
-        wire,
-        partial(AuthTransport, credentials=credentials, token_transport=HeadersTransport(wire)),
-        partial(_Tap, layer="AuthTransport", trace=trace),
-        HeadersTransport,
-        partial(_Tap, layer="HeadersTransport", trace=trace),
-    )
+    transport: Transport = _Tap(UrllibTransport(), layer="UrllibTransport", trace=trace)
+    tokens = stack(transport, HeadersTransport, RetryTransport)
+    layers: dict[str, Layer] = {
+        "AuthTransport": partial(AuthTransport, credentials=credentials, token_transport=tokens),
+        "HeadersTransport": HeadersTransport,
+        "RedirectTransport": RedirectTransport,
+        "RetryTransport": RetryTransport,
+    }
+    for name, layer in layers.items():
+        transport = _Tap(layer(transport), layer=name, trace=trace)
+    return transport
 
 
 @final

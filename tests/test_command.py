@@ -22,7 +22,14 @@ def test_without_arguments_a_blob_goes_there_and_back(capsys: pytest.CaptureFixt
         told = re.search(rf"^  {method} http://127\.0\.0\.1:\d+/v2/\S+\n((?:    .*\n)+)", said, re.MULTILINE)
         assert told, said
         layers = [line.split()[0] for line in told[1].splitlines()]
-        assert layers == ["Client", "HeadersTransport", "AuthTransport", "UrllibTransport"]
+        assert layers == [
+            "Client",
+            "RetryTransport",
+            "RedirectTransport",
+            "HeadersTransport",
+            "AuthTransport",
+            "UrllibTransport",
+        ]
         assert all(re.search(rf"{status} +\d+\.\d ms", line) for line in told[1].splitlines())
     assert "sent 3145728 bytes" in said
     assert "Expect: 100-continue" in said
@@ -40,7 +47,7 @@ def test_explain_tells_what_the_registry_says(capsys: pytest.CaptureFixture[str]
         assert main(["explain", "--insecure", f"{host}/team/app@{DIGEST}"]) == 1
     said = capsys.readouterr()
     assert f"HEAD http://{host}/v2/team/app/manifests/{DIGEST}" in said.out
-    assert said.out.count("404 Not Found") == 4
+    assert said.out.count("404 Not Found") == 6
     assert f"credentials for {host}: nobody (no Docker configuration is there: " in said.out
     assert "404 Not Found" in said.err
 
