@@ -1,4 +1,4 @@
-"""The ``ociwire`` command: what passes through the layers, for one real reference or for a blob on loopback.
+"""The ``ociwire`` command: what passes through the layers, for a real reference or for an artifact on loopback.
 
 Exit status: 0 when it went well, 1 when the registry or the way to it said no, 2 when the command line is wrong.
 """
@@ -8,30 +8,27 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from ._demonstration import serve_blobs
-from ._trace import Trace, traced
+from ._advice import advice
+from ._demonstration import LAYER, STEPS, credentials_for, serve_demonstration
+from ._report import Style, summary, tree
+from ._trace import Hop, Trace, traced
 from ._version import __version__
-from .auth import Anonymous, DockerConfig
+from .auth import DockerConfig
 from .client import Client
-from .descriptor import DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, OCI_INDEX, OCI_MANIFEST, Descriptor
-from .errors import OciwireError, Unauthorized, UsageError
-from .message import Request, RequestInfo
+from .descriptor import Descriptor
+from .errors import OciwireError, RegistryError, UsageError
 from .reference import Reference
-from .scope import Scope
-from .status import check_response
 
 __all__ = ["main"]
-
-_ACCEPT = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_MANIFEST_LIST, DOCKER_MANIFEST, "*/*"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(
         prog="ociwire",
-        description="Without a command: push and pull a blob on a registry of its own, and show what each layer did.",
+        description="Without a command: push an artifact to a registry of its own, and show what each layer did.",
     )
     parser.add_argument("--version", action="version", version=f"ociwire {__version__}")
     commands = parser.add_subparsers(dest="command", title="commands")
@@ -50,76 +47,76 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _explain(text: str, *, insecure: bool) -> int:
-    trace = Trace()
+    trace, style = Trace(), _style()
     credentials = DockerConfig.load()
-    transport = traced(trace, credentials)
+    transport = traced(trace, credentials, retry=False)  # what fails is shown as it failed the first time
     try:
         reference = Reference.parse(text)
         wanted = reference.digest or reference.tag or "latest"
-        print(f"resolve {reference.repository} {wanted} at {reference.host}")
-        print(f"  credentials for {credentials.explain(reference.host, reference.repository)}", flush=True)
+        print(style.paint("bold", f"resolve {reference.repository} {wanted} at {reference.host}"))
+        print(f"  credentials for {credentials.explain(reference.host, reference.repository)}\n", flush=True)
         client = Client(reference.host, transport, insecure=insecure)
-        request = Request(
-            "HEAD",
-            f"/v2/{reference.repository}/manifests/{wanted}",
-            {"Accept": _ACCEPT},
-            info=RequestInfo(operation="explain"),
-        )
-        with client.do(request, scope=Scope.repository(reference.repository, "pull")) as response:
-            _print(trace)
-            check_response(response, 200)
-            for name in ("docker-content-digest", "content-type", "content-length"):
-                print(f"  {name:<22} {response.headers.get(name, 'not told')}")
+        found = _resolve(client, reference)
     except UsageError as error:
         print(f"ociwire: {error}", file=sys.stderr)
         return 2
     except OciwireError as error:
-        _print(trace)
+        _print(trace.take(), style)
         print(f"ociwire: {error}", file=sys.stderr)
-        if isinstance(error, Unauthorized):
-            challenge = "" if error.headers is None else error.headers.get("www-authenticate", "none")
-            print(f"  The credentials named above, if any, are not enough for it. Its challenge: {challenge:.500}")
+        print(f"  {advice(error)}", file=sys.stderr)
         return 1
     finally:
         transport.close()
+    _print(trace.take(), style)
+    print(f"\n  {found.digest}\n  {found.media_type}, {found.size} bytes")
     return 0
+
+
+def _resolve(client: Client, reference: Reference) -> Descriptor:
+    repository, tag, digest = reference.repository, reference.tag or "latest", reference.digest
+    try:
+        return client.resolve_manifest(repository, digest) if digest else client.resolve_tag(repository, tag)
+    except RegistryError as error:
+        if error.code or error.status in (401, 429):
+            raise
+        # The answer to a HEAD cannot say why: ask again, so that it can.
+        reader = client.get_manifest(repository, digest) if digest else client.get_tag(repository, tag)
+        return reader.descriptor
 
 
 def _demonstrate() -> int:
-    chunk = bytes(range(256)) * 4096
-    content = chunk * 3
-    descriptor = Descriptor.of(content)
-
-    def produced() -> Iterator[bytes]:
-        yield from (chunk, chunk, chunk)
-
+    style, conversation = _style(), list[Hop]()
     trace = Trace()
-    with serve_blobs() as host:
-        transport = traced(trace, Anonymous())
+    with serve_demonstration() as host:
+        transport = traced(trace, credentials_for(host))
         try:
             client = Client(host, transport, insecure=True)
-            print(
-                f"ociwire {__version__}: a generator of {descriptor.size} bytes goes to a registry on loopback and back"
-            )
-            print("\nclient.push_blob: the generator is not touched before the registry says 100 (Continue)")
-            client.push_blob("demonstration", descriptor, produced())
-            _print(trace)
-            print("\nclient.resolve_blob")
-            client.resolve_blob("demonstration", descriptor.digest)
-            _print(trace)
-            print("\nclient.get_blob")
-            with client.get_blob("demonstration", descriptor.digest) as reader:
-                reader.verify()
-            _print(trace)
-            print(f"\n{descriptor.size} bytes came back, and are {descriptor.digest}")
+            print(style.paint("bold", f"ociwire {__version__}: an artifact goes to a registry on loopback and back"))
+            print("The registry wants tokens, keeps its blobs on another server, and is overloaded once.")
+            for title, step in STEPS:
+                step(client)
+                passed = trace.take()
+                conversation += passed
+                print(style.paint("bold", f"\n{title}"))
+                _print(passed, style)
         finally:
             transport.close()
+    print(style.paint("bold", "\nwhat each layer did"))
+    for line in summary(conversation, style):
+        print(line)
+    print("\nNo byte of the generator left before the registry had said 100 (Continue).")
+    print(f"{LAYER.size} bytes came back, and are {LAYER.digest}.")
     return 0
 
 
-def _print(trace: Trace) -> None:
-    for line in trace.take():
-        print(line)
+def _style() -> Style:
+    return Style(colours=sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
+
+
+def _print(hops: list[Hop], style: Style) -> None:
+    for hop in hops:
+        for line in tree(hop, style):
+            print(line)
     sys.stdout.flush()  # before anything that goes to stderr
 
 

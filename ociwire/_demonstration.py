@@ -1,80 +1,83 @@
-"""A registry of blobs on loopback, just large enough to push one and pull it back: for the command without arguments.
+"""A registry on loopback that gives every layer something to do: for the command without arguments.
 
-It is a real server behind a real socket, so that what is shown is what the wire does. It keeps everything in memory,
-and knows no manifests, tags or credentials.
+It wants a token, keeps its blobs behind a redirect to another server, and is overloaded once. It is a real server
+behind a real socket, so that what is shown is what the wire does.
 """
 
 from __future__ import annotations
 
-import hashlib
-import threading
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-__all__ = ["serve_blobs"]
+from .auth import Credential, StaticCredentials
+from .client import Client
+from .descriptor import OCI_MANIFEST, Descriptor
+from .message import Request, Response
+from .testing import AuthGuard, FaultTransport, MemoryRegistry, serve
+from .transport import FunctionTransport
+
+__all__ = ["LAYER", "STEPS", "credentials_for", "serve_demonstration"]
+
+_NAME = "demonstration"
+_USER, _PASSWORD = "demonstration", "s3cret"
+_CHUNK = bytes(range(256)) * 4096
+_EMPTY = Descriptor.of(b"{}", "application/vnd.oci.empty.v1+json")
+
+LAYER = Descriptor.of(_CHUNK * 3)
+"""The blob that goes there and back."""
+
+_MANIFEST = json.dumps(
+    {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "artifactType": "application/vnd.example.demonstration",
+        "config": _EMPTY.to_dict(),
+        "layers": [LAYER.to_dict()],
+    }
+).encode()
+
+
+def _chunks() -> Iterator[bytes]:
+    yield from (_CHUNK, _CHUNK, _CHUNK)
+
+
+def _pull(client: Client) -> None:
+    with client.get_blob(_NAME, LAYER.digest) as reader:
+        reader.verify()
+
+
+STEPS: tuple[tuple[str, Callable[[Client], object]], ...] = (
+    ("push a blob that a generator makes", lambda client: client.push_blob(_NAME, LAYER, _chunks())),
+    ("push its config", lambda client: client.push_blob(_NAME, _EMPTY, b"{}")),
+    (
+        "push the manifest that names them",
+        lambda client: client.push_manifest(_NAME, _MANIFEST, OCI_MANIFEST, tags=["latest"]),
+    ),
+    ("resolve its tag", lambda client: client.resolve_tag(_NAME, "latest")),
+    ("pull the blob, and verify it", _pull),
+)
+"""What is done, under a title each."""
+
+
+def credentials_for(host: str) -> StaticCredentials:
+    """Who may use the registry."""
+    return StaticCredentials(host, Credential(username=_USER, password=_PASSWORD, source="the demonstration"))
 
 
 @contextmanager
-def serve_blobs() -> Iterator[str]:
-    """Serve an empty registry of blobs on a free port of 127.0.0.1; yields its ``host:port``."""
-    server = _Server(("127.0.0.1", 0), _Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), name="ociwire demonstration")
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def serve_demonstration() -> Iterator[str]:
+    """Serve it for as long as the block lasts; yields its ``host:port``."""
+    registry = MemoryRegistry()
+    with serve(registry) as blobs:  # the other server: it knows no tokens, as a CDN does not
 
+        def redirecting(request: Request) -> Response:
+            path = request.url.partition("/v2/")[2]
+            if request.method == "GET" and "/blobs/sha256:" in path:
+                return Response(307, {"Location": f"{blobs}/v2/{path}"})
+            return registry.round_trip(request)
 
-class _Server(ThreadingHTTPServer):
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.blobs: dict[str, bytes] = {}
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: _Server
-
-    def do_POST(self) -> None:
-        self._answer(202, {"Location": f"{urlsplit(self.path).path}1"})
-
-    def do_PUT(self) -> None:
-        # http.server has sent the 100 (Continue) that the client waits for by the time it gets here.
-        content = self.rfile.read(int(self.headers["Content-Length"]))
-        target = urlsplit(self.path)
-        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-        if parse_qs(target.query).get("digest") != [digest]:
-            self._answer(400, {"Content-Type": "application/json"}, b'{"errors": [{"code": "DIGEST_INVALID"}]}')
-            return
-        blob = f"{target.path.rpartition('/uploads/')[0]}/{digest}"
-        self.server.blobs[blob] = content
-        self._answer(201, {"Location": blob})
-
-    def do_GET(self) -> None:
-        content = self.server.blobs.get(self.path)
-        if content is None:
-            self._answer(404, {"Content-Type": "application/json"}, b'{"errors": [{"code": "BLOB_UNKNOWN"}]}')
-        else:
-            self._answer(200, {"Content-Type": "application/octet-stream"}, content)
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def _answer(self, status: int, headers: dict[str, str], content: bytes = b"") -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-    def log_message(self, *args: object) -> None:
-        pass  # the conversation is told from the client's side
+        guard = AuthGuard(FunctionTransport(redirecting), users={_USER: _PASSWORD}, realm="/token")
+        busy = FaultTransport(guard, rate=1, faults=["503"], limit=1, where=lambda request: request.method == "HEAD")
+        with serve(busy) as url:
+            yield url.host

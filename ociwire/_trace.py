@@ -1,20 +1,21 @@
-"""The conversation of a stack, layer by layer: who asked what, what it added, what was answered, and in what time.
+"""What passes through a stack, layer by layer: who asked what, how often, what was answered, and in what time.
 
-A `Tap` above each layer writes down what passes. It shows no secrets: of headers the values of a few names that hold
-none, of URLs no query.
+A tap above each layer writes down what passes, and reads no body itself: of a token server's answer it sees what its
+owner reads. What is kept here is not fit to be shown as it is: `ociwire._report` shows it without secrets.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from http import HTTPStatus
-from typing import final
+from typing import Any, final
+
+import urllib3
 
 from .auth import CredentialSource
 from .message import Request, Response
-from .origin import without_query
 from .transport import (
     AuthTransport,
     HeadersTransport,
@@ -26,62 +27,75 @@ from .transport import (
     stack,
 )
 
-__all__ = ["Trace", "traced"]
-
-_SHOWN = frozenset({"user-agent", "expect", "content-type", "accept", "range"})
+__all__ = ["Hop", "Trace", "traced"]
 
 
 @dataclass(slots=True)
-class _Hop:
-    """A request as one layer got it, and what came of it."""
+class Hop:
+    """A request as one layer got it, and what came of it.
+
+    Attributes:
+        layer: The layer's name.
+        request: What it got.
+        below: What it asked of the layers below, in order.
+        response: What it answered; its body is its owner's.
+        error: What it raised instead.
+        seconds: How long that took.
+        sent: How many bytes of the request's body were pulled below it.
+        first_byte: When the first of them was pulled, in seconds from the beginning.
+        said: What its owner has read of a token server's answer.
+    """
 
     layer: str
     request: Request
-    below: list[_Hop] = field(default_factory=list)
-    outcome: str = ""
+    below: list[Hop] = field(default_factory=list)
+    response: Response | None = None
+    error: BaseException | None = None
     seconds: float = 0.0
-    first_chunk: float = 0.0
     sent: int = 0
+    first_byte: float = 0.0
+    said: bytearray = field(default_factory=bytearray)
+
+    def walk(self) -> Iterator[Hop]:
+        """This hop, and all below it."""
+        yield self
+        for hop in self.below:
+            yield from hop.walk()
 
 
+@final
 class Trace:
     """What has passed through the taps. For one thread."""
 
     def __init__(self) -> None:
-        self._conversation: list[_Hop] = []
-        self._under_way: list[_Hop] = []
+        self._conversation: list[Hop] = []
+        self._under_way: list[Hop] = []
 
-    def begin(self, hop: _Hop) -> None:
+    def begin(self, hop: Hop) -> None:
         """A layer is asked."""
         (self._under_way[-1].below if self._under_way else self._conversation).append(hop)
         self._under_way.append(hop)
 
-    def end(self, outcome: str, seconds: float) -> None:
+    def end(self) -> None:
         """It has answered, or failed."""
-        hop = self._under_way.pop()
-        hop.outcome, hop.seconds = outcome, seconds
+        self._under_way.pop()
 
-    def take(self) -> list[str]:
-        """What has passed since the last call, in lines to print."""
+    def take(self) -> list[Hop]:
+        """What has passed since the last call."""
         told, self._conversation = self._conversation, []
-        lines = []
-        for hop in told:
-            query = "?..." if "?" in hop.request.url else ""
-            lines.append(f"  {hop.request.method} {without_query(hop.request.url)}{query}")
-            lines.append(_line("Client", hop, _fields(hop.request, beyond=None)))
-            lines += _lines(hop)
-        return lines
+        return told
 
 
-def traced(trace: Trace, credentials: CredentialSource) -> Transport:
+def traced(trace: Trace, credentials: CredentialSource, *, retry: urllib3.Retry | bool | None = None) -> Transport:
     """The default layers, each of them watched."""
     transport: Transport = _Tap(UrllibTransport(), layer="UrllibTransport", trace=trace)
-    tokens = stack(transport, HeadersTransport, RetryTransport)
+    retries = partial(RetryTransport, retry=retry)
+    tokens = stack(transport, HeadersTransport, retries)
     layers: dict[str, Layer] = {
         "AuthTransport": partial(AuthTransport, credentials=credentials, token_transport=tokens),
         "HeadersTransport": HeadersTransport,
         "RedirectTransport": RedirectTransport,
-        "RetryTransport": RetryTransport,
+        "RetryTransport": retries,
     }
     for name, layer in layers.items():
         transport = _Tap(layer(transport), layer=name, trace=trace)
@@ -98,61 +112,41 @@ class _Tap:
         self._trace = trace
 
     def round_trip(self, request: Request, /) -> Response:
-        hop = _Hop(self._layer, request)
+        hop = Hop(self._layer, request)
         start = time.perf_counter()
-        outcome = ""
 
         def count(chunk: bytes) -> bytes:
-            hop.first_chunk = hop.first_chunk or time.perf_counter() - start
+            hop.first_byte = hop.first_byte or time.perf_counter() - start
             hop.sent += len(chunk)
             return chunk
 
         self._trace.begin(hop)
         try:
-            response = self._inner.round_trip(
-                request if request.body is None else request.replace(body=request.body.map(count))
-            )
-            outcome = _phrase(response.status)
-        except Exception as error:
-            outcome = type(error).__name__
+            watched = request if request.body is None else request.replace(body=request.body.map(count))
+            hop.response = response = self._inner.round_trip(watched)
+        except BaseException as error:
+            hop.error = error
             raise
         finally:
-            self._trace.end(outcome, time.perf_counter() - start)
-        return response
+            hop.seconds = time.perf_counter() - start
+            self._trace.end()
+        return response.replace(body=_Overheard(response, hop.said)) if request.info.operation == "token" else response
 
     def close(self) -> None:
         self._inner.close()
 
 
-def _lines(hop: _Hop) -> list[str]:
-    # Of several requests below one, the last is what came of the others.
-    did = _fields(hop.below[-1].request, beyond=hop.request) if hop.below else _sent(hop)
-    lines = [_line(hop.layer, hop, did)]
-    for below in hop.below:
-        if below.request.url != hop.request.url:
-            lines.append(f"    {'':<17} {below.request.method} {without_query(below.request.url)}")
-        lines += _lines(below)
-    return lines
+class _Overheard:
+    """The body of a response, with a copy of what its owner reads."""
 
+    def __init__(self, response: Response, said: bytearray) -> None:
+        self._response = response
+        self._said = said
 
-def _line(layer: str, hop: _Hop, did: str) -> str:
-    return f"    {layer:<17} {hop.outcome:<24} {hop.seconds * 1e3:8.1f} ms   {did}".rstrip()
+    def readinto(self, buffer: memoryview, /) -> Any:
+        count = self._response.readinto(buffer)
+        self._said += buffer[:count]
+        return count
 
-
-def _fields(request: Request, *, beyond: Request | None) -> str:
-    """The headers that a layer has added to those it got, or all of a client's own."""
-    known = () if beyond is None else beyond.headers
-    added = [(name, value) for name, value in request.headers.items() if name not in known]
-    shown = [f"{name}: {value:.40}" if name.lower() in _SHOWN else name for name, value in added]
-    return f"+ {', '.join(shown)}" if shown else "+ nothing"
-
-
-def _sent(hop: _Hop) -> str:
-    return f"sent {hop.sent} bytes, the first after {hop.first_chunk * 1e3:.1f} ms" if hop.sent else ""
-
-
-def _phrase(status: int) -> str:
-    try:
-        return f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return str(status)
+    def close(self) -> None:
+        self._response.close()

@@ -2,54 +2,127 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
-from ociwire import __version__
+import ociwire.errors
+from ociwire import Client, FunctionTransport, Response, __version__
 from ociwire.__main__ import main
-from ociwire._demonstration import serve_blobs
+from ociwire._advice import advice
+from ociwire._report import Style
+from ociwire.errors import OciwireError
+from ociwire.testing import AuthGuard, MemoryRegistry, serve
 
 DIGEST = "sha256:" + "0" * 64
+LAYERS = ["RetryTransport", "RedirectTransport", "HeadersTransport", "AuthTransport", "UrllibTransport"]
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
 
-def test_without_arguments_a_blob_goes_there_and_back(capsys: pytest.CaptureFixture[str]) -> None:
+def rows(told: str) -> list[str]:
+    return re.findall(r"^    +(\w+(?:Transport|Client)|Client) ", told, re.MULTILINE)
+
+
+def test_without_arguments_an_artifact_goes_there_and_back(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     said = capsys.readouterr().out
+    assert "\x1b" not in said  # this is no terminal
     for method, status in (("POST", "202 Accepted"), ("PUT", "201 Created"), ("HEAD", "200 OK"), ("GET", "200 OK")):
         told = re.search(rf"^  {method} http://127\.0\.0\.1:\d+/v2/\S+\n((?:    .*\n)+)", said, re.MULTILINE)
         assert told, said
-        layers = [line.split()[0] for line in told[1].splitlines()]
-        assert layers == [
-            "Client",
-            "RetryTransport",
-            "RedirectTransport",
-            "HeadersTransport",
-            "AuthTransport",
-            "UrllibTransport",
-        ]
-        assert all(re.search(rf"{status} +\d+\.\d ms", line) for line in told[1].splitlines())
-    assert "sent 3145728 bytes" in said
-    assert "Expect: 100-continue" in said
+        assert list(dict.fromkeys(rows(told[1]))) == ["Client", *LAYERS]
+        assert re.search(rf"^    RetryTransport +{status} +\d+\.\d ms", told[1], re.MULTILINE)
+    assert "bytes came back, and are sha256:" in said
+
+
+def test_every_layer_has_something_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    main([])
+    said = capsys.readouterr().out
+    for part in (
+        "+ User-Agent: ociwire/",
+        "Expect: 100-continue",
+        "wants Bearer for repository:demonstration:pull,push",
+        "with a password, for repository:demonstration:pull,push",
+        "grants a token, for 300",
+        "+ Authorization: Bearer ***",
+        "sent 3.0 MiB, the first byte after ",
+        "503 Service Unavailable",
+        "asked 2 times",
+        "followed 1 redirect, and left as nobody",
+    ):
+        assert part in said
+    summed = said.partition("what each layer did\n")[2]
+    assert re.findall(r"^  (\w+Transport) +\d+ +\d+ +\d+\.\d ms", summed, re.MULTILINE) == LAYERS
+    assert "s3cret" not in said
+    assert not re.search(r"token-\d|Basic \w", said)
 
 
 def test_the_wire_pulls_nothing_before_the_server_asked(capsys: pytest.CaptureFixture[str]) -> None:
     main([])
-    match = re.search(r"the first after (\d+\.\d) ms", capsys.readouterr().out)
+    match = re.search(r"sent 3.0 MiB, the first byte after (\d+\.\d) ms", capsys.readouterr().out)
     assert match
     assert float(match[1]) > 0
 
 
-def test_explain_tells_what_the_registry_says(capsys: pytest.CaptureFixture[str]) -> None:
-    with serve_blobs() as host:
-        assert main(["explain", "--insecure", f"{host}/team/app@{DIGEST}"]) == 1
+def test_a_terminal_has_colours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    main([])
+    assert "\x1b[32m200 OK" in capsys.readouterr().out
+    monkeypatch.setenv("NO_COLOR", "1")
+    main([])
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def pushed(registry: MemoryRegistry) -> str:
+    """Push a manifest, and return its digest."""
+    content = json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "config": {}, "layers": []}).encode()
+    return Client("any", registry).push_manifest("team/app", content, MANIFEST, tags=["v1"]).digest
+
+
+@pytest.fixture
+def docker_config(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def write(host: str, username: str, password: str) -> None:
+        entry = {"username": username, "password": password}
+        monkeypatch.setenv("DOCKER_AUTH_CONFIG", json.dumps({"auths": {host: entry}}))
+
+    return write
+
+
+def test_explain_tells_what_a_reference_is(capsys: pytest.CaptureFixture[str], docker_config: Any) -> None:
+    registry = AuthGuard(FunctionTransport(lambda request: found), users={"me": "s3cret"}, realm="/token")
+    found = Response(200, {"Docker-Content-Digest": DIGEST, "Content-Length": "7", "Content-Type": MANIFEST})
+    with serve(registry) as url:
+        docker_config(url.host, "me", "s3cret")
+        assert main(["explain", "--insecure", f"{url.host}/team/app:v1"]) == 0
     said = capsys.readouterr()
-    assert f"HEAD http://{host}/v2/team/app/manifests/{DIGEST}" in said.out
-    assert said.out.count("404 Not Found") == 6
-    assert f"credentials for {host}: nobody (no Docker configuration is there: " in said.out
-    assert "404 Not Found" in said.err
+    assert said.err == ""
+    assert f"credentials for {url.host}: user 'me', password, from $DOCKER_AUTH_CONFIG, auths[" in said.out
+    assert "wants Bearer for repository:team/app:pull" in said.out
+    assert "grants a token" in said.out
+    assert f"  {DIGEST}\n  {MANIFEST}, 7 bytes\n" in said.out
+    assert "s3cret" not in said.out
+
+
+def test_explain_tells_which_step_failed_and_what_to_do(capsys: pytest.CaptureFixture[str], docker_config: Any) -> None:
+    with serve(AuthGuard(MemoryRegistry(), users={"me": "s3cret"}, realm="/token")) as url:
+        docker_config(url.host, "me", "wr0ng")
+        assert main(["explain", "--insecure", f"{url.host}/team/app:v1"]) == 1
+        refused = capsys.readouterr()
+        docker_config(url.host, "me", "s3cret")
+        assert main(["explain", "--insecure", f"{url.host}/team/app@{DIGEST}"]) == 1
+        missing = capsys.readouterr()
+    assert "refused (401) the credentials of user 'me' that came from $DOCKER_AUTH_CONFIG, auths[" in refused.err
+    assert "Step: the token. Log in anew" in refused.err
+    assert "CredentialsRejected" in refused.out
+    assert "wr0ng" not in refused.out + refused.err
+    assert f"team/app has no manifest {DIGEST}" in missing.err  # which the answer to a HEAD could not say
+    assert "Step: the registry. It has no such thing" in missing.err
 
 
 def test_explain_tells_why_there_is_no_connection(capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,12 +130,41 @@ def test_explain_tells_why_there_is_no_connection(capsys: pytest.CaptureFixture[
     said = capsys.readouterr()
     assert "ConnectError" in said.out
     assert "cannot connect to http://127.0.0.1:1" in said.err
+    assert "Step: the connection." in said.err
+
+
+def test_explain_shows_what_a_token_grants_by_its_own_claim(
+    capsys: pytest.CaptureFixture[str], docker_config: Any
+) -> None:
+    claims = "eyJhY2Nlc3MiOiBbeyJ0eXBlIjogInJlcG9zaXRvcnkiLCAibmFtZSI6ICJhcHAiLCAiYWN0aW9ucyI6IFsicHVsbCJdfV19"
+
+    def answer(request: Any) -> Response:
+        if "/token" in request.url:
+            return Response(200, (), json.dumps({"token": f"e30.{claims}.sig", "expires_in": 60}).encode())
+        if "authorization" in request.headers:
+            return Response(403)
+        realm = request.url.partition("/v2/")[0]
+        return Response(401, {"WWW-Authenticate": f'Bearer realm="{realm}/token",scope="repository:app:pull"'})
+
+    with serve(FunctionTransport(answer)) as url:
+        assert main(["explain", "--insecure", f"{url.host}/app"]) == 1
+    said = capsys.readouterr()
+    assert "grants repository:app:pull, for 60 s" in said.out
+    assert claims not in said.out
+    assert "as nobody" in said.out
+    assert "Step: the registry. You may not" in said.err
 
 
 @pytest.mark.parametrize("reference", ["", "Upper:case:twice", "app@sha256:short"])
 def test_a_bad_reference_is_a_usage_error(reference: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", reference]) == 2
     assert "not a" in capsys.readouterr().err
+
+
+def test_there_is_advice_for_every_error() -> None:
+    kinds = [kind for kind in vars(ociwire.errors).values() if inspect.isclass(kind) and issubclass(kind, OciwireError)]
+    assert all(advice(kind("x")).startswith("Step: ") for kind in kinds)
+    assert not Style(colours=False).paint("red", "x").startswith("\x1b")
 
 
 def test_it_is_installed_as_a_module() -> None:

@@ -183,6 +183,15 @@ def test_a_401_to_a_head_has_no_content() -> None:
     assert b"UNAUTHORIZED" in guard.round_trip(Request("GET", BLOB)).read()
 
 
+def test_a_token_server_may_be_on_whichever_host_is_asked() -> None:
+    guard, _ = guarded(realm="/auth/token")
+    response = guard.round_trip(Request("GET", "http://127.0.0.1:5000/v2/team/app/blobs/x"))
+    realm = Challenge.parse(response.headers["www-authenticate"])[0].params["realm"]
+    assert realm == "http://127.0.0.1:5000/auth/token"
+    granted = guard.round_trip(Request("GET", f"{realm}?scope=repository:team/app:pull", basic("me", "secret")))
+    assert status(guard, granted.json()["token"]) == 200
+
+
 def test_it_closes_what_it_guards() -> None:
     guard, inner = guarded()
     guard.close()

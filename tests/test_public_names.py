@@ -109,6 +109,7 @@ NAMES = {
         "FaultTransport",
         "MemoryRegistry",
         "check_transport",
+        "serve",
     ],
 }
 
@@ -140,6 +141,8 @@ ORDER = [
     "client",
     "testing",
     "_trace",
+    "_report",
+    "_advice",
     "_demonstration",
     "__main__",
 ]
@@ -188,6 +191,7 @@ INNER_ORDER = {
         "memory_manifests",
         "memory_lists",
         "memory",
+        "server",
         "conformance",
     ],
 }

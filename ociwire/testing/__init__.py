@@ -5,5 +5,6 @@ from .faults import FaultTransport
 from .guard import AuthGuard
 from .memory import MemoryRegistry
 from .scripted import ScriptedTransport
+from .server import serve
 
-__all__ = ["ScriptedTransport", "AuthGuard", "FaultTransport", "MemoryRegistry", "check_transport"]
+__all__ = ["ScriptedTransport", "AuthGuard", "FaultTransport", "MemoryRegistry", "check_transport", "serve"]

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from ..errors import UsageError
 from ..message import Request, Response
+from ..origin import Origin
 from ..scope import Scope
 from ..transport import Transport
 
@@ -49,7 +50,7 @@ class AuthGuard:
         scopes: What a user may do; a user that is not named may do everything. The user ``""`` is nobody, who may do
             nothing unless it is named.
         identity_tokens: Users, by the identity token that they may show instead of a password.
-        realm: The token server's URL.
+        realm: The token server's URL; or its path, on whichever host is asked.
         service: What the challenge calls the registry.
         expires_in: Seconds that a token is good for.
         now: The clock, in seconds; None is `time.monotonic`, looked up at each call.
@@ -94,14 +95,15 @@ class AuthGuard:
 
     def round_trip(self, request: Request, /) -> Response:
         """Answer for the token server, pass an authorized request on, or challenge it. No body is pulled for a 401."""
-        if self._scheme == "bearer" and self._is_for_token_server(request.url):
+        realm = f"{Origin.of(request.url)}{self._realm}" if self._realm.startswith("/") else self._realm
+        if self._scheme == "bearer" and _is_at(realm, request.url):
             return self._token(request)
         needed = _needed(request)
         proof = request.headers.get("authorization", "")
         if self._scheme == "basic":
             refused = "" if self._user(proof) else 'Basic realm="registry"'
         else:
-            refused = self._missing(proof, needed)
+            refused = self._missing(proof, needed, realm)
         if not refused:
             return self._inner.round_trip(request.with_headers({"Authorization": None}))
         with self._lock:
@@ -119,10 +121,7 @@ class AuthGuard:
         """Close the inner transport."""
         self._inner.close()
 
-    def _is_for_token_server(self, url: str) -> bool:
-        return url == self._realm or url.startswith(self._realm + ("&" if "?" in self._realm else "?"))
-
-    def _missing(self, proof: str, needed: Scope) -> str:
+    def _missing(self, proof: str, needed: Scope, realm: str) -> str:
         """The challenge for a request; empty if its token is good for it."""
         scheme, _, value = proof.partition(" ")
         with self._lock:
@@ -134,7 +133,7 @@ class AuthGuard:
         else:
             error = ',error="invalid_token"' if proof else ""
         scope = f',scope="{needed}"' if needed else ""
-        return f'Bearer realm="{self._realm}",service="{self._service}"{scope}{error}'
+        return f'Bearer realm="{realm}",service="{self._service}"{scope}{error}'
 
     def _token(self, request: Request) -> Response:
         if request.method == "POST" and request.body is not None:
@@ -169,6 +168,10 @@ class AuthGuard:
 
     def _clock(self) -> float:
         return time.monotonic() if self._now is None else self._now()
+
+
+def _is_at(realm: str, url: str) -> bool:
+    return url == realm or url.startswith(realm + ("&" if "?" in realm else "?"))
 
 
 def _needed(request: Request) -> Scope:

@@ -1,0 +1,48 @@
+"""What to do about an error: at which step it happened, and what usually helps. For people, on the command line."""
+
+from __future__ import annotations
+
+from . import errors
+from .errors import OciwireError
+
+__all__ = ["advice"]
+
+# The first that fits: those that say more stand before those that say less.
+_ADVICE: tuple[tuple[type[OciwireError], str], ...] = (
+    (errors.CredentialsRejected, "Step: the token. Log in anew (docker login), or log out if the image is public."),
+    (
+        errors.AuthTimeout,
+        "Step: the token. The token server does not answer: is it reachable from here, is a proxy needed?",
+    ),
+    (errors.AuthError, "Step: the token. The credentials or the token server are at fault, not the registry."),
+    (
+        errors.ConnectError,
+        "Step: the connection. Is the host right, is a proxy or a private CA needed, is it plain http?",
+    ),
+    (errors.TransportTimeout, "Step: the answer. The registry took the request, and did not answer in time."),
+    (
+        errors.RedirectError,
+        "Step: a redirect. The registry sends its clients where they must not go: its operator can mend it.",
+    ),
+    (errors.TransportError, "Step: the answer. What came back is not what a registry may say: is this one?"),
+    (errors.Unauthorized, "Step: the registry. It wants to know who you are: docker login to it, and try again."),
+    (
+        errors.Denied,
+        "Step: the registry. You may not: ask for access. Some registries say so of what is not there, too.",
+    ),
+    (
+        errors.NotFound,
+        "Step: the registry. It has no such thing: is the name right, and the tag? Some hide what is private.",
+    ),
+    (
+        errors.TooManyRequests,
+        "Step: the registry. It is asked too often from here: wait, or log in for a higher limit.",
+    ),
+    (errors.Unsupported, "Step: the registry. It does not do that."),
+    (errors.ContentError, "Step: the content. It is not what its digest says: a proxy or a mirror has changed it."),
+)
+
+
+def advice(error: OciwireError) -> str:
+    """The step at which an error happened, and what to do about it."""
+    return next((text for kind, text in _ADVICE if isinstance(error, kind)), "Step: the registry. It said no.")
