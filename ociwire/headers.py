@@ -88,10 +88,8 @@ class Headers(Mapping[str, str]):
         """These fields with others in the place of the named ones; None removes a name."""
         replaced = {name.lower() for name in changes}
         kept = [field for field in self._fields if field[0].lower() not in replaced]
-        added = [(name, value) for name, value in changes.items() if value is not None]
-        headers = Headers(added)
-        headers._fields = (*kept, *headers._fields)
-        return headers
+        added = [_checked((name, value)) for name, value in changes.items() if value is not None]
+        return Headers.received((*kept, *added))
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name.lower() in self._lookup()

@@ -77,6 +77,11 @@ def split_url(url: str) -> tuple[Origin, str]:
         UsageError: It is not an absolute http or https URL, has userinfo in it, or its host or port is none.
     """
     _check_characters(url)
+    return _split(url)
+
+
+@lru_cache(maxsize=1024)  # each layer of a stack asks
+def _split(url: str) -> tuple[Origin, str]:
     match = _URL.fullmatch(url)
     if match is None:
         raise UsageError(f"not an absolute http or https URL: {without_query(url)!r}")
