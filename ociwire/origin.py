@@ -76,12 +76,12 @@ def split_url(url: str) -> tuple[Origin, str]:
     Raises:
         UsageError: It is not an absolute http or https URL, has userinfo in it, or its host or port is none.
     """
-    _check_characters(url)
-    return _split(url)
+    return _split(_text(url))
 
 
-@lru_cache(maxsize=1024)  # each layer of a stack asks
+@lru_cache(maxsize=1024)  # every layer of a stack asks
 def _split(url: str) -> tuple[Origin, str]:
+    _check_characters(url)
     match = _URL.fullmatch(url)
     if match is None:
         raise UsageError(f"not an absolute http or https URL: {without_query(url)!r}")
@@ -96,19 +96,24 @@ def check_url(url: str) -> None:
     Raises:
         UsageError: It is one of these.
     """
-    _check_characters(url)
-    if url.startswith("/"):
-        return
-    if not url[:8].lower().startswith(("http://", "https://")):
+    if _text(url).startswith("/"):
+        _check_characters(url)
+    elif url[:8].lower().startswith(("http://", "https://")):
+        _split(url)
+    else:
+        _check_characters(url)
         raise UsageError(
             f"not a URL: {without_query(url)!r} (a URL begins with http://, https:// or, as a path, with /)"
         )
-    split_url(url)
+
+
+def _text(url: object) -> str:
+    if not isinstance(url, str):
+        raise UsageError(f"a URL is a str, not {type(url).__name__}")
+    return url
 
 
 def _check_characters(url: str) -> None:
-    if not isinstance(url, str):
-        raise UsageError(f"a URL is a str, not {type(url).__name__}")
     if _FORBIDDEN.search(url):
         raise UsageError(f"not a URL: {without_query(url)!r} holds a character that must be percent-encoded")
 

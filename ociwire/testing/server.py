@@ -1,8 +1,8 @@
 """Any transport behind a real HTTP server on loopback: for tests and demonstrations, never for a network.
 
-The standard library's server does the HTTP. A client that expects 100 (Continue) is sent it when the transport begins to
-read the body, and not before: what is one-shot stays whole, from end to end, until somebody wants it. What is no HTTP is
-refused rather than guessed at, and a body that went wrong half-way never looks like a whole one.
+The standard library's server does the HTTP. A client that expects 100 (Continue) is sent it when the transport begins
+to read the body, and not before: what is one-shot stays whole, from end to end, until somebody wants it. What is no
+HTTP is refused rather than guessed at, and a body that went wrong half-way never looks like a whole one.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def serve(transport: Transport, *, tls: ssl.SSLContext | None = None) -> Iterato
     """Serve a transport on a free port of 127.0.0.1 for as long as the block lasts; one thread a connection.
 
     When it ends, all connections are closed and all threads are over. The transport is borrowed: it stays open. What it
-    raises is logged to ``ociwire.testing.serve``, and answered 500 with JSON; where the answer has begun, the connection
-    is dropped in the middle of it. What its client does wrong is answered without it: it sees sound requests only.
+    raises is logged to ``ociwire.testing.serve``, and answered 500 with JSON; where the answer has begun, the
+    connection is dropped in the middle of it. It sees sound requests only: others are refused without it.
 
     Args:
         transport: What answers. The URLs that it is asked have the Host header's host.
@@ -170,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             response = self.server.transport.round_trip(request)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - logged, whatever it is
             if content.broken:  # whatever the transport has made of it
                 self.send_error(400, content.broken)
                 return
@@ -249,8 +249,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _pieces(self, response: Response) -> Iterator[bytes]:
         try:
             yield from response.iter(_PIECE)
-        except Exception:
-            _LOG.exception("%s %s: in the middle of the answer", self.command, self.path)
+        except Exception as error:  # noqa: BLE001 - logged, whatever it is
+            if not isinstance(error, _Broken):  # a body that is the request's own ends with it
+                _LOG.exception("%s %s: in the middle of the answer", self.command, self.path)
             raise _Broken from None
 
     def _linger(self) -> None:
@@ -301,7 +302,7 @@ class _Content:
 
     def _pieces(self, count: int) -> Iterator[bytes]:
         while count:
-            piece: bytes = self._try(self._handler.rfile.read1, min(count, _PIECE))  # type: ignore[attr-defined]
+            piece: bytes = self._try(self._handler.rfile.read1, min(count, _PIECE))
             if not piece:
                 raise self._break("the body ends too early")
             count -= len(piece)
