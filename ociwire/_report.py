@@ -19,7 +19,7 @@ from ._trace import Hop
 from .auth import Challenge
 from .message import Request
 from .origin import Origin, without_query
-from .text import one_line, size
+from .text import one_line, shown_url, size
 
 __all__ = ["Style", "summary", "tree"]
 
@@ -60,7 +60,7 @@ def phrase(status: int) -> str:
 
 def tree(hop: Hop, style: Style) -> Iterator[str]:
     """The lines for one request of a client's, and what each layer did with it."""
-    yield f"  {style.paint('bold', hop.request.method)} {style.paint('cyan', _url(hop.request.url))}"
+    yield f"  {style.paint('bold', hop.request.method)} {style.paint('cyan', shown_url(hop.request.url))}"
     own = _fields(hop.request, known=())
     yield f"    {'Client':<26}{style.outcome(hop)}{hop.seconds * 1e3:8.1f} ms   {own}".rstrip()
     yield from _branch(hop, style, 0)
@@ -73,7 +73,8 @@ def _branch(hop: Hop, style: Style, depth: int) -> Iterator[str]:
         if below.request.info.operation == "token" and hop.request.info.operation != "token":
             yield f"    {'  ' * (depth + 1)}{style.paint('dim', _token_asked(below))}"
         elif number and below.request.url != hop.below[number - 1].request.url:
-            yield f"    {'  ' * (depth + 1)}{style.paint('dim', f'{below.request.method} {_url(below.request.url)}')}"
+            elsewhere = f"{below.request.method} {shown_url(below.request.url)}"
+            yield f"    {'  ' * (depth + 1)}{style.paint('dim', elsewhere)}"
         yield from _branch(below, style, depth + 1)
 
 
@@ -156,12 +157,6 @@ def _access(token: str) -> str | None:
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         return " ".join(f"{one['type']}:{one['name']}:{','.join(one['actions'])}" for one in claims["access"])
     return None
-
-
-def _url(url: str) -> str:
-    """A URL without the values of its query."""
-    names = list(parse_qs(urlsplit(url).query, keep_blank_values=True))
-    return without_query(url) + (f"?{'&'.join(f'{name}=…' for name in names)}" if names else "")
 
 
 def _times(count: int, what: str) -> str:

@@ -7,9 +7,11 @@ first chunk has been pulled, and never after. Nothing given here is ever closed 
 from __future__ import annotations
 
 import io
+import itertools
 import pickle
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Protocol, final
 
 from .errors import BodyConsumedError, UsageError
@@ -18,6 +20,9 @@ __all__ = ["Body", "read_bytes"]
 
 CHUNK_SIZE = 1024 * 1024
 """How much is read from a file, or cut from bytes, at a time, in bytes."""
+_NUMBERS = itertools.count(1)
+_MARK = "_ociwire_raised_by"
+"""The attribute of an exception that holds the numbers of the contents that it came from."""
 STREAM_CHUNK_SIZE = 64 * 1024
 """How much is read at a time where the length is not known: chunked framing copies each chunk."""
 
@@ -27,7 +32,7 @@ class _Source(Protocol):
 
     one_shot: bool
     openings: int
-    failure: int | None
+    number: int
 
     @property
     def length(self) -> int | None: ...
@@ -99,24 +104,26 @@ class Body:
         chunks = self._source.open(STREAM_CHUNK_SIZE if self._length is None else CHUNK_SIZE)
         for function in self._functions:
             chunks = _mapped(function, chunks)
-        return self._noted(chunks)
+        return self._marked(chunks)
 
     def raised(self, error: BaseException) -> bool:
         """Whether an exception came from the content itself: then it is its owner's, and nothing of the network's."""
-        return self._source.failure == id(error)
+        return self._source.number in getattr(error, _MARK, ())
 
-    def _noted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        self._source.failure = None
+    def _marked(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         try:
             yield from chunks
         except Exception as error:
-            self._source.failure = id(error)  # not the exception, which would keep the frames that it passed
+            # On the exception itself: a body of bytes may fail in several threads, each time by another exception.
+            with suppress(AttributeError, TypeError):
+                setattr(error, _MARK, (*getattr(error, _MARK, ()), self._source.number))
             raise
 
     def map(self, function: Callable[[bytes], bytes]) -> Body:
         """The same content with `function` between each chunk and whoever pulls it: to count, hash or pace it.
 
-        What it returns is sent in the chunk's place; the length is taken to stay what it was.
+        What it returns is sent in the chunk's place; the length is taken to stay what it was. Where the function has a
+        method ``begin``, that is called when the content is begun, each time anew.
         """
         return Body(self._source, self._length, (*self._functions, function))
 
@@ -140,9 +147,9 @@ class _Bytes:
     one_shot = False
     resendable = True
     openings = 0
-    failure: int | None = None
 
     def __init__(self, content: Any) -> None:
+        self.number = next(_NUMBERS)
         self._content = content
 
     @property
@@ -166,9 +173,9 @@ class _File:
 
     one_shot = False
     resendable = True
-    failure: int | None = None
 
     def __init__(self, file: Any) -> None:
+        self.number = next(_NUMBERS)
         self._file = file
         self._start: int = file.tell()
         end: int = file.seek(0, io.SEEK_END) or file.tell()
@@ -192,9 +199,9 @@ class _OneShot:
 
     one_shot = True
     length = None
-    failure: int | None = None
 
     def __init__(self, content: Any) -> None:
+        self.number = next(_NUMBERS)
         self._content = content
         self._lock = threading.Lock()
         self.openings = 0
@@ -238,15 +245,20 @@ class _Spent:
     length = None
     resendable = False
     openings = 0
-    failure: int | None = None
+    number = 0
 
     def open(self, chunk_size: int) -> Iterator[bytes]:
         raise BodyConsumedError("the body did not travel with its request: only bytes can be pickled")
 
 
 def _mapped(function: Callable[[bytes], bytes], chunks: Iterator[bytes]) -> Iterator[bytes]:
+    getattr(function, "begin", _nothing)()
     for chunk in chunks:  # not `map`: a StopIteration of the function's would be taken for the end
         yield function(chunk)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _picklable(functions: tuple[Callable[[bytes], bytes], ...]) -> bool:

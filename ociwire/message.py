@@ -162,7 +162,9 @@ class Response:
             return len(self._data)
         if self.status in (204, 304) or (self.request is not None and self.request.method == "HEAD"):
             return 0
-        return content_length(self.headers)
+        stated = content_length(self.headers)
+        # What stands between a body and its owner hands on what the body knows of itself.
+        return getattr(self._reader, "known_length", None) if stated is None else stated
 
     @property
     def in_memory(self) -> bool:

@@ -34,6 +34,7 @@ _DOMAIN = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[A-Fa-f0-9:.]+\])(?::[0-9]{{1,5}})?"
 _HOST = re.compile(_DOMAIN)
 _URL = re.compile(r"(https?)://([^/?#\\]*)([^#]*)(?:#.*)?", re.IGNORECASE)
 # A backslash is a slash to some and part of the host to others: no URL that can be read in two ways is followed.
+_HOSTLESS = re.compile(r"(?:https?:(?!//[^/?#])|//(?![^/?#]))", re.IGNORECASE)
 _FORBIDDEN = re.compile(r"[^!-~]|\\")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -218,6 +219,8 @@ def _resolve(base: str, reference: str) -> tuple[str, Origin]:
         UsageError: It is no http or https URL, could be read in two ways, or has userinfo in it.
     """
     _check_characters(reference)
+    if _HOSTLESS.match(reference):
+        raise UsageError(f"not a URL: {without_query(reference)!r} has no host where one belongs")
     try:
         url = urldefrag(urljoin(base, reference)).url
     except ValueError as error:

@@ -88,7 +88,9 @@ class FaultTransport:
             TransportError: What the fault is.
         """
         fault, chance = self._choose(request)
-        response = self._inner.round_trip(request) if fault is None else fault(request, self._inner, chance)
+        if fault is None:
+            return _answer(request, self._inner)
+        response = fault(request, self._inner, chance)
         return response if response.request is not None else response.replace(request=request)
 
     def close(self) -> None:
@@ -174,6 +176,11 @@ def _reset_in_upload(request: Request, inner: Transport, chance: random.Random) 
     raise ReadError("connection reset while the request was being sent", request=request)
 
 
+def _answer(request: Request, inner: Transport) -> Response:
+    response = inner.round_trip(request)
+    return response if response.request is not None else response.replace(request=request)
+
+
 def _answer_lost(request: Request, inner: Transport, chance: random.Random) -> Response:
     inner.round_trip(request).discard()
     raise ReadError("connection reset before the answer", request=request)
@@ -181,11 +188,11 @@ def _answer_lost(request: Request, inner: Transport, chance: random.Random) -> R
 
 def _reset_in_body(request: Request, inner: Transport, chance: random.Random) -> Response:
     error = ReadError("connection reset in the middle of the answer", request=request)
-    return _cut(inner.round_trip(request), chance, error)
+    return _cut(_answer(request, inner), chance, error)
 
 
 def _short_body(request: Request, inner: Transport, chance: random.Random) -> Response:
-    return _cut(inner.round_trip(request), chance, None)
+    return _cut(_answer(request, inner), chance, None)
 
 
 def _stall(request: Request, inner: Transport, chance: random.Random) -> Response:
@@ -194,7 +201,7 @@ def _stall(request: Request, inner: Transport, chance: random.Random) -> Respons
 
 def _stall_in_body(request: Request, inner: Transport, chance: random.Random) -> Response:
     error = TransportTimeout("timed out in the middle of the answer", request=request)
-    return _cut(inner.round_trip(request), chance, error)
+    return _cut(_answer(request, inner), chance, error)
 
 
 def _cut(response: Response, chance: random.Random, error: Exception | None) -> Response:
@@ -206,7 +213,7 @@ def _cut(response: Response, chance: random.Random, error: Exception | None) -> 
 
 
 def _flipped_byte(request: Request, inner: Transport, chance: random.Random) -> Response:
-    response = inner.round_trip(request)
+    response = _answer(request, inner)
     at = chance.randrange(response.length or 1)
     return response.replace(body=_Flipped(response, at, chance.randrange(8)))
 

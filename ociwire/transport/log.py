@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 import time
 from http import HTTPStatus
 from typing import final
-from urllib.parse import parse_qsl
 
 from ..errors import OciwireError
 from ..headers import Headers
 from ..message import Request, Response
-from ..origin import without_query
-from ..text import one_line, size, without_echo
+from ..text import one_line, shown_url, size, without_echo
 from .base import Transport
 
 __all__ = ["LogTransport"]
 
 _LOGGER = logging.getLogger("ociwire.wire")
-# What the specification's and the token server's queries may hold; everything else may be a signature.
-_SHOWN_IN_QUERY = frozenset(
-    {"artifactType", "digest", "digest-algorithm", "from", "last", "mount", "n", "scope", "service", "tag"}
-)
 _TELLING = ("Location", "Retry-After", "WWW-Authenticate", "Range", "Content-Range", "OCI-Chunk-Min-Length", "Warning")
 _QUOTED = 500
 """How many bytes of an error's body a line shows."""
@@ -55,7 +50,7 @@ class LogTransport:
             return self._inner.round_trip(request)
         exchange = _Exchange(self._log, request, next(self._numbers))
         if request.body is not None:
-            request = request.replace(body=request.body.map(exchange.count_sent))
+            request = request.replace(body=request.body.map(exchange))
         try:
             response = self._inner.round_trip(request)
         except BaseException as error:
@@ -83,11 +78,14 @@ class _Exchange:
         self._quotes = False
         info = request.info
         self._who = " ".join(word for word in (info.debug_id, info.operation, f"[{number}]") if word)
-        proof = request.headers.get("authorization", "").partition(" ")[0]
-        shown = f" (with {proof})" if proof else ""
-        self._what = f"{request.method} {_url(request.url)}{shown}"
+        self._what = f"{request.method} {shown_url(request.url)}{_proof(request)}"
 
-    def count_sent(self, chunk: bytes) -> bytes:
+    def begin(self) -> None:
+        """The request's body is begun, perhaps once more."""
+        self._sent = 0
+
+    def __call__(self, chunk: bytes) -> bytes:
+        """A chunk of the request's body passes."""
         self._sent += len(chunk)
         return chunk
 
@@ -97,18 +95,19 @@ class _Exchange:
         self._log.warning(
             "%s: %s -> failed after %s%s: %s", self._who, self._what, self._time(), self._uploaded(), said
         )
-        self._show_headers("sent", self._request.headers)
+        self._show_headers("sent", self._request.headers, None)
 
     def answered(self, response: Response) -> None:
         """The head of an answer came."""
         self._quotes = response.status >= 400 and self._request.info.operation != "token"
         if response.status >= 400 and response.status not in (401, 404):
             self._level = logging.WARNING
-        telling = [f"; {name}: {_value(name, response.headers[name])}" for name in _TELLING if name in response.headers]
+        sent, headers = response.request or self._request, response.headers
+        telling = [f"; {name}: {_value(name, headers[name], sent)}" for name in _TELLING if name in headers]
         line = f"{_phrase(response.status)} in {self._time()}{self._uploaded()}{''.join(telling)}"
         self._log.log(self._level, "%s %s -> %s", self._who, self._what, line)
-        self._show_headers("sent", self._request.headers)
-        self._show_headers("received", response.headers)
+        self._show_headers("sent", self._request.headers, None)
+        self._show_headers("received", headers, sent)
 
     def read(self, count: int, length: int | None, said: bytes, error: BaseException | None) -> None:
         """What was read of the body, by its owner, when it was let go of."""
@@ -131,9 +130,9 @@ class _Exchange:
         seconds = time.perf_counter() - self._start
         return f"{seconds:.1f} s" if seconds >= 10 else f"{seconds * 1e3:.0f} ms"
 
-    def _show_headers(self, which: str, headers: Headers) -> None:
+    def _show_headers(self, which: str, headers: Headers, request: Request | None) -> None:
         if self._log.isEnabledFor(logging.DEBUG):
-            shown = Headers([(name, _value(name, value)) for name, value in headers.items()])
+            shown = Headers.received((name, _value(name, value, request)) for name, value in headers.items())
             self._log.debug("%s %s %r", self._who, which, shown)
 
 
@@ -143,7 +142,7 @@ class _Watched:
     def __init__(self, response: Response, exchange: _Exchange) -> None:
         self._response = response
         self._exchange = exchange
-        self._length = response.length
+        self.known_length = response.length
         self._count = 0
         self._said = bytearray()
         self._told = False
@@ -157,7 +156,7 @@ class _Watched:
         self._count += count
         if self._response.status >= 400 and len(self._said) < _QUOTED:
             self._said += buffer[:count]
-        if (count == 0 and len(buffer)) or self._count == self._length:
+        if (count == 0 and len(buffer)) or self._count == self.known_length:
             self._tell(None)
         return count
 
@@ -171,24 +170,29 @@ class _Watched:
     def _tell(self, error: BaseException | None) -> None:
         if not self._told:
             self._told = True
-            request = self._response.request
-            said = bytes(self._said) if request is None else without_echo(bytes(self._said), request.headers)
-            self._exchange.read(self._count, self._length, said, error)
+            request, said = self._response.request, bytes(self._said)
+            if request is not None:
+                said = without_echo(said, request.headers, is_cut=len(said) != self.known_length)
+            self._exchange.read(self._count, self.known_length, said, error)
 
 
-def _url(url: str) -> str:
-    """A URL with what of its query is no secret."""
-    query = url.partition("#")[0].partition("?")[2]
-    shown = [
-        f"{name}={value}" if name in _SHOWN_IN_QUERY else f"{name}=***"
-        for name, value in parse_qsl(query, keep_blank_values=True)
-    ]
-    return f"{without_query(url)}?{'&'.join(shown)}"[:500] if shown else without_query(url)
+def _proof(request: Request) -> str:
+    """How a request is authorized: by which scheme, where it is one that is known. Anything else may be a secret."""
+    if "authorization" not in request.headers:
+        return ""
+    scheme, space, _ = request.headers["authorization"].partition(" ")
+    return f" (with {scheme.title()})" if space and scheme.lower() in ("basic", "bearer") else " (with credentials)"
 
 
-def _value(name: str, value: str) -> str:
+def _value(name: str, value: str, request: Request | None) -> str:
     """A header's value with what of it is no secret."""
-    return one_line(_url(value) if name.lower() == "location" else value, 300)
+    if name.lower() == "location":
+        value = shown_url(value)
+    elif name.lower() == "link":
+        value = re.sub("<([^>]*)>", lambda match: f"<{shown_url(match[1])}>", value)
+    if request is not None:
+        value = without_echo(value.encode("latin-1", "replace"), request.headers).decode("latin-1")
+    return one_line(value, 300)
 
 
 def _phrase(status: int) -> str:

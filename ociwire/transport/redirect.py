@@ -11,7 +11,7 @@ from typing import final
 from ..errors import RedirectError, UsageError
 from ..headers import SECRET_HEADERS
 from ..message import Request, Response
-from ..origin import redirect_target, without_query
+from ..origin import Origin, redirect_target, without_query
 from ..scope import Scope
 from .base import Transport
 
@@ -102,7 +102,7 @@ def _next(request: Request, response: Response) -> Request | None:
             f"{request.method} {without_query(request.url)} is redirected, but its one-shot body has been sent in part"
             " (give bytes or a seekable file)"
         )
-    if leaves:
+    if leaves or Origin.of(url) != Origin.of(request.url):  # a layer below may have asked another than was meant
         stripped = following.with_headers(dict.fromkeys(SECRET_HEADERS))
         following = stripped.replace(info=request.info.replace(required_scope=Scope.EMPTY, anonymous=True))
     return following

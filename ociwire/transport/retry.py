@@ -40,7 +40,8 @@ class RetryTransport:
     Args:
         inner: The transport to ask.
         retry: A `urllib3.util.Retry`, obeyed to the letter: its counts, methods, statuses and backoff, and
-            ``respect_retry_after_header``; None is what is said above, False is no retry.
+            ``respect_retry_after_header``; but what is said not to be idempotent is sent once. None is what is said
+            above, False is no retry.
         max_wait: The longest wait before an attempt, in seconds. A response that asks for more is handed back at once.
         sleep: Waits for so many seconds; None is `time.sleep`, looked up at each call.
         now: The wall clock, in seconds since the epoch, by which Retry-After is reckoned; None is `time.time`, looked
@@ -97,12 +98,15 @@ class RetryTransport:
 
     def _pause(self, turn: _Turn, request: Request, response: Response, budget: Budget) -> float | None:
         """Seconds to wait before the request is sent again; None if the response is the answer."""
-        if response.status < 400:
+        if response.status < 400 and not self._policy.lists(response.status):
             return None
         stated = self._policy.retry_after(response, self._hosts.now())
         left = turn.left()
         if stated and response.status in urllib3.Retry.RETRY_AFTER_STATUS_CODES:
-            self._hosts.leave_alone(turn.origin, stated)
+            # Who said so may be another host, by a redirect: neither is asked, nor the one that leads there.
+            spoke = turn.origin if response.request is None else Origin.of(response.request.url)
+            for origin in {turn.origin, spoke}:
+                self._hosts.leave_alone(origin, stated)
         if stated is not None and stated > min(self._hosts.max_wait, self._policy.longest_wait):
             return None
         if not self._policy.wants_retry(request, response) or not budget.spend("status"):
@@ -133,11 +137,11 @@ class _Hosts:
 
     def leave_alone(self, origin: Origin, seconds: float) -> None:
         """Let nobody ask a host for so many seconds, `max_wait` at the most."""
-        until = self.now() + min(seconds, self.max_wait)
+        now = self.now()
         with self._lock:
-            if len(self._until) >= _MAX_ORIGINS:
-                self._until.clear()
-            self._until[origin] = max(until, self.until(origin))
+            if origin not in self._until and len(self._until) >= _MAX_ORIGINS:
+                self._until = {other: until for other, until in self._until.items() if until > now}
+            self._until[origin] = max(now + min(seconds, self.max_wait), self.until(origin))
 
 
 class _Turn:
@@ -161,6 +165,7 @@ class _Turn:
             TransportTimeout: The deadline comes before the end of it.
         """
         left = self._hosts.max_wait
+        pause = max(pause, self.left())  # what another thread was told since
         while True:
             self._served = self._hosts.until(self.origin)
             pause = min(pause, left)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import ssl
+from collections.abc import Iterator
 from typing import final
 
 import urllib3
@@ -77,8 +78,8 @@ class RetryPolicy:
         self._retry = retry or urllib3.Retry(
             4, backoff_factor=0.5, backoff_jitter=0.25, status_forcelist=(429, 502, 503, 504), allowed_methods=None
         )
-        # urllib3 before 2.7 has no bound of its own.
-        self.longest_wait = float(getattr(self._retry, "retry_after_max", None) or float("inf"))
+        # Older versions of urllib3 have no such bound.
+        self.longest_wait = float(getattr(self._retry, "retry_after_max", float("inf")))
 
     def budget(self) -> Budget:
         """The retries for a new request."""
@@ -90,23 +91,30 @@ class RetryPolicy:
             return None
         if request.body is not None and (not request.body.resendable or request.body.raised(error)):
             return None
-        if not self._allows(request, None):
+        connecting = isinstance(error, ConnectError) or _is_of_kind(error, urllib3.exceptions.ConnectTimeoutError)
+        # urllib3 asks for no method where there was no connection; by idempotency, a request is safe or it is not.
+        if not (self._allows(request, None) or (connecting and not self._by_idempotency)):
             return None
-        if isinstance(error, ConnectError):
+        if connecting:
             return "connect"
         return "read" if isinstance(error, (ReadError, TransportTimeout, ProtocolError)) else "other"
 
     def wants_retry(self, request: Request, response: Response) -> bool:
         """Whether a response is one after which the request may be sent again."""
         status = response.status
-        listed = status in (self._retry.status_forcelist or ())
+        listed = self.lists(status)
         by_header = (
-            self._retry.respect_retry_after_header
+            self._retry.total  # as urllib3 has it: without a total, only what is listed
+            and self._retry.respect_retry_after_header
             and status in urllib3.Retry.RETRY_AFTER_STATUS_CODES
             and "retry-after" in response.headers
         )
         resendable = request.body is None or request.body.resendable
-        return resendable and (listed or by_header) and self._allows(request, status)
+        return resendable and (listed or bool(by_header)) and self._allows(request, status)
+
+    def lists(self, status: int) -> bool:
+        """Whether a status is one that is retried for its own sake."""
+        return status in (self._retry.status_forcelist or ())
 
     def retry_after(self, response: Response, now: float) -> float | None:
         """Seconds that a response asks to wait, if the policy heeds that; None where it says nothing readable."""
@@ -122,14 +130,24 @@ class RetryPolicy:
         return request.method in _IDEMPOTENT if stated is None else stated
 
 
-def _is_of_certificate(error: BaseException | None) -> bool:
+def _is_of_certificate(error: BaseException) -> bool:
     """Whether a connection failed for a certificate, the server's or one's own: another attempt would find the same."""
-    while error is not None:
-        if isinstance(error, ssl.SSLError) and ("CERTIFICATE" in str(error) or "UNKNOWN_CA" in str(error)):
-            return True
-        if isinstance(error, (ssl.CertificateError, urllib3.util.ssl_match_hostname.CertificateError)):
-            return True
+    return any(
+        isinstance(one, (ssl.CertificateError, urllib3.util.ssl_match_hostname.CertificateError))
+        or (isinstance(one, ssl.SSLError) and ("CERTIFICATE" in str(one) or "UNKNOWN_CA" in str(one)))
+        for one in _causes(error)
+    )
+
+
+def _is_of_kind(error: BaseException, kind: type[BaseException]) -> bool:
+    return any(isinstance(one, kind) for one in _causes(error))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, and what it was raised from or wraps, as urllib3 wraps it."""
+    seen = set()
+    while isinstance(error, BaseException) and id(error) not in seen:
+        yield error
+        seen.add(id(error))
         nested = next((arg for arg in error.args if isinstance(arg, BaseException)), None)
-        error = error.__cause__ or getattr(error, "reason", None) or nested
-        error = error if isinstance(error, BaseException) else None
-    return False
+        error = error.__cause__ or nested or getattr(error, "reason", None)

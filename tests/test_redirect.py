@@ -1,0 +1,556 @@
+"""RedirectTransport: where it follows to, with what, and where it stops."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from ociwire import Body, FunctionTransport, Request, RequestInfo, Response, Scope
+from ociwire.errors import ConnectError, RedirectError, TransportError, UsageError
+from ociwire.origin import redirect_target
+from ociwire.testing import ScriptedTransport
+from ociwire.transport import RedirectTransport
+
+HOST = "registry.example"
+URL = f"https://{HOST}/v2/app/blobs/x"
+STORAGE = "https://storage.example/blob?signature=canary"
+PULL = Scope.repository("app", "pull")
+KEEP = (301, 302, 307, 308)
+REDIRECTS = (*KEEP, 303)
+SECRETS = {"Authorization": "Bearer canary", "Proxy-Authorization": "Basic canary", "Cookie": "a=canary"}
+OK = Response(200, (), b"there")
+
+
+def to(location: str, status: int = 307) -> Response:
+    return Response(status, {"Location": location}, b"elsewhere")
+
+
+def follow(request: Request, *answers: Any, **options: Any) -> tuple[Response, ScriptedTransport]:
+    script = ScriptedTransport([*answers])
+    with script:
+        response = RedirectTransport(script, **options).round_trip(request)
+    return response, script
+
+
+def refuse(
+    request: Request, *answers: Any, match: str | None = None, **options: Any
+) -> tuple[RedirectError, ScriptedTransport]:
+    script = ScriptedTransport([*answers])
+    with script, pytest.raises(RedirectError, match=match) as caught:
+        RedirectTransport(script, **options).round_trip(request)
+    return caught.value, script
+
+
+class Watched:
+    """A response's body that knows what became of it."""
+
+    def __init__(self, content: bytes = b"elsewhere") -> None:
+        self.file = io.BytesIO(content)
+        self.closed = 0
+        self.whole = False
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        count = self.file.readinto(buffer)
+        self.whole = self.whole or not count
+        return count
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+# --- methods and bodies ---
+
+
+@pytest.mark.parametrize("status", KEEP)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+def test_method_and_headers_are_kept(status: int, method: str) -> None:
+    headers = {"Accept": "a/b", "Range": "bytes=1-2", "Content-Type": "c/d", "Expect": "100-continue"}
+    response, script = follow(Request(method, URL, headers), to("/elsewhere", status), OK)
+    assert response.status == 200
+    request = script.requests[1]
+    assert (request.method, request.url) == (method, f"https://{HOST}/elsewhere")
+    assert dict(request.headers.items()) == headers
+
+
+def chunks() -> Iterator[bytes]:
+    yield b"con"
+    yield b"tent"
+
+
+@pytest.mark.parametrize("status", KEEP)
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize(
+    "content", [lambda: b"content", lambda: io.BytesIO(b"content"), chunks, lambda: Body.of(chunks(), 7)]
+)
+def test_a_body_goes_along(status: int, method: str, content: Callable[[], Any]) -> None:
+    request = Request(method, URL, body=Body.of(content()))
+    _, script = follow(request, to(STORAGE, status), OK)
+    assert script.requests[1].method == method
+    assert script.requests[1].body is request.body
+    assert script.bodies == [None, b"content"]
+
+
+def test_a_resendable_body_that_was_sent_in_part_goes_along_from_its_start() -> None:
+    file = io.BytesIO(b"before content")
+    file.seek(7)
+
+    def pull_some(request: Request) -> Response:
+        assert request.body is not None
+        next(request.body.open())
+        return to(STORAGE)
+
+    for content in (file, b"content"):
+        _, script = follow(Request("PUT", URL, body=Body.of(content)), pull_some, OK)
+        assert script.bodies == [None, b"content"]
+    assert not file.closed
+
+
+@pytest.mark.parametrize("status", KEEP)
+def test_a_one_shot_body_that_was_pulled_is_not_sent_on(status: int) -> None:
+    body = Watched()
+
+    def pull_some(request: Request) -> Response:
+        assert request.body is not None
+        next(request.body.open())
+        return Response(status, {"Location": STORAGE}, body)
+
+    error, script = refuse(Request("PUT", URL, body=Body.of(chunks())), pull_some, match="one-shot")
+    assert len(script.requests) == 1
+    assert error.request is not None
+    assert error.request.url == URL
+    assert body.closed
+    assert body.whole
+    assert "canary" not in str(error)
+
+
+@pytest.mark.parametrize("pulled", [False, True])
+@pytest.mark.parametrize(
+    ("method", "then"), [("GET", "GET"), ("HEAD", "HEAD"), ("POST", "GET"), ("PUT", "GET"), ("DELETE", "GET")]
+)
+def test_see_other_is_a_get_without_a_body(method: str, then: str, pulled: bool) -> None:
+    body = Body.of(chunks())
+
+    def answer(request: Request) -> Response:
+        if pulled:
+            assert request.body is not None
+            list(request.body.open())
+        return to("/there", 303)
+
+    headers = [
+        ("Accept", "a/b"),
+        ("Range", "bytes=1-2"),
+        ("EXPECT", "100-continue"),
+        ("Content-Type", "c/d"),
+        ("content-range", "0-6"),
+        ("Content-Anything", "e"),
+        ("X-Content-Type", "f"),
+    ]
+    _, script = follow(Request(method, URL, headers, body), answer, OK)
+    request = script.requests[1]
+    assert (request.method, request.body) == (then, None)
+    assert list(request.headers.items()) == [("Accept", "a/b"), ("Range", "bytes=1-2"), ("X-Content-Type", "f")]
+    assert body.resendable is not pulled
+
+
+def test_after_see_other_the_method_stays_a_get() -> None:
+    _, script = follow(Request("POST", URL, body=b"content"), to("/a", 303), to("/b", 308), OK)
+    assert [(request.method, request.body) for request in script.requests[1:]] == [("GET", None)] * 2
+
+
+def test_see_other_may_lead_to_the_same_url() -> None:
+    _, script = follow(Request("POST", URL, body=b"content"), to(URL, 303), OK)
+    assert [request.method for request in script.requests] == ["POST", "GET"]
+
+
+# --- what is handed back ---
+
+
+@pytest.mark.parametrize("status", [100, 200, 201, 204, 300, 304, 305, 306, 309, 400, 404, 500])
+def test_no_other_status_is_followed(status: int) -> None:
+    answer = Response(status, {"Location": "http://evil.example/\\"})
+    response, script = follow(Request("GET", URL), answer)
+    assert response.status == status
+    assert response.headers == answer.headers
+    assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize("status", REDIRECTS)
+def test_a_redirect_without_a_location_is_handed_back(status: int) -> None:
+    body = Watched()
+    response, _ = follow(Request("GET", URL), Response(status, {"Content-Location": STORAGE}, body))
+    assert response.status == status
+    assert not body.closed
+    assert response.read() == b"elsewhere"
+
+
+@pytest.mark.parametrize("status", REDIRECTS)
+@pytest.mark.parametrize("location", [STORAGE, URL, "http://evil.example/", "https://me:pw@evil.example/"])
+def test_a_token_server_s_redirect_is_handed_back(status: int, location: str) -> None:
+    request = Request("POST", URL, body=b"refresh_token=canary", info=RequestInfo(operation="token"))
+    response, _ = follow(request, to(location, status))
+    assert response.status == status
+    assert response.read() == b"elsewhere"
+
+
+def test_a_response_that_names_no_request_gets_the_last_one() -> None:
+    class Bare:
+        asked: list[Request] = []  # noqa: RUF012
+
+        def round_trip(self, request: Request, /) -> Response:
+            self.asked.append(request)
+            return Response(307, {"Location": "/b"}) if len(self.asked) == 1 else Response(200)
+
+        def close(self) -> None: ...
+
+    response = RedirectTransport(Bare()).round_trip(Request("GET", URL))
+    assert response.request is Bare.asked[1]
+    assert response.request.url == f"https://{HOST}/b"
+
+
+def test_the_response_names_the_request_that_was_really_sent() -> None:
+    really = Request("GET", "https://mirror.example/x")
+    response, _ = follow(Request("GET", URL), to("/b"), lambda request: Response(200, request=really))
+    assert response.request is really
+
+
+# --- where to ---
+
+
+RELATIVE = [
+    ("/other", "https://r.example/other"),
+    ("other", "https://r.example/a/b/other"),
+    ("./other", "https://r.example/a/b/other"),
+    ("../other", "https://r.example/a/other"),
+    ("../../../../other", "https://r.example/other"),
+    ("?x=y", "https://r.example/a/b/c?x=y"),
+    ("//other.example/x", "https://other.example/x"),
+    ("//r.example:443/x", "https://r.example:443/x"),
+    ("https://other.example", "https://other.example"),
+    ("https://other.example:8443?x", "https://other.example:8443?x"),
+    ("HTTPS://Other.Example/X", "https://Other.Example/X"),
+    ("https://[::1]:5000/x", "https://[::1]:5000/x"),
+    ("/a:b/c", "https://r.example/a:b/c"),
+    ("/x#fragment", "https://r.example/x"),
+    ("https://other.example/x?y#fragment?z", "https://other.example/x?y"),
+    ("/x%20y%2Fz%23?q=%26", "https://r.example/x%20y%2Fz%23?q=%26"),
+]
+
+
+@pytest.mark.parametrize(("location", "url"), RELATIVE)
+def test_a_location_is_resolved(location: str, url: str) -> None:
+    base = "https://r.example/a/b/c?q=1"
+    _, script = follow(Request("GET", base), to(location), OK)
+    assert script.requests[1].url.replace("HTTPS", "https") == url
+    assert redirect_target(base, location)[0].replace("HTTPS", "https") == url
+
+
+def test_a_location_is_relative_to_what_was_really_asked() -> None:
+    def elsewhere(request: Request) -> Response:
+        return Response(307, {"Location": "c?d"}, request=Request("GET", "https://mirror.example/a/b?x"))
+
+    _, script = follow(Request("GET", URL), elsewhere, OK)
+    assert script.requests[1].url == "https://mirror.example/a/c?d"
+
+
+def test_the_second_location_is_relative_to_the_first() -> None:
+    _, script = follow(Request("GET", URL), to("https://storage.example/a/b"), to("c"), OK)
+    assert script.requests[2].url == "https://storage.example/a/c"
+
+
+BAD = [
+    "ftp://storage.example/x",
+    "file:///etc/passwd",
+    "data:,x",
+    "javascript:alert(1)",
+    "mailto:me@example.com",
+    "unix:/run/docker.sock",
+    "http+unix://x/y",
+    "https://me:canary@storage.example/",
+    "https://me@storage.example/",
+    "//me:canary@storage.example/",
+    "https://registry.example\\@evil.example/",
+    "\\\\evil.example/x",
+    "/\\evil.example/x",
+    "/x y",
+    " /x",
+    "/x\ty",
+    "/caf\xe9",
+    "https://storage.example:99999/",
+    "https://storage.example:x/",
+    "https://storage.example:/",
+    "https://a:1:2/",
+    "https://[::1/x",
+    "https://[nonsense]/x",
+    "https://-a.example/",
+    "https://a..example/",
+    "https://a_b%2eexample/",
+]
+
+
+@pytest.mark.parametrize("location", BAD)
+@pytest.mark.parametrize("status", REDIRECTS)
+def test_a_bad_location_is_an_error(location: str, status: int) -> None:
+    body = Watched()
+    answer = Response(status, [("Location", location)], body)
+    if answer.headers["location"] != location:  # what surrounds a value is no part of it
+        pytest.skip("not a value")
+    error, script = refuse(Request("GET", URL, SECRETS), answer, match=f"redirect of https://{HOST}")
+    assert body.closed
+    assert body.whole
+    assert len(script.requests) == 1
+    assert error.request is not None
+    assert error.request.url == URL
+    assert "canary" not in str(error)
+    with pytest.raises(RedirectError):
+        redirect_target(URL, location)
+
+
+@pytest.mark.parametrize("location", ["https:", "https://", "https:///evil.example/x", "https:/x", "https:x"])
+def test_a_url_without_a_host_is_read_in_two_ways_and_refused(location: str) -> None:
+    # RFC 9110, section 4.2: an https URI has a host. Browsers read the third as evil.example, urljoin as a path here.
+    with pytest.raises(RedirectError):
+        redirect_target(URL, location)
+
+
+def test_two_locations_are_an_error_unless_they_agree() -> None:
+    fields = [("Location", "/a?canary"), ("location", "https://evil.example/")]
+    body = Watched()
+    error, script = refuse(Request("GET", URL), Response(307, fields, body), match="2 Locations")
+    assert body.closed
+    assert error.request is not None
+    assert "canary" not in str(error)
+    assert len(script.requests) == 1
+    _, script = follow(Request("GET", URL), Response(307, [("Location", "/a"), ("location", "/a")]), OK)
+    assert script.requests[1].url == f"https://{HOST}/a"
+
+
+@pytest.mark.parametrize(
+    "location", [f"http://{HOST}/x", f"http://{HOST}:443/x", "http://storage.example/x?canary", "http://127.0.0.1/"]
+)
+@pytest.mark.parametrize("status", REDIRECTS)
+def test_https_never_leads_to_http(location: str, status: int) -> None:
+    error, _ = refuse(Request("GET", URL), to(location, status), match="plain http")
+    assert "proxy that ends TLS" in str(error)
+    assert "X-Forwarded-Proto" in str(error)
+    assert "canary" not in str(error)
+
+
+def test_https_never_leads_to_http_by_way_of_another_host() -> None:
+    error, _ = refuse(Request("GET", URL), to(STORAGE), to("http://storage.example/"), match="plain http")
+    assert error.request is not None
+    assert error.request.url == STORAGE
+
+
+@pytest.mark.parametrize(
+    "location", ["https://r.example/x", "http://r.example:81/x", "http://other.example/x", "http://127.0.0.1:5000/"]
+)
+def test_http_may_lead_anywhere_but_alone(location: str) -> None:
+    request = Request("GET", "http://r.example/v2/", SECRETS, info=RequestInfo(required_scope=PULL))
+    _, script = follow(request, to(location), OK)
+    assert script.requests[1].url == location
+    assert not script.requests[1].headers
+    assert script.requests[1].info == RequestInfo(anonymous=True)
+
+
+def test_http_to_https_and_back_is_refused() -> None:
+    refuse(Request("GET", "http://r.example/"), to("https://r.example/"), to("http://r.example/x"), match="plain http")
+
+
+# --- on and on ---
+
+
+def test_ten_redirects_are_followed_and_no_eleventh() -> None:
+    hops = [to(f"/{number}") for number in range(10)]
+    response, script = follow(Request("GET", URL), *hops, OK)
+    assert response.status == 200
+    assert script.requests[-1].url == f"https://{HOST}/9"
+    body = Watched()
+    last = Response(307, {"Location": "/eleventh?canary"}, body)
+    error, script = refuse(Request("GET", URL), *hops, last, match="more than 10 redirects")
+    assert len(script.requests) == 11
+    assert body.closed
+    assert error.request is not None
+    assert error.request.url == f"https://{HOST}/9"
+    assert "canary" not in str(error)
+
+
+@pytest.mark.parametrize("most", [0, 1, 3])
+def test_how_many_are_followed_is_a_parameter(most: int) -> None:
+    hops = [to(f"/{number}") for number in range(most)]
+    assert follow(Request("GET", URL), *hops, OK, max_redirects=most)[0].status == 200
+    refuse(Request("GET", URL), *hops, to("/more"), match=f"more than {most}", max_redirects=most)
+
+
+@pytest.mark.parametrize("bad", [-1, 1.0, "3", None, True])
+def test_a_number_that_is_none_is_refused(bad: Any) -> None:
+    with pytest.raises(UsageError, match="max_redirects"):
+        RedirectTransport(ScriptedTransport([]), max_redirects=bad)
+
+
+@pytest.mark.parametrize(
+    "hops",
+    [
+        [URL],
+        [""],
+        ["#fragment"],
+        ["/a", URL],
+        ["/a", "/b", "/a"],
+        ["/a?x=1", "/a?x=2", "/a?x=1"],
+        [STORAGE, URL],
+        [STORAGE, STORAGE],
+    ],
+)
+def test_a_circle_is_an_error(hops: list[str]) -> None:
+    bodies = [Watched() for _ in hops]
+    answers = [Response(307, {"Location": hop}, body) for hop, body in zip(hops, bodies, strict=True)]
+    error, script = refuse(Request("GET", URL), *answers, match="circle")
+    assert len(script.requests) == len(hops)
+    assert all(body.closed and body.whole for body in bodies)
+    assert error.request is script.requests[-1]
+    assert "canary" not in str(error)
+
+
+# --- secrets ---
+
+
+def info() -> RequestInfo:
+    return RequestInfo(
+        required_scope=PULL,
+        operation="get_blob",
+        debug_id="me",
+        timeout=3.0,
+        deadline=1e9,
+        idempotent=True,
+        extra={"tenant": 1},
+    )
+
+
+@pytest.mark.parametrize("status", REDIRECTS)
+@pytest.mark.parametrize(
+    "location",
+    [
+        "https://storage.example/x",
+        f"https://{HOST}:444/x",
+        f"https://cdn.{HOST}/x",
+        f"https://{HOST}./x",
+        f"//{HOST}:8443/x",
+    ],
+)
+def test_another_origin_is_given_no_secrets(status: int, location: str) -> None:
+    try:
+        redirect_target(URL, location)
+    except RedirectError:
+        pytest.skip("not a host")
+    fields = [*SECRETS.items(), ("COOKIE", "b=canary"), ("Accept", "a/b"), ("Range", "bytes=0-"), ("X-Mine", "1")]
+    _, script = follow(Request("GET", URL, fields, info=info()), to(location, status), OK)
+    assert list(script.requests[1].headers.items()) == [("Accept", "a/b"), ("Range", "bytes=0-"), ("X-Mine", "1")]
+    assert script.requests[1].info == info().replace(required_scope=Scope.EMPTY, anonymous=True)
+    assert "canary" not in str(list(script.requests[1].headers.items()))
+
+
+@pytest.mark.parametrize("location", ["/x", f"https://{HOST}/x", f"https://{HOST}:443/x", f"HTTPS://{HOST.upper()}/x"])
+@pytest.mark.parametrize("status", REDIRECTS)
+def test_the_same_origin_keeps_them(location: str, status: int) -> None:
+    _, script = follow(Request("GET", URL, SECRETS, info=info()), to(location, status), OK)
+    assert dict(script.requests[1].headers.items()) == SECRETS
+    assert script.requests[1].info == info()
+
+
+def test_another_scheme_is_another_origin() -> None:
+    request = Request("GET", f"http://{HOST}:443/", SECRETS, info=info())
+    _, script = follow(request, to(f"https://{HOST}:443/"), OK)
+    assert not script.requests[1].headers
+    assert script.requests[1].info.anonymous
+
+
+def test_who_has_left_stays_a_stranger() -> None:
+    request = Request("GET", URL, SECRETS, info=info())
+    _, script = follow(request, to("/same"), to(STORAGE), to(URL + "/back"), to("/again"), OK)
+    assert [bool(request.headers) for request in script.requests] == [True, True, False, False, False]
+    assert [request.info.anonymous for request in script.requests] == [False, False, True, True, True]
+    assert [request.info.required_scope for request in script.requests] == [PULL, PULL, *[Scope.EMPTY] * 3]
+
+
+def test_what_was_meant_for_one_origin_is_not_sent_to_the_one_that_a_layer_below_asked() -> None:
+    def mirrored(request: Request) -> Response:
+        return Response(307, {"Location": "/x"}, request=Request("GET", "https://mirror.example/"))
+
+    _, script = follow(Request("GET", URL, SECRETS, info=info()), mirrored, OK)
+    assert script.requests[1].url == "https://mirror.example/x"
+    assert not script.requests[1].headers
+    assert script.requests[1].info.required_scope == Scope.EMPTY
+    assert script.requests[1].info.anonymous
+
+
+# --- ownership ---
+
+
+def test_what_is_swallowed_is_discarded_and_what_is_returned_is_not() -> None:
+    bodies = [Watched() for _ in range(3)]
+    script = ScriptedTransport([Response(307, {"Location": f"/{n}"}, body) for n, body in enumerate(bodies)])
+    transport = RedirectTransport(script)
+    with pytest.raises(AssertionError, match="request 4"):
+        transport.round_trip(Request("GET", URL))
+    assert [body.closed > 0 and body.whole for body in bodies] == [True] * 3
+    body = Watched()
+    response, _ = follow(Request("GET", URL), to("/a"), Response(200, (), body))
+    assert body.closed == 0
+    assert response.read() == b"elsewhere"
+    response.close()
+    assert body.closed == 1
+
+
+def test_what_is_swallowed_is_let_go_of_before_the_next_is_asked() -> None:
+    body = Watched()
+
+    def then(request: Request) -> Response:
+        assert body.closed
+        return OK
+
+    follow(Request("GET", URL), Response(307, {"Location": "/a"}, body), then)
+
+
+def test_the_caller_s_request_is_not_changed() -> None:
+    fields = [*SECRETS.items(), ("Content-Type", "a/b"), ("Expect", "100-continue")]
+    content = Body.of(b"content")
+    request = Request("PUT", URL, fields, content, info())
+    _, script = follow(request, to(STORAGE, 303), OK)
+    assert script.requests[0] is request
+    assert request == Request("PUT", URL, fields, content, info())
+    assert list(request.headers.items()) == fields
+
+
+def test_no_chunk_of_a_body_is_pulled_here() -> None:
+    body = Body.of(chunks())
+    _, script = follow(Request("PUT", URL, body=body), to(STORAGE), Response(401))
+    assert body.resendable
+    assert script.requests[1].body is body
+
+
+@pytest.mark.parametrize("error", [ConnectError("no"), ZeroDivisionError(), KeyboardInterrupt()])
+def test_an_exception_passes_unchanged(error: BaseException) -> None:
+    scripts: list[list[Any]] = [[error], [to("/a"), error]]
+    for answers in scripts:
+        with pytest.raises(type(error)) as caught:
+            RedirectTransport(ScriptedTransport(answers)).round_trip(Request("GET", URL))
+        assert caught.value is error
+
+
+def test_an_error_is_a_transport_error_of_the_request_that_was_redirected() -> None:
+    error, script = refuse(Request("GET", URL, SECRETS), to("/a"), to("ftp://x/"))
+    assert isinstance(error, TransportError)
+    assert error.request is script.requests[1]
+    assert "canary" not in repr(error.request)
+
+
+def test_closing_closes_what_is_wrapped() -> None:
+    closed: list[int] = []
+    transport = RedirectTransport(FunctionTransport(lambda request: OK, close=lambda: closed.append(1)))
+    transport.close()
+    transport.close()
+    assert closed == [1]
+    with pytest.raises(UsageError, match="closed"):
+        transport.round_trip(Request("GET", URL))
