@@ -6,6 +6,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from doubles import FakeClock
 
 import ociwire.transport.retry
 
@@ -21,3 +22,11 @@ def _no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(sleep=lambda seconds: None, time=lambda: time.time(), monotonic=lambda: time.monotonic())
     monkeypatch.setattr(ociwire.transport.retry, "time", clock)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """In the place of `time.monotonic`."""
+    clock = FakeClock()
+    monkeypatch.setattr(time, "monotonic", clock)
+    return clock

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from doubles import FakeClock
 
 from ociwire import AuthTransport, Body, Client, FunctionTransport, Request, RequestInfo, Response, Scope, Transport
 from ociwire.auth import Anonymous, Credential, CredentialSource, StaticCredentials
@@ -87,23 +88,6 @@ class Rotating:
         if isinstance(answer, Exception):
             raise answer
         return answer
-
-
-class FakeClock:
-    """`time.monotonic`, by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    clock = FakeClock()
-    monkeypatch.setattr(time, "monotonic", clock)
-    return clock
 
 
 # --- a first challenge ---

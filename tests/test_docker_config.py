@@ -6,13 +6,13 @@ import base64
 import json
 import os
 import subprocess
-import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from doubles import FakeClock
 
 from ociwire.auth import Credential, DockerConfig, helper
 from ociwire.auth.exchange import Exchange
@@ -808,23 +808,6 @@ def test_it_explains_which_helper_answers(programs: Programs) -> None:
 
 
 # --- how long an answer of a helper is kept ---
-
-
-class FakeClock:
-    """`time.monotonic`, by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    clock = FakeClock()
-    monkeypatch.setattr(time, "monotonic", clock)
-    return clock
 
 
 @pytest.mark.parametrize("script", [says({"Username": "me", "Secret": SECRET}), "echo credentials not found; exit 1"])

@@ -9,38 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from doubles import PATIENCE, Call
 
 from ociwire.auth.flights import Flights
 from ociwire.errors import AuthError, AuthTimeout, CredentialsRejected, TransportTimeout
-
-PATIENCE = 30.0
-"""Seconds after which a test that hangs fails: no test that passes waits for them."""
-
-
-class Call:
-    """A call in a thread of its own."""
-
-    def __init__(self, function: Callable[[], object]) -> None:
-        self.result: object = None
-        self.error: BaseException | None = None
-        self._function = function
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self.result = self._function()
-        except BaseException as error:  # noqa: BLE001 - that it is raised is what tests want to see
-            self.error = error
-
-    def join(self) -> Call:
-        self._thread.join(PATIENCE)
-        assert not self._thread.is_alive(), "a thread waits for ever"
-        return self
-
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
 
 
 class Gate:

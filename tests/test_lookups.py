@@ -8,14 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from doubles import PATIENCE, Call
 
 from ociwire.auth import Anonymous, Credential, CredentialSource, StaticCredentials
 from ociwire.auth import lookups as lookups_module
 from ociwire.auth.lookups import Lookups, Who
 from ociwire.errors import AuthError, AuthTimeout, CredentialsRejected, TransportTimeout, UsageError
 
-PATIENCE = 30.0
-"""Seconds after which a test that hangs fails: no test that passes waits for them."""
 SECRET = "sEcReT-42"
 WHO = Who("ghcr.io", "app")
 OLD = Credential(username="me", password="old")
@@ -52,28 +51,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(time, "time", clock)
     return clock
-
-
-class Call:
-    """A call in a thread of its own."""
-
-    def __init__(self, function: Callable[[], object]) -> None:
-        self.result: object = None
-        self.error: BaseException | None = None
-        self._function = function
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self.result = self._function()
-        except BaseException as error:  # noqa: BLE001 - that it is raised is what tests want to see
-            self.error = error
-
-    def join(self) -> Call:
-        self._thread.join(PATIENCE)
-        assert not self._thread.is_alive(), "a thread waits for ever"
-        return self
 
 
 # --- what is kept ---

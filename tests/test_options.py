@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, final
 
 import pytest
 import urllib3
+from doubles import FakeClock
 from test_client import BLOB, CONTENT, HOST, Closing, Registry, found
 
 import ociwire.client
@@ -152,23 +152,6 @@ def test_a_transport_that_was_made_is_closed_by_either(monkeypatch: pytest.Monke
 
 
 # --- deadlines on the wire ---
-
-
-class FakeClock:
-    """`time.monotonic`, by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    clock = FakeClock()
-    monkeypatch.setattr(time, "monotonic", clock)
-    return clock
 
 
 @final

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import pytest
+from doubles import FakeClock
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -24,23 +25,6 @@ PUSH = Scope.parse("repository:app:push")
 BOTH = Scope.parse("repository:app:pull,push")
 OTHER = Scope.parse("repository:other:pull")
 MOUNT = BOTH | OTHER
-
-
-class FakeClock:
-    """`time.monotonic`, by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    clock = FakeClock()
-    monkeypatch.setattr(time, "monotonic", clock)
-    return clock
 
 
 def token(scope: Scope, good_until: float = float("inf")) -> Token:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,23 +90,6 @@ class Wire:
                 stack.callback(server.close)
 
 
-class FakeClock:
-    """`time.monotonic`, by hand.
-
-    Attributes:
-        now: What it shows.
-        step: By how much it goes on whenever somebody looks.
-    """
-
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-        self.step = 0.0
-
-    def __call__(self) -> float:
-        self.now += self.step
-        return self.now
-
-
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates(tmp_path_factory.mktemp("ca"))
@@ -125,13 +107,6 @@ def wire(kind: str, certificates: Certificates) -> Iterator[Wire]:
     wire = Wire(kind, certificates)
     yield wire
     wire.close()
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    clock = FakeClock()
-    monkeypatch.setattr(time, "monotonic", clock)
-    return clock
 
 
 @pytest.fixture(autouse=True)

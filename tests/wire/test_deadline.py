@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import urllib3
+from doubles import FakeClock
 
 from ociwire.errors import TransportTimeout, UsageError
 from ociwire.message import Request, RequestInfo
 from ociwire.transport import UrllibTransport
 
-from .conftest import FakeClock, Wire
+from .conftest import Wire
 from .scripts import CONTINUE, Content, Peer, Script, answers, answers_early, get, put, read, reads, reply, wait
 
 one_kind = pytest.mark.parametrize("kind", ["http"])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from doubles import FakeClock
 
 from ociwire.errors import ProtocolError, ReadError
 from ociwire.message import Body
 
-from .conftest import FakeClock, Wire
+from .conftest import Wire
 from .scripts import (
     CONTINUE,
     Content,
