@@ -176,6 +176,7 @@ INNER_ORDER = {
         "retry",
         "redirect",
         "headers",
+        "token_desk",
         "auth",
         "wire",
         "default",

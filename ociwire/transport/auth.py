@@ -7,24 +7,22 @@ refusal: a 401 to a token that was just granted, or to a credential that the sou
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import final
 
 from ..auth.challenge import Challenge
 from ..auth.credentials import Credential, CredentialSource, first_repository
-from ..auth.exchange import Exchange
-from ..auth.flights import Flights
 from ..auth.lookups import Lookups, Who
-from ..auth.tokens import Holder, Token, Tokens
-from ..errors import AuthError, AuthTimeout, CredentialsRejected, TransportError, TransportTimeout, UsageError
+from ..auth.tokens import Holder, Token
+from ..errors import CredentialsRejected
 from ..message import Request, Response
-from ..origin import Origin, check_realm
+from ..origin import Origin
 from ..reference import registry_name
 from ..scope import Scope
 from .base import Transport
+from .token_desk import TokenDesk, Wish
 
 __all__ = ["AuthTransport"]
 
@@ -96,10 +94,12 @@ class AuthTransport:
     ) -> None:
         self._inner = inner
         self._lookups = Lookups(credentials)
-        self._token_transport = inner if token_transport is None else token_transport
-        self._trusted = _trusted(trusted_realms or {})
-        self._tokens = Tokens()
-        self._flights: Flights[Token] = Flights("a token")
+        self._desk = TokenDesk(
+            inner if token_transport is None else token_transport,
+            trusted_realms=trusted_realms or {},
+            source_name=self._lookups.source_name,
+        )
+        self._tokens = self._desk.tokens
         self._challenges: dict[Origin, Challenge] = {}
 
     def round_trip(self, request: Request, /) -> Response:
@@ -190,12 +190,8 @@ class AuthTransport:
         self, errand: _Errand, proof: _Proof | None, challenge: Challenge, response: Response
     ) -> _Proof | None:
         """What a challenge is answered with; None if there is nothing that was not refused already."""
-        by_credential = proof is not None and proof.token is None
-        if (
-            proof is not None
-            and by_credential
-            and (challenge.scheme == "basic" or _is_registry_token(proof.credential))
-        ):
+        refused = proof is not None and proof.token is None
+        if proof is not None and refused and (challenge.scheme == "basic" or _is_registry_token(proof.credential)):
             credential = self._another(errand, proof.credential)
             if credential == proof.credential:
                 self._log_rejection(errand, credential)
@@ -236,51 +232,10 @@ class AuthTransport:
             return self._token(errand, challenge, renewed, scope)
 
     def _token(self, errand: _Errand, challenge: Challenge, credential: Credential | None, scope: Scope) -> _Proof:
-        holder = Holder(errand.origin, credential)
         newer_than = errand.tokens_before if errand.renewed else 0  # what was there before may be as stale
-
-        def find() -> Token | None:
-            return self._tokens.find(holder, scope, newer_than=newer_than)
-
-        def fetch() -> Token:
-            token = self._exchange(errand, challenge, credential, scope)
-            self._tokens.keep(holder, token)
-            return token
-
-        found = find()
-        fresh = found is None
-        token = found or self._flights.fetch((holder, scope), scope, find, fetch, errand.deadline)
+        wish = Wish(errand.origin, errand.who.host, challenge, credential, scope, newer_than)
+        token, fresh = self._desk.grant(wish, errand.request)
         return _Proof(f"Bearer {token.value}", credential, token, fresh)
-
-    def _exchange(self, errand: _Errand, challenge: Challenge, credential: Credential | None, scope: Scope) -> Token:
-        exchange = Exchange(
-            host=errand.who.host,
-            realm=check_realm(challenge.params["realm"], errand.origin, self._trusted.get(errand.who.host, ())),
-            service=challenge.params.get("service"),
-            scope=scope,
-            credential=credential,
-            source_name=self._lookups.source_name,
-        )
-        _LOG.debug("%s is asked for %s", exchange.server, str(scope) or "a token without a scope")
-        asked_at = time.monotonic()
-        response = self._ask(exchange, exchange.request(errand.request))
-        if exchange.posts and exchange.must_get(response):
-            response.discard()
-            response = self._ask(exchange, exchange.request(errand.request, get=True))
-        try:
-            return exchange.token(response, asked_at)
-        finally:
-            response.discard()
-
-    def _ask(self, exchange: Exchange, request: Request) -> Response:
-        try:
-            return self._token_transport.round_trip(request)
-        except AuthError:
-            raise
-        except TransportTimeout as error:
-            raise AuthTimeout(f"{exchange.server} did not answer in time") from error
-        except TransportError as error:
-            raise AuthError(f"{exchange.server} could not be asked: {error}") from error
 
     def _log_rejection(self, errand: _Errand, credential: Credential | None) -> None:
         came_from = (credential and credential.source) or self._lookups.source_name
@@ -312,16 +267,3 @@ def _proof_of(credential: Credential | None, scheme: str) -> _Proof | None:
     if credential.registry_token is not None:
         return _Proof(f"Bearer {credential.registry_token}", credential)
     return None if scheme != "basic" or credential.basic is None else _Proof(credential.basic, credential)
-
-
-def _trusted(given: Mapping[str, Collection[str]]) -> dict[str, tuple[str, ...]]:
-    trusted: dict[str, tuple[str, ...]] = {}
-    for host, origins in given.items():
-        if isinstance(origins, str) or not isinstance(origins, Iterable):
-            raise UsageError(f"trusted_realms has a collection of origins for each host: {{{host!r}: [{origins!r}]}}")
-        listed = tuple(origins)
-        for origin in listed:
-            Origin.of(origin)
-        name = registry_name(host)
-        trusted[name] = trusted.get(name, ()) + listed
-    return trusted
