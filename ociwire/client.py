@@ -20,12 +20,7 @@ from .body import Body
 from .descriptor import Descriptor, is_media_type
 from .digest import Digest, new_hasher
 from .errors import (
-    AuthError,
-    BlobUploadUnknown,
-    ContentError,
-    ManifestUnknown,
     OciwireError,
-    RegistryError,
     Unsupported,
     UsageError,
 )
@@ -195,14 +190,7 @@ class Client:
             raise UsageError(f"a descriptor is a Descriptor, not {type(descriptor).__name__} (see Descriptor.of)")
         check_repository(repository)
         body = Body.of(content, descriptor.size)
-        session = self._session
-        opened = upload.open_upload(session, "push_blob", repository, descriptor.digest.algorithm)
-        location = session.location(opened)
-        try:
-            upload.put(session, "push_blob", repository, location, descriptor.digest, body)
-        except BlobUploadUnknown:
-            if not upload.is_there(session, "push_blob", repository, descriptor.digest):
-                raise
+        upload.push(self._session, repository, descriptor.digest, body)
         return descriptor
 
     def push_blob_chunked(
@@ -389,31 +377,13 @@ class Client:
         """Delete a manifest: ``DELETE /v2/NAME/manifests/DIGEST`` (specification, "Deleting Manifests"; scope: delete).
 
         It is read before (scope: pull): where it has a subject and the registry has no referrers API, its entry is
-        taken out of the referrers tag.
+        taken out of the referrers tag first, and put back if the registry does not delete.
 
         Raises:
             ManifestUnknown: The repository has no such manifest.
             Unsupported: The registry does not delete.
         """
-        wanted, session = Digest(digest), self._session
-        path, scope = _manifest(repository, wanted), Scope.repository(repository, "pull")
-        subject = None
-        try:
-            subject = referrers.subject_of(manifest.fetch(session, "delete_manifest", path, scope, wanted).content)
-        except RegistryError as error:
-            if error.status in (429, 502, 503, 504):  # it can be read, but not now
-                raise
-        except (AuthError, ContentError, UsageError):
-            pass  # what may be deleted need not be fit to be read: the registry says next
-        try:
-            self._delete("delete_manifest", repository, path)
-        except ManifestUnknown:
-            # It was there a moment ago: what has deleted it may have been this very request, whose answer was lost.
-            if subject is not None:
-                referrers.remove(session, repository, subject, wanted)
-            raise
-        if subject is not None:
-            referrers.remove(session, repository, subject, wanted)
+        referrers.delete_manifest(self._session, check_repository(repository), Digest(digest))
 
     def delete_tag(self, repository: str, tag: str) -> None:
         """Delete a tag, not what it names: ``DELETE /v2/NAME/manifests/TAG`` ("Deleting tags"; scope: delete).

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode
 
@@ -15,7 +16,18 @@ from . import manifest
 from .body import Body
 from .descriptor import OCI_INDEX, Descriptor
 from .digest import Digest
-from .errors import NotFound, ProtocolError, RegistryError, UsageError
+from .errors import (
+    AuthError,
+    ContentError,
+    Denied,
+    ManifestBlobUnknown,
+    NotFound,
+    OciwireError,
+    ProtocolError,
+    RegistryError,
+    Unauthorized,
+    UsageError,
+)
 from .listing import pages
 from .message import Response
 from .scope import Scope
@@ -96,6 +108,56 @@ def enter(session: Session, repository: str, subject: Digest, entry: Descriptor)
     update_tag(session, "push_manifest", repository, subject, change)
 
 
+def delete_manifest(session: Session, repository: str, digest: Digest) -> None:
+    """Delete a manifest, and its entry in the referrers tag of its subject; see `Client.delete_manifest`.
+
+    The entry goes first: a tag that names what is gone can break what others push, and once the manifest is gone,
+    nobody can tell any more which tag it was. So a deletion that fails half-way is completed by the next one. Where the
+    tag must not be written, the manifest is deleted all the same, and then that is said.
+    """
+    path = f"/v2/{repository}/manifests/{digest}"
+    found = _read_to_delete(session, path, repository, digest)
+    subject = None if found is None else subject_of(found.content)
+    not_ours: OciwireError | None = None
+    if subject is not None:
+        try:
+            remove(session, repository, subject, digest)
+        except (AuthError, Denied, Unauthorized) as error:
+            not_ours = error
+    try:
+        scope = Scope.repository(repository, "delete")
+        session.send("delete_manifest", "DELETE", path, scope, ok=(200, 202, 204)).discard()
+    except NotFound:
+        # It was there a moment ago: what has deleted it may be this very request, whose first answer was lost.
+        if found is None:
+            raise
+    except RegistryError:
+        if found is not None and subject is not None:
+            with suppress(OciwireError):  # what the registry said first is what counts
+                enter(session, repository, subject, entry_of(found.content, found.descriptor))
+        raise
+    if not_ours is not None:
+        raise not_ours
+
+
+def _read_to_delete(session: Session, path: str, repository: str, digest: Digest) -> manifest.Manifest | None:
+    """A manifest that is to be deleted; None if it cannot be read, which it need not be: the registry says next."""
+    scope = Scope.repository(repository, "pull")
+    for tries_left in (1, 0):
+        try:
+            return manifest.fetch(session, "delete_manifest", path, scope, digest)
+        except ContentError:
+            if not tries_left:
+                return None
+        except RegistryError as error:
+            if error.status in (429, 502, 503, 504):  # it can be read, but not now
+                raise
+            return None
+        except (AuthError, UsageError):
+            return None
+    return None
+
+
 def remove(session: Session, repository: str, subject: Digest, digest: Digest) -> None:
     """Have the referrers tag no longer name a manifest, where it is the tag that counts; see `update_tag`."""
     if not _supported(session, "delete_manifest", repository, subject):
@@ -130,10 +192,11 @@ def update_tag(
         TransportError: There is no usable answer.
     """
     scope = Scope.repository(repository, "pull", "push")
+    gone: set[Any] = set()
     for tries_left in reversed(range(_TRIES)):
         index, etag = _tagged(session, operation, repository, subject, scope)
         before = index.get("manifests") or []
-        after = change(before)
+        after = [entry for entry in change(before) if entry.get("digest") not in gone]
         if after == before:
             return
         content = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, **index, "manifests": after}).encode()
@@ -150,11 +213,27 @@ def update_tag(
                 headers=headers,
                 body=Body.of(content),
             ).discard()
+        except ManifestBlobUnknown:
+            # Some registries take no index that names what is gone, as a deletion that broke off can leave it.
+            missing = {entry["digest"] for entry in before if _is_gone(session, operation, repository, entry)} - gone
+            if not missing or not tries_left:
+                raise
+            gone |= missing
         except RegistryError as error:
             if error.status != 412 or not tries_left:
                 raise
         else:
             return
+
+
+def _is_gone(session: Session, operation: str, repository: str, entry: dict[str, Any]) -> bool:
+    path = f"/v2/{repository}/manifests/{Digest(entry['digest'])}"
+    scope = Scope.repository(repository, "pull", "push")
+    try:
+        session.send(operation, "HEAD", path, scope, ok=(200,), headers=manifest.ACCEPT).discard()
+    except NotFound:
+        return True
+    return False
 
 
 def _tagged(

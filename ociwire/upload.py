@@ -12,12 +12,12 @@ from urllib.parse import urlencode
 from .body import Body
 from .descriptor import OCTET_STREAM
 from .digest import Digest
-from .errors import NotFound, ProtocolError
+from .errors import BlobUploadInvalid, BlobUploadUnknown, NotFound, ProtocolError
 from .message import Response
 from .scope import Scope
 from .session import Session
 
-__all__ = ["cancel", "is_there", "open_upload", "put", "smallest_chunk", "uploaded"]
+__all__ = ["cancel", "is_there", "open_upload", "push", "put", "smallest_chunk", "uploaded"]
 
 MAX_CHUNK = 1024 * 1024 * 1024
 """The largest chunk that a registry may ask for, in bytes: a chunk is held in memory."""
@@ -88,6 +88,25 @@ def put(
     scope = Scope.repository(repository, "pull", "push")
     closing = query(url, {"digest": digest})
     session.send(operation, "PUT", closing, scope, ok=(201,), headers=headers, body=body).discard()
+
+
+def push(session: Session, repository: str, digest: Digest, body: Body) -> None:
+    """Upload a blob with a POST and a PUT; see `Client.push_blob`.
+
+    Where the registry has given the upload up, because the first attempt at the PUT broke in the middle of it, a body
+    that can be sent again is sent to a new one, once.
+    """
+    for tries_left in (1, 0):
+        location = session.location(open_upload(session, "push_blob", repository, digest.algorithm))
+        try:
+            put(session, "push_blob", repository, location, digest, body)
+        except (BlobUploadUnknown, BlobUploadInvalid):
+            if is_there(session, "push_blob", repository, digest):
+                return
+            if not body.resendable or not tries_left:
+                raise
+        else:
+            return
 
 
 def cancel(session: Session, operation: str, repository: str, url: str) -> None:

@@ -885,11 +885,29 @@ def test_an_upload_that_is_over_may_have_succeeded(answer: Response) -> None:
 
 @pytest.mark.parametrize("answer", UNKNOWN_UPLOADS)
 def test_an_upload_that_is_over_may_have_failed(answer: Response) -> None:
-    registry = Registry(accepted(), answer, Response(404))
+    again = (accepted(), answer, Response(404))
+    registry = Registry(*again, *again)
     with pytest.raises(errors.BlobUploadUnknown) as caught:
         registry.client.push_blob("library/alpine", BLOB, CONTENT)
     assert caught.value.request is not None
     assert caught.value.request.method == "PUT"
+    registry.check_done()
+
+
+@pytest.mark.parametrize("answer", UNKNOWN_UPLOADS)
+def test_an_upload_that_was_given_up_is_begun_anew_with_what_can_be_sent_again(answer: Response) -> None:
+    registry = Registry(accepted(), answer, Response(404), accepted(), Response(201))
+    assert registry.client.push_blob("library/alpine", BLOB, CONTENT) == BLOB
+    registry.check_done()
+
+    def spent(request: Request) -> Response:
+        assert request.body is not None
+        next(request.body.open())
+        return answer.replace()
+
+    registry = Registry(accepted(), spent, Response(404))
+    with pytest.raises(errors.BlobUploadUnknown):
+        registry.client.push_blob("library/alpine", BLOB, iter([CONTENT]))
     registry.check_done()
 
 

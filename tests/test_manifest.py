@@ -817,7 +817,9 @@ def test_deletions(status: int) -> None:
 )
 @pytest.mark.parametrize("name", DELETES)
 def test_a_deletion_that_is_refused(name: str, answer: Response, kind: type[Exception]) -> None:
-    registry = Registry(*([served()] if name == "delete_manifest" else []), answer)
+    # A manifest that was read and then is not there has been deleted: refused is one that was never there.
+    read = [refused(404) if answer.status == 404 else served()] if name == "delete_manifest" else []
+    registry = Registry(*read, answer)
     if answer.status == 404:
         kind = errors.BlobUnknown if name == "delete_blob" else errors.ManifestUnknown
     with pytest.raises(errors.RegistryError) as caught:
@@ -828,13 +830,19 @@ def test_a_deletion_that_is_refused(name: str, answer: Response, kind: type[Exce
     registry.check_done()
 
 
-@pytest.mark.parametrize(
-    "unread", [refused(404), refused(403), refused(500), served(b"another"), served(b"x" * (LIMIT + 1)), served(b"{")]
-)
+@pytest.mark.parametrize("unread", [refused(404), refused(403), refused(500)])
 def test_a_manifest_that_cannot_be_read_can_be_deleted(unread: Response) -> None:
     registry = Registry(unread, Response(202))
     registry.client.delete_manifest(NAME, MANIFEST.digest)
     assert registry.lines[1:] == [f"DELETE {MANIFESTS}/{MANIFEST.digest}"]
+    registry.check_done()
+
+
+@pytest.mark.parametrize("unfit", [served(b"another"), served(b"x" * (LIMIT + 1)), served(b"{")])
+def test_a_manifest_that_is_not_fit_to_be_read_is_read_once_more_and_deleted(unfit: Response) -> None:
+    registry = Registry(unfit, unfit, Response(202))
+    registry.client.delete_manifest(NAME, MANIFEST.digest)
+    assert registry.lines[2:] == [f"DELETE {MANIFESTS}/{MANIFEST.digest}"]
     registry.check_done()
 
 

@@ -417,33 +417,69 @@ def served(content: bytes) -> Response:
 def test_an_entry_is_taken_out() -> None:
     present = entry(attached(), SIGNATURE)
     registry = Registry(
-        served(attached()), Response(202), refused(404), index(SIGNED, present, LISTED, ETag='"7"'), Response(201)
+        served(attached()), refused(404), index(SIGNED, present, LISTED, ETag='"7"'), Response(201), Response(202)
     )
     registry.client.delete_manifest(NAME, DELETED)
-    assert targets(registry)[2:] == [f"GET {API}", f"GET {FALLBACK}", f"PUT {FALLBACK}"]
-    assert registry.requests[4].headers["if-match"] == '"7"'
-    written = json.loads(registry.transport.bodies[4] or b"")
+    assert targets(registry)[1:4] == [f"GET {API}", f"GET {FALLBACK}", f"PUT {FALLBACK}"]
+    assert registry.requests[4].method == "DELETE"  # last, so that a deletion that fails half-way can be completed
+    assert registry.requests[3].headers["if-match"] == '"7"'
+    written = json.loads(registry.transport.bodies[3] or b"")
     assert written["manifests"] == [SIGNED.to_dict(), LISTED.to_dict()]
     registry.check_done()
 
 
 def test_an_entry_that_is_not_there_is_not_taken_out() -> None:
     for tagged in (index(SIGNED), refused(404)):
-        registry = Registry(served(attached()), Response(202), refused(404), tagged)
+        registry = Registry(served(attached()), refused(404), tagged, Response(202))
         registry.client.delete_manifest(NAME, DELETED)
         registry.check_done()
 
 
 def test_a_registry_with_the_api_takes_it_out_itself() -> None:
-    registry = Registry(served(attached()), Response(202), index())
+    registry = Registry(served(attached()), index(), Response(202))
     registry.client.delete_manifest(NAME, DELETED)
     registry.check_done()
 
 
-def test_what_was_not_deleted_stays_in() -> None:
-    registry = Registry(served(attached()), refused(405))
+def test_what_was_not_deleted_is_put_back() -> None:
+    present = entry(attached(), SIGNATURE)
+    registry = Registry(
+        *(served(attached()), refused(404), index(SIGNED, present), Response(201), refused(405)),
+        *(index(SIGNED), Response(201)),
+    )
     with pytest.raises(errors.Unsupported):
         registry.client.delete_manifest(NAME, DELETED)
+    written = json.loads(registry.transport.bodies[6] or b"")
+    assert [one["digest"] for one in written["manifests"]] == [SIGNED.digest, DELETED]
+    registry.check_done()
+
+
+def test_where_the_tag_must_not_be_written_the_manifest_is_deleted_all_the_same() -> None:
+    present = entry(attached(), SIGNATURE)
+    registry = Registry(served(attached()), refused(404), index(present), refused(403), Response(202))
+    with pytest.raises(errors.Denied):
+        registry.client.delete_manifest(NAME, DELETED)
+    assert registry.requests[4].method == "DELETE"
+    registry.check_done()
+
+
+def test_what_is_gone_meanwhile_was_deleted() -> None:
+    """The first answer to the DELETE was lost, and a layer below has sent it again."""
+    registry = Registry(served(attached()), index(), refused(404))
+    registry.client.delete_manifest(NAME, DELETED)
+    registry.check_done()
+
+
+def test_entries_of_what_is_gone_are_left_out_where_the_registry_takes_them_ill() -> None:
+    unknown = Response(400, (), b'{"errors": [{"code": "MANIFEST_BLOB_UNKNOWN"}]}')
+    registry = Registry(
+        *(Response(201), index(SIGNED, LISTED), unknown),
+        *(refused(404), Response(200)),  # SIGNED is gone, LISTED is there
+        *(index(SIGNED, LISTED), Response(201)),
+    )
+    registry.client.push_manifest(NAME, attached(), OCI_MANIFEST)
+    written = json.loads(registry.transport.bodies[6] or b"")
+    assert [one["digest"] for one in written["manifests"]] == [LISTED.digest, Descriptor.of(attached()).digest]
     registry.check_done()
 
 

@@ -247,13 +247,13 @@ CASES = {
     "delete_manifest, with a subject": Case(
         "delete_manifest",
         lambda client: client.delete_manifest(NAME, ATTACHED_DIGEST),
-        [manifest(ATTACHED), Response(202), refused(404), manifest(ENTERED), Response(201)],
+        [manifest(ATTACHED), refused(404), manifest(ENTERED), Response(201), Response(202)],
         [
             ("GET", f"{MANIFESTS}/{ATTACHED_DIGEST}", PULL),
-            ("DELETE", f"{MANIFESTS}/{ATTACHED_DIGEST}", DELETE),
             ("GET", REFERRERS, PULL),
             ("GET", FALLBACK, PUSH),
             ("PUT", FALLBACK, PUSH),
+            ("DELETE", f"{MANIFESTS}/{ATTACHED_DIGEST}", DELETE),
         ],
     ),
     "delete_tag": Case(
