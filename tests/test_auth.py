@@ -841,6 +841,51 @@ def test_a_one_shot_body_is_sent_whole_after_the_challenge() -> None:
     assert pulled == [3]
 
 
+@pytest.mark.parametrize(
+    ("length", "content", "asks"),
+    [(None, b"x", True), (1, b"x", True), (262_144, b"x" * 262_144, True), (262_145, b"x" * 262_145, False)],
+)
+def test_what_could_be_lost_to_a_late_401_is_not_sent_before_the_registry_is_known(
+    length: int | None, content: bytes, asks: bool
+) -> None:
+    first = [challenged("")] if asks else [challenged(str(PUSH))]
+    transport, script = scripted(*first, granted(), Response(201), Response(201))
+    put = get(PUSH, method="PUT", operation="own").with_headers({"User-Agent": "mine/1", "X-Own": "1"})
+    assert transport.round_trip(put.replace(body=Body.of(iter([content]), length))).status == 201
+    assert transport.round_trip(put.replace(body=Body.of(iter([content]), length))).status == 201
+    assert [request.method for request in script.requests] == ["GET" if asks else "PUT", "GET", "PUT", "PUT"]
+    assert script.bodies[2:] == [content, content]
+    if asks:
+        question = script.requests[0]
+        assert (question.url, question.info.operation, question.body) == (URL, "own", None)
+        assert list(question.headers.items()) == [("User-Agent", "mine/1")]
+
+
+@pytest.mark.parametrize("answer", [OK, Response(404), Response(401), BASIC])
+def test_whatever_the_question_is_answered_the_request_is_sent(answer: Response) -> None:
+    transport, script = scripted(answer, Response(201))
+    response = transport.round_trip(get(PUSH, method="PUT").replace(body=Body.of(iter([b"x"]))))
+    assert response.status == 201
+    assert script.bodies[1] == b"x"
+    assert ("authorization" in script.requests[1].headers) == (answer is BASIC)
+
+
+def test_what_needs_nothing_or_is_nobody_s_or_can_be_sent_again_is_sent_at_once() -> None:
+    for request in (
+        get(Scope.EMPTY, method="PUT").replace(body=Body.of(iter([b"x"]))),
+        get(PUSH, method="PUT").replace(body=b"x"),
+        get(PUSH, method="PUT").replace(body=Body.of(iter([]), 0)),
+        get(PUSH, method="PUT"),
+    ):
+        transport, script = scripted(Response(201))
+        with script:
+            assert transport.round_trip(request).status == 201
+    mine = StaticCredentials(HOST, Credential(registry_token="given"))
+    transport, script = scripted(Response(201), credentials=mine)
+    with script:
+        transport.round_trip(get(PUSH, method="PUT").replace(body=Body.of(iter([b"x"]))))
+
+
 def test_a_one_shot_body_that_was_pulled_is_not_sent_again_but_the_challenge_is_learnt() -> None:
     def pull(request: Request) -> Response:
         assert request.body is not None
@@ -849,7 +894,7 @@ def test_a_one_shot_body_that_was_pulled_is_not_sent_again_but_the_challenge_is_
 
     transport, script = scripted(pull, granted(), Response(201))
     put = get(PUSH, method="PUT")
-    assert transport.round_trip(put.replace(body=Body.of(iter([b"one", b"shot"])))).status == 401
+    assert transport.round_trip(put.replace(body=Body.of(iter([b"one", b"shot"]), 1_000_000))).status == 401
     assert transport.round_trip(put.replace(body=b"bytes")).status == 201
     assert sent(script) == ["PUT x nothing", "GET token me", "PUT x Bearer token-1"]
 

@@ -52,7 +52,7 @@ class AuthGuard:
         identity_tokens: Users, by the identity token that they may show instead of a password.
         realm: The token server's URL; or its path, on whichever host is asked.
         service: What the challenge calls the registry.
-        expires_in: Seconds that a token is good for.
+        expires_in: Seconds that a token is good for; clients are told them as a whole number.
         now: The clock, in seconds; None is `time.monotonic`, looked up at each call.
 
     Attributes:
@@ -153,7 +153,7 @@ class AuthGuard:
         with self._lock:
             value = f"token-{next(self._numbers)}"
             self._grants[value] = _Grant(granted, self._clock() + self._expires_in)
-        return _answer(request, 200, {"token": value, "access_token": value, "expires_in": self._expires_in})
+        return _answer(request, 200, {"token": value, "access_token": value, "expires_in": int(self._expires_in)})
 
     def _user(self, proof: str) -> str | None:
         """Who a Basic Authorization is from; None if nobody that is known."""

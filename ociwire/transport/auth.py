@@ -28,6 +28,7 @@ __all__ = ["AuthTransport"]
 
 _LOG = logging.getLogger("ociwire.auth")
 _MAX_ORIGINS = 1024
+_READ_BY_SERVERS = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,9 @@ class AuthTransport:
     """Authenticates requests: by Bearer tokens (the distribution project's token specifications), or by Basic.
 
     A request that has an Authorization header passes untouched. One that needs nothing is sent with nothing, until it
-    is challenged. May be shared by threads: of those who want the same token, one asks for it.
+    is challenged. Where nothing is known of a registry yet, and the request's body is one-shot and small or of unknown
+    length, ``GET /v2/`` is asked first: there are servers whose 401 would come after the body. May be shared by
+    threads: of those who want the same token, one asks for it.
 
     Args:
         inner: The transport to ask.
@@ -155,13 +158,29 @@ class AuthTransport:
             token = self._tokens.find(holder, Scope.EMPTY)
             return None if token is None else _Proof(f"Bearer {token.value}", holder.credential, token)
         credential = self._credential(errand)
-        if challenge is None or (credential is not None and credential.registry_token is not None):
+        if _is_registry_token(credential):
             return _proof_of(credential, "bearer")
+        if challenge is None and _is_at_risk(errand.request):
+            challenge = self._asked_for(errand)
+        if challenge is None:
+            return None
         if challenge.scheme == "basic":
             return _proof_of(credential, "basic")
         if errand.required == Scope.UNLIMITED:
             return None
         return self._granted(errand, challenge, credential, errand.required)
+
+    def _asked_for(self, errand: _Errand) -> Challenge | None:
+        """What the registry wants, by a request that has nothing to lose (specification, "Determining Support")."""
+        request = errand.request
+        agent = {name: value for name, value in request.headers.items() if name.lower() == "user-agent"}
+        info = request.info.replace(required_scope=Scope.EMPTY, idempotent=None)
+        response = self._inner.round_trip(Request("GET", f"{errand.origin}/v2/", agent, None, info))
+        try:
+            answers = response.request is None or Origin.of(response.request.url) == errand.origin
+            return self._challenge(errand, response, known_will_do=False) if answers else None
+        finally:
+            response.discard()
 
     def _renewed(self, errand: _Errand, proof: _Proof | None, response: Response) -> _Proof | None:
         """What to send the request with once more; None if the response is the answer."""
@@ -250,6 +269,16 @@ def _errand(request: Request) -> _Errand:
 @lru_cache(maxsize=_MAX_ORIGINS)
 def _name_of(origin: Origin) -> str:
     return registry_name(origin.netloc)
+
+
+def _is_at_risk(request: Request) -> bool:
+    """Whether a 401 to the request can come too late.
+
+    Servers written in Go read up to 256 KiB of a body before they answer anything, Expect or no Expect: what is
+    one-shot is gone by then. What is longer than that, and says so, they refuse at once.
+    """
+    body = request.body
+    return body is not None and body.one_shot and body.length != 0 and (body.length or 0) <= _READ_BY_SERVERS
 
 
 def _scope_of(challenge: Challenge) -> Scope:
