@@ -15,13 +15,12 @@ from typing import Any
 
 import pytest
 
-from ociwire import BlobReader, Client, Descriptor, Digest, FunctionTransport, Scope, default_transport
+from ociwire import BlobReader, Client, Descriptor, Digest, Scope, default_transport
 from ociwire.auth import Anonymous, Credential, StaticCredentials
 from ociwire.descriptor import OCI_INDEX, OCI_MANIFEST
 from ociwire.errors import NotFound
 from ociwire.testing import AuthGuard, MemoryRegistry, serve
 from ociwire.testing.server import Served
-from ociwire.transport import Transport
 
 from .conftest import Certificates
 
@@ -317,16 +316,8 @@ def test_an_image_passes_the_guard_with_the_password_and_not_without(
 ) -> None:
     digest = images.digest("amd64")
     registry = MemoryRegistry()
-    guards: list[Transport] = []
-    with serve(FunctionTransport(lambda request: guards[0].round_trip(request))) as url:
-        guard = AuthGuard(
-            registry,
-            users={USER: PASSWORD},
-            scheme=scheme,
-            realm=f"{url}/token",
-            service=url.host,
-        )
-        guards.append(guard)
+    guard = AuthGuard(registry, users={USER: PASSWORD}, scheme=scheme, realm="/token")
+    with serve(guard) as url:
         image = f"docker://{url.host}/team/app:v1"
         with pytest.raises(Failed, match="unauthorized"):
             programs.copy(images.layout.image("amd64"), image, "--dest-creds", f"{USER}:wrong")
