@@ -863,11 +863,25 @@ def test_what_could_be_lost_to_a_late_401_is_not_sent_before_the_registry_is_kno
 
 @pytest.mark.parametrize("answer", [OK, Response(404), Response(401), BASIC])
 def test_whatever_the_question_is_answered_the_request_is_sent(answer: Response) -> None:
-    transport, script = scripted(answer, Response(201))
-    response = transport.round_trip(get(PUSH, method="PUT").replace(body=Body.of(iter([b"x"]))))
-    assert response.status == 201
-    assert script.bodies[1] == b"x"
+    transport, script = scripted(answer, Response(201), Response(201))
+    with script:  # it is asked once
+        for _ in range(2):
+            response = transport.round_trip(get(PUSH, method="PUT").replace(body=Body.of(iter([b"x"]))))
+            assert response.status == 201
+    assert script.bodies[1:] == [b"x", b"x"]
     assert ("authorization" in script.requests[1].headers) == (answer is BASIC)
+
+
+def test_who_has_taken_a_push_from_nobody_is_not_asked() -> None:
+    one_shot = get(PUSH, method="PUT")
+    transport, script = scripted(Response(202), Response(201))
+    with script:
+        transport.round_trip(get(PUSH, method="POST"))
+        transport.round_trip(one_shot.replace(body=Body.of(iter([b"x"]))))
+    transport, script = scripted(OK, challenged(""), granted(), Response(201))
+    with script:  # that nobody may pull says nothing of pushing
+        transport.round_trip(get(PULL))
+        transport.round_trip(one_shot.replace(body=Body.of(iter([b"x"]))))
 
 
 def test_what_needs_nothing_or_is_nobody_s_or_can_be_sent_again_is_sent_at_once() -> None:

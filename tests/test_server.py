@@ -232,8 +232,17 @@ def open_sockets() -> set[str]:
     return {link for link in found if link.startswith("socket:")}
 
 
+@pytest.fixture(scope="module")
+def _frozen() -> Iterator[None]:
+    """What all the other tests have left in memory is not collected after each test of this one."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture
-def nothing_left() -> Iterator[None]:
+def nothing_left(_frozen: None) -> Iterator[None]:
     """No thread and no socket is left of any test: where `gc` finds one that is, its ResourceWarning is an error."""
     threads, sockets = set(threading.enumerate()), open_sockets()
     yield

@@ -104,6 +104,7 @@ class AuthTransport:
         )
         self._tokens = self._desk.tokens
         self._challenges: dict[Origin, Challenge] = {}
+        self._silent: set[Origin] = set()  # asked what they want, they wanted nothing
 
     def round_trip(self, request: Request, /) -> Response:
         """Ask the inner transport, with what the request needs; after a 401, with what the registry asks for.
@@ -131,6 +132,8 @@ class AuthTransport:
                 if proof is not None:
                     response.discard()
                     continue
+            elif proof is None and response.status < 300:
+                self._note_silence(errand)
             return response if response.request is not None else response.replace(request=sent)
 
     def close(self) -> None:
@@ -160,7 +163,7 @@ class AuthTransport:
         credential = self._credential(errand)
         if _is_registry_token(credential):
             return _proof_of(credential, "bearer")
-        if challenge is None and _is_at_risk(errand.request):
+        if challenge is None and errand.origin not in self._silent and _is_at_risk(errand.request):
             challenge = self._asked_for(errand)
         if challenge is None:
             return None
@@ -176,11 +179,19 @@ class AuthTransport:
         agent = {name: value for name, value in request.headers.items() if name.lower() == "user-agent"}
         info = request.info.replace(required_scope=Scope.EMPTY, idempotent=None)
         response = self._inner.round_trip(Request("GET", f"{errand.origin}/v2/", agent, None, info))
-        try:
-            answers = response.request is None or Origin.of(response.request.url) == errand.origin
-            return self._challenge(errand, response, known_will_do=False) if answers else None
-        finally:
-            response.discard()
+        response.discard()
+        answers = response.request is None or Origin.of(response.request.url) == errand.origin
+        challenge = self._challenge(errand, response, known_will_do=False) if answers else None
+        if challenge is None:
+            self._note_silence(errand)
+        return challenge
+
+    def _note_silence(self, errand: _Errand) -> None:
+        """Remember a registry that takes a push from anybody. That it lets anybody pull says nothing."""
+        if errand.origin not in self._silent and any(one.action == "push" for one in errand.required):
+            if len(self._silent) >= _MAX_ORIGINS:
+                self._silent.clear()
+            self._silent.add(errand.origin)
 
     def _renewed(self, errand: _Errand, proof: _Proof | None, response: Response) -> _Proof | None:
         """What to send the request with once more; None if the response is the answer."""
