@@ -222,6 +222,37 @@ class SendsRestAfterError(Right):
             return super().round_trip(request)
 
 
+class RedirectsWithTheRest(Right):
+    """Follows a 307 with what is left of a body."""
+
+    def round_trip(self, request: Request, /) -> Response:
+        response = super().round_trip(request)
+        if response.status != 307:
+            return response
+        response.discard()
+        return super().round_trip(request.replace(url=response.headers["location"]))
+
+
+class AuthenticatesWithTheRest(Right):
+    """Answers a 401 with what is left of a body."""
+
+    def round_trip(self, request: Request, /) -> Response:
+        response = super().round_trip(request)
+        if response.status != 401:
+            return response
+        response.discard()
+        return super().round_trip(request.with_headers({"Authorization": "Basic bWU6c2VjcmV0"}))
+
+
+class LogsBodies(Right):
+    """Reads a response to log it, and forgets to give it back."""
+
+    def round_trip(self, request: Request, /) -> Response:
+        response = super().round_trip(request)
+        self.logged = response.read()
+        return response
+
+
 class WrapsForeign(Right):
     """Makes an error of ociwire's of everything."""
 
@@ -392,6 +423,9 @@ WRONG: list[tuple[Callable[[Transport], Any], str]] = [
     (PullsBody, "a layer does not pull a one-shot body: 3 chunks gone"),
     (SendsHalf, "a body is sent whole or not at all: b'second third' after a 401"),
     (SendsRest, "a one-shot body is never sent again after its first chunk was pulled: it was, after 429"),
+    (RedirectsWithTheRest, "a one-shot body is never sent again .*: it was, after 307"),
+    (AuthenticatesWithTheRest, "a one-shot body is never sent again .*: it was, after 401"),
+    (LogsBodies, "the body of a response comes through whole"),
     (SendsRestAfterError, "a one-shot body is never sent again .*: it was, after a connection error"),
     (WrapsForeign, "a foreign exception is passed on unchanged: ValueError.* became ReadError"),
     (RetriesForeign, "nothing is sent again after a foreign exception: OSError"),
