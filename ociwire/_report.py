@@ -11,7 +11,6 @@ import json
 from collections import Counter
 from collections.abc import Container, Iterator
 from contextlib import suppress
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -19,7 +18,7 @@ from ._trace import Hop
 from .auth import Challenge
 from .message import Request
 from .origin import Origin, without_query
-from .text import one_line, shown_url, size
+from .text import one_line, phrase, shown_url, size
 
 __all__ = ["Style", "summary", "tree"]
 
@@ -48,14 +47,6 @@ class Style:
         status = hop.response.status
         colour = "green" if status < 300 else "yellow" if status < 400 or status == 401 else "red"
         return self.paint(colour, f"{phrase(status):<24.24}")
-
-
-def phrase(status: int) -> str:
-    """``404 Not Found``."""
-    try:
-        return f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return str(status)
 
 
 def tree(hop: Hop, style: Style) -> Iterator[str]:

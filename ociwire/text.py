@@ -7,11 +7,12 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from http import HTTPStatus
 
 from .headers import SECRET_HEADERS, Headers
 from .origin import without_query
 
-__all__ = ["one_line", "shown_url", "size", "without_echo"]
+__all__ = ["one_line", "phrase", "shown_url", "size", "without_echo"]
 
 _SHORTEST_SECRET = 4
 """Fewer characters stand in any text by chance."""
@@ -62,6 +63,14 @@ def shown_url(url: str) -> str:
     query = url.partition("#")[0].partition("?")[2]
     parts = [part if part.partition("=")[0] in _SHOWN_IN_QUERY else "***" for part in query.split("&") if part]
     return one_line(without_query(url) + (f"?{'&'.join(dict.fromkeys(parts))}" if parts else ""), _LONGEST_URL)
+
+
+def phrase(status: int) -> str:
+    """A status code with its registered name: ``404 Not Found``."""
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
 
 
 def size(count: int) -> str:

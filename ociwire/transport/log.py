@@ -10,13 +10,12 @@ import itertools
 import logging
 import re
 import time
-from http import HTTPStatus
 from typing import final
 
 from ..errors import OciwireError
 from ..headers import Headers
 from ..message import Request, Response
-from ..text import one_line, shown_url, size, without_echo
+from ..text import one_line, phrase, shown_url, size, without_echo
 from .base import Transport
 
 __all__ = ["LogTransport"]
@@ -92,9 +91,8 @@ class _Exchange:
     def failed(self, error: BaseException) -> None:
         """The exchange ended in an exception. Only of ociwire's own is the text known to hold no secret."""
         said = f"{type(error).__name__}: {error}" if isinstance(error, OciwireError) else type(error).__name__
-        self._log.warning(
-            "%s: %s -> failed after %s%s: %s", self._who, self._what, self._time(), self._uploaded(), said
-        )
+        after = f"{self._time()}{self._uploaded()}"
+        self._log.warning("%s %s -> failed after %s: %s", self._who, self._what, after, one_line(said, _QUOTED))
         self._show_headers("sent", self._request.headers, None)
 
     def answered(self, response: Response) -> None:
@@ -104,7 +102,7 @@ class _Exchange:
             self._level = logging.WARNING
         sent, headers = response.request or self._request, response.headers
         telling = [f"; {name}: {_value(name, headers[name], sent)}" for name in _TELLING if name in headers]
-        line = f"{_phrase(response.status)} in {self._time()}{self._uploaded()}{''.join(telling)}"
+        line = f"{phrase(response.status)} in {self._time()}{self._uploaded()}{''.join(telling)}"
         self._log.log(self._level, "%s %s -> %s", self._who, self._what, line)
         self._show_headers("sent", self._request.headers, None)
         self._show_headers("received", headers, sent)
@@ -193,10 +191,3 @@ def _value(name: str, value: str, request: Request | None) -> str:
     if request is not None:
         value = without_echo(value.encode("latin-1", "replace"), request.headers).decode("latin-1")
     return one_line(value, 300)
-
-
-def _phrase(status: int) -> str:
-    try:
-        return f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return str(status)
