@@ -102,7 +102,7 @@ def _sent(hop: Hop) -> str:
 
 def _challenge(hop: Hop) -> str:
     """What a 401 asks for."""
-    if hop.response is None or hop.response.status != 401:
+    if hop.response is None or hop.response.status != 401 or hop.request.info.operation == "token":
         return ""
     challenges = Challenge.parse(*hop.response.headers.get_all("www-authenticate"))
     told = []
@@ -125,13 +125,13 @@ def _token_asked(hop: Hop) -> str:
 
 def _granted(hop: Hop) -> str:
     """What a token server has granted, as far as that can be told."""
-    if hop.request.info.operation != "token" or not hop.said:
+    if hop.request.info.operation != "token" or hop.response is None or hop.response.status >= 300:
         return ""
     answer: Any = None
     with suppress(ValueError, RecursionError):
         answer = json.loads(bytes(hop.said))
     if not isinstance(answer, dict):
-        return ""
+        return "grants nothing that is a token"
     life = answer.get("expires_in")
     lasts = f", for {life} s" if isinstance(life, (int, float)) else ""
     token = answer.get("token") or answer.get("access_token")

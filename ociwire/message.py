@@ -295,5 +295,10 @@ class Response:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not self.in_memory:
+            raise TypeError("a response whose body is still to be read cannot be pickled or copied")
+        return Response, (self.status, self.headers, self._data, self.request)
+
     def __repr__(self) -> str:
         return f"<Response {self.status} {self.headers!r}>"

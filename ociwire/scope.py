@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from itertools import groupby
-from typing import ClassVar, NamedTuple, final
+from typing import Any, ClassVar, NamedTuple, final
 
 __all__ = ["ResourceScope", "Scope"]
 
@@ -120,8 +120,15 @@ class Scope:
     def __str__(self) -> str:
         return self._text
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self._members, self._text, self._unlimited)
+
     def __repr__(self) -> str:
         return "Scope.UNLIMITED" if self._unlimited else f"Scope.parse({self._text!r})"
+
+
+def _restored(members: frozenset[ResourceScope], text: str, unlimited: bool) -> Scope:  # noqa: FBT001 - of pickle
+    return Scope._of(members, text, unlimited=unlimited)
 
 
 def _parse_word(word: str) -> list[ResourceScope]:

@@ -163,6 +163,15 @@ def test_nobody_gets_a_token_too() -> None:
     assert sent(script) == ["GET x nothing", "GET token nothing", "GET x Bearer token-1"]
 
 
+def test_nobody_is_asked_for_again_after_a_basic_challenge() -> None:
+    source = Rotating(None, ME)
+    transport, script = scripted(BASIC, OK, credentials=source)
+    with script:
+        assert transport.round_trip(get()).status == 401
+        assert transport.round_trip(get()).status == 200
+    assert sent(script) == ["GET x nothing", "GET x me"]
+
+
 def test_nobody_has_nothing_to_say_to_basic() -> None:
     transport, script = scripted(BASIC, credentials=Anonymous())
     assert transport.round_trip(get()).status == 401
@@ -849,7 +858,7 @@ def test_what_could_be_lost_to_a_late_401_is_not_sent_before_the_registry_is_kno
     length: int | None, content: bytes, asks: bool
 ) -> None:
     first = [challenged("")] if asks else [challenged(str(PUSH))]
-    transport, script = scripted(*first, granted(), Response(201), Response(201))
+    transport, script = scripted(*first, granted(), Response(201), Response(201), ask_first=True)
     put = get(PUSH, method="PUT", operation="own").with_headers({"User-Agent": "mine/1", "X-Own": "1"})
     assert transport.round_trip(put.replace(body=Body.of(iter([content]), length))).status == 201
     assert transport.round_trip(put.replace(body=Body.of(iter([content]), length))).status == 201
@@ -863,7 +872,7 @@ def test_what_could_be_lost_to_a_late_401_is_not_sent_before_the_registry_is_kno
 
 @pytest.mark.parametrize("answer", [OK, Response(404), Response(401), BASIC])
 def test_whatever_the_question_is_answered_the_request_is_sent(answer: Response) -> None:
-    transport, script = scripted(answer, Response(201), Response(201))
+    transport, script = scripted(answer, Response(201), Response(201), ask_first=True)
     with script:  # it is asked once
         for _ in range(2):
             response = transport.round_trip(get(PUSH, method="PUT").replace(body=Body.of(iter([b"x"]))))
@@ -874,11 +883,11 @@ def test_whatever_the_question_is_answered_the_request_is_sent(answer: Response)
 
 def test_who_has_taken_a_push_from_nobody_is_not_asked() -> None:
     one_shot = get(PUSH, method="PUT")
-    transport, script = scripted(Response(202), Response(201))
+    transport, script = scripted(Response(202), Response(201), ask_first=True)
     with script:
         transport.round_trip(get(PUSH, method="POST"))
         transport.round_trip(one_shot.replace(body=Body.of(iter([b"x"]))))
-    transport, script = scripted(OK, challenged(""), granted(), Response(201))
+    transport, script = scripted(OK, challenged(""), granted(), Response(201), ask_first=True)
     with script:  # that nobody may pull says nothing of pushing
         transport.round_trip(get(PULL))
         transport.round_trip(one_shot.replace(body=Body.of(iter([b"x"]))))
@@ -891,11 +900,11 @@ def test_what_needs_nothing_or_is_nobody_s_or_can_be_sent_again_is_sent_at_once(
         get(PUSH, method="PUT").replace(body=Body.of(iter([]), 0)),
         get(PUSH, method="PUT"),
     ):
-        transport, script = scripted(Response(201))
+        transport, script = scripted(Response(201), ask_first=True)
         with script:
             assert transport.round_trip(request).status == 201
     mine = StaticCredentials(HOST, Credential(registry_token="given"))
-    transport, script = scripted(Response(201), credentials=mine)
+    transport, script = scripted(Response(201), credentials=mine, ask_first=True)
     with script:
         transport.round_trip(get(PUSH, method="PUT").replace(body=Body.of(iter([b"x"]))))
 

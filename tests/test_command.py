@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import ociwire.errors
-from ociwire import Client, FunctionTransport, Response, __version__
+from ociwire import FunctionTransport, Response, __version__
 from ociwire.__main__ import main
 from ociwire._advice import advice
 from ociwire._report import Style
@@ -77,12 +77,6 @@ def test_a_terminal_has_colours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     monkeypatch.setenv("NO_COLOR", "1")
     main([])
     assert "\x1b" not in capsys.readouterr().out
-
-
-def pushed(registry: MemoryRegistry) -> str:
-    """Push a manifest, and return its digest."""
-    content = json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "config": {}, "layers": []}).encode()
-    return Client("any", registry).push_manifest("team/app", content, MANIFEST, tags=["v1"]).digest
 
 
 @pytest.fixture

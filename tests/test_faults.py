@@ -75,6 +75,13 @@ def test_every_fault_is_in_one_of_the_tables() -> None:
     assert {*BEFORE, *IN_BODY, *STATUSES, "answer lost", "short body", "flipped byte"} == set(FAULTS)
 
 
+def test_closed_it_answers_nothing() -> None:
+    transport = FaultTransport(FunctionTransport(lambda request: Response(200)), rate=1, faults=["429"])
+    transport.close()
+    with pytest.raises(UsageError, match="closed"):
+        transport.round_trip(Request("GET", "https://registry.example/v2/"))
+
+
 # --- each fault ---
 
 

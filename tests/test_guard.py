@@ -40,7 +40,7 @@ def basic(user: str, password: str) -> dict[str, str]:
 
 def guarded(**options: Any) -> tuple[AuthGuard, Inner]:
     inner = Inner()
-    return AuthGuard(inner, users={"me": "secret", "you": "other"}, **options), inner
+    return AuthGuard(inner, users={"me": "secret", "you": "other"}, **{"realm": REALM, **options}), inner
 
 
 def token(guard: AuthGuard, scope: str = "", headers: dict[str, str] | None = None) -> tuple[int, dict[str, Any]]:
@@ -196,6 +196,19 @@ def test_it_closes_what_it_guards() -> None:
     guard, inner = guarded()
     guard.close()
     assert inner.closed
+
+
+def test_a_closed_guard_answers_nothing() -> None:
+    guard, _ = guarded()
+    guard.close()
+    with pytest.raises(UsageError, match="closed"):
+        guard.round_trip(Request("GET", BLOB))
+
+
+def test_its_token_server_is_on_the_host_that_is_asked_unless_told_otherwise() -> None:
+    guard = AuthGuard(Inner(), users={})
+    challenge = guard.round_trip(Request("GET", BLOB)).headers["www-authenticate"]
+    assert Challenge.parse(challenge)[0].params["realm"] == f"{URL}/token"
 
 
 def test_another_scheme_is_refused() -> None:

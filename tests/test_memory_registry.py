@@ -708,6 +708,14 @@ def test_without_a_content_type_the_manifest_says_what_it_is(registry: MemoryReg
     refused(put(registry, "none", manifest(registry, mediaType=None), None), 400, "MANIFEST_INVALID")
 
 
+@pytest.mark.parametrize("content", [b"{}", b'{"schemaVersion": 2}', b'{"layers": []}', b'{"config": null}'])
+@pytest.mark.parametrize("media_type", [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST_LIST])
+def test_what_a_manifest_should_have_is_not_this_registry_s_affair(
+    registry: MemoryRegistry, content: bytes, media_type: str
+) -> None:
+    assert put(registry, "latest", content, media_type).status == 201
+
+
 @pytest.mark.parametrize(
     ("content", "media_type"),
     [
@@ -718,23 +726,17 @@ def test_without_a_content_type_the_manifest_says_what_it_is(registry: MemoryReg
         (b'\xff{"a": 1}', OCI_MANIFEST),
         (b"[" * 100_000, OCI_MANIFEST),
         (b'{"a": NaN}', "application/vnd.example+json"),
-        (b"{}", OCI_MANIFEST),
-        (b"{}", DOCKER_MANIFEST_LIST),
         (b"{}", "nonsense"),
         (manifest(mediaType=OCI_INDEX), OCI_MANIFEST),
         (manifest(mediaType=7), OCI_MANIFEST),
         (manifest(schemaVersion=1), OCI_MANIFEST),
-        (manifest(schemaVersion=None), OCI_MANIFEST),
-        (manifest(config=None), OCI_MANIFEST),
         (manifest(config=[]), OCI_MANIFEST),
         (manifest(config={"mediaType": "a/b"}), OCI_MANIFEST),
-        (manifest(layers=None), OCI_MANIFEST),
         (manifest(layers={}), OCI_MANIFEST),
         (manifest(layers=["sha256:12"]), OCI_MANIFEST),
         (manifest(subject="latest"), OCI_MANIFEST),
         (manifest(artifactType="nonsense"), OCI_MANIFEST),
         (manifest(annotations={"number": 1}), OCI_MANIFEST),
-        (b'{"schemaVersion": 2}', OCI_INDEX),
         (b'{"schemaVersion": 2, "manifests": 5}', OCI_INDEX),
     ],
 )

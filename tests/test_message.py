@@ -177,6 +177,15 @@ def test_repr_masks_secrets(name: str) -> None:
             assert "a/b" in text
 
 
+def test_a_response_in_memory_pickles_and_copies_and_no_other_does() -> None:
+    response = Response(404, {"A": "b"}, b"gone", Request("GET", URL))
+    for other in (pickle.loads(pickle.dumps(response)), copy.deepcopy(response)):
+        assert (other.status, other.headers, other.read()) == (404, response.headers, b"gone")
+        assert other.request.url == URL
+    with pytest.raises(TypeError, match="still to be read"):
+        pickle.dumps(Response(200, (), iter([b"x"])))
+
+
 def test_requests_pickle_and_copy() -> None:
     info = RequestInfo(required_scope=Scope.CATALOG, operation="x", timeout=3, deadline=4.5, extra={"tenant": [1]})
     request = Request("GET", "/v2/", {"Authorization": "secret"}, info=info)

@@ -107,6 +107,7 @@ NAMES = {
         "ScriptedTransport",
         "AuthGuard",
         "FaultTransport",
+        "FAULTS",
         "MemoryRegistry",
         "check_transport",
         "serve",

@@ -1061,6 +1061,16 @@ def test_threads_wait_for_what_one_of_them_is_told() -> None:
     assert early == []
 
 
+def test_a_thread_does_not_wait_for_the_same_word_twice() -> None:
+    sleeps: list[float] = []
+    script = ScriptedTransport([busy("5"), OK, OK])
+    transport = RetryTransport(script, sleep=sleeps.append, now=lambda: START)  # a clock that stands still
+    with script:
+        for _ in range(2):
+            transport.round_trip(get()).close()
+    assert sleeps == [5.0]
+
+
 # --- the deadline ---
 
 

@@ -222,7 +222,8 @@ def test_a_star_from_a_server_grants_only_itself() -> None:
 
 @pytest.mark.parametrize("scope", [Scope.EMPTY, Scope.UNLIMITED, Scope.CATALOG, Scope.parse("b  a repository:a:b")])
 def test_pickles_and_copies(scope: Scope) -> None:
-    for other in (pickle.loads(pickle.dumps(scope)), copy.copy(scope), copy.deepcopy(scope)):
+    every_protocol = [pickle.loads(pickle.dumps(scope, protocol)) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)]
+    for other in (*every_protocol, copy.copy(scope), copy.deepcopy(scope)):
         assert other == scope
         assert hash(other) == hash(scope)
         assert str(other) == str(scope)

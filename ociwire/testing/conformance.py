@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,6 +26,9 @@ _ANSWERED = b"the answer"
 # What a layer may want to act upon, each once before all is well.
 _STATUSES = (200, 400, 401, 403, 404, 417, 429, 500, 502, 503)
 _REDIRECTS = (301, 302, 303, 307, 308)
+
+_AT_ONCE = 0.1
+"""Seconds before the deadline of a request that fails again and again: a layer that waits between attempts gives up."""
 
 _CALLER: contextvars.ContextVar[str] = contextvars.ContextVar("ociwire_conformance", default="lost")
 
@@ -129,6 +133,10 @@ def _ask(transport: Transport, request: Request) -> Response | BaseException:
         return error
 
 
+def _hurried(name: str) -> Request:
+    return Request("GET", _URL + name, info=RequestInfo(deadline=time.monotonic() + _AT_ONCE))
+
+
 def _content(outcome: Response | BaseException) -> bytes | BaseException:
     try:
         return outcome.read() if isinstance(outcome, Response) else outcome
@@ -189,7 +197,7 @@ def _check_swallowed(make: Layer) -> None:
 def _check_swallowed_before_an_error(make: Layer) -> None:
     for status in (429, 502, 503, 401, 307):
         probe = _Probe(lambda request, index, status=status: status if index == 0 else ConnectError("gone"))  # type: ignore[misc]
-        _finish(_ask(make(probe), Request("GET", f"{_URL}before-an-error-{status}")))
+        _finish(_ask(make(probe), _hurried(f"before-an-error-{status}")))
         rule = "a response that is not returned is closed"
         _require(not any(body.open for body in probe.bodies), rule, f"a {status} is open after what followed it failed")
 
@@ -266,7 +274,7 @@ def _check_passed_on(make: Layer, probe: _Probe, request: Request, raised: BaseE
 
 
 def _check_transport_errors(make: Layer) -> None:
-    outcome = _ask(make(_Probe(lambda request, index: ConnectError("refused"))), Request("GET", _URL + "refused"))
+    outcome = _ask(make(_Probe(lambda request, index: ConnectError("refused"))), _hurried("refused"))
     _finish(outcome)
     rule = "where there is no answer, an error of ociwire's comes out"
     _require(isinstance(outcome, (OciwireError, Response)), rule, repr(outcome))

@@ -77,6 +77,7 @@ class FaultTransport:
         self._faults = [_named(fault) for fault in (FAULTS if faults is None else faults)]
         self._limit = limit
         self._where = where
+        self._closed = False
         self._lock = threading.Lock()
         self._count = 0
         self.injected: list[Injected] = []
@@ -87,6 +88,8 @@ class FaultTransport:
         Raises:
             TransportError: What the fault is.
         """
+        if self._closed:
+            raise UsageError("the transport is closed")
         fault, chance = self._choose(request)
         if fault is None:
             return _answer(request, self._inner)
@@ -94,7 +97,8 @@ class FaultTransport:
         return response if response.request is not None else response.replace(request=request)
 
     def close(self) -> None:
-        """Close the inner transport."""
+        """Close the inner transport, and refuse further requests."""
+        self._closed = True
         self._inner.close()
 
     def _choose(self, request: Request) -> tuple[Fault | None, random.Random]:

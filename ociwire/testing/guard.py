@@ -50,7 +50,7 @@ class AuthGuard:
         scopes: What a user may do; a user that is not named may do everything. The user ``""`` is nobody, who may do
             nothing unless it is named.
         identity_tokens: Users, by the identity token that they may show instead of a password.
-        realm: The token server's URL; or its path, on whichever host is asked.
+        realm: The token server's path, on whichever host is asked; or its URL.
         service: What the challenge calls the registry.
         expires_in: Seconds that a token is good for; clients are told them as a whole number.
         now: The clock, in seconds; None is `time.monotonic`, looked up at each call.
@@ -71,7 +71,7 @@ class AuthGuard:
         scheme: str = "bearer",
         scopes: Mapping[str, Scope] | None = None,
         identity_tokens: Mapping[str, str] | None = None,
-        realm: str = "https://auth.example/token",
+        realm: str = "/token",
         service: str = "registry.example",
         expires_in: float = 300.0,
         now: Callable[[], float] | None = None,
@@ -87,6 +87,7 @@ class AuthGuard:
         self._service = service
         self._expires_in = expires_in
         self._now = now
+        self._closed = False
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._grants: dict[str, _Grant] = {}
@@ -95,6 +96,8 @@ class AuthGuard:
 
     def round_trip(self, request: Request, /) -> Response:
         """Answer for the token server, pass an authorized request on, or challenge it. No body is pulled for a 401."""
+        if self._closed:
+            raise UsageError("the transport is closed")
         realm = f"{Origin.of(request.url)}{self._realm}" if self._realm.startswith("/") else self._realm
         if self._scheme == "bearer" and _is_at(realm, request.url):
             return self._token(request)
@@ -118,7 +121,8 @@ class AuthGuard:
             self._grants.clear()
 
     def close(self) -> None:
-        """Close the inner transport."""
+        """Close the inner transport, and refuse further requests."""
+        self._closed = True
         self._inner.close()
 
     def _missing(self, proof: str, needed: Scope, realm: str) -> str:

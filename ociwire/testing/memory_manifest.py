@@ -17,12 +17,7 @@ from .memory_http import Refused
 
 __all__ = ["Manifest", "read_manifest"]
 
-_REQUIRED = {
-    OCI_MANIFEST: ("config", "layers"),
-    DOCKER_MANIFEST: ("config", "layers"),
-    OCI_INDEX: ("manifests",),
-    DOCKER_MANIFEST_LIST: ("manifests",),
-}
+_KNOWN = frozenset({OCI_MANIFEST, DOCKER_MANIFEST, OCI_INDEX, DOCKER_MANIFEST_LIST})
 
 
 @final
@@ -115,11 +110,8 @@ def _media_type(parsed: dict[str, Any], stated: str) -> str:
 
 
 def _check_fields(parsed: dict[str, Any], media_type: str) -> None:
-    required = _REQUIRED.get(media_type, ())
-    missing = [field for field in required if parsed.get(field) is None]
-    if missing:
-        _refuse(f"a manifest of the type {media_type} has {' and '.join(missing)}, which this one has not")
-    if required and parsed.get("schemaVersion") != 2:
+    # What a manifest should have and has not is the image specification's affair: a registry of 1.1 may take it.
+    if media_type in _KNOWN and parsed.get("schemaVersion", 2) != 2:
         _refuse(f"the schemaVersion is 2, not {parsed.get('schemaVersion')!r:.100}")
 
 

@@ -72,9 +72,7 @@ class AuthTransport:
     """Authenticates requests: by Bearer tokens (the distribution project's token specifications), or by Basic.
 
     A request that has an Authorization header passes untouched. One that needs nothing is sent with nothing, until it
-    is challenged. Where nothing is known of a registry yet, and the request's body is one-shot and small or of unknown
-    length, ``GET /v2/`` is asked first: there are servers whose 401 would come after the body. May be shared by
-    threads: of those who want the same token, one asks for it.
+    is challenged. May be shared by threads: of those who want the same token, one asks for it.
 
     Args:
         inner: The transport to ask.
@@ -82,6 +80,8 @@ class AuthTransport:
         token_transport: What token servers are asked through; None is `inner`. It is not closed.
         trusted_realms: For a registry's ``host[:port]``, the origins of token servers that are allowed for it though
             `ociwire.origin` would refuse them: ``{"registry.corp": ["http://auth.corp:8080"]}``.
+        ask_first: Whether a registry of which nothing is known is asked ``GET /v2/`` before it is sent a body that is
+            one-shot, and of at most 256 KiB or of unknown length: there are servers whose 401 would come after it.
 
     Raises:
         UsageError: The credentials have no ``lookup``, or a host or an origin is none.
@@ -94,6 +94,7 @@ class AuthTransport:
         credentials: CredentialSource,
         token_transport: Transport | None = None,
         trusted_realms: Mapping[str, Collection[str]] | None = None,
+        ask_first: bool = False,
     ) -> None:
         self._inner = inner
         self._lookups = Lookups(credentials)
@@ -103,6 +104,7 @@ class AuthTransport:
             source_name=self._lookups.source_name,
         )
         self._tokens = self._desk.tokens
+        self._ask_first = ask_first
         self._challenges: dict[Origin, Challenge] = {}
         self._silent: set[Origin] = set()  # asked what they want, they wanted nothing
 
@@ -163,7 +165,7 @@ class AuthTransport:
         credential = self._credential(errand)
         if _is_registry_token(credential):
             return _proof_of(credential, "bearer")
-        if challenge is None and errand.origin not in self._silent and _is_at_risk(errand.request):
+        if challenge is None and self._ask_first and errand.origin not in self._silent and _is_at_risk(errand.request):
             challenge = self._asked_for(errand)
         if challenge is None:
             return None
@@ -229,7 +231,10 @@ class AuthTransport:
         else:
             credential = self._credential(errand)
         if challenge.scheme == "basic" or _is_registry_token(credential):
-            return _proof_of(credential, challenge.scheme)
+            answer = _proof_of(credential, challenge.scheme)
+            if answer is None:
+                self._lookups.forget(errand.who, credential)  # who has nothing to say may have something the next time
+            return answer
         response.discard()  # its connection may serve for the token
         wanted = _scope_of(challenge)
         if errand.required != Scope.UNLIMITED:  # which nobody can ask for: what the challenge says must do
@@ -269,7 +274,11 @@ class AuthTransport:
 
     def _log_rejection(self, errand: _Errand, credential: Credential | None) -> None:
         came_from = (credential and credential.source) or self._lookups.source_name
-        _LOG.warning("%s refused the credentials that came from %s", errand.who.host, came_from)
+        _LOG.warning(
+            "%s refused the credentials that came from %s; what is public may be pulled without them",
+            errand.who.host,
+            came_from,
+        )
 
 
 def _errand(request: Request) -> _Errand:

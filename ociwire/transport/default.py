@@ -62,5 +62,6 @@ def default_transport(
         credentials=DockerConfig.load() if credentials is None else credentials,
         token_transport=stack(base, headers, retries),
         trusted_realms=trusted_realms,
+        ask_first=True,
     )
     return stack(base, authenticated, headers, RedirectTransport, retries)

@@ -38,9 +38,9 @@ class LogTransport:
         logger: Where to; None is ``ociwire.wire``.
     """
 
-    def __init__(self, inner: Transport, *, logger: logging.Logger = _LOGGER) -> None:
+    def __init__(self, inner: Transport, *, logger: logging.Logger | None = None) -> None:
         self._inner = inner
-        self._log = logger
+        self._log = _LOGGER if logger is None else logger
         self._numbers = itertools.count(1)
 
     def round_trip(self, request: Request, /) -> Response:
@@ -110,19 +110,19 @@ class _Exchange:
     def read(self, count: int, length: int | None, said: bytes, error: BaseException | None) -> None:
         """What was read of the body, by its owner, when it was let go of."""
         whole = length is None or count == length
-        of = "" if length is None or whole else f" of {size(length)}"
+        of = "" if length is None or whole else f" of {_bytes(length)}"
         quote = f": {one_line(said.decode('utf-8', 'replace'), _QUOTED)}" if said and self._quotes else ""
         lost = "" if error is None else f", then {type(error).__name__}"
         level = self._level if error is None else logging.WARNING
-        self._log.log(level, "%s <- %s%s in %s%s%s", self._who, size(count), of, self._time(), lost, quote)
+        self._log.log(level, "%s <- %s%s in %s%s%s", self._who, _bytes(count), of, self._time(), lost, quote)
 
     def _uploaded(self) -> str:
         body = self._request.body
         if body is None or body.length == 0:
             return ""
         if body.length is None or body.length == self._sent:
-            return f", {size(self._sent)} sent"
-        return f", {size(self._sent)} of {size(body.length)} sent"
+            return f", {_bytes(self._sent)} sent"
+        return f", {_bytes(self._sent)} of {_bytes(body.length)} sent"
 
     def _time(self) -> str:
         seconds = time.perf_counter() - self._start
@@ -191,3 +191,8 @@ def _value(name: str, value: str, request: Request | None) -> str:
     if request is not None:
         value = without_echo(value.encode("latin-1", "replace"), request.headers).decode("latin-1")
     return one_line(value, 300)
+
+
+def _bytes(count: int) -> str:
+    """A number of bytes, to the byte: of two sizes that differ by one, both are to be seen."""
+    return f"{count} B" if count < 10_000 else f"{count} B ({size(count)})"

@@ -125,6 +125,7 @@ class _Hosts:
         self.max_wait = max_wait
         self._lock = threading.Lock()
         self._until: dict[Origin, float] = {}
+        self._mine = threading.local()
 
     def now(self) -> float:
         return time.time() if self._now is None else self._now()
@@ -143,6 +144,16 @@ class _Hosts:
                 self._until = {other: until for other, until in self._until.items() if until > now}
             self._until[origin] = max(now + min(seconds, self.max_wait), self.until(origin))
 
+    def served(self, origin: Origin) -> float:
+        """Up to which `until` this thread has waited: it does not wait for the same word twice, whatever its clock."""
+        until: float = getattr(self._mine, "served", {}).get(origin, 0.0)
+        return until
+
+    def serve(self, origin: Origin, until: float) -> None:
+        """This thread has waited."""
+        served = getattr(self._mine, "served", {})
+        self._mine.served = {**(served if len(served) < _MAX_ORIGINS else {}), origin: until}
+
 
 class _Turn:
     """The waits of one request."""
@@ -151,7 +162,7 @@ class _Turn:
         self.origin = Origin.of(request.url)
         self._hosts = hosts
         self._request = request
-        self._served = 0.0  # up to which `until` of its host it has waited
+        self._served = hosts.served(self.origin)  # up to which `until` of its host it has waited
 
     def left(self) -> float:
         """Seconds for which the host is still to be left alone, beyond what was waited for."""
@@ -175,6 +186,7 @@ class _Turn:
             left -= pause
             pause = min(self._hosts.until(self.origin) - self._served, left)
             if pause <= 0:
+                self._hosts.serve(self.origin, self._served)
                 return
 
     def _announce(self, pause: float, why: str) -> None:
