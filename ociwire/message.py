@@ -127,7 +127,7 @@ class Request:
 
     def with_headers(self, changes: Mapping[str, str | None]) -> Request:
         """The same request with other values for the named headers; None removes one."""
-        return replace(self, headers=self.headers.updated(changes))
+        return Request(self.method, self.url, self.headers.updated(changes), self.body, self.info)
 
 
 @final
