@@ -9,7 +9,10 @@ __all__ = ["advice"]
 
 # The first that fits: those that say more stand before those that say less.
 _ADVICE: tuple[tuple[type[OciwireError], str], ...] = (
-    (errors.CredentialsRejected, "Step: the token. Log in anew (docker login), or log out if the image is public."),
+    (
+        errors.CredentialsRejected,
+        "Step: the token. Log in (docker login), anew if you have before; or log out, if what you want is public.",
+    ),
     (
         errors.AuthTimeout,
         "Step: the token. The token server does not answer: is it reachable from here, is a proxy needed?",
@@ -25,7 +28,10 @@ _ADVICE: tuple[tuple[type[OciwireError], str], ...] = (
         "Step: a redirect. The registry sends its clients where they must not go: its operator can mend it.",
     ),
     (errors.TransportError, "Step: the answer. What came back is not what a registry may say: is this one?"),
-    (errors.Unauthorized, "Step: the registry. It wants to know who you are: docker login to it, and try again."),
+    (
+        errors.Unauthorized,
+        "Step: the registry. It does not know who you are, or does not believe you: docker login to it.",
+    ),
     (
         errors.Denied,
         "Step: the registry. You may not: ask for access. Some registries say so of what is not there, too.",

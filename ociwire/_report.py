@@ -23,6 +23,7 @@ from .text import one_line, phrase, shown_url, size
 __all__ = ["Style", "summary", "tree"]
 
 _SHOWN = frozenset({"user-agent", "expect", "content-type", "accept", "range"})
+_SHORT = 30
 _COLOURS = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "cyan": 36}
 
 
@@ -81,13 +82,21 @@ def _did(hop: Hop) -> str:
     elif len(asked) > 1:
         said.append(f"asked {len(asked)} times")
     added = _fields(asked[-1].request, known=hop.request.headers) if asked else ""
+    if hop.layer == "HeadersTransport" and not added:
+        said.append("both are there, by the client's own")
     return "; ".join([*said, added] if added else said)
 
 
 def _fields(request: Request, *, known: Container[object]) -> str:
     added = [(name, value) for name, value in request.headers.items() if name not in known]
-    shown = [f"{name}: {value:.30}" if name.lower() in _SHOWN else f"{name}: {_kind(value)}" for name, value in added]
+    shown = [
+        f"{name}: {_short(value)}" if name.lower() in _SHOWN else f"{name}: {_kind(value)}" for name, value in added
+    ]
     return f"+ {', '.join(shown)}" if shown else ""
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= _SHORT else f"{value[:_SHORT]}…"
 
 
 def _kind(value: str) -> str:

@@ -288,10 +288,15 @@ def test_a_certificate_is_not_tried_again(name: str, retry: Any, clock: Clock) -
     assert outcome is error
 
 
+def test_plain_http_where_tls_was_wanted_is_not_tried_again(clock: Clock) -> None:
+    error = ConnectError("no TLS")
+    error.__cause__ = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number")
+    assert attempts(get(), [error], clock) == (1, error)
+
+
 @pytest.mark.parametrize(
     "cause",
     [
-        ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"),
         exceptions.SSLError(ssl.SSLError(8, "EOF occurred in violation of protocol")),
         ssl.SSLEOFError(8, "EOF"),
         exceptions.NewConnectionError(urllib3.connection.HTTPConnection("x"), "refused"),

@@ -45,7 +45,7 @@ class AuthGuard:
 
     Args:
         inner: The transport to guard.
-        users: Passwords, by user.
+        users: Passwords, by user. Not copied: a password that is changed in it is changed.
         scheme: ``bearer`` or ``basic``.
         scopes: What a user may do; a user that is not named may do everything. The user ``""`` is nobody, who may do
             nothing unless it is named.
@@ -80,7 +80,7 @@ class AuthGuard:
             raise UsageError(f"AuthGuard knows the schemes 'bearer' and 'basic', not {scheme!r}")
         self._inner = inner
         self._scheme = scheme
-        self._users = dict(users)
+        self._users = users
         self._scopes = {"": Scope.EMPTY, **(scopes or {})}
         self._identity_tokens = dict(identity_tokens or {})
         self._realm = realm

@@ -58,13 +58,14 @@ _HINTS = (
 )
 
 
-def translate(error: BaseException, request: Request, *, connected: bool) -> TransportError:
+def translate(error: BaseException, request: Request, *, connected: bool, proxy: str = "") -> TransportError:
     """The `TransportError` for an exception of urllib3, http.client, ssl or the socket; to be raised ``from`` it.
 
     Args:
         error: The exception.
         request: The request that it ended.
         connected: Whether there was a connection, so that it is the exchange that failed, not the connecting.
+        proxy: The proxy that the connection was to go through, without its password; empty if there is none.
     """
     root = _root(error)
     kind = next((kind for known, kind in _KINDS if isinstance(root, known)), ReadError)
@@ -73,7 +74,8 @@ def translate(error: BaseException, request: Request, *, connected: bool) -> Tra
     if kind is ReadError and (not connected or "ALERT_CERTIFICATE_REQUIRED" in said):
         kind = ConnectError
     if kind is ConnectError:
-        text = f"cannot connect to {Origin.of(request.url)}: {said}{_hint(said, request)}"
+        through = f" through the proxy {proxy}" if proxy else ""
+        text = f"cannot connect to {Origin.of(request.url)}{through}: {said}{_hint(said, request)}"
     else:
         broken = "timed out" if kind is TransportTimeout else "failed"
         text = f"{request.method} {without_query(request.url)} {broken}: {said}"
@@ -81,7 +83,7 @@ def translate(error: BaseException, request: Request, *, connected: bool) -> Tra
 
 
 @contextmanager
-def failures_of(request: Request, under_way: UnderWay) -> Iterator[None]:
+def failures_of(request: Request, under_way: UnderWay, *, proxy: str = "") -> Iterator[None]:
     """Translate what is raised inside; what is raised in ociwire's own words gets its request."""
     try:
         yield
@@ -90,7 +92,7 @@ def failures_of(request: Request, under_way: UnderWay) -> Iterator[None]:
             error.request = request
         raise
     except (exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
-        raise translate(error, request, connected=under_way.connected) from error
+        raise translate(error, request, connected=under_way.connected, proxy=proxy) from error
 
 
 def _root(error: BaseException) -> BaseException:

@@ -27,13 +27,15 @@ class OriginPool:
         urllib3_pool: urllib3's pool, whose connections are ours.
         target_prefix: What stands before a request's target: the origin itself where a proxy forwards plain http
             (RFC 9112, section 3.2.2), else nothing.
+        proxy: The proxy that they go through, without its password; empty if there is none.
     """
 
-    __slots__ = ("target_prefix", "urllib3_pool")
+    __slots__ = ("proxy", "target_prefix", "urllib3_pool")
 
-    def __init__(self, urllib3_pool: urllib3.HTTPConnectionPool, target_prefix: str) -> None:
+    def __init__(self, urllib3_pool: urllib3.HTTPConnectionPool, target_prefix: str, proxy: str) -> None:
         self.urllib3_pool = urllib3_pool
         self.target_prefix = target_prefix
+        self.proxy = proxy
 
 
 @final
@@ -86,7 +88,7 @@ class Pools:
         manager.pool_classes_by_scheme = {"http": WirePool, "https": WireTLSPool}
         pool = manager.connection_from_host(origin.host, origin.port, origin.scheme)
         forwarded = proxy is not None and origin.scheme == "http"
-        return OriginPool(pool, str(origin) if forwarded else "")
+        return OriginPool(pool, str(origin) if forwarded else "", "" if proxy is None else str(proxy.origin))
 
     def close(self) -> None:
         """Close all idle connections and refuse further pools. Connections in use are closed when they come back."""

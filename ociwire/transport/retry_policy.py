@@ -29,6 +29,8 @@ __all__ = ["Budget", "RetryPolicy"]
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110, section 9.2.2
 _NOT_ACTED_UPON = frozenset({429, 503})  # whatever was asked for
+_HOPELESS = ("CERTIFICATE", "UNKNOWN_CA", "WRONG_VERSION_NUMBER", "HTTP_REQUEST")
+"""What OpenSSL says where another attempt would find the same."""
 _AS_BEFORE = (AuthError, BodyConsumedError, RedirectError)  # what would only happen again
 
 
@@ -87,7 +89,7 @@ class RetryPolicy:
 
     def kind(self, request: Request, error: TransportError) -> str | None:
         """What a failure counts as: ``connect``, ``read`` or ``other``; None if the request is not to be sent again."""
-        if isinstance(error, _AS_BEFORE) or _is_of_certificate(error):
+        if isinstance(error, _AS_BEFORE) or _is_of_tls(error):
             return None
         if request.body is not None and (not request.body.resendable or request.body.raised(error)):
             return None
@@ -130,11 +132,11 @@ class RetryPolicy:
         return request.method in _IDEMPOTENT if stated is None else stated
 
 
-def _is_of_certificate(error: BaseException) -> bool:
-    """Whether a connection failed for a certificate, the server's or one's own: another attempt would find the same."""
+def _is_of_tls(error: BaseException) -> bool:
+    """Whether a connection failed for a certificate, the server's or one's own, or for want of TLS at the other end."""
     return any(
         isinstance(one, (ssl.CertificateError, urllib3.util.ssl_match_hostname.CertificateError))
-        or (isinstance(one, ssl.SSLError) and ("CERTIFICATE" in str(one) or "UNKNOWN_CA" in str(one)))
+        or (isinstance(one, ssl.SSLError) and any(sign in str(one) for sign in _HOPELESS))
         for one in _causes(error)
     )
 

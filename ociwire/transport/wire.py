@@ -135,7 +135,7 @@ class UrllibTransport:
 
     def _send(self, request: Request, origin: Origin, pool: OriginPool, exchange: Exchange) -> Response:
         try:
-            with failures_of(request, exchange):
+            with failures_of(request, exchange, proxy=pool.proxy):
                 exchange.open_body()
                 pooled: Any = pool.urllib3_pool.urlopen(
                     request.method,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 from base64 import b64encode
 
 import pytest
 
+from ociwire import Request
 from ociwire.errors import ConnectError, ProtocolError, TransportError, UsageError
 from ociwire.transport import UrllibTransport
 
@@ -317,3 +319,11 @@ class TestChoice:
         with pytest.raises(UsageError) as raised:
             transport.round_trip(get("http://registry.test/"))
         assert "secret" not in str(raised.value)
+
+
+def test_a_proxy_that_cannot_be_reached_is_named() -> None:
+    with contextlib.closing(UrllibTransport(proxy="http://me:s3cret@127.0.0.1:1")) as transport:
+        for scheme in ("http", "https"):
+            with pytest.raises(ConnectError, match=r"through the proxy http://127\.0\.0\.1:1: ") as caught:
+                transport.round_trip(Request("GET", f"{scheme}://registry.test/"))
+            assert "s3cret" not in str(caught.value)
