@@ -198,6 +198,14 @@ def test_it_closes_what_it_guards() -> None:
     assert inner.closed
 
 
+def test_a_password_that_is_changed_is_changed() -> None:
+    users = {"me": "old"}
+    guard = AuthGuard(Inner(), users=users, scheme="basic")
+    users["me"] = "new"
+    answers = [guard.round_trip(Request("GET", BLOB, basic("me", password))).status for password in ("old", "new")]
+    assert answers == [401, 200]
+
+
 def test_a_closed_guard_answers_nothing() -> None:
     guard, _ = guarded()
     guard.close()
