@@ -68,7 +68,11 @@ def test_pieces_of_any_size_go_into_buffers_of_any_size(make: Callable[[], Any],
     reader.close()
 
 
-@pytest.mark.parametrize("empty", [b"", [], [b"", b""], iter(()), io.BytesIO(), OnlyRead(b"")], ids=repr)
+@pytest.mark.parametrize(
+    "empty",
+    [b"", [], [b"", b""], iter(()), io.BytesIO(), OnlyRead(b"")],
+    ids=["bytes", "list", "list of nothing", "iterator", "file", "reader"],
+)
 def test_empty(empty: Any) -> None:
     assert reader_of(empty).readinto(memoryview(bytearray(3))) == 0
 
