@@ -116,6 +116,10 @@ class BlobWriter:
         """How many bytes the upload has been given in all, sent or not."""
         return self.flushed + len(self._gathered)
 
+    def leave_hashing(self) -> None:
+        """Hash nothing from now on: who writes does it elsewhere, and gives `commit` the digest."""
+        self._hasher = None
+
     def write(self, data: Buffer, /) -> int:
         """Take bytes, and send what fills a chunk; the last chunk waits for `commit` or `close`.
 

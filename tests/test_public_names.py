@@ -18,6 +18,7 @@ import ociwire
 import ociwire.auth
 import ociwire.errors
 import ociwire.testing
+import ociwire.transfer
 import ociwire.transport
 
 ROOT = Path(ociwire.__file__).parent
@@ -103,6 +104,7 @@ NAMES = {
         "ChainedCredentials",
         "DockerConfig",
     ],
+    "ociwire.transfer": ["download", "upload", "copy", "Progress", "ProgressCallback"],
     "ociwire.testing": [
         "ScriptedTransport",
         "AuthGuard",
@@ -140,6 +142,7 @@ ORDER = [
     "upload",
     "writer",
     "client",
+    "transfer",
     "testing",
     "_trace",
     "_report",
@@ -148,6 +151,24 @@ ORDER = [
     "__main__",
 ]
 INNER_ORDER = {
+    "transfer": [
+        "progress",
+        "parts",
+        "source",
+        "partial",
+        "verifier",
+        "fetch",
+        "download",
+        "hashing",
+        "content",
+        "outgoing",
+        "upload",
+        "graph",
+        "crew",
+        "relay",
+        "survey",
+        "copy",
+    ],
     "auth": [
         "challenge",
         "credentials",

@@ -1,0 +1,214 @@
+"""Copies images, indexes, artifacts and what refers to them from one registry to another.
+
+First all manifests are read, then all blobs sent, and then the manifests pushed, each after all that it names; the tag
+comes last. So whatever breaks off leaves nothing at the target that is not whole, and the next copy goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from graphlib import CycleError, TopologicalSorter
+from typing import NamedTuple, final
+
+from ..client import Client
+from ..descriptor import Descriptor, Platform
+from ..digest import Digest
+from ..errors import ContentError, UsageError
+from ..reference import DOCKER_HUB, Reference, registry_name
+from . import graph
+from .crew import Crew
+from .progress import Progress, ProgressCallback
+from .relay import Relay
+from .survey import Node, Survey
+
+__all__ = ["copy"]
+
+_ANY_HOST = "host.invalid"
+
+
+def copy(
+    source: Client,
+    source_reference: str | Reference,
+    target: Client,
+    target_reference: str | Reference,
+    *,
+    platforms: Iterable[str | Platform] | None = None,
+    referrers: bool = False,
+    workers: int = 4,
+    progress: ProgressCallback | None = None,
+) -> Descriptor:
+    """Copy an image, an index with all that it contains, or any other artifact.
+
+    A reference reads ``NAME``, ``NAME:TAG`` or ``NAME@DIGEST``; where it names neither, the tag is ``latest``. Where
+    its first component reads like a host, as ``docker pull`` has it, that must be its client's. A digest wins over a
+    tag at the source; at the target, what is copied must have that digest.
+
+    Each blob is sent at most once, from registry to registry, without touching the disk; within one registry it is
+    mounted. What the target has is not sent: a manifest that is there is taken to have all that it names. Where a
+    registry does not mount blobs, not even from the repository itself, and has not the first layer of a manifest, its
+    others are not looked for. Layers with ``urls`` that the source does not have either are passed over.
+
+    Memory is bounded by 1 MiB or a few for each worker, and by 32 MiB for all manifests.
+
+    Args:
+        source: Where it is.
+        source_reference: What it is called there.
+        target: Where it is to be; it may be the same client.
+        target_reference: What it is to be called there.
+        platforms: Of an index, only what is for one of these: ``os/architecture``, ``os/architecture/variant`` or a
+            `Platform`, whose empty fields stand for anything. If that is one image, it alone is copied; if there are
+            several, a new index of them, with a digest of its own. What is no index is copied whole. None is all.
+        referrers: Whether to copy what refers to the manifests that are copied, such as signatures, too.
+        workers: The most threads, 1 or more; with 1, all is done in the caller's.
+        progress: Is told of each blob and manifest, by `Progress` events of the operation ``copy``.
+
+    Returns:
+        What the target now has: the root's descriptor.
+
+    Raises:
+        UsageError: A reference, a platform or the number of workers is none; or what is copied has not the digest that
+            the target's reference demands. Nothing was pushed.
+        NotFound: The source does not have it, or nothing in it is for any of the platforms.
+        ContentError: A manifest is none, is of Docker's schema 1, or what comes is not what it should be
+            (`SizeMismatch`, `DigestMismatch`); or there is too much of it. The tag is as it was.
+        RegistryError: Either registry said no.
+        TransportError: There is no usable answer.
+        Exception: What `progress` has raised, as it was raised.
+    """
+    if type(workers) is not int or workers < 1:
+        raise UsageError(f"not a number of workers: {workers!r} (1 or more)")
+    wanted = None if platforms is None else _platforms(platforms)
+    origin, goal = _place(source, source_reference), _place(target, target_reference)
+    return _Copy(source, origin, target, goal, Crew(workers), progress, referrers=referrers).run(wanted)
+
+
+class _Place(NamedTuple):
+    """A reference within a client's registry; a digest wins over the tag."""
+
+    repository: str
+    tag: str | None
+    digest: Digest | None
+
+
+@final
+class _Copy:
+    """One call of `copy`, whose arguments it has."""
+
+    def __init__(
+        self,
+        source: Client,
+        origin: _Place,
+        target: Client,
+        goal: _Place,
+        crew: Crew,
+        progress: ProgressCallback | None,
+        *,
+        referrers: bool,
+    ) -> None:
+        self._origin = origin
+        self._target, self._goal = target, goal
+        self._crew = crew
+        self._progress = progress
+        self._survey = Survey(source, origin.repository, crew, referrers=referrers)
+        self._relay = Relay(source, origin.repository, target, goal.repository, self._sent)
+        self._nodes: dict[Digest, Node] = {}
+        self._told: dict[Digest, int] = {}
+
+    def run(self, platforms: list[Platform] | None) -> Descriptor:
+        root = self._survey.root(self._origin.tag, self._origin.digest)
+        if platforms is not None and root.children:
+            root = self._survey.chosen(root, platforms)
+        digest = self._goal.digest
+        if digest not in (None, root.descriptor.digest):
+            raise UsageError(f"what is copied is {root.descriptor.digest}, and the target's reference says {digest}")
+        self._nodes = self._survey.walk(root, self._is_there)
+        self._crew.each(self._carry, self._missing())
+        self._push(root)
+        return root.descriptor
+
+    def _is_there(self, node: Node) -> bool:
+        return self._relay.has_manifest(node.descriptor.digest, [one for one in node.blobs if not one.urls])
+
+    def _missing(self) -> Iterable[Descriptor]:
+        found: dict[Digest, Descriptor] = {}
+        for node in self._nodes.values():
+            for one in () if node.there else node.blobs:
+                if one.digest not in found or found[one.digest].urls:  # what is foreign to one may be needed by another
+                    found[one.digest] = one
+        return found.values()
+
+    def _carry(self, blob: Descriptor) -> None:
+        self._crew.check()
+        self._relay.carry(blob)
+        self._tell(blob, blob.size)
+
+    def _push(self, root: Node) -> None:
+        """Push what is missing, each after all that it names; the root at the end, unless others refer to it."""
+        digest = root.descriptor.digest
+        sorter = TopologicalSorter({d: sorted(node.needs & self._nodes.keys()) for d, node in self._nodes.items()})
+        try:
+            sorter.prepare()
+        except CycleError:
+            raise ContentError(f"what {digest} names goes in a circle") from None
+        early = any(digest in node.needs for node in self._nodes.values())
+        while sorter.is_active():
+            ready = sorter.get_ready()
+            due = [self._nodes[one] for one in ready if one != digest or early]
+            self._crew.each(self._put, [node for node in due if node.subject is None])
+            for node in due:
+                if node.subject is not None:  # one at a time: they may have to write the same referrers tag
+                    self._put(node)
+            sorter.done(*ready)
+        tag = self._goal.tag
+        if tag is None:
+            if not early:
+                self._put(root)
+        elif root.needs_push or self._relay.tagged(tag) != digest:
+            self._put(root, tag)
+        else:
+            self._tell(root.descriptor, root.descriptor.size)
+
+    def _put(self, node: Node, *tags: str) -> None:
+        self._crew.check()
+        descriptor = node.descriptor
+        if tags or node.needs_push:
+            self._target.push_manifest(
+                self._goal.repository, node.content, descriptor.media_type, digest=descriptor.digest, tags=tags
+            )
+        self._tell(descriptor, descriptor.size)
+
+    def _sent(self, blob: Descriptor, done: int) -> None:
+        """Some of a blob is on its way; all of it is only told when the target has said so."""
+        self._crew.check()
+        if self._told.get(blob.digest, 0) < done < blob.size:  # a second try does not go back
+            self._told[blob.digest] = done
+            self._tell(blob, done)
+
+    def _tell(self, what: Descriptor, done: int) -> None:
+        if self._progress is not None:
+            self._progress(Progress("copy", what.digest, done, what.size))
+
+
+def _platforms(platforms: Iterable[str | Platform]) -> list[Platform]:
+    if isinstance(platforms, (str, Platform)) or not isinstance(platforms, Iterable):
+        raise UsageError(f"platforms are several, such as ['linux/amd64'], not {platforms!r:.200}")
+    return [graph.platform_of(one) for one in platforms]
+
+
+def _place(client: Client, reference: str | Reference) -> _Place:
+    if not isinstance(client, Client):
+        raise UsageError(f"a registry is given by its Client, not {type(client).__name__}")
+    scheme = client._session.origin.scheme
+    ours = registry_name(client.host, scheme)
+    if isinstance(reference, Reference):
+        parsed, is_ours = reference, registry_name(reference.host, scheme) == ours
+    else:
+        parsed = Reference.parse(reference)
+        named = parsed.host != DOCKER_HUB or reference.startswith((f"{DOCKER_HUB}/", f"index.{DOCKER_HUB}/"))
+        is_ours = not named or registry_name(parsed.host, scheme) == ours
+        if not named and ours != DOCKER_HUB:
+            parsed = Reference.parse(f"{_ANY_HOST}/{reference}")  # as it is, without the `library/` of Docker Hub
+    if not is_ours:
+        raise UsageError(f"{str(reference)!r:.300} is of another registry than its client's, {client.host}")
+    tag = parsed.tag or ("latest" if parsed.digest is None else None)
+    return _Place(parsed.repository, tag, parsed.digest)

@@ -1,0 +1,214 @@
+"""A blob into a file: verified once, in order, while it arrives, and under its name only when it is right."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ..blob import BlobReader
+from ..client import Client
+from ..descriptor import OCTET_STREAM, Descriptor
+from ..digest import Digest
+from ..errors import DigestMismatch, RangeInvalid, Unsupported, UsageError
+from ..reference import check_repository
+from .fetch import Fetch, Options
+from .partial import PartialFile
+from .parts import BUFFER
+from .progress import Progress, ProgressCallback
+from .source import Source
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+__all__ = ["download"]
+
+
+def download(
+    client: Client,
+    repository: str,
+    digest: str,
+    path: str | os.PathLike[str],
+    *,
+    workers: int = 4,
+    part_size: int | None = None,
+    progress: ProgressCallback | None = None,
+) -> Descriptor:
+    """Download a blob into a file, which is there when it is whole and right, and not before.
+
+    It goes into a hidden file beside the target, ``.NAME.DIGEST.part``, which is synced and renamed. A download that
+    was interrupted, or whose process was killed, goes on from that file: what is there is hashed again, and if the
+    digest is wrong in the end, all is fetched once more from nothing. Other downloads of the same blob to the same
+    target, at the same time, have files of their own. A file that is there already and has the digest is left as it
+    is, and nothing is sent; any other one is replaced in the end.
+
+    One stream fetches all of it. Where that takes more than about a second, a second connection is tried by Range
+    (RFC 9110, section 14): if both together are faster by a third than the one, all `workers` fetch parts; else, or
+    where the registry does not do ranges, one goes on alone. Its buffers take 32 MiB at the most.
+
+    It returns when all of its threads have ended; what a worker waits for at that moment lasts as long as the client's
+    timeouts and its deadline let it (`Client.with_options`).
+
+    Args:
+        client: The registry.
+        repository: The repository's name.
+        digest: The blob's: sha256, sha384 or sha512.
+        path: Where it is to be, in a folder that exists.
+        workers: The most connections at a time, 1 or more; 1 is one stream, without a probe.
+        part_size: How many bytes a part has, 1 or more; None is 32 to 256 MiB, by the size of the blob.
+        progress: Called with each `Progress`, from any thread, one at a time; what it raises ends the download. A
+            download that starts over counts from 0 again.
+
+    Returns:
+        What it is: digest, size, and the media type that the registry gives it.
+
+    Raises:
+        UsageError: An argument is none, the path is a folder or a device, or its folder does not exist.
+        BlobUnknown: The repository has no such blob.
+        DigestMismatch: The content is another; nothing of it is kept.
+        SizeMismatch: It is longer or shorter than the registry says.
+        TransportError: There is no usable answer, or the connection broke and could not be taken up again.
+        OSError: The file system's: the disk is full, the folder cannot be written. After this, and after all others,
+            what has come without gaps is kept, to go on from.
+    """
+    source = Source(client, check_repository(repository), _checked_digest(digest))
+    options = Options(_number("number of workers", workers), part_size, progress)
+    if part_size is not None:
+        _number("part size", part_size)
+    if progress is not None and not callable(progress):
+        raise UsageError(f"progress is to be called, and a {type(progress).__name__} cannot be")
+    target = _target(path)
+    size = _size_if_right(target, source.digest)
+    if size is not None:
+        return _done_already(source, size, options)
+    file = PartialFile(target, source.digest)
+    return _Download(source, file, options).run()
+
+
+class _Download:
+    """One call, with all that is known to be good."""
+
+    def __init__(self, source: Source, file: PartialFile, options: Options) -> None:
+        self._source = source
+        self._file = file
+        self._options = options
+        self._kept = file.prefix
+
+    def run(self) -> Descriptor:
+        finished = False
+        try:
+            descriptor = self._go_on() if self._file.prefix else self._begin()
+            self._file.finish()
+            finished = True
+        finally:
+            if not finished:
+                self._file.leave(self._kept)
+        return descriptor
+
+    def _go_on(self) -> Descriptor:
+        """From what is there; if that is of no use, from nothing."""
+        start, digest = self._file.prefix, self._source.digest
+        hasher = digest.hasher()
+        _hash(self._file, hasher, start)
+        if _is(hasher, digest):
+            return _done_already(self._source, start, self._options)
+        try:
+            descriptor = self._source.describe()
+            reader = self._source.part(descriptor, start, descriptor.size) if start < descriptor.size else None
+        except (RangeInvalid, Unsupported):
+            reader = None
+        if reader is None:
+            return self._begin()
+        try:
+            self._fetch(reader, descriptor, hasher, start)
+        except DigestMismatch:  # what was there may have been the part that is wrong
+            return self._begin()
+        return descriptor
+
+    def _begin(self) -> Descriptor:
+        """From nothing."""
+        reader = self._source.whole()
+        with reader:
+            self._kept = 0
+            self._file.cut(0)
+            self._fetch(reader, reader.descriptor, self._source.digest.hasher(), 0)
+        return reader.descriptor
+
+    def _fetch(self, reader: BlobReader, descriptor: Descriptor, hasher: _Hash, start: int) -> None:
+        fetch = Fetch(self._source, self._file, descriptor, hasher, start, self._options)
+        try:
+            fetch.run(reader)
+        finally:
+            self._kept = fetch.prefix()
+        expected = self._source.digest
+        if not _is(hasher, expected):
+            self._kept = 0
+            actual = f"{expected.algorithm}:{hasher.hexdigest()}"
+            raise DigestMismatch(
+                f"the content is not what was asked for: its digest is {actual}, not {expected}",
+                expected=expected,
+                actual=actual,
+            )
+
+
+def _done_already(source: Source, size: int, options: Options) -> Descriptor:
+    if options.progress is not None:
+        options.progress(Progress("download", source.digest, size, size))
+    return Descriptor(OCTET_STREAM, source.digest, size)
+
+
+def _checked_digest(text: str) -> Digest:
+    digest = Digest(text)
+    digest.hasher()
+    return digest
+
+
+def _number(what: str, value: int) -> int:
+    if type(value) is not int or value < 1:
+        raise UsageError(f"not a {what}: {value!r} (a whole number, 1 or more)")
+    return value
+
+
+def _target(path: str | os.PathLike[str]) -> str:
+    """Where the file is to be, if there can be one."""
+    target = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    if not isinstance(target, str) or not target or "\0" in target:
+        raise UsageError(f"not a path: {path!r:.300}")
+    folder, name = os.path.split(target)
+    if not os.path.isdir(folder or "."):
+        raise UsageError(f"cannot download to {target}: {folder} is not a folder that exists")
+    if name in ("", ".", "..") or os.path.isdir(target):
+        raise UsageError(f"cannot download to {target}: it is a folder")
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise UsageError(f"cannot download to {target}: it is there, and no ordinary file")
+    return os.path.abspath(target)
+
+
+def _size_if_right(target: str, digest: Digest) -> int | None:
+    """The size of the file that is there, if it is what is wanted."""
+    try:
+        file = open(target, "rb", buffering=0)  # noqa: SIM115 - closed below
+    except FileNotFoundError:
+        return None
+    except PermissionError:
+        return None  # it can be replaced, though not read
+    with file:
+        hasher, size = digest.hasher(), 0
+        with memoryview(bytearray(max(1, min(BUFFER, os.fstat(file.fileno()).st_size)))) as buffer:
+            while count := file.readinto(buffer):
+                hasher.update(buffer[:count])
+                size += count
+    return size if _is(hasher, digest) else None
+
+
+def _hash(file: PartialFile, hasher: _Hash, size: int) -> None:
+    position = 0
+    with memoryview(bytearray(min(BUFFER, size))) as buffer:
+        while position < size:
+            with buffer[: size - position] as view:
+                file.read(view, position)
+                hasher.update(view)
+                position += len(view)
+
+
+def _is(hasher: _Hash, digest: Digest) -> bool:
+    return f"{digest.algorithm}:{hasher.hexdigest()}" == digest

@@ -1,0 +1,337 @@
+"""How an upload goes out: in one stream or in chunks, gone on with after a fault, and cancelled where it fails.
+
+What can be had again goes out in one stream, and after a fault, or where a registry takes no more at a time, in chunks
+from where the registry is. What can be read only once goes out in chunks, of which one is held.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, suppress
+from typing import final
+
+from .. import upload as steps
+from ..body import Body
+from ..client import Client
+from ..descriptor import OCTET_STREAM
+from ..digest import Digest
+from ..errors import (
+    AuthError,
+    BlobUploadInvalid,
+    BlobUploadUnknown,
+    ConnectError,
+    DigestInvalid,
+    ProtocolError,
+    RangeInvalid,
+    ReadError,
+    RegistryError,
+    TransportTimeout,
+)
+from ..scope import Scope
+from ..writer import DEFAULT_CHUNK, BlobWriter
+from .content import Content
+from .hashing import HashingThread
+from .progress import Progress, ProgressCallback
+
+__all__ = ["Meter", "Outgoing"]
+
+_SMALL = 4 * 1024 * 1024
+"""Up to so many bytes, what has no digest is hashed before it is sent: that saves a request."""
+_ONE_PUT = 32 * 1024 * 1024
+"""Up to so many bytes, what has a digest goes out in the PUT that closes the upload; a PATCH can be gone on with."""
+_FAULTS = 3
+"""How many faults in a row, with nothing acknowledged between them, end an upload; each has had the stack's retries."""
+_CANCEL_TIME = 10.0
+"""The most that cancelling an upload that failed may take, in seconds."""
+_MAY_PASS = (ReadError, ConnectError, TransportTimeout, RegistryError)
+
+
+@final
+class Meter:
+    """Tells how far an upload is; never less than before.
+
+    Args:
+        progress: Who is told; None is nobody.
+        digest: What is uploaded, if that is known.
+        total: How many bytes it has, if that is known.
+    """
+
+    def __init__(self, progress: ProgressCallback | None, digest: Digest | None, total: int | None) -> None:
+        self._progress = progress
+        self._digest = digest
+        self._total = total
+        self._done = -1
+
+    def at(self, position: int) -> None:
+        """So many bytes went out; where that is less than before, it is not told."""
+        done = position if self._total is None else min(position, self._total)
+        if done > self._done:
+            self._done = done
+            self._tell()
+
+    def end(self, digest: Digest, size: int) -> None:
+        """It is done; told, unless the last event said the same."""
+        if (self._digest, self._done, self._total) != (digest, size, size):
+            self._digest, self._done, self._total = digest, size, size
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._progress is not None:
+            self._progress(Progress("upload", self._digest, self._done, self._total))
+
+
+@final
+class _Patience:
+    """How many faults are borne: any number with progress between them."""
+
+    def __init__(self, deadline: float | None) -> None:
+        self._deadline = deadline
+        self._furthest = -1
+        self._left = _FAULTS
+
+    def spend(self, error: Exception, acknowledged: int) -> None:
+        """Bear one; raises it if it is none that passes, or one too many."""
+        late = self._deadline is not None and time.monotonic() >= self._deadline
+        if late or not _passes(error):
+            raise error
+        if acknowledged > self._furthest:
+            self._furthest, self._left = acknowledged, _FAULTS
+        if self._left == 0:
+            raise error
+        self._left -= 1
+
+
+@final
+class _Sent:
+    """Between the content and the wire: hashes what goes by, once, and tells how far it is. For `Body.map`."""
+
+    def __init__(self, hashing: HashingThread | None, meter: Meter) -> None:
+        self._hashing = hashing
+        self._meter = meter
+        self._position = 0
+
+    def begin(self) -> None:
+        self._position = 0
+
+    def __call__(self, chunk: bytes) -> bytes:
+        if self._hashing is not None:
+            self._hashing.feed(self._position, chunk)
+        self._position += len(chunk)
+        self._meter.at(self._position)
+        return chunk
+
+
+@final
+class Outgoing:
+    """One upload, from its POST to its end.
+
+    Args:
+        client: The registry's.
+        repository: Where to.
+        content: What.
+        chunk_size: How many bytes are sent at a time; None is as much as is taken.
+        meter: Is told how far it is.
+    """
+
+    def __init__(self, client: Client, repository: str, content: Content, chunk_size: int | None, meter: Meter) -> None:
+        self._client = client
+        self._session = client._session
+        self._repository = repository
+        self._content = content
+        self._chunk_size = chunk_size
+        self._meter = meter
+        self._hashing: HashingThread | None = None
+        self._digest: Digest | None = None
+        self._given = False  # the digest is the caller's: if it is wrong, sending again is of no use
+        self._location: str | None = None
+        self._patience = _Patience(self._session.defaults.deadline)
+
+    def run(self, digest: Digest | None) -> tuple[Digest, int]:
+        """Send it, and hash it where its digest is not given; see `ociwire.transfer.upload`.
+
+        Returns:
+            What it is, and how many bytes.
+        """
+        self._given = digest is not None
+        with ExitStack() as threads:
+            self._digest = self._hashed_first() if digest is None else digest
+            if self._digest is None:
+                self._hashing = threads.enter_context(HashingThread("sha256"))
+            try:
+                return self._anew()
+            except BaseException:
+                self._cancel()
+                raise
+
+    def _hashed_first(self) -> Digest | None:
+        """The digest of a content that is small, which is held from now on; None for any other."""
+        if self._content.size is None or self._content.size > _SMALL:
+            return None
+        held = b"".join(self._content.rest(0))
+        self._content = Content(held)
+        return Digest.of(held)
+
+    def _anew(self) -> tuple[Digest, int]:
+        """Upload it, and again from the start where the registry has lost what it had of it."""
+        for tries_left in reversed(range(_FAULTS)):
+            try:
+                return self._once()
+            except (BlobUploadUnknown, BlobUploadInvalid, DigestInvalid) as error:
+                wrong = isinstance(error, DigestInvalid)
+                if not wrong and self._is_there():
+                    return self._result(self._content.size)
+                if (wrong and self._given) or not tries_left or not self._content.resendable:
+                    raise
+                self._cancel()
+        raise AssertionError("the last try returns or raises")
+
+    def _is_there(self) -> bool:
+        # An upload that is over is unknown: a PUT whose answer was lost may have succeeded.
+        known = self._digest is not None and self._content.size is not None
+        return known and steps.is_there(self._session, "upload", self._repository, self._known())
+
+    def _once(self) -> tuple[Digest, int]:
+        algorithm = "sha256" if self._digest is None else self._digest.algorithm
+        if self._streams():
+            opened = steps.open_upload(self._session, "upload", self._repository, algorithm)
+            self._location = self._session.location(opened)
+            if self._stream():
+                return self._result(self._content.size)
+            writer = self._resumed()
+        else:
+            writer = self._client.push_blob_chunked(self._repository, self._chunk_size, algorithm=algorithm)
+            self._location = writer.id
+        return self._in_chunks(writer)
+
+    def _streams(self) -> bool:
+        """Whether it goes out all at once: it can be sent again, and the registry is not known to take less."""
+        size, largest = self._content.size, self._session.learnt.largest_chunk
+        return size is not None and self._chunk_size is None and (largest is None or size <= largest)
+
+    def _stream(self) -> bool:
+        """Send it all at once, and close the upload; False if it has to be gone on with in chunks."""
+        body = self._content.body.map(_Sent(self._hashing, self._meter))
+        try:
+            if self._digest is not None and (body.length or 0) <= _ONE_PUT:
+                self._put(body)
+            else:
+                self._patch(body)
+                self._put(None)
+        except _MAY_PASS as error:
+            if body.raised(error):
+                raise
+            if not _is_too_much(error):
+                self._patience.spend(error, 0)
+            elif (body.length or 0) > DEFAULT_CHUNK:
+                learnt = self._session.learnt
+                learnt.largest_chunk = min(DEFAULT_CHUNK, learnt.largest_chunk or DEFAULT_CHUNK)
+            return False
+        return True
+
+    def _patch(self, body: Body) -> None:
+        # Without a Content-Range, as docker sends it: with one it is a chunk, and some registries take only small ones.
+        # Not idempotent: what of it has arrived is asked for before more is sent.
+        scope, headers = Scope.repository(self._repository, "pull", "push"), {"Content-Type": OCTET_STREAM}
+        location = self._location or ""
+        answer = self._session.send(
+            "upload", "PATCH", location, scope, ok=(201, 202), headers=headers, body=body, idempotent=False
+        )
+        answer.discard()
+        if "location" in answer.headers:
+            self._location = self._session.location(answer)
+
+    def _put(self, body: Body | None) -> None:
+        body = None if body is None or body.length == 0 else body
+        steps.put(self._session, "upload", self._repository, self._location or "", self._known(), body)
+
+    def _resumed(self) -> BlobWriter:
+        """A writer from where the registry is."""
+        while True:
+            try:
+                location = self._location or ""
+                return self._client.push_blob_chunked_resume(self._repository, location, None, self._chunk_size)
+            except _MAY_PASS as error:
+                self._patience.spend(error, 0)
+
+    def _in_chunks(self, writer: BlobWriter) -> tuple[Digest, int]:
+        while True:
+            try:
+                return self._written(writer)
+            except RangeInvalid as error:  # more of what was sent before has arrived meanwhile
+                if not self._content.resendable:
+                    raise
+                self._patience.spend(error, writer.flushed)
+                writer = self._resumed()
+
+    def _written(self, writer: BlobWriter) -> tuple[Digest, int]:
+        """Write what is left of it, and commit."""
+        writer.leave_hashing()  # it would be done in this thread
+        position = writer.size
+        if position > (self._content.size or 0) and self._content.resendable:
+            raise ProtocolError(f"the registry has {position} bytes of an upload of {self._content.size}")
+        if self._hashing is not None and position > self._hashing.fed:
+            raise ProtocolError(f"the registry has {position} bytes, and was sent {self._hashing.fed}")
+        self._meter.at(position)
+        for chunk in self._content.rest(position):
+            if self._hashing is not None:
+                self._hashing.feed(writer.size, chunk)
+            self._write(writer, memoryview(chunk))
+            self._meter.at(writer.flushed)
+        while True:
+            try:
+                writer.commit(self._known())
+                return self._result(writer.size)
+            except _MAY_PASS as error:
+                self._bear(error, writer)
+            finally:
+                self._location = writer.id
+
+    def _write(self, writer: BlobWriter, chunk: memoryview) -> None:
+        start = writer.size
+        while True:
+            try:
+                writer.write(chunk[writer.size - start :])
+                return
+            except _MAY_PASS as error:
+                self._bear(error, writer)
+            finally:
+                self._location = writer.id
+
+    def _bear(self, error: Exception, writer: BlobWriter) -> None:
+        """Bear a fault that the same writer can go on after; raises it if it is none."""
+        if isinstance(error, RangeInvalid):
+            raise error
+        self._patience.spend(error, writer.flushed)
+
+    def _known(self) -> Digest:
+        """The digest: given, or of all that went by."""
+        if self._digest is None:
+            if self._hashing is None:
+                raise AssertionError("without a digest it is hashed")
+            self._digest = self._hashing.digest()
+        return self._digest
+
+    def _result(self, size: int | None) -> tuple[Digest, int]:
+        return self._known(), size or 0
+
+    def _cancel(self) -> None:
+        """Give the upload up, if that can be done; what went wrong before is what is raised."""
+        location, self._location = self._location, None
+        if location is None:
+            return
+        latest, deadline = time.monotonic() + _CANCEL_TIME, self._session.defaults.deadline
+        session = self._session.with_defaults(deadline=latest if deadline is None else min(latest, deadline))
+        with suppress(Exception):
+            steps.cancel(session, "upload", self._repository, location)
+
+
+def _passes(error: Exception) -> bool:
+    """Whether it may go away by itself."""
+    if isinstance(error, RegistryError):
+        return error.status in (408, 429, 500, 502, 503, 504) or isinstance(error, RangeInvalid)
+    return not isinstance(error, AuthError)
+
+
+def _is_too_much(error: Exception) -> bool:
+    """Whether a registry takes less at a time; some say so with a 416."""
+    return isinstance(error, RegistryError) and error.status in (413, 416)

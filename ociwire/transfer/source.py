@@ -1,0 +1,95 @@
+"""Opens a blob for a download: readers that do not hash, since another thread does, and know a 200 from a 206."""
+
+from __future__ import annotations
+
+import re
+from typing import final
+
+from ..blob import BlobReader
+from ..client import Client
+from ..descriptor import Descriptor
+from ..digest import Digest
+from ..download import blob_path
+from ..errors import ProtocolError
+from ..headers import content_length
+from ..manifest import media_type_of
+from ..message import Response
+from ..scope import Scope
+
+__all__ = ["Source"]
+
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
+
+
+@final
+class Source:
+    """One blob of one registry. May be shared by threads; its readers have one owner each.
+
+    Args:
+        client: The registry's.
+        repository: The repository's name, checked.
+        digest: The blob's.
+    """
+
+    def __init__(self, client: Client, repository: str, digest: Digest) -> None:
+        self.digest = digest
+        self._client = client
+        self._repository = repository
+
+    def describe(self) -> Descriptor:
+        """What the registry says it is (a HEAD)."""
+        return self._client.resolve_blob(self._repository, self.digest)
+
+    def whole(self) -> BlobReader:
+        """All of it, as one stream."""
+        response = self._get({}, ok=(200,))
+        opened = False
+        try:
+            size = content_length(response.headers)
+            if size is None:
+                size = self.describe().size
+            reader = self._reader(response, Descriptor(media_type_of(response), self.digest, size), 0, size)
+            opened = True
+        finally:
+            if not opened:
+                response.close()
+        return reader
+
+    def part(self, descriptor: Descriptor, start: int, stop: int) -> BlobReader | None:
+        """The bytes from `start` to `stop` (exclusive); None if the registry would send the whole instead.
+
+        Raises:
+            ProtocolError: The registry sends other bytes than these, by its own account.
+        """
+        response = self._get({"Range": f"bytes={start}-{stop - 1}"}, ok=(200, 206))
+        if response.status == 200:
+            response.close()
+            return None
+        said = response.headers.get("content-range", "").strip()
+        match = _CONTENT_RANGE.fullmatch(said)
+        if match is None or int(match[1]) != start or match[2] not in ("*", str(descriptor.size)):
+            response.close()
+            raise ProtocolError(
+                f"asked for bytes {start}-{stop - 1}/{descriptor.size}, got {said or 'no Content-Range'!r:.100}",
+                request=response.request,
+            )
+        return self._reader(response, descriptor, start, stop)
+
+    def any_part(self, descriptor: Descriptor, start: int, stop: int) -> BlobReader:
+        """The same; out of the whole, if that is what the registry sends."""
+        reader = self.part(descriptor, start, stop)
+        if reader is not None:
+            return reader
+        return self._client.get_blob_range(self._repository, self.digest, start, stop)
+
+    def _get(self, headers: dict[str, str], *, ok: tuple[int, ...]) -> Response:
+        # The session, so that errors read as get_blob's do, without what is secret in another origin's URL.
+        path, scope = blob_path(self._repository, self.digest), Scope.repository(self._repository, "pull")
+        return self._client._session.send("get_blob", "GET", path, scope, ok=ok, headers=headers)
+
+    def _reader(self, response: Response, descriptor: Descriptor, start: int, stop: int) -> BlobReader:
+        def reopen(position: int) -> Response:
+            again = self._client.get_blob_range(self._repository, self.digest, position, stop)
+            return Response(206, {}, again, response.request)
+
+        return BlobReader(response, descriptor, start=start, stop=stop, part=True, reopen=reopen)

@@ -1,0 +1,120 @@
+"""Hashes a download in order while it arrives, in one thread: out of the buffers it came in, or back from the file.
+
+The file's contiguous prefix is the front; what is written beyond it waits until the front gets there.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, final
+
+from .partial import PartialFile
+from .parts import Written
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+__all__ = ["Verifier"]
+
+
+@final
+class Verifier:
+    """Owns the buffers, and hashes what is in them where they are next in line. Shared by the workers.
+
+    Args:
+        file: Where the content is written before it comes here.
+        hasher: Of what is before `start`.
+        start: The first byte to come.
+        stop: The byte before which the content ends.
+        buffer_size: In bytes.
+        workers: How many there may be.
+    """
+
+    def __init__(
+        self, file: PartialFile, hasher: _Hash, start: int, stop: int, *, buffer_size: int, workers: int
+    ) -> None:
+        self.buffer_size = buffer_size
+        self._file = file
+        self._hasher = hasher
+        self._stop = stop
+        self._written = Written(start)
+        self._changed = threading.Condition()
+        self._full: deque[memoryview] = deque()
+        self._empty: list[bytearray] = []
+        self._unmade = workers + 2
+        self._over = False
+
+    def borrow(self) -> bytearray | None:
+        """A buffer to read into, as soon as there is one; None if all is over."""
+        with self._changed:
+            while not (self._empty or self._unmade or self._over):
+                self._changed.wait()
+            if self._over:
+                return None
+            if self._empty:
+                return self._empty.pop()
+            self._unmade -= 1
+        return bytearray(self.buffer_size)
+
+    def hand(self, buffer: bytearray, count: int, position: int) -> None:
+        """Give a buffer back, whose first so many bytes are written at that position."""
+        with self._changed:
+            if position == self._written.front:
+                self._full.append(memoryview(buffer)[:count])
+                self._written.front += count
+            else:
+                self._written.add(position, position + count)
+                self._empty.append(buffer)
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """Have everybody stop who waits here."""
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+
+    def prefix(self) -> int:
+        """How many bytes of the file there are without a gap, once all is over."""
+        while self._written.advance(self._stop):
+            pass
+        return self._written.front
+
+    def run(self) -> None:
+        """Hash until all is hashed, or over."""
+        hashed = self._written.front
+        own = bytearray()
+        while True:
+            full, count = self._next()
+            if full is None:
+                if count == 0:
+                    return
+                own = own or bytearray(self.buffer_size)
+                with memoryview(own)[:count] as view:
+                    self._file.read(view, hashed)
+                    self._hasher.update(view)
+            else:
+                count = len(full)
+                self._hasher.update(full)
+                self._take_back(full)
+            hashed += count
+            self._file.note(hashed)
+
+    def _next(self) -> tuple[memoryview | None, int]:
+        """A buffer that is next; or how many bytes of the file are; or neither: it is over."""
+        with self._changed:
+            while not self._over:
+                if self._full:
+                    return self._full.popleft(), 0
+                count = self._written.advance(self.buffer_size)
+                if count or self._written.front == self._stop:
+                    return None, count
+                self._changed.wait()
+        return None, 0
+
+    def _take_back(self, view: memoryview) -> None:
+        with self._changed:
+            buffer: bytearray = view.obj  # type: ignore[assignment]
+            view.release()
+            self._empty.append(buffer)
+            self._changed.notify_all()

@@ -1,0 +1,738 @@
+"""A download ends in the right file or in an error with a name; never in a wrong file, an open response, a thread."""
+
+from __future__ import annotations
+
+import contextvars
+import errno
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fault_world import FAULT_NAMES, HOST, NAME, STORED, Numbered, Watch, World, blob, faults_of
+
+import ociwire.transfer.fetch
+import ociwire.transfer.partial
+from ociwire import Client, Descriptor, FunctionTransport, Request, Response
+from ociwire.descriptor import OCTET_STREAM
+from ociwire.errors import (
+    BlobUnknown,
+    DigestMismatch,
+    OciwireError,
+    ProtocolError,
+    ReadError,
+    TransportTimeout,
+    UsageError,
+)
+from ociwire.testing import MemoryRegistry
+from ociwire.transfer.download import download
+from ociwire.transfer.progress import Progress
+
+WRITES = 1000
+MIB = 1024 * 1024
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) <= before
+
+
+class Place:
+    """A registry with one blob, whose answers can be tampered with, and a folder."""
+
+    def __init__(self, folder: Path, content: bytes) -> None:
+        self.folder = folder
+        self.content = content
+        self.target = folder / "blob.bin"
+        self.registry = MemoryRegistry()
+        self.described = Descriptor.of(content, OCTET_STREAM)
+        Client(HOST, self.registry).push_blob(NAME, self.described, content)
+        self.watch = Watch(FunctionTransport(self._answer))
+        self.client = Client(HOST, self.watch)
+        self.requests: list[str] = []
+        self.tamper: Callable[[Request, Response], Response] = lambda request, response: response
+        stem = folder / f".blob.bin.{self.described.digest.encoded[:12]}.part"
+        self.part, self.mark = stem, Path(f"{stem}.mark")
+
+    def _answer(self, request: Request) -> Response:
+        wanted = request.headers.get("range") or "all"
+        self.requests.append(f"{request.method} {wanted}".removesuffix(" all"))
+        return self.tamper(request, self.registry.round_trip(request))
+
+    def download(self, **options: Any) -> Descriptor:
+        return download(self.client, NAME, self.described.digest, self.target, **options)
+
+    def check(self) -> None:
+        """It is done, and nothing else is left."""
+        assert self.target.read_bytes() == self.content
+        assert os.listdir(self.folder) == ["blob.bin"]
+        assert not self.watch.open
+
+    def check_not_done(self) -> None:
+        assert not self.target.exists()
+        assert not self.watch.open
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path, blob(7, 5000))
+
+
+class Broken:
+    """A body that ends in an error after so many bytes."""
+
+    def __init__(self, content: bytes, error: BaseException) -> None:
+        self._content = content
+        self._error = error
+
+    def readinto(self, buffer: memoryview) -> int:
+        if not self._content:
+            raise self._error
+        count = min(len(buffer), len(self._content), WRITES)
+        buffer[:count], self._content = self._content[:count], self._content[count:]
+        return count
+
+    def close(self) -> None:
+        pass
+
+
+def breaks_after(place: Place, count: int, error: BaseException) -> None:
+    """From now on the blob comes so far and no further."""
+
+    def tamper(request: Request, response: Response) -> Response:
+        if request.method != "GET":
+            return response
+        if "range" in request.headers:
+            response.close()
+            raise error
+        return response.replace(body=Broken(place.content[:count], error))
+
+    place.tamper = tamper
+
+
+def mends(place: Place) -> None:
+    place.tamper = lambda request, response: response
+    place.requests.clear()
+
+
+# What it does
+
+
+def test_a_blob_is_in_the_file_with_one_request(place: Place) -> None:
+    assert place.download() == place.described
+    place.check()
+    assert place.requests == ["GET"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 4 * MIB - 1, 4 * MIB, 4 * MIB + 1, 9 * MIB])
+def test_sizes(tmp_path: Path, size: int) -> None:
+    place = Place(tmp_path, blob(1, size))
+    assert place.download().size == size
+    place.check()
+    assert place.requests == ["GET"]
+
+
+def test_what_is_there_is_verified_and_nothing_is_sent(place: Place) -> None:
+    place.target.write_bytes(place.content)
+    inode, events = place.target.stat().st_ino, []
+    assert place.download(progress=events.append) == place.described
+    assert place.requests == []
+    assert place.target.stat().st_ino == inode
+    assert events == [Progress("download", place.described.digest, 5000, 5000)]
+
+
+@pytest.mark.parametrize("old", [b"", b"something else", bytes(5000)])
+def test_another_file_is_replaced_in_the_end(place: Place, old: bytes) -> None:
+    place.target.write_bytes(old)
+    breaks_after(place, 2000, ReadError("lost"))
+    with pytest.raises(ReadError):
+        place.download()
+    assert place.target.read_bytes() == old
+    mends(place)
+    place.download()
+    place.check()
+
+
+def test_a_relative_path_and_a_long_name(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place.folder)
+    name = "é" * 127
+    download(place.client, NAME, place.described.digest, name)
+    assert (place.folder / name).read_bytes() == place.content
+    assert os.listdir(place.folder) == [name]
+
+
+def test_progress_tells_all_of_it_in_order(tmp_path: Path) -> None:
+    place, events = Place(tmp_path, blob(1, 9 * MIB)), []
+    place.download(progress=events.append)
+    assert [one.done for one in events] == [0, 4 * MIB, 8 * MIB, 9 * MIB]
+    assert {(one.operation, one.digest, one.total) for one in events} == {("download", place.described.digest, 9 * MIB)}
+
+
+def test_what_progress_raises_ends_it(place: Place) -> None:
+    def refuse(event: Progress) -> None:
+        if event.done:
+            raise LookupError("enough")
+
+    with pytest.raises(LookupError, match="enough"):
+        place.download(progress=refuse)
+    place.check_not_done()
+
+
+# What is interrupted
+
+
+@pytest.mark.parametrize("error", [ReadError("lost"), TransportTimeout("late"), KeyboardInterrupt(), SystemExit()])
+@pytest.mark.parametrize("count", [0, 1, 999, 1000, 1001, 4999])
+def test_it_goes_on_from_what_is_there(place: Place, count: int, error: BaseException) -> None:
+    breaks_after(place, count, error)
+    with pytest.raises(type(error)):
+        place.download()
+    place.check_not_done()
+    kept = place.part.stat().st_size if place.part.exists() else 0
+    assert kept <= count
+    mends(place)
+    events: list[Progress] = []
+    assert place.download(progress=events.append) == place.described
+    place.check()
+    assert place.requests == (["HEAD", f"GET bytes={kept}-4999"] if kept else ["GET"])
+    assert events[0].done == kept
+
+
+@pytest.mark.parametrize("count", [1, 999, 4999])
+def test_what_a_killed_process_left_is_gone_on_from(place: Place, count: int) -> None:
+    place.part.write_bytes(place.content[:count])
+    place.download()
+    place.check()
+    assert place.requests == ["HEAD", f"GET bytes={count}-4999"]
+
+
+def test_what_was_killed_before_it_got_its_name_is_not_sent_again(place: Place) -> None:
+    place.part.write_bytes(place.content)
+    assert place.download() == place.described
+    place.check()
+    assert place.requests == []
+
+
+@pytest.mark.parametrize("mark", [b"%020d" % 1000, b"%020d" % 0])
+def test_a_mark_says_how_far_there_are_no_gaps(place: Place, mark: bytes) -> None:
+    place.part.write_bytes(place.content[:1000] + bytes(3000))
+    place.mark.write_bytes(mark)
+    place.download()
+    place.check()
+    assert place.requests == (["HEAD", "GET bytes=1000-4999"] if int(mark) else ["GET"])
+
+
+@pytest.mark.parametrize("mark", [b"", b"12", b"x" * 20, b"%021d" % 4, b"%020d" % 10**19])
+def test_a_mark_that_is_none(place: Place, mark: bytes) -> None:
+    place.part.write_bytes(place.content[:3000])
+    place.mark.write_bytes(mark)
+    place.download()
+    place.check()
+
+
+@pytest.mark.parametrize("left", [b"x", bytes(4999), bytes(5000), bytes(5001), bytes(9000)])
+def test_what_is_wrong_on_the_disk_is_fetched_anew_once(place: Place, left: bytes) -> None:
+    place.part.write_bytes(left)
+    place.download()
+    place.check()
+    assert place.requests[-1] == "GET"
+
+
+def test_wrong_content_is_fetched_anew_only_if_it_began_on_the_disk(place: Place) -> None:
+    place.tamper = lambda request, response: (
+        response.replace(body=bytes(response.length or 0)) if request.method == "GET" else response
+    )
+    place.part.write_bytes(place.content[:1000])
+    with pytest.raises(DigestMismatch) as caught:
+        place.download()
+    assert caught.value.expected == place.described.digest
+    assert place.requests == ["HEAD", "GET bytes=1000-4999", "GET"]
+    place.check_not_done()
+    assert os.listdir(place.folder) == []
+
+
+def test_a_registry_without_ranges_begins_anew(place: Place) -> None:
+    place.tamper = lambda request, response: whole(place) if "range" in request.headers else response
+    place.part.write_bytes(place.content[:1000])
+    place.download()
+    place.check()
+    assert place.requests == ["HEAD", "GET bytes=1000-4999", "GET"]
+
+
+def whole(place: Place) -> Response:
+    return Response(200, {"Content-Length": str(len(place.content))}, iter([place.content]))
+
+
+def test_another_one_at_the_same_time_has_a_file_of_its_own(place: Place) -> None:
+    with place.part.open("wb") as other:
+        other.write(b"another's")
+        other.flush()
+        fcntl.flock(other, fcntl.LOCK_EX)
+        place.download()
+        assert place.target.read_bytes() == place.content
+        assert sorted(os.listdir(place.folder)) == [place.part.name, "blob.bin"]
+        assert place.part.read_bytes() == b"another's"
+
+
+# What is wrong
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize("fault", FAULT_NAMES)
+def test_every_fault_at_every_request(tmp_path: Path, fault: str, resumed: bool, workers: int) -> None:
+    digest, target = Descriptor.of(STORED).digest, tmp_path / "it"
+    for number in range(40):
+        world, where = World(), Numbered(number)
+        world.fail(rate=1.0, faults=[faults_of(world)[fault]], where=where)
+        where.begin()
+        if resumed:
+            (tmp_path / f".it.{digest.encoded[:12]}.part").write_bytes(STORED[:300])
+        try:
+            download(world.client, NAME, digest, target, workers=workers, part_size=100)
+        except OciwireError:
+            assert not target.exists()
+            world.fail(rate=0.0)
+            download(world.client, NAME, digest, target)
+        assert target.read_bytes() == STORED
+        assert os.listdir(tmp_path) == ["it"]
+        assert not world.watch.open
+        target.unlink()
+        if not world.faults.injected and number > 5:
+            return
+    pytest.fail("too many requests")
+
+
+def test_a_blob_that_is_not_there(place: Place) -> None:
+    with pytest.raises(BlobUnknown):
+        download(place.client, NAME, Descriptor.of(b"no").digest, place.target)
+    assert os.listdir(place.folder) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"workers": 0},
+        {"workers": True},
+        {"workers": 1.5},
+        {"part_size": 0},
+        {"part_size": "1"},
+        {"progress": 3},
+    ],
+)
+def test_arguments_are_checked(place: Place, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        place.download(**options)
+    assert place.requests == []
+    assert os.listdir(place.folder) == []
+
+
+@pytest.mark.parametrize("path", ["", "there", "there/", ".", "..", "missing/x", "file/x", "a\0b", "fifo", "/dev/null"])
+def test_paths_that_are_none(place: Place, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place.folder)
+    os.mkdir("there")
+    os.mkfifo("fifo")
+    Path("file").touch()
+    with pytest.raises(UsageError):
+        download(place.client, NAME, place.described.digest, path)
+    assert place.requests == []
+    assert sorted(os.listdir()) == ["fifo", "file", "there"]
+
+
+@pytest.mark.parametrize("path", [None, 3, b"bytes"])
+def test_what_is_no_path(place: Place, path: Any) -> None:
+    with pytest.raises(UsageError):
+        download(place.client, NAME, place.described.digest, path)
+
+
+def test_names_are_checked(place: Place) -> None:
+    for repository, digest in (("No", place.described.digest), (NAME, "sha256:1"), (NAME, "md5:abc")):
+        with pytest.raises(UsageError):
+            download(place.client, repository, digest, place.target)
+    assert os.listdir(place.folder) == []
+
+
+def test_something_else_has_the_partial_files_name(place: Place) -> None:
+    os.mkfifo(place.part)
+    with pytest.raises(UsageError, match="not a file"):
+        place.download()
+    assert place.requests == []
+
+
+def test_no_symbolic_link_is_followed(place: Place, tmp_path_factory: pytest.TempPathFactory) -> None:
+    victim = tmp_path_factory.mktemp("other") / "victim"
+    victim.write_bytes(b"precious")
+    place.part.symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic"):
+        place.download()
+    assert victim.read_bytes() == b"precious"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder(place: Place) -> None:
+    place.folder.chmod(0o500)
+    with pytest.raises(PermissionError):
+        place.download()
+    assert place.requests == []
+
+
+def test_a_folder_that_refuses(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(PermissionError):
+        place.download()
+    assert place.requests == []
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    place, pwrite = Place(tmp_path, blob(1, 9 * MIB)), os.pwrite
+
+    def full(descriptor: int, data: Any, offset: int) -> int:
+        room = 5 * MIB - offset
+        if room <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return pwrite(descriptor, data[:room], offset)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match="No space left") as caught:
+            place.download(workers=workers)
+        assert caught.value.errno == errno.ENOSPC
+    place.check_not_done()
+    assert place.part.stat().st_size == 4 * MIB
+    place.download()
+    place.check()
+
+
+@pytest.mark.parametrize("what", ["fsync", "replace"])
+def test_the_end_fails(place: Place, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    def fail(*args: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, what, fail)
+        with pytest.raises(OSError, match="Input/output"):
+            place.download()
+    place.check_not_done()
+    mends(place)
+    place.download()
+    place.check()
+    assert place.requests == []
+
+
+def test_synced_before_it_is_renamed_and_the_folder_after(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def see_fsync(descriptor: int) -> None:
+        done.append("folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file")
+        fsync(descriptor)
+
+    def see_replace(source: str, target: str) -> None:
+        done.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", see_fsync)
+    monkeypatch.setattr(os, "replace", see_replace)
+    place.download()
+    assert done == ["file", "rename", "folder"]
+
+
+def test_no_descriptor_is_left(place: Place) -> None:
+    before = os.listdir("/proc/self/fd")
+    place.download()
+    place.target.unlink()
+    breaks_after(place, 2000, ReadError("lost"))
+    with pytest.raises(ReadError):
+        place.download()
+    assert os.listdir("/proc/self/fd") == before
+
+
+# Several connections
+
+
+class Link:
+    """A link whose connections are limited, or which is itself: it moves a clock, and nothing waits.
+
+    Every connection delivers `PIECE` bytes at a time, in turn with the others that are open. Each has a rate of its
+    own, or all share one.
+    """
+
+    PIECE = 1000
+
+    def __init__(self, place: Place, *, shared: bool) -> None:
+        self.now = 0.0
+        self.shared = shared
+        self.most = 0
+        self._turn = threading.Condition()
+        self._due: dict[int, float] = {}
+        place.tamper = self.tamper
+
+    def tamper(self, request: Request, response: Response) -> Response:
+        if request.method != "GET":
+            return response
+        return response.replace(body=Limited(self, response))
+
+    def open(self, number: int) -> None:
+        with self._turn:
+            self._due[number] = self.now
+            self.most = max(self.most, len(self._due))
+
+    def wait(self, number: int) -> None:
+        """Until it is this connection's turn: the one that is due first."""
+        with self._turn:
+            if number in self._due:
+                self._due[number] += len(self._due) if self.shared else 1
+                while self._due[number] > min(self._due.values()):
+                    assert self._turn.wait(30), "nobody's turn"
+                self.now = max(self.now, self._due[number])
+                self._turn.notify_all()
+
+    def close(self, number: int) -> None:
+        with self._turn:
+            self._due.pop(number, None)
+            self._turn.notify_all()
+
+
+class Limited:
+    def __init__(self, link: Link, response: Response) -> None:
+        self._link, self._response = link, response
+        link.open(id(self))
+
+    def readinto(self, buffer: memoryview) -> int:
+        self._link.wait(id(self))
+        count = self._response.readinto(buffer[: Link.PIECE])
+        if count == 0:
+            self.close()
+        return count
+
+    def close(self) -> None:
+        self._link.close(id(self))
+        self._response.close()
+
+
+def linked(place: Place, monkeypatch: pytest.MonkeyPatch, *, shared: bool) -> Link:
+    link = Link(place, shared=shared)
+    monkeypatch.setattr(ociwire.transfer.fetch, "time", SimpleNamespace(monotonic=lambda: link.now))
+    return link
+
+
+@pytest.mark.parametrize("workers", [2, 4, 7])
+def test_connections_that_are_limited_are_multiplied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    place = Place(tmp_path, blob(1, 400_000))
+    link, events = linked(place, monkeypatch, shared=False), []
+    assert place.download(workers=workers, part_size=8000, progress=events.append).size == 400_000
+    place.check()
+    assert link.most == workers
+    assert [one.done for one in events] == sorted(one.done for one in events)
+    assert events[-1].done == 400_000
+
+
+def test_a_link_that_is_limited_itself_has_one_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(tmp_path, blob(1, 400_000))
+    link = linked(place, monkeypatch, shared=True)
+    place.download(workers=4, part_size=8000)
+    place.check()
+    assert link.most == 2  # the probe
+    assert len(place.requests) <= 5  # all of it; a part or two; what is behind them
+
+
+def test_one_worker_never_probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(tmp_path, blob(1, 400_000))
+    linked(place, monkeypatch, shared=False)
+    place.download(workers=1, part_size=8000)
+    assert place.requests == ["GET"]
+
+
+def test_a_probe_that_is_answered_with_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(tmp_path, blob(1, 400_000))
+    link = linked(place, monkeypatch, shared=False)
+    slow = link.tamper
+    place.tamper = lambda request, response: whole(place) if "range" in request.headers else slow(request, response)
+    place.download(workers=4, part_size=8000)
+    place.check()
+    assert len(place.requests) == 2
+
+
+@pytest.mark.parametrize("status", [403, 429, 500])
+def test_a_probe_that_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    place = Place(tmp_path, blob(1, 400_000))
+    link = linked(place, monkeypatch, shared=False)
+    slow = link.tamper
+    place.tamper = lambda request, response: Response(status) if "range" in request.headers else slow(request, response)
+    place.download(workers=4, part_size=8000)
+    place.check()
+    assert len(place.requests) == 2
+
+
+def test_a_wrong_part_shows_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(tmp_path, blob(1, 400_000))
+    link = linked(place, monkeypatch, shared=False)
+    slow = link.tamper
+
+    def tamper(request: Request, response: Response) -> Response:
+        if "range" in request.headers and len(place.requests) == 6:
+            response = response.replace(body=iter([bytes(response.length or 0)]))
+        return slow(request, response)
+
+    place.tamper = tamper
+    with pytest.raises(DigestMismatch):
+        place.download(workers=4, part_size=8000)
+    place.check_not_done()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [3, 4, 7, 20])
+@pytest.mark.parametrize("error", [ReadError("lost"), KeyboardInterrupt()])
+def test_the_first_error_ends_all_and_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: BaseException
+) -> None:
+    place = Place(tmp_path, blob(1, 400_000))
+    link = linked(place, monkeypatch, shared=False)
+    slow = link.tamper
+
+    def tamper(request: Request, response: Response) -> Response:
+        if len(place.requests) >= number and request.method == "GET":
+            response.close()
+            raise error
+        return slow(request, response)
+
+    place.tamper = tamper
+    with pytest.raises(type(error)):
+        place.download(workers=4, part_size=8000)
+    place.check_not_done()
+    assert place.part.exists()
+    assert not place.mark.exists()
+    kept = place.part.stat().st_size
+    assert place.part.read_bytes() == place.content[:kept]
+    assert kept > 0
+    mends(place)
+    place.download()
+    place.check()
+    assert place.requests == ["HEAD", f"GET bytes={kept}-399999"]
+
+
+def test_while_there_are_gaps_the_mark_never_goes_beyond_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, seen = Place(tmp_path, blob(1, 400_000)), []
+    linked(place, monkeypatch, shared=False)
+
+    def look(event: Progress) -> None:
+        if place.mark.exists() and (text := place.mark.read_bytes()):
+            prefix = int(text)
+            assert place.part.read_bytes()[:prefix] == place.content[:prefix]
+            seen.append(prefix)
+
+    place.download(workers=4, part_size=8000, progress=look)
+    assert seen
+    place.check()
+
+
+def test_workers_have_the_callers_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tenant = contextvars.ContextVar("tenant", default="nobody")
+    place = Place(tmp_path, blob(1, 400_000))
+    slow, seen = linked(place, monkeypatch, shared=False).tamper, []
+
+    def tamper(request: Request, response: Response) -> Response:
+        seen.append((tenant.get(), threading.get_ident()))
+        return slow(request, response)
+
+    place.tamper = tamper
+    tenant.set("me")
+    place.download(workers=4, part_size=8000)
+    assert {name for name, _ in seen} == {"me"}
+    assert len({thread for _, thread in seen}) == 4
+
+
+def test_the_deadline_is_every_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, deadlines = Place(tmp_path, blob(1, 400_000)), []
+    slow = linked(place, monkeypatch, shared=False).tamper
+
+    def tamper(request: Request, response: Response) -> Response:
+        deadlines.append(request.info.deadline)
+        return slow(request, response)
+
+    place.tamper = tamper
+    place.client = place.client.with_options(deadline=time.monotonic() + 1e6)
+    place.download(workers=4, part_size=8000)
+    assert len(deadlines) > 4
+    assert None not in deadlines
+
+
+def test_an_interrupt_while_threads_end_is_not_lost(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    join, interrupts = threading.Thread.join, [KeyboardInterrupt()]
+
+    def interrupted(self: threading.Thread, timeout: float | None = None) -> None:
+        if interrupts:
+            raise interrupts.pop()
+        join(self, timeout)
+
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        place.download()
+    place.check_not_done()
+
+
+# What registries do
+
+
+def without_length(request: Request, response: Response) -> Response:
+    if request.method != "GET":
+        return response
+    return Response(response.status, {}, iter([response.read()]))
+
+
+def test_a_registry_that_does_not_state_the_length(place: Place) -> None:
+    place.tamper = without_length
+    place.download()
+    place.check()
+    assert place.requests == ["GET", "HEAD"]
+
+
+def test_neither_in_the_answer_nor_for_itself(place: Place) -> None:
+    def tamper(request: Request, response: Response) -> Response:
+        return without_length(request, response) if request.method == "GET" else Response(404)
+
+    place.tamper = tamper
+    with pytest.raises(BlobUnknown):
+        place.download()
+    assert not place.watch.open
+    assert os.listdir(place.folder) == []
+
+
+@pytest.mark.parametrize("said", [None, "bytes 0-4999/5000", "bytes 1001-4999/5000", "bytes 1000-4999/6000", "garbage"])
+def test_other_bytes_than_were_asked_for(place: Place, said: str | None) -> None:
+    place.tamper = lambda request, response: (
+        response.replace(headers=response.headers.updated({"Content-Range": said}))
+        if response.status == 206
+        else response
+    )
+    place.part.write_bytes(place.content[:1000])
+    with pytest.raises(ProtocolError):
+        place.download()
+    place.check_not_done()
+    assert place.part.read_bytes() == place.content[:1000]
+
+
+def test_a_registry_that_stops_doing_ranges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(tmp_path, blob(1, 400_000))
+    slow = linked(place, monkeypatch, shared=False).tamper
+
+    def tamper(request: Request, response: Response) -> Response:
+        stopped = "range" in request.headers and len(place.requests) > 8
+        return whole(place) if stopped else slow(request, response)
+
+    place.tamper = tamper
+    place.download(workers=4, part_size=8000)
+    place.check()
