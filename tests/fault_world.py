@@ -10,7 +10,9 @@ import io
 import itertools
 import json
 import random
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +21,7 @@ from ociwire.auth import Credential, StaticCredentials
 from ociwire.errors import OciwireError
 from ociwire.testing import AuthGuard, FaultTransport, MemoryRegistry
 from ociwire.testing.faults import FAULTS, Fault
+from ociwire.transfer import copy, download, upload
 
 HOST = "registry.example"
 CDN = "cdn.example"
@@ -183,6 +186,18 @@ def resume(world: World) -> Descriptor:
         return writer.commit(Descriptor.of(NEW).digest)
 
 
+def fetched(world: World) -> bytes:
+    """Download the stored blob; nothing else is under its name, whatever happens."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "blob"
+        try:
+            download(world.client, NAME, Descriptor.of(STORED).digest, path, workers=1)
+        except OciwireError:
+            assert not path.exists()
+            raise
+        return path.read_bytes()
+
+
 def operations() -> dict[str, tuple[Callable[[World], Any], Callable[[World], Any]]]:
     """Every operation of a client, and what it should return in a world without faults."""
     digest = Descriptor.of(STORED).digest
@@ -226,6 +241,18 @@ def operations() -> dict[str, tuple[Callable[[World], Any], Callable[[World], An
         "referrers": (
             lambda w: [one.digest for one in w.client.referrers(NAME, w.subject.digest)],
             lambda w: [w.referrer.digest],
+        ),
+    }
+    found |= {
+        "download": (fetched, lambda w: STORED),
+        "upload": (lambda w: upload(w.client, NAME, io.BytesIO(NEW)), lambda w: new),
+        "copy, from": (
+            lambda w: copy(w.client, f"{NAME}:v1", Client(HOST, MemoryRegistry()), "copied:v1", workers=1),
+            lambda w: w.subject,
+        ),
+        "copy, to": (
+            lambda w: copy(w.direct, f"{NAME}:v1", w.client, "team/base:v1", workers=1),
+            lambda w: w.subject,
         ),
     }
     for operation in ("get_blob", "push_blob, one-shot"):
