@@ -228,6 +228,10 @@ def _resolve(base: str, reference: str) -> tuple[str, Origin]:
     return url, Origin.of(url)
 
 
+def _leaves_https(asked: Origin, leads_to: Origin) -> bool:
+    return asked.scheme == "https" and leads_to.scheme == "http"
+
+
 _TLS_IS_ENDED = (
     "The registry probably stands behind a proxy that ends TLS, and is not told so: have the proxy send"
     " X-Forwarded-Proto, or the registry use relative URLs"
@@ -273,7 +277,7 @@ def upload_location(base: str, location: str | None) -> str:
         url, leads_to = _resolve(base, location)
     except UsageError as error:
         raise ProtocolError(f"the upload Location of {asked} is not to be used: {error}") from None
-    if leads_to.scheme == "http" and asked.scheme == "https":
+    if _leaves_https(asked, leads_to):
         raise ProtocolError(
             f"the upload Location of {asked} leads to plain http ({leads_to}): refused. {_TLS_IS_ENDED}"
         )
@@ -295,7 +299,7 @@ def redirect_target(base: str, location: str) -> tuple[str, bool]:
         url, leads_to = _resolve(base, location)
     except UsageError as error:
         raise RedirectError(f"a redirect of {asked} is not to be followed: {error}") from None
-    if leads_to.scheme == "http" and asked.scheme == "https":
+    if _leaves_https(asked, leads_to):
         raise RedirectError(f"a redirect of {asked} leads to plain http ({leads_to}): refused. {_TLS_IS_ENDED}")
     return url, leads_to != asked
 
@@ -325,7 +329,7 @@ def check_realm(realm: str, registry: Origin, trusted: Collection[str] = ()) -> 
     if target in {Origin.of(origin) for origin in trusted}:
         return url
     same_host = target.host == registry.host or (is_loopback(target.host) and is_loopback(registry.host))
-    if target.scheme == "http" and registry.scheme == "https":
+    if _leaves_https(registry, target):
         rule = "an https registry's credentials do not go over plain http"
     elif target.scheme == "http" and not same_host:
         rule = "credentials go over plain http to the registry's own host only"
