@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import pickle
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -262,6 +261,8 @@ def _nothing() -> None:
 
 
 def _picklable(functions: tuple[Callable[[bytes], bytes], ...]) -> bool:
+    import pickle  # an import that only those pay who pickle
+
     try:
         pickle.dumps(functions)
     except Exception:  # noqa: BLE001 - pickle raises what it likes

@@ -6,6 +6,8 @@ import ast
 import importlib
 import inspect
 import io
+import subprocess
+import sys
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
@@ -250,6 +252,28 @@ def test_a_name_is_the_same_everywhere() -> None:
     for module in NAMES:
         for name in set(NAMES[module]) & set(NAMES["ociwire"]):
             assert getattr(importlib.import_module(module), name) is getattr(ociwire, name)
+
+
+def test_what_type_checkers_read_is_what_is_imported_when_asked_for() -> None:
+    [block] = [node for node in parsed(ROOT / "__init__.py").body if isinstance(node, ast.If)]
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    assert {name.asname: node.module for node in imports for name in node.names} == ociwire._HOMES
+    assert {name.asname == name.name for node in imports for name in node.names} == {True}
+
+
+def test_nothing_is_imported_before_it_is_asked_for() -> None:
+    seen = """
+import sys, ociwire
+assert {"Client", "Request", "testing"} <= set(dir(ociwire))
+assert not {"urllib3", "ociwire.client", "ociwire.message", "ociwire.testing", "dataclasses"} & set(sys.modules)
+assert ociwire.testing.MemoryRegistry and ociwire.Client is ociwire.client.Client
+try:
+    ociwire.Cleint
+except AttributeError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("module 'ociwire' has no attribute 'Cleint'\n", "")
 
 
 def public_things(module: ModuleType) -> Iterator[tuple[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.request
 from base64 import b64encode
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -41,8 +40,11 @@ class Proxies:
     """
 
     def __init__(self, proxy: str | None, *, trust_env: bool) -> None:
+        from urllib.request import getproxies, proxy_bypass  # costs an import that a fake transport does without
+
         self._given = None if proxy is None else _parse(proxy)
-        self._environment = urllib.request.getproxies() if trust_env and proxy is None else {}
+        self._environment = getproxies() if trust_env and proxy is None else {}
+        self._bypass = proxy_bypass
 
     def of(self, origin: Origin) -> Proxy | None:
         """The proxy for an origin, or None.
@@ -55,7 +57,7 @@ class Proxies:
         if self._given is not None:
             return self._given
         url = self._environment.get(origin.scheme)
-        if not url or urllib.request.proxy_bypass(f"{origin.host.strip('[]')}:{origin.port}"):
+        if not url or self._bypass(f"{origin.host.strip('[]')}:{origin.port}"):
             return None
         return _parse(url)
 
