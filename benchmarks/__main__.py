@@ -1,152 +1,96 @@
-"""Prints the figures that `docs/benchmarks.md` speaks of. Each ratio is the median of pairs taken in turn."""
+"""Takes the figures of `docs/benchmarks.md`: ``python -m benchmarks`` prints them, and ``--write`` puts them there."""
 
 from __future__ import annotations
 
+import argparse
 import hashlib
-import resource
-import statistics
+import os
+import platform
+import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-import urllib3
-
+from benchmarks import counts, heads, imports, memory, transfers
+from benchmarks.figures import MIB, Figure
 from benchmarks.servers import nginx, sink
-from ociwire import Client, Descriptor, Digest, Request, default_transport
+from ociwire import Digest
 
-MIB = 1024 * 1024
-_BLOCK = bytes(range(256)) * (4 * MIB // 256)
+_PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+_BEGIN, _END = "<!-- made by `python -m benchmarks --write`: -->\n", "<!-- end of what was made -->\n"
+_LIMIT = "6m"
 
 
 def main() -> None:
-    """Run all, or the part that a child process was started for."""
-    if len(sys.argv) > 1:
-        _child(*sys.argv[1:])
-        return
-    print(f"Python {sys.version.split()[0]}, urllib3 {version('urllib3')}; medians of pairs\n")
-    with tempfile.TemporaryDirectory() as name:
+    """Take all figures, print each as it comes, and write them down if that is asked for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--write", action="store_true", help=f"write the table into {_PAGE.name}")
+    write = parser.parse_args().write
+    lines = [*_machine(), "", "| what | measured | ratio | should be | |", "|---|---|---|---|---|"]
+    print("\n".join(lines))
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:  # in memory: the disk is not what is measured
         folder = Path(name)
         folder.chmod(0o755)
-        small, large, huge = (_blob(folder, mib) for mib in (4, 256, 1024))
-        with nginx(folder) as host, sink() as taker:
-            _heads(host, small)
-            _download(host, large)
-            _memory("download", host, small, huge)
-            _memory("upload", taker, small, huge)
+        for figure in _figures(folder):
+            lines.append(figure.row)
+            print(figure.row, flush=True)
+    if write:
+        page = _PAGE.read_text("utf-8")
+        before, _, rest = page.partition(_BEGIN)
+        _, _, after = rest.partition(_END)
+        _PAGE.write_text("\n".join([before + _BEGIN, *lines, "", _END + after]), "utf-8")
 
 
-def _blob(folder: Path, mib: int) -> Digest:
+def _figures(folder: Path) -> Iterator[Figure]:
+    yield from imports.figures(folder)
+    yield from counts.figures(folder)
+    small, large, huge = _blob(folder, 4096), _blob(folder, 256 * MIB), _blob(folder, 1024 * MIB)
+    with nginx(folder) as host, sink() as taker:
+        yield from heads.figures(host, Digest(small.name))
+        yield from transfers.figures(host, Digest(large.name), large, folder, taker)
+        yield from memory.figures(host, taker, small, huge, folder)
+    with nginx(folder, limit_rate=_LIMIT) as host:
+        yield transfers.limited(host, Digest(large.name), large.stat().st_size, folder, _LIMIT)
+
+
+def _machine() -> Iterator[str]:
+    names = {"urllib3": "urllib3", "requests": "requests", "httpx": "httpx", "python-dxf": "dxf", "oras": "oras-py"}
+    programs = ", ".join(f"{name} {version(package)}" for package, name in names.items())
+    yield f"{_processor()}, {os.cpu_count()} cores; Linux {platform.release()}; loopback; files in memory."
+    yield f"CPython {sys.version.split()[0]}, {programs}; nginx {_version('nginx -v')}; {_version('skopeo --version')}."
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _version(command: str) -> str:
+    binary, *arguments = command.split()
+    path = shutil.which(binary) or shutil.which(binary, path="/usr/sbin:/sbin")
+    if path is None:
+        sys.exit(f"{binary} is missing: apt-get install nginx-light skopeo")
+    done = subprocess.run([path, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True)
+    return done.stdout.splitlines()[0].rpartition("/")[2]
+
+
+def _blob(folder: Path, size: int) -> Path:
+    """A file of so many bytes, named by its digest, where a registry would have it."""
+    blobs = folder / "v2" / "bench" / "blobs"
+    blobs.mkdir(parents=True, exist_ok=True)
+    unnamed = blobs / "unnamed"
     hasher = hashlib.sha256()
-    path = folder / "v2" / "bench" / "blobs"
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / "unnamed").open("wb") as file:
-        for number in range(mib // 4):
-            block = number.to_bytes(8, "big") + _BLOCK[8:]
+    with unnamed.open("wb") as file:
+        for number in range(0, size, 4096):
+            block = number.to_bytes(8, "big") * 512
             hasher.update(block)
             file.write(block)
-    digest = Digest(f"sha256:{hasher.hexdigest()}")
-    (path / "unnamed").rename(path / digest)
-    return digest
-
-
-def _pairs(first: Callable[[], object], second: Callable[[], object], turns: int) -> tuple[float, float]:
-    """The median time of the first, and the median of its ratio to the second."""
-    first(), second()
-    times, ratios = [], []
-    for _ in range(turns):
-        one, other = _timed(first), _timed(second)
-        times.append(one)
-        ratios.append(one / other)
-    return statistics.median(times), statistics.median(ratios)
-
-
-def _timed(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def _heads(host: str, digest: Digest) -> None:
-    url = f"http://{host}/v2/bench/blobs/{digest}"
-    batch = range(100)
-    manager = urllib3.PoolManager()
-    transport = default_transport()
-    client = Client(host, insecure=True)
-
-    def bare() -> None:
-        for _ in batch:
-            manager.urlopen("HEAD", url)
-
-    def stacked() -> None:
-        for _ in batch:
-            transport.round_trip(Request("HEAD", url)).close()
-
-    def resolved() -> None:
-        for _ in batch:
-            client.resolve_blob("bench", digest)
-
-    for name, function in (("HEAD through the stack", stacked), ("Client.resolve_blob", resolved)):
-        seconds, ratio = _pairs(function, bare, 40)
-        print(f"{name:<24} {seconds / len(batch) * 1e6:7.0f} us   {ratio:5.2f} of PoolManager.urlopen (at most 1.10)")
-    transport.close()
-    client.close()
-    manager.clear()
-
-
-def _download(host: str, digest: Digest) -> None:
-    buffer = bytearray(4 * MIB)
-
-    def verified() -> None:
-        with Client(host, insecure=True) as client, client.get_blob("bench", digest) as reader:
-            while reader.readinto(buffer):
-                pass
-
-    def hashed() -> None:
-        hasher = hashlib.sha256()
-        for _ in range(256 // 4):
-            hasher.update(_BLOCK)
-
-    seconds, ratio = _pairs(hashed, verified, 9)
-    print(
-        f"{'verified download':<24} {256 * MIB / seconds * ratio / 1e6:7.0f} MB/s {ratio:5.2f} of SHA-256 alone (at least 0.80)"
-    )
-
-
-def _memory(job: str, host: str, small: Digest, huge: Digest) -> None:
-    """Peak memory of a process that moves 4 MiB, and of one that moves 1 GiB."""
-    peaks = [
-        int(
-            subprocess.run(
-                [sys.executable, "-m", "benchmarks", job, host, digest, str(mib)], stdout=-1, check=True
-            ).stdout
-        )
-        for digest, mib in ((small, 4), (huge, 1024))
-    ]
-    print(
-        f"{'peak memory of an ' + job if job == 'upload' else 'peak memory of a ' + job:<24} {peaks[0] / 1024:7.1f} MiB for 4 MiB, {peaks[1] / 1024:.1f} MiB for 1 GiB"
-    )
-
-
-def _child(job: str, host: str, digest: str, mib: str) -> None:
-    with Client(host, insecure=True) as client:
-        if job == "download":
-            buffer = bytearray(MIB)
-            with client.get_blob("bench", digest) as reader:
-                while reader.readinto(buffer):
-                    pass
-        else:
-            size = int(mib) * MIB
-            client.push_blob("bench", Descriptor("application/octet-stream", Digest(digest), size), _produced(size))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-
-
-def _produced(size: int) -> Iterator[bytes]:
-    for _ in range(size // MIB):
-        yield _BLOCK[:MIB]
+    return unnamed.rename(blobs / f"sha256:{hasher.hexdigest()}")
 
 
 if __name__ == "__main__":

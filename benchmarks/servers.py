@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import getpass
 import shutil
 import signal
 import socket
@@ -29,7 +29,9 @@ _SINK = textwrap.dedent(
                     name, _, value = line.partition(b":")
                     if name.lower() == b"content-length":
                         length = int(value)
-                if method == b"POST":
+                if method == b"HEAD":
+                    answer = b"404 Not Found"
+                elif method == b"POST":
                     answer = b"202 Accepted\\r\\nLocation: /v2/bench/blobs/uploads/1"
                 else:
                     connection.sendall(b"HTTP/1.1 100 Continue\\r\\n\\r\\n")
@@ -53,8 +55,13 @@ def sink() -> Iterator[str]:
 
 
 @contextmanager
-def nginx(folder: Path) -> Iterator[str]:
-    """Serve a folder; yields its ``host:port``."""
+def nginx(folder: Path, limit_rate: str = "0") -> Iterator[str]:
+    """Serve a folder; yields its ``host:port``.
+
+    Args:
+        folder: What is served, and where nginx keeps its own.
+        limit_rate: How many bytes a second each connection gets, as nginx reads it; 0 is as many as there are.
+    """
     binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/sbin")
     if binary is None:
         sys.exit("nginx is missing: apt-get install nginx-light")
@@ -63,11 +70,11 @@ def nginx(folder: Path) -> Iterator[str]:
     config = folder / "nginx.conf"
     config.write_text(
         f"daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;\n"
-        f"user {os.environ.get('USER', 'root')};\n"
+        f"user {getpass.getuser()};\n"
         "events {}\n"
         "http { access_log off; sendfile off; output_buffers 4 1m; keepalive_requests 1000000;\n"
         f"  client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};\n"
-        f"  uwsgi_temp_path {folder}; scgi_temp_path {folder};\n"
+        f"  uwsgi_temp_path {folder}; scgi_temp_path {folder}; limit_rate {limit_rate};\n"
         f"  server {{ listen 127.0.0.1:{port}; root {folder}; }} }}\n"
     )
     with subprocess.Popen([binary, "-p", str(folder), "-c", str(config)]) as process:

@@ -1,0 +1,110 @@
+"""How many requests it takes to push and to pull an image of six layers, at a registry that wants tokens."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import threading
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.figures import Figure
+from ociwire import Client, Descriptor, Request, Response, Transport, default_transport
+from ociwire.auth import Credential, StaticCredentials
+from ociwire.testing import AuthGuard, MemoryRegistry, serve
+from ociwire.transfer import copy
+
+_IMAGE = "application/vnd.oci.image.manifest.v1+json"
+_NAME, _TAG = "team/app", "v1"
+
+
+class _Counting:
+    """Passes on, and counts: what a registry does, and its tokens, apart."""
+
+    def __init__(self, inner: Transport) -> None:
+        self._inner = inner
+        self._lock = threading.Lock()
+        self.requests = self.tokens = 0
+
+    def round_trip(self, request: Request, /) -> Response:
+        with self._lock:
+            if "/token" in request.url:
+                self.tokens += 1
+            else:
+                self.requests += 1
+        return self._inner.round_trip(request)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def figures(folder: Path) -> Iterator[Figure]:
+    """A push to, and a pull from, a registry that nothing was said to before; then the same by skopeo."""
+    for what, most in (("push", 17), ("pull", 9)):
+        with _two_registries(guarded=1 if what == "push" else 0) as (hosts, counting):
+            _copy(*hosts)
+        yield _figure(f"`transfer.copy`, a cold {what} of six layers", counting, f"at most {most} + 1 token", most)
+    for what in ("push", "pull"):
+        with _two_registries(guarded=1 if what == "push" else 0) as (hosts, counting):
+            _skopeo(hosts, folder)
+        yield _figure(f"`skopeo copy`, the same {what}", counting, "", None)
+
+
+def _figure(what: str, counting: _Counting, bound: str, most: int | None) -> Figure:
+    # One token too many is one request too many.
+    judged = None if most is None else counting.requests + most * (counting.tokens > 1)
+    return Figure(what, f"{counting.requests} + {counting.tokens} token", bound=bound, judged=judged)
+
+
+@contextmanager
+def _two_registries(guarded: int) -> Iterator[tuple[tuple[str, str], _Counting]]:
+    """The hosts of a registry that has the image and of an empty one; one of them wants tokens and is counted."""
+    registries: list[Transport] = [_with_image(), MemoryRegistry()]
+    counting = _Counting(AuthGuard(registries[guarded], users={"me": "secret"}))
+    registries[guarded] = counting
+    with serve(registries[0]) as source, serve(registries[1]) as target:
+        yield (source.host, target.host), counting
+
+
+def _with_image() -> MemoryRegistry:
+    registry = MemoryRegistry()
+    client = Client("registry.example", registry)
+    archives = [os.urandom(1000) for _ in range(6)]
+    ids = [Descriptor.of(archive).digest for archive in archives]
+    config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": ids}}
+
+    def push(content: bytes, media_type: str) -> dict[str, object]:
+        return client.push_blob(_NAME, Descriptor.of(content, media_type), content).to_dict()
+
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": _IMAGE,
+        "config": push(json.dumps(config).encode(), "application/vnd.oci.image.config.v1+json"),
+        "layers": [push(gzip.compress(one), "application/vnd.oci.image.layer.v1.tar+gzip") for one in archives],
+    }
+    client.push_manifest(_NAME, json.dumps(manifest).encode(), _IMAGE, tags=[_TAG])
+    return registry
+
+
+def _copy(source: str, target: str) -> None:
+    def client(host: str) -> Client:
+        credentials = StaticCredentials(host, Credential(username="me", password="secret"))
+        return Client(host, default_transport(credentials=credentials), insecure=True)
+
+    with client(source) as one, client(target) as other:
+        copy(one, f"{source}/{_NAME}:{_TAG}", other, f"{target}/{_NAME}:{_TAG}")
+        one.transport.close()
+        other.transport.close()
+
+
+def _skopeo(hosts: tuple[str, str], folder: Path) -> None:
+    login = folder / "auth.json"
+    auth = b64encode(b"me:secret").decode()
+    login.write_text(json.dumps({"auths": {host: {"auth": auth} for host in hosts}}))
+    source, target = (f"docker://{host}/{_NAME}:{_TAG}" for host in hosts)
+    flags = ["--src-tls-verify=false", "--dest-tls-verify=false", "--authfile", str(login), "--quiet"]
+    subprocess.run(["skopeo", "--insecure-policy", "copy", *flags, source, target], check=True)

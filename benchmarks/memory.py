@@ -1,0 +1,42 @@
+"""How far the memory of a process peaks above what it has when idle, while it moves a gibibyte."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks.figures import Figure
+from ociwire import Client, Digest
+from ociwire.transfer import download, upload
+
+_MOST = 40
+
+
+def figures(host: str, taker: str, small: Path, huge: Path, folder: Path) -> Iterator[Figure]:
+    """A download from ``host`` and an upload to ``taker``, of 1 GiB after one of 4 KiB, each in a process of its own."""
+    for job, where in (("download", host), ("upload", taker)):
+        command = [sys.executable, "-m", "benchmarks.memory", job, where, str(small), str(huge), str(folder / "target")]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        idle, peak = (int(word) / 1024 for word in done.stdout.split())
+        what = f"`transfer.{job}`, 1 GiB: memory above idle"
+        yield Figure(what, f"{peak - idle:.1f} MiB", bound=f"at most {_MOST} MiB", judged=peak - idle)
+
+
+def main(job: str, host: str, small: str, huge: str, target: str) -> None:
+    """Print the peak after the small one, and after the huge one, in KiB."""
+    jobs: dict[str, Callable[[Client, Path], object]] = {
+        "download": lambda client, path: download(client, "bench", Digest(path.name), target),
+        "upload": lambda client, path: upload(client, "bench", path),
+    }
+    with Client(host, insecure=True) as client:
+        for path in (small, huge):
+            jobs[job](client, Path(path))
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    Path(target).unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
