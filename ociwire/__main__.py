@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 
 from ._advice import advice
 from ._demonstration import LAYER, STEPS, credentials_for, serve_demonstration
@@ -35,10 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     explaining = commands.add_parser("explain", help="show, layer by layer, the conversation that resolves a reference")
     explaining.add_argument("reference", help="as docker pull takes it: [HOST/]NAME[:TAG][@DIGEST]")
     explaining.add_argument("--insecure", action="store_true", help="speak plain http")
+    explaining.add_argument("--ca", metavar="FILE", help="trust these CAs, and no others")
+    explaining.add_argument("--proxy", metavar="URL", help="go through this proxy: http://[USER:PASSWORD@]HOST[:PORT]")
     chosen = parser.parse_args(arguments)
     try:
         if chosen.command == "explain":
-            return _explain(chosen.reference, insecure=chosen.insecure)
+            return _explain(chosen)
         return _demonstrate()
     except BrokenPipeError:
         # Whoever read along has seen enough (`| head`). What is still to be flushed goes nowhere.
@@ -46,17 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _explain(text: str, *, insecure: bool) -> int:
+def _explain(chosen: argparse.Namespace) -> int:
     trace, style = Trace(), _style()
-    credentials = DockerConfig.load()
-    transport = traced(trace, credentials, retry=False)  # what fails is shown as it failed the first time
     try:
-        reference = Reference.parse(text)
-        wanted = reference.digest or reference.tag or "latest"
-        print(style.paint("bold", f"resolve {reference.repository} {wanted} at {reference.host}"))
-        print(f"  credentials for {credentials.explain(reference.host, reference.repository)}\n", flush=True)
-        client = Client(reference.host, transport, insecure=insecure)
-        found = _resolve(client, reference)
+        reference = Reference.parse(chosen.reference)
+        credentials = DockerConfig.load()
+        # What fails is shown as it failed the first time.
+        transport = traced(trace, credentials, retry=False, tls=chosen.ca, proxy=chosen.proxy)
+        with closing(transport):
+            wanted = reference.digest or reference.tag or "latest"
+            print(style.paint("bold", f"resolve {reference.repository} {wanted} at {reference.host}"))
+            print(f"  credentials for {credentials.explain(reference.host, reference.repository)}\n", flush=True)
+            found = _resolve(Client(reference.host, transport, insecure=chosen.insecure), reference)
     except UsageError as error:
         print(f"ociwire: {error}", file=sys.stderr)
         return 2
@@ -65,8 +69,6 @@ def _explain(text: str, *, insecure: bool) -> int:
         print(f"ociwire: {error}", file=sys.stderr)
         print(f"  {advice(error)}", file=sys.stderr)
         return 1
-    finally:
-        transport.close()
     _print(trace.take(), style)
     print(f"\n  {found.digest}\n  {found.media_type}, {found.size} bytes")
     return 0

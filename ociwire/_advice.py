@@ -20,7 +20,7 @@ _ADVICE: tuple[tuple[type[OciwireError], str], ...] = (
     (errors.AuthError, "Step: the token. The credentials or the token server are at fault, not the registry."),
     (
         errors.ConnectError,
-        "Step: the connection. Is the host right, is a proxy or a private CA needed, is it plain http?",
+        "Step: the connection. Is the host right? Does it want a proxy (--proxy), a CA (--ca), http (--insecure)?",
     ),
     (errors.TransportTimeout, "Step: the answer. The registry took the request, and did not answer in time."),
     (

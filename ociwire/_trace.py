@@ -86,9 +86,20 @@ class Trace:
         return told
 
 
-def traced(trace: Trace, credentials: CredentialSource, *, retry: urllib3.Retry | bool | None = None) -> Transport:
-    """The default layers, each of them watched."""
-    transport: Transport = _Tap(UrllibTransport(), layer="UrllibTransport", trace=trace)
+def traced(
+    trace: Trace,
+    credentials: CredentialSource,
+    *,
+    retry: urllib3.Retry | bool | None = None,
+    tls: str | None = None,
+    proxy: str | None = None,
+) -> Transport:
+    """The default layers, each of them watched.
+
+    Raises:
+        UsageError: The proxy's URL is none.
+    """
+    transport: Transport = _Tap(UrllibTransport(tls=tls, proxy=proxy), layer="UrllibTransport", trace=trace)
     retries = partial(RetryTransport, retry=retry)
     tokens = stack(transport, HeadersTransport, retries)
     layers: dict[str, Layer] = {

@@ -41,11 +41,12 @@ _DOCKER_HUB_REGISTRY = "registry-1.docker.io"
 
 @final
 class Client:
-    """A registry, by way of a transport. May be shared by threads; make it in the child after a fork.
+    """A registry by way of a transport, with a method for each of its operations.
 
-    Names, tags, digests and media types are checked at the call, before anything is sent. Besides what each method
-    lists, all of them raise `UsageError` for a closed client, `TransportError` where there is no usable answer, and
-    `RegistryError` (see `ociwire.errors`) where the registry says no.
+    May be shared by threads; make it in the child after a fork. Names, tags, digests and media types are checked at the
+    call, before anything is sent. Besides what each method lists, all of them raise `UsageError` for a closed client,
+    `TransportError` where there is no usable answer, and `RegistryError` (see `ociwire.errors`) where the registry says
+    no.
 
     Args:
         host: ``host`` or ``host:port``; ``docker.io`` means ``registry-1.docker.io``.
@@ -413,7 +414,7 @@ class Client:
         return self._list("tags", path, "tags", Scope.repository(repository, "pull"), start_after, limit)
 
     def repositories(self, *, start_after: str | None = None, limit: int | None = None) -> Iterator[str]:
-        """The repositories of a registry that has a catalog: ``GET /v2/_catalog`` (scope: registry:catalog:*).
+        """The repositories of a registry that has a catalog: ``GET /v2/_catalog`` (scope: ``registry:catalog:*``).
 
         Args:
             start_after: Begin after this repository, in the registry's order.

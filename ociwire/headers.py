@@ -33,7 +33,7 @@ _ENDS_LINE = re.compile(r"[\r\n\0]")
 class Headers(Mapping[str, str]):
     """An immutable mapping of header fields that knows no case and loses no repetition.
 
-    ``h[name]`` joins the values of a name by ``, `` (RFC 9110, section 5.3); `get_all` keeps them apart; iteration is
+    ``h[name]`` joins the values of a name by a comma (RFC 9110, section 5.3); `get_all` keeps them apart; iteration is
     over the distinct names, in lower case. Two `Headers` are equal if they hold the same fields in the same order.
 
     Args:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import ssl
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 import ociwire.errors
 from ociwire import FunctionTransport, Response, __version__
@@ -173,3 +176,27 @@ def test_a_reader_that_has_seen_enough_is_no_failure() -> None:
     _, said = process.communicate(timeout=30)
     assert said == b""
     assert process.returncode == 1
+
+
+def test_explain_trusts_the_given_ca(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    ca, file = trustme.CA(), tmp_path / "ca.pem"
+    ca.cert_pem.write_to_path(str(file))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ca.issue_cert("localhost").configure_cert(context)
+    found = Response(200, {"Docker-Content-Digest": DIGEST, "Content-Length": "7", "Content-Type": MANIFEST})
+    with serve(FunctionTransport(lambda request: found), tls=context) as url:
+        reference = f"localhost:{url.host.rpartition(':')[2]}/team/app:v1"
+        assert main(["explain", reference]) == 1
+        assert "(--ca)" in capsys.readouterr().err
+        assert main(["explain", "--ca", str(file), reference]) == 0
+    assert main(["explain", "--ca", str(tmp_path / "none.pem"), reference]) == 2
+    assert "none.pem" in capsys.readouterr().err
+
+
+def test_explain_goes_through_the_given_proxy(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "--proxy", "http://me:s3cret@127.0.0.1:1", "registry.example/app"]) == 1
+    said = capsys.readouterr()
+    assert "proxy http://127.0.0.1:1" in said.err
+    assert "s3cret" not in said.out + said.err
+    assert main(["explain", "--proxy", "socks5://127.0.0.1:1", "registry.example/app"]) == 2
+    assert "not a proxy URL" in capsys.readouterr().err

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import trustme
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("**/*.md"))]
 # Those that want a registry, tests/real/test_howto.py runs.
 RUN_HERE = [page for page in PAGES if page.parent.name != "howto" or "localhost:5000" not in page.read_text()]
 
@@ -46,6 +48,13 @@ def test_links_lead_to_files(page: Path) -> None:
     targets = re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text())
     missing = [target for target in targets if not (page.parent / target).exists()]
     assert not missing
+
+
+def test_the_readmes_picture_is_drawn_from_the_code() -> None:
+    drawn = subprocess.run(
+        [sys.executable, ROOT / "docs" / "_ext" / "drawing.py"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert (ROOT / "docs" / "images" / "stack.svg").read_text() == drawn.stdout
 
 
 def test_there_are_examples() -> None:

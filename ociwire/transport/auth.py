@@ -69,7 +69,9 @@ class _Errand:
 
 @final
 class AuthTransport:
-    """Authenticates requests: by Bearer tokens (the distribution project's token specifications), or by Basic.
+    """Turns the scope that a request needs into its Authorization, and answers a 401.
+
+    By Bearer tokens (the distribution project's token specifications), or by Basic (RFC 7617).
 
     A request that has an Authorization header passes untouched. One that needs nothing is sent with nothing, until it
     is challenged. May be shared by threads: of those who want the same token, one asks for it.

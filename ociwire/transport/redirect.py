@@ -24,7 +24,7 @@ _SEE_OTHER = 303
 
 @final
 class RedirectTransport:
-    """Follows 301, 302, 303, 307 and 308 (RFC 9110, section 15.4).
+    """Follows redirects (RFC 9110, section 15.4), and takes no secret along to another origin.
 
     301, 302, 307 and 308 keep method and body; 303 becomes a GET without a body (a HEAD stays one). Range and Accept
     stay. At another origin the request has no credentials, its `required_scope` is empty and it is anonymous: whoever

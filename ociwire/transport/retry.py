@@ -30,7 +30,7 @@ _MAX_ORIGINS = 1024
 
 @final
 class RetryTransport:
-    """Retries by a `urllib3.util.Retry`, which is read as data.
+    """Sends again what is safe to send again, by a `urllib3.util.Retry`, which is read as data.
 
     Without one: up to four retries of idempotent requests (by their method, or as `RequestInfo.idempotent` says) after
     a connection error, a timeout, 429, 502, 503 or 504, and of any request after 429 and 503. There is no wait before

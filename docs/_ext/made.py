@@ -1,0 +1,71 @@
+"""Sphinx directives for what is made from the code: ``stack-picture``, ``error-tree``, ``operations``, ``help``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import drawing
+import operations
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.util.docutils import SphinxDirective
+
+
+class _Picture(SphinxDirective):
+    has_content = False
+
+    def svg(self) -> str:
+        raise NotImplementedError
+
+    def run(self) -> list[nodes.Node]:
+        return [nodes.raw("", self.svg(), format="html")]
+
+
+class StackPicture(_Picture):
+    """The default stack; its names lead to the reference."""
+
+    def svg(self) -> str:
+        up = "../" * self.env.docname.count("/")
+        return drawing.stack(f"{up}reference/transports.html")
+
+
+class ErrorTree(_Picture):
+    """The exceptions; their names lead down the page."""
+
+    def svg(self) -> str:
+        return drawing.errors()
+
+
+class Operations(SphinxDirective):
+    """The table of operations."""
+
+    has_content = False
+
+    def run(self) -> list[nodes.Node]:
+        found = nodes.container(classes=["operations"])
+        self.state.nested_parse(StringList(operations.table(), source=operations.__file__), 0, found)
+        return [found]
+
+
+class Help(SphinxDirective):
+    """What the command says of itself: with no argument, or with that of a subcommand."""
+
+    optional_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        command = [sys.executable, "-m", "ociwire", *self.arguments, "--help"]
+        environment = {**os.environ, "COLUMNS": "79"}
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+        return [nodes.literal_block(done.stdout, done.stdout, language="text")]
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Called by Sphinx."""
+    app.add_directive("stack-picture", StackPicture)
+    app.add_directive("error-tree", ErrorTree)
+    app.add_directive("operations", Operations)
+    app.add_directive("help", Help)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
