@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         RequestInfo as RequestInfo,
         Response as Response,
     )
+    from .origin import Origin as Origin
     from .reference import Reference as Reference
     from .scope import ResourceScope as ResourceScope, Scope as Scope
     from .status import check_response as check_response, error_from_response as error_from_response
@@ -62,6 +63,7 @@ _HOMES = {
     "Descriptor": "descriptor",
     "Platform": "descriptor",
     "Reference": "reference",
+    "Origin": "origin",
     "BlobReader": "blob",
     "BlobWriter": "writer",
     "Scope": "scope",

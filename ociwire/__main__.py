@@ -79,7 +79,7 @@ def _resolve(client: Client, reference: Reference) -> Descriptor:
     try:
         return client.resolve_manifest(repository, digest) if digest else client.resolve_tag(repository, tag)
     except RegistryError as error:
-        if error.code or error.status in (401, 429):
+        if error.code or error.status == 429:
             raise
         # The answer to a HEAD cannot say why: ask again, so that it can.
         reader = client.get_manifest(repository, digest) if digest else client.get_tag(repository, tag)

@@ -51,4 +51,7 @@ _ADVICE: tuple[tuple[type[OciwireError], str], ...] = (
 
 def advice(error: OciwireError) -> str:
     """The step at which an error happened, and what to do about it."""
+    headers = error.headers if isinstance(error, errors.Unauthorized) else None
+    if headers and "insufficient_scope" in headers.get("www-authenticate", ""):
+        error = errors.Denied()  # RFC 6750, section 3.1: it knows well who that is
     return next((text for kind, text in _ADVICE if isinstance(error, kind)), "Step: the registry. It said no.")

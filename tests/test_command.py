@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 import ociwire.errors
-from ociwire import FunctionTransport, Response, __version__
+from ociwire import FunctionTransport, Headers, Response, Unauthorized, __version__
 from ociwire.__main__ import main
 from ociwire._advice import advice
 from ociwire._report import Style
@@ -200,3 +200,16 @@ def test_explain_goes_through_the_given_proxy(capsys: pytest.CaptureFixture[str]
     assert "s3cret" not in said.out + said.err
     assert main(["explain", "--proxy", "socks5://127.0.0.1:1", "registry.example/app"]) == 2
     assert "not a proxy URL" in capsys.readouterr().err
+
+
+def test_whom_the_registry_knows_is_not_told_to_log_in() -> None:
+    challenge = {"WWW-Authenticate": 'Bearer realm="https://a.example/token",error="insufficient_scope"'}
+    assert "You may not" in advice(Unauthorized(status=401, headers=Headers(challenge)))
+    assert "docker login" in advice(Unauthorized(status=401))
+
+
+def test_explain_shows_what_a_refusal_says_that_a_head_cannot(capsys: pytest.CaptureFixture[str]) -> None:
+    words = b'{"errors": [{"code": "UNAUTHORIZED", "message": "your trial has ended"}]}'
+    with serve(FunctionTransport(lambda request: Response(401, (), words))) as url:
+        assert main(["explain", "--insecure", f"{url.host}/app"]) == 1
+    assert "your trial has ended" in capsys.readouterr().err

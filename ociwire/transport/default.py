@@ -39,8 +39,9 @@ def default_transport(
         base: What answers in the end; None is a `UrllibTransport` made of `timeout`, `expect_timeout`, `tls`, `proxy`
             and `trust_env`, which mean nothing to a base that is given.
         credentials: For `AuthTransport`; None is `DockerConfig.load`: what ``docker login`` has left.
-        user_agent: For `HeadersTransport`: of what has none yet. A `Client` has one of its own.
-        retry: For `RetryTransport`: a `urllib3.util.Retry`, False for none, None for its own.
+        user_agent: For `HeadersTransport`: of what has none yet. What comes from a `Client` has that client's.
+        retry: For `RetryTransport`: a `urllib3.util.Retry`, False for none, None for its own. It is the policy of
+            requests for tokens, too.
         timeout: For `UrllibTransport`.
         expect_timeout: For `UrllibTransport`.
         tls: For `UrllibTransport`.

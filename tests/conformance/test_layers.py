@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import ociwire.transport
-from ociwire import Body, Layer, Request, Response, Transport, default_transport, stack
+from ociwire import Body, FunctionTransport, Layer, Request, Response, Transport, default_transport, stack
 from ociwire.auth import Anonymous, Credential, StaticCredentials
 from ociwire.errors import AuthError, ConnectError, ReadError, TransportError
 from ociwire.testing import check_transport
@@ -445,6 +445,16 @@ WRONG: list[tuple[Callable[[Transport], Any], str]] = [
 
 def test_right_is_right() -> None:
     check_transport(Right)
+
+
+def test_a_layer_may_ask_another_host() -> None:
+    def elsewhere(inner: Transport) -> Transport:
+        def ask(request: Request) -> Response:
+            return inner.round_trip(request.replace(url=request.url.replace("//registry.", "//mirror.")))
+
+        return FunctionTransport(ask, close=inner.close)
+
+    check_transport(elsewhere)
 
 
 @pytest.mark.parametrize(("make", "rule"), WRONG, ids=[make.__name__ for make, _ in WRONG])  # type: ignore[attr-defined]
