@@ -86,6 +86,7 @@ NAMES = {
         "Descriptor",
         "Platform",
         "Reference",
+        "Origin",
         "BlobReader",
         "BlobWriter",
         "Scope",
@@ -155,7 +156,11 @@ ORDER = [
 INNER_ORDER = {
     "transfer": [
         "progress",
+        "arguments",
+        "registry",
+        "threads",
         "parts",
+        "probe",
         "source",
         "partial",
         "verifier",

@@ -8,24 +8,21 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fault_world import FAULT_NAMES, HOST, NAME, STORED, Numbered, Watch, World, blob, faults_of
+from download_world import Place, breaks_after, linked, mends, whole
+from fault_world import FAULT_NAMES, NAME, STORED, Numbered, World, blob, faults_of
 
-import ociwire.transfer.fetch
-import ociwire.transfer.partial
-from ociwire import Client, Descriptor, FunctionTransport, Request, Response
-from ociwire.descriptor import OCTET_STREAM
+from ociwire import Descriptor, Request, Response
 from ociwire.errors import (
     BlobUnknown,
     DigestMismatch,
     OciwireError,
-    ProtocolError,
     ReadError,
+    RegistryError,
     TransportTimeout,
     UsageError,
 )
@@ -33,7 +30,6 @@ from ociwire.testing import MemoryRegistry
 from ociwire.transfer.download import download
 from ociwire.transfer.progress import Progress
 
-WRITES = 1000
 MIB = 1024 * 1024
 
 
@@ -44,82 +40,9 @@ def _no_thread_is_left() -> Iterator[None]:
     assert set(threading.enumerate()) <= before
 
 
-class Place:
-    """A registry with one blob, whose answers can be tampered with, and a folder."""
-
-    def __init__(self, folder: Path, content: bytes) -> None:
-        self.folder = folder
-        self.content = content
-        self.target = folder / "blob.bin"
-        self.registry = MemoryRegistry()
-        self.described = Descriptor.of(content, OCTET_STREAM)
-        Client(HOST, self.registry).push_blob(NAME, self.described, content)
-        self.watch = Watch(FunctionTransport(self._answer))
-        self.client = Client(HOST, self.watch)
-        self.requests: list[str] = []
-        self.tamper: Callable[[Request, Response], Response] = lambda request, response: response
-        stem = folder / f".blob.bin.{self.described.digest.encoded[:12]}.part"
-        self.part, self.mark = stem, Path(f"{stem}.mark")
-
-    def _answer(self, request: Request) -> Response:
-        wanted = request.headers.get("range") or "all"
-        self.requests.append(f"{request.method} {wanted}".removesuffix(" all"))
-        return self.tamper(request, self.registry.round_trip(request))
-
-    def download(self, **options: Any) -> Descriptor:
-        return download(self.client, NAME, self.described.digest, self.target, **options)
-
-    def check(self) -> None:
-        """It is done, and nothing else is left."""
-        assert self.target.read_bytes() == self.content
-        assert os.listdir(self.folder) == ["blob.bin"]
-        assert not self.watch.open
-
-    def check_not_done(self) -> None:
-        assert not self.target.exists()
-        assert not self.watch.open
-
-
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path, blob(7, 5000))
-
-
-class Broken:
-    """A body that ends in an error after so many bytes."""
-
-    def __init__(self, content: bytes, error: BaseException) -> None:
-        self._content = content
-        self._error = error
-
-    def readinto(self, buffer: memoryview) -> int:
-        if not self._content:
-            raise self._error
-        count = min(len(buffer), len(self._content), WRITES)
-        buffer[:count], self._content = self._content[:count], self._content[count:]
-        return count
-
-    def close(self) -> None:
-        pass
-
-
-def breaks_after(place: Place, count: int, error: BaseException) -> None:
-    """From now on the blob comes so far and no further."""
-
-    def tamper(request: Request, response: Response) -> Response:
-        if request.method != "GET":
-            return response
-        if "range" in request.headers:
-            response.close()
-            raise error
-        return response.replace(body=Broken(place.content[:count], error))
-
-    place.tamper = tamper
-
-
-def mends(place: Place) -> None:
-    place.tamper = lambda request, response: response
-    place.requests.clear()
 
 
 # What it does
@@ -141,7 +64,8 @@ def test_sizes(tmp_path: Path, size: int) -> None:
 
 def test_what_is_there_is_verified_and_nothing_is_sent(place: Place) -> None:
     place.target.write_bytes(place.content)
-    inode, events = place.target.stat().st_ino, []
+    inode = place.target.stat().st_ino
+    events: list[Progress] = []
     assert place.download(progress=events.append) == place.described
     assert place.requests == []
     assert place.target.stat().st_ino == inode
@@ -169,7 +93,8 @@ def test_a_relative_path_and_a_long_name(place: Place, monkeypatch: pytest.Monke
 
 
 def test_progress_tells_all_of_it_in_order(tmp_path: Path) -> None:
-    place, events = Place(tmp_path, blob(1, 9 * MIB)), []
+    place = Place(tmp_path, blob(1, 9 * MIB))
+    events: list[Progress] = []
     place.download(progress=events.append)
     assert [one.done for one in events] == [0, 4 * MIB, 8 * MIB, 9 * MIB]
     assert {(one.operation, one.digest, one.total) for one in events} == {("download", place.described.digest, 9 * MIB)}
@@ -266,10 +191,6 @@ def test_a_registry_without_ranges_begins_anew(place: Place) -> None:
     assert place.requests == ["HEAD", "GET bytes=1000-4999", "GET"]
 
 
-def whole(place: Place) -> Response:
-    return Response(200, {"Content-Length": str(len(place.content))}, iter([place.content]))
-
-
 def test_another_one_at_the_same_time_has_a_file_of_its_own(place: Place) -> None:
     with place.part.open("wb") as other:
         other.write(b"another's")
@@ -346,6 +267,23 @@ def test_paths_that_are_none(place: Place, path: str, monkeypatch: pytest.Monkey
     assert sorted(os.listdir()) == ["fifo", "file", "there"]
 
 
+@pytest.mark.parametrize("client", [None, "registry.example", MemoryRegistry()], ids=["none", "host", "transport"])
+def test_what_is_no_client(place: Place, client: Any) -> None:
+    with pytest.raises(UsageError, match="client"):
+        download(client, NAME, place.described.digest, place.target)
+    assert os.listdir(place.folder) == []
+
+
+def test_a_link_under_the_final_name_is_replaced_and_not_followed(place: Place) -> None:
+    other = place.folder / "other"
+    other.write_bytes(b"another")
+    place.target.symlink_to(other)
+    place.download()
+    assert not place.target.is_symlink()
+    assert place.target.read_bytes() == place.content
+    assert other.read_bytes() == b"another"
+
+
 @pytest.mark.parametrize("path", [None, 3, b"bytes"])
 def test_what_is_no_path(place: Place, path: Any) -> None:
     with pytest.raises(UsageError):
@@ -357,22 +295,6 @@ def test_names_are_checked(place: Place) -> None:
         with pytest.raises(UsageError):
             download(place.client, repository, digest, place.target)
     assert os.listdir(place.folder) == []
-
-
-def test_something_else_has_the_partial_files_name(place: Place) -> None:
-    os.mkfifo(place.part)
-    with pytest.raises(UsageError, match="not a file"):
-        place.download()
-    assert place.requests == []
-
-
-def test_no_symbolic_link_is_followed(place: Place, tmp_path_factory: pytest.TempPathFactory) -> None:
-    victim = tmp_path_factory.mktemp("other") / "victim"
-    victim.write_bytes(b"precious")
-    place.part.symlink_to(victim)
-    with pytest.raises(OSError, match="symbolic"):
-        place.download()
-    assert victim.read_bytes() == b"precious"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -461,78 +383,13 @@ def test_no_descriptor_is_left(place: Place) -> None:
 # Several connections
 
 
-class Link:
-    """A link whose connections are limited, or which is itself: it moves a clock, and nothing waits.
-
-    Every connection delivers `PIECE` bytes at a time, in turn with the others that are open. Each has a rate of its
-    own, or all share one.
-    """
-
-    PIECE = 1000
-
-    def __init__(self, place: Place, *, shared: bool) -> None:
-        self.now = 0.0
-        self.shared = shared
-        self.most = 0
-        self._turn = threading.Condition()
-        self._due: dict[int, float] = {}
-        place.tamper = self.tamper
-
-    def tamper(self, request: Request, response: Response) -> Response:
-        if request.method != "GET":
-            return response
-        return response.replace(body=Limited(self, response))
-
-    def open(self, number: int) -> None:
-        with self._turn:
-            self._due[number] = self.now
-            self.most = max(self.most, len(self._due))
-
-    def wait(self, number: int) -> None:
-        """Until it is this connection's turn: the one that is due first."""
-        with self._turn:
-            if number in self._due:
-                self._due[number] += len(self._due) if self.shared else 1
-                while self._due[number] > min(self._due.values()):
-                    assert self._turn.wait(30), "nobody's turn"
-                self.now = max(self.now, self._due[number])
-                self._turn.notify_all()
-
-    def close(self, number: int) -> None:
-        with self._turn:
-            self._due.pop(number, None)
-            self._turn.notify_all()
-
-
-class Limited:
-    def __init__(self, link: Link, response: Response) -> None:
-        self._link, self._response = link, response
-        link.open(id(self))
-
-    def readinto(self, buffer: memoryview) -> int:
-        self._link.wait(id(self))
-        count = self._response.readinto(buffer[: Link.PIECE])
-        if count == 0:
-            self.close()
-        return count
-
-    def close(self) -> None:
-        self._link.close(id(self))
-        self._response.close()
-
-
-def linked(place: Place, monkeypatch: pytest.MonkeyPatch, *, shared: bool) -> Link:
-    link = Link(place, shared=shared)
-    monkeypatch.setattr(ociwire.transfer.fetch, "time", SimpleNamespace(monotonic=lambda: link.now))
-    return link
-
-
 @pytest.mark.parametrize("workers", [2, 4, 7])
 def test_connections_that_are_limited_are_multiplied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     place = Place(tmp_path, blob(1, 400_000))
-    link, events = linked(place, monkeypatch, shared=False), []
+    link = linked(place, monkeypatch, shared=False)
+    events: list[Progress] = []
     assert place.download(workers=workers, part_size=8000, progress=events.append).size == 400_000
     place.check()
     assert link.most == workers
@@ -543,7 +400,7 @@ def test_connections_that_are_limited_are_multiplied(
 def test_a_link_that_is_limited_itself_has_one_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Place(tmp_path, blob(1, 400_000))
     link = linked(place, monkeypatch, shared=True)
-    place.download(workers=4, part_size=8000)
+    place.download(workers=4, part_size=100_000)
     place.check()
     assert link.most == 2  # the probe
     assert len(place.requests) <= 5  # all of it; a part or two; what is behind them
@@ -711,7 +568,10 @@ def test_neither_in_the_answer_nor_for_itself(place: Place) -> None:
     assert os.listdir(place.folder) == []
 
 
-@pytest.mark.parametrize("said", [None, "bytes 0-4999/5000", "bytes 1001-4999/5000", "bytes 1000-4999/6000", "garbage"])
+RANGES = [None, "bytes 0-4999/5000", "bytes 1001-4999/5000", "bytes 1000-4999/6000", "garbage"]
+
+
+@pytest.mark.parametrize("said", RANGES)
 def test_other_bytes_than_were_asked_for(place: Place, said: str | None) -> None:
     place.tamper = lambda request, response: (
         response.replace(headers=response.headers.updated({"Content-Range": said}))
@@ -719,10 +579,29 @@ def test_other_bytes_than_were_asked_for(place: Place, said: str | None) -> None
         else response
     )
     place.part.write_bytes(place.content[:1000])
-    with pytest.raises(ProtocolError):
+    place.download()
+    place.check()
+    assert place.requests == ["HEAD", "GET bytes=1000-4999", "GET"]
+
+
+@pytest.mark.parametrize("status", [400, 405, 409, 410, 416, 501])
+def test_a_registry_that_refuses_ranges_begins_anew(place: Place, status: int) -> None:
+    place.tamper = lambda request, response: Response(status) if "range" in request.headers else response
+    place.part.write_bytes(place.content[:1000])
+    place.download()
+    place.check()
+    assert place.requests == ["HEAD", "GET bytes=1000-4999", "GET"]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 502, 503])
+def test_what_is_refused_for_other_reasons_stays_so(place: Place, status: int) -> None:
+    place.tamper = lambda request, response: Response(status) if "range" in request.headers else response
+    place.part.write_bytes(place.content[:1000])
+    with pytest.raises(RegistryError) as caught:
         place.download()
-    place.check_not_done()
+    assert caught.value.status == status
     assert place.part.read_bytes() == place.content[:1000]
+    assert place.requests == ["HEAD", "GET bytes=1000-4999"]
 
 
 def test_a_registry_that_stops_doing_ranges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

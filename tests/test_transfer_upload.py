@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 from fault_world import CREDENTIALS, FAULT_NAMES, HOST, NAME, Numbered, World, blob, check_whole, faults_of, warm
 
-from ociwire import Client, Descriptor, Digest, Request, Response, Transport, default_transport
+from ociwire import Body, Client, Descriptor, Digest, Request, Response, Transport, default_transport
 from ociwire.errors import (
+    AuthError,
     BlobUploadUnknown,
     DigestInvalid,
     OciwireError,
+    RangeInvalid,
     ReadError,
     RegistryError,
     SizeInvalid,
@@ -64,7 +66,8 @@ def pieces(content: bytes, size: int = 700_001) -> Iterator[bytes]:
         yield content[start : start + size]
 
 
-KINDS = ("path", "file", "bytes", "bytearray", "reader", "one-shot")
+KINDS = ("path", "file", "bytes", "bytearray", "reader", "one-shot", "body", "one-shot body")
+ONE_SHOT = ("reader", "one-shot", "one-shot body")
 
 
 def source_of(kind: str, content: bytes, folder: Path) -> Any:
@@ -78,7 +81,13 @@ def source_of(kind: str, content: bytes, folder: Path) -> Any:
         return file
     if kind == "reader":
         return Reader(content)
-    return {"bytes": content, "bytearray": bytearray(content), "one-shot": pieces(content)}[kind]
+    return {
+        "bytes": content,
+        "bytearray": bytearray(content),
+        "one-shot": pieces(content),
+        "body": Body.of(content).map(bytes),
+        "one-shot body": Body.of(pieces(content), len(content)),
+    }[kind]
 
 
 class Reader:
@@ -185,15 +194,48 @@ def test_it_is_mounted(client: Client, registry: MemoryRegistry, recorder: Recor
     check_stored(registry, LARGE)
 
 
-@pytest.mark.parametrize("answer", [None, 401, 403, 404, 405], ids=str)
-def test_a_mount_that_is_refused_is_an_upload(answer: int | None) -> None:
-    registry = MemoryRegistry(mounts=False)
-
-    def refuse(request: Request, inner: Transport) -> Response | None:
-        return Response(answer) if answer is not None and "mount=" in request.url else None
-
-    upload(Client(HOST, Recorder(registry, refuse)), NAME, LARGE, digest=Digest.of(LARGE), mount_from="team/base")
+@pytest.mark.parametrize("answer", [AuthError("no token for that"), 400, 401, 403, 404, 405, 501], ids=str)
+def test_a_mount_that_is_refused_is_an_upload(answer: int | Exception, registry: MemoryRegistry) -> None:
+    recorder = Recorder(registry, refusal_of_mounts(answer))
+    upload(Client(HOST, recorder), NAME, LARGE, digest=Digest.of(LARGE), mount_from="team/base")
     check_stored(registry, LARGE)
+    assert recorder.asked == ["HEAD", "POST", "POST", "PUT"]
+
+
+@pytest.mark.parametrize("answer", [408, 429, 500, 503])
+def test_a_registry_that_is_not_able_to_mount_now_is_not_sent_more(answer: int, registry: MemoryRegistry) -> None:
+    recorder = Recorder(registry, refusal_of_mounts(answer))
+    with pytest.raises(RegistryError):
+        upload(Client(HOST, recorder), NAME, LARGE, digest=Digest.of(LARGE), mount_from="team/base")
+    assert recorder.asked == ["HEAD", "POST"]
+
+
+def refusal_of_mounts(answer: int | Exception) -> Callable[[Request, Transport], Response | None]:
+    def refuse(request: Request, inner: Transport) -> Response | None:
+        if "mount=" not in request.url:
+            return None
+        if isinstance(answer, Exception):
+            raise answer
+        return Response(answer)
+
+    return refuse
+
+
+@pytest.mark.parametrize("kind", ["path", "one-shot"])
+def test_what_was_opened_instead_of_a_mount_is_used(kind: str, tmp_path: Path) -> None:
+    registry = MemoryRegistry(mounts=False, min_chunk_length=5 * MIB)
+    recorder = Recorder(registry)
+    source = source_of(kind, LARGE, tmp_path)
+    upload(Client(HOST, recorder), NAME, source, digest=Digest.of(LARGE), mount_from="team/base")
+    check_stored(registry, LARGE)
+    assert recorder.asked == ["HEAD", "POST", *(["PATCH"] if kind == "one-shot" else []), "PUT"]
+
+
+def test_what_was_opened_instead_of_a_mount_is_cancelled_too(tmp_path: Path) -> None:
+    registry = MemoryRegistry(mounts=False)
+    with pytest.raises(DigestInvalid):
+        upload(Client(HOST, registry), NAME, SMALL, digest=Digest.of(LARGE), mount_from="team/base")
+    assert registry.open_uploads == 0
 
 
 @pytest.mark.parametrize("algorithm", ["sha384", "sha512"])
@@ -348,7 +390,7 @@ class Broken:
 
 
 @pytest.mark.parametrize("kept", [0, 1, 5 * MIB, len(LARGE) - 1, len(LARGE)])
-@pytest.mark.parametrize("kind", ["path", "file", "bytes", "bytearray"])
+@pytest.mark.parametrize("kind", ["path", "file", "bytes", "bytearray", "body"])
 def test_it_goes_on_from_what_the_registry_has(kind: str, kept: int, registry: MemoryRegistry, tmp_path: Path) -> None:
     broken = Broken(registry, kept)
     upload(Client(HOST, broken), NAME, source_of(kind, LARGE, tmp_path))
@@ -373,6 +415,27 @@ def test_faults_with_progress_between_them_are_borne(kind: str, registry: Memory
 
     upload(Client(HOST, Recorder(registry, every_second)), NAME, source_of(kind, SMALL, tmp_path), chunk_size=100)
     check_stored(registry, SMALL)
+
+
+@pytest.mark.parametrize("kind", ONE_SHOT)
+def test_what_can_be_read_once_is_gone_on_with(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
+    upload(Client(HOST, Broken(registry, MIB)), NAME, source_of(kind, LARGE, tmp_path))
+    check_stored(registry, LARGE)
+
+
+def test_a_body_that_was_read_from_is_refused(client: Client, recorder: Recorder) -> None:
+    body = Body.of(pieces(LARGE))
+    next(body.open())
+    with pytest.raises(UsageError, match="only once"):
+        upload(client, NAME, body)
+    assert not recorder.asked
+
+
+@pytest.mark.parametrize("length", [len(LARGE) - 1, len(LARGE) + 1])
+def test_a_body_whose_length_lies(length: int, registry: MemoryRegistry, client: Client) -> None:
+    with pytest.raises(SizeMismatch):
+        upload(client, NAME, Body.of(pieces(LARGE), length))
+    assert registry.open_uploads == registry.stored_bytes == 0
 
 
 @pytest.mark.parametrize("kind", ["path", "one-shot"])
@@ -514,7 +577,11 @@ def test_a_registry_that_has_more_than_it_was_sent(range_: str, registry: Memory
 # What the caller's side does
 
 
-@pytest.mark.parametrize("error", [ValueError("mine"), OSError("mine"), ReadError("mine"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("mine"), OSError("mine"), ReadError("mine"), DigestInvalid("mine"), KeyboardInterrupt()],
+    ids=repr,
+)
 @pytest.mark.parametrize("after", [0, 1, 8])
 def test_what_the_content_raises_comes_out(
     error: BaseException, after: int, registry: MemoryRegistry, client: Client
@@ -547,16 +614,19 @@ def fail() -> bytes:
     raise OSError("the disk is broken")
 
 
-def test_an_error_of_a_file_is_not_the_networks(registry: MemoryRegistry, client: Client) -> None:
-    error = ReadError("mine")
-
+@pytest.mark.parametrize("error", [ReadError("mine"), DigestInvalid("mine"), RangeInvalid("mine")], ids=repr)
+@pytest.mark.parametrize("chunk_size", [None, MIB])
+def test_an_error_of_a_file_is_not_the_networks(
+    error: OciwireError, chunk_size: int | None, registry: MemoryRegistry, client: Client, recorder: Recorder
+) -> None:
     def fail() -> bytes:
         raise error
 
-    with pytest.raises(ReadError) as raised:
-        upload(client, NAME, BadFile(LARGE, 2, fail))
+    with pytest.raises(type(error)) as raised:
+        upload(client, NAME, BadFile(LARGE, 2, fail), chunk_size=chunk_size)
     assert raised.value is error
     assert registry.open_uploads == 0
+    assert recorder.asked.count("POST") == 1
 
 
 def test_a_digest_of_our_own_that_is_refused_is_tried_anew(registry: MemoryRegistry) -> None:
@@ -570,6 +640,41 @@ def test_a_digest_of_our_own_that_is_refused_is_tried_anew(registry: MemoryRegis
 
     upload(Client(HOST, Recorder(registry, keep)), NAME, LARGE)
     check_stored(registry, LARGE)
+
+
+def changing(path: Path, content: bytes, times: int) -> Callable[[Request, Transport], Response | None]:
+    """Each stream, so many, is lost on its way, and then the file is written to."""
+    changes = list(range(times))
+
+    def lose(request: Request, inner: Transport) -> Response | None:
+        if request.method != "PATCH" or request.body is None or "content-range" in request.headers or not changes:
+            return None
+        for _ in request.body.open():
+            pass
+        path.write_bytes(bytes([changes.pop()]) + content[1:])
+        raise ReadError("lost", request=request)
+
+    return lose
+
+
+def test_a_file_that_is_written_to_meanwhile_is_hashed_again(registry: MemoryRegistry, tmp_path: Path) -> None:
+    path = tmp_path / "content"
+    path.write_bytes(LARGE)
+    recorder = Recorder(registry, changing(path, LARGE, times=1))
+    assert upload(Client(HOST, recorder), NAME, path) == Descriptor.of(path.read_bytes())
+    check_stored(registry, path.read_bytes())
+    assert recorder.asked.count("POST") == 2
+    assert sum(recorder.sizes) <= 3 * len(LARGE)  # the lost one, the one that was refused, and the one that was right
+
+
+def test_a_file_that_is_written_to_all_the_time_ends_it(registry: MemoryRegistry, tmp_path: Path) -> None:
+    path = tmp_path / "content"
+    path.write_bytes(LARGE)
+    recorder = Recorder(registry, changing(path, LARGE, times=9))
+    with pytest.raises(DigestInvalid):
+        upload(Client(HOST, recorder), NAME, path)
+    assert recorder.asked.count("POST") == 3
+    assert registry.open_uploads == registry.stored_bytes == 0
 
 
 @pytest.mark.parametrize("chunk_size", [None, MIB])
@@ -607,24 +712,71 @@ def test_progress_grows_up_to_the_total(kind: str, content: bytes, client: Clien
     dones = [event.done for event in events]
     assert dones == sorted(dones)
     assert all(event.operation == "upload" for event in events)
-    assert {event.total for event in events[:-1]} <= {None if kind in ("reader", "one-shot") else len(content)}
+    assert {event.total for event in events[:-1]} <= {None if kind in ONE_SHOT else len(content)}
     assert events[-1] == Progress("upload", Digest.of(content), len(content), len(content))
     assert len(set(events)) == len(events)
 
 
 @pytest.mark.parametrize("kind", ["path", "one-shot"])
-@pytest.mark.parametrize("error", [ValueError("mine"), KeyboardInterrupt()])
+@pytest.mark.parametrize("chunk_size", [None, MIB])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("mine"),
+        KeyboardInterrupt(),
+        StopIteration("mine"),
+        ReadError("mine"),
+        RangeInvalid("mine"),
+        DigestInvalid("mine"),
+    ],
+    ids=repr,
+)
 def test_progress_that_raises_ends_it(
-    kind: str, error: BaseException, registry: MemoryRegistry, client: Client, tmp_path: Path
+    kind: str,
+    error: BaseException,
+    chunk_size: int | None,
+    registry: MemoryRegistry,
+    client: Client,
+    tmp_path: Path,
 ) -> None:
+    asked = []
+
     def failing(event: Progress) -> None:
         if event.done > MIB:
+            asked.append(event)
             raise error
 
     with pytest.raises(type(error)) as raised:
-        upload(client, NAME, source_of(kind, LARGE, tmp_path), progress=failing)
+        upload(client, NAME, source_of(kind, LARGE, tmp_path), progress=failing, chunk_size=chunk_size)
     assert raised.value is error
+    assert len(asked) == 1
     assert registry.open_uploads == registry.stored_bytes == 0
+
+
+def test_what_progress_raises_keeps_its_cause(client: Client) -> None:
+    cause, error = KeyError("mine"), StopIteration("mine")
+
+    def failing(event: Progress) -> None:
+        raise error from cause
+
+    with pytest.raises(StopIteration) as raised:
+        upload(client, NAME, LARGE, progress=failing)
+    assert raised.value is error
+    assert error.__cause__ is cause
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH", "PUT", "GET"])
+def test_an_interrupt_in_the_middle_of_a_request(method: str, registry: MemoryRegistry) -> None:
+    def interrupt(request: Request, inner: Transport) -> Response | None:
+        if request.method == method:
+            raise KeyboardInterrupt
+        if request.method == "PATCH" and method == "GET":
+            raise ReadError("it broke", request=request)
+        return None
+
+    with pytest.raises(KeyboardInterrupt):
+        upload(Client(HOST, Recorder(registry, interrupt)), NAME, LARGE)
+    assert registry.open_uploads == 0
 
 
 @pytest.mark.parametrize("kind", ["path", "one-shot"])
@@ -657,6 +809,23 @@ def test_cancelling_has_a_deadline_of_its_own(registry: MemoryRegistry) -> None:
     assert deadlines[0] <= time.monotonic() + 10
 
 
+def test_an_upload_that_came_too_late_is_cancelled(registry: MemoryRegistry) -> None:
+    def late(request: Request, inner: Transport) -> Response | None:
+        """The deadline has passed once something was sent."""
+        if request.method == "PATCH":
+            sent.append(request)
+        if sent and request.info.deadline == deadline:
+            raise TransportTimeout("the deadline has passed", request=request)
+        return None
+
+    sent: list[Request] = []
+    deadline = time.monotonic() - 1
+    client = Client(HOST, Recorder(registry, late)).with_options(deadline=deadline)
+    with pytest.raises(TransportTimeout):
+        upload(client, NAME, LARGE)
+    assert registry.open_uploads == 0
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -664,6 +833,11 @@ def test_cancelling_has_a_deadline_of_its_own(registry: MemoryRegistry) -> None:
         {"source": "/", "error": IsADirectoryError},
         {"source": io.StringIO("text")},
         {"source": 1},
+        {"source": "a\0b"},
+        {"source": ""},
+        {"progress": 5},
+        {"client": None},
+        {"client": "registry.example"},
         {"repository": "NO"},
         {"digest": "no"},
         {"digest": "blake3:" + "0" * 64},
@@ -678,10 +852,10 @@ def test_cancelling_has_a_deadline_of_its_own(registry: MemoryRegistry) -> None:
 )
 def test_a_wrong_call_sends_nothing(wrong: dict[str, Any], client: Client, recorder: Recorder) -> None:
     error = wrong.get("error", UsageError)
-    arguments = {"repository": NAME, "source": b"", **wrong}
+    arguments = {"client": client, "repository": NAME, "source": b"", **wrong}
     arguments.pop("error", None)
     with pytest.raises(error):
-        upload(client, **arguments)
+        upload(**arguments)
     assert recorder.asked == []
 
 
@@ -716,6 +890,22 @@ def test_an_error_of_the_thread_comes_out(
     with pytest.raises(MemoryError):
         upload(client, NAME, LARGE)
     assert registry.open_uploads == 0
+
+
+def test_an_interrupt_while_the_thread_is_waited_for_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    join, interrupts = threading.Thread.join, [KeyboardInterrupt(), KeyboardInterrupt()]
+
+    def interrupted(self: threading.Thread, timeout: float | None = None) -> None:
+        if interrupts:
+            raise interrupts.pop()
+        join(self, timeout)
+
+    thread = hashing.HashingThread("sha256")
+    thread.__enter__()
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        thread.__exit__()
+    assert not interrupts
 
 
 def test_each_byte_is_hashed_once() -> None:

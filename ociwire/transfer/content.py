@@ -1,4 +1,4 @@
-"""What is uploaded: a path, a file, bytes or a stream, from any position on where that can be had."""
+"""What is uploaded: a path, a file, bytes, a `Body` or a stream, from any position on where that can be had."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import Any, final
 
 from ..body import Body
-from ..errors import SizeMismatch
+from ..errors import SizeMismatch, UsageError
+from .arguments import check_path
 
 __all__ = ["Content"]
 
@@ -21,21 +22,24 @@ class Content:
     """A content that is to be uploaded. Borrowed: it is never closed here.
 
     Args:
-        given: Bytes, a binary file or reader, or an iterable of bytes.
+        given: Bytes, a binary file or reader, an iterable of bytes, or a `Body`.
 
     Attributes:
         body: All of it.
-        size: How many bytes it has; None where it can be read only once, and nobody knows.
+        size: How many bytes it has; None where it can be read only once.
 
     Raises:
-        UsageError: It is none of these.
+        UsageError: It is none of these, or some of it was read before and it cannot be read again.
     """
 
     def __init__(self, given: Any) -> None:
         self.body = Body.of(given)
-        self.size = self.body.length
+        if not self.body.resendable:
+            raise UsageError("the body can be read only once, and some of it was read before: make another one")
+        self.size = self.body.length if self.resendable else None
         self._given = given
         self._start = given.tell() if self.resendable and hasattr(given, "read") else None
+        self._last = self.body
 
     @classmethod
     @contextmanager
@@ -47,7 +51,7 @@ class Content:
             OSError: The file cannot be opened.
         """
         if isinstance(source, (str, os.PathLike)):
-            with open(source, "rb", buffering=0) as file:
+            with open(check_path(source), "rb", buffering=0) as file:
                 yield cls(file)
         else:
             yield cls(source)
@@ -57,39 +61,57 @@ class Content:
         """Whether it can be had again."""
         return not self.body.one_shot
 
+    def raised(self, error: BaseException) -> bool:
+        """Whether an exception came from the content itself, and not from whoever sends it."""
+        return self.body.raised(error) or self._last.raised(error)
+
     def rest(self, position: int) -> Iterator[bytes]:
         """The bytes from a position on, which is 0 where it can be read only once.
 
         Raises:
             SizeMismatch: There are more of them than there were in the beginning, or fewer.
         """
-        if self.size is None:
-            return _gathered(self.body.open())
-        return self._checked(self._from(position).open() if position else self.body.open(), position)
+        chunks, size = self._from(position) if position else self.body.open(), self.body.length
+        chunks = chunks if size is None else _checked(chunks, position, size)
+        return chunks if self.resendable else _gathered(chunks)
 
-    def _from(self, position: int) -> Body:
+    def _from(self, position: int) -> Iterator[bytes]:
+        if isinstance(self._given, Body):  # only its owner knows how to begin in its middle
+            return _after(self._given.open(), position)
         if self._start is None:
             view = memoryview(self._given)
-            return Body.of((view if view.c_contiguous else memoryview(view.tobytes())).cast("B")[position:])
-        self._given.seek(self._start + position)
-        return Body.of(self._given)
+            view = (view if view.c_contiguous else memoryview(view.tobytes())).cast("B")
+            self._last = Body.of(view[position:])
+        else:
+            self._given.seek(self._start + position)
+            self._last = Body.of(self._given)
+        return self._last.open()
 
-    def _checked(self, chunks: Iterator[bytes], position: int) -> Iterator[bytes]:
-        for chunk in chunks:
-            position += len(chunk)
-            if position > (self.size or 0):
-                break
-            yield chunk
-        if position != self.size:
-            raise SizeMismatch(
-                f"the content had {self.size} bytes when its upload began, and {position} came when it was read",
-                expected=self.size or 0,
-                actual=position,
-            )
+
+def _checked(chunks: Iterator[bytes], position: int, size: int) -> Iterator[bytes]:
+    for chunk in chunks:
+        position += len(chunk)
+        if position > size:
+            break
+        yield chunk
+    if position != size:
+        raise SizeMismatch(
+            f"the content had {size} bytes when its upload began, and {position} came when it was read",
+            expected=size,
+            actual=position,
+        )
+
+
+def _after(chunks: Iterator[bytes], position: int) -> Iterator[bytes]:
+    """What comes after so many bytes."""
+    for chunk in chunks:
+        if position < len(chunk):
+            yield chunk[position:] if position else chunk
+        position = max(0, position - len(chunk))
 
 
 def _gathered(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The same bytes in chunks that are worth their while; what an error comes behind is given out before it."""
+    """The same bytes in chunks that are worth their while; what was gathered when an error comes is lost with it."""
     gathered = bytearray()
     for chunk in chunks:
         if not gathered and len(chunk) >= _PIECE:

@@ -16,8 +16,10 @@ from ..digest import Digest
 from ..errors import ContentError, UsageError
 from ..reference import DOCKER_HUB, Reference, registry_name
 from . import graph
+from .arguments import check_client, check_progress, check_workers
 from .crew import Crew
 from .progress import Progress, ProgressCallback
+from .registry import origin_of
 from .relay import Relay
 from .survey import Node, Survey
 
@@ -48,7 +50,13 @@ def copy(
     registry does not mount blobs, not even from the repository itself, and has not the first layer of a manifest, its
     others are not looked for. Layers with ``urls`` that the source does not have either are passed over.
 
-    Memory is bounded by 1 MiB or a few for each worker, and by 32 MiB for all manifests.
+    Memory is bounded by 1 MiB or a few for each worker, and by some 100 MiB for the most manifests that are copied:
+    4096 of them, of 32 MiB in all, which name 65,536 others and blobs.
+
+    Where it fails, or is interrupted, it returns when all of its threads have ended: what a worker waits for at that
+    moment lasts as long as the client's timeouts and its deadline let it (`Client.with_options`). Then its upload is
+    cancelled, for which the target has 10 seconds, after the deadline too; where it was the way to the target that
+    failed, its upload is left to it.
 
     Args:
         source: Where it is.
@@ -56,18 +64,21 @@ def copy(
         target: Where it is to be; it may be the same client.
         target_reference: What it is to be called there.
         platforms: Of an index, only what is for one of these: ``os/architecture``, ``os/architecture/variant`` or a
-            `Platform`, whose empty fields stand for anything. If that is one image, it alone is copied; if there are
-            several, a new index of them, with a digest of its own. What is no index is copied whole. None is all.
-        referrers: Whether to copy what refers to the manifests that are copied, such as signatures, too.
+            `Platform`, whose empty fields stand for anything. If that is one image, it alone is copied; if it is all
+            that there is, the index as it is; else a new index, with a digest of its own and the entries as they were.
+            What is no index is copied whole. None is all.
+        referrers: Whether to copy what refers to the manifests that are copied, such as signatures, too. What is listed
+            and gone is passed over.
         workers: The most threads, 1 or more; with 1, all is done in the caller's.
-        progress: Is told of each blob and manifest, by `Progress` events of the operation ``copy``.
+        progress: Is told of each blob and manifest, by `Progress` events of the operation ``copy``. What is there, is
+            mounted, or is passed over, is told as done, so that a sum of all comes out.
 
     Returns:
         What the target now has: the root's descriptor.
 
     Raises:
-        UsageError: A reference, a platform or the number of workers is none; or what is copied has not the digest that
-            the target's reference demands. Nothing was pushed.
+        UsageError: A client, a reference, a platform, the number of workers or `progress` is none; or what is copied
+            has not the digest that the target's reference demands. Nothing was pushed.
         NotFound: The source does not have it, or nothing in it is for any of the platforms.
         ContentError: A manifest is none, is of Docker's schema 1, or what comes is not what it should be
             (`SizeMismatch`, `DigestMismatch`); or there is too much of it. The tag is as it was.
@@ -75,11 +86,10 @@ def copy(
         TransportError: There is no usable answer.
         Exception: What `progress` has raised, as it was raised.
     """
-    if type(workers) is not int or workers < 1:
-        raise UsageError(f"not a number of workers: {workers!r} (1 or more)")
+    crew, progress = Crew(check_workers(workers)), check_progress(progress)
     wanted = None if platforms is None else _platforms(platforms)
     origin, goal = _place(source, source_reference), _place(target, target_reference)
-    return _Copy(source, origin, target, goal, Crew(workers), progress, referrers=referrers).run(wanted)
+    return _Copy(source, origin, target, goal, crew, progress, referrers=referrers).run(wanted)
 
 
 class _Place(NamedTuple):
@@ -140,7 +150,7 @@ class _Copy:
     def _carry(self, blob: Descriptor) -> None:
         self._crew.check()
         self._relay.carry(blob)
-        self._tell(blob, blob.size)
+        self._tell(blob, blob.size)  # of one that is passed over, too: there is no more to be done about it
 
     def _push(self, root: Node) -> None:
         """Push what is missing, each after all that it names; the root at the end, unless others refer to it."""
@@ -196,9 +206,7 @@ def _platforms(platforms: Iterable[str | Platform]) -> list[Platform]:
 
 
 def _place(client: Client, reference: str | Reference) -> _Place:
-    if not isinstance(client, Client):
-        raise UsageError(f"a registry is given by its Client, not {type(client).__name__}")
-    scheme = client._session.origin.scheme
+    scheme = origin_of(check_client(client)).scheme
     ours = registry_name(client.host, scheme)
     if isinstance(reference, Reference):
         parsed, is_ours = reference, registry_name(reference.host, scheme) == ours

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar, final
 
+from .threads import join_all
+
 __all__ = ["Crew", "Stopped"]
 
 _Item = TypeVar("_Item")
@@ -61,14 +63,9 @@ class Crew:
             for thread in threads:
                 thread.start()
                 started.append(thread)
-            for thread in started:
-                thread.join()
-        except BaseException as error:  # KeyboardInterrupt, or no thread to be had
+        except BaseException as error:  # noqa: BLE001 - an interrupt, or no thread to be had: raised below
             self._fail(error)
-            raise
-        finally:
-            for thread in started:
-                thread.join()
+        join_all(started, self._fail)
         if self._error is not None:
             raise self._error
 

@@ -9,8 +9,9 @@ from ..blob import BlobReader
 from ..client import Client
 from ..descriptor import OCTET_STREAM, Descriptor
 from ..digest import Digest
-from ..errors import DigestMismatch, RangeInvalid, Unsupported, UsageError
+from ..errors import DigestMismatch, ProtocolError, RegistryError, UsageError
 from ..reference import check_repository
+from .arguments import check_client, check_number, check_path, check_progress, check_workers
 from .fetch import Fetch, Options
 from .partial import PartialFile
 from .parts import BUFFER
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 __all__ = ["download"]
+
+_SAID_OF_ALL = (401, 403, 404, 429)
+"""Statuses that say nothing of ranges: without one the answer would be the same."""
 
 
 def download(
@@ -37,24 +41,33 @@ def download(
 
     It goes into a hidden file beside the target, ``.NAME.DIGEST.part``, which is synced and renamed. A download that
     was interrupted, or whose process was killed, goes on from that file: what is there is hashed again, and if the
-    digest is wrong in the end, all is fetched once more from nothing. Other downloads of the same blob to the same
-    target, at the same time, have files of their own. A file that is there already and has the digest is left as it
-    is, and nothing is sent; any other one is replaced in the end.
+    digest is wrong in the end, or the registry does not do ranges as it should, all is fetched once more from nothing.
+    A file of that name that is another user's, a link, or has another name too, is left alone. Other downloads of the
+    same blob to the same target, at the same time, have files of their own, ``.NAME.DIGEST.1.part`` and so on; who is
+    done takes away what killed ones have left.
+
+    A file that is there already and has the digest is left as it is, and nothing is sent. Any other one is replaced in
+    the end, and its mode and its owner with it: the new file has those that a new file has. A symbolic link is
+    replaced by the file, too, and not followed.
 
     One stream fetches all of it. Where that takes more than about a second, a second connection is tried by Range
     (RFC 9110, section 14): if both together are faster by a third than the one, all `workers` fetch parts; else, or
-    where the registry does not do ranges, one goes on alone. Its buffers take 32 MiB at the most.
+    where the registry does not do ranges, one goes on alone. The others only help: one that is refused or lost costs
+    nothing but itself, and what comes too slowly by one is fetched by another. The buffers take 32 MiB at the most.
 
-    It returns when all of its threads have ended; what a worker waits for at that moment lasts as long as the client's
-    timeouts and its deadline let it (`Client.with_options`).
+    It returns when all of its threads have ended. Once it fails, or all has come, nothing more is asked for; but what a
+    worker waits for at that moment lasts as long as the client's timeouts and its deadline let it
+    (`Client.with_options`), and for a helper 10 s where the client's options name no timeout.
 
     Args:
         client: The registry.
         repository: The repository's name.
         digest: The blob's: sha256, sha384 or sha512.
         path: Where it is to be, in a folder that exists.
-        workers: The most connections at a time, 1 or more; 1 is one stream, without a probe.
-        part_size: How many bytes a part has, 1 or more; None is 32 to 256 MiB, by the size of the blob.
+        workers: The most connections at a time, 1 or more; 1 is one stream, without a probe. There are never more
+            than 64, nor more than parts.
+        part_size: How many bytes a part has, 1 or more; None is 32 to 256 MiB, by the size of the blob. Parts are
+            larger where there would be more than 4096 of them.
         progress: Called with each `Progress`, from any thread, one at a time; what it raises ends the download. A
             download that starts over counts from 0 again.
 
@@ -70,12 +83,10 @@ def download(
         OSError: The file system's: the disk is full, the folder cannot be written. After this, and after all others,
             what has come without gaps is kept, to go on from.
     """
-    source = Source(client, check_repository(repository), _checked_digest(digest))
-    options = Options(_number("number of workers", workers), part_size, progress)
+    source = Source(check_client(client), check_repository(repository), _checked_digest(digest))
     if part_size is not None:
-        _number("part size", part_size)
-    if progress is not None and not callable(progress):
-        raise UsageError(f"progress is to be called, and a {type(progress).__name__} cannot be")
+        check_number("part size", part_size)
+    options = Options(check_workers(workers), part_size, check_progress(progress))
     target = _target(path)
     size = _size_if_right(target, source.digest)
     if size is not None:
@@ -114,7 +125,9 @@ class _Download:
         try:
             descriptor = self._source.describe()
             reader = self._source.part(descriptor, start, descriptor.size) if start < descriptor.size else None
-        except (RangeInvalid, Unsupported):
+        except (ProtocolError, RegistryError) as error:
+            if not _is_of_ranges(error):
+                raise
             reader = None
         if reader is None:
             return self._begin()
@@ -126,6 +139,7 @@ class _Download:
 
     def _begin(self) -> Descriptor:
         """From nothing."""
+        self._source = self._source.anew()
         reader = self._source.whole()
         with reader:
             self._kept = 0
@@ -150,6 +164,13 @@ class _Download:
             )
 
 
+def _is_of_ranges(error: ProtocolError | RegistryError) -> bool:
+    """Whether the registry may be at odds with ranges only, and have the whole."""
+    if isinstance(error, ProtocolError):
+        return True
+    return error.status not in _SAID_OF_ALL and (error.status < 500 or error.status == 501)
+
+
 def _done_already(source: Source, size: int, options: Options) -> Descriptor:
     if options.progress is not None:
         options.progress(Progress("download", source.digest, size, size))
@@ -162,17 +183,9 @@ def _checked_digest(text: str) -> Digest:
     return digest
 
 
-def _number(what: str, value: int) -> int:
-    if type(value) is not int or value < 1:
-        raise UsageError(f"not a {what}: {value!r} (a whole number, 1 or more)")
-    return value
-
-
 def _target(path: str | os.PathLike[str]) -> str:
     """Where the file is to be, if there can be one."""
-    target = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
-    if not isinstance(target, str) or not target or "\0" in target:
-        raise UsageError(f"not a path: {path!r:.300}")
+    target = check_path(path)
     folder, name = os.path.split(target)
     if not os.path.isdir(folder or "."):
         raise UsageError(f"cannot download to {target}: {folder} is not a folder that exists")

@@ -1,6 +1,8 @@
 """The workers of a download: the caller's thread, the hashing one, and as many others as turn out to pay.
 
-The first error ends all of them, and all are joined before `Fetch.run` returns, whatever has happened.
+The caller's thread, which is stream 0, sees it through; the others help. One that loses its connection gives back what
+it has not got, and ends alone. Any other error ends all of them, and all are joined before `Fetch.run` returns,
+whatever has happened.
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ from typing import TYPE_CHECKING, final
 
 from ..blob import BlobReader
 from ..descriptor import Descriptor
-from ..errors import OciwireError, ReadError
+from ..errors import AuthError, ReadError, RegistryError, TransportError
 from .partial import PartialFile
-from .parts import Claim, Plan, Probe, Verdict, buffer_size_for, next_reserve, part_size_for
+from .parts import Claim, Plan, buffer_size_for, next_reserve, part_size_for, workers_for
+from .probe import Probe, Stage
 from .progress import Progress, ProgressCallback
 from .source import Source
+from .threads import join_all
 from .verifier import Verifier
 
 if TYPE_CHECKING:
@@ -26,10 +30,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Fetch", "Options"]
 
+_LOST = (TransportError, AuthError, RegistryError)
+"""What costs a worker its connection, and no more than that."""
 _FLUSH = 0.2
 """A buffer that is not full goes on after so many seconds: what is on the disk need not be fetched again."""
 _FLUSH_PROBING = 0.05
 """The same while rates are measured."""
+GLANCE = 0.5
+"""How often who has nothing to do looks whether another one has stalled, in seconds."""
 
 
 @final
@@ -53,7 +61,7 @@ class Fetch:
     """Gets the bytes from `start` on into a file, and into a hash.
 
     Args:
-        source: What has them.
+        source: What has them; of no more use when `run` is over.
         file: Where they are written.
         descriptor: Of the whole.
         hasher: Of what is before `start`; in the end, of the whole.
@@ -64,120 +72,219 @@ class Fetch:
     def __init__(
         self, source: Source, file: PartialFile, descriptor: Descriptor, hasher: _Hash, start: int, options: Options
     ) -> None:
-        left = descriptor.size - start
-        self._source = source
+        left, size = descriptor.size - start, descriptor.size
+        self._workers = workers = workers_for(left, options.workers, options.part_size)
+        self._source, self._extra = source, source.extra()
         self._file = file
         self._descriptor = descriptor
-        self._options = options
-        self._plan = Plan(start, descriptor.size, options.part_size or part_size_for(left, options.workers))
-        self._probe = Probe(options.workers, left, self._plan.part_size)
-        self._verifier = Verifier(
-            file,
-            hasher,
-            start,
-            descriptor.size,
-            buffer_size=buffer_size_for(left, options.workers),
-            workers=options.workers,
-        )
-        self._lock = threading.Lock()
+        self._progress = options.progress
+        # Under the lock of `_changed`: who has which bytes, how many connections there are to be, and who helps.
+        self._changed = threading.Condition()
+        self._plan = Plan(start, size, part_size_for(left, workers, options.part_size))
+        self._probe = Probe(workers, left, self._plan.part_size)
+        self._helpers = 0
+        self._error: BaseException | None = None
+        buffer_size = buffer_size_for(left, workers)
+        self._verifier = Verifier(file, hasher, start, size, buffer_size=buffer_size, workers=workers)
         self._telling = threading.Lock()
         self._done = start
         self._threads: list[threading.Thread] = []
         self._context = contextvars.copy_context()
-        self._error: BaseException | None = None
-        self._grown = False
 
     def run(self, reader: BlobReader) -> None:
         """Get them all, beginning with a reader that is at `start`, and which is closed in the end.
 
         Raises:
-            OciwireError: The first error of any worker; so with all others.
+            OciwireError: Stream 0 could not go on, or what came is wrong; so with all errors that are not a helper's
+                connection.
         """
         try:
             with reader:
                 self._tell(0)
                 self._start(self._verifier.run)
-                self._receive(0, reader, self._plan.take(), self._descriptor.size)
+                with self._changed:
+                    claim = self._plan.take(0, time.monotonic())
+                if claim is not None:
+                    self._get(claim, self._descriptor.size, reader)
             self._go_on(0)
+            with self._changed:  # nobody may start a thread after this
+                self._source.over.set()
         except BaseException as error:  # noqa: BLE001 - raised again when all threads have ended
             self._fail(error)
-        self._join()
-        error_, self._error = self._error, None
         try:
-            if error_ is not None:
-                raise error_
+            join_all(self._threads, self._fail)
+            if self._error is not None:
+                raise self._error
         finally:
-            del error_  # its traceback has this frame
+            self._error = None  # its traceback has this frame
 
     def prefix(self) -> int:
         """How many bytes of the file there are without a gap, once `run` is over."""
         return self._verifier.prefix()
 
-    def _start(self, function: Callable[..., None], *args: object) -> None:
+    # Threads
+
+    def _start(self, function: Callable[[], None]) -> bool:
+        """Have a thread do it, unless all is over; what it raises is raised in the caller's thread."""
+
         def guarded() -> None:
             try:
-                function(*args)
+                function()
             except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
                 self._fail(error)
 
         thread = threading.Thread(target=self._context.copy().run, args=(guarded,), name="ociwire download")
-        with self._lock:
-            if self._error is None:
-                thread.start()
-                self._threads.append(thread)
+        with self._changed:
+            if self._source.over.is_set():
+                return False
+            thread.start()
+            self._threads.append(thread)
+            return True
 
     def _fail(self, error: BaseException) -> None:
-        with self._lock:
+        """All is over."""
+        with self._changed:
             if self._error is None:
                 self._error = error
+            self._source.over.set()
+            self._changed.notify_all()
         self._verifier.end()
 
-    def _join(self) -> None:
-        """Wait for all threads; an interrupt makes them stop, and is not lost."""
-        while self._threads:
+    def _start_helper(self, stream: int) -> None:
+        with self._changed:
             try:
-                thread = self._threads[-1]
-                thread.join()
-                self._threads.remove(thread)  # the list is empty once nobody is left who could start another
-            except KeyboardInterrupt as error:
-                self._fail(error)
+                self._helpers += self._start(lambda: self._help(stream))
+            except RuntimeError:  # no thread to be had: it goes without
+                self._leave(stream)
+
+    def _help(self, stream: int) -> None:
+        """What stream 0 can do without."""
+        try:
+            if stream > 1 or self._try_second():
+                self._go_on(stream)
+        except _LOST:
+            pass  # a connection too many, or one that is lost: there are others
+        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
+            self._fail(error)
+        finally:
+            with self._changed:
+                self._helpers -= 1
+                self._leave(stream)
+
+    def _leave(self, stream: int) -> None:
+        """What this stream has not got is for others; the second one shows nothing any more."""
+        self._plan.give_back(stream)
+        if stream == 1:
+            self._probe.gone()
+        self._changed.notify_all()
+
+    # Decisions
+
+    def _next_claim(self, stream: int) -> Claim | None:
+        """What this stream is to get next: what is nobody's, or what another one is too slow with.
+
+        It waits for that until all is there, since others may stall. None if it is not needed any more.
+        """
+        with self._changed:
+            while not self._source.over.is_set() and (stream == 0 or self._probe.stage is not Stage.ONE):
+                now = time.monotonic()
+                claim = self._plan.take(stream, now) or self._plan.steal(stream, now)
+                if claim is not None or not self._plan.busy:
+                    return claim
+                self._changed.wait(GLANCE)
+        return None
+
+    def _end_of_request(self, claim: Claim) -> int:
+        """Up to where to ask. A lone stream asks for all that is left, and goes on from part to part in it."""
+        with self._changed:
+            many = self._probe.stage is Stage.MANY and self._helpers
+            return claim.stop if claim.worker or many else self._plan.end_of_run(claim)
+
+    def _consider(self, stream: int, count: int) -> None:
+        """Whether more streams pay, as far as that is known now."""
+        if self._probe.over or stream > 1:
+            return
+        with self._changed:
+            stage = self._probe.sample(stream, time.monotonic(), count)
+            if stage is Stage.ASKED:
+                self._start_helper(1)
+            elif stage is Stage.MANY:
+                for number in range(2, self._workers):
+                    self._start_helper(number)
+            elif stage is Stage.ONE:
+                self._leave(1)  # whatever it waits for
+
+    # Bytes
 
     def _go_on(self, stream: int) -> None:
         """Get one part after the other, as long as there are any."""
         while (claim := self._next_claim(stream)) is not None:
-            # A lone stream asks for all that is left at once, and goes on from part to part in it.
-            until = claim.stop if self._grown or stream else self._plan_end(claim)
-            with self._source.any_part(self._descriptor, claim.start, until) as reader:
-                self._receive(stream, reader, claim, until)
+            self._get(claim, self._end_of_request(claim))
 
-    def _next_claim(self, stream: int) -> Claim | None:
-        with self._lock:
-            if self._error is not None or (stream and self._probe.over and not self._grown):
-                return None
-            return self._plan.take() or (self._plan.steal() if self._grown else None)
+    def _get(self, claim: Claim, until: int, reader: BlobReader | None = None) -> None:
+        """Get the bytes of a claim. That the connection is lost means nothing once others have taken them over."""
+        source = self._extra if claim.worker else self._source
+        try:
+            with source.any_part(self._descriptor, claim.start, until) if reader is None else reader as opened:
+                self._receive(opened, claim, until)
+        except _LOST:
+            with self._changed:
+                if self._error is not None or self._plan.holds(claim):
+                    raise
 
-    def _plan_end(self, claim: Claim) -> int:
-        with self._lock:
-            return self._plan.end_of_run(claim)
+    def _try_second(self) -> bool:
+        """The second stream's first part, which shows whether it pays; False if there is none to be had."""
+        with self._changed:
+            start = self._plan.ahead()
+        reader = None if start is None else self._open_second(start)
+        if reader is None or start is None:
+            return False
+        with reader:
+            with self._changed:
+                claim = self._plan.take_at(start, 1, time.monotonic())
+                if claim is None:
+                    return False
+                self._probe.opened(time.monotonic())
+            self._get(claim, claim.stop, reader)
+        return True
 
-    def _receive(self, stream: int, reader: BlobReader, claim: Claim | None, until: int) -> None:
-        """Get the bytes of a claim, and of those that it goes on into."""
-        position, most = 0 if claim is None else claim.start, self._verifier.buffer_size
-        while claim is not None:
-            with self._lock:
-                stop = self._plan.reserve(claim, position, most, until)
+    def _open_second(self, start: int) -> BlobReader | None:
+        """A range, if there is one to be had; before anything is written with gaps, the file is marked."""
+        stop = min(start + self._plan.part_size, self._descriptor.size)
+        reader = self._extra.part(self._descriptor, start, stop)
+        marked = False
+        try:
+            marked = reader is not None and self._file.scatter()
+        finally:
+            if reader is not None and not marked:
+                reader.close()
+        return reader if marked else None
+
+    def _receive(self, reader: BlobReader, claim: Claim, until: int) -> None:
+        """The bytes of a claim, and of those that it goes on into, into the file and the hash."""
+        most = min(self._verifier.buffer_size, self._plan.part_size)
+        while True:
+            with self._changed:
+                position, stop = claim.position, self._plan.reserve(claim, most, until)
+                if stop == position:
+                    self._changed.notify_all()
             buffer = self._verifier.borrow() if stop > position else None
             if buffer is None:
                 return
-            with memoryview(buffer) as view, view[: stop - position] as wanted:
-                count = self._fill(reader, wanted)
-                with wanted[:count] as got:
-                    self._file.write(got, position)
-            self._verifier.hand(buffer, count, position)
-            position += count
-            most = next_reserve(most, count, stop - position, self._verifier.buffer_size)
-            self._tell(count)
-            self._consider(stream, count)
+            written = 0
+            try:
+                with memoryview(buffer) as view:
+                    count = self._fill(reader, view[: stop - position])
+                    with self._changed:  # what has gone to another meanwhile is his
+                        kept = self._plan.commit(claim, count, time.monotonic())
+                    self._file.write(view[:kept], position)
+                written = kept
+            finally:
+                self._verifier.hand(buffer, written, position)
+            most = next_reserve(most, count, stop - position - count, self._verifier.buffer_size)
+            if kept:
+                self._tell(kept)
+                self._consider(claim.worker, kept)
 
     def _fill(self, reader: BlobReader, view: memoryview) -> int:
         """Read until the buffer is full, or it has been long enough, or all is over."""
@@ -189,59 +296,17 @@ class Fetch:
             if count == 0:
                 raise ReadError(f"the content of {self._source.digest} ends too early")
             filled += count
-            if self._error is not None or time.monotonic() - began >= enough:
+            if self._source.over.is_set() or time.monotonic() - began >= enough:
                 break
         return filled
 
     def _tell(self, count: int) -> None:
         with self._telling:
             self._done += count
-            if self._options.progress is not None:
-                event = Progress("download", self._source.digest, self._done, self._descriptor.size)
-                self._options.progress(event)
-
-    def _consider(self, stream: int, count: int) -> None:
-        """Whether more streams pay, as far as that is known now."""
-        if self._probe.over or stream > 1:
-            return
-        with self._lock:
-            verdict = self._probe.sample(stream, time.monotonic(), count)
-            self._grown = self._grown or verdict is Verdict.GROW
-        if verdict is Verdict.ASK:
-            self._start(self._second)
-        elif verdict is Verdict.GROW:
-            for number in range(2, self._options.workers):
-                self._start(self._go_on, number)
-
-    def _second(self) -> None:
-        """The second stream, which shows whether it pays; the download does not depend on it."""
-        with self._lock:
-            start = self._plan.ahead()
-        reader = None if start is None else self._open_second(start)
-        if reader is None or start is None:
-            self._probe.opened(ranges=False)
-            return
-        with reader:
-            with self._lock:
-                claim = self._plan.take_at(start)
-                self._probe.opened(ranges=claim is not None)
-            if claim is not None:
-                self._receive(1, reader, claim, claim.stop)
-        self._go_on(1)
-
-    def _open_second(self, start: int) -> BlobReader | None:
-        """A range, if there is one to be had; before anything is written with gaps, the file is marked."""
-        try:
-            stop = min(start + self._plan.part_size, self._descriptor.size)
-            reader = self._source.part(self._descriptor, start, stop)
-        except OciwireError:
-            return None  # one stream has to do
-        if reader is not None:
-            marked = False
+            if self._progress is None:
+                return
             try:
-                self._file.scatter()
-                marked = True
-            finally:
-                if not marked:
-                    reader.close()
-        return reader
+                self._progress(Progress("download", self._source.digest, self._done, self._descriptor.size))
+            except BaseException as error:
+                self._fail(error)  # whatever its class: it is the caller's, not the connection's
+                raise

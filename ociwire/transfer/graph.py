@@ -18,12 +18,23 @@ from ..descriptor import (
     OCTET_STREAM,
     Descriptor,
     Platform,
+    is_media_type,
 )
 from ..digest import Digest
 from ..errors import ContentError, UsageError
 from ..manifest import parse
 
-__all__ = ["Named", "is_index", "is_manifest", "matches", "media_type_of", "names", "platform_of", "with_entries"]
+__all__ = [
+    "Named",
+    "entries_of",
+    "is_index",
+    "is_manifest",
+    "matches",
+    "media_type_of",
+    "names",
+    "platform_of",
+    "with_entries",
+]
 
 _FIELDS = {"schemaVersion", "artifactType", "config", "layers", "blobs", "manifests"}
 _INDEXES = frozenset({OCI_INDEX, DOCKER_MANIFEST_LIST})
@@ -83,11 +94,16 @@ def media_type_of(content: bytes, stated: str, expected: str | None) -> str:
         content: The manifest.
         stated: What the registry says that it is, which is not always much.
         expected: What whoever names it says that it is, if anybody does.
+
+    Raises:
+        ContentError: It says itself that it is of a media type which is none: nobody could push it.
     """
     parsed = parse(content)
     own = parsed.get("mediaType")
-    if isinstance(own, str):
-        return own
+    if own is not None:
+        if not is_media_type(own):
+            raise ContentError(f"not a manifest: its mediaType is {own!r:.100}, which is not type/subtype")
+        return str(own)
     if expected is not None:
         return expected
     guessed = OCI_INDEX if "manifests" in parsed else OCI_MANIFEST
@@ -114,9 +130,15 @@ def matches(descriptor: Descriptor, wanted: Iterable[Platform]) -> bool:
     return platform is not None and any(_is_for(platform, one) for one in wanted)
 
 
-def with_entries(content: bytes, entries: Iterable[Descriptor]) -> bytes:
+def entries_of(content: bytes) -> list[tuple[Descriptor, dict[str, Any]]]:
+    """The entries of an index whose names were read: as descriptors, and as they stand there, to the last field."""
+    parsed = parse(content)
+    return list(zip(_described(parsed, "manifests"), parsed.get("manifests") or (), strict=True))
+
+
+def with_entries(content: bytes, entries: Iterable[dict[str, Any]]) -> bytes:
     """An index with other entries, and else all that it says."""
-    return json.dumps({**parse(content), "manifests": [one.to_dict() for one in entries]}, indent=2).encode()
+    return json.dumps({**parse(content), "manifests": list(entries)}, indent=2).encode()
 
 
 def _is_for(platform: Platform, wanted: Platform) -> bool:

@@ -11,6 +11,7 @@ from collections import deque
 from typing import final
 
 from ..digest import Digest, new_hasher
+from .threads import join_all
 
 __all__ = ["HashingThread"]
 
@@ -54,10 +55,13 @@ class HashingThread:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._end()
+        join_all([self._thread], lambda error: self._end())
+
+    def _end(self) -> None:
         with self._changed:
             self._over = True
             self._changed.notify_all()
-        self._thread.join()
 
     def feed(self, position: int, chunk: bytes) -> None:
         """Hash a chunk that begins at a position; what was hashed of it before is passed over.

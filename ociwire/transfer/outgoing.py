@@ -7,13 +7,11 @@ from where the registry is. What can be read only once goes out in chunks, of wh
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import final
 
-from .. import upload as steps
 from ..body import Body
 from ..client import Client
-from ..descriptor import OCTET_STREAM
 from ..digest import Digest
 from ..errors import (
     AuthError,
@@ -27,11 +25,11 @@ from ..errors import (
     RegistryError,
     TransportTimeout,
 )
-from ..scope import Scope
 from ..writer import DEFAULT_CHUNK, BlobWriter
 from .content import Content
 from .hashing import HashingThread
-from .progress import Progress, ProgressCallback
+from .progress import Progress, Teller
+from .registry import Opened, Repository, is_transient
 
 __all__ = ["Meter", "Outgoing"]
 
@@ -41,8 +39,6 @@ _ONE_PUT = 32 * 1024 * 1024
 """Up to so many bytes, what has a digest goes out in the PUT that closes the upload; a PATCH can be gone on with."""
 _FAULTS = 3
 """How many faults in a row, with nothing acknowledged between them, end an upload; each has had the stack's retries."""
-_CANCEL_TIME = 10.0
-"""The most that cancelling an upload that failed may take, in seconds."""
 _MAY_PASS = (ReadError, ConnectError, TransportTimeout, RegistryError)
 
 
@@ -51,13 +47,13 @@ class Meter:
     """Tells how far an upload is; never less than before.
 
     Args:
-        progress: Who is told; None is nobody.
+        tell: Who is told.
         digest: What is uploaded, if that is known.
         total: How many bytes it has, if that is known.
     """
 
-    def __init__(self, progress: ProgressCallback | None, digest: Digest | None, total: int | None) -> None:
-        self._progress = progress
+    def __init__(self, tell: Teller, digest: Digest | None, total: int | None) -> None:
+        self._teller = tell
         self._digest = digest
         self._total = total
         self._done = -1
@@ -75,9 +71,12 @@ class Meter:
             self._digest, self._done, self._total = digest, size, size
             self._tell()
 
+    def raised(self, error: BaseException) -> bool:
+        """Whether an exception came from who is told."""
+        return error is self._teller.raised
+
     def _tell(self) -> None:
-        if self._progress is not None:
-            self._progress(Progress("upload", self._digest, self._done, self._total))
+        self._teller(Progress("upload", self._digest, self._done, self._total))
 
 
 @final
@@ -133,32 +132,39 @@ class Outgoing:
         meter: Is told how far it is.
     """
 
-    def __init__(self, client: Client, repository: str, content: Content, chunk_size: int | None, meter: Meter) -> None:
+    def __init__(
+        self, client: Client, repository: Repository, content: Content, chunk_size: int | None, meter: Meter
+    ) -> None:
         self._client = client
-        self._session = client._session
         self._repository = repository
         self._content = content
         self._chunk_size = chunk_size
         self._meter = meter
+        self._threads = ExitStack()
         self._hashing: HashingThread | None = None
         self._digest: Digest | None = None
         self._given = False  # the digest is the caller's: if it is wrong, sending again is of no use
         self._location: str | None = None
-        self._patience = _Patience(self._session.defaults.deadline)
+        self._patience = _Patience(repository.deadline)
 
-    def run(self, digest: Digest | None) -> tuple[Digest, int]:
+    def run(self, digest: Digest | None, opened: Opened | None = None) -> tuple[Digest, int]:
         """Send it, and hash it where its digest is not given; see `ociwire.transfer.upload`.
+
+        Args:
+            digest: What it is, if that is known.
+            opened: An upload that was opened for it; None is to open one.
 
         Returns:
             What it is, and how many bytes.
         """
         self._given = digest is not None
-        with ExitStack() as threads:
-            self._digest = self._hashed_first() if digest is None else digest
-            if self._digest is None:
-                self._hashing = threads.enter_context(HashingThread("sha256"))
+        self._location = None if opened is None else opened.location
+        with self._threads:
             try:
-                return self._anew()
+                self._digest = self._hashed_first() if digest is None else digest
+                if self._digest is None:
+                    self._hash_afresh()
+                return self._anew(opened)
             except BaseException:
                 self._cancel()
                 raise
@@ -171,41 +177,54 @@ class Outgoing:
         self._content = Content(held)
         return Digest.of(held)
 
-    def _anew(self) -> tuple[Digest, int]:
-        """Upload it, and again from the start where the registry has lost what it had of it."""
+    def _hash_afresh(self) -> None:
+        """Have what goes out from now on hashed, from its beginning."""
+        self._threads.close()
+        self._hashing, self._digest = self._threads.enter_context(HashingThread("sha256")), None
+
+    def _anew(self, opened: Opened | None) -> tuple[Digest, int]:
+        """Upload it, and again from the start where the registry has lost what it had of it, or has other bytes."""
         for tries_left in reversed(range(_FAULTS)):
             try:
-                return self._once()
+                return self._once(opened)
             except (BlobUploadUnknown, BlobUploadInvalid, DigestInvalid) as error:
                 wrong = isinstance(error, DigestInvalid)
+                if self._is_callers(error):
+                    raise
                 if not wrong and self._is_there():
                     return self._result(self._content.size)
                 if (wrong and self._given) or not tries_left or not self._content.resendable:
                     raise
                 self._cancel()
+                opened = None
+                if wrong and self._hashing is not None:  # what was hashed may not be what the file has by now
+                    self._hash_afresh()
         raise AssertionError("the last try returns or raises")
+
+    def _is_callers(self, error: BaseException) -> bool:
+        """Whether it is nothing that the registry said, whatever its type."""
+        return self._meter.raised(error) or self._content.raised(error)
 
     def _is_there(self) -> bool:
         # An upload that is over is unknown: a PUT whose answer was lost may have succeeded.
         known = self._digest is not None and self._content.size is not None
-        return known and steps.is_there(self._session, "upload", self._repository, self._known())
+        return known and self._repository.has_blob(self._known())
 
-    def _once(self) -> tuple[Digest, int]:
-        algorithm = "sha256" if self._digest is None else self._digest.algorithm
-        if self._streams():
-            opened = steps.open_upload(self._session, "upload", self._repository, algorithm)
-            self._location = self._session.location(opened)
-            if self._stream():
-                return self._result(self._content.size)
-            writer = self._resumed()
+    def _once(self, opened: Opened | None) -> tuple[Digest, int]:
+        if opened is None:
+            opened = self._repository.open_upload("sha256" if self._digest is None else self._digest.algorithm)
+        self._location = opened.location
+        if not self._streams():
+            writer = self._repository.writer(opened, self._chunk_size)
+        elif self._stream():
+            return self._result(self._content.size)
         else:
-            writer = self._client.push_blob_chunked(self._repository, self._chunk_size, algorithm=algorithm)
-            self._location = writer.id
+            writer = self._resumed()
         return self._in_chunks(writer)
 
     def _streams(self) -> bool:
         """Whether it goes out all at once: it can be sent again, and the registry is not known to take less."""
-        size, largest = self._content.size, self._session.learnt.largest_chunk
+        size, largest = self._content.size, self._repository.largest_chunk
         return size is not None and self._chunk_size is None and (largest is None or size <= largest)
 
     def _stream(self) -> bool:
@@ -215,7 +234,7 @@ class Outgoing:
             if self._digest is not None and (body.length or 0) <= _ONE_PUT:
                 self._put(body)
             else:
-                self._patch(body)
+                self._location = self._repository.patch(self._location or "", body)
                 self._put(None)
         except _MAY_PASS as error:
             if body.raised(error):
@@ -223,33 +242,20 @@ class Outgoing:
             if not _is_too_much(error):
                 self._patience.spend(error, 0)
             elif (body.length or 0) > DEFAULT_CHUNK:
-                learnt = self._session.learnt
-                learnt.largest_chunk = min(DEFAULT_CHUNK, learnt.largest_chunk or DEFAULT_CHUNK)
+                self._repository.takes_no_more_than(DEFAULT_CHUNK)
             return False
         return True
 
-    def _patch(self, body: Body) -> None:
-        # Without a Content-Range, as docker sends it: with one it is a chunk, and some registries take only small ones.
-        # Not idempotent: what of it has arrived is asked for before more is sent.
-        scope, headers = Scope.repository(self._repository, "pull", "push"), {"Content-Type": OCTET_STREAM}
-        location = self._location or ""
-        answer = self._session.send(
-            "upload", "PATCH", location, scope, ok=(201, 202), headers=headers, body=body, idempotent=False
-        )
-        answer.discard()
-        if "location" in answer.headers:
-            self._location = self._session.location(answer)
-
     def _put(self, body: Body | None) -> None:
         body = None if body is None or body.length == 0 else body
-        steps.put(self._session, "upload", self._repository, self._location or "", self._known(), body)
+        self._repository.put(self._location or "", self._known(), body)
 
     def _resumed(self) -> BlobWriter:
         """A writer from where the registry is."""
         while True:
             try:
                 location = self._location or ""
-                return self._client.push_blob_chunked_resume(self._repository, location, None, self._chunk_size)
+                return self._client.push_blob_chunked_resume(self._repository.name, location, None, self._chunk_size)
             except _MAY_PASS as error:
                 self._patience.spend(error, 0)
 
@@ -258,7 +264,7 @@ class Outgoing:
             try:
                 return self._written(writer)
             except RangeInvalid as error:  # more of what was sent before has arrived meanwhile
-                if not self._content.resendable:
+                if not self._content.resendable or self._is_callers(error):
                     raise
                 self._patience.spend(error, writer.flushed)
                 writer = self._resumed()
@@ -315,20 +321,15 @@ class Outgoing:
         return self._known(), size or 0
 
     def _cancel(self) -> None:
-        """Give the upload up, if that can be done; what went wrong before is what is raised."""
         location, self._location = self._location, None
-        if location is None:
-            return
-        latest, deadline = time.monotonic() + _CANCEL_TIME, self._session.defaults.deadline
-        session = self._session.with_defaults(deadline=latest if deadline is None else min(latest, deadline))
-        with suppress(Exception):
-            steps.cancel(session, "upload", self._repository, location)
+        if location is not None:
+            self._repository.cancel_quietly(location)
 
 
 def _passes(error: Exception) -> bool:
     """Whether it may go away by itself."""
     if isinstance(error, RegistryError):
-        return error.status in (408, 429, 500, 502, 503, 504) or isinstance(error, RangeInvalid)
+        return is_transient(error) or isinstance(error, RangeInvalid)
     return not isinstance(error, AuthError)
 
 

@@ -2,26 +2,33 @@
 
 It has a name that the next attempt finds, and a lock that a killed process lets go of. Without a mark beside it, all
 of it is one prefix of the content; the mark, there while parts are written further on, says how far the prefix goes.
-Neither is believed: whoever goes on hashes the prefix again.
+Neither is believed: whoever goes on hashes the prefix again. Nor is a file written that anybody else could have put
+there: another user's, one with a second name, a link, anything but a file.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import final
 
 from ..digest import Digest
-from ..errors import UsageError
 
 __all__ = ["PartialFile"]
 
 _LONGEST_NAME = 200
 """Of a target whose partial file has its name in it, in bytes: file systems take 255."""
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+_OTHERS = 8
+"""So many names are tried beside the first, for those who download the same at the same time."""
+_SAFELY = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_FLAGS = os.O_RDWR | os.O_CREAT | _SAFELY
+_UNFIT = (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EACCES, errno.EPERM)
+"""What opening a link, a folder, a socket, another user's file ends in."""
 
 
 @final
@@ -36,7 +43,6 @@ class PartialFile:
         prefix: How much there is to go on with, in bytes.
 
     Raises:
-        UsageError: Something other than a file has its name.
         OSError: It cannot be made.
     """
 
@@ -45,11 +51,17 @@ class PartialFile:
         self._folder, name = os.path.split(target)
         encoded = os.fsencode(name)
         stem = name if len(encoded) <= _LONGEST_NAME else Digest.of(encoded).encoded
-        self._path = os.path.join(self._folder, f".{stem}.{digest.encoded[:12]}.part")
-        self._descriptor = self._open()
-        self._mark_path = f"{self._path}.mark"
+        self._stem = os.path.join(self._folder, f".{stem}.{digest.encoded[:12]}")
         self._mark: int | None = None
-        self.prefix = self._find_prefix()
+        self._path, self._descriptor = self._open()
+        self.prefix = 0
+        found = False
+        try:
+            self.prefix = self._find_prefix()
+            found = True
+        finally:
+            if not found:
+                self.close()
 
     def write(self, view: memoryview, offset: int) -> None:
         """Write all of it."""
@@ -65,10 +77,15 @@ class PartialFile:
                 raise OSError(f"{self._path} became shorter while it was written")
             view, offset = view[count:], offset + count
 
-    def scatter(self) -> None:
-        """From now on there may be gaps behind the prefix: leave a mark that says how far it goes."""
-        self._mark = os.open(self._mark_path, _FLAGS | os.O_TRUNC, 0o666)
-        self.note(self.prefix)
+    def scatter(self) -> bool:
+        """From now on there may be gaps behind the prefix, which a mark tells; False if there can be no mark."""
+        try:
+            self._unmark()
+            self._mark = os.open(_mark_of(self._path), _FLAGS | os.O_EXCL, 0o666)
+            self.note(self.prefix)
+        except OSError:
+            return False
+        return True
 
     def note(self, prefix: int) -> None:
         """The prefix goes so far now; all of it is written."""
@@ -83,16 +100,17 @@ class PartialFile:
         self.prefix = prefix
 
     def finish(self) -> None:
-        """It is whole: give it the name it is for, so that a loss of power leaves it whole or not there."""
+        """It is whole: give it the name it is for, so that a loss of power leaves it whole or not there.
+
+        It is in place then, whatever the folder's file system answers to being synced.
+        """
         os.fsync(self._descriptor)
         self._unmark()
         os.replace(self._path, self._target)
-        folder = os.open(self._folder or ".", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with suppress(OSError):
+            _sync_folder(self._folder or ".")
         self.close()
+        self._sweep()
 
     def leave(self, prefix: int) -> None:
         """It is not whole, and this attempt is over: keep a prefix, in bytes; of nothing, keep nothing."""
@@ -111,30 +129,36 @@ class PartialFile:
                 os.close(descriptor)
         self._mark, self._descriptor = None, -1
 
-    def _open(self) -> int:
-        """The file of that name, locked; one of another name, if somebody else is at work on that."""
-        while True:
-            descriptor = os.open(self._path, _FLAGS, 0o666)
-            try:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise UsageError(f"{self._path} is not a file")
-                locked = _locked(descriptor)
-                if locked and _is_at(descriptor, self._path):
-                    kept, descriptor = descriptor, -1
-                    return kept
-            finally:
-                if descriptor >= 0:
-                    os.close(descriptor)
-            if not locked:
-                self._path = f"{self._path.removesuffix('.part')}.{secrets.token_hex(4)}.part"
+    def _names(self) -> Iterator[str]:
+        """Those that the next attempt finds too."""
+        yield f"{self._stem}.part"
+        for number in range(1, _OTHERS + 1):
+            yield f"{self._stem}.{number}.part"
+
+    def _open(self) -> tuple[str, int]:
+        """The first file of these names that is nobody else's, locked; else one whose name nobody knows."""
+        for path in self._names():
+            descriptor = _claim(path, _FLAGS)
+            if descriptor is not None:
+                return path, descriptor
+        path = f"{self._stem}.{secrets.token_hex(8)}.part"
+        descriptor = os.open(path, _FLAGS | os.O_EXCL, 0o666)
+        _locked(descriptor)
+        return path, descriptor
 
     def _find_prefix(self) -> int:
         size = os.fstat(self._descriptor).st_size
         try:
-            with open(self._mark_path, "rb") as mark:
-                text = mark.read(21)
+            mark = os.open(_mark_of(self._path), os.O_RDONLY | _SAFELY)
         except FileNotFoundError:
             return size
+        except OSError:  # a link, or nothing that could be read
+            text = b""
+        else:
+            try:
+                text = os.read(mark, 21) if stat.S_ISREG(os.fstat(mark).st_mode) else b""
+            finally:
+                os.close(mark)
         prefix = min(size, int(text)) if len(text) == 20 and text.isdigit() else 0
         self.cut(prefix)
         return prefix
@@ -143,8 +167,55 @@ class PartialFile:
         if self._mark is not None:
             os.close(self._mark)
             self._mark = None
-        with suppress(FileNotFoundError):
-            os.unlink(self._mark_path)
+        with suppress(FileNotFoundError, IsADirectoryError):  # under a folder nothing is ever scattered
+            os.unlink(_mark_of(self._path))
+
+    def _sweep(self) -> None:
+        """Take away what killed processes left under the other names: nobody needs it any more."""
+        for path in self._names():
+            if path == self._path:  # gone; where there are no locks, the next one may be at work there
+                continue
+            with suppress(OSError):
+                descriptor = _claim(path, os.O_RDWR | _SAFELY)
+                if descriptor is not None:
+                    try:
+                        os.unlink(path)
+                        os.unlink(_mark_of(path))
+                    finally:
+                        os.close(descriptor)
+
+
+def _mark_of(path: str) -> str:
+    return f"{path}.mark"
+
+
+def _claim(path: str, flags: int) -> int | None:
+    """Open the file of that name and lock it; None if somebody else is at work on it, or it is not to be trusted.
+
+    Raises:
+        OSError: It is not there and cannot be made.
+    """
+    while True:
+        try:
+            descriptor = os.open(path, flags, 0o666)
+        except OSError as error:
+            if error.errno in _UNFIT and os.path.lexists(path):
+                return None
+            raise
+        locked = at = False
+        try:
+            locked = _is_ours(os.fstat(descriptor)) and _locked(descriptor)
+            at = locked and _is_at(descriptor, path)
+        finally:
+            if not at:
+                os.close(descriptor)
+        if at or not locked:
+            return descriptor if at else None
+
+
+def _is_ours(status: os.stat_result) -> bool:
+    """Whether it is an ordinary file of this user, with this name only: no other can be written through it."""
+    return stat.S_ISREG(status.st_mode) and status.st_nlink <= 1 and status.st_uid == os.geteuid()
 
 
 def _locked(descriptor: int) -> bool:
@@ -164,3 +235,11 @@ def _is_at(descriptor: int, path: str) -> bool:
         return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
     except FileNotFoundError:
         return False
+
+
+def _sync_folder(path: str) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

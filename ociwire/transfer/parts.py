@@ -1,36 +1,48 @@
 """Which bytes of a blob are whose: pure bookkeeping and pure decisions, without threads, clocks or files.
 
-Every byte is given out once. What is decided is decided from numbers that the caller has measured.
+Every byte is kept once. Who has a claim on bytes fetches them, and may find when they are there that the claim has gone
+to somebody else meanwhile: a worker that says nothing any more holds nobody up. Times are given by the caller, in
+seconds.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from enum import Enum, auto
+from dataclasses import dataclass
 from typing import final
 
-__all__ = ["Claim", "Plan", "Probe", "Verdict", "Written", "buffer_size_for", "next_reserve", "part_size_for"]
+__all__ = ["Claim", "Plan", "Written", "buffer_size_for", "next_reserve", "part_size_for", "workers_for"]
 
 MIB = 1024 * 1024
 LEAST_PART, LARGEST_PART = 32 * MIB, 256 * MIB
 """Between these lies the size of a part, in bytes, where nobody says another."""
+MOST_PARTS = 4096
+"""A blob is not cut into more, however small the parts are that somebody says."""
+MOST_WORKERS = 64
 BUFFER = 4 * MIB
 MEMORY = 32 * MIB
 """How much all buffers together may take, in bytes."""
 SPARE_BUFFERS = 3
 """Beside one a worker: two on their way through the hash, and one for what is read back."""
 LEAST_STEAL = 2 * MIB
-"""Less than so many bytes are not worth a request of their own."""
-WINDOW = 0.2
-"""How long a rate is measured, at the least, in seconds."""
-WORTH = 1.0
-"""A transfer that will be over within so many seconds is not worth a second connection."""
-GAIN = 1.3
-"""A second connection pays if both together are so many times as fast as the first was alone."""
+"""Less than so many bytes are not worth a request of their own, unless they would take `LONG`."""
+LONG = 1.0
+STALLED = 2.0
+"""Of a worker to whom nothing has come for so long, in seconds, others take all that it has."""
 
 
-def part_size_for(left: int, workers: int) -> int:
-    """How large parts are by default: small enough that all workers end at about the same time."""
+def workers_for(left: int, wanted: int, part_size: int | None) -> int:
+    """How many workers there may be: not more than there are parts, nor than `MOST_WORKERS`."""
+    most = min(wanted, MOST_WORKERS)
+    return max(1, min(most, -(-left // part_size_for(left, most, part_size))))
+
+
+def part_size_for(left: int, workers: int, wanted: int | None = None) -> int:
+    """How large parts are: by default small enough that all workers end at about the same time.
+
+    What is wanted counts, but for `MOST_PARTS`.
+    """
+    if wanted is not None:
+        return max(wanted, -(-left // MOST_PARTS))
     return min(max(left // (16 * workers), LEAST_PART), LARGEST_PART)
 
 
@@ -54,22 +66,39 @@ def next_reserve(reserved: int, got: int, missed: int, largest: int) -> int:
 @final
 @dataclass(slots=True, eq=False)
 class Claim:
-    """The bytes from `start` to `stop` (exclusive), which one worker fetches.
+    """The bytes from `position` to `stop` (exclusive), which one worker fetches.
 
     Attributes:
-        start: The first byte.
+        worker: Whose it is.
+        start: Where it began.
+        position: The first byte that is not there yet.
         stop: The byte before which to end; it moves, as the plan extends the claim or gives of it to another.
         reserved: Up to here the worker is reading already.
+        began: When it was given out.
+        moved: When the last bytes of it came.
+        patience: How long it may say nothing before others take it.
     """
 
+    worker: int
     start: int
+    position: int
     stop: int
     reserved: int
+    began: float
+    moved: float
+    patience: float
+
+    def takes_long(self, now: float) -> bool:
+        """Whether what it has not reserved is going to take `LONG`, as fast as it has been up to now."""
+        spent, got = now - self.began, self.position - self.start
+        return spent > LONG and (self.stop - self.reserved) * spent > LONG * got
 
 
 @final
 class Plan:
-    """Gives out the bytes from `start` to `stop`: each once, the first ones first. Not for several threads at a time.
+    """Gives out the bytes from `start` to `stop`, the first ones first. Not for several threads at a time.
+
+    A worker, which is a number, has one claim at a time.
 
     Args:
         start: The first byte.
@@ -78,26 +107,30 @@ class Plan:
     """
 
     def __init__(self, start: int, stop: int, part_size: int) -> None:
+        self.part_size = part_size
         self._free = [(start, stop)] if start < stop else []
-        self._part_size = part_size
-        self._claims: list[Claim] = []
+        self._claims: dict[int, Claim] = {}
 
     @property
-    def part_size(self) -> int:
-        """How many bytes are given out at a time."""
-        return self._part_size
+    def busy(self) -> bool:
+        """Whether anybody still has a claim."""
+        return bool(self._claims)
 
-    def take(self) -> Claim | None:
+    def holds(self, claim: Claim) -> bool:
+        """Whether the worker still has that claim: it is not done, nor has it gone to others."""
+        return self._claims.get(claim.worker) is claim
+
+    def take(self, worker: int, now: float) -> Claim | None:
         """The first part that is nobody's, or None."""
-        return self.take_at(self._free[0][0]) if self._free else None
+        return self.take_at(self._free[0][0], worker, now) if self._free else None
 
-    def take_at(self, start: int) -> Claim | None:
+    def take_at(self, start: int, worker: int, now: float) -> Claim | None:
         """The part that begins there, as far as it is nobody's; None if that byte is somebody's."""
         for index, (begin, end) in enumerate(self._free):
             if begin <= start < end:
-                stop = min(start + self._part_size, end)
+                stop = min(start + self.part_size, end)
                 self._free[index : index + 1] = [(a, b) for a, b in ((begin, start), (stop, end)) if a < b]
-                return self._claimed(start, stop)
+                return self._claimed(worker, start, stop, now)
         return None
 
     def ahead(self) -> int | None:
@@ -105,47 +138,84 @@ class Plan:
         if not self._free:
             return None
         begin, end = self._free[0]
-        return begin + self._part_size if begin + self._part_size < end else begin
+        return begin + self.part_size if begin + self.part_size < end else begin
 
-    def steal(self) -> Claim | None:
-        """The second half of what another one still has the most of to do, if that is worth a request; else None."""
-        least = min(self._part_size, LEAST_STEAL)
-        victim = max(self._claims, key=lambda claim: claim.stop - claim.reserved, default=None)
-        if victim is None or victim.stop - victim.reserved < max(least, 2):
-            return None
-        stop = victim.stop
-        victim.stop = victim.reserved + (stop - victim.reserved) // 2
-        return self._claimed(victim.stop, stop)
+    def steal(self, worker: int, now: float) -> Claim | None:
+        """What another one has claimed, for somebody who has nothing to do: None if it is not worth a request.
 
-    def reserve(self, claim: Claim, position: int, most: int, until: int) -> int:
-        """Up to where the worker may read now from `position` on; `position` itself if its claim is done.
+        That is all of what a stalled one has; else the second half of what the one with the most has not reserved yet.
+        Whoever takes from a stalled one is waited for twice as long: what comes in rare bursts comes in the end.
+        """
+        others = [one for one in self._claims.values() if one.worker != worker and one.position < one.stop]
+        for claim in others:
+            if now - claim.moved >= claim.patience:
+                start, stop = claim.position, claim.stop
+                self._end(claim)
+                return self._claimed(worker, start, stop, now, 2 * claim.patience)
+        least = min(self.part_size, LEAST_STEAL)
+        for claim in sorted(others, key=lambda claim: claim.reserved - claim.stop):
+            left = claim.stop - claim.reserved
+            if left >= 2 and (left >= least or claim.takes_long(now)):
+                stop, claim.stop = claim.stop, claim.reserved + left // 2
+                return self._claimed(worker, claim.stop, stop, now)
+        return None
 
-        A claim that is done goes on into what follows it, if that is nobody's and the worker's stream has it.
+    def reserve(self, claim: Claim, most: int, until: int) -> int:
+        """Up to where the worker may read now from its position on; the position itself if its claim is done, or gone.
+
+        A claim goes on into what follows it, if that is nobody's and the worker's stream has it.
 
         Args:
             claim: The worker's.
-            position: How far it has got.
             most: How many bytes it can read at once.
             until: Where its stream ends.
         """
-        if position >= claim.stop and self._free and self._free[0][0] == claim.stop < until:
-            further = self.take()
-            if further is not None:
-                self._claims.remove(further)
-                claim.stop = further.stop
-        claim.reserved = max(min(position + most, claim.stop, until), position)
-        if claim.reserved == position:
-            self._claims.remove(claim)
+        if not self.holds(claim):
+            return claim.position
+        missing = min(claim.position + most, until) - claim.stop
+        if missing > 0 and self._free and self._free[0][0] == claim.stop:
+            end = self._free[0][1]
+            claim.stop = min(claim.stop + -(-missing // self.part_size) * self.part_size, end)
+            self._free[:1] = [(claim.stop, end)] if claim.stop < end else []
+        claim.reserved = max(min(claim.position + most, claim.stop, until), claim.position)
+        if claim.reserved == claim.position:
+            self._give_back(claim)
         return claim.reserved
+
+    def commit(self, claim: Claim, count: int, now: float) -> int:
+        """So many bytes have come; returns how many of them are still the worker's to keep."""
+        kept = min(count, claim.stop - claim.position)
+        claim.position += kept
+        claim.moved = now
+        return kept
+
+    def give_back(self, worker: int) -> None:
+        """What a worker has claimed and not got is nobody's."""
+        claim = self._claims.get(worker)
+        if claim is not None:
+            self._give_back(claim)
 
     def end_of_run(self, claim: Claim) -> int:
         """Up to where nobody has anything from this claim on."""
         return self._free[0][1] if self._free and self._free[0][0] == claim.stop else claim.stop
 
-    def _claimed(self, start: int, stop: int) -> Claim:
-        claim = Claim(start, stop, start)
-        self._claims.append(claim)
+    def _claimed(self, worker: int, start: int, stop: int, now: float, patience: float | None = None) -> Claim:
+        patience = STALLED if patience is None else patience
+        claim = self._claims[worker] = Claim(worker, start, start, stop, start, now, now, patience)
         return claim
+
+    def _give_back(self, claim: Claim) -> None:
+        pieces = [*self._free, (claim.position, claim.stop)]
+        self._end(claim)
+        self._free = []
+        for start, stop in sorted(piece for piece in pieces if piece[0] < piece[1]):
+            if self._free and self._free[-1][1] == start:
+                start = self._free.pop()[0]
+            self._free.append((start, stop))
+
+    def _end(self, claim: Claim) -> None:
+        del self._claims[claim.worker]
+        claim.stop = claim.position
 
 
 @final
@@ -180,89 +250,3 @@ class Written:
         else:
             del self._starts[stop]
         return self.front - start
-
-
-class Verdict(Enum):
-    """What a probe has found out."""
-
-    WAIT = auto()
-    """Nothing yet, or nothing new."""
-    ASK = auto()
-    """How fast one stream is: try a second one."""
-    GROW = auto()
-    """More than one connection pays."""
-    STAY = auto()
-    """It does not."""
-
-
-@final
-@dataclass(slots=True)
-class _Window:
-    """Bytes between two moments; those of the sample that opened it were there before."""
-
-    began: float
-    count: int = 0
-    samples: set[int] = field(default_factory=set)
-
-    def rate(self, now: float, streams: int) -> float | None:
-        """Bytes per second, once the window is long enough and every stream has been seen in it.
-
-        It begins and ends with a sample, so that what comes in bursts is measured from burst to burst.
-        """
-        if now - self.began < WINDOW or len(self.samples) < streams:
-            return None
-        return self.count / (now - self.began)
-
-
-@final
-class Probe:
-    """Finds out whether more than one connection pays: the first stream's rate alone, then the rate of two together.
-
-    Args:
-        workers: How many there may be; 1 never probes.
-        left: How many bytes are to come.
-        part_size: Of what is given out; less than two of them are not worth it.
-    """
-
-    def __init__(self, workers: int, left: int, part_size: int) -> None:
-        self._left = left
-        self._least = 2 * part_size
-        self._window: _Window | None = None
-        self._alone: float | None = None
-        self._waits = False
-        self.over = workers == 1 or left < self._least
-        """Whether the decision has been made."""
-
-    def sample(self, stream: int, now: float, count: int) -> Verdict:
-        """Note that so many bytes have come by a stream (0 is the first, 1 the second)."""
-        self._left -= count
-        if self.over or self._waits:
-            return Verdict.WAIT
-        if self._window is None:
-            if self._alone is None or stream == 1:  # both are running only once the second has shown itself
-                self._window = _Window(now)
-            return Verdict.WAIT
-        self._window.count += count
-        self._window.samples.add(stream)
-        rate = self._window.rate(now, 1 if self._alone is None else 2)
-        return Verdict.WAIT if rate is None else self._judge(rate)
-
-    def opened(self, *, ranges: bool) -> None:
-        """The second stream has been answered; by a range, or by nothing of use."""
-        self._waits, self.over = False, not ranges
-
-    def _judge(self, rate: float) -> Verdict:
-        self._window = None
-        if self._alone is not None:
-            self.over = True
-            return Verdict.GROW if pays(self._alone, rate) else Verdict.STAY
-        if self._left < self._least or self._left < WORTH * rate:
-            self.over = True
-            return Verdict.STAY
-        self._alone, self._waits = rate, True
-        return Verdict.ASK
-
-
-def pays(alone: float, together: float) -> bool:
-    """Whether a second connection pays, by the rates in bytes per second without and with it."""
-    return together >= GAIN * alone

@@ -3,17 +3,16 @@
 A blob is offered before it is sent, by the POST that opens its upload: ``mount=`` with the source's repository where
 both are of one registry, else with the target's own, which a registry that mounts answers with 201 if the blob is there
 already. So an upload is opened and what is there is found out by one request (OCI distribution specification,
-"Mounting a blob from another repository"). Never sends a last byte before the whole has been verified.
+"Mounting a blob from another repository"). Where that is refused, the source is asked first. Never sends a last byte
+before the whole has been verified.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext
 from typing import final
-from urllib.parse import urlencode
 
-from .. import manifest, upload
 from ..blob import BlobReader
 from ..body import Body
 from ..client import Client
@@ -32,14 +31,12 @@ from ..errors import (
     TransportError,
     TransportTimeout,
 )
-from ..scope import Scope
+from .registry import Repository, is_transient, origin_of
 
 __all__ = ["Relay"]
 
 _TRIES = 3
 _PIECE = 1024 * 1024
-# What a request that could be sent again would be sent again for.
-_TRANSIENT = frozenset({401, 408, 429, 500, 502, 503, 504})
 
 
 @final
@@ -51,7 +48,7 @@ class Relay:
         source_repository: In which repository.
         target: Where they are to be.
         target_repository: In which repository.
-        tell: Told of each piece that has been sent: the blob, and the bytes that are done.
+        tell: Told of each piece that has been sent: the blob, and the bytes that are done. What it raises is raised.
     """
 
     def __init__(
@@ -64,11 +61,9 @@ class Relay:
     ) -> None:
         self._source = source
         self._source_repository = source_repository
-        self._session = target._session
-        self._repository = target_repository
+        self._target = Repository(target, target_repository, "copy")
         self._tell = tell
-        self._push = Scope.repository(target_repository, "pull", "push")
-        same = source._session.origin == self._session.origin
+        same = origin_of(source) == self._target.origin
         self._mount_from = source_repository if same else target_repository
         self._mounts = True
         self._warm = False
@@ -86,12 +81,7 @@ class Relay:
 
     def tagged(self, reference: str) -> Digest | None:
         """The digest of the manifest that the target has by a tag or a digest; None if it has none."""
-        digest = Digest(reference) if ":" in reference else None
-        path = f"/v2/{self._repository}/manifests/{reference}"
-        try:
-            return manifest.resolve(self._session, "resolve_manifest", path, self._push, digest).digest
-        except NotFound:
-            return None
+        return self._target.resolve_manifest(reference)
 
     def carry(self, blob: Descriptor) -> None:
         """Have a blob at the target: found there, mounted or sent; or not, where it is foreign and not at the source.
@@ -99,14 +89,14 @@ class Relay:
         Raises:
             ContentError: What the source has is not what its manifest says.
             OciwireError: What either registry, or the way to it, has failed with.
+            Exception: What `tell` has raised, as it was raised.
         """
         if blob.digest in self._there or (self._warm and self._has_blob(blob.digest)):
             return
         if blob.urls and not self._is_at_source(blob):
             return
         for tries_left in reversed(range(_TRIES)):
-            location = self._offer(blob.digest)
-            lost = None if location is None else self._send(blob, location)
+            lost = self._send(blob)
             if lost is None or self._has_blob(blob.digest):
                 break
             if not tries_left:
@@ -114,7 +104,7 @@ class Relay:
         self._there.add(blob.digest)
 
     def _has_blob(self, digest: Digest) -> bool:
-        if digest not in self._there and upload.is_there(self._session, "resolve_blob", self._repository, digest):
+        if digest not in self._there and self._target.has_blob(digest):
             self._there.add(digest)
         return digest in self._there
 
@@ -125,75 +115,114 @@ class Relay:
             return False
         return True
 
-    def _offer(self, digest: Digest) -> str | None:
-        """Where to send a blob; None if it is there."""
-        session, algorithm = self._session, digest.algorithm
-        if self._mounts:
-            parameters = {"mount": str(digest), "from": self._mount_from}
-            parameters |= {} if algorithm == "sha256" else {"digest-algorithm": algorithm}
-            url = f"/v2/{self._repository}/blobs/uploads/?{urlencode(parameters, safe=':/')}"
-            scope = self._push | Scope.repository(self._mount_from, "pull")
-            try:
-                answer = session.send("mount_blob", "POST", url, scope, ok=(201, 202), idempotent=True)
-            except (AuthError, RegistryError) as error:
-                if isinstance(error, RegistryError) and error.status in _TRANSIENT - {401}:
-                    raise
-                self._mounts = False  # it may still be sent; if not, that is said next
-            else:
-                answer.discard()
-                return None if answer.status == 201 else session.location(answer)
-        return session.location(upload.open_upload(session, "push_blob", self._repository, algorithm))
+    def _send(self, blob: Descriptor) -> OciwireError | None:
+        """Have a blob mounted, or send it; returns what that has failed with if it may be tried again.
 
-    def _send(self, blob: Descriptor, location: str) -> OciwireError | None:
-        """Send a blob to an upload; returns what it failed with if it may be sent again.
-
-        An upload that comes to nothing is cancelled, unless nobody can tell whether it did.
+        An upload that comes to nothing is cancelled, unless the way to the target failed: then nobody can tell what
+        became of it, and the registry gives it up in its own time.
         """
+        taken, location = self._offer(blob.digest)
+        if taken:
+            return None
+        cargo = _Cargo(blob, self._tell)
         try:
-            content = _embedded(blob)
-            if content is not None:
-                return self._put(blob, location, Body.of(content))
-            with self._source.get_blob(self._source_repository, blob.digest) as reader:
-                _check_size(blob, reader)
-                return self._put(blob, location, Body.of(self._pieces(blob, reader), blob.size))
+            with self._content(blob) as content:
+                if location is None:
+                    location = self._target.open_upload(blob.digest.algorithm).location
+                self._target.put(location, blob.digest, cargo.load(content))
         except BaseException as error:
-            if not isinstance(error, TransportError):
-                with suppress(OciwireError):  # else the registry gives it up in its own time
-                    upload.cancel(self._session, "push_blob", self._repository, location)
+            if location is not None and not cargo.is_way_lost(error):
+                self._target.cancel_quietly(location)
+            if cargo.raised is not None:
+                raise cargo.raised  # noqa: B904 - as it was raised, with the cause that it had
+            if isinstance(error, OciwireError) and cargo.may_pass(error):
+                return error
             raise
-
-    def _put(self, blob: Descriptor, location: str, body: Body) -> OciwireError | None:
-        try:
-            upload.put(self._session, "push_blob", self._repository, location, blob.digest, body)
-        except (BlobUploadInvalid, BlobUploadUnknown, BodyConsumedError) as error:
-            return error
-        except (ReadError, TransportTimeout, RegistryError) as error:
-            # What the layers below could send again, they have.
-            if body.resendable or isinstance(error, AuthError):
-                raise
-            if isinstance(error, RegistryError) and error.status not in _TRANSIENT:
-                raise
-            return error
         return None
 
-    def _pieces(self, blob: Descriptor, reader: BlobReader) -> Iterator[bytes]:
+    def _offer(self, digest: Digest) -> tuple[bool, str | None]:
+        """Whether the target has taken a blob without its being sent; else where to send it, if that is known yet."""
+        if not self._mounts:
+            return False, None
+        taken, opened = self._target.mount(digest, self._mount_from)
+        if not taken and opened is None:
+            self._mounts = False  # what is refused for one is for all; they may still be sent
+        return taken, None if opened is None else opened.location
+
+    def _content(self, blob: Descriptor) -> BlobReader | nullcontext[bytes]:
+        """What a blob is read from: its descriptor, or the source."""
+        embedded = _embedded(blob)
+        if embedded is not None:
+            return nullcontext(embedded)
+        reader = self._source.get_blob(self._source_repository, blob.digest)
+        if reader.descriptor.size != blob.size:
+            with reader:
+                raise _other_size(blob, reader.descriptor.size)
+        return reader
+
+
+@final
+class _Cargo:
+    """A blob while it is sent; knows on whose side it failed.
+
+    Args:
+        blob: What it is.
+        tell: Told how much was sent.
+
+    Attributes:
+        raised: What `tell` has raised; None if nothing.
+    """
+
+    def __init__(self, blob: Descriptor, tell: Callable[[Descriptor, int], None]) -> None:
+        self._blob = blob
+        self._tell = tell
+        self._body: Body | None = None
+        self.raised: BaseException | None = None
+
+    def load(self, content: BlobReader | bytes) -> Body:
+        """What is sent; from now on, what fails may be the target's."""
+        if isinstance(content, bytes):
+            self._body = Body.of(content)
+        else:
+            self._body = Body.of(self._pieces(content), self._blob.size)
+        return self._body
+
+    def is_way_lost(self, error: BaseException) -> bool:
+        """Whether it was the target that could not be reached, or the connection to it."""
+        ours = self._body is None or self._body.raised(error) or self.raised is not None
+        return isinstance(error, TransportError) and not isinstance(error, BodyConsumedError) and not ours
+
+    def may_pass(self, error: OciwireError) -> bool:
+        """Whether it may be sent again. What the layers below could send again, they have."""
+        if self._body is None or isinstance(error, AuthError):
+            return False
+        if isinstance(error, (BlobUploadInvalid, BlobUploadUnknown, BodyConsumedError)):
+            return True
+        if isinstance(error, RegistryError):
+            return not self._body.resendable and (is_transient(error) or error.status == 401)
+        return not self._body.resendable and isinstance(error, (ReadError, TransportTimeout))
+
+    def _pieces(self, reader: BlobReader) -> Iterator[bytes]:
         done = 0
         while piece := reader.read(_PIECE):
             yield piece
             done += len(piece)
-            self._tell(blob, done)
+            try:
+                self._tell(self._blob, done)
+            except BaseException as error:
+                self.raised = error
+                raise
 
 
 def _embedded(blob: Descriptor) -> bytes | None:
     """The content, where the descriptor has it (image specification, "Embedded Content"), and it is the right one."""
     content = b"" if blob.data is None and blob.size == 0 else blob.data
-    right = content is not None and len(content) == blob.size
-    return content if right and Digest.of(content, blob.digest.algorithm) == blob.digest else None  # type: ignore[arg-type]
+    if content is None or len(content) != blob.size:
+        return None
+    return content if Digest.of(content, blob.digest.algorithm) == blob.digest else None
 
 
-def _check_size(blob: Descriptor, reader: BlobReader) -> None:
-    size = reader.descriptor.size
-    if size != blob.size:
-        raise SizeMismatch(
-            f"{blob.digest} has {size} bytes, and its manifest says {blob.size}", expected=blob.size, actual=size
-        )
+def _other_size(blob: Descriptor, size: int) -> SizeMismatch:
+    return SizeMismatch(
+        f"{blob.digest} has {size} bytes, and its manifest says {blob.size}", expected=blob.size, actual=size
+    )

@@ -1,23 +1,29 @@
-"""Opens a blob for a download: readers that do not hash, since another thread does, and know a 200 from a 206."""
+"""Opens a blob for a download: readers that do not hash, since another thread does, and know a 200 from a 206.
+
+Once nothing more is wanted, nothing more is opened, nor taken up again. Nothing wakes a reader that waits for its
+socket at that moment, though: a response can be closed by its owner only.
+"""
 
 from __future__ import annotations
 
 import re
+import threading
 from typing import final
 
 from ..blob import BlobReader
 from ..client import Client
 from ..descriptor import Descriptor
 from ..digest import Digest
-from ..download import blob_path
-from ..errors import ProtocolError
+from ..errors import ProtocolError, ReadError
 from ..headers import content_length
 from ..manifest import media_type_of
 from ..message import Response
-from ..scope import Scope
+from .registry import Repository
 
 __all__ = ["Source"]
 
+PATIENCE = 10.0
+"""How long an extra connection may say nothing, in seconds, where the client's options name no timeout."""
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
 
 
@@ -29,12 +35,29 @@ class Source:
         client: The registry's.
         repository: The repository's name, checked.
         digest: The blob's.
+
+    Attributes:
+        over: To be set once nothing more is wanted.
     """
 
     def __init__(self, client: Client, repository: str, digest: Digest) -> None:
         self.digest = digest
+        self.over = threading.Event()
         self._client = client
         self._repository = repository
+        self._door = Repository(client, repository, "get_blob")
+
+    def anew(self) -> Source:
+        """The same, of which something is wanted again."""
+        return Source(self._client, self._repository, self.digest)
+
+    def extra(self) -> Source:
+        """The same, for connections that can be done without: they are not waited for as long as others."""
+        if self._door.timeout is not None:
+            return self
+        other = Source(self._client.with_options(timeout=PATIENCE), self._repository, self.digest)
+        other.over = self.over
+        return other
 
     def describe(self) -> Descriptor:
         """What the registry says it is (a HEAD)."""
@@ -80,15 +103,20 @@ class Source:
         reader = self.part(descriptor, start, stop)
         if reader is not None:
             return reader
+        self._check()
         return self._client.get_blob_range(self._repository, self.digest, start, stop)
 
     def _get(self, headers: dict[str, str], *, ok: tuple[int, ...]) -> Response:
-        # The session, so that errors read as get_blob's do, without what is secret in another origin's URL.
-        path, scope = blob_path(self._repository, self.digest), Scope.repository(self._repository, "pull")
-        return self._client._session.send("get_blob", "GET", path, scope, ok=ok, headers=headers)
+        self._check()
+        return self._door.get_blob(self.digest, ok=ok, headers=headers)
+
+    def _check(self) -> None:
+        if self.over.is_set():
+            raise ReadError(f"nothing more of {self.digest} is wanted")
 
     def _reader(self, response: Response, descriptor: Descriptor, start: int, stop: int) -> BlobReader:
         def reopen(position: int) -> Response:
+            self._check()
             again = self._client.get_blob_range(self._repository, self.digest, position, stop)
             return Response(206, {}, again, response.request)
 

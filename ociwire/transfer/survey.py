@@ -5,10 +5,11 @@ Never reads below what the target has, more than so much, or deeper than so deep
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
-from typing import final
+from typing import Any, final
 
 from ..client import Client
 from ..descriptor import Descriptor, Platform
@@ -22,7 +23,8 @@ __all__ = ["Node", "Survey"]
 _MAX_DEPTH = 8
 _MAX_MANIFESTS = 4096
 _MAX_BYTES = 32 * 1024 * 1024
-"""What a hostile index may make us read: so deep, so many manifests, and so many bytes of them."""
+_MAX_DESCRIPTORS = 65_536
+"""What a hostile index may make us read: so deep, so many manifests, so many bytes of them, and so many descriptors."""
 
 
 @final
@@ -84,7 +86,7 @@ class Survey:
         self._crew = crew
         self._referrers = referrers
         self._lock = threading.Lock()
-        self._manifests = self._bytes = 0
+        self._manifests = self._bytes = self._descriptors = 0
 
     def root(self, tag: str | None, digest: Digest | None) -> Node:
         """Read the manifest that a reference names; a digest wins over the tag."""
@@ -96,8 +98,9 @@ class Survey:
             return self._node(reader.descriptor, reader.read(), None)
 
     def _node(self, served: Descriptor, content: bytes, expected: str | None) -> Node:
-        self._count(1, len(content))
+        self._count(manifests=1, size=len(content))
         named = graph.names(content)
+        self._count(descriptors=len(named.blobs) + len(named.manifests))
         media_type = graph.media_type_of(content, served.media_type, expected)
         return Node(Descriptor(media_type, served.digest, len(content)), content, named, list(named.blobs))
 
@@ -121,34 +124,41 @@ class Survey:
         return self._node(reader.descriptor, content, descriptor.media_type)
 
     def chosen(self, root: Node, platforms: list[Platform]) -> Node:
-        """The one image of an index that is for one of the platforms, or a new index of several.
+        """The one image of an index that is for one of the platforms, or an index of several.
+
+        That is the root itself where nothing is left out of it; else a new one, with the entries as they were.
 
         Raises:
             ManifestUnknown: It has none.
         """
-        found: dict[Digest, Descriptor] = {}
-        self._choose(root, platforms, found, _MAX_DEPTH)
-        if not found:
+        choice = _Choice(platforms)
+        self._choose(root, choice, _MAX_DEPTH)
+        if not choice.digests:
             wanted = ", ".join("/".join(filter(None, (one.os, one.architecture, one.variant))) for one in platforms)
             raise ManifestUnknown(f"the index {root.descriptor.digest} has nothing for {wanted or 'no platform'}")
-        if len(found) == 1:
-            only = self._read(next(iter(found.values())))
+        if len(choice.digests) == 1:
+            only = self._read(next(iter(choice.digests.values())))
             if only is None:
                 raise ContentError(f"what {root.descriptor.digest} has for the platform is no manifest")
             return only
-        content = graph.with_entries(root.content, found.values())
+        if choice.whole:
+            return root
+        content = graph.with_entries(root.content, choice.entries.values())
         return self._node(Descriptor.of(content, root.descriptor.media_type), content, root.descriptor.media_type)
 
-    def _choose(self, node: Node, platforms: list[Platform], found: dict[Digest, Descriptor], depth: int) -> None:
-        for child in node.children:
-            if graph.matches(child, platforms):
-                found.setdefault(child.digest, child)
-            elif child.platform is None and graph.is_index(child):
+    def _choose(self, node: Node, choice: _Choice, depth: int) -> None:
+        for child, entry in graph.entries_of(node.content):
+            if graph.matches(child, choice.platforms):
+                choice.add(child, entry)
+            elif child.platform is not None or not graph.is_index(child):
+                choice.whole = False
+            elif child.digest not in choice.nested:
+                choice.nested.add(child.digest)
                 if not depth:
                     raise _too_deep(node)
                 nested = self._read(child)
                 if nested is not None:
-                    self._choose(nested, platforms, found, depth - 1)
+                    self._choose(nested, choice, depth - 1)
 
     def walk(self, root: Node, has: Callable[[Node], bool]) -> dict[Digest, Node]:
         """Read all manifests, level by level, down to what the target has; returns them by their digests.
@@ -165,17 +175,21 @@ class Survey:
         for _ in range(_MAX_DEPTH + 1):
             nodes |= {node.descriptor.digest: node for node in level}
             self._crew.each(lambda node: self._look(node, has), level)
-            named = {
-                child.digest: (child, node)
-                for node in level
-                if self._referrers or not node.there
-                for child in (*node.children, *node.referrers)
-                if child.digest not in nodes
-            }
-            if not named:
+            level = self._read_all(*self._named(level, nodes))
+            if not level:
                 return nodes
-            level = self._read_all(list(named.values()))
         raise _too_deep(root)
+
+    def _named(self, level: list[Node], known: Container[Digest]) -> tuple[list[_Entry], list[Descriptor]]:
+        """What the manifests of a level name that is not known yet: the entries of indexes, and what refers to them."""
+        entries: dict[Digest, _Entry] = {}
+        referrers: dict[Digest, Descriptor] = {}
+        for node in level:
+            for child in node.children if self._referrers or not node.there else ():
+                if child.digest not in known:
+                    entries.setdefault(child.digest, _Entry(child)).indexes.append(node)
+            referrers |= {one.digest: one for one in node.referrers if one.digest not in known}
+        return list(entries.values()), [one for digest, one in referrers.items() if digest not in entries]
 
     def _look(self, node: Node, has: Callable[[Node], bool]) -> None:
         """Find out whether the target has a manifest, and what refers to it."""
@@ -183,32 +197,84 @@ class Survey:
         node.there = node.there or has(node)
         if self._referrers:
             for one in self._source.referrers(self._repository, node.descriptor.digest):
-                self._count(1, 0)
+                self._count(descriptors=1)
                 node.referrers.append(one)
 
-    def _read_all(self, named: list[tuple[Descriptor, Node]]) -> list[Node]:
-        found: dict[Digest, Node] = {}
+    def _read_all(self, entries: list[_Entry], referrers: list[Descriptor]) -> list[Node]:
+        found: list[Node] = []
 
-        def read(one: tuple[Descriptor, Node]) -> None:
-            descriptor, parent = one
-            node = self._read(descriptor)
-            if node is None:
-                parent.blobs.append(descriptor)
+        def read(one: _Entry | Descriptor) -> None:
+            if isinstance(one, Descriptor):
+                node = self._read_referrer(one)
             else:
-                node.there = parent.there and descriptor in parent.children
-                found[descriptor.digest] = node
+                node = self._read(one.descriptor)
+                if node is None:
+                    for index in one.indexes:
+                        index.blobs.append(one.descriptor)
+                else:
+                    node.there = any(index.there for index in one.indexes)
+            if node is not None:
+                found.append(node)
 
-        self._crew.each(read, named)
-        return list(found.values())
+        everything: list[_Entry | Descriptor] = [*entries, *referrers]
+        self._crew.each(read, everything)
+        return found
 
-    def _count(self, manifests: int, size: int) -> None:
+    def _read_referrer(self, descriptor: Descriptor) -> Node | None:
+        """Read what refers to another; None if it is gone: lists of referrers outlive what they list."""
+        try:
+            return self._read(descriptor)
+        except NotFound:
+            return None
+
+    def _count(self, *, manifests: int = 0, size: int = 0, descriptors: int = 0) -> None:
         with self._lock:
             self._manifests += manifests
             self._bytes += size
-            if self._manifests > _MAX_MANIFESTS or self._bytes > _MAX_BYTES:
+            self._descriptors += descriptors
+            if self._manifests > _MAX_MANIFESTS or self._bytes > _MAX_BYTES or self._descriptors > _MAX_DESCRIPTORS:
                 raise ContentError(
-                    f"it has more than {_MAX_MANIFESTS} manifests, or more than {_MAX_BYTES} bytes of them: too much"
+                    f"it has more than {_MAX_MANIFESTS} manifests, {_MAX_BYTES} bytes of them, or {_MAX_DESCRIPTORS}"
+                    " descriptors in them: too much"
                 )
+
+
+@final
+@dataclass(slots=True, eq=False)
+class _Choice:
+    """What was chosen of an index, and of the indexes in it.
+
+    Attributes:
+        platforms: Of what platforms it is to be.
+        digests: What was chosen, by digest.
+        entries: Its entries as they stand there, each once, by what they say.
+        nested: The indexes that were looked into.
+        whole: Whether nothing was left out.
+    """
+
+    platforms: list[Platform]
+    digests: dict[Digest, Descriptor] = field(default_factory=dict)
+    entries: dict[str, dict[str, Any]] = field(default_factory=dict)
+    nested: set[Digest] = field(default_factory=set)
+    whole: bool = True
+
+    def add(self, descriptor: Descriptor, entry: dict[str, Any]) -> None:
+        self.digests.setdefault(descriptor.digest, descriptor)
+        self.entries.setdefault(json.dumps(entry, sort_keys=True), entry)
+
+
+@final
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """An entry of indexes that was not read yet.
+
+    Attributes:
+        descriptor: What they say that it is.
+        indexes: The indexes of one level that have it.
+    """
+
+    descriptor: Descriptor
+    indexes: list[Node] = field(default_factory=list)
 
 
 def _too_deep(node: Node) -> ContentError:

@@ -58,9 +58,11 @@ class Verifier:
         return bytearray(self.buffer_size)
 
     def hand(self, buffer: bytearray, count: int, position: int) -> None:
-        """Give a buffer back, whose first so many bytes are written at that position."""
+        """Give a buffer back, whose first so many bytes are written at that position; none of it may be."""
         with self._changed:
-            if position == self._written.front:
+            if count == 0:
+                self._empty.append(buffer)
+            elif position == self._written.front:
                 self._full.append(memoryview(buffer)[:count])
                 self._written.front += count
             else:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ociwire import Descriptor, Digest, Platform, Request, Response, Transport
 from ociwire.errors import ContentError, UsageError
 from ociwire.transfer import copy
-from ociwire.transfer.graph import matches, names, platform_of, with_entries
+from ociwire.transfer.graph import entries_of, matches, names, platform_of, with_entries
 
 # Each manifest: the blobs of an image, or the earlier manifests of an index; and which earlier one it refers to.
 NODES = st.lists(
@@ -162,4 +162,7 @@ def test_what_is_no_manifest(content: Any) -> None:
 def test_an_index_with_other_entries_keeps_the_rest() -> None:
     index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [], "x": [1]}
     entry = Descriptor.of(b"")
-    assert json.loads(with_entries(json.dumps(index).encode(), [entry])) == {**index, "manifests": [entry.to_dict()]}
+    raw = {**entry.to_dict(), "com.example.unknown": [None]}
+    content = with_entries(json.dumps(index).encode(), [raw])
+    assert json.loads(content) == {**index, "manifests": [raw]}
+    assert entries_of(content) == [(entry, raw)]

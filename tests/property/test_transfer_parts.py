@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,17 +13,19 @@ from ociwire.transfer.parts import (
     LARGEST_PART,
     LEAST_PART,
     MEMORY,
+    MOST_PARTS,
+    MOST_WORKERS,
     SPARE_BUFFERS,
+    STALLED,
     Claim,
     Plan,
-    Probe,
-    Verdict,
     Written,
     buffer_size_for,
     next_reserve,
     part_size_for,
-    pays,
+    workers_for,
 )
+from ociwire.transfer.probe import SILENCE, Probe, Stage, pays
 
 MIB = 1024 * 1024
 
@@ -31,13 +34,16 @@ class Worker:
     """Reads its claim, up to some bytes at a time, from a stream that ends somewhere."""
 
     def __init__(self, claim: Claim, until: int) -> None:
-        self.claim, self.position, self.until = claim, claim.start, until
+        self.claim, self.until = claim, until
+        self.reading = 0  # bytes that it waits for
 
 
-def new_worker(plan: Plan, chance: random.Random) -> Worker | None:
+def new_worker(plan: Plan, number: int, now: float, chance: random.Random) -> Worker | None:
     ahead = plan.ahead()
-    leaps = ahead is not None and chance.random() < 0.3
-    claim = plan.take_at(ahead) if leaps and ahead is not None else plan.take() or plan.steal()
+    if ahead is not None and chance.random() < 0.3:
+        claim = plan.take_at(ahead, number, now)
+    else:
+        claim = plan.take(number, now) or plan.steal(number, now)
     if claim is None:
         return None
     return Worker(claim, claim.stop if chance.random() < 0.5 else plan.end_of_run(claim))
@@ -52,74 +58,140 @@ def new_worker(plan: Plan, chance: random.Random) -> Worker | None:
     st.integers(0, 2**32),
 )
 def test_every_byte_once(prefix: int, left: int, part: int, workers: int, most: int, seed: int) -> None:
-    chance = random.Random(seed)
+    """Whoever is slow, stalls, dies while it reads, or has its claim taken away."""
+    chance, now = random.Random(seed), 0.0
     size = prefix + left
-    plan, written, read = Plan(prefix, size, part), Written(prefix), bytearray(size)
-    at_work: list[Worker] = []
+    plan, written, kept = Plan(prefix, size, part), Written(prefix), bytearray(size)
+    at_work: dict[int, Worker] = {}
     while True:
-        if len(at_work) < workers and (not at_work or chance.random() < 0.5):
-            made = new_worker(plan, chance)
+        now += chance.choice([0.0, 0.1, STALLED])
+        idle = [number for number in range(workers) if number not in at_work]
+        if idle and (not at_work or chance.random() < 0.5):
+            made = new_worker(plan, idle[0], now, chance)
             if made is not None:
-                at_work.append(made)
+                at_work[idle[0]] = made
+            elif not at_work:
+                break
         if not at_work:
-            break
-        worker = chance.choice(at_work)
-        stop = plan.reserve(worker.claim, worker.position, most, worker.until)
-        assert worker.position <= stop <= min(worker.until, size)
-        if stop == worker.position:
-            at_work.remove(worker)
             continue
-        stop = chance.randint(worker.position + 1, stop)  # a read may be short
-        for index in range(worker.position, stop):
-            read[index] += 1
-        written.add(worker.position, stop)
-        worker.position = stop
+        number = chance.choice(list(at_work))
+        worker = at_work[number]
+        if chance.random() < 0.02:  # it dies
+            plan.give_back(number)
+            del at_work[number]
+        elif not worker.reading:
+            stop = plan.reserve(worker.claim, most, worker.until)
+            assert worker.claim.position <= stop <= min(max(worker.until, worker.claim.position), size)
+            worker.reading = stop - worker.claim.position
+            if not worker.reading:
+                assert not plan.holds(worker.claim)
+                del at_work[number]
+        else:
+            position = worker.claim.position
+            count = plan.commit(worker.claim, chance.randint(1, worker.reading), now)  # a read may be short
+            assert 0 <= count <= worker.reading
+            worker.reading = 0
+            for index in range(position, position + count):
+                kept[index] += 1
+            if count:
+                written.add(position, position + count)
         if chance.random() < 0.5:
             before = written.front
             assert written.advance(most) == written.front - before <= most
-            assert all(read[before : written.front])
+            assert all(kept[before : written.front])
     while written.advance(most):
         pass
-    assert read == bytes(prefix) + b"\x01" * left
+    assert kept == bytes(prefix) + b"\x01" * left
     assert written.front == size
-    assert plan.take() is None
-    assert plan.steal() is None
+    assert not plan.busy
+    assert plan.take(0, now) is None
+    assert plan.steal(0, now) is None
 
 
 def test_a_lone_worker_goes_through_all_in_one_stream() -> None:
     plan = Plan(5, 1000, 10)
-    claim = plan.take()
+    claim = plan.take(0, 0.0)
     assert claim is not None
-    position = 5
-    while (stop := plan.reserve(claim, position, 64, 1000)) > position:
-        position = stop
-    assert position == 1000
+    reads = 0
+    while (stop := plan.reserve(claim, 64, 1000)) > claim.position:
+        plan.commit(claim, stop - claim.position, 0.0)
+        reads += 1
+    assert claim.position == 1000
+    assert reads == 16  # not one for each part
 
 
 def test_a_byte_that_is_somebodys_is_not_given_out_again() -> None:
     plan = Plan(0, 100, 10)
-    assert plan.take_at(50) is not None
-    assert plan.take_at(55) is None
-    assert plan.take_at(100) is None
+    assert plan.take_at(50, 0, 0.0) is not None
+    assert plan.take_at(55, 1, 0.0) is None
+    assert plan.take_at(100, 1, 0.0) is None
 
 
 def test_who_has_nothing_to_do_takes_half_of_the_most() -> None:
     plan = Plan(0, 100, 100)
-    first = plan.take()
+    first = plan.take(0, 0.0)
     assert first is not None
-    assert plan.reserve(first, 0, 1, 100) == 1
-    assert plan.steal() is None  # less than a part is left
+    assert plan.reserve(first, 1, 100) == 1
+    assert plan.steal(1, 0.0) is None  # less than a part is left
     plan = Plan(0, 10 * MIB, 4 * MIB)
-    claims = [plan.take(), plan.take(), plan.take()]
+    claims = [plan.take(number, 0.0) for number in range(3)]
     first = claims[0]
     assert first is not None
-    assert plan.reserve(first, 0, MIB, 10 * MIB) == MIB
-    assert plan.take() is None
-    second = claims[1]
-    assert second is not None
-    stolen = plan.steal()
+    assert plan.reserve(first, MIB, 10 * MIB) == MIB
+    assert plan.take(3, 0.0) is None
+    stolen = plan.steal(3, 0.0)
     assert stolen is not None
     assert stolen.stop - stolen.start == 2 * MIB
+
+
+def test_little_is_worth_a_request_where_it_takes_long() -> None:
+    plan = Plan(0, MIB, 32 * MIB)
+    slow = plan.take(1, 0.0)
+    assert slow is not None
+    plan.reserve(slow, 1000, MIB)
+    plan.commit(slow, 1000, 1.5)  # at this rate, all of it takes a thousand times as long
+    plan.reserve(slow, 1000, MIB)
+    assert plan.steal(0, 1.5) is not None
+    plan = Plan(0, MIB, 32 * MIB)
+    fast = plan.take(1, 0.0)
+    assert fast is not None
+    plan.reserve(fast, 900_000, MIB)
+    plan.commit(fast, 900_000, 1.5)
+    plan.reserve(fast, 1000, MIB)
+    assert plan.steal(0, 1.5) is None
+
+
+def test_all_that_a_stalled_one_has_goes_to_others_who_are_waited_for_longer() -> None:
+    plan = Plan(0, 1000, 1000)
+    first = plan.take(1, 0.0)
+    assert first is not None
+    plan.reserve(first, 1000, 1000)
+    assert plan.steal(0, STALLED - 0.1) is None  # all of it is being read
+    second = plan.steal(0, STALLED)
+    assert second is not None
+    assert (second.start, second.stop) == (0, 1000)
+    assert not plan.holds(first)
+    assert plan.commit(first, 500, STALLED) == 0  # it comes too late
+    assert plan.reserve(first, 100, 1000) == first.position
+    plan.reserve(second, 1000, 1000)
+    assert plan.steal(1, 2 * STALLED) is None
+    assert plan.steal(1, 3 * STALLED) is not None
+
+
+def test_what_is_given_back_is_one_with_what_is_free_around_it() -> None:
+    plan = Plan(0, 100, 10)
+    claim = plan.take_at(20, 1, 0.0)
+    assert claim is not None
+    plan.reserve(claim, 4, 30)
+    plan.commit(claim, 4, 0.0)
+    plan.give_back(1)
+    plan.give_back(1)
+    first = plan.take(0, 0.0)
+    assert first is not None
+    assert plan.end_of_run(first) == 20
+    again = plan.take_at(24, 2, 0.0)
+    assert again is not None
+    assert (again.start, again.stop) == (24, 34)  # over where the claim had ended
 
 
 @given(st.integers(0, 2**45), st.integers(1, 10_000))
@@ -130,23 +202,33 @@ def test_sizes_have_bounds(left: int, workers: int) -> None:
     assert size == 1 or size * (workers + SPARE_BUFFERS) <= MEMORY
 
 
+@given(st.integers(0, 2**45), st.integers(1, 10**9), st.none() | st.integers(1, 2**40))
+def test_workers_and_parts_have_bounds(left: int, wanted: int, part_size: int | None) -> None:
+    workers = workers_for(left, wanted, part_size)
+    size = part_size_for(left, workers, part_size)
+    assert 1 <= workers <= min(wanted, MOST_WORKERS)
+    assert workers == 1 or (workers - 1) * size < left
+    assert part_size is None or left <= size * MOST_PARTS
+    assert part_size is None or size == max(part_size, -(-left // MOST_PARTS))
+
+
 @given(st.integers(1, BUFFER), st.integers(1, BUFFER), st.integers(0, BUFFER), st.integers(1, BUFFER))
 def test_what_is_reserved_grows_and_shrinks_with_what_comes(reserved: int, got: int, missed: int, largest: int) -> None:
     assert 1 <= next_reserve(reserved, got, missed, largest) <= largest
     assert next_reserve(reserved, got, 1, BUFFER) <= 2 * got
 
 
-def probe_with(alone: float, second: float, *, left: int = 1000 * MIB, step: float = 0.1) -> list[Verdict]:
-    """What a probe says, of a first stream that is so fast alone, and of both (in bytes a second)."""
+def probe_with(alone: float, second: float, *, left: int = 1000 * MIB, step: float = 0.1) -> list[Stage]:
+    """The stages of a probe, of a first stream that is so fast alone, and of both (in bytes a second)."""
     probe, now, found = Probe(4, left, 32 * MIB), 0.0, []
     both = False
     for _ in range(40):
         for stream in (0, 1) if both else (0,):
-            verdict = probe.sample(stream, now, int(step * (second / 2 if both else alone)))
-            if verdict is not Verdict.WAIT:
-                found.append(verdict)
-            if verdict is Verdict.ASK:
-                probe.opened(ranges=True)
+            stage = probe.sample(stream, now, int(step * (second / 2 if both else alone)))
+            if stage is not None:
+                found.append(stage)
+            if stage is Stage.ASKED:
+                probe.opened(now)
                 both = True
         now += step
     assert probe.over
@@ -154,20 +236,43 @@ def probe_with(alone: float, second: float, *, left: int = 1000 * MIB, step: flo
 
 
 def test_a_second_stream_that_adds_to_the_first_pays() -> None:
-    assert probe_with(10 * MIB, 20 * MIB) == [Verdict.ASK, Verdict.GROW]
+    assert probe_with(10 * MIB, 20 * MIB) == [Stage.ASKED, Stage.MANY]
 
 
 def test_a_second_stream_that_takes_from_the_first_does_not() -> None:
-    assert probe_with(10 * MIB, 10 * MIB) == [Verdict.ASK, Verdict.STAY]
+    assert probe_with(10 * MIB, 10 * MIB) == [Stage.ASKED, Stage.ONE]
 
 
 def test_what_is_soon_over_is_not_probed() -> None:
-    assert probe_with(2000 * MIB, 2000 * MIB) == [Verdict.STAY]
+    assert probe_with(2000 * MIB, 2000 * MIB) == [Stage.ONE]
 
 
 def test_a_stream_in_bursts_is_measured_over_more_than_one() -> None:
-    assert probe_with(MIB, 2 * MIB, step=1.0) == [Verdict.ASK, Verdict.GROW]
-    assert probe_with(MIB, MIB, step=1.0) == [Verdict.ASK, Verdict.STAY]
+    assert probe_with(MIB, 2 * MIB, step=1.0) == [Stage.ASKED, Stage.MANY]
+    assert probe_with(MIB, MIB, step=1.0) == [Stage.ASKED, Stage.ONE]
+
+
+@pytest.mark.parametrize("samples", [0, 1])
+def test_a_second_stream_that_says_nothing_does_not_pay(samples: int) -> None:
+    probe = Probe(4, 1000 * MIB, 32 * MIB)
+    assert [probe.sample(0, now, MIB) for now in (0.0, 0.3)] == [None, Stage.ASKED]
+    assert probe.sample(0, 100.0, MIB) is None  # it is not open yet
+    probe.opened(100.0)
+    for _ in range(samples):
+        assert probe.sample(1, 100.0, 1000) is None
+    assert probe.sample(0, 100.0 + SILENCE - 0.1, MIB) is None
+    assert probe.sample(0, 100.0 + SILENCE, MIB) is Stage.ONE
+    assert probe.sample(1, 100.0 + SILENCE, MIB) is None
+
+
+def test_a_second_stream_that_is_gone_changes_no_decision() -> None:
+    probe = Probe(4, 1000 * MIB, 32 * MIB)
+    probe.stage = Stage.MANY
+    probe.gone()
+    assert probe.stage is Stage.MANY
+    probe.stage = Stage.TOGETHER
+    probe.gone()
+    assert probe.stage is Stage.ONE
 
 
 @given(st.integers(0, 64 * MIB - 1))

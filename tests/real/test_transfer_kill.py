@@ -25,12 +25,12 @@ PATIENCE = 60.0
 DRIVER = """
 import hashlib, os, random, signal, sys, time, traceback
 from ociwire import Client
-from ociwire.transfer import parts
+from ociwire.transfer import probe
 from ociwire.transfer.download import download
 
 host, name, digest, target, seed, kills, eager = sys.argv[1:]
 if eager == "1":  # several connections at once, whether they pay or not
-    parts.WINDOW, parts.WORTH, parts.GAIN = 0.0, 0.0, 0.0
+    probe.WINDOW, probe.WORTH, probe.GAIN = 0.0, 0.0, 0.0
 chance, longest = random.Random(int(seed)), 0.02
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
 killed = finished = scattered = 0

@@ -1,0 +1,75 @@
+"""`ociwire.transfer.arguments`: what is refused at the call, in the same words by all transfers."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ociwire import Client
+from ociwire.errors import UsageError
+from ociwire.testing import MemoryRegistry
+from ociwire.transfer.arguments import check_client, check_number, check_path, check_progress, check_workers
+
+CLIENT = Client("registry.example", MemoryRegistry())
+
+
+class Odd:
+    """A path of bytes, which `os.fspath` lets pass."""
+
+    def __fspath__(self) -> bytes:
+        return b"a"
+
+
+@pytest.mark.parametrize(
+    ("check", "value", "found"),
+    [
+        (check_client, CLIENT, CLIENT),
+        (check_workers, 1, 1),
+        (check_progress, None, None),
+        (check_progress, print, print),
+        (check_path, "a", "a"),
+        (check_path, pathlib.PurePosixPath("a/b"), "a/b"),
+    ],
+)
+def test_what_is_right_is_handed_back(check: Callable[[Any], Any], value: Any, found: Any) -> None:
+    assert check(value) == found
+
+
+@pytest.mark.parametrize(
+    ("check", "value", "said"),
+    [
+        (check_client, None, "not a client: None (a registry is given by its Client: Client('ghcr.io'))"),
+        (check_workers, 0, "not a number of workers: 0 (a whole number, 1 or more)"),
+        (check_workers, True, "not a number of workers: True (a whole number, 1 or more)"),
+        (check_workers, 2.0, "not a number of workers: 2.0 (a whole number, 1 or more)"),
+        (check_progress, 5, "not a progress callback: 5 (a function that takes a Progress, or None)"),
+        (check_path, "a\0b", r"not a path: 'a\x00b' (text or a pathlib.Path, not empty, without NUL)"),
+        (check_path, "", "not a path: '' (text or a pathlib.Path, not empty, without NUL)"),
+        (check_path, b"a", "not a path: b'a' (text or a pathlib.Path, not empty, without NUL)"),
+        (check_path, 5, "not a path: 5 (text or a pathlib.Path, not empty, without NUL)"),
+    ],
+)
+def test_what_is_wrong_is_told_with_what_to_do(check: Callable[[Any], Any], value: Any, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check(value)
+    assert str(caught.value) == said
+
+
+def test_a_path_of_bytes_is_none() -> None:
+    with pytest.raises(UsageError, match="not a path"):
+        check_path(Odd())
+
+
+@pytest.mark.parametrize("check", [check_client, check_progress, check_workers, check_path])
+def test_what_is_long_is_cut_short(check: Callable[[Any], Any]) -> None:
+    with pytest.raises(UsageError) as caught:
+        check(list(range(10_000)))
+    assert len(str(caught.value)) < 400
+
+
+def test_numbers_are_called_what_they_are() -> None:
+    with pytest.raises(UsageError, match=r"^not a chunk size: -1 \(a whole number, 1 or more\)$"):
+        check_number("chunk size", -1)

@@ -1,0 +1,68 @@
+"""`ociwire.transfer.registry`: the one door into a client, and what it says of registries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import ociwire.transfer
+from ociwire import Client, Descriptor, Digest, Response
+from ociwire.errors import ConnectError, ProtocolError, RegistryError
+from ociwire.testing import MemoryRegistry, ScriptedTransport
+from ociwire.transfer.registry import Repository, is_transient, origin_of
+
+NAME = "team/app"
+
+
+def test_nothing_else_reaches_into_a_client() -> None:
+    folder = Path(ociwire.transfer.__path__[0])
+    found = {path.name for path in folder.glob("*.py") if "client._session" in path.read_text("utf-8")}
+    assert found == {"registry.py"}
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 507])
+def test_what_may_pass(status: int) -> None:
+    assert is_transient(RegistryError(status=status))
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 416, 501])
+def test_what_does_not(status: int) -> None:
+    assert not is_transient(RegistryError(status=status))
+    assert not is_transient(ConnectError("of the network, which is no answer"))
+
+
+def test_a_blob_is_mounted_from_the_repository_itself() -> None:
+    registry = MemoryRegistry()
+    client = Client("registry.example", registry)
+    blob = client.push_blob(NAME, Descriptor.of(b"content"), b"content")
+    repository = Repository(client, NAME, "copy")
+    assert repository.mount(blob.digest, NAME).taken
+    assert repository.resolve_blob(blob.digest) == blob
+    assert registry.open_uploads == 0
+    assert origin_of(client) == repository.origin
+
+
+def test_what_is_not_there_is_no_error() -> None:
+    repository = Repository(Client("registry.example", MemoryRegistry()), NAME, "copy")
+    digest = Digest.of(b"content")
+    assert repository.resolve_blob(digest) is None
+    assert repository.resolve_manifest("v1") is repository.resolve_manifest(digest) is None
+    assert not repository.has_blob(digest)
+
+
+@pytest.mark.parametrize("minimum", [2**31, 10**17])
+def test_chunks_too_large_to_hold_matter_only_to_who_sends_chunks(minimum: int) -> None:
+    answer = Response(202, {"Location": "/v2/uploads/1", "OCI-Chunk-Min-Length": str(minimum)})
+    repository = Repository(Client("registry.example", ScriptedTransport([answer])), NAME, "copy")
+    opened = repository.open_upload("sha256")
+    with pytest.raises(ProtocolError, match="too many to hold"):
+        repository.writer(opened, None)
+
+
+def test_the_largest_chunk_only_shrinks() -> None:
+    client = Client("registry.example", MemoryRegistry())
+    repository = Repository(client, NAME, "copy")
+    for size in (9, 7, 8):
+        repository.takes_no_more_than(size)
+    assert Repository(client, "another", "upload").largest_chunk == 7
