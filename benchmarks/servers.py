@@ -21,20 +21,23 @@ _SINK = textwrap.dedent(
     buffer = bytearray(1024 * 1024)
     while True:
         connection, _ = listener.accept()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with connection, connection.makefile("rb") as stream:
             while line := stream.readline():
-                length = 0
+                length, expects = 0, False
                 method = line.split()[0]
                 while (line := stream.readline()) not in (b"\\r\\n", b""):
                     name, _, value = line.partition(b":")
                     if name.lower() == b"content-length":
                         length = int(value)
+                    expects = expects or name.lower() == b"expect"
                 if method == b"HEAD":
                     answer = b"404 Not Found"
                 elif method == b"POST":
                     answer = b"202 Accepted\\r\\nLocation: /v2/bench/blobs/uploads/1"
                 else:
-                    connection.sendall(b"HTTP/1.1 100 Continue\\r\\n\\r\\n")
+                    if expects:
+                        connection.sendall(b"HTTP/1.1 100 Continue\\r\\n\\r\\n")
                     while length:
                         length -= stream.readinto(memoryview(buffer)[:length])
                     answer = b"201 Created"

@@ -161,10 +161,14 @@ class Limited:
         self._response.close()
 
 
-def linked(place: Place, monkeypatch: pytest.MonkeyPatch, *, shared: bool) -> Link:
-    """The place's link. What is shared is measured over many pieces, and wants parts that last as long."""
+def linked(place: Place, monkeypatch: pytest.MonkeyPatch, *, shared: bool, again: float = 1e9) -> Link:
+    """The place's link. What is shared is measured over many pieces, and wants parts that last as long.
+
+    `again` is how long a probe's verdict that one connection is enough holds, in the link's seconds.
+    """
     link = Link(place, shared=shared)
     if shared:
         monkeypatch.setattr(ociwire.transfer.probe, "WINDOW", 16 * Link.STEP)
+    monkeypatch.setattr(ociwire.transfer.probe, "AGAIN", again)
     monkeypatch.setattr(ociwire.transfer.fetch, "time", SimpleNamespace(monotonic=lambda: link.now))
     return link

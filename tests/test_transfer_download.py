@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from download_world import Place, breaks_after, linked, mends, whole
+from download_world import Link, Place, breaks_after, linked, mends, whole
 from fault_world import FAULT_NAMES, NAME, STORED, Numbered, World, blob, faults_of
 
 from ociwire import Descriptor, Request, Response
@@ -404,6 +404,23 @@ def test_a_link_that_is_limited_itself_has_one_stream(tmp_path: Path, monkeypatc
     place.check()
     assert link.most == 2  # the probe
     assert len(place.requests) <= 5  # all of it; a part or two; what is behind them
+
+
+def test_a_link_that_is_not_limited_itself_any_more_has_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(tmp_path, blob(1, 1_000_000))
+    link = linked(place, monkeypatch, shared=True, again=32 * Link.STEP)
+    before: list[int] = []
+
+    def look(event: Progress) -> None:
+        if event.done >= 200_000 and link.shared:
+            before.append(link.most)
+            link.shared = False
+
+    place.download(workers=4, part_size=50_000, progress=look)
+    place.check()
+    assert (before, link.most) == ([2], 4)
 
 
 def test_one_worker_never_probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,11 +202,13 @@ class Fetch:
 
     def _consider(self, stream: int, count: int) -> None:
         """Whether more streams pay, as far as that is known now."""
-        if self._probe.over or stream > 1:
+        if self._probe.final or stream > 1:
             return
         with self._changed:
             stage = self._probe.sample(stream, time.monotonic(), count)
-            if stage is Stage.ASKED:
+            if stage is Stage.ASKED and self._helpers:
+                self._probe.gone()  # the second stream of the probe before is still waiting for something
+            elif stage is Stage.ASKED:
                 self._start_helper(1)
             elif stage is Stage.MANY:
                 for number in range(2, self._workers):

@@ -79,6 +79,8 @@ class PartialFile:
 
     def scatter(self) -> bool:
         """From now on there may be gaps behind the prefix, which a mark tells; False if there can be no mark."""
+        if self._mark is not None:
+            return True
         try:
             self._unmark()
             self._mark = os.open(_mark_of(self._path), _FLAGS | os.O_EXCL, 0o666)

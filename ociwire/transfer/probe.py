@@ -14,6 +14,9 @@ WORTH = 1.0
 """A transfer that will be over within so many seconds is not worth a second connection."""
 GAIN = 1.3
 """A second connection pays if both together are so many times as fast as the first was alone."""
+AGAIN = 5.0
+"""One that does not pay is tried again after so many seconds, then after twice as many, and so on: what was measured
+was short, and a link changes."""
 SILENCE = 2.0
 """A second connection from which nothing has come for so many seconds does not pay."""
 
@@ -30,7 +33,7 @@ class Stage(Enum):
     MANY = auto()
     """The decision: more than one connection pays."""
     ONE = auto()
-    """The decision: it does not."""
+    """The decision: it does not, for now."""
 
 
 @final
@@ -42,12 +45,12 @@ class _Window:
     count: int = 0
     samples: set[int] = field(default_factory=set)
 
-    def rate(self, now: float, streams: int) -> float | None:
-        """Bytes per second, once the window is long enough and every stream has been seen in it.
+    def rate(self, now: float, streams: int, least: float) -> float | None:
+        """Bytes per second, once the window is at least so many seconds long and every stream has been seen in it.
 
         It begins and ends with a sample, so that what comes in bursts is measured from burst to burst.
         """
-        if now - self.began < WINDOW or len(self.samples) < streams:
+        if now - self.began < least or len(self.samples) < streams:
             return None
         return self.count / (now - self.began)
 
@@ -55,6 +58,9 @@ class _Window:
 @final
 class Probe:
     """Finds out whether more than one connection pays: the first stream's rate alone, then the rate of two together.
+
+    Where it does not, that is tried again later, with the rate that the first stream has had by then. Where there was
+    no second stream to be had, or nothing came of it, it is not.
 
     Not for several threads at a time.
 
@@ -65,6 +71,7 @@ class Probe:
 
     Attributes:
         stage: How far it has got.
+        final: Whether that is where it stays.
     """
 
     def __init__(self, workers: int, left: int, part_size: int) -> None:
@@ -73,11 +80,13 @@ class Probe:
         self._window: _Window | None = None
         self._alone = 0.0
         self._heard = 0.0  # when the second stream was heard of last
-        self.stage = Stage.ONE if workers == 1 or left < self._least else Stage.ALONE
+        self._patience = AGAIN
+        self.final = workers == 1 or left < self._least
+        self.stage = Stage.ONE if self.final else Stage.ALONE
 
     @property
     def over(self) -> bool:
-        """Whether the decision has been made."""
+        """Whether a decision has been made; rates are not measured finely any more."""
         return self.stage in (Stage.ONE, Stage.MANY)
 
     def sample(self, stream: int, now: float, count: int) -> Stage | None:
@@ -88,13 +97,13 @@ class Probe:
         """
         self._left -= count
         before = self.stage
-        if before is Stage.ALONE:
+        if before is Stage.ALONE or (before is Stage.ONE and stream == 0 and not self.final):
             self._measure(stream, now, count, 1)
         elif before is Stage.TOGETHER:
             if stream == 1:
                 self._heard = now
             elif now - self._heard >= SILENCE:
-                self.stage = Stage.ONE
+                self.gone()
             # Both are running only once the second has shown itself.
             if self.stage is before and (stream == 1 or self._window is not None):
                 self._measure(stream, now, count, 2)
@@ -107,7 +116,7 @@ class Probe:
     def gone(self) -> None:
         """There is no second stream, or no longer: unless it has been decided, one has to do."""
         if not self.over:
-            self.stage = Stage.ONE
+            self.stage, self.final = Stage.ONE, True
 
     def _measure(self, stream: int, now: float, count: int, streams: int) -> None:
         if self._window is None:
@@ -115,15 +124,18 @@ class Probe:
             return
         self._window.count += count
         self._window.samples.add(stream)
-        rate = self._window.rate(now, streams)
+        again = self.stage is Stage.ONE
+        rate = self._window.rate(now, streams, self._patience if again else WINDOW)
         if rate is None:
             return
         if streams == 2:
-            self.stage = Stage.MANY if pays(self._alone, rate) else Stage.ONE
+            self.final = pays(self._alone, rate)
+            self.stage, self._window = Stage.MANY if self.final else Stage.ONE, None
         elif self._left < self._least or self._left < WORTH * rate:
-            self.stage = Stage.ONE
+            self.stage, self.final = Stage.ONE, True
         else:
             self._alone, self.stage = rate, Stage.ASKED
+            self._patience *= 2 if again else 1
 
 
 def pays(alone: float, together: float) -> bool:

@@ -25,7 +25,7 @@ from ociwire.transfer.parts import (
     part_size_for,
     workers_for,
 )
-from ociwire.transfer.probe import SILENCE, Probe, Stage, pays
+from ociwire.transfer.probe import AGAIN, SILENCE, Probe, Stage, pays
 
 MIB = 1024 * 1024
 
@@ -249,7 +249,47 @@ def test_what_is_soon_over_is_not_probed() -> None:
 
 def test_a_stream_in_bursts_is_measured_over_more_than_one() -> None:
     assert probe_with(MIB, 2 * MIB, step=1.0) == [Stage.ASKED, Stage.MANY]
-    assert probe_with(MIB, MIB, step=1.0) == [Stage.ASKED, Stage.ONE]
+    assert probe_with(MIB, MIB, step=1.0)[:2] == [Stage.ASKED, Stage.ONE]
+
+
+def asked_at(rate: float, seconds: int, *, left: int = 10_000 * MIB) -> list[float]:
+    """When a second stream is asked for that never adds anything to the first one's rate."""
+    probe, found = Probe(4, left, 32 * MIB), []
+    for tick in range(10 * seconds):
+        now = tick / 10
+        together = probe.stage is Stage.TOGETHER
+        for stream in (0, 1) if together else (0,):
+            if probe.sample(stream, now, int(rate / (20 if together else 10))) is Stage.ASKED:
+                found.append(now)
+                probe.opened(now)
+    return found
+
+
+def test_what_does_not_pay_is_tried_again_less_and_less_often() -> None:
+    first, *others = asked_at(MIB, 120)
+    assert first < 0.5
+    gaps = [later - sooner for sooner, later in zip([first, *others], others, strict=False)]
+    assert [round(gap) for gap in gaps] == [AGAIN, 2 * AGAIN, 4 * AGAIN, 8 * AGAIN]
+
+
+def test_what_is_soon_over_is_not_tried_again() -> None:
+    assert len(asked_at(10 * MIB, 60, left=100 * MIB)) == 1
+
+
+def test_what_is_tried_again_is_judged_by_the_rate_that_it_has_had_since() -> None:
+    probe = Probe(4, 10_000 * MIB, 32 * MIB)
+    assert [probe.sample(0, now, 100 * MIB) for now in (0.0, 0.3)] == [None, Stage.ASKED]  # a burst
+    probe.opened(0.3)
+    for now in (0.4, 0.6):
+        assert probe.sample(1, now, MIB) is None
+    assert probe.sample(0, 0.7, MIB) is Stage.ONE
+    assert [probe.sample(0, now, 10 * MIB) for now in (1.0, 2.0)] == [None, None]
+    assert probe.sample(0, 1.0 + AGAIN, 40 * MIB) is Stage.ASKED  # 10 MiB a second
+    probe.opened(6.0)
+    assert probe.sample(1, 6.0, 0) is None
+    assert probe.sample(0, 6.5, 5 * MIB) is None
+    assert probe.sample(1, 7.0, 15 * MIB) is Stage.MANY
+    assert probe.final
 
 
 @pytest.mark.parametrize("samples", [0, 1])
