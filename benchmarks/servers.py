@@ -75,7 +75,7 @@ def nginx(folder: Path, limit_rate: str = "0") -> Iterator[str]:
         f"daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;\n"
         f"user {getpass.getuser()};\n"
         "events {}\n"
-        "http { access_log off; sendfile off; output_buffers 4 1m; keepalive_requests 1000000;\n"
+        "http { access_log off; sendfile off; output_buffers 8 128k; keepalive_requests 1000000;\n"
         f"  client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};\n"
         f"  uwsgi_temp_path {folder}; scgi_temp_path {folder}; limit_rate {limit_rate};\n"
         f"  server {{ listen 127.0.0.1:{port}; root {folder}; }} }}\n"

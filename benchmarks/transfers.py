@@ -13,7 +13,7 @@ from benchmarks.figures import MIB, Figure, pairs, timed
 from ociwire import Client, Digest
 from ociwire.transfer import download, upload
 
-_TURNS = 9
+_TURNS = 25
 _BUFFER = 4 * MIB
 
 
