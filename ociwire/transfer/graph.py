@@ -137,8 +137,17 @@ def entries_of(content: bytes) -> list[tuple[Descriptor, dict[str, Any]]]:
 
 
 def with_entries(content: bytes, entries: Iterable[dict[str, Any]]) -> bytes:
-    """An index with other entries, and else all that it says."""
-    return json.dumps({**parse(content), "manifests": list(entries)}, indent=2).encode()
+    """An index with other entries, and else all that it says, in at most thrice as many bytes.
+
+    Raises:
+        ContentError: It says what cannot be written: it is too deep, or has a number that is none.
+    """
+    try:
+        return json.dumps({**parse(content), "manifests": list(entries)}, allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise ContentError(
+            "an index cannot be written with fewer entries: it is too deep, or a number is none"
+        ) from error
 
 
 def _is_for(platform: Platform, wanted: Platform) -> bool:

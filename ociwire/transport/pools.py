@@ -52,23 +52,24 @@ class Pools:
         self._contexts = contexts
         self._proxies = proxies
         self._pool_size = pool_size
-        self._pools: OncePerKey[Origin, OriginPool] = OncePerKey(_MAX_ORIGINS)
+        self._pools: OncePerKey[tuple[Origin, bool], OriginPool] = OncePerKey(_MAX_ORIGINS)
         self._closed = False
 
-    def of(self, origin: Origin) -> OriginPool:
-        """The pool of an origin.
+    def of(self, origin: Origin, *, anonymous: bool) -> OriginPool:
+        """The pool of an origin; a TLS connection that was made as somebody is none for what is asked as nobody.
 
         Raises:
             UsageError: The pools are closed, or the origin's certificates or proxy cannot be used.
         """
         if self._closed:
             raise UsageError("the transport is closed")
-        return self._pools.get(origin, self._make)
+        return self._pools.get((origin, anonymous and origin.scheme == "https"), self._make)
 
-    def _make(self, origin: Origin) -> OriginPool:
+    def _make(self, key: tuple[Origin, bool]) -> OriginPool:
+        origin, anonymous = key
         options: dict[str, Any] = {"maxsize": self._pool_size, "block": False}
         if origin.scheme == "https":
-            options["ssl_context"] = context = self._contexts.of(origin)
+            options["ssl_context"] = context = self._contexts.of(origin, anonymous=anonymous)
             if not context.check_hostname:
                 options["assert_hostname"] = False  # a caller's context is obeyed; urllib3 would check the name itself
         proxy = self._proxies.of(origin)

@@ -9,6 +9,7 @@ import os
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import final
 
 from ..errors import UsageError
 from ..origin import Origin
@@ -26,27 +27,41 @@ def docker_certs_d(root: str | os.PathLike[str] = "/etc/docker/certs.d") -> Call
     """A function for ``tls=`` that reads the certificates that Docker would.
 
     ``ROOT/HOST[:PORT]/*.crt`` are CAs that are trusted besides the system's; ``*.cert`` with ``*.key`` of the same name
-    are client certificates.
+    are client certificates. What is asked as nobody (`RequestInfo.anonymous`) is asked without these.
 
     Raises:
         UsageError: (The function does.) A file is not what its name says, or one of a pair is missing.
     """
+    return _CertsD(Path(root))
 
-    def context_for(host: str) -> ssl.SSLContext | None:
-        folder = Path(root) / host
+
+@final
+class _CertsD:
+    """Makes the context of a host from its folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def __call__(self, host: str) -> ssl.SSLContext | None:
+        return self._made_of(host, {".crt", ".cert", ".key"})
+
+    def for_nobody(self, host: str) -> ssl.SSLContext | None:
+        """The context of a host that is not to learn who is asking."""
+        return self._made_of(host, {".crt"})
+
+    def _made_of(self, host: str, suffixes: set[str]) -> ssl.SSLContext | None:
+        folder = self._root / host
         try:
             names = sorted(folder.iterdir()) if folder.is_dir() else []
         except OSError as error:
             raise UsageError(f"cannot read {folder}: {error.strerror}") from error
-        suffixes = {path.suffix for path in names}
-        if suffixes.isdisjoint({".crt", ".cert", ".key"}):
+        paths = [path for path in names if path.suffix in suffixes]
+        if not paths:
             return None
         context = ssl.create_default_context()
-        for path in names:
+        for path in paths:
             _load(context, path)
         return context
-
-    return context_for
 
 
 def _load(context: ssl.SSLContext, path: Path) -> None:
@@ -75,17 +90,22 @@ class Contexts:
     """
 
     def __init__(self, tls: TLS | None) -> None:
-        self._made: OncePerKey[str, ssl.SSLContext] = OncePerKey(_MAX_HOSTS)
+        self._made: OncePerKey[tuple[str, bool], ssl.SSLContext] = OncePerKey(_MAX_HOSTS)
         self._choose: Callable[[str], ssl.SSLContext | None] = docker_certs_d() if tls is None else _chooser(tls)
+        # What a caller's own function or context holds, nobody can take out of it.
+        self._choose_for_nobody = self._choose.for_nobody if isinstance(self._choose, _CertsD) else self._choose
 
-    def of(self, origin: Origin) -> ssl.SSLContext:
-        """The context for an origin."""
-        return self._made.get(origin.netloc, self._make)
+    def of(self, origin: Origin, *, anonymous: bool = False) -> ssl.SSLContext:
+        """The context for an origin, which may not be told who is asking."""
+        return self._made.get((origin.netloc, anonymous), self._make)
 
-    def _make(self, host: str) -> ssl.SSLContext:
-        chosen = self._choose(host) if host else ssl.create_default_context()
+    def _make(self, key: tuple[str, bool]) -> ssl.SSLContext:
+        host, anonymous = key
+        if not host:
+            return ssl.create_default_context()
+        chosen = self._choose_for_nobody(host) if anonymous else self._choose(host)
         # The system's CAs are loaded once, under a name that no host has.
-        return self._made.get("", self._make) if chosen is None else chosen
+        return self._made.get(("", True), self._make) if chosen is None else chosen
 
 
 def _chooser(tls: TLS) -> Callable[[str], ssl.SSLContext | None]:

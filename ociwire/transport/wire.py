@@ -83,7 +83,7 @@ class UrllibTransport:
         for name in _FRAMING:
             if name in request.headers:
                 raise UsageError(f"the header {name} is the transport's to set: leave it out")
-        pool = self._pools.of(origin)
+        pool = self._pools.of(origin, anonymous=request.info.anonymous)
         response = self._exchange(request, origin, pool, target)
         if response.status != 417 or "expect" not in response.request.headers:  # type: ignore[union-attr]
             return response

@@ -166,3 +166,15 @@ def test_an_index_with_other_entries_keeps_the_rest() -> None:
     content = with_entries(json.dumps(index).encode(), [raw])
     assert json.loads(content) == {**index, "manifests": [raw]}
     assert entries_of(content) == [(entry, raw)]
+
+
+@pytest.mark.parametrize("depth", [1, 300])
+def test_an_index_with_other_entries_is_not_much_larger(depth: int) -> None:
+    deep = "[" * depth + ",".join(["0"] * 10_000) + "]" * depth
+    content = f'{{"schemaVersion":2,"manifests":[],"x":{deep},"y":"\u00e9"}}'.encode()
+    assert len(with_entries(content, [])) < 3 * len(content)
+
+
+def test_an_index_with_what_is_no_json_is_not_written() -> None:
+    with pytest.raises(ContentError, match="cannot be written"):
+        with_entries(b'{"manifests": [], "x": 1e999}', [])

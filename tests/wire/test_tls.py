@@ -223,6 +223,31 @@ class TestDockerCertsD:
         assert read(transport.round_trip(get(server.url))) == (200, b"ok")
         assert read(transport.round_trip(get(server.url))) == (200, b"next")
 
+    @pytest.mark.parametrize("first", ["as somebody", "as nobody"])
+    def test_what_goes_out_as_nobody_shows_no_client_certificate(
+        self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path], kind: str, first: str
+    ) -> None:
+        optional = certificates.server(kind)
+        optional.verify_mode = ssl.CERT_OPTIONAL
+        certificates.ca.configure_trust(optional)
+        shown: list[bool] = []
+
+        def script(peer: Any) -> None:
+            peer.read_head()
+            shown.append(peer.sock.getpeercert() is not None)
+            peer.send(reply(200, b"ok"))
+
+        server = wire.serve(script, script, context=optional)
+        folder = certs_d(server)
+        certificates.ca.cert_pem.write_to_path(str(folder / "ca.crt"))
+        client = certificates.ca.issue_cert("client@example.org")
+        client.cert_chain_pems[0].write_to_path(str(folder / "client.cert"))
+        client.private_key_pem.write_to_path(str(folder / "client.key"))
+        transport = wire.transport(tls=docker_certs_d(folder.parent))
+        for anonymous in (first == "as nobody", first != "as nobody"):  # no connection serves both
+            assert read(transport.round_trip(get(server.url, anonymous=anonymous))) == (200, b"ok")
+        assert shown == [first != "as nobody", first == "as nobody"]
+
     @pytest.mark.parametrize("lost", ["client.cert", "client.key"])
     def test_half_a_pair(self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path], lost: str) -> None:
         server = wire.serve()
