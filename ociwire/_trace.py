@@ -97,7 +97,7 @@ def traced(
     """The default layers, each of them watched.
 
     Raises:
-        UsageError: The proxy's URL is none.
+        UsageError: The proxy's URL is not valid.
     """
     transport: Transport = _Tap(UrllibTransport(tls=tls, proxy=proxy), layer="UrllibTransport", trace=trace)
     retries = partial(RetryTransport, retry=retry)

@@ -81,7 +81,7 @@ class Body:
 
     @property
     def one_shot(self) -> bool:
-        """Whether the content can be pulled only once: neither bytes nor a seekable file."""
+        """Whether the content can be pulled only once, being neither bytes nor a seekable file."""
         return self._source.one_shot
 
     @property
@@ -91,7 +91,7 @@ class Body:
 
     @property
     def resendable(self) -> bool:
-        """Whether `open` would yield the whole content: always so, unless it is one-shot and a chunk was pulled."""
+        """Whether `open` would yield the whole content; only a one-shot body that was pulled from does not."""
         return self._source.resendable
 
     def open(self) -> Iterator[bytes]:

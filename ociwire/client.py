@@ -56,7 +56,7 @@ class Client:
         debug_id: How the client is called in logs; None is ``client-`` and a number.
 
     Raises:
-        UsageError: The host is none, or the user agent could not be sent.
+        UsageError: The host is not valid, or the user agent could not be sent.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Client:
             extra: Carried to the layers in `RequestInfo.extra`, beside what is carried already.
 
         Raises:
-            UsageError: The timeout or the deadline is none, or extra is no mapping.
+            UsageError: The timeout or the deadline is not valid, or extra is no mapping.
         """
         given = {"timeout": timeout, "deadline": check_deadline(deadline)}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
@@ -147,7 +147,7 @@ class Client:
             stop: The byte before which to end; None is the end of the blob. With ``start == stop`` nothing is sent.
 
         Raises:
-            UsageError: The range is none.
+            UsageError: The range is not valid.
             BlobUnknown: The repository has no such blob.
             RangeInvalid: The blob has no byte at `start`.
         """
@@ -408,7 +408,7 @@ class Client:
         Raises:
             UsageError: The limit is no number.
             NameUnknown: There is no such repository.
-            ProtocolError: The pages go in a circle, lead elsewhere, or are none.
+            ProtocolError: The pages go in a circle, lead elsewhere, or are not valid.
         """
         path = f"/v2/{check_repository(repository)}/tags/list"
         return self._list("tags", path, "tags", Scope.repository(repository, "pull"), start_after, limit)
@@ -422,7 +422,7 @@ class Client:
 
         Raises:
             UsageError: The limit is no number.
-            ProtocolError: The pages go in a circle, lead elsewhere, or are none.
+            ProtocolError: The pages go in a circle, lead elsewhere, or are not valid.
         """
         return self._list("repositories", "/v2/_catalog", "repositories", Scope.CATALOG, start_after, limit)
 

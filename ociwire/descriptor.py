@@ -90,8 +90,8 @@ class Descriptor:
     """A content's media type, digest and size in bytes, with what else is known of it.
 
     Raises:
-        UsageError: A field has the wrong type, the digest is none, the media type is not ``type/subtype`` (RFC 6838),
-            or the size is negative.
+        UsageError: A field has the wrong type, the digest is not valid, the media type is not
+            ``type/subtype`` (RFC 6838), or the size is negative.
     """
 
     media_type: str
@@ -124,7 +124,7 @@ class Descriptor:
         """The descriptor of `data`, which is hashed.
 
         Raises:
-            UsageError: The media type is none, or the algorithm is none of sha256, sha384 and sha512.
+            UsageError: The media type is not valid, or the algorithm is none of sha256, sha384 and sha512.
         """
         return cls(media_type, Digest.of(data, algorithm), memoryview(data).nbytes)
 

@@ -71,12 +71,12 @@ class Digest(str):
 
     @property
     def encoded(self) -> str:
-        """What stands behind the colon: hexadecimal digits, for the algorithms that are known."""
+        """What stands behind the colon; hexadecimal digits, for the algorithms that are known."""
         return self.partition(":")[2]
 
     @property
     def known(self) -> bool:
-        """Whether something can be verified by it: its algorithm is sha256, sha384 or sha512."""
+        """Whether something can be verified by it, its algorithm being sha256, sha384 or sha512."""
         return self.algorithm in _KNOWN
 
     def hasher(self) -> _Hash:

@@ -122,7 +122,7 @@ def described(content: bytes, media_type: str, digest: str | None) -> Descriptor
     """The descriptor of a manifest that is to be pushed.
 
     Raises:
-        UsageError: It has another digest, or says that it is of another media type, or the media type is none.
+        UsageError: It has another digest, or says that it is of another media type, or the media type is not valid.
     """
     if not is_media_type(media_type):
         raise UsageError(f"not a media type: {media_type!r:.200} (it reads type/subtype, without parameters)")
@@ -146,13 +146,13 @@ def check_claim(digest: Digest | None, response: Response) -> None:
 
 
 def media_type_of(response: Response) -> str:
-    """The Content-Type without its parameters; ``application/octet-stream`` where it is none."""
+    """The Content-Type without its parameters; ``application/octet-stream`` where it is not valid."""
     stated = response.headers.get("content-type", "").partition(";")[0].strip()
     return stated if is_media_type(stated) else OCTET_STREAM
 
 
 def parse(content: bytes) -> dict[str, Any]:
-    """The JSON object that a manifest is; empty if it is none."""
+    """The JSON object that a manifest is; empty if it is not one."""
     try:
         parsed = json.loads(content)
     except (ValueError, RecursionError):

@@ -168,12 +168,12 @@ class Response:
 
     @property
     def in_memory(self) -> bool:
-        """Whether it is made of bytes: nothing is open under it."""
+        """Whether it is made of bytes, with nothing open under it."""
         return self._data is not None and self._inner is None
 
     @property
     def closed(self) -> bool:
-        """Whether it can no longer be read: it was closed, or `replace` handed its body on."""
+        """Whether it can no longer be read, since it was closed or `replace` handed its body on."""
         return self._reader is None
 
     def readinto(self, buffer: bytearray | memoryview) -> int:

@@ -55,7 +55,7 @@ class Origin(NamedTuple):
 
     @property
     def netloc(self) -> str:
-        """``host``, or ``host:port`` where the port is not the scheme's default: what the Host header says."""
+        """What the Host header says, which is ``host``, or ``host:port`` where the port is not the scheme's default."""
         return self.host if _DEFAULT_PORTS[self.scheme] == self.port else f"{self.host}:{self.port}"
 
     def __str__(self) -> str:
@@ -66,7 +66,7 @@ class Origin(NamedTuple):
         """The origin of an absolute http or https URL.
 
         Raises:
-            UsageError: It is no such URL, has userinfo in it, or its host or port is none.
+            UsageError: It is no such URL, has userinfo in it, or its host or port is not valid.
         """
         return split_url(url)[0]
 
@@ -75,7 +75,7 @@ def split_url(url: str) -> tuple[Origin, str]:
     """An absolute URL as its origin and the request target (path and query, at least ``/``); the fragment is dropped.
 
     Raises:
-        UsageError: It is not an absolute http or https URL, has userinfo in it, or its host or port is none.
+        UsageError: It is not an absolute http or https URL, has userinfo in it, or its host or port is not valid.
     """
     return _split(_text(url))
 
@@ -134,7 +134,8 @@ def check_host(host: str) -> str:
     """A registry's ``host`` or ``host:port`` in lower case.
 
     Raises:
-        UsageError: It is none: empty, with a scheme, a path, a query, userinfo, white space or two ports in it.
+        UsageError: It is not a valid one: empty, or with a scheme, a path, a query, userinfo, white space or two ports
+            in it.
     """
     if not isinstance(host, str) or not _HOST.fullmatch(host):
         shown = without_query(host) if isinstance(host, str) else host

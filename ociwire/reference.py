@@ -38,7 +38,7 @@ def registry_name(host: str, scheme: str = "https") -> str:
         scheme: Whose default port is dropped.
 
     Raises:
-        UsageError: The host is none.
+        UsageError: The host is not valid.
     """
     name = check_host(host).removesuffix(_DEFAULT_PORTS.get(scheme, ":443"))
     return DOCKER_HUB if name in _HUB_ALIASES else name
@@ -48,7 +48,7 @@ def check_repository(name: str) -> str:
     """A repository's name, such as ``library/alpine``.
 
     Raises:
-        UsageError: It is none, or has more than 255 characters.
+        UsageError: It is not a valid one, or has more than 255 characters.
     """
     if not isinstance(name, str) or not _REPOSITORY.fullmatch(name):
         raise UsageError(
@@ -64,7 +64,7 @@ def check_tag(tag: str) -> str:
     """A tag, such as ``3.20``.
 
     Raises:
-        UsageError: It is none.
+        UsageError: It is not a valid one.
     """
     if not isinstance(tag, str) or not _TAG.fullmatch(tag):
         raise UsageError(

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from . import manifest
 from .body import Body
-from .descriptor import OCI_INDEX, Descriptor
+from .descriptor import OCI_INDEX, Descriptor, is_media_type
 from .digest import Digest
 from .errors import (
     AuthError,
@@ -245,7 +245,7 @@ def _tagged(
     except NotFound:
         return {}, None
     index = manifest.parse(found.content)
-    if "manifests" not in index:
+    if "manifests" not in index or not is_media_type(index.get("mediaType") or OCI_INDEX):
         raise ProtocolError("the referrers tag names something that is no index", request=found.response.request)
     _descriptors(index, found.response)
     etag = found.response.headers.get("etag", "")
@@ -263,7 +263,7 @@ def _descriptors(index: Any, response: Response | None) -> list[Descriptor]:
     try:
         return [Descriptor.from_dict(entry) for entry in entries]
     except UsageError as error:
-        raise ProtocolError(f"a list of referrers has an entry that is none: {error}", request=request) from None
+        raise ProtocolError(f"a list of referrers has an entry that is not valid: {error}", request=request) from None
 
 
 def _matching(descriptors: list[Descriptor], artifact_type: str | None) -> Iterator[Descriptor]:

@@ -49,7 +49,7 @@ class Scope:
     EMPTY: ClassVar[Scope]
     """Nothing at all."""
     UNLIMITED: ClassVar[Scope]
-    """Everything: contains every scope and absorbs ``|``. It has no members to iterate over; its text is ``*``."""
+    """Everything; contains every scope and absorbs ``|``. It has no members to iterate over; its text is ``*``."""
     CATALOG: ClassVar[Scope]
     """``registry:catalog:*``, which listing a registry's repositories needs."""
 

@@ -14,6 +14,8 @@ from .origin import without_query
 
 __all__ = ["one_line", "phrase", "shown_url", "size", "without_echo"]
 
+# Control characters, ends of lines, what turns the direction of text (Unicode, UAX #9), and halves of characters.
+_HARMFUL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
 _SHORTEST_SECRET = 4
 """Fewer characters stand in any text by chance."""
 
@@ -26,8 +28,8 @@ _SHOWN_IN_QUERY = frozenset(
 
 
 def one_line(value: object, longest: int) -> str:
-    """What a stranger wrote, as it may stand in a message: in one line, and without escapes for a terminal."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", value[:longest]) if isinstance(value, str) else ""
+    """What a stranger wrote, as it may stand in a message: in one line, in its order, with nothing for a terminal."""
+    return _HARMFUL.sub(" ", value[:longest]) if isinstance(value, str) else ""
 
 
 def without_echo(body: bytes, headers: Headers, *, is_cut: bool = False) -> bytes:

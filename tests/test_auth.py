@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -521,6 +522,15 @@ def test_what_the_source_stands_by_is_not_sent_twice(caplog: pytest.LogCaptureFi
         assert transport.round_trip(get()).status == 401
     assert len(source.asked) == 2
     assert f"{HOST} refused the credentials that came from vault kv/registry" in caplog.text
+
+
+def test_the_scope_of_a_challenge_is_harmless_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    transport, script = scripted(challenged(scope="repository:\x9b2Jevil:pull"), granted(), OK)
+    with script, caplog.at_level(logging.DEBUG, "ociwire.auth"):
+        assert transport.round_trip(get()).status == 200
+    [line] = [line for line in caplog.messages if "is asked for" in line]
+    assert "evil" in line
+    assert line.isprintable()
 
 
 def test_a_registry_token_that_is_refused_is_asked_for_once_more() -> None:

@@ -28,6 +28,14 @@ def targets(registry: Registry) -> list[str]:
     return [request.url.removeprefix(BASE) for request in registry.requests]
 
 
+@pytest.mark.parametrize("limit", [None, 2000])
+def test_a_name_that_cannot_be_written(limit: int | None) -> None:
+    names = [f"t{number}" for number in range(999)]
+    registry = Registry(page([*names, "\ud800"]))
+    with pytest.raises(errors.ProtocolError, match="no text"):
+        list(registry.client.tags("a", limit=limit))
+
+
 # --- Link ---
 
 

@@ -268,6 +268,15 @@ def test_a_tag_that_names_something_else_is_a_protocol_error_and_stays_as_it_is(
     registry.check_done()
 
 
+@pytest.mark.parametrize("media_type", [5, "a/b\r\nX: y", "index"])
+def test_a_tag_whose_index_says_that_it_is_nothing_is_a_protocol_error(media_type: Any) -> None:
+    content = json.dumps({"schemaVersion": 2, "mediaType": media_type, "manifests": []}).encode()
+    registry = Registry(Response(201), Response(200, {"Content-Type": "text/plain"}, content))
+    with pytest.raises(errors.ProtocolError, match="no index"):
+        registry.client.push_manifest(NAME, attached(), OCI_MANIFEST)
+    assert [request.method for request in registry.requests] == ["PUT", "GET"]
+
+
 # --- written ---
 
 

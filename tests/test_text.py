@@ -45,6 +45,13 @@ def test_it_is_short_one_line_and_harmless(value: str, longest: int) -> None:
     assert len(made) <= longest
     assert len(made.splitlines()) <= 1
     assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in made)
+    assert not set(made) & set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+    made.encode()  # there are no halves of characters in it
+
+
+@pytest.mark.parametrize("harm", ["\ud800", "\u202e", "\x1b[2J", "\r\n", "\u2028"])
+def test_what_could_do_harm_is_a_space(harm: str) -> None:
+    assert one_line(f"a{harm}b", 20) == f"a {harm[1:] if harm[0] == chr(27) else ''}b"
 
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126)))

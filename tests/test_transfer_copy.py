@@ -36,6 +36,8 @@ from ociwire.errors import (
 from ociwire.testing import FaultTransport, MemoryRegistry
 from ociwire.testing.faults import FAULTS
 from ociwire.transfer import Progress, copy
+from ociwire.transfer.crew import Crew
+from ociwire.transfer.survey import Survey
 
 AMD64, ARM64, ARM6 = (
     Platform("amd64", "linux"),
@@ -301,6 +303,16 @@ def test_what_refers_to_it(source: Side, *, api: bool, again: bool) -> None:
         for one in referrers:
             check_whole(target.direct, "other/app", one.digest)
     assert target.direct.resolve_tag("other/app", "v2") == root
+
+
+def test_what_a_list_says_of_its_entries_is_not_kept(source: Side) -> None:
+    image = source.image(1, tags=["v1"])
+    source.image(2, subject=image.to_dict(), annotations={"long": "x" * 1000})
+    survey = Survey(source.client, NAME, Crew(1), referrers=True)
+    nodes = survey.walk(survey.root("v1", None), lambda node: False)
+    [listed] = nodes[image.digest].referrers
+    assert listed.digest in nodes
+    assert listed == Descriptor(listed.media_type, listed.digest, listed.size)
 
 
 @pytest.mark.parametrize("media_type", [MANIFEST, "application/vnd.example+json"])

@@ -118,7 +118,7 @@ class StaticCredentials:
         credential: The credential.
 
     Raises:
-        UsageError: The host is none, or the credential is no `Credential`.
+        UsageError: The host is not valid, or the credential is no `Credential`.
     """
 
     def __init__(self, host: str, credential: Credential) -> None:

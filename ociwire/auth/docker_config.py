@@ -59,7 +59,7 @@ class DockerConfig:
         """The credential for a registry; None if the file has none, or there is no file.
 
         Raises:
-            UsageError: The host is none.
+            UsageError: The host is not valid.
             AuthError: The file or the entry is malformed or cannot be read, or a helper failed or is not installed.
         """
         return self._find(host, repository).credential

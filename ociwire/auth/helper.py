@@ -46,7 +46,7 @@ class Helpers:
         """Where the program of a helper is; None if it is not installed.
 
         Raises:
-            AuthError: The name is none: it would lead elsewhere than into PATH.
+            AuthError: The name is not valid: it would lead elsewhere than into PATH.
         """
         if not _NAME.fullmatch(name):
             raise AuthError(f"not the name of a credential helper: {name!r:.100} (letters, digits, '.', '_' and '-')")

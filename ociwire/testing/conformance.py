@@ -46,6 +46,9 @@ def check_transport(make: Layer) -> None:
     transport is asked in the caller's thread and context. A response names its request. ``close`` closes the inner
     transport and may be called twice. Threads do not get each other's answers.
 
+    It sends GET and PUT for blobs of the repository ``conformance`` at ``https://registry.example``, with an empty
+    scope: a layer that refuses some requests on purpose is made such that it lets these pass.
+
     Args:
         make: The layer, as `stack` takes it. One that sleeps should be given a sleep that does not; one that
             authenticates, credentials for ``registry.example``, which answers 401 with a Basic challenge.

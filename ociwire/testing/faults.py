@@ -56,7 +56,7 @@ class FaultTransport:
         injected: What has happened, in order.
 
     Raises:
-        UsageError: A name is none of `FAULTS`, or the rate is none.
+        UsageError: A name is none of `FAULTS`, or the rate is not between 0 and 1.
     """
 
     def __init__(

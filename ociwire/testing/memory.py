@@ -55,7 +55,7 @@ class MemoryRegistry:
         manifest_limit: How many bytes a manifest may have; more is a 413. None is any number.
 
     Raises:
-        UsageError: A number is none, or less than 1.
+        UsageError: A number is no whole number, or less than 1.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class MemoryRegistry:
 
     @property
     def open_uploads(self) -> int:
-        """How many uploads are under way: neither finished nor cancelled."""
+        """How many uploads are under way, neither finished nor cancelled."""
         return self._store.open_uploads()
 
     @property

@@ -49,7 +49,7 @@ def read_manifest(content: bytes, content_type: str, digest: Digest) -> Manifest
         digest: Its digest, which has been verified.
 
     Raises:
-        Refused: It is none, or not of that type.
+        Refused: It is not a valid one, or not of that type.
     """
     parsed = _parse(content)
     media_type = _media_type(parsed, content_type.partition(";")[0].strip())

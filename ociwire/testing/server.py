@@ -53,7 +53,7 @@ class Served(str):
 
     @property
     def host(self) -> str:
-        """``127.0.0.1:43127``: what `Client` takes."""
+        """What `Client` takes, such as ``127.0.0.1:43127``."""
         return self.partition("://")[2]
 
 
@@ -68,6 +68,9 @@ def serve(transport: Transport, *, tls: ssl.SSLContext | None = None) -> Iterato
     Args:
         transport: What answers. The URLs that it is asked have the Host header's host.
         tls: A server's context; None is plain http.
+
+    Yields:
+        The server's URL, a string; its ``host`` is what a `Client` takes.
     """
     server = _Server(transport, tls)
     scheme = "http" if tls is None else "https"

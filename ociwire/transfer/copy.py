@@ -77,10 +77,10 @@ def copy(
         What the target now has: the root's descriptor.
 
     Raises:
-        UsageError: A client, a reference, a platform, the number of workers or `progress` is none; or what is copied
-            has not the digest that the target's reference demands. Nothing was pushed.
+        UsageError: A client, a reference, a platform, the number of workers or `progress` is not valid; or what is
+            copied has not the digest that the target's reference demands. Nothing was pushed.
         NotFound: The source does not have it, or nothing in it is for any of the platforms.
-        ContentError: A manifest is none, is of Docker's schema 1, or what comes is not what it should be
+        ContentError: A manifest is not valid, is of Docker's schema 1, or what comes is not what it should be
             (`SizeMismatch`, `DigestMismatch`); or there is too much of it. The tag is as it was.
         RegistryError: Either registry said no.
         TransportError: There is no usable answer.

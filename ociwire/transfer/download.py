@@ -42,9 +42,9 @@ def download(
     It goes into a hidden file beside the target, ``.NAME.DIGEST.part``, which is synced and renamed. A download that
     was interrupted, or whose process was killed, goes on from that file: what is there is hashed again, and if the
     digest is wrong in the end, or the registry does not do ranges as it should, all is fetched once more from nothing.
-    A file of that name that is another user's, a link, or has another name too, is left alone. Other downloads of the
-    same blob to the same target, at the same time, have files of their own, ``.NAME.DIGEST.1.part`` and so on; who is
-    done takes away what killed ones have left.
+    A file of that name is left alone if it is another user's, a symbolic link, or hard-linked elsewhere. Other
+    downloads of the same blob to the same target, at the same time, have files of their own, ``.NAME.DIGEST.1.part``
+    and so on; who is done takes away what killed ones have left.
 
     A file that is there already and has the digest is left as it is, and nothing is sent. Any other one is replaced in
     the end, and its mode and its owner with it: the new file has those that a new file has. A symbolic link is
@@ -75,7 +75,7 @@ def download(
         What it is: digest, size, and the media type that the registry gives it.
 
     Raises:
-        UsageError: An argument is none, the path is a folder or a device, or its folder does not exist.
+        UsageError: An argument is not valid, the path is a folder or a device, or its folder does not exist.
         BlobUnknown: The repository has no such blob.
         DigestMismatch: The content is another; nothing of it is kept.
         SizeMismatch: It is longer or shorter than the registry says.

@@ -96,7 +96,7 @@ def media_type_of(content: bytes, stated: str, expected: str | None) -> str:
         expected: What whoever names it says that it is, if anybody does.
 
     Raises:
-        ContentError: It says itself that it is of a media type which is none: nobody could push it.
+        ContentError: It says itself that it is of a media type that is not valid: nobody could push it.
     """
     parsed = parse(content)
     own = parsed.get("mediaType")
@@ -140,13 +140,13 @@ def with_entries(content: bytes, entries: Iterable[dict[str, Any]]) -> bytes:
     """An index with other entries, and else all that it says, in at most thrice as many bytes.
 
     Raises:
-        ContentError: It says what cannot be written: it is too deep, or has a number that is none.
+        ContentError: It says what cannot be written: it is too deep, or has a number that is not JSON.
     """
     try:
         return json.dumps({**parse(content), "manifests": list(entries)}, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
         raise ContentError(
-            "an index cannot be written with fewer entries: it is too deep, or a number is none"
+            "an index cannot be written with fewer entries: it is too deep, or has a number that is not JSON"
         ) from error
 
 

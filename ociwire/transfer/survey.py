@@ -198,7 +198,8 @@ class Survey:
         if self._referrers:
             for one in self._source.referrers(self._repository, node.descriptor.digest):
                 self._count(descriptors=1)
-                node.referrers.append(one)
+                # Without what the list says of it besides, which may be very much, and which its own manifest says.
+                node.referrers.append(Descriptor(one.media_type, one.digest, one.size))
 
     def _read_all(self, entries: list[_Entry], referrers: list[Descriptor]) -> list[Node]:
         found: list[Node] = []

@@ -67,8 +67,8 @@ def upload(
         The blob's descriptor.
 
     Raises:
-        UsageError: A name, digest, number, path or media type is none, the source is no bytes, or can be read only once
-            and was, or there is a `mount_from` without a digest. Nothing was sent.
+        UsageError: A name, digest, number, path or media type is not valid, the source is no bytes, or can be read only
+            once and was, or there is a `mount_from` without a digest. Nothing was sent.
         DigestInvalid: The content does not have the digest that was given; or, without one, became another each time
             that it was sent.
         SizeMismatch: The content became longer or shorter while it was read.

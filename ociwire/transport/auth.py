@@ -86,7 +86,7 @@ class AuthTransport:
             one-shot, and of at most 256 KiB or of unknown length: there are servers whose 401 would come after it.
 
     Raises:
-        UsageError: The credentials have no ``lookup``, or a host or an origin is none.
+        UsageError: The credentials have no ``lookup``, or a host or an origin is not valid.
     """
 
     def __init__(

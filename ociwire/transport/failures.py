@@ -13,6 +13,7 @@ from urllib3 import exceptions
 from ..errors import ConnectError, OciwireError, ProtocolError, ReadError, TransportError, TransportTimeout
 from ..message import Request
 from ..origin import Origin, without_query
+from ..text import one_line
 
 __all__ = ["failures_of", "translate"]
 
@@ -50,7 +51,11 @@ class UnderWay(Protocol):
     def connected(self) -> bool: ...
 
 
+_LONGEST = 1000
+"""How much of an exception's text is repeated, in characters: a proxy, or a server, may have written it."""
+_NO_ANSWER = "closed the connection without a response"
 _HINTS = (
+    (_NO_ANSWER, "does it speak TLS? Then leave insecure=True out"),
     ("certificate verify failed", "a private CA belongs in /etc/docker/certs.d/{host}/ca.crt, or in tls="),
     ("wrong version number", "the server seems to speak plain http: Client(..., insecure=True)"),
     ("http request", "the server seems to speak plain http: Client(..., insecure=True)"),
@@ -69,7 +74,7 @@ def translate(error: BaseException, request: Request, *, connected: bool, proxy:
     """
     root = _root(error)
     kind = next((kind for known, kind in _KINDS if isinstance(root, known)), ReadError)
-    said = str(root.__cause__ or root) or type(root).__name__
+    said = one_line(str(root.__cause__ or root), _LONGEST) or type(root).__name__
     # TLS 1.3 refuses a client's certificate, or the lack of one, only when the first answer is read.
     if kind is ReadError and (not connected or "ALERT_CERTIFICATE_REQUIRED" in said):
         kind = ConnectError
@@ -78,7 +83,7 @@ def translate(error: BaseException, request: Request, *, connected: bool, proxy:
         text = f"cannot connect to {Origin.of(request.url)}{through}: {said}{_hint(said, request)}"
     else:
         broken = "timed out" if kind is TransportTimeout else "failed"
-        text = f"{request.method} {without_query(request.url)} {broken}: {said}"
+        text = f"{request.method} {without_query(request.url)} {broken}: {said}{_hint(said, request)}"
     return kind(text, request=request)
 
 
@@ -107,6 +112,8 @@ def _root(error: BaseException) -> BaseException:
 def _hint(said: str, request: Request) -> str:
     if "mismatch" in said:
         return ""  # a certificate of another host: no CA mends that
+    if _NO_ANSWER in said and request.url.startswith("https:"):
+        return ""
     for sign, hint in _HINTS:
         if sign in said or sign.upper().replace(" ", "_") in said:
             return f" ({hint.format(host=Origin.of(request.url).netloc)})"

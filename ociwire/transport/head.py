@@ -17,6 +17,8 @@ __all__ = ["Head", "LineReader", "framed_length", "read_head"]
 MAX_HEAD = 64 * 1024
 """The most that a head may have, in bytes; each 1xx response counts anew."""
 
+_TLS_ALERT = b"\x15\x03"
+"""A fatal alert's record begins so (RFC 8446, section 5.1)."""
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: ([^\r\n]*))?\r?\n")
 
 
@@ -68,7 +70,7 @@ def framed_length(head: Head, method: str | None) -> tuple[bool, int | None]:
     """How the body ends (RFC 9112, section 6.3): whether it is chunked, else its length; None is until the close.
 
     Raises:
-        ProtocolError: Its lengths differ or are none, or its transfer coding is another than ``chunked``.
+        ProtocolError: Its lengths differ or are not valid, or its transfer coding is another than ``chunked``.
     """
     if method == "HEAD" or head.status in (204, 304):
         return False, 0
@@ -93,6 +95,8 @@ def _line(stream: LineReader, left: int, *, first: bool = False) -> bytes:
         return line
     if not line and first:
         raise RemoteDisconnected("the server closed the connection without a response")
+    if first and line.startswith(_TLS_ALERT):
+        raise ProtocolError("the server speaks TLS, and was asked by plain http: leave insecure=True out")
     if len(line) >= left:
         raise ProtocolError(f"the head of the response is longer than {MAX_HEAD} bytes")
     # The name of the field alone: its value may be a secret, a cookie or a signed URL.

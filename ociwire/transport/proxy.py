@@ -36,7 +36,7 @@ class Proxies:
             read when an origin is first asked.
 
     Raises:
-        UsageError: The proxy's URL is none, or of a scheme other than http and https.
+        UsageError: The proxy's URL is not valid, or of a scheme other than http and https.
     """
 
     def __init__(self, proxy: str | None, *, trust_env: bool) -> None:
@@ -50,7 +50,7 @@ class Proxies:
         """The proxy for an origin, or None.
 
         Raises:
-            UsageError: The environment's proxy URL is none, or of a scheme other than http and https.
+            UsageError: The environment's proxy URL is not valid, or of a scheme other than http and https.
         """
         if is_loopback(origin.host):
             return None

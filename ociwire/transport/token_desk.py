@@ -21,11 +21,14 @@ from ..message import Request, Response
 from ..origin import Origin, check_realm
 from ..reference import registry_name
 from ..scope import Scope
+from ..text import one_line
 from .base import Transport
 
 __all__ = ["TokenDesk", "Wish"]
 
 _LOG = logging.getLogger("ociwire.auth")
+_LONGEST_SCOPE = 1000
+"""How much of a scope a log has, in characters: a registry has written it."""
 
 
 @final
@@ -63,7 +66,7 @@ class TokenDesk:
         tokens: Those that were granted.
 
     Raises:
-        UsageError: A host or an origin of `trusted_realms` is none.
+        UsageError: A host or an origin of `trusted_realms` is not valid.
     """
 
     def __init__(
@@ -109,7 +112,8 @@ class TokenDesk:
             credential=wish.credential,
             source_name=self._source_name,
         )
-        _LOG.debug("%s is asked for %s", exchange.server, str(wish.scope) or "a token without a scope")
+        scope = one_line(str(wish.scope), _LONGEST_SCOPE) or "a token without a scope"
+        _LOG.debug("%s is asked for %s", exchange.server, scope)
         asked_at = time.monotonic()
         response = self._ask(exchange, exchange.request(waiting))
         if exchange.posts and exchange.must_get(response):

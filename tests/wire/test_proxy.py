@@ -143,6 +143,13 @@ class TestConnect:
             wire.transport(proxy=proxy.url).round_trip(get("https://registry.test/v2/"))
 
     @one_tls_kind
+    def test_what_a_refusal_says_is_harmless(self, wire: Wire) -> None:
+        proxy = wire.serve(answers_early(b"HTTP/1.1 500 \x1b[2Jevil\x07\r\nContent-Length: 0\r\n\r\n"), kind="http")
+        with pytest.raises(ConnectError, match="evil") as raised:
+            wire.transport(proxy=proxy.url).round_trip(get("https://registry.test/v2/"))
+        assert str(raised.value).isprintable()
+
+    @one_tls_kind
     @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\nX: y\r\n"])
     def test_a_proxy_that_hangs_up(self, wire: Wire, said: bytes) -> None:
         proxy = wire.serve(lambda peer: (peer.read_head(), peer.send(said), peer.close()), kind="http")

@@ -159,7 +159,7 @@ class TestDistrust:
 
     def test_a_tls_server_asked_plainly(self, wire: Wire) -> None:
         server = wire.serve(reads, handshake_fails=True)
-        with pytest.raises((ProtocolError, ReadError)):
+        with pytest.raises((ProtocolError, ReadError), match="leave insecure=True out"):
             wire.transport().round_trip(get(server.url.replace("https", "http")))
 
     def test_old_versions_are_refused(self, wire: Wire, certificates: Certificates, kind: str) -> None:
