@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -55,6 +56,13 @@ def test_the_readmes_picture_is_drawn_from_the_code() -> None:
         [sys.executable, ROOT / "docs" / "_ext" / "drawing.py"], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert (ROOT / "docs" / "images" / "stack.svg").read_text() == drawn.stdout
+
+
+@pytest.mark.parametrize("module", ["ociwire", "ociwire.auth", "ociwire.transfer", "ociwire.testing"])
+def test_every_public_name_is_in_the_reference(module: str) -> None:
+    entries = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
+    listed = set(re.findall(rf"\.\. (?:auto(?!module)|py:)\w+:: {re.escape(module)}\.(\w+)$", entries, re.MULTILINE))
+    assert listed == set(importlib.import_module(module).__all__) - {"__version__"}
 
 
 def test_there_are_examples() -> None:

@@ -62,10 +62,18 @@ class Help(SphinxDirective):
         return [nodes.literal_block(done.stdout, done.stdout, language="text")]
 
 
+def _without_what_is_inherited(
+    app: Any, what: str, name: str, thing: Any, options: Any, signature: str, returned: str
+) -> tuple[str, str] | None:
+    """No arguments for an exception that takes those of its parent: the tree of them would be a wall of these."""
+    return ("", "") if what == "exception" and signature and "__init__" not in vars(thing) else None
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Called by Sphinx."""
     app.add_directive("stack-picture", StackPicture)
     app.add_directive("error-tree", ErrorTree)
     app.add_directive("operations", Operations)
     app.add_directive("help", Help)
+    app.connect("autodoc-process-signature", _without_what_is_inherited)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
