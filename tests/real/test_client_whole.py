@@ -297,7 +297,7 @@ def test_ten_thousand_operations_leave_only_idle_connections(
         assert work.errors == []
         assert work.done == OPERATIONS
 
-        pool = transport._pools.of(Origin.of(f"http://{registry_host}")).urllib3_pool.pool
+        pool = transport._pools.of(Origin.of(f"http://{registry_host}"), anonymous=False).urllib3_pool.pool
         assert pool is not None
         kept = [pool.get_nowait() for _ in range(pool.qsize())]
         assert len(kept) == POOL  # every place that was taken has been given back
