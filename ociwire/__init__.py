@@ -84,12 +84,13 @@ _HOMES = {
     "error_from_response": "status",
 }
 _PACKAGES = ("auth", "testing", "transfer", "transport")
+_MODULES = {*_PACKAGES, *_HOMES.values()}
 
 __all__ = ["__version__", *_HOMES, *_errors]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PACKAGES:
+    if name in _MODULES:
         return import_module(f".{name}", __name__)
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -271,7 +271,7 @@ def test_nothing_is_imported_before_it_is_asked_for() -> None:
 import sys, ociwire
 assert {"Client", "Request", "testing"} <= set(dir(ociwire))
 assert not {"urllib3", "ociwire.client", "ociwire.message", "ociwire.testing", "dataclasses"} & set(sys.modules)
-assert ociwire.testing.MemoryRegistry and ociwire.Client is ociwire.client.Client
+assert ociwire.testing.MemoryRegistry and ociwire.digest.Digest and ociwire.Client is ociwire.client.Client
 try:
     ociwire.Cleint
 except AttributeError as error:

@@ -164,6 +164,28 @@ def test_a_mark_is_made_where_there_is_none(
     file.leave(0)
 
 
+def test_a_mark_that_was_made_and_not_written_costs_nothing(place: Place) -> None:
+    place.part.write_bytes(place.content[:3000])
+    place.mark.touch()
+    place.download()
+    place.check()
+    assert place.requests == ["HEAD", "GET bytes=3000-4999"]
+
+
+def test_a_mark_that_cannot_be_written_is_none(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = PartialFile(str(place.target), place.described.digest)
+
+    def full(descriptor: int, data: bytes, position: int) -> int:
+        raise OSError(errno.ENOSPC, "no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        assert not file.scatter()
+    assert not place.mark.exists()
+    file.note(0)  # where there is no mark, there is nothing to write
+    file.leave(0)
+
+
 def test_a_mark_that_cannot_be_taken_away_leaves_nothing_open(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.part.write_bytes(place.content[:3000])
     place.mark.write_bytes(b"%020d" % 1000)

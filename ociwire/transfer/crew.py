@@ -61,8 +61,8 @@ class Crew:
         started: list[threading.Thread] = []
         try:
             for thread in threads:
+                started.append(thread)  # before it starts: what interrupts that leaves it to be joined
                 thread.start()
-                started.append(thread)
         except BaseException as error:  # noqa: BLE001 - an interrupt, or no thread to be had: raised below
             self._fail(error)
         join_all(started, self._fail)

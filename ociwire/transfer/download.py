@@ -55,9 +55,10 @@ def download(
     where the registry does not do ranges, one goes on alone. The others only help: one that is refused or lost costs
     nothing but itself, and what comes too slowly by one is fetched by another. The buffers take 32 MiB at the most.
 
-    It returns when all of its threads have ended. Once it fails, or all has come, nothing more is asked for; but what a
-    worker waits for at that moment lasts as long as the client's timeouts and its deadline let it
-    (`Client.with_options`), and for a helper 10 s where the client's options name no timeout.
+    It returns when all of its threads have ended. Once it fails, or all has come, no worker asks for more; but what one
+    waits for at that moment lasts as long as the client's timeouts and its deadline let it (`Client.with_options`), and
+    for a helper 10 s where the client's options name no timeout. A helper that was told to wait (429, 503) waits as
+    the client's transport does, and is waited for.
 
     Args:
         client: The registry.

@@ -78,8 +78,10 @@ class Fetch:
         self._file = file
         self._descriptor = descriptor
         self._progress = options.progress
-        # Under the lock of `_changed`: who has which bytes, how many connections there are to be, and who helps.
-        self._changed = threading.Condition()
+        # Entered as a lock: a Condition does it in two steps, and a signal that came between them would keep it locked.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        # Under the lock: who has which bytes, how many connections there are to be, and who helps.
         self._plan = Plan(start, size, part_size_for(left, workers, options.part_size))
         self._probe = Probe(workers, left, self._plan.part_size)
         self._helpers = 0
@@ -102,12 +104,12 @@ class Fetch:
             with reader:
                 self._tell(0)
                 self._start(self._verifier.run)
-                with self._changed:
+                with self._lock:
                     claim = self._plan.take(0, time.monotonic())
                 if claim is not None:
                     self._get(claim, self._descriptor.size, reader)
             self._go_on(0)
-            with self._changed:  # nobody may start a thread after this
+            with self._lock:  # nobody may start a thread after this
                 self._source.over.set()
         except BaseException as error:  # noqa: BLE001 - raised again when all threads have ended
             self._fail(error)
@@ -134,16 +136,16 @@ class Fetch:
                 self._fail(error)
 
         thread = threading.Thread(target=self._context.copy().run, args=(guarded,), name="ociwire download")
-        with self._changed:
+        with self._lock:
             if self._source.over.is_set():
                 return False
+            self._threads.append(thread)  # before it starts: what interrupts that leaves it to be joined
             thread.start()
-            self._threads.append(thread)
             return True
 
     def _fail(self, error: BaseException) -> None:
         """All is over."""
-        with self._changed:
+        with self._lock:
             if self._error is None:
                 self._error = error
             self._source.over.set()
@@ -151,7 +153,7 @@ class Fetch:
         self._verifier.end()
 
     def _start_helper(self, stream: int) -> None:
-        with self._changed:
+        with self._lock:
             try:
                 self._helpers += self._start(lambda: self._help(stream))
             except RuntimeError:  # no thread to be had: it goes without
@@ -167,7 +169,7 @@ class Fetch:
         except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
             self._fail(error)
         finally:
-            with self._changed:
+            with self._lock:
                 self._helpers -= 1
                 self._leave(stream)
 
@@ -185,7 +187,7 @@ class Fetch:
 
         It waits for that until all is there, since others may stall. None if it is not needed any more.
         """
-        with self._changed:
+        with self._lock:
             while not self._source.over.is_set() and (stream == 0 or self._probe.stage is not Stage.ONE):
                 now = time.monotonic()
                 claim = self._plan.take(stream, now) or self._plan.steal(stream, now)
@@ -196,7 +198,7 @@ class Fetch:
 
     def _end_of_request(self, claim: Claim) -> int:
         """Up to where to ask. A lone stream asks for all that is left, and goes on from part to part in it."""
-        with self._changed:
+        with self._lock:
             many = self._probe.stage is Stage.MANY and self._helpers
             return claim.stop if claim.worker or many else self._plan.end_of_run(claim)
 
@@ -204,7 +206,7 @@ class Fetch:
         """Whether more streams pay, as far as that is known now."""
         if self._probe.final or stream > 1:
             return
-        with self._changed:
+        with self._lock:
             stage = self._probe.sample(stream, time.monotonic(), count)
             if stage is Stage.ASKED and self._helpers:
                 self._probe.gone()  # the second stream of the probe before is still waiting for something
@@ -230,21 +232,22 @@ class Fetch:
             with source.any_part(self._descriptor, claim.start, until) if reader is None else reader as opened:
                 self._receive(opened, claim, until)
         except _LOST:
-            with self._changed:
+            with self._lock:
                 if self._error is not None or self._plan.holds(claim):
                     raise
 
     def _try_second(self) -> bool:
         """The second stream's first part, which shows whether it pays; False if there is none to be had."""
-        with self._changed:
+        with self._lock:
             start = self._plan.ahead()
         reader = None if start is None else self._open_second(start)
         if reader is None or start is None:
             return False
         with reader:
-            with self._changed:
+            with self._lock:
                 claim = self._plan.take_at(start, 1, time.monotonic())
-                if claim is None:
+                if claim is None:  # the first stream was there before it
+                    self._probe.missed()
                     return False
                 self._probe.opened(time.monotonic())
             self._get(claim, claim.stop, reader)
@@ -266,7 +269,7 @@ class Fetch:
         """The bytes of a claim, and of those that it goes on into, into the file and the hash."""
         most = min(self._verifier.buffer_size, self._plan.part_size)
         while True:
-            with self._changed:
+            with self._lock:
                 position, stop = claim.position, self._plan.reserve(claim, most, until)
                 if stop == position:
                     self._changed.notify_all()
@@ -277,7 +280,7 @@ class Fetch:
             try:
                 with memoryview(buffer) as view:
                     count = self._fill(reader, view[: stop - position])
-                    with self._changed:  # what has gone to another meanwhile is his
+                    with self._lock:  # what has gone to another meanwhile is his
                         kept = self._plan.commit(claim, count, time.monotonic())
                     self._file.write(view[:kept], position)
                 written = kept

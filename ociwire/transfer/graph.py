@@ -137,7 +137,7 @@ def entries_of(content: bytes) -> list[tuple[Descriptor, dict[str, Any]]]:
 
 
 def with_entries(content: bytes, entries: Iterable[dict[str, Any]]) -> bytes:
-    """An index with other entries, and else all that it says, in at most thrice as many bytes.
+    """An index with other entries, and else all that it says, in at most four times as many bytes.
 
     Raises:
         ContentError: It says what cannot be written: it is too deep, or has a number that is not JSON.

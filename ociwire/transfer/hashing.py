@@ -42,7 +42,9 @@ class HashingThread:
         self.fed = 0
         self._algorithm = algorithm
         self._hasher = new_hasher(algorithm)
-        self._changed = threading.Condition()
+        # Entered as a lock: a Condition does it in two steps, and a signal that came between them would keep it locked.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._chunks: deque[bytes | memoryview] = deque()
         self._pending = 0  # bytes that wait, or are being hashed
         self._over = False
@@ -51,7 +53,11 @@ class HashingThread:
         self._thread = threading.Thread(target=run, args=(self._run,), name="ociwire-hashing", daemon=True)
 
     def __enter__(self) -> HashingThread:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            self._end()  # what has interrupted it may have come after it began
+            raise
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -59,7 +65,7 @@ class HashingThread:
         join_all([self._thread], lambda error: self._end())
 
     def _end(self) -> None:
-        with self._changed:
+        with self._lock:
             self._over = True
             self._changed.notify_all()
 
@@ -74,7 +80,7 @@ class HashingThread:
         if position + len(chunk) <= self.fed:
             return
         piece = chunk if position == self.fed else memoryview(chunk)[self.fed - position :]
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: self._error or not self._pending or self._fits(len(piece)))
             self._raise()
             self._chunks.append(piece)
@@ -84,7 +90,7 @@ class HashingThread:
 
     def digest(self) -> Digest:
         """The digest of all that was fed; waits until it is hashed."""
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: self._error or not self._pending)
             self._raise()
             return Digest(f"{self._algorithm}:{self._hasher.hexdigest()}")
@@ -102,16 +108,16 @@ class HashingThread:
                 self._hasher.update(chunk)
                 self._done(len(chunk))
         except BaseException as error:  # noqa: BLE001 - it is raised to whoever feeds
-            with self._changed:
+            with self._lock:
                 self._error = error
                 self._changed.notify_all()
 
     def _next(self) -> bytes | memoryview | None:
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: self._over or self._chunks)
             return None if self._over else self._chunks.popleft()
 
     def _done(self, size: int) -> None:
-        with self._changed:
+        with self._lock:
             self._pending -= size
             self._changed.notify_all()

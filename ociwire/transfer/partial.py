@@ -86,6 +86,8 @@ class PartialFile:
             self._mark = os.open(_mark_of(self._path), _FLAGS | os.O_EXCL, 0o666)
             self.note(self.prefix)
         except OSError:
+            with suppress(OSError):
+                self._unmark()
             return False
         return True
 
@@ -158,9 +160,12 @@ class PartialFile:
             text = b""
         else:
             try:
-                text = os.read(mark, 21) if stat.S_ISREG(os.fstat(mark).st_mode) else b""
+                regular = stat.S_ISREG(os.fstat(mark).st_mode)
+                text = os.read(mark, 21) if regular else b""
             finally:
                 os.close(mark)
+            if text == b"" and regular:  # made, and not written: nothing was scattered yet
+                text = b"%020d" % size
         prefix = min(size, int(text)) if len(text) == 20 and text.isdigit() else 0
         self.cut(prefix)
         return prefix

@@ -113,6 +113,11 @@ class Probe:
         """The second stream has been answered by a range."""
         self.stage, self._heard, self._window = Stage.TOGETHER, now, None
 
+    def missed(self) -> None:
+        """The second stream came too late for the part that it was to get: for now, one has to do."""
+        if not self.over:
+            self.stage, self._window = Stage.ONE, None
+
     def gone(self) -> None:
         """There is no second stream, or no longer: unless it has been decided, one has to do."""
         if not self.over:

@@ -7,7 +7,6 @@ socket at that moment, though: a response can be closed by its owner only.
 from __future__ import annotations
 
 import re
-import threading
 from typing import final
 
 from ..blob import BlobReader
@@ -28,6 +27,22 @@ _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
 
 
 @final
+class _Flag:
+    """Is set once. No `threading.Event`: that has a lock, which a signal can keep locked, and nobody waits here."""
+
+    def __init__(self) -> None:
+        self._set = False
+
+    def is_set(self) -> bool:
+        """Whether it is."""
+        return self._set
+
+    def set(self) -> None:
+        """From now on it is."""
+        self._set = True
+
+
+@final
 class Source:
     """One blob of one registry. May be shared by threads; its readers have one owner each.
 
@@ -42,7 +57,7 @@ class Source:
 
     def __init__(self, client: Client, repository: str, digest: Digest) -> None:
         self.digest = digest
-        self.over = threading.Event()
+        self.over = _Flag()
         self._client = client
         self._repository = repository
         self._door = Repository(client, repository, "get_blob")

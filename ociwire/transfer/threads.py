@@ -17,8 +17,8 @@ def join_all(threads: list[threading.Thread], on_interrupt: Callable[[BaseExcept
     What comes is whatever a signal's handler raises: KeyboardInterrupt, SystemExit, a test's timeout.
 
     Args:
-        threads: All started. They are taken out as they end, the last one first, so that one that still runs may
-            append others.
+        threads: Those that were started, or whose start was interrupted. They are taken out as they end, the last one
+            first, so that one that still runs may append others.
         on_interrupt: Called with that first exception, to have the threads end soon. Called again if another one
             interrupts it; must not raise by itself.
     """
@@ -45,8 +45,9 @@ def join_all(threads: list[threading.Thread], on_interrupt: Callable[[BaseExcept
 
 
 def _wait_for(thread: threading.Thread) -> None:
-    """Join a thread, which may have been joined before, up to an interrupt."""
-    thread.join()
+    """Join a thread, which may have been joined before, up to an interrupt, or started up to one."""
+    if thread.ident is not None:
+        thread.join()
     # Before CPython 3.13 a `join` that is interrupted takes the thread for ended, and the next one returns at once; but
     # the thread itself takes its name off this list.
     while thread in threading.enumerate():

@@ -39,7 +39,9 @@ class Verifier:
         self._hasher = hasher
         self._stop = stop
         self._written = Written(start)
-        self._changed = threading.Condition()
+        # Entered as a lock: a Condition does it in two steps, and a signal that came between them would keep it locked.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._full: deque[memoryview] = deque()
         self._empty: list[bytearray] = []
         self._unmade = workers + 2
@@ -47,7 +49,7 @@ class Verifier:
 
     def borrow(self) -> bytearray | None:
         """A buffer to read into, as soon as there is one; None if all is over."""
-        with self._changed:
+        with self._lock:
             while not (self._empty or self._unmade or self._over):
                 self._changed.wait()
             if self._over:
@@ -59,7 +61,7 @@ class Verifier:
 
     def hand(self, buffer: bytearray, count: int, position: int) -> None:
         """Give a buffer back, whose first so many bytes are written at that position; none of it may be."""
-        with self._changed:
+        with self._lock:
             if count == 0:
                 self._empty.append(buffer)
             elif position == self._written.front:
@@ -72,7 +74,7 @@ class Verifier:
 
     def end(self) -> None:
         """Have everybody stop who waits here."""
-        with self._changed:
+        with self._lock:
             self._over = True
             self._changed.notify_all()
 
@@ -104,7 +106,7 @@ class Verifier:
 
     def _next(self) -> tuple[memoryview | None, int]:
         """A buffer that is next; or how many bytes of the file are; or neither: it is over."""
-        with self._changed:
+        with self._lock:
             while not self._over:
                 if self._full:
                     return self._full.popleft(), 0
@@ -115,7 +117,7 @@ class Verifier:
         return None, 0
 
     def _take_back(self, view: memoryview) -> None:
-        with self._changed:
+        with self._lock:
             buffer: bytearray = view.obj  # type: ignore[assignment]
             view.release()
             self._empty.append(buffer)

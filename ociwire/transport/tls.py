@@ -93,17 +93,18 @@ class Contexts:
         self._made: OncePerKey[tuple[str, bool], ssl.SSLContext] = OncePerKey(_MAX_HOSTS)
         self._choose: Callable[[str], ssl.SSLContext | None] = docker_certs_d() if tls is None else _chooser(tls)
         # What a caller's own function or context holds, nobody can take out of it.
-        self._choose_for_nobody = self._choose.for_nobody if isinstance(self._choose, _CertsD) else self._choose
+        self._for_nobody = self._choose.for_nobody if isinstance(self._choose, _CertsD) else None
 
     def of(self, origin: Origin, *, anonymous: bool = False) -> ssl.SSLContext:
         """The context for an origin, which may not be told who is asking."""
-        return self._made.get((origin.netloc, anonymous), self._make)
+        return self._made.get((origin.netloc, anonymous and self._for_nobody is not None), self._make)
 
     def _make(self, key: tuple[str, bool]) -> ssl.SSLContext:
         host, anonymous = key
         if not host:
             return ssl.create_default_context()
-        chosen = self._choose_for_nobody(host) if anonymous else self._choose(host)
+        choose = self._for_nobody if anonymous and self._for_nobody is not None else self._choose
+        chosen = choose(host)
         # The system's CAs are loaded once, under a name that no host has.
         return self._made.get(("", True), self._make) if chosen is None else chosen
 

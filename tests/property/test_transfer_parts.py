@@ -272,6 +272,15 @@ def test_what_does_not_pay_is_tried_again_less_and_less_often() -> None:
     assert [round(gap) for gap in gaps] == [AGAIN, 2 * AGAIN, 4 * AGAIN, 8 * AGAIN]
 
 
+def test_a_second_stream_that_came_too_late_is_tried_again() -> None:
+    probe = Probe(4, 10_000 * MIB, 32 * MIB)
+    assert [probe.sample(0, now, MIB) for now in (0.0, 0.3)] == [None, Stage.ASKED]
+    probe.missed()
+    probe.gone()  # its thread has ended
+    assert (probe.stage, probe.final) == (Stage.ONE, False)
+    assert [probe.sample(0, now, MIB) for now in (0.5, 0.5 + AGAIN)] == [None, Stage.ASKED]
+
+
 def test_what_is_soon_over_is_not_tried_again() -> None:
     assert len(asked_at(10 * MIB, 60, left=100 * MIB)) == 1
 

@@ -84,10 +84,11 @@ class TestTrust:
             asked.append(host)
             return certificates.client
 
-        servers = [wire.serve(answers(reply(200), reply(200))) for _ in range(2)]
+        servers = [wire.serve(answers(reply(200)), answers(reply(200))) for _ in range(2)]
         transport = wire.transport(tls=choose)
-        for server in servers * 2:
-            read(transport.round_trip(get(server.url)))
+        for server in servers:
+            for anonymous in (False, True):
+                read(transport.round_trip(get(server.url, anonymous=anonymous)))
         assert asked == [server.netloc for server in servers]
 
     def test_a_function_may_leave_it_to_the_system(
