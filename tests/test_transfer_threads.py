@@ -240,10 +240,11 @@ def test_a_hasher_whose_start_is_interrupted_leaves_no_thread(monkeypatch: pytes
         assert not thread.is_alive()
 
 
-def test_no_condition_is_entered_as_one() -> None:
-    # `with condition` enters and leaves its lock in two steps each; a signal's exception between them keeps it locked
-    # for ever. A plain lock is entered in one.
+def test_no_lock_is_taken_in_two_steps() -> None:
+    # `with condition` enters and leaves its lock in two steps each, and so does an Event within; a signal's exception
+    # between them keeps it locked for ever. A plain lock is entered in one.
     for path in Path(ociwire.transfer.__file__).parent.glob("*.py"):
         text = path.read_text()
         for name in re.findall(r"self\.(\w+) = threading\.Condition\(", text):
             assert f"with self.{name}:" not in text, path
+        assert not re.search(r"self\.\w+ = threading\.Event\(", text), path
