@@ -15,10 +15,10 @@ from pathlib import Path
 from benchmarks.figures import Figure
 from ociwire import Client, Descriptor, Request, Response, Transport, default_transport
 from ociwire.auth import Credential, StaticCredentials
+from ociwire.descriptor import OCI_MANIFEST
 from ociwire.testing import AuthGuard, MemoryRegistry, serve
 from ociwire.transfer import copy
 
-_IMAGE = "application/vnd.oci.image.manifest.v1+json"
 _NAME, _TAG = "team/app", "v1"
 
 
@@ -82,11 +82,11 @@ def _with_image() -> MemoryRegistry:
 
     manifest = {
         "schemaVersion": 2,
-        "mediaType": _IMAGE,
+        "mediaType": OCI_MANIFEST,
         "config": push(json.dumps(config).encode(), "application/vnd.oci.image.config.v1+json"),
         "layers": [push(gzip.compress(one), "application/vnd.oci.image.layer.v1.tar+gzip") for one in archives],
     }
-    client.push_manifest(_NAME, json.dumps(manifest).encode(), _IMAGE, tags=[_TAG])
+    client.push_manifest(_NAME, json.dumps(manifest).encode(), OCI_MANIFEST, tags=[_TAG])
     return registry
 
 

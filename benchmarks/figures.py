@@ -16,9 +16,10 @@ class Figure(NamedTuple):
     Attributes:
         what: What was done.
         measured: How fast, how large or how many, with its unit: for orientation.
-        ratio: What is to be judged, against ``than``; a count or a size, where that says it all.
+        ratio: What is measured, against ``than``; None where a count or a size says it all.
         than: What it is a ratio to.
         bound: ``at most 1.00``, ``at least 2``; nothing for a figure that is only told.
+        judged: What the bound is for, where that is not the ratio.
     """
 
     what: str
@@ -53,10 +54,9 @@ class Pairs(NamedTuple):
     ratio: float
 
 
-def pairs(first: Callable[[], object], second: Callable[[], object], turns: int, warm: int = 1) -> Pairs:
+def pairs(first: Callable[[], object], second: Callable[[], object], turns: int) -> Pairs:
     """Time two functions in turn: a machine that becomes slow is slow for both."""
-    for _ in range(warm):
-        first(), second()
+    first(), second()  # warm, both
     taken = [(timed(first), timed(second)) for _ in range(turns)]
     return Pairs(
         statistics.median(one for one, _ in taken),

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
 from .descriptor import Descriptor
-from .errors import DigestMismatch, ReadError, RegistryError, SizeMismatch, TransportError, UsageError
+from .digest import check_hashed
+from .errors import ReadError, RegistryError, SizeMismatch, TransportError, UsageError
 from .message import Response
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class BlobReader(io.RawIOBase):
         if self._stop == self.descriptor.size and self._goes_on():
             raise self._wrong_size("goes on beyond them", self._stop + 1)
         if self._whole:
-            self._check_digest()
+            check_hashed(self._hasher, self.descriptor.digest)
         self._ended = True
         self._response.close()
 
@@ -143,16 +144,6 @@ class BlobReader(io.RawIOBase):
             return bool(self._response.read(1))
         except TransportError:
             return False  # a connection that is lost after the last byte has lost nothing
-
-    def _check_digest(self) -> None:
-        expected = self.descriptor.digest
-        actual = f"{expected.algorithm}:{self._hasher.hexdigest()}"
-        if actual != expected:
-            raise DigestMismatch(
-                f"the content is not what was asked for: its digest is {actual}, not {expected}",
-                expected=expected,
-                actual=actual,
-            )
 
     def _wrong_size(self, what: str, actual: int) -> SizeMismatch:
         size = self.descriptor.size

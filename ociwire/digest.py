@@ -10,12 +10,12 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, final
 
-from .errors import UsageError
+from .errors import DigestMismatch, UsageError
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-__all__ = ["Digest"]
+__all__ = ["Digest", "check_hashed", "new_hasher"]
 
 _GRAMMAR = re.compile(r"([a-z0-9]+(?:[+._-][a-z0-9]+)*):([a-zA-Z0-9=_-]+)")
 _KNOWN = {
@@ -93,3 +93,18 @@ def new_hasher(algorithm: str) -> _Hash:
     if algorithm not in _KNOWN:
         raise UsageError(f"cannot hash with {algorithm!r} (known are {', '.join(_KNOWN)})")
     return hashlib.new(algorithm)
+
+
+def check_hashed(hasher: _Hash, expected: Digest) -> None:
+    """Whether what went into a hash is what was asked for.
+
+    Raises:
+        DigestMismatch: It has another digest.
+    """
+    actual = f"{expected.algorithm}:{hasher.hexdigest()}"
+    if actual != expected:
+        raise DigestMismatch(
+            f"the content is not what was asked for: its digest is {actual}, not {expected}",
+            expected=expected,
+            actual=actual,
+        )

@@ -15,6 +15,7 @@ from .errors import ProtocolError, UsageError
 from .message import Response
 from .origin import next_page
 from .session import read_anew
+from .text import SURROGATE
 
 __all__ = ["names", "pages"]
 
@@ -25,8 +26,6 @@ _LARGEST_PAGE = 16 * 1024 * 1024
 _MAX_EMPTY = 100
 
 _LINK = re.compile(r"<([^<>]*)>((?:\s*;\s*[\w!#$%&'*+.^`|~-]+\s*(?:=\s*(?:\"(?:[^\"\\]|\\.)*\"|[^\s\",;]+))?)*)")
-_SURROGATE = re.compile("[\ud800-\udfff]")
-"""JSON can spell halves of characters, which nothing can write."""
 _PARAMETER = re.compile(r";\s*([\w!#$%&'*+.^`|~-]+)\s*(?:=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s\",;]+)))?")
 
 
@@ -119,7 +118,7 @@ def _strings(page: dict[str, Any], key: str, response: Response) -> list[str]:
         return []  # an empty list, as Go writes it
     if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
         raise ProtocolError(f"a page of a list has no strings under {key!r}", request=response.request)
-    if any(_SURROGATE.search(name) for name in found):
+    if any(SURROGATE.search(name) for name in found):
         raise ProtocolError(f"a page of a list has what is no text under {key!r}", request=response.request)
     return found
 

@@ -25,13 +25,13 @@ from .message import Response
 from .scope import Scope
 from .session import Session, read_anew
 
-__all__ = ["Manifest", "check_claim", "described", "fetch", "media_type_of", "parse", "put", "resolve"]
+__all__ = ["VAGUE", "Manifest", "check_claim", "described", "fetch", "media_type_of", "parse", "put", "resolve"]
 
 MAX_SIZE = 4 * 1024 * 1024
 """The most that a manifest may have, in bytes (specification, "Pushing Manifests": at least that is to be taken)."""
 ACCEPT = {"Accept": ", ".join((OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, "*/*"))}
-# What a server says that does not know what it serves.
-_VAGUE = frozenset({OCTET_STREAM, "application/json", "text/plain"})
+VAGUE = frozenset({OCTET_STREAM, "application/json", "text/plain"})
+"""What a server says that does not know what it serves."""
 
 
 class Manifest(NamedTuple):
@@ -184,6 +184,6 @@ def _media_type(response: Response, content: bytes) -> str:
     own = parse(content).get("mediaType")
     if not is_media_type(own) or own == stated:
         return stated
-    if stated not in _VAGUE:
+    if stated not in VAGUE:
         raise ContentError(f"a manifest says that it is {own}, and its Content-Type that it is {stated}")
     return str(own)

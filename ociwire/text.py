@@ -12,10 +12,12 @@ from http import HTTPStatus
 from .headers import SECRET_HEADERS, Headers
 from .origin import without_query
 
-__all__ = ["one_line", "phrase", "shown_url", "size", "without_echo"]
+__all__ = ["SURROGATE", "one_line", "phrase", "shown_url", "size", "without_echo"]
 
 # Control characters, ends of lines, what turns the direction of text (Unicode, UAX #9), and halves of characters.
 _HARMFUL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
+SURROGATE = re.compile(r"[\ud800-\udfff]")
+"""Half of a character: JSON can spell it, and nothing can write it."""
 _SHORTEST_SECRET = 4
 """Fewer characters stand in any text by chance."""
 

@@ -61,7 +61,7 @@ def stack(links: str = "") -> str:
     return _svg(top + 24, parts, "A request's way through the default stack, from the client to the registry and back")
 
 
-def errors(links: str = "") -> str:
+def errors() -> str:
     """The exceptions that ociwire raises, as a tree."""
     row, indent = 26, 24
     rows = list(_tree(OciwireError, 0))
@@ -73,7 +73,7 @@ def errors(links: str = "") -> str:
             parts.append(f'<path class="line" d="M{x - 16} {last_at[depth - 1] + 7} V{y - 4} H{x - 4}"/>')
         last_at[depth] = y
         name = f'<text class="name" x="{x}" y="{y}">{kind.__name__}</text>'
-        parts.append(_linked(name, f"{links}#ociwire.{kind.__name__}"))
+        parts.append(_linked(name, f"#ociwire.{kind.__name__}"))
         also = [base.__name__ for base in kind.__bases__ if not _is_parent(base, kind)]
         if also:
             aside = x + 9 * len(kind.__name__) + 10

@@ -8,13 +8,14 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import ociwire
 from ociwire import Client, Descriptor, Request, Response
+from ociwire.descriptor import OCI_INDEX
 from ociwire.testing import MemoryRegistry
 
-_INDEX = "application/vnd.oci.image.index.v1+json"
 _HELD = Descriptor.of(b"held")
-_MANIFEST = json.dumps({"schemaVersion": 2, "mediaType": _INDEX, "manifests": []}).encode()
-_REFERENCE = Descriptor.of(_MANIFEST, _INDEX)
+_MANIFEST = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}).encode()
+_REFERENCE = Descriptor.of(_MANIFEST, OCI_INDEX)
 
 
 def _uploaded(client: Client) -> None:
@@ -44,7 +45,7 @@ _DONE: dict[str, Callable[[Client], Any]] = {
     "push_blob_chunked": _uploaded,
     "push_blob_chunked_resume": _resumed,
     "mount_blob": lambda client: client.mount_blob("app", "other", _HELD.digest),
-    "push_manifest": lambda client: client.push_manifest("app", _MANIFEST, _INDEX, tags=["v2"]),
+    "push_manifest": lambda client: client.push_manifest("app", _MANIFEST, OCI_INDEX, tags=["v2"]),
     "delete_blob": lambda client: client.delete_blob("app", _HELD.digest),
     "delete_manifest": lambda client: client.delete_manifest("app", _REFERENCE.digest),
     "delete_tag": lambda client: client.delete_tag("app", "v1"),
@@ -97,7 +98,7 @@ def _seen(done: Callable[[Client], Any]) -> list[Request]:
     registry = MemoryRegistry()
     before = Client("registry.example", registry)
     before.push_blob("app", _HELD, b"held")
-    before.push_manifest("app", _MANIFEST, _INDEX, tags=["v1"])
+    before.push_manifest("app", _MANIFEST, OCI_INDEX, tags=["v1"])
     seen: list[Request] = []
 
     class Watched:
@@ -144,6 +145,4 @@ def _errors(member: Any) -> list[str]:
     for line in raises.splitlines():
         if match := re.match(r" {4}(\w+(?:, \w+)*):", line):
             names += match[1].split(", ")
-    import ociwire
-
     return [name for name in names if name in ociwire.errors.__all__]

@@ -17,11 +17,11 @@ from typing import Protocol, final, runtime_checkable
 from ..errors import UsageError
 from ..reference import registry_name
 from ..scope import Scope
+from ..text import SURROGATE
 
 __all__ = ["Anonymous", "ChainedCredentials", "Credential", "CredentialSource", "StaticCredentials", "first_repository"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _VISIBLE = re.compile(r"[!-~]+")
 
 
@@ -193,7 +193,7 @@ def _check_text(name: str, value: object) -> None:
     if _CONTROL.search(value):
         ending = " (a newline at its end? strip() it)" if value.endswith(("\n", "\r")) else ""
         raise UsageError(f"a credential's {name} holds a control character{ending}")
-    if _SURROGATE.search(value):  # an exception of encode() would hold the value
+    if SURROGATE.search(value):  # an exception of encode() would hold the value
         raise UsageError(f"a credential's {name} is not Unicode text")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..blob import BlobReader
 from ..client import Client
 from ..descriptor import OCTET_STREAM, Descriptor
-from ..digest import Digest
+from ..digest import Digest, check_hashed
 from ..errors import DigestMismatch, ProtocolError, RegistryError, UsageError
 from ..reference import check_repository
 from .arguments import check_client, check_number, check_path, check_progress, check_workers
@@ -154,15 +154,11 @@ class _Download:
             fetch.run(reader)
         finally:
             self._kept = fetch.prefix()
-        expected = self._source.digest
-        if not _is(hasher, expected):
+        try:
+            check_hashed(hasher, self._source.digest)
+        except DigestMismatch:
             self._kept = 0
-            actual = f"{expected.algorithm}:{hasher.hexdigest()}"
-            raise DigestMismatch(
-                f"the content is not what was asked for: its digest is {actual}, not {expected}",
-                expected=expected,
-                actual=actual,
-            )
+            raise
 
 
 def _is_of_ranges(error: ProtocolError | RegistryError) -> bool:

@@ -15,14 +15,13 @@ from ..descriptor import (
     DOCKER_MANIFEST_LIST,
     OCI_INDEX,
     OCI_MANIFEST,
-    OCTET_STREAM,
     Descriptor,
     Platform,
     is_media_type,
 )
 from ..digest import Digest
 from ..errors import ContentError, UsageError
-from ..manifest import parse
+from ..manifest import VAGUE, parse
 
 __all__ = [
     "Named",
@@ -107,7 +106,7 @@ def media_type_of(content: bytes, stated: str, expected: str | None) -> str:
     if expected is not None:
         return expected
     guessed = OCI_INDEX if "manifests" in parsed else OCI_MANIFEST
-    return guessed if stated in (OCTET_STREAM, "application/json", "text/plain") else stated
+    return guessed if stated in VAGUE else stated
 
 
 def platform_of(text: str | Platform) -> Platform:
