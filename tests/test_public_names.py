@@ -5,10 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
-import io
 import subprocess
 import sys
-import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 from types import GenericAlias, ModuleType
@@ -225,8 +223,6 @@ INNER_ORDER = {
         "conformance",
     ],
 }
-MAX_MODULE = 300
-MAX_FUNCTION = 40
 
 FILES = sorted(ROOT.rglob("*.py"))
 IDS = [str(path.relative_to(ROOT)) for path in FILES]
@@ -388,28 +384,3 @@ def test_a_module_begins_with_a_docstring(path: Path) -> None:
     docstring = ast.get_docstring(parsed(path))
     assert docstring
     assert parsed(path).body[0].lineno == 1
-
-
-def code_lines(path: Path) -> set[int]:
-    """The lines with code on them: neither blank, nor comments, nor docstrings."""
-    source = path.read_text("utf-8")
-    lines: set[int] = set()
-    silent = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type not in silent:
-            lines.update(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(parsed(path)):
-        # docstrings, those of variables included
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            lines.difference_update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    return lines
-
-
-@pytest.mark.parametrize("path", FILES, ids=IDS)
-def test_no_module_and_no_function_is_too_long(path: Path) -> None:
-    lines = code_lines(path)
-    assert len(lines) <= MAX_MODULE
-    for node in ast.walk(parsed(path)):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            length = len(lines & set(range(node.lineno, (node.end_lineno or node.lineno) + 1)))
-            assert length <= MAX_FUNCTION, f"{node.name} has {length} lines"

@@ -1,0 +1,32 @@
+"""The columns of "Registries in practice" that every row of the tables in this folder has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One behaviour of one registry, as a test reproduces it and as docs/registries.md describes it.
+
+    A test module extends this class by what its own test needs: a fake, and the result that is right. It has its rows
+    in ``ROWS`` and the heading of its section in ``TITLE``.
+
+    Attributes:
+        name: The test's id: what the registry does, such as ``challenge_names_another_repository``.
+        registry: Who behaves like this: ``Artifactory``, ``Go registries behind nginx``.
+        behaviour: What it does, in one sentence.
+        result: What ociwire does, in one sentence.
+        source: A Markdown link to the report, the documentation or the source code.
+        real: Whether a test in tests/real shows it with the real server.
+    """
+
+    name: str
+    registry: str
+    behaviour: str
+    result: str
+    source: str
+    real: bool = False
+
+    def __str__(self) -> str:
+        return self.name
