@@ -127,7 +127,15 @@ class BodyConsumedError(TransportError):
 
 
 class AuthError(OciwireError):
-    """A token server, a credential helper or a credential source failed."""
+    """A token server, a credential helper or a credential source failed.
+
+    Attributes:
+        status: The status code of the token server's answer; 0 if there was none.
+    """
+
+    def __init__(self, message: str, *, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class CredentialsRejected(AuthError):
@@ -140,10 +148,9 @@ class CredentialsRejected(AuthError):
     """
 
     def __init__(self, message: str, *, host: str = "", realm: str = "", status: int = 0) -> None:
-        super().__init__(message)
+        super().__init__(message, status=status)
         self.host = host
         self.realm = realm
-        self.status = status
 
 
 class AuthTimeout(AuthError, TransportTimeout):

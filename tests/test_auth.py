@@ -521,14 +521,14 @@ def test_what_the_source_stands_by_is_not_sent_twice(caplog: pytest.LogCaptureFi
     with script:
         assert transport.round_trip(get()).status == 401
     assert len(source.asked) == 2
-    assert f"{HOST} refused the credentials that came from vault kv/registry" in caplog.text
+    assert f"{HOST} refused the credentials from vault kv/registry" in caplog.text
 
 
 def test_the_scope_of_a_challenge_is_harmless_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     transport, script = scripted(challenged(scope="repository:\x9b2Jevil:pull"), granted(), OK)
     with script, caplog.at_level(logging.DEBUG, "ociwire.auth"):
         assert transport.round_trip(get()).status == 200
-    [line] = [line for line in caplog.messages if "is asked for" in line]
+    [line] = [line for line in caplog.messages if line.startswith("requesting ")]
     assert "evil" in line
     assert line.isprintable()
 
@@ -561,7 +561,7 @@ def test_a_refusal_names_the_source_and_a_way_out() -> None:
         transport.round_trip(get())
     error = caught.value
     assert (error.host, error.realm, error.status) == (HOST, REALM, 401)
-    for part in ("user 'me'", stale.source, "may be pulled without them", "Anonymous()", "bad password", REALM):
+    for part in ("user 'me'", stale.source, "may be available without them", "Anonymous()", "bad password", REALM):
         assert part in str(error)
     assert len(source.asked) == 2
 
@@ -1204,7 +1204,7 @@ def test_a_source_that_needs_itself_is_an_auth_error() -> None:
             return None
 
     transports: list[Transport] = [AuthTransport(FunctionTransport(lambda request: OK), credentials=Circular())]
-    with pytest.raises(AuthError, match="a credential is needed"):
+    with pytest.raises(AuthError, match="getting a credential requires a credential"):
         transports[0].round_trip(get())
 
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Protocol, final, runtime_checkable
 
-from ..errors import UsageError
+from ..errors import AuthError, UsageError
 from ..reference import registry_name
 from ..scope import Scope
 from ..text import SURROGATE
@@ -129,7 +129,8 @@ class StaticCredentials:
 
     def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
         """The credential, if it is for that host."""
-        return self._credential if registry_name(host) == self._host else None
+        # `host` names no default port, so that REGISTRY:443 is plain http on the port of https.
+        return self._credential if registry_name(host, None) == self._host else None
 
     def __repr__(self) -> str:
         return f"StaticCredentials({self._host!r}, {self._credential!r})"
@@ -166,6 +167,13 @@ def check_source(source: CredentialSource) -> CredentialSource:
         hint = " (StaticCredentials(host, credential) says for which host)" if isinstance(source, Credential) else ""
         raise UsageError(f"a credential source has lookup(host, repository): {_name(source)} has not{hint}")
     return source
+
+
+def failure_of(source: CredentialSource, host: str, repository: str | None) -> AuthError | None:
+    """Why a source had to answer None, if it tells: see `DockerConfig.failure`."""
+    failure = getattr(source, "failure", None)
+    found = failure(host, repository) if callable(failure) else None
+    return found if isinstance(found, AuthError) else None
 
 
 def first_repository(scope: Scope) -> str | None:

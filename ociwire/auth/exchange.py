@@ -17,8 +17,9 @@ from ..errors import AuthError, AuthTimeout, CredentialsRejected, TransportError
 from ..message import Request, RequestInfo, Response
 from ..origin import without_query
 from ..scope import Scope
+from ..text import one_line
+from ._token_cache import Token
 from .credentials import Credential
-from .tokens import Token
 
 __all__ = ["Exchange"]
 
@@ -49,6 +50,8 @@ class Exchange:
         scope: What the token is to grant.
         credential: Who asks; None is nobody.
         source_name: What messages call the source of credentials.
+        refused: A larger scope that the token server refused before, for messages.
+        challenged: The scope that the registry's challenge names, for messages.
     """
 
     host: str
@@ -57,6 +60,8 @@ class Exchange:
     scope: Scope
     credential: Credential | None
     source_name: str
+    refused: Scope | None = None
+    challenged: Scope = Scope.EMPTY
 
     def request(self, waiting: Request, *, get: bool = False) -> Request:
         """The request for the token.
@@ -127,7 +132,7 @@ class Exchange:
             raise AuthError(f"{self.server}: the answer broke off") from error
         if status in (401, 403) or (status == 400 and _oauth_error(body) in ("invalid_grant", "invalid_client")):
             raise CredentialsRejected(
-                f"{self._refused(status)}{self._said(body)}",
+                f"{self._refused(status)}{self._scopes()}{self._said(body)}",
                 host=self.host,
                 realm=without_query(self.realm),
                 status=status,
@@ -135,7 +140,7 @@ class Exchange:
         if 300 <= status < 400:
             raise AuthError(f"{self.server} redirects ({status}): refused, for credentials stay at the realm's origin")
         if not 200 <= status < 300:
-            raise AuthError(f"{self.server} answered {status}{self._said(body)}")
+            raise AuthError(f"{self.server} answered {status}{self._scopes()}{self._said(body)}", status=status)
         if len(body) > _LARGEST:
             raise AuthError(f"{self.server} answered with more than {_LARGEST} bytes")
         answer = _object(body)
@@ -156,6 +161,15 @@ class Exchange:
         """How messages call the token server."""
         return f"the token server {without_query(self.realm)} (of {self.host})"
 
+    def _scopes(self) -> str:
+        """The requested and the challenged scope, if they differ."""
+        if self.scope == self.challenged and self.refused is None:
+            return ""
+        text = f". Requested scope: {_shown(self.scope)}"
+        if self.refused is not None:
+            text += f", and before that {_shown(self.refused)}"
+        return text + (f"; the registry's challenge names {_shown(self.challenged)}" if self.challenged else "")
+
     def _refused(self, status: int) -> str:
         if self.credential is None:
             return (
@@ -165,8 +179,8 @@ class Exchange:
         came_from = self.credential.source or self.source_name
         user = f" of user {self.credential.username!r}" if self.credential.username else ""
         return (
-            f"{self.server} refused ({status}) the credentials{user} that came from {came_from}. What is public may be"
-            " pulled without them: mend or remove them (docker logout), or use credentials=Anonymous()"
+            f"{self.server} refused ({status}) the credentials{user} from {came_from}. Public content may be available"
+            " without them: replace or remove them (docker logout), or use credentials=Anonymous()"
         )
 
     def _said(self, body: bytes) -> str:
@@ -177,6 +191,10 @@ class Exchange:
             return ". (What it says is left out: it repeats the credentials.)"
         shown = re.sub(r"[^!-~]+", " ", said[:_QUOTED]).strip()
         return f". It says: {shown}" if shown else ""
+
+
+def _shown(scope: Scope) -> str:
+    return repr(one_line(str(scope), _QUOTED))
 
 
 def _object(body: bytes) -> dict[str, Any] | None:

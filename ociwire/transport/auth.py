@@ -1,7 +1,26 @@
-"""Turns what a request needs (`RequestInfo.required_scope`) into an Authorization header, and answers a 401.
+"""Authenticate requests: by Bearer tokens (the distribution project's token specifications) or by Basic (RFC 7617).
 
-A secret goes where the registry's challenge and `ociwire.origin` let it, to no other place, and never twice for one
-refusal: a 401 to a token that was just granted, or to a credential that the source still stands by, is handed back.
+A request starts with what is known of the registry: a token for `RequestInfo.required_scope` once the registry has
+challenged, nothing before that. What happens next depends on the response:
+
+========  ======================  ===============================  ================================================
+status    sent                    challenge                        next
+========  ======================  ===============================  ================================================
+401       nothing                 Bearer                           token for the challenge's and the required scope
+401       nothing                 Basic                            user name and password
+401       a cached token          within the token's, or none      a fresh token
+401       any token               another scope, realm or service  a token for exactly what the challenge names
+401       a fresh token           within the token's               hand the response back
+401       Basic, registry token   any                              look the credential up again; repeat if it changed
+400       a cached token, by GET  any                              a fresh token (public.ecr.aws)
+403       any credential          none, or within the token's      refresh the credential; repeat if it changed (ECR)
+403       nothing or a token      another scope                    as 401 (RFC 6750, ``insufficient_scope``)
+403, 404  nothing                 none                             probe ``GET /v2/``; repeat with credentials
+any       any                     any                              hand the response back
+========  ======================  ===============================  ================================================
+
+A request is sent at most three times, and at most two tokens are requested for it. It is not repeated if its
+single-use body is partly consumed, nor if the response comes from another origin than the registry's.
 """
 
 from __future__ import annotations
@@ -12,51 +31,77 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import final
 
+from ..auth._challenge_cache import ChallengeCache, Learned
+from ..auth._credential_cache import CredentialCache, CredentialKey
+from ..auth._token_cache import Token, TokenKey
+from ..auth._token_provider import TokenProvider, TokenRequest
 from ..auth.challenge import Challenge
 from ..auth.credentials import Credential, CredentialSource, first_repository
-from ..auth.lookups import Lookups, Who
-from ..auth.tokens import Holder, Token
-from ..errors import CredentialsRejected
+from ..errors import AuthError, CredentialsRejected
 from ..message import Request, Response
 from ..origin import Origin
 from ..reference import registry_name
 from ..scope import Scope
 from .base import Transport
-from .token_desk import TokenDesk, Wish
 
 __all__ = ["AuthTransport"]
 
 _LOG = logging.getLogger("ociwire.auth")
-_MAX_ORIGINS = 1024
+_MAX_SENDS = 3
+_MAX_TOKEN_REQUESTS = 2
 _READ_BY_SERVERS = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class _Proof:
-    """What a request was sent with.
+class _Authorization:
+    """What a request is sent with.
 
     Attributes:
-        header: The value of Authorization.
-        credential: Who sent it.
-        token: The token in it; None where it is the credential itself.
+        header: The value of the Authorization header.
+        credential: The credential that was used; None for an anonymous token.
+        token: The token in the header; None if the header holds the credential itself.
+        key: The token's key in the cache.
         fresh: Whether the token was granted during this request.
     """
 
     header: str = field(repr=False)
     credential: Credential | None
     token: Token | None = None
+    key: TokenKey | None = None
     fresh: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _RefusedGuess:
+    """A token request ahead of the challenge that the token server refused.
+
+    Attributes:
+        key: Token server and credential.
+        scope: The scope that was requested.
+        error: The refusal.
+    """
+
+    key: TokenKey
+    scope: Scope
+    error: AuthError
+
+
 @dataclass(slots=True)
-class _Errand:
+class _AuthAttempt:
     """One request on its way through the layer."""
 
     request: Request
     origin: Origin
-    who: Who
-    renewed: bool = False  # the one re-authentication is spent
-    tokens_before: int = 0  # how many tokens there had been when the request was last sent
+    key: CredentialKey
+    sends: int = 0
+    token_requests: int = 0
+    tokens_before: int = 0  # sequence number of the newest token when the request was last sent
+    credential_cached: bool = False  # the credential was in the cache before this request
+    credential_renewed: bool = False  # the source was asked again during this request
+    probed: bool = False
+    helper_failure: AuthError | None = None  # why there is no credential
+    refused_guess: _RefusedGuess | None = None
+    learned: Learned | None = None  # to remember if the next response is not a refusal
 
     @property
     def required(self) -> Scope:
@@ -66,27 +111,33 @@ class _Errand:
     def deadline(self) -> float | None:
         return self.request.info.deadline
 
+    @property
+    def anonymous(self) -> bool:
+        return self.request.info.anonymous
+
+    @property
+    def can_resend(self) -> bool:
+        return self.request.body is None or self.request.body.resendable
+
 
 @final
 class AuthTransport:
-    """Turns the scope that a request needs into its Authorization, and answers a 401.
+    """Authenticates requests for the scope that they need, and answers the registry's challenges.
 
-    By Bearer tokens (the distribution project's token specifications), or by Basic (RFC 7617).
-
-    A request that has an Authorization header passes untouched. One that needs nothing is sent with nothing, until it
-    is challenged. May be shared by threads: of those who want the same token, one asks for it.
+    A request that has an Authorization header passes unchanged. A request that needs no scope is sent without
+    credentials until it is challenged. Thread-safe: threads that need the same token share one token request.
 
     Args:
-        inner: The transport to ask.
-        credentials: Who one is; see `ociwire.auth`.
-        token_transport: What token servers are asked through; None is `inner`. It is not closed.
-        trusted_realms: For a registry's ``host[:port]``, the origins of token servers that are allowed for it though
+        inner: The transport to wrap.
+        credentials: The credential source; see `ociwire.auth`.
+        token_transport: The transport for token requests; the caller closes it. Defaults to `inner`.
+        trusted_realms: For a registry's ``host[:port]``, the origins of token servers that are allowed for it although
             `ociwire.origin` would refuse them: ``{"registry.corp": ["http://auth.corp:8080"]}``.
-        ask_first: Whether a registry of which nothing is known is asked ``GET /v2/`` before it is sent a body that is
-            one-shot, and of at most 256 KiB or of unknown length: there are servers whose 401 would come after it.
+        ask_first: Whether to send ``GET /v2/`` to an unknown registry before a single-use body of at most 256 KiB or of
+            unknown length: some servers answer 401 only after they have read it. Defaults to False.
 
     Raises:
-        UsageError: The credentials have no ``lookup``, or a host or an origin is not valid.
+        UsageError: The credentials have no ``lookup`` method, or a host or an origin is not valid.
     """
 
     def __init__(
@@ -99,222 +150,448 @@ class AuthTransport:
         ask_first: bool = False,
     ) -> None:
         self._inner = inner
-        self._lookups = Lookups(credentials)
-        self._desk = TokenDesk(
-            inner if token_transport is None else token_transport,
+        self._credentials = CredentialCache(credentials)
+        self._provider = TokenProvider(
+            (inner if token_transport is None else token_transport).round_trip,
             trusted_realms=trusted_realms or {},
-            source_name=self._lookups.source_name,
+            source_name=self._credentials.source_name,
         )
-        self._tokens = self._desk.tokens
+        self._tokens = self._provider.tokens
+        self._challenges = ChallengeCache()
         self._ask_first = ask_first
-        self._challenges: dict[Origin, Challenge] = {}
-        self._silent: set[Origin] = set()  # asked what they want, they wanted nothing
 
     def round_trip(self, request: Request, /) -> Response:
-        """Ask the inner transport, with what the request needs; after a 401, with what the registry asks for.
+        """Send a request with the authorization that it needs, and again as the registry's challenge demands.
 
         Raises:
             AuthError: A credential source or a token server failed, or the token server must not be asked.
             CredentialsRejected: The token server refused the credentials.
-            AuthTimeout: There was no token in time.
+            AuthTimeout: No token came in time.
         """
         if "authorization" in request.headers:
             response = self._inner.round_trip(request)
             return response if response.request is not None else response.replace(request=request)
-        errand = _errand(request)
-        proof = self._foreseen(errand)
+        origin = Origin.of(request.url)
+        key = CredentialKey(_lookup_name(origin), first_repository(request.info.required_scope))
+        attempt = _AuthAttempt(request, origin, key)
+        authorization = self._initial_authorization(attempt)
         while True:
-            sent = request if proof is None else request.with_headers({"Authorization": proof.header})
-            errand.tokens_before = self._tokens.latest
+            sent = request if authorization is None else request.with_headers({"Authorization": authorization.header})
+            attempt.tokens_before = self._tokens.latest
             response = self._inner.round_trip(sent)
-            if response.status in (400, 401):
+            attempt.sends += 1
+            status = response.status
+            if status in (400, 401, 403, 404):
                 try:
-                    proof = self._renewed(errand, proof, response)
+                    following = self._next_authorization(attempt, authorization, response)
+                    is_anonymous = authorization is None or authorization.credential is None
+                    if following is None and is_anonymous and status in (401, 403):
+                        _raise_helper_failure(attempt)
                 except BaseException:
                     response.discard()
                     raise
-                if proof is not None:
+                if following is not None:
                     response.discard()
+                    authorization = following
                     continue
-            elif proof is None and response.status < 300:
-                self._note_silence(errand)
+            elif authorization is None and status < 300:
+                self._remember_no_auth(attempt)
+            if attempt.sends > 1 and attempt.learned is not None and status not in (400, 401, 403):
+                self._challenges.learn(origin, attempt.required, request.url, attempt.learned)
             return response if response.request is not None else response.replace(request=sent)
 
     def close(self) -> None:
-        """Close the inner transport."""
+        """Close the inner transport. Idempotent."""
         self._inner.close()
 
-    def _kept(self, errand: _Errand) -> Credential | None:
-        return None if errand.request.info.anonymous else self._lookups.kept(errand.who)
+    # What the first request carries
 
-    def _credential(self, errand: _Errand) -> Credential | None:
-        return None if errand.request.info.anonymous else self._lookups.of(errand.who, errand.deadline)
-
-    def _another(self, errand: _Errand, rejected: Credential | None) -> Credential | None:
-        """What the source says instead of what was rejected; the same if it stands by it."""
-        if errand.request.info.anonymous:
-            return rejected
-        return self._lookups.after_rejection(errand.who, rejected, errand.deadline)
-
-    def _foreseen(self, errand: _Errand) -> _Proof | None:
-        """What the first request carries: what is known to be wanted."""
-        challenge = self._challenges.get(errand.origin)
-        if not errand.required:
-            # Nothing is needed, so nobody is asked; a token that grants nothing may have been had before.
-            holder = Holder(errand.origin, self._kept(errand))
-            token = self._tokens.find(holder, Scope.EMPTY)
-            return None if token is None else _Proof(f"Bearer {token.value}", holder.credential, token)
-        credential = self._credential(errand)
+    def _initial_authorization(self, attempt: _AuthAttempt) -> _Authorization | None:
+        """What the registry is known to ask for; None before its first challenge."""
+        challenge = self._challenges.get(attempt.origin)
+        if not attempt.required:
+            return self._cached_scopeless_token(attempt, challenge)
+        credential = self._credential(attempt)
+        if credential is None and any(member.action != "pull" for member in attempt.required):
+            _raise_helper_failure(attempt)  # a push must not become anonymous because a helper failed
         if _is_registry_token(credential):
-            return _proof_of(credential, "bearer")
-        if challenge is None and self._ask_first and errand.origin not in self._silent and _is_at_risk(errand.request):
-            challenge = self._asked_for(errand)
+            return _from_credential(credential, "bearer")
+        if challenge is None and self._needs_probe(attempt):
+            challenge = self._probe_challenge(attempt)
         if challenge is None:
             return None
         if challenge.scheme == "basic":
-            return _proof_of(credential, "basic")
-        if errand.required == Scope.UNLIMITED:
+            return _from_credential(credential, "basic")
+        learned = self._challenges.find(attempt.origin, attempt.required, attempt.request.url)
+        if learned is not None:
+            return self._authorize(attempt, learned.challenge, credential, learned.scope)
+        if attempt.required == Scope.UNLIMITED or self._challenges.is_unpredictable(attempt.origin):
             return None
-        return self._granted(errand, challenge, credential, errand.required)
+        return self._guess_authorization(attempt, challenge, credential)
 
-    def _asked_for(self, errand: _Errand) -> Challenge | None:
-        """What the registry wants, by a request that has nothing to lose (specification, "Determining Support")."""
-        request = errand.request
+    def _guess_authorization(
+        self, attempt: _AuthAttempt, challenge: Challenge, credential: Credential | None
+    ) -> _Authorization | None:
+        """A token ahead of the challenge; None if the token server refuses it.
+
+        Scope and realm are guesses then. Only the registry's own challenge tells whether they are right.
+        """
+        try:
+            return self._authorize(attempt, challenge, credential, attempt.required)
+        except AuthError as error:
+            single_use = attempt.request.body is not None and attempt.request.body.one_shot
+            if error.status not in (400, 401, 403) or single_use:
+                raise
+            key = self._token_request(attempt, challenge, credential, attempt.required).key
+            attempt.refused_guess = _RefusedGuess(key, attempt.required, error)
+            level = logging.WARNING if isinstance(error, CredentialsRejected) else logging.INFO
+            _LOG.log(level, "%s; sending the request without a token", error)
+            return None
+
+    def _cached_scopeless_token(self, attempt: _AuthAttempt, challenge: Challenge | None) -> _Authorization | None:
+        """A token that was requested without a scope before. No credential is looked up for it."""
+        if challenge is None or challenge.scheme != "bearer":
+            return None
+        credential = None if attempt.anonymous else self._credentials.cached(attempt.key)
+        key = self._token_request(attempt, challenge, credential, Scope.EMPTY).key
+        token = self._tokens.find(key, Scope.EMPTY)
+        return None if token is None else _Authorization(f"Bearer {token.value}", credential, token, key)
+
+    def _needs_probe(self, attempt: _AuthAttempt) -> bool:
+        """Whether a 401 could come too late for the request's body.
+
+        Servers written in Go read up to 256 KiB of a body before they answer, with or without Expect: by then a
+        single-use body is consumed. A longer body with a Content-Length is refused at once.
+        """
+        body = attempt.request.body
+        if not self._ask_first or self._challenges.is_open(attempt.origin) or body is None:
+            return False
+        return body.one_shot and body.length != 0 and (body.length or 0) <= _READ_BY_SERVERS
+
+    def _probe_challenge(self, attempt: _AuthAttempt) -> Challenge | None:
+        """The challenge of ``GET /v2/`` (distribution specification, "Determining Support"); None if there is none."""
+        attempt.probed = True
+        request = attempt.request
         agent = {name: value for name, value in request.headers.items() if name.lower() == "user-agent"}
         info = request.info.replace(required_scope=Scope.EMPTY, idempotent=None)
-        response = self._inner.round_trip(Request("GET", f"{errand.origin}/v2/", agent, None, info))
+        response = self._inner.round_trip(Request("GET", f"{attempt.origin}/v2/", agent, None, info))
         response.discard()
-        answers = response.request is None or Origin.of(response.request.url) == errand.origin
-        challenge = self._challenge(errand, response, known_will_do=False) if answers else None
-        if challenge is None:
-            self._note_silence(errand)
+        if not _is_from(response, attempt.origin):
+            return None
+        challenge = self._remember_challenge(attempt, response)
+        if challenge is None and response.status < 500 and response.status not in (408, 429):
+            self._challenges.mark_open(attempt.origin)
         return challenge
 
-    def _note_silence(self, errand: _Errand) -> None:
-        """Remember a registry that takes a push from anybody. That it lets anybody pull says nothing."""
-        if errand.origin not in self._silent and any(one.action == "push" for one in errand.required):
-            if len(self._silent) >= _MAX_ORIGINS:
-                self._silent.clear()
-            self._silent.add(errand.origin)
+    def _remember_no_auth(self, attempt: _AuthAttempt) -> None:
+        """Remember a registry that accepts an anonymous push. That it allows anonymous pulls says nothing."""
+        if any(member.action == "push" for member in attempt.required):
+            self._challenges.mark_open(attempt.origin)
 
-    def _renewed(self, errand: _Errand, proof: _Proof | None, response: Response) -> _Proof | None:
-        """What to send the request with once more; None if the response is the answer."""
-        token = None if proof is None else proof.token
-        is_stale = proof is not None and token is not None and not proof.fresh
-        if response.status == 400 and not (is_stale and errand.request.method in ("GET", "HEAD")):
-            return None  # public.ecr.aws says 400, without a challenge, to a token that has expired
-        if response.request is not None and Origin.of(response.request.url) != errand.origin:
-            return None  # a transport below has followed a redirect: who answers has no claim on these credentials
-        challenge = self._challenge(errand, response, known_will_do=token is not None)
-        if challenge is None:
-            return None
-        if proof is not None and token is not None and _scope_of(challenge) <= token.scope:
-            self._tokens.evict(Holder(errand.origin, proof.credential), token)
-        if errand.request.body is not None and not errand.request.body.resendable:
-            return None
-        if proof is not None:
-            if proof.fresh:
-                self._lookups.forget(errand.who, proof.credential)  # the source may know better the next time
-            if errand.renewed or proof.fresh:
-                return None
-            errand.renewed = True
-        return self._answered(errand, proof, challenge, response)
+    # What follows a response
 
-    def _answered(
-        self, errand: _Errand, proof: _Proof | None, challenge: Challenge, response: Response
-    ) -> _Proof | None:
-        """What a challenge is answered with; None if there is nothing that was not refused already."""
-        refused = proof is not None and proof.token is None
-        if proof is not None and refused and (challenge.scheme == "basic" or _is_registry_token(proof.credential)):
-            credential = self._another(errand, proof.credential)
-            if credential == proof.credential:
-                self._log_rejection(errand, credential)
+    def _next_authorization(
+        self, attempt: _AuthAttempt, used: _Authorization | None, response: Response
+    ) -> _Authorization | None:
+        """What to repeat the request with, by the table above; None if the response is the result."""
+        status = response.status
+        if not _is_from(response, attempt.origin):
+            return None  # a transport below followed a redirect: its target must not get this registry's credentials
+        is_read = attempt.request.method in ("GET", "HEAD")
+        if status == 400 and not (is_read and used is not None and used.token is not None and not used.fresh):
+            return None
+        offered = self._remember_challenge(attempt, response) if status != 400 else None
+        token = None if used is None else used.token
+        covered = self._covers(attempt, used, offered)
+        if used is not None and used.key is not None and token is not None and covered and status in (400, 401):
+            self._tokens.evict(used.key, token)
+        if not attempt.can_resend or attempt.sends >= _MAX_SENDS or attempt.token_requests >= _MAX_TOKEN_REQUESTS:
+            if used is not None and used.fresh and status == 401:
+                self._credentials.invalidate(attempt.key, used.credential)
+            return None
+        if token is not None and covered and status in (400, 401):
+            return self._fresh_token(attempt, used, offered)
+        if offered is not None and (status == 401 or used is None or (token is not None and not covered)):
+            return self._answer_challenge(attempt, used, offered, response)
+        if used is None and status in (403, 404):
+            return self._retry_with_credentials(attempt)
+        if used is not None and status == 403:
+            return self._refresh_credential(attempt, used, offered)
+        return None
+
+    def _answer_challenge(
+        self, attempt: _AuthAttempt, used: _Authorization | None, offered: Challenge, response: Response
+    ) -> _Authorization | None:
+        """Authorization for a challenge that what was sent does not cover."""
+        if (
+            used is not None
+            and used.token is None
+            and (offered.scheme == "basic" or _is_registry_token(used.credential))
+        ):
+            credential = self._look_up_again(attempt, used.credential)
+            if credential == used.credential:
+                self._log_rejection(attempt, credential)
                 return None
         else:
-            credential = self._credential(errand)
-        if challenge.scheme == "basic" or _is_registry_token(credential):
-            answer = _proof_of(credential, challenge.scheme)
-            if answer is None:
-                self._lookups.forget(errand.who, credential)  # who has nothing to say may have something the next time
-            return answer
-        response.discard()  # its connection may serve for the token
-        wanted = _scope_of(challenge)
-        if errand.required != Scope.UNLIMITED:  # which nobody can ask for: what the challenge says must do
-            wanted = wanted | errand.required  # the challenge's own text, where that is enough
-        return self._granted(errand, challenge, credential, wanted)
+            credential = self._credential(attempt)
+        if offered.scheme == "basic" or _is_registry_token(credential):
+            authorization = _from_credential(credential, offered.scheme)
+            if authorization is None:
+                self._credentials.invalidate(attempt.key, credential)  # the source may have one the next time
+            return authorization
+        response.discard()  # so that its connection can serve the token request
+        scope = _scope_of(offered)
+        guess = attempt.refused_guess
+        if used is not None or guess is not None:
+            wanted = scope or attempt.required  # the guess was wrong: exactly what the challenge names
+        elif attempt.required == Scope.UNLIMITED:
+            wanted = scope
+        elif not scope or not attempt.required or _share_resource(scope, attempt.required):
+            wanted = scope | attempt.required  # a push that is challenged for pull needs push next
+        else:
+            wanted = scope
+            self._challenges.mark_unpredictable(attempt.origin)
+        if guess is not None:
+            self._check_guess(attempt, guess, offered, credential, wanted)
+        return self._authorize(attempt, offered, credential, wanted)
 
-    def _challenge(self, errand: _Errand, response: Response, *, known_will_do: bool) -> Challenge | None:
-        """What the registry asks for: Bearer before Basic. Remembered for its origin."""
-        offered = Challenge.parse(*response.headers.get_all("www-authenticate"))
-        usable = [one for one in offered if one.scheme == "basic" or (one.scheme == "bearer" and "realm" in one.params)]
-        chosen = next((one for one in usable if one.scheme == "bearer"), usable[0] if usable else None)
-        if chosen is None:
-            known = self._challenges.get(errand.origin) if known_will_do else None
-            # Its scope was another request's.
-            return known and Challenge(known.scheme, {**known.params, "scope": ""})
-        if len(self._challenges) >= _MAX_ORIGINS:
-            self._challenges.clear()
-        self._challenges[errand.origin] = chosen
+    def _check_guess(
+        self,
+        attempt: _AuthAttempt,
+        guess: _RefusedGuess,
+        offered: Challenge,
+        credential: Credential | None,
+        wanted: Scope,
+    ) -> None:
+        """Raise the refusal of the guess if the challenge asks for the same, or would send a refused secret again."""
+        key = self._token_request(attempt, offered, credential, wanted).key
+        rejected = isinstance(guess.error, CredentialsRejected) and guess.error.status != 403
+        same_secret = (key.credential, key.realm) == (guess.key.credential, guess.key.realm)
+        if (rejected and same_secret) or (key, wanted) == (guess.key, guess.scope):
+            raise guess.error
+
+    def _fresh_token(
+        self, attempt: _AuthAttempt, used: _Authorization | None, offered: Challenge | None
+    ) -> _Authorization | None:
+        """A token in place of one that was refused although it covers the request; None if it was fresh."""
+        if used is None or used.token is None:
+            return None
+        if used.fresh:
+            self._credentials.invalidate(attempt.key, used.credential)  # the source may have another one the next time
+            return None
+        challenge = offered or self._challenges.get(attempt.origin)
+        if challenge is None or challenge.scheme != "bearer":
+            return None
+        scope = used.token.scope
+        if attempt.required <= scope:  # which may be larger than this request needs
+            scope = _scope_of(challenge) | attempt.required
+        return self._authorize(attempt, challenge, self._credential(attempt), scope, renew=True)
+
+    def _refresh_credential(
+        self, attempt: _AuthAttempt, used: _Authorization, offered: Challenge | None
+    ) -> _Authorization | None:
+        """Another credential after 403: ECR answers 403 when a password has expired, after 12 hours.
+
+        Only a credential that was cached can have expired; the source is asked at most once a minute.
+        """
+        if used.credential is None or attempt.anonymous or not attempt.credential_cached or attempt.credential_renewed:
+            return None
+        attempt.credential_renewed = True
+        credential = self._credentials.refresh(attempt.key, used.credential, attempt.deadline)
+        if credential == used.credential:
+            return None
+        _LOG.info("%s answered 403; the credential has changed since", attempt.key.host)
+        self._tokens.evict_credential(attempt.origin, used.credential)
+        challenge = offered or self._challenges.get(attempt.origin)
+        if used.token is None or _is_registry_token(credential):
+            return _from_credential(credential, "basic")
+        if challenge is None or challenge.scheme != "bearer":
+            return None
+        return self._authorize(attempt, challenge, credential, used.token.scope)
+
+    def _retry_with_credentials(self, attempt: _AuthAttempt) -> _Authorization | None:
+        """Authorization after 403 or 404 to a request without any: some registries hide private content that way."""
+        if attempt.anonymous or not attempt.required or attempt.probed or attempt.refused_guess is not None:
+            return None
+        credential = self._credential(attempt)
+        if credential is None or self._challenges.is_open(attempt.origin):
+            return None
+        challenge = self._challenges.get(attempt.origin) or self._probe_challenge(attempt)
+        if challenge is None:
+            return None
+        if challenge.scheme == "basic":
+            return _from_credential(credential, "basic")
+        if attempt.required == Scope.UNLIMITED:
+            return None
+        try:
+            return self._authorize(attempt, challenge, credential, attempt.required)
+        except AuthError as error:
+            if error.status not in (400, 401, 403):
+                raise
+            _LOG.warning("%s", error)  # the registry's own answer is the result
+            return None
+
+    # Credentials and tokens
+
+    def _credential(self, attempt: _AuthAttempt) -> Credential | None:
+        if attempt.anonymous:
+            return None
+        if not attempt.credential_cached:
+            attempt.credential_cached = self._credentials.has(attempt.key)
+        credential = self._credentials.get(attempt.key, attempt.deadline)
+        if credential is None:
+            attempt.helper_failure = self._credentials.failure(attempt.key)
+        return credential
+
+    def _look_up_again(self, attempt: _AuthAttempt, rejected: Credential | None) -> Credential | None:
+        """What the source answers after a rejection; the same credential if the source has no other."""
+        if attempt.anonymous or attempt.credential_renewed:
+            return rejected
+        attempt.credential_renewed = True
+        return self._credentials.get_after_rejection(attempt.key, rejected, attempt.deadline)
+
+    def _authorize(
+        self,
+        attempt: _AuthAttempt,
+        challenge: Challenge,
+        credential: Credential | None,
+        scope: Scope,
+        *,
+        renew: bool = False,
+    ) -> _Authorization:
+        """A token for a scope, cached or requested.
+
+        If the token server refuses a scope that is larger than the challenge's (400, 403), the challenge's scope alone
+        is requested. If it refuses the credential, the source is asked again, and its answer sent if it differs.
+        """
+        named = _scope_of(challenge)
+        refused: Scope | None = None
+        while True:
+            try:
+                authorization = self._token(attempt, challenge, credential, scope, refused, renew=renew)
+            except AuthError as error:
+                if attempt.token_requests >= _MAX_TOKEN_REQUESTS:
+                    raise
+                refuses_scope = error.status == 403 or (
+                    error.status == 400 and not isinstance(error, CredentialsRejected)
+                )
+                if refuses_scope and named and named != scope and named <= scope:
+                    scope, refused = named, scope
+                    continue
+                if not isinstance(error, CredentialsRejected):
+                    raise
+                renewed = self._look_up_again(attempt, credential)
+                if renewed == credential:
+                    raise
+                _LOG.info("%s; the source has another one now", error)
+                credential = renewed
+            else:
+                attempt.learned = Learned(challenge, scope)
+                return authorization
+
+    def _token(
+        self,
+        attempt: _AuthAttempt,
+        challenge: Challenge,
+        credential: Credential | None,
+        scope: Scope,
+        refused: Scope | None,
+        *,
+        renew: bool,
+    ) -> _Authorization:
+        newer_than = attempt.tokens_before if renew else 0  # older tokens may have been revoked with the refused one
+        wanted = self._token_request(attempt, challenge, credential, scope, refused, newer_than)
+        try:
+            token, fetched = self._provider.get(wanted, attempt.request)
+        except AuthError as error:
+            attempt.token_requests += 1
+            if credential is None and isinstance(error, CredentialsRejected):
+                _raise_helper_failure(attempt)
+            raise
+        attempt.token_requests += fetched
+        return _Authorization(f"Bearer {token.value}", credential, token, wanted.key, fetched)
+
+    def _token_request(
+        self,
+        attempt: _AuthAttempt,
+        challenge: Challenge,
+        credential: Credential | None,
+        scope: Scope,
+        refused: Scope | None = None,
+        newer_than: int = 0,
+    ) -> TokenRequest:
+        return TokenRequest(attempt.origin, attempt.key.host, challenge, credential, scope, refused, newer_than)
+
+    # Challenges
+
+    def _remember_challenge(self, attempt: _AuthAttempt, response: Response) -> Challenge | None:
+        """The challenge to answer: Bearer is preferred to Basic. Remembered for its origin."""
+        if "www-authenticate" not in response.headers:
+            return None
+        challenges = Challenge.parse(*response.headers.get_all("www-authenticate"))
+        bearer = next((one for one in challenges if one.scheme == "bearer" and "realm" in one.params), None)
+        chosen = bearer or next((one for one in challenges if one.scheme == "basic"), None)
+        if chosen is not None:
+            self._challenges.put(attempt.origin, chosen)
         return chosen
 
-    def _granted(self, errand: _Errand, challenge: Challenge, credential: Credential | None, scope: Scope) -> _Proof:
-        """A token for a scope: kept, or granted now."""
-        try:
-            return self._token(errand, challenge, credential, scope)
-        except CredentialsRejected as error:
-            renewed = self._another(errand, credential)
-            if renewed == credential:
-                raise
-            _LOG.info("%s; the source has others now", error)
-            return self._token(errand, challenge, renewed, scope)
+    def _covers(self, attempt: _AuthAttempt, used: _Authorization | None, offered: Challenge | None) -> bool:
+        """Whether the token that was sent is for the scope, realm and service of a challenge, if there is one."""
+        if used is None or used.token is None:
+            return False
+        if offered is None:
+            return True
+        if offered.scheme != "bearer":
+            return False
+        same_server = self._token_request(attempt, offered, used.credential, Scope.EMPTY).key == used.key
+        return same_server and _scope_of(offered) <= used.token.scope
 
-    def _token(self, errand: _Errand, challenge: Challenge, credential: Credential | None, scope: Scope) -> _Proof:
-        newer_than = errand.tokens_before if errand.renewed else 0  # what was there before may be as stale
-        wish = Wish(errand.origin, errand.who.host, challenge, credential, scope, newer_than)
-        token, fresh = self._desk.grant(wish, errand.request)
-        return _Proof(f"Bearer {token.value}", credential, token, fresh)
-
-    def _log_rejection(self, errand: _Errand, credential: Credential | None) -> None:
-        came_from = (credential and credential.source) or self._lookups.source_name
+    def _log_rejection(self, attempt: _AuthAttempt, credential: Credential | None) -> None:
+        came_from = (credential and credential.source) or self._credentials.source_name
         _LOG.warning(
-            "%s refused the credentials that came from %s; what is public may be pulled without them",
-            errand.who.host,
+            "%s refused the credentials from %s; public content may be available without them",
+            attempt.key.host,
             came_from,
         )
 
 
-def _errand(request: Request) -> _Errand:
-    origin = Origin.of(request.url)
-    return _Errand(request, origin, Who(_name_of(origin), first_repository(request.info.required_scope)))
+@lru_cache(maxsize=1024)
+def _lookup_name(origin: Origin) -> str:
+    """The host that a credential source is asked for.
 
-
-@lru_cache(maxsize=_MAX_ORIGINS)
-def _name_of(origin: Origin) -> str:
-    return registry_name(origin.netloc)
-
-
-def _is_at_risk(request: Request) -> bool:
-    """Whether a 401 to the request can come too late.
-
-    Servers written in Go read up to 256 KiB of a body before they answer anything, Expect or no Expect: what is
-    one-shot is gone by then. What is longer than that, and says so, they refuse at once.
+    The scheme decides which port is the default: ``http://registry.corp:443`` is not ``registry.corp``, whose
+    credential must not be sent in clear text to the port of https.
     """
-    body = request.body
-    return body is not None and body.one_shot and body.length != 0 and (body.length or 0) <= _READ_BY_SERVERS
+    return registry_name(origin.netloc, None)
+
+
+def _raise_helper_failure(attempt: _AuthAttempt) -> None:
+    """Raise why there is no credential, if that is because a credential helper failed."""
+    if attempt.helper_failure is not None:
+        raise attempt.helper_failure
+
+
+def _is_from(response: Response, origin: Origin) -> bool:
+    return response.request is None or Origin.of(response.request.url) == origin
 
 
 def _scope_of(challenge: Challenge) -> Scope:
     return Scope.parse(challenge.params.get("scope", ""))
 
 
+def _share_resource(first: Scope, second: Scope) -> bool:
+    resources = {member[:2] for member in first}
+    return any(member[:2] in resources for member in second)
+
+
 def _is_registry_token(credential: Credential | None) -> bool:
     return credential is not None and credential.registry_token is not None
 
 
-def _proof_of(credential: Credential | None, scheme: str) -> _Proof | None:
-    """What a credential says by itself; None if it has nothing to say in a scheme."""
+def _from_credential(credential: Credential | None, scheme: str) -> _Authorization | None:
+    """The authorization that a credential gives without a token server; None if it has none for a scheme."""
     if credential is None:
         return None
     if credential.registry_token is not None:
-        return _Proof(f"Bearer {credential.registry_token}", credential)
-    return None if scheme != "basic" or credential.basic is None else _Proof(credential.basic, credential)
+        return _Authorization(f"Bearer {credential.registry_token}", credential)
+    return None if scheme != "basic" or credential.basic is None else _Authorization(credential.basic, credential)

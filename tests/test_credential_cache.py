@@ -11,12 +11,12 @@ import pytest
 from doubles import PATIENCE, Call
 
 from ociwire.auth import Anonymous, Credential, CredentialSource, StaticCredentials
-from ociwire.auth import lookups as lookups_module
-from ociwire.auth.lookups import Lookups, Who
+from ociwire.auth import _credential_cache as cache_module
+from ociwire.auth._credential_cache import CredentialCache, CredentialKey
 from ociwire.errors import AuthError, AuthTimeout, CredentialsRejected, TransportTimeout, UsageError
 
 SECRET = "sEcReT-42"
-WHO = Who("ghcr.io", "app")
+WHO = CredentialKey("ghcr.io", "app")
 OLD = Credential(username="me", password="old")
 NEW = Credential(username="me", password="new")
 
@@ -59,29 +59,34 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.mark.parametrize("answer", [OLD, Credential(), None])
 def test_an_answer_is_kept_nobody_included(answer: Credential | None) -> None:
     source = Script(answer, NEW)
-    lookups = Lookups(source)
-    assert [lookups.of(WHO, None) for _ in range(3)] == [answer] * 3
+    cache = CredentialCache(source)
+    assert [cache.get(WHO, None) for _ in range(3)] == [answer] * 3
     assert source.asked == [("ghcr.io", "app")]
 
 
 def test_an_answer_is_kept_for_a_host_and_a_repository() -> None:
     source = Script(None)
-    lookups = Lookups(source)
-    everyone = [Who("ghcr.io", "app"), Who("ghcr.io", "other"), Who("ghcr.io", None), Who("quay.io", "app")]
+    cache = CredentialCache(source)
+    everyone = [
+        CredentialKey("ghcr.io", "app"),
+        CredentialKey("ghcr.io", "other"),
+        CredentialKey("ghcr.io", None),
+        CredentialKey("quay.io", "app"),
+    ]
     for _ in range(2):
         for who in everyone:
-            lookups.of(who, None)
+            cache.get(who, None)
     assert source.asked == everyone
 
 
 def test_what_is_kept_is_known_without_asking() -> None:
     source = Script(OLD)
-    lookups = Lookups(source)
-    assert lookups.kept(WHO) is None
+    cache = CredentialCache(source)
+    assert cache.cached(WHO) is None
     assert source.asked == []
-    lookups.of(WHO, None)
-    assert lookups.kept(WHO) is OLD
-    assert lookups.kept(Who("ghcr.io", None)) is None
+    cache.get(WHO, None)
+    assert cache.cached(WHO) is OLD
+    assert cache.cached(CredentialKey("ghcr.io", None)) is None
     assert len(source.asked) == 1
 
 
@@ -91,48 +96,48 @@ def test_an_answer_is_kept_until_it_expires(clock: Clock) -> None:
         Credential(username="me", password="new", expires_at=clock.now + 20),
         None,
     )
-    lookups = Lookups(source)
+    cache = CredentialCache(source)
     seen = []
     for _ in range(4):
-        seen.append([lookups.of(WHO, None), lookups.kept(WHO)])
+        seen.append([cache.get(WHO, None), cache.cached(WHO)])
         clock.now += 9.5
     assert seen == [[OLD, OLD], [OLD, OLD], [NEW, NEW], [None, None]]
     clock.now += 1e9
-    assert lookups.of(WHO, None) is None
+    assert cache.get(WHO, None) is None
     assert len(source.asked) == 3
 
 
 def test_at_the_moment_at_which_it_expires_it_is_asked_for_again(clock: Clock) -> None:
     source = Script(Credential(username="me", password="old", expires_at=clock.now + 10), NEW)
-    lookups = Lookups(source)
-    lookups.of(WHO, None)
+    cache = CredentialCache(source)
+    cache.get(WHO, None)
     clock.now += 10
-    assert lookups.kept(WHO) is None
-    assert lookups.of(WHO, None) == NEW
+    assert cache.cached(WHO) is None
+    assert cache.get(WHO, None) == NEW
 
 
 def test_an_answer_that_has_expired_already_is_given_out_and_not_kept(clock: Clock) -> None:
     source = Script(Credential(username="me", password="old", expires_at=clock.now - 1))
-    lookups = Lookups(source)
-    assert [lookups.of(WHO, None) for _ in range(2)] == [OLD, OLD]
+    cache = CredentialCache(source)
+    assert [cache.get(WHO, None) for _ in range(2)] == [OLD, OLD]
     assert len(source.asked) == 2
 
 
 def test_without_an_expiry_it_is_kept_for_ever(clock: Clock) -> None:
-    lookups = Lookups(Script(OLD, NEW))
-    lookups.of(WHO, None)
+    cache = CredentialCache(Script(OLD, NEW))
+    cache.get(WHO, None)
     clock.now += 1e9
-    assert lookups.of(WHO, None) == OLD
+    assert cache.get(WHO, None) == OLD
 
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lookups_module, "_MAX_KEPT", 3)
+    monkeypatch.setattr(cache_module, "_MAX_ANSWERS", 3)
     source = Script(OLD)
-    lookups = Lookups(source)
-    everyone = [Who("ghcr.io", str(number)) for number in range(10)]
+    cache = CredentialCache(source)
+    everyone = [CredentialKey("ghcr.io", str(number)) for number in range(10)]
     for who in everyone:
-        lookups.of(who, None)
-    assert [who for who in everyone if lookups.kept(who)] == everyone[-3:]
+        cache.get(who, None)
+    assert [who for who in everyone if cache.cached(who)] == everyone[-3:]
 
 
 # --- rejections ---
@@ -141,40 +146,40 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("old", "new"), [(OLD, NEW), (OLD, None), (None, NEW), (OLD, OLD), (None, None)])
 def test_after_a_rejection_the_source_is_asked_once_more(old: Credential | None, new: Credential | None) -> None:
     source = Script(old, new, Credential(username="never"))
-    lookups = Lookups(source)
-    assert lookups.of(WHO, None) == old
-    assert lookups.after_rejection(WHO, old, None) == new
-    assert lookups.of(WHO, None) == new
+    cache = CredentialCache(source)
+    assert cache.get(WHO, None) == old
+    assert cache.get_after_rejection(WHO, old, None) == new
+    assert cache.get(WHO, None) == new
     assert len(source.asked) == 2
 
 
 def test_the_rejection_of_what_is_no_longer_said_asks_nobody() -> None:
     source = Script(OLD, NEW, Credential(username="never"))
-    lookups = Lookups(source)
-    lookups.of(WHO, None)
-    lookups.after_rejection(WHO, OLD, None)
-    assert lookups.after_rejection(WHO, OLD, None) == NEW
+    cache = CredentialCache(source)
+    cache.get(WHO, None)
+    cache.get_after_rejection(WHO, OLD, None)
+    assert cache.get_after_rejection(WHO, OLD, None) == NEW
     assert len(source.asked) == 2
 
 
 def test_a_rejection_is_that_of_one_host_and_repository() -> None:
     source = Script(OLD)
-    lookups = Lookups(source)
-    others = [Who("ghcr.io", "other"), Who("quay.io", "app")]
+    cache = CredentialCache(source)
+    others = [CredentialKey("ghcr.io", "other"), CredentialKey("quay.io", "app")]
     for who in (WHO, *others):
-        lookups.of(who, None)
-    lookups.after_rejection(WHO, OLD, None)
+        cache.get(who, None)
+    cache.get_after_rejection(WHO, OLD, None)
     assert source.asked == [WHO, *others, WHO]
-    assert all(lookups.kept(who) == OLD for who in others)
+    assert all(cache.cached(who) == OLD for who in others)
 
 
 def test_a_source_that_fails_after_a_rejection_leaves_nothing_behind() -> None:
-    lookups = Lookups(Script(OLD, AuthError("broken"), NEW))
-    lookups.of(WHO, None)
+    cache = CredentialCache(Script(OLD, AuthError("broken"), NEW))
+    cache.get(WHO, None)
     with pytest.raises(AuthError, match="broken"):
-        lookups.after_rejection(WHO, OLD, None)
-    assert lookups.kept(WHO) is None
-    assert lookups.of(WHO, None) == NEW
+        cache.get_after_rejection(WHO, OLD, None)
+    assert cache.cached(WHO) is None
+    assert cache.get(WHO, None) == NEW
 
 
 # --- exceptions and nonsense ---
@@ -192,12 +197,12 @@ class Vault:
 
 def test_an_exception_is_not_kept() -> None:
     source = Script(AuthError("broken"), ValueError("broken"), OLD)
-    lookups = Lookups(source)
+    cache = CredentialCache(source)
     for _ in range(2):
         with pytest.raises(AuthError):
-            lookups.of(WHO, None)
-        assert lookups.kept(WHO) is None
-    assert lookups.of(WHO, None) == OLD
+            cache.get(WHO, None)
+        assert cache.cached(WHO) is None
+    assert cache.get(WHO, None) == OLD
     assert len(source.asked) == 3
 
 
@@ -217,7 +222,7 @@ def test_an_exception_is_not_kept() -> None:
 )
 def test_a_foreign_exception_becomes_an_auth_error(error: Exception) -> None:
     with pytest.raises(AuthError) as caught:
-        Lookups(Vault(error)).of(WHO, None)
+        CredentialCache(Vault(error)).get(WHO, None)
     assert type(caught.value) is AuthError
     assert caught.value.__cause__ is error
     message = str(caught.value)
@@ -228,16 +233,16 @@ def test_a_foreign_exception_becomes_an_auth_error(error: Exception) -> None:
 @pytest.mark.parametrize("error", [AuthError("x"), CredentialsRejected("x", host="h", status=401), AuthTimeout("x")])
 def test_an_auth_error_stays_what_it_is(error: AuthError) -> None:
     with pytest.raises(AuthError) as caught:
-        Lookups(Vault(error)).of(WHO, None)
+        CredentialCache(Vault(error)).get(WHO, None)
     assert caught.value is error
 
 
 @pytest.mark.parametrize("killed_by", [KeyboardInterrupt, SystemExit])
 def test_what_kills_a_thread_is_not_caught(killed_by: type[BaseException]) -> None:
-    lookups = Lookups(Script(killed_by(), OLD))
+    cache = CredentialCache(Script(killed_by(), OLD))
     with pytest.raises(killed_by):
-        lookups.of(WHO, None)
-    assert lookups.of(WHO, None) == OLD
+        cache.get(WHO, None)
+    assert cache.get(WHO, None) == OLD
 
 
 @pytest.mark.parametrize(
@@ -245,43 +250,43 @@ def test_what_kills_a_thread_is_not_caught(killed_by: type[BaseException]) -> No
 )
 def test_a_source_that_answers_nonsense_is_an_auth_error(answer: Any) -> None:
     source = Script(answer, OLD)
-    lookups = Lookups(source)
+    cache = CredentialCache(source)
     with pytest.raises(AuthError) as caught:
-        lookups.of(WHO, None)
+        cache.get(WHO, None)
     assert "Script" in str(caught.value)
     assert SECRET not in str(caught.value)
-    assert lookups.kept(WHO) is None
-    assert lookups.of(WHO, None) == OLD
+    assert cache.cached(WHO) is None
+    assert cache.get(WHO, None) == OLD
 
 
 @pytest.mark.parametrize("source", [None, OLD, "me:secret", StaticCredentials, lambda host, repository=None: OLD])
 def test_what_is_no_source_is_refused_at_once(source: Any) -> None:
     with pytest.raises(UsageError):
-        Lookups(source)
+        CredentialCache(source)
 
 
 @pytest.mark.parametrize("source", [Anonymous(), StaticCredentials("ghcr.io", OLD)])
 def test_messages_call_a_source_by_its_class(source: CredentialSource) -> None:
-    assert Lookups(source).source_name == type(source).__name__
+    assert CredentialCache(source).source_name == type(source).__name__
 
 
 def test_a_source_that_asks_itself_is_an_auth_error() -> None:
     class Ouroboros:
         def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
-            return lookups.of(Who(host, "another"), None)
+            return cache.get(CredentialKey(host, "another"), None)
 
-    lookups = Lookups(Ouroboros())
+    cache = CredentialCache(Ouroboros())
     with pytest.raises(AuthError, match="credential"):
-        lookups.of(WHO, None)
+        cache.get(WHO, None)
 
 
 def test_a_source_may_ask_about_another_host() -> None:
     class Borrowing:
         def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
-            return OLD if host == "quay.io" else lookups.of(Who("quay.io", None), None)
+            return OLD if host == "quay.io" else cache.get(CredentialKey("quay.io", None), None)
 
-    lookups = Lookups(Borrowing())
-    assert lookups.of(WHO, None) == OLD
+    cache = CredentialCache(Borrowing())
+    assert cache.get(WHO, None) == OLD
 
 
 # --- threads ---
@@ -328,8 +333,8 @@ def together(number: int, function: Callable[[int], object]) -> list[Call]:
 
 def test_a_source_is_asked_by_one_call_at_a_time_for_each_host() -> None:
     source = Busy()
-    lookups = Lookups(source)
-    calls = together(6, lambda index: lookups.of(Who("ghcr.io", f"app-{index}"), None))
+    cache = CredentialCache(source)
+    calls = together(6, lambda index: cache.get(CredentialKey("ghcr.io", f"app-{index}"), None))
     assert source.entered.acquire(timeout=PATIENCE)
     source.leave.set()
     assert [call.join().result for call in calls] == [OLD] * 6
@@ -339,8 +344,8 @@ def test_a_source_is_asked_by_one_call_at_a_time_for_each_host() -> None:
 
 def test_a_source_is_asked_about_several_hosts_at_once() -> None:
     source = Busy()
-    lookups = Lookups(source)
-    calls = together(4, lambda index: lookups.of(Who(f"host-{index}", "app"), None))
+    cache = CredentialCache(source)
+    calls = together(4, lambda index: cache.get(CredentialKey(f"host-{index}", "app"), None))
     for _ in calls:
         assert source.entered.acquire(timeout=PATIENCE), "a host waits for another"
     source.leave.set()
@@ -349,8 +354,8 @@ def test_a_source_is_asked_about_several_hosts_at_once() -> None:
 
 def test_who_wants_the_same_asks_once() -> None:
     source = Busy()
-    lookups = Lookups(source)
-    calls = together(6, lambda _: lookups.of(WHO, None))
+    cache = CredentialCache(source)
+    calls = together(6, lambda _: cache.get(WHO, None))
     assert source.entered.acquire(timeout=PATIENCE)
     source.leave.set()
     assert [call.join().result for call in calls] == [OLD] * 6
@@ -360,25 +365,25 @@ def test_who_wants_the_same_asks_once() -> None:
 def test_what_is_kept_is_had_while_the_source_is_busy() -> None:
     source = Busy()
     source.leave.set()
-    lookups = Lookups(source)
-    lookups.of(WHO, None)
+    cache = CredentialCache(source)
+    cache.get(WHO, None)
     source.entered.acquire()
     source.leave.clear()
-    call = Call(lambda: lookups.of(Who("ghcr.io", "other"), None))
+    call = Call(lambda: cache.get(CredentialKey("ghcr.io", "other"), None))
     assert source.entered.acquire(timeout=PATIENCE)
-    assert lookups.of(WHO, time.monotonic() - 1) == OLD
+    assert cache.get(WHO, time.monotonic() - 1) == OLD
     source.leave.set()
     assert call.join().result == OLD
 
 
 def test_a_deadline_bounds_the_wait_for_another_thread() -> None:
     source = Busy()
-    lookups = Lookups(source)
-    leader = Call(lambda: lookups.of(WHO, None))
+    cache = CredentialCache(source)
+    leader = Call(lambda: cache.get(WHO, None))
     assert source.entered.acquire(timeout=PATIENCE)
-    for who in (WHO, Who("ghcr.io", "other")):
+    for who in (WHO, CredentialKey("ghcr.io", "other")):
         with pytest.raises(AuthTimeout) as caught:
-            lookups.of(who, time.monotonic() - 1)
+            cache.get(who, time.monotonic() - 1)
         assert isinstance(caught.value, TransportTimeout)
     source.leave.set()
     assert leader.join().result == OLD

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from doubles import PATIENCE, Call
+from doubles import PATIENCE, Call, FakeClock
 
-from ociwire.auth.flights import Flights
+from ociwire.auth import _single_flight
+from ociwire.auth._single_flight import SingleFlight
 from ociwire.errors import AuthError, AuthTimeout, CredentialsRejected, TransportTimeout
 
 
@@ -37,7 +41,7 @@ class Bench:
     """Flights whose finds are counted, so that a test knows who waits."""
 
     def __init__(self) -> None:
-        self.flights: Flights[Any] = Flights("a thing")
+        self.flights: SingleFlight[Any] = SingleFlight("a thing")
         self.kept: dict[object, object] = {}
         self.looked = threading.Semaphore(0)
 
@@ -216,11 +220,12 @@ def test_a_leader_that_was_killed_is_replaced(bench: Bench, killed_by: type[Base
 # --- deadlines ---
 
 
-def test_a_leader_whose_deadline_has_passed_is_replaced(bench: Bench) -> None:
+def test_fetch_that_fails_after_its_deadline_is_repeated_by_a_waiting_thread(bench: Bench, clock: FakeClock) -> None:
     gate, next_gate = Gate(AuthTimeout("too late")), Gate("brought by the next")
     next_gate.opened.set()
-    leader = bench.lead(gate, deadline=time.monotonic() - 1)
+    leader = bench.lead(gate, deadline=clock.now + 10)
     waiters = bench.wait(next_gate, 3)
+    clock.now += 10.5
     gate.opened.set()
     assert isinstance(leader.join().error, AuthTimeout)
     assert [waiter.join().result for waiter in waiters] == ["brought by the next"] * 3
@@ -266,6 +271,97 @@ def test_an_errand_that_leads_back_to_itself_is_an_auth_error(bench: Bench) -> N
     with pytest.raises(AuthError):
         bench.fetch(lambda: bench.fetch(never, errand="2"), errand="1")
     assert bench.fetch(lambda: "brought") == "brought"
+
+
+def test_fetches_that_need_each_other_fail_instead_of_waiting(bench: Bench) -> None:
+    """Two sources, each of which asks the other's registry, from two threads."""
+    barrier = threading.Barrier(2)
+
+    def needs(lane: str) -> Callable[[], Any]:
+        def fetch() -> Any:
+            barrier.wait(PATIENCE)
+            return bench.fetch(lambda: "inner", lane=lane, errand=lane)
+
+        return fetch
+
+    first = bench.start(needs("2"), lane="1", errand="1")
+    second = bench.start(needs("1"), lane="2", errand="2")
+    errors = [call.join().error for call in (first, second)]
+    assert any(isinstance(error, AuthError) and "requires a thing" in str(error) for error in errors)
+    assert bench.fetch(lambda: "brought", lane="1", errand="3") == "brought"
+
+
+def test_cycle_across_two_kinds_of_fetch_is_detected() -> None:
+    credentials, tokens = Bench(), Bench()
+    barrier = threading.Barrier(2)
+
+    def needs(bench: Bench) -> Callable[[], Any]:
+        def fetch() -> Any:
+            barrier.wait(PATIENCE)
+            return bench.fetch(lambda: "inner")
+
+        return fetch
+
+    first, second = credentials.start(needs(tokens)), tokens.start(needs(credentials))
+    errors = [call.join().error for call in (first, second)]
+    assert any(isinstance(error, AuthError) for error in errors)
+
+
+def test_fetch_that_waits_for_its_own_thread_pool_ends_after_its_deadline(bench: Bench, clock: FakeClock) -> None:
+    """The fetch waits for another thread, which waits for the fetch: no cycle that can be seen."""
+
+    def fetch() -> Any:
+        inner = bench.start(never, deadline=None)
+        assert bench.looked.acquire(timeout=PATIENCE)
+        clock.now += 12
+        error = inner.join().error
+        assert error is not None
+        raise error
+
+    clock.step = 0.01
+    with pytest.raises(AuthTimeout, match="a thing"):
+        bench.fetch(lambda: (bench.looked.acquire(timeout=PATIENCE), fetch())[1], deadline=clock.now + 10)
+
+
+def test_wait_without_any_deadline_ends_after_two_minutes(bench: Bench, clock: FakeClock) -> None:
+    gate = Gate()
+    leader = bench.lead(gate)
+    [waiter] = bench.wait(never)
+    clock.now += 121
+    assert isinstance(waiter.join().error, AuthTimeout)
+    gate.opened.set()
+    assert leader.join().result == "brought"
+
+
+def test_fetch_interrupted_at_any_line_leaves_no_thread_waiting(bench: Bench) -> None:
+    """A signal handler may raise between any two lines; whoever keeps the exception keeps the frames of the fetch."""
+    kept: list[BaseException] = []
+    source = Path(_single_flight.__file__).read_text("utf-8").splitlines()
+    for number in range(1, 200):
+        lines = itertools.count(1)
+
+        def interrupt(frame: Any, event: str, _: Any, lines: Any = lines, number: int = number) -> Any:
+            if frame.f_code.co_filename != _single_flight.__file__:
+                return None
+            # CPython handles signals after calls and at jumps, not where `with` leaves its block or `try` begins.
+            line = source[frame.f_lineno - 1].strip()
+            if event == "line" and not line.startswith(("with ", "try:")) and next(lines) == number:
+                raise KeyboardInterrupt
+            return interrupt
+
+        before = sys.gettrace()
+        sys.settrace(interrupt)
+        try:
+            bench.fetch(lambda: "brought", errand=f"interrupted {number}")
+        except KeyboardInterrupt as error:
+            kept.append(error)
+        else:
+            assert len(kept) > 10
+            return
+        finally:
+            sys.settrace(before)
+        assert bench.start(lambda: "brought", errand=f"next {number}").join().result == "brought"
+    pytest.fail("the fetch has more lines than expected")
 
 
 def test_an_errand_may_lead_to_another_lane(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""Tokens: found by scope, and dropped before they expire."""
+"""TokenCache: found by scope, and dropped before they expire."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from ociwire.auth import Credential
-from ociwire.auth import tokens as tokens_module
-from ociwire.auth.tokens import Holder, Token, Tokens
+from ociwire.auth import _token_cache as cache_module
+from ociwire.auth._token_cache import Token, TokenCache, TokenKey
 from ociwire.origin import Origin
 from ociwire.scope import Scope
 
 SECRET = "sEcReT-42"
 REGISTRY = Origin("https", "ghcr.io", 443)
-ME = Holder(REGISTRY, Credential(username="me", password=SECRET))
+ME = TokenKey(REGISTRY, Credential(username="me", password=SECRET))
 PULL = Scope.parse("repository:app:pull")
 PUSH = Scope.parse("repository:app:push")
 BOTH = Scope.parse("repository:app:pull,push")
@@ -31,10 +31,10 @@ def token(scope: Scope, good_until: float = float("inf")) -> Token:
     return Token(SECRET, scope, good_until)
 
 
-def kept(*tokens: Token, holder: Holder = ME) -> Tokens:
-    store = Tokens()
+def kept(*tokens: Token, holder: TokenKey = ME) -> TokenCache:
+    store = TokenCache()
     for one in tokens:
-        store.keep(holder, one)
+        store.put(holder, one)
     return store
 
 
@@ -78,20 +78,20 @@ def test_a_token_is_found_for_its_holder_only() -> None:
     one = token(PULL)
     store = kept(one)
     strangers = [
-        Holder(REGISTRY, None),
-        Holder(REGISTRY, Credential(username="you", password=SECRET)),
-        Holder(REGISTRY, Credential(username="me", password="other")),
-        Holder(Origin("http", "ghcr.io", 80), ME.credential),
-        Holder(Origin("https", "ghcr.io", 5000), ME.credential),
-        Holder(Origin("https", "quay.io", 443), ME.credential),
+        TokenKey(REGISTRY, None),
+        TokenKey(REGISTRY, Credential(username="you", password=SECRET)),
+        TokenKey(REGISTRY, Credential(username="me", password="other")),
+        TokenKey(Origin("http", "ghcr.io", 80), ME.credential),
+        TokenKey(Origin("https", "ghcr.io", 5000), ME.credential),
+        TokenKey(Origin("https", "quay.io", 443), ME.credential),
     ]
     assert [store.find(holder, PULL) for holder in strangers] == [None] * len(strangers)
     same = Credential(username="me", password=SECRET, expires_at=5, source="elsewhere")
-    assert store.find(Holder(REGISTRY, same), PULL) is one
+    assert store.find(TokenKey(REGISTRY, same), PULL) is one
 
 
 def test_nobody_has_tokens_too() -> None:
-    nobody = Holder(REGISTRY, None)
+    nobody = TokenKey(REGISTRY, None)
     one = token(PULL)
     assert kept(one, holder=nobody).find(nobody, PULL) is one
 
@@ -134,10 +134,10 @@ def test_only_the_same_token_is_evicted() -> None:
     store = kept(old, wide)
     store.evict(ME, new)
     assert store.find(ME, PULL) is old
-    store.keep(ME, new)
+    store.put(ME, new)
     store.evict(ME, old)
     assert store.find(ME, PULL) is new
-    store.evict(Holder(REGISTRY, None), new)
+    store.evict(TokenKey(REGISTRY, None), new)
     assert store.find(ME, PULL) is new
     store.evict(ME, new)
     assert store.find(ME, PULL) is wide
@@ -157,10 +157,10 @@ def test_at_most_1024_are_kept_and_the_oldest_is_dropped() -> None:
 
 
 def test_it_is_1024_for_all_holders_together() -> None:
-    holders = [Holder(REGISTRY, Credential(username=str(number))) for number in range(1030)]
-    store = Tokens()
+    holders = [TokenKey(REGISTRY, Credential(username=str(number))) for number in range(1030)]
+    store = TokenCache()
     for holder in holders:
-        store.keep(holder, token(PULL))
+        store.put(holder, token(PULL))
     assert [holder for holder in holders if store.find(holder, PULL)] == holders[6:]
 
 
@@ -169,20 +169,20 @@ def test_what_was_evicted_or_replaced_does_not_count() -> None:
     store = kept(*tokens)
     for _ in range(3):
         replaced = token(scope(1023))
-        store.keep(ME, replaced)
+        store.put(ME, replaced)
         store.evict(ME, replaced)
         store.evict(ME, replaced)
-        store.keep(ME, tokens[1023])
+        store.put(ME, tokens[1023])
     assert all(store.find(ME, one.scope) is one for one in tokens)
 
 
 def test_of_several_holders_the_oldest_token_is_dropped_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokens_module, "_MAX_TOKENS", 4)
-    you = Holder(REGISTRY, None)
-    store = Tokens()
+    monkeypatch.setattr(cache_module, "_MAX_TOKENS", 4)
+    you = TokenKey(REGISTRY, None)
+    store = TokenCache()
     order = [(ME, scope(0)), (you, scope(1)), (you, scope(2)), (ME, scope(3)), (you, scope(4)), (you, scope(5))]
     for holder, wanted in order:
-        store.keep(holder, token(wanted))
+        store.put(holder, token(wanted))
     assert [one for one in order if store.find(*one)] == order[2:]
 
 
@@ -200,7 +200,7 @@ def test_a_token_compares_by_identity_and_hides_its_value() -> None:
 
 # --- against a model ---
 
-HOLDERS = [ME, Holder(REGISTRY, None), Holder(Origin("https", "quay.io", 443), ME.credential)]
+HOLDERS = [ME, TokenKey(REGISTRY, None), TokenKey(Origin("https", "quay.io", 443), ME.credential)]
 WORDS = ["repository:a:pull", "repository:a:pull,push", "repository:b:pull", "registry:catalog:*"]
 SCOPES = st.one_of(
     st.lists(st.sampled_from(WORDS), max_size=3).map(" ".join).map(Scope.parse), st.just(Scope.UNLIMITED)
@@ -208,29 +208,29 @@ SCOPES = st.one_of(
 
 
 class TokensMachine(RuleBasedStateMachine):
-    """Tokens against a plain list of what was kept: what is found is what may be found, and nothing is lost."""
+    """TokenCache against a plain list of what was kept: what is found is what may be found, and nothing is lost."""
 
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
         self.clock = FakeClock()
         self.patch.setattr(time, "monotonic", self.clock)
-        self.store = Tokens()
-        self.model: list[tuple[Holder, Token]] = []
-        self.gone: list[tuple[Holder, Token]] = []
+        self.store = TokenCache()
+        self.model: list[tuple[TokenKey, Token]] = []
+        self.gone: list[tuple[TokenKey, Token]] = []
 
     def teardown(self) -> None:
         self.patch.undo()
 
-    def drop(self, holder: Holder, wanted: Scope) -> None:
+    def drop(self, holder: TokenKey, wanted: Scope) -> None:
         dropped = [entry for entry in self.model if entry[0] == holder and entry[1].scope == wanted]
         self.model = [entry for entry in self.model if entry not in dropped]
         self.gone += dropped
 
     @rule(holder=st.sampled_from(HOLDERS), wanted=SCOPES, life=st.integers(-1, 10))
-    def keep(self, holder: Holder, wanted: Scope, life: int) -> None:
+    def keep(self, holder: TokenKey, wanted: Scope, life: int) -> None:
         one = Token("x", wanted, self.clock.now + life)
-        self.store.keep(holder, one)
+        self.store.put(holder, one)
         self.drop(holder, wanted)
         self.model.append((holder, one))
 
@@ -251,7 +251,7 @@ class TokensMachine(RuleBasedStateMachine):
         self.clock.now += seconds
 
     @rule(holder=st.sampled_from(HOLDERS), wanted=SCOPES)
-    def find(self, holder: Holder, wanted: Scope) -> None:
+    def find(self, holder: TokenKey, wanted: Scope) -> None:
         good = [one for owner, one in self.model if owner == holder and one.good_until > self.clock.now]
         exact = [one for one in good if one.scope == wanted]
         fitting = exact or [one for one in good if wanted <= one.scope and wanted != Scope.EMPTY]
@@ -275,12 +275,12 @@ class FullTokensMachine(TokensMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.patch.setattr(tokens_module, "_MAX_TOKENS", self.ROOM)
+        self.patch.setattr(cache_module, "_MAX_TOKENS", self.ROOM)
 
     @rule(holder=st.sampled_from(HOLDERS), wanted=SCOPES, life=st.integers(-1, 10))
-    def keep(self, holder: Holder, wanted: Scope, life: int) -> None:
+    def keep(self, holder: TokenKey, wanted: Scope, life: int) -> None:
         one = Token("x", wanted, self.clock.now + life)
-        self.store.keep(holder, one)
+        self.store.put(holder, one)
         self.drop(holder, wanted)
         self.gone += self.model[: -self.ROOM + 1]
         self.model = [*self.model[-self.ROOM + 1 :], (holder, one)]

@@ -1,0 +1,177 @@
+"""Cache what a credential source answers until it expires or a server rejects it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import NamedTuple, final
+
+from ..errors import AuthError
+from ._single_flight import SingleFlight
+from .credentials import Credential, CredentialSource, check_source, failure_of
+
+__all__ = ["CredentialCache", "CredentialKey"]
+
+_MAX_ANSWERS = 4096
+_REFRESH_INTERVAL = 60.0
+"""Seconds between two refreshes of a credential that a registry answers with 403."""
+
+
+class CredentialKey(NamedTuple):
+    """What a source is asked for.
+
+    Attributes:
+        host: The registry's host, in the form that `CredentialSource.lookup` documents.
+        repository: The first repository that the request needs, or None.
+    """
+
+    host: str
+    repository: str | None
+
+
+class _Answer(NamedTuple):
+    """An answer of a source.
+
+    Attributes:
+        credential: None for anonymous access.
+        failure: Why the source had to answer None, if it did.
+        expires_at: When the answer ends, in seconds since the epoch; None is never.
+    """
+
+    credential: Credential | None
+    failure: AuthError | None
+    expires_at: float | None
+
+
+@final
+class CredentialCache:
+    """Asks a source, one call at a time per host, and caches its answers, None included. Thread-safe.
+
+    Exceptions are not cached. An exception other than `AuthError` is raised as the cause of an `AuthError`, so that the
+    retry layer does not repeat the request.
+
+    Args:
+        source: The credential source.
+
+    Raises:
+        UsageError: The source has no ``lookup`` method.
+    """
+
+    def __init__(self, source: CredentialSource) -> None:
+        self._source = check_source(source)
+        self._lock = threading.Lock()
+        self._answers: dict[CredentialKey, _Answer] = {}
+        self._refreshed: dict[tuple[str, Credential], float] = {}
+        self._single_flight: SingleFlight[_Answer] = SingleFlight("a credential")
+
+    @property
+    def source_name(self) -> str:
+        """Name of the source for messages about credentials that do not name their own."""
+        return type(self._source).__name__
+
+    def cached(self, key: CredentialKey) -> Credential | None:
+        """The cached credential, without asking the source."""
+        answer = self._find(key)
+        return None if answer is None else answer.credential
+
+    def has(self, key: CredentialKey) -> bool:
+        """Whether the source's answer is cached, None included."""
+        return self._find(key) is not None
+
+    def get(self, key: CredentialKey, deadline: float | None) -> Credential | None:
+        """The credential, from the cache or from the source.
+
+        Raises:
+            AuthError: The source failed.
+            AuthTimeout: The deadline passed while another thread was asking.
+        """
+        return self._get(key, deadline).credential
+
+    def failure(self, key: CredentialKey) -> AuthError | None:
+        """Why the source answered None, as far as it tells: a credential helper that failed."""
+        answer = self._answers.get(key)
+        return None if answer is None else answer.failure
+
+    def get_after_rejection(
+        self, key: CredentialKey, rejected: Credential | None, deadline: float | None
+    ) -> Credential | None:
+        """What the source answers after a server rejected its last answer.
+
+        Of many threads whose credential was rejected, one asks the source.
+
+        Raises:
+            AuthError: As `get`.
+        """
+        self.invalidate(key, rejected)
+        return self.get(key, deadline)
+
+    def refresh(self, key: CredentialKey, used: Credential, deadline: float | None) -> Credential | None:
+        """What the source answers now for a credential that may have expired; equal to `used` if nothing changed.
+
+        Asks the source again at most once per host, credential and minute.
+
+        Raises:
+            AuthError: As `get`.
+        """
+        now = time.monotonic()
+        with self._lock:
+            due = now >= self._refreshed.get((key.host, used), float("-inf")) + _REFRESH_INTERVAL
+            if due:
+                self._refreshed = {one: at for one, at in self._refreshed.items() if now < at + _REFRESH_INTERVAL}
+                if len(self._refreshed) >= _MAX_ANSWERS:
+                    return used
+                self._refreshed[key.host, used] = now
+        if not due:
+            return self.get(key, deadline)
+        credential = self.get_after_rejection(key, used, deadline)
+        if credential != used:  # the other repositories of the host would otherwise keep it for a minute
+            with self._lock:
+                stale = [one for one, answer in self._answers.items() if one.host == key.host]
+                for one in stale:
+                    if self._answers[one].credential == used:
+                        del self._answers[one]
+        return credential
+
+    def invalidate(self, key: CredentialKey, rejected: Credential | None) -> None:
+        """Ask the source the next time, if the cached answer is still the one that was rejected."""
+        with self._lock:
+            answer = self._answers.get(key)
+            if answer is not None and answer.credential is rejected:
+                del self._answers[key]
+
+    def _get(self, key: CredentialKey, deadline: float | None) -> _Answer:
+        answer = self._find(key)
+        if answer is None:
+            answer = self._single_flight.fetch(key.host, key, lambda: self._find(key), lambda: self._ask(key), deadline)
+        return answer
+
+    def _find(self, key: CredentialKey) -> _Answer | None:
+        answer = self._answers.get(key)
+        if answer is None or answer.expires_at is None or time.time() < answer.expires_at:
+            return answer
+        return None
+
+    def _ask(self, key: CredentialKey) -> _Answer:
+        try:
+            credential = self._source.lookup(key.host, key.repository)
+        except AuthError:
+            raise
+        except Exception as error:
+            # Without the exception's text: only its author knows whether it holds a secret.
+            raise AuthError(
+                f"the credential source {self.source_name} failed for {key.host}: {type(error).__name__}"
+            ) from error
+        if credential is not None and not isinstance(credential, Credential):
+            raise AuthError(
+                f"the credential source {self.source_name} returned {type(credential).__name__}: expected a Credential"
+                " or None"
+            )
+        failure = failure_of(self._source, key.host, key.repository) if credential is None else None
+        # A source that failed is asked again after a short time: it remembers its failure itself.
+        expires_at = (time.time() + 1.0 if failure else None) if credential is None else credential.expires_at
+        answer = _Answer(credential, failure, expires_at)
+        with self._lock:
+            while len(self._answers) >= _MAX_ANSWERS:
+                self._answers.pop(next(iter(self._answers)))
+            self._answers[key] = answer
+        return answer

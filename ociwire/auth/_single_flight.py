@@ -1,0 +1,171 @@
+"""Share one fetch among the threads that need its result.
+
+============================  ==============================================================
+the other thread's fetch      what a waiting thread does
+============================  ==============================================================
+succeeded                     takes the cached result
+failed, for the same key      raises a copy of the failure
+failed, for another key       fetches its own key
+was interrupted by a signal   fetches itself
+ended after its deadline      fetches itself
+waits for this thread         raises `AuthError`: the fetches need each other
+is still running              waits until its own deadline, a second after the fetch's, or 120 s
+============================  ==============================================================
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections.abc import Callable, Hashable
+from typing import ClassVar, Generic, TypeVar
+
+from ..errors import AuthError, AuthTimeout
+
+__all__ = ["SingleFlight"]
+
+V = TypeVar("V")
+
+_MAX_WAIT = 120.0
+"""Seconds to wait for another thread's fetch when no deadline is closer: twice what a credential helper may take."""
+_POLL = 1.0
+"""Seconds between two looks at whether the other thread's fetch still runs."""
+_GRACE = 1.0
+"""Seconds after its deadline in which a fetch can end by itself, so that a waiting thread can take its place."""
+
+
+class _Call:
+    """A fetch that one thread runs, and for which others may wait."""
+
+    def __init__(self, key: Hashable, deadline: float | None) -> None:
+        self.key = key
+        self.deadline = deadline
+        self.thread = threading.get_ident()
+        self.done = False
+        self.failure: Exception | None = None
+        # A plain lock, held while the fetch runs: a signal handler that raises within the Python code of an Event or a
+        # Condition can leave their internal lock held for ever.
+        self._running = threading.Lock()
+        self._running.acquire()
+
+    def finish(self) -> None:
+        """Wake the waiting threads. Idempotent."""
+        if not self.done:
+            self.done = True
+            self._running.release()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the fetch has ended, or for so many seconds."""
+        if self._running.acquire(timeout=seconds):
+            self._running.release()
+
+
+class SingleFlight(Generic[V]):
+    """Runs one fetch at a time per group, and shares its result. No lock is held while a fetch runs.
+
+    Args:
+        what: What is fetched, for messages: ``a token``.
+    """
+
+    # Of all instances together: a credential's fetch may need a token, and a token's fetch a credential.
+    _waiting: ClassVar[dict[int, _Call]] = {}
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._lock = threading.Lock()
+        self._calls: dict[Hashable, _Call] = {}
+
+    def fetch(
+        self,
+        group: Hashable,
+        key: Hashable,
+        find: Callable[[], V | None],
+        fetch: Callable[[], V],
+        deadline: float | None,
+    ) -> V:
+        """Return what `find` finds, or what this or another thread fetches.
+
+        Args:
+            group: Fetches of the same group run one after the other.
+            key: What is fetched. Only threads that wait for the same key share a failure.
+            find: Looks into the cache; called while no fetch of the group runs.
+            fetch: Fetches the value and puts it where `find` looks.
+            deadline: Moment of `time.monotonic`, in seconds, until which to wait for another thread.
+
+        Raises:
+            AuthTimeout: The wait for another thread reached a deadline, or 120 seconds.
+            AuthError: The other thread's fetch waits for this thread.
+            Exception: What `fetch` raised, here or in the thread that was waited for.
+        """
+        call = _Call(key, deadline)
+        give_up = time.monotonic() + _MAX_WAIT
+        try:  # `finish` runs whatever happens once the call can be seen by others, a KeyboardInterrupt included
+            while True:
+                with self._lock:
+                    found = find()
+                    other = self._calls.get(group)
+                    if found is None and (other is None or other.done):
+                        self._calls[group] = other = call
+                if found is not None:
+                    return found
+                if other is None or other is call:
+                    break
+                self._wait(other, deadline, give_up)
+                if other.failure is not None and other.key == key:
+                    raise _copy_of(other.failure)
+            try:
+                return fetch()
+            except Exception as error:
+                if deadline is None or time.monotonic() < deadline:
+                    call.failure = error
+                raise
+            finally:
+                call.finish()
+        finally:  # again: one signal may interrupt the `finally` above
+            call.finish()
+            if self._calls.get(group) is call:
+                with self._lock:
+                    if self._calls.get(group) is call:
+                        del self._calls[group]
+
+    def _wait(self, other: _Call, deadline: float | None, give_up: float) -> None:
+        me = threading.get_ident()
+        self._waiting[me] = other
+        try:
+            while not other.done:
+                self._check_cycle(other, me)
+                # The fetch's own deadline: it may wait for this thread, if its source sends requests from another one.
+                end = give_up if other.deadline is None else min(give_up, other.deadline + _GRACE)
+                remaining = (end if deadline is None else min(end, deadline)) - time.monotonic()
+                if remaining <= 0:
+                    raise AuthTimeout(f"timed out while another thread was getting {self._what}")
+                other.wait(min(remaining, _POLL))
+        finally:
+            self._waiting.pop(me, None)
+
+    def _check_cycle(self, other: _Call, me: int) -> None:
+        """Raise if the thread that runs a fetch waits, directly or through others, for this thread.
+
+        Each thread registers what it waits for before it checks, so that the last one to close a cycle sees all of it.
+        """
+        seen = set()
+        call: _Call | None = other
+        while call is not None and not call.done and call.thread not in seen:
+            if call.thread == me:
+                raise AuthError(
+                    f"getting {self._what} requires {self._what}: a credential source or token transport must not send"
+                    " its requests through the layer that asks it"
+                )
+            seen.add(call.thread)
+            call = self._waiting.get(call.thread)
+
+
+def _copy_of(failure: Exception) -> Exception:
+    """A copy to raise in another thread, with a traceback of its own."""
+    try:
+        copied = copy.copy(failure)
+    except Exception:  # noqa: BLE001 - a user's exception may not support copying
+        return failure
+    copied.__cause__ = failure.__cause__
+    return copied

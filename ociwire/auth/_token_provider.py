@@ -1,0 +1,167 @@
+"""Obtain bearer tokens: from the cache, or from a token server, one request for all threads that need the same token.
+
+A credential is sent to a token server only if `ociwire.origin.check_realm` allows it. Every failure is an `AuthError`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import final
+from urllib.parse import urljoin
+
+from ..errors import AuthError, AuthTimeout, TransportError, TransportTimeout, UsageError
+from ..message import Request, Response
+from ..origin import Origin, check_realm
+from ..reference import registry_name
+from ..scope import Scope
+from ..text import one_line
+from ._single_flight import SingleFlight
+from ._token_cache import Token, TokenCache, TokenKey
+from .challenge import Challenge
+from .credentials import Credential
+from .exchange import Exchange
+
+__all__ = ["TokenProvider", "TokenRequest"]
+
+_LOG = logging.getLogger("ociwire.auth")
+_MAX_LOGGED_SCOPE = 1000
+"""How many characters of a scope are logged: the registry wrote it."""
+_ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TokenRequest:
+    """A token that is needed.
+
+    Attributes:
+        origin: The registry's origin.
+        host: The registry's host, as credentials are looked up.
+        challenge: The challenge that names realm and service.
+        credential: The credential to send; None for anonymous access.
+        scope: The scope to request.
+        refused: A larger scope that the token server refused before; None if there was none.
+        newer_than: Sequence number of the last token that will not do.
+    """
+
+    origin: Origin
+    host: str
+    challenge: Challenge
+    credential: Credential | None
+    scope: Scope
+    refused: Scope | None = None
+    newer_than: int = 0
+
+    @property
+    def realm(self) -> str:
+        """The token server's URL. A relative one is resolved against the registry's own origin."""
+        realm = self.challenge.params["realm"]
+        if not realm or realm.startswith("//") or _ABSOLUTE.match(realm):
+            return realm  # absolute, or refused by check_realm
+        return urljoin(f"{self.origin}/", realm)
+
+    @property
+    def key(self) -> TokenKey:
+        """The token's key in the cache."""
+        return TokenKey(self.origin, self.credential, self.realm, self.challenge.params.get("service"))
+
+
+@final
+class TokenProvider:
+    """Obtains tokens; concurrent requests for the same token share one fetch. Thread-safe.
+
+    Args:
+        send: Sends a request to a token server.
+        trusted_realms: See `AuthTransport`.
+        source_name: Name of the credential source for messages.
+
+    Attributes:
+        tokens: The cache.
+
+    Raises:
+        UsageError: A host or an origin of `trusted_realms` is not valid.
+    """
+
+    def __init__(
+        self, send: Callable[[Request], Response], *, trusted_realms: Mapping[str, Collection[str]], source_name: str
+    ) -> None:
+        self._send = send
+        self._trusted = _trusted(trusted_realms)
+        self._source_name = source_name
+        self._single_flight: SingleFlight[Token] = SingleFlight("a token")
+        self.tokens = TokenCache()
+
+    def get(self, wanted: TokenRequest, waiting: Request) -> tuple[Token, bool]:
+        """Return a token, and whether it was fetched now, by this thread or by another.
+
+        Args:
+            wanted: The token.
+            waiting: The request that needs it; its deadline and timeout are the token request's, too.
+
+        Raises:
+            AuthError: The token server refused, failed, or must not be asked.
+        """
+        key = wanted.key
+
+        def find() -> Token | None:
+            return self.tokens.find(key, wanted.scope, newer_than=wanted.newer_than)
+
+        def fetch() -> Token:
+            token = self._fetch(wanted, waiting)
+            self.tokens.put(key, token)
+            return token
+
+        cached = find()
+        if cached is not None:
+            return cached, False
+        return self._single_flight.fetch((key, wanted.scope), wanted.scope, find, fetch, waiting.info.deadline), True
+
+    def _fetch(self, wanted: TokenRequest, waiting: Request) -> Token:
+        exchange = Exchange(
+            host=wanted.host,
+            realm=check_realm(wanted.realm, wanted.origin, self._trusted.get(wanted.host, ())),
+            service=wanted.challenge.params.get("service"),
+            scope=wanted.scope,
+            credential=wanted.credential,
+            source_name=self._source_name,
+            refused=wanted.refused,
+            challenged=Scope.parse(wanted.challenge.params.get("scope", "")),
+        )
+        scope = one_line(str(wanted.scope), _MAX_LOGGED_SCOPE) or "a token without a scope"
+        _LOG.debug("requesting %s from %s", scope, exchange.server)
+        asked_at = time.monotonic()
+        response = self._ask(exchange, exchange.request(waiting))
+        if exchange.posts and exchange.must_get(response):
+            response.discard()
+            response = self._ask(exchange, exchange.request(waiting, get=True))
+        try:
+            return exchange.token(response, asked_at)
+        finally:
+            response.discard()
+
+    def _ask(self, exchange: Exchange, request: Request) -> Response:
+        try:
+            return self._send(request)
+        except AuthError:
+            raise
+        except TransportTimeout as error:
+            raise AuthTimeout(f"{exchange.server} did not answer in time") from error
+        except TransportError as error:
+            raise AuthError(f"{exchange.server} could not be asked: {error}") from error
+
+
+def _trusted(given: Mapping[str, Collection[str]]) -> dict[str, tuple[str, ...]]:
+    trusted: dict[str, tuple[str, ...]] = {}
+    for host, origins in given.items():
+        if isinstance(origins, str) or not isinstance(origins, Iterable):
+            raise UsageError(f"trusted_realms has a collection of origins for each host: {{{host!r}: [{origins!r}]}}")
+        listed = tuple(origins)
+        for origin in listed:
+            Origin.of(origin)
+        name = registry_name(host)
+        trusted[name] = trusted.get(name, ()) + listed
+    return trusted
