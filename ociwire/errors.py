@@ -156,6 +156,10 @@ class CredentialsRejected(AuthError):
 class AuthTimeout(AuthError, TransportTimeout):
     """There was no token before a timeout or the deadline of the request. As an `AuthError`, it is not retried."""
 
+    def __init__(self, message: str, *, status: int = 0, request: Request | None = None) -> None:
+        TransportTimeout.__init__(self, message, request=request)
+        self.status = status
+
 
 class ContentError(OciwireError):
     """The bytes are not what they should be."""
@@ -254,7 +258,28 @@ class BlobUploadUnknown(NotFound):
 
 
 class Unauthorized(RegistryError):
-    """``UNAUTHORIZED``: credentials are needed, or those that were sent are not good."""
+    """``UNAUTHORIZED``: credentials are needed, or those that were sent are not good.
+
+    Attributes:
+        required_scope: The scope that the operation needs, such as ``repository:app:pull``; empty if none.
+        challenged_scope: The scope that the registry's challenge names; empty if none. Behind a proxy that rewrites
+            paths the two differ.
+    """
+
+    def __init__(
+        self, message: str = "", *, required_scope: str = "", challenged_scope: str = "", **attributes: Any
+    ) -> None:
+        super().__init__(message, **attributes)
+        self.required_scope = required_scope
+        self.challenged_scope = challenged_scope
+
+    def __str__(self) -> str:
+        if not self.challenged_scope or self.challenged_scope == self.required_scope:
+            return super().__str__()
+        return (
+            f"{super().__str__()} (the operation needs the scope {self.required_scope!r}, the registry's challenge"
+            f" names {self.challenged_scope!r})"
+        )
 
 
 class Denied(RegistryError):

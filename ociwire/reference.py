@@ -30,17 +30,17 @@ _MAX_NAME = 255
 _REFERENCE = re.compile(r"([^@]+?)(?::([^/:@]*))?(?:@(.*))?", re.DOTALL)
 
 
-def registry_name(host: str, scheme: str | None = "https") -> str:
+def registry_name(host: str, scheme: str = "https") -> str:
     """What a registry is called where credentials are kept: lower case, no default port, one name for Docker Hub.
 
     Args:
         host: ``host`` or ``host:port``.
-        scheme: The scheme whose default port is dropped; None drops no port.
+        scheme: Whose default port is dropped.
 
     Raises:
         UsageError: The host is not valid.
     """
-    name = check_host(host).removesuffix("" if scheme is None else _DEFAULT_PORTS.get(scheme, ":443"))
+    name = check_host(host).removesuffix(_DEFAULT_PORTS.get(scheme, ":443"))
     return DOCKER_HUB if name in _HUB_ALIASES else name
 
 

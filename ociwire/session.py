@@ -88,6 +88,9 @@ class Session:
             extra={**defaults.extra, **info.extra},
         )
         url = f"{self.origin}{request.url}" if request.url.startswith("/") else request.url
+        if self.origin.scheme == "https" and url[:5].lower() == "http:":
+            # A client of an https registry does not send credentials in clear text, whatever URL it is given.
+            completed = completed.replace(anonymous=True, required_scope=Scope.EMPTY)
         sent = request.replace(url=url, info=completed)
         response = self._wire.round_trip(sent)
         self._warn(response)

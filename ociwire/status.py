@@ -12,7 +12,8 @@ import time
 from typing import Any
 
 from . import errors
-from .errors import RegistryError, TooManyRequests
+from .auth.challenge import Challenge
+from .errors import RegistryError, TooManyRequests, Unauthorized
 from .headers import SECRET_HEADERS, retry_after
 from .message import Request, Response
 from .origin import without_query
@@ -23,6 +24,7 @@ __all__ = ["check_response", "error_from_response"]
 _READ_LIMIT = 64 * 1024
 _KEPT = 8 * 1024
 _LONGEST_CODE = 100
+_LONGEST_SCOPE = 1000
 
 _BY_CODE: dict[str, type[RegistryError]] = {
     "BLOB_UNKNOWN": errors.BlobUnknown,
@@ -114,6 +116,11 @@ def error_from_response(response: Response) -> RegistryError:
     )
     if isinstance(error, TooManyRequests):
         error.retry_after = retry_after(response.headers, time.time())
+    if isinstance(error, Unauthorized):
+        challenges = Challenge.parse(*response.headers.get_all("www-authenticate"))
+        challenged = next((one.params["scope"] for one in challenges if "scope" in one.params), "")
+        error.challenged_scope = one_line(challenged, _LONGEST_SCOPE)
+        error.required_scope = "" if response.request is None else str(response.request.info.required_scope)
     return error
 
 

@@ -1049,6 +1049,27 @@ def test_credentials_stay_at_their_port_and_scheme() -> None:
         assert (transport.round_trip(Request("GET", url)).status == 200) == given
 
 
+@pytest.mark.parametrize(
+    ("url", "authorized"),
+    [
+        ("https://reg.corp/v2/", True),
+        ("https://reg.corp:443/v2/", True),
+        ("http://reg.corp:443/v2/", False),
+        ("https://reg.corp:80/v2/", False),
+        ("http://reg.corp/v2/", True),  # a client with insecure=True
+        ("http://reg.corp:80/v2/", True),
+    ],
+)
+@pytest.mark.parametrize("host", ["reg.corp", "reg.corp:443"])
+def test_http_on_the_port_of_https_gets_no_credentials(url: str, authorized: bool, host: str) -> None:
+    script = ScriptedTransport([BASIC, OK])
+    transport = AuthTransport(script, credentials=StaticCredentials(host, ME))
+    transport.round_trip(Request("GET", url, info=RequestInfo(required_scope=PULL)))
+    assert ["authorization" in request.headers for request in script.requests] == (
+        [False, True] if authorized else [False]
+    )
+
+
 def test_nobody_is_asked_for_again_after_a_token_that_was_not_enough() -> None:
     """Docker Hub grants nobody a token that is good for nothing; then somebody logs in."""
     source = Rotating(None, ME)

@@ -755,6 +755,23 @@ def test_a_location_is_relative_to_what_was_really_asked() -> None:
     assert put.info.required_scope == Scope.EMPTY  # it is not the client's registry
 
 
+def test_https_client_sends_no_credentials_to_an_http_url() -> None:
+    seen: list[Request] = []
+
+    def answer(request: Request) -> Response:
+        seen.append(request)
+        return Response(200)
+
+    client = Client("registry.example", FunctionTransport(answer))
+    for url in ("http://registry.example/v2/", "HTTP://registry.example/v2/", "https://registry.example/v2/", "/v2/"):
+        client.do(Request("GET", url), scope=Scope.repository("a", "pull")).close()
+    assert [request.info.anonymous for request in seen] == [True, True, False, False]
+    assert [bool(request.info.required_scope) for request in seen] == [False, False, True, True]
+    insecure = Client("registry.example", FunctionTransport(answer), insecure=True)
+    insecure.do(Request("GET", "http://registry.example/v2/")).close()
+    assert not seen[-1].info.anonymous
+
+
 @pytest.mark.parametrize("location", [f"http://{HOST}/uploads/1", "http://storage.example/u", f"http://{HOST}:443/u"])
 def test_an_upload_does_not_leave_https(location: str) -> None:
     registry = Registry(accepted(location))

@@ -13,6 +13,8 @@ import pytest
 from ociwire import errors
 from ociwire.body import Body
 from ociwire.errors import (
+    AuthError,
+    AuthTimeout,
     BodyConsumedError,
     ConnectError,
     CredentialsRejected,
@@ -177,6 +179,8 @@ def test_a_request_whose_body_is_counted_by_a_closure_does_not_keep_its_error_fr
     ("kind", "defaults"),
     [
         (TransportError, {"request": None}),
+        (AuthError, {"status": 0}),
+        (AuthTimeout, {"status": 0, "request": None}),
         (CredentialsRejected, {"host": "", "realm": "", "status": 0}),
         (DigestMismatch, {"expected": "", "actual": ""}),
         (SizeMismatch, {"expected": 0, "actual": 0}),

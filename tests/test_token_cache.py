@@ -156,6 +156,33 @@ def test_at_most_1024_are_kept_and_the_oldest_is_dropped() -> None:
     assert found == tokens[6:]
 
 
+def test_tokens_with_large_scopes_are_bounded_in_bytes() -> None:
+    store = TokenCache()
+    scopes = [Scope.parse(f"repository:{number}:" + ",".join(map(str, range(1000)))) for number in range(100)]
+    for scope in scopes:
+        store.put(ME, token(scope))
+    found = [scope for scope in scopes if store.find(ME, scope) is not None]
+    assert found == scopes[-len(found) :]
+    assert 10 < len(found) < 40  # 8 MiB of about 256 KiB
+
+
+def test_token_larger_than_the_cache_is_not_kept_and_evicts_nothing() -> None:
+    store = kept(token(PULL))
+    huge = Scope.parse("repository:huge:" + ",".join(map(str, range(50_000))))
+    store.put(ME, token(huge))
+    assert store.find(ME, huge) is None
+    assert store.find(ME, PULL) is not None
+
+
+def test_tokens_of_a_credential_are_evicted_together() -> None:
+    store = kept(token(PULL), token(PUSH))
+    other = TokenKey(REGISTRY, None)
+    store.put(other, token(PULL))
+    store.evict_credential(REGISTRY, ME.credential)
+    assert [store.find(ME, PULL), store.find(ME, PUSH)] == [None, None]
+    assert store.find(other, PULL) is not None
+
+
 def test_it_is_1024_for_all_holders_together() -> None:
     holders = [TokenKey(REGISTRY, Credential(username=str(number))) for number in range(1030)]
     store = TokenCache()

@@ -129,8 +129,7 @@ class StaticCredentials:
 
     def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
         """The credential, if it is for that host."""
-        # `host` names no default port, so that REGISTRY:443 is plain http on the port of https.
-        return self._credential if registry_name(host, None) == self._host else None
+        return self._credential if registry_name(host) == self._host else None
 
     def __repr__(self) -> str:
         return f"StaticCredentials({self._host!r}, {self._credential!r})"

@@ -69,7 +69,7 @@ class DockerConfig:
 
         Raises what `lookup` does.
         """
-        name = registry_name(host, None)
+        name = registry_name(host)
         found = self._find(name, repository)
         if found.credential is None:
             return f"{name}: nobody ({found.how})"
@@ -78,7 +78,7 @@ class DockerConfig:
         return f"{name}: {user}{' and '.join(kinds) or 'no secret'}, from {found.how}"
 
     def _find(self, host: str, repository: str | None) -> _Found:
-        name = registry_name(host, None)  # REGISTRY:443 is plain http on the port of https
+        name = registry_name(host)
         file = _read(self._env)
         if file is None:
             looked = ", ".join(_places(self._env)) or "no variable that names one is set"

@@ -96,7 +96,7 @@ class _AuthAttempt:
     sends: int = 0
     token_requests: int = 0
     tokens_before: int = 0  # sequence number of the newest token when the request was last sent
-    credential_cached: bool = False  # the credential was in the cache before this request
+    credential_cached: bool | None = None  # whether the credential was in the cache before this request
     credential_renewed: bool = False  # the source was asked again during this request
     probed: bool = False
     helper_failure: AuthError | None = None  # why there is no credential
@@ -113,7 +113,9 @@ class _AuthAttempt:
 
     @property
     def anonymous(self) -> bool:
-        return self.request.info.anonymous
+        # A source is asked for REGISTRY:443 as for REGISTRY, whose credential must not be sent in clear text to the
+        # port of https: the scheme decides which port is the default.
+        return self.request.info.anonymous or (self.origin.scheme == "http" and self.origin.port == 443)
 
     @property
     def can_resend(self) -> bool:
@@ -436,7 +438,7 @@ class AuthTransport:
     def _credential(self, attempt: _AuthAttempt) -> Credential | None:
         if attempt.anonymous:
             return None
-        if not attempt.credential_cached:
+        if attempt.credential_cached is None:
             attempt.credential_cached = self._credentials.has(attempt.key)
         credential = self._credentials.get(attempt.key, attempt.deadline)
         if credential is None:
@@ -557,12 +559,8 @@ class AuthTransport:
 
 @lru_cache(maxsize=1024)
 def _lookup_name(origin: Origin) -> str:
-    """The host that a credential source is asked for.
-
-    The scheme decides which port is the default: ``http://registry.corp:443`` is not ``registry.corp``, whose
-    credential must not be sent in clear text to the port of https.
-    """
-    return registry_name(origin.netloc, None)
+    """The host that a credential source is asked for."""
+    return registry_name(origin.netloc)
 
 
 def _raise_helper_failure(attempt: _AuthAttempt) -> None:

@@ -1,0 +1,396 @@
+"""The registry's challenge decides which token is requested: scope, realm and service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from field.registries import ORIGIN, REALM, FakeRegistry, challenge, get, pull, token
+from field.rows import Row
+from ociwire import Client, Request, Response
+from ociwire.errors import AuthError, CredentialsRejected, Unauthorized
+
+TITLE = "Challenges and tokens"
+OK = Response(200, (), b"{}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChallengeRow(Row):
+    """A registry, requests to it, and the token requests that they cost.
+
+    Attributes:
+        fake: Makes the registry.
+        requests: What is sent, in order; all must succeed.
+        tokens: The scopes of the token requests.
+        sends: How many requests the registry gets.
+    """
+
+    fake: Callable[[], FakeRegistry]
+    requests: tuple[Request, ...]
+    tokens: list[list[str]]
+    sends: int
+
+
+def needs(
+    scope_of: Callable[[Request], str], **challenge_options: str
+) -> Callable[[Request, set[str] | None], Response]:
+    """Serves a request whose token has exactly the scope that the registry derives from the request."""
+
+    def serve(request: Request, scopes: set[str] | None) -> Response:
+        scope = scope_of(request)
+        return OK if scopes is not None and scope in scopes else challenge(scope, **challenge_options)
+
+    return serve
+
+
+def repository_of(request: Request) -> str:
+    return request.url.removeprefix(f"{ORIGIN}/v2/").rpartition("/")[0].rpartition("/")[0]
+
+
+def without_prefix(request: Request) -> str:
+    return f"repository:{repository_of(request).partition('/')[2]}:pull"
+
+
+def with_prefix(request: Request) -> str:
+    return f"repository:project/{repository_of(request)}:pull"
+
+
+def plain(request: Request) -> str:
+    return f"repository:{repository_of(request)}:pull"
+
+
+def refuses(*scopes: str, status: int) -> Callable[[list[str], str], Response]:
+    return lambda asked, url: Response(status) if set(asked) & set(scopes) else token(*asked)
+
+
+def only_one_scope(status: int) -> Callable[[list[str], str], Response]:
+    return lambda asked, url: Response(status) if len(asked) > 1 else token(*asked)
+
+
+def acr() -> FakeRegistry:
+    def scope_of(request: Request) -> str:
+        return plain(request).replace("pull", "metadata_read" if "/tags/" in request.url else "pull")
+
+    return FakeRegistry(needs(scope_of))
+
+
+def two_realms(refusal: Response | None) -> FakeRegistry:
+    def serve(request: Request, scopes: set[str] | None) -> Response:
+        repository = repository_of(request)
+        realm = f"https://{repository}.auth.example/token"
+        granted = scopes is not None and f"{repository}:{plain(request)}" in scopes
+        return OK if granted else challenge(plain(request), realm=realm)
+
+    def grant(scopes: list[str], url: str) -> Response:
+        team = url.removeprefix("https://").partition(".")[0]
+        if refusal is not None and any(not scope.startswith(f"repository:{team}:") for scope in scopes):
+            return refusal
+        return token(*(f"{team}:{scope}" for scope in scopes))
+
+    return FakeRegistry(serve, grant)
+
+
+def services() -> FakeRegistry:
+    def serve(request: Request, scopes: set[str] | None) -> Response:
+        service = "blobs" if "/blobs/" in request.url else "manifests"
+        return OK if scopes and service in scopes else challenge(plain(request), service=service)
+
+    return FakeRegistry(serve, lambda scopes, url: token("blobs" if "service=blobs" in url else "manifests"))
+
+
+def insufficient_scope() -> FakeRegistry:
+    def serve(request: Request, scopes: set[str] | None) -> Response:
+        wanted = "repository:app:pull,push" if request.method == "POST" else "repository:app:pull"
+        if scopes is None:
+            return challenge("repository:app:pull")
+        return OK if wanted in scopes else challenge(wanted, status=403, error="insufficient_scope")
+
+    return FakeRegistry(serve)
+
+
+def placeholder() -> FakeRegistry:
+    def serve(request: Request, scopes: set[str] | None) -> Response:
+        if request.url == f"{ORIGIN}/v2/":
+            return challenge("repository:user/image:pull")
+        return OK if scopes and plain(request) in scopes else challenge(plain(request))
+
+    return FakeRegistry(serve, refuses("repository:user/image:pull", status=403))
+
+
+CONTAINERD = "[containerd#13412](https://github.com/containerd/containerd/pull/13412)"
+ROWS = (
+    ChallengeRow(
+        name="proxy_strips_the_path_prefix",
+        registry="Artifactory behind a proxy that rewrites paths",
+        behaviour="The challenge names the repository without the prefix of its path.",
+        result="Requests a token for the scope in the challenge, for every repository.",
+        source="[containerd#6339](https://github.com/containerd/containerd/issues/6339)",
+        fake=lambda: FakeRegistry(needs(without_prefix)),
+        requests=(pull("foo-docker/test/a"), pull("foo-docker/test/b"), pull("foo-docker/test/c")),
+        tokens=[[f"repository:test/{name}:pull"] for name in "abc"],
+        sends=6,
+    ),
+    ChallengeRow(
+        name="proxy_adds_a_path_prefix",
+        registry="Harbor proxy caches, mirrors below a path",
+        behaviour="The challenge names the repository with a prefix.",
+        result="Requests a token for the scope in the challenge and remembers it for the repository.",
+        source=CONTAINERD,
+        fake=lambda: FakeRegistry(needs(with_prefix), refuses("repository:alpine:pull", status=403)),
+        requests=(pull("alpine"), pull("alpine"), get("/v2/alpine/blobs/x", "repository:alpine:pull")),
+        tokens=[["repository:project/alpine:pull"]],
+        sends=4,
+    ),
+    ChallengeRow(
+        name="prefetched_token_is_refused_by_the_registry",
+        registry="Artifactory with a mixed layout",
+        behaviour="The first repository has its own name in the challenge, the second another one.",
+        result="Requests a second token for the scope in the challenge alone.",
+        source="[containerd#6339](https://github.com/containerd/containerd/issues/6339)",
+        fake=lambda: FakeRegistry(needs(lambda r: plain(r) if "plain" in r.url else without_prefix(r))),
+        requests=(pull("plain"), pull("proxy/app"), pull("proxy/app")),
+        tokens=[["repository:plain:pull"], ["repository:proxy/app:pull"], ["repository:app:pull"]],
+        sends=5,
+    ),
+    ChallengeRow(
+        name="token_server_refuses_the_union_with_403",
+        registry="Google Artifact Registry, GHCR",
+        behaviour="The token server answers 403 to a request for more than the challenge names.",
+        result="Requests a token for the scope in the challenge alone.",
+        source=CONTAINERD,
+        fake=lambda: FakeRegistry(needs(plain), only_one_scope(403)),
+        requests=(get("/v2/app/manifests/x", "repository:app:pull repository:other:pull"),),
+        tokens=[["repository:app:pull", "repository:other:pull"], ["repository:app:pull"]],
+        sends=2,
+    ),
+    ChallengeRow(
+        name="token_server_refuses_the_union_with_400",
+        registry="Token servers that accept one scope parameter",
+        behaviour="The token server answers 400 to two scopes.",
+        result="Requests a token for the scope in the challenge alone, and remembers it.",
+        source="[docker_auth#67](https://github.com/cesanta/docker_auth/issues/67)",
+        fake=lambda: FakeRegistry(needs(plain), only_one_scope(400)),
+        requests=(get("/v2/app/manifests/x", "repository:app:pull repository:other:pull"),) * 2,
+        tokens=[["repository:app:pull", "repository:other:pull"], ["repository:app:pull"]],
+        sends=3,
+    ),
+    ChallengeRow(
+        name="token_server_refuses_a_guessed_scope_with_403",
+        registry="Google Artifact Registry remote repositories",
+        behaviour="The token server answers 403 to a scope that no challenge named.",
+        result="Sends the request without a token and requests the scope in the challenge.",
+        source=CONTAINERD,
+        fake=lambda: FakeRegistry(
+            needs(lambda r: plain(r) if "first" in r.url else with_prefix(r)), refuses("repository:b:pull", status=403)
+        ),
+        requests=(pull("first"), pull("b"), pull("b")),
+        tokens=[["repository:first:pull"], ["repository:b:pull"], ["repository:project/b:pull"]],
+        sends=5,
+    ),
+    ChallengeRow(
+        name="token_server_refuses_a_guess_for_public_content",
+        registry="Registries that challenge for private repositories only",
+        behaviour="The token server answers 403 to the guessed scope, and the content is public.",
+        result="Sends the request without a token.",
+        source=CONTAINERD,
+        fake=lambda: FakeRegistry(
+            lambda r, scopes: (
+                needs(plain)(r, scopes) if "private" in r.url else OK if scopes is None else Response(401)
+            ),
+            refuses("repository:public:pull", status=403),
+        ),
+        requests=(pull("private"), pull("public")),
+        tokens=[["repository:private:pull"], ["repository:public:pull"]],
+        sends=3,
+    ),
+    ChallengeRow(
+        name="tag_list_needs_metadata_read",
+        registry="Azure Container Registry",
+        behaviour="The tag list is challenged with the action `metadata_read` instead of `pull`.",
+        result="Requests a token for that scope and remembers it for the repository's tag lists.",
+        source="[renovate#14708](https://github.com/renovatebot/renovate/issues/14708)",
+        fake=acr,
+        requests=(
+            pull("app"),
+            get("/v2/app/tags/list", "repository:app:pull"),
+            pull("app"),
+            get("/v2/app/tags/list", "repository:app:pull"),
+        ),
+        tokens=[["repository:app:pull"], ["repository:app:metadata_read"]],
+        sends=6,
+    ),
+    ChallengeRow(
+        name="repositories_have_different_realms",
+        registry="Gateways in front of several registries",
+        behaviour="Each repository names its own token server.",
+        result="Requests the token from the realm in the challenge.",
+        source="[token authentication](https://distribution.github.io/distribution/spec/auth/token/)",
+        fake=lambda: two_realms(None),
+        requests=(pull("red"), pull("blue"), pull("red"), pull("blue")),
+        tokens=[["repository:red:pull"], ["repository:blue:pull"], ["repository:blue:pull"]],
+        sends=7,
+    ),
+    ChallengeRow(
+        name="realm_of_another_repository_refuses_the_guess_with_401",
+        registry="Gateways in front of several registries",
+        behaviour="The token server of one repository answers 401 for the other.",
+        result="Sends the credentials to the realm that the challenge for this repository names.",
+        source="[token authentication](https://distribution.github.io/distribution/spec/auth/token/)",
+        fake=lambda: two_realms(Response(401)),
+        requests=(pull("red"), pull("blue")),
+        tokens=[["repository:red:pull"], ["repository:blue:pull"], ["repository:blue:pull"]],
+        sends=4,
+    ),
+    ChallengeRow(
+        name="realm_is_relative",
+        registry="Registries that know only their own paths",
+        behaviour="The challenge names a realm without scheme and host.",
+        result="Resolves it against the registry's own origin.",
+        source="[RFC 3986, section 5](https://www.rfc-editor.org/rfc/rfc3986#section-5)",
+        fake=lambda: FakeRegistry(needs(plain, realm="/service/token")),
+        requests=(pull("app"),),
+        tokens=[["repository:app:pull"]],
+        sends=2,
+    ),
+    ChallengeRow(
+        name="endpoints_have_different_services",
+        registry="Registries composed of several services",
+        behaviour="Blobs and manifests are challenged with different services.",
+        result="Requests a token for each service.",
+        source="[token authentication](https://distribution.github.io/distribution/spec/auth/token/)",
+        fake=services,
+        requests=(
+            pull("app"),
+            get("/v2/app/blobs/x", "repository:app:pull"),
+            pull("app"),
+            get("/v2/app/blobs/x", "repository:app:pull"),
+        ),
+        tokens=[["repository:app:pull"], ["repository:app:pull"]],
+        sends=7,
+    ),
+    ChallengeRow(
+        name="403_says_insufficient_scope",
+        registry="Registries that follow RFC 6750",
+        behaviour="A token with too small a scope is answered 403 with a challenge.",
+        result="Requests a token for the scope in the challenge.",
+        source="[RFC 6750, section 3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)",
+        fake=insufficient_scope,
+        requests=(pull("app"), get("/v2/app/blobs/uploads/", "repository:app:pull", "POST")),
+        tokens=[["repository:app:pull"], ["repository:app:pull,push"]],
+        sends=4,
+    ),
+    ChallengeRow(
+        name="probe_names_a_placeholder_scope",
+        registry="GHCR",
+        behaviour="`GET /v2/` is challenged with the scope of a repository that does not exist.",
+        result="Uses the scope of a challenge only for the request that was challenged.",
+        source="[serverless-registry#148](https://github.com/cloudflare/serverless-registry/issues/148)",
+        fake=placeholder,
+        requests=(pull("app"), pull("app2")),
+        tokens=[["repository:app:pull"], ["repository:app2:pull"]],
+        sends=3,
+    ),
+    ChallengeRow(
+        name="challenge_has_no_scope",
+        registry="Artifactory",
+        behaviour="The challenge names no scope.",
+        result="Requests a token for the scope that the operation needs.",
+        source="[containerd#3556](https://github.com/containerd/containerd/issues/3556)",
+        fake=lambda: FakeRegistry(lambda r, scopes: OK if scopes and plain(r) in scopes else challenge()),
+        requests=(pull("app"), pull("app")),
+        tokens=[["repository:app:pull"]],
+        sends=3,
+    ),
+)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_token_is_requested_for_what_the_challenge_names(row: ChallengeRow) -> None:
+    registry = row.fake()
+    transport = registry.transport()
+    statuses = []
+    for request in row.requests:
+        with transport.round_trip(request) as response:
+            statuses.append(response.status)
+    assert statuses == [200] * len(row.requests)
+    assert registry.token_requests == row.tokens
+    assert len(registry.sent) == row.sends
+
+
+def test_realm_that_is_relative_stays_at_the_registry() -> None:
+    registry = FakeRegistry(needs(plain, realm="/service/token"))
+    registry.transport().round_trip(pull("app"))
+    assert registry.realms == [f"{ORIGIN}/service/token"]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_one_request_costs_at_most_two_tokens_and_three_sends(known: bool) -> None:
+    """A registry that asks for something else each time."""
+    numbers = iter(range(100))
+
+    def serve(request: Request, scopes: set[str] | None) -> Response:
+        if "first" in request.url:
+            return needs(plain)(request, scopes)
+        return challenge(f"repository:app-{next(numbers)}:pull")
+
+    registry = FakeRegistry(serve)
+    transport = registry.transport()
+    if known:
+        transport.round_trip(pull("first"))
+    sends, tokens = len(registry.sent), len(registry.token_requests)
+    assert transport.round_trip(pull("app")).status == 401
+    assert len(registry.sent) - sends <= 3
+    assert len(registry.token_requests) - tokens == 2
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("scope", ["repository:app:pull", "repository:app:pull repository:other:pull"])
+def test_secret_that_a_token_server_answered_with_401_is_not_sent_again(known: bool, scope: str) -> None:
+    registry = FakeRegistry(
+        needs(plain), lambda scopes, url: token(*scopes) if scopes == ["repository:first:pull"] else Response(401)
+    )
+    transport = registry.transport()
+    if known:
+        transport.round_trip(pull("first"))
+    before = len(registry.token_requests)
+    with pytest.raises(CredentialsRejected, match="refused"):
+        transport.round_trip(get("/v2/app/manifests/x", scope))
+    assert len(registry.token_requests) - before == 1
+
+
+def test_error_of_a_token_server_that_refuses_both_scopes_names_both() -> None:
+    registry = FakeRegistry(needs(plain), lambda scopes, url: Response(403))
+    with pytest.raises(AuthError) as caught:
+        registry.transport().round_trip(get("/v2/app/manifests/x", "repository:app:pull repository:other:pull"))
+    assert "'repository:app:pull'" in str(caught.value)
+    assert "'repository:app:pull repository:other:pull'" in str(caught.value)
+    assert len(registry.token_requests) == 2
+
+
+def test_error_of_a_registry_that_is_never_content_names_both_scopes() -> None:
+    registry = FakeRegistry(lambda request, scopes: challenge("repository:test/cp5:pull"))
+    client = Client("registry.example", registry.transport())
+    with pytest.raises(Unauthorized) as caught:
+        client.get_tag("foo-docker/test/cp5", "latest")
+    assert "'repository:foo-docker/test/cp5:pull'" in str(caught.value)
+    assert "'repository:test/cp5:pull'" in str(caught.value)
+
+
+def test_challenge_of_another_realm_does_not_get_the_credentials_of_an_untrusted_scheme() -> None:
+    registry = FakeRegistry(needs(plain, realm="http://auth.example/token"))
+    with pytest.raises(AuthError, match="trusted_realms"):
+        registry.transport().round_trip(pull("app"))
+    assert registry.token_requests == []
+
+
+def test_prefetched_token_of_the_right_scope_costs_no_challenge() -> None:
+    registry = FakeRegistry(needs(plain))
+    transport = registry.transport()
+    for name in ("a", "b", "c"):
+        assert transport.round_trip(pull(name)).status == 200
+    assert [line.partition(" Bearer")[0] for line in registry.sent][1:] == [
+        f"GET /v2/{name}/manifests/latest" for name in "abc"
+    ]
+    assert REALM in registry.realms

@@ -1,0 +1,230 @@
+"""A credential that has expired is looked up again after 403, and the request repeated if it changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from doubles import FakeClock
+
+from field.registries import HOST, FakeRegistry, challenge, get, pull
+from field.rows import Row
+from ociwire import AuthTransport, Body, Request, RequestInfo, Response, Scope
+from ociwire.auth import Credential
+
+TITLE = "Expired credentials"
+OLD = Credential(username="AWS", password="expired-password")
+NEW = Credential(username="AWS", password="current-password")
+OK = Response(200, (), b"{}")
+FORBIDDEN = Response(403, (), b'{"errors":[{"code":"DENIED","message":"Your authorization token has expired."}]}')
+
+
+class Source:
+    """A source that can be told what to answer."""
+
+    def __init__(self) -> None:
+        self.credential: Credential | None = OLD
+        self.lookups = 0
+
+    def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
+        self.lookups += 1
+        return self.credential
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpiryRow(Row):
+    """A registry whose credential expires.
+
+    Attributes:
+        refusal: Its answer to an expired credential.
+        basic: Whether it wants Basic; else tokens.
+        changed: Whether the source has a new credential by then.
+        status: What comes of the second request.
+        lookups: How often the source is asked in all.
+        sends: How many requests the registry gets for the second one.
+    """
+
+    refusal: Response
+    basic: bool = True
+    changed: bool = True
+    status: int = 200
+    lookups: int = 2
+    sends: int = 2
+
+
+class Expiring:
+    """A registry that refuses `OLD` after it has been told to."""
+
+    def __init__(self, row: ExpiryRow) -> None:
+        self.expired: set[str] = set()
+        self.fake = FakeRegistry(self.serve, lambda scopes, url: Response(500))
+        self.row = row
+        self.refreshes = 0
+
+    def serve(self, request: Request, scopes: set[str] | None) -> Response:
+        authorization = request.headers.get("authorization")
+        if authorization is None:
+            return (
+                Response(401, {"WWW-Authenticate": "Basic realm=ecr"})
+                if self.row.basic
+                else challenge("repository:app:pull")
+            )
+        return self.row.refusal if authorization in self.expired else OK
+
+    def round_trip(self, request: Request, /) -> Response:
+        if request.info.operation == "token":
+            self.fake.token_requests.append([])
+            value = "old" if request.headers.get("authorization") == OLD.basic else "new"
+            return Response(200, (), json.dumps({"token": value}).encode(), request)
+        return self.fake.round_trip(request)
+
+    def expire(self) -> None:
+        self.expired = {OLD.basic or "", "Bearer old"}
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+ECR = "[pulumi-docker-build#424](https://github.com/pulumi/pulumi-docker-build/issues/424)"
+HELPER = "[amazon-ecr-credential-helper#679](https://github.com/awslabs/amazon-ecr-credential-helper/issues/679)"
+ROWS = (
+    ExpiryRow(
+        name="password_expired_after_twelve_hours",
+        registry="Amazon ECR",
+        behaviour="An expired password is answered 403 without a challenge.",
+        result="Looks the credential up again and repeats the request once.",
+        source=ECR,
+        refusal=FORBIDDEN,
+    ),
+    ExpiryRow(
+        name="password_expired_and_its_source_has_no_other",
+        registry="Amazon ECR with a credential helper that serves an old password",
+        behaviour="An expired password is answered 403, and the source still returns it.",
+        result="Returns the 403; asks the source at most once a minute.",
+        source=HELPER,
+        refusal=FORBIDDEN,
+        changed=False,
+        status=403,
+        sends=1,
+    ),
+    ExpiryRow(
+        name="token_of_an_expired_credential",
+        registry="Registries that revoke the tokens of a rotated secret",
+        behaviour="A token that a replaced secret has obtained is answered 403.",
+        result="Drops the tokens of the old secret and requests one with the new secret.",
+        source="[token authentication](https://distribution.github.io/distribution/spec/auth/token/)",
+        refusal=Response(403, (), b"revoked"),
+        basic=False,
+    ),
+    ExpiryRow(
+        name="expired_token_is_answered_401",
+        registry="Docker Hub and most registries",
+        behaviour="An expired token is answered 401 with a challenge.",
+        result="Requests one fresh token with the same credential.",
+        source="[token authentication](https://distribution.github.io/distribution/spec/auth/token/)",
+        refusal=challenge("repository:app:pull", error="invalid_token"),
+        basic=False,
+        lookups=1,
+        status=401,
+    ),
+    ExpiryRow(
+        name="html_403_of_a_firewall",
+        registry="Firewalls in front of a registry",
+        behaviour="A request is answered 403 although the credential is good.",
+        result="Returns the 403.",
+        source=HELPER,
+        refusal=Response(403, {"Content-Type": "text/html"}, b"<html>blocked</html>"),
+        changed=False,
+        status=403,
+        sends=1,
+    ),
+)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_expired_credential_is_looked_up_again(row: ExpiryRow) -> None:
+    registry, source = Expiring(row), Source()
+    transport = AuthTransport(registry, credentials=source)
+    assert transport.round_trip(pull("app")).status == 200
+    registry.expire()
+    source.credential = NEW if row.changed else OLD
+    before = len(registry.fake.sent)
+    with transport.round_trip(pull("app")) as response:
+        assert response.status == row.status
+    assert source.lookups == row.lookups
+    assert len(registry.fake.sent) - before == row.sends
+
+
+def started(credential: Credential | None = OLD) -> tuple[Expiring, Source, AuthTransport]:
+    registry, source = Expiring(ROWS[0]), Source()
+    transport = AuthTransport(registry, credentials=source)
+    transport.round_trip(pull("app"))
+    registry.expire()
+    source.credential = credential
+    return registry, source, transport
+
+
+def test_source_is_asked_at_most_once_a_minute(clock: FakeClock) -> None:
+    _, source, transport = started()
+    for seconds, lookups in [(0, 2), (1, 2), (30, 2), (30, 3), (59, 3)]:
+        clock.now += seconds
+        assert transport.round_trip(pull("app")).status == 403
+        assert source.lookups == lookups
+    source.credential = NEW
+    clock.now += 60
+    assert transport.round_trip(pull("app")).status == 200
+
+
+def test_other_repository_of_the_host_uses_the_refreshed_credential() -> None:
+    registry, source, transport = started()
+    registry.expired.clear()
+    transport.round_trip(pull("other"))
+    registry.expire()
+    source.credential = NEW
+    assert [transport.round_trip(pull(name)).status for name in ("app", "other")] == [200, 200]
+
+
+def test_credential_that_was_looked_up_for_this_request_is_not_looked_up_again() -> None:
+    registry, source = Expiring(ROWS[0]), Source()
+    registry.expire()
+    assert AuthTransport(registry, credentials=source).round_trip(pull("app")).status == 403
+    assert source.lookups == 1
+
+
+def test_source_that_has_no_credential_any_more_repeats_without_one() -> None:
+    _registry, source, transport = started(None)
+    assert transport.round_trip(pull("app")).status in (401, 403)
+    assert source.lookups <= 3
+
+
+def test_single_use_body_that_was_read_is_not_sent_again() -> None:
+    registry, _source, transport = started(NEW)
+    sent: list[bytes] = []
+    serve = registry.serve
+
+    def reads(request: Request, scopes: set[str] | None) -> Response:
+        if request.body is not None:
+            sent.append(b"".join(request.body.open()))
+        return serve(request, scopes)
+
+    registry.fake._serve = reads
+    body = Body.of(iter([b"once"]))
+    info = RequestInfo(required_scope=Scope.parse("repository:app:pull"))
+    assert transport.round_trip(Request("PUT", f"https://{HOST}/v2/app/blobs/uploads/1", (), body, info)).status == 403
+    assert sent == [b"once"]
+
+
+def test_push_is_repeated_with_the_new_credential() -> None:
+    _, _, transport = started(NEW)
+    assert transport.round_trip(get("/v2/app/manifests/x", "repository:app:pull", "PUT", b"{}")).status == 200
+
+
+def test_both_credentials_are_used_once_each() -> None:
+    registry, _, transport = started(NEW)
+    before = len(registry.fake.sent)
+    transport.round_trip(pull("app"))
+    used = [line.partition(" Basic ")[2] for line in registry.fake.sent[before:]]
+    expected: list[Callable[[], str] | str] = [(one.basic or "").removeprefix("Basic ") for one in (OLD, NEW)]
+    assert used == expected

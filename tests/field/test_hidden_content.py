@@ -1,0 +1,183 @@
+"""Private content that is hidden behind 404 or 403 is found with the credentials that exist."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from field.registries import HOST, ORIGIN, FakeRegistry, challenge, get, pull
+from field.rows import Row
+from ociwire import Body, Client, Request, RequestInfo, Response, Scope
+from ociwire.auth import Anonymous, CredentialSource
+from ociwire.errors import ManifestUnknown
+
+TITLE = "Private content behind 404 or 403"
+OK = Response(200, (), b"{}")
+BASIC = Response(401, {"WWW-Authenticate": 'Basic realm="registry"'})
+
+
+@dataclass(frozen=True, kw_only=True)
+class HiddenRow(Row):
+    """A registry, and what two requests for a manifest come to.
+
+    Attributes:
+        serve: The registry.
+        status: The status of both.
+        sent: What the registry gets, authorization shortened to its scheme.
+        anonymous: Whether there are no credentials.
+    """
+
+    serve: Callable[[Request, set[str] | None], Response]
+    status: int
+    sent: list[str]
+    anonymous: bool = False
+
+
+def hides(status: int, ping: Response) -> Callable[[Request, set[str] | None], Response]:
+    """Answers `status` for a manifest unless it is authorized, and `ping` for /v2/."""
+
+    def serve(request: Request, scopes: set[str] | None) -> Response:
+        if request.url == f"{ORIGIN}/v2/":
+            return ping
+        return Response(status, (), b"not found") if scopes is None else OK
+
+    return serve
+
+
+PING, BARE = "GET /v2/ nothing", "GET /v2/app/manifests/latest nothing"
+WITH_BASIC, WITH_TOKEN = "GET /v2/app/manifests/latest Basic", "GET /v2/app/manifests/latest Bearer"
+ROWS = (
+    HiddenRow(
+        name="nginx_with_basic_answers_404",
+        registry="distribution behind nginx with Basic authentication",
+        behaviour="A private repository is answered 404 without a challenge; `/v2/` is challenged.",
+        result="Asks `/v2/` once and repeats the request with the credentials.",
+        source="[docker-registry#1034](https://github.com/docker-archive/docker-registry/issues/1034)",
+        serve=hides(404, BASIC),
+        status=200,
+        sent=[BARE, PING, WITH_BASIC, WITH_BASIC],
+    ),
+    HiddenRow(
+        name="token_registry_answers_404",
+        registry="Registries that hide private repositories",
+        behaviour="A private repository is answered 404 so that its existence is not revealed.",
+        result="Asks `/v2/` once and repeats the request with a token.",
+        source="[distribution#1984](https://github.com/distribution/distribution/issues/1984)",
+        serve=hides(404, challenge()),
+        status=200,
+        sent=[BARE, PING, WITH_TOKEN, WITH_TOKEN],
+    ),
+    HiddenRow(
+        name="artifactory_answers_403",
+        registry="Artifactory",
+        behaviour="An anonymous request for private content is answered 403 without a challenge.",
+        result="Asks `/v2/` once and repeats the request with the credentials.",
+        source="[cargo#15118](https://github.com/rust-lang/cargo/issues/15118)",
+        serve=hides(403, BASIC),
+        status=200,
+        sent=[BARE, PING, WITH_BASIC, WITH_BASIC],
+    ),
+    HiddenRow(
+        name="open_registry_answers_404",
+        registry="Registries without authentication",
+        behaviour="Content does not exist, and `/v2/` is not challenged.",
+        result="Returns the 404, and does not ask `/v2/` again.",
+        source="[distribution specification](https://github.com/opencontainers/distribution-spec/blob/main/spec.md)",
+        serve=hides(404, OK),
+        status=404,
+        sent=[BARE, PING, BARE],
+    ),
+    HiddenRow(
+        name="no_credentials_exist",
+        registry="Any registry",
+        behaviour="Content is answered 404, and there are no credentials.",
+        result="Returns the 404 without another request.",
+        source="[distribution specification](https://github.com/opencontainers/distribution-spec/blob/main/spec.md)",
+        serve=hides(404, BASIC),
+        status=404,
+        sent=[BARE, BARE],
+        anonymous=True,
+    ),
+    HiddenRow(
+        name="404_has_a_challenge",
+        registry="Gateways that answer 404 with a challenge",
+        behaviour="The 404 itself names the realm.",
+        result="Answers the challenge without asking `/v2/`.",
+        source="[RFC 9110, section 11.6.1](https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1)",
+        serve=lambda request, scopes: challenge("repository:app:pull", status=404) if scopes is None else OK,
+        status=200,
+        sent=[BARE, WITH_TOKEN, WITH_TOKEN],
+    ),
+    HiddenRow(
+        name="credentials_do_not_help",
+        registry="Registries that hide private repositories",
+        behaviour="Content does not exist; `/v2/` is challenged.",
+        result="Returns the 404 of the authenticated request; later requests are authenticated at once.",
+        source="[distribution#1984](https://github.com/distribution/distribution/issues/1984)",
+        serve=lambda request, scopes: BASIC if request.url == f"{ORIGIN}/v2/" else Response(404),
+        status=404,
+        sent=[BARE, PING, WITH_BASIC, WITH_BASIC],
+    ),
+)
+
+
+def shortened(lines: list[str]) -> list[str]:
+    return [" ".join(line.split(" ")[:3]) for line in lines]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_hidden_content_is_requested_with_credentials(row: HiddenRow) -> None:
+    registry = FakeRegistry(row.serve)
+    source: CredentialSource | None = Anonymous() if row.anonymous else None
+    transport = registry.transport(source)
+    for _ in range(2):
+        with transport.round_trip(pull("app")) as response:
+            assert response.status == row.status
+    assert shortened(registry.sent) == row.sent
+
+
+@pytest.mark.parametrize("ping", [Response(500), Response(503), Response(429)])
+def test_probe_that_fails_is_not_remembered(ping: Response) -> None:
+    answers = iter([ping, BASIC])
+    registry = FakeRegistry(
+        lambda request, scopes: next(answers) if request.url == f"{ORIGIN}/v2/" else hides(404, OK)(request, scopes)
+    )
+    transport = registry.transport()
+    assert [transport.round_trip(pull("app")).status for _ in range(2)] == [404, 200]
+
+
+def test_token_server_that_refuses_leaves_the_registrys_answer() -> None:
+    registry = FakeRegistry(hides(404, challenge()), lambda scopes, url: Response(401))
+    client = Client(HOST, registry.transport())
+    with pytest.raises(ManifestUnknown):
+        client.get_tag("app", "latest")
+
+
+def test_anonymous_request_is_not_repeated_with_credentials() -> None:
+    registry = FakeRegistry(hides(404, BASIC))
+    info = RequestInfo(required_scope=Scope.parse("repository:app:pull"), anonymous=True)
+    request = Request("GET", f"{ORIGIN}/v2/app/manifests/latest", info=info)
+    assert registry.transport().round_trip(request).status == 404
+    assert shortened(registry.sent) == [BARE]
+
+
+def test_single_use_body_that_was_read_is_not_sent_again() -> None:
+    def serve(request: Request, scopes: set[str] | None) -> Response:
+        if request.body is not None:
+            b"".join(request.body.open())
+        return hides(404, BASIC)(request, scopes)
+
+    registry = FakeRegistry(serve)
+    request = get("/v2/app/blobs/uploads/1", "repository:app:pull,push", "PATCH").replace(body=Body.of(iter([b"x"])))
+    assert registry.transport().round_trip(request).status == 404
+    assert len(registry.sent) == 1
+
+
+def test_many_missing_things_of_an_open_registry_cost_one_probe() -> None:
+    registry = FakeRegistry(hides(404, OK))
+    transport = registry.transport()
+    for name in ("a", "b", "c", "d"):
+        transport.round_trip(pull(name))
+    assert len(registry.sent) == 5

@@ -1,0 +1,86 @@
+"""What is remembered of a registry's challenges, and how much of it."""
+
+from __future__ import annotations
+
+from ociwire.auth import Challenge
+from ociwire.auth._challenge_cache import ChallengeCache, Learned
+from ociwire.origin import Origin
+from ociwire.scope import Scope
+
+REGISTRY = Origin("https", "registry.example", 443)
+URL = "https://registry.example/v2/app/manifests/latest"
+PULL = Scope.repository("app", "pull")
+
+
+def bearer(realm: str = "https://auth.example/token", **params: str) -> Challenge:
+    return Challenge("bearer", {"realm": realm, **params})
+
+
+def test_challenge_is_returned_without_its_scope() -> None:
+    cache = ChallengeCache()
+    cache.put(REGISTRY, bearer(scope="repository:app:pull", service="registry"))
+    assert cache.get(REGISTRY) == bearer(service="registry")
+    assert cache.get(Origin("http", "registry.example", 80)) is None
+
+
+def test_another_realm_makes_an_origin_unpredictable() -> None:
+    cache = ChallengeCache()
+    cache.put(REGISTRY, bearer(scope="repository:a:pull"))
+    cache.put(REGISTRY, bearer(scope="repository:b:pull"))
+    assert not cache.is_unpredictable(REGISTRY)
+    cache.put(REGISTRY, bearer("https://other.example/token"))
+    assert cache.is_unpredictable(REGISTRY)
+
+
+def test_learned_scope_is_for_one_endpoint_unless_the_origin_is_unpredictable() -> None:
+    cache = ChallengeCache()
+    learned = Learned(bearer(), Scope.repository("app", "metadata_read"))
+    tags, blob = "https://registry.example/v2/app/tags/list", "https://registry.example/v2/app/blobs/x"
+    cache.learn(REGISTRY, PULL, tags, learned)
+    assert cache.find(REGISTRY, PULL, f"{tags}?n=10") == learned
+    assert cache.find(REGISTRY, PULL, blob) is None
+    assert cache.find(REGISTRY, Scope.repository("other", "pull"), tags) is None
+    cache.mark_unpredictable(REGISTRY)
+    assert cache.find(REGISTRY, PULL, blob) == learned
+
+
+def test_scope_that_is_right_as_guessed_is_not_remembered() -> None:
+    cache = ChallengeCache()
+    cache.learn(REGISTRY, PULL, URL, Learned(bearer(), Scope.repository("x", "pull")))
+    cache.learn(REGISTRY, PULL, URL, Learned(bearer(), PULL))
+    assert cache.find(REGISTRY, PULL, URL) is None
+
+
+def test_origin_that_challenges_is_not_open_any_more() -> None:
+    cache = ChallengeCache()
+    cache.mark_open(REGISTRY)
+    assert cache.is_open(REGISTRY)
+    cache.put(REGISTRY, bearer())
+    assert not cache.is_open(REGISTRY)
+
+
+def test_long_challenges_are_bounded_in_bytes() -> None:
+    cache = ChallengeCache()
+    for number in range(2000):
+        cache.put(Origin("https", f"r{number}.example", 443), bearer("https://auth.example/" + "x" * 16_000))
+        learned = Learned(bearer(scope="y" * 16_000), Scope.repository("x", "pull"))
+        cache.learn(REGISTRY, Scope.repository(f"app{number}", "pull"), URL, learned)
+    kept = sum(cache.get(Origin("https", f"r{number}.example", 443)) is not None for number in range(2000))
+    assert 100 < kept < 300
+    kept = sum(
+        cache.find(REGISTRY, Scope.repository(f"app{number}", "pull"), URL) is not None for number in range(2000)
+    )
+    assert 5 < kept < 20
+
+
+def test_origins_are_bounded_in_number() -> None:
+    cache = ChallengeCache()
+    for number in range(3000):
+        origin = Origin("https", f"r{number}.example", 443)
+        cache.put(origin, bearer())
+        cache.mark_open(origin)
+        cache.mark_unpredictable(origin)
+    origins = [Origin("https", f"r{number}.example", 443) for number in range(3000)]
+    assert sum(cache.get(origin) is not None for origin in origins) == 1024
+    assert sum(map(cache.is_open, origins)) <= 1024
+    assert sum(map(cache.is_unpredictable, origins)) <= 1024
