@@ -10,7 +10,7 @@ from ..errors import AuthError
 from ._single_flight import SingleFlight
 from .credentials import Credential, CredentialSource, check_source, failure_of
 
-__all__ = ["CredentialCache", "CredentialKey"]
+__all__ = ["Answer", "CredentialCache", "CredentialKey"]
 
 _MAX_ANSWERS = 4096
 _REFRESH_INTERVAL = 60.0
@@ -29,7 +29,7 @@ class CredentialKey(NamedTuple):
     repository: str | None
 
 
-class _Answer(NamedTuple):
+class Answer(NamedTuple):
     """An answer of a source.
 
     Attributes:
@@ -60,9 +60,9 @@ class CredentialCache:
     def __init__(self, source: CredentialSource) -> None:
         self._source = check_source(source)
         self._lock = threading.Lock()
-        self._answers: dict[CredentialKey, _Answer] = {}
+        self._answers: dict[CredentialKey, Answer] = {}
         self._refreshed: dict[tuple[str, Credential], float] = {}
-        self._single_flight: SingleFlight[_Answer] = SingleFlight("a credential")
+        self._single_flight: SingleFlight[Answer] = SingleFlight("a credential")
 
     @property
     def source_name(self) -> str:
@@ -71,12 +71,8 @@ class CredentialCache:
 
     def cached(self, key: CredentialKey) -> Credential | None:
         """The cached credential, without asking the source."""
-        answer = self._find(key)
+        answer = self.find(key)
         return None if answer is None else answer.credential
-
-    def has(self, key: CredentialKey) -> bool:
-        """Whether the source's answer is cached, None included."""
-        return self._find(key) is not None
 
     def get(self, key: CredentialKey, deadline: float | None) -> Credential | None:
         """The credential, from the cache or from the source.
@@ -85,12 +81,7 @@ class CredentialCache:
             AuthError: The source failed.
             AuthTimeout: The deadline passed while another thread was asking.
         """
-        return self._get(key, deadline).credential
-
-    def failure(self, key: CredentialKey) -> AuthError | None:
-        """Why the source answered None, as far as it tells: a credential helper that failed."""
-        answer = self._answers.get(key)
-        return None if answer is None else answer.failure
+        return self.get_answer(key, deadline).credential
 
     def get_after_rejection(
         self, key: CredentialKey, rejected: Credential | None, deadline: float | None
@@ -139,19 +130,21 @@ class CredentialCache:
             if answer is not None and answer.credential is rejected:
                 del self._answers[key]
 
-    def _get(self, key: CredentialKey, deadline: float | None) -> _Answer:
-        answer = self._find(key)
+    def get_answer(self, key: CredentialKey, deadline: float | None) -> Answer:
+        """The credential, and why there is none; raises what `get` raises."""
+        answer = self.find(key)
         if answer is None:
-            answer = self._single_flight.fetch(key.host, key, lambda: self._find(key), lambda: self._ask(key), deadline)
+            answer = self._single_flight.fetch(key.host, key, lambda: self.find(key), lambda: self._ask(key), deadline)
         return answer
 
-    def _find(self, key: CredentialKey) -> _Answer | None:
+    def find(self, key: CredentialKey) -> Answer | None:
+        """The source's cached answer, None included."""
         answer = self._answers.get(key)
         if answer is None or answer.expires_at is None or time.time() < answer.expires_at:
             return answer
         return None
 
-    def _ask(self, key: CredentialKey) -> _Answer:
+    def _ask(self, key: CredentialKey) -> Answer:
         try:
             credential = self._source.lookup(key.host, key.repository)
         except AuthError:
@@ -169,7 +162,7 @@ class CredentialCache:
         failure = failure_of(self._source, key.host, key.repository) if credential is None else None
         # A source that failed is asked again after a short time: it remembers its failure itself.
         expires_at = (time.time() + 1.0 if failure else None) if credential is None else credential.expires_at
-        answer = _Answer(credential, failure, expires_at)
+        answer = Answer(credential, failure, expires_at)
         with self._lock:
             while len(self._answers) >= _MAX_ANSWERS:
                 self._answers.pop(next(iter(self._answers)))

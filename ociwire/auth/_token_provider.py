@@ -60,7 +60,7 @@ class TokenRequest:
     def realm(self) -> str:
         """The token server's URL. A relative one is resolved against the registry's own origin."""
         realm = self.challenge.params["realm"]
-        if not realm or realm.startswith("//") or _ABSOLUTE.match(realm):
+        if not realm or realm.startswith(("https://", "//")) or _ABSOLUTE.match(realm):
             return realm  # absolute, or refused by check_realm
         return urljoin(f"{self.origin}/", realm)
 

@@ -438,12 +438,13 @@ class AuthTransport:
     def _credential(self, attempt: _AuthAttempt) -> Credential | None:
         if attempt.anonymous:
             return None
+        answer = self._credentials.find(attempt.key)
         if attempt.credential_cached is None:
-            attempt.credential_cached = self._credentials.has(attempt.key)
-        credential = self._credentials.get(attempt.key, attempt.deadline)
-        if credential is None:
-            attempt.helper_failure = self._credentials.failure(attempt.key)
-        return credential
+            attempt.credential_cached = answer is not None
+        if answer is None:
+            answer = self._credentials.get_answer(attempt.key, attempt.deadline)
+        attempt.helper_failure = answer.failure
+        return answer.credential
 
     def _look_up_again(self, attempt: _AuthAttempt, rejected: Credential | None) -> Credential | None:
         """What the source answers after a rejection; the same credential if the source has no other."""
@@ -466,7 +467,6 @@ class AuthTransport:
         If the token server refuses a scope that is larger than the challenge's (400, 403), the challenge's scope alone
         is requested. If it refuses the credential, the source is asked again, and its answer sent if it differs.
         """
-        named = _scope_of(challenge)
         refused: Scope | None = None
         while True:
             try:
@@ -477,6 +477,7 @@ class AuthTransport:
                 refuses_scope = error.status == 403 or (
                     error.status == 400 and not isinstance(error, CredentialsRejected)
                 )
+                named = _scope_of(challenge)
                 if refuses_scope and named and named != scope and named <= scope:
                     scope, refused = named, scope
                     continue
