@@ -291,11 +291,23 @@ class TooManyRequests(RegistryError):
 
     Attributes:
         retry_after: How many seconds the registry wants to be left alone; None if it did not say.
+        limits: The registry's rate-limit headers (RateLimit-*, X-RateLimit-*, docker-ratelimit-source, Retry-After) in
+            one line; empty if it sent none. The text of the error quotes them.
     """
 
-    def __init__(self, message: str = "", *, retry_after: float | None = None, **attributes: Any) -> None:
+    def __init__(
+        self, message: str = "", *, retry_after: float | None = None, limits: str = "", **attributes: Any
+    ) -> None:
         super().__init__(message, **attributes)
         self.retry_after = retry_after
+        self.limits = limits
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}{f' ({self.limits})' if self.limits else ''}; {self._advice()}"
+
+    def _advice(self) -> str:
+        wait = "wait" if self.retry_after is None else f"wait {self.retry_after:.0f} s"
+        return f"{wait}, send fewer requests, or log in: registries allow more requests to a user who is logged in"
 
 
 class Unsupported(RegistryError):

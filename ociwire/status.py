@@ -1,7 +1,8 @@
 """From a response to an error: what the registry said, as the exception that says it.
 
 The class comes from the code in the body (OCI distribution specification, "Error Codes"); where there is none, or it is
-unknown, from the status and the operation. Responses are read here, at most 64 KiB of them, and never closed.
+unknown, or it contradicts the status, from the status and the operation. Responses are read here, at most 64 KiB of
+them, and never closed.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ from typing import Any
 from . import errors
 from .auth.challenge import Challenge
 from .errors import RegistryError, TooManyRequests, Unauthorized
-from .headers import SECRET_HEADERS, retry_after
+from .headers import SECRET_HEADERS, Headers, retry_after
 from .message import Request, Response
 from .origin import without_query
 from .text import one_line, without_echo
 
-__all__ = ["check_response", "error_from_response"]
+__all__ = ["check_response", "error_from_response", "is_transient"]
 
 _READ_LIMIT = 64 * 1024
 _KEPT = 8 * 1024
 _LONGEST_CODE = 100
 _LONGEST_SCOPE = 1000
+_MAX_LIMIT_HEADERS = 8
+_MAX_LIMIT_VALUE = 100
 
 _BY_CODE: dict[str, type[RegistryError]] = {
     "BLOB_UNKNOWN": errors.BlobUnknown,
@@ -50,7 +53,24 @@ _BY_STATUS: dict[int, type[RegistryError]] = {
     413: errors.SizeInvalid,
     416: errors.RangeInvalid,
     429: errors.TooManyRequests,
+    501: errors.Unsupported,
 }
+# The classes that a status admits. A code of another class contradicts the status (416 with BLOB_UNKNOWN, 500 with
+# MANIFEST_UNKNOWN, 401 with DENIED): then the status decides. Any other status admits every class: a 400, 409 or 412
+# says only that the request is at fault.
+_ADMITTED_BY_STATUS: dict[int, tuple[type[RegistryError], ...]] = {
+    401: (errors.Unauthorized,),
+    403: (errors.Denied,),
+    404: (errors.NotFound, errors.ManifestBlobUnknown),
+    405: (errors.Unsupported,),
+    413: (errors.SizeInvalid,),
+    416: (errors.RangeInvalid,),
+    429: (errors.TooManyRequests,),
+}
+_ADMITTED_BY_SERVER_ERRORS = (errors.Unsupported, errors.TooManyRequests)
+# The headers that state a rate limit: Docker Hub (RateLimit-*, docker-ratelimit-source), GitHub and others
+# (X-RateLimit-*), the IETF draft (RateLimit, RateLimit-Policy), RFC 9110, section 10.2.3 (Retry-After).
+_LIMIT_HEADER = re.compile(r"(x-)?ratelimit(-.*)?|docker-ratelimit-source|retry-after")
 # What a 404 misses, by the client's operation; after a redirect the path would tell of a CDN.
 _NOT_FOUND_BY_OPERATION: dict[str, type[RegistryError]] = {
     "get_blob GET": errors.BlobUnknown,
@@ -71,6 +91,9 @@ _NOT_FOUND_BY_OPERATION: dict[str, type[RegistryError]] = {
     "push_blob_chunked GET": errors.BlobUploadUnknown,
     "push_blob_chunked DELETE": errors.BlobUploadUnknown,
     "push_blob_chunked_resume GET": errors.BlobUploadUnknown,
+    "upload PATCH": errors.BlobUploadUnknown,
+    "upload PUT": errors.BlobUploadUnknown,
+    "copy PUT": errors.BlobUploadUnknown,
 }
 # ... and by the path (specification, "API"), the first that fits; opening an upload misses the repository.
 _NOT_FOUND_BY_PATH: tuple[tuple[re.Pattern[str], type[RegistryError]], ...] = (
@@ -103,7 +126,7 @@ def error_from_response(response: Response) -> RegistryError:
     listed = _errors(body)
     first = listed[0] if listed else {}
     code = one_line(first.get("code"), _LONGEST_CODE)
-    kind = _BY_CODE.get(code) or _kind_by_status(response)
+    kind = _kind(response, code)
     error = kind(
         _message(response, first, body),
         status=response.status,
@@ -116,12 +139,20 @@ def error_from_response(response: Response) -> RegistryError:
     )
     if isinstance(error, TooManyRequests):
         error.retry_after = retry_after(response.headers, time.time())
+        error.limits = _limits(response)
     if isinstance(error, Unauthorized):
         challenges = Challenge.parse(*response.headers.get_all("www-authenticate"))
         challenged = next((one.params["scope"] for one in challenges if "scope" in one.params), "")
         error.challenged_scope = one_line(challenged, _LONGEST_SCOPE)
         error.required_scope = "" if response.request is None else str(response.request.info.required_scope)
     return error
+
+
+def is_transient(error: Exception) -> bool:
+    """Return whether a registry has answered that it cannot answer now: the same request may succeed later."""
+    if not isinstance(error, RegistryError):
+        return False
+    return error.status in (408, 429) or (error.status >= 500 and error.status != 501)
 
 
 def _said(response: Response) -> bytes:
@@ -149,6 +180,25 @@ def _message(response: Response, first: dict[str, Any], body: bytes) -> str:
     if said or response.request is None:
         return repr(said) if said else ""
     return f"{response.request.method} {without_query(response.request.url)}"
+
+
+def _limits(response: Response) -> str:
+    """The rate-limit headers of a response, in one line, for a message: ``RateLimit-Limit: 100;w=21600, ...``."""
+    sent = Headers() if response.request is None else response.request.headers
+    found = [(name, value) for name, value in response.headers.items() if _LIMIT_HEADER.fullmatch(name.lower())]
+    # A proxy may repeat a secret of the request in any header.
+    shown = [(name, without_echo(value.encode(), sent).decode()) for name, value in found[:_MAX_LIMIT_HEADERS]]
+    return ", ".join(f"{name[:_MAX_LIMIT_VALUE]}: {one_line(value, _MAX_LIMIT_VALUE)}" for name, value in shown)
+
+
+def _kind(response: Response, code: str) -> type[RegistryError]:
+    """The class by the code, if the status admits it; else by the status."""
+    by_code, by_status = _BY_CODE.get(code), _kind_by_status(response)
+    default = _ADMITTED_BY_SERVER_ERRORS if response.status >= 500 else (RegistryError,)
+    if by_code is None or not issubclass(by_code, _ADMITTED_BY_STATUS.get(response.status, default)):
+        return by_status
+    # GHCR answers a request to an upload that it has lost with BLOB_UNKNOWN.
+    return by_status if by_code is errors.BlobUnknown and by_status is errors.BlobUploadUnknown else by_code
 
 
 def _kind_by_status(response: Response) -> type[RegistryError]:

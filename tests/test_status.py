@@ -84,12 +84,57 @@ CODES = {
 
 
 @pytest.mark.parametrize(("code", "kind"), CODES.items())
-@pytest.mark.parametrize("status", [200, 400, 401, 404, 429, 500])
-def test_the_code_decides_whatever_the_status(code: str, kind: type[errors.RegistryError], status: int) -> None:
+@pytest.mark.parametrize("status", [200, 307, 400, 409, 412, 422])
+def test_error_from_response_code_of_unspecific_status_decides(
+    code: str, kind: type[errors.RegistryError], status: int
+) -> None:
     error = error_from_response(Response(status, (), said(code), asked()))
     assert type(error) is kind
     assert error.code == code
     assert error.status == status
+
+
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize(
+    ("status", "admitted", "kind"),
+    [
+        (401, {"UNAUTHORIZED"}, errors.Unauthorized),
+        (403, {"DENIED"}, errors.Denied),
+        (
+            404,
+            {
+                *("BLOB_UNKNOWN", "BLOB_UPLOAD_UNKNOWN", "MANIFEST_UNKNOWN", "NAME_UNKNOWN"),
+                "MANIFEST_BLOB_UNKNOWN",  # of a manifest that is pushed
+            },
+            errors.ManifestUnknown,
+        ),
+        (405, {"UNSUPPORTED"}, errors.Unsupported),
+        (413, {"SIZE_INVALID"}, errors.SizeInvalid),
+        (416, {"RANGE_INVALID"}, errors.RangeInvalid),
+        (429, {"TOOMANYREQUESTS"}, errors.TooManyRequests),
+        (500, {"UNSUPPORTED", "TOOMANYREQUESTS"}, errors.RegistryError),
+        (501, {"UNSUPPORTED", "TOOMANYREQUESTS"}, errors.Unsupported),
+        (503, {"UNSUPPORTED", "TOOMANYREQUESTS"}, errors.RegistryError),
+        (524, {"UNSUPPORTED", "TOOMANYREQUESTS"}, errors.RegistryError),
+    ],
+)
+def test_error_from_response_contradicting_code_yields_to_status(
+    status: int, admitted: set[str], kind: type[errors.RegistryError], code: str
+) -> None:
+    error = error_from_response(Response(status, (), said(code, "text"), asked()))
+    assert type(error) is (CODES[code] if code in admitted else kind)
+    assert (error.code, error.status, error.message) == (code, status, "text")
+
+
+@pytest.mark.parametrize(
+    ("operation", "method"),
+    [("push_blob", "PUT"), ("push_blob_chunked", "PATCH"), ("upload", "PATCH"), ("upload", "PUT"), ("copy", "PUT")],
+)
+@pytest.mark.parametrize("path", ["/v2/a/blobs/uploads/1", "/elsewhere/1"])
+def test_error_from_response_blob_unknown_of_upload_is_upload_unknown(operation: str, method: str, path: str) -> None:
+    """GHCR answers so to a request to an upload that it has lost."""
+    error = error_from_response(Response(404, (), said("BLOB_UNKNOWN"), asked(method, path, operation)))
+    assert type(error) is errors.BlobUploadUnknown
 
 
 def test_every_registry_error_can_be_had_by_a_code() -> None:
@@ -112,6 +157,7 @@ def test_every_registry_error_can_be_had_by_a_code() -> None:
             (status, errors.RegistryError)
             for status in (200, 204, 301, 307, 400, 409, 412, 418, 500, 502, 503, 599, 999)
         ),
+        (501, errors.Unsupported),
     ],
 )
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"errors":[]}', said("BANANA"), said("")])
@@ -220,7 +266,7 @@ def test_a_body_that_is_not_json_is_quoted_up_to_8_kib() -> None:
 
 def test_json_beyond_8_kib_is_read_and_cut_off_where_it_is_kept() -> None:
     body = said("DENIED", "no", detail="d" * 50_000)
-    error = error_from_response(Response(500, (), body))
+    error = error_from_response(Response(403, (), body))
     assert type(error) is errors.Denied
     assert error.detail == "d" * 50_000
     assert error.body == body[:8192]
@@ -366,6 +412,66 @@ def test_retry_after_is_in_the_error() -> None:
     assert isinstance(later, errors.TooManyRequests)
     assert later.retry_after is not None
     assert later.retry_after > 1e8
+
+
+# --- rate limits ---
+
+
+def limited(headers: Headers | dict[str, str], status: int = 429, **sent: str) -> errors.TooManyRequests:
+    request = asked().with_headers(dict(sent))
+    error = error_from_response(Response(status, headers, said("TOOMANYREQUESTS", "slow down"), request))
+    assert isinstance(error, errors.TooManyRequests)
+    return error
+
+
+def test_too_many_requests_quotes_rate_limit_headers_and_says_what_to_do() -> None:
+    """Docker Hub's answer to an anonymous pull beyond the limit."""
+    headers = {
+        "RateLimit-Limit": "100;w=21600",
+        "RateLimit-Remaining": "0;w=21600",
+        "docker-ratelimit-source": "192.0.2.7",
+        "Retry-After": "60",
+        "Content-Type": "application/json",
+    }
+    assert str(limited(headers)) == (
+        "429 Too Many Requests: toomanyrequests: slow down (RateLimit-Limit: 100;w=21600, RateLimit-Remaining:"
+        " 0;w=21600, docker-ratelimit-source: 192.0.2.7, Retry-After: 60); wait 60 s, send fewer requests, or log in:"
+        " registries allow more requests to a user who is logged in"
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["X-RateLimit-Limit", "x-ratelimit-reset", "RateLimit", "RateLimit-Policy", "RATELIMIT-RESET", "X-RateLimit"],
+)
+def test_too_many_requests_quotes_every_spelling_of_rate_limit_header(name: str) -> None:
+    assert limited({name: "7"}).limits == f"{name}: 7"
+
+
+def test_too_many_requests_without_rate_limit_headers_says_what_to_do() -> None:
+    error = limited({})
+    assert error.limits == ""
+    assert str(error).startswith("429 Too Many Requests: toomanyrequests: slow down; wait, send fewer requests, or log")
+
+
+def test_too_many_requests_rate_limit_headers_are_bounded_and_sanitized() -> None:
+    headers = Headers.received([(f"X-RateLimit-{n}", "\x1b[2J" + "9" * 5000) for n in range(100)])
+    error = limited(headers)
+    assert len(error.limits) < 2000
+    assert "\x1b" not in str(error)
+    assert "X-RateLimit-7" in error.limits
+    assert "X-RateLimit-8" not in error.limits
+
+
+def test_too_many_requests_rate_limit_header_that_repeats_secret_is_masked() -> None:
+    error = limited({"X-RateLimit-Key": "x" * 90 + " secret-token"}, Authorization="Bearer secret-token")
+    assert "secret" not in str(error)
+    assert error.limits.endswith(" ***")
+
+
+def test_too_many_requests_pickles_with_rate_limit() -> None:
+    error = limited({"RateLimit-Limit": "1"})
+    assert str(pickle.loads(pickle.dumps(error))) == str(copy.deepcopy(error)) == str(error)
 
 
 MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"

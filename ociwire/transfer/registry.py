@@ -24,6 +24,7 @@ from ..errors import AuthError, NotFound, RegistryError
 from ..message import Response
 from ..origin import Origin
 from ..scope import Scope
+from ..status import is_transient
 from ..writer import BlobWriter
 
 __all__ = ["Offer", "Opened", "Repository", "is_transient", "origin_of"]
@@ -192,10 +193,3 @@ class Repository:
 def origin_of(client: Client) -> Origin:
     """The registry of a client."""
     return client._session.origin
-
-
-def is_transient(error: Exception) -> bool:
-    """Whether a registry has answered that it is not able to, now: that may pass."""
-    if not isinstance(error, RegistryError):
-        return False
-    return error.status in (408, 429) or (error.status >= 500 and error.status != 501)
