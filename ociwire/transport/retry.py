@@ -22,7 +22,7 @@ from .base import Transport
 from .clock import check_seconds
 from .retry_policy import Budget, RetryPolicy
 
-__all__ = ["RetryTransport"]
+__all__ = ["RetryTransport", "sleep"]
 
 _LOG = logging.getLogger("ociwire.retry")
 _MAX_ORIGINS = 1024
@@ -33,8 +33,10 @@ class RetryTransport:
     """Sends again what is safe to send again, by a `urllib3.util.Retry`, which is read as data.
 
     Without one: up to four retries of idempotent requests (by their method, or as `RequestInfo.idempotent` says) after
-    a connection error, a timeout, 429, 502, 503 or 504, and of any request after 429 and 503. There is no wait before
-    the first; before the others 1, 2 and 4 seconds, and a little at random. Retry-After is never undercut, and what one
+    a connection error, a timeout, 408, 429, 500, 502 to 504 or 520 to 524. A HEAD is not retried after 500, because the
+    client confirms it by a GET. Other requests are retried after 429 and 503; a request with ``idempotent=False`` only
+    if no byte of its body was sent, because some servers act before they answer so. There is no wait before the first
+    retry; before the others 1, 2 and 4 seconds, and a little at random. Retry-After is never undercut, and what one
     thread is told to wait, all others that talk to that host wait too. May be shared by threads.
 
     Args:
@@ -74,6 +76,10 @@ class RetryTransport:
             TransportError: What the last attempt ended in.
         """
         budget = self._policy.budget()
+        sent = None
+        if request.info.idempotent is False and request.body is not None and request.body.length != 0:
+            sent = _Sent()
+            request = request.replace(body=request.body.map(sent))
         turn = _Turn(self._hosts, request)
         if (left := turn.left()) > 0:
             turn.wait(left, "Retry-After")
@@ -86,7 +92,8 @@ class RetryTransport:
                     raise
                 turn.wait(max(budget.backoff(), turn.left()), f"{type(error).__name__}: {error}")
             else:
-                pause = self._pause(turn, request, response, budget)
+                unsent = sent is not None and not sent.any
+                pause = self._pause(turn, request, response, budget, unsent=unsent)
                 if pause is None:
                     return response if response.request is not None else response.replace(request=request)
                 response.discard()
@@ -96,7 +103,9 @@ class RetryTransport:
         """Close the inner transport."""
         self._inner.close()
 
-    def _pause(self, turn: _Turn, request: Request, response: Response, budget: Budget) -> float | None:
+    def _pause(
+        self, turn: _Turn, request: Request, response: Response, budget: Budget, *, unsent: bool
+    ) -> float | None:
         """Seconds to wait before the request is sent again; None if the response is the answer."""
         if response.status < 400 and not self._policy.lists(response.status):
             return None
@@ -109,9 +118,25 @@ class RetryTransport:
                 self._hosts.leave_alone(origin, stated)
         if stated is not None and stated > min(self._hosts.max_wait, self._policy.longest_wait):
             return None
-        if not self._policy.wants_retry(request, response) or not budget.spend("status"):
+        if not self._policy.wants_retry(request, response, unsent=unsent) or not budget.spend("status"):
             return None
         return max(stated or budget.backoff(), left)
+
+
+def sleep(seconds: float) -> None:
+    """Sleep between two requests of one operation, by `time.sleep`, which is looked up at each call."""
+    time.sleep(seconds)
+
+
+class _Sent:
+    """Records whether any byte of a body was taken to be sent. For `Body.map`."""
+
+    def __init__(self) -> None:
+        self.any = False
+
+    def __call__(self, chunk: bytes) -> bytes:
+        self.any = self.any or bool(chunk)
+        return chunk
 
 
 class _Hosts:

@@ -28,7 +28,11 @@ from ..message import Request, Response
 __all__ = ["Budget", "RetryPolicy"]
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110, section 9.2.2
-_NOT_ACTED_UPON = frozenset({429, 503})  # whatever was asked for
+# Refusals that say that the server has not acted. Some servers act first (a PATCH stored and answered 503), so that a
+# request which its maker has marked as not idempotent is repeated only if no byte of its body was sent.
+_NOT_ACTED_UPON = frozenset({429, 503})
+# 520 to 524 are Cloudflare's: its origin server failed, refused, was unreachable or timed out.
+_STATUSES = (408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524)
 _HOPELESS = ("CERTIFICATE", "UNKNOWN_CA", "WRONG_VERSION_NUMBER", "HTTP_REQUEST")
 """What OpenSSL says where another attempt would find the same."""
 _AS_BEFORE = (AuthError, BodyConsumedError, RedirectError)  # what would only happen again
@@ -71,14 +75,15 @@ class RetryPolicy:
     """What may be retried.
 
     Args:
-        retry: The policy, or None for ociwire's own: four retries of what is idempotent, by its method or by what its
-            maker says; and of anything after 429 and 503.
+        retry: The policy, or None for ociwire's own: four retries of idempotent requests (by method, or as
+            `RequestInfo.idempotent` says), and of other requests after 429 and 503, unless they are marked as not
+            idempotent and part of their body was sent.
     """
 
     def __init__(self, retry: urllib3.Retry | None) -> None:
         self._by_idempotency = retry is None
         self._retry = retry or urllib3.Retry(
-            4, backoff_factor=0.5, backoff_jitter=0.25, status_forcelist=(429, 502, 503, 504), allowed_methods=None
+            4, backoff_factor=0.5, backoff_jitter=0.25, status_forcelist=_STATUSES, allowed_methods=None
         )
         # Older versions of urllib3 have no such bound.
         self.longest_wait = float(getattr(self._retry, "retry_after_max", float("inf")))
@@ -95,15 +100,24 @@ class RetryPolicy:
             return None
         connecting = isinstance(error, ConnectError) or _is_of_kind(error, urllib3.exceptions.ConnectTimeoutError)
         # urllib3 asks for no method where there was no connection; by idempotency, a request is safe or it is not.
-        if not (self._allows(request, None) or (connecting and not self._by_idempotency)):
+        if not (self._allows(request) or (connecting and not self._by_idempotency)):
             return None
         if connecting:
             return "connect"
         return "read" if isinstance(error, (ReadError, TransportTimeout, ProtocolError)) else "other"
 
-    def wants_retry(self, request: Request, response: Response) -> bool:
-        """Whether a response is one after which the request may be sent again."""
+    def wants_retry(self, request: Request, response: Response, *, unsent: bool) -> bool:
+        """Return whether the request may be sent again after a response.
+
+        Args:
+            request: The request.
+            response: Its response.
+            unsent: The request has a body, and no byte of it was sent.
+        """
         status = response.status
+        # A client confirms such a HEAD by a GET at once: some registries answer 500 to every HEAD.
+        if self._by_idempotency and request.method == "HEAD" and status == 500:
+            return False
         listed = self.lists(status)
         by_header = (
             self._retry.total  # as urllib3 has it: without a total, only what is listed
@@ -112,7 +126,9 @@ class RetryPolicy:
             and "retry-after" in response.headers
         )
         resendable = request.body is None or request.body.resendable
-        return resendable and (listed or bool(by_header)) and self._allows(request, status)
+        not_acted_upon = status in _NOT_ACTED_UPON and (unsent or request.info.idempotent is None)
+        allowed = self._allows(request) or (self._by_idempotency and not_acted_upon)
+        return resendable and (listed or bool(by_header)) and allowed
 
     def lists(self, status: int) -> bool:
         """Whether a status is one that is retried for its own sake."""
@@ -122,12 +138,10 @@ class RetryPolicy:
         """Seconds that a response asks to wait, if the policy heeds that; None where it says nothing readable."""
         return retry_after(response.headers, now) if self._retry.respect_retry_after_header else None
 
-    def _allows(self, request: Request, status: int | None) -> bool:
+    def _allows(self, request: Request) -> bool:
         if not self._by_idempotency:
             methods = self._retry.allowed_methods  # None, or nothing at all, is every method, as urllib3 reads it
             return request.info.idempotent is not False and (not methods or request.method.upper() in methods)
-        if status in _NOT_ACTED_UPON:
-            return True
         stated = request.info.idempotent
         return request.method in _IDEMPOTENT if stated is None else stated
 
