@@ -15,7 +15,7 @@ from typing import Any, Protocol, final
 
 from .errors import BodyConsumedError, UsageError
 
-__all__ = ["Body", "read_bytes"]
+__all__ = ["Body", "read_bytes", "skip"]
 
 CHUNK_SIZE = 1024 * 1024
 """How much is read from a file, or cut from bytes, at a time, in bytes."""
@@ -310,6 +310,14 @@ def read_bytes(file: Any, size: int) -> bytes:
     if chunk is None:
         raise UsageError("the body's file is in non-blocking mode and has nothing to read: set it to blocking")
     return _bytes(chunk)
+
+
+def skip(chunks: Iterator[bytes], count: int) -> Iterator[bytes]:
+    """Yield what follows the first `count` bytes."""
+    for chunk in chunks:
+        if count < len(chunk):
+            yield chunk[count:] if count else chunk
+        count = max(0, count - len(chunk))
 
 
 def _bytes(chunk: Any) -> bytes:

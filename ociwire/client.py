@@ -21,6 +21,7 @@ from .descriptor import Descriptor, is_media_type
 from .digest import Digest, new_hasher
 from .errors import (
     OciwireError,
+    RegistryError,
     Unsupported,
     UsageError,
 )
@@ -191,7 +192,7 @@ class Client:
             raise UsageError(f"a descriptor is a Descriptor, not {type(descriptor).__name__} (see Descriptor.of)")
         check_repository(repository)
         body = Body.of(content, descriptor.size)
-        upload.push(self._session, repository, descriptor.digest, body)
+        writer.push(self._session, repository, descriptor.digest, body)
         return descriptor
 
     def push_blob_chunked(
@@ -246,7 +247,7 @@ class Client:
         source.
 
         Raises:
-            Unsupported: The registry did not mount it. It opened an upload instead, which has been cancelled.
+            Unsupported: The registry did not mount it. If it opened an upload instead, that has been cancelled.
         """
         wanted, session = Digest(digest), self._session
         check_repository(to_repository)
@@ -254,14 +255,15 @@ class Client:
         scope = Scope.repository(to_repository, "pull", "push") | Scope.repository(from_repository, "pull")
         query = urlencode({"mount": wanted, "from": from_repository}, safe=":/")
         uploads = f"/v2/{to_repository}/blobs/uploads/?{query}"
-        response = session.send("mount_blob", "POST", uploads, scope, ok=(201, 202), idempotent=True)
+        response = session.send("mount_blob", "POST", uploads, scope, ok=upload.OPENED, idempotent=True)
         response.discard()
-        if response.status == 202:
-            with suppress(OciwireError):  # else the registry gives it up in its own time
-                upload.cancel(session, "mount_blob", to_repository, session.location(response))
+        if response.status != 201:
+            if response.status == 202 or upload.opens_upload(response, wanted):
+                with suppress(OciwireError):  # else the registry gives it up in its own time
+                    upload.cancel(session, "mount_blob", to_repository, session.location(response))
             raise Unsupported(
                 f"the registry did not mount {wanted} from {from_repository}: upload it",
-                status=202,
+                status=response.status,
                 headers=response.headers,
                 request=response.request,
             )
@@ -422,6 +424,7 @@ class Client:
 
         Raises:
             UsageError: The limit is no number.
+            Unsupported: The registry has no catalog (404, 405 or 501), as most public ones.
             ProtocolError: The pages go in a circle, lead elsewhere, or are not valid.
         """
         return self._list("repositories", "/v2/_catalog", "repositories", Scope.CATALOG, start_after, limit)
@@ -481,7 +484,22 @@ class Client:
         session = self._session
 
         def send(url: str) -> Response:
-            return session.send(operation, "GET", url, scope, ok=(200,))
+            try:
+                return session.send(operation, "GET", url, scope, ok=(200,))
+            except RegistryError as error:
+                if key != "repositories" or error.status not in (404, 405, 501):
+                    raise
+                raise Unsupported(
+                    f"{session.origin.netloc} has no catalog of its repositories (GET {path}): use the registry's own"
+                    " API or web page to list them",
+                    status=error.status,
+                    code=error.code,
+                    detail=error.detail,
+                    errors=error.errors,
+                    headers=error.headers,
+                    body=error.body,
+                    request=error.request,
+                ) from error
 
         return listing.names(send, path, key, start_after, limit)
 

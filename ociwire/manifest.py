@@ -19,13 +19,24 @@ from .descriptor import (
     is_media_type,
 )
 from .digest import Digest
-from .errors import ContentError, DigestMismatch, ProtocolError, Unsupported, UsageError
+from .errors import ContentError, DigestMismatch, ProtocolError, RegistryError, Unsupported, UsageError
 from .headers import content_length
 from .message import Response
 from .scope import Scope
 from .session import Session, read_anew
 
-__all__ = ["VAGUE", "Manifest", "check_claim", "described", "fetch", "media_type_of", "parse", "put", "resolve"]
+__all__ = [
+    "VAGUE",
+    "Manifest",
+    "check_claim",
+    "described",
+    "fetch",
+    "is_stored",
+    "media_type_of",
+    "parse",
+    "put",
+    "resolve",
+]
 
 MAX_SIZE = 4 * 1024 * 1024
 """The most that a manifest may have, in bytes (specification, "Pushing Manifests": at least that is to be taken)."""
@@ -111,11 +122,27 @@ def put(session: Session, url: str, scope: Scope, descriptor: Descriptor, conten
         RegistryError: The registry said no.
         TransportError: There is no usable answer.
     """
-    headers = {"Content-Type": descriptor.media_type}
-    response = session.send("push_manifest", "PUT", url, scope, ok=(201,), headers=headers, body=Body.of(content))
-    response.discard()
+    operation, path = "push_manifest", url.partition("?")[0]
+    response = session.put(
+        operation,
+        url,
+        scope,
+        descriptor.digest,
+        Body.of(content),
+        is_stored=lambda: is_stored(session, operation, path, scope, descriptor.digest),
+        headers={"Content-Type": descriptor.media_type},
+    )
     check_claim(descriptor.digest, response)
     return response
+
+
+def is_stored(session: Session, operation: str, url: str, scope: Scope, digest: Digest) -> bool:
+    """Return whether a GET of a manifest, by tag or digest, finds the content of a digest."""
+    try:
+        fetch(session, operation, url, scope, digest)
+    except (RegistryError, ContentError):
+        return False
+    return True
 
 
 def described(content: bytes, media_type: str, digest: str | None) -> Descriptor:

@@ -204,15 +204,7 @@ def update_tag(
         unchanged = {"If-None-Match": "*"} if not index else {"If-Match": etag} if etag else {}
         headers = {"Content-Type": index.get("mediaType") or OCI_INDEX} | unchanged
         try:
-            session.send(
-                operation,
-                "PUT",
-                _tag_path(repository, subject),
-                scope,
-                ok=(201,),
-                headers=headers,
-                body=Body.of(content),
-            ).discard()
+            _put_tag(session, operation, _tag_path(repository, subject), scope, content, headers)
         except ManifestBlobUnknown:
             # Some registries take no index that names what is gone, as a deletion that broke off can leave it.
             missing = {entry["digest"] for entry in before if _is_gone(session, operation, repository, entry)} - gone
@@ -224,6 +216,21 @@ def update_tag(
                 raise
         else:
             return
+
+
+def _put_tag(
+    session: Session, operation: str, path: str, scope: Scope, content: bytes, headers: dict[str, str]
+) -> None:
+    digest = Digest.of(content)
+    session.put(
+        operation,
+        path,
+        scope,
+        digest,
+        Body.of(content),
+        is_stored=lambda: manifest.is_stored(session, operation, path, scope, digest),
+        headers=headers,
+    )
 
 
 def _is_gone(session: Session, operation: str, repository: str, entry: dict[str, Any]) -> bool:

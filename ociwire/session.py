@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 from .body import Body
+from .digest import Digest
 from .errors import ProtocolError, ReadError, RegistryError, UsageError
 from .message import Request, RequestInfo, Response
 from .origin import Origin, upload_location, without_query
 from .scope import Scope
-from .status import error_from_response
+from .status import check_not_html, error_from_response, names_digest
 from .text import one_line
 from .transport import Transport
 
@@ -117,6 +118,7 @@ class Session:
 
         Raises:
             RegistryError: The status is another one; the response is closed.
+            ContentError: A request other than GET and HEAD was answered with an HTML page; the response is closed.
             TransportError: There is no usable answer.
         """
         leaves = not url.startswith("/") and Origin.of(url) != self.origin
@@ -130,7 +132,62 @@ class Session:
         if response.status not in ok:
             with response:
                 raise self._discreet(error_from_response(response))
+        if method not in ("GET", "HEAD"):
+            try:
+                check_not_html(response)
+            except BaseException:
+                response.close()
+                raise
         return response
+
+    def put(
+        self,
+        operation: str,
+        url: str,
+        scope: Scope,
+        digest: Digest,
+        body: Body | None,
+        *,
+        is_stored: Callable[[], bool],
+        headers: Mapping[str, str],
+        idempotent: bool | None = None,
+    ) -> Response:
+        """Send the PUT that stores a blob or a manifest.
+
+        201 is success (specification, "Endpoints"). Deployed registries answer 200, 202 and 204, too: these are success
+        only if the response names the digest, or the registry has the content.
+
+        Args:
+            operation: The client's operation.
+            url: As for `send`.
+            scope: As for `send`.
+            digest: The content's digest.
+            body: What is sent with the PUT.
+            is_stored: Asks the registry whether it has the content.
+            headers: As for `send`.
+            idempotent: As for `send`.
+
+        Returns:
+            The response, closed.
+
+        Raises:
+            RegistryError: The registry refused, or answered 200, 202 or 204 and does not have the content.
+            ContentError: The answer is an HTML page.
+            TransportError: There is no usable answer.
+        """
+        response = self.send(
+            operation, "PUT", url, scope, ok=(200, 201, 202, 204), headers=headers, body=body, idempotent=idempotent
+        )
+        response.discard()
+        if response.status == 201 or names_digest(response, digest) or is_stored():
+            return response
+        error = self._discreet(error_from_response(response))
+        error.message = (
+            f"unexpected status: expected 201; the response does not name {digest}, and the registry does not have it:"
+            " push it again"
+        )
+        error.args = (error.message,)
+        raise error
 
     def _discreet(self, error: RegistryError) -> RegistryError:
         """An error without the queries of other origins' URLs, and of a Location: a signed URL is a secret."""

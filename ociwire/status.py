@@ -11,6 +11,7 @@ import json
 import re
 import time
 from typing import Any
+from urllib.parse import unquote
 
 from . import errors
 from .auth.challenge import Challenge
@@ -20,7 +21,7 @@ from .message import Request, Response
 from .origin import without_query
 from .text import one_line, without_echo
 
-__all__ = ["check_response", "error_from_response", "is_transient"]
+__all__ = ["check_not_html", "check_response", "error_from_response", "is_html", "is_transient", "names_digest"]
 
 _READ_LIMIT = 64 * 1024
 _KEPT = 8 * 1024
@@ -153,6 +154,34 @@ def is_transient(error: Exception) -> bool:
     if not isinstance(error, RegistryError):
         return False
     return error.status in (408, 429) or (error.status >= 500 and error.status != 501)
+
+
+def is_html(response: Response) -> bool:
+    """Return whether a response is an HTML page: a login page, or one of a proxy or firewall.
+
+    An empty body is no page: Flask and Django label it text/html (Quay, Pulp). At most one byte of the body is read.
+    """
+    media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type not in ("text/html", "application/xhtml+xml") or response.length == 0:
+        return False
+    return response.length is not None or bool(response.read(1))
+
+
+def check_not_html(response: Response) -> None:
+    """Raise `ContentError` if a response is an HTML page, whatever its status."""
+    if is_html(response):
+        request = response.request
+        asked = "the request" if request is None else f"{request.method} {without_query(request.url)}"
+        raise errors.ContentError(
+            f"{asked} was answered {response.status} with an HTML page, not by a registry: check the host name, and"
+            " whether a login page, a proxy or a firewall answers in its place"
+        )
+
+
+def names_digest(response: Response, digest: str) -> bool:
+    """Return whether Docker-Content-Digest is the digest, or Location ends in it."""
+    location = unquote(response.headers.get("location", "").partition("?")[0])
+    return response.headers.get("docker-content-digest") == digest or location.endswith(f"/{digest}")
 
 
 def _said(response: Response) -> bytes:

@@ -1,26 +1,85 @@
 """The steps of an upload, as requests: opened by a POST, asked how far it is, closed by a PUT.
 
 Follows the OCI distribution specification, "Pushing blobs", and what registries do instead of it.
+
+The PUT that closes an upload may outlast every timeout: a registry may need minutes to commit a large blob, and a proxy
+in front of it answers 502, 504 or 524, or closes the connection, while the registry goes on. Repeating the PUT then
+disturbs the commit (GHCR loses the upload), so that `Closing` finds out what became of it first::
+
+    HEAD of the blob    GET of the upload        what follows
+    found               -                        done
+    not found           not found                the upload is gone: start again, if the body can be sent again
+    not found           fewer bytes than sent    resume at once
+    not found           all bytes                poll, up to ten minutes or the deadline; after a fault that suggests
+                                                 that the registry is not at work (see `_patience`), send the PUT again
 """
 
 from __future__ import annotations
 
 import re
+import time
 from contextlib import suppress
+from enum import Enum
+from typing import NamedTuple, final
 from urllib.parse import urlencode
 
 from .body import Body
 from .descriptor import OCTET_STREAM
 from .digest import Digest
-from .errors import BlobUploadInvalid, BlobUploadUnknown, NotFound, ProtocolError
+from .errors import (
+    AuthError,
+    BlobUploadInvalid,
+    BlobUploadUnknown,
+    BodyConsumedError,
+    ContentError,
+    NotFound,
+    OciwireError,
+    ProtocolError,
+    RedirectError,
+    RegistryError,
+    TooManyRequests,
+    TransportError,
+    TransportTimeout,
+)
 from .message import Response
 from .scope import Scope
 from .session import Session
+from .status import check_not_html, is_html, is_transient, names_digest
+from .transport.retry import sleep
+from .transport.retry_policy import is_connect_failure
 
-__all__ = ["cancel", "is_there", "open_upload", "push", "put", "smallest_chunk", "uploaded"]
+__all__ = [
+    "OPENED",
+    "PATCHED",
+    "Closing",
+    "Unfinished",
+    "cancel",
+    "is_there",
+    "open_upload",
+    "opens_upload",
+    "read_status",
+    "smallest_chunk",
+    "uploaded",
+]
+
+PATCHED = (200, 201, 202, 204)
+"""The statuses of a PATCH that was stored: 202 by the specification, 201 by ECR, 204 by Pulp, 200 by others."""
+OPENED = tuple(range(200, 300))
+"""The statuses of a POST that may have opened an upload: what counts is a usable Location."""
 
 MAX_CHUNK = 1024 * 1024 * 1024
 """The largest chunk that a registry may ask for, in bytes: a chunk is held in memory."""
+_LONGEST_COMMIT = 600.0
+"""How long a registry that has all bytes of an upload is waited for, in seconds."""
+_GRACE = 60.0
+"""The same after a fault that says neither that the registry is at work nor that it is not."""
+_LONGEST_PAUSE = 30.0
+_MAX_RESENDS = 4
+"""How often the closing PUT is repeated: as often as `RetryTransport` repeats a request."""
+_MAX_FAILED_POLLS = 3
+"""How many polls in a row may fail, each after the retries of the transport."""
+_LONGEST_RETRY_AFTER = 60.0
+"""The longest Retry-After of a 429 that is waited for, in seconds, as by `RetryTransport`."""
 
 # 0-99, bytes=0-99, bytes 0-99, 0-99/*, 0-99/100: what counts is the last byte.
 _RANGE = re.compile(r"(?:bytes[= ])?\s*[0-9]{1,18}-([0-9]{1,18})(?:/.*)?")
@@ -34,9 +93,33 @@ def open_upload(session: Session, operation: str, repository: str, algorithm: st
     path = f"/v2/{repository}/blobs/uploads/"
     url = path if algorithm == "sha256" else query(path, {"digest-algorithm": algorithm})
     scope = Scope.repository(repository, "pull", "push")
-    opened = session.send(operation, "POST", url, scope, ok=(202,), idempotent=True)
+    opened = session.send(operation, "POST", url, scope, ok=OPENED, idempotent=True)
     opened.discard()
     return opened
+
+
+def read_status(session: Session, operation: str, repository: str, url: str) -> Response:
+    """GET an upload; returns the response, closed. `uploaded` reads the number of bytes from it.
+
+    Raises:
+        BlobUploadUnknown: The upload is over, or the registry has given it up.
+        ContentError: The answer is an HTML page.
+        RegistryError: The registry refused.
+        TransportError: There is no usable answer.
+    """
+    scope = Scope.repository(repository, "pull", "push")
+    with session.send(operation, "GET", url, scope, ok=(200, 202, 204)) as response:
+        check_not_html(response)
+        response.discard()
+    return response
+
+
+def opens_upload(response: Response, digest: Digest) -> bool:
+    """Return whether the 2xx answer to a POST with ``mount=``, neither 201 nor 202, has opened an upload.
+
+    It has if it has a Location that is not the blob itself.
+    """
+    return "location" in response.headers and not names_digest(response, digest)
 
 
 def query(url: str, parameters: dict[str, str]) -> str:
@@ -64,66 +147,284 @@ def uploaded(response: Response) -> int:
     return last + 1 if last else 0
 
 
-def put(
-    session: Session, operation: str, repository: str, url: str, digest: Digest, body: Body | None, first: int = 0
-) -> None:
-    """Close an upload with a PUT of the whole, or of what is left of it.
+class Unfinished(NamedTuple):
+    """An upload whose closing PUT failed, and what the registry has of it.
+
+    Attributes:
+        fault: The failure of the PUT.
+        location: The URL of the upload; None if the registry does not have it any more.
+        offset: The number of bytes that the registry has, if it has fewer than were sent. None if it has all of them,
+            or does not tell: then waiting and repeating the PUT did not help.
+    """
+
+    fault: OciwireError
+    location: str | None
+    offset: int | None
+
+    def error(self) -> OciwireError:
+        """Return the exception to raise if the upload is not resumed."""
+        if self.location is not None:
+            return self.fault
+        error = BlobUploadUnknown("the registry does not have the upload any more: upload the content again")
+        error.__cause__ = self.fault
+        return error
+
+
+class _State(Enum):
+    """What is known of an upload whose closing PUT failed."""
+
+    STORED = "the registry has the blob"
+    GONE = "the registry does not have the upload any more"
+    BEHIND = "the upload has fewer bytes than were sent"
+    COMPLETE = "the upload has all bytes"
+    UNKNOWN = "the registry does not tell how many bytes the upload has"
+    FAILED = "the registry did not answer"
+    RESEND = "the PUT is to be repeated"
+    GIVEN_UP = "waiting does not help"
+
+
+@final
+class Closing:
+    """Closes an upload with a PUT of the whole, or of its rest; after a fault, finds out what became of it.
+
+    The PUT is marked as not idempotent, so that no layer repeats it after a part of it was sent: see the table at the
+    head of this module.
 
     Args:
         session: What sends.
         operation: The client's operation.
-        repository: Where.
-        url: The upload.
-        digest: What the registry is to find the content to be.
+        repository: The repository's name.
+        url: The upload's URL.
+        digest: The digest of the whole.
         body: The content that goes with the PUT.
-        first: The position of its first byte. At 0 there is no Content-Range, which some registries refuse.
-
-    Raises:
-        RegistryError: The registry said no.
-        TransportError: There is no usable answer.
+        first: The position of its first byte: how many bytes were sent before. At 0 there is no Content-Range, which
+            some registries refuse.
     """
-    headers = {"Content-Type": OCTET_STREAM}
-    if first and body is not None and body.length:
-        headers["Content-Range"] = f"{first}-{first + body.length - 1}"
-    scope = Scope.repository(repository, "pull", "push")
-    closing = query(url, {"digest": digest})
-    session.send(operation, "PUT", closing, scope, ok=(201,), headers=headers, body=body).discard()
 
+    def __init__(
+        self,
+        session: Session,
+        operation: str,
+        repository: str,
+        url: str,
+        digest: Digest,
+        body: Body | None = None,
+        first: int = 0,
+    ) -> None:
+        self._session = session
+        self._operation = operation
+        self._repository = repository
+        self._url = url
+        self._digest = digest
+        self._body = body
+        self._first = first
+        self._size = first + ((body.length or 0) if body is not None else 0)
+        self._offset = 0
+        self._resends = 0
+        self._began: float | None = None
+        self._paused = 0.0
+        self._limit = ""  # why waiting came to an end, for the message
 
-def push(session: Session, repository: str, digest: Digest, body: Body) -> None:
-    """Upload a blob with a POST and a PUT; see `Client.push_blob`.
+    def run(self) -> Unfinished | None:
+        """Send the PUT.
 
-    Where the registry has given the upload up, because the first attempt at the PUT broke in the middle of it, a body
-    that can be sent again is sent to a new one, once.
-    """
-    for tries_left in (1, 0):
-        location = session.location(open_upload(session, "push_blob", repository, digest.algorithm))
+        Returns:
+            None if the registry has the blob; else the state of the upload.
+
+        Raises:
+            RegistryError: The registry refused.
+            ContentError: The answer is an HTML page.
+            TransportError: There is no usable answer, and waiting does not help.
+        """
+        while True:
+            fault = self._put()
+            if fault is None:
+                return None
+            state = self._find_out(fault)
+            if state is _State.STORED:
+                return None
+            if state is _State.GONE:
+                return Unfinished(fault, None, None)
+            if state is _State.BEHIND:
+                return Unfinished(fault, self._url, self._offset)
+            if state is _State.GIVEN_UP or self._resends == _MAX_RESENDS:
+                return Unfinished(self._error(fault), self._url, None)
+            self._resends += 1
+
+    def _put(self) -> OciwireError | None:
+        """Send the PUT once; returns a fault that may pass."""
+        headers = {"Content-Type": OCTET_STREAM}
+        if self._first and self._body is not None and self._body.length:
+            headers["Content-Range"] = f"{self._first}-{self._first + self._body.length - 1}"
+        scope = Scope.repository(self._repository, "pull", "push")
         try:
-            put(session, "push_blob", repository, location, digest, body)
-        except (BlobUploadUnknown, BlobUploadInvalid):
-            if is_there(session, "push_blob", repository, digest):
-                return
-            if not body.resendable or not tries_left:
+            self._session.put(
+                self._operation,
+                query(self._url, {"digest": self._digest}),
+                scope,
+                self._digest,
+                self._body,
+                is_stored=lambda: _is_stored(self._session, self._operation, self._repository, self._digest),
+                headers=headers,
+                idempotent=False,
+            )
+        except (NotFound, BlobUploadInvalid):
+            # An upload that was committed is unknown: an earlier PUT may have succeeded.
+            if not self._is_there():
                 raise
-        else:
-            return
+        except (TransportError, RegistryError) as error:
+            if not _may_pass(error) or (self._body is not None and self._body.raised(error)):
+                raise
+            return error
+        return None
+
+    def _find_out(self, fault: OciwireError) -> _State:
+        """Find out what became of the upload, and whether the PUT is to be repeated."""
+        self._began = time.monotonic() if self._began is None else self._began
+        deadline = self._session.defaults.deadline
+        if deadline is not None and time.monotonic() >= deadline:
+            return _State.GIVEN_UP
+        if is_connect_failure(fault):  # nothing was sent: there is nothing to find out
+            return self._before_resend()
+        state = self._poll_for(_patience(fault))
+        if state is _State.UNKNOWN and self._body is not None:
+            return _State.GONE  # what of the body to send again is not known: it takes a new upload
+        if state not in (_State.COMPLETE, _State.UNKNOWN):
+            return state
+        self._body = None  # it has arrived, and some registries append what a PUT has
+        return self._before_resend()
+
+    def _poll_for(self, seconds: float) -> _State:
+        """Poll with back-off while the registry has all bytes, or does not tell, for so many seconds at most."""
+        began, pause, failed = self._elapsed(), 0.0, 0
+        while True:
+            state = self._poll()
+            if state in (_State.STORED, _State.GONE, _State.BEHIND):
+                return state
+            failed = failed + 1 if state is _State.FAILED else 0
+            left = min(seconds - (self._elapsed() - began), _LONGEST_COMMIT - self._elapsed())
+            if failed == _MAX_FAILED_POLLS or (failed and left <= 0):
+                return _State.GIVEN_UP
+            if self._elapsed() >= _LONGEST_COMMIT:
+                self._limit = f"within {_LONGEST_COMMIT:.0f} s"
+                return _State.GIVEN_UP
+            if left <= 0:
+                return state
+            pause = min(max(1.0, 2 * pause), _LONGEST_PAUSE, left)
+            if not self._pause(pause):
+                return _State.GIVEN_UP
+
+    def _poll(self) -> _State:
+        try:
+            if self._is_there():
+                return _State.STORED
+            status = read_status(self._session, self._operation, self._repository, self._url)
+            if "location" in status.headers:
+                self._url = self._session.location(status)
+        except NotFound:
+            return _State.GONE
+        except ContentError:
+            return _State.UNKNOWN
+        except (TransportError, RegistryError) as error:
+            if isinstance(error, AuthError):
+                raise
+            # A registry may have no GET of uploads (405): only the HEAD tells then.
+            return _State.UNKNOWN if isinstance(error, RegistryError) and not is_transient(error) else _State.FAILED
+        self._offset = uploaded(status)
+        return _State.BEHIND if self._offset < self._size else _State.COMPLETE
+
+    def _is_there(self) -> bool:
+        return is_there(self._session, self._operation, self._repository, self._digest)
+
+    def _before_resend(self) -> _State:
+        """Wait before the PUT is repeated, as `RetryTransport` does: 0, 1, 2 and 4 seconds."""
+        return _State.RESEND if self._pause(2.0 ** (self._resends - 1) if self._resends else 0.0) else _State.GIVEN_UP
+
+    def _pause(self, seconds: float) -> bool:
+        """Sleep; returns False at once if the deadline comes first."""
+        deadline = self._session.defaults.deadline
+        if deadline is not None and time.monotonic() + seconds >= deadline:
+            self._limit = "before the deadline"
+            return False
+        if seconds:
+            sleep(seconds)
+        self._paused += seconds
+        return True
+
+    def _elapsed(self) -> float:
+        """Seconds since the first fault; not less than all pauses, whatever the clock says."""
+        began = time.monotonic() if self._began is None else self._began
+        return max(self._paused, time.monotonic() - began)
+
+    def _error(self, fault: OciwireError) -> OciwireError:
+        """Return the exception to raise when waiting did not help."""
+        if not self._limit:
+            return fault
+        error = TransportTimeout(
+            f"the registry did not commit the upload of {self._digest} {self._limit} after this failure: {fault}"
+            " (push the blob again later: if it was committed meanwhile, it is not sent again)",
+            request=getattr(fault, "request", None),
+        )
+        error.__cause__ = fault
+        return error
+
+
+def _patience(fault: OciwireError) -> float:
+    """Seconds for which a registry that has all bytes is polled before the closing PUT is repeated."""
+    if isinstance(fault, RegistryError):
+        if fault.status in (504, 524):  # a proxy did not wait for the registry, which goes on
+            return _LONGEST_COMMIT
+        if fault.status in (408, 429, 503, 521, 522, 523):  # the registry has not acted, or was not reached
+            return 0.0
+    return _LONGEST_COMMIT if isinstance(fault, TransportTimeout) else _GRACE
+
+
+def _may_pass(error: OciwireError) -> bool:
+    if isinstance(error, TooManyRequests) and (error.retry_after or 0.0) > _LONGEST_RETRY_AFTER:
+        return False
+    if isinstance(error, TransportError):
+        return not isinstance(error, (AuthError, BodyConsumedError, RedirectError))
+    return is_transient(error)
 
 
 def cancel(session: Session, operation: str, repository: str, url: str) -> None:
-    """Give an upload up (specification, "Canceling an upload"); if it is gone, that is what was wanted."""
+    """Cancel an upload (specification, "Canceling an upload"); one that is gone is no error."""
     scope = Scope.repository(repository, "pull", "push")
     with suppress(NotFound):
         session.send(operation, "DELETE", url, scope, ok=(200, 202, 204), idempotent=True).discard()
 
 
 def is_there(session: Session, operation: str, repository: str, digest: Digest) -> bool:
-    """Whether a blob is there after all, where its upload is unknown.
+    """Return whether a HEAD finds a blob, to decide whether to upload it.
 
-    An upload that is over is unknown: a PUT that was sent twice, from here or below, may have succeeded the first time.
+    Any refusal means that it is not there, and so does an HTML page that does not name the digest.
+
+    Raises:
+        RegistryError: The registry cannot answer now.
+        TransportError: There is no usable answer.
     """
     scope = Scope.repository(repository, "pull", "push")
     try:
-        session.send(operation, "HEAD", f"/v2/{repository}/blobs/{digest}", scope, ok=(200,)).discard()
-    except NotFound:
+        response = session.send(operation, "HEAD", f"/v2/{repository}/blobs/{digest}", scope, ok=(200,))
+    except RegistryError as error:
+        if is_transient(error) and error.status != 500:  # some registries answer 500 to every HEAD
+            raise
         return False
-    return True
+    response.discard()
+    media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return media_type != "text/html" or names_digest(response, digest)
+
+
+def _is_stored(session: Session, operation: str, repository: str, digest: Digest) -> bool:
+    """Return whether a HEAD or else a GET of its first byte finds a blob."""
+    if is_there(session, operation, repository, digest):
+        return True
+    scope = Scope.repository(repository, "pull", "push")
+    try:
+        # 416: the blob is empty
+        ok, headers = (200, 206, 416), {"Range": "bytes=0-0"}
+        response = session.send(operation, "GET", f"/v2/{repository}/blobs/{digest}", scope, ok=ok, headers=headers)
+    except RegistryError:
+        return False
+    with response:
+        return not is_html(response)

@@ -7,24 +7,68 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-from .body import Body
+from .body import Body, skip
 from .descriptor import OCTET_STREAM, Descriptor
 from .digest import Digest, new_hasher
-from .errors import BlobUploadUnknown, ProtocolError, RangeInvalid, RegistryError, UsageError
+from .errors import BlobUploadInvalid, BlobUploadUnknown, ProtocolError, RangeInvalid, RegistryError, UsageError
 from .message import Response
 from .scope import Scope
 from .session import Session
-from .upload import cancel, is_there, open_upload, put, smallest_chunk, uploaded
+from .upload import (
+    PATCHED,
+    Closing,
+    Unfinished,
+    cancel,
+    is_there,
+    open_upload,
+    read_status,
+    smallest_chunk,
+    uploaded,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["BlobWriter", "begin", "resume"]
+__all__ = ["BlobWriter", "begin", "push", "resume"]
 
 DEFAULT_CHUNK = 4 * 1024 * 1024
 """How much is sent in one chunk, in bytes, where nobody says otherwise: more is refused by some registries (GHCR)."""
 _LARGE_CHUNK = 128 * 1024
 """From how many bytes on a 416 that says nothing else may mean that the chunk is too large."""
+_FAULTS = 3
+"""How many faults of the closing PUT in a row, with nothing acknowledged between them, end a commit."""
+
+
+def push(session: Session, repository: str, digest: Digest, body: Body) -> None:
+    """Upload a blob with a POST and a PUT; see `Client.push_blob`.
+
+    If a fault of the PUT left a part of the content at the registry, the rest follows in chunks. If the registry has
+    lost the upload, the content is sent to a new one, once. Both need a body that can be sent again.
+    """
+    for tries_left in (1, 0):
+        location = session.location(open_upload(session, "push_blob", repository, digest.algorithm))
+        try:
+            unfinished = Closing(session, "push_blob", repository, location, digest, body).run()
+            if unfinished is None:
+                return
+            if unfinished.location is None or unfinished.offset is None or not body.resendable:
+                raise unfinished.error()
+            writer = BlobWriter(
+                session,
+                repository,
+                unfinished.location,
+                offset=unfinished.offset,
+                unsure=unfinished.offset == 0,
+                operation="push_blob",
+            )
+            writer.leave_hashing()
+            for chunk in skip(body.open(), unfinished.offset):
+                writer.write(chunk)
+            writer.commit(digest)
+            return
+        except (BlobUploadUnknown, BlobUploadInvalid):
+            if not body.resendable or not tries_left:
+                raise
 
 
 def begin(session: Session, repository: str, chunk_size: int | None, algorithm: str) -> BlobWriter:
@@ -48,9 +92,7 @@ def resume(session: Session, repository: str, id_: str, offset: int | None, chun
         raise UsageError(f"not the id of an upload: {error}") from None
     told, minimum = offset is None, 0
     if offset is None:
-        scope = Scope.repository(repository, "pull", "push")
-        status = session.send("push_blob_chunked_resume", "GET", location, scope, ok=(200, 204))
-        status.discard()
+        status = read_status(session, "push_blob_chunked_resume", repository, location)
         offset, minimum = uploaded(status), smallest_chunk(status)
         if "location" in status.headers:
             location = session.location(status)
@@ -89,8 +131,10 @@ class BlobWriter:
         minimum: int = 0,
         algorithm: str = "sha256",
         unsure: bool = False,
+        operation: str = "push_blob_chunked",
     ) -> None:
         self._session = session
+        self._operation = operation
         self._repository = repository
         self._scope = Scope.repository(repository, "pull", "push")
         self._location = location
@@ -184,14 +228,37 @@ class BlobWriter:
                 )
             digest = f"{self._algorithm}:{self._hasher.hexdigest()}"
         wanted, size = Digest(digest), self.size
-        try:
-            self._finish(wanted)
-        except BlobUploadUnknown:
-            # An upload that is over is unknown: an earlier PUT, from here or below, may have succeeded.
-            if not is_there(self._session, "push_blob_chunked", self._repository, wanted):
-                raise
-        self._open, self._over = False, True
+        unfinished = self.try_commit(wanted)
+        if unfinished is not None:
+            if unfinished.offset is not None and unfinished.offset < self.flushed:
+                raise RangeInvalid(
+                    f"the registry has {unfinished.offset} bytes of the upload, and had acknowledged {self.flushed}"
+                ) from unfinished.fault
+            raise unfinished.error()
         return Descriptor(OCTET_STREAM, wanted, size)
+
+    def try_commit(self, digest: Digest) -> Unfinished | None:
+        """Do what `commit` does, but return the state of the upload if faults of the closing PUT prevent it.
+
+        Faults that leave bytes unsent are made good: the rest is sent at once, as long as there is progress, and three
+        times without.
+        """
+        furthest, faults = -1, 0
+        while True:
+            unfinished = self._finish(digest)
+            if unfinished is None:
+                self._open, self._over = False, True
+                return None
+            if unfinished.location is not None:
+                self._location = unfinished.location
+            if unfinished.offset is None or unfinished.offset < self.flushed:
+                return unfinished
+            faults = 1 if unfinished.offset > furthest else faults + 1
+            furthest = max(furthest, unfinished.offset)
+            if faults > _FAULTS:
+                return unfinished
+            self._acknowledge(unfinished.offset - self.flushed)
+            self._unsure = True  # more of the PUT may arrive
 
     def cancel(self) -> None:
         """Give the upload up. May be called again; after `commit` it does nothing.
@@ -203,7 +270,7 @@ class BlobWriter:
         self._open = False
         if self._over:
             return
-        cancel(self._session, "push_blob_chunked", self._repository, self._location)
+        cancel(self._session, self._operation, self._repository, self._location)
         self._over = True
 
     def __enter__(self) -> BlobWriter:
@@ -217,33 +284,32 @@ class BlobWriter:
     def __repr__(self) -> str:
         return f"<BlobWriter {self._repository} {self.size} bytes>"
 
-    def _ask(
-        self, method: str, *, ok: tuple[int, ...], headers: dict[str, str] | None = None, body: Body | None = None
-    ) -> Response:
-        return self._session.send(
-            "push_blob_chunked", method, self._location, self._scope, ok=ok, headers=headers, body=body, idempotent=True
-        )
-
-    def _finish(self, digest: Digest) -> None:
+    def _finish(self, digest: Digest) -> Unfinished | None:
         """Close the upload with a PUT of what is left; if it could repeat bytes, or is refused, as chunks first."""
         if not self._unsure:
             try:
-                self._put(digest)
+                return self._put(digest)
             except RegistryError as error:
-                if not self._gathered or not (_too_large(error) or _out_of_range(error)):
+                if not self._gathered or not (_too_large(error) or isinstance(error, RangeInvalid)):
                     raise
                 self._unsure = False  # it was an answer
-            else:
-                return
-        while self._gathered:  # a PATCH out of place is refused; some registries append whatever a PUT has
-            self._send_chunk()
-        self._put(digest)
+        try:
+            while self._gathered:  # a PATCH out of place is refused; some registries append whatever a PUT has
+                self._send_chunk()
+        except BlobUploadUnknown:
+            # An upload that was committed is unknown: an earlier PUT may have succeeded.
+            if not is_there(self._session, self._operation, self._repository, digest):
+                raise
+            return None
+        return self._put(digest)
 
-    def _put(self, digest: Digest) -> None:
+    def _put(self, digest: Digest) -> Unfinished | None:
         body = Body.of(bytes(self._gathered)) if self._gathered else None
         self._unsure = True
-        put(self._session, "push_blob_chunked", self._repository, self._location, digest, body, self.flushed)
-        self._unsure = False
+        closing = Closing(self._session, self._operation, self._repository, self._location, digest, body, self.flushed)
+        unfinished = closing.run()
+        self._unsure = unfinished is not None
+        return unfinished
 
     def _send_chunk(self) -> None:
         """Send one chunk of what was gathered; what is acknowledged of it is dropped."""
@@ -256,9 +322,7 @@ class BlobWriter:
                 self._unsure = unsure
                 passes = self._halve(chunk)
             else:
-                passes = _out_of_range(error) and self._settle(chunk, unsure=unsure)
-            if not passes and _out_of_range(error):
-                raise _range_invalid(error) from None
+                passes = isinstance(error, RangeInvalid) and self._settle(chunk, unsure=unsure)
             if not passes:
                 raise
         else:
@@ -267,14 +331,24 @@ class BlobWriter:
     def _patch(self, chunk: bytes, first: int) -> None:
         headers = {"Content-Type": OCTET_STREAM, "Content-Range": f"{first}-{first + len(chunk) - 1}"}
         # What was sent and accepted outvotes the Range of the answer, which some registries get wrong (ECR).
-        self._moved(self._ask("PATCH", ok=(201, 202), headers=headers, body=Body.of(chunk)))
+        response = self._session.send(
+            self._operation,
+            "PATCH",
+            self._location,
+            self._scope,
+            ok=PATCHED,
+            headers=headers,
+            body=Body.of(chunk),
+            idempotent=True,
+        )
+        self._moved(response)
         if self._halved:
             learnt = self._session.learnt
             learnt.largest_chunk = min(self.chunk_size, learnt.largest_chunk or self.chunk_size)
 
     def _settle(self, chunk: bytes, *, unsure: bool) -> bool:
         """After a 416: go on from where the registry says that it is, if that lies within the chunk."""
-        response = self._ask("GET", ok=(200, 204))
+        response = read_status(self._session, self._operation, self._repository, self._location)
         self._moved(response)
         stored = uploaded(response) - self.flushed
         if 0 < stored <= len(chunk):
@@ -294,7 +368,7 @@ class BlobWriter:
             if len(chunk) > 1:
                 self._patch(chunk[1:], 1)
         except RegistryError as error:
-            if not (_too_large(error) or _out_of_range(error)):
+            if not (_too_large(error) or isinstance(error, RangeInvalid)):
                 raise
             return False
         self._acknowledge(len(chunk))
@@ -321,12 +395,3 @@ class BlobWriter:
 
 def _too_large(error: RegistryError) -> bool:
     return error.status == 413
-
-
-def _out_of_range(error: RegistryError) -> bool:
-    return error.status == 416 or isinstance(error, RangeInvalid)  # whatever its code: zot's is BLOB_UPLOAD_INVALID
-
-
-def _range_invalid(error: RegistryError) -> RangeInvalid:
-    names = ("status", "code", "detail", "errors", "headers", "body", "request")
-    return RangeInvalid(error.message, **{name: getattr(error, name) for name in names})

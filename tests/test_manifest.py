@@ -632,8 +632,7 @@ def test_a_registry_that_calls_it_otherwise(claimed: str) -> None:
         (refused(404, "NAME_UNKNOWN"), errors.NameUnknown),
         (refused(413), errors.SizeInvalid),
         (refused(403), errors.Denied),
-        (Response(200), errors.RegistryError),
-        (Response(202), errors.RegistryError),
+        (Response(206), errors.RegistryError),
     ],
 )
 @pytest.mark.parametrize("tags", [(), ("a",), ("a", "b")])
@@ -643,6 +642,55 @@ def test_a_push_that_is_refused(answer: Response, kind: type[Exception], tags: t
         push(registry, tags=tags)
     assert type(caught.value) is kind
     registry.check_done()
+
+
+@pytest.mark.parametrize("status", [200, 202, 204])
+@pytest.mark.parametrize(
+    "headers", [{"Docker-Content-Digest": MANIFEST.digest}, {"Location": f"{MANIFESTS}/{MANIFEST.digest}"}]
+)
+@pytest.mark.parametrize("tags", [(), ("a",)])
+def test_push_manifest_other_success_status_that_names_digest_is_success(
+    status: int, headers: dict[str, str], tags: tuple[str, ...]
+) -> None:
+    registry = Registry(Response(status, headers))
+    assert push(registry, tags=tags) == MANIFEST
+    registry.check_done()
+
+
+@pytest.mark.parametrize("status", [200, 202, 204])
+@pytest.mark.parametrize(("tags", "path"), [((), MANIFEST.digest), (("a",), "a")])
+def test_push_manifest_other_success_status_is_confirmed_by_get(status: int, tags: tuple[str, ...], path: str) -> None:
+    registry = Registry(Response(status), Response(200, {"Content-Type": MANIFEST.media_type}, CONTENT))
+    assert push(registry, tags=tags) == MANIFEST
+    assert registry.lines[1:] == [f"GET {MANIFESTS}/{path}"]
+    registry.check_done()
+
+
+@pytest.mark.parametrize("status", [200, 202, 204])
+@pytest.mark.parametrize(
+    "answer", [refused(404), refused(403), Response(200, {"Content-Type": "text/html"}, b"<html>"), Response(200)]
+)
+def test_push_manifest_other_success_status_without_manifest_is_error(status: int, answer: Response) -> None:
+    registry = Registry(Response(status), answer)
+    with pytest.raises(errors.RegistryError, match="expected 201") as caught:
+        push(registry, tags=["a"])
+    assert caught.value.status == status
+    registry.check_done()
+
+
+def test_push_manifest_html_page_is_content_error() -> None:
+    registry = Registry(Response(201, {"Content-Type": "text/html"}, b"<html>Log in</html>"))
+    with pytest.raises(errors.ContentError, match="HTML page"):
+        push(registry)
+    registry.check_done()
+
+
+@pytest.mark.parametrize("delete", ["delete_blob", "delete_manifest", "delete_tag"])
+def test_delete_html_page_is_content_error(delete: str) -> None:
+    page = Response(200, {"Content-Type": "text/html"}, b"<html>Log in</html>")
+    registry = Registry(*[refused(404)] * (delete == "delete_manifest"), page)
+    with pytest.raises(errors.ContentError, match="DELETE .* HTML page"):
+        getattr(registry.client, delete)(NAME, "a" if delete == "delete_tag" else MANIFEST.digest)
 
 
 def test_a_tag_that_is_refused_is_an_error() -> None:
@@ -773,7 +821,8 @@ def test_a_mount_whose_upload_is_elsewhere_is_cancelled_without_secrets() -> Non
         (refused(404, "NAME_UNKNOWN"), errors.NameUnknown),
         (refused(404), errors.NameUnknown),
         (refused(405), errors.Unsupported),
-        (Response(200), errors.RegistryError),
+        (Response(200), errors.Unsupported),
+        (Response(204, {"Location": f"/v2/{NAME}/blobs/{BLOB.digest}"}), errors.Unsupported),
     ],
 )
 def test_a_mount_that_is_refused_leaves_nothing_open(answer: Response, kind: type[Exception]) -> None:

@@ -338,15 +338,15 @@ def test_a_put_that_is_too_large_goes_in_chunks(status: int) -> None:
 # --- what registries answer to a chunk ---
 
 
-@pytest.mark.parametrize("status", [201, 202])
-def test_a_chunk_is_taken_with_201_and_202(status: int) -> None:
+@pytest.mark.parametrize("status", [200, 201, 202, 204])
+def test_a_chunk_is_taken_with_any_status_in_use(status: int) -> None:
     registry = Registry(OPENED, accepted("/two", status=status))
     with registry.begin() as writer:
         writer.write(CONTENT)
     assert (writer.flushed, writer.id) == (114, f"{BASE}/two")
 
 
-@pytest.mark.parametrize("status", [200, 204, 302, 400, 401, 403, 404, 500])
+@pytest.mark.parametrize("status", [203, 206, 302, 400, 401, 403, 404, 500])
 def test_a_chunk_is_taken_with_nothing_else(status: int) -> None:
     registry = Registry(OPENED, accepted("/two", status=status))
     writer = registry.begin()
@@ -777,13 +777,11 @@ def test_a_commit_after_a_lost_answer_repeats_no_byte(stored: bool) -> None:
 
 
 def test_a_commit_that_broke_repeats_no_byte() -> None:
-    registry = Registry(OPENED, LOST, refused(416), at("0-49"), TAKEN, CREATED)
+    registry = Registry(OPENED, LOST, Response(404), at("0-49"), TAKEN, CREATED)
     writer = registry.begin()
     writer.write(CONTENT)
-    with pytest.raises(errors.ReadError):
-        writer.commit()
     assert writer.commit().digest == Digest.of(CONTENT)
-    assert registry.steps == ["PUT", "PATCH 0-113", "GET", "PATCH 50-113", "PUT"]
+    assert registry.steps == ["PUT", "HEAD", "GET", "PATCH 50-113", "PUT"]
     assert registry.transport.bodies[-2] == CONTENT[50:]
 
 
@@ -822,7 +820,12 @@ def test_an_upload_that_is_over_may_have_been_committed(code: str, location: str
 @pytest.mark.parametrize("body", [b"", CONTENT])
 def test_a_commit_whose_answer_was_lost_can_be_repeated(body: bytes) -> None:
     """By whichever request the registry is asked then."""
-    answers: dict[str, list[Any]] = {"POST": [OPENED], "PUT": [LOST, GONE], "PATCH": [GONE], "HEAD": [Response(200)]}
+    answers: dict[str, list[Any]] = {
+        "POST": [OPENED],
+        "PUT": [LOST, GONE],
+        "PATCH": [GONE],
+        "HEAD": [LOST, LOST, LOST, Response(200)],
+    }
 
     def answer(request: Request) -> Response:
         answer = answers[request.method].pop(0)
@@ -979,7 +982,7 @@ def test_a_closed_client_begins_and_resumes_nothing() -> None:
         registry.resume()
 
 
-@pytest.mark.parametrize("status", [200, 201, 204, 401, 403, 404, 429, 500])
+@pytest.mark.parametrize("status", [301, 401, 403, 404, 429, 500])
 def test_an_upload_that_is_not_opened(status: int) -> None:
     with pytest.raises(errors.RegistryError) as caught:
         Registry(accepted(status=status)).begin()

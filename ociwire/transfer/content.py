@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, final
 
-from ..body import Body
+from ..body import Body, skip
 from ..errors import SizeMismatch, UsageError
 from .arguments import check_path
 
@@ -77,7 +77,7 @@ class Content:
 
     def _from(self, position: int) -> Iterator[bytes]:
         if isinstance(self._given, Body):  # only its owner knows how to begin in its middle
-            return _after(self._given.open(), position)
+            return skip(self._given.open(), position)
         if self._start is None:
             view = memoryview(self._given)
             view = (view if view.c_contiguous else memoryview(view.tobytes())).cast("B")
@@ -100,14 +100,6 @@ def _checked(chunks: Iterator[bytes], position: int, size: int) -> Iterator[byte
             expected=size,
             actual=position,
         )
-
-
-def _after(chunks: Iterator[bytes], position: int) -> Iterator[bytes]:
-    """What comes after so many bytes."""
-    for chunk in chunks:
-        if position < len(chunk):
-            yield chunk[position:] if position else chunk
-        position = max(0, position - len(chunk))
 
 
 def _gathered(chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -10,7 +10,6 @@ import time
 from contextlib import ExitStack
 from typing import final
 
-from ..body import Body
 from ..client import Client
 from ..digest import Digest
 from ..errors import (
@@ -232,10 +231,11 @@ class Outgoing:
         body = self._content.body.map(_Sent(self._hashing, self._meter))
         try:
             if self._digest is not None and (body.length or 0) <= _ONE_PUT:
-                self._put(body)
+                unfinished = self._repository.put(self._location or "", self._known(), body if body.length else None)
             else:
                 self._location = self._repository.patch(self._location or "", body)
-                self._put(None)
+                first = body.length or 0
+                unfinished = self._repository.put(self._location, self._known(), None, first)
         except _MAY_PASS as error:
             if body.raised(error):
                 raise
@@ -244,11 +244,13 @@ class Outgoing:
             elif (body.length or 0) > DEFAULT_CHUNK:
                 self._repository.takes_no_more_than(DEFAULT_CHUNK)
             return False
-        return True
-
-    def _put(self, body: Body | None) -> None:
-        body = None if body is None or body.length == 0 else body
-        self._repository.put(self._location or "", self._known(), body)
+        if unfinished is None:
+            return True
+        if unfinished.offset is None:
+            raise unfinished.error()
+        self._location = unfinished.location
+        self._patience.spend(unfinished.fault, unfinished.offset)
+        return False
 
     def _resumed(self) -> BlobWriter:
         """A writer from where the registry is."""
@@ -285,12 +287,17 @@ class Outgoing:
             self._meter.at(writer.flushed)
         while True:
             try:
-                writer.commit(self._known())
-                return self._result(writer.size)
+                unfinished = self._repository.commit(writer, self._known())
+                break
             except _MAY_PASS as error:
                 self._bear(error, writer)
             finally:
                 self._location = writer.id
+        if unfinished is None:
+            return self._result(writer.size)
+        if unfinished.offset is not None:
+            raise RangeInvalid("the registry has fewer bytes of the upload than it acknowledged") from unfinished.fault
+        raise unfinished.error()
 
     def _write(self, writer: BlobWriter, chunk: memoryview) -> None:
         start = writer.size

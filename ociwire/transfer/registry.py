@@ -142,14 +142,17 @@ class Repository:
         url = f"/v2/{self.name}/blobs/uploads/?{urlencode(parameters, safe=':/')}"
         scope = self._push | Scope.repository(from_name, "pull")
         try:
-            answer = self._session.send(self._operation, "POST", url, scope, ok=(201, 202), idempotent=True)
+            answer = self._session.send(self._operation, "POST", url, scope, ok=steps.OPENED, idempotent=True)
         except (AuthError, RegistryError) as error:
             if is_transient(error):
                 raise
             return Offer(taken=False, opened=None)
         answer.discard()
-        taken = answer.status == 201
-        return Offer(taken, None if taken else self._opened(answer))
+        if answer.status == 201:
+            return Offer(taken=True, opened=None)
+        if answer.status != 202 and not steps.opens_upload(answer, digest):
+            return Offer(taken=False, opened=None)
+        return Offer(taken=False, opened=self._opened(answer))
 
     def open_upload(self, algorithm: str) -> Opened:
         """Open an upload of what will be verified by that algorithm."""
@@ -171,14 +174,25 @@ class Repository:
         """
         headers = {"Content-Type": OCTET_STREAM}
         answer = self._session.send(
-            self._operation, "PATCH", location, self._push, ok=(201, 202), headers=headers, body=body, idempotent=False
+            self._operation,
+            "PATCH",
+            location,
+            self._push,
+            ok=steps.PATCHED,
+            headers=headers,
+            body=body,
+            idempotent=False,
         )
         answer.discard()
         return self._session.location(answer) if "location" in answer.headers else location
 
-    def put(self, location: str, digest: Digest, body: Body | None) -> None:
-        """Close an upload with a PUT of the whole, or of what is left of it."""
-        steps.put(self._session, self._operation, self.name, location, digest, body)
+    def put(self, location: str, digest: Digest, body: Body | None, first: int = 0) -> steps.Unfinished | None:
+        """Close an upload with a PUT of the whole, or of what is left after `first` bytes; see `upload.Closing`."""
+        return steps.Closing(self._session, self._operation, self.name, location, digest, body, first).run()
+
+    def commit(self, writer: BlobWriter, digest: Digest) -> steps.Unfinished | None:
+        """Commit an upload; returns its state if faults of the closing PUT prevent that."""
+        return writer.try_commit(digest)
 
     def cancel_quietly(self, location: str) -> None:
         """Give an upload up, if that can be done; what went wrong before is what is raised.

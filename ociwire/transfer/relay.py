@@ -129,7 +129,7 @@ class Relay:
             with self._content(blob) as content:
                 if location is None:
                     location = self._target.open_upload(blob.digest.algorithm).location
-                self._target.put(location, blob.digest, cargo.load(content))
+                unfinished = self._target.put(location, blob.digest, cargo.load(content))
         except BaseException as error:
             if location is not None and not cargo.is_way_lost(error):
                 self._target.cancel_quietly(location)
@@ -138,7 +138,13 @@ class Relay:
             if isinstance(error, OciwireError) and cargo.may_pass(error):
                 return error
             raise
-        return None
+        if unfinished is None:
+            return None
+        if unfinished.location is not None:
+            self._target.cancel_quietly(unfinished.location)
+            if unfinished.offset is None:  # waiting did not help
+                raise unfinished.fault
+        return unfinished.error()
 
     def _offer(self, digest: Digest) -> tuple[bool, str | None]:
         """Whether the target has taken a blob without its being sent; else where to send it, if that is known yet."""

@@ -25,7 +25,7 @@ from ..errors import (
 from ..headers import retry_after
 from ..message import Request, Response
 
-__all__ = ["Budget", "RetryPolicy"]
+__all__ = ["Budget", "RetryPolicy", "is_connect_failure"]
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110, section 9.2.2
 # Refusals that say that the server has not acted. Some servers act first (a PATCH stored and answered 503), so that a
@@ -98,7 +98,7 @@ class RetryPolicy:
             return None
         if request.body is not None and (not request.body.resendable or request.body.raised(error)):
             return None
-        connecting = isinstance(error, ConnectError) or _is_of_kind(error, urllib3.exceptions.ConnectTimeoutError)
+        connecting = is_connect_failure(error)
         # urllib3 asks for no method where there was no connection; by idempotency, a request is safe or it is not.
         if not (self._allows(request) or (connecting and not self._by_idempotency)):
             return None
@@ -155,8 +155,10 @@ def _is_of_tls(error: BaseException) -> bool:
     )
 
 
-def _is_of_kind(error: BaseException, kind: type[BaseException]) -> bool:
-    return any(isinstance(one, kind) for one in _causes(error))
+def is_connect_failure(error: BaseException) -> bool:
+    """Return whether there was no connection, so that nothing was sent."""
+    timeout = urllib3.exceptions.ConnectTimeoutError
+    return isinstance(error, ConnectError) or any(isinstance(one, timeout) for one in _causes(error))
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
