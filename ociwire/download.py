@@ -6,13 +6,14 @@ RFC 9110, section 14, has the ranges. Those that take up a lost connection are c
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import NamedTuple
 
 from . import manifest
 from .blob import BlobReader
 from .descriptor import OCTET_STREAM, Descriptor
 from .digest import Digest
-from .errors import ProtocolError, RangeInvalid
+from .errors import ProtocolError, RangeInvalid, RegistryError
 from .headers import content_length
 from .message import Response
 from .scope import Scope
@@ -61,7 +62,7 @@ def open_blob(
         return BlobReader(Response(200), Descriptor(OCTET_STREAM, digest, start), start=start, stop=stop, part=True)
     blob = _Blob(session, operation, repository, digest, Scope.repository(repository, "pull"))
     whole = start == 0 and stop is None
-    response = blob.ask("GET", ok=(200,) if whole else (200, 206), headers={} if whole else _range(start, stop))
+    response = blob.ask("GET", ok=(200,)) if whole else _open_range(blob, start, stop)
     opened = False
     try:
         size = _stated_size(response, start)
@@ -87,6 +88,25 @@ def open_blob(
         if not opened:
             response.close()
     return reader
+
+
+def _open_range(blob: _Blob, start: int, stop: int | None) -> Response:
+    """GET a part of a blob; one without an end that is refused (416) is asked for again with its end.
+
+    Some registries refuse open-ended ranges. The 416 states the size (RFC 9110, section 14.4), or else a HEAD does.
+    """
+    try:
+        return blob.ask("GET", ok=(200, 206), headers=_range(start, stop))
+    except RangeInvalid as error:
+        if stop is not None:
+            raise
+        size = _content_range(Response(error.status, error.headers or ()))[2]
+        if size is None:
+            with suppress(RegistryError):  # the 416 is what is raised then
+                size = _headed_size(blob, blob.head())
+        if size is None or size <= start:
+            raise
+    return blob.ask("GET", ok=(200, 206), headers=_range(start, size))
 
 
 def resolve_blob(session: Session, operation: str, repository: str, digest: Digest, scope: Scope) -> Descriptor:

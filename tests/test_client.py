@@ -939,7 +939,7 @@ def test_push_blob_upload_is_opened_by_any_success_status_with_location(status: 
 def test_push_blob_html_page_is_content_error(number: int, status: int, media_type: str) -> None:
     page = Response(status, {"Content-Type": media_type, "Location": UPLOADS + "1"}, b"<html>Log in</html>")
     registry = Registry(*[accepted()] * number, page)
-    with pytest.raises(errors.ContentError, match="HTML page.*check the host name"):
+    with pytest.raises(errors.ContentError, match=r"HTML page.*check the host name"):
         registry.client.push_blob("library/alpine", BLOB, CONTENT)
     registry.check_done()
 

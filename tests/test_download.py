@@ -170,6 +170,44 @@ def test_a_416_is_an_invalid_range(answer: Response) -> None:
     registry.check_done()
 
 
+@pytest.mark.parametrize(
+    ("refusal", "resolved"),
+    [
+        (Response(416, {"Content-Range": f"bytes */{SIZE}"}), []),
+        (refused(416, "RANGE_INVALID"), [found()]),
+        (refused(416, "BLOB_UNKNOWN"), [found()]),
+    ],
+)
+def test_get_blob_range_open_range_refused_is_asked_again_closed(refusal: Response, resolved: list[Response]) -> None:
+    part = Response(206, {"Content-Range": f"bytes 3-{SIZE - 1}/{SIZE}"}, CONTENT[3:])
+    registry = Registry(refusal, *resolved, part)
+    assert registry.client.get_blob_range(NAME, BLOB.digest, 3).read() == CONTENT[3:]
+    assert [request.headers["range"] for request in registry.requests if request.method == "GET"] == [
+        "bytes=3-",
+        f"bytes=3-{SIZE - 1}",
+    ]
+    registry.check_done()
+
+
+@pytest.mark.parametrize("start", [SIZE, SIZE + 1])
+@pytest.mark.parametrize(
+    ("refusal", "resolved"),
+    [
+        (Response(416, {"Content-Range": f"bytes */{SIZE}"}), []),
+        (refused(416, "RANGE_INVALID"), [found()]),
+        (refused(416, "RANGE_INVALID"), [refused(404)]),
+    ],
+)
+def test_get_blob_range_open_range_beyond_the_end_is_range_invalid(
+    refusal: Response, resolved: list[Response], start: int
+) -> None:
+    registry = Registry(refusal, *resolved)
+    with pytest.raises(errors.RangeInvalid) as caught:
+        registry.client.get_blob_range(NAME, BLOB.digest, start)
+    assert caught.value.status == 416
+    registry.check_done()
+
+
 @pytest.mark.parametrize("start", [SIZE, SIZE + 1, 10 * SIZE])
 def test_a_start_beyond_a_200_is_an_invalid_range(start: int) -> None:
     registry = Registry(found())

@@ -510,3 +510,22 @@ def test_more_than_a_page_under_a_limit(page_size: int, links: bool) -> None:
     names = numbered(0, 2500)
     many = Many(names, page_size if links else None, links=links)
     assert list(many.client.tags("a", limit=2400)) == names[:2400]
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+@pytest.mark.parametrize("code", ["", "NAME_UNKNOWN", "UNSUPPORTED", "DENIED"])
+def test_repositories_without_catalog_is_unsupported(status: int, code: str) -> None:
+    body = f'{{"errors": [{{"code": "{code}"}}]}}'.encode() if code else b"404 page not found"
+    client = Client("ghcr.example", FunctionTransport(lambda request: Response(status, (), body)))
+    with pytest.raises(errors.Unsupported, match=r"ghcr.example has no catalog .* own API or web") as caught:
+        next(client.repositories())
+    assert (caught.value.status, caught.value.code) == (status, code)
+    assert caught.value.request is not None
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_tags_refused_is_no_missing_catalog(status: int) -> None:
+    client = Client("ghcr.example", FunctionTransport(lambda request: Response(status)))
+    with pytest.raises(errors.RegistryError) as caught:
+        next(client.tags("a"))
+    assert not isinstance(caught.value, errors.Unsupported)

@@ -689,7 +689,7 @@ def test_push_manifest_html_page_is_content_error() -> None:
 def test_delete_html_page_is_content_error(delete: str) -> None:
     page = Response(200, {"Content-Type": "text/html"}, b"<html>Log in</html>")
     registry = Registry(*[refused(404)] * (delete == "delete_manifest"), page)
-    with pytest.raises(errors.ContentError, match="DELETE .* HTML page"):
+    with pytest.raises(errors.ContentError, match=r"DELETE .* HTML page"):
         getattr(registry.client, delete)(NAME, "a" if delete == "delete_tag" else MANIFEST.digest)
 
 
