@@ -374,7 +374,7 @@ def _patience(fault: OciwireError) -> float:
     if isinstance(fault, RegistryError):
         if fault.status in (504, 524):  # a proxy did not wait for the registry, which goes on
             return _LONGEST_COMMIT
-        if fault.status in (408, 429, 503, 521, 522, 523):  # the registry has not acted, or was not reached
+        if fault.status in (408, 429, 500, 503, 521, 522, 523):  # the registry is not at work, or was not reached
             return 0.0
     return _LONGEST_COMMIT if isinstance(fault, TransportTimeout) else _GRACE
 

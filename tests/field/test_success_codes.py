@@ -1,0 +1,369 @@
+"""Success that a registry reports in another way than the specification says, and failures that look like success."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from field.rows import Row
+from ociwire import Client, Descriptor, Digest, Request, Response, default_transport
+from ociwire.auth import Anonymous
+from ociwire.errors import (
+    BlobUploadUnknown,
+    ContentError,
+    OciwireError,
+    RangeInvalid,
+    RegistryError,
+    TooManyRequests,
+    Unsupported,
+)
+from ociwire.testing import MemoryRegistry
+from ociwire.transfer import upload
+
+TITLE = "Success codes"
+
+HOST = "registry.example"
+NAME = "team/app"
+CONTENT = bytes(range(250)) * 12
+BLOB = Descriptor.of(CONTENT)
+STREAMED = bytes(5 * 1024 * 1024)
+MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
+HTML = {"Content-Type": "text/html; charset=utf-8"}
+
+Answer = Callable[[Request, Callable[[Request], Response]], Response]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Code(Row):
+    """How a registry answers.
+
+    Attributes:
+        answer: Answers a request, by way of a registry that follows the specification or without it.
+        run: What the client does; returns its result.
+        right: The result that is right: a value, or the class of an exception.
+    """
+
+    answer: Answer
+    run: Callable[[Client], Any]
+    right: Any
+
+    __str__ = Row.__str__
+
+
+def instead(method: str, part: str, status: int, headers: dict[str, str | None] | None = None) -> Answer:
+    """Another status, and other headers, for the successful requests of a method to some URLs."""
+
+    def answer(request: Request, registry: Callable[[Request], Response]) -> Response:
+        response = registry(request)
+        if request.method != method or part not in request.url or response.status >= 300:
+            return response
+        return Response(status, response.headers.updated(headers or {}))
+
+    return answer
+
+
+def refuse(method: str, part: str, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> Answer:
+    """The same response to all requests of a method to some URLs, which do not reach the registry."""
+
+    def answer(request: Request, registry: Callable[[Request], Response]) -> Response:
+        if request.method != method or part not in request.url:
+            return registry(request)
+        return Response(status, headers or {}, body)
+
+    return answer
+
+
+def coded(code: str) -> bytes:
+    return json.dumps({"errors": [{"code": code, "message": "text"}]}).encode()
+
+
+def push(client: Client) -> Digest:
+    client.push_blob(NAME, BLOB, CONTENT)
+    assert client.get_blob(NAME, BLOB.digest).read() == CONTENT
+    return BLOB.digest
+
+
+def push_chunked(client: Client) -> Digest:
+    with client.push_blob_chunked(NAME, 1000) as writer:
+        writer.write(CONTENT)
+        return writer.commit().digest
+
+
+def image(**members: Any) -> bytes:
+    return json.dumps(
+        {"schemaVersion": 2, "mediaType": MEDIA_TYPE, "config": BLOB.to_dict(), "layers": [], **members}
+    ).encode()
+
+
+MANIFEST = Descriptor.of(image(), MEDIA_TYPE)
+REFERRER = image(subject=MANIFEST.to_dict())
+
+
+def push_manifest(client: Client) -> Digest:
+    client.push_blob(NAME, BLOB, CONTENT)
+    found = client.push_manifest(NAME, image(), MEDIA_TYPE, tags=["v1"])
+    assert client.get_tag(NAME, "v1").read() == image()
+    return found.digest
+
+
+def push_referrer(client: Client) -> list[Digest]:
+    push_manifest(client)
+    client.push_manifest(NAME, REFERRER, MEDIA_TYPE)
+    return [one.digest for one in client.referrers(NAME, MANIFEST.digest)]
+
+
+def delete_tag(client: Client) -> list[str]:
+    push_manifest(client)
+    client.delete_tag(NAME, "v1")
+    return list(client.tags(NAME))
+
+
+def read_part(client: Client) -> bytes:
+    push(client)
+    return client.get_blob_range(NAME, BLOB.digest, 2990).read()
+
+
+def refuse_open_ranges(request: Request, registry: Callable[[Request], Response]) -> Response:
+    is_open = request.headers.get("range", "").endswith("-")
+    return Response(416, {}, coded("BLOB_UNKNOWN")) if is_open else registry(request)
+
+
+def without_referrers_api(inner: Answer) -> Answer:
+    def answer(request: Request, registry: Callable[[Request], Response]) -> Response:
+        if "/referrers/" in request.url:
+            return Response(404)
+        response = inner(request, registry)
+        return response.replace(headers=response.headers.updated({"OCI-Subject": None}))
+
+    return answer
+
+
+def label_empty_bodies(request: Request, registry: Callable[[Request], Response]) -> Response:
+    response = registry(request)
+    return response.replace(headers=response.headers.updated(HTML)) if response.length == 0 else response
+
+
+ROWS = (
+    Code(
+        name="patch_answered_201",
+        registry="ECR",
+        behaviour="Answers PATCH with 201.",
+        result="Continues the upload.",
+        source="[mise #11376](https://github.com/jdx/mise/pull/11376)",
+        answer=instead("PATCH", "/uploads/", 201),
+        run=push_chunked,
+        right=BLOB.digest,
+    ),
+    Code(
+        name="patch_answered_204",
+        registry="Pulp, go-containerregistry's registry",
+        behaviour="Answers PATCH with 204.",
+        result="Continues the upload.",
+        source="[pulp_container #2199](https://github.com/pulp/pulp_container/issues/2199)",
+        answer=instead("PATCH", "/uploads/", 204),
+        run=push_chunked,
+        right=BLOB.digest,
+    ),
+    Code(
+        name="patch_of_a_stream_answered_200",
+        registry="Registries in general",
+        behaviour="Answer PATCH with 200.",
+        result="Continues the upload.",
+        source="[go-containerregistry #2198](https://github.com/google/go-containerregistry/issues/2198)",
+        answer=instead("PATCH", "/uploads/", 200),
+        run=lambda client: upload(client, NAME, STREAMED).digest,
+        right=Digest.of(STREAMED),
+    ),
+    Code(
+        name="closing_put_answered_204",
+        registry="Registries that follow the first drafts of the specification",
+        behaviour="Answer the PUT that closes an upload with 204, and name no digest.",
+        result="Asks whether the blob is there.",
+        source="[distribution-spec #86](https://github.com/opencontainers/distribution-spec/issues/86)",
+        answer=instead("PUT", "/uploads/", 204, {"Docker-Content-Digest": None, "Location": None}),
+        run=push,
+        right=BLOB.digest,
+    ),
+    Code(
+        name="closing_put_answered_202_and_nothing_stored",
+        registry="Docker registry",
+        behaviour="Answers 202 to a request that was meant to complete an upload, and stores no blob.",
+        result="Raises an error: the push did not succeed.",
+        source="[distribution #3230](https://github.com/distribution/distribution/issues/3230)",
+        answer=refuse("PUT", "/uploads/", 202, headers={"Location": "/v2/team/app/blobs/uploads/1"}),
+        run=push,
+        right=RegistryError,
+    ),
+    Code(
+        name="manifest_put_answered_202",
+        registry="Quay",
+        behaviour="Answers the PUT of a manifest with 202.",
+        result="Accepts it, because the response names the digest.",
+        source="[containerd #3750](https://github.com/containerd/containerd/pull/3750)",
+        answer=instead("PUT", "/manifests/", 202),
+        run=push_manifest,
+        right=MANIFEST.digest,
+    ),
+    Code(
+        name="manifest_put_answered_202_without_digest",
+        registry="Docker registry before 2.1",
+        behaviour="Answers the PUT of a manifest with 202 and names no digest.",
+        result="Reads the manifest to find out whether it is stored.",
+        source="[distribution #142](https://github.com/distribution/distribution/issues/142)",
+        answer=instead("PUT", "/manifests/", 202, {"Docker-Content-Digest": None, "Location": None}),
+        run=push_manifest,
+        right=MANIFEST.digest,
+    ),
+    Code(
+        name="referrers_tag_put_answered_202",
+        registry="Quay",
+        behaviour="Answers the PUT of the referrers tag with 202, too.",
+        result="Accepts it, if the tag has the new index.",
+        source="[image #381](https://github.com/containers/image/issues/381)",
+        answer=without_referrers_api(instead("PUT", "/manifests/", 202, {"Docker-Content-Digest": None})),
+        run=push_referrer,
+        right=[Digest.of(REFERRER)],
+    ),
+    Code(
+        name="delete_answered_200",
+        registry="GitLab",
+        behaviour="Answers DELETE with 200.",
+        result="Accepts it.",
+        source="[werf #2603](https://github.com/werf/werf/pull/2603)",
+        answer=instead("DELETE", "/manifests/", 200),
+        run=delete_tag,
+        right=[],
+    ),
+    Code(
+        name="upload_opened_with_200",
+        registry="Registries in general",
+        behaviour="Open an upload with another success code than 202.",
+        result="Uses the Location.",
+        source="[moby #11528](https://github.com/moby/moby/pull/11528)",
+        answer=instead("POST", "/uploads/", 200),
+        run=push,
+        right=BLOB.digest,
+    ),
+    Code(
+        name="proxy_answers_html",
+        registry="Proxies and login pages in front of a registry",
+        behaviour="Answer 200 with an HTML page to a request that changes something.",
+        result="Raises `ContentError`: nothing was stored.",
+        source="[moby #27877](https://github.com/moby/moby/issues/27877)",
+        answer=refuse("PUT", "/uploads/", 200, b"<html>Log in</html>", HTML),
+        run=push,
+        right=ContentError,
+    ),
+    Code(
+        name="empty_body_labelled_html",
+        registry="Registries made with Flask or Django (Quay, Pulp)",
+        behaviour="Label every empty body text/html.",
+        result="Accepts it: an empty body is no page.",
+        source="[Flask, Response.default_mimetype](https://flask.palletsprojects.com/en/stable/api/#flask.Response)",
+        answer=label_empty_bodies,
+        run=push,
+        right=BLOB.digest,
+    ),
+    Code(
+        name="lost_upload_answered_404_with_blob_upload_invalid",
+        registry="ACR",
+        behaviour="Answers 404 with BLOB_UPLOAD_INVALID to a chunk of an upload that cannot be continued.",
+        result="Lets the status decide: the upload is unknown, and the content is uploaded again.",
+        source="[azure-sdk-for-python #29738](https://github.com/Azure/azure-sdk-for-python/issues/29738)",
+        answer=refuse("PATCH", "/uploads/", 404, coded("BLOB_UPLOAD_INVALID")),
+        run=lambda client: upload(client, NAME, iter([STREAMED])),
+        right=BlobUploadUnknown,
+    ),
+    Code(
+        name="chunk_out_of_order_answered_416_with_blob_upload_invalid",
+        registry="ECR, zot",
+        behaviour="Answer 416 with BLOB_UPLOAD_INVALID to bytes that are out of order.",
+        result="Lets the status decide: `RangeInvalid`, after which the upload can be resumed.",
+        source="[containerization #790](https://github.com/apple/containerization/issues/790)",
+        answer=refuse("PATCH", "/uploads/", 416, coded("BLOB_UPLOAD_INVALID")),
+        run=push_chunked,
+        right=RangeInvalid,
+    ),
+    Code(
+        name="open_ended_range_refused",
+        registry="Registries in front of object stores",
+        behaviour="Refuse a range without an end with 416.",
+        result="Repeats the request with the end of the blob.",
+        source="[fcrepo #426](https://github.com/fcrepo/fcrepo/issues/426)",
+        answer=refuse_open_ranges,
+        run=read_part,
+        right=CONTENT[2990:],
+    ),
+    Code(
+        name="catalog_is_missing",
+        registry="GHCR and most public registries",
+        behaviour="Have no catalog of repositories: 404.",
+        result="Raises `Unsupported`, which names the alternatives.",
+        source="[oras-go #621](https://github.com/oras-project/oras-go/issues/621)",
+        answer=refuse("GET", "/v2/_catalog", 404, b"404 page not found"),
+        run=lambda client: list(client.repositories()),
+        right=Unsupported,
+    ),
+    Code(
+        name="rate_limit_in_headers",
+        registry="Docker Hub",
+        behaviour="States the pull rate limit in headers of the 429 alone.",
+        result="Quotes the headers in the error, and says what to do.",
+        source="[docs #13499](https://github.com/docker/docs/pull/13499)",
+        answer=refuse(
+            "GET",
+            "/manifests/",
+            429,
+            coded("TOOMANYREQUESTS"),
+            {"RateLimit-Limit": "100;w=21600", "docker-ratelimit-source": "192.0.2.7", "Retry-After": "3600"},
+        ),
+        run=lambda client: client.get_tag(NAME, "v1"),
+        right=TooManyRequests,
+    ),
+)
+
+
+class Deviating:
+    """A registry in memory that answers as a row says."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._memory = MemoryRegistry()
+        self._answer = answer
+
+    def round_trip(self, request: Request, /) -> Response:
+        return self._answer(request, self._memory.round_trip)
+
+    def close(self) -> None:
+        pass
+
+
+def client_of(answer: Answer) -> Client:
+    return Client(HOST, default_transport(base=Deviating(answer), credentials=Anonymous()))
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_success_code_of_deployed_registry(row: Code) -> None:
+    client = client_of(row.answer)
+    if isinstance(row.right, type) and issubclass(row.right, OciwireError):
+        with pytest.raises(row.right):
+            row.run(client)
+    else:
+        assert row.run(client) == row.right
+
+
+@pytest.mark.parametrize("status", [200, 202, 204])
+def test_referrers_tag_put_that_stored_nothing_is_an_error(status: int) -> None:
+    client = client_of(without_referrers_api(refuse("PUT", "/manifests/sha256-", status)))
+    with pytest.raises(RegistryError):
+        push_referrer(client)
+
+
+@pytest.mark.parametrize("status", [200, 201, 202])
+def test_referrers_tag_put_answered_with_html_page_is_an_error(status: int) -> None:
+    client = client_of(without_referrers_api(refuse("PUT", "/manifests/sha256-", status, b"<html>", HTML)))
+    with pytest.raises(ContentError):
+        push_referrer(client)
