@@ -247,9 +247,8 @@ class Closing:
                 return Unfinished(fault, None, None)
             if state is _State.BEHIND:
                 return Unfinished(fault, self._url, self._offset)
-            if state is _State.GIVEN_UP or self._resends == _MAX_RESENDS:
+            if state is _State.GIVEN_UP:
                 return Unfinished(self._error(fault), self._url, None)
-            self._resends += 1
 
     def _put(self) -> OciwireError | None:
         """Send the PUT once; returns a fault that may pass."""
@@ -338,7 +337,11 @@ class Closing:
 
     def _before_resend(self) -> _State:
         """Wait before the PUT is repeated, as `RetryTransport` does: 0, 1, 2 and 4 seconds."""
-        return _State.RESEND if self._pause(2.0 ** (self._resends - 1) if self._resends else 0.0) else _State.GIVEN_UP
+        pause = 2.0 ** (self._resends - 1) if self._resends else 0.0
+        if self._resends == _MAX_RESENDS or not self._pause(pause):
+            return _State.GIVEN_UP
+        self._resends += 1
+        return _State.RESEND
 
     def _pause(self, seconds: float) -> bool:
         """Sleep; returns False at once if the deadline comes first."""

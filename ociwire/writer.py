@@ -58,7 +58,7 @@ def push(session: Session, repository: str, digest: Digest, body: Body) -> None:
                 repository,
                 unfinished.location,
                 offset=unfinished.offset,
-                unsure=unfinished.offset == 0,
+                unsure=True,  # more of the PUT may arrive
                 operation="push_blob",
             )
             writer.leave_hashing()

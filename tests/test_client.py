@@ -1007,6 +1007,47 @@ def test_an_upload_that_was_given_up_is_begun_anew_with_what_can_be_sent_again(a
     registry.check_done()
 
 
+def part_stored(request: Request) -> Response:
+    return Response(204, {"Location": UPLOADS + "2", "Range": "0-4"})
+
+
+@pytest.mark.parametrize("content", [lambda: CONTENT, lambda: io.BytesIO(CONTENT)])
+def test_push_blob_rest_is_sent_after_a_fault(content: Callable[[], Any]) -> None:
+    fault = errors.ReadError("reset")
+    registry = Registry(accepted(), fault, Response(404), part_stored, Response(202), Response(201))
+    assert registry.client.push_blob("library/alpine", BLOB, content()) == BLOB
+    assert registry.lines[4:] == [f"PATCH {BASE}{UPLOADS}2", f"PUT {BASE}{UPLOADS}2?digest={BLOB.digest}"]
+    assert registry.transport.bodies[4:] == [CONTENT[5:], None]
+    assert {request.info.operation for request in registry.requests} == {"push_blob"}
+
+
+def test_push_blob_rest_of_one_shot_content_is_the_fault() -> None:
+    fault = errors.ReadError("reset")
+
+    def spend(request: Request) -> Exception:
+        assert request.body is not None
+        next(request.body.open())
+        return fault
+
+    registry = Registry(accepted(), spend, Response(404), part_stored)
+    with pytest.raises(errors.ReadError) as caught:
+        registry.client.push_blob("library/alpine", BLOB, iter([CONTENT]))
+    assert caught.value is fault
+
+
+def test_push_blob_fault_of_the_content_is_not_polled() -> None:
+    def broken() -> Iterator[bytes]:
+        yield CONTENT[:5]
+        raise error
+
+    error = errors.ReadError("of the caller's own registry")
+    registry = Registry(accepted(), CREATED)
+    with pytest.raises(errors.ReadError) as caught:
+        registry.client.push_blob("a", BLOB, broken())
+    assert caught.value is error
+    assert len(registry.requests) == 2
+
+
 def test_an_upload_that_cannot_be_settled_is_an_error() -> None:
     registry = Registry(accepted(), Response(404, (), UPLOAD_UNKNOWN), refused(503))
     with pytest.raises(errors.RegistryError):

@@ -14,6 +14,7 @@ import pytest
 from fault_world import CREDENTIALS, FAULT_NAMES, HOST, NAME, Numbered, World, blob, check_whole, faults_of, warm
 
 from ociwire import Body, Client, Descriptor, Digest, Request, Response, Transport, default_transport
+from ociwire.auth import Anonymous
 from ociwire.errors import (
     AuthError,
     BlobUploadUnknown,
@@ -545,6 +546,49 @@ def test_a_registry_that_has_other_bytes_ends_it(kind: str, registry: MemoryRegi
         upload(Client(HOST, recorder), NAME, source, chunk_size=MIB)
     assert registry.open_uploads == registry.stored_bytes == 0
     assert len(recorder.asked) < 20
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["hashed", "digest known"])
+@pytest.mark.parametrize(
+    "answer", [503, 429, TransportTimeout("timed out"), ReadError("reset")], ids=["503", "429", "timeout", "reset"]
+)
+def test_upload_patch_that_was_stored_and_refused_is_not_repeated(
+    answer: int | Exception, known: bool, registry: MemoryRegistry
+) -> None:
+    """Some servers act before they answer 503; a repeated PATCH without a Content-Range would be appended."""
+    content = blob(17, 40 * MIB)
+    state = ["PATCH"]
+
+    def act(request: Request, inner: Transport) -> Response | None:
+        if request.method in state:
+            state.remove(request.method)
+            inner.round_trip(request).discard()
+            if isinstance(answer, Exception):
+                raise answer
+            return Response(answer, {"Retry-After": "1"})
+        return None
+
+    recorder = Recorder(registry, act)
+    client = Client(HOST, default_transport(base=recorder, credentials=Anonymous()))
+    upload(client, NAME, content, digest=Digest.of(content) if known else None)
+    check_stored(registry, content)
+    assert recorder.asked[-4:] == ["POST", "PATCH", "GET", "PUT"]
+
+
+def test_upload_to_registry_without_status_of_uploads_starts_again(registry: MemoryRegistry) -> None:
+    state = ["PATCH"]
+
+    def refuse(request: Request, inner: Transport) -> Response | None:
+        if request.method in state:
+            state.remove(request.method)
+            inner.round_trip(request).discard()
+            return Response(503)
+        return Response(405) if request.method == "GET" else None
+
+    recorder = Recorder(registry, refuse)
+    upload(Client(HOST, recorder), NAME, LARGE)
+    check_stored(registry, LARGE)
+    assert recorder.asked == ["POST", "PATCH", "GET", "DELETE", "POST", "PATCH", "PUT"]
 
 
 def test_asking_how_far_it_is_may_fail_too(registry: MemoryRegistry) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from doubles import FakeClock
 
+import ociwire.transport.retry
 from ociwire import BlobWriter, Client, Descriptor, Digest, FunctionTransport, Request, Response, Scope, errors
 from ociwire.testing import ScriptedTransport
 
@@ -783,6 +786,167 @@ def test_a_commit_that_broke_repeats_no_byte() -> None:
     assert writer.commit().digest == Digest.of(CONTENT)
     assert registry.steps == ["PUT", "HEAD", "GET", "PATCH 50-113", "PUT"]
     assert registry.transport.bodies[-2] == CONTENT[50:]
+
+
+# --- a closing PUT that fails ---
+
+TIMEOUT = errors.TransportTimeout("timed out before a response")
+AT_THE_END = at("0-113")
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> list[float]:
+    """The pauses between requests; the clock goes on by each."""
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        clock.now += seconds
+
+    monkeypatch.setattr(ociwire.transport.retry, "time", SimpleNamespace(sleep=sleep))
+    return pauses
+
+
+def commit(registry: Registry) -> Descriptor:
+    writer = registry.begin()
+    writer.write(CONTENT)
+    return writer.commit()
+
+
+@pytest.mark.parametrize("fault", [TIMEOUT, refused(504), refused(524), refused(502), LOST])
+def test_closing_put_that_fails_is_polled_with_backoff(fault: Any, pauses: list[float]) -> None:
+    polls = [Response(404), AT_THE_END] * 5
+    registry = Registry(OPENED, fault, *polls, Response(200))
+    assert commit(registry).digest == Digest.of(CONTENT)
+    assert registry.steps == ["PUT", *["HEAD", "GET"] * 5, "HEAD"]
+    assert pauses == [1, 2, 4, 8, 16]
+    assert registry.requests[1].info.idempotent is False
+    registry.transport.assert_done()
+
+
+def test_closing_put_is_polled_until_the_deadline(pauses: list[float], clock: FakeClock) -> None:
+    registry = Registry(OPENED, refused(504), *[Response(404), AT_THE_END] * 3)
+    registry.client = registry.client.with_options(deadline=clock.now + 6)
+    with pytest.raises(errors.TransportTimeout, match=r"did not commit .* before the deadline after this failure: 504"):
+        commit(registry)
+    assert pauses == [1, 2]
+    registry.transport.assert_done()
+
+
+def test_closing_put_that_met_the_deadline_is_not_polled(pauses: list[float], clock: FakeClock) -> None:
+    def late(request: Request) -> Exception:
+        clock.now += 7
+        return TIMEOUT
+
+    registry = Registry(OPENED, late)
+    registry.client = registry.client.with_options(deadline=clock.now + 6)
+    with pytest.raises(errors.TransportTimeout) as caught:
+        commit(registry)
+    assert caught.value is TIMEOUT
+    assert pauses == []
+
+
+def test_closing_put_poll_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sleep(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ociwire.transport.retry, "time", SimpleNamespace(sleep=sleep))
+    registry = Registry(OPENED, TIMEOUT, Response(404), AT_THE_END)
+    with pytest.raises(KeyboardInterrupt):
+        commit(registry)
+    registry.transport.assert_done()
+
+
+@pytest.mark.parametrize("failure", [LOST, refused(503), errors.ConnectError("refused")])
+def test_closing_put_whose_polls_fail_is_the_first_fault(failure: Any, pauses: list[float]) -> None:
+    registry = Registry(OPENED, TIMEOUT, *[failure] * 3)
+    with pytest.raises(errors.TransportTimeout) as caught:
+        commit(registry)
+    assert caught.value is TIMEOUT
+    registry.transport.assert_done()
+
+
+def test_closing_put_poll_that_fails_once_is_no_matter(pauses: list[float]) -> None:
+    registry = Registry(OPENED, TIMEOUT, LOST, LOST, Response(404), AT_THE_END, LOST, Response(200))
+    assert commit(registry).digest == Digest.of(CONTENT)
+    registry.transport.assert_done()
+
+
+def test_closing_put_poll_without_a_token_is_an_auth_error(pauses: list[float]) -> None:
+    registry = Registry(OPENED, TIMEOUT, errors.AuthTimeout("no token"))
+    with pytest.raises(errors.AuthTimeout):
+        commit(registry)
+
+
+def test_closing_put_without_connection_is_sent_again_without_polls(pauses: list[float]) -> None:
+    refusal = errors.ConnectError("refused")
+    registry = Registry(OPENED, *[refusal] * 5)
+    with pytest.raises(errors.ConnectError) as caught:
+        commit(registry)
+    assert caught.value is refusal
+    assert registry.steps == ["PUT"] * 5
+    assert pauses == [1, 2, 4]
+    registry = Registry(OPENED, refusal, CREATED)
+    assert commit(registry).digest == Digest.of(CONTENT)
+    assert registry.transport.bodies[-1] == CONTENT
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503, 521, 522, 523])
+def test_closing_put_that_was_not_acted_upon_is_sent_again_without_stored_bytes(
+    status: int, pauses: list[float]
+) -> None:
+    registry = Registry(OPENED, refused(status), Response(404), accepted("/two", status=204, Range="0-113"), CREATED)
+    assert commit(registry).digest == Digest.of(CONTENT)
+    assert registry.lines[-1] == f"PUT {BASE}/two?digest={Digest.of(CONTENT)}"
+    assert registry.requests[-1].body is None
+    assert pauses == []
+    registry.transport.assert_done()
+
+
+def test_closing_put_that_is_always_refused_is_the_refusal(pauses: list[float]) -> None:
+    registry = Registry(OPENED, *[refused(503), Response(404), AT_THE_END] * 5)
+    with pytest.raises(errors.RegistryError) as caught:
+        commit(registry)
+    assert caught.value.status == 503
+    assert pauses == [1, 2, 4]
+    registry.transport.assert_done()
+
+
+def test_closing_put_that_asks_for_a_long_wait_is_the_refusal(pauses: list[float]) -> None:
+    registry = Registry(OPENED, Response(429, {"Retry-After": "61"}))
+    with pytest.raises(errors.TooManyRequests):
+        commit(registry)
+    assert pauses == []
+
+
+@pytest.mark.parametrize("status", [refused(405), Response(200, {"Content-Type": "text/html"}, b"<html>")])
+def test_closing_put_of_upload_without_status_is_polled_by_head_alone(status: Response, pauses: list[float]) -> None:
+    registry = Registry(OPENED, TIMEOUT, *[Response(404), status] * 3, Response(200))
+    assert commit(registry).digest == Digest.of(CONTENT)
+    registry.transport.assert_done()
+    registry = Registry(OPENED, refused(503), Response(404), status)
+    with pytest.raises(errors.BlobUploadUnknown) as caught:
+        commit(registry)
+    assert isinstance(caught.value.__cause__, errors.RegistryError)
+    registry.transport.assert_done()
+
+
+def test_closing_put_that_keeps_losing_bytes_ends(pauses: list[float]) -> None:
+    lost = [LOST, Response(404), at("0-49"), TAKEN]
+    registry = Registry(OPENED, TAKEN, *lost * 4)
+    writer = registry.begin(50)
+    writer.write(CONTENT[:100])
+    with pytest.raises(errors.RangeInvalid, match="has 50 bytes of the upload, and had acknowledged 100") as caught:
+        writer.commit()
+    assert caught.value.__cause__ is LOST
+
+
+@pytest.mark.parametrize("found", [Response(200, {"Content-Type": "text/html"}), refused(403), refused(500)])
+def test_closing_put_poll_that_is_refused_or_html_does_not_find_the_blob(found: Response, pauses: list[float]) -> None:
+    registry = Registry(OPENED, TIMEOUT, found, AT_THE_END, Response(200))
+    assert commit(registry).digest == Digest.of(CONTENT)
+    assert pauses == [1]
+    registry.transport.assert_done()
 
 
 def test_one_byte_whose_answer_was_lost() -> None:

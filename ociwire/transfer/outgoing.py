@@ -259,6 +259,9 @@ class Outgoing:
                 location = self._location or ""
                 return self._client.push_blob_chunked_resume(self._repository.name, location, None, self._chunk_size)
             except _MAY_PASS as error:
+                if isinstance(error, RegistryError) and error.status in (400, 405, 501):
+                    # A registry without a GET of uploads (Pulp): how much it has is not known, so start again.
+                    raise BlobUploadUnknown("the registry does not tell how much of the upload it has") from error
                 self._patience.spend(error, 0)
 
     def _in_chunks(self, writer: BlobWriter) -> tuple[Digest, int]:
