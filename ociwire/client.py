@@ -172,7 +172,9 @@ class Client:
     def push_blob(self, repository: str, descriptor: Descriptor, content: Any) -> Descriptor:
         """Upload a blob: a POST that opens the upload, and a PUT of the whole (specification, "POST then PUT").
 
-        Needs the scope pull,push. The content is not hashed first: that a digest is wrong, the registry says.
+        Needs the scope pull,push. The content is not hashed first: that a digest is wrong, the registry says. If the
+        PUT fails, the client asks what became of it: the registry may still be committing the blob, which is waited for
+        up to ten minutes or the deadline; what is missing is sent, if the content can be read again.
 
         Args:
             repository: The repository's name.

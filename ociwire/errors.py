@@ -197,7 +197,8 @@ class RegistryError(OciwireError):
     """The registry answered, and the answer is not the one that was asked for.
 
     Reads like ``404 Not Found: manifest unknown: manifest (x) unknown to registry``. The codes are those of the OCI
-    distribution specification, section "Error Codes".
+    distribution specification, section "Error Codes". A code that contradicts the status (416 with BLOB_UNKNOWN) is
+    kept in `code`, but the status decides the class.
 
     Attributes:
         status: The status code of the response.
@@ -339,7 +340,7 @@ class SizeInvalid(RegistryError):
 
 
 class RangeInvalid(RegistryError):
-    """``RANGE_INVALID``: the range does not fit what the registry has."""
+    """``RANGE_INVALID``, or any 416: the range does not fit what the registry has."""
 
 
 def _status_line(status: int) -> str:

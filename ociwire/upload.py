@@ -330,6 +330,8 @@ class Closing:
             # A registry may have no GET of uploads (405): only the HEAD tells then.
             return _State.UNKNOWN if isinstance(error, RegistryError) and not is_transient(error) else _State.FAILED
         self._offset = uploaded(status)
+        if self._offset == 0 and self._first == 1:
+            self._offset = 1  # 0-0 may be one byte, and one was acknowledged
         return _State.BEHIND if self._offset < self._size else _State.COMPLETE
 
     def _is_there(self) -> bool:

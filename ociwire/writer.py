@@ -207,6 +207,9 @@ class BlobWriter:
     def commit(self, digest: str | None = None) -> Descriptor:
         """Send what is left, and have the registry make the upload a blob.
 
+        If the closing PUT fails, the client asks what became of it. A registry that may still be committing the blob is
+        waited for up to ten minutes or the deadline; bytes that are missing are sent.
+
         Args:
             digest: What the whole is; None is what was written, which is known if the writer began at byte 0.
 
@@ -216,7 +219,10 @@ class BlobWriter:
         Raises:
             UsageError: The upload is over, or there is no digest and the writer did not begin at byte 0.
             DigestInvalid: The content does not have the digest.
-            RegistryError: The registry said no.
+            BlobUploadUnknown: The registry has lost the upload.
+            RangeInvalid: The registry has fewer bytes than it acknowledged; the upload can still be resumed.
+            RegistryError: The registry refused.
+            TransportTimeout: The registry has all bytes, and did not commit the blob in time.
             TransportError: There is no usable answer.
         """
         if self._over:

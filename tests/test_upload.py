@@ -941,6 +941,15 @@ def test_closing_put_that_keeps_losing_bytes_ends(pauses: list[float]) -> None:
     assert caught.value.__cause__ is LOST
 
 
+def test_closing_put_of_upload_of_one_byte_and_more_resumes(pauses: list[float]) -> None:
+    """0-0 may mean one byte, and one was acknowledged."""
+    registry = Registry(OPENED, TAKEN, LOST, Response(404), at("0-0"), TAKEN, CREATED)
+    writer = registry.begin(1)
+    writer.write(b"ab")
+    assert writer.commit().digest == Digest.of(b"ab")
+    assert registry.steps == ["PATCH 0-0", "PUT 1-1", "HEAD", "GET", "PATCH 1-1", "PUT"]
+
+
 @pytest.mark.parametrize("found", [Response(200, {"Content-Type": "text/html"}), refused(403), refused(500)])
 def test_closing_put_poll_that_is_refused_or_html_does_not_find_the_blob(found: Response, pauses: list[float]) -> None:
     registry = Registry(OPENED, TIMEOUT, found, AT_THE_END, Response(200))
