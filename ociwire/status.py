@@ -21,7 +21,15 @@ from .message import Request, Response
 from .origin import without_query
 from .text import one_line, without_echo
 
-__all__ = ["check_not_html", "check_response", "error_from_response", "is_html", "is_transient", "names_digest"]
+__all__ = [
+    "check_not_html",
+    "check_response",
+    "error_from_response",
+    "is_html",
+    "is_labelled_html",
+    "is_transient",
+    "names_digest",
+]
 
 _READ_LIMIT = 64 * 1024
 _KEPT = 8 * 1024
@@ -161,10 +169,15 @@ def is_html(response: Response) -> bool:
 
     An empty body is no page: Flask and Django label it text/html (Quay, Pulp). At most one byte of the body is read.
     """
-    media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type not in ("text/html", "application/xhtml+xml") or response.length == 0:
+    if not is_labelled_html(response) or response.length == 0:
         return False
     return response.length is not None or bool(response.read(1))
+
+
+def is_labelled_html(response: Response) -> bool:
+    """Return whether the Content-Type of a response is HTML, whatever its body."""
+    media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return media_type in ("text/html", "application/xhtml+xml")
 
 
 def check_not_html(response: Response) -> None:

@@ -44,7 +44,7 @@ from .errors import (
 from .message import Response
 from .scope import Scope
 from .session import Session
-from .status import check_not_html, is_html, is_transient, names_digest
+from .status import check_not_html, is_html, is_labelled_html, is_transient, names_digest
 from .transport.retry import sleep
 from .transport.retry_policy import is_connect_failure
 
@@ -416,8 +416,7 @@ def is_there(session: Session, operation: str, repository: str, digest: Digest) 
             raise
         return False
     response.discard()
-    media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return media_type != "text/html" or names_digest(response, digest)
+    return not is_labelled_html(response) or names_digest(response, digest)
 
 
 def _is_stored(session: Session, operation: str, repository: str, digest: Digest) -> bool:

@@ -140,10 +140,11 @@ class Relay:
             raise
         if unfinished is None:
             return None
-        if unfinished.location is not None:
+        gave_up = unfinished.location is not None and unfinished.offset is None
+        if unfinished.location is not None and not (gave_up and isinstance(unfinished.fault, TransportError)):
             self._target.cancel_quietly(unfinished.location)
-            if unfinished.offset is None:  # waiting did not help
-                raise unfinished.fault
+        if gave_up:  # waiting and repeating the PUT did not help
+            raise unfinished.fault
         return unfinished.error()
 
     def _offer(self, digest: Digest) -> tuple[bool, str | None]:
