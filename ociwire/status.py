@@ -70,7 +70,8 @@ _BY_STATUS: dict[int, type[RegistryError]] = {
 _ADMITTED_BY_STATUS: dict[int, tuple[type[RegistryError], ...]] = {
     401: (errors.Unauthorized,),
     403: (errors.Denied,),
-    404: (errors.NotFound, errors.ManifestBlobUnknown),
+    # docker-registry 2.8 and ACR say BLOB_UPLOAD_INVALID of an upload that they have given up.
+    404: (errors.NotFound, errors.ManifestBlobUnknown, errors.BlobUploadInvalid),
     405: (errors.Unsupported,),
     413: (errors.SizeInvalid,),
     416: (errors.RangeInvalid,),

@@ -224,6 +224,7 @@ class Closing:
         self._began: float | None = None
         self._paused = 0.0
         self._limit = ""  # why waiting came to an end, for the message
+        self._failure: OciwireError | None = None  # of the last poll, if it is why waiting came to an end
 
     def run(self) -> Unfinished | None:
         """Send the PUT.
@@ -304,6 +305,7 @@ class Closing:
             left = min(seconds - (self._elapsed() - began), _LONGEST_COMMIT - self._elapsed())
             if failed == _MAX_FAILED_POLLS or (failed and left <= 0):
                 return _State.GIVEN_UP
+            self._failure = None
             if self._elapsed() >= _LONGEST_COMMIT:
                 self._limit = f"within {_LONGEST_COMMIT:.0f} s"
                 return _State.GIVEN_UP
@@ -320,15 +322,17 @@ class Closing:
             status = read_status(self._session, self._operation, self._repository, self._url)
             if "location" in status.headers:
                 self._url = self._session.location(status)
-        except NotFound:
+        except (NotFound, BlobUploadInvalid):
             return _State.GONE
         except ContentError:
             return _State.UNKNOWN
         except (TransportError, RegistryError) as error:
             if isinstance(error, AuthError):
                 raise
-            # A registry may have no GET of uploads (405): only the HEAD tells then.
-            return _State.UNKNOWN if isinstance(error, RegistryError) and not is_transient(error) else _State.FAILED
+            if isinstance(error, RegistryError) and not is_transient(error):
+                return _State.UNKNOWN  # some registries have no GET of uploads (405): only the HEAD tells then
+            self._failure = error
+            return _State.FAILED
         self._offset = uploaded(status)
         if self._offset == 0 and self._first == 1:
             self._offset = 1  # 0-0 may be one byte, and one was acknowledged
@@ -362,9 +366,9 @@ class Closing:
         return max(self._paused, time.monotonic() - began)
 
     def _error(self, fault: OciwireError) -> OciwireError:
-        """Return the exception to raise when waiting did not help."""
+        """Return the exception to raise when waiting did not help: the last failure, as from a retry."""
         if not self._limit:
-            return fault
+            return self._failure or fault
         error = TransportTimeout(
             f"the registry did not commit the upload of {self._digest} {self._limit} after this failure: {fault}"
             " (push the blob again later: if it was committed meanwhile, it is not sent again)",

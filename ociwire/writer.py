@@ -51,7 +51,9 @@ def push(session: Session, repository: str, digest: Digest, body: Body) -> None:
             unfinished = Closing(session, "push_blob", repository, location, digest, body).run()
             if unfinished is None:
                 return
-            if unfinished.location is None or unfinished.offset is None or not body.resendable:
+            if not body.resendable:
+                raise unfinished.fault
+            if unfinished.location is None or unfinished.offset is None:
                 raise unfinished.error()
             writer = BlobWriter(
                 session,
@@ -302,7 +304,7 @@ class BlobWriter:
         try:
             while self._gathered:  # a PATCH out of place is refused; some registries append whatever a PUT has
                 self._send_chunk()
-        except BlobUploadUnknown:
+        except (BlobUploadUnknown, BlobUploadInvalid):
             # An upload that was committed is unknown: an earlier PUT may have succeeded.
             if not is_there(self._session, self._operation, self._repository, digest):
                 raise

@@ -105,6 +105,7 @@ def test_error_from_response_code_of_unspecific_status_decides(
             {
                 *("BLOB_UNKNOWN", "BLOB_UPLOAD_UNKNOWN", "MANIFEST_UNKNOWN", "NAME_UNKNOWN"),
                 "MANIFEST_BLOB_UNKNOWN",  # of a manifest that is pushed
+                "BLOB_UPLOAD_INVALID",  # docker-registry 2.8, of an upload that it has given up
             },
             errors.ManifestUnknown,
         ),

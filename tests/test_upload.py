@@ -858,11 +858,11 @@ def test_closing_put_poll_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("failure", [LOST, refused(503), errors.ConnectError("refused")])
-def test_closing_put_whose_polls_fail_is_the_first_fault(failure: Any, pauses: list[float]) -> None:
+def test_closing_put_whose_polls_fail_is_the_last_failure(failure: Any, pauses: list[float]) -> None:
     registry = Registry(OPENED, TIMEOUT, *[failure] * 3)
-    with pytest.raises(errors.TransportTimeout) as caught:
+    with pytest.raises(errors.OciwireError) as caught:
         commit(registry)
-    assert caught.value is TIMEOUT
+    assert caught.value is failure or caught.value.status == 503  # type: ignore[attr-defined]
     registry.transport.assert_done()
 
 
