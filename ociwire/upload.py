@@ -155,11 +155,13 @@ class Unfinished(NamedTuple):
         location: The URL of the upload; None if the registry does not have it any more.
         offset: The number of bytes that the registry has, if it has fewer than were sent. None if it has all of them,
             or does not tell: then waiting and repeating the PUT did not help.
+        minimum: The length of the smallest chunk that the registry takes, in bytes.
     """
 
     fault: OciwireError
     location: str | None
     offset: int | None
+    minimum: int = 0
 
     def error(self) -> OciwireError:
         """Return the exception to raise if the upload is not resumed."""
@@ -219,7 +221,7 @@ class Closing:
         self._body = body
         self._first = first
         self._size = first + ((body.length or 0) if body is not None else 0)
-        self._offset = 0
+        self._offset = self._minimum = 0
         self._resends = 0
         self._began: float | None = None
         self._paused = 0.0
@@ -247,7 +249,7 @@ class Closing:
             if state is _State.GONE:
                 return Unfinished(fault, None, None)
             if state is _State.BEHIND:
-                return Unfinished(fault, self._url, self._offset)
+                return Unfinished(fault, self._url, self._offset, self._minimum)
             if state is _State.GIVEN_UP:
                 return Unfinished(self._error(fault), self._url, None)
 
@@ -322,6 +324,7 @@ class Closing:
             status = read_status(self._session, self._operation, self._repository, self._url)
             if "location" in status.headers:
                 self._url = self._session.location(status)
+            self._minimum = smallest_chunk(status)
         except (NotFound, BlobUploadInvalid):
             return _State.GONE
         except ContentError:

@@ -60,6 +60,7 @@ def push(session: Session, repository: str, digest: Digest, body: Body) -> None:
                 repository,
                 unfinished.location,
                 offset=unfinished.offset,
+                minimum=unfinished.minimum,
                 unsure=True,  # more of the PUT may arrive
                 operation="push_blob",
             )

@@ -25,7 +25,7 @@ from ociwire import (
     __version__,
     errors,
 )
-from ociwire.testing import ScriptedTransport
+from ociwire.testing import MemoryRegistry, ScriptedTransport
 
 HOST = "registry.example"
 BASE = f"https://{HOST}"
@@ -1019,6 +1019,25 @@ def test_push_blob_rest_is_sent_after_a_fault(content: Callable[[], Any]) -> Non
     assert registry.lines[4:] == [f"PATCH {BASE}{UPLOADS}2", f"PUT {BASE}{UPLOADS}2?digest={BLOB.digest}"]
     assert registry.transport.bodies[4:] == [CONTENT[5:], None]
     assert {request.info.operation for request in registry.requests} == {"push_blob"}
+
+
+def test_push_blob_rest_is_sent_in_chunks_that_the_registry_takes() -> None:
+    content = bytes(12 * 1024 * 1024)
+    memory = MemoryRegistry(min_chunk_length=5 * 1024 * 1024)
+    faults = [errors.ReadError("reset")]
+    methods = []
+
+    def answer(request: Request) -> Response:
+        methods.append(request.method)
+        if request.method == "PUT" and faults:
+            raise faults.pop()
+        return memory.round_trip(request)
+
+    blob = Descriptor.of(content)
+    client = Client("registry.example", FunctionTransport(answer))
+    client.push_blob("a", blob, content)
+    assert methods == ["POST", "PUT", "HEAD", "GET", "PATCH", "PATCH", "PUT"]
+    assert client.get_blob("a", blob.digest).read() == content
 
 
 def test_push_blob_rest_of_one_shot_content_is_the_fault() -> None:

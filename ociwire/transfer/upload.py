@@ -45,9 +45,8 @@ def upload(
     is held in memory for one chunk. Where the registry has given the upload up, or finds another digest than was hashed
     here, a content that can be had again is sent anew; in the latter case it is hashed anew, too, so that a file that
     was written to meanwhile becomes the blob that it is by then. A registry that has all bytes and may still be
-    committing the blob is waited for up to ten minutes or the deadline.
-    An upload that fails, by KeyboardInterrupt too, is cancelled if the registry answers within 10 seconds, after the
-    client's deadline too.
+    committing the blob is waited for up to ten minutes or the deadline. An upload that fails, by KeyboardInterrupt too,
+    is cancelled if the registry answers within 10 seconds, after the client's deadline too.
 
     At most about 20 MiB of memory are used, if chunks are as large as by default and the source gives no larger ones.
 
