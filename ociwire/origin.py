@@ -12,7 +12,7 @@ from collections.abc import Collection
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import NamedTuple, final
-from urllib.parse import urldefrag, urljoin
+from urllib.parse import urljoin
 
 from .errors import AuthError, ProtocolError, RedirectError, UsageError
 
@@ -28,14 +28,19 @@ __all__ = [
     "without_query",
 ]
 
-# The domain of the distribution project's reference grammar: a name, an IPv4 address or an IPv6 address in brackets.
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+# The domain of the distribution project's reference grammar (a name, an IPv4 address or an IPv6 address in brackets),
+# and underscores: RFC 3986, section 3.2.2, allows them, DNS serves them, and buckets and containers are named so.
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
 _DOMAIN = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[A-Fa-f0-9:.]+\])(?::[0-9]{{1,5}})?"
 _HOST = re.compile(_DOMAIN)
 _URL = re.compile(r"(https?)://([^/?#\\]*)([^#]*)(?:#.*)?", re.IGNORECASE)
 # A backslash is a slash to some and part of the host to others: no URL that can be read in two ways is followed.
 _HOSTLESS = re.compile(r"(?:https?:(?!//[^/?#])|//(?![^/?#]))", re.IGNORECASE)
 _FORBIDDEN = re.compile(r"[^!-~]|\\")
+_AMBIGUOUS = re.compile(r"[\x00-\x1f\x7f\\]")
+# RFC 3986, section 2: characters that no URL has, though servers send them in Location and Link. Browsers encode them;
+# Tomcat, and so Artifactory, answers 400 to a raw one.
+_UNENCODED = re.compile(r'[^!-~]|["<>^`{|}]')
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -123,10 +128,13 @@ def _check_characters(url: str) -> None:
 def _origin(scheme: str, netloc: str) -> Origin:
     if "@" in netloc:
         raise UsageError(
-            f"userinfo in a URL is refused: {scheme}://***@{netloc.rpartition('@')[2]:.200} (give credentials as such)"
+            f"userinfo in a URL is refused: {without_query(f'{scheme}://{netloc}')} (remove it; pass the credentials as"
+            " credentials=StaticCredentials(host, credential) to default_transport)"
         )
-    host = check_host(netloc)
-    name, port = _split_port(host)
+    if not _is_host(netloc):
+        # Not shown: in https://user:pass/word@host/ this is the beginning of a password.
+        raise UsageError(f"invalid URL {scheme}://***: expected HOST or HOST:PORT after {scheme}://")
+    name, port = _split_port(netloc.lower())
     return Origin(scheme, name, _DEFAULT_PORTS[scheme] if port is None else port)
 
 
@@ -153,6 +161,14 @@ def check_host(host: str) -> str:
     if len(name) > 253 or any(len(label) > 63 for label in name.split(".")):
         raise UsageError(f"not a registry host: {host!r:.80} (a name has at most 253 characters, 63 between dots)")
     return host.lower()
+
+
+def _is_host(text: str) -> bool:
+    try:
+        check_host(text)
+    except UsageError:
+        return False
+    return True
 
 
 def _split_port(host: str) -> tuple[str, int | None]:
@@ -219,14 +235,26 @@ def _resolve(base: str, reference: str) -> tuple[str, Origin]:
     Raises:
         UsageError: It is no http or https URL, could be read in two ways, or has userinfo in it.
     """
-    _check_characters(reference)
+    if _AMBIGUOUS.search(reference):
+        raise UsageError(
+            f"not a URL: {without_query(reference)!r} holds a control character or a backslash, which parsers read in"
+            " different ways"
+        )
+    reference = _UNENCODED.sub(_percent_encoded, reference)
     if _HOSTLESS.match(reference):
         raise UsageError(f"not a URL: {without_query(reference)!r} has no host where one belongs")
     try:
-        url = urldefrag(urljoin(base, reference)).url
-    except ValueError as error:
-        raise UsageError(f"not a URL: {error}") from None
-    return url, Origin.of(url)
+        url = urljoin(base, reference)
+    except ValueError:  # its text repeats the netloc, which may hold a password
+        raise UsageError(f"not a URL: {without_query(reference)!r} has no valid host") from None
+    return url.partition("#")[0], Origin.of(url)
+
+
+def _percent_encoded(match: re.Match[str]) -> str:
+    # A header arrives as latin-1: each character up to U+00FF stands for the byte that the server sent.
+    character = match[0]
+    data = character.encode("latin-1") if character <= "\xff" else character.encode("utf-8", "surrogatepass")
+    return "".join(f"%{byte:02X}" for byte in data)
 
 
 def _leaves_https(asked: Origin, leads_to: Origin) -> bool:
@@ -316,19 +344,21 @@ def check_realm(realm: str, registry: Origin, trusted: Collection[str] = ()) -> 
         trusted: The origins that the caller allows for this registry, whatever the other rules say.
 
     Returns:
-        The URL to ask, without its fragment.
+        The URL to ask, without its fragment. It is the https URL where an https registry names an http URL on its own
+        host without a port: Harbor does so behind a proxy that ends TLS (goharbor/harbor#3114).
 
     Raises:
         AuthError: It may not. The message says which rule forbids it, and how to allow it.
     """
     try:
-        _check_characters(realm)
-        url = urldefrag(realm).url
-        target = Origin.of(url)
-    except ValueError as error:  # a UsageError, or urllib.parse's own
+        target = Origin.of(realm)
+        url = realm.partition("#")[0]
+    except UsageError as error:
         raise AuthError(f"the token server that {registry} names is not to be used: {error}") from None
     if target in {Origin.of(origin) for origin in trusted}:
         return url
+    if _leaves_https(registry, target) and re.split("[/?]", url[len("http://") :])[0].lower() == registry.host:
+        return f"https{url[len('http') :]}"
     same_host = target.host == registry.host or (is_loopback(target.host) and is_loopback(registry.host))
     if _leaves_https(registry, target):
         rule = "an https registry's credentials do not go over plain http"
@@ -345,6 +375,23 @@ def check_realm(realm: str, registry: Origin, trusted: Collection[str] = ()) -> 
 
 
 def without_query(url: str) -> str:
-    """A URL as it may stand in a message: no query, no fragment, no userinfo, at most 200 characters."""
-    bare = re.split(r"[?#]", url, maxsplit=1)[0]
-    return re.sub(r"^([a-z][a-z0-9+.-]*://|//|(?!/)).*@", r"\1***@", bare, flags=re.DOTALL | re.IGNORECASE)[:200]
+    """A URL as it may stand in a message: no query, no fragment, no userinfo, at most 200 characters.
+
+    Of a netloc that does not parse nothing is shown. A password may hold ``/``, ``?`` or ``#`` that should have been
+    percent-encoded: what precedes an ``@`` is hidden wherever the ``@`` is.
+    """
+    match = _SHOWN.match(url)
+    if match is None:  # a path
+        return re.split(r"[?#]", url, maxsplit=1)[0][:200]
+    prefix, rest, tail = match.groups()
+    _, at, shown = rest.rpartition("@")
+    netloc = re.split(r"[/\\]", shown, maxsplit=1)[0]
+    # In https://user:123?4@host/ the netloc seems to be a host and a port, in https://token?4@host/ a host.
+    hides_userinfo = "@" in tail and not at and (":" in netloc or netloc == shown or not _is_host(netloc))
+    if hides_userinfo or ((at or prefix) and not _is_host(netloc)):
+        return f"{prefix}***"[:200]
+    return f"{prefix}{'***@' if at else ''}{shown}"[:200]
+
+
+# What precedes the netloc, what may be shown of the rest, and the query or fragment. A path has one slash at its start.
+_SHOWN = re.compile(r"(?!/(?!/))((?:[a-z][a-z0-9+.-]*:)?//|)([^?#]*)(.*)", re.DOTALL | re.IGNORECASE)

@@ -1,7 +1,7 @@
 """References as ``docker pull`` reads them, and the rules for the names in them.
 
-The grammar is the distribution project's (``HOST/NAME:TAG@DIGEST``); repository and tag names follow the OCI
-distribution specification, "Pulling manifests".
+The grammar is the distribution project's (``HOST/NAME:TAG@DIGEST``), except that a host may have underscores, which
+docker refuses; repository and tag names follow the OCI distribution specification, "Pulling manifests".
 """
 
 from __future__ import annotations

@@ -800,10 +800,10 @@ def test_an_insecure_upload_may_go_anywhere(location: str) -> None:
         "https://user:secret@registry.example/u",
         "https://registry.example:port/u",
         "https://registry.example:1:2/u",
-        "/a b",
+        "/a\tb",
         "https://registry.example\\@storage.example/u",
         "https://[::1/u",
-        "/\xfc",
+        "/\x7f",
     ],
 )
 def test_a_location_that_is_none_is_a_protocol_error(location: str | None) -> None:

@@ -118,7 +118,7 @@ def test_a_link_is_relative_to_what_was_really_asked() -> None:
         "ftp://registry.example/",
         "https://registry.example\\@elsewhere.example/",
         "https://[::1/",
-        "/a b",
+        "/a\tb",
     ],
 )
 @pytest.mark.parametrize("rel", ["; rel=next", ""])

@@ -7,8 +7,19 @@ from typing import Any
 
 import pytest
 
-from ociwire.errors import ProtocolError, UsageError
-from ociwire.origin import Origin, check_host, check_url, is_loopback, split_url, upload_location, without_query
+from ociwire.errors import OciwireError, ProtocolError, UsageError
+from ociwire.origin import (
+    Origin,
+    check_host,
+    check_realm,
+    check_url,
+    is_loopback,
+    next_page,
+    redirect_target,
+    split_url,
+    upload_location,
+    without_query,
+)
 
 ASKED = "https://registry.example/v2/app/blobs/uploads/?secret=1"
 
@@ -216,6 +227,8 @@ def test_a_message_does_not_grow_with_what_it_quotes(read: Callable[[str], objec
         ("a", "a"),
         ("a-b.c-d", "a-b.c-d"),
         ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+        ("my_registry:5000", "my_registry:5000"),
+        ("_a_.B_.example", "_a_.b_.example"),
         ("192.0.2.1:80", "192.0.2.1:80"),
         ("[2001:DB8::1]", "[2001:db8::1]"),
         ("[::ffff:192.0.2.1]:5000", "[::ffff:192.0.2.1]:5000"),
@@ -387,11 +400,13 @@ def test_an_upload_without_location(location: str | None) -> None:
         "https://registry.example:443:80/up",
         "https://[/up",
         "https://registry.example\\@evil.example/up",
-        "/u p",
         "/u\tp",
         "/up\t",
         "ht\ttps://evil.example/",
-        "/é",
+        "https://é.example/up",
+        "https://user:se?secret@registry.example/up",
+        "https://user:se#secret@registry.example/up",
+        "https://user:[secret]@registry.example/up",
         "/\x00",
     ],
 )
@@ -412,7 +427,84 @@ def test_an_upload_location_that_is_not_to_be_used(location: str) -> None:
         ("//user:secret@h/v2/", "//***@h/v2/"),
         ("/v2/", "/v2/"),
         ("https://h/" + "a" * 300, "https://h/" + "a" * 190),
+        ("https://user:sec/ret@h/v2/", "https://***@h/v2/"),
+        ("https://user:sec?ret@h/v2/", "https://***"),
+        ("https://user:123?4@h/v2/", "https://***"),
+        ("https://user:sec#ret@h/v2/", "https://***"),
+        ("https://user:sec\\ret@h/v2/", "https://***@h/v2/"),
+        ("https://user:secret@h:x/v2/", "https://***"),
+        ("https://user:secret@/v2/", "https://***"),
+        ("https://user:secret/v2/", "https://***"),
+        ("https://h:99999/v2/", "https://***"),
+        ("//user:sec?ret@h", "//***"),
+        ("user:sec?ret@h", "***"),
+        ("user:sec#ret@h", "***"),
+        ("https://bucket.example/x?X-Goog-Credential=me@project", "https://bucket.example/x"),
+        ("ghcr.io/app", "ghcr.io/app"),
+        ("/v2/app@x?y", "/v2/app@x"),
     ],
 )
 def test_a_url_as_it_may_stand_in_a_message(url: str, shown: str) -> None:
     assert without_query(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("location", "url"),
+    [
+        ("/a b", "https://registry.example/a%20b"),
+        ("/é", "https://registry.example/%E9"),
+        ("/Ã©", "https://registry.example/%C3%A9"),
+        ("/\x80", "https://registry.example/%80"),
+        ("/☃", "https://registry.example/%E2%98%83"),
+        ('/a?x={"y": 1}|<z>^`', "https://registry.example/a?x=%7B%22y%22:%201%7D%7C%3Cz%3E%5E%60"),
+        ("https://my_bucket.store.example/a%20b?sig=%2B+", "https://my_bucket.store.example/a%20b?sig=%2B+"),
+        ("https://store.example/a?b=[c]'!$&()*,;=:~@%zz", "https://store.example/a?b=[c]'!$&()*,;=:~@%zz"),
+    ],
+)
+def test_upload_location_with_unencoded_characters_is_encoded(location: str, url: str) -> None:
+    assert upload_location(ASKED, location) == url
+    assert redirect_target(ASKED, location)[0] == url
+
+
+def test_next_page_with_unencoded_characters_is_encoded() -> None:
+    base = "https://my_registry.example/v2/_catalog"
+    assert next_page(base, "/v2/_catalog?last=a b|c") == "https://my_registry.example/v2/_catalog?last=a%20b%7Cc"
+
+
+def _upload(text: str) -> object:
+    return upload_location(ASKED, text)
+
+
+def _redirect(text: str) -> object:
+    return redirect_target(ASKED, text)
+
+
+def _page(text: str) -> object:
+    return next_page(ASKED, text)
+
+
+def _realm(text: str) -> object:
+    return check_realm(text, Origin.of(ASKED))
+
+
+READERS: list[Callable[[str], object]] = [Origin.of, check_url, check_host, _upload, _redirect, _page, _realm]
+PASSWORDS = ["sec/ret", "sec?ret", "sec#ret", "sec\\ret", "sec?r/t#ret", "[sec]ret", "sec@ret"]
+# Of these the beginning reads as a host and a port.
+PORTS = ["12/ret", "12?ret", "12#ret"]
+
+
+@pytest.mark.parametrize("password", PASSWORDS)
+@pytest.mark.parametrize("form", ["https://user:{}@h/v2/", "HTTP://user:{}@h", "ftp://u:{}@h"])
+@pytest.mark.parametrize("call", READERS, ids=lambda call: call.__name__)
+def test_message_about_a_url_shows_no_part_of_its_password(
+    call: Callable[[str], object], form: str, password: str
+) -> None:
+    with pytest.raises(OciwireError) as caught:
+        call(form.format(password))
+    assert not any(part in str(caught.value) for part in ("sec", "ret"))
+
+
+@pytest.mark.parametrize("password", [*PASSWORDS, *PORTS])
+@pytest.mark.parametrize("form", ["https://user:{}@h/v2/", "http://{}@h", "//user:{}@h/", "user:{}@h", "ftp://u:{}@h"])
+def test_without_query_shows_no_part_of_a_password(form: str, password: str) -> None:
+    assert not any(part in without_query(form.format(password)) for part in ("sec", "ret", "12"))

@@ -37,7 +37,8 @@ def allowed(realm: str, registry: str = PUBLIC, *trusted: str) -> bool:
         ("https://registry.example", "HTTPS://AUTH.example/token", True),
         ("https://registry.example", "https://8.8.8.8/token", True),
         ("https://registry.example", "https://[2001:4860:4860::8888]/token", True),
-        ("https://registry.example", "http://registry.example/token", False),
+        ("https://registry.example", "http://registry.example:80/token", False),
+        ("https://registry.example", "http://sub.registry.example/token", False),
         ("https://registry.example", "http://registry.example:443/token", False),
         ("https://registry.example", "http://auth.example/token", False),
         ("https://registry.example", "HTTP://auth.example/token", False),
@@ -62,6 +63,25 @@ def allowed(realm: str, registry: str = PUBLIC, *trusted: str) -> bool:
 )
 def test_the_scheme_and_the_host(registry: str, realm: str, good: bool) -> None:
     assert allowed(realm, registry) == good
+
+
+@pytest.mark.parametrize(
+    ("registry", "realm", "url"),
+    [
+        (PUBLIC, "http://registry.example/service/token", "https://registry.example/service/token"),
+        (PUBLIC, "HTTP://Registry.Example/token?a=b#c", "https://Registry.Example/token?a=b"),
+        (PUBLIC, "http://registry.example?a=b", "https://registry.example?a=b"),
+        (PUBLIC, "http://registry.example", "https://registry.example"),
+        (f"{PUBLIC}:8443", "http://registry.example/token", "https://registry.example/token"),
+        ("https://my_registry:5000", "http://my_registry/token", "https://my_registry/token"),
+        ("https://[::1]", "http://[::1]/token", "https://[::1]/token"),
+        ("http://registry.example", "http://registry.example/token", "http://registry.example/token"),
+    ],
+)
+def test_check_realm_with_http_on_the_own_host_of_an_https_registry_is_https(
+    registry: str, realm: str, url: str
+) -> None:
+    assert check_realm(realm, Origin.of(registry)) == url
 
 
 MALFORMED = [
