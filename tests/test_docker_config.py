@@ -22,6 +22,8 @@ from ociwire.scope import Scope
 
 SECRET = "sEcReT-42"
 HUB = "https://index.docker.io/v1/"
+URL_SAFE = str.maketrans("+/", "-_")
+JSON_KEY = '{\n\t"type": "service_account",\r\n "private_key": "ü\\n"\n}\n'
 
 
 def encoded(username: str = "me", password: str = SECRET) -> str:
@@ -81,18 +83,26 @@ class Files:
     """The places where a configuration may be, under one folder."""
 
     def __init__(self, root: Path) -> None:
-        self.env = {
+        self.named = {
             "REGISTRY_AUTH_FILE": str(root / "registry" / "auth.json"),
             "DOCKER_CONFIG": str(root / "docker"),
+        }
+        self.env = {
             "HOME": str(root / "home"),
             "XDG_RUNTIME_DIR": str(root / "run"),
+            "XDG_CONFIG_HOME": str(root / "config"),
         }
         self.paths = {
             "REGISTRY_AUTH_FILE": root / "registry" / "auth.json",
             "DOCKER_CONFIG": root / "docker" / "config.json",
             "HOME": root / "home" / ".docker" / "config.json",
             "XDG_RUNTIME_DIR": root / "run" / "containers" / "auth.json",
+            "XDG_CONFIG_HOME": root / "config" / "containers" / "auth.json",
         }
+
+    def name(self, variable: str) -> None:
+        """Set a variable that names the only file."""
+        self.env[variable] = self.named[variable]
 
     def write(self, variable: str, content: object) -> Path:
         path = self.paths[variable]
@@ -109,48 +119,129 @@ def files(tmp_path: Path) -> Files:
     return Files(tmp_path)
 
 
-ORDER = ["DOCKER_AUTH_CONFIG", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "HOME", "XDG_RUNTIME_DIR"]
+ORDER = ["DOCKER_AUTH_CONFIG", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME"]
+DEFAULTS = ORDER[3:]
+
+
+def write_all(files: Files, variables: list[str], content: object = None) -> DockerConfig:
+    """A configuration in which each of the variables leads to a file, by default with a user of that name."""
+    inlined = {}
+    for variable in variables:
+        given = {"auths": {"ghcr.io": user(variable)}} if content is None else content
+        if variable == "DOCKER_AUTH_CONFIG":
+            inlined[variable] = given if isinstance(given, str) else json.dumps(given)
+            continue
+        files.write(variable, given)
+        if variable in files.named:
+            files.name(variable)
+    return files.config(**inlined)
 
 
 @pytest.mark.parametrize("first", ORDER)
 def test_the_first_file_that_exists_counts(files: Files, first: str) -> None:
-    present = ORDER[ORDER.index(first) :]
-    inlined = {}
-    for variable in present:
-        content = {"auths": {"ghcr.io": user(variable)}}
-        if variable == "DOCKER_AUTH_CONFIG":
-            inlined[variable] = json.dumps(content)
-        else:
-            files.write(variable, content)
-    config = files.config(**inlined)
+    config = write_all(files, ORDER[ORDER.index(first) :])
     assert username(config, "ghcr.io") == first
     assert (str(files.paths[first]) if first in files.paths else "$DOCKER_AUTH_CONFIG") in config.explain("ghcr.io")
 
 
-EMPTY = ["{}", '{"auths": {}}', '{"auths": {"quay.io": {}}}', '{"auths": null}']
+NO_ENTRY = ["{}", '{"auths": {}}', '{"auths": {"quay.io": {}}}', '{"auths": null}', '{"auths": {"ghcr.io": {}}}']
+EMPTY = ["", " \n"]
 
 
-@pytest.mark.parametrize(
-    ("first", "content"),
-    [
-        *((first, content) for first in ORDER[:-1] for content in EMPTY),
-        *((first, content) for first in ORDER[1:-1] for content in ("", " \n")),
-    ],
-)
-def test_nothing_is_merged(files: Files, first: str, content: str) -> None:
-    for variable in ORDER[ORDER.index(first) + 1 :]:
-        files.write(variable, {"auths": {"ghcr.io": user(variable)}})
-    if first == "DOCKER_AUTH_CONFIG":
-        config = files.config(DOCKER_AUTH_CONFIG=content)
-    else:
-        files.write(first, content)
-        config = files.config()
+@pytest.mark.parametrize("content", NO_ENTRY)
+@pytest.mark.parametrize("answering", ORDER[1:])
+def test_lookup_without_an_entry_in_the_variable_reads_the_files(files: Files, content: str, answering: str) -> None:
+    write_all(files, [answering])
+    config = files.config(DOCKER_AUTH_CONFIG=content)
+    assert username(config, "ghcr.io") == answering
+    assert str(files.paths[answering]) in config.explain("ghcr.io")
+
+
+@pytest.mark.parametrize("content", [*NO_ENTRY, *EMPTY])
+@pytest.mark.parametrize("answering", DEFAULTS[1:])
+def test_lookup_of_the_default_files_takes_the_first_with_an_entry(files: Files, content: str, answering: str) -> None:
+    write_all(files, DEFAULTS[: DEFAULTS.index(answering)], content)
+    assert username(write_all(files, DEFAULTS[DEFAULTS.index(answering) :]), "ghcr.io") == answering
+
+
+@pytest.mark.parametrize("content", [None, *NO_ENTRY, *EMPTY])
+@pytest.mark.parametrize("variable", ["REGISTRY_AUTH_FILE", "DOCKER_CONFIG"])
+def test_lookup_with_a_named_file_reads_no_default_file(files: Files, variable: str, content: str | None) -> None:
+    write_all(files, DEFAULTS)
+    files.name(variable)
+    if content is not None:
+        files.write(variable, content)
+    assert files.config().lookup("ghcr.io") is None
+
+
+def test_lookup_with_both_variables_reads_only_registry_auth_file(files: Files) -> None:
+    write_all(files, ["DOCKER_CONFIG"])
+    config = write_all(files, ["REGISTRY_AUTH_FILE"], "{}")
     assert config.lookup("ghcr.io") is None
+
+
+def test_lookup_without_xdg_config_home_reads_below_the_home(tmp_path: Path) -> None:
+    path = tmp_path / ".config" / "containers" / "auth.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"auths": {"ghcr.io": user("me")}}))
+    assert username(DockerConfig.load(env={"HOME": str(tmp_path), "XDG_CONFIG_HOME": ""}), "ghcr.io") == "me"
+
+
+def test_lookup_with_an_entry_does_not_read_the_files_that_follow(files: Files) -> None:
+    write_all(files, DEFAULTS, "not JSON")
+    files.write("HOME", {"auths": {"ghcr.io": user("me")}})
+    assert username(files.config(), "ghcr.io") == "me"
+    assert str(files.paths["XDG_RUNTIME_DIR"]) in str(failure(files.config(), "quay.io"))
+
+
+def test_explain_without_an_entry_names_every_file(files: Files) -> None:
+    told = write_all(files, DEFAULTS).explain("quay.io")
+    assert all(str(files.paths[variable]) in told for variable in DEFAULTS)
+
+
+@pytest.mark.parametrize("variable", ["XDG_RUNTIME_DIR", "XDG_CONFIG_HOME"])
+def test_lookup_skips_a_podman_file_that_this_user_may_not_read(
+    files: Files, variable: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "ociwire.auth")
+    config = write_all(files, [variable])
+    deny(monkeypatch, files.paths[variable])
+    assert config.lookup("ghcr.io") is None
+    assert str(files.paths[variable]) in caplog.text
+
+
+def deny(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """Make opening a file fail as for an unprivileged user: root may read everything."""
+    really = open
+
+    def refuse(name: object, *args: Any, **kwargs: Any) -> Any:
+        if name == str(path):
+            raise PermissionError(13, "Permission denied", name)
+        return really(name, *args, **kwargs)  # type: ignore[call-overload]
+
+    monkeypatch.setattr("builtins.open", refuse)
+
+
+@pytest.mark.parametrize("variable", ["REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "HOME"])
+@pytest.mark.parametrize("kind", ["a pipe", "a character device"])
+def test_lookup_with_a_special_file_is_an_error_at_once(files: Files, variable: str, kind: str) -> None:
+    path = files.paths[variable]
+    path.parent.mkdir(parents=True)
+    if kind == "a pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    if variable in files.named:
+        files.name(variable)
+    message = str(failure(files.config()))
+    assert str(path) in message
+    assert f"it is {kind}, expected a regular file" in message
 
 
 @pytest.mark.parametrize("variable", ORDER)
 def test_an_empty_variable_is_an_absent_one(files: Files, variable: str) -> None:
-    files.write("XDG_RUNTIME_DIR" if variable != "XDG_RUNTIME_DIR" else "HOME", {"auths": {"ghcr.io": user("other")}})
+    other = "HOME" if variable == "XDG_RUNTIME_DIR" else "XDG_RUNTIME_DIR"
+    files.write(other, {"auths": {"ghcr.io": user("other")}})
     assert username(files.config(**{variable: ""}), "ghcr.io") == "other"
 
 
@@ -158,14 +249,15 @@ def test_without_a_file_there_is_nobody(files: Files) -> None:
     assert files.config().lookup("ghcr.io") is None
     assert DockerConfig.load(env={}).lookup("ghcr.io") is None
     told = files.config().explain("ghcr.io")
-    assert all(str(path) in told for path in files.paths.values())
+    assert all(str(files.paths[variable]) in told for variable in DEFAULTS)
     assert "ghcr.io" in DockerConfig.load(env={}).explain("ghcr.io")
 
 
 def test_a_file_where_a_folder_should_be_is_no_file(tmp_path: Path, files: Files) -> None:
-    (tmp_path / "docker").write_text("not a folder")
-    files.write("HOME", {"auths": {"ghcr.io": user("home")}})
-    assert username(files.config(), "ghcr.io") == "home"
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / ".docker").write_text("not a folder")
+    files.write("XDG_RUNTIME_DIR", {"auths": {"ghcr.io": user("podman")}})
+    assert username(files.config(), "ghcr.io") == "podman"
 
 
 def test_the_home_is_that_of_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -222,7 +314,7 @@ def test_a_file_that_is_not_an_object_of_json_is_named(files: Files, variable: s
     if variable == "DOCKER_AUTH_CONFIG":
         config, name = files.config(DOCKER_AUTH_CONFIG=content), "$DOCKER_AUTH_CONFIG"
     else:
-        config, name = files.config(), str(files.write(variable, content))
+        config, name = write_all(files, [variable], content), str(files.paths[variable])
     files.write("XDG_RUNTIME_DIR", {"auths": {"ghcr.io": user("me")}})
     assert name in str(failure(config))
 
@@ -246,6 +338,8 @@ def test_a_file_that_is_far_too_long_is_named(files: Files) -> None:
 @pytest.mark.parametrize("variable", ["REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "HOME"])
 def test_a_file_that_cannot_be_read_is_named_and_not_passed_over(files: Files, variable: str) -> None:
     files.paths[variable].mkdir(parents=True)
+    if variable in files.named:
+        files.name(variable)
     files.write("XDG_RUNTIME_DIR", {"auths": {"ghcr.io": user("me")}})
     assert str(files.paths[variable]) in str(failure(files.config()))
 
@@ -253,14 +347,7 @@ def test_a_file_that_cannot_be_read_is_named_and_not_passed_over(files: Files, v
 def test_a_file_that_may_not_be_read_is_named(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     path = files.write("HOME", {"auths": {"ghcr.io": user("me")}})
 
-    really = open
-
-    def refuse(name: object, *args: Any, **kwargs: Any) -> Any:
-        if name == str(path):
-            raise PermissionError(13, "Permission denied", name)
-        return really(name, *args, **kwargs)  # type: ignore[call-overload]
-
-    monkeypatch.setattr("builtins.open", refuse)  # root may read everything
+    deny(monkeypatch, path)
     message = str(failure(files.config()))
     assert str(path) in message
     assert "Permission denied" in message
@@ -291,21 +378,19 @@ def test_a_section_that_is_no_object_is_named(files: Files, section: str, value:
         ({"auth": {"x": SECRET}}, "auths['ghcr.io'].auth"),
         ({"auth": SECRET}, "auths['ghcr.io'].auth"),
         ({"auth": f"!{encoded()}"}, "auths['ghcr.io'].auth"),
-        ({"auth": encoded()[:-1]}, "auths['ghcr.io'].auth"),
+        ({"auth": encoded()[:-3]}, "auths['ghcr.io'].auth"),
         ({"auth": base64.b64encode(SECRET.encode()).decode()}, "auths['ghcr.io'].auth"),
         ({"auth": base64.b64encode(b"me:\xff" + SECRET.encode()).decode()}, "auths['ghcr.io'].auth"),
         ({"auth": f"é{encoded()}"}, "auths['ghcr.io'].auth"),
-        ({"auth": encoded(password=f"{SECRET}\n")}, "auths['ghcr.io']"),
-        ({"auth": encoded(password=f"\0{SECRET}")}, "auths['ghcr.io']"),
+        ({"auth": encoded("me\n")}, "auths['ghcr.io']"),
         ({"username": ["me"], "password": SECRET}, "auths['ghcr.io'].username"),
         ({"username": "me", "password": [SECRET]}, "auths['ghcr.io'].password"),
         ({"username": "me", "password": {SECRET: 1}}, "auths['ghcr.io'].password"),
         ({"username": "a:b", "password": SECRET}, "auths['ghcr.io']"),
-        ({"username": "me", "password": f"{SECRET}\r\nX: y"}, "auths['ghcr.io']"),
         ({"username": "me", "password": f"{SECRET}\udc80"}, "auths['ghcr.io']"),
         ({"password": SECRET}, "auths['ghcr.io']"),
         ({"identitytoken": [SECRET]}, "auths['ghcr.io'].identitytoken"),
-        ({"identitytoken": f"{SECRET}\n"}, "auths['ghcr.io']"),
+        ({"identitytoken": f"{SECRET}\udc80"}, "auths['ghcr.io']"),
         ({"registrytoken": {"x": SECRET}}, "auths['ghcr.io'].registrytoken"),
         ({"registrytoken": f"{SECRET} \n"}, "auths['ghcr.io']"),
     ],
@@ -347,6 +432,15 @@ def test_what_is_no_host_is_a_usage_error(host: str) -> None:
         ("https://ghcr.io:443/v2/", "ghcr.io"),
         ("http://ghcr.io", "ghcr.io"),
         ("ghcr.io/v1/", "ghcr.io"),
+        ("ghcr.io/v1", "ghcr.io"),
+        ("ghcr.io/v2", "ghcr.io"),
+        ("https://ghcr.io/v2", "ghcr.io"),
+        ("http://ghcr.io:80/v2", "ghcr.io"),
+        ("https://ghcr.io/team/app", "ghcr.io"),
+        ("https://index.docker.io/v1", "docker.io"),
+        ("http://index.docker.io/v1/", "docker.io"),
+        ("index.docker.io/v1", "docker.io"),
+        ("my_registry.corp:5000", "my_registry.corp:5000"),
         ("ghcr.io/", "ghcr.io"),
         ("localhost:5000", "localhost:5000"),
         ("http://localhost:5000/v2/", "localhost:5000"),
@@ -459,6 +553,15 @@ def test_of_two_entries_that_say_the_same_dockers_own_counts(own: str, other: st
         ({"auth": encoded("müller", "☃ ")}, Credential(username="müller", password="☃ ")),
         ({"auth": encoded(password=f"{SECRET}\0")}, Credential(username="me", password=SECRET)),
         ({"auth": encoded(password=f"{SECRET}\0\0\0")}, Credential(username="me", password=SECRET)),
+        ({"auth": encoded(password="a")}, Credential(username="me", password="a")),
+        ({"auth": encoded(password="ab").rstrip("=")}, Credential(username="me", password="ab")),
+        ({"auth": encoded(password="abc").rstrip("=")}, Credential(username="me", password="abc")),
+        ({"auth": f" {encoded()[:5]}\t {encoded()[5:]}\n"}, Credential(username="me", password=SECRET)),
+        ({"auth": encoded(password="~~~???>>>").translate(URL_SAFE)}, Credential(username="me", password="~~~???>>>")),
+        ({"auth": encoded("_json_key", JSON_KEY)}, Credential(username="_json_key", password=JSON_KEY)),
+        ({"username": "_json_key", "password": JSON_KEY}, Credential(username="_json_key", password=JSON_KEY)),
+        ({"auth": encoded(password=f"\0{SECRET}")}, Credential(username="me", password=f"\0{SECRET}")),
+        ({"identitytoken": f"{SECRET}\n"}, Credential(identity_token=f"{SECRET}\n")),
         ({"auth": encoded(""), "email": "x"}, Credential(username="", password=SECRET)),
         ({"username": "me", "password": SECRET}, Credential(username="me", password=SECRET)),
         ({"auth": "", "username": "me", "password": SECRET}, Credential(username="me", password=SECRET)),
@@ -578,6 +681,7 @@ def programs(tmp_path: Path) -> Programs:
 
 
 STORE = {"credsStore": "vault"}
+OWN = {"credHelpers": {"ghcr.io": "vault"}}
 
 
 @pytest.mark.parametrize(
@@ -703,7 +807,7 @@ def test_what_is_not_executable_is_not_installed(programs: Programs) -> None:
 def test_what_cannot_be_run_is_an_auth_error(programs: Programs, content: str) -> None:
     path = programs.answers("vault")
     path.write_text(content)
-    message = str(failure(programs.config(STORE)))
+    message = str(failure(programs.config(OWN)))
     assert str(path) in message
 
 
@@ -748,7 +852,7 @@ def test_what_a_helper_prints_to_stderr_is_not_read(programs: Programs) -> None:
 )
 def test_a_helper_that_fails_is_an_auth_error(programs: Programs, script: str) -> None:
     programs.install("vault", script)
-    message = str(failure(programs.config({**STORE, "auths": {"ghcr.io": user("file")}})))
+    message = str(failure(programs.config({**OWN, "auths": {"ghcr.io": user("file")}})))
     assert "docker-credential-vault" in message
     assert "ghcr.io" in message
 
@@ -775,8 +879,8 @@ def test_a_helper_that_fails_is_an_auth_error(programs: Programs, script: str) -
         says({"Username": SECRET, "Secret": 7}),
         says({"username": "me", "secret": SECRET}),
         says({"Username": "a:b", "Secret": SECRET}),
-        says({"Username": "me", "Secret": f"{SECRET}\n"}),
-        says({"Username": "<token>", "Secret": f"{SECRET}\0"}),
+        says({"Username": "me\n", "Secret": SECRET}),
+        says({"Username": "<token>", "Secret": f"{SECRET}\udc80"}),
         says({"Username": "me", "Secret": f"{SECRET}\udc80"}),
         f"printf '%0100000d{SECRET}' 0",
         "echo credentials not found",
@@ -784,7 +888,7 @@ def test_a_helper_that_fails_is_an_auth_error(programs: Programs, script: str) -
 )
 def test_a_helper_that_answers_nonsense_is_an_auth_error(programs: Programs, script: str) -> None:
     programs.install("vault", script)
-    assert "docker-credential-vault" in str(failure(programs.config(STORE)))
+    assert "docker-credential-vault" in str(failure(programs.config(OWN)))
 
 
 def test_a_helper_that_does_not_read_is_not_waited_for(programs: Programs) -> None:
@@ -837,7 +941,7 @@ def test_a_new_answer_is_seen_after_a_minute(programs: Programs, clock: FakeCloc
 
 def test_a_failure_is_not_kept(programs: Programs, clock: FakeClock) -> None:
     programs.install("vault", "exit 1")
-    config = programs.config(STORE)
+    config = programs.config(OWN)
     failure(config)
     programs.answers("vault")
     assert username(config, "ghcr.io") == "me"
@@ -887,7 +991,7 @@ def test_a_helper_that_takes_too_long_is_ended(
     programs: Programs, fifo: Path, started: list[subprocess.Popen[bytes]], blocks: Blocks
 ) -> None:
     programs.install("vault", blocks(fifo))
-    message = str(failure(programs.config(STORE)))
+    message = str(failure(programs.config(OWN)))
     assert "docker-credential-vault" in message
     assert "ghcr.io" in message
     assert len(started) == 2  # a failure is not kept: `explain` asks again
@@ -899,9 +1003,137 @@ def test_a_helper_that_takes_too_long_is_ended(
 @pytest.mark.usefixtures("started")
 def test_a_helper_that_took_too_long_is_asked_again(programs: Programs, fifo: Path) -> None:
     programs.install("vault", f"read -r x <'{fifo}'")
-    config = programs.config(STORE)
+    config = programs.config(OWN)
     failure(config)
     programs.answers("vault")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(helper, "_TIMEOUT", 60.0)
         assert username(config, "ghcr.io") == "me"
+
+
+def test_helper_that_floods_stdout_is_killed(programs: Programs) -> None:
+    programs.install(
+        "vault", "while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done"
+    )
+    assert f"more than {1024 * 1024} bytes" in str(failure(programs.config(OWN)))
+
+
+def test_helper_that_floods_stderr_and_answers_is_heard(programs: Programs) -> None:
+    noise = "/bin/dd if=/dev/zero bs=65536 count=64 >&2 2>/dev/null"
+    programs.install("vault", f"{noise}\n{says({'Username': 'me', 'Secret': SECRET})}")
+    assert username(programs.config(OWN), "ghcr.io") == "me"
+
+
+@pytest.mark.usefixtures("started")
+def test_helper_that_closes_its_pipes_and_stays_is_ended(programs: Programs, fifo: Path) -> None:
+    programs.install("vault", f"exec 3<'{fifo}' >&- 2>&-; read -r x <&3")
+    assert "did not answer" in str(failure(programs.config(OWN)))
+
+
+def test_helper_gives_a_password_with_line_breaks(programs: Programs) -> None:
+    programs.install("vault", "printf '%s' '" + json.dumps({"Username": "_json_key", "Secret": JSON_KEY}) + "'")
+    assert programs.config(STORE).lookup("ghcr.io") == Credential(username="_json_key", password=JSON_KEY)
+
+
+# --- a store that fails ---
+
+
+FAILING = [
+    "exit 3",
+    f"echo {SECRET}; exit 1",
+    f"echo '{SECRET}'",
+    says({"Username": "a:b", "Secret": SECRET}),
+    "kill -9 $$",
+]
+
+
+def unseen(config: DockerConfig) -> AuthError:
+    """The failure of a store, once it is sure that it shows no secret."""
+    error = config.failure("ghcr.io")
+    assert error is not None
+    assert SECRET not in all_that_it_says(error)
+    return error
+
+
+@pytest.mark.parametrize("script", FAILING)
+def test_store_that_fails_is_nobody_with_a_warning_and_a_failure(
+    programs: Programs, caplog: pytest.LogCaptureFixture, script: str
+) -> None:
+    programs.install("vault", script)
+    config = programs.config({**STORE, "auths": {"ghcr.io": user("file")}})
+    assert config.lookup("ghcr.io") is None
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "docker-credential-vault" in caplog.text
+    assert SECRET not in caplog.text
+    message = str(unseen(config))
+    assert all(word in message for word in ("docker-credential-vault", "credsStore", "$DOCKER_AUTH_CONFIG"))
+    assert config.explain("ghcr.io").startswith("ghcr.io: nobody (the credential helper docker-credential-vault")
+
+
+def test_failure_of_a_store_is_kept_for_a_minute(
+    programs: Programs, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    programs.install("vault", "exit 1")
+    config = programs.config(STORE)
+    for _ in range(3):
+        assert config.lookup("ghcr.io") is None
+        assert config.failure("ghcr.io") is not config.failure("ghcr.io")  # each can be raised once
+    clock.now += 59.9
+    assert config.failure("ghcr.io") is not None
+    assert programs.asked == ["get ghcr.io"]
+    assert len(caplog.records) == 1
+    programs.answers("vault")
+    assert config.lookup("ghcr.io") is None
+    clock.now += 0.2
+    assert config.failure("ghcr.io") is None
+    assert username(config, "ghcr.io") == "me"
+
+
+def test_failure_of_a_store_that_still_fails_after_a_minute_is_found(programs: Programs, clock: FakeClock) -> None:
+    programs.install("vault", "exit 1")
+    config = programs.config(STORE)
+    assert config.lookup("ghcr.io") is None
+    clock.now += 3600
+    assert config.failure("ghcr.io") is not None
+
+
+def test_store_that_fails_does_not_hide_the_entry_of_a_later_file(files: Files, programs: Programs) -> None:
+    programs.install("vault", "exit 1")
+    files.write("HOME", STORE)
+    files.write("XDG_RUNTIME_DIR", {"auths": {"ghcr.io": user("podman")}})
+    config = files.config(PATH=str(programs.folder))
+    assert username(config, "ghcr.io") == "podman"
+    assert config.failure("ghcr.io") is None
+    assert config.failure("quay.io") is not None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{}, {"credsStore": "gone"}, {"auths": {"ghcr.io": user("me")}}, {"credsStore": "", "auths": {"ghcr.io": {}}}],
+)
+def test_failure_without_a_failing_helper_is_none(programs: Programs, content: dict[str, Any]) -> None:
+    assert programs.config(content).failure("ghcr.io") is None
+
+
+def test_failure_of_a_helper_of_the_host_is_an_error_of_both(programs: Programs) -> None:
+    programs.install("vault", "exit 1")
+    config = programs.config(OWN)
+    assert "docker-credential-vault" in str(failure(config))
+    assert "docker-credential-vault" in str(unseen(config))
+
+
+@pytest.mark.parametrize("script", ["echo credentials not found; exit 1", says({"Username": "", "Secret": ""})])
+def test_store_without_credentials_leaves_it_to_the_next_file(files: Files, programs: Programs, script: str) -> None:
+    programs.install("vault", script)
+    files.write("HOME", STORE)
+    files.write("XDG_CONFIG_HOME", {"auths": {"ghcr.io": user("podman")}})
+    config = files.config(PATH=str(programs.folder))
+    assert username(config, "ghcr.io") == "podman"
+    assert config.failure("quay.io") is None
+
+
+def test_helper_of_the_host_without_credentials_ends_the_search(files: Files, programs: Programs) -> None:
+    programs.install("vault", "echo credentials not found; exit 1")
+    files.write("HOME", OWN)
+    files.write("XDG_CONFIG_HOME", {"auths": {"ghcr.io": user("podman")}})
+    assert files.config(PATH=str(programs.folder)).lookup("ghcr.io") is None

@@ -199,10 +199,10 @@ class Failing:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"username": "me", "password": CANARY + "\n"},
+        {"username": f"me\n{CANARY}", "password": CANARY},
         {"password": CANARY},
         {"registry_token": CANARY + " "},
-        {"identity_token": CANARY + "\0"},
+        {"identity_token": CANARY + "\udc80"},
         {"username": "me", "password": CANARY.encode()},
         {"username": f"me:{CANARY}", "password": CANARY},
         {"username": "me", "password": CANARY + "\ud800"},
@@ -231,7 +231,7 @@ FILES: dict[str, str | bytes] = {
     "auth is no base64": json.dumps({"auths": {HOST: {"auth": CANARY + "!"}}}),
     "auth has no colon": json.dumps({"auths": {HOST: {"auth": base64.b64encode(CANARY.encode()).decode()}}}),
     "auth is no text": json.dumps({"auths": {HOST: {"auth": base64.b64encode(b"\xff:" + CANARY.encode()).decode()}}}),
-    "a password with a newline": json.dumps({"auths": {HOST: {"username": "me", "password": CANARY + "\n"}}}),
+    "a username with a newline": json.dumps({"auths": {HOST: {"username": f"me\n{CANARY}", "password": CANARY}}}),
     "a token that is none": json.dumps({"auths": {HOST: {"registrytoken": CANARY + " "}}}),
     "a list for a token": json.dumps({"auths": {HOST: {"identitytoken": [CANARY]}}}),
     "credsStore is a list": json.dumps({"credsStore": [CANARY]}),
@@ -269,7 +269,7 @@ HELPERS = {
     "is not JSON": f"echo 'Secret: {CANARY}'",
     "is cut off": f"""echo '{{"Username": "me", "Secret": "{CANARY}'""",
     "has no user": f"""echo '{{"Secret": "{CANARY}"}}'""",
-    "has an odd secret": f"""echo '{{"Username": "me", "Secret": "{CANARY}\\n"}}'""",
+    "has an odd username": f"""echo '{{"Username": "{CANARY}\\n", "Secret": "{CANARY}"}}'""",
     "is killed": f"echo '{CANARY}'; kill -9 $$",
 }
 
@@ -279,10 +279,15 @@ def test_a_failing_helper_shows_nothing(script: str, tmp_path: Path) -> None:
     program = tmp_path / "docker-credential-bird"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
-    config = DockerConfig.load(env={"DOCKER_AUTH_CONFIG": '{"credsStore": "bird"}', "PATH": str(tmp_path)})
+    own = {"DOCKER_AUTH_CONFIG": json.dumps({"credHelpers": {HOST: "bird"}}), "PATH": str(tmp_path)}
     with pytest.raises(AuthError) as caught:
-        config.lookup(HOST)
+        DockerConfig.load(env=own).lookup(HOST)
     assert_unseen(caught.value)
+    store = DockerConfig.load(env={"DOCKER_AUTH_CONFIG": '{"credsStore": "bird"}', "PATH": str(tmp_path)})
+    assert store.lookup(HOST) is None
+    failure = store.failure(HOST)
+    assert failure is not None
+    assert_unseen(failure, store.explain(HOST), store)
 
 
 @contextmanager

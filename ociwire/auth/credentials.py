@@ -31,9 +31,10 @@ class Credential:
     """What one is known by. The repr shows no secret; two are equal if they say the same to a server.
 
     Attributes:
-        username: For Basic, and for the token server (RFC 7617: without a colon).
-        password: What goes with it.
-        identity_token: An OAuth2 refresh token for the token server (in Docker's file, ``identitytoken``).
+        username: For Basic, and for the token server (RFC 7617: without a colon and without control characters).
+        password: Any Unicode text, line breaks included: Google's ``_json_key`` is a JSON file. It is sent as base64.
+        identity_token: An OAuth2 refresh token for the token server (in Docker's file, ``identitytoken``): any Unicode
+            text. It is sent URL-encoded, in the body of a request.
         registry_token: A bearer token for the registry itself (``registrytoken``): sent at once, and before all others.
         expires_at: The moment after which its source is asked again: seconds since the epoch, or a `datetime` with a
             time zone; None is never.
@@ -53,6 +54,9 @@ class Credential:
     def __post_init__(self) -> None:
         for name in ("username", "password", "identity_token", "registry_token"):
             _check_text(name, getattr(self, name))
+        # Passwords and identity tokens are encoded where they are sent; what is sent as it is may end a header.
+        for name in ("username", "registry_token"):
+            _check_controls(name, getattr(self, name))
         if self.username is not None and ":" in self.username:
             raise UsageError("a credential's username holds a colon, which Basic cannot carry (RFC 7617, section 2)")
         if self.password is not None and self.username is None:
@@ -156,6 +160,14 @@ class ChainedCredentials:
         answers = (source.lookup(host, repository) for source in self._sources)
         return next((answer for answer in answers if answer is not None), None)
 
+    def failure(self, host: str, repository: str | None = None, /) -> AuthError | None:
+        """The failure of the first source that answered `None` because it failed; see `DockerConfig.failure`.
+
+        Call it after `lookup` returned `None`. Sources without a method ``failure`` are skipped.
+        """
+        failures = (source.failure(host, repository) for source in self._sources if hasattr(source, "failure"))
+        return next((failure for failure in failures if failure is not None), None)
+
     def __repr__(self) -> str:
         return f"ChainedCredentials({list(self._sources)!r})"
 
@@ -197,11 +209,14 @@ def _check_text(name: str, value: object) -> None:
         return
     if not isinstance(value, str):
         raise UsageError(f"a credential's {name} is a str, not {type(value).__name__}")
-    if _CONTROL.search(value):
-        ending = " (a newline at its end? strip() it)" if value.endswith(("\n", "\r")) else ""
-        raise UsageError(f"a credential's {name} holds a control character{ending}")
     if SURROGATE.search(value):  # an exception of encode() would hold the value
         raise UsageError(f"a credential's {name} is not Unicode text")
+
+
+def _check_controls(name: str, value: str | None) -> None:
+    if value is not None and _CONTROL.search(value):
+        ending = " (a newline at its end? strip() it)" if value.endswith(("\n", "\r")) else ""
+        raise UsageError(f"a credential's {name} holds a control character{ending}")
 
 
 def _moment(value: object) -> float | None:

@@ -1,15 +1,17 @@
-"""Credentials as docker and podman find them: one JSON file, and the helpers that it names.
+"""Credentials as docker and podman find them: JSON files, and the helpers that they name.
 
-The first file that exists counts, and nothing is merged. It is read when a credential is wanted and not before, so that
-a broken file hurts only those who need it; what is wrong with it is said by file and field, never by value.
+The first file with an entry for the registry counts; entries are not merged. Files are read at each lookup and not
+before, so that a broken file is an error only where it is needed. Errors name the file and the field, never the value.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +24,8 @@ from .helper import Helpers
 
 __all__ = ["DockerConfig"]
 
+_LOG = logging.getLogger("ociwire.auth")
+
 _LONGEST = 4 * 1024 * 1024
 _HUB_SERVER = f"https://index.{DOCKER_HUB}/v1/"
 """What docker calls Docker Hub in its file, and to helpers."""
@@ -31,11 +35,17 @@ _HUB_SERVER = f"https://index.{DOCKER_HUB}/v1/"
 class DockerConfig:
     """A `CredentialSource` that reads what ``docker login`` and ``podman login`` have written.
 
-    The file is the first that exists of ``$DOCKER_AUTH_CONFIG`` (the JSON itself), ``$REGISTRY_AUTH_FILE``,
-    ``$DOCKER_CONFIG/config.json``, ``~/.docker/config.json`` and ``$XDG_RUNTIME_DIR/containers/auth.json``. In it
-    count, in this order: ``credHelpers`` for the host, ``credsStore`` (passed over where its program is not installed),
-    and ``auths`` by host, URL or, as podman has it, ``HOST/NAME``, the longest that fits. A file that has changed is
-    seen at the next lookup.
+    ``$DOCKER_AUTH_CONFIG`` (the JSON itself) is read first. If it has no entry for the registry, the files follow.
+    ``$REGISTRY_AUTH_FILE``, or else ``$DOCKER_CONFIG/config.json``, is the only file if its variable is set. Otherwise
+    the first with an entry counts of ``~/.docker/config.json``, ``$XDG_RUNTIME_DIR/containers/auth.json`` and
+    ``$XDG_CONFIG_HOME/containers/auth.json`` (``~/.config`` by default). Only regular files are read. Changes to a file
+    take effect at the next lookup.
+
+    Entries are, in this order: ``credHelpers`` for the host, ``credsStore`` if it has credentials, and ``auths`` by
+    host, URL or, as podman writes it, ``HOST/NAME``, the longest that matches. A ``credsStore`` whose program is not
+    installed is ignored. If the program fails, the failure is logged as a warning and kept for a minute, `lookup`
+    returns `None` unless a later file has an entry, and `failure` returns the error. A helper of ``credHelpers`` that
+    is not installed or fails is an error.
 
     Args:
         env: The environment; None is `os.environ`.
@@ -60,9 +70,22 @@ class DockerConfig:
 
         Raises:
             UsageError: The host is not valid.
-            AuthError: The file or the entry is malformed or cannot be read, or a helper failed or is not installed.
+            AuthError: A file or an entry is malformed or cannot be read, or a helper that ``credHelpers`` names failed
+                or is not installed.
         """
         return self._find(host, repository).credential
+
+    def failure(self, host: str, repository: str | None = None, /) -> AuthError | None:
+        """Why `lookup` returns `None` for a registry, if the reason is that a ``credsStore`` helper failed.
+
+        `AuthTransport` raises it if the registry refuses an anonymous request, and before it pushes. A failure that is
+        older than a minute is not trusted: the helper is asked again.
+        """
+        try:
+            found = self._find(host, repository)
+        except AuthError as error:
+            return error
+        return AuthError(found.failure) if found.credential is None and found.failure else None
 
     def explain(self, host: str, repository: str | None = None) -> str:
         """Which file, and which entry or helper of it, `lookup` answers from; in words, without a secret.
@@ -79,11 +102,17 @@ class DockerConfig:
 
     def _find(self, host: str, repository: str | None) -> _Found:
         name = registry_name(host)
-        file = _read(self._env)
-        if file is None:
-            looked = ", ".join(_places(self._env)) or "no variable that names one is set"
-            return _Found(None, f"no Docker configuration is there: {looked}")
-        return self._from_helper(file, name, repository) or _from_auths(file, name, repository)
+        reasons, failure = [], ""
+        for file in _files(self._env):
+            found = self._from_helper(file, name, repository) or _from_auths(file, name, repository)
+            if found.credential is not None or found.is_final:
+                return found
+            reasons.append(found.how)
+            failure = failure or found.failure
+        if not reasons:
+            looked = ", ".join(place.path for place in _places(self._env)) or "no variable that names one is set"
+            reasons = [f"no Docker configuration is there: {looked}"]
+        return _Found(None, "; ".join(reasons), failure=failure)
 
     def _from_helper(self, file: _File, name: str, repository: str | None) -> _Found | None:
         helpers = file.section("credHelpers")
@@ -104,18 +133,34 @@ class DockerConfig:
             raise file.wrong(field, f"names a helper that is not installed: docker-credential-{helper} is not on PATH")
         how = f"docker-credential-{helper}, which {field} of {file.name} names"
         server = _HUB_SERVER if name == DOCKER_HUB else name
-        credential = self._helpers.get(helper, program, server, how)
-        return _Found(credential, how if credential is not None else f"{how}, has nothing for {server}")
+        try:
+            credential = self._helpers.get(helper, program, server, how, keep_failure=key is None)
+        except AuthError as error:
+            if key is not None:
+                raise
+            failure = f"{error} ({field} of {file.name} names it)"
+            return _Found(None, failure, failure=failure)
+        how = how if credential is not None else f"{how}, has nothing for {server}"
+        return _Found(credential, how, is_final=key is not None)
 
     def __repr__(self) -> str:
         return "DockerConfig()"
 
 
 class _Found(NamedTuple):
-    """A credential, and how it was come by."""
+    """What a file says about a registry.
+
+    Attributes:
+        credential: The credential, or None.
+        how: Its file and entry, or why there is none.
+        is_final: Whether later files do not count, even if there is no credential.
+        failure: The text of the error of a ``credsStore`` helper; empty if none failed.
+    """
 
     credential: Credential | None
     how: str
+    is_final: bool = False
+    failure: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,31 +182,62 @@ class _File:
         return AuthError(f"{self.name}: {field} {what}")
 
 
-def _places(env: Mapping[str, str]) -> Iterator[str]:
-    """The paths where a file may be, the first first."""
+class _Place(NamedTuple):
+    """A path where a file may be, and whether it is skipped if this user may not read it."""
+
+    path: str
+    skip_denied: bool = False
+
+
+def _places(env: Mapping[str, str]) -> Iterator[_Place]:
+    """The places where a file may be, in the order in which they count."""
     if path := env.get("REGISTRY_AUTH_FILE"):
-        yield path
+        yield _Place(path)
+        return
     if folder := env.get("DOCKER_CONFIG"):
-        yield os.path.join(folder, "config.json")
-    if home := env.get("HOME"):
-        yield os.path.join(home, ".docker", "config.json")
+        yield _Place(os.path.join(folder, "config.json"))
+        return
+    home = env.get("HOME")
+    if home:
+        yield _Place(os.path.join(home, ".docker", "config.json"))
+    # podman's files (containers-auth.json(5)). After `su`, XDG_RUNTIME_DIR may be another user's, which is mode 0700.
     if runtime := env.get("XDG_RUNTIME_DIR"):
-        yield os.path.join(runtime, "containers", "auth.json")
+        yield _Place(os.path.join(runtime, "containers", "auth.json"), skip_denied=True)
+    if config := env.get("XDG_CONFIG_HOME") or (home and os.path.join(home, ".config")):
+        yield _Place(os.path.join(config, "containers", "auth.json"), skip_denied=True)
 
 
-def _read(env: Mapping[str, str]) -> _File | None:
+def _files(env: Mapping[str, str]) -> Iterator[_File]:
+    """The files that exist, each read when it is its turn."""
     if inline := env.get("DOCKER_AUTH_CONFIG"):
-        return _parsed("$DOCKER_AUTH_CONFIG", inline.encode("utf-8", "surrogateescape"))
-    for path in _places(env):
-        try:
-            with open(path, "rb") as file:
-                return _parsed(path, file.read(_LONGEST + 1))
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not a path"
-            raise AuthError(f"cannot read Docker's configuration {path}: {reason}") from None
-    return None
+        yield _parsed("$DOCKER_AUTH_CONFIG", inline.encode("utf-8", "surrogateescape"))
+    for place in _places(env):
+        data = _read(place.path, skip_denied=place.skip_denied)
+        if data is not None:
+            yield _parsed(place.path, data)
+
+
+def _read(path: str, *, skip_denied: bool) -> bytes | None:
+    """The beginning of a regular file, up to one byte more than is allowed; None if there is no file."""
+    try:
+        # Without O_NONBLOCK, opening a FIFO waits for a writer.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if stat.S_ISREG(mode):
+                return file.read(_LONGEST + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        if skip_denied and isinstance(error, PermissionError):
+            _LOG.info("skipping %s: %s", path, error.strerror)
+            return None
+        reason = error.strerror if isinstance(error, OSError) else "not a path"
+        raise AuthError(f"cannot read Docker's configuration {path}: {reason}") from None
+    kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "a special file")
+    raise AuthError(f"cannot read Docker's configuration {path}: it is {kind}, expected a regular file")
+
+
+_KINDS = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISCHR, "a character device"), (stat.S_ISBLK, "a block device"))
 
 
 def _parsed(name: str, data: bytes) -> _File:
@@ -212,8 +288,9 @@ def _split(key: str) -> tuple[str, str]:
         name = registry_name(host, scheme.lower() or "https")
     except UsageError:
         return "", ""
-    # A URL is for the whole registry, and so is what docker's oldest logins have written: HOST/v1/.
-    return name, "" if separator or path in ("v1/", "v2/") else path.strip("/")
+    # A URL is for the whole registry, and so is what docker's oldest logins have written: HOST/v1/, or HOST/v1.
+    path = path.strip("/")
+    return name, "" if separator or path in ("v1", "v2") else path
 
 
 def _credential(file: _File, field: str, entry: object, how: str) -> Credential | None:
@@ -246,8 +323,10 @@ def _credential(file: _File, field: str, entry: object, how: str) -> Credential 
 
 def _decoded(file: _File, field: str, encoded: str) -> tuple[str, str]:
     text = None
+    # Go's decoder ignores line breaks; other tools wrap, indent or leave out the padding, or use the URL-safe alphabet.
+    encoded = re.sub(r"[ \t\r\n]", "", encoded).rstrip("=").replace("-", "+").replace("_", "/")
     with suppress(ValueError):  # which binascii.Error is, too
-        text = base64.b64decode(re.sub(r"[\r\n]", "", encoded), validate=True).decode()
+        text = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode()
     # Raised here, with nothing chained to it: the exception of a decoder holds what it was given.
     if text is None:
         raise file.wrong(field, "is not the base64 of a text")
