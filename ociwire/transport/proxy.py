@@ -1,10 +1,16 @@
-"""Which proxy an origin is reached through, if any: the caller's, or the environment's as `urllib.request` reads it."""
+"""Which proxy an origin is reached through, if any: the caller's, or the environment's as curl and Go read it.
+
+``no_proxy`` has no specification. Entries are separated by commas or white space, and match as in curl, with two
+additions of Go's golang.org/x/net/http/httpproxy that curl does not have: ``HOST:PORT`` and ``*.DOMAIN``.
+"""
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import NamedTuple
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 from ..errors import UsageError
 from ..origin import Origin, is_loopback, split_url
@@ -32,19 +38,19 @@ class Proxies:
 
     Args:
         proxy: A proxy's URL, ``http://[user:password@]host[:port]``, for every origin; it wins over the environment.
-        trust_env: Whether ``http_proxy`` and ``https_proxy`` count, which are read here, and ``no_proxy``, which is
-            read when an origin is first asked.
+        trust_env: Whether ``http_proxy``, ``https_proxy`` and ``no_proxy`` count, in lower or upper case. They are read
+            here, once. As in CGI programs ``HTTP_PROXY`` is a header of the client, it is ignored if
+            ``REQUEST_METHOD`` is set.
 
     Raises:
         UsageError: The proxy's URL is not valid, or of a scheme other than http and https.
     """
 
     def __init__(self, proxy: str | None, *, trust_env: bool) -> None:
-        from urllib.request import getproxies, proxy_bypass  # costs an import that a fake transport does without
+        from urllib.request import getproxies  # costs an import that a fake transport does without
 
         self._given = None if proxy is None else _parse(proxy)
         self._environment = getproxies() if trust_env and proxy is None else {}
-        self._bypass = proxy_bypass
 
     def of(self, origin: Origin) -> Proxy | None:
         """The proxy for an origin, or None.
@@ -57,23 +63,81 @@ class Proxies:
         if self._given is not None:
             return self._given
         url = self._environment.get(origin.scheme)
-        if not url or self._bypass(f"{origin.host.strip('[]')}:{origin.port}"):
+        if not url or bypasses(self._environment.get("no", ""), origin):
             return None
         return _parse(url)
 
 
+def bypasses(no_proxy: str, origin: Origin) -> bool:
+    """Whether ``no_proxy`` names an origin. Names are not resolved.
+
+    An entry is ``*`` (everything), an IP address, a network (``10.0.0.0/8``), a domain (which includes its subdomains,
+    with or without a leading dot) or ``*.DOMAIN`` (its subdomains alone). All but networks may have a port. IPv6
+    addresses may be in brackets.
+    """
+    address = _address(origin.host)
+    return any(_matches(entry, origin, address) for entry in re.split(r"[\s,]+", no_proxy.lower()) if entry)
+
+
+def _matches(entry: str, origin: Origin, address: IPv4Address | IPv6Address | None) -> bool:
+    if entry == "*":
+        return True
+    if address is not None and "/" in entry:
+        try:  # host bits may be set, as in 10.1.2.3/8: curl and Go ignore them
+            return address in ip_network(entry.replace("[", "").replace("]", ""), strict=False)
+        except ValueError:
+            return False
+    name, colon, port = entry.rpartition(":")
+    if colon and port.isdecimal() and _address(entry) is None:
+        if int(port) != origin.port:
+            return False
+        entry = name
+    if address is not None:
+        return _address(entry) == address
+    includes_itself = not entry.startswith("*.")
+    domain = entry.removeprefix("*").strip(".")
+    return origin.host.endswith(f".{domain}") or (includes_itself and origin.host == domain)
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(host.strip("[]"))
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
 def _parse(url: str) -> Proxy:
     if not isinstance(url, str):
-        raise UsageError(f"not a proxy URL: {type(url).__name__} (http://[user:password@]host[:port])")
-    # `curl` and the rest of the world take a bare host:port too.
-    scheme, separator, rest = url.rpartition("://")
-    userinfo, at, address = rest.rpartition("@")
+        raise UsageError(f"invalid proxy URL: expected {_EXPECTED}, got {type(url).__name__}")
+    # curl and others take a bare host:port too. The scheme ends at the first ://, for a password may hold another.
+    match = _PROXY.fullmatch(url)
+    scheme, userinfo, address = match.groups() if match else ("", None, "")
+    if (scheme or "http").lower() not in ("http", "https"):
+        # Not shown unless it is a known scheme: in user://word@host it is a user name.
+        kind = "SOCKS proxies are not supported" if scheme.lower().startswith("socks") else "unknown scheme"
+        raise UsageError(f"invalid proxy URL: {kind}, expected {_EXPECTED}")
+    problem = ""
+    credentials = b""
     try:
-        origin, _ = split_url(f"{scheme if separator else 'http'}://{address}")
-    except UsageError as error:
-        raise UsageError(f"not a proxy URL: {error} (http://[user:password@]host[:port])") from None
-    if not at:
+        origin, _ = split_url(f"{scheme or 'http'}://{address}")
+        if userinfo is not None:
+            user, _, password = userinfo.partition(":")  # RFC 7617: there is a colon, with or without a password
+            credentials = b":".join(
+                unquote_to_bytes(text.encode("utf-8", "surrogateescape")) for text in (user, password)
+            )
+    except UnicodeError:  # it holds the password
+        problem = "the user or the password is not Unicode text"
+    except UsageError:  # it may hold a part of the password
+        problem = "the host or port is invalid"
+    if problem:
+        raise UsageError(
+            f"invalid proxy URL: {problem}, expected {_EXPECTED} (percent-encode what has a meaning in URLs)"
+        )
+    if userinfo is None:
         return Proxy(origin, {})
-    user, _, password = userinfo.partition(":")  # RFC 7617: there is a colon, whether there is a password or not
-    credentials = b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode("ascii")
-    return Proxy(origin, {"Proxy-Authorization": f"Basic {credentials}"})
+    return Proxy(origin, {"Proxy-Authorization": f"Basic {b64encode(credentials).decode('ascii')}"})
+
+
+_EXPECTED = "http://[user:password@]host[:port]"
+_PROXY = re.compile(r"(?:([a-z][a-z0-9+.-]*)://)?(?:(.*)@)?([^@]*)", re.DOTALL | re.IGNORECASE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 import trustme
 
 from ociwire.errors import ConnectError, ProtocolError, ReadError, TransportError, UsageError
-from ociwire.transport import UrllibTransport, docker_certs_d
+from ociwire.transport import UrllibTransport, docker_certs_d, tls
 
 from .conftest import Certificates, Wire
 from .scripts import Server, answers, answers_early, get, read, reads, reply
@@ -172,6 +173,26 @@ class TestDistrust:
             wire.transport(tls=context).round_trip(get(server.url))
 
 
+def deny(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """Make listing a folder, and what is in it, fail as for an unprivileged user: root may read everything."""
+    really = os.listdir
+
+    def refuse(name: Path) -> list[str]:
+        if path == name or path in name.parents:
+            raise PermissionError(13, "Permission denied", str(name))
+        return really(name)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+
+
+def standard_roots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
+    """The default folders of `docker_certs_d`, with those of the system below `tmp_path`."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    roots = [folder.replace("/etc/", f"{tmp_path}/etc/") for folder in tls._STANDARD_ROOTS]
+    monkeypatch.setattr(tls, "_STANDARD_ROOTS", roots)
+    return [Path(root.replace("~", str(tmp_path / "home"))) for root in roots]
+
+
 class TestDockerCertsD:
     """`docker_certs_d`: a folder a host."""
 
@@ -271,6 +292,78 @@ class TestDockerCertsD:
         certificates.ca.issue_cert("client@example.org").private_key_pem.write_to_path(str(folder / "client.key"))
         with pytest.raises(UsageError, match=name.replace(".", r"\.")):
             wire.transport(tls=docker_certs_d(folder.parent)).round_trip(get(server.url))
+
+    @pytest.mark.parametrize("folder", ["certs.d", "certs.d/{host}"])
+    def test_folder_that_this_user_may_not_read_is_skipped_and_logged(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        folder: str,
+    ) -> None:
+        caplog.set_level("INFO", "ociwire.tls")
+        (tmp_path / "certs.d" / "registry.test").mkdir(parents=True)
+        deny(monkeypatch, tmp_path / folder.format(host="registry.test"))
+        assert docker_certs_d(tmp_path / "certs.d")("registry.test") is None
+        assert str(tmp_path / "certs.d" / "registry.test") in caplog.text
+
+    @pytest.mark.parametrize("name", ["ca.crt", "client.cert", "client.key"])
+    def test_file_that_is_a_pipe_is_an_error_at_once(
+        self, tmp_path: Path, certificates: Certificates, name: str
+    ) -> None:
+        folder = tmp_path / "registry.test"
+        folder.mkdir()
+        client = certificates.ca.issue_cert("client@example.org")
+        client.cert_chain_pems[0].write_to_path(str(folder / "client.cert"))
+        client.private_key_pem.write_to_path(str(folder / "client.key"))
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+        with pytest.raises(UsageError, match=f"{name}: expected a regular file"):
+            docker_certs_d(tmp_path)("registry.test")
+
+    @pytest.mark.parametrize("number", [0, 1, 2])
+    def test_default_folders_are_podmans_and_dockers(
+        self,
+        wire: Wire,
+        certificates: Certificates,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        number: int,
+    ) -> None:
+        roots = standard_roots(monkeypatch, tmp_path)
+        server = wire.serve(answers(reply(200, b"ok")))
+        for root in roots:
+            (root / server.netloc).mkdir(parents=True)
+            trustme.CA().cert_pem.write_to_path(str(root / server.netloc / "other.crt"))
+        certificates.ca.cert_pem.write_to_path(str(roots[number] / server.netloc / "ca.crt"))
+        transport = wire.transport(tls=docker_certs_d())
+        assert read(transport.round_trip(get(server.url))) == (200, b"ok")
+
+    def test_client_certificate_is_the_first_folders(
+        self,
+        wire: Wire,
+        certificates: Certificates,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        strict: ssl.SSLContext,
+    ) -> None:
+        roots = standard_roots(monkeypatch, tmp_path)
+        server = wire.serve(answers(reply(200, b"ok")), context=strict)
+        for root, authority in ((roots[0], certificates.ca), (roots[2], trustme.CA())):
+            folder = root / server.netloc
+            folder.mkdir(parents=True)
+            authority.cert_pem.write_to_path(str(folder / "ca.crt"))
+            client = authority.issue_cert("client@example.org")
+            client.cert_chain_pems[0].write_to_path(str(folder / "client.cert"))
+            client.private_key_pem.write_to_path(str(folder / "client.key"))
+        transport = wire.transport(tls=docker_certs_d())
+        assert read(transport.round_trip(get(server.url))) == (200, b"ok")
+
+    def test_folder_with_the_default_port_is_read(self, tmp_path: Path, certificates: Certificates) -> None:
+        (tmp_path / "registry.test:443").mkdir()
+        certificates.ca.cert_pem.write_to_path(str(tmp_path / "registry.test:443" / "ca.crt"))
+        assert docker_certs_d(tmp_path)("registry.test") is not None
+        assert docker_certs_d(tmp_path)("registry.test:80") is None
 
     @pytest.mark.parametrize("root", ["no/such/folder", "empty"])
     def test_nothing_there(self, tmp_path: Path, root: str) -> None:
