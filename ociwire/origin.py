@@ -24,6 +24,7 @@ __all__ = [
     "is_loopback",
     "next_page",
     "redirect_target",
+    "token_redirect",
     "upload_location",
     "without_query",
 ]
@@ -369,8 +370,41 @@ def check_realm(realm: str, registry: Origin, trusted: Collection[str] = ()) -> 
     else:
         return url
     raise AuthError(
-        f"{registry} names {target} as its token server: refused, for {rule}. If it is meant so, allow it:"
-        f" trusted_realms={{{registry.netloc!r}: [{str(target)!r}]}} (of AuthTransport and default_transport)"
+        f"{registry} names {target} as its token server: refused, for {rule}. {_how_to_trust(registry, target)}"
+    )
+
+
+def token_redirect(
+    realm: str, location: str, registry: Origin, trusted: Collection[str] = (), *, what: str = "a redirect"
+) -> str:
+    """Where a token server's redirect leads: only to an origin that the caller trusts, as the request has credentials.
+
+    Args:
+        realm: The URL that was asked.
+        location: The answer's Location header.
+        registry: The registry that the credentials are for.
+        trusted: See `check_realm`.
+        what: How the message names the redirect.
+
+    Raises:
+        AuthError: The origin is not trusted, or there is no usable URL. The message says how to trust it.
+    """
+    try:
+        url, target = _resolve(realm, location)
+    except UsageError as error:
+        raise AuthError(f"{what}: refused, because its Location is not usable: {error}") from None
+    if target in {Origin.of(origin) for origin in trusted}:
+        return url
+    raise AuthError(
+        f"{what}: refused, because credentials are sent to the realm only. It leads to {target}."
+        f" {_how_to_trust(registry, target)}"
+    )
+
+
+def _how_to_trust(registry: Origin, target: Origin) -> str:
+    return (
+        f"If it is meant so, allow it: trusted_realms={{{registry.netloc!r}: [{str(target)!r}]}} (of AuthTransport and"
+        " default_transport)"
     )
 
 

@@ -743,6 +743,31 @@ def test_a_token_server_that_redirects_gets_nobody_s_secret(status: int, credent
         transport.round_trip(get())
 
 
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("credential", [ME, IDENTITY])
+def test_token_request_that_is_redirected_names_the_origin_to_trust(status: int, credential: Credential) -> None:
+    elsewhere = Response(status, {"Location": "https://login.example:8443/token?sig=s3cret"})
+    transport, script = scripted(challenged(), elsewhere, credentials=StaticCredentials(HOST, credential))
+    with script, pytest.raises(AuthError, match=r"\['https://login\.example:8443'\]") as caught:
+        transport.round_trip(get())
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("credential", [ME, IDENTITY])
+def test_token_request_that_is_redirected_to_a_trusted_origin_follows_once(status: int, credential: Credential) -> None:
+    first = Response(status, {"Location": "https://login.example/token?x=1"})
+    second = Response(status, {"Location": "https://evil.example/token"})
+    trusted = {HOST: ["https://login.example"]}
+    credentials = StaticCredentials(HOST, credential)
+    transport, script = scripted(challenged(), first, second, credentials=credentials, trusted_realms=trusted)
+    with script, pytest.raises(AuthError, match=rf"redirects \({status}\): refused"):
+        transport.round_trip(get())
+    asked, followed = script.requests[1:]
+    assert followed.url == "https://login.example/token?x=1"
+    assert (followed.method, followed.headers) == (asked.method, asked.headers)
+
+
 @pytest.mark.parametrize("status", [400, 404, 429, 500, 503])
 def test_any_other_answer_is_an_auth_error_that_says_it(status: int) -> None:
     transport, _ = scripted(challenged(), Response(status, (), b'{"errors": [{"message": "go\\n away"}]}'))

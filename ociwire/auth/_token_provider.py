@@ -15,7 +15,7 @@ from urllib.parse import urljoin
 
 from ..errors import AuthError, AuthTimeout, TransportError, TransportTimeout, UsageError
 from ..message import Request, Response
-from ..origin import Origin, check_realm
+from ..origin import Origin, check_realm, token_redirect
 from ..reference import registry_name
 from ..scope import Scope
 from ..text import one_line
@@ -138,10 +138,26 @@ class TokenProvider:
         if exchange.posts and exchange.must_get(response):
             response.discard()
             response = self._ask(exchange, exchange.request(waiting, get=True))
+        response = self._follow_trusted(wanted, exchange, response)
         try:
             return exchange.token(response, asked_at)
         finally:
             response.discard()
+
+    def _follow_trusted(self, wanted: TokenRequest, exchange: Exchange, response: Response) -> Response:
+        """Follow one redirect, and only to an origin that the caller trusts: the request has credentials."""
+        request, location = response.request, response.headers.get("location")
+        # A 303 to a POST means another request.
+        statuses = (301, 302, 307, 308) if exchange.posts else (301, 302, 303, 307, 308)
+        if response.status not in statuses or location is None or request is None:
+            return response
+        trusted = self._trusted.get(wanted.host, ())
+        what = f"{exchange.server} redirects ({response.status})"
+        try:
+            url = token_redirect(exchange.realm, location, wanted.origin, trusted, what=what)
+        finally:
+            response.discard()
+        return self._ask(exchange, request.replace(url=url))
 
     def _ask(self, exchange: Exchange, request: Request) -> Response:
         try:

@@ -163,9 +163,9 @@ class ChainedCredentials:
     def failure(self, host: str, repository: str | None = None, /) -> AuthError | None:
         """The failure of the first source that answered `None` because it failed; see `DockerConfig.failure`.
 
-        Call it after `lookup` returned `None`. Sources without a method ``failure`` are skipped.
+        Call it after `lookup` returned `None`.
         """
-        failures = (source.failure(host, repository) for source in self._sources if hasattr(source, "failure"))
+        failures = (failure_of(source, host, repository) for source in self._sources)
         return next((failure for failure in failures if failure is not None), None)
 
     def __repr__(self) -> str:
