@@ -190,9 +190,12 @@ def over_wire(folder: Path, *, tls: bool, **options: Any) -> None:
 
 
 def over_wire_with(headers: dict[str, str]) -> None:
-    with serve(MemoryRegistry()) as url, contextlib.closing(UrllibTransport(trust_env=False)) as transport:
-        with transport.round_trip(Request("GET", f"{url}/v2/", headers)) as response:
-            assert response.read(1024) is not None
+    with (
+        serve(MemoryRegistry()) as url,
+        contextlib.closing(UrllibTransport(trust_env=False)) as transport,
+        transport.round_trip(Request("GET", f"{url}/v2/", headers)) as response,
+    ):
+        response.read()
 
 
 def certs_d(folder: Path, name: str) -> None:

@@ -1,0 +1,258 @@
+"""URLs and passwords that other clients refuse: underscores in hosts, unencoded characters, keys as passwords."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+
+from field.rows import Row
+from ociwire import (
+    Client,
+    Descriptor,
+    FunctionTransport,
+    Origin,
+    Reference,
+    Request,
+    Response,
+    Transport,
+    default_transport,
+)
+from ociwire.auth import Credential, StaticCredentials
+from ociwire.testing import AuthGuard, MemoryRegistry
+from ociwire.transport.proxy import Proxies
+
+TITLE = "URLs and passwords"
+
+CONTENT = b"content"
+DIGEST = Descriptor.of(CONTENT).digest
+JSON_KEY = '{\n  "type": "service_account",\n\t"private_key": "-----BEGIN PRIVATE KEY-----\\nMIIE…\\n"\r\n}\n'
+PASSWORDS = {"_json_key": JSON_KEY, "me": "tab\t, snowman \N{SNOWMAN} and bell \a"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pull(Row):
+    """A blob is pulled, and the URLs that are asked are right.
+
+    Attributes:
+        host: The registry's host.
+        fake: Answers requests.
+        asked: The URL of the last request that is not a token request.
+        credential: Sent to the registry.
+    """
+
+    host: str = "registry.example"
+    fake: Callable[[], Transport]
+    asked: str
+    credential: Credential | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProxyURL(Row):
+    """A proxy's URL is read.
+
+    Attributes:
+        url: The URL.
+        proxy: The origin that it names.
+        headers: What the proxy is sent.
+    """
+
+    url: str
+    proxy: str
+    headers: dict[str, str]
+
+
+def basic(userinfo: str) -> str:
+    return f"Basic {base64.b64encode(userinfo.encode()).decode()}"
+
+
+def memory() -> MemoryRegistry:
+    registry = MemoryRegistry()
+    with Client("registry.example", registry) as client:
+        client.push_blob("app", Descriptor.of(CONTENT), CONTENT)
+    return registry
+
+
+def redirects(location: str) -> Callable[[], Transport]:
+    """A registry that redirects blobs; whatever is asked elsewhere is the blob."""
+
+    def answer(request: Request) -> Response:
+        if "/blobs/" in request.url:
+            return Response(307, {"Location": location}, b"", request)
+        assert "authorization" not in request.headers
+        return Response(200, {"Content-Length": str(len(CONTENT))}, CONTENT, request)
+
+    return lambda: FunctionTransport(answer)
+
+
+def guarded(**options: Any) -> Callable[[], Transport]:
+    return lambda: AuthGuard(memory(), users=PASSWORDS, **options)
+
+
+def by_identity_token(token: str) -> Callable[[], Transport]:
+    """A registry whose token server is posted an identity token."""
+    return lambda: AuthGuard(memory(), users=PASSWORDS, identity_tokens={token: "me"})
+
+
+BLOB = f"https://registry.example/v2/app/blobs/{DIGEST}"
+ROWS: tuple[Row, ...] = (
+    Pull(
+        name="redirect_to_a_host_with_an_underscore",
+        registry="S3 and other buckets",
+        behaviour="A blob is redirected to a bucket whose name, and so whose host, has an underscore.",
+        result="Follows the redirect.",
+        source="[moby/moby#27447](https://github.com/moby/moby/issues/27447)",
+        fake=redirects("https://my_bucket.store.example/blob?sig=abc"),
+        asked="https://my_bucket.store.example/blob?sig=abc",
+    ),
+    Pull(
+        name="registry_host_with_an_underscore",
+        registry="Registries in containers",
+        behaviour="The registry is reached by a container's name, such as `qual_registry:5000`.",
+        result="Accepts the host, in references too.",
+        source="[regclient/regclient#933](https://github.com/regclient/regclient/issues/933)",
+        host="qual_registry:5000",
+        fake=memory,
+        asked=f"https://qual_registry:5000/v2/app/blobs/{DIGEST}",
+    ),
+    Pull(
+        name="artifactory_host_with_an_underscore",
+        registry="Artifactory",
+        behaviour="A subdomain for each repository has the repository's name, underscores included; so has the realm.",
+        result="Accepts the host in references, challenges and credentials.",
+        source="[moby/moby#34975](https://github.com/moby/moby/issues/34975)",
+        host="docker_test.artifactory.example",
+        fake=guarded(realm="https://auth_docker.artifactory.example/token"),
+        asked=f"https://docker_test.artifactory.example/v2/app/blobs/{DIGEST}",
+        credential=Credential(username="me", password=PASSWORDS["me"]),
+    ),
+    Pull(
+        name="location_with_spaces",
+        registry="Artifactory",
+        behaviour="URLs in answers are not encoded: they have spaces and other characters that no URL has.",
+        result="Percent-encodes these characters and follows the redirect.",
+        source="[chef/artifactory-client#66](https://github.com/chef/artifactory-client/pull/66)",
+        fake=redirects('https://cdn.example/my repo/blob?name={"a": "b"}|c'),
+        asked="https://cdn.example/my%20repo/blob?name=%7B%22a%22:%20%22b%22%7D%7Cc",
+    ),
+    Pull(
+        name="location_with_raw_utf_8",
+        registry="Azure App Service",
+        behaviour="A redirect's Location has UTF-8 bytes that are not percent-encoded.",
+        result="Percent-encodes the bytes as they came.",
+        source="[dotnet/aspnetcore#18090](https://github.com/dotnet/aspnetcore/issues/18090)",
+        fake=redirects("/store/stenstr\N{LATIN CAPITAL LETTER A WITH TILDE}\N{PILCROW SIGN}ms"),
+        asked="https://registry.example/store/stenstr%C3%B6ms",
+    ),
+    Pull(
+        name="http_realm_on_the_own_host",
+        registry="Harbor",
+        behaviour="Behind a proxy that ends TLS, the challenge names an http realm on the registry's own host.",
+        result="Requests the token by https; the password never goes over http.",
+        source="[goharbor/harbor#3114](https://github.com/goharbor/harbor/issues/3114)",
+        fake=lambda: FunctionTransport(harbor),
+        asked=BLOB,
+        credential=Credential(username="me", password=PASSWORDS["me"]),
+    ),
+    Pull(
+        name="json_key_with_line_breaks",
+        registry="Google Artifact Registry",
+        behaviour="The password of `_json_key` is a JSON file of several lines.",
+        result="Sends it as it is, by base64.",
+        source="[buildkite-plugins/docker-login-buildkite-plugin#70]"
+        "(https://github.com/buildkite-plugins/docker-login-buildkite-plugin/pull/70)",
+        fake=guarded(),
+        asked=BLOB,
+        credential=Credential(username="_json_key", password=JSON_KEY),
+    ),
+    Pull(
+        name="password_with_control_characters_by_basic",
+        registry="Registries with Basic",
+        behaviour="Passwords hold tabs, other control characters and any Unicode.",
+        result="Sends them in UTF-8, by base64.",
+        source="[RFC 7617, section 2.1](https://www.rfc-editor.org/rfc/rfc7617#section-2.1)",
+        fake=guarded(scheme="basic"),
+        asked=BLOB,
+        credential=Credential(username="me", password=PASSWORDS["me"]),
+    ),
+    Pull(
+        name="identity_token_with_line_breaks",
+        registry="Token servers with OAuth2",
+        behaviour="An identity token holds characters that a header cannot carry.",
+        result="Posts it, URL-encoded.",
+        source="[distribution: OAuth2 token authentication](https://distribution.github.io/distribution/spec/auth/oauth/)",
+        fake=by_identity_token("line 1\nline 2 \N{SNOWMAN}"),
+        asked=BLOB,
+        credential=Credential(identity_token="line 1\nline 2 \N{SNOWMAN}"),
+    ),
+    ProxyURL(
+        name="proxy_password_with_a_slash",
+        registry="Proxies",
+        behaviour="The password in the proxy's URL has a slash, a question mark or a number sign that is not encoded.",
+        result="Takes all up to the last `@` as user and password; shows none of it.",
+        source="[openshift/rosa#3052](https://github.com/openshift/rosa/pull/3052)",
+        url="http://proxyuser:Qvo/trk?C#5@10.0.0.161:8080",
+        proxy="http://10.0.0.161:8080",
+        headers={"Proxy-Authorization": basic("proxyuser:Qvo/trk?C#5")},
+    ),
+    ProxyURL(
+        name="proxy_password_with_a_scheme",
+        registry="Proxies",
+        behaviour="The password in the proxy's URL has `://` and `@` in it.",
+        result="The first `://` ends the scheme, and the last `@` the password.",
+        source="[carsonyl/pypac#49](https://github.com/carsonyl/pypac/issues/49)",
+        url="http://proxyuser:https://@:@@proxy.example",
+        proxy="http://proxy.example",
+        headers={"Proxy-Authorization": basic("proxyuser:https://@:@")},
+    ),
+    ProxyURL(
+        name="proxy_host_with_an_underscore",
+        registry="Proxies in containers",
+        behaviour="The proxy is reached by a container's name that has an underscore.",
+        result="Accepts the host.",
+        source="[distribution/distribution#2160](https://github.com/distribution/distribution/issues/2160)",
+        url="http://my_proxy_1:3128",
+        proxy="http://my_proxy_1:3128",
+        headers={},
+    ),
+)
+
+
+def harbor(request: Request) -> Response:
+    if request.url.startswith("https://registry.example/service/token"):
+        assert request.headers["authorization"].startswith("Basic ")
+        assert parse_qs(request.url.partition("?")[2])["service"] == ["harbor-registry"]
+        return Response(200, (), b'{"token": "good"}', request)
+    assert request.url == BLOB
+    if request.headers.get("authorization") == "Bearer good":
+        return Response(200, {"Content-Length": str(len(CONTENT))}, CONTENT, request)
+    realm = "http://registry.example/service/token"
+    return Response(401, {"WWW-Authenticate": f'Bearer realm="{realm}",service="harbor-registry"'}, b"", request)
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if isinstance(row, Pull)], ids=str)
+def test_pull_with_an_unusual_url_or_password_succeeds(row: Pull) -> None:
+    inner = row.fake()
+    asked: list[str] = []
+
+    def observe(request: Request) -> Response:
+        asked.append(request.url)
+        return inner.round_trip(request)
+
+    source = StaticCredentials(row.host, row.credential or Credential())
+    transport = default_transport(base=FunctionTransport(observe), credentials=source, retry=False)
+    client = Client(Reference.parse(f"{row.host}/app").host, transport)
+    assert client.get_blob("app", DIGEST).read() == CONTENT
+    assert asked[-1] == row.asked
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if isinstance(row, ProxyURL)], ids=str)
+def test_proxy_url_with_special_characters_reaches_the_proxy(row: ProxyURL) -> None:
+    proxy = Proxies(row.url, trust_env=False).of(Origin.of(BLOB))
+    assert proxy is not None
+    assert str(proxy.origin) == row.proxy
+    assert proxy.headers == row.headers
