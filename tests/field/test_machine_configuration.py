@@ -12,9 +12,11 @@ import pytest
 import trustme
 
 from field.rows import Row
-from ociwire import docker_certs_d
+from ociwire import Client, Descriptor, Scope, default_transport, docker_certs_d
 from ociwire.auth import DockerConfig
+from ociwire.errors import AuthError
 from ociwire.origin import Origin
+from ociwire.testing import AuthGuard, MemoryRegistry
 from ociwire.transport import tls
 from ociwire.transport.proxy import Proxies
 
@@ -320,3 +322,27 @@ def test_certs_d_is_read_or_skipped(
     monkeypatch.setattr(os, "listdir", listdir)
     assert (docker_certs_d()("registry.example") is not None) == row.trusted
     assert ("Permission denied" in caplog.text) == bool(row.denied)
+
+
+@pytest.mark.parametrize(("public", "push"), [(True, False), (False, False), (True, True)])
+def test_store_that_fails_permits_public_pulls_alone(tmp_path: Path, public: bool, push: bool) -> None:
+    row = next(row for row in ROWS if row.name == "credentials_store_that_fails" and isinstance(row, Login))
+    (tmp_path / "config.json").write_text(json.dumps(STORE))
+    program = tmp_path / "docker-credential-desktop"
+    program.write_text(f"#!/bin/sh\n{row.helper}\n")
+    program.chmod(0o755)
+    memory = MemoryRegistry()
+    blob = Descriptor.of(b"content")
+    Client("registry.example", memory).push_blob("app", blob, b"content")
+    everybody = {"": Scope.parse("repository:app:pull,push")} if public else {}
+    guard = AuthGuard(memory, users={"me": "s3cret"}, scopes=everybody)
+    config = DockerConfig.load(env={"DOCKER_CONFIG": str(tmp_path), "PATH": str(tmp_path)})
+    client = Client("registry.example", default_transport(base=guard, credentials=config))
+    if push:
+        with pytest.raises(AuthError, match=row.failure):
+            client.push_blob("app", Descriptor.of(b"other"), b"other")
+    elif public:
+        assert client.get_blob("app", blob.digest).read() == b"content"
+    else:
+        with pytest.raises(AuthError, match=row.failure):
+            client.get_blob("app", blob.digest)
