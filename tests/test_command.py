@@ -199,7 +199,7 @@ def test_explain_goes_through_the_given_proxy(capsys: pytest.CaptureFixture[str]
     assert "proxy http://127.0.0.1:1" in said.err
     assert "s3cret" not in said.out + said.err
     assert main(["explain", "--proxy", "socks5://127.0.0.1:1", "registry.example/app"]) == 2
-    assert "not a proxy URL" in capsys.readouterr().err
+    assert "invalid proxy URL" in capsys.readouterr().err
 
 
 def test_whom_the_registry_knows_is_not_told_to_log_in() -> None:
