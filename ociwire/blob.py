@@ -6,7 +6,6 @@ A connection that is lost half-way is taken up again where it broke, under the s
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
@@ -14,6 +13,7 @@ from .descriptor import Descriptor
 from .digest import check_hashed
 from .errors import ReadError, RegistryError, SizeMismatch, TransportError, UsageError
 from .message import Response
+from .reader import warn_left_open
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -196,7 +196,8 @@ class BlobReader(io.RawIOBase):
             self._response.close()
 
     def __del__(self) -> None:
+        # This replaces io.IOBase's finalizer, which calls close(): that goes through every layer's body, and may log or
+        # wait for a lock. The connection is dropped by the finalizer of the wire's own body.
         response: Response | None = getattr(self, "_response", None)
         if response is not None and not response.closed and not response.in_memory:
-            warnings.warn(f"{self.descriptor.digest} was not read to its end or closed", ResourceWarning, stacklevel=2)
-            self.close()
+            warn_left_open(f"{self.descriptor.digest} was not read to its end or closed")

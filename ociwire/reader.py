@@ -6,13 +6,17 @@ A `Reader` has ``readinto`` and ``close``. What has only ``read``, or can only b
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 from .body import read_bytes
 from .errors import UsageError
 
-__all__ = ["Reader", "reader_of"]
+__all__ = ["Reader", "reader_of", "warn_left_open"]
+
+_STANDARD_LIBRARY = ("warnings", "_py_warnings")
+"""The modules that define `warnings.showwarning`: the second from Python 3.14 on."""
 
 
 class Reader(Protocol):
@@ -43,6 +47,17 @@ def reader_of(body: Any) -> Reader:
     if isinstance(body, Iterable) and not is_text:
         return _Pieces(iter(body), body)
     raise UsageError(f"not a body: {type(body).__name__} is neither bytes, a binary reader nor an iterable of bytes")
+
+
+def warn_left_open(text: str) -> None:
+    """Emit a `ResourceWarning` from a finalizer, unless that would run a log handler.
+
+    The garbage collector runs finalizers in any thread, at any allocation, also while that thread holds a lock. With
+    `logging.captureWarnings` a warning is a log record: a handler whose lock is not reentrant (`queue.Queue` of a
+    `QueueHandler`) would wait for itself. Another replacement of `warnings.showwarning` may do the same.
+    """
+    if getattr(warnings.showwarning, "__module__", None) in _STANDARD_LIBRARY:
+        warnings.warn(text, ResourceWarning, stacklevel=3)
 
 
 class _Pieces:

@@ -432,7 +432,7 @@ def test_closed_unread_it_cannot_be_verified() -> None:
 
 
 @pytest.mark.parametrize("take", [0, 5])
-def test_garbage_collected_unread_it_warns_and_closes(take: int) -> None:
+def test_reader_left_open_warns_and_calls_no_layer(take: int) -> None:
     reader, body = opened(CONTENT)
     reader.read(take)
     digest = reader.descriptor.digest
@@ -440,7 +440,7 @@ def test_garbage_collected_unread_it_warns_and_closes(take: int) -> None:
     del reader
     with pytest.warns(ResourceWarning, match=str(digest)):
         readers.clear()
-    assert body.closed
+    assert not body.closed  # a layer's close() may log or wait for a lock, which a finalizer must not
 
 
 def test_garbage_collected_after_use_it_is_silent() -> None:

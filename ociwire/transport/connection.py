@@ -7,9 +7,11 @@ waits, and sends the body; `getresponse` reads what the wait has not; `close` fo
 from __future__ import annotations
 
 import http.client
+import queue
 import socket
 import ssl
 import time
+from collections import deque
 from typing import Any
 
 import urllib3
@@ -21,7 +23,7 @@ from .head import MAX_HEAD, read_head
 from .inbox import Inbox, has_pending
 from .response import WireResponse
 
-__all__ = ["WirePool", "WireTLSPool"]
+__all__ = ["IdleConnections", "WirePool", "WireTLSPool"]
 
 # What a peer's closing looks like to who is still sending. The last two are TLS's words for it before Python 3.13.
 _CLOSED_BY_PEER = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
@@ -174,13 +176,61 @@ class WireTLSConnection(WireConnection, HTTPSConnection):
     """The same over TLS."""
 
 
+class IdleConnections:
+    """The idle connections of a pool, in the place of `queue.LifoQueue`; without a lock.
+
+    The lock of `queue.LifoQueue` is not reentrant: a finalizer that runs inside `get` and calls `put` waits for its own
+    thread. The operations of `collections.deque` are atomic, so none is needed. Nothing here blocks.
+
+    Args:
+        maxsize: The most connections to keep.
+    """
+
+    def __init__(self, maxsize: int = 0) -> None:
+        self._maxsize = maxsize
+        self._idle: deque[WireConnection] = deque()
+        self._closed = False
+
+    def get(self, **_options: object) -> WireConnection:
+        """Take the connection that was returned last, or raise `queue.Empty`, upon which the pool makes one."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            raise queue.Empty from None
+
+    def put(self, item: WireConnection | None, **_options: object) -> None:
+        """Keep a connection, or raise `queue.Full`, upon which the pool closes it. None is a free slot, and ignored."""
+        if item is None:
+            return
+        if len(self._idle) >= self._maxsize and not self._closed:
+            raise queue.Full
+        self._idle.append(item)
+        if self._closed:  # perhaps since urllib3 looked: what came after its close() would stay open
+            self.close()
+
+    def qsize(self) -> int:
+        """The number of idle connections."""
+        return len(self._idle)
+
+    def close(self) -> None:
+        """Close all connections, and each that is still put here. Idempotent."""
+        self._closed = True
+        try:
+            while True:
+                self._idle.pop().close()
+        except IndexError:
+            pass
+
+
 class WirePool(urllib3.HTTPConnectionPool):
     """urllib3's pool for http, with these connections."""
 
     ConnectionCls = WireConnection
+    QueueCls = IdleConnections  # type: ignore[assignment]
 
 
 class WireTLSPool(urllib3.HTTPSConnectionPool):
     """urllib3's pool for https, with these connections."""
 
     ConnectionCls = WireTLSConnection
+    QueueCls = IdleConnections  # type: ignore[assignment]

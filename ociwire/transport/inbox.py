@@ -144,6 +144,12 @@ class Inbox(io.RawIOBase):
             self._hold.close()
         super().close()
 
+    def drop(self) -> None:
+        """Close the socket too. Takes no lock and logs nothing, so that a finalizer may call it."""
+        if self._hold is not None:
+            self._hold.close()
+        self._sock.close()
+
 
 def has_pending(sock: socket.socket) -> bool:
     """Whether TLS has decrypted bytes that nobody has taken: no look at the socket can see them."""

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import http.client
 import re
-import warnings
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ProtocolError
 from ..headers import Headers
 from ..message import Request
 from ..origin import without_query
+from ..reader import warn_left_open
 from .failures import failures_of
 from .head import framed_length, read_head
 
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from .exchange import Exchange
+    from .inbox import Inbox
 
-__all__ = ["WireBody", "WireResponse"]
+__all__ = ["WireBody", "WireResponse", "release"]
 
 _MAX_LINE = 4096
 _LINE_ENDS = (b"\r\n", b"\n")
@@ -138,8 +140,22 @@ class WireResponse(http.client.HTTPResponse):
         fp.close()
 
 
+_LEFT_OPEN: dict[weakref.ref[WireBody], tuple[Inbox, str, str]] = {}
+"""The sockets of all bodies that are open, and what was asked for; none of it may refer to the body.
+
+In a reference cycle finalizers run in any order. Those of http.client's response or of the socket could run first: then
+an unread connection looks like one that was read to its end, or its descriptor is closed while another request uses it.
+The callback of a weak reference runs before all of them, and what is in here is in no cycle. `weakref.finalize` does
+the same and takes three times as long.
+"""
+
+
 class WireBody:
     """A response's body, and the connection under it: back to the pool at the end, dropped if closed before.
+
+    Only `readinto` returns a connection to its pool. `close` and the finalizer close the socket and touch nothing else:
+    a generator's ``finally`` or an `io.BufferedReader` may call `close` in the garbage collector, in a thread that
+    holds the lock of a pool or of a log handler at that moment.
 
     Args:
         raw: What the bytes come from.
@@ -147,14 +163,16 @@ class WireBody:
         request: The request that was answered.
     """
 
-    __slots__ = ("_open", "_pooled", "_raw", "_request")
+    __slots__ = ("__weakref__", "_open", "_pooled", "_raw", "_request")
     connected = True  # what goes wrong here is not the connecting
 
     def __init__(self, raw: WireResponse, pooled: urllib3.HTTPResponse, request: Request) -> None:
         self._raw = raw
         self._pooled = pooled
         self._request = request
-        self._open = True
+        fp: Any = raw.fp
+        self._open: weakref.ref[WireBody] | None = weakref.ref(self, _abandon)
+        _LEFT_OPEN[self._open] = fp.raw, request.method, request.url
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Read what is there, at least one byte; 0 at the end.
@@ -162,7 +180,7 @@ class WireBody:
         Raises:
             TransportError: The connection failed, or the body is cut off or not framed as it should be.
         """
-        if not self._open:
+        if self._open is None:
             return 0
         whole = False
         try:
@@ -173,7 +191,7 @@ class WireBody:
             if not whole:
                 self.close()
         if self._raw.isclosed():
-            self.close()
+            self._finish()
         return count
 
     def hurry(self, seconds: float) -> None:
@@ -182,16 +200,32 @@ class WireBody:
             fp: Any = self._raw.fp
             fp.raw.hurry(seconds)
 
-    def close(self) -> None:
-        """Give the connection back if the body was read to its end and nothing came behind it, else drop it."""
-        if self._open:
-            self._open = False
-            if not self._raw.isclosed() or self._raw.surplus:
-                self._pooled.close()
-            self._pooled.release_conn()
+    def _finish(self) -> None:
+        """Return the connection to its pool, or close it if bytes came behind the body."""
+        self._forget()  # first: from then on the socket may be another request's
+        release(self._raw, self._pooled)
 
-    def __del__(self) -> None:
-        if self._open:
-            asked = f"{self._request.method} {without_query(self._request.url)}"
-            warnings.warn(f"a response was never read to its end or closed: {asked}", ResourceWarning, stacklevel=2)
-            self.close()
+    def close(self) -> None:
+        """Close the connection, unless the body was read to its end. May be called again."""
+        if self._open is not None:
+            self._forget()
+            self._pooled.close()
+
+    def _forget(self) -> None:
+        reference, self._open = self._open, None
+        if reference is not None:
+            _LEFT_OPEN.pop(reference, None)
+
+
+def release(raw: WireResponse, pooled: urllib3.HTTPResponse) -> None:
+    """Return the connection of a response that is over to its pool, or close it if bytes came behind the body."""
+    if raw.surplus:
+        pooled.close()
+    else:
+        pooled.release_conn()
+
+
+def _abandon(reference: weakref.ref[WireBody]) -> None:
+    inbox, method, url = _LEFT_OPEN.pop(reference)
+    inbox.drop()
+    warn_left_open(f"a response was never read to its end or closed: {method} {without_query(url)}")

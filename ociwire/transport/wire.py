@@ -21,7 +21,7 @@ from .expectations import Expectations
 from .failures import failures_of
 from .pools import OriginPool, Pools
 from .proxy import Proxies
-from .response import WireBody
+from .response import WireBody, release
 from .tls import TLS, Contexts
 
 __all__ = ["UrllibTransport"]
@@ -166,12 +166,11 @@ class UrllibTransport:
 
 def _response(request: Request, pooled: urllib3.HTTPResponse, exchange: Exchange) -> Response:
     raw = exchange.response
-    body = WireBody(raw, pooled, request)
     if raw.length == 0 and not raw.chunked:
         raw.finish()
-        body.close()  # there is nothing to read: the connection can go back at once
+        release(raw, pooled)  # there is nothing to read: the connection can go back at once
         return Response(raw.status, raw.fields, b"", request)
-    return Response(raw.status, raw.fields, body, request)
+    return Response(raw.status, raw.fields, WireBody(raw, pooled, request), request)
 
 
 def _framing(method: str, body: Body | None) -> list[tuple[str, str]]:
