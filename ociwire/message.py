@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Body", "Headers", "Request", "RequestInfo", "Response"]
 
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+"""The methods that are idempotent (RFC 9110, section 9.2.2)."""
 _CHUNK_SIZE = 256 * 1024
 _DRAIN_LIMIT = 64 * 1024
 _DRAIN_SECONDS = 1.0
@@ -120,6 +122,12 @@ class Request:
             object.__setattr__(self, "headers", Headers(self.headers))
         if self.body is not None and type(self.body) is not Body:
             object.__setattr__(self, "body", Body.of(self.body))
+
+    @property
+    def idempotent(self) -> bool:
+        """Whether the request may be repeated although it may have had an effect: by `info`, else by its method."""
+        stated = self.info.idempotent
+        return self.method in _IDEMPOTENT if stated is None else stated
 
     def replace(self, **changes: Any) -> Request:
         """The same request with other values in the named fields."""

@@ -67,6 +67,7 @@ class WireConnection(HTTPConnection):
             self.putheader(name, value)
         for name, value in headers.items():
             self.putheader(name, value)
+        exchange.written = True
         self.endheaders()
         if not exchange.sent and self._may_send(exchange, exchange.inbox):
             self._send_body(exchange, exchange.inbox)

@@ -47,6 +47,7 @@ class Exchange:
         clock: Bounds each wait on the socket.
         expect_wait: How many seconds to wait for a 100 (Continue) before the body; None is not at all.
         fresh: Whether only a connection will do that has not served before.
+        idempotent: Whether the request may be sent again after some of it was written.
     """
 
     response: WireResponse  # the answer, once there is one
@@ -59,7 +60,9 @@ class Exchange:
         "expect_wait",
         "fields",
         "fresh",
+        "idempotent",
         "inbox",
+        "interim_bytes",
         "interims",
         "pieces",
         "pulled",
@@ -68,6 +71,7 @@ class Exchange:
         "sent",
         "target",
         "waited_in_vain",
+        "written",
     )
 
     def __init__(
@@ -79,6 +83,7 @@ class Exchange:
         *,
         expect_wait: float | None,
         fresh: bool,
+        idempotent: bool,
     ) -> None:
         self.target = target
         self.fields = fields
@@ -86,8 +91,10 @@ class Exchange:
         self.clock = clock
         self.expect_wait = expect_wait
         self.fresh = fresh
+        self.idempotent = idempotent
         self.connected = False  # there was a connection: what fails now is not the connecting
         self.reused = False  # it had served before
+        self.written = False  # a byte of the request may have reached the server
         self.pulled = False  # a chunk of the content was taken
         self.sent = body is None  # the request went out whole
         self.interims = 0  # so many 1xx responses came
@@ -110,10 +117,18 @@ class Exchange:
         self.continued = self.continued or head.status == 100
 
     @property
-    def had_no_effect(self) -> bool:
-        """Whether it failed as one does that finds its kept-alive connection closed: nothing came, nothing was lost."""
-        lost = self.pulled or (self.body is not None and not self.body.resendable)
-        return self.reused and not lost and not (self.inbox is not None and self.inbox.received)
+    def may_resend(self) -> bool:
+        """Whether a failed request may be sent again on a fresh connection, because a kept-alive one was found closed.
+
+        A server that closes an idle connection and one that acts and closes before it answers look the same: only an
+        idempotent request may be sent again once a byte of it was written (RFC 9110, section 9.2.2; RFC 9112, section
+        9.3.1).
+        """
+        if not self.reused or (self.inbox is not None and self.inbox.received):
+            return False
+        if self.pulled or (self.body is not None and not self.body.resendable):
+            return False
+        return self.idempotent or not self.written
 
     def open_body(self) -> None:
         """Make `pieces`: the content as it goes over the wire, framed, and never more of it than was said.

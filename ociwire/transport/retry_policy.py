@@ -27,7 +27,6 @@ from ..message import Request, Response
 
 __all__ = ["Budget", "RetryPolicy", "is_connect_failure"]
 
-_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110, section 9.2.2
 # Refusals that say that the server has not acted. Some servers act first (a PATCH stored and answered 503), so that a
 # request which its maker has marked as not idempotent is repeated only if no byte of its body was sent.
 _NOT_ACTED_UPON = frozenset({429, 503})
@@ -142,8 +141,7 @@ class RetryPolicy:
         if not self._by_idempotency:
             methods = self._retry.allowed_methods  # None, or nothing at all, is every method, as urllib3 reads it
             return request.info.idempotent is not False and (not methods or request.method.upper() in methods)
-        stated = request.info.idempotent
-        return request.method in _IDEMPOTENT if stated is None else stated
+        return request.idempotent
 
 
 def _is_of_tls(error: BaseException) -> bool:

@@ -1,8 +1,8 @@
 """The base of the default stack: answers a request from a socket, by way of urllib3.
 
 Promises that a one-shot body can still be sent whole after any answer that came before it: not one chunk is pulled
-until the server says 100 (Continue) or the wait runs out. Never retries, redirects, decodes or reads netrc; sends again
-only what provably had no effect.
+until the server says 100 (Continue) or the wait runs out. Never retries, redirects, decodes or reads netrc; resends a
+request only on a kept-alive connection that was closed, if it is idempotent or nothing of it was written.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class UrllibTransport:
             except ReusedConnection:
                 continue  # the pool has dropped it; the next may be fresh
             except ReadError:
-                if not exchange.had_no_effect:
+                if not exchange.may_resend:
                     raise
                 fresh = True
 
@@ -131,6 +131,7 @@ class UrllibTransport:
             Clock(timeouts, request.info.deadline),
             expect_wait=self._expect_timeout if waits else None,
             fresh=fresh,
+            idempotent=request.idempotent,
         )
 
     def _send(self, request: Request, origin: Origin, pool: OriginPool, exchange: Exchange) -> Response:

@@ -9,10 +9,13 @@ import weakref
 from typing import Any
 
 import pytest
+from doubles import Call
 
 from ociwire.errors import ReadError, UsageError
-from ociwire.message import Request, Response
+from ociwire.message import Request, RequestInfo, Response
 from ociwire.transport import UrllibTransport
+from ociwire.transport.connection import IdleConnections
+from ociwire.transport.pools import OriginPool, Pools
 
 from .conftest import Wire
 from .scripts import (
@@ -263,13 +266,53 @@ class TestClosedMeanwhile:
         assert read(transport.round_trip(Request(method, server.url))) == (200, b"next")
 
     @pytest.mark.parametrize("end", [hangs_up, resets, tells_and_hangs_up])
-    @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
-    def test_when_the_head_has_come(self, wire: Wire, end: Script, method: str) -> None:
+    @pytest.mark.parametrize(
+        ("method", "idempotent"),
+        [("GET", None), ("HEAD", None), ("PUT", None), ("DELETE", None), ("POST", True), ("PATCH", True)],
+    )
+    def test_idempotent_request_that_was_written_is_resent(
+        self, wire: Wire, end: Script, method: str, idempotent: bool | None
+    ) -> None:
         server = wire.serve(answers_then(end), answers(reply(202), reply(202)))
         transport = wire.transport()
         self.first(transport, server.url)
-        assert read(transport.round_trip(Request(method, server.url))) == (202, b"")
-        assert read(transport.round_trip(Request(method, server.url))) == (202, b"")
+        request = Request(method, server.url, info=RequestInfo(idempotent=idempotent))
+        assert read(transport.round_trip(request)) == (202, b"")
+        assert read(transport.round_trip(request)) == (202, b"")
+
+    @pytest.mark.parametrize("end", [hangs_up, resets, tells_and_hangs_up])
+    @pytest.mark.parametrize(
+        ("method", "idempotent"),
+        [("POST", None), ("PATCH", None), ("LOCK", None), ("POST", False), ("PUT", False), ("DELETE", False)],
+    )
+    @pytest.mark.parametrize("body", [None, b"", "one-shot"])
+    def test_non_idempotent_request_that_was_written_is_not_resent(
+        self, wire: Wire, end: Script, method: str, idempotent: bool | None, body: bytes | str | None
+    ) -> None:
+        # The server may have acted before it closed the connection: a resend would execute the request twice.
+        server = wire.serve(answers_then(end))
+        transport = wire.transport()
+        self.first(transport, server.url)
+        content = Content(b"one", b"two")
+        request = Request(
+            method,
+            server.url,
+            {"Expect": "100-continue"},
+            content.body("sized") if isinstance(body, str) else body,
+            RequestInfo(idempotent=idempotent),
+        )
+        with pytest.raises(ReadError):
+            transport.round_trip(request)
+        assert content.pulled == 0
+
+    @one_kind
+    def test_non_idempotent_request_that_was_not_written_is_sent(self, wire: Wire) -> None:
+        # The connection is found closed before the request is sent, so that the server cannot have acted.
+        server = wire.serve(answers_then(Peer.close), answers(reply(202)))
+        transport = wire.transport()
+        self.first(transport, server.url)
+        server.ended(0)
+        assert read(transport.round_trip(Request("POST", server.url))) == (202, b"")
 
     @pytest.mark.parametrize("end", [hangs_up, resets, tells_and_hangs_up])
     @pytest.mark.parametrize("framing", ["sized", "chunked"])
@@ -287,7 +330,7 @@ class TestClosedMeanwhile:
         server = wire.serve(answers_then(hangs_up), answers(reply(202)))
         transport = wire.transport()
         self.first(transport, server.url)
-        assert read(transport.round_trip(Request("POST", server.url, body=b""))) == (202, b"")
+        assert read(transport.round_trip(Request("PUT", server.url, body=b""))) == (202, b"")
 
     @one_kind
     @pytest.mark.parametrize("body", [b"abc", b"x" * 300_000])
