@@ -37,6 +37,13 @@ class OriginPool:
         self.target_prefix = target_prefix
         self.proxy = proxy
 
+    def close(self) -> None:
+        """Close all idle connections; those in use are closed when they come back. Idempotent."""
+        idle: Any = self.urllib3_pool.pool  # None once it is closed
+        self.urllib3_pool.close()
+        if idle is not None:
+            idle.close()
+
 
 @final
 class Pools:
@@ -63,7 +70,11 @@ class Pools:
         """
         if self._closed:
             raise UsageError("the transport is closed")
-        return self._pools.get((origin, anonymous and origin.scheme == "https"), self._make)
+        pool = self._pools.get((origin, anonymous and origin.scheme == "https"), self._make)
+        if self._closed:  # while it was made: close() may not have seen it
+            pool.close()
+            raise UsageError("the transport is closed")
+        return pool
 
     def _make(self, key: tuple[Origin, bool]) -> OriginPool:
         origin, anonymous = key
@@ -95,4 +106,4 @@ class Pools:
         """Close all idle connections and refuse further pools. Connections in use are closed when they come back."""
         self._closed = True
         for pool in self._pools.take_all():
-            pool.urllib3_pool.close()
+            pool.close()

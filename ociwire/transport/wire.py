@@ -12,7 +12,7 @@ from typing import Any, final
 import urllib3
 
 from ..body import Body
-from ..errors import ReadError, UsageError
+from ..errors import ConnectError, ReadError, UsageError
 from ..message import Request, Response
 from ..origin import Origin, split_url
 from .clock import Clock, Timeouts, check_seconds
@@ -153,6 +153,10 @@ class UrllibTransport:
                 )
         except ContentFailed as signal:
             failure = signal.error
+        except ConnectError as error:
+            if isinstance(error.__cause__, urllib3.exceptions.ClosedPoolError):  # close() came after the look-up
+                raise UsageError("the transport is closed") from None
+            raise
         else:
             if exchange.continued:
                 self._expectations.continues(origin)

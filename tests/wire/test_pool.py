@@ -431,6 +431,55 @@ class TestClose:
         server.ended(0)
 
     @one_kind
+    def test_request_whose_pool_is_being_made_is_refused(self, wire: Wire) -> None:
+        server = wire.serve()
+        asked, closed = threading.Event(), threading.Event()
+
+        def slow(host: str) -> None:
+            asked.set()
+            wait(closed)
+
+        transport = wire.transport(tls=slow)
+        call = Call(lambda: transport.round_trip(get(f"https://{server.netloc}")))
+        wait(asked)
+        transport.close()
+        closed.set()
+        assert isinstance(call.join().error, UsageError)
+        with pytest.raises(UsageError, match="closed"):
+            transport.round_trip(get(f"https://{server.netloc}"))
+
+    @one_kind
+    def test_request_that_has_its_pool_already_is_refused(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+        server = wire.serve()
+        transport = wire.transport()
+        find = Pools.of
+
+        def closes(pools: Pools, *args: Any, **options: Any) -> OriginPool:
+            pool = find(pools, *args, **options)
+            transport.close()
+            return pool
+
+        monkeypatch.setattr(Pools, "of", closes)
+        with pytest.raises(UsageError, match="closed"):
+            transport.round_trip(get(server.url))
+
+    @one_kind
+    def test_connection_that_comes_back_meanwhile_is_closed(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+        # urllib3 looks whether its pool is closed, and puts the connection into the pool's queue afterwards.
+        server = wire.serve(answers(reply(200, b"first")))
+        transport = wire.transport()
+        response = transport.round_trip(get(server.url))
+        put_back = IdleConnections.put
+
+        def closes_before(idle: IdleConnections, item: Any, **options: Any) -> None:
+            transport.close()
+            put_back(idle, item, **options)
+
+        monkeypatch.setattr(IdleConnections, "put", closes_before)
+        assert read(response) == (200, b"first")
+        server.ended(0)
+
+    @one_kind
     def test_before_its_first_use(self, wire: Wire) -> None:
         server = wire.serve()
         transport = wire.transport()
