@@ -21,6 +21,8 @@ __all__ = ["ContentFailed", "Exchange", "ReusedConnection"]
 
 MAX_INTERIM = 32
 """The most 1xx responses that are passed over before a final one."""
+MAX_INTERIM_BYTES = 64 * 1024
+"""The most bytes that all interim responses of one request may have together."""
 _PIECE = 1024 * 1024
 """The most that is sent in one go, in bytes: a timeout is for one piece, not for the whole of a large body."""
 
@@ -98,6 +100,7 @@ class Exchange:
         self.pulled = False  # a chunk of the content was taken
         self.sent = body is None  # the request went out whole
         self.interims = 0  # so many 1xx responses came
+        self.interim_bytes = 0  # their total size
         self.continued = False  # a 100 came, in time or late
         self.waited_in_vain = False  # no answer came within expect_wait
         self.inbox: Inbox | None = None
@@ -107,13 +110,16 @@ class Exchange:
         """Take note of a 1xx response and pass over it (RFC 9110, section 15.2: any may come, known or not).
 
         Raises:
-            ProtocolError: It is a 101, which nobody asked for, or one too many.
+            ProtocolError: It is a 101, which nobody asked for, or there were too many of them or of their bytes.
         """
         self.interims += 1
+        self.interim_bytes += head.size
         if head.status == 101:
             raise ProtocolError("the server switches protocols (101), which was not asked for")
         if self.interims > MAX_INTERIM:
             raise ProtocolError(f"more than {MAX_INTERIM} interim responses (1xx) and no final one")
+        if self.interim_bytes > MAX_INTERIM_BYTES:
+            raise ProtocolError(f"the interim responses (1xx) are longer than {MAX_INTERIM_BYTES} bytes in all")
         self.continued = self.continued or head.status == 100
 
     @property

@@ -15,7 +15,7 @@ from ..headers import TOKEN, Headers
 __all__ = ["Head", "LineReader", "framed_length", "read_head"]
 
 MAX_HEAD = 64 * 1024
-"""The most that a head may have, in bytes; each 1xx response counts anew."""
+"""The most that a head may have, in bytes."""
 
 _TLS_ALERT = b"\x15\x03"
 """A fatal alert's record begins so (RFC 8446, section 5.1)."""
@@ -38,12 +38,14 @@ class Head(NamedTuple):
         status: The status code.
         reason: The reason phrase, of no meaning.
         headers: The fields.
+        size: Its size in bytes, line ends included.
     """
 
     minor: int
     status: int
     reason: str
     headers: Headers
+    size: int = 0
 
 
 def read_head(stream: LineReader) -> Head:
@@ -63,7 +65,8 @@ def read_head(stream: LineReader) -> Head:
     while (line := _line(stream, left)) not in (b"\r\n", b"\n"):
         left -= len(line)
         _add_field(fields, line)
-    return Head(min(1, int(minor)), int(status), reason.decode("latin-1"), Headers.received(fields))
+    size = MAX_HEAD - left + len(line)
+    return Head(min(1, int(minor)), int(status), reason.decode("latin-1"), Headers.received(fields), size)
 
 
 def framed_length(head: Head, method: str | None) -> tuple[bool, int | None]:

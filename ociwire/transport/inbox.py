@@ -1,7 +1,7 @@
 """What arrives on a connection for one exchange: each wait under the exchange's clock, and no byte of it lost.
 
-A status that has to be known before the body may go is read twelve bytes deep (``HTTP/1.1 401``) and kept for whoever
-reads the head. A socket's own file cannot do that: it is dead after its first timeout.
+A status that has to be known before the body may go (``HTTP/1.1 401``) is looked at and kept, with what came behind it,
+for the reader of the head and of the body. A socket's own file cannot do that: it is dead after its first timeout.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import socket
 import ssl
+import sys
 import time
 from http.client import RemoteDisconnected
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["Inbox", "has_pending"]
 
 _STATUS_LENGTH = len(b"HTTP/1.1 401")
+_READ_SIZE = 8192
+"""How much is asked of the socket at a time where a head is read, in bytes."""
 
 
 class Inbox(io.RawIOBase):
@@ -39,7 +42,7 @@ class Inbox(io.RawIOBase):
         self._sock = sock
         self._clock = clock
         self._left = limit
-        self._kept = b""
+        self._kept = bytearray()  # what was received and is still to be read
         self._hold: io.RawIOBase | None = None
         self._over = False
         self.received = False
@@ -59,8 +62,12 @@ class Inbox(io.RawIOBase):
         view = memoryview(buffer).cast("B")
         if self._kept:
             count = min(len(view), len(self._kept))
-            view[:count], self._kept = self._kept[:count], self._kept[count:]
+            view[:count] = self._kept[:count]
+            del self._kept[:count]
             return count
+        return self._receive(view)
+
+    def _receive(self, view: memoryview) -> int:
         if self._over:
             return 0
         if self._clock.deadline is not None:
@@ -72,6 +79,25 @@ class Inbox(io.RawIOBase):
             if self._left < 0:
                 raise ProtocolError("the peer sends more than is read of it")
         return count
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Read to the next line end, at most `size` bytes; fewer only at the end.
+
+        `io.RawIOBase` asks the socket for one byte at a time.
+        """
+        wanted = sys.maxsize if size is None or size < 0 else size
+        searched = 0
+        while (end := self._kept.find(b"\n", searched, wanted)) < 0 and len(self._kept) < wanted:
+            searched = len(self._kept)
+            chunk = bytearray(_READ_SIZE)
+            count = self._receive(memoryview(chunk))
+            if count == 0:
+                break
+            self._kept += chunk[:count]
+        count = min(len(self._kept), wanted) if end < 0 else end + 1
+        line = bytes(self._kept[:count])
+        del self._kept[:count]
+        return line
 
     def finish(self) -> None:
         """Take nothing more from the socket: what is read now is what had come beyond the response."""
@@ -125,9 +151,9 @@ class Inbox(io.RawIOBase):
         return self._status()
 
     def _keep(self) -> None:
-        data = self._sock.recv(_STATUS_LENGTH - len(self._kept))
+        data = self._sock.recv(_READ_SIZE)
         if not data and self._kept:
-            raise ProtocolError(f"the head of the response was cut off: {self._kept!r}")
+            raise ProtocolError(f"the head of the response was cut off: {bytes(self._kept)!r}")
         if not data:
             raise RemoteDisconnected("the server closed the connection before its response")
         self._kept += data
@@ -135,7 +161,7 @@ class Inbox(io.RawIOBase):
 
     def _status(self) -> int:
         if not (self._kept.startswith(b"HTTP/1.") and self._kept[9:12].isdigit()):
-            raise ProtocolError(f"not an HTTP/1.1 status line: {self._kept!r}")
+            raise ProtocolError(f"not an HTTP/1.1 status line: {bytes(self._kept[:_STATUS_LENGTH])!r}")
         return int(self._kept[9:12])
 
     def close(self) -> None:

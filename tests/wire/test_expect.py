@@ -293,6 +293,43 @@ class TestInterims:
             wire.transport().round_trip(request)
         assert (given.pulled == 0) == (where != "after")
 
+    @pytest.mark.parametrize("where", ["before", "after", "without"])
+    @pytest.mark.parametrize("count", [2, 30])
+    def test_more_than_64_kib_in_all_are_too_many(self, wire: Wire, where: str, count: int) -> None:
+        padded = reply(103, b"", "X-Pad: " + "x" * (66_000 // count))
+
+        def script(peer: Peer) -> None:
+            peer.read_head()
+            if where == "after":
+                peer.send(CONTINUE)
+                peer.read_body()
+            peer.send(padded * count + reply(200))
+
+        server = wire.serve(script)
+        given = content()
+        request = get(server.url) if where == "without" else put(server.url, given.body("sized"))
+        with pytest.raises(ProtocolError, match="65536 bytes in all"):
+            wire.transport().round_trip(request)
+        assert (given.pulled == 0) == (where != "after")
+
+    @one_kind
+    @pytest.mark.parametrize("where", ["before", "after"])
+    def test_what_follows_interims_is_not_lost(self, wire: Wire, where: str) -> None:
+        # Interim responses, the final one and bytes of its body arrive together and are read together.
+        padded = reply(103, b"", "X-Pad: " + "x" * 20_000)
+        body = b"x" * 30_000
+        together = padded * 3 + reply(400, body)
+
+        def script(peer: Peer) -> None:
+            peer.read_head()
+            if where == "after":
+                peer.send(CONTINUE)
+                peer.read_body()
+            peer.send(together)
+
+        server = wire.serve(script)
+        assert read(wire.transport().round_trip(put(server.url, content().body("sized")))) == (400, body)
+
     @one_kind
     def test_32_are_not(self, wire: Wire) -> None:
         server = wire.serve(takes(PROCESSING * 15 + CONTINUE, response=PROCESSING * 16 + reply(201)))
