@@ -1,7 +1,8 @@
 """urllib3's connections, taught to wait for 100 (Continue) before a chunk of the body is pulled.
 
-A connection stands in its pool where urllib3's own would. It overrides public methods only: `request` sends the head,
-waits, and sends the body; `getresponse` reads what the wait has not; `close` forgets.
+A connection stands in its pool where urllib3's own would. `request` sends the head, waits, and sends the body;
+`getresponse` reads what the wait has not; `close` forgets. Two private methods are overridden to bound their time:
+`_new_conn` (urllib3's own SOCKS connection overrides it too) and `_tunnel`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.util.connection import allowed_gai_family
 
 from .clock import Clock, Timeouts
 from .exchange import Exchange, ReusedConnection
@@ -27,6 +30,8 @@ __all__ = ["IdleConnections", "WirePool", "WireTLSPool"]
 
 # What a peer's closing looks like to who is still sending. The last two are TLS's words for it before Python 3.13.
 _CLOSED_BY_PEER = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+_MIN_ATTEMPT = 2.0
+"""The least time for one of several addresses, in seconds, as far as so much remains; Go's net.Dialer has the same."""
 _GLANCE = 0.5
 """How long a send may block, in seconds, before it is looked whether the server has answered meanwhile."""
 
@@ -35,15 +40,58 @@ class WireConnection(HTTPConnection):
     """A connection whose `request` takes an `Exchange` in the body's place."""
 
     _served = False
-    _connect_ends: float | None = None
+    _connecting: Clock  # bounds all steps of connecting together
     _exchange: Exchange | None = None  # while it is under way
     _inbox: Inbox | None = None  # until the response takes it over
     _answers: tuple[WireResponse, ...] = ()  # a proxy's, to CONNECT
 
     def connect(self) -> None:
-        """Connect, and through a proxy where there is one; the proxy's answer is bounded in time as all of it is."""
-        self._connect_ends = None if self.timeout is None else time.monotonic() + self.timeout
+        """Connect, through a proxy where there is one. The connect timeout bounds all steps of it together."""
+        self._connecting = Clock(_UNBOUNDED, None if self.timeout is None else time.monotonic() + self.timeout)
         super().connect()
+
+    def _new_conn(self) -> socket.socket:
+        """Connect to the first address of the name that answers.
+
+        `urllib3.util.connection.create_connection` gives each address the whole of the timeout again. Here each has its
+        share of what remains, so that one that drops packets leaves time for the next.
+        """
+        try:
+            addresses = socket.getaddrinfo(self._dns_host, self.port, allowed_gai_family(), socket.SOCK_STREAM)
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        failure: OSError = OSError("the name has no address")
+        try:
+            for index, address in enumerate(addresses):
+                try:
+                    return self._connect_to(address, left=len(addresses) - index)
+                except OSError as error:
+                    failure = error
+            if isinstance(failure, TimeoutError):
+                raise ConnectTimeoutError(self, f"Connection to {self.host} timed out") from failure
+            raise NewConnectionError(self, f"Failed to establish a new connection: {failure}") from failure
+        finally:
+            del failure  # its traceback refers to this frame
+
+    def _connect_to(self, address: tuple[Any, ...], left: int) -> socket.socket:
+        remaining = self._connecting.left()
+        sock = socket.socket(*address[:3])
+        try:
+            for option in self.socket_options or ():
+                sock.setsockopt(*option)
+            sock.settimeout(None if remaining is None else min(remaining, max(remaining / left, _MIN_ATTEMPT)))
+            sock.connect(address[4])
+            sock.settimeout(self._connecting.left())  # for the TLS handshake, which comes next
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _tunnel(self) -> None:
+        """Send CONNECT and read its answer, in what remains of the time; the TLS handshake has what then remains."""
+        self.sock.settimeout(self._connecting.left())
+        super()._tunnel()
+        self.sock.settimeout(self._connecting.left())
 
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
         """Send the head, wait where something could be lost, and send the body.
@@ -153,8 +201,8 @@ class WireConnection(HTTPConnection):
             response = WireResponse(inbox, *args, **options)  # type: ignore[arg-type]
             response.exchange = self._exchange
             return response
-        clock = Clock(_UNBOUNDED, self._connect_ends)
-        response = WireResponse(Inbox(sock, clock, limit=MAX_HEAD), *args, **options)  # type: ignore[arg-type]
+        inbox = Inbox(sock, self._connecting, limit=MAX_HEAD)
+        response = WireResponse(inbox, *args, **options)  # type: ignore[arg-type]
         self._answers = (*self._answers, response)
         return response
 

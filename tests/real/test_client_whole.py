@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from urllib3.util import connection
 
 from ociwire import Client, Descriptor, Digest, Request
 from ociwire.descriptor import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
@@ -24,6 +23,7 @@ from ociwire.errors import (
 )
 from ociwire.origin import Origin
 from ociwire.transport import UrllibTransport
+from ociwire.transport.connection import WireConnection
 
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 SIGNATURE = "application/vnd.example.signature.v1+json"
@@ -287,8 +287,8 @@ def test_ten_thousand_operations_leave_only_idle_connections(
         sockets.append(create(*args, **options))
         return sockets[-1]
 
-    create = connection.create_connection
-    monkeypatch.setattr(connection, "create_connection", counting)
+    create = WireConnection._new_conn
+    monkeypatch.setattr(WireConnection, "_new_conn", counting)
     transport = UrllibTransport(pool_size=POOL, trust_env=False)
     with contextlib.closing(transport):
         client = Client(registry_host, transport, insecure=True)
@@ -299,7 +299,7 @@ def test_ten_thousand_operations_leave_only_idle_connections(
 
         pool = transport._pools.of(Origin.of(f"http://{registry_host}"), anonymous=False).urllib3_pool.pool
         assert pool is not None
-        kept = [pool.get_nowait() for _ in range(pool.qsize())]
+        kept = [pool.get(block=False) for _ in range(pool.qsize())]
         assert len(kept) == POOL  # every place that was taken has been given back
         idle = {one.sock.fileno() for one in kept if one is not None and one.sock is not None}
         open_still = {sock.fileno() for sock in sockets if sock.fileno() >= 0}

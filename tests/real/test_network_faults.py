@@ -19,7 +19,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from urllib3.util import connection
 from wire.chaos import KINDS, Chaos, Trouble
 
 import ociwire.transport.retry
@@ -41,6 +40,7 @@ from ociwire.errors import (
     UsageError,
 )
 from ociwire.transport import UrllibTransport
+from ociwire.transport.connection import WireConnection
 
 BOUND = 30.0
 """Within which each cell must end, in seconds: reached only by what hangs."""
@@ -505,7 +505,7 @@ class Stage:
     """
 
     def __init__(self, chaos: Chaos, patch: pytest.MonkeyPatch, *, comes_back: bool) -> None:
-        create = connection.create_connection
+        create = WireConnection._new_conn
         self.sockets: list[Any] = []
 
         def noting(*args: Any, **options: Any) -> Any:
@@ -516,7 +516,7 @@ class Stage:
             if comes_back:
                 chaos.listen()
 
-        patch.setattr(connection, "create_connection", noting)
+        patch.setattr(WireConnection, "_new_conn", noting)
         clock = SimpleNamespace(sleep=sleep, time=time.time, monotonic=time.monotonic)
         patch.setattr(ociwire.transport.retry, "time", clock)
         base = UrllibTransport(timeout=TIMEOUT, expect_timeout=EXPECT, trust_env=False)

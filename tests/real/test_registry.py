@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from urllib3.util import connection
 
 from ociwire import Client, Descriptor, Digest
 from ociwire.errors import BlobUnknown, DigestInvalid, OciwireError, SizeMismatch, UsageError
+from ociwire.transport.connection import WireConnection
 
 MEBIBYTE = 1024 * 1024
 LARGE = 50
@@ -163,8 +163,8 @@ def test_one_connection_serves_for_many_blobs(client: Client, monkeypatch: pytes
         opened.append(args)
         return create(*args, **options)
 
-    create = connection.create_connection
-    monkeypatch.setattr(connection, "create_connection", counting)
+    create = WireConnection._new_conn
+    monkeypatch.setattr(WireConnection, "_new_conn", counting)
     for number in range(25):
         content = f"blob {number}".encode()
         blob = Descriptor.of(content)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import socket
+import ssl
 import threading
 import time
 from typing import Any
@@ -156,6 +158,96 @@ class TestDeadline:
         transport = wire.transport(proxy=proxy.url)
         with pytest.raises(TransportTimeout):
             transport.round_trip(get("https://registry.test/", deadline=time.monotonic() + 0.1))
+
+
+class TestConnecting:
+    """All steps of connecting share one timeout, which ends with the deadline."""
+
+    @one_kind
+    @pytest.mark.parametrize(
+        ("timeout", "deadline", "waits"),
+        [
+            (9, None, [3, 3, 3]),  # a share for each address, so that one that drops packets leaves time for the next
+            (9, 6, [2, 2, 2]),
+            (3, None, [2, 1]),  # at least 2 s for each, as far as they go
+            (60, 0.5, [0.5]),
+            (None, None, [None, None, None]),
+        ],
+    )
+    def test_several_addresses_share_the_time(
+        self,
+        wire: Wire,
+        clock: FakeClock,
+        monkeypatch: pytest.MonkeyPatch,
+        timeout: float | None,
+        deadline: float | None,
+        waits: list[float | None],
+    ) -> None:
+        waited: list[float | None] = []
+
+        class Silent(socket.socket):
+            """A socket to an address that drops packets."""
+
+            def connect(self, address: Any) -> None:
+                waited.append(self.gettimeout())
+                clock.now += self.gettimeout() or 0
+                raise TimeoutError("timed out")
+
+        address = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("192.0.2.1", 80))
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: [address] * 3)
+        monkeypatch.setattr(socket, "socket", Silent)
+        transport = wire.transport(timeout=urllib3.Timeout(connect=timeout, read=60))
+        with pytest.raises(TransportTimeout):
+            transport.round_trip(
+                get("http://registry.test/", deadline=None if deadline is None else clock.now + deadline)
+            )
+        assert waited == pytest.approx(waits)
+
+    @one_kind
+    def test_next_address_is_tried_after_one_that_refuses(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+        server = wire.serve(answers(reply(200, b"ok")))
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            ports = [unused.getsockname()[1], server.port]
+            found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port)) for port in ports]
+            monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: found)
+            assert read(wire.transport().round_trip(get(f"http://registry.test:{server.port}"))) == (200, b"ok")
+
+    @pytest.mark.parametrize("kind", ["tls1.3"])
+    def test_handshake_has_what_the_connecting_has_left(
+        self, wire: Wire, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Slow(socket.socket):
+            def connect(self, address: Any) -> None:
+                super().connect(address)
+                clock.now += 3
+
+        waits: list[float | None] = []
+        wrap = ssl.SSLContext.wrap_socket
+
+        def noted(context: ssl.SSLContext, sock: socket.socket, **options: Any) -> ssl.SSLSocket:
+            if not options.get("server_side"):
+                waits.append(sock.gettimeout())
+            return wrap(context, sock, **options)
+
+        server = wire.serve(answers(reply(200, b"ok")))
+        monkeypatch.setattr(socket, "socket", Slow)
+        transport = wire.transport()
+        monkeypatch.setattr(ssl.SSLContext, "wrap_socket", noted)
+        assert read(transport.round_trip(get(server.url, timeout=60, deadline=clock.now + 4))) == (200, b"ok")
+        assert waits == pytest.approx([1])
+
+    @pytest.mark.parametrize("kind", ["http", "tls1.3"])
+    def test_handshake_does_not_begin_after_the_time_is_up(self, wire: Wire, clock: FakeClock) -> None:
+        def script(peer: Peer) -> None:
+            peer.read_head()
+            clock.now += 5
+            peer.send(reply(200, b"", "Content-Length: 0"))
+
+        proxy = wire.serve(script)
+        with pytest.raises(TransportTimeout):
+            wire.transport(proxy=proxy.url).round_trip(get("https://registry.test/", deadline=clock.now + 4))
+        assert proxy.ended(0).rest == b""
 
 
 class TestTimeout:

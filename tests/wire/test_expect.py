@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import urllib3
 from doubles import FakeClock
 
 from ociwire.errors import ProtocolError, ReadError
@@ -11,6 +12,7 @@ from ociwire.message import Body
 from .conftest import Wire
 from .scripts import (
     CONTINUE,
+    PATIENCE,
     Content,
     Counted,
     Peer,
@@ -29,6 +31,8 @@ SMALL = b"s" * (256 * 1024)
 LARGE = b"l" * (256 * 1024 + 1)
 HINTS = reply(103, b"", "Link: </style.css>; rel=preload")
 PROCESSING = reply(102)
+READ_ONLY = urllib3.Timeout(connect=None, read=PATIENCE)
+"""No timeout for connecting: the clock of these tests advances far beyond it."""
 one_kind = pytest.mark.parametrize("kind", ["http"])
 
 
@@ -124,7 +128,7 @@ def is_waited_for(wire: Wire, clock: FakeClock, *, first: Script, between: float
     # The one server takes no body before its answer, the other gives no answer before the body.
     waits = one_shot or between > 600 or first is late
     server = wire.serve(first, makes_wait if waits else answers(reply(201)))
-    transport = wire.transport(expect_timeout=1000)
+    transport = wire.transport(expect_timeout=1000, timeout=READ_ONLY)
     clock.step = 2000  # whoever looks twice has waited long enough
     read(transport.round_trip(put(server.url, LARGE)))
     clock.step = 0
@@ -161,7 +165,7 @@ class TestMemory:
     @one_kind
     def test_a_100_that_nobody_waited_for_makes_it_forgotten(self, wire: Wire, clock: FakeClock) -> None:
         server = wire.serve(silent, late, makes_wait)
-        transport = wire.transport(expect_timeout=1000)
+        transport = wire.transport(expect_timeout=1000, timeout=READ_ONLY)
         clock.step = 2000
         read(transport.round_trip(put(server.url, LARGE)))
         clock.step = 0
@@ -173,7 +177,7 @@ class TestMemory:
     @one_kind
     def test_each_origin_has_a_memory_of_its_own(self, wire: Wire, clock: FakeClock) -> None:
         server, other = wire.serve(silent), wire.serve(makes_wait)
-        transport = wire.transport(expect_timeout=1000)
+        transport = wire.transport(expect_timeout=1000, timeout=READ_ONLY)
         clock.step = 2000
         read(transport.round_trip(put(server.url, LARGE)))
         clock.step = 0
