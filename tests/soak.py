@@ -1,8 +1,12 @@
-"""A minute of everything at once: ``python -m tests.soak [--seconds 60] [--seed N] [--threads 8]``.
+"""Operations of all kinds at once: ``python -m tests.soak [--seconds 60 | --operations N] [--seed N] [--threads 16]``.
 
 Threads do operations of all kinds, through the whole stack, against a docker-registry of their own, while faults are
-injected below the stack and on the network. An operation may end in a named error. It may not end in wrong bytes or
-anybody else's exception; what it says is stored must be there in the end; and no connection, thread or memory is left.
+injected below the stack and on the network, readers are left open in reference cycles, and garbage is collected at
+random points of the operations. An operation may end in a named error. It may not end in wrong bytes or anybody else's
+exception, or hang; what it says is stored must be there in the end; and no connection, thread or memory is left.
+
+With ``--memory`` the registry is a `MemoryRegistry` behind `ociwire.testing.serve`, in this process: then its memory is
+not measured.
 
 The seed settles what each thread chooses and which of its requests fail; how the threads take turns, nothing does.
 """
@@ -15,6 +19,7 @@ import argparse
 import contextlib
 import faulthandler
 import gc
+import io
 import json
 import os
 import random
@@ -29,15 +34,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import ociwire.transport.retry
 from ociwire import Client, Descriptor, Digest, default_transport
 from ociwire.auth import Anonymous
+from ociwire.blob import BlobReader
 from ociwire.descriptor import OCI_MANIFEST
 from ociwire.errors import BlobUnknown, ManifestUnknown, OciwireError, TransportError, UsageError
 from ociwire.message import Request, Response
+from ociwire.testing import MemoryRegistry, serve
 from ociwire.testing.faults import FAULTS, Fault, FaultTransport
 from ociwire.transport import Transport, UrllibTransport
 
@@ -48,6 +55,10 @@ RATE, NETWORK_RATE = 0.06, 0.15
 """How many of the requests fail, below the stack and in the proxy."""
 CHAOS = 0.25
 """How many of the operations go through the proxy."""
+COLLECTED = 0.2
+"""In how many of the operations the garbage collector runs at a random point."""
+POINTS = 2000
+"""The latest such point: so many calls and returns of functions after the beginning of the operation."""
 PAUSE = 0.002
 """The longest that a retry waits here, in seconds."""
 TIMEOUT, STALLED = 30.0, 1.0
@@ -78,6 +89,14 @@ class Ledger:
     manifests: dict[tuple[str, str], bytes] = field(default_factory=dict)
     verified: int = 0
     """Bytes that were pulled and found right."""
+    collected: int = 0
+    """How often the garbage collector ran in the middle of an operation."""
+
+    def wait(self, over: threading.Event, seconds: float, operations: int | None) -> None:
+        """Wait for so many seconds, or until so many operations are done."""
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends and (operations is None or self.done.total() < operations):
+            over.wait(0.05)
 
     def violation(self, what: str) -> None:
         with self.lock:
@@ -168,6 +187,22 @@ def made(recipe: tuple[str, int]) -> bytes:
     return random.Random(name).randbytes(size)
 
 
+def suspended(reader: BlobReader) -> Iterator[None]:
+    """A generator that closes a reader when the garbage collector closes the generator."""
+    with reader:
+        yield
+
+
+def begun(reader: BlobReader) -> Iterator[None]:
+    generator = suspended(reader)
+    next(generator)
+    return generator
+
+
+HOLDERS: tuple[Callable[[BlobReader], object], ...] = (lambda reader: reader, io.BufferedReader, begun)
+"""What may be left open with a reader in it."""
+
+
 class Worker(threading.Thread):
     """One thread: operations in repositories of its own, one after the other.
 
@@ -212,11 +247,15 @@ class Worker(threading.Thread):
         TROUBLED.times = 0
         error: OciwireError | None = None
         try:
+            if self.chance.random() < COLLECTED:
+                sys.setprofile(self.collects_at(self.chance.randrange(POINTS)))
             operation(self)
         except UsageError:
             raise
         except OciwireError as named:
             error = named
+        finally:
+            sys.setprofile(None)
         with self.ledger.lock:
             self.ledger.done[name] += 1
             if error is not None:
@@ -224,6 +263,20 @@ class Worker(threading.Thread):
                 self.ledger.errors[type(error).__name__] += 1
             elif TROUBLED.times:
                 self.ledger.recovered[name] += 1
+
+    def collects_at(self, point: int) -> Callable[[FrameType, str, object], None]:
+        """A profiler that runs the garbage collector at the n-th call or return of a function."""
+        seen = 0
+
+        def profile(frame: FrameType, event: str, arg: object) -> None:
+            nonlocal seen
+            seen += 1
+            if seen > point:
+                sys.setprofile(None)
+                self.ledger.collected += 1
+                gc.collect()
+
+        return profile
 
     # --- what it has ---
 
@@ -283,6 +336,14 @@ class Worker(threading.Thread):
         if digest is not None:
             with self.digests.client(self.chance).get_blob(self.home, digest) as reader:
                 reader.read(min(100, reader.descriptor.size - 1))
+
+    def leave_open(self) -> None:
+        digest = self.some(self.mine)
+        if digest is not None:
+            reader = self.digests.client(self.chance).get_blob(self.home, digest)
+            reader.read(self.chance.randrange(reader.descriptor.size))
+            cycle = [self.chance.choice(HOLDERS)(reader)]
+            cycle.append(cycle)
 
     def pull_range(self) -> None:
         digest = self.some(self.mine)
@@ -372,6 +433,7 @@ OPERATIONS: dict[Callable[[Worker], object], int] = {
     Worker.push_chunked: 5,
     Worker.pull: 14,
     Worker.pull_and_stop: 3,
+    Worker.leave_open: 8,
     Worker.pull_range: 8,
     Worker.resolve: 8,
     Worker.mount: 4,
@@ -427,7 +489,11 @@ def verify(ledger: Ledger, clean: Client) -> int:
 
 
 @contextlib.contextmanager
-def registry() -> Iterator[str]:
+def registry(*, memory: bool) -> Iterator[str]:
+    if memory:
+        with serve(MemoryRegistry()) as url:
+            yield url.host
+        return
     binary = shutil.which("docker-registry")
     if binary is None:
         raise SystemExit("docker-registry is not installed")
@@ -435,18 +501,27 @@ def registry() -> Iterator[str]:
         yield Registries(binary, lambda name: Path(tempfile.mkdtemp(dir=folder)), processes).start()
 
 
-def soak(seconds: float, seed: str, threads: int) -> int:
-    """Run it, print the table and return the exit status."""
+def soak(seconds: float, operations: int | None, seed: str, threads: int, *, memory: bool) -> int:
+    """Run it, print the table and return the exit status.
+
+    Args:
+        seconds: When to end.
+        operations: After how many operations to end, if that comes first.
+        seed: For all that is left to chance.
+        threads: How many do operations.
+        memory: Whether the registry is in the memory of this process.
+    """
     print(f"seed: {seed}", flush=True)
     ledger = Ledger()
     sys.unraisablehook = lambda args: ledger.violation(f"ignored: {args.exc_value!r} in {args.object!r}")
     warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", ".* not read to its end or closed|.* never read to its end", ResourceWarning)
     before_threads = threading.active_count()
     wait = time.sleep
     ociwire.transport.retry.time = SimpleNamespace(  # type: ignore[assignment, attr-defined]
         sleep=lambda pause: wait(min(pause, PAUSE)), time=time.time, monotonic=time.monotonic
     )
-    with registry() as host, contextlib.closing(UrllibTransport(timeout=TIMEOUT, trust_env=False)) as base:
+    with registry(memory=memory) as host, contextlib.closing(UrllibTransport(timeout=TIMEOUT, trust_env=False)) as base:
         clean = Client(host, base, insecure=True)
         worlds = World(host, f"{seed}/a", flips=True), World(host, f"{seed}/b", flips=False)
         ports = {int(name.rpartition(":")[2]) for name in (host, *(world.chaos.host for world in worlds))}
@@ -454,10 +529,10 @@ def soak(seconds: float, seed: str, threads: int) -> int:
         workers = [Worker(number, seed, ledger, *worlds, clean, over) for number in range(threads)]
         for worker in workers:
             worker.start()
-        over.wait(seconds / 3)
+        ledger.wait(over, seconds / 3, operations and operations // 3)
         gc.collect()
         warm = resident()
-        over.wait(seconds * 2 / 3)
+        ledger.wait(over, seconds * 2 / 3, operations)
         over.set()
         faulthandler.dump_traceback_later(5 * GRACE, exit=True)
         ends = time.monotonic() + GRACE
@@ -467,6 +542,7 @@ def soak(seconds: float, seed: str, threads: int) -> int:
                 ledger.violation(f"{worker.name} {worker.count} hangs")
                 faulthandler.dump_traceback()
         passed = verify(ledger, clean)
+        gc.collect()  # what was left open
         behind = sum(world.close() for world in worlds)
         base.close()
         faulthandler.cancel_dump_traceback_later()
@@ -479,16 +555,18 @@ def soak(seconds: float, seed: str, threads: int) -> int:
         NO_VIOLATION: not ledger.violations,
         "no connection is left, this side of the proxy": not left and not left_after_gc,
         "no connection is left, that side of the proxy": behind == 0,
-        "memory is flat": end <= warm * 1.1 + 10 * 1024 * 1024,
+        "memory is flat": memory or end <= warm * 1.1 + 10 * 1024 * 1024,
         "all threads have ended": threading.active_count() == before_threads,
         "something was done, and something went wrong": bool(passed and injected and ledger.recovered),
+        "all operations were done": operations is None or ledger.done.total() >= operations,
+        "readers were left open and collected": bool(ledger.done["leave_open"] and ledger.collected),
     }
     report(ledger, injected, f"{warm / 2**20:.1f} / {end / 2**20:.1f} MiB", f"{len(left)} / {len(left_after_gc)}")
     wrong = [name for name, holds in checks.items() if not holds]
     for text in [*ledger.violations[:20], *wrong]:
         print(f"VIOLATION: {text}")
     if wrong:
-        print(f"seed: {seed} (python -m tests.soak --seed {seed} --seconds {seconds:g} --threads {threads})")
+        print(f"seed: {seed} (repeat it with --seed {seed} and the same options)")
     failed = len(ledger.violations) + sum(name != NO_VIOLATION for name in wrong)
     print(f"{passed + len(checks) - len(wrong)} passed, {failed} failed")
     return 1 if wrong else 0
@@ -507,18 +585,22 @@ def report(ledger: Ledger, injected: Counter[str], memory: str, left: str) -> No
     for title, counter in rows.items():
         print(f"{title}: {', '.join(f'{name} {count}' for name, count in counter.most_common())}")
     print(f"verified: {ledger.verified / 2**20:.1f} MiB, {len(ledger.blobs)} blobs, {len(ledger.manifests)} manifests")
+    print(f"garbage collections in the middle of an operation: {ledger.collected}")
     print(f"memory after a third / at the end: {memory}")
     print(f"connections left, before / after gc: {left}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seconds", type=float, default=None, help="defaults to 60, or 600 with --operations")
+    parser.add_argument("--operations", type=int, default=None, help="end after so many operations")
+    parser.add_argument("--memory", action="store_true", help="against a MemoryRegistry in this process")
     parser.add_argument("--seed", default=None, help="what the last run printed; another one each time if left out")
-    parser.add_argument("--threads", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=16)
     arguments = parser.parse_args()
     seed = arguments.seed or str(random.SystemRandom().randrange(10**9))
-    return soak(arguments.seconds, seed, arguments.threads)
+    seconds = arguments.seconds or (60.0 if arguments.operations is None else 600.0)
+    return soak(seconds, arguments.operations, seed, arguments.threads, memory=arguments.memory)
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ class UrllibTransport:
     """A `Transport` over HTTP/1.1, with urllib3's pools, TLS, proxies and timeouts.
 
     Args:
-        timeout: Seconds for connecting and for each wait on the socket, or a `urllib3.Timeout` (its ``total`` bounds
-            both). ``RequestInfo.timeout`` overrides it for a request.
+        timeout: Seconds for connecting, all its steps together, and for each wait on the socket, or a `urllib3.Timeout`
+            (its ``total`` bounds both). ``RequestInfo.timeout`` overrides it for a request.
         expect_timeout: Seconds to wait for a 100 (Continue) before a body that is one-shot or larger than 256 KiB.
         tls: A CA bundle's path, an `ssl.SSLContext`, or a function from ``host[:port]`` to one (None: the system's
             CAs), asked once a host. None is `docker_certs_d` over the system's CAs.
