@@ -1164,7 +1164,7 @@ def test_it_is_a_transport(registry: MemoryRegistry) -> None:
         registry.round_trip(Request("GET", "/v2/"))
 
 
-@pytest.mark.parametrize("option", ["min_chunk_length", "page_size", "manifest_limit"])
+@pytest.mark.parametrize("option", ["min_chunk_length", "page_size", "manifest_limit", "max_bytes"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "1"])
 def test_options_that_are_no_numbers(option: str, value: Any) -> None:
     with pytest.raises(errors.UsageError, match=option):
@@ -1209,3 +1209,124 @@ def test_every_code_is_given_but_those_of_what_stands_in_front_of_a_registry(reg
     ]
     # UNAUTHORIZED, DENIED and TOOMANYREQUESTS are not its own
     assert [response.json()["errors"][0]["code"] for response in answers] == sorted(CODES)
+
+
+# --- the bound of memory ---
+
+
+def room(registry: Transport, count: int) -> bool:
+    """Whether there is room for so many bytes; nothing of them is kept."""
+    response = ask(registry, "POST", f"{UPLOADS}?digest={ABSENT}", b"\0" * count)
+    assert response.status in (400, 413)
+    return response.status == 400
+
+
+def test_max_bytes_beyond_it_a_blob_is_refused_with_413() -> None:
+    registry = MemoryRegistry(max_bytes=100)
+    push(registry, b"a" * 60)
+    location = opened(registry)
+    for method, url in (
+        ("POST", f"{UPLOADS}?digest={DIGEST}"),
+        ("PATCH", location),
+        ("PUT", f"{location}?digest={DIGEST}"),
+    ):
+        [message] = refused(ask(registry, method, url, Body.of(unpulled(), 41)), 413, "SIZE_INVALID")
+        assert "at most 100 bytes" in message
+    assert push(registry, b"b" * 40) == Digest.of(b"b" * 40)
+    assert registry.stored_bytes == 100
+
+
+def test_max_bytes_a_body_without_a_length_is_pulled_no_further() -> None:
+    registry = MemoryRegistry(max_bytes=100)
+    pulled = []
+
+    def endless() -> Iterator[bytes]:
+        while True:
+            pulled.append(50)
+            yield b"x" * 50
+
+    refused(ask(registry, "PATCH", opened(registry), endless()), 413, "SIZE_INVALID")
+    assert len(pulled) == 3
+    assert room(registry, 100)
+
+
+def test_max_bytes_manifests_and_open_uploads_count() -> None:
+    registry = MemoryRegistry(max_bytes=1000)
+    content = manifest(registry)  # its config has 2 bytes
+    assert put(registry, "v1", content).status == 201
+    assert put(registry, "v2", content).status == 201  # the same manifest counts once
+    assert ask(registry, "PATCH", opened(registry), b"x" * 100).status == 202
+    remaining = 1000 - 2 - len(content) - 100
+    assert room(registry, remaining)
+    assert not room(registry, remaining + 1)
+
+
+@pytest.mark.parametrize("what", ["blob", "manifest", "upload", "finished upload of a known blob"])
+def test_max_bytes_what_is_deleted_makes_room(what: str) -> None:
+    registry = MemoryRegistry(max_bytes=1000)
+    push(registry, CONTENT[:500])
+    before = 500
+    if what == "blob":
+        url, method, body = f"/v2/a/b/blobs/{push(registry, b'x' * 400)}", "DELETE", None
+    elif what == "manifest":
+        content = manifest(registry, annotations={"a": "x" * 100})
+        before += 2
+        put(registry, "v1", content)
+        url, method, body = f"/v2/a/b/manifests/{Digest.of(content)}", "DELETE", None
+    else:
+        url = opened(registry)
+        assert ask(registry, "PATCH", url, CONTENT[:400]).status == 202
+        method, body = "DELETE", None
+        if what != "upload":
+            url, method, body = f"{url}?digest={Digest.of(CONTENT[:500])}", "PUT", CONTENT[400:500]
+    assert not room(registry, 1000 - before)
+    assert ask(registry, method, url, body).status in (201, 202, 204)
+    assert room(registry, 1000 - before)
+    assert not room(registry, 1001 - before)
+
+
+def test_max_bytes_a_blob_of_two_repositories_counts_once() -> None:
+    registry = MemoryRegistry(max_bytes=100)
+    digest = push(registry, b"x" * 60)
+    ask(registry, "POST", f"/v2/c/blobs/uploads/?mount={digest}&from=a/b")
+    assert room(registry, 40)
+    ask(registry, "DELETE", f"/v2/a/b/blobs/{digest}")
+    assert not room(registry, 41)
+    ask(registry, "DELETE", f"/v2/c/blobs/{digest}")
+    assert room(registry, 100)
+
+
+def test_max_bytes_what_fails_keeps_no_room() -> None:
+    registry = MemoryRegistry(max_bytes=100)
+
+    def failing() -> Iterator[bytes]:
+        yield b"x" * 50
+        raise OSError("broken")
+
+    location = opened(registry)
+    for method, url in (
+        ("PATCH", location),
+        ("PUT", f"{location}?digest={DIGEST}"),
+        ("POST", f"{UPLOADS}?digest={DIGEST}"),
+    ):
+        with pytest.raises(OSError, match="broken"):
+            ask(registry, method, url, failing())
+    refused(ask(registry, "PUT", f"{location}?digest={ABSENT}", b"x" * 50), 400, "DIGEST_INVALID")
+    refused(put(registry, "v1", b"not a manifest"), 400, "MANIFEST_INVALID")
+    refused(put(registry, "v1", manifest(layers=[])[:100]), 400, "MANIFEST_INVALID")
+    assert room(registry, 100)
+
+
+def test_max_bytes_is_1_gib_by_default_and_can_be_off() -> None:
+    registry = MemoryRegistry()
+    refused(ask(registry, "PATCH", opened(registry), Body.of(unpulled(), 1024**3 + 1)), 413, "SIZE_INVALID")
+    boundless = MemoryRegistry(max_bytes=None)
+    with pytest.raises(AssertionError, match="a chunk was pulled"):
+        ask(boundless, "PATCH", opened(boundless), Body.of(unpulled(), 1024**3 + 1))
+
+
+def test_max_bytes_a_client_raises_size_invalid() -> None:
+    client = Client("registry.example", MemoryRegistry(max_bytes=100))
+    with pytest.raises(errors.SizeInvalid) as caught:
+        client.push_blob("a/b", Descriptor.of(CONTENT), CONTENT)
+    assert caught.value.status == 413

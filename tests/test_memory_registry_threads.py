@@ -236,3 +236,26 @@ def test_referrers_tags_written_at_once_lose_nothing() -> None:
 
     pushed = together(8, push)
     assert {one.digest for one in client.referrers("a", Digest.of(b"subject"))} == set(pushed)
+
+
+def test_max_bytes_bodies_that_are_pulled_at_once_share_the_room() -> None:
+    registry = MemoryRegistry(max_bytes=100)
+    pulling, go_on = threading.Semaphore(0), threading.Event()
+
+    def content() -> Iterator[bytes]:
+        yield b"x" * 60
+        pulling.release()
+        assert go_on.wait(PATIENCE)
+
+    def upload() -> int:
+        location = registry.round_trip(Request("POST", UPLOADS)).headers["location"]
+        return registry.round_trip(Request("PATCH", location, body=Body.of(content()))).status
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(upload)
+        assert pulling.acquire(timeout=PATIENCE)
+        second = registry.round_trip(Request("POST", UPLOADS)).headers["location"]
+        assert registry.round_trip(Request("PATCH", second, body=Body.of(b"x" * 41))).status == 413
+        assert registry.round_trip(Request("PATCH", second, body=Body.of(b"x" * 40))).status == 202
+        go_on.set()
+        assert first.result() == 202

@@ -121,6 +121,7 @@ NAMES = {
 ORDER = [
     "_version",
     "errors",
+    "arguments",
     "scope",
     "digest",
     "descriptor",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import final
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from ..arguments import check_integer
 from ..errors import UsageError
 from ..message import Request, Response
 from ..reference import check_repository
@@ -53,9 +54,13 @@ class MemoryRegistry:
         digest_header: Whether answers have a Docker-Content-Digest; ECR's have not always.
         page_size: How many entries a page of a list has at most, whatever ``n`` says; None is any number.
         manifest_limit: How many bytes a manifest may have; more is a 413. None is any number.
+        max_bytes: How many bytes blobs, manifests, open uploads and request bodies may take together. Defaults to
+            1 GiB. A request for which there is no room is answered 413 with SIZE_INVALID. Deleting a blob from its
+            last repository, deleting a manifest and cancelling an upload make room. Names, tags and what Python needs
+            for each object are not counted. None is any number.
 
     Raises:
-        UsageError: A number is no whole number, or less than 1.
+        UsageError: A number is not an integer, or is less than 1.
     """
 
     def __init__(
@@ -68,12 +73,18 @@ class MemoryRegistry:
         digest_header: bool = True,
         page_size: int | None = None,
         manifest_limit: int | None = 4 * 1024 * 1024,
+        max_bytes: int | None = 1024 * 1024 * 1024,
     ) -> None:
-        _check_number("min_chunk_length", min_chunk_length)
-        _check_number("page_size", page_size)
-        _check_number("manifest_limit", manifest_limit)
+        for name, value in (
+            ("min_chunk_length", min_chunk_length),
+            ("page_size", page_size),
+            ("manifest_limit", manifest_limit),
+            ("max_bytes", max_bytes),
+        ):
+            if value is not None:
+                check_integer(name, value, minimum=1)
         self._closed = False
-        self._store = store = Store()
+        self._store = store = Store(max_bytes)
         blobs = Blobs(store, mounts=mounts, min_chunk_length=min_chunk_length or 0, digest_header=digest_header)
         manifests = Manifests(store, limit=manifest_limit, referrers_api=referrers_api, digest_header=digest_header)
         lists = Lists(store, page_size=page_size)
@@ -161,8 +172,3 @@ def _not_allowed(request: Request, answers: _Answers) -> Refused:
     allowed = ", ".join(method for name in answers for method in ((name, "HEAD") if name == "GET" else (name,)))
     reason = f"{request.method} is not for this path, or is switched off: it takes {allowed}"
     return Refused(405, "UNSUPPORTED", reason, headers={"Allow": allowed})
-
-
-def _check_number(option: str, value: int | None) -> None:
-    if value is not None and (type(value) is not int or value < 1):
-        raise UsageError(f"{option} is a number, 1 or more, not {value!r}")

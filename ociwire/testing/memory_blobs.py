@@ -7,14 +7,16 @@ refused is refused before a chunk of the body is pulled; a body that fails leave
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import final
 
 from ..descriptor import OCTET_STREAM
 from ..digest import Digest, new_hasher
 from ..errors import UsageError
 from ..message import Response
-from .memory_http import Call, Refused, answer, created, pull, read_digest
-from .memory_store import Store, Upload
+from .memory_http import Call, Refused, answer, created, read_digest
+from .memory_store import Received, Store, Upload
 
 __all__ = ["Blobs"]
 
@@ -70,9 +72,9 @@ class Blobs:
                 return created(call, "blobs", digest, self._digest(digest))
         if whole is not None:
             digest = read_digest(whole, verifies=True)
-            content = pull(call.request.body)
-            _verify(digest, content)
-            self._store.add_blob(call.name, digest, content)
+            with self._store.receive(call.request.body) as received:
+                _verify(digest, [received.content])
+                received.stored = self._store.add_blob(call.name, digest, received.content)
             return created(call, "blobs", digest, self._digest(digest))
         return answer(202, self._place(self._store.open_upload(call.name)))
 
@@ -84,9 +86,11 @@ class Blobs:
         """``PATCH`` of an upload: a chunk that goes where the last one ended, with a Content-Range or without."""
         upload = self._upload(call)
         position = upload.size
-        content = self._take(call, upload, position)
-        if not self._store.extend(upload, position, content, last=len(content) < self._min_chunk_length):
-            raise self._out_of_order(self._upload(call))
+        with self._take(call, upload, position) as received:
+            content = received.content
+            if not self._store.extend(upload, position, content, last=len(content) < self._min_chunk_length):
+                raise self._out_of_order(self._upload(call))
+            received.stored = len(content)
         return answer(202, self._place(upload))
 
     def finish(self, call: Call) -> Response:
@@ -94,11 +98,12 @@ class Blobs:
         upload, digest = self._upload(call), read_digest(call.first("digest"), verifies=True)
         chunks = list(upload.chunks)
         position = sum(map(len, chunks))
-        content = self._take(call, upload, position)
-        whole = b"".join([*chunks, content])
-        _verify(digest, whole)
-        if not self._store.finish(upload, position, digest, whole):
-            raise self._out_of_order(self._upload(call))
+        with self._take(call, upload, position) as received:
+            _verify(digest, [*chunks, received.content])
+            stored = self._store.finish(upload, position, digest, received.content)
+            if stored is None:
+                raise self._out_of_order(self._upload(call))
+            received.stored = stored
         return created(call, "blobs", digest, self._digest(digest))
 
     def cancel(self, call: Call) -> Response:
@@ -130,7 +135,8 @@ class Blobs:
     def _out_of_order(self, upload: Upload) -> Refused:
         return Refused(416, "", f"the next chunk of the upload begins at {upload.size}", headers=self._place(upload))
 
-    def _take(self, call: Call, upload: Upload, position: int) -> bytes:
+    @contextmanager
+    def _take(self, call: Call, upload: Upload, position: int) -> Iterator[Received]:
         """The content of a request, which is pulled only if it fits into the upload at this position."""
         body = call.request.body
         length = self._ranged(call, upload, position)
@@ -142,10 +148,10 @@ class Blobs:
             )
         if length is not None and body is not None and body.length is not None:
             _check_length(length, body.length)
-        content = pull(body)
-        if length is not None:
-            _check_length(length, len(content))
-        return content
+        with self._store.receive(body) as received:
+            if length is not None:
+                _check_length(length, len(received.content))
+            yield received
 
     def _ranged(self, call: Call, upload: Upload, position: int) -> int | None:
         """How many bytes the Content-Range of a chunk announces; None without one."""
@@ -180,8 +186,11 @@ def _check_algorithm(algorithm: str | None) -> None:
         raise Refused(400, "DIGEST_INVALID", str(error)) from None
 
 
-def _verify(digest: Digest, content: bytes) -> None:
-    actual = Digest.of(content, digest.algorithm)
+def _verify(digest: Digest, chunks: Iterable[bytes]) -> None:
+    hasher = digest.hasher()
+    for chunk in chunks:
+        hasher.update(chunk)
+    actual = f"{digest.algorithm}:{hasher.hexdigest()}"
     if actual != digest:
         raise Refused(400, "DIGEST_INVALID", f"the content has the digest {actual}, not {digest}")
 

@@ -7,7 +7,7 @@ where none of them fits. A body is pulled here and nowhere else: whole, or not a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -108,15 +108,16 @@ def read_digest(text: str | None, *, verifies: bool = False) -> Digest:
     return digest
 
 
-def pull(body: Body | None, most: int | None = None) -> bytes:
+def pull(body: Body | None, reserve: Callable[[int], None], most: int | None = None) -> bytes:
     """The content of a request. What the wire demands of a body is demanded here too.
 
     Args:
         body: The request's.
+        reserve: Called before bytes are held, with their number; raises `Refused` where there is no room for them.
         most: How many bytes it may have; None is any number.
 
     Raises:
-        Refused: It has more; if its length tells so, nothing was pulled.
+        Refused: It has more, or there is no room for it; if its length tells so, nothing was pulled.
         BodyConsumedError: It is one-shot, and was pulled from before, or is opened by somebody else meanwhile.
         SizeMismatch: It is longer or shorter than its length.
         Exception: Whatever the content raised, as it was raised.
@@ -124,16 +125,19 @@ def pull(body: Body | None, most: int | None = None) -> bytes:
     if body is None:
         return b""
     _check_size(body.length or 0, most)
-    content, opening, chunks, size = body.open(), body.openings, [], 0
-    for chunk in content:
-        size += len(chunk)
+    reserve(body.length or 0)
+    chunks, opening, content = body.open(), body.openings, bytearray()
+    for chunk in chunks:
+        size = len(content) + len(chunk)
         _check_length(body.length, size, whole=False)
         _check_size(size, most)
-        chunks.append(chunk)
+        if body.length is None:
+            reserve(len(chunk))
+        content += chunk  # not a list: each of very many small chunks would take 40 bytes more
     if body.openings != opening:
         raise BodyConsumedError("the body was opened again while it was being pulled")
-    _check_length(body.length, size, whole=True)
-    return b"".join(chunks)
+    _check_length(body.length, len(content), whole=True)
+    return bytes(content)
 
 
 def _check_size(size: int, most: int | None) -> None:

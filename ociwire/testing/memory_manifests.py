@@ -13,7 +13,7 @@ from ..digest import Digest
 from ..errors import UsageError
 from ..message import Response
 from ..reference import check_tag
-from .memory_http import Call, Refused, answer, created, pull, read_digest
+from .memory_http import Call, Refused, answer, created, read_digest
 from .memory_manifest import Manifest, read_manifest
 from .memory_store import Store
 
@@ -52,14 +52,15 @@ class Manifests:
         named = call.query.get("tag", ()) if isinstance(reference, Digest) else [reference]
         tags = [_tag(call, tag) for tag in dict.fromkeys(named)]
         _check_conditions(call, self._store.manifest(call.name, reference))  # and again when it is done
-        content = pull(call.request.body, self._limit)
-        digest = Digest.of(content, reference.algorithm if isinstance(reference, Digest) else "sha256")
-        if isinstance(reference, Digest) and digest != reference:
-            raise Refused(400, "DIGEST_INVALID", f"the manifest has the digest {digest}, not {reference}")
-        manifest = read_manifest(content, call.request.headers.get("content-type", ""), digest)
-        missing = self._store.add_manifest(
-            call.name, manifest, tags, lambda found: _check_conditions(call, found), reference
-        )
+        with self._store.receive(call.request.body, self._limit) as received:
+            content = received.content
+            digest = Digest.of(content, reference.algorithm if isinstance(reference, Digest) else "sha256")
+            if isinstance(reference, Digest) and digest != reference:
+                raise Refused(400, "DIGEST_INVALID", f"the manifest has the digest {digest}, not {reference}")
+            manifest = read_manifest(content, call.request.headers.get("content-type", ""), digest)
+            missing, received.stored = self._store.add_manifest(
+                call.name, manifest, tags, lambda found: _check_conditions(call, found), reference
+            )
         if missing:
             reasons = [f"the manifest names {digest}, and {call.name} does not have it" for digest in missing]
             raise Refused(404, "MANIFEST_BLOB_UNKNOWN", *reasons)

@@ -9,14 +9,17 @@ from __future__ import annotations
 import itertools
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import final
 
+from ..body import Body
 from ..digest import Digest
+from .memory_http import Refused, pull
 from .memory_manifest import Manifest
 
-__all__ = ["Store", "Upload"]
+__all__ = ["Received", "Store", "Upload"]
 
 
 @final
@@ -37,6 +40,20 @@ class Upload:
     chunks: list[bytes] = field(default_factory=list)
     size: int = 0
     ended: bool = False
+
+
+@final
+@dataclass(slots=True)
+class Received:
+    """The body of a request, for which room is reserved.
+
+    Attributes:
+        content: Its bytes.
+        stored: How many of them the store has taken over; the room for the others is released.
+    """
+
+    content: bytes
+    stored: int = 0
 
 
 @final
@@ -62,15 +79,51 @@ class Store:
     """Repositories and the uploads to them. May be shared by threads.
 
     A repository is there from the first blob or manifest in it on, and stays when it has nothing left.
+
+    Every byte is counted in `_used`, from when a body is received (`receive`) until it is dropped. A method that takes
+    over the bytes of a body returns how many are new, and the caller notes them in `Received.stored`.
+
+    Args:
+        max_bytes: How many bytes there may be in all; None is any number.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int | None = None) -> None:
         self._lock = threading.Lock()
+        self._max_bytes = max_bytes
+        self._used = 0
         self._contents: dict[Digest, bytes] = {}
         self._holders: dict[Digest, int] = {}  # how many repositories have it
         self._repositories: dict[str, _Repository] = {}
         self._uploads: dict[str, Upload] = {}
         self._numbers = itertools.count(1)
+
+    # Room
+
+    @contextmanager
+    def receive(self, body: Body | None, most: int | None = None) -> Iterator[Received]:
+        """Pull the body of a request; see `pull`. When the block ends, the room for what was not stored is released.
+
+        Raises:
+            Refused: There is no room for it (413), or it has more than `most` bytes.
+            Exception: What `pull` raises.
+        """
+        reserved, received = 0, Received(b"")
+
+        def reserve(count: int) -> None:
+            nonlocal reserved
+            with self._lock:
+                if self._max_bytes is not None and self._used + count > self._max_bytes:
+                    reason = f"the registry holds at most {self._max_bytes} bytes, {self._used} of which are in use"
+                    raise Refused(413, "SIZE_INVALID", reason)
+                self._used += count
+                reserved += count
+
+        try:
+            received.content = pull(body, reserve, most)
+            yield received
+        finally:
+            with self._lock:
+                self._used -= reserved - received.stored
 
     # Blobs
 
@@ -80,10 +133,10 @@ class Store:
             found = name in self._repositories and digest in self._repositories[name].blobs
             return self._contents[digest] if found else None
 
-    def add_blob(self, name: str, digest: Digest, content: bytes) -> None:
-        """Have a blob in a repository. Its content has been verified."""
+    def add_blob(self, name: str, digest: Digest, content: bytes) -> int:
+        """Have a blob in a repository. Its content has been verified. Returns how many bytes are new."""
         with self._lock:
-            self._link(name, digest, content)
+            return len(content) if self._link(name, digest, content) else 0
 
     def mount(self, name: str, digest: Digest, source: str | None) -> bool:
         """Have a blob of one repository, or of any if the source is None, in another; False if it is not there."""
@@ -104,15 +157,19 @@ class Store:
             self._repositories[name].blobs.remove(digest)
             self._holders[digest] -= 1
             if not self._holders[digest]:
+                self._used -= len(self._contents[digest])
                 del self._holders[digest], self._contents[digest]
             return True
 
-    def _link(self, name: str, digest: Digest, content: bytes) -> None:
+    def _link(self, name: str, digest: Digest, content: bytes) -> bool:
+        """Have a blob in a repository; returns whether the store did not have its content before."""
         repository = self._repositories.setdefault(name, _Repository())
+        is_new = digest not in self._contents
         if digest not in repository.blobs:
             repository.blobs.add(digest)
             self._contents.setdefault(digest, content)
             self._holders[digest] = self._holders.get(digest, 0) + 1
+        return is_new
 
     # Uploads
 
@@ -140,19 +197,27 @@ class Store:
                 upload.ended = last
             return True
 
-    def finish(self, upload: Upload, position: int, digest: Digest, content: bytes) -> bool:
-        """Make an upload a blob; False if it is over, or is no longer where it was."""
+    def finish(self, upload: Upload, position: int, digest: Digest, content: bytes) -> int | None:
+        """Make an upload and a last chunk a blob, which has been verified.
+
+        Returns:
+            How many bytes of the last chunk were stored; None if the upload is over, or is no longer where it was.
+        """
         with self._lock:
             if self._uploads.get(upload.id) is not upload or upload.size != position:
-                return False
+                return None
             del self._uploads[upload.id]
-            self._link(upload.name, digest, content)
-            return True
+            # Joined under the lock: of the copy that this makes, there is one at a time.
+            if self._link(upload.name, digest, b"".join([*upload.chunks, content])):
+                return len(content)
+            self._used -= upload.size
+            return 0
 
     def cancel(self, upload: Upload) -> None:
         """Give an upload up; nothing is left of it."""
         with self._lock:
-            self._uploads.pop(upload.id, None)
+            if self._uploads.pop(upload.id, None) is not None:
+                self._used -= upload.size
 
     # Manifests
 
@@ -163,8 +228,8 @@ class Store:
 
     def add_manifest(
         self, name: str, manifest: Manifest, tags: Iterable[str], check: Callable[[Manifest | None], None], at: str
-    ) -> list[Digest]:
-        """Have a manifest in a repository, under these tags too; returns what it needs and is not there.
+    ) -> tuple[list[Digest], int]:
+        """Have a manifest in a repository, under these tags too.
 
         Args:
             name: The repository's name.
@@ -172,18 +237,22 @@ class Store:
             tags: What it is to be called.
             check: Called with what is there before, under the reference of the request; raises what is wrong with that.
             at: That reference: one of the tags, or the digest.
+
+        Returns:
+            What it needs and is not there, so that it was not stored; and how many bytes are new.
         """
-        digest = manifest.entry.digest
+        digest, added = manifest.entry.digest, 0
         with self._lock:
             repository = self._repositories.get(name) or _Repository()
             check(repository.find(at))
             missing = repository.lacks(manifest)
             if not missing:
                 self._repositories[name] = repository
+                added = 0 if digest in repository.manifests else len(manifest.content)
                 repository.manifests[digest] = manifest
                 repository.numbers.setdefault(digest, next(self._numbers))
                 repository.tags.update(dict.fromkeys(tags, digest))
-            return missing
+            return missing, added
 
     def remove_manifest(self, name: str, reference: Digest | str, check: Callable[[Manifest | None], None]) -> bool:
         """Remove a manifest with all its tags, or a tag alone; False if it was not there. See `add_manifest`."""
@@ -194,6 +263,7 @@ class Store:
                 return False
             check(found)
             if isinstance(reference, Digest):
+                self._used -= len(found.content)
                 del repository.manifests[reference], repository.numbers[reference]
                 repository.tags = {tag: digest for tag, digest in repository.tags.items() if digest != reference}
             else:
