@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, Protocol, final
 
+from .arguments import check_integer
 from .errors import BodyConsumedError, UsageError
 
 __all__ = ["Body", "read_bytes", "skip"]
@@ -67,8 +68,8 @@ class Body:
         Raises:
             UsageError: It is text, or nothing that bytes can be read from, or the length is no number or negative.
         """
-        if length is not None and (type(length) is not int or length < 0):
-            raise UsageError(f"not a length: {length!r} (a number of bytes, 0 or more)")
+        if length is not None:
+            check_integer("length", length)
         if isinstance(content, Body):
             return content if length in (None, content.length) else cls(content._source, length, content._functions)
         source = _source_of(content)

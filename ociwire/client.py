@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 import urllib3
 
 from . import download, listing, manifest, referrers, upload, writer
+from .arguments import check_deadline, check_integer, resolve_timeout, show
 from .blob import BlobReader
 from .body import Body
 from .descriptor import Descriptor, is_media_type
@@ -29,9 +30,8 @@ from .message import Request, RequestInfo, Response
 from .origin import Origin, check_host
 from .reference import DOCKER_HUB, check_repository, check_tag, registry_name
 from .scope import Scope
-from .session import Learnt, Life, Session, check_deadline
+from .session import Learnt, Life, Session
 from .transport import HeadersTransport, Transport, default_transport
-from .transport.clock import Timeouts
 from .writer import BlobWriter
 
 __all__ = ["Client"]
@@ -103,7 +103,7 @@ class Client:
         given = {"timeout": timeout, "deadline": check_deadline(deadline)}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if timeout is not None:
-            Timeouts(timeout)  # refused now rather than with the first request
+            resolve_timeout(timeout)  # refused now rather than with the first request
         if extra is not None:
             if not isinstance(extra, Mapping):
                 raise UsageError(f"extra is a mapping, not {type(extra).__name__}")
@@ -152,8 +152,9 @@ class Client:
             BlobUnknown: The repository has no such blob.
             RangeInvalid: The blob has no byte at `start`.
         """
-        if type(start) is not int or start < 0 or (stop is not None and (type(stop) is not int or stop < start)):
-            raise UsageError(f"not a range: {start!r} to {stop!r} (0 <= start <= stop, stop exclusive)")
+        check_integer("start of the range", start)
+        if stop is not None and check_integer("end of the range", stop) < start:
+            raise UsageError(f"invalid range {start} to {stop}: expected start <= stop, where stop is exclusive")
         name, wanted = check_repository(repository), Digest(digest)
         return download.open_blob(self._session, "get_blob_range", name, wanted, start, stop)
 
@@ -213,7 +214,8 @@ class Client:
         """
         check_repository(repository)
         new_hasher(algorithm)
-        _check_number("chunk size", chunk_size, least=1)
+        if chunk_size is not None:
+            check_integer("chunk size", chunk_size, minimum=1)
         return writer.begin(self._session, repository, chunk_size, algorithm)
 
     def push_blob_chunked_resume(
@@ -236,10 +238,12 @@ class Client:
             BlobUploadUnknown: The upload is over, or was given up by the registry.
         """
         check_repository(repository)
-        _check_number("chunk size", chunk_size, least=1)
-        _check_number("offset", offset, least=0)
+        if chunk_size is not None:
+            check_integer("chunk size", chunk_size, minimum=1)
+        if offset is not None:
+            check_integer("offset", offset)
         if not isinstance(id, str):
-            raise UsageError(f"not the id of an upload: {id!r:.100}")
+            raise UsageError(f"not the id of an upload: {show(id)}")
         return writer.resume(self._session, repository, id, offset, chunk_size)
 
     def mount_blob(self, from_repository: str, to_repository: str, digest: str) -> Descriptor:
@@ -446,7 +450,7 @@ class Client:
         """
         check_repository(repository)
         if artifact_type is not None and not is_media_type(artifact_type):
-            raise UsageError(f"not an artifact type: {artifact_type!r:.200} (it reads type/subtype)")
+            raise UsageError(f"not an artifact type: {show(artifact_type, 200)} (it reads type/subtype)")
         return referrers.listed(self._session, repository, Digest(digest), artifact_type)
 
     def close(self) -> None:
@@ -481,8 +485,8 @@ class Client:
     def _list(
         self, operation: str, path: str, key: str, scope: Scope, start_after: str | None, limit: int | None
     ) -> Iterator[str]:
-        _check_number("limit", limit, least=0)
-        limit = None if limit is None else min(limit, sys.maxsize)  # what an iterator can count to
+        if limit is not None:
+            limit = min(check_integer("limit", limit), sys.maxsize)  # what an iterator can count to
         session = self._session
 
         def send(url: str) -> Response:
@@ -508,8 +512,3 @@ class Client:
 
 def _manifest(repository: str, reference: str) -> str:
     return f"/v2/{check_repository(repository)}/manifests/{reference}"
-
-
-def _check_number(what: str, value: int | None, *, least: int) -> None:
-    if value is not None and (type(value) is not int or value < least):
-        raise UsageError(f"not a {what}: {value!r} (a whole number, {least} or more)")

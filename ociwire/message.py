@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
 
+from .arguments import check_deadline, check_integer, resolve_timeout, show
 from .body import Body
 from .errors import OciwireError, ProtocolError, UsageError
 from .headers import TOKEN, Headers, HeadersLike, content_length
@@ -43,12 +44,17 @@ class RequestInfo:
         operation: The client method that the request belongs to, such as ``push_blob``: for logs and metrics.
         debug_id: The client's name for itself: for logs and metrics.
         timeout: In the place of the transport's: seconds for connecting and for each wait on the socket, or a
-            `urllib3.Timeout`.
-        deadline: A moment of `time.monotonic`, in seconds, that bounds all that is done for this request.
+            `urllib3.Timeout`. Infinity is no timeout.
+        deadline: A moment of `time.monotonic`, in seconds, that bounds all that is done for this request. Infinity is
+            no deadline, whatever the client's options say.
         anonymous: Whether it goes out as nobody: no layer adds a credential to it. So goes what leaves the origin that
             it was meant for.
         idempotent: Whether the request may be repeated; None leaves it to the method (RFC 9110, section 9.2.2).
         extra: Carried from the caller to whichever layer looks for it; ociwire never reads it.
+
+    Raises:
+        UsageError: The timeout or the deadline is not a number, is NaN, is too large for a float, or the timeout is
+            not greater than 0.
     """
 
     required_scope: Scope = Scope.EMPTY
@@ -61,6 +67,9 @@ class RequestInfo:
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        check_deadline(self.deadline)
+        if self.timeout is not None:
+            resolve_timeout(self.timeout)
         object.__setattr__(self, "extra", MappingProxyType(dict(self.extra)))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -114,7 +123,7 @@ class Request:
 
     def __post_init__(self) -> None:
         if not isinstance(self.method, str) or not TOKEN.fullmatch(self.method):  # RFC 9110, section 9.1
-            raise UsageError(f"not a method: {self.method!r:.100}")
+            raise UsageError(f"not a method: {show(self.method)}")
         check_url(self.url)
         if not isinstance(self.info, RequestInfo):
             raise UsageError(f"a request's info is a RequestInfo, not {type(self.info).__name__}")
@@ -214,8 +223,7 @@ class Response:
 
     def iter(self, size: int = _CHUNK_SIZE) -> Iterator[bytes]:
         """The body in pieces of at most `size` bytes, as they come."""
-        if size < 1:
-            raise UsageError(f"not a size: {size} (a number of bytes, 1 or more)")
+        check_integer("size", size, minimum=1)
         while piece := self._some(size):
             yield piece
 
@@ -233,6 +241,7 @@ class Response:
             ProtocolError: It is not JSON, or longer than that.
             TransportError: The connection failed.
         """
+        check_integer("limit", limit)
         data = self.read(limit + 1)
         if len(data) > limit:
             self.close()

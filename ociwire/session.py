@@ -18,7 +18,7 @@ from .status import check_not_html, error_from_response, names_digest
 from .text import one_line
 from .transport import Transport
 
-__all__ = ["Learnt", "Life", "Session", "check_deadline", "read_anew"]
+__all__ = ["Learnt", "Life", "Session", "read_anew"]
 
 _WARNINGS = logging.getLogger("ociwire.warnings")
 _MAX_WARNINGS = 1000
@@ -247,11 +247,3 @@ def read_anew(send: Callable[[], Response], limit: int) -> tuple[Response, bytes
                 if not tries_left:
                     raise
     return response, body
-
-
-def check_deadline(deadline: float | None) -> float | None:
-    """A deadline as `time.monotonic` counts, or None; `UsageError` for anything else."""
-    is_number = isinstance(deadline, (int, float)) and not isinstance(deadline, bool) and deadline == deadline
-    if deadline is not None and not is_number:
-        raise UsageError(f"a deadline is a moment of time.monotonic(), in seconds, not {deadline!r}")
-    return deadline

@@ -195,7 +195,7 @@ def test_the_moment_at_which_it_expires(given: Any, kept: float | None) -> None:
     assert Credential(expires_at=given).expires_at == kept
 
 
-@pytest.mark.parametrize("far", [10**400, -(10**400)], ids=["future", "past"])
+@pytest.mark.parametrize("far", [10**400, -(10**400), float("nan")], ids=["future", "past", "nan"])
 def test_a_moment_that_no_number_of_seconds_can_say_is_refused(far: int) -> None:
     with pytest.raises(UsageError):
         Credential(expires_at=far)

@@ -42,9 +42,9 @@ def test_what_is_right_is_handed_back(check: Callable[[Any], Any], value: Any, f
     ("check", "value", "said"),
     [
         (check_client, None, "not a client: None (a registry is given by its Client: Client('ghcr.io'))"),
-        (check_workers, 0, "not a number of workers: 0 (a whole number, 1 or more)"),
-        (check_workers, True, "not a number of workers: True (a whole number, 1 or more)"),
-        (check_workers, 2.0, "not a number of workers: 2.0 (a whole number, 1 or more)"),
+        (check_workers, 0, "invalid number of workers 0: expected an integer from 1 to 2**63 - 1"),
+        (check_workers, True, "invalid number of workers True: expected an integer from 1 to 2**63 - 1"),
+        (check_workers, 2.0, "invalid number of workers 2.0: expected an integer from 1 to 2**63 - 1"),
         (check_progress, 5, "not a progress callback: 5 (a function that takes a Progress, or None)"),
         (check_path, "a\0b", r"not a path: 'a\x00b' (text or a pathlib.Path, not empty, without NUL)"),
         (check_path, "", "not a path: '' (text or a pathlib.Path, not empty, without NUL)"),
@@ -71,5 +71,5 @@ def test_what_is_long_is_cut_short(check: Callable[[Any], Any]) -> None:
 
 
 def test_numbers_are_called_what_they_are() -> None:
-    with pytest.raises(UsageError, match=r"^not a chunk size: -1 \(a whole number, 1 or more\)$"):
+    with pytest.raises(UsageError, match=r"^invalid chunk size -1: expected an integer from 1 to "):
         check_number("chunk size", -1)

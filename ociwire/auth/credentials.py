@@ -14,6 +14,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Protocol, final, runtime_checkable
 
+from ..arguments import is_number, show
 from ..errors import AuthError, UsageError
 from ..reference import registry_name
 from ..scope import Scope
@@ -226,9 +227,10 @@ def _moment(value: object) -> float | None:
         if value.tzinfo is None:
             raise UsageError("a credential's expires_at has no time zone: datetime.now(timezone.utc) has one")
         return value.timestamp()
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise UsageError(f"a credential's expires_at is seconds since the epoch, not {type(value).__name__}")
-    try:
-        return float(value)
-    except OverflowError:
-        raise UsageError("a credential's expires_at is too far away to be a moment") from None
+    if not is_number(value):
+        # The value of another type stays out: it may be a secret that was passed in the wrong place.
+        given = show(value) if isinstance(value, (int, float)) else f"of type {type(value).__name__}"
+        raise UsageError(
+            f"invalid expires_at {given}: expected seconds since the epoch, a datetime with a time zone, or None"
+        )
+    return float(value)  # type: ignore[arg-type]  # a number, as was just checked

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from typing import NamedTuple, final
 
+from ..arguments import check_integer, is_number, show
 from ..errors import ConnectError, ReadError, TransportTimeout, UsageError
 from ..headers import Headers
 from ..message import Request, Response
@@ -69,8 +70,11 @@ class FaultTransport:
         limit: int | None = None,
         where: Callable[[Request], bool] | None = None,
     ) -> None:
-        if not 0 <= rate <= 1:
-            raise UsageError(f"a rate is from 0 to 1, not {rate!r}")
+        if not is_number(rate) or not 0 <= rate <= 1:
+            raise UsageError(f"invalid rate {show(rate)}: expected a number from 0 to 1")
+        check_integer("seed", seed, minimum=-(2**63))
+        if limit is not None:
+            check_integer("limit", limit)
         self._inner = inner
         self._seed = seed
         self._rate = rate
@@ -119,7 +123,7 @@ class FaultTransport:
 def _named(fault: str | Fault) -> tuple[str, Fault]:
     if isinstance(fault, str):
         if fault not in FAULTS:
-            raise UsageError(f"not a fault: {fault!r} (FaultTransport knows {', '.join(FAULTS)})")
+            raise UsageError(f"not a fault: {show(fault)} (FaultTransport knows {', '.join(FAULTS)})")
         return fault, FAULTS[fault]
     return getattr(fault, "__name__", type(fault).__name__), fault
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple, final
 from urllib.parse import parse_qs, urlsplit
 
+from ..arguments import check_seconds, show
 from ..errors import UsageError
 from ..message import Request, Response
 from ..origin import Origin
@@ -77,7 +78,7 @@ class AuthGuard:
         now: Callable[[], float] | None = None,
     ) -> None:
         if scheme not in ("bearer", "basic"):
-            raise UsageError(f"AuthGuard knows the schemes 'bearer' and 'basic', not {scheme!r}")
+            raise UsageError(f"AuthGuard knows the schemes 'bearer' and 'basic', not {show(scheme)}")
         self._inner = inner
         self._scheme = scheme
         self._users = users
@@ -85,7 +86,7 @@ class AuthGuard:
         self._identity_tokens = dict(identity_tokens or {})
         self._realm = realm
         self._service = service
-        self._expires_in = expires_in
+        self._expires_in = check_seconds("expires_in", expires_in)
         self._now = now
         self._closed = False
         self._lock = threading.Lock()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from ..arguments import check_integer, show
 from ..client import Client
 from ..errors import UsageError
 from .progress import ProgressCallback
@@ -15,15 +16,13 @@ __all__ = ["check_client", "check_number", "check_path", "check_progress", "chec
 def check_client(client: Any) -> Client:
     """A registry's client, as it is; `UsageError` for anything else."""
     if not isinstance(client, Client):
-        raise UsageError(f"not a client: {client!r:.100} (a registry is given by its Client: Client('ghcr.io'))")
+        raise UsageError(f"not a client: {show(client)} (a registry is given by its Client: Client('ghcr.io'))")
     return client
 
 
 def check_number(what: str, value: Any) -> int:
     """A whole number, 1 or more, as it is; `UsageError` for anything else, which calls it `what`."""
-    if type(value) is not int or value < 1:
-        raise UsageError(f"not a {what}: {value!r:.100} (a whole number, 1 or more)")
-    return value
+    return check_integer(what, value, minimum=1)
 
 
 def check_workers(workers: Any) -> int:
@@ -34,7 +33,7 @@ def check_workers(workers: Any) -> int:
 def check_progress(progress: Any) -> ProgressCallback | None:
     """What is called with progress, as it is, or None; `UsageError` for anything else."""
     if progress is not None and not callable(progress):
-        raise UsageError(f"not a progress callback: {progress!r:.100} (a function that takes a Progress, or None)")
+        raise UsageError(f"not a progress callback: {show(progress)} (a function that takes a Progress, or None)")
     return progress  # type: ignore[no-any-return]
 
 
@@ -42,5 +41,5 @@ def check_path(path: Any) -> str:
     """A path as text; `UsageError` for anything else."""
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
     if not isinstance(text, str) or not text or "\0" in text:
-        raise UsageError(f"not a path: {path!r:.300} (text or a pathlib.Path, not empty, without NUL)")
+        raise UsageError(f"not a path: {show(path, 300)} (text or a pathlib.Path, not empty, without NUL)")
     return text

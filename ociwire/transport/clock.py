@@ -6,20 +6,9 @@ import time
 
 import urllib3
 
-from ..errors import UsageError
+from ..arguments import LONGEST, resolve_timeout
 
-__all__ = ["Clock", "Timeouts", "check_seconds"]
-
-
-LONGEST = 1e8
-"""The longest wait, in seconds (three years): what a socket takes has a bound, and waits need no more."""
-
-
-def check_seconds(what: str, seconds: float) -> float:
-    """A number of seconds, 0 or more, and no more than a socket takes; `UsageError` for anything else."""
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
-        raise UsageError(f"{what} is a number of seconds, 0 or more, not {seconds!r}")
-    return min(seconds, LONGEST)
+__all__ = ["Clock", "Timeouts"]
 
 
 class Timeouts:
@@ -36,13 +25,7 @@ class Timeouts:
     __slots__ = ("connect", "read", "urllib3_timeout")
 
     def __init__(self, timeout: float | urllib3.Timeout) -> None:
-        try:
-            given = urllib3.Timeout(timeout) if not isinstance(timeout, urllib3.Timeout) else timeout.clone()
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"not a timeout: {timeout!r} ({error})") from None
-        given.start_connect()  # urllib3 tells a read timeout that has a total only while its own clock runs
-        self.connect = _sensible(urllib3.Timeout.resolve_default_timeout(given.connect_timeout))
-        self.read = _sensible(urllib3.Timeout.resolve_default_timeout(given.read_timeout))
+        self.connect, self.read = resolve_timeout(timeout)
         self.urllib3_timeout = urllib3.Timeout(connect=self.connect, read=self.read)
 
 
@@ -101,7 +84,3 @@ class Clock:
         if self.deadline is None:
             return self._timeouts.urllib3_timeout
         return urllib3.Timeout(connect=self.at_most(self._timeouts.connect), read=self.left())
-
-
-def _sensible(seconds: float | None) -> float | None:
-    return None if seconds is None else check_seconds("timeout", seconds)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import final
 
-from ..errors import RedirectError, UsageError
+from ..arguments import check_integer
+from ..errors import RedirectError
 from ..headers import SECRET_HEADERS
 from ..message import Request, Response
 from ..origin import Origin, redirect_target, without_query
@@ -40,10 +41,8 @@ class RedirectTransport:
     """
 
     def __init__(self, inner: Transport, *, max_redirects: int = 10) -> None:
-        if type(max_redirects) is not int or max_redirects < 0:
-            raise UsageError(f"max_redirects is a number of redirects, 0 or more, not {max_redirects!r}")
         self._inner = inner
-        self._max_redirects = max_redirects
+        self._max_redirects = check_integer("max_redirects", max_redirects)
 
     def round_trip(self, request: Request, /) -> Response:
         """Ask the inner transport, and whoever it is sent to.

@@ -15,11 +15,11 @@ from typing import final
 
 import urllib3
 
+from ..arguments import check_seconds
 from ..errors import TransportError, TransportTimeout, UsageError
 from ..message import Request, Response
 from ..origin import Origin, without_query
 from .base import Transport
-from .clock import check_seconds
 from .retry_policy import Budget, RetryPolicy
 
 __all__ = ["RetryTransport", "sleep"]

@@ -11,11 +11,12 @@ from typing import Any, final
 
 import urllib3
 
+from ..arguments import check_integer, check_seconds
 from ..body import Body
 from ..errors import ConnectError, ReadError, UsageError
 from ..message import Request, Response
 from ..origin import Origin, split_url
-from .clock import Clock, Timeouts, check_seconds
+from .clock import Clock, Timeouts
 from .exchange import ContentFailed, Exchange, ReusedConnection
 from .expectations import Expectations
 from .failures import failures_of
@@ -59,8 +60,7 @@ class UrllibTransport:
         trust_env: bool = True,
         pool_size: int = 10,
     ) -> None:
-        if type(pool_size) is not int or pool_size < 1:
-            raise UsageError(f"pool_size is a number of connections, 1 or more, not {pool_size!r}")
+        check_integer("pool_size", pool_size, minimum=1)
         self._timeouts = Timeouts(timeout)
         self._expect_timeout = check_seconds("expect_timeout", expect_timeout)
         self._expectations = Expectations()

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import urllib3
 
+from ociwire.arguments import LONGEST, check_seconds
 from ociwire.errors import UsageError
-from ociwire.transport.clock import LONGEST, Clock, Timeouts, check_seconds
+from ociwire.transport.clock import Clock, Timeouts
 
 NOW = 1000.0
 
@@ -44,7 +45,7 @@ def test_what_is_no_timeout(timeout: Any) -> None:
 
 @pytest.mark.parametrize("seconds", ["1", -1, True, math.nan, None])
 def test_what_is_no_number_of_seconds(seconds: Any) -> None:
-    with pytest.raises(UsageError, match="expect_timeout is a number of seconds"):
+    with pytest.raises(UsageError, match=r"^invalid expect_timeout .*: expected a number of seconds, 0 or more$"):
         check_seconds("expect_timeout", seconds)
 
 

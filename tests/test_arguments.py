@@ -1,0 +1,229 @@
+"""Every numeric option of the public API refuses values that are not such numbers, with a `UsageError` that says so."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import pytest
+import urllib3
+
+from ociwire import Body, Client, Descriptor, Digest, RequestInfo, Response, default_transport
+from ociwire.arguments import LONGEST, check_integer, check_seconds, resolve_timeout, show
+from ociwire.auth import Anonymous, Credential
+from ociwire.errors import UsageError
+from ociwire.testing import AuthGuard, FaultTransport, MemoryRegistry
+from ociwire.transfer import copy, download, upload
+from ociwire.transport import RedirectTransport, RetryTransport, UrllibTransport
+
+CONTENT = b"content"
+DIGEST = Digest.of(CONTENT)
+REGISTRY = MemoryRegistry()
+CLIENT = Client("registry.example", REGISTRY)
+CLIENT.push_blob("a", Descriptor.of(CONTENT), CONTENT)
+UPLOAD = CLIENT.push_blob_chunked("a").id
+
+
+class Number:
+    """An object that converts to numbers, as the scalars of numpy do, but is none of Python's."""
+
+    def __index__(self) -> int:
+        return 1
+
+    def __float__(self) -> float:
+        return 1.0
+
+    __int__ = __index__
+
+    def __le__(self, other: object) -> bool:
+        return False
+
+    __lt__ = __le__
+
+    def __ge__(self, other: object) -> bool:
+        return True
+
+    __gt__ = __ge__
+
+
+class Unprintable:
+    """An object whose repr fails."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
+NEITHER = [
+    10**400,
+    -(10**400),
+    10**5000,
+    -(10**5000),
+    math.nan,
+    True,
+    "1",
+    b"1",
+    1j,
+    Decimal(1),
+    Fraction(1),
+    Decimal("NaN"),
+    Number(),
+    Unprintable(),
+    [10**5000],
+    datetime(2030, 1, 1),
+    object(),
+]
+"""Values that are neither a valid integer nor a valid duration or moment anywhere."""
+NO_INTEGER = [*NEITHER, 1.0, math.inf, -math.inf, 2**63, 10**20, -1]
+NO_DURATION = [*NEITHER, -1, -0.5, -math.inf]
+
+INTEGERS: dict[str, Callable[[Any], object]] = {
+    "Body.of length": lambda value: Body.of(b"", value),
+    "Response.iter size": lambda value: list(Response(200, body=b"x").iter(value)),
+    "Response.json limit": lambda value: Response(200, body=b"{}").json(limit=value),
+    "get_blob_range start": lambda value: CLIENT.get_blob_range("a", DIGEST, value),
+    "get_blob_range stop": lambda value: CLIENT.get_blob_range("a", DIGEST, 0, value),
+    "push_blob_chunked chunk_size": lambda value: CLIENT.push_blob_chunked("a", value),
+    "push_blob_chunked_resume offset": lambda value: CLIENT.push_blob_chunked_resume("a", UPLOAD, value),
+    "push_blob_chunked_resume chunk_size": lambda value: CLIENT.push_blob_chunked_resume("a", UPLOAD, None, value),
+    "tags limit": lambda value: CLIENT.tags("a", limit=value),
+    "repositories limit": lambda value: CLIENT.repositories(limit=value),
+    "download workers": lambda value: download(CLIENT, "a", DIGEST, "/dev/null", workers=value),
+    "download part_size": lambda value: download(CLIENT, "a", DIGEST, "/dev/null", part_size=value),
+    "upload chunk_size": lambda value: upload(CLIENT, "a", b"x", chunk_size=value),
+    "copy workers": lambda value: copy(CLIENT, "a", CLIENT, "b", workers=value),
+    "RedirectTransport max_redirects": lambda value: RedirectTransport(REGISTRY, max_redirects=value),
+    "UrllibTransport pool_size": lambda value: UrllibTransport(pool_size=value),
+    "FaultTransport limit": lambda value: FaultTransport(REGISTRY, limit=value),
+    "MemoryRegistry min_chunk_length": lambda value: MemoryRegistry(min_chunk_length=value),
+    "MemoryRegistry page_size": lambda value: MemoryRegistry(page_size=value),
+    "MemoryRegistry manifest_limit": lambda value: MemoryRegistry(manifest_limit=value),
+    "MemoryRegistry max_bytes": lambda value: MemoryRegistry(max_bytes=value),
+}
+DURATIONS: dict[str, Callable[[Any], object]] = {
+    "RequestInfo timeout": lambda value: RequestInfo(timeout=value),
+    "with_options timeout": lambda value: CLIENT.with_options(timeout=value),
+    "UrllibTransport timeout": lambda value: UrllibTransport(timeout=value),
+    "default_transport timeout": lambda value: default_transport(credentials=Anonymous(), timeout=value),
+    "UrllibTransport expect_timeout": lambda value: UrllibTransport(expect_timeout=value),
+    "RetryTransport max_wait": lambda value: RetryTransport(REGISTRY, max_wait=value),
+    "AuthGuard expires_in": lambda value: AuthGuard(REGISTRY, users={}, expires_in=value),
+}
+MOMENTS: dict[str, Callable[[Any], object]] = {
+    "RequestInfo deadline": lambda value: RequestInfo(deadline=value),
+    "RequestInfo.replace deadline": lambda value: RequestInfo().replace(deadline=value),
+    "with_options deadline": lambda value: CLIENT.with_options(deadline=value),
+    "Credential expires_at": lambda value: Credential(expires_at=value),
+}
+
+
+def label(value: object) -> str:
+    """A test id that is the same in each process: no address of an object."""
+    return show(value, 20) if isinstance(value, (int, float, str)) else type(value).__name__
+
+
+def kinds(calls: dict[str, Callable[[Any], object]], values: list[Any]) -> pytest.MarkDecorator:
+    cases = [pytest.param(call, value, id=f"{name}-{label(value)}") for name, call in calls.items() for value in values]
+    return pytest.mark.parametrize(("call", "value"), cases)
+
+
+@kinds(INTEGERS, NO_INTEGER)
+def test_integer_option_other_value_raises_usage_error(call: Callable[[Any], object], value: Any) -> None:
+    with pytest.raises(UsageError):
+        call(value)
+
+
+@kinds(DURATIONS, NO_DURATION)
+def test_duration_option_other_value_raises_usage_error(call: Callable[[Any], object], value: Any) -> None:
+    with pytest.raises(UsageError):
+        call(value)
+
+
+@kinds(MOMENTS, NEITHER)
+def test_moment_option_other_value_raises_usage_error(call: Callable[[Any], object], value: Any) -> None:
+    with pytest.raises(UsageError):
+        call(value)
+
+
+@kinds(DURATIONS | MOMENTS, [1, 0.5, 1e308, 10**300, math.inf, sys.float_info.min])
+def test_duration_and_moment_option_number_is_accepted(call: Callable[[Any], object], value: Any) -> None:
+    call(value)
+
+
+@kinds(MOMENTS, [-1, -1e308, -math.inf])
+def test_moment_option_number_in_the_past_is_accepted(call: Callable[[Any], object], value: Any) -> None:
+    call(value)
+
+
+@pytest.mark.parametrize("rate", [*NEITHER, -0.1, 1.1, math.inf], ids=label)
+def test_fault_rate_other_value_raises_usage_error(rate: Any) -> None:
+    with pytest.raises(UsageError, match="invalid rate"):
+        FaultTransport(REGISTRY, rate=rate)
+
+
+@pytest.mark.parametrize("seed", [*NEITHER, 1.0], ids=label)
+def test_fault_seed_other_value_raises_usage_error(seed: Any) -> None:
+    with pytest.raises(UsageError, match="invalid seed"):
+        FaultTransport(REGISTRY, seed=seed)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"connect": Decimal(1)},
+        {"read": Fraction(1)},
+        {"total": Decimal(1)},
+        {"total": Decimal(1), "read": 1.0},
+        {"total": math.nan},
+        {"connect": math.nan},
+        {"read": math.nan},
+        {"connect": Number()},
+        {"total": Number()},
+    ],
+    ids=lambda parts: "-".join(f"{name}={label(value)}" for name, value in parts.items()),
+)
+def test_urllib3_timeout_with_odd_values_raises_usage_error(parts: dict[str, Any]) -> None:
+    timeout = urllib3.Timeout(**parts)
+    for call in (
+        lambda: RequestInfo(timeout=timeout),
+        lambda: CLIENT.with_options(timeout=timeout),
+        lambda: UrllibTransport(timeout=timeout),
+    ):
+        with pytest.raises(UsageError, match="invalid timeout"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (10**5000, "<int of 16610 bits>"),
+        (-(10**5000), "<int of 16610 bits>"),
+        ([10**5000], "<list>"),
+        (Unprintable(), "<Unprintable>"),
+        ("x" * 200, "'" + "x" * 99),
+        (1.5, "1.5"),
+    ],
+    ids=label,
+)
+def test_show_any_value_is_short_and_never_raises(value: object, text: str) -> None:
+    assert show(value) == text
+
+
+def test_message_names_the_value_and_what_is_expected() -> None:
+    with pytest.raises(UsageError) as caught:
+        check_integer("chunk size", 0, minimum=1)
+    assert str(caught.value) == "invalid chunk size 0: expected an integer from 1 to 2**63 - 1"
+    with pytest.raises(UsageError) as caught:
+        check_seconds("max_wait", 10**5000)
+    assert str(caught.value) == "invalid max_wait <int of 16610 bits>: expected a number of seconds, 0 or more"
+
+
+def test_resolve_timeout_is_cut_to_the_longest_wait() -> None:
+    assert resolve_timeout(math.inf) == (LONGEST, LONGEST)
+    assert resolve_timeout(urllib3.Timeout(connect=1, read=1e300)) == (1, LONGEST)
+    assert resolve_timeout(urllib3.Timeout(connect=None, read=None)) == (None, None)
+    assert check_seconds("max_wait", 0) == 0
