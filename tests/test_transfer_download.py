@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextvars
 import errno
 import fcntl
+import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from download_world import Link, Place, breaks_after, linked, mends, whole
-from fault_world import FAULT_NAMES, NAME, STORED, Numbered, World, blob, faults_of
+from fault_world import FAULT_NAMES, HOST, NAME, STORED, Numbered, World, blob, faults_of
 
-from ociwire import Descriptor, Request, Response
+import ociwire.transfer.source
+from ociwire import Client, Descriptor, Digest, FunctionTransport, Request, Response
 from ociwire.errors import (
     BlobUnknown,
     DigestMismatch,
@@ -632,3 +634,259 @@ def test_a_registry_that_stops_doing_ranges(tmp_path: Path, monkeypatch: pytest.
     place.tamper = tamper
     place.download(workers=4, part_size=8000)
     place.check()
+
+
+# --- another process at work in the same folder ---
+
+
+def swap(path: Path, content: bytes) -> None:
+    """Remove a file and put another one there, as another process may."""
+    path.unlink()
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("how", ["replaced", "removed", "link", "symbolic link", "directory"])
+def test_download_partial_file_is_swapped_raises_os_error(place: Place, how: str, workers: int) -> None:
+    place.target.write_bytes(b"old")
+    other = place.folder / "other"
+    other.write_bytes(b"foreign")
+
+    def progress(event: Progress) -> None:
+        if event.done != event.total:
+            return
+        place.part.unlink()
+        if how == "replaced":
+            place.part.write_bytes(b"foreign")
+        elif how == "link":
+            os.link(other, place.part)
+        elif how == "symbolic link":
+            place.part.symlink_to(other)
+        elif how == "directory":
+            place.part.mkdir()
+
+    with pytest.raises(OSError, match=r"refusing to rename .* removed or replaced it while it was written"):
+        place.download(workers=workers, progress=progress)
+    assert place.target.read_bytes() == b"old"
+    assert other.read_bytes() == b"foreign"
+    assert os.path.lexists(place.part) == (how != "removed"), "the file of another process is left alone"
+    assert not place.watch.open
+
+
+def test_download_partial_file_that_was_whole_is_swapped_raises_os_error(place: Place) -> None:
+    place.part.write_bytes(place.content)
+    with pytest.raises(OSError, match="refusing to rename"):
+        place.download(progress=lambda event: swap(place.part, b"foreign"))
+    place.check_not_done()
+
+
+def test_download_fails_a_swapped_partial_file_is_left_alone(place: Place) -> None:
+    def progress(event: Progress) -> None:
+        swap(place.part, b"foreign")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        place.download(progress=progress)
+    assert place.part.read_bytes() == b"foreign"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("content", ["foreign", "right"])
+def test_download_swapped_around_the_rename_is_judged_by_content(
+    place: Place, monkeypatch: pytest.MonkeyPatch, when: str, content: str
+) -> None:
+    """After the last check of the partial file, or after the rename: what is at the target decides."""
+    replace, put = os.replace, place.content if content == "right" else b"x" * len(place.content)
+
+    def swapping(source: str, target: str) -> None:
+        if when == "before":
+            swap(Path(source), put)
+        replace(source, target)
+        if when == "after":
+            swap(Path(target), put)
+
+    monkeypatch.setattr(os, "replace", swapping)
+    if content == "right":  # as another download of the same blob may
+        assert place.download() == place.described
+        place.check()
+    else:
+        with pytest.raises(OSError, match=f"does not hold {place.described.digest}"):
+            place.download()
+    assert not place.watch.open
+
+
+def test_download_partial_file_linked_to_the_target_leaves_one_name(place: Place) -> None:
+    def progress(event: Progress) -> None:
+        if event.done == event.total:
+            os.link(place.part, place.target)  # rename(2) does nothing where both names are links to the same file
+
+    assert place.download(progress=progress) == place.described
+    place.check()
+
+
+def test_download_target_is_swapped_while_it_is_hashed_is_fetched(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.target.write_bytes(place.content)
+    preadv = os.preadv
+
+    def swapping(*arguments: Any) -> int:
+        monkeypatch.setattr(os, "preadv", preadv)
+        count = preadv(*arguments)
+        swap(place.target, b"foreign")
+        return count
+
+    monkeypatch.setattr(os, "preadv", swapping)
+    assert place.download() == place.described
+    place.check()
+    assert place.requests == ["GET"]
+
+
+# --- files on disk that are too large, endless or links ---
+
+SPARSE = 1024**4
+
+
+def sparse(path: Path, beginning: bytes = b"") -> None:
+    """A file of 1 TiB that takes no room on disk, and half an hour to hash."""
+    path.write_bytes(beginning)
+    os.truncate(path, SPARSE)
+
+
+def few_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail, and do not read for half an hour, where a file is hashed that cannot be right."""
+    preadv, reads = os.preadv, [0]
+
+    def counted(*arguments: Any) -> int:
+        reads[0] += 1
+        assert reads[0] < 1000, "the file is hashed"
+        return preadv(*arguments)
+
+    monkeypatch.setattr(os, "preadv", counted)
+
+
+def test_download_sparse_target_is_replaced_without_being_hashed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    few_reads(monkeypatch)
+    sparse(place.target, place.content)
+    assert place.download() == place.described
+    place.check()
+    assert place.requests == ["HEAD", "GET"]
+
+
+def test_download_sparse_partial_file_begins_anew_without_being_hashed(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few_reads(monkeypatch)
+    sparse(place.part, place.content)
+    assert place.download() == place.described
+    place.check()
+    assert place.requests == ["HEAD", "GET"]
+
+
+@pytest.mark.parametrize("name", ["target", "part"])
+def test_download_large_file_of_the_right_size_is_hashed_and_kept(
+    place: Place, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setitem(download.__globals__, "_HASHED_UNASKED", 4999)
+    getattr(place, name).write_bytes(place.content)
+    assert place.download() == place.described
+    place.check()
+    assert place.requests == ["HEAD"]
+
+
+def test_download_large_partial_file_is_resumed_with_one_head(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(download.__globals__, "_HASHED_UNASKED", 999)
+    place.part.write_bytes(place.content[:1000])
+    assert place.download() == place.described
+    place.check()
+    assert place.requests == ["HEAD", "GET bytes=1000-4999"]
+
+
+@pytest.mark.parametrize("name", ["target", "part"])
+def test_download_large_file_where_head_is_refused_is_fetched(
+    place: Place, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setitem(download.__globals__, "_HASHED_UNASKED", 999)
+    getattr(place, name).write_bytes(place.content)
+    place.tamper = lambda request, response: Response(405) if request.method == "HEAD" else response
+    assert place.download() == place.described
+    place.check()
+
+
+@pytest.mark.parametrize("name", ["target", "part"])
+def test_download_hashing_ends_with_the_deadline(place: Place, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    size = 2 * SPARSE
+    digest = Digest.of(b"other")
+    part = place.folder / f".blob.bin.{digest.encoded[:12]}.part"
+    path = place.target if name == "target" else part
+    sparse(path)
+    os.truncate(path, size)
+    few_reads(monkeypatch)
+    started, ticks = time.monotonic(), itertools.count(1)
+    monkeypatch.setattr(time, "monotonic", lambda: started + next(ticks) / 1000)
+    head = FunctionTransport(lambda request: Response(200, {"Content-Length": str(size)}))
+    client = Client(HOST, head).with_options(deadline=started + 0.5)
+    with pytest.raises(TransportTimeout, match="the deadline passed while"):
+        download(client, NAME, digest, place.target)
+    assert path.stat().st_size == size
+
+
+def test_download_deadline_ends_the_hashing_of_what_has_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(tmp_path, blob(1, 400_000))
+    over: list[bool] = []
+
+    def check(source: Any) -> None:
+        if over:
+            raise TransportTimeout("the deadline passed")
+
+    monkeypatch.setattr(ociwire.transfer.source.Source, "check_deadline", check)
+    with pytest.raises(TransportTimeout, match="the deadline passed"):
+        place.download(progress=lambda event: over.append(True))
+    place.check_not_done()
+
+
+LINKS = {
+    "loop": "blob.bin",
+    "too long": "/".join(["x" * 255] * 10),
+    "too many": "/".join(["x" * 200] * 19),
+    "a directory": ".",
+    "a fifo": "fifo",
+    "a device": "/dev/zero",
+    "nowhere": "nowhere",
+    "right content": "right",
+}
+
+
+@pytest.mark.parametrize("leads_to", list(LINKS.values()), ids=list(LINKS))
+def test_download_link_at_the_target_is_replaced_and_never_followed(place: Place, leads_to: str) -> None:
+    os.mkfifo(place.folder / "fifo")
+    (place.folder / "right").write_bytes(place.content)
+    place.target.symlink_to(leads_to)
+    assert place.download() == place.described
+    assert not place.target.is_symlink()
+    assert place.target.read_bytes() == place.content
+    assert sorted(os.listdir(place.folder)) == ["blob.bin", "fifo", "right"]
+    assert place.requests == ["GET"]
+
+
+def test_download_target_becomes_a_fifo_after_the_check_is_replaced(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lstat = os.lstat
+
+    def late(path: Any) -> Any:
+        return lstat(place.folder / "file") if Path(path) == place.target else lstat(path)
+
+    (place.folder / "file").write_bytes(b"regular")
+    os.mkfifo(place.target)
+    monkeypatch.setattr(os, "lstat", late)
+    assert place.download() == place.described
+    assert place.target.read_bytes() == place.content
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["fifo", "directory"])
+def test_download_target_not_a_regular_file_raises_usage_error(place: Place, make: Callable[[Path], None]) -> None:
+    make(place.target)
+    with pytest.raises(UsageError, match="cannot download to"):
+        place.download()
+    assert place.requests == []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextvars
 import io
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -970,3 +972,45 @@ def test_over_the_whole_stack(registry: MemoryRegistry) -> None:
     for content in (SMALL, LARGE):
         upload(client, NAME, pieces(content))
         check_stored(registry, content)
+
+
+# --- paths that are not those of regular files ---
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "socket", "link to a fifo"])
+def test_upload_path_not_of_a_regular_file_raises_usage_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("/dev/zero") if kind == "device" else Path("source")
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(str(path))
+    elif kind == "link to a fifo":
+        os.mkfifo("fifo")
+        path.symlink_to("fifo")
+    recorder = Recorder(MemoryRegistry())
+    with pytest.raises(UsageError, match=r"not a regular file; open .* pass the file object"):
+        upload(Client(HOST, recorder), NAME, path)
+    assert recorder.asked == []
+
+
+def test_upload_path_of_a_link_to_a_regular_file_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "content").write_bytes(SMALL)
+    (tmp_path / "link").symlink_to("content")
+    assert upload(Client(HOST, MemoryRegistry()), NAME, tmp_path / "link").digest == Digest.of(SMALL)
+
+
+def test_upload_fifo_that_the_caller_has_opened_is_read_as_a_stream(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+
+    def write() -> None:
+        (tmp_path / "fifo").write_bytes(SMALL)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with open(tmp_path / "fifo", "rb") as source:
+        assert upload(Client(HOST, MemoryRegistry()), NAME, source).digest == Digest.of(SMALL)
+    writer.join()

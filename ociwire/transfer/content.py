@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, final
@@ -47,11 +49,11 @@ class Content:
         """The content of a source; a path is opened, and closed in the end.
 
         Raises:
-            UsageError: It is no source.
+            UsageError: It is no source, or the path is not that of a regular file.
             OSError: The file cannot be opened.
         """
         if isinstance(source, (str, os.PathLike)):
-            with open(check_path(source), "rb", buffering=0) as file:
+            with _open_regular(check_path(source)) as file:
                 yield cls(file)
         else:
             yield cls(source)
@@ -86,6 +88,21 @@ class Content:
             self._given.seek(self._start + position)
             self._last = Body.of(self._given)
         return self._last.open()
+
+
+def _open_regular(path: str) -> io.FileIO:
+    """Open a regular file; symbolic links are followed.
+
+    Opening a FIFO waits for its writer, past any deadline, and a device may have no end.
+    """
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # `open` refuses a directory with IsADirectoryError
+        raise UsageError(
+            f"cannot upload {path}: it is not a regular file; open a FIFO or a device yourself and pass the file"
+            " object, which is read once as a stream"
+        )
+    # O_NONBLOCK changes nothing for a regular file. If another one has replaced it since, this does not wait.
+    return io.FileIO(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK | os.O_CLOEXEC))
 
 
 def _checked(chunks: Iterator[bytes], position: int, size: int) -> Iterator[bytes]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..blob import BlobReader
@@ -13,7 +15,7 @@ from ..errors import DigestMismatch, ProtocolError, RegistryError, UsageError
 from ..reference import check_repository
 from .arguments import check_client, check_number, check_path, check_progress, check_workers
 from .fetch import Fetch, Options
-from .partial import PartialFile
+from .partial import PartialFile, is_at, open_regular, read_at
 from .parts import BUFFER
 from .progress import Progress, ProgressCallback
 from .source import Source
@@ -25,6 +27,8 @@ __all__ = ["download"]
 
 _SAID_OF_ALL = (401, 403, 404, 429)
 """Statuses that say nothing of ranges: without one the answer would be the same."""
+_HASHED_UNASKED = 64 * 1024 * 1024
+"""Up to so many bytes, a file on disk is hashed (40 ms) without asking the registry for the size of the blob first."""
 
 
 def download(
@@ -42,13 +46,19 @@ def download(
     It goes into a hidden file beside the target, ``.NAME.DIGEST.part``, which is synced and renamed. A download that
     was interrupted, or whose process was killed, goes on from that file: what is there is hashed again, and if the
     digest is wrong in the end, or the registry does not do ranges as it should, all is fetched once more from nothing.
-    A file of that name is left alone if it is another user's, a symbolic link, or hard-linked elsewhere. Other
-    downloads of the same blob to the same target, at the same time, have files of their own, ``.NAME.DIGEST.1.part``
-    and so on; who is done takes away what killed ones have left.
+    A file of that name is left alone if it is another user's, hard-linked elsewhere, or not a regular file (a symbolic
+    link, a FIFO, a device). Other downloads of the same blob to the same target, at the same time, have files of their
+    own, ``.NAME.DIGEST.1.part`` and so on; who is done takes away what killed ones have left.
 
     A file that is there already and has the digest is left as it is, and nothing is sent. Any other one is replaced in
-    the end, and its mode and its owner with it: the new file has those that a new file has. A symbolic link is
-    replaced by the file, too, and not followed.
+    the end, and its mode and its owner with it: the new file has those that a new file has. A symbolic link is never
+    followed: the link itself is replaced by the file, whatever it leads to.
+
+    A file on disk of more than 64 MiB, at the target or of an interrupted download, is hashed only if its size can be
+    right: the registry is asked for the size first (HEAD). The deadline bounds the hashing, too.
+
+    If another process replaces the hidden file before it is renamed, or the target right after it, `download` raises
+    `OSError`, unless what is at the target in the end has the digest.
 
     One stream fetches all of it. Where that takes more than about a second, a second connection is tried by Range
     (RFC 9110, section 14): if both together are faster by a third than the one, all `workers` fetch parts; else, or
@@ -76,24 +86,31 @@ def download(
         What it is: digest, size, and the media type that the registry gives it.
 
     Raises:
-        UsageError: An argument is not valid, the path is a folder or a device, or its folder does not exist.
+        UsageError: An argument is not valid, the path is a directory, a FIFO, a socket or a device, or its directory
+            does not exist.
         BlobUnknown: The repository has no such blob.
         DigestMismatch: The content is another; nothing of it is kept.
         SizeMismatch: It is longer or shorter than the registry says.
         TransportError: There is no usable answer, or the connection broke and could not be taken up again.
-        OSError: The file system's: the disk is full, the folder cannot be written. After this, and after all others,
-            what has come without gaps is kept, to go on from.
+        OSError: The file system's: the disk is full, the folder cannot be written, another process has replaced the
+            file. After this, and after all others, what has come without gaps is kept, to go on from.
     """
     source = Source(check_client(client), check_repository(repository), _checked_digest(digest))
     if part_size is not None:
         check_number("part size", part_size)
     options = Options(check_workers(workers), part_size, check_progress(progress))
     target = _target(path)
-    size = _size_if_right(target, source.digest)
+    size = _size_if_right(target, source)
     if size is not None:
         return _done_already(source, size, options)
-    file = PartialFile(target, source.digest)
-    return _Download(source, file, options).run()
+    descriptor, placed = _Download(source, PartialFile(target, source.digest), options).run()
+    # Another download of the same blob may have been renamed to the target in the same moment.
+    if not placed and _size_if_right(target, source, descriptor.size) is None:
+        raise OSError(
+            f"{target} does not hold {source.digest}: another process has replaced the file when the download was"
+            " complete; download again"
+        )
+    return descriptor
 
 
 class _Download:
@@ -105,22 +122,25 @@ class _Download:
         self._options = options
         self._kept = file.prefix
 
-    def run(self) -> Descriptor:
+    def run(self) -> tuple[Descriptor, bool]:
+        """What it is, and whether the target is the file that was written."""
         finished = False
         try:
             descriptor = self._go_on() if self._file.prefix else self._begin()
-            self._file.finish()
+            placed = self._file.finish()
             finished = True
         finally:
             if not finished:
                 self._file.leave(self._kept)
-        return descriptor
+        return descriptor, placed
 
     def _go_on(self) -> Descriptor:
         """From what is there; if that is of no use, from nothing."""
         start, digest = self._file.prefix, self._source.digest
+        if start > _size_to_expect(start, self._source):
+            return self._begin()
         hasher = digest.hasher()
-        _hash(self._file, hasher, start)
+        _hash(self._file.read, hasher, start, self._source)
         if _is(hasher, digest):
             return _done_already(self._source, start, self._options)
         try:
@@ -185,37 +205,62 @@ def _target(path: str | os.PathLike[str]) -> str:
     target = check_path(path)
     folder, name = os.path.split(target)
     if not os.path.isdir(folder or "."):
-        raise UsageError(f"cannot download to {target}: {folder} is not a folder that exists")
-    if name in ("", ".", "..") or os.path.isdir(target):
-        raise UsageError(f"cannot download to {target}: it is a folder")
-    if os.path.exists(target) and not os.path.isfile(target):
-        raise UsageError(f"cannot download to {target}: it is there, and no ordinary file")
+        raise UsageError(f"cannot download to {target}: {folder} is not a directory that exists")
+    try:
+        mode = os.lstat(target).st_mode  # not `stat`: a symbolic link is replaced, and may lead nowhere or in a circle
+    except FileNotFoundError:
+        mode = stat.S_IFREG
+    if name in ("", ".", "..") or stat.S_ISDIR(mode):
+        raise UsageError(f"cannot download to {target}: it is a directory")
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+        raise UsageError(f"cannot download to {target}: it exists and is not a regular file")
     return os.path.abspath(target)
 
 
-def _size_if_right(target: str, digest: Digest) -> int | None:
-    """The size of the file that is there, if it is what is wanted."""
-    try:
-        file = open(target, "rb", buffering=0)  # noqa: SIM115 - closed below
-    except FileNotFoundError:
+def _size_if_right(target: str, source: Source, wanted: int | None = None) -> int | None:
+    """The size of the file that is there, if it is what is wanted; `wanted` is the size of that, if it is known."""
+    descriptor = open_regular(target)
+    if descriptor is None:
         return None
-    except PermissionError:
-        return None  # it can be replaced, though not read
-    with file:
-        hasher, size = digest.hasher(), 0
-        with memoryview(bytearray(max(1, min(BUFFER, os.fstat(file.fileno()).st_size)))) as buffer:
-            while count := file.readinto(buffer):
-                hasher.update(buffer[:count])
-                size += count
-    return size if _is(hasher, digest) else None
+    try:
+        size = os.fstat(descriptor).st_size
+        if size != (_size_to_expect(size, source) if wanted is None else wanted):
+            return None
+        hasher = source.digest.hasher()
+
+        def read(view: memoryview, offset: int) -> None:
+            read_at(descriptor, view, offset)
+
+        _hash(read, hasher, size, source)
+        unchanged = os.fstat(descriptor).st_size == size and is_at(descriptor, target)
+        return size if unchanged and _is(hasher, source.digest) else None
+    finally:
+        os.close(descriptor)
 
 
-def _hash(file: PartialFile, hasher: _Hash, size: int) -> None:
+def _size_to_expect(count: int, source: Source) -> int:
+    """The size of the blob, asked for where hashing `count` bytes would take longer than that; else `count` itself.
+
+    A file on disk may have any size at no cost: a sparse file of 1 TiB takes many minutes to hash.
+    """
+    if count <= _HASHED_UNASKED:
+        return count
+    try:
+        return source.describe().size
+    except (ProtocolError, RegistryError) as error:
+        if not _is_of_ranges(error):
+            raise
+        return -1  # a registry that does not answer HEAD: the blob is fetched instead
+
+
+def _hash(read: Callable[[memoryview, int], None], hasher: _Hash, size: int, source: Source) -> None:
+    """Hash so many bytes of a file, until the deadline passes."""
     position = 0
     with memoryview(bytearray(min(BUFFER, size))) as buffer:
         while position < size:
+            source.check_deadline()
             with buffer[: size - position] as view:
-                file.read(view, position)
+                read(view, position)
                 hasher.update(view)
                 position += len(view)
 

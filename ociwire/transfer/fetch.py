@@ -87,7 +87,9 @@ class Fetch:
         self._helpers = 0
         self._error: BaseException | None = None
         buffer_size = buffer_size_for(left, workers)
-        self._verifier = Verifier(file, hasher, start, size, buffer_size=buffer_size, workers=workers)
+        self._verifier = Verifier(
+            file, hasher, start, size, buffer_size=buffer_size, workers=workers, check=source.check_deadline
+        )
         self._telling = threading.Lock()
         self._done = start
         self._threads: list[threading.Thread] = []

@@ -19,7 +19,7 @@ from typing import final
 
 from ..digest import Digest
 
-__all__ = ["PartialFile"]
+__all__ = ["PartialFile", "is_at", "open_regular", "read_at"]
 
 _LONGEST_NAME = 200
 """Of a target whose partial file has its name in it, in bytes: file systems take 255."""
@@ -71,11 +71,8 @@ class PartialFile:
 
     def read(self, view: memoryview, offset: int) -> None:
         """Read back what was written there; OSError if it is no longer."""
-        while view:
-            count = os.preadv(self._descriptor, [view], offset)
-            if count == 0:
-                raise OSError(f"{self._path} became shorter while it was written")
-            view, offset = view[count:], offset + count
+        if read_at(self._descriptor, view, offset) < len(view):
+            raise OSError(f"{self._path} became shorter while it was written")
 
     def scatter(self) -> bool:
         """From now on there may be gaps behind the prefix, which a mark tells; False if there can be no mark."""
@@ -103,25 +100,42 @@ class PartialFile:
         self._unmark()
         self.prefix = prefix
 
-    def finish(self) -> None:
+    def finish(self) -> bool:
         """It is whole: give it the name it is for, so that a loss of power leaves it whole or not there.
 
         It is in place then, whatever the folder's file system answers to being synced.
+
+        Returns:
+            Whether the target is this file now. If it is not, another process has replaced it: the caller must look at
+            what is there before it reports success.
+
+        Raises:
+            OSError: The partial file has been replaced by another file, or it cannot be renamed.
         """
         os.fsync(self._descriptor)
         self._unmark()
+        # A rename moves whatever has the name. What was written and verified is what the descriptor has.
+        if not is_at(self._descriptor, self._path):
+            raise OSError(
+                f"refusing to rename {self._path} to {self._target}: another process has removed or replaced it while"
+                " it was written; download again"
+            )
         os.replace(self._path, self._target)
+        placed = is_at(self._descriptor, self._target)  # it may have been replaced between the check and the rename
+        if placed and is_at(self._descriptor, self._path):
+            os.unlink(self._path)  # rename(2) does nothing where both names are links to the same file
         with suppress(OSError):
             _sync_folder(self._folder or ".")
         self.close()
         self._sweep()
+        return placed
 
     def leave(self, prefix: int) -> None:
         """It is not whole, and this attempt is over: keep a prefix, in bytes; of nothing, keep nothing."""
         with suppress(OSError):  # what it is left for is what the caller should hear of
             if prefix:
                 self.cut(prefix)
-            else:
+            elif is_at(self._descriptor, self._path):  # else another process has put a file of its own there
                 os.unlink(self._path)
                 self._unmark()
         self.close()
@@ -204,6 +218,12 @@ def _claim(path: str, flags: int) -> int | None:
     """
     while True:
         try:
+            # Checked before it is opened, too: opening a device may do something.
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                return None
+        except FileNotFoundError:
+            pass
+        try:
             descriptor = os.open(path, flags, 0o666)
         except OSError as error:
             if error.errno in _UNFIT and os.path.lexists(path):
@@ -212,7 +232,7 @@ def _claim(path: str, flags: int) -> int | None:
         locked = at = False
         try:
             locked = _is_ours(os.fstat(descriptor)) and _locked(descriptor)
-            at = locked and _is_at(descriptor, path)
+            at = locked and is_at(descriptor, path)
         finally:
             if not at:
                 os.close(descriptor)
@@ -236,8 +256,39 @@ def _locked(descriptor: int) -> bool:
     return True
 
 
-def _is_at(descriptor: int, path: str) -> bool:
-    """Whether it still has that name: whoever had the lock before may have renamed it, or taken it away."""
+def open_regular(path: str) -> int | None:
+    """Open a file for reading, if a regular file has that name. Follows no symbolic link, and never waits for a FIFO.
+
+    Raises:
+        OSError: The file system's, other than that there is no such file, or that this user may not read it.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | _SAFELY)
+    except (FileNotFoundError, PermissionError):
+        return None
+    except OSError as error:
+        if error.errno in _UNFIT:
+            return None
+        raise
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def read_at(descriptor: int, view: memoryview, offset: int) -> int:
+    """Read from a position until the buffer is full or the file ends; returns the number of bytes."""
+    filled = 0
+    while filled < len(view):
+        count = os.preadv(descriptor, [view[filled:]], offset + filled)
+        if count == 0:
+            break
+        filled += count
+    return filled
+
+
+def is_at(descriptor: int, path: str) -> bool:
+    """Whether a path names the file of a descriptor: another process may have renamed, removed or replaced it."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
     except FileNotFoundError:

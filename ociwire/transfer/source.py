@@ -7,13 +7,14 @@ socket at that moment, though: a response can be closed by its owner only.
 from __future__ import annotations
 
 import re
+import time
 from typing import final
 
 from ..blob import BlobReader
 from ..client import Client
 from ..descriptor import Descriptor
 from ..digest import Digest
-from ..errors import ProtocolError, ReadError
+from ..errors import ProtocolError, ReadError, TransportTimeout
 from ..headers import content_length
 from ..manifest import media_type_of
 from ..message import Response
@@ -61,6 +62,7 @@ class Source:
         self._client = client
         self._repository = repository
         self._door = Repository(client, repository, "get_blob")
+        self._described: Descriptor | None = None
 
     def anew(self) -> Source:
         """The same, of which something is wanted again."""
@@ -75,8 +77,16 @@ class Source:
         return other
 
     def describe(self) -> Descriptor:
-        """What the registry says it is (a HEAD)."""
-        return self._client.resolve_blob(self._repository, self.digest)
+        """What the registry says it is: a HEAD, the first time."""
+        if self._described is None:
+            self._described = self._client.resolve_blob(self._repository, self.digest)
+        return self._described
+
+    def check_deadline(self) -> None:
+        """Raise `TransportTimeout` if the client's deadline has passed: for work that waits for no socket."""
+        deadline = self._door.deadline
+        if deadline is not None and time.monotonic() >= deadline:
+            raise TransportTimeout(f"the deadline passed while {self.digest} was hashed on disk")
 
     def whole(self) -> BlobReader:
         """All of it, as one stream."""

@@ -53,8 +53,9 @@ def upload(
     Args:
         client: The registry's.
         repository: Where to.
-        source: A path; a seekable binary file, from where it stands (borrowed, not closed); bytes; a `Body`; or any
-            reader or iterable of bytes, which is read once.
+        source: The path of a regular file; a seekable binary file, from where it stands (borrowed, not closed); bytes;
+            a `Body`; or any reader or iterable of bytes, which is read once. Open a FIFO, a device or standard input
+            yourself and pass the file object.
         digest: What the content is, if that is known.
         chunk_size: How many bytes are sent at a time. None is all at once for what can be had again, if the registry
             takes that; else 4 MiB, or what it was seen to take.
@@ -68,8 +69,9 @@ def upload(
         The blob's descriptor.
 
     Raises:
-        UsageError: A name, digest, number, path or media type is not valid, the source is no bytes, or can be read only
-            once and was, or there is a `mount_from` without a digest. Nothing was sent.
+        UsageError: A name, digest, number, path or media type is not valid, the path is not that of a regular file, the
+            source is no bytes, or can be read only once and was, or there is a `mount_from` without a digest. Nothing
+            was sent.
         DigestInvalid: The content does not have the digest that was given; or, without one, became another each time
             that it was sent.
         SizeMismatch: The content became longer or shorter while it was read.

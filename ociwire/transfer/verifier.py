@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
 from .partial import PartialFile
@@ -29,13 +30,23 @@ class Verifier:
         stop: The byte before which the content ends.
         buffer_size: In bytes.
         workers: How many there may be.
+        check: Called before each block is hashed; an exception of its own ends the hashing.
     """
 
     def __init__(
-        self, file: PartialFile, hasher: _Hash, start: int, stop: int, *, buffer_size: int, workers: int
+        self,
+        file: PartialFile,
+        hasher: _Hash,
+        start: int,
+        stop: int,
+        *,
+        buffer_size: int,
+        workers: int,
+        check: Callable[[], None],
     ) -> None:
         self.buffer_size = buffer_size
         self._file = file
+        self._check = check
         self._hasher = hasher
         self._stop = stop
         self._written = Written(start)
@@ -90,9 +101,10 @@ class Verifier:
         own = bytearray()
         while True:
             full, count = self._next()
+            if full is None and count == 0:
+                return
+            self._check()
             if full is None:
-                if count == 0:
-                    return
                 own = own or bytearray(self.buffer_size)
                 with memoryview(own)[:count] as view:
                     self._file.read(view, hashed)
