@@ -186,7 +186,7 @@ class Response:
     @property
     def in_memory(self) -> bool:
         """Whether it is made of bytes, with nothing open under it."""
-        return self._data is not None and self._inner is None
+        return self._data is not None and (self._inner is None or self._inner.closed or self._inner.in_memory)
 
     @property
     def closed(self) -> bool:

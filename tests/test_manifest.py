@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import io
 import json
 import logging
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +15,7 @@ from test_client import BASE, BLOB, CREATED, Registry, Tracked, accepted, found,
 
 from ociwire import BlobReader, Client, Descriptor, Digest, FunctionTransport, Headers, Request, Response, Scope, errors
 from ociwire.descriptor import DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, OCI_INDEX, OCI_MANIFEST
+from ociwire.transport import LogTransport
 
 NAME = "library/alpine"
 MANIFESTS = f"{BASE}/v2/{NAME}/manifests"
@@ -911,3 +915,22 @@ def test_a_deletion_is_not_tried_where_there_is_no_answer() -> None:
     registry = Registry(errors.ConnectError("refused"))
     with pytest.raises(errors.ConnectError):
         registry.client.delete_manifest(NAME, MANIFEST.digest)
+
+
+# --- readers that are never read ---
+
+
+@reads
+@pytest.mark.parametrize("streamed", [False, True], ids=["in memory", "streamed"])
+def test_reader_of_a_manifest_never_read_does_not_warn(read: Callable[[Client], BlobReader], streamed: bool) -> None:
+    def answer(request: Request) -> Response:
+        response = served(Docker_Content_Digest=MANIFEST.digest)
+        return response.replace(body=io.BytesIO(response.read())) if streamed else response
+
+    client = Client("registry.example", LogTransport(FunctionTransport(answer)))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            read(client)
+        gc.collect()
+    assert caught == []

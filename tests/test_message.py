@@ -555,3 +555,16 @@ def test_a_reader_that_does_not_block_is_not_at_its_end() -> None:
 
     with pytest.raises(UsageError, match="non-blocking"):
         Response(200, (), NonBlocking()).read(5)
+
+
+def test_in_memory_with_an_open_response_under_it_is_false() -> None:
+    inner = Response(200, body=io.BytesIO(b"open"))
+    outer = inner.replace(body=b"bytes")
+    assert not outer.in_memory
+    inner.close()
+    assert outer.in_memory
+
+
+def test_in_memory_with_bytes_under_it_is_true() -> None:
+    assert Response(200, body=b"a").replace(body=b"b").in_memory
+    assert not Response(200, body=io.BytesIO(b"a")).replace(body=b"b").replace(body=b"c").in_memory
