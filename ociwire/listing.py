@@ -24,6 +24,8 @@ PAGE_SIZE = 1000
 
 _LARGEST_PAGE = 16 * 1024 * 1024
 _MAX_EMPTY = 100
+_MAX_SEEN = 10_000
+"""How many URLs of pages are remembered, by their hashes: half a mebibyte, however many pages there are."""
 
 _LINK = re.compile(r"<([^<>]*)>((?:\s*;\s*[\w!#$%&'*+.^`|~-]+\s*(?:=\s*(?:\"(?:[^\"\\]|\\.)*\"|[^\s\",;]+))?)*)")
 _PARAMETER = re.compile(r";\s*([\w!#$%&'*+.^`|~-]+)\s*(?:=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s\",;]+)))?")
@@ -38,7 +40,7 @@ def pages(send: Callable[[str], Response], url: str, key: str) -> Iterator[tuple
         RegistryError: What `send` raises.
         TransportError: What `send` raises, or the connection failed.
     """
-    seen = set()
+    seen: set[int] = set()
     empty = 0
     next_url: str | None = url
     while next_url is not None:
@@ -49,6 +51,8 @@ def pages(send: Callable[[str], Response], url: str, key: str) -> Iterator[tuple
         if empty > _MAX_EMPTY:
             raise ProtocolError(f"more than {_MAX_EMPTY} pages in a row without {key}", request=response.request)
         yield page, response
+        if len(seen) >= _MAX_SEEN:
+            seen.clear()  # a loop of fewer pages is still noticed, in its next round
         if response.request is not None:
             seen.add(hash(response.request.url))  # enough to remember a URL by: there may be very many pages
         next_url = _next_url(response)

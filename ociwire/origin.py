@@ -83,7 +83,12 @@ def split_url(url: str) -> tuple[Origin, str]:
     Raises:
         UsageError: It is not an absolute http or https URL, has userinfo in it, or its host or port is not valid.
     """
-    return _split(_text(url))
+    text = _text(url)
+    return _split(text) if len(text) <= _LONGEST_CACHED else _split.__wrapped__(text)
+
+
+_LONGEST_CACHED = 2048
+"""Longer URLs are not cached: a registry may send very many of 64 KiB, as Locations and Links."""
 
 
 @lru_cache(maxsize=1024)  # every layer of a stack asks
@@ -106,7 +111,7 @@ def check_url(url: str) -> None:
     if _text(url).startswith("/"):
         _check_characters(url)
     elif url[:8].lower().startswith(("http://", "https://")):
-        _split(url)
+        split_url(url)
     else:
         _check_characters(url)
         raise UsageError(

@@ -34,11 +34,11 @@ class Learnt:
 
     Attributes:
         largest_chunk: The largest chunk that it is known to take, in bytes, once it has refused a larger one.
-        warnings: The texts that it has warned with.
+        warnings: The hashes of the texts that it has warned with, which may be long.
     """
 
     largest_chunk: int | None = None
-    warnings: set[str] = field(default_factory=set)
+    warnings: set[int] = field(default_factory=set)
 
 
 @final
@@ -217,8 +217,8 @@ class Session:
             return
         for quoted in _WARNING.findall(response.headers["warning"]):
             text = one_line(re.sub(r"\\(.)", r"\1", quoted), len(quoted))
-            if text not in self.learnt.warnings and len(self.learnt.warnings) < _MAX_WARNINGS:
-                self.learnt.warnings.add(text)
+            if hash(text) not in self.learnt.warnings and len(self.learnt.warnings) < _MAX_WARNINGS:
+                self.learnt.warnings.add(hash(text))
                 _WARNINGS.warning("%s: %.500s", self.origin.netloc, text)
 
 

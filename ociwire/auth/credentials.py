@@ -190,7 +190,12 @@ def failure_of(source: CredentialSource, host: str, repository: str | None) -> A
 
 def first_repository(scope: Scope) -> str | None:
     """The first repository in a scope's text: of a mount's two, the one that is pushed to."""
-    return _first_repository(str(scope))
+    text = str(scope)
+    return _first_repository(text) if len(text) <= _LONGEST_CACHED else _first_repository.__wrapped__(text)
+
+
+_LONGEST_CACHED = 1024
+"""Longer texts of scopes are not cached: a scope may have any length."""
 
 
 @lru_cache(maxsize=1024)

@@ -26,6 +26,8 @@ __all__ = ["RetryTransport", "sleep"]
 
 _LOG = logging.getLogger("ociwire.retry")
 _MAX_ORIGINS = 1024
+_MAX_WAITING = 16 * 1024
+"""How many hosts may be waited for at once: 8 MiB. Redirects may lead to any number; the oldest is forgotten first."""
 
 
 @final
@@ -167,6 +169,8 @@ class _Hosts:
         with self._lock:
             if origin not in self._until and len(self._until) >= _MAX_ORIGINS:
                 self._until = {other: until for other, until in self._until.items() if until > now}
+                while len(self._until) >= _MAX_WAITING:
+                    del self._until[next(iter(self._until))]
             self._until[origin] = max(now + min(seconds, self.max_wait), self.until(origin))
 
     def served(self, origin: Origin) -> float:

@@ -1,0 +1,150 @@
+"""What a hostile registry can have the client remember is bounded in bytes, not only in items."""
+
+from __future__ import annotations
+
+import itertools
+import tracemalloc
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import ociwire.transport.retry
+from ociwire import Client, FunctionTransport, Origin, Request, Response, Scope, listing
+from ociwire.auth.credentials import first_repository
+from ociwire.errors import ProtocolError, UsageError
+from ociwire.listing import pages
+from ociwire.origin import check_url, next_page, redirect_target, split_url, upload_location
+from ociwire.transport import RedirectTransport, RetryTransport
+
+MIB = 1024 * 1024
+COUNT = 1100
+"""More than any cache has entries."""
+LONG = "x" * 60_000
+"""About as long as a response head admits."""
+STDLIB = 128 * 2 * len(LONG)
+"""What the cache of `urllib.parse.urlsplit` takes: 128 URLs of a process, and their parts."""
+
+
+@pytest.fixture
+def kept() -> Iterator[Callable[[], int]]:
+    """How many bytes have been allocated since the test began, and are still held."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        yield lambda: tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "parse",
+    [
+        split_url,
+        Origin.of,
+        check_url,
+        lambda url: Request("GET", url),
+    ],
+    ids=["split_url", "Origin.of", "check_url", "Request"],
+)
+def test_url_cache_long_urls_are_not_kept(kept: Callable[[], int], parse: Callable[[str], object]) -> None:
+    for number in range(COUNT):
+        parse(f"https://registry.example/{LONG}?{number}")
+    assert kept() < MIB
+
+
+@pytest.mark.parametrize("follow", [upload_location, redirect_target, next_page])
+def test_url_cache_long_urls_that_a_registry_names_are_not_kept(
+    kept: Callable[[], int], follow: Callable[[str, str], object]
+) -> None:
+    for number in range(COUNT):
+        follow("https://registry.example/v2/", f"https://registry.example/{LONG}?{number}")
+    assert kept() < STDLIB + MIB
+
+
+def test_url_cache_is_bounded_in_bytes(kept: Callable[[], int]) -> None:
+    for number in range(2 * COUNT):
+        split_url(f"https://registry.example/{'x' * 2000}?{number}")
+    assert kept() < 6 * MIB
+
+
+def test_url_cache_hosts_that_are_too_long_are_not_kept(kept: Callable[[], int]) -> None:
+    for number in range(COUNT):
+        with pytest.raises(UsageError):
+            split_url(f"https://{LONG}{number}/")
+    assert kept() < MIB
+
+
+def test_scope_cache_long_texts_are_not_kept(kept: Callable[[], int]) -> None:
+    for number in range(COUNT):
+        assert first_repository(Scope.parse(f"repository:a/{LONG}{number}:pull")) == f"a/{LONG}{number}"
+    assert kept() < MIB
+
+
+def test_warnings_of_a_registry_are_not_kept_as_text(kept: Callable[[], int], caplog: pytest.LogCaptureFixture) -> None:
+    numbers = iter(range(COUNT))
+
+    def answer(request: Request) -> Response:
+        return Response(200, {"Warning": f'299 - "{LONG}{next(numbers)}"', "Content-Length": "1"})
+
+    caplog.set_level("ERROR", "ociwire.warnings")
+    client = Client("registry.example", FunctionTransport(answer))
+    for _ in range(COUNT):
+        client.do(Request("GET", "/v2/")).close()
+    assert kept() < MIB
+
+
+def page(here: int, there: int) -> Response:
+    request = Request("GET", f"https://registry.example/v2/a/tags/list?p={here}")
+    return Response(200, {"Link": f"<?p={there}>; rel=next"}, b'{"tags": ["a"]}', request)
+
+
+def test_pages_the_urls_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "_MAX_SEEN", 10)
+    numbers = itertools.count()
+    found = pages(lambda url: page(number := next(numbers), number + 1), "/v2/a/tags/list", "tags")
+    for _ in range(500):
+        next(found)
+        assert len(found.gi_frame.f_locals["seen"]) <= 12  # type: ignore[attr-defined]  # a generator
+
+
+def test_pages_a_loop_that_begins_after_the_bound_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "_MAX_SEEN", 10)
+    requests: list[str] = []
+
+    def send(url: str) -> Response:
+        requests.append(url)
+        assert len(requests) < 1000, "it goes on for ever"
+        number = len(requests) - 1
+        here, there = (n if n < 500 else 500 + n % 6 for n in (number, number + 1))
+        return page(here, there)
+
+    with pytest.raises(ProtocolError, match="circle"):
+        list(pages(send, "/v2/a/tags/list", "tags"))
+    assert 506 <= len(requests) <= 520
+
+
+def test_retry_after_of_very_many_hosts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ociwire.transport.retry, "_MAX_WAITING", 1500)
+
+    def answer(request: Request) -> Response:
+        return Response(503, {"Retry-After": "50"}, b"", request)
+
+    retry = RetryTransport(FunctionTransport(answer), retry=False)
+    for number in range(2 * COUNT):
+        retry.round_trip(Request("GET", f"https://host{number}.example/v2/")).close()
+    assert len(retry._hosts._until) == 1500
+    assert Origin.of(f"https://host{2 * COUNT - 1}.example/") in retry._hosts._until, "the latest is remembered"
+
+
+def test_redirects_with_long_urls_are_not_kept(kept: Callable[[], int]) -> None:
+    numbers = iter(range(10**6))
+
+    def answer(request: Request) -> Response:
+        number = next(numbers)
+        moved = {"Location": f"https://elsewhere.example/{LONG}{number}"}
+        return Response(307, moved, b"", request) if number % 2 == 0 else Response(200, (), b"", request)
+
+    redirects = RedirectTransport(FunctionTransport(answer))
+    for _ in range(COUNT):
+        redirects.round_trip(Request("GET", "https://registry.example/v2/")).close()
+    assert kept() < STDLIB + MIB
