@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
+from .arguments import show
 from .digest import Digest
 from .errors import UsageError
 
@@ -106,7 +107,8 @@ class Descriptor:
     def __post_init__(self) -> None:
         _check_media_type("mediaType", self.media_type)
         object.__setattr__(self, "digest", Digest(self.digest))
-        _check(type(self.size) is int and self.size >= 0, "size", "a number of bytes, 0 or more", self.size)
+        is_size = type(self.size) is int and 0 <= self.size < 2**63  # image specification, "Properties": an int64
+        _check(is_size, "size", "an integer from 0 to 2**63 - 1", self.size)
         object.__setattr__(self, "urls", _strings("urls", self.urls))
         if self.annotations is not None:
             _check(_is_string_map(self.annotations), "annotations", "a map of strings to strings", self.annotations)
@@ -154,7 +156,7 @@ class Descriptor:
         _check(isinstance(mapping, Mapping), "itself", "an object", mapping)
         missing = [key for key in ("mediaType", "digest", "size") if key not in mapping]
         if missing:
-            raise UsageError(f"not a descriptor: {', '.join(missing)} missing in {dict(mapping)!r:.200}")
+            raise UsageError(f"not a descriptor: {', '.join(missing)} missing in {show(dict(mapping), 200)}")
         platform = mapping.get("platform")
         return cls(
             media_type=mapping["mediaType"],
@@ -170,7 +172,7 @@ class Descriptor:
 
 def _check(holds: bool, field: str, wanted: str, value: object) -> None:  # noqa: FBT001 - a statement, not an option
     if not holds:
-        raise UsageError(f"not a descriptor: {field} must be {wanted}, not {value!r:.200}")
+        raise UsageError(f"not a descriptor: {field} must be {wanted}, not {show(value, 200)}")
 
 
 def is_media_type(value: object) -> bool:
@@ -204,4 +206,4 @@ def _from_base64(value: object) -> bytes | None:
     try:
         return base64.b64decode(value, validate=True)  # type: ignore[arg-type]
     except (TypeError, ValueError, binascii.Error):
-        raise UsageError(f"not a descriptor: data must be base64, not {value!r:.200}") from None
+        raise UsageError(f"not a descriptor: data must be base64, not {show(value, 200)}") from None

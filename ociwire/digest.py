@@ -10,6 +10,7 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, final
 
+from .arguments import show
 from .errors import DigestMismatch, UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Digest(str):
             return text
         match = _GRAMMAR.fullmatch(text) if isinstance(text, str) else None
         if match is None:
-            raise UsageError(f"not a digest: {text!r:.300} (a digest reads sha256:<64 hexadecimal digits>)")
+            raise UsageError(f"not a digest: {show(text, 300)} (a digest reads sha256:<64 hexadecimal digits>)")
         algorithm, encoded = match.groups()
         known = _KNOWN.get(algorithm)
         if known is not None and not known.fullmatch(encoded):
@@ -91,7 +92,7 @@ class Digest(str):
 def new_hasher(algorithm: str) -> _Hash:
     """A new hash object of one of the known algorithms; `UsageError` for any other."""
     if algorithm not in _KNOWN:
-        raise UsageError(f"cannot hash with {algorithm!r} (known are {', '.join(_KNOWN)})")
+        raise UsageError(f"cannot hash with {show(algorithm)} (known are {', '.join(_KNOWN)})")
     return hashlib.new(algorithm)
 
 

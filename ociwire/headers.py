@@ -12,6 +12,7 @@ from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, final
 
+from .arguments import show
 from .errors import UsageError
 
 __all__ = ["Headers", "HeadersLike", "SECRET_HEADERS", "TOKEN", "content_length", "retry_after"]
@@ -167,7 +168,7 @@ def _checked(pair: tuple[str, str]) -> tuple[str, str]:
     except (TypeError, ValueError):
         raise UsageError("headers must be a mapping, or pairs of a name and a value") from None
     if not isinstance(name, str) or not TOKEN.fullmatch(name):
-        raise UsageError(f"not a header name: {name!r:.100} (RFC 9110 takes letters, digits and !#$%&'*+-.^_`|~)")
+        raise UsageError(f"not a header name: {show(name)} (RFC 9110 takes letters, digits and !#$%&'*+-.^_`|~)")
     if not isinstance(value, str):
         raise UsageError(f"the value of header {name} must be a str, not {type(value).__name__}")
     # The value itself stays out of the message: it may be a secret.

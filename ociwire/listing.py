@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
 
+from .arguments import show
 from .errors import ProtocolError, UsageError
 from .message import Response
 from .origin import next_page
@@ -84,7 +85,7 @@ def names(
         OciwireError: What `send` raises.
     """
     if start_after is not None and not (isinstance(start_after, str) and start_after.isprintable()):
-        raise UsageError(f"not a name to start after: {start_after!r:.200}")
+        raise UsageError(f"not a name to start after: {show(start_after, 200)}")
     count = None if limit is None else min(limit, PAGE_SIZE)
     pieces = _pieces(send, path, key, start_after, count)
     return islice((name for piece in pieces for name in piece), limit)

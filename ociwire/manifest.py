@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
+from .arguments import show
 from .body import Body
 from .descriptor import (
     DOCKER_MANIFEST,
@@ -152,10 +153,10 @@ def described(content: bytes, media_type: str, digest: str | None) -> Descriptor
         UsageError: It has another digest, or says that it is of another media type, or the media type is not valid.
     """
     if not is_media_type(media_type):
-        raise UsageError(f"not a media type: {media_type!r:.200} (it reads type/subtype, without parameters)")
+        raise UsageError(f"not a media type: {show(media_type, 200)} (it reads type/subtype, without parameters)")
     own = parse(content).get("mediaType")
     if own is not None and own != media_type:
-        raise UsageError(f"the manifest says that it is {own!r:.200}, and is pushed as {media_type!r}")
+        raise UsageError(f"the manifest says that it is {own!r:.200}, and is pushed as {show(media_type)}")
     wanted = Digest.of(content) if digest is None else Digest(digest)
     actual = Digest.of(content, wanted.algorithm)
     if actual != wanted:

@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import NamedTuple, final
 from urllib.parse import urljoin
 
+from .arguments import show
 from .errors import AuthError, ProtocolError, RedirectError, UsageError
 
 __all__ = [
@@ -154,7 +155,8 @@ def check_host(host: str) -> str:
     if not isinstance(host, str) or not _HOST.fullmatch(host):
         shown = without_query(host) if isinstance(host, str) else host
         raise UsageError(
-            f"not a registry host: {shown!r:.250} (a host reads name or name:port, such as ghcr.io or localhost:5000)"
+            f"not a registry host: {show(shown, 250)} (a host reads name or name:port, such as ghcr.io or"
+            " localhost:5000)"
         )
     name, port = _split_port(host)
     if name.startswith("["):

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import final
 
+from .arguments import show
 from .digest import Digest
 from .errors import UsageError
 from .origin import check_host
@@ -52,7 +53,7 @@ def check_repository(name: str) -> str:
     """
     if not isinstance(name, str) or not _REPOSITORY.fullmatch(name):
         raise UsageError(
-            f"not a repository name: {name!r:.300} (lower case letters and digits, with a single ., _, __ or any"
+            f"not a repository name: {show(name, 300)} (lower case letters and digits, with a single ., _, __ or any"
             " number of - between them, in components apart by /)"
         )
     if len(name) > _MAX_NAME:
@@ -68,7 +69,7 @@ def check_tag(tag: str) -> str:
     """
     if not isinstance(tag, str) or not _TAG.fullmatch(tag):
         raise UsageError(
-            f"not a tag: {tag!r:.300} (up to 128 letters, digits, _, . and -, the first a letter, a digit or _)"
+            f"not a tag: {show(tag, 300)} (up to 128 letters, digits, _, . and -, the first a letter, a digit or _)"
         )
     return tag
 
@@ -110,7 +111,9 @@ class Reference:
         """
         match = _REFERENCE.fullmatch(text) if isinstance(text, str) else None
         if match is None:
-            raise UsageError(f"not a reference: {text!r:.300} (a reference reads HOST/NAME:TAG or HOST/NAME@DIGEST)")
+            raise UsageError(
+                f"not a reference: {show(text, 300)} (a reference reads HOST/NAME:TAG or HOST/NAME@DIGEST)"
+            )
         name, tag, digest = match.groups()
         if re.fullmatch(r"[a-f0-9]{64}", text):
             raise UsageError(f"not a reference: {text!r:.300} (it reads like an image id, which no registry knows)")

@@ -13,7 +13,18 @@ from typing import Any
 import pytest
 import urllib3
 
-from ociwire import Body, Client, Descriptor, Digest, RequestInfo, Response, default_transport
+from ociwire import (
+    Body,
+    Client,
+    Descriptor,
+    Digest,
+    FunctionTransport,
+    Reference,
+    Request,
+    RequestInfo,
+    Response,
+    default_transport,
+)
 from ociwire.arguments import LONGEST, check_integer, check_seconds, resolve_timeout, show
 from ociwire.auth import Anonymous, Credential
 from ociwire.errors import UsageError
@@ -195,6 +206,65 @@ def test_urllib3_timeout_with_odd_values_raises_usage_error(parts: dict[str, Any
     ):
         with pytest.raises(UsageError, match="invalid timeout"):
             call()
+
+
+@pytest.mark.parametrize("name", ["total", "connect", "read", "status", "other"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1.5, "1", Decimal(1), Number()], ids=label)
+def test_retry_count_other_value_raises_usage_error(name: str, value: Any) -> None:
+    retry = urllib3.Retry(total=3)
+    setattr(retry, name, value)
+    with pytest.raises(UsageError, match=f"invalid {name} .* of retry"):
+        RetryTransport(REGISTRY, retry=retry)
+
+
+@pytest.mark.parametrize("name", ["backoff_factor", "backoff_max", "backoff_jitter", "retry_after_max"])
+@pytest.mark.parametrize("value", NEITHER, ids=label)
+def test_retry_duration_other_value_raises_usage_error(name: str, value: Any) -> None:
+    retry = urllib3.Retry(total=3)
+    setattr(retry, name, value)
+    with pytest.raises(UsageError, match=f"invalid {name} .* of retry"):
+        RetryTransport(REGISTRY, retry=retry)
+
+
+def test_retry_backoff_of_the_largest_numbers_is_bounded() -> None:
+    waits: list[float] = []
+    retry = urllib3.Retry(total=4, backoff_factor=10**300, status_forcelist=[503])
+    transport = FunctionTransport(lambda request: Response(503, (), b"", request))
+    RetryTransport(transport, retry=retry, sleep=waits.append).round_trip(Request("GET", "https://r.example/"))
+    assert waits == [60.0, 60.0, 60.0]
+
+
+TEXTS: dict[str, Callable[[Any], object]] = {
+    "Client host": Client,
+    "repository": lambda value: CLIENT.tags(value),
+    "tag": lambda value: CLIENT.get_tag("a", value),
+    "digest": lambda value: CLIENT.get_blob("a", value),
+    "algorithm": lambda value: CLIENT.push_blob_chunked("a", algorithm=value),
+    "upload id": lambda value: CLIENT.push_blob_chunked_resume("a", value),
+    "media type of a manifest": lambda value: CLIENT.push_manifest("a", b"{}", value),
+    "media type of a descriptor": lambda value: Descriptor(value, DIGEST, 1),
+    "size of a descriptor": lambda value: Descriptor("a/b", DIGEST, value),
+    "descriptor": lambda value: Descriptor.from_dict({"size": value}),
+    "start_after": lambda value: list(CLIENT.tags("a", start_after=value)),
+    "artifact type": lambda value: CLIENT.referrers("a", DIGEST, artifact_type=value),
+    "method": lambda value: Request(value, "/"),
+    "header name": lambda value: Request("GET", "/", [(value, "a")]),
+    "reference": Reference.parse,
+    "client": lambda value: upload(value, "a", b""),
+    "path": lambda value: download(CLIENT, "a", DIGEST, value),
+    "media type of an upload": lambda value: upload(CLIENT, "a", b"", media_type=value),
+    "progress": lambda value: upload(CLIENT, "a", b"", progress=value),
+    "platforms": lambda value: copy(CLIENT, "a", CLIENT, "b", platforms=value),
+    "platform": lambda value: copy(CLIENT, "a", CLIENT, "b", platforms=[value]),
+    "retry": lambda value: RetryTransport(REGISTRY, retry=value),
+    "scheme": lambda value: AuthGuard(REGISTRY, users={}, scheme=value),
+}
+
+
+@kinds(TEXTS, [10**5000, Unprintable()])
+def test_other_option_value_without_a_repr_raises_usage_error(call: Callable[[Any], object], value: Any) -> None:
+    with pytest.raises(UsageError):
+        call(value)
 
 
 @pytest.mark.parametrize(

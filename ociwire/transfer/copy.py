@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from graphlib import CycleError, TopologicalSorter
 from typing import NamedTuple, final
 
+from ..arguments import show
 from ..client import Client
 from ..descriptor import Descriptor, Platform
 from ..digest import Digest
@@ -201,7 +202,7 @@ class _Copy:
 
 def _platforms(platforms: Iterable[str | Platform]) -> list[Platform]:
     if isinstance(platforms, (str, Platform)) or not isinstance(platforms, Iterable):
-        raise UsageError(f"platforms are several, such as ['linux/amd64'], not {platforms!r:.200}")
+        raise UsageError(f"platforms are several, such as ['linux/amd64'], not {show(platforms, 200)}")
     return [graph.platform_of(one) for one in platforms]
 
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from ..arguments import show
 from ..descriptor import (
     DOCKER_MANIFEST,
     DOCKER_MANIFEST_LIST,
@@ -119,7 +120,7 @@ def platform_of(text: str | Platform) -> Platform:
         return text
     parts = text.split("/") if isinstance(text, str) else []
     if len(parts) not in (2, 3) or not all(parts):
-        raise UsageError(f"not a platform: {text!r:.200} (it reads os/architecture or os/architecture/variant)")
+        raise UsageError(f"not a platform: {show(text, 200)} (it reads os/architecture or os/architecture/variant)")
     return Platform(parts[1], parts[0], variant=parts[2] if len(parts) == 3 else "")
 
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable
 from typing import BinaryIO
 
+from ..arguments import show
 from ..body import Body
 from ..client import Client
 from ..descriptor import OCTET_STREAM, Descriptor, is_media_type
@@ -102,7 +103,7 @@ def _check(digest: Digest | None, chunk_size: int | None, mount_from: str | None
         if digest is None:
             raise UsageError("mount_from needs the digest of the blob that is to be mounted")
     if not is_media_type(media_type):
-        raise UsageError(f"not a media type: {media_type!r:.200} (it reads type/subtype, without parameters)")
+        raise UsageError(f"not a media type: {show(media_type, 200)} (it reads type/subtype, without parameters)")
 
 
 def _there(target: Repository, digest: Digest, mount_from: str | None) -> tuple[int | None, Opened | None]:

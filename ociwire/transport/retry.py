@@ -15,7 +15,7 @@ from typing import final
 
 import urllib3
 
-from ..arguments import check_seconds
+from ..arguments import check_seconds, is_number, show
 from ..errors import TransportError, TransportTimeout, UsageError
 from ..message import Request, Response
 from ..origin import Origin, without_query
@@ -65,7 +65,9 @@ class RetryTransport:
         now: Callable[[], float] | None = None,
     ) -> None:
         if retry is not None and retry is not False and not isinstance(retry, urllib3.Retry):
-            raise UsageError(f"retry is a urllib3.util.Retry, False or None, not {retry!r}")
+            raise UsageError(f"retry is a urllib3.util.Retry, False or None, not {show(retry)}")
+        if isinstance(retry, urllib3.Retry):
+            _check_numbers(retry)
         self._inner = inner
         self._policy = RetryPolicy(urllib3.Retry(total=False) if retry is False else retry or None)
         self._hosts = _Hosts(sleep, now, check_seconds("max_wait", max_wait))
@@ -139,6 +141,18 @@ class _Sent:
     def __call__(self, chunk: bytes) -> bytes:
         self.any = self.any or bool(chunk)
         return chunk
+
+
+def _check_numbers(retry: urllib3.Retry) -> None:
+    """Refuse values that no count or duration can be computed with: a total of NaN would retry for ever."""
+    for name in ("total", "connect", "read", "status", "other"):
+        value = getattr(retry, name)
+        if value is not None and not isinstance(value, int):
+            raise UsageError(f"invalid {name} {show(value)} of retry: expected an integer, False or None")
+    # Older versions of urllib3 do not have all of them.
+    for name in ("backoff_factor", "backoff_max", "backoff_jitter", "retry_after_max"):
+        if not is_number(getattr(retry, name, 0)):
+            raise UsageError(f"invalid {name} {show(getattr(retry, name))} of retry: expected a number of seconds")
 
 
 class _Hosts:

@@ -65,7 +65,7 @@ class Budget:
         if self.spent <= 1:
             return 0.0
         jitter = random.random() * self._retry.backoff_jitter if self._retry.backoff_jitter else 0.0  # noqa: S311
-        seconds = self._retry.backoff_factor * 2 ** min(self.spent - 1, 1000) + jitter
+        seconds = float(self._retry.backoff_factor) * 2.0 ** min(self.spent - 1, 1000) + jitter
         return float(max(0.0, min(self._retry.backoff_max, seconds)))
 
 
