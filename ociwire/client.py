@@ -486,7 +486,8 @@ class Client:
         self, operation: str, path: str, key: str, scope: Scope, start_after: str | None, limit: int | None
     ) -> Iterator[str]:
         if limit is not None:
-            limit = min(check_integer("limit", limit), sys.maxsize)  # what an iterator can count to
+            # A larger limit than an iterator can count to is none.
+            limit = check_integer("limit", min(limit, sys.maxsize) if type(limit) is int else limit)
         session = self._session
 
         def send(url: str) -> Response:

@@ -67,7 +67,8 @@ class RequestInfo:
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        check_deadline(self.deadline)
+        if self.deadline is not None:
+            check_deadline(self.deadline)
         if self.timeout is not None:
             resolve_timeout(self.timeout)
         object.__setattr__(self, "extra", MappingProxyType(dict(self.extra)))

@@ -101,8 +101,6 @@ INTEGERS: dict[str, Callable[[Any], object]] = {
     "push_blob_chunked chunk_size": lambda value: CLIENT.push_blob_chunked("a", value),
     "push_blob_chunked_resume offset": lambda value: CLIENT.push_blob_chunked_resume("a", UPLOAD, value),
     "push_blob_chunked_resume chunk_size": lambda value: CLIENT.push_blob_chunked_resume("a", UPLOAD, None, value),
-    "tags limit": lambda value: CLIENT.tags("a", limit=value),
-    "repositories limit": lambda value: CLIENT.repositories(limit=value),
     "download workers": lambda value: download(CLIENT, "a", DIGEST, "/dev/null", workers=value),
     "download part_size": lambda value: download(CLIENT, "a", DIGEST, "/dev/null", part_size=value),
     "upload chunk_size": lambda value: upload(CLIENT, "a", b"x", chunk_size=value),
@@ -114,6 +112,10 @@ INTEGERS: dict[str, Callable[[Any], object]] = {
     "MemoryRegistry page_size": lambda value: MemoryRegistry(page_size=value),
     "MemoryRegistry manifest_limit": lambda value: MemoryRegistry(manifest_limit=value),
     "MemoryRegistry max_bytes": lambda value: MemoryRegistry(max_bytes=value),
+}
+LIMITS: dict[str, Callable[[Any], object]] = {
+    "tags limit": lambda value: CLIENT.tags("a", limit=value),
+    "repositories limit": lambda value: CLIENT.repositories(limit=value),
 }
 DURATIONS: dict[str, Callable[[Any], object]] = {
     "RequestInfo timeout": lambda value: RequestInfo(timeout=value),
@@ -146,6 +148,17 @@ def kinds(calls: dict[str, Callable[[Any], object]], values: list[Any]) -> pytes
 def test_integer_option_other_value_raises_usage_error(call: Callable[[Any], object], value: Any) -> None:
     with pytest.raises(UsageError):
         call(value)
+
+
+@kinds(LIMITS, [value for value in NO_INTEGER if type(value) is not int or value < 0])
+def test_limit_other_value_raises_usage_error(call: Callable[[Any], object], value: Any) -> None:
+    with pytest.raises(UsageError):
+        call(value)
+
+
+@kinds(LIMITS, [10**20, 10**400, 10**5000])
+def test_limit_of_any_size_is_accepted(call: Callable[[Any], object], value: Any) -> None:
+    call(value)
 
 
 @kinds(DURATIONS, NO_DURATION)

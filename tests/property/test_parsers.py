@@ -303,7 +303,7 @@ DESCRIPTORS = st.builds(
     Descriptor,
     MEDIA_TYPES,
     DIGESTS,
-    st.integers(min_value=0),
+    st.integers(0, 2**63 - 1),
     urls=STRINGS,
     annotations=st.none() | st.dictionaries(st.text(), st.text(), max_size=3),
     data=st.none() | st.binary(),
