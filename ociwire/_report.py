@@ -16,9 +16,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from ._trace import Hop
 from .auth import Challenge
-from .message import Request
+from .message import Request, redactor_of
 from .origin import Origin, without_query
-from .text import one_line, phrase, shown_url, size
+from .text import one_line, phrase, size
 
 __all__ = ["Style", "summary", "tree"]
 
@@ -52,7 +52,8 @@ class Style:
 
 def tree(hop: Hop, style: Style) -> Iterator[str]:
     """The lines for one request of a client's, and what each layer did with it."""
-    yield f"  {style.paint('bold', hop.request.method)} {style.paint('cyan', shown_url(hop.request.url))}"
+    url = redactor_of(hop.request).url(hop.request.url)
+    yield f"  {style.paint('bold', hop.request.method)} {style.paint('cyan', url)}"
     own = _fields(hop.request, known=())
     yield f"    {'Client':<26}{style.outcome(hop)}{hop.seconds * 1e3:8.1f} ms   {own}".rstrip()
     yield from _branch(hop, style, 0)
@@ -65,7 +66,7 @@ def _branch(hop: Hop, style: Style, depth: int) -> Iterator[str]:
         if below.request.info.operation == "token" and hop.request.info.operation != "token":
             yield f"    {'  ' * (depth + 1)}{style.paint('dim', _token_asked(below))}"
         elif number and below.request.url != hop.below[number - 1].request.url:
-            elsewhere = f"{below.request.method} {shown_url(below.request.url)}"
+            elsewhere = f"{below.request.method} {redactor_of(below.request).url(below.request.url)}"
             yield f"    {'  ' * (depth + 1)}{style.paint('dim', elsewhere)}"
         yield from _branch(below, style, depth + 1)
 
@@ -113,7 +114,8 @@ def _challenge(hop: Hop) -> str:
     """What a 401 asks for."""
     if hop.response is None or hop.response.status != 401 or hop.request.info.operation == "token":
         return ""
-    challenges = Challenge.parse(*hop.response.headers.get_all("www-authenticate"))
+    redactor = redactor_of(hop.request)
+    challenges = Challenge.parse(*map(redactor.text, hop.response.headers.get_all("www-authenticate")))
     told = []
     for challenge in challenges:
         scope = challenge.params.get("scope", "")
@@ -147,6 +149,7 @@ def _granted(hop: Hop) -> str:
     access = _access(token) if isinstance(token, str) else None
     stated = answer.get("scope") if isinstance(answer.get("scope"), str) else None
     granted = access if access is not None else stated
+    granted = granted and redactor_of(hop.request).text(granted)
     return f"grants {one_line(granted, 200) or 'nothing'}{lasts}" if granted is not None else f"grants a token{lasts}"
 
 

@@ -35,7 +35,7 @@
         ├── SizeInvalid
         └── RangeInvalid
 
-Every one of them pickles and deep-copies. None of them holds a secret in its text.
+Every one of them pickles and deep-copies. None of them holds a secret of its request, in its text or in an attribute.
 """
 
 from __future__ import annotations
@@ -90,12 +90,30 @@ class UsageError(OciwireError, ValueError):
     """The caller's mistake: a bad name, digest, host, header or length, or a closed client. Nothing was sent."""
 
 
+class _RedactedRequest:
+    """The attribute `request` of an exception.
+
+    Setting it masks the secrets of the request's exchange in the exception, and keeps the request without them: no
+    place that raises an exception can forget to.
+    """
+
+    def __get__(self, error: BaseException, owner: object = None) -> Request | None:
+        request: Request | None = vars(error).get("request")
+        return request
+
+    def __set__(self, error: BaseException, request: Request | None) -> None:
+        vars(error)["request"] = None if request is None else request._redacted_for(error)
+
+
 class TransportError(OciwireError):
     """There is no usable response.
 
     Attributes:
-        request: The request that failed, as far as it is known.
+        request: The request that failed, as far as it is known, without its credentials and without the query of a
+            cross-origin URL.
     """
+
+    request = _RedactedRequest()
 
     def __init__(self, message: str, *, request: Request | None = None) -> None:
         super().__init__(message)
@@ -206,10 +224,15 @@ class RegistryError(OciwireError):
         message: The first error's ``message``; where the body is not the specification's JSON, what it said instead.
         detail: The first error's ``detail``: any JSON value, or None.
         errors: All errors of the body, as they were sent.
-        headers: The headers of the response.
+        headers: The headers of the response, without cookies.
         body: The first 8 KiB of the body.
-        request: The request, without its credentials.
+        request: The request, without its credentials and without the query of a cross-origin URL.
+
+    In all of them the secrets of the request, of its redirects and of its token requests are masked, and cross-origin
+    URLs have no query.
     """
+
+    request = _RedactedRequest()
 
     def __init__(
         self,
@@ -231,7 +254,7 @@ class RegistryError(OciwireError):
         self.errors = errors
         self.headers = headers
         self.body = body
-        self.request = request
+        self.request = request  # the last one: it masks the others
 
     def __str__(self) -> str:
         said = self.code.lower().replace("_", " ")

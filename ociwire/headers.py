@@ -28,6 +28,7 @@ TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 _NOT_LATIN_1 = re.compile(r"[^\x00-\xff]")
 _ENDS_LINE = re.compile(r"[\r\n\0]")
+_WORD = re.compile(r"[^\s\"'<>\\]+")
 
 
 @final
@@ -116,8 +117,7 @@ class Headers(Mapping[str, str]):
         return Headers.received, (self._fields,)
 
     def __repr__(self) -> str:
-        shown = ((name, "***" if name.lower() in SECRET_HEADERS else value) for name, value in self._fields)
-        return f"Headers({list(shown)!r})"
+        return f"Headers({[(name, _shown(name.lower(), value)) for name, value in self._fields]!r})"
 
 
 def content_length(headers: Headers) -> int | None:
@@ -160,6 +160,21 @@ class _Fields(ItemsView[str, str]):
             return False
         name, value = item
         return isinstance(name, str) and value in self._mapping.get_all(name)
+
+
+def _shown(name: str, value: str) -> str:
+    """A header's value for a repr: no secret, and no query of a URL, which may be a signature."""
+    if name in SECRET_HEADERS:
+        return "***"
+    if name in ("location", "content-location"):  # which may be relative
+        value, mark, _ = value.partition("?")
+        return f"{value}?***" if mark else value
+    return _WORD.sub(_without_query, value) if "?" in value else value
+
+
+def _without_query(word: re.Match[str]) -> str:
+    before, _, query = word[0].partition("?")
+    return f"{before}?***" if query and "//" in before else word[0]
 
 
 def _checked(pair: tuple[str, str]) -> tuple[str, str]:

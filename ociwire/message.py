@@ -17,14 +17,15 @@ from .arguments import check_deadline, check_integer, resolve_timeout, show
 from .body import Body
 from .errors import OciwireError, ProtocolError, UsageError
 from .headers import TOKEN, Headers, HeadersLike, content_length
-from .origin import check_url
+from .origin import Origin, check_url
 from .reader import Reader, reader_of
+from .redact import Redactor
 from .scope import Scope
 
 if TYPE_CHECKING:
     import urllib3
 
-__all__ = ["Body", "Headers", "Request", "RequestInfo", "Response"]
+__all__ = ["Body", "Headers", "Request", "RequestInfo", "Response", "redactor_of", "tracked"]
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """The methods that are idempotent (RFC 9110, section 9.2.2)."""
@@ -65,6 +66,8 @@ class RequestInfo:
     anonymous: bool = False
     idempotent: bool | None = None
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    # Shared by all requests of one exchange, which add their secrets to it. Not pickled.
+    _redactor: Redactor | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.deadline is not None:
@@ -74,12 +77,18 @@ class RequestInfo:
         object.__setattr__(self, "extra", MappingProxyType(dict(self.extra)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        values = {one.name: getattr(self, one.name) for one in fields(self) if one.init}
         return _info, ({**values, "extra": dict(self.extra)},)
 
     def replace(self, **changes: Any) -> RequestInfo:
         """The same with other values in the named fields."""
-        return replace(self, **changes)
+        return self._with_redactor(self._redactor, **changes)
+
+    def _with_redactor(self, redactor: Redactor | None, **changes: Any) -> RequestInfo:
+        info = replace(self, **changes)
+        if redactor is not None:
+            object.__setattr__(info, "_redactor", redactor)
+        return info
 
 
 def _info(values: dict[str, Any]) -> RequestInfo:
@@ -146,6 +155,48 @@ class Request:
     def with_headers(self, changes: Mapping[str, str | None]) -> Request:
         """The same request with other values for the named headers; None removes one."""
         return Request(self.method, self.url, self.headers.updated(changes), self.body, self.info)
+
+    def _redacted_for(self, error: Any) -> Request:
+        """Mask the secrets of this request's exchange in an exception; returns what the exception may keep of it."""
+        redactor = redactor_of(self)
+        redactor.error(error)
+        return redactor.request(self)
+
+    def __repr__(self) -> str:
+        url, info = redactor_of(self).url(self.url), self.info
+        return f"Request({self.method!r}, {url!r}, headers={self.headers!r}, body={self.body!r}, info={info!r})"
+
+
+def redactor_of(request: Request | None) -> Redactor:
+    """The redactor of the exchange that a request belongs to. It knows the secrets of this request, too.
+
+    Without a request, or where no layer has made a redactor yet, it is a new one.
+    """
+    if request is None:
+        return Redactor()
+    redactor = request.info._redactor
+    if redactor is None:
+        redactor = Redactor(None if request.info.anonymous else _home_of(request.url))
+    redactor.add_request(request)
+    return redactor
+
+
+def tracked(request: Request, redactor: Redactor | None = None) -> Request:
+    """The same request as a part of an exchange, whose redactor later requests and responses carry on.
+
+    Args:
+        request: The request. If it belongs to an exchange and no `redactor` is given, it is returned as it is.
+        redactor: The redactor of the exchange; None makes one whose home is the origin of the request.
+    """
+    if redactor is None:
+        if request.info._redactor is not None:
+            return request
+        redactor = redactor_of(request)
+    return request.replace(info=request.info._with_redactor(redactor))
+
+
+def _home_of(url: str) -> Origin | None:
+    return None if url.startswith("/") else Origin.of(url)
 
 
 @final
@@ -250,7 +301,8 @@ class Response:
         try:
             return json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise ProtocolError(f"not JSON: {error}", request=self.request) from None
+            failure = ProtocolError(f"not JSON: {error}", request=self.request)
+        raise failure  # outside of the handler: json's exception holds the whole body, which may repeat a secret
 
     def discard(self) -> None:
         """Read away what is left, so that the connection can be used again, if it is little and comes soon; then close.

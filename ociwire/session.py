@@ -10,9 +10,10 @@ from typing import Any, final
 
 from .body import Body
 from .digest import Digest
-from .errors import ProtocolError, ReadError, RegistryError, UsageError
-from .message import Request, RequestInfo, Response
-from .origin import Origin, upload_location, without_query
+from .errors import OciwireError, ProtocolError, ReadError, UsageError
+from .message import Request, RequestInfo, Response, redactor_of, tracked
+from .origin import Origin, upload_location
+from .redact import Redactor
 from .scope import Scope
 from .status import check_not_html, error_from_response, names_digest
 from .text import one_line
@@ -80,7 +81,9 @@ class Session:
         """Complete a request and send it; see `Client.do`."""
         self._life.check()
         info, defaults = request.info, self.defaults
-        completed = info.replace(
+        redactor = Redactor(self.origin)
+        completed = info._with_redactor(
+            redactor,
             required_scope=info.required_scope if scope is None else scope,
             operation=info.operation or "do",
             debug_id=info.debug_id or defaults.debug_id,
@@ -93,9 +96,15 @@ class Session:
             # A client of an https registry does not send credentials in clear text, whatever URL it is given.
             completed = completed.replace(anonymous=True, required_scope=Scope.EMPTY)
         sent = request.replace(url=url, info=completed)
-        response = self._wire.round_trip(sent)
+        try:
+            response = self._wire.round_trip(sent)
+        except OciwireError as error:
+            redactor_of(sent).error(error)
+            raise
+        if response.request is None or response.request.info._redactor is not redactor:
+            response = response.replace(request=tracked(response.request or sent, redactor))
         self._warn(response)
-        return response if response.request is not None else response.replace(request=sent)
+        return response
 
     def send(
         self,
@@ -131,7 +140,7 @@ class Session:
         response = self.do(Request(method, url, headers or {}, body, info), scope=None)
         if response.status not in ok:
             with response:
-                raise self._discreet(error_from_response(response))
+                raise error_from_response(response)
         if method not in ("GET", "HEAD"):
             try:
                 check_not_html(response)
@@ -181,23 +190,13 @@ class Session:
         response.discard()
         if response.status == 201 or names_digest(response, digest) or is_stored():
             return response
-        error = self._discreet(error_from_response(response))
+        error = error_from_response(response)
         error.message = (
             f"unexpected status: expected 201; the response does not name {digest}, and the registry does not have it:"
             " push it again"
         )
         error.args = (error.message,)
         raise error
-
-    def _discreet(self, error: RegistryError) -> RegistryError:
-        """An error without the queries of other origins' URLs, and of a Location: a signed URL is a secret."""
-        request = error.request
-        if request is not None and not request.url.startswith("/") and Origin.of(request.url) != self.origin:
-            error.request = request.replace(url=without_query(request.url))
-        location = "" if error.headers is None else error.headers.get("location", "")
-        if "?" in location and error.headers is not None:
-            error.headers = error.headers.updated({"Location": without_query(location)})
-        return error
 
     def location(self, response: Response) -> str:
         """Where an upload goes on.
@@ -216,7 +215,8 @@ class Session:
         if "warning" not in response.headers:
             return
         for quoted in _WARNING.findall(response.headers["warning"]):
-            text = one_line(re.sub(r"\\(.)", r"\1", quoted), len(quoted))
+            text = redactor_of(response.request).text(re.sub(r"\\(.)", r"\1", quoted))
+            text = one_line(text, len(text))
             if hash(text) not in self.learnt.warnings and len(self.learnt.warnings) < _MAX_WARNINGS:
                 self.learnt.warnings.add(hash(text))
                 _WARNINGS.warning("%s: %.500s", self.origin.netloc, text)

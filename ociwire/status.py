@@ -16,10 +16,10 @@ from urllib.parse import unquote
 from . import errors
 from .auth.challenge import Challenge
 from .errors import RegistryError, TooManyRequests, Unauthorized
-from .headers import SECRET_HEADERS, Headers, retry_after
-from .message import Request, Response
+from .headers import retry_after
+from .message import Response, redactor_of
 from .origin import without_query
-from .text import one_line, without_echo
+from .text import one_line
 
 __all__ = [
     "check_not_html",
@@ -143,9 +143,9 @@ def error_from_response(response: Response) -> RegistryError:
         code=code,
         detail=first.get("detail"),
         errors=listed,
-        headers=response.headers.updated(dict.fromkeys(SECRET_HEADERS)),
+        headers=response.headers if response.request is not None else redactor_of(None).headers(response.headers),
         body=body[:_KEPT],
-        request=_without_secrets(response.request),
+        request=response.request,
     )
     if isinstance(error, TooManyRequests):
         error.retry_after = retry_after(response.headers, time.time())
@@ -186,6 +186,7 @@ def check_not_html(response: Response) -> None:
     if is_html(response):
         request = response.request
         asked = "the request" if request is None else f"{request.method} {without_query(request.url)}"
+        asked = redactor_of(request).text(asked)
         raise errors.ContentError(
             f"{asked} was answered {response.status} with an HTML page, not by a registry: check the host name, and"
             " whether a login page, a proxy or a firewall answers in its place"
@@ -203,7 +204,8 @@ def _said(response: Response) -> bytes:
         body = b"" if response.closed else response.read(_READ_LIMIT)
     except errors.TransportError:
         return b""  # the status alone says enough
-    return body if response.request is None else without_echo(body, response.request.headers)
+    # Masked before it is cut or parsed: the half of a secret is not found any more.
+    return redactor_of(response.request).data(body)
 
 
 def _errors(body: bytes) -> tuple[dict[str, Any], ...]:
@@ -227,10 +229,10 @@ def _message(response: Response, first: dict[str, Any], body: bytes) -> str:
 
 def _limits(response: Response) -> str:
     """The rate-limit headers of a response, in one line, for a message: ``RateLimit-Limit: 100;w=21600, ...``."""
-    sent = Headers() if response.request is None else response.request.headers
+    redactor = redactor_of(response.request)
     found = [(name, value) for name, value in response.headers.items() if _LIMIT_HEADER.fullmatch(name.lower())]
     # A proxy may repeat a secret of the request in any header.
-    shown = [(name, without_echo(value.encode(), sent).decode()) for name, value in found[:_MAX_LIMIT_HEADERS]]
+    shown = [(redactor.text(name), redactor.text(value)) for name, value in found[:_MAX_LIMIT_HEADERS]]
     return ", ".join(f"{name[:_MAX_LIMIT_VALUE]}: {one_line(value, _MAX_LIMIT_VALUE)}" for name, value in shown)
 
 
@@ -253,9 +255,3 @@ def _kind_by_status(response: Response) -> type[RegistryError]:
         return by_operation
     asked = f"{request.method} {request.url.partition('?')[0]}"
     return next((kind for pattern, kind in _NOT_FOUND_BY_PATH if pattern.match(asked)), errors.NotFound)
-
-
-def _without_secrets(request: Request | None) -> Request | None:
-    if request is None:
-        return None
-    return request.with_headers({name: None for name in request.headers if name in SECRET_HEADERS})

@@ -359,7 +359,7 @@ def test_a_response_that_names_no_request_is_given_the_one_sent() -> None:
 def test_a_response_that_names_another_request_keeps_it() -> None:
     other = Request("GET", "https://cdn.example/x")
     client = Client(HOST, FunctionTransport(lambda request: Response(200, request=other)))
-    assert client.do(Request("GET", "/v2/")).request is other
+    assert client.do(Request("GET", "/v2/")).request == other
 
 
 # --- names ---

@@ -516,11 +516,22 @@ def test_what_a_token_server_says_is_withheld(status: int, debug: Lines) -> None
 def test_of_a_query_only_what_the_specification_defines_is_shown(
     query: str, shown: str, where: str, debug: Lines
 ) -> None:
-    url = f"https://storage.example/a?{query}"
+    url = f"https://{HOST}/a?{query}"
     request = Request("GET", url if where == "url" else URL)
     answering(Response(202, {"Location": url} if where == "location" else {})).round_trip(request)
-    assert f"https://storage.example/a{shown}" in debug.text
+    assert f"https://{HOST}/a{shown}" in debug.text
     assert "canary" not in debug.text
+
+
+@pytest.mark.parametrize("query", ["digest=sha256:ab", "n=5", "n=5&sig=canary"])
+@pytest.mark.parametrize("where", ["url", "Location", "Content-Location", "Link", "Warning"])
+def test_log_of_a_cross_origin_url_shows_nothing_of_its_query(query: str, where: str, debug: Lines) -> None:
+    url = f"https://storage.example/a?{query}"
+    anonymous = Request("GET", url, info=RequestInfo(anonymous=True))
+    answer = Response(202, {} if where == "url" else {where: f"<{url}>" if where == "Link" else url})
+    answering(answer).round_trip(anonymous if where == "url" else Request("GET", URL))
+    assert "https://storage.example/a?***" in debug.text
+    assert query not in debug.text
 
 
 @pytest.mark.parametrize("query", ["canary", "canary&n=1", "n=1&canary=", "canary/sig=abc"])

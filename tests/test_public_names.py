@@ -129,6 +129,7 @@ ORDER = [
     "reference",
     "headers",
     "text",
+    "redact",
     "body",
     "reader",
     "message",
@@ -190,8 +191,8 @@ INNER_ORDER = {
     "transport": [
         "clock",
         "once",
-        "inbox",
         "head",
+        "inbox",
         "exchange",
         "failures",
         "response",

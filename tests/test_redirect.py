@@ -340,7 +340,7 @@ def test_https_never_leads_to_http(location: str, status: int) -> None:
 def test_https_never_leads_to_http_by_way_of_another_host() -> None:
     error, _ = refuse(Request("GET", URL), to(STORAGE), to("http://storage.example/"), match="plain http")
     assert error.request is not None
-    assert error.request.url == STORAGE
+    assert error.request.url == STORAGE.partition("?")[0]
 
 
 @pytest.mark.parametrize(
@@ -408,7 +408,9 @@ def test_a_circle_is_an_error(hops: list[str]) -> None:
     error, script = refuse(Request("GET", URL), *answers, match="circle")
     assert len(script.requests) == len(hops)
     assert all(body.closed and body.whole for body in bodies)
-    assert error.request is script.requests[-1]
+    assert error.request is not None
+    last = script.requests[-1].url
+    assert error.request.url == (last.partition("?")[0] if last == STORAGE else last)
     assert "canary" not in str(error)
 
 
@@ -541,8 +543,9 @@ def test_an_exception_passes_unchanged(error: BaseException) -> None:
 def test_an_error_is_a_transport_error_of_the_request_that_was_redirected() -> None:
     error, script = refuse(Request("GET", URL, SECRETS), to("/a"), to("ftp://x/"))
     assert isinstance(error, TransportError)
-    assert error.request is script.requests[1]
-    assert "canary" not in repr(error.request)
+    assert error.request is not None
+    assert error.request.url == script.requests[1].url
+    assert not error.request.headers
 
 
 def test_closing_closes_what_is_wrapped() -> None:

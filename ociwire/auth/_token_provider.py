@@ -14,7 +14,7 @@ from typing import final
 from urllib.parse import urljoin
 
 from ..errors import AuthError, AuthTimeout, TransportError, TransportTimeout, UsageError
-from ..message import Request, Response
+from ..message import Request, Response, redactor_of, tracked
 from ..origin import Origin, check_realm, token_redirect
 from ..reference import registry_name
 from ..scope import Scope
@@ -121,6 +121,17 @@ class TokenProvider:
         return self._single_flight.fetch((key, wanted.scope), wanted.scope, find, fetch, waiting.info.deadline), True
 
     def _fetch(self, wanted: TokenRequest, waiting: Request) -> Token:
+        waiting = tracked(waiting)
+        redactor = redactor_of(waiting)
+        if wanted.credential is not None:
+            redactor.add(wanted.credential)
+        try:
+            return self._request_token(wanted, waiting)
+        except AuthError as error:
+            redactor.error(error)
+            raise
+
+    def _request_token(self, wanted: TokenRequest, waiting: Request) -> Token:
         exchange = Exchange(
             host=wanted.host,
             realm=check_realm(wanted.realm, wanted.origin, self._trusted.get(wanted.host, ())),
@@ -131,8 +142,10 @@ class TokenProvider:
             refused=wanted.refused,
             challenged=Scope.parse(wanted.challenge.params.get("scope", "")),
         )
-        scope = one_line(str(wanted.scope), _MAX_LOGGED_SCOPE) or "a token without a scope"
-        _LOG.debug("requesting %s from %s", scope, exchange.server)
+        if _LOG.isEnabledFor(logging.DEBUG):
+            redactor = redactor_of(waiting)
+            scope = one_line(redactor.text(str(wanted.scope)), _MAX_LOGGED_SCOPE) or "a token without a scope"
+            _LOG.debug("requesting %s from %s", scope, redactor.text(exchange.server))
         asked_at = time.monotonic()
         response = self._ask(exchange, exchange.request(waiting))
         if exchange.posts and exchange.must_get(response):

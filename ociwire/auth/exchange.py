@@ -11,11 +11,12 @@ import math
 import re
 from dataclasses import dataclass
 from typing import Any, final
-from urllib.parse import unquote_plus, urlencode
+from urllib.parse import urlencode
 
 from ..errors import AuthError, AuthTimeout, CredentialsRejected, TransportError, TransportTimeout
-from ..message import Request, RequestInfo, Response
+from ..message import Request, RequestInfo, Response, redactor_of
 from ..origin import without_query
+from ..redact import Redactor
 from ..scope import Scope
 from ..text import one_line
 from ._token_cache import Token
@@ -79,7 +80,7 @@ class Exchange:
             deadline=waiting.info.deadline,
             idempotent=True,
             extra=waiting.info.extra,
-        )
+        )._with_redactor(waiting.info._redactor)
         agent = waiting.headers.get("user-agent")
         headers = (
             {"Accept": "application/json"} if agent is None else {"User-Agent": agent, "Accept": "application/json"}
@@ -130,9 +131,10 @@ class Exchange:
             raise AuthTimeout(f"{self.server} did not finish its answer in time") from error
         except TransportError as error:
             raise AuthError(f"{self.server}: the answer broke off") from error
+        redactor = self._redactor(response)
         if status in (401, 403) or (status == 400 and _oauth_error(body) in ("invalid_grant", "invalid_client")):
             raise CredentialsRejected(
-                f"{self._refused(status)}{self._scopes()}{self._said(body)}",
+                f"{self._refused(status)}{self._scopes(redactor)}{self._said(body, redactor)}",
                 host=self.host,
                 realm=without_query(self.realm),
                 status=status,
@@ -140,7 +142,9 @@ class Exchange:
         if 300 <= status < 400:
             raise AuthError(f"{self.server} redirects ({status}): refused, for credentials stay at the realm's origin")
         if not 200 <= status < 300:
-            raise AuthError(f"{self.server} answered {status}{self._scopes()}{self._said(body)}", status=status)
+            raise AuthError(
+                f"{self.server} answered {status}{self._scopes(redactor)}{self._said(body, redactor)}", status=status
+            )
         if len(body) > _LARGEST:
             raise AuthError(f"{self.server} answered with more than {_LARGEST} bytes")
         answer = _object(body)
@@ -161,14 +165,16 @@ class Exchange:
         """How messages call the token server."""
         return f"the token server {without_query(self.realm)} (of {self.host})"
 
-    def _scopes(self) -> str:
+    def _scopes(self, redactor: Redactor) -> str:
         """The requested and the challenged scope, if they differ."""
         if self.scope == self.challenged and self.refused is None:
             return ""
-        text = f". Requested scope: {_shown(self.scope)}"
+        text = f". Requested scope: {_shown(self.scope, redactor)}"
         if self.refused is not None:
-            text += f", and before that {_shown(self.refused)}"
-        return text + (f"; the registry's challenge names {_shown(self.challenged)}" if self.challenged else "")
+            text += f", and before that {_shown(self.refused, redactor)}"
+        if self.challenged:
+            text += f"; the registry's challenge names {_shown(self.challenged, redactor)}"
+        return text
 
     def _refused(self, status: int) -> str:
         if self.credential is None:
@@ -183,18 +189,21 @@ class Exchange:
             " without them: replace or remove them (docker logout), or use credentials=Anonymous()"
         )
 
-    def _said(self, body: bytes) -> str:
-        """What the server says of itself, unless it repeats a secret."""
-        said = _reason(body)
-        secrets = () if self.credential is None else self.credential.secrets()
-        if any(secret in form for secret in secrets for form in (said, unquote_plus(said))):
-            return ". (What it says is left out: it repeats the credentials.)"
+    def _redactor(self, response: Response) -> Redactor:
+        redactor = redactor_of(response.request)
+        if self.credential is not None:
+            redactor.add(self.credential)
+        return redactor
+
+    def _said(self, body: bytes, redactor: Redactor) -> str:
+        """The reason that the server gives, with the secrets of the exchange masked."""
+        said = redactor.text(_reason(body))
         shown = re.sub(r"[^!-~]+", " ", said[:_QUOTED]).strip()
         return f". It says: {shown}" if shown else ""
 
 
-def _shown(scope: Scope) -> str:
-    return repr(one_line(str(scope), _QUOTED))
+def _shown(scope: Scope, redactor: Redactor) -> str:
+    return repr(one_line(redactor.text(str(scope)), _QUOTED))
 
 
 def _object(body: bytes) -> dict[str, Any] | None:

@@ -38,7 +38,7 @@ from ..auth._token_provider import TokenProvider, TokenRequest
 from ..auth.challenge import Challenge
 from ..auth.credentials import Credential, CredentialSource, first_repository
 from ..errors import AuthError, CredentialsRejected
-from ..message import Request, Response
+from ..message import Request, Response, tracked
 from ..origin import Origin
 from ..reference import registry_name
 from ..scope import Scope
@@ -69,6 +69,10 @@ class _Authorization:
     token: Token | None = None
     key: TokenKey | None = None
     fresh: bool = False
+
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be shown: the header's value after its scheme, and the credential behind it."""
+        return (self.header.partition(" ")[2], *(() if self.credential is None else self.credential.secrets()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +179,11 @@ class AuthTransport:
             return response if response.request is not None else response.replace(request=request)
         origin = Origin.of(request.url)
         key = CredentialKey(_lookup_name(origin), first_repository(request.info.required_scope))
+        request = tracked(request)
         attempt = _AuthAttempt(request, origin, key)
         authorization = self._initial_authorization(attempt)
         while True:
-            sent = request if authorization is None else request.with_headers({"Authorization": authorization.header})
+            sent = request if authorization is None else _authorized(request, authorization)
             attempt.tokens_before = self._tokens.latest
             response = self._inner.round_trip(sent)
             attempt.sends += 1
@@ -556,6 +561,13 @@ class AuthTransport:
             attempt.key.host,
             came_from,
         )
+
+
+def _authorized(request: Request, authorization: _Authorization) -> Request:
+    if request.info._redactor is not None:
+        # A later response may repeat this token after another one was sent, or the password that it was obtained with.
+        request.info._redactor.add(authorization)
+    return request.with_headers({"Authorization": authorization.header})
 
 
 @lru_cache(maxsize=1024)

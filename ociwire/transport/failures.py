@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from urllib3 import exceptions
 
 from ..errors import ConnectError, OciwireError, ProtocolError, ReadError, TransportError, TransportTimeout
-from ..message import Request
+from ..message import Request, redactor_of
 from ..origin import Origin, without_query
 from ..text import one_line
 
@@ -74,7 +74,8 @@ def translate(error: BaseException, request: Request, *, connected: bool, proxy:
     """
     root = _root(error)
     kind = next((kind for known, kind in _KINDS if isinstance(root, known)), ReadError)
-    said = one_line(str(root.__cause__ or root), _LONGEST) or type(root).__name__
+    # Masked before it is cut: the reason phrase of a proxy's refusal may repeat the credentials that it was sent.
+    said = one_line(redactor_of(request).text(str(root.__cause__ or root)), _LONGEST) or type(root).__name__
     # TLS 1.3 refuses a client's certificate, or the lack of one, only when the first answer is read.
     if kind is ReadError and (not connected or "ALERT_CERTIFICATE_REQUIRED" in said):
         kind = ConnectError
@@ -89,7 +90,7 @@ def translate(error: BaseException, request: Request, *, connected: bool, proxy:
 
 @contextmanager
 def failures_of(request: Request, under_way: UnderWay, *, proxy: str = "") -> Iterator[None]:
-    """Translate what is raised inside; what is raised in ociwire's own words gets its request."""
+    """Translate what is raised inside; what is raised in ociwire's own words gets its request. All of it is masked."""
     try:
         yield
     except OciwireError as error:
@@ -97,7 +98,12 @@ def failures_of(request: Request, under_way: UnderWay, *, proxy: str = "") -> It
             error.request = request
         raise
     except (exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
-        raise translate(error, request, connected=under_way.connected, proxy=proxy) from error
+        try:
+            raise translate(error, request, connected=under_way.connected, proxy=proxy) from error
+        except TransportError as failure:
+            # Once more, since only now it is chained: http.client's exceptions hold the line that they could not read.
+            redactor_of(request).error(failure)
+            raise
 
 
 def _root(error: BaseException) -> BaseException:

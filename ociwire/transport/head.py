@@ -17,6 +17,10 @@ __all__ = ["Head", "LineReader", "framed_length", "read_head"]
 MAX_HEAD = 64 * 1024
 """The most that a head may have, in bytes."""
 
+# Messages quote nothing of a head that is not valid: it may repeat the request, and a part of a secret, as it is left
+# where a line is cut, cannot be found and masked.
+NOT_HTTP = "the server does not speak HTTP/1.1: expected a status line, such as HTTP/1.1 200 OK"
+
 _TLS_ALERT = b"\x15\x03"
 """A fatal alert's record begins so (RFC 8446, section 5.1)."""
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: ([^\r\n]*))?\r?\n")
@@ -59,7 +63,7 @@ def read_head(stream: LineReader) -> Head:
     left = MAX_HEAD - len(line)
     match = _STATUS_LINE.fullmatch(line)
     if match is None:
-        raise ProtocolError(f"not an HTTP/1.1 status line: {line[:80]!r}")
+        raise ProtocolError(NOT_HTTP)
     minor, status, reason = match.groups(b"")
     fields: list[tuple[str, str]] = []
     while (line := _line(stream, left)) not in (b"\r\n", b"\n"):
@@ -80,7 +84,7 @@ def framed_length(head: Head, method: str | None) -> tuple[bool, int | None]:
     coding = head.headers.get("transfer-encoding")
     if coding is not None:
         if coding.lower() != "chunked":
-            raise ProtocolError(f"a transfer coding that was not asked for: {coding[:80]!r}")
+            raise ProtocolError("unsupported Transfer-Encoding in the response: expected chunked or none")
         return True, None
     stated = head.headers.get("content-length")
     if stated is None:
@@ -88,7 +92,7 @@ def framed_length(head: Head, method: str | None) -> tuple[bool, int | None]:
     # Repeated and equal is to be read as one; anything else may be two readings of one response.
     lengths = {length.strip(" \t") for length in stated.split(",")}
     if len(lengths) > 1 or not re.fullmatch(r"[0-9]{1,18}", length := lengths.pop()):
-        raise ProtocolError(f"not a Content-Length: {stated[:80]!r}")
+        raise ProtocolError("invalid Content-Length in the response: expected one number of at most 18 digits")
     return False, int(length)
 
 
@@ -102,8 +106,7 @@ def _line(stream: LineReader, left: int, *, first: bool = False) -> bytes:
         raise ProtocolError("the server speaks TLS, and was asked by plain http: leave insecure=True out")
     if len(line) >= left:
         raise ProtocolError(f"the head of the response is longer than {MAX_HEAD} bytes")
-    # The name of the field alone: its value may be a secret, a cookie or a signed URL.
-    raise ProtocolError(f"the head of the response was cut off in the line {line[:40].partition(b':')[0]!r}")
+    raise ProtocolError("the head of the response was cut off")
 
 
 def _add_field(fields: list[tuple[str, str]], line: bytes) -> None:
@@ -118,7 +121,7 @@ def _add_field(fields: list[tuple[str, str]], line: bytes) -> None:
     raw, colon, value_bytes = line.partition(b":")
     field_name = raw.rstrip(b" \t").decode("latin-1")
     if not colon or not TOKEN.fullmatch(field_name):
-        raise ProtocolError(f"not a header field: {raw[:40]!r}")
+        raise ProtocolError("invalid header field in the response: expected a name, a colon and a value")
     fields.append((field_name, _text(value_bytes)))
 
 

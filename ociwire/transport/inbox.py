@@ -18,6 +18,7 @@ from urllib3.util import wait_for_read
 
 from ..errors import ProtocolError
 from .clock import Clock
+from .head import NOT_HTTP
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -153,7 +154,7 @@ class Inbox(io.RawIOBase):
     def _keep(self) -> None:
         data = self._sock.recv(_READ_SIZE)
         if not data and self._kept:
-            raise ProtocolError(f"the head of the response was cut off: {bytes(self._kept)!r}")
+            raise ProtocolError("the head of the response was cut off")
         if not data:
             raise RemoteDisconnected("the server closed the connection before its response")
         self._kept += data
@@ -161,7 +162,7 @@ class Inbox(io.RawIOBase):
 
     def _status(self) -> int:
         if not (self._kept.startswith(b"HTTP/1.") and self._kept[9:12].isdigit()):
-            raise ProtocolError(f"not an HTTP/1.1 status line: {bytes(self._kept[:_STATUS_LENGTH])!r}")
+            raise ProtocolError(NOT_HTTP)
         return int(self._kept[9:12])
 
     def close(self) -> None:

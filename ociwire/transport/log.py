@@ -1,7 +1,8 @@
 """Writes down what passes, wherever in a stack it stands: a line for each exchange, and one for what was read of it.
 
-Never a secret: headers are masked as in their repr, of queries only what the OCI distribution specification defines is
-shown, and what a token server says is withheld. Never reads a body itself: it sees what its owner reads.
+Never a secret: headers are masked as in their repr, and the secrets of the exchange in everything that a peer says. Of
+queries only what the OCI distribution specification defines is shown, and nothing of those of cross-origin URLs. What a
+token server says is withheld. Never reads a body itself: it sees what its owner reads.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import final
 
 from ..errors import OciwireError
 from ..headers import Headers
-from ..message import Request, Response
-from ..text import one_line, phrase, shown_url, size, without_echo
+from ..message import Request, Response, redactor_of
+from ..redact import Redactor
+from ..text import one_line, phrase, size
 from .base import Transport
 
 __all__ = ["LogTransport"]
@@ -77,7 +79,7 @@ class _Exchange:
         self._quotes = False
         info = request.info
         self._who = " ".join(word for word in (info.debug_id, info.operation, f"[{number}]") if word)
-        self._what = f"{request.method} {shown_url(request.url)}{_proof(request)}"
+        self._what = f"{request.method} {redactor_of(request).url(request.url)}{_proof(request)}"
 
     def begin(self) -> None:
         """The request's body is begun, perhaps once more."""
@@ -91,6 +93,7 @@ class _Exchange:
     def failed(self, error: BaseException) -> None:
         """The exchange ended in an exception. Only of ociwire's own is the text known to hold no secret."""
         said = f"{type(error).__name__}: {error}" if isinstance(error, OciwireError) else type(error).__name__
+        said = redactor_of(self._request).text(said)
         after = f"{self._time()}{self._uploaded()}"
         self._log.warning("%s %s -> failed after %s: %s", self._who, self._what, after, one_line(said, _QUOTED))
         self._show_headers("sent", self._request.headers, None)
@@ -100,12 +103,12 @@ class _Exchange:
         self._quotes = response.status >= 400 and self._request.info.operation != "token"
         if response.status >= 400 and response.status not in (401, 404):
             self._level = logging.WARNING
-        sent, headers = response.request or self._request, response.headers
-        telling = [f"; {name}: {_value(name, headers[name], sent)}" for name in _TELLING if name in headers]
+        redactor, headers = redactor_of(response.request or self._request), response.headers
+        telling = [f"; {name}: {_value(name, headers[name], redactor)}" for name in _TELLING if name in headers]
         line = f"{phrase(response.status)} in {self._time()}{self._uploaded()}{''.join(telling)}"
         self._log.log(self._level, "%s %s -> %s", self._who, self._what, line)
         self._show_headers("sent", self._request.headers, None)
-        self._show_headers("received", headers, sent)
+        self._show_headers("received", headers, redactor)
 
     def read(self, count: int, length: int | None, said: bytes, error: BaseException | None) -> None:
         """What was read of the body, by its owner, when it was let go of."""
@@ -128,9 +131,9 @@ class _Exchange:
         seconds = time.perf_counter() - self._start
         return f"{seconds:.1f} s" if seconds >= 10 else f"{seconds * 1e3:.0f} ms"
 
-    def _show_headers(self, which: str, headers: Headers, request: Request | None) -> None:
+    def _show_headers(self, which: str, headers: Headers, redactor: Redactor | None) -> None:
         if self._log.isEnabledFor(logging.DEBUG):
-            shown = Headers.received((name, _value(name, value, request)) for name, value in headers.items())
+            shown = Headers.received((name, _value(name, value, redactor)) for name, value in headers.items())
             self._log.debug("%s %s %r", self._who, which, shown)
 
 
@@ -168,9 +171,10 @@ class _Watched:
     def _tell(self, error: BaseException | None) -> None:
         if not self._told:
             self._told = True
-            request, said = self._response.request, bytes(self._said)
-            if request is not None:
-                said = without_echo(said, request.headers, is_cut=len(said) != self.known_length)
+            said = bytes(self._said)
+            if said:
+                redactor = redactor_of(self._response.request)
+                said = redactor.data(said, is_cut=len(said) != self.known_length)
             self._exchange.read(self._count, self.known_length, said, error)
 
 
@@ -182,15 +186,15 @@ def _proof(request: Request) -> str:
     return f" (with {scheme.title()})" if space and scheme.lower() in ("basic", "bearer") else " (with credentials)"
 
 
-def _value(name: str, value: str, request: Request | None) -> str:
-    """A header's value with what of it is no secret."""
-    if name.lower() == "location":
-        value = shown_url(value)
+def _value(name: str, value: str, redactor: Redactor | None) -> str:
+    """A header's value with what of it is no secret; without a redactor, of a header that was sent."""
+    if redactor is None:
+        return one_line(value, 300)
+    if name.lower() in ("location", "content-location"):
+        value = redactor.url(value)
     elif name.lower() == "link":
-        value = re.sub("<([^>]*)>", lambda match: f"<{shown_url(match[1])}>", value)
-    if request is not None:
-        value = without_echo(value.encode("latin-1", "replace"), request.headers).decode("latin-1")
-    return one_line(value, 300)
+        value = re.sub("<([^>]*)>", lambda match: f"<{redactor.url(match[1])}>", value)
+    return one_line(redactor.text(value), 300)
 
 
 def _bytes(count: int) -> str:

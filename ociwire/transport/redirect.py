@@ -11,7 +11,7 @@ from typing import final
 from ..arguments import check_integer
 from ..errors import RedirectError
 from ..headers import SECRET_HEADERS
-from ..message import Request, Response
+from ..message import Request, Response, redactor_of, tracked
 from ..origin import Origin, redirect_target, without_query
 from ..scope import Scope
 from .base import Transport
@@ -67,6 +67,8 @@ class RedirectTransport:
                 return response if response.request is not None else response.replace(request=request)
             response.discard()
             seen.add((following.method, following.url))
+            # Every later answer may repeat the URL of this one: its signature stays known to the exchange.
+            redactor_of(following)
             request = following
 
     def close(self) -> None:
@@ -89,6 +91,7 @@ def _next(request: Request, response: Response) -> Request | None:
         return None
     if len(set(location)) > 1:
         raise RedirectError(f"a redirect of {without_query(request.url)} has {len(location)} Locations")
+    request = tracked(request)
     asked = request.url if response.request is None else response.request.url
     url, leaves = redirect_target(asked, location[0])
     following = request.replace(url=url)

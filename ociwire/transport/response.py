@@ -113,7 +113,7 @@ class WireResponse(http.client.HTTPResponse):
         line = self._framing_line(_MAX_LINE)
         match = _CHUNK_SIZE.fullmatch(line)
         if match is None:
-            raise ProtocolError(f"the chunked body is broken: {line[:40]!r} is no chunk size")
+            raise ProtocolError("the chunked body is broken: expected a chunk size in hexadecimal digits")
         self.chunk_left = int(match[1], 16)
         if self.chunk_left:
             return True
@@ -129,7 +129,7 @@ class WireResponse(http.client.HTTPResponse):
             return line
         if len(line) < limit:
             raise http.client.IncompleteRead(b"")
-        raise ProtocolError(f"the chunked body is broken: {line[:40]!r} is followed by no end of line")
+        raise ProtocolError(f"the chunked body is broken: a line is longer than {_MAX_LINE} bytes")
 
     def finish(self) -> None:
         """End a body that is over. A response that is closed without takes its connection with it."""

@@ -17,7 +17,7 @@ import urllib3
 
 from ..arguments import check_seconds, is_number, show
 from ..errors import TransportError, TransportTimeout, UsageError
-from ..message import Request, Response
+from ..message import Request, Response, redactor_of
 from ..origin import Origin, without_query
 from .base import Transport
 from .retry_policy import Budget, RetryPolicy
@@ -234,7 +234,7 @@ class _Turn:
 
     def _announce(self, pause: float, why: str) -> None:
         request = self._request
-        what = f"{request.method} {without_query(request.url)}"
+        what, why = f"{request.method} {without_query(request.url)}", redactor_of(request).text(why)
         if request.info.deadline is not None and time.monotonic() + pause >= request.info.deadline:
             raise TransportTimeout(
                 f"the deadline comes before {what} may be sent again, in {pause:.1f} s ({why})", request=request

@@ -14,7 +14,8 @@ import urllib3
 from ..arguments import check_integer, check_seconds
 from ..body import Body
 from ..errors import ConnectError, ReadError, UsageError
-from ..message import Request, Response
+from ..headers import Headers
+from ..message import Request, Response, tracked
 from ..origin import Origin, split_url
 from .clock import Clock, Timeouts
 from .exchange import ContentFailed, Exchange, ReusedConnection
@@ -84,6 +85,8 @@ class UrllibTransport:
             if name in request.headers:
                 raise UsageError(f"the header {name} is the transport's to set: leave it out")
         pool = self._pools.of(origin, anonymous=request.info.anonymous)
+        if pool.urllib3_pool.proxy_headers:
+            request = _with_proxy_secrets(request, pool)
         response = self._exchange(request, origin, pool, target)
         if response.status != 417 or "expect" not in response.request.headers:  # type: ignore[union-attr]
             return response
@@ -167,6 +170,14 @@ class UrllibTransport:
             raise failure  # outside the handler: the content's own exception, with no other for its context
         finally:
             del failure
+
+
+def _with_proxy_secrets(request: Request, pool: OriginPool) -> Request:
+    """Have a proxy's password masked: a proxy may repeat it in a reason phrase, or on the page of a 407."""
+    request = tracked(request)
+    if request.info._redactor is not None:
+        request.info._redactor.add_headers(Headers(pool.urllib3_pool.proxy_headers))
+    return request
 
 
 def _response(request: Request, pooled: urllib3.HTTPResponse, exchange: Exchange) -> Response:
