@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, final
 
 from .descriptor import Descriptor
 from .digest import check_hashed
-from .errors import ReadError, RegistryError, SizeMismatch, TransportError, UsageError
-from .message import Response
+from .errors import OciwireError, ReadError, RegistryError, SizeMismatch, TransportError, UsageError
+from .message import Response, redactor_of
 from .reader import warn_left_open
 
 if TYPE_CHECKING:
@@ -67,6 +67,10 @@ class BlobReader(io.RawIOBase):
     def verified(self) -> bool:
         """Whether all bytes have been read, and were the right ones. Never so of a part."""
         return self._ended and self._whole
+
+    def _redact(self, error: OciwireError) -> None:
+        """Mask the secrets of the request in an exception that quotes the content."""
+        redactor_of(self._response.request).error(error)
 
     def readable(self) -> bool:
         """True."""

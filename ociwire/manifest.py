@@ -22,7 +22,7 @@ from .descriptor import (
 from .digest import Digest
 from .errors import ContentError, DigestMismatch, ProtocolError, RegistryError, Unsupported, UsageError
 from .headers import content_length
-from .message import Response
+from .message import Response, redactor_of
 from .scope import Scope
 from .session import Session, read_anew
 
@@ -168,6 +168,7 @@ def check_claim(digest: Digest | None, response: Response) -> None:
     """Refuse a Docker-Content-Digest of the same algorithm as what was asked for, and another value."""
     claimed = response.headers.get("docker-content-digest", "")
     if digest is not None and claimed != digest and claimed.partition(":")[0] == digest.algorithm:
+        claimed = redactor_of(response.request).text(claimed)
         raise DigestMismatch(
             f"the registry answers for {digest} with {claimed!r:.200}", expected=digest, actual=claimed
         )
@@ -213,5 +214,6 @@ def _media_type(response: Response, content: bytes) -> str:
     if not is_media_type(own) or own == stated:
         return stated
     if stated not in VAGUE:
-        raise ContentError(f"a manifest says that it is {own}, and its Content-Type that it is {stated}")
+        said = f"a manifest says that it is {own}, and its Content-Type that it is {stated}"
+        raise ContentError(redactor_of(response.request).text(said))
     return str(own)

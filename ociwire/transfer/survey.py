@@ -11,6 +11,7 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import Any, final
 
+from ..blob import BlobReader
 from ..client import Client
 from ..descriptor import Descriptor, Platform
 from ..digest import Digest
@@ -95,7 +96,15 @@ class Survey:
         else:
             reader = self._source.get_tag(self._repository, str(tag))
         with reader:
-            return self._node(reader.descriptor, reader.read(), None)
+            content = reader.read()
+        return self._read_node(reader, content, None)
+
+    def _read_node(self, reader: BlobReader, content: bytes, expected: str | None) -> Node:
+        try:
+            return self._node(reader.descriptor, content, expected)
+        except ContentError as error:
+            reader._redact(error)  # it quotes the content, which may repeat the request
+            raise
 
     def _node(self, served: Descriptor, content: bytes, expected: str | None) -> Node:
         self._count(manifests=1, size=len(content))
@@ -121,7 +130,7 @@ class Survey:
                 expected=descriptor.size,
                 actual=len(content),
             )
-        return self._node(reader.descriptor, content, descriptor.media_type)
+        return self._read_node(reader, content, descriptor.media_type)
 
     def chosen(self, root: Node, platforms: list[Platform]) -> Node:
         """The one image of an index that is for one of the platforms, or an index of several.
