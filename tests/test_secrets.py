@@ -19,10 +19,26 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+import urllib3
+from leaks import ENCODINGS, assert_no_leak, assert_no_leak_in_records
 
-from ociwire import AuthTransport, Client, FunctionTransport, Request, RequestInfo, Response, Scope, UrllibTransport
+from ociwire import (
+    AuthTransport,
+    Client,
+    FunctionTransport,
+    LogTransport,
+    RedirectTransport,
+    Request,
+    RequestInfo,
+    Response,
+    Scope,
+    UrllibTransport,
+    error_from_response,
+    errors,
+)
 from ociwire.auth import ChainedCredentials, Credential, CredentialSource, DockerConfig, StaticCredentials
-from ociwire.errors import AuthError, ConnectError, OciwireError, ReadError, TransportTimeout
+from ociwire.errors import AuthError, ConnectError, OciwireError, ProtocolError, ReadError, TransportTimeout
+from ociwire.testing import ScriptedTransport
 from ociwire.transport import default_transport
 
 HOST = "registry.example"
@@ -288,6 +304,195 @@ def test_a_failing_helper_shows_nothing(script: str, tmp_path: Path) -> None:
     failure = store.failure(HOST)
     assert failure is not None
     assert_unseen(failure, store.explain(HOST), store)
+
+
+# --- a registry, a storage and a token server that repeat what they were sent, wherever they can ---
+
+PASSWORD, TOKEN = "p+ss/w0rd&<=", "t0k3n+of/the=registry"
+STORAGE_TOKEN, SIGNATURE = "st0rage/t0ken+f00==", "0123456789abcdef+/"
+COOKIE = "session-c00kie"
+PAIR = base64.b64encode(f"me:{PASSWORD}".encode()).decode()
+ECHOED = {
+    "registry": (PASSWORD, TOKEN, COOKIE, PAIR),
+    "storage": (PASSWORD, TOKEN, COOKIE, PAIR, SIGNATURE, STORAGE_TOKEN),
+    "token server": (PASSWORD, COOKIE, PAIR),
+}
+"""What each of them repeats: all that the exchange has sent by then."""
+STORAGE_QUERY = f"X-Amz-Signature={quote(SIGNATURE, safe='')}&X-Amz-Security-Token={quote(STORAGE_TOKEN, safe='')}&n=1"
+STORAGE_URL = f"https://storage.example/blob?{STORAGE_QUERY}"
+DIGEST = f"sha256:{'a' * 64}"
+
+
+def failed(status: int = 403) -> Callable[[str], Response]:
+    return lambda said: Response(status, (), said.encode())
+
+
+def with_header(name: str, form: str = "{}", status: int = 403) -> Callable[[str], Response]:
+    return lambda said: Response(status, {name: form.format(said), "Content-Length": "3"}, b"abc")
+
+
+def raised_as(kind: type[OciwireError]) -> Callable[[str], Response]:
+    def answer(said: str) -> Response:
+        raise kind(f"the peer said {said}")
+
+    return answer
+
+
+def broken_body(said: str) -> Response:
+    def chunks() -> Iterator[bytes]:
+        yield b"a"
+        request = Request("GET", STORAGE_URL, {"Authorization": f"Bearer {TOKEN}"}, info=RequestInfo(anonymous=True))
+        raise ReadError("reset by the peer", request=request)
+
+    return Response(200, {"Content-Length": "5"}, chunks())
+
+
+PLACES: dict[str, Callable[[str], Response]] = {
+    "text": failed(),
+    "text of a server error": failed(500),
+    "HTML": lambda said: Response(403, (), f'<html><a href="{said}">{said}</a></html>'.encode()),
+    "XML": lambda said: Response(403, (), f"<Error><Signature>{said}</Signature></Error>".encode()),
+    "JSON message": lambda said: Response(403, (), b'{"errors": [{"message": "%b"}]}' % said.encode()),
+    "JSON code": lambda said: Response(403, (), b'{"errors": [{"code": "%b"}]}' % said.encode()),
+    "JSON detail": lambda said: Response(403, (), b'{"errors": [{"detail": {"%b": ["%b"]}}]}' % ((said.encode(),) * 2)),
+    "Location": with_header("Location"),
+    "Location of no redirect": with_header("Location", "https://storage.example/{}"),
+    "Content-Location": with_header("Content-Location"),
+    "Link": with_header("Link", "<{}>; rel=next"),
+    "Warning": with_header("Warning", '299 - "{}"'),
+    "Warning of a success": with_header("Warning", '299 - "{}"', 200),
+    "WWW-Authenticate": with_header("WWW-Authenticate", 'Bearer error="{}"'),
+    "a header of its own": with_header("X-Error"),
+    "Retry-After": with_header("Retry-After", "{}", 429),
+    "Set-Cookie": with_header("Set-Cookie"),
+    "Content-Range": with_header("Content-Range", "bytes {}/3", 206),
+    "Docker-Content-Digest": with_header("Docker-Content-Digest", "sha256:{}", 200),
+    "Content-Type": with_header("Content-Type", "application/{}", 200),
+    "a redirect that is refused": with_header("Location", "http://{}", 307),
+    "a redirect that is none": with_header("Location", "https://a.example/\N{BROKEN BAR}{}", 307),
+    "a broken body": broken_body,
+    **{f"a {kind.__name__}": raised_as(kind) for kind in (ProtocolError, ReadError, ConnectError, TransportTimeout)},
+}
+
+
+def operations(client: Client) -> Iterator[Callable[[], object]]:
+    yield lambda: client.get_blob("app", DIGEST).read()
+    yield lambda: client.get_blob_range("app", DIGEST, 1, 2).read()
+    yield lambda: client.resolve_blob("app", DIGEST)
+    yield lambda: client.resolve_manifest("app", DIGEST)
+    yield lambda: client.get_tag("app", "latest").read()
+    yield lambda: list(client.tags("app"))
+    yield lambda: list(client.referrers("app", DIGEST))
+    yield lambda: client.push_blob("app", DIGEST, b"abc")
+    yield lambda: client.delete_manifest("app", DIGEST)
+
+
+@pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+@pytest.mark.parametrize("speaker", ECHOED)
+def test_a_peer_that_repeats_secrets_anywhere_leaks_none(
+    speaker: str, place: Callable[[str], Response], encode: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    secrets = ECHOED[speaker]
+    said = encode(" ".join((*secrets, f"https://elsewhere.example/x?{STORAGE_QUERY}")))
+
+    def base(request: Request) -> Response:
+        if request.url.startswith(REALM):
+            granted = Response(200, (), json.dumps({"token": TOKEN}).encode())
+            return place(said) if speaker == "token server" else granted
+        if request.url.startswith("https://storage.example"):
+            return place(said)
+        if "authorization" not in request.headers:
+            return bearer()
+        return place(said) if speaker == "registry" else Response(307, {"Location": STORAGE_URL})
+
+    def with_cookie(request: Request) -> Response:
+        return stack.round_trip(request.with_headers({"Cookie": f"id={COOKIE}"}))
+
+    source: CredentialSource = Source(Credential(username="me", password=PASSWORD))
+    inner = LogTransport(FunctionTransport(base))
+    stack = LogTransport(default_transport(base=inner, credentials=source, retry=urllib3.Retry(1, backoff_factor=0)))
+    client = Client(HOST, FunctionTransport(with_cookie))
+    failures = [error for call in operations(client) if (error := failure_of(call)) is not None]
+    for error in failures:
+        assert_no_leak(error, (*secrets, STORAGE_QUERY))
+    assert_no_leak_in_records(caplog.records, (*secrets, STORAGE_QUERY))
+
+
+def failure_of(call: Callable[[], object]) -> OciwireError | None:
+    try:
+        call()
+    except OciwireError as error:
+        return error
+    return None
+
+
+# --- a layer or a transport by itself, without a client ---
+
+
+@pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
+def test_a_redirect_leaves_the_signature_known_to_every_later_answer(encode: Callable[[str], str]) -> None:
+    """The last answer repeats the URL of an earlier hop, of which its own request has nothing."""
+    script = ScriptedTransport(
+        [
+            Response(307, {"Location": STORAGE_URL}),
+            Response(307, {"Location": "https://mirror.example/"}),
+            Response(403, (), encode(STORAGE_QUERY).encode()),
+        ]
+    )
+    response = RedirectTransport(script).round_trip(Request("GET", f"https://{HOST}/v2/a/blobs/{DIGEST}"))
+    assert_no_leak(error_from_response(response), (SIGNATURE, STORAGE_TOKEN))
+
+
+def test_an_earlier_token_stays_known_to_every_later_answer() -> None:
+    """The second token is sent, and the answer repeats the first one, and the password behind both."""
+    tokens = iter(["first-token-1", "second-token-2"])
+    answers = iter([Response(200), bearer()])
+
+    def answer(request: Request) -> Response:
+        if request.url.startswith(REALM):
+            return Response(200, (), json.dumps({"token": next(tokens)}).encode())
+        if request.headers.get("authorization") == "Bearer second-token-2":
+            return Response(403, (), f"not first-token-1 but second-token-2 of {PASSWORD}".encode())
+        return next(answers) if "authorization" in request.headers else bearer()
+
+    source = Source(Credential(username="me", password=PASSWORD))
+    transport = AuthTransport(FunctionTransport(answer), credentials=source)
+    info = RequestInfo(required_scope=Scope.repository("app", "pull"))
+    request = Request("GET", f"https://{HOST}/v2/app/tags/list", info=info)
+    assert transport.round_trip(request).status == 200
+    error = error_from_response(transport.round_trip(request))
+    assert error.status == 403
+    assert_no_leak(error, ("first-token-1", "second-token-2", PASSWORD))
+
+
+def test_an_exception_keeps_the_request_without_its_secrets() -> None:
+    request = Request(
+        "GET",
+        STORAGE_URL,
+        {"Authorization": f"Bearer {TOKEN}", "Cookie": f"a={COOKIE}", "Accept": "a/b"},
+        info=RequestInfo(anonymous=True),
+    )
+    said = " ".join((TOKEN, COOKIE, STORAGE_URL))
+    for error in (ReadError(said, request=request), errors.Denied(said, body=said.encode(), request=request)):
+        assert_no_leak(error, (TOKEN, COOKIE, SIGNATURE, STORAGE_TOKEN))
+        assert error.request is not None
+        assert error.request.url == "https://storage.example/blob"
+        assert list(error.request.headers.items()) == [("Accept", "a/b")]
+
+
+def test_a_token_request_in_an_exception_has_no_body() -> None:
+    request = Request("POST", REALM, (), f"refresh_token={TOKEN}".encode(), RequestInfo(operation="token"))
+    assert_no_leak(ReadError("reset", request=request), (TOKEN,))
+
+
+def test_reprs_show_no_query_that_may_be_signed() -> None:
+    request = Request("GET", STORAGE_URL, {"Link": f"<{STORAGE_URL}>"}, info=RequestInfo(anonymous=True))
+    response = Response(307, {"Location": STORAGE_URL, "Content-Location": f"/x?{STORAGE_QUERY}", "X": STORAGE_URL})
+    for thing in (request, response, request.headers, response.headers):
+        for text in (repr(thing), str(thing)):
+            assert quote(SIGNATURE, safe="") not in text
+            assert quote(STORAGE_TOKEN, safe="") not in text
 
 
 @contextmanager

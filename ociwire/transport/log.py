@@ -14,7 +14,7 @@ import time
 from typing import final
 
 from ..errors import OciwireError
-from ..headers import Headers
+from ..headers import SECRET_HEADERS, Headers
 from ..message import Request, Response, redactor_of
 from ..redact import Redactor
 from ..text import one_line, phrase, size
@@ -188,6 +188,8 @@ def _proof(request: Request) -> str:
 
 def _value(name: str, value: str, redactor: Redactor | None) -> str:
     """A header's value with what of it is no secret; without a redactor, of a header that was sent."""
+    if name.lower() in SECRET_HEADERS:
+        return "***"  # not by the repr alone: the record's arguments are for handlers, too
     if redactor is None:
         return one_line(value, 300)
     if name.lower() in ("location", "content-location"):

@@ -1,0 +1,118 @@
+"""Searches everything that a person can be shown of an exception, a log record or a value for secrets."""
+
+from __future__ import annotations
+
+import html
+import json
+import logging
+import pickle
+import re
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from urllib.parse import quote, quote_plus, unquote
+
+from ociwire import Body, Headers, Request
+
+
+def _json_escaped(text: str) -> str:
+    return json.dumps(text)[1:-1]
+
+
+def _as_units(text: str) -> str:
+    return "".join(f"\\u{ord(char):04x}" if not char.isalnum() else char for char in text)
+
+
+def _as_references(text: str, form: str) -> str:
+    return "".join(char if char.isalnum() else form.format(ord(char)) for char in text)
+
+
+ENCODINGS: dict[str, Callable[[str], str]] = {
+    "raw": lambda text: text,
+    "percent": lambda text: quote(text, safe=""),
+    "percent, lower case": lambda text: re.sub("%..", lambda match: match[0].lower(), quote(text, safe="")),
+    "percent, mixed case": lambda text: quote(text, safe="").replace("%2F", "%2f"),
+    "form": quote_plus,
+    "percent twice": lambda text: quote(quote(text, safe=""), safe=""),
+    "JSON": _json_escaped,
+    "JSON with slashes": lambda text: _json_escaped(text).replace("/", r"\/"),
+    "JSON with units": _as_units,
+    "HTML": html.escape,
+    "HTML, decimal": lambda text: _as_references(text, "&#{};"),
+    "HTML, hexadecimal": lambda text: _as_references(text, "&#x{:X};"),
+    "HTML, named": lambda text: html.escape(text).replace("+", "&plus;").replace("/", "&sol;").replace("=", "&equals;"),
+    "HTML in JSON": lambda text: _json_escaped(html.escape(text)).replace("&", r"\u0026"),
+    "percent in JSON in HTML": lambda text: html.escape(_json_escaped(quote(text, safe=""))),
+}
+"""How a server may write what it repeats."""
+
+
+def shown(thing: object) -> Iterator[str]:
+    """All texts that a person can be shown of a thing, its attributes and what it is chained to included."""
+    seen: set[int] = set()
+
+    def walk(value: object) -> Iterator[str]:
+        if id(value) in seen:
+            return
+        seen.add(id(value))
+        if isinstance(value, bytes):
+            yield value.decode("latin-1")
+            return
+        yield f"{value}\n{value!r}"
+        inner: Iterable[object] = ()
+        if isinstance(value, BaseException):
+            yield from traceback.format_exception(value)
+            yield pickle.dumps(value).decode("latin-1") if _is_ours(value) else ""
+            inner = (value.args, vars(value), value.__cause__, value.__context__)
+        elif isinstance(value, dict):
+            inner = (*value.keys(), *value.values())
+        elif isinstance(value, (list, tuple)):
+            inner = value
+        elif isinstance(value, Headers):
+            inner = tuple(value.items())
+        elif isinstance(value, Request):
+            inner = (value.url, value.headers, value.body, value.info, getattr(value.info, "_redactor", None))
+        elif isinstance(value, Body):
+            inner = (b"".join(value.open()),) if value.resendable else ()
+        elif hasattr(value, "__slots__"):
+            inner = [getattr(value, name) for name in value.__slots__ if hasattr(value, name)]
+        for one in inner:
+            yield from walk(one)
+
+    return walk(thing)
+
+
+def _is_ours(error: BaseException) -> bool:
+    return type(error).__module__.startswith("ociwire")
+
+
+@lru_cache(maxsize=10_000)  # most texts are shown in several places
+def _decoded(text: str) -> frozenset[str]:
+    """A text in every form that it has with its escapes undone, up to four deep."""
+    found, last = {text}, {text}
+    for _ in range(4):
+        last = {
+            undone
+            for one in last
+            for undone in (
+                unquote(one),
+                html.unescape(one),
+                re.sub(r"\\u([0-9a-fA-F]{4})", lambda match: chr(int(match[1], 16)), one),
+                re.sub(r'\\(["/\\])', r"\1", one),
+            )
+        } - found
+        found |= last
+    return frozenset(one.replace("+", " ") for one in found)
+
+
+def assert_no_leak(thing: object, secrets: Iterable[str]) -> None:
+    sought = [(secret, secret.replace("+", " ")) for secret in secrets]
+    for text in set(shown(thing)):
+        for form in _decoded(text):
+            for secret, with_spaces in sought:
+                assert with_spaces not in form, f"{secret!r} in {text!r}"
+
+
+def assert_no_leak_in_records(records: Iterable[logging.LogRecord], secrets: Iterable[str]) -> None:
+    for record in records:
+        assert_no_leak((record.getMessage(), record.args), secrets)
