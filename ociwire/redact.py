@@ -225,10 +225,10 @@ class Redactor:
         """Headers without those that are secret, with the values of the others masked."""
         kept = [(name, value) for name, value in headers.items() if name.lower() not in SECRET_HEADERS]
         is_changed = len(kept) < len(headers.items())
-        lines = "\n".join([value for _, value in kept])
+        lines = "\n".join([f"{name}: {value}" for name, value in kept])
         # One search over all values: most errors hold no secret. Location and Content-Location may be relative.
         if "?" in lines or self.text(lines) is not lines:
-            kept = [(name, self._header_value(name, value)) for name, value in kept]
+            kept = [(self.text(name), self._header_value(name, value)) for name, value in kept]
             is_changed = True
         return Headers.received(kept) if is_changed else headers
 

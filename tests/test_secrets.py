@@ -375,16 +375,18 @@ PLACES: dict[str, Callable[[str], Response]] = {
 }
 
 
-def operations(client: Client) -> Iterator[Callable[[], object]]:
-    yield lambda: client.get_blob("app", DIGEST).read()
-    yield lambda: client.get_blob_range("app", DIGEST, 1, 2).read()
-    yield lambda: client.resolve_blob("app", DIGEST)
-    yield lambda: client.resolve_manifest("app", DIGEST)
-    yield lambda: client.get_tag("app", "latest").read()
-    yield lambda: list(client.tags("app"))
-    yield lambda: list(client.referrers("app", DIGEST))
-    yield lambda: client.push_blob("app", DIGEST, b"abc")
-    yield lambda: client.delete_manifest("app", DIGEST)
+def operations(client: Client) -> list[Callable[[], object]]:
+    return [
+        lambda: client.get_blob("app", DIGEST).read(),
+        lambda: client.resolve_manifest("app", DIGEST),
+        lambda: client.push_blob("app", DIGEST, b"abc"),
+        lambda: client.get_blob_range("app", DIGEST, 1, 2).read(),
+        lambda: client.resolve_blob("app", DIGEST),
+        lambda: client.get_tag("app", "latest").read(),
+        lambda: list(client.tags("app")),
+        lambda: list(client.referrers("app", DIGEST)),
+        lambda: client.delete_manifest("app", DIGEST),
+    ]
 
 
 @pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
@@ -413,7 +415,8 @@ def test_a_peer_that_repeats_secrets_anywhere_leaks_none(
     inner = LogTransport(FunctionTransport(base))
     stack = LogTransport(default_transport(base=inner, credentials=source, retry=urllib3.Retry(1, backoff_factor=0)))
     client = Client(HOST, FunctionTransport(with_cookie))
-    failures = [error for call in operations(client) if (error := failure_of(call)) is not None]
+    calls = operations(client)[: None if encode is ENCODINGS["raw"] else 3]
+    failures = [error for call in calls if (error := failure_of(call)) is not None]
     for error in failures:
         assert_no_leak(error, (*secrets, STORAGE_QUERY))
     assert_no_leak_in_records(caplog.records, (*secrets, STORAGE_QUERY))

@@ -133,7 +133,8 @@ class _Exchange:
 
     def _show_headers(self, which: str, headers: Headers, redactor: Redactor | None) -> None:
         if self._log.isEnabledFor(logging.DEBUG):
-            shown = Headers.received((name, _value(name, value, redactor)) for name, value in headers.items())
+            fields = headers.items() if redactor is None else [(redactor.text(n), v) for n, v in headers.items()]
+            shown = Headers.received((name, _value(name, value, redactor)) for name, value in fields)
             self._log.debug("%s %s %r", self._who, which, shown)
 
 
