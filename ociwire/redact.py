@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from .errors import OciwireError
 from .headers import SECRET_HEADERS, Headers
-from .origin import Origin, without_query
+from .origin import Origin, split_url, without_query
 from .text import one_line
 
 if TYPE_CHECKING:
@@ -47,15 +47,15 @@ _SIGNATURE = re.compile(
 # Where a URL in a text ends. The backslash is here for JSON, in which it begins an escape.
 _WORD = re.compile(rb"[^\s\"'<>\\`]+")
 _NETLOC = re.compile(rb"(?:([a-z][a-z0-9+.-]*):)?//([^/?#]*)", re.IGNORECASE)
-# Percent-encoding (RFC 3986), escapes of JSON (RFC 8259; a pair of surrogates is one character) and of Python's repr,
-# and character references of HTML.
-_ESCAPE = re.compile(
-    rb"%[0-9a-f]{2}"
-    rb"|\\u(?:d[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|[0-9a-f]{4})"
-    rb"|\\x[0-9a-f]{2}|\\[^ux]"
-    rb"|&(?:#[0-9]{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});",
-    re.IGNORECASE | re.DOTALL,
+_FLAGS = re.IGNORECASE | re.DOTALL
+_ESCAPES = (
+    rb"%[0-9a-f]{2}",  # RFC 3986, section 2.1
+    # JSON (RFC 8259, section 7; a pair of surrogates is one character), and Python's repr.
+    rb"\\u(?:d[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|[0-9a-f]{4})|\\x[0-9a-f]{2}|\\[^ux]",
+    rb"&(?:#[0-9]{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});",  # HTML
 )
+_ESCAPE = re.compile(b"|".join(_ESCAPES), _FLAGS)
+_ONE_KIND = tuple(re.compile(escape, _FLAGS) for escape in _ESCAPES)
 _BEGUN_ESCAPE = re.compile(rb"(?:%[0-9a-f]?|\\u?[0-9a-f]{0,3}|&[#a-z0-9]{0,8})\Z", re.IGNORECASE)
 _SHORT_ESCAPES = {b"\\b": b"\b", b"\\f": b"\f", b"\\n": b"\n", b"\\r": b"\r", b"\\t": b"\t"}
 
@@ -137,7 +137,9 @@ class Redactor:
             for part in query.split("&")
             if part
         ]
-        return one_line(without_query(url) + (f"?{'&'.join(dict.fromkeys(parts))}" if parts else ""), _LONGEST_URL)
+        # A peer may have written the URL, as a Location or a realm: its path may repeat a secret.
+        shown = self.text(without_query(url)) + (f"?{'&'.join(dict.fromkeys(parts))}" if parts else "")
+        return one_line(shown, _LONGEST_URL)
 
     def text(self, value: str) -> str:
         """A text with ``***`` in the place of each secret and of the query of each cross-origin URL."""
@@ -152,17 +154,22 @@ class Redactor:
             data: The bytes. The same object is returned if there is nothing to mask.
             is_cut: Whether they are only the beginning of something. The beginning of a secret at their end is masked.
         """
-        level = data
-        starts: Sequence[int] = range(len(data) + 1)  # starts[i] is where byte i of the level begins in the data
+        # A level is the data with some of its escapes undone, and where in the data each of its bytes begins.
+        level: _Level = (data, range(len(data) + 1))
+        levels, seen = [level], {data}
+        # Where a secret itself has a %, a backslash or an &, only one kind of escape may be undone at a time.
+        is_plain = not any(re.search(rb"[%\\&]", needle) for needle in self._all_needles())
+        kinds = (_ESCAPE,) if is_plain else (_ESCAPE, *_ONE_KIND)
         spans: list[tuple[int, int]] = []
-        for _ in range(_MAX_NESTING):
-            spans += [(starts[begin], starts[end]) for begin, end in self._find(level, is_cut=is_cut)]
-            unescaped = _unescape(level, starts)
-            if unescaped is None:
-                break
-            level, starts = unescaped
-        else:
-            spans += [(starts[begin], starts[end]) for begin, end in self._find(level, is_cut=is_cut)]
+        for depth in range(_MAX_NESTING + 1):
+            found, levels = levels, []
+            for level in found:
+                spans += [(level[1][begin], level[1][end]) for begin, end in self._find(level[0], is_cut=is_cut)]
+                for kind in kinds if depth < _MAX_NESTING else ():
+                    undone = _unescape(level, kind)
+                    if undone[0] not in seen:
+                        seen.add(undone[0])
+                        levels.append(undone)
         if not spans:
             return data
         pieces, position = [], 0
@@ -243,13 +250,22 @@ class Redactor:
         It has no secret headers, no query of a cross-origin or signed URL, and no body if it asks for a token.
         """
         is_signed = not self.is_home(request.url) or _SIGNATURE.search(request.url.encode()) is not None
-        url = request.url.partition("?")[0] if is_signed else request.url
+        url = self._masked_url(request.url.partition("?")[0] if is_signed else request.url)
         headers = self.headers(request.headers)
         body = None if request.info.operation == "token" else request.body
         if url == request.url and headers is request.headers and body is request.body and not self._all_needles():
             return request
         info = request.info._with_redactor(None)
         return request.replace(url=url, headers=headers, body=body, info=info)
+
+    def _masked_url(self, url: str) -> str:
+        """A URL that a request can have, with its secrets masked; a path alone if the host holds one."""
+        if self.text(url) is url:
+            return url
+        origin, target = ("", url) if url.startswith("/") else split_url(url)
+        target = self.text(target)
+        target = target if target.startswith("/") else f"/{target}"
+        return f"{origin}{target}" if self.text(str(origin)) == str(origin) else target
 
     def error(self, error: BaseException) -> None:
         """Mask the secrets in the text and the attributes of an exception of ociwire, and in what it is chained to.
@@ -340,22 +356,23 @@ def _encodings(value: str) -> Iterator[bytes]:
             yield value.encode("latin-1")
 
 
-def _unescape(data: bytes, starts: Sequence[int]) -> tuple[bytes, Sequence[int]] | None:
-    """Undo one level of escapes; returns the bytes and where each of them begins, or None if there is no escape."""
+_Level = tuple[bytes, Sequence[int]]
+
+
+def _unescape(level: _Level, escapes: re.Pattern[bytes]) -> _Level:
+    data, starts = level
     if b"%" not in data and b"\\" not in data and b"&" not in data:
-        return None
+        return level
     pieces: list[bytes] = []
     found: list[int] = []
     position = 0
-    for match in _ESCAPE.finditer(data):
+    for match in escapes.finditer(data):
         begin, end = match.span()
         decoded = _decode(match[0])
         pieces += [data[position:begin], decoded]
         found += starts[position:begin]
         found += [starts[begin]] * len(decoded)
         position = end
-    if not pieces:
-        return None
     pieces.append(data[position:])
     found += starts[position:]
     return b"".join(pieces), found

@@ -151,7 +151,7 @@ def error_from_response(response: Response) -> RegistryError:
         error.retry_after = retry_after(response.headers, time.time())
         error.limits = _limits(response)
     if isinstance(error, Unauthorized):
-        challenges = Challenge.parse(*response.headers.get_all("www-authenticate"))
+        challenges = Challenge.parse(*(error.headers or response.headers).get_all("www-authenticate"))  # masked
         challenged = next((one.params["scope"] for one in challenges if "scope" in one.params), "")
         error.challenged_scope = one_line(challenged, _LONGEST_SCOPE)
         error.required_scope = "" if response.request is None else str(response.request.info.required_scope)

@@ -20,7 +20,8 @@ def _json_escaped(text: str) -> str:
 
 
 def _as_units(text: str) -> str:
-    return "".join(f"\\u{ord(char):04x}" if not char.isalnum() else char for char in text)
+    units = re.findall("....", text.encode("utf-16-be").hex())
+    return "".join(f"\\u{unit}" if not chr(int(unit, 16)).isalnum() else chr(int(unit, 16)) for unit in units)
 
 
 def _as_references(text: str, form: str) -> str:

@@ -234,7 +234,8 @@ class _Turn:
 
     def _announce(self, pause: float, why: str) -> None:
         request = self._request
-        what, why = f"{request.method} {without_query(request.url)}", redactor_of(request).text(why)
+        redactor = redactor_of(request)
+        what, why = f"{request.method} {redactor.text(without_query(request.url))}", redactor.text(why)
         if request.info.deadline is not None and time.monotonic() + pause >= request.info.deadline:
             raise TransportTimeout(
                 f"the deadline comes before {what} may be sent again, in {pause:.1f} s ({why})", request=request

@@ -18,6 +18,7 @@ from .scripts import Peer, answers_early, get
 TOKEN, COOKIE, SIGNATURE = "t0k3n+of/the=registry", "session-c00kie", "0123456789abcdef+/"
 PASSWORD = "pr0xy+pass/w=rd"
 PAIR = b64encode(f"me:{PASSWORD}".encode()).decode()
+pytestmark = pytest.mark.parametrize("kind", ["http"])
 SECRETS = (TOKEN, COOKIE, SIGNATURE)
 QUERY = f"X-Amz-Signature={quote(SIGNATURE, safe='')}&n=1"
 
@@ -66,8 +67,6 @@ def failure_of(transport: Transport, request: Request) -> OciwireError:
 def test_base_transport_alone_shows_no_secret_of_its_request(
     wire: Wire, place: str, encoding: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if wire.kind != "http" and encoding != "raw":
-        pytest.skip("the encoding of a secret does not depend on TLS")
     caplog.set_level("DEBUG")
     said = ENCODINGS[encoding](" ".join(SECRETS))
     server = wire.serve(says(PLACES[place](said)))
@@ -84,8 +83,6 @@ def test_base_transport_alone_shows_no_secret_of_its_request(
 def test_a_proxy_that_repeats_its_credentials_shows_none(
     wire: Wire, scheme: str, place: str, encoding: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if wire.kind != "http":
-        pytest.skip("the scheme of the proxy makes no difference")
     caplog.set_level("DEBUG")
     said = ENCODINGS[encoding](f"{PASSWORD} {PAIR}")
     proxy = wire.serve(says(PLACES[place](said)), kind="http")
