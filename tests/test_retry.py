@@ -1131,7 +1131,9 @@ def test_a_deadline_before_the_next_attempt_is_a_timeout_at_once(wait: float, cl
     with pytest.raises(TransportTimeout, match="deadline") as caught:
         over(script, clock, retry=retry).round_trip(request)
     assert error in (caught.value.__cause__, caught.value.__context__)
-    assert caught.value.request == request.with_headers({"Authorization": None})
+    kept = caught.value.request
+    assert kept is not None
+    assert (kept.url, len(kept.headers), kept.info) == (request.url.partition("?")[0], 0, request.info)
     assert clock.sleeps == []
     assert "canary" not in str(caught.value)
     assert "why" in str(caught.value)
