@@ -55,6 +55,7 @@ _ESCAPES = (
     rb"&(?:#[0-9]{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});",  # HTML
 )
 _ESCAPE = re.compile(b"|".join(_ESCAPES), _FLAGS)
+_AMBIGUOUS = re.compile(rb"[%\\&]")
 _ONE_KIND = tuple(re.compile(escape, _FLAGS) for escape in _ESCAPES)
 _BEGUN_ESCAPE = re.compile(rb"(?:%[0-9a-f]?|\\u?[0-9a-f]{0,3}|&[#a-z0-9]{0,8})\Z", re.IGNORECASE)
 _SHORT_ESCAPES = {b"\\b": b"\b", b"\\f": b"\f", b"\\n": b"\n", b"\\r": b"\r", b"\\t": b"\t"}
@@ -83,13 +84,14 @@ class Redactor:
         home: The origin whose URLs keep their query. `None` removes the query of every absolute URL.
     """
 
-    __slots__ = ("_home", "_needles", "_sources", "_values")
+    __slots__ = ("_added", "_home", "_needles", "_sources", "_values")
 
     def __init__(self, home: Origin | None = None) -> None:
         self._home = home
         self._sources: list[HasSecrets] = []
         self._values: dict[str, None] = {}
         self._needles: tuple[bytes, ...] | None = None
+        self._added: tuple[Headers, str] | None = None  # of the last request: most are added several times
 
     def add(self, source: HasSecrets) -> None:
         """Mask the secrets of a credential or of another source, those of four characters or more."""
@@ -104,7 +106,12 @@ class Redactor:
 
     def add_request(self, request: Request) -> None:
         """Mask the secret headers of a request, and the query of its URL as far as it authorizes the request."""
+        if self._added is not None and self._added[0] is request.headers and self._added[1] is request.url:
+            return
+        self._added = (request.headers, request.url)  # the request itself has this redactor: that would be a cycle
         self.add_headers(request.headers)
+        if "?" not in request.url:
+            return
         is_home = self.is_home(request.url)
         for part in request.url.partition("#")[0].partition("?")[2].split("&"):
             name, _, value = part.partition("=")
@@ -154,12 +161,14 @@ class Redactor:
             data: The bytes. The same object is returned if there is nothing to mask.
             is_cut: Whether they are only the beginning of something. The beginning of a secret at their end is masked.
         """
+        needles = self._all_needles()
+        if not is_cut and _is_unescaped(data) and not _holds(data, needles):
+            return data  # most texts are like this, and a search of all levels takes ten times as long
         # A level is the data with some of its escapes undone, and where in the data each of its bytes begins.
         level: _Level = (data, range(len(data) + 1))
         levels, seen = [level], {data}
         # Where a secret itself has a %, a backslash or an &, only one kind of escape may be undone at a time.
-        is_plain = not any(re.search(rb"[%\\&]", needle) for needle in self._all_needles())
-        kinds = (_ESCAPE,) if is_plain else (_ESCAPE, *_ONE_KIND)
+        kinds = (_ESCAPE, *_ONE_KIND) if any(_AMBIGUOUS.search(needle) for needle in needles) else (_ESCAPE,)
         spans: list[tuple[int, int]] = []
         for depth in range(_MAX_NESTING + 1):
             found, levels = levels, []
@@ -256,7 +265,7 @@ class Redactor:
         if url == request.url and headers is request.headers and body is request.body and not self._all_needles():
             return request
         info = request.info._with_redactor(None)
-        return request.replace(url=url, headers=headers, body=body, info=info)
+        return type(request)(request.method, url, headers, body, info)
 
     def _masked_url(self, url: str) -> str:
         """A URL that a request can have, with its secrets masked; a path alone if the host holds one."""
@@ -279,9 +288,10 @@ class Redactor:
         error.args = tuple([self._value(arg) for arg in error.args])
         attributes = vars(error)
         for name, value in list(attributes.items()):
-            attributes[name] = self._value(value)
-        if attributes.get("request") is not None:
-            attributes["request"] = self.request(attributes["request"])
+            if name == "request":
+                attributes[name] = None if value is None else self.request(value)
+            else:
+                attributes[name] = self._value(value)
         for name in ("__cause__", "__context__"):
             linked = getattr(error, name)
             if linked is None or id(linked) in seen:
@@ -293,11 +303,13 @@ class Redactor:
 
     def _value(self, value: Any, depth: int = 0) -> Any:
         """The value of an attribute with its secrets masked: text, bytes, headers, and JSON made of them."""
+        if value is None or type(value) in (int, float, bool):
+            return value
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, bytes):
             return self.data(value)
-        if isinstance(value, Headers):
+        if type(value) is Headers:
             return self.headers(value)
         if depth > _MAX_DEPTH:
             return "***" if isinstance(value, (dict, list, tuple)) else value
@@ -354,6 +366,16 @@ def _encodings(value: str) -> Iterator[bytes]:
         yield data.decode("latin-1").encode()
         with suppress(UnicodeEncodeError):
             yield value.encode("latin-1")
+
+
+def _is_unescaped(data: bytes) -> bool:
+    """Whether there is no escape in it, no parameter, and no URL with a query."""
+    return _AMBIGUOUS.search(data) is None and b"=" not in data and (b"?" not in data or b"//" not in data)
+
+
+def _holds(data: bytes, needles: tuple[bytes, ...]) -> bool:
+    haystack = data.replace(b"+", b" ")
+    return any(needle[:_RECOGNIZED] in haystack for needle in needles)
 
 
 _Level = tuple[bytes, Sequence[int]]
