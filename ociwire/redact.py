@@ -46,7 +46,7 @@ _SIGNATURE = re.compile(
 )
 # Where a URL in a text ends. The backslash is here for JSON, in which it begins an escape.
 _WORD = re.compile(rb"[^\s\"'<>\\`]+")
-_NETLOC = re.compile(rb"(?:([a-z][a-z0-9+.-]*):)?//([^/?#]*)", re.IGNORECASE)
+_NETLOC = re.compile(rb"//([^/?#]*)")
 _FLAGS = re.IGNORECASE | re.DOTALL
 _ESCAPES = (
     rb"%[0-9a-f]{2}",  # RFC 3986, section 2.1
@@ -152,7 +152,8 @@ class Redactor:
         """A text with ``***`` in the place of each secret and of the query of each cross-origin URL."""
         data = value.encode("utf-8", "surrogatepass")
         masked = self.data(data)
-        return value if masked is data else masked.decode("utf-8", "surrogatepass")
+        # A secret that was found as latin-1 may have left the half of a character.
+        return value if masked is data else masked.decode("utf-8", "replace")
 
     def data(self, data: bytes, *, is_cut: bool = False) -> bytes:
         """Bytes with ``***`` in the place of each secret and of the query of each cross-origin URL.
@@ -198,7 +199,7 @@ class Redactor:
                 while haystack[end : end + 1] == needle[end - begin : end - begin + 1] != b"":
                     end += 1
                 yield begin, end
-                begin = haystack.find(head, begin + 1)
+                begin = haystack.find(head, end - len(head) + 1)
             longest = min(len(needle) - 1, len(whole))
             part = next((n for n in range(longest, 0, -1) if whole.endswith(needle[:n])), 0)
             if part:
@@ -213,22 +214,19 @@ class Redactor:
                     yield word.end() - query, word.end()
 
     def _cross_origin_query(self, word: bytes) -> int:
-        """The length of the query of the first URL in a word that has one and is not at the home origin."""
-        mark = word.find(b"?")
-        while 0 <= mark < len(word) - 1:
-            found = _NETLOC.findall(word[:mark])
-            if any(not self._is_home_netloc(scheme, netloc) for scheme, netloc in found):
-                return len(word) - mark - 1
-            mark = word.find(b"?", mark + 1)
+        """The length of the query of the first URL in a word that is not at the home origin; 0 without one."""
+        for netloc in _NETLOC.finditer(word):
+            scheme = word[max(0, netloc.start() - 6) : netloc.start()].lower()
+            if not self._is_home_netloc(scheme, netloc[1].lower()):
+                mark = word.find(b"?", netloc.end())
+                return len(word) - mark - 1 if mark >= 0 else 0
         return 0
 
-    def _is_home_netloc(self, scheme: bytes, netloc: bytes) -> bool:
+    def _is_home_netloc(self, before: bytes, netloc: bytes) -> bool:
         home = self._home
-        return (
-            home is not None
-            and netloc.lower() == home.netloc.encode()
-            and scheme.lower() in (b"", home.scheme.encode())
-        )
+        if home is None or netloc != home.netloc.encode():
+            return False
+        return not before.endswith(b":") or before.endswith(f"{home.scheme}:".encode())
 
     def _all_needles(self) -> tuple[bytes, ...]:
         if self._needles is None:

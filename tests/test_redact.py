@@ -227,3 +227,20 @@ def test_redactor_takes_any_bytes(data: bytes, is_cut: bool) -> None:
     redactor = Redactor(HOME)
     redactor.add_request(Request("GET", SIGNED, {"Authorization": "Bearer c4n4ry"}))
     assert b"c4n4ry" not in redactor.data(data + b" c4n4ry", is_cut=is_cut)
+
+
+@pytest.mark.parametrize(
+    "piece", ["a", "/", "//", "?", "//?", f"{HOME}/?", "%", "%41", "\\u0041", "&amp;", "sig=", "a:", "=", "\\"]
+)
+def test_redactor_takes_64_kib_that_are_made_to_be_slow(piece: str) -> None:
+    redactor = Redactor(HOME)
+    redactor.add(Credential(registry_token="a" * 65536))
+    redactor.add(Credential(username="me", password="%\\&<>"))
+    text = f"https://registry.example/a?{piece * (65536 // len(piece))}"
+    assert redactor.text(f"{text} c {SIGNED}").endswith(" c https://cdn.example/blob?***")
+
+
+def test_redactor_takes_a_text_in_which_latin_1_begins_within_a_character() -> None:
+    redactor = Redactor(HOME)
+    redactor.add(Credential(username="me", password="\xa9\xc3\xa9\xc3"))
+    assert "***" in redactor.text("\xe9\xe9\xe9\xe9")
