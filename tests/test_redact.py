@@ -97,7 +97,15 @@ def test_no_body_keeps_a_secret(before: bytes, secret: str, after: bytes) -> Non
 @pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
 @pytest.mark.parametrize(
     "secret",
-    [SECRET, "a b+c/d", "p\xe4ss\N{SNOWMAN}w\N{GRINNING FACE}rd", "plain-secret", "<&'\">%41&amp;", r"C:\new\u0041"],
+    [
+        SECRET,
+        "a b+c/d",
+        "p\xe4ss\N{SNOWMAN}w\N{GRINNING FACE}rd",
+        "plain-secret",
+        "two\nlines\tand",
+        "<&'\">%41&amp;",
+        r"C:\new\u0041",
+    ],
 )
 def test_redactor_finds_a_credential_in_every_encoding(secret: str, encode: Any) -> None:
     redactor = Redactor(HOME)
