@@ -17,6 +17,7 @@
     ├── ContentError                           the bytes are not what they should be
     │   ├── DigestMismatch
     │   └── SizeMismatch
+    ├── ReferrersUpdateError                   a manifest was stored, but its subject's referrers tag was not updated
     └── RegistryError                          the registry answered, and the answer is no
         ├── NotFound
         │   ├── BlobUnknown
@@ -44,6 +45,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .descriptor import Descriptor
     from .message import Headers, Request
 
 __all__ = [
@@ -62,6 +64,7 @@ __all__ = [
     "ContentError",
     "DigestMismatch",
     "SizeMismatch",
+    "ReferrersUpdateError",
     "RegistryError",
     "NotFound",
     "BlobUnknown",
@@ -209,6 +212,23 @@ class SizeMismatch(ContentError):
         super().__init__(message)
         self.expected = expected
         self.actual = actual
+
+
+class ReferrersUpdateError(OciwireError):
+    """A manifest was stored, but the referrers tag of its subject was not updated.
+
+    The registry has no referrers API, so that clients maintain a tag that lists the referrers. The manifest can be read
+    by its digest and its tags, but it is not listed among the referrers of its subject. Pushing it again repeats the
+    update. ``__cause__`` is the reason: a `RegistryError`, a `ContentError` or an `AuthError`. A `TransportError`
+    during the update is raised as it is.
+
+    Attributes:
+        descriptor: The descriptor of the manifest that was stored.
+    """
+
+    def __init__(self, message: str, *, descriptor: Descriptor | None = None) -> None:
+        super().__init__(message)
+        self.descriptor = descriptor
 
 
 class RegistryError(OciwireError):

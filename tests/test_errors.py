@@ -12,6 +12,7 @@ import pytest
 
 from ociwire import errors
 from ociwire.body import Body
+from ociwire.descriptor import Descriptor
 from ociwire.errors import (
     AuthError,
     AuthTimeout,
@@ -20,6 +21,7 @@ from ociwire.errors import (
     CredentialsRejected,
     DigestMismatch,
     OciwireError,
+    ReferrersUpdateError,
     RegistryError,
     SizeMismatch,
     TooManyRequests,
@@ -64,6 +66,8 @@ def attributes_of(kind: type[OciwireError], request: Request) -> dict[str, Any]:
         attributes = {"expected": "sha256:a", "actual": "sha256:b"}
     elif issubclass(kind, SizeMismatch):
         attributes = {"expected": 3, "actual": 4}
+    elif issubclass(kind, ReferrersUpdateError):
+        attributes = {"descriptor": Descriptor.of(b"manifest")}
     elif issubclass(kind, RegistryError):
         attributes = {
             "status": 429,

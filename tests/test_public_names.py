@@ -39,6 +39,7 @@ ERRORS = [
     "ContentError",
     "DigestMismatch",
     "SizeMismatch",
+    "ReferrersUpdateError",
     "RegistryError",
     "NotFound",
     "BlobUnknown",
