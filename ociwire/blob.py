@@ -9,7 +9,7 @@ import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
-from .descriptor import Descriptor
+from .descriptor import HTML_TYPES, Descriptor
 from .digest import check_hashed
 from .errors import OciwireError, ReadError, RegistryError, SizeMismatch, TransportError, UsageError
 from .message import Response, redactor_of
@@ -139,7 +139,7 @@ class BlobReader(io.RawIOBase):
         if self._stop == self.descriptor.size and self._goes_on():
             raise self._wrong_size("goes on beyond them", self._stop + 1)
         if self._whole:
-            check_hashed(self._hasher, self.descriptor.digest)
+            check_hashed(self._hasher, self.descriptor.digest, self._hint())
         self._ended = True
         self._response.close()
 
@@ -152,8 +152,16 @@ class BlobReader(io.RawIOBase):
     def _wrong_size(self, what: str, actual: int) -> SizeMismatch:
         size = self.descriptor.size
         return SizeMismatch(
-            f"{self.descriptor.digest} should have {size} bytes, but its content {what}", expected=size, actual=actual
+            f"{self.descriptor.digest} should have {size} bytes, but its content {what}{self._hint()}",
+            expected=size,
+            actual=actual,
         )
+
+    def _hint(self) -> str:
+        """What a wrong content may be. A right one may well be labelled as a web page."""
+        if self.descriptor.media_type not in HTML_TYPES:
+            return ""
+        return " (its Content-Type is that of an HTML page: a login page or a firewall may have answered instead)"
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read `size` bytes, fewer only at the end; all that is left if `size` is negative or None.

@@ -30,7 +30,7 @@ from .message import Request, RequestInfo, Response
 from .origin import Origin, check_host
 from .reference import DOCKER_HUB, check_repository, check_tag, registry_name
 from .scope import Scope
-from .session import Learnt, Life, Session
+from .session import MAX_MANIFEST_SIZE, Learnt, Life, Session
 from .transport import HeadersTransport, Transport, default_transport
 from .writer import BlobWriter
 
@@ -55,9 +55,12 @@ class Client:
         insecure: Speak plain http. Never means TLS without verification.
         user_agent: The User-Agent; None is ``ociwire/VERSION``.
         debug_id: How the client is called in logs; None is ``client-`` and a number.
+        max_manifest_size: The largest manifest that is read, in bytes. The tag that lists referrers, where there is no
+            referrers API, is not made larger either. Defaults to 4 MiB.
 
     Raises:
-        UsageError: The host is not valid, or the user agent could not be sent.
+        UsageError: The host is not valid, the user agent could not be sent, or `max_manifest_size` is not a positive
+            number.
     """
 
     def __init__(
@@ -68,7 +71,9 @@ class Client:
         insecure: bool = False,
         user_agent: str | None = None,
         debug_id: str | None = None,
+        max_manifest_size: int = MAX_MANIFEST_SIZE,
     ) -> None:
+        check_integer("max_manifest_size", max_manifest_size, minimum=1)
         scheme = "http" if insecure else "https"
         origin = Origin.of(f"{scheme}://{check_host(host)}")
         if registry_name(origin.netloc) == DOCKER_HUB:
@@ -79,7 +84,7 @@ class Client:
         wire = HeadersTransport(self.transport, user_agent=user_agent)
         debug_id = f"client-{next(_NUMBERS)}" if debug_id is None else debug_id
         self._life = Life()
-        self._opened = Session(origin, wire, RequestInfo(debug_id=debug_id), Learnt(), self._life)
+        self._opened = Session(origin, wire, RequestInfo(debug_id=debug_id), Learnt(), self._life, max_manifest_size)
 
     def with_options(
         self,
@@ -161,11 +166,14 @@ class Client:
     def resolve_blob(self, repository: str, digest: str) -> Descriptor:
         """A blob's descriptor: ``HEAD /v2/NAME/blobs/DIGEST`` (specification, "Checking if content exists").
 
-        Needs the scope pull.
+        Needs the scope pull. A GET of the first byte follows where the registry may not support HEAD (400, 403, 404,
+        405, 406, 500, 501), or the answer has no size or a size of 0. A 404 is believed once the host has answered a
+        HEAD with 200.
 
         Raises:
             BlobUnknown: The repository has no such blob.
             DigestMismatch: The registry claims another digest of the same algorithm for it.
+            ContentError: The response is an HTML page.
         """
         scope = Scope.repository(check_repository(repository), "pull")
         return download.resolve_blob(self._session, "resolve_blob", repository, Digest(digest), scope)
@@ -294,7 +302,9 @@ class Client:
         Raises:
             ManifestUnknown: The repository has no such manifest.
             DigestMismatch: The content is another.
-            ContentError: It has more than 4 MiB, or its ``mediaType`` contradicts its Content-Type.
+            ContentError: It is larger than `max_manifest_size`, its ``mediaType`` contradicts its Content-Type, or it
+                could be an index and an image manifest at once.
+            Unsupported: It is a Docker schema 1 manifest.
         """
         wanted = Digest(digest)
         wanted.hasher()
@@ -304,16 +314,21 @@ class Client:
         """Read the manifest that a tag names: ``GET /v2/NAME/manifests/TAG`` (scope: pull).
 
         `BlobReader.descriptor` has the digest: the registry's (Docker-Content-Digest), verified, else the content's.
+        Its media type is the Content-Type, if that is one of a manifest, or else what the manifest says or looks like.
 
         Raises:
             ManifestUnknown: The repository has no such tag.
             DigestMismatch: The content is another than the registry says.
-            ContentError: As for `get_manifest`.
+            ContentError: As for `get_manifest`; or it is an HTML page.
+            Unsupported: It is a Docker schema 1 manifest.
         """
         return self._read_manifest("get_tag", repository, check_tag(tag), None)
 
     def resolve_manifest(self, repository: str, digest: str) -> Descriptor:
         """A manifest's descriptor: ``HEAD /v2/NAME/manifests/DIGEST`` (scope: pull).
+
+        The manifest is read with GET and verified where the registry may not support HEAD (see `resolve_blob`), or does
+        not tell the size or a media type of manifests.
 
         Raises:
             ManifestUnknown: The repository has no such manifest.
@@ -326,7 +341,8 @@ class Client:
     def resolve_tag(self, repository: str, tag: str) -> Descriptor:
         """The descriptor of the manifest that a tag names: ``HEAD /v2/NAME/manifests/TAG`` (scope: pull).
 
-        Where the registry does not tell the digest, the manifest is read and hashed.
+        The manifest is read with GET and hashed where the registry does not tell the digest, and as for
+        `resolve_manifest`.
 
         Raises:
             ManifestUnknown: The repository has no such tag.
@@ -360,15 +376,21 @@ class Client:
             UsageError: The content is of another digest, or says that it is of another media type.
             ManifestInvalid: The registry does not take it.
             ManifestBlobUnknown: It names a blob that the repository does not have.
+            ReferrersUpdateError: It was stored, but the referrers tag was not updated.
         """
         if not isinstance(tags, Iterable):
             raise UsageError(f"tags are strings, not {type(tags).__name__}")
         if not isinstance(content, (bytes, bytearray, memoryview)):
             raise UsageError(f"a manifest is bytes, not {type(content).__name__}")
-        content, session = bytes(content), self._session
+        content = bytes(content)
         descriptor = manifest.described(content, media_type, digest)
-        scope = Scope.repository(check_repository(repository), "pull", "push")
         references = list(dict.fromkeys(check_tag(tag) for tag in ([tags] if isinstance(tags, str) else tags)))
+        self._put_manifest(check_repository(repository), content, descriptor, references)
+        return descriptor
+
+    def _put_manifest(self, repository: str, content: bytes, descriptor: Descriptor, references: list[str]) -> None:
+        """Push a manifest under tags, all of which are checked; a copied one may say what `push_manifest` refuses."""
+        session, scope = self._session, Scope.repository(repository, "pull", "push")
         several = len(references) > 1
         first = _manifest(repository, references[0] if len(references) == 1 else descriptor.digest)
         query = f"?{urlencode([('tag', tag) for tag in references])}" if several else ""
@@ -379,8 +401,7 @@ class Client:
                 manifest.put(session, _manifest(repository, tag), scope, descriptor, content)
         subject = referrers.subject_of(content)
         if subject is not None and "oci-subject" not in taken.headers:
-            referrers.enter(session, repository, subject, referrers.entry_of(content, descriptor))
-        return descriptor
+            referrers.enter(session, repository, subject, content, descriptor)
 
     def delete_manifest(self, repository: str, digest: str) -> None:
         """Delete a manifest: ``DELETE /v2/NAME/manifests/DIGEST`` (specification, "Deleting Manifests"; scope: delete).
@@ -416,7 +437,8 @@ class Client:
         Raises:
             UsageError: The limit is no number.
             NameUnknown: There is no such repository.
-            ProtocolError: The pages go in a circle, lead elsewhere, or are not valid.
+            ProtocolError: The pages go in a circle, lead elsewhere, or are not valid, such as an HTML page. An entry
+                that is not text is skipped with a log line.
         """
         path = f"/v2/{check_repository(repository)}/tags/list"
         return self._list("tags", path, "tags", Scope.repository(repository, "pull"), start_after, limit)
@@ -438,7 +460,12 @@ class Client:
     def referrers(self, repository: str, digest: str, *, artifact_type: str | None = None) -> Iterator[Descriptor]:
         """What refers to a manifest: ``GET /v2/NAME/referrers/DIGEST`` ("Listing Referrers"; scope: pull).
 
-        Where the registry has no such API (404), the referrers tag is read. Where nothing refers to it, it is empty.
+        Where the registry has no such API, the referrers tag is read. These answers mean that it has none: 400, 404,
+        405, 406, 501, a redirect that cannot be followed, HTML, and JSON without ``manifests``. Where nothing refers to
+        the manifest, or the tag names something else than an index of referrers, the result is empty.
+
+        An entry without a valid digest is skipped with a log line. Sizes are not always right; one that is missing or
+        not valid is 0.
 
         Args:
             repository: The repository's name.
@@ -447,6 +474,7 @@ class Client:
 
         Raises:
             ProtocolError: What came is no index, or its pages go in a circle or lead elsewhere.
+            ContentError: The referrers tag names something that is not JSON, such as an HTML page.
         """
         check_repository(repository)
         if artifact_type is not None and not is_media_type(artifact_type):

@@ -6,9 +6,10 @@ They follow the OCI image specification, "OCI Content Descriptors" (and, for `Pl
 from __future__ import annotations
 
 import base64
-import binascii
+import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -24,7 +25,11 @@ __all__ = [
     "OCI_INDEX",
     "DOCKER_MANIFEST",
     "DOCKER_MANIFEST_LIST",
+    "HTML_TYPES",
+    "INDEX_TYPES",
+    "MANIFEST_TYPES",
     "is_media_type",
+    "read_media_type",
 ]
 
 OCTET_STREAM = "application/octet-stream"
@@ -33,6 +38,13 @@ OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_MANIFEST_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_MANIFEST_LIST})
+"""The media types of lists of manifests."""
+MANIFEST_TYPES = INDEX_TYPES | {OCI_MANIFEST, DOCKER_MANIFEST}
+"""The media types of manifests that ociwire knows."""
+HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
+"""The media types of web pages."""
+_COMPARED_TYPES = MANIFEST_TYPES | HTML_TYPES
 
 # RFC 6838, section 4.2: the restricted names of a type and a subtype.
 _NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
@@ -69,19 +81,21 @@ class Platform:
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> Platform:
-        """Read the JSON object of the specification; fields that it does not know are passed over.
+        """Read the JSON object of the specification, leniently.
+
+        Numbers and booleans are read as their JSON text. Unknown fields, and values of other types, are ignored.
 
         Raises:
-            UsageError: It is not an object, or a field has the wrong type.
+            UsageError: It is not an object.
         """
         _check(isinstance(mapping, Mapping), "platform", "an object", mapping)
         return cls(
-            architecture=mapping.get("architecture", ""),
-            os=mapping.get("os", ""),
-            os_version=_get(mapping, "os.version", ""),
-            os_features=_get(mapping, "os.features", ()),
-            variant=_get(mapping, "variant", ""),
-            features=_get(mapping, "features", ()),
+            architecture=_read_text(mapping.get("architecture")) or "",
+            os=_read_text(mapping.get("os")) or "",
+            os_version=_read_text(mapping.get("os.version")) or "",
+            os_features=_read_strings(mapping.get("os.features")),
+            variant=_read_text(mapping.get("variant")) or "",
+            features=_read_strings(mapping.get("features")),
         )
 
 
@@ -148,25 +162,31 @@ class Descriptor:
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> Descriptor:
-        """Read the JSON object of the specification; fields that it does not know are passed over.
+        """Read the JSON object of the specification, leniently: other tools do not always follow it.
+
+        Media types lose their parameters; one that is absent or not valid is read as ``application/octet-stream``, or
+        as None for ``artifactType``. Numbers and booleans among the values of annotations are read as their JSON text,
+        and other values that are not strings are dropped. Unknown fields, and optional fields of the wrong type, are
+        ignored. Digest and size must be valid.
 
         Raises:
-            UsageError: A required field is missing, or a field is not what it should be.
+            UsageError: It is not an object, or the digest or the size is missing or not valid.
         """
         _check(isinstance(mapping, Mapping), "itself", "an object", mapping)
-        missing = [key for key in ("mediaType", "digest", "size") if key not in mapping]
+        missing = [key for key in ("digest", "size") if key not in mapping]
         if missing:
             raise UsageError(f"not a descriptor: {', '.join(missing)} missing in {show(dict(mapping), 200)}")
-        platform = mapping.get("platform")
+        size, platform = mapping["size"], mapping.get("platform")
         return cls(
-            media_type=mapping["mediaType"],
+            media_type=read_media_type(mapping.get("mediaType")) or OCTET_STREAM,
             digest=mapping["digest"],
-            size=mapping["size"],
-            urls=_get(mapping, "urls", ()),
-            annotations=mapping.get("annotations"),
-            data=_from_base64(mapping.get("data")),
-            platform=None if platform is None else Platform.from_dict(platform),
-            artifact_type=None if mapping.get("artifactType") == "" else mapping.get("artifactType"),
+            # 7.0 and 7 are the same number in JSON (RFC 8259, section 6).
+            size=int(size) if isinstance(size, float) and size.is_integer() and abs(size) < 2**53 else size,
+            urls=_read_strings(mapping.get("urls")),
+            annotations=_read_annotations(mapping.get("annotations")),
+            data=_read_base64(mapping.get("data")),
+            platform=Platform.from_dict(platform) if isinstance(platform, Mapping) else None,
+            artifact_type=read_media_type(mapping.get("artifactType")),
         )
 
 
@@ -180,10 +200,17 @@ def is_media_type(value: object) -> bool:
     return isinstance(value, str) and _MEDIA_TYPE.fullmatch(value) is not None
 
 
-def _get(mapping: Mapping[str, Any], key: str, absent: Any) -> Any:
-    """A field; null is an absence, as it is to Go."""
-    value = mapping.get(key)
-    return absent if value is None else value
+def read_media_type(value: object) -> str | None:
+    """A media type that a server or a JSON document states, without its parameters; None if it is not valid.
+
+    The types of manifests and web pages are returned in lower case, because media types are case-insensitive (RFC 6838,
+    section 4.2).
+    """
+    name = value.partition(";")[0].strip() if isinstance(value, str) else ""
+    if not is_media_type(name):
+        return None
+    lowered = name.lower()
+    return lowered if lowered in _COMPARED_TYPES else name
 
 
 def _check_media_type(field: str, value: object) -> None:
@@ -200,10 +227,26 @@ def _is_string_map(value: object) -> bool:
     return isinstance(value, Mapping) and all(isinstance(k, str) and isinstance(v, str) for k, v in value.items())
 
 
-def _from_base64(value: object) -> bytes | None:
-    if value is None:
+def _read_text(value: object) -> str | None:
+    """A string of a JSON document, or the JSON text of a number or a boolean; None for any other value."""
+    if isinstance(value, (bool, int, float)):
+        return json.dumps(value)
+    return value if isinstance(value, str) else None
+
+
+def _read_strings(value: object) -> tuple[str, ...]:
+    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, (list, tuple)) else ()
+
+
+def _read_annotations(value: object) -> dict[str, str] | None:
+    if not isinstance(value, Mapping):
         return None
-    try:
-        return base64.b64decode(value, validate=True)  # type: ignore[arg-type]
-    except (TypeError, ValueError, binascii.Error):
-        raise UsageError(f"not a descriptor: data must be base64, not {show(value, 200)}") from None
+    texts = {key: _read_text(item) for key, item in value.items() if isinstance(key, str)}
+    return {key: text for key, text in texts.items() if text is not None}
+
+
+def _read_base64(value: object) -> bytes | None:
+    if isinstance(value, (str, bytes)):
+        with suppress(ValueError):  # the content can still be fetched by its digest
+            return base64.b64decode(value, validate=True)
+    return None

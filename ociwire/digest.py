@@ -96,8 +96,13 @@ def new_hasher(algorithm: str) -> _Hash:
     return hashlib.new(algorithm)
 
 
-def check_hashed(hasher: _Hash, expected: Digest) -> None:
+def check_hashed(hasher: _Hash, expected: Digest, hint: str = "") -> None:
     """Whether what went into a hash is what was asked for.
+
+    Args:
+        hasher: The hash object.
+        expected: The digest that was asked for.
+        hint: Appended to the message of the error.
 
     Raises:
         DigestMismatch: It has another digest.
@@ -105,7 +110,7 @@ def check_hashed(hasher: _Hash, expected: Digest) -> None:
     actual = f"{expected.algorithm}:{hasher.hexdigest()}"
     if actual != expected:
         raise DigestMismatch(
-            f"the content is not what was asked for: its digest is {actual}, not {expected}",
+            f"the content is not what was asked for: its digest is {actual}, not {expected}{hint}",
             expected=expected,
             actual=actual,
         )

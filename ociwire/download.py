@@ -13,14 +13,14 @@ from . import manifest
 from .blob import BlobReader
 from .descriptor import OCTET_STREAM, Descriptor
 from .digest import Digest
-from .errors import ProtocolError, RangeInvalid, RegistryError
+from .errors import ContentError, DigestMismatch, ProtocolError, RangeInvalid, RegistryError
 from .headers import content_length
 from .message import Response
 from .scope import Scope
-from .session import Session
-from .status import error_from_response
+from .session import Session, refuses_head
+from .status import error_from_response, is_labelled_html, names_digest
 
-__all__ = ["blob_path", "open_blob", "resolve_blob"]
+__all__ = ["blob_path", "find_blob", "open_blob", "resolve_blob"]
 
 MAX_SKIP = 64 * 1024 * 1024
 """The most that is read away, in bytes, to get on in a whole blob where a part was asked for to go on with."""
@@ -48,9 +48,8 @@ class _Blob(NamedTuple):
         return self.session.send(self.operation, method, path, self.scope, ok=ok, headers=headers)
 
     def head(self) -> Response:
-        response = self.ask("HEAD", ok=(200,))
-        response.close()
-        return response
+        path = blob_path(self.repository, self.digest)
+        return self.session.head(self.operation, path, self.scope)
 
 
 def open_blob(
@@ -67,7 +66,7 @@ def open_blob(
     try:
         size = _stated_size(response, start)
         if size is None:
-            size = _headed_size(blob, blob.head())
+            size = _resolve(blob, exists=True).size
         _skip_to(response, start, size, max_skip=None)
         end = size if stop is None else min(stop, size)
 
@@ -102,8 +101,8 @@ def _open_range(blob: _Blob, start: int, stop: int | None) -> Response:
             raise
         size = _content_range(Response(error.status, error.headers or ()))[2]
         if size is None:
-            with suppress(RegistryError):  # the 416 is what is raised then
-                size = _headed_size(blob, blob.head())
+            with suppress(RegistryError, ContentError):  # the 416 is what is raised then
+                size = _resolve(blob, exists=True).size
         if size is None or size <= start:
             raise
     return blob.ask("GET", ok=(200, 206), headers=_range(start, size))
@@ -111,28 +110,86 @@ def _open_range(blob: _Blob, start: int, stop: int | None) -> Response:
 
 def resolve_blob(session: Session, operation: str, repository: str, digest: Digest, scope: Scope) -> Descriptor:
     """The descriptor of a blob, for any operation that needs it; see `Client.resolve_blob`."""
+    return _resolve(_Blob(session, operation, repository, digest, scope))
+
+
+def find_blob(session: Session, operation: str, repository: str, digest: Digest, scope: Scope) -> Descriptor | None:
+    """Get the descriptor of a blob before it is uploaded; None if it is not there or the registry refuses to tell.
+
+    A refusal is not confirmed by a GET: at worst, a blob is uploaded that is there. A size of 0 is, and whatever it is
+    then, content that is not empty is uploaded.
+
+    Raises:
+        DigestMismatch: The registry claims another digest of the same algorithm.
+        RegistryError: The registry cannot answer at the moment.
+        TransportError: There is no usable answer.
+    """
     blob = _Blob(session, operation, repository, digest, scope)
-    head = blob.head()
-    manifest.check_claim(digest, head)
-    return Descriptor(manifest.media_type_of(head), digest, _headed_size(blob, head))
+    try:
+        found = _described(blob, blob.head())
+        is_lost = found.size == 0 and digest.known and not manifest.is_empty(digest)
+        return None if is_lost else found
+    except RegistryError as refusal:
+        if not refuses_head(refusal):
+            raise
+    except DigestMismatch:
+        raise
+    except ContentError:
+        pass  # a web page answers for the registry
+    return None
 
 
-def _headed_size(blob: _Blob, head: Response) -> int:
-    """The size of a blob by the answer to a HEAD, or else by the Content-Range of its first byte."""
-    stated = content_length(head.headers)
-    if stated is not None:
-        return stated
+def _resolve(blob: _Blob, *, exists: bool = False) -> Descriptor:
+    """Get a blob's descriptor by a HEAD, which is confirmed by a GET of the first byte where it proves nothing.
+
+    Args:
+        blob: The blob.
+        exists: Whether a GET has found it before, so that no refusal of the HEAD is the last word.
+    """
+    try:
+        head = blob.head()
+    except RegistryError as refusal:
+        if not (blob.session.needs_confirmation(refusal) or (exists and refusal.status == 404)):
+            raise
+        return _first_byte(blob)
+    return _described(blob, head)
+
+
+def _described(blob: _Blob, head: Response) -> Descriptor:
+    """What the answer to a HEAD says of a blob; a size that is absent, or 0, is asked for by a GET."""
+    manifest.check_claim(blob.digest, head)
+    size, media_type = content_length(head.headers), manifest.media_type_of(head)
+    if size is None or _is_doubtful_page(blob, head) or (size == 0 and not manifest.is_empty(blob.digest)):
+        found = _first_byte(blob)
+        return found if media_type in manifest.VAGUE else found.replace(media_type=media_type)
+    return Descriptor(media_type, blob.digest, size)
+
+
+def _first_byte(blob: _Blob) -> Descriptor:
+    """Get a blob's descriptor by a GET of its first byte: its size is in Content-Range, or the registry sends all."""
     response = blob.ask("GET", ok=(200, 206, 416), headers=_range(0, 1))
     with response:
         size = content_length(response.headers) if response.status == 200 else _content_range(response)[2]
-        if response.status == 416 and size != 0:
-            raise error_from_response(response)
+        if response.status == 416:
+            if size:  # it has that many bytes, and refuses the first
+                raise error_from_response(response)
+            size = 0  # only empty content has no first byte (RFC 9110, section 15.5.17)
+        elif response.status == 200 and _is_doubtful_page(blob, response):
+            raise ContentError(f"expected the blob {blob.digest}{manifest.PAGE}")
+        else:
+            manifest.check_claim(blob.digest, response)
+        response.discard()
     if size is None:
         raise ProtocolError(
             f"the registry does not tell the size of {blob.digest}: neither Content-Length nor Content-Range",
             request=response.request,
         )
-    return size
+    return Descriptor(manifest.media_type_of(response), blob.digest, size)
+
+
+def _is_doubtful_page(blob: _Blob, response: Response) -> bool:
+    """Whether a response is labelled as a web page, and does not name the digest of the blob."""
+    return is_labelled_html(response) and not names_digest(response, blob.digest)
 
 
 def _stated_size(response: Response, start: int) -> int | None:

@@ -5,6 +5,7 @@ Follows the OCI distribution specification, "Listing Tags". Each page is read an
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -16,14 +17,18 @@ from .errors import ProtocolError, UsageError
 from .message import Response
 from .origin import next_page
 from .session import read_anew
+from .status import is_html_body
 from .text import SURROGATE
 
-__all__ = ["names", "pages"]
+__all__ = ["MAX_PAGE_SIZE", "names", "pages"]
+
+_LOG = logging.getLogger("ociwire.client")
 
 PAGE_SIZE = 1000
 """The most that is asked for in a page: more is refused by some registries (ECR)."""
 
-_LARGEST_PAGE = 16 * 1024 * 1024
+MAX_PAGE_SIZE = 16 * 1024 * 1024
+"""The largest page of a list that is read, in bytes."""
 _MAX_EMPTY = 100
 _MAX_SEEN = 10_000
 """How many URLs of pages are remembered, by their hashes: half a mebibyte, however many pages there are."""
@@ -63,8 +68,14 @@ def pages(send: Callable[[str], Response], url: str, key: str) -> Iterator[tuple
 
 
 def _page(send: Callable[[str], Response], url: str) -> tuple[Response, Any]:
-    response, body = read_anew(lambda: send(url), limit=_LARGEST_PAGE)
-    return response, Response(200, body=body, request=response.request).json(limit=_LARGEST_PAGE)
+    response, body = read_anew(lambda: send(url), limit=MAX_PAGE_SIZE)
+    if is_html_body(response, body):
+        raise ProtocolError(
+            "expected a list in JSON, got an HTML page: a login page, a captive portal or a firewall may have answered"
+            " instead of the registry",
+            request=response.request,
+        )
+    return response, Response(200, body=body, request=response.request).json(limit=MAX_PAGE_SIZE)
 
 
 def names(
@@ -81,7 +92,7 @@ def names(
 
     Raises:
         UsageError: The name to start after is no string.
-        ProtocolError: As `pages`; or a name is no string.
+        ProtocolError: As `pages`; or there is no list under `key`. A name that is no text is skipped with a log line.
         OciwireError: What `send` raises.
     """
     if start_after is not None and not (isinstance(start_after, str) and start_after.isprintable()):
@@ -96,9 +107,9 @@ def _pieces(
 ) -> Iterator[list[str]]:
     last, known = start_after, frozenset[str]()
     while count != 0:
-        linked, found = 0, []
+        linked, size, found = 0, 0, list[str]()
         for page, response in pages(send, path + _query(count, last), key):
-            found = _strings(page, key, response)
+            found, size = _strings(page, key, response)
             if not linked and not known.isdisjoint(found):
                 # Asked with last=, it tells again what it has told: it knows no pages, and all that it has is told.
                 yield found[: next(index for index, name in enumerate(found) if name in known)]
@@ -106,7 +117,7 @@ def _pieces(
             yield found
             linked += 1
         # Where there never was a Link, a full page may be only the first of several.
-        if linked > 1 or count is None or len(found) < count:
+        if linked > 1 or count is None or size < count or not found:
             return
         last, known = found[-1], frozenset(found)
 
@@ -117,15 +128,17 @@ def _query(count: int | None, last: str | None) -> str:
     return f"?{urlencode(given)}" if given else ""
 
 
-def _strings(page: dict[str, Any], key: str, response: Response) -> list[str]:
-    found = page.get(key)
-    if found is None:
-        return []  # an empty list, as Go writes it
-    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-        raise ProtocolError(f"a page of a list has no strings under {key!r}", request=response.request)
-    if any(SURROGATE.search(name) for name in found):
-        raise ProtocolError(f"a page of a list has what is no text under {key!r}", request=response.request)
-    return found
+def _strings(page: dict[str, Any], key: str, response: Response) -> tuple[list[str], int]:
+    """The names of a page, and how many entries it has, with those that are no names."""
+    listed = page.get(key)
+    if listed is None:
+        return [], 0  # an empty list, as Go writes it
+    if not isinstance(listed, list):
+        raise ProtocolError(f"a page of a list has no list under {key!r}", request=response.request)
+    found = [name for name in listed if isinstance(name, str) and not SURROGATE.search(name)]
+    if len(found) < len(listed):
+        _LOG.warning("skipped %d of %d entries of %s: expected text", len(listed) - len(found), len(listed), key)
+    return found, len(listed)
 
 
 def _next_url(response: Response) -> str | None:

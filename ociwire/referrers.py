@@ -6,15 +6,16 @@ Follows the OCI distribution specification, "Listing Referrers" and "Pushing Man
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from . import manifest
 from .body import Body
-from .descriptor import OCI_INDEX, Descriptor, is_media_type
+from .descriptor import INDEX_TYPES, OCI_INDEX, Descriptor, read_media_type
 from .digest import Digest
 from .errors import (
     AuthError,
@@ -24,56 +25,100 @@ from .errors import (
     NotFound,
     OciwireError,
     ProtocolError,
+    RedirectError,
+    ReferrersUpdateError,
     RegistryError,
+    TransportError,
     Unauthorized,
+    Unsupported,
     UsageError,
 )
-from .listing import pages
-from .message import Response
+from .listing import MAX_PAGE_SIZE, pages
+from .message import Request, Response
 from .scope import Scope
-from .session import Session
+from .session import Session, read_anew
+from .status import is_html_body
+from .text import SURROGATE
 
-__all__ = ["enter", "entry_of", "listed", "remove", "subject_of"]
+__all__ = ["enter", "listed", "remove", "subject_of"]
 
+_LOG = logging.getLogger("ociwire.client")
 _TRIES = 5
+# What registries answer that do not know the path of the referrers API.
+_NO_API_STATUSES = frozenset({400, 404, 405, 406, 501})
+_EMPTY_INDEX = f'{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[]}}'.encode()
+
+
+class _NoReferrersAPI(Exception):
+    """The registry has no referrers API: the referrers tag counts."""
 
 
 def listed(session: Session, repository: str, digest: Digest, artifact_type: str | None) -> Iterator[Descriptor]:
     """The manifests that name `digest` as their subject, those of one artifact type if one is given.
 
     Raises:
-        ProtocolError: What came is no index.
+        ProtocolError: The response is not an index.
+        ContentError: The referrers tag, which counts where there is no referrers API, names something unreadable.
         RegistryError: The registry said no.
         TransportError: There is no usable answer.
     """
     scope = Scope.repository(repository, "pull")
+    first = f"{_path(repository, digest)}{'' if artifact_type is None else f'?{_query(artifact_type)}'}"
 
     def send(url: str) -> Response:
+        if url == first:
+            return _ask_api(session, "referrers", url, scope)
         return session.send("referrers", "GET", url, scope, ok=(200,), headers={"Accept": OCI_INDEX})
 
-    query = "" if artifact_type is None else f"?{urlencode({'artifactType': artifact_type}, safe='/')}"
-    found = pages(send, f"{_path(repository, digest)}{query}", "manifests")
     try:
-        page, response = next(found)
-    except NotFound:
-        index, _ = _tagged(session, "referrers", repository, digest, scope)
-        yield from _matching(_descriptors(index, None), artifact_type)
+        for page, response in pages(send, first, "manifests"):
+            filtered = "artifactType" in response.headers.get("oci-filters-applied", "")
+            yield from _matching(_descriptors(page, response.request), None if filtered else artifact_type)
         return
-    while True:
-        filtered = "artifactType" in response.headers.get("oci-filters-applied", "")
-        yield from _matching(_descriptors(page, response), None if filtered else artifact_type)
-        try:
-            page, response = next(found)
-        except StopIteration:
-            return
+    except _NoReferrersAPI:
+        pass
+    found = _tagged(session, "referrers", repository, digest, scope)
+    if found is not None and _is_referrers_index(found, digest):
+        entries = _descriptors(manifest.parse(found.content), found.response.request)
+        yield from _matching(entries, artifact_type)
+
+
+def _query(artifact_type: str) -> str:
+    return urlencode({"artifactType": artifact_type}, safe="/")
+
+
+def _ask_api(session: Session, operation: str, url: str, scope: Scope) -> Response:
+    """GET a list of referrers by the API; the body of the response is in memory.
+
+    Raises:
+        _NoReferrersAPI: The answer is an error that says so, a redirect that cannot be followed, or a web page, such as
+            a login form: registries without the API answer with any of these.
+    """
+
+    def send() -> Response:
+        return session.send(operation, "GET", url, scope, ok=(200,), headers={"Accept": OCI_INDEX})
+
+    try:
+        response, body = read_anew(send, limit=MAX_PAGE_SIZE)
+    except RegistryError as error:
+        if error.status in _NO_API_STATUSES or 300 <= error.status < 400 or isinstance(error, Unsupported):
+            raise _NoReferrersAPI from None
+        raise
+    except RedirectError:
+        raise _NoReferrersAPI from None
+    # The body is parsed later; here only if it cannot be an index.
+    is_other_json = b'"manifests"' not in body and manifest.parse_object(body) is not None
+    if is_other_json or is_html_body(response, body):
+        raise _NoReferrersAPI
+    return response.replace(body=body)
 
 
 def _supported(session: Session, operation: str, repository: str, subject: Digest) -> bool:
     """Whether the registry has the referrers API."""
     scope = Scope.repository(repository, "pull")
     try:
-        session.send(operation, "GET", _path(repository, subject), scope, ok=(200,)).discard()
-    except NotFound:
+        _ask_api(session, operation, _path(repository, subject), scope)
+    except _NoReferrersAPI:
         return False
     return True
 
@@ -92,20 +137,34 @@ def entry_of(content: bytes, descriptor: Descriptor) -> Descriptor:
     parsed = manifest.parse(content)
     config = parsed.get("config")
     artifact_type = parsed.get("artifactType") or (config.get("mediaType") if isinstance(config, dict) else None)
+    # Read leniently: an annotation that is a number in the manifest is its text in the index.
+    fields = {"artifactType": artifact_type, "annotations": parsed.get("annotations")}
+    return Descriptor.from_dict({**descriptor.to_dict(), **fields})
+
+
+def enter(session: Session, repository: str, subject: Digest, content: bytes, descriptor: Descriptor) -> None:
+    """Have the referrers tag name a manifest that was stored; see `update_tag`.
+
+    Raises:
+        ReferrersUpdateError: The registry refused, or the tag names something that must not be replaced.
+        TransportError: There is no usable answer.
+    """
+    entry = entry_of(content, descriptor)
+
+    def change(entries: list[_Entry]) -> list[_Entry]:
+        present = any(one.digest == entry.digest for one in entries)
+        return entries if present else [*entries, _Entry(entry.digest, _to_json(entry.to_dict()))]
+
     try:
-        return descriptor.replace(artifact_type=artifact_type or None, annotations=parsed.get("annotations"))
-    except UsageError:
-        return descriptor  # an entry that says less is better than none
-
-
-def enter(session: Session, repository: str, subject: Digest, entry: Descriptor) -> None:
-    """Have the referrers tag name a manifest; see `update_tag`."""
-
-    def change(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        present = any(one.get("digest") == entry.digest for one in entries)
-        return entries if present else [*entries, entry.to_dict()]
-
-    update_tag(session, "push_manifest", repository, subject, change)
+        update_tag(session, "push_manifest", repository, subject, change)
+    except TransportError:
+        raise
+    except (RegistryError, ContentError, AuthError) as error:
+        raise ReferrersUpdateError(
+            f"the manifest {entry.digest} was stored, but the referrers tag of its subject {subject} was not updated:"
+            f" {error}",
+            descriptor=descriptor,
+        ) from error
 
 
 def delete_manifest(session: Session, repository: str, digest: Digest) -> None:
@@ -134,7 +193,7 @@ def delete_manifest(session: Session, repository: str, digest: Digest) -> None:
     except RegistryError:
         if found is not None and subject is not None:
             with suppress(OciwireError):  # what the registry said first is what counts
-                enter(session, repository, subject, entry_of(found.content, found.descriptor))
+                enter(session, repository, subject, found.content, found.descriptor)
         raise
     if not_ours is not None:
         raise not_ours
@@ -166,8 +225,20 @@ def remove(session: Session, repository: str, subject: Digest, digest: Digest) -
             "delete_manifest",
             repository,
             subject,
-            lambda entries: [one for one in entries if one.get("digest") != digest],
+            lambda entries: [one for one in entries if one.digest != digest],
         )
+
+
+class _Entry(NamedTuple):
+    """An entry of the index under a referrers tag.
+
+    Attributes:
+        digest: What it names; None if it has no valid digest.
+        text: Its JSON, as it stands in the index.
+    """
+
+    digest: Digest | None
+    text: str
 
 
 def update_tag(
@@ -175,9 +246,11 @@ def update_tag(
     operation: str,
     repository: str,
     subject: Digest,
-    change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]],
+    change: Callable[[list[_Entry]], list[_Entry]],
 ) -> None:
-    """Change the index under a subject's referrers tag, as often as another writer comes between.
+    """Change the index under a subject's referrers tag; repeated if another client changes it meanwhile.
+
+    Entries that stay, and all other fields, keep their bytes.
 
     Args:
         session: What sends.
@@ -187,27 +260,30 @@ def update_tag(
         change: From the entries to the new ones; if they are the same, nothing is written.
 
     Raises:
+        ContentError: The tag names something else than an index, which is never replaced; or the new index would be
+            larger than the client reads.
         RegistryError: The registry said no, or another writer was faster five times (412).
-        ProtocolError: What the tag names is no index.
         TransportError: There is no usable answer.
     """
     scope = Scope.repository(repository, "pull", "push")
-    gone: set[Any] = set()
+    gone: set[Digest | None] = set()
     for tries_left in reversed(range(_TRIES)):
-        index, etag = _tagged(session, operation, repository, subject, scope)
-        before = index.get("manifests") or []
-        after = [entry for entry in change(before) if entry.get("digest") not in gone]
+        found = _tagged(session, operation, repository, subject, scope)
+        if found is not None:
+            if not _is_referrers_index(found, subject) and not change([]):
+                return  # it has no entries, so that none has to be removed
+            _check_replaceable(found, subject)
+        index = manifest.IndexText.split(_EMPTY_INDEX if found is None else found.content)
+        before = [_Entry(_digest_of(text), text) for text in index.entries]
+        after = [entry for entry in change(before) if entry.digest is None or entry.digest not in gone]
         if after == before:
             return
-        content = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, **index, "manifests": after}).encode()
-        # What is there must still be so, be it nothing (RFC 9110, section 13.1); where it has no ETag, nobody can tell.
-        unchanged = {"If-None-Match": "*"} if not index else {"If-Match": etag} if etag else {}
-        headers = {"Content-Type": index.get("mediaType") or OCI_INDEX} | unchanged
+        content = index.join(entry.text for entry in after)
         try:
-            _put_tag(session, operation, _tag_path(repository, subject), scope, content, headers)
+            _write_tag(session, operation, repository, subject, content, found)
         except ManifestBlobUnknown:
             # Some registries take no index that names what is gone, as a deletion that broke off can leave it.
-            missing = {entry["digest"] for entry in before if _is_gone(session, operation, repository, entry)} - gone
+            missing = {one.digest for one in before if _is_gone(session, operation, repository, one.digest)} - gone
             if not missing or not tries_left:
                 raise
             gone |= missing
@@ -218,10 +294,44 @@ def update_tag(
             return
 
 
-def _put_tag(
-    session: Session, operation: str, path: str, scope: Scope, content: bytes, headers: dict[str, str]
+def _check_replaceable(found: manifest.Manifest, subject: Digest) -> None:
+    """Refuse to replace what a referrers tag names unless it is an index of referrers, by all that it says of itself.
+
+    Raises:
+        ContentError: It is not.
+    """
+    own = manifest.parse(found.content).get("mediaType")
+    if _is_referrers_index(found, subject) and (own in (None, "") or read_media_type(own) in INDEX_TYPES):
+        return
+    raise ContentError(
+        f"the referrers tag {_tag(subject)} names {found.descriptor.digest} ({found.descriptor.media_type}) instead of"
+        " an index of referrers: refusing to replace it. Delete the tag, or give another one to what it names"
+    )
+
+
+def _write_tag(
+    session: Session,
+    operation: str,
+    repository: str,
+    subject: Digest,
+    content: bytes,
+    found: manifest.Manifest | None,
 ) -> None:
-    digest = Digest.of(content)
+    """PUT an index under the referrers tag, on condition that it still names what was found, if that can be said."""
+    if len(content) > session.max_manifest_size:
+        raise ContentError(
+            f"the index under the referrers tag {_tag(subject)} would have {len(content)} bytes, more than the"
+            f" {session.max_manifest_size} that are read: raise the limit with Client(max_manifest_size=...)"
+        )
+    etag = None if found is None else found.response.headers.get("etag", "")
+    if etag is None:
+        condition = {"If-None-Match": "*"}  # RFC 9110, section 13.1: there must still be nothing
+    else:
+        # If-Match compares strongly (RFC 9110, section 13.1.1): a weak one never matches.
+        condition = {"If-Match": etag} if etag and not etag.startswith("W/") else {}
+    headers = {"Content-Type": OCI_INDEX if found is None else found.descriptor.media_type} | condition
+    scope = Scope.repository(repository, "pull", "push")
+    path, digest = _tag_path(repository, subject), Digest.of(content)
     session.put(
         operation,
         path,
@@ -233,48 +343,85 @@ def _put_tag(
     )
 
 
-def _is_gone(session: Session, operation: str, repository: str, entry: dict[str, Any]) -> bool:
-    path = f"/v2/{repository}/manifests/{Digest(entry['digest'])}"
+def _is_gone(session: Session, operation: str, repository: str, digest: Digest | None) -> bool:
+    """Whether a manifest does not exist; a GET confirms it where HEAD may not be supported."""
+    if digest is None:
+        return False
+    path = f"/v2/{repository}/manifests/{digest}"
     scope = Scope.repository(repository, "pull", "push")
     try:
-        session.send(operation, "HEAD", path, scope, ok=(200,), headers=manifest.ACCEPT).discard()
-    except NotFound:
-        return True
+        session.head(operation, path, scope, manifest.ACCEPT)
+    except RegistryError as refusal:
+        if not session.needs_confirmation(refusal):
+            if isinstance(refusal, NotFound):
+                return True
+            raise
+        try:
+            session.send(operation, "GET", path, scope, ok=(200,), headers=manifest.ACCEPT).close()
+        except NotFound:
+            return True
     return False
 
 
 def _tagged(
     session: Session, operation: str, repository: str, subject: Digest, scope: Scope
-) -> tuple[dict[str, Any], str | None]:
-    """The index under the referrers tag, empty if there is none, and its ETag."""
+) -> manifest.Manifest | None:
+    """What the referrers tag names; None if there is no such tag.
+
+    Raises:
+        ContentError: It names something that is not a JSON object.
+    """
     try:
         found = manifest.fetch(session, operation, _tag_path(repository, subject), scope, None)
     except NotFound:
-        return {}, None
-    index = manifest.parse(found.content)
-    if "manifests" not in index or not is_media_type(index.get("mediaType") or OCI_INDEX):
-        raise ProtocolError("the referrers tag names something that is no index", request=found.response.request)
-    _descriptors(index, found.response)
-    etag = found.response.headers.get("etag", "")
-    # If-Match compares strongly (RFC 9110, section 13.1.1): a weak one never matches.
-    return index, None if not etag or etag.startswith("W/") else etag
+        return None
+    if manifest.parse_object(found.content) is None:
+        raise ContentError(f"the referrers tag {_tag(subject)} names something that is not a JSON object")
+    return found
 
 
-def _descriptors(index: Any, response: Response | None) -> list[Descriptor]:
-    request = None if response is None else response.request
-    entries = index.get("manifests") if isinstance(index, dict) else index
+def _is_referrers_index(found: manifest.Manifest, subject: Digest) -> bool:
+    """Whether what a referrers tag names is a list of referrers.
+
+    Some registries read ``sha256-…`` as the digest, and answer with the subject, which may be an index too.
+    """
+    is_subject = Digest.of(found.content, subject.algorithm) == subject if subject.known else False
+    return manifest.is_index(found.descriptor) and "manifests" in manifest.parse(found.content) and not is_subject
+
+
+def _descriptors(index: dict[str, Any], request: Request | None) -> list[Descriptor]:
+    """The entries of a list of referrers; an entry without a valid digest is skipped with a log line."""
+    entries = index.get("manifests")
     if entries is None:
         return []  # an empty list, as Go writes it
     if not isinstance(entries, list):
         raise ProtocolError("a list of referrers is no index", request=request)
-    try:
-        return [Descriptor.from_dict(entry) for entry in entries]
-    except UsageError as error:
-        raise ProtocolError(f"a list of referrers has an entry that is not valid: {error}", request=request) from None
+    found = []
+    for number, entry in enumerate(entries):
+        try:
+            found.append(manifest.read_reference(entry))
+        except UsageError:
+            _LOG.warning("skipped entry %d of a list of referrers: expected an object with a valid digest", number)
+    return found
+
+
+def _digest_of(text: str) -> Digest | None:
+    entry = manifest.parse(text.encode("utf-8", "surrogatepass"))
+    with suppress(UsageError):
+        return Digest(entry.get("digest", ""))
+    return None
+
+
+def _to_json(entry: dict[str, Any]) -> str:
+    """An entry as JSON without needless escapes, so that the index does not grow beyond what readers accept."""
+    text = json.dumps(entry, ensure_ascii=False, separators=(",", ":"))
+    return SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text)  # UTF-8 cannot write them
 
 
 def _matching(descriptors: list[Descriptor], artifact_type: str | None) -> Iterator[Descriptor]:
-    return (one for one in descriptors if artifact_type is None or one.artifact_type == artifact_type)
+    # Media types are case-insensitive (RFC 6838, section 4.2).
+    wanted = None if artifact_type is None else artifact_type.lower()
+    return (one for one in descriptors if wanted in (None, (one.artifact_type or "").lower()))
 
 
 def _path(repository: str, digest: Digest) -> str:
@@ -282,7 +429,10 @@ def _path(repository: str, digest: Digest) -> str:
 
 
 def _tag_path(repository: str, digest: Digest) -> str:
+    return f"/v2/{repository}/manifests/{_tag(digest)}"
+
+
+def _tag(digest: Digest) -> str:
     # Specification, "Referrers Tag Schema": the algorithm's first 32 characters, a -, and the encoded part's first 64,
     # and a - for what a tag does not have.
-    tag = re.sub(r"[^a-zA-Z0-9._-]", "-", f"{digest.algorithm[:32]}-{digest.encoded[:64]}")
-    return f"/v2/{repository}/manifests/{tag}"
+    return re.sub(r"[^a-zA-Z0-9._-]", "-", f"{digest.algorithm[:32]}-{digest.encoded[:64]}")

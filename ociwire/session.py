@@ -10,20 +10,26 @@ from typing import Any, final
 
 from .body import Body
 from .digest import Digest
-from .errors import OciwireError, ProtocolError, ReadError, UsageError
+from .errors import OciwireError, ProtocolError, ReadError, RegistryError, UsageError
 from .message import Request, RequestInfo, Response, redactor_of, tracked
 from .origin import Origin, upload_location
 from .redact import Redactor
 from .scope import Scope
-from .status import check_not_html, error_from_response, names_digest
+from .status import check_not_html, error_from_response, is_transient, names_digest
 from .text import one_line
 from .transport import Transport
 
-__all__ = ["Learnt", "Life", "Session", "read_anew"]
+__all__ = ["MAX_MANIFEST_SIZE", "Learnt", "Life", "Session", "read_anew", "refuses_head"]
+
+MAX_MANIFEST_SIZE = 4 * 1024 * 1024
+"""Default limit for the size of a manifest in bytes (specification, "Pushing Manifests")."""
 
 _WARNINGS = logging.getLogger("ociwire.warnings")
 _MAX_WARNINGS = 1000
 _TRIES = 3
+_MAX_HEAD_ORIGINS = 64
+# Registries and signed URLs that do not support HEAD answer it with one of these, whatever a GET would find.
+_HEAD_UNSUPPORTED = frozenset({400, 403, 405, 406, 500, 501})
 # Specification, "Warnings": 299 - "text".
 _WARNING = re.compile(r'299 - "((?:[^"\\]|\\.)*)"')
 
@@ -36,10 +42,12 @@ class Learnt:
     Attributes:
         largest_chunk: The largest chunk that it is known to take, in bytes, once it has refused a larger one.
         warnings: The hashes of the texts that it has warned with, which may be long.
+        head_origins: The origins that have answered a HEAD with 200: their 404 to a HEAD is believed.
     """
 
     largest_chunk: int | None = None
     warnings: set[int] = field(default_factory=set)
+    head_origins: set[str] = field(default_factory=set)
 
 
 @final
@@ -64,18 +72,29 @@ class Session:
         defaults: What each request's info has where its maker left it open.
         learnt: What is known of the registry.
         life: Whether the client is closed.
+        max_manifest_size: The largest manifest that is read or written as a referrers index, in bytes.
     """
 
-    def __init__(self, origin: Origin, wire: Transport, defaults: RequestInfo, learnt: Learnt, life: Life) -> None:
+    def __init__(
+        self,
+        origin: Origin,
+        wire: Transport,
+        defaults: RequestInfo,
+        learnt: Learnt,
+        life: Life,
+        max_manifest_size: int = MAX_MANIFEST_SIZE,
+    ) -> None:
         self.origin = origin
         self._life = life
         self.learnt = learnt
         self._wire = wire
         self.defaults = defaults
+        self.max_manifest_size = max_manifest_size
 
     def with_defaults(self, **changes: Any) -> Session:
         """The same registry through the same transport, with other defaults."""
-        return Session(self.origin, self._wire, self.defaults.replace(**changes), self.learnt, self._life)
+        defaults = self.defaults.replace(**changes)
+        return Session(self.origin, self._wire, defaults, self.learnt, self._life, self.max_manifest_size)
 
     def do(self, request: Request, *, scope: Scope | None) -> Response:
         """Complete a request and send it; see `Client.do`."""
@@ -198,6 +217,32 @@ class Session:
         error.args = (error.message,)
         raise error
 
+    def head(self, operation: str, url: str, scope: Scope, headers: Mapping[str, str] | None = None) -> Response:
+        """Send a HEAD; returns the 200 response, closed. An error may need confirmation: see `needs_confirmation`.
+
+        Raises:
+            RegistryError: The status is another one.
+            TransportError: There is no usable answer.
+        """
+        response = self.send(operation, "HEAD", url, scope, ok=(200,), headers=headers)
+        response.close()
+        answered = self._answered_by(response)
+        if answered not in self.learnt.head_origins and len(self.learnt.head_origins) < _MAX_HEAD_ORIGINS:
+            # A redirect to a CDN that ends in 200 shows that both hosts support HEAD.
+            self.learnt.head_origins.update((answered, str(self.origin)))
+        return response
+
+    def needs_confirmation(self, refusal: RegistryError) -> bool:
+        """Whether an error response to a HEAD may only mean that HEAD is not supported, so that a GET must decide."""
+        if refusal.status == 404:
+            return self._answered_by(refusal) not in self.learnt.head_origins
+        return refusal.status in _HEAD_UNSUPPORTED
+
+    def _answered_by(self, answer: Response | RegistryError) -> str:
+        """The origin that has answered, as it stands in the URL."""
+        url = str(self.origin) if answer.request is None else answer.request.url
+        return "/".join(url.split("/", 3)[:3])
+
     def location(self, response: Response) -> str:
         """Where an upload goes on.
 
@@ -247,3 +292,11 @@ def read_anew(send: Callable[[], Response], limit: int) -> tuple[Response, bytes
                 if not tries_left:
                     raise
     return response, body
+
+
+def refuses_head(error: RegistryError) -> bool:
+    """Whether an error response to a HEAD is a refusal, rather than a registry that cannot answer at the moment.
+
+    Some registries answer 500 to every HEAD.
+    """
+    return error.status == 500 or not is_transient(error)

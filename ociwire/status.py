@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from . import errors
 from .auth.challenge import Challenge
+from .descriptor import HTML_TYPES, read_media_type
 from .errors import RegistryError, TooManyRequests, Unauthorized
 from .headers import retry_after
 from .message import Response, redactor_of
@@ -26,6 +27,7 @@ __all__ = [
     "check_response",
     "error_from_response",
     "is_html",
+    "is_html_body",
     "is_labelled_html",
     "is_transient",
     "names_digest",
@@ -177,8 +179,16 @@ def is_html(response: Response) -> bool:
 
 def is_labelled_html(response: Response) -> bool:
     """Return whether the Content-Type of a response is HTML, whatever its body."""
-    media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return media_type in ("text/html", "application/xhtml+xml")
+    return read_media_type(response.headers.get("content-type")) in HTML_TYPES
+
+
+def is_html_body(response: Response, body: bytes) -> bool:
+    """Return whether a response whose body was read, and should be JSON, is an HTML page.
+
+    A body that begins with ``<`` counts as one, whatever the Content-Type. JSON does not, even if it is labelled so.
+    """
+    beginning = body[:1024].removeprefix(b"\xef\xbb\xbf").lstrip()
+    return beginning.startswith(b"<") or (not beginning.startswith((b"{", b"[")) and is_labelled_html(response))
 
 
 def check_not_html(response: Response) -> None:

@@ -43,7 +43,7 @@ from .errors import (
 )
 from .message import Response
 from .scope import Scope
-from .session import Session
+from .session import Session, refuses_head
 from .status import check_not_html, is_html, is_labelled_html, is_transient, names_digest
 from .transport.retry import sleep
 from .transport.retry_policy import is_connect_failure
@@ -417,12 +417,11 @@ def is_there(session: Session, operation: str, repository: str, digest: Digest) 
     """
     scope = Scope.repository(repository, "pull", "push")
     try:
-        response = session.send(operation, "HEAD", f"/v2/{repository}/blobs/{digest}", scope, ok=(200,))
+        response = session.head(operation, f"/v2/{repository}/blobs/{digest}", scope)
     except RegistryError as error:
-        if is_transient(error) and error.status != 500:  # some registries answer 500 to every HEAD
+        if not refuses_head(error):
             raise
         return False
-    response.discard()
     return not is_labelled_html(response) or names_digest(response, digest)
 
 

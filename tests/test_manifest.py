@@ -265,7 +265,8 @@ REFUSALS = [
 @pytest.mark.parametrize(("answer", "kind"), REFUSALS)
 @pytest.mark.parametrize("call", [*READS.values(), *RESOLVES.values()], ids=[*READS, *RESOLVES])
 def test_a_refusal(answer: Response, kind: type[Exception], call: Callable[[Client], Any]) -> None:
-    registry = Registry(answer)
+    confirmed = call in RESOLVES.values() and answer.status in (403, 404, 500)  # what a HEAD that is unsupported gets
+    registry = Registry(*[answer, answer] if confirmed else [answer])
     with pytest.raises(errors.RegistryError) as caught:
         call(registry.client)
     assert type(caught.value) is kind
@@ -729,7 +730,7 @@ def test_a_warning_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_warnings_in_one_header_and_on_any_answer(caplog: pytest.LogCaptureFixture) -> None:
     headers = {"Warning": '299 - "one, of two", 299 - "the \\"other\\""'}
-    registry = Registry(Response(404, headers), Response(202, {"Warning": '299 - "deleted"'}))
+    registry = Registry(Response(404, headers), Response(404), Response(202, {"Warning": '299 - "deleted"'}))
     with caplog.at_level(logging.WARNING, "ociwire.warnings"):
         with pytest.raises(errors.ManifestUnknown):
             registry.client.resolve_tag(NAME, "a")
@@ -934,3 +935,143 @@ def test_reader_of_a_manifest_never_read_does_not_warn(read: Callable[[Client], 
             read(client)
         gc.collect()
     assert caught == []
+
+
+# --- what a HEAD states, and what a manifest is ---
+
+
+@resolves
+@pytest.mark.parametrize(
+    "content_type", ["text/html", "application/json", "binary/octet-stream", "application/x-troff-man"]
+)
+def test_resolve_with_a_content_type_of_no_manifest_reads_the_manifest(
+    resolve: Callable[[Client], Descriptor], content_type: str
+) -> None:
+    head = served(media_type=content_type, Docker_Content_Digest=MANIFEST.digest)
+    registry = Registry(head, served(media_type=content_type))
+    assert resolve(registry.client) == MANIFEST
+    assert [request.method for request in registry.requests] == ["HEAD", "GET"]
+    registry.check_done()
+
+
+def test_resolve_with_an_unknown_algorithm_is_not_confirmed() -> None:
+    """A GET could not be verified."""
+    registry = Registry(refused(403), served(media_type="text/html"), served(b""))
+    with pytest.raises(errors.Denied):
+        registry.client.resolve_manifest(NAME, UNKNOWN)
+    assert registry.client.resolve_manifest(NAME, UNKNOWN).size == len(CONTENT)
+    with pytest.raises(errors.ProtocolError, match="does not tell the size"):
+        registry.client.resolve_manifest(NAME, UNKNOWN)
+    assert {request.method for request in registry.requests} == {"HEAD"}
+    registry.check_done()
+
+
+@pytest.mark.parametrize("status", [401, 410, 429, 502, 503, 504])
+@resolves
+def test_resolve_with_another_refusal_is_not_confirmed(resolve: Callable[[Client], Descriptor], status: int) -> None:
+    registry = Registry(refused(status))
+    with pytest.raises(errors.RegistryError):
+        resolve(registry.client)
+    registry.check_done()
+
+
+def test_resolve_remembers_across_options_that_head_is_supported() -> None:
+    registry = Registry(served(Docker_Content_Digest=MANIFEST.digest), refused(404))
+    assert registry.client.resolve_tag(NAME, "a") == MANIFEST
+    with pytest.raises(errors.ManifestUnknown):
+        registry.client.with_options(timeout=1).resolve_tag(NAME, "b")
+    registry.check_done()
+
+
+SCHEMA_1_TYPES = [f"application/vnd.docker.distribution.manifest.v1+{suffix}" for suffix in ("json", "prettyjws")]
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type"),
+    [
+        *((b'{"schemaVersion": 1, "fsLayers": []}', kind) for kind in [*SCHEMA_1_TYPES, "application/json", None]),
+        *((b'{"fsLayers": []}', kind) for kind in SCHEMA_1_TYPES),
+        (json.dumps({"mediaType": SCHEMA_1_TYPES[0]}).encode(), "text/plain"),
+    ],
+)
+def test_get_manifest_of_schema_1_is_unsupported(content: bytes, content_type: str | None) -> None:
+    """Before the digest is compared: that of a signed one is of something else."""
+    for call in (*READS.values(), *RESOLVES.values()):
+        first = [refused(405)] if call in RESOLVES.values() else []
+        registry = Registry(*first, served(content, content_type))
+        with pytest.raises(errors.Unsupported) as caught:
+            call(registry.client)
+        assert str(caught.value) == (
+            "Docker schema 1 manifests are not supported; push the image again with a current tool"
+        )
+
+
+@pytest.mark.parametrize(
+    ("content_type", "fields", "found_to_be"),
+    [
+        ("application/json", {"manifests": []}, OCI_INDEX),
+        ("text/html; charset=utf-8", {"manifests": [], "config": None}, OCI_INDEX),
+        ("binary/octet-stream", {"config": {}, "layers": []}, OCI_MANIFEST),
+        ("application/json", {"config": {}}, "application/json"),
+        ("application/json", {"mediaType": f"{OCI_INDEX}; charset=utf-8"}, OCI_INDEX),
+        ("application/vnd.x+json", {"mediaType": OCI_INDEX.upper()}, OCI_INDEX),
+        (OCI_MANIFEST.title(), {"mediaType": OCI_MANIFEST}, OCI_MANIFEST),
+        (OCI_MANIFEST, {"mediaType": "application/json"}, OCI_MANIFEST),
+        (OCI_INDEX, {"manifests": []}, OCI_INDEX),
+        ("application/json", {"manifests": [], "layers": []}, None),
+        ("application/json", {"manifests": [], "config": {}, "layers": []}, None),
+        (OCI_INDEX, {"manifests": [], "config": {}, "layers": []}, None),
+        (OCI_MANIFEST, {"mediaType": "application/vnd.x+json"}, None),
+    ],
+)
+def test_get_tag_tells_the_type_by_header_or_content(
+    content_type: str, fields: dict[str, Any], found_to_be: str | None
+) -> None:
+    client = Registry(served(json.dumps({"schemaVersion": 2, **fields}).encode(), content_type)).client
+    if found_to_be is None:
+        with pytest.raises(errors.ContentError):
+            client.get_tag(NAME, "a")
+    else:
+        with client.get_tag(NAME, "a") as reader:
+            assert reader.descriptor.media_type == found_to_be
+
+
+@pytest.mark.parametrize("content", [b"<html>", b" \n<!DOCTYPE html>", b"\xef\xbb\xbf<html>", b"<?xml version='1.0'?>"])
+@pytest.mark.parametrize("content_type", [OCI_MANIFEST, "text/html", None])
+def test_get_manifest_of_a_web_page_says_so(content: bytes, content_type: str | None) -> None:
+    registry = Registry(served(content, content_type), served(content, content_type))
+    with pytest.raises(errors.ContentError, match="HTML page"):
+        registry.client.get_tag(NAME, "a")
+    with pytest.raises(errors.DigestMismatch, match="HTML page"):
+        registry.client.get_manifest(NAME, MANIFEST.digest)
+    registry.check_done()
+
+
+# --- max_manifest_size ---
+
+
+def test_max_manifest_size_is_the_remedy_that_the_error_names() -> None:
+    content = b'{"schemaVersion": 2, "annotations": {"a": "' + b"x" * LIMIT + b'"}}'
+    registry = Registry(served(content))
+    with pytest.raises(errors.ContentError, match=r"raise the limit with Client\(max_manifest_size=") as caught:
+        registry.client.get_tag(NAME, "a")
+    assert str(LIMIT) in str(caught.value)
+    raised = Registry(served(content), max_manifest_size=2 * LIMIT)
+    with raised.client.with_options(timeout=1).get_tag(NAME, "a") as reader:
+        assert reader.read() == content
+
+
+def test_max_manifest_size_may_be_smaller() -> None:
+    for size, fits in ((len(CONTENT), True), (len(CONTENT) - 1, False)):
+        registry = Registry(served(), max_manifest_size=size)
+        if fits:
+            registry.client.get_tag(NAME, "a").close()
+        else:
+            with pytest.raises(errors.ContentError):
+                registry.client.get_tag(NAME, "a")
+
+
+@pytest.mark.parametrize("size", [0, -1, True, 1.5, "1"])
+def test_max_manifest_size_that_is_no_number_is_a_usage_error(size: Any) -> None:
+    with pytest.raises(errors.UsageError, match="max_manifest_size"):
+        Client("registry.example", FunctionTransport(lambda request: Response(404)), max_manifest_size=size)

@@ -157,37 +157,63 @@ def test_a_bad_artifact_type_is_refused_at_the_call(artifact_type: Any) -> None:
 
 
 GOOD = SIGNED.to_dict()
-NO_INDEXES = [
-    b"",
-    b"no JSON",
-    b"[]",
-    b'"x"',
-    b'{"manifests": "x"}',
-    b'{"manifests": {}}',
-    b'{"manifests": {"a": 1}}',
-    b'{"manifests": 0}',
-    *(
-        json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [GOOD, bad]}).encode()
-        for bad in (
-            None,
-            5,
-            "x",
-            [],
-            {},
-            {**GOOD, "digest": "garbage"},
-            {**GOOD, "digest": None},
-            {**GOOD, "size": -1},
-            {**GOOD, "size": "1"},
-            {**GOOD, "mediaType": ""},
-            {**GOOD, "artifactType": 5},
-            {**GOOD, "annotations": {"a": 1}},
-            {name: value for name, value in GOOD.items() if name != "digest"},
-        )
-    ),
+NOT_JSON = [b"", b"no JSON", b"[]", b'"x"']
+NO_LISTS = [b'{"manifests": "x"}', b'{"manifests": {}}', b'{"manifests": {"a": 1}}', b'{"manifests": 0}']
+NO_ENTRIES: list[Any] = [
+    None,
+    5,
+    "x",
+    [],
+    {},
+    {**GOOD, "digest": "garbage"},
+    {**GOOD, "digest": None},
+    {name: value for name, value in GOOD.items() if name != "digest"},
+]
+ODD_ENTRIES: list[tuple[dict[str, Any], Descriptor]] = [
+    ({**GOOD, "size": -1}, SIGNED.replace(size=0)),
+    ({**GOOD, "size": "1"}, SIGNED.replace(size=0)),
+    ({**GOOD, "size": None}, SIGNED.replace(size=0)),
+    ({name: value for name, value in GOOD.items() if name != "size"}, SIGNED.replace(size=0)),
+    ({**GOOD, "size": 12345}, SIGNED.replace(size=12345)),
+    ({**GOOD, "mediaType": ""}, SIGNED.replace(media_type="application/octet-stream")),
+    ({**GOOD, "mediaType": f"{OCI_MANIFEST}; charset=utf-8"}, SIGNED),
+    ({**GOOD, "artifactType": 5}, SIGNED.replace(artifact_type=None)),
+    ({**GOOD, "annotations": {"a": 1, "b": None}}, SIGNED.replace(annotations={"a": "1"})),
 ]
 
 
-@pytest.mark.parametrize("content", NO_INDEXES)
+@pytest.mark.parametrize("odd", NO_ENTRIES)
+@pytest.mark.parametrize("by_tag", [False, True])
+def test_referrers_with_an_unusable_entry_skips_it_and_logs(
+    odd: Any, by_tag: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = json.dumps(
+        {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [GOOD, odd, BARE.to_dict()]}
+    ).encode()
+    served = Response(200, {"Content-Type": OCI_INDEX}, content)
+    registry = Registry(*([refused(404)] if by_tag else []), served)
+    with caplog.at_level("WARNING", "ociwire.client"):
+        assert list(registry.client.referrers(NAME, SUBJECT.digest)) == [SIGNED, BARE]
+    (record,) = caplog.records
+    assert record.getMessage().startswith("skipped entry 1 of a list of referrers")
+    registry.check_done()
+
+
+@pytest.mark.parametrize(("odd", "read"), ODD_ENTRIES)
+def test_referrers_with_an_odd_entry_returns_it(odd: dict[str, Any], read: Descriptor) -> None:
+    registry = Registry(index(odd, BARE))
+    assert list(registry.client.referrers(NAME, SUBJECT.digest)) == [read, BARE]
+    registry.check_done()
+
+
+@pytest.mark.parametrize("stated", ["application/X.Sig; a=b", "APPLICATION/x.sig"])
+def test_referrers_by_type_ignores_case_and_parameters(stated: str) -> None:
+    registry = Registry(index({**GOOD, "artifactType": stated}, LISTED))
+    found = list(registry.client.referrers(NAME, SUBJECT.digest, artifact_type="application/x.sig"))
+    assert [one.digest for one in found] == [SIGNED.digest]
+
+
+@pytest.mark.parametrize("content", [*NOT_JSON, *NO_LISTS])
 def test_what_is_no_list_of_referrers_is_a_protocol_error(content: bytes) -> None:
     registry = Registry(Response(200, {"Content-Type": OCI_INDEX}, content))
     with pytest.raises(errors.ProtocolError) as caught:
@@ -254,25 +280,67 @@ def test_the_tag_of_a_subject(digest: Digest, tag: str) -> None:
     assert targets(registry)[1] == f"GET /v2/{NAME}/manifests/{tag}"
 
 
-@pytest.mark.parametrize("content", [*NO_INDEXES, b"{}", attached()])
-def test_a_tag_that_names_something_else_is_a_protocol_error_and_stays_as_it_is(content: bytes) -> None:
-    served = Response(200, {"Content-Type": OCI_INDEX if content != attached() else OCI_MANIFEST}, content)
-    registry = Registry(refused(404), served)
+@pytest.mark.parametrize("content", [*NOT_JSON, b"<html>", b" <!DOCTYPE html>"])
+def test_referrers_with_a_tag_that_names_no_json_is_a_content_error(content: bytes) -> None:
+    for content_type in (OCI_INDEX, "text/html", "text/plain"):
+        served = Response(200, {"Content-Type": content_type}, content)
+        registry = Registry(refused(404), served)
+        with pytest.raises(errors.ContentError):
+            list(registry.client.referrers(NAME, SUBJECT.digest))
+        registry.check_done()
+        registry = Registry(Response(201), served)
+        with pytest.raises(errors.ReferrersUpdateError) as caught:
+            registry.client.push_manifest(NAME, attached(), OCI_MANIFEST)
+        assert isinstance(caught.value.__cause__, errors.ContentError)
+        registry.check_done()
+
+
+@pytest.mark.parametrize("content", NO_LISTS)
+def test_referrers_with_a_tag_that_names_a_broken_index_is_a_protocol_error(content: bytes) -> None:
+    registry = Registry(refused(404), Response(200, {"Content-Type": OCI_INDEX}, content))
     with pytest.raises(errors.ProtocolError):
         list(registry.client.referrers(NAME, SUBJECT.digest))
     registry.check_done()
+
+
+SUBJECT_INDEX = index_of(BARE)
+NOT_REFERRERS = {
+    "the subject": (b'{"schemaVersion": 2}', OCI_MANIFEST, SUBJECT.digest),
+    "the subject, an index": (SUBJECT_INDEX, OCI_INDEX, Digest.of(SUBJECT_INDEX)),
+    "the subject by sha512": (SUBJECT_INDEX, OCI_INDEX, Digest.of(SUBJECT_INDEX, "sha512")),
+    "an image": (attached(config=SUBJECT.to_dict(), layers=[]), OCI_MANIFEST, SUBJECT.digest),
+    "an image as plain text": (attached(config=SUBJECT.to_dict(), layers=[]), "text/plain", SUBJECT.digest),
+    "nothing": (b"{}", OCI_INDEX, SUBJECT.digest),
+    "another type": (b'{"mediaType": "application/x", "manifests": []}', "text/plain", SUBJECT.digest),
+}
+
+
+@pytest.mark.parametrize(("content", "media_type", "subject"), NOT_REFERRERS.values(), ids=NOT_REFERRERS)
+def test_a_tag_that_names_no_index_means_no_referrers_and_is_not_replaced(
+    content: bytes, media_type: str, subject: Digest
+) -> None:
+    served = Response(200, {"Content-Type": media_type}, content)
+    pushed = attached(subject=SUBJECT.replace(digest=subject).to_dict())
+    registry = Registry(refused(404), served)
+    assert list(registry.client.referrers(NAME, subject)) == []
+    registry.check_done()
     registry = Registry(Response(201), served)
-    with pytest.raises(errors.ProtocolError):
-        registry.client.push_manifest(NAME, attached(), OCI_MANIFEST)
+    with pytest.raises(errors.ReferrersUpdateError, match="refusing to replace it") as caught:
+        registry.client.push_manifest(NAME, pushed, OCI_MANIFEST)
+    assert caught.value.descriptor is not None
+    assert caught.value.descriptor.digest == Digest.of(pushed)
     assert [request.method for request in registry.requests] == ["PUT", "GET"]
+    registry.check_done()
+    registry = Registry(Response(200, {"Content-Type": OCI_MANIFEST}, pushed), refused(404), served, Response(202))
+    registry.client.delete_manifest(NAME, Digest.of(pushed))  # there is no entry to remove
     registry.check_done()
 
 
-@pytest.mark.parametrize("media_type", [5, "a/b\r\nX: y", "index"])
-def test_a_tag_whose_index_says_that_it_is_nothing_is_a_protocol_error(media_type: Any) -> None:
+@pytest.mark.parametrize("media_type", [5, "a/b\r\nX: y", "index", "application/x"])
+def test_a_tag_whose_index_states_another_media_type_is_not_replaced(media_type: Any) -> None:
     content = json.dumps({"schemaVersion": 2, "mediaType": media_type, "manifests": []}).encode()
     registry = Registry(Response(201), Response(200, {"Content-Type": "text/plain"}, content))
-    with pytest.raises(errors.ProtocolError, match="no index"):
+    with pytest.raises(errors.ReferrersUpdateError, match="refusing to replace it"):
         registry.client.push_manifest(NAME, attached(), OCI_MANIFEST)
     assert [request.method for request in registry.requests] == ["PUT", "GET"]
 
@@ -392,9 +460,9 @@ def test_another_writer_in_between_is_waited_out() -> None:
 def test_another_writer_is_not_waited_out_for_ever() -> None:
     rounds = [index(SIGNED, ETag='"1"'), Response(412)] * 5
     registry = Registry(Response(201), *rounds)
-    with pytest.raises(errors.RegistryError) as caught:
+    with pytest.raises(errors.ReferrersUpdateError) as caught:
         registry.client.push_manifest(NAME, attached(), OCI_MANIFEST)
-    assert caught.value.status == 412
+    assert caught.value.__cause__.status == 412  # type: ignore[union-attr]
     registry.check_done()
 
 
@@ -405,13 +473,94 @@ def test_four_times_in_vain_is_not_too_often() -> None:
     registry.check_done()
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 500])
-def test_a_refused_entry_is_an_error(status: int) -> None:
-    registry = Registry(Response(201), index(SIGNED), Response(status))
-    with pytest.raises(errors.RegistryError) as caught:
+@pytest.mark.parametrize("status", [400, 401, 403, 413, 500])
+@pytest.mark.parametrize("reading", [False, True])
+def test_push_manifest_with_a_refused_tag_update_says_that_the_manifest_is_stored(status: int, reading: bool) -> None:
+    registry = Registry(Response(201), *([] if reading else [index(SIGNED)]), Response(status))
+    with pytest.raises(errors.ReferrersUpdateError, match="was stored, but the referrers tag") as caught:
         registry.client.push_manifest(NAME, attached(), OCI_MANIFEST)
-    assert caught.value.status == status
+    assert caught.value.descriptor is not None
+    assert caught.value.descriptor.digest == Digest.of(attached())
+    assert caught.value.__cause__.status == status  # type: ignore[union-attr]
+    assert not isinstance(caught.value, errors.RegistryError)
     registry.check_done()
+
+
+@pytest.mark.parametrize("error", [errors.ReadError("reset"), errors.TransportTimeout("late"), errors.AuthTimeout("x")])
+def test_push_manifest_with_a_lost_connection_during_the_tag_update_is_a_transport_error(error: Exception) -> None:
+    """As for any other request: whoever repeats calls after a `TransportError` repeats this one."""
+    registry = Registry(Response(201), error)
+    with pytest.raises(type(error)) as caught:
+        registry.client.push_manifest(NAME, attached(), OCI_MANIFEST)
+    assert caught.value is error
+
+
+def test_push_manifest_with_a_token_server_that_refuses_is_a_referrers_update_error() -> None:
+    registry = Registry(Response(201), errors.CredentialsRejected("no"))
+    with pytest.raises(errors.ReferrersUpdateError) as caught:
+        registry.client.push_manifest(NAME, attached(), OCI_MANIFEST)
+    assert isinstance(caught.value.__cause__, errors.CredentialsRejected)
+
+
+# --- what is not touched keeps its bytes ---
+
+ODD_INDEX = (
+    '{ "schemaVersion":2,\n"mediaType" : "'
+    + OCI_INDEX
+    + '", "x":1e400 , "manifests":[\n  {"digest":"'
+    + SIGNED.digest
+    + '","annotations":{"n":1e400,"e":"\u00e9\\u00e9"},"size" : 1.0},null, {"odd":[1E+2]} ],'
+    + '"annotations": {"\u00fc":""}}\n'
+)
+
+
+def test_push_manifest_keeps_the_bytes_of_all_other_entries() -> None:
+    served = Response(200, {"Content-Type": OCI_INDEX}, ODD_INDEX.encode())
+    registry, pushed = put_by(Response(201), served, Response(201), content=attached(annotations={"t": "\u00e9\ud800"}))
+    written = (registry.transport.bodies[2] or b"").decode()
+    head, _, tail = ODD_INDEX.partition("[\n  ")
+    entries, _, tail = tail.partition(' ],"annotations"')
+    one, two, three = entries.replace("null, ", "null,").split(",null,")[0], "null", '{"odd":[1E+2]}'
+    added = written.removeprefix(f"{head}[{one},{two},{three},").removesuffix(f'],"annotations"{tail}')
+    assert written == f'{head}[{one},{two},{three},{added}],"annotations"{tail}'
+    assert "\u00e9" in added  # not escaped
+    assert json.loads(added) == {**pushed.to_dict(), "annotations": {"t": "\u00e9\ud800"}}
+
+
+def test_delete_manifest_keeps_the_bytes_of_all_other_entries() -> None:
+    content = ODD_INDEX.replace(SIGNED.digest, Digest.of(attached()))
+    registry = Registry(
+        Response(200, {"Content-Type": OCI_MANIFEST}, attached()),
+        refused(404),
+        Response(200, {"Content-Type": OCI_INDEX}, content.encode()),
+        Response(201),
+        Response(202),
+    )
+    registry.client.delete_manifest(NAME, Digest.of(attached()))
+    head, _, tail = content.partition("[\n  ")
+    _, _, tail = tail.partition(' ],"annotations"')
+    assert (registry.transport.bodies[3] or b"").decode() == f'{head}[null,{{"odd":[1E+2]}}],"annotations"{tail}'
+    registry.check_done()
+
+
+def test_push_manifest_writes_no_index_that_is_larger_than_what_is_read() -> None:
+    before = index_of(*(entry(f"{number}".encode()) for number in range(10))).replace(b"}, {", b"},{")
+    content = attached()
+    added = len(json.dumps(Descriptor.of(content, OCI_MANIFEST).to_dict(), separators=(",", ":"))) + 1
+    for limit, fits in [(len(before) + added, True), (len(before) + added - 1, False)]:
+        answers = [
+            Response(201),
+            Response(200, {"Content-Type": OCI_INDEX}, before),
+            *([Response(201)] if fits else []),
+        ]
+        registry = Registry(*answers, max_manifest_size=limit)
+        if fits:
+            registry.client.push_manifest(NAME, content, OCI_MANIFEST)
+            assert len(registry.transport.bodies[2] or b"") == limit
+        else:
+            with pytest.raises(errors.ReferrersUpdateError, match=r"raise the limit with Client\(max_manifest_size="):
+                registry.client.push_manifest(NAME, content, OCI_MANIFEST)
+        registry.check_done()
 
 
 # --- taken out ---
@@ -483,12 +632,21 @@ def test_entries_of_what_is_gone_are_left_out_where_the_registry_takes_them_ill(
     unknown = Response(400, (), b'{"errors": [{"code": "MANIFEST_BLOB_UNKNOWN"}]}')
     registry = Registry(
         *(Response(201), index(SIGNED, LISTED), unknown),
-        *(refused(404), Response(200)),  # SIGNED is gone, LISTED is there
+        *(refused(404), refused(404), Response(200)),  # SIGNED is gone, as a GET confirms; LISTED is there
         *(index(SIGNED, LISTED), Response(201)),
     )
     registry.client.push_manifest(NAME, attached(), OCI_MANIFEST)
-    written = json.loads(registry.transport.bodies[6] or b"")
+    written = json.loads(registry.transport.bodies[7] or b"")
     assert [one["digest"] for one in written["manifests"]] == [LISTED.digest, Descriptor.of(attached()).digest]
+    registry.check_done()
+
+
+def test_entries_that_only_head_does_not_find_are_not_left_out() -> None:
+    unknown = Response(400, (), b'{"errors": [{"code": "MANIFEST_BLOB_UNKNOWN"}]}')
+    registry = Registry(Response(201), index(SIGNED), unknown, refused(404), Response(200))
+    with pytest.raises(errors.ReferrersUpdateError) as caught:
+        registry.client.push_manifest(NAME, attached(), OCI_MANIFEST)
+    assert isinstance(caught.value.__cause__, errors.ManifestBlobUnknown)
     registry.check_done()
 
 

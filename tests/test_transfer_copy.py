@@ -28,12 +28,13 @@ from ociwire.errors import (
     OciwireError,
     ProtocolError,
     ReadError,
+    ReferrersUpdateError,
     RegistryError,
     SizeMismatch,
     TransportTimeout,
     UsageError,
 )
-from ociwire.testing import FaultTransport, MemoryRegistry
+from ociwire.testing import FaultTransport, MemoryRegistry, ScriptedTransport
 from ociwire.testing.faults import FAULTS
 from ociwire.transfer import Progress, copy
 from ociwire.transfer.crew import Crew
@@ -571,7 +572,7 @@ def test_too_many_descriptors(source: Side, target: Side, monkeypatch: pytest.Mo
     assert target.recorder.count("PUT") == 0
 
 
-@pytest.mark.parametrize("media_type", [5, [], "", "foo", "a/b;c=d", "x" * 1000 + "/y"])
+@pytest.mark.parametrize("media_type", [5, [], "foo", "a/b;c=d", "x" * 1000 + "/y"])
 def test_a_media_type_that_is_none(source: Side, target: Side, media_type: Any) -> None:
     """What the registry does not look at is the registry's fault, and not the caller's."""
     content = json.dumps({"schemaVersion": 2, "mediaType": media_type, "layers": [source.add(blob(1)).to_dict()]})
@@ -964,3 +965,56 @@ def test_a_refusal_of_what_was_sent(source: Side, target: Side, status: int, tri
         assert len(faults.injected) == tries
     if status == 401:  # without a challenge: then the client has no token to cancel with
         target.registry._store._uploads.clear()
+
+
+def test_copy_with_referrers_that_cannot_be_listed_raises_the_first_at_the_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source, target = Side("source.example"), Side("target.example", referrers_api=False)
+    subject = source.image(1, tags=["v1"])
+    signed = [source.image(number, subject=subject.to_dict()) for number in (2, 3)]
+    tag = f"sha256-{subject.digest.encoded}"
+    other = target.image(9, name="other/app", tags=[tag])  # no index
+    with caplog.at_level("WARNING", "ociwire.client"), pytest.raises(ReferrersUpdateError) as caught:
+        copy(source.client, f"{NAME}:v1", target.client, "other/app:v1", referrers=True)
+    assert caught.value.descriptor in signed
+    assert [record.levelname for record in caplog.records if record.name == "ociwire.client"] == ["WARNING"] * 2
+    assert target.direct.resolve_tag("other/app", tag) == other
+    assert target.direct.resolve_tag("other/app", "v1") == subject
+    for one in (subject, *signed):
+        check_whole(target.direct, "other/app", one.digest)
+    target.direct.delete_tag("other/app", tag)
+    copy(source.client, f"{NAME}:v1", target.client, "other/app:v1", referrers=True)  # completes it
+    assert {one.digest for one in target.direct.referrers("other/app", subject.digest)} == {
+        one.digest for one in signed
+    }
+
+
+@pytest.mark.parametrize("media_type", ["", None, f"{MANIFEST}; charset=utf-8"])
+def test_copy_of_a_manifest_with_an_odd_media_type_keeps_its_bytes(media_type: str | None) -> None:
+    content = json.dumps({"schemaVersion": 2, "mediaType": media_type, "layers": []}, indent=2).encode()
+    served = Response(200, {"Content-Type": MANIFEST, "Content-Length": str(len(content))}, content)
+    with (
+        ScriptedTransport([served]) as source,
+        ScriptedTransport([Response(404), Response(201)]) as target,
+    ):
+        clients = Client("source.example", source), Client("target.example", target)
+        copied = copy(clients[0], f"{NAME}:v1", clients[1], f"{NAME}:v1", workers=1)
+    assert copied == Descriptor.of(content, MANIFEST)
+    assert target.bodies[1] == content
+    assert target.requests[1].headers["content-type"] == MANIFEST
+
+
+def test_copy_of_a_larger_manifest_needs_max_manifest_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound for all manifests grows with it."""
+    monkeypatch.setattr(sys.modules["ociwire.transfer.survey"], "_MAX_BYTES", 1)
+    source, target = MemoryRegistry(manifest_limit=None), MemoryRegistry(manifest_limit=None)
+    config = Descriptor.of(b"{}")
+    direct = Client("source.example", source)
+    direct.push_blob(NAME, config, b"{}")
+    content = json.dumps({"config": config.to_dict(), "layers": [], "x": "x" * 5_000_000}).encode()
+    pushed = direct.push_manifest(NAME, content, MANIFEST, tags=["v1"])
+    with pytest.raises(ContentError, match="max_manifest_size"):
+        copy(direct, f"{NAME}:v1", Client("target.example", target), f"{NAME}:v1")
+    larger = Client("source.example", source, max_manifest_size=len(content))
+    assert copy(larger, f"{NAME}:v1", Client("target.example", target), f"{NAME}:v1") == pushed

@@ -23,6 +23,7 @@ from ociwire.errors import (
     BlobUnknown,
     DigestMismatch,
     OciwireError,
+    ProtocolError,
     ReadError,
     RegistryError,
     TransportTimeout,
@@ -576,12 +577,12 @@ def test_a_registry_that_does_not_state_the_length(place: Place) -> None:
     assert place.requests == ["GET", "HEAD"]
 
 
-def test_neither_in_the_answer_nor_for_itself(place: Place) -> None:
+def test_a_size_that_is_told_neither_by_head_nor_by_get(place: Place) -> None:
     def tamper(request: Request, response: Response) -> Response:
         return without_length(request, response) if request.method == "GET" else Response(404)
 
     place.tamper = tamper
-    with pytest.raises(BlobUnknown):
+    with pytest.raises(ProtocolError, match="does not tell the size"):
         place.download()
     assert not place.watch.open
     assert os.listdir(place.folder) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,49 @@ def test_a_blob_is_mounted_from_the_repository_itself() -> None:
     assert repository.resolve_blob(blob.digest) == blob
     assert registry.open_uploads == 0
     assert origin_of(client) == repository.origin
+
+
+LOOKUPS: dict[str, Callable[[Repository], object]] = {
+    "has_blob": lambda repository: repository.has_blob(Digest.of(b"content")) or None,
+    "find_blob": lambda repository: repository.find_blob(Digest.of(b"content")),
+    "resolve_manifest": lambda repository: repository.resolve_manifest(Digest.of(b"content")),
+    "resolve_manifest, by tag": lambda repository: repository.resolve_manifest("v1"),
+}
+lookups = pytest.mark.parametrize("look", LOOKUPS.values(), ids=LOOKUPS)
+
+
+@lookups
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 406, 410, 500, 501])
+def test_lookup_before_an_upload_with_a_refusal_is_none(look: Callable[[Repository], object], status: int) -> None:
+    with ScriptedTransport([Response(status)]) as script:
+        assert look(Repository(Client("registry.example", script), NAME, "copy")) is None
+    assert [request.method for request in script.requests] == ["HEAD"]
+
+
+@lookups
+@pytest.mark.parametrize("status", [408, 429, 502, 503, 504, 507, 524])
+def test_lookup_before_an_upload_with_a_transient_error_raises(
+    look: Callable[[Repository], object], status: int
+) -> None:
+    with ScriptedTransport([Response(status)]) as script, pytest.raises(RegistryError):
+        look(Repository(Client("registry.example", script), NAME, "copy"))
+
+
+@lookups
+def test_lookup_before_an_upload_with_a_login_page_is_none(look: Callable[[Repository], object]) -> None:
+    page = Response(200, {"Content-Type": "text/html", "Content-Length": "100"}, b"<html>" + b" " * 94)
+    answers = [page.replace()] if look in (LOOKUPS["has_blob"], LOOKUPS["resolve_manifest"]) else [page.replace()] * 2
+    with ScriptedTransport(answers) as script:
+        assert look(Repository(Client("registry.example", script), NAME, "copy")) is None
+
+
+def test_find_blob_with_a_confirmed_size_of_0_is_none_unless_it_is_empty() -> None:
+    """The registry has lost the content, which must be uploaded again."""
+    answers = [Response(200, {"Content-Length": "0"}), Response(416), Response(200, {"Content-Length": "0"})]
+    with ScriptedTransport(answers) as script:
+        repository = Repository(Client("registry.example", script), NAME, "copy")
+        assert repository.find_blob(Digest.of(b"content")) is None
+        assert repository.find_blob(Digest.of(b"")) == Descriptor.of(b"")
 
 
 def test_what_is_not_there_is_no_error() -> None:

@@ -6,6 +6,7 @@ comes last. So whatever breaks off leaves nothing at the target that is not whol
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from graphlib import CycleError, TopologicalSorter
 from typing import NamedTuple, final
@@ -14,7 +15,7 @@ from ..arguments import show
 from ..client import Client
 from ..descriptor import Descriptor, Platform
 from ..digest import Digest
-from ..errors import ContentError, UsageError
+from ..errors import ContentError, ReferrersUpdateError, UsageError
 from ..reference import DOCKER_HUB, Reference, registry_name
 from . import graph
 from .arguments import check_client, check_progress, check_workers
@@ -26,6 +27,7 @@ from .survey import Node, Survey
 
 __all__ = ["copy"]
 
+_LOG = logging.getLogger("ociwire.client")
 _ANY_HOST = "host.invalid"
 
 
@@ -81,8 +83,11 @@ def copy(
         UsageError: A client, a reference, a platform, the number of workers or `progress` is not valid; or what is
             copied has not the digest that the target's reference demands. Nothing was pushed.
         NotFound: The source does not have it, or nothing in it is for any of the platforms.
-        ContentError: A manifest is not valid, is of Docker's schema 1, or what comes is not what it should be
-            (`SizeMismatch`, `DigestMismatch`); or there is too much of it. The tag is as it was.
+        ContentError: A manifest is not valid, or what comes is not what it should be (`SizeMismatch`,
+            `DigestMismatch`); or there is too much of it. The tag is as it was.
+        Unsupported: A manifest is of Docker's schema 1. The tag is as it was.
+        ReferrersUpdateError: All was copied, the tag is set, but the target has no referrers API, and the list of
+            referrers under a tag could not be updated. If there are several, it is the first.
         RegistryError: Either registry said no.
         TransportError: There is no usable answer.
         Exception: What `progress` has raised, as it was raised.
@@ -117,13 +122,14 @@ class _Copy:
         referrers: bool,
     ) -> None:
         self._origin = origin
-        self._target, self._goal = target, goal
+        self._goal = goal
         self._crew = crew
         self._progress = progress
         self._survey = Survey(source, origin.repository, crew, referrers=referrers)
         self._relay = Relay(source, origin.repository, target, goal.repository, self._sent)
         self._nodes: dict[Digest, Node] = {}
         self._told: dict[Digest, int] = {}
+        self._not_listed: ReferrersUpdateError | None = None
 
     def run(self, platforms: list[Platform] | None) -> Descriptor:
         root = self._survey.root(self._origin.tag, self._origin.digest)
@@ -135,6 +141,8 @@ class _Copy:
         self._nodes = self._survey.walk(root, self._is_there)
         self._crew.each(self._carry, self._missing())
         self._push(root)
+        if self._not_listed is not None:
+            raise self._not_listed
         return root.descriptor
 
     def _is_there(self, node: Node) -> bool:
@@ -183,9 +191,12 @@ class _Copy:
         self._crew.check()
         descriptor = node.descriptor
         if tags or node.needs_push:
-            self._target.push_manifest(
-                self._goal.repository, node.content, descriptor.media_type, digest=descriptor.digest, tags=tags
-            )
+            try:
+                self._relay.push_manifest(node.content, descriptor, tags)
+            except ReferrersUpdateError as error:
+                # The manifest is stored, and what else is copied is of use without its entry among the referrers.
+                _LOG.warning("%s", error)
+                self._not_listed = self._not_listed or error
         self._tell(descriptor, descriptor.size)
 
     def _sent(self, blob: Descriptor, done: int) -> None:

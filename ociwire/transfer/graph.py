@@ -6,23 +6,21 @@ of. What comes from a registry and is not so is a `ContentError`, never the call
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ..arguments import show
 from ..descriptor import (
-    DOCKER_MANIFEST,
-    DOCKER_MANIFEST_LIST,
+    MANIFEST_TYPES,
     OCI_INDEX,
     OCI_MANIFEST,
     Descriptor,
     Platform,
-    is_media_type,
+    read_media_type,
 )
 from ..digest import Digest
 from ..errors import ContentError, UsageError
-from ..manifest import VAGUE, parse
+from ..manifest import VAGUE, IndexText, check_schema, is_index, parse, read_reference
 
 __all__ = [
     "Named",
@@ -37,8 +35,6 @@ __all__ = [
 ]
 
 _FIELDS = {"schemaVersion", "artifactType", "config", "layers", "blobs", "manifests"}
-_INDEXES = frozenset({OCI_INDEX, DOCKER_MANIFEST_LIST})
-_MANIFESTS = _INDEXES | {OCI_MANIFEST, DOCKER_MANIFEST}
 # What Go programs take to be meant where an architecture comes without its variant.
 _USUAL_VARIANTS = {"arm64": "v8", "arm": "v7"}
 
@@ -61,12 +57,12 @@ def names(content: bytes) -> Named:
     """What a manifest names; the layers come before the config, the base first.
 
     Raises:
-        ContentError: It is no JSON object, is of Docker's schema 1, or names what is no descriptor or has a digest that
-            cannot be verified.
+        ContentError: It is no JSON object, or names what is no descriptor or has a digest that cannot be verified. A
+            single entry of an index is enough: a copy is whole, or there is none.
+        Unsupported: It is a Docker schema 1 manifest.
     """
     parsed = parse(content)
-    if parsed.get("schemaVersion") == 1:
-        raise ContentError("a manifest of Docker's schema 1 cannot be copied")
+    check_schema(parsed)
     if not _FIELDS & parsed.keys():
         raise ContentError(f"not a manifest: {content[:100]!r}")
     subject = _described(parsed, "subject")
@@ -79,12 +75,7 @@ def names(content: bytes) -> Named:
 
 def is_manifest(descriptor: Descriptor) -> bool:
     """Whether an index's entry is a manifest for certain; some indexes list blobs too."""
-    return descriptor.media_type in _MANIFESTS
-
-
-def is_index(descriptor: Descriptor) -> bool:
-    """Whether it is a list of other manifests."""
-    return descriptor.media_type in _INDEXES
+    return descriptor.media_type in MANIFEST_TYPES
 
 
 def media_type_of(content: bytes, stated: str, expected: str | None) -> str:
@@ -100,11 +91,12 @@ def media_type_of(content: bytes, stated: str, expected: str | None) -> str:
     """
     parsed = parse(content)
     own = parsed.get("mediaType")
-    if own is not None:
-        if not is_media_type(own):
+    if own not in (None, ""):
+        read = read_media_type(own)
+        if read is None:
             raise ContentError(f"not a manifest: its mediaType is {own!r:.100}, which is not type/subtype")
-        return str(own)
-    if expected is not None:
+        return read
+    if expected is not None and (expected in MANIFEST_TYPES or stated in VAGUE):
         return expected
     guessed = OCI_INDEX if "manifests" in parsed else OCI_MANIFEST
     return guessed if stated in VAGUE else stated
@@ -130,24 +122,19 @@ def matches(descriptor: Descriptor, wanted: Iterable[Platform]) -> bool:
     return platform is not None and any(_is_for(platform, one) for one in wanted)
 
 
-def entries_of(content: bytes) -> list[tuple[Descriptor, dict[str, Any]]]:
-    """The entries of an index whose names were read: as descriptors, and as they stand there, to the last field."""
-    parsed = parse(content)
-    return list(zip(_described(parsed, "manifests"), parsed.get("manifests") or (), strict=True))
+def entries_of(content: bytes) -> list[tuple[Descriptor, str]]:
+    """The entries of an index whose names were read: as descriptors, and as JSON text that keeps every field."""
+    described = _described(parse(content), "manifests")
+    return list(zip(described, IndexText.split(content).entries if described else (), strict=True))
 
 
-def with_entries(content: bytes, entries: Iterable[dict[str, Any]]) -> bytes:
-    """An index with other entries, and else all that it says, in at most four times as many bytes.
+def with_entries(content: bytes, entries: Iterable[str]) -> bytes:
+    """An index with other entries, and otherwise the same bytes.
 
     Raises:
-        ContentError: It says what cannot be written: it is too deep, or has a number that is not JSON.
+        ContentError: It cannot be divided: see `IndexText.split`.
     """
-    try:
-        return json.dumps({**parse(content), "manifests": list(entries)}, allow_nan=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise ContentError(
-            "an index cannot be written with fewer entries: it is too deep, or has a number that is not JSON"
-        ) from error
+    return IndexText.split(content).join(entries)
 
 
 def _is_for(platform: Platform, wanted: Platform) -> bool:
@@ -177,7 +164,8 @@ def _described(parsed: dict[str, Any], field: str) -> list[Descriptor]:
     if not isinstance(listed, list):
         raise ContentError(f"not a manifest: {field} is a list of descriptors, not {value!r:.100}")
     try:
-        found = [Descriptor.from_dict(one) for one in listed]
+        read = read_reference if field == "subject" else Descriptor.from_dict
+        found = [read(one) for one in listed]
         for one in found:
             one.digest.hasher()
     except UsageError as error:

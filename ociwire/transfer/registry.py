@@ -7,7 +7,7 @@ once: which refusals may pass, what is offered by a mount, how an upload is give
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple, final
 from urllib.parse import urlencode
@@ -69,6 +69,7 @@ class Repository:
 
     def __init__(self, client: Client, name: str, operation: str) -> None:
         self.name = name
+        self._client = client
         self._session = client._session
         self._operation = operation
         self._push = Scope.repository(name, "pull", "push")
@@ -89,6 +90,11 @@ class Repository:
         return self._session.defaults.timeout
 
     @property
+    def max_manifest_size(self) -> int:
+        """The largest manifest that the client reads, in bytes."""
+        return self._session.max_manifest_size
+
+    @property
     def largest_chunk(self) -> int | None:
         """The largest chunk that the registry is known to take, in bytes; None if it has refused none."""
         return self._session.learnt.largest_chunk
@@ -107,24 +113,33 @@ class Repository:
     # What is there; by the scope of the upload that may follow, so that one token does for all of it.
 
     def has_blob(self, digest: Digest) -> bool:
-        """Whether a blob is there."""
+        """Whether a blob is there. A registry that refuses to tell is taken not to have it."""
         return steps.is_there(self._session, self._operation, self.name, digest)
 
+    def find_blob(self, digest: Digest) -> Descriptor | None:
+        """A blob's descriptor; None if it is not there, or the registry refuses to tell."""
+        return download.find_blob(self._session, self._operation, self.name, digest, self._push)
+
     def resolve_blob(self, digest: Digest) -> Descriptor | None:
-        """A blob's descriptor; None if it is not there."""
+        """A blob's descriptor; None if it is not there, which a GET has confirmed if need be."""
         try:
             return download.resolve_blob(self._session, self._operation, self.name, digest, self._push)
         except NotFound:
             return None
 
     def resolve_manifest(self, reference: str) -> Digest | None:
-        """The digest of the manifest that a tag or a digest names; None if there is none."""
+        """The digest of the manifest that a tag or a digest names; None if there is none, or the registry refuses."""
         digest = Digest(reference) if ":" in reference else None
         path = f"/v2/{self.name}/manifests/{reference}"
-        try:
-            return manifest.resolve(self._session, self._operation, path, self._push, digest).digest
-        except NotFound:
-            return None
+        return manifest.find(self._session, self._operation, path, self._push, digest)
+
+    def push_manifest(self, content: bytes, descriptor: Descriptor, tags: Sequence[str]) -> None:
+        """Push a manifest that was copied; its ``mediaType`` may be what `Client.push_manifest` refuses to send.
+
+        Raises:
+            OciwireError: As `Client.push_manifest`.
+        """
+        self._client._put_manifest(self.name, content, descriptor, list(tags))
 
     # Uploads
 

@@ -83,6 +83,10 @@ class Relay:
         """The digest of the manifest that the target has by a tag or a digest; None if it has none."""
         return self._target.resolve_manifest(reference)
 
+    def push_manifest(self, content: bytes, descriptor: Descriptor, tags: Sequence[str]) -> None:
+        """Push a manifest to the target."""
+        self._target.push_manifest(content, descriptor, tags)
+
     def carry(self, blob: Descriptor) -> None:
         """Have a blob at the target: found there, mounted or sent; or not, where it is foreign and not at the source.
 

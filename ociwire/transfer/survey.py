@@ -9,7 +9,7 @@ import json
 import threading
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import final
 
 from ..blob import BlobReader
 from ..client import Client
@@ -18,12 +18,13 @@ from ..digest import Digest
 from ..errors import ContentError, ManifestUnknown, NotFound, SizeMismatch
 from . import graph
 from .crew import Crew
+from .registry import Repository
 
 __all__ = ["Node", "Survey"]
 
 _MAX_DEPTH = 8
 _MAX_MANIFESTS = 4096
-_MAX_BYTES = 32 * 1024 * 1024
+_MAX_BYTES = 32 * 1024 * 1024  # or eight manifests of Client(max_manifest_size=), if that is more
 _MAX_DESCRIPTORS = 65_536
 """What a hostile index may make us read: so deep, so many manifests, so many bytes of them, and so many descriptors."""
 
@@ -88,6 +89,7 @@ class Survey:
         self._referrers = referrers
         self._lock = threading.Lock()
         self._manifests = self._bytes = self._descriptors = 0
+        self._max_bytes = max(_MAX_BYTES, 8 * Repository(source, repository, "copy").max_manifest_size)
 
     def root(self, tag: str | None, digest: Digest | None) -> Node:
         """Read the manifest that a reference names; a digest wins over the tag."""
@@ -113,7 +115,7 @@ class Survey:
         media_type = graph.media_type_of(content, served.media_type, expected)
         return Node(Descriptor(media_type, served.digest, len(content)), content, named, list(named.blobs))
 
-    def _read(self, descriptor: Descriptor) -> Node | None:
+    def _read(self, descriptor: Descriptor, *, check_size: bool = True) -> Node | None:
         """Read a manifest that another names; None if it is none, but a blob, which some indexes list."""
         self._crew.check()
         try:
@@ -124,7 +126,7 @@ class Survey:
             return None
         with reader:
             content = reader.read()
-        if len(content) != descriptor.size:
+        if check_size and len(content) != descriptor.size:
             raise SizeMismatch(
                 f"{descriptor.digest} has {len(content)} bytes, and what names it says {descriptor.size}",
                 expected=descriptor.size,
@@ -231,9 +233,12 @@ class Survey:
         return found
 
     def _read_referrer(self, descriptor: Descriptor) -> Node | None:
-        """Read what refers to another; None if it is gone: lists of referrers outlive what they list."""
+        """Read what refers to another; None if it is gone: lists of referrers outlive what they list.
+
+        Their sizes are not always right; the digest decides.
+        """
         try:
-            return self._read(descriptor)
+            return self._read(descriptor, check_size=False)
         except NotFound:
             return None
 
@@ -242,10 +247,11 @@ class Survey:
             self._manifests += manifests
             self._bytes += size
             self._descriptors += descriptors
-            if self._manifests > _MAX_MANIFESTS or self._bytes > _MAX_BYTES or self._descriptors > _MAX_DESCRIPTORS:
+            too_large = self._bytes > self._max_bytes
+            if self._manifests > _MAX_MANIFESTS or too_large or self._descriptors > _MAX_DESCRIPTORS:
                 raise ContentError(
-                    f"it has more than {_MAX_MANIFESTS} manifests, {_MAX_BYTES} bytes of them, or {_MAX_DESCRIPTORS}"
-                    " descriptors in them: too much"
+                    f"it has more than {_MAX_MANIFESTS} manifests, {self._max_bytes} bytes of them, or"
+                    f" {_MAX_DESCRIPTORS} descriptors in them: too much"
                 )
 
 
@@ -257,20 +263,20 @@ class _Choice:
     Attributes:
         platforms: Of what platforms it is to be.
         digests: What was chosen, by digest.
-        entries: Its entries as they stand there, each once, by what they say.
+        entries: The JSON text of each entry, once, by what it says.
         nested: The indexes that were looked into.
         whole: Whether nothing was left out.
     """
 
     platforms: list[Platform]
     digests: dict[Digest, Descriptor] = field(default_factory=dict)
-    entries: dict[str, dict[str, Any]] = field(default_factory=dict)
+    entries: dict[str, str] = field(default_factory=dict)
     nested: set[Digest] = field(default_factory=set)
     whole: bool = True
 
-    def add(self, descriptor: Descriptor, entry: dict[str, Any]) -> None:
+    def add(self, descriptor: Descriptor, entry: str) -> None:
         self.digests.setdefault(descriptor.digest, descriptor)
-        self.entries.setdefault(json.dumps(entry, sort_keys=True), entry)
+        self.entries.setdefault(json.dumps(json.loads(entry), sort_keys=True), entry)
 
 
 @final

@@ -108,7 +108,7 @@ def _check(digest: Digest | None, chunk_size: int | None, mount_from: str | None
 
 def _there(target: Repository, digest: Digest, mount_from: str | None) -> tuple[int | None, Opened | None]:
     """The size of a blob that is there, or was mounted; else what the registry has opened instead of mounting it."""
-    found, opened = target.resolve_blob(digest), None
+    found, opened = target.find_blob(digest), None
     if found is None and mount_from is not None:
         mounted, opened = target.mount(digest, mount_from)
         found = target.resolve_blob(digest) if mounted else None

@@ -16,6 +16,7 @@ from ociwire.errors import (
     ContentError,
     OciwireError,
     RangeInvalid,
+    ReferrersUpdateError,
     RegistryError,
     TooManyRequests,
     Unsupported,
@@ -369,12 +370,14 @@ def test_success_code_of_deployed_registry(row: Code) -> None:
 @pytest.mark.parametrize("status", [200, 202, 204])
 def test_referrers_tag_put_that_stored_nothing_is_an_error(status: int) -> None:
     client = client_of(without_referrers_api(refuse("PUT", "/manifests/sha256-", status)))
-    with pytest.raises(RegistryError):
+    with pytest.raises(ReferrersUpdateError) as caught:
         push_referrer(client)
+    assert isinstance(caught.value.__cause__, RegistryError)
 
 
 @pytest.mark.parametrize("status", [200, 201, 202])
 def test_referrers_tag_put_answered_with_html_page_is_an_error(status: int) -> None:
     client = client_of(without_referrers_api(refuse("PUT", "/manifests/sha256-", status, b"<html>", HTML)))
-    with pytest.raises(ContentError):
+    with pytest.raises(ReferrersUpdateError) as caught:
         push_referrer(client)
+    assert isinstance(caught.value.__cause__, ContentError)

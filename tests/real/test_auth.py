@@ -202,7 +202,7 @@ def test_a_one_shot_body_without_a_length_goes_once_the_challenge_is_known(guard
     with pytest.raises(BlobUnknown):
         new.client.resolve_blob("first/chunked", BLOB.digest)
     assert put(new.client, "first/chunked", url, Body.of(new.one_shot())) == 201
-    assert new.events == ["HEAD 401", "HEAD 404", "first chunk", "last chunk", "PUT 201"]
+    assert new.events == ["HEAD 401", "HEAD 404", "GET 404", "first chunk", "last chunk", "PUT 201"]
     assert pulled(visit(guarded).client, "first/chunked") == CONTENT
 
 
