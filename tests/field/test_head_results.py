@@ -1,0 +1,383 @@
+"""What a HEAD tells is confirmed by a GET before it becomes an error or a size of 0."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from field.rows import Row
+from ociwire import Client, Descriptor, FunctionTransport, Request, Response, default_transport
+from ociwire.auth import Anonymous
+from ociwire.descriptor import OCI_MANIFEST
+from ociwire.errors import BlobUnknown, Denied, TooManyRequests
+from ociwire.testing import MemoryRegistry
+from ociwire.transfer import copy, upload
+
+TITLE = "HEAD results that are confirmed by GET"
+
+HOST, NAME = "registry.example", "team/app"
+CONTENT = b"the content of a blob"
+BLOB, EMPTY, OTHER = Descriptor.of(CONTENT), Descriptor.of(b""), Descriptor.of(b"another")
+IMAGE = json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": BLOB.to_dict(), "layers": []}).encode()
+MANIFEST = Descriptor.of(IMAGE, OCI_MANIFEST)
+SIGNED = "https://s3.example/data?X-Amz-Signature=0123456789"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadRow(Row):
+    """One behaviour of HEAD.
+
+    Attributes:
+        answer: The answer to a request, from the request and what a correct registry would answer.
+        call: What the client does.
+        expected: What the call returns, or the type of the exception that it raises.
+        requests: The methods of the requests for blobs and manifests that the call sends, in order.
+    """
+
+    answer: Callable[[Request, Response], Response]
+    call: Callable[[Client], Any]
+    expected: Any
+    requests: str
+
+
+def head(status: int, **headers: str | None) -> Callable[[Request, Response], Response]:
+    """HEAD is answered with this status and these headers; everything else is right."""
+    changes = {name.replace("_", "-"): value for name, value in headers.items()}
+
+    def answer(request: Request, right: Response) -> Response:
+        if request.method != "HEAD":
+            return right
+        return Response(status, right.headers.updated(changes) if status == 200 else {"Content-Length": "9"})
+
+    return answer
+
+
+def signed_for_get_only(request: Request, right: Response) -> Response:
+    """Blobs are at a bucket, by a URL whose signature covers the method."""
+    if urlsplit(request.url).hostname == HOST and "/blobs/" in request.url:
+        return Response(307, {"Location": SIGNED})
+    if request.url != SIGNED:
+        return right
+    if request.method == "HEAD":
+        return Response(403, {"Content-Type": "application/xml"})
+    return Response(206, {"Content-Range": f"bytes 0-0/{BLOB.size}"}, CONTENT[:1])
+
+
+def missing_only_from_the_bucket(request: Request, right: Response) -> Response:
+    """The bucket answers HEAD with 404; the registry itself answers HEAD correctly."""
+    if request.url == SIGNED:
+        return signed_for_get_only(request, right) if request.method == "GET" else Response(404)
+    return signed_for_get_only(request, right)
+
+
+def refused(request: Request, right: Response) -> Response:
+    body = b'{"errors": [{"code": "DENIED", "message": "your plan has ended"}]}'
+    return Response(403, {"Content-Type": "application/json"}, b"" if request.method == "HEAD" else body)
+
+
+def empty_without_range(request: Request, right: Response) -> Response:
+    return Response(403 if request.method == "HEAD" else 416)
+
+
+def login_page(request: Request, right: Response) -> Response:
+    if request.method == "HEAD":
+        return Response(200, {"Content-Type": "text/html", "Content-Length": "1843"})
+    return right
+
+
+def resolve_blob(client: Client) -> Descriptor:
+    return client.resolve_blob(NAME, BLOB.digest)
+
+
+def resolve_tag(client: Client) -> Descriptor:
+    return client.resolve_tag(NAME, "v1")
+
+
+def resolve_after_a_hit(client: Client) -> Descriptor:
+    assert resolve_tag(client) == MANIFEST
+    return client.resolve_blob(NAME, OTHER.digest)
+
+
+def upload_new(client: Client) -> bytes:
+    upload(client, NAME, b"another", digest=OTHER.digest)
+    return client.get_blob(NAME, OTHER.digest).read()
+
+
+def upload_known(client: Client) -> Descriptor:
+    return upload(client, NAME, CONTENT, digest=BLOB.digest)
+
+
+def mount(client: Client) -> Descriptor:
+    return client.mount_blob(NAME, "team/other", BLOB.digest)
+
+
+def copy_to(client: Client) -> bytes:
+    source = MemoryRegistry()
+    Client("source.example", source).push_blob("app", BLOB, CONTENT)
+    Client("source.example", source).push_manifest("app", IMAGE, OCI_MANIFEST, tags=["v1"])
+    copy(Client("source.example", source), "app:v1", client, f"{NAME}:copied", workers=1)
+    return client.get_tag(NAME, "copied").read()
+
+
+ROWS = (
+    HeadRow(
+        name="head_of_a_manifest_is_404",
+        registry="Nexus 3",
+        behaviour="HEAD of a manifest is answered 404; GET finds it.",
+        result="Sends a GET before it reports that a manifest is missing.",
+        source="[docker-registry-util#3](https://github.com/merll/docker-registry-util/issues/3),"
+        " [registry-cli#14](https://github.com/andrey-pohilko/registry-cli/issues/14)",
+        answer=head(404),
+        call=resolve_tag,
+        expected=MANIFEST,
+        requests="HEAD GET",
+    ),
+    HeadRow(
+        name="head_of_a_manifest_is_403",
+        registry="registry.centos.org",
+        behaviour="HEAD of a manifest is answered 403; GET finds it.",
+        result="Sends a GET, reads the manifest and hashes it.",
+        source="[containerd#6684](https://github.com/containerd/containerd/pull/6684)",
+        answer=head(403),
+        call=lambda client: client.resolve_manifest(NAME, MANIFEST.digest),
+        expected=MANIFEST,
+        requests="HEAD GET",
+    ),
+    HeadRow(
+        name="head_of_a_manifest_is_405",
+        registry="docker/distribution 2.2.1 with token authentication",
+        behaviour="HEAD of a manifest is answered 405.",
+        result="Sends a GET.",
+        source="[distribution#1485](https://github.com/distribution/distribution/issues/1485)",
+        answer=head(405),
+        call=resolve_tag,
+        expected=MANIFEST,
+        requests="HEAD GET",
+    ),
+    HeadRow(
+        name="head_is_400_in_front_of_get_only_routes",
+        registry="Gateways that only route GET",
+        behaviour="HEAD of a blob is answered 400.",
+        result="Asks for the first byte with GET; the size is in Content-Range.",
+        source="[RFC 9110, section 14.4](https://www.rfc-editor.org/rfc/rfc9110#section-14.4)",
+        answer=head(400),
+        call=resolve_blob,
+        expected=BLOB,
+        requests="HEAD GET",
+    ),
+    *(
+        HeadRow(
+            name=f"head_is_{status}",
+            registry="Servers without a handler for HEAD",
+            behaviour=f"HEAD of a blob is answered {status}.",
+            result="Asks for the first byte with GET at once, without retrying the HEAD.",
+            source="[kbld#457](https://github.com/carvel-dev/kbld/pull/457)",
+            answer=head(status),
+            call=resolve_blob,
+            expected=BLOB,
+            requests="HEAD GET",
+        )
+        for status in (406, 500, 501)
+    ),
+    HeadRow(
+        name="head_says_content_length_0",
+        registry="Registries behind GoDoxy",
+        behaviour="HEAD of a blob is answered 200 with Content-Length: 0.",
+        result="Asks for the first byte with GET before it believes that the blob is empty.",
+        source="[godoxy#169](https://github.com/yusing/godoxy/issues/169)",
+        answer=head(200, Content_Length="0"),
+        call=resolve_blob,
+        expected=BLOB,
+        requests="HEAD GET",
+    ),
+    HeadRow(
+        name="head_says_content_length_0_before_an_upload",
+        registry="Registries behind GoDoxy",
+        behaviour="HEAD of a blob that exists is answered 200 with Content-Length: 0.",
+        result="`upload` returns the size that a GET confirms, and sends nothing.",
+        source="[godoxy#169](https://github.com/yusing/godoxy/issues/169)",
+        answer=head(200, Content_Length="0"),
+        call=upload_known,
+        expected=BLOB,
+        requests="HEAD GET",
+    ),
+    HeadRow(
+        name="head_of_a_manifest_has_no_content_length",
+        registry="registry.ollama.ai",
+        behaviour="HEAD of a manifest has no Content-Length.",
+        result="Reads the manifest with GET.",
+        source="[oras-go#882](https://github.com/oras-project/oras-go/issues/882)",
+        answer=head(200, Content_Length=None),
+        call=resolve_tag,
+        expected=MANIFEST,
+        requests="HEAD GET",
+    ),
+    HeadRow(
+        name="head_of_a_manifest_says_content_length_0",
+        registry="Registries behind GoDoxy",
+        behaviour="HEAD of a manifest is answered 200 with Content-Length: 0.",
+        result="Reads the manifest with GET.",
+        source="[godoxy#169](https://github.com/yusing/godoxy/issues/169)",
+        answer=head(200, Content_Length="0"),
+        call=resolve_tag,
+        expected=MANIFEST,
+        requests="HEAD GET",
+    ),
+    HeadRow(
+        name="empty_content_needs_no_confirmation",
+        registry="Any registry",
+        behaviour="HEAD of the digest of empty content is answered 200 with Content-Length: 0.",
+        result="Sends no GET: the digest proves the size.",
+        source="[Distribution specification]"
+        "(https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#checking-if-content-exists-in-the-registry)",
+        answer=head(200),
+        call=lambda client: client.resolve_blob(NAME, EMPTY.digest),
+        expected=EMPTY,
+        requests="HEAD",
+    ),
+    HeadRow(
+        name="first_byte_of_empty_content_is_416",
+        registry="Any registry that refuses HEAD",
+        behaviour="HEAD is answered 403, and GET of the first byte of an empty blob 416 without Content-Range.",
+        result="Reports a size of 0.",
+        source="[RFC 9110, section 15.5.17](https://www.rfc-editor.org/rfc/rfc9110#section-15.5.17)",
+        answer=empty_without_range,
+        call=lambda client: client.resolve_blob(NAME, EMPTY.digest),
+        expected=EMPTY,
+        requests="HEAD GET",
+    ),
+    HeadRow(
+        name="redirects_head_to_a_url_signed_for_get",
+        registry="Registries with blobs in S3 or MinIO",
+        behaviour="HEAD of a blob is redirected to a URL signed for GET; the bucket answers the HEAD with 403.",
+        result="Sends a GET to the registry, which is redirected to a URL that works.",
+        source="[minio#6146](https://github.com/minio/minio/issues/6146)",
+        answer=signed_for_get_only,
+        call=resolve_blob,
+        expected=BLOB,
+        requests="HEAD HEAD GET GET",
+    ),
+    HeadRow(
+        name="bucket_answers_head_with_404",
+        registry="Registries with blobs in a bucket",
+        behaviour="The registry answers HEAD correctly, but redirects HEAD of a blob to a bucket that answers 404.",
+        result="Confirms the 404, because that host has never answered a HEAD with 200.",
+        source="[artifact-keeper#3209](https://github.com/artifact-keeper/artifact-keeper/issues/3209)",
+        answer=missing_only_from_the_bucket,
+        call=lambda client: (resolve_tag(client), resolve_blob(client))[1],
+        expected=BLOB,
+        requests="HEAD HEAD HEAD GET GET",
+    ),
+    HeadRow(
+        name="head_and_get_are_403",
+        registry="Any registry",
+        behaviour="HEAD and GET are both answered 403.",
+        result="Raises `Denied` with the message of the GET, which has a body.",
+        source="[distribution#1217](https://github.com/distribution/distribution/issues/1217)",
+        answer=refused,
+        call=resolve_blob,
+        expected=(Denied, "your plan has ended"),
+        requests="HEAD GET",
+    ),
+    HeadRow(
+        name="head_is_404_after_a_head_that_was_200",
+        registry="Any registry that supports HEAD",
+        behaviour="A HEAD has been answered 200, and the next one is answered 404.",
+        result="Believes the 404 and sends no GET.",
+        source="[Distribution specification]"
+        "(https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#checking-if-content-exists-in-the-registry)",
+        answer=lambda request, right: right,
+        call=resolve_after_a_hit,
+        expected=(BlobUnknown, "404 Not Found"),
+        requests="HEAD HEAD",
+    ),
+    HeadRow(
+        name="head_is_401_before_an_upload",
+        registry="Amazon ECR Public",
+        behaviour="HEAD of a blob is answered 401, although the token is valid.",
+        result="`upload` takes the blob as missing, sends no GET and uploads it.",
+        source="[containers-roadmap#2671](https://github.com/aws/containers-roadmap/issues/2671)",
+        answer=head(401),
+        call=upload_new,
+        expected=b"another",
+        requests="HEAD PUT GET",
+    ),
+    HeadRow(
+        name="head_is_a_login_page_before_an_upload",
+        registry="Registries behind single sign-on",
+        behaviour="HEAD of a missing blob is answered 200 with the headers of a login page.",
+        result="`upload` does not take the page for the blob and uploads it.",
+        source="[Cloudflare-Accel#13](https://github.com/fscarmen2/Cloudflare-Accel/issues/13)",
+        answer=login_page,
+        call=upload_new,
+        expected=b"another",
+        requests="HEAD GET PUT GET",
+    ),
+    HeadRow(
+        name="mount_whose_head_is_403",
+        registry="registry.centos.org",
+        behaviour="A mount is answered 201, and HEAD of the mounted blob 403.",
+        result="`mount_blob` asks for the first byte with GET to learn the size.",
+        source="[containerd#6684](https://github.com/containerd/containerd/pull/6684)",
+        answer=head(403),
+        call=mount,
+        expected=BLOB,
+        requests="POST HEAD GET",
+    ),
+    HeadRow(
+        name="copy_to_a_registry_that_refuses_head",
+        registry="registry.centos.org",
+        behaviour="HEAD of blobs and manifests is answered 403.",
+        result="`copy` takes everything as missing, without a GET; blobs that exist are mounted.",
+        source="[containerd#6684](https://github.com/containerd/containerd/pull/6684)",
+        answer=head(403),
+        call=copy_to,
+        expected=IMAGE,
+        requests="HEAD POST PUT GET",
+    ),
+    HeadRow(
+        name="head_is_429",
+        registry="Docker Hub",
+        behaviour="HEAD of a blob is answered 429.",
+        result="Raises `TooManyRequests`: a GET would be refused, too.",
+        source="[Docker Hub usage limits](https://docs.docker.com/docker-hub/usage/)",
+        answer=head(429),
+        call=resolve_blob,
+        expected=(TooManyRequests, "429 Too Many Requests"),
+        requests="HEAD",
+    ),
+)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_head_results(row: HeadRow) -> None:
+    registry = MemoryRegistry()
+    direct = Client(HOST, registry)
+    for descriptor, content in ((BLOB, CONTENT), (EMPTY, b"")):
+        direct.push_blob(NAME, descriptor, content)
+    direct.push_manifest(NAME, IMAGE, OCI_MANIFEST, tags=["v1"])
+    methods: list[str] = []
+
+    def answer(request: Request) -> Response:
+        if "/uploads/" not in request.url or "mount=" in request.url or request.method == "PUT":
+            methods.append(request.method)
+        right = registry.round_trip(request) if urlsplit(request.url).hostname == HOST else Response(404)
+        return row.answer(request, right)
+
+    is_429 = row.name == "head_is_429"  # which is retried, with waits
+    transport = default_transport(
+        base=FunctionTransport(answer), credentials=Anonymous(), retry=False if is_429 else None
+    )
+    with Client(HOST, transport) as client:
+        if isinstance(row.expected, tuple):
+            kind, message = row.expected
+            with pytest.raises(kind, match=message):
+                row.call(client)
+        else:
+            assert row.call(client) == row.expected
+    assert " ".join(methods) == row.requests

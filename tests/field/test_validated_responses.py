@@ -1,0 +1,417 @@
+"""Responses with status 200, and referrers endpoints, that are not what they seem."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from field.rows import Row
+from ociwire import Client, Descriptor, Digest, FunctionTransport, Request, Response, default_transport
+from ociwire.auth import Anonymous
+from ociwire.descriptor import OCI_INDEX, OCI_MANIFEST
+from ociwire.errors import ContentError, Denied, ProtocolError, ReferrersUpdateError, Unsupported
+from ociwire.testing import MemoryRegistry
+from ociwire.transfer import copy
+
+TITLE = "Responses that are validated"
+
+HOST, NAME = "registry.example", "team/app"
+PAGE = b"<!DOCTYPE html><html><title>Log in</title></html>"
+CONFIG = Descriptor.of(b"{}")
+IMAGE = json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": CONFIG.to_dict(), "layers": []}).encode()
+SUBJECT = Descriptor.of(IMAGE, OCI_MANIFEST)
+SIGNATURE = json.dumps({**json.loads(IMAGE), "subject": SUBJECT.to_dict()}).encode()
+SIGNED = Descriptor.of(SIGNATURE, OCI_MANIFEST)
+SCHEMA_1 = "^Docker schema 1 manifests are not supported; push the image again with a current tool$"
+TAG = f"sha256-{SUBJECT.digest.encoded}"
+
+Answer = Callable[[Request, Response], Response]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidatedRow(Row):
+    """One response that is not what it seems.
+
+    Attributes:
+        answer: The answer to a request, from the request and what a registry without the referrers API would answer.
+        call: What the client does.
+        expected: What the call returns, or the type of the exception that it raises and a part of its message.
+        tagged: Which manifests the referrers tag lists in the end; the digest that it names if that is no index.
+    """
+
+    answer: Answer
+    call: Callable[[Client], Any]
+    expected: Any
+    tagged: Any = None
+
+
+def html(request: Request, right: Response) -> Response:
+    return Response(200, {"Content-Type": "text/html; charset=utf-8"}, PAGE)
+
+
+def at(part: str, answer: Answer) -> Answer:
+    """This answer at URLs with that part, and the right one elsewhere."""
+    return lambda request, right: answer(request, right) if part in request.url else right
+
+
+def status(code: int) -> Answer:
+    return at("/referrers/", lambda request, right: Response(code, {"Content-Type": "text/html"}, PAGE))
+
+
+def redirect(target: str) -> Answer:
+    def answer(request: Request, right: Response) -> Response:
+        if "/referrers/" in request.url:
+            return Response(302, {"Location": target})
+        return html(request, right) if "login" in request.url else right
+
+    return answer
+
+
+def subject_by_tag(request: Request, right: Response) -> Response:
+    """The tag ``sha256-…`` is read as the digest."""
+    if request.method == "GET" and request.url.endswith(f"/manifests/{TAG}"):
+        return Response(200, {"Content-Type": OCI_MANIFEST}, IMAGE)
+    return right
+
+
+def forbidden_tag(request: Request, right: Response) -> Response:
+    is_write = request.method == "PUT" and request.url.endswith(f"/manifests/{TAG}")
+    return Response(403, (), b'{"errors": [{"code": "DENIED"}]}') if is_write else right
+
+
+def signed_schema_1(request: Request, right: Response) -> Response:
+    content = json.dumps({"schemaVersion": 1, "fsLayers": [], "signatures": [{"protected": "e30"}]}).encode()
+    digest = Digest.of(b"what the signature covers")
+    headers = {"Content-Type": "application/vnd.docker.distribution.manifest.v1+prettyjws"}
+    return Response(200, {**headers, "Docker-Content-Digest": digest}, content)
+
+
+def read(client: Client) -> list[Digest]:
+    return [one.digest for one in client.referrers(NAME, SUBJECT.digest)]
+
+
+def push(client: Client) -> Descriptor:
+    return client.push_manifest(NAME, SIGNATURE, OCI_MANIFEST, tags=["signature"])
+
+
+def push_and_delete(client: Client) -> list[Digest]:
+    push(client)
+    assert read(client) == [SIGNED.digest]
+    client.delete_manifest(NAME, SIGNED.digest)
+    return read(client)
+
+
+def push_over_image(client: Client) -> Descriptor:
+    client.push_manifest(NAME, IMAGE, OCI_MANIFEST, tags=[TAG])
+    return push(client)
+
+
+def read_beside_image(client: Client) -> list[Digest]:
+    client.push_manifest(NAME, IMAGE, OCI_MANIFEST, tags=[TAG])
+    return read(client)
+
+
+def copy_with_signature(client: Client) -> Descriptor:
+    """Copy an image with its signature; the copy is whole, whatever it raises."""
+    source = Client("source.example", MemoryRegistry())
+    source.push_blob(NAME, CONFIG, b"{}")
+    source.push_manifest(NAME, IMAGE, OCI_MANIFEST, tags=["v1"])
+    source.push_manifest(NAME, SIGNATURE, OCI_MANIFEST)
+    try:
+        return copy(source, f"{NAME}:v1", client, f"{NAME}:copied", referrers=True, workers=1)
+    finally:
+        assert client.resolve_tag(NAME, "copied") == SUBJECT
+        assert client.resolve_manifest(NAME, SIGNED.digest) == SIGNED
+
+
+def copy_over_image(client: Client) -> Descriptor:
+    client.push_manifest(NAME, IMAGE, OCI_MANIFEST, tags=[TAG])
+    return copy_with_signature(client)
+
+
+def copy_from(client: Client) -> Descriptor:
+    target = Client("target.example", MemoryRegistry())
+    return copy(client, f"{NAME}:v1", target, f"{NAME}:v1")
+
+
+REFERRERS_TAG = (
+    "[Distribution specification]"
+    "(https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#unavailable-referrers-api)"
+)
+
+ROWS = (
+    *(
+        ValidatedRow(
+            name=f"referrers_api_is_{code}",
+            registry=registry,
+            behaviour=f"The referrers endpoint is answered {code}.",
+            result="Takes it for a missing referrers API and uses the referrers tag.",
+            source=source,
+            answer=status(code),
+            call=push_and_delete,
+            expected=[],
+            tagged=[],
+        )
+        for code, registry, source in (
+            (400, "Registries that refuse unknown paths", REFERRERS_TAG),
+            (404, "Registries of the distribution specification 1.0", REFERRERS_TAG),
+            (405, "Registries that refuse unknown paths", REFERRERS_TAG),
+            (
+                406,
+                "A registry behind a proxy",
+                "[go-containerregistry#1962](https://github.com/google/go-containerregistry/issues/1962)",
+            ),
+            (501, "Registries that refuse unknown paths", REFERRERS_TAG),
+        )
+    ),
+    ValidatedRow(
+        name="referrers_api_is_a_web_page",
+        registry="Registries whose web interface answers unknown paths",
+        behaviour="The referrers endpoint is answered 200 with HTML.",
+        result="Takes it for a missing referrers API and uses the referrers tag, in reading, pushing and deleting.",
+        source="[sigstore-js#1187](https://github.com/sigstore/sigstore-js/pull/1187)",
+        answer=at("/referrers/", html),
+        call=push_and_delete,
+        expected=[],
+        tagged=[],
+    ),
+    ValidatedRow(
+        name="referrers_api_is_json_without_manifests",
+        registry="Registries whose gateway answers unknown paths",
+        behaviour="The referrers endpoint is answered 200 with a JSON object that is no index.",
+        result="Takes it for a missing referrers API.",
+        source="[sigstore-js#1187](https://github.com/sigstore/sigstore-js/pull/1187)",
+        answer=at("/referrers/", lambda request, right: Response(200, {"Content-Type": "application/json"}, b"{}")),
+        call=push_and_delete,
+        expected=[],
+        tagged=[],
+    ),
+    ValidatedRow(
+        name="referrers_api_redirects_to_a_login_page",
+        registry="Registries behind single sign-on",
+        behaviour="The referrers endpoint redirects to a login page on another host.",
+        result="Takes it for a missing referrers API; the login host receives no credentials.",
+        source="[Cloudflare-Accel#13](https://github.com/fscarmen2/Cloudflare-Accel/issues/13)",
+        answer=redirect("https://sso.example/login"),
+        call=push_and_delete,
+        expected=[],
+        tagged=[],
+    ),
+    ValidatedRow(
+        name="referrers_api_redirects_to_plain_http",
+        registry="Registries behind a TLS proxy",
+        behaviour="The referrers endpoint redirects to a login page with plain http.",
+        result="Does not follow the redirect and takes it for a missing referrers API.",
+        source=REFERRERS_TAG,
+        answer=redirect("http://registry.example/login"),
+        call=push_and_delete,
+        expected=[],
+        tagged=[],
+    ),
+    ValidatedRow(
+        name="referrers_api_is_403",
+        registry="Any registry",
+        behaviour="The referrers endpoint is answered 403.",
+        result="Raises `Denied`: referrers that may not be read are not the same as none.",
+        source="[cosign#2973](https://github.com/sigstore/cosign/issues/2973)",
+        answer=status(403),
+        call=read,
+        expected=(Denied, "403"),
+    ),
+    ValidatedRow(
+        name="target_of_a_copy_redirects_the_referrers_api",
+        registry="Registries behind single sign-on",
+        behaviour="The referrers endpoint of the target of a copy redirects to a login page.",
+        result="Lists the copied signature under the referrers tag.",
+        source="[Cloudflare-Accel#13](https://github.com/fscarmen2/Cloudflare-Accel/issues/13)",
+        answer=redirect("https://sso.example/login"),
+        call=copy_with_signature,
+        expected=SUBJECT,
+        tagged=[SIGNED.digest],
+    ),
+    ValidatedRow(
+        name="referrers_tag_is_read_as_the_subject",
+        registry="Registries that accept `sha256-…` as a digest",
+        behaviour="The referrers tag is answered with the subject itself.",
+        result="Returns no referrers.",
+        source=REFERRERS_TAG,
+        answer=subject_by_tag,
+        call=read,
+        expected=[],
+    ),
+    ValidatedRow(
+        name="push_where_the_referrers_tag_is_the_subject",
+        registry="Registries that accept `sha256-…` as a digest",
+        behaviour="The referrers tag is answered with the subject itself.",
+        result="Stores the manifest, does not write the tag and raises `ReferrersUpdateError`.",
+        source=REFERRERS_TAG,
+        answer=subject_by_tag,
+        call=push,
+        expected=(ReferrersUpdateError, "refusing to replace it"),
+    ),
+    ValidatedRow(
+        name="referrers_tag_names_an_image",
+        registry="Repositories where `sha256-…` was pushed as a tag",
+        behaviour="The referrers tag names an image.",
+        result="Returns no referrers.",
+        source="[cosign#4641](https://github.com/sigstore/cosign/issues/4641)",
+        answer=status(404),
+        call=read_beside_image,
+        expected=[],
+        tagged=SUBJECT.digest,
+    ),
+    ValidatedRow(
+        name="push_where_the_referrers_tag_names_an_image",
+        registry="Repositories where `sha256-…` was pushed as a tag",
+        behaviour="The referrers tag names an image.",
+        result="Stores the manifest, does not replace the tag and raises `ReferrersUpdateError`.",
+        source="[cosign#4641](https://github.com/sigstore/cosign/issues/4641)",
+        answer=status(404),
+        call=push_over_image,
+        expected=(ReferrersUpdateError, "refusing to replace it"),
+        tagged=SUBJECT.digest,
+    ),
+    ValidatedRow(
+        name="copy_where_the_referrers_tag_names_an_image",
+        registry="Repositories where `sha256-…` was pushed as a tag",
+        behaviour="The referrers tag at the target of a copy names an image.",
+        result="Copies everything, sets the tag and raises `ReferrersUpdateError` at the end.",
+        source="[cosign#4641](https://github.com/sigstore/cosign/issues/4641)",
+        answer=status(404),
+        call=copy_over_image,
+        expected=(ReferrersUpdateError, "refusing to replace it"),
+        tagged=SUBJECT.digest,
+    ),
+    ValidatedRow(
+        name="copy_where_the_referrers_tag_must_not_be_written",
+        registry="Registries with rules for tags",
+        behaviour="The PUT of the referrers tag is answered 403.",
+        result="Copies everything, sets the tag and raises `ReferrersUpdateError` at the end.",
+        source="[cosign#2973](https://github.com/sigstore/cosign/issues/2973)",
+        answer=forbidden_tag,
+        call=copy_with_signature,
+        expected=(ReferrersUpdateError, "403 Forbidden: denied"),
+    ),
+    ValidatedRow(
+        name="referrers_tag_is_a_web_page",
+        registry="Networks with a captive portal",
+        behaviour="The referrers tag is answered 200 with HTML.",
+        result="Raises `ContentError`: a page does not show that there are no referrers.",
+        source="[official-images#4309](https://github.com/docker-library/official-images/issues/4309)",
+        answer=at(TAG, html),
+        call=read,
+        expected=(ContentError, "HTML page"),
+    ),
+    ValidatedRow(
+        name="manifest_is_a_web_page",
+        registry="Networks with a captive portal",
+        behaviour="A manifest is answered 200 with HTML.",
+        result="Raises `ContentError`, which says that it is an HTML page.",
+        source="[Cloudflare-Accel#13](https://github.com/fscarmen2/Cloudflare-Accel/issues/13)",
+        answer=html,
+        call=lambda client: client.get_tag(NAME, "v1"),
+        expected=(ContentError, "expected a manifest at /v2/team/app/manifests/v1; the response is an HTML page"),
+    ),
+    ValidatedRow(
+        name="head_of_a_manifest_is_a_web_page",
+        registry="Networks with a captive portal",
+        behaviour="HEAD and GET of a manifest are answered 200 with HTML.",
+        result="Raises `ContentError`, which says that it is an HTML page.",
+        source="[Cloudflare-Accel#13](https://github.com/fscarmen2/Cloudflare-Accel/issues/13)",
+        answer=html,
+        call=lambda client: client.resolve_manifest(NAME, SUBJECT.digest),
+        expected=(ContentError, "HTML page"),
+    ),
+    ValidatedRow(
+        name="blob_is_a_web_page",
+        registry="Networks with a captive portal",
+        behaviour="A blob is answered 200 with HTML.",
+        result="Raises `SizeMismatch` or `DigestMismatch`, which says that it is an HTML page.",
+        source="[official-images#4309](https://github.com/docker-library/official-images/issues/4309)",
+        answer=lambda request, right: html(request, right).replace(
+            headers={"Content-Type": "text/html", "Content-Length": str(len(PAGE))}
+        ),
+        call=lambda client: client.get_blob(NAME, CONFIG.digest).read(),
+        expected=(ContentError, "HTML page"),
+    ),
+    ValidatedRow(
+        name="size_of_a_blob_is_that_of_a_web_page",
+        registry="Networks with a captive portal",
+        behaviour="HEAD and GET of a blob are answered 200 with HTML.",
+        result="`resolve_blob` raises `ContentError`.",
+        source="[official-images#4309](https://github.com/docker-library/official-images/issues/4309)",
+        answer=lambda request, right: html(request, right).replace(
+            headers={"Content-Type": "text/html", "Content-Length": str(len(PAGE))}
+        ),
+        call=lambda client: client.resolve_blob(NAME, CONFIG.digest),
+        expected=(ContentError, "HTML page"),
+    ),
+    ValidatedRow(
+        name="list_of_tags_is_a_web_page",
+        registry="Networks with a captive portal",
+        behaviour="A list of tags is answered 200 with HTML.",
+        result="Raises `ProtocolError`, which says that it is an HTML page.",
+        source="[kubegems#328](https://github.com/kubegems/kubegems/issues/328)",
+        answer=html,
+        call=lambda client: list(client.tags(NAME)),
+        expected=(ProtocolError, "HTML page"),
+    ),
+    ValidatedRow(
+        name="manifest_is_a_signed_schema_1",
+        registry="Registries with images of 2015",
+        behaviour="A tag names a signed schema 1 manifest, whose digest does not cover its signatures.",
+        result="Raises `Unsupported`, which says to push the image again.",
+        source="[manifest-tool#120](https://github.com/estesp/manifest-tool/issues/120)",
+        answer=signed_schema_1,
+        call=lambda client: client.get_tag(NAME, "v1"),
+        expected=(
+            Unsupported,
+            "^Docker schema 1 manifests are not supported; push the image again with a current tool$",
+        ),
+    ),
+    ValidatedRow(
+        name="copy_of_a_signed_schema_1",
+        registry="Registries with images of 2015",
+        behaviour="A tag names a signed schema 1 manifest.",
+        result="`copy` raises `Unsupported`.",
+        source="[cds#7735](https://github.com/ovh/cds/issues/7735)",
+        answer=signed_schema_1,
+        call=copy_from,
+        expected=(
+            Unsupported,
+            "^Docker schema 1 manifests are not supported; push the image again with a current tool$",
+        ),
+    ),
+)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_validated_responses(row: ValidatedRow) -> None:
+    registry = MemoryRegistry(referrers_api=False)
+    direct = Client(HOST, registry)
+    direct.push_blob(NAME, CONFIG, b"{}")
+    direct.push_manifest(NAME, IMAGE, OCI_MANIFEST)
+
+    def answer(request: Request) -> Response:
+        assert "authorization" not in request.headers
+        return row.answer(request, Response(404) if "login" in request.url else registry.round_trip(request))
+
+    with Client(HOST, default_transport(base=FunctionTransport(answer), credentials=Anonymous())) as client:
+        if isinstance(row.expected, tuple):
+            kind, message = row.expected
+            with pytest.raises(kind, match=message) as caught:
+                row.call(client)
+            if isinstance(caught.value, ReferrersUpdateError):
+                assert caught.value.descriptor == SIGNED
+                assert direct.resolve_manifest(NAME, SIGNED.digest) == SIGNED
+        else:
+            assert row.call(client) == row.expected
+    if row.tagged is not None:
+        with direct.get_tag(NAME, TAG) as reader:
+            is_index = reader.descriptor.media_type == OCI_INDEX
+            listed = [one["digest"] for one in json.load(reader)["manifests"]] if is_index else reader.descriptor.digest
+        assert listed == row.tagged
