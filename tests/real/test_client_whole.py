@@ -306,7 +306,7 @@ def test_ten_thousand_operations_leave_only_idle_connections(
         assert idle == open_still  # no connection is open but those that wait in the pool
         assert 1 <= len(idle) <= POOL
         for one in kept:
-            pool.put_nowait(one)
+            pool.put(one, block=False)
 
 
 class Mixed:
