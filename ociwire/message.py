@@ -86,9 +86,12 @@ class RequestInfo:
 
     def _with_redactor(self, redactor: Redactor | None, **changes: Any) -> RequestInfo:
         info = replace(self, **changes)
-        if redactor is not None:
-            object.__setattr__(info, "_redactor", redactor)
-        return info
+        return info if redactor is None else info._masked_by(redactor)
+
+    def _masked_by(self, redactor: Redactor) -> RequestInfo:
+        """Set the redactor of an info that was just made, and that has none."""
+        object.__setattr__(self, "_redactor", redactor)
+        return self
 
 
 def _info(values: dict[str, Any]) -> RequestInfo:
@@ -154,7 +157,15 @@ class Request:
 
     def with_headers(self, changes: Mapping[str, str | None]) -> Request:
         """The same request with other values for the named headers; None removes one."""
-        return Request(self.method, self.url, self.headers.updated(changes), self.body, self.info)
+        return self._derive(self.headers.updated(changes), self.info)
+
+    def _derive(self, headers: Headers, info: RequestInfo) -> Request:
+        """The same request with other headers and info, which are valid: what was checked is not checked again."""
+        derived = object.__new__(Request)
+        for name, value in (("method", self.method), ("url", self.url), ("headers", headers), ("body", self.body)):
+            object.__setattr__(derived, name, value)
+        object.__setattr__(derived, "info", info)
+        return derived
 
     def _redacted_for(self, error: Any) -> Request:
         """Mask the secrets of this request's exchange in an exception; returns what the exception may keep of it."""
@@ -192,7 +203,7 @@ def tracked(request: Request, redactor: Redactor | None = None) -> Request:
         if request.info._redactor is not None:
             return request
         redactor = redactor_of(request)
-    return request.replace(info=request.info._with_redactor(redactor))
+    return request._derive(request.headers, request.info._with_redactor(redactor))
 
 
 def _home_of(url: str) -> Origin | None:

@@ -85,6 +85,7 @@ class Session:
         max_manifest_size: int = MAX_MANIFEST_SIZE,
     ) -> None:
         self.origin = origin
+        self._base = str(origin)
         self._life = life
         self.learnt = learnt
         self._wire = wire
@@ -98,7 +99,6 @@ class Session:
 
     def do(self, request: Request, *, scope: Scope | None) -> Response:
         """Complete a request and send it; see `Client.do`."""
-        self._life.check()
         info, defaults = request.info, self.defaults
         redactor = Redactor(self.origin)
         completed = info._with_redactor(
@@ -110,11 +110,15 @@ class Session:
             deadline=defaults.deadline if info.deadline is None else info.deadline,
             extra={**defaults.extra, **info.extra},
         )
-        url = f"{self.origin}{request.url}" if request.url.startswith("/") else request.url
+        url = self._base + request.url if request.url.startswith("/") else request.url
         if self.origin.scheme == "https" and url[:5].lower() == "http:":
             # A client of an https registry does not send credentials in clear text, whatever URL it is given.
             completed = completed.replace(anonymous=True, required_scope=Scope.EMPTY)
-        sent = request.replace(url=url, info=completed)
+        return self._round_trip(Request(request.method, url, request.headers, request.body, completed), redactor)
+
+    def _round_trip(self, sent: Request, redactor: Redactor) -> Response:
+        """Send a complete request, and mask the secrets of its exchange in what comes of it."""
+        self._life.check()
         try:
             response = self._wire.round_trip(sent)
         except OciwireError as error:
@@ -150,13 +154,20 @@ class Session:
             TransportError: There is no usable answer.
         """
         leaves = not url.startswith("/") and Origin.of(url) != self.origin
+        defaults, redactor = self.defaults, Redactor(self.origin)
+        # Complete from the beginning: a request that `do` completes is made twice.
         info = RequestInfo(
             required_scope=Scope.EMPTY if leaves else scope,
             operation=operation,
+            debug_id=defaults.debug_id,
+            timeout=defaults.timeout,
+            deadline=defaults.deadline,
             anonymous=leaves,
             idempotent=idempotent,
-        )
-        response = self.do(Request(method, url, headers or {}, body, info), scope=None)
+            extra=defaults.extra,
+        )._masked_by(redactor)
+        url = self._base + url if url.startswith("/") else url
+        response = self._round_trip(Request(method, url, headers or {}, body, info), redactor)
         if response.status not in ok:
             with response:
                 raise error_from_response(response)
