@@ -1,7 +1,7 @@
 """Checks of numeric arguments, shared by the whole public API, and the text of argument values in error messages.
 
-A number is checked once, where the caller passes it. What passes can be added, compared, converted and formatted
-without an error of Python's own: NaN, numbers beyond a float and integers beyond 64 bits do not pass.
+A number is checked once, where the caller passes it. A number that passes can be added, compared, converted and
+formatted without an exception: NaN, numbers beyond a float and integers beyond 64 bits are refused.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from .errors import UsageError
 __all__ = ["LONGEST", "check_deadline", "check_integer", "check_seconds", "is_number", "resolve_timeout", "show"]
 
 LONGEST = 1e8
-"""The longest wait in seconds (three years). Sockets and `time.sleep` have a bound; longer waits are cut to this."""
+"""Maximum wait in seconds (three years). Longer waits are reduced to it, as sockets and `time.sleep` have a limit."""
 _LARGEST = 2**63 - 1
-"""The largest size, offset or count: OCI sizes and file offsets have 64 bits with a sign."""
+"""Maximum size, offset or count: OCI sizes and file offsets are signed 64-bit integers."""
 
 
 def show(value: object, limit: int = 100) -> str:
@@ -63,7 +63,7 @@ def check_seconds(name: str, seconds: Any) -> float:
 def check_deadline(deadline: Any) -> float | None:
     """Return a deadline unchanged: a moment of `time.monotonic`, or `None`.
 
-    A negative deadline may be valid, because the clock may start anywhere. Infinity never comes.
+    A negative deadline may be valid, because the clock may start anywhere. Infinity means no deadline.
 
     Raises:
         UsageError: It is not a number.
@@ -88,15 +88,15 @@ def resolve_timeout(timeout: Any) -> tuple[float | None, float | None]:
     if is_number(timeout) and timeout > 0:
         seconds = min(float(timeout), LONGEST)
         return seconds, seconds
-    import urllib3  # imported already, if the timeout is one of its
+    import urllib3  # already imported if the timeout is a urllib3.Timeout
 
     if isinstance(timeout, urllib3.Timeout):
         try:
             running = timeout.clone()
-            running.start_connect()  # urllib3 tells a read timeout that has a total only while its own clock runs
+            running.start_connect()  # with a total, urllib3 computes the read timeout only while its clock runs
             values: tuple[Any, ...] = (running.total, running.connect_timeout, running.read_timeout)
         except (TypeError, ValueError, ArithmeticError):
-            values = (False,)  # it holds what cannot be added to a float, such as a Decimal
+            values = (False,)  # a value cannot be added to a float, such as a Decimal
         resolved = [urllib3.Timeout.resolve_default_timeout(value) for value in values]
         if all(value is None or is_number(value) for value in resolved):
             _, connect, read = (None if value is None else min(float(value), LONGEST) for value in resolved)

@@ -158,7 +158,7 @@ class BlobReader(io.RawIOBase):
         )
 
     def _hint(self) -> str:
-        """What a wrong content may be. A right one may well be labelled as a web page."""
+        """A hint for the error message if the Content-Type is HTML. Valid content may have that type, too."""
         if self.descriptor.media_type not in HTML_TYPES:
             return ""
         return " (its Content-Type is that of an HTML page: a login page or a firewall may have answered instead)"

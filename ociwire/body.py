@@ -314,7 +314,7 @@ def read_bytes(file: Any, size: int) -> bytes:
 
 
 def skip(chunks: Iterator[bytes], count: int) -> Iterator[bytes]:
-    """Yield what follows the first `count` bytes."""
+    """Yield the bytes after the first `count` ones."""
     for chunk in chunks:
         if count < len(chunk):
             yield chunk[count:] if count else chunk

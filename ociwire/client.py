@@ -55,8 +55,8 @@ class Client:
         insecure: Speak plain http. Never means TLS without verification.
         user_agent: The User-Agent; None is ``ociwire/VERSION``.
         debug_id: How the client is called in logs; None is ``client-`` and a number.
-        max_manifest_size: The largest manifest that is read, in bytes. The tag that lists referrers, where there is no
-            referrers API, is not made larger either. Defaults to 4 MiB.
+        max_manifest_size: Maximum size of a manifest that is read, in bytes, and of the index that is written under a
+            referrers tag. Defaults to 4 MiB.
 
     Raises:
         UsageError: The host is not valid, the user agent could not be sent, or `max_manifest_size` is not a positive
@@ -181,9 +181,9 @@ class Client:
     def push_blob(self, repository: str, descriptor: Descriptor, content: Any) -> Descriptor:
         """Upload a blob: a POST that opens the upload, and a PUT of the whole (specification, "POST then PUT").
 
-        Needs the scope pull,push. The content is not hashed first: that a digest is wrong, the registry says. If the
-        PUT fails, the client asks what became of it: the registry may still be committing the blob, which is waited for
-        up to ten minutes or the deadline; what is missing is sent, if the content can be read again.
+        Needs the scope pull,push. The content is not hashed first: the registry reports a wrong digest. If the PUT
+        fails, the client asks the registry what it has. It waits up to ten minutes, or until the deadline, for a
+        registry that may still be committing the blob, and sends missing bytes if the content can be read again.
 
         Args:
             repository: The repository's name.
@@ -314,7 +314,7 @@ class Client:
         """Read the manifest that a tag names: ``GET /v2/NAME/manifests/TAG`` (scope: pull).
 
         `BlobReader.descriptor` has the digest: the registry's (Docker-Content-Digest), verified, else the content's.
-        Its media type is the Content-Type, if that is one of a manifest, or else what the manifest says or looks like.
+        Its media type is the Content-Type if that is a manifest type; otherwise the content decides.
 
         Raises:
             ManifestUnknown: The repository has no such tag.
@@ -328,7 +328,7 @@ class Client:
         """A manifest's descriptor: ``HEAD /v2/NAME/manifests/DIGEST`` (scope: pull).
 
         The manifest is read with GET and verified where the registry may not support HEAD (see `resolve_blob`), or does
-        not tell the size or a media type of manifests.
+        not state the size or a manifest type.
 
         Raises:
             ManifestUnknown: The repository has no such manifest.
@@ -389,7 +389,7 @@ class Client:
         return descriptor
 
     def _put_manifest(self, repository: str, content: bytes, descriptor: Descriptor, references: list[str]) -> None:
-        """Push a manifest under tags, all of which are checked; a copied one may say what `push_manifest` refuses."""
+        """Push a manifest under tags that were checked. Copied manifests may have a ``mediaType`` that is not valid."""
         session, scope = self._session, Scope.repository(repository, "pull", "push")
         several = len(references) > 1
         first = _manifest(repository, references[0] if len(references) == 1 else descriptor.digest)
@@ -437,8 +437,8 @@ class Client:
         Raises:
             UsageError: The limit is no number.
             NameUnknown: There is no such repository.
-            ProtocolError: The pages go in a circle, lead elsewhere, or are not valid, such as an HTML page. An entry
-                that is not text is skipped with a log line.
+            ProtocolError: The pages form a loop, lead to another origin, or are not valid, such as an HTML page. An
+                entry that is not a string is skipped with a log line.
         """
         path = f"/v2/{check_repository(repository)}/tags/list"
         return self._list("tags", path, "tags", Scope.repository(repository, "pull"), start_after, limit)
@@ -462,10 +462,10 @@ class Client:
 
         Where the registry has no such API, the referrers tag is read. These answers mean that it has none: 400, 404,
         405, 406, 501, a redirect that cannot be followed, HTML, and JSON without ``manifests``. Where nothing refers to
-        the manifest, or the tag names something else than an index of referrers, the result is empty.
+        the manifest, or the tag does not name an index of referrers, the result is empty.
 
-        An entry without a valid digest is skipped with a log line. Sizes are not always right; one that is missing or
-        not valid is 0.
+        An entry without a valid digest is skipped with a log line. Sizes may be wrong; a missing or invalid size is
+        read as 0.
 
         Args:
             repository: The repository's name.
@@ -514,7 +514,7 @@ class Client:
         self, operation: str, path: str, key: str, scope: Scope, start_after: str | None, limit: int | None
     ) -> Iterator[str]:
         if limit is not None:
-            # A larger limit than an iterator can count to is none.
+            # `islice` takes no larger number, and no list is longer.
             limit = check_integer("limit", min(limit, sys.maxsize) if type(limit) is int else limit)
         session = self._session
 

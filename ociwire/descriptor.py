@@ -201,7 +201,7 @@ def is_media_type(value: object) -> bool:
 
 
 def read_media_type(value: object) -> str | None:
-    """A media type that a server or a JSON document states, without its parameters; None if it is not valid.
+    """Read a media type from a header or a JSON document, without its parameters; None if it is not valid.
 
     The types of manifests and web pages are returned in lower case, because media types are case-insensitive (RFC 6838,
     section 4.2).

@@ -13,11 +13,11 @@ from . import manifest
 from .blob import BlobReader
 from .descriptor import OCTET_STREAM, Descriptor
 from .digest import Digest
-from .errors import ContentError, DigestMismatch, ProtocolError, RangeInvalid, RegistryError
+from .errors import ContentError, ProtocolError, RangeInvalid, RegistryError
 from .headers import content_length
 from .message import Response
 from .scope import Scope
-from .session import Session, refuses_head
+from .session import Session, refusal_means_missing
 from .status import error_from_response, is_labelled_html, names_digest
 
 __all__ = ["blob_path", "find_blob", "open_blob", "resolve_blob"]
@@ -90,7 +90,7 @@ def open_blob(
 
 
 def _open_range(blob: _Blob, start: int, stop: int | None) -> Response:
-    """GET a part of a blob; one without an end that is refused (416) is asked for again with its end.
+    """GET a range of a blob. An open-ended range that is refused (416) is requested again with its end.
 
     Some registries refuse open-ended ranges. The 416 states the size (RFC 9110, section 14.4), or else a HEAD does.
     """
@@ -101,7 +101,7 @@ def _open_range(blob: _Blob, start: int, stop: int | None) -> Response:
             raise
         size = _content_range(Response(error.status, error.headers or ()))[2]
         if size is None:
-            with suppress(RegistryError, ContentError):  # the 416 is what is raised then
+            with suppress(RegistryError, ContentError):  # then the 416 is raised
                 size = _resolve(blob, exists=True).size
         if size is None or size <= start:
             raise
@@ -116,8 +116,8 @@ def resolve_blob(session: Session, operation: str, repository: str, digest: Dige
 def find_blob(session: Session, operation: str, repository: str, digest: Digest, scope: Scope) -> Descriptor | None:
     """Get the descriptor of a blob before it is uploaded; None if it is not there or the registry refuses to tell.
 
-    A refusal is not confirmed by a GET: at worst, a blob is uploaded that is there. A size of 0 is, and whatever it is
-    then, content that is not empty is uploaded.
+    A refusal is not confirmed by a GET: at worst, an existing blob is uploaded again. A size of 0 is confirmed; if the
+    GET finds no bytes either, a blob whose digest is not that of empty content counts as missing.
 
     Raises:
         DigestMismatch: The registry claims another digest of the same algorithm.
@@ -125,26 +125,19 @@ def find_blob(session: Session, operation: str, repository: str, digest: Digest,
         TransportError: There is no usable answer.
     """
     blob = _Blob(session, operation, repository, digest, scope)
-    try:
+    with refusal_means_missing():
         found = _described(blob, blob.head())
         is_lost = found.size == 0 and digest.known and not manifest.is_empty(digest)
         return None if is_lost else found
-    except RegistryError as refusal:
-        if not refuses_head(refusal):
-            raise
-    except DigestMismatch:
-        raise
-    except ContentError:
-        pass  # a web page answers for the registry
     return None
 
 
 def _resolve(blob: _Blob, *, exists: bool = False) -> Descriptor:
-    """Get a blob's descriptor by a HEAD, which is confirmed by a GET of the first byte where it proves nothing.
+    """Get a blob's descriptor by a HEAD, confirmed by a GET of the first byte where the HEAD is not conclusive.
 
     Args:
         blob: The blob.
-        exists: Whether a GET has found it before, so that no refusal of the HEAD is the last word.
+        exists: Whether the blob is known to exist, so that a 404 is confirmed, too.
     """
     try:
         head = blob.head()
@@ -156,7 +149,7 @@ def _resolve(blob: _Blob, *, exists: bool = False) -> Descriptor:
 
 
 def _described(blob: _Blob, head: Response) -> Descriptor:
-    """What the answer to a HEAD says of a blob; a size that is absent, or 0, is asked for by a GET."""
+    """Build a blob's descriptor from the response to a HEAD. A GET confirms a size that is absent or 0."""
     manifest.check_claim(blob.digest, head)
     size, media_type = content_length(head.headers), manifest.media_type_of(head)
     if size is None or _is_doubtful_page(blob, head) or (size == 0 and not manifest.is_empty(blob.digest)):
@@ -166,12 +159,12 @@ def _described(blob: _Blob, head: Response) -> Descriptor:
 
 
 def _first_byte(blob: _Blob) -> Descriptor:
-    """Get a blob's descriptor by a GET of its first byte: its size is in Content-Range, or the registry sends all."""
+    """Get a blob's descriptor by a GET of its first byte. The size is in Content-Range or Content-Length."""
     response = blob.ask("GET", ok=(200, 206, 416), headers=_range(0, 1))
     with response:
         size = content_length(response.headers) if response.status == 200 else _content_range(response)[2]
         if response.status == 416:
-            if size:  # it has that many bytes, and refuses the first
+            if size:  # the blob has bytes, but the registry refuses the first one
                 raise error_from_response(response)
             size = 0  # only empty content has no first byte (RFC 9110, section 15.5.17)
         elif response.status == 200 and _is_doubtful_page(blob, response):

@@ -36,7 +36,7 @@
         ├── SizeInvalid
         └── RangeInvalid
 
-Every one of them pickles and deep-copies. None of them holds a secret of its request, in its text or in an attribute.
+All of them can be pickled and deep-copied. None holds a secret of its request, in its text or in an attribute.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ class UsageError(OciwireError, ValueError):
 class _RedactedRequest:
     """The attribute `request` of an exception.
 
-    Setting it masks the secrets of the request's exchange in the exception, and keeps the request without them: no
-    place that raises an exception can forget to.
+    Setting it masks the secrets of the request's exchange in the exception, and stores the request without them, so
+    that code that raises an exception need not do it.
     """
 
     def __get__(self, error: BaseException, owner: object = None) -> Request | None:

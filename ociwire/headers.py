@@ -163,7 +163,7 @@ class _Fields(ItemsView[str, str]):
 
 
 def _shown(name: str, value: str) -> str:
-    """A header's value for a repr: no secret, and no query of a URL, which may be a signature."""
+    """A header's value for a repr, without secrets and without queries of URLs, which may be signatures."""
     if name in SECRET_HEADERS:
         return "***"
     if name in ("location", "content-location"):  # which may be relative

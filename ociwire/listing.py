@@ -28,10 +28,10 @@ PAGE_SIZE = 1000
 """The most that is asked for in a page: more is refused by some registries (ECR)."""
 
 MAX_PAGE_SIZE = 16 * 1024 * 1024
-"""The largest page of a list that is read, in bytes."""
+"""Maximum size of a page of a list in bytes."""
 _MAX_EMPTY = 100
 _MAX_SEEN = 10_000
-"""How many URLs of pages are remembered, by their hashes: half a mebibyte, however many pages there are."""
+"""Maximum number of page URLs whose hashes are remembered (512 KiB)."""
 
 _LINK = re.compile(r"<([^<>]*)>((?:\s*;\s*[\w!#$%&'*+.^`|~-]+\s*(?:=\s*(?:\"(?:[^\"\\]|\\.)*\"|[^\s\",;]+))?)*)")
 _PARAMETER = re.compile(r";\s*([\w!#$%&'*+.^`|~-]+)\s*(?:=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s\",;]+)))?")
@@ -92,7 +92,7 @@ def names(
 
     Raises:
         UsageError: The name to start after is no string.
-        ProtocolError: As `pages`; or there is no list under `key`. A name that is no text is skipped with a log line.
+        ProtocolError: As `pages`; or there is no list under `key`. Other entries than strings are skipped and logged.
         OciwireError: What `send` raises.
     """
     if start_after is not None and not (isinstance(start_after, str) and start_after.isprintable()):
@@ -129,7 +129,7 @@ def _query(count: int | None, last: str | None) -> str:
 
 
 def _strings(page: dict[str, Any], key: str, response: Response) -> tuple[list[str], int]:
-    """The names of a page, and how many entries it has, with those that are no names."""
+    """The names of a page, and the number of all its entries."""
     listed = page.get(key)
     if listed is None:
         return [], 0  # an empty list, as Go writes it

@@ -31,7 +31,7 @@ from .headers import content_length
 from .message import Response, redactor_of
 from .origin import without_query
 from .scope import Scope
-from .session import Session, read_anew, refuses_head
+from .session import Session, read_anew, refusal_means_missing
 from .status import is_html_body, is_labelled_html
 
 __all__ = [
@@ -58,7 +58,7 @@ __all__ = [
 
 ACCEPT = {"Accept": ", ".join((OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, "*/*"))}
 VAGUE = HTML_TYPES | {OCTET_STREAM, "binary/octet-stream", "application/json", "text/json", "text/plain"}
-"""What a server says that does not know what it serves. S3 says binary/octet-stream."""
+"""Content-Types of servers that do not know the type of the content. S3 sends binary/octet-stream."""
 PAGE = "; the response is an HTML page: a login page, a captive portal or a firewall may have answered instead"
 _SCHEMA_1 = frozenset(f"application/vnd.docker.distribution.manifest.v1+{suffix}" for suffix in ("json", "prettyjws"))
 
@@ -98,7 +98,7 @@ def fetch(session: Session, operation: str, url: str, scope: Scope, digest: Dige
         digest.hasher()  # what cannot be verified is refused before anything is sent
     response, content = _read(session, operation, url, scope)
     parsed, stated = parse(content), media_type_of(response)
-    # First of all: the digest of a signed schema 1 manifest does not cover its signatures, which looks like tampering.
+    # Before the digest: that of a signed schema 1 manifest does not cover its signatures, and would be a mismatch.
     check_schema(parsed, stated)
     expected = digest or _claimed(response) or Digest.of(content)
     actual = Digest.of(content, expected.algorithm)
@@ -120,10 +120,10 @@ def fetch(session: Session, operation: str, url: str, scope: Scope, digest: Dige
 
 
 def resolve(session: Session, operation: str, url: str, scope: Scope, digest: Digest | None) -> Descriptor:
-    """Get the descriptor of a manifest by a HEAD, or by a GET that confirms or completes what the HEAD has told.
+    """Get the descriptor of a manifest by a HEAD, confirmed or completed by a GET where necessary.
 
     A GET follows a HEAD that is refused although it may only be unsupported (`Session.needs_confirmation`), and one
-    that does not tell digest and size, or states a media type that is none of a manifest.
+    without digest or size, or with a Content-Type that is not a manifest type.
 
     Raises:
         DigestMismatch: The registry claims another digest of the same algorithm.
@@ -140,7 +140,7 @@ def resolve(session: Session, operation: str, url: str, scope: Scope, digest: Di
     size, found, media_type = content_length(response.headers), digest or _claimed(response), media_type_of(response)
     if not verifiable and not size:
         raise ProtocolError(f"the registry does not tell the size of {found}", request=response.request)
-    # Without a Content-Type a HEAD is incomplete; one that is no manifest type is wrong, or a web page's.
+    # Without a Content-Type a HEAD is incomplete; another type than a manifest's is wrong, or an HTML page's.
     is_typed = media_type in MANIFEST_TYPES or "content-type" not in response.headers
     is_sized = bool(size) or (size == 0 and found is not None and is_empty(found))
     if found is None or size is None or (verifiable and not (is_typed and is_sized)):
@@ -151,14 +151,14 @@ def resolve(session: Session, operation: str, url: str, scope: Scope, digest: Di
 def find(session: Session, operation: str, url: str, scope: Scope, digest: Digest | None) -> Digest | None:
     """Get the digest of a manifest before it is pushed; None if it is not there or the registry refuses to tell.
 
-    Nothing is confirmed by a GET: at worst, a manifest is pushed that is there.
+    A refusal is not confirmed by a GET: at worst, an existing manifest is pushed again.
 
     Raises:
         DigestMismatch: The registry claims another digest of the same algorithm.
         RegistryError: The registry cannot answer at the moment.
         TransportError: There is no usable answer.
     """
-    try:
+    with refusal_means_missing():
         response = session.head(operation, url, scope, ACCEPT)
         check_claim(digest, response)
         claimed = _claimed(response)
@@ -167,13 +167,6 @@ def find(session: Session, operation: str, url: str, scope: Scope, digest: Diges
         if digest is not None:
             return None if is_labelled_html(response) else digest
         return fetch(session, operation, url, scope, None).descriptor.digest
-    except RegistryError as refusal:
-        if not refuses_head(refusal):
-            raise
-    except DigestMismatch:
-        raise
-    except ContentError:
-        pass  # the tag names something that is no manifest
     return None
 
 
@@ -252,7 +245,7 @@ def parse(content: bytes) -> dict[str, Any]:
 
 
 def parse_object(content: bytes) -> dict[str, Any] | None:
-    """The JSON object that a document is; None if it is not one."""
+    """Parse a JSON object; None if the document is not one."""
     try:
         parsed = json.loads(content)
     except (ValueError, RecursionError):
@@ -268,7 +261,7 @@ def check_schema(parsed: dict[str, Any], stated: str = "") -> None:
         stated: The Content-Type without its parameters, if there is one.
 
     Raises:
-        Unsupported: It is one.
+        Unsupported: It is a schema 1 manifest.
     """
     own = read_media_type(parsed.get("mediaType")) or ""
     version = parsed.get("schemaVersion")
@@ -309,7 +302,7 @@ def media_type_of_content(parsed: dict[str, Any], stated: str) -> str:
 
 
 def is_index(descriptor: Descriptor) -> bool:
-    """Whether a manifest is a list of other manifests."""
+    """Whether a descriptor's media type is that of an index."""
     return descriptor.media_type in INDEX_TYPES
 
 
@@ -354,7 +347,7 @@ class IndexText(NamedTuple):
             ContentError: It is not a JSON object in UTF-8, it is nested too deeply, or ``manifests`` is not a list.
         """
         try:
-            # As json.loads decodes: a half of a surrogate pair keeps its bytes.
+            # As in json.loads: half of a surrogate pair keeps its bytes.
             text = content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogatepass")
             if not isinstance(_SCANNER.decode(text), dict):
                 raise ValueError("expected a JSON object")

@@ -44,10 +44,10 @@ class RequestInfo:
         required_scope: What a token must grant for this request.
         operation: The client method that the request belongs to, such as ``push_blob``: for logs and metrics.
         debug_id: The client's name for itself: for logs and metrics.
-        timeout: In the place of the transport's: seconds for connecting and for each wait on the socket, or a
-            `urllib3.Timeout`. Infinity is no timeout.
-        deadline: A moment of `time.monotonic`, in seconds, that bounds all that is done for this request. Infinity is
-            no deadline, whatever the client's options say.
+        timeout: Timeout in seconds for connecting and for each wait on the socket, or a `urllib3.Timeout`. Overrides
+            the transport's. Infinity means no timeout.
+        deadline: A `time.monotonic` value in seconds that bounds all work for this request. Infinity means no deadline,
+            and overrides the client's options.
         anonymous: Whether it goes out as nobody: no layer adds a credential to it. So goes what leaves the origin that
             it was meant for.
         idempotent: Whether the request may be repeated; None leaves it to the method (RFC 9110, section 9.2.2).
@@ -168,7 +168,7 @@ class Request:
         return derived
 
     def _redacted_for(self, error: Any) -> Request:
-        """Mask the secrets of this request's exchange in an exception; returns what the exception may keep of it."""
+        """Mask the secrets of this request's exchange in an exception; returns the request without them."""
         redactor = redactor_of(self)
         redactor.error(error)
         return redactor.request(self)
@@ -193,7 +193,7 @@ def redactor_of(request: Request | None) -> Redactor:
 
 
 def tracked(request: Request, redactor: Redactor | None = None) -> Request:
-    """The same request as a part of an exchange, whose redactor later requests and responses carry on.
+    """Return the request with a redactor, which the later requests and responses of its exchange share.
 
     Args:
         request: The request. If it belongs to an exchange and no `redactor` is given, it is returned as it is.

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 # The domain of the distribution project's reference grammar (a name, an IPv4 address or an IPv6 address in brackets),
-# and underscores: RFC 3986, section 3.2.2, allows them, DNS serves them, and buckets and containers are named so.
+# and underscores: RFC 3986, section 3.2.2, allows them, and so do DNS and the names of buckets and containers.
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
 _DOMAIN = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[A-Fa-f0-9:.]+\])(?::[0-9]{{1,5}})?"
 _HOST = re.compile(_DOMAIN)
@@ -89,7 +89,7 @@ def split_url(url: str) -> tuple[Origin, str]:
 
 
 _LONGEST_CACHED = 2048
-"""Longer URLs are not cached: a registry may send very many of 64 KiB, as Locations and Links."""
+"""Maximum length of a cached URL: a registry may send many Locations and Links of 64 KiB."""
 
 
 @lru_cache(maxsize=1024)  # every layer of a stack asks
@@ -352,8 +352,8 @@ def check_realm(realm: str, registry: Origin, trusted: Collection[str] = ()) -> 
         trusted: The origins that the caller allows for this registry, whatever the other rules say.
 
     Returns:
-        The URL to ask, without its fragment. It is the https URL where an https registry names an http URL on its own
-        host without a port: Harbor does so behind a proxy that ends TLS (goharbor/harbor#3114).
+        The URL of the token server, without its fragment. It is an https URL if an https registry names an http URL on
+        its own host without a port: Harbor does so behind a proxy that ends TLS (goharbor/harbor#3114).
 
     Raises:
         AuthError: It may not. The message says which rule forbids it, and how to allow it.
@@ -384,7 +384,7 @@ def check_realm(realm: str, registry: Origin, trusted: Collection[str] = ()) -> 
 def token_redirect(
     realm: str, location: str, registry: Origin, trusted: Collection[str] = (), *, what: str = "a redirect"
 ) -> str:
-    """Where a token server's redirect leads: only to an origin that the caller trusts, as the request has credentials.
+    """The URL that a token server redirects to. Its origin must be trusted, because the request carries credentials.
 
     Args:
         realm: The URL that was asked.
@@ -416,10 +416,10 @@ def _how_to_trust(registry: Origin, target: Origin) -> str:
 
 
 def without_query(url: str) -> str:
-    """A URL as it may stand in a message: no query, no fragment, no userinfo, at most 200 characters.
+    """A URL for a message: without query, fragment and userinfo, at most 200 characters.
 
-    Of a netloc that does not parse nothing is shown. A password may hold ``/``, ``?`` or ``#`` that should have been
-    percent-encoded: what precedes an ``@`` is hidden wherever the ``@`` is.
+    A netloc that does not parse is not shown. A password may hold ``/``, ``?`` or ``#`` that should have been
+    percent-encoded: everything before an ``@`` is hidden, wherever it is.
     """
     match = _SHOWN.match(url)
     if match is None:  # a path
@@ -434,5 +434,5 @@ def without_query(url: str) -> str:
     return f"{prefix}{'***@' if at else ''}{shown}"[:200]
 
 
-# What precedes the netloc, what may be shown of the rest, and the query or fragment. A path has one slash at its start.
+# Three groups: scheme and slashes; netloc and path; query and fragment. A path begins with a single slash.
 _SHOWN = re.compile(r"(?!/(?!/))((?:[a-z][a-z0-9+.-]*:)?//|)([^?#]*)(.*)", re.DOTALL | re.IGNORECASE)

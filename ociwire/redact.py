@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 __all__ = ["HasSecrets", "Redactor"]
 
 _SHORTEST_SECRET = 4
-"""Shorter credentials are not masked: fewer characters stand in any text by chance."""
+"""Minimum length of a masked credential: shorter ones occur in any text by chance."""
 _SHORTEST_QUERY_VALUE = 8
-"""Shorter values of a signed URL's query are not masked: most are dates, versions and flags."""
+"""Minimum length of a masked value in a signed URL's query: most shorter ones are dates, versions and flags."""
 _RECOGNIZED = 16
-"""By so many bytes at its beginning a long secret is recognized: what quotes it may have cut it."""
+"""Number of bytes by which a long secret is recognized: a quotation may have cut the rest."""
 _MAX_NESTING = 3
-"""How many encodings within each other are undone to find a secret, such as a URL in HTML in JSON."""
+"""Number of nested encodings that are undone to find a secret, such as a URL in HTML in JSON."""
 _MAX_DEPTH = 100
-"""How deep JSON is searched for secrets; what is nested deeper is masked as a whole."""
+"""Maximum depth at which JSON is searched for secrets; deeper values are masked as a whole."""
 _LONGEST_URL = 500
-# What the queries of registries and token servers may hold; everything else may be a signature.
+# Query parameters of registries and token servers; any other parameter may be a signature.
 _SHOWN_IN_QUERY = frozenset(
     {"artifactType", "digest", "digest-algorithm", "from", "last", "mount", "n", "scope", "service", "tag"}
 )
@@ -94,7 +94,7 @@ class Redactor:
         self._added: tuple[Headers, str] | None = None  # of the last request: most are added several times
 
     def add(self, source: HasSecrets) -> None:
-        """Mask the secrets of a credential or of another source, those of four characters or more."""
+        """Mask the secrets of a credential or another source that have four characters or more."""
         self._sources.append(source)
         self._needles = None
 
@@ -105,7 +105,7 @@ class Redactor:
                 self._add_values(_header_secrets(value), _SHORTEST_SECRET)
 
     def add_request(self, request: Request) -> None:
-        """Mask the secret headers of a request, and the query of its URL as far as it authorizes the request."""
+        """Mask the secret headers of a request, and the query parameters that authorize it."""
         if self._added is not None and self._added[0] is request.headers and self._added[1] is request.url:
             return
         self._added = (request.headers, request.url)  # the request itself has this redactor: that would be a cycle
@@ -125,14 +125,14 @@ class Redactor:
                 self._needles = None
 
     def is_home(self, url: str) -> bool:
-        """Whether a URL that a request can have is at the home origin. A path is."""
+        """Whether a request's URL is at the home origin. A path is."""
         return url.startswith("/") or (self._home is not None and Origin.of(url) == self._home)
 
     def url(self, url: str) -> str:
-        """A request's URL as a log may show it.
+        """A request's URL for a log.
 
-        Of the query it has what the specifications define, and ``***`` for the rest; all of it is ``***`` at another
-        origin.
+        Query parameters that the specifications define are shown, and other values are ``***``. At another origin, the
+        whole query is ``***``.
         """
         query = url.partition("#")[0].partition("?")[2]
         try:
@@ -152,7 +152,7 @@ class Redactor:
         """A text with ``***`` in the place of each secret and of the query of each cross-origin URL."""
         data = value.encode("utf-8", "surrogatepass")
         masked = self.data(data)
-        # A secret that was found as latin-1 may have left the half of a character.
+        # Masking a secret that was found as latin-1 may leave half of a UTF-8 character.
         return value if masked is data else masked.decode("utf-8", "replace")
 
     def data(self, data: bytes, *, is_cut: bool = False) -> bytes:
@@ -160,7 +160,7 @@ class Redactor:
 
         Args:
             data: The bytes. The same object is returned if there is nothing to mask.
-            is_cut: Whether they are only the beginning of something. The beginning of a secret at their end is masked.
+            is_cut: Whether the end may be missing. Then the beginning of a secret at the end is masked, too.
         """
         needles = self._all_needles()
         if not is_cut and _is_unescaped(data) and not _holds(data, needles):
@@ -275,7 +275,7 @@ class Redactor:
         return f"{origin}{target}" if self.text(str(origin)) == str(origin) else target
 
     def error(self, error: BaseException) -> None:
-        """Mask the secrets in the text and the attributes of an exception of ociwire, and in what it is chained to.
+        """Mask the secrets in the text and the attributes of an exception of ociwire and of those it is chained to.
 
         Exceptions of other libraries are not changed. If one holds a secret, the chain ends before it.
         """
@@ -300,7 +300,7 @@ class Redactor:
                 setattr(error, name, None)
 
     def _value(self, value: Any, depth: int = 0) -> Any:
-        """The value of an attribute with its secrets masked: text, bytes, headers, and JSON made of them."""
+        """An attribute's value with its secrets masked: text, bytes, headers, and JSON values that contain them."""
         if value is None or type(value) in (int, float, bool):
             return value
         if isinstance(value, str):
@@ -327,7 +327,7 @@ class Redactor:
             seen.add(id(one))
             try:
                 shown = f"{one} {one!r} {vars(one)!r}"
-            except Exception:  # noqa: BLE001 - a foreign exception whose repr fails: nothing is known of its text
+            except Exception:  # noqa: BLE001 - the repr of another library's exception fails: its text is unknown
                 return True
             if self.text(shown) is not shown:
                 return True
@@ -336,7 +336,7 @@ class Redactor:
 
 
 def _header_secrets(value: str) -> Iterator[str]:
-    """What is secret in the value of a header: what follows the scheme, the password in it, the values of cookies."""
+    """The secrets in a header's value: the text after the scheme, the password in it, the values of cookies."""
     scheme, _, proof = value.partition(" ")
     yield proof or value
     for cookie in re.split("; *", value):
@@ -357,7 +357,7 @@ def _decodings(value: str) -> Iterator[str]:
 
 
 def _encodings(value: str) -> Iterator[bytes]:
-    """A text as UTF-8, and as what remains of it where a server or a header's reader takes it for latin-1."""
+    """A text as UTF-8, and as the bytes that result if a server or a parser of headers takes it for latin-1."""
     data = value.encode("utf-8", "surrogatepass")
     yield data
     if not value.isascii():

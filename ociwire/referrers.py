@@ -44,13 +44,13 @@ __all__ = ["enter", "listed", "remove", "subject_of"]
 
 _LOG = logging.getLogger("ociwire.client")
 _TRIES = 5
-# What registries answer that do not know the path of the referrers API.
+# The statuses of registries that do not know the path of the referrers API.
 _NO_API_STATUSES = frozenset({400, 404, 405, 406, 501})
 _EMPTY_INDEX = f'{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[]}}'.encode()
 
 
 class _NoReferrersAPI(Exception):
-    """The registry has no referrers API: the referrers tag counts."""
+    """The registry has no referrers API: the referrers tag is read instead."""
 
 
 def listed(session: Session, repository: str, digest: Digest, artifact_type: str | None) -> Iterator[Descriptor]:
@@ -58,7 +58,7 @@ def listed(session: Session, repository: str, digest: Digest, artifact_type: str
 
     Raises:
         ProtocolError: The response is not an index.
-        ContentError: The referrers tag, which counts where there is no referrers API, names something unreadable.
+        ContentError: There is no referrers API, and the referrers tag does not name a JSON object.
         RegistryError: The registry said no.
         TransportError: There is no usable answer.
     """
@@ -88,7 +88,7 @@ def _query(artifact_type: str) -> str:
 
 
 def _ask_api(session: Session, operation: str, url: str, scope: Scope) -> Response:
-    """GET a list of referrers by the API; the body of the response is in memory.
+    """GET a list of referrers by the API, and read the body of the response into memory.
 
     Raises:
         _NoReferrersAPI: The answer is an error that says so, a redirect that cannot be followed, or a web page, such as
@@ -143,7 +143,7 @@ def entry_of(content: bytes, descriptor: Descriptor) -> Descriptor:
 
 
 def enter(session: Session, repository: str, subject: Digest, content: bytes, descriptor: Descriptor) -> None:
-    """Have the referrers tag name a manifest that was stored; see `update_tag`.
+    """Add a stored manifest to the index under its subject's referrers tag; see `update_tag`.
 
     Raises:
         ReferrersUpdateError: The registry refused, or the tag names something that must not be replaced.
@@ -233,7 +233,7 @@ class _Entry(NamedTuple):
     """An entry of the index under a referrers tag.
 
     Attributes:
-        digest: What it names; None if it has no valid digest.
+        digest: The digest of the referrer; None if it is not valid.
         text: Its JSON, as it stands in the index.
     """
 
@@ -260,8 +260,8 @@ def update_tag(
         change: From the entries to the new ones; if they are the same, nothing is written.
 
     Raises:
-        ContentError: The tag names something else than an index, which is never replaced; or the new index would be
-            larger than the client reads.
+        ContentError: The tag does not name an index of referrers, and is not replaced; or the new index would be larger
+            than the client reads.
         RegistryError: The registry said no, or another writer was faster five times (412).
         TransportError: There is no usable answer.
     """
@@ -295,10 +295,10 @@ def update_tag(
 
 
 def _check_replaceable(found: manifest.Manifest, subject: Digest) -> None:
-    """Refuse to replace what a referrers tag names unless it is an index of referrers, by all that it says of itself.
+    """Check that a referrers tag names an index of referrers, also by its ``mediaType``: only that may be replaced.
 
     Raises:
-        ContentError: It is not.
+        ContentError: It names something else.
     """
     own = manifest.parse(found.content).get("mediaType")
     if _is_referrers_index(found, subject) and (own in (None, "") or read_media_type(own) in INDEX_TYPES):
@@ -317,7 +317,7 @@ def _write_tag(
     content: bytes,
     found: manifest.Manifest | None,
 ) -> None:
-    """PUT an index under the referrers tag, on condition that it still names what was found, if that can be said."""
+    """PUT an index under the referrers tag, if the tag has not changed; without a strong ETag, unconditionally."""
     if len(content) > session.max_manifest_size:
         raise ContentError(
             f"the index under the referrers tag {_tag(subject)} would have {len(content)} bytes, more than the"
@@ -325,7 +325,7 @@ def _write_tag(
         )
     etag = None if found is None else found.response.headers.get("etag", "")
     if etag is None:
-        condition = {"If-None-Match": "*"}  # RFC 9110, section 13.1: there must still be nothing
+        condition = {"If-None-Match": "*"}  # RFC 9110, section 13.1.2: the tag must still not exist
     else:
         # If-Match compares strongly (RFC 9110, section 13.1.1): a weak one never matches.
         condition = {"If-Match": etag} if etag and not etag.startswith("W/") else {}
@@ -366,7 +366,7 @@ def _is_gone(session: Session, operation: str, repository: str, digest: Digest |
 def _tagged(
     session: Session, operation: str, repository: str, subject: Digest, scope: Scope
 ) -> manifest.Manifest | None:
-    """What the referrers tag names; None if there is no such tag.
+    """Read the manifest under the referrers tag; None if there is no such tag.
 
     Raises:
         ContentError: It names something that is not a JSON object.
@@ -381,7 +381,7 @@ def _tagged(
 
 
 def _is_referrers_index(found: manifest.Manifest, subject: Digest) -> bool:
-    """Whether what a referrers tag names is a list of referrers.
+    """Whether the manifest under a referrers tag is an index of referrers.
 
     Some registries read ``sha256-…`` as the digest, and answer with the subject, which may be an index too.
     """

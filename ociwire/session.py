@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, final
 
 from .body import Body
 from .digest import Digest
-from .errors import OciwireError, ProtocolError, ReadError, RegistryError, UsageError
+from .errors import ContentError, DigestMismatch, OciwireError, ProtocolError, ReadError, RegistryError, UsageError
 from .message import Request, RequestInfo, Response, redactor_of, tracked
 from .origin import Origin, upload_location
 from .redact import Redactor
@@ -19,7 +20,7 @@ from .status import check_not_html, error_from_response, is_transient, names_dig
 from .text import one_line
 from .transport import Transport
 
-__all__ = ["MAX_MANIFEST_SIZE", "Learnt", "Life", "Session", "read_anew", "refuses_head"]
+__all__ = ["MAX_MANIFEST_SIZE", "Learnt", "Life", "Session", "read_anew", "refusal_means_missing"]
 
 MAX_MANIFEST_SIZE = 4 * 1024 * 1024
 """Default limit for the size of a manifest in bytes (specification, "Pushing Manifests")."""
@@ -41,8 +42,8 @@ class Learnt:
 
     Attributes:
         largest_chunk: The largest chunk that it is known to take, in bytes, once it has refused a larger one.
-        warnings: The hashes of the texts that it has warned with, which may be long.
-        head_origins: The origins that have answered a HEAD with 200: their 404 to a HEAD is believed.
+        warnings: The hashes of its warnings, whose texts may be long.
+        head_origins: The origins that have answered a HEAD with 200. Their 404 to a HEAD needs no confirmation.
     """
 
     largest_chunk: int | None = None
@@ -72,7 +73,7 @@ class Session:
         defaults: What each request's info has where its maker left it open.
         learnt: What is known of the registry.
         life: Whether the client is closed.
-        max_manifest_size: The largest manifest that is read or written as a referrers index, in bytes.
+        max_manifest_size: Maximum size in bytes of a manifest that is read, or written as an index of referrers.
     """
 
     def __init__(
@@ -201,8 +202,8 @@ class Session:
             url: As for `send`.
             scope: As for `send`.
             digest: The content's digest.
-            body: What is sent with the PUT.
-            is_stored: Asks the registry whether it has the content.
+            body: The body of the PUT.
+            is_stored: A function that asks the registry whether it has the content.
             headers: As for `send`.
             idempotent: As for `send`.
 
@@ -250,7 +251,7 @@ class Session:
         return refusal.status in _HEAD_UNSUPPORTED
 
     def _answered_by(self, answer: Response | RegistryError) -> str:
-        """The origin that has answered, as it stands in the URL."""
+        """The origin that has answered, as text of the form ``scheme://host:port``."""
         url = str(self.origin) if answer.request is None else answer.request.url
         return "/".join(url.split("/", 3)[:3])
 
@@ -305,9 +306,22 @@ def read_anew(send: Callable[[], Response], limit: int) -> tuple[Response, bytes
     return response, body
 
 
-def refuses_head(error: RegistryError) -> bool:
-    """Whether an error response to a HEAD is a refusal, rather than a registry that cannot answer at the moment.
+@contextmanager
+def refusal_means_missing() -> Iterator[None]:
+    """Suppress the refusal of a request, and an HTML page or other wrong content in the place of the response.
 
-    Some registries answer 500 to every HEAD.
+    For look-ups before an upload: at worst, existing content is uploaded again.
+
+    Raises:
+        DigestMismatch: As raised inside.
+        RegistryError: The registry cannot answer at the moment. A 500 is a refusal: some send it to any HEAD.
     """
-    return error.status == 500 or not is_transient(error)
+    try:
+        yield
+    except RegistryError as error:
+        if error.status != 500 and is_transient(error):
+            raise
+    except DigestMismatch:
+        raise
+    except ContentError:
+        pass

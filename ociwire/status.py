@@ -72,7 +72,7 @@ _BY_STATUS: dict[int, type[RegistryError]] = {
 _ADMITTED_BY_STATUS: dict[int, tuple[type[RegistryError], ...]] = {
     401: (errors.Unauthorized,),
     403: (errors.Denied,),
-    # docker-registry 2.8 and ACR say BLOB_UPLOAD_INVALID of an upload that they have given up.
+    # docker-registry 2.8 and ACR answer BLOB_UPLOAD_INVALID for an upload that they have given up.
     404: (errors.NotFound, errors.ManifestBlobUnknown, errors.BlobUploadInvalid),
     405: (errors.Unsupported,),
     413: (errors.SizeInvalid,),
@@ -161,7 +161,7 @@ def error_from_response(response: Response) -> RegistryError:
 
 
 def is_transient(error: Exception) -> bool:
-    """Return whether a registry has answered that it cannot answer now: the same request may succeed later."""
+    """Return whether a registry answered that it is temporarily unable to serve: a later request may succeed."""
     if not isinstance(error, RegistryError):
         return False
     return error.status in (408, 429) or (error.status >= 500 and error.status != 501)
@@ -214,7 +214,7 @@ def _said(response: Response) -> bytes:
         body = b"" if response.closed else response.read(_READ_LIMIT)
     except errors.TransportError:
         return b""  # the status alone says enough
-    # Masked before it is cut or parsed: the half of a secret is not found any more.
+    # Masked before it is cut or parsed: half of a secret could not be recognized.
     return redactor_of(response.request).data(body)
 
 
@@ -247,7 +247,7 @@ def _limits(response: Response) -> str:
 
 
 def _kind(response: Response, code: str) -> type[RegistryError]:
-    """The class by the code, if the status admits it; else by the status."""
+    """The class for the code, if the status admits it; else the class for the status."""
     by_code, by_status = _BY_CODE.get(code), _kind_by_status(response)
     default = _ADMITTED_BY_SERVER_ERRORS if response.status >= 500 else (RegistryError,)
     if by_code is None or not issubclass(by_code, _ADMITTED_BY_STATUS.get(response.status, default)):

@@ -43,7 +43,7 @@ from .errors import (
 )
 from .message import Response
 from .scope import Scope
-from .session import Session, refuses_head
+from .session import Session, refusal_means_missing
 from .status import check_not_html, is_html, is_labelled_html, is_transient, names_digest
 from .transport.retry import sleep
 from .transport.retry_policy import is_connect_failure
@@ -70,16 +70,16 @@ OPENED = tuple(range(200, 300))
 MAX_CHUNK = 1024 * 1024 * 1024
 """The largest chunk that a registry may ask for, in bytes: a chunk is held in memory."""
 _LONGEST_COMMIT = 600.0
-"""How long a registry that has all bytes of an upload is waited for, in seconds."""
+"""Maximum time in seconds to wait for a registry that has all bytes of an upload."""
 _GRACE = 60.0
 """The same after a fault that says neither that the registry is at work nor that it is not."""
 _LONGEST_PAUSE = 30.0
 _MAX_RESENDS = 4
-"""How often the closing PUT is repeated: as often as `RetryTransport` repeats a request."""
+"""Maximum number of repetitions of the closing PUT, as in `RetryTransport`."""
 _MAX_FAILED_POLLS = 3
-"""How many polls in a row may fail, each after the retries of the transport."""
+"""Maximum number of consecutive polls that fail, each after the retries of the transport."""
 _LONGEST_RETRY_AFTER = 60.0
-"""The longest Retry-After of a 429 that is waited for, in seconds, as by `RetryTransport`."""
+"""Maximum Retry-After of a 429 in seconds that is waited for, as in `RetryTransport`."""
 
 # 0-99, bytes=0-99, bytes 0-99, 0-99/*, 0-99/100: what counts is the last byte.
 _RANGE = re.compile(r"(?:bytes[= ])?\s*[0-9]{1,18}-([0-9]{1,18})(?:/.*)?")
@@ -225,8 +225,8 @@ class Closing:
         self._resends = 0
         self._began: float | None = None
         self._paused = 0.0
-        self._limit = ""  # why waiting came to an end, for the message
-        self._failure: OciwireError | None = None  # of the last poll, if it is why waiting came to an end
+        self._limit = ""  # why the wait ended, for the message
+        self._failure: OciwireError | None = None  # of the last poll, if the wait ended because of it
 
     def run(self) -> Unfinished | None:
         """Send the PUT.
@@ -254,7 +254,7 @@ class Closing:
                 return Unfinished(self._error(fault), self._url, None)
 
     def _put(self) -> OciwireError | None:
-        """Send the PUT once; returns a fault that may pass."""
+        """Send the PUT once; returns a transient fault, or None."""
         headers = {"Content-Type": OCTET_STREAM}
         if self._first and self._body is not None and self._body.length:
             headers["Content-Range"] = f"{self._first}-{self._first + self._body.length - 1}"
@@ -290,14 +290,14 @@ class Closing:
             return self._before_resend()
         state = self._poll_for(_patience(fault))
         if state is _State.UNKNOWN and self._body is not None:
-            return _State.GONE  # what of the body to send again is not known: it takes a new upload
+            return _State.GONE  # which bytes to send again is unknown: a new upload is needed
         if state not in (_State.COMPLETE, _State.UNKNOWN):
             return state
-        self._body = None  # it has arrived, and some registries append what a PUT has
+        self._body = None  # it has arrived, and some registries append the body of a repeated PUT
         return self._before_resend()
 
     def _poll_for(self, seconds: float) -> _State:
-        """Poll with back-off while the registry has all bytes, or does not tell, for so many seconds at most."""
+        """Poll with backoff while the registry has all bytes, or does not tell, for at most `seconds`."""
         began, pause, failed = self._elapsed(), 0.0, 0
         while True:
             state = self._poll()
@@ -353,7 +353,7 @@ class Closing:
         return _State.RESEND
 
     def _pause(self, seconds: float) -> bool:
-        """Sleep; returns False at once if the deadline comes first."""
+        """Sleep. Returns False without sleeping if the deadline is nearer."""
         deadline = self._session.defaults.deadline
         if deadline is not None and time.monotonic() + seconds >= deadline:
             self._limit = "before the deadline"
@@ -416,13 +416,10 @@ def is_there(session: Session, operation: str, repository: str, digest: Digest) 
         TransportError: There is no usable answer.
     """
     scope = Scope.repository(repository, "pull", "push")
-    try:
+    with refusal_means_missing():
         response = session.head(operation, f"/v2/{repository}/blobs/{digest}", scope)
-    except RegistryError as error:
-        if not refuses_head(error):
-            raise
-        return False
-    return not is_labelled_html(response) or names_digest(response, digest)
+        return not is_labelled_html(response) or names_digest(response, digest)
+    return False
 
 
 def _is_stored(session: Session, operation: str, repository: str, digest: Digest) -> bool:

@@ -36,7 +36,7 @@ DEFAULT_CHUNK = 4 * 1024 * 1024
 _LARGE_CHUNK = 128 * 1024
 """From how many bytes on a 416 that says nothing else may mean that the chunk is too large."""
 _FAULTS = 3
-"""How many faults of the closing PUT in a row, with nothing acknowledged between them, end a commit."""
+"""Number of consecutive faults of the closing PUT, without progress between them, that end a commit."""
 
 
 def push(session: Session, repository: str, digest: Digest, body: Body) -> None:
@@ -249,8 +249,8 @@ class BlobWriter:
     def try_commit(self, digest: Digest) -> Unfinished | None:
         """Do what `commit` does, but return the state of the upload if faults of the closing PUT prevent it.
 
-        Faults that leave bytes unsent are made good: the rest is sent at once, as long as there is progress, and three
-        times without.
+        After a fault that leaves bytes unsent, the rest is sent at once, as often as there is progress, and three times
+        without.
         """
         furthest, faults = -1, 0
         while True:
@@ -303,7 +303,7 @@ class BlobWriter:
                     raise
                 self._unsure = False  # it was an answer
         try:
-            while self._gathered:  # a PATCH out of place is refused; some registries append whatever a PUT has
+            while self._gathered:  # a PATCH with a wrong offset is refused; some registries append the body of any PUT
                 self._send_chunk()
         except (BlobUploadUnknown, BlobUploadInvalid):
             # An upload that was committed is unknown: an earlier PUT may have succeeded.

@@ -2,7 +2,7 @@
 
 A client can only guess the scope that a request will be challenged with. The guess is wrong behind a proxy that
 rewrites paths (Artifactory), where an endpoint wants another action (``metadata_read`` at Azure Container Registry),
-and where the repositories of one host have different token servers. What the registry named instead is remembered per
+and where the repositories of one host have different token servers. The scope that the registry names is remembered per
 repository and endpoint.
 """
 
@@ -80,7 +80,7 @@ class _BoundedDict(Generic[K, V]):
 
 @final
 class ChallengeCache:
-    """What registries were seen to ask for. At most 1,024 entries and 4 MiB of each kind. Thread-safe."""
+    """Caches the challenges of registries and the scopes that they name, 1,024 and 4 MiB of each. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -90,7 +90,7 @@ class ChallengeCache:
         self._unpredictable: set[Origin] = set()
 
     def get(self, origin: Origin) -> Challenge | None:
-        """The last challenge of an origin, without its scope, which was another request's."""
+        """The last challenge of an origin, without its scope, which belongs to another request."""
         return self._challenges.get(origin)
 
     def put(self, origin: Origin, challenge: Challenge) -> None:
@@ -108,7 +108,7 @@ class ChallengeCache:
             self._challenges.put(origin, Challenge(challenge.scheme, params))
 
     def find(self, origin: Origin, required: Scope, url: str) -> Learned | None:
-        """What was learned for a request with this required scope at this URL's endpoint."""
+        """The challenge and scope that were learned for a required scope at the endpoint of a URL, if any."""
         if not self._learned:
             return None
         key = _Key(origin, str(required), _endpoint(url))
@@ -137,7 +137,7 @@ class ChallengeCache:
             _add(self._unpredictable, origin)
 
     def is_open(self, origin: Origin) -> bool:
-        """Whether the origin was seen not to authenticate."""
+        """Whether the origin is known not to authenticate."""
         return origin in self._open
 
     def mark_open(self, origin: Origin) -> None:
@@ -162,7 +162,7 @@ def _endpoint(url: str) -> str:
 
 
 def _weight(challenge: Challenge) -> int:
-    """Roughly how many bytes of memory it takes; a parsed scope takes about 30 times its text."""
+    """Estimated memory size in bytes; a parsed scope takes about 30 times its text."""
     return (
         sum(len(name) + len(value) * (30 if name == "scope" else 1) for name, value in challenge.params.items()) + 500
     )

@@ -1,4 +1,4 @@
-"""Cache what a credential source answers until it expires or a server rejects it."""
+"""Cache the answers of a credential source until they expire or a server rejects them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["Answer", "CredentialCache", "CredentialKey"]
 
 _MAX_ANSWERS = 4096
 _REFRESH_INTERVAL = 60.0
-"""Seconds between two refreshes of a credential that a registry answers with 403."""
+"""Minimum time in seconds between two refreshes of a credential that a registry answers with 403."""
 
 
 class CredentialKey(NamedTuple):
-    """What a source is asked for.
+    """The arguments of a look-up at a source.
 
     Attributes:
         host: The registry's host, in the form that `CredentialSource.lookup` documents.
@@ -34,8 +34,8 @@ class Answer(NamedTuple):
 
     Attributes:
         credential: None for anonymous access.
-        failure: Why the source had to answer None, if it did.
-        expires_at: When the answer ends, in seconds since the epoch; None is never.
+        failure: The error because of which the source answered None, if any.
+        expires_at: Expiry in seconds since the epoch; None means never.
     """
 
     credential: Credential | None
@@ -86,7 +86,7 @@ class CredentialCache:
     def get_after_rejection(
         self, key: CredentialKey, rejected: Credential | None, deadline: float | None
     ) -> Credential | None:
-        """What the source answers after a server rejected its last answer.
+        """Ask the source again after a server rejected its last answer.
 
         Of many threads whose credential was rejected, one asks the source.
 
@@ -97,7 +97,7 @@ class CredentialCache:
         return self.get(key, deadline)
 
     def refresh(self, key: CredentialKey, used: Credential, deadline: float | None) -> Credential | None:
-        """What the source answers now for a credential that may have expired; equal to `used` if nothing changed.
+        """Ask the source again for a credential that may have expired. Returns `used` if nothing changed.
 
         Asks the source again at most once per host, credential and minute.
 
@@ -131,7 +131,7 @@ class CredentialCache:
                 del self._answers[key]
 
     def get_answer(self, key: CredentialKey, deadline: float | None) -> Answer:
-        """The credential, and why there is none; raises what `get` raises."""
+        """The credential, or why there is none. Raises the same errors as `get`."""
         answer = self.find(key)
         if answer is None:
             answer = self._single_flight.fetch(key.host, key, lambda: self.find(key), lambda: self._ask(key), deadline)

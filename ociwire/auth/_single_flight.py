@@ -30,9 +30,9 @@ V = TypeVar("V")
 _MAX_WAIT = 120.0
 """Seconds to wait for another thread's fetch when no deadline is closer: twice what a credential helper may take."""
 _POLL = 1.0
-"""Seconds between two looks at whether the other thread's fetch still runs."""
+"""Seconds between two checks of whether the other thread's fetch still runs."""
 _GRACE = 1.0
-"""Seconds after its deadline in which a fetch can end by itself, so that a waiting thread can take its place."""
+"""Seconds that a fetch has after its deadline to end by itself, before a waiting thread gives up on it."""
 
 
 class _Call:
@@ -56,7 +56,7 @@ class _Call:
             self._running.release()
 
     def wait(self, seconds: float) -> None:
-        """Wait until the fetch has ended, or for so many seconds."""
+        """Wait until the fetch has ended, at most for `seconds`."""
         if self._running.acquire(timeout=seconds):
             self._running.release()
 
@@ -68,7 +68,7 @@ class SingleFlight(Generic[V]):
         what: What is fetched, for messages: ``a token``.
     """
 
-    # Of all instances together: a credential's fetch may need a token, and a token's fetch a credential.
+    # Shared by all instances: a credential's fetch may need a token, and a token's fetch a credential.
     _waiting: ClassVar[dict[int, _Call]] = {}
 
     def __init__(self, what: str) -> None:
@@ -84,7 +84,7 @@ class SingleFlight(Generic[V]):
         fetch: Callable[[], V],
         deadline: float | None,
     ) -> V:
-        """Return what `find` finds, or what this or another thread fetches.
+        """Return the cached value, or the value that this or another thread fetches.
 
         Args:
             group: Fetches of the same group run one after the other.

@@ -16,7 +16,7 @@ __all__ = ["Token", "TokenCache", "TokenKey"]
 _MAX_TOKENS = 1024
 _MAX_BYTES = 8 * 1024 * 1024
 _BYTES_PER_MEMBER = 256
-"""Roughly what one action on one resource takes in a `Scope`: a hostile challenge may name thousands."""
+"""Estimated memory size in bytes of one action of a `Scope`: a hostile challenge may name thousands."""
 
 
 class TokenKey(NamedTuple):
@@ -41,9 +41,9 @@ class Token:
     """A bearer token. Compares by identity: two requests may be answered with the same text.
 
     Attributes:
-        value: What is sent.
+        value: The text that is sent.
         scope: The scope that was requested.
-        good_until: The moment of `time.monotonic`, in seconds, after which it is not sent any more.
+        good_until: The `time.monotonic` value in seconds after which the token is not sent any more.
     """
 
     value: str = field(repr=False)
@@ -52,12 +52,12 @@ class Token:
 
     @property
     def good(self) -> bool:
-        """Whether it may still be sent."""
+        """Whether the token may still be sent."""
         return time.monotonic() < self.good_until
 
     @property
     def weight(self) -> int:
-        """Roughly how many bytes of memory it takes."""
+        """Estimated memory size in bytes."""
         return len(self.value) + len(str(self.scope)) + _BYTES_PER_MEMBER * (1 + sum(1 for _ in self.scope))
 
 
@@ -91,8 +91,8 @@ class TokenCache:
         where nothing is needed.
 
         Args:
-            key: What the token must be for.
-            scope: What it must grant.
+            key: The origin, credential, realm and service that the token must be for.
+            scope: The scope that it must grant.
             newer_than: Only tokens with a higher sequence number.
         """
         cached = self._cached.get(key)

@@ -29,7 +29,7 @@ __all__ = ["TokenProvider", "TokenRequest"]
 
 _LOG = logging.getLogger("ociwire.auth")
 _MAX_LOGGED_SCOPE = 1000
-"""How many characters of a scope are logged: the registry wrote it."""
+"""Maximum number of characters of a scope that are logged, because the registry chooses it."""
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
@@ -40,12 +40,12 @@ class TokenRequest:
 
     Attributes:
         origin: The registry's origin.
-        host: The registry's host, as credentials are looked up.
+        host: The registry's host, as it is passed to the credential source.
         challenge: The challenge that names realm and service.
         credential: The credential to send; None for anonymous access.
         scope: The scope to request.
         refused: A larger scope that the token server refused before; None if there was none.
-        newer_than: Sequence number of the last token that will not do.
+        newer_than: Only tokens with a higher sequence number are accepted.
     """
 
     origin: Origin
@@ -158,7 +158,7 @@ class TokenProvider:
             response.discard()
 
     def _follow_trusted(self, wanted: TokenRequest, exchange: Exchange, response: Response) -> Response:
-        """Follow one redirect, and only to an origin that the caller trusts: the request has credentials."""
+        """Follow one redirect, if the caller trusts its origin: the request carries credentials."""
         request, location = response.request, response.headers.get("location")
         # A 303 to a POST means another request.
         statuses = (301, 302, 307, 308) if exchange.posts else (301, 302, 303, 307, 308)

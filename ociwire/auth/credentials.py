@@ -36,10 +36,10 @@ class Credential:
         password: Any Unicode text, line breaks included: Google's ``_json_key`` is a JSON file. It is sent as base64.
         identity_token: An OAuth2 refresh token for the token server (in Docker's file, ``identitytoken``): any Unicode
             text. It is sent URL-encoded, in the body of a request.
-        registry_token: A bearer token for the registry itself (``registrytoken``): sent at once, and before all others.
-        expires_at: The moment after which its source is asked again: seconds since the epoch, or a `datetime` with a
-            time zone; None is never.
-        source: Where it came from, as a message may say it: a file and an entry, a vault and a path.
+        registry_token: A bearer token for the registry itself (``registrytoken``). Takes precedence over other fields.
+        expires_at: When to ask the source again, in seconds since the epoch or as a `datetime` with a time zone. None
+            means never.
+        source: Origin of the credential for messages: a file and an entry, or a vault and a path.
 
     Raises:
         UsageError: A field is no string, holds what cannot be sent, or goes without its other half.
@@ -182,7 +182,7 @@ def check_source(source: CredentialSource) -> CredentialSource:
 
 
 def failure_of(source: CredentialSource, host: str, repository: str | None) -> AuthError | None:
-    """Why a source had to answer None, if it tells: see `DockerConfig.failure`."""
+    """The error because of which a source answered None, if it reports one; see `DockerConfig.failure`."""
     failure = getattr(source, "failure", None)
     found = failure(host, repository) if callable(failure) else None
     return found if isinstance(found, AuthError) else None
@@ -195,7 +195,7 @@ def first_repository(scope: Scope) -> str | None:
 
 
 _LONGEST_CACHED = 1024
-"""Longer texts of scopes are not cached: a scope may have any length."""
+"""Maximum length of a scope's text that is cached: a scope may have any length."""
 
 
 @lru_cache(maxsize=1024)
@@ -233,7 +233,7 @@ def _moment(value: object) -> float | None:
             raise UsageError("a credential's expires_at has no time zone: datetime.now(timezone.utc) has one")
         return value.timestamp()
     if not is_number(value):
-        # The value of another type stays out: it may be a secret that was passed in the wrong place.
+        # A value of another type is not shown: it may be a secret that was passed in the wrong place.
         given = show(value) if isinstance(value, (int, float)) else f"of type {type(value).__name__}"
         raise UsageError(
             f"invalid expires_at {given}: expected seconds since the epoch, a datetime with a time zone, or None"

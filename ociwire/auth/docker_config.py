@@ -37,15 +37,15 @@ class DockerConfig:
 
     ``$DOCKER_AUTH_CONFIG`` (the JSON itself) is read first. If it has no entry for the registry, the files follow.
     ``$REGISTRY_AUTH_FILE``, or else ``$DOCKER_CONFIG/config.json``, is the only file if its variable is set. Otherwise
-    the first with an entry counts of ``~/.docker/config.json``, ``$XDG_RUNTIME_DIR/containers/auth.json`` and
-    ``$XDG_CONFIG_HOME/containers/auth.json`` (``~/.config`` by default). Only regular files are read. Changes to a file
-    take effect at the next lookup.
+    ``~/.docker/config.json``, ``$XDG_RUNTIME_DIR/containers/auth.json`` and ``$XDG_CONFIG_HOME/containers/auth.json``
+    (``~/.config`` by default) are read, and the first file with an entry is used. Only regular files are read. Changes
+    to a file take effect at the next lookup.
 
-    Entries are, in this order: ``credHelpers`` for the host, ``credsStore`` if it has credentials, and ``auths`` by
-    host, URL or, as podman writes it, ``HOST/NAME``, the longest that matches. A ``credsStore`` whose program is not
-    installed is ignored. If the program fails, the failure is logged as a warning and kept for a minute, `lookup`
-    returns `None` unless a later file has an entry, and `failure` returns the error. A helper of ``credHelpers`` that
-    is not installed or fails is an error.
+    A file's entries are, in this order: ``credHelpers`` for the host, ``credsStore`` if it has credentials, and
+    ``auths`` by host, URL or, as podman writes it, ``HOST/NAME``, the longest that matches. A ``credsStore`` whose
+    program is not installed is ignored. If the program fails, the failure is logged as a warning and kept for a minute,
+    `lookup` returns `None` unless a later file has an entry, and `failure` returns the error. A helper of
+    ``credHelpers`` that is not installed or fails is an error.
 
     Args:
         env: The environment; None is `os.environ`.
@@ -76,10 +76,10 @@ class DockerConfig:
         return self._find(host, repository).credential
 
     def failure(self, host: str, repository: str | None = None, /) -> AuthError | None:
-        """Why `lookup` returns `None` for a registry, if the reason is that a ``credsStore`` helper failed.
+        """The error of a ``credsStore`` helper because of which `lookup` returned `None`; `None` if there is none.
 
-        `AuthTransport` raises it if the registry refuses an anonymous request, and before it pushes. A failure that is
-        older than a minute is not trusted: the helper is asked again.
+        `AuthTransport` raises it if the registry refuses an anonymous request, and before it pushes. After a
+        minute, the helper is asked again.
         """
         try:
             found = self._find(host, repository)
@@ -218,7 +218,7 @@ def _files(env: Mapping[str, str]) -> Iterator[_File]:
 
 
 def _read(path: str, *, skip_denied: bool) -> bytes | None:
-    """The beginning of a regular file, up to one byte more than is allowed; None if there is no file."""
+    """Read a regular file, at most one byte beyond the limit; None if there is no file."""
     try:
         # Without O_NONBLOCK, opening a FIFO waits for a writer.
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
@@ -288,7 +288,7 @@ def _split(key: str) -> tuple[str, str]:
         name = registry_name(host, scheme.lower() or "https")
     except UsageError:
         return "", ""
-    # A URL is for the whole registry, and so is what docker's oldest logins have written: HOST/v1/, or HOST/v1.
+    # A URL is for the whole registry, and so are the entries of docker's first versions: HOST/v1/, or HOST/v1.
     path = path.strip("/")
     return name, "" if separator or path in ("v1", "v2") else path
 

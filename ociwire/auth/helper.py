@@ -36,12 +36,12 @@ _KEPT = 60.0
 """Seconds for which a helper's answer is kept."""
 _MAX_KEPT = 1024
 _LONGEST = 1024 * 1024
-"""Bytes that a helper may print on standard output."""
+"""Maximum number of bytes that a helper may print on standard output."""
 _READ_SIZE = 64 * 1024
 
 
 class Helpers:
-    """The helpers on a PATH. Their answers are kept for a minute, "nobody" included; their failures only on request.
+    """Runs the credential helpers on a PATH. Answers are cached for a minute, None included; failures only on request.
 
     Args:
         env: Where PATH is looked up, and what a helper is run with.
@@ -67,7 +67,7 @@ class Helpers:
     def get(
         self, name: str, program: str, server: str, source: str, *, keep_failure: bool = False
     ) -> Credential | None:
-        """What a helper says of a server.
+        """Return the credential that a helper has for a server.
 
         Args:
             name: The helper's.
@@ -158,7 +158,7 @@ def _run(name: str, program: str, server: str, env: Mapping[str, str]) -> bytes 
 
 
 def _communicate(process: subprocess.Popen[bytes], question: bytes, output: bytearray, ends_at: float) -> None:
-    """Write the question, and read both pipes to their ends: at most `_LONGEST` bytes of stdout are kept.
+    """Write the question, and read both pipes to their ends. At most `_LONGEST` bytes of stdout are kept.
 
     `subprocess.Popen.communicate` has no bound. What goes to stderr is read, so that the helper does not block, and
     dropped.

@@ -54,10 +54,10 @@ class MemoryRegistry:
         digest_header: Whether answers have a Docker-Content-Digest; ECR's have not always.
         page_size: How many entries a page of a list has at most, whatever ``n`` says; None is any number.
         manifest_limit: How many bytes a manifest may have; more is a 413. None is any number.
-        max_bytes: How many bytes blobs, manifests, open uploads and request bodies may take together. Defaults to
+        max_bytes: Maximum number of bytes of all blobs, manifests, open uploads and request bodies. Defaults to
             1 GiB. A request for which there is no room is answered 413 with SIZE_INVALID. Deleting a blob from its
-            last repository, deleting a manifest and cancelling an upload make room. Names, tags and what Python needs
-            for each object are not counted. None is any number.
+            last repository, deleting a manifest and cancelling an upload make room. Names, tags and Python's
+            overhead per object are not counted. None means no limit.
 
     Raises:
         UsageError: A number is not an integer, or is less than 1.

@@ -117,7 +117,7 @@ def pull(body: Body | None, reserve: Callable[[int], None], most: int | None = N
         most: How many bytes it may have; None is any number.
 
     Raises:
-        Refused: It has more, or there is no room for it; if its length tells so, nothing was pulled.
+        Refused: It has more, or there is no room for it. Nothing is pulled if its length is known to be too large.
         BodyConsumedError: It is one-shot, and was pulled from before, or is opened by somebody else meanwhile.
         SizeMismatch: It is longer or shorter than its length.
         Exception: Whatever the content raised, as it was raised.

@@ -49,7 +49,7 @@ class Received:
 
     Attributes:
         content: Its bytes.
-        stored: How many of them the store has taken over; the room for the others is released.
+        stored: The number of its bytes that the store holds; the room for the others is released.
     """
 
     content: bytes
@@ -80,11 +80,11 @@ class Store:
 
     A repository is there from the first blob or manifest in it on, and stays when it has nothing left.
 
-    Every byte is counted in `_used`, from when a body is received (`receive`) until it is dropped. A method that takes
-    over the bytes of a body returns how many are new, and the caller notes them in `Received.stored`.
+    `_used` counts every byte from the time its body is received (`receive`) until it is dropped. A method that stores
+    the bytes of a body returns the number of new ones, and the caller sets `Received.stored` to it.
 
     Args:
-        max_bytes: How many bytes there may be in all; None is any number.
+        max_bytes: Maximum number of bytes in all; None means no limit.
     """
 
     def __init__(self, max_bytes: int | None = None) -> None:
@@ -134,7 +134,7 @@ class Store:
             return self._contents[digest] if found else None
 
     def add_blob(self, name: str, digest: Digest, content: bytes) -> int:
-        """Have a blob in a repository. Its content has been verified. Returns how many bytes are new."""
+        """Add a blob with verified content to a repository. Returns the number of bytes that are new to the store."""
         with self._lock:
             return len(content) if self._link(name, digest, content) else 0
 
@@ -162,7 +162,7 @@ class Store:
             return True
 
     def _link(self, name: str, digest: Digest, content: bytes) -> bool:
-        """Have a blob in a repository; returns whether the store did not have its content before."""
+        """Add a blob to a repository. Returns whether its content is new to the store."""
         repository = self._repositories.setdefault(name, _Repository())
         is_new = digest not in self._contents
         if digest not in repository.blobs:
@@ -198,16 +198,16 @@ class Store:
             return True
 
     def finish(self, upload: Upload, position: int, digest: Digest, content: bytes) -> int | None:
-        """Make an upload and a last chunk a blob, which has been verified.
+        """Turn an upload and its last chunk into a blob, which has been verified.
 
         Returns:
-            How many bytes of the last chunk were stored; None if the upload is over, or is no longer where it was.
+            The number of bytes of the last chunk that were stored; None if the upload is over or has another offset.
         """
         with self._lock:
             if self._uploads.get(upload.id) is not upload or upload.size != position:
                 return None
             del self._uploads[upload.id]
-            # Joined under the lock: of the copy that this makes, there is one at a time.
+            # Joined under the lock, so that only one such copy exists at a time.
             if self._link(upload.name, digest, b"".join([*upload.chunks, content])):
                 return len(content)
             self._used -= upload.size
@@ -239,7 +239,7 @@ class Store:
             at: That reference: one of the tags, or the digest.
 
         Returns:
-            What it needs and is not there, so that it was not stored; and how many bytes are new.
+            The digests that are missing, because of which it was not stored; and the number of bytes that are new.
         """
         digest, added = manifest.entry.digest, 0
         with self._lock:

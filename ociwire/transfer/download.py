@@ -28,7 +28,7 @@ __all__ = ["download"]
 _SAID_OF_ALL = (401, 403, 404, 429)
 """Statuses that say nothing of ranges: without one the answer would be the same."""
 _HASHED_UNASKED = 64 * 1024 * 1024
-"""Up to so many bytes, a file on disk is hashed (40 ms) without asking the registry for the size of the blob first."""
+"""Maximum size in bytes of a file on disk that is hashed (40 ms) before the registry is asked for the blob's size."""
 
 
 def download(
@@ -48,17 +48,17 @@ def download(
     digest is wrong in the end, or the registry does not do ranges as it should, all is fetched once more from nothing.
     A file of that name is left alone if it is another user's, hard-linked elsewhere, or not a regular file (a symbolic
     link, a FIFO, a device). Other downloads of the same blob to the same target, at the same time, have files of their
-    own, ``.NAME.DIGEST.1.part`` and so on; who is done takes away what killed ones have left.
+    own, ``.NAME.DIGEST.1.part`` and so on. A download that succeeds removes the files of killed ones.
 
     A file that is there already and has the digest is left as it is, and nothing is sent. Any other one is replaced in
     the end, and its mode and its owner with it: the new file has those that a new file has. A symbolic link is never
     followed: the link itself is replaced by the file, whatever it leads to.
 
-    A file on disk of more than 64 MiB, at the target or of an interrupted download, is hashed only if its size can be
-    right: the registry is asked for the size first (HEAD). The deadline bounds the hashing, too.
+    A file on disk of more than 64 MiB, at the target or of an interrupted download, is hashed only if its size fits
+    the blob: the registry is asked for the size first (HEAD). The deadline bounds the hashing, too.
 
     If another process replaces the hidden file before it is renamed, or the target right after it, `download` raises
-    `OSError`, unless what is at the target in the end has the digest.
+    `OSError`, unless the file at the target has the digest.
 
     One stream fetches all of it. Where that takes more than about a second, a second connection is tried by Range
     (RFC 9110, section 14): if both together are faster by a third than the one, all `workers` fetch parts; else, or
@@ -218,7 +218,7 @@ def _target(path: str | os.PathLike[str]) -> str:
 
 
 def _size_if_right(target: str, source: Source, wanted: int | None = None) -> int | None:
-    """The size of the file that is there, if it is what is wanted; `wanted` is the size of that, if it is known."""
+    """The size of the file at the target if it has the digest, else None. `wanted` is the blob's size, if known."""
     descriptor = open_regular(target)
     if descriptor is None:
         return None
@@ -239,7 +239,7 @@ def _size_if_right(target: str, source: Source, wanted: int | None = None) -> in
 
 
 def _size_to_expect(count: int, source: Source) -> int:
-    """The size of the blob, asked for where hashing `count` bytes would take longer than that; else `count` itself.
+    """The size of the blob, if hashing `count` bytes would take longer than asking for it; else `count` itself.
 
     A file on disk may have any size at no cost: a sparse file of 1 TiB takes many minutes to hash.
     """
@@ -250,11 +250,11 @@ def _size_to_expect(count: int, source: Source) -> int:
     except (ProtocolError, RegistryError) as error:
         if not _is_of_ranges(error):
             raise
-        return -1  # a registry that does not answer HEAD: the blob is fetched instead
+        return -1  # the registry does not tell the size: the blob is fetched instead
 
 
 def _hash(read: Callable[[memoryview, int], None], hasher: _Hash, size: int, source: Source) -> None:
-    """Hash so many bytes of a file, until the deadline passes."""
+    """Hash the first `size` bytes of a file. Raises `TransportTimeout` if the deadline passes."""
     position = 0
     with memoryview(bytearray(min(BUFFER, size))) as buffer:
         while position < size:

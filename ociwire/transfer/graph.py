@@ -57,8 +57,8 @@ def names(content: bytes) -> Named:
     """What a manifest names; the layers come before the config, the base first.
 
     Raises:
-        ContentError: It is no JSON object, or names what is no descriptor or has a digest that cannot be verified. A
-            single entry of an index is enough: a copy is whole, or there is none.
+        ContentError: It is not a JSON object, an entry is not a descriptor, or a digest cannot be verified. One such
+            entry of an index is enough, because a copy is complete or fails.
         Unsupported: It is a Docker schema 1 manifest.
     """
     parsed = parse(content)

@@ -106,15 +106,15 @@ class PartialFile:
         It is in place then, whatever the folder's file system answers to being synced.
 
         Returns:
-            Whether the target is this file now. If it is not, another process has replaced it: the caller must look at
-            what is there before it reports success.
+            Whether the target is this file now. If it is not, another process has replaced it: the caller must check
+            the digest of the target before it reports success.
 
         Raises:
             OSError: The partial file has been replaced by another file, or it cannot be renamed.
         """
         os.fsync(self._descriptor)
         self._unmark()
-        # A rename moves whatever has the name. What was written and verified is what the descriptor has.
+        # A rename moves whatever file has the name, but the content was verified in the file of the descriptor.
         if not is_at(self._descriptor, self._path):
             raise OSError(
                 f"refusing to rename {self._path} to {self._target}: another process has removed or replaced it while"

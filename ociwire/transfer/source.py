@@ -77,13 +77,13 @@ class Source:
         return other
 
     def describe(self) -> Descriptor:
-        """What the registry says it is: a HEAD, the first time."""
+        """The blob's descriptor, by a HEAD at the first call."""
         if self._described is None:
             self._described = self._client.resolve_blob(self._repository, self.digest)
         return self._described
 
     def check_deadline(self) -> None:
-        """Raise `TransportTimeout` if the client's deadline has passed: for work that waits for no socket."""
+        """Raise `TransportTimeout` if the client's deadline has passed. For work without network I/O (hashing)."""
         deadline = self._door.deadline
         if deadline is not None and time.monotonic() >= deadline:
             raise TransportTimeout(f"the deadline passed while {self.digest} was hashed on disk")

@@ -233,9 +233,9 @@ class Survey:
         return found
 
     def _read_referrer(self, descriptor: Descriptor) -> Node | None:
-        """Read what refers to another; None if it is gone: lists of referrers outlive what they list.
+        """Read a referrer; None if it does not exist, because a list of referrers may name deleted manifests.
 
-        Their sizes are not always right; the digest decides.
+        The sizes in the list may be wrong; the digest decides.
         """
         try:
             return self._read(descriptor, check_size=False)
@@ -263,7 +263,7 @@ class _Choice:
     Attributes:
         platforms: Of what platforms it is to be.
         digests: What was chosen, by digest.
-        entries: The JSON text of each entry, once, by what it says.
+        entries: The JSON text of each chosen entry, by its normalized JSON, so that equal entries count once.
         nested: The indexes that were looked into.
         whole: Whether nothing was left out.
     """

@@ -30,7 +30,7 @@ class Verifier:
         stop: The byte before which the content ends.
         buffer_size: In bytes.
         workers: How many there may be.
-        check: Called before each block is hashed; an exception of its own ends the hashing.
+        check: Called before each block is hashed; an exception that it raises ends the hashing.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Authenticate requests: by Bearer tokens (the distribution project's token specifications) or by Basic (RFC 7617).
 
-A request starts with what is known of the registry: a token for `RequestInfo.required_scope` once the registry has
-challenged, nothing before that. What happens next depends on the response:
+A request is first sent without authorization, or, once the registry has challenged, with a token for
+`RequestInfo.required_scope`. The next step depends on the response:
 
 ========  ======================  ===============================  ================================================
 status    sent                    challenge                        next
@@ -10,13 +10,13 @@ status    sent                    challenge                        next
 401       nothing                 Basic                            user name and password
 401       a cached token          within the token's, or none      a fresh token
 401       any token               another scope, realm or service  a token for exactly what the challenge names
-401       a fresh token           within the token's               hand the response back
+401       a fresh token           within the token's               return the response
 401       Basic, registry token   any                              look the credential up again; repeat if it changed
 400       a cached token, by GET  any                              a fresh token (public.ecr.aws)
 403       any credential          none, or within the token's      refresh the credential; repeat if it changed (ECR)
 403       nothing or a token      another scope                    as 401 (RFC 6750, ``insufficient_scope``)
 403, 404  nothing                 none                             probe ``GET /v2/``; repeat with credentials
-any       any                     any                              hand the response back
+any       any                     any                              return the response
 ========  ======================  ===============================  ================================================
 
 A request is sent at most three times, and at most two tokens are requested for it. It is not repeated if its
@@ -54,7 +54,7 @@ _READ_BY_SERVERS = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class _Authorization:
-    """What a request is sent with.
+    """The Authorization header of a request, and its origin.
 
     Attributes:
         header: The value of the Authorization header.
@@ -71,7 +71,7 @@ class _Authorization:
     fresh: bool = False
 
     def secrets(self) -> tuple[str, ...]:
-        """What must not be shown: the header's value after its scheme, and the credential behind it."""
+        """The header's value after its scheme, and the secrets of the credential."""
         return (self.header.partition(" ")[2], *(() if self.credential is None else self.credential.secrets()))
 
 
@@ -211,10 +211,10 @@ class AuthTransport:
         """Close the inner transport. Idempotent."""
         self._inner.close()
 
-    # What the first request carries
+    # Authorization of the first request
 
     def _initial_authorization(self, attempt: _AuthAttempt) -> _Authorization | None:
-        """What the registry is known to ask for; None before its first challenge."""
+        """The authorization that the registry is known to require; None before its first challenge."""
         challenge = self._challenges.get(attempt.origin)
         if not attempt.required:
             return self._cached_scopeless_token(attempt, challenge)
@@ -295,12 +295,12 @@ class AuthTransport:
         if any(member.action == "push" for member in attempt.required):
             self._challenges.mark_open(attempt.origin)
 
-    # What follows a response
+    # Authorization after a response
 
     def _next_authorization(
         self, attempt: _AuthAttempt, used: _Authorization | None, response: Response
     ) -> _Authorization | None:
-        """What to repeat the request with, by the table above; None if the response is the result."""
+        """The authorization to repeat the request with, by the table above; None if the response is the result."""
         status = response.status
         if not _is_from(response, attempt.origin):
             return None  # a transport below followed a redirect: its target must not get this registry's credentials
@@ -329,7 +329,7 @@ class AuthTransport:
     def _answer_challenge(
         self, attempt: _AuthAttempt, used: _Authorization | None, offered: Challenge, response: Response
     ) -> _Authorization | None:
-        """Authorization for a challenge that what was sent does not cover."""
+        """The authorization for a challenge that the one sent before does not cover."""
         if (
             used is not None
             and used.token is None
@@ -370,7 +370,7 @@ class AuthTransport:
         credential: Credential | None,
         wanted: Scope,
     ) -> None:
-        """Raise the refusal of the guess if the challenge asks for the same, or would send a refused secret again."""
+        """Raise the refusal of the guess if the challenge asks for the same or a refused secret would be sent again."""
         key = self._token_request(attempt, offered, credential, wanted).key
         rejected = isinstance(guess.error, CredentialsRejected) and guess.error.status != 403
         same_secret = (key.credential, key.realm) == (guess.key.credential, guess.key.realm)
@@ -452,7 +452,7 @@ class AuthTransport:
         return answer.credential
 
     def _look_up_again(self, attempt: _AuthAttempt, rejected: Credential | None) -> Credential | None:
-        """What the source answers after a rejection; the same credential if the source has no other."""
+        """The source's credential after a rejection; the same one if the source has no other."""
         if attempt.anonymous or attempt.credential_renewed:
             return rejected
         attempt.credential_renewed = True
@@ -572,12 +572,12 @@ def _authorized(request: Request, authorization: _Authorization) -> Request:
 
 @lru_cache(maxsize=1024)
 def _lookup_name(origin: Origin) -> str:
-    """The host that a credential source is asked for."""
+    """The host that is passed to a credential source."""
     return registry_name(origin.netloc)
 
 
 def _raise_helper_failure(attempt: _AuthAttempt) -> None:
-    """Raise why there is no credential, if that is because a credential helper failed."""
+    """Raise the failure of a credential helper, if there is no credential because of it."""
     if attempt.helper_failure is not None:
         raise attempt.helper_failure
 

@@ -1,8 +1,8 @@
 """urllib3's connections, taught to wait for 100 (Continue) before a chunk of the body is pulled.
 
-A connection stands in its pool where urllib3's own would. `request` sends the head, waits, and sends the body;
-`getresponse` reads what the wait has not; `close` forgets. Two private methods are overridden to bound their time:
-`_new_conn` (urllib3's own SOCKS connection overrides it too) and `_tunnel`.
+These connections replace urllib3's own in its pools. `request` sends the head, waits, and sends the body;
+`getresponse` reads the rest of the response; `close` resets the state. Two private methods are overridden to bound
+their time: `_new_conn` (urllib3's own SOCKS connection overrides it too) and `_tunnel`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["IdleConnections", "WirePool", "WireTLSPool"]
 # What a peer's closing looks like to who is still sending. The last two are TLS's words for it before Python 3.13.
 _CLOSED_BY_PEER = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 _MIN_ATTEMPT = 2.0
-"""The least time for one of several addresses, in seconds, as far as so much remains; Go's net.Dialer has the same."""
+"""Minimum time in seconds for each of several addresses, if that much remains, as in Go's net.Dialer."""
 _GLANCE = 0.5
 """How long a send may block, in seconds, before it is looked whether the server has answered meanwhile."""
 
@@ -46,15 +46,15 @@ class WireConnection(HTTPConnection):
     _answers: tuple[WireResponse, ...] = ()  # a proxy's, to CONNECT
 
     def connect(self) -> None:
-        """Connect, through a proxy where there is one. The connect timeout bounds all steps of it together."""
+        """Connect, through the proxy if there is one. The connect timeout bounds all steps together."""
         self._connecting = Clock(_UNBOUNDED, None if self.timeout is None else time.monotonic() + self.timeout)
         super().connect()
 
     def _new_conn(self) -> socket.socket:
         """Connect to the first address of the name that answers.
 
-        `urllib3.util.connection.create_connection` gives each address the whole of the timeout again. Here each has its
-        share of what remains, so that one that drops packets leaves time for the next.
+        `urllib3.util.connection.create_connection` gives each address the whole timeout. Here each address has a share
+        of the remaining time, so that one that drops packets leaves time for the next.
         """
         try:
             addresses = socket.getaddrinfo(self._dns_host, self.port, allowed_gai_family(), socket.SOCK_STREAM)
@@ -88,7 +88,7 @@ class WireConnection(HTTPConnection):
         return sock
 
     def _tunnel(self) -> None:
-        """Send CONNECT and read its answer, in what remains of the time; the TLS handshake has what then remains."""
+        """Send CONNECT and read the response within the remaining time, and leave the rest to the TLS handshake."""
         self.sock.settimeout(self._connecting.left())
         super()._tunnel()
         self.sock.settimeout(self._connecting.left())
@@ -226,7 +226,7 @@ class WireTLSConnection(WireConnection, HTTPSConnection):
 
 
 class IdleConnections:
-    """The idle connections of a pool, in the place of `queue.LifoQueue`; without a lock.
+    """The idle connections of a pool. Replaces `queue.LifoQueue`, and has no lock.
 
     The lock of `queue.LifoQueue` is not reentrant: a finalizer that runs inside `get` and calls `put` waits for its own
     thread. The operations of `collections.deque` are atomic, so none is needed. Nothing here blocks.
@@ -241,20 +241,20 @@ class IdleConnections:
         self._closed = False
 
     def get(self, **_options: object) -> WireConnection:
-        """Take the connection that was returned last, or raise `queue.Empty`, upon which the pool makes one."""
+        """Take the connection that was returned last. If there is none, raise `queue.Empty`: the pool makes one."""
         try:
             return self._idle.pop()
         except IndexError:
             raise queue.Empty from None
 
     def put(self, item: WireConnection | None, **_options: object) -> None:
-        """Keep a connection, or raise `queue.Full`, upon which the pool closes it. None is a free slot, and ignored."""
+        """Keep a connection. If there is no room, raise `queue.Full`: the pool closes it. None is ignored."""
         if item is None:
             return
         if len(self._idle) >= self._maxsize and not self._closed:
             raise queue.Full
         self._idle.append(item)
-        if self._closed:  # perhaps since urllib3 looked: what came after its close() would stay open
+        if self._closed:  # perhaps after urllib3's own check: a connection put here now would stay open
             self.close()
 
     def qsize(self) -> int:
@@ -262,7 +262,7 @@ class IdleConnections:
         return len(self._idle)
 
     def close(self) -> None:
-        """Close all connections, and each that is still put here. Idempotent."""
+        """Close all connections, and those that are put here later. Idempotent."""
         self._closed = True
         try:
             while True:

@@ -22,7 +22,7 @@ __all__ = ["ContentFailed", "Exchange", "ReusedConnection"]
 MAX_INTERIM = 32
 """The most 1xx responses that are passed over before a final one."""
 MAX_INTERIM_BYTES = 64 * 1024
-"""The most bytes that all interim responses of one request may have together."""
+"""Maximum size in bytes of all interim responses to one request together."""
 _PIECE = 1024 * 1024
 """The most that is sent in one go, in bytes: a timeout is for one piece, not for the whole of a large body."""
 
@@ -110,7 +110,7 @@ class Exchange:
         """Take note of a 1xx response and pass over it (RFC 9110, section 15.2: any may come, known or not).
 
         Raises:
-            ProtocolError: It is a 101, which nobody asked for, or there were too many of them or of their bytes.
+            ProtocolError: It is a 101, which was not requested, or the interim responses are too many or too long.
         """
         self.interims += 1
         self.interim_bytes += head.size

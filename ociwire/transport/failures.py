@@ -90,7 +90,7 @@ def translate(error: BaseException, request: Request, *, connected: bool, proxy:
 
 @contextmanager
 def failures_of(request: Request, under_way: UnderWay, *, proxy: str = "") -> Iterator[None]:
-    """Translate what is raised inside; what is raised in ociwire's own words gets its request. All of it is masked."""
+    """Translate exceptions of urllib3 and http.client, set the request of ociwire's own, and mask secrets in all."""
     try:
         yield
     except OciwireError as error:
@@ -101,7 +101,7 @@ def failures_of(request: Request, under_way: UnderWay, *, proxy: str = "") -> It
         try:
             raise translate(error, request, connected=under_way.connected, proxy=proxy) from error
         except TransportError as failure:
-            # Once more, since only now it is chained: http.client's exceptions hold the line that they could not read.
+            # Again, because the cause is set only now: http.client's exceptions hold the line that they could not read.
             redactor_of(request).error(failure)
             raise
 

@@ -15,10 +15,10 @@ from ..headers import TOKEN, Headers
 __all__ = ["Head", "LineReader", "framed_length", "read_head"]
 
 MAX_HEAD = 64 * 1024
-"""The most that a head may have, in bytes."""
+"""Maximum size of a head in bytes."""
 
-# Messages quote nothing of a head that is not valid: it may repeat the request, and a part of a secret, as it is left
-# where a line is cut, cannot be found and masked.
+# Messages quote nothing of an invalid head: it may repeat a part of a secret of the request, cut at a line end, which
+# could not be recognized and masked.
 NOT_HTTP = "the server does not speak HTTP/1.1: expected a status line, such as HTTP/1.1 200 OK"
 
 _TLS_ALERT = b"\x15\x03"

@@ -27,7 +27,7 @@ __all__ = ["Inbox", "has_pending"]
 
 _STATUS_LENGTH = len(b"HTTP/1.1 401")
 _READ_SIZE = 8192
-"""How much is asked of the socket at a time where a head is read, in bytes."""
+"""Number of bytes to receive at once while a head is read."""
 
 
 class Inbox(io.RawIOBase):
@@ -43,7 +43,7 @@ class Inbox(io.RawIOBase):
         self._sock = sock
         self._clock = clock
         self._left = limit
-        self._kept = bytearray()  # what was received and is still to be read
+        self._kept = bytearray()  # received bytes that were not read yet
         self._hold: io.RawIOBase | None = None
         self._over = False
         self.received = False

@@ -1,8 +1,9 @@
 """Writes down what passes, wherever in a stack it stands: a line for each exchange, and one for what was read of it.
 
-Never a secret: headers are masked as in their repr, and the secrets of the exchange in everything that a peer says. Of
-queries only what the OCI distribution specification defines is shown, and nothing of those of cross-origin URLs. What a
-token server says is withheld. Never reads a body itself: it sees what its owner reads.
+Secrets are never logged: headers are masked as in their repr, and the secrets of the exchange in all text of a peer.
+Only query parameters that the OCI distribution specification defines are shown, and none of a cross-origin URL. The
+body of a token server's response is withheld. The layer never reads a body itself: it sees the bytes that its owner
+reads.
 """
 
 from __future__ import annotations
@@ -188,9 +189,9 @@ def _proof(request: Request) -> str:
 
 
 def _value(name: str, value: str, redactor: Redactor | None) -> str:
-    """A header's value with what of it is no secret; without a redactor, of a header that was sent."""
+    """A header's value without secrets. Headers that were sent need no redactor."""
     if name.lower() in SECRET_HEADERS:
-        return "***"  # not by the repr alone: the record's arguments are for handlers, too
+        return "***"  # masked here, not only in the repr: handlers see the record's arguments
     if redactor is None:
         return one_line(value, 300)
     if name.lower() in ("location", "content-location"):

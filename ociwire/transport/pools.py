@@ -71,7 +71,7 @@ class Pools:
         if self._closed:
             raise UsageError("the transport is closed")
         pool = self._pools.get((origin, anonymous and origin.scheme == "https"), self._make)
-        if self._closed:  # while it was made: close() may not have seen it
+        if self._closed:  # while the pool was made: close() may not have seen it
             pool.close()
             raise UsageError("the transport is closed")
         return pool

@@ -1,4 +1,4 @@
-"""Which proxy an origin is reached through, if any: the caller's, or the environment's as curl and Go read it.
+"""Choose the proxy for an origin: the caller's, or that of the environment as curl and Go read it.
 
 ``no_proxy`` has no specification. Entries are separated by commas or white space, and match as in curl, with two
 additions of Go's golang.org/x/net/http/httpproxy that curl does not have: ``HOST:PORT`` and ``*.DOMAIN``.
@@ -39,8 +39,8 @@ class Proxies:
     Args:
         proxy: A proxy's URL, ``http://[user:password@]host[:port]``, for every origin; it wins over the environment.
         trust_env: Whether ``http_proxy``, ``https_proxy`` and ``no_proxy`` count, in lower or upper case. They are read
-            here, once. As in CGI programs ``HTTP_PROXY`` is a header of the client, it is ignored if
-            ``REQUEST_METHOD`` is set.
+            once, here. ``HTTP_PROXY`` is ignored if ``REQUEST_METHOD`` is set, because a CGI program's client can set
+            it with a header.
 
     Raises:
         UsageError: The proxy's URL is not valid, or of a scheme other than http and https.
@@ -110,7 +110,7 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
 def _parse(url: str) -> Proxy:
     if not isinstance(url, str):
         raise UsageError(f"invalid proxy URL: expected {_EXPECTED}, got {type(url).__name__}")
-    # curl and others take a bare host:port too. The scheme ends at the first ://, for a password may hold another.
+    # curl and others take a bare host:port, too. The scheme ends at the first ://; a password may hold another.
     match = _PROXY.fullmatch(url)
     scheme, userinfo, address = match.groups() if match else ("", None, "")
     if (scheme or "http").lower() not in ("http", "https"):

@@ -67,7 +67,7 @@ class RedirectTransport:
                 return response if response.request is not None else response.replace(request=request)
             response.discard()
             seen.add((following.method, following.url))
-            # Every later answer may repeat the URL of this one: its signature stays known to the exchange.
+            # Later responses may repeat this URL: its signature must be masked in them, too.
             redactor_of(following)
             request = following
 

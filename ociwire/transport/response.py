@@ -141,12 +141,12 @@ class WireResponse(http.client.HTTPResponse):
 
 
 _LEFT_OPEN: dict[weakref.ref[WireBody], tuple[Inbox, str, str]] = {}
-"""The sockets of all bodies that are open, and what was asked for; none of it may refer to the body.
+"""The sockets and requests of all open bodies; no value may refer to its body.
 
 In a reference cycle finalizers run in any order. Those of http.client's response or of the socket could run first: then
 an unread connection looks like one that was read to its end, or its descriptor is closed while another request uses it.
-The callback of a weak reference runs before all of them, and what is in here is in no cycle. `weakref.finalize` does
-the same and takes three times as long.
+The callback of a weak reference runs before all of them, and the values in here belong to no cycle. `weakref.finalize`
+does the same and takes three times as long.
 """
 
 

@@ -27,7 +27,7 @@ __all__ = ["RetryTransport", "sleep"]
 _LOG = logging.getLogger("ociwire.retry")
 _MAX_ORIGINS = 1024
 _MAX_WAITING = 16 * 1024
-"""How many hosts may be waited for at once: 8 MiB. Redirects may lead to any number; the oldest is forgotten first."""
+"""Maximum number of hosts with a pending Retry-After (8 MiB); the oldest is evicted. Redirects may name many hosts."""
 
 
 @final
@@ -133,7 +133,7 @@ def sleep(seconds: float) -> None:
 
 
 class _Sent:
-    """Records whether any byte of a body was taken to be sent. For `Body.map`."""
+    """Records whether any byte of a body was read in order to send it. For `Body.map`."""
 
     def __init__(self) -> None:
         self.any = False
@@ -144,7 +144,7 @@ class _Sent:
 
 
 def _check_numbers(retry: urllib3.Retry) -> None:
-    """Refuse values that no count or duration can be computed with: a total of NaN would retry for ever."""
+    """Check that counts and durations are numbers: a total of NaN would retry for ever."""
     for name in ("total", "connect", "read", "status", "other"):
         value = getattr(retry, name)
         if value is not None and not isinstance(value, int):

@@ -27,8 +27,8 @@ from ..message import Request, Response
 
 __all__ = ["Budget", "RetryPolicy", "is_connect_failure"]
 
-# Refusals that say that the server has not acted. Some servers act first (a PATCH stored and answered 503), so that a
-# request which its maker has marked as not idempotent is repeated only if no byte of its body was sent.
+# Statuses that say that the server has not acted. Some servers act first (a PATCH stored and answered 503), so that a
+# request that is marked as not idempotent is repeated only if no byte of its body was sent.
 _NOT_ACTED_UPON = frozenset({429, 503})
 # 520 to 524 are Cloudflare's: its origin server failed, refused, was unreachable or timed out.
 _STATUSES = (408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524)
@@ -114,7 +114,7 @@ class RetryPolicy:
             unsent: The request has a body, and no byte of it was sent.
         """
         status = response.status
-        # A client confirms such a HEAD by a GET at once: some registries answer 500 to every HEAD.
+        # The client confirms such a HEAD by a GET at once: some registries answer 500 to every HEAD.
         if self._by_idempotency and request.method == "HEAD" and status == 500:
             return False
         listed = self.lists(status)

@@ -74,7 +74,7 @@ class _CertsD:
         for folder in (root / name for root in self._roots for name in names):
             paths = list(_listed(folder))
             cas += [path for path in paths if path.suffix == ".crt"]
-            # Together in one context they would replace each other.
+            # In one context, the client certificates of several folders would replace each other.
             client = client or [path for path in paths if path.suffix in (".cert", ".key")]
         used = cas + (client if with_client else [])
         if not used:
@@ -92,7 +92,7 @@ def _listed(folder: Path) -> Iterator[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return
     except PermissionError as error:
-        # Less is trusted without it. If that matters, the handshake fails, and this line says why.
+        # Without it, fewer CAs are trusted. If the handshake fails because of that, this log line says why.
         _LOG.info("skipping the certificates of %s: %s", folder, error.strerror)
         return
     except OSError as error:

@@ -1,8 +1,8 @@
 """The base of the default stack: answers a request from a socket, by way of urllib3.
 
 Promises that a one-shot body can still be sent whole after any answer that came before it: not one chunk is pulled
-until the server says 100 (Continue) or the wait runs out. Never retries, redirects, decodes or reads netrc; resends a
-request only on a kept-alive connection that was closed, if it is idempotent or nothing of it was written.
+until the server says 100 (Continue) or the wait runs out. Never retries, redirects, decodes or reads netrc. A request
+is resent only if a kept-alive connection was closed, and the request is idempotent or no byte of it was written.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class UrllibTransport:
 
 
 def _with_proxy_secrets(request: Request, pool: OriginPool) -> Request:
-    """Have a proxy's password masked: a proxy may repeat it in a reason phrase, or on the page of a 407."""
+    """Mask a proxy's password: the proxy may repeat it in a reason phrase, or in the body of a 407."""
     request = tracked(request)
     if request.info._redactor is not None:
         request.info._redactor.add_headers(Headers(pool.urllib3_pool.proxy_headers))
