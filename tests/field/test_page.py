@@ -17,12 +17,12 @@ TABLES = [module for module in MODULES if hasattr(module, "ROWS")]
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    origin = "tested against the server" if row.real else "reproduced from a report"
+    origin = "tested against the server" if row.real else "reproduced"
     return row.registry, row.behaviour, row.result, f"{row.source}, {origin}"
 
 
 def table(rows: list[Row]) -> str:
-    lines = [("Registry", "Behaviour", "What ociwire does", "Source"), ("---",) * 4, *map(cells, rows)]
+    lines = [("Registry or tool", "Behaviour", "What ociwire does", "Source"), ("---",) * 4, *map(cells, rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
