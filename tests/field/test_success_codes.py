@@ -263,7 +263,7 @@ ROWS = (
     Code(
         name="proxy_answers_html",
         registry="Proxies and login pages in front of a registry",
-        behaviour="Answer a request that stores something with an HTML page and a success code.",
+        behaviour="Answer a request that stores something with an HTML page, even with a success code.",
         result="Raises `ContentError`: nothing was stored.",
         source="[moby#27877](https://github.com/moby/moby/issues/27877)",
         answer=refuse("PUT", "/uploads/", 200, b"<html>Log in</html>", HTML),

@@ -122,7 +122,7 @@ ROWS: tuple[Row, ...] = (
     Pull(
         name="artifactory_host_with_an_underscore",
         registry="Artifactory",
-        behaviour="Each repository has a subdomain with its name, underscores included, which is also the realm's host.",
+        behaviour="Each repository has a subdomain of its name, with underscores; the realm has that host, too.",
         result="Accepts the host in references, challenges and credentials.",
         source="[moby#34975](https://github.com/moby/moby/issues/34975)",
         host="docker_test.artifactory.example",
