@@ -25,7 +25,7 @@ from .scope import Scope
 if TYPE_CHECKING:
     import urllib3
 
-__all__ = ["Body", "Headers", "Request", "RequestInfo", "Response", "redactor_of", "tracked"]
+__all__ = ["Body", "Headers", "Request", "RequestInfo", "Response", "redactor_of", "with_redactor"]
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """The methods that are idempotent (RFC 9110, section 9.2.2)."""
@@ -192,7 +192,7 @@ def redactor_of(request: Request | None) -> Redactor:
     return redactor
 
 
-def tracked(request: Request, redactor: Redactor | None = None) -> Request:
+def with_redactor(request: Request, redactor: Redactor | None = None) -> Request:
     """Return the request with a redactor, which the later requests and responses of its exchange share.
 
     Args:

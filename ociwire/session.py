@@ -12,7 +12,7 @@ from typing import Any, final
 from .body import Body
 from .digest import Digest
 from .errors import ContentError, DigestMismatch, OciwireError, ProtocolError, ReadError, RegistryError, UsageError
-from .message import Request, RequestInfo, Response, redactor_of, tracked
+from .message import Request, RequestInfo, Response, redactor_of, with_redactor
 from .origin import Origin, upload_location
 from .redact import Redactor
 from .scope import Scope
@@ -126,7 +126,7 @@ class Session:
             redactor_of(sent).error(error)
             raise
         if response.request is None or response.request.info._redactor is not redactor:
-            response = response.replace(request=tracked(response.request or sent, redactor))
+            response = response.replace(request=with_redactor(response.request or sent, redactor))
         self._warn(response)
         return response
 

@@ -4,7 +4,7 @@ Follows the OCI distribution specification, "Pushing blobs", and what registries
 
 The PUT that closes an upload may outlast every timeout: a registry may need minutes to commit a large blob, and a proxy
 in front of it answers 502, 504 or 524, or closes the connection, while the registry goes on. Repeating the PUT then
-disturbs the commit (GHCR loses the upload), so that `Closing` finds out what became of it first::
+disturbs the commit (GHCR loses the upload), so that `UploadCompletion` finds out what became of it first::
 
     HEAD of the blob    GET of the upload        what follows
     found               -                        done
@@ -51,8 +51,8 @@ from .transport.retry_policy import is_connect_failure
 __all__ = [
     "OPENED",
     "PATCHED",
-    "Closing",
-    "Unfinished",
+    "UploadCompletion",
+    "IncompleteUpload",
     "cancel",
     "is_there",
     "open_upload",
@@ -147,7 +147,7 @@ def uploaded(response: Response) -> int:
     return last + 1 if last else 0
 
 
-class Unfinished(NamedTuple):
+class IncompleteUpload(NamedTuple):
     """An upload whose closing PUT failed, and what the registry has of it.
 
     Attributes:
@@ -186,7 +186,7 @@ class _State(Enum):
 
 
 @final
-class Closing:
+class UploadCompletion:
     """Closes an upload with a PUT of the whole, or of its rest; after a fault, finds out what became of it.
 
     The PUT is marked as not idempotent, so that no layer repeats it after a part of it was sent: see the table at the
@@ -228,7 +228,7 @@ class Closing:
         self._limit = ""  # why the wait ended, for the message
         self._failure: OciwireError | None = None  # of the last poll, if the wait ended because of it
 
-    def run(self) -> Unfinished | None:
+    def run(self) -> IncompleteUpload | None:
         """Send the PUT.
 
         Returns:
@@ -243,15 +243,15 @@ class Closing:
             fault = self._put()
             if fault is None:
                 return None
-            state = self._find_out(fault)
+            state = self._determine_state(fault)
             if state is _State.STORED:
                 return None
             if state is _State.GONE:
-                return Unfinished(fault, None, None)
+                return IncompleteUpload(fault, None, None)
             if state is _State.BEHIND:
-                return Unfinished(fault, self._url, self._offset, self._minimum)
+                return IncompleteUpload(fault, self._url, self._offset, self._minimum)
             if state is _State.GIVEN_UP:
-                return Unfinished(self._error(fault), self._url, None)
+                return IncompleteUpload(self._error(fault), self._url, None)
 
     def _put(self) -> OciwireError | None:
         """Send the PUT once; returns a transient fault, or None."""
@@ -275,26 +275,26 @@ class Closing:
             if not self._is_there():
                 raise
         except (TransportError, RegistryError) as error:
-            if not _may_pass(error) or (self._body is not None and self._body.raised(error)):
+            if not _is_temporary(error) or (self._body is not None and self._body.raised(error)):
                 raise
             return error
         return None
 
-    def _find_out(self, fault: OciwireError) -> _State:
+    def _determine_state(self, fault: OciwireError) -> _State:
         """Find out what became of the upload, and whether the PUT is to be repeated."""
         self._began = time.monotonic() if self._began is None else self._began
         deadline = self._session.defaults.deadline
         if deadline is not None and time.monotonic() >= deadline:
             return _State.GIVEN_UP
         if is_connect_failure(fault):  # nothing was sent: there is nothing to find out
-            return self._before_resend()
+            return self._wait_before_resend()
         state = self._poll_for(_patience(fault))
         if state is _State.UNKNOWN and self._body is not None:
             return _State.GONE  # which bytes to send again is unknown: a new upload is needed
         if state not in (_State.COMPLETE, _State.UNKNOWN):
             return state
         self._body = None  # it has arrived, and some registries append the body of a repeated PUT
-        return self._before_resend()
+        return self._wait_before_resend()
 
     def _poll_for(self, seconds: float) -> _State:
         """Poll with backoff while the registry has all bytes, or does not tell, for at most `seconds`."""
@@ -344,7 +344,7 @@ class Closing:
     def _is_there(self) -> bool:
         return is_there(self._session, self._operation, self._repository, self._digest)
 
-    def _before_resend(self) -> _State:
+    def _wait_before_resend(self) -> _State:
         """Wait before the PUT is repeated, as `RetryTransport` does: 0, 1, 2 and 4 seconds."""
         pause = 2.0 ** (self._resends - 1) if self._resends else 0.0
         if self._resends == _MAX_RESENDS or not self._pause(pause):
@@ -391,7 +391,7 @@ def _patience(fault: OciwireError) -> float:
     return _LONGEST_COMMIT if isinstance(fault, TransportTimeout) else _GRACE
 
 
-def _may_pass(error: OciwireError) -> bool:
+def _is_temporary(error: OciwireError) -> bool:
     if isinstance(error, TooManyRequests) and (error.retry_after or 0.0) > _LONGEST_RETRY_AFTER:
         return False
     if isinstance(error, TransportError):

@@ -16,8 +16,8 @@ from .scope import Scope
 from .session import Session
 from .upload import (
     PATCHED,
-    Closing,
-    Unfinished,
+    IncompleteUpload,
+    UploadCompletion,
     cancel,
     is_there,
     open_upload,
@@ -48,7 +48,7 @@ def push(session: Session, repository: str, digest: Digest, body: Body) -> None:
     for tries_left in (1, 0):
         location = session.location(open_upload(session, "push_blob", repository, digest.algorithm))
         try:
-            unfinished = Closing(session, "push_blob", repository, location, digest, body).run()
+            unfinished = UploadCompletion(session, "push_blob", repository, location, digest, body).run()
             if unfinished is None:
                 return
             if not body.resendable:
@@ -246,7 +246,7 @@ class BlobWriter:
             raise unfinished.error()
         return Descriptor(OCTET_STREAM, wanted, size)
 
-    def try_commit(self, digest: Digest) -> Unfinished | None:
+    def try_commit(self, digest: Digest) -> IncompleteUpload | None:
         """Do what `commit` does, but return the state of the upload if faults of the closing PUT prevent it.
 
         After a fault that leaves bytes unsent, the rest is sent at once, as often as there is progress, and three times
@@ -293,7 +293,7 @@ class BlobWriter:
     def __repr__(self) -> str:
         return f"<BlobWriter {self._repository} {self.size} bytes>"
 
-    def _finish(self, digest: Digest) -> Unfinished | None:
+    def _finish(self, digest: Digest) -> IncompleteUpload | None:
         """Close the upload with a PUT of what is left; if it could repeat bytes, or is refused, as chunks first."""
         if not self._unsure:
             try:
@@ -312,10 +312,12 @@ class BlobWriter:
             return None
         return self._put(digest)
 
-    def _put(self, digest: Digest) -> Unfinished | None:
+    def _put(self, digest: Digest) -> IncompleteUpload | None:
         body = Body.of(bytes(self._gathered)) if self._gathered else None
         self._unsure = True
-        closing = Closing(self._session, self._operation, self._repository, self._location, digest, body, self.flushed)
+        closing = UploadCompletion(
+            self._session, self._operation, self._repository, self._location, digest, body, self.flushed
+        )
         unfinished = closing.run()
         self._unsure = unfinished is not None
         return unfinished

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ociwire.auth import Challenge
-from ociwire.auth._challenge_cache import ChallengeCache, Learned
+from ociwire.auth._challenge_cache import ChallengeCache, LearnedChallenge
 from ociwire.origin import Origin
 from ociwire.scope import Scope
 
@@ -34,7 +34,7 @@ def test_another_realm_makes_an_origin_unpredictable() -> None:
 
 def test_learned_scope_is_for_one_endpoint_unless_the_origin_is_unpredictable() -> None:
     cache = ChallengeCache()
-    learned = Learned(bearer(), Scope.repository("app", "metadata_read"))
+    learned = LearnedChallenge(bearer(), Scope.repository("app", "metadata_read"))
     tags, blob = "https://registry.example/v2/app/tags/list", "https://registry.example/v2/app/blobs/x"
     cache.learn(REGISTRY, PULL, tags, learned)
     assert cache.find(REGISTRY, PULL, f"{tags}?n=10") == learned
@@ -46,8 +46,8 @@ def test_learned_scope_is_for_one_endpoint_unless_the_origin_is_unpredictable() 
 
 def test_scope_that_is_right_as_guessed_is_not_remembered() -> None:
     cache = ChallengeCache()
-    cache.learn(REGISTRY, PULL, URL, Learned(bearer(), Scope.repository("x", "pull")))
-    cache.learn(REGISTRY, PULL, URL, Learned(bearer(), PULL))
+    cache.learn(REGISTRY, PULL, URL, LearnedChallenge(bearer(), Scope.repository("x", "pull")))
+    cache.learn(REGISTRY, PULL, URL, LearnedChallenge(bearer(), PULL))
     assert cache.find(REGISTRY, PULL, URL) is None
 
 
@@ -63,7 +63,7 @@ def test_long_challenges_are_bounded_in_bytes() -> None:
     cache = ChallengeCache()
     for number in range(2000):
         cache.put(Origin("https", f"r{number}.example", 443), bearer("https://auth.example/" + "x" * 16_000))
-        learned = Learned(bearer(scope="y" * 16_000), Scope.repository("x", "pull"))
+        learned = LearnedChallenge(bearer(scope="y" * 16_000), Scope.repository("x", "pull"))
         cache.learn(REGISTRY, Scope.repository(f"app{number}", "pull"), URL, learned)
     kept = sum(cache.get(Origin("https", f"r{number}.example", 443)) is not None for number in range(2000))
     assert 100 < kept < 300

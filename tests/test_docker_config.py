@@ -1056,7 +1056,7 @@ def unseen(config: DockerConfig) -> AuthError:
 
 
 @pytest.mark.parametrize("script", FAILING)
-def test_store_that_fails_is_nobody_with_a_warning_and_a_failure(
+def test_lookup_with_a_failing_store_is_none_with_a_warning_and_a_failure(
     programs: Programs, caplog: pytest.LogCaptureFixture, script: str
 ) -> None:
     programs.install("vault", script)

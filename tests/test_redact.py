@@ -16,7 +16,7 @@ from leaks import ENCODINGS
 from ociwire import Headers, Origin, Request, RequestInfo
 from ociwire.auth import Credential
 from ociwire.errors import DigestMismatch, ProtocolError, RegistryError
-from ociwire.message import redactor_of, tracked
+from ociwire.message import redactor_of, with_redactor
 from ociwire.redact import Redactor
 
 SECRET = 'c4n4ry+/="\\'
@@ -220,12 +220,12 @@ def test_registry_error_with_a_deep_detail_is_made() -> None:
 
 
 def test_request_info_carries_the_redactor_and_pickles_without_it() -> None:
-    request = tracked(Request("GET", f"{HOME}/", info=RequestInfo(operation="x")))
+    request = with_redactor(Request("GET", f"{HOME}/", info=RequestInfo(operation="x")))
     redactor = request.info._redactor
     assert redactor is not None
     changed = request.with_headers({"A": "b"}).replace(info=request.info.replace(anonymous=True))
     assert changed.info._redactor is redactor
-    assert tracked(changed) is changed
+    assert with_redactor(changed) is changed
     assert pickle.loads(pickle.dumps(changed)).info._redactor is None
     assert changed.info == RequestInfo(operation="x", anonymous=True)
 

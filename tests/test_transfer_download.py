@@ -774,7 +774,7 @@ def test_download_sparse_target_is_replaced_without_being_hashed(place: Place, m
     assert place.requests == ["HEAD", "GET"]
 
 
-def test_download_sparse_partial_file_begins_anew_without_being_hashed(
+def test_download_sparse_partial_file_is_discarded_without_being_hashed(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few_reads(monkeypatch)
@@ -788,7 +788,7 @@ def test_download_sparse_partial_file_begins_anew_without_being_hashed(
 def test_download_large_file_of_the_right_size_is_hashed_and_kept(
     place: Place, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setitem(download.__globals__, "_HASHED_UNASKED", 4999)
+    monkeypatch.setitem(download.__globals__, "_HASH_LIMIT", 4999)
     getattr(place, name).write_bytes(place.content)
     assert place.download() == place.described
     place.check()
@@ -796,7 +796,7 @@ def test_download_large_file_of_the_right_size_is_hashed_and_kept(
 
 
 def test_download_large_partial_file_is_resumed_with_one_head(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(download.__globals__, "_HASHED_UNASKED", 999)
+    monkeypatch.setitem(download.__globals__, "_HASH_LIMIT", 999)
     place.part.write_bytes(place.content[:1000])
     assert place.download() == place.described
     place.check()
@@ -807,7 +807,7 @@ def test_download_large_partial_file_is_resumed_with_one_head(place: Place, monk
 def test_download_large_file_where_head_is_refused_is_fetched(
     place: Place, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setitem(download.__globals__, "_HASHED_UNASKED", 999)
+    monkeypatch.setitem(download.__globals__, "_HASH_LIMIT", 999)
     getattr(place, name).write_bytes(place.content)
     place.tamper = lambda request, response: Response(405) if request.method == "HEAD" else response
     assert place.download() == place.described

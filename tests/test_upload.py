@@ -866,7 +866,7 @@ def test_closing_put_whose_polls_fail_is_the_last_failure(failure: Any, pauses: 
     registry.transport.assert_done()
 
 
-def test_closing_put_poll_that_fails_once_is_no_matter(pauses: list[float]) -> None:
+def test_closing_put_poll_that_fails_once_is_repeated(pauses: list[float]) -> None:
     registry = Registry(OPENED, TIMEOUT, LOST, LOST, Response(404), AT_THE_END, LOST, Response(200))
     assert commit(registry).digest == Digest.of(CONTENT)
     registry.transport.assert_done()

@@ -18,7 +18,7 @@ from ..origin import Origin
 from ..scope import Scope
 from .challenge import Challenge
 
-__all__ = ["ChallengeCache", "Learned"]
+__all__ = ["ChallengeCache", "LearnedChallenge"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -28,7 +28,7 @@ _MAX_BYTES = 4 * 1024 * 1024
 _ENDPOINT = re.compile(r"/v2/.+/(blobs|manifests|tags|referrers)(?:/|$)")
 
 
-class Learned(NamedTuple):
+class LearnedChallenge(NamedTuple):
     """A challenge that was answered successfully.
 
     Attributes:
@@ -85,7 +85,7 @@ class ChallengeCache:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._challenges: _BoundedDict[Origin, Challenge] = _BoundedDict(lambda challenge: challenge)
-        self._learned: _BoundedDict[_Key, Learned] = _BoundedDict(lambda learned: learned.challenge)
+        self._learned: _BoundedDict[_Key, LearnedChallenge] = _BoundedDict(lambda learned: learned.challenge)
         self._open: set[Origin] = set()
         self._unpredictable: set[Origin] = set()
 
@@ -107,7 +107,7 @@ class ChallengeCache:
             params = {name: value for name, value in challenge.params.items() if name != "scope"}
             self._challenges.put(origin, Challenge(challenge.scheme, params))
 
-    def find(self, origin: Origin, required: Scope, url: str) -> Learned | None:
+    def find(self, origin: Origin, required: Scope, url: str) -> LearnedChallenge | None:
         """The challenge and scope that were learned for a required scope at the endpoint of a URL, if any."""
         if not self._learned:
             return None
@@ -118,7 +118,7 @@ class ChallengeCache:
                 return next((one for k, one in self._learned.items() if k[:2] == key[:2]), None)
         return learned
 
-    def learn(self, origin: Origin, required: Scope, url: str, learned: Learned) -> None:
+    def learn(self, origin: Origin, required: Scope, url: str, learned: LearnedChallenge) -> None:
         """Remember what a request needed, unless a guess would have been right."""
         key = _Key(origin, str(required), _endpoint(url))
         with self._lock:

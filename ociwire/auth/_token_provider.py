@@ -14,7 +14,7 @@ from typing import final
 from urllib.parse import urljoin
 
 from ..errors import AuthError, AuthTimeout, TransportError, TransportTimeout, UsageError
-from ..message import Request, Response, redactor_of, tracked
+from ..message import Request, Response, redactor_of, with_redactor
 from ..origin import Origin, check_realm, token_redirect
 from ..reference import registry_name
 from ..scope import Scope
@@ -121,7 +121,7 @@ class TokenProvider:
         return self._single_flight.fetch((key, wanted.scope), wanted.scope, find, fetch, waiting.info.deadline), True
 
     def _fetch(self, wanted: TokenRequest, waiting: Request) -> Token:
-        waiting = tracked(waiting)
+        waiting = with_redactor(waiting)
         redactor = redactor_of(waiting)
         if wanted.credential is not None:
             redactor.add(wanted.credential)

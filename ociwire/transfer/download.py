@@ -27,7 +27,7 @@ __all__ = ["download"]
 
 _SAID_OF_ALL = (401, 403, 404, 429)
 """Statuses that say nothing of ranges: without one the answer would be the same."""
-_HASHED_UNASKED = 64 * 1024 * 1024
+_HASH_LIMIT = 64 * 1024 * 1024
 """Maximum size in bytes of a file on disk that is hashed (40 ms) before the registry is asked for the blob's size."""
 
 
@@ -137,7 +137,7 @@ class _Download:
     def _go_on(self) -> Descriptor:
         """From what is there; if that is of no use, from nothing."""
         start, digest = self._file.prefix, self._source.digest
-        if start > _size_to_expect(start, self._source):
+        if start > _expected_size(start, self._source):
             return self._begin()
         hasher = digest.hasher()
         _hash(self._file.read, hasher, start, self._source)
@@ -224,7 +224,7 @@ def _size_if_right(target: str, source: Source, wanted: int | None = None) -> in
         return None
     try:
         size = os.fstat(descriptor).st_size
-        if size != (_size_to_expect(size, source) if wanted is None else wanted):
+        if size != (_expected_size(size, source) if wanted is None else wanted):
             return None
         hasher = source.digest.hasher()
 
@@ -238,12 +238,12 @@ def _size_if_right(target: str, source: Source, wanted: int | None = None) -> in
         os.close(descriptor)
 
 
-def _size_to_expect(count: int, source: Source) -> int:
+def _expected_size(count: int, source: Source) -> int:
     """The size of the blob, if hashing `count` bytes would take longer than asking for it; else `count` itself.
 
     A file on disk may have any size at no cost: a sparse file of 1 TiB takes many minutes to hash.
     """
-    if count <= _HASHED_UNASKED:
+    if count <= _HASH_LIMIT:
         return count
     try:
         return source.describe().size

@@ -201,11 +201,11 @@ class Repository:
         answer.discard()
         return self._session.location(answer) if "location" in answer.headers else location
 
-    def put(self, location: str, digest: Digest, body: Body | None, first: int = 0) -> steps.Unfinished | None:
-        """Close an upload with a PUT of the whole, or of what is left after `first` bytes; see `upload.Closing`."""
-        return steps.Closing(self._session, self._operation, self.name, location, digest, body, first).run()
+    def put(self, location: str, digest: Digest, body: Body | None, first: int = 0) -> steps.IncompleteUpload | None:
+        """Close an upload with a PUT of the bytes from position `first` on; see `upload.UploadCompletion`."""
+        return steps.UploadCompletion(self._session, self._operation, self.name, location, digest, body, first).run()
 
-    def commit(self, writer: BlobWriter, digest: Digest) -> steps.Unfinished | None:
+    def commit(self, writer: BlobWriter, digest: Digest) -> steps.IncompleteUpload | None:
         """Commit an upload; returns its state if faults of the closing PUT prevent that."""
         return writer.try_commit(digest)
 

@@ -31,14 +31,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import final
 
-from ..auth._challenge_cache import ChallengeCache, Learned
+from ..auth._challenge_cache import ChallengeCache, LearnedChallenge
 from ..auth._credential_cache import CredentialCache, CredentialKey
 from ..auth._token_cache import Token, TokenKey
 from ..auth._token_provider import TokenProvider, TokenRequest
 from ..auth.challenge import Challenge
 from ..auth.credentials import Credential, CredentialSource, first_repository
 from ..errors import AuthError, CredentialsRejected
-from ..message import Request, Response, tracked
+from ..message import Request, Response, with_redactor
 from ..origin import Origin
 from ..reference import registry_name
 from ..scope import Scope
@@ -105,7 +105,7 @@ class _AuthAttempt:
     probed: bool = False
     helper_failure: AuthError | None = None  # why there is no credential
     refused_guess: _RefusedGuess | None = None
-    learned: Learned | None = None  # to remember if the next response is not a refusal
+    learned: LearnedChallenge | None = None  # to remember if the next response is not a refusal
 
     @property
     def required(self) -> Scope:
@@ -179,7 +179,7 @@ class AuthTransport:
             return response if response.request is not None else response.replace(request=request)
         origin = Origin.of(request.url)
         key = CredentialKey(_lookup_name(origin), first_repository(request.info.required_scope))
-        request = tracked(request)
+        request = with_redactor(request)
         attempt = _AuthAttempt(request, origin, key)
         authorization = self._initial_authorization(attempt)
         while True:
@@ -494,7 +494,7 @@ class AuthTransport:
                 _LOG.info("%s; the source has another one now", error)
                 credential = renewed
             else:
-                attempt.learned = Learned(challenge, scope)
+                attempt.learned = LearnedChallenge(challenge, scope)
                 return authorization
 
     def _token(

@@ -11,7 +11,7 @@ from typing import final
 from ..arguments import check_integer
 from ..errors import RedirectError
 from ..headers import SECRET_HEADERS
-from ..message import Request, Response, redactor_of, tracked
+from ..message import Request, Response, redactor_of, with_redactor
 from ..origin import Origin, redirect_target, without_query
 from ..scope import Scope
 from .base import Transport
@@ -91,7 +91,7 @@ def _next(request: Request, response: Response) -> Request | None:
         return None
     if len(set(location)) > 1:
         raise RedirectError(f"a redirect of {without_query(request.url)} has {len(location)} Locations")
-    request = tracked(request)
+    request = with_redactor(request)
     asked = request.url if response.request is None else response.request.url
     url, leaves = redirect_target(asked, location[0])
     following = request.replace(url=url)

@@ -72,7 +72,7 @@ class _CertsD:
         # `docker pull HOST:443/NAME` reads HOST:443; here the default port is already removed.
         names = [host] if re.search(r":[0-9]+$", host) else [host, f"{host}:443"]
         for folder in (root / name for root in self._roots for name in names):
-            paths = list(_listed(folder))
+            paths = list(_list_files(folder))
             cas += [path for path in paths if path.suffix == ".crt"]
             # In one context, the client certificates of several folders would replace each other.
             client = client or [path for path in paths if path.suffix in (".cert", ".key")]
@@ -85,7 +85,7 @@ class _CertsD:
         return context
 
 
-def _listed(folder: Path) -> Iterator[Path]:
+def _list_files(folder: Path) -> Iterator[Path]:
     """The files of a folder, sorted; none if there is no folder or this user may not read it."""
     try:
         names = sorted(os.listdir(folder))

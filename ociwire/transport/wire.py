@@ -15,7 +15,7 @@ from ..arguments import check_integer, check_seconds
 from ..body import Body
 from ..errors import ConnectError, ReadError, UsageError
 from ..headers import Headers
-from ..message import Request, Response, tracked
+from ..message import Request, Response, with_redactor
 from ..origin import Origin, split_url
 from .clock import Clock, Timeouts
 from .exchange import ContentFailed, Exchange, ReusedConnection
@@ -174,7 +174,7 @@ class UrllibTransport:
 
 def _with_proxy_secrets(request: Request, pool: OriginPool) -> Request:
     """Mask a proxy's password: the proxy may repeat it in a reason phrase, or in the body of a 407."""
-    request = tracked(request)
+    request = with_redactor(request)
     if request.info._redactor is not None:
         request.info._redactor.add_headers(Headers(pool.urllib3_pool.proxy_headers))
     return request
