@@ -149,14 +149,14 @@ class Redactor:
         return one_line(shown, _LONGEST_URL)
 
     def text(self, value: str) -> str:
-        """A text with ``***`` in the place of each secret and of the query of each cross-origin URL."""
+        """A text with ``***`` instead of each secret and of the query of each cross-origin URL."""
         data = value.encode("utf-8", "surrogatepass")
         masked = self.data(data)
         # Masking a secret that was found as latin-1 may leave half of a UTF-8 character.
         return value if masked is data else masked.decode("utf-8", "replace")
 
     def data(self, data: bytes, *, is_cut: bool = False) -> bytes:
-        """Bytes with ``***`` in the place of each secret and of the query of each cross-origin URL.
+        """Bytes with ``***`` instead of each secret and of the query of each cross-origin URL.
 
         Args:
             data: The bytes. The same object is returned if there is nothing to mask.

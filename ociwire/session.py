@@ -308,7 +308,7 @@ def read_anew(send: Callable[[], Response], limit: int) -> tuple[Response, bytes
 
 @contextmanager
 def refusal_means_missing() -> Iterator[None]:
-    """Suppress the refusal of a request, and an HTML page or other wrong content in the place of the response.
+    """Suppress the refusal of a request, and a response of the wrong type, such as an HTML page.
 
     For look-ups before an upload: at worst, existing content is uploaded again.
 

@@ -111,7 +111,7 @@ class DockerConfig:
             failure = failure or found.failure
         if not reasons:
             looked = ", ".join(place.path for place in _places(self._env)) or "no variable that names one is set"
-            reasons = [f"no Docker configuration is there: {looked}"]
+            reasons = [f"no Docker configuration found: {looked}"]
         return _Found(None, "; ".join(reasons), failure=failure)
 
     def _from_helper(self, file: _File, name: str, repository: str | None) -> _Found | None:

@@ -207,7 +207,7 @@ def _target(path: str | os.PathLike[str]) -> str:
     if not os.path.isdir(folder or "."):
         raise UsageError(f"cannot download to {target}: {folder} is not a directory that exists")
     try:
-        mode = os.lstat(target).st_mode  # not `stat`: a symbolic link is replaced, and may lead nowhere or in a circle
+        mode = os.lstat(target).st_mode  # not `stat`: a symbolic link is replaced, and may be dangling or a loop
     except FileNotFoundError:
         mode = stat.S_IFREG
     if name in ("", ".", "..") or stat.S_ISDIR(mode):

@@ -113,7 +113,7 @@ class Repository:
     # What is there; by the scope of the upload that may follow, so that one token does for all of it.
 
     def has_blob(self, digest: Digest) -> bool:
-        """Whether a blob is there. A registry that refuses to tell is taken not to have it."""
+        """Whether the registry has a blob. A refusal means that it does not."""
         return steps.is_there(self._session, self._operation, self.name, digest)
 
     def find_blob(self, digest: Digest) -> Descriptor | None:

@@ -44,7 +44,7 @@ def upload(
     After a fault that outlasted the retries of the client's transport, it goes on from what the registry has: as long
     as there is progress between one fault and the next, and three times without. A content that can be read only once
     is held in memory for one chunk. Where the registry has given the upload up, or finds another digest than was hashed
-    here, a content that can be had again is sent anew; in the latter case it is hashed again, too, so that a file that
+    here, content that can be read again is sent again; in the latter case it is hashed again, too, so that a file that
     was modified meanwhile is uploaded with its new digest. If the registry has all bytes and may still be committing
     the blob, the call waits up to ten minutes or until the deadline. An upload that fails, by KeyboardInterrupt too, is
     cancelled if the registry answers within 10 seconds, even after the client's deadline.

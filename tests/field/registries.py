@@ -24,7 +24,7 @@ def challenge(
 
 
 def token(*scopes: str) -> Response:
-    """A token that says in clear text what it is good for."""
+    """A token whose text is its scope."""
     return Response(
         200, (), json.dumps({"token": "+".join(scopes).replace(" ", "+") or "none", "expires_in": 300}).encode()
     )

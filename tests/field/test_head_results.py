@@ -1,4 +1,4 @@
-"""What a HEAD tells is confirmed by a GET before it becomes an error or a size of 0."""
+"""The result of a HEAD is confirmed by a GET before it becomes an error or a size of 0."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class HeadRow(Row):
 
 
 def head(status: int, **headers: str | None) -> Callable[[Request, Response], Response]:
-    """HEAD is answered with this status and these headers; everything else is right."""
+    """HEAD is answered with this status and these headers; other requests are answered correctly."""
     changes = {name.replace("_", "-"): value for name, value in headers.items()}
 
     def answer(request: Request, right: Response) -> Response:

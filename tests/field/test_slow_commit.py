@@ -1,4 +1,4 @@
-"""The PUT that closes an upload fails, and the registry commits the blob all the same, or has lost it."""
+"""The PUT that closes an upload fails, although the registry commits the blob, or the upload is lost."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ ROWS = (
     Slow(
         name="proxy_answers_504",
         registry="Harbor behind nginx",
-        behaviour="nginx answers 504 while the registry goes on committing.",
+        behaviour="nginx answers 504 while the registry still commits the blob.",
         result="Polls, as after a timeout.",
         source="[harbor#9394](https://github.com/goharbor/harbor/issues/9394)",
         fault=page(504),
@@ -99,7 +99,7 @@ ROWS = (
     Slow(
         name="proxy_answers_524",
         registry="Harbor behind Cloudflare",
-        behaviour="Cloudflare answers 524 after 100 seconds while the registry goes on committing.",
+        behaviour="Cloudflare answers 524 after 100 seconds while the registry still commits the blob.",
         result="Polls, as after a timeout.",
         source="[harbor#17546](https://github.com/goharbor/harbor/issues/17546)",
         fault=page(524),
@@ -248,7 +248,7 @@ CANNOT_START_AGAIN = ("push_blob_chunked", "upload of one-shot content")
 
 @pytest.fixture(autouse=True)
 def sleeps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
-    """The pauses of a test, none of which is waited for."""
+    """Record the pauses of a test without waiting."""
     sleeps: list[float] = []
     fake = SimpleNamespace(sleep=sleeps.append, time=lambda: 1e9, monotonic=lambda: 1e6 + sum(sleeps))
     monkeypatch.setattr(ociwire.transport.retry, "time", fake)

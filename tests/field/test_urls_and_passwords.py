@@ -36,7 +36,7 @@ PASSWORDS = {"_json_key": JSON_KEY, "me": "tab\t, snowman \N{SNOWMAN} and bell \
 
 @dataclass(frozen=True, kw_only=True)
 class Pull(Row):
-    """A blob is pulled, and the URLs that are asked are right.
+    """A pull of a blob, and the URLs that it requests.
 
     Attributes:
         host: The registry's host.

@@ -1,4 +1,4 @@
-"""Responses with status 200, and referrers endpoints, that are not what they seem."""
+"""Responses of another kind than was requested: HTML pages, ambiguous manifests, missing referrers endpoints."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Answer = Callable[[Request, Response], Response]
 
 @dataclass(frozen=True, kw_only=True)
 class ValidatedRow(Row):
-    """One response that is not what it seems.
+    """One response of another kind than was requested.
 
     Attributes:
         answer: The answer to a request, from the request and what a registry without the referrers API would answer.
@@ -54,7 +54,7 @@ def html(request: Request, right: Response) -> Response:
 
 
 def at(part: str, answer: Answer) -> Answer:
-    """This answer at URLs with that part, and the right one elsewhere."""
+    """Answers URLs that contain a text with this response, and others correctly."""
     return lambda request, right: answer(request, right) if part in request.url else right
 
 
