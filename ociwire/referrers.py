@@ -34,7 +34,7 @@ from .errors import (
     UsageError,
 )
 from .listing import MAX_PAGE_SIZE, pages
-from .message import Request, Response
+from .message import Request, Response, redactor_of
 from .scope import Scope
 from .session import Session, read_anew
 from .status import is_html_body
@@ -303,9 +303,10 @@ def _check_replaceable(found: manifest.Manifest, subject: Digest) -> None:
     own = manifest.parse(found.content).get("mediaType")
     if _is_referrers_index(found, subject) and (own in (None, "") or read_media_type(own) in INDEX_TYPES):
         return
+    named = redactor_of(found.response.request).text(f"{found.descriptor.digest} ({found.descriptor.media_type})")
     raise ContentError(
-        f"the referrers tag {_tag(subject)} names {found.descriptor.digest} ({found.descriptor.media_type}) instead of"
-        " an index of referrers: refusing to replace it. Delete the tag, or give another one to what it names"
+        f"the referrers tag {_tag(subject)} names {named} instead of an index of referrers: refusing to replace it."
+        " Delete the tag, or give another one to what it names"
     )
 
 

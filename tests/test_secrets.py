@@ -37,7 +37,15 @@ from ociwire import (
     errors,
 )
 from ociwire.auth import ChainedCredentials, Credential, CredentialSource, DockerConfig, StaticCredentials
-from ociwire.errors import AuthError, ConnectError, OciwireError, ProtocolError, ReadError, TransportTimeout
+from ociwire.errors import (
+    AuthError,
+    ConnectError,
+    OciwireError,
+    ProtocolError,
+    ReadError,
+    ReferrersUpdateError,
+    TransportTimeout,
+)
 from ociwire.testing import ScriptedTransport
 from ociwire.transport import default_transport
 
@@ -560,3 +568,19 @@ def test_a_proxy_s_password_is_not_shown() -> None:
         assert_unseen(caught.value)
     assert_unseen(transport)
     transport.close()
+
+
+def test_a_referrers_tag_that_is_not_replaced_shows_no_token_that_its_type_repeats() -> None:
+    token = "t0k3n-of-the-registry"
+    content = json.dumps({"subject": {"digest": DIGEST}}).encode()
+
+    def answer(request: Request) -> Response:
+        sent = request.with_headers({"Authorization": f"Bearer {token}"})
+        if request.method == "PUT":
+            return Response(201, (), b"", sent)
+        return Response(200, {"Content-Type": f"application/{token}"}, b"{}", sent)
+
+    with pytest.raises(ReferrersUpdateError, match="refusing to replace it") as caught:
+        Client(HOST, FunctionTransport(answer)).push_manifest("app", content, "application/x")
+    assert_no_leak(caught.value, (token,))
+    assert_no_leak(caught.value.__cause__, (token,))
