@@ -437,8 +437,9 @@ class Client:
         Raises:
             UsageError: The limit is no number.
             NameUnknown: There is no such repository.
-            ProtocolError: The pages form a loop, lead to another origin, or are not valid, such as an HTML page. An
-                entry that is not a string is skipped with a log line.
+            ProtocolError: The pages form a loop, lead to another origin, or are not valid. An entry that is not a string
+                is skipped with a log line.
+            ContentError: The response is an HTML page.
         """
         path = f"/v2/{check_repository(repository)}/tags/list"
         return self._list("tags", path, "tags", Scope.repository(repository, "pull"), start_after, limit)
@@ -452,8 +453,9 @@ class Client:
 
         Raises:
             UsageError: The limit is no number.
-            Unsupported: The registry has no catalog (404, 405 or 501), as most public ones.
+            Unsupported: The registry has no catalog (404, 405, 501 or the code UNSUPPORTED), as most public ones.
             ProtocolError: The pages go in a circle, lead elsewhere, or are not valid.
+            ContentError: The response is an HTML page.
         """
         return self._list("repositories", "/v2/_catalog", "repositories", Scope.CATALOG, start_after, limit)
 
@@ -522,7 +524,8 @@ class Client:
             try:
                 return session.send(operation, "GET", url, scope, ok=(200,))
             except RegistryError as error:
-                if key != "repositories" or error.status not in (404, 405, 501):
+                is_missing = error.status in (404, 405, 501) or isinstance(error, Unsupported)
+                if key != "repositories" or not is_missing:
                     raise
                 raise Unsupported(
                     f"{session.origin.netloc} has no catalog of its repositories (GET {path}): use the registry's own"

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from .arguments import show
-from .errors import ProtocolError, UsageError
+from .errors import ContentError, ProtocolError, UsageError
 from .message import Response
 from .origin import next_page
 from .session import read_anew
@@ -43,6 +43,7 @@ def pages(send: Callable[[str], Response], url: str, key: str) -> Iterator[tuple
     Raises:
         ProtocolError: A page is no JSON object or too large; a Link repeats itself, or leads to another origin; or too
             many pages in a row have nothing under `key`.
+        ContentError: A page is an HTML page.
         RegistryError: What `send` raises.
         TransportError: What `send` raises, or the connection failed.
     """
@@ -70,10 +71,9 @@ def pages(send: Callable[[str], Response], url: str, key: str) -> Iterator[tuple
 def _page(send: Callable[[str], Response], url: str) -> tuple[Response, Any]:
     response, body = read_anew(lambda: send(url), limit=MAX_PAGE_SIZE)
     if is_html_body(response, body):
-        raise ProtocolError(
+        raise ContentError(
             "expected a list in JSON, got an HTML page: a login page, a captive portal or a firewall may have answered"
-            " instead of the registry",
-            request=response.request,
+            " instead of the registry"
         )
     return response, Response(200, body=body, request=response.request).json(limit=MAX_PAGE_SIZE)
 
@@ -92,6 +92,7 @@ def names(
 
     Raises:
         UsageError: The name to start after is no string.
+        ContentError: As `pages`.
         ProtocolError: As `pages`; or there is no list under `key`. Other entries than strings are skipped and logged.
         OciwireError: What `send` raises.
     """

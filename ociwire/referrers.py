@@ -35,6 +35,7 @@ from .errors import (
 )
 from .listing import MAX_PAGE_SIZE, pages
 from .message import Request, Response, redactor_of
+from .origin import Origin
 from .scope import Scope
 from .session import Session, read_anew
 from .status import is_html_body
@@ -77,7 +78,12 @@ def listed(session: Session, repository: str, digest: Digest, artifact_type: str
         return
     except _NoReferrersAPI:
         pass
-    found = _tagged(session, "referrers", repository, digest, scope)
+    try:
+        found = _tagged(session, "referrers", repository, digest, scope)
+    except Unsupported as error:
+        if error.status:
+            raise
+        return  # a Docker schema 1 manifest, which is no index
     if found is not None and _is_referrers_index(found, digest):
         entries = _descriptors(manifest.parse(found.content), found.response.request)
         yield from _matching(entries, artifact_type)
@@ -91,8 +97,8 @@ def _ask_api(session: Session, operation: str, url: str, scope: Scope) -> Respon
     """GET a list of referrers by the API, and read the body of the response into memory.
 
     Raises:
-        _NoReferrersAPI: The answer is an error that says so, a redirect that cannot be followed, or a web page, such as
-            a login form: registries without the API answer with any of these.
+        _NoReferrersAPI: The answer is an error that says so, a redirect that cannot be followed, or no index, such as
+            the web page of a login form: registries without the API answer with any of these.
     """
 
     def send() -> Response:
@@ -101,16 +107,26 @@ def _ask_api(session: Session, operation: str, url: str, scope: Scope) -> Respon
     try:
         response, body = read_anew(send, limit=MAX_PAGE_SIZE)
     except RegistryError as error:
-        if error.status in _NO_API_STATUSES or 300 <= error.status < 400 or isinstance(error, Unsupported):
+        is_missing = error.status in _NO_API_STATUSES or 300 <= error.status < 400 or isinstance(error, Unsupported)
+        if is_missing or _is_login_page(session, error):
             raise _NoReferrersAPI from None
         raise
     except RedirectError:
         raise _NoReferrersAPI from None
-    # The body is parsed later; here only if it cannot be an index.
-    is_other_json = b'"manifests"' not in body and manifest.parse_object(body) is not None
-    if is_other_json or is_html_body(response, body):
+    # Gateways that answer any path say `OK`, `[]`, `{}` or nothing at all. A broken index, labelled as one, stays an
+    # error. The body is parsed later; here only if it cannot be an index.
+    is_labelled = manifest.media_type_of(response) in INDEX_TYPES
+    is_other = b'"manifests"' not in body and not (is_labelled and manifest.parse_object(body) is None)
+    if is_other or is_html_body(response, body):
         raise _NoReferrersAPI
     return response.replace(body=body)
+
+
+def _is_login_page(session: Session, error: RegistryError) -> bool:
+    """Whether a request was redirected to the web page of another origin, which asks for a login (401, 403)."""
+    if error.request is None or error.status not in (401, 403) or Origin.of(error.request.url) == session.origin:
+        return False
+    return is_html_body(Response(error.status, error.headers or ()), error.body)
 
 
 def _supported(session: Session, operation: str, repository: str, subject: Digest) -> bool:

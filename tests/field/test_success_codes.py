@@ -127,6 +127,12 @@ def read_part(client: Client) -> bytes:
     return client.get_blob_range(NAME, BLOB.digest, 2990).read()
 
 
+def catalog_error(client: Client) -> str:
+    with pytest.raises(Unsupported) as caught:
+        list(client.repositories())
+    return str(caught.value).rpartition(": ")[2]
+
+
 def refuse_open_ranges(request: Request, registry: Callable[[Request], Response]) -> Response:
     is_open = request.headers.get("range", "").endswith("-")
     return Response(416, {}, coded("BLOB_UNKNOWN")) if is_open else registry(request)
@@ -319,6 +325,16 @@ ROWS = (
         answer=refuse("GET", "/v2/_catalog", 404, b"404 page not found"),
         run=lambda client: list(client.repositories()),
         right=Unsupported,
+    ),
+    Code(
+        name="catalog_is_unsupported_by_code",
+        registry="Registries that answer unknown paths with an error code",
+        behaviour="Answer 400 with UNSUPPORTED to a request for the catalog.",
+        result="Raises `Unsupported`, which names the alternatives.",
+        source="[specification, error codes](https://github.com/opencontainers/distribution-spec/blob/main/spec.md#error-codes)",
+        answer=refuse("GET", "/v2/_catalog", 400, coded("UNSUPPORTED")),
+        run=catalog_error,
+        right="use the registry's own API or web page to list them",
     ),
     Code(
         name="rate_limit_in_headers",

@@ -13,7 +13,7 @@ from field.rows import Row
 from ociwire import Client, Descriptor, Digest, FunctionTransport, Request, Response, default_transport
 from ociwire.auth import Anonymous
 from ociwire.descriptor import OCI_INDEX, OCI_MANIFEST
-from ociwire.errors import ContentError, Denied, ProtocolError, ReferrersUpdateError, Unsupported
+from ociwire.errors import ContentError, Denied, ReferrersUpdateError, Unsupported
 from ociwire.testing import MemoryRegistry
 from ociwire.transfer import copy
 
@@ -62,11 +62,11 @@ def status(code: int) -> Answer:
     return at("/referrers/", lambda request, right: Response(code, {"Content-Type": "text/html"}, PAGE))
 
 
-def redirect(target: str) -> Answer:
+def redirect(target: str, status: int = 200, body: bytes = PAGE) -> Answer:
     def answer(request: Request, right: Response) -> Response:
         if "/referrers/" in request.url:
             return Response(302, {"Location": target})
-        return html(request, right) if "login" in request.url else right
+        return Response(status, {}, body) if "login" in request.url else right
 
     return answer
 
@@ -189,6 +189,62 @@ ROWS = (
         call=push_and_delete,
         expected=[],
         tagged=[],
+    ),
+    ValidatedRow(
+        name="referrers_api_is_text",
+        registry="Registries whose gateway answers unknown paths",
+        behaviour="The referrers endpoint is answered 200 with the text `OK`.",
+        result="Takes it for a missing referrers API and uses the referrers tag, in reading, pushing and deleting.",
+        source="[sigstore-js#1187](https://github.com/sigstore/sigstore-js/pull/1187)",
+        answer=at("/referrers/", lambda request, right: Response(200, {"Content-Type": "text/plain"}, b"OK")),
+        call=push_and_delete,
+        expected=[],
+        tagged=[],
+    ),
+    ValidatedRow(
+        name="referrers_api_is_empty",
+        registry="Registries whose gateway answers unknown paths",
+        behaviour="The referrers endpoint is answered 200 without a body.",
+        result="Takes it for a missing referrers API and uses the referrers tag, in reading, pushing and deleting.",
+        source="[sigstore-js#1187](https://github.com/sigstore/sigstore-js/pull/1187)",
+        answer=at("/referrers/", lambda request, right: Response(200)),
+        call=push_and_delete,
+        expected=[],
+        tagged=[],
+    ),
+    *(
+        ValidatedRow(
+            name=f"referrers_api_redirects_to_a_login_page_with_{code}",
+            registry="Registries behind single sign-on",
+            behaviour=f"The referrers endpoint redirects to another host, which answers {code} with a login page.",
+            result="Takes it for a missing referrers API; the login host receives no credentials.",
+            source="[Cloudflare-Accel#13](https://github.com/fscarmen2/Cloudflare-Accel/issues/13)",
+            answer=redirect("https://sso.example/login", code),
+            call=push_and_delete,
+            expected=[],
+            tagged=[],
+        )
+        for code in (401, 403)
+    ),
+    ValidatedRow(
+        name="referrers_api_redirects_to_a_refusal",
+        registry="Registries that redirect to a bucket",
+        behaviour="The referrers endpoint redirects to another host, which answers 403 with JSON.",
+        result="Raises `Denied`: it is no login page, and referrers that may not be read are not the same as none.",
+        source="[cosign#2973](https://github.com/sigstore/cosign/issues/2973)",
+        answer=redirect("https://s3.example/login", 403, b'{"Code": "AccessDenied"}'),
+        call=read,
+        expected=(Denied, "403"),
+    ),
+    ValidatedRow(
+        name="referrers_tag_names_a_schema_1_manifest",
+        registry="Repositories where `sha256-…` was pushed as a tag",
+        behaviour="The referrers tag names a Docker schema 1 manifest.",
+        result="Returns no referrers.",
+        source=REFERRERS_TAG,
+        answer=at(TAG, signed_schema_1),
+        call=read,
+        expected=[],
     ),
     ValidatedRow(
         name="referrers_api_redirects_to_a_login_page",
@@ -354,11 +410,11 @@ ROWS = (
         name="list_of_tags_is_a_web_page",
         registry="Networks with a captive portal",
         behaviour="A list of tags is answered 200 with HTML.",
-        result="Raises `ProtocolError`, which says that it is an HTML page.",
+        result="Raises `ContentError`, which says that it is an HTML page.",
         source="[kubegems#328](https://github.com/kubegems/kubegems/issues/328)",
         answer=html,
         call=lambda client: list(client.tags(NAME)),
-        expected=(ProtocolError, "HTML page"),
+        expected=(ContentError, "HTML page"),
     ),
     ValidatedRow(
         name="manifest_is_a_signed_schema_1",
