@@ -307,10 +307,9 @@ def is_index(descriptor: Descriptor) -> bool:
 
 
 def read_reference(entry: Any) -> Descriptor:
-    """Read a descriptor whose size does not matter, because what it names is read and verified by its digest.
+    """Read an entry of a list of referrers. Its size does not matter: what it names is verified by its digest.
 
-    Such are the subject of a manifest and the entries of a list of referrers. A size that is missing or not valid is
-    read as 0.
+    A size that is missing or not valid is read as 0.
 
     Raises:
         UsageError: It is not an object, or has no valid digest.

@@ -6,6 +6,8 @@ of. What comes from a registry and is not so is a `ContentError`, never the call
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -20,7 +22,8 @@ from ..descriptor import (
 )
 from ..digest import Digest
 from ..errors import ContentError, UsageError
-from ..manifest import VAGUE, IndexText, check_schema, is_index, parse, read_reference
+from ..manifest import VAGUE, IndexText, check_schema, is_index, parse
+from ..referrers import subject_of
 
 __all__ = [
     "Named",
@@ -34,6 +37,7 @@ __all__ = [
     "with_entries",
 ]
 
+_LOG = logging.getLogger("ociwire.client")
 _FIELDS = {"schemaVersion", "artifactType", "config", "layers", "blobs", "manifests"}
 # What Go programs take to be meant where an architecture comes without its variant.
 _USUAL_VARIANTS = {"arm64": "v8", "arm": "v7"}
@@ -57,19 +61,22 @@ def names(content: bytes) -> Named:
     """What a manifest names; the layers come before the config, the base first.
 
     Raises:
-        ContentError: It is not a JSON object, an entry is not a descriptor, or a digest cannot be verified. One such
-            entry of an index is enough, because a copy is complete or fails.
+        ContentError: It is not a JSON object, an entry is not a descriptor, or a digest cannot be verified. An entry of
+            an index without a valid digest names nothing: it is skipped with a log line.
         Unsupported: It is a Docker schema 1 manifest.
     """
     parsed = parse(content)
     check_schema(parsed)
     if not _FIELDS & parsed.keys():
         raise ContentError(f"not a manifest: {content[:100]!r}")
-    subject = _described(parsed, "subject")
+    entries = _described(parsed, "manifests")
+    skipped = len(parsed.get("manifests") or ()) - len(entries)
+    if skipped:
+        _LOG.warning("skipped %d entries of an index: expected objects with a valid digest", skipped)
     return Named(
         _once(one for field in ("layers", "blobs", "config") for one in _described(parsed, field)),
-        _once(_described(parsed, "manifests")),
-        subject[0].digest if subject else None,
+        _once(entries),
+        subject_of(content),
     )
 
 
@@ -125,7 +132,8 @@ def matches(descriptor: Descriptor, wanted: Iterable[Platform]) -> bool:
 def entries_of(content: bytes) -> list[tuple[Descriptor, str]]:
     """The entries of an index whose names were read: as descriptors, and as JSON text that keeps every field."""
     described = _described(parse(content), "manifests")
-    return list(zip(described, IndexText.split(content).entries if described else (), strict=True))
+    texts = IndexText.split(content).entries if described else ()
+    return list(zip(described, (text for text in texts if _has_digest(json.loads(text))), strict=True))
 
 
 def with_entries(content: bytes, entries: Iterable[str]) -> bytes:
@@ -160,14 +168,24 @@ def _described(parsed: dict[str, Any], field: str) -> list[Descriptor]:
     value = parsed.get(field)
     if value is None:
         return []
-    listed = [value] if field in ("config", "subject") else value
+    listed = [value] if field == "config" else value
     if not isinstance(listed, list):
         raise ContentError(f"not a manifest: {field} is a list of descriptors, not {value!r:.100}")
+    if field == "manifests":
+        listed = [one for one in listed if _has_digest(one)]
     try:
-        read = read_reference if field == "subject" else Descriptor.from_dict
-        found = [read(one) for one in listed]
+        found = [Descriptor.from_dict(one) for one in listed]
         for one in found:
             one.digest.hasher()
     except UsageError as error:
         raise ContentError(f"not a manifest: {field}: {error}") from None
     return found
+
+
+def _has_digest(entry: Any) -> bool:
+    """Whether an entry of an index names anything."""
+    try:
+        Digest(entry["digest"])
+    except (KeyError, TypeError, UsageError):
+        return False
+    return True

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from field.rows import Row
-from ociwire import Client, Descriptor, Digest, Response
+from ociwire import Client, Descriptor, Digest, FunctionTransport, Request, Response
 from ociwire.descriptor import DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, OCI_INDEX, OCI_MANIFEST
 from ociwire.errors import ContentError, SizeMismatch
 from ociwire.testing import MemoryRegistry, ScriptedTransport
@@ -69,6 +69,36 @@ def copied(manifest: dict[str, Any], media_type: str = OCI_MANIFEST, **options: 
         return reader.read() == content
 
 
+def serving(registry: Client, content: bytes, media_type: str) -> Client:
+    """A client of a registry that has this manifest under the tag v1, which `MemoryRegistry` may refuse to store."""
+
+    def answer(request: Request) -> Response:
+        if request.url.endswith("/manifests/v1"):
+            return Response(200, {"Content-Type": media_type}, content, request)
+        return registry.do(request)
+
+    return Client("source.example", FunctionTransport(answer))
+
+
+def sent_as_it_is(manifest: dict[str, Any], media_type: str) -> bool:
+    """Copy a manifest that `MemoryRegistry` refuses; whether the same bytes are sent to the target."""
+    source, target = Client("source.example", MemoryRegistry()), MemoryRegistry()
+    sent: list[bytes] = []
+    content = json.dumps({"schemaVersion": 2, **manifest}, indent=3).encode()
+    for blob in (LAYER, b"{}"):
+        source.push_blob(NAME, Descriptor.of(blob), blob)
+
+    def answer(request: Request) -> Response:
+        if request.method == "PUT" and request.url.endswith("/manifests/v1"):
+            sent.append(b"".join(request.body.open()) if request.body else b"")
+            return Response(201, request=request)
+        return target.round_trip(request)
+
+    client = Client("target.example", FunctionTransport(answer))
+    copy(serving(source, content, media_type), f"{NAME}:v1", client, f"{NAME}:v1", workers=1)
+    return sent == [content]
+
+
 def image(**layer: Any) -> dict[str, Any]:
     return {"config": CONFIG, "layers": [{**Descriptor.of(LAYER).to_dict(), **layer}]}
 
@@ -101,8 +131,8 @@ def copied_with_referrer(size: int) -> list[int]:
     return [one.size - signed.size for one in found]
 
 
-def selected(platform: Any) -> bool:
-    """Copy one platform of an index whose entry describes it like this."""
+def selected(platform: Any, *others: Any) -> bool:
+    """Copy one platform of an index whose entry describes it like this, and which has other entries."""
     source, target = Client("source.example", MemoryRegistry()), Client("target.example", MemoryRegistry())
     source.push_blob(NAME, Descriptor.of(b"{}"), b"{}")
     pushed = [
@@ -110,7 +140,7 @@ def selected(platform: Any) -> bool:
         for n in range(2)
     ]
     entries = [{**pushed[0].to_dict(), "platform": platform}, pushed[1].to_dict()]
-    source.push_manifest(NAME, json.dumps({"manifests": entries}).encode(), OCI_INDEX, tags=["v1"])
+    source = serving(source, json.dumps({"manifests": [*others, *entries]}).encode(), OCI_INDEX)
     done = copy(source, f"{NAME}:v1", target, f"{NAME}:v1", platforms=["linux/amd64"])
     return done.digest == pushed[0].digest
 
@@ -300,6 +330,42 @@ ROWS = (
         source="[image#1409](https://github.com/containers/image/pull/1409)",
         call=lambda: media_type(DOCKER_MANIFEST_LIST, mediaType=OCI_MANIFEST),
         expected=ContentError,
+    ),
+    ReadRow(
+        name="index_entry_is_odd_and_not_selected",
+        registry="Tools that write indexes by hand",
+        behaviour="One entry of an index is null, another has no valid digest.",
+        result="Copies the entry of the platform that was asked for; logs that the two were skipped.",
+        source="[Image specification](https://github.com/opencontainers/image-spec/blob/v1.1.1/image-index.md)",
+        call=lambda: selected({"architecture": "amd64", "os": "linux"}, None, {**ENTRY, "digest": "latest"}),
+        expected=True,
+    ),
+    ReadRow(
+        name="index_entry_is_odd_and_passed_on",
+        registry="Tools that write indexes by hand",
+        behaviour="One entry of an index is null, another has no valid digest.",
+        result="Copies the index with the same bytes; logs that the two were skipped.",
+        source="[Image specification](https://github.com/opencontainers/image-spec/blob/v1.1.1/image-index.md)",
+        call=lambda: sent_as_it_is({"manifests": [None, {**ENTRY, "digest": "latest"}]}, OCI_INDEX),
+        expected=True,
+    ),
+    ReadRow(
+        name="index_entry_has_a_size_that_is_text",
+        registry="A hostile registry",
+        behaviour="The size of an entry of an index is a string.",
+        result="Raises `ContentError`: only lists of referrers may state wrong sizes.",
+        source="[Image specification](https://github.com/opencontainers/image-spec/blob/v1.1.1/descriptor.md#properties)",
+        call=lambda: sent_as_it_is({"manifests": [{**ENTRY, "size": "8"}]}, OCI_INDEX),
+        expected=ContentError,
+    ),
+    ReadRow(
+        name="subject_is_an_empty_list",
+        registry="Tools in PHP, which write empty objects as lists",
+        behaviour="The subject of a manifest is `[]`.",
+        result="Copies the manifest with the same bytes, as one without a subject.",
+        source="[Image specification](https://github.com/opencontainers/image-spec/blob/v1.1.1/manifest.md)",
+        call=lambda: sent_as_it_is({**image(), "subject": []}, OCI_MANIFEST),
+        expected=True,
     ),
     ReadRow(
         name="media_types_in_upper_case",
