@@ -125,7 +125,8 @@ def find_blob(session: Session, operation: str, repository: str, digest: Digest,
         TransportError: There is no usable answer.
     """
     blob = _Blob(session, operation, repository, digest, scope)
-    with refusal_means_missing():
+    # A ProtocolError: the registry does not state the size. The check only decides whether to upload.
+    with refusal_means_missing(), suppress(ProtocolError):
         found = _described(blob, blob.head())
         is_lost = found.size == 0 and digest.known and not manifest.is_empty(digest)
         return None if is_lost else found

@@ -90,6 +90,13 @@ def login_page(request: Request, right: Response) -> Response:
     return right
 
 
+def without_size(request: Request, right: Response) -> Response:
+    """Bodies are chunked, and ranges are ignored."""
+    if request.method not in ("GET", "HEAD"):
+        return right
+    return Response(200, {}, (CONTENT[i : i + 1] for i in range(len(CONTENT))) if request.method == "GET" else b"")
+
+
 def resolve_blob(client: Client) -> Descriptor:
     return client.resolve_blob(NAME, BLOB.digest)
 
@@ -306,6 +313,17 @@ ROWS = (
         call=upload_new,
         expected=b"another",
         requests="HEAD PUT GET",
+    ),
+    HeadRow(
+        name="size_is_never_stated_before_an_upload",
+        registry="Registries behind a proxy that re-encodes bodies in chunks",
+        behaviour="Neither HEAD nor GET of a blob states its size.",
+        result="`upload` takes the blob as missing and uploads it.",
+        source="[RFC 9112, section 6.3](https://www.rfc-editor.org/rfc/rfc9112#section-6.3)",
+        answer=without_size,
+        call=lambda client: upload_known(client).digest,
+        expected=BLOB.digest,
+        requests="HEAD GET PUT",
     ),
     HeadRow(
         name="head_is_a_login_page_before_an_upload",
