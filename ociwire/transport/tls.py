@@ -89,6 +89,7 @@ def _list_files(folder: Path) -> Iterator[Path]:
     """The files of a folder, sorted; none if there is no folder or this user may not read it."""
     try:
         names = sorted(os.listdir(folder))
+        os.stat(os.path.join(folder, "."))  # without the permission to search it, its files cannot be opened
     except (FileNotFoundError, NotADirectoryError):
         return
     except PermissionError as error:

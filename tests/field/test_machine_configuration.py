@@ -7,6 +7,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -251,6 +252,16 @@ ROWS: tuple[Row, ...] = (
         trusted=False,
     ),
     Certificates(
+        name="certs_d_of_the_host_that_is_not_searchable",
+        registry="Machines where a folder was copied with mode 0744",
+        behaviour="The folder of one registry can be listed, but its files cannot be opened.",
+        result="Skips it and logs that.",
+        source="[path_resolution(7)](https://man7.org/linux/man-pages/man7/path_resolution.7.html)",
+        folder="/etc/docker/certs.d",
+        denied="/etc/docker/certs.d/registry.example/.",
+        trusted=False,
+    ),
+    Certificates(
         name="certs_d_of_containers",
         registry="podman",
         behaviour="The CA is in `/etc/containers/certs.d`.",
@@ -306,13 +317,20 @@ def test_certs_d_is_read_or_skipped(
     def moved(path: str) -> str:
         return path.replace("/etc/", f"{tmp_path}/etc/").replace("~", str(tmp_path / "home"))
 
-    really = os.listdir
+    really_list, really_stat = os.listdir, os.stat
 
-    def listdir(path: Path) -> list[str]:
+    def check(path: Any) -> None:
         # Root may read everything.
         if row.denied and f"{path}/".startswith(f"{moved(row.denied)}/"):
             raise PermissionError(13, "Permission denied", str(path))
-        return really(path)
+
+    def listdir(path: Any) -> list[str]:
+        check(path)
+        return really_list(path)
+
+    def stat(path: Any, **options: Any) -> os.stat_result:
+        check(path)
+        return really_stat(path, **options)
 
     host = Path(moved(row.folder)) / "registry.example"
     host.mkdir(parents=True)
@@ -320,6 +338,7 @@ def test_certs_d_is_read_or_skipped(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(tls, "_STANDARD_ROOTS", [moved(root) for root in tls._STANDARD_ROOTS])
     monkeypatch.setattr(os, "listdir", listdir)
+    monkeypatch.setattr(os, "stat", stat)
     assert (docker_certs_d()("registry.example") is not None) == row.trusted
     assert ("Permission denied" in caplog.text) == bool(row.denied)
 
