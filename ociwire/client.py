@@ -437,8 +437,8 @@ class Client:
         Raises:
             UsageError: The limit is no number.
             NameUnknown: There is no such repository.
-            ProtocolError: The pages form a loop, lead to another origin, or are not valid. An entry that is not a string
-                is skipped with a log line.
+            ProtocolError: The pages form a loop, lead to another origin, or are not valid. An entry that is not a
+                string is skipped with a log line.
             ContentError: The response is an HTML page.
         """
         path = f"/v2/{check_repository(repository)}/tags/list"

@@ -9,6 +9,7 @@ disturbs the commit (GHCR loses the upload), so that `UploadCompletion` finds ou
     HEAD of the blob    GET of the upload        what follows
     found               -                        done
     not found           not found                the upload is gone: start again, if the body can be sent again
+    not supported       not found                a GET of the blob's first byte tells which of the two it is
     not found           fewer bytes than sent    resume at once
     not found           all bytes                poll, up to ten minutes or the deadline; after a fault that suggests
                                                  that the registry is not at work (see `_patience`), send the PUT again
@@ -272,7 +273,7 @@ class UploadCompletion:
             )
         except (NotFound, BlobUploadInvalid):
             # An upload that was committed is unknown: an earlier PUT may have succeeded.
-            if not self._is_there():
+            if not is_there(self._session, self._operation, self._repository, self._digest, confirm=True):
                 raise
         except (TransportError, RegistryError) as error:
             if not _is_temporary(error) or (self._body is not None and self._body.raised(error)):
@@ -318,15 +319,21 @@ class UploadCompletion:
                 return _State.GIVEN_UP
 
     def _poll(self) -> _State:
+        found: bool | None = False
         try:
-            if self._is_there():
+            found = _head(self._session, self._operation, self._repository, self._digest)
+            if found:
                 return _State.STORED
             status = read_status(self._session, self._operation, self._repository, self._url)
             if "location" in status.headers:
                 self._url = self._session.location(status)
             self._minimum = smallest_chunk(status)
         except (NotFound, BlobUploadInvalid):
-            return _State.GONE
+            # An upload that was committed is unknown, too. Where HEAD is not supported, only a GET tells.
+            is_stored = found is None and _has_first_byte(
+                self._session, self._operation, self._repository, self._digest
+            )
+            return _State.STORED if is_stored else _State.GONE
         except ContentError:
             return _State.UNKNOWN
         except (TransportError, RegistryError) as error:
@@ -340,9 +347,6 @@ class UploadCompletion:
         if self._offset == 0 and self._first == 1:
             self._offset = 1  # 0-0 may be one byte, and one was acknowledged
         return _State.BEHIND if self._offset < self._size else _State.COMPLETE
-
-    def _is_there(self) -> bool:
-        return is_there(self._session, self._operation, self._repository, self._digest)
 
     def _wait_before_resend(self) -> _State:
         """Wait before the PUT is repeated, as `RetryTransport` does: 0, 1, 2 and 4 seconds."""
@@ -406,26 +410,48 @@ def cancel(session: Session, operation: str, repository: str, url: str) -> None:
         session.send(operation, "DELETE", url, scope, ok=(200, 202, 204), idempotent=True).discard()
 
 
-def is_there(session: Session, operation: str, repository: str, digest: Digest) -> bool:
+def is_there(session: Session, operation: str, repository: str, digest: Digest, *, confirm: bool = False) -> bool:
     """Return whether a HEAD finds a blob, to decide whether to upload it.
 
     Any refusal means that it is not there, and so does an HTML page that does not name the digest.
+
+    Args:
+        session: What sends.
+        operation: The client's operation.
+        repository: The repository's name.
+        digest: The blob's digest.
+        confirm: Whether a GET decides if HEAD is not supported, because the blob may have been stored a moment ago.
 
     Raises:
         RegistryError: The registry cannot answer now.
         TransportError: There is no usable answer.
     """
+    found = _head(session, operation, repository, digest)
+    if found is None and confirm:
+        return _has_first_byte(session, operation, repository, digest)
+    return bool(found)
+
+
+def _head(session: Session, operation: str, repository: str, digest: Digest) -> bool | None:
+    """Return whether a HEAD finds a blob; `None` if it is refused and HEAD may not be supported. A 404 is believed."""
     scope = Scope.repository(repository, "pull", "push")
     with refusal_means_missing():
-        response = session.head(operation, f"/v2/{repository}/blobs/{digest}", scope)
+        try:
+            response = session.head(operation, f"/v2/{repository}/blobs/{digest}", scope)
+        except RegistryError as refusal:
+            if refusal.status != 404 and session.needs_confirmation(refusal):
+                return None
+            raise
         return not is_labelled_html(response) or names_digest(response, digest)
     return False
 
 
 def _is_stored(session: Session, operation: str, repository: str, digest: Digest) -> bool:
     """Return whether a HEAD or else a GET of its first byte finds a blob."""
-    if is_there(session, operation, repository, digest):
-        return True
+    return is_there(session, operation, repository, digest) or _has_first_byte(session, operation, repository, digest)
+
+
+def _has_first_byte(session: Session, operation: str, repository: str, digest: Digest) -> bool:
     scope = Scope.repository(repository, "pull", "push")
     try:
         # 416: the blob is empty

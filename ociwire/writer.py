@@ -307,7 +307,7 @@ class BlobWriter:
                 self._send_chunk()
         except (BlobUploadUnknown, BlobUploadInvalid):
             # An upload that was committed is unknown: an earlier PUT may have succeeded.
-            if not is_there(self._session, self._operation, self._repository, digest):
+            if not is_there(self._session, self._operation, self._repository, digest, confirm=True):
                 raise
             return None
         return self._put(digest)

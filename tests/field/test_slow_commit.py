@@ -36,6 +36,7 @@ class Slow(Row):
         polls: After how many HEADs the blob is there; None is never.
         loses: The upload is gone.
         has_status: Uploads have a GET.
+        has_head: Blobs have a HEAD.
         puts: How many PUTs are right.
     """
 
@@ -44,6 +45,7 @@ class Slow(Row):
     polls: int | None = None
     loses: bool = False
     has_status: bool = True
+    has_head: bool = True
     puts: int = 1
 
     __str__ = Row.__str__
@@ -77,6 +79,16 @@ ROWS = (
         fault=TIMEOUT,
         loses=True,
         puts=2,
+    ),
+    Slow(
+        name="registry_without_head_commits_after_reset",
+        registry="Servers without a handler for HEAD",
+        behaviour="The connection is closed without a response, the blob is committed, and HEAD is answered 405.",
+        result="Asks for the first byte of the blob with GET before it takes the upload for lost.",
+        source="[kbld#457](https://github.com/carvel-dev/kbld/pull/457)",
+        fault=RESET,
+        polls=4,
+        has_head=False,
     ),
     Slow(
         name="commit_takes_minutes",
@@ -197,6 +209,8 @@ class SlowRegistry:
             self._waits -= 1
             if self._waits < 0:
                 self.memory.round_trip(Request("PUT", self._url)).discard()
+        if request.method == "HEAD" and not self._row.has_head:
+            return Response(405)
         if request.method == "GET" and "/blobs/uploads/" in request.url and not self._row.has_status:
             return Response(405)
         return self.memory.round_trip(request)
