@@ -6,11 +6,22 @@ formatted without an exception: NaN, numbers beyond a float and integers beyond 
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 from .errors import UsageError
+from .text import cut
 
-__all__ = ["LONGEST", "check_deadline", "check_integer", "check_seconds", "is_number", "resolve_timeout", "show"]
+__all__ = [
+    "LONGEST",
+    "check_deadline",
+    "check_integer",
+    "check_read_size",
+    "check_seconds",
+    "is_number",
+    "resolve_timeout",
+    "show",
+]
 
 LONGEST = 1e8
 """Maximum wait in seconds (three years). Longer waits are reduced to it, as sockets and `time.sleep` have a limit."""
@@ -21,7 +32,7 @@ _LARGEST = 2**63 - 1
 def show(value: object, limit: int = 100) -> str:
     """Return the repr of an argument for an error message, cut to `limit` characters. Never raises."""
     try:
-        return repr(value)[:limit]
+        return cut(repr(value), limit)
     except Exception:  # noqa: BLE001 - a repr may raise anything; that of an int beyond 4300 digits raises ValueError
         size = f" of {value.bit_length()} bits" if isinstance(value, int) else ""
         return f"<{type(value).__name__}{size}>"
@@ -36,6 +47,20 @@ def check_integer(name: str, value: Any, *, minimum: int = 0) -> int:
     if type(value) is not int or not minimum <= value <= _LARGEST:
         raise UsageError(f"invalid {name} {show(value)}: expected an integer from {minimum} to 2**63 - 1")
     return value
+
+
+def check_read_size(size: Any) -> int:
+    """Return the size that a ``read`` method was asked for; -1, for the rest, if it is `None`.
+
+    As in `io`, what has ``__index__`` is an integer.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    try:
+        return -1 if size is None else operator.index(size)
+    except TypeError:
+        raise UsageError(f"invalid size {show(size)}: expected an integer, or None to read the rest") from None
 
 
 def is_number(value: object) -> bool:

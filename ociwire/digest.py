@@ -48,7 +48,7 @@ class Digest(str):
         algorithm, encoded = match.groups()
         known = _KNOWN.get(algorithm)
         if known is not None and not known.fullmatch(encoded):
-            raise UsageError(f"not a digest: {text!r:.300} ({algorithm} takes {known.pattern})")
+            raise UsageError(f"not a digest: {show(text, 300)} ({algorithm} takes {known.pattern})")
         return super().__new__(cls, text)
 
     @classmethod

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from . import manifest
+from .arguments import show
 from .blob import BlobReader
 from .descriptor import OCTET_STREAM, Descriptor
 from .digest import Digest
@@ -193,7 +194,7 @@ def _stated_size(response: Response, start: int) -> int | None:
     first, last, size = _content_range(response)
     if first != start or last is None or last < first or (size is not None and size <= last):
         said = response.headers.get("content-range", "no Content-Range")
-        raise ProtocolError(f"asked for bytes from {start} on, got {said!r:.100}", request=response.request)
+        raise ProtocolError(f"asked for bytes from {start} on, got {show(said)}", request=response.request)
     return size
 
 

@@ -16,6 +16,7 @@ from urllib.parse import urljoin
 
 from .arguments import show
 from .errors import AuthError, ProtocolError, RedirectError, UsageError
+from .text import cut
 
 __all__ = [
     "Origin",
@@ -88,6 +89,7 @@ def split_url(url: str) -> tuple[Origin, str]:
     return _split(text) if len(text) <= _LONGEST_CACHED else _split.__wrapped__(text)
 
 
+_LONGEST_SHOWN = 200
 _LONGEST_CACHED = 2048
 """Maximum length of a cached URL: a registry may send many Locations and Links of 64 KiB."""
 
@@ -423,15 +425,15 @@ def without_query(url: str) -> str:
     """
     match = _SHOWN.match(url)
     if match is None:  # a path
-        return re.split(r"[?#]", url, maxsplit=1)[0][:200]
+        return cut(re.split(r"[?#]", url, maxsplit=1)[0], _LONGEST_SHOWN)
     prefix, rest, tail = match.groups()
     _, at, shown = rest.rpartition("@")
     netloc = re.split(r"[/\\]", shown, maxsplit=1)[0]
     # In https://user:123?4@host/ the netloc seems to be a host and a port, in https://token?4@host/ a host.
     hides_userinfo = "@" in tail and not at and (":" in netloc or netloc == shown or not _is_host(netloc))
     if hides_userinfo or ((at or prefix) and not _is_host(netloc)):
-        return f"{prefix}***"[:200]
-    return f"{prefix}{'***@' if at else ''}{shown}"[:200]
+        return cut(f"{prefix}***", _LONGEST_SHOWN)
+    return cut(f"{prefix}{'***@' if at else ''}{shown}", _LONGEST_SHOWN)
 
 
 # Three groups: scheme and slashes; netloc and path; query and fragment. A path begins with a single slash.

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from .errors import OciwireError
 from .headers import SECRET_HEADERS, Headers
 from .origin import Origin, split_url, without_query
-from .text import one_line
+from .text import CUT, one_line
 
 if TYPE_CHECKING:
     from .message import Request
@@ -25,6 +25,7 @@ _SHORTEST_QUERY_VALUE = 8
 """Minimum length of a masked value in a signed URL's query: most shorter ones are dates, versions and flags."""
 _RECOGNIZED = 16
 """Number of bytes by which a long secret is recognized: a quotation may have cut the rest."""
+_CUT = CUT.encode()
 _MAX_NESTING = 3
 """Number of nested encodings that are undone to find a secret, such as a URL in HTML in JSON."""
 _MAX_DEPTH = 100
@@ -57,7 +58,8 @@ _ESCAPES = (
 _ESCAPE = re.compile(b"|".join(_ESCAPES), _FLAGS)
 _AMBIGUOUS = re.compile(rb"[%\\&]")
 _ONE_KIND = tuple(re.compile(escape, _FLAGS) for escape in _ESCAPES)
-_BEGUN_ESCAPE = re.compile(rb"(?:%[0-9a-f]?|\\u?[0-9a-f]{0,3}|&[#a-z0-9]{0,8})\Z", re.IGNORECASE)
+_BEGUN = rb"%[0-9a-f]?|\\u?[0-9a-f]{0,3}|&[#a-z0-9]{0,8}"
+_BEGUN_ESCAPE = re.compile(rb"(?:" + _BEGUN + rb")\Z", re.IGNORECASE)
 _SHORT_ESCAPES = {b"\\b": b"\b", b"\\f": b"\f", b"\\n": b"\n", b"\\r": b"\r", b"\\t": b"\t"}
 
 
@@ -163,7 +165,7 @@ class Redactor:
             is_cut: Whether the end may be missing. Then the beginning of a secret at the end is masked, too.
         """
         needles = self._all_needles()
-        if not is_cut and _is_unescaped(data) and not _holds(data, needles):
+        if not is_cut and _CUT not in data and _is_unescaped(data) and not _holds(data, needles):
             return data  # most texts are like this, and a search of all levels takes ten times as long
         # A level is the data with some of its escapes undone, and where in the data each of its bytes begins.
         level: _Level = (data, range(len(data) + 1))
@@ -189,6 +191,17 @@ class Redactor:
         return b"".join([*pieces, data[position:]])
 
     def _find(self, level: bytes, *, is_cut: bool) -> Iterator[tuple[int, int]]:
+        yield from self._find_secrets(level, is_cut=is_cut)
+        if b"=" in level:
+            for match in _SIGNATURE.finditer(level):
+                yield match.span(1)
+        if b"?" in level and b"//" in level:
+            for word in _WORD.finditer(level):
+                query = self._cross_origin_query(word[0])
+                if query:
+                    yield word.end() - query, word.end()
+
+    def _find_secrets(self, level: bytes, *, is_cut: bool) -> Iterator[tuple[int, int]]:
         haystack = level.replace(b"+", b" ")  # a space in a query or a form is written as +
         whole = _BEGUN_ESCAPE.sub(b"", haystack) if is_cut else b""
         for needle in self._all_needles():
@@ -204,14 +217,9 @@ class Redactor:
             part = next((n for n in range(longest, 0, -1) if whole.endswith(needle[:n])), 0)
             if part:
                 yield len(whole) - part, len(level)
-        if b"=" in level:
-            for match in _SIGNATURE.finditer(level):
-                yield match.span(1)
-        if b"?" in level and b"//" in level:
-            for word in _WORD.finditer(level):
-                query = self._cross_origin_query(word[0])
-                if query:
-                    yield word.end() - query, word.end()
+            if _CUT in haystack:
+                for match in _before_cut(needle).finditer(haystack):
+                    yield match.span(1)
 
     def _cross_origin_query(self, word: bytes) -> int:
         """The length of the query of the first URL in a word that is not at the home origin; 0 without one."""
@@ -364,6 +372,16 @@ def _encodings(value: str) -> Iterator[bytes]:
         yield data.decode("latin-1").encode()
         with suppress(UnicodeEncodeError):
             yield value.encode("latin-1")
+
+
+def _before_cut(needle: bytes) -> re.Pattern[bytes]:
+    """A pattern of the beginning of a secret, and of an escape, where text was cut; its first group is masked.
+
+    Four bytes or more, and fewer than those by which a secret is recognized anywhere.
+    """
+    lengths = range(min(len(needle), _RECOGNIZED) - 1, _SHORTEST_SECRET - 1, -1)
+    beginnings = b"|".join(re.escape(needle[:length]) for length in lengths)
+    return re.compile(b"((?:" + (beginnings or b"(?!)") + b")(?i:" + _BEGUN + b")?)" + _CUT)
 
 
 def _is_unescaped(data: bytes) -> bool:

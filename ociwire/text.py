@@ -5,12 +5,24 @@ from __future__ import annotations
 import re
 from http import HTTPStatus
 
-__all__ = ["SURROGATE", "one_line", "phrase", "size"]
+__all__ = ["CUT", "SURROGATE", "cut", "one_line", "phrase", "size"]
 
 # Control characters, ends of lines, what turns the direction of text (Unicode, UAX #9), and halves of characters.
 _HARMFUL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 """Half of a character: JSON can spell it, and nothing can write it."""
+
+CUT = "…"
+"""Stands where text was cut. `Redactor` masks the beginning of a secret in front of it."""
+
+
+def cut(text: str, longest: int) -> str:
+    """Return a text of at most `longest` characters; one that is longer ends in `CUT`.
+
+    Text of a peer that is quoted before its secrets are masked must be cut by this: of a secret that was cut, only the
+    beginning is left, and nothing but the mark tells that it was longer.
+    """
+    return text if len(text) <= longest else text[: longest - len(CUT)] + CUT
 
 
 def one_line(value: object, longest: int) -> str:

@@ -287,7 +287,7 @@ def test_other_option_value_without_a_repr_raises_usage_error(call: Callable[[An
         (-(10**5000), "<int of 16610 bits>"),
         ([10**5000], "<list>"),
         (Unprintable(), "<Unprintable>"),
-        ("x" * 200, "'" + "x" * 99),
+        ("x" * 200, "'" + "x" * 98 + "…"),
         (1.5, "1.5"),
     ],
     ids=label,

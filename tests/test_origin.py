@@ -426,7 +426,7 @@ def test_an_upload_location_that_is_not_to_be_used(location: str) -> None:
         ("https://user:se@secret@h/v2/", "https://***@h/v2/"),
         ("//user:secret@h/v2/", "//***@h/v2/"),
         ("/v2/", "/v2/"),
-        ("https://h/" + "a" * 300, "https://h/" + "a" * 190),
+        ("https://h/" + "a" * 300, "https://h/" + "a" * 189 + "…"),
         ("https://user:sec/ret@h/v2/", "https://***@h/v2/"),
         ("https://user:sec?ret@h/v2/", "https://***"),
         ("https://user:123?4@h/v2/", "https://***"),

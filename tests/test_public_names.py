@@ -122,6 +122,7 @@ NAMES = {
 ORDER = [
     "_version",
     "errors",
+    "text",
     "arguments",
     "scope",
     "digest",
@@ -129,7 +130,6 @@ ORDER = [
     "origin",
     "reference",
     "headers",
-    "text",
     "redact",
     "body",
     "reader",

@@ -121,6 +121,14 @@ def test_redactor_finds_a_long_secret_that_a_quote_has_cut(length: int) -> None:
     assert redactor.text(f"got '{secret[:length]}'") == "got '***'"
 
 
+@pytest.mark.parametrize("beginning", ["c4n4", "c4n4ry+/", "c4n4ry%2", "c4n4ry\\u00", "c4n4ry&#4", "%63%34%6e%34ry%2"])
+def test_redactor_masks_the_beginning_of_a_secret_where_text_was_cut(beginning: str) -> None:
+    redactor = Redactor(HOME)
+    redactor.add_headers(Headers({"Authorization": f"Bearer {SECRET}"}))
+    assert redactor.text(f"got 'xx{beginning}… and no more") == "got 'xx***… and no more"
+    assert redactor.text(f"got 'xx{beginning} and no more") == f"got 'xx{beginning} and no more"
+
+
 @pytest.mark.parametrize("tail", ["c", "c4n", "c4n4ry%2", "c4n4ry\\u00", "c4n4ry&#4"])
 def test_redactor_masks_the_beginning_of_a_secret_where_data_is_cut(tail: str) -> None:
     headers = Headers({"Authorization": f"Bearer {SECRET}"})

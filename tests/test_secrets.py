@@ -9,10 +9,11 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import pickle
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from leaks import ENCODINGS, assert_no_leak, assert_no_leak_in_records
 from ociwire import (
     AuthTransport,
     Client,
+    Descriptor,
+    Digest,
     FunctionTransport,
     LogTransport,
     RedirectTransport,
@@ -47,6 +50,7 @@ from ociwire.errors import (
     TransportTimeout,
 )
 from ociwire.testing import ScriptedTransport
+from ociwire.transfer import copy
 from ociwire.transport import default_transport
 
 HOST = "registry.example"
@@ -584,3 +588,87 @@ def test_a_referrers_tag_that_is_not_replaced_shows_no_token_that_its_type_repea
         Client(HOST, FunctionTransport(answer)).push_manifest("app", content, "application/x")
     assert_no_leak(caught.value, (token,))
     assert_no_leak(caught.value.__cause__, (token,))
+
+
+# --- a quote that is cut within a secret ---
+
+LONG_PASSWORD = "Zq7Xw9Kv3Jt5Yp"  # shorter than what a secret is recognized by
+CONTENT_DIGEST = str(Digest.of(b"content"))
+INDEX, MANIFEST = "application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json"
+
+
+def manifest_of(field: str, value: Callable[[str], Any], media_type: str = MANIFEST) -> Callable[[str], Response]:
+    def response(said: str) -> Response:
+        content = {"schemaVersion": 2, "mediaType": media_type, "config": None, field: value(said)}
+        return Response(200, {"Content-Type": media_type}, json.dumps(content).encode())
+
+    return response
+
+
+def get_range(client: Client) -> None:
+    client.get_blob_range("app", CONTENT_DIGEST, 1, 4).read()
+
+
+def copy_image(client: Client) -> None:
+    copy(client, "app:1", client, "other:1")
+
+
+QUOTED: dict[str, tuple[Callable[[Client], Any], Callable[[str], Response]]] = {
+    "Content-Range": (get_range, lambda said: Response(206, {"Content-Range": said})),
+    "Location": (get_range, lambda said: Response(307, {"Location": f"/{said}"})),
+    "Location that is logged": (get_range, lambda said: Response(201, {"Location": f"https://other.example/{said}"})),
+    "Link": (lambda client: list(client.tags("app")), lambda said: Response(200, {"Link": f"</{said}>; rel=next"})),
+    "upload": (
+        lambda client: client.push_blob("app", Descriptor.of(b"content"), b"content"),
+        lambda said: Response(202, {"Location": f"/{said}"}),
+    ),
+    "a copied manifest": (
+        copy_image,
+        lambda said: Response(200, {"Content-Type": MANIFEST}, json.dumps([said]).encode()),
+    ),
+    "its fields": (copy_image, manifest_of("layers", lambda said: said)),
+    "its media type": (copy_image, manifest_of("mediaType", lambda said: said)),
+    "its config": (copy_image, manifest_of("config", lambda said: said)),
+    "a digest": (copy_image, manifest_of("config", lambda said: {"mediaType": "a/b", "size": 1, "digest": said})),
+    "a digest of sha256": (
+        copy_image,
+        manifest_of("config", lambda said: {"mediaType": "a/b", "size": 1, "digest": f"sha256:{said}"}),
+    ),
+    "a size": (
+        copy_image,
+        manifest_of("config", lambda said: {"mediaType": "a/b", "size": said, "digest": CONTENT_DIGEST}),
+    ),
+    "an entry of an index": (copy_image, manifest_of("manifests", lambda said: [{"said": said}], INDEX)),
+}
+
+
+@pytest.mark.parametrize("quoted", QUOTED)
+def test_quote_that_is_cut_within_a_secret_shows_no_part_of_it(quoted: str, caplog: pytest.LogCaptureFixture) -> None:
+    call, respond = QUOTED[quoted]
+    for length in (0, *range(40, 100, 4), *range(140, 200, 4), *range(260, 300, 4), *range(460, 500, 4)):
+
+        def answer(request: Request, length: int = length) -> Response:
+            if "authorization" not in request.headers:
+                return Response(401, {"WWW-Authenticate": "Basic"})
+            return respond("x" * length + LONG_PASSWORD)
+
+        credentials = StaticCredentials(HOST, Credential(username="me", password=LONG_PASSWORD))
+        stack = default_transport(base=FunctionTransport(answer), credentials=credentials, retry=False)
+        with suppress(OciwireError):
+            try:
+                call(Client(HOST, LogTransport(stack)))
+            except OciwireError as error:
+                assert_no_leak(error, [LONG_PASSWORD[:4]])
+                raise
+    assert_no_leak_in_records(caplog.records, [LONG_PASSWORD[:4]])
+
+
+def test_pickled_exception_of_a_logged_request_holds_no_credentials() -> None:
+    def answer(request: Request) -> Response:
+        return Response(403, (), b"", request)
+
+    log = LogTransport(FunctionTransport(answer))  # below what adds the credentials
+    headers = {"Authorization": f"Bearer {CANARY}"}
+    with log.round_trip(Request("PUT", f"https://{HOST}/v2/", headers, b"content")) as response:
+        error = error_from_response(response)
+    assert CANARY.encode() not in pickle.dumps(error)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ociwire.text import one_line, size
+from ociwire.text import cut, one_line, size
 
 # --- one_line ---
 
@@ -54,6 +54,11 @@ def test_harmless_text_is_only_cut(value: str) -> None:
 
 
 # --- size ---
+
+
+@pytest.mark.parametrize(("text", "expected"), [("", ""), ("12345", "12345"), ("123456", "1234…")])
+def test_cut_longer_text_ends_in_the_mark(text: str, expected: str) -> None:
+    assert cut(text, 5) == expected
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def names(content: bytes) -> Named:
     parsed = parse(content)
     check_schema(parsed)
     if not _FIELDS & parsed.keys():
-        raise ContentError(f"not a manifest: {content[:100]!r}")
+        raise ContentError(f"not a manifest: {show(content)}")
     entries = _described(parsed, "manifests")
     skipped = len(parsed.get("manifests") or ()) - len(entries)
     if skipped:
@@ -101,7 +101,7 @@ def media_type_of(content: bytes, stated: str, expected: str | None) -> str:
     if own not in (None, ""):
         read = read_media_type(own)
         if read is None:
-            raise ContentError(f"not a manifest: its mediaType is {own!r:.100}, which is not type/subtype")
+            raise ContentError(f"not a manifest: its mediaType is {show(own)}, which is not type/subtype")
         return read
     if expected is not None and (expected in MANIFEST_TYPES or stated in VAGUE):
         return expected
@@ -170,7 +170,7 @@ def _described(parsed: dict[str, Any], field: str) -> list[Descriptor]:
         return []
     listed = [value] if field == "config" else value
     if not isinstance(listed, list):
-        raise ContentError(f"not a manifest: {field} is a list of descriptors, not {value!r:.100}")
+        raise ContentError(f"not a manifest: {field} is a list of descriptors, not {show(value)}")
     if field == "manifests":
         listed = [one for one in listed if _has_digest(one)]
     try:

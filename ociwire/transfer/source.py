@@ -10,6 +10,7 @@ import re
 import time
 from typing import final
 
+from ..arguments import show
 from ..blob import BlobReader
 from ..client import Client
 from ..descriptor import Descriptor
@@ -118,7 +119,7 @@ class Source:
         if match is None or int(match[1]) != start or match[2] not in ("*", str(descriptor.size)):
             response.close()
             raise ProtocolError(
-                f"asked for bytes {start}-{stop - 1}/{descriptor.size}, got {said or 'no Content-Range'!r:.100}",
+                f"asked for bytes {start}-{stop - 1}/{descriptor.size}, got {show(said or 'no Content-Range')}",
                 request=response.request,
             )
         return self._reader(response, descriptor, start, stop)

@@ -52,7 +52,7 @@ class LogTransport:
             return self._inner.round_trip(request)
         exchange = _Exchange(self._log, request, next(self._numbers))
         if request.body is not None:
-            request = request.replace(body=request.body.map(exchange))
+            request = request.replace(body=request.body.map(exchange.sent))
         try:
             response = self._inner.round_trip(request)
         except BaseException as error:
@@ -75,28 +75,25 @@ class _Exchange:
         self._log = log
         self._request = request
         self._start = time.perf_counter()
-        self._sent = 0
+        self.sent = _Sent()
         self._level = logging.INFO
         self._quotes = False
         info = request.info
         self._who = " ".join(word for word in (info.debug_id, info.operation, f"[{number}]") if word)
-        self._what = f"{request.method} {redactor_of(request).url(request.url)}{_proof(request)}"
 
-    def begin(self) -> None:
-        """The request's body is begun, perhaps once more."""
-        self._sent = 0
+    def _asked(self) -> str:
+        """The request, masked when it is logged: only then all secrets that inner layers have sent are known.
 
-    def __call__(self, chunk: bytes) -> bytes:
-        """A chunk of the request's body passes."""
-        self._sent += len(chunk)
-        return chunk
+        A peer may repeat one of them in the Location or the Link that this request follows.
+        """
+        return f"{self._request.method} {redactor_of(self._request).url(self._request.url)}{_proof(self._request)}"
 
     def failed(self, error: BaseException) -> None:
         """The exchange ended in an exception. Only of ociwire's own is the text known to hold no secret."""
         said = f"{type(error).__name__}: {error}" if isinstance(error, OciwireError) else type(error).__name__
         said = redactor_of(self._request).text(said)
         after = f"{self._time()}{self._uploaded()}"
-        self._log.warning("%s %s -> failed after %s: %s", self._who, self._what, after, one_line(said, _QUOTED))
+        self._log.warning("%s %s -> failed after %s: %s", self._who, self._asked(), after, one_line(said, _QUOTED))
         self._show_headers("sent", self._request.headers, None)
 
     def answered(self, response: Response) -> None:
@@ -107,7 +104,7 @@ class _Exchange:
         redactor, headers = redactor_of(response.request or self._request), response.headers
         telling = [f"; {name}: {_value(name, headers[name], redactor)}" for name in _TELLING if name in headers]
         line = f"{phrase(response.status)} in {self._time()}{self._uploaded()}{''.join(telling)}"
-        self._log.log(self._level, "%s %s -> %s", self._who, self._what, line)
+        self._log.log(self._level, "%s %s -> %s", self._who, self._asked(), line)
         self._show_headers("sent", self._request.headers, None)
         self._show_headers("received", headers, redactor)
 
@@ -124,9 +121,9 @@ class _Exchange:
         body = self._request.body
         if body is None or body.length == 0:
             return ""
-        if body.length is None or body.length == self._sent:
-            return f", {_bytes(self._sent)} sent"
-        return f", {_bytes(self._sent)} of {_bytes(body.length)} sent"
+        if body.length is None or body.length == self.sent.count:
+            return f", {_bytes(self.sent.count)} sent"
+        return f", {_bytes(self.sent.count)} of {_bytes(body.length)} sent"
 
     def _time(self) -> str:
         seconds = time.perf_counter() - self._start
@@ -137,6 +134,25 @@ class _Exchange:
             fields = headers.items() if redactor is None else [(redactor.text(n), v) for n, v in headers.items()]
             shown = Headers.received((name, _value(name, value, redactor)) for name, value in fields)
             self._log.debug("%s %s %r", self._who, which, shown)
+
+
+class _Sent:
+    """Counts the bytes of a request's body that were sent. For `Body.map`.
+
+    Refers to no request: an exception keeps the body, and its request's headers may be secret.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def begin(self) -> None:
+        """The body is sent, perhaps not for the first time."""
+        self.count = 0
+
+    def __call__(self, chunk: bytes) -> bytes:
+        """A chunk of the body passes."""
+        self.count += len(chunk)
+        return chunk
 
 
 class _Watched:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import urllib3
     from typing_extensions import Buffer
 
+    from ..redact import Redactor
     from .exchange import Exchange
     from .inbox import Inbox
 
@@ -140,7 +141,7 @@ class WireResponse(http.client.HTTPResponse):
         fp.close()
 
 
-_LEFT_OPEN: dict[weakref.ref[WireBody], tuple[Inbox, str, str]] = {}
+_LEFT_OPEN: dict[weakref.ref[WireBody], tuple[Inbox, str, str, Redactor | None]] = {}
 """The sockets and requests of all open bodies; no value may refer to its body.
 
 In a reference cycle finalizers run in any order. Those of http.client's response or of the socket could run first: then
@@ -172,7 +173,7 @@ class WireBody:
         self._request = request
         fp: Any = raw.fp
         self._open: weakref.ref[WireBody] | None = weakref.ref(self, _abandon)
-        _LEFT_OPEN[self._open] = fp.raw, request.method, request.url
+        _LEFT_OPEN[self._open] = fp.raw, request.method, request.url, request.info._redactor
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Read what is there, at least one byte; 0 at the end.
@@ -226,6 +227,9 @@ def release(raw: WireResponse, pooled: urllib3.HTTPResponse) -> None:
 
 
 def _abandon(reference: weakref.ref[WireBody]) -> None:
-    inbox, method, url = _LEFT_OPEN.pop(reference)
+    inbox, method, url, redactor = _LEFT_OPEN.pop(reference)
     inbox.drop()
-    warn_left_open(f"a response was never read to its end or closed: {method} {without_query(url)}")
+    shown = without_query(url)
+    if redactor is not None:  # a peer may have written the URL, as a Location that repeats a secret
+        shown = redactor.text(shown)
+    warn_left_open(f"a response was never read to its end or closed: {method} {shown}")

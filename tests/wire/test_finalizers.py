@@ -18,7 +18,7 @@ from doubles import Call
 from ociwire import Client, Descriptor, LogTransport, default_transport
 from ociwire.auth import Anonymous
 from ociwire.errors import OciwireError
-from ociwire.message import Response
+from ociwire.message import Request, Response, with_redactor
 from ociwire.testing import MemoryRegistry, serve
 from ociwire.transport import FunctionTransport, Transport
 
@@ -134,6 +134,20 @@ def test_finalizer_runs_no_log_handler(wire: Wire, holder: str, monkeypatch: pyt
             logging.captureWarnings(False)
     assert [record.getMessage() for record in records] == []
     server.ended(0)
+
+
+@one_kind
+def test_warning_of_a_response_left_open_masks_secrets_in_its_url(wire: Wire) -> None:
+    # A registry chooses the URL, as a Location or a Link, and may repeat a secret in it.
+    server = wire.serve(answers(BODIES["sized"]))
+    request = Request("GET", f"{server.url}/s3cr3t-token", {"Authorization": "Bearer s3cr3t-token"})
+    Cycle(wire.transport().round_trip(with_redactor(request)))
+    del request
+    with pytest.warns(ResourceWarning) as caught:
+        gc.collect()
+    texts = [str(warning.message) for warning in caught]
+    assert any("GET" in text and "***" in text for text in texts)
+    assert not any("s3cr3t" in text for text in texts)
 
 
 @one_kind
