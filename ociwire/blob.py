@@ -9,6 +9,7 @@ import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
+from .arguments import check_read_size
 from .descriptor import HTML_TYPES, Descriptor
 from .digest import check_hashed
 from .errors import OciwireError, ReadError, RegistryError, SizeMismatch, TransportError, UsageError
@@ -169,7 +170,8 @@ class BlobReader(io.RawIOBase):
         Raises:
             OciwireError: As `readinto`.
         """
-        wanted = self._left if size is None or size < 0 else min(size, self._left)
+        size = check_read_size(size)
+        wanted = self._left if size < 0 else min(size, self._left)
         pieces = []
         while True:
             buffer = bytearray(min(wanted, _PIECE))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
 
-from .arguments import check_deadline, check_integer, resolve_timeout, show
+from .arguments import check_deadline, check_integer, check_read_size, check_seconds, resolve_timeout, show
 from .body import Body
 from .errors import OciwireError, ProtocolError, UsageError
 from .headers import TOKEN, Headers, HeadersLike, content_length
@@ -228,6 +228,8 @@ class Response:
     __slots__ = ("_data", "_inner", "_reader", "headers", "request", "status")
 
     def __init__(self, status: int, headers: HeadersLike = (), body: Any = b"", request: Request | None = None) -> None:
+        if not isinstance(status, int) or not 100 <= status <= 999:
+            raise UsageError(f"invalid status {show(status)}: expected an integer from 100 to 999")
         self.status = status
         self.headers = headers if type(headers) is Headers else Headers(headers)
         self.request = request
@@ -277,7 +279,8 @@ class Response:
             UsageError: The response is closed.
             TransportError: The connection failed.
         """
-        wanted = float("inf") if n is None or n < 0 else n
+        n = check_read_size(n)
+        wanted = float("inf") if n < 0 else n
         pieces = []
         while wanted > 0 and (piece := self._some(int(min(wanted, _CHUNK_SIZE)))):
             pieces.append(piece)
@@ -336,6 +339,7 @@ class Response:
 
     def hurry(self, seconds: float) -> None:
         """Have what is still to come come within so many seconds, or not at all; where the body can be told to."""
+        seconds = check_seconds("seconds", seconds)
         hurry = getattr(self._reader, "hurry", None)
         if hurry is not None:
             hurry(seconds)

@@ -296,6 +296,33 @@ def test_show_any_value_is_short_and_never_raises(value: object, text: str) -> N
     assert show(value) == text
 
 
+@pytest.mark.parametrize("size", ["1", b"1", 1.5, math.nan, Decimal(1), [1]], ids=label)
+def test_read_other_size_raises_usage_error(size: Any) -> None:
+    with CLIENT.get_blob("a", DIGEST) as reader, pytest.raises(UsageError, match="invalid size"):
+        reader.read(size)
+    with Response(200, (), CONTENT) as response, pytest.raises(UsageError, match="invalid size"):
+        response.read(size)
+
+
+@pytest.mark.parametrize("size", [None, -1, 10**5000, -(10**5000)], ids=label)
+def test_read_any_integer_reads_at_most_the_rest(size: Any) -> None:
+    assert CLIENT.get_blob("a", DIGEST).read(size) == CONTENT
+    assert Response(200, (), CONTENT).read(size) == CONTENT
+    assert Response(200, (), CONTENT).read(Number()) == CONTENT[:1]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("status", ["200", None, 200.0, 99, 1000, 10**5000], ids=label)
+def test_response_other_status_raises_usage_error(status: Any) -> None:
+    with pytest.raises(UsageError, match="invalid status"):
+        Response(status)
+
+
+@pytest.mark.parametrize("seconds", [*NEITHER, -1], ids=label)
+def test_hurry_other_duration_raises_usage_error(seconds: Any) -> None:
+    with Response(200, (), CONTENT) as response, pytest.raises(UsageError, match="invalid seconds"):
+        response.hurry(seconds)
+
+
 def test_message_names_the_value_and_what_is_expected() -> None:
     with pytest.raises(UsageError) as caught:
         check_integer("chunk size", 0, minimum=1)
