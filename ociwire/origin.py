@@ -169,7 +169,7 @@ def check_host(host: str) -> str:
     if port is not None and port > 65535:
         raise UsageError(f"not a registry host: {host!r} (a port is at most 65535)")
     if len(name) > 253 or any(len(label) > 63 for label in name.split(".")):
-        raise UsageError(f"not a registry host: {host!r:.80} (a name has at most 253 characters, 63 between dots)")
+        raise UsageError(f"not a registry host: {show(host, 80)} (a name has at most 253 characters, 63 between dots)")
     return host.lower()
 
 
