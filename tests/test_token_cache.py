@@ -166,6 +166,14 @@ def test_tokens_with_large_scopes_are_bounded_in_bytes() -> None:
     assert 10 < len(found) < 40  # 8 MiB of about 256 KiB
 
 
+def test_tokens_with_long_realms_are_bounded_in_bytes() -> None:
+    store = TokenCache()
+    keys = [TokenKey(REGISTRY, None, f"https://auth.example/{number}/" + "x" * 16_000) for number in range(1000)]
+    for key in keys:
+        store.put(key, token(PULL))
+    assert sum(store.find(key, PULL) is not None for key in keys) < 600  # 8 MiB
+
+
 def test_token_larger_than_the_cache_is_not_kept_and_evicts_nothing() -> None:
     store = kept(token(PULL))
     huge = Scope.parse("repository:huge:" + ",".join(map(str, range(50_000))))

@@ -109,7 +109,8 @@ class TokenCache:
 
     def put(self, key: TokenKey, token: Token) -> None:
         """Cache a token; it replaces one with the same scope. A token larger than the cache is not kept."""
-        weight = token.weight
+        # The realm is the registry's text, too. Its tokens share one copy at best.
+        weight = token.weight + len(key.realm) + len(key.service or "")
         with self._lock:
             self._drop(key, token.scope)
             self.latest += 1
