@@ -63,6 +63,7 @@ class CredentialCache:
         self._answers: dict[CredentialKey, Answer] = {}
         self._refreshed: dict[tuple[str, Credential], float] = {}
         self._single_flight: SingleFlight[Answer] = SingleFlight("a credential")
+        self._refreshes: SingleFlight[bool] = SingleFlight("a credential")
 
     @property
     def source_name(self) -> str:
@@ -104,24 +105,38 @@ class CredentialCache:
         Raises:
             AuthError: As `get`.
         """
+        cached = self.find(key)
+        if cached is not None and cached.credential != used:
+            return cached.credential
+        recent = self._refreshed_recently
+        refreshed = (key.host, used)
+        self._refreshes.fetch(
+            refreshed, used, lambda: recent(refreshed), lambda: self._refresh(key, used, deadline), deadline
+        )
+        return self.get(key, deadline)
+
+    def _refreshed_recently(self, refreshed: tuple[str, Credential]) -> bool | None:
+        at = self._refreshed.get(refreshed)
+        return True if at is not None and time.monotonic() < at + _REFRESH_INTERVAL else None
+
+    def _refresh(self, key: CredentialKey, used: Credential, deadline: float | None) -> bool:
         now = time.monotonic()
         with self._lock:
-            due = now >= self._refreshed.get((key.host, used), float("-inf")) + _REFRESH_INTERVAL
-            if due:
-                self._refreshed = {one: at for one, at in self._refreshed.items() if now < at + _REFRESH_INTERVAL}
-                if len(self._refreshed) >= _MAX_ANSWERS:
-                    return used
+            self._refreshed = {one: at for one, at in self._refreshed.items() if now < at + _REFRESH_INTERVAL}
+            if len(self._refreshed) >= _MAX_ANSWERS:
+                return False
+        try:
+            credential = self.get_after_rejection(key, used, deadline)
+        finally:  # not before: threads that come meanwhile wait for the answer
+            with self._lock:
                 self._refreshed[key.host, used] = now
-        if not due:
-            return self.get(key, deadline)
-        credential = self.get_after_rejection(key, used, deadline)
         if credential != used:  # the other repositories of the host would otherwise keep it for a minute
             with self._lock:
                 stale = [one for one, answer in self._answers.items() if one.host == key.host]
                 for one in stale:
                     if self._answers[one].credential == used:
                         del self._answers[one]
-        return credential
+        return True
 
     def invalidate(self, key: CredentialKey, rejected: Credential | None) -> None:
         """Ask the source the next time, if the cached answer is still the one that was rejected."""
