@@ -44,6 +44,23 @@ def test_learned_scope_is_for_one_endpoint_unless_the_origin_is_unpredictable() 
     assert cache.find(REGISTRY, PULL, blob) == learned
 
 
+def test_learned_scope_serves_an_upload_url_without_a_repository() -> None:
+    """A session's Location may be any path: only the required scope says which repository it belongs to."""
+    cache = ChallengeCache()
+    learned = LearnedChallenge(bearer(), Scope.repository("x", "pull"))
+    cache.learn(REGISTRY, PULL, URL, learned)
+    assert cache.find(REGISTRY, PULL, "https://registry.example/uploads/1234") == learned
+
+
+def test_learned_scope_is_forgotten_at_all_endpoints() -> None:
+    cache = ChallengeCache()
+    urls = [f"https://registry.example/v2/app/{path}" for path in ("blobs/x", "manifests/x", "tags/list")]
+    for url in urls:
+        cache.learn(REGISTRY, PULL, url, LearnedChallenge(bearer(), Scope.repository("x", "pull")))
+    cache.forget(REGISTRY, PULL)
+    assert [cache.find(REGISTRY, PULL, url) for url in urls] == [None] * 3
+
+
 def test_scope_that_is_right_as_guessed_is_not_remembered() -> None:
     cache = ChallengeCache()
     cache.learn(REGISTRY, PULL, URL, LearnedChallenge(bearer(), Scope.repository("x", "pull")))

@@ -113,7 +113,7 @@ class ChallengeCache:
             return None
         key = _Key(origin, str(required), _endpoint(url))
         learned = self._learned.get(key)
-        if learned is None and origin in self._unpredictable:
+        if learned is None and (origin in self._unpredictable or not key.endpoint):
             with self._lock:
                 return next((one for k, one in self._learned.items() if k[:2] == key[:2]), None)
         return learned
@@ -126,6 +126,12 @@ class ChallengeCache:
                 self._learned.pop(key)
             else:
                 self._learned.put(key, learned)
+
+    def forget(self, origin: Origin, required: Scope) -> None:
+        """Forget what was learned for this required scope, at all endpoints."""
+        with self._lock:
+            for key in [key for key, _ in self._learned.items() if key[:2] == (origin, str(required))]:
+                self._learned.pop(key)
 
     def is_unpredictable(self, origin: Origin) -> bool:
         """Whether scopes and realms of this origin's repositories cannot be guessed."""

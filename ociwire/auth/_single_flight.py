@@ -23,9 +23,10 @@ from typing import ClassVar, Generic, TypeVar
 
 from ..errors import AuthError, AuthTimeout
 
-__all__ = ["SingleFlight"]
+__all__ = ["SingleFlight", "copy_of"]
 
 V = TypeVar("V")
+E = TypeVar("E", bound=Exception)
 
 _MAX_WAIT = 120.0
 """Seconds to wait for another thread's fetch when no deadline is closer: twice what a credential helper may take."""
@@ -113,7 +114,7 @@ class SingleFlight(Generic[V]):
                     break
                 self._wait(other, deadline, give_up)
                 if other.failure is not None and other.key == key:
-                    raise _copy_of(other.failure)
+                    raise copy_of(other.failure)
             try:
                 return fetch()
             except Exception as error:
@@ -161,7 +162,7 @@ class SingleFlight(Generic[V]):
             call = self._waiting.get(call.thread)
 
 
-def _copy_of(failure: Exception) -> Exception:
+def copy_of(failure: E) -> E:
     """A copy to raise in another thread, with a traceback of its own."""
     try:
         copied = copy.copy(failure)

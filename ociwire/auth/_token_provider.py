@@ -30,6 +30,7 @@ __all__ = ["TokenProvider", "TokenRequest"]
 _LOG = logging.getLogger("ociwire.auth")
 _MAX_LOGGED_SCOPE = 1000
 """Maximum number of characters of a scope that are logged, because the registry chooses it."""
+_MAX_GET_ONLY = 64
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
@@ -93,14 +94,19 @@ class TokenProvider:
         self._trusted = _trusted(trusted_realms)
         self._source_name = source_name
         self._single_flight: SingleFlight[Token] = SingleFlight("a token")
+        self._get_only: set[str] = set()  # realms that answered 404 or 405 to a POST
         self.tokens = TokenCache()
 
-    def get(self, wanted: TokenRequest, waiting: Request) -> tuple[Token, bool]:
+    def get(
+        self, wanted: TokenRequest, waiting: Request, may_send: Callable[[], bool] = lambda: True
+    ) -> tuple[Token, bool]:
         """Return a token, and whether it was fetched now, by this thread or by another.
 
         Args:
             wanted: The token.
             waiting: The request that needs it; its deadline and timeout are the token request's, too.
+            may_send: Called before each HTTP request to the token server. If it returns False, a POST that the token
+                server does not support is not repeated as a GET.
 
         Raises:
             AuthError: The token server refused, failed, or must not be asked.
@@ -111,7 +117,7 @@ class TokenProvider:
             return self.tokens.find(key, wanted.scope, newer_than=wanted.newer_than)
 
         def fetch() -> Token:
-            token = self._fetch(wanted, waiting)
+            token = self._fetch(wanted, waiting, may_send)
             self.tokens.put(key, token)
             return token
 
@@ -120,18 +126,18 @@ class TokenProvider:
             return cached, False
         return self._single_flight.fetch((key, wanted.scope), wanted.scope, find, fetch, waiting.info.deadline), True
 
-    def _fetch(self, wanted: TokenRequest, waiting: Request) -> Token:
+    def _fetch(self, wanted: TokenRequest, waiting: Request, may_send: Callable[[], bool]) -> Token:
         waiting = with_redactor(waiting)
         redactor = redactor_of(waiting)
         if wanted.credential is not None:
             redactor.add(wanted.credential)
         try:
-            return self._request_token(wanted, waiting)
+            return self._request_token(wanted, waiting, may_send)
         except AuthError as error:
             redactor.error(error)
             raise
 
-    def _request_token(self, wanted: TokenRequest, waiting: Request) -> Token:
+    def _request_token(self, wanted: TokenRequest, waiting: Request, may_send: Callable[[], bool]) -> Token:
         exchange = Exchange(
             host=wanted.host,
             realm=check_realm(wanted.realm, wanted.origin, self._trusted.get(wanted.host, ())),
@@ -147,9 +153,13 @@ class TokenProvider:
             scope = one_line(redactor.text(str(wanted.scope)), _MAX_LOGGED_SCOPE) or "a token without a scope"
             _LOG.debug("requesting %s from %s", scope, redactor.text(exchange.server))
         asked_at = time.monotonic()
-        response = self._ask(exchange, exchange.request(waiting))
-        if exchange.posts and exchange.must_get(response):
+        may_send()
+        get = exchange.realm in self._get_only
+        response = self._ask(exchange, exchange.request(waiting, get=get))
+        if exchange.must_get(response) and not get and may_send():
             response.discard()
+            if len(self._get_only) < _MAX_GET_ONLY:
+                self._get_only.add(exchange.realm)
             response = self._ask(exchange, exchange.request(waiting, get=True))
         response = self._follow_trusted(wanted, exchange, response)
         try:

@@ -86,7 +86,7 @@ class Exchange:
             {"Accept": "application/json"} if agent is None else {"User-Agent": agent, "Accept": "application/json"}
         )
         service = {} if self.service is None else {"service": self.service}
-        if self.posts and not get and self.credential is not None:
+        if self.posts and not (get and self.can_get) and self.credential is not None:
             form = {
                 "grant_type": "refresh_token",
                 "refresh_token": self.credential.identity_token or "",
@@ -109,9 +109,14 @@ class Exchange:
         """Whether it begins with a POST."""
         return self.credential is not None and self.credential.identity_token is not None
 
+    @property
+    def can_get(self) -> bool:
+        """Whether there is a password for a GET."""
+        return self.credential is not None and bool(self.credential.password)
+
     def must_get(self, response: Response) -> bool:
-        """Whether an answer to the POST means that only GET is understood, and there is somebody to ask by it."""
-        return response.status in (404, 405) and self.credential is not None and bool(self.credential.password)
+        """Whether the token server does not support POST, and there is a password for a GET."""
+        return self.posts and response.status in (404, 405) and self.can_get
 
     def token(self, response: Response, asked_at: float) -> Token:
         """What an answer grants. The response is read, and not closed.
@@ -140,7 +145,10 @@ class Exchange:
                 status=status,
             )
         if 300 <= status < 400:
-            raise AuthError(f"{self.server} redirects ({status}): refused, for credentials stay at the realm's origin")
+            raise AuthError(
+                f"{self.server} redirects ({status}): refused, for credentials stay at the realm's origin",
+                status=status,
+            )
         if not 200 <= status < 300:
             raise AuthError(
                 f"{self.server} answered {status}{self._scopes(redactor)}{self._said(body, redactor)}", status=status

@@ -3,24 +3,33 @@
 A request is first sent without authorization, or, once the registry has challenged, with a token for
 `RequestInfo.required_scope`. The next step depends on the response:
 
-========  ======================  ===============================  ================================================
-status    sent                    challenge                        next
-========  ======================  ===============================  ================================================
-401       nothing                 Bearer                           token for the challenge's and the required scope
-401       nothing                 Basic                            user name and password
-401       a cached token          within the token's, or none      a fresh token
-401       any token               another scope, realm or service  a token for exactly what the challenge names
-401       a fresh token           within the token's               return the response
-401       Basic, registry token   any                              look the credential up again; repeat if it changed
-400       a cached token, by GET  any                              a fresh token (public.ecr.aws)
-403       any credential          none, or within the token's      refresh the credential; repeat if it changed (ECR)
-403       nothing or a token      another scope                    as 401 (RFC 6750, ``insufficient_scope``)
-403, 404  nothing                 none                             probe ``GET /v2/``; repeat with credentials
-any       any                     any                              return the response
-========  ======================  ===============================  ================================================
+========  ======================  =============================  ==================================================
+status    sent                    challenge                      next
+========  ======================  =============================  ==================================================
+401       nothing                 Bearer, the same repository    token for the challenge's and the required scope
+401       nothing                 Bearer, another repository     token for the challenge's scope alone
+401       nothing                 Basic                          user name and password
+401       a cached token          within the token's, or none    a fresh token
+401       any token               not within the token's         a token for exactly what the challenge names
+401       a fresh token           smaller than the token's       token for the challenge's scope alone
+401       a fresh token           the token's, or none           return the response
+401       Basic, registry token   Basic, or none                 look the credential up again; repeat if it changed
+401       Basic                   Bearer                         token for the challenge's scope
+400       a cached token, by GET  any                            a fresh token (public.ecr.aws)
+403       any credential          none, or within the token's    refresh the credential; repeat if it changed (ECR)
+403, 404  nothing, or a token     not within the token's         as 401 (RFC 6750, ``insufficient_scope``)
+403, 404  nothing                 none                           probe ``GET /v2/``; repeat with credentials
+any       any                     any                            return the response
+========  ======================  =============================  ==================================================
 
-A request is sent at most three times, and at most two tokens are requested for it. It is not repeated if its
-single-use body is partly consumed, nor if the response comes from another origin than the registry's.
+A challenge is within a token's if it names the same realm and service and no other scope.
+
+A token that is requested ahead of a challenge is a guess. If the token server refuses it, the request is sent without a
+token, and the challenge decides.
+
+A request is sent at most three times, and at most two requests are sent to token servers for it. A secret that was
+answered 401 is not sent to the same realm or registry again. A request is not repeated if its single-use body is partly
+consumed, nor if the response comes from another origin than the registry's.
 """
 
 from __future__ import annotations
@@ -33,15 +42,17 @@ from typing import final
 
 from ..auth._challenge_cache import ChallengeCache, LearnedChallenge
 from ..auth._credential_cache import CredentialCache, CredentialKey
+from ..auth._single_flight import copy_of
 from ..auth._token_cache import Token, TokenKey
 from ..auth._token_provider import TokenProvider, TokenRequest
 from ..auth.challenge import Challenge
 from ..auth.credentials import Credential, CredentialSource, first_repository
-from ..errors import AuthError, CredentialsRejected
-from ..message import Request, Response, with_redactor
+from ..errors import AuthError, AuthTimeout, CredentialsRejected
+from ..message import Request, Response, redactor_of, with_redactor
 from ..origin import Origin
 from ..reference import registry_name
 from ..scope import Scope
+from ..text import one_line
 from .base import Transport
 
 __all__ = ["AuthTransport"]
@@ -50,6 +61,7 @@ _LOG = logging.getLogger("ociwire.auth")
 _MAX_SENDS = 3
 _MAX_TOKEN_REQUESTS = 2
 _READ_BY_SERVERS = 256 * 1024
+_MAX_SHOWN_SCOPE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +73,7 @@ class _Authorization:
         credential: The credential that was used; None for an anonymous token.
         token: The token in the header; None if the header holds the credential itself.
         key: The token's key in the cache.
+        challenge: The challenge that named the token's realm and service.
         fresh: Whether the token was granted during this request.
     """
 
@@ -68,6 +81,7 @@ class _Authorization:
     credential: Credential | None
     token: Token | None = None
     key: TokenKey | None = None
+    challenge: Challenge | None = None
     fresh: bool = False
 
     def secrets(self) -> tuple[str, ...]:
@@ -76,18 +90,26 @@ class _Authorization:
 
 
 @dataclass(frozen=True, slots=True)
-class _RefusedGuess:
-    """A token request ahead of the challenge that the token server refused.
+class _Refusal:
+    """A token request that failed.
 
     Attributes:
         key: Token server and credential.
         scope: The scope that was requested.
-        error: The refusal.
+        error: Why it failed.
     """
 
     key: TokenKey
     scope: Scope
     error: AuthError
+
+    def forbids(self, wanted: TokenRequest) -> bool:
+        """Whether a token request would repeat this one, or send a secret again to the realm that has rejected it."""
+        key = wanted.key
+        if (key, wanted.scope) == (self.key, self.scope):
+            return True
+        is_rejection = isinstance(self.error, CredentialsRejected) and self.error.status != 403
+        return is_rejection and key.realm == self.key.realm and _share_secret(key.credential, self.key.credential)
 
 
 @dataclass(slots=True)
@@ -98,13 +120,15 @@ class _AuthAttempt:
     origin: Origin
     key: CredentialKey
     sends: int = 0
+    refused_headers: set[str] = field(default_factory=set)  # Basic or a registry token
     token_requests: int = 0
     tokens_before: int = 0  # sequence number of the newest token when the request was last sent
     credential_cached: bool | None = None  # whether the credential was in the cache before this request
     credential_renewed: bool = False  # the source was asked again during this request
     probed: bool = False
     helper_failure: AuthError | None = None  # why there is no credential
-    refused_guess: _RefusedGuess | None = None
+    refusals: list[_Refusal] = field(default_factory=list)
+    guess_refused: bool = False  # no token could be obtained ahead of the challenge
     learned: LearnedChallenge | None = None  # to remember if the next response is not a refusal
 
     @property
@@ -122,8 +146,25 @@ class _AuthAttempt:
         return self.request.info.anonymous or (self.origin.scheme == "http" and self.origin.port == 443)
 
     @property
+    def writes(self) -> bool:
+        """Whether the request changes something, or belongs to an operation that does."""
+        actions = {member.action for member in self.required if member.resource_type == "repository"}
+        return self.request.method not in ("GET", "HEAD") or not actions.isdisjoint(("push", "delete", "*"))
+
+    @property
     def can_resend(self) -> bool:
         return self.request.body is None or self.request.body.resendable
+
+    @property
+    def is_exhausted(self) -> bool:
+        return self.sends >= _MAX_SENDS or self.token_requests >= _MAX_TOKEN_REQUESTS
+
+    def may_request_token(self) -> bool:
+        """Count an HTTP request to a token server; False if there have been as many as are allowed."""
+        if self.token_requests >= _MAX_TOKEN_REQUESTS:
+            return False
+        self.token_requests += 1
+        return True
 
 
 @final
@@ -203,8 +244,8 @@ class AuthTransport:
                     continue
             elif authorization is None and status < 300:
                 self._remember_no_auth(attempt)
-            if attempt.sends > 1 and attempt.learned is not None and status not in (400, 401, 403):
-                self._challenges.learn(origin, attempt.required, request.url, attempt.learned)
+            if attempt.sends > 1 and status not in (400, 401, 403):
+                self._remember_learned(attempt)
             return response if response.request is not None else response.replace(request=sent)
 
     def close(self) -> None:
@@ -219,7 +260,7 @@ class AuthTransport:
         if not attempt.required:
             return self._cached_scopeless_token(attempt, challenge)
         credential = self._credential(attempt)
-        if credential is None and any(member.action != "pull" for member in attempt.required):
+        if credential is None and attempt.writes:
             _raise_helper_failure(attempt)  # a push must not become anonymous because a helper failed
         if _is_registry_token(credential):
             return _from_credential(credential, "bearer")
@@ -229,28 +270,29 @@ class AuthTransport:
             return None
         if challenge.scheme == "basic":
             return _from_credential(credential, "basic")
-        learned = self._challenges.find(attempt.origin, attempt.required, attempt.request.url)
-        if learned is not None:
-            return self._authorize(attempt, learned.challenge, credential, learned.scope)
-        if attempt.required == Scope.UNLIMITED or self._challenges.is_unpredictable(attempt.origin):
+        if attempt.required == Scope.UNLIMITED:
             return None
-        return self._guess_authorization(attempt, challenge, credential)
+        learned = self._challenges.find(attempt.origin, attempt.required, attempt.request.url)
+        if learned is None and self._challenges.is_unpredictable(attempt.origin):
+            return None
+        return self._authorize_ahead(attempt, learned or LearnedChallenge(challenge, attempt.required), credential)
 
-    def _guess_authorization(
-        self, attempt: _AuthAttempt, challenge: Challenge, credential: Credential | None
+    def _authorize_ahead(
+        self, attempt: _AuthAttempt, guess: LearnedChallenge, credential: Credential | None
     ) -> _Authorization | None:
         """A token ahead of the challenge; None if the token server refuses it.
 
-        Scope and realm are guesses then. Only the registry's own challenge tells whether they are right.
+        Scope and realm are guesses, or were learned and may have changed. Only the registry's challenge tells whether
+        they are right.
         """
         try:
-            return self._authorize(attempt, challenge, credential, attempt.required)
+            return self._authorize(attempt, guess.challenge, credential, guess.scope)
         except AuthError as error:
             single_use = attempt.request.body is not None and attempt.request.body.one_shot
-            if error.status not in (400, 401, 403) or single_use:
+            if single_use or isinstance(error, AuthTimeout) or error.status >= 500 or error.status in (408, 429):
                 raise
-            key = self._token_request(attempt, challenge, credential, attempt.required).key
-            attempt.refused_guess = _RefusedGuess(key, attempt.required, error)
+            attempt.guess_refused = True
+            self._challenges.forget(attempt.origin, attempt.required)
             level = logging.WARNING if isinstance(error, CredentialsRejected) else logging.INFO
             _LOG.log(level, "%s; sending the request without a token", error)
             return None
@@ -262,7 +304,10 @@ class AuthTransport:
         credential = None if attempt.anonymous else self._credentials.cached(attempt.key)
         key = self._token_request(attempt, challenge, credential, Scope.EMPTY).key
         token = self._tokens.find(key, Scope.EMPTY)
-        return None if token is None else _Authorization(f"Bearer {token.value}", credential, token, key)
+        if token is None:
+            return None
+        attempt.credential_cached = credential is not None
+        return _Authorization(f"Bearer {token.value}", credential, token, key, challenge)
 
     def _needs_probe(self, attempt: _AuthAttempt) -> bool:
         """Whether a 401 could come too late for the request's body.
@@ -291,16 +336,35 @@ class AuthTransport:
         return challenge
 
     def _remember_no_auth(self, attempt: _AuthAttempt) -> None:
-        """Remember a registry that accepts an anonymous push. That it allows anonymous pulls says nothing."""
+        """Remember a registry that accepts an anonymous push. That it allows anonymous pulls says nothing.
+
+        Remember also a registry that serves what its token server has refused a token for: with a wrong password,
+        each further guess would be a failed login.
+        """
+        if attempt.guess_refused:
+            self._challenges.mark_unpredictable(attempt.origin)
         if any(member.action == "push" for member in attempt.required):
             self._challenges.mark_open(attempt.origin)
+
+    def _remember_learned(self, attempt: _AuthAttempt) -> None:
+        # A request without a scope of its own says nothing about the next one, which may be for another repository.
+        if attempt.learned is not None and attempt.required and attempt.required != Scope.UNLIMITED:
+            self._challenges.learn(attempt.origin, attempt.required, attempt.request.url, attempt.learned)
 
     # Authorization after a response
 
     def _next_authorization(
         self, attempt: _AuthAttempt, used: _Authorization | None, response: Response
     ) -> _Authorization | None:
-        """The authorization to repeat the request with, by the table above; None if the response is the result."""
+        """The authorization to repeat the request with; None if the response is the result."""
+        following = self._follow(attempt, used, response)
+        if used is not None and used.token is None:
+            attempt.refused_headers.add(used.header)
+        # A credential that has changed in another field only is not sent again.
+        return None if following is None or following.header in attempt.refused_headers else following
+
+    def _follow(self, attempt: _AuthAttempt, used: _Authorization | None, response: Response) -> _Authorization | None:
+        """The authorization to repeat the request with, by the table above."""
         status = response.status
         if not _is_from(response, attempt.origin):
             return None  # a transport below followed a redirect: its target must not get this registry's credentials
@@ -308,23 +372,31 @@ class AuthTransport:
         if status == 400 and not (is_read and used is not None and used.token is not None and not used.fresh):
             return None
         offered = self._remember_challenge(attempt, response) if status != 400 else None
+        if offered is None and status == 401 and used is not None and used.token is None:
+            offered = Challenge("basic")  # some gateways send no challenge with their 401
         token = None if used is None else used.token
         covered = self._covers(attempt, used, offered)
-        if used is not None and used.key is not None and token is not None and covered and status in (400, 401):
+        is_refused = covered and status in (400, 401)
+        if is_refused and used is not None and used.key is not None and token is not None:
             self._tokens.evict(used.key, token)
-        if not attempt.can_resend or attempt.sends >= _MAX_SENDS or attempt.token_requests >= _MAX_TOKEN_REQUESTS:
-            if used is not None and used.fresh and status == 401:
-                self._credentials.invalidate(attempt.key, used.credential)
+        if not attempt.can_resend or attempt.is_exhausted:
+            if status == 401:
+                self._give_up(attempt, used, offered)
             return None
-        if token is not None and covered and status in (400, 401):
+        if is_refused:
             return self._fresh_token(attempt, used, offered)
         if offered is not None and (status == 401 or used is None or (token is not None and not covered)):
             return self._answer_challenge(attempt, used, offered, response)
-        if used is None and status in (403, 404):
+        if status in (403, 404) and used is None:
             return self._retry_with_credentials(attempt)
-        if used is not None and status == 403:
-            return self._refresh_credential(attempt, used, offered)
-        return None
+        return self._refresh_credential(attempt, used, offered) if status == 403 else None
+
+    def _give_up(self, attempt: _AuthAttempt, used: _Authorization | None, offered: Challenge | None) -> None:
+        """Raise the refusal of a guess if there is one: it says more than the 401 to the request without a token."""
+        if used is not None and used.fresh:
+            self._credentials.invalidate(attempt.key, used.credential)
+        if used is None and attempt.guess_refused and offered is not None:
+            raise _naming(attempt, attempt.refusals[-1], _scope_of(offered))
 
     def _answer_challenge(
         self, attempt: _AuthAttempt, used: _Authorization | None, offered: Challenge, response: Response
@@ -348,9 +420,9 @@ class AuthTransport:
             return authorization
         response.discard()  # so that its connection can serve the token request
         scope = _scope_of(offered)
-        guess = attempt.refused_guess
-        if used is not None or guess is not None:
-            wanted = scope or attempt.required  # the guess was wrong: exactly what the challenge names
+        if used is not None or attempt.guess_refused:
+            # The guess was wrong: exactly what the challenge names.
+            wanted = scope if scope or attempt.required == Scope.UNLIMITED else attempt.required
         elif attempt.required == Scope.UNLIMITED:
             wanted = scope
         elif not scope or not attempt.required or _share_resource(scope, attempt.required):
@@ -358,50 +430,35 @@ class AuthTransport:
         else:
             wanted = scope
             self._challenges.mark_unpredictable(attempt.origin)
-        if guess is not None:
-            self._check_guess(attempt, guess, offered, credential, wanted)
         return self._authorize(attempt, offered, credential, wanted)
-
-    def _check_guess(
-        self,
-        attempt: _AuthAttempt,
-        guess: _RefusedGuess,
-        offered: Challenge,
-        credential: Credential | None,
-        wanted: Scope,
-    ) -> None:
-        """Raise the refusal of the guess if the challenge asks for the same or a refused secret would be sent again."""
-        key = self._token_request(attempt, offered, credential, wanted).key
-        rejected = isinstance(guess.error, CredentialsRejected) and guess.error.status != 403
-        same_secret = (key.credential, key.realm) == (guess.key.credential, guess.key.realm)
-        if (rejected and same_secret) or (key, wanted) == (guess.key, guess.scope):
-            raise guess.error
 
     def _fresh_token(
         self, attempt: _AuthAttempt, used: _Authorization | None, offered: Challenge | None
     ) -> _Authorization | None:
-        """A token in place of one that was refused although it covers the request; None if it was fresh."""
+        """A token in place of one that was refused although it covers the challenge; None if no other can help."""
         if used is None or used.token is None:
             return None
+        challenge = offered or used.challenge  # the token's own: another repository's may name another realm
+        if challenge is None:
+            return None
+        scope, named = used.token.scope, _scope_of(challenge)
         if used.fresh:
-            self._credentials.invalidate(attempt.key, used.credential)  # the source may have another one the next time
-            return None
-        challenge = offered or self._challenges.get(attempt.origin)
-        if challenge is None or challenge.scheme != "bearer":
-            return None
-        scope = used.token.scope
-        if attempt.required <= scope:  # which may be larger than this request needs
-            scope = _scope_of(challenge) | attempt.required
+            if offered is None or not named or named == scope:
+                self._credentials.invalidate(attempt.key, used.credential)  # the source may have another the next time
+                return None
+            scope = named  # some token servers grant nothing if they refuse a part of what was requested
+        elif attempt.required <= scope:  # which may be larger than this request needs
+            scope = named | attempt.required
         return self._authorize(attempt, challenge, self._credential(attempt), scope, renew=True)
 
     def _refresh_credential(
-        self, attempt: _AuthAttempt, used: _Authorization, offered: Challenge | None
+        self, attempt: _AuthAttempt, used: _Authorization | None, offered: Challenge | None
     ) -> _Authorization | None:
         """Another credential after 403: ECR answers 403 when a password has expired, after 12 hours.
 
         Only a credential that was cached can have expired; the source is asked at most once a minute.
         """
-        if used.credential is None or attempt.anonymous or not attempt.credential_cached or attempt.credential_renewed:
+        if used is None or used.credential is None or not attempt.credential_cached or attempt.credential_renewed:
             return None
         attempt.credential_renewed = True
         credential = self._credentials.refresh(attempt.key, used.credential, attempt.deadline)
@@ -409,16 +466,17 @@ class AuthTransport:
             return None
         _LOG.info("%s answered 403; the credential has changed since", attempt.key.host)
         self._tokens.evict_credential(attempt.origin, used.credential)
-        challenge = offered or self._challenges.get(attempt.origin)
-        if used.token is None or _is_registry_token(credential):
+        challenge = offered or used.challenge or self._challenges.get(attempt.origin)
+        is_basic = used.header.startswith("Basic ") or _is_registry_token(credential)
+        if challenge is None or challenge.scheme == "basic" or is_basic:
             return _from_credential(credential, "basic")
-        if challenge is None or challenge.scheme != "bearer":
-            return None
-        return self._authorize(attempt, challenge, credential, used.token.scope)
+        scope = attempt.required if used.token is None else used.token.scope
+        return None if scope == Scope.UNLIMITED else self._authorize(attempt, challenge, credential, scope)
 
     def _retry_with_credentials(self, attempt: _AuthAttempt) -> _Authorization | None:
         """Authorization after 403 or 404 to a request without any: some registries hide private content that way."""
-        if attempt.anonymous or not attempt.required or attempt.probed or attempt.refused_guess is not None:
+        is_probe = attempt.request.url == f"{attempt.origin}/v2/"
+        if attempt.anonymous or is_probe or attempt.probed or attempt.guess_refused:
             return None
         credential = self._credential(attempt)
         if credential is None or self._challenges.is_open(attempt.origin):
@@ -509,15 +567,21 @@ class AuthTransport:
     ) -> _Authorization:
         newer_than = attempt.tokens_before if renew else 0  # older tokens may have been revoked with the refused one
         wanted = self._token_request(attempt, challenge, credential, scope, refused, newer_than)
+        for refusal in attempt.refusals:
+            if refusal.forbids(wanted):
+                raise _naming(attempt, refusal, _scope_of(challenge))
+        before = attempt.token_requests
         try:
-            token, fetched = self._provider.get(wanted, attempt.request)
+            token, fetched = self._provider.get(wanted, attempt.request, attempt.may_request_token)
         except AuthError as error:
-            attempt.token_requests += 1
+            attempt.token_requests = max(attempt.token_requests, before + 1)
+            attempt.refusals.append(_Refusal(wanted.key, scope, error))
             if credential is None and isinstance(error, CredentialsRejected):
                 _raise_helper_failure(attempt)
             raise
-        attempt.token_requests += fetched
-        return _Authorization(f"Bearer {token.value}", credential, token, wanted.key, fetched)
+        if fetched:  # at least once: another thread may have requested it
+            attempt.token_requests = max(attempt.token_requests, before + 1)
+        return _Authorization(f"Bearer {token.value}", credential, token, wanted.key, challenge, fetched)
 
     def _token_request(
         self,
@@ -579,7 +643,23 @@ def _lookup_name(origin: Origin) -> str:
 def _raise_helper_failure(attempt: _AuthAttempt) -> None:
     """Raise the failure of a credential helper, if there is no credential because of it."""
     if attempt.helper_failure is not None:
-        raise attempt.helper_failure
+        # A copy: the source keeps its exception, whose traceback would grow with each request.
+        raise copy_of(attempt.helper_failure)
+
+
+def _naming(attempt: _AuthAttempt, refusal: _Refusal, challenged: Scope) -> AuthError:
+    """A token server's refusal, which names the scope of the registry's challenge, too."""
+    error = copy_of(refusal.error)
+    if challenged and challenged != refusal.scope and refusal.error.status:
+        shown = one_line(redactor_of(attempt.request).text(str(challenged)), _MAX_SHOWN_SCOPE)
+        error.args = (f"{error}. The registry's challenge names {shown!r}",)
+    return error
+
+
+def _share_secret(first: Credential | None, second: Credential | None) -> bool:
+    if first is None or second is None:
+        return first is second
+    return not set(first.secrets()).isdisjoint(second.secrets())
 
 
 def _is_from(response: Response, origin: Origin) -> bool:

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 
-from field.registries import ORIGIN, REALM, FakeRegistry, challenge, get, pull, token
+from field.registries import CREDENTIAL, HOST, ORIGIN, REALM, FakeRegistry, challenge, get, pull, token
 from field.rows import Row
-from ociwire import Client, Request, Response
+from ociwire import (
+    AuthTransport,
+    Client,
+    Descriptor,
+    Digest,
+    FunctionTransport,
+    Origin,
+    Request,
+    Response,
+    Scope,
+    Transport,
+    default_transport,
+)
+from ociwire.auth import Credential, StaticCredentials
 from ociwire.errors import AuthError, CredentialsRejected, Unauthorized
+from ociwire.testing import AuthGuard, MemoryRegistry
+from ociwire.transfer import copy
 
 TITLE = "Challenges and tokens"
 OK = Response(200, (), b"{}")
@@ -397,3 +413,204 @@ def test_prefetched_token_of_the_right_scope_costs_no_challenge() -> None:
         f"GET /v2/{name}/manifests/latest" for name in "abc"
     ]
     assert REALM in registry.realms
+
+
+def test_unlimited_scope_does_not_reuse_what_another_repository_needed() -> None:
+    """The token of one repository would turn the hidden content of another into a plain 404."""
+    registry = FakeRegistry(
+        lambda r, scopes: Response(404) if scopes and plain(r) not in scopes else needs(plain)(r, scopes)
+    )
+    transport = registry.transport()
+    for name in ("a", "b"):
+        request = pull(name)
+        request = request.replace(info=request.info.replace(required_scope=Scope.UNLIMITED))
+        assert transport.round_trip(request).status == 200
+
+
+def test_refused_token_is_replaced_at_its_own_realm() -> None:
+    """The last challenge of the host names the realm of another repository."""
+    registry = two_realms(None)
+    transport = registry.transport()
+    for name in ("red", "blue", "red", "green"):
+        transport.round_trip(pull(name))
+    serve, refusals = registry._serve, [Response(401)]
+    registry._serve = lambda request, scopes: refusals.pop() if refusals else serve(request, scopes)
+    before = len(registry.realms)
+    assert transport.round_trip(pull("red")).status == 200
+    assert registry.realms[before:] == ["https://red.auth.example/token"]
+
+
+@pytest.mark.parametrize("refusal", [Response(400), Response(403), Response(404), Response(301)])
+def test_learned_scope_that_the_token_server_refuses_later_is_learned_again(refusal: Response) -> None:
+    registry = FakeRegistry(needs(without_prefix))
+    transport = registry.transport()
+    transport.round_trip(pull("docker/app"))
+    transport._tokens.evict_credential(Origin.of(ORIGIN), CREDENTIAL)
+    registry._serve = needs(with_prefix, realm="https://new.example/token")
+    registry._grant = lambda scopes, url: token(*scopes) if url.startswith("https://new.example/") else refusal
+    assert transport.round_trip(pull("docker/app")).status == 200
+    assert transport.round_trip(pull("docker/app")).status == 200
+    assert len(registry.token_requests) == 3
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_union_that_grants_nothing_is_narrowed_to_the_challenge(known: bool) -> None:
+    """Some token servers answer 200 and grant nothing if they refuse a part of what was requested."""
+    registry = FakeRegistry(needs(plain), lambda asked, url: token(*asked) if len(asked) == 1 else token("nothing"))
+    transport = registry.transport()
+    if known:
+        transport.round_trip(pull("first"))
+    request = get("/v2/app/manifests/x", "repository:app:pull repository:other:pull")
+    assert transport.round_trip(request).status == 200
+    assert registry.token_requests[-2:] == [["repository:app:pull", "repository:other:pull"], ["repository:app:pull"]]
+
+
+def test_wrong_password_is_sent_once_for_public_content() -> None:
+    """Each further guess would be a failed login, until the account is locked."""
+    registry = FakeRegistry(
+        lambda r, scopes: needs(plain)(r, scopes) if "first" in r.url else OK if scopes is None else Response(401),
+        lambda asked, url: token(*asked) if asked == ["repository:first:pull"] else Response(401),
+    )
+    transport = registry.transport()
+    for name in ("first", "a", "a", "b"):
+        assert transport.round_trip(pull(name)).status == 200
+    assert registry.token_requests == [["repository:first:pull"], ["repository:a:pull"]]
+
+
+def test_realm_that_must_not_be_asked_does_not_block_other_repositories() -> None:
+    registry = FakeRegistry(
+        lambda r, scopes: needs(plain, realm="http://plain.example" if "bad" in r.url else REALM)(r, scopes)
+    )
+    transport = registry.transport()
+    with pytest.raises(AuthError, match="trusted_realms"):
+        transport.round_trip(pull("bad"))
+    assert transport.round_trip(pull("good")).status == 200
+
+
+class Changing:
+    """A source whose credentials are used up one after the other."""
+
+    def __init__(self, *credentials: Credential) -> None:
+        self._credentials = iter(credentials)
+
+    def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
+        return next(self._credentials)
+
+
+def test_guess_refused_with_every_credential_is_the_error_and_names_both_scopes() -> None:
+    first = Credential(username="ci", password="sEcReT-1")
+    second = Credential(username="ci", password="sEcReT-2")
+    registry = FakeRegistry(
+        lambda r, scopes: needs(plain if "first" in r.url else with_prefix)(r, scopes),
+        lambda asked, url: token(*asked) if asked == ["repository:first:pull"] else Response(401),
+    )
+    transport = registry.transport(Changing(first, second))
+    transport.round_trip(get("/v2/first/manifests/x", "repository:first:pull"))
+    request = get("/v2/app/manifests/x", "repository:first:push repository:app:pull")
+    with pytest.raises(CredentialsRejected) as caught:
+        transport.round_trip(request)
+    assert "'repository:first:push repository:app:pull'" in str(caught.value)
+    assert "'repository:project/app:pull'" in str(caught.value)
+    assert len(registry.token_requests) == 3
+
+
+def test_password_that_was_rejected_is_not_sent_as_a_part_of_another_credential() -> None:
+    """Realms that answer 405 to POST are asked by GET with the password."""
+    old = Credential(username="ci", password="sEcReT-42")
+    new = Credential(username="ci", password="sEcReT-42", identity_token="iDeNtItY")
+    methods: list[str] = []
+    registry = FakeRegistry(needs(plain))
+    grant = registry.round_trip
+
+    def round_trip(request: Request, /) -> Response:
+        if request.info.operation != "token":
+            return grant(request)
+        methods.append(request.method)
+        return Response(405 if request.method == "POST" else 401, request=request)
+
+    transport = AuthTransport(FunctionTransport(round_trip), credentials=Changing(old, new))
+    with pytest.raises(CredentialsRejected):
+        transport.round_trip(pull("app"))
+    assert methods == ["GET"]
+
+
+def test_realm_that_does_not_support_post_is_asked_by_get_from_then_on() -> None:
+    both = Credential(username="ci", password="sEcReT-42", identity_token="iDeNtItY")
+    methods: list[str] = []
+    registry = FakeRegistry(needs(plain))
+
+    def round_trip(request: Request, /) -> Response:
+        if request.info.operation == "token":
+            methods.append(request.method)
+            if request.method == "POST":
+                return Response(405, request=request)
+        return registry.round_trip(request)
+
+    transport = AuthTransport(FunctionTransport(round_trip), credentials=StaticCredentials(HOST, both))
+    for name in ("a", "b"):
+        assert transport.round_trip(pull(name)).status == 200
+    assert methods == ["POST", "GET", "GET"]
+
+
+class PathRewritingProxy:
+    """Serves a registry below ``/v2/docker/``; challenges keep the registry's own names (Artifactory).
+
+    Args:
+        inner: The registry.
+        opaque: Whether the Locations of uploads have no repository in their path.
+    """
+
+    def __init__(self, inner: Transport, *, opaque: bool) -> None:
+        self._inner, self._opaque = inner, opaque
+        self._uploads: dict[str, str] = {}
+        self.sent: list[str] = []
+
+    def round_trip(self, request: Request, /) -> Response:
+        target, _, query = request.url.removeprefix(ORIGIN).partition("?")
+        self.sent.append(request.method if target != "/token" else "token")
+        target = self._uploads.get(target, target).replace("/v2/docker/", "/v2/")
+        url = f"{ORIGIN}{target}?{query.replace('from=docker/', 'from=')}".rstrip("?")
+        response = self._inner.round_trip(request.replace(url=url))
+        location = response.headers.get("location", "").removeprefix(ORIGIN)
+        if "/uploads/" in location:
+            shown = f"/upload/{len(self._uploads)}" if self._opaque else location.replace("/v2/", "/v2/docker/")
+            self._uploads[shown] = location
+            others = [(name, value) for name, value in response.headers.items() if name.lower() != "location"]
+            response = response.replace(headers=[*others, ("Location", shown)])
+        return response.replace(request=request)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+@pytest.mark.parametrize("opaque", [False, True])
+@pytest.mark.parametrize("single_use", [False, True])
+def test_push_mount_copy_and_delete_behind_a_proxy_that_rewrites_paths(opaque: bool, single_use: bool) -> None:
+    guard = AuthGuard(MemoryRegistry(), users={"ci": "sEcReT-42"})
+    proxy = PathRewritingProxy(guard, opaque=opaque)
+    client = Client(HOST, default_transport(base=proxy, credentials=StaticCredentials(HOST, CREDENTIAL)))
+    content = b"content"
+    blob = Descriptor("application/octet-stream", Digest.of(content), len(content))
+    config = Descriptor("application/vnd.oci.empty.v1+json", Digest.of(b"{}"), 2)
+    manifest = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": {"mediaType": config.media_type, "digest": str(config.digest), "size": 2},
+            "layers": [{"mediaType": blob.media_type, "digest": str(blob.digest), "size": len(content)}],
+        }
+    ).encode()
+    for name in ("docker/a", "docker/b"):
+        client.push_blob(name, config, b"{}")
+        client.push_blob(name, blob, iter([content]) if single_use else content)
+        client.push_manifest(name, manifest, "application/vnd.oci.image.manifest.v1+json", tags=["latest"])
+    with client.get_blob("docker/a", str(blob.digest)) as reader:
+        assert reader.read() == content
+    client.mount_blob("docker/a", "docker/mounted", str(blob.digest))
+    copy(client, "docker/b:latest", client, "docker/copied:latest")
+    assert list(client.tags("docker/copied")) == ["latest"]
+    client.delete_tag("docker/copied", "latest")
+    assert all("docker/" not in str(scope) for scope in guard.asked)
+    before = len(proxy.sent)
+    client.push_blob("docker/a", blob, content)
+    assert proxy.sent[before:] == ["POST", "PUT"]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
-from doubles import FakeClock
+from doubles import PATIENCE, Call, FakeClock
 
 from field.registries import HOST, FakeRegistry, challenge, get, pull
 from field.rows import Row
 from ociwire import AuthTransport, Body, Request, RequestInfo, Response, Scope
 from ociwire.auth import Credential
+from ociwire.auth._single_flight import SingleFlight
 
 TITLE = "Expired credentials"
 OLD = Credential(username="AWS", password="expired-password")
@@ -228,3 +231,72 @@ def test_both_credentials_are_used_once_each() -> None:
     used = [line.partition(" Basic ")[2] for line in registry.fake.sent[before:]]
     expected: list[Callable[[], str] | str] = [(one.basic or "").removeprefix("Basic ") for one in (OLD, NEW)]
     assert used == expected
+
+
+def test_expired_credential_of_a_request_without_a_scope_is_looked_up_again() -> None:
+    registry, source = Expiring(ROWS[2]), Source()
+    transport = AuthTransport(registry, credentials=source)
+    ping = get("/v2/", "")
+    serve = registry.serve
+    registry.fake._serve = lambda request, scopes: challenge() if scopes is None else serve(request, scopes)
+    assert transport.round_trip(ping).status == 200
+    registry.expire()
+    source.credential = NEW
+    assert transport.round_trip(ping).status == 200
+    assert source.lookups == 2
+
+
+@pytest.mark.parametrize("repositories", [1, 8])
+def test_threads_that_are_answered_403_wait_for_the_refreshed_credential(repositories: int) -> None:
+    """Without waiting, all but one would fail while the source is asked."""
+    registry, source = Expiring(ROWS[0]), Source()
+    transport = AuthTransport(registry, credentials=source)
+    requests = [pull(f"app{number % repositories}") for number in range(8)]
+    for request in requests:
+        transport.round_trip(request)
+    registry.expire()
+    refused = threading.Barrier(8)
+    serve, lookup = registry.serve, source.lookup
+    calls: list[Call] = []
+
+    def serve_at_once(request: Request, scopes: set[str] | None) -> Response:
+        response = serve(request, scopes)
+        if response.status == 403:
+            refused.wait(PATIENCE)
+        return response
+
+    def look_up(host: str, repository: str | None = None, /) -> Credential | None:
+        if source.credential is OLD:
+            all_are_started.wait(PATIENCE)
+            while len(SingleFlight._waiting) < 7 and all(call.alive for call in calls):
+                pass
+            source.credential = NEW
+        return lookup(host, repository)
+
+    all_are_started = threading.Event()
+    registry.fake._serve = serve_at_once
+    source.lookup = look_up  # type: ignore[method-assign]
+    calls += [Call(partial(transport.round_trip, request)) for request in requests]
+    all_are_started.set()
+    assert [call.join().result.status for call in calls] == [200] * 8  # type: ignore[attr-defined]
+
+
+def test_password_that_is_rejected_without_a_challenge_is_looked_up_again() -> None:
+    registry, source, transport = started(NEW)
+    serve = registry.serve
+
+    def strips_challenges(request: Request, scopes: set[str] | None) -> Response:
+        response = serve(request, scopes)
+        return Response(401) if response.status == 403 else response
+
+    registry.fake._serve = strips_challenges
+    assert transport.round_trip(pull("app")).status == 200
+    assert source.lookups == 2
+
+
+def test_registry_that_has_changed_from_basic_to_tokens_gets_a_token() -> None:
+    registry, _source, transport = started(OLD)
+    registry.fake._serve = lambda request, scopes: (
+        OK if "Bearer" in request.headers["authorization"] else challenge("repository:app:pull")
+    )
+    assert transport.round_trip(pull("app")).status == 200

@@ -11,7 +11,7 @@ from field.registries import HOST, ORIGIN, FakeRegistry, challenge, get, pull
 from field.rows import Row
 from ociwire import Body, Client, Request, RequestInfo, Response, Scope
 from ociwire.auth import Anonymous, CredentialSource
-from ociwire.errors import ManifestUnknown
+from ociwire.errors import AuthError, ManifestUnknown
 
 TITLE = "Private content behind 404 or 403"
 OK = Response(200, (), b"{}")
@@ -138,6 +138,17 @@ def test_hidden_content_is_requested_with_credentials(row: HiddenRow) -> None:
     assert shortened(registry.sent) == row.sent
 
 
+def test_404_that_names_another_scope_than_the_token_s_is_answered() -> None:
+    scopes_needed = "repository:hidden/app:pull"
+    registry = FakeRegistry(
+        lambda request, scopes: (
+            OK if scopes and scopes_needed in scopes else challenge(scopes_needed if scopes else "", status=404)
+        )
+    )
+    assert registry.transport().round_trip(pull("app")).status == 200
+    assert registry.token_requests == [["repository:app:pull"], [scopes_needed]]
+
+
 @pytest.mark.parametrize("ping", [Response(500), Response(503), Response(429)])
 def test_probe_that_fails_is_not_remembered(ping: Response) -> None:
     answers = iter([ping, BASIC])
@@ -181,3 +192,53 @@ def test_many_missing_things_of_an_open_registry_cost_one_probe() -> None:
     for name in ("a", "b", "c", "d"):
         transport.round_trip(pull(name))
     assert len(registry.sent) == 5
+
+
+@pytest.mark.parametrize("ping", [BASIC, challenge()])
+def test_hidden_content_is_found_for_a_request_that_names_no_scope(ping: Response) -> None:
+    registry = FakeRegistry(hides(404, ping))
+    assert registry.transport().round_trip(get("/v2/app/tags/list", "")).status == 200
+    assert len(registry.sent) == 3
+
+
+def test_missing_base_url_is_not_requested_again_to_find_a_challenge() -> None:
+    registry = FakeRegistry(lambda request, scopes: Response(404))
+    assert registry.transport().round_trip(get("/v2/", "")).status == 404
+    assert shortened(registry.sent) == [PING]
+
+
+class FailingHelper:
+    """A source that answers None because its helper failed."""
+
+    def __init__(self) -> None:
+        self.error = AuthError("the credential helper docker-credential-pass failed")
+
+    def lookup(self, host: str, repository: str | None = None, /) -> None:
+        return None
+
+    def failure(self, host: str, repository: str | None = None, /) -> AuthError:
+        return self.error
+
+
+@pytest.mark.parametrize("scope", ["registry:catalog:*", "repository:app:pull", "repository:app:metadata_read"])
+def test_request_that_only_reads_is_anonymous_if_a_credential_helper_failed(scope: str) -> None:
+    registry = FakeRegistry(lambda request, scopes: OK)
+    assert registry.transport(FailingHelper()).round_trip(get("/v2/_catalog", scope)).status == 200
+
+
+@pytest.mark.parametrize("scope", [Scope.UNLIMITED, Scope.parse("repository:app:pull,push")])
+def test_request_that_writes_is_not_anonymous_if_a_credential_helper_failed(scope: Scope) -> None:
+    registry = FakeRegistry(lambda request, scopes: OK)
+    request = Request("PUT", f"{ORIGIN}/v2/app/manifests/x", (), b"{}", RequestInfo(required_scope=scope))
+    with pytest.raises(AuthError, match="docker-credential-pass failed"):
+        registry.transport(FailingHelper()).round_trip(request)
+    assert registry.sent == []
+
+
+def test_failure_of_a_credential_helper_keeps_no_frames_of_the_requests_that_it_failed() -> None:
+    registry, source = FakeRegistry(lambda request, scopes: BASIC), FailingHelper()
+    transport = registry.transport(source)
+    for _ in range(2):
+        with pytest.raises(AuthError):
+            transport.round_trip(pull("app"))
+    assert source.error.__traceback__ is None
