@@ -1,7 +1,7 @@
-"""What a token server is asked, and what its answer means. No socket here: a request goes out, a response comes in.
+"""Build token requests and read their responses. Sends nothing itself.
 
 Follows the distribution project's "Token Authentication Specification" (GET) and "OAuth2 Token Authentication" (POST).
-Whatever a token server answers, what comes out is a token or an `AuthError`; none of them shows a secret.
+Any response yields a token or an `AuthError`. No error shows a secret.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from .credentials import Credential
 __all__ = ["Exchange"]
 
 _LARGEST = 1024 * 1024
-"""How much of an answer is read, in bytes."""
+"""Bytes of a response that are read."""
 _LONGEST_TOKEN = 64 * 1024
-"""How many characters a token may have, which is more than any server takes in a header."""
+"""Characters that a token may have: more than any server accepts in a header."""
 _DEFAULT_LIFE = 60.0
-"""Seconds that a token is good for where the server does not say (the specification's ``expires_in``)."""
+"""Lifetime in seconds of a token whose response has no ``expires_in`` (the specification's default)."""
 _LONGEST_LIFE = 30 * 24 * 3600.0
 _MARGIN = 30.0
-"""Seconds before it expires that a token is no longer sent, or a quarter of its life where that is less."""
+"""Seconds before its expiry that a token is no longer sent, or a quarter of its lifetime if that is less."""
 _QUOTED = 200
-"""How many characters of a server's own words a message repeats."""
+"""Characters of a server's text that a message quotes."""
 _CLIENT_ID = "ociwire"
 _SENDABLE = re.compile(r"[!-~]+")
 
@@ -42,15 +42,15 @@ _SENDABLE = re.compile(r"[!-~]+")
 @final
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A credential to be exchanged for a token.
+    """The exchange of a credential for a token.
 
     Attributes:
         host: The registry, as credentials are looked up.
-        realm: The token server's URL, which `ociwire.origin.check_realm` has let pass.
-        service: What the challenge calls the registry; None if it did not say.
-        scope: What the token is to grant.
-        credential: Who asks; None is nobody.
-        source_name: What messages call the source of credentials.
+        realm: The token server's URL, checked by `ociwire.origin.check_realm`.
+        service: The challenge's ``service``; None if it has none.
+        scope: The scope to request.
+        credential: The credential to send; None for anonymous access.
+        source_name: Name of the credential source for messages.
         refused: A larger scope that the token server refused before, for messages.
         challenged: The scope that the registry's challenge names, for messages.
     """
@@ -67,11 +67,11 @@ class Exchange:
     def request(self, waiting: Request, *, get: bool = False) -> Request:
         """The request for the token.
 
-        An identity token is posted (RFC 6749, section 6); everyone else asks by GET, with Basic if they have a name.
+        A POST with an identity token (RFC 6749, section 6), else a GET, with Basic if there is a password.
 
         Args:
-            waiting: The request that waits for the token: its deadline is this one's too.
-            get: Ask by GET, though there is an identity token.
+            waiting: The request that needs the token; its timeout and deadline are used.
+            get: Send a GET although there is an identity token, if there is a password, too.
         """
         info = RequestInfo(
             operation="token",
@@ -106,7 +106,7 @@ class Exchange:
 
     @property
     def posts(self) -> bool:
-        """Whether it begins with a POST."""
+        """Whether the first request is a POST."""
         return self.credential is not None and self.credential.identity_token is not None
 
     @property
@@ -119,15 +119,15 @@ class Exchange:
         return self.posts and response.status in (404, 405) and self.can_get
 
     def token(self, response: Response, asked_at: float) -> Token:
-        """What an answer grants. The response is read, and not closed.
+        """Return the token of a response. Reads the response and does not close it.
 
         Args:
-            response: The answer.
-            asked_at: The moment of `time.monotonic` when the question went out.
+            response: The token server's response.
+            asked_at: The moment of `time.monotonic` at which the request was sent.
 
         Raises:
-            CredentialsRejected: The token server refuses.
-            AuthError: It answered anything else than a token.
+            CredentialsRejected: The token server refused the credential.
+            AuthError: The response has no valid token.
         """
         status = response.status
         try:
@@ -170,7 +170,7 @@ class Exchange:
 
     @property
     def server(self) -> str:
-        """How messages call the token server."""
+        """The token server, for messages."""
         return f"the token server {without_query(self.realm)} (of {self.host})"
 
     def _scopes(self, redactor: Redactor) -> str:
@@ -204,7 +204,7 @@ class Exchange:
         return redactor
 
     def _said(self, body: bytes, redactor: Redactor) -> str:
-        """The reason that the server gives, with the secrets of the exchange masked."""
+        """The server's error text, with the secrets of the exchange masked."""
         said = redactor.text(_reason(body))
         shown = re.sub(r"[^!-~]+", " ", said[:_QUOTED]).strip()
         return f". It says: {shown}" if shown else ""
@@ -215,7 +215,7 @@ def _shown(scope: Scope, redactor: Redactor) -> str:
 
 
 def _object(body: bytes) -> dict[str, Any] | None:
-    # No exception of json's leaves: it holds the text, and the text may hold a token.
+    # An exception of json holds the text, which may hold a token.
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
@@ -229,7 +229,7 @@ def _oauth_error(body: bytes) -> object:
 
 
 def _reason(body: bytes) -> str:
-    """The sentence in an answer that is no token: of OAuth2's, of the registry's or of Docker Hub's JSON."""
+    """The error text in OAuth2's, the distribution specification's or Docker Hub's JSON."""
     answer = _object(body) or {}
     listed = answer.get("errors")
     first = listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], dict) else {}
