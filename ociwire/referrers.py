@@ -194,9 +194,10 @@ def delete_manifest(session: Session, repository: str, digest: Digest) -> None:
     found = _read_to_delete(session, path, repository, digest)
     subject = None if found is None else subject_of(found.content)
     not_ours: OciwireError | None = None
+    removed = False
     if subject is not None:
         try:
-            remove(session, repository, subject, digest)
+            removed = remove(session, repository, subject, digest)
         except (AuthError, Denied, Unauthorized) as error:
             not_ours = error
     try:
@@ -207,7 +208,7 @@ def delete_manifest(session: Session, repository: str, digest: Digest) -> None:
         if found is None:
             raise
     except RegistryError:
-        if found is not None and subject is not None:
+        if found is not None and subject is not None and removed:
             with suppress(OciwireError):  # what the registry said first is what counts
                 enter(session, repository, subject, found.content, found.descriptor)
         raise
@@ -233,16 +234,21 @@ def _read_to_delete(session: Session, path: str, repository: str, digest: Digest
     return None
 
 
-def remove(session: Session, repository: str, subject: Digest, digest: Digest) -> None:
-    """Have the referrers tag no longer name a manifest, where it is the tag that counts; see `update_tag`."""
-    if not _supported(session, "delete_manifest", repository, subject):
-        update_tag(
-            session,
-            "delete_manifest",
-            repository,
-            subject,
-            lambda entries: [one for one in entries if one.digest != digest],
-        )
+def remove(session: Session, repository: str, subject: Digest, digest: Digest) -> bool:
+    """Remove a manifest's entry from the referrers tag if the registry has no referrers API; see `update_tag`.
+
+    Returns:
+        Whether an entry was removed.
+    """
+    if _supported(session, "delete_manifest", repository, subject):
+        return False
+    return update_tag(
+        session,
+        "delete_manifest",
+        repository,
+        subject,
+        lambda entries: [one for one in entries if one.digest != digest],
+    )
 
 
 class _Entry(NamedTuple):
@@ -263,7 +269,7 @@ def update_tag(
     repository: str,
     subject: Digest,
     change: Callable[[list[_Entry]], list[_Entry]],
-) -> None:
+) -> bool:
     """Change the index under a subject's referrers tag; repeated if another client changes it meanwhile.
 
     Entries that stay, and all other fields, keep their bytes.
@@ -274,6 +280,9 @@ def update_tag(
         repository: Where.
         subject: What is referred to.
         change: From the entries to the new ones; if they are the same, nothing is written.
+
+    Returns:
+        Whether the tag was written.
 
     Raises:
         ContentError: The tag does not name an index of referrers, and is not replaced; or the new index would be larger
@@ -287,13 +296,13 @@ def update_tag(
         found = _tagged(session, operation, repository, subject, scope)
         if found is not None:
             if not _is_referrers_index(found, subject) and not change([]):
-                return  # it has no entries, so that none has to be removed
+                return False  # it has no entries, so that none has to be removed
             _check_replaceable(found, subject)
         index = manifest.IndexText.split(_EMPTY_INDEX if found is None else found.content)
         before = [_Entry(_digest_of(text), text) for text in index.entries]
         after = [entry for entry in change(before) if entry.digest is None or entry.digest not in gone]
         if after == before:
-            return
+            return False
         content = index.join(entry.text for entry in after)
         try:
             _write_tag(session, operation, repository, subject, content, found)
@@ -307,7 +316,8 @@ def update_tag(
             if error.status != 412 or not tries_left:
                 raise
         else:
-            return
+            return True
+    return False
 
 
 def _check_replaceable(found: manifest.Manifest, subject: Digest) -> None:

@@ -15,6 +15,7 @@ from test_client import BASE, Registry, Tracked, refused
 
 from ociwire import Client, Descriptor, Digest, FunctionTransport, Request, Response, errors
 from ociwire.descriptor import OCI_INDEX, OCI_MANIFEST
+from ociwire.testing import MemoryRegistry
 
 NAME = "library/alpine"
 SUBJECT = Descriptor.of(b'{"schemaVersion": 2}', OCI_MANIFEST)
@@ -610,6 +611,17 @@ def test_what_was_not_deleted_is_put_back() -> None:
     written = json.loads(registry.transport.bodies[6] or b"")
     assert [one["digest"] for one in written["manifests"]] == [SIGNED.digest, DELETED]
     registry.check_done()
+
+
+def test_delete_manifest_that_is_refused_writes_no_tag_beside_the_referrers_api() -> None:
+    client = Client("registry.example", MemoryRegistry(deletes=False))
+    config = client.push_blob(NAME, Descriptor.of(b"{}"), b"{}")
+    fields = {"config": config.to_dict(), "layers": [], "subject": SUBJECT.to_dict()}
+    content = json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, **fields}).encode()
+    pushed = client.push_manifest(NAME, content, OCI_MANIFEST)
+    with pytest.raises(errors.Unsupported):
+        client.delete_manifest(NAME, pushed.digest)
+    assert list(client.tags(NAME)) == []
 
 
 def test_where_the_tag_must_not_be_written_the_manifest_is_deleted_all_the_same() -> None:
