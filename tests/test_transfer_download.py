@@ -826,7 +826,7 @@ def test_download_hashing_ends_with_the_deadline(place: Place, monkeypatch: pyte
     started, ticks = time.monotonic(), itertools.count(1)
     monkeypatch.setattr(time, "monotonic", lambda: started + next(ticks) / 1000)
     head = FunctionTransport(lambda request: Response(200, {"Content-Length": str(size)}))
-    client = Client(HOST, head).with_options(deadline=started + 0.5)
+    client = Client(HOST, head).with_options(deadline=started + 0.05)
     with pytest.raises(TransportTimeout, match="the deadline passed while"):
         download(client, NAME, digest, place.target)
     assert path.stat().st_size == size

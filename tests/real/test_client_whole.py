@@ -278,6 +278,7 @@ OPERATIONS = 10_000
 POOL = 2  # fewer than threads: connections are dropped too
 
 
+@pytest.mark.slow
 def test_ten_thousand_operations_leave_only_idle_connections(
     registry_host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

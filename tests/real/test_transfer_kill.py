@@ -90,6 +90,7 @@ def kill(host: str, digest: str, folder: Path, *, eager: bool, kills: int) -> li
     return done.stdout.split(maxsplit=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eager", [False, True], ids=["one stream", "several"])
 def test_killed_at_a_random_moment(tmp_path: Path, eager: bool) -> None:
     content = random.Random(1).randbytes(SIZE)
@@ -104,6 +105,7 @@ def test_killed_at_a_random_moment(tmp_path: Path, eager: bool) -> None:
     assert left.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_killed_over_a_real_registry(registry_host: str, tmp_path: Path) -> None:
     content = random.Random(2).randbytes(SIZE)
     described = Descriptor.of(content, OCTET_STREAM)
