@@ -52,6 +52,7 @@ def test_url_cache_long_urls_are_not_kept(kept: Callable[[], int], parse: Callab
     assert kept() < MIB
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("follow", [upload_location, redirect_target, next_page])
 def test_url_cache_long_urls_that_a_registry_names_are_not_kept(
     kept: Callable[[], int], follow: Callable[[str, str], object]
@@ -80,6 +81,7 @@ def test_scope_cache_long_texts_are_not_kept(kept: Callable[[], int]) -> None:
     assert kept() < MIB
 
 
+@pytest.mark.slow
 def test_warnings_of_a_registry_are_not_kept_as_text(kept: Callable[[], int], caplog: pytest.LogCaptureFixture) -> None:
     numbers = iter(range(COUNT))
 
@@ -136,6 +138,7 @@ def test_retry_after_of_very_many_hosts_is_bounded(monkeypatch: pytest.MonkeyPat
     assert Origin.of(f"https://host{2 * COUNT - 1}.example/") in retry._hosts._until, "the latest is remembered"
 
 
+@pytest.mark.slow
 def test_redirects_with_long_urls_are_not_kept(kept: Callable[[], int]) -> None:
     numbers = iter(range(10**6))
 
