@@ -26,7 +26,7 @@ def cut(text: str, longest: int) -> str:
 
 
 def one_line(value: object, longest: int) -> str:
-    """What a stranger wrote, as it may stand in a message: in one line, in its order, with nothing for a terminal."""
+    """Sanitize untrusted text for single-line output: no control characters, at most `longest` characters."""
     return _HARMFUL.sub(" ", value[:longest]) if isinstance(value, str) else ""
 
 

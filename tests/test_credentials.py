@@ -307,7 +307,7 @@ def test_a_chain_in_which_nobody_knows_is_nobody() -> None:
 
 
 class Failing:
-    """A source that knows nobody because it failed."""
+    """A source that has no credential because it failed."""
 
     def __init__(self, text: str | None) -> None:
         self._text = text

@@ -489,7 +489,7 @@ def test_push_manifest_with_a_refused_tag_update_says_that_the_manifest_is_store
 
 @pytest.mark.parametrize("error", [errors.ReadError("reset"), errors.TransportTimeout("late"), errors.AuthTimeout("x")])
 def test_push_manifest_with_a_lost_connection_during_the_tag_update_is_a_transport_error(error: Exception) -> None:
-    """As for any other request: whoever repeats calls after a `TransportError` repeats this one."""
+    """As for any other request: a caller that repeats calls after a `TransportError` repeats this one."""
     registry = Registry(Response(201), error)
     with pytest.raises(type(error)) as caught:
         registry.client.push_manifest(NAME, attached(), OCI_MANIFEST)

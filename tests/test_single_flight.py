@@ -334,7 +334,7 @@ def test_wait_without_any_deadline_ends_after_two_minutes(bench: Bench, clock: F
 
 
 def test_fetch_interrupted_at_any_line_leaves_no_thread_waiting(bench: Bench) -> None:
-    """A signal handler may raise between any two lines; whoever keeps the exception keeps the frames of the fetch."""
+    """A signal handler may raise between any two lines; a kept exception keeps the frames of the fetch."""
     kept: list[BaseException] = []
     source = Path(_single_flight.__file__).read_text("utf-8").splitlines()
     for number in range(1, 200):
