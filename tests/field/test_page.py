@@ -17,7 +17,7 @@ TABLES = [module for module in MODULES if hasattr(module, "ROWS")]
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    origin = "tested against the server" if row.real else "reproduced"
+    origin = "tested against the server" if row.real else "reproduced from a report"
     return row.registry, row.behaviour, row.result, f"{row.source}, {origin}"
 
 
