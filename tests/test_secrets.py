@@ -406,7 +406,9 @@ def operations(client: Client) -> list[Callable[[], object]]:
 
 @pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
-@pytest.mark.parametrize("speaker", ECHOED)
+@pytest.mark.parametrize(
+    "speaker", [name if name == "storage" else pytest.param(name, marks=pytest.mark.slow) for name in ECHOED]
+)
 def test_a_peer_that_repeats_secrets_anywhere_leaks_none(
     speaker: str, place: Callable[[str], Response], encode: Callable[[str], str], caplog: pytest.LogCaptureFixture
 ) -> None:

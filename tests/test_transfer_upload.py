@@ -357,6 +357,7 @@ def outcome_of(kind: str, fault: str, number: int, case: Case, folder: Path) -> 
     return bool(world.faults.injected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["path", "file", "bytes", "one-shot"])
 @pytest.mark.parametrize("fault", FAULT_NAMES)
 def test_a_fault_at_any_request(kind: str, fault: str, tmp_path: Path) -> None:

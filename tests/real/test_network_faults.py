@@ -563,6 +563,7 @@ def test_where_nothing_fails(name: str, registry_host: str, direct: Client, monk
     operation.verify(scene, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", list(cells()), ids=str)
 def test_a_network_that_fails(cell: Cell, registry_host: str, direct: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene(direct, str(cell), cell.of.size)

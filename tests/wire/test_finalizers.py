@@ -205,6 +205,7 @@ def collects_at(moment: int) -> Callable[[FrameType, str, object], None]:
     return profile
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("holder", ["response", "generator", "buffered file"])
 def test_collection_at_any_call_of_a_request_neither_hangs_nor_mixes_up_answers(holder: str) -> None:
@@ -235,6 +236,7 @@ def test_collection_at_any_call_of_a_request_neither_hangs_nor_mixes_up_answers(
             transport.close()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_threads_that_keep_exceptions_with_open_readers_do_not_hang() -> None:
     contents = [bytes([number]) * 50_000 for number in range(16)]
