@@ -161,11 +161,19 @@ REGISTRIES: dict[str, Callable[[Request], Response]] = {
     ),
     "breaks": raising(ReadError("reset")),
 }
+USUAL = ("wants Bearer", "wants Basic", "repeats", "repeats with escapes in JSON")
+"""Those of every run; the others are slow."""
 
 
 @pytest.mark.parametrize("credential", CREDENTIALS.values(), ids=CREDENTIALS)
 @pytest.mark.parametrize("token_server", TOKEN_SERVERS.values(), ids=TOKEN_SERVERS)
-@pytest.mark.parametrize("registry", REGISTRIES.values(), ids=REGISTRIES)
+@pytest.mark.parametrize(
+    "registry",
+    [
+        pytest.param(registry, id=name, marks=[] if name in USUAL else pytest.mark.slow)
+        for name, registry in REGISTRIES.items()
+    ],
+)
 def test_a_failing_exchange_shows_nothing(
     credential: Credential | None,
     token_server: Callable[[Request], Response],
