@@ -351,7 +351,7 @@ class TooManyRequests(RegistryError):
 
     def _advice(self) -> str:
         wait = "wait" if self.retry_after is None else f"wait {self.retry_after:.0f} s"
-        return f"{wait}, send fewer requests, or log in: registries allow more requests to a user who is logged in"
+        return f"{wait}, send fewer requests, or log in: registries allow more requests with credentials"
 
 
 class Unsupported(RegistryError):

@@ -437,7 +437,7 @@ def test_too_many_requests_quotes_rate_limit_headers_and_says_what_to_do() -> No
     assert str(limited(headers)) == (
         "429 Too Many Requests: toomanyrequests: slow down (RateLimit-Limit: 100;w=21600, RateLimit-Remaining:"
         " 0;w=21600, docker-ratelimit-source: 192.0.2.7, Retry-After: 60); wait 60 s, send fewer requests, or log in:"
-        " registries allow more requests to a user who is logged in"
+        " registries allow more requests with credentials"
     )
 
 

@@ -91,9 +91,9 @@ def test_a_token_is_found_for_its_holder_only() -> None:
 
 
 def test_nobody_has_tokens_too() -> None:
-    nobody = TokenKey(REGISTRY, None)
+    anonymous = TokenKey(REGISTRY, None)
     one = token(PULL)
-    assert kept(one, holder=nobody).find(nobody, PULL) is one
+    assert kept(one, holder=anonymous).find(anonymous, PULL) is one
 
 
 def test_a_token_takes_the_place_of_one_with_the_same_scope() -> None:
