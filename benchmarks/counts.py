@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.figures import Figure
 from ociwire import Client, Descriptor, Request, Response, Transport, default_transport
 from ociwire.auth import Credential, StaticCredentials
-from ociwire.descriptor import OCI_MANIFEST
+from ociwire.media_types import OCI_MANIFEST
 from ociwire.testing import AuthGuard, MemoryRegistry, serve
 from ociwire.transfer import copy
 

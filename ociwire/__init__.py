@@ -20,21 +20,18 @@ from .errors import *  # noqa: F403 - all of them, and none is listed twice
 from .errors import __all__ as _errors
 
 if TYPE_CHECKING:
-    from .blob import BlobReader as BlobReader  # noqa: I001 - "as" is what hands a name on to type checkers
-    from .client import Client as Client
-    from .descriptor import Descriptor as Descriptor, Platform as Platform
-    from .digest import Digest as Digest
-    from .message import (
-        Body as Body,
-        Headers as Headers,
-        Request as Request,
-        RequestInfo as RequestInfo,
-        Response as Response,
-    )
-    from .origin import Origin as Origin
-    from .reference import Reference as Reference
-    from .scope import ResourceScope as ResourceScope, Scope as Scope
-    from .status import check_response as check_response, error_from_response as error_from_response
+    from ._client.blob_reader import BlobReader as BlobReader  # noqa: I001 - "as" re-exports a name to type checkers
+    from ._client.blob_writer import BlobWriter as BlobWriter
+    from ._client.client import Client as Client
+    from ._client.error_mapping import check_response as check_response, error_from_response as error_from_response
+    from ._http.body import Body as Body
+    from ._http.headers import Headers as Headers
+    from ._http.messages import Request as Request, RequestInfo as RequestInfo, Response as Response
+    from ._http.urls import Origin as Origin
+    from ._oci.descriptor import Descriptor as Descriptor, Platform as Platform
+    from ._oci.digest import Digest as Digest
+    from ._oci.reference import Reference as Reference
+    from ._oci.scope import ResourceScope as ResourceScope, Scope as Scope
     from .transport import (
         AuthTransport as AuthTransport,
         FunctionTransport as FunctionTransport,
@@ -49,25 +46,24 @@ if TYPE_CHECKING:
         docker_certs_d as docker_certs_d,
         stack as stack,
     )
-    from .writer import BlobWriter as BlobWriter
 
-# Where each name comes from; what type checkers read is above, and a test holds the two together.
-_HOMES = {
-    "Client": "client",
-    "Request": "message",
-    "RequestInfo": "message",
-    "Response": "message",
-    "Headers": "message",
-    "Body": "message",
-    "Digest": "digest",
-    "Descriptor": "descriptor",
-    "Platform": "descriptor",
-    "Reference": "reference",
-    "Origin": "origin",
-    "BlobReader": "blob",
-    "BlobWriter": "writer",
-    "Scope": "scope",
-    "ResourceScope": "scope",
+# The module of each public name. Type checkers read the block above; a test compares the two.
+_MODULE_OF_NAME = {
+    "Client": "_client.client",
+    "Request": "_http.messages",
+    "RequestInfo": "_http.messages",
+    "Response": "_http.messages",
+    "Headers": "_http.headers",
+    "Body": "_http.body",
+    "Digest": "_oci.digest",
+    "Descriptor": "_oci.descriptor",
+    "Platform": "_oci.descriptor",
+    "Reference": "_oci.reference",
+    "Origin": "_http.urls",
+    "BlobReader": "_client.blob_reader",
+    "BlobWriter": "_client.blob_writer",
+    "Scope": "_oci.scope",
+    "ResourceScope": "_oci.scope",
     "Transport": "transport",
     "Layer": "transport",
     "stack": "transport",
@@ -80,24 +76,23 @@ _HOMES = {
     "AuthTransport": "transport",
     "UrllibTransport": "transport",
     "docker_certs_d": "transport",
-    "check_response": "status",
-    "error_from_response": "status",
+    "check_response": "_client.error_mapping",
+    "error_from_response": "_client.error_mapping",
 }
-_PACKAGES = ("auth", "testing", "transfer", "transport")
-_MODULES = {*_PACKAGES, *_HOMES.values()}
+_SUBMODULES = ("auth", "errors", "media_types", "registry", "testing", "transfer", "transport")
 
-__all__ = ["__version__", *_HOMES, *_errors]
+__all__ = ["__version__", *_MODULE_OF_NAME, *_errors]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
+    if name in _SUBMODULES:
         return import_module(f".{name}", __name__)
-    if name not in _HOMES:
+    if name not in _MODULE_OF_NAME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = value  # found at once the next time
+    value = getattr(import_module(f".{_MODULE_OF_NAME[name]}", __name__), name)
+    globals()[name] = value  # the next access does not come here
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_PACKAGES})
+    return sorted({*globals(), *__all__, *_SUBMODULES})

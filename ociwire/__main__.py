@@ -11,16 +11,16 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 
-from ._advice import advice
-from ._demonstration import LAYER, STEPS, credentials_for, serve_demonstration
-from ._report import Style, summary, tree
-from ._trace import Hop, Trace, traced
+from ._cli.demo import LAYER, STEPS, credentials_for, serve_demonstration
+from ._cli.hints import advice
+from ._cli.render import Style, summary, tree
+from ._cli.trace import Hop, Trace, traced
+from ._client.client import Client
+from ._oci.descriptor import Descriptor
+from ._oci.reference import Reference
 from ._version import __version__
 from .auth import DockerConfig
-from .client import Client
-from .descriptor import Descriptor
 from .errors import OciwireError, RegistryError, UsageError
-from .reference import Reference
 
 __all__ = ["main"]
 

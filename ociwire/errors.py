@@ -45,8 +45,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .descriptor import Descriptor
-    from .message import Headers, Request
+    from ._http.messages import Headers, Request
+    from ._oci.descriptor import Descriptor
 
 __all__ = [
     "OciwireError",

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from fault_world import HOST, NAME, Watch
 
-import ociwire.transfer.fetch
-import ociwire.transfer.probe
+import ociwire.transfer._fetch
+import ociwire.transfer._probe
 from ociwire import Client, Descriptor, FunctionTransport, Request, Response
-from ociwire.descriptor import OCTET_STREAM
+from ociwire.media_types import OCTET_STREAM
 from ociwire.testing import MemoryRegistry
-from ociwire.transfer.download import download
+from ociwire.transfer._download import download
 
 WRITES = 1000
 
@@ -168,7 +168,7 @@ def linked(place: Place, monkeypatch: pytest.MonkeyPatch, *, shared: bool, again
     """
     link = Link(place, shared=shared)
     if shared:
-        monkeypatch.setattr(ociwire.transfer.probe, "WINDOW", 16 * Link.STEP)
-    monkeypatch.setattr(ociwire.transfer.probe, "AGAIN", again)
-    monkeypatch.setattr(ociwire.transfer.fetch, "time", SimpleNamespace(monotonic=lambda: link.now))
+        monkeypatch.setattr(ociwire.transfer._probe, "WINDOW", 16 * Link.STEP)
+    monkeypatch.setattr(ociwire.transfer._probe, "AGAIN", again)
+    monkeypatch.setattr(ociwire.transfer._fetch, "time", SimpleNamespace(monotonic=lambda: link.now))
     return link

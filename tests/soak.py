@@ -39,11 +39,11 @@ from typing import Any
 
 import ociwire.transport.retry
 from ociwire import Client, Descriptor, Digest, default_transport
+from ociwire._client.blob_reader import BlobReader
+from ociwire._http.messages import Request, Response
 from ociwire.auth import Anonymous
-from ociwire.blob import BlobReader
-from ociwire.descriptor import OCI_MANIFEST
 from ociwire.errors import BlobUnknown, ManifestUnknown, OciwireError, TransportError, UsageError
-from ociwire.message import Request, Response
+from ociwire.media_types import OCI_MANIFEST
 from ociwire.testing import MemoryRegistry, serve
 from ociwire.testing.faults import FAULTS, Fault, FaultTransport
 from ociwire.transport import Transport, UrllibTransport

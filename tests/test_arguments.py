@@ -25,7 +25,7 @@ from ociwire import (
     Response,
     default_transport,
 )
-from ociwire.arguments import LONGEST, check_integer, check_seconds, resolve_timeout, show
+from ociwire._arguments import LONGEST, check_integer, check_seconds, resolve_timeout, show
 from ociwire.auth import Anonymous, Credential
 from ociwire.errors import UsageError
 from ociwire.testing import AuthGuard, FaultTransport, MemoryRegistry

@@ -16,8 +16,8 @@ import pytest
 from doubles import FakeClock
 
 from ociwire import AuthTransport, Body, Client, FunctionTransport, Request, RequestInfo, Response, Scope, Transport
+from ociwire._oci.descriptor import Descriptor
 from ociwire.auth import Anonymous, Credential, CredentialSource, StaticCredentials
-from ociwire.descriptor import Descriptor
 from ociwire.errors import (
     AuthError,
     AuthTimeout,

@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from ociwire import body as body_module
-from ociwire.body import CHUNK_SIZE, STREAM_CHUNK_SIZE, Body
+from ociwire._http import body as body_module
+from ociwire._http.body import CHUNK_SIZE, STREAM_CHUNK_SIZE, Body
 from ociwire.errors import BodyConsumedError, UsageError
 
 CONTENT = b"the quick brown fox"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ociwire._http.urls import Origin
+from ociwire._oci.scope import Scope
 from ociwire.auth import Challenge
 from ociwire.auth._challenge_cache import ChallengeCache, LearnedChallenge
-from ociwire.origin import Origin
-from ociwire.scope import Scope
 
 REGISTRY = Origin("https", "registry.example", 443)
 URL = "https://registry.example/v2/app/manifests/latest"

@@ -17,8 +17,8 @@ import trustme
 import ociwire.errors
 from ociwire import FunctionTransport, Headers, Response, Unauthorized, __version__
 from ociwire.__main__ import main
-from ociwire._advice import advice
-from ociwire._report import Style
+from ociwire._cli.hints import advice
+from ociwire._cli.render import Style
 from ociwire.errors import OciwireError
 from ociwire.testing import AuthGuard, MemoryRegistry, serve
 

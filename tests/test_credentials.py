@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from ociwire._oci.reference import registry_name
+from ociwire._oci.scope import Scope
 from ociwire.auth import Anonymous, ChainedCredentials, Credential, CredentialSource, DockerConfig, StaticCredentials
 from ociwire.auth.credentials import check_source, first_repository
 from ociwire.errors import AuthError, UsageError
-from ociwire.reference import registry_name
-from ociwire.scope import Scope
 
 SECRET = "sEcReT-42"
 ME = Credential(username="me", password=SECRET)

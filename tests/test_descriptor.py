@@ -11,17 +11,16 @@ from typing import Any
 
 import pytest
 
-from ociwire.descriptor import (
+from ociwire._oci.descriptor import Descriptor, Platform
+from ociwire._oci.digest import Digest
+from ociwire.errors import UsageError
+from ociwire.media_types import (
     DOCKER_MANIFEST,
     DOCKER_MANIFEST_LIST,
     OCI_INDEX,
     OCI_MANIFEST,
     OCTET_STREAM,
-    Descriptor,
-    Platform,
 )
-from ociwire.digest import Digest
-from ociwire.errors import UsageError
 
 DIGEST = "sha256:" + "ab" * 32
 REQUIRED = {"mediaType": OCI_MANIFEST, "digest": DIGEST, "size": 7}

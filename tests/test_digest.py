@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ociwire.digest import Digest, new_hasher
+from ociwire._oci.digest import Digest, new_hasher
 from ociwire.errors import UsageError
 
 # FIPS 180-4 example values

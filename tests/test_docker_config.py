@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 from doubles import FakeClock
 
-from ociwire.auth import Credential, DockerConfig, helper
-from ociwire.auth.exchange import Exchange
+from ociwire._http.messages import Response
+from ociwire._oci.scope import Scope
+from ociwire.auth import Credential, DockerConfig
+from ociwire.auth import _credential_helpers as helper
+from ociwire.auth._token_endpoint import Exchange
 from ociwire.errors import AuthError, UsageError
-from ociwire.message import Response
-from ociwire.scope import Scope
 
 SECRET = "sEcReT-42"
 HUB = "https://index.docker.io/v1/"

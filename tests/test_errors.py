@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 from ociwire import errors
-from ociwire.body import Body
-from ociwire.descriptor import Descriptor
+from ociwire._http.body import Body
+from ociwire._http.headers import Headers
+from ociwire._http.messages import Request, RequestInfo
+from ociwire._oci.descriptor import Descriptor
+from ociwire._oci.scope import Scope
 from ociwire.errors import (
     AuthError,
     AuthTimeout,
@@ -29,9 +32,6 @@ from ociwire.errors import (
     TransportTimeout,
     UsageError,
 )
-from ociwire.headers import Headers
-from ociwire.message import Request, RequestInfo
-from ociwire.scope import Scope
 
 # One line of the drawing: indentation of four a level, a name, another base in brackets, a remark two spaces off.
 BRANCH = re.compile(r" {4}((?:│   |    )*(?:[├└]── )?)([A-Z]\w+)(?:\((\w+)\))?(?: {2,}\S.*)?")

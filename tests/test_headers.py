@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from ociwire._http.headers import SECRET_HEADERS, Headers
 from ociwire.errors import UsageError
-from ociwire.headers import SECRET_HEADERS, Headers
 
 LINKS = [("Link", "<a>"), ("X-One", "1"), ("link", "<b>"), ("LINK", "<c>")]
 

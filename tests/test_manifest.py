@@ -14,7 +14,7 @@ import pytest
 from test_client import BASE, BLOB, CREATED, Registry, Tracked, accepted, found, refused
 
 from ociwire import BlobReader, Client, Descriptor, Digest, FunctionTransport, Headers, Request, Response, Scope, errors
-from ociwire.descriptor import DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, OCI_INDEX, OCI_MANIFEST
+from ociwire.media_types import DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, OCI_INDEX, OCI_MANIFEST
 from ociwire.transport import LogTransport
 
 NAME = "library/alpine"

@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import ociwire.transport.retry
-from ociwire import Client, FunctionTransport, Origin, Request, Response, Scope, listing
+from ociwire import Client, FunctionTransport, Origin, Request, Response, Scope
+from ociwire._client import pagination as listing
+from ociwire._client.pagination import pages
+from ociwire._http.origin_policy import next_page, redirect_target, upload_location
+from ociwire._http.urls import check_url, split_url
 from ociwire.auth.credentials import first_repository
 from ociwire.errors import ProtocolError, UsageError
-from ociwire.listing import pages
-from ociwire.origin import check_url, next_page, redirect_target, split_url, upload_location
 from ociwire.transport import RedirectTransport, RetryTransport
 
 MIB = 1024 * 1024

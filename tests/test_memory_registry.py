@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from ociwire import Client, Descriptor, Digest, Request, Response, errors
-from ociwire.body import Body
-from ociwire.descriptor import DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, OCI_INDEX, OCI_MANIFEST
-from ociwire.testing.memory import MemoryRegistry
+from ociwire._http.body import Body
+from ociwire.media_types import DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, OCI_INDEX, OCI_MANIFEST
+from ociwire.registry.memory import MemoryRegistry
 from ociwire.transport import Transport
 
 CONTENT = bytes(range(256)) * 4

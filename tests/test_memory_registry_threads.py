@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from ociwire import Client, Descriptor, Digest, Request, Response, errors
-from ociwire.body import Body
-from ociwire.descriptor import OCI_MANIFEST
-from ociwire.testing.memory import MemoryRegistry
+from ociwire._http.body import Body
+from ociwire.media_types import OCI_MANIFEST
+from ociwire.registry.memory import MemoryRegistry
 
 UPLOADS = "/v2/a/blobs/uploads/"
 PATIENCE = 30

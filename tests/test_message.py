@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from ociwire.body import Body
+from ociwire._http.body import Body
+from ociwire._http.headers import Headers
+from ociwire._http.messages import Request, RequestInfo, Response
+from ociwire._oci.scope import Scope
 from ociwire.errors import ProtocolError, ReadError, UsageError
-from ociwire.headers import Headers
-from ociwire.message import Request, RequestInfo, Response
-from ociwire.scope import Scope
 
 KIBI = 1024
 

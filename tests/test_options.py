@@ -13,7 +13,7 @@ import urllib3
 from doubles import FakeClock
 from test_client import BLOB, CONTENT, HOST, Closing, Registry, found
 
-import ociwire.client
+import ociwire._client.client
 from ociwire import Client, Request, RequestInfo, Response, Scope, errors
 from ociwire.transport import UrllibTransport
 
@@ -142,7 +142,7 @@ def test_a_transport_that_was_given_is_closed_by_neither() -> None:
 
 def test_a_transport_that_was_made_is_closed_by_either(monkeypatch: pytest.MonkeyPatch) -> None:
     transport = Closing()
-    monkeypatch.setattr(ociwire.client, "default_transport", lambda **options: transport)
+    monkeypatch.setattr(ociwire._client.client, "default_transport", lambda **options: transport)
     client = Client(HOST)
     with client.with_options(timeout=1) as other:
         assert other.transport is transport

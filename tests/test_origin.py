@@ -7,19 +7,16 @@ from typing import Any
 
 import pytest
 
-from ociwire.errors import OciwireError, ProtocolError, UsageError
-from ociwire.origin import (
-    Origin,
-    check_host,
+from ociwire._http.origin_policy import (
     check_realm,
-    check_url,
     is_loopback,
     next_page,
     redirect_target,
-    split_url,
     upload_location,
-    without_query,
 )
+from ociwire._http.urls import Origin, check_url, split_url
+from ociwire._oci.host import check_host, without_query
+from ociwire.errors import OciwireError, ProtocolError, UsageError
 
 ASKED = "https://registry.example/v2/app/blobs/uploads/?secret=1"
 

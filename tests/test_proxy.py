@@ -6,9 +6,9 @@ from base64 import b64decode
 
 import pytest
 
+from ociwire._http.urls import Origin
 from ociwire.errors import UsageError
-from ociwire.origin import Origin
-from ociwire.transport.proxy import Proxies, bypasses
+from ociwire.transport._urllib3.proxy import Proxies, bypasses
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The public names, their docstrings, and the order in which modules build on each other."""
+"""The public names, their docstrings, and the order in which packages build on each other."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 from types import GenericAlias, ModuleType
 from typing import Any
@@ -15,376 +16,210 @@ from typing import Any
 import pytest
 
 import ociwire
-import ociwire.auth
 import ociwire.errors
-import ociwire.testing
-import ociwire.transfer
-import ociwire.transport
 
 ROOT = Path(ociwire.__file__).parent
+REFERENCE = ROOT.parent / "docs" / "reference"
 
-ERRORS = [
-    "OciwireError",
-    "UsageError",
-    "TransportError",
-    "ConnectError",
-    "TransportTimeout",
-    "ReadError",
-    "ProtocolError",
-    "RedirectError",
-    "BodyConsumedError",
-    "AuthError",
-    "CredentialsRejected",
-    "AuthTimeout",
-    "ContentError",
-    "DigestMismatch",
-    "SizeMismatch",
-    "ReferrersUpdateError",
-    "RegistryError",
-    "NotFound",
-    "BlobUnknown",
-    "ManifestUnknown",
-    "NameUnknown",
-    "BlobUploadUnknown",
-    "Unauthorized",
-    "Denied",
-    "TooManyRequests",
-    "Unsupported",
-    "BlobUploadInvalid",
-    "DigestInvalid",
-    "ManifestInvalid",
-    "ManifestBlobUnknown",
-    "NameInvalid",
-    "SizeInvalid",
-    "RangeInvalid",
-]
-TRANSPORTS = [
-    "Transport",
-    "Layer",
-    "stack",
-    "default_transport",
-    "FunctionTransport",
-    "LogTransport",
-    "RetryTransport",
-    "RedirectTransport",
-    "HeadersTransport",
-    "AuthTransport",
-    "UrllibTransport",
-    "docker_certs_d",
-]
-NAMES = {
-    "ociwire": [
-        "__version__",
-        "Client",
-        "Request",
-        "RequestInfo",
-        "Response",
-        "Headers",
-        "Body",
-        "Digest",
-        "Descriptor",
-        "Platform",
-        "Reference",
-        "Origin",
-        "BlobReader",
-        "BlobWriter",
-        "Scope",
-        "ResourceScope",
-        *TRANSPORTS,
-        "check_response",
-        "error_from_response",
-        *ERRORS,
-    ],
-    "ociwire.transport": TRANSPORTS,
-    "ociwire.errors": ERRORS,
-    "ociwire.auth": [
-        "Challenge",
-        "Credential",
-        "CredentialSource",
-        "Anonymous",
-        "StaticCredentials",
-        "ChainedCredentials",
-        "DockerConfig",
-    ],
-    "ociwire.transfer": ["download", "upload", "copy", "Progress", "ProgressCallback"],
-    "ociwire.testing": [
-        "ScriptedTransport",
-        "AuthGuard",
-        "FaultTransport",
-        "FAULTS",
-        "MemoryRegistry",
-        "check_transport",
-        "serve",
-    ],
-}
+PUBLIC = ["ociwire", *(f"ociwire.{name}" for name in ociwire._SUBMODULES)]
 
-# A module imports only from those above it.
+# A package, or a module beside the packages, imports only from those above it.
 ORDER = [
     "_version",
+    "_text",
     "errors",
-    "text",
-    "arguments",
-    "scope",
-    "digest",
-    "descriptor",
-    "origin",
-    "reference",
-    "headers",
-    "redact",
-    "body",
-    "reader",
-    "message",
+    "_arguments",
+    "media_types",
+    "_oci",
+    "_http",
     "auth",
     "transport",
-    "status",
-    "blob",
-    "session",
-    "listing",
-    "manifest",
-    "referrers",
-    "download",
-    "upload",
-    "writer",
-    "client",
+    "_client",
     "transfer",
+    "registry",
     "testing",
-    "_trace",
-    "_report",
-    "_advice",
-    "_demonstration",
+    "_cli",
     "__main__",
 ]
-INNER_ORDER = {
-    "transfer": [
-        "progress",
-        "arguments",
-        "registry",
-        "threads",
-        "parts",
-        "probe",
-        "source",
-        "partial",
-        "verifier",
-        "fetch",
-        "download",
-        "hashing",
-        "content",
-        "outgoing",
-        "upload",
-        "graph",
-        "crew",
-        "relay",
-        "survey",
-        "copy",
-    ],
-    "auth": [
-        "challenge",
-        "credentials",
-        "helper",
-        "docker_config",
-        "_single_flight",
-        "_credential_cache",
-        "_challenge_cache",
-        "_token_cache",
-        "exchange",
-        "_token_provider",
-    ],
-    "transport": [
-        "clock",
-        "once",
-        "head",
-        "inbox",
-        "exchange",
-        "failures",
-        "response",
-        "connection",
-        "tls",
-        "proxy",
-        "pools",
-        "expectations",
-        "base",
-        "log",
-        "retry_policy",
-        "retry",
-        "redirect",
-        "headers",
-        "auth",
-        "wire",
-        "default",
-    ],
-    "testing": [
-        "scripted",
-        "faults",
-        "guard",
-        "memory_http",
-        "memory_manifest",
-        "memory_store",
-        "memory_blobs",
-        "memory_manifests",
-        "memory_lists",
-        "memory",
-        "server",
-        "conformance",
-    ],
-}
 
 FILES = sorted(ROOT.rglob("*.py"))
 IDS = [str(path.relative_to(ROOT)) for path in FILES]
 
 
+def module_name(path: Path) -> str:
+    """``transport.retry`` of ``transport/retry.py``; ``transport`` of its package; empty for ociwire itself."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in FILES}
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"), str(path))
+
+
 # --- names ---
 
 
-@pytest.mark.parametrize("module", NAMES)
-def test_the_names_are_these(module: str) -> None:
-    assert sorted(importlib.import_module(module).__all__) == sorted(NAMES[module])
-    assert len(set(NAMES[module])) == len(NAMES[module])
-
-
-@pytest.mark.parametrize("module", NAMES)
-def test_every_name_is_there_by_a_star_import(module: str) -> None:
+@pytest.mark.parametrize("module", PUBLIC)
+def test_star_import_yields_exactly_the_public_names(module: str) -> None:
+    names = importlib.import_module(module).__all__
     space: dict[str, Any] = {}
     exec(f"from {module} import *", space)
-    assert set(NAMES[module]) <= set(space)
+    assert set(space) - {"__builtins__"} == set(names)
+    assert len(set(names)) == len(names)
 
 
-def test_every_error_of_the_module_is_public() -> None:
+def test_public_modules_are_those_without_underscore() -> None:
+    packages = {name.split(".")[0] for name in MODULES if name}
+    assert {name for name in packages if not name.startswith("_")} == set(ociwire._SUBMODULES)
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_every_public_name_is_in_the_reference(module: str) -> None:
+    text = "\n".join(path.read_text("utf-8") for path in REFERENCE.glob("*.md"))
+    if f"automodule:: {module}\n   :members:" in text:
+        return  # the page lists all of them
+    names = set(importlib.import_module(module).__all__) - {"__version__"}
+    missing = sorted(name for name in names if name not in text)
+    assert missing == []
+
+
+def test_every_error_is_public() -> None:
     defined = {name for name, value in vars(ociwire.errors).items() if isinstance(value, type) and name[0] != "_"}
-    assert {name for name in defined if issubclass(getattr(ociwire.errors, name), Exception)} == set(ERRORS)
+    errors = {name for name in defined if issubclass(getattr(ociwire.errors, name), Exception)}
+    assert errors == set(ociwire.errors.__all__)
+    assert errors <= set(ociwire.__all__)
 
 
-def test_a_name_is_the_same_everywhere() -> None:
-    for module in NAMES:
-        for name in set(NAMES[module]) & set(NAMES["ociwire"]):
+def test_public_name_is_the_same_object_in_every_module() -> None:
+    for module in PUBLIC:
+        for name in set(importlib.import_module(module).__all__) & set(ociwire.__all__):
             assert getattr(importlib.import_module(module), name) is getattr(ociwire, name)
 
 
-def test_what_type_checkers_read_is_what_is_imported_when_asked_for() -> None:
-    [block] = [node for node in parsed(ROOT / "__init__.py").body if isinstance(node, ast.If)]
+def test_imports_for_type_checkers_match_the_lazy_imports() -> None:
+    [block] = [node for node in parse(ROOT / "__init__.py").body if isinstance(node, ast.If)]
     imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
-    assert {name.asname: node.module for node in imports for name in node.names} == ociwire._HOMES
+    assert {name.asname: node.module for node in imports for name in node.names} == ociwire._MODULE_OF_NAME
     assert {name.asname == name.name for node in imports for name in node.names} == {True}
 
 
-def test_nothing_is_imported_before_it_is_asked_for() -> None:
-    seen = """
+def test_import_of_ociwire_imports_nothing_else() -> None:
+    script = """
 import sys, ociwire
 assert {"Client", "Request", "testing"} <= set(dir(ociwire))
-assert not {"urllib3", "ociwire.client", "ociwire.message", "ociwire.testing", "dataclasses"} & set(sys.modules)
-assert ociwire.testing.MemoryRegistry and ociwire.digest.Digest and ociwire.Client is ociwire.client.Client
+assert not {"urllib3", "ociwire._client.client", "ociwire._http.messages", "ociwire.testing"} & set(sys.modules)
+assert "dataclasses" not in sys.modules
+assert ociwire.testing.MemoryRegistry and ociwire.media_types.OCI_INDEX
 try:
     ociwire.Cleint
 except AttributeError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("module 'ociwire' has no attribute 'Cleint'\n", "")
 
 
-def public_things(module: ModuleType) -> Iterator[tuple[str, Any]]:
+@pytest.mark.parametrize("statement", ["from ociwire import download", "from ociwire import client", "ociwire.message"])
+def test_private_module_cannot_be_imported_by_its_short_name(statement: str) -> None:
+    with pytest.raises((ImportError, AttributeError)):
+        exec(f"import ociwire\n{statement}", {})
+
+
+def test_functions_of_transfer_are_functions_whatever_was_imported_before() -> None:
+    script = """
+import ociwire.transfer, importlib, pkgutil
+for module in pkgutil.iter_modules(ociwire.transfer.__path__):
+    importlib.import_module(f"ociwire.transfer.{module.name}")
+from ociwire.transfer import copy, download, upload
+print(callable(copy), callable(download), callable(upload))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("True True True\n", "")
+
+
+def public_objects(module: ModuleType) -> Iterator[tuple[str, Any]]:
     """The classes and functions of a module, and their public methods and properties."""
     for name in module.__all__:
         value = getattr(module, name)
         if isinstance(value, GenericAlias) or not (inspect.isclass(value) or inspect.isroutine(value)):
             continue
         yield name, value
-        for member, found in vars(value).items() if inspect.isclass(value) else ():
-            if member[0] != "_" and (inspect.isroutine(found) or isinstance(found, (property, classmethod))):
-                yield f"{name}.{member}", found
+        for member, attribute in vars(value).items() if inspect.isclass(value) else ():
+            if member[0] != "_" and (inspect.isroutine(attribute) or isinstance(attribute, (property, classmethod))):
+                yield f"{name}.{member}", attribute
 
 
-@pytest.mark.parametrize("module", NAMES)
-def test_everything_public_is_documented(module: str) -> None:
-    things = dict(public_things(importlib.import_module(module)))
-    assert things
-    # a dataclass without a docstring is given its signature for one
-    bare = [
+@pytest.mark.parametrize("module", [name for name in PUBLIC if name != "ociwire.media_types"])
+def test_every_public_object_has_a_docstring(module: str) -> None:
+    objects = dict(public_objects(importlib.import_module(module)))
+    assert objects
+    # a dataclass without a docstring gets its signature as one
+    undocumented = [
         name
-        for name, thing in things.items()
-        if not (thing.__doc__ or "").strip() or thing.__doc__.startswith(f"{name}(")
+        for name, value in objects.items()
+        if not (value.__doc__ or "").strip() or value.__doc__.startswith(f"{name}(")
     ]
-    assert bare == []
+    assert undocumented == []
 
 
 # --- modules ---
 
 
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text("utf-8"), str(path))
-
-
-def name_of(path: Path) -> tuple[str, ...]:
-    """``('transport', 'wire')`` of ``transport/wire.py``; ``('transport',)`` of its package."""
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return parts[:-1] if parts[-1] == "__init__" else parts
-
-
-MODULES = {name_of(path): path for path in FILES}
-
-
-def runs(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those that only a type checker sees."""
+def runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes except those that only a type checker sees."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
             continue
         yield node
-        yield from runs(node)
+        yield from runtime_nodes(node)
 
 
-def imported(path: Path) -> set[tuple[str, ...]]:
+def imported_modules(path: Path) -> set[str]:
     """The modules of ociwire that a module imports when it runs."""
-    package = name_of(path) if path.name == "__init__.py" else name_of(path)[:-1]
-    found: set[tuple[str, ...]] = set()
-    for node in runs(parsed(path)):
+    package = ["ociwire", *module_name(path).split(".")] if module_name(path) else ["ociwire"]
+    package = package if path.name == "__init__.py" else package[:-1]
+    imported: set[str] = set()
+    for node in runtime_nodes(parse(path)):
         if isinstance(node, ast.Import):
-            absolute = [tuple(alias.name.split(".")) for alias in node.names]
-            found |= {name[1:] for name in absolute if name[0] == "ociwire"}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = tuple(node.module.split(".")) if node.module else ()
-            if node.level:
-                base = package[: len(package) - node.level + 1] + base
-            elif base[0] == "ociwire":
-                base = base[1:]
-            else:
-                continue
-            # `from . import errors` is the module of that name, `from .errors import X` is not
-            found |= {(*base, alias.name) if (*base, alias.name) in MODULES else base for alias in node.names}
-    return found
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *filter(None, [node.module])])
+            # `from . import errors` imports the module of that name, `from .errors import X` does not
+            names = {f"{module}.{alias.name}" for alias in node.names}
+            imported |= {name if name.removeprefix("ociwire.") in MODULES else module for name in names}
+    return {name.removeprefix("ociwire").removeprefix(".") for name in imported if name.split(".")[0] == "ociwire"}
 
 
-def test_imports_are_found() -> None:
-    assert imported(ROOT / "status.py") >= {("errors",), ("headers",), ("message",)}
-    assert imported(ROOT / "transport" / "wire.py") >= {("body",), ("transport", "clock")}
-    assert ("message",) not in imported(ROOT / "errors.py")  # for a type checker only
-    assert imported(ROOT / "testing" / "conformance.py") >= {("transport",), ("body",)}
-
-
-def test_every_module_has_its_place() -> None:
-    outer = {name[0] for name in MODULES if name}
-    assert outer <= set(ORDER)
-    for package, order in INNER_ORDER.items():
-        assert {name[1] for name in MODULES if name[:1] == (package,) and len(name) > 1} <= set(order)
-    packages = {name[0] for name in MODULES if len(name) > 1}
-    assert packages <= set(INNER_ORDER)
+def test_imported_modules_finds_relative_and_deferred_imports() -> None:
+    assert imported_modules(ROOT / "_client" / "error_mapping.py") >= {"errors", "_http.headers", "_http.messages"}
+    assert "transport._urllib3.timeouts" in imported_modules(ROOT / "transport" / "_urllib3" / "transport.py")
+    assert "_http.messages" not in imported_modules(ROOT / "errors.py")  # for a type checker only
 
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)
-def test_a_module_imports_only_from_those_above_it(path: Path) -> None:
-    name = name_of(path)
+def test_module_imports_only_packages_above_it(path: Path) -> None:
+    name = module_name(path)
     if not name:
-        return  # ociwire itself hands on all of them
-    for other in imported(path):
-        assert other, f"{name} imports from ociwire itself"
-        if other[0] != name[0]:
-            assert ORDER.index(other[0]) < ORDER.index(name[0]), f"{name} imports {other}"
-        elif len(name) > 1:
-            assert len(other) > 1, f"{name} imports its own package"
-            order = INNER_ORDER[name[0]]
-            assert order.index(other[1]) < order.index(name[1]), f"{name} imports {other}"
+        return  # ociwire itself exports names of all packages
+    package = name.split(".")[0]
+    for other in imported_modules(path):
+        assert other, f"{name} imports ociwire itself"
+        assert other != package or other == name or "." not in name, f"{name} imports its own package"
+        other_package = other.split(".")[0]
+        if other_package != package:
+            assert ORDER.index(other_package) < ORDER.index(package), f"{name} imports {other}"
+
+
+def test_modules_have_no_import_cycle() -> None:
+    graph = {name: imported_modules(path) - {name} for name, path in MODULES.items() if name}
+    TopologicalSorter(graph).prepare()  # raises CycleError
 
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)
-def test_a_module_begins_with_a_docstring(path: Path) -> None:
-    docstring = ast.get_docstring(parsed(path))
-    assert docstring
-    assert parsed(path).body[0].lineno == 1
+def test_module_begins_with_a_docstring(path: Path) -> None:
+    assert ast.get_docstring(parse(path))
+    assert parse(path).body[0].lineno == 1

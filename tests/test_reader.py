@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from ociwire._http.body_reader import reader_of
 from ociwire.errors import UsageError
-from ociwire.reader import reader_of
 
 
 class OnlyRead:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ociwire._http.origin_policy import check_realm, is_internal
+from ociwire._http.urls import Origin
 from ociwire.errors import AuthError
-from ociwire.origin import Origin, check_realm, is_internal
 
 PUBLIC = "https://registry.example"
 SECRET = "sEcReT-42"

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from leaks import ENCODINGS
 
 from ociwire import Headers, Origin, Request, RequestInfo
+from ociwire._http.messages import redactor_of, with_redactor
+from ociwire._http.redact import Redactor
 from ociwire.auth import Credential
 from ociwire.errors import DigestMismatch, ProtocolError, RegistryError
-from ociwire.message import redactor_of, with_redactor
-from ociwire.redact import Redactor
 
 SECRET = 'c4n4ry+/="\\'
 HOME = Origin.of("https://registry.example")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ociwire import Body, FunctionTransport, Request, RequestInfo, Response, Scope
+from ociwire._http.origin_policy import redirect_target
 from ociwire.errors import ConnectError, RedirectError, TransportError, UsageError
-from ociwire.origin import redirect_target
 from ociwire.testing import ScriptedTransport
 from ociwire.transport import RedirectTransport
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ociwire.digest import Digest
+from ociwire._oci.digest import Digest
+from ociwire._oci.reference import DOCKER_HUB, Reference, check_repository, check_tag
 from ociwire.errors import UsageError
-from ociwire.reference import DOCKER_HUB, Reference, check_repository, check_tag
 
 HEX = "0123456789abcdef" * 4
 DIGEST = f"sha256:{HEX}"

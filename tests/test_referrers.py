@@ -14,7 +14,7 @@ import pytest
 from test_client import BASE, Registry, Tracked, refused
 
 from ociwire import Client, Descriptor, Digest, FunctionTransport, Request, Response, errors
-from ociwire.descriptor import OCI_INDEX, OCI_MANIFEST
+from ociwire.media_types import OCI_INDEX, OCI_MANIFEST
 from ociwire.testing import MemoryRegistry
 
 NAME = "library/alpine"

@@ -32,9 +32,9 @@ from ociwire import (
     default_transport,
     docker_certs_d,
 )
+from ociwire._oci.scope import Scope
 from ociwire.auth import Anonymous, Credential, CredentialSource, DockerConfig, StaticCredentials
 from ociwire.errors import OciwireError
-from ociwire.scope import Scope
 from ociwire.testing import AuthGuard, MemoryRegistry, serve
 from ociwire.transfer import copy
 

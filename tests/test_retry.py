@@ -23,6 +23,7 @@ from urllib3 import exceptions
 
 import ociwire.transport.retry
 from ociwire import Body, FunctionTransport, Request, RequestInfo, Response
+from ociwire._http.urls import Origin
 from ociwire.errors import (
     AuthError,
     AuthTimeout,
@@ -39,7 +40,6 @@ from ociwire.errors import (
     TransportTimeout,
     UsageError,
 )
-from ociwire.origin import Origin
 from ociwire.testing import ScriptedTransport
 from ociwire.transport import RetryTransport
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ociwire.scope import ResourceScope, Scope
+from ociwire._oci.scope import ResourceScope, Scope
 
 
 def pull(name: str) -> ResourceScope:

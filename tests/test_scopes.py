@@ -11,7 +11,7 @@ import pytest
 from test_client import BASE, BLOB, CONTENT, CREATED, Registry, accepted, found, refused
 
 from ociwire import Client, Descriptor, Request, RequestInfo, Response, Scope
-from ociwire.descriptor import OCI_INDEX, OCI_MANIFEST
+from ociwire.media_types import OCI_INDEX, OCI_MANIFEST
 
 NAME = "library/alpine"
 SOURCE = "other/source"

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ociwire import Digest, Headers, Request, RequestInfo, Response, check_response, error_from_response, errors
-from ociwire.headers import retry_after
+from ociwire._http.headers import retry_after
 
 BLOB = Digest.of(b"a blob")
 HOST = "https://registry.example"

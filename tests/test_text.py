@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ociwire.text import cut, one_line, size
+from ociwire._text import cut, one_line, size
 
 # --- one_line ---
 

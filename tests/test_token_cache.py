@@ -11,11 +11,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from ociwire._http.urls import Origin
+from ociwire._oci.scope import Scope
 from ociwire.auth import Credential
 from ociwire.auth import _token_cache as cache_module
 from ociwire.auth._token_cache import Token, TokenCache, TokenKey
-from ociwire.origin import Origin
-from ociwire.scope import Scope
 
 SECRET = "sEcReT-42"
 REGISTRY = Origin("https", "ghcr.io", 443)

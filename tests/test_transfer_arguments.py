@@ -1,4 +1,4 @@
-"""`ociwire.transfer.arguments`: what is refused at the call, in the same words by all transfers."""
+"""`ociwire.transfer._arguments`: what is refused at the call, in the same words by all transfers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from ociwire import Client
 from ociwire.errors import UsageError
 from ociwire.testing import MemoryRegistry
-from ociwire.transfer.arguments import check_client, check_number, check_path, check_progress, check_workers
+from ociwire.transfer._arguments import check_client, check_number, check_path, check_progress, check_workers
 
 CLIENT = Client("registry.example", MemoryRegistry())
 

@@ -37,8 +37,8 @@ from ociwire.errors import (
 from ociwire.testing import FaultTransport, MemoryRegistry, ScriptedTransport
 from ociwire.testing.faults import FAULTS
 from ociwire.transfer import Progress, copy
-from ociwire.transfer.crew import Crew
-from ociwire.transfer.survey import Survey
+from ociwire.transfer._walker import Survey
+from ociwire.transfer._workers import Crew
 
 AMD64, ARM64, ARM6 = (
     Platform("amd64", "linux"),
@@ -546,7 +546,7 @@ def test_an_index_without_a_bottom(source: Side, target: Side) -> None:
 
 
 def test_too_many_manifests(source: Side, target: Side, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["ociwire.transfer.survey"], "_MAX_MANIFESTS", 3)
+    monkeypatch.setattr(sys.modules["ociwire.transfer._walker"], "_MAX_MANIFESTS", 3)
     source.index(*(source.image(number) for number in range(5)), tags=["v1"])
     with pytest.raises(ContentError, match="too much"):
         run(source, target)
@@ -554,7 +554,7 @@ def test_too_many_manifests(source: Side, target: Side, monkeypatch: pytest.Monk
 
 
 def test_each_manifest_counts_once(source: Side, target: Side, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["ociwire.transfer.survey"], "_MAX_MANIFESTS", 3)
+    monkeypatch.setattr(sys.modules["ociwire.transfer._walker"], "_MAX_MANIFESTS", 3)
     image = source.image(1, tags=["v1"])
     referrers = {source.image(number, subject=image.to_dict()).digest for number in (2, 3)}
     run(source, target, referrers=True)
@@ -563,7 +563,7 @@ def test_each_manifest_counts_once(source: Side, target: Side, monkeypatch: pyte
 
 @pytest.mark.parametrize("referrers", [False, True])
 def test_too_many_descriptors(source: Side, target: Side, monkeypatch: pytest.MonkeyPatch, *, referrers: bool) -> None:
-    monkeypatch.setattr(sys.modules["ociwire.transfer.survey"], "_MAX_DESCRIPTORS", 3)
+    monkeypatch.setattr(sys.modules["ociwire.transfer._walker"], "_MAX_DESCRIPTORS", 3)
     image = source.image(*(() if referrers else range(3)), tags=["v1"])
     for number in range(3):
         source.image(subject=image.to_dict(), annotations={"number": str(number)})
@@ -1007,7 +1007,7 @@ def test_copy_of_a_manifest_with_an_odd_media_type_keeps_its_bytes(media_type: s
 
 def test_copy_of_a_larger_manifest_needs_max_manifest_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bound for all manifests grows with it."""
-    monkeypatch.setattr(sys.modules["ociwire.transfer.survey"], "_MAX_BYTES", 1)
+    monkeypatch.setattr(sys.modules["ociwire.transfer._walker"], "_MAX_BYTES", 1)
     source, target = MemoryRegistry(manifest_limit=None), MemoryRegistry(manifest_limit=None)
     config = Descriptor.of(b"{}")
     direct = Client("source.example", source)

@@ -17,7 +17,7 @@ import pytest
 from download_world import Link, Place, breaks_after, linked, mends, whole
 from fault_world import FAULT_NAMES, HOST, NAME, STORED, Numbered, World, blob, faults_of
 
-import ociwire.transfer.source
+import ociwire.transfer._source
 from ociwire import Client, Descriptor, Digest, FunctionTransport, Request, Response
 from ociwire.errors import (
     BlobUnknown,
@@ -30,8 +30,8 @@ from ociwire.errors import (
     UsageError,
 )
 from ociwire.testing import MemoryRegistry
-from ociwire.transfer.download import download
-from ociwire.transfer.progress import Progress
+from ociwire.transfer._download import download
+from ociwire.transfer._progress import Progress
 
 MIB = 1024 * 1024
 
@@ -840,7 +840,7 @@ def test_download_deadline_ends_the_hashing_of_what_has_come(tmp_path: Path, mon
         if over:
             raise TransportTimeout("the deadline passed")
 
-    monkeypatch.setattr(ociwire.transfer.source.Source, "check_deadline", check)
+    monkeypatch.setattr(ociwire.transfer._source.Source, "check_deadline", check)
     with pytest.raises(TransportTimeout, match="the deadline passed"):
         place.download(progress=lambda event: over.append(True))
     place.check_not_done()

@@ -14,7 +14,7 @@ import pytest
 from download_world import Link, Place, linked
 from fault_world import blob
 
-import ociwire.transfer.fetch
+import ociwire.transfer._fetch
 from ociwire import Request, Response
 from ociwire.errors import (
     AuthError,
@@ -25,9 +25,9 @@ from ociwire.errors import (
     SizeMismatch,
     TransportTimeout,
 )
-from ociwire.transfer.progress import Progress
-from ociwire.transfer.source import PATIENCE
-from ociwire.transfer.verifier import Verifier
+from ociwire.transfer._progress import Progress
+from ociwire.transfer._source import PATIENCE
+from ociwire.transfer._verifier import Verifier
 
 SIZE = 400_000
 PART = 8000
@@ -315,7 +315,7 @@ def test_there_are_no_more_workers_than_parts(place: Place, link: Link) -> None:
 
 
 def test_one_stream_does_not_care_for_small_parts(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ociwire.transfer.fetch, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    monkeypatch.setattr(ociwire.transfer._fetch, "time", SimpleNamespace(monotonic=lambda: 0.0))
     events: list[Progress] = []
     place.download(workers=1, part_size=1, progress=events.append)
     place.check()

@@ -16,7 +16,7 @@ import pytest
 from download_world import Place
 from fault_world import blob
 
-from ociwire.transfer.partial import PartialFile
+from ociwire.transfer._partial_file import PartialFile
 
 
 @pytest.fixture(autouse=True)

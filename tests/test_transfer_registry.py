@@ -1,4 +1,4 @@
-"""`ociwire.transfer.registry`: the one door into a client, and what it says of registries."""
+"""`ociwire.transfer._repository`: the one door into a client, and what it says of registries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import ociwire.transfer
 from ociwire import Client, Descriptor, Digest, Response
 from ociwire.errors import ConnectError, ProtocolError, RegistryError
 from ociwire.testing import MemoryRegistry, ScriptedTransport
-from ociwire.transfer.registry import Repository, is_transient, origin_of
+from ociwire.transfer._repository import Repository, is_transient, origin_of
 
 NAME = "team/app"
 
@@ -19,7 +19,7 @@ NAME = "team/app"
 def test_nothing_else_reaches_into_a_client() -> None:
     folder = Path(ociwire.transfer.__path__[0])
     found = {path.name for path in folder.glob("*.py") if "client._session" in path.read_text("utf-8")}
-    assert found == {"registry.py"}
+    assert found == {"_repository.py"}
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 507])

@@ -15,10 +15,10 @@ from download_world import Place
 from fault_world import blob
 
 import ociwire.transfer
-import ociwire.transfer.threads
-from ociwire.transfer.crew import Crew
-from ociwire.transfer.hashing import HashingThread
-from ociwire.transfer.threads import join_all
+import ociwire.transfer._threads
+from ociwire.transfer._hashing import HashingThread
+from ociwire.transfer._threads import join_all
+from ociwire.transfer._workers import Crew
 
 INTERRUPTS = [KeyboardInterrupt(), SystemExit(1), GeneratorExit(), TimeoutError("a test's")]
 
@@ -123,7 +123,7 @@ def test_a_join_that_takes_a_thread_for_ended(monkeypatch: pytest.MonkeyPatch) -
     thread.start()
     real = threading
     monkeypatch.setattr(threading.Thread, "join", lambda self, timeout=None: None)
-    monkeypatch.setattr(ociwire.transfer.threads, "threading", SimpleNamespace(enumerate=real.enumerate, Event=Waited))
+    monkeypatch.setattr(ociwire.transfer._threads, "threading", SimpleNamespace(enumerate=real.enumerate, Event=Waited))
     join_all([thread], lambda error: None)
     assert ended == [1]
 

@@ -31,9 +31,9 @@ from ociwire.errors import (
     UsageError,
 )
 from ociwire.testing import MemoryRegistry
-from ociwire.transfer import hashing
-from ociwire.transfer.progress import Progress
-from ociwire.transfer.upload import upload
+from ociwire.transfer import _hashing as hashing
+from ociwire.transfer._progress import Progress
+from ociwire.transfer._upload import upload
 
 MIB = 1024 * 1024
 SMALL = blob(11, 3000)

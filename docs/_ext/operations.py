@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import ociwire
 from ociwire import Client, Descriptor, Request, Response
-from ociwire.descriptor import OCI_INDEX
+from ociwire.media_types import OCI_INDEX
 from ociwire.testing import MemoryRegistry
 
 _HELD = Descriptor.of(b"held")

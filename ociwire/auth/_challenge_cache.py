@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 from typing import Generic, NamedTuple, TypeVar, final
 from urllib.parse import urlsplit
 
-from ..origin import Origin
-from ..scope import Scope
+from .._http.urls import Origin
+from .._oci.scope import Scope
 from .challenge import Challenge
 
 __all__ = ["ChallengeCache", "LearnedChallenge"]

@@ -7,8 +7,8 @@ import time
 from dataclasses import dataclass, field
 from typing import NamedTuple, final
 
-from ..origin import Origin
-from ..scope import Scope
+from .._http.urls import Origin
+from .._oci.scope import Scope
 from .credentials import Credential
 
 __all__ = ["Token", "TokenCache", "TokenKey"]

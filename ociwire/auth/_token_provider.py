@@ -1,6 +1,6 @@
 """Obtain bearer tokens: from the cache, or from a token server, one request for all threads that need the same token.
 
-A credential is sent to a token server only if `ociwire.origin.check_realm` allows it. Every failure is an `AuthError`.
+A credential is sent to a token server only if `origin_policy.check_realm` allows it. Every failure is an `AuthError`.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from dataclasses import dataclass
 from typing import final
 from urllib.parse import urljoin
 
+from .._http.messages import Request, Response, redactor_of, with_redactor
+from .._http.origin_policy import check_realm, token_redirect
+from .._http.urls import Origin
+from .._oci.reference import registry_name
+from .._oci.scope import Scope
+from .._text import one_line
 from ..errors import AuthError, AuthTimeout, TransportError, TransportTimeout, UsageError
-from ..message import Request, Response, redactor_of, with_redactor
-from ..origin import Origin, check_realm, token_redirect
-from ..reference import registry_name
-from ..scope import Scope
-from ..text import one_line
 from ._single_flight import SingleFlight
 from ._token_cache import Token, TokenCache, TokenKey
+from ._token_endpoint import Exchange
 from .challenge import Challenge
 from .credentials import Credential
-from .exchange import Exchange
 
 __all__ = ["TokenProvider", "TokenRequest"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, final
 
-from ..headers import TOKEN
+from .._http.headers import TOKEN
 
 __all__ = ["Challenge"]
 

@@ -14,11 +14,11 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Protocol, final, runtime_checkable
 
-from ..arguments import is_number, show
+from .._arguments import is_number, show
+from .._oci.reference import registry_name
+from .._oci.scope import Scope
+from .._text import SURROGATE
 from ..errors import AuthError, UsageError
-from ..reference import registry_name
-from ..scope import Scope
-from ..text import SURROGATE
 
 __all__ = ["Anonymous", "ChainedCredentials", "Credential", "CredentialSource", "StaticCredentials", "first_repository"]
 

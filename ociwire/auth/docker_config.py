@@ -17,10 +17,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
+from .._oci.reference import DOCKER_HUB, registry_name
 from ..errors import AuthError, UsageError
-from ..reference import DOCKER_HUB, registry_name
+from ._credential_helpers import Helpers
 from .credentials import Credential
-from .helper import Helpers
 
 __all__ = ["DockerConfig"]
 

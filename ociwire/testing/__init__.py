@@ -1,9 +1,9 @@
 """What users test their own code with: fakes that answer requests, and checks for layers of their own."""
 
-from .conformance import check_transport
+from ..registry.memory import MemoryRegistry
+from .auth_guard import AuthGuard
 from .faults import FAULTS, FaultTransport
-from .guard import AuthGuard
-from .memory import MemoryRegistry
+from .layer_check import check_transport
 from .scripted import ScriptedTransport
 from .server import serve
 

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from typing import NamedTuple, final
 
-from ..arguments import check_integer, is_number, show
+from .._arguments import check_integer, is_number, show
+from .._http.headers import Headers
+from .._http.messages import Request, Response
 from ..errors import ConnectError, ReadError, TransportTimeout, UsageError
-from ..headers import Headers
-from ..message import Request, Response
 from ..transport import Transport
 
 __all__ = ["FAULTS", "Fault", "FaultTransport", "Injected"]

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import final
 
+from .._http.messages import Request, Response
 from ..errors import UsageError
-from ..message import Request, Response
 
 __all__ = ["ScriptedTransport"]
 

@@ -21,10 +21,10 @@ from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, final
 
-from ..body import Body
+from .._http.body import Body
+from .._http.headers import content_length
+from .._http.messages import Request, Response
 from ..errors import UsageError
-from ..headers import content_length
-from ..message import Request, Response
 from ..transport import Transport
 
 __all__ = ["Served", "serve"]

@@ -40,6 +40,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import final
 
+from .._http.messages import Request, Response, redactor_of, with_redactor
+from .._http.transport import Transport
+from .._http.urls import Origin
+from .._oci.reference import registry_name
+from .._oci.scope import Scope
+from .._text import one_line
 from ..auth._challenge_cache import ChallengeCache, LearnedChallenge
 from ..auth._credential_cache import CredentialCache, CredentialKey
 from ..auth._single_flight import copy_of
@@ -48,12 +54,6 @@ from ..auth._token_provider import TokenProvider, TokenRequest
 from ..auth.challenge import Challenge
 from ..auth.credentials import Credential, CredentialSource, first_repository
 from ..errors import AuthError, AuthTimeout, CredentialsRejected
-from ..message import Request, Response, redactor_of, with_redactor
-from ..origin import Origin
-from ..reference import registry_name
-from ..scope import Scope
-from ..text import one_line
-from .base import Transport
 
 __all__ = ["AuthTransport"]
 
@@ -179,7 +179,7 @@ class AuthTransport:
         credentials: The credential source; see `ociwire.auth`.
         token_transport: The transport for token requests; the caller closes it. Defaults to `inner`.
         trusted_realms: For a registry's ``host[:port]``, the origins of token servers that are allowed for it although
-            `ociwire.origin` would refuse them: ``{"registry.corp": ["http://auth.corp:8080"]}``.
+            `origin_policy` would refuse them: ``{"registry.corp": ["http://auth.corp:8080"]}``.
         ask_first: Whether to send ``GET /v2/`` to an unknown registry before a single-use body of at most 256 KiB or of
             unknown length: some servers answer 401 only after they have read it. Defaults to False.
 

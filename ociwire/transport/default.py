@@ -7,15 +7,16 @@ from functools import partial
 
 import urllib3
 
+from .._http.transport import Transport
 from ..auth.credentials import CredentialSource
 from ..auth.docker_config import DockerConfig
+from ._urllib3.tls import TLS
+from ._urllib3.transport import UrllibTransport
 from .auth import AuthTransport
-from .base import Transport, stack
+from .base import stack
 from .headers import HeadersTransport
 from .redirect import RedirectTransport
 from .retry import RetryTransport
-from .tls import TLS
-from .wire import UrllibTransport
 
 __all__ = ["default_transport"]
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import final
 
+from .._http.headers import Headers
+from .._http.messages import Request, Response
+from .._http.transport import Transport
 from .._version import __version__
-from ..headers import Headers
-from ..message import Request, Response
-from .base import Transport
 
 __all__ = ["HeadersTransport"]
 

@@ -14,12 +14,12 @@ import re
 import time
 from typing import final
 
+from .._http.headers import SECRET_HEADERS, Headers
+from .._http.messages import Request, Response, redactor_of
+from .._http.redact import Redactor
+from .._http.transport import Transport
+from .._text import one_line, phrase, size
 from ..errors import OciwireError
-from ..headers import SECRET_HEADERS, Headers
-from ..message import Request, Response, redactor_of
-from ..redact import Redactor
-from ..text import one_line, phrase, size
-from .base import Transport
 
 __all__ = ["LogTransport"]
 

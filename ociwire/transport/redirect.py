@@ -1,20 +1,22 @@
 """Follows redirects, one origin at a time: what leaves the origin that was asked leaves without secrets.
 
 Whoever has left an origin stays a stranger: a redirect that leads back is given no secrets either. What cannot be
-followed as `ociwire.origin` demands, or whose body cannot be sent again, is a `RedirectError`.
+followed as `origin_policy` demands, or whose body cannot be sent again, is a `RedirectError`.
 """
 
 from __future__ import annotations
 
 from typing import final
 
-from ..arguments import check_integer
+from .._arguments import check_integer
+from .._http.headers import SECRET_HEADERS
+from .._http.messages import Request, Response, redactor_of, with_redactor
+from .._http.origin_policy import redirect_target
+from .._http.transport import Transport
+from .._http.urls import Origin
+from .._oci.host import without_query
+from .._oci.scope import Scope
 from ..errors import RedirectError
-from ..headers import SECRET_HEADERS
-from ..message import Request, Response, redactor_of, with_redactor
-from ..origin import Origin, redirect_target, without_query
-from ..scope import Scope
-from .base import Transport
 
 __all__ = ["RedirectTransport"]
 

@@ -15,11 +15,12 @@ from typing import final
 
 import urllib3
 
-from ..arguments import check_seconds, is_number, show
+from .._arguments import check_seconds, is_number, show
+from .._http.messages import Request, Response, redactor_of
+from .._http.transport import Transport
+from .._http.urls import Origin
+from .._oci.host import without_query
 from ..errors import TransportError, TransportTimeout, UsageError
-from ..message import Request, Response, redactor_of
-from ..origin import Origin, without_query
-from .base import Transport
 from .retry_policy import Budget, RetryPolicy
 
 __all__ = ["RetryTransport", "sleep"]

@@ -12,6 +12,8 @@ from typing import final
 
 import urllib3
 
+from .._http.headers import retry_after
+from .._http.messages import Request, Response
 from ..errors import (
     AuthError,
     BodyConsumedError,
@@ -22,8 +24,6 @@ from ..errors import (
     TransportError,
     TransportTimeout,
 )
-from ..headers import retry_after
-from ..message import Request, Response
 
 __all__ = ["Budget", "RetryPolicy", "is_connect_failure"]
 

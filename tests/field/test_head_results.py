@@ -13,8 +13,8 @@ import pytest
 from field.rows import Row
 from ociwire import Client, Descriptor, FunctionTransport, Request, Response, default_transport
 from ociwire.auth import Anonymous
-from ociwire.descriptor import OCI_MANIFEST
 from ociwire.errors import BlobUnknown, Denied, TooManyRequests
+from ociwire.media_types import OCI_MANIFEST
 from ociwire.testing import MemoryRegistry
 from ociwire.transfer import copy, upload
 

@@ -14,12 +14,12 @@ import trustme
 
 from field.rows import Row
 from ociwire import Client, Descriptor, Scope, default_transport, docker_certs_d
+from ociwire._http.urls import Origin
 from ociwire.auth import DockerConfig
 from ociwire.errors import AuthError
-from ociwire.origin import Origin
 from ociwire.testing import AuthGuard, MemoryRegistry
-from ociwire.transport import tls
-from ociwire.transport.proxy import Proxies
+from ociwire.transport._urllib3 import tls
+from ociwire.transport._urllib3.proxy import Proxies
 
 TITLE = "Configuration of the machine"
 

@@ -24,7 +24,7 @@ from ociwire import (
 )
 from ociwire.auth import Credential, StaticCredentials
 from ociwire.testing import AuthGuard, MemoryRegistry
-from ociwire.transport.proxy import Proxies
+from ociwire.transport._urllib3.proxy import Proxies
 
 TITLE = "URLs and passwords"
 

@@ -14,8 +14,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ociwire import body as body_module
-from ociwire.body import Body
+from ociwire._http import body as body_module
+from ociwire._http.body import Body
 from ociwire.errors import BodyConsumedError
 
 CHUNK = 4

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ociwire._http.headers import Headers
 from ociwire.errors import ProtocolError
-from ociwire.headers import Headers
-from ociwire.transport.clock import Clock, Timeouts
-from ociwire.transport.head import Head, framed_length, read_head
-from ociwire.transport.inbox import Inbox
-from ociwire.transport.response import WireResponse
+from ociwire.transport._urllib3.response import WireResponse
+from ociwire.transport._urllib3.response_head import Head, framed_length, read_head
+from ociwire.transport._urllib3.socket_reader import Inbox
+from ociwire.transport._urllib3.timeouts import Clock, Timeouts
 
 quick = settings(max_examples=150, deadline=None)
 

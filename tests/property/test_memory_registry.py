@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from ociwire import Client, Descriptor, Digest, Request, errors
-from ociwire.descriptor import OCI_INDEX, OCI_MANIFEST
-from ociwire.testing.memory import MemoryRegistry
+from ociwire.media_types import OCI_INDEX, OCI_MANIFEST
+from ociwire.registry.memory import MemoryRegistry
 
 NAMES = ["b/c", "b-c"]
 CONTENTS = [b"", b"x", b"{}", b"some content", bytes(range(256))]

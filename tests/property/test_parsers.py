@@ -12,15 +12,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ociwire.body import Body
-from ociwire.descriptor import Descriptor, Platform
-from ociwire.digest import Digest
+from ociwire._http.body import Body
+from ociwire._http.headers import Headers
+from ociwire._http.messages import Request
+from ociwire._http.origin_policy import upload_location
+from ociwire._http.urls import Origin, check_url, split_url
+from ociwire._oci.descriptor import Descriptor, Platform
+from ociwire._oci.digest import Digest
+from ociwire._oci.host import check_host
+from ociwire._oci.reference import Reference, check_repository, check_tag
+from ociwire._oci.scope import Scope
 from ociwire.errors import ProtocolError, UsageError
-from ociwire.headers import Headers
-from ociwire.message import Request
-from ociwire.origin import Origin, check_host, check_url, split_url, upload_location
-from ociwire.reference import Reference, check_repository, check_tag
-from ociwire.scope import Scope
 
 HEX = "0123456789abcdef" * 4
 DIGESTS = st.one_of(

@@ -8,7 +8,7 @@ import pickle
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ociwire.scope import ResourceScope, Scope
+from ociwire._oci.scope import ResourceScope, Scope
 
 # Few names, so that scopes overlap.
 NAMES = st.sampled_from(["a", "b", "a/b", "h:5000/a", "a:b", "a,b", "*", "catalog", ":", "é"])

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ociwire import Descriptor, Digest, Platform, Request, Response, Transport
+from ociwire._client.manifests import IndexText
 from ociwire.errors import ContentError, Unsupported, UsageError
-from ociwire.manifest import IndexText
 from ociwire.transfer import copy
-from ociwire.transfer.graph import entries_of, matches, names, platform_of, with_entries
+from ociwire.transfer._graph import entries_of, matches, names, platform_of, with_entries
 
 # Each manifest: the blobs of an image, or the earlier manifests of an index; and which earlier one it refers to.
 NODES = st.lists(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ociwire.transfer.parts import (
+from ociwire.transfer._parts import (
     BUFFER,
     LARGEST_PART,
     LEAST_PART,
@@ -25,7 +25,7 @@ from ociwire.transfer.parts import (
     part_size_for,
     workers_for,
 )
-from ociwire.transfer.probe import AGAIN, SILENCE, Probe, Stage, pays
+from ociwire.transfer._probe import AGAIN, SILENCE, Probe, Stage, pays
 
 MIB = 1024 * 1024
 

@@ -10,7 +10,7 @@ from hypothesis.stateful import initialize
 from upload_model import HOST, SPELLINGS, Endpoint, Quirks, UploadMachine
 
 from ociwire import Client, FunctionTransport
-from ociwire import writer as writer_module
+from ociwire._client import blob_writer as writer_module
 
 DEFAULT_CHUNK = 12
 SMALLEST_CHUNK = 2

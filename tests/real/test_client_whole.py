@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ociwire import Client, Descriptor, Digest, Request
-from ociwire.descriptor import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
+from ociwire._http.urls import Origin
 from ociwire.errors import (
     BlobUnknown,
     ManifestBlobUnknown,
@@ -21,9 +21,9 @@ from ociwire.errors import (
     RegistryError,
     Unsupported,
 )
-from ociwire.origin import Origin
+from ociwire.media_types import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from ociwire.transport import UrllibTransport
-from ociwire.transport.connection import WireConnection
+from ociwire.transport._urllib3.connection import WireConnection
 
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 SIGNATURE = "application/vnd.example.signature.v1+json"

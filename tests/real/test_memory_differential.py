@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from ociwire import Client, Descriptor, Digest, OciwireError, Request, UrllibTransport, errors
-from ociwire.descriptor import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
-from ociwire.testing.memory import MemoryRegistry
-from ociwire.upload import query
+from ociwire._client.uploads import query
+from ociwire.media_types import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
+from ociwire.registry.memory import MemoryRegistry
 
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 SBOM = "application/vnd.example.sbom"

@@ -24,7 +24,6 @@ from wire.chaos import KINDS, Chaos, Trouble
 import ociwire.transport.retry
 from ociwire import Body, Client, Descriptor, Digest, Request, Scope, check_response, default_transport
 from ociwire.auth import Anonymous
-from ociwire.descriptor import OCI_MANIFEST
 from ociwire.errors import (
     BlobUnknown,
     BlobUploadInvalid,
@@ -39,8 +38,9 @@ from ociwire.errors import (
     TransportTimeout,
     UsageError,
 )
+from ociwire.media_types import OCI_MANIFEST
 from ociwire.transport import UrllibTransport
-from ociwire.transport.connection import WireConnection
+from ociwire.transport._urllib3.connection import WireConnection
 
 BOUND = 30.0
 """Within which each cell must end, in seconds: reached only by what hangs."""

@@ -12,7 +12,7 @@ import pytest
 
 from ociwire import Client, Descriptor, Digest
 from ociwire.errors import BlobUnknown, DigestInvalid, OciwireError, SizeMismatch, UsageError
-from ociwire.transport.connection import WireConnection
+from ociwire.transport._urllib3.connection import WireConnection
 
 MEBIBYTE = 1024 * 1024
 LARGE = 50

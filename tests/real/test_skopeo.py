@@ -17,8 +17,8 @@ import pytest
 
 from ociwire import BlobReader, Client, Descriptor, Digest, Scope, default_transport
 from ociwire.auth import Anonymous, Credential, StaticCredentials
-from ociwire.descriptor import OCI_INDEX, OCI_MANIFEST
 from ociwire.errors import NotFound
+from ociwire.media_types import OCI_INDEX, OCI_MANIFEST
 from ociwire.testing import AuthGuard, MemoryRegistry, serve
 from ociwire.testing.server import Served
 

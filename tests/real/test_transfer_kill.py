@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ociwire import Client, Descriptor
-from ociwire.descriptor import OCTET_STREAM
+from ociwire.media_types import OCTET_STREAM
 from ociwire.testing import MemoryRegistry, serve
 
 NAME = "real/killed"
@@ -26,7 +26,7 @@ DRIVER = """
 import hashlib, os, random, signal, sys, time, traceback
 from ociwire import Client
 from ociwire.transfer import probe
-from ociwire.transfer.download import download
+from ociwire.transfer._download import download
 
 host, name, digest, target, seed, kills, eager = sys.argv[1:]
 if eager == "1":  # several connections at once, whether they pay or not

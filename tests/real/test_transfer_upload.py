@@ -11,7 +11,7 @@ import pytest
 
 from ociwire import Client, Descriptor, Request, Response, Transport, UrllibTransport
 from ociwire.errors import ReadError
-from ociwire.transfer.upload import upload
+from ociwire.transfer._upload import upload
 
 NAME = "transfer/upload"
 SIZE = 9 * 1024 * 1024 + 5

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from ociwire.message import Body, Headers, Request, RequestInfo, Response
+from ociwire._http.messages import Body, Headers, Request, RequestInfo, Response
 
 PATIENCE = 5.0
 """The most that either side waits for the other, in seconds: reached only by what is broken."""

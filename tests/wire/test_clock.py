@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import urllib3
 
-from ociwire.arguments import LONGEST, check_seconds
+from ociwire._arguments import LONGEST, check_seconds
 from ociwire.errors import UsageError
-from ociwire.transport.clock import Clock, Timeouts
+from ociwire.transport._urllib3.timeouts import Clock, Timeouts
 
 NOW = 1000.0
 

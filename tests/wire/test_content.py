@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import urllib3
 
+from ociwire._http.messages import Body
 from ociwire.errors import BodyConsumedError, ConnectError, ReadError, SizeMismatch, UsageError
-from ociwire.message import Body
 
 from .conftest import Wire
 from .scripts import CONTINUE, Content, Peer, answers, get, put, read, reads, reply, takes

@@ -14,8 +14,8 @@ import pytest
 import urllib3
 from doubles import FakeClock
 
+from ociwire._http.messages import Request, RequestInfo
 from ociwire.errors import TransportTimeout, UsageError
-from ociwire.message import Request, RequestInfo
 from ociwire.transport import UrllibTransport
 
 from .conftest import Wire

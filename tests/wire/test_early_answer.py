@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from ociwire._http.messages import Body
 from ociwire.errors import BodyConsumedError
-from ociwire.message import Body
 
 from .conftest import Wire
 from .scripts import CONTINUE, Content, Peer, answers, get, put, read, reply, takes, wait

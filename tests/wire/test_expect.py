@@ -6,8 +6,8 @@ import pytest
 import urllib3
 from doubles import FakeClock
 
+from ociwire._http.messages import Body
 from ociwire.errors import ProtocolError, ReadError
-from ociwire.message import Body
 
 from .conftest import Wire
 from .scripts import (

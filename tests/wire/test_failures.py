@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from urllib3 import exceptions
 
+from ociwire._http.messages import Request
 from ociwire.errors import (
     ConnectError,
     OciwireError,
@@ -22,9 +23,8 @@ from ociwire.errors import (
     TransportTimeout,
     UsageError,
 )
-from ociwire.message import Request
 from ociwire.transport import UrllibTransport
-from ociwire.transport.failures import failures_of, translate
+from ociwire.transport._urllib3.map_exceptions import failures_of, translate
 
 from .conftest import Wire
 from .scripts import answers, get, read, reply

@@ -16,9 +16,9 @@ import pytest
 from doubles import Call
 
 from ociwire import Client, Descriptor, LogTransport, default_transport
+from ociwire._http.messages import Request, Response, with_redactor
 from ociwire.auth import Anonymous
 from ociwire.errors import OciwireError
-from ociwire.message import Request, Response, with_redactor
 from ociwire.testing import MemoryRegistry, serve
 from ociwire.transport import FunctionTransport, Transport
 

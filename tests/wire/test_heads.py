@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
+from ociwire._http.messages import Request
 from ociwire.errors import ProtocolError, ReadError
-from ociwire.message import Request
 
 from .conftest import Wire
 from .scripts import Peer, Script, answers, get, put, read, reply, wait

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from doubles import Call
 
+from ociwire._http.messages import Request, RequestInfo, Response
 from ociwire.errors import ReadError, UsageError
-from ociwire.message import Request, RequestInfo, Response
 from ociwire.transport import UrllibTransport
-from ociwire.transport.connection import IdleConnections
-from ociwire.transport.pools import OriginPool, Pools
+from ociwire.transport._urllib3.connection import IdleConnections
+from ociwire.transport._urllib3.pools import OriginPool, Pools
 
 from .conftest import Wire
 from .scripts import (
@@ -205,7 +205,7 @@ class TestReuse:
 
     @one_kind
     def test_the_oldest_of_too_many_origins_is_let_go(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("ociwire.transport.pools._MAX_ORIGINS", 1)
+        monkeypatch.setattr("ociwire.transport._urllib3.pools._MAX_ORIGINS", 1)
         old = wire.serve(answers(reply(200, b"idle")), answers(reply(200, b"open")))
         new = wire.serve(answers(reply(200)))
         transport = wire.transport()

@@ -13,7 +13,8 @@ import pytest
 import trustme
 
 from ociwire.errors import ConnectError, ProtocolError, ReadError, TransportError, UsageError
-from ociwire.transport import UrllibTransport, docker_certs_d, tls
+from ociwire.transport import UrllibTransport, docker_certs_d
+from ociwire.transport._urllib3 import tls
 
 from .conftest import Certificates, Wire
 from .scripts import Server, answers, answers_early, get, read, reads, reply

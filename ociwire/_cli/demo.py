@@ -1,0 +1,84 @@
+"""A registry on loopback that gives every layer something to do: for the command without arguments.
+
+It wants a token, keeps its blobs behind a redirect to another server, and is overloaded once. It is a real server
+behind a real socket, so that what is shown is what the wire does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from .._client.client import Client
+from .._http.messages import Request, Response
+from .._oci.descriptor import Descriptor
+from ..auth import Credential, StaticCredentials
+from ..media_types import OCI_MANIFEST
+from ..testing import AuthGuard, FaultTransport, MemoryRegistry, serve
+from ..transport import FunctionTransport
+
+__all__ = ["LAYER", "STEPS", "credentials_for", "serve_demonstration"]
+
+_NAME = "demonstration"
+_USER, _PASSWORD = "demonstration", "s3cret"
+_CHUNK = bytes(range(256)) * 4096
+_EMPTY = Descriptor.of(b"{}", "application/vnd.oci.empty.v1+json")
+
+LAYER = Descriptor.of(_CHUNK * 3)
+"""The blob that goes there and back."""
+
+_MANIFEST = json.dumps(
+    {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "artifactType": "application/vnd.example.demonstration",
+        "config": _EMPTY.to_dict(),
+        "layers": [LAYER.to_dict()],
+    }
+).encode()
+
+
+def _chunks() -> Iterator[bytes]:
+    yield from (_CHUNK, _CHUNK, _CHUNK)
+
+
+def _pull(client: Client) -> None:
+    with client.get_blob(_NAME, LAYER.digest) as reader:
+        reader.verify()
+
+
+STEPS: tuple[tuple[str, Callable[[Client], object]], ...] = (
+    ("push a blob that a generator makes", lambda client: client.push_blob(_NAME, LAYER, _chunks())),
+    ("push its config", lambda client: client.push_blob(_NAME, _EMPTY, b"{}")),
+    (
+        "push the manifest that names them",
+        lambda client: client.push_manifest(_NAME, _MANIFEST, OCI_MANIFEST, tags=["latest"]),
+    ),
+    ("resolve its tag", lambda client: client.resolve_tag(_NAME, "latest")),
+    ("pull the blob, and verify it", _pull),
+)
+"""What is done, under a title each."""
+
+
+def credentials_for(host: str) -> StaticCredentials:
+    """Who may use the registry."""
+    return StaticCredentials(host, Credential(username=_USER, password=_PASSWORD, source="the demonstration"))
+
+
+@contextmanager
+def serve_demonstration() -> Iterator[str]:
+    """Serve it for as long as the block lasts; yields its ``host:port``."""
+    registry = MemoryRegistry()
+    with serve(registry) as blobs:  # the other server: it knows no tokens, as a CDN does not
+
+        def redirecting(request: Request) -> Response:
+            path = request.url.partition("/v2/")[2]
+            if request.method == "GET" and "/blobs/sha256:" in path:
+                return Response(307, {"Location": f"{blobs}/v2/{path}"})
+            return registry.round_trip(request)
+
+        guard = AuthGuard(FunctionTransport(redirecting), users={_USER: _PASSWORD}, realm="/token")
+        busy = FaultTransport(guard, rate=1, faults=["503"], limit=1, where=lambda request: request.method == "HEAD")
+        with serve(busy) as url:
+            yield url.host

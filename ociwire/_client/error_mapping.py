@@ -1,0 +1,267 @@
+"""From a response to an error: what the registry said, as the exception that says it.
+
+The class comes from the code in the body (OCI distribution specification, "Error Codes"); where there is none, or it is
+unknown, or it contradicts the status, from the status and the operation. Responses are read here, at most 64 KiB of
+them, and never closed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import Any
+from urllib.parse import unquote
+
+from .. import errors
+from .._http.headers import retry_after
+from .._http.messages import Response, redactor_of
+from .._oci.descriptor import HTML_TYPES, read_media_type
+from .._oci.host import without_query
+from .._text import one_line
+from ..auth.challenge import Challenge
+from ..errors import RegistryError, TooManyRequests, Unauthorized
+
+__all__ = [
+    "check_not_html",
+    "check_response",
+    "error_from_response",
+    "is_html",
+    "is_html_body",
+    "is_labelled_html",
+    "is_transient",
+    "names_digest",
+]
+
+_READ_LIMIT = 64 * 1024
+_KEPT = 8 * 1024
+_LONGEST_CODE = 100
+_LONGEST_SCOPE = 1000
+_MAX_LIMIT_HEADERS = 8
+_MAX_LIMIT_VALUE = 100
+
+_BY_CODE: dict[str, type[RegistryError]] = {
+    "BLOB_UNKNOWN": errors.BlobUnknown,
+    "BLOB_UPLOAD_INVALID": errors.BlobUploadInvalid,
+    "BLOB_UPLOAD_UNKNOWN": errors.BlobUploadUnknown,
+    "DENIED": errors.Denied,
+    "DIGEST_INVALID": errors.DigestInvalid,
+    "MANIFEST_BLOB_UNKNOWN": errors.ManifestBlobUnknown,
+    "MANIFEST_INVALID": errors.ManifestInvalid,
+    "MANIFEST_UNKNOWN": errors.ManifestUnknown,
+    "NAME_INVALID": errors.NameInvalid,
+    "NAME_UNKNOWN": errors.NameUnknown,
+    "RANGE_INVALID": errors.RangeInvalid,  # the distribution project's own
+    "SIZE_INVALID": errors.SizeInvalid,
+    "TOOMANYREQUESTS": errors.TooManyRequests,
+    "UNAUTHORIZED": errors.Unauthorized,
+    "UNSUPPORTED": errors.Unsupported,
+}
+_BY_STATUS: dict[int, type[RegistryError]] = {
+    401: errors.Unauthorized,
+    403: errors.Denied,
+    405: errors.Unsupported,
+    413: errors.SizeInvalid,
+    416: errors.RangeInvalid,
+    429: errors.TooManyRequests,
+    501: errors.Unsupported,
+}
+# The classes that a status admits. A code of another class contradicts the status (416 with BLOB_UNKNOWN, 500 with
+# MANIFEST_UNKNOWN, 401 with DENIED): then the status decides. Any other status admits every class: a 400, 409 or 412
+# says only that the request is at fault.
+_ADMITTED_BY_STATUS: dict[int, tuple[type[RegistryError], ...]] = {
+    401: (errors.Unauthorized,),
+    403: (errors.Denied,),
+    # docker-registry 2.8 and ACR answer BLOB_UPLOAD_INVALID for an upload that they have given up.
+    404: (errors.NotFound, errors.ManifestBlobUnknown, errors.BlobUploadInvalid),
+    405: (errors.Unsupported,),
+    413: (errors.SizeInvalid,),
+    416: (errors.RangeInvalid,),
+    429: (errors.TooManyRequests,),
+}
+_ADMITTED_BY_SERVER_ERRORS = (errors.Unsupported, errors.TooManyRequests)
+# The headers that state a rate limit: Docker Hub (RateLimit-*, docker-ratelimit-source), GitHub and others
+# (X-RateLimit-*), the IETF draft (RateLimit, RateLimit-Policy), RFC 9110, section 10.2.3 (Retry-After).
+_LIMIT_HEADER = re.compile(r"(x-)?ratelimit(-.*)?|docker-ratelimit-source|retry-after")
+# What a 404 misses, by the client's operation; after a redirect the path would tell of a CDN.
+_NOT_FOUND_BY_OPERATION: dict[str, type[RegistryError]] = {
+    "get_blob GET": errors.BlobUnknown,
+    "get_blob_range GET": errors.BlobUnknown,
+    "get_manifest GET": errors.ManifestUnknown,
+    "get_tag GET": errors.ManifestUnknown,
+    "resolve_manifest GET": errors.ManifestUnknown,
+    "resolve_manifest HEAD": errors.ManifestUnknown,
+    "resolve_tag GET": errors.ManifestUnknown,
+    "resolve_tag HEAD": errors.ManifestUnknown,
+    "resolve_blob GET": errors.BlobUnknown,
+    "resolve_blob HEAD": errors.BlobUnknown,
+    "push_blob POST": errors.NameUnknown,
+    "push_blob PUT": errors.BlobUploadUnknown,
+    "push_blob HEAD": errors.BlobUnknown,
+    "push_blob_chunked PATCH": errors.BlobUploadUnknown,
+    "push_blob_chunked PUT": errors.BlobUploadUnknown,
+    "push_blob_chunked GET": errors.BlobUploadUnknown,
+    "push_blob_chunked DELETE": errors.BlobUploadUnknown,
+    "push_blob_chunked_resume GET": errors.BlobUploadUnknown,
+    "upload PATCH": errors.BlobUploadUnknown,
+    "upload PUT": errors.BlobUploadUnknown,
+    "copy PUT": errors.BlobUploadUnknown,
+}
+# ... and by the path (specification, "API"), the first that fits; opening an upload misses the repository.
+_NOT_FOUND_BY_PATH: tuple[tuple[re.Pattern[str], type[RegistryError]], ...] = (
+    (re.compile(r"POST .*/blobs/uploads/?$"), errors.NameUnknown),
+    (re.compile(r".*/blobs/uploads/.+"), errors.BlobUploadUnknown),
+    (re.compile(r".*/blobs/[^/]+$"), errors.BlobUnknown),
+    (re.compile(r".*/manifests/[^/]+$"), errors.ManifestUnknown),
+    (re.compile(r".*/(tags/list|referrers/[^/]+)$"), errors.NameUnknown),
+)
+
+
+def check_response(response: Response, *ok: int) -> None:
+    """Let a response pass, or raise what it says. It is read where it does not pass, and not closed.
+
+    Args:
+        response: The response.
+        ok: The statuses that pass; without any, every 2xx does.
+
+    Raises:
+        RegistryError: The status is another one; a 2xx or 3xx that was not asked for reads "unexpected status".
+    """
+    if response.status in ok if ok else 200 <= response.status < 300:
+        return
+    raise error_from_response(response)
+
+
+def error_from_response(response: Response) -> RegistryError:
+    """The exception for a response, whatever its status. The body is read as far as is sensible, and not closed."""
+    body = _said(response)
+    listed = _errors(body)
+    first = listed[0] if listed else {}
+    code = one_line(first.get("code"), _LONGEST_CODE)
+    kind = _kind(response, code)
+    error = kind(
+        _message(response, first, body),
+        status=response.status,
+        code=code,
+        detail=first.get("detail"),
+        errors=listed,
+        headers=response.headers if response.request is not None else redactor_of(None).headers(response.headers),
+        body=body[:_KEPT],
+        request=response.request,
+    )
+    if isinstance(error, TooManyRequests):
+        error.retry_after = retry_after(response.headers, time.time())
+        error.limits = _limits(response)
+    if isinstance(error, Unauthorized):
+        challenges = Challenge.parse(*(error.headers or response.headers).get_all("www-authenticate"))  # masked
+        challenged = next((one.params["scope"] for one in challenges if "scope" in one.params), "")
+        error.challenged_scope = one_line(challenged, _LONGEST_SCOPE)
+        error.required_scope = "" if response.request is None else str(response.request.info.required_scope)
+    return error
+
+
+def is_transient(error: Exception) -> bool:
+    """Return whether a registry answered that it is temporarily unable to serve: a later request may succeed."""
+    if not isinstance(error, RegistryError):
+        return False
+    return error.status in (408, 429) or (error.status >= 500 and error.status != 501)
+
+
+def is_html(response: Response) -> bool:
+    """Return whether a response is an HTML page: a login page, or one of a proxy or firewall.
+
+    An empty body is no page: Flask and Django label it text/html (Quay, Pulp). At most one byte of the body is read.
+    """
+    if not is_labelled_html(response) or response.length == 0:
+        return False
+    return response.length is not None or bool(response.read(1))
+
+
+def is_labelled_html(response: Response) -> bool:
+    """Return whether the Content-Type of a response is HTML, whatever its body."""
+    return read_media_type(response.headers.get("content-type")) in HTML_TYPES
+
+
+def is_html_body(response: Response, body: bytes) -> bool:
+    """Return whether a response whose body was read, and should be JSON, is an HTML page.
+
+    A body that begins with ``<`` counts as one, whatever the Content-Type. JSON does not, even if it is labelled so.
+    """
+    beginning = body[:1024].removeprefix(b"\xef\xbb\xbf").lstrip()
+    return beginning.startswith(b"<") or (not beginning.startswith((b"{", b"[")) and is_labelled_html(response))
+
+
+def check_not_html(response: Response) -> None:
+    """Raise `ContentError` if a response is an HTML page, whatever its status."""
+    if is_html(response):
+        request = response.request
+        asked = "the request" if request is None else f"{request.method} {without_query(request.url)}"
+        asked = redactor_of(request).text(asked)
+        raise errors.ContentError(
+            f"{asked} was answered {response.status} with an HTML page, not by a registry: check the host name, and"
+            " whether a login page, a proxy or a firewall answers in its place"
+        )
+
+
+def names_digest(response: Response, digest: str) -> bool:
+    """Return whether Docker-Content-Digest is the digest, or Location ends in it."""
+    location = unquote(response.headers.get("location", "").partition("?")[0])
+    return response.headers.get("docker-content-digest") == digest or location.endswith(f"/{digest}")
+
+
+def _said(response: Response) -> bytes:
+    try:
+        body = b"" if response.closed else response.read(_READ_LIMIT)
+    except errors.TransportError:
+        return b""  # the status alone says enough
+    # Masked before it is cut or parsed: half of a secret could not be recognized.
+    return redactor_of(response.request).data(body)
+
+
+def _errors(body: bytes) -> tuple[dict[str, Any], ...]:
+    try:
+        listed = json.loads(body)["errors"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return ()
+    return tuple(error for error in listed if isinstance(error, dict)) if isinstance(listed, list) else ()
+
+
+def _message(response: Response, first: dict[str, Any], body: bytes) -> str:
+    if first:
+        return one_line(first.get("message"), _KEPT)
+    if response.status < 400:
+        return "unexpected status"
+    said = body[:_KEPT].decode("utf-8", "replace").strip()
+    if said or response.request is None:
+        return repr(said) if said else ""
+    return f"{response.request.method} {without_query(response.request.url)}"
+
+
+def _limits(response: Response) -> str:
+    """The rate-limit headers of a response, in one line, for a message: ``RateLimit-Limit: 100;w=21600, ...``."""
+    redactor = redactor_of(response.request)
+    found = [(name, value) for name, value in response.headers.items() if _LIMIT_HEADER.fullmatch(name.lower())]
+    # A proxy may repeat a secret of the request in any header.
+    shown = [(redactor.text(name), redactor.text(value)) for name, value in found[:_MAX_LIMIT_HEADERS]]
+    return ", ".join(f"{name[:_MAX_LIMIT_VALUE]}: {one_line(value, _MAX_LIMIT_VALUE)}" for name, value in shown)
+
+
+def _kind(response: Response, code: str) -> type[RegistryError]:
+    """The class for the code, if the status admits it; else the class for the status."""
+    by_code, by_status = _BY_CODE.get(code), _kind_by_status(response)
+    default = _ADMITTED_BY_SERVER_ERRORS if response.status >= 500 else (RegistryError,)
+    if by_code is None or not issubclass(by_code, _ADMITTED_BY_STATUS.get(response.status, default)):
+        return by_status
+    # GHCR answers a request to an upload that it has lost with BLOB_UNKNOWN.
+    return by_status if by_code is errors.BlobUnknown and by_status is errors.BlobUploadUnknown else by_code
+
+
+def _kind_by_status(response: Response) -> type[RegistryError]:
+    if response.status != 404 or response.request is None:
+        return _BY_STATUS.get(response.status, errors.NotFound if response.status == 404 else RegistryError)
+    request = response.request
+    by_operation = _NOT_FOUND_BY_OPERATION.get(f"{request.info.operation} {request.method}")
+    if by_operation is not None:
+        return by_operation
+    asked = f"{request.method} {request.url.partition('?')[0]}"
+    return next((kind for pattern, kind in _NOT_FOUND_BY_PATH if pattern.match(asked)), errors.NotFound)

@@ -1,0 +1,89 @@
+"""The bodies a response can be made of, all read in one way: into a buffer.
+
+A `Reader` has ``readinto`` and ``close``. What has only ``read``, or can only be iterated over, is given them here.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+from ..errors import UsageError
+from .body import read_bytes
+
+__all__ = ["Reader", "reader_of", "warn_left_open"]
+
+_STANDARD_LIBRARY = ("warnings", "_py_warnings")
+"""The modules that define `warnings.showwarning`: the second from Python 3.14 on."""
+
+
+class Reader(Protocol):
+    """What a response reads from."""
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Read what is there, at least one byte; 0 at the end."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it. May be called again."""
+        ...
+
+
+def reader_of(body: Any) -> Reader:
+    """A `Reader` of bytes, of a binary reader, or of an iterable of bytes.
+
+    Raises:
+        UsageError: It is none of these.
+    """
+    is_text = isinstance(body, (str, io.TextIOBase))
+    if isinstance(body, bytes):
+        return _Pieces(iter((body,)))
+    if hasattr(body, "readinto") and hasattr(body, "close"):
+        return body  # type: ignore[no-any-return]
+    if hasattr(body, "read") and not is_text:
+        return _Pieces(iter(lambda: read_bytes(body, 64 * 1024), b""), body)
+    if isinstance(body, Iterable) and not is_text:
+        return _Pieces(iter(body), body)
+    raise UsageError(f"not a body: {type(body).__name__} is neither bytes, a binary reader nor an iterable of bytes")
+
+
+def warn_left_open(text: str) -> None:
+    """Emit a `ResourceWarning` from a finalizer, unless that would run a log handler.
+
+    The garbage collector runs finalizers in any thread, at any allocation, also while that thread holds a lock. With
+    `logging.captureWarnings` a warning is a log record: a handler whose lock is not reentrant (`queue.Queue` of a
+    `QueueHandler`) would wait for itself. Another replacement of `warnings.showwarning` may do the same.
+    """
+    if getattr(warnings.showwarning, "__module__", None) in _STANDARD_LIBRARY:
+        warnings.warn(text, ResourceWarning, stacklevel=3)
+
+
+class _Pieces:
+    """Pieces of any size, read into buffers of any size."""
+
+    def __init__(self, pieces: Iterator[bytes], owner: Any = None) -> None:
+        self._pieces = pieces
+        self._owner = owner
+        self._left = memoryview(b"")
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        while not self._left:
+            try:
+                piece = next(self._pieces)
+            except StopIteration:
+                return 0
+            try:
+                self._left = memoryview(piece)
+            except TypeError:
+                raise UsageError(f"a body's pieces are bytes, not {type(piece).__name__}") from None
+        count = min(len(buffer), len(self._left))
+        buffer[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
+
+    def close(self) -> None:
+        self._left, self._pieces = memoryview(b""), iter(())
+        if hasattr(self._owner, "close"):
+            self._owner.close()

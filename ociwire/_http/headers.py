@@ -1,0 +1,194 @@
+"""Header fields as RFC 9110, section 5, has them: ordered, case-insensitive, a name as often as it likes.
+
+What is built here can be sent as it is: a name that is no token, or a value that would end its line, is refused. What a
+server sent comes in through `Headers.received`, already checked by who read it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import ItemsView, Iterable, Iterator, Mapping
+from datetime import timezone
+from email.utils import parsedate_to_datetime
+from typing import Any, final
+
+from .._arguments import show
+from ..errors import UsageError
+
+__all__ = ["Headers", "HeadersLike", "SECRET_HEADERS", "TOKEN", "content_length", "retry_after"]
+
+HeadersLike = Mapping[str, str] | Iterable[tuple[str, str]]
+"""What `Headers` can be made of: another `Headers`, a mapping, or pairs."""
+
+SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie"})
+"""The names, in lower case, whose values no repr, message or log shows."""
+
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""What names and methods are made of (RFC 9110, section 5.6.2)."""
+
+_NOT_LATIN_1 = re.compile(r"[^\x00-\xff]")
+_ENDS_LINE = re.compile(r"[\r\n\0]")
+_WORD = re.compile(r"[^\s\"'<>\\]+")
+
+
+@final
+class Headers(Mapping[str, str]):
+    """An immutable mapping of header fields that knows no case and loses no repetition.
+
+    ``h[name]`` joins the values of a name by a comma (RFC 9110, section 5.3); `get_all` keeps them apart; iteration is
+    over the distinct names, in lower case. Two `Headers` are equal if they hold the same fields in the same order.
+
+    Args:
+        fields: Another `Headers`, a mapping of names to values, or pairs of them.
+
+    Raises:
+        UsageError: A name is not a token, or a value is not latin-1 or has CR, LF or NUL in it.
+    """
+
+    __slots__ = ("_fields", "_index")
+    _fields: tuple[tuple[str, str], ...]
+    _index: dict[str, list[str]] | None
+
+    def __init__(self, fields: HeadersLike = ()) -> None:
+        if isinstance(fields, Headers):
+            self._fields = fields._fields
+        else:
+            pairs = fields.items() if isinstance(fields, Mapping) else fields
+            if not isinstance(pairs, Iterable):
+                raise UsageError("headers must be a mapping, or pairs of a name and a value")
+            self._fields = tuple([_checked(pair) for pair in pairs])
+        self._index = None
+
+    @classmethod
+    def received(cls, fields: Iterable[tuple[str, str]]) -> Headers:
+        """Fields that have been read from a peer, and checked there."""
+        headers = cls()
+        headers._fields = tuple(fields)
+        return headers
+
+    def _lookup(self) -> dict[str, list[str]]:
+        index = self._index
+        if index is None:
+            index = {}
+            for name, value in self._fields:
+                index.setdefault(name.lower(), []).append(value)
+            self._index = index
+        return index
+
+    def __getitem__(self, name: str) -> str:
+        return ", ".join(self._lookup()[name.lower()])
+
+    def get_all(self, name: str) -> tuple[str, ...]:
+        """The values of a name, one for each field that carries it."""
+        return tuple(self._lookup().get(name.lower(), ()))
+
+    def items(self) -> ItemsView[str, str]:
+        """Every field as a pair, in order, repetitions included."""
+        return _Fields(self)
+
+    def updated(self, changes: Mapping[str, str | None]) -> Headers:
+        """These fields with others in the place of the named ones; None removes a name."""
+        replaced = {name.lower() for name in changes}
+        kept = [field for field in self._fields if field[0].lower() not in replaced]
+        added = [_checked((name, value)) for name, value in changes.items() if value is not None]
+        return Headers.received((*kept, *added))
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._lookup()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._lookup())
+
+    def __len__(self) -> int:
+        return len(self._lookup())
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Headers):
+            return NotImplemented
+        return self._folded() == other._folded()
+
+    def __hash__(self) -> int:
+        return hash(self._folded())
+
+    def _folded(self) -> tuple[tuple[str, str], ...]:
+        return tuple((name.lower(), value) for name, value in self._fields)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Headers.received, (self._fields,)
+
+    def __repr__(self) -> str:
+        return f"Headers({[(name, _shown(name.lower(), value)) for name, value in self._fields]!r})"
+
+
+def content_length(headers: Headers) -> int | None:
+    """What Content-Length says (RFC 9110, section 8.6); None if it is absent, or no number."""
+    # RFC 9112, section 6.3: where there is a transfer coding, it alone says how long the body is.
+    stated = "" if "transfer-encoding" in headers else headers.get("content-length", "")
+    return int(stated) if re.fullmatch(r"[0-9]{1,18}", stated) else None
+
+
+def retry_after(headers: Headers, now: float) -> float | None:
+    """What Retry-After asks for, in seconds from `now` (seconds since the epoch); None if it is absent or garbage.
+
+    RFC 9110, section 10.2.3: a number of seconds, or a date.
+    """
+    stated = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}", stated):
+        return float(stated)
+    try:
+        date = parsedate_to_datetime(stated)
+        # A date without a zone is in UTC (section 5.6.7), and comes out as naive.
+        aware = date if date.tzinfo is not None else date.replace(tzinfo=timezone.utc)
+        return max(0.0, aware.timestamp() - now)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+class _Fields(ItemsView[str, str]):
+    """`Headers.items`: a view whose iteration repeats what the headers repeat."""
+
+    _mapping: Headers
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._mapping._fields)
+
+    def __len__(self) -> int:
+        return len(self._mapping._fields)
+
+    def __contains__(self, item: object) -> bool:
+        if not isinstance(item, tuple) or len(item) != 2:
+            return False
+        name, value = item
+        return isinstance(name, str) and value in self._mapping.get_all(name)
+
+
+def _shown(name: str, value: str) -> str:
+    """A header's value for a repr, without secrets and without queries of URLs, which may be signatures."""
+    if name in SECRET_HEADERS:
+        return "***"
+    if name in ("location", "content-location"):  # which may be relative
+        value, mark, _ = value.partition("?")
+        return f"{value}?***" if mark else value
+    return _WORD.sub(_without_query, value) if "?" in value else value
+
+
+def _without_query(word: re.Match[str]) -> str:
+    before, _, query = word[0].partition("?")
+    return f"{before}?***" if query and "//" in before else word[0]
+
+
+def _checked(pair: tuple[str, str]) -> tuple[str, str]:
+    try:
+        name, value = pair
+    except (TypeError, ValueError):
+        raise UsageError("headers must be a mapping, or pairs of a name and a value") from None
+    if not isinstance(name, str) or not TOKEN.fullmatch(name):
+        raise UsageError(f"not a header name: {show(name)} (RFC 9110 takes letters, digits and !#$%&'*+-.^_`|~)")
+    if not isinstance(value, str):
+        raise UsageError(f"the value of header {name} must be a str, not {type(value).__name__}")
+    # The value itself stays out of the message: it may be a secret.
+    if _ENDS_LINE.search(value):
+        raise UsageError(f"the value of header {name} holds a CR, LF or NUL, which would end the field")
+    if _NOT_LATIN_1.search(value):
+        raise UsageError(f"the value of header {name} is not latin-1 (RFC 8187 tells how to encode it)")
+    return name, value.strip(" \t")

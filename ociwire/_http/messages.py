@@ -1,0 +1,389 @@
+"""The two messages that pass through a stack: a `Request` goes down, a `Response` comes up.
+
+A request is frozen: a layer that wants another one makes it with `Request.replace`. A response has one owner: who
+returns it passes it on; who swallows it calls `Response.discard`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, final
+
+from .._arguments import check_deadline, check_integer, check_read_size, check_seconds, resolve_timeout, show
+from .._oci.scope import Scope
+from ..errors import OciwireError, ProtocolError, UsageError
+from .body import Body
+from .body_reader import Reader, reader_of
+from .headers import TOKEN, Headers, HeadersLike, content_length
+from .redact import Redactor
+from .urls import Origin, check_url
+
+if TYPE_CHECKING:
+    import urllib3
+
+__all__ = ["Body", "Headers", "Request", "RequestInfo", "Response", "redactor_of", "with_redactor"]
+
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+"""The methods that are idempotent (RFC 9110, section 9.2.2)."""
+_CHUNK_SIZE = 256 * 1024
+_DRAIN_LIMIT = 64 * 1024
+_DRAIN_SECONDS = 1.0
+_JSON_LIMIT = 16 * 1024 * 1024
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestInfo:
+    """What a request's maker lets the layers know. None of it is sent.
+
+    Attributes:
+        required_scope: What a token must grant for this request.
+        operation: The client method that the request belongs to, such as ``push_blob``: for logs and metrics.
+        debug_id: The client's name for itself: for logs and metrics.
+        timeout: Timeout in seconds for connecting and for each wait on the socket, or a `urllib3.Timeout`. Overrides
+            the transport's. Infinity means no timeout.
+        deadline: A `time.monotonic` value in seconds that bounds all work for this request. Infinity means no deadline,
+            and overrides the client's options.
+        anonymous: Whether it goes out as nobody: no layer adds a credential to it. So goes what leaves the origin that
+            it was meant for.
+        idempotent: Whether the request may be repeated; None leaves it to the method (RFC 9110, section 9.2.2).
+        extra: Carried from the caller to whichever layer looks for it; ociwire never reads it.
+
+    Raises:
+        UsageError: The timeout or the deadline is not a number, is NaN, is too large for a float, or the timeout is
+            not greater than 0.
+    """
+
+    required_scope: Scope = Scope.EMPTY
+    operation: str = ""
+    debug_id: str = ""
+    timeout: float | urllib3.Timeout | None = None
+    deadline: float | None = None
+    anonymous: bool = False
+    idempotent: bool | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    # Shared by all requests of one exchange, which add their secrets to it. Not pickled.
+    _redactor: Redactor | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.deadline is not None:
+            check_deadline(self.deadline)
+        if self.timeout is not None:
+            resolve_timeout(self.timeout)
+        object.__setattr__(self, "extra", MappingProxyType(dict(self.extra)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = {one.name: getattr(self, one.name) for one in fields(self) if one.init}
+        return _info, ({**values, "extra": dict(self.extra)},)
+
+    def replace(self, **changes: Any) -> RequestInfo:
+        """The same with other values in the named fields."""
+        return self._with_redactor(self._redactor, **changes)
+
+    def _with_redactor(self, redactor: Redactor | None, **changes: Any) -> RequestInfo:
+        info = replace(self, **changes)
+        return info if redactor is None else info._masked_by(redactor)
+
+    def _masked_by(self, redactor: Redactor) -> RequestInfo:
+        """Set the redactor of an info that was just made, and that has none."""
+        object.__setattr__(self, "_redactor", redactor)
+        return self
+
+
+def _info(values: dict[str, Any]) -> RequestInfo:
+    return RequestInfo(**values)
+
+
+_NO_INFO = RequestInfo()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request, as a layer sees it.
+
+    Args:
+        method: ``GET``, ``HEAD``, ``POST``, ``PUT``, ``PATCH``, ``DELETE``, or another token.
+        url: Absolute; above a client a path will do, which the client completes.
+        headers: The fields to send. Framing (Content-Length, Transfer-Encoding), Connection and Host are the wire's.
+        body: A `Body`, or what one can be made of.
+        info: What the layers may know.
+
+    Raises:
+        UsageError: The method is no token, the URL no URL, or a header could not be sent.
+    """
+
+    method: str
+    url: str
+    headers: Headers = field(default_factory=Headers)
+    body: Body | None = None
+    info: RequestInfo = _NO_INFO
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            method: str,
+            url: str,
+            headers: HeadersLike = (),
+            body: Body | bytes | None = None,
+            info: RequestInfo = _NO_INFO,
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.method, str) or not TOKEN.fullmatch(self.method):  # RFC 9110, section 9.1
+            raise UsageError(f"not a method: {show(self.method)}")
+        check_url(self.url)
+        if not isinstance(self.info, RequestInfo):
+            raise UsageError(f"a request's info is a RequestInfo, not {type(self.info).__name__}")
+        if type(self.headers) is not Headers:
+            object.__setattr__(self, "headers", Headers(self.headers))
+        if self.body is not None and type(self.body) is not Body:
+            object.__setattr__(self, "body", Body.of(self.body))
+
+    @property
+    def idempotent(self) -> bool:
+        """Whether the request may be repeated although it may have had an effect: by `info`, else by its method."""
+        stated = self.info.idempotent
+        return self.method in _IDEMPOTENT if stated is None else stated
+
+    def replace(self, **changes: Any) -> Request:
+        """The same request with other values in the named fields."""
+        return replace(self, **changes)
+
+    def with_headers(self, changes: Mapping[str, str | None]) -> Request:
+        """The same request with other values for the named headers; None removes one."""
+        return self._derive(self.headers.updated(changes), self.info)
+
+    def _derive(self, headers: Headers, info: RequestInfo) -> Request:
+        """The same request with other headers and info, which are valid: what was checked is not checked again."""
+        derived = object.__new__(Request)
+        for name, value in (("method", self.method), ("url", self.url), ("headers", headers), ("body", self.body)):
+            object.__setattr__(derived, name, value)
+        object.__setattr__(derived, "info", info)
+        return derived
+
+    def _redacted_for(self, error: Any) -> Request:
+        """Mask the secrets of this request's exchange in an exception; returns the request without them."""
+        redactor = redactor_of(self)
+        redactor.error(error)
+        return redactor.request(self)
+
+    def __repr__(self) -> str:
+        url, info = redactor_of(self).url(self.url), self.info
+        return f"Request({self.method!r}, {url!r}, headers={self.headers!r}, body={self.body!r}, info={info!r})"
+
+
+def redactor_of(request: Request | None) -> Redactor:
+    """The redactor of the exchange that a request belongs to. It knows the secrets of this request, too.
+
+    Without a request, or where no layer has made a redactor yet, it is a new one.
+    """
+    if request is None:
+        return Redactor()
+    redactor = request.info._redactor
+    if redactor is None:
+        redactor = Redactor(None if request.info.anonymous else _home_of(request.url))
+    redactor.add_request(request)
+    return redactor
+
+
+def with_redactor(request: Request, redactor: Redactor | None = None) -> Request:
+    """Return the request with a redactor, which the later requests and responses of its exchange share.
+
+    Args:
+        request: The request. If it belongs to an exchange and no `redactor` is given, it is returned as it is.
+        redactor: The redactor of the exchange; None makes one whose home is the origin of the request.
+    """
+    if redactor is None:
+        if request.info._redactor is not None:
+            return request
+        redactor = redactor_of(request)
+    return request._derive(request.headers, request.info._with_redactor(redactor))
+
+
+def _home_of(url: str) -> Origin | None:
+    return None if url.startswith("/") else Origin.of(url)
+
+
+@final
+class Response:
+    """One HTTP response: status, headers, and a body that is read once, as it comes.
+
+    It has one owner, who reads it to its end, discards or closes it; it is a context manager, which closes it. Read to
+    the end, it returns its connection to the pool by itself; closed before, it drops it. One that is made of bytes may
+    be handed out again and again: `replace` begins it anew.
+
+    Args:
+        status: The status code.
+        headers: The fields.
+        body: Bytes; a reader, with ``readinto`` or ``read``; or an iterable of bytes.
+        request: The request that was really sent: Location and Link are relative to its URL.
+    """
+
+    __slots__ = ("_data", "_inner", "_reader", "headers", "request", "status")
+
+    def __init__(self, status: int, headers: HeadersLike = (), body: Any = b"", request: Request | None = None) -> None:
+        if not isinstance(status, int) or not 100 <= status <= 999:
+            raise UsageError(f"invalid status {show(status)}: expected an integer from 100 to 999")
+        self.status = status
+        self.headers = headers if type(headers) is Headers else Headers(headers)
+        self.request = request
+        self._data: bytes | None = bytes(body) if isinstance(body, (bytes, bytearray, memoryview)) else None
+        self._reader: Reader | None = reader_of(body if self._data is None else self._data)
+        self._inner: Response | None = None
+
+    @property
+    def length(self) -> int | None:
+        """How many bytes the body has, as far as that is known before it is read (RFC 9110, section 8.6)."""
+        if self._data is not None:
+            return len(self._data)
+        if self.status in (204, 304) or (self.request is not None and self.request.method == "HEAD"):
+            return 0
+        stated = content_length(self.headers)
+        # What stands between a body and its owner hands on what the body knows of itself.
+        return getattr(self._reader, "known_length", None) if stated is None else stated
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether it is made of bytes, with nothing open under it."""
+        return self._data is not None and (self._inner is None or self._inner.closed or self._inner.in_memory)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it can no longer be read, since it was closed or `replace` handed its body on."""
+        return self._reader is None
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:
+        """Read into a buffer what is there, at least one byte; 0 at the end.
+
+        Raises:
+            UsageError: The response is closed.
+            TransportError: The connection failed.
+        """
+        if self._reader is None:
+            raise UsageError("the response is closed, or its body was handed on to another one")
+        count: int | None = self._reader.readinto(memoryview(buffer))
+        if count is None:
+            raise UsageError("the body's reader is in non-blocking mode and has nothing to read: set it to blocking")
+        return count
+
+    def read(self, n: int | None = -1) -> bytes:
+        """Read `n` bytes, fewer only at the end; all that is left if `n` is negative or None.
+
+        Raises:
+            UsageError: The response is closed.
+            TransportError: The connection failed.
+        """
+        n = check_read_size(n)
+        wanted = float("inf") if n < 0 else n
+        pieces = []
+        while wanted > 0 and (piece := self._some(int(min(wanted, _CHUNK_SIZE)))):
+            pieces.append(piece)
+            wanted -= len(piece)
+        return b"".join(pieces)
+
+    def iter(self, size: int = _CHUNK_SIZE) -> Iterator[bytes]:
+        """The body in pieces of at most `size` bytes, as they come."""
+        check_integer("size", size, minimum=1)
+        while piece := self._some(size):
+            yield piece
+
+    def _some(self, size: int) -> bytes:
+        length = self.length
+        buffer = bytearray(size if length is None else max(1, min(size, length)))
+        with memoryview(buffer) as view:
+            return bytes(view[: self.readinto(view)])
+
+    def json(self, *, limit: int = _JSON_LIMIT) -> Any:
+        """Read the rest of the body as JSON, at most `limit` bytes of it.
+
+        Raises:
+            UsageError: The response is closed.
+            ProtocolError: It is not JSON, or longer than that.
+            TransportError: The connection failed.
+        """
+        check_integer("limit", limit)
+        data = self.read(limit + 1)
+        if len(data) > limit:
+            self.close()
+            raise ProtocolError(f"a JSON body longer than {limit} bytes is not read", request=self.request)
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError) as error:
+            failure = ProtocolError(f"not JSON: {error}", request=self.request)
+        raise failure  # outside of the handler: json's exception holds the whole body, which may repeat a secret
+
+    def discard(self) -> None:
+        """Read away what is left, so that the connection can be used again, if it is little and comes soon; then close.
+
+        Little is 64 KiB, soon is a second.
+
+        Raises nothing of ociwire's: nobody wants this response.
+        """
+        left = _DRAIN_LIMIT
+        try:
+            if self._reader is not None and (self.length or 0) <= _DRAIN_LIMIT:
+                self.hurry(_DRAIN_SECONDS)
+                while left > 0 and (piece := self._some(left)):
+                    left -= len(piece)
+        except OciwireError:
+            pass  # the connection is dropped, which is all that could be asked for
+        finally:
+            with suppress(OciwireError):
+                self.close()
+
+    def hurry(self, seconds: float) -> None:
+        """Have what is still to come come within so many seconds, or not at all; where the body can be told to."""
+        seconds = check_seconds("seconds", seconds)
+        hurry = getattr(self._reader, "hurry", None)
+        if hurry is not None:
+            hurry(seconds)
+
+    def close(self) -> None:
+        """Let go of the body, and of the connection if the body was not read to its end. May be called again."""
+        reader, self._reader = self._reader, None
+        inner, self._inner = self._inner, None
+        try:
+            if reader is not None:
+                reader.close()
+        finally:
+            if inner is not None:
+                inner.close()
+
+    def replace(self, **changes: Any) -> Response:
+        """The same response with another ``status``, ``headers``, ``body`` or ``request``; ownership moves to it.
+
+        Without a new body the new response takes this one's over, and this one is closed. A new body is taken to read
+        from this response, which is then closed together with the new one.
+        """
+        values: dict[str, Any] = {"status": self.status, "headers": self.headers, "request": self.request, **changes}
+        if "body" in changes:
+            new = Response(**values)
+            new._inner = self
+        elif self._data is not None:
+            new = Response(body=self._data, **values)
+            new._inner, self._inner = self._inner, None
+        else:
+            new = Response(**values)
+            new._data, new._reader, new._inner = None, self._reader, self._inner
+            self._reader = self._inner = None
+        return new
+
+    def __enter__(self) -> Response:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not self.in_memory:
+            raise TypeError("a response whose body is still to be read cannot be pickled or copied")
+        return Response, (self.status, self.headers, self._data, self.request)
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status} {self.headers!r}>"

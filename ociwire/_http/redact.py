@@ -1,0 +1,442 @@
+"""Masks secrets in messages, exceptions and log records: credentials, tokens, and the queries of signed URLs."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol, final
+from urllib.parse import unquote
+
+from .._oci.host import without_query
+from .._text import CUT, one_line
+from ..errors import OciwireError
+from .headers import SECRET_HEADERS, Headers
+from .urls import Origin, split_url
+
+if TYPE_CHECKING:
+    from .messages import Request
+
+__all__ = ["HasSecrets", "Redactor"]
+
+_SHORTEST_SECRET = 4
+"""Minimum length of a masked credential: shorter ones occur in any text by chance."""
+_SHORTEST_QUERY_VALUE = 8
+"""Minimum length of a masked value in a signed URL's query: most shorter ones are dates, versions and flags."""
+_RECOGNIZED = 16
+"""Number of bytes by which a long secret is recognized: a quotation may have cut the rest."""
+_CUT = CUT.encode()
+_MAX_NESTING = 3
+"""Number of nested encodings that are undone to find a secret, such as a URL in HTML in JSON."""
+_MAX_DEPTH = 100
+"""Maximum depth at which JSON is searched for secrets; deeper values are masked as a whole."""
+_LONGEST_URL = 500
+# Query parameters of registries and token servers; any other parameter may be a signature.
+_SHOWN_IN_QUERY = frozenset(
+    {"artifactType", "digest", "digest-algorithm", "from", "last", "mount", "n", "scope", "service", "tag"}
+)
+
+# The parameters that authorize a signed URL: Amazon S3 and CloudFront, Google, Azure, Alibaba OSS, Tencent COS.
+_SIGNATURE_NAMES = (
+    r"x-(?:amz|goog|oss|cos)-(?:signature|security-token|credential)|(?:aws|oss)accesskeyid|googleaccessid|signature|sig"
+    r"|policy|key-pair-id|q-signature|security-token|(?:access_|refresh_|id_)?token"
+)
+_SIGNATURE_NAME = re.compile(_SIGNATURE_NAMES, re.IGNORECASE)
+_SIGNATURE = re.compile(
+    rf"(?<![\w-])(?:{_SIGNATURE_NAMES})=([^\s\"'<>\\`&;,]{{{_SHORTEST_QUERY_VALUE},}})".encode(), re.IGNORECASE
+)
+# Where a URL in a text ends. The backslash is here for JSON, in which it begins an escape.
+_WORD = re.compile(rb"[^\s\"'<>\\`]+")
+_NETLOC = re.compile(rb"//([^/?#]*)")
+_FLAGS = re.IGNORECASE | re.DOTALL
+_ESCAPES = (
+    rb"%[0-9a-f]{2}",  # RFC 3986, section 2.1
+    # JSON (RFC 8259, section 7; a pair of surrogates is one character), and Python's repr.
+    rb"\\u(?:d[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|[0-9a-f]{4})|\\x[0-9a-f]{2}|\\[^ux]",
+    rb"&(?:#[0-9]{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});",  # HTML
+)
+_ESCAPE = re.compile(b"|".join(_ESCAPES), _FLAGS)
+_AMBIGUOUS = re.compile(rb"[%\\&]")
+_ONE_KIND = tuple(re.compile(escape, _FLAGS) for escape in _ESCAPES)
+_BEGUN = rb"%[0-9a-f]?|\\u?[0-9a-f]{0,3}|&[#a-z0-9]{0,8}"
+_BEGUN_ESCAPE = re.compile(rb"(?:" + _BEGUN + rb")\Z", re.IGNORECASE)
+_SHORT_ESCAPES = {b"\\b": b"\b", b"\\f": b"\f", b"\\n": b"\n", b"\\r": b"\r", b"\\t": b"\t"}
+
+
+class HasSecrets(Protocol):
+    """Anything that can list its secrets, such as a `Credential`."""
+
+    def secrets(self) -> Iterable[str]:
+        """The secrets, in each form in which they are sent."""
+        ...
+
+
+@final
+class Redactor:
+    """Masks the secrets of one exchange in whatever is shown of it.
+
+    An exchange is one request of a caller with everything that the layers send for it: token requests, redirects and
+    retries. `RequestInfo` carries the redactor through the layers, and each layer adds the secrets that it sends. A
+    secret is found raw, percent-encoded, JSON-escaped and HTML-escaped, up to three encodings deep. URLs at another
+    origin than `home` lose their query, whether or not the exchange has used them.
+
+    Nothing is computed before something has to be masked: adding a secret is one `list.append`.
+
+    Args:
+        home: The origin whose URLs keep their query. `None` removes the query of every absolute URL.
+    """
+
+    __slots__ = ("_added", "_home", "_needles", "_sources", "_values")
+
+    def __init__(self, home: Origin | None = None) -> None:
+        self._home = home
+        self._sources: list[HasSecrets] = []
+        self._values: dict[str, None] = {}
+        self._needles: tuple[bytes, ...] | None = None
+        self._added: tuple[Headers, str] | None = None  # of the last request: most are added several times
+
+    def add(self, source: HasSecrets) -> None:
+        """Mask the secrets of a credential or another source that have four characters or more."""
+        self._sources.append(source)
+        self._needles = None
+
+    def add_headers(self, headers: Headers) -> None:
+        """Mask the values of Authorization, Proxy-Authorization and cookies."""
+        for name in SECRET_HEADERS:
+            for value in headers.get_all(name):
+                self._add_values(_header_secrets(value), _SHORTEST_SECRET)
+
+    def add_request(self, request: Request) -> None:
+        """Mask the secret headers of a request, and the query parameters that authorize it."""
+        if self._added is not None and self._added[0] is request.headers and self._added[1] is request.url:
+            return
+        self._added = (request.headers, request.url)  # the request itself has this redactor: that would be a cycle
+        self.add_headers(request.headers)
+        if "?" not in request.url:
+            return
+        is_home = self.is_home(request.url)
+        for part in request.url.partition("#")[0].partition("?")[2].split("&"):
+            name, _, value = part.partition("=")
+            if name not in _SHOWN_IN_QUERY and (not is_home or _SIGNATURE_NAME.fullmatch(name)):
+                self._add_values(_decodings(value or name), _SHORTEST_QUERY_VALUE)
+
+    def _add_values(self, values: Iterable[str], shortest: int) -> None:
+        for value in values:
+            if len(value) >= shortest and value not in self._values:
+                self._values[value] = None
+                self._needles = None
+
+    def is_home(self, url: str) -> bool:
+        """Whether a request's URL is at the home origin. A path is."""
+        return url.startswith("/") or (self._home is not None and Origin.of(url) == self._home)
+
+    def url(self, url: str) -> str:
+        """A request's URL for a log.
+
+        Query parameters that the specifications define are shown, and other values are ``***``. At another origin, the
+        whole query is ``***``.
+        """
+        query = url.partition("#")[0].partition("?")[2]
+        try:
+            is_home = self.is_home(url)
+        except OciwireError:
+            is_home = False
+        parts = [
+            part if is_home and part.partition("=")[0] in _SHOWN_IN_QUERY else "***"
+            for part in query.split("&")
+            if part
+        ]
+        # A peer may have written the URL, as a Location or a realm: its path may repeat a secret.
+        shown = self.text(without_query(url)) + (f"?{'&'.join(dict.fromkeys(parts))}" if parts else "")
+        return one_line(shown, _LONGEST_URL)
+
+    def text(self, value: str) -> str:
+        """A text with ``***`` instead of each secret and of the query of each cross-origin URL."""
+        data = value.encode("utf-8", "surrogatepass")
+        masked = self.data(data)
+        # Masking a secret that was found as latin-1 may leave half of a UTF-8 character.
+        return value if masked is data else masked.decode("utf-8", "replace")
+
+    def data(self, data: bytes, *, is_cut: bool = False) -> bytes:
+        """Bytes with ``***`` instead of each secret and of the query of each cross-origin URL.
+
+        Args:
+            data: The bytes. The same object is returned if there is nothing to mask.
+            is_cut: Whether the end may be missing. Then the beginning of a secret at the end is masked, too.
+        """
+        needles = self._all_needles()
+        if not is_cut and _CUT not in data and _is_unescaped(data) and not _holds(data, needles):
+            return data  # most texts are like this, and a search of all levels takes ten times as long
+        # A level is the data with some of its escapes undone, and where in the data each of its bytes begins.
+        level: _Level = (data, range(len(data) + 1))
+        levels, seen = [level], {data}
+        # Where a secret itself has a %, a backslash or an &, only one kind of escape may be undone at a time.
+        kinds = (_ESCAPE, *_ONE_KIND) if any(_AMBIGUOUS.search(needle) for needle in needles) else (_ESCAPE,)
+        spans: list[tuple[int, int]] = []
+        for depth in range(_MAX_NESTING + 1):
+            found, levels = levels, []
+            for level in found:
+                spans += [(level[1][begin], level[1][end]) for begin, end in self._find(level[0], is_cut=is_cut)]
+                for kind in kinds if depth < _MAX_NESTING else ():
+                    undone = _unescape(level, kind)
+                    if undone[0] not in seen:
+                        seen.add(undone[0])
+                        levels.append(undone)
+        if not spans:
+            return data
+        pieces, position = [], 0
+        for begin, end in _merged(spans):
+            pieces += [data[position:begin], b"***"]
+            position = end
+        return b"".join([*pieces, data[position:]])
+
+    def _find(self, level: bytes, *, is_cut: bool) -> Iterator[tuple[int, int]]:
+        yield from self._find_secrets(level, is_cut=is_cut)
+        if b"=" in level:
+            for match in _SIGNATURE.finditer(level):
+                yield match.span(1)
+        if b"?" in level and b"//" in level:
+            for word in _WORD.finditer(level):
+                query = self._cross_origin_query(word[0])
+                if query:
+                    yield word.end() - query, word.end()
+
+    def _find_secrets(self, level: bytes, *, is_cut: bool) -> Iterator[tuple[int, int]]:
+        haystack = level.replace(b"+", b" ")  # a space in a query or a form is written as +
+        whole = _BEGUN_ESCAPE.sub(b"", haystack) if is_cut else b""
+        for needle in self._all_needles():
+            head = needle[:_RECOGNIZED]
+            begin = haystack.find(head)
+            while begin >= 0:
+                end = begin + len(head)
+                while haystack[end : end + 1] == needle[end - begin : end - begin + 1] != b"":
+                    end += 1
+                yield begin, end
+                begin = haystack.find(head, end - len(head) + 1)
+            longest = min(len(needle) - 1, len(whole))
+            part = next((n for n in range(longest, 0, -1) if whole.endswith(needle[:n])), 0)
+            if part:
+                yield len(whole) - part, len(level)
+            if _CUT in haystack:
+                for match in _before_cut(needle).finditer(haystack):
+                    yield match.span(1)
+
+    def _cross_origin_query(self, word: bytes) -> int:
+        """The length of the query of the first URL in a word that is not at the home origin; 0 without one."""
+        for netloc in _NETLOC.finditer(word):
+            scheme = word[max(0, netloc.start() - 6) : netloc.start()].lower()
+            if not self._is_home_netloc(scheme, netloc[1].lower()):
+                mark = word.find(b"?", netloc.end())
+                return len(word) - mark - 1 if mark >= 0 else 0
+        return 0
+
+    def _is_home_netloc(self, before: bytes, netloc: bytes) -> bool:
+        home = self._home
+        if home is None or netloc != home.netloc.encode():
+            return False
+        return not before.endswith(b":") or before.endswith(f"{home.scheme}:".encode())
+
+    def _all_needles(self) -> tuple[bytes, ...]:
+        if self._needles is None:
+            for source in self._sources:
+                self._add_values(source.secrets(), _SHORTEST_SECRET)
+            self._needles = tuple({form.replace(b"+", b" ") for value in self._values for form in _encodings(value)})
+        return self._needles
+
+    def headers(self, headers: Headers) -> Headers:
+        """Headers without those that are secret, with the values of the others masked."""
+        kept = [(name, value) for name, value in headers.items() if name.lower() not in SECRET_HEADERS]
+        is_changed = len(kept) < len(headers.items())
+        lines = "\n".join([f"{name}: {value}" for name, value in kept])
+        # One search over all values: most errors hold no secret. Location and Content-Location may be relative.
+        if "?" in lines or self.text(lines) is not lines:
+            kept = [(self.text(name), self._header_value(name, value)) for name, value in kept]
+            is_changed = True
+        return Headers.received(kept) if is_changed else headers
+
+    def _header_value(self, name: str, value: str) -> str:
+        if name.lower() in ("location", "content-location"):
+            value = value.partition("?")[0]
+        return self.text(value)
+
+    def request(self, request: Request) -> Request:
+        """A request as an exception may keep it.
+
+        It has no secret headers, no query of a cross-origin or signed URL, and no body if it asks for a token.
+        """
+        is_signed = not self.is_home(request.url) or _SIGNATURE.search(request.url.encode()) is not None
+        url = self._masked_url(request.url.partition("?")[0] if is_signed else request.url)
+        headers = self.headers(request.headers)
+        body = None if request.info.operation == "token" else request.body
+        if url == request.url and headers is request.headers and body is request.body and not self._all_needles():
+            return request
+        info = request.info._with_redactor(None)
+        return type(request)(request.method, url, headers, body, info)
+
+    def _masked_url(self, url: str) -> str:
+        """A URL that a request can have, with its secrets masked; a path alone if the host holds one."""
+        if self.text(url) is url:
+            return url
+        origin, target = ("", url) if url.startswith("/") else split_url(url)
+        target = self.text(target)
+        target = target if target.startswith("/") else f"/{target}"
+        return f"{origin}{target}" if self.text(str(origin)) == str(origin) else target
+
+    def error(self, error: BaseException) -> None:
+        """Mask the secrets in the text and the attributes of an exception of ociwire and of those it is chained to.
+
+        Exceptions of other libraries are not changed. If one holds a secret, the chain ends before it.
+        """
+        self._error(error, set())
+
+    def _error(self, error: BaseException, seen: set[int]) -> None:
+        seen.add(id(error))
+        error.args = tuple([self._value(arg) for arg in error.args])
+        attributes = vars(error)
+        for name, value in list(attributes.items()):
+            if name == "request":
+                attributes[name] = None if value is None else self.request(value)
+            else:
+                attributes[name] = self._value(value)
+        for name in ("__cause__", "__context__"):
+            linked = getattr(error, name)
+            if linked is None or id(linked) in seen:
+                continue
+            if isinstance(linked, OciwireError):
+                self._error(linked, seen)
+            elif self._holds_secret(linked):
+                setattr(error, name, None)
+
+    def _value(self, value: Any, depth: int = 0) -> Any:
+        """An attribute's value with its secrets masked: text, bytes, headers, and JSON values that contain them."""
+        if value is None or type(value) in (int, float, bool):
+            return value
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, bytes):
+            return self.data(value)
+        if type(value) is Headers:
+            return self.headers(value)
+        if depth > _MAX_DEPTH:
+            return "***" if isinstance(value, (dict, list, tuple)) else value
+        if type(value) in (list, tuple):
+            return type(value)([self._value(item, depth + 1) for item in value])
+        if type(value) is dict:
+            return {self._value(key): self._value(item, depth + 1) for key, item in value.items()}
+        return value
+
+    def _holds_secret(self, error: BaseException) -> bool:
+        linked: list[BaseException | None] = [error]
+        seen: set[int] = set()
+        while linked:
+            one = linked.pop()
+            if one is None or id(one) in seen:
+                continue
+            seen.add(id(one))
+            try:
+                shown = f"{one} {one!r} {vars(one)!r}"
+            except Exception:  # noqa: BLE001 - the repr of another library's exception fails: its text is unknown
+                return True
+            if self.text(shown) is not shown:
+                return True
+            linked += [one.__cause__, one.__context__]
+        return False
+
+
+def _header_secrets(value: str) -> Iterator[str]:
+    """The secrets in a header's value: the text after the scheme, the password in it, the values of cookies."""
+    scheme, _, proof = value.partition(" ")
+    yield proof or value
+    for cookie in re.split("; *", value):
+        yield cookie.partition("=")[2]
+    if scheme.lower() == "basic":
+        with suppress(ValueError):
+            yield base64.b64decode(proof).partition(b":")[2].decode()
+
+
+def _decodings(value: str) -> Iterator[str]:
+    """The value of a query's parameter as it stands in the URL, and percent-decoded."""
+    for _ in range(_MAX_NESTING):
+        yield value
+        decoded = unquote(value)
+        if decoded == value:
+            return
+        value = decoded
+
+
+def _encodings(value: str) -> Iterator[bytes]:
+    """A text as UTF-8, and as the bytes that result if a server or a parser of headers takes it for latin-1."""
+    data = value.encode("utf-8", "surrogatepass")
+    yield data
+    if not value.isascii():
+        yield data.decode("latin-1").encode()
+        with suppress(UnicodeEncodeError):
+            yield value.encode("latin-1")
+
+
+def _before_cut(needle: bytes) -> re.Pattern[bytes]:
+    """A pattern of the beginning of a secret, and of an escape, where text was cut; its first group is masked.
+
+    Four bytes or more, and fewer than those by which a secret is recognized anywhere.
+    """
+    lengths = range(min(len(needle), _RECOGNIZED) - 1, _SHORTEST_SECRET - 1, -1)
+    beginnings = b"|".join(re.escape(needle[:length]) for length in lengths)
+    return re.compile(b"((?:" + (beginnings or b"(?!)") + b")(?i:" + _BEGUN + b")?)" + _CUT)
+
+
+def _is_unescaped(data: bytes) -> bool:
+    """Whether there is no escape in it, no parameter, and no URL with a query."""
+    return _AMBIGUOUS.search(data) is None and b"=" not in data and (b"?" not in data or b"//" not in data)
+
+
+def _holds(data: bytes, needles: tuple[bytes, ...]) -> bool:
+    haystack = data.replace(b"+", b" ")
+    return any(needle[:_RECOGNIZED] in haystack for needle in needles)
+
+
+_Level = tuple[bytes, Sequence[int]]
+
+
+def _unescape(level: _Level, escapes: re.Pattern[bytes]) -> _Level:
+    data, starts = level
+    if b"%" not in data and b"\\" not in data and b"&" not in data:
+        return level
+    pieces: list[bytes] = []
+    found: list[int] = []
+    position = 0
+    for match in escapes.finditer(data):
+        begin, end = match.span()
+        decoded = _decode(match[0])
+        pieces += [data[position:begin], decoded]
+        found += starts[position:begin]
+        found += [starts[begin]] * len(decoded)
+        position = end
+    pieces.append(data[position:])
+    found += starts[position:]
+    return b"".join(pieces), found
+
+
+def _decode(escape: bytes) -> bytes:
+    if escape[:1] == b"&":
+        from html import unescape  # its table of 2,000 names is not needed before something fails
+
+        return unescape(escape.decode()).encode("utf-8", "surrogatepass")
+    if escape[:2].lower() == b"\\u":
+        units = bytes.fromhex(escape.lower().replace(b"\\u", b"").decode())
+        return units.decode("utf-16-be", "surrogatepass").encode("utf-8", "surrogatepass")
+    if escape[:1] == b"%" or escape[:2].lower() == b"\\x":
+        return bytes([int(escape[-2:], 16)])
+    return _SHORT_ESCAPES.get(escape, escape[1:])
+
+
+def _merged(spans: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Spans in their order, with those that overlap as one."""
+    ordered = sorted(spans)
+    begin, end = ordered[0]
+    for other_begin, other_end in ordered[1:]:
+        if other_begin > end:
+            yield begin, end
+            begin, end = other_begin, other_end
+        end = max(end, other_end)
+    yield begin, end

@@ -1,0 +1,1 @@
+"""Values that the OCI specifications define: digests, descriptors, references, scopes. No I/O."""

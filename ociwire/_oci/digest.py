@@ -1,0 +1,116 @@
+"""A digest: the name of a content, and the only thing about it that is believed.
+
+The grammar is that of the OCI image specification, section "Digests". Of an algorithm that is known here, the length
+and alphabet are held to as well; of any other the digest can be passed on, but nothing can be verified by it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING, final
+
+from .._arguments import show
+from ..errors import DigestMismatch, UsageError
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+__all__ = ["Digest", "check_hashed", "new_hasher"]
+
+_GRAMMAR = re.compile(r"([a-z0-9]+(?:[+._-][a-z0-9]+)*):([a-zA-Z0-9=_-]+)")
+_KNOWN = {
+    "sha256": re.compile(r"[a-f0-9]{64}"),
+    "sha384": re.compile(r"[a-f0-9]{96}"),
+    "sha512": re.compile(r"[a-f0-9]{128}"),
+}
+
+
+@final
+class Digest(str):
+    """``algorithm:encoded``, checked. A `str`: it can be used wherever its text can.
+
+    Args:
+        text: The digest's text, such as ``sha256:6c3c624b58dbbcd3c0dd82b4c53f04194d1247c6eebdaab7c610cf7d66709b3b``.
+
+    Raises:
+        UsageError: The text is not a digest, or has the wrong length for its algorithm.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Digest:
+        if type(text) is Digest:
+            return text
+        match = _GRAMMAR.fullmatch(text) if isinstance(text, str) else None
+        if match is None:
+            raise UsageError(f"not a digest: {show(text, 300)} (a digest reads sha256:<64 hexadecimal digits>)")
+        algorithm, encoded = match.groups()
+        known = _KNOWN.get(algorithm)
+        if known is not None and not known.fullmatch(encoded):
+            raise UsageError(f"not a digest: {show(text, 300)} ({algorithm} takes {known.pattern})")
+        return super().__new__(cls, text)
+
+    @classmethod
+    def of(cls, data: bytes | bytearray | memoryview, algorithm: str = "sha256") -> Digest:
+        """The digest of `data`.
+
+        Raises:
+            UsageError: The algorithm is none of sha256, sha384 and sha512, or the data is no bytes.
+        """
+        hasher = new_hasher(algorithm)
+        try:
+            hasher.update(data)
+        except (TypeError, BufferError):
+            raise UsageError(f"a digest is of bytes, not of {type(data).__name__}") from None
+        return cls(f"{algorithm}:{hasher.hexdigest()}")
+
+    @property
+    def algorithm(self) -> str:
+        """What stands before the colon, such as ``sha256``."""
+        return self.partition(":")[0]
+
+    @property
+    def encoded(self) -> str:
+        """What stands behind the colon; hexadecimal digits, for the algorithms that are known."""
+        return self.partition(":")[2]
+
+    @property
+    def known(self) -> bool:
+        """Whether something can be verified by it, its algorithm being sha256, sha384 or sha512."""
+        return self.algorithm in _KNOWN
+
+    def hasher(self) -> _Hash:
+        """A new hash object of this digest's algorithm.
+
+        Raises:
+            UsageError: The algorithm is none of sha256, sha384 and sha512, so nothing can be verified by this digest.
+        """
+        return new_hasher(self.algorithm)
+
+
+def new_hasher(algorithm: str) -> _Hash:
+    """A new hash object of one of the known algorithms; `UsageError` for any other."""
+    if algorithm not in _KNOWN:
+        raise UsageError(f"cannot hash with {show(algorithm)} (known are {', '.join(_KNOWN)})")
+    return hashlib.new(algorithm)
+
+
+def check_hashed(hasher: _Hash, expected: Digest, hint: str = "") -> None:
+    """Whether what went into a hash is what was asked for.
+
+    Args:
+        hasher: The hash object.
+        expected: The digest that was asked for.
+        hint: Appended to the message of the error.
+
+    Raises:
+        DigestMismatch: It has another digest.
+    """
+    actual = f"{expected.algorithm}:{hasher.hexdigest()}"
+    if actual != expected:
+        raise DigestMismatch(
+            f"the content is not what was asked for: its digest is {actual}, not {expected}{hint}",
+            expected=expected,
+            actual=actual,
+        )

@@ -1,0 +1,1 @@
+"""The base transport: requests over urllib3 connections."""

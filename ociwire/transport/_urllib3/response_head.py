@@ -1,0 +1,130 @@
+"""Reads the head of a response off a stream, as RFC 9112 has it: the status line, the fields, and their framing.
+
+Strict where the standard library is lax: a head that is cut off, has no end, or frames its body in two ways is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from http.client import RemoteDisconnected
+from typing import NamedTuple, Protocol
+
+from ..._http.headers import TOKEN, Headers
+from ...errors import ProtocolError
+
+__all__ = ["Head", "LineReader", "framed_length", "read_head"]
+
+MAX_HEAD = 64 * 1024
+"""Maximum size of a head in bytes."""
+
+# Messages quote nothing of an invalid head: it may repeat a part of a secret of the request, cut at a line end, which
+# could not be recognized and masked.
+NOT_HTTP = "the server does not speak HTTP/1.1: expected a status line, such as HTTP/1.1 200 OK"
+
+_TLS_ALERT = b"\x15\x03"
+"""A fatal alert's record begins so (RFC 8446, section 5.1)."""
+_STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: ([^\r\n]*))?\r?\n")
+
+
+class LineReader(Protocol):
+    """What a head is read from."""
+
+    def readline(self, size: int, /) -> bytes:
+        """The next line with its end, or its first `size` bytes; empty at the end."""
+        ...
+
+
+class Head(NamedTuple):
+    """What stands before the body.
+
+    Attributes:
+        minor: The minor version of HTTP/1: 0 or 1.
+        status: The status code.
+        reason: The reason phrase, of no meaning.
+        headers: The fields.
+        size: Its size in bytes, line ends included.
+    """
+
+    minor: int
+    status: int
+    reason: str
+    headers: Headers
+    size: int = 0
+
+
+def read_head(stream: LineReader) -> Head:
+    """Read one head, interim or final.
+
+    Raises:
+        RemoteDisconnected: The stream ended before its first byte.
+        ProtocolError: It is not a head, ends in the middle, or is longer than `MAX_HEAD`.
+    """
+    line = _line(stream, MAX_HEAD, first=True)
+    left = MAX_HEAD - len(line)
+    match = _STATUS_LINE.fullmatch(line)
+    if match is None:
+        raise ProtocolError(NOT_HTTP)
+    minor, status, reason = match.groups(b"")
+    fields: list[tuple[str, str]] = []
+    while (line := _line(stream, left)) not in (b"\r\n", b"\n"):
+        left -= len(line)
+        _add_field(fields, line)
+    size = MAX_HEAD - left + len(line)
+    return Head(min(1, int(minor)), int(status), reason.decode("latin-1"), Headers.received(fields), size)
+
+
+def framed_length(head: Head, method: str | None) -> tuple[bool, int | None]:
+    """How the body ends (RFC 9112, section 6.3): whether it is chunked, else its length; None is until the close.
+
+    Raises:
+        ProtocolError: Its lengths differ or are not valid, or its transfer coding is another than ``chunked``.
+    """
+    if method == "HEAD" or head.status in (204, 304):
+        return False, 0
+    coding = head.headers.get("transfer-encoding")
+    if coding is not None:
+        if coding.lower() != "chunked":
+            raise ProtocolError("unsupported Transfer-Encoding in the response: expected chunked or none")
+        return True, None
+    stated = head.headers.get("content-length")
+    if stated is None:
+        return False, None
+    # Repeated and equal is to be read as one; anything else may be two readings of one response.
+    lengths = {length.strip(" \t") for length in stated.split(",")}
+    if len(lengths) > 1 or not re.fullmatch(r"[0-9]{1,18}", length := lengths.pop()):
+        raise ProtocolError("invalid Content-Length in the response: expected one number of at most 18 digits")
+    return False, int(length)
+
+
+def _line(stream: LineReader, left: int, *, first: bool = False) -> bytes:
+    line = stream.readline(left)
+    if line.endswith(b"\n"):
+        return line
+    if not line and first:
+        raise RemoteDisconnected("the server closed the connection without a response")
+    if first and line.startswith(_TLS_ALERT):
+        raise ProtocolError("the server speaks TLS, and was asked by plain http: leave insecure=True out")
+    if len(line) >= left:
+        raise ProtocolError(f"the head of the response is longer than {MAX_HEAD} bytes")
+    raise ProtocolError("the head of the response was cut off")
+
+
+def _add_field(fields: list[tuple[str, str]], line: bytes) -> None:
+    if b"\0" in line:
+        raise ProtocolError("a NUL in the head of the response")
+    if line[:1] in b" \t":
+        if not fields:
+            raise ProtocolError("the head of the response begins with a folded line")
+        name, value = fields[-1]
+        fields[-1] = (name, f"{value} {_text(line)}".strip(" "))
+        return
+    raw, colon, value_bytes = line.partition(b":")
+    field_name = raw.rstrip(b" \t").decode("latin-1")
+    if not colon or not TOKEN.fullmatch(field_name):
+        raise ProtocolError("invalid header field in the response: expected a name, a colon and a value")
+    fields.append((field_name, _text(value_bytes)))
+
+
+def _text(value: bytes) -> str:
+    # RFC 9112, section 2.2: a bare CR is to be read as a space.
+    return value.decode("latin-1").rstrip("\r\n").replace("\r", " ").strip(" \t")
