@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from http import HTTPStatus
 
-__all__ = ["CUT", "SURROGATE", "cut", "one_line", "phrase", "size"]
+__all__ = ["CUT", "SURROGATE", "cut", "sanitize", "format_size", "status_line"]
 
 # Control characters, ends of lines, what turns the direction of text (Unicode, UAX #9), and halves of characters.
 _HARMFUL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
@@ -25,12 +25,12 @@ def cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else text[: longest - len(CUT)] + CUT
 
 
-def one_line(value: object, longest: int) -> str:
+def sanitize(value: object, longest: int) -> str:
     """Sanitize untrusted text for single-line output: no control characters, at most `longest` characters."""
     return _HARMFUL.sub(" ", value[:longest]) if isinstance(value, str) else ""
 
 
-def phrase(status: int) -> str:
+def status_line(status: int) -> str:
     """A status code with its registered name: ``404 Not Found``."""
     try:
         return f"{status} {HTTPStatus(status).phrase}"
@@ -38,7 +38,7 @@ def phrase(status: int) -> str:
         return str(status)
 
 
-def size(count: int) -> str:
+def format_size(count: int) -> str:
     """A number of bytes for people: ``512 B``, ``5.0 MiB``."""
     if count < 1024:
         return f"{count} B"

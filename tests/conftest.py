@@ -6,9 +6,9 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from doubles import FakeClock
 
 import ociwire.transport.retry
+from tests._support.doubles import FakeClock
 
 
 @pytest.fixture(autouse=True)

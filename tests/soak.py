@@ -47,9 +47,8 @@ from ociwire.media_types import OCI_MANIFEST
 from ociwire.testing import MemoryRegistry, serve
 from ociwire.testing.faults import FAULTS, Fault, FaultTransport
 from ociwire.transport import Transport, UrllibTransport
-
-from .real.conftest import Registries
-from .wire.chaos import KINDS, NOTHING, Chaos, Trouble
+from tests.integration.conftest import Registries
+from tests.transport.urllib3.chaos import KINDS, NOTHING, Chaos, Trouble
 
 RATE, NETWORK_RATE = 0.06, 0.15
 """How many of the requests fail, below the stack and in the proxy."""

@@ -94,7 +94,7 @@ NO_DURATION = [*NEITHER, -1, -0.5, -math.inf]
 
 INTEGERS: dict[str, Callable[[Any], object]] = {
     "Body.of length": lambda value: Body.of(b"", value),
-    "Response.iter size": lambda value: list(Response(200, body=b"x").iter(value)),
+    "Response.iter_bytes size": lambda value: list(Response(200, body=b"x").iter_bytes(value)),
     "Response.json limit": lambda value: Response(200, body=b"{}").json(limit=value),
     "get_blob_range start": lambda value: CLIENT.get_blob_range("a", DIGEST, value),
     "get_blob_range stop": lambda value: CLIENT.get_blob_range("a", DIGEST, 0, value),

@@ -13,7 +13,7 @@ import trustme
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("**/*.md"))]
-# Those that want a registry, tests/real/test_howto.py runs.
+# Those that want a registry, tests/integration/test_howto.py runs.
 RUN_HERE = [page for page in PAGES if page.parent.name != "howto" or "localhost:5000" not in page.read_text()]
 
 

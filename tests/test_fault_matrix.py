@@ -10,9 +10,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fault_world import COLD, FAULT_NAMES, Numbered, World, check_done, check_whole, faults_of, operations, warm
 
 from ociwire.errors import OciwireError
+from tests._support.fault_world import (
+    COLD,
+    FAULT_NAMES,
+    Numbered,
+    World,
+    check_done,
+    check_whole,
+    faults_of,
+    operations,
+    warm,
+)
 
 PAGE = Path(__file__).parent.parent / "docs" / "faults.md"
 BEGIN, END = "<!-- The matrix is written by tests/test_fault_matrix.py. -->\n", "<!-- Here it ends. -->\n"

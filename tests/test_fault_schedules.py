@@ -9,9 +9,9 @@ import os
 import random
 
 import pytest
-from fault_world import FAULT_NAMES, World, check_done, check_whole, faults_of, operations
 
 from ociwire.errors import OciwireError
+from tests._support.fault_world import FAULT_NAMES, World, check_done, check_whole, faults_of, operations
 
 COUNT = int(os.environ.get("OCIWIRE_SCHEDULES", "400"))
 FIRST = int(os.environ.get("OCIWIRE_SEED", "0"))

@@ -21,7 +21,6 @@ from urllib.parse import quote
 
 import pytest
 import urllib3
-from leaks import ENCODINGS, assert_no_leak, assert_no_leak_in_records
 
 from ociwire import (
     AuthTransport,
@@ -52,6 +51,7 @@ from ociwire.errors import (
 from ociwire.testing import ScriptedTransport
 from ociwire.transfer import copy
 from ociwire.transport import default_transport
+from tests._support.leaks import ENCODINGS, assert_no_leak, assert_no_leak_in_records
 
 HOST = "registry.example"
 REALM = "https://auth.example/token"

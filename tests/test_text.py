@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ociwire._text import cut, one_line, size
+from ociwire._text import cut, format_size, sanitize
 
-# --- one_line ---
+# --- sanitize ---
 
 
 @pytest.mark.parametrize(
@@ -30,12 +30,12 @@ from ociwire._text import cut, one_line, size
     ],
 )
 def test_a_stranger_s_text_is_made_one_line(value: object, expected: str) -> None:
-    assert one_line(value, 100) == expected
+    assert sanitize(value, 100) == expected
 
 
 @given(st.text(), st.integers(0, 50))
 def test_it_is_short_one_line_and_harmless(value: str, longest: int) -> None:
-    made = one_line(value, longest)
+    made = sanitize(value, longest)
     assert len(made) <= longest
     assert len(made.splitlines()) <= 1
     assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in made)
@@ -45,12 +45,12 @@ def test_it_is_short_one_line_and_harmless(value: str, longest: int) -> None:
 
 @pytest.mark.parametrize("harm", ["\ud800", "\u202e", "\x1b[2J", "\r\n", "\u2028"])
 def test_what_could_do_harm_is_a_space(harm: str) -> None:
-    assert one_line(f"a{harm}b", 20) == f"a {harm[1:] if harm[0] == chr(27) else ''}b"
+    assert sanitize(f"a{harm}b", 20) == f"a {harm[1:] if harm[0] == chr(27) else ''}b"
 
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126)))
 def test_harmless_text_is_only_cut(value: str) -> None:
-    assert one_line(value, 10) == value[:10]
+    assert sanitize(value, 10) == value[:10]
 
 
 # --- size ---
@@ -77,11 +77,11 @@ def test_cut_longer_text_ends_in_the_mark(text: str, expected: str) -> None:
     ],
 )
 def test_a_size_is_for_people(count: int, expected: str) -> None:
-    assert size(count) == expected
+    assert format_size(count) == expected
 
 
 @given(st.integers(0, 2**50))
 def test_a_size_is_about_right(count: int) -> None:
-    number, unit = size(count).split()
+    number, unit = format_size(count).split()
     factor = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}[unit]
     assert abs(float(number) * factor - count) <= 0.0501 * factor

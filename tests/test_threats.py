@@ -96,7 +96,7 @@ def test_what_is_thrown_away_is_read_for_a_second_at_the_most() -> None:
             pass
 
     body = Dripping()
-    Response(503, (), body).discard()
+    Response(503, (), body).drain()
     assert body.seconds == 1.0
 
 

@@ -16,8 +16,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from .._http.messages import Request, redactor_of
 from .._http.urls import Origin
-from .._oci.host import without_query
-from .._text import one_line, phrase, size
+from .._oci.host import redact_url
+from .._text import format_size, sanitize, status_line
 from ..auth import Challenge
 from .trace import Hop
 
@@ -48,7 +48,7 @@ class Style:
             return self.paint("red", f"{type(hop.error).__name__:<24.24}")
         status = hop.response.status
         colour = "green" if status < 300 else "yellow" if status < 400 or status == 401 else "red"
-        return self.paint(colour, f"{phrase(status):<24.24}")
+        return self.paint(colour, f"{status_line(status):<24.24}")
 
 
 def tree(hop: Hop, style: Style) -> Iterator[str]:
@@ -108,7 +108,7 @@ def _kind(value: str) -> str:
 
 
 def _sent(hop: Hop) -> str:
-    return f"sent {size(hop.sent)}, the first byte after {hop.first_byte * 1e3:.1f} ms" if hop.sent else ""
+    return f"sent {format_size(hop.sent)}, the first byte after {hop.first_byte * 1e3:.1f} ms" if hop.sent else ""
 
 
 def _challenge(hop: Hop) -> str:
@@ -120,9 +120,9 @@ def _challenge(hop: Hop) -> str:
     told = []
     for challenge in challenges:
         scope = challenge.params.get("scope", "")
-        told.append(f"wants {challenge.scheme.title()}{f' for {one_line(scope, 200)}' if scope else ''}")
+        told.append(f"wants {challenge.scheme.title()}{f' for {sanitize(scope, 200)}' if scope else ''}")
         if "error" in challenge.params:
-            told.append(one_line(challenge.params["error"], 50))
+            told.append(sanitize(challenge.params["error"], 50))
     return ", ".join(told) or "wants nothing that it names"
 
 
@@ -132,7 +132,7 @@ def _token_asked(hop: Hop) -> str:
     scope = " ".join(parse_qs(url.query).get("scope", [])) or "(in the form)"
     basic = hop.request.headers.get("authorization", "").startswith("Basic ")
     who = "with a password" if basic else "with an identity token" if hop.request.method == "POST" else "as nobody"
-    return f"token: {hop.request.method} {without_query(hop.request.url)}, {who}, for {one_line(scope, 200)}"
+    return f"token: {hop.request.method} {redact_url(hop.request.url)}, {who}, for {sanitize(scope, 200)}"
 
 
 def _granted(hop: Hop) -> str:
@@ -151,7 +151,7 @@ def _granted(hop: Hop) -> str:
     stated = answer.get("scope") if isinstance(answer.get("scope"), str) else None
     granted = access if access is not None else stated
     granted = granted and redactor_of(hop.request).text(granted)
-    return f"grants {one_line(granted, 200) or 'nothing'}{lasts}" if granted is not None else f"grants a token{lasts}"
+    return f"grants {sanitize(granted, 200) or 'nothing'}{lasts}" if granted is not None else f"grants a token{lasts}"
 
 
 def _access(token: str) -> str | None:

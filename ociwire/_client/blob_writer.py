@@ -400,7 +400,7 @@ class BlobWriter:
         self._unsure = False
 
     def _moved(self, response: Response) -> None:
-        response.discard()
+        response.drain()
         if "location" in response.headers:
             self._location = self._session.location(response)
 

@@ -174,7 +174,7 @@ def _first_byte(blob: _Blob) -> Descriptor:
             raise ContentError(f"expected the blob {blob.digest}{manifests.PAGE}")
         else:
             manifests.check_claim(blob.digest, response)
-        response.discard()
+        response.drain()
     if size is None:
         raise ProtocolError(
             f"the registry does not tell the size of {blob.digest}: neither Content-Length nor Content-Range",

@@ -273,7 +273,7 @@ class Client:
         query = urlencode({"mount": wanted, "from": from_repository}, safe=":/")
         url = f"/v2/{to_repository}/blobs/uploads/?{query}"
         response = session.send("mount_blob", "POST", url, scope, ok=uploads.OPENED, idempotent=True)
-        response.discard()
+        response.drain()
         if response.status != 201:
             if response.status == 202 or uploads.opens_upload(response, wanted):
                 with suppress(OciwireError):  # else the registry gives it up in its own time
@@ -513,7 +513,7 @@ class Client:
 
     def _delete(self, operation: str, repository: str, path: str) -> None:
         scope = Scope.repository(repository, "delete")
-        self._session.send(operation, "DELETE", path, scope, ok=(200, 202, 204)).discard()
+        self._session.send(operation, "DELETE", path, scope, ok=(200, 202, 204)).drain()
 
     def _list(
         self, operation: str, path: str, key: str, scope: Scope, start_after: str | None, limit: int | None

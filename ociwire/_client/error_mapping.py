@@ -17,8 +17,8 @@ from .. import errors
 from .._http.headers import retry_after
 from .._http.messages import Response, redactor_of
 from .._oci.descriptor import HTML_TYPES, read_media_type
-from .._oci.host import without_query
-from .._text import one_line
+from .._oci.host import redact_url
+from .._text import sanitize
 from ..auth.challenge import Challenge
 from ..errors import RegistryError, TooManyRequests, Unauthorized
 
@@ -137,7 +137,7 @@ def error_from_response(response: Response) -> RegistryError:
     body = _said(response)
     listed = _errors(body)
     first = listed[0] if listed else {}
-    code = one_line(first.get("code"), _LONGEST_CODE)
+    code = sanitize(first.get("code"), _LONGEST_CODE)
     kind = _kind(response, code)
     error = kind(
         _message(response, first, body),
@@ -155,7 +155,7 @@ def error_from_response(response: Response) -> RegistryError:
     if isinstance(error, Unauthorized):
         challenges = Challenge.parse(*(error.headers or response.headers).get_all("www-authenticate"))  # masked
         challenged = next((one.params["scope"] for one in challenges if "scope" in one.params), "")
-        error.challenged_scope = one_line(challenged, _LONGEST_SCOPE)
+        error.challenged_scope = sanitize(challenged, _LONGEST_SCOPE)
         error.required_scope = "" if response.request is None else str(response.request.info.required_scope)
     return error
 
@@ -195,7 +195,7 @@ def check_not_html(response: Response) -> None:
     """Raise `ContentError` if a response is an HTML page, whatever its status."""
     if is_html(response):
         request = response.request
-        asked = "the request" if request is None else f"{request.method} {without_query(request.url)}"
+        asked = "the request" if request is None else f"{request.method} {redact_url(request.url)}"
         asked = redactor_of(request).text(asked)
         raise errors.ContentError(
             f"{asked} was answered {response.status} with an HTML page, not by a registry: check the host name, and"
@@ -228,13 +228,13 @@ def _errors(body: bytes) -> tuple[dict[str, Any], ...]:
 
 def _message(response: Response, first: dict[str, Any], body: bytes) -> str:
     if first:
-        return one_line(first.get("message"), _KEPT)
+        return sanitize(first.get("message"), _KEPT)
     if response.status < 400:
         return "unexpected status"
     said = body[:_KEPT].decode("utf-8", "replace").strip()
     if said or response.request is None:
         return repr(said) if said else ""
-    return f"{response.request.method} {without_query(response.request.url)}"
+    return f"{response.request.method} {redact_url(response.request.url)}"
 
 
 def _limits(response: Response) -> str:
@@ -243,7 +243,7 @@ def _limits(response: Response) -> str:
     found = [(name, value) for name, value in response.headers.items() if _LIMIT_HEADER.fullmatch(name.lower())]
     # A proxy may repeat a secret of the request in any header.
     shown = [(redactor.text(name), redactor.text(value)) for name, value in found[:_MAX_LIMIT_HEADERS]]
-    return ", ".join(f"{name[:_MAX_LIMIT_VALUE]}: {one_line(value, _MAX_LIMIT_VALUE)}" for name, value in shown)
+    return ", ".join(f"{name[:_MAX_LIMIT_VALUE]}: {sanitize(value, _MAX_LIMIT_VALUE)}" for name, value in shown)
 
 
 def _kind(response: Response, code: str) -> type[RegistryError]:

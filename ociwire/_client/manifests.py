@@ -16,7 +16,7 @@ from .._http.headers import content_length
 from .._http.messages import Response, redactor_of
 from .._oci.descriptor import HTML_TYPES, Descriptor, is_media_type, read_media_type
 from .._oci.digest import Digest
-from .._oci.host import without_query
+from .._oci.host import redact_url
 from .._oci.scope import Scope
 from ..errors import ContentError, DigestMismatch, ProtocolError, RegistryError, Unsupported, UsageError
 from ..media_types import (
@@ -107,7 +107,7 @@ def fetch(session: Session, operation: str, url: str, scope: Scope, digest: Dige
             actual=actual,
         )
     if digest is None and not parsed and is_html_body(response, content):
-        raise ContentError(f"expected a manifest at {without_query(url)}{PAGE}")
+        raise ContentError(f"expected a manifest at {redact_url(url)}{PAGE}")
     try:
         media_type = media_type_of_content(parsed, stated)
     except ContentError as error:

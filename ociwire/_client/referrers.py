@@ -203,7 +203,7 @@ def delete_manifest(session: Session, repository: str, digest: Digest) -> None:
             not_ours = error
     try:
         scope = Scope.repository(repository, "delete")
-        session.send("delete_manifest", "DELETE", path, scope, ok=(200, 202, 204)).discard()
+        session.send("delete_manifest", "DELETE", path, scope, ok=(200, 202, 204)).drain()
     except NotFound:
         # It was there a moment ago: what has deleted it may be this very request, whose first answer was lost.
         if found is None:

@@ -16,7 +16,7 @@ from .._http.redact import Redactor
 from .._http.urls import Origin
 from .._oci.digest import Digest
 from .._oci.scope import Scope
-from .._text import one_line
+from .._text import sanitize
 from ..errors import ContentError, DigestMismatch, OciwireError, ProtocolError, ReadError, RegistryError, UsageError
 from ..transport import Transport
 from .error_mapping import check_not_html, error_from_response, is_transient, names_digest
@@ -219,7 +219,7 @@ class Session:
         response = self.send(
             operation, "PUT", url, scope, ok=(200, 201, 202, 204), headers=headers, body=body, idempotent=idempotent
         )
-        response.discard()
+        response.drain()
         if response.status == 201 or names_digest(response, digest) or is_stored():
             return response
         error = error_from_response(response)
@@ -274,7 +274,7 @@ class Session:
             return
         for quoted in _WARNING.findall(response.headers["warning"]):
             text = redactor_of(response.request).text(re.sub(r"\\(.)", r"\1", quoted))
-            text = one_line(text, len(text))
+            text = sanitize(text, len(text))
             if hash(text) not in self.learnt.warnings and len(self.learnt.warnings) < _MAX_WARNINGS:
                 self.learnt.warnings.add(hash(text))
                 _WARNINGS.warning("%s: %.500s", self.origin.netloc, text)

@@ -95,7 +95,7 @@ def open_upload(session: Session, operation: str, repository: str, algorithm: st
     url = path if algorithm == "sha256" else query(path, {"digest-algorithm": algorithm})
     scope = Scope.repository(repository, "pull", "push")
     opened = session.send(operation, "POST", url, scope, ok=OPENED, idempotent=True)
-    opened.discard()
+    opened.drain()
     return opened
 
 
@@ -111,7 +111,7 @@ def read_status(session: Session, operation: str, repository: str, url: str) -> 
     scope = Scope.repository(repository, "pull", "push")
     with session.send(operation, "GET", url, scope, ok=(200, 202, 204)) as response:
         check_not_html(response)
-        response.discard()
+        response.drain()
     return response
 
 
@@ -407,7 +407,7 @@ def cancel(session: Session, operation: str, repository: str, url: str) -> None:
     """Cancel an upload (specification, "Canceling an upload"); one that is gone is no error."""
     scope = Scope.repository(repository, "pull", "push")
     with suppress(NotFound):
-        session.send(operation, "DELETE", url, scope, ok=(200, 202, 204), idempotent=True).discard()
+        session.send(operation, "DELETE", url, scope, ok=(200, 202, 204), idempotent=True).drain()
 
 
 def is_there(session: Session, operation: str, repository: str, digest: Digest, *, confirm: bool = False) -> bool:

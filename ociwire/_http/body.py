@@ -28,9 +28,9 @@ STREAM_CHUNK_SIZE = 64 * 1024
 
 
 class _Source(Protocol):
-    """What a content is pulled from; ``one_shot`` tells whether it ever could be pulled again."""
+    """What a content is pulled from; ``single_use`` tells whether it ever could be pulled again."""
 
-    one_shot: bool
+    single_use: bool
     openings: int
     number: int
 
@@ -81,9 +81,9 @@ class Body:
         return self._length
 
     @property
-    def one_shot(self) -> bool:
+    def single_use(self) -> bool:
         """Whether the content can be pulled only once, being neither bytes nor a seekable file."""
-        return self._source.one_shot
+        return self._source.single_use
 
     @property
     def openings(self) -> int:
@@ -137,14 +137,14 @@ class Body:
         return Body, (_Spent(), self._length, ())
 
     def __repr__(self) -> str:
-        kind = "one-shot" if self.one_shot else "resendable"
+        kind = "one-shot" if self.single_use else "resendable"
         return f"<Body of {'unknown' if self._length is None else self._length} bytes, {kind}>"
 
 
 class _Bytes:
     """Bytes in memory: each opening is a walk of its own."""
 
-    one_shot = False
+    single_use = False
     resendable = True
     openings = 0
 
@@ -171,7 +171,7 @@ class _Bytes:
 class _File:
     """A seekable file, from the position at which it was given."""
 
-    one_shot = False
+    single_use = False
     resendable = True
 
     def __init__(self, file: Any) -> None:
@@ -197,7 +197,7 @@ class _File:
 class _OneShot:
     """An iterable or a reader that cannot go back. Whoever pulls the first chunk owns the rest."""
 
-    one_shot = True
+    single_use = True
     length = None
 
     def __init__(self, content: Any) -> None:
@@ -241,7 +241,7 @@ class _OneShot:
 class _Spent:
     """What arrives in another process of a content that could not travel."""
 
-    one_shot = True
+    single_use = True
     length = None
     resendable = False
     openings = 0

@@ -1,7 +1,7 @@
 """The two messages that pass through a stack: a `Request` goes down, a `Response` comes up.
 
 A request is frozen: a layer that wants another one makes it with `Request.replace`. A response has one owner: who
-returns it passes it on; who swallows it calls `Response.discard`.
+returns it passes it on; who swallows it calls `Response.drain`.
 """
 
 from __future__ import annotations
@@ -287,7 +287,7 @@ class Response:
             wanted -= len(piece)
         return b"".join(pieces)
 
-    def iter(self, size: int = _CHUNK_SIZE) -> Iterator[bytes]:
+    def iter_bytes(self, size: int = _CHUNK_SIZE) -> Iterator[bytes]:
         """The body in pieces of at most `size` bytes, as they come."""
         check_integer("size", size, minimum=1)
         while piece := self._some(size):
@@ -318,7 +318,7 @@ class Response:
             failure = ProtocolError(f"not JSON: {error}", request=self.request)
         raise failure  # outside of the handler: json's exception holds the whole body, which may repeat a secret
 
-    def discard(self) -> None:
+    def drain(self) -> None:
         """Read away what is left, so that the connection can be used again, if it is little and comes soon; then close.
 
         Little is 64 KiB, soon is a second.

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Collection
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-from .._oci.host import without_query
+from .._oci.host import redact_url
 from ..errors import AuthError, ProtocolError, RedirectError, UsageError
 from .urls import Origin, resolve_url
 
@@ -69,7 +69,7 @@ def upload_location(base: str, location: str | None) -> str:
         ProtocolError: There is none, it is no URL, or it leaves https.
     """
     if not location:
-        raise ProtocolError(f"the answer of {without_query(base)} opens an upload but has no Location header")
+        raise ProtocolError(f"the answer of {redact_url(base)} opens an upload but has no Location header")
     asked = Origin.of(base)
     try:
         url, leads_to = resolve_url(base, location)

@@ -9,8 +9,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, final
 from urllib.parse import unquote
 
-from .._oci.host import without_query
-from .._text import CUT, one_line
+from .._oci.host import redact_url
+from .._text import CUT, sanitize
 from ..errors import OciwireError
 from .headers import SECRET_HEADERS, Headers
 from .urls import Origin, split_url
@@ -148,8 +148,8 @@ class Redactor:
             if part
         ]
         # A peer may have written the URL, as a Location or a realm: its path may repeat a secret.
-        shown = self.text(without_query(url)) + (f"?{'&'.join(dict.fromkeys(parts))}" if parts else "")
-        return one_line(shown, _LONGEST_URL)
+        shown = self.text(redact_url(url)) + (f"?{'&'.join(dict.fromkeys(parts))}" if parts else "")
+        return sanitize(shown, _LONGEST_URL)
 
     def text(self, value: str) -> str:
         """A text with ``***`` instead of each secret and of the query of each cross-origin URL."""

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple, final
 from urllib.parse import urljoin
 
-from .._oci.host import is_host, split_port, without_query
+from .._oci.host import is_host, redact_url, split_port
 from ..errors import UsageError
 
 __all__ = ["Origin", "check_url", "resolve_url", "split_url"]
@@ -76,7 +76,7 @@ def _split(url: str) -> tuple[Origin, str]:
     _check_characters(url)
     match = _URL.fullmatch(url)
     if match is None:
-        raise UsageError(f"not an absolute http or https URL: {without_query(url)!r}")
+        raise UsageError(f"not an absolute http or https URL: {redact_url(url)!r}")
     scheme, netloc, target = match.groups()
     origin = _origin(scheme.lower(), netloc)
     return origin, target if target.startswith("/") else f"/{target}"
@@ -94,9 +94,7 @@ def check_url(url: str) -> None:
         split_url(url)
     else:
         _check_characters(url)
-        raise UsageError(
-            f"not a URL: {without_query(url)!r} (a URL begins with http://, https:// or, as a path, with /)"
-        )
+        raise UsageError(f"not a URL: {redact_url(url)!r} (a URL begins with http://, https:// or, as a path, with /)")
 
 
 def _text(url: object) -> str:
@@ -107,14 +105,14 @@ def _text(url: object) -> str:
 
 def _check_characters(url: str) -> None:
     if _FORBIDDEN.search(url):
-        raise UsageError(f"not a URL: {without_query(url)!r} holds a character that must be percent-encoded")
+        raise UsageError(f"not a URL: {redact_url(url)!r} holds a character that must be percent-encoded")
 
 
 @lru_cache(maxsize=1024)
 def _origin(scheme: str, netloc: str) -> Origin:
     if "@" in netloc:
         raise UsageError(
-            f"userinfo in a URL is refused: {without_query(f'{scheme}://{netloc}')} (remove it; pass the credentials as"
+            f"userinfo in a URL is refused: {redact_url(f'{scheme}://{netloc}')} (remove it; pass the credentials as"
             " credentials=StaticCredentials(host, credential) to default_transport)"
         )
     if not is_host(netloc):
@@ -132,16 +130,16 @@ def resolve_url(base: str, reference: str) -> tuple[str, Origin]:
     """
     if _AMBIGUOUS.search(reference):
         raise UsageError(
-            f"not a URL: {without_query(reference)!r} holds a control character or a backslash, which parsers read in"
+            f"not a URL: {redact_url(reference)!r} holds a control character or a backslash, which parsers read in"
             " different ways"
         )
     reference = _UNENCODED.sub(_percent_encoded, reference)
     if _HOSTLESS.match(reference):
-        raise UsageError(f"not a URL: {without_query(reference)!r} has no host where one belongs")
+        raise UsageError(f"not a URL: {redact_url(reference)!r} has no host where one belongs")
     try:
         url = urljoin(base, reference)
     except ValueError:  # its text repeats the netloc, which may hold a password
-        raise UsageError(f"not a URL: {without_query(reference)!r} has no valid host") from None
+        raise UsageError(f"not a URL: {redact_url(reference)!r} has no valid host") from None
     return url.partition("#")[0], Origin.of(url)
 
 

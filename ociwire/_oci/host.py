@@ -9,7 +9,7 @@ from .._arguments import show
 from .._text import cut
 from ..errors import UsageError
 
-__all__ = ["check_host", "split_port", "without_query"]
+__all__ = ["check_host", "split_port", "redact_url"]
 
 # The domain of the distribution project's reference grammar (a name, an IPv4 address or an IPv6 address in brackets),
 # and underscores: RFC 3986, section 3.2.2, allows them, and so do DNS and the names of buckets and containers.
@@ -29,7 +29,7 @@ def check_host(host: str) -> str:
             in it.
     """
     if not isinstance(host, str) or not _HOST.fullmatch(host):
-        shown = without_query(host) if isinstance(host, str) else host
+        shown = redact_url(host) if isinstance(host, str) else host
         raise UsageError(
             f"not a registry host: {show(shown, 250)} (a host reads name or name:port, such as ghcr.io or"
             " localhost:5000)"
@@ -62,7 +62,7 @@ def split_port(host: str) -> tuple[str, int | None]:
     return (name, int(port)) if colon else (host, None)
 
 
-def without_query(url: str) -> str:
+def redact_url(url: str) -> str:
     """A URL for a message: without query, fragment and userinfo, at most 200 characters.
 
     A netloc that does not parse is not shown. A password may hold ``/``, ``?`` or ``#`` that should have been

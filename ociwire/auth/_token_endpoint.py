@@ -15,9 +15,9 @@ from urllib.parse import urlencode
 
 from .._http.messages import Request, RequestInfo, Response, redactor_of
 from .._http.redact import Redactor
-from .._oci.host import without_query
+from .._oci.host import redact_url
 from .._oci.scope import Scope
-from .._text import one_line
+from .._text import sanitize
 from ..errors import AuthError, AuthTimeout, CredentialsRejected, TransportError, TransportTimeout
 from ._token_cache import Token
 from .credentials import Credential
@@ -141,7 +141,7 @@ class Exchange:
             raise CredentialsRejected(
                 f"{self._refused(status)}{self._scopes(redactor)}{self._said(body, redactor)}",
                 host=self.host,
-                realm=without_query(self.realm),
+                realm=redact_url(self.realm),
                 status=status,
             )
         if 300 <= status < 400:
@@ -171,7 +171,7 @@ class Exchange:
     @property
     def server(self) -> str:
         """The token server, for messages."""
-        return f"the token server {without_query(self.realm)} (of {self.host})"
+        return f"the token server {redact_url(self.realm)} (of {self.host})"
 
     def _scopes(self, redactor: Redactor) -> str:
         """The requested and the challenged scope, if they differ."""
@@ -211,7 +211,7 @@ class Exchange:
 
 
 def _shown(scope: Scope, redactor: Redactor) -> str:
-    return repr(one_line(redactor.text(str(scope)), _QUOTED))
+    return repr(sanitize(redactor.text(str(scope)), _QUOTED))
 
 
 def _object(body: bytes) -> dict[str, Any] | None:

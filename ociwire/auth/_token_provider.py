@@ -18,7 +18,7 @@ from .._http.origin_policy import check_realm, token_redirect
 from .._http.urls import Origin
 from .._oci.reference import registry_name
 from .._oci.scope import Scope
-from .._text import one_line
+from .._text import sanitize
 from ..errors import AuthError, AuthTimeout, TransportError, TransportTimeout, UsageError
 from ._single_flight import SingleFlight
 from ._token_cache import Token, TokenCache, TokenKey
@@ -151,14 +151,14 @@ class TokenProvider:
         )
         if _LOG.isEnabledFor(logging.DEBUG):
             redactor = redactor_of(waiting)
-            scope = one_line(redactor.text(str(wanted.scope)), _MAX_LOGGED_SCOPE) or "a token without a scope"
+            scope = sanitize(redactor.text(str(wanted.scope)), _MAX_LOGGED_SCOPE) or "a token without a scope"
             _LOG.debug("requesting %s from %s", scope, redactor.text(exchange.server))
         asked_at = time.monotonic()
         may_send()
         get = exchange.realm in self._get_only
         response = self._ask(exchange, exchange.request(waiting, get=get))
         if exchange.must_get(response) and not get and may_send():
-            response.discard()
+            response.drain()
             if len(self._get_only) < _MAX_GET_ONLY:
                 self._get_only.add(exchange.realm)
             response = self._ask(exchange, exchange.request(waiting, get=True))
@@ -166,7 +166,7 @@ class TokenProvider:
         try:
             return exchange.token(response, asked_at)
         finally:
-            response.discard()
+            response.drain()
 
     def _follow_trusted(self, wanted: TokenRequest, exchange: Exchange, response: Response) -> Response:
         """Follow one redirect, if the caller trusts its origin: the request carries credentials."""
@@ -180,7 +180,7 @@ class TokenProvider:
         try:
             url = token_redirect(exchange.realm, location, wanted.origin, trusted, what=what)
         finally:
-            response.discard()
+            response.drain()
         return self._ask(exchange, request.replace(url=url))
 
     def _ask(self, exchange: Exchange, request: Request) -> Response:

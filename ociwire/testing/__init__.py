@@ -3,8 +3,8 @@
 from ..registry.memory import MemoryRegistry
 from .auth_guard import AuthGuard
 from .faults import FAULTS, FaultTransport
-from .layer_check import check_transport
+from .layer_check import check_layer
 from .scripted import ScriptedTransport
 from .server import serve
 
-__all__ = ["ScriptedTransport", "AuthGuard", "FaultTransport", "FAULTS", "MemoryRegistry", "check_transport", "serve"]
+__all__ = ["ScriptedTransport", "AuthGuard", "FaultTransport", "FAULTS", "MemoryRegistry", "check_layer", "serve"]

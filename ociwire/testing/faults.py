@@ -190,7 +190,7 @@ def _answer(request: Request, inner: Transport) -> Response:
 
 
 def _answer_lost(request: Request, inner: Transport, chance: random.Random) -> Response:
-    inner.round_trip(request).discard()
+    inner.round_trip(request).drain()
     raise ReadError("connection reset before the answer", request=request)
 
 

@@ -17,7 +17,7 @@ from .._http.messages import Request, RequestInfo, Response
 from ..errors import ConnectError, OciwireError, SizeMismatch
 from ..transport import Layer, Transport
 
-__all__ = ["check_transport"]
+__all__ = ["check_layer"]
 
 _URL = "https://registry.example/v2/conformance/blobs/"
 _CHUNKS = (b"first ", b"second ", b"third")
@@ -37,7 +37,7 @@ class ForeignError(Exception):
     """Stands for an exception that is none of ociwire's."""
 
 
-def check_transport(make: Layer) -> None:
+def check_layer(make: Layer) -> None:
     """Check a layer: what it makes around another transport must keep the rules of all layers.
 
     The rules: the caller's request is not changed. What is not returned is closed. A one-shot body is never sent again

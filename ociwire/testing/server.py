@@ -251,7 +251,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pieces(self, response: Response) -> Iterator[bytes]:
         try:
-            yield from response.iter(_PIECE)
+            yield from response.iter_bytes(_PIECE)
         except Exception as error:  # noqa: BLE001 - logged, whatever it is
             if not isinstance(error, _Broken):  # a body that is the request's own ends with it
                 _LOG.exception("%s %s: in the middle of the answer", self.command, self.path)

@@ -61,7 +61,7 @@ class Content:
     @property
     def resendable(self) -> bool:
         """Whether it can be had again."""
-        return not self.body.one_shot
+        return not self.body.single_use
 
     def raised(self, error: BaseException) -> bool:
         """Whether an exception came from the content itself, and not from whoever sends it."""

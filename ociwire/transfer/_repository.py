@@ -162,7 +162,7 @@ class Repository:
             if is_transient(error):
                 raise
             return Offer(taken=False, opened=None)
-        answer.discard()
+        answer.drain()
         if answer.status == 201:
             return Offer(taken=True, opened=None)
         if answer.status != 202 and not uploads.opens_upload(answer, digest):
@@ -198,7 +198,7 @@ class Repository:
             body=body,
             idempotent=False,
         )
-        answer.discard()
+        answer.drain()
         return self._session.location(answer) if "location" in answer.headers else location
 
     def put(self, location: str, digest: Digest, body: Body | None, first: int = 0) -> uploads.IncompleteUpload | None:

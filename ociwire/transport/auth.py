@@ -45,7 +45,7 @@ from .._http.transport import Transport
 from .._http.urls import Origin
 from .._oci.reference import registry_name
 from .._oci.scope import Scope
-from .._text import one_line
+from .._text import sanitize
 from ..auth._challenge_cache import ChallengeCache, LearnedChallenge
 from ..auth._credential_cache import CredentialCache, CredentialKey
 from ..auth._single_flight import copy_of
@@ -180,8 +180,8 @@ class AuthTransport:
         token_transport: The transport for token requests; the caller closes it. Defaults to `inner`.
         trusted_realms: For a registry's ``host[:port]``, the origins of token servers that are allowed for it although
             `origin_policy` would refuse them: ``{"registry.corp": ["http://auth.corp:8080"]}``.
-        ask_first: Whether to send ``GET /v2/`` to an unknown registry before a single-use body of at most 256 KiB or of
-            unknown length: some servers answer 401 only after they have read it. Defaults to False.
+        probe_auth: Whether to send ``GET /v2/`` to an unknown registry before a single-use body of at most 256 KiB or
+            of unknown length: some servers answer 401 only after they have read it. Defaults to False.
 
     Raises:
         UsageError: The credentials have no ``lookup`` method, or a host or an origin is not valid.
@@ -194,7 +194,7 @@ class AuthTransport:
         credentials: CredentialSource,
         token_transport: Transport | None = None,
         trusted_realms: Mapping[str, Collection[str]] | None = None,
-        ask_first: bool = False,
+        probe_auth: bool = False,
     ) -> None:
         self._inner = inner
         self._credentials = CredentialCache(credentials)
@@ -205,7 +205,7 @@ class AuthTransport:
         )
         self._tokens = self._provider.tokens
         self._challenges = ChallengeCache()
-        self._ask_first = ask_first
+        self._ask_first = probe_auth
 
     def round_trip(self, request: Request, /) -> Response:
         """Send a request with the authorization that it needs, and again as the registry's challenge demands.
@@ -236,10 +236,10 @@ class AuthTransport:
                     if following is None and is_anonymous and status in (401, 403):
                         _raise_helper_failure(attempt)
                 except BaseException:
-                    response.discard()
+                    response.drain()
                     raise
                 if following is not None:
-                    response.discard()
+                    response.drain()
                     authorization = following
                     continue
             elif authorization is None and status < 300:
@@ -288,7 +288,7 @@ class AuthTransport:
         try:
             return self._authorize(attempt, guess.challenge, credential, guess.scope)
         except AuthError as error:
-            single_use = attempt.request.body is not None and attempt.request.body.one_shot
+            single_use = attempt.request.body is not None and attempt.request.body.single_use
             if single_use or isinstance(error, AuthTimeout) or error.status >= 500 or error.status in (408, 429):
                 raise
             attempt.guess_refused = True
@@ -318,7 +318,7 @@ class AuthTransport:
         body = attempt.request.body
         if not self._ask_first or self._challenges.is_open(attempt.origin) or body is None:
             return False
-        return body.one_shot and body.length != 0 and (body.length or 0) <= _READ_BY_SERVERS
+        return body.single_use and body.length != 0 and (body.length or 0) <= _READ_BY_SERVERS
 
     def _probe_challenge(self, attempt: _AuthAttempt) -> Challenge | None:
         """The challenge of ``GET /v2/`` (distribution specification, "Determining Support"); None if there is none."""
@@ -327,7 +327,7 @@ class AuthTransport:
         agent = {name: value for name, value in request.headers.items() if name.lower() == "user-agent"}
         info = request.info.replace(required_scope=Scope.EMPTY, idempotent=None)
         response = self._inner.round_trip(Request("GET", f"{attempt.origin}/v2/", agent, None, info))
-        response.discard()
+        response.drain()
         if not _is_from(response, attempt.origin):
             return None
         challenge = self._remember_challenge(attempt, response)
@@ -418,7 +418,7 @@ class AuthTransport:
             if authorization is None:
                 self._credentials.invalidate(attempt.key, credential)  # the source may have one the next time
             return authorization
-        response.discard()  # so that its connection can serve the token request
+        response.drain()  # so that its connection can serve the token request
         scope = _scope_of(offered)
         if used is not None or attempt.guess_refused:
             # The guess was wrong: exactly what the challenge names.
@@ -651,7 +651,7 @@ def _naming(attempt: _AuthAttempt, refusal: _Refusal, challenged: Scope) -> Auth
     """A token server's refusal, which names the scope of the registry's challenge, too."""
     error = copy_of(refusal.error)
     if challenged and challenged != refusal.scope and refusal.error.status:
-        shown = one_line(redactor_of(attempt.request).text(str(challenged)), _MAX_SHOWN_SCOPE)
+        shown = sanitize(redactor_of(attempt.request).text(str(challenged)), _MAX_SHOWN_SCOPE)
         error.args = (f"{error}. The registry's challenge names {shown!r}",)
     return error
 

@@ -64,6 +64,6 @@ def default_transport(
         credentials=DockerConfig.load() if credentials is None else credentials,
         token_transport=stack(base, headers, retries),
         trusted_realms=trusted_realms,
-        ask_first=True,
+        probe_auth=True,
     )
     return stack(base, authenticated, headers, RedirectTransport, retries)

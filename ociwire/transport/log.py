@@ -18,7 +18,7 @@ from .._http.headers import SECRET_HEADERS, Headers
 from .._http.messages import Request, Response, redactor_of
 from .._http.redact import Redactor
 from .._http.transport import Transport
-from .._text import one_line, phrase, size
+from .._text import format_size, sanitize, status_line
 from ..errors import OciwireError
 
 __all__ = ["LogTransport"]
@@ -93,7 +93,7 @@ class _Exchange:
         said = f"{type(error).__name__}: {error}" if isinstance(error, OciwireError) else type(error).__name__
         said = redactor_of(self._request).text(said)
         after = f"{self._time()}{self._uploaded()}"
-        self._log.warning("%s %s -> failed after %s: %s", self._who, self._asked(), after, one_line(said, _QUOTED))
+        self._log.warning("%s %s -> failed after %s: %s", self._who, self._asked(), after, sanitize(said, _QUOTED))
         self._show_headers("sent", self._request.headers, None)
 
     def answered(self, response: Response) -> None:
@@ -103,7 +103,7 @@ class _Exchange:
             self._level = logging.WARNING
         redactor, headers = redactor_of(response.request or self._request), response.headers
         telling = [f"; {name}: {_value(name, headers[name], redactor)}" for name in _TELLING if name in headers]
-        line = f"{phrase(response.status)} in {self._time()}{self._uploaded()}{''.join(telling)}"
+        line = f"{status_line(response.status)} in {self._time()}{self._uploaded()}{''.join(telling)}"
         self._log.log(self._level, "%s %s -> %s", self._who, self._asked(), line)
         self._show_headers("sent", self._request.headers, None)
         self._show_headers("received", headers, redactor)
@@ -112,7 +112,7 @@ class _Exchange:
         """What was read of the body, by its owner, when it was let go of."""
         whole = length is None or count == length
         of = "" if length is None or whole else f" of {_bytes(length)}"
-        quote = f": {one_line(said.decode('utf-8', 'replace'), _QUOTED)}" if said and self._quotes else ""
+        quote = f": {sanitize(said.decode('utf-8', 'replace'), _QUOTED)}" if said and self._quotes else ""
         lost = "" if error is None else f", then {type(error).__name__}"
         level = self._level if error is None else logging.WARNING
         self._log.log(level, "%s <- %s%s in %s%s%s", self._who, _bytes(count), of, self._time(), lost, quote)
@@ -209,14 +209,14 @@ def _value(name: str, value: str, redactor: Redactor | None) -> str:
     if name.lower() in SECRET_HEADERS:
         return "***"  # masked here, not only in the repr: handlers see the record's arguments
     if redactor is None:
-        return one_line(value, 300)
+        return sanitize(value, 300)
     if name.lower() in ("location", "content-location"):
         value = redactor.url(value)
     elif name.lower() == "link":
         value = re.sub("<([^>]*)>", lambda match: f"<{redactor.url(match[1])}>", value)
-    return one_line(redactor.text(value), 300)
+    return sanitize(redactor.text(value), 300)
 
 
 def _bytes(count: int) -> str:
     """A number of bytes, to the byte: of two sizes that differ by one, both are to be seen."""
-    return f"{count} B" if count < 10_000 else f"{count} B ({size(count)})"
+    return f"{count} B" if count < 10_000 else f"{count} B ({format_size(count)})"

@@ -14,7 +14,7 @@ from .._http.messages import Request, Response, redactor_of, with_redactor
 from .._http.origin_policy import redirect_target
 from .._http.transport import Transport
 from .._http.urls import Origin
-from .._oci.host import without_query
+from .._oci.host import redact_url
 from .._oci.scope import Scope
 from ..errors import RedirectError
 
@@ -63,11 +63,11 @@ class RedirectTransport:
                         self._check(following, seen)
                 except RedirectError as error:
                     error.request = response.request or request
-                    response.discard()
+                    response.drain()
                     raise
             if following is None:
                 return response if response.request is not None else response.replace(request=request)
-            response.discard()
+            response.drain()
             seen.add((following.method, following.url))
             # Later responses may repeat this URL: its signature must be masked in them, too.
             redactor_of(following)
@@ -79,11 +79,9 @@ class RedirectTransport:
 
     def _check(self, following: Request, seen: set[tuple[str, str]]) -> None:
         if (following.method, following.url) in seen:
-            raise RedirectError(f"redirects lead in a circle, back to {without_query(following.url)}")
+            raise RedirectError(f"redirects lead in a circle, back to {redact_url(following.url)}")
         if len(seen) > self._max_redirects:
-            raise RedirectError(
-                f"more than {self._max_redirects} redirects, the last to {without_query(following.url)}"
-            )
+            raise RedirectError(f"more than {self._max_redirects} redirects, the last to {redact_url(following.url)}")
 
 
 def _next(request: Request, response: Response) -> Request | None:
@@ -92,7 +90,7 @@ def _next(request: Request, response: Response) -> Request | None:
     if not location or request.info.operation == "token":
         return None
     if len(set(location)) > 1:
-        raise RedirectError(f"a redirect of {without_query(request.url)} has {len(location)} Locations")
+        raise RedirectError(f"a redirect of {redact_url(request.url)} has {len(location)} Locations")
     request = with_redactor(request)
     asked = request.url if response.request is None else response.request.url
     url, leaves = redirect_target(asked, location[0])
@@ -103,7 +101,7 @@ def _next(request: Request, response: Response) -> Request | None:
         following = following.replace(method=method, body=None).with_headers(dict.fromkeys(dropped))
     elif request.body is not None and not request.body.resendable:
         raise RedirectError(
-            f"{request.method} {without_query(request.url)} is redirected, but its one-shot body has been sent in part"
+            f"{request.method} {redact_url(request.url)} is redirected, but its one-shot body has been sent in part"
             " (give bytes or a seekable file)"
         )
     if leaves or Origin.of(url) != Origin.of(request.url):  # a layer below may have asked another than was meant

@@ -19,7 +19,7 @@ from .._arguments import check_seconds, is_number, show
 from .._http.messages import Request, Response, redactor_of
 from .._http.transport import Transport
 from .._http.urls import Origin
-from .._oci.host import without_query
+from .._oci.host import redact_url
 from ..errors import TransportError, TransportTimeout, UsageError
 from .retry_policy import Budget, RetryPolicy
 
@@ -49,8 +49,8 @@ class RetryTransport:
             above, False is no retry.
         max_wait: The longest wait before an attempt, in seconds. A response that asks for more is handed back at once.
         sleep: Waits for so many seconds; None is `time.sleep`, looked up at each call.
-        now: The wall clock, in seconds since the epoch, by which Retry-After is reckoned; None is `time.time`, looked
-            up at each call.
+        clock: Returns the wall-clock time in seconds since the epoch, for Retry-After. None is `time.time`, looked up
+            at each call.
 
     Raises:
         UsageError: `retry` or `max_wait` is none of these.
@@ -63,7 +63,7 @@ class RetryTransport:
         retry: urllib3.Retry | bool | None = None,
         max_wait: float = 60.0,
         sleep: Callable[[float], object] | None = None,
-        now: Callable[[], float] | None = None,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         if retry is not None and retry is not False and not isinstance(retry, urllib3.Retry):
             raise UsageError(f"retry is a urllib3.util.Retry, False or None, not {show(retry)}")
@@ -71,7 +71,7 @@ class RetryTransport:
             _check_numbers(retry)
         self._inner = inner
         self._policy = RetryPolicy(urllib3.Retry(total=False) if retry is False else retry or None)
-        self._hosts = _Hosts(sleep, now, check_seconds("max_wait", max_wait))
+        self._hosts = _Hosts(sleep, clock, check_seconds("max_wait", max_wait))
 
     def round_trip(self, request: Request, /) -> Response:
         """Ask the inner transport, as often as it is safe and of use.
@@ -101,7 +101,7 @@ class RetryTransport:
                 pause = self._pause(turn, request, response, budget, unsent=unsent)
                 if pause is None:
                     return response if response.request is not None else response.replace(request=request)
-                response.discard()
+                response.drain()
                 turn.wait(pause, str(response.status))
 
     def close(self) -> None:
@@ -160,17 +160,17 @@ class _Hosts:
     """Which hosts are to be left alone, and until when: what one thread is told holds for all of them."""
 
     def __init__(
-        self, sleep: Callable[[float], object] | None, now: Callable[[], float] | None, max_wait: float
+        self, sleep: Callable[[float], object] | None, clock: Callable[[], float] | None, max_wait: float
     ) -> None:
         self._sleep = sleep
-        self._now = now
+        self._clock = clock
         self.max_wait = max_wait
         self._lock = threading.Lock()
         self._until: dict[Origin, float] = {}
         self._mine = threading.local()
 
     def now(self) -> float:
-        return time.time() if self._now is None else self._now()
+        return time.time() if self._clock is None else self._clock()
 
     def sleep(self, seconds: float) -> None:
         (time.sleep if self._sleep is None else self._sleep)(seconds)
@@ -236,7 +236,7 @@ class _Turn:
     def _announce(self, pause: float, why: str) -> None:
         request = self._request
         redactor = redactor_of(request)
-        what, why = f"{request.method} {redactor.text(without_query(request.url))}", redactor.text(why)
+        what, why = f"{request.method} {redactor.text(redact_url(request.url))}", redactor.text(why)
         if request.info.deadline is not None and time.monotonic() + pause >= request.info.deadline:
             raise TransportTimeout(
                 f"the deadline comes before {what} may be sent again, in {pause:.1f} s ({why})", request=request

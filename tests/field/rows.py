@@ -18,7 +18,7 @@ class Row:
         behaviour: What it does, in one sentence.
         result: What ociwire does, in one sentence.
         source: A Markdown link to the report, the documentation or the source code.
-        real: Whether a test in tests/real shows it with the real server.
+        real: Whether a test in tests/integration shows it with the real server.
     """
 
     name: str

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 import pytest
 
-from field.registries import CREDENTIAL, HOST, ORIGIN, REALM, FakeRegistry, challenge, get, pull, token
-from field.rows import Row
 from ociwire import (
     AuthTransport,
     Client,
@@ -27,6 +25,8 @@ from ociwire.auth import Credential, StaticCredentials
 from ociwire.errors import AuthError, CredentialsRejected, Unauthorized
 from ociwire.testing import AuthGuard, MemoryRegistry
 from ociwire.transfer import copy
+from tests.field.registries import CREDENTIAL, HOST, ORIGIN, REALM, FakeRegistry, challenge, get, pull, token
+from tests.field.rows import Row
 
 TITLE = "Challenges and tokens"
 OK = Response(200, (), b"{}")

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 
 import pytest
-from doubles import PATIENCE, Call, FakeClock
 
-from field.registries import HOST, FakeRegistry, challenge, get, pull
-from field.rows import Row
 from ociwire import AuthTransport, Body, Request, RequestInfo, Response, Scope
 from ociwire.auth import Credential
 from ociwire.auth._single_flight import SingleFlight
+from tests._support.doubles import PATIENCE, Call, FakeClock
+from tests.field.registries import HOST, FakeRegistry, challenge, get, pull
+from tests.field.rows import Row
 
 TITLE = "Expired credentials"
 OLD = Credential(username="AWS", password="expired-password")

@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from field.rows import Row
 from ociwire import Client, Descriptor, FunctionTransport, Request, Response, default_transport
 from ociwire.auth import Anonymous
 from ociwire.errors import BlobUnknown, Denied, TooManyRequests
 from ociwire.media_types import OCI_MANIFEST
 from ociwire.testing import MemoryRegistry
 from ociwire.transfer import copy, upload
+from tests.field.rows import Row
 
 TITLE = "HEAD results that are confirmed by GET"
 

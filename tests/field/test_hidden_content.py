@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from field.registries import HOST, ORIGIN, FakeRegistry, challenge, get, pull
-from field.rows import Row
 from ociwire import Body, Client, Request, RequestInfo, Response, Scope
 from ociwire.auth import Anonymous, CredentialSource
 from ociwire.errors import AuthError, ManifestUnknown
+from tests.field.registries import HOST, ORIGIN, FakeRegistry, challenge, get, pull
+from tests.field.rows import Row
 
 TITLE = "Private content behind 404 or 403"
 OK = Response(200, (), b"{}")

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from field.rows import Row
 from ociwire import Client, Descriptor, Digest, FunctionTransport, Request, Response
 from ociwire.errors import ContentError, SizeMismatch
 from ociwire.media_types import DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, OCI_INDEX, OCI_MANIFEST
 from ociwire.testing import MemoryRegistry, ScriptedTransport
 from ociwire.transfer import copy
+from tests.field.rows import Row
 
 TITLE = "JSON and headers that are read leniently"
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import trustme
 
-from field.rows import Row
 from ociwire import Client, Descriptor, Scope, default_transport, docker_certs_d
 from ociwire._http.urls import Origin
 from ociwire.auth import DockerConfig
@@ -20,6 +19,7 @@ from ociwire.errors import AuthError
 from ociwire.testing import AuthGuard, MemoryRegistry
 from ociwire.transport._urllib3 import tls
 from ociwire.transport._urllib3.proxy import Proxies
+from tests.field.rows import Row
 
 TITLE = "Configuration of the machine"
 

@@ -7,12 +7,12 @@ import os
 import re
 from pathlib import Path
 
-from field.rows import Row
+from tests.field.rows import Row
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent.parent / "docs" / "registries.md"
 BEGIN, END = "<!-- tests/field writes the tables from here. -->\n", "<!-- To here. -->\n"
-MODULES = [importlib.import_module(f"field.{path.stem}") for path in sorted(HERE.glob("test_*.py"))]
+MODULES = [importlib.import_module(f"tests.field.{path.stem}") for path in sorted(HERE.glob("test_*.py"))]
 TABLES = [module for module in MODULES if hasattr(module, "ROWS")]
 
 

@@ -10,12 +10,12 @@ from types import SimpleNamespace
 import pytest
 
 import ociwire.transport.retry
-from field.rows import Row
 from ociwire import Client, Descriptor, Request, Response, Transport, default_transport
 from ociwire.auth import Anonymous
 from ociwire.errors import BlobUploadUnknown, ReadError, RegistryError, TransportTimeout
 from ociwire.testing import MemoryRegistry
 from ociwire.transfer import copy, upload
+from tests.field.rows import Row
 
 TITLE = "The PUT that closes an upload"
 
@@ -208,7 +208,7 @@ class SlowRegistry:
             self.polls += 1
             self._waits -= 1
             if self._waits < 0:
-                self.memory.round_trip(Request("PUT", self._url)).discard()
+                self.memory.round_trip(Request("PUT", self._url)).drain()
         if request.method == "HEAD" and not self._row.has_head:
             return Response(405)
         if request.method == "GET" and "/blobs/uploads/" in request.url and not self._row.has_status:
@@ -221,14 +221,14 @@ class SlowRegistry:
     def _fail(self, request: Request) -> Response:
         content = b"" if request.body is None else b"".join(request.body.open())[: self._row.keeps]
         if content:
-            self.memory.round_trip(Request("PATCH", request.url.partition("?")[0], body=content)).discard()
+            self.memory.round_trip(Request("PATCH", request.url.partition("?")[0], body=content)).drain()
         if self._row.loses:
-            self.memory.round_trip(Request("DELETE", request.url.partition("?")[0])).discard()
+            self.memory.round_trip(Request("DELETE", request.url.partition("?")[0])).drain()
         if self._row.polls is not None:
             self._url, self._waits = request.url, self._row.polls - 1
             if self._waits == 0:
                 self._waits, self.polls = -1, 1
-                self.memory.round_trip(Request("PUT", self._url)).discard()
+                self.memory.round_trip(Request("PUT", self._url)).drain()
         if isinstance(self._row.fault, Exception):
             raise self._row.fault
         return self._row.fault.replace()

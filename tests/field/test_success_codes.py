@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from field.rows import Row
 from ociwire import Client, Descriptor, Digest, Request, Response, default_transport
 from ociwire.auth import Anonymous
 from ociwire.errors import (
@@ -23,6 +22,7 @@ from ociwire.errors import (
 )
 from ociwire.testing import MemoryRegistry
 from ociwire.transfer import upload
+from tests.field.rows import Row
 
 TITLE = "Success codes"
 

@@ -10,7 +10,6 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from field.rows import Row
 from ociwire import (
     Client,
     Descriptor,
@@ -25,6 +24,7 @@ from ociwire import (
 from ociwire.auth import Credential, StaticCredentials
 from ociwire.testing import AuthGuard, MemoryRegistry
 from ociwire.transport._urllib3.proxy import Proxies
+from tests.field.rows import Row
 
 TITLE = "URLs and passwords"
 

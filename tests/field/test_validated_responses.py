@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from field.rows import Row
 from ociwire import Client, Descriptor, Digest, FunctionTransport, Request, Response, default_transport
 from ociwire.auth import Anonymous
 from ociwire.errors import ContentError, Denied, ReferrersUpdateError, Unsupported
 from ociwire.media_types import OCI_INDEX, OCI_MANIFEST
 from ociwire.testing import MemoryRegistry
 from ociwire.transfer import copy
+from tests.field.rows import Row
 
 TITLE = "Responses that are validated"
 

@@ -40,7 +40,7 @@ class Expectations:
 
     def worth_waiting(self, origin: Origin, body: Body) -> bool:
         """Whether to wait for a 100 before a body goes out: only where something could be lost by not waiting."""
-        if body.one_shot:
+        if body.single_use:
             return True
         return (body.length or 0) > SMALL_BODY and self._recall(origin) is None
 

@@ -12,8 +12,8 @@ from urllib3 import exceptions
 
 from ..._http.messages import Request, redactor_of
 from ..._http.urls import Origin
-from ..._oci.host import without_query
-from ..._text import one_line
+from ..._oci.host import redact_url
+from ..._text import sanitize
 from ...errors import ConnectError, OciwireError, ProtocolError, ReadError, TransportError, TransportTimeout
 
 __all__ = ["failures_of", "translate"]
@@ -76,7 +76,7 @@ def translate(error: BaseException, request: Request, *, connected: bool, proxy:
     root = _root(error)
     kind = next((kind for known, kind in _KINDS if isinstance(root, known)), ReadError)
     # Masked before it is cut: the reason phrase of a proxy's refusal may repeat the credentials that it was sent.
-    said = one_line(redactor_of(request).text(str(root.__cause__ or root)), _LONGEST) or type(root).__name__
+    said = sanitize(redactor_of(request).text(str(root.__cause__ or root)), _LONGEST) or type(root).__name__
     # TLS 1.3 refuses a client's certificate, or the lack of one, only when the first answer is read.
     if kind is ReadError and (not connected or "ALERT_CERTIFICATE_REQUIRED" in said):
         kind = ConnectError
@@ -85,7 +85,7 @@ def translate(error: BaseException, request: Request, *, connected: bool, proxy:
         text = f"cannot connect to {Origin.of(request.url)}{through}: {said}{_hint(said, request)}"
     else:
         broken = "timed out" if kind is TransportTimeout else "failed"
-        text = f"{request.method} {without_query(request.url)} {broken}: {said}{_hint(said, request)}"
+        text = f"{request.method} {redact_url(request.url)} {broken}: {said}{_hint(said, request)}"
     return kind(text, request=request)
 
 

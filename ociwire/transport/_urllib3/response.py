@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..._http.body_reader import warn_left_open
 from ..._http.headers import Headers
 from ..._http.messages import Request
-from ..._oci.host import without_query
+from ..._oci.host import redact_url
 from ...errors import ProtocolError
 from .map_exceptions import failures_of
 from .response_head import framed_length, read_head
@@ -229,7 +229,7 @@ def release(raw: WireResponse, pooled: urllib3.HTTPResponse) -> None:
 def _abandon(reference: weakref.ref[WireBody]) -> None:
     inbox, method, url, redactor = _LEFT_OPEN.pop(reference)
     inbox.drop()
-    shown = without_query(url)
+    shown = redact_url(url)
     if redactor is not None:  # a peer may have written the URL, as a Location that repeats a secret
         shown = redactor.text(shown)
     warn_left_open(f"a response was never read to its end or closed: {method} {shown}")

@@ -93,7 +93,7 @@ class UrllibTransport:
         self._expectations.refuses(origin)
         if request.body is None or not request.body.resendable:
             return response
-        response.discard()
+        response.drain()
         return self._exchange(request, origin, pool, target)
 
     def close(self) -> None:

@@ -1,0 +1,115 @@
+"""Two registries, guarded by tokens, whose requests are recorded; and images to be copied from one to the other."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ociwire import Client, Descriptor, Digest, Request, Response, Transport, default_transport
+from ociwire.auth import Credential, StaticCredentials
+from ociwire.testing import AuthGuard, MemoryRegistry
+from tests._support.fault_world import MANIFEST, MOST_REQUESTS, Watch, blob
+
+INDEX = "application/vnd.oci.image.index.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+NAME = "team/app"
+
+
+class Seen(NamedTuple):
+    """A request, and how it was answered."""
+
+    method: str
+    url: str
+    status: int
+
+    @property
+    def is_token(self) -> bool:
+        return "/token" in self.url
+
+
+class Recorder:
+    """Notes each request and its answer's status."""
+
+    def __init__(self, inner: Transport) -> None:
+        self._inner = inner
+        self._lock = threading.Lock()
+        self.seen: list[Seen] = []
+
+    def round_trip(self, request: Request, /) -> Response:
+        response = self._inner.round_trip(request)
+        with self._lock:
+            self.seen.append(Seen(request.method, request.url, response.status))
+        assert len(self.seen) < 2 * MOST_REQUESTS, "it goes on for ever"
+        return response
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def tokens(self) -> int:
+        return sum(one.is_token for one in self.seen)
+
+    def count(self, method: str = "", part: str = "", status: int = 0) -> int:
+        """How many there were; those for tokens apart."""
+        return sum(
+            method in ("", one.method) and part in one.url and status in (0, one.status) and not one.is_token
+            for one in self.seen
+        )
+
+
+class Side:
+    """A registry, a client that goes straight to it, and one that goes the long way."""
+
+    def __init__(
+        self, host: str, registry: MemoryRegistry | None = None, *, guarded: bool = True, **options: Any
+    ) -> None:
+        self.host = host
+        self.registry = MemoryRegistry(**options) if registry is None else registry
+        self.direct = Client(host, self.registry)
+        guard = AuthGuard(self.registry, users={"me": "secret"}) if guarded else self.registry
+        self.recorder = Recorder(guard)
+        self.watch = Watch(self.recorder)
+        self.client = self.through(self.watch)
+
+    def through(self, base: Transport) -> Client:
+        credentials = StaticCredentials(self.host, Credential(username="me", password="secret"))
+        return Client(self.host, default_transport(base=base, credentials=credentials))
+
+    def add(self, content: bytes, name: str = NAME) -> Descriptor:
+        return self.direct.push_blob(name, Descriptor.of(content, LAYER), content)
+
+    def image(self, *numbers: int, name: str = NAME, tags: Sequence[str] = (), **fields: Any) -> Descriptor:
+        """An image whose layers are the blobs of these numbers."""
+        config = json.dumps({"layers": numbers}).encode()
+        self.add(config, name)
+        content = {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": Descriptor.of(config, CONFIG).to_dict(),
+            "layers": [self.add(blob(number), name).to_dict() for number in numbers],
+            **fields,
+        }
+        return self.push(content, MANIFEST, name, tags)
+
+    def index(self, *entries: Descriptor, name: str = NAME, tags: Sequence[str] = (), **fields: Any) -> Descriptor:
+        content = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [one.to_dict() for one in entries], **fields}
+        return self.push(content, INDEX, name, tags)
+
+    def push(self, content: dict[str, Any], media_type: str, name: str = NAME, tags: Sequence[str] = ()) -> Descriptor:
+        return self.direct.push_manifest(name, json.dumps(content).encode(), media_type, tags=tags)
+
+
+def check_whole(client: Client, name: str, digest: str) -> set[Digest]:
+    """That a manifest is there with all that it names, to the last byte; returns all the digests."""
+    with client.get_manifest(name, digest) as reader:
+        manifest = json.loads(reader.read())
+    found = {Digest(digest)}
+    for one in [*manifest.get("layers", ()), *([manifest["config"]] if "config" in manifest else [])]:
+        if not one.get("urls"):
+            client.get_blob(name, one["digest"]).verify()
+            found.add(Digest(one["digest"]))
+    for one in manifest.get("manifests", ()):
+        found |= check_whole(client, name, one["digest"])
+    return found

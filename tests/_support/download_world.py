@@ -1,0 +1,174 @@
+"""A registry with one blob, a folder to download it into, and links that can be limited, broken and stalled."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import ociwire.transfer._fetch
+import ociwire.transfer._probe
+from ociwire import Client, Descriptor, FunctionTransport, Request, Response
+from ociwire.media_types import OCTET_STREAM
+from ociwire.testing import MemoryRegistry
+from ociwire.transfer._download import download
+from tests._support.fault_world import HOST, NAME, Watch
+
+WRITES = 1000
+
+
+class Place:
+    """A registry with one blob, whose answers can be tampered with, and a folder."""
+
+    def __init__(self, folder: Path, content: bytes) -> None:
+        self.folder = folder
+        self.content = content
+        self.target = folder / "blob.bin"
+        self.registry = MemoryRegistry()
+        self.described = Descriptor.of(content, OCTET_STREAM)
+        Client(HOST, self.registry).push_blob(NAME, self.described, content)
+        self.watch = Watch(FunctionTransport(self._answer))
+        self.client = Client(HOST, self.watch)
+        self.requests: list[str] = []
+        self.tamper: Callable[[Request, Response], Response] = lambda request, response: response
+        stem = folder / f".blob.bin.{self.described.digest.encoded[:12]}.part"
+        self.part, self.mark = stem, Path(f"{stem}.mark")
+
+    def _answer(self, request: Request) -> Response:
+        wanted = request.headers.get("range") or "all"
+        self.requests.append(f"{request.method} {wanted}".removesuffix(" all"))
+        return self.tamper(request, self.registry.round_trip(request))
+
+    def download(self, **options: Any) -> Descriptor:
+        return download(self.client, NAME, self.described.digest, self.target, **options)
+
+    def check(self) -> None:
+        """It is done, and nothing else is left."""
+        assert self.target.read_bytes() == self.content
+        assert os.listdir(self.folder) == ["blob.bin"]
+        assert not self.watch.open
+
+    def check_not_done(self) -> None:
+        assert not self.target.exists()
+        assert not self.watch.open
+
+
+class Broken:
+    """A body that ends in an error after so many bytes."""
+
+    def __init__(self, content: bytes, error: BaseException) -> None:
+        self._content = content
+        self._error = error
+
+    def readinto(self, buffer: memoryview) -> int:
+        if not self._content:
+            raise self._error
+        count = min(len(buffer), len(self._content), WRITES)
+        buffer[:count], self._content = self._content[:count], self._content[count:]
+        return count
+
+    def close(self) -> None:
+        pass
+
+
+def breaks_after(place: Place, count: int, error: BaseException) -> None:
+    """From now on the blob comes so far and no further."""
+
+    def tamper(request: Request, response: Response) -> Response:
+        if request.method != "GET":
+            return response
+        if "range" in request.headers:
+            response.close()
+            raise error
+        return response.replace(body=Broken(place.content[:count], error))
+
+    place.tamper = tamper
+
+
+def mends(place: Place) -> None:
+    place.tamper = lambda request, response: response
+    place.requests.clear()
+
+
+def whole(place: Place) -> Response:
+    return Response(200, {"Content-Length": str(len(place.content))}, iter([place.content]))
+
+
+class Link:
+    """A link whose connections are limited, or which is itself: it moves a clock, and nothing waits.
+
+    Every connection delivers `PIECE` bytes at a time, in turn with the others that are open. Each has a rate of its
+    own (so many bytes in `STEP` seconds), or all share one.
+    """
+
+    PIECE = 1000
+    STEP = 0.125
+
+    def __init__(self, place: Place, *, shared: bool) -> None:
+        self.now = 0.0
+        self.shared = shared
+        self.most = 0
+        self._turn = threading.Condition()
+        self._due: dict[int, float] = {}
+        place.tamper = self.tamper
+
+    def tamper(self, request: Request, response: Response) -> Response:
+        if request.method != "GET":
+            return response
+        return response.replace(body=Limited(self, response))
+
+    def open(self, number: int) -> None:
+        with self._turn:
+            self._due[number] = self.now
+            self.most = max(self.most, len(self._due))
+
+    def wait(self, number: int) -> None:
+        """Until it is this connection's turn: the one that is due first."""
+        with self._turn:
+            if number in self._due:
+                self._due[number] += self.STEP * (len(self._due) if self.shared else 1)
+                self._turn.notify_all()  # another one may be the first now
+                while self._due[number] > min(self._due.values()):
+                    assert self._turn.wait(30), "nobody's turn"
+                self.now = max(self.now, self._due[number])
+                self._turn.notify_all()
+
+    def close(self, number: int) -> None:
+        with self._turn:
+            self._due.pop(number, None)
+            self._turn.notify_all()
+
+
+class Limited:
+    def __init__(self, link: Link, response: Response) -> None:
+        self._link, self._response = link, response
+        link.open(id(self))
+
+    def readinto(self, buffer: memoryview) -> int:
+        self._link.wait(id(self))
+        count = self._response.readinto(buffer[: Link.PIECE])
+        if count == 0:
+            self.close()
+        return count
+
+    def close(self) -> None:
+        self._link.close(id(self))
+        self._response.close()
+
+
+def linked(place: Place, monkeypatch: pytest.MonkeyPatch, *, shared: bool, again: float = 1e9) -> Link:
+    """The place's link. What is shared is measured over many pieces, and wants parts that last as long.
+
+    `again` is how long a probe's verdict that one connection is enough holds, in the link's seconds.
+    """
+    link = Link(place, shared=shared)
+    if shared:
+        monkeypatch.setattr(ociwire.transfer._probe, "WINDOW", 16 * Link.STEP)
+    monkeypatch.setattr(ociwire.transfer._probe, "AGAIN", again)
+    monkeypatch.setattr(ociwire.transfer._fetch, "time", SimpleNamespace(monotonic=lambda: link.now))
+    return link

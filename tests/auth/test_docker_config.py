@@ -1,0 +1,1140 @@
+"""Docker's configuration: which file, which entry, which helper, and what is said when one of them is broken."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ociwire._http.messages import Response
+from ociwire._oci.scope import Scope
+from ociwire.auth import Credential, DockerConfig
+from ociwire.auth import _credential_helpers as helper
+from ociwire.auth._token_endpoint import Exchange
+from ociwire.errors import AuthError, UsageError
+from tests._support.doubles import FakeClock
+
+SECRET = "sEcReT-42"
+HUB = "https://index.docker.io/v1/"
+URL_SAFE = str.maketrans("+/", "-_")
+JSON_KEY = '{\n\t"type": "service_account",\r\n "private_key": "ü\\n"\n}\n'
+
+
+def encoded(username: str = "me", password: str = SECRET) -> str:
+    return base64.b64encode(f"{username}:{password}".encode()).decode()
+
+
+def user(name: str) -> dict[str, str]:
+    return {"auth": encoded(name)}
+
+
+def inline(content: object, **env: str) -> DockerConfig:
+    return DockerConfig.load(env={"DOCKER_AUTH_CONFIG": json.dumps(content), **env})
+
+
+def chain_of(error: BaseException) -> Iterator[BaseException]:
+    """An exception, and all that it hangs on to, whether it is shown or not."""
+    pending, seen = [error], set()
+    while pending:
+        one = pending.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            pending += [other for other in (one.__cause__, one.__context__) if other is not None]
+
+
+def all_that_it_says(error: BaseException) -> str:
+    parts = ["".join(traceback.format_exception(error))]
+    for one in chain_of(error):
+        parts += [
+            str(one),
+            repr(one),
+            *(repr(getattr(one, name, None)) for name in dir(one) if not name.startswith("__")),
+        ]
+    return "\n".join(parts)
+
+
+def failure(config: DockerConfig, host: str = "ghcr.io", repository: str | None = None) -> AuthError:
+    """The error of a lookup, once it is sure that it shows no secret and that `explain` raises it too."""
+    for call in (config.lookup, config.explain):
+        with pytest.raises(AuthError) as caught:
+            call(host, repository)
+        said = all_that_it_says(caught.value)
+        for secret in (SECRET, encoded(), base64.b64encode(SECRET.encode()).decode().rstrip("=")):
+            assert secret not in said
+    return caught.value
+
+
+def username(config: DockerConfig, host: str, repository: str | None = None) -> str | None:
+    credential = config.lookup(host, repository)
+    return None if credential is None else credential.username
+
+
+# --- which file ---
+
+
+class Files:
+    """The places where a configuration may be, under one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.named = {
+            "REGISTRY_AUTH_FILE": str(root / "registry" / "auth.json"),
+            "DOCKER_CONFIG": str(root / "docker"),
+        }
+        self.env = {
+            "HOME": str(root / "home"),
+            "XDG_RUNTIME_DIR": str(root / "run"),
+            "XDG_CONFIG_HOME": str(root / "config"),
+        }
+        self.paths = {
+            "REGISTRY_AUTH_FILE": root / "registry" / "auth.json",
+            "DOCKER_CONFIG": root / "docker" / "config.json",
+            "HOME": root / "home" / ".docker" / "config.json",
+            "XDG_RUNTIME_DIR": root / "run" / "containers" / "auth.json",
+            "XDG_CONFIG_HOME": root / "config" / "containers" / "auth.json",
+        }
+
+    def name(self, variable: str) -> None:
+        """Set a variable that names the only file."""
+        self.env[variable] = self.named[variable]
+
+    def write(self, variable: str, content: object) -> Path:
+        path = self.paths[variable]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return path
+
+    def config(self, **more: str) -> DockerConfig:
+        return DockerConfig.load(env={**self.env, **more})
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+ORDER = ["DOCKER_AUTH_CONFIG", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME"]
+DEFAULTS = ORDER[3:]
+
+
+def write_all(files: Files, variables: list[str], content: object = None) -> DockerConfig:
+    """A configuration in which each of the variables leads to a file, by default with a user of that name."""
+    inlined = {}
+    for variable in variables:
+        given = {"auths": {"ghcr.io": user(variable)}} if content is None else content
+        if variable == "DOCKER_AUTH_CONFIG":
+            inlined[variable] = given if isinstance(given, str) else json.dumps(given)
+            continue
+        files.write(variable, given)
+        if variable in files.named:
+            files.name(variable)
+    return files.config(**inlined)
+
+
+@pytest.mark.parametrize("first", ORDER)
+def test_the_first_file_that_exists_counts(files: Files, first: str) -> None:
+    config = write_all(files, ORDER[ORDER.index(first) :])
+    assert username(config, "ghcr.io") == first
+    assert (str(files.paths[first]) if first in files.paths else "$DOCKER_AUTH_CONFIG") in config.explain("ghcr.io")
+
+
+NO_ENTRY = ["{}", '{"auths": {}}', '{"auths": {"quay.io": {}}}', '{"auths": null}', '{"auths": {"ghcr.io": {}}}']
+EMPTY = ["", " \n"]
+
+
+@pytest.mark.parametrize("content", NO_ENTRY)
+@pytest.mark.parametrize("answering", ORDER[1:])
+def test_lookup_without_an_entry_in_the_variable_reads_the_files(files: Files, content: str, answering: str) -> None:
+    write_all(files, [answering])
+    config = files.config(DOCKER_AUTH_CONFIG=content)
+    assert username(config, "ghcr.io") == answering
+    assert str(files.paths[answering]) in config.explain("ghcr.io")
+
+
+@pytest.mark.parametrize("content", [*NO_ENTRY, *EMPTY])
+@pytest.mark.parametrize("answering", DEFAULTS[1:])
+def test_lookup_of_the_default_files_takes_the_first_with_an_entry(files: Files, content: str, answering: str) -> None:
+    write_all(files, DEFAULTS[: DEFAULTS.index(answering)], content)
+    assert username(write_all(files, DEFAULTS[DEFAULTS.index(answering) :]), "ghcr.io") == answering
+
+
+@pytest.mark.parametrize("content", [None, *NO_ENTRY, *EMPTY])
+@pytest.mark.parametrize("variable", ["REGISTRY_AUTH_FILE", "DOCKER_CONFIG"])
+def test_lookup_with_a_named_file_reads_no_default_file(files: Files, variable: str, content: str | None) -> None:
+    write_all(files, DEFAULTS)
+    files.name(variable)
+    if content is not None:
+        files.write(variable, content)
+    assert files.config().lookup("ghcr.io") is None
+
+
+def test_lookup_with_both_variables_reads_only_registry_auth_file(files: Files) -> None:
+    write_all(files, ["DOCKER_CONFIG"])
+    config = write_all(files, ["REGISTRY_AUTH_FILE"], "{}")
+    assert config.lookup("ghcr.io") is None
+
+
+def test_lookup_without_xdg_config_home_reads_below_the_home(tmp_path: Path) -> None:
+    path = tmp_path / ".config" / "containers" / "auth.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"auths": {"ghcr.io": user("me")}}))
+    assert username(DockerConfig.load(env={"HOME": str(tmp_path), "XDG_CONFIG_HOME": ""}), "ghcr.io") == "me"
+
+
+def test_lookup_with_an_entry_does_not_read_the_files_that_follow(files: Files) -> None:
+    write_all(files, DEFAULTS, "not JSON")
+    files.write("HOME", {"auths": {"ghcr.io": user("me")}})
+    assert username(files.config(), "ghcr.io") == "me"
+    assert str(files.paths["XDG_RUNTIME_DIR"]) in str(failure(files.config(), "quay.io"))
+
+
+def test_explain_without_an_entry_names_every_file(files: Files) -> None:
+    told = write_all(files, DEFAULTS).explain("quay.io")
+    assert all(str(files.paths[variable]) in told for variable in DEFAULTS)
+
+
+@pytest.mark.parametrize("variable", ["XDG_RUNTIME_DIR", "XDG_CONFIG_HOME"])
+def test_lookup_skips_a_podman_file_that_this_user_may_not_read(
+    files: Files, variable: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "ociwire.auth")
+    config = write_all(files, [variable])
+    deny(monkeypatch, files.paths[variable])
+    assert config.lookup("ghcr.io") is None
+    assert str(files.paths[variable]) in caplog.text
+
+
+def deny(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """Make opening a file fail as for an unprivileged user: root may read everything."""
+    really = open
+
+    def refuse(name: object, *args: Any, **kwargs: Any) -> Any:
+        if name == str(path):
+            raise PermissionError(13, "Permission denied", name)
+        return really(name, *args, **kwargs)  # type: ignore[call-overload]
+
+    monkeypatch.setattr("builtins.open", refuse)
+
+
+@pytest.mark.parametrize("variable", ["REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "HOME"])
+@pytest.mark.parametrize("kind", ["a pipe", "a character device"])
+def test_lookup_with_a_special_file_is_an_error_at_once(files: Files, variable: str, kind: str) -> None:
+    path = files.paths[variable]
+    path.parent.mkdir(parents=True)
+    if kind == "a pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    if variable in files.named:
+        files.name(variable)
+    message = str(failure(files.config()))
+    assert str(path) in message
+    assert f"it is {kind}, expected a regular file" in message
+
+
+@pytest.mark.parametrize("variable", ORDER)
+def test_an_empty_variable_is_an_absent_one(files: Files, variable: str) -> None:
+    other = "HOME" if variable == "XDG_RUNTIME_DIR" else "XDG_RUNTIME_DIR"
+    files.write(other, {"auths": {"ghcr.io": user("other")}})
+    assert username(files.config(**{variable: ""}), "ghcr.io") == "other"
+
+
+def test_without_a_file_there_is_nobody(files: Files) -> None:
+    assert files.config().lookup("ghcr.io") is None
+    assert DockerConfig.load(env={}).lookup("ghcr.io") is None
+    told = files.config().explain("ghcr.io")
+    assert all(str(files.paths[variable]) in told for variable in DEFAULTS)
+    assert "ghcr.io" in DockerConfig.load(env={}).explain("ghcr.io")
+
+
+def test_a_file_where_a_folder_should_be_is_no_file(tmp_path: Path, files: Files) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / ".docker").write_text("not a folder")
+    files.write("XDG_RUNTIME_DIR", {"auths": {"ghcr.io": user("podman")}})
+    assert username(files.config(), "ghcr.io") == "podman"
+
+
+def test_the_home_is_that_of_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("mine", "process"):
+        (tmp_path / name / ".docker").mkdir(parents=True)
+        (tmp_path / name / ".docker" / "config.json").write_text(json.dumps({"auths": {"ghcr.io": user(name)}}))
+    monkeypatch.setenv("HOME", str(tmp_path / "process"))
+    assert username(DockerConfig.load(env={"HOME": str(tmp_path / "mine")}), "ghcr.io") == "mine"
+    assert DockerConfig.load(env={}).lookup("ghcr.io") is None
+    assert username(DockerConfig.load(), "ghcr.io") == "process"
+
+
+def test_without_env_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = DockerConfig.load()
+    monkeypatch.setenv("DOCKER_AUTH_CONFIG", json.dumps({"auths": {"ghcr.io": user("me")}}))
+    assert username(config, "ghcr.io") == "me"
+
+
+def test_it_is_read_at_the_first_lookup(files: Files) -> None:
+    path = files.write("HOME", f'{{"auths": {SECRET}')
+    config = files.config()
+    assert str(path) in str(failure(config))
+    files.write("HOME", {"auths": {"ghcr.io": user("mended")}})
+    assert username(config, "ghcr.io") == "mended"
+
+
+def test_a_byte_order_mark_is_passed_over(files: Files) -> None:
+    files.write("HOME", "\ufeff" + json.dumps({"auths": {"ghcr.io": user("me")}}))
+    assert username(files.config(), "ghcr.io") == "me"
+
+
+# --- files that are broken ---
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f'{{"auths": {{"ghcr.io": {{"auth": "{encoded()}"}}',
+        f'{{"auths": {{"ghcr.io": {{"password": "{SECRET}", }}}}}}',
+        f"{SECRET}",
+        f'"{SECRET}"',
+        f'["{SECRET}"]',
+        f'{{"{SECRET}\n": 1}}',
+        f'{{"password": "{SECRET}\\x"}}',
+        f'{{"password": "{SECRET}"}} {{}}',
+        "null",
+        "7",
+        "[" * 100_000 + SECRET,
+        '{"n": ' + "1" * 5000 + f'}}, "{SECRET}"',
+    ],
+)
+@pytest.mark.parametrize("variable", ["DOCKER_AUTH_CONFIG", "REGISTRY_AUTH_FILE", "HOME"])
+def test_a_file_that_is_not_an_object_of_json_is_named(files: Files, variable: str, content: str) -> None:
+    if variable == "DOCKER_AUTH_CONFIG":
+        config, name = files.config(DOCKER_AUTH_CONFIG=content), "$DOCKER_AUTH_CONFIG"
+    else:
+        config, name = write_all(files, [variable], content), str(files.paths[variable])
+    files.write("XDG_RUNTIME_DIR", {"auths": {"ghcr.io": user("me")}})
+    assert name in str(failure(config))
+
+
+def test_where_the_json_breaks_is_told(files: Files) -> None:
+    files.write("HOME", f'{{\n"auths": {SECRET}\n}}')
+    assert "line 2, column 10" in str(failure(files.config()))
+
+
+def test_a_file_that_is_not_utf_8_is_named(files: Files) -> None:
+    path = files.write("HOME", "")
+    path.write_bytes(b'{"password": "' + SECRET.encode() + b'\xff"}')
+    assert str(path) in str(failure(files.config()))
+
+
+def test_a_file_that_is_far_too_long_is_named(files: Files) -> None:
+    path = files.write("HOME", json.dumps({"auths": {"ghcr.io": user("me")}}) + " " * 4 * 1024 * 1024)
+    assert str(path) in str(failure(files.config()))
+
+
+@pytest.mark.parametrize("variable", ["REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "HOME"])
+def test_a_file_that_cannot_be_read_is_named_and_not_passed_over(files: Files, variable: str) -> None:
+    files.paths[variable].mkdir(parents=True)
+    if variable in files.named:
+        files.name(variable)
+    files.write("XDG_RUNTIME_DIR", {"auths": {"ghcr.io": user("me")}})
+    assert str(files.paths[variable]) in str(failure(files.config()))
+
+
+def test_a_file_that_may_not_be_read_is_named(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = files.write("HOME", {"auths": {"ghcr.io": user("me")}})
+
+    deny(monkeypatch, path)
+    message = str(failure(files.config()))
+    assert str(path) in message
+    assert "Permission denied" in message
+
+
+@pytest.mark.parametrize("path", ["a\0b", "a" * 5000, "/dev/null/\0"])
+def test_a_path_that_is_none_is_an_auth_error(path: str) -> None:
+    failure(DockerConfig.load(env={"REGISTRY_AUTH_FILE": path}))
+
+
+@pytest.mark.parametrize("section", ["auths", "credHelpers"])
+@pytest.mark.parametrize("value", [[SECRET], SECRET, 7, True, [{"ghcr.io": SECRET}]])
+def test_a_section_that_is_no_object_is_named(files: Files, section: str, value: object) -> None:
+    path = files.write("HOME", {section: value})
+    message = str(failure(files.config()))
+    assert str(path) in message
+    assert section in message
+
+
+@pytest.mark.parametrize(
+    ("entry", "field"),
+    [
+        (SECRET, "auths['ghcr.io']"),
+        ([SECRET], "auths['ghcr.io']"),
+        (7, "auths['ghcr.io']"),
+        ({"auth": 7}, "auths['ghcr.io'].auth"),
+        ({"auth": [encoded()]}, "auths['ghcr.io'].auth"),
+        ({"auth": {"x": SECRET}}, "auths['ghcr.io'].auth"),
+        ({"auth": SECRET}, "auths['ghcr.io'].auth"),
+        ({"auth": f"!{encoded()}"}, "auths['ghcr.io'].auth"),
+        ({"auth": encoded()[:-3]}, "auths['ghcr.io'].auth"),
+        ({"auth": base64.b64encode(SECRET.encode()).decode()}, "auths['ghcr.io'].auth"),
+        ({"auth": base64.b64encode(b"me:\xff" + SECRET.encode()).decode()}, "auths['ghcr.io'].auth"),
+        ({"auth": f"é{encoded()}"}, "auths['ghcr.io'].auth"),
+        ({"auth": encoded("me\n")}, "auths['ghcr.io']"),
+        ({"username": ["me"], "password": SECRET}, "auths['ghcr.io'].username"),
+        ({"username": "me", "password": [SECRET]}, "auths['ghcr.io'].password"),
+        ({"username": "me", "password": {SECRET: 1}}, "auths['ghcr.io'].password"),
+        ({"username": "a:b", "password": SECRET}, "auths['ghcr.io']"),
+        ({"username": "me", "password": f"{SECRET}\udc80"}, "auths['ghcr.io']"),
+        ({"password": SECRET}, "auths['ghcr.io']"),
+        ({"identitytoken": [SECRET]}, "auths['ghcr.io'].identitytoken"),
+        ({"identitytoken": f"{SECRET}\udc80"}, "auths['ghcr.io']"),
+        ({"registrytoken": {"x": SECRET}}, "auths['ghcr.io'].registrytoken"),
+        ({"registrytoken": f"{SECRET} \n"}, "auths['ghcr.io']"),
+    ],
+)
+def test_a_broken_entry_is_named_and_hurts_nobody_else(files: Files, entry: object, field: str) -> None:
+    auths = {"ghcr.io": entry, "quay.io": user("me"), "ghcr.io/other": user("you"), "no host!": entry, "": entry}
+    path = files.write("HOME", {"auths": auths})
+    config = files.config()
+    message = str(failure(config))
+    assert str(path) in message
+    assert field in message
+    assert username(config, "quay.io") == "me"
+    assert username(config, "ghcr.io", "other/app") == "you"
+    assert config.lookup("docker.io") is None
+
+
+@pytest.mark.parametrize("host", ["", "https://ghcr.io", "ghcr.io/x", "a b"])
+def test_what_is_no_host_is_a_usage_error(host: str) -> None:
+    for call in (inline({}).lookup, inline({}).explain):
+        with pytest.raises(UsageError):
+            call(host)
+
+
+# --- auths: which entry ---
+
+
+@pytest.mark.parametrize(
+    ("key", "host"),
+    [
+        ("ghcr.io", "ghcr.io"),
+        ("GHCR.io", "ghcr.io"),
+        ("ghcr.io", "GHCR.IO"),
+        ("ghcr.io", "ghcr.io:443"),
+        ("ghcr.io:443", "ghcr.io"),
+        ("https://ghcr.io", "ghcr.io"),
+        ("https://ghcr.io/", "ghcr.io"),
+        ("https://ghcr.io/v1/", "ghcr.io"),
+        ("https://ghcr.io/v2/", "ghcr.io"),
+        ("https://ghcr.io:443/v2/", "ghcr.io"),
+        ("http://ghcr.io", "ghcr.io"),
+        ("ghcr.io/v1/", "ghcr.io"),
+        ("ghcr.io/v1", "ghcr.io"),
+        ("ghcr.io/v2", "ghcr.io"),
+        ("https://ghcr.io/v2", "ghcr.io"),
+        ("http://ghcr.io:80/v2", "ghcr.io"),
+        ("https://ghcr.io/team/app", "ghcr.io"),
+        ("https://index.docker.io/v1", "docker.io"),
+        ("http://index.docker.io/v1/", "docker.io"),
+        ("index.docker.io/v1", "docker.io"),
+        ("my_registry.corp:5000", "my_registry.corp:5000"),
+        ("ghcr.io/", "ghcr.io"),
+        ("localhost:5000", "localhost:5000"),
+        ("http://localhost:5000/v2/", "localhost:5000"),
+        ("[::1]:5000", "[::1]:5000"),
+        *((key, host) for key in (HUB, "docker.io", "index.docker.io") for host in ("docker.io", "index.docker.io")),
+        ("registry-1.docker.io", "docker.io"),
+        ("https://registry-1.docker.io/v2/", "docker.io"),
+        ("docker.io", "registry-1.docker.io"),
+        ("https://docker.io/", "docker.io"),
+    ],
+)
+def test_an_entry_stands_for_a_host(key: str, host: str) -> None:
+    config = inline({"auths": {key: user("me")}})
+    assert username(config, host) == "me"
+    assert username(config, host, "team/app") == "me"
+
+
+@pytest.mark.parametrize(
+    ("key", "host"),
+    [
+        ("ghcr.io", "quay.io"),
+        ("ghcr.io", "ghcr.io:5000"),
+        ("ghcr.io:5000", "ghcr.io"),
+        ("ghcr.io", "sub.ghcr.io"),
+        ("sub.ghcr.io", "ghcr.io"),
+        ("ghcr.io.evil.example", "ghcr.io"),
+        ("ghcr", "ghcr.io"),
+        ("*.io", "ghcr.io"),
+        ("*", "ghcr.io"),
+        ("", "ghcr.io"),
+        ("https://evil.example/ghcr.io", "ghcr.io"),
+        ("evil.example/ghcr.io", "ghcr.io"),
+        ("ghcr.io@evil.example", "ghcr.io"),
+        ("me@ghcr.io", "ghcr.io"),
+        ("https://auth.docker.io/token", "docker.io"),
+        ("hub.docker.com", "docker.io"),
+        ("localhost:5000", "127.0.0.1:5000"),
+    ],
+)
+def test_an_entry_stands_for_no_other_host(key: str, host: str) -> None:
+    config = inline({"auths": {key: user("me")}})
+    assert config.lookup(host) is None
+    assert config.lookup(host, "ghcr.io") is None
+
+
+NAMESPACED = {
+    "ghcr.io/team/app/deep": user("deep"),
+    "ghcr.io": user("host"),
+    "ghcr.io/team/app": user("app"),
+    "ghcr.io/team": user("team"),
+    "ghcr.io/TEAM": user("TEAM"),
+    "ghcr.io/slash/": user("slash"),
+    "docker.io/library": user("library"),
+    "quay.io/only/this": user("only"),
+    "https://registry.example/team/app": user("url"),
+}
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(
+    ("host", "repository", "expected"),
+    [
+        ("ghcr.io", None, "host"),
+        ("ghcr.io", "team", "team"),
+        ("ghcr.io", "team/app", "app"),
+        ("ghcr.io", "team/app/deep", "deep"),
+        ("ghcr.io", "team/app/deep/er", "deep"),
+        ("ghcr.io", "team/app/deeper", "app"),
+        ("ghcr.io", "team/application", "team"),
+        ("ghcr.io", "team/ap", "team"),
+        ("ghcr.io", "teams/app", "host"),
+        ("ghcr.io", "tea", "host"),
+        ("ghcr.io", "my/team/app", "host"),
+        ("ghcr.io", "slash/x", "slash"),
+        ("docker.io", "library/alpine", "library"),
+        ("registry-1.docker.io", "library/alpine", "library"),
+        ("docker.io", "librarian/alpine", None),
+        ("docker.io", None, None),
+        ("quay.io", "only/this", "only"),
+        ("quay.io", "only", None),
+        ("quay.io", None, None),
+        ("quay.io", "only/this/too", "only"),
+        ("registry.example", None, "url"),
+        ("registry.example", "other", "url"),
+    ],
+)
+def test_the_longest_namespace_wins(host: str, repository: str | None, expected: str | None, reverse: bool) -> None:
+    keys = sorted(NAMESPACED, reverse=reverse)
+    assert username(inline({"auths": {key: NAMESPACED[key] for key in keys}}), host, repository) == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "host"), [(HUB, "docker.io", "docker.io"), ("ghcr.io", "https://ghcr.io", "ghcr.io")]
+)
+def test_of_two_entries_that_say_the_same_dockers_own_counts(own: str, other: str, host: str) -> None:
+    for keys in ((own, other), (other, own)):
+        assert username(inline({"auths": {key: user(key.replace(":", "")) for key in keys}}), host) == own.replace(
+            ":", ""
+        )
+
+
+# --- auths: what an entry says ---
+
+
+@pytest.mark.parametrize(
+    ("entry", "credential"),
+    [
+        ({"auth": encoded()}, Credential(username="me", password=SECRET)),
+        ({"auth": encoded(password="a:b:c")}, Credential(username="me", password="a:b:c")),
+        ({"auth": encoded("müller", "☃ ")}, Credential(username="müller", password="☃ ")),
+        ({"auth": encoded(password=f"{SECRET}\0")}, Credential(username="me", password=SECRET)),
+        ({"auth": encoded(password=f"{SECRET}\0\0\0")}, Credential(username="me", password=SECRET)),
+        ({"auth": encoded(password="a")}, Credential(username="me", password="a")),
+        ({"auth": encoded(password="ab").rstrip("=")}, Credential(username="me", password="ab")),
+        ({"auth": encoded(password="abc").rstrip("=")}, Credential(username="me", password="abc")),
+        ({"auth": f" {encoded()[:5]}\t {encoded()[5:]}\n"}, Credential(username="me", password=SECRET)),
+        ({"auth": encoded(password="~~~???>>>").translate(URL_SAFE)}, Credential(username="me", password="~~~???>>>")),
+        ({"auth": encoded("_json_key", JSON_KEY)}, Credential(username="_json_key", password=JSON_KEY)),
+        ({"username": "_json_key", "password": JSON_KEY}, Credential(username="_json_key", password=JSON_KEY)),
+        ({"auth": encoded(password=f"\0{SECRET}")}, Credential(username="me", password=f"\0{SECRET}")),
+        ({"identitytoken": f"{SECRET}\n"}, Credential(identity_token=f"{SECRET}\n")),
+        ({"auth": encoded(""), "email": "x"}, Credential(username="", password=SECRET)),
+        ({"username": "me", "password": SECRET}, Credential(username="me", password=SECRET)),
+        ({"auth": "", "username": "me", "password": SECRET}, Credential(username="me", password=SECRET)),
+        ({"auth": None, "username": "me", "password": SECRET}, Credential(username="me", password=SECRET)),
+        ({"auth": encoded(), "username": "you", "password": "x"}, Credential(username="me", password=SECRET)),
+        ({"identitytoken": SECRET}, Credential(identity_token=SECRET)),
+        (
+            {"auth": encoded(), "identitytoken": "id"},
+            Credential(username="me", password=SECRET, identity_token="id"),
+        ),
+        ({"registrytoken": SECRET}, Credential(registry_token=SECRET)),
+        ({"username": "me", "registrytoken": SECRET}, Credential(username="me", registry_token=SECRET)),
+        ({}, None),
+        ({"auth": ""}, None),
+        ({"auth": None, "username": None, "password": None, "identitytoken": None, "registrytoken": None}, None),
+        ({"username": "", "password": ""}, None),
+        ({"email": "me@example.com"}, None),
+    ],
+)
+def test_what_an_entry_says(entry: dict[str, Any], credential: Credential | None) -> None:
+    found = inline({"auths": {"ghcr.io": entry}}).lookup("ghcr.io")
+    assert found == credential
+    if found is not None:
+        assert "$DOCKER_AUTH_CONFIG" in found.source
+        assert "ghcr.io" in found.source
+        assert found.expires_at is None
+
+
+def test_an_identity_token_without_a_password_is_not_sent_by_get() -> None:
+    # As docker login writes it for Azure: "falls back to GET only if there is a username and password too".
+    entry = {"auth": encoded("00000000-0000-0000-0000-000000000000", ""), "identitytoken": SECRET}
+    found = inline({"auths": {"ghcr.io": entry}}).lookup("ghcr.io")
+    assert found is not None
+    assert found.identity_token == SECRET
+    exchange = Exchange("ghcr.io", "https://ghcr.io/token", None, Scope.EMPTY, found, "DockerConfig")
+    assert exchange.posts
+    assert not exchange.must_get(Response(404))
+
+
+def test_the_line_breaks_of_base64_are_passed_over() -> None:
+    # Go's decoder, which docker reads its file with, ignores them.
+    text = encoded(password="x" * 80)
+    found = inline({"auths": {"ghcr.io": {"auth": f"{text[:76]}\r\n{text[76:]}\n"}}}).lookup("ghcr.io")
+    assert found == Credential(username="me", password="x" * 80)
+
+
+# --- explain ---
+
+
+@pytest.mark.parametrize(
+    ("entry", "kind"),
+    [
+        ({"auth": encoded()}, "password"),
+        ({"username": "me", "password": SECRET}, "password"),
+        ({"username": "me", "identitytoken": SECRET}, "identity"),
+        ({"username": "me", "registrytoken": SECRET}, "registry"),
+    ],
+)
+def test_it_explains_which_file_and_entry_answer(files: Files, entry: dict[str, str], kind: str) -> None:
+    path = files.write("HOME", {"auths": {"ghcr.io": user("x"), "ghcr.io/team": entry}})
+    told = files.config().explain("GHCR.io", "team/app")
+    assert all(word in told for word in ("ghcr.io", "'me'", kind, str(path), "auths['ghcr.io/team']"))
+    assert SECRET not in told
+    assert encoded() not in told
+
+
+def test_it_explains_that_nobody_is_known(files: Files) -> None:
+    path = files.write("HOME", {"auths": {"ghcr.io": user("me")}})
+    told = files.config().explain("quay.io")
+    assert told.startswith("quay.io: nobody")
+    assert str(path) in told
+
+
+def test_its_repr_shows_nothing_of_the_environment() -> None:
+    assert SECRET not in repr(inline({"auths": {"ghcr.io": {"username": "me", "password": SECRET}}}, TOKEN=SECRET))
+
+
+# --- helpers ---
+
+
+class Programs:
+    """Helpers that are installed, and what they were asked."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / "bin"
+        self.folder.mkdir()
+        self.log = root / "log"
+
+    def install(self, name: str, script: str, *, path: Path | None = None) -> Path:
+        path = self.folder / f"docker-credential-{name}" if path is None else path
+        path.write_text(
+            f"#!/bin/sh\nserver=$(/bin/cat)\nprintf '%s %s\\n' \"$*\" \"$server\" >>'{self.log}'\n{script}\n"
+        )
+        path.chmod(0o755)
+        return path
+
+    def answers(self, name: str, username: object = "me", secret: object = SECRET, *, path: Path | None = None) -> Path:
+        return self.install(name, says({"ServerURL": "x", "Username": username, "Secret": secret}), path=path)
+
+    @property
+    def asked(self) -> list[str]:
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+    def config(self, content: Mapping[str, object], **env: str) -> DockerConfig:
+        return inline(content, **{"PATH": str(self.folder), **env})
+
+
+def says(answer: object) -> str:
+    text = json.dumps(answer)
+    assert "'" not in text
+    return f"printf '%s\\n' '{text}'"
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Programs:
+    return Programs(tmp_path)
+
+
+STORE = {"credsStore": "vault"}
+OWN = {"credHelpers": {"ghcr.io": "vault"}}
+
+
+@pytest.mark.parametrize(
+    ("host", "server"),
+    [
+        ("ghcr.io", "ghcr.io"),
+        ("GHCR.io:443", "ghcr.io"),
+        ("localhost:5000", "localhost:5000"),
+        ("docker.io", HUB),
+        ("index.docker.io", HUB),
+        ("registry-1.docker.io", HUB),
+    ],
+)
+def test_a_helper_is_asked_for_the_host_on_its_standard_input(programs: Programs, host: str, server: str) -> None:
+    programs.answers("vault")
+    found = programs.config(STORE).lookup(host, "team/app")
+    assert found == Credential(username="me", password=SECRET)
+    assert programs.asked == [f"get {server}"]
+
+
+@pytest.mark.parametrize("key", ["ghcr.io", "https://ghcr.io", "GHCR.io:443", "ghcr.io/team"])
+def test_a_helper_of_the_host_goes_before_the_store(programs: Programs, key: str) -> None:
+    programs.answers("vault", "store")
+    programs.answers("own", "own")
+    config = programs.config({**STORE, "credHelpers": {key: "own"}, "auths": {"ghcr.io": user("file")}})
+    assert username(config, "ghcr.io", "team/app") == "own"
+    assert username(config, "quay.io", "team/app") == "store"
+
+
+@pytest.mark.parametrize("key", ["docker.io", "index.docker.io", HUB, "registry-1.docker.io"])
+def test_a_helper_of_docker_hub_goes_by_any_of_its_names(programs: Programs, key: str) -> None:
+    programs.answers("own", "own")
+    assert username(programs.config({"credHelpers": {key: "own"}}), "docker.io") == "own"
+    assert programs.asked == [f"get {HUB}"]
+
+
+def test_the_store_goes_before_the_entries(programs: Programs) -> None:
+    programs.answers("vault", "store")
+    assert username(programs.config({**STORE, "auths": {"ghcr.io": user("file")}}), "ghcr.io") == "store"
+
+
+def test_a_missing_store_is_passed_over(programs: Programs) -> None:
+    config = programs.config({**STORE, "auths": {"ghcr.io": user("file")}})
+    assert username(config, "ghcr.io") == "file"
+    assert config.lookup("quay.io") is None
+    assert "auths" in config.explain("ghcr.io")
+
+
+def test_a_missing_helper_of_the_host_is_an_error_for_that_host(programs: Programs) -> None:
+    programs.answers("vault", "store")
+    config = programs.config({**STORE, "credHelpers": {"ghcr.io": "gone"}, "auths": {"ghcr.io": user("file")}})
+    message = str(failure(config))
+    assert "docker-credential-gone" in message
+    assert "$DOCKER_AUTH_CONFIG" in message
+    assert "credHelpers['ghcr.io']" in message
+    assert username(config, "quay.io") == "store"
+
+
+@pytest.mark.parametrize("store", ["", None])
+def test_an_empty_store_is_none(programs: Programs, store: str | None) -> None:
+    assert username(programs.config({"credsStore": store, "auths": {"ghcr.io": user("file")}}), "ghcr.io") == "file"
+
+
+@pytest.mark.parametrize("value", [7, ["vault"], {"x": SECRET}, True])
+def test_a_helper_that_is_no_string_is_named(programs: Programs, value: object) -> None:
+    assert "credsStore" in str(failure(programs.config({"credsStore": value})))
+    assert "credHelpers['ghcr.io']" in str(failure(programs.config({"credHelpers": {"ghcr.io": value}})))
+    assert programs.config({"credHelpers": {"ghcr.io": value}}).lookup("quay.io") is None
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x", "/x", "x/y", "./x", "a b", "x;y", "$(x)", "x\n", "\n", "x\0", "é", "x|y", "-x&", " "]
+)
+def test_a_name_that_leads_elsewhere_is_refused(programs: Programs, tmp_path: Path, name: str) -> None:
+    (programs.folder / "docker-credential-..").mkdir()
+    programs.answers("x", path=tmp_path / "x")
+    programs.answers("x", path=programs.folder / "x")
+    for content, field in (({"credsStore": name}, "credsStore"), ({"credHelpers": {"ghcr.io": name}}, "credHelpers")):
+        message = str(failure(programs.config(content)))
+        assert field in message
+        assert "$DOCKER_AUTH_CONFIG" in message
+    assert programs.asked == []
+
+
+@pytest.mark.parametrize("name", ["vault", "ecr-login", "osx_key.chain2", "A"])
+def test_a_name_has_letters_digits_dots_and_dashes(programs: Programs, name: str) -> None:
+    programs.answers(name)
+    assert username(programs.config({"credsStore": name}), "ghcr.io") == "me"
+
+
+@pytest.mark.parametrize("path", ["", ":", ".", "bin", "./bin", "../here/bin", "::bin:", "/nonexistent:bin"])
+def test_relative_entries_of_path_are_not_searched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, path: str) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    programs = Programs(here)
+    programs.answers("vault")
+    programs.answers("vault", path=here / "docker-credential-vault")
+    monkeypatch.chdir(here)
+    assert programs.config(STORE, PATH=path).lookup("ghcr.io") is None
+    assert programs.asked == []
+    assert username(programs.config(STORE, PATH=f"{path}:{programs.folder}"), "ghcr.io") == "me"
+
+
+def test_the_path_is_that_of_env(monkeypatch: pytest.MonkeyPatch, programs: Programs) -> None:
+    programs.answers("vault")
+    monkeypatch.setenv("PATH", str(programs.folder))
+    assert inline(STORE).lookup("ghcr.io") is None
+    assert programs.asked == []
+
+
+def test_a_helper_is_run_with_env(monkeypatch: pytest.MonkeyPatch, programs: Programs) -> None:
+    programs.install("vault", """printf '{"Username": "%s/%s", "Secret": "x"}' "$MINE" "$PROCESS" """)
+    monkeypatch.setenv("PROCESS", "seen")
+    assert username(programs.config(STORE, MINE="mine"), "ghcr.io") == "mine/"
+
+
+def test_what_is_not_executable_is_not_installed(programs: Programs) -> None:
+    programs.answers("vault").chmod(0o644)
+    assert username(programs.config({**STORE, "auths": {"ghcr.io": user("file")}}), "ghcr.io") == "file"
+
+
+@pytest.mark.parametrize("content", ["echo no interpreter line\n", "#!/nonexistent/interpreter\n", "\x7fELF?"])
+def test_what_cannot_be_run_is_an_auth_error(programs: Programs, content: str) -> None:
+    path = programs.answers("vault")
+    path.write_text(content)
+    message = str(failure(programs.config(OWN)))
+    assert str(path) in message
+
+
+def test_the_user_token_means_an_identity_token(programs: Programs) -> None:
+    programs.answers("vault", "<token>")
+    found = programs.config(STORE).lookup("ghcr.io")
+    assert found == Credential(identity_token=SECRET)
+    assert found is not None
+    assert found.username is None
+
+
+@pytest.mark.parametrize("status", [1, 2, 255])
+@pytest.mark.parametrize(
+    "text", ["credentials not found in native keychain", "Credentials Not Found", "credentials not found"]
+)
+def test_credentials_not_found_means_nobody(programs: Programs, text: str, status: int) -> None:
+    programs.install("vault", f"echo '{text}'; exit {status}")
+    config = programs.config({**STORE, "auths": {"quay.io": user("file")}})
+    assert config.lookup("ghcr.io") is None
+    told = config.explain("ghcr.io")
+    assert "nobody" in told
+    assert "docker-credential-vault" in told
+
+
+def test_what_a_helper_prints_to_stderr_is_not_read(programs: Programs) -> None:
+    noise = f"i=0; while [ $i -lt 3000 ]; do echo 'warning: {SECRET} is not JSON' >&2; i=$((i+1)); done"
+    programs.install("vault", f"{noise}\n{says({'Username': 'me', 'Secret': SECRET})}\n{noise}")
+    assert programs.config(STORE).lookup("ghcr.io") == Credential(username="me", password=SECRET)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "exit 3",
+        f"echo {SECRET}; exit 1",
+        f"echo {SECRET} >&2; exit 1",
+        "echo credentials not found >&2; exit 1",
+        f"{says({'Username': 'me', 'Secret': SECRET})}; exit 1",
+        "kill -9 $$",
+        f"echo {SECRET}; kill -15 $$",
+    ],
+)
+def test_a_helper_that_fails_is_an_auth_error(programs: Programs, script: str) -> None:
+    programs.install("vault", script)
+    message = str(failure(programs.config({**OWN, "auths": {"ghcr.io": user("file")}})))
+    assert "docker-credential-vault" in message
+    assert "ghcr.io" in message
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "",
+        f"echo {SECRET}",
+        f"echo '\"{SECRET}\"'",
+        f"echo '[\"{SECRET}\"]'",
+        "echo null",
+        f'echo \'{{"Secret": "{SECRET}"\'',
+        f"printf '{SECRET}\\377'",
+        f"echo 'warning: {SECRET}'; {says({'Username': 'me', 'Secret': SECRET})}",
+        says({"Username": "me", "Secret": SECRET}) * 2,
+        says({}),
+        says({"Username": "me"}),
+        says({"Secret": SECRET}),
+        says({"Username": None, "Secret": SECRET}),
+        says({"Username": ["me"], "Secret": SECRET}),
+        says({"Username": "me", "Secret": [SECRET]}),
+        says({"Username": "me", "Secret": {"x": SECRET}}),
+        says({"Username": SECRET, "Secret": 7}),
+        says({"username": "me", "secret": SECRET}),
+        says({"Username": "a:b", "Secret": SECRET}),
+        says({"Username": "me\n", "Secret": SECRET}),
+        says({"Username": "<token>", "Secret": f"{SECRET}\udc80"}),
+        says({"Username": "me", "Secret": f"{SECRET}\udc80"}),
+        f"printf '%0100000d{SECRET}' 0",
+        "echo credentials not found",
+    ],
+)
+def test_a_helper_that_answers_nonsense_is_an_auth_error(programs: Programs, script: str) -> None:
+    programs.install("vault", script)
+    assert "docker-credential-vault" in str(failure(programs.config(OWN)))
+
+
+def test_a_helper_that_does_not_read_is_not_waited_for(programs: Programs) -> None:
+    path = programs.folder / "docker-credential-vault"
+    path.write_text(f"#!/bin/sh\nexec <&-\n{says({'Username': 'me', 'Secret': SECRET})}\n")
+    path.chmod(0o755)
+    assert username(programs.config(STORE), "ghcr.io") == "me"
+
+
+def test_it_explains_which_helper_answers(programs: Programs) -> None:
+    programs.answers("vault")
+    programs.answers("own", "<token>")
+    config = programs.config({**STORE, "credHelpers": {"ghcr.io": "own"}})
+    told = {host: config.explain(host) for host in ("ghcr.io", "quay.io")}
+    assert all(word in told["quay.io"] for word in ("quay.io", "'me'", "docker-credential-vault", "credsStore"))
+    assert all(word in told["ghcr.io"] for word in ("identity", "docker-credential-own", "credHelpers['ghcr.io']"))
+    assert all("$DOCKER_AUTH_CONFIG" in text and SECRET not in text for text in told.values())
+    found = config.lookup("ghcr.io")
+    assert found is not None
+    assert "docker-credential-own" in found.source
+
+
+# --- how long an answer of a helper is kept ---
+
+
+@pytest.mark.parametrize("script", [says({"Username": "me", "Secret": SECRET}), "echo credentials not found; exit 1"])
+def test_an_answer_is_kept_for_a_minute(programs: Programs, clock: FakeClock, script: str) -> None:
+    programs.install("vault", script)
+    config = programs.config(STORE)
+    first = config.lookup("ghcr.io")
+    clock.now += 59.9
+    assert config.lookup("ghcr.io", "other/repository") == first
+    assert programs.asked == ["get ghcr.io"]
+    config.lookup("quay.io")
+    assert programs.asked == ["get ghcr.io", "get quay.io"]
+    clock.now += 0.2
+    assert config.lookup("ghcr.io") == first
+    assert programs.asked == ["get ghcr.io", "get quay.io", "get ghcr.io"]
+
+
+def test_a_new_answer_is_seen_after_a_minute(programs: Programs, clock: FakeClock) -> None:
+    programs.answers("vault", "old")
+    config = programs.config(STORE)
+    assert username(config, "ghcr.io") == "old"
+    programs.answers("vault", "new")
+    assert username(config, "ghcr.io") == "old"
+    clock.now += 60.1
+    assert username(config, "ghcr.io") == "new"
+
+
+def test_a_failure_is_not_kept(programs: Programs, clock: FakeClock) -> None:
+    programs.install("vault", "exit 1")
+    config = programs.config(OWN)
+    failure(config)
+    programs.answers("vault")
+    assert username(config, "ghcr.io") == "me"
+
+
+# --- helpers that do not end ---
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Iterator[Path]:
+    """A pipe from which nothing comes until the test is over."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    end = os.open(path, os.O_RDWR)
+    yield path
+    os.close(end)
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
+    """The helpers that were started, none of which has long."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    class Recorded(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            processes.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Recorded)
+    monkeypatch.setattr(helper, "_TIMEOUT", 0.2)
+    return processes
+
+
+Blocks = Callable[[Path], str]
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        pytest.param(lambda fifo: f"read -r x <'{fifo}'", id="silent"),
+        pytest.param(lambda fifo: f"echo {SECRET}; echo {SECRET} >&2; read -r x <'{fifo}'", id="talking"),
+        pytest.param(lambda fifo: f"exec 3<'{fifo}'; echo {SECRET}; read -r x <&3 & exit 0", id="grandchild"),
+        pytest.param(lambda fifo: f"exec 3<'{fifo}'; trap '' TERM INT HUP; read -r x <&3", id="deaf"),
+    ],
+)
+def test_a_helper_that_takes_too_long_is_ended(
+    programs: Programs, fifo: Path, started: list[subprocess.Popen[bytes]], blocks: Blocks
+) -> None:
+    programs.install("vault", blocks(fifo))
+    message = str(failure(programs.config(OWN)))
+    assert "docker-credential-vault" in message
+    assert "ghcr.io" in message
+    assert len(started) == 2  # a failure is not kept: `explain` asks again
+    for process in started:
+        assert process.returncode is not None
+        assert all(pipe is not None and pipe.closed for pipe in (process.stdin, process.stdout, process.stderr))
+
+
+@pytest.mark.usefixtures("started")
+def test_a_helper_that_took_too_long_is_asked_again(programs: Programs, fifo: Path) -> None:
+    programs.install("vault", f"read -r x <'{fifo}'")
+    config = programs.config(OWN)
+    failure(config)
+    programs.answers("vault")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(helper, "_TIMEOUT", 60.0)
+        assert username(config, "ghcr.io") == "me"
+
+
+def test_helper_that_floods_stdout_is_killed(programs: Programs) -> None:
+    programs.install(
+        "vault", "while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done"
+    )
+    assert f"more than {1024 * 1024} bytes" in str(failure(programs.config(OWN)))
+
+
+def test_helper_that_floods_stderr_and_answers_is_heard(programs: Programs) -> None:
+    noise = "/bin/dd if=/dev/zero bs=65536 count=64 >&2 2>/dev/null"
+    programs.install("vault", f"{noise}\n{says({'Username': 'me', 'Secret': SECRET})}")
+    assert username(programs.config(OWN), "ghcr.io") == "me"
+
+
+@pytest.mark.usefixtures("started")
+def test_helper_that_closes_its_pipes_and_stays_is_ended(programs: Programs, fifo: Path) -> None:
+    programs.install("vault", f"exec 3<'{fifo}' >&- 2>&-; read -r x <&3")
+    assert "did not answer" in str(failure(programs.config(OWN)))
+
+
+def test_helper_gives_a_password_with_line_breaks(programs: Programs) -> None:
+    programs.install("vault", "printf '%s' '" + json.dumps({"Username": "_json_key", "Secret": JSON_KEY}) + "'")
+    assert programs.config(STORE).lookup("ghcr.io") == Credential(username="_json_key", password=JSON_KEY)
+
+
+# --- a store that fails ---
+
+
+FAILING = [
+    "exit 3",
+    f"echo {SECRET}; exit 1",
+    f"echo '{SECRET}'",
+    says({"Username": "a:b", "Secret": SECRET}),
+    "kill -9 $$",
+]
+
+
+def unseen(config: DockerConfig) -> AuthError:
+    """The failure of a store, once it is sure that it shows no secret."""
+    error = config.failure("ghcr.io")
+    assert error is not None
+    assert SECRET not in all_that_it_says(error)
+    return error
+
+
+@pytest.mark.parametrize("script", FAILING)
+def test_lookup_with_a_failing_store_is_none_with_a_warning_and_a_failure(
+    programs: Programs, caplog: pytest.LogCaptureFixture, script: str
+) -> None:
+    programs.install("vault", script)
+    config = programs.config({**STORE, "auths": {"ghcr.io": user("file")}})
+    assert config.lookup("ghcr.io") is None
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "docker-credential-vault" in caplog.text
+    assert SECRET not in caplog.text
+    message = str(unseen(config))
+    assert all(word in message for word in ("docker-credential-vault", "credsStore", "$DOCKER_AUTH_CONFIG"))
+    assert config.explain("ghcr.io").startswith("ghcr.io: nobody (the credential helper docker-credential-vault")
+
+
+def test_failure_of_a_store_is_kept_for_a_minute(
+    programs: Programs, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    programs.install("vault", "exit 1")
+    config = programs.config(STORE)
+    for _ in range(3):
+        assert config.lookup("ghcr.io") is None
+        assert config.failure("ghcr.io") is not config.failure("ghcr.io")  # each can be raised once
+    clock.now += 59.9
+    assert config.failure("ghcr.io") is not None
+    assert programs.asked == ["get ghcr.io"]
+    assert len(caplog.records) == 1
+    programs.answers("vault")
+    assert config.lookup("ghcr.io") is None
+    clock.now += 0.2
+    assert config.failure("ghcr.io") is None
+    assert username(config, "ghcr.io") == "me"
+
+
+def test_failure_of_a_store_that_still_fails_after_a_minute_is_found(programs: Programs, clock: FakeClock) -> None:
+    programs.install("vault", "exit 1")
+    config = programs.config(STORE)
+    assert config.lookup("ghcr.io") is None
+    clock.now += 3600
+    assert config.failure("ghcr.io") is not None
+
+
+def test_store_that_fails_does_not_hide_the_entry_of_a_later_file(files: Files, programs: Programs) -> None:
+    programs.install("vault", "exit 1")
+    files.write("HOME", STORE)
+    files.write("XDG_RUNTIME_DIR", {"auths": {"ghcr.io": user("podman")}})
+    config = files.config(PATH=str(programs.folder))
+    assert username(config, "ghcr.io") == "podman"
+    assert config.failure("ghcr.io") is None
+    assert config.failure("quay.io") is not None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{}, {"credsStore": "gone"}, {"auths": {"ghcr.io": user("me")}}, {"credsStore": "", "auths": {"ghcr.io": {}}}],
+)
+def test_failure_without_a_failing_helper_is_none(programs: Programs, content: dict[str, Any]) -> None:
+    assert programs.config(content).failure("ghcr.io") is None
+
+
+def test_failure_of_a_helper_of_the_host_is_an_error_of_both(programs: Programs) -> None:
+    programs.install("vault", "exit 1")
+    config = programs.config(OWN)
+    assert "docker-credential-vault" in str(failure(config))
+    assert "docker-credential-vault" in str(unseen(config))
+
+
+@pytest.mark.parametrize("script", ["echo credentials not found; exit 1", says({"Username": "", "Secret": ""})])
+def test_store_without_credentials_leaves_it_to_the_next_file(files: Files, programs: Programs, script: str) -> None:
+    programs.install("vault", script)
+    files.write("HOME", STORE)
+    files.write("XDG_CONFIG_HOME", {"auths": {"ghcr.io": user("podman")}})
+    config = files.config(PATH=str(programs.folder))
+    assert username(config, "ghcr.io") == "podman"
+    assert config.failure("quay.io") is None
+
+
+def test_helper_of_the_host_without_credentials_ends_the_search(files: Files, programs: Programs) -> None:
+    programs.install("vault", "echo credentials not found; exit 1")
+    files.write("HOME", OWN)
+    files.write("XDG_CONFIG_HOME", {"auths": {"ghcr.io": user("podman")}})
+    assert files.config(PATH=str(programs.folder)).lookup("ghcr.io") is None

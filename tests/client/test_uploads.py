@@ -1,0 +1,1161 @@
+"""BlobWriter: which requests it makes of what is written, and how it goes on after every answer a registry may give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import ociwire.transport.retry
+from ociwire import BlobWriter, Client, Descriptor, Digest, FunctionTransport, Request, Response, Scope, errors
+from ociwire.testing import ScriptedTransport
+from tests._support.doubles import FakeClock
+
+KIBIBYTE = 1024
+MEBIBYTE = 1024 * KIBIBYTE
+HOST = "registry.example"
+BASE = f"https://{HOST}"
+UPLOADS = "/v2/library/alpine/blobs/uploads/"
+UPLOAD = f"{BASE}{UPLOADS}1"
+PUSH = "repository:library/alpine:pull,push"
+CONTENT = bytes(range(100)) + b"the rest of it"
+
+
+class Registry:
+    """A client over a script."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.transport = ScriptedTransport(answers)
+        self.client = Client(HOST, self.transport)
+
+    def begin(self, chunk_size: int | None = None, **options: Any) -> BlobWriter:
+        return self.client.push_blob_chunked("library/alpine", chunk_size, **options)
+
+    def resume(self, offset: int | None = None, chunk_size: int | None = None, id_: str = UPLOAD) -> BlobWriter:
+        return self.client.push_blob_chunked_resume("library/alpine", id_, offset, chunk_size)
+
+    @property
+    def requests(self) -> list[Request]:
+        return self.transport.requests
+
+    @property
+    def lines(self) -> list[str]:
+        """``METHOD URL Content-Range``, without what all have in common."""
+        return [
+            f"{request.method} {request.url} {request.headers.get('content-range', '')}".strip()
+            for request in self.requests
+        ]
+
+    @property
+    def steps(self) -> list[str]:
+        """``METHOD Content-Range`` of all requests but the first."""
+        return [f"{request.method} {request.headers.get('content-range', '')}".strip() for request in self.requests[1:]]
+
+
+def accepted(location: str | None = UPLOADS + "1", *, status: int = 202, **headers: str) -> Response:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Response(status, named if location is None else {"Location": location, **named})
+
+
+def at(range_: str | None, status: int = 204) -> Response:
+    """An upload's status."""
+    return accepted(status=status) if range_ is None else accepted(status=status, Range=range_)
+
+
+def refused(status: int, code: str = "") -> Response:
+    return Response(status, (), f'{{"errors": [{{"code": "{code}"}}]}}'.encode() if code else b"<html>")
+
+
+OPENED = accepted()
+TAKEN = accepted()
+CREATED = Response(201, {"Location": "/v2/library/alpine/blobs/x"})
+GONE = refused(404, "BLOB_UPLOAD_UNKNOWN")
+LOST = errors.ReadError("the answer is lost")
+
+
+# --- the requests ---
+
+
+def test_every_request_of_an_upload() -> None:
+    registry = Registry(OPENED, accepted("/two?_state=b"), accepted("/three?_state=c"), CREATED)
+    writer = registry.begin(50)
+    assert writer.write(CONTENT) == len(CONTENT) == 114
+    assert (writer.size, writer.flushed, writer.chunk_size, writer.id) == (114, 100, 50, f"{BASE}/three?_state=c")
+    blob = Descriptor.of(CONTENT, media_type="application/octet-stream")
+    assert writer.commit() == blob
+    assert registry.lines == [
+        f"POST {BASE}{UPLOADS}",
+        f"PATCH {UPLOAD} 0-49",
+        f"PATCH {BASE}/two?_state=b 50-99",
+        f"PUT {BASE}/three?_state=c&digest={blob.digest} 100-113",
+    ]
+    assert registry.transport.bodies == [None, CONTENT[:50], CONTENT[50:100], CONTENT[100:]]
+    assert [request.headers.get("content-type") for request in registry.requests] == [
+        None,
+        *["application/octet-stream"] * 3,
+    ]
+    for request in registry.requests:
+        assert str(request.info.required_scope) == PUSH
+        assert request.info.operation == "push_blob_chunked"
+    assert [request.info.idempotent for request in registry.requests[:3]] == [True] * 3
+    assert all(request.body is None or request.body.resendable for request in registry.requests)
+    registry.transport.assert_done()
+
+
+def test_resuming_asks_for_the_status() -> None:
+    registry = Registry(accepted("/two", status=204, Range="0-99"), CREATED)
+    writer = registry.resume()
+    assert (writer.size, writer.flushed, writer.id) == (100, 100, f"{BASE}/two")
+    writer.write(CONTENT[100:])
+    digest = Digest.of(CONTENT)
+    assert writer.commit(digest) == Descriptor("application/octet-stream", digest, 114)
+    assert registry.lines == [f"GET {UPLOAD}", f"PUT {BASE}/two?digest={digest} 100-113"]
+    assert registry.requests[0].info.operation == "push_blob_chunked_resume"
+    assert [str(request.info.required_scope) for request in registry.requests] == [PUSH, PUSH]
+
+
+def test_resuming_at_an_offset_asks_for_nothing() -> None:
+    registry = Registry(CREATED)
+    writer = registry.resume(100)
+    assert (writer.size, registry.requests) == (100, [])
+    writer.write(CONTENT[100:])
+    writer.commit(Digest.of(CONTENT))
+    assert registry.lines == [f"PUT {UPLOAD}?digest={Digest.of(CONTENT)} 100-113"]
+
+
+def test_cancelling_deletes() -> None:
+    registry = Registry(OPENED, Response(204))
+    registry.begin().cancel()
+    assert registry.lines[1] == f"DELETE {UPLOAD}"
+    assert str(registry.requests[1].info.required_scope) == PUSH
+    assert registry.requests[1].info.operation == "push_blob_chunked"
+
+
+@pytest.mark.parametrize("chunk_size", [50, 114, 115, None])
+@pytest.mark.parametrize("piece", [1, 7, 50, 114])
+def test_chunks_do_not_depend_on_how_they_were_written(chunk_size: int | None, piece: int) -> None:
+    patches = [TAKEN] * (113 // chunk_size if chunk_size else 0)
+    registry = Registry(OPENED, *patches, CREATED)
+    writer = registry.begin(chunk_size)
+    for start in range(0, 114, piece):
+        assert writer.write(CONTENT[start : start + piece]) == len(CONTENT[start : start + piece])
+    writer.commit()
+    assert b"".join(body or b"" for body in registry.transport.bodies) == CONTENT
+    assert all(len(body or b"") == chunk_size for body in registry.transport.bodies[1:-1])
+    assert registry.transport.bodies[-1]  # the last chunk goes with the PUT
+    registry.transport.assert_done()
+
+
+def test_the_whole_in_a_put_has_no_content_range() -> None:
+    registry = Registry(OPENED, CREATED)
+    writer = registry.begin()
+    writer.write(CONTENT)
+    writer.commit()
+    assert registry.steps == ["PUT"]
+    assert registry.transport.bodies[1] == CONTENT
+
+
+def test_nothing_written() -> None:
+    registry = Registry(OPENED, CREATED)
+    with registry.begin() as writer:
+        assert writer.write(b"") == 0
+    assert writer.commit() == Descriptor("application/octet-stream", Digest.of(b""), 0)
+    assert registry.steps == ["PUT"]
+    assert registry.requests[1].body is None
+
+
+@pytest.mark.parametrize("make", [bytes, bytearray, memoryview, lambda data: memoryview(data).cast("B", (2, 57))])
+def test_anything_like_bytes(make: Callable[[bytes], Any]) -> None:
+    registry = Registry(OPENED, *[TAKEN] * 2, CREATED)
+    writer = registry.begin(50)
+    assert writer.write(make(CONTENT)) == 114
+    assert writer.commit().digest == Digest.of(CONTENT)
+
+
+@pytest.mark.parametrize("algorithm", ["sha384", "sha512"])
+def test_other_algorithms_are_announced(algorithm: str) -> None:
+    registry = Registry(OPENED, CREATED)
+    writer = registry.begin(algorithm=algorithm)
+    writer.write(CONTENT)
+    digest = Digest.of(CONTENT, algorithm)
+    assert writer.commit().digest == digest
+    assert registry.lines == [
+        f"POST {BASE}{UPLOADS}?digest-algorithm={algorithm}",
+        f"PUT {UPLOAD}?digest={digest}",
+    ]
+
+
+# --- sizes of chunks ---
+
+
+def test_the_default_chunk_is_four_mebibytes() -> None:
+    registry = Registry(OPENED, TAKEN)
+    writer = registry.begin()
+    assert writer.chunk_size == 4 * MEBIBYTE
+    writer.write(bytes(4 * MEBIBYTE))
+    assert len(registry.requests) == 1
+    writer.write(b"1")
+    assert registry.steps == [f"PATCH 0-{4 * MEBIBYTE - 1}"]
+    assert (writer.flushed, writer.size) == (4 * MEBIBYTE, 4 * MEBIBYTE + 1)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "least", "chunk_size"),
+    [
+        (None, str(8 * MEBIBYTE), 8 * MEBIBYTE),
+        (None, "1000", 4 * MEBIBYTE),
+        (10, "1000", 1000),
+        (10, "10", 10),
+        (2000, "1000", 2000),
+        (10, "garbage", 10),
+        (10, "-5", 10),
+        (10, "", 10),
+    ],
+)
+def test_the_registry_may_demand_larger_chunks(wanted: int | None, least: str, chunk_size: int) -> None:
+    registry = Registry(accepted(OCI_Chunk_Min_Length=least))
+    assert registry.begin(wanted).chunk_size == chunk_size
+
+
+def test_the_registry_may_demand_larger_chunks_when_asked_for_the_status() -> None:
+    registry = Registry(accepted(status=204, Range="0-99", OCI_Chunk_Min_Length="1000"))
+    assert registry.resume(chunk_size=10).chunk_size == 1000
+
+
+@pytest.mark.parametrize("status", [413, 416])
+@pytest.mark.parametrize("code", ["", "SIZE_INVALID", "RANGE_INVALID", "BLOB_UPLOAD_INVALID", "UNKNOWN"])
+def test_a_large_first_chunk_that_is_refused_is_halved(status: int, code: str) -> None:
+    size = MEBIBYTE
+    asked = [at("0-0")] if status == 416 else []
+    no = refused(status, code)
+    registry = Registry(OPENED, no, *asked, no, *asked, TAKEN, TAKEN, TAKEN, TAKEN, CREATED, OPENED, OPENED)
+    writer = registry.begin(size)
+    content = bytes(range(256)) * 4096 + b"more"
+    assert writer.write(content) == len(content)
+    writer.commit()
+    quarter = size // 4
+    get = ["GET"] if status == 416 else []
+    assert registry.steps == [
+        f"PATCH 0-{size - 1}",
+        *get,
+        f"PATCH 0-{size // 2 - 1}",
+        *get,
+        *[f"PATCH {start}-{start + quarter - 1}" for start in range(0, size, quarter)],
+        f"PUT {size}-{size + 3}",
+    ]
+    assert b"".join(body for body in registry.transport.bodies if body) == content
+    assert writer.chunk_size == quarter
+    # ... and the others know, of this client and of what was made of it
+    assert registry.begin().chunk_size == quarter
+    other = registry.client.with_options(timeout=5).push_blob_chunked("b", 1000)
+    assert other.chunk_size == 1000
+    registry.transport.assert_done()
+
+
+def test_what_one_client_has_learnt_no_other_knows() -> None:
+    registry = Registry(OPENED, refused(413), TAKEN, TAKEN)
+    writer = registry.begin(MEBIBYTE)
+    writer.write(bytes(MEBIBYTE))
+    writer.close()
+    assert Registry(OPENED).begin().chunk_size == 4 * MEBIBYTE
+
+
+def test_what_was_learnt_yields_to_what_is_demanded() -> None:
+    least = accepted(OCI_Chunk_Min_Length=str(MEBIBYTE))
+    registry = Registry(OPENED, refused(413), TAKEN, TAKEN, least)
+    writer = registry.begin(MEBIBYTE)
+    writer.write(bytes(MEBIBYTE))
+    writer.close()
+    assert registry.begin().chunk_size == MEBIBYTE
+
+
+def test_a_smaller_chunk_that_was_learnt_stays_learnt() -> None:
+    registry = Registry(OPENED, OPENED, refused(413), TAKEN, TAKEN, refused(413), TAKEN, TAKEN, OPENED)
+    large, small = registry.begin(4 * MEBIBYTE), registry.begin(MEBIBYTE)
+    for writer in (small, large):
+        writer.write(bytes(writer.chunk_size))
+        writer.close()
+    assert registry.begin().chunk_size == MEBIBYTE // 2
+
+
+def test_no_chunk_is_halved_for_ever() -> None:
+    """And what halving did not mend is nothing to be learnt."""
+    asked: list[int] = []
+
+    def answer(request: Request) -> Response:
+        if request.method == "PATCH":
+            assert request.body is not None
+            assert request.body.length
+            asked.append(request.body.length)
+        return {"POST": OPENED, "PATCH": refused(416), "GET": at("0-0")}[request.method]
+
+    client = Client(HOST, FunctionTransport(answer))
+    writer = client.push_blob_chunked("a", MEBIBYTE)
+    writer.write(bytes(MEBIBYTE))
+    with pytest.raises(errors.RangeInvalid):
+        writer.close()
+    assert asked == [MEBIBYTE, MEBIBYTE // 2, MEBIBYTE // 4, MEBIBYTE // 8, 64 * KIBIBYTE]
+    assert client.push_blob_chunked("a").chunk_size == 4 * MEBIBYTE
+
+
+def test_no_chunk_is_halved_below_what_is_demanded() -> None:
+    registry = Registry(accepted(OCI_Chunk_Min_Length=str(MEBIBYTE)), refused(413))
+    writer = registry.begin(MEBIBYTE)
+    with pytest.raises(errors.SizeInvalid):
+        writer.write(bytes(MEBIBYTE + 1))
+    assert len(registry.requests) == 2
+
+
+def test_a_size_that_is_wrong_is_not_one_that_is_too_large() -> None:
+    registry = Registry(OPENED, refused(400, "SIZE_INVALID"))
+    writer = registry.begin(MEBIBYTE)
+    with pytest.raises(errors.SizeInvalid):
+        writer.write(bytes(MEBIBYTE + 1))
+    assert len(registry.requests) == 2
+
+
+def test_a_resumed_upload_may_have_to_take_smaller_chunks_too() -> None:
+    registry = Registry(refused(416), at("0-9"), TAKEN, TAKEN)
+    writer = registry.resume(10, 256 * KIBIBYTE)
+    writer.write(bytes(256 * KIBIBYTE))
+    writer.close()
+    assert [body and len(body) for body in registry.transport.bodies[2:]] == [128 * KIBIBYTE] * 2
+
+
+@pytest.mark.parametrize("status", [413, 416])
+def test_a_put_that_is_too_large_goes_in_chunks(status: int) -> None:
+    asked = [at("0-0")] if status == 416 else []
+    no = refused(status)
+    registry = Registry(OPENED, no, no, *asked, TAKEN, TAKEN, CREATED)
+    writer = registry.begin()
+    writer.write(bytes(256 * KIBIBYTE))
+    assert writer.commit().digest == Digest.of(bytes(256 * KIBIBYTE))
+    assert [request.method for request in registry.requests if request.method != "GET"] == [
+        *("POST", "PUT", "PATCH", "PATCH", "PATCH", "PUT")
+    ]
+    assert registry.requests[-1].body is None
+
+
+# --- what registries answer to a chunk ---
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204])
+def test_a_chunk_is_taken_with_any_status_in_use(status: int) -> None:
+    registry = Registry(OPENED, accepted("/two", status=status))
+    with registry.begin() as writer:
+        writer.write(CONTENT)
+    assert (writer.flushed, writer.id) == (114, f"{BASE}/two")
+
+
+@pytest.mark.parametrize("status", [203, 206, 302, 400, 401, 403, 404, 500])
+def test_a_chunk_is_taken_with_nothing_else(status: int) -> None:
+    registry = Registry(OPENED, accepted("/two", status=status))
+    writer = registry.begin()
+    writer.write(CONTENT)
+    with pytest.raises(errors.RegistryError) as caught:
+        writer.close()
+    assert caught.value.status == status
+    assert (writer.size, writer.flushed) == (114, 0)
+
+
+@pytest.mark.parametrize("stuck", ["0-49", "0-0", "garbage", "0-1000"])
+def test_the_bytes_sent_outvote_the_range_of_an_answer(stuck: str) -> None:
+    """ECR's stays at the first chunk's."""
+    registry = Registry(OPENED, accepted(Range="0-49"), accepted(Range=stuck), CREATED)
+    writer = registry.begin(50)
+    writer.write(CONTENT)
+    assert writer.commit().size == 114
+    assert registry.steps == ["PATCH 0-49", "PATCH 50-99", "PUT 100-113"]
+
+
+RANGES = [
+    ("0-99", 100),
+    ("bytes=0-99", 100),
+    ("bytes 0-99/*", 100),
+    ("0-99/*", 100),
+    ("0-99/100", 100),
+    ("50-99", 100),
+    (" 0-99 ", 100),
+    ("0-1", 2),
+    ("0-0", 0),
+    ("0--1", 0),
+    ("", 0),
+    ("garbage", 0),
+    ("-99", 0),
+    ("0-", 0),
+    ("0-99-", 0),
+    ("0-99999999999999999999999", 0),
+    (None, 0),
+]
+
+
+@pytest.mark.parametrize("status", [200, 204])
+@pytest.mark.parametrize(("range_", "offset"), RANGES)
+def test_a_range_in_every_spelling(range_: str | None, offset: int, status: int) -> None:
+    registry = Registry(at(range_, status))
+    writer = registry.resume()
+    assert (writer.size, writer.flushed) == (offset, offset)
+
+
+@pytest.mark.parametrize("code", ["", "RANGE_INVALID", "BLOB_UPLOAD_INVALID"])  # zot's is the last
+@pytest.mark.parametrize(("range_", "stored"), [("0-49", 50), ("bytes=0-20/*", 21), ("0-1", 2), ("40-48", 49)])
+def test_a_416_goes_on_from_the_status(range_: str, stored: int, code: str) -> None:
+    rest = [TAKEN] * ((len(CONTENT) - 1 - stored) // 50)
+    registry = Registry(OPENED, refused(416, code), accepted("/now", status=204, Range=range_), *rest, CREATED)
+    writer = registry.begin(50)
+    assert writer.write(CONTENT) == 114
+    assert writer.commit().digest == Digest.of(CONTENT)
+    assert registry.lines[1:4] == [
+        f"PATCH {UPLOAD} 0-49",
+        f"GET {UPLOAD}",
+        f"PATCH {BASE}/now {stored}-{stored + 49}",
+    ]
+    assert registry.requests[2].info.operation == "push_blob_chunked"
+    assert registry.transport.bodies[3] == CONTENT[stored : stored + 50]
+
+
+def test_a_416_of_a_later_chunk_goes_on_from_the_status() -> None:
+    registry = Registry(OPENED, TAKEN, refused(416), at("0-69"), CREATED)
+    writer = registry.begin(50)
+    writer.write(CONTENT)
+    writer.commit()
+    assert registry.steps == ["PATCH 0-49", "PATCH 50-99", "GET", "PUT 70-113"]
+    assert registry.transport.bodies[-1] == CONTENT[70:]
+
+
+@pytest.mark.parametrize("code", ["", "BLOB_UPLOAD_INVALID"])
+@pytest.mark.parametrize("range_", ["0-100", "0-9", "0-999", None])
+def test_a_416_out_of_reach_leaves_the_upload_resumable(range_: str | None, code: str) -> None:
+    registry = Registry(OPENED, TAKEN, refused(416, code), at(range_), TAKEN, CREATED)
+    writer = registry.begin(50)
+    with pytest.raises(errors.RangeInvalid):
+        writer.write(CONTENT)
+    assert (writer.flushed, writer.size) == (50, 100)
+    # another time it takes them
+    assert writer.write(CONTENT[writer.size :]) == 14
+    assert writer.commit().digest == Digest.of(CONTENT)
+    assert registry.steps == ["PATCH 0-49", "PATCH 50-99", "GET", "PATCH 50-99", "PUT 100-113"]
+
+
+def test_after_a_416_out_of_reach_the_id_resumes() -> None:
+    registry = Registry(OPENED, TAKEN, refused(416), accepted("/now", status=204, Range="0-9"), at("0-9"), CREATED)
+    writer = registry.begin(50)
+    with pytest.raises(errors.RangeInvalid):
+        writer.write(CONTENT)
+    resumed = registry.resume(id_=writer.id)
+    assert registry.lines[-1] == f"GET {BASE}/now"
+    assert resumed.size == 10
+    resumed.write(CONTENT[10:])
+    resumed.commit(Digest.of(CONTENT))
+    assert registry.steps[-1] == "PUT 10-113"
+
+
+@pytest.mark.parametrize("range_", ["0-0", None, ""])
+def test_0_0_may_have_meant_one_byte(range_: str | None) -> None:
+    registry = Registry(at(range_), refused(416), at(range_), TAKEN, TAKEN, CREATED)
+    writer = registry.resume(chunk_size=50)
+    writer.write(CONTENT)
+    writer.commit()
+    assert registry.steps[:2] == ["PATCH 0-49", "GET"]
+    assert registry.steps[2].startswith("PATCH 1-")
+    assert b"".join(body or b"" for body in registry.transport.bodies[3:]) == CONTENT[1:]
+
+
+def test_one_byte_is_tried_once() -> None:
+    patches: list[str] = []
+
+    def answer(request: Request) -> Response:
+        if request.method == "PATCH":
+            patches.append(request.headers["content-range"])
+            return refused(416)
+        return at("0-0")
+
+    writer = Client(HOST, FunctionTransport(answer)).push_blob_chunked_resume("a", UPLOAD)
+    writer.write(CONTENT)
+    with pytest.raises(errors.RangeInvalid):
+        writer.close()
+    assert patches == ["0-113", "1-113"]
+    assert (writer.flushed, writer.size) == (0, 114), "nothing was acknowledged"
+
+
+def test_a_commit_does_not_repeat_the_one_byte() -> None:
+    """A PUT of the whole has no Content-Range that could be refused: it would be appended to the byte."""
+    registry = Registry(at("0-0"), refused(416), at("0-0"), TAKEN, CREATED)
+    writer = registry.resume()
+    writer.write(CONTENT)
+    assert writer.commit(Digest.of(CONTENT)).size == 114
+    assert registry.steps == ["PATCH 0-113", "GET", "PATCH 1-113", "PUT"]
+
+
+def test_a_large_chunk_is_halved_where_there_was_no_one_byte() -> None:
+    size = 256 * KIBIBYTE
+    registry = Registry(at("0-0"), refused(416), at("0-0"), refused(416), TAKEN, TAKEN)
+    writer = registry.resume(chunk_size=size)
+    content = bytes(range(256)) * KIBIBYTE
+    writer.write(content)
+    writer.close()
+    assert registry.steps[-2:] == [f"PATCH 0-{size // 2 - 1}", f"PATCH {size // 2}-{size - 1}"]
+    assert b"".join(body or b"" for body in registry.transport.bodies) == content
+
+
+# --- Location ---
+
+
+@pytest.mark.parametrize(
+    ("location", "id_"),
+    [
+        ("/u/2?a=b%3D", f"{BASE}/u/2?a=b%3D"),
+        ("2", f"{BASE}{UPLOADS}2"),
+        (f"{BASE}:443/u/2", f"{BASE}/u/2"),
+        (None, UPLOAD),
+    ],
+)
+def test_a_chunk_may_move_the_upload(location: str | None, id_: str) -> None:
+    registry = Registry(OPENED, accepted(location), accepted(location), CREATED)
+    writer = registry.begin(50)
+    writer.write(CONTENT)
+    assert writer.id.replace(":443", "") == id_
+    writer.commit()
+    assert registry.requests[2].url.replace(":443", "") == id_
+    assert registry.requests[3].url.replace(":443", "").startswith(id_)
+    assert [str(request.info.required_scope) for request in registry.requests] == [PUSH] * 4
+
+
+def test_no_location_is_needed_at_the_end() -> None:
+    registry = Registry(OPENED, Response(201))
+    assert registry.begin().commit().size == 0
+
+
+def test_a_location_is_needed_at_the_beginning() -> None:
+    with pytest.raises(errors.ProtocolError, match="no Location"):
+        Registry(accepted(None)).begin()
+
+
+@pytest.mark.parametrize("location", ["https://storage.example/u?signature=s", f"{BASE}:8443/u?a=b"])
+def test_another_origin_gets_no_secrets(location: str) -> None:
+    registry = Registry(OPENED, accepted(location), accepted("/v"), Response(404), Response(200))
+    writer = registry.begin(50)
+    writer.write(CONTENT[:51])
+    assert writer.id == location
+    writer.write(CONTENT[51:])
+    origin = writer.id.removesuffix("/v")
+    assert location.startswith(origin), "relative to what was asked"
+    writer.commit()  # what a 404 of a PUT means, the registry itself is asked
+    assert registry.lines[2:] == [
+        f"PATCH {location} 50-99",
+        f"PUT {origin}/v?digest={Digest.of(CONTENT)} 100-113",
+        f"HEAD {BASE}/v2/library/alpine/blobs/{Digest.of(CONTENT)}",
+    ]
+    assert [str(request.info.required_scope) for request in registry.requests] == [PUSH, PUSH, "", "", PUSH]
+    registry.transport.assert_done()
+
+
+@pytest.mark.parametrize(
+    ("method", "answers"), [("GET", [GONE]), ("PATCH", [TAKEN]), ("DELETE", [Response(204)]), ("PUT", [CREATED])]
+)
+def test_an_id_of_another_origin_gets_no_secrets(method: str, answers: list[Any]) -> None:
+    registry = Registry(*answers)
+    if method == "GET":
+        with pytest.raises(errors.BlobUploadUnknown):
+            registry.resume(id_="https://storage.example/u")
+    else:
+        writer = registry.resume(0, id_="https://storage.example/u")
+        writer.write(CONTENT)
+        {"PATCH": writer.close, "DELETE": writer.cancel, "PUT": writer.commit}[method]()
+    assert [request.method for request in registry.requests] == [method]
+    assert registry.requests[0].info.required_scope == Scope.EMPTY
+
+
+@pytest.mark.parametrize(
+    "location", [f"http://{HOST}/u", "http://storage.example/u", "ftp://registry.example/u", "/a\\b"]
+)
+def test_no_location_leaves_https(location: str) -> None:
+    with pytest.raises(errors.ProtocolError):
+        Registry(accepted(location)).begin()
+    with pytest.raises(errors.ProtocolError):
+        Registry(accepted(location, status=204, Range="0-9")).resume()
+    # in the middle: the upload is where it was, and what the registry has is found out by a 416
+    registry = Registry(OPENED, accepted(location), refused(416), at("0-49"), CREATED)
+    writer = registry.begin(50)
+    with pytest.raises(errors.ProtocolError):
+        writer.write(CONTENT[:60])
+    assert (writer.id, writer.size) == (UPLOAD, 50)
+    writer.write(CONTENT[50:60])
+    writer.commit()
+    assert registry.lines[2] == f"PATCH {UPLOAD} 0-49"
+    assert registry.steps[-1] == "PUT 50-59"
+
+
+# --- close, with, cancel, commit ---
+
+
+def test_close_sends_what_is_left_and_keeps_the_upload() -> None:
+    registry = Registry(OPENED, TAKEN, accepted("/two"), CREATED)
+    writer = registry.begin(100)
+    writer.write(CONTENT)
+    for _ in range(2):
+        writer.close()
+        assert registry.steps == ["PATCH 0-99", "PATCH 100-113"]
+        assert (writer.flushed, writer.size, writer.id) == (114, 114, f"{BASE}/two")
+    with pytest.raises(errors.UsageError, match="closed"):
+        writer.write(b"")
+    assert writer.commit().digest == Digest.of(CONTENT)
+    assert registry.lines[3] == f"PUT {BASE}/two?digest={Digest.of(CONTENT)}"
+    assert registry.requests[3].body is None
+    registry.transport.assert_done()
+
+
+def test_with_ends_in_close() -> None:
+    registry = Registry(OPENED, TAKEN)
+    with registry.begin() as writer:
+        writer.write(CONTENT)
+        assert registry.steps == []
+    assert registry.steps == ["PATCH 0-113"]
+    with pytest.raises(errors.UsageError):
+        writer.write(b"x")
+
+
+@pytest.mark.parametrize("kind", [KeyError, KeyboardInterrupt, GeneratorExit])
+def test_after_an_exception_nothing_is_sent(kind: type[BaseException]) -> None:
+    registry = Registry(OPENED, TAKEN, at("0-49"))
+    writer = registry.begin(50)
+    writer.write(CONTENT[:60])
+    with pytest.raises(kind), writer:
+        raise kind
+    assert registry.steps == ["PATCH 0-49"]
+    writer.close()
+    with pytest.raises(errors.UsageError):
+        writer.write(b"x")
+    assert registry.steps == ["PATCH 0-49"]
+    assert registry.resume(id_=writer.id).size == 50
+
+
+def test_with_after_commit_and_cancel_sends_nothing() -> None:
+    registry = Registry(OPENED, CREATED, OPENED, Response(202))
+    with registry.begin() as writer:
+        writer.write(CONTENT)
+        writer.commit()
+    with registry.begin() as writer:
+        writer.write(CONTENT)
+        writer.cancel()
+    assert registry.steps == ["PUT", "POST", "DELETE"]
+
+
+def test_a_close_that_fails_leaves_the_writer_closed_and_the_upload_resumable() -> None:
+    registry = Registry(OPENED, LOST, refused(416), at("0-113"), CREATED)
+    writer = registry.begin()
+    writer.write(CONTENT)
+    with pytest.raises(errors.ReadError):
+        writer.close()
+    with pytest.raises(errors.UsageError):
+        writer.write(b"x")
+    assert (writer.size, writer.flushed, writer.id) == (114, 0, UPLOAD)
+    writer.commit()
+    assert registry.steps == ["PATCH 0-113", "PATCH 0-113", "GET", "PUT"]
+    assert registry.requests[-1].body is None, "what may be there is not sent with a PUT, which may append it"
+
+
+def test_a_writer_that_committed_is_over() -> None:
+    registry = Registry(OPENED, CREATED)
+    writer = registry.begin()
+    writer.commit()
+    for call in (writer.commit, lambda: writer.commit(Digest.of(b"")), lambda: writer.write(b"x")):
+        with pytest.raises(errors.UsageError):
+            call()
+    writer.close()
+    writer.cancel()
+    assert registry.steps == ["PUT"]
+
+
+@pytest.mark.parametrize(
+    "answer", [Response(200), Response(202), Response(204), GONE, Response(404), refused(404, "NAME_UNKNOWN")]
+)
+def test_cancel_is_idempotent(answer: Response) -> None:
+    registry = Registry(OPENED, answer)
+    writer = registry.begin()
+    writer.write(CONTENT)
+    for _ in range(3):
+        writer.cancel()
+    for call in (writer.commit, lambda: writer.write(b"x")):
+        with pytest.raises(errors.UsageError):
+            call()
+    writer.close()
+    assert registry.steps == ["DELETE"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"), [(LOST, errors.ReadError), (refused(405), errors.Unsupported), (refused(403), errors.Denied)]
+)
+def test_a_cancel_that_failed_can_be_repeated(answer: Any, kind: type[Exception]) -> None:
+    registry = Registry(OPENED, answer, GONE)
+    writer = registry.begin()
+    with pytest.raises(kind):
+        writer.cancel()
+    with pytest.raises(errors.UsageError):
+        writer.write(b"x")
+    writer.cancel()
+    writer.cancel()
+    assert registry.steps == ["DELETE", "DELETE"]
+
+
+def test_an_upload_that_went_on_before_has_no_digest() -> None:
+    registry = Registry(CREATED)
+    writer = registry.resume(1)
+    with pytest.raises(errors.UsageError, match="digest"):
+        writer.commit()
+    assert registry.requests == []
+    writer.write(CONTENT[1:])
+    assert writer.commit(str(Digest.of(CONTENT))).size == 114
+
+
+@pytest.mark.parametrize("offset", [0, None])
+def test_an_upload_that_was_resumed_at_0_has_one(offset: int | None) -> None:
+    registry = Registry(*([at("0-0")] if offset is None else []), TAKEN, CREATED)
+    with registry.resume(offset) as writer:
+        writer.write(CONTENT)
+    assert writer.commit().digest == Digest.of(CONTENT)
+
+
+def test_a_digest_that_is_given_is_what_is_sent() -> None:
+    registry = Registry(OPENED, CREATED)
+    writer = registry.begin()
+    writer.write(CONTENT)
+    digest = Digest.of(CONTENT, "sha512")
+    assert writer.commit(digest) == Descriptor("application/octet-stream", digest, 114)
+    assert registry.lines[1] == f"PUT {UPLOAD}?digest={digest}"
+
+
+def test_a_wrong_digest_is_the_registrys() -> None:
+    registry = Registry(OPENED, refused(400, "DIGEST_INVALID"))
+    writer = registry.begin()
+    with pytest.raises(errors.DigestInvalid):
+        writer.commit(Digest.of(b"another"))
+
+
+# --- what fails in the middle ---
+
+
+@pytest.mark.parametrize(
+    "fault", [LOST, errors.TransportTimeout("too long"), errors.AuthError("no token"), refused(503), refused(401)]
+)
+@pytest.mark.parametrize("stored", [0, 30, 50])
+def test_what_was_not_taken_can_be_written_again(fault: Any, stored: int) -> None:
+    retried = [TAKEN] if not stored else [refused(416), at(f"0-{49 + stored}")]
+    registry = Registry(OPENED, TAKEN, fault, *retried, CREATED)
+    writer = registry.begin(50)
+    with pytest.raises(errors.OciwireError):
+        writer.write(CONTENT)
+    assert (writer.size, writer.flushed) == (100, 50)
+    assert writer.write(CONTENT[writer.size :]) == 14
+    assert writer.commit().digest == Digest.of(CONTENT)
+    assert registry.transport.bodies[-1] == CONTENT[80 if stored == 30 else 100 :]
+    registry.transport.assert_done()
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, OSError])
+def test_a_foreign_exception_passes_and_loses_nothing(kind: type[BaseException]) -> None:
+    registry = Registry(OPENED, kind(), TAKEN, TAKEN, CREATED)
+    writer = registry.begin(50)
+    with pytest.raises(kind):
+        writer.write(CONTENT)
+    assert writer.size == 50
+    writer.write(CONTENT[50:])
+    assert writer.commit().digest == Digest.of(CONTENT)
+    assert registry.steps == ["PATCH 0-49", "PATCH 0-49", "PATCH 50-99", "PUT 100-113"]
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_commit_after_a_lost_answer_repeats_no_byte(stored: bool) -> None:
+    """The first PUT of an upload has no Content-Range, and some registries look at none."""
+    again = [refused(416), at("0-49")] if stored else [TAKEN]
+    registry = Registry(OPENED, LOST, *again, CREATED)
+    writer = registry.begin(50)
+    with pytest.raises(errors.ReadError):
+        writer.write(CONTENT)
+    assert writer.commit().digest == Digest.of(CONTENT[:50])
+    assert registry.steps == ["PATCH 0-49", "PATCH 0-49", *(["GET"] if stored else []), "PUT"]
+    assert registry.requests[-1].body is None
+
+
+def test_a_commit_that_broke_repeats_no_byte() -> None:
+    registry = Registry(OPENED, LOST, Response(404), at("0-49"), TAKEN, CREATED)
+    writer = registry.begin()
+    writer.write(CONTENT)
+    assert writer.commit().digest == Digest.of(CONTENT)
+    assert registry.steps == ["PUT", "HEAD", "GET", "PATCH 50-113", "PUT"]
+    assert registry.transport.bodies[-2] == CONTENT[50:]
+
+
+# --- a closing PUT that fails ---
+
+TIMEOUT = errors.TransportTimeout("timed out before a response")
+AT_THE_END = at("0-113")
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> list[float]:
+    """The pauses between requests; the clock goes on by each."""
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        clock.now += seconds
+
+    monkeypatch.setattr(ociwire.transport.retry, "time", SimpleNamespace(sleep=sleep))
+    return pauses
+
+
+def commit(registry: Registry) -> Descriptor:
+    writer = registry.begin()
+    writer.write(CONTENT)
+    return writer.commit()
+
+
+@pytest.mark.parametrize("fault", [TIMEOUT, refused(504), refused(524), refused(502), LOST])
+def test_closing_put_that_fails_is_polled_with_backoff(fault: Any, pauses: list[float]) -> None:
+    polls = [Response(404), AT_THE_END] * 5
+    registry = Registry(OPENED, fault, *polls, Response(200))
+    assert commit(registry).digest == Digest.of(CONTENT)
+    assert registry.steps == ["PUT", *["HEAD", "GET"] * 5, "HEAD"]
+    assert pauses == [1, 2, 4, 8, 16]
+    assert registry.requests[1].info.idempotent is False
+    registry.transport.assert_done()
+
+
+def test_closing_put_is_polled_until_the_deadline(pauses: list[float], clock: FakeClock) -> None:
+    registry = Registry(OPENED, refused(504), *[Response(404), AT_THE_END] * 3)
+    registry.client = registry.client.with_options(deadline=clock.now + 6)
+    with pytest.raises(errors.TransportTimeout, match=r"did not commit .* before the deadline after this failure: 504"):
+        commit(registry)
+    assert pauses == [1, 2]
+    registry.transport.assert_done()
+
+
+def test_closing_put_that_met_the_deadline_is_not_polled(pauses: list[float], clock: FakeClock) -> None:
+    def late(request: Request) -> Exception:
+        clock.now += 7
+        return TIMEOUT
+
+    registry = Registry(OPENED, late)
+    registry.client = registry.client.with_options(deadline=clock.now + 6)
+    with pytest.raises(errors.TransportTimeout) as caught:
+        commit(registry)
+    assert caught.value is TIMEOUT
+    assert pauses == []
+
+
+def test_closing_put_poll_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sleep(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ociwire.transport.retry, "time", SimpleNamespace(sleep=sleep))
+    registry = Registry(OPENED, TIMEOUT, Response(404), AT_THE_END)
+    with pytest.raises(KeyboardInterrupt):
+        commit(registry)
+    registry.transport.assert_done()
+
+
+@pytest.mark.parametrize("failure", [LOST, refused(503), errors.ConnectError("refused")])
+def test_closing_put_whose_polls_fail_is_the_last_failure(failure: Any, pauses: list[float]) -> None:
+    registry = Registry(OPENED, TIMEOUT, *[failure] * 3)
+    with pytest.raises(errors.OciwireError) as caught:
+        commit(registry)
+    assert caught.value is failure or caught.value.status == 503  # type: ignore[attr-defined]
+    registry.transport.assert_done()
+
+
+def test_closing_put_poll_that_fails_once_is_repeated(pauses: list[float]) -> None:
+    registry = Registry(OPENED, TIMEOUT, LOST, LOST, Response(404), AT_THE_END, LOST, Response(200))
+    assert commit(registry).digest == Digest.of(CONTENT)
+    registry.transport.assert_done()
+
+
+def test_closing_put_poll_without_a_token_is_an_auth_error(pauses: list[float]) -> None:
+    registry = Registry(OPENED, TIMEOUT, errors.AuthTimeout("no token"))
+    with pytest.raises(errors.AuthTimeout):
+        commit(registry)
+
+
+def test_closing_put_without_connection_is_sent_again_without_polls(pauses: list[float]) -> None:
+    refusal = errors.ConnectError("refused")
+    registry = Registry(OPENED, *[refusal] * 5)
+    with pytest.raises(errors.ConnectError) as caught:
+        commit(registry)
+    assert caught.value is refusal
+    assert registry.steps == ["PUT"] * 5
+    assert pauses == [1, 2, 4]
+    registry = Registry(OPENED, refusal, CREATED)
+    assert commit(registry).digest == Digest.of(CONTENT)
+    assert registry.transport.bodies[-1] == CONTENT
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503, 521, 522, 523])
+def test_closing_put_that_was_not_acted_upon_is_sent_again_without_stored_bytes(
+    status: int, pauses: list[float]
+) -> None:
+    registry = Registry(OPENED, refused(status), Response(404), accepted("/two", status=204, Range="0-113"), CREATED)
+    assert commit(registry).digest == Digest.of(CONTENT)
+    assert registry.lines[-1] == f"PUT {BASE}/two?digest={Digest.of(CONTENT)}"
+    assert registry.requests[-1].body is None
+    assert pauses == []
+    registry.transport.assert_done()
+
+
+def test_closing_put_that_is_always_refused_is_the_refusal(pauses: list[float]) -> None:
+    registry = Registry(OPENED, *[refused(503), Response(404), AT_THE_END] * 5)
+    with pytest.raises(errors.RegistryError) as caught:
+        commit(registry)
+    assert caught.value.status == 503
+    assert pauses == [1, 2, 4]
+    registry.transport.assert_done()
+
+
+def test_closing_put_that_asks_for_a_long_wait_is_the_refusal(pauses: list[float]) -> None:
+    registry = Registry(OPENED, Response(429, {"Retry-After": "61"}))
+    with pytest.raises(errors.TooManyRequests):
+        commit(registry)
+    assert pauses == []
+
+
+@pytest.mark.parametrize("status", [refused(405), Response(200, {"Content-Type": "text/html"}, b"<html>")])
+def test_closing_put_of_upload_without_status_is_polled_by_head_alone(status: Response, pauses: list[float]) -> None:
+    registry = Registry(OPENED, TIMEOUT, *[Response(404), status] * 3, Response(200))
+    assert commit(registry).digest == Digest.of(CONTENT)
+    registry.transport.assert_done()
+    registry = Registry(OPENED, refused(503), Response(404), status)
+    with pytest.raises(errors.BlobUploadUnknown) as caught:
+        commit(registry)
+    assert isinstance(caught.value.__cause__, errors.RegistryError)
+    registry.transport.assert_done()
+
+
+def test_closing_put_that_keeps_losing_bytes_ends(pauses: list[float]) -> None:
+    lost = [LOST, Response(404), at("0-49"), TAKEN]
+    registry = Registry(OPENED, TAKEN, *lost * 4)
+    writer = registry.begin(50)
+    writer.write(CONTENT[:100])
+    with pytest.raises(errors.RangeInvalid, match="has 50 bytes of the upload, and had acknowledged 100") as caught:
+        writer.commit()
+    assert caught.value.__cause__ is LOST
+
+
+def test_closing_put_of_upload_of_one_byte_and_more_resumes(pauses: list[float]) -> None:
+    """0-0 may mean one byte, and one was acknowledged."""
+    registry = Registry(OPENED, TAKEN, LOST, Response(404), at("0-0"), TAKEN, CREATED)
+    writer = registry.begin(1)
+    writer.write(b"ab")
+    assert writer.commit().digest == Digest.of(b"ab")
+    assert registry.steps == ["PATCH 0-0", "PUT 1-1", "HEAD", "GET", "PATCH 1-1", "PUT"]
+
+
+@pytest.mark.parametrize("found", [Response(200, {"Content-Type": "text/html"}), refused(403), refused(500)])
+def test_closing_put_poll_that_is_refused_or_html_does_not_find_the_blob(found: Response, pauses: list[float]) -> None:
+    registry = Registry(OPENED, TIMEOUT, found, AT_THE_END, Response(200))
+    assert commit(registry).digest == Digest.of(CONTENT)
+    assert pauses == [1]
+    registry.transport.assert_done()
+
+
+def test_one_byte_whose_answer_was_lost() -> None:
+    registry = Registry(OPENED, LOST, refused(416), at("0-0"), CREATED)
+    writer = registry.begin(1)
+    with pytest.raises(errors.ReadError):
+        writer.write(b"ab")
+    writer.write(b"b")
+    assert writer.commit().digest == Digest.of(b"ab")
+    assert registry.steps[-1] == "PUT 1-1"
+
+
+def test_a_status_that_is_lost_loses_nothing() -> None:
+    registry = Registry(OPENED, refused(416), LOST, refused(416), at("0-49"), TAKEN, CREATED)
+    writer = registry.begin(50)
+    with pytest.raises(errors.ReadError):
+        writer.write(CONTENT)
+    writer.write(CONTENT[writer.size :])
+    assert writer.commit().digest == Digest.of(CONTENT)
+
+
+@pytest.mark.parametrize("code", ["BLOB_UPLOAD_UNKNOWN", ""])
+@pytest.mark.parametrize("location", [UPLOADS + "1", "/elsewhere/1"])
+def test_an_upload_that_is_over_may_have_been_committed(code: str, location: str) -> None:
+    registry = Registry(accepted(location), refused(404, code), Response(200))
+    writer = registry.begin()
+    writer.write(CONTENT)
+    assert writer.commit().size == 114
+    assert registry.lines[2] == f"HEAD {BASE}/v2/library/alpine/blobs/{Digest.of(CONTENT)}"
+    assert registry.requests[2].info.operation == "push_blob_chunked"
+    with pytest.raises(errors.UsageError):
+        writer.commit()
+
+
+@pytest.mark.parametrize("body", [b"", CONTENT])
+def test_a_commit_whose_answer_was_lost_can_be_repeated(body: bytes) -> None:
+    """By whichever request the registry is asked then."""
+    answers: dict[str, list[Any]] = {
+        "POST": [OPENED],
+        "PUT": [LOST, GONE],
+        "PATCH": [GONE],
+        "HEAD": [LOST, LOST, LOST, Response(200)],
+    }
+
+    def answer(request: Request) -> Response:
+        answer = answers[request.method].pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        assert isinstance(answer, Response)
+        return answer
+
+    writer = Client(HOST, FunctionTransport(answer)).push_blob_chunked("a")
+    writer.write(body)
+    with pytest.raises(errors.ReadError):
+        writer.commit()
+    assert writer.commit() == Descriptor("application/octet-stream", Digest.of(body), len(body))
+
+
+@pytest.mark.parametrize("nowhere", [GONE, Response(404)])
+def test_an_upload_that_is_over_may_have_been_lost(nowhere: Response) -> None:
+    registry = Registry(OPENED, nowhere, Response(404))
+    writer = registry.begin()
+    with pytest.raises(errors.BlobUploadUnknown) as caught:
+        writer.commit()
+    assert caught.value.request is not None
+    assert caught.value.request.method == "PUT"
+    assert registry.steps == ["PUT", "HEAD"]
+
+
+@pytest.mark.parametrize("location", [UPLOADS + "1", "/elsewhere/1"])
+def test_an_upload_that_is_not_there_is_unknown(location: str) -> None:
+    for answer in (GONE, Response(404)):
+        with pytest.raises(errors.BlobUploadUnknown):
+            Registry(answer).resume(id_=location)
+        writer = Registry(answer).resume(0, id_=location)
+        writer.write(CONTENT)
+        with pytest.raises(errors.BlobUploadUnknown):
+            writer.close()
+
+
+# --- number 4: a push that is longer than a token lives ---
+
+
+def test_each_chunk_is_authorized_anew() -> None:
+    issued: list[str] = []
+    seen: list[str] = []
+
+    def authorizing(request: Request) -> Response:
+        """As an auth layer does: by the scope of each request, with a token that is good for one."""
+        issued.append(str(request.info.required_scope))
+        return scripted.round_trip(request.with_headers({"Authorization": f"Bearer {len(issued)}"}))
+
+    def good_once(answer: Response) -> Callable[[Request], Response]:
+        def check(request: Request) -> Response:
+            token = request.headers["authorization"]
+            fresh = token not in seen
+            seen.append(token)
+            return answer if fresh else refused(401)
+
+        return check
+
+    scripted = ScriptedTransport([good_once(answer) for answer in (OPENED, TAKEN, TAKEN, TAKEN, CREATED)])
+    writer = Client(HOST, FunctionTransport(authorizing)).push_blob_chunked("library/alpine", 30)
+    writer.write(CONTENT)
+    writer.commit()
+    assert issued == [PUSH] * 5
+    assert seen == [f"Bearer {number}" for number in range(1, 6)]
+
+
+# --- what is wrong before anything is sent ---
+
+
+@pytest.mark.parametrize("name", ["", "Library/alpine", "a//b", "/a", "a/", "a:b", "../a", "a b", None, 5])
+def test_bad_names(name: Any) -> None:
+    registry = Registry()
+    with pytest.raises(errors.UsageError):
+        registry.client.push_blob_chunked(name)
+    with pytest.raises(errors.UsageError):
+        registry.client.push_blob_chunked_resume(name, UPLOAD)
+    assert registry.requests == []
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, "1", True, float("nan"), b"1"])
+def test_bad_chunk_sizes(size: Any) -> None:
+    registry = Registry()
+    for call in (lambda: registry.begin(size), lambda: registry.resume(0, size), lambda: registry.resume(None, size)):
+        with pytest.raises(errors.UsageError, match="chunk size"):
+            call()
+    assert registry.requests == []
+
+
+@pytest.mark.parametrize("offset", [-1, 1.0, "0", True, b""])
+def test_bad_offsets(offset: Any) -> None:
+    registry = Registry()
+    with pytest.raises(errors.UsageError, match="offset"):
+        registry.resume(offset)
+    assert registry.requests == []
+
+
+@pytest.mark.parametrize(
+    "id_",
+    [
+        "",
+        None,
+        5,
+        b"/u",
+        "/a\tb",
+        "/a\n",
+        "/a\0",
+        "/\u20ac",
+        f"http://{HOST}/u",
+        "ftp://a/b",
+        "https://u:p@a/b",
+    ],
+)
+@pytest.mark.parametrize("offset", [None, 0])
+def test_bad_ids(id_: Any, offset: int | None) -> None:
+    registry = Registry()
+    with pytest.raises(errors.UsageError) as caught:
+        registry.resume(offset, id_=id_)
+    assert "u:p" not in str(caught.value)
+    assert registry.requests == []
+
+
+@pytest.mark.parametrize("algorithm", ["", "md5", "SHA256", "sha1", None, 256])
+def test_bad_algorithms(algorithm: Any) -> None:
+    registry = Registry()
+    with pytest.raises(errors.UsageError):
+        registry.begin(algorithm=algorithm)
+    assert registry.requests == []
+
+
+@pytest.mark.parametrize("digest", ["", "sha256:abc", "abc", 5, b"sha256:"])
+def test_bad_digests(digest: Any) -> None:
+    registry = Registry(OPENED, CREATED)
+    writer = registry.begin()
+    with pytest.raises(errors.UsageError):
+        writer.commit(digest)
+    assert registry.steps == []
+    writer.commit()  # nothing has happened to it
+
+
+def test_text_is_not_written() -> None:
+    writer = Registry(OPENED).begin()
+    with pytest.raises((TypeError, errors.UsageError)):
+        writer.write("text")  # type: ignore[arg-type]
+    assert writer.size == 0
+
+
+def test_a_closed_client_begins_and_resumes_nothing() -> None:
+    registry = Registry()
+    registry.client.close()
+    with pytest.raises(errors.UsageError, match="closed"):
+        registry.begin()
+    with pytest.raises(errors.UsageError, match="closed"):
+        registry.resume()
+
+
+@pytest.mark.parametrize("status", [301, 401, 403, 404, 429, 500])
+def test_an_upload_that_is_not_opened(status: int) -> None:
+    with pytest.raises(errors.RegistryError) as caught:
+        Registry(accepted(status=status)).begin()
+    assert caught.value.status == status

@@ -1,0 +1,582 @@
+"""Body: what is resendable, what is one-shot, and that a spent content is never sent again."""
+
+from __future__ import annotations
+
+import copy
+import io
+import itertools
+import mmap
+import os
+import pickle
+import select
+import sys
+import tempfile
+import threading
+from array import array
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from ociwire._http import body as body_module
+from ociwire._http.body import CHUNK_SIZE, STREAM_CHUNK_SIZE, Body
+from ociwire.errors import BodyConsumedError, UsageError
+
+CONTENT = b"the quick brown fox"
+
+
+class Pipe:
+    """A reader that cannot go back, and that notes what it is asked for."""
+
+    def __init__(self, content: bytes) -> None:
+        self._file = io.BytesIO(content)
+        self.asked: list[int] = []
+        self.closed = False
+
+    def read(self, size: int) -> bytes:
+        self.asked.append(size)
+        return self._file.read(size)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Unseekable(io.BytesIO):
+    """A file that has ``seek`` and ``tell``, and refuses them, as one over a pipe does."""
+
+    def seek(self, *_: Any) -> int:
+        raise io.UnsupportedOperation("seek")
+
+
+class NoEnd(io.BytesIO):
+    """A file that can go back but does not know its end, as those of /proc."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_END:
+            raise OSError(22, "Invalid argument")
+        return super().seek(offset, whence)
+
+
+class NonBlocking:
+    """A file in non-blocking mode, with nothing to read."""
+
+    def read(self, size: int) -> None:
+        return None
+
+
+class Iterable:
+    """An iterable that is no iterator and has no length."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter([CONTENT[:5], CONTENT[5:]])
+
+
+def generator() -> Iterator[bytes]:
+    yield CONTENT[:5]
+    yield CONTENT[5:]
+
+
+def at_an_offset() -> io.BytesIO:
+    file = io.BytesIO(b"before" + CONTENT)
+    file.seek(6)
+    return file
+
+
+RESENDABLE: dict[str, Callable[[], Any]] = {
+    "bytes": lambda: CONTENT,
+    "bytearray": lambda: bytearray(CONTENT),
+    "memoryview": lambda: memoryview(b"x" + CONTENT)[1:],
+    "file": lambda: io.BytesIO(CONTENT),
+    "file at an offset": at_an_offset,
+}
+ONE_SHOT: dict[str, Callable[[], Any]] = {
+    "generator": generator,
+    "list": lambda: list(generator()),
+    "tuple": lambda: tuple(generator()),
+    "iterable": Iterable,
+    "bytearrays": lambda: [bytearray(CONTENT[:5]), memoryview(CONTENT[5:])],
+    "reader": lambda: Pipe(CONTENT),
+    "unseekable file": lambda: Unseekable(CONTENT),
+    "file without an end": lambda: NoEnd(CONTENT),
+}
+ALL = RESENDABLE | ONE_SHOT
+
+
+def whole(body: Body) -> bytes:
+    return b"".join(body.open())
+
+
+@pytest.mark.parametrize("make", RESENDABLE.values(), ids=RESENDABLE)
+def test_bytes_and_files_are_resendable(make: Callable[[], Any]) -> None:
+    body = Body.of(make())
+    assert not body.single_use
+    assert body.length == len(CONTENT)
+    for _ in range(3):
+        assert body.resendable
+        assert whole(body) == CONTENT
+    next(body.open())
+    assert body.resendable
+    assert whole(body) == CONTENT
+
+
+@pytest.mark.parametrize("make", ONE_SHOT.values(), ids=ONE_SHOT)
+def test_all_else_is_one_shot(make: Callable[[], Any]) -> None:
+    body = Body.of(make())
+    assert body.single_use
+    assert body.length is None
+    assert body.resendable
+    assert whole(body) == CONTENT
+    assert not body.resendable
+    for _ in range(2):
+        with pytest.raises(BodyConsumedError, match=r"one-shot.*cannot be sent again"):
+            body.open()
+
+
+@pytest.mark.parametrize("make", ONE_SHOT.values(), ids=ONE_SHOT)
+def test_a_one_shot_body_may_be_opened_again_until_its_first_chunk_is_pulled(make: Callable[[], Any]) -> None:
+    body = Body.of(make())
+    earlier = body.open()
+    later = body.open()
+    assert body.resendable
+    assert next(earlier, None) is None, "opening again ends the earlier iterator"
+    assert body.resendable
+    first = next(later)
+    assert not body.resendable
+    with pytest.raises(BodyConsumedError):
+        body.open()
+    assert first + b"".join(later) == CONTENT, "a refused opening does not end the iterator that owns the content"
+
+
+def test_nothing_is_pulled_before_the_first_next() -> None:
+    pulled: list[int] = []
+
+    def counted() -> Iterator[bytes]:
+        for number in range(3):
+            pulled.append(number)
+            yield b"x"
+
+    chunks = Body.of(counted()).open()
+    assert pulled == []
+    next(chunks)
+    assert pulled == [0]
+    next(chunks)
+    assert pulled == [0, 1]
+
+
+def test_opening_a_file_again_ends_the_earlier_iterator() -> None:
+    body = Body.of(io.BytesIO(b"x" * (CHUNK_SIZE + 1)))
+    earlier = body.open()
+    next(earlier)
+    later = body.open()
+    assert next(earlier, None) is None
+    assert len(b"".join(later)) == CHUNK_SIZE + 1
+
+
+def test_an_iterator_of_a_file_that_begins_after_a_later_one_does_not_move_it() -> None:
+    body = Body.of(io.BytesIO(b"a" * CHUNK_SIZE + b"b"))
+    earlier, later = body.open(), body.open()
+    first = next(later)
+    assert next(earlier, None) is None
+    assert first + b"".join(later) == b"a" * CHUNK_SIZE + b"b"
+
+
+def test_openings_of_bytes_are_walks_of_their_own() -> None:
+    content = b"a" * CHUNK_SIZE + b"b"
+    body = Body.of(content)
+    one, other = body.open(), body.open()
+    first, second = next(one), next(other)
+    assert first + b"".join(one) == second + b"".join(other) == content
+
+
+@pytest.mark.parametrize("make", [bytes, bytearray, memoryview, io.BytesIO], ids=lambda make: make.__name__)
+def test_what_has_a_length_comes_in_chunks_of_a_mebibyte(make: Callable[[bytes], Any]) -> None:
+    content = os.urandom(CHUNK_SIZE) + b"end"
+    chunks = list(Body.of(make(content)).open())
+    assert [len(chunk) for chunk in chunks] == [CHUNK_SIZE, 3]
+    assert b"".join(chunks) == content
+
+
+def test_a_reader_of_unknown_length_is_read_in_smaller_chunks() -> None:
+    unknown, known = Pipe(b"x"), Pipe(b"x")
+    whole(Body.of(unknown))
+    whole(Body.of(known, length=1))
+    assert set(unknown.asked) == {STREAM_CHUNK_SIZE}
+    assert set(known.asked) == {CHUNK_SIZE}
+
+
+@pytest.mark.parametrize("make", ALL.values(), ids=ALL)
+def test_chunks_are_bytes(make: Callable[[], Any]) -> None:
+    assert {type(chunk) for chunk in Body.of(make()).open()} == {bytes}
+
+
+@pytest.mark.parametrize("make", ALL.values(), ids=ALL)
+def test_a_length_that_is_given_is_believed(make: Callable[[], Any]) -> None:
+    body = Body.of(make(), length=7)
+    assert body.length == 7
+    assert whole(body) == CONTENT, "the wire counts, the body does not"
+
+
+@pytest.mark.parametrize("length", [-1, True, 1.0, "1", b"1"])
+def test_no_length(length: Any) -> None:
+    with pytest.raises(UsageError, match=r"^invalid length ") as caught:
+        Body.of(b"", length=length)
+    assert repr(length) in str(caught.value)
+
+
+@pytest.mark.parametrize("empty", [b"", bytearray(), io.BytesIO()], ids=lambda empty: type(empty).__name__)
+def test_an_empty_content_has_a_length(empty: Any) -> None:
+    body = Body.of(empty)
+    assert body.length == 0
+    assert body.resendable
+    assert whole(body) == whole(body) == b""
+
+
+def test_an_empty_generator_is_of_unknown_length() -> None:
+    body = Body.of(iter(()))
+    assert body.length is None
+    assert whole(body) == b""
+
+
+def test_a_buffer_of_larger_items_is_taken_by_its_bytes() -> None:
+    numbers = array("i", [1, -2, 3])
+    body = Body.of(numbers)
+    assert body.length == 3 * numbers.itemsize
+    assert whole(body) == whole(body) == numbers.tobytes()
+
+
+def test_a_view_with_gaps_is_bytes_too() -> None:
+    body = Body.of(memoryview(b"a.b.c.")[::2])
+    assert body.length == 3
+    assert whole(body) == whole(body) == b"abc"
+
+
+def test_a_memory_map_is_bytes() -> None:
+    with tempfile.TemporaryFile() as file:
+        file.write(CONTENT)
+        file.flush()
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            body = Body.of(mapped)
+            assert body.length == len(CONTENT)
+            assert whole(body) == whole(body) == CONTENT
+            del body
+
+
+def test_a_bytearray_can_grow_again_once_it_was_sent() -> None:
+    content = bytearray(CONTENT)
+    whole(Body.of(content))
+    content += b"!"
+    assert bytes(content) == CONTENT + b"!"
+
+
+def test_a_real_file_from_where_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "blob"
+    path.write_bytes(b"before" + CONTENT)
+    with path.open("rb") as file:
+        file.seek(6)
+        body = Body.of(file)
+        assert file.tell() == 6
+        assert (body.length, body.resendable) == (len(CONTENT), True)
+        assert whole(body) == whole(body) == CONTENT
+        assert not file.closed
+
+
+def test_a_file_that_stands_beyond_its_end_is_empty() -> None:
+    file = io.BytesIO(b"abc")
+    file.seek(10)
+    body = Body.of(file)
+    assert body.length == 0
+    assert whole(body) == b""
+
+
+def test_a_real_pipe_is_one_shot() -> None:
+    read_end, write_end = os.pipe()
+    with open(read_end, "rb") as reader:
+        with open(write_end, "wb") as writer:
+            writer.write(CONTENT)
+        body = Body.of(reader)
+        assert body.single_use
+        assert body.length is None
+        assert whole(body) == CONTENT
+        assert not body.resendable
+
+
+@pytest.mark.parametrize("content", [Pipe(CONTENT), io.BytesIO(CONTENT)], ids=["pipe", "file"])
+def test_the_content_is_borrowed_and_never_closed(content: Any) -> None:
+    body = Body.of(content)
+    chunks = body.open()
+    next(chunks)
+    del chunks
+    body.map(bytes.upper)
+    del body
+    assert not content.closed
+
+
+@pytest.mark.parametrize(
+    ("content", "rule"),
+    [
+        ("text", "bytes, not text: str"),
+        (io.StringIO("text"), "bytes, not text: StringIO"),
+        (None, "NoneType is neither"),
+        (5, "int is neither"),
+        (1.5, "float is neither"),
+        (object(), "object is neither"),
+        (Path("x"), "open it in binary mode"),
+    ],
+)
+def test_no_body(content: Any, rule: str) -> None:
+    with pytest.raises(UsageError, match=rule):
+        Body.of(content)
+
+
+def test_a_text_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_text("text")
+    with path.open() as file, pytest.raises(UsageError, match="binary mode"):
+        Body.of(file)
+
+
+@pytest.mark.parametrize("make", [tempfile.NamedTemporaryFile, tempfile.SpooledTemporaryFile])
+def test_a_text_file_in_a_wrapper_is_refused_before_anything_is_sent(make: Any) -> None:
+    with make(mode="w+") as file:
+        file.write("text")
+        file.seek(0)
+        with pytest.raises(UsageError, match="text"):
+            Body.of(file)
+
+
+def test_a_file_that_cannot_be_read_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    with (tmp_path / "new").open("wb") as file, pytest.raises(UsageError):
+        Body.of(file)
+    with pytest.raises(UsageError):
+        Body.of(file)  # it is closed by now
+
+
+def test_an_exception_of_the_content_passes_unchanged() -> None:
+    lost = OSError("the user's own")
+
+    def failing() -> Iterator[bytes]:
+        yield b"abc"
+        raise lost
+
+    body = Body.of(failing())
+    chunks = body.open()
+    assert next(chunks) == b"abc"
+    with pytest.raises(OSError, match="the user's own") as caught:
+        next(chunks)
+    assert caught.value is lost
+    with pytest.raises(BodyConsumedError):
+        body.open()
+
+
+def test_a_content_that_fails_before_its_first_chunk_is_spent_too() -> None:
+    def failing() -> Iterator[bytes]:
+        raise OSError("at once")
+        yield b""
+
+    body = Body.of(failing())
+    with pytest.raises(OSError, match="at once"):
+        next(body.open())
+    assert not body.resendable
+
+
+@pytest.mark.parametrize("chunk", ["text", 5, None, [b"x"]], ids=lambda chunk: type(chunk).__name__)
+def test_a_chunk_that_is_not_bytes(chunk: Any) -> None:
+    with pytest.raises(UsageError, match=f"a body's chunks are bytes, not {type(chunk).__name__}"):
+        whole(Body.of([b"x", chunk]))
+
+
+def test_a_file_in_non_blocking_mode() -> None:
+    with pytest.raises(UsageError, match="non-blocking"):
+        whole(Body.of(NonBlocking()))
+
+
+@pytest.mark.parametrize("make", ALL.values(), ids=ALL)
+def test_map_stands_between_each_chunk_and_who_pulls_it(make: Callable[[], Any]) -> None:
+    body = Body.of(make())
+    seen: list[bytes] = []
+    mapped = body.map(lambda chunk: seen.append(chunk) or chunk).map(bytes.upper)
+    assert (mapped.length, mapped.resendable, mapped.single_use) == (body.length, body.resendable, body.single_use)
+    chunks = mapped.open()
+    assert seen == []
+    assert b"".join(chunks) == CONTENT.upper()
+    assert b"".join(seen) == CONTENT
+    assert mapped.resendable is body.resendable is (not body.single_use)
+
+
+def test_functions_run_in_the_order_in_which_they_were_added() -> None:
+    body = Body.of(b"x").map(lambda chunk: chunk + b"1").map(lambda chunk: chunk + b"2")
+    assert whole(body) == b"x12"
+
+
+def test_a_mapped_one_shot_body_shares_the_claim() -> None:
+    body = Body.of(generator())
+    mapped = body.map(bytes.upper)
+    next(mapped.open())
+    assert not body.resendable
+    with pytest.raises(BodyConsumedError):
+        body.open()
+
+
+def test_a_body_of_a_body_is_itself() -> None:
+    body = Body.of(CONTENT)
+    assert Body.of(body) is body
+    assert Body.of(body, length=len(CONTENT)) is body
+
+
+def test_a_body_of_a_body_with_another_length_keeps_content_and_functions() -> None:
+    body = Body.of(generator()).map(bytes.upper)
+    known = Body.of(body, length=len(CONTENT))
+    assert (known.length, body.length) == (len(CONTENT), None)
+    assert whole(known) == CONTENT.upper()
+    assert not body.resendable
+
+
+@pytest.mark.parametrize("content", [CONTENT, bytearray(CONTENT), memoryview(CONTENT)], ids=lambda c: type(c).__name__)
+def test_bytes_travel(content: Any) -> None:
+    arrived = pickle.loads(pickle.dumps(Body.of(content, length=5)))
+    assert arrived.length == 5
+    assert not arrived.single_use
+    assert whole(arrived) == whole(arrived) == CONTENT
+
+
+def test_a_mapped_body_of_bytes_travels_with_its_functions() -> None:
+    assert whole(pickle.loads(pickle.dumps(Body.of(b"abc").map(bytes.upper)))) == b"ABC"
+
+
+def test_a_body_that_is_mapped_by_a_closure_travels_and_yields_no_other_bytes() -> None:
+    arrived = pickle.loads(pickle.dumps(Body.of(b"abc").map(lambda chunk: chunk[::-1])))
+    assert arrived.length == 3
+    with pytest.raises(BodyConsumedError):
+        arrived.open()
+
+
+@pytest.mark.parametrize("content", [generator(), io.BytesIO(CONTENT), [CONTENT]], ids=lambda c: type(c).__name__)
+def test_what_cannot_travel_arrives_spent(content: Any) -> None:
+    arrived = pickle.loads(pickle.dumps(Body.of(content, length=5).map(lambda chunk: chunk)))
+    assert arrived.length == 5
+    assert not arrived.resendable
+    with pytest.raises(BodyConsumedError, match="only bytes can be pickled"):
+        arrived.open()
+    assert not pickle.loads(pickle.dumps(arrived)).resendable
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, copy.copy])
+def test_a_copy_cannot_pull_again_what_was_pulled(duplicate: Callable[[Body], Body]) -> None:
+    body = Body.of(generator())
+    other = duplicate(body)
+    next(body.open())
+    assert not other.resendable
+    with pytest.raises(BodyConsumedError):
+        other.open()
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (Body.of(b"secret"), "<Body of 6 bytes, resendable>"),
+        (Body.of([b"secret"]), "<Body of unknown bytes, one-shot>"),
+        (Body.of([b"secret"], length=6), "<Body of 6 bytes, one-shot>"),
+    ],
+)
+def test_repr_shows_no_content(body: Body, text: str) -> None:
+    assert repr(body) == text
+
+
+class PulledBy:
+    """A one-shot content, to be read or to be iterated over, that notes which threads pull from it."""
+
+    def __init__(self) -> None:
+        self._file = io.BytesIO(CONTENT)
+        self.threads: set[int] = set()
+
+    def pull(self, size: int) -> bytes:
+        self.threads.add(threading.get_ident())
+        return self._file.read(size)
+
+
+class PulledByRead(PulledBy):
+    def read(self, size: int) -> bytes:
+        return self.pull(min(size, 5))
+
+
+class PulledByNext(PulledBy):
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(lambda: self.pull(5), b"")
+
+
+def race(work: Callable[[], bytes], line: int, threads: int = 8) -> tuple[list[bytes], bool]:
+    """What each of the threads gets out of the work, while one of them is held up before a line of the module.
+
+    The others begin when it has come to its n-th line there, and it goes on when they are done, or seem to be waiting
+    for it. Also returns whether there was such a line.
+    """
+    barrier = threading.Barrier(threads)
+    got: list[bytes] = []
+    failed: list[BaseException] = []
+    lines = 0
+
+    def run() -> None:
+        try:
+            got.append(whole_or_nothing(work))
+        except BaseException as error:  # noqa: BLE001 - to be seen in the test's own thread
+            failed.append(error)
+
+    def trace(frame: FrameType, event: str, _arg: object) -> Any:
+        nonlocal lines
+        if frame.f_code.co_filename != body_module.__file__:
+            return None
+        lines += event == "line"
+        if event == "line" and lines == line:
+            barrier.wait()
+            patience = 2000
+            while len(got) + len(failed) < threads - 1 and patience:
+                select.select((), (), (), 0)  # lets the others run, and comes back at once
+                patience -= 1
+        return trace
+
+    def run_held_up() -> None:
+        tracing = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            run()
+        finally:
+            sys.settrace(tracing)
+        if lines < line:
+            barrier.wait()
+
+    def run_behind() -> None:
+        barrier.wait()
+        run()
+
+    started = [threading.Thread(target=run_behind if number else run_held_up) for number in range(threads)]
+    for thread in started:
+        thread.start()
+    for thread in started:
+        thread.join()
+    assert failed == []
+    return got, lines >= line
+
+
+def whole_or_nothing(work: Callable[[], bytes]) -> bytes:
+    try:
+        return work()
+    except BodyConsumedError:
+        return b""
+
+
+@pytest.mark.parametrize("make", [PulledByRead, PulledByNext])
+@pytest.mark.parametrize("opened", ["by each", "before"])
+def test_only_one_of_eight_threads_pulls_wherever_another_is_held_up(make: type[PulledBy], opened: str) -> None:
+    for line in itertools.count(1):
+        content = make()
+        body = Body.of(content)
+        iterators = [body.open() for _ in range(8)] if opened == "before" else []
+        got, held_up = race(lambda: b"".join(iterators.pop() if iterators else body.open()), line)  # noqa: B023
+        assert len(content.threads) == 1
+        assert sorted(got) == [b""] * 7 + [CONTENT]
+        assert not body.resendable
+        if not held_up:
+            assert line > 5, "the lines of the module were seen"
+            break

@@ -1,0 +1,570 @@
+"""Request, RequestInfo and Response: frozen values on the way down, one owner on the way up."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import io
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ociwire._http.body import Body
+from ociwire._http.headers import Headers
+from ociwire._http.messages import Request, RequestInfo, Response
+from ociwire._oci.scope import Scope
+from ociwire.errors import ProtocolError, ReadError, UsageError
+
+KIBI = 1024
+
+
+class Source:
+    """A reader that counts what is read from it and how often it is closed."""
+
+    def __init__(self, content: bytes = b"abcdef", *, step: int | None = None, error: Exception | None = None) -> None:
+        self._file = io.BytesIO(content)
+        self._step = step
+        self._error = error
+        self.read = 0
+        self.closed = 0
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        count = self._file.readinto(buffer[: self._step])
+        if not count and self._error is not None:
+            raise self._error
+        self.read += count
+        return count
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Wrapper:
+    """What a layer puts around a response's body: it reads from the response and notes its own end."""
+
+    def __init__(self, inner: Response, log: list[str], name: str) -> None:
+        self._inner, self._log, self._name = inner, log, name
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        return self._inner.readinto(buffer)
+
+    def close(self) -> None:
+        self._log.append(self._name)
+
+
+# ---------------------------------------------------------------------------------------------------------- Request
+
+
+def test_a_request_needs_two_things() -> None:
+    request = Request("GET", "/v2/")
+    assert request.headers == Headers()
+    assert request.body is None
+    assert request.info == RequestInfo()
+
+
+def test_a_request_takes_its_parts_in_order() -> None:
+    info = RequestInfo(operation="push_blob")
+    request = Request("PUT", "https://ghcr.io/v2/", [("A", "1"), ("A", "2")], b"abc", info)
+    assert request.headers.get_all("a") == ("1", "2")
+    assert type(request.headers) is Headers
+    assert request.body is not None
+    assert b"".join(request.body.open()) == b"abc"
+    assert request.body.length == 3
+    assert request.info is info
+
+
+def test_a_body_and_headers_are_taken_as_they_are() -> None:
+    body, headers = Body.of(iter([b"x"])), Headers({"A": "1"})
+    request = Request("PUT", "/", headers, body)
+    assert request.body is body
+    assert request.headers is headers
+
+
+@pytest.mark.parametrize("content", [b"", bytearray(b"x"), io.BytesIO(b"x"), [b"x"]], ids=lambda c: type(c).__name__)
+def test_a_body_is_made_of_what_it_can_be_made_of(content: Any) -> None:
+    assert type(Request("PUT", "/", (), content).body) is Body
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "x-!#$%&'*+.^_`|~9"])
+def test_a_method(method: str) -> None:
+    assert Request(method, "/").method == method
+
+
+@pytest.mark.parametrize("method", ["", "GET ", "G T", "GET\r\n", "GÉT", "GET/", None, 5, b"GET"])
+def test_no_method(method: Any) -> None:
+    with pytest.raises(UsageError, match=r"^not a method: ") as caught:
+        Request(method, "/")
+    assert repr(method) in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["", "v2/", "ftp://h/", "/a b", "/a\r\nX: y", "/é", "/a\\b"])
+def test_no_url(url: str) -> None:
+    with pytest.raises(UsageError, match=r"^not a URL: "):
+        Request("GET", url)
+
+
+@pytest.mark.parametrize("url", [None, 5, b"/v2/"])
+def test_a_url_is_text(url: Any) -> None:
+    with pytest.raises(UsageError, match=f"a URL is a str, not {type(url).__name__}"):
+        Request("GET", url)
+
+
+@pytest.mark.parametrize("url", ["https://user:secret@ghcr.io/v2/", "http://secret@h"])
+def test_userinfo_is_refused_everywhere(url: str) -> None:
+    with pytest.raises(UsageError, match="userinfo") as caught:
+        Request("GET", url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("headers", [None, 5, "A: 1", {"A B": "1"}, {"A": "1\n"}, {"A": 1}, ["A"]])
+def test_no_headers(headers: Any) -> None:
+    with pytest.raises(UsageError):
+        Request("GET", "/", headers)
+
+
+@pytest.mark.parametrize("body", ["text", 5, io.StringIO("x"), object()], ids=lambda body: type(body).__name__)
+def test_no_body(body: Any) -> None:
+    with pytest.raises(UsageError):
+        Request("PUT", "/", (), body)
+
+
+def test_a_request_is_frozen() -> None:
+    request: Any = Request("GET", "/")
+    for name in ("method", "url", "headers", "body", "info"):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(request, name, getattr(request, name))
+
+
+def test_replace_makes_another_one_and_checks_it() -> None:
+    request = Request("PUT", "/", {"A": "1"}, b"abc")
+    other = request.replace(method="GET", url="/x", body=None, headers=[("B", "2")])
+    assert other == Request("GET", "/x", {"B": "2"})
+    assert (request.method, request.url, request.headers) == ("PUT", "/", Headers({"A": "1"}))
+    assert request.replace(url="/y").body is request.body
+    with pytest.raises(UsageError):
+        request.replace(url="y")
+
+
+def test_with_headers_replaces_and_removes() -> None:
+    request = Request("GET", "/", {"A": "1", "B": "2"})
+    other = request.with_headers({"a": None, "b": "3", "C": "4"})
+    assert other.headers == Headers({"B": "3", "C": "4"})
+    assert request.headers == Headers({"A": "1", "B": "2"})
+    assert (other.method, other.url, other.body, other.info) == (
+        request.method,
+        request.url,
+        request.body,
+        request.info,
+    )
+
+
+def test_equal_requests_have_one_hash() -> None:
+    one, other = Request("GET", "/", {"A": "1"}), Request("GET", "/", {"a": "1"})
+    assert one == other
+    assert hash(one) == hash(other)
+    assert one != one.replace(info=RequestInfo(operation="x"))
+
+
+@pytest.mark.parametrize("name", ["Authorization", "proxy-authorization", "Cookie", "Set-Cookie"])
+def test_repr_masks_secrets(name: str) -> None:
+    request = Request("GET", "/v2/", {"Accept": "a/b", name: "secret"}, b"secret")
+    response = Response(200, {"Accept": "a/b", name: "secret"}, b"secret", request)
+    for message in (request, response):
+        for text in (repr(message), str(message), f"{[message]}"):
+            assert "secret" not in text
+            assert "a/b" in text
+
+
+def test_a_response_in_memory_pickles_and_copies_and_no_other_does() -> None:
+    response = Response(404, {"A": "b"}, b"gone", Request("GET", "https://registry.example/v2/"))
+    for other in (pickle.loads(pickle.dumps(response)), copy.deepcopy(response)):
+        assert (other.status, other.headers, other.read()) == (404, response.headers, b"gone")
+        assert other.request.url == "https://registry.example/v2/"
+    with pytest.raises(TypeError, match="still to be read"):
+        pickle.dumps(Response(200, (), iter([b"x"])))
+
+
+def test_requests_pickle_and_copy() -> None:
+    info = RequestInfo(required_scope=Scope.CATALOG, operation="x", timeout=3, deadline=4.5, extra={"tenant": [1]})
+    request = Request("GET", "/v2/", {"Authorization": "secret"}, info=info)
+    for other in (pickle.loads(pickle.dumps(request)), copy.copy(request), copy.deepcopy(request)):
+        assert other == request
+        assert other.info.extra == {"tenant": [1]}
+
+
+# ------------------------------------------------------------------------------------------------------ RequestInfo
+
+
+def test_info_says_nothing_where_nothing_is_said() -> None:
+    info = RequestInfo()
+    assert info.required_scope is Scope.EMPTY
+    assert (info.operation, info.debug_id) == ("", "")
+    assert info.timeout is info.deadline is info.idempotent is None
+    assert info.extra == {}
+
+
+def test_info_takes_keywords_only() -> None:
+    info: Any = RequestInfo
+    with pytest.raises(TypeError):
+        info(Scope.EMPTY)
+
+
+def test_info_is_frozen_and_replaced() -> None:
+    info: Any = RequestInfo(operation="x")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        info.operation = "y"
+    assert info.replace(debug_id="d") == RequestInfo(operation="x", debug_id="d")
+
+
+def test_info_can_be_hashed_whatever_is_in_extra() -> None:
+    assert hash(RequestInfo(extra={"a": []})) == hash(RequestInfo())
+
+
+# --------------------------------------------------------------------------------------------------------- Response
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"abcdef", bytearray(b"abcdef"), memoryview(b"abcdef"), io.BytesIO(b"abcdef"), [b"abc", b"", b"def"]],
+    ids=lambda body: type(body).__name__,
+)
+def test_a_response_is_read_once(body: Any) -> None:
+    response = Response(200, {"A": "1"}, body)
+    assert response.status == 200
+    assert response.headers["a"] == "1"
+    assert response.request is None
+    assert response.read() == b"abcdef"
+    assert response.read() == b""
+
+
+@pytest.mark.parametrize("body", ["text", None, 5, object()], ids=lambda body: type(body).__name__)
+def test_no_response_body(body: Any) -> None:
+    with pytest.raises(UsageError, match=f"{type(body).__name__} is neither"):
+        Response(200, (), body)
+
+
+def test_response_headers_are_checked() -> None:
+    with pytest.raises(UsageError):
+        Response(200, {"A": "1\n"})
+
+
+@pytest.mark.parametrize("step", [None, 1, 2, 5])
+def test_read_gives_fewer_than_asked_only_at_the_end(step: int | None) -> None:
+    response = Response(200, (), Source(b"abcdef", step=step))
+    assert response.read(0) == b""
+    assert response.read(4) == b"abcd"
+    assert response.read(4) == b"ef"
+    assert response.read(4) == b""
+
+
+@pytest.mark.parametrize("everything", [-1, None, -5])
+def test_read_gives_all_that_is_left(everything: int | None) -> None:
+    response = Response(200, (), Source(b"abcdef" * 100 * KIBI, step=1000))
+    response.read(1)
+    assert response.read(everything) == (b"abcdef" * 100 * KIBI)[1:]
+
+
+def test_read_takes_no_byte_too_many() -> None:
+    source = Source(b"abcdef")
+    Response(200, (), source).read(4)
+    assert source.read == 4
+
+
+@pytest.mark.parametrize("buffer", [bytearray(4), memoryview(bytearray(4))], ids=lambda b: type(b).__name__)
+def test_readinto(buffer: Any) -> None:
+    response = Response(200, (), [b"abc", b"def"])
+    assert response.readinto(buffer) == 3
+    assert bytes(buffer) == b"abc\0"
+    assert response.readinto(buffer) == 3
+    assert response.readinto(buffer) == 0
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 6, 100])
+@pytest.mark.parametrize("headers", [{}, {"Content-Length": "6"}], ids=["unknown", "known"])
+def test_iter(size: int, headers: dict[str, str]) -> None:
+    pieces = list(Response(200, headers, Source(b"abcdef")).iter_bytes(size))
+    assert b"".join(pieces) == b"abcdef"
+    assert max(map(len, pieces)) <= size
+
+
+@pytest.mark.parametrize("size", [0, -1])
+@pytest.mark.parametrize("body", [b"abcdef", [b"abcdef"]], ids=["known", "unknown"])
+def test_iter_takes_no_size_below_one(body: Any, size: int) -> None:
+    with pytest.raises(UsageError):
+        list(Response(200, (), body).iter_bytes(size))
+
+
+@pytest.mark.parametrize(
+    ("response", "length"),
+    [
+        (Response(200, (), b"abc"), 3),
+        (Response(200, {"Content-Length": "5"}, b"abc"), 3),
+        (Response(200, {"Content-Length": "5"}, [b"abc"]), 5),
+        (Response(200, {"Content-Length": "0"}, []), 0),
+        (Response(200, {}, [b"abc"]), None),
+        (Response(200, {"Content-Length": "-5"}, []), None),
+        (Response(200, {"Content-Length": "+5"}, []), None),
+        (Response(200, {"Content-Length": "x"}, []), None),
+        (Response(200, {"Content-Length": ""}, []), None),
+        (Response(200, {"Content-Length": "²"}, []), None),
+        (Response(200, [("Content-Length", "5"), ("Content-Length", "6")], []), None),
+        (Response(200, {"Content-Length": "5"}, [], Request("HEAD", "/")), 0),
+        (Response(200, {"Content-Length": "5"}, [], Request("GET", "/")), 5),
+        (Response(204, {"Content-Length": "5"}, []), 0),
+        (Response(304, {"Content-Length": "5"}, []), 0),
+    ],
+)
+def test_length(response: Response, length: int | None) -> None:
+    assert response.length == length
+    response.read()
+    assert response.length == length, "the length is that of the whole body"
+
+
+def test_a_length_beyond_all_numbers_is_unknown() -> None:
+    assert Response(200, {"Content-Length": "9" * 5000}, []).length is None
+
+
+def test_a_length_that_lies_cuts_nothing_here() -> None:
+    assert Response(200, {"Content-Length": "1"}, [b"abcdef"]).read() == b"abcdef"
+
+
+def test_json() -> None:
+    assert Response(200, (), '{"é": [1]}'.encode()).json() == {"é": [1]}
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"<html>", b"\xff", b"[" * 100_000, b"1" * 10_000], ids=lambda body: repr(body[:6])
+)
+def test_no_json(body: bytes) -> None:
+    request = Request("GET", "/")
+    with pytest.raises(ProtocolError, match=r"^not JSON: ") as caught:
+        Response(200, (), body, request).json()
+    assert caught.value.request is request
+    assert len(str(caught.value)) < 500
+
+
+def test_json_is_bounded() -> None:
+    assert Response(200, (), b"[12]").json(limit=4) == [12]
+    source = Source(b"[123]" + b" " * 100)
+    response = Response(200, (), source, Request("GET", "/"))
+    with pytest.raises(ProtocolError, match="longer than 4 bytes") as caught:
+        response.json(limit=4)
+    assert caught.value.request is response.request
+    assert source.read <= 5
+    assert response.closed
+    assert source.closed == 1
+
+
+def test_a_closed_response_cannot_be_read() -> None:
+    response = Response(200, (), Source())
+    assert not response.closed
+    response.close()
+    assert response.closed
+    buffer = bytearray(3)
+    for read in (response.read, lambda: response.readinto(buffer), response.json, lambda: list(response.iter_bytes())):
+        with pytest.raises(UsageError, match="closed"):
+            read()
+
+
+def test_close_closes_once() -> None:
+    source = Source()
+    response = Response(200, (), source)
+    response.close()
+    response.close()
+    assert source.closed == 1
+
+
+def test_with_closes() -> None:
+    source = Source()
+    with Response(200, (), source) as response:
+        assert response.read(2) == b"ab"
+    assert (response.closed, source.closed) == (True, 1)
+    with pytest.raises(RuntimeError), Response(200, (), source):
+        raise RuntimeError
+    assert source.closed == 2
+
+
+@pytest.mark.parametrize("size", [0, 1, 64 * KIBI - 1])
+def test_discard_reads_little_to_its_end_and_closes(size: int) -> None:
+    source = Source(b"x" * size)
+    response = Response(200, (), source)
+    response.drain()
+    assert source.read == size
+    assert (response.closed, source.closed) == (True, 1)
+
+
+def test_discard_gives_up_on_what_goes_on() -> None:
+    source = Source(b"x" * 1024 * KIBI)
+    Response(200, (), source).drain()
+    assert source.read == 64 * KIBI
+    assert source.closed == 1
+
+
+def test_discard_does_not_begin_on_what_is_said_to_be_long() -> None:
+    source = Source(b"x" * 1024 * KIBI)
+    Response(200, {"Content-Length": str(1024 * KIBI)}, source).drain()
+    assert (source.read, source.closed) == (0, 1)
+
+
+def test_discard_raises_nothing_of_ociwires() -> None:
+    source = Source(b"abc", error=ReadError("reset"))
+    response = Response(200, (), source)
+    response.drain()
+    assert (response.closed, source.closed) == (True, 1)
+    response.drain()
+
+
+def test_discard_raises_nothing_of_ociwires_when_it_closes() -> None:
+    class Stubborn(Source):
+        def close(self) -> None:
+            raise ReadError("reset")
+
+    response = Response(200, (), Stubborn())
+    response.drain()
+    assert response.closed
+
+
+def test_discard_closes_even_if_a_foreign_exception_passes() -> None:
+    source = Source(b"abc", error=RuntimeError("foreign"))
+    response = Response(200, (), source)
+    with pytest.raises(RuntimeError, match="foreign"):
+        response.drain()
+    assert (response.closed, source.closed) == (True, 1)
+
+
+def test_replace_hands_the_body_on() -> None:
+    source, request = Source(), Request("GET", "/")
+    response = Response(200, {"A": "1"}, source)
+    assert response.read(2) == b"ab"
+    other = response.replace(status=203, headers={"B": "2"}, request=request)
+    assert (other.status, other.headers, other.request) == (203, Headers({"B": "2"}), request)
+    assert response.closed
+    assert not other.closed
+    with pytest.raises(UsageError, match="handed on"):
+        response.read()
+    response.close()
+    assert source.closed == 0, "who gave it away does not close it"
+    assert other.read() == b"cdef"
+    other.close()
+    assert source.closed == 1
+
+
+def test_replace_keeps_what_is_not_named() -> None:
+    request = Request("GET", "/")
+    other = Response(404, {"A": "1"}, [b"x"], request).replace()
+    assert (other.status, other.headers, other.request, other.read()) == (404, Headers({"A": "1"}), request, b"x")
+
+
+def test_replace_takes_nothing_else() -> None:
+    with pytest.raises(TypeError):
+        Response(200).replace(reason="OK")
+
+
+def test_a_response_of_bytes_may_be_handed_out_again_and_again() -> None:
+    canned = Response(200, {"A": "1"}, b"abc")
+    for number in range(3):
+        out = canned.replace(request=Request("GET", f"/{number}"))
+        assert out.request is not None
+        assert out.request.url == f"/{number}"
+        assert out.read() == b"abc"
+        out.close()
+    assert canned.request is None
+
+
+def test_a_new_body_closes_the_old_with_it() -> None:
+    source, log = Source(), list[str]()
+    old = Response(200, (), source)
+    new = old.replace(body=Wrapper(old, log, "wrapper"))
+    assert new.read(3) == b"abc"
+    assert not old.closed
+    new.close()
+    assert log == ["wrapper"]
+    assert (old.closed, source.closed) == (True, 1)
+    new.close()
+    assert (log, source.closed) == (["wrapper"], 1)
+
+
+def test_wrappers_are_closed_from_the_outside_in() -> None:
+    log: list[str] = []
+
+    class Noted(Source):
+        def close(self) -> None:
+            log.append("wire")
+
+    wire = Response(200, (), Noted())
+    inner = wire.replace(body=Wrapper(wire, log, "inner"))
+    handed_on = inner.replace(status=201)
+    outer = handed_on.replace(body=Wrapper(handed_on, log, "outer"))
+    assert outer.read() == b"abcdef"
+    outer.close()
+    assert log == ["outer", "inner", "wire"]
+
+
+def test_the_old_body_is_closed_even_if_the_new_one_fails_to() -> None:
+    class Failing(Source):
+        def close(self) -> None:
+            raise OSError("stuck")
+
+    source = Source()
+    new = Response(200, (), source).replace(body=Failing())
+    with pytest.raises(OSError, match="stuck"):
+        new.close()
+    assert source.closed == 1
+
+
+@pytest.mark.parametrize("body", [b"new", [b"new"]], ids=["bytes", "pieces"])
+def test_a_body_that_was_replaced_is_still_closed_after_another_replace(body: Any) -> None:
+    source = Source()
+    last = Response(200, (), source).replace(body=body).replace(status=201).replace(headers={"A": "1"})
+    assert last.read() == b"new"
+    assert source.closed == 0
+    last.close()
+    assert source.closed == 1
+
+
+def test_a_generator_as_a_body_is_ended_by_close() -> None:
+    ended: list[bool] = []
+
+    def generator() -> Iterator[bytes]:
+        try:
+            yield b"abc"
+            yield b"def"
+        finally:
+            ended.append(True)
+
+    with Response(200, (), generator()) as response:
+        assert response.read(1) == b"a"
+        assert ended == []
+    assert ended == [True]
+
+
+def test_a_requests_info_is_one() -> None:
+    with pytest.raises(UsageError, match="RequestInfo"):
+        Request("GET", "/v2/", info=None)  # type: ignore[arg-type]
+
+
+def test_a_reader_that_does_not_block_is_not_at_its_end() -> None:
+    class NonBlocking(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any, /) -> int | None:
+            return None
+
+    with pytest.raises(UsageError, match="non-blocking"):
+        Response(200, (), NonBlocking()).read(5)
+
+
+def test_in_memory_with_an_open_response_under_it_is_false() -> None:
+    inner = Response(200, body=io.BytesIO(b"open"))
+    outer = inner.replace(body=b"bytes")
+    assert not outer.in_memory
+    inner.close()
+    assert outer.in_memory
+
+
+def test_in_memory_with_bytes_under_it_is_true() -> None:
+    assert Response(200, body=b"a").replace(body=b"b").in_memory
+    assert not Response(200, body=io.BytesIO(b"a")).replace(body=b"b").replace(body=b"c").in_memory

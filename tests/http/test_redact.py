@@ -1,0 +1,262 @@
+"""Secrets are masked in whatever encoding they are repeated, and nothing else is."""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ociwire import Headers, Origin, Request, RequestInfo
+from ociwire._http.messages import redactor_of, with_redactor
+from ociwire._http.redact import Redactor
+from ociwire.auth import Credential
+from ociwire.errors import DigestMismatch, ProtocolError, RegistryError
+from tests._support.leaks import ENCODINGS
+
+SECRET = 'c4n4ry+/="\\'
+HOME = Origin.of("https://registry.example")
+SIGNED = "https://cdn.example/blob?X-Amz-Signature=0123456789abcdef&digest=sha256:abcdef&v=1234567&t=c4n4ry%2Fc4n4ry"
+
+
+def masked(body: bytes, headers: Headers, *, is_cut: bool = False) -> bytes:
+    redactor = Redactor(HOME)
+    redactor.add_headers(headers)
+    return redactor.data(body, is_cut=is_cut)
+
+
+# --- secret headers ---
+
+
+def echoes(secret: str) -> list[str]:
+    escaped = json.dumps(secret)[1:-1]
+    return [secret, escaped, escaped.replace("/", "\\/")]
+
+
+@pytest.mark.parametrize("name", ["Authorization", "proxy-authorization", "COOKIE", "Set-Cookie"])
+@pytest.mark.parametrize("value", ["Bearer {}", "{}", "Custom {}"])
+def test_a_header_s_secret_is_masked_however_it_is_repeated(name: str, value: str) -> None:
+    headers = Headers({name: value.format(SECRET), "Accept": "a/b"})
+    for form in echoes(SECRET):
+        assert masked(f"you sent {form}, {form}; a/b".encode(), headers) == b"you sent ***, ***; a/b"
+
+
+@pytest.mark.parametrize("scheme", ["Basic", "basic", "BASIC"])
+def test_a_password_is_masked_and_so_is_its_encoding(scheme: str) -> None:
+    encoded = base64.b64encode(f"me:{SECRET}".encode()).decode()
+    headers = Headers({"Authorization": f"{scheme} {encoded}"})
+    for form in (*echoes(SECRET), *echoes(encoded)):
+        assert masked(f"<{form}>".encode(), headers) == b"<***>"
+
+
+def test_a_password_with_colons_is_masked_whole() -> None:
+    encoded = base64.b64encode(b"me:one:two:three").decode()
+    assert masked(b"<one:two:three>", Headers({"Authorization": f"Basic {encoded}"})) == b"<***>"
+
+
+@pytest.mark.parametrize("separator", ["; ", ";"])
+def test_the_values_of_cookies_are_masked(separator: str) -> None:
+    headers = Headers({"Cookie": separator.join(("a=first-secret", "b=second=secret"))})
+    assert masked(b"<first-secret> <second=secret>", headers) == b"<***> <***>"
+
+
+def test_every_field_of_a_name_is_masked() -> None:
+    headers = Headers([("Cookie", "a=first-secret"), ("Cookie", "b=second-secret"), ("Authorization", "Bearer third")])
+    assert masked(b"first-secret second-secret third", headers) == b"*** *** ***"
+
+
+def test_the_longest_secret_is_masked_first() -> None:
+    headers = Headers([("Cookie", "a=abcd"), ("Authorization", "Bearer abcdefgh")])
+    assert masked(b"abcdefgh abcd", headers) == b"*** ***"
+
+
+@pytest.mark.parametrize("value", ["Bearer abc", "Basic !!!", "Basic gA==", "a", ""])
+def test_what_is_no_secret_is_left(value: str) -> None:
+    body = b"abc a Bearer Basic, and the like \xff\x00"
+    assert masked(body, Headers({"Authorization": value})) == body
+
+
+def test_without_secrets_nothing_changes() -> None:
+    assert masked(b"body", Headers({"Accept": "body", "X-Token": "body"})) == b"body"
+    assert masked(b"", Headers({"Authorization": "Bearer secret"})) == b""
+
+
+@given(st.binary(), st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=4), st.binary())
+def test_no_body_keeps_a_secret(before: bytes, secret: str, after: bytes) -> None:
+    if set(secret) <= {"*"}:
+        return
+    shown = masked(before + secret.encode() + after, Headers({"Authorization": f"Bearer {secret}"}))
+    assert secret.encode() not in shown
+
+
+@pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
+@pytest.mark.parametrize(
+    "secret",
+    [
+        SECRET,
+        "a b+c/d",
+        "p\xe4ss\N{SNOWMAN}w\N{GRINNING FACE}rd",
+        "plain-secret",
+        "two\nlines\tand",
+        "<&'\">%41&amp;",
+        r"C:\new\u0041",
+    ],
+)
+def test_redactor_finds_a_credential_in_every_encoding(secret: str, encode: Any) -> None:
+    redactor = Redactor(HOME)
+    redactor.add(Credential(username="me", password=secret))
+    assert redactor.text(f"it says ({encode(secret)}) and no more") == "it says (***) and no more"
+
+
+@pytest.mark.parametrize("length", [16, 17, 40, 4000])
+def test_redactor_finds_a_long_secret_that_a_quote_has_cut(length: int) -> None:
+    secret = "".join(f"{number:04x}" for number in range(2000))
+    redactor = Redactor(HOME)
+    redactor.add(Credential(registry_token=secret))
+    assert redactor.text(f"got '{secret[:length]}'") == "got '***'"
+
+
+@pytest.mark.parametrize("beginning", ["c4n4", "c4n4ry+/", "c4n4ry%2", "c4n4ry\\u00", "c4n4ry&#4", "%63%34%6e%34ry%2"])
+def test_redactor_masks_the_beginning_of_a_secret_where_text_was_cut(beginning: str) -> None:
+    redactor = Redactor(HOME)
+    redactor.add_headers(Headers({"Authorization": f"Bearer {SECRET}"}))
+    assert redactor.text(f"got 'xx{beginning}… and no more") == "got 'xx***… and no more"
+    assert redactor.text(f"got 'xx{beginning} and no more") == f"got 'xx{beginning} and no more"
+
+
+@pytest.mark.parametrize("tail", ["c", "c4n", "c4n4ry%2", "c4n4ry\\u00", "c4n4ry&#4"])
+def test_redactor_masks_the_beginning_of_a_secret_where_data_is_cut(tail: str) -> None:
+    headers = Headers({"Authorization": f"Bearer {SECRET}"})
+    assert masked(f"it says {tail}".encode(), headers, is_cut=True) == b"it says ***"
+    assert masked(f"it says {tail}".encode(), headers) == f"it says {tail}".encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("see https://cdn.example/a?b=c, d", "see https://cdn.example/a?*** d"),
+        ('<a href="https://cdn.example/a?b=c&amp;d=e">x</a>', '<a href="https://cdn.example/a?***">x</a>'),
+        (r'{"m": "see \"https://cdn.example/a?b=c\u0026d=e\" now"}', r'{"m": "see \"https://cdn.example/a?***\" now"}'),
+        (r"https:\/\/cdn.example\/a?b=c", r"https:\/\/cdn.example\/a?***"),
+        ("u=https%3A%2F%2Fcdn.example%2Fa%3Fb%3Dc d", "u=https%3A%2F%2Fcdn.example%2Fa%3F*** d"),
+        ("//cdn.example/a?b", "//cdn.example/a?***"),
+        ("s3://bucket/a?b", "s3://bucket/a?***"),
+        ("http://registry.example/a?b=c", "http://registry.example/a?***"),
+        ("https://registry.example:444/a?b=c", "https://registry.example:444/a?***"),
+        ("https://registry.example.evil/a?b=c", "https://registry.example.evil/a?***"),
+        (
+            "https://registry.example/a?u=https://cdn.example/b?c=d",
+            "https://registry.example/a?u=https://cdn.example/b?***",
+        ),
+        ("/a?X-Amz-Signature=0123456789&n=1", "/a?X-Amz-Signature=***&n=1"),
+        ("/a?n=1&amp;sig=0123456789", "/a?n=1&amp;sig=***"),
+        ("https://registry.example/a?sig=0123456789&n=5", "https://registry.example/a?sig=***&n=5"),
+    ],
+)
+def test_redactor_removes_the_query_of_a_cross_origin_url(text: str, expected: str) -> None:
+    assert Redactor(HOME).text(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "what? // nothing",
+        "https://registry.example/v2/a/tags/list?n=5&last=b",
+        "HTTPS://REGISTRY.EXAMPLE/a?b=c",
+        "https://cdn.example/path/without/query",
+        "/v2/a?_state=0123456789",
+        "sig=short",
+        "design=0123456789",
+        "100 %, 50%zz, \\ and & and &unknown; and \\u12",
+    ],
+)
+def test_redactor_leaves_what_is_no_secret(text: str) -> None:
+    assert Redactor(HOME).text(text) is text
+
+
+def test_redactor_masks_the_values_of_a_signed_url_from_eight_characters_on() -> None:
+    redactor = Redactor(HOME)
+    redactor.add_request(Request("GET", SIGNED))
+    text = "0123456789abcdef c4n4ry%2fc4n4ry c4n4ry/c4n4ry 1234567 sha256:abcdef"
+    assert redactor.text(text) == "*** *** *** 1234567 sha256:abcdef"
+
+
+def test_redactor_masks_no_value_of_a_url_at_home_that_is_no_signature() -> None:
+    redactor = Redactor(HOME)
+    redactor.add_request(Request("GET", f"{HOME}/v2/?state=0123456789&sig=abcdefghij"))
+    assert redactor.text("0123456789 abcdefghij") == "0123456789 ***"
+
+
+def test_redactor_leaves_json_that_can_be_read() -> None:
+    redactor = Redactor(HOME)
+    redactor.add(Credential(username="me", password=SECRET))
+    value = {"m": f'"{SECRET}" and {SIGNED}', "n": [SECRET, f"<a href='{SIGNED}'>"]}
+    for text in (json.dumps(value), json.dumps(value).replace("/", r"\/"), json.dumps(value).replace("&", r"\u0026")):
+        assert set(json.loads(redactor.text(text))) == {"m", "n"}
+
+
+def test_error_keeps_the_cause_that_holds_no_secret_and_loses_another() -> None:
+    request = Request("GET", f"{HOME}/", {"Authorization": f"Bearer {SECRET}"})
+    for text, is_kept in (("harmless", True), (f"b'{SECRET}'", False), (quote(SECRET), False)):
+        error = ProtocolError("wrong", request=request)
+        error.__cause__ = error.__context__ = OSError(text)
+        redactor_of(request).error(error)
+        assert (error.__cause__ is not None) is (error.__context__ is not None) is is_kept
+
+
+def test_error_of_another_library_is_not_changed() -> None:
+    request = Request("GET", f"{HOME}/", {"Authorization": f"Bearer {SECRET}"})
+    outer = ValueError(SECRET)
+    error = DigestMismatch(SECRET, actual=SECRET)
+    error.__context__ = outer
+    redactor_of(request).error(error)
+    assert (str(error), error.actual, outer.args) == ("***", "***", (SECRET,))
+
+
+def test_registry_error_with_a_deep_detail_is_made() -> None:
+    detail: Any = SECRET
+    for _ in range(500):
+        detail = [detail]
+    error = RegistryError("x", detail=detail, request=Request("GET", f"{HOME}/", {"Cookie": f"a={SECRET}"}))
+    assert SECRET not in repr(error.detail)
+
+
+def test_request_info_carries_the_redactor_and_pickles_without_it() -> None:
+    request = with_redactor(Request("GET", f"{HOME}/", info=RequestInfo(operation="x")))
+    redactor = request.info._redactor
+    assert redactor is not None
+    changed = request.with_headers({"A": "b"}).replace(info=request.info.replace(anonymous=True))
+    assert changed.info._redactor is redactor
+    assert with_redactor(changed) is changed
+    assert pickle.loads(pickle.dumps(changed)).info._redactor is None
+    assert changed.info == RequestInfo(operation="x", anonymous=True)
+
+
+@given(st.binary(), st.booleans())
+def test_redactor_takes_any_bytes(data: bytes, is_cut: bool) -> None:
+    redactor = Redactor(HOME)
+    redactor.add_request(Request("GET", SIGNED, {"Authorization": "Bearer c4n4ry"}))
+    assert b"c4n4ry" not in redactor.data(data + b" c4n4ry", is_cut=is_cut)
+
+
+@pytest.mark.parametrize(
+    "piece", ["a", "/", "//", "?", "//?", f"{HOME}/?", "%", "%41", "\\u0041", "&amp;", "sig=", "a:", "=", "\\"]
+)
+def test_redactor_takes_64_kib_that_are_made_to_be_slow(piece: str) -> None:
+    redactor = Redactor(HOME)
+    redactor.add(Credential(registry_token="a" * 65536))
+    redactor.add(Credential(username="me", password="%\\&<>"))
+    text = f"https://registry.example/a?{piece * (65536 // len(piece))}"
+    assert redactor.text(f"{text} c {SIGNED}").endswith(" c https://cdn.example/blob?***")
+
+
+def test_redactor_takes_a_text_in_which_latin_1_begins_within_a_character() -> None:
+    redactor = Redactor(HOME)
+    redactor.add(Credential(username="me", password="\xa9\xc3\xa9\xc3"))
+    assert "***" in redactor.text("\xe9\xe9\xe9\xe9")

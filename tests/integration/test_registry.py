@@ -1,0 +1,200 @@
+"""Against a real registry: what is pushed comes back, what is wrong does not get in."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from ociwire import Client, Descriptor, Digest
+from ociwire.errors import BlobUnknown, DigestInvalid, OciwireError, SizeMismatch, UsageError
+from ociwire.transport._urllib3.connection import WireConnection
+
+MEBIBYTE = 1024 * 1024
+LARGE = 50
+
+
+@pytest.fixture
+def client(registry_host: str) -> Iterator[Client]:
+    with Client(registry_host, insecure=True) as client:
+        yield client
+
+
+def large_chunks() -> Iterator[bytes]:
+    """50 MiB, no two of them alike."""
+    noise = b"".join(hashlib.sha256(number.to_bytes(4, "big")).digest() for number in range(MEBIBYTE // 32))
+    for number in range(LARGE):
+        yield noise[number:] + noise[:number]
+
+
+def single_use(content: bytes) -> Iterator[bytes]:
+    """A generator of the content, in three chunks."""
+    third = len(content) // 3 + 1
+    for start in range(0, len(content), third):
+        yield content[start : start + third]
+
+
+def test_a_large_one_shot_body_comes_back(client: Client) -> None:
+    hasher = hashlib.sha256()
+    for chunk in large_chunks():
+        hasher.update(chunk)
+    large = Descriptor("application/octet-stream", Digest(f"sha256:{hasher.hexdigest()}"), LARGE * MEBIBYTE)
+    assert client.push_blob("real/large", large, large_chunks()) is large
+    assert client.resolve_blob("real/large", large.digest) == large
+
+    hasher = hashlib.sha256()
+    with client.get_blob("real/large", large.digest) as reader:
+        assert reader.descriptor.size == large.size
+        while piece := reader.read(MEBIBYTE):
+            hasher.update(piece)
+        assert reader.verified
+    assert hasher.hexdigest() == large.digest.encoded
+
+
+CONTENTS: dict[str, Callable[[bytes], Any]] = {
+    "bytes": lambda content: content,
+    "file": io.BytesIO,
+    "generator": single_use,
+    "pipe": lambda content: io.BufferedReader(Unseekable(content)),
+}
+
+
+class Unseekable(io.RawIOBase):
+    """What a pipe is: readable, once."""
+
+    def __init__(self, content: bytes) -> None:
+        self._file = io.BytesIO(content)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        return self._file.readinto(buffer)
+
+
+@pytest.mark.parametrize("kind", CONTENTS)
+@pytest.mark.parametrize("size", [0, 1, 1000, 300_000])
+def test_a_blob_comes_back(client: Client, kind: str, size: int) -> None:
+    content = (f"{kind} " * (size // len(kind) + 1)).encode()[:size]
+    blob = Descriptor.of(content)
+    repository = f"real/{kind}"
+    assert client.push_blob(repository, blob, CONTENTS[kind](content)) == blob
+    assert client.resolve_blob(repository, blob.digest) == blob
+    with client.get_blob(repository, blob.digest) as reader:
+        assert reader.read() == content
+        assert reader.verified
+
+
+@pytest.mark.parametrize("algorithm", ["sha384", "sha512"])
+def test_other_algorithms(client: Client, algorithm: str) -> None:
+    content = f"hashed with {algorithm}".encode()
+    blob = Descriptor.of(content, algorithm=algorithm)
+    assert client.push_blob("real/algorithms", blob, single_use(content)) == blob
+    assert client.resolve_blob("real/algorithms", blob.digest) == blob
+    assert client.get_blob("real/algorithms", blob.digest).read() == content
+
+
+def test_a_push_may_be_repeated(client: Client) -> None:
+    content = b"twice"
+    for _ in range(2):
+        client.push_blob("real/twice", Descriptor.of(content), single_use(content))
+    assert client.get_blob("real/twice", Descriptor.of(content).digest).read() == content
+
+
+@pytest.mark.parametrize("call", [Client.get_blob, Client.resolve_blob])
+def test_a_blob_that_is_not_there(client: Client, call: Callable[[Client, str, str], Any]) -> None:
+    with pytest.raises(BlobUnknown) as caught:
+        call(client, "real/nothing", Digest.of(b"never pushed"))
+    assert caught.value.status == 404
+    assert str(caught.value).startswith("404 Not Found")
+
+
+@pytest.mark.parametrize("make", [bytes, single_use], ids=["bytes", "generator"])
+def test_a_wrong_digest_is_refused(client: Client, make: Callable[[bytes], Any]) -> None:
+    said = Descriptor.of(b"this")
+    with pytest.raises(DigestInvalid) as caught:
+        client.push_blob("real/wrong", said, make(b"that"))
+    assert (caught.value.status, caught.value.code) == (400, "DIGEST_INVALID")
+    for digest in (said.digest, Digest.of(b"that")):
+        with pytest.raises(BlobUnknown):
+            client.resolve_blob("real/wrong", digest)
+
+
+@pytest.mark.parametrize("make", [bytes, io.BytesIO, single_use], ids=["bytes", "file", "generator"])
+@pytest.mark.parametrize("size", [0, 1, 9, 11, 1_000_000])
+def test_a_size_that_lies_puts_nothing_in(client: Client, size: int, make: Callable[[bytes], Any]) -> None:
+    content = b"ten bytes."
+    said = Descriptor.of(content[:size]).replace(size=size)  # right for what would be sent of it
+    with pytest.raises(SizeMismatch) as caught:
+        client.push_blob("real/lies", said, make(content))
+    assert caught.value.expected == size
+    with pytest.raises(BlobUnknown):
+        client.resolve_blob("real/lies", said.digest)
+    client.push_blob("real/honest", Descriptor.of(content), make(content))  # the next one finds all well
+
+
+def test_an_exception_of_the_content_puts_nothing_in(client: Client) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"half of "
+        raise error
+
+    error = OSError("of the caller's own")
+    blob = Descriptor.of(b"half of it")
+    with pytest.raises(OSError) as caught:
+        client.push_blob("real/broken", blob, broken())
+    assert caught.value is error
+    with pytest.raises(BlobUnknown):
+        client.resolve_blob("real/broken", blob.digest)
+
+
+def test_a_name_that_the_registry_does_not_take_is_not_sent(client: Client) -> None:
+    with pytest.raises(UsageError):
+        client.push_blob("Real/Upper", Descriptor.of(b""), b"")
+
+
+def test_one_connection_serves_for_many_blobs(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Any] = []
+
+    def counting(*args: Any, **options: Any) -> Any:
+        opened.append(args)
+        return create(*args, **options)
+
+    create = WireConnection._new_conn
+    monkeypatch.setattr(WireConnection, "_new_conn", counting)
+    for number in range(25):
+        content = f"blob {number}".encode()
+        blob = Descriptor.of(content)
+        client.push_blob("real/many", blob, single_use(content))
+        assert client.get_blob("real/many", blob.digest).read() == content
+        with pytest.raises(BlobUnknown):
+            client.resolve_blob("real/many", Digest.of(b"not " + content))
+    assert len(opened) == 1
+
+
+def test_a_client_is_shared_by_threads(client: Client) -> None:
+    start = threading.Barrier(8)
+    wrong: list[str] = []
+
+    def work(thread: int) -> None:
+        start.wait(10)
+        for number in range(10):
+            content = f"thread {thread} blob {number} ".encode() * 1000
+            blob = Descriptor.of(content)
+            try:
+                client.push_blob(f"real/thread{thread}", blob, single_use(content))
+                read = client.get_blob(f"real/thread{thread}", blob.digest).read()
+            except OciwireError as error:
+                wrong.append(repr(error))
+            else:
+                wrong.extend([f"{thread} {number}"] if read != content else [])
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []

@@ -1,0 +1,336 @@
+"""The registry in memory, served, as skopeo sees it: images that umoci made go in, across, out again, and away."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import ssl
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ociwire import BlobReader, Client, Descriptor, Digest, Scope, default_transport
+from ociwire.auth import Anonymous, Credential, StaticCredentials
+from ociwire.errors import NotFound
+from ociwire.media_types import OCI_INDEX, OCI_MANIFEST
+from ociwire.testing import AuthGuard, MemoryRegistry, serve
+from ociwire.testing.server import Served
+from tests.integration.conftest import Certificates
+
+PATIENCE = 60
+"""Seconds that a program may take: reached only by what is broken."""
+USER, PASSWORD = "me", "correct horse"
+GREETING = b"greetings from umoci\n"
+
+
+class Failed(AssertionError):
+    """A program that said no."""
+
+
+@dataclass(frozen=True)
+class Programs:
+    """skopeo and umoci, with a home of their own.
+
+    Attributes:
+        folder: Where they find their files, and nobody else's.
+    """
+
+    folder: Path
+
+    def run(self, *words: str) -> str:
+        """What it printed."""
+        home = str(self.folder)
+        env = {
+            "PATH": os.environ["PATH"],
+            "HOME": home,
+            "XDG_RUNTIME_DIR": home,
+            "REGISTRY_AUTH_FILE": f"{home}/auth.json",
+            "TMPDIR": home,
+            "NO_PROXY": "127.0.0.1",
+        }
+        done = subprocess.run(words, cwd=home, env=env, capture_output=True, timeout=PATIENCE, text=True, check=False)
+        if done.returncode:
+            raise Failed(f"{' '.join(words)}: {done.stderr[-2000:]}")
+        return done.stdout
+
+    def skopeo(self, verb: str, *words: str) -> str:
+        return self.run("skopeo", "--insecure-policy", verb, *words)
+
+    def copy(self, source: str, destination: str, *options: str) -> None:
+        """Over plain http, unless the options say otherwise; not a byte of a manifest may change."""
+        plain = [f"--{side}-tls-verify=false" for side in ("src", "dest") if f"--{side}-cert-dir" not in options]
+        self.skopeo("copy", "--quiet", "--preserve-digests", *plain, *options, source, destination)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """An OCI image layout on disk.
+
+    Attributes:
+        folder: The layout's.
+    """
+
+    folder: Path
+
+    def image(self, tag: str) -> str:
+        return f"oci:{self.folder}:{tag}"
+
+    def blob(self, digest: str) -> bytes:
+        return self.folder.joinpath("blobs", *digest.split(":")).read_bytes()
+
+    def descriptor(self, tag: str) -> Descriptor:
+        index = json.loads(self.folder.joinpath("index.json").read_bytes())
+        (found,) = [one for one in index["manifests"] if one["annotations"]["org.opencontainers.image.ref.name"] == tag]
+        return Descriptor.from_dict(found)
+
+    def blobs(self, digest: str) -> dict[str, bytes]:
+        """A manifest, and all that is under it, by digest."""
+        found = {digest: self.blob(digest)}
+        content = json.loads(found[digest])
+        for child in content.get("manifests", []):
+            found |= self.blobs(child["digest"])
+        for blob in [content["config"], *content["layers"]] if "config" in content else []:
+            found[blob["digest"]] = self.blob(blob["digest"])
+        return found
+
+
+@dataclass
+class Images:
+    """What umoci has made.
+
+    Attributes:
+        layout: Holds ``amd64``, ``arm64``, and ``all``: an index of both.
+        index: The index's descriptor.
+    """
+
+    layout: Layout
+    index: Descriptor = field(init=False)
+
+    def __post_init__(self) -> None:
+        platforms = [
+            {**self.layout.descriptor(name).to_dict(), "platform": {"architecture": name, "os": "linux"}}
+            for name in ("amd64", "arm64")
+        ]
+        for platform in platforms:
+            platform.pop("annotations", None)
+        content = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": platforms}).encode()
+        self.index = Descriptor.of(content, media_type=OCI_INDEX)
+        self.layout.folder.joinpath("blobs", *self.index.digest.split(":")).write_bytes(content)
+        path = self.layout.folder / "index.json"
+        top = json.loads(path.read_bytes())
+        top["manifests"].append({**self.index.to_dict(), "annotations": {"org.opencontainers.image.ref.name": "all"}})
+        path.write_text(json.dumps(top))
+
+    def digest(self, tag: str) -> Digest:
+        return self.layout.descriptor(tag).digest
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    for name in ("skopeo", "umoci"):
+        if shutil.which(name) is None:
+            reason = f"{name} is not installed"
+            if os.environ.get("OCIWIRE_REQUIRE_REGISTRY") == "1":
+                pytest.fail(reason)
+            pytest.skip(reason)
+    return Programs(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="module")
+def images(programs: Programs) -> Images:
+    folder = programs.folder / "images"
+    programs.run("umoci", "init", "--layout", str(folder))
+    programs.folder.joinpath("greeting").write_bytes(GREETING)
+    for name in ("amd64", "arm64"):
+        image = f"{folder}:{name}"
+        programs.run("umoci", "new", "--image", image)
+        programs.run("umoci", "config", "--image", image, "--architecture", name, "--os", "linux")
+        programs.run("umoci", "insert", "--rootless", "--image", image, "greeting", f"/etc/{name}")
+    return Images(Layout(folder))
+
+
+@pytest.fixture
+def registry() -> MemoryRegistry:
+    return MemoryRegistry()
+
+
+@pytest.fixture
+def url(registry: MemoryRegistry) -> Iterator[Served]:
+    with serve(registry) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def opened(url: Served, *, tls: ssl.SSLContext | None = None, credentials: Any = None) -> Iterator[Client]:
+    """A client of ociwire, through the whole default stack."""
+    stack = default_transport(credentials=credentials or Anonymous(), tls=tls, trust_env=False)
+    with contextlib.closing(stack):
+        yield Client(url.host, stack, insecure=tls is None)
+
+
+def fetched(client: Client, repository: str, digest: str) -> dict[str, bytes]:
+    """A manifest, and all that is under it, verified by ociwire."""
+    found = {digest: whole(client.get_manifest(repository, digest))}
+    content = json.loads(found[digest])
+    for child in content.get("manifests", []):
+        found |= fetched(client, repository, child["digest"])
+    for blob in [content["config"], *content["layers"]] if "config" in content else []:
+        found[blob["digest"]] = whole(client.get_blob(repository, blob["digest"]))
+    return found
+
+
+def whole(reader: BlobReader) -> bytes:
+    with reader:
+        content = reader.read()
+        reader.verify()
+        return content
+
+
+def test_an_image_goes_in_and_ociwire_sees_and_verifies_the_same(
+    programs: Programs, images: Images, registry: MemoryRegistry, url: Served
+) -> None:
+    digest = images.digest("amd64")
+    programs.copy(images.layout.image("amd64"), f"docker://{url.host}/team/app:v1")
+    with opened(url) as client:
+        assert client.resolve_tag("team/app", "v1").digest == digest
+        assert client.resolve_tag("team/app", "v1").media_type == OCI_MANIFEST
+        assert fetched(client, "team/app", digest) == images.layout.blobs(digest)
+    assert registry.open_uploads == 0
+
+
+def test_an_image_goes_across_and_out_again_with_the_same_blobs(
+    programs: Programs, images: Images, registry: MemoryRegistry, url: Served, tmp_path: Path
+) -> None:
+    digest = images.digest("amd64")
+    programs.copy(images.layout.image("amd64"), f"docker://{url.host}/team/app:v1")
+    stored = registry.stored_bytes
+    programs.copy(f"docker://{url.host}/team/app:v1", f"docker://{url.host}/other/copy:v2")
+    assert registry.stored_bytes == stored, "a blob is kept once"
+    out = Layout(tmp_path / "out")
+    programs.copy(f"docker://{url.host}/other/copy:v2", out.image("back"))
+    assert out.descriptor("back").digest == digest
+    assert out.blobs(digest) == images.layout.blobs(digest)
+    assert set(os.listdir(out.folder / "blobs" / "sha256")) == {
+        Digest(name).encoded for name in images.layout.blobs(digest)
+    }
+    programs.run("umoci", "unpack", "--rootless", "--image", f"{out.folder}:back", str(tmp_path / "unpacked"))
+    assert (tmp_path / "unpacked/rootfs/etc/amd64").read_bytes() == GREETING
+
+
+def test_an_index_goes_in_and_out_with_all_its_platforms(
+    programs: Programs, images: Images, url: Served, tmp_path: Path
+) -> None:
+    digest = images.index.digest
+    programs.copy(images.layout.image("all"), f"docker://{url.host}/team/app:all", "--all")
+    with opened(url) as client:
+        resolved = client.resolve_tag("team/app", "all")
+        assert (resolved.digest, resolved.media_type) == (digest, OCI_INDEX)
+        found = fetched(client, "team/app", digest)
+        assert found == images.layout.blobs(digest)
+        children = json.loads(found[digest])["manifests"]
+        configs = [json.loads(found[json.loads(found[child["digest"]])["config"]["digest"]]) for child in children]
+        assert [config["architecture"] for config in configs] == ["amd64", "arm64"]
+    out = Layout(tmp_path / "out")
+    programs.copy(f"docker://{url.host}/team/app:all", out.image("all"), "--all")
+    assert out.descriptor("all").digest == digest
+    assert out.blobs(digest) == images.layout.blobs(digest)
+
+
+def test_what_ociwire_pushes_skopeo_takes(programs: Programs, images: Images, url: Served, tmp_path: Path) -> None:
+    digest = images.digest("arm64")
+    blobs = images.layout.blobs(digest)
+    manifest = blobs.pop(digest)
+    with opened(url) as client:
+        for content in blobs.values():
+            client.push_blob("from/ociwire", Descriptor.of(content), content)
+        client.push_manifest("from/ociwire", manifest, OCI_MANIFEST, tags=["v1", "v2"])
+    out = Layout(tmp_path / "out")
+    programs.copy(f"docker://{url.host}/from/ociwire:v2", out.image("v2"))
+    assert out.blobs(digest) == {digest: manifest, **blobs}
+
+
+def test_an_image_is_inspected_listed_and_deleted(programs: Programs, images: Images, url: Served) -> None:
+    digest = images.digest("amd64")
+    image = f"docker://{url.host}/team/app"
+    for tag in ("v1", "v2"):
+        programs.copy(images.layout.image("amd64"), f"{image}:{tag}")
+    programs.copy(images.layout.image("arm64"), f"{image}:other")
+
+    inspected = json.loads(programs.skopeo("inspect", "--tls-verify=false", f"{image}:v1"))
+    assert inspected["Digest"] == digest
+    assert (inspected["Architecture"], inspected["Os"]) == ("amd64", "linux")
+    assert inspected["Layers"] == [one["digest"] for one in json.loads(images.layout.blob(digest))["layers"]]
+    raw = programs.skopeo("inspect", "--tls-verify=false", "--raw", f"{image}@{digest}")
+    assert raw.encode() == images.layout.blob(digest)
+    listed = json.loads(programs.skopeo("list-tags", "--tls-verify=false", image))
+    assert listed["Tags"] == ["other", "v1", "v2"]
+
+    programs.skopeo("delete", "--tls-verify=false", f"{image}:v1")  # which deletes the manifest, with all its tags
+    listed = json.loads(programs.skopeo("list-tags", "--tls-verify=false", image))
+    assert listed["Tags"] == ["other"]
+    with opened(url) as client:
+        with pytest.raises(NotFound):
+            client.resolve_tag("team/app", "v2")
+        with pytest.raises(NotFound):
+            client.resolve_manifest("team/app", digest)
+        assert client.resolve_tag("team/app", "other").digest == images.digest("arm64")
+
+
+def test_what_is_not_there_is_said_to_be_missing(programs: Programs, url: Served) -> None:
+    with pytest.raises(Failed, match="manifest unknown"):
+        programs.skopeo("inspect", "--tls-verify=false", f"docker://{url.host}/team/app:v1")
+    with pytest.raises(Failed, match="404"):
+        programs.skopeo("list-tags", "--tls-verify=false", f"docker://{url.host}/team/app")
+
+
+def test_an_image_goes_in_and_out_over_tls(programs: Programs, images: Images, tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path)
+    trusted = tmp_path / "trusted"
+    trusted.mkdir()
+    shutil.copy(certificates.ca, trusted / "ca.crt")
+    digest = images.digest("amd64")
+    with serve(MemoryRegistry(), tls=certificates.server()) as url:
+        image = f"docker://{url.host}/team/app:v1"
+        with pytest.raises(Failed, match="x509"):
+            programs.skopeo("copy", images.layout.image("amd64"), image)
+        programs.skopeo(
+            "copy", "--preserve-digests", "--dest-cert-dir", str(trusted), images.layout.image("amd64"), image
+        )
+        out = Layout(tmp_path / "out")
+        programs.skopeo("copy", "--preserve-digests", "--src-cert-dir", str(trusted), image, out.image("v1"))
+        with opened(url, tls=ssl.create_default_context(cafile=certificates.ca)) as client:
+            assert fetched(client, "team/app", digest) == images.layout.blobs(digest)
+    assert out.blobs(digest) == images.layout.blobs(digest)
+
+
+@pytest.mark.parametrize("scheme", ["bearer", "basic"])
+def test_an_image_passes_the_guard_with_the_password_and_not_without(
+    programs: Programs, images: Images, tmp_path: Path, scheme: str
+) -> None:
+    digest = images.digest("amd64")
+    registry = MemoryRegistry()
+    guard = AuthGuard(registry, users={USER: PASSWORD}, scheme=scheme, realm="/token")
+    with serve(guard) as url:
+        image = f"docker://{url.host}/team/app:v1"
+        with pytest.raises(Failed, match="unauthorized"):
+            programs.copy(images.layout.image("amd64"), image, "--dest-creds", f"{USER}:wrong")
+        assert registry.stored_bytes == 0
+        programs.copy(images.layout.image("amd64"), image, "--dest-creds", f"{USER}:{PASSWORD}")
+        out = Layout(tmp_path / "out")
+        programs.copy(image, out.image("v1"), "--src-creds", f"{USER}:{PASSWORD}")
+        assert out.blobs(digest) == images.layout.blobs(digest)
+        with pytest.raises(Failed):
+            programs.copy(image, Layout(tmp_path / "none").image("v1"), "--src-no-creds")
+        me = StaticCredentials(url.host, Credential(username=USER, password=PASSWORD))
+        with opened(url, credentials=me) as client:
+            assert fetched(client, "team/app", digest) == images.layout.blobs(digest)
+    assert guard.challenged
+    if scheme == "bearer":
+        wanted = Scope.repository("team/app", "pull", "push")
+        assert any(wanted <= asked for asked in guard.asked)

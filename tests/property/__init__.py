@@ -1,1 +1,0 @@
-"""What hypothesis finds: properties, and machines that do anything in any order."""

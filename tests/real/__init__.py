@@ -1,1 +1,0 @@
-"""Against registries that others have written."""

@@ -1,0 +1,463 @@
+"""check_layer: every layer of ociwire's passes, and every broken rule is told by its name."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+import ociwire.transport
+from ociwire import Body, FunctionTransport, Layer, Request, Response, Transport, default_transport, stack
+from ociwire.auth import Anonymous, Credential, StaticCredentials
+from ociwire.errors import AuthError, ConnectError, ReadError, TransportError
+from ociwire.testing import check_layer
+from ociwire.transport import AuthTransport, HeadersTransport
+
+
+def is_layer(value: object) -> bool:
+    """Whether it is a class whose constructor takes ``(inner, *, options)``."""
+    return inspect.isclass(value) and next(iter(inspect.signature(value).parameters), "") == "inner"
+
+
+MINE = StaticCredentials("registry.example", Credential(username="me", password="secret"))
+OPTIONS: dict[str, dict[str, Any]] = {
+    "AuthTransport": {"credentials": MINE},
+    "RetryTransport": {"sleep": lambda seconds: None},
+}
+LAYERS: dict[str, Layer] = {
+    name: partial(value, **OPTIONS.get(name, {}))
+    for name in ociwire.transport.__all__
+    if is_layer(value := getattr(ociwire.transport, name))
+}
+
+
+def test_the_layers_are_found() -> None:
+    assert set(LAYERS) == {
+        "LogTransport",
+        "RetryTransport",
+        "RedirectTransport",
+        "HeadersTransport",
+        "AuthTransport",
+    }
+
+
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
+def test_every_layer_keeps_the_rules(layer: Layer) -> None:
+    check_layer(layer)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda inner: inner,
+        partial(HeadersTransport, user_agent="mine/1"),
+        lambda inner: HeadersTransport(HeadersTransport(inner)),
+        lambda inner: default_transport(base=inner, credentials=MINE),
+        partial(AuthTransport, credentials=Anonymous()),
+        lambda inner: stack(inner, *LAYERS.values()),
+    ],
+    ids=["none", "options", "twice", "default", "anonymous", "all"],
+)
+def test_every_stack_keeps_the_rules(make: Layer) -> None:
+    check_layer(make)
+
+
+# --- layers that are wrong, in one thing each ---
+
+
+class Right:
+    """A layer that does nothing; those below do one thing wrong."""
+
+    def __init__(self, inner: Transport) -> None:
+        self.inner = inner
+
+    def round_trip(self, request: Request, /) -> Response:
+        return self.inner.round_trip(request)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+class NoClose:
+    """Has no close()."""
+
+    def __init__(self, inner: Transport) -> None:
+        self.round_trip = inner.round_trip
+
+
+class NoRoundTrip:
+    """Has no round_trip()."""
+
+    def __init__(self, inner: Transport) -> None:
+        self.close = inner.close
+
+
+class ReturnsNothing(Right):
+    """Forgets to return."""
+
+    def round_trip(self, request: Request, /) -> Response:
+        super().round_trip(request).close()
+        return None  # type: ignore[return-value]
+
+
+class RaisesAlways(Right):
+    """Takes no request at all."""
+
+    def round_trip(self, request: Request, /) -> Response:
+        raise ReadError("no")
+
+
+class ChangesHeaders(Right):
+    """Writes into its caller's request."""
+
+    def round_trip(self, request: Request, /) -> Response:
+        object.__setattr__(request, "headers", request.headers.updated({"X-Added": "1"}))
+        return super().round_trip(request)
+
+
+class LosesRequest(Right):
+    """Returns a response that names no request."""
+
+    def round_trip(self, request: Request, /) -> Response:
+        return super().round_trip(request).replace(request=None)
+
+
+class ReadsBody(Right):
+    """Reads of the response what is its owner's."""
+
+    def round_trip(self, request: Request, /) -> Response:
+        response = super().round_trip(request)
+        response.read(4)
+        return response
+
+
+class SendsAgain(Right):
+    """Sends again what it should not, or forgets what it got: as its subclasses say."""
+
+    again: tuple[int, ...] = ()
+    discards = True
+    checks = True
+
+    def round_trip(self, request: Request, /) -> Response:
+        response = super().round_trip(request)
+        if response.status not in self.again or (self.checks and request.body and not request.body.resendable):
+            return response
+        if self.discards:
+            response.drain()
+        return super().round_trip(request)
+
+
+class LeavesOpen(SendsAgain):
+    """Forgets the response of a first try."""
+
+    again = (503,)
+    discards = False
+
+
+class LeavesRedirectOpen(SendsAgain):
+    """Forgets the response of a redirect."""
+
+    again = (303,)
+    discards = False
+
+
+class LeavesWrappedOpen(Right):
+    """Returns a response of its own that does not close what it wraps."""
+
+    def round_trip(self, request: Request, /) -> Response:
+        response = super().round_trip(request)
+        return Response(response.status, response.headers, response.iter_bytes(), request)
+
+
+class RaisesOverOpen(Right):
+    """Raises without closing what it got."""
+
+    def round_trip(self, request: Request, /) -> Response:
+        response = super().round_trip(request)
+        if response.status == 401:
+            raise AuthError("no")
+        return response
+
+
+class PullsBody(Right):
+    """Pulls a one-shot body into memory."""
+
+    def round_trip(self, request: Request, /) -> Response:
+        if request.body is not None and request.body.resendable:
+            request = request.replace(body=b"".join(request.body.open()))
+        return super().round_trip(request)
+
+
+class SendsHalf(Right):
+    """Sends less of a body after a 401."""
+
+    def round_trip(self, request: Request, /) -> Response:
+        response = super().round_trip(request)
+        if response.status != 401 or request.body is None or not request.body.resendable:
+            return response
+        response.drain()
+        chunks = request.body.open()
+        next(chunks)
+        return super().round_trip(request.replace(body=Body.of(chunks)))
+
+
+class SendsRest(SendsAgain):
+    """Sends what is left of a body after a 429."""
+
+    again = (429,)
+    checks = False
+
+
+class SendsRestAfterError(Right):
+    """Sends what is left of a body after a connection error."""
+
+    def round_trip(self, request: Request, /) -> Response:
+        try:
+            return super().round_trip(request)
+        except ConnectError:
+            return super().round_trip(request)
+
+
+class RedirectsWithTheRest(Right):
+    """Follows a 307 with what is left of a body."""
+
+    def round_trip(self, request: Request, /) -> Response:
+        response = super().round_trip(request)
+        if response.status != 307:
+            return response
+        response.drain()
+        return super().round_trip(request.replace(url=response.headers["location"]))
+
+
+class AuthenticatesWithTheRest(Right):
+    """Answers a 401 with what is left of a body."""
+
+    def round_trip(self, request: Request, /) -> Response:
+        response = super().round_trip(request)
+        if response.status != 401:
+            return response
+        response.drain()
+        return super().round_trip(request.with_headers({"Authorization": "Basic bWU6c2VjcmV0"}))
+
+
+class LogsBodies(Right):
+    """Reads a response to log it, and forgets to give it back."""
+
+    def round_trip(self, request: Request, /) -> Response:
+        response = super().round_trip(request)
+        self.logged = response.read()
+        return response
+
+
+class WrapsForeign(Right):
+    """Makes an error of ociwire's of everything."""
+
+    def round_trip(self, request: Request, /) -> Response:
+        try:
+            return super().round_trip(request)
+        except ValueError as error:
+            raise ReadError(str(error)) from error
+
+
+class RetriesForeign(Right):
+    """Takes a foreign OSError for the network's."""
+
+    def round_trip(self, request: Request, /) -> Response:
+        try:
+            return super().round_trip(request)
+        except OSError as error:
+            if isinstance(error, TransportError) or request.body is not None:
+                raise
+            return super().round_trip(request)
+
+
+class RaisesForeignAgain(Right):
+    """Sends again after a foreign exception, and raises it if it comes again."""
+
+    def round_trip(self, request: Request, /) -> Response:
+        if request.body is not None:
+            return super().round_trip(request)
+        try:
+            return super().round_trip(request)
+        except ValueError:
+            return super().round_trip(request)
+
+
+class WrapsContent(Right):
+    """Takes an exception of the content for its own."""
+
+    def round_trip(self, request: Request, /) -> Response:
+        try:
+            return super().round_trip(request)
+        except Exception as error:
+            if request.body is None or isinstance(error, (TransportError, AssertionError)):
+                raise
+            raise ReadError(str(error)) from error
+
+
+class SwallowsContent(Right):
+    """Answers by itself where the content failed."""
+
+    def round_trip(self, request: Request, /) -> Response:
+        try:
+            return super().round_trip(request)
+        except OSError as error:
+            if request.body is None or isinstance(error, TransportError):
+                raise
+            return Response(500, request=request)
+
+
+class ResendsContent(Right):
+    """Sends something else after an exception of the content, then raises it."""
+
+    def round_trip(self, request: Request, /) -> Response:
+        try:
+            return super().round_trip(request)
+        except Exception as error:
+            if request.body is not None and not isinstance(error, (TransportError, AssertionError)):
+                super().round_trip(request.replace(method="DELETE", body=None)).close()
+            raise
+
+
+class ForeignErrors(Right):
+    """Raises foreign exceptions where there is no answer."""
+
+    def round_trip(self, request: Request, /) -> Response:
+        try:
+            return super().round_trip(request)
+        except ConnectError as error:
+            raise RuntimeError("no answer") from error
+
+
+class OtherThread(Right):
+    """Asks from a thread of its own."""
+
+    def round_trip(self, request: Request, /) -> Response:
+        outcome: list[Any] = []
+
+        def ask() -> None:
+            try:
+                outcome.append(self.inner.round_trip(request))
+            except BaseException as error:  # noqa: BLE001 - handed on to the caller
+                outcome.append(error)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join()
+        if isinstance(outcome[0], BaseException):
+            raise outcome[0]
+        return outcome[0]
+
+
+class KeepsOpen(Right):
+    """Does not close what it wraps."""
+
+    def close(self) -> None:
+        pass
+
+
+class ClosesOnce(Right):
+    """Cannot be closed twice."""
+
+    closed = False
+
+    def close(self) -> None:
+        if self.closed:
+            raise RuntimeError("closed already")
+        self.closed = True
+        super().close()
+
+
+class MixesUp(Right):
+    """Keeps the last response in itself, where other threads find it."""
+
+    def __init__(self, inner: Transport) -> None:
+        super().__init__(inner)
+        self.all_here = threading.Barrier(8)
+
+    def round_trip(self, request: Request, /) -> Response:
+        response = super().round_trip(request)
+        if "/thread-" not in request.url:
+            return response
+        self.last = response
+        self.all_here.wait(10)
+        return self.last.replace()
+
+
+class ReturnsClosed(Right):
+    """Returns responses that cannot be read."""
+
+    def round_trip(self, request: Request, /) -> Response:
+        response = super().round_trip(request)
+        response.close()
+        return response
+
+
+class ReturnsClosedToThreads(Right):
+    """Returns a response that another thread has closed."""
+
+    def round_trip(self, request: Request, /) -> Response:
+        response = super().round_trip(request)
+        if "/thread-" in request.url:
+            response.close()
+        return response
+
+
+CLOSED = "a response that is not returned is closed"
+WRONG: list[tuple[Callable[[Transport], Any], str]] = [
+    (NoClose, r"a transport has close\(\)"),
+    (NoRoundTrip, r"a transport has round_trip\(\)"),
+    (ReturnsNothing, "a request that is answered returns a response: None"),
+    (RaisesAlways, "a request that is answered returns a response: ReadError"),
+    (ChangesHeaders, "the caller's request is not changed: .*X-Added"),
+    (LosesRequest, "a response names its request"),
+    (ReadsBody, "the body of a response comes through whole"),
+    (LeavesOpen, f"{CLOSED}.* open after GET was answered 503"),
+    (LeavesRedirectOpen, f"{CLOSED}.* open after GET was answered 303"),
+    (LeavesWrappedOpen, CLOSED),
+    (RaisesOverOpen, f"{CLOSED}.* open after GET was answered 401"),
+    (PullsBody, "a layer does not pull a one-shot body: 3 chunks gone"),
+    (SendsHalf, "a body is sent whole or not at all: b'second third' after a 401"),
+    (SendsRest, "a one-shot body is never sent again after its first chunk was pulled: it was, after 429"),
+    (RedirectsWithTheRest, "a one-shot body is never sent again .*: it was, after 307"),
+    (AuthenticatesWithTheRest, "a one-shot body is never sent again .*: it was, after 401"),
+    (LogsBodies, "the body of a response comes through whole"),
+    (SendsRestAfterError, "a one-shot body is never sent again .*: it was, after a connection error"),
+    (WrapsForeign, "a foreign exception is passed on unchanged: ValueError.* became ReadError"),
+    (RetriesForeign, "nothing is sent again after a foreign exception: OSError"),
+    (RaisesForeignAgain, "nothing is sent again after a foreign exception: ValueError"),
+    (WrapsContent, "an exception that the content raises is passed on unchanged: ForeignError.* became ReadError"),
+    (SwallowsContent, "an exception that the content raises is passed on unchanged: OSError.* became <Response 500"),
+    (ResendsContent, "nothing is sent again after an exception that the content raises: ForeignError"),
+    (ForeignErrors, "where there is no answer, an error of ociwire's comes out: RuntimeError"),
+    (OtherThread, "the inner transport is asked in the caller's thread and context"),
+    (KeepsOpen, r"close\(\) closes the inner transport"),
+    (ClosesOnce, r"close\(\) may be called twice: RuntimeError"),
+    (MixesUp, "threads do not get each other's answers"),
+    (ReturnsClosed, "the body of a response comes through whole"),
+    (ReturnsClosedToThreads, "threads do not get each other's answers"),
+]
+
+
+def test_right_is_right() -> None:
+    check_layer(Right)
+
+
+def test_a_layer_may_ask_another_host() -> None:
+    def elsewhere(inner: Transport) -> Transport:
+        def ask(request: Request) -> Response:
+            return inner.round_trip(request.replace(url=request.url.replace("//registry.", "//mirror.")))
+
+        return FunctionTransport(ask, close=inner.close)
+
+    check_layer(elsewhere)
+
+
+@pytest.mark.parametrize(("make", "rule"), WRONG, ids=[make.__name__ for make, _ in WRONG])  # type: ignore[attr-defined]
+def test_a_broken_rule_is_told(make: Layer, rule: str) -> None:
+    with pytest.raises(AssertionError, match=f"^{rule}"):
+        check_layer(make)

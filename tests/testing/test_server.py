@@ -1,0 +1,1303 @@
+"""serve: a transport behind a real server, by raw sockets where a client would hide something, plain and over TLS."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import http.client
+import io
+import json
+import logging
+import os
+import socket
+import ssl
+import struct
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from ociwire import Body, Client, Descriptor, Digest, FunctionTransport, Request, Response, Scope, default_transport
+from ociwire.auth import Credential, StaticCredentials
+from ociwire.errors import UsageError
+from ociwire.testing import AuthGuard, FaultTransport, MemoryRegistry, serve
+from ociwire.testing.server import Served
+from ociwire.transport import Transport, UrllibTransport
+
+PATIENCE = 10.0
+"""The most that anything here waits, in seconds: reached only by what is broken."""
+LOGGER = "ociwire.testing.serve"
+Answer = Callable[[Request], Response]
+
+
+# --- what the tests are made of
+
+
+class Fake:
+    """Answers by a function; remembers what it was asked, what was read, and what went wrong in it."""
+
+    def __init__(self, answer: Answer | None = None) -> None:
+        self._answer = answer
+        self.requests: list[Request] = []
+        self.bodies: list[bytes] = []
+        self.errors: list[BaseException] = []
+        self.entered = threading.Event()
+        self.done = threading.Event()
+        self.closed = False
+
+    def round_trip(self, request: Request, /) -> Response:
+        self.requests.append(request)
+        self.entered.set()
+        try:
+            return self._echo(request) if self._answer is None else self._answer(request)
+        except BaseException as error:
+            self.errors.append(error)
+            raise
+        finally:
+            self.done.set()
+
+    def _echo(self, request: Request) -> Response:
+        self.bodies.append(b"" if request.body is None else b"".join(request.body.open()))
+        return Response(200, {"X-Method": request.method}, self.bodies[-1])
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class Got:
+    """An answer, as it came."""
+
+    status: int
+    fields: dict[str, str]
+    body: bytes
+
+
+class Cut(Exception):
+    """The connection ended before the answer did."""
+
+
+class Peer:
+    """A client that sends what it is told, and reads answers to the letter."""
+
+    def __init__(self, url: Served, context: ssl.SSLContext | None) -> None:
+        host, _, port = url.host.partition(":")
+        self.sock = socket.create_connection((host, int(port)), PATIENCE)
+        if context is not None:
+            self.sock = context.wrap_socket(self.sock, server_hostname=host)
+        self._buffer = b""
+
+    def send(self, data: bytes | str) -> None:
+        self.sock.sendall(data.encode("latin-1") if isinstance(data, str) else data)
+
+    def ask(self, target: str = "/", *fields: str, method: str = "GET", body: bytes = b"") -> None:
+        head = [f"{method} {target} HTTP/1.1", "Host: registry.test", *fields]
+        if body and not any(field.lower().startswith("content-length") for field in fields):
+            head.append(f"Content-Length: {len(body)}")
+        self.send("\r\n".join([*head, "", ""]).encode() + body)
+
+    def _more(self) -> None:
+        try:
+            data = self.sock.recv(65536)
+        except TimeoutError:
+            raise AssertionError(f"nothing comes any more after {self._buffer[-100:]!r}") from None
+        except OSError:
+            data = b""  # a reset is an end, and so is any word of TLS's for one
+        if not data:
+            raise Cut(self._buffer)
+        self._buffer += data
+
+    def _until(self, mark: bytes) -> bytes:
+        while mark not in self._buffer:
+            self._more()
+        found, _, self._buffer = self._buffer.partition(mark)
+        return found
+
+    def take(self, count: int) -> bytes:
+        while len(self._buffer) < count:
+            self._more()
+        data, self._buffer = self._buffer[:count], self._buffer[count:]
+        return data
+
+    def head(self) -> Got:
+        first, *lines = self._until(b"\r\n\r\n").decode("latin-1").split("\r\n")
+        version, status, _ = first.split(" ", 2)
+        assert version == "HTTP/1.1"
+        pairs = [line.split(": ", 1) for line in lines]
+        fields = {name.lower(): value for name, value in pairs}
+        assert len(fields) == len(pairs), "a field came twice"
+        return Got(int(status), fields, b"")
+
+    def answer(self, method: str = "GET") -> Got:
+        """The next answer with its body; 100 (Continue) is one too."""
+        got = self.head()
+        if method == "HEAD" or got.status < 200 or got.status in (204, 304):
+            return got
+        if got.fields.get("transfer-encoding") == "chunked":
+            assert "content-length" not in got.fields
+            while size := int(self._until(b"\r\n"), 16):
+                got.body += self.take(size)
+                assert self.take(2) == b"\r\n"
+            assert self.take(2) == b"\r\n"
+        else:
+            got.body = self.take(int(got.fields["content-length"]))
+        return got
+
+    def heard(self) -> bytes:
+        """What has come by now."""
+        self.sock.setblocking(False)
+        with contextlib.suppress(Cut):
+            self._more()
+        self.sock.settimeout(PATIENCE)
+        return self._buffer
+
+    def assert_ended(self) -> None:
+        """The server has closed the connection, without another word."""
+        with pytest.raises(Cut) as caught:
+            self.take(1)
+        assert caught.value.args[0] == b""
+
+    def reset(self) -> None:
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+class Site:
+    """Servers of one kind, and clients for them that are closed after the test."""
+
+    def __init__(self, kind: str, authority: Authority) -> None:
+        self.kind = kind
+        self.server_context = authority.server if kind == "https" else None
+        self.context = authority.client if kind == "https" else None
+        self.closing = ExitStack()
+
+    def serve(self, transport: Transport) -> AbstractContextManager[Served]:
+        return serve(transport, tls=self.server_context)
+
+    def dial(self, url: Served) -> Peer:
+        peer = Peer(url, self.context)
+        self.closing.callback(peer.close)
+        return peer
+
+    def client(self, url: Served) -> http.client.HTTPConnection:
+        connection = (
+            http.client.HTTPConnection(url.host, timeout=PATIENCE)
+            if self.context is None
+            else http.client.HTTPSConnection(url.host, timeout=PATIENCE, context=self.context)
+        )
+        self.closing.callback(connection.close)
+        return connection
+
+    def stack(self, **options: Any) -> Transport:
+        transport = default_transport(
+            tls=self.context, trust_env=False, timeout=PATIENCE, expect_timeout=PATIENCE, **options
+        )
+        self.closing.callback(transport.close)
+        return transport
+
+
+class Authority:
+    """A CA, for both sides."""
+
+    def __init__(self, folder: Path) -> None:
+        ca = trustme.CA()
+        self.server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.certify = ca.issue_cert("127.0.0.1").configure_cert
+        self.certify(self.server)
+        ca.cert_pem.write_to_path(str(folder / "ca.pem"))
+        self.client = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+def open_sockets() -> set[str]:
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found.add(os.readlink(f"/proc/self/fd/{name}"))
+    return {link for link in found if link.startswith("socket:")}
+
+
+@pytest.fixture(scope="module")
+def _frozen() -> Iterator[None]:
+    """What all the other tests have left in memory is not collected after each test of this one."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture
+def nothing_left(_frozen: None) -> Iterator[None]:
+    """No thread and no socket is left of any test: where `gc` finds one that is, its ResourceWarning is an error."""
+    threads, sockets = set(threading.enumerate()), open_sockets()
+    yield
+    gc.collect()
+    assert set(threading.enumerate()) <= threads
+    assert open_sockets() <= sockets
+
+
+@pytest.fixture(params=["http", "https"])
+def site(request: pytest.FixtureRequest, authority: Authority, nothing_left: None) -> Iterator[Site]:
+    site = Site(request.param, authority)
+    with site.closing:
+        yield site
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[logging.LogRecord]]:
+    return lambda: [record for record in caplog.records if record.name == LOGGER]
+
+
+def wait(event: threading.Event) -> None:
+    assert event.wait(PATIENCE), "what was waited for never happened"
+
+
+def always(status: int, *args: Any) -> Answer:
+    return lambda request: Response(status, *args)
+
+
+def ends(block: AbstractContextManager[Served]) -> None:
+    """Leave the block; that it does not come to an end is a failure, not a test that hangs."""
+    thread = threading.Thread(target=block.__exit__, args=(None, None, None), daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    assert not thread.is_alive(), "the server does not end"
+
+
+class Streamed:
+    """A response's body that is no bytes: each piece in its turn; exceptions are raised, and what can be called is."""
+
+    def __init__(self, *pieces: Any) -> None:
+        self._pieces: Iterator[Any] = iter(pieces)
+        self.closed = threading.Event()
+
+    @classmethod
+    def of(cls, pieces: Iterator[bytes]) -> Streamed:
+        streamed = cls()
+        streamed._pieces = pieces
+        return streamed
+
+    def readinto(self, buffer: memoryview) -> int:
+        piece = next(self._pieces, b"")
+        while callable(piece):
+            piece()
+            piece = next(self._pieces, b"")
+        if isinstance(piece, Exception):
+            raise piece
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+# --- connections, and where answers end on them
+
+
+def test_many_requests_share_a_connection(site: Site) -> None:
+    fake = Fake()
+    with site.serve(fake) as url:
+        peer = site.dial(url)
+        for number in range(5):
+            peer.ask(f"/{number}", method="POST", body=b"x" * number)
+            got = peer.answer()
+            assert (got.status, got.body) == (200, b"x" * number)
+            assert "connection" not in got.fields
+    assert [request.url for request in fake.requests] == [f"{site.kind}://registry.test/{n}" for n in range(5)]
+
+
+def test_pipelined_requests_are_answered_in_their_order(site: Site) -> None:
+    fake = Fake()
+    request = "POST /{0} HTTP/1.1\r\nHost: r\r\n{1}\r\n\r\n{2}"
+    with site.serve(fake) as url:
+        peer = site.dial(url)
+        peer.send(
+            request.format(1, "Content-Length: 3", "one")
+            + "HEAD /2 HTTP/1.1\r\nHost: r\r\n\r\n"
+            + request.format(3, "Transfer-Encoding: chunked", "5\r\nthree\r\n0\r\n\r\n")
+            + request.format(4, "Content-Length: 4", "four")
+        )
+        assert peer.answer().body == b"one"
+        assert peer.answer("HEAD").fields["x-method"] == "HEAD"
+        assert peer.answer().body == b"three"
+        assert peer.answer().body == b"four"
+
+
+def test_a_request_may_come_byte_by_byte(site: Site) -> None:
+    with site.serve(Fake()) as url:
+        peer = site.dial(url)
+        for (
+            byte
+        ) in b"PUT / HTTP/1.1\r\nHost: r\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1;x=y\r\nc\r\n0\r\n\r\n":
+            peer.send(bytes([byte]))
+        assert peer.answer().body == b"abc"
+
+
+def test_a_client_that_wants_to_close_is_closed(site: Site) -> None:
+    with site.serve(Fake()) as url:
+        peer = site.dial(url)
+        peer.ask("/", "Connection: close")
+        assert peer.answer().fields["connection"] == "close"
+        peer.assert_ended()
+
+
+@pytest.mark.parametrize(
+    ("answer", "length"),
+    [
+        (always(200, (), b"hello"), "5"),
+        (always(200, {"Content-Length": "7340032"}), "7340032"),
+        (always(404, {"Content-Length": "0"}), "0"),
+        (always(200), None),
+        (always(200, (), [b"streamed"]), None),
+    ],
+    ids=["of the body", "as stated", "zero as stated", "unknown", "chunked"],
+)
+def test_a_head_is_answered_with_the_length_and_no_body(site: Site, answer: Answer, length: str | None) -> None:
+    with site.serve(Fake(answer)) as url:
+        peer = site.dial(url)
+        for _ in range(2):  # what followed the first one's head would be in the way of the second
+            peer.ask("/", method="HEAD")
+            got = peer.answer("HEAD")
+            assert got.fields.get("content-length") == length
+            assert "transfer-encoding" not in got.fields
+
+
+@pytest.mark.parametrize(("status", "stated"), [(204, None), (304, None), (304, "12")])
+def test_204_and_304_have_no_body_and_no_length_of_their_own(site: Site, status: int, stated: str | None) -> None:
+    """RFC 9110, section 8.6."""
+    fields = {"ETag": '"x"', **({"Content-Length": stated} if stated else {})}
+    with site.serve(Fake(always(status, fields))) as url:
+        peer = site.dial(url)
+        for _ in range(2):
+            peer.ask()
+            got = peer.answer()
+            assert (got.status, got.fields["etag"]) == (status, '"x"')
+            assert got.fields.get("content-length") == stated
+            assert "transfer-encoding" not in got.fields
+
+
+def test_a_201_without_a_body_has_length_0(site: Site) -> None:
+    with site.serve(Fake(always(201, {"Location": "/there"}))) as url:
+        peer = site.dial(url)
+        peer.ask(method="PUT")
+        got = peer.answer()
+        assert (got.fields["content-length"], got.fields["location"]) == ("0", "/there")
+
+
+def test_a_body_of_unknown_length_comes_in_chunks(site: Site) -> None:
+    pieces = [b"a" * 100_000, b"b", b"c" * 70_000]
+    with site.serve(Fake(lambda request: Response(200, (), iter(pieces)))) as url:
+        peer = site.dial(url)
+        for _ in range(2):
+            peer.ask()
+            got = peer.answer()
+            assert got.fields["transfer-encoding"] == "chunked"
+            assert got.body == b"".join(pieces)
+
+
+def test_pieces_of_a_body_arrive_before_the_next_are_there(site: Site) -> None:
+    heads, first = threading.Event(), threading.Event()
+    body = Streamed(lambda: wait(heads), b"one", lambda: wait(first), b"two")
+    with site.serve(Fake(always(200, {"Content-Length": "6"}, body))) as url:
+        peer = site.dial(url)
+        peer.ask()
+        assert peer.head().status == 200
+        heads.set()
+        assert peer.take(3) == b"one"
+        first.set()
+        assert peer.take(3) == b"two"
+    assert body.closed.is_set()
+
+
+def test_repeated_fields_stay_apart_on_both_ways(site: Site) -> None:
+    fake = Fake(lambda request: Response(200, [("X-One", "a"), ("Warning", "1"), ("Warning", "2")]))
+    with site.serve(fake) as url:
+        connection = site.client(url)
+        connection.putrequest("GET", "/")
+        connection.putheader("Accept", "a/a")
+        connection.putheader("Accept", "b/b")
+        connection.endheaders()
+        response = connection.getresponse()
+        assert response.headers.get_all("Warning") == ["1", "2"]
+        response.read()
+    assert fake.requests[0].headers.get_all("accept") == ("a/a", "b/b")
+
+
+def test_the_transport_sees_no_field_of_the_connection(site: Site) -> None:
+    fake = Fake(always(200, {"Connection": "close", "Keep-Alive": "x", "X-End": "1"}))
+    with site.serve(fake) as url:
+        peer = site.dial(url)
+        for _ in range(2):
+            peer.ask("/", "Connection: keep-alive", "Expect: 100-continue", "X-End: 2", method="PUT", body=b"")
+            assert set(peer.answer().fields) == {"x-end", "content-length"}
+    assert list(fake.requests[0].headers) == ["x-end"]
+
+
+# --- request bodies
+
+
+def test_a_body_has_the_length_that_was_stated_and_nothing_is_no_body(site: Site) -> None:
+    fake = Fake()
+    with site.serve(fake) as url:
+        peer = site.dial(url)
+        peer.ask(method="PUT", body=b"12345")
+        peer.answer()
+        peer.ask("/", "Content-Length: 0", method="PUT")
+        peer.answer()
+        peer.ask("/", "Transfer-Encoding: chunked", method="PUT")
+        peer.send(b"0\r\n\r\n")
+        peer.answer()
+    bodies = [request.body for request in fake.requests]
+    assert bodies[0] is not None and bodies[0].length == 5 and bodies[0].single_use  # noqa: PT018
+    assert bodies[1] is None
+    assert bodies[2] is not None and bodies[2].length is None  # noqa: PT018
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n",
+        b"00B\r\nhello world\r\n000\r\n\r\n",
+        b'b;name=value;other="quoted; text"\r\nhello world\r\n0;last\r\n\r\n',
+        b"B \r\nhello world\r\n0\r\nX-Trailer: 1\r\nX-Other: 2\r\n\r\n",
+        b"5\nhello\n6\n world\n0\n\n",
+    ],
+    ids=["plain", "zeros", "extensions", "trailers", "bare line feeds"],
+)
+def test_chunks_are_joined_with_their_extensions_and_trailers_dropped(site: Site, chunks: bytes) -> None:
+    fake = Fake()
+    with site.serve(fake) as url:
+        peer = site.dial(url)
+        for _ in range(2):
+            peer.ask("/", "Transfer-Encoding: Chunked", method="POST")
+            peer.send(chunks)
+            assert peer.answer().body == b"hello world"
+    assert not [name for request in fake.requests for name in request.headers if name.startswith("x-")]
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        b"xyz\r\nhello\r\n0\r\n\r\n",
+        b"\r\nhello\r\n0\r\n\r\n",
+        b"-5\r\nhello\r\n0\r\n\r\n",
+        b"+5\r\nhello\r\n0\r\n\r\n",
+        b"0x5\r\nhello\r\n0\r\n\r\n",
+        b"0_5\r\nhello\r\n0\r\n\r\n",
+        b"5\r\nhello world\r\n0\r\n\r\n",
+        b"5\r\nhello5\r\nworld\r\n0\r\n\r\n",
+        b"5" * 40 + b"\r\nhello\r\n0\r\n\r\n",
+        b"5;" + b"x" * 5000 + b"\r\nhello\r\n0\r\n\r\n",
+        b"0\r\n" + b"X: y\r\n" * 500 + b"\r\n",
+        b"\xff\r\n",
+    ],
+    ids=lambda chunks: repr(chunks[:12]),
+)
+def test_a_malformed_chunk_is_a_400_and_the_end(
+    site: Site, chunks: bytes, logged: Callable[[], list[Any]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    fake = Fake()
+    with site.serve(fake) as url:
+        peer = site.dial(url)
+        peer.ask("/", "Transfer-Encoding: chunked", method="POST")
+        peer.send(chunks)
+        got = peer.answer()
+        assert (got.status, got.fields["connection"]) == (400, "close")
+        assert json.loads(got.body)["errors"]
+        peer.assert_ended()
+    assert len(fake.errors) == 1, "the transport must not take the part for the whole"
+    assert len(fake.requests) == 1, "what follows a broken body is no request"
+    assert logged() == []
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("retold", [RuntimeError("told otherwise"), None], ids=["as another error", "passed over"])
+def test_a_broken_body_is_no_500_whatever_the_transport_makes_of_it(
+    site: Site, retold: Exception | None, logged: Callable[[], list[Any]]
+) -> None:
+    def answer(request: Request) -> Response:
+        assert request.body is not None
+        try:
+            b"".join(request.body.open())
+        except Exception as error:  # as somebody's layer might
+            if retold is not None:
+                raise retold from error
+        return Response(202)
+
+    with site.serve(Fake(answer)) as url:
+        peer = site.dial(url)
+        peer.ask("/", "Transfer-Encoding: chunked", method="POST")
+        peer.send(b"zzz\r\n")
+        got = peer.answer()
+        assert (got.status, got.fields["connection"]) == (202 if retold is None else 400, "close")
+        peer.assert_ended()
+    assert logged() == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ["Content-Length: nine"],
+        ["Content-Length: -1"],
+        ["Content-Length: +5"],
+        ["Content-Length: \xb2"],
+        ["Content-Length: 5, 5"],
+        ["Content-Length: " + "9" * 5000],
+        ["Content-Length: 5", "Content-Length: 6"],
+        ["Content-Length: 5", "Transfer-Encoding: chunked"],
+        ["Transfer-Encoding: gzip, chunked"],
+        ["Transfer-Encoding: chunked", "Transfer-Encoding: chunked"],
+        ["Transfer-Encoding: identity"],
+    ],
+    ids=lambda fields: " and ".join(fields)[:40],
+)
+def test_framing_that_can_be_read_in_two_ways_is_a_400(
+    site: Site, fields: list[str], logged: Callable[[], list[Any]]
+) -> None:
+    """RFC 9112, section 6.3: or else somebody's body is somebody else's request."""
+    fake = Fake()
+    with site.serve(fake) as url:
+        peer = site.dial(url)
+        peer.send("\r\n".join(["POST / HTTP/1.1", "Host: r", *fields, "", "GET /smuggled HTTP/1.1", "Host: r", "", ""]))
+        assert peer.answer().status == 400
+        peer.assert_ended()
+    assert fake.requests == []
+    assert logged() == []
+
+
+# --- Expect
+
+
+def test_100_is_sent_when_the_transport_begins_to_read_and_not_before(site: Site) -> None:
+    entered, may_read = threading.Event(), threading.Event()
+
+    def answer(request: Request) -> Response:
+        assert request.body is not None
+        body = request.body.open()
+        entered.set()
+        wait(may_read)
+        return Response(201, (), b"".join(body))
+
+    with site.serve(Fake(answer)) as url:
+        peer = site.dial(url)
+        peer.ask("/", "Expect: 100-continue", "Content-Length: 5", method="PUT")
+        wait(entered)
+        assert peer.heard() == b""
+        may_read.set()
+        assert peer.answer().status == 100
+        peer.send(b"hello")
+        got = peer.answer()
+        assert (got.status, got.body) == (201, b"hello")
+        peer.ask(method="HEAD")  # the connection lives
+        may_read.set()
+
+
+def test_100_is_sent_once_for_a_chunked_body_too_and_never_without_expect(site: Site) -> None:
+    with site.serve(Fake()) as url:
+        peer = site.dial(url)
+        peer.ask("/", "expect: 100-Continue", "Transfer-Encoding: chunked", method="PUT")
+        assert peer.answer().status == 100
+        peer.send(b"1\r\na\r\n1\r\nb\r\n0\r\n\r\n")
+        assert peer.answer().body == b"ab"
+        peer.ask(method="PUT", body=b"cd")
+        assert peer.answer().body == b"cd"
+
+
+def test_http_1_0_and_a_request_without_a_body_get_no_100(site: Site) -> None:
+    """RFC 9110, section 10.1.1."""
+    with site.serve(Fake()) as url:
+        peer = site.dial(url)
+        peer.ask("/", "Expect: 100-continue", "Content-Length: 0", method="PUT")
+        assert peer.answer().status == 200
+        peer.send("PUT / HTTP/1.0\r\nHost: r\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nhi")
+        assert peer.answer().body == b"hi"
+
+
+def test_a_body_that_is_refused_is_never_asked_for_and_the_connection_closes_after_the_answer(site: Site) -> None:
+    fake = Fake(always(401, {"WWW-Authenticate": "Basic"}, b"who?"))
+    with site.serve(fake) as url:
+        peer = site.dial(url)
+        peer.ask("/", "Expect: 100-continue", "Content-Length: 1000000", method="PUT")
+        got = peer.answer()  # and not 100
+        assert (got.status, got.body, got.fields["connection"]) == (401, b"who?", "close")
+        peer.assert_ended()
+    (body,) = [request.body for request in fake.requests]
+    assert body is not None
+    assert body.resendable
+
+
+def test_100_is_not_sent_into_an_answer_that_has_begun(site: Site) -> None:
+    """A transport that answers with the request's own body."""
+
+    def answer(request: Request) -> Response:
+        assert request.body is not None
+        return Response(200, {"Content-Length": "5"}, request.body.open())
+
+    with site.serve(Fake(answer)) as url:
+        peer = site.dial(url)
+        peer.ask("/", "Expect: 100-continue", "Content-Length: 5", method="PUT")
+        assert peer.head().status == 200
+        peer.send(b"hello")
+        assert peer.take(5) == b"hello"
+        peer.assert_ended()
+
+
+@pytest.mark.parametrize("scheme", ["bearer", "basic"])
+@pytest.mark.parametrize("length", ["known", "chunked"])
+def test_a_one_shot_goes_out_whole_and_is_pulled_only_after_the_challenge(
+    site: Site, scheme: str, length: str, logged: Callable[[], list[Any]]
+) -> None:
+    pieces = [b"first", b"x" * 300_000, b"last"]
+    data = b"".join(pieces)
+    challenged: list[int] = []
+    guards: list[AuthGuard] = []
+
+    def content() -> Iterator[bytes]:
+        challenged.append(guards[0].challenged)
+        yield from pieces
+
+    registry = MemoryRegistry()
+    with site.serve(FunctionTransport(lambda request: guards[0].round_trip(request))) as url:
+        guards.append(AuthGuard(registry, users={"me": "secret"}, scheme=scheme, realm=f"{url}/token"))
+        me = StaticCredentials(url.host, Credential(username="me", password="secret"))
+        client = Client(url.host, site.stack(credentials=me), insecure=site.kind == "http")
+        body = Body.of(content(), length=len(data) if length == "known" else None)
+        with client.do(
+            Request("POST", f"/v2/a/b/blobs/uploads/?digest={Digest.of(data)}", (), body),
+            scope=Scope.repository("a/b", "pull", "push"),
+        ) as response:
+            assert response.status == 201
+        assert challenged == [1]
+        assert client.get_blob("a/b", Digest.of(data)).read() == data
+    assert logged() == []
+
+
+# --- clients that vanish
+
+
+HALVES = {
+    "sized": (["Content-Length: 1000"], b"only this"),
+    "chunked": (["Transfer-Encoding: chunked"], b"400\r\nonly this"),
+    "between chunks": (["Transfer-Encoding: chunked"], b"4\r\nonly\r\n"),
+    "in a size": (["Transfer-Encoding: chunked"], b"4\r\nonly\r\n4"),
+    "before the last line": (["Transfer-Encoding: chunked"], b"4\r\nonly\r\n0\r\n"),
+    "before its body": (["Content-Length: 1000", "Expect: 100-continue"], b""),
+}
+
+
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("way", ["closes", "resets"])
+def test_of_a_client_that_vanishes_in_its_body_nothing_is_kept(
+    site: Site, way: str, half: str, logged: Callable[[], list[Any]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    registry = MemoryRegistry()
+    fake = Fake(registry.round_trip)
+    fields, data = HALVES[half]
+    with site.serve(fake) as url:
+        peer = site.dial(url)
+        peer.ask(f"/v2/a/b/blobs/uploads/?digest={Digest.of(b'only')}", *fields, method="POST")
+        if "Expect: 100-continue" in fields:
+            assert peer.answer().status == 100
+        peer.send(data)
+        wait(fake.entered)  # a reset may overtake what was sent before it
+        peer.close() if way == "closes" else peer.reset()
+        wait(fake.done)
+        peer = site.dial(url)  # and others are served as before
+        peer.ask("/v2/")
+        assert peer.answer().status == 200
+    assert len(fake.errors) == 1
+    assert (registry.stored_bytes, registry.open_uploads) == (0, 0)
+    assert logged() == []
+    assert capfd.readouterr().err == ""
+
+
+def test_an_upload_stays_as_it_was_when_a_client_vanishes_in_a_chunk_of_it(site: Site) -> None:
+    registry = MemoryRegistry()
+    fake = Fake(registry.round_trip)
+    with site.serve(fake) as url:
+        peer = site.dial(url)
+        peer.ask("/v2/a/b/blobs/uploads/", "Content-Length: 0", method="POST")
+        location = peer.answer().fields["location"]
+        peer.ask(location, method="PATCH", body=b"first")
+        assert peer.answer().status == 202
+        fake.done.clear()
+        peer.ask(location, "Content-Length: 100", method="PATCH", body=b"second")
+        peer.close()
+        wait(fake.done)
+        peer = site.dial(url)
+        peer.ask(location)
+        assert peer.answer().fields["range"] == "0-4"
+
+
+def test_a_client_that_half_closes_in_its_body_is_told(authority: Authority) -> None:
+    site = Site("http", authority)
+    with site.closing, site.serve(Fake()) as url:
+        peer = site.dial(url)
+        peer.ask("/", "Content-Length: 100", method="PUT", body=b"short")
+        peer.sock.shutdown(socket.SHUT_WR)
+        assert peer.answer().status == 400
+        peer.assert_ended()
+
+
+@pytest.mark.parametrize("fields", [{}, {"Content-Length": str(1 << 40)}], ids=["chunked", "sized"])
+def test_the_answer_is_closed_when_its_reader_vanishes(
+    site: Site, fields: dict[str, str], logged: Callable[[], list[Any]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    gone = threading.Event()
+    body = Streamed(b"x" * 60_000, lambda: wait(gone), *[b"y" * 60_000] * 2000)
+    with site.serve(Fake(always(200, fields, body))) as url:
+        peer = site.dial(url)
+        peer.ask()
+        peer.head()
+        assert peer.take(1000)
+        peer.reset()
+        gone.set()
+        wait(body.closed)
+    assert logged() == []
+    assert capfd.readouterr().err == ""
+
+
+def test_an_answer_made_of_a_body_that_breaks_off_is_no_failure_of_the_transport(
+    site: Site, logged: Callable[[], list[Any]]
+) -> None:
+    bodies: list[Streamed] = []
+
+    def answer(request: Request) -> Response:
+        assert request.body is not None
+        bodies.append(Streamed.of(request.body.open()))
+        return Response(200, (), bodies[-1])
+
+    with site.serve(Fake(answer)) as url:
+        peer = site.dial(url)
+        peer.ask("/", "Content-Length: 100", method="PUT", body=b"part")
+        assert peer.head().status == 200
+        peer.close()
+        wait(bodies[0].closed)
+    assert logged() == []
+
+
+# --- transports that fail
+
+
+def test_an_exception_in_the_transport_is_a_500_and_logged_and_the_connection_lives(
+    site: Site, logged: Callable[[], list[Any]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    def answer(request: Request) -> Response:
+        if request.url.endswith("/bad"):
+            raise ZeroDivisionError("the secret of it")
+        return Response(200, (), b"good")
+
+    with site.serve(Fake(answer)) as url:
+        peer = site.dial(url)
+        for _ in range(2):
+            peer.ask("/bad")
+            got = peer.answer()
+            assert (got.status, got.fields["content-type"]) == (500, "application/json")
+            assert "connection" not in got.fields
+            (error,) = json.loads(got.body)["errors"]
+            assert "ZeroDivisionError" in error["message"]
+            assert "secret" not in error["message"]
+            peer.ask("/good")
+            assert peer.answer().body == b"good"
+    assert [(record.levelname, record.exc_info[0]) for record in logged()] == [("ERROR", ZeroDivisionError)] * 2
+    assert f"GET {site.kind}://registry.test/bad" in logged()[0].getMessage()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("error", [OSError("disk"), TimeoutError("slow"), UsageError("closed"), BrokenPipeError()])
+def test_no_exception_of_the_transport_is_taken_for_the_connections(
+    site: Site, error: Exception, logged: Callable[[], list[Any]]
+) -> None:
+    def answer(request: Request) -> Response:
+        raise error
+
+    with site.serve(Fake(answer)) as url:
+        peer = site.dial(url)
+        peer.ask()
+        assert peer.answer().status == 500
+    assert [record.exc_info[1] for record in logged()] == [error]
+
+
+def test_after_an_exception_with_the_body_unread_the_connection_closes(site: Site) -> None:
+    def answer(request: Request) -> Response:
+        assert request.body is not None
+        next(request.body.open())
+        raise RuntimeError
+
+    fake = Fake(answer)
+    with site.serve(fake) as url:
+        peer = site.dial(url)
+        peer.ask("/", "Content-Length: 40", method="PUT", body=b"DELETE /v2/ HTTP/1.1\r\n")
+        got = peer.answer()
+        assert (got.status, got.fields["connection"]) == (500, "close")
+        peer.assert_ended()
+    assert len(fake.requests) == 1
+
+
+def test_a_transport_that_returns_no_response_is_logged(site: Site, logged: Callable[[], list[Any]]) -> None:
+    with site.serve(Fake(lambda request: None)) as url:  # type: ignore[arg-type, return-value]
+        peer = site.dial(url)
+        peer.ask()
+        peer.assert_ended()
+    assert len(logged()) == 1
+
+
+@pytest.mark.parametrize("fields", [{}, {"Content-Length": "11"}], ids=["chunked", "sized"])
+@pytest.mark.parametrize("error", [ValueError("bad"), OSError("disk"), TimeoutError("slow")], ids=repr)
+@pytest.mark.parametrize("pieces", [[], [b"hello"]], ids=["at once", "half-way"])
+def test_an_exception_in_the_answers_body_is_an_error_of_the_client_and_no_short_whole(
+    site: Site, fields: dict[str, str], error: Exception, pieces: list[bytes], logged: Callable[[], list[Any]]
+) -> None:
+    body = Streamed(*pieces, error)
+    with site.serve(Fake(always(200, fields, body))) as url:
+        connection = site.client(url)
+        connection.request("GET", "/")
+        response = connection.getresponse()
+        with pytest.raises((http.client.IncompleteRead, ssl.SSLError)):
+            response.read()
+        response.close()
+    assert body.closed.is_set()
+    assert [record.exc_info[1] for record in logged()] == [error]
+
+
+def test_an_http_1_0_client_is_not_given_a_part_for_the_whole_either(
+    site: Site, logged: Callable[[], list[Any]]
+) -> None:
+    answers = [Response(200, (), [b"all ", b"of it"]), Response(200, (), Streamed(b"a part", ValueError()))]
+    with site.serve(Fake(lambda request: answers.pop(0))) as url:
+        peer = site.dial(url)
+        peer.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+        got = peer.answer()
+        assert (got.body, got.fields["content-length"]) == (b"all of it", "9")
+        peer.send("GET / HTTP/1.0\r\n\r\n")
+        peer.assert_ended()
+    assert len(logged()) == 1
+
+
+def test_a_body_that_is_shorter_than_it_says_ends_the_connection(site: Site, logged: Callable[[], list[Any]]) -> None:
+    with site.serve(Fake(always(200, {"Content-Length": "10"}, [b"short"]))) as url:
+        peer = site.dial(url)
+        peer.ask()
+        assert peer.head().fields["content-length"] == "10"
+        assert peer.take(5) == b"short"
+        peer.assert_ended()
+    assert "5 bytes, not the 10" in logged()[0].getMessage()
+
+
+def test_a_body_that_is_longer_than_it_says_is_cut_and_ends_the_connection(site: Site) -> None:
+    with site.serve(Fake(lambda request: Response(200, {"Content-Length": "5"}, [b"hello", b" world"]))) as url:
+        peer = site.dial(url)
+        peer.ask()
+        assert peer.answer().body == b"hello"
+        peer.assert_ended()
+
+
+def test_bytes_in_memory_have_their_own_length_whatever_is_stated(site: Site) -> None:
+    with site.serve(Fake(always(200, {"Content-Length": "10"}, b"short"))) as url:
+        peer = site.dial(url)
+        for _ in range(2):
+            peer.ask()
+            assert peer.answer().body == b"short"
+
+
+# --- what is no request
+
+
+BAD = {
+    "not a request": (b"garbage\r\n\r\n", 400),
+    "three words": (b"GET / FTP/1.1\r\n\r\n", 400),
+    "four words": (b"GET /a b HTTP/1.1\r\nHost: r\r\n\r\n", 400),
+    "no number": (b"GET / HTTP/x.y\r\n\r\n", 400),
+    "two words": (b"POST /\r\n\r\n", 400),
+    "binary": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n", 400),
+    "another version": (b"GET / HTTP/2.0\r\nHost: r\r\n\r\n", 505),
+    "no Host": (b"GET / HTTP/1.1\r\n\r\n", 400),
+    "no Host, absolute": (b"GET http://r/ HTTP/1.1\r\n\r\n", 400),
+    "two Hosts": (b"GET / HTTP/1.1\r\nHost: r\r\nHost: s\r\n\r\n", 400),
+    "an empty Host": (b"GET / HTTP/1.1\r\nHost:\r\n\r\n", 400),
+    "a Host with a path": (b"GET / HTTP/1.1\r\nHost: r/x y\r\n\r\n", 400),
+    "a method that is no token": (b"G(T / HTTP/1.1\r\nHost: r\r\n\r\n", 400),
+    "a control character": (b"GET /\x01 HTTP/1.1\r\nHost: r\r\n\r\n", 400),
+    "an asterisk": (b"OPTIONS * HTTP/1.1\r\nHost: r\r\n\r\n", 400),
+    "a tunnel": (b"CONNECT r:443 HTTP/1.1\r\nHost: r:443\r\n\r\n", 400),
+    "another scheme": (b"GET ftp://r/ HTTP/1.1\r\nHost: r\r\n\r\n", 400),
+    "a NUL in a field": (b"GET / HTTP/1.1\r\nHost: r\r\nX: a\0b\r\n\r\n", 400),
+    "a fold": (b"GET / HTTP/1.1\r\nHost: r\r\nX: a\r\n b\r\n\r\n", 400),
+    "a fold first": (b"GET / HTTP/1.1\r\n X: a\r\nHost: r\r\n\r\n", 400),
+    "no colon": (b"GET / HTTP/1.1\r\nHost: r\r\nnonsense\r\nContent-Length: 3\r\n\r\nabc", 400),
+    "a space before the colon": (b"GET / HTTP/1.1\r\nHost: r\r\nContent-Length : 3\r\n\r\nabc", 400),
+    "many fields": (b"GET / HTTP/1.1\r\nHost: r\r\n" + b"X-Field: %b\r\n" % (b"x" * 1000) * 400 + b"\r\n", 431),
+    "a long field": (b"GET / HTTP/1.1\r\nHost: r\r\nX: " + b"x" * 300_000 + b"\r\n\r\n", 431),
+    "a long target": (b"GET /" + b"x" * 300_000 + b" HTTP/1.1\r\nHost: r\r\n\r\n", 414),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_is_no_request_is_refused_with_json_and_never_seen(
+    site: Site, case: str, logged: Callable[[], list[Any]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    data, status = BAD[case]
+    fake = Fake()
+    with site.serve(fake) as url:
+        peer = site.dial(url)
+        peer.send(data)
+        got = peer.answer()
+        assert (got.status, got.fields["connection"]) == (status, "close")
+        assert json.loads(got.body)["errors"][0]["message"]
+        peer.assert_ended()
+    assert fake.requests == []
+    assert logged() == []
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("data", [b"", b"GET", b"GET / HTTP/1.1\r\nHost: r\r\nX-"], ids=["nothing", "a word", "a head"])
+def test_a_client_that_vanishes_in_its_head_is_forgotten(
+    site: Site, data: bytes, logged: Callable[[], list[Any]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with site.serve(Fake()) as url:
+        for way in (Peer.close, Peer.reset):
+            peer = site.dial(url)
+            peer.send(data)
+            way(peer)
+        peer = site.dial(url)
+        peer.ask()
+        assert peer.answer().status == 200
+    assert logged() == []
+    assert capfd.readouterr().err == ""
+
+
+def test_plain_http_to_a_tls_server_harms_nobody(authority: Authority, capfd: pytest.CaptureFixture[str]) -> None:
+    fake = Fake()
+    site = Site("https", authority)
+    with site.closing, site.serve(fake) as url:
+        with contextlib.closing(Peer(url, None)) as peer:
+            peer.ask()
+            with pytest.raises(Cut):
+                peer.answer()
+        peer = site.dial(url)
+        peer.ask()
+        assert peer.answer().status == 200
+    assert len(fake.requests) == 1
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("framing", ["sized", "chunked"])
+def test_the_answer_to_a_body_that_nobody_reads_is_not_lost(site: Site, framing: str) -> None:
+    size = 8 * 1024 * 1024
+    with site.serve(Fake(always(413, (), b"too large"))) as url:
+        peer = site.dial(url)
+        peer.ask("/", "Transfer-Encoding: chunked" if framing == "chunked" else f"Content-Length: {size}", method="PUT")
+        peer.send((b"%x\r\n" % size if framing == "chunked" else b"") + bytes(size))
+        got = peer.answer()
+        assert (got.status, got.body, got.fields["connection"]) == (413, b"too large", "close")
+        peer.assert_ended()
+
+
+def test_an_absolute_target_overrules_the_host(site: Site) -> None:
+    fake = Fake()
+    with site.serve(fake) as url:
+        peer = site.dial(url)
+        peer.ask("http://other.test:5000/v2/?n=1")
+        assert peer.answer().status == 200
+    assert [request.url for request in fake.requests] == ["http://other.test:5000/v2/?n=1"]
+
+
+def test_a_target_reaches_the_transport_as_it_was_sent(site: Site) -> None:
+    fake = Fake()
+    target = "/v2/a%2Fb/%7e;x?last=%20&n=1&n=%C3%A4"
+    with site.serve(fake) as url:
+        peer = site.dial(url)
+        peer.ask(target)
+        peer.answer()
+    assert [request.url for request in fake.requests] == [f"{site.kind}://registry.test{target}"]
+
+
+@pytest.mark.parametrize("method", ["PATCH", "PURGE", "OPTIONS", "get", "M-SEARCH", "X_Y"])
+def test_a_method_of_any_name_is_the_transports_to_judge(site: Site, method: str) -> None:
+    with site.serve(Fake()) as url:
+        peer = site.dial(url)
+        peer.ask(method=method)
+        assert peer.answer().fields["x-method"] == method
+
+
+def test_http_1_0_needs_no_host_and_is_closed_unless_it_asks(site: Site) -> None:
+    fake = Fake()
+    with site.serve(fake) as url:
+        peer = site.dial(url)
+        peer.send("GET /a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+        peer.answer()
+        peer.send("GET /b HTTP/1.0\r\n\r\n")
+        peer.answer()
+        peer.assert_ended()
+        assert [request.url for request in fake.requests] == [f"{url}/a", f"{url}/b"]
+
+
+# --- the server as a whole
+
+
+def test_fifty_clients_are_served_at_once(site: Site) -> None:
+    together = threading.Barrier(50)
+    registry = MemoryRegistry()
+
+    def answer(request: Request) -> Response:
+        if request.method == "POST":
+            together.wait(PATIENCE)
+        return registry.round_trip(request)
+
+    def push(number: int) -> bytes:
+        connection = site.client(url)
+        data = b"blob %d" % number
+        connection.request("POST", f"/v2/a/b/blobs/uploads/?digest={Digest.of(data)}", data)
+        with connection.getresponse() as response:
+            assert response.status == 201
+            response.read()
+        connection.request("GET", f"/v2/a/b/blobs/{Digest.of(data)}")
+        with connection.getresponse() as response:
+            return response.read()
+
+    with site.serve(Fake(answer)) as url, ThreadPoolExecutor(50) as pool:
+        assert list(pool.map(push, range(50))) == [b"blob %d" % number for number in range(50)]
+
+
+def test_the_block_ends_with_idle_connections(site: Site) -> None:
+    before = set(threading.enumerate())
+    block = site.serve(Fake())
+    url = block.__enter__()
+    peers = [site.dial(url) for _ in range(5)]
+    for peer in peers:
+        peer.ask()
+        peer.answer()
+    fresh = site.dial(url)
+    ends(block)
+    assert set(threading.enumerate()) <= before
+    for peer in [*peers, fresh]:
+        peer.assert_ended()
+
+
+def test_the_block_ends_with_a_request_whose_body_is_on_its_way(site: Site, logged: Callable[[], list[Any]]) -> None:
+    entered = threading.Event()
+
+    def answer(request: Request) -> Response:
+        assert request.body is not None
+        body = request.body.open()
+        next(body)
+        entered.set()
+        return Response(200, (), b"".join(body))
+
+    fake = Fake(answer)
+    block = site.serve(fake)
+    peer = site.dial(block.__enter__())
+    peer.ask("/", "Content-Length: 1000", method="PUT", body=b"part")
+    wait(entered)
+    ends(block)
+    assert len(fake.errors) == 1
+    assert logged() == []
+
+
+def test_the_block_ends_with_an_answer_that_nobody_reads(site: Site) -> None:
+    started = threading.Event()
+    body = Streamed(b"x", started.set, *[b"y" * 60_000] * 2000)
+    block = site.serve(Fake(always(200, (), body)))
+    peer = site.dial(block.__enter__())
+    peer.ask()
+    wait(started)
+    ends(block)
+    assert body.closed.is_set()
+
+
+def test_the_block_ends_with_a_client_that_stays_after_an_answer_to_a_body_nobody_wanted(site: Site) -> None:
+    block = site.serve(Fake(always(413)))
+    peer = site.dial(block.__enter__())
+    peer.ask("/", "Content-Length: 1000", method="PUT")
+    assert peer.answer().status == 413
+    ends(block)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x16", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"], ids=repr)
+def test_the_block_ends_with_clients_in_the_middle_of_a_handshake(
+    authority: Authority, nothing_left: None, data: bytes, logged: Callable[[], list[Any]]
+) -> None:
+    site = Site("https", authority)
+    with site.closing:
+        block = site.serve(Fake())
+        url = block.__enter__()
+        slow = Peer(url, None)
+        site.closing.callback(slow.close)
+        slow.send(data)
+        peer = site.dial(url)  # whom the slow one does not hold up
+        peer.ask()
+        assert peer.answer().status == 200
+        ends(block)
+    assert logged() == []
+
+
+def test_a_connection_that_is_gone_before_it_is_secured_leaves_no_socket(authority: Authority) -> None:
+    class Late(ssl.SSLContext):
+        failures: list[OSError]
+
+        def wrap_socket(self, *args: Any, **options: Any) -> ssl.SSLSocket:
+            if self.failures:
+                raise self.failures.pop()
+            return super().wrap_socket(*args, **options)
+
+    context = Late(ssl.PROTOCOL_TLS_SERVER)
+    context.failures = [ConnectionResetError("gone")]
+    authority.certify(context)
+    site = Site("https", authority)
+    site.server_context = context
+    with site.closing, site.serve(Fake()) as url:
+        before = open_sockets()
+        with contextlib.closing(Peer(url, None)) as gone:
+            gone.assert_ended()
+        peer = site.dial(url)
+        peer.ask()
+        assert peer.answer().status == 200
+        peer.close()
+    assert open_sockets() <= before
+    assert context.failures == []
+
+
+def test_an_exception_in_the_block_ends_the_server_too(site: Site) -> None:
+    with pytest.raises(ZeroDivisionError), site.serve(Fake()) as url:
+        raise ZeroDivisionError
+    with pytest.raises(ConnectionRefusedError):
+        site.dial(url)
+
+
+def test_a_transport_that_keeps_its_requests_keeps_no_connection(site: Site) -> None:
+    fake = Fake(always(200))
+    before = open_sockets()
+    with site.serve(fake) as url:
+        peer = site.dial(url)
+        peer.ask("/", "Content-Length: 1000", method="PUT", body=b"unread")
+        assert peer.answer().status == 200
+        peer.reset()
+    assert open_sockets() <= before
+    (body,) = [request.body for request in fake.requests]
+    assert body is not None
+    with pytest.raises(Exception, match="the connection is gone"):
+        next(body.open())
+
+
+def test_the_host_is_what_a_client_takes(site: Site) -> None:
+    with site.serve(MemoryRegistry()) as url:
+        assert url == f"{site.kind}://{url.host}"
+        name, _, port = url.host.partition(":")
+        assert name == "127.0.0.1"
+        assert int(port) > 0
+        client = Client(url.host, site.stack(), insecure=site.kind == "http")
+        pushed = client.push_blob("a/b", Descriptor.of(b"content"), b"content")
+        assert client.get_blob("a/b", pushed.digest).read() == b"content"
+
+
+def test_two_servers_are_apart(site: Site) -> None:
+    with site.serve(Fake(always(200, (), b"one"))) as first, site.serve(Fake(always(200, (), b"two"))) as second:
+        assert first.host != second.host
+        for url, expected in ((first, b"one"), (second, b"two"), (first, b"one")):
+            peer = site.dial(url)
+            peer.ask()
+            assert peer.answer().body == expected
+
+
+def test_the_transport_stays_open_and_may_be_served_again(site: Site) -> None:
+    fake = Fake()
+    for _ in range(2):
+        with site.serve(fake) as url:
+            peer = site.dial(url)
+            peer.ask()
+            assert peer.answer().status == 200
+    assert not fake.closed
+    assert len(fake.requests) == 2
+
+
+def test_a_transport_of_ociwire_reads_the_413_to_a_body_nobody_reads(site: Site) -> None:
+    with (
+        site.serve(Fake(always(413, (), b"too large"))) as url,
+        contextlib.closing(UrllibTransport(timeout=PATIENCE, tls=site.context, trust_env=False)) as transport,
+    ):
+        body = Body.of(iter([bytes(1024 * 1024)] * 8))
+        with transport.round_trip(Request("PUT", f"{url}/", (), body)) as response:
+            assert (response.status, response.read()) == (413, b"too large")
+
+
+def test_a_network_that_fails_can_be_served(site: Site) -> None:
+    faulty = ["429", "503", "short body", "reset in body"]
+    faults = FaultTransport(MemoryRegistry(), seed=3, rate=0.3, faults=faulty)
+    blobs = [b"%d" % number * 1000 for number in range(20)]
+    with site.serve(faults) as url:
+        client = Client(url.host, site.stack(), insecure=site.kind == "http")
+        for blob in blobs:
+            client.push_blob("a/b", Descriptor.of(blob), blob)
+            assert client.get_blob("a/b", Digest.of(blob)).read() == blob
+    assert {injected.fault for injected in faults.injected} == set(faulty)
+
+
+# --- other people's clients
+
+
+def test_urllib_is_served(site: Site) -> None:
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), *([urllib.request.HTTPSHandler(context=site.context)] if site.context else [])
+    )
+    data = b"from urllib" * 10_000
+    with site.serve(MemoryRegistry()) as url:
+        put = urllib.request.Request(f"{url}/v2/a/b/blobs/uploads/?digest={Digest.of(data)}", data, method="POST")
+        with opener.open(put, timeout=PATIENCE) as response:
+            assert response.status == 201
+        with opener.open(f"{url}/v2/a/b/blobs/{Digest.of(data)}", timeout=PATIENCE) as response:
+            assert response.read() == data
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            opener.open(f"{url}/v2/a/b/blobs/{Digest.of(b'')}", timeout=PATIENCE)
+        with caught.value as error:
+            assert error.code == 404
+            assert json.load(error)["errors"][0]["code"] == "BLOB_UNKNOWN"
+
+
+def test_http_client_is_served_on_one_connection(site: Site) -> None:
+    data = b"from http.client"
+    content: Iterable[bytes] = (data[i : i + 5] for i in range(0, len(data), 5))
+    with site.serve(MemoryRegistry()) as url:
+        connection = site.client(url)
+        connection.connect()
+        sock = connection.sock
+
+        def ask(method: str, path: str, body: Any = None) -> tuple[int, bytes]:
+            connection.request(method, path, body, encode_chunked=body is not None)
+            with connection.getresponse() as response:
+                return response.status, response.read()
+
+        blob = f"/v2/a/b/blobs/{Digest.of(data)}"
+        assert ask("HEAD", blob) == (404, b"")
+        connection.request(
+            "POST",
+            f"/v2/a/b/blobs/uploads/?digest={Digest.of(data)}",
+            content,
+            {"Transfer-Encoding": "chunked"},
+            encode_chunked=True,
+        )
+        with connection.getresponse() as response:
+            assert (response.status, response.read()) == (201, b"")
+        assert ask("HEAD", blob) == (200, b"")
+        assert ask("GET", blob) == (200, data)
+        assert ask("DELETE", blob)[0] == 202
+        assert ask("GET", blob)[0] == 404
+        connection.request("PUT", "/v2/a/b/manifests/v1", io.BytesIO(b"{}"), {"Content-Length": "2"})
+        with connection.getresponse() as response:
+            assert response.status == 400
+            response.read()
+        assert connection.sock is sock

@@ -1,0 +1,1020 @@
+"""Copies between registries in memory: what arrives, in which order, and by how many requests."""
+
+from __future__ import annotations
+
+import contextvars
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from ociwire import Client, Descriptor, Digest, Platform, Reference, Request, Response, Transport
+from ociwire.errors import (
+    BlobUnknown,
+    BlobUploadInvalid,
+    BodyConsumedError,
+    ConnectError,
+    ContentError,
+    Denied,
+    DigestMismatch,
+    ManifestUnknown,
+    NotFound,
+    OciwireError,
+    ProtocolError,
+    ReadError,
+    ReferrersUpdateError,
+    RegistryError,
+    SizeMismatch,
+    TransportTimeout,
+    UsageError,
+)
+from ociwire.testing import FaultTransport, MemoryRegistry, ScriptedTransport
+from ociwire.testing.faults import FAULTS
+from ociwire.transfer import Progress, copy
+from ociwire.transfer._walker import Survey
+from ociwire.transfer._workers import Crew
+from tests._support.copy_world import INDEX, LAYER, NAME, Side, check_whole
+from tests._support.fault_world import MANIFEST, Numbered, blob, to_a_cdn
+
+AMD64, ARM64, ARM6 = (
+    Platform("amd64", "linux"),
+    Platform("arm64", "linux", variant="v8"),
+    Platform("arm", "linux", variant="v6"),
+)
+
+
+@pytest.fixture
+def source() -> Side:
+    return Side("source.example")
+
+
+@pytest.fixture
+def target() -> Side:
+    return Side("target.example")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(source: Side, target: Side) -> Iterator[None]:
+    before = threading.active_count()
+    yield
+    assert threading.active_count() == before, "a thread is left"
+    assert not source.watch.open, "a response is left open"
+    assert not target.watch.open, "a response is left open"
+    assert target.registry.open_uploads == 0, "an upload is left"
+
+
+def run(source: Side, target: Side, **options: Any) -> Descriptor:
+    return copy(source.client, f"{NAME}:v1", target.client, "other/app:v2", **options)
+
+
+# What arrives
+
+
+def test_an_image(source: Side, target: Side) -> None:
+    image = source.image(1, 2, 3, tags=["v1"])
+    assert run(source, target) == image
+    assert target.direct.resolve_tag("other/app", "v2") == image
+    assert len(check_whole(target.direct, "other/app", image.digest)) == 5
+
+
+def test_a_cold_copy_of_six_layers_takes_few_requests(source: Side, target: Side) -> None:
+    source.image(*range(6), tags=["v1"])
+    run(source, target)
+    assert (source.recorder.count(), source.recorder.tokens()) == (9, 1)  # one of them is the 401
+    assert (target.recorder.count(), target.recorder.tokens()) == (17, 1)
+    assert source.recorder.count(status=401) == target.recorder.count(status=401) == 1
+
+
+def test_what_is_tagged_already_takes_few_requests(source: Side, target: Side) -> None:
+    source.image(*range(6), tags=["v1"])
+    run(source, target)
+    before = source.recorder.count(), target.recorder.count()
+    run(source, target)
+    assert source.recorder.count() - before[0] == 1
+    assert target.recorder.count() - before[1] == 3
+    assert target.recorder.count("PUT", "/manifests/") == 1
+
+
+def test_another_tag_of_what_is_there_is_one_put_more(source: Side, target: Side) -> None:
+    image = source.image(*range(6), tags=["v1"])
+    run(source, target)
+    copy(source.client, f"{NAME}:v1", target.client, "other/app:v3")
+    assert target.recorder.count("PUT", "/manifests/") == 2
+    assert target.recorder.count("PUT", "/uploads/") == 7
+    assert target.direct.resolve_tag("other/app", "v3") == image
+
+
+@pytest.mark.parametrize("there", [(0,), (3,), (5,), (0, 5)])
+def test_what_is_there_is_not_sent(source: Side, target: Side, there: tuple[int, ...]) -> None:
+    image = source.image(*range(6), tags=["v1"])
+    for number in there:
+        target.add(blob(number), "other/app")
+    run(source, target)
+    check_whole(target.direct, "other/app", image.digest)
+    assert target.recorder.count("PUT", "/uploads/") == 7 - len(there)
+    assert source.recorder.count("GET", "/blobs/", 200) == 7 - len(there)
+
+
+def test_where_nothing_is_mounted_the_first_layer_tells_whether_to_look(source: Side) -> None:
+    target = Side("target.example", mounts=False)
+    image = source.image(*range(6), tags=["v1"])
+    for number in (0, 1, 2):
+        target.add(blob(number), "other/app")
+    run(source, target)
+    check_whole(target.direct, "other/app", image.digest)
+    assert target.recorder.count("PUT", "/uploads/") == 4
+
+
+def test_a_nested_index_with_shared_layers(source: Side, target: Side) -> None:
+    first, second, third = source.image(1, 2), source.image(2, 3), source.image(3, 1, 4)
+    root = source.index(source.index(first, second), third, first, tags=["v1"])
+    run(source, target)
+    assert len(check_whole(target.direct, "other/app", root.digest)) == 5 + 3 + 4
+    assert source.recorder.count("GET", "/blobs/", 200) == target.recorder.count("PUT", "/uploads/") == 7
+    assert list(target.direct.tags("other/app")) == ["v2"]
+
+
+def test_an_artifact_with_nothing_but_annotations(source: Side, target: Side) -> None:
+    content = {"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": "application/x-test"}
+    artifact = source.push(content, MANIFEST, tags=["v1"])
+    assert run(source, target) == artifact
+
+
+def test_an_index_that_lists_a_blob(source: Side, target: Side) -> None:
+    layer = source.add(blob(9))
+    root = source.index(source.image(1), layer, tags=["v1"])
+    assert run(source, target) == root
+    assert target.direct.get_blob("other/app", layer.digest).read() == blob(9)
+
+
+@pytest.mark.parametrize("size", [0, 1, 3 * 1024 * 1024 + 1])
+def test_blobs_of_any_size(source: Side, target: Side, size: int) -> None:
+    layer = source.add(blob(7, size))
+    image = source.push({"schemaVersion": 2, "layers": [layer.to_dict()]}, MANIFEST, tags=["v1"])
+    run(source, target)
+    check_whole(target.direct, "other/app", image.digest)
+
+
+def test_content_that_the_descriptor_has_is_not_asked_for(source: Side, target: Side) -> None:
+    layer = source.add(b"{}").replace(data=b"{}")
+    wrong = source.add(b"right").replace(data=b"wrong")
+    source.push({"schemaVersion": 2, "layers": [layer.to_dict(), wrong.to_dict()]}, MANIFEST, tags=["v1"])
+    image = run(source, target)
+    check_whole(target.direct, "other/app", image.digest)
+    assert source.recorder.count("GET", "/blobs/", 200) == 1
+
+
+def test_foreign_layers_are_passed_over_where_the_source_has_none(source: Side, target: Side) -> None:
+    there = source.add(blob(1)).replace(urls=("https://elsewhere.example/1",))
+    gone = Descriptor.of(blob(2), LAYER).replace(urls=("https://elsewhere.example/2",))
+    source.push({"schemaVersion": 2, "layers": [there.to_dict(), gone.to_dict()]}, MANIFEST, tags=["v1"])
+    run(source, target)
+    assert target.direct.get_blob("other/app", there.digest).read() == blob(1)
+    with pytest.raises(BlobUnknown):
+        target.direct.resolve_blob("other/app", gone.digest)
+
+
+def test_what_is_passed_over_is_told_as_done(source: Side, target: Side) -> None:
+    gone = Descriptor.of(blob(2), LAYER).replace(urls=("https://elsewhere.example/2",))
+    source.push({"schemaVersion": 2, "layers": [gone.to_dict()]}, MANIFEST, tags=["v1"])
+    events: list[Progress] = []
+    run(source, target, progress=events.append)
+    assert events[0] == Progress("copy", gone.digest, gone.size, gone.size)
+
+
+@pytest.mark.parametrize("there", [0, 1])
+@pytest.mark.parametrize("referrers", [False, True])
+def test_two_indexes_that_list_the_same_blob(source: Side, target: Side, there: int, *, referrers: bool) -> None:
+    """What the target has of one of them does not stand for the other."""
+    layer = source.add(blob(9))
+    indexes = [source.index(layer, annotations={"number": str(number)}) for number in range(2)]
+    root = source.index(*indexes, tags=["v1"])
+    target.add(blob(9), "other/app")
+    with source.direct.get_manifest(NAME, indexes[there].digest) as reader:
+        target.direct.push_manifest("other/app", reader.read(), reader.descriptor.media_type)
+    target.direct.delete_blob("other/app", layer.digest)
+    run(source, target, referrers=referrers)
+    assert target.direct.get_blob("other/app", layer.digest).read() == blob(9)
+    assert target.direct.resolve_tag("other/app", "v2") == root
+
+
+def test_other_algorithms(source: Side, target: Side) -> None:
+    layer = Descriptor.of(blob(1), LAYER, algorithm="sha512")
+    source.direct.push_blob(NAME, layer, blob(1))
+    content = json.dumps({"schemaVersion": 2, "layers": [layer.to_dict()]}).encode()
+    digest = Digest.of(content, "sha512")
+    source.direct.push_manifest(NAME, content, MANIFEST, digest=digest)
+    assert copy(source.client, f"{NAME}@{digest}", target.client, f"other/app@{digest}").digest == digest
+    assert target.direct.get_manifest("other/app", digest).read() == content
+
+
+# Platforms
+
+
+def test_one_platform_is_an_image_alone(source: Side, target: Side) -> None:
+    image = source.image(1)
+    source.index(image.replace(platform=AMD64), source.image(2).replace(platform=ARM64), tags=["v1"])
+    assert run(source, target, platforms=["linux/amd64"]).digest == image.digest
+    assert target.direct.resolve_tag("other/app", "v2").digest == image.digest
+    assert target.recorder.count("PUT", "/uploads/") == 2
+
+
+def test_several_platforms_are_a_new_index(source: Side, target: Side) -> None:
+    entries = [source.image(number).replace(platform=platform) for number, platform in enumerate((AMD64, ARM64, ARM6))]
+    nested = source.index(*entries[1:])
+    root = source.index(entries[0], nested, tags=["v1"], annotations={"kept": "yes"})
+    copied = run(source, target, platforms=["linux/arm", Platform("arm64", "linux")])
+    assert copied != root
+    with target.direct.get_tag("other/app", "v2") as reader:
+        assert reader.descriptor == copied
+        index = json.loads(reader.read())
+    assert index["annotations"] == {"kept": "yes"}
+    assert index["manifests"] == [entries[1].to_dict(), entries[2].to_dict()]
+    check_whole(target.direct, "other/app", copied.digest)
+    with pytest.raises(ManifestUnknown):
+        target.direct.resolve_manifest("other/app", entries[0].digest)
+
+
+def with_unknown_fields(side: Side, *entries: Descriptor, tags: Sequence[str] = ()) -> tuple[Descriptor, list[Any]]:
+    """An index whose entries have what no specification knows; returns it, and them."""
+    raw = [{**entry.to_dict(), "com.example.number": number} for number, entry in enumerate(entries)]
+    return side.push({"schemaVersion": 2, "mediaType": INDEX, "manifests": raw}, INDEX, tags=tags), raw
+
+
+def test_entries_stay_as_they_were(source: Side, target: Side) -> None:
+    entries = [source.image(number).replace(platform=platform) for number, platform in enumerate((AMD64, ARM64, ARM6))]
+    _, raw = with_unknown_fields(source, *entries, tags=["v1"])
+    run(source, target, platforms=["linux/amd64", "linux/arm64"])
+    with target.direct.get_tag("other/app", "v2") as reader:
+        assert json.loads(reader.read())["manifests"] == raw[:2]
+
+
+def test_an_index_of_which_nothing_is_left_out_stays_as_it_was(source: Side, target: Side) -> None:
+    entries = [source.image(number).replace(platform=platform) for number, platform in enumerate((AMD64, ARM64, ARM6))]
+    nested = source.index(*entries[1:])
+    root, _ = with_unknown_fields(source, entries[0], nested, nested, tags=["v1"])
+    chosen = ["linux/arm/v6", "linux/amd64", "linux/arm64", "linux/s390x"]
+    assert run(source, target, platforms=chosen) == root == target.direct.resolve_tag("other/app", "v2")
+
+
+def test_what_has_no_platform_is_left_out(source: Side, target: Side) -> None:
+    entries = [source.image(number).replace(platform=platform) for number, platform in enumerate((AMD64, ARM64))]
+    root = source.index(*entries, source.image(3), tags=["v1"])
+    copied = run(source, target, platforms=["linux/amd64", "linux/arm64"])
+    assert copied != root
+    assert len(check_whole(target.direct, "other/app", copied.digest)) == 1 + 2 * 3
+
+
+def test_no_platform_of_those(source: Side, target: Side) -> None:
+    source.index(source.image(1).replace(platform=AMD64), tags=["v1"])
+    with pytest.raises(NotFound, match="linux/s390x"):
+        run(source, target, platforms=["linux/s390x"])
+    assert target.recorder.count() == 0
+
+
+def test_an_image_has_no_platforms_to_choose_from(source: Side, target: Side) -> None:
+    image = source.image(1, tags=["v1"])
+    assert run(source, target, platforms=["linux/amd64"]) == image
+
+
+# Referrers
+
+
+@pytest.mark.parametrize("api", [True, False])
+@pytest.mark.parametrize("again", [False, True])
+def test_what_refers_to_it(source: Side, *, api: bool, again: bool) -> None:
+    target = Side("target.example", referrers_api=api)
+    child = source.image(1)
+    root = source.index(child, tags=["v1"])
+    sbom = source.image(2, subject=child.to_dict(), artifactType="application/x-sbom")
+    signature = source.image(3, subject=sbom.to_dict(), artifactType="application/x-signature")
+    others = [source.image(4 + n, subject=root.to_dict(), artifactType="application/x-many") for n in range(5)]
+    run(source, target)
+    assert not list(target.client.referrers("other/app", child.digest))
+    for _ in range(1 + again):
+        run(source, target, referrers=True)
+    for subject, referrers in ((child, [sbom]), (sbom, [signature]), (root, others)):
+        listed = list(target.direct.referrers("other/app", subject.digest))
+        assert {one.digest for one in listed} == {one.digest for one in referrers}
+        assert all(one.artifact_type for one in listed)
+        for one in referrers:
+            check_whole(target.direct, "other/app", one.digest)
+    assert target.direct.resolve_tag("other/app", "v2") == root
+
+
+def test_what_a_list_says_of_its_entries_is_not_kept(source: Side) -> None:
+    image = source.image(1, tags=["v1"])
+    source.image(2, subject=image.to_dict(), annotations={"long": "x" * 1000})
+    survey = Survey(source.client, NAME, Crew(1), referrers=True)
+    nodes = survey.walk(survey.root("v1", None), lambda node: False)
+    [listed] = nodes[image.digest].referrers
+    assert listed.digest in nodes
+    assert listed == Descriptor(listed.media_type, listed.digest, listed.size)
+
+
+@pytest.mark.parametrize("media_type", [MANIFEST, "application/vnd.example+json"])
+def test_what_is_listed_and_gone_is_passed_over(target: Side, media_type: str) -> None:
+    source = Side("source.example", referrers_api=False)
+    image = source.image(1, tags=["v1"])
+    kept = source.image(2, subject=image.to_dict())
+    gone = source.add(blob(3)).replace(media_type=media_type)  # there as a blob, which it is not
+    tag = str(image.digest).replace(":", "-")
+    source.index(kept, gone, tags=[tag])
+    assert run(source, target, referrers=True) == image
+    assert [one.digest for one in target.direct.referrers("other/app", image.digest)] == [kept.digest]
+    with pytest.raises(BlobUnknown):
+        target.direct.resolve_blob("other/app", gone.digest)
+
+
+def test_what_is_named_and_gone_is_not_passed_over_though_it_is_listed_too(target: Side) -> None:
+    source = Side("source.example", referrers_api=False)
+    child = source.image(1)
+    root = source.index(child, tags=["v1"])
+    source.index(child, tags=[str(root.digest).replace(":", "-")])
+    source.direct.delete_manifest(NAME, child.digest)
+    with pytest.raises(ManifestUnknown):
+        run(source, target, referrers=True)
+
+
+def test_the_tag_comes_after_what_refers_to_it(source: Side, target: Side) -> None:
+    root = source.image(1, tags=["v1"])
+    source.image(2, subject=root.to_dict())
+    run(source, target, referrers=True)
+    puts = [one.url for one in target.recorder.seen if one.method == "PUT" and "/manifests/" in one.url]
+    assert puts[0].endswith(root.digest)
+    assert puts[-1].endswith("/v2")
+    assert len(puts) == 3
+
+
+# One registry
+
+
+def one_registry(**options: Any) -> tuple[Side, Side]:
+    registry = MemoryRegistry(**options)
+    return Side("one.example", registry), Side("one.example", registry)
+
+
+def test_within_one_registry_blobs_are_mounted() -> None:
+    source, target = one_registry()
+    image = source.image(*range(6), tags=["v1"])
+    run(source, target)
+    check_whole(target.direct, "other/app", image.digest)
+    assert source.recorder.count("GET", "/blobs/") == target.recorder.count("PUT", "/uploads/") == 0
+    assert target.recorder.count("POST", f"from={NAME}", 201) == 7
+    assert source.registry.open_uploads == 0
+
+
+def test_where_it_does_not_mount_they_are_sent() -> None:
+    source, target = one_registry(mounts=False)
+    image = source.image(1, 2, tags=["v1"])
+    run(source, target)
+    check_whole(target.direct, "other/app", image.digest)
+    assert target.recorder.count("POST") == target.recorder.count("PUT", "/uploads/") == 3
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405])
+def test_a_refused_mount_is_not_asked_for_again(source: Side, target: Side, status: int) -> None:
+    def refuse(request: Request, inner: Transport, chance: object) -> Response:
+        return Response(status)
+
+    image = source.image(1, 2, 3, tags=["v1"])
+    faults = FaultTransport(target.watch, rate=1, faults=[refuse], where=lambda request: "mount=" in request.url)
+    copy(source.client, f"{NAME}:v1", target.through(faults), "other/app", workers=1)
+    check_whole(target.direct, "other/app", image.digest)
+    assert len({one.url for one in faults.injected}) == 1
+
+
+def test_within_one_repository_it_is_a_tag() -> None:
+    source, target = one_registry()
+    image = source.image(1, 2, tags=["v1"])
+    assert copy(source.client, f"{NAME}:v1", target.client, f"{NAME}:v9") == image
+    assert target.recorder.count("POST") == 0
+    assert target.direct.resolve_tag(NAME, "v9") == image
+
+
+# References
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        NAME,
+        f"{NAME}:latest",
+        f"source.example/{NAME}:latest",
+        Reference("SOURCE.example", NAME),
+        "source.example:443/team/app",
+    ],
+)
+def test_references(source: Side, target: Side, reference: str | Reference) -> None:
+    image = source.image(1, tags=["latest"])
+    assert copy(source.client, reference, target.client, "target.example/x") == image
+    assert copy(source.client, f"{NAME}:gone@{image.digest}", target.client, f"x:y@{image.digest}") == image
+    assert list(target.direct.tags("x")) == ["latest", "y"]
+
+
+def test_on_docker_hub_a_name_is_read_as_docker_does(target: Side) -> None:
+    hub = Side("docker.io", guarded=False)
+    image = hub.image(1, name="library/alpine", tags=["latest"])
+    for reference in (
+        "alpine",
+        "docker.io/alpine",
+        "docker.io/library/alpine:latest",
+        "index.docker.io/library/alpine",
+    ):
+        assert copy(hub.client, reference, target.client, "alpine") == image
+    assert list(target.direct.tags("alpine")) == ["latest"]
+
+
+@pytest.mark.parametrize(
+    "reference",
+    ["", "UPPER", "a:b:c", "elsewhere.example/a", "docker.io/a", "a@sha256:1", None, Reference("b.example", "a")],
+)
+def test_what_is_no_reference_of_the_client(source: Side, target: Side, reference: Any) -> None:
+    for first, second in ((reference, "a"), ("a", reference)):
+        with pytest.raises(UsageError):
+            copy(source.client, first, target.client, second)
+    assert source.recorder.count() == target.recorder.count() == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"workers": 0},
+        {"workers": 1.5},
+        {"platforms": "linux/amd64"},
+        {"platforms": ["linux"]},
+        {"platforms": 7},
+        {"platforms": [7]},
+        {"progress": 7},
+    ],
+)
+def test_options_that_are_none(source: Side, target: Side, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        run(source, target, **options)
+    assert source.recorder.count() == 0
+
+
+@pytest.mark.parametrize("client", [None, "registry.example"])
+def test_what_is_no_client(source: Side, client: Any) -> None:
+    for first, second in ((source.client, client), (client, source.client)):
+        with pytest.raises(UsageError, match="Client"):
+            copy(first, NAME, second, NAME)
+    assert source.recorder.count() == 0
+
+
+def test_another_digest_than_the_target_wants(source: Side, target: Side) -> None:
+    source.image(1, tags=["v1"])
+    with pytest.raises(UsageError, match="the target's reference says"):
+        copy(source.client, f"{NAME}:v1", target.client, f"a@{Digest.of(b'')}")
+    assert target.recorder.count() == 0
+
+
+# What is wrong
+
+
+def corrupt(what: str, change: Callable[[bytes], bytes]) -> Callable[..., Response]:
+    def fault(request: Request, inner: Transport, chance: object) -> Response:
+        with inner.round_trip(request) as response:
+            content = change(response.read())
+            headers = {"Content-Type": response.headers.get("content-type", ""), "Content-Length": str(len(content))}
+            return Response(response.status, headers, content)
+
+    return fault
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_wrong_content_never_arrives(source: Side, target: Side, workers: int) -> None:
+    image = source.image(1, 2, 3, tags=["v1"])
+    wrong = Descriptor.of(blob(2)).digest
+    fault = corrupt("blob", lambda content: content[:-1] + bytes([content[-1] ^ 1]))
+    faults = FaultTransport(source.watch, rate=1, faults=[fault], where=lambda request: request.url.endswith(wrong))
+    with pytest.raises(DigestMismatch):
+        copy(source.through(faults), f"{NAME}:v1", target.client, "other/app:v2", workers=workers)
+    with pytest.raises(NotFound):
+        target.direct.resolve_manifest("other/app", image.digest)
+    with pytest.raises(NotFound):
+        target.direct.resolve_blob("other/app", wrong)
+
+
+def test_a_size_that_lies(source: Side, target: Side) -> None:
+    layer = source.add(blob(1)).replace(size=999)
+    source.push({"schemaVersion": 2, "layers": [layer.to_dict()]}, MANIFEST, tags=["v1"])
+    with pytest.raises(SizeMismatch, match="1000 bytes, and its manifest says 999"):
+        run(source, target)
+    assert target.recorder.count("PUT") == 0
+
+
+def test_a_size_of_a_manifest_that_lies(source: Side, target: Side) -> None:
+    source.index(source.image(1).replace(size=7), tags=["v1"])
+    with pytest.raises(SizeMismatch, match="what names it says 7"):
+        run(source, target)
+
+
+def test_a_blob_that_the_source_lost(source: Side, target: Side) -> None:
+    source.image(1, 2, tags=["v1"])
+    source.direct.delete_blob(NAME, Descriptor.of(blob(2)).digest)
+    with pytest.raises(BlobUnknown):
+        run(source, target)
+    assert target.recorder.count("PUT", "/manifests/") == 0
+
+
+def test_a_manifest_that_the_source_lost(source: Side, target: Side) -> None:
+    child = source.image(1)
+    source.index(child, tags=["v1"])
+    source.direct.delete_manifest(NAME, child.digest)
+    with pytest.raises(ManifestUnknown):
+        run(source, target)
+    assert target.recorder.count("PUT") == 0
+
+
+def test_an_index_without_a_bottom(source: Side, target: Side) -> None:
+    deepest = source.image(1)
+    for _ in range(7):
+        deepest = source.index(deepest, tags=["v1"])
+    run(source, target)
+    for _ in range(2):
+        deepest = source.index(deepest, tags=["v1"])
+    with pytest.raises(ContentError, match="deeper than 8"):
+        copy(source.client, f"{NAME}:v1", target.client, "another")
+    source.index(deepest, tags=["v1"])
+    with pytest.raises(ContentError, match="deeper than 8"):
+        run(source, target, platforms=["linux/amd64"])
+
+
+def test_too_many_manifests(source: Side, target: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["ociwire.transfer._walker"], "_MAX_MANIFESTS", 3)
+    source.index(*(source.image(number) for number in range(5)), tags=["v1"])
+    with pytest.raises(ContentError, match="too much"):
+        run(source, target)
+    assert target.recorder.count("PUT") == 0
+
+
+def test_each_manifest_counts_once(source: Side, target: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["ociwire.transfer._walker"], "_MAX_MANIFESTS", 3)
+    image = source.image(1, tags=["v1"])
+    referrers = {source.image(number, subject=image.to_dict()).digest for number in (2, 3)}
+    run(source, target, referrers=True)
+    assert {one.digest for one in target.direct.referrers("other/app", image.digest)} == referrers
+
+
+@pytest.mark.parametrize("referrers", [False, True])
+def test_too_many_descriptors(source: Side, target: Side, monkeypatch: pytest.MonkeyPatch, *, referrers: bool) -> None:
+    monkeypatch.setattr(sys.modules["ociwire.transfer._walker"], "_MAX_DESCRIPTORS", 3)
+    image = source.image(*(() if referrers else range(3)), tags=["v1"])
+    for number in range(3):
+        source.image(subject=image.to_dict(), annotations={"number": str(number)})
+    with pytest.raises(ContentError, match="too much"):
+        run(source, target, referrers=referrers)
+    assert target.recorder.count("PUT") == 0
+
+
+@pytest.mark.parametrize("media_type", [5, [], "foo", "a/b;c=d", "x" * 1000 + "/y"])
+def test_a_media_type_that_is_none(source: Side, target: Side, media_type: Any) -> None:
+    """What the registry does not look at is the registry's fault, and not the caller's."""
+    content = json.dumps({"schemaVersion": 2, "mediaType": media_type, "layers": [source.add(blob(1)).to_dict()]})
+
+    def serve(request: Request, inner: Transport, chance: object) -> Response:
+        headers = {"Content-Type": MANIFEST, "Content-Length": str(len(content))}
+        return Response(200, headers, content.encode())
+
+    faults = FaultTransport(source.watch, rate=1, faults=[serve], where=lambda request: "/manifests/" in request.url)
+    with pytest.raises(ContentError) as caught:
+        copy(source.through(faults), f"{NAME}:v1", target.client, "other/app")
+    assert len(str(caught.value)) < 300
+    assert target.recorder.count() == 0
+
+
+def test_what_a_chain_names_at_every_level_is_no_recursion(source: Side, target: Side) -> None:
+    chain = [source.image(1)]
+    for _ in range(60):
+        chain.append(source.index(chain[-1]))
+    root = source.index(*chain, tags=["v1"])
+    assert run(source, target) == root
+
+
+# Threads
+
+
+def test_progress(source: Side, target: Side) -> None:
+    sizes = {layer.digest: layer.size for layer in (source.add(blob(1, 3_000_000)), source.add(blob(2)))}
+    layers = [Descriptor(LAYER, digest, size).to_dict() for digest, size in sizes.items()]
+    image = source.push({"schemaVersion": 2, "layers": layers}, MANIFEST, tags=["v1"])
+    events: list[Progress] = []
+    run(source, target, progress=events.append)
+    assert {event.operation for event in events} == {"copy"}
+    assert {event.digest: event.done for event in events} == {**sizes, image.digest: image.size}
+    assert all(event.total == {**sizes, image.digest: image.size}[event.digest] for event in events if event.digest)
+    for digest in sizes:
+        done = [event.done for event in events if event.digest == digest]
+        assert done == sorted(set(done))
+    assert events[-1] == Progress("copy", image.digest, image.size, image.size)
+    assert len(events) == 3 + 2
+
+
+THEIRS = [
+    ZeroDivisionError("mine"),
+    StopIteration("mine"),
+    KeyboardInterrupt("mine"),
+    ReadError("mine"),
+    TransportTimeout("mine"),
+    BlobUploadInvalid("mine", status=400),
+    RegistryError("mine", status=503),
+    BodyConsumedError("mine"),
+]
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("when", ["in the middle", "at the end"])
+@pytest.mark.parametrize("error", THEIRS, ids=lambda error: type(error).__name__)
+def test_what_progress_raises_ends_it(
+    source: Side, target: Side, workers: int, when: str, error: BaseException
+) -> None:
+    def raises(event: Progress) -> None:
+        if (event.done == event.total) == (when == "at the end"):
+            asked.append(event)
+            raise error
+
+    asked: list[Progress] = []
+    layers = [source.add(blob(number, 3_000_000)) for number in range(1 if workers == 1 else 3)]
+    source.push({"schemaVersion": 2, "layers": [one.to_dict() for one in layers]}, MANIFEST, tags=["v1"])
+    with pytest.raises(type(error)) as caught:
+        run(source, target, workers=workers, progress=raises)
+    assert caught.value is error
+    assert len(asked) <= workers
+    assert target.recorder.count("PUT", "/manifests/") == 0
+
+
+def test_what_progress_raises_keeps_its_cause(source: Side, target: Side) -> None:
+    cause, error = KeyError("mine"), StopIteration("mine")
+
+    def raises(event: Progress) -> None:
+        raise error from cause
+
+    source.push({"schemaVersion": 2, "layers": [source.add(blob(1, 3_000_000)).to_dict()]}, MANIFEST, tags=["v1"])
+    with pytest.raises(StopIteration):
+        run(source, target, progress=raises)
+    assert error.__cause__ is cause
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize(
+    ("side", "method", "part"),
+    [
+        ("source", "GET", "/manifests/"),
+        ("source", "GET", "/blobs/"),
+        ("target", "POST", "/uploads/"),
+        ("target", "PUT", "/uploads/"),
+        ("target", "PUT", "/manifests/"),
+    ],
+)
+def test_an_interrupt_in_the_middle_of_a_request(
+    source: Side, target: Side, workers: int, side: str, method: str, part: str
+) -> None:
+    """In the caller's thread or in another: it comes out, when no thread is left and all uploads are cancelled."""
+
+    def interrupt(request: Request, inner: Transport, chance: object) -> Response:
+        if request.body is not None:
+            next(request.body.open())
+        raise KeyboardInterrupt
+
+    source.image(*range(6), tags=["v1"])
+    sides = {"source": source, "target": target}
+    faults = FaultTransport(
+        sides[side].watch, rate=1, faults=[interrupt], where=lambda r: r.method == method and part in r.url
+    )
+    clients = {"source": source.client, "target": target.client, side: sides[side].through(faults)}
+    with pytest.raises(KeyboardInterrupt):
+        copy(clients["source"], f"{NAME}:v1", clients["target"], "other/app", workers=workers)
+
+
+def test_the_context_goes_along(source: Side, target: Side) -> None:
+    variable = contextvars.ContextVar("variable", default="")
+    variable.set("mine")
+    seen: set[str] = set()
+    source.image(*range(6), tags=["v1"])
+    run(source, target, progress=lambda event: seen.add(variable.get()))
+    assert seen == {"mine"}
+
+
+def test_the_first_error_stops_the_others(source: Side, target: Side) -> None:
+    """One worker fails while another is in the middle of a blob: that one does not go on."""
+    begun, failed = threading.Event(), threading.Event()
+    source.image(1, tags=["v1"])
+    large = source.add(blob(8, 3_000_000))
+    source.push({"schemaVersion": 2, "layers": [large.to_dict(), source.add(blob(2)).to_dict()]}, MANIFEST, tags=["v1"])
+
+    def progress(event: Progress) -> None:
+        if event.digest == large.digest:
+            begun.set()
+            assert failed.wait(30)
+
+    def fails(request: Request, inner: Transport, chance: object) -> Response:
+        assert begun.wait(30)
+        failed.set()
+        return Response(403)
+
+    where = Descriptor.of(blob(2)).digest
+    faults = FaultTransport(source.watch, rate=1, faults=[fails], where=lambda request: request.url.endswith(where))
+    with pytest.raises(Denied):
+        copy(source.through(faults), f"{NAME}:v1", target.client, "other/app", progress=progress, workers=2)
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_deadline(source: Side, target: Side, side: str) -> None:
+    source.image(1, tags=["v1"])
+    clients = {"source": source.client, "target": target.client}
+    late = Client(f"{side}.example", Late(clients[side].transport))
+    clients[side] = late.with_options(deadline=time.monotonic() - 1)
+    with pytest.raises(TransportTimeout):
+        copy(clients["source"], f"{NAME}:v1", clients["target"], "a")
+
+
+class Late:
+    """A transport that obeys deadlines, as the wire does."""
+
+    def __init__(self, inner: Transport) -> None:
+        self._inner = inner
+
+    def round_trip(self, request: Request, /) -> Response:
+        if request.info.deadline is not None and time.monotonic() > request.info.deadline:
+            raise TransportTimeout("the deadline has passed", request=request)
+        return self._inner.round_trip(request)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+# Uploads that come to nothing
+
+
+def failing_at_blobs(source: Side, fail: Callable[..., Response]) -> Client:
+    """The source, which fails where a blob is asked for."""
+    where = lambda request: request.method == "GET" and "/blobs/" in request.url  # noqa: E731
+    return source.through(FaultTransport(source.watch, rate=1, faults=[fail], where=where))
+
+
+@pytest.mark.parametrize("error", [ConnectError, ProtocolError, TransportTimeout])
+def test_a_source_that_cannot_be_reached_leaves_no_upload(
+    source: Side, target: Side, error: type[OciwireError]
+) -> None:
+    def fail(request: Request, inner: Transport, chance: object) -> Response:
+        raise error("the source's")
+
+    source.image(1, tags=["v1"])
+    with pytest.raises(error, match="the source's"):
+        copy(failing_at_blobs(source, fail), f"{NAME}:v1", target.client, "other/app")
+    assert target.recorder.count("POST", status=202) == target.recorder.count("DELETE", status=204) > 0
+
+
+@pytest.mark.parametrize("error", [ReadError, TransportTimeout])
+def test_a_source_that_breaks_in_the_middle_leaves_no_upload(
+    source: Side, target: Side, error: type[OciwireError]
+) -> None:
+    def pieces(content: bytes) -> Iterator[bytes]:
+        yield content[:2_000_000]
+        raise error("the source's")
+
+    def fail(request: Request, inner: Transport, chance: object) -> Response:
+        if "range" in request.headers:
+            raise error("the source's")
+        with inner.round_trip(request) as response:
+            return Response(response.status, response.headers, pieces(response.read()), request)
+
+    source.push({"schemaVersion": 2, "layers": [source.add(blob(1, 3_000_000)).to_dict()]}, MANIFEST, tags=["v1"])
+    client = failing_at_blobs(source, fail)
+    with pytest.raises(error, match="the source's"):
+        copy(client, f"{NAME}:v1", target.client, "other/app")
+    assert target.recorder.count("DELETE", status=204) == target.recorder.count("POST", status=202) == 3
+
+
+def test_where_nothing_is_mounted_the_source_is_asked_before_an_upload_is_opened(source: Side, target: Side) -> None:
+    def refuse(request: Request, inner: Transport, chance: object) -> Response:
+        return Response(405)
+
+    source.image(1, tags=["v1"])
+    source.direct.delete_blob(NAME, Descriptor.of(blob(1)).digest)
+    faults = FaultTransport(target.watch, rate=1, faults=[refuse], where=lambda request: "mount=" in request.url)
+    with pytest.raises(BlobUnknown):
+        copy(source.client, f"{NAME}:v1", target.through(faults), "other/app", workers=1)
+    assert target.recorder.count("POST", status=202) == 0
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_cancelling_has_a_deadline_of_its_own(source: Side, target: Side, *, late: bool) -> None:
+    """Ten seconds, though the client's deadline has passed by then."""
+
+    def stop(request: Request, inner: Transport, chance: object) -> Response:
+        raise TransportTimeout("the deadline has passed", request=request)
+
+    def look(request: Request, inner: Transport, chance: object) -> Response:
+        deadlines.append(request.info.deadline)
+        return inner.round_trip(request)
+
+    deadlines: list[float | None] = []
+    source.image(1, tags=["v1"])
+    faults = FaultTransport(target.watch, rate=1, faults=[look], where=lambda request: request.method == "DELETE")
+    deadline = time.monotonic() + (-1 if late else 1000)
+    client = target.through(faults).with_options(deadline=deadline)
+    with pytest.raises(TransportTimeout):
+        copy(failing_at_blobs(source, stop), f"{NAME}:v1", client, "other/app", workers=1)
+    assert len(set(deadlines)) == 1
+    assert deadlines[0] is not None
+    assert deadline < deadlines[0] if late else deadlines[0] < deadline
+    assert deadlines[0] <= time.monotonic() + 10
+
+
+def test_what_failed_comes_out_though_cancelling_fails(source: Side, target: Side) -> None:
+    def fail(request: Request, inner: Transport, chance: object) -> Response:
+        raise ConnectError("the source's")
+
+    def refuse(request: Request, inner: Transport, chance: object) -> Response:
+        raise ValueError("the target's transport is broken")
+
+    source.image(1, tags=["v1"])
+    faults = FaultTransport(target.watch, rate=1, faults=[refuse], where=lambda request: request.method == "DELETE")
+    with pytest.raises(ConnectError, match="the source's"):
+        copy(failing_at_blobs(source, fail), f"{NAME}:v1", target.through(faults), "other/app", workers=1)
+    target.registry._store._uploads.clear()
+
+
+# Faults
+
+
+def test_an_upload_that_breaks_is_sent_again_from_the_source(source: Side, target: Side) -> None:
+    image = source.image(1, 2, tags=["v1"])
+    puts = iter(range(100))
+    faults = FaultTransport(
+        target.watch,
+        rate=1,
+        faults=["reset in upload"],
+        where=lambda request: request.method == "PUT" and "/uploads/" in request.url and next(puts) < 2,
+    )
+    copy(source.client, f"{NAME}:v1", target.through(faults), "other/app", workers=1)
+    check_whole(target.direct, "other/app", image.digest)
+    assert source.recorder.count("GET", "/blobs/", 200) == 3 + 2
+    for number in range(target.registry.open_uploads):  # what was cut off, nobody can tell of
+        assert number < 2
+    target.registry._store._uploads.clear()
+
+
+def test_but_not_for_ever(source: Side, target: Side) -> None:
+    source.image(1, tags=["v1"])
+    faults = FaultTransport(
+        target.watch, rate=1, faults=["reset in upload"], where=lambda r: r.method == "PUT" and "/uploads/" in r.url
+    )
+    with pytest.raises(ReadError):
+        copy(source.client, f"{NAME}:v1", target.through(faults), "other/app", workers=1)
+    assert source.recorder.count("GET", "/blobs/", 200) == 3
+    target.registry._store._uploads.clear()
+
+
+FAULT_NAMES = (*FAULTS, "307 to a CDN")
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+@pytest.mark.parametrize("fault", FAULT_NAMES)
+def test_a_fault_at_each_request(side: str, fault: str) -> None:
+    for number in range(60):
+        source, target = Side("source.example"), Side("target.example")
+        image = source.image(1, 2)
+        referrer = source.image(3, subject=image.to_dict())
+        root = source.index(image, tags=["v1"])
+        failing = source if side == "source" else target
+        failing.watch._inner = CdnToo(failing)
+        where = Numbered(number)
+        faults = FaultTransport(
+            failing.watch, rate=1, faults=[to_a_cdn if fault == "307 to a CDN" else fault], where=where
+        )
+        clients = {"source": source.client, "target": target.client, side: failing.through(faults)}
+        where.begin()
+        threads = threading.active_count()
+        try:
+            copied = copy(
+                clients["source"],
+                f"{NAME}:v1",
+                clients["target"],
+                "other/app:v2",
+                referrers=True,
+                workers=1 + number % 2,
+            )
+        except OciwireError:
+            pass  # it has a name: nothing else is let through
+        else:
+            assert copied == root == target.direct.resolve_tag("other/app", "v2")
+            assert [one.digest for one in target.direct.referrers("other/app", image.digest)] == [referrer.digest]
+        assert threading.active_count() == threads
+        assert not source.watch.open
+        assert not target.watch.open
+        assert side == "target" or target.registry.open_uploads == 0
+        for one in (root, image, referrer):
+            try:
+                target.direct.resolve_manifest("other/app", one.digest)
+            except NotFound:
+                continue
+            check_whole(target.direct, "other/app", one.digest)
+        if not faults.injected:
+            assert number > 5
+            return
+    pytest.fail("more than 60 requests")
+
+
+class CdnToo:
+    """The guarded registry, and at another host the same without a guard."""
+
+    def __init__(self, side: Side) -> None:
+        self._side = side
+
+    def round_trip(self, request: Request, /) -> Response:
+        outside = "cdn.example" in request.url
+        return (self._side.registry if outside else self._side.recorder).round_trip(request)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("status", "tries"), [(404, 3), (503, 3), (500, 3), (401, 3), (400, 1), (403, 1)])
+@pytest.mark.parametrize("failures", [1, 9])
+def test_a_refusal_of_what_was_sent(source: Side, target: Side, status: int, tries: int, failures: int) -> None:
+    def pulls_and_refuses(request: Request, inner: Transport, chance: object) -> Response:
+        assert request.body is not None
+        for _ in request.body.open():
+            pass
+        return Response(status)
+
+    layer = source.add(blob(1))
+    image = source.push({"schemaVersion": 2, "layers": [layer.to_dict()]}, MANIFEST, tags=["v1"])
+    numbers = iter(range(100))
+    faults = FaultTransport(
+        target.watch,
+        rate=1,
+        faults=[pulls_and_refuses],
+        where=lambda r: r.method == "PUT" and "/uploads/" in r.url and next(numbers) < failures,
+    )
+    client = target.through(faults)
+    if failures < tries:
+        assert copy(source.client, f"{NAME}:v1", client, "other/app") == image
+        check_whole(target.direct, "other/app", image.digest)
+    else:
+        with pytest.raises(RegistryError) as caught:
+            copy(source.client, f"{NAME}:v1", client, "other/app")
+        assert caught.value.status == status
+        assert len(faults.injected) == tries
+    if status == 401:  # without a challenge: then the client has no token to cancel with
+        target.registry._store._uploads.clear()
+
+
+def test_copy_with_referrers_that_cannot_be_listed_raises_the_first_at_the_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source, target = Side("source.example"), Side("target.example", referrers_api=False)
+    subject = source.image(1, tags=["v1"])
+    signed = [source.image(number, subject=subject.to_dict()) for number in (2, 3)]
+    tag = f"sha256-{subject.digest.encoded}"
+    other = target.image(9, name="other/app", tags=[tag])  # no index
+    with caplog.at_level("WARNING", "ociwire.client"), pytest.raises(ReferrersUpdateError) as caught:
+        copy(source.client, f"{NAME}:v1", target.client, "other/app:v1", referrers=True)
+    assert caught.value.descriptor in signed
+    assert [record.levelname for record in caplog.records if record.name == "ociwire.client"] == ["WARNING"] * 2
+    assert target.direct.resolve_tag("other/app", tag) == other
+    assert target.direct.resolve_tag("other/app", "v1") == subject
+    for one in (subject, *signed):
+        check_whole(target.direct, "other/app", one.digest)
+    target.direct.delete_tag("other/app", tag)
+    copy(source.client, f"{NAME}:v1", target.client, "other/app:v1", referrers=True)  # completes it
+    assert {one.digest for one in target.direct.referrers("other/app", subject.digest)} == {
+        one.digest for one in signed
+    }
+
+
+@pytest.mark.parametrize("media_type", ["", None, f"{MANIFEST}; charset=utf-8"])
+def test_copy_of_a_manifest_with_an_odd_media_type_keeps_its_bytes(media_type: str | None) -> None:
+    content = json.dumps({"schemaVersion": 2, "mediaType": media_type, "layers": []}, indent=2).encode()
+    served = Response(200, {"Content-Type": MANIFEST, "Content-Length": str(len(content))}, content)
+    with (
+        ScriptedTransport([served]) as source,
+        ScriptedTransport([Response(404), Response(201)]) as target,
+    ):
+        clients = Client("source.example", source), Client("target.example", target)
+        copied = copy(clients[0], f"{NAME}:v1", clients[1], f"{NAME}:v1", workers=1)
+    assert copied == Descriptor.of(content, MANIFEST)
+    assert target.bodies[1] == content
+    assert target.requests[1].headers["content-type"] == MANIFEST
+
+
+def test_copy_of_a_larger_manifest_needs_max_manifest_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound for all manifests grows with it."""
+    monkeypatch.setattr(sys.modules["ociwire.transfer._walker"], "_MAX_BYTES", 1)
+    source, target = MemoryRegistry(manifest_limit=None), MemoryRegistry(manifest_limit=None)
+    config = Descriptor.of(b"{}")
+    direct = Client("source.example", source)
+    direct.push_blob(NAME, config, b"{}")
+    content = json.dumps({"config": config.to_dict(), "layers": [], "x": "x" * 5_000_000}).encode()
+    pushed = direct.push_manifest(NAME, content, MANIFEST, tags=["v1"])
+    with pytest.raises(ContentError, match="max_manifest_size"):
+        copy(direct, f"{NAME}:v1", Client("target.example", target), f"{NAME}:v1")
+    larger = Client("source.example", source, max_manifest_size=len(content))
+    assert copy(larger, f"{NAME}:v1", Client("target.example", target), f"{NAME}:v1") == pushed

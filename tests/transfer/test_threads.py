@@ -1,0 +1,250 @@
+"""Whoever has started threads goes on when they have ended, and not before, whatever comes meanwhile."""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+import ociwire.transfer
+import ociwire.transfer._threads
+from ociwire.transfer._hashing import HashingThread
+from ociwire.transfer._threads import join_all
+from ociwire.transfer._workers import Crew
+from tests._support.download_world import Place
+from tests._support.fault_world import blob
+
+INTERRUPTS = [KeyboardInterrupt(), SystemExit(1), GeneratorExit(), TimeoutError("a test's")]
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) <= before
+
+
+def interrupting(monkeypatch: pytest.MonkeyPatch, interrupts: list[BaseException]) -> None:
+    """Joining is interrupted so often, one after the other."""
+    join = threading.Thread.join
+
+    def interrupted(self: threading.Thread, timeout: float | None = None) -> None:
+        if interrupts:
+            raise interrupts.pop(0)
+        join(self, timeout)
+
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
+
+
+@pytest.mark.parametrize("interrupts", [INTERRUPTS[:1], INTERRUPTS[1:2], INTERRUPTS, INTERRUPTS[::-1]], ids=len)
+def test_all_have_ended_and_the_first_interrupt_is_raised(
+    monkeypatch: pytest.MonkeyPatch, interrupts: list[BaseException]
+) -> None:
+    gate, told, expected = threading.Event(), [], interrupts[0]
+
+    def stop(error: BaseException) -> None:
+        told.append(error)
+        gate.set()
+
+    threads = [threading.Thread(target=gate.wait, args=(30,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    interrupting(monkeypatch, list(interrupts))
+    with pytest.raises(type(expected)) as caught:
+        join_all(threads, stop)
+    assert caught.value is expected
+    assert told == [expected]
+    assert threads == []
+
+
+def test_nothing_comes() -> None:
+    threads = [threading.Thread(target=int) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    join_all(threads, lambda error: pytest.fail("not called"))
+    assert threads == []
+
+
+def test_a_thread_that_starts_another_is_waited_for_with_it() -> None:
+    threads: list[threading.Thread] = []
+    ended: list[str] = []
+
+    def second() -> None:
+        ended.append("second")
+
+    def first() -> None:
+        other = threading.Thread(target=second)
+        other.start()
+        threads.append(other)
+        ended.append("first")
+
+    threads.append(threading.Thread(target=first))
+    threads[0].start()
+    join_all(threads, lambda error: None)
+    assert set(ended) == {"first", "second"}
+
+
+def test_telling_is_interrupted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, told = threading.Event(), []
+
+    def stop(error: BaseException) -> None:
+        told.append(error)
+        if len(told) == 1:
+            raise SystemExit(2)
+        gate.set()
+
+    thread = threading.Thread(target=gate.wait, args=(30,))
+    thread.start()
+    interrupting(monkeypatch, [KeyboardInterrupt()])
+    with pytest.raises(KeyboardInterrupt):
+        join_all([thread], stop)
+    assert len(told) == 2
+
+
+def test_a_join_that_takes_a_thread_for_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As CPython's does before 3.13, once it has been interrupted: it returns at once."""
+    gate, ended = threading.Event(), []
+
+    def work() -> None:
+        gate.wait(30)
+        ended.append(1)
+
+    class Waited:
+        def wait(self, timeout: float) -> None:
+            gate.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    real = threading
+    monkeypatch.setattr(threading.Thread, "join", lambda self, timeout=None: None)
+    monkeypatch.setattr(ociwire.transfer._threads, "threading", SimpleNamespace(enumerate=real.enumerate, Event=Waited))
+    join_all([thread], lambda error: None)
+    assert ended == [1]
+
+
+def test_a_signal_while_it_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    joining, gate, ended, me = threading.Event(), threading.Event(), [], threading.get_ident()
+    join = threading.Thread.join
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(number)
+
+    def work() -> None:
+        joining.wait(30)
+        signal.pthread_kill(me, signal.SIGUSR1)
+        gate.wait(30)
+        ended.append(1)
+
+    def seen(self: threading.Thread, timeout: float | None = None) -> None:
+        joining.set()
+        join(self, timeout)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    monkeypatch.setattr(threading.Thread, "join", seen)
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with pytest.raises(SystemExit):
+            join_all([thread], lambda error: gate.set())
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert ended == [1]
+
+
+# Those that use it
+
+
+@pytest.mark.parametrize("interrupts", [INTERRUPTS[:1], INTERRUPTS[1:3], INTERRUPTS], ids=len)
+def test_a_crew_has_ended(monkeypatch: pytest.MonkeyPatch, interrupts: list[BaseException]) -> None:
+    crew, waiting = Crew(3), threading.Barrier(3)
+
+    def work(item: int) -> None:
+        waiting.wait(30)
+        while True:
+            crew.check()
+
+    interrupting(monkeypatch, list(interrupts))
+    with pytest.raises(type(interrupts[0])):
+        crew.each(work, range(9))
+
+
+def test_a_crew_whose_threads_cannot_all_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    crew, start = Crew(3), threading.Thread.start
+    started: list[threading.Thread] = []
+
+    def refuse(self: threading.Thread) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(self)
+        start(self)
+
+    def work(item: int) -> None:
+        while True:
+            crew.check()
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="start"):
+        crew.each(work, range(9))
+
+
+@pytest.mark.parametrize("interrupts", [INTERRUPTS[:1], INTERRUPTS[1:3], INTERRUPTS], ids=len)
+def test_a_download_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupts: list[BaseException]) -> None:
+    place: Any = Place(tmp_path, blob(7, 5000))
+    interrupting(monkeypatch, list(interrupts))
+    with pytest.raises(type(interrupts[0])) as caught:
+        place.download()
+    assert caught.value is interrupts[0]
+    place.check_not_done()
+
+
+def test_one_whose_start_was_interrupted_is_waited_for() -> None:
+    go, done = threading.Event(), threading.Event()
+
+    def work() -> None:
+        assert go.wait(30)
+        done.set()
+
+    class Interrupted(threading.Thread):
+        def start(self) -> None:
+            super().start()
+            raise KeyboardInterrupt
+
+    thread, never = Interrupted(target=work), threading.Thread(target=work)
+    with pytest.raises(KeyboardInterrupt):
+        thread.start()
+    go.set()
+    join_all([thread, never], lambda error: None)
+    assert done.is_set()
+    assert not thread.is_alive()
+
+
+def test_a_hasher_whose_start_is_interrupted_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, before = threading.Thread.start, set(threading.enumerate())
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), HashingThread("sha256"):
+        raise AssertionError("it was not entered")
+    left = set(threading.enumerate()) - before
+    for thread in left:
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def test_no_lock_is_taken_in_two_steps() -> None:
+    # `with condition` enters and leaves its lock in two steps each, and so does an Event within; a signal's exception
+    # between them keeps it locked for ever. A plain lock is entered in one.
+    for path in Path(ociwire.transfer.__file__).parent.glob("*.py"):
+        text = path.read_text()
+        for name in re.findall(r"self\.(\w+) = threading\.Condition\(", text):
+            assert f"with self.{name}:" not in text, path
+        assert not re.search(r"self\.\w+ = threading\.Event\(", text), path

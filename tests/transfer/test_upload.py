@@ -1,0 +1,1028 @@
+"""`ociwire.transfer.upload`: every kind of source, every fault at every request, and what registries do and refuse."""
+
+from __future__ import annotations
+
+import contextvars
+import io
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ociwire import Body, Client, Descriptor, Digest, Request, Response, Transport, default_transport
+from ociwire.auth import Anonymous
+from ociwire.errors import (
+    AuthError,
+    BlobUploadUnknown,
+    DigestInvalid,
+    OciwireError,
+    RangeInvalid,
+    ReadError,
+    RegistryError,
+    SizeInvalid,
+    SizeMismatch,
+    TransportTimeout,
+    UsageError,
+)
+from ociwire.testing import MemoryRegistry
+from ociwire.transfer import _hashing as hashing
+from ociwire.transfer._progress import Progress
+from ociwire.transfer._upload import upload
+from tests._support.fault_world import (
+    CREDENTIALS,
+    FAULT_NAMES,
+    HOST,
+    NAME,
+    Numbered,
+    World,
+    blob,
+    check_whole,
+    faults_of,
+    warm,
+)
+
+MIB = 1024 * 1024
+SMALL = blob(11, 3000)
+STREAMED = blob(14, 4 * MIB + 5)
+LARGE = blob(12, 9 * MIB + 5)
+HUGE = blob(13, 33 * MIB)
+MOST_REQUESTS = 40
+
+
+class Recorder:
+    """Passes requests on, and knows what they were; what comes before may answer in the registry's place."""
+
+    def __init__(
+        self, inner: Transport, before: Callable[[Request, Transport], Response | None] = lambda request, inner: None
+    ) -> None:
+        self.inner = inner
+        self.asked: list[str] = []
+        self.sizes: list[int] = []
+        self._before = before
+
+    def round_trip(self, request: Request, /) -> Response:
+        self.asked.append(request.method)
+        self.sizes.append((request.body.length or 0) if request.body is not None else 0)
+        response = self._before(request, self.inner)
+        return self.inner.round_trip(request) if response is None else response
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def pieces(content: bytes, size: int = 700_001) -> Iterator[bytes]:
+    for start in range(0, len(content), size):
+        yield content[start : start + size]
+
+
+KINDS = ("path", "file", "bytes", "bytearray", "reader", "one-shot", "body", "one-shot body")
+ONE_SHOT = ("reader", "one-shot", "one-shot body")
+
+
+def source_of(kind: str, content: bytes, folder: Path) -> Any:
+    if kind == "path":
+        path = folder / "content"
+        path.write_bytes(content)
+        return path
+    if kind == "file":
+        file = io.BytesIO(b"before" + content)
+        file.seek(6)
+        return file
+    if kind == "reader":
+        return Reader(content)
+    return {
+        "bytes": content,
+        "bytearray": bytearray(content),
+        "one-shot": pieces(content),
+        "body": Body.of(content).map(bytes),
+        "one-shot body": Body.of(pieces(content), len(content)),
+    }[kind]
+
+
+class Reader:
+    """Can be read, and not sought in."""
+
+    def __init__(self, content: bytes) -> None:
+        self._file = io.BytesIO(content)
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(size)
+
+
+@pytest.fixture
+def registry() -> MemoryRegistry:
+    return MemoryRegistry()
+
+
+@pytest.fixture
+def recorder(registry: MemoryRegistry) -> Recorder:
+    return Recorder(registry)
+
+
+@pytest.fixture
+def client(recorder: Recorder) -> Client:
+    return Client(HOST, recorder)
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    yield
+    assert not [thread for thread in threading.enumerate() if thread.name == "ociwire-hashing"]
+
+
+def check_stored(registry: MemoryRegistry, content: bytes, algorithm: str = "sha256") -> None:
+    assert Client(HOST, registry).get_blob(NAME, Digest.of(content, algorithm)).read() == content
+    assert registry.open_uploads == 0
+
+
+# What goes out, and in which requests
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("content", [b"", b"x", SMALL, LARGE], ids=["empty", "one byte", "small", "large"])
+@pytest.mark.parametrize("known", [False, True], ids=["hashed", "digest known"])
+def test_a_source_arrives_whole(
+    kind: str, content: bytes, known: bool, registry: MemoryRegistry, client: Client, tmp_path: Path
+) -> None:
+    source = source_of(kind, content, tmp_path)
+    digest = Digest.of(content) if known else None
+    assert upload(client, NAME, source, digest=digest) == Descriptor.of(content)
+    check_stored(registry, content)
+    if kind == "file":
+        assert not source.closed
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "known", "asked"),
+    [
+        ("path", SMALL, False, ["POST", "PUT"]),
+        ("path", SMALL, True, ["HEAD", "POST", "PUT"]),
+        ("path", LARGE, False, ["POST", "PATCH", "PUT"]),
+        ("path", LARGE, True, ["HEAD", "POST", "PUT"]),
+        ("path", HUGE, True, ["HEAD", "POST", "PATCH", "PUT"]),
+        ("one-shot", SMALL, False, ["POST", "PUT"]),
+        ("one-shot", LARGE, False, ["POST", "PATCH", "PATCH", "PUT"]),
+    ],
+)
+def test_as_few_requests_as_can_be(
+    kind: str, content: bytes, known: bool, asked: list[str], client: Client, recorder: Recorder, tmp_path: Path
+) -> None:
+    upload(client, NAME, source_of(kind, content, tmp_path), digest=Digest.of(content) if known else None)
+    assert recorder.asked == asked
+
+
+def test_a_path_may_be_text(client: Client, registry: MemoryRegistry, tmp_path: Path) -> None:
+    upload(client, NAME, str(source_of("path", SMALL, tmp_path)))
+    check_stored(registry, SMALL)
+
+
+def test_what_is_there_is_not_sent(client: Client, recorder: Recorder) -> None:
+    client.push_blob(NAME, Descriptor.of(LARGE), LARGE)
+    recorder.asked.clear()
+    events: list[Progress] = []
+    digest = Digest.of(LARGE)
+    never = iter(lambda: pytest.fail("it is read"), b"")
+    found = upload(client, NAME, never, digest=digest, media_type="a/b", progress=events.append)
+    assert found == Descriptor.of(LARGE, "a/b")
+    assert recorder.asked == ["HEAD"]
+    assert events == [Progress("upload", digest, len(LARGE), len(LARGE))]
+
+
+def test_one_token_does_for_all_of_it() -> None:
+    world = World()
+    world.fail(rate=0.0)
+    upload(world.client, NAME, SMALL, digest=Digest.of(SMALL))
+    assert len(world.guard.asked) == 1
+
+
+def test_it_is_mounted(client: Client, registry: MemoryRegistry, recorder: Recorder) -> None:
+    client.push_blob("team/base", Descriptor.of(LARGE), LARGE)
+    recorder.asked.clear()
+    upload(client, NAME, LARGE, digest=Digest.of(LARGE), mount_from="team/base")
+    assert recorder.asked == ["HEAD", "POST", "HEAD"]
+    check_stored(registry, LARGE)
+
+
+@pytest.mark.parametrize("answer", [AuthError("no token for that"), 400, 401, 403, 404, 405, 501], ids=str)
+def test_a_mount_that_is_refused_is_an_upload(answer: int | Exception, registry: MemoryRegistry) -> None:
+    recorder = Recorder(registry, refusal_of_mounts(answer))
+    upload(Client(HOST, recorder), NAME, LARGE, digest=Digest.of(LARGE), mount_from="team/base")
+    check_stored(registry, LARGE)
+    assert recorder.asked == ["HEAD", "POST", "POST", "PUT"]
+
+
+@pytest.mark.parametrize("answer", [408, 429, 500, 503])
+def test_a_registry_that_is_not_able_to_mount_now_is_not_sent_more(answer: int, registry: MemoryRegistry) -> None:
+    recorder = Recorder(registry, refusal_of_mounts(answer))
+    with pytest.raises(RegistryError):
+        upload(Client(HOST, recorder), NAME, LARGE, digest=Digest.of(LARGE), mount_from="team/base")
+    assert recorder.asked == ["HEAD", "POST"]
+
+
+def refusal_of_mounts(answer: int | Exception) -> Callable[[Request, Transport], Response | None]:
+    def refuse(request: Request, inner: Transport) -> Response | None:
+        if "mount=" not in request.url:
+            return None
+        if isinstance(answer, Exception):
+            raise answer
+        return Response(answer)
+
+    return refuse
+
+
+@pytest.mark.parametrize("kind", ["path", "one-shot"])
+def test_what_was_opened_instead_of_a_mount_is_used(kind: str, tmp_path: Path) -> None:
+    registry = MemoryRegistry(mounts=False, min_chunk_length=5 * MIB)
+    recorder = Recorder(registry)
+    source = source_of(kind, LARGE, tmp_path)
+    upload(Client(HOST, recorder), NAME, source, digest=Digest.of(LARGE), mount_from="team/base")
+    check_stored(registry, LARGE)
+    assert recorder.asked == ["HEAD", "POST", *(["PATCH"] if kind == "one-shot" else []), "PUT"]
+
+
+def test_what_was_opened_instead_of_a_mount_is_cancelled_too(tmp_path: Path) -> None:
+    registry = MemoryRegistry(mounts=False)
+    with pytest.raises(DigestInvalid):
+        upload(Client(HOST, registry), NAME, SMALL, digest=Digest.of(LARGE), mount_from="team/base")
+    assert registry.open_uploads == 0
+
+
+@pytest.mark.parametrize("algorithm", ["sha384", "sha512"])
+@pytest.mark.parametrize("kind", ["path", "one-shot"])
+def test_another_algorithm(algorithm: str, kind: str, client: Client, registry: MemoryRegistry, tmp_path: Path) -> None:
+    digest = Digest.of(LARGE, algorithm)
+    assert upload(client, NAME, source_of(kind, LARGE, tmp_path), digest=digest).digest == digest
+    check_stored(registry, LARGE, algorithm)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
+def test_a_wrong_digest_is_refused_by_the_registry(
+    kind: str, content: bytes, client: Client, registry: MemoryRegistry, recorder: Recorder, tmp_path: Path
+) -> None:
+    with pytest.raises(DigestInvalid):
+        upload(client, NAME, source_of(kind, content, tmp_path), digest=Digest.of(b"other"))
+    assert registry.open_uploads == registry.stored_bytes == 0
+    assert recorder.asked.count("POST") == 1  # that the digest is wrong is not for sending again
+
+
+# Chunks
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("chunk_size", [1, 999, 1000, 3000, 3001])
+def test_chunks_as_they_are_wanted(
+    kind: str, chunk_size: int, client: Client, registry: MemoryRegistry, recorder: Recorder, tmp_path: Path
+) -> None:
+    content = SMALL if chunk_size > 1 else SMALL[:20]
+    upload(client, NAME, source_of(kind, content, tmp_path), chunk_size=chunk_size)
+    check_stored(registry, content)
+    assert max(recorder.sizes) == min(chunk_size, len(content))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("content", [b"", SMALL, LARGE], ids=["empty", "small", "large"])
+def test_the_smallest_chunk_that_a_registry_wants(kind: str, content: bytes, tmp_path: Path) -> None:
+    registry = MemoryRegistry(min_chunk_length=5 * MIB)
+    for chunk_size in (None, 1000):
+        upload(Client(HOST, registry), NAME, source_of(kind, content, tmp_path), chunk_size=chunk_size)
+    check_stored(registry, content)
+
+
+@pytest.mark.parametrize("status", [413, 416])
+@pytest.mark.parametrize("limit", [4 * MIB, 3 * MIB, MIB])
+@pytest.mark.parametrize("kind", ["path", "bytearray", "one-shot"])
+def test_the_largest_chunk_that_a_registry_takes_is_learnt(
+    status: int, limit: int, kind: str, registry: MemoryRegistry, tmp_path: Path
+) -> None:
+    refused = []
+
+    def refuse(request: Request, inner: Transport) -> Response | None:
+        if request.body is None or (request.body.length or 0) <= limit:
+            return None
+        refused.append(request.body.length)
+        return Response(status)
+
+    client = Client(HOST, Recorder(registry, refuse))
+    upload(client, NAME, source_of(kind, LARGE, tmp_path))
+    check_stored(registry, LARGE)
+    refused.clear()
+    upload(client, NAME, source_of(kind, LARGE[1:], tmp_path))
+    check_stored(registry, LARGE[1:])
+    assert not refused
+
+
+@pytest.mark.parametrize("kind", ["path", "one-shot"])
+def test_a_registry_that_takes_nothing_says_so(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
+    def refuse(request: Request, inner: Transport) -> Response | None:
+        return Response(413) if request.body is not None else None
+
+    with pytest.raises(SizeInvalid):
+        upload(Client(HOST, Recorder(registry, refuse)), NAME, source_of(kind, LARGE, tmp_path))
+    assert registry.open_uploads == 0
+
+
+# Faults
+
+
+Case = tuple[bytes, "int | None", bool]
+CASES: tuple[Case, ...] = ((SMALL, None, False), (SMALL, 1000, False), (SMALL, 1000, True), (STREAMED, None, False))
+"""Content, chunk size, whether the digest is known: so that all kinds of requests are met."""
+
+
+def outcome_of(kind: str, fault: str, number: int, case: Case, folder: Path) -> bool:
+    """Whether an upload has a request with that number, which fails."""
+    content, chunk_size, known = case
+    world, where = World(), Numbered(number)
+    world.fail(rate=1.0, faults=[faults_of(world)[fault]], where=where)
+    warm(world)
+    where.begin()
+    digest = Digest.of(content) if known else None
+    dones: list[int] = []
+    try:
+        found = upload(
+            world.client,
+            NAME,
+            source_of(kind, content, folder),
+            digest=digest,
+            chunk_size=chunk_size,
+            progress=lambda event: dones.append(event.done),
+        )
+    except OciwireError:
+        pass
+    else:
+        assert found == Descriptor.of(content)
+        assert world.direct.get_blob(NAME, found.digest).read() == content
+        assert dones[-1] == len(content)
+    assert dones == sorted(set(dones)) or dones[:-1] == sorted(set(dones))
+    # What a retry has opened twice, because an answer was lost, nobody knows of.
+    orphans = sum(1 for one in world.faults.injected if one.method == "POST")
+    assert world.registry.open_uploads <= orphans
+    assert not world.watch.open
+    check_whole(world)
+    return bool(world.faults.injected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["path", "file", "bytes", "one-shot"])
+@pytest.mark.parametrize("fault", FAULT_NAMES)
+def test_a_fault_at_any_request(kind: str, fault: str, tmp_path: Path) -> None:
+    for case in CASES:
+        for number in range(MOST_REQUESTS):
+            if not outcome_of(kind, fault, number, case, tmp_path):
+                assert number > 0
+                break
+        else:
+            pytest.fail("it goes on for ever")
+
+
+class Broken:
+    """Lets the first PATCH or PUT with a body break, once the registry has got a part of it, and kept that."""
+
+    def __init__(self, inner: Transport, kept: int, times: int = 1) -> None:
+        self._inner = inner
+        self._kept = kept
+        self.times = times
+        self.asked: list[tuple[str, str | None]] = []
+
+    def round_trip(self, request: Request, /) -> Response:
+        self.asked.append((request.method, request.headers.get("content-range")))
+        if self.times and request.method == "PATCH" and request.body is not None:
+            self.times -= 1
+            part = b"".join(request.body.open())[: self._kept]
+            if part:
+                self._inner.round_trip(Request("PATCH", request.url, body=part)).drain()
+            raise ReadError("it broke", request=request)
+        return self._inner.round_trip(request)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+@pytest.mark.parametrize("kept", [0, 1, 5 * MIB, len(LARGE) - 1, len(LARGE)])
+@pytest.mark.parametrize("kind", ["path", "file", "bytes", "bytearray", "body"])
+def test_it_goes_on_from_what_the_registry_has(kind: str, kept: int, registry: MemoryRegistry, tmp_path: Path) -> None:
+    broken = Broken(registry, kept)
+    upload(Client(HOST, broken), NAME, source_of(kind, LARGE, tmp_path))
+    check_stored(registry, LARGE)
+    assert [method for method, _ in broken.asked[:3]] == ["POST", "PATCH", "GET"]
+    ranges = [range_ for _, range_ in broken.asked if range_]
+    if 1 < kept < len(LARGE):
+        assert ranges[0].startswith(f"{kept}-")
+    assert sum(method == "POST" for method, _ in broken.asked) == 1
+
+
+@pytest.mark.parametrize("kind", ["path", "one-shot"])
+def test_faults_with_progress_between_them_are_borne(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
+    state = {"number": 0}
+
+    def every_second(request: Request, inner: Transport) -> Response | None:
+        if request.method in ("PATCH", "PUT"):
+            state["number"] += 1
+            if state["number"] % 2:
+                raise ReadError("it broke", request=request)
+        return None
+
+    upload(Client(HOST, Recorder(registry, every_second)), NAME, source_of(kind, SMALL, tmp_path), chunk_size=100)
+    check_stored(registry, SMALL)
+
+
+@pytest.mark.parametrize("kind", ONE_SHOT)
+def test_what_can_be_read_once_is_gone_on_with(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
+    upload(Client(HOST, Broken(registry, MIB)), NAME, source_of(kind, LARGE, tmp_path))
+    check_stored(registry, LARGE)
+
+
+def test_a_body_that_was_read_from_is_refused(client: Client, recorder: Recorder) -> None:
+    body = Body.of(pieces(LARGE))
+    next(body.open())
+    with pytest.raises(UsageError, match="only once"):
+        upload(client, NAME, body)
+    assert not recorder.asked
+
+
+@pytest.mark.parametrize("length", [len(LARGE) - 1, len(LARGE) + 1])
+def test_a_body_whose_length_lies(length: int, registry: MemoryRegistry, client: Client) -> None:
+    with pytest.raises(SizeMismatch):
+        upload(client, NAME, Body.of(pieces(LARGE), length))
+    assert registry.open_uploads == registry.stored_bytes == 0
+
+
+@pytest.mark.parametrize("kind", ["path", "one-shot"])
+def test_faults_without_progress_end_it(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
+    error = ReadError("it broke")
+
+    def always(request: Request, inner: Transport) -> Response | None:
+        if request.method == "PATCH":
+            raise error
+        return None
+
+    recorder = Recorder(registry, always)
+    with pytest.raises(ReadError) as raised:
+        upload(Client(HOST, recorder), NAME, source_of(kind, LARGE, tmp_path))
+    assert raised.value is error
+    assert registry.open_uploads == 0
+    assert recorder.asked.count("PATCH") == 4
+    assert recorder.asked[-1] == "DELETE"
+
+
+@pytest.mark.parametrize("status", [404, 400])
+def test_what_the_registry_has_lost_is_sent_anew(status: int, registry: MemoryRegistry) -> None:
+    code = "BLOB_UPLOAD_UNKNOWN" if status == 404 else "BLOB_UPLOAD_INVALID"
+    answers = [Response(status, (), f'{{"errors": [{{"code": "{code}"}}]}}'.encode())]
+
+    def lose(request: Request, inner: Transport) -> Response | None:
+        return answers.pop() if request.method == "PATCH" and answers else None
+
+    recorder = Recorder(registry, lose)
+    upload(Client(HOST, recorder), NAME, LARGE)
+    check_stored(registry, LARGE)
+    assert recorder.asked == ["POST", "PATCH", "DELETE", "POST", "PATCH", "PUT"]
+
+
+def test_what_the_registry_always_loses_ends_it(registry: MemoryRegistry, tmp_path: Path) -> None:
+    def lose(request: Request, inner: Transport) -> Response | None:
+        return Response(404) if request.method == "PATCH" else None
+
+    recorder = Recorder(registry, lose)
+    with pytest.raises(BlobUploadUnknown):
+        upload(Client(HOST, recorder), NAME, LARGE)
+    assert recorder.asked.count("POST") == 3
+    assert registry.open_uploads == 0
+    with pytest.raises(BlobUploadUnknown):
+        upload(Client(HOST, recorder), NAME, pieces(LARGE))
+    assert recorder.asked.count("POST") == 4
+
+
+def test_an_answer_of_the_last_put_that_is_lost(registry: MemoryRegistry) -> None:
+    lost = [True]
+
+    def lose(request: Request, inner: Transport) -> Response | None:
+        if request.method == "PUT" and lost:
+            lost.pop()
+            inner.round_trip(request).drain()
+            raise ReadError("it broke", request=request)
+        return None
+
+    recorder = Recorder(registry, lose)
+    upload(Client(HOST, recorder), NAME, LARGE)
+    check_stored(registry, LARGE)
+    assert recorder.asked == ["POST", "PATCH", "PUT", "HEAD"]
+
+
+def test_a_no_is_not_asked_again(registry: MemoryRegistry) -> None:
+    recorder = Recorder(registry, lambda request, inner: Response(403) if request.method == "PATCH" else None)
+    with pytest.raises(RegistryError):
+        upload(Client(HOST, recorder), NAME, LARGE)
+    assert recorder.asked == ["POST", "PATCH", "DELETE"]
+
+
+@pytest.mark.parametrize("late", [SMALL, LARGE[: 8 * MIB]], ids=["little", "more than a chunk"])
+def test_more_of_the_stream_arrives_after_it_broke(late: bytes, registry: MemoryRegistry, tmp_path: Path) -> None:
+    """The registry has been asked how far it is, and is further when the next chunk comes."""
+    content = late + LARGE
+    state = ["stream", "status"]
+
+    def arrive(request: Request, inner: Transport) -> Response | None:
+        if request.method == "PATCH" and state[0] == "stream" and request.body is not None:
+            state.pop(0)
+            for _ in request.body.open():
+                pass
+            raise ReadError("it broke", request=request)
+        if request.method == "GET" and state[0] == "status":
+            state[0] = "over"
+            status = inner.round_trip(request)
+            inner.round_trip(Request("PATCH", request.url, body=late)).drain()
+            return status
+        return None
+
+    recorder = Recorder(registry, arrive)
+    upload(Client(HOST, recorder), NAME, content)
+    check_stored(registry, content)
+    assert recorder.asked.count("POST") == 1
+
+
+@pytest.mark.parametrize("kind", ["path", "one-shot"])
+def test_a_registry_that_has_other_bytes_ends_it(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
+    def out_of_place(request: Request, inner: Transport) -> Response | None:
+        if request.method == "GET":
+            return Response(204, {"Range": "0-9999999"})
+        return Response(416) if request.method == "PATCH" else None
+
+    recorder = Recorder(registry, out_of_place)
+    source = source_of(kind, LARGE, tmp_path)
+    with pytest.raises(OciwireError):
+        upload(Client(HOST, recorder), NAME, source, chunk_size=MIB)
+    assert registry.open_uploads == registry.stored_bytes == 0
+    assert len(recorder.asked) < 20
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["hashed", "digest known"])
+@pytest.mark.parametrize(
+    "answer", [503, 429, TransportTimeout("timed out"), ReadError("reset")], ids=["503", "429", "timeout", "reset"]
+)
+def test_upload_patch_that_was_stored_and_refused_is_not_repeated(
+    answer: int | Exception, known: bool, registry: MemoryRegistry
+) -> None:
+    """Some servers act before they answer 503; a repeated PATCH without a Content-Range would be appended."""
+    content = blob(17, 40 * MIB)
+    state = ["PATCH"]
+
+    def act(request: Request, inner: Transport) -> Response | None:
+        if request.method in state:
+            state.remove(request.method)
+            inner.round_trip(request).drain()
+            if isinstance(answer, Exception):
+                raise answer
+            return Response(answer, {"Retry-After": "1"})
+        return None
+
+    recorder = Recorder(registry, act)
+    client = Client(HOST, default_transport(base=recorder, credentials=Anonymous()))
+    upload(client, NAME, content, digest=Digest.of(content) if known else None)
+    check_stored(registry, content)
+    assert recorder.asked[-4:] == ["POST", "PATCH", "GET", "PUT"]
+
+
+def test_upload_to_registry_without_status_of_uploads_starts_again(registry: MemoryRegistry) -> None:
+    state = ["PATCH"]
+
+    def refuse(request: Request, inner: Transport) -> Response | None:
+        if request.method in state:
+            state.remove(request.method)
+            inner.round_trip(request).drain()
+            return Response(503)
+        return Response(405) if request.method == "GET" else None
+
+    recorder = Recorder(registry, refuse)
+    upload(Client(HOST, recorder), NAME, LARGE)
+    check_stored(registry, LARGE)
+    assert recorder.asked == ["POST", "PATCH", "GET", "DELETE", "POST", "PATCH", "PUT"]
+
+
+def test_asking_how_far_it_is_may_fail_too(registry: MemoryRegistry) -> None:
+    state = {"GET": 2, "PATCH": 1}
+
+    def fail_first(request: Request, inner: Transport) -> Response | None:
+        state[request.method] = state.get(request.method, 0) - 1
+        if state[request.method] >= 0:
+            raise ReadError("it broke", request=request)
+        return None
+
+    upload(Client(HOST, Recorder(registry, fail_first)), NAME, LARGE)
+    check_stored(registry, LARGE)
+
+
+@pytest.mark.parametrize("range_", [f"0-{len(LARGE)}", f"0-{len(LARGE) - 2}"])
+def test_a_registry_that_has_more_than_it_was_sent(range_: str, registry: MemoryRegistry, tmp_path: Path) -> None:
+    def claim(request: Request, inner: Transport) -> Response | None:
+        if request.method == "PATCH":
+            raise ReadError("it broke", request=request)
+        if request.method == "GET":
+            return Response(204, {"Location": request.url, "Range": range_})
+        return None
+
+    with pytest.raises(OciwireError, match="the registry has"):
+        upload(Client(HOST, Recorder(registry, claim)), NAME, LARGE)
+    assert registry.open_uploads == 0
+
+
+# What the caller's side does
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("mine"), OSError("mine"), ReadError("mine"), DigestInvalid("mine"), KeyboardInterrupt()],
+    ids=repr,
+)
+@pytest.mark.parametrize("after", [0, 1, 8])
+def test_what_the_content_raises_comes_out(
+    error: BaseException, after: int, registry: MemoryRegistry, client: Client
+) -> None:
+    def failing() -> Iterator[bytes]:
+        yield from [bytes(MIB)] * after
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        upload(client, NAME, failing())
+    assert raised.value is error
+    assert registry.open_uploads == registry.stored_bytes == 0
+
+
+class BadFile(io.BytesIO):
+    """A file that fails, or changes, after so many reads of it."""
+
+    def __init__(self, content: bytes, reads: int, then: Callable[[], bytes]) -> None:
+        super().__init__(content)
+        self._reads = reads
+        self._then = then
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size:
+            self._reads -= 1
+        return self._then() if self._reads < 0 else super().read(size)
+
+
+def fail() -> bytes:
+    raise OSError("the disk is broken")
+
+
+@pytest.mark.parametrize("error", [ReadError("mine"), DigestInvalid("mine"), RangeInvalid("mine")], ids=repr)
+@pytest.mark.parametrize("chunk_size", [None, MIB])
+def test_an_error_of_a_file_is_not_the_networks(
+    error: OciwireError, chunk_size: int | None, registry: MemoryRegistry, client: Client, recorder: Recorder
+) -> None:
+    def fail() -> bytes:
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        upload(client, NAME, BadFile(LARGE, 2, fail), chunk_size=chunk_size)
+    assert raised.value is error
+    assert registry.open_uploads == 0
+    assert recorder.asked.count("POST") == 1
+
+
+def test_a_digest_of_our_own_that_is_refused_is_tried_anew(registry: MemoryRegistry) -> None:
+    """The stack may have sent a part of it twice, after a 503, and the registry may have kept both."""
+    twice = [LARGE[:MIB]]
+
+    def keep(request: Request, inner: Transport) -> Response | None:
+        if request.method == "PATCH" and twice:
+            inner.round_trip(Request("PATCH", request.url, body=twice.pop())).drain()
+        return None
+
+    upload(Client(HOST, Recorder(registry, keep)), NAME, LARGE)
+    check_stored(registry, LARGE)
+
+
+def changing(path: Path, content: bytes, times: int) -> Callable[[Request, Transport], Response | None]:
+    """Each stream, so many, is lost on its way, and then the file is written to."""
+    changes = list(range(times))
+
+    def lose(request: Request, inner: Transport) -> Response | None:
+        if request.method != "PATCH" or request.body is None or "content-range" in request.headers or not changes:
+            return None
+        for _ in request.body.open():
+            pass
+        path.write_bytes(bytes([changes.pop()]) + content[1:])
+        raise ReadError("lost", request=request)
+
+    return lose
+
+
+def test_a_file_that_is_written_to_meanwhile_is_hashed_again(registry: MemoryRegistry, tmp_path: Path) -> None:
+    path = tmp_path / "content"
+    path.write_bytes(LARGE)
+    recorder = Recorder(registry, changing(path, LARGE, times=1))
+    assert upload(Client(HOST, recorder), NAME, path) == Descriptor.of(path.read_bytes())
+    check_stored(registry, path.read_bytes())
+    assert recorder.asked.count("POST") == 2
+    assert sum(recorder.sizes) <= 3 * len(LARGE)  # the lost one, the one that was refused, and the one that was right
+
+
+def test_a_file_that_is_written_to_all_the_time_ends_it(registry: MemoryRegistry, tmp_path: Path) -> None:
+    path = tmp_path / "content"
+    path.write_bytes(LARGE)
+    recorder = Recorder(registry, changing(path, LARGE, times=9))
+    with pytest.raises(DigestInvalid):
+        upload(Client(HOST, recorder), NAME, path)
+    assert recorder.asked.count("POST") == 3
+    assert registry.open_uploads == registry.stored_bytes == 0
+
+
+@pytest.mark.parametrize("chunk_size", [None, MIB])
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
+def test_a_file_that_cannot_be_read(
+    content: bytes, chunk_size: int | None, registry: MemoryRegistry, client: Client
+) -> None:
+    with pytest.raises(OSError, match="the disk is broken"):
+        upload(client, NAME, BadFile(content, len(content) // MIB // 2, fail), chunk_size=chunk_size)
+    assert registry.open_uploads == registry.stored_bytes == 0
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("chunk_size", [None, MIB])
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("change", ["shrinks", "grows"])
+def test_a_file_that_changes(
+    content: bytes, chunk_size: int | None, known: bool, change: str, registry: MemoryRegistry, client: Client
+) -> None:
+    reads = len(content) // MIB // 2 if change == "shrinks" else len(content) // MIB + 1
+    more = [b"more", b""]
+    then = (lambda: b"") if change == "shrinks" else (lambda: more.pop(0))
+    digest = Digest.of(content) if known else None
+    with pytest.raises(SizeMismatch):
+        upload(client, NAME, BadFile(content, reads, then), chunk_size=chunk_size, digest=digest)
+    assert registry.open_uploads == registry.stored_bytes == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
+def test_progress_grows_up_to_the_total(kind: str, content: bytes, client: Client, tmp_path: Path) -> None:
+    events: list[Progress] = []
+    source = source_of(kind, content, tmp_path)
+    upload(client, NAME, source, progress=events.append)
+    dones = [event.done for event in events]
+    assert dones == sorted(dones)
+    assert all(event.operation == "upload" for event in events)
+    assert {event.total for event in events[:-1]} <= {None if kind in ONE_SHOT else len(content)}
+    assert events[-1] == Progress("upload", Digest.of(content), len(content), len(content))
+    assert len(set(events)) == len(events)
+
+
+@pytest.mark.parametrize("kind", ["path", "one-shot"])
+@pytest.mark.parametrize("chunk_size", [None, MIB])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("mine"),
+        KeyboardInterrupt(),
+        StopIteration("mine"),
+        ReadError("mine"),
+        RangeInvalid("mine"),
+        DigestInvalid("mine"),
+    ],
+    ids=repr,
+)
+def test_progress_that_raises_ends_it(
+    kind: str,
+    error: BaseException,
+    chunk_size: int | None,
+    registry: MemoryRegistry,
+    client: Client,
+    tmp_path: Path,
+) -> None:
+    asked = []
+
+    def failing(event: Progress) -> None:
+        if event.done > MIB:
+            asked.append(event)
+            raise error
+
+    with pytest.raises(type(error)) as raised:
+        upload(client, NAME, source_of(kind, LARGE, tmp_path), progress=failing, chunk_size=chunk_size)
+    assert raised.value is error
+    assert len(asked) == 1
+    assert registry.open_uploads == registry.stored_bytes == 0
+
+
+def test_what_progress_raises_keeps_its_cause(client: Client) -> None:
+    cause, error = KeyError("mine"), StopIteration("mine")
+
+    def failing(event: Progress) -> None:
+        raise error from cause
+
+    with pytest.raises(StopIteration) as raised:
+        upload(client, NAME, LARGE, progress=failing)
+    assert raised.value is error
+    assert error.__cause__ is cause
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH", "PUT", "GET"])
+def test_an_interrupt_in_the_middle_of_a_request(method: str, registry: MemoryRegistry) -> None:
+    def interrupt(request: Request, inner: Transport) -> Response | None:
+        if request.method == method:
+            raise KeyboardInterrupt
+        if request.method == "PATCH" and method == "GET":
+            raise ReadError("it broke", request=request)
+        return None
+
+    with pytest.raises(KeyboardInterrupt):
+        upload(Client(HOST, Recorder(registry, interrupt)), NAME, LARGE)
+    assert registry.open_uploads == 0
+
+
+@pytest.mark.parametrize("kind", ["path", "one-shot"])
+def test_the_deadline_ends_it(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
+    late = time.monotonic() - 1
+
+    def slow(request: Request, inner: Transport) -> Response | None:
+        if request.method == "PATCH":
+            raise TransportTimeout("the deadline has passed", request=request)
+        return None
+
+    recorder = Recorder(registry, slow)
+    with pytest.raises(TransportTimeout):
+        upload(Client(HOST, recorder).with_options(deadline=late), NAME, source_of(kind, LARGE, tmp_path))
+    assert recorder.asked == ["POST", "PATCH", "DELETE"]
+
+
+def test_cancelling_has_a_deadline_of_its_own(registry: MemoryRegistry) -> None:
+    deadlines = []
+
+    def refuse(request: Request, inner: Transport) -> Response | None:
+        if request.method == "DELETE":
+            deadlines.append(request.info.deadline)
+            raise ReadError("it broke", request=request)
+        return Response(403) if request.method == "PATCH" else None
+
+    with pytest.raises(RegistryError):
+        upload(Client(HOST, Recorder(registry, refuse)), NAME, LARGE)
+    assert deadlines[0] is not None
+    assert deadlines[0] <= time.monotonic() + 10
+
+
+def test_an_upload_that_came_too_late_is_cancelled(registry: MemoryRegistry) -> None:
+    def late(request: Request, inner: Transport) -> Response | None:
+        """The deadline has passed once something was sent."""
+        if request.method == "PATCH":
+            sent.append(request)
+        if sent and request.info.deadline == deadline:
+            raise TransportTimeout("the deadline has passed", request=request)
+        return None
+
+    sent: list[Request] = []
+    deadline = time.monotonic() - 1
+    client = Client(HOST, Recorder(registry, late)).with_options(deadline=deadline)
+    with pytest.raises(TransportTimeout):
+        upload(client, NAME, LARGE)
+    assert registry.open_uploads == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"source": "no such file", "error": FileNotFoundError},
+        {"source": "/", "error": IsADirectoryError},
+        {"source": io.StringIO("text")},
+        {"source": 1},
+        {"source": "a\0b"},
+        {"source": ""},
+        {"progress": 5},
+        {"client": None},
+        {"client": "registry.example"},
+        {"repository": "NO"},
+        {"digest": "no"},
+        {"digest": "blake3:" + "0" * 64},
+        {"chunk_size": 0},
+        {"chunk_size": True},
+        {"chunk_size": 1.0},
+        {"mount_from": "team/base"},
+        {"mount_from": "NO", "digest": Digest.of(b"")},
+        {"media_type": "no"},
+    ],
+    ids=lambda call: ", ".join(call),
+)
+def test_a_wrong_call_sends_nothing(wrong: dict[str, Any], client: Client, recorder: Recorder) -> None:
+    error = wrong.get("error", UsageError)
+    arguments = {"client": client, "repository": NAME, "source": b"", **wrong}
+    arguments.pop("error", None)
+    with pytest.raises(error):
+        upload(**arguments)
+    assert recorder.asked == []
+
+
+# The thread that hashes
+
+
+def test_hashing_copies_the_context(monkeypatch: pytest.MonkeyPatch, client: Client) -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
+    seen = []
+
+    class Hasher:
+        def update(self, data: Any) -> None:
+            seen.append((variable.get(), threading.current_thread() is threading.main_thread()))
+
+        def hexdigest(self) -> str:
+            return Digest.of(LARGE).encoded
+
+    monkeypatch.setattr(hashing, "new_hasher", lambda algorithm: Hasher())
+    variable.set("tenant")
+    upload(client, NAME, LARGE)
+    assert set(seen) == {("tenant", False)}
+
+
+def test_an_error_of_the_thread_comes_out(
+    monkeypatch: pytest.MonkeyPatch, client: Client, registry: MemoryRegistry
+) -> None:
+    class Hasher:
+        def update(self, data: Any) -> None:
+            raise MemoryError("mine")
+
+    monkeypatch.setattr(hashing, "new_hasher", lambda algorithm: Hasher())
+    with pytest.raises(MemoryError):
+        upload(client, NAME, LARGE)
+    assert registry.open_uploads == 0
+
+
+def test_an_interrupt_while_the_thread_is_waited_for_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    join, interrupts = threading.Thread.join, [KeyboardInterrupt(), KeyboardInterrupt()]
+
+    def interrupted(self: threading.Thread, timeout: float | None = None) -> None:
+        if interrupts:
+            raise interrupts.pop()
+        join(self, timeout)
+
+    thread = hashing.HashingThread("sha256")
+    thread.__enter__()
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        thread.__exit__()
+    assert not interrupts
+
+
+def test_each_byte_is_hashed_once() -> None:
+    with hashing.HashingThread("sha256") as thread:
+        thread.feed(0, b"abc")
+        thread.feed(0, b"ab")
+        thread.feed(1, b"bcde")
+        with pytest.raises(ValueError, match="never hashed"):
+            thread.feed(6, b"f")
+        assert thread.digest() == Digest.of(b"abcde")
+        thread.feed(5, bytes(3 * MIB))
+        thread.feed(5 + 3 * MIB, b"x")
+        assert thread.digest() == Digest.of(b"abcde" + bytes(3 * MIB) + b"x")
+
+
+def test_over_the_whole_stack(registry: MemoryRegistry) -> None:
+    client = Client(HOST, default_transport(base=registry, credentials=CREDENTIALS))
+    for content in (SMALL, LARGE):
+        upload(client, NAME, pieces(content))
+        check_stored(registry, content)
+
+
+# --- paths that are not those of regular files ---
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "socket", "link to a fifo"])
+def test_upload_path_not_of_a_regular_file_raises_usage_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("/dev/zero") if kind == "device" else Path("source")
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(str(path))
+    elif kind == "link to a fifo":
+        os.mkfifo("fifo")
+        path.symlink_to("fifo")
+    recorder = Recorder(MemoryRegistry())
+    with pytest.raises(UsageError, match=r"not a regular file; open .* pass the file object"):
+        upload(Client(HOST, recorder), NAME, path)
+    assert recorder.asked == []
+
+
+def test_upload_path_of_a_link_to_a_regular_file_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "content").write_bytes(SMALL)
+    (tmp_path / "link").symlink_to("content")
+    assert upload(Client(HOST, MemoryRegistry()), NAME, tmp_path / "link").digest == Digest.of(SMALL)
+
+
+def test_upload_fifo_that_the_caller_has_opened_is_read_as_a_stream(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+
+    def write() -> None:
+        (tmp_path / "fifo").write_bytes(SMALL)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with open(tmp_path / "fifo", "rb") as source:
+        assert upload(Client(HOST, MemoryRegistry()), NAME, source).digest == Digest.of(SMALL)
+    writer.join()

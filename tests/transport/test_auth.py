@@ -1,0 +1,1318 @@
+"""AuthTransport: what it sends, what it asks for, how often, and what it hands back."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from ociwire import AuthTransport, Body, Client, FunctionTransport, Request, RequestInfo, Response, Scope, Transport
+from ociwire._oci.descriptor import Descriptor
+from ociwire.auth import Anonymous, Credential, CredentialSource, StaticCredentials
+from ociwire.errors import (
+    AuthError,
+    AuthTimeout,
+    ConnectError,
+    CredentialsRejected,
+    TransportError,
+    TransportTimeout,
+    Unauthorized,
+    UsageError,
+)
+from ociwire.testing import AuthGuard, ScriptedTransport
+from ociwire.transport import HeadersTransport, default_transport, stack
+from tests._support.doubles import FakeClock
+
+HOST = "registry.example"
+URL = f"https://{HOST}/v2/"
+REALM = "https://auth.example/token"
+ME = Credential(username="me", password="secret")
+PULL = Scope.repository("app", "pull")
+PUSH = Scope.repository("app", "pull", "push")
+
+
+def get(scope: Scope = PULL, *, path: str = "app/blobs/x", method: str = "GET", **info: Any) -> Request:
+    return Request(method, URL + path, info=RequestInfo(required_scope=scope, **info))
+
+
+def challenged(scope: str = str(PULL), status: int = 401, realm: str = REALM, **params: str) -> Response:
+    params = {"realm": realm, "service": "registry", **({"scope": scope} if scope else {}), **params}
+    said = ",".join(f'{name}="{value}"' for name, value in params.items())
+    return Response(status, {"WWW-Authenticate": f"Bearer {said}"})
+
+
+def granted(value: str = "token-1", **more: Any) -> Response:
+    return Response(200, (), json.dumps({"token": value, "expires_in": 300, **more}).encode())
+
+
+BASIC = Response(401, {"WWW-Authenticate": 'Basic realm="registry"'})
+OK = Response(200)
+
+
+def scripted(
+    *answers: Any, credentials: CredentialSource | None = None, **options: Any
+) -> tuple[AuthTransport, ScriptedTransport]:
+    script = ScriptedTransport(list(answers))
+    source = StaticCredentials(HOST, ME) if credentials is None else credentials
+    return AuthTransport(script, credentials=source, **options), script
+
+
+def sent(script: ScriptedTransport) -> list[str]:
+    """What each request carried: its method, its path or the token server's query, and its Authorization."""
+    lines = []
+    for request in script.requests:
+        url = urlsplit(request.url)
+        where = "token" if request.url.startswith(REALM) else url.path.rpartition("/")[2]
+        proof = request.headers.get("authorization", "nothing")
+        lines.append(f"{request.method} {where} {'me' if proof == ME.basic else proof}")
+    return lines
+
+
+class Rotating:
+    """A source whose answers come from a list; the last one stays."""
+
+    def __init__(self, *answers: Credential | Exception | None) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[str, str | None]] = []
+
+    def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
+        self.asked.append((host, repository))
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+# --- a first challenge ---
+
+
+def test_a_bearer_challenge_is_answered_with_a_token() -> None:
+    transport, script = scripted(challenged(), granted(), OK)
+    with script:
+        assert transport.round_trip(get()).status == 200
+    assert sent(script) == ["GET x nothing", "GET token me", "GET x Bearer token-1"]
+    assert parse_qs(urlsplit(script.requests[1].url).query) == {"service": ["registry"], "scope": [str(PULL)]}
+
+
+def test_a_basic_challenge_is_answered_with_user_and_password_and_then_foreseen() -> None:
+    transport, script = scripted(BASIC, OK, OK)
+    with script:
+        for _ in range(2):
+            assert transport.round_trip(get()).status == 200
+    assert sent(script) == ["GET x nothing", "GET x me", "GET x me"]
+    encoded = script.requests[1].headers["authorization"].removeprefix("Basic ")
+    assert base64.b64decode(encoded) == b"me:secret"
+
+
+def test_basic_is_utf_8() -> None:
+    umlaut = Credential(username="müller", password="gräßlich☃")
+    transport, script = scripted(BASIC, OK, credentials=StaticCredentials(HOST, umlaut))
+    transport.round_trip(get())
+    encoded = script.requests[1].headers["authorization"].removeprefix("Basic ")
+    assert base64.b64decode(encoded).decode() == "müller:gräßlich☃"
+
+
+@pytest.mark.parametrize("order", [("basic", "bearer"), ("bearer", "basic")])
+@pytest.mark.parametrize("in_one", [True, False])
+def test_bearer_comes_before_basic(order: tuple[str, str], in_one: bool) -> None:
+    values = {"basic": 'Basic realm="r"', "bearer": f'Bearer realm="{REALM}"'}
+    offers = [values[scheme] for scheme in order]
+    headers = [("WWW-Authenticate", offer) for offer in ([", ".join(offers)] if in_one else offers)]
+    transport, script = scripted(Response(401, headers), granted(), OK)
+    with script:
+        transport.round_trip(get())
+    assert sent(script)[-1] == "GET x Bearer token-1"
+
+
+@pytest.mark.parametrize(
+    "header", [None, "", "Negotiate", "Bearer", 'Bearer service="x"', 'Digest realm="x"', '"', "AWS4-HMAC-SHA256 a=b"]
+)
+def test_a_401_that_nobody_understands_is_handed_back(header: str | None) -> None:
+    refusal = Response(401, {} if header is None else {"WWW-Authenticate": header}, b"why")
+    transport, script = scripted(refusal)
+    with script, transport.round_trip(get()) as response:
+        assert (response.status, response.read()) == (401, b"why")
+
+
+def test_a_request_with_authorization_passes_untouched() -> None:
+    source = Rotating(ME)
+    transport, script = scripted(challenged(), credentials=source)
+    request = get().with_headers({"authorization": "Bearer own"})
+    assert transport.round_trip(request).status == 401
+    assert script.requests == [request]
+    assert source.asked == []
+
+
+def test_a_registry_token_is_used_at_once() -> None:
+    mine = Credential(registry_token="given", username="me", password="secret")
+    transport, script = scripted(OK, credentials=StaticCredentials(HOST, mine))
+    transport.round_trip(get())
+    assert sent(script) == ["GET x Bearer given"]
+
+
+def test_nobody_gets_a_token_too() -> None:
+    transport, script = scripted(challenged(), granted(), OK, credentials=Anonymous())
+    assert transport.round_trip(get()).status == 200
+    assert sent(script) == ["GET x nothing", "GET token nothing", "GET x Bearer token-1"]
+
+
+def test_nobody_is_asked_for_again_after_a_basic_challenge() -> None:
+    source = Rotating(None, ME)
+    transport, script = scripted(BASIC, OK, credentials=source)
+    with script:
+        assert transport.round_trip(get()).status == 401
+        assert transport.round_trip(get()).status == 200
+    assert sent(script) == ["GET x nothing", "GET x me"]
+
+
+def test_nobody_has_nothing_to_say_to_basic() -> None:
+    transport, script = scripted(BASIC, credentials=Anonymous())
+    assert transport.round_trip(get()).status == 401
+    assert len(script.requests) == 1
+
+
+def test_the_token_request_is_known_for_what_it_is() -> None:
+    transport, script = scripted(challenged(), granted(), OK)
+    later = time.monotonic() + 1000
+    request = get(operation="get_blob", debug_id="c1", deadline=later, timeout=3.0, extra={"tenant": "a"})
+    transport.round_trip(request.with_headers({"User-Agent": "mine/1", "Accept": "x/y", "Range": "bytes=0-1"}))
+    asked = script.requests[1]
+    assert dict(asked.headers.items()) == {
+        "User-Agent": "mine/1",
+        "Accept": "application/json",
+        "Authorization": ME.basic,
+    }
+    assert asked.info == RequestInfo(
+        operation="token", debug_id="c1", deadline=later, timeout=3.0, extra={"tenant": "a"}, idempotent=True
+    )
+    assert asked.body is None
+
+
+def test_tokens_are_asked_for_through_their_own_transport_which_stays_open() -> None:
+    tokens = ScriptedTransport([granted(), granted("token-2")])
+    transport, script = scripted(challenged(), OK, token_transport=tokens)
+    with script:
+        transport.round_trip(get())
+    transport.close()
+    assert len(tokens.requests) == 1
+    assert tokens.round_trip(get()).status == 200  # it was borrowed
+
+
+@pytest.mark.parametrize(
+    ("realm", "url"),
+    [
+        (REALM, f"{REALM}?service=s&scope=a"),
+        (f"{REALM}?x=y", f"{REALM}?x=y&service=s&scope=a"),
+        (f"{REALM}#top", f"{REALM}?service=s&scope=a"),
+        ("https://auth.example", "https://auth.example?service=s&scope=a"),
+    ],
+)
+def test_the_realm_s_own_query_is_kept(realm: str, url: str) -> None:
+    transport, script = scripted(challenged("a", realm=realm, service="s"), granted(), OK, credentials=Anonymous())
+    transport.round_trip(get(Scope.EMPTY))
+    assert script.requests[1].url == url
+
+
+# --- scopes ---
+
+
+@pytest.mark.parametrize(
+    ("challenge", "required", "asked"),
+    [
+        ("repository:app:push,pull", "repository:app:pull", ["repository:app:push,pull"]),  # to the letter
+        ("repository:app:pull", "repository:app:pull,push", ["repository:app:pull", "repository:app:push"]),
+        ("", "repository:app:pull", ["repository:app:pull"]),
+        ("odd  words", "", ["odd", "words"]),
+        ("", "", []),
+        ("repository:app:pull", "*", ["repository:app:pull"]),
+    ],
+)
+def test_what_is_asked_for(challenge: str, required: str, asked: list[str]) -> None:
+    transport, script = scripted(challenged(challenge), granted(), OK)
+    needed = Scope.UNLIMITED if required == "*" else Scope.parse(required)
+    transport.round_trip(get(needed))
+    assert parse_qs(urlsplit(script.requests[1].url).query).get("scope", []) == asked
+
+
+def test_a_mount_asks_for_its_target_first() -> None:
+    """Number 13 of what burns users: some servers read only the first scope, and both are needed."""
+    asked: list[list[str]] = []
+    digest = Descriptor.of(b"x").digest
+
+    def answer(request: Request) -> Response:
+        if request.url.startswith(REALM):
+            asked.append(parse_qs(urlsplit(request.url).query)["scope"])
+            return granted()
+        if "authorization" not in request.headers:
+            return challenged("repository:target:pull,push")
+        return Response(201 if request.method == "POST" else 200, {"Content-Length": "1"})
+
+    source = Rotating(ME)
+    client = Client(HOST, AuthTransport(FunctionTransport(answer), credentials=source))
+    client.mount_blob("source", "target", digest)
+    assert asked == [["repository:target:pull,push", "repository:source:pull"]]
+    assert source.asked == [(HOST, "target")]
+
+
+def test_a_token_for_another_scope_is_asked_for_before_the_401() -> None:
+    transport, script = scripted(challenged(), granted(), OK, granted("token-2"), OK)
+    with script:
+        transport.round_trip(get(PULL))
+        transport.round_trip(get(PUSH))
+    assert sent(script)[3:] == ["GET token me", "GET x Bearer token-2"]
+
+
+def test_a_pull_token_does_not_do_for_a_push_and_a_push_token_does_for_a_pull() -> None:
+    """Number 2: a cached pull-only token must not be used again for a push."""
+    transport, script = scripted(challenged(), granted(), OK, granted("token-2"), OK, OK, OK)
+    with script:
+        for scope in (PULL, PUSH, Scope.repository("app", "push"), PULL):
+            transport.round_trip(get(scope))
+    assert sent(script)[3:] == [
+        "GET token me",
+        "GET x Bearer token-2",
+        "GET x Bearer token-2",
+        "GET x Bearer token-1",  # exactly this scope's
+    ]
+
+
+@pytest.mark.parametrize("credential", [ME, None])
+def test_the_empty_scope_uses_no_scoped_token_and_asks_no_source(credential: Credential | None) -> None:
+    source = Rotating(credential)
+    transport, script = scripted(challenged(), granted(), OK, OK, credentials=source)
+    transport.round_trip(get(PULL))
+    asked = len(source.asked)
+    transport.round_trip(get(Scope.EMPTY, path=""))
+    assert sent(script)[-1] == "GET  nothing"
+    assert len(source.asked) == asked
+
+
+def test_the_empty_scope_has_a_token_of_its_own() -> None:
+    transport, script = scripted(challenged(""), granted(), OK, OK)
+    for _ in range(2):
+        transport.round_trip(get(Scope.EMPTY, path=""))
+    assert sent(script) == ["GET  nothing", "GET token me", "GET  Bearer token-1", "GET  Bearer token-1"]
+
+
+def test_the_source_is_asked_for_the_registry_by_its_one_name() -> None:
+    for url, host in [
+        ("https://registry-1.docker.io/v2/", "docker.io"),
+        ("https://Registry.Example:443/v2/", "registry.example"),
+        ("http://registry.example:80/v2/", "registry.example"),
+        ("https://registry.example:5000/v2/", "registry.example:5000"),
+        ("https://[::1]:5000/v2/", "[::1]:5000"),
+    ]:
+        source = Rotating(ME)
+        transport, _ = scripted(OK, credentials=source)
+        transport.round_trip(get().replace(url=url))
+        assert source.asked == [(host, "app")]
+
+
+# --- how long things live ---
+
+
+def test_a_token_is_dropped_before_it_expires(clock: FakeClock) -> None:
+    """Number 5: public.ecr.aws says 400 to a token that has expired, so none is sent that is about to."""
+    transport, script = scripted(
+        challenged(), granted("a", expires_in=300), OK, OK, granted("b", expires_in=300), OK, credentials=Anonymous()
+    )
+    transport.round_trip(get())
+    clock.now += 269
+    transport.round_trip(get())
+    clock.now += 2
+    transport.round_trip(get())
+    assert sent(script)[2:] == ["GET x Bearer a", "GET x Bearer a", "GET token nothing", "GET x Bearer b"]
+
+
+@pytest.mark.parametrize(
+    ("expires_in", "lives"),
+    [
+        (None, 45),
+        (60, 45),
+        (8, 6),
+        ("400", 370),
+        (True, 45),
+        (-5, 45),
+        ("soon", 45),
+        (1e400, 45),
+        ([], 45),
+        (1e12, 1e6),
+    ],
+)
+def test_how_long_a_token_lives(clock: FakeClock, expires_in: Any, lives: float) -> None:
+    transport, script = scripted(challenged(), granted("a", expires_in=expires_in), OK, OK, granted("b"), OK)
+    transport.round_trip(get())
+    clock.now += lives - 0.5
+    transport.round_trip(get())
+    assert sent(script)[3:] == ["GET x Bearer a"]
+    clock.now += 1 if lives < 1e6 else 1e7
+    transport.round_trip(get())
+    assert sent(script)[4:] == ["GET token me", "GET x Bearer b"]
+
+
+def test_a_token_s_life_is_counted_from_when_it_was_asked_for(clock: FakeClock) -> None:
+    def slow(request: Request) -> Response:
+        clock.now += 100
+        return granted(expires_in=120)
+
+    transport, script = scripted(challenged(), slow, OK, granted("b"), OK)
+    transport.round_trip(get())
+    transport.round_trip(get())
+    assert sent(script)[-1] == "GET x Bearer b"
+
+
+def test_each_chunk_of_a_long_push_has_its_token_anew(clock: FakeClock) -> None:
+    """Number 4: a long push does not die when its token expires."""
+    uploaded = bytearray()
+
+    def registry(request: Request) -> Response:
+        clock.now += 100
+        if request.method == "POST":
+            return Response(202, {"Location": "/v2/app/blobs/uploads/1"})
+        assert request.body is not None
+        uploaded.extend(b"".join(request.body.open()))
+        status = 202 if request.method == "PATCH" else 201
+        return Response(status, {"Location": "/v2/app/blobs/uploads/1", "Range": f"0-{len(uploaded) - 1}"})
+
+    guard = AuthGuard(FunctionTransport(registry), users={"me": "secret"}, expires_in=300)
+    client = Client(HOST, AuthTransport(guard, credentials=StaticCredentials(HOST, ME)))
+    content = b"0123456789" * 10
+    with client.push_blob_chunked("app", chunk_size=10) as writer:
+        for start in range(0, 100, 10):
+            writer.write(content[start : start + 10])
+        assert writer.commit().digest == Descriptor.of(content).digest
+    assert bytes(uploaded) == content
+    assert len(guard.asked) > 3
+    assert guard.challenged == 1
+
+
+def test_a_revoked_token_is_replaced_once_in_the_middle_of_a_session() -> None:
+    guard = AuthGuard(FunctionTransport(lambda request: OK), users={"me": "secret"})
+    transport = AuthTransport(guard, credentials=StaticCredentials(HOST, ME))
+    for _ in range(3):
+        assert transport.round_trip(get()).status == 200
+        guard.revoke()
+    assert (len(guard.asked), guard.challenged) == (3, 3)
+
+
+def test_a_401_to_a_fresh_token_is_the_answer() -> None:
+    transport, script = scripted(challenged(), granted(), challenged())
+    with script:
+        assert transport.round_trip(get()).status == 401
+    assert len(script.requests) == 3
+
+
+def test_one_request_is_authenticated_anew_once() -> None:
+    transport, script = scripted(challenged(), granted(), OK, challenged(), granted("b"), challenged())
+    with script:
+        transport.round_trip(get())
+        assert transport.round_trip(get()).status == 401
+
+
+def test_a_401_evicts_a_token_only_if_its_scope_contains_the_challenge_s() -> None:
+    other = challenged("repository:other:pull")
+    transport, script = scripted(challenged(), granted(), OK, other, granted("b"), other, OK)
+    with script:
+        transport.round_trip(get())
+        transport.round_trip(get())  # the registry wants more than was foreseen, and still says no
+        transport.round_trip(get())
+    assert sent(script)[3:] == ["GET x Bearer token-1", "GET token me", "GET x Bearer b", "GET x Bearer token-1"]
+
+
+def test_a_newer_token_is_tried_before_an_exchange() -> None:
+    """Another thread has had the same 401, and got a token, while this one's request was under way."""
+    transport: Transport
+
+    def overtaken(request: Request) -> Response:
+        if request.headers["authorization"] != "Bearer old":
+            return OK
+        if not overtaking:
+            overtaking.append(True)
+            assert transport.round_trip(get()).status == 200
+        return challenged()
+
+    overtaking: list[bool] = []
+    transport, script = scripted(challenged(), granted("old"), OK, overtaken, overtaken, granted("new"), OK, OK)
+    transport.round_trip(get())
+    transport.round_trip(get())
+    assert sent(script)[3:] == [
+        "GET x Bearer old",
+        "GET x Bearer old",
+        "GET token me",
+        "GET x Bearer new",
+        "GET x Bearer new",
+    ]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_400_to_a_cached_token_counts_as_a_401_once(method: str) -> None:
+    bad = Response(400, (), b"expired")
+    transport, script = scripted(challenged(), granted("a"), OK, bad, granted("b"), OK, bad, granted("c"), bad)
+    with script:
+        assert transport.round_trip(get(method=method)).status == 200
+        assert transport.round_trip(get(method=method)).status == 200
+        assert transport.round_trip(get(method=method)).status == 400
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+def test_a_400_to_anything_but_a_read_is_the_answer(method: str) -> None:
+    transport, script = scripted(challenged(), granted(), OK, Response(400))
+    transport.round_trip(get(method=method))
+    assert transport.round_trip(get(method=method)).status == 400
+    assert len(script.requests) == 4
+
+
+def test_a_400_to_a_fresh_token_or_to_nobody_is_the_answer() -> None:
+    transport, script = scripted(Response(400), challenged(), granted(), Response(400), OK)
+    with script:
+        assert transport.round_trip(get()).status == 400
+        assert transport.round_trip(get()).status == 400
+        assert transport.round_trip(get()).status == 200
+    assert sent(script)[-1] == "GET x Bearer token-1"  # which is as good as before
+
+
+def test_a_401_without_a_challenge_to_a_cached_token_is_answered_with_what_is_known() -> None:
+    transport, script = scripted(challenged(), granted("a"), OK, Response(401), granted("b"), OK)
+    with script:
+        transport.round_trip(get())
+        assert transport.round_trip(get()).status == 200
+    assert sent(script)[-2:] == ["GET token me", "GET x Bearer b"]
+
+
+# --- credentials that rotate ---
+
+NEXT = Credential(username="me", password="next")
+
+
+def test_a_credential_that_basic_refuses_is_asked_for_once_more() -> None:
+    source = Rotating(ME, NEXT)
+    transport, script = scripted(BASIC, BASIC, OK, OK, credentials=source)
+    with script:
+        assert transport.round_trip(get()).status == 200
+        assert transport.round_trip(get()).status == 200
+    assert [request.headers.get("authorization") for request in script.requests] == [
+        None,
+        ME.basic,
+        NEXT.basic,
+        NEXT.basic,
+    ]
+    assert len(source.asked) == 2
+
+
+def test_a_source_that_never_says_the_same_is_asked_once_more_and_no_more() -> None:
+    source = Rotating(*(Credential(username="me", password=f"number {number}") for number in range(9)))
+    transport, script = scripted(BASIC, BASIC, BASIC, credentials=source)
+    with script:
+        assert transport.round_trip(get()).status == 401
+    assert len(source.asked) == 2
+
+
+def test_what_the_source_stands_by_is_not_sent_twice(caplog: pytest.LogCaptureFixture) -> None:
+    source = Rotating(Credential(username="me", password="secret", source="vault kv/registry"))
+    transport, script = scripted(BASIC, BASIC, credentials=source)
+    with script:
+        assert transport.round_trip(get()).status == 401
+    assert len(source.asked) == 2
+    assert f"{HOST} refused the credentials from vault kv/registry" in caplog.text
+
+
+def test_the_scope_of_a_challenge_is_harmless_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    transport, script = scripted(challenged(scope="repository:\x9b2Jevil:pull"), granted(), OK)
+    with script, caplog.at_level(logging.DEBUG, "ociwire.auth"):
+        assert transport.round_trip(get()).status == 200
+    [line] = [line for line in caplog.messages if line.startswith("requesting ")]
+    assert "evil" in line
+    assert line.isprintable()
+
+
+def test_a_registry_token_that_is_refused_is_asked_for_once_more() -> None:
+    one, two = Credential(registry_token="one"), Credential(registry_token="two")
+    transport, script = scripted(challenged(), OK, credentials=Rotating(one, two))
+    with script:
+        assert transport.round_trip(get()).status == 200
+    assert sent(script) == ["GET x Bearer one", "GET x Bearer two"]
+    transport, script = scripted(challenged(), credentials=Rotating(one))
+    with script:
+        assert transport.round_trip(get()).status == 401
+
+
+def test_a_credential_that_the_token_server_refuses_is_asked_for_once_more() -> None:
+    source = Rotating(ME, NEXT)
+    transport, script = scripted(challenged(), Response(401), granted(), OK, credentials=source)
+    with script:
+        assert transport.round_trip(get()).status == 200
+    assert [request.headers.get("authorization") for request in script.requests[1:3]] == [ME.basic, NEXT.basic]
+
+
+def test_a_refusal_names_the_source_and_a_way_out() -> None:
+    """Number 20: stale credentials break public pulls."""
+    stale = Credential(username="me", password="secret", source="/home/me/.docker/config.json, auths['registry']")
+    source = Rotating(stale)
+    transport, script = scripted(challenged(), Response(401, (), b'{"details": "bad password"}'), credentials=source)
+    with script, pytest.raises(CredentialsRejected) as caught:
+        transport.round_trip(get())
+    error = caught.value
+    assert (error.host, error.realm, error.status) == (HOST, REALM, 401)
+    for part in ("user 'me'", stale.source, "may be available without them", "Anonymous()", "bad password", REALM):
+        assert part in str(error)
+    assert len(source.asked) == 2
+
+
+def test_nobody_s_refusal_says_who_has_no_credentials() -> None:
+    transport, _ = scripted(challenged(), Response(403), credentials=Anonymous())
+    with pytest.raises(CredentialsRejected, match=r"no token without credentials \(403\), and Anonymous has none"):
+        transport.round_trip(get())
+
+
+def test_an_expired_credential_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [5000.0]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    source = Rotating(Credential(username="AWS", password="one", expires_at=6000.0), NEXT)
+    transport, script = scripted(BASIC, OK, OK, OK, credentials=source)
+    for moment in (5000.0, 5999.0, 6001.0):
+        now[0] = moment
+        transport.round_trip(get())
+    assert script.requests[2].headers["authorization"] != NEXT.basic
+    assert script.requests[3].headers["authorization"] == NEXT.basic
+    assert len(source.asked) == 2
+
+
+def test_tokens_belong_to_a_credential() -> None:
+    source = Rotating(ME)
+    transport, script = scripted(
+        challenged(), granted("a"), OK, challenged(), Response(401), granted("b"), OK, credentials=source
+    )
+    transport.round_trip(get())
+    source.answers = [NEXT]
+    assert transport.round_trip(get()).status == 200
+    assert script.requests[5].headers["authorization"] == NEXT.basic
+
+
+def test_a_source_that_fails_is_an_auth_error_and_is_asked_again() -> None:
+    source = Rotating(RuntimeError("vault is sealed"), ME)
+    transport, _ = scripted(OK, credentials=source)
+    with pytest.raises(AuthError, match=f"the credential source Rotating failed for {HOST}: RuntimeError$") as caught:
+        transport.round_trip(get())
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    assert transport.round_trip(get()).status == 200
+
+
+def test_a_source_that_fails_after_a_401_leaves_nothing_open() -> None:
+    body = Tracked()
+    source = Rotating(RuntimeError())
+    transport, _ = scripted(lambda request: Response(401, BASIC.headers, body), credentials=source)
+    with pytest.raises(AuthError):
+        transport.round_trip(get(Scope.EMPTY))
+    assert body.closed
+
+
+class Tracked:
+    """A response's body."""
+
+    closed = False
+
+    def read(self, size: int = -1) -> bytes:
+        return b""
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize("source", [None, ME, "me:secret", StaticCredentials, object()])
+def test_what_is_no_source_is_refused_at_once(source: Any) -> None:
+    with pytest.raises(UsageError, match="a credential source has lookup"):
+        AuthTransport(FunctionTransport(lambda request: OK), credentials=source)
+
+
+# --- identity tokens ---
+
+IDENTITY = Credential(identity_token="refresh me")
+BOTH = Credential(username="me", password="secret", identity_token="refresh me")
+
+
+def test_an_identity_token_is_posted() -> None:
+    transport, script = scripted(
+        challenged("repository:app:pull repository:lib:pull"),
+        Response(201, (), b'{"access_token": "t"}'),
+        OK,
+        credentials=StaticCredentials(HOST, IDENTITY),
+    )
+    with script:
+        transport.round_trip(get())
+    assert sent(script) == ["GET x nothing", "POST token nothing", "GET x Bearer t"]
+    assert parse_qs((script.bodies[1] or b"").decode()) == {
+        "grant_type": ["refresh_token"],
+        "refresh_token": ["refresh me"],
+        "service": ["registry"],
+        "client_id": ["ociwire"],
+        "scope": ["repository:app:pull repository:lib:pull"],
+    }
+    assert script.requests[1].headers["content-type"] == "application/x-www-form-urlencoded"
+    assert script.requests[1].url == REALM
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_where_post_is_not_known_a_user_and_a_password_do(status: int) -> None:
+    transport, script = scripted(
+        challenged(), Response(status), granted(), OK, credentials=StaticCredentials(HOST, BOTH)
+    )
+    with script:
+        assert transport.round_trip(get()).status == 200
+    assert sent(script)[1:3] == ["POST token nothing", "GET token me"]
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_where_post_is_not_known_an_identity_token_alone_fails(status: int) -> None:
+    transport, script = scripted(challenged(), Response(status), credentials=StaticCredentials(HOST, IDENTITY))
+    with script, pytest.raises(AuthError, match=f"answered {status}"):
+        transport.round_trip(get())
+
+
+@pytest.mark.parametrize("code", ["invalid_grant", "invalid_client"])
+def test_a_400_of_oauth2_is_a_refusal(code: str) -> None:
+    refusal = Response(400, (), json.dumps({"error": code}).encode())
+    transport, _ = scripted(challenged(), refusal, credentials=StaticCredentials(HOST, IDENTITY))
+    with pytest.raises(CredentialsRejected, match=code):
+        transport.round_trip(get())
+
+
+# --- token servers that mean ill ---
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"null",
+        b'"token"',
+        b"<html>",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"token": 1}',
+        b'{"token": null, "access_token": ""}',
+        b'{"token": "a b"}',
+        b'{"token": "a\\r\\nX-Evil: 1"}',
+        '{"token": "\u00e9"}'.encode(),
+        b'{"token": {"token": "x"}}',
+        b'{"token": "x"}' + b" " * (1024 * 1024),
+        b'{"token": "' + b"x" * (1024 * 1024) + b'"}',
+        b'{"token": "' + b"x" * (64 * 1024 + 1) + b'"}',
+    ],
+    ids=lambda body: body[:20].decode("latin-1"),
+)
+def test_what_is_no_token_is_an_auth_error(body: bytes) -> None:
+    transport, _ = scripted(challenged(), Response(200, (), body))
+    with pytest.raises(AuthError, match=r"the token server https://auth\.example/token \(of registry\.example\)"):
+        transport.round_trip(get())
+
+
+def test_no_more_of_an_answer_is_read_than_a_token_may_have() -> None:
+    class Endless:
+        read_so_far = 0
+
+        def readinto(self, buffer: memoryview) -> int:
+            self.read_so_far += len(buffer)
+            return len(buffer)
+
+        def close(self) -> None:
+            pass
+
+    endless = Endless()
+    transport, _ = scripted(challenged(), lambda request: Response(200, (), endless, request))
+    with pytest.raises(AuthError, match="more than 1048576 bytes"):
+        transport.round_trip(get())
+    assert endless.read_so_far < 2 * 1024 * 1024
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
+@pytest.mark.parametrize("credential", [ME, IDENTITY])
+def test_a_token_server_that_redirects_gets_nobody_s_secret(status: int, credential: Credential) -> None:
+    elsewhere = Response(status, {"Location": "https://evil.example/token"})
+    transport, script = scripted(challenged(), elsewhere, credentials=StaticCredentials(HOST, credential))
+    with script, pytest.raises(AuthError, match=rf"redirects \({status}\): refused"):
+        transport.round_trip(get())
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("credential", [ME, IDENTITY])
+def test_token_request_that_is_redirected_names_the_origin_to_trust(status: int, credential: Credential) -> None:
+    elsewhere = Response(status, {"Location": "https://login.example:8443/token?sig=s3cret"})
+    transport, script = scripted(challenged(), elsewhere, credentials=StaticCredentials(HOST, credential))
+    with script, pytest.raises(AuthError, match=r"\['https://login\.example:8443'\]") as caught:
+        transport.round_trip(get())
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("credential", [ME, IDENTITY])
+def test_token_request_that_is_redirected_to_a_trusted_origin_follows_once(status: int, credential: Credential) -> None:
+    first = Response(status, {"Location": "https://login.example/token?x=1"})
+    second = Response(status, {"Location": "https://evil.example/token"})
+    trusted = {HOST: ["https://login.example"]}
+    credentials = StaticCredentials(HOST, credential)
+    transport, script = scripted(challenged(), first, second, credentials=credentials, trusted_realms=trusted)
+    with script, pytest.raises(AuthError, match=rf"redirects \({status}\): refused"):
+        transport.round_trip(get())
+    asked, followed = script.requests[1:]
+    assert followed.url == "https://login.example/token?x=1"
+    assert (followed.method, followed.headers) == (asked.method, asked.headers)
+
+
+@pytest.mark.parametrize("status", [400, 404, 429, 500, 503])
+def test_any_other_answer_is_an_auth_error_that_says_it(status: int) -> None:
+    transport, _ = scripted(challenged(), Response(status, (), b'{"errors": [{"message": "go\\n away"}]}'))
+    with pytest.raises(AuthError, match=f"answered {status}. It says: go away$") as caught:
+        transport.round_trip(get())
+    assert not isinstance(caught.value, CredentialsRejected)
+
+
+@pytest.mark.parametrize("error", [ConnectError("refused"), TransportError("broken")])
+def test_a_token_server_that_cannot_be_reached_is_an_auth_error(error: TransportError) -> None:
+    transport, _ = scripted(challenged(), error)
+    with pytest.raises(AuthError, match="could not be asked") as caught:
+        transport.round_trip(get())
+    assert caught.value.__cause__ is error
+    assert not isinstance(caught.value, TransportError)
+
+
+def test_a_token_that_does_not_come_in_time_is_both_an_auth_error_and_a_timeout() -> None:
+    error = TransportTimeout("the deadline has passed")
+    transport, _ = scripted(challenged(), error)
+    with pytest.raises(AuthTimeout, match="did not answer in time") as caught:
+        transport.round_trip(get())
+    assert isinstance(caught.value, (AuthError, TransportTimeout, TimeoutError))
+    assert caught.value.__cause__ is error
+
+
+def test_an_answer_that_stops_is_a_timeout() -> None:
+    def stalled() -> Iterator[bytes]:
+        yield b'{"token":'
+        raise TransportTimeout("timed out")
+
+    transport, _ = scripted(challenged(), lambda request: Response(200, (), stalled(), request))
+    with pytest.raises(AuthTimeout, match="did not finish its answer in time"):
+        transport.round_trip(get())
+
+
+def test_an_answer_that_breaks_off_is_an_auth_error() -> None:
+    def broken() -> Iterator[bytes]:
+        yield b'{"token":'
+        raise TransportError("reset")
+
+    transport, _ = scripted(challenged(), lambda request: Response(200, (), broken(), request))
+    with pytest.raises(AuthError, match="broke off"):
+        transport.round_trip(get())
+
+
+def test_foreign_exceptions_pass() -> None:
+    transport, _ = scripted(challenged(), ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        transport.round_trip(get())
+
+
+@pytest.mark.parametrize(
+    ("realm", "rule"),
+    [
+        ("http://auth.example/token", "an https registry's credentials do not go over plain http"),
+        ("https://127.0.0.1/token", "a registry out there does not send credentials to an internal address"),
+        ("https://10.0.0.1/token", "internal address"),
+        ("https://localhost/token", "internal address"),
+        ("https://[::ffff:169.254.169.254]/token", "internal address"),
+        ("file:///etc/passwd", "not an absolute http or https URL"),
+        ("//auth.example/token", "not an absolute http or https URL"),
+        ("https://user:hunter2@auth.example/token", "userinfo in a URL is refused"),
+        ("", "not an absolute http or https URL"),
+    ],
+)
+def test_a_realm_that_must_not_be_asked_gets_nothing(realm: str, rule: str) -> None:
+    transport, script = scripted(challenged(realm=realm))
+    with script, pytest.raises(AuthError, match=rule) as caught:
+        transport.round_trip(get())
+    assert "hunter2" not in str(caught.value)
+    if "address" in rule or "plain" in rule:
+        assert "trusted_realms={'registry.example': ['" in str(caught.value)
+
+
+def test_a_realm_that_is_trusted_is_asked() -> None:
+    realm = "http://10.0.0.1:8080"
+    transport, script = scripted(
+        challenged(realm=f"{realm}/token"), granted(), OK, trusted_realms={"Registry.Example:443": [realm]}
+    )
+    with script:
+        assert transport.round_trip(get()).status == 200
+    other, _ = scripted(challenged(realm=f"{realm}/token"), trusted_realms={"other.example": [realm]})
+    with pytest.raises(AuthError, match="trusted_realms"):
+        other.round_trip(get())
+
+
+@pytest.mark.parametrize(
+    "trusted",
+    [
+        {"registry.example": None},
+        {"registry.example": "https://a.example"},
+        {"a b": []},
+        {"registry.example": ["auth"]},
+    ],
+)
+def test_trusted_realms_that_are_none_are_refused(trusted: Any) -> None:
+    with pytest.raises(UsageError):
+        scripted(trusted_realms=trusted)
+
+
+# --- bodies ---
+
+
+def test_a_one_shot_body_is_sent_whole_after_the_challenge() -> None:
+    def chunks() -> Iterator[bytes]:
+        pulled.append(len(script.requests))
+        yield b"content"
+
+    pulled: list[int] = []
+    transport, script = scripted(challenged(str(PUSH)), granted(), Response(201))
+    response = transport.round_trip(get(PUSH, method="PUT").replace(body=Body.of(chunks(), 7)))
+    assert response.status == 201
+    assert script.bodies[2] == b"content"
+    assert pulled == [3]
+
+
+@pytest.mark.parametrize(
+    ("length", "content", "asks"),
+    [(None, b"x", True), (1, b"x", True), (262_144, b"x" * 262_144, True), (262_145, b"x" * 262_145, False)],
+)
+def test_what_could_be_lost_to_a_late_401_is_not_sent_before_the_registry_is_known(
+    length: int | None, content: bytes, asks: bool
+) -> None:
+    first = [challenged("")] if asks else [challenged(str(PUSH))]
+    transport, script = scripted(*first, granted(), Response(201), Response(201), probe_auth=True)
+    put = get(PUSH, method="PUT", operation="own").with_headers({"User-Agent": "mine/1", "X-Own": "1"})
+    assert transport.round_trip(put.replace(body=Body.of(iter([content]), length))).status == 201
+    assert transport.round_trip(put.replace(body=Body.of(iter([content]), length))).status == 201
+    assert [request.method for request in script.requests] == ["GET" if asks else "PUT", "GET", "PUT", "PUT"]
+    assert script.bodies[2:] == [content, content]
+    if asks:
+        question = script.requests[0]
+        assert (question.url, question.info.operation, question.body) == (URL, "own", None)
+        assert list(question.headers.items()) == [("User-Agent", "mine/1")]
+
+
+@pytest.mark.parametrize("answer", [OK, Response(404), Response(401), BASIC])
+def test_whatever_the_question_is_answered_the_request_is_sent(answer: Response) -> None:
+    transport, script = scripted(answer, Response(201), Response(201), probe_auth=True)
+    with script:  # it is asked once
+        for _ in range(2):
+            response = transport.round_trip(get(PUSH, method="PUT").replace(body=Body.of(iter([b"x"]))))
+            assert response.status == 201
+    assert script.bodies[1:] == [b"x", b"x"]
+    assert ("authorization" in script.requests[1].headers) == (answer is BASIC)
+
+
+def test_who_has_taken_a_push_from_nobody_is_not_asked() -> None:
+    single_use = get(PUSH, method="PUT")
+    transport, script = scripted(Response(202), Response(201), probe_auth=True)
+    with script:
+        transport.round_trip(get(PUSH, method="POST"))
+        transport.round_trip(single_use.replace(body=Body.of(iter([b"x"]))))
+    transport, script = scripted(OK, challenged(""), granted(), Response(201), probe_auth=True)
+    with script:  # that nobody may pull says nothing of pushing
+        transport.round_trip(get(PULL))
+        transport.round_trip(single_use.replace(body=Body.of(iter([b"x"]))))
+
+
+def test_what_needs_nothing_or_is_nobody_s_or_can_be_sent_again_is_sent_at_once() -> None:
+    for request in (
+        get(Scope.EMPTY, method="PUT").replace(body=Body.of(iter([b"x"]))),
+        get(PUSH, method="PUT").replace(body=b"x"),
+        get(PUSH, method="PUT").replace(body=Body.of(iter([]), 0)),
+        get(PUSH, method="PUT"),
+    ):
+        transport, script = scripted(Response(201), probe_auth=True)
+        with script:
+            assert transport.round_trip(request).status == 201
+    mine = StaticCredentials(HOST, Credential(registry_token="given"))
+    transport, script = scripted(Response(201), credentials=mine, probe_auth=True)
+    with script:
+        transport.round_trip(get(PUSH, method="PUT").replace(body=Body.of(iter([b"x"]))))
+
+
+def test_a_one_shot_body_that_was_pulled_is_not_sent_again_but_the_challenge_is_learnt() -> None:
+    def pull(request: Request) -> Response:
+        assert request.body is not None
+        next(request.body.open())
+        return challenged(str(PUSH))
+
+    transport, script = scripted(pull, granted(), Response(201))
+    put = get(PUSH, method="PUT")
+    assert transport.round_trip(put.replace(body=Body.of(iter([b"one", b"shot"]), 1_000_000))).status == 401
+    assert transport.round_trip(put.replace(body=b"bytes")).status == 201
+    assert sent(script) == ["PUT x nothing", "GET token me", "PUT x Bearer token-1"]
+
+
+# --- sessions ---
+
+
+def test_ten_pushes_and_pulls_cost_one_challenge_and_one_token() -> None:
+    def registry(request: Request) -> Response:
+        if request.method == "POST":
+            return Response(202, {"Location": "/v2/app/blobs/uploads/1"})
+        if request.method == "PUT":
+            return Response(201)
+        return Response(200, {"Content-Length": "1"}, b"x")
+
+    guard = AuthGuard(FunctionTransport(registry), users={"me": "secret"})
+    client = Client(HOST, AuthTransport(guard, credentials=StaticCredentials(HOST, ME)))
+    descriptor = Descriptor.of(b"x")
+    for _ in range(10):
+        client.push_blob("app", descriptor, b"x")
+        assert client.get_blob("app", descriptor.digest).read() == b"x"
+    assert guard.challenged == 1
+    assert guard.asked == [PUSH]
+
+
+def test_netrc_is_never_read(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Number 25."""
+    netrc = tmp_path / ".netrc"
+    netrc.write_text(f"machine {HOST}\nlogin evil\npassword evil\nmachine auth.example\nlogin evil\npassword evil\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(netrc))
+    transport, script = scripted(challenged(), granted(), OK)
+    transport.round_trip(get())
+    assert sent(script) == ["GET x nothing", "GET token me", "GET x Bearer token-1"]
+
+
+def test_no_secret_goes_to_another_origin() -> None:
+    """Number 19: what a redirect leads to is another origin, with an empty scope, and is given nothing."""
+    transport, script = scripted(challenged(), granted(), OK, OK)
+    transport.round_trip(get())
+    transport.round_trip(Request("GET", "https://bucket.example/blob"))
+    assert script.requests[-1].headers.get("authorization") is None
+
+
+def test_a_foreign_origin_s_challenge_is_answered_with_what_is_known_of_that_host() -> None:
+    transport, script = scripted(Response(401, BASIC.headers))
+    assert transport.round_trip(Request("GET", "https://bucket.example/blob")).status == 401
+    assert sent(script) == ["GET blob nothing"]
+
+
+def test_a_foreign_registry_is_not_acted_upon_in_ones_own_name() -> None:
+    """Whoever redirects to another registry must not have one delete there what they like."""
+    corp = AuthGuard(FunctionTransport(lambda request: Response(202)), users={"me": "secret"})
+
+    def internet(request: Request) -> Response:
+        if request.url.startswith("https://evil.example/"):
+            return Response(307, {"Location": "https://registry.corp/v2/prod/manifests/sha256:" + "0" * 64})
+        return corp.round_trip(request)
+
+    source = StaticCredentials("registry.corp", ME)
+    client = Client(
+        "evil.example", default_transport(base=FunctionTransport(internet), credentials=source, retry=False)
+    )
+    with pytest.raises((CredentialsRejected, Unauthorized)):
+        client.delete_tag("app", "latest")
+    assert corp.challenged >= 1
+
+    def registry(request: Request) -> Response:
+        if request.url.startswith("https://evil.example/"):
+            return Response(202, {"Location": "https://registry.corp/v2/prod/blobs/uploads/1"})
+        return corp.round_trip(request)
+
+    client = Client(
+        "evil.example", default_transport(base=FunctionTransport(registry), credentials=source, retry=False)
+    )
+    with pytest.raises((CredentialsRejected, Unauthorized)):
+        client.push_blob("app", Descriptor.of(b"x"), b"x")
+
+
+def test_an_anonymous_request_is_nobody_s_but_may_have_nobody_s_token() -> None:
+    source = Rotating(ME)
+    transport, script = scripted(challenged(), granted(), OK, credentials=source)
+    with script:
+        assert transport.round_trip(get(anonymous=True)).status == 200
+    assert sent(script) == ["GET x nothing", "GET token nothing", "GET x Bearer token-1"]
+    assert source.asked == []
+
+
+def test_who_answers_in_the_place_of_the_registry_has_no_claim_on_its_credentials() -> None:
+    """A transport below may follow redirects by itself: then another origin's 401 comes out of it."""
+    elsewhere = Request("GET", "https://cdn.evil.example/x")
+    refusal = Response(401, {"WWW-Authenticate": 'Bearer realm="https://evil.example/token"'}, request=elsewhere)
+    transport, script = scripted(lambda request: refusal.replace(), challenged(), granted(), OK)
+    with script:
+        assert transport.round_trip(get()).status == 401
+        assert transport.round_trip(get()).status == 200
+    assert [urlsplit(request.url).hostname for request in script.requests] == [HOST, HOST, "auth.example", HOST]
+
+
+def test_after_a_rejection_no_token_is_tried_that_is_as_old() -> None:
+    guard = AuthGuard(FunctionTransport(lambda request: OK), users={"me": "secret"})
+    transport = AuthTransport(guard, credentials=StaticCredentials(HOST, ME))
+    for scope in (PULL, PUSH):
+        assert transport.round_trip(get(scope, method="GET" if scope is PULL else "PUT")).status == 200
+    guard.revoke()
+    assert transport.round_trip(get(PULL)).status == 200
+
+
+def test_credentials_stay_at_their_port_and_scheme() -> None:
+    for bound, url, given in [
+        ("reg.corp:80", "https://reg.corp/", False),
+        ("reg.corp", "https://reg.corp:80/", False),
+        ("reg.corp:5000", "https://reg.corp/", False),
+        ("reg.corp:443", "https://reg.corp/", True),
+        ("reg.corp", "http://reg.corp:80/", True),
+    ]:
+        transport, _ = scripted(BASIC, OK, credentials=StaticCredentials(bound, ME))
+        assert (transport.round_trip(Request("GET", url)).status == 200) == given
+
+
+@pytest.mark.parametrize(
+    ("url", "authorized"),
+    [
+        ("https://reg.corp/v2/", True),
+        ("https://reg.corp:443/v2/", True),
+        ("http://reg.corp:443/v2/", False),
+        ("https://reg.corp:80/v2/", False),
+        ("http://reg.corp/v2/", True),  # a client with insecure=True
+        ("http://reg.corp:80/v2/", True),
+    ],
+)
+@pytest.mark.parametrize("host", ["reg.corp", "reg.corp:443"])
+def test_http_on_the_port_of_https_gets_no_credentials(url: str, authorized: bool, host: str) -> None:
+    script = ScriptedTransport([BASIC, OK])
+    transport = AuthTransport(script, credentials=StaticCredentials(host, ME))
+    transport.round_trip(Request("GET", url, info=RequestInfo(required_scope=PULL)))
+    assert ["authorization" in request.headers for request in script.requests] == (
+        [False, True] if authorized else [False]
+    )
+
+
+def test_nobody_is_asked_for_again_after_a_token_that_was_not_enough() -> None:
+    """Docker Hub grants nobody a token that is good for nothing; then somebody logs in."""
+    source = Rotating(None, ME)
+    transport, script = scripted(challenged(), granted("weak"), challenged(), granted("good"), OK, credentials=source)
+    with script:
+        assert transport.round_trip(get()).status == 401
+        assert transport.round_trip(get()).status == 200
+    assert sent(script)[3:] == ["GET token me", "GET x Bearer good"]
+
+
+def test_of_many_who_were_refused_one_asks_the_source_again() -> None:
+    class Vault:
+        asked = 0
+
+        def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
+            self.asked += 1
+            return Credential(username="me", password="secret")  # another object each time
+
+    all_refused = threading.Barrier(8)
+
+    def registry(request: Request) -> Response:
+        if "authorization" in request.headers:
+            all_refused.wait(30)
+        return BASIC
+
+    vault = Vault()
+    transport = AuthTransport(FunctionTransport(registry), credentials=vault)
+    assert run([lambda: transport.round_trip(get()).status] * 8) == [401] * 8
+    assert vault.asked <= 3
+
+
+def test_a_realm_is_judged_only_where_it_is_asked() -> None:
+    mine = StaticCredentials(HOST, Credential(registry_token="given"))
+    transport, _ = scripted(challenged(realm="http://127.0.0.1/"), credentials=mine)
+    assert transport.round_trip(get()).status == 401
+
+
+@pytest.mark.parametrize("realm", ["https://[x]#", "https://[::1#t", "https://a]#t"])
+def test_a_realm_that_cannot_be_taken_apart_is_an_auth_error(realm: str) -> None:
+    transport, _ = scripted(challenged(realm=realm))
+    with pytest.raises(AuthError, match="is not to be used"):
+        transport.round_trip(get())
+
+
+# --- threads ---
+
+
+def run(threads: list[Callable[[], object]]) -> list[object]:
+    """Run functions at once; what each returned or raised."""
+    start = threading.Barrier(len(threads))
+    outcomes: list[object] = [None] * len(threads)
+
+    def call(number: int, function: Callable[[], object]) -> None:
+        start.wait()
+        try:
+            outcomes[number] = function()
+        except BaseException as error:  # noqa: BLE001 - which one is what is looked at
+            outcomes[number] = error
+
+    running = [threading.Thread(target=call, args=(number, one)) for number, one in enumerate(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(30)
+        assert not thread.is_alive()
+    return outcomes
+
+
+def test_sixteen_threads_that_want_one_scope_cost_one_token_request() -> None:
+    all_challenged = threading.Barrier(16)
+    tokens: list[str] = []
+
+    def registry(request: Request) -> Response:
+        if request.url.startswith(REALM):
+            tokens.append(request.url)
+            return granted()
+        if "authorization" not in request.headers:
+            all_challenged.wait(30)
+            return challenged()
+        return OK
+
+    source = Rotating(ME)
+    transport = AuthTransport(FunctionTransport(registry), credentials=source)
+    outcomes = run([lambda: transport.round_trip(get()).status] * 16)
+    assert outcomes == [200] * 16
+    assert len(tokens) == 1
+    assert len(source.asked) == 1
+
+
+def test_a_slow_exchange_for_one_scope_does_not_hold_up_another() -> None:
+    other_is_done = threading.Event()
+
+    def registry(request: Request) -> Response:
+        if request.url.startswith(REALM):
+            if "slow" in request.url:
+                assert other_is_done.wait(30)
+            return granted()
+        return OK if "authorization" in request.headers else challenged("")
+
+    transport = AuthTransport(FunctionTransport(registry), credentials=StaticCredentials(HOST, ME))
+
+    def quick() -> int:
+        status = transport.round_trip(get(Scope.repository("quick", "pull"))).status
+        other_is_done.set()
+        return status
+
+    outcomes = run([lambda: transport.round_trip(get(Scope.repository("slow", "pull"))).status, quick])
+    assert outcomes == [200, 200]
+
+
+def test_a_failure_is_raised_in_all_who_wait_and_is_not_kept() -> None:
+    all_challenged = threading.Barrier(4)
+    failed: list[bool] = []
+
+    def registry(request: Request) -> Response:
+        if request.url.startswith(REALM):
+            failed.append(True)
+            return Response(503) if len(failed) == 1 else granted()
+        if "authorization" in request.headers:
+            return OK
+        if not failed:
+            all_challenged.wait(30)
+        return challenged()
+
+    transport = AuthTransport(FunctionTransport(registry), credentials=StaticCredentials(HOST, ME))
+    outcomes = run([lambda: transport.round_trip(get()).status] * 4)
+    errors = [outcome for outcome in outcomes if isinstance(outcome, AuthError)]
+    # Who came too late to wait for the failure has made an attempt of its own, which went well.
+    assert errors
+    assert len({id(error) for error in errors}) == len(errors)
+    assert all(outcome == 200 for outcome in outcomes if outcome not in errors)
+    assert transport.round_trip(get()).status == 200
+
+
+def test_a_token_transport_that_leads_back_is_an_auth_error() -> None:
+    transports: list[Transport] = []
+
+    def around(request: Request) -> Response:
+        return transports[0].round_trip(request.with_headers({"Authorization": None}))
+
+    base = FunctionTransport(lambda request: challenged())
+    transports.append(
+        AuthTransport(base, credentials=StaticCredentials(HOST, ME), token_transport=FunctionTransport(around))
+    )
+    with pytest.raises(AuthError, match="must not send its requests through the layer that asks it"):
+        transports[0].round_trip(get())
+
+
+def test_a_source_that_needs_itself_is_an_auth_error() -> None:
+    class Circular:
+        def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
+            transports[0].round_trip(get())
+            return None
+
+    transports: list[Transport] = [AuthTransport(FunctionTransport(lambda request: OK), credentials=Circular())]
+    with pytest.raises(AuthError, match="getting a credential requires a credential"):
+        transports[0].round_trip(get())
+
+
+def test_a_deadline_bounds_the_wait_for_another_thread_s_token() -> None:
+    asked, may_answer = threading.Event(), threading.Event()
+
+    def registry(request: Request) -> Response:
+        if request.url.startswith(REALM):
+            asked.set()
+            assert may_answer.wait(30)
+            return granted()
+        return OK if "authorization" in request.headers else challenged()
+
+    transport = AuthTransport(FunctionTransport(registry), credentials=StaticCredentials(HOST, ME))
+
+    def late() -> object:
+        assert asked.wait(30)
+        try:
+            return transport.round_trip(get(deadline=time.monotonic())).status
+        finally:
+            may_answer.set()
+
+    outcomes = run([lambda: transport.round_trip(get()).status, late])
+    assert outcomes[0] == 200
+    assert isinstance(outcomes[1], AuthTimeout)
+
+
+# --- what comes out ---
+
+
+def test_the_response_names_the_request_as_it_was_sent() -> None:
+    transport, _ = scripted(BASIC, OK)
+    response = transport.round_trip(get())
+    assert response.request is not None
+    assert response.request.headers["authorization"] == ME.basic
+    assert "c2VjcmV0" not in repr(response.request)
+    assert "secret" not in repr(response.request)
+
+
+def test_a_client_s_error_names_no_credentials() -> None:
+    transport, _ = scripted(BASIC, BASIC)
+    client = Client(HOST, transport)
+    with pytest.raises(Unauthorized) as caught:
+        client.resolve_blob("app", Descriptor.of(b"").digest)
+    assert caught.value.request is not None
+    assert "authorization" not in caught.value.request.headers
+
+
+def test_closing_closes_what_is_wrapped() -> None:
+    transport, script = scripted(OK)
+    transport.close()
+    transport.close()
+    with pytest.raises(UsageError, match="closed"):
+        script.round_trip(get())
+
+
+def test_the_user_agent_of_the_stack_is_the_token_request_s() -> None:
+    script = ScriptedTransport([challenged(), granted(), OK])
+    transport = stack(
+        script,
+        partial(AuthTransport, credentials=StaticCredentials(HOST, ME)),
+        partial(HeadersTransport, user_agent="mine/2"),
+    )
+    transport.round_trip(get())
+    assert [request.headers["user-agent"] for request in script.requests] == ["mine/2"] * 3

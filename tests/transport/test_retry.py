@@ -1,0 +1,1208 @@
+"""RetryTransport: what is sent again, how often, when, and what comes out."""
+
+from __future__ import annotations
+
+import gc
+import io
+import logging
+import random
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from email.utils import formatdate
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import urllib3
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from urllib3 import exceptions
+
+import ociwire.transport.retry
+from ociwire import Body, FunctionTransport, Request, RequestInfo, Response
+from ociwire._http.urls import Origin
+from ociwire.errors import (
+    AuthError,
+    AuthTimeout,
+    BodyConsumedError,
+    ConnectError,
+    CredentialsRejected,
+    DigestMismatch,
+    OciwireError,
+    ProtocolError,
+    ReadError,
+    RedirectError,
+    SizeMismatch,
+    TransportError,
+    TransportTimeout,
+    UsageError,
+)
+from ociwire.testing import ScriptedTransport
+from ociwire.transport import RetryTransport
+
+URL = "https://registry.example/v2/app/blobs/x?secret=canary"
+OTHER = "https://other.example/v2/"
+OK = Response(200, (), b"there")
+START = 1_000_000.0
+
+
+class Clock:
+    """A wall clock on which nothing takes time but sleep."""
+
+    def __init__(self) -> None:
+        self.time = START
+        self.sleeps: list[float] = []
+        self.while_asleep: list[Callable[[], object]] = []
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds > 0
+        self.sleeps.append(seconds)
+        actions, self.while_asleep = self.while_asleep, []
+        for action in actions:
+            action()
+        self.time += seconds
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of each test; the deadline's clock ticks with it, and nothing of the real one is used."""
+    clock = Clock()
+
+    def never(*args: object) -> float:
+        raise AssertionError("the real clock is used")
+
+    fake = SimpleNamespace(monotonic=clock.now, sleep=never, time=never)
+    monkeypatch.setattr(ociwire.transport.retry, "time", fake)
+    return clock
+
+
+def over(inner: Any, clock: Clock, **options: Any) -> RetryTransport:
+    return RetryTransport(inner, sleep=clock.sleep, clock=clock.now, **options)
+
+
+def attempts(request: Request, answers: list[Any], clock: Clock, **options: Any) -> tuple[int, Any]:
+    """How often a request is sent, and what comes out in the end: a response or an exception."""
+    script = ScriptedTransport(answers)
+    try:
+        outcome: Any = over(script, clock, **options).round_trip(request)
+    except Exception as error:  # noqa: BLE001 - it is what is asked for
+        outcome = error
+    assert not isinstance(outcome, AssertionError), outcome
+    return len(script.requests), outcome
+
+
+def get(method: str = "GET", url: str = URL, body: Any = None, **info: Any) -> Request:
+    return Request(method, url, {"Authorization": "Bearer canary"}, body, RequestInfo(**info))
+
+
+def busy(seconds: str | None = None, status: int = 429, body: Any = b"busy") -> Response:
+    return Response(status, {} if seconds is None else {"Retry-After": seconds}, body)
+
+
+class Watched:
+    """A response's body that knows what became of it."""
+
+    def __init__(self) -> None:
+        self.file = io.BytesIO(b"busy")
+        self.closed = self.whole = False
+        self.on_close: Callable[[], object] = lambda: None
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        count = self.file.readinto(buffer)
+        self.whole = self.whole or not count
+        return count
+
+    def close(self) -> None:
+        first, self.closed = not self.closed, True
+        if first:
+            self.on_close()
+
+
+# --- the default policy ---
+
+SAFE = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"]
+UNSAFE = ["POST", "PATCH", "CONNECT", "MKCOL", "get"]
+METHODS = [(method, True) for method in SAFE] + [(method, False) for method in UNSAFE]
+TRANSIENT = [ConnectError, TransportTimeout, ReadError, ProtocolError, TransportError]
+HOPELESS: list[type[Exception]] = [
+    AuthError,
+    AuthTimeout,
+    CredentialsRejected,
+    SizeMismatch,
+    DigestMismatch,
+    BodyConsumedError,
+    RedirectError,
+    UsageError,
+    OciwireError,
+    OSError,
+    TimeoutError,
+    ConnectionResetError,
+    ValueError,
+    ZeroDivisionError,
+]
+
+
+def kinds(kind: type[Exception]) -> Iterator[type[Exception]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from kinds(below)
+
+
+def test_every_kind_of_transport_error_is_in_one_of_the_tables() -> None:
+    ours = {kind for kind in kinds(TransportError) if kind.__module__ == "ociwire.errors"}
+    assert ours <= {*TRANSIENT, *HOPELESS}
+
+
+@pytest.mark.parametrize(("method", "idempotent"), METHODS)
+@pytest.mark.parametrize("stated", [None, True, False])
+@pytest.mark.parametrize("kind", TRANSIENT)
+@pytest.mark.parametrize("body", [None, b"content"])
+def test_a_failure_is_tried_again_where_that_is_safe(
+    method: str, idempotent: bool, stated: bool | None, kind: type[TransportError], body: Any, clock: Clock
+) -> None:
+    safe = idempotent if stated is None else stated
+    count, outcome = attempts(get(method, body=body, idempotent=stated), [kind("no")] * 4 + [OK], clock)
+    assert count == (5 if safe else 1)
+    assert isinstance(outcome, Response if safe else kind)
+
+
+STATUSES = [408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524]
+
+
+@pytest.mark.parametrize(("method", "idempotent"), METHODS)
+@pytest.mark.parametrize("stated", [None, True, False])
+@pytest.mark.parametrize("status", STATUSES)
+def test_a_refusal_is_tried_again_where_that_is_safe(
+    method: str, idempotent: bool, stated: bool | None, status: int, clock: Clock
+) -> None:
+    safe = idempotent if stated is None else stated
+    if stated is None and status in (429, 503):
+        safe = True
+    if method == "HEAD" and status == 500:
+        safe = False  # the client asks by GET at once
+    count, outcome = attempts(get(method, idempotent=stated), [Response(status)] * 4 + [OK], clock)
+    assert count == (5 if safe else 1)
+    assert outcome.status == (200 if safe else status)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("content", [lambda: b"content", lambda: io.BytesIO(b"content"), lambda: iter([b"content"])])
+@pytest.mark.parametrize("headers", [{}, {"Retry-After": "1"}])
+@pytest.mark.parametrize("method", ["PATCH", "PUT", "POST"])
+def test_retry_of_non_idempotent_request_is_sent_again_only_if_no_byte_was_sent(
+    status: int, content: Callable[[], Any], headers: dict[str, str], method: str, clock: Clock
+) -> None:
+    refusal = Response(status, headers)
+    request = get(method, body=Body.of(content()), idempotent=False)
+    count, outcome = attempts(request, [refusal, pulling(refusal, most=1), OK], clock)
+    assert (count, outcome.status) == (2, status)
+    count, outcome = attempts(get(method, body=Body.of(content()), idempotent=False), [refusal, OK], clock)
+    assert (count, outcome.status) == (2, 200)
+
+
+@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize("body", [None, b""])
+def test_retry_of_non_idempotent_request_without_content_is_sent_once(
+    status: int, body: bytes | None, clock: Clock
+) -> None:
+    assert attempts(get("PATCH", body=body, idempotent=False), [Response(status)], clock)[0] == 1
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_retry_of_non_idempotent_request_tells_other_threads_of_retry_after(status: int, clock: Clock) -> None:
+    layer = over(ScriptedTransport([busy("9", status), OK]), clock)
+    assert layer.round_trip(get("PATCH", body=None, idempotent=False)).status == status
+    layer.round_trip(get())
+    assert clock.sleeps == ([9.0] if status in (429, 503) else [])
+
+
+@pytest.mark.parametrize("retry", [urllib3.Retry(4, status_forcelist=[500])])
+def test_retry_of_head_answered_500_obeys_policy_of_caller(retry: urllib3.Retry, clock: Clock) -> None:
+    assert attempts(get("HEAD"), [Response(500), OK], clock, retry=retry)[0] == 2
+
+
+@pytest.mark.parametrize(
+    "status", [100, 200, 201, 202, 206, 301, 304, 307, 400, 401, 403, 404, 413, 416, 417, 425, 501, 505]
+)
+@pytest.mark.parametrize("headers", [{}, {"Retry-After": "0"}, {"Retry-After": "1"}])
+def test_no_other_status_is_tried_again(status: int, headers: dict[str, str], clock: Clock) -> None:
+    if status == 413 and headers:
+        pytest.skip("urllib3 heeds Retry-After there")
+    count, outcome = attempts(get(idempotent=True), [Response(status, headers)], clock)
+    assert (count, outcome.status, clock.sleeps) == (1, status, [])
+
+
+@pytest.mark.parametrize(("method", "times"), [("GET", 2), ("POST", 1)])
+def test_a_413_that_says_when_is_tried_again_where_that_is_safe(method: str, times: int, clock: Clock) -> None:
+    assert attempts(get(method), [busy("7", 413), OK], clock)[0] == times
+    assert clock.sleeps == [7.0] * (times - 1)
+
+
+def test_there_are_four_retries(clock: Clock) -> None:
+    errors = [ReadError(str(number)) for number in range(5)]
+    count, outcome = attempts(get(), errors, clock)
+    assert count == 5
+    assert outcome is errors[-1]
+    mixed: list[Any] = [ReadError("a"), busy(), ConnectError("b"), Response(502), Response(504, (), b"last")]
+    count, outcome = attempts(get(), mixed, clock)
+    assert (count, outcome.read()) == (5, b"last")
+
+
+def test_the_first_retry_is_at_once_and_the_others_after_more_and_more(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("random.random", lambda: 0.0)
+    attempts(get(), [ReadError("no")] * 5, clock)
+    assert clock.sleeps == [1.0, 2.0, 4.0]
+    clock.sleeps.clear()
+    monkeypatch.setattr("random.random", lambda: 1.0)
+    attempts(get(), [Response(503)] * 5, clock)
+    assert clock.sleeps == [1.25, 2.25, 4.25]
+
+
+# --- what is never tried again ---
+
+
+@pytest.mark.parametrize("kind", HOPELESS)
+@pytest.mark.parametrize("retry", [None, urllib3.Retry(9, allowed_methods=None)])
+def test_what_would_only_happen_again_passes_at_once(kind: type[Exception], retry: Any, clock: Clock) -> None:
+    error = kind("no")
+    count, outcome = attempts(get(idempotent=True), [error], clock, retry=retry)
+    assert (count, clock.sleeps) == (1, [])
+    assert outcome is error
+    assert error.__cause__ is None
+    assert error.__context__ is None
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_what_is_no_error_passes(kind: type[BaseException], clock: Clock) -> None:
+    error = kind()
+    with pytest.raises(kind) as caught:
+        over(ScriptedTransport([error, OK]), clock).round_trip(get())
+    assert caught.value is error
+
+
+def chained(*errors: BaseException) -> ConnectError:
+    outer = ConnectError("cannot connect")
+    last: BaseException = outer
+    for error in errors:
+        last.__cause__ = error
+        last = error
+    return outer
+
+
+VERIFY = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: unable to get local issuer certificate"
+
+
+def certificates() -> dict[str, ConnectError]:
+    failed = ssl.SSLCertVerificationError(1, VERIFY)
+    mismatch = ssl.SSLCertVerificationError("hostname 'a' doesn't match 'b'")
+    ssl_error = exceptions.SSLError(failed)
+    pool = urllib3.HTTPSConnectionPool("registry.example")
+    name = urllib3.util.ssl_match_hostname.CertificateError("no match")
+    return {
+        "verification": chained(failed),
+        "a name": chained(mismatch),
+        "wrapped": chained(ssl_error),
+        "wrapped name": chained(exceptions.SSLError(mismatch)),
+        "wrapped twice": chained(exceptions.MaxRetryError(pool, "/", ssl_error)),
+        "behind a proxy": chained(exceptions.ProxyError("proxy", ssl_error)),
+        "behind another": chained(OSError("no"), ssl_error),
+        "urllib3's own": chained(name),
+        "urllib3's own, wrapped": chained(exceptions.SSLError(name)),
+        "the CA is unknown to the server": chained(ssl.SSLError(1, "[SSL: TLSV1_ALERT_UNKNOWN_CA] tlsv1 alert")),
+        "one's own is wanted": chained(ssl.SSLError(1, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] alert")),
+        "one's own is bad": chained(exceptions.SSLError(ssl.SSLError(1, "[SSL: SSLV3_ALERT_BAD_CERTIFICATE] alert"))),
+    }
+
+
+@pytest.mark.parametrize("name", certificates())
+@pytest.mark.parametrize("retry", [None, urllib3.Retry(9, allowed_methods=None)])
+def test_a_certificate_is_not_tried_again(name: str, retry: Any, clock: Clock) -> None:
+    error = certificates()[name]
+    count, outcome = attempts(get(), [error], clock, retry=retry)
+    assert count == 1
+    assert outcome is error
+
+
+def test_plain_http_where_tls_was_wanted_is_not_tried_again(clock: Clock) -> None:
+    error = ConnectError("no TLS")
+    error.__cause__ = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number")
+    assert attempts(get(), [error], clock) == (1, error)
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        exceptions.SSLError(ssl.SSLError(8, "EOF occurred in violation of protocol")),
+        ssl.SSLEOFError(8, "EOF"),
+        exceptions.NewConnectionError(urllib3.connection.HTTPConnection("x"), "refused"),
+        ConnectionRefusedError(111, "refused"),
+    ],
+)
+def test_other_failures_to_connect_are_tried_again(cause: BaseException, clock: Clock) -> None:
+    assert attempts(get(), [chained(cause), OK], clock)[0] == 2
+
+
+def pulling(answer: Callable[[Request], Any] | Any = OK, most: int | None = None) -> Callable[[Request], Any]:
+    """A server that takes a body, or a part of it, before it answers."""
+
+    def take(request: Request) -> Any:
+        if request.body is not None:
+            pieces = request.body.open()
+            for _ in pieces if most is None else (next(pieces) for _ in range(most)):
+                pass
+        return answer
+
+    return take
+
+
+@pytest.mark.parametrize("kind", [*TRANSIENT, ZeroDivisionError, OSError])
+@pytest.mark.parametrize("content", [lambda: b"content", lambda: io.BytesIO(b"content")])
+def test_what_the_content_itself_raised_is_not_tried_again(
+    kind: type[Exception], content: Callable[[], Any], clock: Clock
+) -> None:
+    error = kind("mine")
+
+    def fail(chunk: bytes) -> bytes:
+        raise error
+
+    request = get("PUT", body=Body.of(content()).map(fail), idempotent=True)
+    count, outcome = attempts(request, [pulling(), OK], clock)
+    assert count == 1
+    assert outcome is error
+    assert request.body is not None
+    assert request.body.raised(error)
+
+
+def test_a_failure_after_the_content_s_own_is_the_network_s_again(clock: Clock) -> None:
+    failures = [ReadError("mine")]
+
+    def once(chunk: bytes) -> bytes:
+        if failures:
+            raise failures.pop()
+        return chunk
+
+    request = get("PUT", body=Body.of(b"content").map(once))
+    with pytest.raises(ReadError, match="mine"):
+        over(ScriptedTransport([pulling()]), clock).round_trip(request)
+    assert attempts(request, [pulling(ReadError("network")), OK], clock)[0] == 2
+
+
+def test_a_failure_that_takes_the_place_of_the_content_s_own_is_told_from_it(clock: Clock) -> None:
+    """Python gives a new object the address of one that is gone: what was noted of that one must not be held to it."""
+
+    def fail(chunk: bytes) -> bytes:
+        raise ReadError("mine")
+
+    body = Body.of(b"content").map(fail)
+    with suppress(ReadError):
+        list(body.open())
+    gc.collect()
+    kept: list[ReadError] = []
+    for _ in range(2000):  # one of these is where the content's own was
+        kept.append(ReadError("network"))
+        assert not body.raised(kept[-1])
+
+
+def test_what_the_content_of_one_request_raised_is_not_forgotten_for_another_s_sake(clock: Clock) -> None:
+    """A body of bytes may be shared by threads: here the other one opens it just after the first one's has failed."""
+    first = [True]
+
+    def fail(chunk: bytes) -> bytes:
+        if first:
+            first.clear()
+            raise ReadError("mine")
+        return chunk
+
+    body = Body.of(b"content").map(fail)
+
+    def pull(request: Request) -> Response:
+        assert request.body is not None
+        try:
+            list(request.body.open())
+        except ReadError:
+            assert list(body.open()) == [b"content"]  # the other thread
+            raise
+        return OK
+
+    count, outcome = attempts(get("PUT", body=body), [pull, OK], clock)
+    assert count == 1
+    assert isinstance(outcome, ReadError)
+
+
+def generated() -> Iterator[bytes]:
+    yield b"con"
+    yield b"tent"
+
+
+class Pipe:
+    """A reader that cannot go back."""
+
+    def __init__(self) -> None:
+        self._file = io.BytesIO(b"content")
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(size)
+
+
+ONE_SHOT: list[Callable[[], Any]] = [generated, Pipe, lambda: [b"con", b"tent"], lambda: Body.of(generated(), 7)]
+
+
+@pytest.mark.parametrize("content", ONE_SHOT)
+@pytest.mark.parametrize("failure", [*(kind("no") for kind in TRANSIENT), busy("1"), busy(), busy(status=503)])
+@pytest.mark.parametrize("retry", [None, urllib3.Retry(9, allowed_methods=None, status_forcelist=[429, 503])])
+def test_a_one_shot_body_is_sent_again_only_if_nothing_was_pulled(
+    content: Callable[[], Any], failure: Any, retry: Any, clock: Clock
+) -> None:
+    request = get("PUT", body=Body.of(content()))
+    count, outcome = attempts(request, [lambda request: failure, OK], clock, retry=retry)
+    assert (count, outcome.status) == (2, 200)
+    request = get("PUT", body=Body.of(content()))
+    count, outcome = attempts(request, [pulling(failure, most=1)], clock, retry=retry)
+    assert count == 1
+    if isinstance(failure, Response):
+        assert outcome.status == failure.status
+        assert outcome.read() == b"busy"
+    else:
+        assert outcome is failure
+
+
+@pytest.mark.parametrize("content", [lambda: b"content", lambda: io.BytesIO(b"content")])
+def test_a_resendable_body_is_sent_whole_each_time(content: Callable[[], Any], clock: Clock) -> None:
+    script = ScriptedTransport([pulling(ReadError("no"), 1), pulling(busy()), OK])
+    over(script, clock).round_trip(get("PUT", body=Body.of(content())))
+    assert script.bodies[-1] == b"content"
+
+
+# --- what comes out ---
+
+
+@pytest.mark.parametrize("retry", [None, False, urllib3.Retry(1, status_forcelist=[429])])
+def test_the_last_response_comes_out_as_it_was(retry: Any, clock: Clock) -> None:
+    request = get()
+    last = Response(429, {"A": "b"}, Watched(), request)
+    before = [busy() for _ in range({None: 4, False: 0}.get(retry, 1))]
+    answers = iter([*before, last])
+    outcome = over(FunctionTransport(lambda request: next(answers)), clock, retry=retry).round_trip(request)
+    assert outcome is last
+    assert outcome.read() == b"busy"
+
+
+def test_a_response_that_names_no_request_gets_the_one_that_was_sent(clock: Clock) -> None:
+    class Bare:
+        def round_trip(self, request: Request, /) -> Response:
+            return Response(200)
+
+        def close(self) -> None: ...
+
+    request = get()
+    assert over(Bare(), clock).round_trip(request).request is request
+
+
+def test_every_attempt_gets_the_very_same_request(clock: Clock) -> None:
+    script = ScriptedTransport([ReadError("no"), busy("1"), OK])
+    request = get("PUT", body=b"content")
+    over(script, clock).round_trip(request)
+    assert all(sent is request for sent in script.requests)
+
+
+def test_an_exception_keeps_its_chain_and_gets_no_other(clock: Clock) -> None:
+    cause = OSError("why")
+    error = ReadError("last")
+    error.__cause__ = cause
+    _, outcome = attempts(get(), [ReadError("first"), error], clock, retry=urllib3.Retry(1))
+    assert outcome is error
+    assert outcome.__cause__ is cause
+    assert outcome.__context__ is None
+
+
+def test_what_is_swallowed_is_discarded_before_the_wait(clock: Clock) -> None:
+    bodies = [Watched() for _ in range(3)]
+    seen: list[bool] = []
+    clock.while_asleep.append(lambda: seen.append(bodies[0].closed and bodies[0].whole))
+    script = ScriptedTransport([busy("5", body=body) for body in bodies])
+    response = over(script, clock, retry=urllib3.Retry(2)).round_trip(get())
+    assert seen == [True]
+    assert [body.closed for body in bodies] == [True, True, False]
+    assert response.read() == b"busy"
+
+
+def test_closing_closes_what_is_wrapped(clock: Clock) -> None:
+    closed: list[int] = []
+    transport = over(FunctionTransport(lambda request: OK, close=lambda: closed.append(1)), clock)
+    transport.close()
+    transport.close()
+    assert closed == [1]
+    with pytest.raises(UsageError, match="closed"):
+        transport.round_trip(get())
+
+
+# --- a caller's own policy ---
+
+
+def outcome_of(kind: str) -> Any:
+    return {
+        "connect": ConnectError("no"),
+        "read": ReadError("no"),
+        "other": TransportError("no"),
+        "status": Response(503),
+    }[kind]
+
+
+def increments(retry: urllib3.Retry, kinds: list[str], method: str) -> list[float]:
+    """What urllib3 itself would wait before each attempt but the first, until it gives up."""
+    told = {
+        "connect": exceptions.ConnectTimeoutError("no"),
+        "read": exceptions.ProtocolError("no"),
+        "other": exceptions.SSLError("no"),
+    }
+    waits = []
+    for kind in kinds:
+        try:
+            if kind == "status":
+                if not retry.is_retry(method, 503):
+                    break
+                retry = retry.increment(method, "/", response=urllib3.HTTPResponse(status=503))
+            else:
+                retry = retry.increment(method, "/", error=told[kind])
+        except exceptions.HTTPError:
+            break
+        waits.append(retry.get_backoff_time())
+    return waits
+
+
+COUNTS = st.one_of(st.none(), st.just(False), st.integers(0, 4))
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    counts=st.fixed_dictionaries(dict.fromkeys(("total", "connect", "read", "status", "other"), COUNTS)),
+    sequence=st.lists(st.sampled_from(["connect", "read", "other", "status"]), max_size=12),
+    listed=st.booleans(),
+    factor=st.sampled_from([0, 0.1, 0.5, 1, 3]),
+    most=st.sampled_from([0, 1, 2.5, 120]),
+    jitter=st.sampled_from([0, 0.25, 2]),
+    luck=st.floats(0, 0.999),
+)
+@example(dict.fromkeys(("total", "connect", "read", "status", "other")), ["other"] * 12, True, 1, 120, 0, 0.0)
+def test_retries_and_waits_are_urllib3_s(
+    counts: dict[str, Any],
+    sequence: list[str],
+    listed: bool,
+    factor: float,
+    most: float,
+    jitter: float,
+    luck: float,
+) -> None:
+    retry = urllib3.Retry(
+        **counts,
+        allowed_methods=None,
+        status_forcelist=[503] if listed else [],
+        backoff_factor=factor,
+        backoff_max=most,
+        backoff_jitter=jitter,
+    )
+    clock = Clock()
+    waits: list[float] = []
+    script = iter(sequence)
+
+    def answer(request: Request) -> Response:
+        waits.append(sum(clock.sleeps))
+        clock.sleeps.clear()
+        outcome = outcome_of(next(script, "ok")) if len(waits) <= len(sequence) else OK
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(random, "random", lambda: luck)
+        patch.setattr(ociwire.transport.retry, "time", SimpleNamespace(monotonic=clock.now))
+        expected = increments(retry, sequence, "GET")
+        transport = over(FunctionTransport(answer), clock, retry=retry, max_wait=1000)
+        try:
+            outcome: Any = transport.round_trip(get())
+        except TransportError as error:
+            outcome = error
+    assert waits[1:] == expected
+    last = "ok" if len(expected) == len(sequence) else sequence[len(expected)]
+    wanted = OK if last == "ok" else outcome_of(last)
+    assert type(outcome) is type(wanted)
+    assert getattr(outcome, "status", None) == getattr(wanted, "status", None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("connect", ConnectError("no")),
+        ("read", ReadError("no")),
+        ("read", TransportTimeout("no")),
+        ("read", ProtocolError("no")),
+        ("other", TransportError("no")),
+        ("status", Response(500)),
+    ],
+)
+def test_each_outcome_is_of_one_kind(kind: str, error: Any, clock: Clock) -> None:
+    for name in ("connect", "read", "other", "status"):
+        counts: dict[str, Any] = {**dict.fromkeys(COUNTED, 9), name: 1}
+        retry = urllib3.Retry(total=None, status_forcelist=[500], **counts)
+        assert attempts(get(), [error] * 9 + [OK], clock, retry=retry)[0] == (2 if name == kind else 10)
+
+
+COUNTED = ("connect", "read", "other", "status")
+
+
+def test_a_failure_to_connect_in_time_is_one_to_connect(clock: Clock) -> None:
+    """As urllib3 counts it, whose object this is: the request cannot have arrived."""
+    error = TransportTimeout("timed out")
+    error.__cause__ = exceptions.ConnectTimeoutError("timed out")
+    retry = urllib3.Retry(total=5, connect=5, read=0)
+    assert attempts(get(), [error, OK], clock, retry=retry)[0] == 2
+
+
+@pytest.mark.parametrize("failure", [ReadError("no"), Response(503)])
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH"])
+@pytest.mark.parametrize("stated", [None, True])
+@pytest.mark.parametrize("allowed", [None, {"GET"}, ["POST", "PUT"], frozenset({"PATCH"})])
+def test_the_caller_s_methods_are_obeyed(
+    failure: Any, method: str, stated: bool | None, allowed: Any, clock: Clock
+) -> None:
+    retry = urllib3.Retry(3, allowed_methods=allowed, status_forcelist=[503])
+    count, _ = attempts(get(method, idempotent=stated), [failure, OK], clock, retry=retry)
+    assert count == (2 if allowed is None or method in allowed else 1)
+
+
+@pytest.mark.parametrize("listed", [[], [500], [418, 404], range(500, 600), [202], [304]])
+@pytest.mark.parametrize("status", [200, 202, 304, 404, 418, 429, 500, 502, 503, 504, 599])
+def test_the_caller_s_statuses_are_obeyed(listed: Any, status: int, clock: Clock) -> None:
+    retry = urllib3.Retry(3, status_forcelist=listed)
+    count, _ = attempts(get(), [Response(status), Response(201)], clock, retry=retry)
+    assert count == (2 if status in listed else 1)
+
+
+@pytest.mark.parametrize("status", [413, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("heeds", [True, False])
+@pytest.mark.parametrize("total", [0, 1, None, False])
+@pytest.mark.parametrize("listed", [[], [429, 502]])
+def test_what_says_when_is_tried_again_if_the_caller_heeds_that(
+    status: int, heeds: bool, total: Any, listed: list[int], clock: Clock
+) -> None:
+    retry = urllib3.Retry(total, respect_retry_after_header=heeds, status_forcelist=listed)
+    wanted = retry.is_retry("GET", status, has_retry_after=True)
+    if total in (0, False):
+        assert not wanted or status in listed
+        wanted = False
+    count, _ = attempts(get(), [busy("3", status), OK], clock, retry=retry)
+    assert count == (2 if wanted else 1)
+    assert clock.sleeps == ([3.0] if wanted and heeds else [])
+
+
+def test_a_caller_who_does_not_heed_retry_after_gets_his_backoff_and_holds_nobody_up(clock: Clock) -> None:
+    retry = urllib3.Retry(3, backoff_factor=1, status_forcelist=[429], respect_retry_after_header=False)
+    transport = over(ScriptedTransport([busy("30"), busy("9999"), OK, OK]), clock, retry=retry)
+    transport.round_trip(get())
+    transport.round_trip(get())
+    assert clock.sleeps == [2.0]
+
+
+def test_a_caller_s_object_is_only_read(clock: Clock) -> None:
+    retry = urllib3.Retry(2, status_forcelist=[503], backoff_factor=1)
+    before = dict(vars(retry))
+    for _ in range(2):
+        assert attempts(get(), [Response(503)] * 3, clock, retry=retry)[0] == 3
+    assert vars(retry) == before
+
+
+@pytest.mark.parametrize("failure", [ReadError("no"), ConnectError("no"), busy("1"), busy(status=502)])
+def test_false_is_no_retry(failure: Any, clock: Clock) -> None:
+    count, _ = attempts(get(), [failure, OK], clock, retry=False)
+    assert (count, clock.sleeps) == (1, [])
+
+
+@pytest.mark.parametrize("retry", [0, 3, True, 1.0, "3", object(), urllib3.Retry])
+def test_what_is_no_policy_is_refused(retry: Any) -> None:
+    with pytest.raises(UsageError, match="retry"):
+        RetryTransport(ScriptedTransport([]), retry=retry)
+
+
+@pytest.mark.parametrize("seconds", [-1, "60", None, True, float("nan")])
+def test_a_longest_wait_that_is_none_is_refused(seconds: Any) -> None:
+    with pytest.raises(UsageError, match="max_wait"):
+        RetryTransport(ScriptedTransport([]), max_wait=seconds)
+
+
+# --- Retry-After ---
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+@pytest.mark.parametrize(
+    ("stated", "wait"),
+    [
+        ("1", 1),
+        ("60", 60),
+        (" 7 ", 7),
+        ("007", 7),
+        (formatdate(START + 5, usegmt=True), 5),
+        (formatdate(START + 60, usegmt=True), 60),
+        ("Mon, 12 Jan 1970 13:46:45 +0000", 5),
+        ("Monday, 12-Jan-70 13:46:45 GMT", 5),
+    ],
+)
+def test_retry_after_is_waited_for(status: int, stated: str, wait: int, clock: Clock) -> None:
+    assert attempts(get(), [busy(stated, status), OK], clock)[0] == 2
+    assert clock.sleeps == [wait]
+
+
+def test_the_wall_clock_is_asked_when_the_date_comes(clock: Clock) -> None:
+    transport = over(ScriptedTransport([busy(formatdate(START + 50, usegmt=True)), OK]), clock)
+    clock.time += 30
+    transport.round_trip(get())
+    assert clock.sleeps == [20.0]
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        "",
+        "0",
+        "-5",
+        "1.5",
+        "soon",
+        "1 minute",
+        "1, 2",
+        "\xb2",
+        "9" * 40,
+        "NaN",
+        "inf",
+        formatdate(START - 100, usegmt=True),
+        formatdate(START, usegmt=True),
+        "Mon, 99 Foo 1970 13:46:45 GMT",
+    ],
+)
+def test_what_says_nothing_readable_counts_as_nothing(stated: str, clock: Clock) -> None:
+    count, _ = attempts(get(), [busy(stated), busy(stated), OK], clock)
+    assert count == 3
+    assert len(clock.sleeps) == 1
+    assert 1.0 <= clock.sleeps[0] <= 1.25
+
+
+def test_the_longer_of_retry_after_and_what_others_were_told_is_waited_for(clock: Clock) -> None:
+    retry = urllib3.Retry(5, backoff_factor=10, status_forcelist=[503])
+    attempts(get(), [Response(503), busy("3", 503), Response(503), OK], clock, retry=retry)
+    assert clock.sleeps == [3.0, 40.0]
+
+
+@pytest.mark.parametrize("stated", ["61", "86400", "999999999", formatdate(START + 62, usegmt=True)])
+def test_what_asks_for_too_much_comes_back_at_once(stated: str, clock: Clock) -> None:
+    count, outcome = attempts(get(), [busy(stated)], clock)
+    assert (count, outcome.status, clock.sleeps) == (1, 429, [])
+    assert outcome.read() == b"busy"
+
+
+@pytest.mark.parametrize("most", [0, 0.5, 5.0])
+def test_how_long_is_too_long_is_a_parameter(most: float, clock: Clock) -> None:
+    assert attempts(get(), [busy("6")], clock, max_wait=most)[0] == 1
+    assert attempts(get(), [busy("5"), OK], clock, max_wait=5.0)[0] == 2
+
+
+def test_no_backoff_is_longer_than_the_longest_wait(clock: Clock) -> None:
+    retry = urllib3.Retry(3, backoff_factor=100)
+    attempts(get(), [ReadError("no")] * 4, clock, retry=retry, max_wait=7)
+    assert clock.sleeps == [7.0, 7.0]
+
+
+@pytest.mark.parametrize("most", [0, 1, 5])
+def test_the_caller_s_bound_on_retry_after_is_obeyed(most: int, clock: Clock) -> None:
+    if not hasattr(urllib3.Retry, "DEFAULT_RETRY_AFTER_MAX"):
+        pytest.skip("urllib3 has no such bound")
+    retry = urllib3.Retry(3, retry_after_max=most)
+    assert attempts(get(), [busy(str(most + 1))], clock, retry=retry)[0] == 1
+    assert clock.sleeps == []
+
+
+# --- a host is left alone ---
+
+
+class Hosts:
+    """Registries that refuse to be hurried: any request before the time that they have told is an error."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.until: dict[Origin, float] = {}
+        self.asked: list[tuple[float, str]] = []
+        self.answers: list[Response] = []
+
+    def __call__(self, request: Request) -> Response:
+        origin = Origin.of(request.url)
+        assert self.clock.time >= self.until.get(origin, 0) - 1e-6, "too early"
+        return self.answer(request, self.answers.pop(0) if self.answers else OK)
+
+    def answer(self, request: Request, answer: Response) -> Response:
+        origin = Origin.of(request.url)
+        self.asked.append((self.clock.time - START, origin.netloc))
+        if "retry-after" in answer.headers:
+            seconds = float(answer.headers["retry-after"])
+            self.until[origin] = max(self.until.get(origin, 0), self.clock.time + seconds)
+        return answer
+
+
+class Late:
+    """A stack over `Hosts` with a request on its way: one that arrived before anybody was told to wait."""
+
+    def __init__(self, hosts: Hosts, seconds: str, url: str = URL) -> None:
+        self._hosts = hosts
+        self._seconds = seconds
+        self._arrived, self._go = threading.Event(), threading.Event()
+        self.transport = over(FunctionTransport(self._answer), hosts.clock, retry=GETS)
+        self._thread = threading.Thread(target=lambda: self.transport.round_trip(get("POST", url)).close())
+        self._thread.start()
+        assert self._arrived.wait(30)
+
+    def _answer(self, request: Request) -> Response:
+        if request.method != "POST":
+            return self._hosts(request)
+        self._arrived.set()
+        assert self._go.wait(30)
+        return self._hosts.answer(request, busy(self._seconds))
+
+    def land(self) -> None:
+        """Have it answered now."""
+        self._go.set()
+        self._thread.join()
+
+
+# A POST is given its answer at once, whatever it says: it is how a host tells something without anybody waiting.
+GETS = urllib3.Retry(5, allowed_methods=["GET"], status_forcelist=[429, 503])
+
+
+def test_a_host_s_word_holds_for_new_requests_and_not_for_other_hosts(clock: Clock) -> None:
+    hosts = Hosts(clock)
+    transport = over(FunctionTransport(hosts), clock, retry=GETS)
+    hosts.answers = [busy("30")]
+    assert transport.round_trip(get("POST")).status == 429
+    assert clock.sleeps == []
+    for url in (OTHER, "https://registry.example:8443/", "http://registry.example/"):
+        transport.round_trip(get(url=url))
+    assert clock.sleeps == []
+    transport.round_trip(get(url="https://registry.example:443/another"))
+    assert clock.sleeps == [30.0]
+    transport.round_trip(get())
+    assert clock.sleeps == [30.0]
+    assert hosts.asked[-1] == (30.0, "registry.example")
+
+
+def test_a_wait_that_is_over_is_not_waited_again(clock: Clock) -> None:
+    transport = over(ScriptedTransport([busy("30"), OK, OK]), clock, retry=GETS)
+    transport.round_trip(get("POST"))
+    clock.time += 20
+    transport.round_trip(get())
+    assert clock.sleeps == [10.0]
+    clock.time += 1
+    transport.round_trip(get())
+    assert clock.sleeps == [10.0]
+
+
+def test_what_is_too_long_to_wait_for_still_holds_others_up_to_the_longest_wait(clock: Clock) -> None:
+    transport = over(ScriptedTransport([busy("86400"), OK, OK]), clock, max_wait=20)
+    assert transport.round_trip(get()).status == 429
+    transport.round_trip(get())
+    assert clock.sleeps == [20.0]
+    transport.round_trip(get())
+    assert clock.sleeps == [20.0]
+
+
+def test_a_shorter_word_does_not_shorten_a_longer_one(clock: Clock) -> None:
+    hosts = Hosts(clock)
+    late = Late(hosts, "1")
+    hosts.answers = [busy("30")]
+    body = Watched()
+    body.on_close = late.land
+    hosts.answers = [busy("30", body=body)]
+    assert late.transport.round_trip(get()).status == 200
+    assert clock.sleeps == [30.0]
+
+
+def test_a_shorter_word_that_comes_later_does_not_shorten_a_longer_one(clock: Clock) -> None:
+    hosts = Hosts(clock)
+    late = Late(hosts, "1")
+    hosts.answers = [busy("30")]
+    assert late.transport.round_trip(get("PUT")).status == 429
+    late.land()
+    assert late.transport.round_trip(get()).status == 200
+    assert clock.sleeps == [30.0]
+
+
+@pytest.mark.parametrize("own", [busy(status=503), busy("1"), busy("0"), busy("12")])
+def test_a_refusal_waits_for_what_others_were_told(own: Response, clock: Clock) -> None:
+    hosts = Hosts(clock)
+    first = [True]
+
+    def answer(request: Request) -> Response:
+        if request.method == "GET" and first:
+            first.clear()
+            hosts.answers = [busy("12")]
+            transport.round_trip(get("POST")).close()  # another's, while this one is on its way
+            return hosts.answer(request, own)
+        return hosts(request)
+
+    transport = over(FunctionTransport(answer), clock, retry=GETS)
+    assert transport.round_trip(get()).status == 200
+    assert clock.sleeps == [12.0]
+
+
+def test_what_was_waited_for_is_not_waited_for_again_where_the_clock_stands_still() -> None:
+    slept: list[float] = []
+    script = ScriptedTransport([busy("30"), ReadError("no"), OK])
+    RetryTransport(script, sleep=slept.append, clock=lambda: START).round_trip(get())
+    assert slept[0] == 30.0
+    assert len(slept) == 2
+    assert slept[1] < 2
+
+
+@pytest.mark.parametrize(("later", "sleeps"), [("25", [10.0, 15.0]), ("3", [10.0]), ("59", [10.0, 49.0])])
+def test_a_wait_is_extended_while_it_lasts(later: str, sleeps: list[float], clock: Clock) -> None:
+    hosts = Hosts(clock)
+    late = Late(hosts, later)
+    hosts.answers = [busy("10")]
+    clock.while_asleep.append(late.land)
+    assert late.transport.round_trip(get()).status == 200
+    assert clock.sleeps == sleeps
+
+
+def test_a_wait_is_not_extended_by_what_another_host_says(clock: Clock) -> None:
+    hosts = Hosts(clock)
+    late = Late(hosts, "25", OTHER)
+    hosts.answers = [busy("10")]
+    clock.while_asleep.append(late.land)
+    assert late.transport.round_trip(get()).status == 200
+    assert clock.sleeps == [10.0]
+
+
+def test_a_wait_is_extended_up_to_the_longest_wait(clock: Clock) -> None:
+    hosts = Hosts(clock)
+    late = Late(hosts, "59")
+    hosts.answers = [busy("59")]
+
+    def land() -> None:
+        clock.time += 30
+        late.land()
+        hosts.until.clear()  # it may be asked too early now: nobody waits longer than that
+        clock.time -= 30
+
+    clock.while_asleep.append(land)
+    late.transport.round_trip(get())
+    assert sum(clock.sleeps) == 60.0
+
+
+def test_a_word_that_comes_while_a_refusal_is_discarded_is_kept(clock: Clock) -> None:
+    """Between a refusal and the wait after it, another request is told to wait longer."""
+    hosts = Hosts(clock)
+    late = Late(hosts, "30")
+    body = Watched()
+    body.on_close = late.land
+    hosts.answers = [busy("1", body=body)]
+    assert late.transport.round_trip(get()).status == 200
+    assert clock.time == START + 30
+
+
+def test_a_failure_waits_for_what_others_were_told(clock: Clock) -> None:
+    hosts = Hosts(clock)
+    failures = [ReadError("no")]
+
+    def answer(request: Request) -> Response:
+        if request.method == "GET" and failures:
+            hosts.answers = [busy("12")]
+            transport.round_trip(get("POST")).close()  # another's, while this one is on its way
+            raise failures.pop()
+        return hosts(request)
+
+    transport = over(FunctionTransport(answer), clock, retry=GETS)
+    assert transport.round_trip(get()).status == 200
+    assert clock.sleeps == [12.0]
+
+
+def test_no_host_is_forgotten_for_the_sake_of_many_others(clock: Clock) -> None:
+    hosts = Hosts(clock)
+    transport = over(FunctionTransport(hosts), clock, retry=GETS)
+    for number in range(1500):
+        hosts.answers = [busy("5")]
+        transport.round_trip(get("POST", f"https://r{number}.example/"))
+    for number in (0, 700, 1499):
+        transport.round_trip(get(url=f"https://r{number}.example/"))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32))
+def test_no_attempt_undercuts_what_a_host_has_said(seed: int) -> None:
+    chance = random.Random(seed)
+    clock = Clock()
+    hosts = Hosts(clock)
+
+    def answer(request: Request) -> Response:
+        roll = chance.random()
+        if roll < 0.3:
+            hosts.answers = [busy(str(chance.randrange(0, 59)), chance.choice([429, 503, 413]))]
+        elif roll < 0.4:
+            hosts.answers = [Response(chance.choice([429, 502, 503, 504]))]
+        response = hosts(request)
+        if 0.4 <= roll < 0.5:
+            raise ReadError("no")
+        return response
+
+    transport = over(FunctionTransport(answer), clock, retry=chance.choice([None, GETS]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ociwire.transport.retry, "time", SimpleNamespace(monotonic=clock.now))
+        for _ in range(20):
+            clock.time += chance.choice([0, 0, 1, 30])
+            before = clock.time
+            request = get(chance.choice(["GET", "POST", "HEAD"]), chance.choice([URL, OTHER, "http://third.example/"]))
+            try:
+                with transport.round_trip(request) as response:
+                    assert response.read() in (b"busy", b"there", b"")
+            except ReadError:
+                pass
+            assert clock.time - before <= 5 * 60
+
+
+def test_threads_wait_for_what_one_of_them_is_told() -> None:
+    """Real threads over a clock of their own: each one's sleep ends at its own moment, none too early."""
+    lock = threading.Lock()
+    local = threading.local()
+    told = [0.0]
+    early: list[float] = []
+
+    def now() -> float:
+        return getattr(local, "time", START)
+
+    def sleep(seconds: float) -> None:
+        local.time = now() + seconds
+
+    start = threading.Barrier(8)
+
+    def answer(request: Request) -> Response:
+        with lock:
+            if now() < told[0]:
+                early.append(told[0] - now())
+            if not told[0]:
+                told[0] = START + 20
+                return busy("20")
+            return OK
+
+    transport = RetryTransport(FunctionTransport(answer), sleep=sleep, clock=now)
+    transport.round_trip(get()).close()
+
+    def work() -> None:
+        start.wait()
+        transport.round_trip(get()).close()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert early == []
+
+
+def test_a_thread_does_not_wait_for_the_same_word_twice() -> None:
+    sleeps: list[float] = []
+    script = ScriptedTransport([busy("5"), OK, OK])
+    transport = RetryTransport(script, sleep=sleeps.append, clock=lambda: START)  # a clock that stands still
+    with script:
+        for _ in range(2):
+            transport.round_trip(get()).close()
+    assert sleeps == [5.0]
+
+
+# --- the deadline ---
+
+
+@pytest.mark.parametrize("wait", [5.0, 5.001, 30.0])
+def test_a_deadline_before_the_next_attempt_is_a_timeout_at_once(wait: float, clock: Clock) -> None:
+    request = get(deadline=START + 5)
+    retry = urllib3.Retry(5, backoff_factor=wait / 2)
+    error = ReadError("why")
+    script = ScriptedTransport([ReadError("first"), error])
+    with pytest.raises(TransportTimeout, match="deadline") as caught:
+        over(script, clock, retry=retry).round_trip(request)
+    assert error in (caught.value.__cause__, caught.value.__context__)
+    kept = caught.value.request
+    assert kept is not None
+    assert (kept.url, len(kept.headers), kept.info) == (
+        "https://registry.example/v2/app/blobs/x?secret=***",
+        0,
+        request.info,
+    )
+    assert clock.sleeps == []
+    assert "canary" not in str(caught.value)
+    assert "why" in str(caught.value)
+
+
+def test_a_deadline_before_a_retry_after_is_over_is_a_timeout_at_once(clock: Clock) -> None:
+    body = Watched()
+    with pytest.raises(TransportTimeout, match="429") as caught:
+        over(ScriptedTransport([busy("30", body=body)]), clock).round_trip(get(deadline=START + 30))
+    assert clock.sleeps == []
+    assert body.closed
+    assert caught.value.request is not None
+
+
+def test_a_deadline_before_the_host_may_be_asked_is_a_timeout_at_once(clock: Clock) -> None:
+    script = ScriptedTransport([busy("30")])
+    transport = over(script, clock, retry=GETS)
+    transport.round_trip(get("POST"))
+    with pytest.raises(TransportTimeout, match="Retry-After"):
+        transport.round_trip(get(deadline=START + 29))
+    assert clock.sleeps == []
+    assert len(script.requests) == 1
+
+
+def test_a_deadline_far_off_changes_nothing(clock: Clock) -> None:
+    assert attempts(get(deadline=START + 31), [busy("30"), OK], clock)[0] == 2
+    assert clock.sleeps == [30.0]
+
+
+# --- the log, and the clocks ---
+
+
+def test_it_says_what_it_waits_for(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    attempts(get(), [busy("30"), ConnectError("refused"), OK], clock)
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2
+    assert {record.name for record in caplog.records} == {"ociwire.retry"}
+    assert all("GET https://registry.example/v2/app/blobs/x:" in line for line in lines)
+    assert "429" in lines[0]
+    assert "30.0 s" in lines[0]
+    assert "ConnectError: refused" in lines[1]
+    assert "canary" not in "".join(lines)
+
+
+def test_it_says_nothing_where_all_is_well(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    attempts(get(), [OK], clock)
+    attempts(get(), [Response(404)], clock)
+    assert caplog.records == []
+
+
+def test_it_says_that_a_host_is_left_alone(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "ociwire.retry")
+    transport = over(ScriptedTransport([busy("30"), OK]), clock, retry=GETS)
+    transport.round_trip(get("POST"))
+    transport.round_trip(get())
+    assert len(caplog.records) == 1
+    assert "Retry-After" in caplog.records[0].getMessage()
+
+
+def test_the_clocks_are_looked_up_at_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    transport = RetryTransport(ScriptedTransport([busy("7"), OK]))
+    slept: list[float] = []
+    fake = SimpleNamespace(time=lambda: START, sleep=slept.append, monotonic=time.monotonic)
+    monkeypatch.setattr(ociwire.transport.retry, "time", fake)
+    transport.round_trip(get())
+    assert slept == [7.0]

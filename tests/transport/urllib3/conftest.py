@@ -1,0 +1,129 @@
+"""What the tests of the wire share: scripted servers of every kind, and transports that must leave nothing open."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from ociwire.transport import UrllibTransport
+from tests.transport.urllib3.scripts import PATIENCE, Script, Server
+
+KINDS = ("http", "tls1.2", "tls1.3")
+_VERSIONS = {"tls1.2": ssl.TLSVersion.TLSv1_2, "tls1.3": ssl.TLSVersion.TLSv1_3}
+
+
+class Certificates:
+    """A CA and what it vouches for.
+
+    Args:
+        folder: Where the CA's certificate is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.ca = trustme.CA()
+        self.pem = folder / "ca.pem"
+        self.ca.cert_pem.write_to_path(str(self.pem))
+        self._leaf = self.ca.issue_cert("127.0.0.1", "localhost", "registry.test", "proxy.test")
+        self._servers = {kind: self.server(kind) for kind in _VERSIONS}
+        self.client = ssl.create_default_context(cafile=str(self.pem))
+
+    def server(self, kind: str, leaf: trustme.LeafCert | None = None) -> ssl.SSLContext:
+        """A new server's context; TLS 1.3 sends its session tickets."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = context.maximum_version = _VERSIONS[kind]
+        (leaf or self._leaf).configure_cert(context)
+        return context
+
+    def shared(self, kind: str) -> ssl.SSLContext | None:
+        """The ordinary server's context; None for plain http."""
+        return self._servers.get(kind)
+
+
+class Wire:
+    """Servers and transports of one kind, all closed after the test.
+
+    Args:
+        kind: One of `KINDS`.
+        certificates: For TLS.
+    """
+
+    def __init__(self, kind: str, certificates: Certificates) -> None:
+        self.kind = kind
+        self.certificates = certificates
+        self._servers: list[Server] = []
+        self._transports: list[UrllibTransport] = []
+
+    def serve(self, *scripts: Script, kind: str | None = None, **options: Any) -> Server:
+        """A server of this kind, or another."""
+        options.setdefault("context", self.certificates.shared(kind or self.kind))
+        server = Server(*scripts, **options)
+        self._servers.append(server)
+        return server
+
+    def transport(self, **options: Any) -> UrllibTransport:
+        """A transport that trusts the CA, and would wait for a 100 (Continue) longer than any server's patience."""
+        options = {
+            "timeout": PATIENCE,
+            "expect_timeout": 60.0,
+            "tls": self.certificates.client,
+            "trust_env": False,
+            **options,
+        }
+        transport = UrllibTransport(**options)
+        self._transports.append(transport)
+        return transport
+
+    def close(self) -> None:
+        """Close all; a server that then does not see all its connections closed makes the test fail."""
+        for transport in self._transports:
+            transport.close()
+        with contextlib.ExitStack() as stack:
+            for server in self._servers:
+                stack.callback(server.close)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Every kind; a test that needs fewer parametrises it itself."""
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture
+def wire(kind: str, certificates: Certificates) -> Iterator[Wire]:
+    wire = Wire(kind, certificates)
+    yield wire
+    wire.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for scheme in ("http", "https", "all", "no"):
+        monkeypatch.delenv(f"{scheme}_proxy", raising=False)
+        monkeypatch.delenv(f"{scheme}_proxy".upper(), raising=False)
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every name is loopback, and is noted; nothing is asked of a network."""
+    asked: list[str] = []
+    real = socket.getaddrinfo
+
+    def resolve(host: str, *args: Any, **options: Any) -> Any:
+        asked.append(host)
+        return real("127.0.0.1", *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    return asked

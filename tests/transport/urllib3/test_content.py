@@ -1,0 +1,231 @@
+"""Content that lies about its length, and content that fails: neither is taken for the network's doing."""
+
+from __future__ import annotations
+
+import io
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import urllib3
+
+from ociwire._http.messages import Body
+from ociwire.errors import BodyConsumedError, ConnectError, ReadError, SizeMismatch, UsageError
+from tests.transport.urllib3.conftest import Wire
+from tests.transport.urllib3.scripts import CONTINUE, Content, Peer, answers, get, put, read, reads, reply, takes
+
+FRAMINGS = ("sized", "chunked")
+one_kind = pytest.mark.parametrize("kind", ["http"])
+two_kinds = pytest.mark.parametrize("kind", ["http", "tls1.3"])
+
+
+def goes_on(peer: Peer) -> None:
+    """Take whatever comes of a body."""
+    peer.read_head()
+    peer.send(CONTINUE)
+
+
+class Unseekable(io.BytesIO):
+    """A pipe."""
+
+    def seekable(self) -> bool:
+        return False
+
+    def seek(self, *_: Any) -> int:
+        raise OSError("a pipe has no position")
+
+
+class Seekable(io.BytesIO):
+    """A file."""
+
+
+class TestWhatArrives:
+    """Whatever the content is made of, it arrives as it is."""
+
+    @two_kinds
+    @pytest.mark.parametrize("length", [None, 3_000_000])
+    @pytest.mark.parametrize("make", [Unseekable, Seekable, bytearray, lambda data: [data[:5], b"", data[5:]]])
+    def test_of_every_make(self, wire: Wire, make: Any, length: int | None) -> None:
+        data = bytes(range(250)) * 12_000
+        server = wire.serve(takes(CONTINUE))
+        assert read(wire.transport().round_trip(put(server.url, Body.of(make(data), length=length)))) == (201, b"")
+        assert server.peer(0).bodies == [data]
+        chunked = length is None and make not in (Seekable, bytearray)
+        assert server.peer(0).field("transfer-encoding") == (b"chunked" if chunked else None)
+        assert server.peer(0).field("content-length") == (None if chunked else b"3000000")
+
+    @one_kind
+    @pytest.mark.parametrize("length", [None, 0])
+    def test_nothing_at_all(self, wire: Wire, length: int | None) -> None:
+        server = wire.serve(takes(CONTINUE if length is None else b""), answers(reply(200)))
+        transport = wire.transport()
+        body = Body.of(iter(()), length=length)
+        with transport.round_trip(put(server.url, body)) as response:
+            assert response.status == 201
+        assert server.peer(0).bodies == [b""]
+        server.peer(0).close()
+        assert read(transport.round_trip(get(server.url))) == (200, b"")
+
+    @one_kind
+    def test_a_file_from_where_it_stands(self, wire: Wire) -> None:
+        file = io.BytesIO(b"0123456789")
+        file.seek(4)
+        server = wire.serve(answers(reply(201)))
+        assert read(wire.transport().round_trip(put(server.url, Body.of(file)))) == (201, b"")
+        assert server.peer(0).bodies == [b"456789"]
+        assert not file.closed
+
+    @one_kind
+    def test_a_consumed_body_sends_nothing(self, wire: Wire) -> None:
+        body = Content(b"abc").body("sized")
+        next(body.open())
+        server = wire.serve()  # no connection is wasted on it
+        with pytest.raises(BodyConsumedError) as raised:
+            wire.transport().round_trip(put(server.url, body))
+        assert raised.value.request is not None
+
+
+class TestALengthThatLies:
+    """The wire counts: the server never sees a complete request."""
+
+    @pytest.mark.parametrize(
+        ("chunks", "length", "actual"),
+        [
+            ((b"abc",), 5, 3),
+            ((b"abc", b"d"), 5, 4),
+            ((), 1, 0),
+            ((b"x" * 100_000,) * 30, 3_000_001, 3_000_000),
+            ((b"abcdef",), 5, 6),
+            ((b"abc", b"def"), 5, 6),
+            ((b"abcde", b"f"), 5, 6),
+            ((b"abcde", b"", b"f"), 5, 6),
+            ((b"x" * 100_000,) * 31, 3_000_000, 3_100_000),
+        ],
+    )
+    def test_both_ways(self, wire: Wire, chunks: tuple[bytes, ...], length: int, actual: int) -> None:
+        server = wire.serve(goes_on, answers(reply(200)))
+        transport = wire.transport()
+        with pytest.raises(SizeMismatch) as raised:
+            transport.round_trip(put(server.url, Body.of(iter(chunks), length=length)))
+        assert (raised.value.expected, raised.value.actual) == (length, actual)
+        assert server.ended(0).field("content-length") == str(length).encode()
+        assert len(server.peer(0).rest) < length
+        assert b"".join(chunks).startswith(server.peer(0).rest)
+        assert read(transport.round_trip(get(server.url))) == (200, b"")
+
+    @one_kind
+    @pytest.mark.parametrize("length", [2, 4])
+    def test_of_bytes_too(self, wire: Wire, length: int) -> None:
+        server = wire.serve(reads)
+        with pytest.raises(SizeMismatch):
+            wire.transport().round_trip(put(server.url, Body.of(b"abc", length=length)))
+        server.ended(0)
+        assert len(server.peer(0).rest.partition(b"\r\n\r\n")[2]) < length
+
+    @two_kinds
+    def test_where_none_is_announced_nothing_is_sent(self, wire: Wire) -> None:
+        server = wire.serve(reads)
+        with pytest.raises(SizeMismatch):
+            wire.transport().round_trip(put(server.url, Body.of(iter([b"x"]), length=0)))
+        assert server.ended(0).rest == b""
+
+
+ERRORS = [
+    ValueError("mine"),
+    OSError(5, "mine"),
+    BrokenPipeError("mine"),
+    ConnectionResetError("mine"),
+    TimeoutError("mine"),
+    ssl.SSLEOFError("mine"),
+    urllib3.exceptions.HTTPError("mine"),
+    urllib3.exceptions.ProtocolError("mine"),
+    urllib3.exceptions.ReadTimeoutError(None, "/", "mine"),  # type: ignore[arg-type]
+    ReadError("mine"),
+    ConnectError("mine"),
+    UsageError("mine"),
+    SizeMismatch("mine"),
+    KeyboardInterrupt("mine"),
+    SystemExit("mine"),
+]
+
+
+def identify(value: object) -> str | None:
+    return f"{type(value).__module__}.{type(value).__name__}" if isinstance(value, BaseException) else None
+
+
+class TestContentThatFails:
+    """The very same exception comes out, and the request never looks whole."""
+
+    @two_kinds
+    @pytest.mark.parametrize("framing", FRAMINGS)
+    @pytest.mark.parametrize("error", ERRORS, ids=identify)
+    def test_in_the_middle(self, wire: Wire, framing: str, error: BaseException) -> None:
+        server = wire.serve(goes_on, answers(reply(200)))
+        transport = wire.transport()
+        given = Content(b"one", b"two", error, b"three")
+        with pytest.raises(type(error)) as raised:
+            transport.round_trip(put(server.url, given.body(framing)))
+        check_untouched(raised.value, error)
+        server.ended(0)
+        assert not server.peer(0).rest.endswith(b"\r\n0\r\n\r\n")
+        assert len(server.peer(0).rest) < len(given.whole) or framing == "chunked"
+        assert read(transport.round_trip(get(server.url))) == (200, b"")
+
+    @one_kind
+    @pytest.mark.parametrize("framing", FRAMINGS)
+    @pytest.mark.parametrize("error", ERRORS, ids=identify)
+    def test_at_once_on_a_connection_that_has_served(self, wire: Wire, framing: str, error: BaseException) -> None:
+        # Nothing has come back, and nothing was pulled: but it is not the connection that failed.
+        server = wire.serve(answers(reply(200)))
+        transport = wire.transport(expect_timeout=0)
+        assert read(transport.round_trip(get(server.url))) == (200, b"")
+        given = Content(error, b"never")
+        with pytest.raises(type(error)) as raised:
+            transport.round_trip(put(server.url, given.body(framing)))
+        check_untouched(raised.value, error)
+        assert given.pulled == 0
+
+    @one_kind
+    def test_within_a_function_over_it(self, wire: Wire) -> None:
+        error = ConnectionResetError("mine")
+
+        def fail(_chunk: bytes) -> bytes:
+            raise error
+
+        server = wire.serve(goes_on)
+        with pytest.raises(ConnectionResetError) as raised:
+            wire.transport().round_trip(put(server.url, Body.of(b"x" * 300_000).map(fail)))
+        check_untouched(raised.value, error)
+
+    @one_kind
+    def test_with_a_cause_of_its_own(self, wire: Wire) -> None:
+        def content() -> Iterator[bytes]:
+            yield b"one"
+            try:
+                raise KeyError("why")
+            except KeyError as error:
+                raise OSError("mine") from error
+
+        server = wire.serve(goes_on)
+        with pytest.raises(OSError, match="mine") as raised:
+            wire.transport().round_trip(put(server.url, Body.of(content())))
+        assert isinstance(raised.value.__cause__, KeyError)
+
+    @one_kind
+    @pytest.mark.parametrize("chunk", ["text", 5, None])
+    def test_with_chunks_that_are_no_bytes(self, wire: Wire, chunk: Any) -> None:
+        server = wire.serve(goes_on)
+        with pytest.raises(UsageError, match="chunks are bytes"):
+            wire.transport().round_trip(put(server.url, Body.of(iter([b"one", chunk]))))
+
+
+def check_untouched(raised: BaseException, error: BaseException) -> None:
+    try:
+        assert raised is error
+        assert (raised.__cause__, raised.__context__) == (None, None)
+        assert not getattr(raised, "__notes__", None)
+        assert getattr(raised, "request", None) is None
+    finally:
+        error.__traceback__ = None  # it is raised once more in another test
+        error.__cause__ = error.__context__ = None

@@ -1,0 +1,110 @@
+"""Peers that repeat on the wire what they were sent, where no HTTP library looks: none of it is shown."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable
+from urllib.parse import quote
+
+import pytest
+
+from ociwire import LogTransport, Request, RequestInfo, RetryTransport, Transport, error_from_response
+from ociwire.errors import OciwireError, TransportError
+from tests._support.leaks import ENCODINGS, assert_no_leak, assert_no_leak_in_records
+from tests.transport.urllib3.conftest import Wire
+from tests.transport.urllib3.scripts import Peer, answers_early, get
+
+TOKEN, COOKIE, SIGNATURE = "t0k3n+of/the=registry", "session-c00kie", "0123456789abcdef+/"
+PASSWORD = "pr0xy+pass/w=rd"
+PAIR = b64encode(f"me:{PASSWORD}".encode()).decode()
+pytestmark = pytest.mark.parametrize("kind", ["http"])
+SECRETS = (TOKEN, COOKIE, SIGNATURE)
+QUERY = f"X-Amz-Signature={quote(SIGNATURE, safe='')}&n=1"
+
+PLACES: dict[str, Callable[[str], bytes]] = {
+    "instead of a head": lambda said: f"{said}\r\n\r\n".encode(),
+    "status line": lambda said: f"HTTP/1.1 {said}\r\n\r\n".encode(),
+    "version": lambda said: f"HTTP/{said} 200 OK\r\n\r\n".encode(),
+    "reason": lambda said: f"HTTP/1.1 403 {said}\r\nContent-Length: 0\r\n\r\n".encode(),
+    "reason and body": lambda said: f"HTTP/1.1 403 {said}\r\nContent-Length: {len(said)}\r\n\r\n{said}".encode(),
+    "field name": lambda said: f"HTTP/1.1 200 OK\r\n{said}: x\r\n\r\n".encode(),
+    "field without a colon": lambda said: f"HTTP/1.1 200 OK\r\n{said}\r\n\r\n".encode(),
+    "field cut off": lambda said: f"HTTP/1.1 200 OK\r\n{said}".encode(),
+    "Content-Length": lambda said: f"HTTP/1.1 200 OK\r\nContent-Length: {said}\r\n\r\n".encode(),
+    "Transfer-Encoding": lambda said: f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {said}\r\n\r\n".encode(),
+    "chunk size": lambda said: f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{said}\r\n".encode(),
+    "chunk's end": lambda said: f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na{said}\r\n".encode(),
+    "chunk size without an end": lambda said: (
+        f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{said * 200}".encode()
+    ),
+    "body cut off": lambda said: f"HTTP/1.1 403 No\r\nContent-Length: 99999\r\n\r\n{said}".encode(),
+    "interim": lambda said: f"HTTP/1.1 101 {said}\r\n\r\n".encode(),
+}
+
+
+def says(data: bytes) -> Callable[[Peer], None]:
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        peer.send(data)
+        peer.close()
+
+    return script
+
+
+def failure_of(transport: Transport, request: Request) -> OciwireError:
+    """What the exchange ends in: the error of the transport or of the body, or the error that the response is."""
+    try:
+        with transport.round_trip(request) as response:
+            body = response.read()
+            return error_from_response(response.replace(body=body))
+    except OciwireError as error:
+        return error
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("place", PLACES)
+def test_base_transport_alone_shows_no_secret_of_its_request(
+    wire: Wire, place: str, encoding: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    said = ENCODINGS[encoding](" ".join(SECRETS))
+    server = wire.serve(says(PLACES[place](said)))
+    headers = {"Authorization": f"Bearer {TOKEN}", "Cookie": f"id={COOKIE}"}
+    request = Request("GET", f"{server.url}/blob?{QUERY}", headers, info=RequestInfo(anonymous=True))
+    transport = RetryTransport(LogTransport(wire.transport(timeout=2)), retry=False)
+    assert_no_leak(failure_of(transport, request), (*SECRETS, QUERY))
+    assert_no_leak_in_records(caplog.records, (*SECRETS, QUERY))
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("place", ["instead of a head", "status line", "version", "reason", "field cut off"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_repeats_its_credentials_shows_none(
+    wire: Wire, scheme: str, place: str, encoding: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    said = ENCODINGS[encoding](f"{PASSWORD} {PAIR}")
+    proxy = wire.serve(says(PLACES[place](said)), kind="http")
+    userinfo = f"me:{quote(PASSWORD, safe='')}"
+    transport = LogTransport(wire.transport(proxy=proxy.url.replace("://", f"://{userinfo}@")))
+    assert_no_leak(failure_of(transport, get(f"{scheme}://registry.test/v2/")), (PASSWORD, PAIR))
+    assert_no_leak_in_records(caplog.records, (PASSWORD, PAIR))
+
+
+def test_a_407_page_that_repeats_the_proxys_password_is_masked(wire: Wire) -> None:
+    body = f"{PASSWORD} {PAIR}"
+    head = f"HTTP/1.1 407 No\r\nX-Said: {PAIR}\r\nContent-Length: {len(body)}\r\n\r\n"
+    proxy = wire.serve(answers_early((head + body).encode()), kind="http")
+    userinfo = f"me:{quote(PASSWORD, safe='')}"
+    transport = wire.transport(proxy=proxy.url.replace("://", f"://{userinfo}@"))
+    with transport.round_trip(get("http://registry.test/v2/")) as response:
+        error = error_from_response(response)
+    assert error.status == 407
+    assert_no_leak(error, (PASSWORD, PAIR))
+
+
+def test_a_proxys_refusal_is_still_told_and_chained_where_it_repeats_nothing(wire: Wire) -> None:
+    proxy = wire.serve(answers_early(b"HTTP/1.1 407 Log in first\r\nContent-Length: 0\r\n\r\n"), kind="http")
+    with pytest.raises(TransportError, match="407 Log in first") as raised:
+        wire.transport(proxy=proxy.url).round_trip(get("https://registry.test/v2/"))
+    assert raised.value.__cause__ is not None

@@ -1,0 +1,482 @@
+"""The wait for 100 (Continue): who waits, for how long, and what is remembered of it."""
+
+from __future__ import annotations
+
+import pytest
+import urllib3
+
+from ociwire._http.messages import Body
+from ociwire.errors import ProtocolError, ReadError
+from tests._support.doubles import FakeClock
+from tests.transport.urllib3.conftest import Wire
+from tests.transport.urllib3.scripts import (
+    CONTINUE,
+    PATIENCE,
+    Content,
+    Counted,
+    Peer,
+    Script,
+    answers,
+    answers_early,
+    get,
+    put,
+    read,
+    reply,
+    takes,
+)
+
+FRAMINGS = ("sized", "chunked")
+SMALL = b"s" * (256 * 1024)
+LARGE = b"l" * (256 * 1024 + 1)
+HINTS = reply(103, b"", "Link: </style.css>; rel=preload")
+PROCESSING = reply(102)
+READ_ONLY = urllib3.Timeout(connect=None, read=PATIENCE)
+"""No timeout for connecting: the clock of these tests advances far beyond it."""
+one_kind = pytest.mark.parametrize("kind", ["http"])
+
+
+def content() -> Content:
+    return Content(b"one", b"two" * 1000, b"three")
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+@pytest.mark.parametrize("status", [401, 307, 413, 429, 503])
+def test_a_final_status_before_the_body_costs_nothing_of_it(wire: Wire, framing: str, status: int) -> None:
+    server = wire.serve(answers_early(reply(status, b"first log in", "X-Why: so")), takes(CONTINUE))
+    transport = wire.transport()
+    given = content()
+    body = given.body(framing)
+    response = transport.round_trip(put(server.url, body))
+    assert (response.status, response.headers["x-why"], response.read()) == (status, "so", b"first log in")
+    assert given.pulled == 0
+    assert body.resendable
+    assert server.ended(0).rest == b""
+    assert read(transport.round_trip(put(server.url, body))) == (201, b"")
+    assert server.peer(1).bodies == [given.whole]
+    assert not body.resendable
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_a_final_status_without_a_body_closes_too(wire: Wire, status: int) -> None:
+    server = wire.serve(answers_early(reply(status)), answers(reply(200)))
+    transport = wire.transport()
+    given = content()
+    assert read(transport.round_trip(put(server.url, given.body("sized")))) == (status, b"")
+    assert given.pulled == 0
+    server.ended(0)
+    assert read(transport.round_trip(get(server.url))) == (200, b"")
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_a_silent_server_gets_the_body_when_the_wait_is_over(wire: Wire, framing: str) -> None:
+    server = wire.serve(answers(reply(201), reply(200, b"next")))
+    transport = wire.transport(expect_timeout=0.02)
+    given = content()
+    assert read(transport.round_trip(put(server.url, given.body(framing)))) == (201, b"")
+    assert server.peer(0).bodies == [given.whole]
+    assert read(transport.round_trip(get(server.url))) == (200, b"next")
+
+
+def test_no_wait_at_all_with_a_timeout_of_zero(wire: Wire) -> None:
+    server = wire.serve(answers(reply(201)))
+    transport = wire.transport(expect_timeout=0)
+    assert read(transport.round_trip(put(server.url, content().body("chunked")))) == (201, b"")
+
+
+@pytest.mark.parametrize("data", [SMALL, b"x"])
+def test_a_small_resendable_body_never_waits(wire: Wire, data: bytes) -> None:
+    server = wire.serve(answers(reply(201), reply(200)))
+    transport = wire.transport(expect_timeout=10_000)
+    assert read(transport.round_trip(put(server.url, data))) == (201, b"")
+    assert server.peer(0).field("expect") == b"100-continue"
+    assert read(transport.round_trip(get(server.url))) == (200, b"")
+    assert server.peer(0).bodies == [data, b""]
+
+
+@one_kind
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_without_expect_nothing_waits(wire: Wire, framing: str) -> None:
+    server = wire.serve(answers(reply(201)))
+    transport = wire.transport(expect_timeout=10_000)
+    assert read(transport.round_trip(put(server.url, content().body(framing), expect=False))) == (201, b"")
+    assert server.peer(0).field("expect") is None
+
+
+@one_kind
+@pytest.mark.parametrize("body", [None, b"", Body.of(iter(()), length=0)], ids=["absent", "empty", "length 0"])
+def test_expect_is_not_sent_without_a_body(wire: Wire, body: Body | bytes | None) -> None:
+    server = wire.serve(answers(reply(201)))
+    response = wire.transport().round_trip(put(server.url, body))
+    assert read(response) == (201, b"")
+    assert server.peer(0).field("expect") is None
+    assert server.peer(0).field("content-length") == b"0"
+    assert response.request is not None
+    assert "expect" not in response.request.headers
+
+
+def makes_wait(peer: Peer) -> None:
+    """Answer 401, after a while in which nothing of a body may come."""
+    peer.read_head()
+    peer.stays_silent(0.05)
+    peer.send(reply(401))
+
+
+def is_waited_for(wire: Wire, clock: FakeClock, *, first: Script, between: float, single_use: bool) -> bool:
+    """Whether, after a first request on which the wait ran out at once, a second one waits."""
+
+    # The one server takes no body before its answer, the other gives no answer before the body.
+    waits = single_use or between > 600 or first is late
+    server = wire.serve(first, makes_wait if waits else answers(reply(201)))
+    transport = wire.transport(expect_timeout=1000, timeout=READ_ONLY)
+    clock.step = 2000  # whoever looks twice has waited long enough
+    read(transport.round_trip(put(server.url, LARGE)))
+    clock.step = 0
+    clock.now += between
+    counted = Counted(LARGE)
+    given = Content(LARGE)
+    read(transport.round_trip(put(server.url, given.body("sized") if single_use else counted.body)))
+    return counted.pulled + given.pulled == 0
+
+
+silent = takes(response=reply(201, b"", "Connection: close"))
+
+
+def late(peer: Peer) -> None:
+    peer.read_request()
+    peer.send(CONTINUE, reply(201, b"", "Connection: close"))
+
+
+class TestMemory:
+    """What is remembered of an origin that lets the wait run out; no time passes here but the clock's."""
+
+    def test_a_silent_origin_is_remembered(self, wire: Wire, clock: FakeClock) -> None:
+        assert not is_waited_for(wire, clock, first=silent, between=590, single_use=False)
+
+    def test_a_one_shot_body_waits_all_the_same(self, wire: Wire, clock: FakeClock) -> None:
+        assert is_waited_for(wire, clock, first=silent, between=0, single_use=True)
+
+    def test_ten_minutes_later_it_is_forgotten(self, wire: Wire, clock: FakeClock) -> None:
+        assert is_waited_for(wire, clock, first=silent, between=601, single_use=False)
+
+    def test_a_late_100_makes_it_forgotten(self, wire: Wire, clock: FakeClock) -> None:
+        assert is_waited_for(wire, clock, first=late, between=0, single_use=False)
+
+    @one_kind
+    def test_a_100_that_nobody_waited_for_makes_it_forgotten(self, wire: Wire, clock: FakeClock) -> None:
+        server = wire.serve(silent, late, makes_wait)
+        transport = wire.transport(expect_timeout=1000, timeout=READ_ONLY)
+        clock.step = 2000
+        read(transport.round_trip(put(server.url, LARGE)))
+        clock.step = 0
+        read(transport.round_trip(put(server.url, LARGE)))
+        counted = Counted(LARGE)
+        assert read(transport.round_trip(put(server.url, counted.body))) == (401, b"")
+        assert counted.pulled == 0
+
+    @one_kind
+    def test_each_origin_has_a_memory_of_its_own(self, wire: Wire, clock: FakeClock) -> None:
+        server, other = wire.serve(silent), wire.serve(makes_wait)
+        transport = wire.transport(expect_timeout=1000, timeout=READ_ONLY)
+        clock.step = 2000
+        read(transport.round_trip(put(server.url, LARGE)))
+        clock.step = 0
+        counted = Counted(LARGE)
+        assert read(transport.round_trip(put(other.url, counted.body))) == (401, b"")
+        assert counted.pulled == 0
+
+    @one_kind
+    def test_a_100_in_time_is_nothing_to_remember(self, wire: Wire) -> None:
+        server = wire.serve(takes(CONTINUE, response=reply(201, b"", "Connection: close")), makes_wait)
+        transport = wire.transport()
+        assert read(transport.round_trip(put(server.url, LARGE))) == (201, b"")
+        counted = Counted(LARGE)
+        assert read(transport.round_trip(put(server.url, counted.body))) == (401, b"")
+        assert counted.pulled == 0
+
+
+class TestInterims:
+    """Every 1xx is skipped, wherever it comes, and the next request is in step."""
+
+    @pytest.mark.parametrize(
+        "interims",
+        [
+            (CONTINUE,),
+            (HINTS, CONTINUE),
+            (PROCESSING, HINTS, CONTINUE),
+            (CONTINUE, PROCESSING, HINTS),
+            (HINTS + PROCESSING + CONTINUE,),
+            (CONTINUE + CONTINUE,),
+            (reply(199, b"", "X-Long: " + "x" * 10_000), CONTINUE),
+        ],
+        ids=["100", "103 100", "102 103 100", "100 102 103", "together", "100 twice", "199 100"],
+    )
+    @pytest.mark.parametrize("framing", FRAMINGS)
+    def test_before_the_body(self, wire: Wire, interims: tuple[bytes, ...], framing: str) -> None:
+        def script(peer: Peer) -> None:
+            takes(*interims, response=reply(201, b"done"))(peer)
+            answers(reply(200, b"next"))(peer)
+
+        server = wire.serve(script)
+        transport = wire.transport()
+        given = content()
+        assert read(transport.round_trip(put(server.url, given.body(framing)))) == (201, b"done")
+        assert read(transport.round_trip(get(server.url))) == (200, b"next")
+        assert server.peer(0).bodies == [given.whole, b""]
+
+    @pytest.mark.parametrize("interims", [CONTINUE, HINTS, PROCESSING + CONTINUE + HINTS])
+    @pytest.mark.parametrize("body", [None, b"abc", LARGE])
+    def test_after_the_body(self, wire: Wire, interims: bytes, body: bytes | None) -> None:
+        before = (CONTINUE,) if body == LARGE else ()
+
+        def script(peer: Peer) -> None:
+            takes(*before, response=interims + reply(200, b"done"))(peer)
+            answers(interims + reply(200, b"next"))(peer)
+
+        server = wire.serve(script)
+        transport = wire.transport()
+        assert read(transport.round_trip(put(server.url, body))) == (200, b"done")
+        assert read(transport.round_trip(get(server.url))) == (200, b"next")
+
+    def test_without_a_100_the_wait_goes_on_to_its_end(self, wire: Wire) -> None:
+        server = wire.serve(takes(HINTS, PROCESSING))
+        given = content()
+        assert read(wire.transport(expect_timeout=0.05).round_trip(put(server.url, given.body("sized")))) == (201, b"")
+        assert server.peer(0).bodies == [given.whole]
+
+    def test_a_final_status_after_some_pulls_nothing(self, wire: Wire) -> None:
+        server = wire.serve(answers_early(HINTS + PROCESSING + reply(401, b"no")))
+        given = content()
+        assert read(wire.transport().round_trip(put(server.url, given.body("sized")))) == (401, b"no")
+        assert given.pulled == 0
+
+    def test_a_late_100_is_skipped(self, wire: Wire) -> None:
+        def script(peer: Peer) -> None:
+            peer.read_request()
+            peer.send(CONTINUE, reply(201, b"done"))
+            answers(reply(200, b"next"))(peer)
+
+        server = wire.serve(script)
+        transport = wire.transport(expect_timeout=0.02)
+        assert read(transport.round_trip(put(server.url, content().body("chunked")))) == (201, b"done")
+        assert read(transport.round_trip(get(server.url))) == (200, b"next")
+
+    @one_kind
+    @pytest.mark.parametrize("where", ["before", "after", "without"])
+    def test_101_is_refused(self, wire: Wire, where: str) -> None:
+        switch = reply(101, b"", "Upgrade: h2c", "Connection: Upgrade")
+
+        def script(peer: Peer) -> None:
+            peer.read_head()
+            if where == "after":
+                peer.send(CONTINUE)
+                peer.read_body()
+            peer.send(switch)
+
+        server = wire.serve(script)
+        given = content()
+        request = get(server.url) if where == "without" else put(server.url, given.body("sized"))
+        with pytest.raises(ProtocolError, match="101") as raised:
+            wire.transport().round_trip(request)
+        assert raised.value.request is not None
+        assert (given.pulled == 0) == (where != "after")
+
+    @pytest.mark.parametrize("where", ["before", "after", "without"])
+    def test_33_are_too_many(self, wire: Wire, where: str) -> None:
+        def script(peer: Peer) -> None:
+            peer.read_head()
+            if where == "after":
+                peer.send(CONTINUE)
+                peer.read_body()
+            peer.send(PROCESSING * 33 + reply(200))
+
+        server = wire.serve(script)
+        given = content()
+        request = get(server.url) if where == "without" else put(server.url, given.body("sized"))
+        with pytest.raises(ProtocolError, match="32"):
+            wire.transport().round_trip(request)
+        assert (given.pulled == 0) == (where != "after")
+
+    @pytest.mark.parametrize("where", ["before", "after", "without"])
+    @pytest.mark.parametrize("count", [2, 30])
+    def test_more_than_64_kib_in_all_are_too_many(self, wire: Wire, where: str, count: int) -> None:
+        padded = reply(103, b"", "X-Pad: " + "x" * (66_000 // count))
+
+        def script(peer: Peer) -> None:
+            peer.read_head()
+            if where == "after":
+                peer.send(CONTINUE)
+                peer.read_body()
+            peer.send(padded * count + reply(200))
+
+        server = wire.serve(script)
+        given = content()
+        request = get(server.url) if where == "without" else put(server.url, given.body("sized"))
+        with pytest.raises(ProtocolError, match="65536 bytes in all"):
+            wire.transport().round_trip(request)
+        assert (given.pulled == 0) == (where != "after")
+
+    @one_kind
+    @pytest.mark.parametrize("where", ["before", "after"])
+    def test_what_follows_interims_is_not_lost(self, wire: Wire, where: str) -> None:
+        # Interim responses, the final one and bytes of its body arrive together and are read together.
+        padded = reply(103, b"", "X-Pad: " + "x" * 20_000)
+        body = b"x" * 30_000
+        together = padded * 3 + reply(400, body)
+
+        def script(peer: Peer) -> None:
+            peer.read_head()
+            if where == "after":
+                peer.send(CONTINUE)
+                peer.read_body()
+            peer.send(together)
+
+        server = wire.serve(script)
+        assert read(wire.transport().round_trip(put(server.url, content().body("sized")))) == (400, body)
+
+    @one_kind
+    def test_32_are_not(self, wire: Wire) -> None:
+        server = wire.serve(takes(PROCESSING * 15 + CONTINUE, response=PROCESSING * 16 + reply(201)))
+        assert read(wire.transport().round_trip(put(server.url, content().body("sized")))) == (201, b"")
+
+
+class TestDribs:
+    """A status line that comes in pieces is not lost."""
+
+    @pytest.mark.parametrize("framing", FRAMINGS)
+    def test_byte_by_byte(self, wire: Wire, framing: str) -> None:
+        def script(peer: Peer) -> None:
+            peer.read_head()
+            peer.drib(HINTS + CONTINUE)
+            peer.read_body()
+            peer.drib(PROCESSING + reply(201, b"done"))
+            peer.read_request()
+            peer.drib(reply(200, b"next"))
+
+        server = wire.serve(script)
+        transport = wire.transport()
+        given = content()
+        assert read(transport.round_trip(put(server.url, given.body(framing)))) == (201, b"done")
+        assert read(transport.round_trip(get(server.url))) == (200, b"next")
+        assert server.peer(0).bodies == [given.whole, b""]
+
+    def test_a_final_status_byte_by_byte(self, wire: Wire) -> None:
+        def script(peer: Peer) -> None:
+            peer.read_head()
+            peer.drib(HINTS + reply(401, b"no"))
+
+        server = wire.serve(script)
+        given = content()
+        assert read(wire.transport().round_trip(put(server.url, given.body("sized")))) == (401, b"no")
+        assert given.pulled == 0
+
+    @pytest.mark.parametrize("at", [1, 11, 12, 13, 14, len(reply(401)) - 1])
+    def test_in_two_pieces(self, wire: Wire, at: int) -> None:
+        whole = reply(401, b"no")
+        server = wire.serve(lambda peer: (peer.read_head(), peer.send(whole[:at], whole[at:])))
+        given = content()
+        assert read(wire.transport().round_trip(put(server.url, given.body("sized")))) == (401, b"no")
+        assert given.pulled == 0
+
+    @pytest.mark.parametrize("first", [CONTINUE, reply(401, b"no")], ids=["100", "401"])
+    def test_begun_within_the_wait_and_ended_after_it(self, wire: Wire, first: bytes) -> None:
+        def script(peer: Peer) -> None:
+            peer.read_head()
+            peer.send(first[:10])
+            peer.stays_silent(0.2)
+            peer.send(first[10:])
+            if first == CONTINUE:
+                peer.read_body()
+                peer.send(reply(201))
+
+        server = wire.serve(script)
+        given = content()
+        response = wire.transport(expect_timeout=0.15).round_trip(put(server.url, given.body("sized")))
+        if first == CONTINUE:
+            assert read(response) == (201, b"")
+            assert server.peer(0).bodies == [given.whole]
+        else:
+            assert read(response) == (401, b"no")
+            assert given.pulled == 0
+
+
+class TestClosedWhileWaiting:
+    """A server that hangs up instead of answering."""
+
+    def test_without_a_word(self, wire: Wire) -> None:
+        server = wire.serve(lambda peer: (peer.read_head(), peer.close()))
+        given = content()
+        body = given.body("sized")
+        with pytest.raises(ReadError) as raised:
+            wire.transport().round_trip(put(server.url, body))
+        assert raised.value.request is not None
+        assert raised.value.__cause__ is not None
+        assert body.resendable
+
+    @pytest.mark.parametrize("said", [b"HTT", b"HTTP/1.1 401", b"HTTP/1.1 401 No\r\nX-Why", b"HTTP/1.1 100 Go\r\n"])
+    def test_in_the_middle_of_a_head(self, wire: Wire, said: bytes) -> None:
+        server = wire.serve(lambda peer: (peer.read_head(), peer.send(said), peer.close()))
+        given = content()
+        with pytest.raises(ProtocolError):
+            wire.transport().round_trip(put(server.url, given.body("sized")))
+        assert given.pulled == 0
+
+    @pytest.mark.parametrize(
+        "said", [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/2.0 401 No\r\n\r\n", b"HTTP/1.1 4x1 No\r\n\r\n"]
+    )
+    def test_after_something_that_is_not_http(self, wire: Wire, said: bytes) -> None:
+        server = wire.serve(lambda peer: (peer.read_head(), peer.send(said)))
+        given = content()
+        with pytest.raises(ProtocolError):
+            wire.transport().round_trip(put(server.url, given.body("sized")))
+        assert given.pulled == 0
+
+
+class Test417:
+    """An origin that refuses Expect is asked again without, and remembered."""
+
+    @pytest.mark.parametrize("framing", FRAMINGS)
+    def test_a_body_not_yet_pulled_goes_once_more(self, wire: Wire, framing: str) -> None:
+        server = wire.serve(answers_early(reply(417, b"what?")), answers(reply(201), reply(201)))
+        transport = wire.transport()
+        given, more = content(), content()
+        assert read(transport.round_trip(put(server.url, given.body(framing)))) == (201, b"")
+        response = transport.round_trip(put(server.url, more.body(framing)))
+        assert read(response) == (201, b"")
+        assert response.request is not None
+        assert "expect" not in response.request.headers
+        assert server.peer(0).field("expect") == b"100-continue"
+        assert [server.peer(1).field("expect", index) for index in (0, 1)] == [None, None]
+        assert server.peer(1).bodies == [given.whole, more.whole]
+
+    @one_kind
+    def test_a_body_of_bytes_goes_once_more(self, wire: Wire) -> None:
+        server = wire.serve(answers(reply(417, b"what?"), reply(201)))
+        assert read(wire.transport().round_trip(put(server.url, b"abc"))) == (201, b"")
+        assert server.peer(0).bodies == [b"abc", b"abc"]
+        assert server.peer(0).field("expect") is None
+
+    @one_kind
+    def test_what_is_left_of_a_body_does_not(self, wire: Wire) -> None:
+        server = wire.serve(takes(CONTINUE, response=reply(417, b"what?")))
+        given = content()
+        assert read(wire.transport().round_trip(put(server.url, given.body("sized")))) == (417, b"what?")
+
+    @one_kind
+    def test_without_expect_it_is_an_answer_like_any_other(self, wire: Wire) -> None:
+        server = wire.serve(answers(reply(417, b"what?")))
+        request = put(server.url, b"abc", expect=False)
+        assert read(wire.transport().round_trip(request)) == (417, b"what?")
+
+    @one_kind
+    def test_once_only(self, wire: Wire) -> None:
+        server = wire.serve(answers(reply(417, b"what?"), reply(417, b"what now?")))
+        assert read(wire.transport().round_trip(put(server.url, b"abc"))) == (417, b"what now?")
+
+    @one_kind
+    def test_it_is_forgotten_in_the_end(self, wire: Wire, clock: FakeClock) -> None:
+        server = wire.serve(answers(reply(417), reply(201), reply(201)))
+        transport = wire.transport()
+        assert read(transport.round_trip(put(server.url, b"abc"))) == (201, b"")
+        clock.now += 601
+        assert read(transport.round_trip(put(server.url, b"abc"))) == (201, b"")
+        assert server.peer(0).field("expect") == b"100-continue"

@@ -1,0 +1,293 @@
+"""What the garbage collector may do to a response that was left open: close its socket, and warn."""
+
+from __future__ import annotations
+
+import gc
+import io
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from ociwire import Client, Descriptor, LogTransport, default_transport
+from ociwire._http.messages import Request, Response, with_redactor
+from ociwire.auth import Anonymous
+from ociwire.errors import OciwireError
+from ociwire.testing import MemoryRegistry, serve
+from ociwire.transport import FunctionTransport, Transport
+from tests._support.doubles import Call
+from tests.transport.urllib3.conftest import Wire
+from tests.transport.urllib3.scripts import Peer, answers, get, read, reply
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_objects() -> Iterator[None]:
+    """Leave out of every collection what exists already: in a long test run each takes half a second otherwise."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+one_kind = pytest.mark.parametrize("kind", ["http"])
+BODIES = {
+    "sized": reply(200, b"unread" * 10),
+    "chunked": reply(200, b"6\r\nunread\r\n", "Transfer-Encoding: chunked"),
+    "last": reply(200, b"unread", "Connection: close"),
+    "until the end": b"HTTP/1.1 200 OK\r\n\r\nunread",
+}
+
+
+class Cycle:
+    """Refers to itself, so that only the garbage collector frees what it holds."""
+
+    def __init__(self, *held: object) -> None:
+        self.held = held
+        self.itself = self
+
+
+def suspended(response: Response) -> Iterator[bytes]:
+    """A generator that closes a response when it is closed, as the garbage collector closes it."""
+    with response:
+        yield from response.iter_bytes(1)
+
+
+def begun(response: Response) -> Iterator[bytes]:
+    generator = suspended(response)
+    next(generator)
+    return generator
+
+
+class Raw(io.RawIOBase):
+    """A file over a response, as users write it: closed by the finalizer of what buffers it."""
+
+    def __init__(self, response: Response) -> None:
+        self._response = response
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        return self._response.readinto(buffer)
+
+    def close(self) -> None:
+        super().close()
+        self._response.close()
+
+
+def failed(response: Response) -> BaseException:
+    """An exception that is kept, with a traceback whose frames refer to the response and to the exception."""
+    try:
+        response.read(1)
+        raise ValueError("in the middle of a body")
+    except ValueError as error:
+        return error
+
+
+HOLDERS: dict[str, Callable[[Response], object]] = {
+    "response": lambda response: response,
+    "generator": begun,
+    "buffered file": lambda response: io.BufferedReader(Raw(response)),
+    "traceback": failed,
+}
+
+
+@pytest.fixture(autouse=True)
+def _collected_by_hand() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+@pytest.mark.parametrize("body", BODIES)
+def test_response_in_a_cycle_closes_its_connection(wire: Wire, holder: str, body: str) -> None:
+    server = wire.serve(answers(BODIES[body]), answers(reply(200, b"next")))
+    transport = wire.transport()
+    Cycle(HOLDERS[holder](transport.round_trip(get(server.url))))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        gc.collect()
+    assert [str(warning.message) for warning in caught if "unclosed" in str(warning.message)] == []
+    assert any(warning.category is ResourceWarning and "GET" in str(warning.message) for warning in caught)
+    server.ended(0)
+    assert read(transport.round_trip(get(server.url))) == (200, b"next")
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_finalizer_runs_no_log_handler(wire: Wire, holder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A handler may wait for a lock that the collector's own thread holds; with captureWarnings, a warning is a record.
+    records: list[logging.LogRecord] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    server = wire.serve(answers(BODIES["sized"]))
+    Cycle(HOLDERS[holder](wire.transport().round_trip(get(server.url))))
+    handler = Handler()
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+    monkeypatch.setattr(logging.getLogger(), "level", logging.DEBUG)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(True)
+        try:
+            gc.collect()
+        finally:
+            logging.captureWarnings(False)
+    assert [record.getMessage() for record in records] == []
+    server.ended(0)
+
+
+@one_kind
+def test_warning_of_a_response_left_open_masks_secrets_in_its_url(wire: Wire) -> None:
+    # A registry chooses the URL, as a Location or a Link, and may repeat a secret in it.
+    server = wire.serve(answers(BODIES["sized"]))
+    request = Request("GET", f"{server.url}/s3cr3t-token", {"Authorization": "Bearer s3cr3t-token"})
+    Cycle(wire.transport().round_trip(with_redactor(request)))
+    del request
+    with pytest.warns(ResourceWarning) as caught:
+        gc.collect()
+    texts = [str(warning.message) for warning in caught]
+    assert any("GET" in text and "***" in text for text in texts)
+    assert not any("s3cr3t" in text for text in texts)
+
+
+@one_kind
+def test_reader_left_open_runs_no_layers_close(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+    content = b"content"
+    digest = Descriptor.of(content).digest
+    server = wire.serve(answers(reply(200, content)))
+    client = Client(server.netloc, LogTransport(wire.transport()), insecure=True)
+    caplog.set_level(logging.DEBUG)
+    Cycle(client.get_blob("a/b", digest))
+    caplog.clear()
+    with pytest.warns(ResourceWarning, match=str(digest)):
+        gc.collect()
+    assert caplog.messages == []
+    client.close()
+
+
+def events_of_a_request(transport: Transport, url: str) -> int:
+    """How many calls and returns a request and the reading of its body take."""
+    count = 0
+
+    def counts(frame: FrameType, event: str, arg: object) -> None:
+        nonlocal count
+        count += 1
+
+    sys.setprofile(counts)
+    try:
+        transport.round_trip(get(url)).read()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def collects_at(moment: int) -> Callable[[FrameType, str, object], None]:
+    """A profiler that runs the garbage collector at the n-th call or return."""
+    seen = 0
+
+    def profile(frame: FrameType, event: str, arg: object) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == moment:
+            sys.setprofile(None)
+            gc.collect()
+
+    return profile
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("holder", ["response", "generator", "buffered file"])
+def test_collection_at_any_call_of_a_request_neither_hangs_nor_mixes_up_answers(holder: str) -> None:
+    # Inside the lock of queue.LifoQueue a finalizer that returned its connection would wait for its own thread.
+    def answer(request: Any) -> Response:
+        return Response(200, (), request.url.encode() * 20)
+
+    with serve(FunctionTransport(answer)) as url:
+        transport = default_transport(credentials=Anonymous())
+        count = events_of_a_request(transport, f"{url}/first")
+        gc.freeze()  # what other tests left in memory is not looked through each time
+        try:
+            for moment in range(1, count + 1, 2):
+                Cycle(HOLDERS[holder](transport.round_trip(get(f"{url}/left/{moment}"))))
+
+                def ask(moment: int = moment) -> tuple[int, bytes]:
+                    sys.setprofile(collects_at(moment))
+                    try:
+                        return read(transport.round_trip(get(f"{url}/asked/{moment}")))
+                    finally:
+                        sys.setprofile(None)
+
+                call = Call(ask).join()
+                assert call.error is None
+                assert call.result == (200, f"{url}/asked/{moment}".encode() * 20)
+        finally:
+            gc.unfreeze()
+            transport.close()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_threads_that_keep_exceptions_with_open_readers_do_not_hang() -> None:
+    contents = [bytes([number]) * 50_000 for number in range(16)]
+    registry = MemoryRegistry()
+    wrong: list[object] = []
+    with serve(registry) as url:
+        client = Client(url.host, default_transport(credentials=Anonymous()), insecure=True)
+        blobs = [client.push_blob("a/b", Descriptor.of(content), content) for content in contents]
+
+        def leave_open(digest: str) -> None:
+            try:
+                reader = client.get_blob("a/b", digest)
+                reader.read(10)
+                raise OciwireError("kept")
+            except OciwireError as error:
+                kept = error  # noqa: F841 - its traceback refers to this frame, and the frame to it and to the reader
+
+        def work(number: int) -> None:
+            try:
+                for turn in range(150):
+                    wanted = (number + turn) % len(blobs)
+                    leave_open(blobs[wanted].digest)
+                    if client.get_blob("a/b", blobs[wanted].digest).read() != contents[wanted]:
+                        wrong.append(wanted)
+            except BaseException as error:  # noqa: BLE001 - reported by the test's own thread
+                wrong.append(error)
+
+        gc.enable()
+        threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert not any(thread.is_alive() for thread in threads)
+        assert wrong == []
+        gc.collect()
+        client.close()
+        client.transport.close()
+
+
+@one_kind
+def test_connection_that_was_returned_is_not_closed_by_its_old_response(wire: Wire) -> None:
+    def two(peer: Peer) -> None:
+        answers(reply(200, b"first"), reply(200, b"next" * 20_000), reply(200, b"last"))(peer)
+
+    server = wire.serve(two)
+    transport = wire.transport()
+    first = transport.round_trip(get(server.url))
+    assert first.read() == b"first"
+    second = transport.round_trip(get(server.url))
+    Cycle(first)
+    del first
+    gc.collect()  # a warning would be an error
+    assert read(second) == (200, b"next" * 20_000)
+    assert read(transport.round_trip(get(server.url))) == (200, b"last")

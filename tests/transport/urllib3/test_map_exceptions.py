@@ -1,0 +1,313 @@
+"""What goes wrong below, in ociwire's own words; and what is refused before anything is sent."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from urllib3 import exceptions
+
+from ociwire._http.messages import Request
+from ociwire.errors import (
+    ConnectError,
+    OciwireError,
+    ProtocolError,
+    ReadError,
+    TransportError,
+    TransportTimeout,
+    UsageError,
+)
+from ociwire.transport import UrllibTransport
+from ociwire.transport._urllib3.map_exceptions import failures_of, translate
+from tests.transport.urllib3.conftest import Wire
+from tests.transport.urllib3.scripts import answers, get, read, reply
+
+REQUEST = Request("GET", "https://registry.test:5000/v2/?token=secret")
+one_kind = pytest.mark.parametrize("kind", ["http"])
+
+
+def subclasses(cls: type[Any]) -> Iterator[type[Any]]:
+    """All classes below one, once each."""
+    for sub in cls.__subclasses__():
+        yield sub
+        yield from subclasses(sub)
+
+
+Anything: Any = SimpleNamespace(tell=lambda: 0, length_remaining=5)
+MAKERS: dict[str, Callable[[Any], BaseException]] = {
+    "PoolError": lambda cls: cls(None, "broken"),
+    "RequestError": lambda cls: cls(None, "/", "broken"),
+    "MaxRetryError": lambda cls: cls(None, "/"),
+    "HostChangedError": lambda cls: cls(None, "/"),
+    "ReadTimeoutError": lambda cls: cls(None, "/", "broken"),
+    "NewConnectionError": lambda cls: cls(Anything, "broken"),
+    "NameResolutionError": lambda cls: cls("registry.test", Anything, socket.gaierror("broken")),
+    "EmptyPoolError": lambda cls: cls(None, "broken"),
+    "FullPoolError": lambda cls: cls(None, "broken"),
+    "ClosedPoolError": lambda cls: cls(None, "broken"),
+    "ProxyError": lambda cls: cls("broken", OSError("broken")),
+    "IncompleteRead": lambda cls: cls(3, 5),
+    "InvalidChunkLength": lambda cls: cls(Anything, b"x"),
+    "HeaderParsingError": lambda cls: cls([], b"x"),
+}
+KNOWN = sorted(
+    {*subclasses(exceptions.HTTPError), exceptions.ProxySchemeUnsupported},
+    key=lambda cls: (cls.__module__, cls.__name__),
+)
+URLLIB3 = [cls for cls in KNOWN if cls.__module__ == "urllib3.exceptions" and not issubclass(cls, Warning)]
+HTTP_CLIENT = sorted(
+    {cls for cls in subclasses(http.client.HTTPException) if cls.__module__ == "http.client"},
+    key=lambda cls: cls.__name__,
+)
+SOCKET = [
+    OSError(errno.EIO, "broken"),
+    OSError(errno.EHOSTUNREACH, "no route"),
+    OSError("broken"),
+    OSError(),
+    ConnectionResetError("reset"),
+    ConnectionRefusedError("refused"),
+    ConnectionAbortedError("aborted"),
+    BrokenPipeError("broken"),
+    InterruptedError("interrupted"),
+    BlockingIOError("would block"),
+    TimeoutError("timed out"),
+    socket.gaierror(-2, "unknown"),
+    socket.herror("unknown"),
+    ssl.SSLError("broken"),
+    ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"),
+    ssl.SSLEOFError("eof"),
+    ssl.SSLZeroReturnError("closed"),
+    ssl.SSLWantReadError("more"),
+    ssl.SSLSyscallError("broken"),
+    ssl.SSLCertVerificationError("certificate verify failed"),
+    UnicodeError("label too long"),
+    exceptions.SSLError("hostname 'a' doesn't match 'b'"),
+]
+
+
+def make(cls: type[Any]) -> BaseException:
+    return MAKERS.get(cls.__name__, lambda cls: cls("broken"))(cls)
+
+
+def name_of(value: Any) -> str | None:
+    if isinstance(value, BaseException):
+        return f"{type(value).__module__}.{type(value).__name__} {value}"
+    return getattr(value, "__name__", None)
+
+
+WRAPPERS: list[Callable[[Any], BaseException]] = [
+    lambda error: error,
+    lambda error: exceptions.ProtocolError("Connection aborted.", error),
+    lambda error: exceptions.MaxRetryError(None, "/", error),  # type: ignore[arg-type]
+    lambda error: exceptions.ProxyError("Unable to connect to proxy", error),
+    lambda error: exceptions.SSLError(error),
+    lambda error: exceptions.MaxRetryError(  # type: ignore[arg-type]
+        None,  # type: ignore[arg-type]
+        "/",
+        exceptions.ProxyError("Unable to connect to proxy", exceptions.SSLError(error)),
+    ),
+]
+wrapped = pytest.mark.parametrize(
+    "wrap", WRAPPERS, ids=["bare", "ProtocolError", "MaxRetryError", "ProxyError", "SSLError", "all"]
+)
+
+
+def check(error: BaseException) -> TransportError:
+    """It is told in ociwire's words, when the call is made and while the body is read."""
+    for connected in (False, True):
+        with pytest.raises(TransportError) as raised, failures_of(REQUEST, SimpleNamespace(connected=connected)):  # type: ignore[arg-type]
+            raise error
+        assert type(raised.value) is not TransportError
+        assert type(raised.value).__module__ == "ociwire.errors"
+        assert raised.value.__cause__ is error
+        assert raised.value.request is REQUEST
+        assert "registry.test:5000" in str(raised.value)
+        assert "secret" not in str(raised.value)
+        assert not str(raised.value).endswith(": ")
+        error.__traceback__ = None
+    return raised.value
+
+
+class TestTranslation:
+    """Every exception becomes one strict subclass of `TransportError`."""
+
+    @wrapped
+    @pytest.mark.parametrize("cls", URLLIB3, ids=name_of)
+    def test_of_urllib3(self, cls: type[Any], wrap: Callable[[Any], BaseException]) -> None:
+        check(wrap(make(cls)))
+
+    @wrapped
+    @pytest.mark.parametrize("cls", HTTP_CLIENT, ids=name_of)
+    def test_of_http_client(self, cls: type[Any], wrap: Callable[[Any], BaseException]) -> None:
+        check(wrap(cls("broken")))
+
+    @wrapped
+    @pytest.mark.parametrize("error", SOCKET, ids=name_of)
+    def test_of_the_socket(self, error: BaseException, wrap: Callable[[Any], BaseException]) -> None:
+        check(wrap(error))
+
+    @wrapped
+    @pytest.mark.parametrize(
+        ("error", "before", "after"),
+        [
+            (ConnectionResetError("reset"), ConnectError, ReadError),
+            (socket.gaierror("unknown"), ConnectError, ReadError),
+            (ssl.SSLError("broken"), ConnectError, ReadError),
+            (TimeoutError("slow"), TransportTimeout, TransportTimeout),
+            (http.client.RemoteDisconnected("gone"), ConnectError, ReadError),
+            (http.client.IncompleteRead(b"x", 5), ConnectError, ReadError),
+            (http.client.BadStatusLine("what"), ProtocolError, ProtocolError),
+        ],
+        ids=name_of,
+    )
+    def test_the_kinds(self, error: Any, before: Any, after: Any, wrap: Callable[[Any], BaseException]) -> None:
+        assert type(translate(wrap(error), REQUEST, connected=False)) is before
+        assert type(translate(wrap(error), REQUEST, connected=True)) is after
+
+    @pytest.mark.parametrize(
+        "cls", ["NewConnectionError", "NameResolutionError", "ClosedPoolError", "LocationParseError"]
+    )
+    def test_what_can_only_be_the_connecting(self, cls: str) -> None:
+        assert type(check(make(getattr(exceptions, cls)))) is ConnectError
+
+    @pytest.mark.parametrize("cls", ["ReadTimeoutError", "ConnectTimeoutError", "TimeoutError"])
+    def test_timeouts(self, cls: str) -> None:
+        assert type(check(make(getattr(exceptions, cls)))) is TransportTimeout
+
+    def test_the_standard_librarys_classes_can_be_caught(self) -> None:
+        assert issubclass(ConnectError, ConnectionError)
+        assert issubclass(TransportTimeout, TimeoutError)
+
+    @pytest.mark.parametrize(
+        "error", [KeyError("x"), RuntimeError("x"), KeyboardInterrupt(), MemoryError()], ids=name_of
+    )
+    def test_what_is_nobodys_is_left_alone(self, error: BaseException) -> None:
+        with pytest.raises(type(error)) as raised, failures_of(REQUEST, SimpleNamespace(connected=True)):  # type: ignore[arg-type]
+            raise error
+        assert raised.value is error
+        assert raised.value.__cause__ is None
+
+    def test_ociwires_own_get_their_request(self) -> None:
+        own, other = ProtocolError("mine"), get("http://other.test")
+        with pytest.raises(ProtocolError) as raised, failures_of(REQUEST, SimpleNamespace(connected=True)):  # type: ignore[arg-type]
+            raise own
+        assert raised.value is own
+        assert own.request is REQUEST
+        with pytest.raises(ProtocolError), failures_of(other, SimpleNamespace(connected=True)):  # type: ignore[arg-type]
+            raise own
+        assert own.request is REQUEST
+
+    def test_the_hints_name_the_way_out(self) -> None:
+        def said(text: str) -> str:
+            return str(translate(ssl.SSLError(1, text), REQUEST, connected=False))
+
+        assert "/etc/docker/certs.d/registry.test:5000/ca.crt" in said("[SSL: CERTIFICATE_VERIFY_FAILED] (_ssl.c:1)")
+        assert "/etc/docker/certs.d/registry.test:5000/ca.crt" in said(
+            "certificate verify failed: unable to get issuer"
+        )
+        assert "insecure=True" in said("[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1)")
+        assert "insecure=True" in said("[SSL: HTTP_REQUEST] http request (_ssl.c:1)")
+
+
+class TestOnTheSocket:
+    """The same, for real."""
+
+    def test_refused(self, wire: Wire) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+        scheme = "http" if wire.kind == "http" else "https"
+        with pytest.raises(ConnectError, match=f"{scheme}://127.0.0.1:{port}") as raised:
+            wire.transport().round_trip(get(f"{scheme}://127.0.0.1:{port}/v2/?secret"))
+        assert isinstance(raised.value, ConnectionError)
+        assert isinstance(raised.value.__cause__, exceptions.HTTPError)
+        assert raised.value.request is not None
+        assert "secret" not in str(raised.value)
+
+    @pytest.mark.parametrize(
+        "error", [socket.gaierror(-2, "Name or service not known"), UnicodeError("label too long")], ids=name_of
+    )
+    def test_unresolvable(self, wire: Wire, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+        def fail(*args: Any, **options: Any) -> Any:
+            raise error
+
+        monkeypatch.setattr(socket, "getaddrinfo", fail)
+        with pytest.raises(ConnectError, match=r"registry\.invalid") as raised:
+            wire.transport().round_trip(get("http://registry.invalid/v2/"))
+        assert raised.value.request is not None
+
+    @one_kind
+    def test_a_name_that_dns_could_not_hold(self, wire: Wire) -> None:
+        with pytest.raises((ConnectError, UsageError)):
+            wire.transport().round_trip(get(f"http://{'x' * 64}.test/"))
+
+    def test_the_next_request_is_none_the_worse(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+        server = wire.serve(answers(reply(200)))
+        transport = wire.transport()
+        with monkeypatch.context() as patch:
+            patch.setattr(socket.socket, "connect", refuse)
+            with pytest.raises(ConnectError):
+                transport.round_trip(get(server.url))
+        assert read(transport.round_trip(get(server.url))) == (200, b"")
+
+
+def refuse(*_: Any) -> None:
+    raise ConnectionRefusedError("refused")
+
+
+class TestRefused:
+    """`UsageError`, and no connection is made."""
+
+    @pytest.mark.parametrize("name", ["Content-Length", "transfer-encoding", "CONNECTION", "Host"])
+    def test_headers_that_are_the_wires(self, wire: Wire, name: str) -> None:
+        server = wire.serve()
+        with pytest.raises(UsageError, match=rf"(?i){name}"):
+            wire.transport().round_trip(Request("PUT", server.url, {name: "5"}, b"hello"))
+
+    @one_kind
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "/v2/",
+            "http://",
+            "https:///v2/",
+            "http://user:secret@{netloc}/",
+            "http://user@{netloc}/",
+            "http://{netloc}:1/",
+        ],
+    )
+    def test_urls_at_the_wire(self, wire: Wire, url: str) -> None:
+        server = wire.serve()
+        with pytest.raises(UsageError) as raised:
+            wire.transport().round_trip(Request("GET", url.format(netloc=server.netloc)))
+        assert "secret" not in str(raised.value)
+
+    @pytest.mark.parametrize("url", ["ftp://registry.test/", "registry.test", "", "http://a b/"])
+    def test_urls_anywhere(self, url: str) -> None:
+        with pytest.raises(UsageError):
+            Request("GET", url)
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"pool_size": 0},
+            {"pool_size": True},
+            {"pool_size": 1.5},
+            {"pool_size": "10"},
+            {"proxy": 5},
+            {"timeout": "x"},
+        ],
+        ids=str,
+    )
+    def test_arguments(self, options: dict[str, Any]) -> None:
+        with pytest.raises(UsageError):
+            UrllibTransport(**{"trust_env": False, **options})
+
+    def test_all_are_ociwires(self) -> None:
+        assert issubclass(UsageError, OciwireError)
+        assert issubclass(UsageError, ValueError)

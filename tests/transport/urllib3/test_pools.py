@@ -1,0 +1,507 @@
+"""Connections: which are used again, which are not, and what happens if the server has closed one meanwhile."""
+
+from __future__ import annotations
+
+import gc
+import io
+import threading
+import weakref
+from typing import Any
+
+import pytest
+
+from ociwire._http.messages import Request, RequestInfo, Response
+from ociwire.errors import ReadError, UsageError
+from ociwire.transport import UrllibTransport
+from ociwire.transport._urllib3.connection import IdleConnections
+from ociwire.transport._urllib3.pools import OriginPool, Pools
+from tests._support.doubles import Call
+from tests.transport.urllib3.conftest import Wire
+from tests.transport.urllib3.scripts import (
+    CONTINUE,
+    Content,
+    Peer,
+    Script,
+    answers,
+    answers_early,
+    get,
+    hangs_up,
+    put,
+    read,
+    reply,
+    takes,
+    wait,
+)
+
+one_kind = pytest.mark.parametrize("kind", ["http"])
+
+
+def answers_then(end: Script) -> Script:
+    """One answer, which leaves the connection alive, and then that."""
+
+    def script(peer: Peer) -> None:
+        answers(reply(200, b"first"))(peer)
+        end(peer)
+
+    return script
+
+
+def resets(peer: Peer) -> None:
+    """Read a head and reset the connection."""
+    peer.read_head()
+    peer.reset()
+
+
+def tells_and_hangs_up(peer: Peer) -> None:
+    """Read a head and close the connection as TLS wants it."""
+    peer.read_head()
+    peer.close(notify=True)
+
+
+class TestReuse:
+    """A response that was read to its end gives its connection back."""
+
+    def test_one_connection_for_all(self, wire: Wire) -> None:
+        server = wire.serve(answers(reply(200, b"a"), reply(404, b"b" * 100_000), reply(200, b""), reply(201)))
+        transport = wire.transport()
+        assert read(transport.round_trip(get(server.url))) == (200, b"a")
+        assert read(transport.round_trip(get(server.url))) == (404, b"b" * 100_000)
+        assert read(transport.round_trip(get(server.url))) == (200, b"")
+        assert read(transport.round_trip(put(server.url, b"c"))) == (201, b"")
+
+    def test_read_by_pieces(self, wire: Wire) -> None:
+        server = wire.serve(answers(reply(200, b"abcdef"), reply(200, b"next")))
+        transport = wire.transport()
+        response = transport.round_trip(get(server.url))
+        assert [response.read(4), response.read(2)] == [b"abcd", b"ef"]  # nobody has asked for the end itself
+        assert read(transport.round_trip(get(server.url))) == (200, b"next")
+        assert response.read() == b""
+        response.close()
+
+    @pytest.mark.parametrize(
+        ("method", "response"),
+        [
+            ("HEAD", reply(200, b"", "Content-Length: 5")),
+            ("HEAD", reply(200, b"", "Transfer-Encoding: chunked")),
+            ("HEAD", reply(404, b"", "Content-Type: text/plain")),
+            ("GET", reply(204)),
+            ("GET", reply(304, b"", "Content-Length: 5")),
+            ("DELETE", reply(202, b"")),
+        ],
+    )
+    def test_what_has_no_body_need_not_be_read(self, wire: Wire, method: str, response: bytes) -> None:
+        server = wire.serve(answers(response, reply(200, b"next")))
+        transport = wire.transport()
+        first = transport.round_trip(Request(method, server.url))
+        assert first.length == 0
+        assert read(transport.round_trip(get(server.url))) == (200, b"next")
+        assert first.read() == b""
+        first.close()
+
+    @pytest.mark.parametrize(
+        "response",
+        [
+            reply(200, b"first", "Connection: close"),
+            reply(200, b"first", "connection: Keep-Alive, Close"),
+            reply(200, b"first", "Connection: x", "Connection: close"),
+            reply(200, b"first", version="1.0"),
+        ],
+    )
+    def test_the_server_may_end_it(self, wire: Wire, response: bytes) -> None:
+        server = wire.serve(answers(response), answers(reply(200, b"next")))
+        transport = wire.transport()
+        assert read(transport.round_trip(get(server.url))) == (200, b"first")
+        server.ended(0)
+        assert read(transport.round_trip(get(server.url))) == (200, b"next")
+
+    @one_kind
+    def test_http_1_0_may_keep_it(self, wire: Wire) -> None:
+        first = reply(200, b"first", "Connection: Keep-Alive", version="1.0")
+        server = wire.serve(answers(first, reply(200, b"next")))
+        transport = wire.transport()
+        assert read(transport.round_trip(get(server.url))) == (200, b"first")
+        assert read(transport.round_trip(get(server.url))) == (200, b"next")
+
+    def test_closed_early_it_is_dropped(self, wire: Wire) -> None:
+        server = wire.serve(answers(reply(200, b"x" * 100)), answers(reply(200, b"next")))
+        transport = wire.transport()
+        with transport.round_trip(get(server.url)) as response:
+            assert response.read(5) == b"xxxxx"
+        server.ended(0)
+        assert read(transport.round_trip(get(server.url))) == (200, b"next")
+        with pytest.raises(UsageError):
+            response.read()
+
+    @one_kind
+    @pytest.mark.parametrize(("size", "kept"), [(60_000, True), (70_000, False)])
+    def test_discarded_it_depends(self, wire: Wire, size: int, kept: bool) -> None:
+        first, second = reply(404, b"x" * size), reply(200, b"next")
+        server = wire.serve(*([answers(first, second)] if kept else [answers(first), answers(second)]))
+        transport = wire.transport()
+        transport.round_trip(get(server.url)).drain()
+        assert read(transport.round_trip(get(server.url))) == (200, b"next")
+
+    @one_kind
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    def test_bytes_too_many_are_not_the_next_answer(self, wire: Wire, method: str) -> None:
+        surplus = b"HTTP/1.1 500 Not yours\r\n\r\n"
+        server = wire.serve(answers(reply(200, b"hello") + surplus), answers(reply(200, b"next")))
+        transport = wire.transport()
+        read(transport.round_trip(Request(method, server.url)))
+        assert read(transport.round_trip(get(server.url))) == (200, b"next")
+
+    def test_nor_are_those_that_tls_has_decrypted_already(self, wire: Wire) -> None:
+        # The first answer fills the buffer of the file to its last byte: what follows it in its record is only TLS's.
+        body = b"x" * 100
+        padding = io.DEFAULT_BUFFER_SIZE - len(reply(200, body, "Pad: "))
+        server = wire.serve(
+            answers(reply(200, body, "Pad: " + "p" * padding) + reply(200, b"not yours")), answers(reply(200, b"next"))
+        )
+        transport = wire.transport()
+        assert read(transport.round_trip(get(server.url))) == (200, body)
+        assert read(transport.round_trip(get(server.url))) == (200, b"next")
+
+    @one_kind
+    def test_an_idle_connection_keeps_nothing_of_a_request(self, wire: Wire) -> None:
+        server = wire.serve(takes(CONTINUE))
+        transport = wire.transport()
+        given = Content(b"some ", b"content")
+        request = put(server.url, given.body("sized"))
+        assert read(transport.round_trip(request)) == (201, b"")
+        gone = weakref.ref(given)
+        del given, request
+        gc.collect()
+        assert gone() is None
+
+    def test_several_at_once(self, wire: Wire) -> None:
+        server = wire.serve(answers(reply(200, b"first")), answers(reply(200, b"second"), reply(200, b"third")))
+        transport = wire.transport()
+        first, second = transport.round_trip(get(server.url)), transport.round_trip(get(server.url))
+        assert second.read() == b"second"
+        third = transport.round_trip(get(server.url))
+        assert [third.read(), first.read()] == [b"third", b"first"]
+        for response in (first, second, third):
+            response.close()
+
+    @one_kind
+    def test_no_more_than_pool_size_stay_idle(self, wire: Wire) -> None:
+        server = wire.serve(answers(reply(200, b"first"), reply(200, b"next")), answers(reply(200, b"second")))
+        transport = wire.transport(pool_size=1)
+        first, second = transport.round_trip(get(server.url)), transport.round_trip(get(server.url))
+        assert [first.read(), second.read()] == [b"first", b"second"]
+        server.ended(1)
+        assert read(transport.round_trip(get(server.url))) == (200, b"next")
+        first.close()
+        second.close()
+
+    @one_kind
+    def test_origins_share_nothing(self, wire: Wire) -> None:
+        servers = [wire.serve(answers(reply(200, b"%d" % n), reply(200, b"%d again" % n))) for n in range(3)]
+        transport = wire.transport()
+        assert [read(transport.round_trip(get(server.url)))[1] for server in servers] == [b"0", b"1", b"2"]
+        bodies = [read(transport.round_trip(get(server.url)))[1] for server in servers]
+        assert bodies == [b"0 again", b"1 again", b"2 again"]
+
+    @one_kind
+    def test_the_oldest_of_too_many_origins_is_let_go(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("ociwire.transport._urllib3.pools._MAX_ORIGINS", 1)
+        old = wire.serve(answers(reply(200, b"idle")), answers(reply(200, b"open")))
+        new = wire.serve(answers(reply(200)))
+        transport = wire.transport()
+        idle: Response | None = transport.round_trip(get(old.url))
+        response = transport.round_trip(get(old.url))
+        assert idle is not None
+        assert idle.read() == b"idle"
+        del idle
+        read(transport.round_trip(get(new.url)))
+        assert read(response) == (200, b"open")
+        del response
+        old.ended(0)
+        old.ended(1)
+
+    def test_threads_get_their_own_answers(self, wire: Wire) -> None:
+        count = 6
+        all_there = threading.Barrier(count)
+
+        def echo(peer: Peer) -> None:
+            peer.read_request()
+            all_there.wait(5)
+            peer.send(reply(200, peer.line()))
+            while peer.hears_more():
+                peer.read_request()
+                peer.send(reply(200, peer.line()))
+
+        server = wire.serve(*[echo] * count)
+        transport = wire.transport(pool_size=count)
+        wrong: list[Any] = []
+
+        def ask(name: int) -> None:
+            for turn in range(5):
+                answer = read(transport.round_trip(get(f"{server.url}/{name}/{turn}")))
+                if answer != (200, b"GET /%d/%d HTTP/1.1" % (name, turn)):
+                    wrong.append(answer)
+
+        threads = [threading.Thread(target=ask, args=(name,)) for name in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+        assert not wrong
+
+
+class TestClosedMeanwhile:
+    """A connection that was kept and is dead when it is wanted: once more on a fresh one, if nothing is lost by it."""
+
+    def first(self, transport: UrllibTransport, url: str) -> None:
+        assert read(transport.round_trip(get(url))) == (200, b"first")
+
+    @pytest.mark.parametrize("end", [Peer.close, Peer.reset, lambda peer: peer.close(notify=True)])
+    @pytest.mark.parametrize("method", ["GET", "POST"])
+    def test_before_the_request(self, wire: Wire, end: Script, method: str) -> None:
+        server = wire.serve(answers_then(end), answers(reply(200, b"next")))
+        transport = wire.transport()
+        self.first(transport, server.url)
+        wait(server.peer(0).ended)
+        assert read(transport.round_trip(Request(method, server.url))) == (200, b"next")
+
+    @pytest.mark.parametrize("end", [hangs_up, resets, tells_and_hangs_up])
+    @pytest.mark.parametrize(
+        ("method", "idempotent"),
+        [("GET", None), ("HEAD", None), ("PUT", None), ("DELETE", None), ("POST", True), ("PATCH", True)],
+    )
+    def test_idempotent_request_that_was_written_is_resent(
+        self, wire: Wire, end: Script, method: str, idempotent: bool | None
+    ) -> None:
+        server = wire.serve(answers_then(end), answers(reply(202), reply(202)))
+        transport = wire.transport()
+        self.first(transport, server.url)
+        request = Request(method, server.url, info=RequestInfo(idempotent=idempotent))
+        assert read(transport.round_trip(request)) == (202, b"")
+        assert read(transport.round_trip(request)) == (202, b"")
+
+    @pytest.mark.parametrize("end", [hangs_up, resets, tells_and_hangs_up])
+    @pytest.mark.parametrize(
+        ("method", "idempotent"),
+        [("POST", None), ("PATCH", None), ("LOCK", None), ("POST", False), ("PUT", False), ("DELETE", False)],
+    )
+    @pytest.mark.parametrize("body", [None, b"", "one-shot"])
+    def test_non_idempotent_request_that_was_written_is_not_resent(
+        self, wire: Wire, end: Script, method: str, idempotent: bool | None, body: bytes | str | None
+    ) -> None:
+        # The server may have acted before it closed the connection: a resend would execute the request twice.
+        server = wire.serve(answers_then(end))
+        transport = wire.transport()
+        self.first(transport, server.url)
+        content = Content(b"one", b"two")
+        request = Request(
+            method,
+            server.url,
+            {"Expect": "100-continue"},
+            content.body("sized") if isinstance(body, str) else body,
+            RequestInfo(idempotent=idempotent),
+        )
+        with pytest.raises(ReadError):
+            transport.round_trip(request)
+        assert content.pulled == 0
+
+    @one_kind
+    def test_non_idempotent_request_that_was_not_written_is_sent(self, wire: Wire) -> None:
+        # The connection is found closed before the request is sent, so that the server cannot have acted.
+        server = wire.serve(answers_then(Peer.close), answers(reply(202)))
+        transport = wire.transport()
+        self.first(transport, server.url)
+        server.ended(0)
+        assert read(transport.round_trip(Request("POST", server.url))) == (202, b"")
+
+    @pytest.mark.parametrize("end", [hangs_up, resets, tells_and_hangs_up])
+    @pytest.mark.parametrize("framing", ["sized", "chunked"])
+    def test_while_a_body_waits(self, wire: Wire, end: Script, framing: str) -> None:
+        server = wire.serve(answers_then(end), takes(CONTINUE))
+        transport = wire.transport()
+        self.first(transport, server.url)
+        given = Content(b"one", b"two")
+        assert read(transport.round_trip(put(server.url, given.body(framing)))) == (201, b"")
+        assert server.peer(1).bodies == [b"onetwo"]
+
+    @one_kind
+    def test_with_an_empty_body(self, wire: Wire) -> None:
+        # On the wire it is the same as none.
+        server = wire.serve(answers_then(hangs_up), answers(reply(202)))
+        transport = wire.transport()
+        self.first(transport, server.url)
+        assert read(transport.round_trip(Request("PUT", server.url, body=b""))) == (202, b"")
+
+    @one_kind
+    @pytest.mark.parametrize("body", [b"abc", b"x" * 300_000])
+    def test_not_when_some_of_the_body_has_gone(self, wire: Wire, body: bytes) -> None:
+        server = wire.serve(answers_then(lambda peer: (peer.read_head(), peer.read(1), peer.close())))
+        transport = wire.transport(expect_timeout=0)
+        self.first(transport, server.url)
+        with pytest.raises(ReadError) as raised:
+            transport.round_trip(put(server.url, body))
+        assert raised.value.request is not None
+
+    def test_not_when_something_has_come(self, wire: Wire) -> None:
+        server = wire.serve(answers_then(lambda peer: (answers_early(CONTINUE)(peer), peer.close())))
+        transport = wire.transport()
+        self.first(transport, server.url)
+        given = Content(b"one", b"two")
+        with pytest.raises(ReadError):
+            transport.round_trip(put(server.url, given.body("sized")))
+
+    @pytest.mark.parametrize("end", [hangs_up, resets, tells_and_hangs_up])
+    def test_not_on_the_first_use(self, wire: Wire, end: Script) -> None:
+        server = wire.serve(end)
+        with pytest.raises(ReadError):
+            wire.transport().round_trip(get(server.url))
+
+    def test_only_once(self, wire: Wire) -> None:
+        server = wire.serve(answers_then(hangs_up), hangs_up)
+        transport = wire.transport()
+        self.first(transport, server.url)
+        with pytest.raises(ReadError):
+            transport.round_trip(get(server.url))
+
+    @pytest.mark.parametrize("idle", [2, 5])
+    def test_the_second_try_takes_no_other_that_is_idle(self, wire: Wire, idle: int) -> None:
+        # What has closed one connection, a restart for example, has closed them all.
+        def fickle(peer: Peer) -> None:
+            answers(reply(200, b"first"))(peer)
+            if peer.hears_more():
+                peer.close()
+
+        server = wire.serve(*[fickle] * idle, answers(reply(200, b"next")))
+        transport = wire.transport()
+        responses = [transport.round_trip(get(server.url)) for _ in range(idle)]
+        assert [response.read() for response in responses] == [b"first"] * idle
+        assert read(transport.round_trip(get(server.url))) == (200, b"next")
+        for response in responses:
+            response.close()
+
+    @one_kind
+    def test_not_even_one_that_comes_back_just_then(self, wire: Wire) -> None:
+        asked, returned = threading.Event(), threading.Event()
+
+        def dying(peer: Peer) -> None:
+            answers(reply(200, b"first"))(peer)
+            peer.read_head()
+            asked.set()
+            wait(returned)
+            peer.close()
+
+        server = wire.serve(dying, answers(reply(200, b"second")), answers(reply(200, b"next")))
+        transport = wire.transport(pool_size=1)  # so that the place of the dead one is taken
+        first, second = transport.round_trip(get(server.url)), transport.round_trip(get(server.url))
+        assert first.read() == b"first"
+
+        def bring_back() -> None:
+            wait(asked)
+            second.read()
+            returned.set()
+
+        thread = threading.Thread(target=bring_back)
+        thread.start()
+        assert read(transport.round_trip(get(server.url))) == (200, b"next")
+        thread.join()
+        assert server.ended(1).rest == b""
+        first.close()
+        second.close()
+
+
+class TestClose:
+    """A transport that is closed."""
+
+    def test_it_closes_what_is_idle_and_refuses_the_rest(self, wire: Wire) -> None:
+        server = wire.serve(answers(reply(200, b"first")))
+        transport = wire.transport()
+        assert read(transport.round_trip(get(server.url))) == (200, b"first")
+        transport.close()
+        transport.close()
+        server.ended(0)
+        with pytest.raises(UsageError, match="closed"):
+            transport.round_trip(get(server.url))
+
+    def test_what_is_open_can_be_read_to_its_end(self, wire: Wire) -> None:
+        server = wire.serve(answers(reply(200, b"x" * 300_000)))
+        transport = wire.transport()
+        response = transport.round_trip(get(server.url))
+        transport.close()
+        assert read(response) == (200, b"x" * 300_000)
+        server.ended(0)
+
+    @one_kind
+    def test_request_whose_pool_is_being_made_is_refused(self, wire: Wire) -> None:
+        server = wire.serve()
+        asked, closed = threading.Event(), threading.Event()
+
+        def slow(host: str) -> None:
+            asked.set()
+            wait(closed)
+
+        transport = wire.transport(tls=slow)
+        call = Call(lambda: transport.round_trip(get(f"https://{server.netloc}")))
+        wait(asked)
+        transport.close()
+        closed.set()
+        assert isinstance(call.join().error, UsageError)
+        with pytest.raises(UsageError, match="closed"):
+            transport.round_trip(get(f"https://{server.netloc}"))
+
+    @one_kind
+    def test_request_that_has_its_pool_already_is_refused(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+        server = wire.serve()
+        transport = wire.transport()
+        find = Pools.of
+
+        def closes(pools: Pools, *args: Any, **options: Any) -> OriginPool:
+            pool = find(pools, *args, **options)
+            transport.close()
+            return pool
+
+        monkeypatch.setattr(Pools, "of", closes)
+        with pytest.raises(UsageError, match="closed"):
+            transport.round_trip(get(server.url))
+
+    @one_kind
+    def test_connection_that_comes_back_meanwhile_is_closed(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+        # urllib3 looks whether its pool is closed, and puts the connection into the pool's queue afterwards.
+        server = wire.serve(answers(reply(200, b"first")))
+        transport = wire.transport()
+        response = transport.round_trip(get(server.url))
+        put_back = IdleConnections.put
+
+        def closes_before(idle: IdleConnections, item: Any, **options: Any) -> None:
+            transport.close()
+            put_back(idle, item, **options)
+
+        monkeypatch.setattr(IdleConnections, "put", closes_before)
+        assert read(response) == (200, b"first")
+        server.ended(0)
+
+    @one_kind
+    def test_before_its_first_use(self, wire: Wire) -> None:
+        server = wire.serve()
+        transport = wire.transport()
+        transport.close()
+        with pytest.raises(UsageError, match="closed"):
+            transport.round_trip(get(server.url))
+
+
+class TestLeft:
+    """A response that nobody closed."""
+
+    def test_it_says_so_and_takes_its_connection_with_it(self, wire: Wire) -> None:
+        server = wire.serve(answers(reply(200, b"unread")))
+        transport = wire.transport()
+        response: Response | None = transport.round_trip(get(f"{server.url}/v2/?secret"))
+        with pytest.warns(ResourceWarning, match=r"GET http.*/v2/$"):
+            del response
+        server.ended(0)
+
+    @one_kind
+    def test_not_if_it_was_read_to_its_end(self, wire: Wire) -> None:
+        server = wire.serve(answers(reply(200, b"read")))
+        response: Response | None = wire.transport().round_trip(get(server.url))
+        assert response is not None
+        assert response.read() == b"read"
+        del response  # a warning would be an error

@@ -1,0 +1,381 @@
+"""TLS: who is trusted, by which name, and what is said if nobody is."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from ociwire.errors import ConnectError, ProtocolError, ReadError, TransportError, UsageError
+from ociwire.transport import UrllibTransport, docker_certs_d
+from ociwire.transport._urllib3 import tls
+from tests.transport.urllib3.conftest import Certificates, Wire
+from tests.transport.urllib3.scripts import Server, answers, answers_early, get, read, reads, reply
+
+
+@pytest.fixture(params=["tls1.2", "tls1.3"])
+def kind(request: pytest.FixtureRequest) -> str:
+    kind: str = request.param
+    return kind
+
+
+def causes(error: BaseException | None) -> list[BaseException]:
+    """An exception and what it came from."""
+    found = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
+
+
+@pytest.fixture
+def certs_d(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a host's folder."""
+
+    def folder(server: Server, name: str = "{netloc}") -> Path:
+        path = tmp_path / "certs.d" / name.format(netloc=server.netloc)
+        path.mkdir(parents=True)
+        return path
+
+    return folder
+
+
+@pytest.fixture
+def strict(kind: str, certificates: Certificates) -> ssl.SSLContext:
+    """A server's context that wants to see a client's certificate."""
+    context = certificates.server(kind)
+    context.verify_mode = ssl.CERT_REQUIRED
+    certificates.ca.configure_trust(context)
+    return context
+
+
+class TestTrust:
+    """What `tls` may be."""
+
+    @pytest.mark.parametrize("form", [str, Path])
+    def test_a_path(self, wire: Wire, certificates: Certificates, form: Any) -> None:
+        server = wire.serve(answers(reply(200, b"ok")))
+        assert read(wire.transport(tls=form(certificates.pem)).round_trip(get(server.url))) == (200, b"ok")
+
+    @pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")  # it is what was asked for
+    def test_a_context_as_it_is(self, wire: Wire) -> None:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        server = wire.serve(answers(reply(200, b"ok")))
+        assert read(wire.transport(tls=context).round_trip(get(server.url))) == (200, b"ok")
+        assert (context.check_hostname, context.verify_mode) == (False, ssl.CERT_NONE)
+
+    @pytest.mark.usefixtures("names")
+    def test_a_context_that_does_not_check_the_name(self, wire: Wire, certificates: Certificates) -> None:
+        context = ssl.create_default_context(cafile=str(certificates.pem))
+        context.check_hostname = False
+        server = wire.serve(answers(reply(200, b"ok")), host="other.test")
+        assert read(wire.transport(tls=context).round_trip(get(server.url))) == (200, b"ok")
+
+    def test_a_function_is_asked_once_a_host(self, wire: Wire, certificates: Certificates) -> None:
+        asked: list[str] = []
+
+        def choose(host: str) -> ssl.SSLContext:
+            asked.append(host)
+            return certificates.client
+
+        servers = [wire.serve(answers(reply(200)), answers(reply(200))) for _ in range(2)]
+        transport = wire.transport(tls=choose)
+        for server in servers:
+            for anonymous in (False, True):
+                read(transport.round_trip(get(server.url, anonymous=anonymous)))
+        assert asked == [server.netloc for server in servers]
+
+    def test_a_function_may_leave_it_to_the_system(
+        self, wire: Wire, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificates.pem))
+        server = wire.serve(answers(reply(200, b"ok")))
+        assert read(wire.transport(tls=lambda host: None).round_trip(get(server.url))) == (200, b"ok")
+
+    def test_a_function_that_fails_is_heard(self, wire: Wire) -> None:
+        def choose(host: str) -> ssl.SSLContext:
+            raise OSError("my vault is locked")
+
+        server = wire.serve()
+        with pytest.raises(OSError, match="my vault is locked") as raised:
+            wire.transport(tls=choose).round_trip(get(server.url))
+        assert type(raised.value) is OSError
+
+    @pytest.mark.parametrize("tls", ["/no/such/file.pem", __file__, 5, b"x"])
+    def test_nonsense(self, tls: Any) -> None:
+        with pytest.raises(UsageError) as raised:
+            UrllibTransport(tls=tls, trust_env=False)
+        assert not isinstance(tls, str) or tls in str(raised.value)
+
+
+class TestDistrust:
+    """A handshake that fails is a `ConnectError`."""
+
+    def test_an_unknown_ca(self, wire: Wire) -> None:
+        server = wire.serve(reads, handshake_fails=True)
+        with pytest.raises(ConnectError, match="certificate verify failed") as raised:
+            wire.transport(tls=ssl.create_default_context()).round_trip(get(f"{server.url}/v2/?secret"))
+        assert f"/etc/docker/certs.d/{server.netloc}/ca.crt" in str(raised.value)
+        assert "secret" not in str(raised.value)
+        assert raised.value.request is not None
+        assert raised.value.__cause__ is not None
+        assert any(isinstance(error, ssl.SSLCertVerificationError) for error in causes(raised.value))
+
+    @pytest.mark.usefixtures("names")
+    def test_another_name(self, wire: Wire) -> None:
+        server = wire.serve(reads, host="other.test", handshake_fails=True)
+        with pytest.raises(ConnectError, match=r"(?i)other\.test") as raised:
+            wire.transport().round_trip(get(server.url))
+        assert "ca.crt" not in str(raised.value)  # the CA is known: another one would not help
+
+    def test_a_server_that_wants_a_certificate(self, wire: Wire, strict: ssl.SSLContext) -> None:
+        server = wire.serve(reads, context=strict, handshake_fails=True)
+        with pytest.raises(TransportError) as raised:
+            wire.transport().round_trip(get(server.url))
+        assert raised.value.request is not None
+        # TLS 1.3 tells only after the handshake; it is the connecting that fails all the same.
+        assert type(raised.value) is ConnectError
+
+    def test_a_server_that_hangs_up(self, wire: Wire) -> None:
+        server = wire.serve(lambda peer: peer.close(), kind="http")
+        with pytest.raises(ConnectError):
+            wire.transport().round_trip(get(f"https://{server.netloc}"))
+
+    @pytest.mark.parametrize("said", [reply(400, b"Client sent an HTTP request"), b"HTTP/1.0 400 Bad Request\r\n\r\n"])
+    def test_a_plain_server(self, wire: Wire, said: bytes) -> None:
+        def script(peer: Any) -> None:
+            peer.sock.recv(1)
+            peer.send(said)
+
+        server = wire.serve(script, kind="http")
+        with pytest.raises(ConnectError, match="insecure=True") as raised:
+            wire.transport().round_trip(get(f"https://{server.netloc}"))
+        assert any(isinstance(error, ssl.SSLError) for error in causes(raised.value))
+
+    def test_a_tls_server_asked_plainly(self, wire: Wire) -> None:
+        server = wire.serve(reads, handshake_fails=True)
+        with pytest.raises((ProtocolError, ReadError), match="leave insecure=True out"):
+            wire.transport().round_trip(get(server.url.replace("https", "http")))
+
+    def test_old_versions_are_refused(self, wire: Wire, certificates: Certificates, kind: str) -> None:
+        context = ssl.create_default_context(cafile=str(certificates.pem))
+        other = ssl.TLSVersion.TLSv1_2 if kind == "tls1.3" else ssl.TLSVersion.TLSv1_3
+        context.minimum_version = context.maximum_version = other
+        server = wire.serve(reads, handshake_fails=True)
+        with pytest.raises(ConnectError):
+            wire.transport(tls=context).round_trip(get(server.url))
+
+
+def deny(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """Make listing a folder, and what is in it, fail as for an unprivileged user: root may read everything."""
+    really = os.listdir
+
+    def refuse(name: Path) -> list[str]:
+        if path == name or path in name.parents:
+            raise PermissionError(13, "Permission denied", str(name))
+        return really(name)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+
+
+def standard_roots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
+    """The default folders of `docker_certs_d`, with those of the system below `tmp_path`."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    roots = [folder.replace("/etc/", f"{tmp_path}/etc/") for folder in tls._STANDARD_ROOTS]
+    monkeypatch.setattr(tls, "_STANDARD_ROOTS", roots)
+    return [Path(root.replace("~", str(tmp_path / "home"))) for root in roots]
+
+
+class TestDockerCertsD:
+    """`docker_certs_d`: a folder a host."""
+
+    def test_a_private_ca(self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path]) -> None:
+        server = wire.serve(answers(reply(200, b"ok")))
+        folder = certs_d(server)
+        certificates.ca.cert_pem.write_to_path(str(folder / "ca.crt"))
+        (folder / "README").write_text("not a certificate")
+        transport = wire.transport(tls=docker_certs_d(folder.parent))
+        assert read(transport.round_trip(get(server.url))) == (200, b"ok")
+
+    def test_one_of_several(self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path]) -> None:
+        server = wire.serve(answers(reply(200, b"ok")))
+        folder = certs_d(server)
+        trustme.CA().cert_pem.write_to_path(str(folder / "a.crt"))
+        certificates.ca.cert_pem.write_to_path(str(folder / "b.crt"))
+        transport = wire.transport(tls=docker_certs_d(str(folder.parent)))
+        assert read(transport.round_trip(get(server.url))) == (200, b"ok")
+
+    @pytest.mark.parametrize("name", ["127.0.0.1", "127.0.0.1:1", "localhost"])
+    def test_another_hosts(
+        self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path], name: str
+    ) -> None:
+        server = wire.serve(reads, handshake_fails=True)
+        folder = certs_d(server, name)
+        certificates.ca.cert_pem.write_to_path(str(folder / "ca.crt"))
+        with pytest.raises(ConnectError, match="certificate verify failed"):
+            wire.transport(tls=docker_certs_d(folder.parent)).round_trip(get(server.url))
+
+    def test_the_systems_cas_count_too(
+        self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificates.pem))
+        server = wire.serve(answers(reply(200, b"ok")))
+        folder = certs_d(server)
+        trustme.CA().cert_pem.write_to_path(str(folder / "ca.crt"))
+        transport = wire.transport(tls=docker_certs_d(folder.parent))
+        assert read(transport.round_trip(get(server.url))) == (200, b"ok")
+
+    def test_a_client_certificate(
+        self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path], strict: ssl.SSLContext
+    ) -> None:
+        server = wire.serve(answers(reply(200, b"ok"), reply(200, b"next")), context=strict)
+        folder = certs_d(server)
+        certificates.ca.cert_pem.write_to_path(str(folder / "ca.crt"))
+        client = certificates.ca.issue_cert("client@example.org")
+        client.cert_chain_pems[0].write_to_path(str(folder / "client.cert"))
+        client.private_key_pem.write_to_path(str(folder / "client.key"))
+        transport = wire.transport(tls=docker_certs_d(folder.parent))
+        assert read(transport.round_trip(get(server.url))) == (200, b"ok")
+        assert read(transport.round_trip(get(server.url))) == (200, b"next")
+
+    @pytest.mark.parametrize("first", ["as somebody", "as nobody"])
+    def test_what_goes_out_as_nobody_shows_no_client_certificate(
+        self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path], kind: str, first: str
+    ) -> None:
+        optional = certificates.server(kind)
+        optional.verify_mode = ssl.CERT_OPTIONAL
+        certificates.ca.configure_trust(optional)
+        shown: list[bool] = []
+
+        def script(peer: Any) -> None:
+            peer.read_head()
+            shown.append(peer.sock.getpeercert() is not None)
+            peer.send(reply(200, b"ok"))
+
+        server = wire.serve(script, script, context=optional)
+        folder = certs_d(server)
+        certificates.ca.cert_pem.write_to_path(str(folder / "ca.crt"))
+        client = certificates.ca.issue_cert("client@example.org")
+        client.cert_chain_pems[0].write_to_path(str(folder / "client.cert"))
+        client.private_key_pem.write_to_path(str(folder / "client.key"))
+        transport = wire.transport(tls=docker_certs_d(folder.parent))
+        for anonymous in (first == "as nobody", first != "as nobody"):  # no connection serves both
+            assert read(transport.round_trip(get(server.url, anonymous=anonymous))) == (200, b"ok")
+        assert shown == [first != "as nobody", first == "as nobody"]
+
+    @pytest.mark.parametrize("lost", ["client.cert", "client.key"])
+    def test_half_a_pair(self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path], lost: str) -> None:
+        server = wire.serve()
+        folder = certs_d(server)
+        client = certificates.ca.issue_cert("client@example.org")
+        client.cert_chain_pems[0].write_to_path(str(folder / "client.cert"))
+        client.private_key_pem.write_to_path(str(folder / "client.key"))
+        (folder / lost).unlink()
+        with pytest.raises(UsageError, match=lost.replace(".", r"\.")):
+            wire.transport(tls=docker_certs_d(folder.parent)).round_trip(get(server.url))
+
+    @pytest.mark.parametrize("name", ["ca.crt", "client.cert"])
+    def test_what_is_no_certificate(
+        self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path], name: str
+    ) -> None:
+        server = wire.serve()
+        folder = certs_d(server)
+        (folder / name).write_text("no certificate")
+        (folder / "client.cert").touch()
+        certificates.ca.issue_cert("client@example.org").private_key_pem.write_to_path(str(folder / "client.key"))
+        with pytest.raises(UsageError, match=name.replace(".", r"\.")):
+            wire.transport(tls=docker_certs_d(folder.parent)).round_trip(get(server.url))
+
+    @pytest.mark.parametrize("folder", ["certs.d", "certs.d/{host}"])
+    def test_folder_that_this_user_may_not_read_is_skipped_and_logged(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        folder: str,
+    ) -> None:
+        caplog.set_level("INFO", "ociwire.tls")
+        (tmp_path / "certs.d" / "registry.test").mkdir(parents=True)
+        deny(monkeypatch, tmp_path / folder.format(host="registry.test"))
+        assert docker_certs_d(tmp_path / "certs.d")("registry.test") is None
+        assert str(tmp_path / "certs.d" / "registry.test") in caplog.text
+
+    @pytest.mark.parametrize("name", ["ca.crt", "client.cert", "client.key"])
+    def test_file_that_is_a_pipe_is_an_error_at_once(
+        self, tmp_path: Path, certificates: Certificates, name: str
+    ) -> None:
+        folder = tmp_path / "registry.test"
+        folder.mkdir()
+        client = certificates.ca.issue_cert("client@example.org")
+        client.cert_chain_pems[0].write_to_path(str(folder / "client.cert"))
+        client.private_key_pem.write_to_path(str(folder / "client.key"))
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+        with pytest.raises(UsageError, match=f"{name}: expected a regular file"):
+            docker_certs_d(tmp_path)("registry.test")
+
+    @pytest.mark.parametrize("number", [0, 1, 2])
+    def test_default_folders_are_podmans_and_dockers(
+        self,
+        wire: Wire,
+        certificates: Certificates,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        number: int,
+    ) -> None:
+        roots = standard_roots(monkeypatch, tmp_path)
+        server = wire.serve(answers(reply(200, b"ok")))
+        for root in roots:
+            (root / server.netloc).mkdir(parents=True)
+            trustme.CA().cert_pem.write_to_path(str(root / server.netloc / "other.crt"))
+        certificates.ca.cert_pem.write_to_path(str(roots[number] / server.netloc / "ca.crt"))
+        transport = wire.transport(tls=docker_certs_d())
+        assert read(transport.round_trip(get(server.url))) == (200, b"ok")
+
+    def test_client_certificate_is_the_first_folders(
+        self,
+        wire: Wire,
+        certificates: Certificates,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        strict: ssl.SSLContext,
+    ) -> None:
+        roots = standard_roots(monkeypatch, tmp_path)
+        server = wire.serve(answers(reply(200, b"ok")), context=strict)
+        for root, authority in ((roots[0], certificates.ca), (roots[2], trustme.CA())):
+            folder = root / server.netloc
+            folder.mkdir(parents=True)
+            authority.cert_pem.write_to_path(str(folder / "ca.crt"))
+            client = authority.issue_cert("client@example.org")
+            client.cert_chain_pems[0].write_to_path(str(folder / "client.cert"))
+            client.private_key_pem.write_to_path(str(folder / "client.key"))
+        transport = wire.transport(tls=docker_certs_d())
+        assert read(transport.round_trip(get(server.url))) == (200, b"ok")
+
+    def test_folder_with_the_default_port_is_read(self, tmp_path: Path, certificates: Certificates) -> None:
+        (tmp_path / "registry.test:443").mkdir()
+        certificates.ca.cert_pem.write_to_path(str(tmp_path / "registry.test:443" / "ca.crt"))
+        assert docker_certs_d(tmp_path)("registry.test") is not None
+        assert docker_certs_d(tmp_path)("registry.test:80") is None
+
+    @pytest.mark.parametrize("root", ["no/such/folder", "empty"])
+    def test_nothing_there(self, tmp_path: Path, root: str) -> None:
+        (tmp_path / "empty" / "registry.test").mkdir(parents=True)
+        assert docker_certs_d(tmp_path / root)("registry.test") is None
+
+
+def test_a_session_goes_on_after_an_early_answer(wire: Wire) -> None:
+    # The tickets of TLS 1.3 come first: they make a socket readable, and are no answer.
+    server = wire.serve(answers(*[reply(200, b"%d" % n) for n in range(3)]), answers_early(reply(200)))
+    transport = wire.transport()
+    assert [read(transport.round_trip(get(server.url)))[1] for _ in range(3)] == [b"0", b"1", b"2"]
+    server.peer(0).sock.shutdown(socket.SHUT_RDWR)
+    server.ended(0)
+    assert read(transport.round_trip(get(server.url))) == (200, b"")
