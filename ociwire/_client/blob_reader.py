@@ -1,7 +1,4 @@
-"""Blobs on their way in: read once, and never whole without having been verified.
-
-A connection that is lost half-way is taken up again where it broke, under the same hash.
-"""
+"""Reads a blob and verifies it; a lost connection is resumed at the position where it broke."""
 
 from __future__ import annotations
 
@@ -19,25 +16,25 @@ from ..errors import OciwireError, ReadError, RegistryError, SizeMismatch, Trans
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["BlobReader"]
+__all__ = ["BlobReader", "redact_error"]
 
-_PIECE = 1024 * 1024
+_BUFFER_SIZE = 1024 * 1024
 
 
 @final
 class BlobReader(io.RawIOBase):
-    """A binary file over a response, which it owns, that hashes what it reads.
+    """A binary file over a response that verifies what it reads. It owns the response.
 
     The call that takes the last byte of the known size checks size and digest, and raises instead of returning it: a
-    reader that returned all of its bytes has verified them. It has one owner; closed early, it drops its connection.
+    reader that has returned all of its bytes has verified them. Not thread-safe. Closing it early drops the connection.
 
     Args:
-        response: What is read.
-        descriptor: What it should be; `descriptor.digest` decides, whatever the response's headers say.
-        start: The first byte that the response has.
-        stop: The byte before which to end; None is the end.
-        part: Whether this is only a part, which verifies nothing, though it be all of the bytes.
-        reopen: Called with a position when the connection is lost there: returns a response that begins with that byte.
+        response: The response to read.
+        descriptor: The expected size and digest, whatever the headers of the response state.
+        start: The position of the first byte of the response.
+        stop: The position after the last byte to read. `None` is the end of the blob.
+        part: True for range reads, which cannot be verified.
+        reopen: Called with a position when the connection is lost there. Returns a response that begins with that byte.
             Without progress between two losses it is not called again.
 
     Raises:
@@ -58,99 +55,88 @@ class BlobReader(io.RawIOBase):
         self._response = response
         self._position = start
         self._stop = descriptor.size if stop is None else stop
-        self._whole = not part
-        self._ended = part and start == self._stop
+        self._is_whole = not part
+        self._is_complete = part and start == self._stop
         self._reopen = reopen
         self._reopened_at: int | None = None
         self.descriptor = descriptor
 
     @property
     def verified(self) -> bool:
-        """Whether all bytes have been read, and were the right ones. Never so of a part."""
-        return self._ended and self._whole
-
-    def _redact(self, error: OciwireError) -> None:
-        """Mask the secrets of the request in an exception that quotes the content."""
-        redactor_of(self._response.request).error(error)
+        """Whether all bytes have been read and their digest matched. Always false for a part."""
+        return self._is_complete and self._is_whole
 
     def readable(self) -> bool:
-        """True."""
+        """Return true."""
         return True
 
     def readinto(self, buffer: Buffer, /) -> int:
-        """Read into a buffer what is there, at least one byte; 0 at the end.
+        """Read into a buffer what has arrived, at least one byte. Returns 0 at the end.
 
         Raises:
             UsageError: The reader is closed.
-            SizeMismatch: There are fewer bytes, or more, than the descriptor says.
-            DigestMismatch: The bytes are not those that were asked for.
+            SizeMismatch: The content has fewer or more bytes than the descriptor states.
+            DigestMismatch: The content has another digest.
             TransportError: The connection failed.
         """
         if self.closed:
             raise UsageError("the blob's reader is closed")
         view = memoryview(buffer).cast("B")
-        if self._ended or (not view and self._left):
+        if self._is_complete or (not view and self._remaining):
             return 0
-        taken = False
         try:
-            count = self._take(view[: self._left])
-            taken = True
-        finally:
-            if not taken:
-                self.close()
+            view = view[: self._remaining]
+            count = self._receive(view) if view else 0
+            if self._is_whole:
+                self._hasher.update(view[:count])
+            self._position += count
+            if self._position == self._stop:
+                self._finish()
+        except BaseException:
+            self.close()
+            raise
         return count
 
     @property
-    def _left(self) -> int:
+    def _remaining(self) -> int:
         return self._stop - self._position
 
-    def _take(self, view: memoryview) -> int:
-        count = self._receive(view) if view else 0
-        if self._whole:
-            self._hasher.update(view[:count])
-        self._position += count
-        if self._position == self._stop:
-            self._end()
-        return count
-
     def _receive(self, view: memoryview) -> int:
-        """At least one byte, from the response at hand or from the one that takes over from it."""
+        """Read at least one byte, from the response or from one that resumes it."""
         while True:
-            lost: Exception
+            failure: Exception
             try:
                 count = self._response.readinto(view)
                 if count:
                     return count
-                lost = self._wrong_size(f"ended {self._left} bytes short", self._position)
+                failure = self._size_mismatch(f"ended {self._remaining} bytes short", self._position)
             except ReadError as error:
-                lost = error
-            self._take_up_again(lost)
+                failure = error
+            if self._reopen is None or self._reopened_at == self._position:
+                raise failure
+            self._reopened_at = self._position
+            self._response.close()
+            try:
+                self._response = self._reopen(self._position)
+            except RegistryError as refusal:
+                raise failure from refusal
 
-    def _take_up_again(self, lost: Exception) -> None:
-        if self._reopen is None or self._reopened_at == self._position:
-            raise lost
-        self._reopened_at = self._position
-        self._response.close()
-        try:
-            self._response = self._reopen(self._position)
-        except RegistryError as refused:
-            raise lost from refused
-
-    def _end(self) -> None:
-        if self._stop == self.descriptor.size and self._goes_on():
-            raise self._wrong_size("goes on beyond them", self._stop + 1)
-        if self._whole:
-            check_hashed(self._hasher, self.descriptor.digest, self._hint())
-        self._ended = True
+    def _finish(self) -> None:
+        """Check that the content ends here, verify its digest, and close the response."""
+        if self._stop == self.descriptor.size and self._has_more():
+            raise self._size_mismatch("goes on beyond them", self._stop + 1)
+        if self._is_whole:
+            check_hashed(self._hasher, self.descriptor.digest, hint=self._hint())
+        self._is_complete = True
         self._response.close()
 
-    def _goes_on(self) -> bool:
+    def _has_more(self) -> bool:
         try:
             return bool(self._response.read(1))
         except TransportError:
             return False  # a connection that is lost after the last byte has lost nothing
 
-    def _wrong_size(self, what: str, actual: int) -> SizeMismatch:
+    def _size_mismatch(self, what: str, actual: int) -> SizeMismatch:
         size = self.descriptor.size
         return SizeMismatch(
             f"{self.descriptor.digest} should have {size} bytes, but its content {what}{self._hint()}",
@@ -165,16 +151,16 @@ class BlobReader(io.RawIOBase):
         return " (its Content-Type is that of an HTML page: a login page or a firewall may have answered instead)"
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read `size` bytes, fewer only at the end; all that is left if `size` is negative or None.
+        """Read `size` bytes, fewer only at the end; everything if `size` is negative or `None`.
 
         Raises:
             OciwireError: As `readinto`.
         """
         size = check_read_size(size)
-        wanted = self._left if size < 0 else min(size, self._left)
+        wanted = self._remaining if size < 0 else min(size, self._remaining)
         pieces = []
         while True:
-            buffer = bytearray(min(wanted, _PIECE))
+            buffer = bytearray(min(wanted, _BUFFER_SIZE))
             with memoryview(buffer) as view:
                 count = self.readinto(view)
                 pieces.append(bytes(view[:count]))
@@ -183,7 +169,7 @@ class BlobReader(io.RawIOBase):
                 return b"".join(pieces)
 
     def readall(self) -> bytes:
-        """Read all that is left.
+        """Read everything.
 
         Raises:
             OciwireError: As `readinto`.
@@ -191,27 +177,32 @@ class BlobReader(io.RawIOBase):
         return self.read()
 
     def verify(self) -> None:
-        """Read away what is left, and return if all of it was right.
+        """Read the rest of the blob without returning it, and verify the digest.
 
         Raises:
             UsageError: This is a part of a blob, which cannot be verified.
             OciwireError: As `readinto`.
         """
-        if not self._whole:
+        if not self._is_whole:
             raise UsageError("a part of a blob cannot be verified: its digest is of the whole")
-        buffer = bytearray(min(max(self._left, 1), _PIECE))
-        while not self._ended:
+        buffer = bytearray(min(max(self._remaining, 1), _BUFFER_SIZE))
+        while not self._is_complete:
             self.readinto(buffer)
 
     def close(self) -> None:
-        """Close the response. May be called again."""
+        """Close the response. Idempotent."""
         if not self.closed:
             super().close()
             self._response.close()
 
     def __del__(self) -> None:
         # This replaces io.IOBase's finalizer, which calls close(): that goes through every layer's body, and may log or
-        # wait for a lock. The connection is dropped by the finalizer of the wire's own body.
+        # wait for a lock. The connection is dropped by the finalizer of the base transport's own body.
         response: Response | None = getattr(self, "_response", None)
         if response is not None and not response.closed and not response.in_memory:
             warn_left_open(f"{self.descriptor.digest} was not read to its end or closed")
+
+
+def redact_error(error: OciwireError, reader: BlobReader) -> None:
+    """Mask the secrets of a reader's request in an exception that quotes the content."""
+    redactor_of(reader._response.request).error(error)

@@ -1,6 +1,21 @@
-"""Blobs on their way out, a chunk at a time: an upload that can be gone on with after any fault, in any process.
+"""Uploads in chunks, which can be resumed after a fault, also by another process.
 
-Follows the OCI distribution specification, "Pushing a blob in chunks", and what registries do instead of it.
+Follows the OCI distribution specification, "Pushing a blob in chunks", and the deviations of deployed registries.
+
+A `BlobWriter` is open, closed (`close`: nothing more is written, but the upload can be resumed or committed) or over
+(committed or cancelled). Its buffer is sent in chunks. What follows a chunk (PATCH) depends on the response::
+
+    response    the GET of the session reports      what follows
+    2xx                                             acknowledge the chunk, whatever Range says (ECR states it wrongly)
+    413                                             halve the chunk size and send again
+    416         an offset within the chunk          acknowledge the bytes up to it
+    416         0, and ``0-0`` may mean one byte    send the rest of the first chunk from byte 1
+    416         the same offset as the writer       halve the chunk size if the chunk is large (128 KiB), else raise
+    416         any other offset                    raise `RangeInvalid`
+    other, or a fault                               raise; from now on the registry may have more than was acknowledged
+
+While the registry may have more than was acknowledged (`_offset_uncertain`), the rest is sent in chunks and not with
+the closing PUT: a registry refuses a chunk at the wrong offset, but some append the body of any PUT.
 """
 
 from __future__ import annotations
@@ -11,148 +26,120 @@ from .._http.body import Body, skip
 from .._http.messages import Response
 from .._oci.descriptor import Descriptor
 from .._oci.digest import Digest, new_hasher
-from .._oci.scope import Scope
 from ..errors import BlobUploadInvalid, BlobUploadUnknown, ProtocolError, RangeInvalid, RegistryError, UsageError
 from ..media_types import OCTET_STREAM
-from .session import Session
+from .repository import Repository
 from .uploads import (
-    PATCHED,
     IncompleteUpload,
     UploadCompletion,
-    cancel,
-    is_there,
+    UploadStatus,
+    blob_exists,
+    cancel_upload,
     open_upload,
+    patch_upload,
     read_status,
-    smallest_chunk,
-    uploaded,
 )
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["BlobWriter", "begin", "push", "resume"]
+__all__ = ["DEFAULT_CHUNK_SIZE", "BlobWriter", "begin_upload", "push_blob", "resume_upload"]
 
-DEFAULT_CHUNK = 4 * 1024 * 1024
-"""How much is sent in one chunk, in bytes, where nobody says otherwise: more is refused by some registries (GHCR)."""
+DEFAULT_CHUNK_SIZE = 4 * 1024 * 1024
+"""Default size of a chunk in bytes: some registries refuse larger ones (GHCR)."""
 _LARGE_CHUNK = 128 * 1024
-"""From how many bytes on a 416 that says nothing else may mean that the chunk is too large."""
-_FAULTS = 3
+"""Size in bytes from which a 416 without another reason may mean that the chunk is too large."""
+_MAX_FAULTS = 3
 """Number of consecutive faults of the closing PUT, without progress between them, that end a commit."""
 
 
-def push(session: Session, repository: str, digest: Digest, body: Body) -> None:
+def push_blob(repository: Repository, digest: Digest, body: Body) -> None:
     """Upload a blob with a POST and a PUT; see `Client.push_blob`.
 
     If a fault of the PUT left a part of the content at the registry, the rest follows in chunks. If the registry has
     lost the upload, the content is sent to a new one, once. Both need a body that can be sent again.
     """
-    for tries_left in (1, 0):
-        location = session.location(open_upload(session, "push_blob", repository, digest.algorithm))
+    for attempts_left in (1, 0):
+        session = open_upload(repository, digest.algorithm)
         try:
-            unfinished = UploadCompletion(session, "push_blob", repository, location, digest, body).run()
-            if unfinished is None:
+            incomplete = UploadCompletion(repository, session.location, digest, body).run()
+            if incomplete is None:
                 return
             if not body.resendable:
-                raise unfinished.fault
-            if unfinished.location is None or unfinished.offset is None:
-                raise unfinished.error()
+                raise incomplete.fault
+            if incomplete.location is None or incomplete.offset is None:
+                raise incomplete.error()
             writer = BlobWriter(
-                session,
                 repository,
-                unfinished.location,
-                offset=unfinished.offset,
-                minimum=unfinished.minimum,
-                unsure=True,  # more of the PUT may arrive
-                operation="push_blob",
+                UploadStatus(incomplete.location, incomplete.offset, incomplete.min_chunk_length),
+                offset_uncertain=True,  # more of the PUT may arrive
             )
-            writer.leave_hashing()
-            for chunk in skip(body.open(), unfinished.offset):
+            writer.disable_hashing()
+            for chunk in skip(body.open(), incomplete.offset):
                 writer.write(chunk)
             writer.commit(digest)
             return
         except (BlobUploadUnknown, BlobUploadInvalid):
-            if not body.resendable or not tries_left:
+            if not body.resendable or not attempts_left:
                 raise
 
 
-def begin(session: Session, repository: str, chunk_size: int | None, algorithm: str) -> BlobWriter:
-    """A writer on a new upload; see `Client.push_blob_chunked`."""
-    opened = open_upload(session, "push_blob_chunked", repository, algorithm)
-    return BlobWriter(
-        session,
-        repository,
-        session.location(opened),
-        chunk_size=chunk_size,
-        minimum=smallest_chunk(opened),
-        algorithm=algorithm,
-    )
+def begin_upload(repository: Repository, chunk_size: int | None, algorithm: str) -> BlobWriter:
+    """Open an upload session and return its writer; see `Client.push_blob_chunked`."""
+    session = open_upload(repository, algorithm)
+    status = UploadStatus(session.location, 0, session.min_chunk_length)
+    return BlobWriter(repository, status, chunk_size=chunk_size, algorithm=algorithm)
 
 
-def resume(session: Session, repository: str, id_: str, offset: int | None, chunk_size: int | None) -> BlobWriter:
-    """A writer on an upload under way; see `Client.push_blob_chunked_resume`."""
+def resume_upload(repository: Repository, upload_id: str, offset: int | None, chunk_size: int | None) -> BlobWriter:
+    """Return a writer that resumes an upload; see `Client.push_blob_chunked_resume`."""
     try:
-        location = session.location(Response(202, {"Location": id_}))
+        location = repository.session.upload_location(Response(202, {"Location": upload_id}))
     except ProtocolError as error:
         raise UsageError(f"not the id of an upload: {error}") from None
-    told, minimum = offset is None, 0
-    if offset is None:
-        status = read_status(session, "push_blob_chunked_resume", repository, location)
-        offset, minimum = uploaded(status), smallest_chunk(status)
-        if "location" in status.headers:
-            location = session.location(status)
-    return BlobWriter(
-        session,
-        repository,
-        location,
-        offset=offset,
-        chunk_size=chunk_size,
-        minimum=minimum,
-        unsure=told and offset == 0,
-    )
+    status = UploadStatus(location, offset, 0) if offset is not None else read_status(repository, location)
+    is_uncertain = offset is None and status.offset == 0
+    # What is written from now on is an operation of its own, whichever process opened the upload.
+    target = Repository(repository.session, repository.name, "push_blob_chunked")
+    return BlobWriter(target, status, chunk_size=chunk_size, offset_uncertain=is_uncertain)
 
 
 @final
 class BlobWriter:
-    """An upload under way. Bytes are gathered into chunks, and each chunk is sent as it is full.
+    """An upload session that bytes are written to. They are buffered, and each chunk is sent as it is full.
 
     Made by `Client.push_blob_chunked` and `Client.push_blob_chunked_resume`. As a context manager it ends in `close`,
-    which sends what is left and keeps the upload: `id` resumes it, in another process too. After an exception nothing
-    more is sent. It never commits or cancels by itself. It has one owner.
+    which sends the buffer and keeps the upload: `id` resumes it, in another process too. After an exception nothing
+    more is sent. It never commits or cancels by itself. Not thread-safe.
 
     Attributes:
-        flushed: How many bytes of it the registry has acknowledged.
-        chunk_size: How many bytes the next chunk will have; less than was asked for where the registry refused that.
+        flushed: The number of bytes that the registry has acknowledged.
+        chunk_size: The size of the next chunk in bytes; less than was requested if the registry refused that.
     """
 
     def __init__(
         self,
-        session: Session,
-        repository: str,
-        location: str,
+        repository: Repository,
+        status: UploadStatus,
         *,
-        offset: int = 0,
         chunk_size: int | None = None,
-        minimum: int = 0,
         algorithm: str = "sha256",
-        unsure: bool = False,
-        operation: str = "push_blob_chunked",
+        offset_uncertain: bool = False,
     ) -> None:
-        self._session = session
-        self._operation = operation
         self._repository = repository
-        self._scope = Scope.repository(repository, "pull", "push")
-        self._location = location
+        self._location = status.location
         self._algorithm = algorithm
-        self._hasher = new_hasher(algorithm) if offset == 0 else None
-        self._gathered = bytearray()
-        self._minimum = max(minimum, 1)
-        self._unsure = unsure  # the registry may have more than it has acknowledged
-        self._halved = False
-        self._open = True
-        self._over = False
-        self.flushed = offset
-        wanted = DEFAULT_CHUNK if chunk_size is None else chunk_size
-        self.chunk_size = max(min(wanted, session.learnt.largest_chunk or wanted), minimum)
+        self._hasher = new_hasher(algorithm) if status.offset == 0 else None
+        self._buffer = bytearray()
+        self._min_chunk_length = max(status.min_chunk_length, 1)
+        self._offset_uncertain = offset_uncertain  # the registry may have more than it has acknowledged
+        self._is_halved = False
+        self._is_open = True
+        self._is_over = False
+        self.flushed = status.offset
+        requested = DEFAULT_CHUNK_SIZE if chunk_size is None else chunk_size
+        limit = repository.session.state.max_chunk_size or requested
+        self.chunk_size = max(min(requested, limit), status.min_chunk_length)
 
     @property
     def id(self) -> str:
@@ -161,18 +148,18 @@ class BlobWriter:
 
     @property
     def size(self) -> int:
-        """How many bytes the upload has been given in all, sent or not."""
-        return self.flushed + len(self._gathered)
+        """The number of bytes that the upload has in all, sent or buffered."""
+        return self.flushed + len(self._buffer)
 
-    def leave_hashing(self) -> None:
-        """Hash nothing from now on: who writes does it elsewhere, and gives `commit` the digest."""
+    def disable_hashing(self) -> None:
+        """Stop hashing what is written: the caller hashes it, and passes the digest to `commit`."""
         self._hasher = None
 
     def write(self, data: Buffer, /) -> int:
-        """Take bytes, and send what fills a chunk; the last chunk waits for `commit` or `close`.
+        """Buffer bytes, and send each chunk that is full; the last chunk is sent by `commit` or `close`.
 
-        Where sending fails, `size` tells how many bytes were taken: what is beyond can be written to this writer again.
-        To one that resumes the upload it has to be written from that one's own `size` on.
+        If sending fails, `size` tells how many bytes were taken: the others can be written to this writer again. A
+        writer that resumes the upload needs the bytes from its own `size` on.
 
         Returns:
             The number of bytes, all of them.
@@ -180,42 +167,43 @@ class BlobWriter:
         Raises:
             UsageError: The writer is closed.
             RangeInvalid: The registry has other bytes than were sent; the upload can still be resumed.
-            RegistryError: The registry said no.
-            TransportError: There is no usable answer.
+            RegistryError: The registry refused.
+            TransportError: There is no usable response.
         """
-        if not self._open:
+        if not self._is_open:
             raise UsageError("the upload's writer is closed")
         view = memoryview(data).cast("B")
         taken = 0
         while taken < len(view):
-            if len(self._gathered) >= self.chunk_size:
+            if len(self._buffer) >= self.chunk_size:
                 self._send_chunk()
-            piece = view[taken : taken + max(0, self.chunk_size - len(self._gathered))]
-            self._gathered += piece
+            piece = view[taken : taken + max(0, self.chunk_size - len(self._buffer))]
+            self._buffer += piece
             taken += len(piece)
             if self._hasher is not None:
                 self._hasher.update(piece)
         return taken
 
     def close(self) -> None:
-        """Send what was gathered, and take no more. The upload can be resumed, and committed. May be called again.
+        """Send the buffer, and accept no more bytes. The upload can be resumed and committed. Idempotent.
 
         Raises:
             OciwireError: As `write`. The writer is closed all the same.
         """
-        if self._open:
-            self._open = False
-            while self._gathered and not self._over:
+        if self._is_open:
+            self._is_open = False
+            while self._buffer and not self._is_over:
                 self._send_chunk()
 
     def commit(self, digest: str | None = None) -> Descriptor:
-        """Send what is left, and have the registry make the upload a blob.
+        """Send the buffer, and make the upload a blob.
 
-        If the closing PUT fails, the client asks what became of it. A registry that may still be committing the blob is
-        waited for up to ten minutes or the deadline; bytes that are missing are sent.
+        If the closing PUT fails, the client asks what became of it. It waits up to ten minutes, or until the deadline,
+        for a registry that may still be committing the blob, and sends missing bytes.
 
         Args:
-            digest: What the whole is; None is what was written, which is known if the writer began at byte 0.
+            digest: The digest of the whole content. Defaults to the digest of what was written, which is known if the
+                writer began at byte 0.
 
         Returns:
             The blob's descriptor.
@@ -227,9 +215,9 @@ class BlobWriter:
             RangeInvalid: The registry has fewer bytes than it acknowledged; the upload can still be resumed.
             RegistryError: The registry refused.
             TransportTimeout: The registry has all bytes, and did not commit the blob in time.
-            TransportError: There is no usable answer.
+            TransportError: There is no usable response.
         """
-        if self._over:
+        if self._is_over:
             raise UsageError("the upload is over: it was committed or cancelled")
         if digest is None:
             if self._hasher is None:
@@ -237,15 +225,15 @@ class BlobWriter:
                     "the digest is not known: this writer went on with an upload (commit(digest) takes it)"
                 )
             digest = f"{self._algorithm}:{self._hasher.hexdigest()}"
-        wanted, size = Digest(digest), self.size
-        unfinished = self.try_commit(wanted)
-        if unfinished is not None:
-            if unfinished.offset is not None and unfinished.offset < self.flushed:
+        descriptor = Descriptor(OCTET_STREAM, Digest(digest), self.size)
+        incomplete = self.try_commit(descriptor.digest)
+        if incomplete is not None:
+            if incomplete.offset is not None and incomplete.offset < self.flushed:
                 raise RangeInvalid(
-                    f"the registry has {unfinished.offset} bytes of the upload, and had acknowledged {self.flushed}"
-                ) from unfinished.fault
-            raise unfinished.error()
-        return Descriptor(OCTET_STREAM, wanted, size)
+                    f"the registry has {incomplete.offset} bytes of the upload, and had acknowledged {self.flushed}"
+                ) from incomplete.fault
+            raise incomplete.error()
+        return descriptor
 
     def try_commit(self, digest: Digest) -> IncompleteUpload | None:
         """Do what `commit` does, but return the state of the upload if faults of the closing PUT prevent it.
@@ -255,155 +243,140 @@ class BlobWriter:
         """
         furthest, faults = -1, 0
         while True:
-            unfinished = self._finish(digest)
-            if unfinished is None:
-                self._open, self._over = False, True
+            incomplete = self._finish(digest)
+            if incomplete is None:
+                self._is_open, self._is_over = False, True
                 return None
-            if unfinished.location is not None:
-                self._location = unfinished.location
-            if unfinished.offset is None or unfinished.offset < self.flushed:
-                return unfinished
-            faults = 1 if unfinished.offset > furthest else faults + 1
-            furthest = max(furthest, unfinished.offset)
-            if faults > _FAULTS:
-                return unfinished
-            self._acknowledge(unfinished.offset - self.flushed)
-            self._unsure = True  # more of the PUT may arrive
+            if incomplete.location is not None:
+                self._location = incomplete.location
+            if incomplete.offset is None or incomplete.offset < self.flushed:
+                return incomplete
+            faults = 1 if incomplete.offset > furthest else faults + 1
+            furthest = max(furthest, incomplete.offset)
+            if faults > _MAX_FAULTS:
+                return incomplete
+            self._acknowledge(incomplete.offset - self.flushed)
+            self._offset_uncertain = True  # more of the PUT may arrive
 
     def cancel(self) -> None:
-        """Give the upload up. May be called again; after `commit` it does nothing.
+        """Cancel the upload. Idempotent; does nothing after `commit`.
 
         Raises:
-            RegistryError: The registry said no.
-            TransportError: There is no usable answer.
+            RegistryError: The registry refused.
+            TransportError: There is no usable response.
         """
-        self._open = False
-        if self._over:
+        self._is_open = False
+        if self._is_over:
             return
-        cancel(self._session, self._operation, self._repository, self._location)
-        self._over = True
+        cancel_upload(self._repository, self._location)
+        self._is_over = True
 
     def __enter__(self) -> BlobWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if kind is not None:
-            self._open = False
+            self._is_open = False
         self.close()
 
     def __repr__(self) -> str:
-        return f"<BlobWriter {self._repository} {self.size} bytes>"
+        return f"<BlobWriter {self._repository.name} {self.size} bytes>"
 
     def _finish(self, digest: Digest) -> IncompleteUpload | None:
-        """Close the upload with a PUT of what is left; if it could repeat bytes, or is refused, as chunks first."""
-        if not self._unsure:
+        """Close the upload with a PUT of the buffer; in chunks first if it could repeat bytes, or is refused."""
+        if not self._offset_uncertain:
             try:
                 return self._put(digest)
             except RegistryError as error:
-                if not self._gathered or not (_too_large(error) or isinstance(error, RangeInvalid)):
+                if not self._buffer or not (_is_too_large(error) or isinstance(error, RangeInvalid)):
                     raise
-                self._unsure = False  # it was an answer
+                self._offset_uncertain = False  # a refusal is a response: nothing of the PUT was stored
         try:
-            while self._gathered:  # a PATCH with a wrong offset is refused; some registries append the body of any PUT
+            while self._buffer:
                 self._send_chunk()
         except (BlobUploadUnknown, BlobUploadInvalid):
             # An upload that was committed is unknown: an earlier PUT may have succeeded.
-            if not is_there(self._session, self._operation, self._repository, digest, confirm=True):
+            if not blob_exists(self._repository, digest, confirm=True):
                 raise
             return None
         return self._put(digest)
 
     def _put(self, digest: Digest) -> IncompleteUpload | None:
-        body = Body.of(bytes(self._gathered)) if self._gathered else None
-        self._unsure = True
-        closing = UploadCompletion(
-            self._session, self._operation, self._repository, self._location, digest, body, self.flushed
-        )
-        unfinished = closing.run()
-        self._unsure = unfinished is not None
-        return unfinished
+        body = Body.of(bytes(self._buffer)) if self._buffer else None
+        self._offset_uncertain = True  # until there is a response
+        incomplete = UploadCompletion(self._repository, self._location, digest, body, self.flushed).run()
+        self._offset_uncertain = incomplete is not None
+        return incomplete
 
     def _send_chunk(self) -> None:
-        """Send one chunk of what was gathered; what is acknowledged of it is dropped."""
-        chunk = bytes(self._gathered[: self.chunk_size])
-        unsure, self._unsure = self._unsure, True  # until there is an answer
+        """Send one chunk of the buffer, and drop what is acknowledged; see the table at the head of this module."""
+        chunk = bytes(self._buffer[: self.chunk_size])
+        was_uncertain, self._offset_uncertain = self._offset_uncertain, True  # until there is a response
         try:
             self._patch(chunk, self.flushed)
         except RegistryError as error:
-            if _too_large(error):
-                self._unsure = unsure
-                passes = self._halve(chunk)
+            if _is_too_large(error):
+                self._offset_uncertain = was_uncertain
+                can_continue = self._halve(chunk)
             else:
-                passes = isinstance(error, RangeInvalid) and self._settle(chunk, unsure=unsure)
-            if not passes:
+                can_continue = isinstance(error, RangeInvalid) and self._resync(chunk, was_uncertain=was_uncertain)
+            if not can_continue:
                 raise
         else:
             self._acknowledge(len(chunk))
 
     def _patch(self, chunk: bytes, first: int) -> None:
-        headers = {"Content-Type": OCTET_STREAM, "Content-Range": f"{first}-{first + len(chunk) - 1}"}
-        # What was sent and accepted outvotes the Range of the answer, which some registries get wrong (ECR).
-        response = self._session.send(
-            self._operation,
-            "PATCH",
+        self._location = patch_upload(
+            self._repository,
             self._location,
-            self._scope,
-            ok=PATCHED,
-            headers=headers,
-            body=Body.of(chunk),
+            Body.of(chunk),
+            content_range=f"{first}-{first + len(chunk) - 1}",
             idempotent=True,
         )
-        self._moved(response)
-        if self._halved:
-            learnt = self._session.learnt
-            learnt.largest_chunk = min(self.chunk_size, learnt.largest_chunk or self.chunk_size)
+        if self._is_halved:
+            self._repository.session.state.record_max_chunk(self.chunk_size)
 
-    def _settle(self, chunk: bytes, *, unsure: bool) -> bool:
-        """After a 416: go on from where the registry says that it is, if that lies within the chunk."""
-        response = read_status(self._session, self._operation, self._repository, self._location)
-        self._moved(response)
-        stored = uploaded(response) - self.flushed
+    def _resync(self, chunk: bytes, *, was_uncertain: bool) -> bool:
+        """After a 416, read the offset of the session. Returns whether the upload can continue."""
+        status = read_status(self._repository, self._location)
+        self._location = status.location
+        stored = status.offset - self.flushed
         if 0 < stored <= len(chunk):
             self._acknowledge(stored)
             return True
         if stored:
             return False
-        if self.flushed == 0 and (unsure or len(chunk) == 1) and self._follows_one(chunk):
+        if self.flushed == 0 and (was_uncertain or len(chunk) == 1) and self._probe_ambiguous_offset(chunk):
             return True
-        self._unsure = unsure
-        # It is where this writer is: then it is the chunk that it does not take, if that is large.
+        self._offset_uncertain = was_uncertain
+        # The offsets agree, so that the registry refuses the chunk for its size, if it is large.
         return len(chunk) >= _LARGE_CHUNK and self._halve(chunk)
 
-    def _follows_one(self, chunk: bytes) -> bool:
-        """Whether 0-0 meant one byte: tried with the rest of the first chunk, which is then acknowledged."""
+    def _probe_ambiguous_offset(self, chunk: bytes) -> bool:
+        """Return whether ``0-0`` meant one byte: sends the rest of the first chunk, which is then acknowledged."""
         try:
             if len(chunk) > 1:
                 self._patch(chunk[1:], 1)
         except RegistryError as error:
-            if not (_too_large(error) or isinstance(error, RangeInvalid)):
+            if not (_is_too_large(error) or isinstance(error, RangeInvalid)):
                 raise
             return False
         self._acknowledge(len(chunk))
         return True
 
     def _halve(self, chunk: bytes) -> bool:
-        """Try with half the chunk from now on: some registries refuse what is too large with a 416 or 413."""
+        """Halve the chunk size: some registries refuse large chunks with 416 or 413. Returns whether it is possible."""
         half = len(chunk) // 2
-        if half < self._minimum:
+        if half < self._min_chunk_length:
             return False
-        self.chunk_size, self._halved = half, True
+        self.chunk_size, self._is_halved = half, True
         return True
 
     def _acknowledge(self, count: int) -> None:
-        del self._gathered[:count]
+        del self._buffer[:count]
         self.flushed += count
-        self._unsure = False
-
-    def _moved(self, response: Response) -> None:
-        response.drain()
-        if "location" in response.headers:
-            self._location = self._session.location(response)
+        self._offset_uncertain = False
 
 
-def _too_large(error: RegistryError) -> bool:
+def _is_too_large(error: RegistryError) -> bool:
     return error.status == 413

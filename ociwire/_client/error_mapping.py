@@ -17,14 +17,18 @@ from .. import errors
 from .._http.headers import retry_after
 from .._http.messages import Response, redactor_of
 from .._oci.descriptor import HTML_TYPES, read_media_type
+from .._oci.digest import Digest
 from .._oci.host import redact_url
 from .._text import sanitize
 from ..auth.challenge import Challenge
 from ..errors import RegistryError, TooManyRequests, Unauthorized
 
 __all__ = [
+    "HTML_HINT",
+    "check_digest_header",
     "check_not_html",
     "check_response",
+    "digest_from_header",
     "error_from_response",
     "is_html",
     "is_html_body",
@@ -32,6 +36,8 @@ __all__ = [
     "is_transient",
     "names_digest",
 ]
+
+HTML_HINT = "; the response is an HTML page: a login page, a captive portal or a firewall may have answered instead"
 
 _READ_LIMIT = 64 * 1024
 _KEPT = 8 * 1024
@@ -207,6 +213,29 @@ def names_digest(response: Response, digest: str) -> bool:
     """Return whether Docker-Content-Digest is the digest, or Location ends in it."""
     location = unquote(response.headers.get("location", "").partition("?")[0])
     return response.headers.get("docker-content-digest") == digest or location.endswith(f"/{digest}")
+
+
+def check_digest_header(digest: Digest | None, response: Response) -> None:
+    """Refuse a Docker-Content-Digest of the same algorithm as the requested digest, and another value.
+
+    Raises:
+        DigestMismatch: The registry claims another digest.
+    """
+    claimed = response.headers.get("docker-content-digest", "")
+    if digest is not None and claimed != digest and claimed.partition(":")[0] == digest.algorithm:
+        claimed = redactor_of(response.request).text(claimed)
+        raise errors.DigestMismatch(
+            f"the registry answers for {digest} with {claimed!r:.200}", expected=digest, actual=claimed
+        )
+
+
+def digest_from_header(response: Response) -> Digest | None:
+    """Get the digest of Docker-Content-Digest. Returns `None` if it is absent or cannot be verified."""
+    try:
+        claimed = Digest(response.headers.get("docker-content-digest", ""))
+    except errors.UsageError:
+        return None
+    return claimed if claimed.known else None
 
 
 def _said(response: Response) -> bytes:

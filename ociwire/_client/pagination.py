@@ -1,35 +1,37 @@
-"""Lists that come in pages: the next one by Link (RFC 8288), else by ``last=``, and never the same one twice.
+"""Pagination: the next page by Link (RFC 8288), or else by ``last=``; a pagination loop is an error.
 
-Follows the OCI distribution specification, "Listing Tags". Each page is read and closed before an item of it is given.
+Follows the OCI distribution specification, "Listing Tags". Each page is read and closed before its items are yielded.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
 
-from .._arguments import show
+from .._arguments import check_integer, show
 from .._http.messages import Response
 from .._http.origin_policy import next_page
 from .._text import SURROGATE
 from ..errors import ContentError, ProtocolError, UsageError
 from .error_mapping import is_html_body
-from .session import read_anew
+from .session import read_with_retry
 
-__all__ = ["MAX_PAGE_SIZE", "names", "pages"]
+__all__ = ["MAX_PAGE_SIZE", "iter_names", "iter_pages"]
 
 _LOG = logging.getLogger("ociwire.client")
 
 PAGE_SIZE = 1000
-"""The most that is asked for in a page: more is refused by some registries (ECR)."""
+"""Maximum number of names that are requested in a page: some registries refuse more (ECR)."""
 
 MAX_PAGE_SIZE = 16 * 1024 * 1024
 """Maximum size of a page of a list in bytes."""
-_MAX_EMPTY = 100
+_MAX_EMPTY_PAGES = 100
 _MAX_SEEN = 10_000
 """Maximum number of page URLs whose hashes are remembered (512 KiB)."""
 
@@ -37,126 +39,125 @@ _LINK = re.compile(r"<([^<>]*)>((?:\s*;\s*[\w!#$%&'*+.^`|~-]+\s*(?:=\s*(?:\"(?:[
 _PARAMETER = re.compile(r";\s*([\w!#$%&'*+.^`|~-]+)\s*(?:=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s\",;]+)))?")
 
 
-def pages(send: Callable[[str], Response], url: str, key: str) -> Iterator[tuple[Any, Response]]:
-    """The JSON of a page after the other, as far as Link leads, with its response, which is closed.
+def iter_pages(send: Callable[[str], Response], url: str, key: str) -> Iterator[tuple[dict[str, Any], Response]]:
+    """Iterate over the pages of a list by following Link: the JSON object of each, and its response, closed.
+
+    Args:
+        send: Sends a GET to a path or URL and returns its response.
+        url: The URL of the first page.
+        key: The name of the list in each page.
 
     Raises:
-        ProtocolError: A page is no JSON object or too large; a Link repeats itself, or leads to another origin; or too
-            many pages in a row have nothing under `key`.
+        ProtocolError: A page is not a JSON object or too large; there is a pagination loop; a Link leads to another
+            origin; or too many consecutive pages have nothing under `key`.
         ContentError: A page is an HTML page.
         RegistryError: What `send` raises.
         TransportError: What `send` raises, or the connection failed.
     """
-    seen: set[int] = set()
-    empty = 0
+    seen: set[int] = set()  # hashes of URLs: there may be very many pages
+    empty_pages = 0
     next_url: str | None = url
     while next_url is not None:
-        response, page = _page(send, next_url)
+        response, body = read_with_retry(partial(send, next_url), limit=MAX_PAGE_SIZE)
+        if is_html_body(response, body):
+            raise ContentError(
+                "expected a list in JSON, got an HTML page: a login page, a captive portal or a firewall may have"
+                " answered instead of the registry"
+            )
+        page = Response(200, body=body, request=response.request).json(limit=MAX_PAGE_SIZE)
         if not isinstance(page, dict):
             raise ProtocolError("a page of a list is no JSON object", request=response.request)
-        empty = 0 if page.get(key) else empty + 1
-        if empty > _MAX_EMPTY:
-            raise ProtocolError(f"more than {_MAX_EMPTY} pages in a row without {key}", request=response.request)
+        empty_pages = 0 if page.get(key) else empty_pages + 1
+        if empty_pages > _MAX_EMPTY_PAGES:
+            raise ProtocolError(f"more than {_MAX_EMPTY_PAGES} pages in a row without {key}", request=response.request)
         yield page, response
         if len(seen) >= _MAX_SEEN:
-            seen.clear()  # a loop of fewer pages is still noticed, in its next round
+            seen.clear()  # a loop of fewer pages is still detected, in its next round
         if response.request is not None:
-            seen.add(hash(response.request.url))  # enough to remember a URL by: there may be very many pages
+            seen.add(hash(response.request.url))
         next_url = _next_url(response)
         if hash(next_url) in seen:
             raise ProtocolError("the pages of a list go in a circle (Link)", request=response.request)
-        seen.add(hash(next_url))  # what is asked and what answers may differ, by a redirect
+        seen.add(hash(next_url))  # after a redirect, the requested URL and that of the response differ
 
 
-def _page(send: Callable[[str], Response], url: str) -> tuple[Response, Any]:
-    response, body = read_anew(lambda: send(url), limit=MAX_PAGE_SIZE)
-    if is_html_body(response, body):
-        raise ContentError(
-            "expected a list in JSON, got an HTML page: a login page, a captive portal or a firewall may have answered"
-            " instead of the registry"
-        )
-    return response, Response(200, body=body, request=response.request).json(limit=MAX_PAGE_SIZE)
-
-
-def names(
-    send: Callable[[str], Response], path: str, key: str, start_after: str | None, limit: int | None
+def iter_names(
+    send: Callable[[str], Response], url: str, key: str, start_after: str | None, limit: int | None
 ) -> Iterator[str]:
-    """The names under `key` of each page: tags, or repositories.
+    """Iterate over the names under `key` of each page: tags, or repositories.
 
     Args:
         send: Sends a GET to a path or URL and returns its response, if that is a 200.
-        path: The first page's path.
+        url: The URL of the first page, without a query.
         key: ``tags`` or ``repositories``.
         start_after: The name after which to begin.
-        limit: The most names to give in all.
+        limit: Maximum number of names.
 
     Raises:
-        UsageError: The name to start after is no string.
-        ContentError: As `pages`.
-        ProtocolError: As `pages`; or there is no list under `key`. Other entries than strings are skipped and logged.
+        UsageError: The limit is not a number, or `start_after` is not a printable string.
+        ContentError: As `iter_pages`.
+        ProtocolError: As `iter_pages`; or there is no list under `key`. Entries that are not strings are skipped and
+            logged.
         OciwireError: What `send` raises.
     """
+    if limit is not None:
+        # `islice` accepts no larger number, and no list is longer.
+        limit = check_integer("limit", min(limit, sys.maxsize) if type(limit) is int else limit)
     if start_after is not None and not (isinstance(start_after, str) and start_after.isprintable()):
         raise UsageError(f"not a name to start after: {show(start_after, 200)}")
-    count = None if limit is None else min(limit, PAGE_SIZE)
-    pieces = _pieces(send, path, key, start_after, count)
-    return islice((name for piece in pieces for name in piece), limit)
+    page_size = None if limit is None else min(limit, PAGE_SIZE)
+    return islice(_iter_names(send, url, key, start_after, page_size), limit)
 
 
-def _pieces(
-    send: Callable[[str], Response], path: str, key: str, start_after: str | None, count: int | None
-) -> Iterator[list[str]]:
+def _iter_names(
+    send: Callable[[str], Response], url: str, key: str, start_after: str | None, page_size: int | None
+) -> Iterator[str]:
+    """Follow Link within each round; where there never was a Link, begin another round with ``last=``."""
     last, known = start_after, frozenset[str]()
-    while count != 0:
-        linked, size, found = 0, 0, list[str]()
-        for page, response in pages(send, path + _query(count, last), key):
-            found, size = _strings(page, key, response)
-            if not linked and not known.isdisjoint(found):
-                # Asked with last=, it tells again what it has told: it knows no pages, and all that it has is told.
-                yield found[: next(index for index, name in enumerate(found) if name in known)]
+    while page_size != 0:
+        page_count, entry_count, names = 0, 0, list[str]()
+        parameters = {"n": page_size, "last": last}
+        query = urlencode({name: value for name, value in parameters.items() if value is not None})
+        for page, response in iter_pages(send, f"{url}?{query}" if query else url, key):
+            names, entry_count = _read_names(page, key, response)
+            if not page_count and not known.isdisjoint(names):
+                # The registry ignores last= and has no pages: it sends the same list again.
+                yield from names[: next(index for index, name in enumerate(names) if name in known)]
                 return
-            yield found
-            linked += 1
-        # Where there never was a Link, a full page may be only the first of several.
-        if linked > 1 or count is None or size < count or not found:
+            yield from names
+            page_count += 1
+        # A full page without a Link may be only the first of several.
+        if page_count > 1 or page_size is None or entry_count < page_size or not names:
             return
-        last, known = found[-1], frozenset(found)
+        last, known = names[-1], frozenset(names)
 
 
-def _query(count: int | None, last: str | None) -> str:
-    parameters = {"n": count, "last": last}
-    given = {name: value for name, value in parameters.items() if value is not None}
-    return f"?{urlencode(given)}" if given else ""
-
-
-def _strings(page: dict[str, Any], key: str, response: Response) -> tuple[list[str], int]:
-    """The names of a page, and the number of all its entries."""
-    listed = page.get(key)
-    if listed is None:
+def _read_names(page: dict[str, Any], key: str, response: Response) -> tuple[list[str], int]:
+    """Get the names of a page, and the number of all its entries."""
+    entries = page.get(key)
+    if entries is None:
         return [], 0  # an empty list, as Go writes it
-    if not isinstance(listed, list):
+    if not isinstance(entries, list):
         raise ProtocolError(f"a page of a list has no list under {key!r}", request=response.request)
-    found = [name for name in listed if isinstance(name, str) and not SURROGATE.search(name)]
-    if len(found) < len(listed):
-        _LOG.warning("skipped %d of %d entries of %s: expected text", len(listed) - len(found), len(listed), key)
-    return found, len(listed)
+    names = [name for name in entries if isinstance(name, str) and not SURROGATE.search(name)]
+    if len(names) < len(entries):
+        _LOG.warning("skipped %d of %d entries of %s: expected text", len(entries) - len(names), len(entries), key)
+    return names, len(entries)
 
 
 def _next_url(response: Response) -> str | None:
+    """Get the URL of the next page from the Link header (RFC 8288). Returns `None` if there is none."""
     for target, parameters in _LINK.findall(response.headers.get("link", "")):
-        # Without a relation it is taken to be the next page: there is no other link in a list.
-        found = _PARAMETER.findall(parameters)
-        relations = next((quoted or bare for name, quoted, bare in found if name.lower() == "rel"), "next")
-        if "next" in relations.lower().split():
-            return _followed(response, target)
+        # Without a relation it is taken to be the next page: a list has no other link.
+        pairs = _PARAMETER.findall(parameters)
+        relations = next((quoted or bare for name, quoted, bare in pairs if name.lower() == "rel"), "next")
+        if "next" not in relations.lower().split():
+            continue
+        if response.request is None:
+            raise ProtocolError("cannot follow the Link of a page: the response has no request")
+        try:
+            return next_page(response.request.url, target)
+        except ProtocolError as error:
+            error.request = response.request
+            raise
     return None
-
-
-def _followed(response: Response, target: str) -> str:
-    if response.request is None:
-        raise ProtocolError("a page's Link cannot be followed: nobody knows what was asked")
-    try:
-        return next_page(response.request.url, target)
-    except ProtocolError as error:
-        error.request = response.request
-        raise

@@ -1,6 +1,7 @@
-"""What refers to a manifest: by the referrers API, or by the tag that stands in for it, read and written.
+"""Manifests with a subject: lists of referrers, and the referrers tag of registries that have no referrers API.
 
-Follows the OCI distribution specification, "Listing Referrers" and "Pushing Manifests with Subject".
+Follows the OCI distribution specification, "Listing Referrers", "Referrers Tag Schema" and "Pushing Manifests with
+Subject". Pushing and deleting a manifest are here, too, because both maintain the referrers tag.
 """
 
 from __future__ import annotations
@@ -11,13 +12,22 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
-from urllib.parse import urlencode
 
 from .._http.body import Body
+from .._http.headers import content_type
 from .._http.messages import Request, Response, redactor_of
 from .._http.urls import Origin
 from .._oci.descriptor import Descriptor, read_media_type
 from .._oci.digest import Digest
+from .._oci.manifest import (
+    IndexText,
+    is_index,
+    parse_json_object,
+    parse_manifest,
+    read_referrer,
+    subject_digest,
+    to_referrer_entry,
+)
 from .._oci.scope import Scope
 from .._text import SURROGATE
 from ..errors import (
@@ -37,15 +47,16 @@ from ..errors import (
     UsageError,
 )
 from ..media_types import INDEX_TYPES, OCI_INDEX
-from . import manifests
 from .error_mapping import is_html_body
-from .pagination import MAX_PAGE_SIZE, pages
-from .session import Session, read_anew
+from .manifests import ACCEPT, ReceivedManifest, fetch_manifest, is_stored, put_manifest
+from .pagination import MAX_PAGE_SIZE, iter_pages
+from .repository import Repository
+from .session import Session, read_with_retry
 
-__all__ = ["enter", "listed", "remove", "subject_of"]
+__all__ = ["delete_manifest", "iter_referrers", "push_manifest"]
 
 _LOG = logging.getLogger("ociwire.client")
-_TRIES = 5
+_MAX_ATTEMPTS = 5
 # The statuses of registries that do not know the path of the referrers API.
 _NO_API_STATUSES = frozenset({400, 404, 405, 406, 501})
 _EMPTY_INDEX = f'{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[]}}'.encode()
@@ -55,125 +66,114 @@ class _NoReferrersAPI(Exception):
     """The registry has no referrers API: the referrers tag is read instead."""
 
 
-def listed(session: Session, repository: str, digest: Digest, artifact_type: str | None) -> Iterator[Descriptor]:
-    """The manifests that name `digest` as their subject, those of one artifact type if one is given.
+def iter_referrers(repository: Repository, digest: Digest, artifact_type: str | None) -> Iterator[Descriptor]:
+    """Iterate over the manifests whose subject has a digest, optionally those of one artifact type.
 
     Raises:
         ProtocolError: The response is not an index.
         ContentError: There is no referrers API, and the referrers tag does not name a JSON object.
-        RegistryError: The registry said no.
-        TransportError: There is no usable answer.
+        RegistryError: The registry refused.
+        TransportError: There is no usable response.
     """
-    scope = Scope.repository(repository, "pull")
-    first = f"{_path(repository, digest)}{'' if artifact_type is None else f'?{_query(artifact_type)}'}"
+    first_url = repository.referrers_url(digest, artifact_type)
 
     def send(url: str) -> Response:
-        if url == first:
-            return _ask_api(session, "referrers", url, scope)
-        return session.send("referrers", "GET", url, scope, ok=(200,), headers={"Accept": OCI_INDEX})
+        if url == first_url:
+            return _request_api(repository, url)
+        return repository.send("GET", url, repository.pull, ok=(200,), headers={"Accept": OCI_INDEX})
 
     try:
-        for page, response in pages(send, first, "manifests"):
-            filtered = "artifactType" in response.headers.get("oci-filters-applied", "")
-            yield from _matching(_descriptors(page, response.request), None if filtered else artifact_type)
+        for page, response in iter_pages(send, first_url, "manifests"):
+            is_filtered = "artifactType" in response.headers.get("oci-filters-applied", "")
+            yield from _filter(_read_entries(page, response.request), None if is_filtered else artifact_type)
         return
     except _NoReferrersAPI:
         pass
     try:
-        found = _tagged(session, "referrers", repository, digest, scope)
+        manifest = _read_tag_index(repository, digest, repository.pull)
     except Unsupported as error:
         if error.status:
             raise
         return  # a Docker schema 1 manifest, which is no index
-    if found is not None and _is_referrers_index(found, digest):
-        entries = _descriptors(manifests.parse(found.content), found.response.request)
-        yield from _matching(entries, artifact_type)
+    if manifest is not None and _is_referrers_index(manifest, digest):
+        entries = _read_entries(parse_manifest(manifest.content), manifest.response.request)
+        yield from _filter(entries, artifact_type)
 
 
-def _query(artifact_type: str) -> str:
-    return urlencode({"artifactType": artifact_type}, safe="/")
-
-
-def _ask_api(session: Session, operation: str, url: str, scope: Scope) -> Response:
+def _request_api(repository: Repository, url: str) -> Response:
     """GET a list of referrers by the API, and read the body of the response into memory.
 
     Raises:
-        _NoReferrersAPI: The answer is an error that says so, a redirect that cannot be followed, or no index, such as
-            the web page of a login form: registries without the API answer with any of these.
+        _NoReferrersAPI: The response is an error that says so, a redirect that cannot be followed, or no index, such as
+            the HTML page of a login form: registries without the API answer with any of these.
     """
 
     def send() -> Response:
-        return session.send(operation, "GET", url, scope, ok=(200,), headers={"Accept": OCI_INDEX})
+        return repository.send("GET", url, repository.pull, ok=(200,), headers={"Accept": OCI_INDEX})
 
     try:
-        response, body = read_anew(send, limit=MAX_PAGE_SIZE)
+        response, body = read_with_retry(send, limit=MAX_PAGE_SIZE)
     except RegistryError as error:
         is_missing = error.status in _NO_API_STATUSES or 300 <= error.status < 400 or isinstance(error, Unsupported)
-        if is_missing or _is_login_page(session, error):
+        if is_missing or _is_login_page(repository.session, error):
             raise _NoReferrersAPI from None
         raise
     except RedirectError:
         raise _NoReferrersAPI from None
-    # Gateways that answer any path say `OK`, `[]`, `{}` or nothing at all. A broken index, labelled as one, stays an
+    # Gateways that answer any path send `OK`, `[]`, `{}` or nothing at all. A broken index, labelled as one, stays an
     # error. The body is parsed later; here only if it cannot be an index.
-    is_labelled = manifests.media_type_of(response) in INDEX_TYPES
-    is_other = b'"manifests"' not in body and not (is_labelled and manifests.parse_object(body) is None)
+    is_labelled = content_type(response.headers) in INDEX_TYPES
+    is_other = b'"manifests"' not in body and not (is_labelled and parse_json_object(body) is None)
     if is_other or is_html_body(response, body):
         raise _NoReferrersAPI
     return response.replace(body=body)
 
 
 def _is_login_page(session: Session, error: RegistryError) -> bool:
-    """Whether a request was redirected to the web page of another origin, which asks for a login (401, 403)."""
+    """Return whether a request was redirected to an HTML page of another origin that asks for a login (401, 403)."""
     if error.request is None or error.status not in (401, 403) or Origin.of(error.request.url) == session.origin:
         return False
     return is_html_body(Response(error.status, error.headers or ()), error.body)
 
 
-def _supported(session: Session, operation: str, repository: str, subject: Digest) -> bool:
-    """Whether the registry has the referrers API."""
-    scope = Scope.repository(repository, "pull")
-    try:
-        _ask_api(session, operation, _path(repository, subject), scope)
-    except _NoReferrersAPI:
-        return False
-    return True
+def push_manifest(repository: Repository, content: bytes, descriptor: Descriptor, tags: list[str]) -> None:
+    """Push a manifest under tags that were checked, and update the referrers tag of its subject if necessary.
+
+    See `Client.push_manifest`. A manifest that is copied may have a ``mediaType`` that is not valid.
+
+    Raises:
+        ReferrersUpdateError: It was stored, but the referrers tag was not updated.
+        RegistryError: The registry refused.
+        TransportError: There is no usable response.
+    """
+    has_several = len(tags) > 1
+    reference = tags[0] if len(tags) == 1 else descriptor.digest
+    response = put_manifest(repository, reference, content, descriptor, tags if has_several else [])
+    if has_several:
+        accepted = {tag.strip() for value in response.headers.get_all("oci-tag") for tag in value.split(",")}
+        for tag in tags:
+            if tag not in accepted:
+                put_manifest(repository, tag, content, descriptor, [])
+    subject = subject_digest(content)
+    if subject is not None and "oci-subject" not in response.headers:
+        add_entry(repository, subject, content, descriptor)
 
 
-def subject_of(content: bytes) -> Digest | None:
-    """The digest of the manifest that this one refers to; None if it refers to none."""
-    subject = manifests.parse(content).get("subject")
-    try:
-        return Digest(subject["digest"]) if isinstance(subject, dict) else None
-    except (KeyError, UsageError):
-        return None
-
-
-def entry_of(content: bytes, descriptor: Descriptor) -> Descriptor:
-    """A manifest's entry in the index of its subject's referrers: with its artifact type and its annotations."""
-    parsed = manifests.parse(content)
-    config = parsed.get("config")
-    artifact_type = parsed.get("artifactType") or (config.get("mediaType") if isinstance(config, dict) else None)
-    # Read leniently: an annotation that is a number in the manifest is its text in the index.
-    fields = {"artifactType": artifact_type, "annotations": parsed.get("annotations")}
-    return Descriptor.from_dict({**descriptor.to_dict(), **fields})
-
-
-def enter(session: Session, repository: str, subject: Digest, content: bytes, descriptor: Descriptor) -> None:
+def add_entry(repository: Repository, subject: Digest, content: bytes, descriptor: Descriptor) -> None:
     """Add a stored manifest to the index under its subject's referrers tag; see `update_tag`.
 
     Raises:
         ReferrersUpdateError: The registry refused, or the tag names something that must not be replaced.
-        TransportError: There is no usable answer.
+        TransportError: There is no usable response.
     """
-    entry = entry_of(content, descriptor)
+    entry = to_referrer_entry(content, descriptor)
 
     def change(entries: list[_Entry]) -> list[_Entry]:
-        present = any(one.digest == entry.digest for one in entries)
-        return entries if present else [*entries, _Entry(entry.digest, _to_json(entry.to_dict()))]
+        is_present = any(existing.digest == entry.digest for existing in entries)
+        return entries if is_present else [*entries, _Entry(entry.digest, _to_json(entry.to_dict()))]
 
     try:
-        update_tag(session, "push_manifest", repository, subject, change)
+        update_tag(repository, subject, change)
     except TransportError:
         raise
     except (RegistryError, ContentError, AuthError) as error:
@@ -184,47 +184,47 @@ def enter(session: Session, repository: str, subject: Digest, content: bytes, de
         ) from error
 
 
-def delete_manifest(session: Session, repository: str, digest: Digest) -> None:
+def delete_manifest(repository: Repository, digest: Digest) -> None:
     """Delete a manifest, and its entry in the referrers tag of its subject; see `Client.delete_manifest`.
 
-    The entry goes first: a tag that names what is gone can break what others push, and once the manifest is gone,
-    nobody can tell any more which tag it was. So a deletion that fails half-way is completed by the next one. Where the
-    tag must not be written, the manifest is deleted all the same, and then that is said.
+    The entry is removed first: a tag that names a missing manifest can break the pushes of others, and once the
+    manifest is deleted, its subject is unknown. A deletion that fails half-way is completed by the next one. If the
+    registry does not permit writing the tag, the manifest is deleted, and the refusal is raised afterwards.
     """
-    path = f"/v2/{repository}/manifests/{digest}"
-    found = _read_to_delete(session, path, repository, digest)
-    subject = None if found is None else subject_of(found.content)
-    not_ours: OciwireError | None = None
-    removed = False
-    if subject is not None:
+    manifest = _read_to_delete(repository, digest)
+    subject = None if manifest is None else subject_digest(manifest.content)
+    refusal: OciwireError | None = None
+    is_removed = False
+    if subject is not None and not _has_api(repository, subject):
         try:
-            removed = remove(session, repository, subject, digest)
+            is_removed = update_tag(
+                repository, subject, lambda entries: [entry for entry in entries if entry.digest != digest]
+            )
         except (AuthError, Denied, Unauthorized) as error:
-            not_ours = error
+            refusal = error
     try:
-        scope = Scope.repository(repository, "delete")
-        session.send("delete_manifest", "DELETE", path, scope, ok=(200, 202, 204)).drain()
+        url = repository.manifest_url(digest)
+        repository.send("DELETE", url, repository.delete, ok=(200, 202, 204)).drain()
     except NotFound:
-        # It was there a moment ago: what has deleted it may be this very request, whose first answer was lost.
-        if found is None:
+        # It existed a moment ago: this very request may have deleted it, and its first response was lost.
+        if manifest is None:
             raise
     except RegistryError:
-        if found is not None and subject is not None and removed:
-            with suppress(OciwireError):  # what the registry said first is what counts
-                enter(session, repository, subject, found.content, found.descriptor)
+        if manifest is not None and subject is not None and is_removed:
+            with suppress(OciwireError):  # the first refusal is raised
+                add_entry(repository, subject, manifest.content, manifest.descriptor)
         raise
-    if not_ours is not None:
-        raise not_ours
+    if refusal is not None:
+        raise refusal
 
 
-def _read_to_delete(session: Session, path: str, repository: str, digest: Digest) -> manifests.Manifest | None:
-    """A manifest that is to be deleted; None if it cannot be read, which it need not be: the registry says next."""
-    scope = Scope.repository(repository, "pull")
-    for tries_left in (1, 0):
+def _read_to_delete(repository: Repository, digest: Digest) -> ReceivedManifest | None:
+    """Read a manifest that is to be deleted. Returns `None` if that is refused: the DELETE shows why."""
+    for attempts_left in (1, 0):
         try:
-            return manifests.fetch(session, "delete_manifest", path, scope, digest)
+            return fetch_manifest(repository, digest, digest)
         except ContentError:
-            if not tries_left:
+            if not attempts_left:
                 return None
         except RegistryError as error:
             if error.status in (429, 502, 503, 504):  # it can be read, but not now
@@ -235,28 +235,20 @@ def _read_to_delete(session: Session, path: str, repository: str, digest: Digest
     return None
 
 
-def remove(session: Session, repository: str, subject: Digest, digest: Digest) -> bool:
-    """Remove a manifest's entry from the referrers tag if the registry has no referrers API; see `update_tag`.
-
-    Returns:
-        Whether an entry was removed.
-    """
-    if _supported(session, "delete_manifest", repository, subject):
+def _has_api(repository: Repository, subject: Digest) -> bool:
+    """Return whether the registry has the referrers API."""
+    try:
+        _request_api(repository, repository.referrers_url(subject))
+    except _NoReferrersAPI:
         return False
-    return update_tag(
-        session,
-        "delete_manifest",
-        repository,
-        subject,
-        lambda entries: [one for one in entries if one.digest != digest],
-    )
+    return True
 
 
 class _Entry(NamedTuple):
     """An entry of the index under a referrers tag.
 
     Attributes:
-        digest: The digest of the referrer; None if it is not valid.
+        digest: The digest of the referrer; `None` if it is not valid.
         text: Its JSON, as it stands in the index.
     """
 
@@ -264,23 +256,15 @@ class _Entry(NamedTuple):
     text: str
 
 
-def update_tag(
-    session: Session,
-    operation: str,
-    repository: str,
-    subject: Digest,
-    change: Callable[[list[_Entry]], list[_Entry]],
-) -> bool:
+def update_tag(repository: Repository, subject: Digest, change: Callable[[list[_Entry]], list[_Entry]]) -> bool:
     """Change the index under a subject's referrers tag; repeated if another client changes it meanwhile.
 
     Entries that stay, and all other fields, keep their bytes.
 
     Args:
-        session: What sends.
-        operation: The client's operation.
-        repository: Where.
-        subject: What is referred to.
-        change: From the entries to the new ones; if they are the same, nothing is written.
+        repository: The repository.
+        subject: The digest of the subject.
+        change: Returns the new entries for the present ones. If they are equal, nothing is written.
 
     Returns:
         Whether the tag was written.
@@ -288,179 +272,161 @@ def update_tag(
     Raises:
         ContentError: The tag does not name an index of referrers, and is not replaced; or the new index would be larger
             than the client reads.
-        RegistryError: The registry said no, or another writer was faster five times (412).
-        TransportError: There is no usable answer.
+        RegistryError: The registry refused, or other clients changed the tag five times meanwhile (412).
+        TransportError: There is no usable response.
     """
-    scope = Scope.repository(repository, "pull", "push")
-    gone: set[Digest | None] = set()
-    for tries_left in reversed(range(_TRIES)):
-        found = _tagged(session, operation, repository, subject, scope)
-        if found is not None:
-            if not _is_referrers_index(found, subject) and not change([]):
+    missing: set[Digest | None] = set()
+    for attempts_left in reversed(range(_MAX_ATTEMPTS)):
+        manifest = _read_tag_index(repository, subject, repository.push)
+        if manifest is not None:
+            if not _is_referrers_index(manifest, subject) and not change([]):
                 return False  # it has no entries, so that none has to be removed
-            _check_replaceable(found, subject)
-        index = manifests.IndexText.split(_EMPTY_INDEX if found is None else found.content)
-        before = [_Entry(_digest_of(text), text) for text in index.entries]
-        after = [entry for entry in change(before) if entry.digest is None or entry.digest not in gone]
+            _check_replaceable(manifest, subject)
+        index = IndexText.split(_EMPTY_INDEX if manifest is None else manifest.content)
+        before = [_Entry(_entry_digest(text), text) for text in index.entries]
+        after = [entry for entry in change(before) if entry.digest is None or entry.digest not in missing]
         if after == before:
             return False
         content = index.join(entry.text for entry in after)
         try:
-            _write_tag(session, operation, repository, subject, content, found)
+            _write_tag_index(repository, subject, content, manifest)
         except ManifestBlobUnknown:
-            # Some registries take no index that names what is gone, as a deletion that broke off can leave it.
-            missing = {one.digest for one in before if _is_gone(session, operation, repository, one.digest)} - gone
-            if not missing or not tries_left:
+            # Some registries refuse an index that names missing manifests, which an interrupted deletion can leave.
+            newly_missing = {entry.digest for entry in before if _is_missing(repository, entry.digest)} - missing
+            if not newly_missing or not attempts_left:
                 raise
-            gone |= missing
+            missing |= newly_missing
         except RegistryError as error:
-            if error.status != 412 or not tries_left:
+            if error.status != 412 or not attempts_left:
                 raise
         else:
             return True
     return False
 
 
-def _check_replaceable(found: manifests.Manifest, subject: Digest) -> None:
+def _read_tag_index(repository: Repository, subject: Digest, scope: Scope) -> ReceivedManifest | None:
+    """Read the manifest under the referrers tag. Returns `None` if there is no such tag.
+
+    Raises:
+        ContentError: The tag names something that is not a JSON object.
+    """
+    tag = referrers_tag(subject)
+    try:
+        manifest = fetch_manifest(repository, tag, None, scope)
+    except NotFound:
+        return None
+    if parse_json_object(manifest.content) is None:
+        raise ContentError(f"the referrers tag {tag} names something that is not a JSON object")
+    return manifest
+
+
+def _check_replaceable(manifest: ReceivedManifest, subject: Digest) -> None:
     """Check that a referrers tag names an index of referrers, also by its ``mediaType``: only that may be replaced.
 
     Raises:
         ContentError: It names something else.
     """
-    own = manifests.parse(found.content).get("mediaType")
-    if _is_referrers_index(found, subject) and (own in (None, "") or read_media_type(own) in INDEX_TYPES):
+    own = parse_manifest(manifest.content).get("mediaType")
+    if _is_referrers_index(manifest, subject) and (own in (None, "") or read_media_type(own) in INDEX_TYPES):
         return
-    named = redactor_of(found.response.request).text(f"{found.descriptor.digest} ({found.descriptor.media_type})")
+    named = f"{manifest.descriptor.digest} ({manifest.descriptor.media_type})"
     raise ContentError(
-        f"the referrers tag {_tag(subject)} names {named} instead of an index of referrers: refusing to replace it."
-        " Delete the tag, or give another one to what it names"
+        f"the referrers tag {referrers_tag(subject)} names {redactor_of(manifest.response.request).text(named)} instead"
+        " of an index of referrers: refusing to replace it. Delete the tag, or give another one to what it names"
     )
 
 
-def _write_tag(
-    session: Session,
-    operation: str,
-    repository: str,
-    subject: Digest,
-    content: bytes,
-    found: manifests.Manifest | None,
-) -> None:
+def _write_tag_index(repository: Repository, subject: Digest, content: bytes, current: ReceivedManifest | None) -> None:
     """PUT an index under the referrers tag, if the tag has not changed; without a strong ETag, unconditionally."""
-    if len(content) > session.max_manifest_size:
+    tag, limit = referrers_tag(subject), repository.session.max_manifest_size
+    if len(content) > limit:
         raise ContentError(
-            f"the index under the referrers tag {_tag(subject)} would have {len(content)} bytes, more than the"
-            f" {session.max_manifest_size} that are read: raise the limit with Client(max_manifest_size=...)"
+            f"the index under the referrers tag {tag} would have {len(content)} bytes, more than the {limit} that are"
+            " read: raise the limit with Client(max_manifest_size=...)"
         )
-    etag = None if found is None else found.response.headers.get("etag", "")
-    if etag is None:
+    if current is None:
         condition = {"If-None-Match": "*"}  # RFC 9110, section 13.1.2: the tag must still not exist
     else:
         # If-Match compares strongly (RFC 9110, section 13.1.1): a weak one never matches.
+        etag = current.response.headers.get("etag", "")
         condition = {"If-Match": etag} if etag and not etag.startswith("W/") else {}
-    headers = {"Content-Type": OCI_INDEX if found is None else found.descriptor.media_type} | condition
-    scope = Scope.repository(repository, "pull", "push")
-    path, digest = _tag_path(repository, subject), Digest.of(content)
-    session.put(
-        operation,
-        path,
-        scope,
+    digest = Digest.of(content)
+    repository.put(
+        repository.manifest_url(tag),
         digest,
         Body.of(content),
-        is_stored=lambda: manifests.is_stored(session, operation, path, scope, digest),
-        headers=headers,
+        is_stored=lambda: is_stored(repository, tag, digest),
+        headers={"Content-Type": OCI_INDEX if current is None else current.descriptor.media_type} | condition,
     )
 
 
-def _is_gone(session: Session, operation: str, repository: str, digest: Digest | None) -> bool:
-    """Whether a manifest does not exist; a GET confirms it where HEAD may not be supported."""
+def _is_missing(repository: Repository, digest: Digest | None) -> bool:
+    """Return whether a manifest does not exist; a GET confirms it where HEAD may not be supported."""
     if digest is None:
         return False
-    path = f"/v2/{repository}/manifests/{digest}"
-    scope = Scope.repository(repository, "pull", "push")
+    url, scope = repository.manifest_url(digest), repository.push
     try:
-        session.head(operation, path, scope, manifests.ACCEPT)
+        repository.head(url, scope, ACCEPT)
     except RegistryError as refusal:
-        if not session.needs_confirmation(refusal):
+        if not repository.session.needs_confirmation(refusal):
             if isinstance(refusal, NotFound):
                 return True
             raise
         try:
-            session.send(operation, "GET", path, scope, ok=(200,), headers=manifests.ACCEPT).close()
+            repository.send("GET", url, scope, ok=(200,), headers=ACCEPT).close()
         except NotFound:
             return True
     return False
 
 
-def _tagged(
-    session: Session, operation: str, repository: str, subject: Digest, scope: Scope
-) -> manifests.Manifest | None:
-    """Read the manifest under the referrers tag; None if there is no such tag.
+def _is_referrers_index(manifest: ReceivedManifest, subject: Digest) -> bool:
+    """Return whether the manifest under a referrers tag is an index of referrers.
 
-    Raises:
-        ContentError: It names something that is not a JSON object.
+    Some registries read ``sha256-…`` as the digest, and answer with the subject, which may be an index, too.
     """
-    try:
-        found = manifests.fetch(session, operation, _tag_path(repository, subject), scope, None)
-    except NotFound:
-        return None
-    if manifests.parse_object(found.content) is None:
-        raise ContentError(f"the referrers tag {_tag(subject)} names something that is not a JSON object")
-    return found
+    is_subject = subject.known and Digest.of(manifest.content, subject.algorithm) == subject
+    return is_index(manifest.descriptor) and "manifests" in parse_manifest(manifest.content) and not is_subject
 
 
-def _is_referrers_index(found: manifests.Manifest, subject: Digest) -> bool:
-    """Whether the manifest under a referrers tag is an index of referrers.
-
-    Some registries read ``sha256-…`` as the digest, and answer with the subject, which may be an index too.
-    """
-    is_subject = Digest.of(found.content, subject.algorithm) == subject if subject.known else False
-    return manifests.is_index(found.descriptor) and "manifests" in manifests.parse(found.content) and not is_subject
-
-
-def _descriptors(index: dict[str, Any], request: Request | None) -> list[Descriptor]:
-    """The entries of a list of referrers; an entry without a valid digest is skipped with a log line."""
+def _read_entries(index: dict[str, Any], request: Request | None) -> list[Descriptor]:
+    """Read the entries of a list of referrers. An entry without a valid digest is skipped with a log line."""
     entries = index.get("manifests")
     if entries is None:
         return []  # an empty list, as Go writes it
     if not isinstance(entries, list):
         raise ProtocolError("a list of referrers is no index", request=request)
-    found = []
+    descriptors = []
     for number, entry in enumerate(entries):
         try:
-            found.append(manifests.read_reference(entry))
+            descriptors.append(read_referrer(entry))
         except UsageError:
             _LOG.warning("skipped entry %d of a list of referrers: expected an object with a valid digest", number)
-    return found
+    return descriptors
 
 
-def _digest_of(text: str) -> Digest | None:
-    entry = manifests.parse(text.encode("utf-8", "surrogatepass"))
+def _filter(descriptors: list[Descriptor], artifact_type: str | None) -> Iterator[Descriptor]:
+    # Media types are case-insensitive (RFC 6838, section 4.2).
+    wanted = None if artifact_type is None else artifact_type.lower()
+    return (descriptor for descriptor in descriptors if wanted in (None, (descriptor.artifact_type or "").lower()))
+
+
+def _entry_digest(text: str) -> Digest | None:
+    entry = parse_manifest(text.encode("utf-8", "surrogatepass"))
     with suppress(UsageError):
         return Digest(entry.get("digest", ""))
     return None
 
 
 def _to_json(entry: dict[str, Any]) -> str:
-    """An entry as JSON without needless escapes, so that the index does not grow beyond what readers accept."""
+    """Serialize an entry without needless escapes, so that the index does not grow beyond what readers accept."""
     text = json.dumps(entry, ensure_ascii=False, separators=(",", ":"))
     return SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text)  # UTF-8 cannot write them
 
 
-def _matching(descriptors: list[Descriptor], artifact_type: str | None) -> Iterator[Descriptor]:
-    # Media types are case-insensitive (RFC 6838, section 4.2).
-    wanted = None if artifact_type is None else artifact_type.lower()
-    return (one for one in descriptors if wanted in (None, (one.artifact_type or "").lower()))
+def referrers_tag(digest: Digest) -> str:
+    """Get the referrers tag of a subject.
 
-
-def _path(repository: str, digest: Digest) -> str:
-    return f"/v2/{repository}/referrers/{digest}"
-
-
-def _tag_path(repository: str, digest: Digest) -> str:
-    return f"/v2/{repository}/manifests/{_tag(digest)}"
-
-
-def _tag(digest: Digest) -> str:
-    # Specification, "Referrers Tag Schema": the algorithm's first 32 characters, a -, and the encoded part's first 64,
-    # and a - for what a tag does not have.
+    Specification, "Referrers Tag Schema": the first 32 characters of the algorithm, a ``-``, and the first 64 of the
+    encoded part, with a ``-`` instead of each character that a tag cannot have.
+    """
     return re.sub(r"[^a-zA-Z0-9._-]", "-", f"{digest.algorithm[:32]}-{digest.encoded[:64]}")

@@ -1,4 +1,4 @@
-"""What all operations of a client share: where the registry is, what it is asked through, and what was learnt of it."""
+"""Sends the requests of a client: with its options, to its registry, with the secrets of each exchange masked."""
 
 from __future__ import annotations
 
@@ -7,28 +7,37 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import final
 
 from .._http.body import Body
-from .._http.messages import Request, RequestInfo, Response, redactor_of, with_redactor
+from .._http.messages import (
+    Request,
+    RequestInfo,
+    Response,
+    exchange_redactor,
+    info_with_redactor,
+    new_info,
+    redactor_of,
+    with_redactor,
+)
 from .._http.origin_policy import upload_location
 from .._http.redact import Redactor
+from .._http.transport import Transport
 from .._http.urls import Origin
 from .._oci.digest import Digest
 from .._oci.scope import Scope
 from .._text import sanitize
 from ..errors import ContentError, DigestMismatch, OciwireError, ProtocolError, ReadError, RegistryError, UsageError
-from ..transport import Transport
 from .error_mapping import check_not_html, error_from_response, is_transient, names_digest
 
-__all__ = ["MAX_MANIFEST_SIZE", "Learnt", "Life", "Session", "read_anew", "refusal_means_missing"]
+__all__ = ["MAX_MANIFEST_SIZE", "ClientState", "Session", "read_with_retry", "refusal_means_missing"]
 
 MAX_MANIFEST_SIZE = 4 * 1024 * 1024
 """Default limit for the size of a manifest in bytes (specification, "Pushing Manifests")."""
 
 _WARNINGS = logging.getLogger("ociwire.warnings")
 _MAX_WARNINGS = 1000
-_TRIES = 3
+_MAX_ATTEMPTS = 3
 _MAX_HEAD_ORIGINS = 64
 # Registries and signed URLs that do not support HEAD answer it with one of these, whatever a GET would find.
 _HEAD_UNSUPPORTED = frozenset({400, 403, 405, 406, 500, 501})
@@ -38,72 +47,69 @@ _WARNING = re.compile(r'299 - "((?:[^"\\]|\\.)*)"')
 
 @final
 @dataclass(slots=True)
-class Learnt:
-    """What a registry has shown of itself. Shared by all sessions of a client.
+class ClientState:
+    """The mutable state of a client, shared by all clients that `Client.with_options` derives from it.
 
     Attributes:
-        largest_chunk: The largest chunk that it is known to take, in bytes, once it has refused a larger one.
-        warnings: The hashes of its warnings, whose texts may be long.
+        closed: Whether the client is closed.
+        max_chunk_size: The size in bytes of the largest chunk that the registry accepts, once it has refused a larger
+            one; else `None`.
+        seen_warnings: The hashes of the registry's warnings. The texts may be long.
         head_origins: The origins that have answered a HEAD with 200. Their 404 to a HEAD needs no confirmation.
     """
 
-    largest_chunk: int | None = None
-    warnings: set[int] = field(default_factory=set)
+    closed: bool = False
+    max_chunk_size: int | None = None
+    seen_warnings: set[int] = field(default_factory=set)
     head_origins: set[str] = field(default_factory=set)
 
-
-@final
-class Life:
-    """Whether a client is closed: shared by all that goes on by way of it."""
-
-    over = False
-
-    def check(self) -> None:
-        """Raise `UsageError` if it is."""
-        if self.over:
+    def check_open(self) -> None:
+        """Raise `UsageError` if the client is closed."""
+        if self.closed:
             raise UsageError("the client is closed")
+
+    def record_max_chunk(self, size: int) -> None:
+        """Remember that the registry accepts chunks of at most `size` bytes."""
+        self.max_chunk_size = min(size, self.max_chunk_size or size)
 
 
 @final
 class Session:
-    """Sends the requests of a client's operations. May be shared by threads.
+    """Sends requests to one registry through one transport. May be shared by threads.
 
     Args:
         origin: The registry.
-        wire: What answers.
-        defaults: What each request's info has where its maker left it open.
-        learnt: What is known of the registry.
-        life: Whether the client is closed.
+        transport: Answers the requests.
+        defaults: The options of each request that does not set its own.
+        state: The state of the client.
         max_manifest_size: Maximum size in bytes of a manifest that is read, or written as an index of referrers.
     """
 
     def __init__(
         self,
         origin: Origin,
-        wire: Transport,
+        transport: Transport,
         defaults: RequestInfo,
-        learnt: Learnt,
-        life: Life,
+        state: ClientState,
         max_manifest_size: int = MAX_MANIFEST_SIZE,
     ) -> None:
         self.origin = origin
-        self._base = str(origin)
-        self._life = life
-        self.learnt = learnt
-        self._wire = wire
+        self.state = state
         self.defaults = defaults
         self.max_manifest_size = max_manifest_size
+        self._base_url = str(origin)
+        self._transport = transport
 
-    def with_defaults(self, **changes: Any) -> Session:
-        """The same registry through the same transport, with other defaults."""
-        defaults = self.defaults.replace(**changes)
-        return Session(self.origin, self._wire, defaults, self.learnt, self._life, self.max_manifest_size)
+    def with_defaults(self, defaults: RequestInfo) -> Session:
+        """Return a session of the same client with other options."""
+        return Session(self.origin, self._transport, defaults, self.state, self.max_manifest_size)
 
     def do(self, request: Request, *, scope: Scope | None) -> Response:
-        """Complete a request and send it; see `Client.do`."""
+        """Complete a request with the client's options and send it; see `Client.do`."""
         info, defaults = request.info, self.defaults
         redactor = Redactor(self.origin)
-        completed = info._with_redactor(
+        completed = info_with_redactor(
+            info,
             redactor,
             required_scope=info.required_scope if scope is None else scope,
             operation=info.operation or "do",
@@ -112,24 +118,11 @@ class Session:
             deadline=defaults.deadline if info.deadline is None else info.deadline,
             extra={**defaults.extra, **info.extra},
         )
-        url = self._base + request.url if request.url.startswith("/") else request.url
+        url = self._base_url + request.url if request.url.startswith("/") else request.url
         if self.origin.scheme == "https" and url[:5].lower() == "http:":
             # A client of an https registry does not send credentials in clear text, whatever URL it is given.
             completed = completed.replace(anonymous=True, required_scope=Scope.EMPTY)
         return self._round_trip(Request(request.method, url, request.headers, request.body, completed), redactor)
-
-    def _round_trip(self, sent: Request, redactor: Redactor) -> Response:
-        """Send a complete request, and mask the secrets of its exchange in what comes of it."""
-        self._life.check()
-        try:
-            response = self._wire.round_trip(sent)
-        except OciwireError as error:
-            redactor_of(sent).error(error)
-            raise
-        if response.request is None or response.request.info._redactor is not redactor:
-            response = response.replace(request=with_redactor(response.request or sent, redactor))
-        self._warn(response)
-        return response
 
     def send(
         self,
@@ -143,9 +136,19 @@ class Session:
         body: Body | None = None,
         idempotent: bool | None = None,
     ) -> Response:
-        """One request of an operation.
+        """Send one request of an operation.
 
-        A URL at another origin than the registry's is asked as nobody, for nothing: secrets are not that origin's.
+        A cross-origin URL is requested without credentials and without a scope.
+
+        Args:
+            operation: The name of the client's operation.
+            method: The HTTP method.
+            url: A path at the registry, or an absolute URL.
+            scope: What a token must grant.
+            ok: The statuses of success.
+            headers: The headers of the request.
+            body: The body of the request.
+            idempotent: See `RequestInfo.idempotent`.
 
         Returns:
             The response, open, if its status is one of `ok`.
@@ -153,22 +156,23 @@ class Session:
         Raises:
             RegistryError: The status is another one; the response is closed.
             ContentError: A request other than GET and HEAD was answered with an HTML page; the response is closed.
-            TransportError: There is no usable answer.
+            TransportError: There is no usable response.
         """
-        leaves = not url.startswith("/") and Origin.of(url) != self.origin
+        is_cross_origin = not url.startswith("/") and Origin.of(url) != self.origin
         defaults, redactor = self.defaults, Redactor(self.origin)
-        # Complete from the beginning: a request that `do` completes is made twice.
-        info = RequestInfo(
-            required_scope=Scope.EMPTY if leaves else scope,
+        # Complete from the beginning: `do` makes a request twice.
+        info = new_info(
+            redactor,
+            required_scope=Scope.EMPTY if is_cross_origin else scope,
             operation=operation,
             debug_id=defaults.debug_id,
             timeout=defaults.timeout,
             deadline=defaults.deadline,
-            anonymous=leaves,
+            anonymous=is_cross_origin,
             idempotent=idempotent,
             extra=defaults.extra,
-        )._masked_by(redactor)
-        url = self._base + url if url.startswith("/") else url
+        )
+        url = self._base_url + url if url.startswith("/") else url
         response = self._round_trip(Request(method, url, headers or {}, body, info), redactor)
         if response.status not in ok:
             with response:
@@ -180,6 +184,30 @@ class Session:
                 response.close()
                 raise
         return response
+
+    def _round_trip(self, request: Request, redactor: Redactor) -> Response:
+        """Send a complete request, and mask the secrets of its exchange in the response or the error."""
+        self.state.check_open()
+        try:
+            response = self._transport.round_trip(request)
+        except OciwireError as error:
+            redactor_of(request).error(error)
+            raise
+        if response.request is None or exchange_redactor(response.request.info) is not redactor:
+            response = response.replace(request=with_redactor(response.request or request, redactor))
+        if "warning" in response.headers:
+            self._log_warnings(response)
+        return response
+
+    def _log_warnings(self, response: Response) -> None:
+        """Log each warning of the registry once."""
+        seen = self.state.seen_warnings
+        for quoted in _WARNING.findall(response.headers["warning"]):
+            text = redactor_of(response.request).text(re.sub(r"\\(.)", r"\1", quoted))
+            text = sanitize(text, len(text))
+            if hash(text) not in seen and len(seen) < _MAX_WARNINGS:
+                seen.add(hash(text))
+                _WARNINGS.warning("%s: %.500s", self.origin.netloc, text)
 
     def put(
         self,
@@ -199,7 +227,7 @@ class Session:
         only if the response names the digest, or the registry has the content.
 
         Args:
-            operation: The client's operation.
+            operation: The name of the client's operation.
             url: As for `send`.
             scope: As for `send`.
             digest: The content's digest.
@@ -213,8 +241,8 @@ class Session:
 
         Raises:
             RegistryError: The registry refused, or answered 200, 202 or 204 and does not have the content.
-            ContentError: The answer is an HTML page.
-            TransportError: There is no usable answer.
+            ContentError: The response is an HTML page.
+            TransportError: There is no usable response.
         """
         response = self.send(
             operation, "PUT", url, scope, ok=(200, 201, 202, 204), headers=headers, body=body, idempotent=idempotent
@@ -235,66 +263,60 @@ class Session:
 
         Raises:
             RegistryError: The status is another one.
-            TransportError: There is no usable answer.
+            TransportError: There is no usable response.
         """
         response = self.send(operation, "HEAD", url, scope, ok=(200,), headers=headers)
         response.close()
-        answered = self._answered_by(response)
-        if answered not in self.learnt.head_origins and len(self.learnt.head_origins) < _MAX_HEAD_ORIGINS:
+        origins, origin = self.state.head_origins, self._responding_origin(response)
+        if origin not in origins and len(origins) < _MAX_HEAD_ORIGINS:
             # A redirect to a CDN that ends in 200 shows that both hosts support HEAD.
-            self.learnt.head_origins.update((answered, str(self.origin)))
+            origins.update((origin, str(self.origin)))
         return response
 
     def needs_confirmation(self, refusal: RegistryError) -> bool:
-        """Whether an error response to a HEAD may only mean that HEAD is not supported, so that a GET must decide."""
+        """Return whether an error response to a HEAD may only mean that HEAD is not supported: a GET must decide."""
         if refusal.status == 404:
-            return self._answered_by(refusal) not in self.learnt.head_origins
+            return self._responding_origin(refusal) not in self.state.head_origins
         return refusal.status in _HEAD_UNSUPPORTED
 
-    def _answered_by(self, answer: Response | RegistryError) -> str:
-        """The origin that has answered, as text of the form ``scheme://host:port``."""
-        url = str(self.origin) if answer.request is None else answer.request.url
+    def _responding_origin(self, response: Response | RegistryError) -> str:
+        """The origin that has sent a response, as text of the form ``scheme://host:port``."""
+        url = str(self.origin) if response.request is None else response.request.url
         return "/".join(url.split("/", 3)[:3])
 
-    def location(self, response: Response) -> str:
-        """Where an upload goes on.
+    def upload_location(self, response: Response) -> str:
+        """Get the URL of an upload session from the Location of a response.
 
         Raises:
-            ProtocolError: The answer does not tell, or tells what must not be followed.
+            ProtocolError: There is no Location, or it must not be followed.
         """
-        asked = response.request.url if response.request is not None else str(self.origin)
+        requested = response.request.url if response.request is not None else str(self.origin)
         try:
-            return upload_location(asked, response.headers.get("location"))
+            return upload_location(requested, response.headers.get("location"))
         except ProtocolError as error:
             error.request = response.request
             raise
 
-    def _warn(self, response: Response) -> None:
-        if "warning" not in response.headers:
-            return
-        for quoted in _WARNING.findall(response.headers["warning"]):
-            text = redactor_of(response.request).text(re.sub(r"\\(.)", r"\1", quoted))
-            text = sanitize(text, len(text))
-            if hash(text) not in self.learnt.warnings and len(self.learnt.warnings) < _MAX_WARNINGS:
-                self.learnt.warnings.add(hash(text))
-                _WARNINGS.warning("%s: %.500s", self.origin.netloc, text)
+    def with_deadline(self, deadline: float) -> Session:
+        """Return a session of the same client with another deadline (see `RequestInfo.deadline`)."""
+        return self.with_defaults(self.defaults.replace(deadline=deadline))
 
 
-def read_anew(send: Callable[[], Response], limit: int) -> tuple[Response, bytes]:
-    """Send, and read a body that is small; anew from the beginning if the connection is lost in the middle of it.
+def read_with_retry(send: Callable[[], Response], limit: int) -> tuple[Response, bytes]:
+    """Send a request and read its small body; both again, up to three times, if the connection is lost meanwhile.
 
     Args:
         send: Sends a request that may be sent again.
-        limit: How many bytes are read at the most, and one more that tells whether there would be others.
+        limit: Maximum number of bytes to read. One more is read, which shows that the body is larger.
 
     Returns:
         The response, closed, and its body.
 
     Raises:
-        ReadError: It was lost three times.
+        ReadError: The connection was lost three times.
         OciwireError: What `send` raises.
     """
-    for tries_left in reversed(range(_TRIES)):
+    for attempts_left in reversed(range(_MAX_ATTEMPTS)):
         with send() as response:
             try:
                 body = response.read(limit + 1)
@@ -302,7 +324,7 @@ def read_anew(send: Callable[[], Response], limit: int) -> tuple[Response, bytes
                     raise ReadError("the body ended before its Content-Length", request=response.request)
                 break
             except ReadError:
-                if not tries_left:
+                if not attempts_left:
                     raise
     return response, body
 

@@ -10,12 +10,24 @@ import re
 from collections.abc import ItemsView, Iterable, Iterator, Mapping
 from datetime import timezone
 from email.utils import parsedate_to_datetime
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 from .._arguments import show
+from .._oci.descriptor import read_media_type
 from ..errors import UsageError
+from ..media_types import OCTET_STREAM
 
-__all__ = ["Headers", "HeadersLike", "SECRET_HEADERS", "TOKEN", "content_length", "retry_after"]
+__all__ = [
+    "ContentRange",
+    "Headers",
+    "HeadersLike",
+    "SECRET_HEADERS",
+    "TOKEN",
+    "content_length",
+    "content_range",
+    "content_type",
+    "retry_after",
+]
 
 HeadersLike = Mapping[str, str] | Iterable[tuple[str, str]]
 """What `Headers` can be made of: another `Headers`, a mapping, or pairs."""
@@ -26,6 +38,7 @@ SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "s
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """What names and methods are made of (RFC 9110, section 5.6.2)."""
 
+_CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18}|\*)")
 _NOT_LATIN_1 = re.compile(r"[^\x00-\xff]")
 _ENDS_LINE = re.compile(r"[\r\n\0]")
 _WORD = re.compile(r"[^\s\"'<>\\]+")
@@ -125,6 +138,33 @@ def content_length(headers: Headers) -> int | None:
     # RFC 9112, section 6.3: where there is a transfer coding, it alone says how long the body is.
     stated = "" if "transfer-encoding" in headers else headers.get("content-length", "")
     return int(stated) if re.fullmatch(r"[0-9]{1,18}", stated) else None
+
+
+def content_type(headers: Headers) -> str:
+    """Get the Content-Type without its parameters; ``application/octet-stream`` if it is absent or not valid."""
+    return read_media_type(headers.get("content-type")) or OCTET_STREAM
+
+
+class ContentRange(NamedTuple):
+    """A Content-Range header (RFC 9110, section 14.4). A number that it does not state is `None`.
+
+    Attributes:
+        first: The position of the first byte.
+        last: The position of the last byte.
+        size: The size of the whole content in bytes.
+    """
+
+    first: int | None
+    last: int | None
+    size: int | None
+
+
+def content_range(headers: Headers) -> ContentRange:
+    """Parse Content-Range. Each number is `None` if the header is absent or not valid."""
+    match = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
+    if match is None:
+        return ContentRange(None, None, None)
+    return ContentRange(*(None if number in (None, "*") else int(number) for number in match.groups()))
 
 
 def retry_after(headers: Headers, now: float) -> float | None:

@@ -25,7 +25,18 @@ from .urls import Origin, check_url
 if TYPE_CHECKING:
     import urllib3
 
-__all__ = ["Body", "Headers", "Request", "RequestInfo", "Response", "redactor_of", "with_redactor"]
+__all__ = [
+    "Body",
+    "Headers",
+    "Request",
+    "RequestInfo",
+    "Response",
+    "exchange_redactor",
+    "info_with_redactor",
+    "new_info",
+    "redactor_of",
+    "with_redactor",
+]
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """The methods that are idempotent (RFC 9110, section 9.2.2)."""
@@ -204,6 +215,21 @@ def with_redactor(request: Request, redactor: Redactor | None = None) -> Request
             return request
         redactor = redactor_of(request)
     return request._derive(request.headers, request.info._with_redactor(redactor))
+
+
+def exchange_redactor(info: RequestInfo) -> Redactor | None:
+    """Get the redactor that the requests of an exchange share; `None` before a layer has set one."""
+    return info._redactor
+
+
+def info_with_redactor(info: RequestInfo, redactor: Redactor | None, **changes: Any) -> RequestInfo:
+    """Return an info with a redactor, and other values in the named fields."""
+    return info._with_redactor(redactor, **changes)
+
+
+def new_info(redactor: Redactor, **fields: Any) -> RequestInfo:
+    """Make an info with a redactor. Unlike `info_with_redactor` it copies nothing: most requests are made here."""
+    return RequestInfo(**fields)._masked_by(redactor)
 
 
 def _home_of(url: str) -> Origin | None:

@@ -16,7 +16,7 @@ from ..errors import DigestMismatch, UsageError
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-__all__ = ["Digest", "check_hashed", "new_hasher"]
+__all__ = ["Digest", "check_hashed", "is_empty_digest", "new_hasher"]
 
 _GRAMMAR = re.compile(r"([a-z0-9]+(?:[+._-][a-z0-9]+)*):([a-zA-Z0-9=_-]+)")
 _KNOWN = {
@@ -96,21 +96,27 @@ def new_hasher(algorithm: str) -> _Hash:
     return hashlib.new(algorithm)
 
 
-def check_hashed(hasher: _Hash, expected: Digest, hint: str = "") -> None:
-    """Whether what went into a hash is what was asked for.
+def is_empty_digest(digest: Digest) -> bool:
+    """Return whether a digest is that of empty content."""
+    return digest.known and digest == Digest.of(b"", digest.algorithm)
+
+
+def check_hashed(hasher: _Hash, expected: Digest, *, subject: str = "content", hint: str = "") -> None:
+    """Compare the hash of received content with the digest that was requested.
 
     Args:
-        hasher: The hash object.
-        expected: The digest that was asked for.
-        hint: Appended to the message of the error.
+        hasher: The hash object, fed with the content.
+        expected: The digest that was requested.
+        subject: What the error message calls the content.
+        hint: Appended to the error message.
 
     Raises:
-        DigestMismatch: It has another digest.
+        DigestMismatch: They differ.
     """
     actual = f"{expected.algorithm}:{hasher.hexdigest()}"
     if actual != expected:
         raise DigestMismatch(
-            f"the content is not what was asked for: its digest is {actual}, not {expected}{hint}",
+            f"the {subject} is not what was asked for: its digest is {actual}, not {expected}{hint}",
             expected=expected,
             actual=actual,
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, final
 from urllib.parse import urlencode
 
-from .._http.messages import Request, RequestInfo, Response, redactor_of
+from .._http.messages import Request, RequestInfo, Response, exchange_redactor, info_with_redactor, redactor_of
 from .._http.redact import Redactor
 from .._oci.host import redact_url
 from .._oci.scope import Scope
@@ -80,7 +80,8 @@ class Exchange:
             deadline=waiting.info.deadline,
             idempotent=True,
             extra=waiting.info.extra,
-        )._with_redactor(waiting.info._redactor)
+        )
+        info = info_with_redactor(info, exchange_redactor(waiting.info))
         agent = waiting.headers.get("user-agent")
         headers = (
             {"Accept": "application/json"} if agent is None else {"User-Agent": agent, "Accept": "application/json"}

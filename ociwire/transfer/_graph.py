@@ -12,10 +12,9 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from .._arguments import show
-from .._client.manifests import VAGUE, IndexText, check_schema, is_index, parse
-from .._client.referrers import subject_of
 from .._oci.descriptor import Descriptor, Platform, read_media_type
 from .._oci.digest import Digest
+from .._oci.manifest import GENERIC_MEDIA_TYPES, IndexText, check_schema, is_index, parse_manifest, subject_digest
 from ..errors import ContentError, UsageError
 from ..media_types import MANIFEST_TYPES, OCI_INDEX, OCI_MANIFEST
 
@@ -59,7 +58,7 @@ def names(content: bytes) -> Named:
             an index without a valid digest names nothing: it is skipped with a log line.
         Unsupported: It is a Docker schema 1 manifest.
     """
-    parsed = parse(content)
+    parsed = parse_manifest(content)
     check_schema(parsed)
     if not _FIELDS & parsed.keys():
         raise ContentError(f"not a manifest: {show(content)}")
@@ -70,7 +69,7 @@ def names(content: bytes) -> Named:
     return Named(
         _once(one for field in ("layers", "blobs", "config") for one in _described(parsed, field)),
         _once(entries),
-        subject_of(content),
+        subject_digest(content),
     )
 
 
@@ -90,17 +89,17 @@ def media_type_of(content: bytes, stated: str, expected: str | None) -> str:
     Raises:
         ContentError: It says itself that it is of a media type that is not valid: nobody could push it.
     """
-    parsed = parse(content)
+    parsed = parse_manifest(content)
     own = parsed.get("mediaType")
     if own not in (None, ""):
         read = read_media_type(own)
         if read is None:
             raise ContentError(f"not a manifest: its mediaType is {show(own)}, which is not type/subtype")
         return read
-    if expected is not None and (expected in MANIFEST_TYPES or stated in VAGUE):
+    if expected is not None and (expected in MANIFEST_TYPES or stated in GENERIC_MEDIA_TYPES):
         return expected
     guessed = OCI_INDEX if "manifests" in parsed else OCI_MANIFEST
-    return guessed if stated in VAGUE else stated
+    return guessed if stated in GENERIC_MEDIA_TYPES else stated
 
 
 def platform_of(text: str | Platform) -> Platform:
@@ -125,7 +124,7 @@ def matches(descriptor: Descriptor, wanted: Iterable[Platform]) -> bool:
 
 def entries_of(content: bytes) -> list[tuple[Descriptor, str]]:
     """The entries of an index whose names were read: as descriptors, and as JSON text that keeps every field."""
-    described = _described(parse(content), "manifests")
+    described = _described(parse_manifest(content), "manifests")
     texts = IndexText.split(content).entries if described else ()
     return list(zip(described, (text for text in texts if _has_digest(json.loads(text))), strict=True))
 

@@ -1,8 +1,4 @@
-"""A repository as transfers need it, by requests that the client has no method for.
-
-No other module of the package reaches into a client. What downloads, uploads and copies have in common is said here
-once: which refusals may pass, what is offered by a mount, how an upload is given up.
-"""
+"""A repository as transfers use it."""
 
 from __future__ import annotations
 
@@ -10,215 +6,138 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple, final
-from urllib.parse import urlencode
 
 from urllib3 import Timeout
 
-from .._client import blobs, manifests, uploads
+from .._client import blobs, manifests, referrers, uploads
 from .._client.blob_writer import BlobWriter
 from .._client.client import Client
 from .._client.error_mapping import is_transient
+from .._client.repository import Repository as CoreRepository
+from .._client.repository import repository_of
 from .._http.body import Body
 from .._http.messages import Response
 from .._http.urls import Origin
 from .._oci.descriptor import Descriptor
 from .._oci.digest import Digest
-from .._oci.scope import Scope
 from ..errors import AuthError, NotFound, RegistryError
-from ..media_types import OCTET_STREAM
 
-__all__ = ["Offer", "Opened", "Repository", "is_transient", "origin_of"]
+__all__ = ["Offer", "Repository", "is_transient", "origin_of"]
 
 _CANCEL_TIME = 10.0
-"""The most that cancelling an upload that failed may take, in seconds."""
-
-
-class Opened(NamedTuple):
-    """An upload that was opened.
-
-    Attributes:
-        location: Where it goes on.
-        answer: What the registry has answered, closed.
-    """
-
-    location: str
-    answer: Response
+"""Maximum time in seconds for cancelling an upload that failed."""
 
 
 class Offer(NamedTuple):
-    """What became of a blob that a registry was asked to mount.
-
-    Attributes:
-        taken: Whether it is there now.
-        opened: The upload that was opened instead; None if it is there, or the registry has refused to hear of it.
-    """
+    """What became of a blob that a registry was asked to mount."""
 
     taken: bool
-    opened: Opened | None
+    opened: uploads.UploadSession | None
 
 
 @final
 class Repository:
-    """One repository of one registry. May be shared by threads.
-
-    Args:
-        client: The registry's.
-        name: The repository's name, checked.
-        operation: What its requests are for, as `RequestInfo.operation` tells the layers below.
-    """
+    """One repository of one registry. May be shared by threads."""
 
     def __init__(self, client: Client, name: str, operation: str) -> None:
         self.name = name
-        self._client = client
-        self._session = client._session
-        self._operation = operation
-        self._push = Scope.repository(name, "pull", "push")
+        self.core = repository_of(client, name, operation)
+        self._pushing = repository_of(client, name, "push_manifest")
 
     @property
     def origin(self) -> Origin:
         """The registry."""
-        return self._session.origin
+        return self.core.session.origin
 
     @property
     def deadline(self) -> float | None:
-        """The moment of `time.monotonic` by which the client wants to be done."""
-        return self._session.defaults.deadline
+        """The client's deadline."""
+        return self.core.session.defaults.deadline
 
     @property
     def timeout(self) -> float | Timeout | None:
-        """The timeout that the client's options name; None if they name none."""
-        return self._session.defaults.timeout
+        """The client's timeout."""
+        return self.core.session.defaults.timeout
 
     @property
     def max_manifest_size(self) -> int:
         """The largest manifest that the client reads, in bytes."""
-        return self._session.max_manifest_size
+        return self.core.session.max_manifest_size
 
     @property
     def largest_chunk(self) -> int | None:
         """The largest chunk that the registry is known to take, in bytes; None if it has refused none."""
-        return self._session.learnt.largest_chunk
+        return self.core.session.state.max_chunk_size
 
     def takes_no_more_than(self, size: int) -> None:
         """Remember that the registry takes no larger chunks."""
-        self._session.learnt.largest_chunk = min(size, self.largest_chunk or size)
-
-    # Reading
+        self.core.session.state.record_max_chunk(size)
 
     def get_blob(self, digest: Digest, *, ok: tuple[int, ...], headers: Mapping[str, str]) -> Response:
-        """The answer to a GET of a blob, open; what is secret in another origin's URL is not in its errors."""
-        path, scope = blobs.blob_path(self.name, digest), Scope.repository(self.name, "pull")
-        return self._session.send(self._operation, "GET", path, scope, ok=ok, headers=headers)
-
-    # What is there; by the scope of the upload that may follow, so that one token does for all of it.
+        """The response to a GET of a blob, open."""
+        return self.core.send("GET", self.core.blob_url(digest), self.core.pull, ok=ok, headers=headers)
 
     def has_blob(self, digest: Digest) -> bool:
         """Whether the registry has a blob. A refusal means that it does not."""
-        return uploads.is_there(self._session, self._operation, self.name, digest)
+        return uploads.blob_exists(self.core, digest)
 
     def find_blob(self, digest: Digest) -> Descriptor | None:
         """A blob's descriptor; None if it is not there, or the registry refuses to tell."""
-        return blobs.find_blob(self._session, self._operation, self.name, digest, self._push)
+        return blobs.find_blob(self.core, digest)
 
     def resolve_blob(self, digest: Digest) -> Descriptor | None:
         """A blob's descriptor; None if it is not there, which a GET has confirmed if need be."""
         try:
-            return blobs.resolve_blob(self._session, self._operation, self.name, digest, self._push)
+            return blobs.resolve_blob(self.core, digest, self.core.push)
         except NotFound:
             return None
 
     def resolve_manifest(self, reference: str) -> Digest | None:
         """The digest of the manifest that a tag or a digest names; None if there is none, or the registry refuses."""
-        digest = Digest(reference) if ":" in reference else None
-        path = f"/v2/{self.name}/manifests/{reference}"
-        return manifests.find(self._session, self._operation, path, self._push, digest)
+        return manifests.find_manifest(self.core, reference)
 
     def push_manifest(self, content: bytes, descriptor: Descriptor, tags: Sequence[str]) -> None:
-        """Push a manifest that was copied; its ``mediaType`` may be what `Client.push_manifest` refuses to send.
-
-        Raises:
-            OciwireError: As `Client.push_manifest`.
-        """
-        self._client._put_manifest(self.name, content, descriptor, list(tags))
-
-    # Uploads
+        """Push a manifest that was copied."""
+        referrers.push_manifest(self._pushing, content, descriptor, list(tags))
 
     def mount(self, digest: Digest, from_name: str) -> Offer:
-        """Have a blob of another repository of the registry, or of this one: a POST with ``mount=`` and ``from=``.
-
-        Specification, "Mounting a blob from another repository". A refusal is none of the upload: that may be allowed.
-
-        Raises:
-            RegistryError: The registry is not able to answer, now.
-            TransportError: There is no usable answer.
-        """
-        parameters = {"mount": str(digest), "from": from_name}
-        parameters |= {} if digest.algorithm == "sha256" else {"digest-algorithm": digest.algorithm}
-        url = f"/v2/{self.name}/blobs/uploads/?{urlencode(parameters, safe=':/')}"
-        scope = self._push | Scope.repository(from_name, "pull")
+        """Mount a blob of another repository of the registry, or of this one."""
         try:
-            answer = self._session.send(self._operation, "POST", url, scope, ok=uploads.OPENED, idempotent=True)
+            result = uploads.mount_blob(self.core, digest, from_name)
         except (AuthError, RegistryError) as error:
             if is_transient(error):
                 raise
             return Offer(taken=False, opened=None)
-        answer.drain()
-        if answer.status == 201:
-            return Offer(taken=True, opened=None)
-        if answer.status != 202 and not uploads.opens_upload(answer, digest):
-            return Offer(taken=False, opened=None)
-        return Offer(taken=False, opened=self._opened(answer))
+        return Offer(taken=result.is_mounted, opened=result.session)
 
-    def open_upload(self, algorithm: str) -> Opened:
+    def open_upload(self, algorithm: str) -> uploads.UploadSession:
         """Open an upload of what will be verified by that algorithm."""
-        return self._opened(uploads.open_upload(self._session, self._operation, self.name, algorithm))
+        return uploads.open_upload(self.core, algorithm)
 
-    def _opened(self, answer: Response) -> Opened:
-        return Opened(self._session.location(answer), answer)
-
-    def writer(self, opened: Opened, chunk_size: int | None) -> BlobWriter:
-        """What writes to an upload that was just opened, in chunks as the registry wants them."""
-        minimum = uploads.smallest_chunk(opened.answer)
-        return BlobWriter(self._session, self.name, opened.location, chunk_size=chunk_size, minimum=minimum)
+    def writer(self, opened: uploads.UploadSession, chunk_size: int | None) -> BlobWriter:
+        """What writes to an upload that was just opened."""
+        status = uploads.UploadStatus(opened.location, 0, opened.min_chunk_length)
+        return BlobWriter(self.core, status, chunk_size=chunk_size)
 
     def patch(self, location: str, body: Body) -> str:
-        """Send to an upload, all in one; returns where it goes on.
-
-        Without a Content-Range, as docker sends it: with one it is a chunk, and some registries take only small ones.
-        Not idempotent: what of it has arrived is to be asked for before more is sent.
-        """
-        headers = {"Content-Type": OCTET_STREAM}
-        answer = self._session.send(
-            self._operation,
-            "PATCH",
-            location,
-            self._push,
-            ok=uploads.PATCHED,
-            headers=headers,
-            body=body,
-            idempotent=False,
-        )
-        answer.drain()
-        return self._session.location(answer) if "location" in answer.headers else location
+        """Send to an upload, all in one; returns where it goes on."""
+        return uploads.patch_upload(self.core, location, body, idempotent=False)
 
     def put(self, location: str, digest: Digest, body: Body | None, first: int = 0) -> uploads.IncompleteUpload | None:
-        """Close an upload with a PUT of the bytes from position `first` on; see `upload.UploadCompletion`."""
-        return uploads.UploadCompletion(self._session, self._operation, self.name, location, digest, body, first).run()
+        """Close an upload with a PUT of the bytes from position `first` on."""
+        return uploads.UploadCompletion(self.core, location, digest, body, first).run()
 
     def commit(self, writer: BlobWriter, digest: Digest) -> uploads.IncompleteUpload | None:
         """Commit an upload; returns its state if faults of the closing PUT prevent that."""
         return writer.try_commit(digest)
 
     def cancel_quietly(self, location: str) -> None:
-        """Give an upload up, if that can be done; what went wrong before is what is raised.
-
-        It cleans up: it has 10 seconds, though a deadline of the client's may have passed.
-        """
-        session = self._session.with_defaults(deadline=time.monotonic() + _CANCEL_TIME)
+        """Cancel an upload, if that can be done within 10 seconds."""
+        session = self.core.session.with_deadline(time.monotonic() + _CANCEL_TIME)
         with suppress(Exception):  # else the registry gives it up in its own time
-            uploads.cancel(session, self._operation, self.name, location)
+            uploads.cancel_upload(CoreRepository(session, self.name, self.core.operation), location)
 
 
 def origin_of(client: Client) -> Origin:
     """The registry of a client."""
-    return client._session.origin
+    return repository_of(client, "any", "").session.origin

@@ -10,8 +10,9 @@ import time
 from contextlib import ExitStack
 from typing import final
 
-from .._client.blob_writer import DEFAULT_CHUNK, BlobWriter
+from .._client.blob_writer import DEFAULT_CHUNK_SIZE, BlobWriter
 from .._client.client import Client
+from .._client.uploads import UploadSession
 from .._oci.digest import Digest
 from ..errors import (
     AuthError,
@@ -28,7 +29,7 @@ from ..errors import (
 from ._content import Content
 from ._hashing import HashingThread
 from ._progress import Progress, Teller
-from ._repository import Opened, Repository, is_transient
+from ._repository import Repository, is_transient
 
 __all__ = ["Meter", "Outgoing"]
 
@@ -146,7 +147,7 @@ class Outgoing:
         self._location: str | None = None
         self._patience = _Patience(repository.deadline)
 
-    def run(self, digest: Digest | None, opened: Opened | None = None) -> tuple[Digest, int]:
+    def run(self, digest: Digest | None, opened: UploadSession | None = None) -> tuple[Digest, int]:
         """Send it, and hash it where its digest is not given; see `ociwire.transfer.upload`.
 
         Args:
@@ -181,7 +182,7 @@ class Outgoing:
         self._threads.close()
         self._hashing, self._digest = self._threads.enter_context(HashingThread("sha256")), None
 
-    def _anew(self, opened: Opened | None) -> tuple[Digest, int]:
+    def _anew(self, opened: UploadSession | None) -> tuple[Digest, int]:
         """Upload it, and again from the start where the registry has lost what it had of it, or has other bytes."""
         for tries_left in reversed(range(_FAULTS)):
             try:
@@ -209,7 +210,7 @@ class Outgoing:
         known = self._digest is not None and self._content.size is not None
         return known and self._repository.has_blob(self._known())
 
-    def _once(self, opened: Opened | None) -> tuple[Digest, int]:
+    def _once(self, opened: UploadSession | None) -> tuple[Digest, int]:
         if opened is None:
             opened = self._repository.open_upload("sha256" if self._digest is None else self._digest.algorithm)
         self._location = opened.location
@@ -241,8 +242,8 @@ class Outgoing:
                 raise
             if not _is_too_much(error):
                 self._patience.spend(error, 0)
-            elif (body.length or 0) > DEFAULT_CHUNK:
-                self._repository.takes_no_more_than(DEFAULT_CHUNK)
+            elif (body.length or 0) > DEFAULT_CHUNK_SIZE:
+                self._repository.takes_no_more_than(DEFAULT_CHUNK_SIZE)
             return False
         if unfinished is None:
             return True
@@ -276,7 +277,7 @@ class Outgoing:
 
     def _written(self, writer: BlobWriter) -> tuple[Digest, int]:
         """Write what is left of it, and commit."""
-        writer.leave_hashing()  # it would be done in this thread
+        writer.disable_hashing()  # it would be done in this thread
         position = writer.size
         if position > (self._content.size or 0) and self._content.resendable:
             raise ProtocolError(f"the registry has {position} bytes of an upload of {self._content.size}")

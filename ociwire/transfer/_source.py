@@ -13,8 +13,7 @@ from typing import final
 from .._arguments import show
 from .._client.blob_reader import BlobReader
 from .._client.client import Client
-from .._client.manifests import media_type_of
-from .._http.headers import content_length
+from .._http.headers import content_length, content_type
 from .._http.messages import Response
 from .._oci.descriptor import Descriptor
 from .._oci.digest import Digest
@@ -97,7 +96,7 @@ class Source:
             size = content_length(response.headers)
             if size is None:
                 size = self.describe().size
-            reader = self._reader(response, Descriptor(media_type_of(response), self.digest, size), 0, size)
+            reader = self._reader(response, Descriptor(content_type(response.headers), self.digest, size), 0, size)
             opened = True
         finally:
             if not opened:

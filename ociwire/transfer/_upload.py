@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from .._arguments import show
 from .._client.client import Client
+from .._client.uploads import UploadSession
 from .._http.body import Body
 from .._oci.descriptor import Descriptor, is_media_type
 from .._oci.digest import Digest
@@ -20,7 +21,7 @@ from ..media_types import OCTET_STREAM
 from ._arguments import check_client, check_number, check_progress
 from ._content import Content
 from ._progress import ProgressCallback, Teller
-from ._repository import Opened, Repository
+from ._repository import Repository
 from ._resumable_upload import Meter, Outgoing
 
 __all__ = ["upload"]
@@ -107,7 +108,7 @@ def _check(digest: Digest | None, chunk_size: int | None, mount_from: str | None
         raise UsageError(f"not a media type: {show(media_type, 200)} (it reads type/subtype, without parameters)")
 
 
-def _there(target: Repository, digest: Digest, mount_from: str | None) -> tuple[int | None, Opened | None]:
+def _there(target: Repository, digest: Digest, mount_from: str | None) -> tuple[int | None, UploadSession | None]:
     """The size of a blob that is there, or was mounted; else what the registry has opened instead of mounting it."""
     found, opened = target.find_blob(digest), None
     if found is None and mount_from is not None:

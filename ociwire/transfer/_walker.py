@@ -11,7 +11,7 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import final
 
-from .._client.blob_reader import BlobReader
+from .._client.blob_reader import BlobReader, redact_error
 from .._client.client import Client
 from .._oci.descriptor import Descriptor, Platform
 from .._oci.digest import Digest
@@ -105,7 +105,7 @@ class Survey:
         try:
             return self._node(reader.descriptor, content, expected)
         except ContentError as error:
-            reader._redact(error)  # it quotes the content, which may repeat the request
+            redact_error(error, reader)  # it quotes the content, which may repeat the request
             raise
 
     def _node(self, served: Descriptor, content: bytes, expected: str | None) -> Node:

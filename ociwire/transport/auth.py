@@ -40,7 +40,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import final
 
-from .._http.messages import Request, Response, redactor_of, with_redactor
+from .._http.messages import Request, Response, exchange_redactor, redactor_of, with_redactor
 from .._http.transport import Transport
 from .._http.urls import Origin
 from .._oci.reference import registry_name
@@ -628,9 +628,10 @@ class AuthTransport:
 
 
 def _authorized(request: Request, authorization: _Authorization) -> Request:
-    if request.info._redactor is not None:
+    redactor = exchange_redactor(request.info)
+    if redactor is not None:
         # A later response may repeat this token after another one was sent, or the password that it was obtained with.
-        request.info._redactor.add(authorization)
+        redactor.add(authorization)
     return request.with_headers({"Authorization": authorization.header})
 
 

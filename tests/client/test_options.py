@@ -52,6 +52,15 @@ def test_the_client_itself_is_left_as_it_was() -> None:
     assert (plain.timeout, plain.deadline, dict(plain.extra)) == (None, None, {})
 
 
+def test_with_options_none_removes_timeout_and_deadline() -> None:
+    registry = Registry(found(), found())
+    client = registry.client.with_options(timeout=1, deadline=5.0, extra={"a": 1})
+    client.with_options(timeout=None).resolve_blob("a", BLOB.digest)
+    client.with_options(deadline=None).resolve_blob("a", BLOB.digest)
+    assert [(info.timeout, info.deadline) for info in infos(registry)] == [(None, 5.0), (1, None)]
+    assert all(dict(info.extra) == {"a": 1} for info in infos(registry))
+
+
 def test_options_are_merged() -> None:
     registry = Registry(*[found()] * 4)
     first = registry.client.with_options(timeout=1, extra={"a": 1, "b": 1})

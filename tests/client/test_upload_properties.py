@@ -37,7 +37,7 @@ class EndpointMachine(UploadMachine):
     def __init__(self) -> None:
         super().__init__()
         self._patches = [
-            mock.patch.object(writer_module, "DEFAULT_CHUNK", DEFAULT_CHUNK),
+            mock.patch.object(writer_module, "DEFAULT_CHUNK_SIZE", DEFAULT_CHUNK),
             mock.patch.object(writer_module, "_LARGE_CHUNK", 2 * SMALLEST_CHUNK),
         ]
         for patch in self._patches:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from ociwire import Client, Descriptor, Digest, OciwireError, Request, UrllibTransport, errors
-from ociwire._client.uploads import query
+from ociwire._client.repository import add_query
 from ociwire.media_types import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from ociwire.registry.memory import MemoryRegistry
 
@@ -375,7 +375,7 @@ AGREEMENTS: list[Callable[[Client, str], Any]] = [
     lambda client, name: ask(client, "GET", f"/v2/{name}/manifests/-a"),
     lambda client, name: ask(client, "GET", upload(client, name)),
     lambda client, name: ask(client, "DELETE", upload(client, name)),
-    lambda client, name: ask(client, "PUT", query(upload(client, name), {"digest": "x"})),
+    lambda client, name: ask(client, "PUT", add_query(upload(client, name), {"digest": "x"})),
     lambda client, name: ask(client, "POST", f"/v2/{name}/blobs/uploads/?mount={Digest.of(b'')}&from=X"),
     lambda client, name: ask(
         client, "PUT", f"/v2/{name}/manifests/{Digest.of(b'')}", SUBJECT, Content_Type=OCI_MANIFEST

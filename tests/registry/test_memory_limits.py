@@ -11,7 +11,7 @@ import pytest
 import ociwire.transport.retry
 from ociwire import Client, FunctionTransport, Origin, Request, Response, Scope
 from ociwire._client import pagination as listing
-from ociwire._client.pagination import pages
+from ociwire._client.pagination import iter_pages
 from ociwire._http.origin_policy import next_page, redirect_target, upload_location
 from ociwire._http.urls import check_url, split_url
 from ociwire.auth.credentials import first_repository
@@ -105,7 +105,7 @@ def page(here: int, there: int) -> Response:
 def test_pages_the_urls_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "_MAX_SEEN", 10)
     numbers = itertools.count()
-    found = pages(lambda url: page(number := next(numbers), number + 1), "/v2/a/tags/list", "tags")
+    found = iter_pages(lambda url: page(number := next(numbers), number + 1), "/v2/a/tags/list", "tags")
     for _ in range(500):
         next(found)
         assert len(found.gi_frame.f_locals["seen"]) <= 12  # type: ignore[attr-defined]  # a generator
@@ -123,7 +123,7 @@ def test_pages_a_loop_that_begins_after_the_bound_is_noticed(monkeypatch: pytest
         return page(here, there)
 
     with pytest.raises(ProtocolError, match="circle"):
-        list(pages(send, "/v2/a/tags/list", "tags"))
+        list(iter_pages(send, "/v2/a/tags/list", "tags"))
     assert 506 <= len(requests) <= 520
 
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ociwire import Descriptor, Digest, Platform, Request, Response, Transport
-from ociwire._client.manifests import IndexText
+from ociwire._oci.manifest import IndexText
 from ociwire.errors import ContentError, Unsupported, UsageError
 from ociwire.transfer import copy
 from ociwire.transfer._graph import entries_of, matches, names, platform_of, with_entries

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-import ociwire.transfer
 from ociwire import Client, Descriptor, Digest, Response
 from ociwire.errors import ConnectError, ProtocolError, RegistryError
 from ociwire.testing import MemoryRegistry, ScriptedTransport
 from ociwire.transfer._repository import Repository, is_transient, origin_of
 
 NAME = "team/app"
-
-
-def test_nothing_else_reaches_into_a_client() -> None:
-    folder = Path(ociwire.transfer.__path__[0])
-    found = {path.name for path in folder.glob("*.py") if "client._session" in path.read_text("utf-8")}
-    assert found == {"_repository.py"}
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 507])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._http.body_reader import warn_left_open
 from ..._http.headers import Headers
-from ..._http.messages import Request
+from ..._http.messages import Request, exchange_redactor
 from ..._oci.host import redact_url
 from ...errors import ProtocolError
 from .map_exceptions import failures_of
@@ -173,7 +173,7 @@ class WireBody:
         self._request = request
         fp: Any = raw.fp
         self._open: weakref.ref[WireBody] | None = weakref.ref(self, _abandon)
-        _LEFT_OPEN[self._open] = fp.raw, request.method, request.url, request.info._redactor
+        _LEFT_OPEN[self._open] = fp.raw, request.method, request.url, exchange_redactor(request.info)
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Read what is there, at least one byte; 0 at the end.

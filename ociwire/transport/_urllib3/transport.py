@@ -14,7 +14,7 @@ import urllib3
 from ..._arguments import check_integer, check_seconds
 from ..._http.body import Body
 from ..._http.headers import Headers
-from ..._http.messages import Request, Response, with_redactor
+from ..._http.messages import Request, Response, exchange_redactor, with_redactor
 from ..._http.urls import Origin, split_url
 from ...errors import ConnectError, ReadError, UsageError
 from .exchange import ContentFailed, Exchange, ReusedConnection
@@ -175,8 +175,9 @@ class UrllibTransport:
 def _with_proxy_secrets(request: Request, pool: OriginPool) -> Request:
     """Mask a proxy's password: the proxy may repeat it in a reason phrase, or in the body of a 407."""
     request = with_redactor(request)
-    if request.info._redactor is not None:
-        request.info._redactor.add_headers(Headers(pool.urllib3_pool.proxy_headers))
+    redactor = exchange_redactor(request.info)
+    if redactor is not None:
+        redactor.add_headers(Headers(pool.urllib3_pool.proxy_headers))
     return request
 
 
