@@ -1,8 +1,8 @@
-"""From a response to an error: what the registry said, as the exception that says it.
+"""Maps an error response to an exception, and recognizes responses that do not come from a registry.
 
-The class comes from the code in the body (OCI distribution specification, "Error Codes"); where there is none, or it is
-unknown, or it contradicts the status, from the status and the operation. Responses are read here, at most 64 KiB of
-them, and never closed.
+The class comes from the code in the body (OCI distribution specification, "Error Codes"). If there is none, or it is
+unknown or contradicts the status, it comes from the status and the operation. At most 64 KiB of a body are read, and
+responses are not closed.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ __all__ = [
 HTML_HINT = "; the response is an HTML page: a login page, a captive portal or a firewall may have answered instead"
 
 _READ_LIMIT = 64 * 1024
-_KEPT = 8 * 1024
-_LONGEST_CODE = 100
-_LONGEST_SCOPE = 1000
+_MAX_BODY = 8 * 1024
+_MAX_CODE = 100
+_MAX_SCOPE = 1000
 _MAX_LIMIT_HEADERS = 8
 _MAX_LIMIT_VALUE = 100
 
@@ -89,7 +89,7 @@ _ADMITTED_BY_SERVER_ERRORS = (errors.Unsupported, errors.TooManyRequests)
 # The headers that state a rate limit: Docker Hub (RateLimit-*, docker-ratelimit-source), GitHub and others
 # (X-RateLimit-*), the IETF draft (RateLimit, RateLimit-Policy), RFC 9110, section 10.2.3 (Retry-After).
 _LIMIT_HEADER = re.compile(r"(x-)?ratelimit(-.*)?|docker-ratelimit-source|retry-after")
-# What a 404 misses, by the client's operation; after a redirect the path would tell of a CDN.
+# What is missing after a 404, by operation and method: after a redirect the path would be that of a CDN.
 _NOT_FOUND_BY_OPERATION: dict[str, type[RegistryError]] = {
     "get_blob GET": errors.BlobUnknown,
     "get_blob_range GET": errors.BlobUnknown,
@@ -113,7 +113,7 @@ _NOT_FOUND_BY_OPERATION: dict[str, type[RegistryError]] = {
     "upload PUT": errors.BlobUploadUnknown,
     "copy PUT": errors.BlobUploadUnknown,
 }
-# ... and by the path (specification, "API"), the first that fits; opening an upload misses the repository.
+# The same by path (specification, "Endpoints"), for `Client.do`: the first pattern that matches.
 _NOT_FOUND_BY_PATH: tuple[tuple[re.Pattern[str], type[RegistryError]], ...] = (
     (re.compile(r"POST .*/blobs/uploads/?$"), errors.NameUnknown),
     (re.compile(r".*/blobs/uploads/.+"), errors.BlobUploadUnknown),
@@ -124,14 +124,14 @@ _NOT_FOUND_BY_PATH: tuple[tuple[re.Pattern[str], type[RegistryError]], ...] = (
 
 
 def check_response(response: Response, *ok: int) -> None:
-    """Let a response pass, or raise what it says. It is read where it does not pass, and not closed.
+    """Raise the error of a response whose status is not a success. Its body is read, and not closed.
 
     Args:
         response: The response.
-        ok: The statuses that pass; without any, every 2xx does.
+        ok: The statuses of success. Defaults to all 2xx.
 
     Raises:
-        RegistryError: The status is another one; a 2xx or 3xx that was not asked for reads "unexpected status".
+        RegistryError: The status is another one. For a 2xx or 3xx the message is "unexpected status".
     """
     if response.status in ok if ok else 200 <= response.status < 300:
         return
@@ -139,20 +139,19 @@ def check_response(response: Response, *ok: int) -> None:
 
 
 def error_from_response(response: Response) -> RegistryError:
-    """The exception for a response, whatever its status. The body is read as far as is sensible, and not closed."""
-    body = _said(response)
-    listed = _errors(body)
-    first = listed[0] if listed else {}
-    code = sanitize(first.get("code"), _LONGEST_CODE)
-    kind = _kind(response, code)
-    error = kind(
+    """Return the exception for a response, whatever its status. At most 64 KiB of its body are read."""
+    body = _read_body(response)
+    errors_of_body = _parse_errors(body)
+    first = errors_of_body[0] if errors_of_body else {}
+    code = sanitize(first.get("code"), _MAX_CODE)
+    error = _error_class(response, code)(
         _message(response, first, body),
         status=response.status,
         code=code,
         detail=first.get("detail"),
-        errors=listed,
+        errors=errors_of_body,
         headers=response.headers if response.request is not None else redactor_of(None).headers(response.headers),
-        body=body[:_KEPT],
+        body=body[:_MAX_BODY],
         request=response.request,
     )
     if isinstance(error, TooManyRequests):
@@ -160,8 +159,8 @@ def error_from_response(response: Response) -> RegistryError:
         error.limits = _limits(response)
     if isinstance(error, Unauthorized):
         challenges = Challenge.parse(*(error.headers or response.headers).get_all("www-authenticate"))  # masked
-        challenged = next((one.params["scope"] for one in challenges if "scope" in one.params), "")
-        error.challenged_scope = sanitize(challenged, _LONGEST_SCOPE)
+        challenged = next((item.params["scope"] for item in challenges if "scope" in item.params), "")
+        error.challenged_scope = sanitize(challenged, _MAX_SCOPE)
         error.required_scope = "" if response.request is None else str(response.request.info.required_scope)
     return error
 
@@ -201,10 +200,10 @@ def check_not_html(response: Response) -> None:
     """Raise `ContentError` if a response is an HTML page, whatever its status."""
     if is_html(response):
         request = response.request
-        asked = "the request" if request is None else f"{request.method} {redact_url(request.url)}"
-        asked = redactor_of(request).text(asked)
+        target = "the request" if request is None else f"{request.method} {redact_url(request.url)}"
+        target = redactor_of(request).text(target)
         raise errors.ContentError(
-            f"{asked} was answered {response.status} with an HTML page, not by a registry: check the host name, and"
+            f"{target} was answered {response.status} with an HTML page, not by a registry: check the host name, and"
             " whether a login page, a proxy or a firewall answers in its place"
         )
 
@@ -238,46 +237,46 @@ def digest_from_header(response: Response) -> Digest | None:
     return claimed if claimed.known else None
 
 
-def _said(response: Response) -> bytes:
+def _read_body(response: Response) -> bytes:
     try:
         body = b"" if response.closed else response.read(_READ_LIMIT)
     except errors.TransportError:
-        return b""  # the status alone says enough
+        return b""  # the status alone decides then
     # Masked before it is cut or parsed: half of a secret could not be recognized.
     return redactor_of(response.request).data(body)
 
 
-def _errors(body: bytes) -> tuple[dict[str, Any], ...]:
+def _parse_errors(body: bytes) -> tuple[dict[str, Any], ...]:
     try:
-        listed = json.loads(body)["errors"]
+        entries = json.loads(body)["errors"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return ()
-    return tuple(error for error in listed if isinstance(error, dict)) if isinstance(listed, list) else ()
+    return tuple(entry for entry in entries if isinstance(entry, dict)) if isinstance(entries, list) else ()
 
 
 def _message(response: Response, first: dict[str, Any], body: bytes) -> str:
     if first:
-        return sanitize(first.get("message"), _KEPT)
+        return sanitize(first.get("message"), _MAX_BODY)
     if response.status < 400:
         return "unexpected status"
-    said = body[:_KEPT].decode("utf-8", "replace").strip()
-    if said or response.request is None:
-        return repr(said) if said else ""
+    text = body[:_MAX_BODY].decode("utf-8", "replace").strip()
+    if text or response.request is None:
+        return repr(text) if text else ""
     return f"{response.request.method} {redact_url(response.request.url)}"
 
 
 def _limits(response: Response) -> str:
     """The rate-limit headers of a response, in one line, for a message: ``RateLimit-Limit: 100;w=21600, ...``."""
     redactor = redactor_of(response.request)
-    found = [(name, value) for name, value in response.headers.items() if _LIMIT_HEADER.fullmatch(name.lower())]
+    fields = [(name, value) for name, value in response.headers.items() if _LIMIT_HEADER.fullmatch(name.lower())]
     # A proxy may repeat a secret of the request in any header.
-    shown = [(redactor.text(name), redactor.text(value)) for name, value in found[:_MAX_LIMIT_HEADERS]]
-    return ", ".join(f"{name[:_MAX_LIMIT_VALUE]}: {sanitize(value, _MAX_LIMIT_VALUE)}" for name, value in shown)
+    masked = [(redactor.text(name), redactor.text(value)) for name, value in fields[:_MAX_LIMIT_HEADERS]]
+    return ", ".join(f"{name[:_MAX_LIMIT_VALUE]}: {sanitize(value, _MAX_LIMIT_VALUE)}" for name, value in masked)
 
 
-def _kind(response: Response, code: str) -> type[RegistryError]:
+def _error_class(response: Response, code: str) -> type[RegistryError]:
     """The class for the code, if the status admits it; else the class for the status."""
-    by_code, by_status = _BY_CODE.get(code), _kind_by_status(response)
+    by_code, by_status = _BY_CODE.get(code), _class_by_status(response)
     default = _ADMITTED_BY_SERVER_ERRORS if response.status >= 500 else (RegistryError,)
     if by_code is None or not issubclass(by_code, _ADMITTED_BY_STATUS.get(response.status, default)):
         return by_status
@@ -285,12 +284,12 @@ def _kind(response: Response, code: str) -> type[RegistryError]:
     return by_status if by_code is errors.BlobUnknown and by_status is errors.BlobUploadUnknown else by_code
 
 
-def _kind_by_status(response: Response) -> type[RegistryError]:
+def _class_by_status(response: Response) -> type[RegistryError]:
     if response.status != 404 or response.request is None:
         return _BY_STATUS.get(response.status, errors.NotFound if response.status == 404 else RegistryError)
     request = response.request
     by_operation = _NOT_FOUND_BY_OPERATION.get(f"{request.info.operation} {request.method}")
     if by_operation is not None:
         return by_operation
-    asked = f"{request.method} {request.url.partition('?')[0]}"
-    return next((kind for pattern, kind in _NOT_FOUND_BY_PATH if pattern.match(asked)), errors.NotFound)
+    target = f"{request.method} {request.url.partition('?')[0]}"
+    return next((error for pattern, error in _NOT_FOUND_BY_PATH if pattern.match(target)), errors.NotFound)

@@ -308,9 +308,12 @@ class UploadMachine(RuleBasedStateMachine):
         if new.size:
             with pytest.raises(errors.UsageError):
                 new.commit()
-        self.behind = offset is not None and (self.unsure or self.behind)
+        is_uncertain = self.unsure or self.behind
+        self.behind = offset is not None and is_uncertain
         self.writer, self.start, self.resumed, self.told = new, new.size, True, offset is not None
-        self.closed = self.finishing = self.unsure = False
+        # An answer of 0-0 may mean 0 bytes or 1: the offset stays as uncertain as it was.
+        self.unsure = is_uncertain and offset is None and new.size == 0
+        self.closed = self.finishing = False
 
     @precondition(lambda self: self.writer is not None)
     @rule(faults=st.lists(st.sampled_from(FAULTS), max_size=1))
