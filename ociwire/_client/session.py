@@ -6,7 +6,6 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import final
 
 from .._http.body import Body
@@ -46,7 +45,6 @@ _WARNING = re.compile(r'299 - "((?:[^"\\]|\\.)*)"')
 
 
 @final
-@dataclass(slots=True)
 class ClientState:
     """The mutable state of a client, shared by all clients that `Client.with_options` derives from it.
 
@@ -58,10 +56,11 @@ class ClientState:
         head_origins: The origins that have answered a HEAD with 200. Their 404 to a HEAD needs no confirmation.
     """
 
-    closed: bool = False
-    max_chunk_size: int | None = None
-    seen_warnings: set[int] = field(default_factory=set)
-    head_origins: set[str] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.closed = False
+        self.max_chunk_size: int | None = None
+        self.seen_warnings: set[int] = set()
+        self.head_origins: set[str] = set()
 
     def check_open(self) -> None:
         """Raise `UsageError` if the client is closed."""
