@@ -101,7 +101,7 @@ def test_what_is_thrown_away_is_read_for_a_second_at_the_most() -> None:
 
 
 def test_so_many_warnings_are_logged_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
-    limit = sys.modules["ociwire._client.session"]._MAX_WARNINGS
+    limit = sys.modules["ociwire._client.request_sender"]._MAX_WARNINGS
     texts = (f'299 - "number {number}"' for number in range(limit + 500))
     client = Client(HOST, FunctionTransport(lambda request: Response(200, {"Warning": next(texts)})))
     with caplog.at_level(logging.WARNING, "ociwire.warnings"):

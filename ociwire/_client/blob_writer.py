@@ -7,7 +7,7 @@ A `BlobWriter` is open, closed (`close`: nothing more is written, but the upload
 
     response    the GET of the session reports      what follows
     2xx                                             acknowledge the chunk, whatever Range says (ECR states it wrongly)
-    413                                             halve the chunk size and send again
+    413                                             halve the chunk size and send again; raise below the minimum
     416         an offset within the chunk          acknowledge the bytes up to it
     416         0, and ``0-0`` may mean one byte    send the rest of the first chunk from byte 1
     416         the same offset as the writer       halve the chunk size if the chunk is large (128 KiB), else raise
@@ -29,10 +29,8 @@ from .._oci.digest import Digest, new_hasher
 from ..errors import BlobUploadInvalid, BlobUploadUnknown, ProtocolError, RangeInvalid, RegistryError, UsageError
 from ..media_types import OCTET_STREAM
 from .repository import Repository
+from .upload_completion import IncompleteUpload, UploadCompletion
 from .uploads import (
-    IncompleteUpload,
-    UploadCompletion,
-    UploadStatus,
     blob_exists,
     cancel_upload,
     open_upload,
@@ -71,7 +69,9 @@ def push_blob(repository: Repository, digest: Digest, body: Body) -> None:
                 raise incomplete.error()
             writer = BlobWriter(
                 repository,
-                UploadStatus(incomplete.location, incomplete.offset, incomplete.min_chunk_length),
+                incomplete.location,
+                offset=incomplete.offset,
+                min_chunk_length=incomplete.min_chunk_length,
                 offset_uncertain=True,  # more of the PUT may arrive
             )
             writer.disable_hashing()
@@ -87,21 +87,34 @@ def push_blob(repository: Repository, digest: Digest, body: Body) -> None:
 def begin_upload(repository: Repository, chunk_size: int | None, algorithm: str) -> BlobWriter:
     """Open an upload session and return its writer; see `Client.push_blob_chunked`."""
     session = open_upload(repository, algorithm)
-    status = UploadStatus(session.location, 0, session.min_chunk_length)
-    return BlobWriter(repository, status, chunk_size=chunk_size, algorithm=algorithm)
+    return BlobWriter(
+        repository,
+        session.location,
+        min_chunk_length=session.min_chunk_length,
+        chunk_size=chunk_size,
+        algorithm=algorithm,
+    )
 
 
 def resume_upload(repository: Repository, upload_id: str, offset: int | None, chunk_size: int | None) -> BlobWriter:
     """Return a writer that resumes an upload; see `Client.push_blob_chunked_resume`."""
     try:
-        location = repository.session.upload_location(Response(202, {"Location": upload_id}))
+        location = repository.upload_location(Response(202, {"Location": upload_id}))
     except ProtocolError as error:
         raise UsageError(f"not the id of an upload: {error}") from None
-    status = UploadStatus(location, offset, 0) if offset is not None else read_status(repository, location)
-    is_uncertain = offset is None and status.offset == 0
-    # What is written from now on is an operation of its own, whichever process opened the upload.
-    target = Repository(repository.session, repository.name, "push_blob_chunked")
-    return BlobWriter(target, status, chunk_size=chunk_size, offset_uncertain=is_uncertain)
+    # Later requests have the operation name of a chunked upload, whichever process opened the session.
+    target = Repository(repository.sender, repository.name, "push_blob_chunked")
+    if offset is not None:
+        return BlobWriter(target, location, offset=offset, chunk_size=chunk_size)
+    status = read_status(repository, location)
+    return BlobWriter(
+        target,
+        status.location,
+        offset=status.offset,
+        min_chunk_length=status.min_chunk_length,
+        chunk_size=chunk_size,
+        offset_uncertain=status.offset == 0,
+    )
 
 
 @final
@@ -120,30 +133,32 @@ class BlobWriter:
     def __init__(
         self,
         repository: Repository,
-        status: UploadStatus,
+        location: str,
         *,
+        offset: int = 0,
+        min_chunk_length: int = 0,
         chunk_size: int | None = None,
         algorithm: str = "sha256",
         offset_uncertain: bool = False,
     ) -> None:
         self._repository = repository
-        self._location = status.location
+        self._location = location
         self._algorithm = algorithm
-        self._hasher = new_hasher(algorithm) if status.offset == 0 else None
+        self._hasher = new_hasher(algorithm) if offset == 0 else None
         self._buffer = bytearray()
-        self._min_chunk_length = max(status.min_chunk_length, 1)
+        self._min_chunk_length = max(min_chunk_length, 1)
         self._offset_uncertain = offset_uncertain  # the registry may have more than it has acknowledged
-        self._is_halved = False
+        self._is_chunk_reduced = False
         self._is_open = True
         self._is_over = False
-        self.flushed = status.offset
+        self.flushed = offset
         requested = DEFAULT_CHUNK_SIZE if chunk_size is None else chunk_size
-        limit = repository.session.state.max_chunk_size or requested
-        self.chunk_size = max(min(requested, limit), status.min_chunk_length)
+        limit = repository.sender.state.max_chunk_size or requested
+        self.chunk_size = max(min(requested, limit), min_chunk_length)
 
     @property
     def id(self) -> str:
-        """What resumes the upload (`Client.push_blob_chunked_resume`), in any process; changes with each chunk."""
+        """The URL of the upload session, for `Client.push_blob_chunked_resume`. It changes with each chunk."""
         return self._location
 
     @property
@@ -198,8 +213,8 @@ class BlobWriter:
     def commit(self, digest: str | None = None) -> Descriptor:
         """Send the buffer, and make the upload a blob.
 
-        If the closing PUT fails, the client asks what became of it. It waits up to ten minutes, or until the deadline,
-        for a registry that may still be committing the blob, and sends missing bytes.
+        If the closing PUT fails, the client asks whether the blob was stored. It waits up to ten minutes, or until the
+        deadline, for a registry that may still be committing the blob, and sends missing bytes.
 
         Args:
             digest: The digest of the whole content. Defaults to the digest of what was written, which is known if the
@@ -309,7 +324,7 @@ class BlobWriter:
         return incomplete
 
     def _send_chunk(self) -> None:
-        """Send one chunk of the buffer, and drop what is acknowledged; see the table at the head of this module."""
+        """Send one chunk of the buffer, and drop what is acknowledged; see the table in the module docstring."""
         chunk = bytes(self._buffer[: self.chunk_size])
         was_uncertain, self._offset_uncertain = self._offset_uncertain, True  # until there is a response
         try:
@@ -330,11 +345,11 @@ class BlobWriter:
             self._repository,
             self._location,
             Body.of(chunk),
-            content_range=f"{first}-{first + len(chunk) - 1}",
+            offset=first,
             idempotent=True,
         )
-        if self._is_halved:
-            self._repository.session.state.record_max_chunk(self.chunk_size)
+        if self._is_chunk_reduced:
+            self._repository.sender.state.record_max_chunk(self.chunk_size)
 
     def _resync(self, chunk: bytes, *, was_uncertain: bool) -> bool:
         """After a 416, read the offset of the session. Returns whether the upload can continue."""
@@ -365,11 +380,11 @@ class BlobWriter:
         return True
 
     def _halve(self, chunk: bytes) -> bool:
-        """Halve the chunk size: some registries refuse large chunks with 416 or 413. Returns whether it is possible."""
+        """Halve the chunk size, as some registries refuse large chunks (416, 413). Returns false below the minimum."""
         half = len(chunk) // 2
         if half < self._min_chunk_length:
             return False
-        self.chunk_size, self._is_halved = half, True
+        self.chunk_size, self._is_chunk_reduced = half, True
         return True
 
     def _acknowledge(self, count: int) -> None:

@@ -18,9 +18,9 @@ from .._oci.scope import Scope
 from ..errors import ContentError, ProtocolError, RangeInvalid, RegistryError
 from ..media_types import OCTET_STREAM
 from .blob_reader import BlobReader
-from .error_mapping import HTML_HINT, check_digest_header, error_from_response, is_labelled_html, names_digest
+from .error_mapping import HTML_HINT, check_digest_header, error_from_response, is_html_instead_of
 from .repository import Repository
-from .session import refusal_means_missing
+from .request_sender import treat_refusal_as_missing
 
 __all__ = ["find_blob", "open_blob", "resolve_blob"]
 
@@ -51,7 +51,7 @@ def open_blob(
     if start == stop:  # nothing is read, so that no request is needed: the size is at least `start`
         return BlobReader(Response(200), Descriptor(OCTET_STREAM, digest, start), start=start, stop=stop, part=True)
     if start == 0 and stop is None:
-        response = repository.send("GET", repository.blob_url(digest), repository.pull, ok=(200,))
+        response = repository.send("GET", repository.blob_url(digest), repository.pull_scope, ok=(200,))
     else:
         response = _open_range(repository, digest, start, stop)
     try:
@@ -78,7 +78,7 @@ def _open_range(repository: Repository, digest: Digest, start: int, stop: int | 
 
     Some registries refuse open-ended ranges. The 416 states the size (RFC 9110, section 14.4), or else a HEAD does.
     """
-    url, scope = repository.blob_url(digest), repository.pull
+    url, scope = repository.blob_url(digest), repository.pull_scope
     try:
         return repository.send("GET", url, scope, ok=(200, 206), headers=_range_header(start, stop))
     except RangeInvalid as error:
@@ -96,7 +96,7 @@ def _open_range(repository: Repository, digest: Digest, start: int, stop: int | 
 def _request_range(repository: Repository, digest: Digest, start: int, stop: int, size: int) -> Response:
     """GET a range of a blob of known size. Returns a response whose next byte is the one at `start`."""
     response = repository.send(
-        "GET", repository.blob_url(digest), repository.pull, ok=(200, 206), headers=_range_header(start, stop)
+        "GET", repository.blob_url(digest), repository.pull_scope, ok=(200, 206), headers=_range_header(start, stop)
     )
     try:
         _skip_to(response, start, size, max_skip=MAX_SKIP)
@@ -119,11 +119,11 @@ def resolve_blob(
         scope: What a token must grant. Defaults to reading.
         exists: Whether the blob is known to exist, so that a 404 to the HEAD is always confirmed.
     """
-    scope = repository.pull if scope is None else scope
+    scope = repository.pull_scope if scope is None else scope
     try:
         head = repository.head(repository.blob_url(digest), scope)
     except RegistryError as refusal:
-        if not (repository.session.needs_confirmation(refusal) or (exists and refusal.status == 404)):
+        if not (repository.needs_confirmation(refusal) or (exists and refusal.status == 404)):
             raise
         return _descriptor_from_first_byte(repository, digest, scope)
     return _descriptor_from_head(repository, digest, scope, head)
@@ -141,9 +141,9 @@ def find_blob(repository: Repository, digest: Digest) -> Descriptor | None:
         TransportError: There is no usable response.
     """
     # A ProtocolError: the registry does not state the size. The check only decides whether to upload.
-    with refusal_means_missing(), suppress(ProtocolError):
-        head = repository.head(repository.blob_url(digest), repository.push)
-        descriptor = _descriptor_from_head(repository, digest, repository.push, head)
+    with treat_refusal_as_missing(), suppress(ProtocolError):
+        head = repository.head(repository.blob_url(digest), repository.push_scope)
+        descriptor = _descriptor_from_head(repository, digest, repository.push_scope, head)
         is_lost = descriptor.size == 0 and digest.known and not is_empty_digest(digest)
         return None if is_lost else descriptor
     return None
@@ -153,7 +153,7 @@ def _descriptor_from_head(repository: Repository, digest: Digest, scope: Scope, 
     """Build a blob's descriptor from the response to a HEAD. A GET confirms a size that is absent or 0."""
     check_digest_header(digest, head)
     size, media_type = content_length(head.headers), content_type(head.headers)
-    if size is None or _may_be_html_page(digest, head) or (size == 0 and not is_empty_digest(digest)):
+    if size is None or is_html_instead_of(head, digest) or (size == 0 and not is_empty_digest(digest)):
         descriptor = _descriptor_from_first_byte(repository, digest, scope)
         return descriptor if media_type in GENERIC_MEDIA_TYPES else descriptor.replace(media_type=media_type)
     return Descriptor(media_type, digest, size)
@@ -161,9 +161,7 @@ def _descriptor_from_head(repository: Repository, digest: Digest, scope: Scope, 
 
 def _descriptor_from_first_byte(repository: Repository, digest: Digest, scope: Scope) -> Descriptor:
     """Get a blob's descriptor by a GET of its first byte. The size is in Content-Range or Content-Length."""
-    response = repository.send(
-        "GET", repository.blob_url(digest), scope, ok=(200, 206, 416), headers=_range_header(0, 1)
-    )
+    response = repository.get_first_byte(digest, scope)
     with response:
         headers = response.headers
         size = content_length(headers) if response.status == 200 else content_range(headers).size
@@ -171,7 +169,7 @@ def _descriptor_from_first_byte(repository: Repository, digest: Digest, scope: S
             if size:  # the blob has bytes, but the registry refuses the first one
                 raise error_from_response(response)
             size = 0  # only empty content has no first byte (RFC 9110, section 15.5.17)
-        elif response.status == 200 and _may_be_html_page(digest, response):
+        elif response.status == 200 and is_html_instead_of(response, digest):
             raise ContentError(f"expected the blob {digest}{HTML_HINT}")
         else:
             check_digest_header(digest, response)
@@ -182,11 +180,6 @@ def _descriptor_from_first_byte(repository: Repository, digest: Digest, scope: S
             request=response.request,
         )
     return Descriptor(content_type(headers), digest, size)
-
-
-def _may_be_html_page(digest: Digest, response: Response) -> bool:
-    """Return whether a response is labelled as an HTML page and does not name the digest of the blob."""
-    return is_labelled_html(response) and not names_digest(response, digest)
 
 
 def _stated_size(response: Response, start: int) -> int | None:

@@ -36,7 +36,7 @@ from . import (
 from .blob_reader import BlobReader
 from .blob_writer import BlobWriter
 from .repository import Repository
-from .session import MAX_MANIFEST_SIZE, ClientState, Session
+from .request_sender import MAX_MANIFEST_SIZE, ClientState, RequestSender
 
 __all__ = ["Client"]
 
@@ -53,7 +53,7 @@ class _Unset(Enum):
 UNSET = _Unset.UNSET
 """The default of an option for which `None` has a meaning."""
 
-_NUMBERS = itertools.count(1)
+_CLIENT_NUMBERS = itertools.count(1)
 _DOCKER_HUB_REGISTRY = "registry-1.docker.io"
 _CATALOG_URL = "/v2/_catalog"
 
@@ -69,7 +69,7 @@ class Client:
     Args:
         host: ``host`` or ``host:port``; ``docker.io`` means ``registry-1.docker.io``.
         transport: Answers the requests; the caller closes it. Defaults to `default_transport`, which the client closes.
-        insecure: Whether to use plain http. It never means TLS without verification.
+        insecure: Whether to use plain http. TLS certificates are always verified.
         user_agent: The User-Agent header. Defaults to that of the transport, or else ``ociwire/VERSION``.
         debug_id: Name of this client in log messages. Defaults to ``client-`` and a number.
         max_manifest_size: Maximum size of a manifest that is read, in bytes, and of the index that is written under a
@@ -99,9 +99,9 @@ class Client:
         self.transport = default_transport(user_agent=user_agent) if transport is None else transport
         self._owned = transport is None
         wire = HeadersTransport(self.transport, user_agent=user_agent)
-        debug_id = f"client-{next(_NUMBERS)}" if debug_id is None else debug_id
+        debug_id = f"client-{next(_CLIENT_NUMBERS)}" if debug_id is None else debug_id
         defaults = RequestInfo(debug_id=debug_id)
-        self._open_session = Session(origin, wire, defaults, ClientState(), max_manifest_size)
+        self._sender = RequestSender(origin, wire, defaults, ClientState(), max_manifest_size)
 
     def with_options(
         self,
@@ -129,14 +129,14 @@ class Client:
             changes["timeout"] = timeout
         if not isinstance(deadline, _Unset):
             changes["deadline"] = check_deadline(deadline)
-        defaults = self._open_session.defaults
+        defaults = self._sender.defaults
         if extra is not None:
             if not isinstance(extra, Mapping):
                 raise UsageError(f"extra is a mapping, not {type(extra).__name__}")
             changes["extra"] = {**defaults.extra, **extra}
-        derived = object.__new__(Client)
+        derived = object.__new__(Client)  # not Client(…): the transport, its ownership and the state are shared
         derived.host, derived.transport, derived._owned = self.host, self.transport, self._owned
-        derived._open_session = self._open_session.with_defaults(defaults.replace(**changes))
+        derived._sender = self._sender.with_defaults(defaults.replace(**changes))
         return derived
 
     def do(self, request: Request, *, scope: Scope | None = None) -> Response:
@@ -147,7 +147,7 @@ class Client:
                 the options of the client.
             scope: What a token must grant. Defaults to `RequestInfo.required_scope` of the request.
         """
-        return self._session.do(request, scope=scope)
+        return self._checked_sender.do(request, scope=scope)
 
     # Blobs
 
@@ -163,7 +163,7 @@ class Client:
         return blobs.open_blob(self._repository(repository, "get_blob"), Digest(digest))
 
     def get_blob_range(self, repository: str, digest: str, start: int, stop: int | None = None) -> BlobReader:
-        """Open a part of a blob: the same with ``Range`` (RFC 9110, section 14; scope: pull).
+        """Open a part of a blob: a GET with a Range header (RFC 9110, section 14; scope: pull).
 
         A part cannot be verified. If the registry sends the whole blob instead (200), the other bytes are skipped.
 
@@ -188,8 +188,8 @@ class Client:
         """Get a blob's descriptor: ``HEAD /v2/NAME/blobs/DIGEST`` (specification, "Checking if content exists").
 
         Needs the scope pull. A GET of the first byte follows where the registry may not support HEAD (400, 403, 404,
-        405, 406, 500, 501), or the answer has no size or a size of 0. A 404 is believed once the host has answered a
-        HEAD with 200.
+        405, 406, 500, 501), or the response has no size or a size of 0. Once the host has answered a HEAD with 200, its
+        404 is not confirmed.
 
         Raises:
             BlobUnknown: The repository has no such blob.
@@ -304,7 +304,7 @@ class Client:
             Unsupported: The registry does not support deletion.
         """
         target = self._repository(repository, "delete_blob")
-        self._delete(target, target.blob_url(Digest(digest)))
+        target.delete(target.blob_url(Digest(digest)), target.delete_scope)
 
     # Manifests and tags
 
@@ -320,8 +320,8 @@ class Client:
                 could be an index and an image manifest at once.
             Unsupported: It is a Docker schema 1 manifest.
         """
-        expected = Digest(digest)
-        return self._get_manifest(self._repository(repository, "get_manifest"), expected, expected)
+        target, expected = self._repository(repository, "get_manifest"), Digest(digest)
+        return self._get_manifest(target, expected, expected)
 
     def get_tag(self, repository: str, tag: str) -> BlobReader:
         """Read the manifest of a tag: ``GET /v2/NAME/manifests/TAG`` (scope: pull).
@@ -347,8 +347,8 @@ class Client:
             ManifestUnknown: The repository has no such manifest.
             DigestMismatch: The registry claims another digest of the same algorithm for it.
         """
-        expected = Digest(digest)
-        return manifests.resolve_manifest(self._repository(repository, "resolve_manifest"), expected, expected)
+        target, expected = self._repository(repository, "resolve_manifest"), Digest(digest)
+        return manifests.resolve_manifest(target, expected, expected)
 
     def resolve_tag(self, repository: str, tag: str) -> Descriptor:
         """Get the descriptor of the manifest of a tag: ``HEAD /v2/NAME/manifests/TAG`` (scope: pull).
@@ -389,14 +389,17 @@ class Client:
             ManifestBlobUnknown: It refers to a blob that the repository does not have.
             ReferrersUpdateError: It was stored, but the referrers tag was not updated.
         """
+        target = self._repository(repository, "push_manifest")
         if not isinstance(tags, Iterable):
             raise UsageError(f"tags are strings, not {type(tags).__name__}")
+        unique_tags = list(dict.fromkeys([tags] if isinstance(tags, str) else tags))
+        for tag in unique_tags:
+            check_tag(tag)
         if not isinstance(content, (bytes, bytearray, memoryview)):
             raise UsageError(f"a manifest is bytes, not {type(content).__name__}")
         content = bytes(content)
         descriptor = manifests.build_descriptor(content, media_type, digest)
-        checked = list(dict.fromkeys(check_tag(tag) for tag in ([tags] if isinstance(tags, str) else tags)))
-        referrers.push_manifest(self._repository(repository, "push_manifest"), content, descriptor, checked)
+        referrers.push_manifest(target, content, descriptor, unique_tags)
         return descriptor
 
     def delete_manifest(self, repository: str, digest: str) -> None:
@@ -419,7 +422,7 @@ class Client:
             Unsupported: The registry does not support the deletion of tags.
         """
         target = self._repository(repository, "delete_tag")
-        self._delete(target, target.manifest_url(check_tag(tag)))
+        target.delete(target.manifest_url(check_tag(tag)), target.delete_scope)
 
     # Lists
 
@@ -443,7 +446,7 @@ class Client:
         target = self._repository(repository, "tags")
 
         def send(url: str) -> Response:
-            return target.send("GET", url, target.pull, ok=(200,))
+            return target.send("GET", url, target.pull_scope, ok=(200,))
 
         return pagination.iter_names(send, target.tags_url(), "tags", start_after, limit)
 
@@ -460,16 +463,16 @@ class Client:
             ProtocolError: The pages form a loop, lead to another origin, or are not valid.
             ContentError: The response is an HTML page.
         """
-        session = self._session
+        sender = self._checked_sender
 
         def send(url: str) -> Response:
             try:
-                return session.send("repositories", "GET", url, Scope.CATALOG, ok=(200,))
+                return sender.send("repositories", "GET", url, Scope.CATALOG, ok=(200,))
             except RegistryError as error:
                 if error.status not in (404, 405, 501) and not isinstance(error, Unsupported):
                     raise
                 raise Unsupported(
-                    f"{session.origin.netloc} has no catalog of its repositories (GET {_CATALOG_URL}): use the"
+                    f"{sender.origin.netloc} has no catalog of its repositories (GET {_CATALOG_URL}): use the"
                     " registry's own API or web page to list them",
                     status=error.status,
                     code=error.code,
@@ -509,7 +512,7 @@ class Client:
 
     def close(self) -> None:
         """Close the client, and the transport if the client made it. Idempotent."""
-        self._open_session.state.closed = True
+        self._sender.state.closed = True
         if self._owned:
             self.transport.close()
 
@@ -520,21 +523,17 @@ class Client:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Client {self._open_session.origin}>"
+        return f"<Client {self._sender.origin}>"
 
     @property
-    def _session(self) -> Session:
-        self._open_session.state.check_open()
-        return self._open_session
+    def _checked_sender(self) -> RequestSender:
+        self._sender.state.check_open()
+        return self._sender
 
     def _repository(self, name: str, operation: str) -> Repository:
-        return Repository(self._session, name, operation)
+        return Repository(self._checked_sender, name, operation)
 
     @staticmethod
     def _get_manifest(repository: Repository, reference: str, digest: Digest | None) -> BlobReader:
         manifest = manifests.fetch_manifest(repository, reference, digest)
         return BlobReader(manifest.response.replace(body=manifest.content), manifest.descriptor)
-
-    @staticmethod
-    def _delete(repository: Repository, url: str) -> None:
-        repository.send("DELETE", url, repository.delete, ok=(200, 202, 204)).drain()

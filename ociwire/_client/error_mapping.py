@@ -32,6 +32,7 @@ __all__ = [
     "error_from_response",
     "is_html",
     "is_html_body",
+    "is_html_instead_of",
     "is_labelled_html",
     "is_transient",
     "names_digest",
@@ -103,12 +104,15 @@ _NOT_FOUND_BY_OPERATION: dict[str, type[RegistryError]] = {
     "resolve_blob HEAD": errors.BlobUnknown,
     "push_blob POST": errors.NameUnknown,
     "push_blob PUT": errors.BlobUploadUnknown,
+    "push_blob GET": errors.BlobUploadUnknown,
+    "push_blob PATCH": errors.BlobUploadUnknown,
     "push_blob HEAD": errors.BlobUnknown,
     "push_blob_chunked PATCH": errors.BlobUploadUnknown,
     "push_blob_chunked PUT": errors.BlobUploadUnknown,
     "push_blob_chunked GET": errors.BlobUploadUnknown,
     "push_blob_chunked DELETE": errors.BlobUploadUnknown,
     "push_blob_chunked_resume GET": errors.BlobUploadUnknown,
+    "upload GET": errors.BlobUploadUnknown,
     "upload PATCH": errors.BlobUploadUnknown,
     "upload PUT": errors.BlobUploadUnknown,
     "copy PUT": errors.BlobUploadUnknown,
@@ -206,6 +210,11 @@ def check_not_html(response: Response) -> None:
             f"{target} was answered {response.status} with an HTML page, not by a registry: check the host name, and"
             " whether a login page, a proxy or a firewall answers in its place"
         )
+
+
+def is_html_instead_of(response: Response, digest: str) -> bool:
+    """Return whether a response to a request for a blob is labelled as HTML and does not name the blob's digest."""
+    return is_labelled_html(response) and not names_digest(response, digest)
 
 
 def names_digest(response: Response, digest: str) -> bool:

@@ -17,7 +17,7 @@ from ..errors import ContentError, ProtocolError, RegistryError, UsageError
 from ..media_types import DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, MANIFEST_TYPES, OCI_INDEX, OCI_MANIFEST
 from .error_mapping import HTML_HINT, check_digest_header, digest_from_header, is_html_body, is_labelled_html
 from .repository import Repository, add_query
-from .session import read_with_retry, refusal_means_missing
+from .request_sender import read_with_retry, treat_refusal_as_missing
 
 __all__ = [
     "ACCEPT",
@@ -68,8 +68,8 @@ def fetch_manifest(
     """
     if digest is not None:
         digest.hasher()  # refuses what cannot be verified before anything is sent
-    url, limit = repository.manifest_url(reference), repository.session.max_manifest_size
-    scope = repository.pull if scope is None else scope
+    url, limit = repository.manifest_url(reference), repository.sender.max_manifest_size
+    scope = repository.pull_scope if scope is None else scope
     response, content = read_with_retry(
         lambda: repository.send("GET", url, scope, ok=(200,), headers=ACCEPT), limit=limit
     )
@@ -80,12 +80,12 @@ def fetch_manifest(
     parsed, stated_type = parse_manifest(content), content_type(response.headers)
     # Before the digest: that of a signed schema 1 manifest does not cover its signatures, and would be a mismatch.
     check_schema(parsed, stated_type)
-    is_html = is_html_body(response, content)
+    is_page = is_html_body(response, content)
     expected = digest or digest_from_header(response) or Digest.of(content)
     hasher = expected.hasher()
     hasher.update(content)
-    check_hashed(hasher, expected, subject="manifest", hint=HTML_HINT if is_html else "")
-    if digest is None and not parsed and is_html:
+    check_hashed(hasher, expected, subject="manifest", hint=HTML_HINT if is_page else "")
+    if digest is None and not parsed and is_page:
         raise ContentError(f"expected a manifest at {redact_url(url)}{HTML_HINT}")
     try:
         media_type = media_type_of_content(parsed, stated_type)
@@ -98,7 +98,7 @@ def fetch_manifest(
 def resolve_manifest(repository: Repository, reference: str, digest: Digest | None) -> Descriptor:
     """Get the descriptor of a manifest by a HEAD, confirmed or completed by a GET where necessary.
 
-    A GET follows a HEAD that is refused although it may only be unsupported (`Session.needs_confirmation`), and one
+    A GET follows a HEAD that is refused although it may only be unsupported (`Repository.needs_confirmation`), and one
     without digest or size, or with a Content-Type that is not a manifest type.
 
     Raises:
@@ -107,9 +107,9 @@ def resolve_manifest(repository: Repository, reference: str, digest: Digest | No
     """
     can_verify = digest is None or digest.known
     try:
-        response = repository.head(repository.manifest_url(reference), repository.pull, ACCEPT)
+        response = repository.head(repository.manifest_url(reference), repository.pull_scope, ACCEPT)
     except RegistryError as refusal:
-        if not can_verify or not repository.session.needs_confirmation(refusal):
+        if not can_verify or not repository.needs_confirmation(refusal):
             raise
         return fetch_manifest(repository, reference, digest).descriptor
     check_digest_header(digest, response)
@@ -136,15 +136,15 @@ def find_manifest(repository: Repository, reference: str) -> Digest | None:
         TransportError: There is no usable response.
     """
     digest = Digest(reference) if ":" in reference else None
-    with refusal_means_missing():
-        response = repository.head(repository.manifest_url(reference), repository.push, ACCEPT)
+    with treat_refusal_as_missing():
+        response = repository.head(repository.manifest_url(reference), repository.push_scope, ACCEPT)
         check_digest_header(digest, response)
         claimed = digest_from_header(response)
         if claimed is not None:
             return digest or claimed
         if digest is not None:
             return None if is_labelled_html(response) else digest
-        return fetch_manifest(repository, reference, None, repository.push).descriptor.digest
+        return fetch_manifest(repository, reference, None, repository.push_scope).descriptor.digest
     return None
 
 
@@ -182,7 +182,7 @@ def put_manifest(
 def is_stored(repository: Repository, reference: str, digest: Digest) -> bool:
     """Return whether a GET of a manifest, by tag or digest, finds the content of a digest."""
     try:
-        fetch_manifest(repository, reference, digest, repository.push)
+        fetch_manifest(repository, reference, digest, repository.push_scope)
     except (RegistryError, ContentError):
         return False
     return True

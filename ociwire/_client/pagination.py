@@ -9,7 +9,6 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
@@ -19,8 +18,8 @@ from .._http.messages import Response
 from .._http.origin_policy import next_page
 from .._text import SURROGATE
 from ..errors import ContentError, ProtocolError, UsageError
-from .error_mapping import is_html_body
-from .session import read_with_retry
+from .error_mapping import HTML_HINT, is_html_body
+from .request_sender import read_with_retry
 
 __all__ = ["MAX_PAGE_SIZE", "iter_names", "iter_pages"]
 
@@ -58,15 +57,7 @@ def iter_pages(send: Callable[[str], Response], url: str, key: str) -> Iterator[
     empty_pages = 0
     next_url: str | None = url
     while next_url is not None:
-        response, body = read_with_retry(partial(send, next_url), limit=MAX_PAGE_SIZE)
-        if is_html_body(response, body):
-            raise ContentError(
-                "expected a list in JSON, got an HTML page: a login page, a captive portal or a firewall may have"
-                " answered instead of the registry"
-            )
-        page = Response(200, body=body, request=response.request).json(limit=MAX_PAGE_SIZE)
-        if not isinstance(page, dict):
-            raise ProtocolError("a page of a list is no JSON object", request=response.request)
+        response, page = _read_page(send, next_url)
         empty_pages = 0 if page.get(key) else empty_pages + 1
         if empty_pages > _MAX_EMPTY_PAGES:
             raise ProtocolError(f"more than {_MAX_EMPTY_PAGES} pages in a row without {key}", request=response.request)
@@ -79,6 +70,17 @@ def iter_pages(send: Callable[[str], Response], url: str, key: str) -> Iterator[
         if hash(next_url) in seen:
             raise ProtocolError("the pages of a list go in a circle (Link)", request=response.request)
         seen.add(hash(next_url))  # after a redirect, the requested URL and that of the response differ
+
+
+def _read_page(send: Callable[[str], Response], url: str) -> tuple[Response, dict[str, Any]]:
+    """Read a page. Its bytes, up to 16 MiB, are not kept while its items are yielded."""
+    response, body = read_with_retry(lambda: send(url), limit=MAX_PAGE_SIZE)
+    if is_html_body(response, body):
+        raise ContentError(f"expected a list in JSON{HTML_HINT}")
+    page = Response(200, body=body, request=response.request).json(limit=MAX_PAGE_SIZE)
+    if not isinstance(page, dict):
+        raise ProtocolError("a page of a list is no JSON object", request=response.request)
+    return response, page
 
 
 def iter_names(
@@ -136,7 +138,7 @@ def _read_names(page: dict[str, Any], key: str, response: Response) -> tuple[lis
     """Get the names of a page, and the number of all its entries."""
     entries = page.get(key)
     if entries is None:
-        return [], 0  # an empty list, as Go writes it
+        return [], 0  # Go serializes an empty list as null
     if not isinstance(entries, list):
         raise ProtocolError(f"a page of a list has no list under {key!r}", request=response.request)
     names = [name for name in entries if isinstance(name, str) and not SURROGATE.search(name)]

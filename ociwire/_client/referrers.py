@@ -47,11 +47,11 @@ from ..errors import (
     UsageError,
 )
 from ..media_types import INDEX_TYPES, OCI_INDEX
-from .error_mapping import is_html_body
+from .error_mapping import is_html_body, is_transient
 from .manifests import ACCEPT, ReceivedManifest, fetch_manifest, is_stored, put_manifest
 from .pagination import MAX_PAGE_SIZE, iter_pages
 from .repository import Repository
-from .session import Session, read_with_retry
+from .request_sender import read_with_retry
 
 __all__ = ["delete_manifest", "iter_referrers", "push_manifest"]
 
@@ -80,24 +80,24 @@ def iter_referrers(repository: Repository, digest: Digest, artifact_type: str | 
     def send(url: str) -> Response:
         if url == first_url:
             return _request_api(repository, url)
-        return repository.send("GET", url, repository.pull, ok=(200,), headers={"Accept": OCI_INDEX})
+        return repository.send("GET", url, repository.pull_scope, ok=(200,), headers={"Accept": OCI_INDEX})
 
     try:
         for page, response in iter_pages(send, first_url, "manifests"):
             is_filtered = "artifactType" in response.headers.get("oci-filters-applied", "")
-            yield from _filter(_read_entries(page, response.request), None if is_filtered else artifact_type)
+            yield from _filter_by_type(_read_entries(page, response.request), None if is_filtered else artifact_type)
         return
     except _NoReferrersAPI:
         pass
     try:
-        manifest = _read_tag_index(repository, digest, repository.pull)
+        manifest = _read_tag_index(repository, digest, repository.pull_scope)
     except Unsupported as error:
         if error.status:
             raise
         return  # a Docker schema 1 manifest, which is no index
     if manifest is not None and _is_referrers_index(manifest, digest):
         entries = _read_entries(parse_manifest(manifest.content), manifest.response.request)
-        yield from _filter(entries, artifact_type)
+        yield from _filter_by_type(entries, artifact_type)
 
 
 def _request_api(repository: Repository, url: str) -> Response:
@@ -109,13 +109,13 @@ def _request_api(repository: Repository, url: str) -> Response:
     """
 
     def send() -> Response:
-        return repository.send("GET", url, repository.pull, ok=(200,), headers={"Accept": OCI_INDEX})
+        return repository.send("GET", url, repository.pull_scope, ok=(200,), headers={"Accept": OCI_INDEX})
 
     try:
         response, body = read_with_retry(send, limit=MAX_PAGE_SIZE)
     except RegistryError as error:
         is_missing = error.status in _NO_API_STATUSES or 300 <= error.status < 400 or isinstance(error, Unsupported)
-        if is_missing or _is_login_page(repository.session, error):
+        if is_missing or _is_login_page(repository, error):
             raise _NoReferrersAPI from None
         raise
     except RedirectError:
@@ -123,15 +123,17 @@ def _request_api(repository: Repository, url: str) -> Response:
     # Gateways that answer any path send `OK`, `[]`, `{}` or nothing at all. A broken index, labelled as one, stays an
     # error. The body is parsed later; here only if it cannot be an index.
     is_labelled = content_type(response.headers) in INDEX_TYPES
-    is_other = b'"manifests"' not in body and not (is_labelled and parse_json_object(body) is None)
-    if is_other or is_html_body(response, body):
+    is_not_index = b'"manifests"' not in body and not (is_labelled and parse_json_object(body) is None)
+    if is_not_index or is_html_body(response, body):
         raise _NoReferrersAPI
     return response.replace(body=body)
 
 
-def _is_login_page(session: Session, error: RegistryError) -> bool:
+def _is_login_page(repository: Repository, error: RegistryError) -> bool:
     """Return whether a request was redirected to an HTML page of another origin that asks for a login (401, 403)."""
-    if error.request is None or error.status not in (401, 403) or Origin.of(error.request.url) == session.origin:
+    if error.request is None or error.status not in (401, 403):
+        return False
+    if Origin.of(error.request.url) == repository.sender.origin:
         return False
     return is_html_body(Response(error.status, error.headers or ()), error.body)
 
@@ -195,16 +197,15 @@ def delete_manifest(repository: Repository, digest: Digest) -> None:
     subject = None if manifest is None else subject_digest(manifest.content)
     refusal: OciwireError | None = None
     is_removed = False
-    if subject is not None and not _has_api(repository, subject):
+    if subject is not None:
         try:
-            is_removed = update_tag(
+            is_removed = not _has_api(repository, subject) and update_tag(
                 repository, subject, lambda entries: [entry for entry in entries if entry.digest != digest]
             )
         except (AuthError, Denied, Unauthorized) as error:
             refusal = error
     try:
-        url = repository.manifest_url(digest)
-        repository.send("DELETE", url, repository.delete, ok=(200, 202, 204)).drain()
+        repository.delete(repository.manifest_url(digest), repository.delete_scope)
     except NotFound:
         # It existed a moment ago: this very request may have deleted it, and its first response was lost.
         if manifest is None:
@@ -227,7 +228,7 @@ def _read_to_delete(repository: Repository, digest: Digest) -> ReceivedManifest 
             if not attempts_left:
                 return None
         except RegistryError as error:
-            if error.status in (429, 502, 503, 504):  # it can be read, but not now
+            if is_transient(error) and error.status != 500:  # it can be read, but not now
                 raise
             return None
         except (AuthError, UsageError):
@@ -277,7 +278,7 @@ def update_tag(repository: Repository, subject: Digest, change: Callable[[list[_
     """
     missing: set[Digest | None] = set()
     for attempts_left in reversed(range(_MAX_ATTEMPTS)):
-        manifest = _read_tag_index(repository, subject, repository.push)
+        manifest = _read_tag_index(repository, subject, repository.push_scope)
         if manifest is not None:
             if not _is_referrers_index(manifest, subject) and not change([]):
                 return False  # it has no entries, so that none has to be removed
@@ -338,7 +339,7 @@ def _check_replaceable(manifest: ReceivedManifest, subject: Digest) -> None:
 
 def _write_tag_index(repository: Repository, subject: Digest, content: bytes, current: ReceivedManifest | None) -> None:
     """PUT an index under the referrers tag, if the tag has not changed; without a strong ETag, unconditionally."""
-    tag, limit = referrers_tag(subject), repository.session.max_manifest_size
+    tag, limit = referrers_tag(subject), repository.sender.max_manifest_size
     if len(content) > limit:
         raise ContentError(
             f"the index under the referrers tag {tag} would have {len(content)} bytes, more than the {limit} that are"
@@ -364,11 +365,11 @@ def _is_missing(repository: Repository, digest: Digest | None) -> bool:
     """Return whether a manifest does not exist; a GET confirms it where HEAD may not be supported."""
     if digest is None:
         return False
-    url, scope = repository.manifest_url(digest), repository.push
+    url, scope = repository.manifest_url(digest), repository.push_scope
     try:
         repository.head(url, scope, ACCEPT)
     except RegistryError as refusal:
-        if not repository.session.needs_confirmation(refusal):
+        if not repository.needs_confirmation(refusal):
             if isinstance(refusal, NotFound):
                 return True
             raise
@@ -392,7 +393,7 @@ def _read_entries(index: dict[str, Any], request: Request | None) -> list[Descri
     """Read the entries of a list of referrers. An entry without a valid digest is skipped with a log line."""
     entries = index.get("manifests")
     if entries is None:
-        return []  # an empty list, as Go writes it
+        return []  # Go serializes an empty list as null
     if not isinstance(entries, list):
         raise ProtocolError("a list of referrers is no index", request=request)
     descriptors = []
@@ -404,7 +405,7 @@ def _read_entries(index: dict[str, Any], request: Request | None) -> list[Descri
     return descriptors
 
 
-def _filter(descriptors: list[Descriptor], artifact_type: str | None) -> Iterator[Descriptor]:
+def _filter_by_type(descriptors: list[Descriptor], artifact_type: str | None) -> Iterator[Descriptor]:
     # Media types are case-insensitive (RFC 6838, section 4.2).
     wanted = None if artifact_type is None else artifact_type.lower()
     return (descriptor for descriptor in descriptors if wanted in (None, (descriptor.artifact_type or "").lower()))

@@ -113,7 +113,7 @@ def check_hashed(hasher: _Hash, expected: Digest, *, subject: str = "content", h
     Raises:
         DigestMismatch: They differ.
     """
-    actual = f"{expected.algorithm}:{hasher.hexdigest()}"
+    actual = Digest(f"{expected.algorithm}:{hasher.hexdigest()}")
     if actual != expected:
         raise DigestMismatch(
             f"the {subject} is not what was asked for: its digest is {actual}, not {expected}{hint}",

@@ -14,7 +14,8 @@ from .._client.blob_writer import BlobWriter
 from .._client.client import Client
 from .._client.error_mapping import is_transient
 from .._client.repository import Repository as CoreRepository
-from .._client.repository import repository_of
+from .._client.repository import repository_of, sender_of
+from .._client.upload_completion import IncompleteUpload, UploadCompletion
 from .._http.body import Body
 from .._http.messages import Response
 from .._http.urls import Origin
@@ -47,35 +48,35 @@ class Repository:
     @property
     def origin(self) -> Origin:
         """The registry."""
-        return self.core.session.origin
+        return self.core.sender.origin
 
     @property
     def deadline(self) -> float | None:
         """The client's deadline."""
-        return self.core.session.defaults.deadline
+        return self.core.sender.defaults.deadline
 
     @property
     def timeout(self) -> float | Timeout | None:
         """The client's timeout."""
-        return self.core.session.defaults.timeout
+        return self.core.sender.defaults.timeout
 
     @property
     def max_manifest_size(self) -> int:
         """The largest manifest that the client reads, in bytes."""
-        return self.core.session.max_manifest_size
+        return self.core.sender.max_manifest_size
 
     @property
     def largest_chunk(self) -> int | None:
         """The largest chunk that the registry is known to take, in bytes; None if it has refused none."""
-        return self.core.session.state.max_chunk_size
+        return self.core.sender.state.max_chunk_size
 
     def takes_no_more_than(self, size: int) -> None:
         """Remember that the registry takes no larger chunks."""
-        self.core.session.state.record_max_chunk(size)
+        self.core.sender.state.record_max_chunk(size)
 
     def get_blob(self, digest: Digest, *, ok: tuple[int, ...], headers: Mapping[str, str]) -> Response:
         """The response to a GET of a blob, open."""
-        return self.core.send("GET", self.core.blob_url(digest), self.core.pull, ok=ok, headers=headers)
+        return self.core.send("GET", self.core.blob_url(digest), self.core.pull_scope, ok=ok, headers=headers)
 
     def has_blob(self, digest: Digest) -> bool:
         """Whether the registry has a blob. A refusal means that it does not."""
@@ -88,7 +89,7 @@ class Repository:
     def resolve_blob(self, digest: Digest) -> Descriptor | None:
         """A blob's descriptor; None if it is not there, which a GET has confirmed if need be."""
         try:
-            return blobs.resolve_blob(self.core, digest, self.core.push)
+            return blobs.resolve_blob(self.core, digest, self.core.push_scope)
         except NotFound:
             return None
 
@@ -116,28 +117,28 @@ class Repository:
 
     def writer(self, opened: uploads.UploadSession, chunk_size: int | None) -> BlobWriter:
         """What writes to an upload that was just opened."""
-        status = uploads.UploadStatus(opened.location, 0, opened.min_chunk_length)
-        return BlobWriter(self.core, status, chunk_size=chunk_size)
+        minimum = opened.min_chunk_length
+        return BlobWriter(self.core, opened.location, min_chunk_length=minimum, chunk_size=chunk_size)
 
     def patch(self, location: str, body: Body) -> str:
         """Send to an upload, all in one; returns where it goes on."""
         return uploads.patch_upload(self.core, location, body, idempotent=False)
 
-    def put(self, location: str, digest: Digest, body: Body | None, first: int = 0) -> uploads.IncompleteUpload | None:
+    def put(self, location: str, digest: Digest, body: Body | None, first: int = 0) -> IncompleteUpload | None:
         """Close an upload with a PUT of the bytes from position `first` on."""
-        return uploads.UploadCompletion(self.core, location, digest, body, first).run()
+        return UploadCompletion(self.core, location, digest, body, first).run()
 
-    def commit(self, writer: BlobWriter, digest: Digest) -> uploads.IncompleteUpload | None:
+    def commit(self, writer: BlobWriter, digest: Digest) -> IncompleteUpload | None:
         """Commit an upload; returns its state if faults of the closing PUT prevent that."""
         return writer.try_commit(digest)
 
     def cancel_quietly(self, location: str) -> None:
         """Cancel an upload, if that can be done within 10 seconds."""
-        session = self.core.session.with_deadline(time.monotonic() + _CANCEL_TIME)
+        sender = self.core.sender.with_deadline(time.monotonic() + _CANCEL_TIME)
         with suppress(Exception):  # else the registry gives it up in its own time
-            uploads.cancel_upload(CoreRepository(session, self.name, self.core.operation), location)
+            uploads.cancel_upload(CoreRepository(sender, self.name, self.core.operation), location)
 
 
 def origin_of(client: Client) -> Origin:
     """The registry of a client."""
-    return repository_of(client, "any", "").session.origin
+    return sender_of(client).origin

@@ -227,6 +227,7 @@ class UploadMachine(RuleBasedStateMachine):
         except errors.RangeInvalid:
             assert self.behind
             self.faults.clear()
+            self.check_chunks(full=False)  # those so far were sent at the given offset
             self.resume_at(None, None)
         finally:
             self.faults.clear()

@@ -563,3 +563,12 @@ def test_no_secret_gets_into_the_error() -> None:
     assert all(request.headers[name] == "hunter2" for name in names)  # the caller's own is as it was
     for shown in (str(error), repr(error), repr(error.request), repr(error.headers)):
         assert "hunter2" not in shown
+
+
+@pytest.mark.parametrize("operation", ["push_blob", "push_blob_chunked", "push_blob_chunked_resume", "upload"])
+def test_error_from_response_404_to_status_of_upload_session_is_blob_upload_unknown(operation: str) -> None:
+    # A session may have any path. GHCR answers with BLOB_UNKNOWN.
+    body = b'{"errors": [{"code": "BLOB_UNKNOWN"}]}'
+    request = Request("GET", "https://registry.example/sessions/1", info=RequestInfo(operation=operation))
+    error = error_from_response(Response(404, (), body, request))
+    assert type(error) is errors.BlobUploadUnknown

@@ -531,3 +531,20 @@ def test_tags_refused_is_no_missing_catalog(status: int) -> None:
     with pytest.raises(errors.RegistryError) as caught:
         next(client.tags("a"))
     assert not isinstance(caught.value, errors.Unsupported)
+
+
+def test_tags_suspended_iterator_keeps_no_bytes_of_the_page() -> None:
+    padding = 4 * 1024 * 1024
+
+    def answer(request: Request) -> Response:
+        return Response(200, (), [b'{"tags": ["a", "b"]', b" " * padding, b"}"], request=request)
+
+    tracemalloc.start()
+    try:
+        names = Client("registry.example", FunctionTransport(answer)).tags("a")
+        assert next(names) == "a"
+        kept, _ = tracemalloc.get_traced_memory()
+        assert kept < padding / 2
+    finally:
+        tracemalloc.stop()
+    assert list(names) == ["b"]

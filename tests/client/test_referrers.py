@@ -633,6 +633,19 @@ def test_where_the_tag_must_not_be_written_the_manifest_is_deleted_all_the_same(
     registry.check_done()
 
 
+@pytest.mark.parametrize(
+    ("status", "error"), [(401, errors.Unauthorized), (403, errors.Denied)], ids=["unauthorized", "denied"]
+)
+def test_delete_manifest_referrers_api_refused_deletes_and_raises_the_refusal(
+    status: int, error: type[errors.RegistryError]
+) -> None:
+    registry = Registry(served(attached()), refused(status), Response(202))
+    with pytest.raises(error):
+        registry.client.delete_manifest(NAME, Digest.of(attached()))
+    assert registry.requests[-1].method == "DELETE"
+    registry.check_done()
+
+
 def test_what_is_gone_meanwhile_was_deleted() -> None:
     """The first answer to the DELETE was lost, and a layer below has sent it again."""
     registry = Registry(served(attached()), index(), refused(404))

@@ -19,17 +19,15 @@ from .._http.messages import (
     redactor_of,
     with_redactor,
 )
-from .._http.origin_policy import upload_location
 from .._http.redact import Redactor
 from .._http.transport import Transport
 from .._http.urls import Origin
-from .._oci.digest import Digest
 from .._oci.scope import Scope
 from .._text import sanitize
-from ..errors import ContentError, DigestMismatch, OciwireError, ProtocolError, ReadError, RegistryError, UsageError
-from .error_mapping import check_not_html, error_from_response, is_transient, names_digest
+from ..errors import ContentError, DigestMismatch, OciwireError, ReadError, RegistryError, UsageError
+from .error_mapping import check_not_html, error_from_response, is_transient
 
-__all__ = ["MAX_MANIFEST_SIZE", "ClientState", "Session", "read_with_retry", "refusal_means_missing"]
+__all__ = ["MAX_MANIFEST_SIZE", "ClientState", "RequestSender", "read_with_retry", "treat_refusal_as_missing"]
 
 MAX_MANIFEST_SIZE = 4 * 1024 * 1024
 """Default limit for the size of a manifest in bytes (specification, "Pushing Manifests")."""
@@ -37,9 +35,6 @@ MAX_MANIFEST_SIZE = 4 * 1024 * 1024
 _WARNINGS = logging.getLogger("ociwire.warnings")
 _MAX_WARNINGS = 1000
 _MAX_ATTEMPTS = 3
-_MAX_HEAD_ORIGINS = 64
-# Registries and signed URLs that do not support HEAD answer it with one of these, whatever a GET would find.
-_HEAD_UNSUPPORTED = frozenset({400, 403, 405, 406, 500, 501})
 # Specification, "Warnings": 299 - "text".
 _WARNING = re.compile(r'299 - "((?:[^"\\]|\\.)*)"')
 
@@ -73,8 +68,8 @@ class ClientState:
 
 
 @final
-class Session:
-    """Sends requests to one registry through one transport. May be shared by threads.
+class RequestSender:
+    """Sends requests to one registry through one transport. Thread-safe.
 
     Args:
         origin: The registry.
@@ -99,9 +94,9 @@ class Session:
         self._base_url = str(origin)
         self._transport = transport
 
-    def with_defaults(self, defaults: RequestInfo) -> Session:
-        """Return a session of the same client with other options."""
-        return Session(self.origin, self._transport, defaults, self.state, self.max_manifest_size)
+    def with_defaults(self, defaults: RequestInfo) -> RequestSender:
+        """Return a sender of the same client with other options."""
+        return RequestSender(self.origin, self._transport, defaults, self.state, self.max_manifest_size)
 
     def do(self, request: Request, *, scope: Scope | None) -> Response:
         """Complete a request with the client's options and send it; see `Client.do`."""
@@ -159,7 +154,7 @@ class Session:
         """
         is_cross_origin = not url.startswith("/") and Origin.of(url) != self.origin
         defaults, redactor = self.defaults, Redactor(self.origin)
-        # Complete from the beginning: `do` makes a request twice.
+        # Set all fields at once: copying an info, as `do` does, takes longer.
         info = new_info(
             redactor,
             required_scope=Scope.EMPTY if is_cross_origin else scope,
@@ -208,96 +203,8 @@ class Session:
                 seen.add(hash(text))
                 _WARNINGS.warning("%s: %.500s", self.origin.netloc, text)
 
-    def put(
-        self,
-        operation: str,
-        url: str,
-        scope: Scope,
-        digest: Digest,
-        body: Body | None,
-        *,
-        is_stored: Callable[[], bool],
-        headers: Mapping[str, str],
-        idempotent: bool | None = None,
-    ) -> Response:
-        """Send the PUT that stores a blob or a manifest.
-
-        201 is success (specification, "Endpoints"). Deployed registries answer 200, 202 and 204, too: these are success
-        only if the response names the digest, or the registry has the content.
-
-        Args:
-            operation: The name of the client's operation.
-            url: As for `send`.
-            scope: As for `send`.
-            digest: The content's digest.
-            body: The body of the PUT.
-            is_stored: A function that asks the registry whether it has the content.
-            headers: As for `send`.
-            idempotent: As for `send`.
-
-        Returns:
-            The response, closed.
-
-        Raises:
-            RegistryError: The registry refused, or answered 200, 202 or 204 and does not have the content.
-            ContentError: The response is an HTML page.
-            TransportError: There is no usable response.
-        """
-        response = self.send(
-            operation, "PUT", url, scope, ok=(200, 201, 202, 204), headers=headers, body=body, idempotent=idempotent
-        )
-        response.drain()
-        if response.status == 201 or names_digest(response, digest) or is_stored():
-            return response
-        error = error_from_response(response)
-        error.message = (
-            f"unexpected status: expected 201; the response does not name {digest}, and the registry does not have it:"
-            " push it again"
-        )
-        error.args = (error.message,)
-        raise error
-
-    def head(self, operation: str, url: str, scope: Scope, headers: Mapping[str, str] | None = None) -> Response:
-        """Send a HEAD; returns the 200 response, closed. An error may need confirmation: see `needs_confirmation`.
-
-        Raises:
-            RegistryError: The status is another one.
-            TransportError: There is no usable response.
-        """
-        response = self.send(operation, "HEAD", url, scope, ok=(200,), headers=headers)
-        response.close()
-        origins, origin = self.state.head_origins, self._responding_origin(response)
-        if origin not in origins and len(origins) < _MAX_HEAD_ORIGINS:
-            # A redirect to a CDN that ends in 200 shows that both hosts support HEAD.
-            origins.update((origin, str(self.origin)))
-        return response
-
-    def needs_confirmation(self, refusal: RegistryError) -> bool:
-        """Return whether an error response to a HEAD may only mean that HEAD is not supported: a GET must decide."""
-        if refusal.status == 404:
-            return self._responding_origin(refusal) not in self.state.head_origins
-        return refusal.status in _HEAD_UNSUPPORTED
-
-    def _responding_origin(self, response: Response | RegistryError) -> str:
-        """The origin that has sent a response, as text of the form ``scheme://host:port``."""
-        url = str(self.origin) if response.request is None else response.request.url
-        return "/".join(url.split("/", 3)[:3])
-
-    def upload_location(self, response: Response) -> str:
-        """Get the URL of an upload session from the Location of a response.
-
-        Raises:
-            ProtocolError: There is no Location, or it must not be followed.
-        """
-        requested = response.request.url if response.request is not None else str(self.origin)
-        try:
-            return upload_location(requested, response.headers.get("location"))
-        except ProtocolError as error:
-            error.request = response.request
-            raise
-
-    def with_deadline(self, deadline: float) -> Session:
-        """Return a session of the same client with another deadline (see `RequestInfo.deadline`)."""
+    def with_deadline(self, deadline: float) -> RequestSender:
+        """Return a sender of the same client with another deadline (see `RequestInfo.deadline`)."""
         return self.with_defaults(self.defaults.replace(deadline=deadline))
 
 
@@ -315,21 +222,22 @@ def read_with_retry(send: Callable[[], Response], limit: int) -> tuple[Response,
         ReadError: The connection was lost three times.
         OciwireError: What `send` raises.
     """
-    for attempts_left in reversed(range(_MAX_ATTEMPTS)):
+    attempts = 0
+    while True:
+        attempts += 1
         with send() as response:
             try:
                 body = response.read(limit + 1)
                 if len(body) < min(response.length or 0, limit):
                     raise ReadError("the body ended before its Content-Length", request=response.request)
-                break
+                return response, body
             except ReadError:
-                if not attempts_left:
+                if attempts == _MAX_ATTEMPTS:
                     raise
-    return response, body
 
 
 @contextmanager
-def refusal_means_missing() -> Iterator[None]:
+def treat_refusal_as_missing() -> Iterator[None]:
     """Suppress the refusal of a request, and a response of the wrong type, such as an HTML page.
 
     For look-ups before an upload: at worst, existing content is uploaded again.
