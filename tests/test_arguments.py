@@ -320,7 +320,7 @@ def test_response_other_status_raises_usage_error(status: Any) -> None:
 @pytest.mark.parametrize("seconds", [*NEITHER, -1], ids=label)
 def test_hurry_other_duration_raises_usage_error(seconds: Any) -> None:
     with Response(200, (), CONTENT) as response, pytest.raises(UsageError, match="invalid seconds"):
-        response.hurry(seconds)
+        response._shorten_timeout(seconds)
 
 
 def test_message_names_the_value_and_what_is_expected() -> None:

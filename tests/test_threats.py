@@ -85,7 +85,7 @@ def test_what_is_thrown_away_is_read_for_a_second_at_the_most() -> None:
     class Dripping:
         seconds: float | None = None
 
-        def hurry(self, seconds: float) -> None:
+        def _shorten_timeout(self, seconds: float) -> None:
             self.seconds = seconds
 
         def readinto(self, buffer: memoryview, /) -> int:

@@ -354,7 +354,7 @@ class Response:
         left = _DRAIN_LIMIT
         try:
             if self._reader is not None and (self.length or 0) <= _DRAIN_LIMIT:
-                self.hurry(_DRAIN_SECONDS)
+                self._shorten_timeout(_DRAIN_SECONDS)
                 while left > 0 and (piece := self._some(left)):
                     left -= len(piece)
         except OciwireError:
@@ -363,12 +363,12 @@ class Response:
             with suppress(OciwireError):
                 self.close()
 
-    def hurry(self, seconds: float) -> None:
-        """Have what is still to come come within so many seconds, or not at all; where the body can be told to."""
+    def _shorten_timeout(self, seconds: float) -> None:
+        """Limit the time for the rest of the body to `seconds` in all, if the body supports it."""
         seconds = check_seconds("seconds", seconds)
-        hurry = getattr(self._reader, "hurry", None)
-        if hurry is not None:
-            hurry(seconds)
+        shorten = getattr(self._reader, "_shorten_timeout", None)
+        if shorten is not None:
+            shorten(seconds)
 
     def close(self) -> None:
         """Let go of the body, and of the connection if the body was not read to its end. May be called again."""

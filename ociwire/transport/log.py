@@ -179,8 +179,8 @@ class _Watched:
             self._tell(None)
         return count
 
-    def hurry(self, seconds: float) -> None:
-        self._response.hurry(seconds)
+    def _shorten_timeout(self, seconds: float) -> None:
+        self._response._shorten_timeout(seconds)
 
     def close(self) -> None:
         self._tell(None)

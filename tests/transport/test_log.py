@@ -87,7 +87,7 @@ class Watched:
             raise self.error
         return count
 
-    def hurry(self, seconds: float) -> None:
+    def _shorten_timeout(self, seconds: float) -> None:
         self.hurried.append(seconds)
 
     def close(self) -> None:
@@ -409,7 +409,7 @@ def test_reads_are_the_owner_s(log: Lines) -> None:
     response = answering(Response(200, {"Content-Length": "7"}, body)).round_trip(Request("GET", URL))
     assert response.read(3) == b"con"
     assert body.reads == 1
-    response.hurry(3.0)
+    response._shorten_timeout(3.0)
     assert body.hurried == [3.0]
     assert response.read() == b"tent"
     response.close()

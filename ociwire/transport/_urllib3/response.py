@@ -195,11 +195,11 @@ class WireBody:
             self._finish()
         return count
 
-    def hurry(self, seconds: float) -> None:
+    def _shorten_timeout(self, seconds: float) -> None:
         """Have what is still to come come within so many seconds, or not at all."""
         if self._raw.fp is not None:
             fp: Any = self._raw.fp
-            fp.raw.hurry(seconds)
+            fp.raw.shorten(seconds)
 
     def _finish(self) -> None:
         """Return the connection to its pool, or close it if bytes came behind the body."""

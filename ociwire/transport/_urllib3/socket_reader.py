@@ -104,7 +104,7 @@ class Inbox(io.RawIOBase):
         """Take nothing more from the socket: what is read now is what had come beyond the response."""
         self._over = True
 
-    def hurry(self, seconds: float) -> None:
+    def shorten(self, seconds: float) -> None:
         """Wait for what is still to come for so many seconds in all."""
         self._clock.hurry(seconds)
 
