@@ -18,7 +18,7 @@ from ociwire.auth import DockerConfig
 from ociwire.errors import AuthError
 from ociwire.testing import AuthGuard, MemoryRegistry
 from ociwire.transport._urllib3 import tls
-from ociwire.transport._urllib3.proxy import Proxies
+from ociwire.transport._urllib3.proxy import ProxySelector
 from tests.field.rows import Row
 
 TITLE = "Configuration of the machine"
@@ -287,8 +287,8 @@ def test_no_proxy_chooses_as_curl_and_go(row: NoProxy, monkeypatch: pytest.Monke
     for name in ("http_proxy", "https_proxy", "no_proxy"):
         monkeypatch.delenv(name.upper(), raising=False)
         monkeypatch.setenv(name, row.no_proxy if name == "no_proxy" else "http://proxy.example:3128")
-    proxies = Proxies(None, trust_env=True)
-    assert [url for url in row.direct + row.proxied if proxies.of(Origin.of(url)) is None] == list(row.direct)
+    proxies = ProxySelector(None, trust_env=True)
+    assert [url for url in row.direct + row.proxied if proxies.get(Origin.of(url)) is None] == list(row.direct)
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if isinstance(row, Login)], ids=str)

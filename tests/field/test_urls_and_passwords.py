@@ -23,7 +23,7 @@ from ociwire import (
 )
 from ociwire.auth import Credential, StaticCredentials
 from ociwire.testing import AuthGuard, MemoryRegistry
-from ociwire.transport._urllib3.proxy import Proxies
+from ociwire.transport._urllib3.proxy import ProxySelector
 from tests.field.rows import Row
 
 TITLE = "URLs and passwords"
@@ -252,7 +252,7 @@ def test_pull_with_an_unusual_url_or_password_succeeds(row: Pull) -> None:
 
 @pytest.mark.parametrize("row", [row for row in ROWS if isinstance(row, ProxyURL)], ids=str)
 def test_proxy_url_with_special_characters_reaches_the_proxy(row: ProxyURL) -> None:
-    proxy = Proxies(row.url, trust_env=False).of(Origin.of(BLOB))
+    proxy = ProxySelector(row.url, trust_env=False).get(Origin.of(BLOB))
     assert proxy is not None
     assert str(proxy.origin) == row.proxy
     assert proxy.headers == row.headers

@@ -23,8 +23,8 @@ from urllib3.util.connection import allowed_gai_family
 from .exchange import Exchange, ReusedConnection
 from .response import WireResponse
 from .response_head import MAX_HEAD, read_head
-from .socket_reader import Inbox, has_pending
-from .timeouts import Clock, Timeouts
+from .socket_reader import SocketReader, has_pending
+from .timeouts import TimeLimit, Timeouts
 
 __all__ = ["IdleConnections", "WirePool", "WireTLSPool"]
 
@@ -40,14 +40,14 @@ class WireConnection(HTTPConnection):
     """A connection whose `request` takes an `Exchange` in the body's place."""
 
     _served = False
-    _connecting: Clock  # bounds all steps of connecting together
+    _connecting: TimeLimit  # bounds all steps of connecting together
     _exchange: Exchange | None = None  # while it is under way
-    _inbox: Inbox | None = None  # until the response takes it over
+    _reader: SocketReader | None = None  # until the response takes it over
     _answers: tuple[WireResponse, ...] = ()  # a proxy's, to CONNECT
 
     def connect(self) -> None:
         """Connect, through the proxy if there is one. The connect timeout bounds all steps together."""
-        self._connecting = Clock(_UNBOUNDED, None if self.timeout is None else time.monotonic() + self.timeout)
+        self._connecting = TimeLimit(_UNBOUNDED, None if self.timeout is None else time.monotonic() + self.timeout)
         super().connect()
 
     def _new_conn(self) -> socket.socket:
@@ -74,14 +74,14 @@ class WireConnection(HTTPConnection):
             del failure  # its traceback refers to this frame
 
     def _connect_to(self, address: tuple[Any, ...], left: int) -> socket.socket:
-        remaining = self._connecting.left()
+        remaining = self._connecting.remaining()
         sock = socket.socket(*address[:3])
         try:
             for option in self.socket_options or ():
                 sock.setsockopt(*option)
             sock.settimeout(None if remaining is None else min(remaining, max(remaining / left, _MIN_ATTEMPT)))
             sock.connect(address[4])
-            sock.settimeout(self._connecting.left())  # for the TLS handshake, which comes next
+            sock.settimeout(self._connecting.remaining())  # for the TLS handshake, which comes next
         except BaseException:
             sock.close()
             raise
@@ -89,9 +89,9 @@ class WireConnection(HTTPConnection):
 
     def _tunnel(self) -> None:
         """Send CONNECT and read the response within the remaining time, and leave the rest to the TLS handshake."""
-        self.sock.settimeout(self._connecting.left())
+        self.sock.settimeout(self._connecting.remaining())
         super()._tunnel()
-        self.sock.settimeout(self._connecting.left())
+        self.sock.settimeout(self._connecting.remaining())
 
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
         """Send the head, wait where something could be lost, and send the body.
@@ -106,8 +106,8 @@ class WireConnection(HTTPConnection):
             self.connect()
         exchange.connected = True
         self._exchange = exchange
-        self._inbox = exchange.inbox = Inbox(self.sock, exchange.clock)
-        self.sock.settimeout(exchange.clock.left())
+        self._reader = exchange.reader = SocketReader(self.sock, exchange.time_limit)
+        self.sock.settimeout(exchange.time_limit.remaining())
         if exchange.body is not None and exchange.body.length == 0:
             exchange.sent = next(exchange.pieces, None) is None  # the head alone would be the whole of the request
         self.putrequest(method, exchange.target, skip_host=True, skip_accept_encoding=True)
@@ -117,58 +117,58 @@ class WireConnection(HTTPConnection):
             self.putheader(name, value)
         exchange.written = True
         self.endheaders()
-        if not exchange.sent and self._may_send(exchange, exchange.inbox):
-            self._send_body(exchange, exchange.inbox)
+        if not exchange.sent and self._may_send(exchange, exchange.reader):
+            self._send_body(exchange, exchange.reader)
 
-    def _may_send(self, exchange: Exchange, inbox: Inbox) -> bool:
+    def _may_send(self, exchange: Exchange, reader: SocketReader) -> bool:
         """Wait for 100 (Continue), as long as the exchange says; False if a final status came instead."""
         if exchange.expect_wait is None:
             return True
         ends = time.monotonic() + exchange.expect_wait
         while not exchange.continued:
-            status = inbox.wait_for_status(ends)
+            status = reader.wait_for_status(ends)
             if status is None:
                 exchange.waited_in_vain = True
                 return True
             if status >= 200:
                 return False
-            exchange.skip(read_head(inbox))
+            exchange.skip(read_head(reader))
         return True
 
-    def _send_body(self, exchange: Exchange, inbox: Inbox) -> None:
+    def _send_body(self, exchange: Exchange, reader: SocketReader) -> None:
         """Send the body, until it is sent or the server has answered: its answer would be lost behind a broken pipe."""
-        if self._has_answered(exchange, inbox):
+        if self._has_answered(exchange, reader):
             return
         for piece in exchange.pieces:
-            if self._has_answered(exchange, inbox) or not self._send_piece(memoryview(piece), exchange, inbox):
+            if self._has_answered(exchange, reader) or not self._send_piece(memoryview(piece), exchange, reader):
                 return
         exchange.sent = True
 
-    def _send_piece(self, left: memoryview, exchange: Exchange, inbox: Inbox) -> bool:
+    def _send_piece(self, left: memoryview, exchange: Exchange, reader: SocketReader) -> bool:
         """Send a piece; False if the server has answered instead, or closed the connection."""
         moved = time.monotonic()
         # urllib3's socket for TLS in TLS loses what it could not send in time: it gets all of the time at once.
-        glance = _GLANCE if isinstance(self.sock, socket.socket) else exchange.clock.left()
+        glance = _GLANCE if isinstance(self.sock, socket.socket) else exchange.time_limit.remaining()
         while left:
             try:
-                self.sock.settimeout(exchange.clock.at_most(glance))
+                self.sock.settimeout(exchange.time_limit.clamp(glance))
                 left = left[self.sock.send(left) :]
                 moved = time.monotonic()
             except _CLOSED_BY_PEER:
                 return False  # what it answered, if it did, is still to be read
             except TimeoutError:
-                if self._has_answered(exchange, inbox):
+                if self._has_answered(exchange, reader):
                     return False
-                exchange.clock.check_progress(moved)
+                exchange.time_limit.check_progress(moved)
         return True
 
-    def _has_answered(self, exchange: Exchange, inbox: Inbox) -> bool:
+    def _has_answered(self, exchange: Exchange, reader: SocketReader) -> bool:
         try:
-            while (status := inbox.poll_status()) is not None:
+            while (status := reader.poll_status()) is not None:
                 if status >= 200:
                     return True
-                self.sock.settimeout(exchange.clock.left())
-                exchange.skip(read_head(inbox))
+                self.sock.settimeout(exchange.time_limit.remaining())
+                exchange.skip(read_head(reader))
         except _CLOSED_BY_PEER:
             return True
         return False
@@ -178,7 +178,7 @@ class WireConnection(HTTPConnection):
         exchange = self._exchange
         if exchange is None:
             raise http.client.ResponseNotReady
-        self.sock.settimeout(exchange.clock.left())
+        self.sock.settimeout(exchange.time_limit.remaining())
         raw: Any = http.client.HTTPConnection.getresponse(self)
         exchange.response = raw
         self._exchange = None  # nothing of a request is kept by a connection that waits for the next
@@ -196,21 +196,21 @@ class WireConnection(HTTPConnection):
 
     def response_class(self, sock: Any, *args: Any, **options: Any) -> WireResponse:  # type: ignore[override]
         """Make the response that reads what the wait has left. A proxy's answer to CONNECT is made here too."""
-        inbox, self._inbox = self._inbox, None
-        if inbox is not None:
-            response = WireResponse(inbox, *args, **options)  # type: ignore[arg-type]
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            response = WireResponse(reader, *args, **options)  # type: ignore[arg-type]
             response.exchange = self._exchange
             return response
-        inbox = Inbox(sock, self._connecting, limit=MAX_HEAD)
-        response = WireResponse(inbox, *args, **options)  # type: ignore[arg-type]
+        reader = SocketReader(sock, self._connecting, limit=MAX_HEAD)
+        response = WireResponse(reader, *args, **options)  # type: ignore[arg-type]
         self._answers = (*self._answers, response)
         return response
 
     def close(self) -> None:
         """Close the socket, and forget what was under way."""
-        inbox, self._inbox, self._exchange = self._inbox, None, None
-        if inbox is not None:
-            inbox.close()
+        reader, self._reader, self._exchange = self._reader, None, None
+        if reader is not None:
+            reader.close()
         answers, self._answers = self._answers, ()
         for answer in answers:
             answer.close()

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from ..._http.body import Body
 from ...errors import BodyConsumedError, ProtocolError, SizeMismatch
 from .response_head import Head
-from .socket_reader import Inbox
-from .timeouts import Clock
+from .socket_reader import SocketReader
+from .timeouts import TimeLimit
 
 if TYPE_CHECKING:
     from .response import WireResponse
@@ -46,7 +46,7 @@ class Exchange:
         target: The request target, as it is to be sent.
         fields: The header fields to send, framing included.
         body: The content, or None.
-        clock: Bounds each wait on the socket.
+        time_limit: Bounds each wait on the socket.
         expect_wait: How many seconds to wait for a 100 (Continue) before the body; None is not at all.
         fresh: Whether only a connection will do that has not served before.
         idempotent: Whether the request may be sent again after some of it was written.
@@ -56,22 +56,22 @@ class Exchange:
 
     __slots__ = (
         "body",
-        "clock",
         "connected",
         "continued",
         "expect_wait",
         "fields",
         "fresh",
         "idempotent",
-        "inbox",
         "interim_bytes",
         "interims",
         "pieces",
         "pulled",
+        "reader",
         "response",
         "reused",
         "sent",
         "target",
+        "time_limit",
         "waited_in_vain",
         "written",
     )
@@ -81,7 +81,7 @@ class Exchange:
         target: str,
         fields: list[tuple[str, str]],
         body: Body | None,
-        clock: Clock,
+        time_limit: TimeLimit,
         *,
         expect_wait: float | None,
         fresh: bool,
@@ -90,7 +90,7 @@ class Exchange:
         self.target = target
         self.fields = fields
         self.body = body
-        self.clock = clock
+        self.time_limit = time_limit
         self.expect_wait = expect_wait
         self.fresh = fresh
         self.idempotent = idempotent
@@ -103,7 +103,7 @@ class Exchange:
         self.interim_bytes = 0  # their total size
         self.continued = False  # a 100 came, in time or late
         self.waited_in_vain = False  # no answer came within expect_wait
-        self.inbox: Inbox | None = None
+        self.reader: SocketReader | None = None
         self.pieces: Iterator[bytes | memoryview] = iter(())
 
     def skip(self, head: Head) -> None:
@@ -130,7 +130,7 @@ class Exchange:
         idempotent request may be sent again once a byte of it was written (RFC 9110, section 9.2.2; RFC 9112, section
         9.3.1).
         """
-        if not self.reused or (self.inbox is not None and self.inbox.received):
+        if not self.reused or (self.reader is not None and self.reader.received):
             return False
         if self.pulled or (self.body is not None and not self.body.resendable):
             return False

@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-__all__ = ["OncePerKey"]
+__all__ = ["KeyedCache"]
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-class OncePerKey(Generic[K, V]):
+class KeyedCache(Generic[K, V]):
     """Keeps what was made. A maker that takes its time holds up only those who ask for the same key.
 
     Args:

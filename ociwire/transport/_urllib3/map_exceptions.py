@@ -45,7 +45,7 @@ _KINDS: tuple[tuple[type[BaseException], type[TransportError]], ...] = (
 )
 
 
-class UnderWay(Protocol):
+class HasConnected(Protocol):
     """What knows whether there was a connection by the time that something failed."""
 
     @property
@@ -90,7 +90,7 @@ def translate(error: BaseException, request: Request, *, connected: bool, proxy:
 
 
 @contextmanager
-def failures_of(request: Request, under_way: UnderWay, *, proxy: str = "") -> Iterator[None]:
+def failures_of(request: Request, has_connected: HasConnected, *, proxy: str = "") -> Iterator[None]:
     """Translate exceptions of urllib3 and http.client, set the request of ociwire's own, and mask secrets in all."""
     try:
         yield
@@ -100,7 +100,7 @@ def failures_of(request: Request, under_way: UnderWay, *, proxy: str = "") -> It
         raise
     except (exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
         try:
-            raise translate(error, request, connected=under_way.connected, proxy=proxy) from error
+            raise translate(error, request, connected=has_connected.connected, proxy=proxy) from error
         except TransportError as failure:
             # Again, because the cause is set only now: http.client's exceptions hold the line that they could not read.
             redactor_of(request).error(failure)

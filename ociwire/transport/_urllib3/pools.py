@@ -9,11 +9,11 @@ import urllib3
 from ..._http.urls import Origin
 from ...errors import UsageError
 from .connection import WirePool, WireTLSPool
-from .keyed_cache import OncePerKey
-from .proxy import Proxies
-from .tls import Contexts
+from .keyed_cache import KeyedCache
+from .proxy import ProxySelector
+from .tls import TLSContextCache
 
-__all__ = ["OriginPool", "Pools"]
+__all__ = ["OriginPool", "PoolCache"]
 
 _MAX_ORIGINS = 256
 """How many pools are kept; beyond it the oldest is let go, with its idle connections."""
@@ -46,7 +46,7 @@ class OriginPool:
 
 
 @final
-class Pools:
+class PoolCache:
     """The pools of a transport. Shared by threads.
 
     Args:
@@ -55,14 +55,14 @@ class Pools:
         pool_size: How many idle connections a pool keeps.
     """
 
-    def __init__(self, contexts: Contexts, proxies: Proxies, pool_size: int) -> None:
+    def __init__(self, contexts: TLSContextCache, proxies: ProxySelector, pool_size: int) -> None:
         self._contexts = contexts
         self._proxies = proxies
         self._pool_size = pool_size
-        self._pools: OncePerKey[tuple[Origin, bool], OriginPool] = OncePerKey(_MAX_ORIGINS)
+        self._pools: KeyedCache[tuple[Origin, bool], OriginPool] = KeyedCache(_MAX_ORIGINS)
         self._closed = False
 
-    def of(self, origin: Origin, *, anonymous: bool) -> OriginPool:
+    def get(self, origin: Origin, *, anonymous: bool) -> OriginPool:
         """The pool of an origin; a TLS connection that was made as somebody is none for what is asked as nobody.
 
         Raises:
@@ -80,15 +80,15 @@ class Pools:
         origin, anonymous = key
         options: dict[str, Any] = {"maxsize": self._pool_size, "block": False}
         if origin.scheme == "https":
-            options["ssl_context"] = context = self._contexts.of(origin, anonymous=anonymous)
+            options["ssl_context"] = context = self._contexts.get(origin, anonymous=anonymous)
             if not context.check_hostname:
                 options["assert_hostname"] = False  # a caller's context is obeyed; urllib3 would check the name itself
-        proxy = self._proxies.of(origin)
+        proxy = self._proxies.get(origin)
         manager: urllib3.PoolManager
         if proxy is None:
             manager = urllib3.PoolManager(**options)
         else:
-            proxy_context = self._contexts.of(proxy.origin) if proxy.origin.scheme == "https" else None
+            proxy_context = self._contexts.get(proxy.origin) if proxy.origin.scheme == "https" else None
             if origin.scheme == "http":
                 options["ssl_context"] = proxy_context  # where urllib3 2.0 takes it from
             manager = urllib3.ProxyManager(

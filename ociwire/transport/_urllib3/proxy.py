@@ -16,7 +16,7 @@ from ..._http.origin_policy import is_loopback
 from ..._http.urls import Origin, split_url
 from ...errors import UsageError
 
-__all__ = ["Proxies", "Proxy"]
+__all__ = ["ProxySelector", "Proxy"]
 
 
 class Proxy(NamedTuple):
@@ -34,7 +34,7 @@ class Proxy(NamedTuple):
         return f"<Proxy {self.origin}{' with credentials' if self.headers else ''}>"
 
 
-class Proxies:
+class ProxySelector:
     """Chooses the proxy for each origin. Loopback is never proxied.
 
     Args:
@@ -53,7 +53,7 @@ class Proxies:
         self._given = None if proxy is None else _parse(proxy)
         self._environment = getproxies() if trust_env and proxy is None else {}
 
-    def of(self, origin: Origin) -> Proxy | None:
+    def get(self, origin: Origin) -> Proxy | None:
         """The proxy for an origin, or None.
 
         Raises:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ..._http.redact import Redactor
     from .exchange import Exchange
-    from .socket_reader import Inbox
+    from .socket_reader import SocketReader
 
 __all__ = ["WireBody", "WireResponse", "release"]
 
@@ -141,7 +141,7 @@ class WireResponse(http.client.HTTPResponse):
         fp.close()
 
 
-_LEFT_OPEN: dict[weakref.ref[WireBody], tuple[Inbox, str, str, Redactor | None]] = {}
+_LEFT_OPEN: dict[weakref.ref[WireBody], tuple[SocketReader, str, str, Redactor | None]] = {}
 """The sockets and requests of all open bodies; no value may refer to its body.
 
 In a reference cycle finalizers run in any order. Those of http.client's response or of the socket could run first: then
@@ -227,8 +227,8 @@ def release(raw: WireResponse, pooled: urllib3.HTTPResponse) -> None:
 
 
 def _abandon(reference: weakref.ref[WireBody]) -> None:
-    inbox, method, url, redactor = _LEFT_OPEN.pop(reference)
-    inbox.drop()
+    reader, method, url, redactor = _LEFT_OPEN.pop(reference)
+    reader.drop()
     shown = redact_url(url)
     if redactor is not None:  # a peer may have written the URL, as a Location that repeats a secret
         shown = redactor.text(shown)

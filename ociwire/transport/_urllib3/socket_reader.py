@@ -18,30 +18,30 @@ from urllib3.util import wait_for_read
 
 from ...errors import ProtocolError
 from .response_head import NOT_HTTP
-from .timeouts import Clock
+from .timeouts import TimeLimit
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["Inbox", "has_pending"]
+__all__ = ["SocketReader", "has_pending"]
 
 _STATUS_LENGTH = len(b"HTTP/1.1 401")
 _READ_SIZE = 8192
 """Number of bytes to receive at once while a head is read."""
 
 
-class Inbox(io.RawIOBase):
+class SocketReader(io.RawIOBase):
     """The receiving side of a socket, readable byte by byte and as a buffered file.
 
     Args:
         sock: The socket, or what urllib3 has in its place for TLS in TLS.
-        clock: Bounds each wait. Without a deadline the socket's own timeout is taken to be its.
+        time_limit: Bounds each wait. Without a deadline the socket's own timeout is taken to be its.
         limit: The most to read in all, in bytes; None is no limit.
     """
 
-    def __init__(self, sock: socket.socket, clock: Clock, *, limit: int | None = None) -> None:
+    def __init__(self, sock: socket.socket, time_limit: TimeLimit, *, limit: int | None = None) -> None:
         self._sock = sock
-        self._clock = clock
+        self._time_limit = time_limit
         self._left = limit
         self._kept = bytearray()  # received bytes that were not read yet
         self._hold: io.RawIOBase | None = None
@@ -71,8 +71,8 @@ class Inbox(io.RawIOBase):
     def _receive(self, view: memoryview) -> int:
         if self._over:
             return 0
-        if self._clock.deadline is not None:
-            self._sock.settimeout(self._clock.left())
+        if self._time_limit.deadline is not None:
+            self._sock.settimeout(self._time_limit.remaining())
         count = self._sock.recv_into(view)
         self.received = self.received or count > 0
         if self._left is not None:
@@ -106,7 +106,7 @@ class Inbox(io.RawIOBase):
 
     def shorten(self, seconds: float) -> None:
         """Wait for what is still to come for so many seconds in all."""
-        self._clock.hurry(seconds)
+        self._time_limit.shorten(seconds)
 
     def wait_for_status(self, ends: float) -> int | None:
         """The status code of the next response, which is left to be read; None if nothing has come by `ends`.
@@ -122,7 +122,7 @@ class Inbox(io.RawIOBase):
             TimeoutError: The deadline passed, or a status line that had begun did not go on.
         """
         while len(self._kept) < _STATUS_LENGTH:
-            wait = self._clock.left() if self._kept else self._clock.at_most(ends - time.monotonic())
+            wait = self._time_limit.remaining() if self._kept else self._time_limit.clamp(ends - time.monotonic())
             if wait is not None and wait <= 0:
                 return None
             self._sock.settimeout(wait)

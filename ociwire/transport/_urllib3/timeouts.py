@@ -8,7 +8,7 @@ import urllib3
 
 from ..._arguments import LONGEST, resolve_timeout
 
-__all__ = ["Clock", "Timeouts"]
+__all__ = ["TimeLimit", "Timeouts"]
 
 
 class Timeouts:
@@ -29,7 +29,7 @@ class Timeouts:
         self.urllib3_timeout = urllib3.Timeout(connect=self.connect, read=self.read)
 
 
-class Clock:
+class TimeLimit:
     """Bounds the waits of one exchange.
 
     Args:
@@ -43,15 +43,15 @@ class Clock:
         self._timeouts = timeouts
         self.deadline = deadline
 
-    def left(self) -> float | None:
+    def remaining(self) -> float | None:
         """Seconds that a wait on the socket may last; None is for ever.
 
         Raises:
             TimeoutError: The deadline has passed.
         """
-        return self.at_most(self._timeouts.read)
+        return self.clamp(self._timeouts.read)
 
-    def at_most(self, seconds: float | None) -> float | None:
+    def clamp(self, seconds: float | None) -> float | None:
         """`seconds`, or as many as are left before the deadline.
 
         Raises:
@@ -66,11 +66,11 @@ class Clock:
 
     def check_progress(self, since: float) -> None:
         """Raise `TimeoutError` if a wait that began at a moment of `time.monotonic` has lasted too long."""
-        self.left()
+        self.remaining()
         if self._timeouts.read is not None and time.monotonic() - since >= self._timeouts.read:
             raise TimeoutError("timed out")
 
-    def hurry(self, seconds: float) -> None:
+    def shorten(self, seconds: float) -> None:
         """Have the deadline come in so many seconds, if it does not come before."""
         soon = time.monotonic() + seconds
         self.deadline = soon if self.deadline is None else min(soon, self.deadline)
@@ -83,4 +83,4 @@ class Clock:
         """
         if self.deadline is None:
             return self._timeouts.urllib3_timeout
-        return urllib3.Timeout(connect=self.at_most(self._timeouts.connect), read=self.left())
+        return urllib3.Timeout(connect=self.clamp(self._timeouts.connect), read=self.remaining())

@@ -16,9 +16,9 @@ from typing import final
 
 from ..._http.urls import Origin
 from ...errors import UsageError
-from .keyed_cache import OncePerKey
+from .keyed_cache import KeyedCache
 
-__all__ = ["Contexts", "TLS", "docker_certs_d"]
+__all__ = ["TLSContextCache", "TLS", "docker_certs_d"]
 
 _LOG = logging.getLogger("ociwire.tls")
 _MAX_HOSTS = 1024
@@ -125,7 +125,7 @@ def _check_regular(path: Path) -> None:
         raise UsageError(f"cannot use the certificate file {path}: expected a regular file")
 
 
-class Contexts:
+class TLSContextCache:
     """The context of each host, made once: loading the system's CAs takes longer than a handshake.
 
     Args:
@@ -136,12 +136,12 @@ class Contexts:
     """
 
     def __init__(self, tls: TLS | None) -> None:
-        self._made: OncePerKey[tuple[str, bool], ssl.SSLContext] = OncePerKey(_MAX_HOSTS)
+        self._made: KeyedCache[tuple[str, bool], ssl.SSLContext] = KeyedCache(_MAX_HOSTS)
         self._choose: Callable[[str], ssl.SSLContext | None] = docker_certs_d() if tls is None else _chooser(tls)
         # What a caller's own function or context holds, nobody can take out of it.
         self._for_nobody = self._choose.for_nobody if isinstance(self._choose, _CertsD) else None
 
-    def of(self, origin: Origin, *, anonymous: bool = False) -> ssl.SSLContext:
+    def get(self, origin: Origin, *, anonymous: bool = False) -> ssl.SSLContext:
         """The context for an origin, which may not be told who is asking."""
         return self._made.get((origin.netloc, anonymous and self._for_nobody is not None), self._make)
 

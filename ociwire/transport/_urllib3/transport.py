@@ -20,11 +20,11 @@ from ...errors import ConnectError, ReadError, UsageError
 from .exchange import ContentFailed, Exchange, ReusedConnection
 from .expect_continue import Expectations
 from .map_exceptions import failures_of
-from .pools import OriginPool, Pools
-from .proxy import Proxies
+from .pools import OriginPool, PoolCache
+from .proxy import ProxySelector
 from .response import WireBody, release
-from .timeouts import Clock, Timeouts
-from .tls import TLS, Contexts
+from .timeouts import TimeLimit, Timeouts
+from .tls import TLS, TLSContextCache
 
 __all__ = ["UrllibTransport"]
 
@@ -65,7 +65,7 @@ class UrllibTransport:
         self._timeouts = Timeouts(timeout)
         self._expect_timeout = check_seconds("expect_timeout", expect_timeout)
         self._expectations = Expectations()
-        self._pools = Pools(Contexts(tls), Proxies(proxy, trust_env=trust_env), pool_size)
+        self._pools = PoolCache(TLSContextCache(tls), ProxySelector(proxy, trust_env=trust_env), pool_size)
 
     def round_trip(self, request: Request, /) -> Response:
         """Send the request and read the head of its answer; the body is read from the response.
@@ -84,7 +84,7 @@ class UrllibTransport:
         for name in _FRAMING:
             if name in request.headers:
                 raise UsageError(f"the header {name} is the transport's to set: leave it out")
-        pool = self._pools.of(origin, anonymous=request.info.anonymous)
+        pool = self._pools.get(origin, anonymous=request.info.anonymous)
         if pool.urllib3_pool.proxy_headers:
             request = _with_proxy_secrets(request, pool)
         response = self._exchange(request, origin, pool, target)
@@ -131,7 +131,7 @@ class UrllibTransport:
             target,
             fields,
             request.body,
-            Clock(timeouts, request.info.deadline),
+            TimeLimit(timeouts, request.info.deadline),
             expect_wait=self._expect_timeout if waits else None,
             fresh=fresh,
             idempotent=request.idempotent,
@@ -150,7 +150,7 @@ class UrllibTransport:
                     retries=_NO_RETRIES,
                     redirect=False,
                     assert_same_host=False,
-                    timeout=exchange.clock.for_urllib3(),
+                    timeout=exchange.time_limit.for_urllib3(),
                     preload_content=False,
                     decode_content=False,
                 )

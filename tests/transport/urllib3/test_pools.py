@@ -14,7 +14,7 @@ from ociwire._http.messages import Request, RequestInfo, Response
 from ociwire.errors import ReadError, UsageError
 from ociwire.transport import UrllibTransport
 from ociwire.transport._urllib3.connection import IdleConnections
-from ociwire.transport._urllib3.pools import OriginPool, Pools
+from ociwire.transport._urllib3.pools import OriginPool, PoolCache
 from tests._support.doubles import Call
 from tests.transport.urllib3.conftest import Wire
 from tests.transport.urllib3.scripts import (
@@ -451,14 +451,14 @@ class TestClose:
     def test_request_that_has_its_pool_already_is_refused(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
         server = wire.serve()
         transport = wire.transport()
-        find = Pools.of
+        find = PoolCache.get
 
-        def closes(pools: Pools, *args: Any, **options: Any) -> OriginPool:
+        def closes(pools: PoolCache, *args: Any, **options: Any) -> OriginPool:
             pool = find(pools, *args, **options)
             transport.close()
             return pool
 
-        monkeypatch.setattr(Pools, "of", closes)
+        monkeypatch.setattr(PoolCache, "get", closes)
         with pytest.raises(UsageError, match="closed"):
             transport.round_trip(get(server.url))
 

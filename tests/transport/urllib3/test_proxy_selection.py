@@ -8,7 +8,7 @@ import pytest
 
 from ociwire._http.urls import Origin
 from ociwire.errors import UsageError
-from ociwire.transport._urllib3.proxy import Proxies, bypasses
+from ociwire.transport._urllib3.proxy import ProxySelector, bypasses
 
 
 @pytest.mark.parametrize(
@@ -91,9 +91,9 @@ def test_proxies_read_no_proxy_in_either_case(monkeypatch: pytest.MonkeyPatch, v
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
     monkeypatch.setenv(variable, "10.0.0.0/8")
-    proxies = Proxies(None, trust_env=True)
-    assert proxies.of(Origin.of("https://10.1.2.3")) is None
-    assert proxies.of(Origin.of("https://11.1.2.3")) is not None
+    proxies = ProxySelector(None, trust_env=True)
+    assert proxies.get(Origin.of("https://10.1.2.3")) is None
+    assert proxies.get(Origin.of("https://11.1.2.3")) is not None
 
 
 def test_proxies_ignore_upper_case_http_proxy_in_a_cgi_program(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,9 +102,9 @@ def test_proxies_ignore_upper_case_http_proxy_in_a_cgi_program(monkeypatch: pyte
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HTTP_PROXY", "http://evil.example:3128")
     origin = Origin.of("http://registry.example")
-    assert Proxies(None, trust_env=True).of(origin) is not None
+    assert ProxySelector(None, trust_env=True).get(origin) is not None
     monkeypatch.setenv("REQUEST_METHOD", "GET")
-    assert Proxies(None, trust_env=True).of(origin) is None
+    assert ProxySelector(None, trust_env=True).get(origin) is None
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_proxies_ignore_upper_case_http_proxy_in_a_cgi_program(monkeypatch: pyte
     ],
 )
 def test_proxy_url_with_special_characters_is_read(url: str, proxy: str, credentials: bytes | None) -> None:
-    found = Proxies(url, trust_env=False).of(Origin.of("https://registry.example"))
+    found = ProxySelector(url, trust_env=False).get(Origin.of("https://registry.example"))
     assert found is not None
     assert str(found.origin) == proxy
     header = found.headers.get("Proxy-Authorization")
@@ -152,7 +152,7 @@ def test_proxy_url_with_special_characters_is_read(url: str, proxy: str, credent
 )
 def test_invalid_proxy_url_shows_no_part_of_its_password(url: str) -> None:
     with pytest.raises(UsageError, match="invalid proxy URL: ") as caught:
-        Proxies(url, trust_env=False)
+        ProxySelector(url, trust_env=False)
     error: BaseException | None = caught.value
     while error is not None:
         shown = f"{error} {error!r} {error.args} {vars(error)}"

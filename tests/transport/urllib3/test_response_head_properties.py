@@ -16,8 +16,8 @@ from ociwire._http.headers import Headers
 from ociwire.errors import ProtocolError
 from ociwire.transport._urllib3.response import WireResponse
 from ociwire.transport._urllib3.response_head import Head, framed_length, read_head
-from ociwire.transport._urllib3.socket_reader import Inbox
-from ociwire.transport._urllib3.timeouts import Clock, Timeouts
+from ociwire.transport._urllib3.socket_reader import SocketReader
+from ociwire.transport._urllib3.timeouts import TimeLimit, Timeouts
 
 quick = settings(max_examples=150, deadline=None)
 
@@ -51,7 +51,7 @@ class Pieces(io.RawIOBase):
 
 
 class Sock:
-    """What a response makes its file of, and an inbox reads from."""
+    """What a response makes its file of, and a reader reads from."""
 
     def __init__(self, data: bytes, cuts: list[int]) -> None:
         self._pieces = Pieces(data, cuts)
@@ -63,8 +63,8 @@ class Sock:
         return self._pieces.readinto(buffer)
 
 
-def inbox_of(data: bytes, cuts: list[int]) -> Inbox:
-    return Inbox(Sock(data, cuts), Clock(Timeouts(1), None))  # type: ignore[arg-type]
+def reader_of(data: bytes, cuts: list[int]) -> SocketReader:
+    return SocketReader(Sock(data, cuts), TimeLimit(Timeouts(1), None))  # type: ignore[arg-type]
 
 
 @st.composite
@@ -93,8 +93,8 @@ def test_cuts_change_nothing(written: tuple[bytes, Head], cuts: list[int], more:
         io.BytesIO(data + more),
         Pieces(data + more, cuts),
         io.BufferedReader(Pieces(data + more, cuts)),
-        inbox_of(data + more, cuts),
-        inbox_of(data + more, cuts).makefile("rb"),
+        reader_of(data + more, cuts),
+        reader_of(data + more, cuts).makefile("rb"),
     ):
         head = read_head(stream)
         assert (head.minor, head.status, head.reason.strip()) == (wanted.minor, wanted.status, wanted.reason.strip())
@@ -120,10 +120,10 @@ def test_head_is_not_received_byte_by_byte() -> None:
 
     whole = b"HTTP/1.1 103 Hints\r\n" + b"X: y\r\n" * 10_000 + b"\r\n"
     sock = Counting(whole + b"body", [len(whole)])
-    inbox = Inbox(sock, Clock(Timeouts(1), None))  # type: ignore[arg-type]
-    assert inbox.wait_for_status(math.inf) == 103
-    assert read_head(inbox).size == len(whole)
-    assert inbox.read() == b"body"
+    reader = SocketReader(sock, TimeLimit(Timeouts(1), None))  # type: ignore[arg-type]
+    assert reader.wait_for_status(math.inf) == 103
+    assert read_head(reader).size == len(whole)
+    assert reader.read() == b"body"
     assert sock.calls < 20
 
 
@@ -203,7 +203,7 @@ def framings(draw: st.DrawFn) -> tuple[bytes, bytes, bool]:
 
 
 def begun(data: bytes, cuts: list[int]) -> WireResponse:
-    response = WireResponse(inbox_of(b"HTTP/1.1 200 OK\r\n" + data, cuts), method="GET")  # type: ignore[arg-type]
+    response = WireResponse(reader_of(b"HTTP/1.1 200 OK\r\n" + data, cuts), method="GET")  # type: ignore[arg-type]
     response.begin()
     if response.length == 0 and not response.chunked:
         response.close()  # as the wire does, at once

@@ -11,7 +11,7 @@ import urllib3
 
 from ociwire._arguments import LONGEST, check_seconds
 from ociwire.errors import UsageError
-from ociwire.transport._urllib3.timeouts import Clock, Timeouts
+from ociwire.transport._urllib3.timeouts import TimeLimit, Timeouts
 
 NOW = 1000.0
 
@@ -53,26 +53,26 @@ def test_what_is_no_number_of_seconds(seconds: Any) -> None:
     ("deadline", "left"), [(None, 5), (NOW + 2, 2), (NOW + 9, 5), (math.inf, 5), (NOW, None), (NOW - 1, None)]
 )
 def test_a_wait_ends_with_the_timeout_or_the_deadline(deadline: float | None, left: float | None) -> None:
-    clock = Clock(Timeouts(5), deadline)
+    time_limit = TimeLimit(Timeouts(5), deadline)
     if left is None:
         with pytest.raises(TimeoutError, match="deadline"):
-            clock.left()
+            time_limit.remaining()
     else:
-        assert clock.left() == left
+        assert time_limit.remaining() == left
 
 
 def test_a_deadline_that_is_near_does_not_shorten_a_wait_that_has_lasted() -> None:
-    Clock(Timeouts(5), NOW + 0.1).check_progress(NOW - 4)
+    TimeLimit(Timeouts(5), NOW + 0.1).check_progress(NOW - 4)
 
 
 @pytest.mark.parametrize(("deadline", "since"), [(None, NOW - 5), (NOW + 9, NOW - 6), (NOW - 1, NOW)])
 def test_a_wait_that_has_lasted_too_long(deadline: float | None, since: float) -> None:
     with pytest.raises(TimeoutError):
-        Clock(Timeouts(5), deadline).check_progress(since)
+        TimeLimit(Timeouts(5), deadline).check_progress(since)
 
 
 @pytest.mark.parametrize(("deadline", "becomes"), [(None, NOW + 1), (NOW + 9, NOW + 1), (NOW + 0.5, NOW + 0.5)])
 def test_hurry(deadline: float | None, becomes: float) -> None:
-    clock = Clock(Timeouts(5), deadline)
-    clock.hurry(1)
-    assert clock.deadline == becomes
+    time_limit = TimeLimit(Timeouts(5), deadline)
+    time_limit.shorten(1)
+    assert time_limit.deadline == becomes
