@@ -7,6 +7,8 @@
     ├── TransportError                         there is no usable response
     │   ├── ConnectError(ConnectionError)      no connection, no TLS, no way through the proxy
     │   ├── TransportTimeout(TimeoutError)     a timeout or the deadline passed
+    │   │   ├── ConnectTimeout(ConnectError)   ... before there was a connection: nothing was sent
+    │   │   └── ReadTimeout                    ... while the request was sent or the response read
     │   ├── ReadError                          the connection broke while it was in use
     │   ├── ProtocolError                      what came back is not HTTP, or not what a registry may say
     │   ├── RedirectError                      a redirect that must not, or cannot, be followed
@@ -54,6 +56,8 @@ __all__ = [
     "TransportError",
     "ConnectError",
     "TransportTimeout",
+    "ConnectTimeout",
+    "ReadTimeout",
     "ReadError",
     "ProtocolError",
     "RedirectError",
@@ -129,6 +133,17 @@ class ConnectError(TransportError, ConnectionError):
 
 class TransportTimeout(TransportError, TimeoutError):
     """A timeout of the transport, or the deadline of the request, has passed."""
+
+
+class ConnectTimeout(TransportTimeout, ConnectError):
+    """No connection was made before the connect timeout or the deadline. Nothing was sent."""
+
+
+class ReadTimeout(TransportTimeout):
+    """Sending the request or reading the response took longer than the read timeout, or the deadline has passed.
+
+    The server may have acted on the request.
+    """
 
 
 class ReadError(TransportError):

@@ -27,6 +27,7 @@ from ..errors import (
     BlobUploadInvalid,
     BlobUploadUnknown,
     BodyConsumedError,
+    ConnectError,
     ContentError,
     NotFound,
     OciwireError,
@@ -37,7 +38,6 @@ from ..errors import (
     TransportTimeout,
 )
 from ..transport.retry import sleep
-from ..transport.retry_policy import is_connect_failure
 from .error_mapping import is_transient
 from .repository import Repository, add_query
 from .uploads import blob_exists, get_finds_blob, head_finds_blob, read_status, upload_headers
@@ -185,7 +185,7 @@ class UploadCompletion:
         deadline = self._repository.sender.defaults.deadline
         if deadline is not None and time.monotonic() >= deadline:
             return _State.GIVEN_UP
-        if is_connect_failure(fault):  # nothing was sent: there is nothing to find out
+        if isinstance(fault, ConnectError):  # nothing was sent: there is nothing to find out
             return self._wait_before_resend()
         state = self._poll_for(_poll_time(fault))
         if state is _State.UNKNOWN and self._body is not None:

@@ -1,4 +1,4 @@
-"""The one idea: whatever can answer a registry request is a `Transport`; a `Layer` answers by asking another one."""
+"""Compose transports, and make one from a function."""
 
 from __future__ import annotations
 
@@ -9,24 +9,29 @@ from .._http.messages import Request, Response
 from .._http.transport import Layer, Transport
 from ..errors import UsageError
 
-__all__ = ["FunctionTransport", "stack"]
+__all__ = ["FunctionTransport", "stack", "with_request"]
 
 
 def stack(base: Transport, *layers: Layer) -> Transport:
-    """Wrap `base` in layers, innermost first: in the order in which an answer comes back."""
+    """Wrap a transport in layers, innermost first: in the order in which they see a response."""
     transport = base
     for layer in layers:
         transport = layer(transport)
     return transport
 
 
+def with_request(response: Response, request: Request) -> Response:
+    """Return the response with `request` as its request, unless it names one already."""
+    return response if response.request is not None else response.replace(request=request)
+
+
 @final
 class FunctionTransport:
-    """A transport of any function from a request to a response: the shortest fake, and the shortest layer.
+    """A transport that calls a function: the shortest way to write a fake or a layer.
 
     Args:
-        function: Called with each request, from any thread. A response without a request of its own is given this one.
-        close: Called by `close`, once: a layer gives its inner transport's.
+        function: Called with each request, from any thread. A response that names no request is given this one.
+        close: Called once, by `close`. A layer passes the `close` of its inner transport.
     """
 
     def __init__(self, function: Callable[[Request], Response], *, close: Callable[[], None] | None = None) -> None:
@@ -35,14 +40,17 @@ class FunctionTransport:
         self._closed = False
 
     def round_trip(self, request: Request, /) -> Response:
-        """Call the function."""
+        """Call the function.
+
+        Raises:
+            UsageError: The transport is closed.
+        """
         if self._closed:
             raise UsageError("the transport is closed")
-        response = self._function(request)
-        return response if response.request is not None else response.replace(request=request)
+        return with_request(self._function(request), request)
 
     def close(self) -> None:
-        """Refuse all further requests, and close what was given to be closed."""
+        """Refuse further requests and call `close`. Idempotent."""
         self._closed = True
         close, self._close = self._close, None
         if close is not None:

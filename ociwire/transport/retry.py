@@ -1,8 +1,24 @@
-"""Sends again what is safe to send again, and leaves a registry alone for as long as it asks to be.
+"""Retries requests that are safe to repeat, and obeys Retry-After across all threads.
 
-What comes out in the end is the last response or the last exception, as it was: nothing is wrapped. Never sent again is
-what is left of a body, what its owner's content failed at, and what would only fail again: a certificate, a refusal of
-a token server, a length that lied.
+The last response or exception is returned or raised unchanged. A partially consumed body is never resent, and failures
+that would repeat themselves are not retried: an exception of the content, an invalid certificate, rejected credentials,
+a wrong length. `RetryPolicy` decides; this module counts and waits:
+
+========  ==============================================  ====================================================  ========
+state     event                                           action                                                next
+========  ==============================================  ====================================================  ========
+start     the host is blocked by an earlier Retry-After                                                         waiting
+start     otherwise                                                                                             sending
+sending   an exception that may be retried                take one retry from the budget                        waiting
+sending   any other exception, or no retry remains        raise it                                              (done)
+sending   413, 429 or 503 with Retry-After                block the host for all threads, then as below
+sending   Retry-After exceeds `max_wait`                  return the response                                   (done)
+sending   a response that may be retried                  take one retry from the budget; drain the response    waiting
+sending   any other response, or no retry remains         return the response                                   (done)
+waiting   the deadline is before the end of the wait      raise `TransportTimeout`                              (done)
+waiting   another thread has blocked the host for longer  extend the wait; `max_wait` in all                    waiting
+waiting   the wait is over                                                                                      sending
+========  ==============================================  ====================================================  ========
 """
 
 from __future__ import annotations
@@ -21,39 +37,42 @@ from .._http.transport import Transport
 from .._http.urls import Origin
 from .._oci.host import redact_url
 from ..errors import TransportError, TransportTimeout, UsageError
+from .base import with_request
 from .retry_policy import Budget, RetryPolicy
 
 __all__ = ["RetryTransport", "sleep"]
 
 _LOG = logging.getLogger("ociwire.retry")
 _MAX_ORIGINS = 1024
-_MAX_WAITING = 16 * 1024
+"""Number of hosts with a Retry-After from which on those whose time has passed are removed."""
+_MAX_BLOCKED = 16 * 1024
 """Maximum number of hosts with a pending Retry-After (8 MiB); the oldest is evicted. Redirects may name many hosts."""
 
 
 @final
 class RetryTransport:
-    """Sends again what is safe to send again, by a `urllib3.util.Retry`, which is read as data.
+    """Retries requests as a `urllib3.util.Retry` says, which is read as data. Thread-safe.
 
-    Without one: up to four retries of idempotent requests (by their method, or as `RequestInfo.idempotent` says) after
-    a connection error, a timeout, 408, 429, 500, 502 to 504 or 520 to 524. A HEAD is not retried after 500, because the
-    client confirms it by a GET. Other requests are retried after 429 and 503; a request with ``idempotent=False`` only
-    if no byte of its body was sent, because some servers act before they answer so. There is no wait before the first
-    retry; before the others 1, 2 and 4 seconds, and a little at random. Retry-After is never undercut, and what one
-    thread is told to wait, all others that talk to that host wait too. May be shared by threads.
+    The default policy is up to four retries of idempotent requests (by their method, or as `RequestInfo.idempotent`
+    says) after a connection error, a timeout, 408, 429, 500, 502 to 504 or 520 to 524. A HEAD is not retried after 500,
+    because the client confirms it by a GET. Other requests are retried after 429 and 503; a request with
+    ``idempotent=False`` only if no byte of its body was sent, because some servers act before they answer so. The first
+    retry is sent at once, the others after 1, 2 and 4 seconds plus up to 0.25 seconds of jitter. The wait is never
+    shorter than Retry-After, and a Retry-After that one thread receives applies to all requests to that host.
 
     Args:
-        inner: The transport to ask.
-        retry: A `urllib3.util.Retry`, obeyed to the letter: its counts, methods, statuses and backoff, and
-            ``respect_retry_after_header``; but what is said not to be idempotent is sent once. None is what is said
-            above, False is no retry.
-        max_wait: The longest wait before an attempt, in seconds. A response that asks for more is handed back at once.
-        sleep: Waits for so many seconds; None is `time.sleep`, looked up at each call.
-        clock: Returns the wall-clock time in seconds since the epoch, for Retry-After. None is `time.time`, looked up
-            at each call.
+        inner: The transport to wrap.
+        retry: A `urllib3.util.Retry`, of which the counts, methods, statuses, backoff and
+            ``respect_retry_after_header`` are obeyed; a request with ``idempotent=False`` is sent once all the same.
+            `None` means the default policy, `False` no retries. `True` and integers are refused.
+        max_wait: Maximum wait before an attempt, in seconds. Defaults to 60. A response that asks for more is returned
+            at once.
+        sleep: Waits for a number of seconds. `None` means `time.sleep`, looked up at each call.
+        clock: Returns the wall-clock time in seconds since the epoch, for Retry-After. `None` means `time.time`, looked
+            up at each call.
 
     Raises:
-        UsageError: `retry` or `max_wait` is none of these.
+        UsageError: `retry` or `max_wait` is invalid.
     """
 
     def __init__(
@@ -66,66 +85,70 @@ class RetryTransport:
         clock: Callable[[], float] | None = None,
     ) -> None:
         if retry is not None and retry is not False and not isinstance(retry, urllib3.Retry):
-            raise UsageError(f"retry is a urllib3.util.Retry, False or None, not {show(retry)}")
+            raise UsageError(
+                f"invalid retry {show(retry)}: expected a urllib3.util.Retry, False for no retries, or None for the"
+                " default policy"
+            )
         if isinstance(retry, urllib3.Retry):
             _check_numbers(retry)
         self._inner = inner
-        self._policy = RetryPolicy(urllib3.Retry(total=False) if retry is False else retry or None)
-        self._hosts = _Hosts(sleep, clock, check_seconds("max_wait", max_wait))
+        self._policy = RetryPolicy(urllib3.Retry(total=False) if retry is False else retry)
+        self._tracker = _RetryAfterTracker(sleep, clock, check_seconds("max_wait", max_wait))
 
     def round_trip(self, request: Request, /) -> Response:
-        """Ask the inner transport, as often as it is safe and of use.
+        """Send the request, and again as long as the policy allows.
 
         Raises:
-            TransportTimeout: The deadline comes before the next attempt may be made.
-            TransportError: What the last attempt ended in.
+            TransportTimeout: The deadline is before the end of a wait.
+            TransportError: The exception of the last attempt.
         """
         budget = self._policy.budget()
-        sent = None
+        body_probe = None
         if request.info.idempotent is False and request.body is not None and request.body.length != 0:
-            sent = _Sent()
-            request = request.replace(body=request.body.map(sent))
-        turn = _Turn(self._hosts, request)
-        if (left := turn.left()) > 0:
-            turn.wait(left, "Retry-After")
+            body_probe = _BodyProbe()
+            request = request.replace(body=request.body.map(body_probe))
+        backoff = _Backoff(self._tracker, request)
+        if (blocked := backoff.remaining()) > 0:
+            backoff.wait(blocked, "Retry-After")
         while True:
             try:
                 response = self._inner.round_trip(request)
             except TransportError as error:
                 kind = self._policy.kind(request, error)
-                if kind is None or not budget.spend(kind):
+                if kind is None or not budget.take(kind):
                     raise
-                turn.wait(max(budget.backoff(), turn.left()), f"{type(error).__name__}: {error}")
-            else:
-                unsent = sent is not None and not sent.any
-                pause = self._pause(turn, request, response, budget, unsent=unsent)
-                if pause is None:
-                    return response if response.request is not None else response.replace(request=request)
-                response.drain()
-                turn.wait(pause, str(response.status))
+                backoff.wait(max(budget.backoff(), backoff.remaining()), f"{type(error).__name__}: {error}")
+                continue
+            unsent = body_probe is not None and not body_probe.was_read
+            delay = self._retry_delay(backoff, request, response, budget, unsent=unsent)
+            if delay is None:
+                return with_request(response, request)
+            response.drain()
+            backoff.wait(delay, str(response.status))
 
     def close(self) -> None:
         """Close the inner transport."""
         self._inner.close()
 
-    def _pause(
-        self, turn: _Turn, request: Request, response: Response, budget: Budget, *, unsent: bool
+    def _retry_delay(
+        self, backoff: _Backoff, request: Request, response: Response, budget: Budget, *, unsent: bool
     ) -> float | None:
-        """Seconds to wait before the request is sent again; None if the response is the answer."""
-        if response.status < 400 and not self._policy.lists(response.status):
+        """Seconds to wait before the request is sent again; None if the response is to be returned."""
+        if response.status < 400 and not self._policy.is_listed(response.status):
             return None
-        stated = self._policy.retry_after(response, self._hosts.now())
-        left = turn.left()
-        if stated and response.status in urllib3.Retry.RETRY_AFTER_STATUS_CODES:
-            # Who said so may be another host, by a redirect: neither is asked, nor the one that leads there.
-            spoke = turn.origin if response.request is None else Origin.of(response.request.url)
-            for origin in {turn.origin, spoke}:
-                self._hosts.leave_alone(origin, stated)
-        if stated is not None and stated > min(self._hosts.max_wait, self._policy.longest_wait):
+        blocked = backoff.remaining()
+        now = self._tracker.now()
+        retry_after = self._policy.retry_after(response, now)
+        if retry_after and response.status in urllib3.Retry.RETRY_AFTER_STATUS_CODES:
+            # After a redirect the response is another host's. Block that one, and the one that redirects to it.
+            sender = backoff.origin if response.request is None else Origin.of(response.request.url)
+            for origin in {backoff.origin, sender}:
+                self._tracker.block_until(origin, now + retry_after)
+        if retry_after is not None and retry_after > min(self._tracker.max_wait, self._policy.max_retry_after):
             return None
-        if not self._policy.wants_retry(request, response, unsent=unsent) or not budget.spend("status"):
+        if not self._policy.wants_retry(request, response, unsent=unsent) or not budget.take("status"):
             return None
-        return max(stated or budget.backoff(), left)
+        return max(retry_after or budget.backoff(), blocked)
 
 
 def sleep(seconds: float) -> None:
@@ -133,19 +156,19 @@ def sleep(seconds: float) -> None:
     time.sleep(seconds)
 
 
-class _Sent:
-    """Records whether any byte of a body was read in order to send it. For `Body.map`."""
+class _BodyProbe:
+    """Records whether any byte of a body was read, and may thus have been sent. For `Body.map`."""
 
     def __init__(self) -> None:
-        self.any = False
+        self.was_read = False
 
     def __call__(self, chunk: bytes) -> bytes:
-        self.any = self.any or bool(chunk)
+        self.was_read = self.was_read or bool(chunk)
         return chunk
 
 
 def _check_numbers(retry: urllib3.Retry) -> None:
-    """Check that counts and durations are numbers: a total of NaN would retry for ever."""
+    """Check that counts and durations are numbers: with a total of NaN, retries would never end."""
     for name in ("total", "connect", "read", "status", "other"):
         value = getattr(retry, name)
         if value is not None and not isinstance(value, int):
@@ -156,8 +179,13 @@ def _check_numbers(retry: urllib3.Retry) -> None:
             raise UsageError(f"invalid {name} {show(getattr(retry, name))} of retry: expected a number of seconds")
 
 
-class _Hosts:
-    """Which hosts are to be left alone, and until when: what one thread is told holds for all of them."""
+class _RetryAfterTracker:
+    """Until when hosts have asked not to be sent requests. Shared by all threads.
+
+    Attributes:
+        max_wait: Maximum time in seconds for which a host is blocked.
+        monotonic: The clock of deadlines.
+    """
 
     def __init__(
         self, sleep: Callable[[float], object] | None, clock: Callable[[], float] | None, max_wait: float
@@ -165,80 +193,91 @@ class _Hosts:
         self._sleep = sleep
         self._clock = clock
         self.max_wait = max_wait
+        self.monotonic: Callable[[], float] = time.monotonic
         self._lock = threading.Lock()
-        self._until: dict[Origin, float] = {}
-        self._mine = threading.local()
+        self._blocked_until: dict[Origin, float] = {}
+        self._thread = threading.local()
 
     def now(self) -> float:
+        """The wall-clock time in seconds since the epoch."""
         return time.time() if self._clock is None else self._clock()
 
     def sleep(self, seconds: float) -> None:
+        """Sleep."""
         (time.sleep if self._sleep is None else self._sleep)(seconds)
 
-    def until(self, origin: Origin) -> float:
-        return self._until.get(origin, 0.0)
+    def blocked_until(self, origin: Origin) -> float:
+        """The time until which a host is blocked; 0 if it never was."""
+        return self._blocked_until.get(origin, 0.0)
 
-    def leave_alone(self, origin: Origin, seconds: float) -> None:
-        """Let nobody ask a host for so many seconds, `max_wait` at the most."""
+    def block_until(self, origin: Origin, until: float) -> None:
+        """Block a host for all threads. An earlier time does not shorten a block; `max_wait` bounds it."""
         now = self.now()
         with self._lock:
-            if origin not in self._until and len(self._until) >= _MAX_ORIGINS:
-                self._until = {other: until for other, until in self._until.items() if until > now}
-                while len(self._until) >= _MAX_WAITING:
-                    del self._until[next(iter(self._until))]
-            self._until[origin] = max(now + min(seconds, self.max_wait), self.until(origin))
+            if origin not in self._blocked_until and len(self._blocked_until) >= _MAX_ORIGINS:
+                self._blocked_until = {host: end for host, end in self._blocked_until.items() if end > now}
+                while len(self._blocked_until) >= _MAX_BLOCKED:
+                    del self._blocked_until[next(iter(self._blocked_until))]
+            self._blocked_until[origin] = max(min(until, now + self.max_wait), self.blocked_until(origin))
 
-    def served(self, origin: Origin) -> float:
-        """Up to which `until` this thread has waited: it does not wait for the same word twice, whatever its clock."""
-        until: float = getattr(self._mine, "served", {}).get(origin, 0.0)
+    def last_waited(self, origin: Origin) -> float:
+        """The latest block of a host that this thread has waited for.
+
+        The thread does not wait for it again, even if the wall clock was set back or stands still.
+        """
+        until: float = getattr(self._thread, "waited", {}).get(origin, 0.0)
         return until
 
-    def serve(self, origin: Origin, until: float) -> None:
-        """This thread has waited."""
-        served = getattr(self._mine, "served", {})
-        self._mine.served = {**(served if len(served) < _MAX_ORIGINS else {}), origin: until}
+    def mark_waited(self, origin: Origin, until: float) -> None:
+        """Record that this thread has waited for a block."""
+        waited = getattr(self._thread, "waited", {})
+        self._thread.waited = {**(waited if len(waited) < _MAX_ORIGINS else {}), origin: until}
 
 
-class _Turn:
-    """The waits of one request."""
+class _Backoff:
+    """The waits of one request.
 
-    def __init__(self, hosts: _Hosts, request: Request) -> None:
+    Attributes:
+        origin: The host that the request is sent to.
+    """
+
+    def __init__(self, tracker: _RetryAfterTracker, request: Request) -> None:
         self.origin = Origin.of(request.url)
-        self._hosts = hosts
+        self._tracker = tracker
         self._request = request
-        self._served = hosts.served(self.origin)  # up to which `until` of its host it has waited
+        self._waited_until = tracker.last_waited(self.origin)  # the block of the host that was waited for
 
-    def left(self) -> float:
-        """Seconds for which the host is still to be left alone, beyond what was waited for."""
-        until = self._hosts.until(self.origin)
-        return 0.0 if until <= self._served else min(max(0.0, until - self._hosts.now()), self._hosts.max_wait)
+    def remaining(self) -> float:
+        """Seconds for which the host is still blocked, unless this request has waited for that already."""
+        until = self._tracker.blocked_until(self.origin)
+        if until <= self._waited_until:
+            return 0.0
+        return min(max(0.0, until - self._tracker.now()), self._tracker.max_wait)
 
-    def wait(self, pause: float, why: str) -> None:
-        """Sleep; and longer, if another thread is told to meanwhile. `max_wait` at the most.
+    def wait(self, delay: float, reason: str) -> None:
+        """Sleep for `delay` seconds; longer if the host is blocked for longer meanwhile, `max_wait` at most.
 
         Raises:
-            TransportTimeout: The deadline comes before the end of it.
+            TransportTimeout: The deadline of the request is before the end of the wait.
         """
-        left = self._hosts.max_wait
-        pause = max(pause, self.left())  # what another thread was told since
-        while True:
-            self._served = self._hosts.until(self.origin)
-            pause = min(pause, left)
-            self._announce(pause, why)
-            if pause > 0:
-                self._hosts.sleep(pause)
-            left -= pause
-            pause = min(self._hosts.until(self.origin) - self._served, left)
-            if pause <= 0:
-                self._hosts.serve(self.origin, self._served)
-                return
-
-    def _announce(self, pause: float, why: str) -> None:
-        request = self._request
+        tracker, request = self._tracker, self._request
         redactor = redactor_of(request)
-        what, why = f"{request.method} {redactor.text(redact_url(request.url))}", redactor.text(why)
-        if request.info.deadline is not None and time.monotonic() + pause >= request.info.deadline:
-            raise TransportTimeout(
-                f"the deadline comes before {what} may be sent again, in {pause:.1f} s ({why})", request=request
-            )
-        _LOG.info("%s: %s; again in %.1f s", what, why, pause)
+        target, reason = f"{request.method} {redactor.text(redact_url(request.url))}", redactor.text(reason)
+        allowance = tracker.max_wait
+        delay = max(delay, self.remaining())  # another thread may have blocked the host in the meantime
+        while True:
+            self._waited_until = tracker.blocked_until(self.origin)
+            delay = min(delay, allowance)
+            if request.info.deadline is not None and tracker.monotonic() + delay >= request.info.deadline:
+                raise TransportTimeout(
+                    f"the deadline comes before {target} may be sent again, in {delay:.1f} s ({reason})",
+                    request=request,
+                )
+            _LOG.info("%s: %s; again in %.1f s", target, reason, delay)
+            if delay > 0:
+                tracker.sleep(delay)
+            allowance -= delay
+            delay = min(tracker.blocked_until(self.origin) - self._waited_until, allowance)
+            if delay <= 0:
+                tracker.mark_waited(self.origin, self._waited_until)
+                return

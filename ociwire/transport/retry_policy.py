@@ -1,6 +1,7 @@
-"""When a request may be sent again: a `urllib3.util.Retry`, read as data. Decisions, and no waiting.
+"""Decides which requests may be retried, by a `urllib3.util.Retry` that is read as data. Waits for nothing.
 
-urllib3's own `increment` would raise `MaxRetryError` in the place of what went wrong, and its sleep cannot be replaced.
+``Retry.increment`` is not used: it raises `MaxRetryError` in the place of the original exception, and its sleep cannot
+be replaced.
 """
 
 from __future__ import annotations
@@ -25,88 +26,93 @@ from ..errors import (
     TransportTimeout,
 )
 
-__all__ = ["Budget", "RetryPolicy", "is_connect_failure"]
+__all__ = ["Budget", "RetryPolicy"]
 
 # Statuses that say that the server has not acted. Some servers act first (a PATCH stored and answered 503), so that a
 # request that is marked as not idempotent is repeated only if no byte of its body was sent.
 _NOT_ACTED_UPON = frozenset({429, 503})
 # 520 to 524 are Cloudflare's: its origin server failed, refused, was unreachable or timed out.
 _STATUSES = (408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524)
-_HOPELESS = ("CERTIFICATE", "UNKNOWN_CA", "WRONG_VERSION_NUMBER", "HTTP_REQUEST")
-"""What OpenSSL says where another attempt would find the same."""
-_AS_BEFORE = (AuthError, BodyConsumedError, RedirectError)  # what would only happen again
+_PERMANENT_TLS_ERRORS = ("CERTIFICATE", "UNKNOWN_CA", "WRONG_VERSION_NUMBER", "HTTP_REQUEST")
+"""Parts of OpenSSL's error texts after which another attempt would fail in the same way."""
+_PERMANENT = (AuthError, BodyConsumedError, RedirectError)
+"""Errors that another attempt would end in, too."""
 
 
 @final
 class Budget:
-    """How many retries are left for one request, by what they are for.
+    """The retries that remain for one request, by kind (``connect``, ``read``, ``status``, ``other``) and in total.
 
     Args:
-        retry: Where the counts come from: a number, None for no bound, False for none.
+        retry: The initial counts: a number, None for no limit, False for none.
     """
 
     def __init__(self, retry: urllib3.Retry) -> None:
         self._retry = retry
-        self._left = {name: getattr(retry, name) for name in ("total", "connect", "read", "status", "other")}
-        self.spent = 0
+        self._remaining = {name: getattr(retry, name) for name in ("total", "connect", "read", "status", "other")}
+        self.taken = 0
 
-    def spend(self, kind: str) -> bool:
-        """Take one retry, of the total and of a kind; False if there is none left."""
-        bounded = [name for name in ("total", kind) if self._left[name] is not None]
-        if any(self._left[name] <= 0 for name in bounded):
+    def take(self, kind: str) -> bool:
+        """Take one retry of a kind. Return false if none remains of it, or in total."""
+        limited = [name for name in ("total", kind) if self._remaining[name] is not None]
+        if any(self._remaining[name] <= 0 for name in limited):
             return False
-        for name in bounded:
-            self._left[name] -= 1
-        self.spent += 1
+        for name in limited:
+            self._remaining[name] -= 1
+        self.taken += 1
         return True
 
     def backoff(self) -> float:
-        """Seconds to wait before the retry that was just taken, as urllib3 reckons them: none before the first."""
-        if self.spent <= 1:
+        """Seconds to wait before the retry that was taken last, by urllib3's formula: none before the first."""
+        if self.taken <= 1:
             return 0.0
         jitter = random.random() * self._retry.backoff_jitter if self._retry.backoff_jitter else 0.0  # noqa: S311
-        seconds = float(self._retry.backoff_factor) * 2.0 ** min(self.spent - 1, 1000) + jitter
+        # The exponent is bounded because 2.0**1024 overflows.
+        seconds = float(self._retry.backoff_factor) * 2.0 ** min(self.taken - 1, 1000) + jitter
         return float(max(0.0, min(self._retry.backoff_max, seconds)))
 
 
 @final
 class RetryPolicy:
-    """What may be retried.
+    """Which failures and responses may be retried.
 
     Args:
-        retry: The policy, or None for ociwire's own: four retries of idempotent requests (by method, or as
+        retry: The policy. None means the default: four retries of idempotent requests (by method, or as
             `RequestInfo.idempotent` says), and of other requests after 429 and 503, unless they are marked as not
             idempotent and part of their body was sent.
+
+    Attributes:
+        max_retry_after: Maximum Retry-After in seconds that is obeyed.
     """
 
     def __init__(self, retry: urllib3.Retry | None) -> None:
-        self._by_idempotency = retry is None
+        self._is_default = retry is None
         self._retry = retry or urllib3.Retry(
             4, backoff_factor=0.5, backoff_jitter=0.25, status_forcelist=_STATUSES, allowed_methods=None
         )
-        # Older versions of urllib3 have no such bound.
-        self.longest_wait = float(getattr(self._retry, "retry_after_max", float("inf")))
+        # Older versions of urllib3 do not have it.
+        self.max_retry_after = float(getattr(self._retry, "retry_after_max", float("inf")))
 
     def budget(self) -> Budget:
         """The retries for a new request."""
         return Budget(self._retry)
 
     def kind(self, request: Request, error: TransportError) -> str | None:
-        """What a failure counts as: ``connect``, ``read`` or ``other``; None if the request is not to be sent again."""
-        if isinstance(error, _AS_BEFORE) or _is_of_tls(error):
+        """The kind of retry for a failure: ``connect``, ``read`` or ``other``; None if it must not be retried."""
+        if isinstance(error, _PERMANENT) or _is_permanent_tls_failure(error):
             return None
         if request.body is not None and (not request.body.resendable or request.body.raised(error)):
             return None
-        connecting = is_connect_failure(error)
-        # urllib3 asks for no method where there was no connection; by idempotency, a request is safe or it is not.
-        if not (self._allows(request) or (connecting and not self._by_idempotency)):
+        is_connect = isinstance(error, ConnectError)
+        # Without a connection nothing was sent: urllib3 retries any method then. The default policy does not.
+        if not (self._allows(request) or (is_connect and not self._is_default)):
             return None
-        if connecting:
+        if is_connect:
             return "connect"
         return "read" if isinstance(error, (ReadError, TransportTimeout, ProtocolError)) else "other"
 
     def wants_retry(self, request: Request, response: Response, *, unsent: bool) -> bool:
-        """Return whether the request may be sent again after a response.
+        """Whether the request may be sent again after a response.
 
         Args:
             request: The request.
@@ -115,52 +121,45 @@ class RetryPolicy:
         """
         status = response.status
         # The client confirms such a HEAD by a GET at once: some registries answer 500 to every HEAD.
-        if self._by_idempotency and request.method == "HEAD" and status == 500:
+        if self._is_default and request.method == "HEAD" and status == 500:
             return False
-        listed = self.lists(status)
         by_header = (
-            self._retry.total  # as urllib3 has it: without a total, only what is listed
+            self._retry.total  # without a total, urllib3 retries only listed statuses
             and self._retry.respect_retry_after_header
             and status in urllib3.Retry.RETRY_AFTER_STATUS_CODES
             and "retry-after" in response.headers
         )
         resendable = request.body is None or request.body.resendable
         not_acted_upon = status in _NOT_ACTED_UPON and (unsent or request.info.idempotent is None)
-        allowed = self._allows(request) or (self._by_idempotency and not_acted_upon)
-        return resendable and (listed or bool(by_header)) and allowed
+        allowed = self._allows(request) or (self._is_default and not_acted_upon)
+        return resendable and (self.is_listed(status) or bool(by_header)) and allowed
 
-    def lists(self, status: int) -> bool:
-        """Whether a status is one that is retried for its own sake."""
+    def is_listed(self, status: int) -> bool:
+        """Whether the policy lists a status as one to retry."""
         return status in (self._retry.status_forcelist or ())
 
     def retry_after(self, response: Response, now: float) -> float | None:
-        """Seconds that a response asks to wait, if the policy heeds that; None where it says nothing readable."""
+        """Seconds of a valid Retry-After header; None if there is none, or if the policy ignores it."""
         return retry_after(response.headers, now) if self._retry.respect_retry_after_header else None
 
     def _allows(self, request: Request) -> bool:
-        if not self._by_idempotency:
-            methods = self._retry.allowed_methods  # None, or nothing at all, is every method, as urllib3 reads it
-            return request.info.idempotent is not False and (not methods or request.method.upper() in methods)
-        return request.idempotent
+        if self._is_default:
+            return request.idempotent
+        methods = self._retry.allowed_methods  # urllib3 reads None and an empty collection as every method
+        return request.info.idempotent is not False and (not methods or request.method.upper() in methods)
 
 
-def _is_of_tls(error: BaseException) -> bool:
-    """Whether a connection failed for a certificate, the server's or one's own, or for want of TLS at the other end."""
+def _is_permanent_tls_failure(error: BaseException) -> bool:
+    """Whether TLS failed because of a certificate (the server's or the client's), or because the server has no TLS."""
     return any(
-        isinstance(one, (ssl.CertificateError, urllib3.util.ssl_match_hostname.CertificateError))
-        or (isinstance(one, ssl.SSLError) and any(sign in str(one) for sign in _HOPELESS))
-        for one in _causes(error)
+        isinstance(cause, (ssl.CertificateError, urllib3.util.ssl_match_hostname.CertificateError))
+        or (isinstance(cause, ssl.SSLError) and any(text in str(cause) for text in _PERMANENT_TLS_ERRORS))
+        for cause in _causes(error)
     )
 
 
-def is_connect_failure(error: BaseException) -> bool:
-    """Return whether there was no connection, so that nothing was sent."""
-    timeout = urllib3.exceptions.ConnectTimeoutError
-    return isinstance(error, ConnectError) or any(isinstance(one, timeout) for one in _causes(error))
-
-
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception, and what it was raised from or wraps, as urllib3 wraps it."""
+    """Yield an exception and those that it was raised from, or that urllib3 has wrapped in it."""
     seen = set()
     while isinstance(error, BaseException) and id(error) not in seen:
         yield error

@@ -128,7 +128,7 @@ def test_pages_a_loop_that_begins_after_the_bound_is_noticed(monkeypatch: pytest
 
 
 def test_retry_after_of_very_many_hosts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ociwire.transport.retry, "_MAX_WAITING", 1500)
+    monkeypatch.setattr(ociwire.transport.retry, "_MAX_BLOCKED", 1500)
 
     def answer(request: Request) -> Response:
         return Response(503, {"Retry-After": "50"}, b"", request)
@@ -136,8 +136,10 @@ def test_retry_after_of_very_many_hosts_is_bounded(monkeypatch: pytest.MonkeyPat
     retry = RetryTransport(FunctionTransport(answer), retry=False)
     for number in range(2 * COUNT):
         retry.round_trip(Request("GET", f"https://host{number}.example/v2/")).close()
-    assert len(retry._hosts._until) == 1500
-    assert Origin.of(f"https://host{2 * COUNT - 1}.example/") in retry._hosts._until, "the latest is remembered"
+    assert len(retry._tracker._blocked_until) == 1500
+    assert Origin.of(f"https://host{2 * COUNT - 1}.example/") in retry._tracker._blocked_until, (
+        "the latest is remembered"
+    )
 
 
 @pytest.mark.slow

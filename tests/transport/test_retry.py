@@ -29,11 +29,13 @@ from ociwire.errors import (
     AuthTimeout,
     BodyConsumedError,
     ConnectError,
+    ConnectTimeout,
     CredentialsRejected,
     DigestMismatch,
     OciwireError,
     ProtocolError,
     ReadError,
+    ReadTimeout,
     RedirectError,
     SizeMismatch,
     TransportError,
@@ -69,21 +71,16 @@ class Clock:
         self.time += seconds
 
 
-@pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock of each test; the deadline's clock ticks with it, and nothing of the real one is used."""
-    clock = Clock()
-
-    def never(*args: object) -> float:
-        raise AssertionError("the real clock is used")
-
-    fake = SimpleNamespace(monotonic=clock.now, sleep=never, time=never)
-    monkeypatch.setattr(ociwire.transport.retry, "time", fake)
-    return clock
+@pytest.fixture
+def clock() -> Clock:
+    """The clock of a test, for Retry-After, sleeps and deadlines."""
+    return Clock()
 
 
 def over(inner: Any, clock: Clock, **options: Any) -> RetryTransport:
-    return RetryTransport(inner, sleep=clock.sleep, clock=clock.now, **options)
+    transport = RetryTransport(inner, sleep=clock.sleep, clock=clock.now, **options)
+    transport._tracker.monotonic = clock.now
+    return transport
 
 
 def attempts(request: Request, answers: list[Any], clock: Clock, **options: Any) -> tuple[int, Any]:
@@ -129,7 +126,7 @@ class Watched:
 SAFE = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"]
 UNSAFE = ["POST", "PATCH", "CONNECT", "MKCOL", "get"]
 METHODS = [(method, True) for method in SAFE] + [(method, False) for method in UNSAFE]
-TRANSIENT = [ConnectError, TransportTimeout, ReadError, ProtocolError, TransportError]
+TRANSIENT = [ConnectError, ConnectTimeout, ReadTimeout, TransportTimeout, ReadError, ProtocolError, TransportError]
 HOPELESS: list[type[Exception]] = [
     AuthError,
     AuthTimeout,
@@ -623,7 +620,6 @@ def test_retries_and_waits_are_urllib3_s(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(random, "random", lambda: luck)
-        patch.setattr(ociwire.transport.retry, "time", SimpleNamespace(monotonic=clock.now))
         expected = increments(retry, sequence, "GET")
         transport = over(FunctionTransport(answer), clock, retry=retry, max_wait=1000)
         try:
@@ -642,6 +638,8 @@ def test_retries_and_waits_are_urllib3_s(
     [
         ("connect", ConnectError("no")),
         ("read", ReadError("no")),
+        ("connect", ConnectTimeout("no")),
+        ("read", ReadTimeout("no")),
         ("read", TransportTimeout("no")),
         ("read", ProtocolError("no")),
         ("other", TransportError("no")),
@@ -658,12 +656,19 @@ def test_each_outcome_is_of_one_kind(kind: str, error: Any, clock: Clock) -> Non
 COUNTED = ("connect", "read", "other", "status")
 
 
-def test_a_failure_to_connect_in_time_is_one_to_connect(clock: Clock) -> None:
-    """As urllib3 counts it, whose object this is: the request cannot have arrived."""
-    error = TransportTimeout("timed out")
-    error.__cause__ = exceptions.ConnectTimeoutError("timed out")
+@pytest.mark.parametrize(("error", "count"), [(ConnectTimeout("no"), 2), (ReadTimeout("no"), 1)])
+def test_retry_timeout_kind_is_decided_by_class(error: TransportTimeout, count: int, clock: Clock) -> None:
+    error.__cause__ = exceptions.ConnectTimeoutError("timed out")  # not looked at
     retry = urllib3.Retry(total=5, connect=5, read=0)
-    assert attempts(get(), [error, OK], clock, retry=retry)[0] == 2
+    assert attempts(get(), [error, OK], clock, retry=retry)[0] == count
+
+
+@pytest.mark.parametrize(("error", "count"), [(ConnectTimeout("no"), 2), (ReadTimeout("no"), 1)])
+def test_retry_connect_timeout_of_any_method_is_retried_by_caller_policy(
+    error: TransportTimeout, count: int, clock: Clock
+) -> None:
+    retry = urllib3.Retry(3, allowed_methods=["GET"])
+    assert attempts(get("POST"), [error, OK], clock, retry=retry)[0] == count
 
 
 @pytest.mark.parametrize("failure", [ReadError("no"), Response(503)])
@@ -1056,18 +1061,16 @@ def test_no_attempt_undercuts_what_a_host_has_said(seed: int) -> None:
         return response
 
     transport = over(FunctionTransport(answer), clock, retry=chance.choice([None, GETS]))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ociwire.transport.retry, "time", SimpleNamespace(monotonic=clock.now))
-        for _ in range(20):
-            clock.time += chance.choice([0, 0, 1, 30])
-            before = clock.time
-            request = get(chance.choice(["GET", "POST", "HEAD"]), chance.choice([URL, OTHER, "http://third.example/"]))
-            try:
-                with transport.round_trip(request) as response:
-                    assert response.read() in (b"busy", b"there", b"")
-            except ReadError:
-                pass
-            assert clock.time - before <= 5 * 60
+    for _ in range(20):
+        clock.time += chance.choice([0, 0, 1, 30])
+        before = clock.time
+        request = get(chance.choice(["GET", "POST", "HEAD"]), chance.choice([URL, OTHER, "http://third.example/"]))
+        try:
+            with transport.round_trip(request) as response:
+                assert response.read() in (b"busy", b"there", b"")
+        except ReadError:
+            pass
+        assert clock.time - before <= 5 * 60
 
 
 def test_threads_wait_for_what_one_of_them_is_told() -> None:
@@ -1206,3 +1209,14 @@ def test_the_clocks_are_looked_up_at_each_call(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(ociwire.transport.retry, "time", fake)
     transport.round_trip(get())
     assert slept == [7.0]
+
+
+def test_retry_injected_clocks_real_ones_unused(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*args: object) -> float:
+        raise AssertionError("the real clock is used")
+
+    fake = SimpleNamespace(monotonic=never, sleep=never, time=never)
+    monkeypatch.setattr(ociwire.transport.retry, "time", fake)
+    request = get(deadline=START + 100)
+    assert attempts(request, [busy("7"), ReadError("no"), Response(503), OK], clock)[0] == 4
+    assert clock.sleeps[0] == 7.0

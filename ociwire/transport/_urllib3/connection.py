@@ -1,8 +1,9 @@
-"""urllib3's connections, taught to wait for 100 (Continue) before a chunk of the body is pulled.
+"""urllib3's connections, extended to wait for 100 (Continue) before the body is sent.
 
 These connections replace urllib3's own in its pools. `request` sends the head, waits, and sends the body;
-`getresponse` reads the rest of the response; `close` resets the state. Two private methods are overridden to bound
-their time: `_new_conn` (urllib3's own SOCKS connection overrides it too) and `_tunnel`.
+`getresponse` reads the final response; `close` resets the state. The states are described in `exchange`. Two private
+methods of urllib3 are overridden to bound their time: `_new_conn` (urllib3's SOCKS connection overrides it, too) and
+`_tunnel`.
 """
 
 from __future__ import annotations
@@ -28,26 +29,27 @@ from .timeouts import TimeLimit, Timeouts
 
 __all__ = ["IdleConnections", "WirePool", "WireTLSPool"]
 
-# What a peer's closing looks like to who is still sending. The last two are TLS's words for it before Python 3.13.
+# What a send raises if the peer has closed the connection. Before Python 3.13, TLS raises the last two.
 _CLOSED_BY_PEER = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 _MIN_ATTEMPT = 2.0
 """Minimum time in seconds for each of several addresses, if that much remains, as in Go's net.Dialer."""
-_GLANCE = 0.5
-"""How long a send may block, in seconds, before it is looked whether the server has answered meanwhile."""
+_SEND_SLICE = 0.5
+"""Seconds for which a send may block before the connection is checked for an early response."""
+_NO_TIMEOUT = Timeouts(urllib3.Timeout(None))
 
 
 class WireConnection(HTTPConnection):
-    """A connection whose `request` takes an `Exchange` in the body's place."""
+    """A connection whose `request` takes an `Exchange` in the place of the body."""
 
-    _served = False
-    _connecting: TimeLimit  # bounds all steps of connecting together
-    _exchange: Exchange | None = None  # while it is under way
+    _has_served = False  # a response was read on this connection
+    _connect_limit: TimeLimit  # bounds all steps of connecting together
+    _exchange: Exchange | None = None  # the current exchange, until its response is read
     _reader: SocketReader | None = None  # until the response takes it over
-    _answers: tuple[WireResponse, ...] = ()  # a proxy's, to CONNECT
+    _tunnel_responses: tuple[WireResponse, ...] = ()  # responses of the proxy to CONNECT
 
     def connect(self) -> None:
         """Connect, through the proxy if there is one. The connect timeout bounds all steps together."""
-        self._connecting = TimeLimit(_UNBOUNDED, None if self.timeout is None else time.monotonic() + self.timeout)
+        self._connect_limit = TimeLimit(_NO_TIMEOUT, None if self.timeout is None else time.monotonic() + self.timeout)
         super().connect()
 
     def _new_conn(self) -> socket.socket:
@@ -64,24 +66,24 @@ class WireConnection(HTTPConnection):
         try:
             for index, address in enumerate(addresses):
                 try:
-                    return self._connect_to(address, left=len(addresses) - index)
+                    return self._connect_to(address, untried=len(addresses) - index)
                 except OSError as error:
                     failure = error
             if isinstance(failure, TimeoutError):
                 raise ConnectTimeoutError(self, f"Connection to {self.host} timed out") from failure
             raise NewConnectionError(self, f"Failed to establish a new connection: {failure}") from failure
         finally:
-            del failure  # its traceback refers to this frame
+            del failure  # its traceback refers to this frame: a reference cycle that would hold the socket
 
-    def _connect_to(self, address: tuple[Any, ...], left: int) -> socket.socket:
-        remaining = self._connecting.remaining()
+    def _connect_to(self, address: tuple[Any, ...], untried: int) -> socket.socket:
+        remaining = self._connect_limit.remaining()
         sock = socket.socket(*address[:3])
         try:
             for option in self.socket_options or ():
                 sock.setsockopt(*option)
-            sock.settimeout(None if remaining is None else min(remaining, max(remaining / left, _MIN_ATTEMPT)))
+            sock.settimeout(None if remaining is None else min(remaining, max(remaining / untried, _MIN_ATTEMPT)))
             sock.connect(address[4])
-            sock.settimeout(self._connecting.remaining())  # for the TLS handshake, which comes next
+            sock.settimeout(self._connect_limit.remaining())  # for the TLS handshake, which comes next
         except BaseException:
             sock.close()
             raise
@@ -89,17 +91,17 @@ class WireConnection(HTTPConnection):
 
     def _tunnel(self) -> None:
         """Send CONNECT and read the response within the remaining time, and leave the rest to the TLS handshake."""
-        self.sock.settimeout(self._connecting.remaining())
+        self.sock.settimeout(self._connect_limit.remaining())
         super()._tunnel()
-        self.sock.settimeout(self._connecting.remaining())
+        self.sock.settimeout(self._connect_limit.remaining())
 
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
-        """Send the head, wait where something could be lost, and send the body.
+        """Send the head, wait for 100 (Continue) if the exchange requires it, and send the body.
 
-        Returns without having sent the whole of it if the server answers first: `getresponse` has that answer.
+        If the server answers first, this returns before the whole body is sent, and `getresponse` reads that response.
         """
         exchange: Exchange = body
-        exchange.reused = self._served
+        exchange.reused = self._has_served
         if exchange.reused and (exchange.fresh or has_pending(self.sock)):
             raise ReusedConnection
         if self.is_closed:
@@ -109,80 +111,83 @@ class WireConnection(HTTPConnection):
         self._reader = exchange.reader = SocketReader(self.sock, exchange.time_limit)
         self.sock.settimeout(exchange.time_limit.remaining())
         if exchange.body is not None and exchange.body.length == 0:
-            exchange.sent = next(exchange.pieces, None) is None  # the head alone would be the whole of the request
+            # The head alone is the whole request: check before it is sent that the content is really empty.
+            exchange.sent = next(exchange.pieces, None) is None
         self.putrequest(method, exchange.target, skip_host=True, skip_accept_encoding=True)
         for name, value in exchange.fields:
             self.putheader(name, value)
-        for name, value in headers.items():
+        for name, value in headers.items():  # Proxy-Authorization, from urllib3's pool
             self.putheader(name, value)
         exchange.written = True
         self.endheaders()
-        if not exchange.sent and self._may_send(exchange, exchange.reader):
+        if not exchange.sent and self._await_continue(exchange, exchange.reader):
             self._send_body(exchange, exchange.reader)
 
-    def _may_send(self, exchange: Exchange, reader: SocketReader) -> bool:
-        """Wait for 100 (Continue), as long as the exchange says; False if a final status came instead."""
+    def _await_continue(self, exchange: Exchange, reader: SocketReader) -> bool:
+        """Wait for 100 (Continue) for as long as the exchange says. Return false if a final status came instead."""
         if exchange.expect_wait is None:
             return True
-        ends = time.monotonic() + exchange.expect_wait
+        end = time.monotonic() + exchange.expect_wait
         while not exchange.continued:
-            status = reader.wait_for_status(ends)
+            status = reader.wait_for_status(end)
             if status is None:
-                exchange.waited_in_vain = True
+                exchange.expect_timed_out = True
                 return True
             if status >= 200:
                 return False
-            exchange.skip(read_head(reader))
+            exchange.skip_interim(read_head(reader))
         return True
 
     def _send_body(self, exchange: Exchange, reader: SocketReader) -> None:
-        """Send the body, until it is sent or the server has answered: its answer would be lost behind a broken pipe."""
-        if self._has_answered(exchange, reader):
+        """Send the body until its end, or until the server answers or closes the connection.
+
+        The socket is checked before each piece: a response that was sent before the connection was closed is lost if
+        sending goes on until a broken pipe.
+        """
+        if self._has_response(exchange, reader):
             return
+        # urllib3's socket for TLS in TLS loses data that it could not send in time, so it gets all of the time at once.
+        send_slice = _SEND_SLICE if isinstance(self.sock, socket.socket) else exchange.time_limit.remaining()
         for piece in exchange.pieces:
-            if self._has_answered(exchange, reader) or not self._send_piece(memoryview(piece), exchange, reader):
+            if self._has_response(exchange, reader):
                 return
+            unsent = memoryview(piece)
+            last_progress = time.monotonic()
+            while unsent:
+                try:
+                    self.sock.settimeout(exchange.time_limit.clamp(send_slice))
+                    unsent = unsent[self.sock.send(unsent) :]
+                    last_progress = time.monotonic()
+                except _CLOSED_BY_PEER:
+                    return  # a response may have been sent before the close: `getresponse` reads it
+                except TimeoutError:
+                    if self._has_response(exchange, reader):
+                        return
+                    exchange.time_limit.check_progress(last_progress)
         exchange.sent = True
 
-    def _send_piece(self, left: memoryview, exchange: Exchange, reader: SocketReader) -> bool:
-        """Send a piece; False if the server has answered instead, or closed the connection."""
-        moved = time.monotonic()
-        # urllib3's socket for TLS in TLS loses what it could not send in time: it gets all of the time at once.
-        glance = _GLANCE if isinstance(self.sock, socket.socket) else exchange.time_limit.remaining()
-        while left:
-            try:
-                self.sock.settimeout(exchange.time_limit.clamp(glance))
-                left = left[self.sock.send(left) :]
-                moved = time.monotonic()
-            except _CLOSED_BY_PEER:
-                return False  # what it answered, if it did, is still to be read
-            except TimeoutError:
-                if self._has_answered(exchange, reader):
-                    return False
-                exchange.time_limit.check_progress(moved)
-        return True
-
-    def _has_answered(self, exchange: Exchange, reader: SocketReader) -> bool:
+    def _has_response(self, exchange: Exchange, reader: SocketReader) -> bool:
+        """Whether a final status has been received, or the connection was closed. Skips interim responses."""
         try:
             while (status := reader.poll_status()) is not None:
                 if status >= 200:
                     return True
                 self.sock.settimeout(exchange.time_limit.remaining())
-                exchange.skip(read_head(reader))
+                exchange.skip_interim(read_head(reader))
         except _CLOSED_BY_PEER:
             return True
         return False
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
-        """The response: urllib3's, which does no more than to take the connection back to its pool."""
+        """Read the head of the response. The result only returns the connection to urllib3's pool."""
         exchange = self._exchange
         if exchange is None:
             raise http.client.ResponseNotReady
         self.sock.settimeout(exchange.time_limit.remaining())
         raw: Any = http.client.HTTPConnection.getresponse(self)
         exchange.response = raw
-        self._exchange = None  # nothing of a request is kept by a connection that waits for the next
-        self._served = not self.is_closed
+        self._exchange = None  # an idle connection must not keep the request, or its secrets, alive
+        self._has_served = not self.is_closed
         return urllib3.HTTPResponse(
             body=raw,
             status=raw.status,
@@ -195,30 +200,28 @@ class WireConnection(HTTPConnection):
         )
 
     def response_class(self, sock: Any, *args: Any, **options: Any) -> WireResponse:  # type: ignore[override]
-        """Make the response that reads what the wait has left. A proxy's answer to CONNECT is made here too."""
+        """Make the response that reads what the wait has left. http.client calls this for CONNECT, too."""
         reader, self._reader = self._reader, None
         if reader is not None:
             response = WireResponse(reader, *args, **options)  # type: ignore[arg-type]
             response.exchange = self._exchange
             return response
-        reader = SocketReader(sock, self._connecting, limit=MAX_HEAD)
+        # No request is under way: this is the response of a proxy to CONNECT, which has a head and no body.
+        reader = SocketReader(sock, self._connect_limit, max_bytes=MAX_HEAD)
         response = WireResponse(reader, *args, **options)  # type: ignore[arg-type]
-        self._answers = (*self._answers, response)
+        self._tunnel_responses = (*self._tunnel_responses, response)
         return response
 
     def close(self) -> None:
-        """Close the socket, and forget what was under way."""
+        """Close the socket and drop the state of the exchange."""
         reader, self._reader, self._exchange = self._reader, None, None
         if reader is not None:
             reader.close()
-        answers, self._answers = self._answers, ()
-        for answer in answers:
-            answer.close()
-        self._served = False
+        responses, self._tunnel_responses = self._tunnel_responses, ()
+        for response in responses:
+            response.close()
+        self._has_served = False
         super().close()
-
-
-_UNBOUNDED = Timeouts(urllib3.Timeout(None))
 
 
 class WireTLSConnection(WireConnection, HTTPSConnection):
@@ -226,13 +229,13 @@ class WireTLSConnection(WireConnection, HTTPSConnection):
 
 
 class IdleConnections:
-    """The idle connections of a pool. Replaces `queue.LifoQueue`, and has no lock.
+    """The idle connections of a pool. Replaces `queue.LifoQueue`, without a lock.
 
     The lock of `queue.LifoQueue` is not reentrant: a finalizer that runs inside `get` and calls `put` waits for its own
-    thread. The operations of `collections.deque` are atomic, so none is needed. Nothing here blocks.
+    thread. The operations of `collections.deque` are atomic, so no lock is needed. Nothing here blocks.
 
     Args:
-        maxsize: The most connections to keep.
+        maxsize: Maximum number of idle connections.
     """
 
     def __init__(self, maxsize: int = 0) -> None:
@@ -241,28 +244,28 @@ class IdleConnections:
         self._closed = False
 
     def get(self, **_options: object) -> WireConnection:
-        """Take the connection that was returned last. If there is none, raise `queue.Empty`: the pool makes one."""
+        """Take the most recently returned connection. Raises `queue.Empty` if there is none: the pool makes one."""
         try:
             return self._idle.pop()
         except IndexError:
             raise queue.Empty from None
 
     def put(self, item: WireConnection | None, **_options: object) -> None:
-        """Keep a connection. If there is no room, raise `queue.Full`: the pool closes it. None is ignored."""
+        """Add a connection. Raises `queue.Full` if there is no room: the pool closes it. None is ignored."""
         if item is None:
             return
         if len(self._idle) >= self._maxsize and not self._closed:
             raise queue.Full
         self._idle.append(item)
-        if self._closed:  # perhaps after urllib3's own check: a connection put here now would stay open
+        if self._closed:  # closed after urllib3's own check: the connection would stay open
             self.close()
 
     def qsize(self) -> int:
-        """The number of idle connections."""
+        """Number of idle connections."""
         return len(self._idle)
 
     def close(self) -> None:
-        """Close all connections, and those that are put here later. Idempotent."""
+        """Close all connections, and those that are added later. Idempotent."""
         self._closed = True
         try:
             while True:
@@ -272,14 +275,14 @@ class IdleConnections:
 
 
 class WirePool(urllib3.HTTPConnectionPool):
-    """urllib3's pool for http, with these connections."""
+    """urllib3's pool for http, with the connections of this module."""
 
     ConnectionCls = WireConnection
     QueueCls = IdleConnections  # type: ignore[assignment]
 
 
 class WireTLSPool(urllib3.HTTPSConnectionPool):
-    """urllib3's pool for https, with these connections."""
+    """urllib3's pool for https, with the connections of this module."""
 
     ConnectionCls = WireTLSConnection
     QueueCls = IdleConnections  # type: ignore[assignment]

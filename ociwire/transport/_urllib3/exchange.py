@@ -1,6 +1,26 @@
-"""One request on its way through a connection: what the connection must know, and what it found out.
+"""The state of one request on its connection.
 
-It travels through urllib3 in the place of the body, which urllib3 hands to the connection untouched.
+An `Exchange` travels through urllib3 in the place of the body, which urllib3 passes to the connection unchanged. It
+tells the connection what to send, and records what happened, so that the transport can decide whether to resend. With
+``Expect: 100-continue`` (RFC 9110, section 10.1.1) a request passes through these states (`WireConnection.request`):
+
+========  ==============================  ===============================================================  ========
+state     event                           action                                                           next
+========  ==============================  ===============================================================  ========
+head      the head is sent, no wait                                                                        body
+head      the head is sent, must wait                                                                      waiting
+waiting   100 (Continue)                  set `continued`                                                  body
+waiting   another 1xx                     skip it                                                          waiting
+waiting   a status of 200 or more         take nothing from the content                                    answered
+waiting   nothing within `expect_wait`    set `expect_timed_out`                                           body
+waiting   the connection is closed        raise; the transport resends if `may_resend`                     (failed)
+body      the content ends                set `sent`                                                       answered
+body      1xx                             skip it                                                          body
+body      a status of 200 or more         stop sending                                                     answered
+body      the connection is closed        stop sending: a response may have been sent before               answered
+answered  1xx                             skip it                                                          answered
+answered  a status of 200 or more         read the response; reuse the connection only if `sent`           (done)
+========  ==============================  ===============================================================  ========
 """
 
 from __future__ import annotations
@@ -20,15 +40,15 @@ if TYPE_CHECKING:
 __all__ = ["ContentFailed", "Exchange", "ReusedConnection"]
 
 MAX_INTERIM = 32
-"""The most 1xx responses that are passed over before a final one."""
+"""Maximum number of 1xx responses before the final one."""
 MAX_INTERIM_BYTES = 64 * 1024
 """Maximum size in bytes of all interim responses to one request together."""
 _PIECE = 1024 * 1024
-"""The most that is sent in one go, in bytes: a timeout is for one piece, not for the whole of a large body."""
+"""Maximum size in bytes of one send. The timeout applies to each piece, not to the whole of a large body."""
 
 
 class ContentFailed(Exception):
-    """Carries an exception of the content's own past those who would take it for the network's."""
+    """Carries an exception of the caller's content past the handlers that would take it for a network error."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -36,28 +56,43 @@ class ContentFailed(Exception):
 
 
 class ReusedConnection(Exception):
-    """A fresh connection was asked for, and this one is not."""
+    """A fresh connection is required, and this one has served before, or has bytes that no request asked for."""
 
 
 class Exchange:
-    """What goes out, how, and what became of it.
+    """One attempt to send a request: what to send, how, and what happened.
 
     Args:
         target: The request target, as it is to be sent.
         fields: The header fields to send, framing included.
         body: The content, or None.
         time_limit: Bounds each wait on the socket.
-        expect_wait: How many seconds to wait for a 100 (Continue) before the body; None is not at all.
-        fresh: Whether only a connection will do that has not served before.
-        idempotent: Whether the request may be sent again after some of it was written.
+        expect_wait: Seconds to wait for 100 (Continue) before the body is sent. None means no wait.
+        fresh: If true, a connection that has served before is refused with `ReusedConnection`.
+        idempotent: Whether the request may be sent again after part of it was written.
+
+    Attributes:
+        connected: A connection was established. Later failures are not connect failures.
+        reused: The connection had served before.
+        written: A byte of the request may have reached the server.
+        pulled: A chunk of the content was taken.
+        sent: The whole request was sent.
+        interims: Number of 1xx responses received.
+        interim_bytes: Their total size in bytes.
+        continued: A 100 (Continue) was received, in time or late.
+        expect_timed_out: Nothing was received within `expect_wait`.
+        reader: Receives from the socket; None until the connection is in use.
+        pieces: The framed body; see `open_body`.
+        response: The final response; set when its head was read.
     """
 
-    response: WireResponse  # the answer, once there is one
+    response: WireResponse
 
     __slots__ = (
         "body",
         "connected",
         "continued",
+        "expect_timed_out",
         "expect_wait",
         "fields",
         "fresh",
@@ -72,7 +107,6 @@ class Exchange:
         "sent",
         "target",
         "time_limit",
-        "waited_in_vain",
         "written",
     )
 
@@ -94,20 +128,20 @@ class Exchange:
         self.expect_wait = expect_wait
         self.fresh = fresh
         self.idempotent = idempotent
-        self.connected = False  # there was a connection: what fails now is not the connecting
-        self.reused = False  # it had served before
-        self.written = False  # a byte of the request may have reached the server
-        self.pulled = False  # a chunk of the content was taken
-        self.sent = body is None  # the request went out whole
-        self.interims = 0  # so many 1xx responses came
-        self.interim_bytes = 0  # their total size
-        self.continued = False  # a 100 came, in time or late
-        self.waited_in_vain = False  # no answer came within expect_wait
+        self.connected = False
+        self.reused = False
+        self.written = False
+        self.pulled = False
+        self.sent = body is None
+        self.interims = 0
+        self.interim_bytes = 0
+        self.continued = False
+        self.expect_timed_out = False
         self.reader: SocketReader | None = None
         self.pieces: Iterator[bytes | memoryview] = iter(())
 
-    def skip(self, head: Head) -> None:
-        """Take note of a 1xx response and pass over it (RFC 9110, section 15.2: any may come, known or not).
+    def skip_interim(self, head: Head) -> None:
+        """Record a 1xx response and skip it. Any may come, known or not (RFC 9110, section 15.2).
 
         Raises:
             ProtocolError: It is a 101, which was not requested, or the interim responses are too many or too long.
@@ -137,13 +171,13 @@ class Exchange:
         return self.idempotent or not self.written
 
     def open_body(self) -> None:
-        """Make `pieces`: the content as it goes over the wire, framed, and never more of it than was said.
+        """Set `pieces` to the framed content, which never exceeds the announced length.
 
-        Taking a piece raises `ContentFailed` where the content raised an exception, and `SizeMismatch` where it is
-        longer or shorter than its length; the last piece has not been given out then.
+        Taking a piece raises `ContentFailed` if the content raised an exception, and `SizeMismatch` if the content is
+        longer or shorter than its length. The last piece is not yielded before the length is known to be right.
 
         Raises:
-            BodyConsumedError: The body is one-shot, and was pulled from before.
+            BodyConsumedError: The body is single-use, and was pulled from before.
         """
         if self.body is not None:
             chunks = self._chunks(self.body.open(), self.body, self.body.openings)
@@ -154,11 +188,11 @@ class Exchange:
             try:
                 chunk = memoryview(next(content)).cast("B")
             except StopIteration:
-                if body.openings != opening:
+                if body.openings != opening:  # opening a body again ends this iterator early
                     raise BodyConsumedError("the body was opened again while it was being sent") from None
                 return
             except Exception as error:
-                self.pulled = True  # it is not the connection that failed
+                self.pulled = True  # a failure of the content is no reason to resend
                 raise ContentFailed(error) from error
             if chunk:
                 self.pulled = True
@@ -166,30 +200,32 @@ class Exchange:
 
 
 def _sized(chunks: Iterator[memoryview], length: int) -> Iterator[memoryview]:
-    # What completes the length is held back until the content has ended: a request whose length lied is never whole.
-    given, held = 0, memoryview(b"")
+    # The chunk that completes the length is held back until the content has ended. A request whose content is longer
+    # than its Content-Length is thus never complete, and the server does not act on it.
+    count, last = 0, memoryview(b"")
     for chunk in chunks:
-        given += len(chunk)
-        if given > length:
+        count += len(chunk)
+        if count > length:
             raise SizeMismatch(
-                f"the body is longer than its length: {length} bytes were announced, and at least {given} came",
+                f"the body is longer than its length: {length} bytes were announced, and at least {count} came",
                 expected=length,
-                actual=given,
+                actual=count,
             )
-        if given == length:
-            held = chunk
+        if count == length:
+            last = chunk
         else:
             yield from _cut(chunk)
-    if given < length:
+    if count < length:
         raise SizeMismatch(
-            f"the body is shorter than its length: {length} bytes were announced, and only {given} came",
+            f"the body is shorter than its length: {length} bytes were announced, and only {count} came",
             expected=length,
-            actual=given,
+            actual=count,
         )
-    yield from _cut(held)
+    yield from _cut(last)
 
 
 def _chunked(chunks: Iterator[memoryview]) -> Iterator[bytes]:
+    # RFC 9112, section 7.1
     for chunk in chunks:
         for piece in _cut(chunk):
             yield b"%x\r\n%b\r\n" % (len(piece), bytes(piece))

@@ -1,12 +1,26 @@
-"""What is remembered of each origin's way with ``Expect: 100-continue``, and what follows from it for a request.
+"""What is known about each origin's support of ``Expect: 100-continue`` (RFC 9110, section 10.1.1).
 
-RFC 9110, section 10.1.1: a client must not wait for ever, and a server may know nothing of Expect at all.
+A client must not wait for 100 (Continue) forever, because a server may not know Expect at all. An origin is in one of
+three states. ``silent`` and ``refused`` are forgotten after ten minutes.
+
+========  =========================================  =====================================  ========
+state     a request with a body is sent              event                                  becomes
+========  =========================================  =====================================  ========
+unknown   with Expect; a large or single-use body    the wait timed out                     silent
+          waits for 100                              417 (Expectation Failed)               refused
+silent    with Expect; a single-use body waits       100, in time or late                   unknown
+                                                     417                                    refused
+refused   without Expect, without a wait             any                                    refused
+========  =========================================  =====================================  ========
+
+The handshake of one request is in `WireConnection._await_continue`; `UrllibTransport.round_trip` resends after 417.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ..._http.body import Body
@@ -15,55 +29,63 @@ from ..._http.urls import Origin
 __all__ = ["Expectations"]
 
 SMALL_BODY = 256 * 1024
-"""Up to this many bytes, a body that can be sent again follows its head at once, as RFC 9110 allows."""
-REMEMBERED = 600.0
-"""For how many seconds an origin's way is remembered."""
+"""A resendable body of at most this size in bytes is sent without a wait, as RFC 9110 allows."""
+MAX_AGE = 600.0
+"""Seconds after which the state of an origin is forgotten."""
 _MAX_ORIGINS = 1024
 
 
-class _Known(NamedTuple):
-    until: float
-    refuses: bool
+class _State(NamedTuple):
+    expires: float
+    refused: bool  # else silent
 
 
 class Expectations:
-    """Which origins never send a 100 (Continue), and which refuse to be asked for one (417). Shared by threads."""
+    """The origins that never send 100 (Continue), and those that refuse Expect (417). Thread-safe.
 
-    def __init__(self) -> None:
+    Args:
+        clock: Returns a monotonic time in seconds. None means `time.monotonic`.
+    """
+
+    def __init__(self, clock: Callable[[], float] | None = None) -> None:
+        self._clock = time.monotonic if clock is None else clock
         self._lock = threading.Lock()
-        self._known: dict[Origin, _Known] = {}
+        self._states: dict[Origin, _State] = {}
 
-    def allow(self, origin: Origin) -> bool:
-        """Whether Expect may be sent: not to an origin that answered 417 to it."""
-        known = self._recall(origin)
-        return known is None or not known.refuses
+    def may_expect(self, origin: Origin) -> bool:
+        """Whether Expect may be sent: false if the origin has answered 417 to it."""
+        state = self._get(origin)
+        return state is None or not state.refused
 
-    def worth_waiting(self, origin: Origin, body: Body) -> bool:
-        """Whether to wait for a 100 before a body goes out: only where something could be lost by not waiting."""
+    def should_wait(self, origin: Origin, body: Body) -> bool:
+        """Whether to wait for 100 (Continue) before a body is sent.
+
+        A single-use body cannot be sent again after an early refusal, so it always waits.
+        """
         if body.single_use:
             return True
-        return (body.length or 0) > SMALL_BODY and self._recall(origin) is None
+        return (body.length or 0) > SMALL_BODY and self._get(origin) is None
 
-    def silent(self, origin: Origin) -> None:
-        """The origin let a wait run out."""
-        if self.allow(origin):
-            self._remember(origin, refuses=False)
+    def record_timeout(self, origin: Origin) -> None:
+        """The origin sent nothing while a request waited for 100."""
+        if self.may_expect(origin):
+            self._set(origin, refused=False)
 
-    def refuses(self, origin: Origin) -> None:
+    def record_refusal(self, origin: Origin) -> None:
         """The origin answered 417 to Expect."""
-        self._remember(origin, refuses=True)
+        self._set(origin, refused=True)
 
-    def continues(self, origin: Origin) -> None:
-        """The origin sent a 100, in time or late."""
-        if origin in self._known and self.allow(origin):
-            self._known.pop(origin, None)
+    def record_continue(self, origin: Origin) -> None:
+        """The origin sent 100, in time or late."""
+        if origin in self._states and self.may_expect(origin):
+            self._states.pop(origin, None)
 
-    def _recall(self, origin: Origin) -> _Known | None:
-        known = self._known.get(origin)
-        return known if known is not None and known.until > time.monotonic() else None
+    def _get(self, origin: Origin) -> _State | None:
+        state = self._states.get(origin)
+        return state if state is not None and state.expires > self._clock() else None
 
-    def _remember(self, origin: Origin, *, refuses: bool) -> None:
+    def _set(self, origin: Origin, *, refused: bool) -> None:
         with self._lock:
-            if len(self._known) >= _MAX_ORIGINS:
-                self._known.pop(next(iter(self._known)))
-            self._known[origin] = _Known(time.monotonic() + REMEMBERED, refuses)
+            if len(self._states) >= _MAX_ORIGINS:
+                self._states.pop(next(iter(self._states)))
+            self._states[origin] = _State(self._clock() + MAX_AGE, refused)

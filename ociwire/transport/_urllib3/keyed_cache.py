@@ -1,4 +1,4 @@
-"""Makes a value for each key once, however many threads ask for it at once."""
+"""A cache that makes the value of each key once, even if several threads ask for it at the same time."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ V = TypeVar("V")
 
 
 class KeyedCache(Generic[K, V]):
-    """Keeps what was made. A maker that takes its time holds up only those who ask for the same key.
+    """Thread-safe cache. While a value is made, only threads that ask for the same key wait.
 
     Args:
-        limit: How many values are kept; beyond it the oldest is let go.
+        limit: Maximum number of values. Beyond it the oldest is evicted.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._lock = threading.Lock()
-        self._making: dict[K, threading.RLock] = {}
-        self._kept: dict[K, V] = {}
+        # Reentrant, because making a value may get another one: a host's TLS context falls back to the shared one.
+        self._key_locks: dict[K, threading.RLock] = {}
+        self._values: dict[K, V] = {}
 
     def get(self, key: K, make: Callable[[K], V]) -> V:
-        """The value of a key; what `make` raises is passed on, and nothing is kept then."""
-        kept = self._kept.get(key)
-        if kept is not None:
-            return kept
+        """Return the value of a key; call `make` if there is none. An exception of `make` caches nothing."""
+        value = self._values.get(key)  # without the lock: dict.get is atomic
+        if value is not None:
+            return value
         with self._lock:
-            making = self._making.setdefault(key, threading.RLock())
+            key_lock = self._key_locks.setdefault(key, threading.RLock())
         try:
-            with making:
-                made = self._kept.get(key)
-                return self._keep(key, make(key)) if made is None else made
+            with key_lock:
+                value = self._values.get(key)  # another thread may have made it meanwhile
+                if value is None:
+                    value = make(key)
+                    with self._lock:
+                        while len(self._values) >= self._limit:
+                            self._values.pop(next(iter(self._values)))
+                        self._values[key] = value
+                return value
         finally:
             with self._lock:
-                self._making.pop(key, None)
-
-    def _keep(self, key: K, value: V) -> V:
-        with self._lock:
-            while len(self._kept) >= self._limit:
-                self._kept.pop(next(iter(self._kept)))
-            self._kept[key] = value
-        return value
+                self._key_locks.pop(key, None)
 
     def take_all(self) -> list[V]:
-        """All that is kept; nothing is, afterwards."""
+        """Remove all values from the cache and return them."""
         with self._lock:
-            kept, self._kept = self._kept, {}
-        return list(kept.values())
+            values, self._values = self._values, {}
+        return list(values.values())

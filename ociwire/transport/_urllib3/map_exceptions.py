@@ -1,4 +1,4 @@
-"""What goes wrong below, in the words of `ociwire.errors`: every exception of urllib3 and the socket, mapped once."""
+"""Maps the exceptions of urllib3, http.client, ssl and the socket to those of `ociwire.errors`, in one place."""
 
 from __future__ import annotations
 
@@ -14,15 +14,25 @@ from ..._http.messages import Request, redactor_of
 from ..._http.urls import Origin
 from ..._oci.host import redact_url
 from ..._text import sanitize
-from ...errors import ConnectError, OciwireError, ProtocolError, ReadError, TransportError, TransportTimeout
+from ...errors import (
+    ConnectError,
+    ConnectTimeout,
+    OciwireError,
+    ProtocolError,
+    ReadError,
+    ReadTimeout,
+    TransportError,
+    TransportTimeout,
+)
 
-__all__ = ["failures_of", "translate"]
+__all__ = ["HasConnected", "map_errors", "to_transport_error"]
 
-# The first that fits. What is named here is what urllib3 wraps nothing in; wrappers are opened before.
-_KINDS: tuple[tuple[type[BaseException], type[TransportError]], ...] = (
+# The first match decides. Exceptions that wrap another one are unwrapped before, by `_root`.
+_CLASSES: tuple[tuple[type[BaseException], type[TransportError]], ...] = (
     (exceptions.NewConnectionError, ConnectError),
-    (exceptions.TimeoutError, TransportTimeout),
-    (exceptions.TimeoutStateError, TransportTimeout),
+    (exceptions.ConnectTimeoutError, ConnectTimeout),
+    (exceptions.TimeoutError, ReadTimeout),
+    (exceptions.TimeoutStateError, ReadTimeout),
     (exceptions.SSLError, ReadError),
     (exceptions.ProxyError, ConnectError),
     (exceptions.PoolError, ConnectError),
@@ -37,26 +47,32 @@ _KINDS: tuple[tuple[type[BaseException], type[TransportError]], ...] = (
     (exceptions.ResponseError, ProtocolError),
     (exceptions.BodyNotHttplibCompatible, ProtocolError),
     (exceptions.UnrewindableBodyError, ProtocolError),
-    (TimeoutError, TransportTimeout),
+    (TimeoutError, ReadTimeout),
     (http.client.IncompleteRead, ReadError),
     (OSError, ReadError),
     (http.client.HTTPException, ProtocolError),
-    (ValueError, ConnectError),  # a name that a certificate does not have, or that IDNA cannot write
+    (ValueError, ConnectError),  # a host name that does not match a certificate, or that IDNA cannot encode
 )
+# Without a connection, the failure is one to connect. urllib3 reports a TLS handshake that takes too long as a read
+# timeout, and one that fails as an SSLError.
+_WITHOUT_CONNECTION: dict[type[TransportError], type[TransportError]] = {
+    ReadError: ConnectError,
+    ReadTimeout: ConnectTimeout,
+}
 
 
 class HasConnected(Protocol):
-    """What knows whether there was a connection by the time that something failed."""
+    """Tells whether a connection was established when an exception was raised."""
 
     @property
     def connected(self) -> bool: ...
 
 
-_LONGEST = 1000
-"""How much of an exception's text is repeated, in characters: a proxy, or a server, may have written it."""
-_NO_ANSWER = "closed the connection without a response"
+_MAX_TEXT = 1000
+"""Maximum length in characters of quoted exception texts, which a proxy or a server may have written."""
+_NO_RESPONSE = "closed the connection without a response"
 _HINTS = (
-    (_NO_ANSWER, "does it speak TLS? Then leave insecure=True out"),
+    (_NO_RESPONSE, "does it speak TLS? Then leave insecure=True out"),
     ("certificate verify failed", "a private CA belongs in /etc/docker/certs.d/{host}/ca.crt, or in tls="),
     ("wrong version number", "the server seems to speak plain http: Client(..., insecure=True)"),
     ("http request", "the server seems to speak plain http: Client(..., insecure=True)"),
@@ -64,34 +80,39 @@ _HINTS = (
 )
 
 
-def translate(error: BaseException, request: Request, *, connected: bool, proxy: str = "") -> TransportError:
-    """The `TransportError` for an exception of urllib3, http.client, ssl or the socket; to be raised ``from`` it.
+def to_transport_error(error: BaseException, request: Request, *, connected: bool, proxy: str = "") -> TransportError:
+    """Return the `TransportError` for an exception of urllib3, http.client, ssl or the socket.
 
     Args:
-        error: The exception.
-        request: The request that it ended.
-        connected: Whether there was a connection, so that it is the exchange that failed, not the connecting.
-        proxy: The proxy that the connection was to go through, without its password; empty if there is none.
+        error: The exception. Raise the result ``from`` it.
+        request: The request that failed.
+        connected: Whether a connection was established before.
+        proxy: The URL of the proxy in use, without its password; empty if there is none.
     """
     root = _root(error)
-    kind = next((kind for known, kind in _KINDS if isinstance(root, known)), ReadError)
-    # Masked before it is cut: the reason phrase of a proxy's refusal may repeat the credentials that it was sent.
-    said = sanitize(redactor_of(request).text(str(root.__cause__ or root)), _LONGEST) or type(root).__name__
-    # TLS 1.3 refuses a client's certificate, or the lack of one, only when the first answer is read.
-    if kind is ReadError and (not connected or "ALERT_CERTIFICATE_REQUIRED" in said):
-        kind = ConnectError
-    if kind is ConnectError:
+    cls = next((mapped for known, mapped in _CLASSES if isinstance(root, known)), ReadError)
+    # Mask before cutting: a proxy's reason phrase may repeat the credentials that it was sent.
+    text = sanitize(redactor_of(request).text(str(root.__cause__ or root)), _MAX_TEXT) or type(root).__name__
+    if not connected:
+        cls = _WITHOUT_CONNECTION.get(cls, cls)
+    elif cls is ReadError and "ALERT_CERTIFICATE_REQUIRED" in text:
+        # TLS 1.3 refuses a client's certificate, or the lack of one, only when the first response is read.
+        cls = ConnectError
+    if cls is ConnectError:
         through = f" through the proxy {proxy}" if proxy else ""
-        text = f"cannot connect to {Origin.of(request.url)}{through}: {said}{_hint(said, request)}"
+        message = f"cannot connect to {Origin.of(request.url)}{through}: {text}{_hint(text, request)}"
     else:
-        broken = "timed out" if kind is TransportTimeout else "failed"
-        text = f"{request.method} {redact_url(request.url)} {broken}: {said}{_hint(said, request)}"
-    return kind(text, request=request)
+        failed = "timed out" if issubclass(cls, TransportTimeout) else "failed"
+        message = f"{request.method} {redact_url(request.url)} {failed}: {text}{_hint(text, request)}"
+    return cls(message, request=request)
 
 
 @contextmanager
-def failures_of(request: Request, has_connected: HasConnected, *, proxy: str = "") -> Iterator[None]:
-    """Translate exceptions of urllib3 and http.client, set the request of ociwire's own, and mask secrets in all."""
+def map_errors(request: Request, state: HasConnected, *, proxy: str = "") -> Iterator[None]:
+    """Map exceptions of urllib3 and http.client to `TransportError`, and mask secrets in them.
+
+    Exceptions of ociwire that have no request yet are given this one.
+    """
     try:
         yield
     except OciwireError as error:
@@ -100,28 +121,28 @@ def failures_of(request: Request, has_connected: HasConnected, *, proxy: str = "
         raise
     except (exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
         try:
-            raise translate(error, request, connected=has_connected.connected, proxy=proxy) from error
-        except TransportError as failure:
-            # Again, because the cause is set only now: http.client's exceptions hold the line that they could not read.
-            redactor_of(request).error(failure)
+            raise to_transport_error(error, request, connected=state.connected, proxy=proxy) from error
+        except TransportError as mapped:
+            # Masked again, now that the cause is set: exceptions of http.client contain the line that is invalid.
+            redactor_of(request).error(mapped)
             raise
 
 
 def _root(error: BaseException) -> BaseException:
-    """The exception that urllib3 wrapped, however often it did."""
+    """The innermost of the exceptions that urllib3 has wrapped in each other."""
     inner: Any = getattr(error, "reason", None) or getattr(error, "original_error", None)
     if isinstance(error, (exceptions.ProtocolError, exceptions.SSLError)) and not isinstance(inner, BaseException):
         inner = next((arg for arg in error.args if isinstance(arg, BaseException)), None)
-    # An ssl.SSLError has a `reason` too: a word, such as CERTIFICATE_VERIFY_FAILED.
+    # The `reason` of an ssl.SSLError is a string, such as CERTIFICATE_VERIFY_FAILED.
     return error if isinstance(error, ssl.SSLError) or not isinstance(inner, BaseException) else _root(inner)
 
 
-def _hint(said: str, request: Request) -> str:
-    if "mismatch" in said:
-        return ""  # a certificate of another host: no CA mends that
-    if _NO_ANSWER in said and request.url.startswith("https:"):
+def _hint(text: str, request: Request) -> str:
+    if "mismatch" in text:
+        return ""  # the certificate is another host's: no CA helps
+    if _NO_RESPONSE in text and request.url.startswith("https:"):
         return ""
     for sign, hint in _HINTS:
-        if sign in said or sign.upper().replace(" ", "_") in said:
+        if sign in text or sign.upper().replace(" ", "_") in text:
             return f" ({hint.format(host=Origin.of(request.url).netloc)})"
     return ""

@@ -1,4 +1,4 @@
-"""A pool of connections for each origin, made once with the TLS context and the proxy that the origin gets."""
+"""One connection pool per origin, created on first use with the origin's TLS context and proxy."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .tls import TLSContextCache
 __all__ = ["OriginPool", "PoolCache"]
 
 _MAX_ORIGINS = 256
-"""How many pools are kept; beyond it the oldest is let go, with its idle connections."""
+"""Maximum number of pools. Beyond it the oldest is evicted together with its idle connections."""
 
 
 @final
 class OriginPool:
-    """The connections of one origin.
+    """The connection pool of one origin.
 
     Attributes:
-        urllib3_pool: urllib3's pool, whose connections are ours.
-        target_prefix: What stands before a request's target: the origin itself where a proxy forwards plain http
-            (RFC 9112, section 3.2.2), else nothing.
-        proxy: The proxy that they go through, without its password; empty if there is none.
+        urllib3_pool: urllib3's pool, which uses the connection classes of this package.
+        target_prefix: Prefix of each request target: the origin if a proxy forwards plain http (absolute form,
+            RFC 9112, section 3.2.2), else empty.
+        proxy: The proxy's URL without its password; empty if there is none.
     """
 
     __slots__ = ("proxy", "target_prefix", "urllib3_pool")
@@ -38,8 +38,8 @@ class OriginPool:
         self.proxy = proxy
 
     def close(self) -> None:
-        """Close all idle connections; those in use are closed when they come back. Idempotent."""
-        idle: Any = self.urllib3_pool.pool  # None once it is closed
+        """Close idle connections now and the others when they are returned. Idempotent."""
+        idle: Any = self.urllib3_pool.pool  # None once the pool is closed
         self.urllib3_pool.close()
         if idle is not None:
             idle.close()
@@ -47,12 +47,12 @@ class OriginPool:
 
 @final
 class PoolCache:
-    """The pools of a transport. Shared by threads.
+    """The pools of a transport. Thread-safe.
 
     Args:
-        contexts: Where TLS contexts come from.
-        proxies: Which proxy an origin is reached through.
-        pool_size: How many idle connections a pool keeps.
+        contexts: Provides the TLS contexts.
+        proxies: Selects the proxy for an origin.
+        pool_size: Maximum number of idle connections of a pool.
     """
 
     def __init__(self, contexts: TLSContextCache, proxies: ProxySelector, pool_size: int) -> None:
@@ -63,7 +63,9 @@ class PoolCache:
         self._closed = False
 
     def get(self, origin: Origin, *, anonymous: bool) -> OriginPool:
-        """The pool of an origin; a TLS connection that was made as somebody is none for what is asked as nobody.
+        """Return the pool of an origin.
+
+        Anonymous https requests have a pool of their own, because a TLS connection may carry a client certificate.
 
         Raises:
             UsageError: The pools are closed, or the origin's certificates or proxy cannot be used.
@@ -71,7 +73,7 @@ class PoolCache:
         if self._closed:
             raise UsageError("the transport is closed")
         pool = self._pools.get((origin, anonymous and origin.scheme == "https"), self._make)
-        if self._closed:  # while the pool was made: close() may not have seen it
+        if self._closed:  # close() ran while the pool was made, and may have missed it
             pool.close()
             raise UsageError("the transport is closed")
         return pool
@@ -82,7 +84,8 @@ class PoolCache:
         if origin.scheme == "https":
             options["ssl_context"] = context = self._contexts.get(origin, anonymous=anonymous)
             if not context.check_hostname:
-                options["assert_hostname"] = False  # a caller's context is obeyed; urllib3 would check the name itself
+                # The caller's own context disables the check; without this, urllib3 would check the name itself.
+                options["assert_hostname"] = False
         proxy = self._proxies.get(origin)
         manager: urllib3.PoolManager
         if proxy is None:
@@ -90,7 +93,7 @@ class PoolCache:
         else:
             proxy_context = self._contexts.get(proxy.origin) if proxy.origin.scheme == "https" else None
             if origin.scheme == "http":
-                options["ssl_context"] = proxy_context  # where urllib3 2.0 takes it from
+                options["ssl_context"] = proxy_context  # urllib3 2.0 reads the proxy's context from here
             manager = urllib3.ProxyManager(
                 str(proxy.origin),
                 proxy_headers=proxy.headers,
@@ -99,11 +102,11 @@ class PoolCache:
             )
         manager.pool_classes_by_scheme = {"http": WirePool, "https": WireTLSPool}
         pool = manager.connection_from_host(origin.host, origin.port, origin.scheme)
-        forwarded = proxy is not None and origin.scheme == "http"
-        return OriginPool(pool, str(origin) if forwarded else "", "" if proxy is None else str(proxy.origin))
+        is_forwarded = proxy is not None and origin.scheme == "http"
+        return OriginPool(pool, str(origin) if is_forwarded else "", "" if proxy is None else str(proxy.origin))
 
     def close(self) -> None:
-        """Close all idle connections and refuse further pools. Connections in use are closed when they come back."""
+        """Close idle connections now and the others when they are returned, and refuse further requests."""
         self._closed = True
         for pool in self._pools.take_all():
             pool.close()

@@ -1,4 +1,4 @@
-"""Choose the proxy for an origin: the caller's, or that of the environment as curl and Go read it.
+"""Select the proxy for an origin: the caller's, or that of the environment as curl and Go read it.
 
 ``no_proxy`` has no specification. Entries are separated by commas or white space, and match as in curl, with two
 additions of Go's golang.org/x/net/http/httpproxy that curl does not have: ``HOST:PORT`` and ``*.DOMAIN``.
@@ -20,11 +20,11 @@ __all__ = ["ProxySelector", "Proxy"]
 
 
 class Proxy(NamedTuple):
-    """Where a proxy listens, and what it is sent. Its repr is without the password.
+    """The origin of a proxy, and the headers to send to it. Its repr has no password.
 
     Attributes:
-        origin: The proxy.
-        headers: ``Proxy-Authorization``, if there was userinfo.
+        origin: The proxy's origin.
+        headers: ``Proxy-Authorization``, if the URL had userinfo.
     """
 
     origin: Origin
@@ -35,34 +35,34 @@ class Proxy(NamedTuple):
 
 
 class ProxySelector:
-    """Chooses the proxy for each origin. Loopback is never proxied.
+    """Selects the proxy for each origin. Loopback is never proxied.
 
     Args:
-        proxy: A proxy's URL, ``http://[user:password@]host[:port]``, for every origin; it wins over the environment.
-        trust_env: Whether ``http_proxy``, ``https_proxy`` and ``no_proxy`` count, in lower or upper case. They are read
-            once, here. ``HTTP_PROXY`` is ignored if ``REQUEST_METHOD`` is set, because a CGI program's client can set
-            it with a header.
+        proxy: A proxy's URL, ``http://[user:password@]host[:port]``, for every origin. Overrides the environment.
+        trust_env: Whether to use ``http_proxy``, ``https_proxy`` and ``no_proxy``, in lower or upper case. They are
+            read once, by the constructor. ``HTTP_PROXY`` is ignored if ``REQUEST_METHOD`` is set, because a client of a
+            CGI program can set it with a header.
 
     Raises:
         UsageError: The proxy's URL is not valid, or of a scheme other than http and https.
     """
 
     def __init__(self, proxy: str | None, *, trust_env: bool) -> None:
-        from urllib.request import getproxies  # costs an import that a fake transport does without
+        from urllib.request import getproxies  # deferred: a program with a fake transport does not need it
 
-        self._given = None if proxy is None else _parse(proxy)
+        self._explicit = None if proxy is None else _parse(proxy)
         self._environment = getproxies() if trust_env and proxy is None else {}
 
     def get(self, origin: Origin) -> Proxy | None:
-        """The proxy for an origin, or None.
+        """Return the proxy for an origin, or None.
 
         Raises:
             UsageError: The environment's proxy URL is not valid, or of a scheme other than http and https.
         """
         if is_loopback(origin.host):
             return None
-        if self._given is not None:
-            return self._given
+        if self._explicit is not None:
+            return self._explicit
         url = self._environment.get(origin.scheme)
         if not url or bypasses(self._environment.get("no", ""), origin):
             return None

@@ -1,6 +1,6 @@
-"""A response as it comes off the socket: its head read strictly, its body in place, its connection given back.
+"""Responses read from a socket: the strictly parsed head, the body, and the return of the connection to its pool.
 
-`WireResponse` is http.client's, as far as urllib3 needs one; `WireBody` is what a `Response` reads from.
+`WireResponse` replaces http.client's response, as far as urllib3 uses it; `WireBody` is the reader of a `Response`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..._http.headers import Headers
 from ..._http.messages import Request, exchange_redactor
 from ..._oci.host import redact_url
 from ...errors import ProtocolError
-from .map_exceptions import failures_of
+from .map_exceptions import map_errors
 from .response_head import framed_length, read_head
 
 if TYPE_CHECKING:
@@ -31,17 +31,17 @@ __all__ = ["WireBody", "WireResponse", "release"]
 _MAX_LINE = 4096
 _LINE_ENDS = (b"\r\n", b"\n")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
-# What http.client keeps its own reading of the fields in; ours are in `fields`.
+# http.client stores header fields in `headers`; ours are in `fields`.
 _NO_MESSAGE = http.client.HTTPMessage()
 
 
 class WireResponse(http.client.HTTPResponse):
-    """The standard library's response, as far as urllib3 needs one to keep its pool.
+    """Replaces the standard library's response, as far as urllib3 uses it to maintain its pool.
 
     Attributes:
-        exchange: What this is the answer of, until the head is read; None for the answer of a proxy to CONNECT.
+        exchange: The exchange that this response ends, until the head is read; None for a response to CONNECT.
         fields: The header fields.
-        surplus: Whether bytes came beyond the body: the connection is out of step.
+        surplus: Whether bytes were received beyond the body: the connection must not be reused.
     """
 
     exchange: Exchange | None = None
@@ -49,13 +49,13 @@ class WireResponse(http.client.HTTPResponse):
     surplus = False
 
     def begin(self) -> None:
-        """Read the head, past every 1xx, and settle how the body ends and whether the connection lives on."""
+        """Read the head, skip every 1xx, and determine the framing and whether the connection can be reused."""
         if self.headers is not None:
             return
         exchange, self.exchange = self.exchange, None
         head = read_head(self.fp)
         while exchange is not None and head.status < 200:
-            exchange.skip(head)
+            exchange.skip_interim(head)
             head = read_head(self.fp)
         self.code = self.status = head.status
         self.reason = head.reason
@@ -64,7 +64,7 @@ class WireResponse(http.client.HTTPResponse):
         self.headers = self.msg = _NO_MESSAGE
         self.chunked, self.length = framed_length(head, self._method)
         self.chunk_left = None
-        # Where the request did not go out whole, the server cannot tell its rest from the next one.
+        # After a partly sent request, the server would take the next request for the rest of the body.
         self.will_close = self._ends_connection(head.minor) or (exchange is not None and not exchange.sent)
 
     def _ends_connection(self, minor: int) -> bool:
@@ -72,43 +72,41 @@ class WireResponse(http.client.HTTPResponse):
         if "close" in options or (minor == 0 and "keep-alive" not in options):
             return True
         if self.chunked:
-            # RFC 9112, sections 6.1 and 6.3: two framings, or one that HTTP/1.0 does not know, are a sign of smuggling.
+            # Two framings, or chunks in HTTP/1.0, are a sign of request smuggling (RFC 9112, sections 6.1 and 6.3).
             return minor == 0 or "content-length" in self.fields
         return self.length is None
 
     def readinto(self, buffer: Buffer, /) -> int:
-        """Read what is there, at least one byte, straight from the socket where it can; 0 at the end.
+        """Read available bytes, at least one, without an intermediate copy if possible; 0 at the end.
 
         Raises:
-            IncompleteRead: The connection ended before the body.
-            ProtocolError: The body's framing is broken.
+            IncompleteRead: The connection was closed before the end of the body.
+            ProtocolError: The chunked framing is invalid.
             OSError: The socket failed.
         """
         if self.fp is None:
             return 0
         if self.chunked and not self.chunk_left and not self._next_chunk():
             return 0
-        left: int | None = self.chunk_left if self.chunked else self.length
+        remaining: int | None = self.chunk_left if self.chunked else self.length
         view = memoryview(buffer).cast("B")
-        count = self.fp.readinto1(view if left is None else view[:left])
+        count = self.fp.readinto1(view if remaining is None else view[:remaining])
         if count == 0 and len(view) > 0:
-            if left is not None:
-                raise http.client.IncompleteRead(b"", left)
+            if remaining is not None:
+                raise http.client.IncompleteRead(b"", remaining)
             self.finish()
-        elif left is not None:
-            self._account(left - count)
+        elif remaining is not None:
+            remaining -= count
+            if self.chunked:
+                self.chunk_left = remaining
+            else:
+                self.length = remaining
+                if remaining == 0:
+                    self.finish()
         return count
 
-    def _account(self, left: int) -> None:
-        if self.chunked:
-            self.chunk_left = left
-        else:
-            self.length = left
-            if left == 0:
-                self.finish()
-
     def _next_chunk(self) -> bool:
-        """Go on to the next chunk (RFC 9112, section 7.1); False after the last one, its trailers read away."""
+        """Read the next chunk size (RFC 9112, section 7.1). At the last chunk, skip the trailers and return false."""
         if self.chunk_left == 0 and self._framing_line(2) not in _LINE_ENDS:
             raise ProtocolError("the chunked body is broken: a chunk does not end where its size says")
         line = self._framing_line(_MAX_LINE)
@@ -118,9 +116,9 @@ class WireResponse(http.client.HTTPResponse):
         self.chunk_left = int(match[1], 16)
         if self.chunk_left:
             return True
-        left = _MAX_LINE
-        while (line := self._framing_line(left)) not in _LINE_ENDS:
-            left -= len(line)
+        remaining = _MAX_LINE
+        while (line := self._framing_line(remaining)) not in _LINE_ENDS:
+            remaining -= len(line)
         self.finish()
         return False
 
@@ -133,7 +131,7 @@ class WireResponse(http.client.HTTPResponse):
         raise ProtocolError(f"the chunked body is broken: a line is longer than {_MAX_LINE} bytes")
 
     def finish(self) -> None:
-        """End a body that is over. A response that is closed without takes its connection with it."""
+        """Mark the body as completely read. A response that is closed without this closes its connection."""
         fp: Any = self.fp
         self.fp = None  # type: ignore[assignment]
         fp.raw.finish()
@@ -142,30 +140,30 @@ class WireResponse(http.client.HTTPResponse):
 
 
 _LEFT_OPEN: dict[weakref.ref[WireBody], tuple[SocketReader, str, str, Redactor | None]] = {}
-"""The sockets and requests of all open bodies; no value may refer to its body.
+"""The sockets and requests of all open bodies, by a weak reference to the body. No value may refer to its body.
 
 In a reference cycle finalizers run in any order. Those of http.client's response or of the socket could run first: then
 an unread connection looks like one that was read to its end, or its descriptor is closed while another request uses it.
-The callback of a weak reference runs before all of them, and the values in here belong to no cycle. `weakref.finalize`
-does the same and takes three times as long.
+The callback of a weak reference runs before all of them, and these values belong to no cycle. `weakref.finalize` does
+the same and takes three times as long.
 """
 
 
 class WireBody:
-    """A response's body, and the connection under it: back to the pool at the end, dropped if closed before.
+    """The body of a response. Returns the connection to its pool at the end, and closes it if closed before that.
 
     Only `readinto` returns a connection to its pool. `close` and the finalizer close the socket and touch nothing else:
     a generator's ``finally`` or an `io.BufferedReader` may call `close` in the garbage collector, in a thread that
     holds the lock of a pool or of a log handler at that moment.
 
     Args:
-        raw: What the bytes come from.
-        pooled: urllib3's response, which knows the pool.
-        request: The request that was answered.
+        raw: The response to read from.
+        pooled: urllib3's response, which returns the connection to its pool.
+        request: The request, for error messages.
     """
 
     __slots__ = ("__weakref__", "_open", "_pooled", "_raw", "_request")
-    connected = True  # what goes wrong here is not the connecting
+    connected = True  # for `map_errors`: no failure here is a connect failure
 
     def __init__(self, raw: WireResponse, pooled: urllib3.HTTPResponse, request: Request) -> None:
         self._raw = raw
@@ -176,38 +174,32 @@ class WireBody:
         _LEFT_OPEN[self._open] = fp.raw, request.method, request.url, exchange_redactor(request.info)
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """Read what is there, at least one byte; 0 at the end.
+        """Read available bytes, at least one; 0 at the end.
 
         Raises:
-            TransportError: The connection failed, or the body is cut off or not framed as it should be.
+            TransportError: The connection failed, or the body is cut off or its framing is invalid.
         """
         if self._open is None:
             return 0
-        whole = False
         try:
-            with failures_of(self._request, self):
+            with map_errors(self._request, self):
                 count = self._raw.readinto(buffer)
-            whole = True
-        finally:
-            if not whole:
-                self.close()
+        except BaseException:
+            self.close()
+            raise
         if self._raw.isclosed():
-            self._finish()
+            self._forget()  # first: once released, the connection may serve another request
+            release(self._raw, self._pooled)
         return count
 
     def _shorten_timeout(self, seconds: float) -> None:
-        """Have what is still to come come within so many seconds, or not at all."""
+        """Limit the time for the rest of the body to `seconds` in all."""
         if self._raw.fp is not None:
             fp: Any = self._raw.fp
             fp.raw.shorten(seconds)
 
-    def _finish(self) -> None:
-        """Return the connection to its pool, or close it if bytes came behind the body."""
-        self._forget()  # first: from then on the socket may be another request's
-        release(self._raw, self._pooled)
-
     def close(self) -> None:
-        """Close the connection, unless the body was read to its end. May be called again."""
+        """Close the connection, unless the body was read to its end. Idempotent."""
         if self._open is not None:
             self._forget()
             self._pooled.close()
@@ -219,7 +211,7 @@ class WireBody:
 
 
 def release(raw: WireResponse, pooled: urllib3.HTTPResponse) -> None:
-    """Return the connection of a response that is over to its pool, or close it if bytes came behind the body."""
+    """Return the connection of a finished response to its pool, or close it if bytes were received beyond the body."""
     if raw.surplus:
         pooled.close()
     else:
@@ -229,7 +221,7 @@ def release(raw: WireResponse, pooled: urllib3.HTTPResponse) -> None:
 def _abandon(reference: weakref.ref[WireBody]) -> None:
     reader, method, url, redactor = _LEFT_OPEN.pop(reference)
     reader.drop()
-    shown = redact_url(url)
-    if redactor is not None:  # a peer may have written the URL, as a Location that repeats a secret
-        shown = redactor.text(shown)
-    warn_left_open(f"a response was never read to its end or closed: {method} {shown}")
+    redacted = redact_url(url)
+    if redactor is not None:  # a server may have written the URL, as a Location that repeats a secret
+        redacted = redactor.text(redacted)
+    warn_left_open(f"a response was never read to its end or closed: {method} {redacted}")

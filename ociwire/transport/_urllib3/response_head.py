@@ -1,6 +1,6 @@
-"""Reads the head of a response off a stream, as RFC 9112 has it: the status line, the fields, and their framing.
+"""Parses the head of a response (RFC 9112): the status line, the header fields, and the framing of the body.
 
-Strict where the standard library is lax: a head that is cut off, has no end, or frames its body in two ways is refused.
+Stricter than the standard library: a head that is cut off, too long, or frames its body in two ways is refused.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ MAX_HEAD = 64 * 1024
 NOT_HTTP = "the server does not speak HTTP/1.1: expected a status line, such as HTTP/1.1 200 OK"
 
 _TLS_ALERT = b"\x15\x03"
-"""A fatal alert's record begins so (RFC 8446, section 5.1)."""
+"""The first bytes of an alert record (RFC 8446, section 5.1): a TLS server answers so to plain http."""
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: ([^\r\n]*))?\r?\n")
 
 
 class LineReader(Protocol):
-    """What a head is read from."""
+    """The stream that a head is read from."""
 
     def readline(self, size: int, /) -> bytes:
-        """The next line with its end, or its first `size` bytes; empty at the end."""
+        """Read the next line with its end, or its first `size` bytes; empty at the end."""
         ...
 
 
 class Head(NamedTuple):
-    """What stands before the body.
+    """The head of a response.
 
     Attributes:
         minor: The minor version of HTTP/1: 0 or 1.
         status: The status code.
-        reason: The reason phrase, of no meaning.
-        headers: The fields.
-        size: Its size in bytes, line ends included.
+        reason: The reason phrase. Clients should ignore it (RFC 9112, section 4).
+        headers: The header fields.
+        size: Size in bytes, line ends included.
     """
 
     minor: int
@@ -57,27 +57,29 @@ def read_head(stream: LineReader) -> Head:
 
     Raises:
         RemoteDisconnected: The stream ended before its first byte.
-        ProtocolError: It is not a head, ends in the middle, or is longer than `MAX_HEAD`.
+        ProtocolError: The head is invalid, incomplete, or longer than `MAX_HEAD`.
     """
-    line = _line(stream, MAX_HEAD, first=True)
-    left = MAX_HEAD - len(line)
+    line = _read_line(stream, MAX_HEAD, first=True)
+    remaining = MAX_HEAD - len(line)
     match = _STATUS_LINE.fullmatch(line)
     if match is None:
         raise ProtocolError(NOT_HTTP)
     minor, status, reason = match.groups(b"")
     fields: list[tuple[str, str]] = []
-    while (line := _line(stream, left)) not in (b"\r\n", b"\n"):
-        left -= len(line)
+    while (line := _read_line(stream, remaining)) not in (b"\r\n", b"\n"):
+        remaining -= len(line)
         _add_field(fields, line)
-    size = MAX_HEAD - left + len(line)
+    size = MAX_HEAD - remaining + len(line)
     return Head(min(1, int(minor)), int(status), reason.decode("latin-1"), Headers.received(fields), size)
 
 
 def framed_length(head: Head, method: str | None) -> tuple[bool, int | None]:
-    """How the body ends (RFC 9112, section 6.3): whether it is chunked, else its length; None is until the close.
+    """Return whether the body is chunked, and its length otherwise (RFC 9112, section 6.3).
+
+    A length of None means that the body ends when the connection is closed.
 
     Raises:
-        ProtocolError: Its lengths differ or are not valid, or its transfer coding is another than ``chunked``.
+        ProtocolError: The lengths differ or are invalid, or the transfer coding is not ``chunked``.
     """
     if method == "HEAD" or head.status in (204, 304):
         return False, 0
@@ -89,22 +91,22 @@ def framed_length(head: Head, method: str | None) -> tuple[bool, int | None]:
     stated = head.headers.get("content-length")
     if stated is None:
         return False, None
-    # Repeated and equal is to be read as one; anything else may be two readings of one response.
+    # Equal repeated lengths count as one (RFC 9110, section 8.6). Different ones are a sign of response splitting.
     lengths = {length.strip(" \t") for length in stated.split(",")}
     if len(lengths) > 1 or not re.fullmatch(r"[0-9]{1,18}", length := lengths.pop()):
         raise ProtocolError("invalid Content-Length in the response: expected one number of at most 18 digits")
     return False, int(length)
 
 
-def _line(stream: LineReader, left: int, *, first: bool = False) -> bytes:
-    line = stream.readline(left)
+def _read_line(stream: LineReader, limit: int, *, first: bool = False) -> bytes:
+    line = stream.readline(limit)
     if line.endswith(b"\n"):
         return line
     if not line and first:
         raise RemoteDisconnected("the server closed the connection without a response")
     if first and line.startswith(_TLS_ALERT):
         raise ProtocolError("the server speaks TLS, and was asked by plain http: leave insecure=True out")
-    if len(line) >= left:
+    if len(line) >= limit:
         raise ProtocolError(f"the head of the response is longer than {MAX_HEAD} bytes")
     raise ProtocolError("the head of the response was cut off")
 
@@ -112,19 +114,19 @@ def _line(stream: LineReader, left: int, *, first: bool = False) -> bytes:
 def _add_field(fields: list[tuple[str, str]], line: bytes) -> None:
     if b"\0" in line:
         raise ProtocolError("a NUL in the head of the response")
-    if line[:1] in b" \t":
+    if line[:1] in b" \t":  # obsolete line folding (RFC 9112, section 5.2)
         if not fields:
             raise ProtocolError("the head of the response begins with a folded line")
         name, value = fields[-1]
-        fields[-1] = (name, f"{value} {_text(line)}".strip(" "))
+        fields[-1] = (name, f"{value} {_decode_value(line)}".strip(" "))
         return
-    raw, colon, value_bytes = line.partition(b":")
-    field_name = raw.rstrip(b" \t").decode("latin-1")
-    if not colon or not TOKEN.fullmatch(field_name):
+    raw_name, colon, raw_value = line.partition(b":")
+    name = raw_name.rstrip(b" \t").decode("latin-1")
+    if not colon or not TOKEN.fullmatch(name):
         raise ProtocolError("invalid header field in the response: expected a name, a colon and a value")
-    fields.append((field_name, _text(value_bytes)))
+    fields.append((name, _decode_value(raw_value)))
 
 
-def _text(value: bytes) -> str:
-    # RFC 9112, section 2.2: a bare CR is to be read as a space.
+def _decode_value(value: bytes) -> str:
+    # A bare CR is read as a space (RFC 9112, section 2.2).
     return value.decode("latin-1").rstrip("\r\n").replace("\r", " ").strip(" \t")

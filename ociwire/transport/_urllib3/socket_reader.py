@@ -1,7 +1,8 @@
-"""What arrives on a connection for one exchange: each wait under the exchange's clock, and no byte of it lost.
+"""The receiving side of a connection during one exchange.
 
-A status that has to be known before the body may go (``HTTP/1.1 401``) is looked at and kept, with what came behind it,
-for the reader of the head and of the body. A socket's own file cannot do that: it is dead after its first timeout.
+The status of an early response (``HTTP/1.1 401``) must be known before the body is sent. `SocketReader` looks at it and
+buffers what it has received, for the reader of the head and of the body. A file made by ``socket.makefile`` cannot do
+that: it is unusable after its first timeout.
 """
 
 from __future__ import annotations
@@ -31,27 +32,29 @@ _READ_SIZE = 8192
 
 
 class SocketReader(io.RawIOBase):
-    """The receiving side of a socket, readable byte by byte and as a buffered file.
+    """Reads from a socket, within the time limit of the exchange, through a buffer that is never lost.
 
     Args:
-        sock: The socket, or what urllib3 has in its place for TLS in TLS.
-        time_limit: Bounds each wait. Without a deadline the socket's own timeout is taken to be its.
-        limit: The most to read in all, in bytes; None is no limit.
+        sock: The socket, or urllib3's replacement for it for TLS in TLS.
+        time_limit: Bounds each wait. Without a deadline the socket's own timeout applies.
+        max_bytes: Maximum number of bytes to receive in all; None means no limit.
+
+    Attributes:
+        received: Whether any byte has been received.
     """
 
-    def __init__(self, sock: socket.socket, time_limit: TimeLimit, *, limit: int | None = None) -> None:
+    def __init__(self, sock: socket.socket, time_limit: TimeLimit, *, max_bytes: int | None = None) -> None:
         self._sock = sock
         self._time_limit = time_limit
-        self._left = limit
-        self._kept = bytearray()  # received bytes that were not read yet
-        self._hold: io.RawIOBase | None = None
-        self._over = False
+        self._allowance = max_bytes
+        self._buffer = bytearray()  # received, and not read yet
+        self._file: io.RawIOBase | None = None
+        self._finished = False
         self.received = False
-        """Whether any byte has come."""
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        """What `http.client` asks a socket for: a buffered file, which keeps the socket open until it is closed."""
-        self._hold = self._sock.makefile(mode, buffering=0)  # type: ignore[call-overload]
+        """Return a buffered file, as http.client demands of a socket. It keeps the socket open until it is closed."""
+        self._file = self._sock.makefile(mode, buffering=0)  # type: ignore[call-overload]
         return io.BufferedReader(self)
 
     def readable(self) -> bool:
@@ -59,127 +62,129 @@ class SocketReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Buffer, /) -> int:
-        """Read what was kept, else what comes next; 0 at the end."""
+        """Read buffered bytes if there are any, else receive; 0 at the end."""
         view = memoryview(buffer).cast("B")
-        if self._kept:
-            count = min(len(view), len(self._kept))
-            view[:count] = self._kept[:count]
-            del self._kept[:count]
+        if self._buffer:
+            count = min(len(view), len(self._buffer))
+            view[:count] = self._buffer[:count]
+            del self._buffer[:count]
             return count
         return self._receive(view)
 
     def _receive(self, view: memoryview) -> int:
-        if self._over:
+        if self._finished:
             return 0
         if self._time_limit.deadline is not None:
             self._sock.settimeout(self._time_limit.remaining())
         count = self._sock.recv_into(view)
-        self.received = self.received or count > 0
-        if self._left is not None:
-            self._left -= count
-            if self._left < 0:
+        if count:
+            self.received = True
+        if self._allowance is not None:
+            self._allowance -= count
+            if self._allowance < 0:
                 raise ProtocolError("the peer sends more than is read of it")
         return count
 
     def readline(self, size: int | None = -1, /) -> bytes:
         """Read to the next line end, at most `size` bytes; fewer only at the end.
 
-        `io.RawIOBase` asks the socket for one byte at a time.
+        Overridden because `io.RawIOBase.readline` receives one byte at a time.
         """
-        wanted = sys.maxsize if size is None or size < 0 else size
+        limit = sys.maxsize if size is None or size < 0 else size
         searched = 0
-        while (end := self._kept.find(b"\n", searched, wanted)) < 0 and len(self._kept) < wanted:
-            searched = len(self._kept)
+        while (end := self._buffer.find(b"\n", searched, limit)) < 0 and len(self._buffer) < limit:
+            searched = len(self._buffer)
             chunk = bytearray(_READ_SIZE)
             count = self._receive(memoryview(chunk))
             if count == 0:
                 break
-            self._kept += chunk[:count]
-        count = min(len(self._kept), wanted) if end < 0 else end + 1
-        line = bytes(self._kept[:count])
-        del self._kept[:count]
+            self._buffer += chunk[:count]
+        count = min(len(self._buffer), limit) if end < 0 else end + 1
+        line = bytes(self._buffer[:count])
+        del self._buffer[:count]
         return line
 
     def finish(self) -> None:
-        """Take nothing more from the socket: what is read now is what had come beyond the response."""
-        self._over = True
+        """Stop receiving. Later reads return only buffered bytes, which do not belong to the response."""
+        self._finished = True
 
     def shorten(self, seconds: float) -> None:
-        """Wait for what is still to come for so many seconds in all."""
+        """Limit the time for the rest of the response to `seconds` in all."""
         self._time_limit.shorten(seconds)
 
-    def wait_for_status(self, ends: float) -> int | None:
-        """The status code of the next response, which is left to be read; None if nothing has come by `ends`.
+    def wait_for_status(self, end: float) -> int | None:
+        """Wait for the next status code, without consuming the status line; None if nothing was received by `end`.
 
-        Leaves the socket with another timeout than it had, as `poll_status` does.
+        Changes the timeout of the socket, as `poll_status` does.
 
         Args:
-            ends: A moment of `time.monotonic`. A status line that has begun by then is waited for.
+            end: A `time.monotonic` value in seconds. A status line that has begun by then is read to its end.
 
         Raises:
             RemoteDisconnected: The server closed the connection instead.
-            ProtocolError: What came is not HTTP/1, or is cut off.
-            TimeoutError: The deadline passed, or a status line that had begun did not go on.
+            ProtocolError: The data is not HTTP/1, or is cut off.
+            TimeoutError: The deadline passed, or a status line that had begun was not completed in time.
         """
-        while len(self._kept) < _STATUS_LENGTH:
-            wait = self._time_limit.remaining() if self._kept else self._time_limit.clamp(ends - time.monotonic())
-            if wait is not None and wait <= 0:
+        while len(self._buffer) < _STATUS_LENGTH:
+            timeout = self._time_limit.remaining() if self._buffer else self._time_limit.clamp(end - time.monotonic())
+            if timeout is not None and timeout <= 0:
                 return None
-            self._sock.settimeout(wait)
+            self._sock.settimeout(timeout)
             try:
-                self._keep()
+                self._fill_buffer()
             except TimeoutError:
-                if self._kept:
+                if self._buffer:
                     raise
-        return self._status()
+        return self._parse_status()
 
     def poll_status(self) -> int | None:
-        """The status code of a response that has come already, which is left to be read; None if there is none.
+        """The status code of a response that has been received already, without consuming it; None if there is none.
 
         Raises:
             RemoteDisconnected: The server closed the connection instead.
-            ProtocolError: What came is not HTTP/1, or is cut off.
+            ProtocolError: The data is not HTTP/1, or is cut off.
         """
-        # Readable is not data: on TLS 1.3 it may be session tickets. Nor is not readable no data: TLS may have it.
-        if not (len(self._kept) >= _STATUS_LENGTH or has_pending(self._sock) or wait_for_read(self._sock, timeout=0)):
+        # A readable socket may hold no data of the response (TLS 1.3 session tickets), and one that is not readable may
+        # have some left: TLS decrypts whole records.
+        if not (len(self._buffer) >= _STATUS_LENGTH or has_pending(self._sock) or wait_for_read(self._sock, timeout=0)):
             return None
         self._sock.settimeout(0)
         try:
-            while len(self._kept) < _STATUS_LENGTH:
-                self._keep()
+            while len(self._buffer) < _STATUS_LENGTH:
+                self._fill_buffer()
         except (BlockingIOError, ssl.SSLWantReadError):
             return None
-        return self._status()
+        return self._parse_status()
 
-    def _keep(self) -> None:
+    def _fill_buffer(self) -> None:
         data = self._sock.recv(_READ_SIZE)
-        if not data and self._kept:
+        if not data and self._buffer:
             raise ProtocolError("the head of the response was cut off")
         if not data:
             raise RemoteDisconnected("the server closed the connection before its response")
-        self._kept += data
+        self._buffer += data
         self.received = True
 
-    def _status(self) -> int:
-        if not (self._kept.startswith(b"HTTP/1.") and self._kept[9:12].isdigit()):
+    def _parse_status(self) -> int:
+        if not (self._buffer.startswith(b"HTTP/1.") and self._buffer[9:12].isdigit()):
             raise ProtocolError(NOT_HTTP)
-        return int(self._kept[9:12])
+        return int(self._buffer[9:12])
 
     def close(self) -> None:
-        """Let go of the socket; who made the connection closes it."""
-        if self._hold is not None:
-            self._hold.close()
+        """Release the socket. The owner of the connection closes it."""
+        if self._file is not None:
+            self._file.close()
         super().close()
 
     def drop(self) -> None:
-        """Close the socket too. Takes no lock and logs nothing, so that a finalizer may call it."""
-        if self._hold is not None:
-            self._hold.close()
+        """Close the socket, too. Takes no lock and logs nothing, so that a finalizer may call it."""
+        if self._file is not None:
+            self._file.close()
         self._sock.close()
 
 
 def has_pending(sock: socket.socket) -> bool:
-    """Whether TLS has decrypted bytes that nobody has taken: no look at the socket can see them."""
+    """Whether TLS has decrypted bytes that were not read yet. Polling the socket does not show them."""
     # urllib3's socket for TLS in TLS keeps them in its `sslobj`.
-    holder = sock if isinstance(sock, ssl.SSLSocket) else getattr(sock, "sslobj", None)
-    return holder is not None and holder.pending() > 0
+    tls = sock if isinstance(sock, ssl.SSLSocket) else getattr(sock, "sslobj", None)
+    return tls is not None and tls.pending() > 0

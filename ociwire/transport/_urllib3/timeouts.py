@@ -1,4 +1,4 @@
-"""How long each wait of an exchange may last: its timeout, and never beyond the deadline."""
+"""Timeouts and deadlines of an exchange: how long each wait on the socket may last."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["TimeLimit", "Timeouts"]
 
 
 class Timeouts:
-    """A timeout as users give it, made into two numbers once.
+    """Connect and read timeout, resolved once from what the user gave.
 
     Args:
         timeout: Seconds for connecting and for each wait on the socket, or a `urllib3.Timeout`, whose ``total`` bounds
@@ -30,11 +30,11 @@ class Timeouts:
 
 
 class TimeLimit:
-    """Bounds the waits of one exchange.
+    """Bounds each wait of one exchange by its timeouts and its deadline.
 
     Args:
-        timeouts: For connecting, and for each other wait.
-        deadline: A moment of `time.monotonic` in seconds, or None.
+        timeouts: Timeouts for connecting and for each other wait.
+        deadline: A `time.monotonic` value in seconds, or None for no deadline.
     """
 
     __slots__ = ("_timeouts", "deadline")
@@ -44,7 +44,7 @@ class TimeLimit:
         self.deadline = deadline
 
     def remaining(self) -> float | None:
-        """Seconds that a wait on the socket may last; None is for ever.
+        """Seconds that the next wait on the socket may last; None means no limit.
 
         Raises:
             TimeoutError: The deadline has passed.
@@ -52,31 +52,31 @@ class TimeLimit:
         return self.clamp(self._timeouts.read)
 
     def clamp(self, seconds: float | None) -> float | None:
-        """`seconds`, or as many as are left before the deadline.
+        """Return `seconds`, or the time until the deadline if that is shorter.
 
         Raises:
             TimeoutError: The deadline has passed.
         """
         if self.deadline is None:
             return seconds
-        left = min(self.deadline - time.monotonic(), LONGEST)
-        if left <= 0:
+        remaining = min(self.deadline - time.monotonic(), LONGEST)
+        if remaining <= 0:
             raise TimeoutError("the deadline has passed")
-        return left if seconds is None else min(left, seconds)
+        return remaining if seconds is None else min(remaining, seconds)
 
     def check_progress(self, since: float) -> None:
-        """Raise `TimeoutError` if a wait that began at a moment of `time.monotonic` has lasted too long."""
+        """Raise `TimeoutError` if a wait that began at `since` (`time.monotonic`) has exceeded a limit."""
         self.remaining()
         if self._timeouts.read is not None and time.monotonic() - since >= self._timeouts.read:
             raise TimeoutError("timed out")
 
     def shorten(self, seconds: float) -> None:
-        """Have the deadline come in so many seconds, if it does not come before."""
-        soon = time.monotonic() + seconds
-        self.deadline = soon if self.deadline is None else min(soon, self.deadline)
+        """Move the deadline to `seconds` from now, unless it is earlier."""
+        deadline = time.monotonic() + seconds
+        self.deadline = deadline if self.deadline is None else min(deadline, self.deadline)
 
     def for_urllib3(self) -> urllib3.Timeout:
-        """What urllib3 is to connect under.
+        """The timeouts that urllib3 connects with.
 
         Raises:
             TimeoutError: The deadline has passed.

@@ -1,4 +1,4 @@
-"""Which TLS context a host gets. Whatever the source, certificates are verified unless a caller's own context does not.
+"""TLS contexts by host. Certificates are always verified, unless the caller's own context disables it.
 
 `docker_certs_d` follows Docker's "Verify repository client with certificates" and containers-certs.d(5): a folder for
 each host, named ``HOST[:PORT]``.
@@ -24,25 +24,25 @@ _LOG = logging.getLogger("ociwire.tls")
 _MAX_HOSTS = 1024
 
 TLS = str | os.PathLike[str] | ssl.SSLContext | Callable[[str], ssl.SSLContext | None]
-"""A CA bundle's path, a context, or a function from ``host[:port]`` to a context (None: the system's CAs)."""
+"""Path of a CA bundle, a context, or a function from ``host[:port]`` to a context (None: the system's CAs)."""
 
 
 def docker_certs_d(root: str | os.PathLike[str] | None = None) -> Callable[[str], ssl.SSLContext | None]:
-    """A function for ``tls=`` that reads the certificates that podman and Docker would.
+    """Return a function for ``tls=`` that reads the same certificate folders as podman and Docker.
 
     ``ROOT/HOST[:PORT]/*.crt`` are CAs that are trusted besides the system's; ``*.cert`` with ``*.key`` of the same name
-    are client certificates. Requests with `RequestInfo.anonymous` are sent without these.
+    are client certificates. Requests with `RequestInfo.anonymous` are sent without client certificates.
 
     A folder that this user may not read is skipped, and logged: Docker's package makes ``/etc/docker`` mode 0700.
 
     Args:
-        root: The folder that has the hosts' folders. `None` is podman's and Docker's, in podman's order:
-            ``~/.config/containers/certs.d``, ``/etc/containers/certs.d``, ``/etc/docker/certs.d``. The CAs of all of
-            them are trusted for the host; client certificates are taken from the first that has one.
+        root: The folder that contains the folders of the hosts. `None` means those of podman and Docker, in podman's
+            order: ``~/.config/containers/certs.d``, ``/etc/containers/certs.d``, ``/etc/docker/certs.d``. The CAs of
+            all of them are trusted for the host; client certificates are taken from the first that has one.
 
     Raises:
-        UsageError: (The function does.) A file is not what its name says, cannot be read or is not a regular file, or
-            one of a pair is missing.
+        UsageError: (Raised by the function.) A file does not contain what its name says, cannot be read or is not a
+            regular file, or one of a pair is missing.
     """
     if root is not None:
         return _CertsD([Path(root)])
@@ -54,34 +54,35 @@ _STANDARD_ROOTS = ("~/.config/containers/certs.d", "/etc/containers/certs.d", "/
 
 @final
 class _CertsD:
-    """Makes the context of a host from its folders."""
+    """Makes the context of a host from its certificate folders."""
 
     def __init__(self, roots: list[Path]) -> None:
         self._roots = roots
 
     def __call__(self, host: str) -> ssl.SSLContext | None:
-        return self._made_of(host, with_client=True)
+        """The context with the host's CAs and client certificate; None if the host has no files."""
+        return self._load(host, with_client=True)
 
-    def for_nobody(self, host: str) -> ssl.SSLContext | None:
-        """The context of a host that is not to learn who is asking."""
-        return self._made_of(host, with_client=False)
+    def anonymous(self, host: str) -> ssl.SSLContext | None:
+        """The context with the host's CAs alone, for requests that must not identify the client."""
+        return self._load(host, with_client=False)
 
-    def _made_of(self, host: str, *, with_client: bool) -> ssl.SSLContext | None:
-        cas: list[Path] = []
-        client: list[Path] = []
+    def _load(self, host: str, *, with_client: bool) -> ssl.SSLContext | None:
+        ca_files: list[Path] = []
+        client_files: list[Path] = []
         # `docker pull HOST:443/NAME` reads HOST:443; here the default port is already removed.
         names = [host] if re.search(r":[0-9]+$", host) else [host, f"{host}:443"]
         for folder in (root / name for root in self._roots for name in names):
             paths = list(_list_files(folder))
-            cas += [path for path in paths if path.suffix == ".crt"]
+            ca_files += [path for path in paths if path.suffix == ".crt"]
             # In one context, the client certificates of several folders would replace each other.
-            client = client or [path for path in paths if path.suffix in (".cert", ".key")]
-        used = cas + (client if with_client else [])
-        if not used:
+            client_files = client_files or [path for path in paths if path.suffix in (".cert", ".key")]
+        paths = ca_files + (client_files if with_client else [])
+        if not paths:
             return None
         context = ssl.create_default_context()
-        for path in used:
-            _load(context, path)
+        for path in paths:
+            _load_file(context, path)
         return context
 
 
@@ -101,7 +102,7 @@ def _list_files(folder: Path) -> Iterator[Path]:
     yield from (folder / name for name in names)
 
 
-def _load(context: ssl.SSLContext, path: Path) -> None:
+def _load_file(context: ssl.SSLContext, path: Path) -> None:
     try:
         if path.suffix == ".crt":
             _check_regular(path)
@@ -126,36 +127,39 @@ def _check_regular(path: Path) -> None:
 
 
 class TLSContextCache:
-    """The context of each host, made once: loading the system's CAs takes longer than a handshake.
+    """The TLS context of each host, created once: loading the system's CAs takes longer than a handshake.
 
     Args:
-        tls: See `TLS`; None is `docker_certs_d`.
+        tls: See `TLS`; None means `docker_certs_d`.
 
     Raises:
         UsageError: The CA bundle cannot be read.
     """
 
     def __init__(self, tls: TLS | None) -> None:
-        self._made: KeyedCache[tuple[str, bool], ssl.SSLContext] = KeyedCache(_MAX_HOSTS)
-        self._choose: Callable[[str], ssl.SSLContext | None] = docker_certs_d() if tls is None else _chooser(tls)
-        # What a caller's own function or context holds, nobody can take out of it.
-        self._for_nobody = self._choose.for_nobody if isinstance(self._choose, _CertsD) else None
+        self._contexts: KeyedCache[tuple[str, bool], ssl.SSLContext] = KeyedCache(_MAX_HOSTS)
+        self._context_for: Callable[[str], ssl.SSLContext | None] = docker_certs_d() if tls is None else _parse(tls)
+        # A client certificate cannot be removed from a context of the caller. Only folders have a variant without one.
+        self._anonymous_for = self._context_for.anonymous if isinstance(self._context_for, _CertsD) else None
 
     def get(self, origin: Origin, *, anonymous: bool = False) -> ssl.SSLContext:
-        """The context for an origin, which may not be told who is asking."""
-        return self._made.get((origin.netloc, anonymous and self._for_nobody is not None), self._make)
+        """Return the context for an origin, without a client certificate if `anonymous` and if that is possible."""
+        return self._contexts.get((origin.netloc, anonymous and self._anonymous_for is not None), self._make)
 
     def _make(self, key: tuple[str, bool]) -> ssl.SSLContext:
         host, anonymous = key
-        if not host:
+        if key == _SYSTEM:
             return ssl.create_default_context()
-        choose = self._for_nobody if anonymous and self._for_nobody is not None else self._choose
-        chosen = choose(host)
-        # The system's CAs are loaded once, under a name that no host has.
-        return self._made.get(("", True), self._make) if chosen is None else chosen
+        context_for = self._anonymous_for if anonymous and self._anonymous_for is not None else self._context_for
+        context = context_for(host)
+        return self._contexts.get(_SYSTEM, self._make) if context is None else context
 
 
-def _chooser(tls: TLS) -> Callable[[str], ssl.SSLContext | None]:
+_SYSTEM = ("", True)
+"""Key of the context with the system's CAs, which hosts share. No host is empty."""
+
+
+def _parse(tls: TLS) -> Callable[[str], ssl.SSLContext | None]:
     if isinstance(tls, ssl.SSLContext):
         return lambda host: tls
     if isinstance(tls, (str, os.PathLike)):

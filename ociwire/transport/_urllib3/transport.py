@@ -1,8 +1,8 @@
-"""The base of the default stack: answers a request from a socket, by way of urllib3.
+"""The base transport of the default stack: sends a request over a socket with urllib3's connection pools.
 
-Promises that a one-shot body can still be sent whole after any answer that came before it: not one chunk is pulled
-until the server says 100 (Continue) or the wait runs out. Never retries, redirects, decodes or reads netrc. A request
-is resent only if a kept-alive connection was closed, and the request is idempotent or no byte of it was written.
+A single-use body can still be sent whole after an early response: no chunk is pulled from it until the server sends 100
+(Continue) or the wait times out. The transport never follows redirects, decodes content or reads netrc. It resends a
+request only if a kept-alive connection was found closed, and the request is idempotent or no byte of it was written.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from typing import Any, final
 import urllib3
 
 from ..._arguments import check_integer, check_seconds
-from ..._http.body import Body
 from ..._http.headers import Headers
 from ..._http.messages import Request, Response, exchange_redactor, with_redactor
 from ..._http.urls import Origin, split_url
 from ...errors import ConnectError, ReadError, UsageError
 from .exchange import ContentFailed, Exchange, ReusedConnection
 from .expect_continue import Expectations
-from .map_exceptions import failures_of
+from .map_exceptions import map_errors
 from .pools import OriginPool, PoolCache
 from .proxy import ProxySelector
 from .response import WireBody, release
@@ -35,20 +34,22 @@ _NO_RETRIES = urllib3.Retry(total=False, redirect=False)
 
 @final
 class UrllibTransport:
-    """A `Transport` over HTTP/1.1, with urllib3's pools, TLS, proxies and timeouts.
+    """A `Transport` over HTTP/1.1, with urllib3's pools, TLS, proxies and timeouts. Thread-safe.
 
     Args:
-        timeout: Seconds for connecting, all its steps together, and for each wait on the socket, or a `urllib3.Timeout`
-            (its ``total`` bounds both). ``RequestInfo.timeout`` overrides it for a request.
-        expect_timeout: Seconds to wait for a 100 (Continue) before a body that is one-shot or larger than 256 KiB.
-        tls: A CA bundle's path, an `ssl.SSLContext`, or a function from ``host[:port]`` to one (None: the system's
-            CAs), asked once a host. None is `docker_certs_d` over the system's CAs.
+        timeout: Timeout in seconds for connecting (all its steps together) and for each wait on the socket, or a
+            `urllib3.Timeout` (its ``total`` bounds both). ``RequestInfo.timeout`` overrides it for a request. Defaults
+            to 10 seconds for connecting and 120 for each wait.
+        expect_timeout: Seconds to wait for 100 (Continue) before a body that is single-use or larger than 256 KiB.
+            Defaults to 1.
+        tls: Path of a CA bundle, an `ssl.SSLContext`, or a function from ``host[:port]`` to one (None: the system's
+            CAs), called once per host. `None` means `docker_certs_d`, on top of the system's CAs.
         proxy: The URL of a proxy; its userinfo becomes Proxy-Authorization. Loopback is never proxied.
-        trust_env: Whether the environment may name a proxy, where `proxy` does not.
-        pool_size: How many idle connections are kept for each origin. More are opened where more are needed.
+        trust_env: Whether the environment may name a proxy if `proxy` is `None`. Defaults to true.
+        pool_size: Maximum number of idle connections per origin. Connections in use are not limited. Defaults to 10.
 
     Raises:
-        UsageError: An argument is not what it should be.
+        UsageError: An argument is invalid.
     """
 
     def __init__(
@@ -68,17 +69,18 @@ class UrllibTransport:
         self._pools = PoolCache(TLSContextCache(tls), ProxySelector(proxy, trust_env=trust_env), pool_size)
 
     def round_trip(self, request: Request, /) -> Response:
-        """Send the request and read the head of its answer; the body is read from the response.
+        """Send the request and read the head of the response. The body is read from the response.
 
         Raises:
-            UsageError: The URL is not absolute, a header is the wire's own to send, or the transport is closed.
-            ConnectError: There was no connection to be had.
-            TransportTimeout: A timeout or the deadline passed.
-            ReadError: The connection broke before an answer.
-            ProtocolError: The answer is not HTTP/1.1.
-            BodyConsumedError: The body is one-shot, and was pulled from before.
-            SizeMismatch: The body is longer or shorter than its length. The request was not sent whole.
-            Exception: Whatever the body's content raised, as it was raised.
+            UsageError: The URL is not absolute, a header is reserved for the transport, or the transport is closed.
+            ConnectError: No connection could be made.
+            ConnectTimeout: No connection was made before the connect timeout or the deadline.
+            ReadTimeout: Sending or receiving took longer than the read timeout, or the deadline passed.
+            ReadError: The connection was lost before a response.
+            ProtocolError: The response is not valid HTTP/1.1.
+            BodyConsumedError: The body is single-use, and was pulled from before.
+            SizeMismatch: The body is longer or shorter than its length. The request was not sent completely.
+            Exception: Any exception of the body's content, unchanged.
         """
         origin, target = split_url(request.url)
         for name in _FRAMING:
@@ -87,63 +89,70 @@ class UrllibTransport:
         pool = self._pools.get(origin, anonymous=request.info.anonymous)
         if pool.urllib3_pool.proxy_headers:
             request = _with_proxy_secrets(request, pool)
-        response = self._exchange(request, origin, pool, target)
+        response = self._send(request, origin, pool, target)
         if response.status != 417 or "expect" not in response.request.headers:  # type: ignore[union-attr]
             return response
-        self._expectations.refuses(origin)
+        # RFC 9110, section 10.1.1: after 417 the request should be repeated without Expect.
+        self._expectations.record_refusal(origin)
         if request.body is None or not request.body.resendable:
             return response
         response.drain()
-        return self._exchange(request, origin, pool, target)
+        return self._send(request, origin, pool, target)
 
     def close(self) -> None:
-        """Close all idle connections, and refuse further requests. Responses that are open can be read to their end."""
+        """Close idle connections and refuse further requests. Open responses can still be read to their end."""
         self._pools.close()
 
-    def _exchange(self, request: Request, origin: Origin, pool: OriginPool, target: str) -> Response:
-        """One request and its response; once more, on a fresh connection, if a reused one turns out to be dead."""
-        if request.body is None or request.body.length == 0 or not self._expectations.allow(origin):
-            request = request.with_headers({"Expect": None}) if "expect" in request.headers else request
+    def _send(self, request: Request, origin: Origin, pool: OriginPool, target: str) -> Response:
+        """Send a request; once more on a fresh connection if a kept-alive one was found closed."""
+        body, headers = request.body, request.headers
+        if "expect" in headers and (body is None or body.length == 0 or not self._expectations.may_expect(origin)):
+            request = request.with_headers({"Expect": None})
+            headers = request.headers
+        fields = [("Host", origin.netloc), *headers.items()]
+        if "accept-encoding" not in headers:
+            fields.append(("Accept-Encoding", "identity"))  # a digest is computed over the bytes as they are stored
+        if body is not None:
+            fields.append(
+                ("Transfer-Encoding", "chunked") if body.length is None else ("Content-Length", str(body.length))
+            )
+        elif request.method in _WANTS_LENGTH:
+            fields.append(("Content-Length", "0"))
+        waits = (
+            body is not None
+            and headers.get("expect", "").lower() == "100-continue"
+            and self._expectations.should_wait(origin, body)
+        )
+        timeouts = self._timeouts if request.info.timeout is None else Timeouts(request.info.timeout)
         fresh = False
         while True:
-            exchange = self._prepare(request, origin, pool.target_prefix + target, fresh=fresh)
+            exchange = Exchange(
+                pool.target_prefix + target,
+                fields,
+                body,
+                TimeLimit(timeouts, request.info.deadline),
+                expect_wait=self._expect_timeout if waits else None,
+                fresh=fresh,
+                idempotent=request.idempotent,
+            )
             try:
-                return self._send(request, origin, pool, exchange)
+                return self._attempt(request, origin, pool, exchange)
             except ReusedConnection:
-                continue  # the pool has dropped it; the next may be fresh
+                continue  # the pool has dropped that connection; the next may be fresh
             except ReadError:
                 if not exchange.may_resend:
                     raise
                 fresh = True
 
-    def _prepare(self, request: Request, origin: Origin, target: str, *, fresh: bool) -> Exchange:
-        fields = [("Host", origin.netloc), *request.headers.items()]
-        if "accept-encoding" not in request.headers:
-            fields.append(("Accept-Encoding", "identity"))  # a digest is of the bytes as they are stored
-        fields += _framing(request.method, request.body)
-        waits = (
-            request.body is not None
-            and request.headers.get("expect", "").lower() == "100-continue"
-            and self._expectations.worth_waiting(origin, request.body)
-        )
-        timeouts = self._timeouts if request.info.timeout is None else Timeouts(request.info.timeout)
-        return Exchange(
-            target,
-            fields,
-            request.body,
-            TimeLimit(timeouts, request.info.deadline),
-            expect_wait=self._expect_timeout if waits else None,
-            fresh=fresh,
-            idempotent=request.idempotent,
-        )
-
-    def _send(self, request: Request, origin: Origin, pool: OriginPool, exchange: Exchange) -> Response:
+    def _attempt(self, request: Request, origin: Origin, pool: OriginPool, exchange: Exchange) -> Response:
+        """Send a request on one connection and read the head of the response."""
         try:
-            with failures_of(request, exchange, proxy=pool.proxy):
+            with map_errors(request, exchange, proxy=pool.proxy):
                 exchange.open_body()
                 pooled: Any = pool.urllib3_pool.urlopen(
                     request.method,
-                    # urllib3 rewrites what it is given, and logs it: the target goes by way of the exchange.
+                    # urllib3 normalizes and logs this URL; the connection sends `exchange.target`. The query may be
+                    # secret.
                     exchange.target.partition("?")[0],
                     body=exchange,  # type: ignore[arg-type]
                     headers={},
@@ -157,40 +166,30 @@ class UrllibTransport:
         except ContentFailed as signal:
             failure = signal.error
         except ConnectError as error:
-            if isinstance(error.__cause__, urllib3.exceptions.ClosedPoolError):  # close() came after the look-up
+            if isinstance(error.__cause__, urllib3.exceptions.ClosedPoolError):  # close() ran after the look-up
                 raise UsageError("the transport is closed") from None
             raise
         else:
             if exchange.continued:
-                self._expectations.continues(origin)
-            elif exchange.waited_in_vain:
-                self._expectations.silent(origin)
-            return _response(request, pooled, exchange)
+                self._expectations.record_continue(origin)
+            elif exchange.expect_timed_out:
+                self._expectations.record_timeout(origin)
+            raw = exchange.response
+            if raw.length == 0 and not raw.chunked:
+                raw.finish()
+                release(raw, pooled)  # there is no body to read: return the connection at once
+                return Response(raw.status, raw.fields, b"", request)
+            return Response(raw.status, raw.fields, WireBody(raw, pooled, request), request)
         try:
-            raise failure  # outside the handler: the content's own exception, with no other for its context
+            raise failure  # outside of the handler, so that the content's exception gets no `__context__`
         finally:
-            del failure
+            del failure  # its traceback refers to this frame
 
 
 def _with_proxy_secrets(request: Request, pool: OriginPool) -> Request:
-    """Mask a proxy's password: the proxy may repeat it in a reason phrase, or in the body of a 407."""
+    """Have the proxy's password masked: the proxy may repeat it in a reason phrase, or in the body of a 407."""
     request = with_redactor(request)
     redactor = exchange_redactor(request.info)
     if redactor is not None:
         redactor.add_headers(Headers(pool.urllib3_pool.proxy_headers))
     return request
-
-
-def _response(request: Request, pooled: urllib3.HTTPResponse, exchange: Exchange) -> Response:
-    raw = exchange.response
-    if raw.length == 0 and not raw.chunked:
-        raw.finish()
-        release(raw, pooled)  # there is nothing to read: the connection can go back at once
-        return Response(raw.status, raw.fields, b"", request)
-    return Response(raw.status, raw.fields, WireBody(raw, pooled, request), request)
-
-
-def _framing(method: str, body: Body | None) -> list[tuple[str, str]]:
-    if body is None:
-        return [("Content-Length", "0")] if method in _WANTS_LENGTH else []
-    return [("Transfer-Encoding", "chunked") if body.length is None else ("Content-Length", str(body.length))]

@@ -16,15 +16,17 @@ from urllib3 import exceptions
 from ociwire._http.messages import Request
 from ociwire.errors import (
     ConnectError,
+    ConnectTimeout,
     OciwireError,
     ProtocolError,
     ReadError,
+    ReadTimeout,
     TransportError,
     TransportTimeout,
     UsageError,
 )
 from ociwire.transport import UrllibTransport
-from ociwire.transport._urllib3.map_exceptions import failures_of, translate
+from ociwire.transport._urllib3.map_exceptions import map_errors, to_transport_error
 from tests.transport.urllib3.conftest import Wire
 from tests.transport.urllib3.scripts import answers, get, read, reply
 
@@ -121,7 +123,7 @@ wrapped = pytest.mark.parametrize(
 def check(error: BaseException) -> TransportError:
     """It is told in ociwire's words, when the call is made and while the body is read."""
     for connected in (False, True):
-        with pytest.raises(TransportError) as raised, failures_of(REQUEST, SimpleNamespace(connected=connected)):  # type: ignore[arg-type]
+        with pytest.raises(TransportError) as raised, map_errors(REQUEST, SimpleNamespace(connected=connected)):  # type: ignore[arg-type]
             raise error
         assert type(raised.value) is not TransportError
         assert type(raised.value).__module__ == "ociwire.errors"
@@ -159,7 +161,9 @@ class TestTranslation:
             (ConnectionResetError("reset"), ConnectError, ReadError),
             (socket.gaierror("unknown"), ConnectError, ReadError),
             (ssl.SSLError("broken"), ConnectError, ReadError),
-            (TimeoutError("slow"), TransportTimeout, TransportTimeout),
+            (TimeoutError("slow"), ConnectTimeout, ReadTimeout),
+            (exceptions.ReadTimeoutError(None, "/", "slow"), ConnectTimeout, ReadTimeout),  # type: ignore[arg-type]
+            (exceptions.ConnectTimeoutError("slow"), ConnectTimeout, ConnectTimeout),
             (http.client.RemoteDisconnected("gone"), ConnectError, ReadError),
             (http.client.IncompleteRead(b"x", 5), ConnectError, ReadError),
             (http.client.BadStatusLine("what"), ProtocolError, ProtocolError),
@@ -167,8 +171,8 @@ class TestTranslation:
         ids=name_of,
     )
     def test_the_kinds(self, error: Any, before: Any, after: Any, wrap: Callable[[Any], BaseException]) -> None:
-        assert type(translate(wrap(error), REQUEST, connected=False)) is before
-        assert type(translate(wrap(error), REQUEST, connected=True)) is after
+        assert type(to_transport_error(wrap(error), REQUEST, connected=False)) is before
+        assert type(to_transport_error(wrap(error), REQUEST, connected=True)) is after
 
     @pytest.mark.parametrize(
         "cls", ["NewConnectionError", "NameResolutionError", "ClosedPoolError", "LocationParseError"]
@@ -176,36 +180,42 @@ class TestTranslation:
     def test_what_can_only_be_the_connecting(self, cls: str) -> None:
         assert type(check(make(getattr(exceptions, cls)))) is ConnectError
 
-    @pytest.mark.parametrize("cls", ["ReadTimeoutError", "ConnectTimeoutError", "TimeoutError"])
-    def test_timeouts(self, cls: str) -> None:
-        assert type(check(make(getattr(exceptions, cls)))) is TransportTimeout
+    @pytest.mark.parametrize(
+        ("cls", "expected"),
+        [("ReadTimeoutError", ReadTimeout), ("ConnectTimeoutError", ConnectTimeout), ("TimeoutError", ReadTimeout)],
+    )
+    def test_map_errors_timeout_of_urllib3_has_its_class(self, cls: str, expected: type[TransportTimeout]) -> None:
+        assert type(check(make(getattr(exceptions, cls)))) is expected
 
     def test_the_standard_librarys_classes_can_be_caught(self) -> None:
         assert issubclass(ConnectError, ConnectionError)
         assert issubclass(TransportTimeout, TimeoutError)
+        assert issubclass(ConnectTimeout, (ConnectionError, ConnectError))
+        assert issubclass(ConnectTimeout, TransportTimeout)
+        assert not issubclass(ReadTimeout, (ConnectError, ReadError))
 
     @pytest.mark.parametrize(
         "error", [KeyError("x"), RuntimeError("x"), KeyboardInterrupt(), MemoryError()], ids=name_of
     )
     def test_what_is_nobodys_is_left_alone(self, error: BaseException) -> None:
-        with pytest.raises(type(error)) as raised, failures_of(REQUEST, SimpleNamespace(connected=True)):  # type: ignore[arg-type]
+        with pytest.raises(type(error)) as raised, map_errors(REQUEST, SimpleNamespace(connected=True)):  # type: ignore[arg-type]
             raise error
         assert raised.value is error
         assert raised.value.__cause__ is None
 
     def test_ociwires_own_get_their_request(self) -> None:
         own, other = ProtocolError("mine"), get("http://other.test")
-        with pytest.raises(ProtocolError) as raised, failures_of(REQUEST, SimpleNamespace(connected=True)):  # type: ignore[arg-type]
+        with pytest.raises(ProtocolError) as raised, map_errors(REQUEST, SimpleNamespace(connected=True)):  # type: ignore[arg-type]
             raise own
         assert raised.value is own
         assert own.request is REQUEST
-        with pytest.raises(ProtocolError), failures_of(other, SimpleNamespace(connected=True)):  # type: ignore[arg-type]
+        with pytest.raises(ProtocolError), map_errors(other, SimpleNamespace(connected=True)):  # type: ignore[arg-type]
             raise own
         assert own.request is REQUEST
 
     def test_the_hints_name_the_way_out(self) -> None:
         def said(text: str) -> str:
-            return str(translate(ssl.SSLError(1, text), REQUEST, connected=False))
+            return str(to_transport_error(ssl.SSLError(1, text), REQUEST, connected=False))
 
         assert "/etc/docker/certs.d/registry.test:5000/ca.crt" in said("[SSL: CERTIFICATE_VERIFY_FAILED] (_ssl.c:1)")
         assert "/etc/docker/certs.d/registry.test:5000/ca.crt" in said(
