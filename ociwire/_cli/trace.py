@@ -9,23 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, final
+from typing import Any, Literal, final
 
 import urllib3
 
 from .._http.messages import Request, Response
 from ..auth import CredentialSource
-from ..transport import (
-    AuthTransport,
-    HeadersTransport,
-    Layer,
-    RedirectTransport,
-    RetryTransport,
-    Transport,
-    UrllibTransport,
-    stack,
-)
+from ..transport import Transport, UrllibTransport
+from ..transport.default import compose_default_stack
 
 __all__ = ["Hop", "Trace", "traced"]
 
@@ -90,27 +81,21 @@ def traced(
     trace: Trace,
     credentials: CredentialSource,
     *,
-    retry: urllib3.Retry | bool | None = None,
+    retry: urllib3.Retry | Literal[False] | None = None,
     tls: str | None = None,
     proxy: str | None = None,
 ) -> Transport:
-    """The default layers, each of them watched.
+    """The default stack, with each of its layers observed.
 
     Raises:
-        UsageError: The proxy's URL is not valid.
+        UsageError: The URL of the proxy or the CA bundle is invalid.
     """
-    transport: Transport = _Tap(UrllibTransport(tls=tls, proxy=proxy), layer="UrllibTransport", trace=trace)
-    retries = partial(RetryTransport, retry=retry)
-    tokens = stack(transport, HeadersTransport, retries)
-    layers: dict[str, Layer] = {
-        "AuthTransport": partial(AuthTransport, credentials=credentials, token_transport=tokens),
-        "HeadersTransport": HeadersTransport,
-        "RedirectTransport": RedirectTransport,
-        "RetryTransport": retries,
-    }
-    for name, layer in layers.items():
-        transport = _Tap(layer(transport), layer=name, trace=trace)
-    return transport
+    return compose_default_stack(
+        UrllibTransport(tls=tls, proxy=proxy),
+        credentials=credentials,
+        retry=retry,
+        wrap=lambda name, transport: _Tap(transport, layer=name, trace=trace),
+    )
 
 
 @final

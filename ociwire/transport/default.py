@@ -1,15 +1,17 @@
-"""The default stack: what a `Client` sends through where it is given no transport."""
+"""The default stack: the transport of a `Client` that is given none."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from typing import Any, Literal
 
 import urllib3
 
-from .._http.transport import Transport
+from .._http.transport import Layer, Transport
 from ..auth.credentials import CredentialSource
 from ..auth.docker_config import DockerConfig
+from ..errors import UsageError
 from ._urllib3.tls import TLS
 from ._urllib3.transport import UrllibTransport
 from .auth import AuthTransport
@@ -18,7 +20,7 @@ from .headers import HeadersTransport
 from .redirect import RedirectTransport
 from .retry import RetryTransport
 
-__all__ = ["default_transport"]
+__all__ = ["compose_default_stack", "default_transport"]
 
 
 def default_transport(
@@ -26,44 +28,98 @@ def default_transport(
     base: Transport | None = None,
     credentials: CredentialSource | None = None,
     user_agent: str | None = None,
-    retry: urllib3.Retry | bool | None = None,
-    timeout: float | urllib3.Timeout = urllib3.Timeout(connect=10, read=120),  # noqa: B008 - never changed
-    expect_timeout: float = 1.0,
+    retry: urllib3.Retry | Literal[False] | None = None,
+    timeout: float | urllib3.Timeout | None = None,
+    expect_timeout: float | None = None,
     tls: TLS | None = None,
     proxy: str | None = None,
-    trust_env: bool = True,
+    trust_env: bool | None = None,
     trusted_realms: Mapping[str, Collection[str]] | None = None,
 ) -> Transport:
-    """The layers of ociwire, in their order, over any base.
+    """Compose the default layers over a base transport.
+
+    Outermost first, they are `RetryTransport`, `RedirectTransport`, `HeadersTransport` and `AuthTransport`.
 
     Args:
-        base: What answers in the end; None is a `UrllibTransport` made of `timeout`, `expect_timeout`, `tls`, `proxy`
-            and `trust_env`, which mean nothing to a base that is given.
-        credentials: For `AuthTransport`; None is `DockerConfig.load`: what ``docker login`` has left.
-        user_agent: For `HeadersTransport`: of what has none yet. What comes from a `Client` has that client's.
-        retry: For `RetryTransport`: a `urllib3.util.Retry`, False for none, None for its own. It is the policy of
-            requests for tokens, too.
-        timeout: For `UrllibTransport`.
-        expect_timeout: For `UrllibTransport`.
-        tls: For `UrllibTransport`.
-        proxy: For `UrllibTransport`.
-        trust_env: For `UrllibTransport`.
-        trusted_realms: For `AuthTransport`.
+        base: The innermost transport. `None` means a `UrllibTransport`. `timeout`, `expect_timeout`, `tls`, `proxy` and
+            `trust_env` are options of that one, and cannot be combined with another base.
+        credentials: See `AuthTransport`. `None` means `DockerConfig.load`, the credentials of ``docker login``.
+        user_agent: See `HeadersTransport`. The user agent of a `Client` takes precedence.
+        retry: See `RetryTransport`: a `urllib3.util.Retry`, `False` for no retries, or `None` for the default policy.
+            Applies to token requests, too.
+        timeout: See `UrllibTransport`. `None` means its default.
+        expect_timeout: See `UrllibTransport`. `None` means its default.
+        tls: See `UrllibTransport`.
+        proxy: See `UrllibTransport`.
+        trust_env: See `UrllibTransport`. `None` means its default.
+        trusted_realms: See `AuthTransport`.
 
     Raises:
-        UsageError: An argument is not what it should be.
+        UsageError: An argument is invalid, or an option of `UrllibTransport` is combined with `base`.
     """
-    if base is None:
-        base = UrllibTransport(
-            timeout=timeout, expect_timeout=expect_timeout, tls=tls, proxy=proxy, trust_env=trust_env
+    options: dict[str, Any] = {
+        "timeout": timeout,
+        "expect_timeout": expect_timeout,
+        "tls": tls,
+        "proxy": proxy,
+        "trust_env": trust_env,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    if base is not None and given:
+        raise UsageError(
+            f"{' and '.join(given)} cannot be combined with base: pass it to the base transport instead, such as"
+            f" base=UrllibTransport({next(iter(given))}=...)"
         )
+    return compose_default_stack(
+        UrllibTransport(**given) if base is None else base,
+        credentials=DockerConfig.load() if credentials is None else credentials,
+        user_agent=user_agent,
+        retry=retry,
+        trusted_realms=trusted_realms,
+    )
+
+
+def compose_default_stack(
+    base: Transport,
+    *,
+    credentials: CredentialSource,
+    user_agent: str | None = None,
+    retry: urllib3.Retry | Literal[False] | None = None,
+    trusted_realms: Mapping[str, Collection[str]] | None = None,
+    wrap: Callable[[str, Transport], Transport] | None = None,
+) -> Transport:
+    """Compose the default stack. This is the only place that knows its layers, their order and their options.
+
+    Args:
+        base: The innermost transport.
+        credentials: See `default_transport`.
+        user_agent: See `default_transport`.
+        retry: See `default_transport`.
+        trusted_realms: See `default_transport`.
+        wrap: Called with the class name of the base and of each layer, innermost first, and with the transport, and
+            returns the transport to use in its place. None wraps nothing. The layers that token requests pass are
+            not wrapped, except for the base, which they share.
+    """
+    if wrap is not None:
+        base = wrap(type(base).__name__, base)
     headers = partial(HeadersTransport, user_agent=user_agent)
     retries = partial(RetryTransport, retry=retry)
-    authenticated = partial(
+    auth = partial(
         AuthTransport,
-        credentials=DockerConfig.load() if credentials is None else credentials,
+        credentials=credentials,
         token_transport=stack(base, headers, retries),
         trusted_realms=trusted_realms,
         probe_auth=True,
     )
-    return stack(base, authenticated, headers, RedirectTransport, retries)
+    layers: dict[str, Layer] = {
+        "AuthTransport": auth,
+        "HeadersTransport": headers,
+        "RedirectTransport": RedirectTransport,
+        "RetryTransport": retries,
+    }
+    transport = base
+    for name, layer in layers.items():
+        transport = layer(transport)
+        if wrap is not None:
+            transport = wrap(name, transport)
+    return transport

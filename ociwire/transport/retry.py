@@ -27,7 +27,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import final
+from typing import Literal, final
 
 import urllib3
 
@@ -79,7 +79,7 @@ class RetryTransport:
         self,
         inner: Transport,
         *,
-        retry: urllib3.Retry | bool | None = None,
+        retry: urllib3.Retry | Literal[False] | None = None,
         max_wait: float = 60.0,
         sleep: Callable[[float], object] | None = None,
         clock: Callable[[], float] | None = None,

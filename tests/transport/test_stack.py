@@ -1,4 +1,4 @@
-"""What composes a stack: the order of its layers, a transport of a function, and the headers of every request."""
+"""Composing a stack: `stack`, `FunctionTransport`, `HeadersTransport` and `default_transport`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from functools import partial
 from typing import Any
 
 import pytest
+import urllib3
 
 from ociwire import (
     Body,
+    Client,
     FunctionTransport,
     HeadersTransport,
     Request,
@@ -20,15 +22,18 @@ from ociwire import (
     default_transport,
     stack,
 )
-from ociwire.errors import UsageError
+from ociwire.auth import Anonymous
+from ociwire.errors import ReadError, UsageError
 from ociwire.testing import ScriptedTransport
+from ociwire.transport.default import compose_default_stack
+from ociwire.transport.retry import _RetryAfterTracker
 
 URL = "https://registry.example/v2/"
 AGENT = f"ociwire/{__version__}"
 
 
-class Base:
-    """Answers 200, and remembers."""
+class RecordingTransport:
+    """Answers 200 and records the requests."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -44,8 +49,8 @@ class Base:
         self.closed += 1
 
 
-class Noted:
-    """A layer that writes down when it is passed."""
+class RecordingLayer:
+    """A layer that records when a request and a response pass."""
 
     def __init__(self, inner: Transport, *, name: str, passed: list[str]) -> None:
         self.inner, self.name, self.passed = inner, name, passed
@@ -64,9 +69,9 @@ class Noted:
 # --- stack ---
 
 
-def test_a_stack_is_built_innermost_first() -> None:
-    base, passed = Base(), list[str]()
-    layers = [partial(Noted, name=name, passed=passed) for name in ("inner", "middle", "outer")]
+def test_stack_layers_wraps_innermost_first() -> None:
+    base, passed = RecordingTransport(), list[str]()
+    layers = [partial(RecordingLayer, name=name, passed=passed) for name in ("inner", "middle", "outer")]
     transport = stack(base, *layers)
     assert transport.round_trip(Request("GET", URL)) is base.response
     assert passed == ["> outer", "> middle", "> inner", "< inner", "< middle", "< outer"]
@@ -76,13 +81,17 @@ def test_a_stack_is_built_innermost_first() -> None:
     assert base.closed == 1
 
 
-def test_a_stack_of_no_layers_is_its_base() -> None:
-    base = Base()
+def test_stack_no_layers_returns_base() -> None:
+    base = RecordingTransport()
     assert stack(base) is base
 
 
-def test_what_has_the_two_methods_is_a_transport() -> None:
-    for transport in (Base(), FunctionTransport(lambda request: Response(200)), HeadersTransport(Base())):
+def test_transport_isinstance_requires_both_methods() -> None:
+    for transport in (
+        RecordingTransport(),
+        FunctionTransport(lambda request: Response(200)),
+        HeadersTransport(RecordingTransport()),
+    ):
         assert isinstance(transport, Transport)
     assert not isinstance(object(), Transport)
     assert not isinstance(lambda request: Response(200), Transport)
@@ -91,7 +100,7 @@ def test_what_has_the_two_methods_is_a_transport() -> None:
 # --- FunctionTransport ---
 
 
-def test_a_function_answers() -> None:
+def test_function_transport_round_trip_calls_function() -> None:
     seen: list[Request] = []
 
     def answer(request: Request) -> Response:
@@ -105,13 +114,13 @@ def test_a_function_answers() -> None:
     assert response.request is request
 
 
-def test_a_response_of_another_request_keeps_it() -> None:
+def test_function_transport_response_with_request_keeps_it() -> None:
     other = Request("GET", URL + "other")
     response = Response(200, request=other)
     assert FunctionTransport(lambda request: response).round_trip(Request("GET", URL)) is response
 
 
-def test_a_canned_response_may_be_handed_out_again() -> None:
+def test_function_transport_same_response_twice_is_read_twice() -> None:
     canned = Response(200, (), b"canned")
     transport = FunctionTransport(lambda request: canned)
     for _ in range(2):
@@ -119,13 +128,13 @@ def test_a_canned_response_may_be_handed_out_again() -> None:
             assert response.read() == b"canned"
 
 
-def test_an_exception_of_the_function_passes() -> None:
+def test_function_transport_exception_propagates() -> None:
     with pytest.raises(ZeroDivisionError):
         FunctionTransport(lambda request: 1 // 0).round_trip(Request("GET", URL))  # type: ignore[arg-type,return-value]
 
 
-def test_a_closed_function_is_not_called() -> None:
-    base = Base()
+def test_function_transport_closed_raises_usage_error() -> None:
+    base = RecordingTransport()
     transport = FunctionTransport(base.round_trip)
     transport.close()
     transport.close()
@@ -138,7 +147,7 @@ def test_a_closed_function_is_not_called() -> None:
 
 
 def sent(request: Request, **options: Any) -> Request:
-    base = Base()
+    base = RecordingTransport()
     assert HeadersTransport(base, **options).round_trip(request) is base.response
     return base.requests[0]
 
@@ -161,7 +170,7 @@ BODIES: list[tuple[Callable[[], Any], bool]] = [
 
 @pytest.mark.parametrize(("body", "expects"), BODIES)
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
-def test_the_headers_are_filled_in(method: str, body: Callable[[], Any], expects: bool) -> None:
+def test_headers_transport_missing_headers_are_added(method: str, body: Callable[[], Any], expects: bool) -> None:
     request = Request(method, URL, {"Accept": "*/*"}, body())
     expected = [("Accept", "*/*"), ("User-Agent", AGENT), *([("Expect", "100-continue")] if expects else [])]
     got = sent(request)
@@ -171,7 +180,7 @@ def test_the_headers_are_filled_in(method: str, body: Callable[[], Any], expects
     assert list(request.headers.items()) == [("Accept", "*/*")]
 
 
-def test_no_chunk_is_pulled() -> None:
+def test_headers_transport_single_use_body_is_not_pulled() -> None:
     body = Body.of(chunks())
     sent(Request("PUT", URL, body=body))
     assert body.resendable
@@ -185,30 +194,80 @@ def test_no_chunk_is_pulled() -> None:
         [("User-Agent", "a"), ("User-Agent", "b"), ("Expect", "something-else")],
     ],
 )
-def test_what_is_there_is_kept(headers: Any) -> None:
+def test_headers_transport_present_headers_are_kept(headers: Any) -> None:
     request = Request("PUT", URL, headers, b"a")
     assert sent(request, user_agent="other/2") is request
 
 
-def test_the_user_agent_is_a_parameter() -> None:
+def test_headers_transport_user_agent_is_sent() -> None:
     assert sent(Request("GET", URL), user_agent="mine/1").headers["user-agent"] == "mine/1"
     assert sent(Request("GET", URL), user_agent="").headers["user-agent"] == ""
     for bad in ("a\r\nB: c", "\N{SNOWMAN}"):
         with pytest.raises(UsageError):
-            HeadersTransport(Base(), user_agent=bad)
+            HeadersTransport(RecordingTransport(), user_agent=bad)
 
 
 @pytest.mark.parametrize("body", [body for body, _ in BODIES])
-def test_twice_changes_nothing(body: Callable[[], Any]) -> None:
+def test_headers_transport_twice_changes_nothing(body: Callable[[], Any]) -> None:
     request = Request("PUT", URL, body=body())
-    once, twice = Base(), Base()
+    once, twice = RecordingTransport(), RecordingTransport()
     HeadersTransport(once).round_trip(request)
-    HeadersTransport(HeadersTransport(twice, user_agent="inner/1")).round_trip(request)
+    HeadersTransport(HeadersTransport(twice)).round_trip(request)
     assert once.requests == twice.requests
 
 
-def test_closing_closes_what_is_wrapped() -> None:
-    base = Base()
+def test_headers_transport_default_of_outer_layer_is_replaced() -> None:
+    base = RecordingTransport()
+    HeadersTransport(HeadersTransport(base, user_agent="inner/1")).round_trip(Request("GET", URL))
+    assert list(base.requests[0].headers.items()) == [("User-Agent", "inner/1")]
+
+
+# The explicit user agent of the client wins, then that of the stack, then the default. None is not given.
+@pytest.mark.parametrize(
+    ("client", "stacked", "own", "expected"),
+    [
+        (None, None, None, AGENT),
+        ("client/1", None, None, "client/1"),
+        (None, "stack/1", None, "stack/1"),
+        ("client/1", "stack/1", None, "client/1"),
+        ("client/1", "stack/1", "own/1", "own/1"),
+        (None, None, "own/1", "own/1"),
+    ],
+)
+def test_client_user_agent_precedence(client: str | None, stacked: str | None, own: str | None, expected: str) -> None:
+    base = RecordingTransport()
+    transport = default_transport(base=base, credentials=Anonymous(), user_agent=stacked)
+    headers = {} if own is None else {"User-Agent": own}
+    request = Request("GET", "/v2/", headers)
+    Client("registry.example", transport, user_agent=client).do(request).close()
+    assert [sent.headers["user-agent"] for sent in base.requests] == [expected]
+
+
+@pytest.mark.parametrize(("client", "expected"), [(None, AGENT), ("client/1", "client/1")])
+def test_client_user_agent_reaches_fake_transport(client: str | None, expected: str) -> None:
+    base = RecordingTransport()
+    Client("registry.example", base, user_agent=client).do(Request("GET", "/v2/")).close()
+    assert [sent.headers["user-agent"] for sent in base.requests] == [expected]
+
+
+def test_default_transport_token_request_has_user_agent_of_stack() -> None:
+    agents: list[str] = []
+
+    def answer(request: Request) -> Response:
+        agents.append(request.headers["user-agent"])
+        if request.url.startswith("https://registry.example/token"):
+            return Response(200, (), b'{"token": "t"}')
+        if "authorization" in request.headers:
+            return Response(200)
+        return Response(401, {"WWW-Authenticate": 'Bearer realm="https://registry.example/token",service="s"'})
+
+    base = FunctionTransport(answer)
+    default_transport(base=base, credentials=Anonymous(), user_agent="stack/1").round_trip(Request("GET", URL)).close()
+    assert agents == ["stack/1"] * 3
+
+
+def test_headers_transport_close_closes_inner() -> None:
+    base = RecordingTransport()
     HeadersTransport(base).close()
     assert base.closed == 1
 
@@ -216,7 +275,7 @@ def test_closing_closes_what_is_wrapped() -> None:
 # --- default_transport ---
 
 
-def test_the_default_stack_over_any_base() -> None:
+def test_default_transport_base_gets_headers_and_is_closed() -> None:
     base = ScriptedTransport([Response(200), Response(201)])
     transport = default_transport(base=base, user_agent="mine/1")
     transport.round_trip(Request("GET", URL)).close()
@@ -230,13 +289,13 @@ def test_the_default_stack_over_any_base() -> None:
         base.round_trip(Request("GET", URL))
 
 
-def test_the_default_base_is_the_wire(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_transport_options_reach_urllib_transport(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[dict[str, Any]] = []
 
-    def make(**options: Any) -> Base:
+    def make(**options: Any) -> RecordingTransport:
         made.append(options)
         UrllibTransport(**options).close()  # which takes them
-        return Base()
+        return RecordingTransport()
 
     monkeypatch.setattr("ociwire.transport.default.UrllibTransport", make)
     options: dict[str, Any] = {
@@ -254,6 +313,64 @@ def test_the_default_base_is_the_wire(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "options", [{"expect_timeout": -1}, {"timeout": "soon"}, {"proxy": "socks5://p"}, {"user_agent": "a\nb"}]
 )
-def test_options_that_are_none_are_refused(options: dict[str, Any]) -> None:
+def test_default_transport_invalid_option_raises_usage_error(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         default_transport(**options)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("timeout", 5),
+        ("expect_timeout", 1.0),
+        ("tls", lambda host: None),
+        ("proxy", "http://proxy.example"),
+        ("trust_env", True),
+        ("trust_env", False),
+    ],
+)
+def test_default_transport_base_with_urllib_option_raises_usage_error(name: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=rf"^{name} cannot be combined with base: .*UrllibTransport\({name}="):
+        default_transport(base=RecordingTransport(), credentials=Anonymous(), **{name: value})
+
+
+@pytest.mark.parametrize("retry", [True, 0, 3, "3"])
+def test_default_transport_retry_other_type_raises_usage_error(retry: Any) -> None:
+    with pytest.raises(UsageError, match=r"^invalid retry .*: expected a urllib3.util.Retry, False"):
+        default_transport(base=RecordingTransport(), credentials=Anonymous(), retry=retry)
+
+
+@pytest.mark.parametrize(("retry", "attempts"), [(False, 1), (None, 5), (urllib3.Retry(2), 3)])
+def test_default_transport_retry_is_the_policy(retry: Any, attempts: int) -> None:
+    base = ScriptedTransport([ReadError("lost")] * attempts)
+    transport = default_transport(base=base, credentials=Anonymous(), retry=retry)
+    transport._tracker = _RetryAfterTracker(lambda seconds: None, lambda: 0.0, 60)  # type: ignore[attr-defined]
+    with pytest.raises(ReadError):
+        transport.round_trip(Request("GET", URL))
+    assert len(base.requests) == attempts
+
+
+# --- compose_default_stack ---
+
+LAYERS = ["RecordingTransport", "AuthTransport", "HeadersTransport", "RedirectTransport", "RetryTransport"]
+
+
+def test_compose_default_stack_wrap_observes_base_and_every_layer() -> None:
+    passed: list[str] = []
+    base = RecordingTransport()
+    transport = compose_default_stack(
+        base,
+        credentials=Anonymous(),
+        wrap=lambda name, inner: RecordingLayer(inner, name=name, passed=passed),
+    )
+    transport.round_trip(Request("GET", URL)).close()
+    assert passed == [*(f"> {name}" for name in reversed(LAYERS)), *(f"< {name}" for name in LAYERS)]
+
+
+def test_compose_default_stack_without_wrap_has_the_same_layers() -> None:
+    transport: Any = default_transport(base=RecordingTransport(), credentials=Anonymous())
+    names = [type(transport).__name__]
+    while hasattr(transport, "_inner"):
+        transport = transport._inner
+        names.append(type(transport).__name__)
+    assert names == LAYERS[::-1]
