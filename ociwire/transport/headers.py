@@ -39,16 +39,16 @@ class HeadersTransport:
 
     def round_trip(self, request: Request, /) -> Response:
         """Send the request with the missing headers."""
-        added: dict[str, str | None] = {}
+        changes: dict[str, str | None] = {}
         current = request.headers.get("user-agent")
         # An explicit user agent replaces the default of an outer layer: the client above does not know whether the
         # transport that it was given has a user agent of its own.
         if current is None or (current == _DEFAULT_USER_AGENT and current != self._user_agent):
-            added["User-Agent"] = self._user_agent
+            changes["User-Agent"] = self._user_agent
         if request.body is not None and request.body.length != 0 and "expect" not in request.headers:
-            added["Expect"] = "100-continue"
-        if added:
-            request = request.with_headers(added)
+            changes["Expect"] = "100-continue"
+        if changes:
+            request = request.with_headers(changes)
         return with_request(self._inner.round_trip(request), request)
 
     def close(self) -> None:

@@ -245,12 +245,12 @@ class _Backoff:
         self.origin = Origin.of(request.url)
         self._tracker = tracker
         self._request = request
-        self._waited_until = tracker.last_waited(self.origin)  # the block of the host that was waited for
+        self._waited_until = 0.0  # the end of the block of the host that was waited for
 
     def remaining(self) -> float:
         """Seconds for which the host is still blocked, unless this request has waited for that already."""
         until = self._tracker.blocked_until(self.origin)
-        if until <= self._waited_until:
+        if until <= self._waited_until or until <= self._tracker.last_waited(self.origin):
             return 0.0
         return min(max(0.0, until - self._tracker.now()), self._tracker.max_wait)
 

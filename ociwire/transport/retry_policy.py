@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import ssl
 from collections.abc import Iterator
-from typing import final
+from typing import Any, final
 
 import urllib3
 
@@ -49,11 +49,14 @@ class Budget:
 
     def __init__(self, retry: urllib3.Retry) -> None:
         self._retry = retry
-        self._remaining = {name: getattr(retry, name) for name in ("total", "connect", "read", "status", "other")}
+        self._remaining: dict[str, Any] = {}  # read from `retry` when first needed: most requests need no retry
         self.taken = 0
 
     def take(self, kind: str) -> bool:
         """Take one retry of a kind. Return false if none remains of it, or in total."""
+        if not self._remaining:
+            names = ("total", "connect", "read", "status", "other")
+            self._remaining = {name: getattr(self._retry, name) for name in names}
         limited = [name for name in ("total", kind) if self._remaining[name] is not None]
         if any(self._remaining[name] <= 0 for name in limited):
             return False

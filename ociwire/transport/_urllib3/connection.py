@@ -35,6 +35,7 @@ _MIN_ATTEMPT = 2.0
 """Minimum time in seconds for each of several addresses, if that much remains, as in Go's net.Dialer."""
 _SEND_SLICE = 0.5
 """Seconds for which a send may block before the connection is checked for an early response."""
+_NO_HEADERS = urllib3.HTTPHeaderDict()  # shared, as urllib3 only reads from it
 _NO_TIMEOUT = Timeouts(urllib3.Timeout(None))
 
 
@@ -114,10 +115,11 @@ class WireConnection(HTTPConnection):
             # The head alone is the whole request: check before it is sent that the content is really empty.
             exchange.sent = next(exchange.pieces, None) is None
         self.putrequest(method, exchange.target, skip_host=True, skip_accept_encoding=True)
+        put_header = super(HTTPConnection, self).putheader  # http.client's: urllib3's looks for its SKIP_HEADER
         for name, value in exchange.fields:
-            self.putheader(name, value)
+            put_header(name, value)
         for name, value in headers.items():  # Proxy-Authorization, from urllib3's pool
-            self.putheader(name, value)
+            put_header(name, value)
         exchange.written = True
         self.endheaders()
         if not exchange.sent and self._await_continue(exchange, exchange.reader):
@@ -190,6 +192,7 @@ class WireConnection(HTTPConnection):
         self._has_served = not self.is_closed
         return urllib3.HTTPResponse(
             body=raw,
+            headers=_NO_HEADERS,
             status=raw.status,
             version=raw.version,
             reason=raw.reason,

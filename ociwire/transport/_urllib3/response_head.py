@@ -23,6 +23,7 @@ NOT_HTTP = "the server does not speak HTTP/1.1: expected a status line, such as 
 
 _TLS_ALERT = b"\x15\x03"
 """The first bytes of an alert record (RFC 8446, section 5.1): a TLS server answers so to plain http."""
+_FIELD = re.compile(rb"(" + TOKEN.pattern.encode() + rb")[ \t]*:([^\0]*)")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: ([^\r\n]*))?\r?\n")
 
 
@@ -68,7 +69,18 @@ def read_head(stream: LineReader) -> Head:
     fields: list[tuple[str, str]] = []
     while (line := _read_line(stream, remaining)) not in (b"\r\n", b"\n"):
         remaining -= len(line)
-        _add_field(fields, line)
+        match = _FIELD.fullmatch(line)
+        if match is not None:
+            fields.append((match[1].decode("latin-1"), _decode_value(match[2])))
+        elif b"\0" in line:
+            raise ProtocolError("a NUL in the head of the response")
+        elif line[:1] not in b" \t":
+            raise ProtocolError("invalid header field in the response: expected a name, a colon and a value")
+        elif not fields:
+            raise ProtocolError("the head of the response begins with a folded line")
+        else:  # obsolete line folding (RFC 9112, section 5.2)
+            name, value = fields[-1]
+            fields[-1] = (name, f"{value} {_decode_value(line)}".strip(" "))
     size = MAX_HEAD - remaining + len(line)
     return Head(min(1, int(minor)), int(status), reason.decode("latin-1"), Headers.received(fields), size)
 
@@ -111,22 +123,6 @@ def _read_line(stream: LineReader, limit: int, *, first: bool = False) -> bytes:
     raise ProtocolError("the head of the response was cut off")
 
 
-def _add_field(fields: list[tuple[str, str]], line: bytes) -> None:
-    if b"\0" in line:
-        raise ProtocolError("a NUL in the head of the response")
-    if line[:1] in b" \t":  # obsolete line folding (RFC 9112, section 5.2)
-        if not fields:
-            raise ProtocolError("the head of the response begins with a folded line")
-        name, value = fields[-1]
-        fields[-1] = (name, f"{value} {_decode_value(line)}".strip(" "))
-        return
-    raw_name, colon, raw_value = line.partition(b":")
-    name = raw_name.rstrip(b" \t").decode("latin-1")
-    if not colon or not TOKEN.fullmatch(name):
-        raise ProtocolError("invalid header field in the response: expected a name, a colon and a value")
-    fields.append((name, _decode_value(raw_value)))
-
-
 def _decode_value(value: bytes) -> str:
     # A bare CR is read as a space (RFC 9112, section 2.2).
-    return value.decode("latin-1").rstrip("\r\n").replace("\r", " ").strip(" \t")
+    return value.decode("latin-1").replace("\r", " ").strip(" \t\n")

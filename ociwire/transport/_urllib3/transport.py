@@ -151,8 +151,8 @@ class UrllibTransport:
                 exchange.open_body()
                 pooled: Any = pool.urllib3_pool.urlopen(
                     request.method,
-                    # urllib3 normalizes and logs this URL; the connection sends `exchange.target`. The query may be
-                    # secret.
+                    # urllib3 normalizes and logs this URL, whose query may be secret; the connection sends
+                    # `exchange.target`.
                     exchange.target.partition("?")[0],
                     body=exchange,  # type: ignore[arg-type]
                     headers={},
