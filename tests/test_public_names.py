@@ -102,10 +102,13 @@ def test_public_name_is_the_same_object_in_every_module() -> None:
             assert getattr(importlib.import_module(module), name) is getattr(ociwire, name)
 
 
-def test_imports_for_type_checkers_match_the_lazy_imports() -> None:
-    [block] = [node for node in parse(ROOT / "__init__.py").body if isinstance(node, ast.If)]
+@pytest.mark.parametrize("package", [ociwire, ociwire.transport], ids=["ociwire", "ociwire.transport"])
+def test_imports_for_type_checkers_match_the_lazy_imports(package: Any) -> None:
+    [block] = [node for node in parse(Path(package.__file__)).body if isinstance(node, ast.If)]
     imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
-    assert {name.asname: node.module for node in imports for name in node.names} == ociwire._MODULE_OF_NAME
+    modules = {name.asname: f"{'.' * node.level}{node.module}" for node in imports for name in node.names}
+    lazy = {name: f".{module}" if package is ociwire else module for name, module in package._MODULE_OF_NAME.items()}
+    assert modules == lazy
     assert {name.asname == name.name for node in imports for name in node.names} == {True}
 
 
@@ -123,6 +126,21 @@ except AttributeError as error:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("module 'ociwire' has no attribute 'Cleint'\n", "")
+
+
+def test_import_of_client_imports_no_layer_of_the_default_stack() -> None:
+    script = """
+import sys
+from ociwire import Client
+from ociwire.testing import ScriptedTransport
+Client("registry.example", ScriptedTransport([]))
+modules = {f"ociwire.transport.{name}" for name in ("auth", "default", "log", "redirect", "_urllib3.transport")}
+print(sorted(modules & set(sys.modules)))
+from ociwire.transport import *
+print(sorted(modules & set(sys.modules)) == sorted(modules), UrllibTransport.__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\nTrue UrllibTransport\n", "")
 
 
 @pytest.mark.parametrize("statement", ["from ociwire import download", "from ociwire import client", "ociwire.message"])

@@ -24,7 +24,7 @@ from .._oci.host import check_host
 from .._oci.reference import DOCKER_HUB, check_tag, registry_name
 from .._oci.scope import Scope
 from ..errors import OciwireError, RegistryError, Unsupported, UsageError
-from ..transport import HeadersTransport, Transport, default_transport
+from ..transport import HeadersTransport, Transport
 from . import (
     blob_writer,
     blobs,
@@ -96,7 +96,12 @@ class Client:
         if registry_name(origin.netloc) == DOCKER_HUB:
             origin = Origin.of(f"{scheme}://{_DOCKER_HUB_REGISTRY}")
         self.host = origin.netloc
-        self.transport = default_transport(user_agent=user_agent) if transport is None else transport
+        if transport is None:
+            from ..transport import default_transport  # deferred: a client of another transport does not need it
+
+            self.transport = default_transport(user_agent=user_agent)
+        else:
+            self.transport = transport
         self._owned = transport is None
         wire = HeadersTransport(self.transport, user_agent=user_agent)
         debug_id = f"client-{next(_CLIENT_NUMBERS)}" if debug_id is None else debug_id

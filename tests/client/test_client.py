@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-import ociwire._client.client
+import ociwire.transport
 from ociwire import (
     Client,
     Descriptor,
@@ -207,7 +207,7 @@ def test_a_transport_that_was_made_is_closed(monkeypatch: pytest.MonkeyPatch) ->
         made.append(options)
         return transport
 
-    monkeypatch.setattr(ociwire._client.client, "default_transport", make)
+    monkeypatch.setattr(ociwire.transport, "default_transport", make)
     with Client(HOST, user_agent="me/1") as client:
         assert client.transport is transport
         assert transport.closed == 0

@@ -11,7 +11,7 @@ from typing import Any, final
 import pytest
 import urllib3
 
-import ociwire._client.client
+import ociwire.transport
 from ociwire import Client, Request, RequestInfo, Response, Scope, errors
 from ociwire.transport import UrllibTransport
 from tests._support.doubles import FakeClock
@@ -151,7 +151,7 @@ def test_a_transport_that_was_given_is_closed_by_neither() -> None:
 
 def test_a_transport_that_was_made_is_closed_by_either(monkeypatch: pytest.MonkeyPatch) -> None:
     transport = Closing()
-    monkeypatch.setattr(ociwire._client.client, "default_transport", lambda **options: transport)
+    monkeypatch.setattr(ociwire.transport, "default_transport", lambda **options: transport)
     client = Client(HOST)
     with client.with_options(timeout=1) as other:
         assert other.transport is transport
