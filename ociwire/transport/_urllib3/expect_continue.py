@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 from ..._http.body import Body
@@ -41,14 +40,9 @@ class _State(NamedTuple):
 
 
 class Expectations:
-    """The origins that never send 100 (Continue), and those that refuse Expect (417). Thread-safe.
+    """The origins that never send 100 (Continue), and those that refuse Expect (417). Thread-safe."""
 
-    Args:
-        clock: Returns a monotonic time in seconds. None means `time.monotonic`.
-    """
-
-    def __init__(self, clock: Callable[[], float] | None = None) -> None:
-        self._clock = time.monotonic if clock is None else clock
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._states: dict[Origin, _State] = {}
 
@@ -82,10 +76,10 @@ class Expectations:
 
     def _get(self, origin: Origin) -> _State | None:
         state = self._states.get(origin)
-        return state if state is not None and state.expires > self._clock() else None
+        return state if state is not None and state.expires > time.monotonic() else None
 
     def _set(self, origin: Origin, *, refused: bool) -> None:
         with self._lock:
             if len(self._states) >= _MAX_ORIGINS:
                 self._states.pop(next(iter(self._states)))
-            self._states[origin] = _State(self._clock() + MAX_AGE, refused)
+            self._states[origin] = _State(time.monotonic() + MAX_AGE, refused)
