@@ -30,7 +30,7 @@ FORMS = (CANARY, ENCODED, quote(CANARY), quote(CANARY, safe=""), json.dumps(CANA
 PULL = Scope.repository("app", "pull")
 
 
-class Lines(logging.Handler):
+class LogLines(logging.Handler):
     """What was written down: levels and lines."""
 
     def __init__(self) -> None:
@@ -50,19 +50,19 @@ class Lines(logging.Handler):
 
 
 @pytest.fixture
-def log() -> Iterator[Lines]:
+def log() -> Iterator[LogLines]:
     """What ociwire.wire says, at INFO."""
-    yield from listening(logging.INFO)
+    yield from capture(logging.INFO)
 
 
 @pytest.fixture
-def debug() -> Iterator[Lines]:
+def debug() -> Iterator[LogLines]:
     """What ociwire.wire says, at DEBUG."""
-    yield from listening(logging.DEBUG)
+    yield from capture(logging.DEBUG)
 
 
-def listening(level: int) -> Iterator[Lines]:
-    logger, lines = logging.getLogger("ociwire.wire"), Lines()
+def capture(level: int) -> Iterator[LogLines]:
+    logger, lines = logging.getLogger("ociwire.wire"), LogLines()
     before = logger.level
     logger.addHandler(lines)
     logger.setLevel(level)
@@ -71,7 +71,7 @@ def listening(level: int) -> Iterator[Lines]:
     logger.setLevel(before)
 
 
-class Watched:
+class RecordedBody:
     """A response's body that knows what became of it, and may break."""
 
     def __init__(self, content: bytes = b"content", error: BaseException | None = None) -> None:
@@ -94,7 +94,7 @@ class Watched:
         self.closed += 1
 
 
-class Untouchable:
+class UnreadableBody:
     """A body that nobody wants read."""
 
     def readinto(self, buffer: memoryview, /) -> int:
@@ -104,21 +104,21 @@ class Untouchable:
         pass
 
 
-def answering(*answers: Any) -> LogTransport:
+def make_transport(*answers: Any) -> LogTransport:
     return LogTransport(ScriptedTransport(answers))
 
 
 def stream(status: int = 200, content: bytes = b"content", *, says_length: bool = True, **headers: str) -> Response:
     fields = {**headers, **({"Content-Length": str(len(content))} if says_length else {})}
-    return Response(status, fields, Watched(content))
+    return Response(status, fields, RecordedBody(content))
 
 
 # --- a line's parts ---
 
 
-def test_a_line_for_the_answer_and_one_for_what_was_read(log: Lines) -> None:
+def test_log_exchange_has_response_line_and_body_line(log: LogLines) -> None:
     info = RequestInfo(operation="get_blob", debug_id="client-1")
-    with answering(stream(content=b"x" * 2048)).round_trip(Request("GET", URL, info=info)) as response:
+    with make_transport(stream(content=b"x" * 2048)).round_trip(Request("GET", URL, info=info)) as response:
         assert len(log.lines) == 1
         response.read()
     assert len(log.lines) == 2
@@ -126,8 +126,8 @@ def test_a_line_for_the_answer_and_one_for_what_was_read(log: Lines) -> None:
     assert re.fullmatch(r"INFO client-1 get_blob \[1\] <- 2048 B in \d+ ms", log.lines[1])
 
 
-def test_exchanges_are_numbered(log: Lines) -> None:
-    transport = answering(*[Response(204)] * 3)
+def test_log_exchanges_are_numbered(log: LogLines) -> None:
+    transport = make_transport(*[Response(204)] * 3)
     for _ in range(3):
         transport.round_trip(Request("DELETE", URL))
     assert [line.split()[1] for line in log.lines] == ["[1]", "[2]", "[3]"]
@@ -136,9 +136,9 @@ def test_exchanges_are_numbered(log: Lines) -> None:
 @pytest.mark.parametrize(
     ("operation", "debug_id", "who"), [("", "", "[1]"), ("a", "", "a [1]"), ("", "b", "b [1]"), ("a", "b", "b a [1]")]
 )
-def test_who_asked(operation: str, debug_id: str, who: str, log: Lines) -> None:
+def test_log_line_names_client_and_operation(operation: str, debug_id: str, who: str, log: LogLines) -> None:
     info = RequestInfo(operation=operation, debug_id=debug_id)
-    answering(Response(204)).round_trip(Request("HEAD", URL, info=info))
+    make_transport(Response(204)).round_trip(Request("HEAD", URL, info=info))
     assert log.lines[0].startswith(f"INFO {who} HEAD {URL} -> 204 No Content in ")
 
 
@@ -160,8 +160,8 @@ def test_who_asked(operation: str, debug_id: str, who: str, log: Lines) -> None:
         (599, "WARNING"),
     ],
 )
-def test_the_level_is_by_status(status: int, level: str, log: Lines) -> None:
-    with answering(stream(status, b"no")).round_trip(Request("GET", URL)) as response:
+def test_log_level_depends_on_status(status: int, level: str, log: LogLines) -> None:
+    with make_transport(stream(status, b"no")).round_trip(Request("GET", URL)) as response:
         response.read()
     assert [line.split()[0] for line in log.lines] == [level, level][: len(log.lines)]
     assert f"-> {status}" in log.lines[0]
@@ -182,7 +182,9 @@ def test_the_level_is_by_status(status: int, level: str, log: Lines) -> None:
     ],
 )
 @pytest.mark.parametrize("error", [None, ReadError("reset")])
-def test_what_was_sent(content: Any, pull: int, sent: str | None, error: Exception | None, log: Lines) -> None:
+def test_log_line_has_sent_bytes(
+    content: Any, pull: int, sent: str | None, error: Exception | None, log: LogLines
+) -> None:
     def take(request: Request) -> Any:
         if request.body is not None:
             pieces = request.body.open()
@@ -199,7 +201,7 @@ def test_what_was_sent(content: Any, pull: int, sent: str | None, error: Excepti
     assert (sent or "") in log.lines[0]
 
 
-def test_what_is_sent_twice_below_is_not_more_than_there_is(log: Lines) -> None:
+def test_log_body_sent_twice_is_counted_once(log: LogLines) -> None:
     def take(request: Request) -> Response:
         assert request.body is not None
         assert b"".join(request.body.open()) == b"x" * 100
@@ -215,22 +217,22 @@ def test_what_is_sent_twice_below_is_not_more_than_there_is(log: Lines) -> None:
 @pytest.mark.parametrize(
     ("take", "read"), [(0, "<- 0 B of 7 B in"), (3, "<- 3 B of 7 B in"), (7, "<- 7 B in"), (-1, "<- 7 B in")]
 )
-def test_what_was_read(take: int, read: str, log: Lines) -> None:
-    with answering(stream()).round_trip(Request("GET", URL)) as response:
+def test_log_body_line_has_read_bytes(take: int, read: str, log: LogLines) -> None:
+    with make_transport(stream()).round_trip(Request("GET", URL)) as response:
         response.read(take)
     assert read in log.lines[1]
     assert len(log.lines) == 2
 
 
-def test_what_was_read_of_an_unknown_length(log: Lines) -> None:
-    with answering(stream(says_length=False)).round_trip(Request("GET", URL)) as response:
+def test_log_body_of_unknown_length_has_read_bytes(log: LogLines) -> None:
+    with make_transport(stream(says_length=False)).round_trip(Request("GET", URL)) as response:
         response.read()
     assert re.search(r"<- 7 B in \d+ ms$", log.lines[1])
 
 
-def test_a_body_in_memory_is_read_as_well(log: Lines) -> None:
+def test_log_body_in_memory_has_body_line(log: LogLines) -> None:
     canned = Response(200, (), b"content")
-    transport = answering(canned, canned)
+    transport = make_transport(canned, canned)
     for _ in range(2):
         with transport.round_trip(Request("GET", URL)) as response:
             assert response.length == 7
@@ -239,20 +241,20 @@ def test_a_body_in_memory_is_read_as_well(log: Lines) -> None:
 
 
 @pytest.mark.parametrize("response", [Response(200, {"Content-Length": "700"}), Response(204), Response(304)])
-def test_what_has_no_body_has_one_line(response: Response, log: Lines) -> None:
-    with answering(response).round_trip(Request("HEAD", URL)) as got:
+def test_log_response_without_body_has_one_line(response: Response, log: LogLines) -> None:
+    with make_transport(response).round_trip(Request("HEAD", URL)) as got:
         assert got.read() == b""
     assert len(log.lines) == 1
 
 
-def test_a_head_that_streams_nothing_has_one_line(log: Lines) -> None:
-    with answering(Response(200, {"Content-Length": "7"}, Untouchable())).round_trip(Request("HEAD", URL)):
+def test_log_head_response_has_one_line(log: LogLines) -> None:
+    with make_transport(Response(200, {"Content-Length": "7"}, UnreadableBody())).round_trip(Request("HEAD", URL)):
         pass
     assert len(log.lines) == 1
 
 
-def test_what_happens_to_a_body_is_told_once(log: Lines) -> None:
-    response = answering(stream()).round_trip(Request("GET", URL))
+def test_log_body_line_is_logged_once(log: LogLines) -> None:
+    response = make_transport(stream()).round_trip(Request("GET", URL))
     response.read()
     response.read()
     response.drain()
@@ -261,8 +263,8 @@ def test_what_happens_to_a_body_is_told_once(log: Lines) -> None:
     assert len(log.lines) == 2
 
 
-def test_it_is_told_where_the_last_byte_is_read(log: Lines) -> None:
-    response = answering(stream()).round_trip(Request("GET", URL))
+def test_log_body_line_is_logged_at_last_byte(log: LogLines) -> None:
+    response = make_transport(stream()).round_trip(Request("GET", URL))
     response.read(6)
     assert len(log.lines) == 1
     response.read(1)
@@ -271,15 +273,15 @@ def test_it_is_told_where_the_last_byte_is_read(log: Lines) -> None:
 
 
 @pytest.mark.parametrize("name", ["Location", "Retry-After", "WWW-Authenticate", "Range", "OCI-Chunk-Min-Length"])
-def test_headers_that_tell_something_are_in_the_line(name: str, log: Lines) -> None:
-    answering(Response(202, {name: "this\x1b[31m", "X-Other": "that"})).round_trip(Request("GET", URL))
+def test_log_line_has_selected_headers(name: str, log: LogLines) -> None:
+    make_transport(Response(202, {name: "this\x1b[31m", "X-Other": "that"})).round_trip(Request("GET", URL))
     assert f"; {name}: this [31m" in log.lines[0]
     assert "that" not in log.text
 
 
 @pytest.mark.parametrize("text", ["Bearer", "Basic"])
-def test_the_kind_of_proof_is_in_the_line(text: str, log: Lines) -> None:
-    answering(Response(204)).round_trip(Request("GET", URL, {"Authorization": f"{text} {CANARY}"}))
+def test_log_line_names_authorization_scheme(text: str, log: LogLines) -> None:
+    make_transport(Response(204)).round_trip(Request("GET", URL, {"Authorization": f"{text} {CANARY}"}))
     assert f"GET {URL} (with {text}) ->" in log.lines[0]
 
 
@@ -287,19 +289,19 @@ def test_the_kind_of_proof_is_in_the_line(text: str, log: Lines) -> None:
 
 
 @pytest.mark.parametrize("error", [ConnectError("refused"), TransportTimeout("timed out"), AuthError("denied")])
-def test_an_exception_of_ociwire_s_is_told(error: OciwireError, log: Lines) -> None:
+def test_log_ociwire_error_has_its_message(error: OciwireError, log: LogLines) -> None:
     with pytest.raises(type(error)) as caught:
-        answering(error).round_trip(Request("GET", URL))
+        make_transport(error).round_trip(Request("GET", URL))
     assert caught.value is error
     assert len(log.lines) == 1
     assert re.search(rf"WARNING \[1\] GET {URL} -> failed after \d+ ms: {type(error).__name__}: {error}", log.lines[0])
 
 
 @pytest.mark.parametrize("kind", [ZeroDivisionError, OSError, KeyboardInterrupt])
-def test_of_a_foreign_exception_only_the_kind_is_told(kind: type[BaseException], log: Lines) -> None:
+def test_log_foreign_exception_has_only_its_class(kind: type[BaseException], log: LogLines) -> None:
     error = kind(CANARY)
     with pytest.raises(kind) as caught:
-        answering(error).round_trip(Request("GET", URL))
+        make_transport(error).round_trip(Request("GET", URL))
     assert caught.value is error
     assert log.lines[0].startswith("WARNING")
     assert log.lines[0].endswith(f": {kind.__name__}")
@@ -308,9 +310,9 @@ def test_of_a_foreign_exception_only_the_kind_is_told(kind: type[BaseException],
 
 @pytest.mark.parametrize("error", [ReadError("reset"), TransportTimeout("slow"), ProtocolError("odd"), OSError(CANARY)])
 @pytest.mark.parametrize("status", [200, 404])
-def test_a_body_that_breaks_is_a_warning(error: Exception, status: int, log: Lines) -> None:
-    answer = Response(status, {"Content-Length": "99"}, Watched(b"content", error))
-    response = answering(answer).round_trip(Request("GET", URL))
+def test_log_body_error_is_a_warning(error: Exception, status: int, log: LogLines) -> None:
+    answer = Response(status, {"Content-Length": "99"}, RecordedBody(b"content", error))
+    response = make_transport(answer).round_trip(Request("GET", URL))
     with pytest.raises(type(error)) as caught:
         response.read()
     response.close()
@@ -321,7 +323,7 @@ def test_a_body_that_breaks_is_a_warning(error: Exception, status: int, log: Lin
     assert CANARY not in log.text
 
 
-def test_what_the_content_raises_passes(log: Lines) -> None:
+def test_log_exception_of_content_propagates(log: LogLines) -> None:
     error = ZeroDivisionError(CANARY)
 
     def fail(chunk: bytes) -> bytes:
@@ -329,7 +331,7 @@ def test_what_the_content_raises_passes(log: Lines) -> None:
 
     request = Request("PUT", URL, body=Body.of(b"content").map(fail))
     with pytest.raises(ZeroDivisionError) as caught:
-        answering(Response(201)).round_trip(request)
+        make_transport(Response(201)).round_trip(request)
     assert caught.value is error
     assert ", 0 B of 7 B sent: ZeroDivisionError" in log.lines[0]
 
@@ -337,10 +339,10 @@ def test_what_the_content_raises_passes(log: Lines) -> None:
 # --- what passes through ---
 
 
-def test_without_a_listener_requests_pass_as_they_are() -> None:
+def test_log_disabled_request_and_response_are_unchanged() -> None:
     logger = logging.getLogger("ociwire.wire.nobody")
     logger.setLevel(logging.WARNING)
-    answer = Response(200, (), Untouchable(), request=Request("GET", URL))
+    answer = Response(200, (), UnreadableBody(), request=Request("GET", URL))
     script = ScriptedTransport([lambda request: answer, ReadError("no")])
     transport = LogTransport(script, logger=logger)
     request = Request("PUT", URL, body=Body.of(iter([b"content"])))
@@ -350,8 +352,8 @@ def test_without_a_listener_requests_pass_as_they_are() -> None:
     assert script.requests[1] is request
 
 
-def test_whether_somebody_listens_is_asked_each_time(log: Lines) -> None:
-    transport = answering(*[Response(204)] * 3)
+def test_log_level_is_read_at_each_request(log: LogLines) -> None:
+    transport = make_transport(*[Response(204)] * 3)
     transport.round_trip(Request("GET", URL))
     logging.getLogger("ociwire.wire").setLevel(logging.WARNING)
     transport.round_trip(Request("GET", URL))
@@ -360,8 +362,8 @@ def test_whether_somebody_listens_is_asked_each_time(log: Lines) -> None:
     assert len(log.lines) == 2
 
 
-def test_the_logger_is_a_parameter(log: Lines) -> None:
-    logger, lines = logging.getLogger("ociwire.wire.mine"), Lines()
+def test_log_transport_logger_is_used(log: LogLines) -> None:
+    logger, lines = logging.getLogger("ociwire.wire.mine"), LogLines()
     logger.propagate = False
     logger.addHandler(lines)
     logger.setLevel(logging.INFO)
@@ -370,7 +372,7 @@ def test_the_logger_is_a_parameter(log: Lines) -> None:
     assert log.lines == []
 
 
-def test_a_request_without_a_body_passes_as_it_is(log: Lines) -> None:
+def test_log_request_without_body_is_unchanged(log: LogLines) -> None:
     script = ScriptedTransport([Response(204)])
     request = Request("GET", URL, {"Authorization": "Bearer x"})
     LogTransport(script).round_trip(request)
@@ -378,7 +380,7 @@ def test_a_request_without_a_body_passes_as_it_is(log: Lines) -> None:
 
 
 @pytest.mark.parametrize("content", [lambda: b"content", lambda: io.BytesIO(b"content"), lambda: iter([b"content"])])
-def test_a_body_passes_whole_and_unpulled(content: Any, debug: Lines) -> None:
+def test_log_body_is_sent_whole_and_not_pulled(content: Any, debug: LogLines) -> None:
     script = ScriptedTransport([Response(401), Response(201)])
     transport = LogTransport(script)
     request = Request("PUT", URL, {"A": "b"}, Body.of(content()))
@@ -395,18 +397,18 @@ def test_a_body_passes_whole_and_unpulled(content: Any, debug: Lines) -> None:
 
 @pytest.mark.parametrize("status", [200, 400, 401, 404, 500, 503])
 @pytest.mark.parametrize("operation", ["get_blob", "token"])
-def test_no_body_is_read_that_its_owner_has_not_read(status: int, operation: str, debug: Lines) -> None:
+def test_log_response_body_is_not_read(status: int, operation: str, debug: LogLines) -> None:
     request = Request("GET", URL, info=RequestInfo(operation=operation))
-    answer = Response(status, {"Content-Length": "99"}, Untouchable())
-    with answering(answer).round_trip(request) as response:
+    answer = Response(status, {"Content-Length": "99"}, UnreadableBody())
+    with make_transport(answer).round_trip(request) as response:
         assert response.status == status
         assert response.length == 99
     assert len(debug.lines) == 4
 
 
-def test_reads_are_the_owner_s(log: Lines) -> None:
-    body = Watched()
-    response = answering(Response(200, {"Content-Length": "7"}, body)).round_trip(Request("GET", URL))
+def test_log_response_reads_reach_inner_body(log: LogLines) -> None:
+    body = RecordedBody()
+    response = make_transport(Response(200, {"Content-Length": "7"}, body)).round_trip(Request("GET", URL))
     assert response.read(3) == b"con"
     assert body.reads == 1
     response._shorten_timeout(3.0)
@@ -416,25 +418,25 @@ def test_reads_are_the_owner_s(log: Lines) -> None:
     assert body.closed
 
 
-def test_discarding_reads_away_and_closes(log: Lines) -> None:
-    body = Watched()
-    response = answering(Response(503, {"Content-Length": "7"}, body)).round_trip(Request("GET", URL))
+def test_log_response_drain_reads_and_closes(log: LogLines) -> None:
+    body = RecordedBody()
+    response = make_transport(Response(503, {"Content-Length": "7"}, body)).round_trip(Request("GET", URL))
     response.drain()
     assert body.closed
     assert body.hurried
     assert body.file.tell() == 7
 
 
-def test_the_response_names_what_was_really_sent(log: Lines) -> None:
+def test_log_response_keeps_its_request(log: LogLines) -> None:
     really = Request("GET", "https://mirror.example/")
-    answer = Response(200, {"A": "b"}, Watched(), request=really)
+    answer = Response(200, {"A": "b"}, RecordedBody(), request=really)
     response = LogTransport(FunctionTransport(lambda request: answer)).round_trip(Request("GET", URL))
     assert response.request is really
     assert (response.status, response.headers) == (200, answer.headers)
     response.close()
 
 
-def test_a_response_that_names_no_request_gets_one(log: Lines) -> None:
+def test_log_response_without_request_gets_the_request(log: LogLines) -> None:
     class Bare:
         def round_trip(self, request: Request, /) -> Response:
             return Response(403, {"Content-Length": "26"}, f"you said {'secret-token-1234'}".encode())
@@ -448,7 +450,7 @@ def test_a_response_that_names_no_request_gets_one(log: Lines) -> None:
     assert "you said ***" in log.lines[1]
 
 
-def test_closing_closes_what_is_wrapped() -> None:
+def test_log_transport_close_closes_inner() -> None:
     closed: list[int] = []
     transport = LogTransport(FunctionTransport(lambda request: Response(200), close=lambda: closed.append(1)))
     transport.close()
@@ -461,35 +463,35 @@ def test_closing_closes_what_is_wrapped() -> None:
 # --- what is quoted ---
 
 
-def test_an_error_is_quoted_as_far_as_it_was_read_and_in_one_line(log: Lines) -> None:
+def test_log_error_body_read_part_is_quoted_in_one_line(log: LogLines) -> None:
     content = b'{"errors":\r\n [{"code": "DENIED"}]}\x1b[0m' + b"x" * 1000
-    with answering(stream(403, content)).round_trip(Request("GET", URL)) as response:
+    with make_transport(stream(403, content)).round_trip(Request("GET", URL)) as response:
         response.read(12)
     assert log.lines[1].endswith(': {"errors": ')
-    with answering(stream(403, content)).round_trip(Request("GET", URL)) as response:
+    with make_transport(stream(403, content)).round_trip(Request("GET", URL)) as response:
         response.read()
     assert '{"errors":  [{"code": "DENIED"}]} [0mxxx' in log.lines[3]
     assert len(log.lines[3]) < 700
     assert len(log.text.splitlines()) == 4
 
 
-def test_what_is_no_text_is_quoted_all_the_same(log: Lines) -> None:
-    with answering(stream(500, b"\xff\xfe caf\xc3\xa9 \xc3")).round_trip(Request("GET", URL)) as response:
+def test_log_error_body_of_bytes_is_quoted(log: LogLines) -> None:
+    with make_transport(stream(500, b"\xff\xfe caf\xc3\xa9 \xc3")).round_trip(Request("GET", URL)) as response:
         response.read()
     assert "caf\xe9" in log.lines[1]
 
 
 @pytest.mark.parametrize("status", [200, 206, 302])
-def test_what_is_no_error_is_not_quoted(status: int, log: Lines) -> None:
-    with answering(stream(status, CANARY.encode())).round_trip(Request("GET", URL)) as response:
+def test_log_success_body_is_not_quoted(status: int, log: LogLines) -> None:
+    with make_transport(stream(status, CANARY.encode())).round_trip(Request("GET", URL)) as response:
         response.read()
     assert CANARY not in log.text
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 500])
-def test_what_a_token_server_says_is_withheld(status: int, debug: Lines) -> None:
+def test_log_token_response_body_is_not_quoted(status: int, debug: LogLines) -> None:
     request = Request("POST", URL, body=CANARY.encode(), info=RequestInfo(operation="token"))
-    with answering(stream(status, f'{{"token": "{CANARY}"}}'.encode())).round_trip(request) as response:
+    with make_transport(stream(status, f'{{"token": "{CANARY}"}}'.encode())).round_trip(request) as response:
         assert CANARY.encode() in response.read()
     assert_unseen(debug)
     assert "<- " in debug.text
@@ -513,61 +515,59 @@ def test_what_a_token_server_says_is_withheld(status: int, debug: Lines) -> None
     ],
 )
 @pytest.mark.parametrize("where", ["url", "location"])
-def test_of_a_query_only_what_the_specification_defines_is_shown(
-    query: str, shown: str, where: str, debug: Lines
-) -> None:
+def test_log_query_shows_only_specified_parameters(query: str, shown: str, where: str, debug: LogLines) -> None:
     url = f"https://{HOST}/a?{query}"
     request = Request("GET", url if where == "url" else URL)
-    answering(Response(202, {"Location": url} if where == "location" else {})).round_trip(request)
+    make_transport(Response(202, {"Location": url} if where == "location" else {})).round_trip(request)
     assert f"https://{HOST}/a{shown}" in debug.text
     assert "canary" not in debug.text
 
 
 @pytest.mark.parametrize("query", ["digest=sha256:ab", "n=5", "n=5&sig=canary"])
 @pytest.mark.parametrize("where", ["url", "Location", "Content-Location", "Link", "Warning"])
-def test_log_of_a_cross_origin_url_shows_nothing_of_its_query(query: str, where: str, debug: Lines) -> None:
+def test_log_cross_origin_url_query_is_hidden(query: str, where: str, debug: LogLines) -> None:
     url = f"https://storage.example/a?{query}"
     anonymous = Request("GET", url, info=RequestInfo(anonymous=True))
     answer = Response(202, {} if where == "url" else {where: f"<{url}>" if where == "Link" else url})
-    answering(answer).round_trip(anonymous if where == "url" else Request("GET", URL))
+    make_transport(answer).round_trip(anonymous if where == "url" else Request("GET", URL))
     assert "https://storage.example/a?***" in debug.text
     assert query not in debug.text
 
 
 @pytest.mark.parametrize("query", ["canary", "canary&n=1", "n=1&canary=", "canary/sig=abc"])
 @pytest.mark.parametrize("where", ["url", "location"])
-def test_a_query_that_is_one_secret_is_not_shown(query: str, where: str, debug: Lines) -> None:
+def test_log_query_without_names_is_hidden(query: str, where: str, debug: LogLines) -> None:
     url = f"https://storage.example/a?{query}"
     request = Request("GET", url if where == "url" else URL)
-    answering(Response(202, {"Location": url} if where == "location" else {})).round_trip(request)
+    make_transport(Response(202, {"Location": url} if where == "location" else {})).round_trip(request)
     assert "canary" not in debug.text
 
 
 @pytest.mark.parametrize("location", [f"/v2/x?_state={CANARY}", f"x?_state={CANARY}#{CANARY}", f"//a.b/?{CANARY}=1"])
-def test_a_relative_location_keeps_its_secrets(location: str, debug: Lines) -> None:
-    answering(Response(202, {"Location": location})).round_trip(Request("POST", URL))
+def test_log_relative_location_query_is_hidden(location: str, debug: LogLines) -> None:
+    make_transport(Response(202, {"Location": location})).round_trip(Request("POST", URL))
     assert "Location: " in debug.lines[0]
     assert_unseen(debug)
 
 
 @pytest.mark.parametrize("value", ["x%0d%0aINFO%20forged", "x%0AINFO", "%1b%5b31m", "x%C2%85INFO"])
-def test_a_query_does_not_make_lines_of_its_own(value: str, log: Lines) -> None:
-    answering(Response(204)).round_trip(Request("GET", f"{URL}?last={value}"))
+def test_log_query_value_with_line_end_stays_in_one_line(value: str, log: LogLines) -> None:
+    make_transport(Response(204)).round_trip(Request("GET", f"{URL}?last={value}"))
     assert len(log.text.splitlines()) == 1
     assert "\x1b" not in log.text
 
 
-def test_the_names_in_a_query_do_not_make_lines_either(log: Lines) -> None:
-    answering(Response(204)).round_trip(Request("GET", f"{URL}?a%0d%0aINFO=1"))
+def test_log_query_name_with_line_end_stays_in_one_line(log: LogLines) -> None:
+    make_transport(Response(204)).round_trip(Request("GET", f"{URL}?a%0d%0aINFO=1"))
     assert len(log.text.splitlines()) == 1
 
 
 # --- DEBUG ---
 
 
-def test_at_debug_headers_are_shown_and_masked(debug: Lines) -> None:
+def test_log_debug_headers_are_shown_and_masked(debug: LogLines) -> None:
     request = Request("GET", URL, {"Authorization": f"Bearer {CANARY}", "Accept": "a/b", "Cookie": f"c={CANARY}"})
-    answering(Response(204, {"Set-Cookie": f"c={CANARY}", "ETag": "e"})).round_trip(request)
+    make_transport(Response(204, {"Set-Cookie": f"c={CANARY}", "ETag": "e"})).round_trip(request)
     assert [line.split()[0] for line in debug.lines] == ["INFO", "DEBUG", "DEBUG"]
     assert "('Accept', 'a/b')" in debug.lines[1]
     assert "('Authorization', '***')" in debug.lines[1]
@@ -576,15 +576,15 @@ def test_at_debug_headers_are_shown_and_masked(debug: Lines) -> None:
     assert_unseen(debug)
 
 
-def test_at_info_headers_are_not_shown(log: Lines) -> None:
-    answering(Response(204, {"ETag": "e-tag"})).round_trip(Request("GET", URL, {"Accept": "a/b"}))
+def test_log_info_headers_are_not_shown(log: LogLines) -> None:
+    make_transport(Response(204, {"ETag": "e-tag"})).round_trip(Request("GET", URL, {"Accept": "a/b"}))
     assert "a/b" not in log.text
     assert "e-tag" not in log.text
 
 
-def test_at_debug_a_failure_shows_what_was_sent(debug: Lines) -> None:
+def test_log_debug_failure_shows_sent_headers(debug: LogLines) -> None:
     with pytest.raises(ReadError):
-        answering(ReadError("reset")).round_trip(Request("GET", URL, {"Accept": "a/b"}))
+        make_transport(ReadError("reset")).round_trip(Request("GET", URL, {"Accept": "a/b"}))
     assert [line.split()[0] for line in debug.lines] == ["WARNING", "DEBUG"]
     assert "a/b" in debug.lines[1]
 
@@ -592,7 +592,7 @@ def test_at_debug_a_failure_shows_what_was_sent(debug: Lines) -> None:
 # --- no secret, wherever it was planted ---
 
 
-def assert_unseen(lines: Lines) -> None:
+def assert_unseen(lines: LogLines) -> None:
     for record in lines.records:
         for form in FORMS:
             assert form not in record.getMessage()
@@ -613,8 +613,8 @@ def assert_unseen(lines: Lines) -> None:
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 500])
 @pytest.mark.parametrize("echoes", [False, True])
 @pytest.mark.parametrize("operation", ["get_blob", "token"])
-def test_a_canary_in_a_header_stays_unseen(
-    headers: dict[str, str], status: int, echoes: bool, operation: str, debug: Lines
+def test_log_secret_in_header_is_masked(
+    headers: dict[str, str], status: int, echoes: bool, operation: str, debug: LogLines
 ) -> None:
     said = (
         f"you sent {headers} {json.dumps(headers)} {ENCODED if ENCODED in str(headers) else CANARY}" if echoes else ""
@@ -622,50 +622,50 @@ def test_a_canary_in_a_header_stays_unseen(
     if operation == "token":
         said += CANARY
     request = Request("GET", URL, headers, info=RequestInfo(operation=operation))
-    with answering(stream(status, said.encode())).round_trip(request) as response:
+    with make_transport(stream(status, said.encode())).round_trip(request) as response:
         response.read()
     with pytest.raises(ReadError):
-        answering(ReadError("reset")).round_trip(request)
+        make_transport(ReadError("reset")).round_trip(request)
     assert_unseen(debug)
 
 
 @pytest.mark.parametrize("value", [CANARY, f"{CANARY} x", f"Bearer={CANARY}", f"Bearer\t{CANARY}"])
-def test_a_canary_that_has_no_scheme_before_it_stays_unseen(value: str, debug: Lines) -> None:
-    answering(Response(204)).round_trip(Request("GET", URL, {"Authorization": value}))
+def test_log_secret_without_scheme_is_masked(value: str, debug: LogLines) -> None:
+    make_transport(Response(204)).round_trip(Request("GET", URL, {"Authorization": value}))
     assert_unseen(debug)
 
 
-def test_a_canary_that_is_cut_off_stays_unseen(debug: Lines) -> None:
+def test_log_secret_cut_off_is_masked(debug: LogLines) -> None:
     """Only the beginning of a body is kept: a secret that begins in it and ends after it is a secret still."""
     secret = "".join(chr(ord("a") + number % 26) for number in range(200)).upper()
     content = b"." * 400 + secret.encode() + b"." * 400
     for size in (1, 50, 100, 499, 4096):
         answer = stream(403, content)
         request = Request("GET", URL, {"Authorization": f"Bearer {secret}"})
-        with answering(answer).round_trip(request) as response:
+        with make_transport(answer).round_trip(request) as response:
             for _ in response.iter_bytes(size):
                 pass
     for take in (410, 450, 550):  # and where its owner reads no further
         answer = stream(403, content)
-        with answering(answer).round_trip(Request("GET", URL, {"Authorization": f"Bearer {secret}"})) as response:
+        with make_transport(answer).round_trip(Request("GET", URL, {"Authorization": f"Bearer {secret}"})) as response:
             response.read(take)
     assert secret[:8] not in debug.text
 
 
 @pytest.mark.parametrize("name", ["WWW-Authenticate", "Warning", "X-Debug"])
-def test_a_canary_that_a_header_repeats_stays_unseen(name: str, debug: Lines) -> None:
+def test_log_secret_repeated_by_header_is_masked(name: str, debug: LogLines) -> None:
     request = Request("GET", URL, {"Authorization": f"Bearer {CANARY}"})
-    answering(Response(401, {name: f'Bearer error="{CANARY} is no token"'})).round_trip(request)
+    make_transport(Response(401, {name: f'Bearer error="{CANARY} is no token"'})).round_trip(request)
     assert_unseen(debug)
 
 
 @pytest.mark.parametrize("value", ["<https://a.example/?sig={}>; rel=next", "<x?n=1&token={}>; rel=next"])
-def test_a_canary_in_a_link_s_query_stays_unseen(value: str, debug: Lines) -> None:
-    answering(Response(200, {"Link": value.format(CANARY)})).round_trip(Request("GET", URL))
+def test_log_secret_in_link_query_is_masked(value: str, debug: LogLines) -> None:
+    make_transport(Response(200, {"Link": value.format(CANARY)})).round_trip(Request("GET", URL))
     assert_unseen(debug)
 
 
-def test_a_canary_in_a_redirect_stays_unseen(debug: Lines) -> None:
+def test_log_secret_in_redirect_is_masked(debug: LogLines) -> None:
     target = f"https://storage.example/b?X-Amz-Signature={quote(CANARY, safe='')}&X-Amz-Credential={CANARY}"
     script = ScriptedTransport([Response(307, {"Location": target}), ReadError("reset")])
     transport = LogTransport(RedirectTransport(LogTransport(script)))
@@ -685,7 +685,7 @@ LAYERS: dict[str, Any] = {
 
 @pytest.mark.parametrize("at", range(len(LAYERS) + 1))
 @pytest.mark.parametrize("everywhere", [False, True])
-def test_it_may_stand_anywhere_in_a_stack(at: int, everywhere: bool, debug: Lines) -> None:
+def test_log_at_any_place_of_a_stack_masks_secrets(at: int, everywhere: bool, debug: LogLines) -> None:
     signed = f"https://storage.example/b?sig={CANARY}"
 
     def answer(request: Request) -> Response:

@@ -44,7 +44,7 @@ def refuse(
     return caught.value, script
 
 
-class Watched:
+class RecordedBody:
     """A response's body that knows what became of it."""
 
     def __init__(self, content: bytes = b"elsewhere") -> None:
@@ -66,7 +66,7 @@ class Watched:
 
 @pytest.mark.parametrize("status", KEEP)
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
-def test_method_and_headers_are_kept(status: int, method: str) -> None:
+def test_redirect_method_and_headers_are_kept(status: int, method: str) -> None:
     headers = {"Accept": "a/b", "Range": "bytes=1-2", "Content-Type": "c/d", "Expect": "100-continue"}
     response, script = follow(Request(method, URL, headers), to("/elsewhere", status), OK)
     assert response.status == 200
@@ -85,7 +85,7 @@ def chunks() -> Iterator[bytes]:
 @pytest.mark.parametrize(
     "content", [lambda: b"content", lambda: io.BytesIO(b"content"), chunks, lambda: Body.of(chunks(), 7)]
 )
-def test_a_body_goes_along(status: int, method: str, content: Callable[[], Any]) -> None:
+def test_redirect_body_is_resent(status: int, method: str, content: Callable[[], Any]) -> None:
     request = Request(method, URL, body=Body.of(content()))
     _, script = follow(request, to(STORAGE, status), OK)
     assert script.requests[1].method == method
@@ -93,7 +93,7 @@ def test_a_body_goes_along(status: int, method: str, content: Callable[[], Any])
     assert script.bodies == [None, b"content"]
 
 
-def test_a_resendable_body_that_was_sent_in_part_goes_along_from_its_start() -> None:
+def test_redirect_resendable_body_sent_in_part_is_resent_from_start() -> None:
     file = io.BytesIO(b"before content")
     file.seek(7)
 
@@ -109,8 +109,8 @@ def test_a_resendable_body_that_was_sent_in_part_goes_along_from_its_start() -> 
 
 
 @pytest.mark.parametrize("status", KEEP)
-def test_a_one_shot_body_that_was_pulled_is_not_sent_on(status: int) -> None:
-    body = Watched()
+def test_redirect_consumed_single_use_body_raises_redirect_error(status: int) -> None:
+    body = RecordedBody()
 
     def pull_some(request: Request) -> Response:
         assert request.body is not None
@@ -130,7 +130,7 @@ def test_a_one_shot_body_that_was_pulled_is_not_sent_on(status: int) -> None:
 @pytest.mark.parametrize(
     ("method", "then"), [("GET", "GET"), ("HEAD", "HEAD"), ("POST", "GET"), ("PUT", "GET"), ("DELETE", "GET")]
 )
-def test_see_other_is_a_get_without_a_body(method: str, then: str, pulled: bool) -> None:
+def test_see_other_becomes_get_without_body(method: str, then: str, pulled: bool) -> None:
     body = Body.of(chunks())
 
     def answer(request: Request) -> Response:
@@ -155,12 +155,12 @@ def test_see_other_is_a_get_without_a_body(method: str, then: str, pulled: bool)
     assert body.resendable is not pulled
 
 
-def test_after_see_other_the_method_stays_a_get() -> None:
+def test_see_other_then_307_keeps_get() -> None:
     _, script = follow(Request("POST", URL, body=b"content"), to("/a", 303), to("/b", 308), OK)
     assert [(request.method, request.body) for request in script.requests[1:]] == [("GET", None)] * 2
 
 
-def test_see_other_may_lead_to_the_same_url() -> None:
+def test_see_other_to_same_url_is_followed() -> None:
     _, script = follow(Request("POST", URL, body=b"content"), to(URL, 303), OK)
     assert [request.method for request in script.requests] == ["POST", "GET"]
 
@@ -169,7 +169,7 @@ def test_see_other_may_lead_to_the_same_url() -> None:
 
 
 @pytest.mark.parametrize("status", [100, 200, 201, 204, 300, 304, 305, 306, 309, 400, 404, 500])
-def test_no_other_status_is_followed(status: int) -> None:
+def test_redirect_other_status_is_returned(status: int) -> None:
     answer = Response(status, {"Location": "http://evil.example/\\"})
     response, script = follow(Request("GET", URL), answer)
     assert response.status == status
@@ -178,8 +178,8 @@ def test_no_other_status_is_followed(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", REDIRECTS)
-def test_a_redirect_without_a_location_is_handed_back(status: int) -> None:
-    body = Watched()
+def test_redirect_without_location_is_returned(status: int) -> None:
+    body = RecordedBody()
     response, _ = follow(Request("GET", URL), Response(status, {"Content-Location": STORAGE}, body))
     assert response.status == status
     assert not body.closed
@@ -188,14 +188,14 @@ def test_a_redirect_without_a_location_is_handed_back(status: int) -> None:
 
 @pytest.mark.parametrize("status", REDIRECTS)
 @pytest.mark.parametrize("location", [STORAGE, URL, "http://evil.example/", "https://me:pw@evil.example/"])
-def test_a_token_server_s_redirect_is_handed_back(status: int, location: str) -> None:
+def test_redirect_of_token_server_is_returned(status: int, location: str) -> None:
     request = Request("POST", URL, body=b"refresh_token=canary", info=RequestInfo(operation="token"))
     response, _ = follow(request, to(location, status))
     assert response.status == status
     assert response.read() == b"elsewhere"
 
 
-def test_a_response_that_names_no_request_gets_the_last_one() -> None:
+def test_redirect_response_without_request_gets_the_last_request() -> None:
     class Bare:
         asked: list[Request] = []  # noqa: RUF012
 
@@ -210,7 +210,7 @@ def test_a_response_that_names_no_request_gets_the_last_one() -> None:
     assert response.request.url == f"https://{HOST}/b"
 
 
-def test_the_response_names_the_request_that_was_really_sent() -> None:
+def test_redirect_response_keeps_its_request() -> None:
     really = Request("GET", "https://mirror.example/x")
     response, _ = follow(Request("GET", URL), to("/b"), lambda request: Response(200, request=really))
     assert response.request is really
@@ -240,14 +240,14 @@ RELATIVE = [
 
 
 @pytest.mark.parametrize(("location", "url"), RELATIVE)
-def test_a_location_is_resolved(location: str, url: str) -> None:
+def test_redirect_relative_location_is_resolved(location: str, url: str) -> None:
     base = "https://r.example/a/b/c?q=1"
     _, script = follow(Request("GET", base), to(location), OK)
     assert script.requests[1].url.replace("HTTPS", "https") == url
     assert redirect_target(base, location)[0].replace("HTTPS", "https") == url
 
 
-def test_a_location_is_relative_to_what_was_really_asked() -> None:
+def test_redirect_location_is_relative_to_request_of_response() -> None:
     def elsewhere(request: Request) -> Response:
         return Response(307, {"Location": "c?d"}, request=Request("GET", "https://mirror.example/a/b?x"))
 
@@ -255,7 +255,7 @@ def test_a_location_is_relative_to_what_was_really_asked() -> None:
     assert script.requests[1].url == "https://mirror.example/a/c?d"
 
 
-def test_the_second_location_is_relative_to_the_first() -> None:
+def test_redirect_second_location_is_relative_to_the_first() -> None:
     _, script = follow(Request("GET", URL), to("https://storage.example/a/b"), to("c"), OK)
     assert script.requests[2].url == "https://storage.example/a/c"
 
@@ -291,8 +291,8 @@ BAD = [
 
 @pytest.mark.parametrize("location", BAD)
 @pytest.mark.parametrize("status", REDIRECTS)
-def test_a_bad_location_is_an_error(location: str, status: int) -> None:
-    body = Watched()
+def test_redirect_invalid_location_raises_redirect_error(location: str, status: int) -> None:
+    body = RecordedBody()
     answer = Response(status, [("Location", location)], body)
     if answer.headers["location"] != location:  # what surrounds a value is no part of it
         pytest.skip("not a value")
@@ -308,15 +308,15 @@ def test_a_bad_location_is_an_error(location: str, status: int) -> None:
 
 
 @pytest.mark.parametrize("location", ["https:", "https://", "https:///evil.example/x", "https:/x", "https:x"])
-def test_a_url_without_a_host_is_read_in_two_ways_and_refused(location: str) -> None:
+def test_redirect_location_without_host_raises_redirect_error(location: str) -> None:
     # RFC 9110, section 4.2: an https URI has a host. Browsers read the third as evil.example, urljoin as a path here.
     with pytest.raises(RedirectError):
         redirect_target(URL, location)
 
 
-def test_two_locations_are_an_error_unless_they_agree() -> None:
+def test_redirect_different_locations_raise_redirect_error() -> None:
     fields = [("Location", "/a?canary"), ("location", "https://evil.example/")]
-    body = Watched()
+    body = RecordedBody()
     error, script = refuse(Request("GET", URL), Response(307, fields, body), match="2 Locations")
     assert body.closed
     assert error.request is not None
@@ -330,14 +330,14 @@ def test_two_locations_are_an_error_unless_they_agree() -> None:
     "location", [f"http://{HOST}/x", f"http://{HOST}:443/x", "http://storage.example/x?canary", "http://127.0.0.1/"]
 )
 @pytest.mark.parametrize("status", REDIRECTS)
-def test_https_never_leads_to_http(location: str, status: int) -> None:
+def test_redirect_https_to_http_raises_redirect_error(location: str, status: int) -> None:
     error, _ = refuse(Request("GET", URL), to(location, status), match="plain http")
     assert "proxy that ends TLS" in str(error)
     assert "X-Forwarded-Proto" in str(error)
     assert "canary" not in str(error)
 
 
-def test_https_never_leads_to_http_by_way_of_another_host() -> None:
+def test_redirect_https_to_http_via_another_host_raises_redirect_error() -> None:
     error, _ = refuse(Request("GET", URL), to(STORAGE), to("http://storage.example/"), match="plain http")
     assert error.request is not None
     assert error.request.url == STORAGE.partition("?")[0]
@@ -346,7 +346,7 @@ def test_https_never_leads_to_http_by_way_of_another_host() -> None:
 @pytest.mark.parametrize(
     "location", ["https://r.example/x", "http://r.example:81/x", "http://other.example/x", "http://127.0.0.1:5000/"]
 )
-def test_http_may_lead_anywhere_but_alone(location: str) -> None:
+def test_redirect_http_to_any_origin_is_followed_anonymously(location: str) -> None:
     request = Request("GET", "http://r.example/v2/", SECRETS, info=RequestInfo(required_scope=PULL))
     _, script = follow(request, to(location), OK)
     assert script.requests[1].url == location
@@ -354,19 +354,19 @@ def test_http_may_lead_anywhere_but_alone(location: str) -> None:
     assert script.requests[1].info == RequestInfo(anonymous=True)
 
 
-def test_http_to_https_and_back_is_refused() -> None:
+def test_redirect_http_to_https_and_back_raises_redirect_error() -> None:
     refuse(Request("GET", "http://r.example/"), to("https://r.example/"), to("http://r.example/x"), match="plain http")
 
 
 # --- on and on ---
 
 
-def test_ten_redirects_are_followed_and_no_eleventh() -> None:
+def test_redirect_eleventh_raises_redirect_error() -> None:
     hops = [to(f"/{number}") for number in range(10)]
     response, script = follow(Request("GET", URL), *hops, OK)
     assert response.status == 200
     assert script.requests[-1].url == f"https://{HOST}/9"
-    body = Watched()
+    body = RecordedBody()
     last = Response(307, {"Location": "/eleventh?canary"}, body)
     error, script = refuse(Request("GET", URL), *hops, last, match="more than 10 redirects")
     assert len(script.requests) == 11
@@ -377,14 +377,14 @@ def test_ten_redirects_are_followed_and_no_eleventh() -> None:
 
 
 @pytest.mark.parametrize("most", [0, 1, 3])
-def test_how_many_are_followed_is_a_parameter(most: int) -> None:
+def test_redirect_max_redirects_is_obeyed(most: int) -> None:
     hops = [to(f"/{number}") for number in range(most)]
     assert follow(Request("GET", URL), *hops, OK, max_redirects=most)[0].status == 200
     refuse(Request("GET", URL), *hops, to("/more"), match=f"more than {most}", max_redirects=most)
 
 
 @pytest.mark.parametrize("bad", [-1, 1.0, "3", None, True])
-def test_a_number_that_is_none_is_refused(bad: Any) -> None:
+def test_redirect_transport_invalid_max_redirects_raises_usage_error(bad: Any) -> None:
     with pytest.raises(UsageError, match="max_redirects"):
         RedirectTransport(ScriptedTransport([]), max_redirects=bad)
 
@@ -402,8 +402,8 @@ def test_a_number_that_is_none_is_refused(bad: Any) -> None:
         [STORAGE, STORAGE],
     ],
 )
-def test_a_circle_is_an_error(hops: list[str]) -> None:
-    bodies = [Watched() for _ in hops]
+def test_redirect_loop_raises_redirect_error(hops: list[str]) -> None:
+    bodies = [RecordedBody() for _ in hops]
     answers = [Response(307, {"Location": hop}, body) for hop, body in zip(hops, bodies, strict=True)]
     error, script = refuse(Request("GET", URL), *answers, match="circle")
     assert len(script.requests) == len(hops)
@@ -440,7 +440,7 @@ def info() -> RequestInfo:
         f"//{HOST}:8443/x",
     ],
 )
-def test_another_origin_is_given_no_secrets(status: int, location: str) -> None:
+def test_redirect_cross_origin_has_no_credentials(status: int, location: str) -> None:
     try:
         redirect_target(URL, location)
     except RedirectError:
@@ -454,20 +454,20 @@ def test_another_origin_is_given_no_secrets(status: int, location: str) -> None:
 
 @pytest.mark.parametrize("location", ["/x", f"https://{HOST}/x", f"https://{HOST}:443/x", f"HTTPS://{HOST.upper()}/x"])
 @pytest.mark.parametrize("status", REDIRECTS)
-def test_the_same_origin_keeps_them(location: str, status: int) -> None:
+def test_redirect_same_origin_keeps_credentials(location: str, status: int) -> None:
     _, script = follow(Request("GET", URL, SECRETS, info=info()), to(location, status), OK)
     assert dict(script.requests[1].headers.items()) == SECRETS
     assert script.requests[1].info == info()
 
 
-def test_another_scheme_is_another_origin() -> None:
+def test_redirect_other_scheme_has_no_credentials() -> None:
     request = Request("GET", f"http://{HOST}:443/", SECRETS, info=info())
     _, script = follow(request, to(f"https://{HOST}:443/"), OK)
     assert not script.requests[1].headers
     assert script.requests[1].info.anonymous
 
 
-def test_who_has_left_stays_a_stranger() -> None:
+def test_redirect_back_to_origin_has_no_credentials() -> None:
     request = Request("GET", URL, SECRETS, info=info())
     _, script = follow(request, to("/same"), to(STORAGE), to(URL + "/back"), to("/again"), OK)
     assert [bool(request.headers) for request in script.requests] == [True, True, False, False, False]
@@ -475,7 +475,7 @@ def test_who_has_left_stays_a_stranger() -> None:
     assert [request.info.required_scope for request in script.requests] == [PULL, PULL, *[Scope.EMPTY] * 3]
 
 
-def test_what_was_meant_for_one_origin_is_not_sent_to_the_one_that_a_layer_below_asked() -> None:
+def test_redirect_to_origin_of_inner_layer_has_no_credentials() -> None:
     def mirrored(request: Request) -> Response:
         return Response(307, {"Location": "/x"}, request=Request("GET", "https://mirror.example/"))
 
@@ -489,14 +489,14 @@ def test_what_was_meant_for_one_origin_is_not_sent_to_the_one_that_a_layer_below
 # --- ownership ---
 
 
-def test_what_is_swallowed_is_discarded_and_what_is_returned_is_not() -> None:
-    bodies = [Watched() for _ in range(3)]
+def test_redirect_followed_response_is_drained_and_last_is_not() -> None:
+    bodies = [RecordedBody() for _ in range(3)]
     script = ScriptedTransport([Response(307, {"Location": f"/{n}"}, body) for n, body in enumerate(bodies)])
     transport = RedirectTransport(script)
     with pytest.raises(AssertionError, match="request 4"):
         transport.round_trip(Request("GET", URL))
     assert [body.closed > 0 and body.whole for body in bodies] == [True] * 3
-    body = Watched()
+    body = RecordedBody()
     response, _ = follow(Request("GET", URL), to("/a"), Response(200, (), body))
     assert body.closed == 0
     assert response.read() == b"elsewhere"
@@ -504,8 +504,8 @@ def test_what_is_swallowed_is_discarded_and_what_is_returned_is_not() -> None:
     assert body.closed == 1
 
 
-def test_what_is_swallowed_is_let_go_of_before_the_next_is_asked() -> None:
-    body = Watched()
+def test_redirect_followed_response_is_closed_before_next_request() -> None:
+    body = RecordedBody()
 
     def then(request: Request) -> Response:
         assert body.closed
@@ -514,7 +514,7 @@ def test_what_is_swallowed_is_let_go_of_before_the_next_is_asked() -> None:
     follow(Request("GET", URL), Response(307, {"Location": "/a"}, body), then)
 
 
-def test_the_caller_s_request_is_not_changed() -> None:
+def test_redirect_request_of_caller_is_not_changed() -> None:
     fields = [*SECRETS.items(), ("Content-Type", "a/b"), ("Expect", "100-continue")]
     content = Body.of(b"content")
     request = Request("PUT", URL, fields, content, info())
@@ -524,7 +524,7 @@ def test_the_caller_s_request_is_not_changed() -> None:
     assert list(request.headers.items()) == fields
 
 
-def test_no_chunk_of_a_body_is_pulled_here() -> None:
+def test_redirect_body_is_not_pulled() -> None:
     body = Body.of(chunks())
     _, script = follow(Request("PUT", URL, body=body), to(STORAGE), Response(401))
     assert body.resendable
@@ -532,7 +532,7 @@ def test_no_chunk_of_a_body_is_pulled_here() -> None:
 
 
 @pytest.mark.parametrize("error", [ConnectError("no"), ZeroDivisionError(), KeyboardInterrupt()])
-def test_an_exception_passes_unchanged(error: BaseException) -> None:
+def test_redirect_exception_propagates(error: BaseException) -> None:
     scripts: list[list[Any]] = [[error], [to("/a"), error]]
     for answers in scripts:
         with pytest.raises(type(error)) as caught:
@@ -540,7 +540,7 @@ def test_an_exception_passes_unchanged(error: BaseException) -> None:
         assert caught.value is error
 
 
-def test_an_error_is_a_transport_error_of_the_request_that_was_redirected() -> None:
+def test_redirect_error_has_redirected_request() -> None:
     error, script = refuse(Request("GET", URL, SECRETS), to("/a"), to("ftp://x/"))
     assert isinstance(error, TransportError)
     assert error.request is not None
@@ -548,7 +548,7 @@ def test_an_error_is_a_transport_error_of_the_request_that_was_redirected() -> N
     assert not error.request.headers
 
 
-def test_closing_closes_what_is_wrapped() -> None:
+def test_redirect_transport_close_closes_inner() -> None:
     closed: list[int] = []
     transport = RedirectTransport(FunctionTransport(lambda request: OK, close=lambda: closed.append(1)))
     transport.close()

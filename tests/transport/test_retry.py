@@ -1,4 +1,4 @@
-"""RetryTransport: what is sent again, how often, when, and what comes out."""
+"""`RetryTransport`: which requests are retried, how often, when, and with which result."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ START = 1_000_000.0
 
 
 class Clock:
-    """A wall clock on which nothing takes time but sleep."""
+    """A clock on which only sleeps take time."""
 
     def __init__(self) -> None:
         self.time = START
@@ -77,17 +77,17 @@ def clock() -> Clock:
     return Clock()
 
 
-def over(inner: Any, clock: Clock, **options: Any) -> RetryTransport:
+def make_transport(inner: Any, clock: Clock, **options: Any) -> RetryTransport:
     transport = RetryTransport(inner, sleep=clock.sleep, clock=clock.now, **options)
     transport._tracker.monotonic = clock.now
     return transport
 
 
 def attempts(request: Request, answers: list[Any], clock: Clock, **options: Any) -> tuple[int, Any]:
-    """How often a request is sent, and what comes out in the end: a response or an exception."""
+    """Return how often a request is sent, and the final response or exception."""
     script = ScriptedTransport(answers)
     try:
-        outcome: Any = over(script, clock, **options).round_trip(request)
+        outcome: Any = make_transport(script, clock, **options).round_trip(request)
     except Exception as error:  # noqa: BLE001 - it is what is asked for
         outcome = error
     assert not isinstance(outcome, AssertionError), outcome
@@ -102,7 +102,7 @@ def busy(seconds: str | None = None, status: int = 429, body: Any = b"busy") -> 
     return Response(status, {} if seconds is None else {"Retry-After": seconds}, body)
 
 
-class Watched:
+class RecordedBody:
     """A response's body that knows what became of it."""
 
     def __init__(self) -> None:
@@ -145,14 +145,14 @@ HOPELESS: list[type[Exception]] = [
 ]
 
 
-def kinds(kind: type[Exception]) -> Iterator[type[Exception]]:
+def subclasses(kind: type[Exception]) -> Iterator[type[Exception]]:
     yield kind
     for below in kind.__subclasses__():
-        yield from kinds(below)
+        yield from subclasses(below)
 
 
-def test_every_kind_of_transport_error_is_in_one_of_the_tables() -> None:
-    ours = {kind for kind in kinds(TransportError) if kind.__module__ == "ociwire.errors"}
+def test_transport_error_every_subclass_is_in_the_tables() -> None:
+    ours = {kind for kind in subclasses(TransportError) if kind.__module__ == "ociwire.errors"}
     assert ours <= {*TRANSIENT, *HOPELESS}
 
 
@@ -160,7 +160,7 @@ def test_every_kind_of_transport_error_is_in_one_of_the_tables() -> None:
 @pytest.mark.parametrize("stated", [None, True, False])
 @pytest.mark.parametrize("kind", TRANSIENT)
 @pytest.mark.parametrize("body", [None, b"content"])
-def test_a_failure_is_tried_again_where_that_is_safe(
+def test_retry_transient_error_idempotent_request_is_retried(
     method: str, idempotent: bool, stated: bool | None, kind: type[TransportError], body: Any, clock: Clock
 ) -> None:
     safe = idempotent if stated is None else stated
@@ -175,7 +175,7 @@ STATUSES = [408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524]
 @pytest.mark.parametrize(("method", "idempotent"), METHODS)
 @pytest.mark.parametrize("stated", [None, True, False])
 @pytest.mark.parametrize("status", STATUSES)
-def test_a_refusal_is_tried_again_where_that_is_safe(
+def test_retry_transient_status_idempotent_request_is_retried(
     method: str, idempotent: bool, stated: bool | None, status: int, clock: Clock
 ) -> None:
     safe = idempotent if stated is None else stated
@@ -192,7 +192,7 @@ def test_a_refusal_is_tried_again_where_that_is_safe(
 @pytest.mark.parametrize("content", [lambda: b"content", lambda: io.BytesIO(b"content"), lambda: iter([b"content"])])
 @pytest.mark.parametrize("headers", [{}, {"Retry-After": "1"}])
 @pytest.mark.parametrize("method", ["PATCH", "PUT", "POST"])
-def test_retry_of_non_idempotent_request_is_sent_again_only_if_no_byte_was_sent(
+def test_retry_non_idempotent_request_is_retried_only_if_no_byte_was_sent(
     status: int, content: Callable[[], Any], headers: dict[str, str], method: str, clock: Clock
 ) -> None:
     refusal = Response(status, headers)
@@ -205,22 +205,22 @@ def test_retry_of_non_idempotent_request_is_sent_again_only_if_no_byte_was_sent(
 
 @pytest.mark.parametrize("status", STATUSES)
 @pytest.mark.parametrize("body", [None, b""])
-def test_retry_of_non_idempotent_request_without_content_is_sent_once(
+def test_retry_non_idempotent_request_without_content_is_sent_once(
     status: int, body: bytes | None, clock: Clock
 ) -> None:
     assert attempts(get("PATCH", body=body, idempotent=False), [Response(status)], clock)[0] == 1
 
 
 @pytest.mark.parametrize("status", STATUSES)
-def test_retry_of_non_idempotent_request_tells_other_threads_of_retry_after(status: int, clock: Clock) -> None:
-    layer = over(ScriptedTransport([busy("9", status), OK]), clock)
+def test_retry_non_idempotent_request_blocks_host_for_other_threads(status: int, clock: Clock) -> None:
+    layer = make_transport(ScriptedTransport([busy("9", status), OK]), clock)
     assert layer.round_trip(get("PATCH", body=None, idempotent=False)).status == status
     layer.round_trip(get())
     assert clock.sleeps == ([9.0] if status in (429, 503) else [])
 
 
 @pytest.mark.parametrize("retry", [urllib3.Retry(4, status_forcelist=[500])])
-def test_retry_of_head_answered_500_obeys_policy_of_caller(retry: urllib3.Retry, clock: Clock) -> None:
+def test_retry_head_500_follows_policy_of_caller(retry: urllib3.Retry, clock: Clock) -> None:
     assert attempts(get("HEAD"), [Response(500), OK], clock, retry=retry)[0] == 2
 
 
@@ -228,7 +228,7 @@ def test_retry_of_head_answered_500_obeys_policy_of_caller(retry: urllib3.Retry,
     "status", [100, 200, 201, 202, 206, 301, 304, 307, 400, 401, 403, 404, 413, 416, 417, 425, 501, 505]
 )
 @pytest.mark.parametrize("headers", [{}, {"Retry-After": "0"}, {"Retry-After": "1"}])
-def test_no_other_status_is_tried_again(status: int, headers: dict[str, str], clock: Clock) -> None:
+def test_retry_other_status_is_returned(status: int, headers: dict[str, str], clock: Clock) -> None:
     if status == 413 and headers:
         pytest.skip("urllib3 heeds Retry-After there")
     count, outcome = attempts(get(idempotent=True), [Response(status, headers)], clock)
@@ -236,12 +236,12 @@ def test_no_other_status_is_tried_again(status: int, headers: dict[str, str], cl
 
 
 @pytest.mark.parametrize(("method", "times"), [("GET", 2), ("POST", 1)])
-def test_a_413_that_says_when_is_tried_again_where_that_is_safe(method: str, times: int, clock: Clock) -> None:
+def test_retry_413_with_retry_after_idempotent_request_is_retried(method: str, times: int, clock: Clock) -> None:
     assert attempts(get(method), [busy("7", 413), OK], clock)[0] == times
     assert clock.sleeps == [7.0] * (times - 1)
 
 
-def test_there_are_four_retries(clock: Clock) -> None:
+def test_retry_default_policy_retries_four_times(clock: Clock) -> None:
     errors = [ReadError(str(number)) for number in range(5)]
     count, outcome = attempts(get(), errors, clock)
     assert count == 5
@@ -251,9 +251,7 @@ def test_there_are_four_retries(clock: Clock) -> None:
     assert (count, outcome.read()) == (5, b"last")
 
 
-def test_the_first_retry_is_at_once_and_the_others_after_more_and_more(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_backoff_default_policy_first_is_zero_then_doubles(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("random.random", lambda: 0.0)
     attempts(get(), [ReadError("no")] * 5, clock)
     assert clock.sleeps == [1.0, 2.0, 4.0]
@@ -268,7 +266,7 @@ def test_the_first_retry_is_at_once_and_the_others_after_more_and_more(
 
 @pytest.mark.parametrize("kind", HOPELESS)
 @pytest.mark.parametrize("retry", [None, urllib3.Retry(9, allowed_methods=None)])
-def test_what_would_only_happen_again_passes_at_once(kind: type[Exception], retry: Any, clock: Clock) -> None:
+def test_retry_permanent_error_is_raised_at_once(kind: type[Exception], retry: Any, clock: Clock) -> None:
     error = kind("no")
     count, outcome = attempts(get(idempotent=True), [error], clock, retry=retry)
     assert (count, clock.sleeps) == (1, [])
@@ -278,14 +276,14 @@ def test_what_would_only_happen_again_passes_at_once(kind: type[Exception], retr
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_what_is_no_error_passes(kind: type[BaseException], clock: Clock) -> None:
+def test_retry_base_exception_propagates(kind: type[BaseException], clock: Clock) -> None:
     error = kind()
     with pytest.raises(kind) as caught:
-        over(ScriptedTransport([error, OK]), clock).round_trip(get())
+        make_transport(ScriptedTransport([error, OK]), clock).round_trip(get())
     assert caught.value is error
 
 
-def chained(*errors: BaseException) -> ConnectError:
+def raised_from(*errors: BaseException) -> ConnectError:
     outer = ConnectError("cannot connect")
     last: BaseException = outer
     for error in errors:
@@ -304,31 +302,33 @@ def certificates() -> dict[str, ConnectError]:
     pool = urllib3.HTTPSConnectionPool("registry.example")
     name = urllib3.util.ssl_match_hostname.CertificateError("no match")
     return {
-        "verification": chained(failed),
-        "a name": chained(mismatch),
-        "wrapped": chained(ssl_error),
-        "wrapped name": chained(exceptions.SSLError(mismatch)),
-        "wrapped twice": chained(exceptions.MaxRetryError(pool, "/", ssl_error)),
-        "behind a proxy": chained(exceptions.ProxyError("proxy", ssl_error)),
-        "behind another": chained(OSError("no"), ssl_error),
-        "urllib3's own": chained(name),
-        "urllib3's own, wrapped": chained(exceptions.SSLError(name)),
-        "the CA is unknown to the server": chained(ssl.SSLError(1, "[SSL: TLSV1_ALERT_UNKNOWN_CA] tlsv1 alert")),
-        "one's own is wanted": chained(ssl.SSLError(1, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] alert")),
-        "one's own is bad": chained(exceptions.SSLError(ssl.SSLError(1, "[SSL: SSLV3_ALERT_BAD_CERTIFICATE] alert"))),
+        "verification": raised_from(failed),
+        "a name": raised_from(mismatch),
+        "wrapped": raised_from(ssl_error),
+        "wrapped name": raised_from(exceptions.SSLError(mismatch)),
+        "wrapped twice": raised_from(exceptions.MaxRetryError(pool, "/", ssl_error)),
+        "behind a proxy": raised_from(exceptions.ProxyError("proxy", ssl_error)),
+        "behind another": raised_from(OSError("no"), ssl_error),
+        "urllib3's own": raised_from(name),
+        "urllib3's own, wrapped": raised_from(exceptions.SSLError(name)),
+        "the CA is unknown to the server": raised_from(ssl.SSLError(1, "[SSL: TLSV1_ALERT_UNKNOWN_CA] tlsv1 alert")),
+        "one's own is wanted": raised_from(ssl.SSLError(1, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] alert")),
+        "one's own is bad": raised_from(
+            exceptions.SSLError(ssl.SSLError(1, "[SSL: SSLV3_ALERT_BAD_CERTIFICATE] alert"))
+        ),
     }
 
 
 @pytest.mark.parametrize("name", certificates())
 @pytest.mark.parametrize("retry", [None, urllib3.Retry(9, allowed_methods=None)])
-def test_a_certificate_is_not_tried_again(name: str, retry: Any, clock: Clock) -> None:
+def test_retry_certificate_error_is_raised_at_once(name: str, retry: Any, clock: Clock) -> None:
     error = certificates()[name]
     count, outcome = attempts(get(), [error], clock, retry=retry)
     assert count == 1
     assert outcome is error
 
 
-def test_plain_http_where_tls_was_wanted_is_not_tried_again(clock: Clock) -> None:
+def test_retry_tls_to_plain_server_is_raised_at_once(clock: Clock) -> None:
     error = ConnectError("no TLS")
     error.__cause__ = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number")
     assert attempts(get(), [error], clock) == (1, error)
@@ -343,8 +343,8 @@ def test_plain_http_where_tls_was_wanted_is_not_tried_again(clock: Clock) -> Non
         ConnectionRefusedError(111, "refused"),
     ],
 )
-def test_other_failures_to_connect_are_tried_again(cause: BaseException, clock: Clock) -> None:
-    assert attempts(get(), [chained(cause), OK], clock)[0] == 2
+def test_retry_other_connect_error_is_retried(cause: BaseException, clock: Clock) -> None:
+    assert attempts(get(), [raised_from(cause), OK], clock)[0] == 2
 
 
 def pulling(answer: Callable[[Request], Any] | Any = OK, most: int | None = None) -> Callable[[Request], Any]:
@@ -362,7 +362,7 @@ def pulling(answer: Callable[[Request], Any] | Any = OK, most: int | None = None
 
 @pytest.mark.parametrize("kind", [*TRANSIENT, ZeroDivisionError, OSError])
 @pytest.mark.parametrize("content", [lambda: b"content", lambda: io.BytesIO(b"content")])
-def test_what_the_content_itself_raised_is_not_tried_again(
+def test_retry_exception_of_content_is_raised_at_once(
     kind: type[Exception], content: Callable[[], Any], clock: Clock
 ) -> None:
     error = kind("mine")
@@ -378,7 +378,7 @@ def test_what_the_content_itself_raised_is_not_tried_again(
     assert request.body.raised(error)
 
 
-def test_a_failure_after_the_content_s_own_is_the_network_s_again(clock: Clock) -> None:
+def test_retry_network_error_after_content_error_is_retried(clock: Clock) -> None:
     failures = [ReadError("mine")]
 
     def once(chunk: bytes) -> bytes:
@@ -388,11 +388,11 @@ def test_a_failure_after_the_content_s_own_is_the_network_s_again(clock: Clock) 
 
     request = get("PUT", body=Body.of(b"content").map(once))
     with pytest.raises(ReadError, match="mine"):
-        over(ScriptedTransport([pulling()]), clock).round_trip(request)
+        make_transport(ScriptedTransport([pulling()]), clock).round_trip(request)
     assert attempts(request, [pulling(ReadError("network")), OK], clock)[0] == 2
 
 
-def test_a_failure_that_takes_the_place_of_the_content_s_own_is_told_from_it(clock: Clock) -> None:
+def test_retry_network_error_at_address_of_content_error_is_retried(clock: Clock) -> None:
     """Python gives a new object the address of one that is gone: what was noted of that one must not be held to it."""
 
     def fail(chunk: bytes) -> bytes:
@@ -408,7 +408,7 @@ def test_a_failure_that_takes_the_place_of_the_content_s_own_is_told_from_it(clo
         assert not body.raised(kept[-1])
 
 
-def test_what_the_content_of_one_request_raised_is_not_forgotten_for_another_s_sake(clock: Clock) -> None:
+def test_retry_content_error_body_opened_by_another_request_is_raised_at_once(clock: Clock) -> None:
     """A body of bytes may be shared by threads: here the other one opens it just after the first one's has failed."""
     first = [True]
 
@@ -455,7 +455,7 @@ ONE_SHOT: list[Callable[[], Any]] = [generated, Pipe, lambda: [b"con", b"tent"],
 @pytest.mark.parametrize("content", ONE_SHOT)
 @pytest.mark.parametrize("failure", [*(kind("no") for kind in TRANSIENT), busy("1"), busy(), busy(status=503)])
 @pytest.mark.parametrize("retry", [None, urllib3.Retry(9, allowed_methods=None, status_forcelist=[429, 503])])
-def test_a_one_shot_body_is_sent_again_only_if_nothing_was_pulled(
+def test_retry_single_use_body_is_resent_only_if_not_pulled(
     content: Callable[[], Any], failure: Any, retry: Any, clock: Clock
 ) -> None:
     request = get("PUT", body=Body.of(content()))
@@ -472,9 +472,9 @@ def test_a_one_shot_body_is_sent_again_only_if_nothing_was_pulled(
 
 
 @pytest.mark.parametrize("content", [lambda: b"content", lambda: io.BytesIO(b"content")])
-def test_a_resendable_body_is_sent_whole_each_time(content: Callable[[], Any], clock: Clock) -> None:
+def test_retry_resendable_body_is_sent_whole_each_time(content: Callable[[], Any], clock: Clock) -> None:
     script = ScriptedTransport([pulling(ReadError("no"), 1), pulling(busy()), OK])
-    over(script, clock).round_trip(get("PUT", body=Body.of(content())))
+    make_transport(script, clock).round_trip(get("PUT", body=Body.of(content())))
     assert script.bodies[-1] == b"content"
 
 
@@ -482,17 +482,17 @@ def test_a_resendable_body_is_sent_whole_each_time(content: Callable[[], Any], c
 
 
 @pytest.mark.parametrize("retry", [None, False, urllib3.Retry(1, status_forcelist=[429])])
-def test_the_last_response_comes_out_as_it_was(retry: Any, clock: Clock) -> None:
+def test_retry_exhausted_returns_last_response_unchanged(retry: Any, clock: Clock) -> None:
     request = get()
-    last = Response(429, {"A": "b"}, Watched(), request)
+    last = Response(429, {"A": "b"}, RecordedBody(), request)
     before = [busy() for _ in range({None: 4, False: 0}.get(retry, 1))]
     answers = iter([*before, last])
-    outcome = over(FunctionTransport(lambda request: next(answers)), clock, retry=retry).round_trip(request)
+    outcome = make_transport(FunctionTransport(lambda request: next(answers)), clock, retry=retry).round_trip(request)
     assert outcome is last
     assert outcome.read() == b"busy"
 
 
-def test_a_response_that_names_no_request_gets_the_one_that_was_sent(clock: Clock) -> None:
+def test_retry_response_without_request_gets_the_request(clock: Clock) -> None:
     class Bare:
         def round_trip(self, request: Request, /) -> Response:
             return Response(200)
@@ -500,17 +500,17 @@ def test_a_response_that_names_no_request_gets_the_one_that_was_sent(clock: Cloc
         def close(self) -> None: ...
 
     request = get()
-    assert over(Bare(), clock).round_trip(request).request is request
+    assert make_transport(Bare(), clock).round_trip(request).request is request
 
 
-def test_every_attempt_gets_the_very_same_request(clock: Clock) -> None:
+def test_retry_attempts_send_the_same_request(clock: Clock) -> None:
     script = ScriptedTransport([ReadError("no"), busy("1"), OK])
     request = get("PUT", body=b"content")
-    over(script, clock).round_trip(request)
+    make_transport(script, clock).round_trip(request)
     assert all(sent is request for sent in script.requests)
 
 
-def test_an_exception_keeps_its_chain_and_gets_no_other(clock: Clock) -> None:
+def test_retry_exhausted_raises_last_error_with_its_cause(clock: Clock) -> None:
     cause = OSError("why")
     error = ReadError("last")
     error.__cause__ = cause
@@ -520,20 +520,20 @@ def test_an_exception_keeps_its_chain_and_gets_no_other(clock: Clock) -> None:
     assert outcome.__context__ is None
 
 
-def test_what_is_swallowed_is_discarded_before_the_wait(clock: Clock) -> None:
-    bodies = [Watched() for _ in range(3)]
+def test_retry_discarded_response_is_drained_before_wait(clock: Clock) -> None:
+    bodies = [RecordedBody() for _ in range(3)]
     seen: list[bool] = []
     clock.while_asleep.append(lambda: seen.append(bodies[0].closed and bodies[0].whole))
     script = ScriptedTransport([busy("5", body=body) for body in bodies])
-    response = over(script, clock, retry=urllib3.Retry(2)).round_trip(get())
+    response = make_transport(script, clock, retry=urllib3.Retry(2)).round_trip(get())
     assert seen == [True]
     assert [body.closed for body in bodies] == [True, True, False]
     assert response.read() == b"busy"
 
 
-def test_closing_closes_what_is_wrapped(clock: Clock) -> None:
+def test_retry_transport_close_closes_inner(clock: Clock) -> None:
     closed: list[int] = []
-    transport = over(FunctionTransport(lambda request: OK, close=lambda: closed.append(1)), clock)
+    transport = make_transport(FunctionTransport(lambda request: OK, close=lambda: closed.append(1)), clock)
     transport.close()
     transport.close()
     assert closed == [1]
@@ -553,7 +553,7 @@ def outcome_of(kind: str) -> Any:
     }[kind]
 
 
-def increments(retry: urllib3.Retry, kinds: list[str], method: str) -> list[float]:
+def urllib3_waits(retry: urllib3.Retry, subclasses: list[str], method: str) -> list[float]:
     """What urllib3 itself would wait before each attempt but the first, until it gives up."""
     told = {
         "connect": exceptions.ConnectTimeoutError("no"),
@@ -561,7 +561,7 @@ def increments(retry: urllib3.Retry, kinds: list[str], method: str) -> list[floa
         "other": exceptions.SSLError("no"),
     }
     waits = []
-    for kind in kinds:
+    for kind in subclasses:
         try:
             if kind == "status":
                 if not retry.is_retry(method, 503):
@@ -589,7 +589,7 @@ COUNTS = st.one_of(st.none(), st.just(False), st.integers(0, 4))
     luck=st.floats(0, 0.999),
 )
 @example(dict.fromkeys(("total", "connect", "read", "status", "other")), ["other"] * 12, True, 1, 120, 0, 0.0)
-def test_retries_and_waits_are_urllib3_s(
+def test_retry_any_policy_counts_and_waits_as_urllib3(
     counts: dict[str, Any],
     sequence: list[str],
     listed: bool,
@@ -620,8 +620,8 @@ def test_retries_and_waits_are_urllib3_s(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(random, "random", lambda: luck)
-        expected = increments(retry, sequence, "GET")
-        transport = over(FunctionTransport(answer), clock, retry=retry, max_wait=1000)
+        expected = urllib3_waits(retry, sequence, "GET")
+        transport = make_transport(FunctionTransport(answer), clock, retry=retry, max_wait=1000)
         try:
             outcome: Any = transport.round_trip(get())
         except TransportError as error:
@@ -646,7 +646,7 @@ def test_retries_and_waits_are_urllib3_s(
         ("status", Response(500)),
     ],
 )
-def test_each_outcome_is_of_one_kind(kind: str, error: Any, clock: Clock) -> None:
+def test_retry_outcome_is_counted_as_one_kind(kind: str, error: Any, clock: Clock) -> None:
     for name in ("connect", "read", "other", "status"):
         counts: dict[str, Any] = {**dict.fromkeys(COUNTED, 9), name: 1}
         retry = urllib3.Retry(total=None, status_forcelist=[500], **counts)
@@ -675,7 +675,7 @@ def test_retry_connect_timeout_of_any_method_is_retried_by_caller_policy(
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH"])
 @pytest.mark.parametrize("stated", [None, True])
 @pytest.mark.parametrize("allowed", [None, {"GET"}, ["POST", "PUT"], frozenset({"PATCH"})])
-def test_the_caller_s_methods_are_obeyed(
+def test_retry_allowed_methods_are_obeyed(
     failure: Any, method: str, stated: bool | None, allowed: Any, clock: Clock
 ) -> None:
     retry = urllib3.Retry(3, allowed_methods=allowed, status_forcelist=[503])
@@ -685,7 +685,7 @@ def test_the_caller_s_methods_are_obeyed(
 
 @pytest.mark.parametrize("listed", [[], [500], [418, 404], range(500, 600), [202], [304]])
 @pytest.mark.parametrize("status", [200, 202, 304, 404, 418, 429, 500, 502, 503, 504, 599])
-def test_the_caller_s_statuses_are_obeyed(listed: Any, status: int, clock: Clock) -> None:
+def test_retry_status_forcelist_is_obeyed(listed: Any, status: int, clock: Clock) -> None:
     retry = urllib3.Retry(3, status_forcelist=listed)
     count, _ = attempts(get(), [Response(status), Response(201)], clock, retry=retry)
     assert count == (2 if status in listed else 1)
@@ -695,7 +695,7 @@ def test_the_caller_s_statuses_are_obeyed(listed: Any, status: int, clock: Clock
 @pytest.mark.parametrize("heeds", [True, False])
 @pytest.mark.parametrize("total", [0, 1, None, False])
 @pytest.mark.parametrize("listed", [[], [429, 502]])
-def test_what_says_when_is_tried_again_if_the_caller_heeds_that(
+def test_retry_respect_retry_after_header_is_obeyed(
     status: int, heeds: bool, total: Any, listed: list[int], clock: Clock
 ) -> None:
     retry = urllib3.Retry(total, respect_retry_after_header=heeds, status_forcelist=listed)
@@ -708,15 +708,15 @@ def test_what_says_when_is_tried_again_if_the_caller_heeds_that(
     assert clock.sleeps == ([3.0] if wanted and heeds else [])
 
 
-def test_a_caller_who_does_not_heed_retry_after_gets_his_backoff_and_holds_nobody_up(clock: Clock) -> None:
+def test_retry_ignored_retry_after_waits_backoff_and_blocks_no_host(clock: Clock) -> None:
     retry = urllib3.Retry(3, backoff_factor=1, status_forcelist=[429], respect_retry_after_header=False)
-    transport = over(ScriptedTransport([busy("30"), busy("9999"), OK, OK]), clock, retry=retry)
+    transport = make_transport(ScriptedTransport([busy("30"), busy("9999"), OK, OK]), clock, retry=retry)
     transport.round_trip(get())
     transport.round_trip(get())
     assert clock.sleeps == [2.0]
 
 
-def test_a_caller_s_object_is_only_read(clock: Clock) -> None:
+def test_retry_policy_object_is_not_changed(clock: Clock) -> None:
     retry = urllib3.Retry(2, status_forcelist=[503], backoff_factor=1)
     before = dict(vars(retry))
     for _ in range(2):
@@ -725,19 +725,19 @@ def test_a_caller_s_object_is_only_read(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("failure", [ReadError("no"), ConnectError("no"), busy("1"), busy(status=502)])
-def test_false_is_no_retry(failure: Any, clock: Clock) -> None:
+def test_retry_false_sends_once(failure: Any, clock: Clock) -> None:
     count, _ = attempts(get(), [failure, OK], clock, retry=False)
     assert (count, clock.sleeps) == (1, [])
 
 
 @pytest.mark.parametrize("retry", [0, 3, True, 1.0, "3", object(), urllib3.Retry])
-def test_what_is_no_policy_is_refused(retry: Any) -> None:
+def test_retry_transport_invalid_retry_raises_usage_error(retry: Any) -> None:
     with pytest.raises(UsageError, match="retry"):
         RetryTransport(ScriptedTransport([]), retry=retry)
 
 
 @pytest.mark.parametrize("seconds", [-1, "60", None, True, float("nan")])
-def test_a_longest_wait_that_is_none_is_refused(seconds: Any) -> None:
+def test_retry_transport_invalid_max_wait_raises_usage_error(seconds: Any) -> None:
     with pytest.raises(UsageError, match="max_wait"):
         RetryTransport(ScriptedTransport([]), max_wait=seconds)
 
@@ -759,13 +759,13 @@ def test_a_longest_wait_that_is_none_is_refused(seconds: Any) -> None:
         ("Monday, 12-Jan-70 13:46:45 GMT", 5),
     ],
 )
-def test_retry_after_is_waited_for(status: int, stated: str, wait: int, clock: Clock) -> None:
+def test_retry_after_valid_value_is_waited(status: int, stated: str, wait: int, clock: Clock) -> None:
     assert attempts(get(), [busy(stated, status), OK], clock)[0] == 2
     assert clock.sleeps == [wait]
 
 
-def test_the_wall_clock_is_asked_when_the_date_comes(clock: Clock) -> None:
-    transport = over(ScriptedTransport([busy(formatdate(START + 50, usegmt=True)), OK]), clock)
+def test_retry_after_date_is_relative_to_the_time_of_the_response(clock: Clock) -> None:
+    transport = make_transport(ScriptedTransport([busy(formatdate(START + 50, usegmt=True)), OK]), clock)
     clock.time += 30
     transport.round_trip(get())
     assert clock.sleeps == [20.0]
@@ -790,40 +790,40 @@ def test_the_wall_clock_is_asked_when_the_date_comes(clock: Clock) -> None:
         "Mon, 99 Foo 1970 13:46:45 GMT",
     ],
 )
-def test_what_says_nothing_readable_counts_as_nothing(stated: str, clock: Clock) -> None:
+def test_retry_after_invalid_value_waits_backoff(stated: str, clock: Clock) -> None:
     count, _ = attempts(get(), [busy(stated), busy(stated), OK], clock)
     assert count == 3
     assert len(clock.sleeps) == 1
     assert 1.0 <= clock.sleeps[0] <= 1.25
 
 
-def test_the_longer_of_retry_after_and_what_others_were_told_is_waited_for(clock: Clock) -> None:
+def test_retry_after_shorter_than_backoff_is_waited(clock: Clock) -> None:
     retry = urllib3.Retry(5, backoff_factor=10, status_forcelist=[503])
     attempts(get(), [Response(503), busy("3", 503), Response(503), OK], clock, retry=retry)
     assert clock.sleeps == [3.0, 40.0]
 
 
 @pytest.mark.parametrize("stated", ["61", "86400", "999999999", formatdate(START + 62, usegmt=True)])
-def test_what_asks_for_too_much_comes_back_at_once(stated: str, clock: Clock) -> None:
+def test_retry_after_beyond_max_wait_returns_response(stated: str, clock: Clock) -> None:
     count, outcome = attempts(get(), [busy(stated)], clock)
     assert (count, outcome.status, clock.sleeps) == (1, 429, [])
     assert outcome.read() == b"busy"
 
 
 @pytest.mark.parametrize("most", [0, 0.5, 5.0])
-def test_how_long_is_too_long_is_a_parameter(most: float, clock: Clock) -> None:
+def test_retry_after_max_wait_is_inclusive(most: float, clock: Clock) -> None:
     assert attempts(get(), [busy("6")], clock, max_wait=most)[0] == 1
     assert attempts(get(), [busy("5"), OK], clock, max_wait=5.0)[0] == 2
 
 
-def test_no_backoff_is_longer_than_the_longest_wait(clock: Clock) -> None:
+def test_backoff_beyond_max_wait_is_cut(clock: Clock) -> None:
     retry = urllib3.Retry(3, backoff_factor=100)
     attempts(get(), [ReadError("no")] * 4, clock, retry=retry, max_wait=7)
     assert clock.sleeps == [7.0, 7.0]
 
 
 @pytest.mark.parametrize("most", [0, 1, 5])
-def test_the_caller_s_bound_on_retry_after_is_obeyed(most: int, clock: Clock) -> None:
+def test_retry_after_max_of_policy_is_obeyed(most: int, clock: Clock) -> None:
     if not hasattr(urllib3.Retry, "DEFAULT_RETRY_AFTER_MAX"):
         pytest.skip("urllib3 has no such bound")
     retry = urllib3.Retry(3, retry_after_max=most)
@@ -831,11 +831,11 @@ def test_the_caller_s_bound_on_retry_after_is_obeyed(most: int, clock: Clock) ->
     assert clock.sleeps == []
 
 
-# --- a host is left alone ---
+# --- blocked hosts ---
 
 
-class Hosts:
-    """Registries that refuse to be hurried: any request before the time that they have told is an error."""
+class FakeHosts:
+    """Registries with Retry-After: a request before the stated time is an error."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -857,14 +857,14 @@ class Hosts:
         return answer
 
 
-class Late:
-    """A stack over `Hosts` with a request on its way: one that arrived before anybody was told to wait."""
+class DelayedResponse:
+    """A stack over `FakeHosts` with a pending request, which was sent before the host was blocked."""
 
-    def __init__(self, hosts: Hosts, seconds: str, url: str = URL) -> None:
+    def __init__(self, hosts: FakeHosts, seconds: str, url: str = URL) -> None:
         self._hosts = hosts
         self._seconds = seconds
         self._arrived, self._go = threading.Event(), threading.Event()
-        self.transport = over(FunctionTransport(self._answer), hosts.clock, retry=GETS)
+        self.transport = make_transport(FunctionTransport(self._answer), hosts.clock, retry=GETS)
         self._thread = threading.Thread(target=lambda: self.transport.round_trip(get("POST", url)).close())
         self._thread.start()
         assert self._arrived.wait(30)
@@ -876,8 +876,8 @@ class Late:
         assert self._go.wait(30)
         return self._hosts.answer(request, busy(self._seconds))
 
-    def land(self) -> None:
-        """Have it answered now."""
+    def deliver(self) -> None:
+        """Deliver the response of the pending request."""
         self._go.set()
         self._thread.join()
 
@@ -886,9 +886,9 @@ class Late:
 GETS = urllib3.Retry(5, allowed_methods=["GET"], status_forcelist=[429, 503])
 
 
-def test_a_host_s_word_holds_for_new_requests_and_not_for_other_hosts(clock: Clock) -> None:
-    hosts = Hosts(clock)
-    transport = over(FunctionTransport(hosts), clock, retry=GETS)
+def test_blocked_host_new_requests_wait_and_other_hosts_do_not(clock: Clock) -> None:
+    hosts = FakeHosts(clock)
+    transport = make_transport(FunctionTransport(hosts), clock, retry=GETS)
     hosts.answers = [busy("30")]
     assert transport.round_trip(get("POST")).status == 429
     assert clock.sleeps == []
@@ -902,8 +902,8 @@ def test_a_host_s_word_holds_for_new_requests_and_not_for_other_hosts(clock: Clo
     assert hosts.asked[-1] == (30.0, "registry.example")
 
 
-def test_a_wait_that_is_over_is_not_waited_again(clock: Clock) -> None:
-    transport = over(ScriptedTransport([busy("30"), OK, OK]), clock, retry=GETS)
+def test_blocked_host_past_block_is_not_waited_again(clock: Clock) -> None:
+    transport = make_transport(ScriptedTransport([busy("30"), OK, OK]), clock, retry=GETS)
     transport.round_trip(get("POST"))
     clock.time += 20
     transport.round_trip(get())
@@ -913,8 +913,8 @@ def test_a_wait_that_is_over_is_not_waited_again(clock: Clock) -> None:
     assert clock.sleeps == [10.0]
 
 
-def test_what_is_too_long_to_wait_for_still_holds_others_up_to_the_longest_wait(clock: Clock) -> None:
-    transport = over(ScriptedTransport([busy("86400"), OK, OK]), clock, max_wait=20)
+def test_blocked_host_long_retry_after_blocks_for_max_wait(clock: Clock) -> None:
+    transport = make_transport(ScriptedTransport([busy("86400"), OK, OK]), clock, max_wait=20)
     assert transport.round_trip(get()).status == 429
     transport.round_trip(get())
     assert clock.sleeps == [20.0]
@@ -922,30 +922,30 @@ def test_what_is_too_long_to_wait_for_still_holds_others_up_to_the_longest_wait(
     assert clock.sleeps == [20.0]
 
 
-def test_a_shorter_word_does_not_shorten_a_longer_one(clock: Clock) -> None:
-    hosts = Hosts(clock)
-    late = Late(hosts, "1")
+def test_blocked_host_shorter_block_during_wait_is_ignored(clock: Clock) -> None:
+    hosts = FakeHosts(clock)
+    late = DelayedResponse(hosts, "1")
     hosts.answers = [busy("30")]
-    body = Watched()
-    body.on_close = late.land
+    body = RecordedBody()
+    body.on_close = late.deliver
     hosts.answers = [busy("30", body=body)]
     assert late.transport.round_trip(get()).status == 200
     assert clock.sleeps == [30.0]
 
 
-def test_a_shorter_word_that_comes_later_does_not_shorten_a_longer_one(clock: Clock) -> None:
-    hosts = Hosts(clock)
-    late = Late(hosts, "1")
+def test_blocked_host_shorter_later_block_is_ignored(clock: Clock) -> None:
+    hosts = FakeHosts(clock)
+    late = DelayedResponse(hosts, "1")
     hosts.answers = [busy("30")]
     assert late.transport.round_trip(get("PUT")).status == 429
-    late.land()
+    late.deliver()
     assert late.transport.round_trip(get()).status == 200
     assert clock.sleeps == [30.0]
 
 
 @pytest.mark.parametrize("own", [busy(status=503), busy("1"), busy("0"), busy("12")])
-def test_a_refusal_waits_for_what_others_were_told(own: Response, clock: Clock) -> None:
-    hosts = Hosts(clock)
+def test_retry_response_waits_for_block_of_another_request(own: Response, clock: Clock) -> None:
+    hosts = FakeHosts(clock)
     first = [True]
 
     def answer(request: Request) -> Response:
@@ -956,12 +956,12 @@ def test_a_refusal_waits_for_what_others_were_told(own: Response, clock: Clock) 
             return hosts.answer(request, own)
         return hosts(request)
 
-    transport = over(FunctionTransport(answer), clock, retry=GETS)
+    transport = make_transport(FunctionTransport(answer), clock, retry=GETS)
     assert transport.round_trip(get()).status == 200
     assert clock.sleeps == [12.0]
 
 
-def test_what_was_waited_for_is_not_waited_for_again_where_the_clock_stands_still() -> None:
+def test_retry_stopped_clock_waits_for_a_block_once() -> None:
     slept: list[float] = []
     script = ScriptedTransport([busy("30"), ReadError("no"), OK])
     RetryTransport(script, sleep=slept.append, clock=lambda: START).round_trip(get())
@@ -971,53 +971,53 @@ def test_what_was_waited_for_is_not_waited_for_again_where_the_clock_stands_stil
 
 
 @pytest.mark.parametrize(("later", "sleeps"), [("25", [10.0, 15.0]), ("3", [10.0]), ("59", [10.0, 49.0])])
-def test_a_wait_is_extended_while_it_lasts(later: str, sleeps: list[float], clock: Clock) -> None:
-    hosts = Hosts(clock)
-    late = Late(hosts, later)
+def test_wait_longer_block_of_another_request_extends_it(later: str, sleeps: list[float], clock: Clock) -> None:
+    hosts = FakeHosts(clock)
+    late = DelayedResponse(hosts, later)
     hosts.answers = [busy("10")]
-    clock.while_asleep.append(late.land)
+    clock.while_asleep.append(late.deliver)
     assert late.transport.round_trip(get()).status == 200
     assert clock.sleeps == sleeps
 
 
-def test_a_wait_is_not_extended_by_what_another_host_says(clock: Clock) -> None:
-    hosts = Hosts(clock)
-    late = Late(hosts, "25", OTHER)
+def test_wait_block_of_another_host_does_not_extend_it(clock: Clock) -> None:
+    hosts = FakeHosts(clock)
+    late = DelayedResponse(hosts, "25", OTHER)
     hosts.answers = [busy("10")]
-    clock.while_asleep.append(late.land)
+    clock.while_asleep.append(late.deliver)
     assert late.transport.round_trip(get()).status == 200
     assert clock.sleeps == [10.0]
 
 
-def test_a_wait_is_extended_up_to_the_longest_wait(clock: Clock) -> None:
-    hosts = Hosts(clock)
-    late = Late(hosts, "59")
+def test_wait_extended_is_cut_to_max_wait(clock: Clock) -> None:
+    hosts = FakeHosts(clock)
+    late = DelayedResponse(hosts, "59")
     hosts.answers = [busy("59")]
 
-    def land() -> None:
+    def deliver() -> None:
         clock.time += 30
-        late.land()
+        late.deliver()
         hosts.until.clear()  # it may be asked too early now: nobody waits longer than that
         clock.time -= 30
 
-    clock.while_asleep.append(land)
+    clock.while_asleep.append(deliver)
     late.transport.round_trip(get())
     assert sum(clock.sleeps) == 60.0
 
 
-def test_a_word_that_comes_while_a_refusal_is_discarded_is_kept(clock: Clock) -> None:
+def test_wait_block_set_while_draining_is_waited(clock: Clock) -> None:
     """Between a refusal and the wait after it, another request is told to wait longer."""
-    hosts = Hosts(clock)
-    late = Late(hosts, "30")
-    body = Watched()
-    body.on_close = late.land
+    hosts = FakeHosts(clock)
+    late = DelayedResponse(hosts, "30")
+    body = RecordedBody()
+    body.on_close = late.deliver
     hosts.answers = [busy("1", body=body)]
     assert late.transport.round_trip(get()).status == 200
     assert clock.time == START + 30
 
 
-def test_a_failure_waits_for_what_others_were_told(clock: Clock) -> None:
-    hosts = Hosts(clock)
+def test_retry_error_waits_for_block_of_another_request(clock: Clock) -> None:
+    hosts = FakeHosts(clock)
     failures = [ReadError("no")]
 
     def answer(request: Request) -> Response:
@@ -1027,14 +1027,14 @@ def test_a_failure_waits_for_what_others_were_told(clock: Clock) -> None:
             raise failures.pop()
         return hosts(request)
 
-    transport = over(FunctionTransport(answer), clock, retry=GETS)
+    transport = make_transport(FunctionTransport(answer), clock, retry=GETS)
     assert transport.round_trip(get()).status == 200
     assert clock.sleeps == [12.0]
 
 
-def test_no_host_is_forgotten_for_the_sake_of_many_others(clock: Clock) -> None:
-    hosts = Hosts(clock)
-    transport = over(FunctionTransport(hosts), clock, retry=GETS)
+def test_blocked_hosts_many_are_all_remembered(clock: Clock) -> None:
+    hosts = FakeHosts(clock)
+    transport = make_transport(FunctionTransport(hosts), clock, retry=GETS)
     for number in range(1500):
         hosts.answers = [busy("5")]
         transport.round_trip(get("POST", f"https://r{number}.example/"))
@@ -1044,10 +1044,10 @@ def test_no_host_is_forgotten_for_the_sake_of_many_others(clock: Clock) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 2**32))
-def test_no_attempt_undercuts_what_a_host_has_said(seed: int) -> None:
+def test_retry_any_schedule_is_never_earlier_than_retry_after(seed: int) -> None:
     chance = random.Random(seed)
     clock = Clock()
-    hosts = Hosts(clock)
+    hosts = FakeHosts(clock)
 
     def answer(request: Request) -> Response:
         roll = chance.random()
@@ -1060,7 +1060,7 @@ def test_no_attempt_undercuts_what_a_host_has_said(seed: int) -> None:
             raise ReadError("no")
         return response
 
-    transport = over(FunctionTransport(answer), clock, retry=chance.choice([None, GETS]))
+    transport = make_transport(FunctionTransport(answer), clock, retry=chance.choice([None, GETS]))
     for _ in range(20):
         clock.time += chance.choice([0, 0, 1, 30])
         before = clock.time
@@ -1073,8 +1073,8 @@ def test_no_attempt_undercuts_what_a_host_has_said(seed: int) -> None:
         assert clock.time - before <= 5 * 60
 
 
-def test_threads_wait_for_what_one_of_them_is_told() -> None:
-    """Real threads over a clock of their own: each one's sleep ends at its own moment, none too early."""
+def test_retry_threads_wait_for_block_of_one_thread() -> None:
+    """Each thread has its own clock, on which only its own sleeps take time."""
     lock = threading.Lock()
     local = threading.local()
     told = [0.0]
@@ -1112,7 +1112,7 @@ def test_threads_wait_for_what_one_of_them_is_told() -> None:
     assert early == []
 
 
-def test_a_thread_does_not_wait_for_the_same_word_twice() -> None:
+def test_retry_thread_waits_for_a_block_once() -> None:
     sleeps: list[float] = []
     script = ScriptedTransport([busy("5"), OK, OK])
     transport = RetryTransport(script, sleep=sleeps.append, clock=lambda: START)  # a clock that stands still
@@ -1126,13 +1126,13 @@ def test_a_thread_does_not_wait_for_the_same_word_twice() -> None:
 
 
 @pytest.mark.parametrize("wait", [5.0, 5.001, 30.0])
-def test_a_deadline_before_the_next_attempt_is_a_timeout_at_once(wait: float, clock: Clock) -> None:
+def test_deadline_before_next_attempt_raises_timeout_at_once(wait: float, clock: Clock) -> None:
     request = get(deadline=START + 5)
     retry = urllib3.Retry(5, backoff_factor=wait / 2)
     error = ReadError("why")
     script = ScriptedTransport([ReadError("first"), error])
     with pytest.raises(TransportTimeout, match="deadline") as caught:
-        over(script, clock, retry=retry).round_trip(request)
+        make_transport(script, clock, retry=retry).round_trip(request)
     assert error in (caught.value.__cause__, caught.value.__context__)
     kept = caught.value.request
     assert kept is not None
@@ -1146,18 +1146,18 @@ def test_a_deadline_before_the_next_attempt_is_a_timeout_at_once(wait: float, cl
     assert "why" in str(caught.value)
 
 
-def test_a_deadline_before_a_retry_after_is_over_is_a_timeout_at_once(clock: Clock) -> None:
-    body = Watched()
+def test_deadline_before_end_of_retry_after_raises_timeout_at_once(clock: Clock) -> None:
+    body = RecordedBody()
     with pytest.raises(TransportTimeout, match="429") as caught:
-        over(ScriptedTransport([busy("30", body=body)]), clock).round_trip(get(deadline=START + 30))
+        make_transport(ScriptedTransport([busy("30", body=body)]), clock).round_trip(get(deadline=START + 30))
     assert clock.sleeps == []
     assert body.closed
     assert caught.value.request is not None
 
 
-def test_a_deadline_before_the_host_may_be_asked_is_a_timeout_at_once(clock: Clock) -> None:
+def test_deadline_before_end_of_block_raises_timeout_at_once(clock: Clock) -> None:
     script = ScriptedTransport([busy("30")])
-    transport = over(script, clock, retry=GETS)
+    transport = make_transport(script, clock, retry=GETS)
     transport.round_trip(get("POST"))
     with pytest.raises(TransportTimeout, match="Retry-After"):
         transport.round_trip(get(deadline=START + 29))
@@ -1165,7 +1165,7 @@ def test_a_deadline_before_the_host_may_be_asked_is_a_timeout_at_once(clock: Clo
     assert len(script.requests) == 1
 
 
-def test_a_deadline_far_off_changes_nothing(clock: Clock) -> None:
+def test_deadline_after_wait_changes_nothing(clock: Clock) -> None:
     assert attempts(get(deadline=START + 31), [busy("30"), OK], clock)[0] == 2
     assert clock.sleeps == [30.0]
 
@@ -1173,7 +1173,7 @@ def test_a_deadline_far_off_changes_nothing(clock: Clock) -> None:
 # --- the log, and the clocks ---
 
 
-def test_it_says_what_it_waits_for(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_retry_has_reason_and_wait(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     attempts(get(), [busy("30"), ConnectError("refused"), OK], clock)
     lines = [record.getMessage() for record in caplog.records]
@@ -1186,23 +1186,23 @@ def test_it_says_what_it_waits_for(clock: Clock, caplog: pytest.LogCaptureFixtur
     assert "canary" not in "".join(lines)
 
 
-def test_it_says_nothing_where_all_is_well(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_success_is_empty(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     attempts(get(), [OK], clock)
     attempts(get(), [Response(404)], clock)
     assert caplog.records == []
 
 
-def test_it_says_that_a_host_is_left_alone(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_blocked_host_names_retry_after(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "ociwire.retry")
-    transport = over(ScriptedTransport([busy("30"), OK]), clock, retry=GETS)
+    transport = make_transport(ScriptedTransport([busy("30"), OK]), clock, retry=GETS)
     transport.round_trip(get("POST"))
     transport.round_trip(get())
     assert len(caplog.records) == 1
     assert "Retry-After" in caplog.records[0].getMessage()
 
 
-def test_the_clocks_are_looked_up_at_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_default_clocks_are_looked_up_at_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
     transport = RetryTransport(ScriptedTransport([busy("7"), OK]))
     slept: list[float] = []
     fake = SimpleNamespace(time=lambda: START, sleep=slept.append, monotonic=time.monotonic)

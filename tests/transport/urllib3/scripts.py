@@ -114,15 +114,15 @@ class Peer:
         for piece in data:
             self.sock.sendall(piece)
 
-    def drib(self, data: bytes) -> None:
+    def send_bytewise(self, data: bytes) -> None:
         """Byte by byte."""
         self.send(*(data[i : i + 1] for i in range(len(data))))
 
-    def hears_more(self) -> bool:
+    def receives_more(self) -> bool:
         """Whether the client sends anything more before it closes."""
         return bool(self._buffer) or self._more()
 
-    def stays_silent(self, seconds: float) -> None:
+    def expect_silence(self, seconds: float) -> None:
         """Nothing comes from the client for so long."""
         self.sock.settimeout(seconds)
         try:
@@ -273,7 +273,7 @@ class Server:
         assert len(self.peers) == len(self._scripts), f"only {len(self.peers)} of {len(self._scripts)} scripts were run"
 
 
-def answers(*responses: bytes) -> Script:
+def respond(*responses: bytes) -> Script:
     """Read a whole request and send a response, as often as there are responses."""
 
     def script(peer: Peer) -> None:
@@ -284,7 +284,7 @@ def answers(*responses: bytes) -> Script:
     return script
 
 
-def takes(*before: bytes, response: bytes = reply(201)) -> Script:
+def respond_after_body(*before: bytes, response: bytes = reply(201)) -> Script:
     """Read a head, send what comes before the body, read the body and send the response."""
 
     def script(peer: Peer) -> None:
@@ -296,7 +296,7 @@ def takes(*before: bytes, response: bytes = reply(201)) -> Script:
     return script
 
 
-def answers_early(response: bytes) -> Script:
+def respond_early(response: bytes) -> Script:
     """Send a response as soon as the head is there, and read no body."""
 
     def script(peer: Peer) -> None:
@@ -306,17 +306,17 @@ def answers_early(response: bytes) -> Script:
     return script
 
 
-def hangs_up(peer: Peer) -> None:
+def close_after_head(peer: Peer) -> None:
     """Read a head and close the connection, without a word."""
     peer.read_head()
     peer.close()
 
 
-def reads(_peer: Peer) -> None:
+def read_until_close(_peer: Peer) -> None:
     """Nothing but read until the client closes."""
 
 
-def tunnels_to(server: Server, response: bytes = reply(200, b"", "Content-Length: 0")) -> Script:
+def tunnel_to(server: Server, response: bytes = reply(200, b"", "Content-Length: 0")) -> Script:
     """Read a CONNECT, answer it, and carry bytes to and fro."""
 
     def script(proxy: Peer) -> None:
@@ -384,7 +384,7 @@ class Content:
         return Body.of(self, length=len(self.whole) if framing == "sized" else None)
 
 
-class Counted:
+class CountingBody:
     """A resendable content that counts the chunks pulled from it."""
 
     def __init__(self, data: bytes) -> None:

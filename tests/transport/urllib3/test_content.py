@@ -13,14 +13,25 @@ import urllib3
 from ociwire._http.messages import Body
 from ociwire.errors import BodyConsumedError, ConnectError, ReadError, SizeMismatch, UsageError
 from tests.transport.urllib3.conftest import Wire
-from tests.transport.urllib3.scripts import CONTINUE, Content, Peer, answers, get, put, read, reads, reply, takes
+from tests.transport.urllib3.scripts import (
+    CONTINUE,
+    Content,
+    Peer,
+    get,
+    put,
+    read,
+    read_until_close,
+    reply,
+    respond,
+    respond_after_body,
+)
 
 FRAMINGS = ("sized", "chunked")
 one_kind = pytest.mark.parametrize("kind", ["http"])
 two_kinds = pytest.mark.parametrize("kind", ["http", "tls1.3"])
 
 
-def goes_on(peer: Peer) -> None:
+def continues(peer: Peer) -> None:
     """Take whatever comes of a body."""
     peer.read_head()
     peer.send(CONTINUE)
@@ -40,15 +51,15 @@ class Seekable(io.BytesIO):
     """A file."""
 
 
-class TestWhatArrives:
+class TestContent:
     """Whatever the content is made of, it arrives as it is."""
 
     @two_kinds
     @pytest.mark.parametrize("length", [None, 3_000_000])
     @pytest.mark.parametrize("make", [Unseekable, Seekable, bytearray, lambda data: [data[:5], b"", data[5:]]])
-    def test_of_every_make(self, wire: Wire, make: Any, length: int | None) -> None:
+    def test_content_any_type_is_sent(self, wire: Wire, make: Any, length: int | None) -> None:
         data = bytes(range(250)) * 12_000
-        server = wire.serve(takes(CONTINUE))
+        server = wire.serve(respond_after_body(CONTINUE))
         assert read(wire.transport().round_trip(put(server.url, Body.of(make(data), length=length)))) == (201, b"")
         assert server.peer(0).bodies == [data]
         chunked = length is None and make not in (Seekable, bytearray)
@@ -57,8 +68,8 @@ class TestWhatArrives:
 
     @one_kind
     @pytest.mark.parametrize("length", [None, 0])
-    def test_nothing_at_all(self, wire: Wire, length: int | None) -> None:
-        server = wire.serve(takes(CONTINUE if length is None else b""), answers(reply(200)))
+    def test_content_empty_sends_length_zero(self, wire: Wire, length: int | None) -> None:
+        server = wire.serve(respond_after_body(CONTINUE if length is None else b""), respond(reply(200)))
         transport = wire.transport()
         body = Body.of(iter(()), length=length)
         with transport.round_trip(put(server.url, body)) as response:
@@ -68,16 +79,16 @@ class TestWhatArrives:
         assert read(transport.round_trip(get(server.url))) == (200, b"")
 
     @one_kind
-    def test_a_file_from_where_it_stands(self, wire: Wire) -> None:
+    def test_content_file_is_sent_from_its_position(self, wire: Wire) -> None:
         file = io.BytesIO(b"0123456789")
         file.seek(4)
-        server = wire.serve(answers(reply(201)))
+        server = wire.serve(respond(reply(201)))
         assert read(wire.transport().round_trip(put(server.url, Body.of(file)))) == (201, b"")
         assert server.peer(0).bodies == [b"456789"]
         assert not file.closed
 
     @one_kind
-    def test_a_consumed_body_sends_nothing(self, wire: Wire) -> None:
+    def test_content_consumed_body_sends_nothing(self, wire: Wire) -> None:
         body = Content(b"abc").body("sized")
         next(body.open())
         server = wire.serve()  # no connection is wasted on it
@@ -86,7 +97,7 @@ class TestWhatArrives:
         assert raised.value.request is not None
 
 
-class TestALengthThatLies:
+class TestWrongLength:
     """The wire counts: the server never sees a complete request."""
 
     @pytest.mark.parametrize(
@@ -103,8 +114,10 @@ class TestALengthThatLies:
             ((b"x" * 100_000,) * 31, 3_000_000, 3_100_000),
         ],
     )
-    def test_both_ways(self, wire: Wire, chunks: tuple[bytes, ...], length: int, actual: int) -> None:
-        server = wire.serve(goes_on, answers(reply(200)))
+    def test_content_wrong_length_raises_size_mismatch(
+        self, wire: Wire, chunks: tuple[bytes, ...], length: int, actual: int
+    ) -> None:
+        server = wire.serve(continues, respond(reply(200)))
         transport = wire.transport()
         with pytest.raises(SizeMismatch) as raised:
             transport.round_trip(put(server.url, Body.of(iter(chunks), length=length)))
@@ -116,16 +129,16 @@ class TestALengthThatLies:
 
     @one_kind
     @pytest.mark.parametrize("length", [2, 4])
-    def test_of_bytes_too(self, wire: Wire, length: int) -> None:
-        server = wire.serve(reads)
+    def test_content_wrong_length_of_bytes_raises_size_mismatch(self, wire: Wire, length: int) -> None:
+        server = wire.serve(read_until_close)
         with pytest.raises(SizeMismatch):
             wire.transport().round_trip(put(server.url, Body.of(b"abc", length=length)))
         server.ended(0)
         assert len(server.peer(0).rest.partition(b"\r\n\r\n")[2]) < length
 
     @two_kinds
-    def test_where_none_is_announced_nothing_is_sent(self, wire: Wire) -> None:
-        server = wire.serve(reads)
+    def test_content_longer_than_zero_length_sends_nothing(self, wire: Wire) -> None:
+        server = wire.serve(read_until_close)
         with pytest.raises(SizeMismatch):
             wire.transport().round_trip(put(server.url, Body.of(iter([b"x"]), length=0)))
         assert server.ended(0).rest == b""
@@ -154,14 +167,16 @@ def identify(value: object) -> str | None:
     return f"{type(value).__module__}.{type(value).__name__}" if isinstance(value, BaseException) else None
 
 
-class TestContentThatFails:
+class TestContentException:
     """The very same exception comes out, and the request never looks whole."""
 
     @two_kinds
     @pytest.mark.parametrize("framing", FRAMINGS)
     @pytest.mark.parametrize("error", ERRORS, ids=identify)
-    def test_in_the_middle(self, wire: Wire, framing: str, error: BaseException) -> None:
-        server = wire.serve(goes_on, answers(reply(200)))
+    def test_content_exception_in_middle_is_raised_unchanged(
+        self, wire: Wire, framing: str, error: BaseException
+    ) -> None:
+        server = wire.serve(continues, respond(reply(200)))
         transport = wire.transport()
         given = Content(b"one", b"two", error, b"three")
         with pytest.raises(type(error)) as raised:
@@ -175,9 +190,11 @@ class TestContentThatFails:
     @one_kind
     @pytest.mark.parametrize("framing", FRAMINGS)
     @pytest.mark.parametrize("error", ERRORS, ids=identify)
-    def test_at_once_on_a_connection_that_has_served(self, wire: Wire, framing: str, error: BaseException) -> None:
+    def test_content_exception_on_reused_connection_is_raised_unchanged(
+        self, wire: Wire, framing: str, error: BaseException
+    ) -> None:
         # Nothing has come back, and nothing was pulled: but it is not the connection that failed.
-        server = wire.serve(answers(reply(200)))
+        server = wire.serve(respond(reply(200)))
         transport = wire.transport(expect_timeout=0)
         assert read(transport.round_trip(get(server.url))) == (200, b"")
         given = Content(error, b"never")
@@ -187,19 +204,19 @@ class TestContentThatFails:
         assert given.pulled == 0
 
     @one_kind
-    def test_within_a_function_over_it(self, wire: Wire) -> None:
+    def test_content_exception_in_mapped_function_is_raised_unchanged(self, wire: Wire) -> None:
         error = ConnectionResetError("mine")
 
         def fail(_chunk: bytes) -> bytes:
             raise error
 
-        server = wire.serve(goes_on)
+        server = wire.serve(continues)
         with pytest.raises(ConnectionResetError) as raised:
             wire.transport().round_trip(put(server.url, Body.of(b"x" * 300_000).map(fail)))
         check_untouched(raised.value, error)
 
     @one_kind
-    def test_with_a_cause_of_its_own(self, wire: Wire) -> None:
+    def test_content_exception_keeps_its_cause(self, wire: Wire) -> None:
         def content() -> Iterator[bytes]:
             yield b"one"
             try:
@@ -207,15 +224,15 @@ class TestContentThatFails:
             except KeyError as error:
                 raise OSError("mine") from error
 
-        server = wire.serve(goes_on)
+        server = wire.serve(continues)
         with pytest.raises(OSError, match="mine") as raised:
             wire.transport().round_trip(put(server.url, Body.of(content())))
         assert isinstance(raised.value.__cause__, KeyError)
 
     @one_kind
     @pytest.mark.parametrize("chunk", ["text", 5, None])
-    def test_with_chunks_that_are_no_bytes(self, wire: Wire, chunk: Any) -> None:
-        server = wire.serve(goes_on)
+    def test_content_chunk_of_other_type_raises_usage_error(self, wire: Wire, chunk: Any) -> None:
+        server = wire.serve(continues)
         with pytest.raises(UsageError, match="chunks are bytes"):
             wire.transport().round_trip(put(server.url, Body.of(iter([b"one", chunk]))))
 

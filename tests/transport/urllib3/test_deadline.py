@@ -14,7 +14,7 @@ import pytest
 import urllib3
 
 from ociwire._http.messages import Request, RequestInfo
-from ociwire.errors import TransportTimeout, UsageError
+from ociwire.errors import ConnectTimeout, ReadTimeout, UsageError
 from ociwire.transport import UrllibTransport
 from tests._support.doubles import FakeClock
 from tests.transport.urllib3.conftest import Wire
@@ -23,20 +23,20 @@ from tests.transport.urllib3.scripts import (
     Content,
     Peer,
     Script,
-    answers,
-    answers_early,
     get,
     put,
     read,
-    reads,
+    read_until_close,
     reply,
+    respond,
+    respond_early,
     wait,
 )
 
 one_kind = pytest.mark.parametrize("kind", ["http"])
 
 
-def drips(clock: FakeClock, head: bytes, drop: bytes, begin: threading.Event | None = None) -> Script:
+def send_slowly(clock: FakeClock, head: bytes, drop: bytes, begin: threading.Event | None = None) -> Script:
     """Send a head, then a drop a second by the clock, without an end; no second passes for anybody else."""
 
     def script(peer: Peer) -> None:
@@ -57,50 +57,50 @@ def drips(clock: FakeClock, head: bytes, drop: bytes, begin: threading.Event | N
 class TestDeadline:
     """`RequestInfo.deadline` bounds all there is."""
 
-    def test_a_head_in_drips(self, wire: Wire, clock: FakeClock) -> None:
-        server = wire.serve(drips(clock, b"HTTP/1.1 200 OK\r\nX-Drip: ", b"x"))
-        with pytest.raises(TransportTimeout) as raised:
+    def test_deadline_slow_head_raises_read_timeout(self, wire: Wire, clock: FakeClock) -> None:
+        server = wire.serve(send_slowly(clock, b"HTTP/1.1 200 OK\r\nX-Drip: ", b"x"))
+        with pytest.raises(ReadTimeout) as raised:
             wire.transport().round_trip(get(server.url, deadline=clock.now + 4))
         assert raised.value.request is not None
         assert isinstance(raised.value, TimeoutError)
 
-    def test_interims_in_drips(self, wire: Wire, clock: FakeClock) -> None:
-        server = wire.serve(drips(clock, b"HTTP/1.1 103 Hints\r\nX-Drip: ", b"x"))
+    def test_deadline_slow_interim_responses_raise_read_timeout(self, wire: Wire, clock: FakeClock) -> None:
+        server = wire.serve(send_slowly(clock, b"HTTP/1.1 103 Hints\r\nX-Drip: ", b"x"))
         given = Content(b"abc")
-        with pytest.raises(TransportTimeout):
+        with pytest.raises(ReadTimeout):
             wire.transport().round_trip(put(server.url, given.body("sized"), deadline=clock.now + 4))
         assert given.pulled == 0
 
     @pytest.mark.parametrize("chunked", [False, True])
-    def test_a_body_in_drips(self, wire: Wire, clock: FakeClock, chunked: bool) -> None:
+    def test_deadline_slow_body_raises_read_timeout(self, wire: Wire, clock: FakeClock, chunked: bool) -> None:
         framing = "Transfer-Encoding: chunked" if chunked else "Content-Length: 5000"
         begin = threading.Event()
-        server = wire.serve(drips(clock, reply(200, b"", framing), b"1\r\nx\r\n" if chunked else b"x", begin))
+        server = wire.serve(send_slowly(clock, reply(200, b"", framing), b"1\r\nx\r\n" if chunked else b"x", begin))
         response = wire.transport().round_trip(get(server.url, deadline=clock.now + 4))
         begin.set()
-        with pytest.raises(TransportTimeout) as raised:
+        with pytest.raises(ReadTimeout) as raised:
             response.read()
         assert raised.value.request is response.request
         server.ended(0)
 
-    def test_a_silent_body(self, wire: Wire) -> None:
-        server = wire.serve(answers(reply(200, b"half", "Content-Length: 8")))
+    def test_deadline_silent_body_raises_read_timeout(self, wire: Wire) -> None:
+        server = wire.serve(respond(reply(200, b"half", "Content-Length: 8")))
         response = wire.transport().round_trip(get(server.url, deadline=time.monotonic() + 0.1))
-        with pytest.raises(TransportTimeout):
+        with pytest.raises(ReadTimeout):
             response.read()
         response.close()
 
-    def test_the_wait_for_a_100(self, wire: Wire) -> None:
+    def test_deadline_during_wait_for_100_raises_read_timeout(self, wire: Wire) -> None:
         server = wire.serve(lambda peer: peer.read_head())
         given = Content(b"abc")
         body = given.body("sized")
-        with pytest.raises(TransportTimeout):
+        with pytest.raises(ReadTimeout):
             wire.transport().round_trip(put(server.url, body, deadline=time.monotonic() + 0.1))
         assert body.resendable
         server.ended(0)
 
     @one_kind
-    def test_a_body_that_is_not_taken(self, wire: Wire) -> None:
+    def test_deadline_body_not_read_by_server_raises_read_timeout(self, wire: Wire) -> None:
         over = threading.Event()
 
         def script(peer: Peer) -> None:
@@ -110,65 +110,65 @@ class TestDeadline:
 
         server = wire.serve(script)
         try:
-            with pytest.raises(TransportTimeout):
+            with pytest.raises(ReadTimeout):
                 wire.transport().round_trip(put(server.url, b"x" * 50_000_000, deadline=time.monotonic() + 0.2))
         finally:
             over.set()
 
     @one_kind
-    def test_content_that_takes_its_time(self, wire: Wire, clock: FakeClock) -> None:
+    def test_deadline_slow_content_raises_read_timeout(self, wire: Wire, clock: FakeClock) -> None:
         def dawdle() -> None:
             clock.now += 5
 
-        server = wire.serve(answers_early(CONTINUE))
+        server = wire.serve(respond_early(CONTINUE))
         given = Content(b"one", b"two", dawdle, b"three")
-        with pytest.raises(TransportTimeout):
+        with pytest.raises(ReadTimeout):
             wire.transport().round_trip(put(server.url, given.body("sized"), deadline=clock.now + 4))
         server.ended(0)
 
     @pytest.mark.parametrize("deadline", [-1.0, 0.0, -math.inf])
-    def test_already_past(self, wire: Wire, clock: FakeClock, deadline: float) -> None:
+    def test_deadline_past_sends_nothing(self, wire: Wire, clock: FakeClock, deadline: float) -> None:
         server = wire.serve()
-        with pytest.raises(TransportTimeout) as raised:
+        with pytest.raises(ConnectTimeout) as raised:
             wire.transport().round_trip(get(server.url, deadline=clock.now + deadline))
         assert raised.value.request is not None
 
     @one_kind
-    def test_already_past_on_a_connection_that_is_kept(self, wire: Wire, clock: FakeClock) -> None:
-        server = wire.serve(answers(reply(200, b"first"), reply(200, b"next")))
+    def test_deadline_past_on_idle_connection_sends_nothing(self, wire: Wire, clock: FakeClock) -> None:
+        server = wire.serve(respond(reply(200, b"first"), reply(200, b"next")))
         transport = wire.transport()
         read(transport.round_trip(get(server.url)))
-        with pytest.raises(TransportTimeout):
+        with pytest.raises(ConnectTimeout):
             transport.round_trip(get(server.url, deadline=clock.now))
         assert read(transport.round_trip(get(server.url))) == (200, b"next")
 
-    def test_one_far_off_changes_nothing(self, wire: Wire, clock: FakeClock) -> None:
-        server = wire.serve(answers(reply(200, b"ok"), reply(200, b"next")))
+    def test_deadline_far_off_changes_nothing(self, wire: Wire, clock: FakeClock) -> None:
+        server = wire.serve(respond(reply(200, b"ok"), reply(200, b"next")))
         transport = wire.transport()
         assert read(transport.round_trip(get(server.url, deadline=clock.now + 1000))) == (200, b"ok")
         clock.now += 2000  # it was that request's, not the connection's
         assert read(transport.round_trip(get(server.url))) == (200, b"next")
 
-    def test_a_handshake_that_does_not_come(self, wire: Wire) -> None:
-        server = wire.serve(reads, kind="http")
-        with pytest.raises(TransportTimeout):
+    def test_deadline_silent_tls_handshake_raises_connect_timeout(self, wire: Wire) -> None:
+        server = wire.serve(read_until_close, kind="http")
+        with pytest.raises(ConnectTimeout):
             wire.transport().round_trip(get(f"https://{server.netloc}", deadline=time.monotonic() + 0.1))
 
     @one_kind
-    def test_a_proxy_in_drips(self, wire: Wire) -> None:
+    def test_deadline_slow_proxy_raises_connect_timeout(self, wire: Wire) -> None:
         def script(peer: Peer) -> None:
             peer.read_head()
             peer.send(b"HTTP/1.1 200 Yes\r\n")
             with contextlib.suppress(OSError, AssertionError):  # the client has gone
                 for _ in range(10):
-                    peer.stays_silent(0.03)
+                    peer.expect_silence(0.03)
                     peer.send(b"X: y\r\n")
                 peer.send(b"\r\n")
             peer.close()
 
         proxy = wire.serve(script)
         transport = wire.transport(proxy=proxy.url)
-        with pytest.raises(TransportTimeout):
+        with pytest.raises(ConnectTimeout):
             transport.round_trip(get("https://registry.test/", deadline=time.monotonic() + 0.1))
 
 
@@ -186,7 +186,7 @@ class TestConnecting:
             (None, None, [None, None, None]),
         ],
     )
-    def test_several_addresses_share_the_time(
+    def test_connect_several_addresses_share_the_timeout(
         self,
         wire: Wire,
         clock: FakeClock,
@@ -209,15 +209,15 @@ class TestConnecting:
         monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: [address] * 3)
         monkeypatch.setattr(socket, "socket", Silent)
         transport = wire.transport(timeout=urllib3.Timeout(connect=timeout, read=60))
-        with pytest.raises(TransportTimeout):
+        with pytest.raises(ConnectTimeout):
             transport.round_trip(
                 get("http://registry.test/", deadline=None if deadline is None else clock.now + deadline)
             )
         assert waited == pytest.approx(waits)
 
     @one_kind
-    def test_next_address_is_tried_after_one_that_refuses(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-        server = wire.serve(answers(reply(200, b"ok")))
+    def test_connect_refused_address_tries_the_next(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+        server = wire.serve(respond(reply(200, b"ok")))
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             ports = [unused.getsockname()[1], server.port]
@@ -226,7 +226,7 @@ class TestConnecting:
             assert read(wire.transport().round_trip(get(f"http://registry.test:{server.port}"))) == (200, b"ok")
 
     @pytest.mark.parametrize("kind", ["tls1.3"])
-    def test_handshake_has_what_the_connecting_has_left(
+    def test_connect_tls_handshake_has_the_remaining_time(
         self, wire: Wire, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         class Slow(socket.socket):
@@ -242,7 +242,7 @@ class TestConnecting:
                 waits.append(sock.gettimeout())
             return wrap(context, sock, **options)
 
-        server = wire.serve(answers(reply(200, b"ok")))
+        server = wire.serve(respond(reply(200, b"ok")))
         monkeypatch.setattr(socket, "socket", Slow)
         transport = wire.transport()
         monkeypatch.setattr(ssl.SSLContext, "wrap_socket", noted)
@@ -250,14 +250,14 @@ class TestConnecting:
         assert waits == pytest.approx([1])
 
     @pytest.mark.parametrize("kind", ["http", "tls1.3"])
-    def test_handshake_does_not_begin_after_the_time_is_up(self, wire: Wire, clock: FakeClock) -> None:
+    def test_connect_timeout_passed_skips_tls_handshake(self, wire: Wire, clock: FakeClock) -> None:
         def script(peer: Peer) -> None:
             peer.read_head()
             clock.now += 5
             peer.send(reply(200, b"", "Content-Length: 0"))
 
         proxy = wire.serve(script)
-        with pytest.raises(TransportTimeout):
+        with pytest.raises(ConnectTimeout):
             wire.transport(proxy=proxy.url).round_trip(get("https://registry.test/", deadline=clock.now + 4))
         assert proxy.ended(0).rest == b""
 
@@ -266,40 +266,40 @@ class TestTimeout:
     """The transport's timeout, and the request's own."""
 
     @pytest.mark.parametrize("timeout", [0.05, urllib3.Timeout(connect=5, read=0.05), urllib3.Timeout(total=0.05)])
-    def test_no_answer(self, wire: Wire, timeout: Any) -> None:
+    def test_timeout_no_response_raises_read_timeout(self, wire: Wire, timeout: Any) -> None:
         server = wire.serve(lambda peer: peer.read_head())
-        with pytest.raises(TransportTimeout) as raised:
+        with pytest.raises(ReadTimeout) as raised:
             wire.transport(timeout=timeout).round_trip(get(server.url))
         assert raised.value.request is not None
         assert raised.value.__cause__ is not None
 
-    def test_half_a_body(self, wire: Wire) -> None:
-        server = wire.serve(answers(reply(200, b"half", "Content-Length: 8")), answers(reply(200, b"next")))
+    def test_timeout_half_a_body_raises_read_timeout(self, wire: Wire) -> None:
+        server = wire.serve(respond(reply(200, b"half", "Content-Length: 8")), respond(reply(200, b"next")))
         transport = wire.transport(timeout=0.1)
         response = transport.round_trip(get(server.url))
-        with pytest.raises(TransportTimeout):
+        with pytest.raises(ReadTimeout):
             response.read()
         server.ended(0)
         assert read(transport.round_trip(get(server.url))) == (200, b"next")
         response.close()
 
-    def test_half_a_status_line(self, wire: Wire) -> None:
+    def test_timeout_half_a_status_line_raises_read_timeout(self, wire: Wire) -> None:
         server = wire.serve(lambda peer: (peer.read_head(), peer.send(b"HTTP/1.")))
         given = Content(b"abc")
-        with pytest.raises(TransportTimeout):
+        with pytest.raises(ReadTimeout):
             wire.transport(timeout=0.05).round_trip(put(server.url, given.body("sized")))
         assert given.pulled == 0
 
-    def test_the_requests_own_is_shorter(self, wire: Wire) -> None:
+    def test_timeout_of_request_shorter_applies(self, wire: Wire) -> None:
         server = wire.serve(lambda peer: peer.read_head())
-        with pytest.raises(TransportTimeout):
+        with pytest.raises(ReadTimeout):
             wire.transport().round_trip(get(server.url, timeout=0.05))
 
-    def test_the_requests_own_is_longer(self, wire: Wire) -> None:
+    def test_timeout_of_request_longer_applies(self, wire: Wire) -> None:
         def script(peer: Peer) -> None:
-            answers(reply(200, b"first"))(peer)
+            respond(reply(200, b"first"))(peer)
             peer.read_request()
-            peer.stays_silent(0.25)
+            peer.expect_silence(0.25)
             peer.send(reply(200, b"late"))
 
         server = wire.serve(script)
@@ -307,10 +307,10 @@ class TestTimeout:
         assert read(transport.round_trip(get(server.url))) == (200, b"first")
         assert read(transport.round_trip(get(server.url, timeout=5))) == (200, b"late")
 
-    def test_the_wait_for_a_100_leaves_the_timeout_alone(self, wire: Wire) -> None:
+    def test_timeout_after_wait_for_100_is_the_read_timeout(self, wire: Wire) -> None:
         def script(peer: Peer) -> None:
             peer.read_request()
-            peer.stays_silent(0.1)
+            peer.expect_silence(0.1)
             peer.send(reply(201))
 
         server = wire.serve(script)
@@ -318,11 +318,11 @@ class TestTimeout:
         assert read(transport.round_trip(put(server.url, Content(b"abc").body("sized")))) == (201, b"")
 
     @one_kind
-    def test_nor_does_it_bound_the_answer_that_ends_it(self, wire: Wire) -> None:
+    def test_expect_timeout_does_not_limit_the_response(self, wire: Wire) -> None:
         def script(peer: Peer) -> None:
             peer.read_head()
             peer.send(reply(401, b"", "Content-Length: 4"))
-            peer.stays_silent(0.25)
+            peer.expect_silence(0.25)
             peer.send(b"late")
 
         server = wire.serve(script)
@@ -330,24 +330,24 @@ class TestTimeout:
         assert read(transport.round_trip(put(server.url, Content(b"abc").body("sized")))) == (401, b"late")
 
     @one_kind
-    def test_none_is_for_ever(self, wire: Wire) -> None:
-        server = wire.serve(answers(reply(200)))
+    def test_timeout_none_waits_without_limit(self, wire: Wire) -> None:
+        server = wire.serve(respond(reply(200)))
         timeout = urllib3.Timeout(None)
         assert read(wire.transport(timeout=timeout).round_trip(get(server.url, timeout=timeout))) == (200, b"")
 
     @pytest.mark.parametrize("timeout", ["soon", -1, 0, True, object()])
-    def test_nonsense(self, timeout: Any) -> None:
+    def test_timeout_invalid_raises_usage_error(self, timeout: Any) -> None:
         with pytest.raises(UsageError):
             UrllibTransport(timeout=timeout, trust_env=False)
 
     @one_kind
     @pytest.mark.parametrize("timeout", ["soon", -1, 0])
-    def test_nonsense_in_a_request(self, wire: Wire, timeout: Any) -> None:
+    def test_timeout_of_request_invalid_raises_usage_error(self, wire: Wire, timeout: Any) -> None:
         server = wire.serve()
         with pytest.raises(UsageError):
             wire.transport().round_trip(Request("GET", server.url, info=RequestInfo(timeout=timeout)))
 
     @pytest.mark.parametrize("expect_timeout", ["soon", -1, True, None, math.nan])
-    def test_nonsense_for_the_wait(self, expect_timeout: Any) -> None:
+    def test_expect_timeout_invalid_raises_usage_error(self, expect_timeout: Any) -> None:
         with pytest.raises(UsageError):
             UrllibTransport(expect_timeout=expect_timeout, trust_env=False)

@@ -11,7 +11,18 @@ import pytest
 from ociwire._http.messages import Body
 from ociwire.errors import BodyConsumedError
 from tests.transport.urllib3.conftest import Wire
-from tests.transport.urllib3.scripts import CONTINUE, Content, Peer, answers, get, put, read, reply, takes, wait
+from tests.transport.urllib3.scripts import (
+    CONTINUE,
+    Content,
+    Peer,
+    get,
+    put,
+    read,
+    reply,
+    respond,
+    respond_after_body,
+    wait,
+)
 
 FRAMINGS = ("sized", "chunked")
 CHUNK = b"c" * 65536
@@ -50,7 +61,7 @@ class Gated:
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("before", [(CONTINUE,), ()], ids=["after 100", "unasked"])
 @pytest.mark.parametrize("end", ["close", "notify", "reset", "read on"])
-def test_an_answer_in_the_middle_of_the_body(wire: Wire, framing: str, before: tuple[bytes, ...], end: str) -> None:
+def test_early_response_during_body_is_returned(wire: Wire, framing: str, before: tuple[bytes, ...], end: str) -> None:
     given = Gated(3, 200)
 
     def script(peer: Peer) -> None:
@@ -64,7 +75,7 @@ def test_an_answer_in_the_middle_of_the_body(wire: Wire, framing: str, before: t
             peer.close(notify=end == "notify")
         given.answered.set()
 
-    server = wire.serve(script, answers(reply(200, b"next")))
+    server = wire.serve(script, respond(reply(200, b"next")))
     transport = wire.transport(expect_timeout=60 if before else 0)
     body = given.body(framing)
     response = transport.round_trip(put(server.url, body))
@@ -77,7 +88,7 @@ def test_an_answer_in_the_middle_of_the_body(wire: Wire, framing: str, before: t
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
-def test_an_answer_that_comes_with_the_100(wire: Wire, framing: str) -> None:
+def test_early_response_with_100_is_returned(wire: Wire, framing: str) -> None:
     # In one TLS record with it, so that no socket says that there is more to read.
     given = Gated(1, 200)
     given.answered.set()
@@ -92,14 +103,14 @@ def test_an_answer_that_comes_with_the_100(wire: Wire, framing: str) -> None:
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
-def test_an_answer_in_dribs_in_the_middle_of_the_body(wire: Wire, framing: str) -> None:
+def test_early_response_bytewise_during_body_is_returned(wire: Wire, framing: str) -> None:
     given = Gated(3, 200)
 
     def script(peer: Peer) -> None:
         peer.read_head()
         peer.send(CONTINUE)
         peer.read(len(CHUNK))
-        peer.drib(reply(102, b"", "X: y") + TOO_LARGE)
+        peer.send_bytewise(reply(102, b"", "X: y") + TOO_LARGE)
         given.answered.set()
 
     server = wire.serve(script)
@@ -109,7 +120,7 @@ def test_an_answer_in_dribs_in_the_middle_of_the_body(wire: Wire, framing: str) 
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
-def test_an_answer_of_who_reads_no_more(wire: Wire, framing: str) -> None:
+def test_early_response_of_server_that_stops_reading_is_returned(wire: Wire, framing: str) -> None:
     # The client finds it when a send has timed out, at the latest.
     given = Gated(0, 1000)
     given.answered.set()
@@ -132,10 +143,10 @@ def test_an_answer_of_who_reads_no_more(wire: Wire, framing: str) -> None:
 
 
 @pytest.mark.parametrize("body", [b"abc", b"x" * 3_000_000], ids=["small", "large"])
-def test_a_resendable_body_can_go_again(wire: Wire, body: bytes) -> None:
+def test_early_response_resendable_body_is_sent_again(wire: Wire, body: bytes) -> None:
     server = wire.serve(
         lambda peer: (peer.read_head(), peer.send(reply(401, b"log in", "Connection: close"))),
-        answers(reply(201)),
+        respond(reply(201)),
     )
     transport = wire.transport(expect_timeout=0)
     assert read(transport.round_trip(put(server.url, body))) == (401, b"log in")
@@ -144,7 +155,7 @@ def test_a_resendable_body_can_go_again(wire: Wire, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
-def test_an_answer_just_after_the_last_byte_is_no_early_one(
+def test_response_just_after_last_byte_keeps_connection(
     wire: Wire, framing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The request went out whole, so the connection is as good as any.
@@ -157,9 +168,9 @@ def test_an_answer_just_after_the_last_byte_is_no_early_one(
             wait(answered)
 
     def script(peer: Peer) -> None:
-        takes(CONTINUE, response=reply(201, b"done"))(peer)
+        respond_after_body(CONTINUE, response=reply(201, b"done"))(peer)
         answered.set()
-        answers(reply(200, b"next"))(peer)
+        respond(reply(200, b"next"))(peer)
 
     monkeypatch.setattr(http.client.HTTPConnection, "send", send_and_wait)
     server = wire.serve(script)

@@ -12,7 +12,7 @@ from ociwire import LogTransport, Request, RequestInfo, RetryTransport, Transpor
 from ociwire.errors import OciwireError, TransportError
 from tests._support.leaks import ENCODINGS, assert_no_leak, assert_no_leak_in_records
 from tests.transport.urllib3.conftest import Wire
-from tests.transport.urllib3.scripts import Peer, answers_early, get
+from tests.transport.urllib3.scripts import Peer, get, respond_early
 
 TOKEN, COOKIE, SIGNATURE = "t0k3n+of/the=registry", "session-c00kie", "0123456789abcdef+/"
 PASSWORD = "pr0xy+pass/w=rd"
@@ -42,7 +42,7 @@ PLACES: dict[str, Callable[[str], bytes]] = {
 }
 
 
-def says(data: bytes) -> Callable[[Peer], None]:
+def send_raw(data: bytes) -> Callable[[Peer], None]:
     def script(peer: Peer) -> None:
         peer.read_head()
         peer.send(data)
@@ -63,12 +63,12 @@ def failure_of(transport: Transport, request: Request) -> OciwireError:
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("place", PLACES)
-def test_base_transport_alone_shows_no_secret_of_its_request(
+def test_error_text_secret_of_request_is_masked(
     wire: Wire, place: str, encoding: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
     said = ENCODINGS[encoding](" ".join(SECRETS))
-    server = wire.serve(says(PLACES[place](said)))
+    server = wire.serve(send_raw(PLACES[place](said)))
     headers = {"Authorization": f"Bearer {TOKEN}", "Cookie": f"id={COOKIE}"}
     request = Request("GET", f"{server.url}/blob?{QUERY}", headers, info=RequestInfo(anonymous=True))
     transport = RetryTransport(LogTransport(wire.transport(timeout=2)), retry=False)
@@ -79,22 +79,22 @@ def test_base_transport_alone_shows_no_secret_of_its_request(
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("place", ["instead of a head", "status line", "version", "reason", "field cut off"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_proxy_that_repeats_its_credentials_shows_none(
+def test_proxy_error_text_repeated_credentials_are_masked(
     wire: Wire, scheme: str, place: str, encoding: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
     said = ENCODINGS[encoding](f"{PASSWORD} {PAIR}")
-    proxy = wire.serve(says(PLACES[place](said)), kind="http")
+    proxy = wire.serve(send_raw(PLACES[place](said)), kind="http")
     userinfo = f"me:{quote(PASSWORD, safe='')}"
     transport = LogTransport(wire.transport(proxy=proxy.url.replace("://", f"://{userinfo}@")))
     assert_no_leak(failure_of(transport, get(f"{scheme}://registry.test/v2/")), (PASSWORD, PAIR))
     assert_no_leak_in_records(caplog.records, (PASSWORD, PAIR))
 
 
-def test_a_407_page_that_repeats_the_proxys_password_is_masked(wire: Wire) -> None:
+def test_proxy_407_page_repeated_password_is_masked(wire: Wire) -> None:
     body = f"{PASSWORD} {PAIR}"
     head = f"HTTP/1.1 407 No\r\nX-Said: {PAIR}\r\nContent-Length: {len(body)}\r\n\r\n"
-    proxy = wire.serve(answers_early((head + body).encode()), kind="http")
+    proxy = wire.serve(respond_early((head + body).encode()), kind="http")
     userinfo = f"me:{quote(PASSWORD, safe='')}"
     transport = wire.transport(proxy=proxy.url.replace("://", f"://{userinfo}@"))
     with transport.round_trip(get("http://registry.test/v2/")) as response:
@@ -103,8 +103,8 @@ def test_a_407_page_that_repeats_the_proxys_password_is_masked(wire: Wire) -> No
     assert_no_leak(error, (PASSWORD, PAIR))
 
 
-def test_a_proxys_refusal_is_still_told_and_chained_where_it_repeats_nothing(wire: Wire) -> None:
-    proxy = wire.serve(answers_early(b"HTTP/1.1 407 Log in first\r\nContent-Length: 0\r\n\r\n"), kind="http")
+def test_proxy_error_text_without_secret_is_kept_and_chained(wire: Wire) -> None:
+    proxy = wire.serve(respond_early(b"HTTP/1.1 407 Log in first\r\nContent-Length: 0\r\n\r\n"), kind="http")
     with pytest.raises(TransportError, match="407 Log in first") as raised:
         wire.transport(proxy=proxy.url).round_trip(get("https://registry.test/v2/"))
     assert raised.value.__cause__ is not None

@@ -13,16 +13,16 @@ from tests.transport.urllib3.scripts import (
     CONTINUE,
     PATIENCE,
     Content,
-    Counted,
+    CountingBody,
     Peer,
     Script,
-    answers,
-    answers_early,
     get,
     put,
     read,
     reply,
-    takes,
+    respond,
+    respond_after_body,
+    respond_early,
 )
 
 FRAMINGS = ("sized", "chunked")
@@ -41,8 +41,8 @@ def content() -> Content:
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("status", [401, 307, 413, 429, 503])
-def test_a_final_status_before_the_body_costs_nothing_of_it(wire: Wire, framing: str, status: int) -> None:
-    server = wire.serve(answers_early(reply(status, b"first log in", "X-Why: so")), takes(CONTINUE))
+def test_expect_early_final_status_body_is_not_pulled(wire: Wire, framing: str, status: int) -> None:
+    server = wire.serve(respond_early(reply(status, b"first log in", "X-Why: so")), respond_after_body(CONTINUE))
     transport = wire.transport()
     given = content()
     body = given.body(framing)
@@ -57,8 +57,8 @@ def test_a_final_status_before_the_body_costs_nothing_of_it(wire: Wire, framing:
 
 
 @pytest.mark.parametrize("status", [204, 304])
-def test_a_final_status_without_a_body_closes_too(wire: Wire, status: int) -> None:
-    server = wire.serve(answers_early(reply(status)), answers(reply(200)))
+def test_expect_early_final_status_without_body_closes_connection(wire: Wire, status: int) -> None:
+    server = wire.serve(respond_early(reply(status)), respond(reply(200)))
     transport = wire.transport()
     given = content()
     assert read(transport.round_trip(put(server.url, given.body("sized")))) == (status, b"")
@@ -68,8 +68,8 @@ def test_a_final_status_without_a_body_closes_too(wire: Wire, status: int) -> No
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
-def test_a_silent_server_gets_the_body_when_the_wait_is_over(wire: Wire, framing: str) -> None:
-    server = wire.serve(answers(reply(201), reply(200, b"next")))
+def test_expect_silent_server_body_is_sent_after_wait(wire: Wire, framing: str) -> None:
+    server = wire.serve(respond(reply(201), reply(200, b"next")))
     transport = wire.transport(expect_timeout=0.02)
     given = content()
     assert read(transport.round_trip(put(server.url, given.body(framing)))) == (201, b"")
@@ -77,15 +77,15 @@ def test_a_silent_server_gets_the_body_when_the_wait_is_over(wire: Wire, framing
     assert read(transport.round_trip(get(server.url))) == (200, b"next")
 
 
-def test_no_wait_at_all_with_a_timeout_of_zero(wire: Wire) -> None:
-    server = wire.serve(answers(reply(201)))
+def test_expect_timeout_zero_body_is_sent_at_once(wire: Wire) -> None:
+    server = wire.serve(respond(reply(201)))
     transport = wire.transport(expect_timeout=0)
     assert read(transport.round_trip(put(server.url, content().body("chunked")))) == (201, b"")
 
 
 @pytest.mark.parametrize("data", [SMALL, b"x"])
-def test_a_small_resendable_body_never_waits(wire: Wire, data: bytes) -> None:
-    server = wire.serve(answers(reply(201), reply(200)))
+def test_expect_small_resendable_body_is_sent_at_once(wire: Wire, data: bytes) -> None:
+    server = wire.serve(respond(reply(201), reply(200)))
     transport = wire.transport(expect_timeout=10_000)
     assert read(transport.round_trip(put(server.url, data))) == (201, b"")
     assert server.peer(0).field("expect") == b"100-continue"
@@ -95,8 +95,8 @@ def test_a_small_resendable_body_never_waits(wire: Wire, data: bytes) -> None:
 
 @one_kind
 @pytest.mark.parametrize("framing", FRAMINGS)
-def test_without_expect_nothing_waits(wire: Wire, framing: str) -> None:
-    server = wire.serve(answers(reply(201)))
+def test_no_expect_body_is_sent_at_once(wire: Wire, framing: str) -> None:
+    server = wire.serve(respond(reply(201)))
     transport = wire.transport(expect_timeout=10_000)
     assert read(transport.round_trip(put(server.url, content().body(framing), expect=False))) == (201, b"")
     assert server.peer(0).field("expect") is None
@@ -104,8 +104,8 @@ def test_without_expect_nothing_waits(wire: Wire, framing: str) -> None:
 
 @one_kind
 @pytest.mark.parametrize("body", [None, b"", Body.of(iter(()), length=0)], ids=["absent", "empty", "length 0"])
-def test_expect_is_not_sent_without_a_body(wire: Wire, body: Body | bytes | None) -> None:
-    server = wire.serve(answers(reply(201)))
+def test_expect_without_body_is_not_sent(wire: Wire, body: Body | bytes | None) -> None:
+    server = wire.serve(respond(reply(201)))
     response = wire.transport().round_trip(put(server.url, body))
     assert read(response) == (201, b"")
     assert server.peer(0).field("expect") is None
@@ -114,87 +114,87 @@ def test_expect_is_not_sent_without_a_body(wire: Wire, body: Body | bytes | None
     assert "expect" not in response.request.headers
 
 
-def makes_wait(peer: Peer) -> None:
+def refuse_early(peer: Peer) -> None:
     """Answer 401, after a while in which nothing of a body may come."""
     peer.read_head()
-    peer.stays_silent(0.05)
+    peer.expect_silence(0.05)
     peer.send(reply(401))
 
 
-def is_waited_for(wire: Wire, clock: FakeClock, *, first: Script, between: float, single_use: bool) -> bool:
+def second_request_waits(wire: Wire, clock: FakeClock, *, first: Script, between: float, single_use: bool) -> bool:
     """Whether, after a first request on which the wait ran out at once, a second one waits."""
 
     # The one server takes no body before its answer, the other gives no answer before the body.
-    waits = single_use or between > 600 or first is late
-    server = wire.serve(first, makes_wait if waits else answers(reply(201)))
+    waits = single_use or between > 600 or first is send_100_late
+    server = wire.serve(first, refuse_early if waits else respond(reply(201)))
     transport = wire.transport(expect_timeout=1000, timeout=READ_ONLY)
     clock.step = 2000  # whoever looks twice has waited long enough
     read(transport.round_trip(put(server.url, LARGE)))
     clock.step = 0
     clock.now += between
-    counted = Counted(LARGE)
+    counted = CountingBody(LARGE)
     given = Content(LARGE)
     read(transport.round_trip(put(server.url, given.body("sized") if single_use else counted.body)))
     return counted.pulled + given.pulled == 0
 
 
-silent = takes(response=reply(201, b"", "Connection: close"))
+send_no_100 = respond_after_body(response=reply(201, b"", "Connection: close"))
 
 
-def late(peer: Peer) -> None:
+def send_100_late(peer: Peer) -> None:
     peer.read_request()
     peer.send(CONTINUE, reply(201, b"", "Connection: close"))
 
 
-class TestMemory:
+class TestExpectations:
     """What is remembered of an origin that lets the wait run out; no time passes here but the clock's."""
 
-    def test_a_silent_origin_is_remembered(self, wire: Wire, clock: FakeClock) -> None:
-        assert not is_waited_for(wire, clock, first=silent, between=590, single_use=False)
+    def test_expect_silent_origin_is_remembered(self, wire: Wire, clock: FakeClock) -> None:
+        assert not second_request_waits(wire, clock, first=send_no_100, between=590, single_use=False)
 
-    def test_a_one_shot_body_waits_all_the_same(self, wire: Wire, clock: FakeClock) -> None:
-        assert is_waited_for(wire, clock, first=silent, between=0, single_use=True)
+    def test_expect_silent_origin_single_use_body_waits(self, wire: Wire, clock: FakeClock) -> None:
+        assert second_request_waits(wire, clock, first=send_no_100, between=0, single_use=True)
 
-    def test_ten_minutes_later_it_is_forgotten(self, wire: Wire, clock: FakeClock) -> None:
-        assert is_waited_for(wire, clock, first=silent, between=601, single_use=False)
+    def test_expect_silent_origin_is_forgotten_after_ten_minutes(self, wire: Wire, clock: FakeClock) -> None:
+        assert second_request_waits(wire, clock, first=send_no_100, between=601, single_use=False)
 
-    def test_a_late_100_makes_it_forgotten(self, wire: Wire, clock: FakeClock) -> None:
-        assert is_waited_for(wire, clock, first=late, between=0, single_use=False)
+    def test_expect_late_100_forgets_silent_origin(self, wire: Wire, clock: FakeClock) -> None:
+        assert second_request_waits(wire, clock, first=send_100_late, between=0, single_use=False)
 
     @one_kind
-    def test_a_100_that_nobody_waited_for_makes_it_forgotten(self, wire: Wire, clock: FakeClock) -> None:
-        server = wire.serve(silent, late, makes_wait)
+    def test_expect_100_without_wait_forgets_silent_origin(self, wire: Wire, clock: FakeClock) -> None:
+        server = wire.serve(send_no_100, send_100_late, refuse_early)
         transport = wire.transport(expect_timeout=1000, timeout=READ_ONLY)
         clock.step = 2000
         read(transport.round_trip(put(server.url, LARGE)))
         clock.step = 0
         read(transport.round_trip(put(server.url, LARGE)))
-        counted = Counted(LARGE)
+        counted = CountingBody(LARGE)
         assert read(transport.round_trip(put(server.url, counted.body))) == (401, b"")
         assert counted.pulled == 0
 
     @one_kind
-    def test_each_origin_has_a_memory_of_its_own(self, wire: Wire, clock: FakeClock) -> None:
-        server, other = wire.serve(silent), wire.serve(makes_wait)
+    def test_expect_silent_origin_does_not_affect_another(self, wire: Wire, clock: FakeClock) -> None:
+        server, other = wire.serve(send_no_100), wire.serve(refuse_early)
         transport = wire.transport(expect_timeout=1000, timeout=READ_ONLY)
         clock.step = 2000
         read(transport.round_trip(put(server.url, LARGE)))
         clock.step = 0
-        counted = Counted(LARGE)
+        counted = CountingBody(LARGE)
         assert read(transport.round_trip(put(other.url, counted.body))) == (401, b"")
         assert counted.pulled == 0
 
     @one_kind
-    def test_a_100_in_time_is_nothing_to_remember(self, wire: Wire) -> None:
-        server = wire.serve(takes(CONTINUE, response=reply(201, b"", "Connection: close")), makes_wait)
+    def test_expect_100_in_time_next_body_waits(self, wire: Wire) -> None:
+        server = wire.serve(respond_after_body(CONTINUE, response=reply(201, b"", "Connection: close")), refuse_early)
         transport = wire.transport()
         assert read(transport.round_trip(put(server.url, LARGE))) == (201, b"")
-        counted = Counted(LARGE)
+        counted = CountingBody(LARGE)
         assert read(transport.round_trip(put(server.url, counted.body))) == (401, b"")
         assert counted.pulled == 0
 
 
-class TestInterims:
+class TestInterimResponses:
     """Every 1xx is skipped, wherever it comes, and the next request is in step."""
 
     @pytest.mark.parametrize(
@@ -211,10 +211,12 @@ class TestInterims:
         ids=["100", "103 100", "102 103 100", "100 102 103", "together", "100 twice", "199 100"],
     )
     @pytest.mark.parametrize("framing", FRAMINGS)
-    def test_before_the_body(self, wire: Wire, interims: tuple[bytes, ...], framing: str) -> None:
+    def test_interim_responses_before_body_are_skipped(
+        self, wire: Wire, interims: tuple[bytes, ...], framing: str
+    ) -> None:
         def script(peer: Peer) -> None:
-            takes(*interims, response=reply(201, b"done"))(peer)
-            answers(reply(200, b"next"))(peer)
+            respond_after_body(*interims, response=reply(201, b"done"))(peer)
+            respond(reply(200, b"next"))(peer)
 
         server = wire.serve(script)
         transport = wire.transport()
@@ -225,35 +227,35 @@ class TestInterims:
 
     @pytest.mark.parametrize("interims", [CONTINUE, HINTS, PROCESSING + CONTINUE + HINTS])
     @pytest.mark.parametrize("body", [None, b"abc", LARGE])
-    def test_after_the_body(self, wire: Wire, interims: bytes, body: bytes | None) -> None:
+    def test_interim_responses_after_body_are_skipped(self, wire: Wire, interims: bytes, body: bytes | None) -> None:
         before = (CONTINUE,) if body == LARGE else ()
 
         def script(peer: Peer) -> None:
-            takes(*before, response=interims + reply(200, b"done"))(peer)
-            answers(interims + reply(200, b"next"))(peer)
+            respond_after_body(*before, response=interims + reply(200, b"done"))(peer)
+            respond(interims + reply(200, b"next"))(peer)
 
         server = wire.serve(script)
         transport = wire.transport()
         assert read(transport.round_trip(put(server.url, body))) == (200, b"done")
         assert read(transport.round_trip(get(server.url))) == (200, b"next")
 
-    def test_without_a_100_the_wait_goes_on_to_its_end(self, wire: Wire) -> None:
-        server = wire.serve(takes(HINTS, PROCESSING))
+    def test_interim_responses_without_100_wait_times_out(self, wire: Wire) -> None:
+        server = wire.serve(respond_after_body(HINTS, PROCESSING))
         given = content()
         assert read(wire.transport(expect_timeout=0.05).round_trip(put(server.url, given.body("sized")))) == (201, b"")
         assert server.peer(0).bodies == [given.whole]
 
-    def test_a_final_status_after_some_pulls_nothing(self, wire: Wire) -> None:
-        server = wire.serve(answers_early(HINTS + PROCESSING + reply(401, b"no")))
+    def test_interim_responses_then_final_status_body_is_not_pulled(self, wire: Wire) -> None:
+        server = wire.serve(respond_early(HINTS + PROCESSING + reply(401, b"no")))
         given = content()
         assert read(wire.transport().round_trip(put(server.url, given.body("sized")))) == (401, b"no")
         assert given.pulled == 0
 
-    def test_a_late_100_is_skipped(self, wire: Wire) -> None:
+    def test_interim_late_100_is_skipped(self, wire: Wire) -> None:
         def script(peer: Peer) -> None:
             peer.read_request()
             peer.send(CONTINUE, reply(201, b"done"))
-            answers(reply(200, b"next"))(peer)
+            respond(reply(200, b"next"))(peer)
 
         server = wire.serve(script)
         transport = wire.transport(expect_timeout=0.02)
@@ -262,7 +264,7 @@ class TestInterims:
 
     @one_kind
     @pytest.mark.parametrize("where", ["before", "after", "without"])
-    def test_101_is_refused(self, wire: Wire, where: str) -> None:
+    def test_interim_101_raises_protocol_error(self, wire: Wire, where: str) -> None:
         switch = reply(101, b"", "Upgrade: h2c", "Connection: Upgrade")
 
         def script(peer: Peer) -> None:
@@ -281,7 +283,7 @@ class TestInterims:
         assert (given.pulled == 0) == (where != "after")
 
     @pytest.mark.parametrize("where", ["before", "after", "without"])
-    def test_33_are_too_many(self, wire: Wire, where: str) -> None:
+    def test_interim_responses_33_raise_protocol_error(self, wire: Wire, where: str) -> None:
         def script(peer: Peer) -> None:
             peer.read_head()
             if where == "after":
@@ -298,7 +300,7 @@ class TestInterims:
 
     @pytest.mark.parametrize("where", ["before", "after", "without"])
     @pytest.mark.parametrize("count", [2, 30])
-    def test_more_than_64_kib_in_all_are_too_many(self, wire: Wire, where: str, count: int) -> None:
+    def test_interim_responses_over_64_kib_raise_protocol_error(self, wire: Wire, where: str, count: int) -> None:
         padded = reply(103, b"", "X-Pad: " + "x" * (66_000 // count))
 
         def script(peer: Peer) -> None:
@@ -317,7 +319,7 @@ class TestInterims:
 
     @one_kind
     @pytest.mark.parametrize("where", ["before", "after"])
-    def test_what_follows_interims_is_not_lost(self, wire: Wire, where: str) -> None:
+    def test_interim_responses_following_bytes_are_kept(self, wire: Wire, where: str) -> None:
         # Interim responses, the final one and bytes of its body arrive together and are read together.
         padded = reply(103, b"", "X-Pad: " + "x" * 20_000)
         body = b"x" * 30_000
@@ -334,23 +336,23 @@ class TestInterims:
         assert read(wire.transport().round_trip(put(server.url, content().body("sized")))) == (400, body)
 
     @one_kind
-    def test_32_are_not(self, wire: Wire) -> None:
-        server = wire.serve(takes(PROCESSING * 15 + CONTINUE, response=PROCESSING * 16 + reply(201)))
+    def test_interim_responses_32_are_skipped(self, wire: Wire) -> None:
+        server = wire.serve(respond_after_body(PROCESSING * 15 + CONTINUE, response=PROCESSING * 16 + reply(201)))
         assert read(wire.transport().round_trip(put(server.url, content().body("sized")))) == (201, b"")
 
 
-class TestDribs:
+class TestBytewise:
     """A status line that comes in pieces is not lost."""
 
     @pytest.mark.parametrize("framing", FRAMINGS)
-    def test_byte_by_byte(self, wire: Wire, framing: str) -> None:
+    def test_100_sent_bytewise_body_is_sent(self, wire: Wire, framing: str) -> None:
         def script(peer: Peer) -> None:
             peer.read_head()
-            peer.drib(HINTS + CONTINUE)
+            peer.send_bytewise(HINTS + CONTINUE)
             peer.read_body()
-            peer.drib(PROCESSING + reply(201, b"done"))
+            peer.send_bytewise(PROCESSING + reply(201, b"done"))
             peer.read_request()
-            peer.drib(reply(200, b"next"))
+            peer.send_bytewise(reply(200, b"next"))
 
         server = wire.serve(script)
         transport = wire.transport()
@@ -359,10 +361,10 @@ class TestDribs:
         assert read(transport.round_trip(get(server.url))) == (200, b"next")
         assert server.peer(0).bodies == [given.whole, b""]
 
-    def test_a_final_status_byte_by_byte(self, wire: Wire) -> None:
+    def test_final_status_sent_bytewise_body_is_not_pulled(self, wire: Wire) -> None:
         def script(peer: Peer) -> None:
             peer.read_head()
-            peer.drib(HINTS + reply(401, b"no"))
+            peer.send_bytewise(HINTS + reply(401, b"no"))
 
         server = wire.serve(script)
         given = content()
@@ -370,7 +372,7 @@ class TestDribs:
         assert given.pulled == 0
 
     @pytest.mark.parametrize("at", [1, 11, 12, 13, 14, len(reply(401)) - 1])
-    def test_in_two_pieces(self, wire: Wire, at: int) -> None:
+    def test_final_status_in_two_pieces_body_is_not_pulled(self, wire: Wire, at: int) -> None:
         whole = reply(401, b"no")
         server = wire.serve(lambda peer: (peer.read_head(), peer.send(whole[:at], whole[at:])))
         given = content()
@@ -378,11 +380,11 @@ class TestDribs:
         assert given.pulled == 0
 
     @pytest.mark.parametrize("first", [CONTINUE, reply(401, b"no")], ids=["100", "401"])
-    def test_begun_within_the_wait_and_ended_after_it(self, wire: Wire, first: bytes) -> None:
+    def test_status_begun_within_wait_is_read_to_its_end(self, wire: Wire, first: bytes) -> None:
         def script(peer: Peer) -> None:
             peer.read_head()
             peer.send(first[:10])
-            peer.stays_silent(0.2)
+            peer.expect_silence(0.2)
             peer.send(first[10:])
             if first == CONTINUE:
                 peer.read_body()
@@ -402,7 +404,7 @@ class TestDribs:
 class TestClosedWhileWaiting:
     """A server that hangs up instead of answering."""
 
-    def test_without_a_word(self, wire: Wire) -> None:
+    def test_closed_while_waiting_raises_read_error(self, wire: Wire) -> None:
         server = wire.serve(lambda peer: (peer.read_head(), peer.close()))
         given = content()
         body = given.body("sized")
@@ -413,7 +415,7 @@ class TestClosedWhileWaiting:
         assert body.resendable
 
     @pytest.mark.parametrize("said", [b"HTT", b"HTTP/1.1 401", b"HTTP/1.1 401 No\r\nX-Why", b"HTTP/1.1 100 Go\r\n"])
-    def test_in_the_middle_of_a_head(self, wire: Wire, said: bytes) -> None:
+    def test_closed_within_head_while_waiting_raises_protocol_error(self, wire: Wire, said: bytes) -> None:
         server = wire.serve(lambda peer: (peer.read_head(), peer.send(said), peer.close()))
         given = content()
         with pytest.raises(ProtocolError):
@@ -423,7 +425,7 @@ class TestClosedWhileWaiting:
     @pytest.mark.parametrize(
         "said", [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/2.0 401 No\r\n\r\n", b"HTTP/1.1 4x1 No\r\n\r\n"]
     )
-    def test_after_something_that_is_not_http(self, wire: Wire, said: bytes) -> None:
+    def test_not_http_while_waiting_raises_protocol_error(self, wire: Wire, said: bytes) -> None:
         server = wire.serve(lambda peer: (peer.read_head(), peer.send(said)))
         given = content()
         with pytest.raises(ProtocolError):
@@ -431,12 +433,12 @@ class TestClosedWhileWaiting:
         assert given.pulled == 0
 
 
-class Test417:
+class TestExpectationFailed:
     """An origin that refuses Expect is asked again without, and remembered."""
 
     @pytest.mark.parametrize("framing", FRAMINGS)
-    def test_a_body_not_yet_pulled_goes_once_more(self, wire: Wire, framing: str) -> None:
-        server = wire.serve(answers_early(reply(417, b"what?")), answers(reply(201), reply(201)))
+    def test_417_unpulled_body_is_resent_without_expect(self, wire: Wire, framing: str) -> None:
+        server = wire.serve(respond_early(reply(417, b"what?")), respond(reply(201), reply(201)))
         transport = wire.transport()
         given, more = content(), content()
         assert read(transport.round_trip(put(server.url, given.body(framing)))) == (201, b"")
@@ -449,32 +451,32 @@ class Test417:
         assert server.peer(1).bodies == [given.whole, more.whole]
 
     @one_kind
-    def test_a_body_of_bytes_goes_once_more(self, wire: Wire) -> None:
-        server = wire.serve(answers(reply(417, b"what?"), reply(201)))
+    def test_417_body_of_bytes_is_resent_without_expect(self, wire: Wire) -> None:
+        server = wire.serve(respond(reply(417, b"what?"), reply(201)))
         assert read(wire.transport().round_trip(put(server.url, b"abc"))) == (201, b"")
         assert server.peer(0).bodies == [b"abc", b"abc"]
         assert server.peer(0).field("expect") is None
 
     @one_kind
-    def test_what_is_left_of_a_body_does_not(self, wire: Wire) -> None:
-        server = wire.serve(takes(CONTINUE, response=reply(417, b"what?")))
+    def test_417_consumed_body_is_not_resent(self, wire: Wire) -> None:
+        server = wire.serve(respond_after_body(CONTINUE, response=reply(417, b"what?")))
         given = content()
         assert read(wire.transport().round_trip(put(server.url, given.body("sized")))) == (417, b"what?")
 
     @one_kind
-    def test_without_expect_it_is_an_answer_like_any_other(self, wire: Wire) -> None:
-        server = wire.serve(answers(reply(417, b"what?")))
+    def test_417_without_expect_is_returned(self, wire: Wire) -> None:
+        server = wire.serve(respond(reply(417, b"what?")))
         request = put(server.url, b"abc", expect=False)
         assert read(wire.transport().round_trip(request)) == (417, b"what?")
 
     @one_kind
-    def test_once_only(self, wire: Wire) -> None:
-        server = wire.serve(answers(reply(417, b"what?"), reply(417, b"what now?")))
+    def test_417_twice_is_returned(self, wire: Wire) -> None:
+        server = wire.serve(respond(reply(417, b"what?"), reply(417, b"what now?")))
         assert read(wire.transport().round_trip(put(server.url, b"abc"))) == (417, b"what now?")
 
     @one_kind
-    def test_it_is_forgotten_in_the_end(self, wire: Wire, clock: FakeClock) -> None:
-        server = wire.serve(answers(reply(417), reply(201), reply(201)))
+    def test_417_is_forgotten_after_ten_minutes(self, wire: Wire, clock: FakeClock) -> None:
+        server = wire.serve(respond(reply(417), reply(201), reply(201)))
         transport = wire.transport()
         assert read(transport.round_trip(put(server.url, b"abc"))) == (201, b"")
         clock.now += 601

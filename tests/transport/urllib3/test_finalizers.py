@@ -22,7 +22,7 @@ from ociwire.testing import MemoryRegistry, serve
 from ociwire.transport import FunctionTransport, Transport
 from tests._support.doubles import Call
 from tests.transport.urllib3.conftest import Wire
-from tests.transport.urllib3.scripts import Peer, answers, get, read, reply
+from tests.transport.urllib3.scripts import Peer, get, read, reply, respond
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -107,8 +107,8 @@ def _collected_by_hand() -> Iterator[None]:
 
 @pytest.mark.parametrize("holder", HOLDERS)
 @pytest.mark.parametrize("body", BODIES)
-def test_response_in_a_cycle_closes_its_connection(wire: Wire, holder: str, body: str) -> None:
-    server = wire.serve(answers(BODIES[body]), answers(reply(200, b"next")))
+def test_finalizer_response_in_cycle_closes_connection(wire: Wire, holder: str, body: str) -> None:
+    server = wire.serve(respond(BODIES[body]), respond(reply(200, b"next")))
     transport = wire.transport()
     Cycle(HOLDERS[holder](transport.round_trip(get(server.url))))
     with warnings.catch_warnings(record=True) as caught:
@@ -121,7 +121,7 @@ def test_response_in_a_cycle_closes_its_connection(wire: Wire, holder: str, body
 
 
 @pytest.mark.parametrize("holder", HOLDERS)
-def test_finalizer_runs_no_log_handler(wire: Wire, holder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finalizer_does_not_run_log_handler(wire: Wire, holder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # A handler may wait for a lock that the collector's own thread holds; with captureWarnings, a warning is a record.
     records: list[logging.LogRecord] = []
 
@@ -129,7 +129,7 @@ def test_finalizer_runs_no_log_handler(wire: Wire, holder: str, monkeypatch: pyt
         def emit(self, record: logging.LogRecord) -> None:
             records.append(record)
 
-    server = wire.serve(answers(BODIES["sized"]))
+    server = wire.serve(respond(BODIES["sized"]))
     Cycle(HOLDERS[holder](wire.transport().round_trip(get(server.url))))
     handler = Handler()
     monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
@@ -146,9 +146,9 @@ def test_finalizer_runs_no_log_handler(wire: Wire, holder: str, monkeypatch: pyt
 
 
 @one_kind
-def test_warning_of_a_response_left_open_masks_secrets_in_its_url(wire: Wire) -> None:
+def test_finalizer_warning_masks_secrets_of_url(wire: Wire) -> None:
     # A registry chooses the URL, as a Location or a Link, and may repeat a secret in it.
-    server = wire.serve(answers(BODIES["sized"]))
+    server = wire.serve(respond(BODIES["sized"]))
     request = Request("GET", f"{server.url}/s3cr3t-token", {"Authorization": "Bearer s3cr3t-token"})
     Cycle(wire.transport().round_trip(with_redactor(request)))
     del request
@@ -160,10 +160,10 @@ def test_warning_of_a_response_left_open_masks_secrets_in_its_url(wire: Wire) ->
 
 
 @one_kind
-def test_reader_left_open_runs_no_layers_close(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+def test_finalizer_does_not_call_close_of_layers(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
     content = b"content"
     digest = Descriptor.of(content).digest
-    server = wire.serve(answers(reply(200, content)))
+    server = wire.serve(respond(reply(200, content)))
     client = Client(server.netloc, LogTransport(wire.transport()), insecure=True)
     caplog.set_level(logging.DEBUG)
     Cycle(client.get_blob("a/b", digest))
@@ -207,7 +207,7 @@ def collects_at(moment: int) -> Callable[[FrameType, str, object], None]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("holder", ["response", "generator", "buffered file"])
-def test_collection_at_any_call_of_a_request_neither_hangs_nor_mixes_up_answers(holder: str) -> None:
+def test_finalizer_at_any_call_does_not_hang_or_mix_responses(holder: str) -> None:
     # Inside the lock of queue.LifoQueue a finalizer that returned its connection would wait for its own thread.
     def answer(request: Any) -> Response:
         return Response(200, (), request.url.encode() * 20)
@@ -237,7 +237,7 @@ def test_collection_at_any_call_of_a_request_neither_hangs_nor_mixes_up_answers(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_threads_that_keep_exceptions_with_open_readers_do_not_hang() -> None:
+def test_finalizer_threads_with_exceptions_and_open_readers_do_not_hang() -> None:
     contents = [bytes([number]) * 50_000 for number in range(16)]
     registry = MemoryRegistry()
     wrong: list[object] = []
@@ -277,9 +277,9 @@ def test_threads_that_keep_exceptions_with_open_readers_do_not_hang() -> None:
 
 
 @one_kind
-def test_connection_that_was_returned_is_not_closed_by_its_old_response(wire: Wire) -> None:
+def test_finalizer_of_old_response_does_not_close_returned_connection(wire: Wire) -> None:
     def two(peer: Peer) -> None:
-        answers(reply(200, b"first"), reply(200, b"next" * 20_000), reply(200, b"last"))(peer)
+        respond(reply(200, b"first"), reply(200, b"next" * 20_000), reply(200, b"last"))(peer)
 
     server = wire.serve(two)
     transport = wire.transport()

@@ -28,7 +28,7 @@ from ociwire.errors import (
 from ociwire.transport import UrllibTransport
 from ociwire.transport._urllib3.map_exceptions import map_errors, to_transport_error
 from tests.transport.urllib3.conftest import Wire
-from tests.transport.urllib3.scripts import answers, get, read, reply
+from tests.transport.urllib3.scripts import get, read, reply, respond
 
 REQUEST = Request("GET", "https://registry.test:5000/v2/?token=secret")
 one_kind = pytest.mark.parametrize("kind", ["http"])
@@ -136,22 +136,28 @@ def check(error: BaseException) -> TransportError:
     return raised.value
 
 
-class TestTranslation:
+class TestMapErrors:
     """Every exception becomes one strict subclass of `TransportError`."""
 
     @wrapped
     @pytest.mark.parametrize("cls", URLLIB3, ids=name_of)
-    def test_of_urllib3(self, cls: type[Any], wrap: Callable[[Any], BaseException]) -> None:
+    def test_map_errors_urllib3_exception_becomes_transport_error(
+        self, cls: type[Any], wrap: Callable[[Any], BaseException]
+    ) -> None:
         check(wrap(make(cls)))
 
     @wrapped
     @pytest.mark.parametrize("cls", HTTP_CLIENT, ids=name_of)
-    def test_of_http_client(self, cls: type[Any], wrap: Callable[[Any], BaseException]) -> None:
+    def test_map_errors_http_client_exception_becomes_transport_error(
+        self, cls: type[Any], wrap: Callable[[Any], BaseException]
+    ) -> None:
         check(wrap(cls("broken")))
 
     @wrapped
     @pytest.mark.parametrize("error", SOCKET, ids=name_of)
-    def test_of_the_socket(self, error: BaseException, wrap: Callable[[Any], BaseException]) -> None:
+    def test_map_errors_socket_exception_becomes_transport_error(
+        self, error: BaseException, wrap: Callable[[Any], BaseException]
+    ) -> None:
         check(wrap(error))
 
     @wrapped
@@ -170,14 +176,16 @@ class TestTranslation:
         ],
         ids=name_of,
     )
-    def test_the_kinds(self, error: Any, before: Any, after: Any, wrap: Callable[[Any], BaseException]) -> None:
+    def test_map_errors_class_depends_on_connection(
+        self, error: Any, before: Any, after: Any, wrap: Callable[[Any], BaseException]
+    ) -> None:
         assert type(to_transport_error(wrap(error), REQUEST, connected=False)) is before
         assert type(to_transport_error(wrap(error), REQUEST, connected=True)) is after
 
     @pytest.mark.parametrize(
         "cls", ["NewConnectionError", "NameResolutionError", "ClosedPoolError", "LocationParseError"]
     )
-    def test_what_can_only_be_the_connecting(self, cls: str) -> None:
+    def test_map_errors_connect_failure_becomes_connect_error(self, cls: str) -> None:
         assert type(check(make(getattr(exceptions, cls)))) is ConnectError
 
     @pytest.mark.parametrize(
@@ -187,7 +195,7 @@ class TestTranslation:
     def test_map_errors_timeout_of_urllib3_has_its_class(self, cls: str, expected: type[TransportTimeout]) -> None:
         assert type(check(make(getattr(exceptions, cls)))) is expected
 
-    def test_the_standard_librarys_classes_can_be_caught(self) -> None:
+    def test_transport_errors_are_standard_library_errors(self) -> None:
         assert issubclass(ConnectError, ConnectionError)
         assert issubclass(TransportTimeout, TimeoutError)
         assert issubclass(ConnectTimeout, (ConnectionError, ConnectError))
@@ -197,13 +205,13 @@ class TestTranslation:
     @pytest.mark.parametrize(
         "error", [KeyError("x"), RuntimeError("x"), KeyboardInterrupt(), MemoryError()], ids=name_of
     )
-    def test_what_is_nobodys_is_left_alone(self, error: BaseException) -> None:
+    def test_map_errors_other_exception_propagates(self, error: BaseException) -> None:
         with pytest.raises(type(error)) as raised, map_errors(REQUEST, SimpleNamespace(connected=True)):  # type: ignore[arg-type]
             raise error
         assert raised.value is error
         assert raised.value.__cause__ is None
 
-    def test_ociwires_own_get_their_request(self) -> None:
+    def test_map_errors_ociwire_error_gets_request(self) -> None:
         own, other = ProtocolError("mine"), get("http://other.test")
         with pytest.raises(ProtocolError) as raised, map_errors(REQUEST, SimpleNamespace(connected=True)):  # type: ignore[arg-type]
             raise own
@@ -213,7 +221,7 @@ class TestTranslation:
             raise own
         assert own.request is REQUEST
 
-    def test_the_hints_name_the_way_out(self) -> None:
+    def test_map_errors_hint_names_remedy(self) -> None:
         def said(text: str) -> str:
             return str(to_transport_error(ssl.SSLError(1, text), REQUEST, connected=False))
 
@@ -225,10 +233,10 @@ class TestTranslation:
         assert "insecure=True" in said("[SSL: HTTP_REQUEST] http request (_ssl.c:1)")
 
 
-class TestOnTheSocket:
+class TestConnectErrors:
     """The same, for real."""
 
-    def test_refused(self, wire: Wire) -> None:
+    def test_connect_refused_raises_connect_error(self, wire: Wire) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
         scheme = "http" if wire.kind == "http" else "https"
@@ -242,7 +250,9 @@ class TestOnTheSocket:
     @pytest.mark.parametrize(
         "error", [socket.gaierror(-2, "Name or service not known"), UnicodeError("label too long")], ids=name_of
     )
-    def test_unresolvable(self, wire: Wire, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def test_connect_unresolvable_name_raises_connect_error(
+        self, wire: Wire, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
         def fail(*args: Any, **options: Any) -> Any:
             raise error
 
@@ -252,12 +262,12 @@ class TestOnTheSocket:
         assert raised.value.request is not None
 
     @one_kind
-    def test_a_name_that_dns_could_not_hold(self, wire: Wire) -> None:
+    def test_connect_name_too_long_for_dns_raises(self, wire: Wire) -> None:
         with pytest.raises((ConnectError, UsageError)):
             wire.transport().round_trip(get(f"http://{'x' * 64}.test/"))
 
-    def test_the_next_request_is_none_the_worse(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-        server = wire.serve(answers(reply(200)))
+    def test_connect_failure_next_request_succeeds(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+        server = wire.serve(respond(reply(200)))
         transport = wire.transport()
         with monkeypatch.context() as patch:
             patch.setattr(socket.socket, "connect", refuse)
@@ -270,11 +280,11 @@ def refuse(*_: Any) -> None:
     raise ConnectionRefusedError("refused")
 
 
-class TestRefused:
+class TestUsageErrors:
     """`UsageError`, and no connection is made."""
 
     @pytest.mark.parametrize("name", ["Content-Length", "transfer-encoding", "CONNECTION", "Host"])
-    def test_headers_that_are_the_wires(self, wire: Wire, name: str) -> None:
+    def test_framing_header_raises_usage_error(self, wire: Wire, name: str) -> None:
         server = wire.serve()
         with pytest.raises(UsageError, match=rf"(?i){name}"):
             wire.transport().round_trip(Request("PUT", server.url, {name: "5"}, b"hello"))
@@ -291,14 +301,14 @@ class TestRefused:
             "http://{netloc}:1/",
         ],
     )
-    def test_urls_at_the_wire(self, wire: Wire, url: str) -> None:
+    def test_url_not_absolute_raises_usage_error(self, wire: Wire, url: str) -> None:
         server = wire.serve()
         with pytest.raises(UsageError) as raised:
             wire.transport().round_trip(Request("GET", url.format(netloc=server.netloc)))
         assert "secret" not in str(raised.value)
 
     @pytest.mark.parametrize("url", ["ftp://registry.test/", "registry.test", "", "http://a b/"])
-    def test_urls_anywhere(self, url: str) -> None:
+    def test_request_invalid_url_raises_usage_error(self, url: str) -> None:
         with pytest.raises(UsageError):
             Request("GET", url)
 
@@ -314,10 +324,10 @@ class TestRefused:
         ],
         ids=str,
     )
-    def test_arguments(self, options: dict[str, Any]) -> None:
+    def test_urllib_transport_invalid_option_raises_usage_error(self, options: dict[str, Any]) -> None:
         with pytest.raises(UsageError):
             UrllibTransport(**{"trust_env": False, **options})
 
-    def test_all_are_ociwires(self) -> None:
+    def test_usage_error_is_ociwire_error_and_value_error(self) -> None:
         assert issubclass(UsageError, OciwireError)
         assert issubclass(UsageError, ValueError)

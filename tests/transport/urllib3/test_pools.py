@@ -22,37 +22,37 @@ from tests.transport.urllib3.scripts import (
     Content,
     Peer,
     Script,
-    answers,
-    answers_early,
+    close_after_head,
     get,
-    hangs_up,
     put,
     read,
     reply,
-    takes,
+    respond,
+    respond_after_body,
+    respond_early,
     wait,
 )
 
 one_kind = pytest.mark.parametrize("kind", ["http"])
 
 
-def answers_then(end: Script) -> Script:
+def respond_then(end: Script) -> Script:
     """One answer, which leaves the connection alive, and then that."""
 
     def script(peer: Peer) -> None:
-        answers(reply(200, b"first"))(peer)
+        respond(reply(200, b"first"))(peer)
         end(peer)
 
     return script
 
 
-def resets(peer: Peer) -> None:
+def reset_after_head(peer: Peer) -> None:
     """Read a head and reset the connection."""
     peer.read_head()
     peer.reset()
 
 
-def tells_and_hangs_up(peer: Peer) -> None:
+def respond_and_close(peer: Peer) -> None:
     """Read a head and close the connection as TLS wants it."""
     peer.read_head()
     peer.close(notify=True)
@@ -61,16 +61,16 @@ def tells_and_hangs_up(peer: Peer) -> None:
 class TestReuse:
     """A response that was read to its end gives its connection back."""
 
-    def test_one_connection_for_all(self, wire: Wire) -> None:
-        server = wire.serve(answers(reply(200, b"a"), reply(404, b"b" * 100_000), reply(200, b""), reply(201)))
+    def test_reuse_sequential_requests_share_a_connection(self, wire: Wire) -> None:
+        server = wire.serve(respond(reply(200, b"a"), reply(404, b"b" * 100_000), reply(200, b""), reply(201)))
         transport = wire.transport()
         assert read(transport.round_trip(get(server.url))) == (200, b"a")
         assert read(transport.round_trip(get(server.url))) == (404, b"b" * 100_000)
         assert read(transport.round_trip(get(server.url))) == (200, b"")
         assert read(transport.round_trip(put(server.url, b"c"))) == (201, b"")
 
-    def test_read_by_pieces(self, wire: Wire) -> None:
-        server = wire.serve(answers(reply(200, b"abcdef"), reply(200, b"next")))
+    def test_reuse_body_read_in_pieces_returns_connection(self, wire: Wire) -> None:
+        server = wire.serve(respond(reply(200, b"abcdef"), reply(200, b"next")))
         transport = wire.transport()
         response = transport.round_trip(get(server.url))
         assert [response.read(4), response.read(2)] == [b"abcd", b"ef"]  # nobody has asked for the end itself
@@ -89,8 +89,10 @@ class TestReuse:
             ("DELETE", reply(202, b"")),
         ],
     )
-    def test_what_has_no_body_need_not_be_read(self, wire: Wire, method: str, response: bytes) -> None:
-        server = wire.serve(answers(response, reply(200, b"next")))
+    def test_reuse_response_without_body_returns_connection_at_once(
+        self, wire: Wire, method: str, response: bytes
+    ) -> None:
+        server = wire.serve(respond(response, reply(200, b"next")))
         transport = wire.transport()
         first = transport.round_trip(Request(method, server.url))
         assert first.length == 0
@@ -107,23 +109,23 @@ class TestReuse:
             reply(200, b"first", version="1.0"),
         ],
     )
-    def test_the_server_may_end_it(self, wire: Wire, response: bytes) -> None:
-        server = wire.serve(answers(response), answers(reply(200, b"next")))
+    def test_reuse_connection_close_opens_another(self, wire: Wire, response: bytes) -> None:
+        server = wire.serve(respond(response), respond(reply(200, b"next")))
         transport = wire.transport()
         assert read(transport.round_trip(get(server.url))) == (200, b"first")
         server.ended(0)
         assert read(transport.round_trip(get(server.url))) == (200, b"next")
 
     @one_kind
-    def test_http_1_0_may_keep_it(self, wire: Wire) -> None:
+    def test_reuse_http_1_0_keep_alive_is_kept(self, wire: Wire) -> None:
         first = reply(200, b"first", "Connection: Keep-Alive", version="1.0")
-        server = wire.serve(answers(first, reply(200, b"next")))
+        server = wire.serve(respond(first, reply(200, b"next")))
         transport = wire.transport()
         assert read(transport.round_trip(get(server.url))) == (200, b"first")
         assert read(transport.round_trip(get(server.url))) == (200, b"next")
 
-    def test_closed_early_it_is_dropped(self, wire: Wire) -> None:
-        server = wire.serve(answers(reply(200, b"x" * 100)), answers(reply(200, b"next")))
+    def test_reuse_response_closed_early_drops_connection(self, wire: Wire) -> None:
+        server = wire.serve(respond(reply(200, b"x" * 100)), respond(reply(200, b"next")))
         transport = wire.transport()
         with transport.round_trip(get(server.url)) as response:
             assert response.read(5) == b"xxxxx"
@@ -134,36 +136,36 @@ class TestReuse:
 
     @one_kind
     @pytest.mark.parametrize(("size", "kept"), [(60_000, True), (70_000, False)])
-    def test_discarded_it_depends(self, wire: Wire, size: int, kept: bool) -> None:
+    def test_reuse_drained_response_keeps_connection_if_body_is_small(self, wire: Wire, size: int, kept: bool) -> None:
         first, second = reply(404, b"x" * size), reply(200, b"next")
-        server = wire.serve(*([answers(first, second)] if kept else [answers(first), answers(second)]))
+        server = wire.serve(*([respond(first, second)] if kept else [respond(first), respond(second)]))
         transport = wire.transport()
         transport.round_trip(get(server.url)).drain()
         assert read(transport.round_trip(get(server.url))) == (200, b"next")
 
     @one_kind
     @pytest.mark.parametrize("method", ["GET", "HEAD"])
-    def test_bytes_too_many_are_not_the_next_answer(self, wire: Wire, method: str) -> None:
+    def test_reuse_surplus_bytes_drop_connection(self, wire: Wire, method: str) -> None:
         surplus = b"HTTP/1.1 500 Not yours\r\n\r\n"
-        server = wire.serve(answers(reply(200, b"hello") + surplus), answers(reply(200, b"next")))
+        server = wire.serve(respond(reply(200, b"hello") + surplus), respond(reply(200, b"next")))
         transport = wire.transport()
         read(transport.round_trip(Request(method, server.url)))
         assert read(transport.round_trip(get(server.url))) == (200, b"next")
 
-    def test_nor_are_those_that_tls_has_decrypted_already(self, wire: Wire) -> None:
+    def test_reuse_surplus_bytes_decrypted_by_tls_drop_connection(self, wire: Wire) -> None:
         # The first answer fills the buffer of the file to its last byte: what follows it in its record is only TLS's.
         body = b"x" * 100
         padding = io.DEFAULT_BUFFER_SIZE - len(reply(200, body, "Pad: "))
         server = wire.serve(
-            answers(reply(200, body, "Pad: " + "p" * padding) + reply(200, b"not yours")), answers(reply(200, b"next"))
+            respond(reply(200, body, "Pad: " + "p" * padding) + reply(200, b"not yours")), respond(reply(200, b"next"))
         )
         transport = wire.transport()
         assert read(transport.round_trip(get(server.url))) == (200, body)
         assert read(transport.round_trip(get(server.url))) == (200, b"next")
 
     @one_kind
-    def test_an_idle_connection_keeps_nothing_of_a_request(self, wire: Wire) -> None:
-        server = wire.serve(takes(CONTINUE))
+    def test_reuse_idle_connection_holds_no_request(self, wire: Wire) -> None:
+        server = wire.serve(respond_after_body(CONTINUE))
         transport = wire.transport()
         given = Content(b"some ", b"content")
         request = put(server.url, given.body("sized"))
@@ -173,8 +175,8 @@ class TestReuse:
         gc.collect()
         assert gone() is None
 
-    def test_several_at_once(self, wire: Wire) -> None:
-        server = wire.serve(answers(reply(200, b"first")), answers(reply(200, b"second"), reply(200, b"third")))
+    def test_reuse_concurrent_responses_have_own_connections(self, wire: Wire) -> None:
+        server = wire.serve(respond(reply(200, b"first")), respond(reply(200, b"second"), reply(200, b"third")))
         transport = wire.transport()
         first, second = transport.round_trip(get(server.url)), transport.round_trip(get(server.url))
         assert second.read() == b"second"
@@ -184,8 +186,8 @@ class TestReuse:
             response.close()
 
     @one_kind
-    def test_no_more_than_pool_size_stay_idle(self, wire: Wire) -> None:
-        server = wire.serve(answers(reply(200, b"first"), reply(200, b"next")), answers(reply(200, b"second")))
+    def test_pool_size_limits_idle_connections(self, wire: Wire) -> None:
+        server = wire.serve(respond(reply(200, b"first"), reply(200, b"next")), respond(reply(200, b"second")))
         transport = wire.transport(pool_size=1)
         first, second = transport.round_trip(get(server.url)), transport.round_trip(get(server.url))
         assert [first.read(), second.read()] == [b"first", b"second"]
@@ -195,18 +197,18 @@ class TestReuse:
         second.close()
 
     @one_kind
-    def test_origins_share_nothing(self, wire: Wire) -> None:
-        servers = [wire.serve(answers(reply(200, b"%d" % n), reply(200, b"%d again" % n))) for n in range(3)]
+    def test_pools_origins_have_own_connections(self, wire: Wire) -> None:
+        servers = [wire.serve(respond(reply(200, b"%d" % n), reply(200, b"%d again" % n))) for n in range(3)]
         transport = wire.transport()
         assert [read(transport.round_trip(get(server.url)))[1] for server in servers] == [b"0", b"1", b"2"]
         bodies = [read(transport.round_trip(get(server.url)))[1] for server in servers]
         assert bodies == [b"0 again", b"1 again", b"2 again"]
 
     @one_kind
-    def test_the_oldest_of_too_many_origins_is_let_go(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_pools_oldest_origin_is_evicted(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("ociwire.transport._urllib3.pools._MAX_ORIGINS", 1)
-        old = wire.serve(answers(reply(200, b"idle")), answers(reply(200, b"open")))
-        new = wire.serve(answers(reply(200)))
+        old = wire.serve(respond(reply(200, b"idle")), respond(reply(200, b"open")))
+        new = wire.serve(respond(reply(200)))
         transport = wire.transport()
         idle: Response | None = transport.round_trip(get(old.url))
         response = transport.round_trip(get(old.url))
@@ -219,7 +221,7 @@ class TestReuse:
         old.ended(0)
         old.ended(1)
 
-    def test_threads_get_their_own_answers(self, wire: Wire) -> None:
+    def test_pools_threads_get_own_responses(self, wire: Wire) -> None:
         count = 6
         all_there = threading.Barrier(count)
 
@@ -227,7 +229,7 @@ class TestReuse:
             peer.read_request()
             all_there.wait(5)
             peer.send(reply(200, peer.line()))
-            while peer.hears_more():
+            while peer.receives_more():
                 peer.read_request()
                 peer.send(reply(200, peer.line()))
 
@@ -249,7 +251,7 @@ class TestReuse:
         assert not wrong
 
 
-class TestClosedMeanwhile:
+class TestStaleConnection:
     """A connection that was kept and is dead when it is wanted: once more on a fresh one, if nothing is lost by it."""
 
     def first(self, transport: UrllibTransport, url: str) -> None:
@@ -257,39 +259,39 @@ class TestClosedMeanwhile:
 
     @pytest.mark.parametrize("end", [Peer.close, Peer.reset, lambda peer: peer.close(notify=True)])
     @pytest.mark.parametrize("method", ["GET", "POST"])
-    def test_before_the_request(self, wire: Wire, end: Script, method: str) -> None:
-        server = wire.serve(answers_then(end), answers(reply(200, b"next")))
+    def test_stale_connection_request_uses_a_fresh_one(self, wire: Wire, end: Script, method: str) -> None:
+        server = wire.serve(respond_then(end), respond(reply(200, b"next")))
         transport = wire.transport()
         self.first(transport, server.url)
         wait(server.peer(0).ended)
         assert read(transport.round_trip(Request(method, server.url))) == (200, b"next")
 
-    @pytest.mark.parametrize("end", [hangs_up, resets, tells_and_hangs_up])
+    @pytest.mark.parametrize("end", [close_after_head, reset_after_head, respond_and_close])
     @pytest.mark.parametrize(
         ("method", "idempotent"),
         [("GET", None), ("HEAD", None), ("PUT", None), ("DELETE", None), ("POST", True), ("PATCH", True)],
     )
-    def test_idempotent_request_that_was_written_is_resent(
+    def test_stale_connection_written_idempotent_request_is_resent(
         self, wire: Wire, end: Script, method: str, idempotent: bool | None
     ) -> None:
-        server = wire.serve(answers_then(end), answers(reply(202), reply(202)))
+        server = wire.serve(respond_then(end), respond(reply(202), reply(202)))
         transport = wire.transport()
         self.first(transport, server.url)
         request = Request(method, server.url, info=RequestInfo(idempotent=idempotent))
         assert read(transport.round_trip(request)) == (202, b"")
         assert read(transport.round_trip(request)) == (202, b"")
 
-    @pytest.mark.parametrize("end", [hangs_up, resets, tells_and_hangs_up])
+    @pytest.mark.parametrize("end", [close_after_head, reset_after_head, respond_and_close])
     @pytest.mark.parametrize(
         ("method", "idempotent"),
         [("POST", None), ("PATCH", None), ("LOCK", None), ("POST", False), ("PUT", False), ("DELETE", False)],
     )
     @pytest.mark.parametrize("body", [None, b"", "one-shot"])
-    def test_non_idempotent_request_that_was_written_is_not_resent(
+    def test_stale_connection_written_non_idempotent_request_is_not_resent(
         self, wire: Wire, end: Script, method: str, idempotent: bool | None, body: bytes | str | None
     ) -> None:
         # The server may have acted before it closed the connection: a resend would execute the request twice.
-        server = wire.serve(answers_then(end))
+        server = wire.serve(respond_then(end))
         transport = wire.transport()
         self.first(transport, server.url)
         content = Content(b"one", b"two")
@@ -305,18 +307,18 @@ class TestClosedMeanwhile:
         assert content.pulled == 0
 
     @one_kind
-    def test_non_idempotent_request_that_was_not_written_is_sent(self, wire: Wire) -> None:
+    def test_stale_connection_unwritten_non_idempotent_request_is_sent(self, wire: Wire) -> None:
         # The connection is found closed before the request is sent, so that the server cannot have acted.
-        server = wire.serve(answers_then(Peer.close), answers(reply(202)))
+        server = wire.serve(respond_then(Peer.close), respond(reply(202)))
         transport = wire.transport()
         self.first(transport, server.url)
         server.ended(0)
         assert read(transport.round_trip(Request("POST", server.url))) == (202, b"")
 
-    @pytest.mark.parametrize("end", [hangs_up, resets, tells_and_hangs_up])
+    @pytest.mark.parametrize("end", [close_after_head, reset_after_head, respond_and_close])
     @pytest.mark.parametrize("framing", ["sized", "chunked"])
-    def test_while_a_body_waits(self, wire: Wire, end: Script, framing: str) -> None:
-        server = wire.serve(answers_then(end), takes(CONTINUE))
+    def test_stale_connection_waiting_body_is_resent(self, wire: Wire, end: Script, framing: str) -> None:
+        server = wire.serve(respond_then(end), respond_after_body(CONTINUE))
         transport = wire.transport()
         self.first(transport, server.url)
         given = Content(b"one", b"two")
@@ -324,53 +326,53 @@ class TestClosedMeanwhile:
         assert server.peer(1).bodies == [b"onetwo"]
 
     @one_kind
-    def test_with_an_empty_body(self, wire: Wire) -> None:
+    def test_stale_connection_empty_body_is_resent(self, wire: Wire) -> None:
         # On the wire it is the same as none.
-        server = wire.serve(answers_then(hangs_up), answers(reply(202)))
+        server = wire.serve(respond_then(close_after_head), respond(reply(202)))
         transport = wire.transport()
         self.first(transport, server.url)
         assert read(transport.round_trip(Request("PUT", server.url, body=b""))) == (202, b"")
 
     @one_kind
     @pytest.mark.parametrize("body", [b"abc", b"x" * 300_000])
-    def test_not_when_some_of_the_body_has_gone(self, wire: Wire, body: bytes) -> None:
-        server = wire.serve(answers_then(lambda peer: (peer.read_head(), peer.read(1), peer.close())))
+    def test_stale_connection_pulled_body_is_not_resent(self, wire: Wire, body: bytes) -> None:
+        server = wire.serve(respond_then(lambda peer: (peer.read_head(), peer.read(1), peer.close())))
         transport = wire.transport(expect_timeout=0)
         self.first(transport, server.url)
         with pytest.raises(ReadError) as raised:
             transport.round_trip(put(server.url, body))
         assert raised.value.request is not None
 
-    def test_not_when_something_has_come(self, wire: Wire) -> None:
-        server = wire.serve(answers_then(lambda peer: (answers_early(CONTINUE)(peer), peer.close())))
+    def test_stale_connection_after_response_bytes_is_not_resent(self, wire: Wire) -> None:
+        server = wire.serve(respond_then(lambda peer: (respond_early(CONTINUE)(peer), peer.close())))
         transport = wire.transport()
         self.first(transport, server.url)
         given = Content(b"one", b"two")
         with pytest.raises(ReadError):
             transport.round_trip(put(server.url, given.body("sized")))
 
-    @pytest.mark.parametrize("end", [hangs_up, resets, tells_and_hangs_up])
-    def test_not_on_the_first_use(self, wire: Wire, end: Script) -> None:
+    @pytest.mark.parametrize("end", [close_after_head, reset_after_head, respond_and_close])
+    def test_closed_fresh_connection_request_is_not_resent(self, wire: Wire, end: Script) -> None:
         server = wire.serve(end)
         with pytest.raises(ReadError):
             wire.transport().round_trip(get(server.url))
 
-    def test_only_once(self, wire: Wire) -> None:
-        server = wire.serve(answers_then(hangs_up), hangs_up)
+    def test_stale_connection_request_is_resent_once(self, wire: Wire) -> None:
+        server = wire.serve(respond_then(close_after_head), close_after_head)
         transport = wire.transport()
         self.first(transport, server.url)
         with pytest.raises(ReadError):
             transport.round_trip(get(server.url))
 
     @pytest.mark.parametrize("idle", [2, 5])
-    def test_the_second_try_takes_no_other_that_is_idle(self, wire: Wire, idle: int) -> None:
+    def test_stale_connection_resend_uses_no_idle_connection(self, wire: Wire, idle: int) -> None:
         # What has closed one connection, a restart for example, has closed them all.
         def fickle(peer: Peer) -> None:
-            answers(reply(200, b"first"))(peer)
-            if peer.hears_more():
+            respond(reply(200, b"first"))(peer)
+            if peer.receives_more():
                 peer.close()
 
-        server = wire.serve(*[fickle] * idle, answers(reply(200, b"next")))
+        server = wire.serve(*[fickle] * idle, respond(reply(200, b"next")))
         transport = wire.transport()
         responses = [transport.round_trip(get(server.url)) for _ in range(idle)]
         assert [response.read() for response in responses] == [b"first"] * idle
@@ -379,17 +381,17 @@ class TestClosedMeanwhile:
             response.close()
 
     @one_kind
-    def test_not_even_one_that_comes_back_just_then(self, wire: Wire) -> None:
+    def test_stale_connection_resend_uses_no_connection_returned_meanwhile(self, wire: Wire) -> None:
         asked, returned = threading.Event(), threading.Event()
 
         def dying(peer: Peer) -> None:
-            answers(reply(200, b"first"))(peer)
+            respond(reply(200, b"first"))(peer)
             peer.read_head()
             asked.set()
             wait(returned)
             peer.close()
 
-        server = wire.serve(dying, answers(reply(200, b"second")), answers(reply(200, b"next")))
+        server = wire.serve(dying, respond(reply(200, b"second")), respond(reply(200, b"next")))
         transport = wire.transport(pool_size=1)  # so that the place of the dead one is taken
         first, second = transport.round_trip(get(server.url)), transport.round_trip(get(server.url))
         assert first.read() == b"first"
@@ -411,8 +413,8 @@ class TestClosedMeanwhile:
 class TestClose:
     """A transport that is closed."""
 
-    def test_it_closes_what_is_idle_and_refuses_the_rest(self, wire: Wire) -> None:
-        server = wire.serve(answers(reply(200, b"first")))
+    def test_close_idle_connections_are_closed_and_requests_refused(self, wire: Wire) -> None:
+        server = wire.serve(respond(reply(200, b"first")))
         transport = wire.transport()
         assert read(transport.round_trip(get(server.url))) == (200, b"first")
         transport.close()
@@ -421,8 +423,8 @@ class TestClose:
         with pytest.raises(UsageError, match="closed"):
             transport.round_trip(get(server.url))
 
-    def test_what_is_open_can_be_read_to_its_end(self, wire: Wire) -> None:
-        server = wire.serve(answers(reply(200, b"x" * 300_000)))
+    def test_close_open_response_can_be_read(self, wire: Wire) -> None:
+        server = wire.serve(respond(reply(200, b"x" * 300_000)))
         transport = wire.transport()
         response = transport.round_trip(get(server.url))
         transport.close()
@@ -430,7 +432,7 @@ class TestClose:
         server.ended(0)
 
     @one_kind
-    def test_request_whose_pool_is_being_made_is_refused(self, wire: Wire) -> None:
+    def test_close_while_pool_is_made_raises_usage_error(self, wire: Wire) -> None:
         server = wire.serve()
         asked, closed = threading.Event(), threading.Event()
 
@@ -448,7 +450,7 @@ class TestClose:
             transport.round_trip(get(f"https://{server.netloc}"))
 
     @one_kind
-    def test_request_that_has_its_pool_already_is_refused(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_close_after_pool_look_up_raises_usage_error(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
         server = wire.serve()
         transport = wire.transport()
         find = PoolCache.get
@@ -463,9 +465,9 @@ class TestClose:
             transport.round_trip(get(server.url))
 
     @one_kind
-    def test_connection_that_comes_back_meanwhile_is_closed(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_close_connection_returned_meanwhile_is_closed(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
         # urllib3 looks whether its pool is closed, and puts the connection into the pool's queue afterwards.
-        server = wire.serve(answers(reply(200, b"first")))
+        server = wire.serve(respond(reply(200, b"first")))
         transport = wire.transport()
         response = transport.round_trip(get(server.url))
         put_back = IdleConnections.put
@@ -479,7 +481,7 @@ class TestClose:
         server.ended(0)
 
     @one_kind
-    def test_before_its_first_use(self, wire: Wire) -> None:
+    def test_close_before_first_request_raises_usage_error(self, wire: Wire) -> None:
         server = wire.serve()
         transport = wire.transport()
         transport.close()
@@ -487,11 +489,11 @@ class TestClose:
             transport.round_trip(get(server.url))
 
 
-class TestLeft:
+class TestLeftOpen:
     """A response that nobody closed."""
 
-    def test_it_says_so_and_takes_its_connection_with_it(self, wire: Wire) -> None:
-        server = wire.serve(answers(reply(200, b"unread")))
+    def test_response_left_open_warns_and_closes_connection(self, wire: Wire) -> None:
+        server = wire.serve(respond(reply(200, b"unread")))
         transport = wire.transport()
         response: Response | None = transport.round_trip(get(f"{server.url}/v2/?secret"))
         with pytest.warns(ResourceWarning, match=r"GET http.*/v2/$"):
@@ -499,8 +501,8 @@ class TestLeft:
         server.ended(0)
 
     @one_kind
-    def test_not_if_it_was_read_to_its_end(self, wire: Wire) -> None:
-        server = wire.serve(answers(reply(200, b"read")))
+    def test_response_read_to_end_does_not_warn(self, wire: Wire) -> None:
+        server = wire.serve(respond(reply(200, b"read")))
         response: Response | None = wire.transport().round_trip(get(server.url))
         assert response is not None
         assert response.read() == b"read"

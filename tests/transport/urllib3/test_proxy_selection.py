@@ -47,7 +47,7 @@ from ociwire.transport._urllib3.proxy import ProxySelector, bypasses
         ("[2001:db8::]/32", "https://[2001:db8::1]"),
     ],
 )
-def test_no_proxy_with_a_matching_entry_bypasses_the_proxy(no_proxy: str, url: str) -> None:
+def test_bypasses_matching_entry_returns_true(no_proxy: str, url: str) -> None:
     assert bypasses(no_proxy, Origin.of(url))
 
 
@@ -81,12 +81,12 @@ def test_no_proxy_with_a_matching_entry_bypasses_the_proxy(no_proxy: str, url: s
         ("2001:db8::2", "https://[2001:db8::1]"),
     ],
 )
-def test_no_proxy_without_a_matching_entry_does_not_bypass_the_proxy(no_proxy: str, url: str) -> None:
+def test_bypasses_no_matching_entry_returns_false(no_proxy: str, url: str) -> None:
     assert not bypasses(no_proxy, Origin.of(url))
 
 
 @pytest.mark.parametrize("variable", ["no_proxy", "NO_PROXY"])
-def test_proxies_read_no_proxy_in_either_case(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_proxy_selector_no_proxy_in_either_case_is_read(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
@@ -96,7 +96,7 @@ def test_proxies_read_no_proxy_in_either_case(monkeypatch: pytest.MonkeyPatch, v
     assert proxies.get(Origin.of("https://11.1.2.3")) is not None
 
 
-def test_proxies_ignore_upper_case_http_proxy_in_a_cgi_program(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_selector_http_proxy_in_cgi_program_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     # "httpoxy": the header Proxy of a request to a CGI program becomes HTTP_PROXY.
     for name in ("http_proxy", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -124,7 +124,7 @@ def test_proxies_ignore_upper_case_http_proxy_in_a_cgi_program(monkeypatch: pyte
         ("HTTPS://user:pass@[::1]", "https://[::1]", b"user:pass"),
     ],
 )
-def test_proxy_url_with_special_characters_is_read(url: str, proxy: str, credentials: bytes | None) -> None:
+def test_proxy_selector_url_with_special_characters_is_parsed(url: str, proxy: str, credentials: bytes | None) -> None:
     found = ProxySelector(url, trust_env=False).get(Origin.of("https://registry.example"))
     assert found is not None
     assert str(found.origin) == proxy
@@ -150,7 +150,7 @@ def test_proxy_url_with_special_characters_is_read(url: str, proxy: str, credent
         "http://user:secret@é.example",
     ],
 )
-def test_invalid_proxy_url_shows_no_part_of_its_password(url: str) -> None:
+def test_proxy_selector_invalid_url_error_has_no_password(url: str) -> None:
     with pytest.raises(UsageError, match="invalid proxy URL: ") as caught:
         ProxySelector(url, trust_env=False)
     error: BaseException | None = caught.value

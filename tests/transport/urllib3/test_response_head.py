@@ -9,7 +9,7 @@ import pytest
 from ociwire._http.messages import Request
 from ociwire.errors import ProtocolError, ReadError
 from tests.transport.urllib3.conftest import Wire
-from tests.transport.urllib3.scripts import Peer, Script, answers, get, put, read, reply, wait
+from tests.transport.urllib3.scripts import Peer, Script, get, put, read, reply, respond, wait
 
 every_kind = pytest.mark.parametrize("kind", ["http", "tls1.2", "tls1.3"])
 
@@ -22,7 +22,7 @@ def kind() -> str:
     return "http"
 
 
-def says(data: bytes, *, then_close: bool = True) -> Script:
+def send_raw(data: bytes, *, then_close: bool = True) -> Script:
     """Read a request, say that, and close."""
 
     def script(peer: Peer) -> None:
@@ -54,16 +54,16 @@ class TestHeads:
             b"HTTP/1.1 103 Hints\r\nLink: <a",
         ],
     )
-    def test_cut_off(self, wire: Wire, head: bytes) -> None:
-        server = wire.serve(says(head))
+    def test_head_cut_off_raises_protocol_error(self, wire: Wire, head: bytes) -> None:
+        server = wire.serve(send_raw(head))
         with pytest.raises(ProtocolError) as raised:
             wire.transport().round_trip(get(server.url))
         assert raised.value.request is not None
 
     @every_kind
     @pytest.mark.parametrize("data", [b"", reply(100), reply(103) + reply(102)])
-    def test_none_at_all(self, wire: Wire, data: bytes) -> None:
-        server = wire.serve(says(data))
+    def test_head_missing_raises_read_error(self, wire: Wire, data: bytes) -> None:
+        server = wire.serve(send_raw(data))
         with pytest.raises(ReadError) as raised:
             wire.transport().round_trip(get(server.url))
         assert raised.value.request is not None
@@ -103,8 +103,8 @@ class TestHeads:
         ],
         ids=lambda head: repr(head[:30]) if isinstance(head, bytes) else None,
     )
-    def test_that_are_none(self, wire: Wire, head: bytes) -> None:
-        server = wire.serve(says(head, then_close=False))
+    def test_head_invalid_raises_protocol_error(self, wire: Wire, head: bytes) -> None:
+        server = wire.serve(send_raw(head, then_close=False))
         with pytest.raises(ProtocolError) as raised:
             wire.transport(timeout=1).round_trip(get(server.url))
         assert raised.value.request is not None
@@ -127,8 +127,8 @@ class TestHeads:
             (b"X: a: b", "a: b"),
         ],
     )
-    def test_fields(self, wire: Wire, field: bytes, value: str) -> None:
-        server = wire.serve(says(OK + field + b"\r\nContent-Length: 2\r\n\r\nhi"))
+    def test_head_fields_are_parsed(self, wire: Wire, field: bytes, value: str) -> None:
+        server = wire.serve(send_raw(OK + field + b"\r\nContent-Length: 2\r\n\r\nhi"))
         response = wire.transport().round_trip(get(server.url))
         assert response.headers["x"] == value
         assert read(response) == (200, b"hi")
@@ -136,16 +136,16 @@ class TestHeads:
     @pytest.mark.parametrize(
         "line", [b"HTTP/1.1 200", b"HTTP/1.1 200 ", b"HTTP/1.1 200 All right\x85", b"HTTP/1.9 200 OK"]
     )
-    def test_status_lines(self, wire: Wire, line: bytes) -> None:
-        server = wire.serve(says(line + b"\r\nContent-Length: 2\r\n\r\nhi"))
+    def test_head_status_line_is_parsed(self, wire: Wire, line: bytes) -> None:
+        server = wire.serve(send_raw(line + b"\r\nContent-Length: 2\r\n\r\nhi"))
         assert read(wire.transport().round_trip(get(server.url))) == (200, b"hi")
 
-    def test_lines_may_end_in_a_bare_lf(self, wire: Wire) -> None:
-        server = wire.serve(says(b"HTTP/1.1 200 OK\nX: y\nContent-Length: 2\n\nhi"))
+    def test_head_bare_lf_is_accepted(self, wire: Wire) -> None:
+        server = wire.serve(send_raw(b"HTTP/1.1 200 OK\nX: y\nContent-Length: 2\n\nhi"))
         assert read(wire.transport().round_trip(get(server.url))) == (200, b"hi")
 
-    def test_headers_keep_their_order_and_repetition(self, wire: Wire) -> None:
-        server = wire.serve(answers(reply(200, b"", "Set-Cookie: a", "X: y", "set-cookie: b")))
+    def test_head_fields_keep_order_and_repetition(self, wire: Wire) -> None:
+        server = wire.serve(respond(reply(200, b"", "Set-Cookie: a", "X: y", "set-cookie: b")))
         with wire.transport().round_trip(get(server.url)) as response:
             assert response.headers.get_all("Set-Cookie") == ("a", "b")
             assert [name for name, _ in response.headers.items()][:3] == ["Set-Cookie", "X", "set-cookie"]
@@ -182,8 +182,8 @@ class TestFraming:
             b"Transfer-Encoding:",
         ],
     )
-    def test_that_is_none(self, wire: Wire, fields: bytes) -> None:
-        server = wire.serve(says(OK + fields + b"\r\n\r\nhello", then_close=False))
+    def test_framing_invalid_raises_protocol_error(self, wire: Wire, fields: bytes) -> None:
+        server = wire.serve(send_raw(OK + fields + b"\r\n\r\nhello", then_close=False))
         with pytest.raises(ProtocolError) as raised:
             wire.transport().round_trip(get(server.url))
         assert raised.value.request is not None
@@ -201,31 +201,31 @@ class TestFraming:
             (b"Transfer-Encoding: chunked", b"2\r\nhe\r\n3\r\nllo\r\n000\r\n\r\n"),
         ],
     )
-    def test_that_is_good(self, wire: Wire, fields: bytes, body: bytes) -> None:
+    def test_framing_valid_body_is_read(self, wire: Wire, fields: bytes, body: bytes) -> None:
         def script(peer: Peer) -> None:
-            says(OK + fields + b"\r\n\r\n" + body, then_close=False)(peer)
-            answers(reply(200, b"next"))(peer)
+            send_raw(OK + fields + b"\r\n\r\n" + body, then_close=False)(peer)
+            respond(reply(200, b"next"))(peer)
 
         server = wire.serve(script)
         transport = wire.transport()
         assert read(transport.round_trip(get(server.url))) == (200, b"hello")
         assert read(transport.round_trip(get(server.url))) == (200, b"next")
 
-    def test_two_framings_end_the_connection(self, wire: Wire) -> None:
+    def test_framing_length_and_chunked_closes_connection(self, wire: Wire) -> None:
         data = OK + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
-        server = wire.serve(says(data, then_close=False), answers(reply(200)))
+        server = wire.serve(send_raw(data, then_close=False), respond(reply(200)))
         transport = wire.transport()
         assert read(transport.round_trip(get(server.url))) == (200, b"hello")
         assert read(transport.round_trip(get(server.url))) == (200, b"")
 
     @every_kind
-    def test_none_is_until_the_close(self, wire: Wire) -> None:
+    def test_framing_missing_body_ends_at_close(self, wire: Wire) -> None:
         def script(peer: Peer) -> None:
             peer.read_request()
             peer.send(OK + b"\r\nhello", b" and", b" goodbye")
             peer.close(notify=True)
 
-        server = wire.serve(script, answers(reply(200)))
+        server = wire.serve(script, respond(reply(200)))
         transport = wire.transport()
         assert read(transport.round_trip(get(server.url))) == (200, b"hello and goodbye")
         assert read(transport.round_trip(get(server.url))) == (200, b"")
@@ -234,11 +234,11 @@ class TestFraming:
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
-class TestBodiesThatBreak:
-    """A body that is not what its framing says is an error, and its connection is not used again."""
+class TestBrokenBodies:
+    """A body that contradicts its framing raises an error, and its connection is not reused."""
 
     def check(self, wire: Wire, data: bytes, error: type[Exception], *, then_close: bool = True) -> None:
-        server = wire.serve(says(data, then_close=then_close), answers(reply(200, b"next")))
+        server = wire.serve(send_raw(data, then_close=then_close), respond(reply(200, b"next")))
         transport = wire.transport()
         response = transport.round_trip(get(server.url))
         with pytest.raises(error) as raised:
@@ -266,11 +266,11 @@ class TestBodiesThatBreak:
         ],
         ids=lambda data: repr(data[17:70]) if isinstance(data, bytes) else None,
     )
-    def test_cut_short(self, wire: Wire, data: bytes) -> None:
+    def test_body_cut_short_raises_read_error(self, wire: Wire, data: bytes) -> None:
         self.check(wire, data, ReadError)
 
     @every_kind
-    def test_reset(self, wire: Wire) -> None:
+    def test_body_reset_raises_read_error(self, wire: Wire) -> None:
         def script(peer: Peer) -> None:
             peer.read_request()
             peer.send(OK + b"Content-Length: 5\r\n\r\nhell")
@@ -310,11 +310,11 @@ class TestBodiesThatBreak:
         ],
         ids=lambda body: repr(body[:30]) if isinstance(body, bytes) else None,
     )
-    def test_bad_chunks(self, wire: Wire, body: bytes) -> None:
+    def test_body_invalid_chunk_raises_protocol_error(self, wire: Wire, body: bytes) -> None:
         self.check(wire, CHUNKED + body, ProtocolError, then_close=False)
 
-    def test_what_came_before_the_break_can_be_read(self, wire: Wire) -> None:
-        server = wire.serve(says(OK + b"Content-Length: 9\r\n\r\nhello"))
+    def test_body_bytes_before_break_are_read(self, wire: Wire) -> None:
+        server = wire.serve(send_raw(OK + b"Content-Length: 9\r\n\r\nhello"))
         response = wire.transport().round_trip(get(server.url))
         assert response.read(5) == b"hello"
         with pytest.raises(ReadError):
@@ -325,8 +325,8 @@ class TestBodiesThatBreak:
 class TestRequests:
     """What the wire makes of a request."""
 
-    def test_head_lines(self, wire: Wire) -> None:
-        server = wire.serve(answers(*[reply(200)] * 3))
+    def test_request_head_has_expected_lines(self, wire: Wire) -> None:
+        server = wire.serve(respond(*[reply(200)] * 3))
         transport = wire.transport()
         read(transport.round_trip(get(f"{server.url}/v2/a/tags/list?n=1&last=b#part")))
         read(transport.round_trip(Request("POST", f"{server.url}/v2/x", [("X-A", "1"), ("x-a", "2"), ("X-B", "\xe9")])))
@@ -347,20 +347,20 @@ class TestRequests:
         "target",
         ["/v2/a%2fb/", "/a?sig=a%2bb%3d", "/a/../b/./c", "//double//", "/a?b?c", "/a;b=c,d@e:f!$&'()*+~"],
     )
-    def test_the_target_goes_out_as_it_was_given(self, wire: Wire, target: str) -> None:
+    def test_request_target_is_sent_unchanged(self, wire: Wire, target: str) -> None:
         # It may be signed.
-        server = wire.serve(answers(reply(200)))
+        server = wire.serve(respond(reply(200)))
         read(wire.transport().round_trip(get(server.url + target)))
         assert server.peer(0).line() == f"GET {target} HTTP/1.1".encode()
 
-    def test_accept_encoding_may_be_the_callers(self, wire: Wire) -> None:
-        server = wire.serve(answers(reply(200, b"\x1f\x8b not decoded", "Content-Encoding: gzip")))
+    def test_request_accept_encoding_of_caller_is_kept(self, wire: Wire) -> None:
+        server = wire.serve(respond(reply(200, b"\x1f\x8b not decoded", "Content-Encoding: gzip")))
         request = get(server.url).with_headers({"Accept-Encoding": "gzip"})
         assert read(wire.transport().round_trip(request)) == (200, b"\x1f\x8b not decoded")
         assert server.peer(0).field("accept-encoding") == b"gzip"
 
-    def test_nothing_is_followed_and_nothing_is_repeated(self, wire: Wire) -> None:
-        server = wire.serve(answers(reply(302, b"", "Location: /"), reply(503, b"", "Retry-After: 0")))
+    def test_response_redirect_or_error_is_returned(self, wire: Wire) -> None:
+        server = wire.serve(respond(reply(302, b"", "Location: /"), reply(503, b"", "Retry-After: 0")))
         transport = wire.transport()
         assert read(transport.round_trip(get(server.url))) == (302, b"")
         assert read(transport.round_trip(get(server.url))) == (503, b"")

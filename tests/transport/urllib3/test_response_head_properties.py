@@ -87,7 +87,7 @@ def heads(draw: st.DrawFn) -> tuple[bytes, Head]:
 
 @quick
 @given(heads(), sizes, st.binary(max_size=20))
-def test_cuts_change_nothing(written: tuple[bytes, Head], cuts: list[int], more: bytes) -> None:
+def test_read_head_any_cuts_same_result(written: tuple[bytes, Head], cuts: list[int], more: bytes) -> None:
     data, wanted = written
     for stream in (
         io.BytesIO(data + more),
@@ -102,7 +102,7 @@ def test_cuts_change_nothing(written: tuple[bytes, Head], cuts: list[int], more:
         assert stream.read() == more  # no byte of what follows is lost
 
 
-def test_head_is_not_received_byte_by_byte() -> None:
+def test_read_head_is_received_in_blocks() -> None:
     # 2 MiB of interim responses, received byte by byte, took 12 s of processor time.
     class Counting(Sock):
         calls = 0
@@ -129,7 +129,7 @@ def test_head_is_not_received_byte_by_byte() -> None:
 
 @quick
 @given(heads(), st.data())
-def test_a_head_that_is_cut_off_is_none(written: tuple[bytes, Head], data: st.DataObject) -> None:
+def test_read_head_cut_off_raises(written: tuple[bytes, Head], data: st.DataObject) -> None:
     whole, _ = written
     at = data.draw(st.integers(0, len(whole) - 1))
     with pytest.raises(ProtocolError if at else RemoteDisconnected):
@@ -157,7 +157,7 @@ garbage = st.one_of(st.binary(max_size=100), st.lists(PARTS, max_size=12).map(b"
 
 @quick
 @given(garbage)
-def test_garbage_is_refused_in_one_way(data: bytes) -> None:
+def test_read_head_garbage_is_valid_or_raises(data: bytes) -> None:
     try:
         head = read_head(io.BytesIO(data))
         framed_length(head, "GET")
@@ -171,7 +171,7 @@ def test_garbage_is_refused_in_one_way(data: bytes) -> None:
 @given(
     st.sampled_from(["Content-Length", "Transfer-Encoding"]), st.text(st.characters(max_codepoint=0xFF), max_size=12)
 )
-def test_a_framing_is_one_or_refused(name: str, value: str) -> None:
+def test_framed_length_is_unambiguous_or_raises(name: str, value: str) -> None:
     head = Head(1, 200, "", Headers.received([(name, value)]))
     try:
         chunked, length = framed_length(head, "GET")
@@ -227,7 +227,7 @@ def read_by(response: WireResponse, buffers: list[int]) -> bytes:
     st.lists(st.integers(1, 5000), min_size=1, max_size=5),
     st.lists(st.integers(1, 9000), min_size=1, max_size=5),
 )
-def test_any_framing_gives_the_content_back(
+def test_response_any_framing_returns_content(
     framing: tuple[bytes, bytes, bool], cuts: list[int], buffers: list[int]
 ) -> None:
     content, data, _ = framing
@@ -239,7 +239,7 @@ def test_any_framing_gives_the_content_back(
 
 @quick
 @given(framings(), st.lists(st.integers(1, 300), min_size=1, max_size=5), st.data())
-def test_a_body_that_is_cut_short_never_looks_whole(
+def test_response_body_cut_short_raises(
     framing: tuple[bytes, bytes, bool], buffers: list[int], data: st.DataObject
 ) -> None:
     _, whole, tells = framing

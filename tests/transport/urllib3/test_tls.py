@@ -16,7 +16,7 @@ from ociwire.errors import ConnectError, ProtocolError, ReadError, TransportErro
 from ociwire.transport import UrllibTransport, docker_certs_d
 from ociwire.transport._urllib3 import tls
 from tests.transport.urllib3.conftest import Certificates, Wire
-from tests.transport.urllib3.scripts import Server, answers, answers_early, get, read, reads, reply
+from tests.transport.urllib3.scripts import Server, get, read, read_until_close, reply, respond, respond_early
 
 
 @pytest.fixture(params=["tls1.2", "tls1.3"])
@@ -59,47 +59,47 @@ class TestTrust:
     """What `tls` may be."""
 
     @pytest.mark.parametrize("form", [str, Path])
-    def test_a_path(self, wire: Wire, certificates: Certificates, form: Any) -> None:
-        server = wire.serve(answers(reply(200, b"ok")))
+    def test_tls_path_trusts_ca_bundle(self, wire: Wire, certificates: Certificates, form: Any) -> None:
+        server = wire.serve(respond(reply(200, b"ok")))
         assert read(wire.transport(tls=form(certificates.pem)).round_trip(get(server.url))) == (200, b"ok")
 
     @pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")  # it is what was asked for
-    def test_a_context_as_it_is(self, wire: Wire) -> None:
+    def test_tls_context_is_used_unchanged(self, wire: Wire) -> None:
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        server = wire.serve(answers(reply(200, b"ok")))
+        server = wire.serve(respond(reply(200, b"ok")))
         assert read(wire.transport(tls=context).round_trip(get(server.url))) == (200, b"ok")
         assert (context.check_hostname, context.verify_mode) == (False, ssl.CERT_NONE)
 
     @pytest.mark.usefixtures("names")
-    def test_a_context_that_does_not_check_the_name(self, wire: Wire, certificates: Certificates) -> None:
+    def test_tls_context_without_hostname_check_is_obeyed(self, wire: Wire, certificates: Certificates) -> None:
         context = ssl.create_default_context(cafile=str(certificates.pem))
         context.check_hostname = False
-        server = wire.serve(answers(reply(200, b"ok")), host="other.test")
+        server = wire.serve(respond(reply(200, b"ok")), host="other.test")
         assert read(wire.transport(tls=context).round_trip(get(server.url))) == (200, b"ok")
 
-    def test_a_function_is_asked_once_a_host(self, wire: Wire, certificates: Certificates) -> None:
+    def test_tls_function_is_called_once_per_host(self, wire: Wire, certificates: Certificates) -> None:
         asked: list[str] = []
 
         def choose(host: str) -> ssl.SSLContext:
             asked.append(host)
             return certificates.client
 
-        servers = [wire.serve(answers(reply(200)), answers(reply(200))) for _ in range(2)]
+        servers = [wire.serve(respond(reply(200)), respond(reply(200))) for _ in range(2)]
         transport = wire.transport(tls=choose)
         for server in servers:
             for anonymous in (False, True):
                 read(transport.round_trip(get(server.url, anonymous=anonymous)))
         assert asked == [server.netloc for server in servers]
 
-    def test_a_function_may_leave_it_to_the_system(
+    def test_tls_function_returning_none_trusts_system(
         self, wire: Wire, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificates.pem))
-        server = wire.serve(answers(reply(200, b"ok")))
+        server = wire.serve(respond(reply(200, b"ok")))
         assert read(wire.transport(tls=lambda host: None).round_trip(get(server.url))) == (200, b"ok")
 
-    def test_a_function_that_fails_is_heard(self, wire: Wire) -> None:
+    def test_tls_function_exception_propagates(self, wire: Wire) -> None:
         def choose(host: str) -> ssl.SSLContext:
             raise OSError("my vault is locked")
 
@@ -109,7 +109,7 @@ class TestTrust:
         assert type(raised.value) is OSError
 
     @pytest.mark.parametrize("tls", ["/no/such/file.pem", __file__, 5, b"x"])
-    def test_nonsense(self, tls: Any) -> None:
+    def test_tls_invalid_value_raises_usage_error(self, tls: Any) -> None:
         with pytest.raises(UsageError) as raised:
             UrllibTransport(tls=tls, trust_env=False)
         assert not isinstance(tls, str) or tls in str(raised.value)
@@ -118,8 +118,8 @@ class TestTrust:
 class TestDistrust:
     """A handshake that fails is a `ConnectError`."""
 
-    def test_an_unknown_ca(self, wire: Wire) -> None:
-        server = wire.serve(reads, handshake_fails=True)
+    def test_tls_unknown_ca_raises_connect_error(self, wire: Wire) -> None:
+        server = wire.serve(read_until_close, handshake_fails=True)
         with pytest.raises(ConnectError, match="certificate verify failed") as raised:
             wire.transport(tls=ssl.create_default_context()).round_trip(get(f"{server.url}/v2/?secret"))
         assert f"/etc/docker/certs.d/{server.netloc}/ca.crt" in str(raised.value)
@@ -129,27 +129,27 @@ class TestDistrust:
         assert any(isinstance(error, ssl.SSLCertVerificationError) for error in causes(raised.value))
 
     @pytest.mark.usefixtures("names")
-    def test_another_name(self, wire: Wire) -> None:
-        server = wire.serve(reads, host="other.test", handshake_fails=True)
+    def test_tls_wrong_name_raises_connect_error(self, wire: Wire) -> None:
+        server = wire.serve(read_until_close, host="other.test", handshake_fails=True)
         with pytest.raises(ConnectError, match=r"(?i)other\.test") as raised:
             wire.transport().round_trip(get(server.url))
         assert "ca.crt" not in str(raised.value)  # the CA is known: another one would not help
 
-    def test_a_server_that_wants_a_certificate(self, wire: Wire, strict: ssl.SSLContext) -> None:
-        server = wire.serve(reads, context=strict, handshake_fails=True)
+    def test_tls_client_certificate_missing_raises_connect_error(self, wire: Wire, strict: ssl.SSLContext) -> None:
+        server = wire.serve(read_until_close, context=strict, handshake_fails=True)
         with pytest.raises(TransportError) as raised:
             wire.transport().round_trip(get(server.url))
         assert raised.value.request is not None
         # TLS 1.3 tells only after the handshake; it is the connecting that fails all the same.
         assert type(raised.value) is ConnectError
 
-    def test_a_server_that_hangs_up(self, wire: Wire) -> None:
+    def test_tls_closed_during_handshake_raises_connect_error(self, wire: Wire) -> None:
         server = wire.serve(lambda peer: peer.close(), kind="http")
         with pytest.raises(ConnectError):
             wire.transport().round_trip(get(f"https://{server.netloc}"))
 
     @pytest.mark.parametrize("said", [reply(400, b"Client sent an HTTP request"), b"HTTP/1.0 400 Bad Request\r\n\r\n"])
-    def test_a_plain_server(self, wire: Wire, said: bytes) -> None:
+    def test_tls_to_plain_server_raises_connect_error(self, wire: Wire, said: bytes) -> None:
         def script(peer: Any) -> None:
             peer.sock.recv(1)
             peer.send(said)
@@ -159,16 +159,16 @@ class TestDistrust:
             wire.transport().round_trip(get(f"https://{server.netloc}"))
         assert any(isinstance(error, ssl.SSLError) for error in causes(raised.value))
 
-    def test_a_tls_server_asked_plainly(self, wire: Wire) -> None:
-        server = wire.serve(reads, handshake_fails=True)
+    def test_plain_http_to_tls_server_error_names_remedy(self, wire: Wire) -> None:
+        server = wire.serve(read_until_close, handshake_fails=True)
         with pytest.raises((ProtocolError, ReadError), match="leave insecure=True out"):
             wire.transport().round_trip(get(server.url.replace("https", "http")))
 
-    def test_old_versions_are_refused(self, wire: Wire, certificates: Certificates, kind: str) -> None:
+    def test_tls_old_version_raises_connect_error(self, wire: Wire, certificates: Certificates, kind: str) -> None:
         context = ssl.create_default_context(cafile=str(certificates.pem))
         other = ssl.TLSVersion.TLSv1_2 if kind == "tls1.3" else ssl.TLSVersion.TLSv1_3
         context.minimum_version = context.maximum_version = other
-        server = wire.serve(reads, handshake_fails=True)
+        server = wire.serve(read_until_close, handshake_fails=True)
         with pytest.raises(ConnectError):
             wire.transport(tls=context).round_trip(get(server.url))
 
@@ -196,16 +196,20 @@ def standard_roots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path
 class TestDockerCertsD:
     """`docker_certs_d`: a folder a host."""
 
-    def test_a_private_ca(self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path]) -> None:
-        server = wire.serve(answers(reply(200, b"ok")))
+    def test_certs_d_private_ca_is_trusted(
+        self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path]
+    ) -> None:
+        server = wire.serve(respond(reply(200, b"ok")))
         folder = certs_d(server)
         certificates.ca.cert_pem.write_to_path(str(folder / "ca.crt"))
         (folder / "README").write_text("not a certificate")
         transport = wire.transport(tls=docker_certs_d(folder.parent))
         assert read(transport.round_trip(get(server.url))) == (200, b"ok")
 
-    def test_one_of_several(self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path]) -> None:
-        server = wire.serve(answers(reply(200, b"ok")))
+    def test_certs_d_one_of_several_cas_is_trusted(
+        self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path]
+    ) -> None:
+        server = wire.serve(respond(reply(200, b"ok")))
         folder = certs_d(server)
         trustme.CA().cert_pem.write_to_path(str(folder / "a.crt"))
         certificates.ca.cert_pem.write_to_path(str(folder / "b.crt"))
@@ -213,29 +217,29 @@ class TestDockerCertsD:
         assert read(transport.round_trip(get(server.url))) == (200, b"ok")
 
     @pytest.mark.parametrize("name", ["127.0.0.1", "127.0.0.1:1", "localhost"])
-    def test_another_hosts(
+    def test_certs_d_ca_of_another_host_is_not_trusted(
         self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path], name: str
     ) -> None:
-        server = wire.serve(reads, handshake_fails=True)
+        server = wire.serve(read_until_close, handshake_fails=True)
         folder = certs_d(server, name)
         certificates.ca.cert_pem.write_to_path(str(folder / "ca.crt"))
         with pytest.raises(ConnectError, match="certificate verify failed"):
             wire.transport(tls=docker_certs_d(folder.parent)).round_trip(get(server.url))
 
-    def test_the_systems_cas_count_too(
+    def test_certs_d_system_cas_are_trusted(
         self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificates.pem))
-        server = wire.serve(answers(reply(200, b"ok")))
+        server = wire.serve(respond(reply(200, b"ok")))
         folder = certs_d(server)
         trustme.CA().cert_pem.write_to_path(str(folder / "ca.crt"))
         transport = wire.transport(tls=docker_certs_d(folder.parent))
         assert read(transport.round_trip(get(server.url))) == (200, b"ok")
 
-    def test_a_client_certificate(
+    def test_certs_d_client_certificate_is_sent(
         self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path], strict: ssl.SSLContext
     ) -> None:
-        server = wire.serve(answers(reply(200, b"ok"), reply(200, b"next")), context=strict)
+        server = wire.serve(respond(reply(200, b"ok"), reply(200, b"next")), context=strict)
         folder = certs_d(server)
         certificates.ca.cert_pem.write_to_path(str(folder / "ca.crt"))
         client = certificates.ca.issue_cert("client@example.org")
@@ -246,7 +250,7 @@ class TestDockerCertsD:
         assert read(transport.round_trip(get(server.url))) == (200, b"next")
 
     @pytest.mark.parametrize("first", ["as somebody", "as nobody"])
-    def test_what_goes_out_as_nobody_shows_no_client_certificate(
+    def test_certs_d_anonymous_request_sends_no_client_certificate(
         self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path], kind: str, first: str
     ) -> None:
         optional = certificates.server(kind)
@@ -271,7 +275,9 @@ class TestDockerCertsD:
         assert shown == [first != "as nobody", first == "as nobody"]
 
     @pytest.mark.parametrize("lost", ["client.cert", "client.key"])
-    def test_half_a_pair(self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path], lost: str) -> None:
+    def test_certs_d_half_a_pair_raises_usage_error(
+        self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path], lost: str
+    ) -> None:
         server = wire.serve()
         folder = certs_d(server)
         client = certificates.ca.issue_cert("client@example.org")
@@ -282,7 +288,7 @@ class TestDockerCertsD:
             wire.transport(tls=docker_certs_d(folder.parent)).round_trip(get(server.url))
 
     @pytest.mark.parametrize("name", ["ca.crt", "client.cert"])
-    def test_what_is_no_certificate(
+    def test_certs_d_invalid_file_raises_usage_error(
         self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path], name: str
     ) -> None:
         server = wire.serve()
@@ -294,7 +300,7 @@ class TestDockerCertsD:
             wire.transport(tls=docker_certs_d(folder.parent)).round_trip(get(server.url))
 
     @pytest.mark.parametrize("folder", ["certs.d", "certs.d/{host}"])
-    def test_folder_that_this_user_may_not_read_is_skipped_and_logged(
+    def test_certs_d_unreadable_folder_is_skipped_and_logged(
         self,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
@@ -308,9 +314,7 @@ class TestDockerCertsD:
         assert str(tmp_path / "certs.d" / "registry.test") in caplog.text
 
     @pytest.mark.parametrize("name", ["ca.crt", "client.cert", "client.key"])
-    def test_file_that_is_a_pipe_is_an_error_at_once(
-        self, tmp_path: Path, certificates: Certificates, name: str
-    ) -> None:
+    def test_certs_d_fifo_raises_usage_error(self, tmp_path: Path, certificates: Certificates, name: str) -> None:
         folder = tmp_path / "registry.test"
         folder.mkdir()
         client = certificates.ca.issue_cert("client@example.org")
@@ -322,7 +326,7 @@ class TestDockerCertsD:
             docker_certs_d(tmp_path)("registry.test")
 
     @pytest.mark.parametrize("number", [0, 1, 2])
-    def test_default_folders_are_podmans_and_dockers(
+    def test_certs_d_default_folders_are_podmans_and_dockers(
         self,
         wire: Wire,
         certificates: Certificates,
@@ -331,7 +335,7 @@ class TestDockerCertsD:
         number: int,
     ) -> None:
         roots = standard_roots(monkeypatch, tmp_path)
-        server = wire.serve(answers(reply(200, b"ok")))
+        server = wire.serve(respond(reply(200, b"ok")))
         for root in roots:
             (root / server.netloc).mkdir(parents=True)
             trustme.CA().cert_pem.write_to_path(str(root / server.netloc / "other.crt"))
@@ -339,7 +343,7 @@ class TestDockerCertsD:
         transport = wire.transport(tls=docker_certs_d())
         assert read(transport.round_trip(get(server.url))) == (200, b"ok")
 
-    def test_client_certificate_is_the_first_folders(
+    def test_certs_d_client_certificate_of_first_folder_is_used(
         self,
         wire: Wire,
         certificates: Certificates,
@@ -348,7 +352,7 @@ class TestDockerCertsD:
         strict: ssl.SSLContext,
     ) -> None:
         roots = standard_roots(monkeypatch, tmp_path)
-        server = wire.serve(answers(reply(200, b"ok")), context=strict)
+        server = wire.serve(respond(reply(200, b"ok")), context=strict)
         for root, authority in ((roots[0], certificates.ca), (roots[2], trustme.CA())):
             folder = root / server.netloc
             folder.mkdir(parents=True)
@@ -359,21 +363,21 @@ class TestDockerCertsD:
         transport = wire.transport(tls=docker_certs_d())
         assert read(transport.round_trip(get(server.url))) == (200, b"ok")
 
-    def test_folder_with_the_default_port_is_read(self, tmp_path: Path, certificates: Certificates) -> None:
+    def test_certs_d_folder_with_default_port_is_read(self, tmp_path: Path, certificates: Certificates) -> None:
         (tmp_path / "registry.test:443").mkdir()
         certificates.ca.cert_pem.write_to_path(str(tmp_path / "registry.test:443" / "ca.crt"))
         assert docker_certs_d(tmp_path)("registry.test") is not None
         assert docker_certs_d(tmp_path)("registry.test:80") is None
 
     @pytest.mark.parametrize("root", ["no/such/folder", "empty"])
-    def test_nothing_there(self, tmp_path: Path, root: str) -> None:
+    def test_certs_d_no_folder_returns_none(self, tmp_path: Path, root: str) -> None:
         (tmp_path / "empty" / "registry.test").mkdir(parents=True)
         assert docker_certs_d(tmp_path / root)("registry.test") is None
 
 
-def test_a_session_goes_on_after_an_early_answer(wire: Wire) -> None:
+def test_tls_connection_is_reused_after_early_response(wire: Wire) -> None:
     # The tickets of TLS 1.3 come first: they make a socket readable, and are no answer.
-    server = wire.serve(answers(*[reply(200, b"%d" % n) for n in range(3)]), answers_early(reply(200)))
+    server = wire.serve(respond(*[reply(200, b"%d" % n) for n in range(3)]), respond_early(reply(200)))
     transport = wire.transport()
     assert [read(transport.round_trip(get(server.url)))[1] for _ in range(3)] == [b"0", b"1", b"2"]
     server.peer(0).sock.shutdown(socket.SHUT_RDWR)
