@@ -48,7 +48,7 @@ from ociwire.testing import MemoryRegistry, serve
 from ociwire.testing.faults import FAULTS, Fault, FaultTransport
 from ociwire.transport import Transport, UrllibTransport
 from tests.integration.conftest import Registries
-from tests.transport.urllib3.chaos import KINDS, NOTHING, Chaos, Trouble
+from tests.transport.urllib3.fault_proxy import KINDS, NO_FAULT, FaultProxy, NetworkFault
 
 RATE, NETWORK_RATE = 0.06, 0.15
 """How many of the requests fail, below the stack and in the proxy."""
@@ -143,10 +143,10 @@ class World:
         kinds = [kind for kind in NETWORK if flips or kind != FLIPPED]
         faults = [noted(name) for name in FAULTS if flips or name != FLIPPED]
 
-        def by_chance(number: int, line: str) -> Trouble:
+        def by_chance(number: int, line: str) -> NetworkFault:
             chance = random.Random(f"{seed}/network/{number}")
             hit = chance.random() < NETWORK_RATE
-            return Trouble(chance.choice(kinds), at=chance.randrange(500)) if hit else NOTHING
+            return NetworkFault(chance.choice(kinds), at=chance.randrange(500)) if hit else NO_FAULT
 
         def stack(timeout: float, name: str) -> Transport:
             base = UrllibTransport(timeout=timeout, expect_timeout=0.2, trust_env=False)
@@ -155,7 +155,7 @@ class World:
             return default_transport(base=faulty, credentials=Anonymous())
 
         self.faulty: list[FaultTransport] = []
-        self.chaos = Chaos(registry, by_chance=by_chance)
+        self.chaos = FaultProxy(registry, choose=by_chance)
         self.near = Client(registry, stack(TIMEOUT, "near"), insecure=True)
         self.far = Client(self.chaos.host, stack(STALLED, "far"), insecure=True)
 

@@ -40,7 +40,7 @@ from ociwire.errors import (
 from ociwire.media_types import OCI_MANIFEST
 from ociwire.transport import UrllibTransport
 from ociwire.transport._urllib3.connection import WireConnection
-from tests.transport.urllib3.chaos import KINDS, Chaos, Trouble
+from tests.transport.urllib3.fault_proxy import KINDS, FaultProxy, NetworkFault
 
 BOUND = 30.0
 """Within which each cell must end, in seconds: reached only by what hangs."""
@@ -356,7 +356,7 @@ OPERATIONS = {
 # --- what happens, and what is to come of it ---
 
 REFUSED = "refused"
-"""Nobody listens from the beginning; `Trouble` has what happens to requests."""
+"""Nobody listens from the beginning; `NetworkFault` has what happens to requests."""
 CUTS = ("reset in answer", "short answer", "stall in answer")
 AGAIN = ("push_blob, file", "push_blob, iterator", "push_blob, many bytes", "push_blob, large file", UNKNOWN_LENGTH)
 """Operations that begin as another one does: their first request is not tried again."""
@@ -504,7 +504,7 @@ class Stage:
         comes_back: Whether the registry, if it refuses connections, takes them again while a retry waits.
     """
 
-    def __init__(self, chaos: Chaos, patch: pytest.MonkeyPatch, *, comes_back: bool) -> None:
+    def __init__(self, chaos: FaultProxy, patch: pytest.MonkeyPatch, *, comes_back: bool) -> None:
         create = WireConnection._new_conn
         self.sockets: list[Any] = []
 
@@ -554,7 +554,7 @@ def test_where_nothing_fails(name: str, registry_host: str, direct: Client, monk
     operation = OPERATIONS[name]
     scene = Scene(direct, f"{name}, quiet", operation.size)
     operation.prepare(scene)
-    with Chaos(registry_host) as chaos:
+    with FaultProxy(registry_host) as chaos:
         stage = Stage(chaos, monkeypatch, comes_back=False)
         operation.run(stage.client, scene)
         assert [line.split(" ")[0] for line in chaos.requests] == operation.methods
@@ -568,8 +568,10 @@ def test_where_nothing_fails(name: str, registry_host: str, direct: Client, monk
 def test_a_network_that_fails(cell: Cell, registry_host: str, direct: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene(direct, str(cell), cell.of.size)
     cell.of.prepare(scene)
-    troubles = [] if cell.kind == REFUSED else [Trouble(cell.kind, cell.number, None if cell.always else 1, cell.at)]
-    with Chaos(registry_host, troubles) as chaos:
+    troubles = (
+        [] if cell.kind == REFUSED else [NetworkFault(cell.kind, cell.number, None if cell.always else 1, cell.at)]
+    )
+    with FaultProxy(registry_host, troubles) as chaos:
         stage = Stage(chaos, monkeypatch, comes_back=not cell.always)
         client = stage.client
         if cell.kind == REFUSED:
@@ -590,7 +592,7 @@ def test_a_flipped_byte_in_a_part_of_a_blob_is_not_seen_and_nothing_says_that_it
 ) -> None:
     scene = Scene(direct, "flipped in a range")
     push(scene)
-    with Chaos(registry_host, [Trouble("flipped byte", at=3)]) as chaos:
+    with FaultProxy(registry_host, [NetworkFault("flipped byte", at=3)]) as chaos:
         stage = Stage(chaos, monkeypatch, comes_back=False)
         with stage.client.get_blob_range(READ, scene.blob.digest, 1000, 2000) as reader:
             content = reader.read()

@@ -1,4 +1,4 @@
-"""What the tests of the wire share: scripted servers of every kind, and transports that must leave nothing open."""
+"""Fixtures of the socket tests: scripted servers of every kind, and transports that must leave nothing open."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import pytest
 import trustme
 
 from ociwire.transport import UrllibTransport
-from tests.transport.urllib3.scripts import PATIENCE, Script, Server
+from tests.transport.urllib3.scripted_server import PATIENCE, Script, Server
 
 KINDS = ("http", "tls1.2", "tls1.3")
 _VERSIONS = {"tls1.2": ssl.TLSVersion.TLSv1_2, "tls1.3": ssl.TLSVersion.TLSv1_3}
 
 
 class Certificates:
-    """A CA and what it vouches for.
+    """A CA and the certificates that it issued.
 
     Args:
-        folder: Where the CA's certificate is written.
+        folder: The folder to write the CA's certificate to.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -35,14 +35,14 @@ class Certificates:
         self.client = ssl.create_default_context(cafile=str(self.pem))
 
     def server(self, kind: str, leaf: trustme.LeafCert | None = None) -> ssl.SSLContext:
-        """A new server's context; TLS 1.3 sends its session tickets."""
+        """Return a new context for a server. With TLS 1.3 it sends session tickets."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = context.maximum_version = _VERSIONS[kind]
         (leaf or self._leaf).configure_cert(context)
         return context
 
     def shared(self, kind: str) -> ssl.SSLContext | None:
-        """The ordinary server's context; None for plain http."""
+        """The shared context for servers; None for plain http."""
         return self._servers.get(kind)
 
 
@@ -61,14 +61,14 @@ class Wire:
         self._transports: list[UrllibTransport] = []
 
     def serve(self, *scripts: Script, kind: str | None = None, **options: Any) -> Server:
-        """A server of this kind, or another."""
+        """Start a server of this kind, or of another."""
         options.setdefault("context", self.certificates.shared(kind or self.kind))
         server = Server(*scripts, **options)
         self._servers.append(server)
         return server
 
     def transport(self, **options: Any) -> UrllibTransport:
-        """A transport that trusts the CA, and would wait for a 100 (Continue) longer than any server's patience."""
+        """Make a transport that trusts the CA, and waits for 100 (Continue) longer than any server's patience."""
         options = {
             "timeout": PATIENCE,
             "expect_timeout": 60.0,
@@ -81,7 +81,7 @@ class Wire:
         return transport
 
     def close(self) -> None:
-        """Close all; a server that then does not see all its connections closed makes the test fail."""
+        """Close all. A server whose connections are not all closed then fails the test."""
         for transport in self._transports:
             transport.close()
         with contextlib.ExitStack() as stack:
@@ -96,7 +96,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
-    """Every kind; a test that needs fewer parametrises it itself."""
+    """Every kind. A test that needs fewer parametrizes it itself."""
     kind: str = request.param
     return kind
 
@@ -117,7 +117,7 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every name is loopback, and is noted; nothing is asked of a network."""
+    """Resolve every name to loopback, and record it."""
     asked: list[str] = []
     real = socket.getaddrinfo
 

@@ -13,7 +13,7 @@ import urllib3
 from ociwire._http.messages import Body
 from ociwire.errors import BodyConsumedError, ConnectError, ReadError, SizeMismatch, UsageError
 from tests.transport.urllib3.conftest import Wire
-from tests.transport.urllib3.scripts import (
+from tests.transport.urllib3.scripted_server import (
     CONTINUE,
     Content,
     Peer,

@@ -18,7 +18,7 @@ from ociwire.errors import ConnectTimeout, ReadTimeout, UsageError
 from ociwire.transport import UrllibTransport
 from tests._support.doubles import FakeClock
 from tests.transport.urllib3.conftest import Wire
-from tests.transport.urllib3.scripts import (
+from tests.transport.urllib3.scripted_server import (
     CONTINUE,
     Content,
     Peer,

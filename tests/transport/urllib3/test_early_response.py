@@ -11,7 +11,7 @@ import pytest
 from ociwire._http.messages import Body
 from ociwire.errors import BodyConsumedError
 from tests.transport.urllib3.conftest import Wire
-from tests.transport.urllib3.scripts import (
+from tests.transport.urllib3.scripted_server import (
     CONTINUE,
     Content,
     Peer,

@@ -12,7 +12,7 @@ from ociwire import LogTransport, Request, RequestInfo, RetryTransport, Transpor
 from ociwire.errors import OciwireError, TransportError
 from tests._support.leaks import ENCODINGS, assert_no_leak, assert_no_leak_in_records
 from tests.transport.urllib3.conftest import Wire
-from tests.transport.urllib3.scripts import Peer, get, respond_early
+from tests.transport.urllib3.scripted_server import Peer, get, respond_early
 
 TOKEN, COOKIE, SIGNATURE = "t0k3n+of/the=registry", "session-c00kie", "0123456789abcdef+/"
 PASSWORD = "pr0xy+pass/w=rd"

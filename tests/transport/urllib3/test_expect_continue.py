@@ -9,7 +9,7 @@ from ociwire._http.messages import Body
 from ociwire.errors import ProtocolError, ReadError
 from tests._support.doubles import FakeClock
 from tests.transport.urllib3.conftest import Wire
-from tests.transport.urllib3.scripts import (
+from tests.transport.urllib3.scripted_server import (
     CONTINUE,
     PATIENCE,
     Content,

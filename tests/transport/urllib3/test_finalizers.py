@@ -22,7 +22,7 @@ from ociwire.testing import MemoryRegistry, serve
 from ociwire.transport import FunctionTransport, Transport
 from tests._support.doubles import Call
 from tests.transport.urllib3.conftest import Wire
-from tests.transport.urllib3.scripts import Peer, get, read, reply, respond
+from tests.transport.urllib3.scripted_server import Peer, get, read, reply, respond
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -28,7 +28,7 @@ from ociwire.errors import (
 from ociwire.transport import UrllibTransport
 from ociwire.transport._urllib3.map_exceptions import map_errors, to_transport_error
 from tests.transport.urllib3.conftest import Wire
-from tests.transport.urllib3.scripts import get, read, reply, respond
+from tests.transport.urllib3.scripted_server import get, read, reply, respond
 
 REQUEST = Request("GET", "https://registry.test:5000/v2/?token=secret")
 one_kind = pytest.mark.parametrize("kind", ["http"])

@@ -17,7 +17,7 @@ from ociwire.transport._urllib3.connection import IdleConnections
 from ociwire.transport._urllib3.pools import OriginPool, PoolCache
 from tests._support.doubles import Call
 from tests.transport.urllib3.conftest import Wire
-from tests.transport.urllib3.scripts import (
+from tests.transport.urllib3.scripted_server import (
     CONTINUE,
     Content,
     Peer,

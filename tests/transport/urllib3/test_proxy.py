@@ -13,7 +13,7 @@ from ociwire import Request
 from ociwire.errors import ConnectError, ProtocolError, TransportError, UsageError
 from ociwire.transport import UrllibTransport
 from tests.transport.urllib3.conftest import Wire
-from tests.transport.urllib3.scripts import (
+from tests.transport.urllib3.scripted_server import (
     CONTINUE,
     Content,
     Script,

@@ -9,7 +9,7 @@ import pytest
 from ociwire._http.messages import Request
 from ociwire.errors import ProtocolError, ReadError
 from tests.transport.urllib3.conftest import Wire
-from tests.transport.urllib3.scripts import Peer, Script, get, put, read, reply, respond, wait
+from tests.transport.urllib3.scripted_server import Peer, Script, get, put, read, reply, respond, wait
 
 every_kind = pytest.mark.parametrize("kind", ["http", "tls1.2", "tls1.3"])
 

@@ -16,7 +16,7 @@ from ociwire.errors import ConnectError, ProtocolError, ReadError, TransportErro
 from ociwire.transport import UrllibTransport, docker_certs_d
 from ociwire.transport._urllib3 import tls
 from tests.transport.urllib3.conftest import Certificates, Wire
-from tests.transport.urllib3.scripts import Server, get, read, read_until_close, reply, respond, respond_early
+from tests.transport.urllib3.scripted_server import Server, get, read, read_until_close, reply, respond, respond_early
 
 
 @pytest.fixture(params=["tls1.2", "tls1.3"])

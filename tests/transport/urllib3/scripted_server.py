@@ -1,6 +1,6 @@
-"""A server that does as it is told: each connection runs the next script, byte for byte, and records what came in.
+"""A scripted server on raw sockets: each connection runs the next script and records what it receives.
 
-Nothing here waits without a bound, and what goes wrong in a script fails the test when the server is closed.
+Every wait is bounded. A failure in a script fails the test when the server is closed.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any
 from ociwire._http.messages import Body, Headers, Request, RequestInfo, Response
 
 PATIENCE = 5.0
-"""The most that either side waits for the other, in seconds: reached only by what is broken."""
+"""Maximum wait of either side for the other, in seconds. Only broken code reaches it."""
 GRACE = 1.0
-"""How long a closed transport may take to be seen closing its connections, in seconds."""
+"""Seconds within which a closed transport must have closed its connections."""
 
 Script = Callable[["Peer"], object]
 
@@ -42,9 +42,9 @@ class Peer:
     """The server's side of one connection.
 
     Attributes:
-        heads: The request heads that were read, one an entry.
-        bodies: The request bodies that were read, one an entry.
-        rest: What came after the script had ended.
+        heads: The request heads that were read.
+        bodies: The request bodies that were read.
+        rest: Bytes received after the script had ended.
         ended: Set when the client has closed the connection.
     """
 
@@ -69,7 +69,7 @@ class Peer:
         return found + mark
 
     def read(self, count: int) -> bytes:
-        """Exactly so many bytes."""
+        """Read exactly `count` bytes."""
         while len(self._buffer) < count:
             if not self._more():
                 raise AssertionError(f"the client closed the connection {count - len(self._buffer)} bytes too early")
@@ -77,12 +77,12 @@ class Peer:
         return data
 
     def read_head(self) -> bytes:
-        """The next request's head, its blank line included."""
+        """Read the head of the next request, with its blank line."""
         self.heads.append(self._until(b"\r\n\r\n"))
         return self.heads[-1]
 
     def read_body(self) -> bytes:
-        """The body that the last head announces."""
+        """Read the body that the last head announces."""
         if self.field("transfer-encoding") == b"chunked":
             body = b""
             while size := int(self._until(b"\r\n"), 16):
@@ -95,12 +95,12 @@ class Peer:
         return body
 
     def read_request(self) -> bytes:
-        """A whole request; its body is returned."""
+        """Read a whole request and return its body."""
         self.read_head()
         return self.read_body()
 
     def field(self, name: str, index: int = -1) -> bytes | None:
-        """The value of a field of a head that was read; None if it is not there. Twice is an error."""
+        """The value of a field of a head that was read; None if it is missing. A repeated field is an error."""
         values = re.findall(rb"(?im)^%b:[ \t]*(.*?)\r$" % name.encode(), self.heads[index])
         assert len(values) <= 1, f"{name} was sent {len(values)} times"
         return values[0] if values else None
@@ -110,27 +110,27 @@ class Peer:
         return self.heads[index].split(b"\r\n", 1)[0]
 
     def send(self, *data: bytes) -> None:
-        """Each piece in a send, and a TLS record, of its own."""
+        """Send each piece by itself, in its own TLS record."""
         for piece in data:
             self.sock.sendall(piece)
 
     def send_bytewise(self, data: bytes) -> None:
-        """Byte by byte."""
+        """Send byte by byte."""
         self.send(*(data[i : i + 1] for i in range(len(data))))
 
     def receives_more(self) -> bool:
-        """Whether the client sends anything more before it closes."""
+        """Whether the client sends anything else before it closes."""
         return bool(self._buffer) or self._more()
 
     def expect_silence(self, seconds: float) -> None:
-        """Nothing comes from the client for so long."""
+        """Check that the client sends nothing for some seconds."""
         self.sock.settimeout(seconds)
         try:
             data = self.sock.recv(1)
         except TimeoutError:
             self.sock.settimeout(PATIENCE)
         else:
-            raise AssertionError(f"the client should have kept still, and sent {data!r}")
+            raise AssertionError(f"expected nothing from the client, got {data!r}")
 
     def drain(self) -> None:
         """Read on until the client closes."""
@@ -140,16 +140,16 @@ class Peer:
         except TimeoutError:
             raise AssertionError("the client left its connection open") from None
         except OSError:
-            pass  # a reset is an end too, and so is any word of TLS's for one
+            pass  # a reset is an end, too, and so is each of TLS's errors for one
         self.rest, self._buffer = self._buffer, b""
         self.ended.set()
 
     def close(self, *, notify: bool = False) -> None:
-        """Close the connection; with `notify` TLS is told so first."""
+        """Close the connection; with `notify`, send the close_notify of TLS first."""
         if notify and isinstance(self.sock, ssl.SSLSocket):
             self.sock.settimeout(0)
             with contextlib.suppress(OSError):
-                self.sock.unwrap()  # sends its word, and does not wait for the other's
+                self.sock.unwrap()  # sends close_notify, and does not wait for the other's
         self.sock.close()
 
     def reset(self) -> None:
@@ -159,13 +159,13 @@ class Peer:
 
 
 class Server:
-    """Listens on loopback; the n-th connection runs the n-th script, then is read until the client closes it.
+    """Listens on loopback. The n-th connection runs the n-th script, then is read until the client closes it.
 
     Args:
-        scripts: What the connections do. One connection too many, and one too few, are errors.
+        scripts: One per connection. More or fewer connections than scripts are an error.
         context: For TLS.
         host: The name for `url`.
-        handshake_fails: Whether a TLS handshake that fails is what the test is about.
+        handshake_fails: Whether a failed TLS handshake is expected.
     """
 
     def __init__(
@@ -197,8 +197,8 @@ class Server:
                 sock.close()
                 return
             if len(self.peers) == len(self._scripts):
-                self.errors.append(AssertionError("a connection more than there are scripts"))
-                self._listener.close()  # a client that tries for ever is refused from now on
+                self.errors.append(AssertionError("more connections than scripts"))
+                self._listener.close()  # a client that retries without end is refused from now on
                 sock.close()
                 return
             sock.settimeout(PATIENCE)
@@ -211,13 +211,13 @@ class Server:
             thread.start()
 
     def peer(self, index: int) -> Peer:
-        """The n-th connection, which may be about to come."""
+        """Wait for the n-th connection and return it."""
         with self._accepted:
-            assert self._accepted.wait_for(lambda: len(self.peers) > index, PATIENCE), "no such connection came"
+            assert self._accepted.wait_for(lambda: len(self.peers) > index, PATIENCE), "no such connection was made"
         return self.peers[index]
 
     def ended(self, index: int) -> Peer:
-        """The n-th connection, after the client has closed it."""
+        """Wait until the client has closed the n-th connection and return it."""
         wait(self.peer(index).ended)
         return self.peers[index]
 
@@ -244,7 +244,7 @@ class Server:
         except OSError:
             if not self._handshake_fails:
                 raise
-            # What the client has sent is read away, or its kernel would see a reset before the alert.
+            # Read what the client has sent: otherwise the close sends a reset, which may overtake the alert.
             peer.sock = socket.socket(fileno=peer.sock.detach())
             peer.sock.settimeout(PATIENCE)
             with contextlib.suppress(OSError):  # the client may have gone
@@ -254,8 +254,8 @@ class Server:
         return True
 
     def close(self) -> None:
-        """Stop, join all threads, and raise what went wrong in them."""
-        with socket.socket() as waker, contextlib.suppress(OSError):  # it may have stopped by itself
+        """Stop, join all threads, and raise their first error."""
+        with socket.socket() as waker, contextlib.suppress(OSError):  # it may have stopped already
             waker.bind(("127.0.0.1", 0))
             self._waker = waker.getsockname()
             waker.connect(self._listener.getsockname())
@@ -274,7 +274,7 @@ class Server:
 
 
 def respond(*responses: bytes) -> Script:
-    """Read a whole request and send a response, as often as there are responses."""
+    """For each response, read a whole request and send the response."""
 
     def script(peer: Peer) -> None:
         for response in responses:
@@ -285,7 +285,7 @@ def respond(*responses: bytes) -> Script:
 
 
 def respond_after_body(*before: bytes, response: bytes = reply(201)) -> Script:
-    """Read a head, send what comes before the body, read the body and send the response."""
+    """Read a head, send `before`, read the body and send the response."""
 
     def script(peer: Peer) -> None:
         peer.read_head()
@@ -297,7 +297,7 @@ def respond_after_body(*before: bytes, response: bytes = reply(201)) -> Script:
 
 
 def respond_early(response: bytes) -> Script:
-    """Send a response as soon as the head is there, and read no body."""
+    """Send a response after the head, and read no body."""
 
     def script(peer: Peer) -> None:
         peer.read_head()
@@ -307,17 +307,17 @@ def respond_early(response: bytes) -> Script:
 
 
 def close_after_head(peer: Peer) -> None:
-    """Read a head and close the connection, without a word."""
+    """Read a head and close the connection without a response."""
     peer.read_head()
     peer.close()
 
 
 def read_until_close(_peer: Peer) -> None:
-    """Nothing but read until the client closes."""
+    """Only read until the client closes."""
 
 
 def tunnel_to(server: Server, response: bytes = reply(200, b"", "Content-Length: 0")) -> Script:
-    """Read a CONNECT, answer it, and carry bytes to and fro."""
+    """Read a CONNECT, respond to it, and relay bytes in both directions."""
 
     def script(proxy: Peer) -> None:
         proxy.read_head()
@@ -354,10 +354,10 @@ def _carry(source: Any, target: socket.socket) -> bool:
 
 
 class Content:
-    """A one-shot content that counts the chunks pulled from it.
+    """Single-use content that counts the chunks pulled from it.
 
     Args:
-        chunks: Its chunks; an exception among them is raised in its turn, and what can be called is called.
+        chunks: Its chunks. An exception among them is raised in its turn, and a callable is called.
     """
 
     def __init__(self, *chunks: bytes | BaseException | Callable[[], object]) -> None:
@@ -380,12 +380,12 @@ class Content:
         return b"".join(chunk for chunk in self._chunks if isinstance(chunk, bytes))
 
     def body(self, framing: str) -> Body:
-        """The one-shot body of it, ``sized`` or ``chunked``."""
+        """Return a single-use body, ``sized`` or ``chunked``."""
         return Body.of(self, length=len(self.whole) if framing == "sized" else None)
 
 
 class CountingBody:
-    """A resendable content that counts the chunks pulled from it."""
+    """Resendable content that counts the chunks pulled from it."""
 
     def __init__(self, data: bytes) -> None:
         self.pulled = 0
@@ -397,7 +397,7 @@ class CountingBody:
 
 
 def put(url: str, body: Body | bytes | None, *, expect: bool = True, **info: Any) -> Request:
-    """A PUT that asks for a 100 (Continue)."""
+    """A PUT with ``Expect: 100-continue``."""
     return Request("PUT", url, Headers({"Expect": "100-continue"} if expect else {}), body, RequestInfo(**info))
 
 
@@ -407,11 +407,11 @@ def get(url: str, **info: Any) -> Request:
 
 
 def wait(event: threading.Event) -> None:
-    """Wait for an event, within bounds."""
-    assert event.wait(PATIENCE), "what was waited for never happened"
+    """Wait for an event, at most `PATIENCE`."""
+    assert event.wait(PATIENCE), "the event was not set in time"
 
 
 def read(response: Response) -> tuple[int, bytes]:
-    """The status and the whole body."""
+    """Return the status and the whole body."""
     with response:
         return response.status, response.read()
