@@ -1,4 +1,4 @@
-"""LogTransport: what a line tells, and what no line ever holds."""
+"""`LogTransport`: the content of its lines, and the secrets that are masked."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PULL = Scope.repository("app", "pull")
 
 
 class LogLines(logging.Handler):
-    """What was written down: levels and lines."""
+    """A log handler that collects levels and lines."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,13 +51,13 @@ class LogLines(logging.Handler):
 
 @pytest.fixture
 def log() -> Iterator[LogLines]:
-    """What ociwire.wire says, at INFO."""
+    """The lines of `ociwire.wire` at INFO."""
     yield from capture(logging.INFO)
 
 
 @pytest.fixture
 def debug() -> Iterator[LogLines]:
-    """What ociwire.wire says, at DEBUG."""
+    """The lines of `ociwire.wire` at DEBUG."""
     yield from capture(logging.DEBUG)
 
 
@@ -72,7 +72,7 @@ def capture(level: int) -> Iterator[LogLines]:
 
 
 class RecordedBody:
-    """A response's body that knows what became of it, and may break."""
+    """The body of a response, which records reads and closes, and may fail."""
 
     def __init__(self, content: bytes = b"content", error: BaseException | None = None) -> None:
         self.file = io.BytesIO(content)
@@ -95,7 +95,7 @@ class RecordedBody:
 
 
 class UnreadableBody:
-    """A body that nobody wants read."""
+    """A body that must not be read."""
 
     def readinto(self, buffer: memoryview, /) -> int:
         raise AssertionError("the body is read")
@@ -134,12 +134,13 @@ def test_log_exchanges_are_numbered(log: LogLines) -> None:
 
 
 @pytest.mark.parametrize(
-    ("operation", "debug_id", "who"), [("", "", "[1]"), ("a", "", "a [1]"), ("", "b", "b [1]"), ("a", "b", "b a [1]")]
+    ("operation", "debug_id", "prefix"),
+    [("", "", "[1]"), ("a", "", "a [1]"), ("", "b", "b [1]"), ("a", "b", "b a [1]")],
 )
-def test_log_line_names_client_and_operation(operation: str, debug_id: str, who: str, log: LogLines) -> None:
+def test_log_line_names_client_and_operation(operation: str, debug_id: str, prefix: str, log: LogLines) -> None:
     info = RequestInfo(operation=operation, debug_id=debug_id)
     make_transport(Response(204)).round_trip(Request("HEAD", URL, info=info))
-    assert log.lines[0].startswith(f"INFO {who} HEAD {URL} -> 204 No Content in ")
+    assert log.lines[0].startswith(f"INFO {prefix} HEAD {URL} -> 204 No Content in ")
 
 
 @pytest.mark.parametrize(
@@ -616,13 +617,13 @@ def assert_unseen(lines: LogLines) -> None:
 def test_log_secret_in_header_is_masked(
     headers: dict[str, str], status: int, echoes: bool, operation: str, debug: LogLines
 ) -> None:
-    said = (
+    text = (
         f"you sent {headers} {json.dumps(headers)} {ENCODED if ENCODED in str(headers) else CANARY}" if echoes else ""
     )
     if operation == "token":
-        said += CANARY
+        text += CANARY
     request = Request("GET", URL, headers, info=RequestInfo(operation=operation))
-    with make_transport(stream(status, said.encode())).round_trip(request) as response:
+    with make_transport(stream(status, text.encode())).round_trip(request) as response:
         response.read()
     with pytest.raises(ReadError):
         make_transport(ReadError("reset")).round_trip(request)
@@ -636,7 +637,7 @@ def test_log_secret_without_scheme_is_masked(value: str, debug: LogLines) -> Non
 
 
 def test_log_secret_cut_off_is_masked(debug: LogLines) -> None:
-    """Only the beginning of a body is kept: a secret that begins in it and ends after it is a secret still."""
+    """Only the start of a body is kept: a secret that begins in it and ends after it is masked, too."""
     secret = "".join(chr(ord("a") + number % 26) for number in range(200)).upper()
     content = b"." * 400 + secret.encode() + b"." * 400
     for size in (1, 50, 100, 499, 4096):

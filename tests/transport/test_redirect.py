@@ -1,4 +1,4 @@
-"""RedirectTransport: where it follows to, with what, and where it stops."""
+"""`RedirectTransport`: which redirects it follows, with which request, and which it refuses."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def refuse(
 
 
 class RecordedBody:
-    """A response's body that knows what became of it."""
+    """The body of a response, which records reads and closes."""
 
     def __init__(self, content: bytes = b"elsewhere") -> None:
         self.file = io.BytesIO(content)

@@ -103,7 +103,7 @@ def busy(seconds: str | None = None, status: int = 429, body: Any = b"busy") -> 
 
 
 class RecordedBody:
-    """A response's body that knows what became of it."""
+    """The body of a response, which records reads and closes."""
 
     def __init__(self) -> None:
         self.file = io.BytesIO(b"busy")
@@ -348,7 +348,7 @@ def test_retry_other_connect_error_is_retried(cause: BaseException, clock: Clock
 
 
 def pulling(answer: Callable[[Request], Any] | Any = OK, most: int | None = None) -> Callable[[Request], Any]:
-    """A server that takes a body, or a part of it, before it answers."""
+    """A server that reads a body, or a part of it, before it responds."""
 
     def take(request: Request) -> Any:
         if request.body is not None:
@@ -393,7 +393,7 @@ def test_retry_network_error_after_content_error_is_retried(clock: Clock) -> Non
 
 
 def test_retry_network_error_at_address_of_content_error_is_retried(clock: Clock) -> None:
-    """Python gives a new object the address of one that is gone: what was noted of that one must not be held to it."""
+    """Python may reuse the address of a freed exception: the record of the content's must not apply to a new one."""
 
     def fail(chunk: bytes) -> bytes:
         raise ReadError("mine")
@@ -402,14 +402,14 @@ def test_retry_network_error_at_address_of_content_error_is_retried(clock: Clock
     with suppress(ReadError):
         list(body.open())
     gc.collect()
-    kept: list[ReadError] = []
+    errors: list[ReadError] = []
     for _ in range(2000):  # one of these is where the content's own was
-        kept.append(ReadError("network"))
-        assert not body.raised(kept[-1])
+        errors.append(ReadError("network"))
+        assert not body.raised(errors[-1])
 
 
 def test_retry_content_error_body_opened_by_another_request_is_raised_at_once(clock: Clock) -> None:
-    """A body of bytes may be shared by threads: here the other one opens it just after the first one's has failed."""
+    """Threads may share a body of bytes: here another opens it just after the first one's content has failed."""
     first = [True]
 
     def fail(chunk: bytes) -> bytes:
@@ -440,7 +440,7 @@ def generated() -> Iterator[bytes]:
 
 
 class Pipe:
-    """A reader that cannot go back."""
+    """A reader that is not seekable."""
 
     def __init__(self) -> None:
         self._file = io.BytesIO(b"content")
@@ -554,8 +554,8 @@ def outcome_of(kind: str) -> Any:
 
 
 def urllib3_waits(retry: urllib3.Retry, subclasses: list[str], method: str) -> list[float]:
-    """What urllib3 itself would wait before each attempt but the first, until it gives up."""
-    told = {
+    """The waits of urllib3 itself before each attempt but the first, until it gives up."""
+    exceptions_by_kind = {
         "connect": exceptions.ConnectTimeoutError("no"),
         "read": exceptions.ProtocolError("no"),
         "other": exceptions.SSLError("no"),
@@ -568,7 +568,7 @@ def urllib3_waits(retry: urllib3.Retry, subclasses: list[str], method: str) -> l
                     break
                 retry = retry.increment(method, "/", response=urllib3.HTTPResponse(status=503))
             else:
-                retry = retry.increment(method, "/", error=told[kind])
+                retry = retry.increment(method, "/", error=exceptions_by_kind[kind])
         except exceptions.HTTPError:
             break
         waits.append(retry.get_backoff_time())
@@ -699,13 +699,13 @@ def test_retry_respect_retry_after_header_is_obeyed(
     status: int, heeds: bool, total: Any, listed: list[int], clock: Clock
 ) -> None:
     retry = urllib3.Retry(total, respect_retry_after_header=heeds, status_forcelist=listed)
-    wanted = retry.is_retry("GET", status, has_retry_after=True)
+    expected = retry.is_retry("GET", status, has_retry_after=True)
     if total in (0, False):
-        assert not wanted or status in listed
-        wanted = False
+        assert not expected or status in listed
+        expected = False
     count, _ = attempts(get(), [busy("3", status), OK], clock, retry=retry)
-    assert count == (2 if wanted else 1)
-    assert clock.sleeps == ([3.0] if wanted and heeds else [])
+    assert count == (2 if expected else 1)
+    assert clock.sleeps == ([3.0] if expected and heeds else [])
 
 
 def test_retry_ignored_retry_after_waits_backoff_and_blocks_no_host(clock: Clock) -> None:
@@ -1006,7 +1006,7 @@ def test_wait_extended_is_cut_to_max_wait(clock: Clock) -> None:
 
 
 def test_wait_block_set_while_draining_is_waited(clock: Clock) -> None:
-    """Between a refusal and the wait after it, another request is told to wait longer."""
+    """Between a response and the wait after it, another request is told to wait longer."""
     hosts = FakeHosts(clock)
     late = DelayedResponse(hosts, "30")
     body = RecordedBody()
@@ -1077,7 +1077,7 @@ def test_retry_threads_wait_for_block_of_one_thread() -> None:
     """Each thread has its own clock, on which only its own sleeps take time."""
     lock = threading.Lock()
     local = threading.local()
-    told = [0.0]
+    blocked_until = [0.0]
     early: list[float] = []
 
     def now() -> float:
@@ -1090,10 +1090,10 @@ def test_retry_threads_wait_for_block_of_one_thread() -> None:
 
     def answer(request: Request) -> Response:
         with lock:
-            if now() < told[0]:
-                early.append(told[0] - now())
-            if not told[0]:
-                told[0] = START + 20
+            if now() < blocked_until[0]:
+                early.append(blocked_until[0] - now())
+            if not blocked_until[0]:
+                blocked_until[0] = START + 20
                 return busy("20")
             return OK
 
@@ -1134,9 +1134,9 @@ def test_deadline_before_next_attempt_raises_timeout_at_once(wait: float, clock:
     with pytest.raises(TransportTimeout, match="deadline") as caught:
         make_transport(script, clock, retry=retry).round_trip(request)
     assert error in (caught.value.__cause__, caught.value.__context__)
-    kept = caught.value.request
-    assert kept is not None
-    assert (kept.url, len(kept.headers), kept.info) == (
+    request_of_error = caught.value.request
+    assert request_of_error is not None
+    assert (request_of_error.url, len(request_of_error.headers), request_of_error.info) == (
         "https://registry.example/v2/app/blobs/x?secret=***",
         0,
         request.info,

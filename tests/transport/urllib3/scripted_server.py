@@ -65,8 +65,8 @@ class Peer:
         while mark not in self._buffer:
             if not self._more():
                 raise AssertionError(f"the client closed the connection after {self._buffer[-200:]!r}")
-        found, _, self._buffer = self._buffer.partition(mark)
-        return found + mark
+        data, _, self._buffer = self._buffer.partition(mark)
+        return data + mark
 
     def read(self, count: int) -> bytes:
         """Read exactly `count` bytes."""

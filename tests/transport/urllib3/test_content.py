@@ -1,4 +1,4 @@
-"""Content that lies about its length, and content that fails: neither is taken for the network's doing."""
+"""Request content: its types, content of another length than announced, and content that raises an exception."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ two_kinds = pytest.mark.parametrize("kind", ["http", "tls1.3"])
 
 
 def continues(peer: Peer) -> None:
-    """Take whatever comes of a body."""
+    """Read any part of a body."""
     peer.read_head()
     peer.send(CONTINUE)
 
@@ -52,7 +52,7 @@ class Seekable(io.BytesIO):
 
 
 class TestContent:
-    """Whatever the content is made of, it arrives as it is."""
+    """Content of any type is sent unchanged."""
 
     @two_kinds
     @pytest.mark.parametrize("length", [None, 3_000_000])
@@ -98,7 +98,7 @@ class TestContent:
 
 
 class TestWrongLength:
-    """The wire counts: the server never sees a complete request."""
+    """The transport counts what it sends: the server never receives a complete request."""
 
     @pytest.mark.parametrize(
         ("chunks", "length", "actual"),
@@ -168,7 +168,7 @@ def identify(value: object) -> str | None:
 
 
 class TestContentException:
-    """The very same exception comes out, and the request never looks whole."""
+    """The exception is raised unchanged, and the server never receives a complete request."""
 
     @two_kinds
     @pytest.mark.parametrize("framing", FRAMINGS)

@@ -1,4 +1,4 @@
-"""Timeouts and deadlines: nothing outlasts them."""
+"""Timeouts and deadlines bound every wait."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ one_kind = pytest.mark.parametrize("kind", ["http"])
 
 
 def send_slowly(clock: FakeClock, head: bytes, drop: bytes, begin: threading.Event | None = None) -> Script:
-    """Send a head, then a drop a second by the clock, without an end; no second passes for anybody else."""
+    """Send a head, then one byte per second of the clock, without an end. Nothing else advances the clock."""
 
     def script(peer: Peer) -> None:
         peer.read_head()
@@ -55,7 +55,7 @@ def send_slowly(clock: FakeClock, head: bytes, drop: bytes, begin: threading.Eve
 
 
 class TestDeadline:
-    """`RequestInfo.deadline` bounds all there is."""
+    """`RequestInfo.deadline` bounds all work for a request."""
 
     def test_deadline_slow_head_raises_read_timeout(self, wire: Wire, clock: FakeClock) -> None:
         server = wire.serve(send_slowly(clock, b"HTTP/1.1 200 OK\r\nX-Drip: ", b"x"))
@@ -221,8 +221,8 @@ class TestConnecting:
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             ports = [unused.getsockname()[1], server.port]
-            found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port)) for port in ports]
-            monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: found)
+            addresses = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port)) for port in ports]
+            monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: addresses)
             assert read(wire.transport().round_trip(get(f"http://registry.test:{server.port}"))) == (200, b"ok")
 
     @pytest.mark.parametrize("kind", ["tls1.3"])
@@ -263,7 +263,7 @@ class TestConnecting:
 
 
 class TestTimeout:
-    """The transport's timeout, and the request's own."""
+    """The timeout of the transport, and that of the request."""
 
     @pytest.mark.parametrize("timeout", [0.05, urllib3.Timeout(connect=5, read=0.05), urllib3.Timeout(total=0.05)])
     def test_timeout_no_response_raises_read_timeout(self, wire: Wire, timeout: Any) -> None:

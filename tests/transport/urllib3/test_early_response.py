@@ -1,4 +1,4 @@
-"""An answer that comes while the body is being sent is returned, not lost behind a broken pipe."""
+"""A response that is received while the body is sent is returned, not lost behind a broken pipe."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ TOO_LARGE = reply(413, b"too large, really", "Connection: close")
 
 
 class Gated:
-    """A one-shot content that, when so many chunks were pulled, waits until the server has answered.
+    """Single-use content that waits for the response after a number of chunks.
 
     Args:
-        before: How many chunks go before that.
-        after: How many are there at the most after it; to pull them all is an error.
+        before: Number of chunks before the wait.
+        after: Number of chunks after it. Pulling all of them is an error.
     """
 
     def __init__(self, before: int, after: int) -> None:
@@ -51,10 +51,10 @@ class Gated:
         for _ in range(self._after):
             self.pulled += 1
             yield CHUNK
-        raise AssertionError("the whole of a body was pulled, though the answer was there")
+        raise AssertionError("the whole body was pulled although a response was received")
 
     def body(self, framing: str) -> Body:
-        """The one-shot body of it, ``sized`` or ``chunked``."""
+        """Return a single-use body, ``sized`` or ``chunked``."""
         return Body.of(self, length=len(CHUNK) * (self._before + self._after) if framing == "sized" else None)
 
 

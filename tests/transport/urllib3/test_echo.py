@@ -1,4 +1,4 @@
-"""Peers that repeat on the wire what they were sent, where no HTTP library looks: none of it is shown."""
+"""Servers that repeat secrets where http.client does not look: they are masked."""
 
 from __future__ import annotations
 
@@ -22,23 +22,25 @@ SECRETS = (TOKEN, COOKIE, SIGNATURE)
 QUERY = f"X-Amz-Signature={quote(SIGNATURE, safe='')}&n=1"
 
 PLACES: dict[str, Callable[[str], bytes]] = {
-    "instead of a head": lambda said: f"{said}\r\n\r\n".encode(),
-    "status line": lambda said: f"HTTP/1.1 {said}\r\n\r\n".encode(),
-    "version": lambda said: f"HTTP/{said} 200 OK\r\n\r\n".encode(),
-    "reason": lambda said: f"HTTP/1.1 403 {said}\r\nContent-Length: 0\r\n\r\n".encode(),
-    "reason and body": lambda said: f"HTTP/1.1 403 {said}\r\nContent-Length: {len(said)}\r\n\r\n{said}".encode(),
-    "field name": lambda said: f"HTTP/1.1 200 OK\r\n{said}: x\r\n\r\n".encode(),
-    "field without a colon": lambda said: f"HTTP/1.1 200 OK\r\n{said}\r\n\r\n".encode(),
-    "field cut off": lambda said: f"HTTP/1.1 200 OK\r\n{said}".encode(),
-    "Content-Length": lambda said: f"HTTP/1.1 200 OK\r\nContent-Length: {said}\r\n\r\n".encode(),
-    "Transfer-Encoding": lambda said: f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {said}\r\n\r\n".encode(),
-    "chunk size": lambda said: f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{said}\r\n".encode(),
-    "chunk's end": lambda said: f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na{said}\r\n".encode(),
-    "chunk size without an end": lambda said: (
-        f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{said * 200}".encode()
+    "instead of a head": lambda echoed: f"{echoed}\r\n\r\n".encode(),
+    "status line": lambda echoed: f"HTTP/1.1 {echoed}\r\n\r\n".encode(),
+    "version": lambda echoed: f"HTTP/{echoed} 200 OK\r\n\r\n".encode(),
+    "reason": lambda echoed: f"HTTP/1.1 403 {echoed}\r\nContent-Length: 0\r\n\r\n".encode(),
+    "reason and body": lambda echoed: (
+        f"HTTP/1.1 403 {echoed}\r\nContent-Length: {len(echoed)}\r\n\r\n{echoed}".encode()
     ),
-    "body cut off": lambda said: f"HTTP/1.1 403 No\r\nContent-Length: 99999\r\n\r\n{said}".encode(),
-    "interim": lambda said: f"HTTP/1.1 101 {said}\r\n\r\n".encode(),
+    "field name": lambda echoed: f"HTTP/1.1 200 OK\r\n{echoed}: x\r\n\r\n".encode(),
+    "field without a colon": lambda echoed: f"HTTP/1.1 200 OK\r\n{echoed}\r\n\r\n".encode(),
+    "field cut off": lambda echoed: f"HTTP/1.1 200 OK\r\n{echoed}".encode(),
+    "Content-Length": lambda echoed: f"HTTP/1.1 200 OK\r\nContent-Length: {echoed}\r\n\r\n".encode(),
+    "Transfer-Encoding": lambda echoed: f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {echoed}\r\n\r\n".encode(),
+    "chunk size": lambda echoed: f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{echoed}\r\n".encode(),
+    "chunk's end": lambda echoed: f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na{echoed}\r\n".encode(),
+    "chunk size without an end": lambda echoed: (
+        f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{echoed * 200}".encode()
+    ),
+    "body cut off": lambda echoed: f"HTTP/1.1 403 No\r\nContent-Length: 99999\r\n\r\n{echoed}".encode(),
+    "interim": lambda echoed: f"HTTP/1.1 101 {echoed}\r\n\r\n".encode(),
 }
 
 
@@ -52,7 +54,7 @@ def send_raw(data: bytes) -> Callable[[Peer], None]:
 
 
 def failure_of(transport: Transport, request: Request) -> OciwireError:
-    """What the exchange ends in: the error of the transport or of the body, or the error that the response is."""
+    """Return the error of the transport or of the body, or the error for the response."""
     try:
         with transport.round_trip(request) as response:
             body = response.read()
@@ -67,8 +69,8 @@ def test_error_text_secret_of_request_is_masked(
     wire: Wire, place: str, encoding: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
-    said = ENCODINGS[encoding](" ".join(SECRETS))
-    server = wire.serve(send_raw(PLACES[place](said)))
+    echoed = ENCODINGS[encoding](" ".join(SECRETS))
+    server = wire.serve(send_raw(PLACES[place](echoed)))
     headers = {"Authorization": f"Bearer {TOKEN}", "Cookie": f"id={COOKIE}"}
     request = Request("GET", f"{server.url}/blob?{QUERY}", headers, info=RequestInfo(anonymous=True))
     transport = RetryTransport(LogTransport(wire.transport(timeout=2)), retry=False)
@@ -83,8 +85,8 @@ def test_proxy_error_text_repeated_credentials_are_masked(
     wire: Wire, scheme: str, place: str, encoding: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
-    said = ENCODINGS[encoding](f"{PASSWORD} {PAIR}")
-    proxy = wire.serve(send_raw(PLACES[place](said)), kind="http")
+    echoed = ENCODINGS[encoding](f"{PASSWORD} {PAIR}")
+    proxy = wire.serve(send_raw(PLACES[place](echoed)), kind="http")
     userinfo = f"me:{quote(PASSWORD, safe='')}"
     transport = LogTransport(wire.transport(proxy=proxy.url.replace("://", f"://{userinfo}@")))
     assert_no_leak(failure_of(transport, get(f"{scheme}://registry.test/v2/")), (PASSWORD, PAIR))

@@ -1,4 +1,4 @@
-"""The wait for 100 (Continue): who waits, for how long, and what is remembered of it."""
+"""``Expect: 100-continue``: when a body waits, for how long, and what is remembered."""
 
 from __future__ import annotations
 
@@ -115,14 +115,14 @@ def test_expect_without_body_is_not_sent(wire: Wire, body: Body | bytes | None) 
 
 
 def refuse_early(peer: Peer) -> None:
-    """Answer 401, after a while in which nothing of a body may come."""
+    """Check that nothing of a body arrives for a while, and answer 401."""
     peer.read_head()
     peer.expect_silence(0.05)
     peer.send(reply(401))
 
 
 def second_request_waits(wire: Wire, clock: FakeClock, *, first: Script, between: float, single_use: bool) -> bool:
-    """Whether, after a first request on which the wait ran out at once, a second one waits."""
+    """Return whether a second request waits, after the wait of a first one timed out."""
 
     # The one server takes no body before its answer, the other gives no answer before the body.
     waits = single_use or between > 600 or first is send_100_late
@@ -147,7 +147,7 @@ def send_100_late(peer: Peer) -> None:
 
 
 class TestExpectations:
-    """What is remembered of an origin that lets the wait run out; no time passes here but the clock's."""
+    """What is remembered of an origin whose wait timed out. Only the fake clock advances."""
 
     def test_expect_silent_origin_is_remembered(self, wire: Wire, clock: FakeClock) -> None:
         assert not second_request_waits(wire, clock, first=send_no_100, between=590, single_use=False)
@@ -195,7 +195,7 @@ class TestExpectations:
 
 
 class TestInterimResponses:
-    """Every 1xx is skipped, wherever it comes, and the next request is in step."""
+    """Every 1xx is skipped wherever it is sent, and the next request is in step."""
 
     @pytest.mark.parametrize(
         "interims",
@@ -342,7 +342,7 @@ class TestInterimResponses:
 
 
 class TestBytewise:
-    """A status line that comes in pieces is not lost."""
+    """A status line that arrives in pieces is not lost."""
 
     @pytest.mark.parametrize("framing", FRAMINGS)
     def test_100_sent_bytewise_body_is_sent(self, wire: Wire, framing: str) -> None:
@@ -402,7 +402,7 @@ class TestBytewise:
 
 
 class TestClosedWhileWaiting:
-    """A server that hangs up instead of answering."""
+    """A server that closes the connection instead of responding."""
 
     def test_closed_while_waiting_raises_read_error(self, wire: Wire) -> None:
         server = wire.serve(lambda peer: (peer.read_head(), peer.close()))
@@ -414,19 +414,19 @@ class TestClosedWhileWaiting:
         assert raised.value.__cause__ is not None
         assert body.resendable
 
-    @pytest.mark.parametrize("said", [b"HTT", b"HTTP/1.1 401", b"HTTP/1.1 401 No\r\nX-Why", b"HTTP/1.1 100 Go\r\n"])
-    def test_closed_within_head_while_waiting_raises_protocol_error(self, wire: Wire, said: bytes) -> None:
-        server = wire.serve(lambda peer: (peer.read_head(), peer.send(said), peer.close()))
+    @pytest.mark.parametrize("data", [b"HTT", b"HTTP/1.1 401", b"HTTP/1.1 401 No\r\nX-Why", b"HTTP/1.1 100 Go\r\n"])
+    def test_closed_within_head_while_waiting_raises_protocol_error(self, wire: Wire, data: bytes) -> None:
+        server = wire.serve(lambda peer: (peer.read_head(), peer.send(data), peer.close()))
         given = content()
         with pytest.raises(ProtocolError):
             wire.transport().round_trip(put(server.url, given.body("sized")))
         assert given.pulled == 0
 
     @pytest.mark.parametrize(
-        "said", [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/2.0 401 No\r\n\r\n", b"HTTP/1.1 4x1 No\r\n\r\n"]
+        "data", [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/2.0 401 No\r\n\r\n", b"HTTP/1.1 4x1 No\r\n\r\n"]
     )
-    def test_not_http_while_waiting_raises_protocol_error(self, wire: Wire, said: bytes) -> None:
-        server = wire.serve(lambda peer: (peer.read_head(), peer.send(said)))
+    def test_not_http_while_waiting_raises_protocol_error(self, wire: Wire, data: bytes) -> None:
+        server = wire.serve(lambda peer: (peer.read_head(), peer.send(data)))
         given = content()
         with pytest.raises(ProtocolError):
             wire.transport().round_trip(put(server.url, given.body("sized")))
@@ -434,7 +434,7 @@ class TestClosedWhileWaiting:
 
 
 class TestExpectationFailed:
-    """An origin that refuses Expect is asked again without, and remembered."""
+    """After 417 the request is repeated without Expect, and the origin is remembered."""
 
     @pytest.mark.parametrize("framing", FRAMINGS)
     def test_417_unpulled_body_is_resent_without_expect(self, wire: Wire, framing: str) -> None:

@@ -1,4 +1,4 @@
-"""What the garbage collector may do to a response that was left open: close its socket, and warn."""
+"""The garbage collection of a response that was left open closes its socket, and warns."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.transport.urllib3.scripted_server import Peer, get, read, reply, resp
 
 @pytest.fixture(autouse=True, scope="module")
 def _few_objects() -> Iterator[None]:
-    """Leave out of every collection what exists already: in a long test run each takes half a second otherwise."""
+    """Exclude existing objects from each collection, which would take half a second in a long test run."""
     gc.collect()
     gc.freeze()
     yield
@@ -44,7 +44,7 @@ BODIES = {
 
 
 class Cycle:
-    """Refers to itself, so that only the garbage collector frees what it holds."""
+    """A reference cycle, so that only the garbage collector frees the value."""
 
     def __init__(self, *held: object) -> None:
         self.held = held
@@ -52,7 +52,7 @@ class Cycle:
 
 
 def suspended(response: Response) -> Iterator[bytes]:
-    """A generator that closes a response when it is closed, as the garbage collector closes it."""
+    """A generator that closes a response when the garbage collector closes the generator."""
     with response:
         yield from response.iter_bytes(1)
 
@@ -64,7 +64,7 @@ def begun(response: Response) -> Iterator[bytes]:
 
 
 class Raw(io.RawIOBase):
-    """A file over a response, as users write it: closed by the finalizer of what buffers it."""
+    """A file over a response, as users write it. The finalizer of its buffer closes it."""
 
     def __init__(self, response: Response) -> None:
         self._response = response
@@ -81,7 +81,7 @@ class Raw(io.RawIOBase):
 
 
 def failed(response: Response) -> BaseException:
-    """An exception that is kept, with a traceback whose frames refer to the response and to the exception."""
+    """A kept exception, with a traceback whose frames refer to the response and to the exception."""
     try:
         response.read(1)
         raise ValueError("in the middle of a body")
@@ -175,7 +175,7 @@ def test_finalizer_does_not_call_close_of_layers(wire: Wire, caplog: pytest.LogC
 
 
 def events_of_a_request(transport: Transport, url: str) -> int:
-    """How many calls and returns a request and the reading of its body take."""
+    """Count the calls and returns of a request and the reading of its body."""
     count = 0
 
     def counts(frame: FrameType, event: str, arg: object) -> None:
@@ -251,7 +251,7 @@ def test_finalizer_threads_with_exceptions_and_open_readers_do_not_hang() -> Non
                 reader.read(10)
                 raise OciwireError("kept")
             except OciwireError as error:
-                kept = error  # noqa: F841 - its traceback refers to this frame, and the frame to it and to the reader
+                reference = error  # noqa: F841 - its traceback refers to this frame, and the frame to it and to the reader
 
         def work(number: int) -> None:
             try:

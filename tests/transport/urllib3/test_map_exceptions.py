@@ -1,4 +1,4 @@
-"""What goes wrong below, in ociwire's own words; and what is refused before anything is sent."""
+"""Mapping of exceptions to `TransportError`, and arguments that are refused before anything is sent."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ one_kind = pytest.mark.parametrize("kind", ["http"])
 
 
 def subclasses(cls: type[Any]) -> Iterator[type[Any]]:
-    """All classes below one, once each."""
+    """Yield all subclasses, once each."""
     for sub in cls.__subclasses__():
         yield sub
         yield from subclasses(sub)
@@ -121,7 +121,7 @@ wrapped = pytest.mark.parametrize(
 
 
 def check(error: BaseException) -> TransportError:
-    """It is told in ociwire's words, when the call is made and while the body is read."""
+    """Check that an exception is mapped, when the request is sent and when the body is read."""
     for connected in (False, True):
         with pytest.raises(TransportError) as raised, map_errors(REQUEST, SimpleNamespace(connected=connected)):  # type: ignore[arg-type]
             raise error
@@ -222,19 +222,21 @@ class TestMapErrors:
         assert own.request is REQUEST
 
     def test_map_errors_hint_names_remedy(self) -> None:
-        def said(text: str) -> str:
+        def message_for(text: str) -> str:
             return str(to_transport_error(ssl.SSLError(1, text), REQUEST, connected=False))
 
-        assert "/etc/docker/certs.d/registry.test:5000/ca.crt" in said("[SSL: CERTIFICATE_VERIFY_FAILED] (_ssl.c:1)")
-        assert "/etc/docker/certs.d/registry.test:5000/ca.crt" in said(
+        assert "/etc/docker/certs.d/registry.test:5000/ca.crt" in message_for(
+            "[SSL: CERTIFICATE_VERIFY_FAILED] (_ssl.c:1)"
+        )
+        assert "/etc/docker/certs.d/registry.test:5000/ca.crt" in message_for(
             "certificate verify failed: unable to get issuer"
         )
-        assert "insecure=True" in said("[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1)")
-        assert "insecure=True" in said("[SSL: HTTP_REQUEST] http request (_ssl.c:1)")
+        assert "insecure=True" in message_for("[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1)")
+        assert "insecure=True" in message_for("[SSL: HTTP_REQUEST] http request (_ssl.c:1)")
 
 
 class TestConnectErrors:
-    """The same, for real."""
+    """The same with real sockets."""
 
     def test_connect_refused_raises_connect_error(self, wire: Wire) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -281,7 +283,7 @@ def refuse(*_: Any) -> None:
 
 
 class TestUsageErrors:
-    """`UsageError`, and no connection is made."""
+    """`UsageError`, without a connection."""
 
     @pytest.mark.parametrize("name", ["Content-Length", "transfer-encoding", "CONNECTION", "Host"])
     def test_framing_header_raises_usage_error(self, wire: Wire, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Connections: which are used again, which are not, and what happens if the server has closed one meanwhile."""
+"""Connection pools: which connections are reused, and what happens if the server has closed one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ one_kind = pytest.mark.parametrize("kind", ["http"])
 
 
 def respond_then(end: Script) -> Script:
-    """One answer, which leaves the connection alive, and then that."""
+    """Send one response that keeps the connection alive, then run another script."""
 
     def script(peer: Peer) -> None:
         respond(reply(200, b"first"))(peer)
@@ -53,13 +53,13 @@ def reset_after_head(peer: Peer) -> None:
 
 
 def respond_and_close(peer: Peer) -> None:
-    """Read a head and close the connection as TLS wants it."""
+    """Read a head and close the connection with TLS's close_notify."""
     peer.read_head()
     peer.close(notify=True)
 
 
 class TestReuse:
-    """A response that was read to its end gives its connection back."""
+    """A response that was read to its end returns its connection."""
 
     def test_reuse_sequential_requests_share_a_connection(self, wire: Wire) -> None:
         server = wire.serve(respond(reply(200, b"a"), reply(404, b"b" * 100_000), reply(200, b""), reply(201)))
@@ -135,10 +135,12 @@ class TestReuse:
             response.read()
 
     @one_kind
-    @pytest.mark.parametrize(("size", "kept"), [(60_000, True), (70_000, False)])
-    def test_reuse_drained_response_keeps_connection_if_body_is_small(self, wire: Wire, size: int, kept: bool) -> None:
+    @pytest.mark.parametrize(("size", "is_kept"), [(60_000, True), (70_000, False)])
+    def test_reuse_drained_response_keeps_connection_if_body_is_small(
+        self, wire: Wire, size: int, is_kept: bool
+    ) -> None:
         first, second = reply(404, b"x" * size), reply(200, b"next")
-        server = wire.serve(*([respond(first, second)] if kept else [respond(first), respond(second)]))
+        server = wire.serve(*([respond(first, second)] if is_kept else [respond(first), respond(second)]))
         transport = wire.transport()
         transport.round_trip(get(server.url)).drain()
         assert read(transport.round_trip(get(server.url))) == (200, b"next")
@@ -252,7 +254,7 @@ class TestReuse:
 
 
 class TestStaleConnection:
-    """A connection that was kept and is dead when it is wanted: once more on a fresh one, if nothing is lost by it."""
+    """A kept-alive connection that the server has closed: the request is resent on a fresh one if that is safe."""
 
     def first(self, transport: UrllibTransport, url: str) -> None:
         assert read(transport.round_trip(get(url))) == (200, b"first")
@@ -411,7 +413,7 @@ class TestStaleConnection:
 
 
 class TestClose:
-    """A transport that is closed."""
+    """A closed transport."""
 
     def test_close_idle_connections_are_closed_and_requests_refused(self, wire: Wire) -> None:
         server = wire.serve(respond(reply(200, b"first")))
@@ -490,7 +492,7 @@ class TestClose:
 
 
 class TestLeftOpen:
-    """A response that nobody closed."""
+    """A response that is neither read nor closed."""
 
     def test_response_left_open_warns_and_closes_connection(self, wire: Wire) -> None:
         server = wire.serve(respond(reply(200, b"unread")))

@@ -1,4 +1,4 @@
-"""Proxies: CONNECT for https, the absolute form for http, and who goes through one at all."""
+"""Proxies: CONNECT for https, the absolute form for http, and the selection of a proxy."""
 
 from __future__ import annotations
 
@@ -149,20 +149,20 @@ class TestConnect:
         assert str(raised.value).isprintable()
 
     @one_tls_kind
-    @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\nX: y\r\n"])
-    def test_connect_closed_by_proxy_raises_connect_error(self, wire: Wire, said: bytes) -> None:
-        proxy = wire.serve(lambda peer: (peer.read_head(), peer.send(said), peer.close()), kind="http")
+    @pytest.mark.parametrize("data", [b"", b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\nX: y\r\n"])
+    def test_connect_closed_by_proxy_raises_connect_error(self, wire: Wire, data: bytes) -> None:
+        proxy = wire.serve(lambda peer: (peer.read_head(), peer.send(data), peer.close()), kind="http")
         with pytest.raises((ConnectError, ProtocolError)) as raised:
             wire.transport(proxy=proxy.url).round_trip(get("https://registry.test/v2/"))
         assert raised.value.request is not None
 
     @one_tls_kind
     @pytest.mark.parametrize(
-        "said",
+        "data",
         [b"SSH-2.0\r\n\r\n", b"HTTP/1.1 2x0 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000 + b"\r\n\r\n"],
     )
-    def test_connect_proxy_not_http_raises_connect_error(self, wire: Wire, said: bytes) -> None:
-        proxy = wire.serve(respond_early(said), kind="http")
+    def test_connect_proxy_not_http_raises_connect_error(self, wire: Wire, data: bytes) -> None:
+        proxy = wire.serve(respond_early(data), kind="http")
         with pytest.raises(TransportError) as raised:
             wire.transport(proxy=proxy.url).round_trip(get("https://registry.test/v2/"))
         assert type(raised.value) in (ConnectError, ProtocolError)
@@ -228,7 +228,7 @@ class TestForward:
 
 
 class TestSelection:
-    """Who goes through a proxy."""
+    """Which requests go through a proxy."""
 
     @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1.2.3", "x.localhost"])
     @plain

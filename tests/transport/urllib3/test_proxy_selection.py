@@ -1,4 +1,4 @@
-"""Which origins `no_proxy` names, and how a proxy's URL is read."""
+"""Which origins `no_proxy` names, and how the URL of a proxy is parsed."""
 
 from __future__ import annotations
 
@@ -125,10 +125,10 @@ def test_proxy_selector_http_proxy_in_cgi_program_is_ignored(monkeypatch: pytest
     ],
 )
 def test_proxy_selector_url_with_special_characters_is_parsed(url: str, proxy: str, credentials: bytes | None) -> None:
-    found = ProxySelector(url, trust_env=False).get(Origin.of("https://registry.example"))
-    assert found is not None
-    assert str(found.origin) == proxy
-    header = found.headers.get("Proxy-Authorization")
+    selected = ProxySelector(url, trust_env=False).get(Origin.of("https://registry.example"))
+    assert selected is not None
+    assert str(selected.origin) == proxy
+    header = selected.headers.get("Proxy-Authorization")
     assert (None if header is None else b64decode(header.removeprefix("Basic "))) == credentials
 
 

@@ -1,4 +1,4 @@
-"""What a server may say and what not: heads, framing, and bodies that are cut short."""
+"""Heads, framing and bodies of responses, valid and invalid."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 @pytest.fixture
 def kind() -> str:
-    """A head is a head over TLS too: one kind does, where nothing else is said."""
+    """Heads do not depend on TLS: tests use plain http unless they say otherwise."""
     return "http"
 
 
 def send_raw(data: bytes, *, then_close: bool = True) -> Script:
-    """Read a request, say that, and close."""
+    """Read a request, send data, and close."""
 
     def script(peer: Peer) -> None:
         peer.read_request()
@@ -152,7 +152,7 @@ class TestHeads:
 
 
 class TestFraming:
-    """How long the body is said to be."""
+    """The framing of the body."""
 
     @pytest.mark.parametrize(
         "fields",
@@ -323,7 +323,7 @@ class TestBrokenBodies:
 
 
 class TestRequests:
-    """What the wire makes of a request."""
+    """The head of a request."""
 
     def test_request_head_has_expected_lines(self, wire: Wire) -> None:
         server = wire.serve(respond(*[reply(200)] * 3))

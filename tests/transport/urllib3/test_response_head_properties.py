@@ -1,4 +1,4 @@
-"""Any head, cut into any pieces, reads the same; any garbage is a `ProtocolError`; any framing gives the body back."""
+"""Any head in any pieces is parsed alike, garbage raises `ProtocolError`, and any framing returns the body."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LINE_ENDS = st.sampled_from(["\r\n", "\n"])
 
 
 class Pieces(io.RawIOBase):
-    """A stream whose reads end where the pieces do."""
+    """A stream that returns one piece per read."""
 
     def __init__(self, data: bytes, cuts: list[int]) -> None:
         self._data = data
@@ -51,7 +51,7 @@ class Pieces(io.RawIOBase):
 
 
 class Sock:
-    """What a response makes its file of, and a reader reads from."""
+    """A socket that returns pieces, for `SocketReader`."""
 
     def __init__(self, data: bytes, cuts: list[int]) -> None:
         self._pieces = Pieces(data, cuts)
@@ -69,7 +69,7 @@ def reader_of(data: bytes, cuts: list[int]) -> SocketReader:
 
 @st.composite
 def heads(draw: st.DrawFn) -> tuple[bytes, Head]:
-    """A head as it is written, with its freedoms, and as it is to be read."""
+    """A head as written, with optional variations, and as parsed."""
     minor = draw(st.integers(0, 9))
     status = draw(st.integers(100, 999))
     reason = draw(reasons)
@@ -185,7 +185,7 @@ def test_framed_length_is_unambiguous_or_raises(name: str, value: str) -> None:
 
 @st.composite
 def framings(draw: st.DrawFn) -> tuple[bytes, bytes, bool]:
-    """A body, a response that carries it, and whether its end can be told from its being cut off."""
+    """A body, a response with it, and whether a cut body can be told from a complete one."""
     content = draw(st.binary(max_size=200)) * draw(st.sampled_from([1, 1, 100]))
     how = draw(st.sampled_from(["sized", "chunked", "until the close"]))
     if how == "sized":
@@ -193,10 +193,10 @@ def framings(draw: st.DrawFn) -> tuple[bytes, bytes, bool]:
     if how == "until the close":
         return content, b"\r\n" + content, False
     framed = b"Transfer-Encoding: chunked\r\n\r\n"
-    left = content
-    while left:
+    rest = content
+    while rest:
         size = draw(st.integers(1, max(1, len(content))))
-        chunk, left = left[:size], left[size:]
+        chunk, rest = rest[:size], rest[size:]
         extension = draw(st.sampled_from([b"", b" ", b";x", b'; x="y"']))
         framed += b"%x%b\r\n%b\r\n" % (len(chunk), extension, chunk)
     return content, framed + b"0\r\n" + draw(st.sampled_from([b"", b"T: x\r\n"])) + b"\r\n", True

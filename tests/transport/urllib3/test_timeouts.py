@@ -1,4 +1,4 @@
-"""How long a wait may last: by its timeout, by the deadline, and by what a socket takes."""
+"""`Timeouts` and `TimeLimit`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TLS: who is trusted, by which name, and what is said if nobody is."""
+"""TLS: trusted CAs, host names, and errors."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 def causes(error: BaseException | None) -> list[BaseException]:
-    """An exception and what it came from."""
-    found = []
-    while error is not None and error not in found:
-        found.append(error)
+    """Return an exception and its causes."""
+    errors = []
+    while error is not None and error not in errors:
+        errors.append(error)
         error = error.__cause__ or error.__context__
-    return found
+    return errors
 
 
 @pytest.fixture
 def certs_d(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a host's folder."""
+    """Create the folder of a host."""
 
     def folder(server: Server, name: str = "{netloc}") -> Path:
         path = tmp_path / "certs.d" / name.format(netloc=server.netloc)
@@ -48,7 +48,7 @@ def certs_d(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def strict(kind: str, certificates: Certificates) -> ssl.SSLContext:
-    """A server's context that wants to see a client's certificate."""
+    """The context of a server that requires a client certificate."""
     context = certificates.server(kind)
     context.verify_mode = ssl.CERT_REQUIRED
     certificates.ca.configure_trust(context)
@@ -56,7 +56,7 @@ def strict(kind: str, certificates: Certificates) -> ssl.SSLContext:
 
 
 class TestTrust:
-    """What `tls` may be."""
+    """The types of `tls`."""
 
     @pytest.mark.parametrize("form", [str, Path])
     def test_tls_path_trusts_ca_bundle(self, wire: Wire, certificates: Certificates, form: Any) -> None:
@@ -116,7 +116,7 @@ class TestTrust:
 
 
 class TestDistrust:
-    """A handshake that fails is a `ConnectError`."""
+    """A failed handshake is a `ConnectError`."""
 
     def test_tls_unknown_ca_raises_connect_error(self, wire: Wire) -> None:
         server = wire.serve(read_until_close, handshake_fails=True)
@@ -148,11 +148,11 @@ class TestDistrust:
         with pytest.raises(ConnectError):
             wire.transport().round_trip(get(f"https://{server.netloc}"))
 
-    @pytest.mark.parametrize("said", [reply(400, b"Client sent an HTTP request"), b"HTTP/1.0 400 Bad Request\r\n\r\n"])
-    def test_tls_to_plain_server_raises_connect_error(self, wire: Wire, said: bytes) -> None:
+    @pytest.mark.parametrize("data", [reply(400, b"Client sent an HTTP request"), b"HTTP/1.0 400 Bad Request\r\n\r\n"])
+    def test_tls_to_plain_server_raises_connect_error(self, wire: Wire, data: bytes) -> None:
         def script(peer: Any) -> None:
             peer.sock.recv(1)
-            peer.send(said)
+            peer.send(data)
 
         server = wire.serve(script, kind="http")
         with pytest.raises(ConnectError, match="insecure=True") as raised:
@@ -174,7 +174,7 @@ class TestDistrust:
 
 
 def deny(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    """Make listing a folder, and what is in it, fail as for an unprivileged user: root may read everything."""
+    """Make reading a folder fail as for an unprivileged user, because root may read everything."""
     really = os.listdir
 
     def refuse(name: Path) -> list[str]:
@@ -186,7 +186,7 @@ def deny(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
 
 
 def standard_roots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
-    """The default folders of `docker_certs_d`, with those of the system below `tmp_path`."""
+    """The default folders of `docker_certs_d`, below `tmp_path` where they are the system's."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     roots = [folder.replace("/etc/", f"{tmp_path}/etc/") for folder in tls._STANDARD_ROOTS]
     monkeypatch.setattr(tls, "_STANDARD_ROOTS", roots)
@@ -194,7 +194,7 @@ def standard_roots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path
 
 
 class TestDockerCertsD:
-    """`docker_certs_d`: a folder a host."""
+    """`docker_certs_d`: a folder per host."""
 
     def test_certs_d_private_ca_is_trusted(
         self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path]
