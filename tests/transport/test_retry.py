@@ -1165,6 +1165,12 @@ def test_deadline_before_end_of_block_raises_timeout_at_once(clock: Clock) -> No
     assert len(script.requests) == 1
 
 
+def test_deadline_default_clock_is_monotonic() -> None:
+    transport = RetryTransport(ScriptedTransport([busy("30")]), sleep=lambda seconds: None)
+    with pytest.raises(TransportTimeout, match="deadline"):
+        transport.round_trip(get(deadline=time.monotonic() + 20))
+
+
 def test_deadline_after_wait_changes_nothing(clock: Clock) -> None:
     assert attempts(get(deadline=START + 31), [busy("30"), OK], clock)[0] == 2
     assert clock.sleeps == [30.0]
