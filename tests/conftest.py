@@ -1,8 +1,11 @@
-"""What holds for every test: nobody's own credentials get into it, and no retry waits."""
+"""Fixtures for all tests: no credentials of the machine are read, no retry waits, and checks for leftover resources."""
 
 from __future__ import annotations
 
+import os
+import threading
 import time
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -19,14 +22,32 @@ def _no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_retry_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Patched, not injected: hundreds of tests get a RetryTransport from default_transport(), whose parameters are
+    # public and have no place for a sleep function. Only the module's name for `time` is replaced.
     clock = SimpleNamespace(sleep=lambda seconds: None, time=lambda: time.time(), monotonic=lambda: time.monotonic())
     monkeypatch.setattr(ociwire.transport.retry, "time", clock)
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    """In the place of `time.monotonic`."""
+    """A `FakeClock` in place of `time.monotonic`."""
     clock = FakeClock()
     monkeypatch.setattr(time, "monotonic", clock)
     return clock
+
+
+@pytest.fixture
+def no_threads_left() -> Iterator[None]:
+    """Fail the test if a thread that it started is alive at its end."""
+    before = set(threading.enumerate())
+    yield
+    assert not set(threading.enumerate()) - before, "threads are left"
+
+
+@pytest.fixture
+def no_files_left() -> Iterator[None]:
+    """Fail the test if it leaves a file descriptor open."""
+    before = os.listdir("/proc/self/fd")
+    yield
+    assert os.listdir("/proc/self/fd") == before, "file descriptors are left open"
