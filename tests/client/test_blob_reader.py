@@ -82,7 +82,7 @@ READS: dict[str, Callable[[BlobReader], bytes]] = {
 
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
-def test_what_is_right_is_read_and_verified(read: Callable[[BlobReader], bytes], algorithm: str) -> None:
+def test_read_right_content_is_verified(read: Callable[[BlobReader], bytes], algorithm: str) -> None:
     reader, body = opened(CONTENT[:10], CONTENT[10:], algorithm=algorithm)
     assert not reader.verified
     assert read(reader) == CONTENT
@@ -96,7 +96,7 @@ def test_what_is_right_is_read_and_verified(read: Callable[[BlobReader], bytes],
     assert reader.verified
 
 
-def test_the_reader_is_a_binary_file() -> None:
+def test_blob_reader_is_readable_raw_file() -> None:
     reader, _ = opened(CONTENT)
     with reader:
         assert isinstance(reader, io.RawIOBase)
@@ -106,7 +106,7 @@ def test_the_reader_is_a_binary_file() -> None:
         assert reader.descriptor == Descriptor.of(CONTENT)
 
 
-def test_the_digest_is_checked_by_the_call_that_takes_the_last_byte() -> None:
+def test_read_last_byte_verifies_and_closes_body() -> None:
     reader, body = opened(CONTENT)
     assert reader.read(len(CONTENT) - 1) == CONTENT[:-1]
     assert not reader.verified
@@ -116,7 +116,7 @@ def test_the_digest_is_checked_by_the_call_that_takes_the_last_byte() -> None:
     assert body.closed
 
 
-def test_readinto_takes_what_is_there() -> None:
+def test_readinto_large_buffer_returns_available_bytes() -> None:
     reader, _ = opened(b"ab", b"cde", of=b"abcde")
     buffer = bytearray(10)
     assert reader.readinto(buffer) == 2
@@ -125,7 +125,7 @@ def test_readinto_takes_what_is_there() -> None:
     assert reader.verified
 
 
-def test_readinto_counts_bytes_whatever_the_items_are() -> None:
+def test_readinto_array_of_integers_counts_bytes() -> None:
     content = bytes(range(12))
     reader, _ = opened(content, of=content)
     items = array.array("I", [0] * 4)
@@ -133,7 +133,7 @@ def test_readinto_counts_bytes_whatever_the_items_are() -> None:
     assert items.tobytes()[:12] == content
 
 
-def test_nothing_is_read_where_nothing_is_asked_for() -> None:
+def test_read_of_zero_bytes_reads_nothing() -> None:
     reader, body = opened(CONTENT)
     assert reader.read(0) == b""
     assert reader.readinto(bytearray()) == 0
@@ -142,7 +142,7 @@ def test_nothing_is_read_where_nothing_is_asked_for() -> None:
     assert reader.read() == CONTENT
 
 
-def test_verify_reads_what_is_left() -> None:
+def test_verify_after_partial_read_reads_rest() -> None:
     reader, body = opened(CONTENT[:20], CONTENT[20:])
     assert reader.read(5) == CONTENT[:5]
     reader.verify()
@@ -151,14 +151,14 @@ def test_verify_reads_what_is_left() -> None:
     reader.verify()
 
 
-def test_a_large_content_is_read_whole() -> None:
+def test_read_large_content_in_pieces_is_verified() -> None:
     content = bytes(range(256)) * 16 * 1024  # 4 MiB
     reader, _ = opened(*(content[start : start + 100_000] for start in range(0, len(content), 100_000)), of=content)
     assert reader.read(3_000_000) + reader.read() == content
     assert reader.verified
 
 
-def test_zero_bytes() -> None:
+def test_read_empty_content_is_verified() -> None:
     for read in (*READS.values(), lambda reader: reader.verify() or b"", lambda reader: reader.read(0)):
         reader, body = opened(of=b"")
         assert not reader.verified
@@ -172,7 +172,7 @@ def test_zero_bytes() -> None:
 
 @pytest.mark.parametrize("read", [*READS.values(), BlobReader.verify], ids=[*READS, "verify()"])
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
-def test_what_is_wrong_is_never_whole(read: Callable[[BlobReader], Any], algorithm: str) -> None:
+def test_read_wrong_content_raises_digest_mismatch(read: Callable[[BlobReader], Any], algorithm: str) -> None:
     wrong = CONTENT[:-1] + b"!"
     reader, body = opened(wrong, algorithm=algorithm)
     with pytest.raises(DigestMismatch) as caught:
@@ -184,7 +184,7 @@ def test_what_is_wrong_is_never_whole(read: Callable[[BlobReader], Any], algorit
     assert body.closed
 
 
-def test_the_last_wrong_byte_is_not_returned() -> None:
+def test_read_wrong_content_withholds_last_byte() -> None:
     reader, _ = opened(b"X" + CONTENT[1:])
     assert reader.read(len(CONTENT) - 1) == b"X" + CONTENT[1:-1]
     with pytest.raises(DigestMismatch):
@@ -205,7 +205,7 @@ def test_the_last_wrong_byte_is_not_returned() -> None:
         ((b"x",), 0, 1),
     ],
 )
-def test_too_short_and_too_long(
+def test_read_wrong_size_raises_size_mismatch(
     pieces: tuple[bytes, ...], size: int, actual: int, read: Callable[[BlobReader], Any]
 ) -> None:
     reader, body = opened(*pieces, size=size)
@@ -216,7 +216,7 @@ def test_too_short_and_too_long(
     assert body.closed
 
 
-def test_too_many_bytes_fail_before_they_are_all_read() -> None:
+def test_read_too_many_bytes_raises_before_reading_all() -> None:
     body = Cut([CONTENT, *[b"x" * 1024] * 1000])
     reader = BlobReader(Response(200, (), body), Descriptor.of(CONTENT))
     with pytest.raises(SizeMismatch, match="goes on"):
@@ -224,7 +224,7 @@ def test_too_many_bytes_fail_before_they_are_all_read() -> None:
     assert len(body._pieces) >= 999
 
 
-def test_zero_bytes_of_the_wrong_digest() -> None:
+def test_read_empty_content_with_wrong_digest_raises_digest_mismatch() -> None:
     reader, body = opened(of=CONTENT, size=0)
     with pytest.raises(DigestMismatch):
         reader.read()
@@ -232,7 +232,7 @@ def test_zero_bytes_of_the_wrong_digest() -> None:
 
 
 @pytest.mark.parametrize("claimed", [Digest.of(b"another"), Digest.of(CONTENT, "sha512"), "garbage"])
-def test_the_requested_digest_decides_whatever_the_header_says(claimed: str) -> None:
+def test_read_digest_header_is_ignored(claimed: str) -> None:
     headers = {"Docker-Content-Digest": claimed}
     assert BlobReader(Response(200, headers, CONTENT), Descriptor.of(CONTENT)).read() == CONTENT
     right_for_the_header = Response(200, {"Docker-Content-Digest": Digest.of(b"another")}, b"another")
@@ -240,13 +240,13 @@ def test_the_requested_digest_decides_whatever_the_header_says(claimed: str) -> 
         BlobReader(right_for_the_header, Descriptor.of(b"content")).read()
 
 
-def test_an_unknown_algorithm_cannot_be_read() -> None:
+def test_blob_reader_unknown_algorithm_raises_usage_error() -> None:
     with pytest.raises(UsageError, match="md5"), Response(200, (), b"abc") as response:
         BlobReader(response, Descriptor("a/b", Digest("md5:900150983cd24fb0d6963f7d28e17f72"), 3))
 
 
 @pytest.mark.parametrize("error", [ReadError("reset"), OSError("of a fake"), ZeroDivisionError("foreign")])
-def test_an_exception_from_below_passes_and_closes(error: Exception) -> None:
+def test_read_exception_of_body_propagates_and_closes_body(error: Exception) -> None:
     reader, body = opened(CONTENT[:9], error, CONTENT[9:])
     assert reader.read(9) == CONTENT[:9]
     with pytest.raises(type(error)) as caught:
@@ -287,7 +287,7 @@ SIZES = st.lists(st.integers(0, 70), max_size=5).map(lambda sizes: [*sizes, 1])
 
 
 @given(data=st.data(), content=st.binary(max_size=200), sizes=SIZES, into=st.booleans())
-def test_any_pieces_in_any_buffers_are_the_content(
+def test_read_any_pieces_and_buffers_returns_content(
     data: st.DataObject, content: bytes, sizes: list[int], into: bool
 ) -> None:
     reader, body = opened(*data.draw(split(content)), of=content)
@@ -296,7 +296,9 @@ def test_any_pieces_in_any_buffers_are_the_content(
 
 
 @given(data=st.data(), content=st.binary(min_size=1, max_size=200), sizes=SIZES, into=st.booleans())
-def test_any_flipped_byte_is_found(data: st.DataObject, content: bytes, sizes: list[int], into: bool) -> None:
+def test_read_any_flipped_byte_raises_digest_mismatch(
+    data: st.DataObject, content: bytes, sizes: list[int], into: bool
+) -> None:
     place = data.draw(st.integers(0, len(content) - 1))
     wrong = bytearray(content)
     wrong[place] ^= data.draw(st.integers(1, 255))
@@ -309,7 +311,7 @@ def test_any_flipped_byte_is_found(data: st.DataObject, content: bytes, sizes: l
 # --- under the standard library ---
 
 
-def test_under_copyfileobj() -> None:
+def test_blob_reader_in_copyfileobj_verifies() -> None:
     reader, _ = opened(CONTENT[:3], CONTENT[3:])
     target = io.BytesIO()
     shutil.copyfileobj(reader, target, 8)
@@ -323,7 +325,7 @@ def test_under_copyfileobj() -> None:
     assert len(target.getvalue()) < len(CONTENT)
 
 
-def test_under_a_buffered_reader() -> None:
+def test_blob_reader_in_buffered_reader_verifies() -> None:
     reader, _ = opened(CONTENT[:3], CONTENT[3:])
     with io.BufferedReader(reader, 16) as buffered:
         assert buffered.peek(1)[:1] == CONTENT[:1]
@@ -337,7 +339,7 @@ def test_under_a_buffered_reader() -> None:
     assert body.closed
 
 
-def test_under_json_load() -> None:
+def test_blob_reader_in_json_load_verifies() -> None:
     config = {"architecture": "amd64", "os": "linux"}
     content = json.dumps(config).encode()
     assert json.load(opened(content[:5], content[5:], of=content)[0]) == config
@@ -345,7 +347,7 @@ def test_under_json_load() -> None:
         json.load(opened(content.replace(b"amd64", b"arm64"), of=content)[0])
 
 
-def test_under_a_text_wrapper() -> None:
+def test_blob_reader_in_text_wrapper_reads_lines() -> None:
     content = "\N{GREEK SMALL LETTER ALPHA}\nb\n".encode()
     with io.TextIOWrapper(io.BufferedReader(opened(content[:1], content[1:], of=content)[0]), "utf-8") as text:
         assert list(text) == ["\N{GREEK SMALL LETTER ALPHA}\n", "b\n"]
@@ -368,7 +370,7 @@ def extract(reader: BlobReader) -> dict[str, bytes]:
     return found
 
 
-def test_under_tarfile() -> None:
+def test_blob_reader_in_tarfile_verifies() -> None:
     noise = b"".join(Digest.of(bytes([a, b])).encode() for a in range(32) for b in range(64))
     files = {"etc/passwd": b"root:x:0:0", "empty": b"", "noise": noise}
     content = layer(files)
@@ -378,7 +380,7 @@ def test_under_tarfile() -> None:
     assert body.closed
 
 
-def test_under_tarfile_what_is_wrong_does_not_get_through() -> None:
+def test_blob_reader_in_tarfile_wrong_content_raises_digest_mismatch() -> None:
     content = layer({"a": b"content"})
     other = layer({"a": b"another"})
     assert gzip.decompress(other) != gzip.decompress(content)
@@ -391,7 +393,7 @@ def test_under_tarfile_what_is_wrong_does_not_get_through() -> None:
 # --- closing ---
 
 
-def test_closed_early_it_closes_the_response() -> None:
+def test_close_before_end_closes_body_unverified() -> None:
     for take in (0, 5):
         reader, body = opened(CONTENT)
         with reader:
@@ -414,7 +416,7 @@ def test_closed_early_it_closes_the_response() -> None:
         lambda reader: next(reader),
     ],
 )
-def test_nothing_is_read_after_close(call: Callable[[BlobReader], Any], whole: bool) -> None:
+def test_read_after_close_raises_value_error(call: Callable[[BlobReader], Any], whole: bool) -> None:
     reader, _ = opened(CONTENT)
     reader.read(-1 if whole else 5)
     reader.close()
@@ -423,7 +425,7 @@ def test_nothing_is_read_after_close(call: Callable[[BlobReader], Any], whole: b
         call(reader)
 
 
-def test_closed_unread_it_cannot_be_verified() -> None:
+def test_verify_after_close_raises_usage_error() -> None:
     reader, _ = opened(CONTENT)
     reader.close()
     with pytest.raises(UsageError, match="closed"):
@@ -432,7 +434,7 @@ def test_closed_unread_it_cannot_be_verified() -> None:
 
 
 @pytest.mark.parametrize("take", [0, 5])
-def test_reader_left_open_warns_and_calls_no_layer(take: int) -> None:
+def test_finalizer_open_reader_warns_and_does_not_close_body(take: int) -> None:
     reader, body = opened(CONTENT)
     reader.read(take)
     digest = reader.descriptor.digest
@@ -443,7 +445,7 @@ def test_reader_left_open_warns_and_calls_no_layer(take: int) -> None:
     assert not body.closed  # a layer's close() may log or wait for a lock, which a finalizer must not
 
 
-def test_garbage_collected_after_use_it_is_silent() -> None:
+def test_finalizer_finished_reader_does_not_warn() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         reader, _ = opened(CONTENT)

@@ -39,7 +39,7 @@ def part(start: int, stop: int, content: bytes = CONTENT, **headers: str) -> Res
     ("start", "stop", "asked"),
     [(0, 1, "0-0"), (0, 5, "0-4"), (3, 7, "3-6"), (4, None, "4-"), (SIZE - 1, None, f"{SIZE - 1}-"), (2, SIZE, "2-20")],
 )
-def test_a_range(start: int, stop: int | None, asked: str) -> None:
+def test_get_blob_range_sends_range_header(start: int, stop: int | None, asked: str) -> None:
     registry = Registry(part(start, stop or SIZE))
     with registry.client.get_blob_range(NAME, BLOB.digest, start, stop) as reader:
         assert reader.descriptor == BLOB  # of the whole
@@ -52,7 +52,7 @@ def test_a_range(start: int, stop: int | None, asked: str) -> None:
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 5), (3, 7), (4, None), (0, SIZE), (0, None), (0, 1000), (4, 1000)])
-def test_a_200_is_cut_to_the_range(start: int, stop: int | None) -> None:
+def test_get_blob_range_answered_200_is_cut_to_range(start: int, stop: int | None) -> None:
     registry = Registry(found())
     with registry.client.get_blob_range(NAME, BLOB.digest, start, stop) as reader:
         assert reader.descriptor == BLOB
@@ -60,7 +60,7 @@ def test_a_200_is_cut_to_the_range(start: int, stop: int | None) -> None:
     registry.check_done()
 
 
-def test_a_200_is_skipped_as_far_as_it_takes() -> None:
+def test_get_blob_range_answered_200_skips_to_start() -> None:
     content = bytes(range(256)) * 4096
     start = len(content) - 300_000
     blob = Descriptor.of(content)
@@ -70,7 +70,7 @@ def test_a_200_is_skipped_as_far_as_it_takes() -> None:
 
 
 @pytest.mark.parametrize("position", [0, 1, 7, SIZE, 10 * SIZE])
-def test_an_empty_range_sends_nothing(position: int) -> None:
+def test_get_blob_range_empty_range_sends_nothing(position: int) -> None:
     registry = Registry()
     with registry.client.get_blob_range(NAME, BLOB.digest, position, position) as reader:
         assert reader.read() == b""
@@ -80,14 +80,14 @@ def test_an_empty_range_sends_nothing(position: int) -> None:
 
 
 @pytest.mark.parametrize("stop", [SIZE + 1, 1000, 2**62])
-def test_a_stop_beyond_the_end_is_the_end(stop: int) -> None:
+def test_get_blob_range_stop_beyond_end_reads_to_end(stop: int) -> None:
     registry = Registry(part(4, SIZE))
     assert registry.client.get_blob_range(NAME, BLOB.digest, 4, stop).read() == CONTENT[4:]
     assert registry.requests[0].headers["range"] == f"bytes=4-{stop - 1}"
     registry.check_done()
 
 
-def test_a_range_shorter_than_was_asked_for_is_gone_on_with() -> None:
+def test_get_blob_range_shorter_206_requests_missing_bytes() -> None:
     """A server may send less than the range (RFC 9110, section 15.3.7): the rest is asked for, not left out."""
     registry = Registry(part(3, 6), part(6, 10))
     with registry.client.get_blob_range(NAME, BLOB.digest, 3, 10) as reader:
@@ -96,27 +96,27 @@ def test_a_range_shorter_than_was_asked_for_is_gone_on_with() -> None:
     registry.check_done()
 
 
-def test_a_range_longer_than_was_asked_for_is_cut() -> None:
+def test_get_blob_range_longer_206_is_cut() -> None:
     registry = Registry(part(3, SIZE))
     assert registry.client.get_blob_range(NAME, BLOB.digest, 3, 7).read() == CONTENT[3:7]
     registry.check_done()
 
 
-def test_a_range_whose_whole_is_of_unknown_size_asks_for_it() -> None:
+def test_get_blob_range_206_of_unknown_size_sends_head() -> None:
     registry = Registry(Response(206, {"Content-Range": "bytes 3-6/*"}, CONTENT[3:7]), found())
     assert registry.client.get_blob_range(NAME, BLOB.digest, 3, 7).read() == CONTENT[3:7]
     assert registry.lines == [f"GET {BASE}{PATH}", f"HEAD {BASE}{PATH}"]
     registry.check_done()
 
 
-def test_a_range_needs_no_word_of_ranges_before() -> None:
+def test_get_blob_range_accept_ranges_header_is_ignored() -> None:
     for accept in ({}, {"Accept-Ranges": "none"}, {"Accept-Ranges": "bytes"}):
         registry = Registry(part(3, 7, **accept))
         assert registry.client.get_blob_range(NAME, BLOB.digest, 3, 7).read() == CONTENT[3:7]
 
 
 @pytest.mark.parametrize("read", [lambda reader: reader.verify(), lambda reader: (reader.read(), reader.verify())])
-def test_a_range_is_not_verifiable(read: Callable[[Any], object]) -> None:
+def test_get_blob_range_verify_raises_usage_error(read: Callable[[Any], object]) -> None:
     registry = Registry(part(3, 7))
     with registry.client.get_blob_range(NAME, BLOB.digest, 3, 7) as reader:
         with pytest.raises(errors.UsageError, match="part"):
@@ -125,7 +125,7 @@ def test_a_range_is_not_verifiable(read: Callable[[Any], object]) -> None:
     registry.check_done()
 
 
-def test_a_range_that_is_the_whole_is_held_to_the_digest() -> None:
+def test_get_blob_range_whole_blob_is_verified() -> None:
     registry = Registry(part(0, SIZE), part(0, SIZE, b"X" + CONTENT[1:]))
     with registry.client.get_blob_range(NAME, BLOB.digest, 0, SIZE) as reader:
         assert reader.read() == CONTENT
@@ -153,7 +153,7 @@ def test_a_range_that_is_the_whole_is_held_to_the_digest() -> None:
         f"bytes {'9' * 30}-6/21",
     ],
 )
-def test_a_206_of_another_range_is_a_protocol_error(said: str | None) -> None:
+def test_get_blob_range_206_of_other_range_raises_protocol_error(said: str | None) -> None:
     registry = Registry(Response(206, {} if said is None else {"Content-Range": said}, CONTENT[3:7]))
     with pytest.raises(errors.ProtocolError) as caught:
         registry.client.get_blob_range(NAME, BLOB.digest, 3, 7)
@@ -162,7 +162,7 @@ def test_a_206_of_another_range_is_a_protocol_error(said: str | None) -> None:
 
 
 @pytest.mark.parametrize("answer", [Response(416, {"Content-Range": f"bytes */{SIZE}"}), refused(416, "RANGE_INVALID")])
-def test_a_416_is_an_invalid_range(answer: Response) -> None:
+def test_get_blob_range_416_raises_range_invalid(answer: Response) -> None:
     registry = Registry(answer)
     with pytest.raises(errors.RangeInvalid) as caught:
         registry.client.get_blob_range(NAME, BLOB.digest, 100, 200)
@@ -178,7 +178,9 @@ def test_a_416_is_an_invalid_range(answer: Response) -> None:
         (refused(416, "BLOB_UNKNOWN"), [found()]),
     ],
 )
-def test_get_blob_range_open_range_refused_is_asked_again_closed(refusal: Response, resolved: list[Response]) -> None:
+def test_get_blob_range_open_range_refused_is_repeated_as_closed_range(
+    refusal: Response, resolved: list[Response]
+) -> None:
     part = Response(206, {"Content-Range": f"bytes 3-{SIZE - 1}/{SIZE}"}, CONTENT[3:])
     registry = Registry(refusal, *resolved, part)
     assert registry.client.get_blob_range(NAME, BLOB.digest, 3).read() == CONTENT[3:]
@@ -198,7 +200,7 @@ def test_get_blob_range_open_range_refused_is_asked_again_closed(refusal: Respon
         (refused(416, "RANGE_INVALID"), [refused(404), refused(404)]),  # a GET confirms that HEAD is right
     ],
 )
-def test_get_blob_range_open_range_beyond_the_end_is_range_invalid(
+def test_get_blob_range_open_range_beyond_end_raises_range_invalid(
     refusal: Response, resolved: list[Response], start: int
 ) -> None:
     registry = Registry(refusal, *resolved)
@@ -209,7 +211,7 @@ def test_get_blob_range_open_range_beyond_the_end_is_range_invalid(
 
 
 @pytest.mark.parametrize("start", [SIZE, SIZE + 1, 10 * SIZE])
-def test_a_start_beyond_a_200_is_an_invalid_range(start: int) -> None:
+def test_get_blob_range_200_shorter_than_start_raises_range_invalid(start: int) -> None:
     registry = Registry(found())
     with pytest.raises(errors.RangeInvalid):
         registry.client.get_blob_range(NAME, BLOB.digest, start, start + 5).close()
@@ -226,7 +228,7 @@ def test_a_start_beyond_a_200_is_an_invalid_range(start: int) -> None:
         (Response(204), errors.RegistryError),
     ],
 )
-def test_a_range_that_is_refused(answer: Response, kind: type[errors.RegistryError]) -> None:
+def test_get_blob_range_error_status_raises_registry_error(answer: Response, kind: type[errors.RegistryError]) -> None:
     registry = Registry(answer)
     with pytest.raises(errors.RegistryError) as caught:
         registry.client.get_blob_range(NAME, BLOB.digest, 1, 2)
@@ -234,7 +236,7 @@ def test_a_range_that_is_refused(answer: Response, kind: type[errors.RegistryErr
     registry.check_done()
 
 
-def test_a_blob_that_is_missing_behind_a_redirect_is_an_unknown_blob() -> None:
+def test_get_blob_range_404_after_redirect_raises_blob_unknown() -> None:
     def elsewhere(request: Request) -> Response:
         return Response(404, (), b"<gone>", request.replace(url="https://cdn.example/data?signature=s"))
 
@@ -247,7 +249,7 @@ def test_a_blob_that_is_missing_behind_a_redirect_is_an_unknown_blob() -> None:
     ("start", "stop"),
     [(-1, 5), (5, 4), (0, -1), (1.0, 5), (0, 5.0), (True, 5), (0, True), ("0", 5), (0, "5"), (None, 5), (b"0", None)],
 )
-def test_what_is_no_range_sends_nothing(start: Any, stop: Any) -> None:
+def test_get_blob_range_invalid_range_sends_nothing(start: Any, stop: Any) -> None:
     registry = Registry()
     with pytest.raises(errors.UsageError):
         registry.client.get_blob_range(NAME, BLOB.digest, start, stop)
@@ -258,7 +260,9 @@ def test_what_is_no_range_sends_nothing(start: Any, stop: Any) -> None:
     ("name", "digest"), [("Upper", BLOB.digest), ("", BLOB.digest), (NAME, "latest"), (NAME, "md5:abc"), (NAME, None)]
 )
 @pytest.mark.parametrize(("start", "stop"), [(0, 5), (3, 3), (3, None)])
-def test_bad_names_send_nothing(name: str, digest: Any, start: int, stop: int | None) -> None:
+def test_get_blob_range_invalid_repository_or_digest_sends_nothing(
+    name: str, digest: Any, start: int, stop: int | None
+) -> None:
     registry = Registry()
     with pytest.raises(errors.UsageError):
         registry.client.get_blob_range(name, digest, start, stop)
@@ -363,7 +367,7 @@ broken = pytest.mark.parametrize("error", BREAKS.values(), ids=BREAKS)
 
 
 @broken
-def test_a_lost_connection_is_taken_up_again(error: Callable[[], Exception] | None) -> None:
+def test_get_blob_connection_lost_resumes_at_position(error: Callable[[], Exception] | None) -> None:
     registry = Blobs(CONTENT, [5, 4], error=error)
     with registry.client.get_blob(NAME, registry.blob.digest) as reader:
         assert reader.read(7) == CONTENT[:7]
@@ -373,7 +377,7 @@ def test_a_lost_connection_is_taken_up_again(error: Callable[[], Exception] | No
 
 
 @broken
-def test_every_break_is_taken_up_again_as_long_as_bytes_come(error: Callable[[], Exception] | None) -> None:
+def test_get_blob_connection_lost_after_each_byte_resumes_each_time(error: Callable[[], Exception] | None) -> None:
     registry = Blobs(CONTENT, [1] * (SIZE - 1), error=error)
     with registry.client.get_blob(NAME, registry.blob.digest) as reader:
         assert reader.read() == CONTENT
@@ -382,7 +386,7 @@ def test_every_break_is_taken_up_again_as_long_as_bytes_come(error: Callable[[],
     registry.check_closed()
 
 
-def test_what_is_asked_again_is_what_was_asked_first() -> None:
+def test_get_blob_resumed_after_redirect_repeats_original_request() -> None:
     """Registry, scope and info: what a redirect led to may have expired."""
 
     def redirected(request: Request) -> Response:
@@ -408,7 +412,7 @@ def test_what_is_asked_again_is_what_was_asked_first() -> None:
 
 
 @broken
-def test_without_another_byte_it_ends_in_the_original_error(error: Callable[[], Exception] | None) -> None:
+def test_get_blob_resumed_without_progress_raises_original_error(error: Callable[[], Exception] | None) -> None:
     registry = Blobs(CONTENT, [5, 0, 0, 0, 0], error=error)
     kind = errors.SizeMismatch if error is None else errors.ReadError
     with registry.client.get_blob(NAME, registry.blob.digest) as reader:
@@ -422,7 +426,7 @@ def test_without_another_byte_it_ends_in_the_original_error(error: Callable[[], 
 
 
 @broken
-def test_nothing_at_all_is_asked_for_once_more(error: Callable[[], Exception] | None) -> None:
+def test_get_blob_connection_lost_before_first_byte_resumes_once(error: Callable[[], Exception] | None) -> None:
     registry = Blobs(CONTENT, [0], error=error)
     assert registry.client.get_blob(NAME, registry.blob.digest).read() == CONTENT
     assert registry.asked == ["", "bytes=0-20"]
@@ -431,7 +435,9 @@ def test_nothing_at_all_is_asked_for_once_more(error: Callable[[], Exception] | 
 
 @broken
 @pytest.mark.parametrize(("status", "code"), [(416, ""), (404, ""), (404, "BLOB_UNKNOWN"), (403, "DENIED"), (500, "")])
-def test_a_refusal_gives_the_original_error(status: int, code: str, error: Callable[[], Exception] | None) -> None:
+def test_get_blob_resume_refused_raises_original_error(
+    status: int, code: str, error: Callable[[], Exception] | None
+) -> None:
     lost = None if error is None else error()
     body = Breaking(CONTENT, 5, lost)
     registry = Registry(lambda request: Response(200, {"Content-Length": "21"}, body), refused(status, code))
@@ -447,7 +453,7 @@ def test_a_refusal_gives_the_original_error(status: int, code: str, error: Calla
     registry.check_done()
 
 
-def test_no_connection_to_go_on_with_is_an_error_of_its_own() -> None:
+def test_get_blob_resume_connect_error_propagates() -> None:
     body = Breaking(CONTENT, 5, errors.ReadError("reset"))
     refusal = errors.ConnectError("refused")
     registry = Registry(lambda request: Response(200, {"Content-Length": "21"}, body), refusal)
@@ -466,7 +472,7 @@ def test_no_connection_to_go_on_with_is_an_error_of_its_own() -> None:
         ZeroDivisionError("foreign"),
     ],
 )
-def test_what_is_no_lost_connection_is_not_taken_up_again(error: Exception) -> None:
+def test_get_blob_other_error_is_not_resumed(error: Exception) -> None:
     body = Breaking(CONTENT, 5, error)
     registry = Registry(lambda request: Response(200, {"Content-Length": "21"}, body))
     with registry.client.get_blob(NAME, BLOB.digest) as reader, pytest.raises(type(error)) as caught:
@@ -479,7 +485,7 @@ def test_what_is_no_lost_connection_is_not_taken_up_again(error: Exception) -> N
 @pytest.mark.parametrize(
     "said", [None, "bytes 0-20/21", "bytes 4-20/21", "bytes 6-20/21", "bytes */21", "5-20/21", "bytes 5-20"]
 )
-def test_going_on_elsewhere_is_a_protocol_error(said: str | None) -> None:
+def test_get_blob_resumed_at_other_position_raises_protocol_error(said: str | None) -> None:
     body = Breaking(CONTENT, 5, errors.ReadError("reset"))
     headers = {} if said is None else {"Content-Range": said}
     registry = Registry(
@@ -493,7 +499,7 @@ def test_going_on_elsewhere_is_a_protocol_error(said: str | None) -> None:
 
 
 @broken
-def test_where_the_server_does_no_ranges_the_whole_is_skipped_forward(error: Callable[[], Exception] | None) -> None:
+def test_get_blob_resumed_without_range_support_skips_to_position(error: Callable[[], Exception] | None) -> None:
     registry = Blobs(CONTENT, [5, 9, 20], ranges=False, error=error)
     with registry.client.get_blob(NAME, registry.blob.digest) as reader:
         assert reader.read() == CONTENT
@@ -525,7 +531,7 @@ class Large:
 
 
 @pytest.mark.parametrize(("position", "fits"), [(64 * 1024 * 1024, True), (64 * 1024 * 1024 + 1, False)])
-def test_a_whole_is_skipped_forward_by_at_most_64_mebibytes(position: int, fits: bool) -> None:
+def test_get_blob_resumed_without_range_support_skips_at_most_64_mebibytes(position: int, fits: bool) -> None:
     size = position + 3
     bodies = [Large(position, breaks=True), Large(size)]
     hasher = hashlib.sha256()
@@ -554,7 +560,7 @@ def test_a_whole_is_skipped_forward_by_at_most_64_mebibytes(position: int, fits:
 
 
 @broken
-def test_a_range_is_taken_up_again_too(error: Callable[[], Exception] | None) -> None:
+def test_get_blob_range_connection_lost_resumes_at_position(error: Callable[[], Exception] | None) -> None:
     registry = Blobs(CONTENT, [2, 3], error=error)
     with registry.client.get_blob_range(NAME, registry.blob.digest, 4, 15) as reader:
         assert reader.read() == CONTENT[4:15]
@@ -564,28 +570,28 @@ def test_a_range_is_taken_up_again_too(error: Callable[[], Exception] | None) ->
 
 
 @broken
-def test_an_open_range_is_taken_up_again_by_a_closed_one(error: Callable[[], Exception] | None) -> None:
+def test_get_blob_range_open_range_lost_resumes_with_closed_range(error: Callable[[], Exception] | None) -> None:
     registry = Blobs(CONTENT, [2], error=error)
     assert registry.client.get_blob_range(NAME, registry.blob.digest, 4).read() == CONTENT[4:]
     assert registry.asked == ["bytes=4-", "bytes=6-20"]
 
 
 @broken
-def test_a_range_of_a_server_without_ranges_is_taken_up_again(error: Callable[[], Exception] | None) -> None:
+def test_get_blob_range_resumed_without_range_support_skips_to_position(error: Callable[[], Exception] | None) -> None:
     registry = Blobs(CONTENT, [7, 8], ranges=False, error=error)
     assert registry.client.get_blob_range(NAME, registry.blob.digest, 4, 15).read() == CONTENT[4:15]
     assert registry.asked == ["bytes=4-14", "bytes=7-14", "bytes=8-14"]
     registry.check_closed()
 
 
-def test_a_blob_of_unknown_length_is_taken_up_again_by_the_length_asked_for() -> None:
+def test_get_blob_without_content_length_resumes_with_size_of_head() -> None:
     registry = Blobs(CONTENT, [6], stated=False)
     assert registry.client.get_blob(NAME, registry.blob.digest).read() == CONTENT
     assert registry.asked == ["", "bytes=6-20"]
     registry.check_closed()
 
 
-def test_a_connection_lost_after_the_last_byte_is_no_loss() -> None:
+def test_get_blob_connection_lost_after_last_byte_succeeds() -> None:
     """As over chunks, whose last mark did not come: what was asked for is there, and its digest is right."""
     registry = Blobs(CONTENT, [SIZE], stated=False, even_after_all=True)
     with registry.client.get_blob(NAME, registry.blob.digest) as reader:
@@ -594,7 +600,7 @@ def test_a_connection_lost_after_the_last_byte_is_no_loss() -> None:
     registry.check_closed()
 
 
-def test_other_bytes_from_there_on_are_found_out() -> None:
+def test_get_blob_resumed_with_other_bytes_raises_digest_mismatch() -> None:
     body = Breaking(CONTENT, 5, errors.ReadError("reset"))
     other = b"X" * SIZE
     registry = Registry(lambda request: Response(200, {"Content-Length": "21"}, body), part(5, SIZE, other))
@@ -603,7 +609,7 @@ def test_other_bytes_from_there_on_are_found_out() -> None:
     registry.check_done()
 
 
-def test_too_many_bytes_after_a_loss_are_found_out() -> None:
+def test_get_blob_resumed_with_extra_bytes_raises_size_mismatch() -> None:
     body = Breaking(CONTENT, 5, errors.ReadError("reset"))
     more = Response(206, {"Content-Range": "bytes 5-20/21"}, CONTENT[5:] + b"more")
     registry = Registry(lambda request: Response(200, {"Content-Length": "21"}, body), more)
@@ -622,7 +628,7 @@ def test_too_many_bytes_after_a_loss_are_found_out() -> None:
     sizes=st.lists(st.integers(1, 400), min_size=1, max_size=4),
     bounds=st.none() | st.tuples(st.integers(0, 300), st.integers(0, 300)),
 )
-def test_content_cut_anywhere_is_right_or_an_error(
+def test_get_blob_range_any_breaks_reads_right_bytes_or_raises(
     content: bytes,
     breaks: list[int | None],
     ranges: bool,
@@ -653,7 +659,7 @@ def test_content_cut_anywhere_is_right_or_an_error(
     ranges=st.booleans(),
     reset=st.booleans(),
 )
-def test_content_cut_anywhere_is_right_where_bytes_go_on_coming(
+def test_get_blob_any_breaks_with_progress_reads_whole_blob(
     content: bytes, breaks: list[int], ranges: bool, reset: bool
 ) -> None:
     if not ranges:  # the whole again and again: each time further than before
@@ -756,7 +762,7 @@ def rest(start: int, count: int | None = None) -> bytes:
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["end", "reset"])
-def test_a_connection_that_is_cut(transport: UrllibTransport, reset: bool) -> None:
+def test_get_blob_socket_closed_resumes_at_position(transport: UrllibTransport, reset: bool) -> None:
     with Server((whole(5), reset), (rest(5, 4), reset), (rest(9), False)) as server:
         client = Client(server.host, transport, insecure=True)
         with client.get_blob(NAME, BLOB.digest) as reader:
@@ -772,7 +778,7 @@ def test_a_connection_that_is_cut(transport: UrllibTransport, reset: bool) -> No
     assert all(head.startswith(f"GET {PATH} ".encode()) for head in server.heads)
 
 
-def test_a_connection_that_is_cut_within_chunks(transport: UrllibTransport) -> None:
+def test_get_blob_socket_closed_within_chunk_resumes_at_position(transport: UrllibTransport) -> None:
     chunked = whole(5, framing="Transfer-Encoding: chunked")
     head = sent("200 OK", "Content-Length: 21", "Connection: close")
     with Server((chunked, False), (head, False), (rest(5), False)) as server:
@@ -782,7 +788,7 @@ def test_a_connection_that_is_cut_within_chunks(transport: UrllibTransport) -> N
     assert server.heads[1].startswith(b"HEAD ")
 
 
-def test_a_range_that_is_cut(transport: UrllibTransport) -> None:
+def test_get_blob_range_socket_closed_resumes_at_position(transport: UrllibTransport) -> None:
     with Server((rest(4, 3), False), (rest(7), False)) as server:
         client = Client(server.host, transport, insecure=True)
         with client.get_blob_range(NAME, BLOB.digest, 4) as reader:
@@ -790,7 +796,7 @@ def test_a_range_that_is_cut(transport: UrllibTransport) -> None:
     assert server.ranges == ["bytes=4-", "bytes=7-20"]
 
 
-def test_a_connection_that_is_cut_for_good(transport: UrllibTransport) -> None:
+def test_get_blob_socket_closed_repeatedly_raises_read_error(transport: UrllibTransport) -> None:
     with Server((whole(5), False), (rest(5, 0), False)) as server:
         client = Client(server.host, transport, insecure=True)
         with client.get_blob(NAME, BLOB.digest) as reader, pytest.raises(errors.ReadError):
@@ -798,7 +804,7 @@ def test_a_connection_that_is_cut_for_good(transport: UrllibTransport) -> None:
     assert server.ranges == ["", "bytes=5-20"]
 
 
-def test_a_server_without_ranges_that_cuts(transport: UrllibTransport) -> None:
+def test_get_blob_socket_closed_without_range_support_skips_to_position(transport: UrllibTransport) -> None:
     with Server((whole(5), False), (whole(SIZE), False)) as server:
         client = Client(server.host, transport, insecure=True)
         assert client.get_blob(NAME, BLOB.digest).read() == CONTENT

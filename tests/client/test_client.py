@@ -116,7 +116,7 @@ CREATED = Response(201, {"Location": PATH})
         ("[::1]:5000", "[::1]:5000"),
     ],
 )
-def test_hosts(host: str, reached: str) -> None:
+def test_client_host_spelling_is_normalized(host: str, reached: str) -> None:
     registry = Registry(found(), host=host)
     assert registry.client.host == reached
     registry.client.resolve_blob("a", BLOB.digest)
@@ -160,13 +160,13 @@ def test_hosts(host: str, reached: str) -> None:
         5000,
     ],
 )
-def test_what_is_no_host_is_refused(host: Any) -> None:
+def test_client_invalid_host_raises_usage_error(host: Any) -> None:
     with pytest.raises(errors.UsageError) as caught:
         Client(host, ScriptedTransport([]))
     assert "secret" not in str(caught.value)
 
 
-def test_insecure_is_plain_http() -> None:
+def test_client_insecure_uses_plain_http() -> None:
     registry = Registry(found(), host="localhost:5000", insecure=True)
     registry.client.resolve_blob("a", BLOB.digest)
     assert registry.lines == [f"HEAD http://localhost:5000/v2/a/blobs/{BLOB.digest}"]
@@ -189,7 +189,7 @@ class Closing:
         self.closed += 1
 
 
-def test_a_transport_that_was_given_is_not_closed() -> None:
+def test_close_given_transport_stays_open() -> None:
     transport = Closing()
     client = Client(HOST, transport)
     assert client.transport is transport
@@ -199,7 +199,7 @@ def test_a_transport_that_was_given_is_not_closed() -> None:
     assert transport.closed == 0
 
 
-def test_a_transport_that_was_made_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_close_default_transport_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     transport = Closing()
     made: list[dict[str, Any]] = []
 
@@ -216,7 +216,7 @@ def test_a_transport_that_was_made_is_closed(monkeypatch: pytest.MonkeyPatch) ->
     client.close()
 
 
-def test_the_default_transport_ends_with_its_client() -> None:
+def test_close_default_transport_refuses_requests() -> None:
     client = Client("localhost:1", insecure=True)
     client.close()
     with pytest.raises(errors.UsageError, match="closed"):
@@ -232,7 +232,7 @@ CALLS: dict[str, Callable[[Client], Any]] = {
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_a_closed_client_sends_nothing(call: Callable[[Client], Any]) -> None:
+def test_client_closed_sends_nothing(call: Callable[[Client], Any]) -> None:
     registry = Registry()
     registry.client.close()
     with pytest.raises(errors.UsageError, match="closed"):
@@ -243,7 +243,7 @@ def test_a_closed_client_sends_nothing(call: Callable[[Client], Any]) -> None:
 # --- do ---
 
 
-def test_do_completes_a_path() -> None:
+def test_do_path_is_completed_to_url() -> None:
     registry = Registry(found(b"{}"))
     with registry.client.do(Request("GET", "/v2/_catalog?n=5")) as response:
         assert response.json() == {}
@@ -252,21 +252,21 @@ def test_do_completes_a_path() -> None:
     registry.check_done()
 
 
-def test_do_leaves_an_absolute_url() -> None:
+def test_do_absolute_url_is_unchanged() -> None:
     registry = Registry(found(), found())
     registry.client.do(Request("GET", "https://elsewhere.example/x")).close()
     registry.client.do(Request("GET", "http://registry.example/x")).close()
     assert registry.lines == ["GET https://elsewhere.example/x", "GET http://registry.example/x"]
 
 
-def test_do_stays_at_its_host() -> None:
+def test_do_double_slash_path_stays_on_registry_host() -> None:
     registry = Registry(found())
     registry.client.do(Request("GET", "//elsewhere.example/x")).close()
     assert registry.lines == [f"GET {BASE}//elsewhere.example/x"]
 
 
 @pytest.mark.parametrize("status", [200, 202, 304, 307, 401, 404, 429, 500])
-def test_do_interprets_no_status(status: int) -> None:
+def test_do_any_status_returns_response(status: int) -> None:
     registry = Registry(Response(status, {"X-Y": "z"}, b"said"))
     with registry.client.do(Request("DELETE", "/v2/a/manifests/b")) as response:
         assert (response.status, response.headers["x-y"], response.read()) == (status, "z", b"said")
@@ -283,7 +283,7 @@ def test_do_interprets_no_status(status: int) -> None:
         (Scope.CATALOG, Scope.EMPTY, Scope.EMPTY),
     ],
 )
-def test_do_takes_the_scope_given_else_the_requests_own(own: Scope, given: Scope | None, sent: Scope) -> None:
+def test_do_scope_argument_overrides_scope_of_request(own: Scope, given: Scope | None, sent: Scope) -> None:
     registry = Registry(found())
     request = Request("GET", "/v2/_catalog", info=RequestInfo(required_scope=own))
     registry.client.do(request, scope=given).close()
@@ -291,7 +291,7 @@ def test_do_takes_the_scope_given_else_the_requests_own(own: Scope, given: Scope
     assert request.info.required_scope == own
 
 
-def test_do_fills_in_info_and_keeps_what_the_caller_set() -> None:
+def test_do_request_info_is_completed_and_not_overwritten() -> None:
     registry = Registry(found(), found(), debug_id="mine")
     registry.client.do(Request("GET", "/v2/")).close()
     own = RequestInfo(
@@ -308,7 +308,7 @@ def test_do_fills_in_info_and_keeps_what_the_caller_set() -> None:
     assert registry.requests[1].info == own
 
 
-def test_do_adds_the_headers_of_every_request_and_keeps_the_callers() -> None:
+def test_do_headers_of_request_override_defaults() -> None:
     registry = Registry(found(), found(), found(), user_agent="me/1")
     registry.client.do(Request("GET", "/v2/")).close()
     registry.client.do(Request("GET", "/v2/", {"User-Agent": "other/2", "Accept": "*/*"})).close()
@@ -321,7 +321,7 @@ def test_do_adds_the_headers_of_every_request_and_keeps_the_callers() -> None:
     assert registry.transport.bodies == [None, None, b"{}"]
 
 
-def test_the_user_agent_is_ociwires_by_default() -> None:
+def test_client_user_agent_defaults_to_version_and_is_validated() -> None:
     registry = Registry(found())
     registry.client.resolve_blob("a", BLOB.digest)
     assert registry.requests[0].headers["user-agent"] == f"ociwire/{__version__}"
@@ -329,14 +329,14 @@ def test_the_user_agent_is_ociwires_by_default() -> None:
         Client(HOST, ScriptedTransport([]), user_agent="a\r\nb: c")
 
 
-def test_the_callers_request_is_not_changed() -> None:
+def test_do_request_of_caller_is_not_modified() -> None:
     registry = Registry(found())
     request = Request("GET", "/v2/", {"Accept": "*/*"})
     registry.client.do(request).close()
     assert request == Request("GET", "/v2/", {"Accept": "*/*"})
 
 
-def test_clients_have_names_of_their_own() -> None:
+def test_client_without_debug_id_gets_unique_debug_id() -> None:
     names = []
     for _ in range(2):
         registry = Registry(found())
@@ -346,7 +346,7 @@ def test_clients_have_names_of_their_own() -> None:
     assert names[0] != names[1]
 
 
-def test_a_response_that_names_no_request_is_given_the_one_sent() -> None:
+def test_do_response_without_request_gets_sent_request() -> None:
     class Nameless(Closing):
         def round_trip(self, request: Request, /) -> Response:
             return Response(200)
@@ -356,7 +356,7 @@ def test_a_response_that_names_no_request_is_given_the_one_sent() -> None:
     assert response.request.url == f"{BASE}/v2/"
 
 
-def test_a_response_that_names_another_request_keeps_it() -> None:
+def test_do_response_with_other_request_keeps_it() -> None:
     other = Request("GET", "https://cdn.example/x")
     client = Client(HOST, FunctionTransport(lambda request: Response(200, request=other)))
     assert client.do(Request("GET", "/v2/")).request == other
@@ -380,7 +380,7 @@ BAD_DIGESTS = [
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
-def test_a_bad_repository_sends_nothing(name: Any) -> None:
+def test_blob_methods_invalid_repository_sends_nothing(name: Any) -> None:
     registry = Registry()
     for call in (
         lambda: registry.client.get_blob(name, BLOB.digest),
@@ -393,7 +393,7 @@ def test_a_bad_repository_sends_nothing(name: Any) -> None:
 
 
 @pytest.mark.parametrize("digest", BAD_DIGESTS)
-def test_a_bad_digest_sends_nothing(digest: Any) -> None:
+def test_blob_methods_invalid_digest_sends_nothing(digest: Any) -> None:
     registry = Registry()
     for call in (registry.client.get_blob, registry.client.resolve_blob):
         with pytest.raises(errors.UsageError):
@@ -401,7 +401,7 @@ def test_a_bad_digest_sends_nothing(digest: Any) -> None:
     assert registry.requests == []
 
 
-def test_a_digest_that_cannot_be_verified_is_not_asked_for() -> None:
+def test_get_blob_unsupported_algorithm_sends_nothing() -> None:
     registry = Registry()
     with pytest.raises(errors.UsageError, match="md5"):
         registry.client.get_blob("a", "md5:900150983cd24fb0d6963f7d28e17f72")
@@ -409,7 +409,7 @@ def test_a_digest_that_cannot_be_verified_is_not_asked_for() -> None:
 
 
 @pytest.mark.parametrize("content", ["text", None, 5, io.StringIO("text")])
-def test_content_that_is_no_bytes_sends_nothing(content: Any) -> None:
+def test_push_blob_invalid_content_sends_nothing(content: Any) -> None:
     registry = Registry()
     with pytest.raises(errors.UsageError):
         registry.client.push_blob("a", BLOB, content)
@@ -419,7 +419,7 @@ def test_content_that_is_no_bytes_sends_nothing(content: Any) -> None:
 # --- get_blob ---
 
 
-def test_get_blob() -> None:
+def test_get_blob_sends_get_and_verifies_content() -> None:
     registry = Registry(found(**{"Content-Type": "application/vnd.x+gzip; a=b"}), debug_id="mine")
     reader = registry.client.get_blob("library/alpine", BLOB.digest)
     assert reader.descriptor == BLOB.replace(media_type="application/vnd.x+gzip")
@@ -436,7 +436,7 @@ def test_get_blob() -> None:
 
 
 @pytest.mark.parametrize("media_type", [None, "", "garbage", "a/b/c", "text/"])
-def test_a_blob_of_no_media_type_is_bytes(media_type: str | None) -> None:
+def test_blob_methods_invalid_content_type_is_octet_stream(media_type: str | None) -> None:
     headers = {} if media_type is None else {"Content-Type": media_type}
     for call in (Client.get_blob, Client.resolve_blob):
         registry = Registry(found(**headers))
@@ -448,7 +448,7 @@ def test_a_blob_of_no_media_type_is_bytes(media_type: str | None) -> None:
         registry.check_done()
 
 
-def test_the_digest_asked_for_is_the_truth() -> None:
+def test_get_blob_conflicting_digest_header_is_ignored() -> None:
     other = Digest.of(b"another")
     registry = Registry(
         found(**{"Docker-Content-Digest": other}), found(b"another", **{"Docker-Content-Digest": BLOB.digest})
@@ -460,7 +460,7 @@ def test_the_digest_asked_for_is_the_truth() -> None:
     registry.check_done()
 
 
-def test_a_blob_without_a_length_asks_for_it() -> None:
+def test_get_blob_without_content_length_sends_head() -> None:
     registry = Registry(Response(200, (), CONTENT), found(b"", **{"Content-Length": str(len(CONTENT))}))
     with registry.client.get_blob("library/alpine", BLOB.digest) as reader:
         assert reader.descriptor == BLOB
@@ -471,7 +471,7 @@ def test_a_blob_without_a_length_asks_for_it() -> None:
 
 
 @pytest.mark.parametrize("length", ["", "many", "-1", "+5", "0x5", "5, 5", "9" * 30, "\xb2"])
-def test_a_length_that_is_none_is_absent(length: str) -> None:
+def test_get_blob_invalid_content_length_sends_head(length: str) -> None:
     registry = Registry(Response(200, {"Content-Length": length}, CONTENT), found())
     assert registry.client.get_blob("a", BLOB.digest).read() == CONTENT
     assert [request.method for request in registry.requests] == ["GET", "HEAD"]
@@ -490,7 +490,7 @@ def test_a_length_that_is_none_is_absent(length: str) -> None:
         [Response(200), errors.ConnectError("refused")],
     ],
 )
-def test_a_length_that_cannot_be_had_closes_what_was_opened(answers: list[Any]) -> None:
+def test_get_blob_size_lookup_fails_closes_responses(answers: list[Any]) -> None:
     registry = Registry(Response(200, (), CONTENT), *answers)
     with pytest.raises(errors.OciwireError):
         registry.client.get_blob("a", BLOB.digest)
@@ -512,7 +512,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("answer", "kind"), REFUSALS)
 @pytest.mark.parametrize("call", [Client.get_blob, Client.resolve_blob])
-def test_a_refusal_is_raised_and_closed(
+def test_blob_methods_error_status_raises_and_closes_response(
     answer: Response, kind: type[errors.RegistryError], call: Callable[[Client, str, str], Any]
 ) -> None:
     confirmed = call is Client.resolve_blob and answer.status in (403, 404, 500)  # what a HEAD that is unsupported gets
@@ -530,7 +530,7 @@ def test_a_refusal_is_raised_and_closed(
 
 @pytest.mark.parametrize("error", [errors.ConnectError("refused"), OSError("foreign")])
 @pytest.mark.parametrize("call", list(CALLS.values()), ids=CALLS)
-def test_an_exception_of_the_transport_passes(error: Exception, call: Callable[[Client], Any]) -> None:
+def test_client_transport_exception_propagates(error: Exception, call: Callable[[Client], Any]) -> None:
     registry = Registry(error)
     with pytest.raises(type(error)) as caught:
         call(registry.client)
@@ -540,7 +540,7 @@ def test_an_exception_of_the_transport_passes(error: Exception, call: Callable[[
 # --- resolve_blob ---
 
 
-def test_resolve_blob() -> None:
+def test_resolve_blob_sends_head() -> None:
     registry = Registry(
         found(b"", **{"Content-Length": "12345678901", "Docker-Content-Digest": BLOB.digest}), debug_id="d"
     )
@@ -553,13 +553,13 @@ def test_resolve_blob() -> None:
     registry.check_done()
 
 
-def test_resolving_needs_no_known_algorithm() -> None:
+def test_resolve_blob_unknown_algorithm_is_accepted() -> None:
     registry = Registry(found())
     digest = Digest("blake3:abcdef")
     assert registry.client.resolve_blob("a", digest).digest == digest
 
 
-def test_another_digest_of_the_same_algorithm_is_an_error() -> None:
+def test_resolve_blob_digest_header_differs_raises_digest_mismatch() -> None:
     other = Digest.of(b"another")
     registry = Registry(found(**{"Docker-Content-Digest": other}))
     with pytest.raises(errors.DigestMismatch) as caught:
@@ -569,7 +569,7 @@ def test_another_digest_of_the_same_algorithm_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("claimed", [Digest.of(CONTENT, "sha512"), "md5:abc", "garbage", ""])
-def test_a_digest_of_another_algorithm_is_ignored(claimed: str) -> None:
+def test_resolve_blob_digest_header_of_other_algorithm_is_ignored(claimed: str) -> None:
     registry = Registry(found(**{"Docker-Content-Digest": claimed}))
     assert registry.client.resolve_blob("a", BLOB.digest) == BLOB
     registry.check_done()
@@ -585,7 +585,7 @@ def test_a_digest_of_another_algorithm_is_ignored(claimed: str) -> None:
         (Response(200, {"Content-Length": "0"}), 0),
     ],
 )
-def test_a_head_without_a_length_asks_for_the_first_byte(answer: Response, size: int) -> None:
+def test_resolve_blob_head_without_content_length_gets_first_byte(answer: Response, size: int) -> None:
     registry = Registry(Response(200, {"Content-Type": "a/b"}), answer)
     assert registry.client.resolve_blob("library/alpine", BLOB.digest) == Descriptor("a/b", BLOB.digest, size)
     assert registry.lines == [f"HEAD {BASE}{PATH}", f"GET {BASE}{PATH}"]
@@ -609,7 +609,7 @@ def test_a_head_without_a_length_asks_for_the_first_byte(answer: Response, size:
         (refused(403), errors.Denied),
     ],
 )
-def test_a_size_that_nobody_tells_is_an_error(answer: Response, kind: type[Exception]) -> None:
+def test_resolve_blob_size_unknown_raises_error(answer: Response, kind: type[Exception]) -> None:
     registry = Registry(Response(200), answer)
     with pytest.raises(errors.OciwireError) as caught:
         registry.client.resolve_blob("a", BLOB.digest)
@@ -621,7 +621,7 @@ def test_a_size_that_nobody_tells_is_an_error(answer: Response, kind: type[Excep
 # --- push_blob ---
 
 
-def test_push_blob() -> None:
+def test_push_blob_sends_post_and_put() -> None:
     registry = Registry(accepted(), CREATED, debug_id="mine")
     assert registry.client.push_blob("library/alpine", BLOB, CONTENT) is BLOB
     assert registry.lines == [f"POST {BASE}{UPLOADS}", f"PUT {BASE}{UPLOADS}1?digest={BLOB.digest}"]
@@ -657,14 +657,14 @@ def test_push_blob() -> None:
         lambda: io.BufferedReader(io.BytesIO(CONTENT)),  # type: ignore[arg-type]
     ],
 )
-def test_push_blob_of_any_content(content: Callable[[], Any]) -> None:
+def test_push_blob_any_kind_of_content_sends_its_bytes(content: Callable[[], Any]) -> None:
     registry = Registry(accepted(), CREATED)
     registry.client.push_blob("a", BLOB, content())
     assert registry.transport.bodies[1] == CONTENT
     assert registry.requests[1].body.length == BLOB.size  # type: ignore[union-attr]
 
 
-def test_a_file_is_sent_from_where_it_stands_and_left_open() -> None:
+def test_push_blob_file_is_sent_from_position_and_left_open() -> None:
     file = io.BytesIO(b"skipped" + CONTENT)
     file.seek(7)
     registry = Registry(accepted(), CREATED)
@@ -673,7 +673,7 @@ def test_a_file_is_sent_from_where_it_stands_and_left_open() -> None:
     assert not file.closed
 
 
-def test_an_empty_blob_expects_nothing() -> None:
+def test_push_blob_empty_content_sends_no_expect_header() -> None:
     registry = Registry(accepted(), CREATED)
     registry.client.push_blob("a", Descriptor.of(b""), b"")
     assert "expect" not in registry.requests[1].headers
@@ -681,7 +681,7 @@ def test_an_empty_blob_expects_nothing() -> None:
     assert registry.requests[1].body.length == 0  # type: ignore[union-attr]
 
 
-def test_a_media_type_is_not_that_of_the_request() -> None:
+def test_push_blob_media_type_is_not_content_type_of_request() -> None:
     registry = Registry(accepted(), CREATED)
     descriptor = BLOB.replace(media_type="application/vnd.oci.image.layer.v1.tar+gzip")
     assert registry.client.push_blob("a", descriptor, CONTENT) == descriptor
@@ -689,7 +689,7 @@ def test_a_media_type_is_not_that_of_the_request() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["sha512", "sha384"])
-def test_other_algorithms_are_announced(algorithm: str) -> None:
+def test_push_blob_other_algorithm_sends_digest_algorithm(algorithm: str) -> None:
     registry = Registry(accepted(), CREATED)
     descriptor = Descriptor.of(CONTENT, algorithm=algorithm)
     registry.client.push_blob("library/alpine", descriptor, CONTENT)
@@ -718,7 +718,7 @@ DIGEST = f"digest={BLOB.digest}"
         ("/uploads/1#part", f"{BASE}/uploads/1?{DIGEST}"),
     ],
 )
-def test_an_upload_goes_on_where_its_location_says(location: str, url: str) -> None:
+def test_push_blob_location_is_resolved_with_its_query(location: str, url: str) -> None:
     registry = Registry(accepted(location), CREATED)
     registry.client.push_blob("library/alpine", BLOB, CONTENT)
     assert registry.lines[1] == f"PUT {url}"
@@ -735,7 +735,7 @@ def test_an_upload_goes_on_where_its_location_says(location: str, url: str) -> N
         "https://sub.registry.example/u?signature=s",
     ],
 )
-def test_an_upload_at_another_origin_gets_no_secrets(location: str) -> None:
+def test_push_blob_cross_origin_location_gets_no_credentials(location: str) -> None:
     registry = Registry(accepted(location), CREATED)
     registry.client.push_blob("library/alpine", BLOB, CONTENT)
     put = registry.requests[1]
@@ -747,7 +747,7 @@ def test_an_upload_at_another_origin_gets_no_secrets(location: str) -> None:
     registry.check_done()
 
 
-def test_a_location_is_relative_to_what_was_really_asked() -> None:
+def test_push_blob_relative_location_is_resolved_against_redirected_url() -> None:
     def moved(request: Request) -> Response:
         info = request.info.replace(required_scope=Scope.EMPTY)  # as a layer that follows redirects leaves it
         asked = request.replace(url="https://eu.registry.example/v2/x/blobs/uploads/", info=info)
@@ -760,7 +760,7 @@ def test_a_location_is_relative_to_what_was_really_asked() -> None:
     assert put.info.required_scope == Scope.EMPTY  # it is not the client's registry
 
 
-def test_https_client_sends_no_credentials_to_an_http_url() -> None:
+def test_do_http_url_with_https_client_is_anonymous() -> None:
     seen: list[Request] = []
 
     def answer(request: Request) -> Response:
@@ -778,7 +778,7 @@ def test_https_client_sends_no_credentials_to_an_http_url() -> None:
 
 
 @pytest.mark.parametrize("location", [f"http://{HOST}/uploads/1", "http://storage.example/u", f"http://{HOST}:443/u"])
-def test_an_upload_does_not_leave_https(location: str) -> None:
+def test_push_blob_http_location_raises_protocol_error(location: str) -> None:
     registry = Registry(accepted(location))
     with pytest.raises(errors.ProtocolError, match="proxy that ends TLS"):
         registry.client.push_blob("library/alpine", BLOB, iter([CONTENT]))
@@ -787,7 +787,7 @@ def test_an_upload_does_not_leave_https(location: str) -> None:
 
 
 @pytest.mark.parametrize("location", ["http://localhost:5000/u", "http://other.example/u", "https://other.example/u"])
-def test_an_insecure_upload_may_go_anywhere(location: str) -> None:
+def test_push_blob_insecure_client_follows_any_location(location: str) -> None:
     registry = Registry(accepted(location), CREATED, host="localhost:5000", insecure=True)
     registry.client.push_blob("a", BLOB, CONTENT)
     assert registry.lines[1] == f"PUT {location}?{DIGEST}"
@@ -810,7 +810,7 @@ def test_an_insecure_upload_may_go_anywhere(location: str) -> None:
         "/\x7f",
     ],
 )
-def test_a_location_that_is_none_is_a_protocol_error(location: str | None) -> None:
+def test_push_blob_invalid_location_raises_protocol_error(location: str | None) -> None:
     registry = Registry(accepted(location))
     with pytest.raises(errors.ProtocolError) as caught:
         registry.client.push_blob("library/alpine", BLOB, CONTENT)
@@ -819,7 +819,7 @@ def test_a_location_that_is_none_is_a_protocol_error(location: str | None) -> No
     registry.check_done()
 
 
-def test_a_location_is_not_required_at_the_end() -> None:
+def test_push_blob_created_response_without_location_succeeds() -> None:
     registry = Registry(accepted(), Response(201))
     assert registry.client.push_blob("a", BLOB, CONTENT) == BLOB
     registry.check_done()
@@ -847,7 +847,7 @@ class OneShot:
         (Response(302, {"Location": "/u"}), errors.RegistryError),
     ],
 )
-def test_content_is_not_pulled_before_the_registry_agrees(answer: Response, kind: type[errors.RegistryError]) -> None:
+def test_push_blob_refused_post_reads_no_content(answer: Response, kind: type[errors.RegistryError]) -> None:
     registry = Registry(answer)
     content = OneShot()
     with pytest.raises(errors.RegistryError) as caught:
@@ -867,7 +867,7 @@ def test_content_is_not_pulled_before_the_registry_agrees(answer: Response, kind
         (Response(206), errors.RegistryError),
     ],
 )
-def test_a_refused_upload_is_raised_and_closed(answer: Response, kind: type[errors.RegistryError]) -> None:
+def test_push_blob_refused_put_raises_and_closes_response(answer: Response, kind: type[errors.RegistryError]) -> None:
     registry = Registry(accepted(), answer)
     with pytest.raises(errors.RegistryError) as caught:
         registry.client.push_blob("a", BLOB, CONTENT)
@@ -957,7 +957,7 @@ def test_push_blob_empty_body_labelled_html_is_success() -> None:
     registry.check_done()
 
 
-def test_an_exception_of_the_content_passes() -> None:
+def test_push_blob_exception_of_content_propagates() -> None:
     def broken() -> Iterator[bytes]:
         yield CONTENT[:5]
         raise error
@@ -974,7 +974,7 @@ UNKNOWN_UPLOADS = [Response(404, (), UPLOAD_UNKNOWN), Response(404)]
 
 
 @pytest.mark.parametrize("answer", UNKNOWN_UPLOADS)
-def test_an_upload_that_is_over_may_have_succeeded(answer: Response) -> None:
+def test_push_blob_unknown_upload_with_stored_blob_succeeds(answer: Response) -> None:
     registry = Registry(accepted(), answer, Response(200))
     assert registry.client.push_blob("library/alpine", BLOB, CONTENT) == BLOB
     assert registry.lines[2] == f"HEAD {BASE}{PATH}"
@@ -984,7 +984,7 @@ def test_an_upload_that_is_over_may_have_succeeded(answer: Response) -> None:
 
 
 @pytest.mark.parametrize("answer", UNKNOWN_UPLOADS)
-def test_an_upload_that_is_over_may_have_failed(answer: Response) -> None:
+def test_push_blob_unknown_upload_without_blob_raises_after_restart(answer: Response) -> None:
     again = (accepted(), answer, Response(404))
     registry = Registry(*again, *again)
     with pytest.raises(errors.BlobUploadUnknown) as caught:
@@ -995,7 +995,7 @@ def test_an_upload_that_is_over_may_have_failed(answer: Response) -> None:
 
 
 @pytest.mark.parametrize("answer", UNKNOWN_UPLOADS)
-def test_an_upload_that_was_given_up_is_begun_anew_with_what_can_be_sent_again(answer: Response) -> None:
+def test_push_blob_unknown_upload_restarts_only_resendable_content(answer: Response) -> None:
     registry = Registry(accepted(), answer, Response(404), accepted(), Response(201))
     assert registry.client.push_blob("library/alpine", BLOB, CONTENT) == BLOB
     registry.check_done()
@@ -1016,7 +1016,7 @@ def part_stored(request: Request) -> Response:
 
 
 @pytest.mark.parametrize("content", [lambda: CONTENT, lambda: io.BytesIO(CONTENT)])
-def test_push_blob_rest_is_sent_after_a_fault(content: Callable[[], Any]) -> None:
+def test_push_blob_connection_lost_sends_missing_bytes(content: Callable[[], Any]) -> None:
     fault = errors.ReadError("reset")
     registry = Registry(accepted(), fault, Response(404), part_stored, Response(202), Response(201))
     assert registry.client.push_blob("library/alpine", BLOB, content()) == BLOB
@@ -1025,7 +1025,7 @@ def test_push_blob_rest_is_sent_after_a_fault(content: Callable[[], Any]) -> Non
     assert {request.info.operation for request in registry.requests} == {"push_blob"}
 
 
-def test_push_blob_rest_is_sent_in_chunks_that_the_registry_takes() -> None:
+def test_push_blob_connection_lost_sends_missing_bytes_in_min_length_chunks() -> None:
     content = bytes(12 * 1024 * 1024)
     memory = MemoryRegistry(min_chunk_length=5 * 1024 * 1024)
     faults = [errors.ReadError("reset")]
@@ -1044,7 +1044,7 @@ def test_push_blob_rest_is_sent_in_chunks_that_the_registry_takes() -> None:
     assert client.get_blob("a", blob.digest).read() == content
 
 
-def test_push_blob_rest_of_one_shot_content_is_the_fault() -> None:
+def test_push_blob_connection_lost_with_single_use_content_raises_fault() -> None:
     fault = errors.ReadError("reset")
 
     def spend(request: Request) -> Exception:
@@ -1058,7 +1058,7 @@ def test_push_blob_rest_of_one_shot_content_is_the_fault() -> None:
     assert caught.value is fault
 
 
-def test_push_blob_fault_of_the_content_is_not_polled() -> None:
+def test_push_blob_transport_error_of_content_is_not_polled() -> None:
     def broken() -> Iterator[bytes]:
         yield CONTENT[:5]
         raise error
@@ -1071,7 +1071,7 @@ def test_push_blob_fault_of_the_content_is_not_polled() -> None:
     assert len(registry.requests) == 2
 
 
-def test_an_upload_that_cannot_be_settled_is_an_error() -> None:
+def test_push_blob_unknown_upload_and_failed_head_raises_registry_error() -> None:
     registry = Registry(accepted(), Response(404, (), UPLOAD_UNKNOWN), refused(503))
     with pytest.raises(errors.RegistryError):
         registry.client.push_blob("library/alpine", BLOB, CONTENT)
@@ -1081,14 +1081,14 @@ def test_an_upload_that_cannot_be_settled_is_an_error() -> None:
 # --- through a stack ---
 
 
-def test_a_client_may_stand_on_any_stack() -> None:
+def test_client_over_layered_transport_sends_one_user_agent() -> None:
     scripted = ScriptedTransport([found()])
     client = Client(HOST, HeadersTransport(scripted, user_agent="inner/1"), user_agent="outer/1")
     assert client.get_blob("a", BLOB.digest).read() == CONTENT
     assert scripted.requests[0].headers.get_all("user-agent") == ("outer/1",)
 
 
-def test_calls_may_be_repeated() -> None:
+def test_get_blob_repeated_calls_succeed() -> None:
     registry = Registry(*itertools.repeat(found(), 3))
     for _ in range(3):
         with registry.client.get_blob("a", BLOB.digest) as reader:

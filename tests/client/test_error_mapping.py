@@ -85,7 +85,7 @@ CODES = {
 
 @pytest.mark.parametrize(("code", "kind"), CODES.items())
 @pytest.mark.parametrize("status", [200, 307, 400, 409, 412, 422])
-def test_error_from_response_code_of_unspecific_status_decides(
+def test_error_from_response_unspecific_status_uses_code(
     code: str, kind: type[errors.RegistryError], status: int
 ) -> None:
     error = error_from_response(Response(status, (), said(code), asked()))
@@ -119,7 +119,7 @@ def test_error_from_response_code_of_unspecific_status_decides(
         (524, {"UNSUPPORTED", "TOOMANYREQUESTS"}, errors.RegistryError),
     ],
 )
-def test_error_from_response_contradicting_code_yields_to_status(
+def test_error_from_response_contradicting_code_uses_status(
     status: int, admitted: set[str], kind: type[errors.RegistryError], code: str
 ) -> None:
     error = error_from_response(Response(status, (), said(code, "text"), asked()))
@@ -138,7 +138,7 @@ def test_error_from_response_blob_unknown_of_upload_is_upload_unknown(operation:
     assert type(error) is errors.BlobUploadUnknown
 
 
-def test_every_registry_error_can_be_had_by_a_code() -> None:
+def test_registry_errors_all_have_a_code() -> None:
     by_code = {*CODES.values(), errors.NotFound}  # NotFound: a 404 of which nothing more is known
     kinds = {getattr(errors, name) for name in errors.__all__}
     assert {kind for kind in kinds if issubclass(kind, errors.RegistryError)} == {errors.RegistryError, *by_code}
@@ -162,7 +162,7 @@ def test_every_registry_error_can_be_had_by_a_code() -> None:
     ],
 )
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"errors":[]}', said("BANANA"), said("")])
-def test_the_status_decides_where_there_is_no_known_code(
+def test_error_from_response_without_known_code_uses_status(
     status: int, kind: type[errors.RegistryError], body: bytes
 ) -> None:
     assert type(error_from_response(Response(status, (), body))) is kind
@@ -203,7 +203,7 @@ def test_the_status_decides_where_there_is_no_known_code(
         ("GET", "/token?service=x&scope=/v2/a/manifests/latest", "", errors.NotFound),
     ],
 )
-def test_a_404_is_told_by_operation_and_path(
+def test_error_from_response_404_uses_operation_and_path(
     method: str, path: str, operation: str, kind: type[errors.NotFound]
 ) -> None:
     error = error_from_response(Response(404, (), b"", asked(method, path, operation)))
@@ -237,11 +237,11 @@ def test_a_404_is_told_by_operation_and_path(
         (307, b"<a>", "307 Temporary Redirect: unexpected status"),
     ],
 )
-def test_the_text(status: int, body: bytes, text: str) -> None:
+def test_error_from_response_text_has_status_code_and_message(status: int, body: bytes, text: str) -> None:
     assert str(error_from_response(Response(status, (), body))) == text
 
 
-def test_what_the_registry_said_is_kept() -> None:
+def test_error_from_response_keeps_fields_of_response() -> None:
     listed = [
         {"code": "DENIED", "message": "no", "detail": {"Tag": "x"}},
         {"code": "NAME_INVALID", "message": "nor this"},
@@ -257,7 +257,7 @@ def test_what_the_registry_said_is_kept() -> None:
     assert error.request == asked()
 
 
-def test_a_body_that_is_not_json_is_quoted_up_to_8_kib() -> None:
+def test_error_from_response_other_body_is_quoted_up_to_8_kib() -> None:
     error = error_from_response(Response(500, (), b"x" * 100_000))
     assert error.body == b"x" * 8192
     assert error.message == repr("x" * 8192)
@@ -265,7 +265,7 @@ def test_a_body_that_is_not_json_is_quoted_up_to_8_kib() -> None:
     assert error.errors == ()
 
 
-def test_json_beyond_8_kib_is_read_and_cut_off_where_it_is_kept() -> None:
+def test_error_from_response_json_beyond_8_kib_is_parsed_and_body_is_cut() -> None:
     body = said("DENIED", "no", detail="d" * 50_000)
     error = error_from_response(Response(403, (), body))
     assert type(error) is errors.Denied
@@ -278,7 +278,7 @@ def test_json_beyond_8_kib_is_read_and_cut_off_where_it_is_kept() -> None:
 
 @pytest.mark.parametrize("content", [None, b"x" * 1_000_000, said("DENIED", "m" * 70_000)])
 @pytest.mark.parametrize("piece", [1000, 1 << 20])
-def test_at_most_64_kib_are_read(content: bytes | None, piece: int) -> None:
+def test_error_from_response_long_body_reads_at_most_64_kib(content: bytes | None, piece: int) -> None:
     body = Counting(content, piece)
     error = error_from_response(Response(403, (), body))
     assert 8192 < body.taken <= 64 * 1024
@@ -286,7 +286,7 @@ def test_at_most_64_kib_are_read(content: bytes | None, piece: int) -> None:
     assert len(error.message) <= 8192 + 2
 
 
-def test_the_response_is_not_closed() -> None:
+def test_error_from_response_does_not_close_response() -> None:
     body = Counting(b"y" * 70_000)
     response = Response(500, (), body)
     error_from_response(response)
@@ -298,13 +298,13 @@ def test_the_response_is_not_closed() -> None:
     assert not body.closed
 
 
-def test_a_connection_that_breaks_leaves_the_status() -> None:
+def test_error_from_response_connection_lost_uses_status() -> None:
     error = error_from_response(Response(404, (), Failing(), asked()))
     assert type(error) is errors.ManifestUnknown
     assert str(error) == "404 Not Found: GET https://registry.example/v2/a/manifests/latest"
 
 
-def test_a_response_that_is_closed_leaves_the_status() -> None:
+def test_error_from_response_closed_response_uses_status() -> None:
     response = Response(403, (), said("NAME_INVALID"))
     response.close()
     assert type(error_from_response(response)) is errors.Denied
@@ -314,7 +314,7 @@ def test_a_response_that_is_closed_leaves_the_status() -> None:
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 206, 299])
-def test_every_2xx_passes_where_none_is_named(status: int) -> None:
+def test_check_response_without_expected_status_accepts_2xx(status: int) -> None:
     body = Counting(b"content")
     check_response(Response(status, (), body))
     assert body.taken == 0
@@ -322,27 +322,27 @@ def test_every_2xx_passes_where_none_is_named(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [100, 199, 300, 304, 307, 400, 401, 404, 500])
-def test_nothing_else_passes(status: int) -> None:
+def test_check_response_without_expected_status_rejects_others(status: int) -> None:
     with pytest.raises(errors.RegistryError) as caught:
         check_response(Response(status))
     assert caught.value.status == status
 
 
 @pytest.mark.parametrize(("status", "ok"), [(202, (202,)), (201, (201, 202)), (404, (200, 404)), (307, (307,))])
-def test_what_is_named_passes(status: int, ok: tuple[int, ...]) -> None:
+def test_check_response_expected_status_is_accepted(status: int, ok: tuple[int, ...]) -> None:
     body = Counting(b"content")
     check_response(Response(status, (), body), *ok)
     assert body.taken == 0
 
 
 @pytest.mark.parametrize(("status", "ok"), [(200, (202,)), (204, (200, 201)), (302, (200,))])
-def test_a_status_that_was_not_asked_for_is_unexpected(status: int, ok: tuple[int, ...]) -> None:
+def test_check_response_other_success_status_is_unexpected(status: int, ok: tuple[int, ...]) -> None:
     with pytest.raises(errors.RegistryError, match=f"^{status} .*unexpected status$") as caught:
         check_response(Response(status, (), b""), *ok)
     assert type(caught.value) is errors.RegistryError
 
 
-def test_what_is_raised_is_what_the_response_says() -> None:
+def test_check_response_error_status_raises_error_of_response() -> None:
     with pytest.raises(errors.NameInvalid, match="too long"):
         check_response(Response(400, (), said("NAME_INVALID", "too long")), 200)
 
@@ -378,7 +378,7 @@ def far_from_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ],
 )
 @pytest.mark.usefixtures("far_from_utc")
-def test_retry_after_in_seconds_and_as_a_date(value: str, seconds: float) -> None:
+def test_retry_after_seconds_or_date_is_parsed(value: str, seconds: float) -> None:
     assert retry_after(Headers([("Retry-After", value)]), NOW) == seconds
 
 
@@ -399,11 +399,11 @@ def test_retry_after_in_seconds_and_as_a_date(value: str, seconds: float) -> Non
         "Wed, 99 Oct 2015 GMT",
     ],
 )
-def test_garbage_counts_as_absent(value: str) -> None:
+def test_retry_after_invalid_value_is_none(value: str) -> None:
     assert retry_after(Headers([("Retry-After", value)]), NOW) is None
 
 
-def test_retry_after_is_in_the_error() -> None:
+def test_too_many_requests_has_retry_after() -> None:
     for status, body in ((429, b""), (400, said("TOOMANYREQUESTS"))):
         for headers, expected in (({"Retry-After": "30"}, 30.0), ({"Retry-After": "soon"}, None), ({}, None)):
             error = error_from_response(Response(status, headers, body))
@@ -425,7 +425,7 @@ def limited(headers: Headers | dict[str, str], status: int = 429, **sent: str) -
     return error
 
 
-def test_too_many_requests_quotes_rate_limit_headers_and_says_what_to_do() -> None:
+def test_too_many_requests_rate_limit_headers_are_quoted_with_remedy() -> None:
     """Docker Hub's answer to an anonymous pull beyond the limit."""
     headers = {
         "RateLimit-Limit": "100;w=21600",
@@ -445,11 +445,11 @@ def test_too_many_requests_quotes_rate_limit_headers_and_says_what_to_do() -> No
     "name",
     ["X-RateLimit-Limit", "x-ratelimit-reset", "RateLimit", "RateLimit-Policy", "RATELIMIT-RESET", "X-RateLimit"],
 )
-def test_too_many_requests_quotes_every_spelling_of_rate_limit_header(name: str) -> None:
+def test_too_many_requests_any_rate_limit_header_is_quoted(name: str) -> None:
     assert limited({name: "7"}).limits == f"{name}: 7"
 
 
-def test_too_many_requests_without_rate_limit_headers_says_what_to_do() -> None:
+def test_too_many_requests_without_rate_limit_headers_states_remedy() -> None:
     error = limited({})
     assert error.limits == ""
     assert str(error).startswith("429 Too Many Requests: toomanyrequests: slow down; wait, send fewer requests, or log")
@@ -464,13 +464,13 @@ def test_too_many_requests_rate_limit_headers_are_bounded_and_sanitized() -> Non
     assert "X-RateLimit-8" not in error.limits
 
 
-def test_too_many_requests_rate_limit_header_that_repeats_secret_is_masked() -> None:
+def test_too_many_requests_secret_in_rate_limit_header_is_masked() -> None:
     error = limited({"X-RateLimit-Key": "x" * 90 + " secret-token"}, Authorization="Bearer secret-token")
     assert "secret" not in str(error)
     assert error.limits.endswith(" ***")
 
 
-def test_too_many_requests_pickles_with_rate_limit() -> None:
+def test_too_many_requests_pickled_keeps_rate_limit() -> None:
     error = limited({"RateLimit-Limit": "1"})
     assert str(pickle.loads(pickle.dumps(error))) == str(copy.deepcopy(error)) == str(error)
 
@@ -483,7 +483,7 @@ LATIN = st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0"))
 
 
 @given(value=LATIN | DATES)
-def test_retry_after_never_raises(value: str) -> None:
+def test_retry_after_any_value_does_not_raise(value: str) -> None:
     seconds = retry_after(Headers([("Retry-After", value)]), NOW)
     assert seconds is None or seconds >= 0.0
 
@@ -513,17 +513,17 @@ def check_weird(status: int, body: bytes, request: Request | None) -> None:
 
 
 @given(status=STATUSES, value=JSON, request=st.none() | st.just(asked()))
-def test_any_json_becomes_an_error(status: int, value: Any, request: Request | None) -> None:
+def test_error_from_response_any_json_returns_error(status: int, value: Any, request: Request | None) -> None:
     check_weird(status, json.dumps(value).encode(), request)
 
 
 @given(status=STATUSES, listed=st.lists(st.dictionaries(KEYS, JSON, max_size=4) | JSON, max_size=3))
-def test_any_list_of_errors_becomes_an_error(status: int, listed: list[Any]) -> None:
+def test_error_from_response_any_list_of_errors_returns_error(status: int, listed: list[Any]) -> None:
     check_weird(status, json.dumps({"errors": listed}).encode(), None)
 
 
 @given(status=STATUSES, body=st.binary(max_size=200))
-def test_any_bytes_become_an_error(status: int, body: bytes) -> None:
+def test_error_from_response_any_bytes_returns_error(status: int, body: bytes) -> None:
     check_weird(status, body, asked())
 
 
@@ -545,14 +545,14 @@ def test_any_bytes_become_an_error(status: int, body: bytes) -> None:
     ],
     ids=range(12),
 )
-def test_hostile_json_becomes_an_error(body: bytes) -> None:
+def test_error_from_response_hostile_json_returns_error(body: bytes) -> None:
     check_weird(500, body, None)
 
 
 # --- secrets ---
 
 
-def test_no_secret_gets_into_the_error() -> None:
+def test_error_from_response_secrets_are_removed() -> None:
     names = ("Authorization", "proxy-authorization", "COOKIE")
     request = asked().with_headers({**dict.fromkeys(names, "hunter2"), "Accept": "*/*"})
     response = Response(401, {"Set-Cookie": "hunter2"}, said("UNAUTHORIZED", "who are you?"), request)

@@ -24,18 +24,18 @@ def part(said: str, content: bytes) -> Response:
 
 
 @pytest.mark.parametrize("said", ["2-9/5", "2-1/10", "2-9/9", "3-9/10", "*/10", "2-*/10"])
-def test_a_content_range_that_contradicts_itself(said: str) -> None:
+def test_get_blob_range_contradictory_content_range_raises_protocol_error(said: str) -> None:
     with pytest.raises(errors.ProtocolError, match="asked for bytes from 2 on"):
         client(part(said, b"23456789")).get_blob_range("a", D, 2)
 
 
-def test_a_blob_that_has_another_size_when_it_is_gone_on_with() -> None:
+def test_get_blob_range_resumed_with_other_size_raises_protocol_error() -> None:
     reader = client(part("2-9/10", b"234"), part("5-9/999", b"XXXXX")).get_blob_range("a", D, 2)
     with pytest.raises(errors.ProtocolError, match="had 10 bytes, and now has 999"):
         reader.read()
 
 
-def test_pages_without_end_and_without_names() -> None:
+def test_tags_endless_empty_pages_raise_protocol_error() -> None:
     numbers = itertools.count(1)
 
     def page(request: Request) -> Response:
@@ -45,7 +45,7 @@ def test_pages_without_end_and_without_names() -> None:
         list(Client(HOST, FunctionTransport(page)).tags("a", limit=1))
 
 
-def test_a_registry_that_knows_no_pages_and_changes_meanwhile() -> None:
+def test_tags_without_pagination_changed_list_yields_each_name_once() -> None:
     pages = [Response(200, (), b'{"tags": ["a", "b"]}'), Response(200, (), b'{"tags": ["0", "b"]}')]
     assert list(client(*pages).tags("a", limit=2)) == ["a", "b"]
     many = [f'"t{number:04}"' for number in range(1000)]
@@ -55,17 +55,17 @@ def test_a_registry_that_knows_no_pages_and_changes_meanwhile() -> None:
     assert len(told) == len(set(told)) == 1001
 
 
-def test_a_smallest_chunk_that_is_too_large_to_hold() -> None:
+def test_push_blob_chunked_huge_min_chunk_length_raises_protocol_error() -> None:
     opened = Response(202, {"Location": "/u/1", "OCI-Chunk-Min-Length": "999999999999999999"})
     with pytest.raises(errors.ProtocolError, match="too many to hold"):
         client(opened).push_blob_chunked("a", 1024)
 
 
-def test_a_link_of_nothing_but_brackets() -> None:
+def test_tags_link_of_brackets_ends_list() -> None:
     assert list(client(Response(200, {"Link": "<" * 60_000}, b'{"tags": ["a"]}')).tags("a")) == ["a"]
 
 
-def test_a_weak_etag_is_not_sent_back() -> None:
+def test_push_manifest_weak_etag_is_not_sent_in_if_match() -> None:
     subject = Descriptor.of(b"subject", "application/vnd.oci.image.manifest.v1+json")
     content = f'{{"schemaVersion": 2, "subject": {{"digest": "{subject.digest}"}}}}'.encode()
     index = Response(
@@ -76,13 +76,13 @@ def test_a_weak_etag_is_not_sent_back() -> None:
     assert "if-match" not in transport.requests[-1].headers
 
 
-def test_the_referrers_tag_is_a_tag_whatever_the_digest() -> None:
+def test_referrers_unusual_digest_makes_valid_tag() -> None:
     transport = ScriptedTransport([Response(404), Response(404)])
     assert list(Client(HOST, transport).referrers("a", "sha256+b64u:LCa0a2j_xo=")) == []
     assert transport.requests[-1].url.endswith("/manifests/sha256-b64u-LCa0a2j_xo-")
 
 
-def test_what_cannot_be_verified_is_not_fetched() -> None:
+def test_manifest_methods_unknown_algorithm_fetch_nothing() -> None:
     with pytest.raises(errors.UsageError):
         client().get_manifest("a", UNKNOWN)
     with pytest.raises(errors.ProtocolError, match="does not tell the size"):
@@ -92,13 +92,13 @@ def test_what_cannot_be_verified_is_not_fetched() -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_manifest_that_cannot_be_read_now_is_not_deleted(status: int) -> None:
+def test_delete_manifest_temporarily_unreadable_is_not_deleted(status: int) -> None:
     with pytest.raises(errors.RegistryError) as raised:
         client(Response(status)).delete_manifest("a", D)
     assert raised.value.status == status
 
 
-def test_an_error_holds_no_signed_url_and_no_cookie() -> None:
+def test_get_blob_error_after_redirect_has_no_signed_url_and_no_cookie() -> None:
     def redirected(request: Request) -> Response:
         asked = request.replace(url="https://cdn.example/blob?sig=SECRET")
         return Response(403, {"Set-Cookie": "s=SECRET", "Location": "https://cdn.example/x?sig=SECRET"}, b"", asked)
@@ -111,7 +111,7 @@ def test_an_error_holds_no_signed_url_and_no_cookie() -> None:
     assert "SECRET" not in f"{error} {error.request.url} {list(error.headers.items())}"
 
 
-def test_what_goes_on_by_way_of_a_closed_client() -> None:
+def test_writer_and_iterator_of_closed_client_raise_usage_error() -> None:
     used = client(Response(202, {"Location": "/u/1"}))
     writer = used.push_blob_chunked("a")
     tags = used.tags("a")
@@ -123,12 +123,12 @@ def test_what_goes_on_by_way_of_a_closed_client() -> None:
 
 
 @pytest.mark.parametrize("options", [{"timeout": "x"}, {"deadline": float("nan")}, {"deadline": "x"}, {"extra": 5}])
-def test_options_that_are_none(options: dict[str, Any]) -> None:
+def test_with_options_invalid_value_raises_usage_error(options: dict[str, Any]) -> None:
     with pytest.raises(errors.UsageError):
         client().with_options(**options)
 
 
-def test_arguments_at_their_bounds() -> None:
+def test_client_methods_arguments_at_bounds_are_checked() -> None:
     assert list(client(Response(200, (), b'{"tags": ["a"]}')).tags("a", limit=2**63)) == ["a"]
     with pytest.raises(errors.UsageError):
         client().tags("a", start_after="\ud800")

@@ -55,7 +55,7 @@ resolves = pytest.mark.parametrize("resolve", RESOLVES.values(), ids=RESOLVES)
 
 
 @reads
-def test_a_manifest(read: Callable[[Client], BlobReader]) -> None:
+def test_get_manifest_and_tag_return_verified_content(read: Callable[[Client], BlobReader]) -> None:
     registry = Registry(served(Docker_Content_Digest=MANIFEST.digest))
     reader = read(registry.client)
     assert registry.bodies[0].closed  # it has been read, and verified, whole
@@ -66,7 +66,7 @@ def test_a_manifest(read: Callable[[Client], BlobReader]) -> None:
 
 
 @pytest.mark.parametrize("call", [*READS.values(), *RESOLVES.values()], ids=[*READS, *RESOLVES])
-def test_one_accept_names_all_that_is_understood(call: Callable[[Client], Any]) -> None:
+def test_manifest_reads_send_accept_of_known_types(call: Callable[[Client], Any]) -> None:
     registry = Registry(served(Docker_Content_Digest=MANIFEST.digest), served())
     answer = call(registry.client)
     if isinstance(answer, BlobReader):
@@ -78,7 +78,7 @@ def test_one_accept_names_all_that_is_understood(call: Callable[[Client], Any]) 
     assert len(kinds) == 5
 
 
-def test_where_they_are() -> None:
+def test_manifest_reads_send_get_or_head() -> None:
     registry = Registry(*[served(Docker_Content_Digest=MANIFEST.digest)] * 4)
     for call in READS.values():
         call(registry.client).close()
@@ -94,7 +94,7 @@ def test_where_they_are() -> None:
 
 
 @pytest.mark.parametrize("claimed", [OTHER, Digest.of(CONTENT, "sha512"), Digest.of(b"", "sha512"), UNKNOWN, "x", ""])
-def test_read_by_digest_the_header_means_nothing(claimed: str) -> None:
+def test_get_manifest_digest_header_is_ignored(claimed: str) -> None:
     registry = Registry(served(Docker_Content_Digest=claimed))
     with registry.client.get_manifest(NAME, MANIFEST.digest) as reader:
         assert reader.descriptor == MANIFEST
@@ -103,7 +103,7 @@ def test_read_by_digest_the_header_means_nothing(claimed: str) -> None:
 
 
 @pytest.mark.parametrize("claimed", [OTHER, MANIFEST.digest, None])
-def test_read_by_digest_the_bytes_decide(claimed: str | None) -> None:
+def test_get_manifest_other_content_raises_digest_mismatch(claimed: str | None) -> None:
     registry = Registry(served(b"another", **({} if claimed is None else {"Docker_Content_Digest": claimed})))
     with pytest.raises(errors.DigestMismatch) as caught:
         registry.client.get_manifest(NAME, MANIFEST.digest)
@@ -112,7 +112,7 @@ def test_read_by_digest_the_bytes_decide(claimed: str | None) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
-def test_every_algorithm_verifies(algorithm: str) -> None:
+def test_get_manifest_any_algorithm_is_verified(algorithm: str) -> None:
     digest = Digest.of(CONTENT, algorithm)
     registry = Registry(served(), served(CONTENT + b" "))
     with registry.client.get_manifest(NAME, digest) as reader:
@@ -125,7 +125,7 @@ def test_every_algorithm_verifies(algorithm: str) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
-def test_a_tag_is_what_the_header_says(algorithm: str) -> None:
+def test_get_tag_uses_digest_header(algorithm: str) -> None:
     digest = Digest.of(CONTENT, algorithm)
     registry = Registry(served(Docker_Content_Digest=digest))
     with registry.client.get_tag(NAME, "latest") as reader:
@@ -133,7 +133,7 @@ def test_a_tag_is_what_the_header_says(algorithm: str) -> None:
     registry.check_done()
 
 
-def test_a_tag_that_is_not_what_the_header_says() -> None:
+def test_get_tag_digest_header_differs_raises_digest_mismatch() -> None:
     registry = Registry(served(Docker_Content_Digest=OTHER))
     with pytest.raises(errors.DigestMismatch) as caught:
         registry.client.get_tag(NAME, "latest")
@@ -142,7 +142,7 @@ def test_a_tag_that_is_not_what_the_header_says() -> None:
 
 
 @pytest.mark.parametrize("claimed", [None, "", "garbage", UNKNOWN, "md5:900150983cd24fb0d6963f7d28e17f72", "sha256:ab"])
-def test_a_tag_without_a_digest_that_counts_is_hashed(claimed: str | None) -> None:
+def test_get_tag_without_usable_digest_header_hashes_content(claimed: str | None) -> None:
     registry = Registry(served(**({} if claimed is None else {"Docker_Content_Digest": claimed})))
     with registry.client.get_tag(NAME, "latest") as reader:
         assert reader.descriptor == MANIFEST
@@ -154,7 +154,9 @@ def test_a_tag_without_a_digest_that_counts_is_hashed(claimed: str | None) -> No
     [(name, size, fits) for name in READS for size, fits in [(LIMIT, True), (LIMIT + 1, False), (3 * LIMIT, False)]],
 )
 @pytest.mark.parametrize("stated", [True, False])
-def test_a_manifest_has_at_most_4_mebibytes(read: str, size: int, fits: bool, stated: bool) -> None:
+def test_manifest_reads_more_than_4_mebibytes_raise_content_error(
+    read: str, size: int, fits: bool, stated: bool
+) -> None:
     content = b" " * size
     body = Tracked(content)
     headers = {"Content-Type": OCI_MANIFEST, **({"Content-Length": str(size)} if stated else {})}
@@ -175,7 +177,7 @@ def test_a_manifest_has_at_most_4_mebibytes(read: str, size: int, fits: bool, st
     assert body.closed
 
 
-def test_what_is_too_large_is_not_read_to_its_end() -> None:
+def test_get_tag_endless_body_raises_before_reading_all() -> None:
     class Endless:
         read = 0
 
@@ -214,7 +216,7 @@ def test_what_is_too_large_is_not_read_to_its_end() -> None:
     ],
 )
 @pytest.mark.parametrize("by", ["digest", "tag"])
-def test_the_media_type_has_no_parameters(stated: str | None, own: Any, found_to_be: str, by: str) -> None:
+def test_manifest_reads_media_type_is_normalized(stated: str | None, own: Any, found_to_be: str, by: str) -> None:
     content = json.dumps({"schemaVersion": 2} | ({} if own is None else {"mediaType": own})).encode()
     registry = Registry(served(content, stated))
     client = registry.client
@@ -229,7 +231,7 @@ def test_the_media_type_has_no_parameters(stated: str | None, own: Any, found_to
     [(OCI_MANIFEST, OCI_INDEX), (DOCKER_MANIFEST, OCI_MANIFEST), (f"{OCI_INDEX}; charset=utf-8", DOCKER_MANIFEST_LIST)],
 )
 @pytest.mark.parametrize("by", ["digest", "tag"])
-def test_a_manifest_that_contradicts_its_content_type(stated: str, own: str, by: str) -> None:
+def test_manifest_reads_contradictory_media_types_raise_content_error(stated: str, own: str, by: str) -> None:
     content = json.dumps({"mediaType": own}).encode()
     registry = Registry(served(content, stated))
     client = registry.client
@@ -241,7 +243,7 @@ def test_a_manifest_that_contradicts_its_content_type(stated: str, own: str, by:
 
 
 @pytest.mark.parametrize("content", [b"", b"no JSON", b"[]", b'"x"', b"{", b"[" * 100_000, b"\xff\xfe", b"1" * 5000])
-def test_a_manifest_need_not_be_json(content: bytes) -> None:
+def test_get_tag_content_that_is_not_json_is_returned(content: bytes) -> None:
     registry = Registry(served(content))
     with registry.client.get_tag(NAME, "a") as reader:
         assert reader.read() == content
@@ -264,7 +266,9 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("answer", "kind"), REFUSALS)
 @pytest.mark.parametrize("call", [*READS.values(), *RESOLVES.values()], ids=[*READS, *RESOLVES])
-def test_a_refusal(answer: Response, kind: type[Exception], call: Callable[[Client], Any]) -> None:
+def test_manifest_reads_error_status_raises_registry_error(
+    answer: Response, kind: type[Exception], call: Callable[[Client], Any]
+) -> None:
     confirmed = call in RESOLVES.values() and answer.status in (403, 404, 500)  # what a HEAD that is unsupported gets
     registry = Registry(*[answer, answer] if confirmed else [answer])
     with pytest.raises(errors.RegistryError) as caught:
@@ -305,7 +309,9 @@ def breaking(*bodies: Broken) -> list[Callable[[Request], Response]]:
 @reads
 @pytest.mark.parametrize("lost", [errors.ReadError("reset"), None], ids=["reset", "end"])
 @pytest.mark.parametrize("count", [0, 9])
-def test_a_manifest_is_fetched_anew(read: Callable[[Client], BlobReader], lost: Exception | None, count: int) -> None:
+def test_manifest_reads_connection_lost_repeat_request(
+    read: Callable[[Client], BlobReader], lost: Exception | None, count: int
+) -> None:
     body = Broken(CONTENT[:count], lost)
     registry = Registry(*breaking(body), served())
     with read(registry.client) as reader:
@@ -319,7 +325,7 @@ def test_a_manifest_is_fetched_anew(read: Callable[[Client], BlobReader], lost: 
 
 
 @reads
-def test_a_manifest_is_not_fetched_for_ever(read: Callable[[Client], BlobReader]) -> None:
+def test_manifest_reads_connection_lost_repeatedly_raise_read_error(read: Callable[[Client], BlobReader]) -> None:
     bodies = [Broken(CONTENT[:9], errors.ReadError(str(number))) for number in range(20)]
     registry = Registry(*breaking(*bodies))
     with pytest.raises(errors.ReadError):
@@ -330,7 +336,7 @@ def test_a_manifest_is_not_fetched_for_ever(read: Callable[[Client], BlobReader]
 
 @reads
 @pytest.mark.parametrize("error", [errors.TransportTimeout("late"), errors.ProtocolError("x"), OSError("foreign")])
-def test_other_errors_pass(read: Callable[[Client], BlobReader], error: Exception) -> None:
+def test_manifest_reads_other_exception_propagates(read: Callable[[Client], BlobReader], error: Exception) -> None:
     body = Broken(CONTENT[:9], error)
     registry = Registry(*breaking(body))
     with pytest.raises(type(error)) as caught:
@@ -344,7 +350,7 @@ def test_other_errors_pass(read: Callable[[Client], BlobReader], error: Exceptio
 
 @resolves
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
-def test_resolve(resolve: Callable[[Client], Descriptor], algorithm: str) -> None:
+def test_resolve_manifest_and_tag_return_descriptor(resolve: Callable[[Client], Descriptor], algorithm: str) -> None:
     claimed = Digest.of(CONTENT, algorithm)
     registry = Registry(served(media_type=f"{OCI_MANIFEST}; charset=utf-8", Docker_Content_Digest=claimed))
     by_tag = resolve is RESOLVES["resolve_tag"]
@@ -353,14 +359,14 @@ def test_resolve(resolve: Callable[[Client], Descriptor], algorithm: str) -> Non
     registry.check_done()
 
 
-def test_resolve_by_digest_needs_no_header_and_no_known_algorithm() -> None:
+def test_resolve_manifest_without_digest_header_or_known_algorithm_succeeds() -> None:
     registry = Registry(served(), served(Docker_Content_Digest=UNKNOWN))
     assert registry.client.resolve_manifest(NAME, MANIFEST.digest) == MANIFEST
     assert registry.client.resolve_manifest(NAME, UNKNOWN) == MANIFEST.replace(digest=Digest(UNKNOWN))
     registry.check_done()
 
 
-def test_resolve_by_digest_with_another_of_the_same_algorithm() -> None:
+def test_resolve_manifest_digest_header_differs_raises_digest_mismatch() -> None:
     registry = Registry(served(Docker_Content_Digest=OTHER))
     with pytest.raises(errors.DigestMismatch) as caught:
         registry.client.resolve_manifest(NAME, MANIFEST.digest)
@@ -369,14 +375,14 @@ def test_resolve_by_digest_with_another_of_the_same_algorithm() -> None:
 
 
 @pytest.mark.parametrize("claimed", [Digest.of(b"another", "sha512"), UNKNOWN, "garbage", ""])
-def test_resolve_by_digest_with_one_of_another_algorithm(claimed: str) -> None:
+def test_resolve_manifest_digest_header_of_other_algorithm_is_ignored(claimed: str) -> None:
     registry = Registry(served(Docker_Content_Digest=claimed))
     assert registry.client.resolve_manifest(NAME, MANIFEST.digest) == MANIFEST
     registry.check_done()
 
 
 @pytest.mark.parametrize("claimed", [None, "", "garbage", UNKNOWN, "md5:abc"])
-def test_resolve_a_tag_without_a_digest_that_counts(claimed: str | None) -> None:
+def test_resolve_tag_without_usable_digest_header_sends_get(claimed: str | None) -> None:
     registry = Registry(served(**({} if claimed is None else {"Docker_Content_Digest": claimed})), served())
     assert registry.client.resolve_tag(NAME, "latest") == MANIFEST
     assert registry.lines == [f"HEAD {MANIFESTS}/latest", f"GET {MANIFESTS}/latest"]
@@ -385,7 +391,7 @@ def test_resolve_a_tag_without_a_digest_that_counts(claimed: str | None) -> None
 
 @resolves
 @pytest.mark.parametrize("answer", [refused(405), refused(405, "UNSUPPORTED")])
-def test_resolve_without_head(resolve: Callable[[Client], Descriptor], answer: Response) -> None:
+def test_resolve_head_not_supported_sends_get(resolve: Callable[[Client], Descriptor], answer: Response) -> None:
     registry = Registry(answer, served())
     assert resolve(registry.client) == MANIFEST
     assert [request.method for request in registry.requests] == ["HEAD", "GET"]
@@ -395,7 +401,7 @@ def test_resolve_without_head(resolve: Callable[[Client], Descriptor], answer: R
 
 @resolves
 @pytest.mark.parametrize("length", [None, "", "many", "-1"])
-def test_resolve_without_a_length(resolve: Callable[[Client], Descriptor], length: str | None) -> None:
+def test_resolve_without_content_length_sends_get(resolve: Callable[[Client], Descriptor], length: str | None) -> None:
     stated = {} if length is None else {"Content-Length": length}
     head = Response(200, {"Docker-Content-Digest": MANIFEST.digest, **stated})
     registry = Registry(head, served())
@@ -404,7 +410,7 @@ def test_resolve_without_a_length(resolve: Callable[[Client], Descriptor], lengt
     registry.check_done()
 
 
-def test_what_is_resolved_by_get_is_verified() -> None:
+def test_resolve_by_get_other_content_raises_digest_mismatch() -> None:
     registry = Registry(refused(405), served(b"another"), refused(405), served(Docker_Content_Digest=OTHER))
     with pytest.raises(errors.DigestMismatch):
         registry.client.resolve_manifest(NAME, MANIFEST.digest)
@@ -421,7 +427,7 @@ BAD_DIGESTS: list[Any] = ["", "latest", "sha256:abc", "sha256:../x", f"sha256:{'
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
-def test_a_bad_repository_sends_nothing(name: Any) -> None:
+def test_manifest_methods_invalid_repository_sends_nothing(name: Any) -> None:
     registry = Registry()
     client = registry.client
     calls: list[Callable[[], Any]] = [
@@ -443,7 +449,7 @@ def test_a_bad_repository_sends_nothing(name: Any) -> None:
 
 
 @pytest.mark.parametrize("tag", BAD_TAGS)
-def test_a_bad_tag_sends_nothing(tag: Any) -> None:
+def test_manifest_methods_invalid_tag_sends_nothing(tag: Any) -> None:
     registry = Registry()
     client = registry.client
     calls: list[Callable[[], Any]] = [
@@ -460,7 +466,7 @@ def test_a_bad_tag_sends_nothing(tag: Any) -> None:
 
 
 @pytest.mark.parametrize("digest", BAD_DIGESTS)
-def test_a_bad_digest_sends_nothing(digest: Any) -> None:
+def test_manifest_methods_invalid_digest_sends_nothing(digest: Any) -> None:
     registry = Registry()
     client = registry.client
     calls: list[Callable[[], Any]] = [
@@ -476,7 +482,7 @@ def test_a_bad_digest_sends_nothing(digest: Any) -> None:
     assert registry.requests == []
 
 
-def test_a_digest_that_cannot_be_verified_is_not_read() -> None:
+def test_get_manifest_unknown_algorithm_sends_nothing() -> None:
     registry = Registry()
     with pytest.raises(errors.UsageError, match="blake3"):
         registry.client.get_manifest(NAME, UNKNOWN)
@@ -497,7 +503,7 @@ def test_a_digest_that_cannot_be_verified_is_not_read() -> None:
         lambda client: client.referrers(NAME, BLOB.digest),
     ],
 )
-def test_a_closed_client_sends_nothing(call: Callable[[Client], Any]) -> None:
+def test_client_methods_closed_client_sends_nothing(call: Callable[[Client], Any]) -> None:
     registry = Registry()
     registry.client.close()
     with pytest.raises(errors.UsageError, match="closed"):
@@ -512,7 +518,7 @@ def push(registry: Registry, content: Any = CONTENT, media_type: Any = OCI_MANIF
     return registry.client.push_manifest(NAME, content, media_type, **options)
 
 
-def test_without_tags_it_is_put_by_digest() -> None:
+def test_push_manifest_without_tags_puts_by_digest() -> None:
     registry = Registry(Response(201))
     assert push(registry) == MANIFEST
     assert registry.lines == [f"PUT {MANIFESTS}/{MANIFEST.digest}"]
@@ -524,7 +530,7 @@ def test_without_tags_it_is_put_by_digest() -> None:
 
 
 @pytest.mark.parametrize("tags", [["3.20"], ("3.20",), iter(["3.20"]), "3.20", ["3.20", "3.20"]])
-def test_one_tag_is_one_put(tags: Any) -> None:
+def test_push_manifest_one_tag_sends_one_put(tags: Any) -> None:
     registry = Registry(Response(201))
     assert push(registry, tags=tags) == MANIFEST
     assert registry.lines == [f"PUT {MANIFESTS}/3.20"]
@@ -544,7 +550,7 @@ def test_one_tag_is_one_put(tags: Any) -> None:
         ([("OCI-Tag", "abc, ab, A")], ["a", "b", "c"]),
     ],
 )
-def test_several_tags(headers: list[tuple[str, str]], left: list[str]) -> None:
+def test_push_manifest_several_tags_puts_tags_not_confirmed(headers: list[tuple[str, str]], left: list[str]) -> None:
     registry = Registry(Response(201, headers), *[Response(201)] * len(left))
     assert push(registry, tags=["a", "b", "c", "a"]) == MANIFEST
     assert registry.lines == [
@@ -557,14 +563,14 @@ def test_several_tags(headers: list[tuple[str, str]], left: list[str]) -> None:
 
 
 @pytest.mark.parametrize("content", [CONTENT, bytearray(CONTENT), memoryview(CONTENT)])
-def test_content_of_any_kind_of_bytes(content: Any) -> None:
+def test_push_manifest_any_kind_of_bytes_sends_them(content: Any) -> None:
     registry = Registry(Response(201))
     assert push(registry, content) == MANIFEST
     assert registry.transport.bodies == [CONTENT]
 
 
 @pytest.mark.parametrize("content", [CONTENT.decode(), None, 5, {"mediaType": OCI_MANIFEST}, [1, 2]])
-def test_content_that_is_no_bytes_sends_nothing(content: Any) -> None:
+def test_push_manifest_invalid_content_sends_nothing(content: Any) -> None:
     registry = Registry(Response(201))
     with pytest.raises(errors.UsageError):
         push(registry, content)
@@ -572,7 +578,7 @@ def test_content_that_is_no_bytes_sends_nothing(content: Any) -> None:
 
 
 @pytest.mark.parametrize("content", [SILENT, b"no JSON", b"[]", b'{"mediaType": null}'])
-def test_content_that_does_not_say_what_it_is(content: bytes) -> None:
+def test_push_manifest_content_without_media_type_is_sent(content: bytes) -> None:
     registry = Registry(Response(201))
     assert push(registry, content, "application/vnd.x+json") == Descriptor.of(content, "application/vnd.x+json")
     assert registry.transport.bodies == [content]
@@ -580,7 +586,7 @@ def test_content_that_does_not_say_what_it_is(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("own", [OCI_INDEX, DOCKER_MANIFEST, "", "garbage", 5, [OCI_MANIFEST]])
-def test_content_that_says_something_else_sends_nothing(own: Any) -> None:
+def test_push_manifest_contradictory_media_type_sends_nothing(own: Any) -> None:
     registry = Registry()
     with pytest.raises(errors.UsageError):
         push(registry, json.dumps({"mediaType": own}).encode())
@@ -588,7 +594,7 @@ def test_content_that_says_something_else_sends_nothing(own: Any) -> None:
 
 
 @pytest.mark.parametrize("media_type", ["", "json", "a/b; charset=utf-8", "a/b\r\nX: y", None, 5])
-def test_a_bad_media_type_sends_nothing(media_type: Any) -> None:
+def test_push_manifest_invalid_media_type_sends_nothing(media_type: Any) -> None:
     registry = Registry()
     with pytest.raises(errors.UsageError):
         push(registry, SILENT, media_type)
@@ -596,7 +602,7 @@ def test_a_bad_media_type_sends_nothing(media_type: Any) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
-def test_a_digest_of_ones_own(algorithm: str) -> None:
+def test_push_manifest_given_digest_is_used(algorithm: str) -> None:
     digest = Digest.of(CONTENT, algorithm)
     registry = Registry(Response(201, {"Docker-Content-Digest": digest}))
     assert push(registry, digest=str(digest)) == MANIFEST.replace(digest=digest)
@@ -605,7 +611,7 @@ def test_a_digest_of_ones_own(algorithm: str) -> None:
 
 
 @pytest.mark.parametrize("digest", [OTHER, Digest.of(b"another", "sha512"), UNKNOWN, "latest", "sha256:abc", 5])
-def test_a_wrong_digest_sends_nothing(digest: Any) -> None:
+def test_push_manifest_wrong_digest_sends_nothing(digest: Any) -> None:
     registry = Registry()
     with pytest.raises(errors.UsageError):
         push(registry, digest=digest)
@@ -613,7 +619,7 @@ def test_a_wrong_digest_sends_nothing(digest: Any) -> None:
 
 
 @pytest.mark.parametrize("tags", [(), ("a",), ("a", "b")])
-def test_a_registry_that_has_taken_it_for_another(tags: tuple[str, ...]) -> None:
+def test_push_manifest_digest_header_differs_raises_digest_mismatch(tags: tuple[str, ...]) -> None:
     registry = Registry(Response(201, {"Docker-Content-Digest": OTHER}))
     with pytest.raises(errors.DigestMismatch) as caught:
         push(registry, tags=tags)
@@ -622,7 +628,7 @@ def test_a_registry_that_has_taken_it_for_another(tags: tuple[str, ...]) -> None
 
 
 @pytest.mark.parametrize("claimed", [MANIFEST.digest, Digest.of(CONTENT, "sha512"), UNKNOWN, "garbage", ""])
-def test_a_registry_that_calls_it_otherwise(claimed: str) -> None:
+def test_push_manifest_unusable_digest_header_is_ignored(claimed: str) -> None:
     registry = Registry(Response(201, {"Docker-Content-Digest": claimed}))
     assert push(registry) == MANIFEST
     registry.check_done()
@@ -641,7 +647,9 @@ def test_a_registry_that_calls_it_otherwise(claimed: str) -> None:
     ],
 )
 @pytest.mark.parametrize("tags", [(), ("a",), ("a", "b")])
-def test_a_push_that_is_refused(answer: Response, kind: type[Exception], tags: tuple[str, ...]) -> None:
+def test_push_manifest_error_status_raises_registry_error(
+    answer: Response, kind: type[Exception], tags: tuple[str, ...]
+) -> None:
     registry = Registry(answer)
     with pytest.raises(errors.RegistryError) as caught:
         push(registry, tags=tags)
@@ -698,7 +706,7 @@ def test_delete_html_page_is_content_error(delete: str) -> None:
         getattr(registry.client, delete)(NAME, "a" if delete == "delete_tag" else MANIFEST.digest)
 
 
-def test_a_tag_that_is_refused_is_an_error() -> None:
+def test_push_manifest_one_tag_refused_raises_denied() -> None:
     registry = Registry(Response(201, {"OCI-Tag": "a"}), refused(403))
     with pytest.raises(errors.Denied):
         push(registry, tags=["a", "b", "c"])
@@ -713,7 +721,7 @@ def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "ociwire.warnings"]
 
 
-def test_a_warning_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_warning_header_repeated_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     fields = [("Warning", '299 - "it is old"'), ("Warning", '299 - "and ends"'), ("Warning", '299 - "it is old"')]
     registry = Registry(*[Response(200, Headers(fields), b"{}")] * 3)
     with caplog.at_level(logging.WARNING, "ociwire.warnings"):
@@ -728,7 +736,7 @@ def test_a_warning_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
 
-def test_warnings_in_one_header_and_on_any_answer(caplog: pytest.LogCaptureFixture) -> None:
+def test_warning_header_with_several_warnings_logs_each(caplog: pytest.LogCaptureFixture) -> None:
     headers = {"Warning": '299 - "one, of two", 299 - "the \\"other\\""'}
     registry = Registry(Response(404, headers), Response(404), Response(202, {"Warning": '299 - "deleted"'}))
     with caplog.at_level(logging.WARNING, "ociwire.warnings"):
@@ -739,14 +747,14 @@ def test_warnings_in_one_header_and_on_any_answer(caplog: pytest.LogCaptureFixtu
 
 
 @pytest.mark.parametrize("warning", ['199 - "misc"', '110 a "stale"', "299 - bare", "299", "", "garbage", '2990 - "x"'])
-def test_what_is_no_299_is_not_logged(warning: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_warning_header_other_than_299_is_not_logged(warning: str, caplog: pytest.LogCaptureFixture) -> None:
     registry = Registry(served(Warning=warning))
     with caplog.at_level(logging.DEBUG, "ociwire.warnings"):
         registry.client.get_tag(NAME, "a").close()
     assert warned(caplog) == []
 
 
-def test_a_warning_is_one_line_of_bounded_length_without_escapes(caplog: pytest.LogCaptureFixture) -> None:
+def test_warning_header_long_text_is_bounded_and_sanitized(caplog: pytest.LogCaptureFixture) -> None:
     registry = Registry(served(Warning=f'299 - "\x1b[2J\x9bx\t{"y" * 10_000}"'))
     with caplog.at_level(logging.WARNING, "ociwire.warnings"):
         registry.client.get_tag(NAME, "a").close()
@@ -755,7 +763,7 @@ def test_a_warning_is_one_line_of_bounded_length_without_escapes(caplog: pytest.
     assert text.isprintable()
 
 
-def test_clients_of_their_own_warn_each(caplog: pytest.LogCaptureFixture) -> None:
+def test_warning_header_separate_clients_log_separately(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "ociwire.warnings"):
         for _ in range(2):
             Registry(served(Warning='299 - "old"')).client.get_tag(NAME, "a").close()
@@ -773,7 +781,7 @@ def mount(registry: Registry) -> Descriptor:
 
 
 @pytest.mark.parametrize("answer", [CREATED, Response(201)])
-def test_a_mount(answer: Response) -> None:
+def test_mount_blob_created_returns_descriptor(answer: Response) -> None:
     registry = Registry(answer, found())
     assert mount(registry) == BLOB
     assert registry.lines == [MOUNT, f"HEAD {BASE}/v2/{NAME}/blobs/{BLOB.digest}"]
@@ -785,7 +793,7 @@ def test_a_mount(answer: Response) -> None:
 
 
 @pytest.mark.parametrize("cancelled", [Response(204), Response(202), refused(404), refused(500), refused(405)])
-def test_a_mount_that_is_not_done_is_unsupported_and_its_upload_cancelled(cancelled: Response) -> None:
+def test_mount_blob_not_mounted_cancels_upload_and_raises_unsupported(cancelled: Response) -> None:
     registry = Registry(accepted(), cancelled)
     with pytest.raises(errors.Unsupported) as caught:
         mount(registry)
@@ -799,7 +807,7 @@ def test_a_mount_that_is_not_done_is_unsupported_and_its_upload_cancelled(cancel
 
 
 @pytest.mark.parametrize("location", [None, "", "http://elsewhere.example/u", "https://user:secret@registry.example/u"])
-def test_a_mount_whose_upload_cannot_be_cancelled(location: str | None) -> None:
+def test_mount_blob_invalid_location_raises_unsupported(location: str | None) -> None:
     registry = Registry(accepted(location))
     with pytest.raises(errors.Unsupported) as caught:
         mount(registry)
@@ -807,7 +815,7 @@ def test_a_mount_whose_upload_cannot_be_cancelled(location: str | None) -> None:
     registry.check_done()
 
 
-def test_a_mount_whose_upload_is_elsewhere_is_cancelled_without_secrets() -> None:
+def test_mount_blob_cross_origin_location_is_cancelled_without_credentials() -> None:
     registry = Registry(accepted("https://storage.example/u?signature=s"), Response(204))
     with pytest.raises(errors.Unsupported):
         mount(registry)
@@ -830,7 +838,7 @@ def test_a_mount_whose_upload_is_elsewhere_is_cancelled_without_secrets() -> Non
         (Response(204, {"Location": f"/v2/{NAME}/blobs/{BLOB.digest}"}), errors.Unsupported),
     ],
 )
-def test_a_mount_that_is_refused_leaves_nothing_open(answer: Response, kind: type[Exception]) -> None:
+def test_mount_blob_error_status_raises_and_closes_response(answer: Response, kind: type[Exception]) -> None:
     registry = Registry(answer)
     with pytest.raises(errors.RegistryError) as caught:
         mount(registry)
@@ -843,7 +851,7 @@ def test_a_mount_that_is_refused_leaves_nothing_open(answer: Response, kind: typ
 
 
 @pytest.mark.parametrize("status", [200, 202, 204])
-def test_deletions(status: int) -> None:
+def test_delete_methods_send_delete(status: int) -> None:
     registry = Registry(Response(status), Response(status), served(), Response(status))
     client = registry.client
     assert client.delete_blob(NAME, BLOB.digest) is None
@@ -870,7 +878,7 @@ def test_deletions(status: int) -> None:
     ],
 )
 @pytest.mark.parametrize("name", DELETES)
-def test_a_deletion_that_is_refused(name: str, answer: Response, kind: type[Exception]) -> None:
+def test_delete_methods_error_status_raises_registry_error(name: str, answer: Response, kind: type[Exception]) -> None:
     # A manifest that was read and then is not there has been deleted: refused is one that was never there.
     read = [refused(404) if answer.status == 404 else served()] if name == "delete_manifest" else []
     registry = Registry(*read, answer)
@@ -885,7 +893,7 @@ def test_a_deletion_that_is_refused(name: str, answer: Response, kind: type[Exce
 
 
 @pytest.mark.parametrize("unread", [refused(404), refused(403), refused(500)])
-def test_a_manifest_that_cannot_be_read_can_be_deleted(unread: Response) -> None:
+def test_delete_manifest_unreadable_manifest_is_deleted(unread: Response) -> None:
     registry = Registry(unread, Response(202))
     registry.client.delete_manifest(NAME, MANIFEST.digest)
     assert registry.lines[1:] == [f"DELETE {MANIFESTS}/{MANIFEST.digest}"]
@@ -893,14 +901,14 @@ def test_a_manifest_that_cannot_be_read_can_be_deleted(unread: Response) -> None
 
 
 @pytest.mark.parametrize("unfit", [served(b"another"), served(b"x" * (LIMIT + 1)), served(b"{")])
-def test_a_manifest_that_is_not_fit_to_be_read_is_read_once_more_and_deleted(unfit: Response) -> None:
+def test_delete_manifest_invalid_manifest_is_read_twice_and_deleted(unfit: Response) -> None:
     registry = Registry(unfit, unfit, Response(202))
     registry.client.delete_manifest(NAME, MANIFEST.digest)
     assert registry.lines[2:] == [f"DELETE {MANIFESTS}/{MANIFEST.digest}"]
     registry.check_done()
 
 
-def test_what_cannot_be_verified_can_be_deleted() -> None:
+def test_delete_methods_unknown_algorithm_sends_delete() -> None:
     def answer(request: Request) -> Response:
         return Response(202) if request.method == "DELETE" else served()
 
@@ -912,7 +920,7 @@ def test_what_cannot_be_verified_can_be_deleted() -> None:
     assert deleted == [f"{BASE}/v2/{NAME}/blobs/{UNKNOWN}", f"{MANIFESTS}/{UNKNOWN}"]
 
 
-def test_a_deletion_is_not_tried_where_there_is_no_answer() -> None:
+def test_delete_manifest_connect_error_sends_no_delete() -> None:
     registry = Registry(errors.ConnectError("refused"))
     with pytest.raises(errors.ConnectError):
         registry.client.delete_manifest(NAME, MANIFEST.digest)
@@ -923,7 +931,7 @@ def test_a_deletion_is_not_tried_where_there_is_no_answer() -> None:
 
 @reads
 @pytest.mark.parametrize("streamed", [False, True], ids=["in memory", "streamed"])
-def test_reader_of_a_manifest_never_read_does_not_warn(read: Callable[[Client], BlobReader], streamed: bool) -> None:
+def test_manifest_reads_unread_reader_does_not_warn(read: Callable[[Client], BlobReader], streamed: bool) -> None:
     def answer(request: Request) -> Response:
         response = served(Docker_Content_Digest=MANIFEST.digest)
         return response.replace(body=io.BytesIO(response.read())) if streamed else response
@@ -944,7 +952,7 @@ def test_reader_of_a_manifest_never_read_does_not_warn(read: Callable[[Client], 
 @pytest.mark.parametrize(
     "content_type", ["text/html", "application/json", "binary/octet-stream", "application/x-troff-man"]
 )
-def test_resolve_with_a_content_type_of_no_manifest_reads_the_manifest(
+def test_resolve_content_type_of_no_manifest_sends_get(
     resolve: Callable[[Client], Descriptor], content_type: str
 ) -> None:
     head = served(media_type=content_type, Docker_Content_Digest=MANIFEST.digest)
@@ -954,7 +962,7 @@ def test_resolve_with_a_content_type_of_no_manifest_reads_the_manifest(
     registry.check_done()
 
 
-def test_resolve_with_an_unknown_algorithm_is_not_confirmed() -> None:
+def test_resolve_manifest_unknown_algorithm_sends_no_get() -> None:
     """A GET could not be verified."""
     registry = Registry(refused(403), served(media_type="text/html"), served(b""))
     with pytest.raises(errors.Denied):
@@ -968,14 +976,14 @@ def test_resolve_with_an_unknown_algorithm_is_not_confirmed() -> None:
 
 @pytest.mark.parametrize("status", [401, 410, 429, 502, 503, 504])
 @resolves
-def test_resolve_with_another_refusal_is_not_confirmed(resolve: Callable[[Client], Descriptor], status: int) -> None:
+def test_resolve_definite_error_status_sends_no_get(resolve: Callable[[Client], Descriptor], status: int) -> None:
     registry = Registry(refused(status))
     with pytest.raises(errors.RegistryError):
         resolve(registry.client)
     registry.check_done()
 
 
-def test_resolve_remembers_across_options_that_head_is_supported() -> None:
+def test_resolve_tag_head_support_is_shared_by_with_options() -> None:
     registry = Registry(served(Docker_Content_Digest=MANIFEST.digest), refused(404))
     assert registry.client.resolve_tag(NAME, "a") == MANIFEST
     with pytest.raises(errors.ManifestUnknown):
@@ -994,7 +1002,7 @@ SCHEMA_1_TYPES = [f"application/vnd.docker.distribution.manifest.v1+{suffix}" fo
         (json.dumps({"mediaType": SCHEMA_1_TYPES[0]}).encode(), "text/plain"),
     ],
 )
-def test_get_manifest_of_schema_1_is_unsupported(content: bytes, content_type: str | None) -> None:
+def test_manifest_reads_schema_1_raises_unsupported(content: bytes, content_type: str | None) -> None:
     """Before the digest is compared: that of a signed one is of something else."""
     for call in (*READS.values(), *RESOLVES.values()):
         first = [refused(405)] if call in RESOLVES.values() else []
@@ -1024,7 +1032,7 @@ def test_get_manifest_of_schema_1_is_unsupported(content: bytes, content_type: s
         (OCI_MANIFEST, {"mediaType": "application/vnd.x+json"}, None),
     ],
 )
-def test_get_tag_tells_the_type_by_header_or_content(
+def test_get_tag_media_type_is_detected_from_header_or_content(
     content_type: str, fields: dict[str, Any], found_to_be: str | None
 ) -> None:
     client = Registry(served(json.dumps({"schemaVersion": 2, **fields}).encode(), content_type)).client
@@ -1038,7 +1046,7 @@ def test_get_tag_tells_the_type_by_header_or_content(
 
 @pytest.mark.parametrize("content", [b"<html>", b" \n<!DOCTYPE html>", b"\xef\xbb\xbf<html>", b"<?xml version='1.0'?>"])
 @pytest.mark.parametrize("content_type", [OCI_MANIFEST, "text/html", None])
-def test_get_manifest_of_a_web_page_says_so(content: bytes, content_type: str | None) -> None:
+def test_manifest_reads_html_page_is_named_in_error(content: bytes, content_type: str | None) -> None:
     registry = Registry(served(content, content_type), served(content, content_type))
     with pytest.raises(errors.ContentError, match="HTML page"):
         registry.client.get_tag(NAME, "a")
@@ -1050,7 +1058,7 @@ def test_get_manifest_of_a_web_page_says_so(content: bytes, content_type: str | 
 # --- max_manifest_size ---
 
 
-def test_max_manifest_size_is_the_remedy_that_the_error_names() -> None:
+def test_max_manifest_size_raised_reads_larger_manifest() -> None:
     content = b'{"schemaVersion": 2, "annotations": {"a": "' + b"x" * LIMIT + b'"}}'
     registry = Registry(served(content))
     with pytest.raises(errors.ContentError, match=r"raise the limit with Client\(max_manifest_size=") as caught:
@@ -1061,7 +1069,7 @@ def test_max_manifest_size_is_the_remedy_that_the_error_names() -> None:
         assert reader.read() == content
 
 
-def test_max_manifest_size_may_be_smaller() -> None:
+def test_max_manifest_size_lowered_refuses_larger_manifest() -> None:
     for size, fits in ((len(CONTENT), True), (len(CONTENT) - 1, False)):
         registry = Registry(served(), max_manifest_size=size)
         if fits:
@@ -1072,6 +1080,6 @@ def test_max_manifest_size_may_be_smaller() -> None:
 
 
 @pytest.mark.parametrize("size", [0, -1, True, 1.5, "1"])
-def test_max_manifest_size_that_is_no_number_is_a_usage_error(size: Any) -> None:
+def test_max_manifest_size_invalid_raises_usage_error(size: Any) -> None:
     with pytest.raises(errors.UsageError, match="max_manifest_size"):
         Client("registry.example", FunctionTransport(lambda request: Response(404)), max_manifest_size=size)

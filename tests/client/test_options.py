@@ -28,7 +28,7 @@ def infos(registry: Registry) -> list[RequestInfo]:
 # --- what requests are given ---
 
 
-def test_options_are_those_of_every_request() -> None:
+def test_with_options_apply_to_every_request() -> None:
     registry = Registry(found(), Response(202, {"Location": "/u"}), Response(201), Response(200, (), b"{}"))
     timeout = urllib3.Timeout(connect=1, read=2)
     client = registry.client.with_options(timeout=timeout, deadline=12.5, extra={"tenant": 7})
@@ -44,7 +44,7 @@ def test_options_are_those_of_every_request() -> None:
     registry.check_done()
 
 
-def test_the_client_itself_is_left_as_it_was() -> None:
+def test_with_options_does_not_modify_client() -> None:
     registry = Registry(found(), found())
     registry.client.with_options(timeout=1, deadline=2.0, extra={"a": 1}).resolve_blob("a", BLOB.digest)
     registry.client.resolve_blob("a", BLOB.digest)
@@ -61,7 +61,7 @@ def test_with_options_none_removes_timeout_and_deadline() -> None:
     assert all(dict(info.extra) == {"a": 1} for info in infos(registry))
 
 
-def test_options_are_merged() -> None:
+def test_with_options_repeated_merges_options() -> None:
     registry = Registry(*[found()] * 4)
     first = registry.client.with_options(timeout=1, extra={"a": 1, "b": 1})
     for client in (
@@ -79,7 +79,7 @@ def test_options_are_merged() -> None:
     ]
 
 
-def test_what_a_request_says_itself_wins() -> None:
+def test_with_options_request_info_of_caller_takes_precedence() -> None:
     registry = Registry(found(), found())
     client = registry.client.with_options(timeout=1, deadline=5.0, extra={"a": 1, "b": 1})
     own = RequestInfo(
@@ -99,7 +99,7 @@ def test_what_a_request_says_itself_wins() -> None:
     )
 
 
-def test_it_is_the_same_registry_under_the_same_name() -> None:
+def test_with_options_keeps_host_transport_and_debug_id() -> None:
     registry = Registry(found(), found(), debug_id="mine", host="docker.io", user_agent="me/1")
     client = registry.client.with_options(timeout=1)
     assert type(client) is Client
@@ -114,12 +114,12 @@ def test_it_is_the_same_registry_under_the_same_name() -> None:
 
 
 @pytest.mark.parametrize("deadline", ["soon", b"1", True, [1], object()])
-def test_a_deadline_is_a_number(deadline: Any) -> None:
+def test_with_options_invalid_deadline_raises_usage_error(deadline: Any) -> None:
     with pytest.raises(errors.UsageError, match="deadline"):
         Registry().client.with_options(deadline=deadline)
 
 
-def test_what_a_registry_shows_is_shared(caplog: pytest.LogCaptureFixture) -> None:
+def test_with_options_shares_seen_warnings(caplog: pytest.LogCaptureFixture) -> None:
     registry = Registry(*[Response(200, {"Warning": '299 - "old"', "Content-Length": "1"})] * 2)
     with caplog.at_level("WARNING", "ociwire.warnings"):
         registry.client.with_options(timeout=1).resolve_blob("a", BLOB.digest)
@@ -131,7 +131,7 @@ def test_what_a_registry_shows_is_shared(caplog: pytest.LogCaptureFixture) -> No
 
 
 @pytest.mark.parametrize("closed", ["first", "second"])
-def test_closing_either_closes_both(closed: str) -> None:
+def test_close_either_client_closes_both(closed: str) -> None:
     registry = Registry()
     first = registry.client
     second = first.with_options(timeout=1)
@@ -142,14 +142,14 @@ def test_closing_either_closes_both(closed: str) -> None:
     assert registry.requests == []
 
 
-def test_a_transport_that_was_given_is_closed_by_neither() -> None:
+def test_close_with_options_given_transport_stays_open() -> None:
     transport = Closing()
     with Client(HOST, transport).with_options(timeout=1):
         pass
     assert transport.closed == 0
 
 
-def test_a_transport_that_was_made_is_closed_by_either(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_close_with_options_default_transport_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     transport = Closing()
     monkeypatch.setattr(ociwire.transport, "default_transport", lambda **options: transport)
     client = Client(HOST)
@@ -252,7 +252,7 @@ CALLS: dict[str, Callable[[Client], Any]] = {
 
 
 @pytest.mark.parametrize("call", BLOB_CALLS.values(), ids=BLOB_CALLS)
-def test_a_blob_in_drips_ends_at_the_deadline(
+def test_blob_reader_slow_body_times_out_at_deadline(
     call: Callable[[Client], Any], clock: FakeClock, transport: UrllibTransport
 ) -> None:
     with Dripping(clock, HEAD) as server:
@@ -267,7 +267,7 @@ def test_a_blob_in_drips_ends_at_the_deadline(
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_an_answer_in_drips_ends_at_the_deadline(
+def test_client_slow_body_times_out_at_deadline(
     call: Callable[[Client], Any], clock: FakeClock, transport: UrllibTransport
 ) -> None:
     with Dripping(clock, HEAD, drop=b" ") as server:
@@ -279,7 +279,7 @@ def test_an_answer_in_drips_ends_at_the_deadline(
 
 
 @pytest.mark.parametrize("call", [*CALLS.values(), *BLOB_CALLS.values()], ids=[*CALLS, *BLOB_CALLS])
-def test_a_head_in_drips_ends_at_the_deadline(
+def test_client_slow_response_head_times_out_at_deadline(
     call: Callable[[Client], Any], clock: FakeClock, transport: UrllibTransport
 ) -> None:
     with Dripping(clock, b"HTTP/1.1 200 OK\r\nX-Drip: ") as server:
@@ -289,7 +289,7 @@ def test_a_head_in_drips_ends_at_the_deadline(
             call(client)
 
 
-def test_a_blob_that_is_taken_up_again_ends_at_the_same_deadline(clock: FakeClock, transport: UrllibTransport) -> None:
+def test_blob_reader_resumed_download_keeps_deadline(clock: FakeClock, transport: UrllibTransport) -> None:
     cut = HEAD + b"five!"
     rest = (
         f"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 5-{LENGTH - 1}/{LENGTH}\r\n"
@@ -304,7 +304,7 @@ def test_a_blob_that_is_taken_up_again_ends_at_the_same_deadline(clock: FakeCloc
     assert f"bytes=5-{LENGTH - 1}".encode() in server.heads[1]
 
 
-def test_a_deadline_that_has_passed_sends_nothing(clock: FakeClock, transport: UrllibTransport) -> None:
+def test_client_deadline_passed_sends_nothing(clock: FakeClock, transport: UrllibTransport) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         host = f"127.0.0.1:{listener.getsockname()[1]}"
         client = Client(host, transport, insecure=True).with_options(deadline=clock.now)
@@ -316,7 +316,7 @@ def test_a_deadline_that_has_passed_sends_nothing(clock: FakeClock, transport: U
             listener.accept()
 
 
-def test_a_deadline_is_not_for_the_next_client(clock: FakeClock, transport: UrllibTransport) -> None:
+def test_client_without_deadline_ignores_deadline_of_other_client(clock: FakeClock, transport: UrllibTransport) -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
     with Dripping(clock, HEAD[:-2], answer) as server:
         client = Client(server.host, transport, insecure=True)

@@ -30,7 +30,7 @@ def targets(registry: Registry) -> list[str]:
 
 @pytest.mark.parametrize("limit", [None, 2000])
 @pytest.mark.parametrize("odd", ["\ud800", None, 5, ["a"], {}])
-def test_tags_with_an_entry_that_is_no_text_skips_it_and_logs(
+def test_tags_entry_that_is_not_text_is_skipped_and_logged(
     limit: int | None, odd: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     names = [f"t{number}" for number in range(999)]
@@ -75,7 +75,7 @@ def test_tags_with_an_entry_that_is_no_text_skips_it_and_logs(
         [f'</x>; rel="nextish", <{LIST}?last=b>; rel=next'],
     ],
 )
-def test_a_link_leads_on(links: list[str]) -> None:
+def test_tags_link_to_next_page_is_followed(links: list[str]) -> None:
     registry = Registry(page(["a", "b"], *links), page(["c"]))
     assert list(registry.client.tags("a")) == ["a", "b", "c"]
     where = registry.requests[1].url.replace(":443/", "/")
@@ -94,14 +94,14 @@ def test_a_link_leads_on(links: list[str]) -> None:
         ['</v2/a/tags/list?x>; title="rel=next"; rel=prev'],
     ],
 )
-def test_without_a_link_to_the_next_it_ends(links: list[str]) -> None:
+def test_tags_without_link_to_next_page_ends(links: list[str]) -> None:
     registry = Registry(page(["a", "b"], *links))
     assert list(registry.client.tags("a")) == ["a", "b"]
     assert targets(registry) == [LIST]
     registry.check_done()
 
 
-def test_a_link_is_relative_to_what_was_really_asked() -> None:
+def test_tags_relative_link_is_resolved_against_redirected_url() -> None:
     def moved(request: Request) -> Response:
         asked = request.replace(url=f"{BASE}/v2/elsewhere/tags/list")
         return Response(200, {"Link": "<list?last=a>; rel=next"}, b'{"tags": ["a"]}', asked)
@@ -127,7 +127,7 @@ def test_a_link_is_relative_to_what_was_really_asked() -> None:
     ],
 )
 @pytest.mark.parametrize("rel", ["; rel=next", ""])
-def test_a_link_that_leads_elsewhere_is_a_protocol_error(target: str, rel: str) -> None:
+def test_tags_cross_origin_link_raises_protocol_error(target: str, rel: str) -> None:
     registry = Registry(page(["a"], f"<{target}>{rel}"))
     tags = registry.client.tags("a")
     with pytest.raises(errors.ProtocolError) as caught:
@@ -138,7 +138,7 @@ def test_a_link_that_leads_elsewhere_is_a_protocol_error(target: str, rel: str) 
 
 
 @pytest.mark.parametrize("target", [LIST, f"{BASE}{LIST}", "?", "", "list", f"{LIST}#b"])
-def test_a_page_that_leads_to_itself_is_a_protocol_error(target: str) -> None:
+def test_tags_link_to_same_page_raises_protocol_error(target: str) -> None:
     registry = Registry(*[page(["a", "b"], f"<{target}>; rel=next")] * 3)
     tags = registry.client.tags("a")
     with pytest.raises(errors.ProtocolError) as caught:
@@ -159,7 +159,7 @@ def in_a_circle(length: int, requests: list[Request]) -> Callable[[Request], Res
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 50])
-def test_pages_in_a_circle_are_a_protocol_error(length: int) -> None:
+def test_tags_pagination_loop_raises_protocol_error(length: int) -> None:
     requests: list[Request] = []
     client = Client("registry.example", FunctionTransport(in_a_circle(length, requests)))
     read: list[str] = []
@@ -168,7 +168,7 @@ def test_pages_in_a_circle_are_a_protocol_error(length: int) -> None:
     assert length <= len(requests) <= length + 1
 
 
-def test_a_circle_by_way_of_a_redirect_is_a_protocol_error() -> None:
+def test_tags_pagination_loop_by_redirect_raises_protocol_error() -> None:
     requests: list[Request] = []
 
     def answer(request: Request) -> Response:
@@ -186,7 +186,7 @@ def test_a_circle_by_way_of_a_redirect_is_a_protocol_error() -> None:
 
 
 @pytest.mark.parametrize(("limit", "asked"), [(1, 1), (2, 2), (999, 999), (1000, 1000), (1001, 1000), (10**9, 1000)])
-def test_a_page_is_at_most_1000(limit: int, asked: int) -> None:
+def test_lists_page_size_is_limit_up_to_1000(limit: int, asked: int) -> None:
     registry = Registry(page([]), page([], key="repositories"))
     assert list(registry.client.tags("a", limit=limit)) == []
     assert list(registry.client.repositories(limit=limit)) == []
@@ -194,7 +194,7 @@ def test_a_page_is_at_most_1000(limit: int, asked: int) -> None:
     registry.check_done()
 
 
-def test_without_a_limit_nothing_is_said_of_the_page() -> None:
+def test_lists_without_limit_send_no_page_size() -> None:
     registry = Registry(page(["a"] * 1000), page(["a"] * 1000, key="repositories"))
     assert len(list(registry.client.tags("a"))) == 1000
     assert len(list(registry.client.repositories())) == 1000
@@ -202,27 +202,27 @@ def test_without_a_limit_nothing_is_said_of_the_page() -> None:
     registry.check_done()
 
 
-def test_a_limit_of_0_sends_nothing() -> None:
+def test_lists_limit_of_0_sends_nothing() -> None:
     registry = Registry()
     assert list(registry.client.tags("a", limit=0)) == []
     assert list(registry.client.repositories(limit=0)) == []
     assert registry.requests == []
 
 
-def test_a_limit_is_a_total() -> None:
+def test_tags_limit_counts_all_pages() -> None:
     registry = Registry(page(["a", "b", "c"], NEXT), page(["d", "e", "f"], "<?last=f>; rel=next"))
     assert list(registry.client.tags("a", limit=5)) == ["a", "b", "c", "d", "e"]
     registry.check_done()
 
 
 @pytest.mark.parametrize("links", [[], [NEXT]])
-def test_no_page_is_asked_for_beyond_the_limit(links: list[str]) -> None:
+def test_tags_limit_reached_requests_no_further_page(links: list[str]) -> None:
     registry = Registry(page(["a", "b"], *links))
     assert list(registry.client.tags("a", limit=2)) == ["a", "b"]
     registry.check_done()
 
 
-def test_a_server_that_sends_more_than_the_limit_is_cut() -> None:
+def test_tags_page_longer_than_limit_is_cut() -> None:
     registry = Registry(page(["a", "b", "c"]))
     assert list(registry.client.tags("a", limit=2)) == ["a", "b"]
     registry.check_done()
@@ -232,40 +232,40 @@ def numbered(start: int, stop: int) -> list[str]:
     return [f"t{number:06}" for number in range(start, stop)]
 
 
-def test_where_there_is_no_link_the_next_page_is_asked_for_by_the_last_name() -> None:
+def test_tags_full_page_without_link_requests_page_after_last_name() -> None:
     registry = Registry(page(numbered(0, 1000)), page(numbered(1000, 2000)), page(numbered(2000, 2100)))
     assert list(registry.client.tags("a", limit=5000)) == numbered(0, 2100)
     assert targets(registry) == [f"{LIST}?n=1000{last}" for last in ("", "&last=t000999", "&last=t001999")]
     registry.check_done()
 
 
-def test_a_page_that_is_not_full_is_the_last() -> None:
+def test_tags_partial_page_without_link_ends() -> None:
     registry = Registry(page(numbered(0, 999)))
     assert list(registry.client.tags("a", limit=5000)) == numbered(0, 999)
     registry.check_done()
 
 
-def test_an_empty_page_is_the_last() -> None:
+def test_tags_empty_page_ends() -> None:
     registry = Registry(page(numbered(0, 1000)), page([]))
     assert list(registry.client.tags("a", limit=5000)) == numbered(0, 1000)
     registry.check_done()
 
 
-def test_after_a_link_nothing_is_asked_for_by_the_last_name() -> None:
+def test_tags_last_page_after_link_ends() -> None:
     registry = Registry(page(numbered(0, 1000), "<?x>; rel=next"), page(numbered(1000, 2000)))
     assert list(registry.client.tags("a", limit=5000)) == numbered(0, 2000)
     registry.check_done()
 
 
 @pytest.mark.parametrize("extra", [0, 500])
-def test_a_server_that_knows_no_pages_has_told_all(extra: int) -> None:
+def test_tags_server_without_pagination_lists_each_name_once(extra: int) -> None:
     """It sends the same list whatever it is asked; with `extra`, more than it was asked for."""
     registry = Registry(*[page(numbered(0, 1000 + extra))] * 2)
     assert list(registry.client.tags("a", limit=5000)) == numbered(0, 1000 + extra)
     registry.check_done()
 
 
-def test_start_after() -> None:
+def test_lists_start_after_is_sent_as_last() -> None:
     registry = Registry(page(["c"]), page(["x"], key="repositories"), page([]))
     assert list(registry.client.tags("a", start_after="b")) == ["c"]
     assert list(registry.client.repositories(start_after="b/c d&e", limit=7)) == ["x"]
@@ -282,7 +282,7 @@ def test_start_after() -> None:
 
 
 @pytest.mark.parametrize("body", [b'{"tags": null}', b'{"tags": []}', b'{"name": "a"}', b"{}"])
-def test_a_list_of_nothing(body: bytes) -> None:
+def test_lists_empty_or_null_returns_no_names(body: bytes) -> None:
     registry = Registry(Response(200, (), body), Response(200, (), body))
     assert list(registry.client.tags("a")) == []
     assert list(registry.client.repositories(limit=5)) == []
@@ -306,7 +306,7 @@ def test_a_list_of_nothing(body: bytes) -> None:
         b"\xff",
     ],
 )
-def test_what_is_no_page_is_a_protocol_error(body: bytes) -> None:
+def test_tags_invalid_page_raises_protocol_error(body: bytes) -> None:
     registry = Registry(Response(200, (), body))
     tags = registry.client.tags("a")
     with pytest.raises(errors.ProtocolError) as caught:
@@ -315,7 +315,7 @@ def test_what_is_no_page_is_a_protocol_error(body: bytes) -> None:
     registry.check_done()
 
 
-def test_a_page_without_an_end_is_a_protocol_error() -> None:
+def test_tags_endless_page_raises_protocol_error() -> None:
     class Endless:
         read = 0
         closed = False
@@ -347,7 +347,7 @@ def test_a_page_without_an_end_is_a_protocol_error() -> None:
         (Response(204), errors.RegistryError),
     ],
 )
-def test_a_page_that_is_refused(answer: Response, kind: type[Exception]) -> None:
+def test_tags_second_page_refused_raises_registry_error(answer: Response, kind: type[Exception]) -> None:
     registry = Registry(page(["a"], NEXT), answer)
     tags = registry.client.tags("a")
     assert next(tags) == "a"
@@ -362,7 +362,7 @@ def test_a_page_that_is_refused(answer: Response, kind: type[Exception]) -> None
 
 
 @pytest.mark.parametrize("name", ["", "Upper", "a b", "../a", "a?b", None, 5])
-def test_a_bad_name_is_refused_at_the_call(name: Any) -> None:
+def test_tags_invalid_repository_raises_at_call(name: Any) -> None:
     registry = Registry()
     with pytest.raises(errors.UsageError):
         registry.client.tags(name)
@@ -370,7 +370,7 @@ def test_a_bad_name_is_refused_at_the_call(name: Any) -> None:
 
 
 @pytest.mark.parametrize("limit", [-1, 1.0, "1", True, b"1"])
-def test_a_bad_limit_is_refused_at_the_call(limit: Any) -> None:
+def test_lists_invalid_limit_raises_at_call(limit: Any) -> None:
     registry = Registry()
     with pytest.raises(errors.UsageError):
         registry.client.tags("a", limit=limit)
@@ -380,7 +380,7 @@ def test_a_bad_limit_is_refused_at_the_call(limit: Any) -> None:
 
 
 @pytest.mark.parametrize("start_after", [5, b"a", ["a"], True])
-def test_a_bad_start_is_refused_at_the_call(start_after: Any) -> None:
+def test_lists_invalid_start_after_raises_at_call(start_after: Any) -> None:
     registry = Registry()
     with pytest.raises(errors.UsageError):
         registry.client.tags("a", start_after=start_after)
@@ -389,7 +389,7 @@ def test_a_bad_start_is_refused_at_the_call(start_after: Any) -> None:
     assert registry.requests == []
 
 
-def test_nothing_is_asked_before_it_is_wanted_and_nothing_stays_open() -> None:
+def test_tags_iteration_requests_pages_on_demand_and_closes_them() -> None:
     registry = Registry(page(["a", "b"], NEXT), page(["c"], "<?last=c>; rel=next"), page([]))
     tags = registry.client.tags("a")
     assert iter(tags) is tags
@@ -402,7 +402,7 @@ def test_nothing_is_asked_before_it_is_wanted_and_nothing_stays_open() -> None:
     registry.check_done()
 
 
-def test_an_iteration_that_is_given_up_leaves_nothing() -> None:
+def test_tags_abandoned_iteration_leaves_nothing_open() -> None:
     registry = Registry(page(["a", "b"], NEXT))
     tags = registry.client.tags("a")
     assert next(tags) == "a"
@@ -467,7 +467,7 @@ def peak_of(tags: Iterator[str]) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("limit", [None, 20_000])
-def test_ten_thousand_tags_in_the_memory_of_a_page(limit: int | None) -> None:
+def test_tags_ten_thousand_names_use_memory_of_one_page(limit: int | None) -> None:
     names = [f"t{number:05}{'x' * 90}" for number in range(10_000)]
     peaks = {}
     for page_size in (100, 10_000):
@@ -487,7 +487,7 @@ def test_ten_thousand_tags_in_the_memory_of_a_page(limit: int | None) -> None:
     links=st.booleans(),
     knows_n=st.booleans(),
 )
-def test_every_tag_once_and_in_order(
+def test_tags_any_pages_and_limit_lists_each_name_once_in_order(
     count: int, page_size: int | None, limit: int | None, start: int | None, links: bool, knows_n: bool
 ) -> None:
     names = numbered(0, count)
@@ -500,7 +500,7 @@ def test_every_tag_once_and_in_order(
 
 
 @given(count=st.integers(0, 30), limit=st.none() | st.integers(0, 40))
-def test_every_tag_once_of_a_server_that_knows_no_pages(count: int, limit: int | None) -> None:
+def test_tags_any_count_without_pagination_lists_each_name_once(count: int, limit: int | None) -> None:
     names = numbered(0, count)
     many = Many(names, None, links=False, knows_last=False, knows_n=False)
     assert list(many.client.tags("a", limit=limit)) == names[:limit]
@@ -508,7 +508,7 @@ def test_every_tag_once_of_a_server_that_knows_no_pages(count: int, limit: int |
 
 @pytest.mark.parametrize("page_size", [1, 7, 999, 1000, 1001])
 @pytest.mark.parametrize("links", [True, False])
-def test_more_than_a_page_under_a_limit(page_size: int, links: bool) -> None:
+def test_tags_limit_over_several_pages_lists_first_names(page_size: int, links: bool) -> None:
     names = numbered(0, 2500)
     many = Many(names, page_size if links else None, links=links)
     assert list(many.client.tags("a", limit=2400)) == names[:2400]
@@ -516,7 +516,7 @@ def test_more_than_a_page_under_a_limit(page_size: int, links: bool) -> None:
 
 @pytest.mark.parametrize("status", [404, 405, 501])
 @pytest.mark.parametrize("code", ["", "NAME_UNKNOWN", "UNSUPPORTED", "DENIED"])
-def test_repositories_without_catalog_is_unsupported(status: int, code: str) -> None:
+def test_repositories_without_catalog_raises_unsupported(status: int, code: str) -> None:
     body = f'{{"errors": [{{"code": "{code}"}}]}}'.encode() if code else b"404 page not found"
     client = Client("ghcr.example", FunctionTransport(lambda request: Response(status, (), body)))
     with pytest.raises(errors.Unsupported, match=r"ghcr.example has no catalog .* own API or web") as caught:
@@ -526,7 +526,7 @@ def test_repositories_without_catalog_is_unsupported(status: int, code: str) -> 
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_tags_refused_is_no_missing_catalog(status: int) -> None:
+def test_tags_refused_does_not_raise_unsupported(status: int) -> None:
     client = Client("ghcr.example", FunctionTransport(lambda request: Response(status)))
     with pytest.raises(errors.RegistryError) as caught:
         next(client.tags("a"))

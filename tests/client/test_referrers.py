@@ -59,7 +59,7 @@ def attached(**fields: Any) -> bytes:
 # --- read by the API ---
 
 
-def test_the_api() -> None:
+def test_referrers_api_lists_entries() -> None:
     registry = Registry(index(*ALL))
     assert list(registry.client.referrers(NAME, SUBJECT.digest)) == ALL
     assert targets(registry) == [f"GET {API}"]
@@ -77,7 +77,7 @@ def test_the_api() -> None:
         ("annotations,artifactType", [SIGNED]),
     ],
 )
-def test_what_the_server_has_not_filtered_is_filtered_here(applied: str | None, answered: list[Descriptor]) -> None:
+def test_referrers_by_type_filters_what_server_did_not(applied: str | None, answered: list[Descriptor]) -> None:
     registry = Registry(index(*answered, **({} if applied is None else {"OCI_Filters_Applied": applied})))
     assert list(registry.client.referrers(NAME, SUBJECT.digest, artifact_type=SIGNATURE)) == [SIGNED]
     assert [target.replace("%2F", "/") for target in targets(registry)] == [
@@ -86,14 +86,14 @@ def test_what_the_server_has_not_filtered_is_filtered_here(applied: str | None, 
     registry.check_done()
 
 
-def test_what_the_server_says_it_has_filtered_is_believed() -> None:
+def test_referrers_by_type_keeps_entries_filtered_by_server() -> None:
     """An old manifest's type is its config's, which an entry need not say."""
     registry = Registry(index(SIGNED, BARE, OCI_Filters_Applied="artifactType"))
     assert list(registry.client.referrers(NAME, SUBJECT.digest, artifact_type=SIGNATURE)) == [SIGNED, BARE]
 
 
 @pytest.mark.parametrize("filtered", [True, False])
-def test_pages(filtered: bool) -> None:
+def test_referrers_pages_are_followed(filtered: bool) -> None:
     said = {"OCI_Filters_Applied": "artifactType"} if filtered else {}
     registry = Registry(
         index(SIGNED, *([] if filtered else [LISTED]), Link=f"<{API}?page=2>; rel=next", **said),
@@ -105,14 +105,14 @@ def test_pages(filtered: bool) -> None:
     registry.check_done()
 
 
-def test_pages_that_are_filtered_each() -> None:
+def test_referrers_pages_filtered_by_server_or_client_list_matching_entries() -> None:
     registry = Registry(
         index(SIGNED, Link="<?page=2>; rel=next", OCI_Filters_Applied="artifactType"), index(LISTED, SIGNED)
     )
     assert list(registry.client.referrers(NAME, SUBJECT.digest, artifact_type=SIGNATURE)) == [SIGNED, SIGNED]
 
 
-def test_pages_in_a_circle_or_elsewhere() -> None:
+def test_referrers_pagination_loop_or_cross_origin_link_raises_protocol_error() -> None:
     for target in (API, "https://elsewhere.example/"):
         registry = Registry(*[index(SIGNED, Link=f"<{target}>; rel=next")] * 3)
         with pytest.raises(errors.ProtocolError):
@@ -121,7 +121,7 @@ def test_pages_in_a_circle_or_elsewhere() -> None:
         assert all(body.closed for body in registry.bodies[: len(registry.requests)])
 
 
-def test_nothing_is_asked_before_it_is_wanted_and_nothing_stays_open() -> None:
+def test_referrers_iteration_requests_pages_on_demand_and_closes_them() -> None:
     registry = Registry(index(SIGNED, LISTED, Link="<?page=2>; rel=next"), index())
     found = registry.client.referrers(NAME, SUBJECT.digest)
     assert registry.requests == []
@@ -134,7 +134,7 @@ def test_nothing_is_asked_before_it_is_wanted_and_nothing_stays_open() -> None:
 
 
 @pytest.mark.parametrize("digest", ["", "latest", "sha256:abc", None, 5])
-def test_a_bad_digest_is_refused_at_the_call(digest: Any) -> None:
+def test_referrers_invalid_digest_raises_at_call(digest: Any) -> None:
     registry = Registry()
     with pytest.raises(errors.UsageError):
         registry.client.referrers(NAME, digest)
@@ -142,7 +142,7 @@ def test_a_bad_digest_is_refused_at_the_call(digest: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "Upper", "a b", None])
-def test_a_bad_name_is_refused_at_the_call(name: Any) -> None:
+def test_referrers_invalid_repository_raises_at_call(name: Any) -> None:
     registry = Registry()
     with pytest.raises(errors.UsageError):
         registry.client.referrers(name, SUBJECT.digest)
@@ -150,7 +150,7 @@ def test_a_bad_name_is_refused_at_the_call(name: Any) -> None:
 
 
 @pytest.mark.parametrize("artifact_type", ["", "signature", "a/b; c=d", "a/b&c=d/e", 5])
-def test_a_bad_artifact_type_is_refused_at_the_call(artifact_type: Any) -> None:
+def test_referrers_invalid_artifact_type_raises_at_call(artifact_type: Any) -> None:
     registry = Registry()
     with pytest.raises(errors.UsageError):
         registry.client.referrers(NAME, SUBJECT.digest, artifact_type=artifact_type)
@@ -185,7 +185,7 @@ ODD_ENTRIES: list[tuple[dict[str, Any], Descriptor]] = [
 
 @pytest.mark.parametrize("odd", NO_ENTRIES)
 @pytest.mark.parametrize("by_tag", [False, True])
-def test_referrers_with_an_unusable_entry_skips_it_and_logs(
+def test_referrers_unusable_entry_is_skipped_and_logged(
     odd: Any, by_tag: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     content = json.dumps(
@@ -201,7 +201,7 @@ def test_referrers_with_an_unusable_entry_skips_it_and_logs(
 
 
 @pytest.mark.parametrize(("odd", "read"), ODD_ENTRIES)
-def test_referrers_with_an_odd_entry_returns_it(odd: dict[str, Any], read: Descriptor) -> None:
+def test_referrers_odd_entry_is_returned(odd: dict[str, Any], read: Descriptor) -> None:
     registry = Registry(index(odd, BARE))
     assert list(registry.client.referrers(NAME, SUBJECT.digest)) == [read, BARE]
     registry.check_done()
@@ -215,7 +215,7 @@ def test_referrers_by_type_ignores_case_and_parameters(stated: str) -> None:
 
 
 @pytest.mark.parametrize("content", [*NOT_JSON, *NO_LISTS])
-def test_what_is_no_list_of_referrers_is_a_protocol_error(content: bytes) -> None:
+def test_referrers_api_invalid_index_raises_protocol_error(content: bytes) -> None:
     registry = Registry(Response(200, {"Content-Type": OCI_INDEX}, content))
     with pytest.raises(errors.ProtocolError) as caught:
         list(registry.client.referrers(NAME, SUBJECT.digest))
@@ -224,7 +224,7 @@ def test_what_is_no_list_of_referrers_is_a_protocol_error(content: bytes) -> Non
 
 
 @pytest.mark.parametrize("content", [index_of(), b'{"manifests": null}', b'{"manifests": []}'])
-def test_nobody_refers_to_it(content: bytes) -> None:
+def test_referrers_empty_index_lists_nothing(content: bytes) -> None:
     registry = Registry(Response(200, (), content), refused(404), Response(200, {"Content-Type": OCI_INDEX}, content))
     assert list(registry.client.referrers(NAME, SUBJECT.digest)) == []
     assert list(registry.client.referrers(NAME, SUBJECT.digest)) == []
@@ -235,7 +235,7 @@ def test_nobody_refers_to_it(content: bytes) -> None:
     ("answer", "kind"),
     [(refused(401), errors.Unauthorized), (refused(403), errors.Denied), (refused(500), errors.RegistryError)],
 )
-def test_a_refusal(answer: Response, kind: type[Exception]) -> None:
+def test_referrers_error_status_raises_registry_error(answer: Response, kind: type[Exception]) -> None:
     for before in ([], [refused(404)]):
         registry = Registry(*before, answer)
         with pytest.raises(kind):
@@ -247,20 +247,20 @@ def test_a_refusal(answer: Response, kind: type[Exception]) -> None:
 
 
 @pytest.mark.parametrize("missing", [refused(404), refused(404, "NAME_UNKNOWN"), refused(404, "MANIFEST_UNKNOWN")])
-def test_without_the_api_it_is_the_tag(missing: Response) -> None:
+def test_referrers_api_missing_reads_tag(missing: Response) -> None:
     registry = Registry(missing, index(*ALL))
     assert list(registry.client.referrers(NAME, SUBJECT.digest)) == ALL
     assert targets(registry) == [f"GET {API}", f"GET {FALLBACK}"]
     registry.check_done()
 
 
-def test_the_tag_is_filtered_here() -> None:
+def test_referrers_tag_by_type_is_filtered_by_client() -> None:
     registry = Registry(refused(404), index(*ALL, OCI_Filters_Applied="artifactType"))
     assert list(registry.client.referrers(NAME, SUBJECT.digest, artifact_type=SIGNATURE)) == [SIGNED]
     registry.check_done()
 
 
-def test_without_the_api_and_the_tag_nobody_refers_to_it() -> None:
+def test_referrers_api_and_tag_missing_lists_nothing() -> None:
     registry = Registry(refused(404), refused(404))
     assert list(registry.client.referrers(NAME, SUBJECT.digest, artifact_type=SIGNATURE)) == []
     registry.check_done()
@@ -275,14 +275,14 @@ def test_without_the_api_and_the_tag_nobody_refers_to_it() -> None:
         (Digest("blake3:abc"), "blake3-abc"),
     ],
 )
-def test_the_tag_of_a_subject(digest: Digest, tag: str) -> None:
+def test_referrers_tag_is_derived_from_digest(digest: Digest, tag: str) -> None:
     registry = Registry(refused(404), refused(404))
     assert list(registry.client.referrers(NAME, digest)) == []
     assert targets(registry)[1] == f"GET /v2/{NAME}/manifests/{tag}"
 
 
 @pytest.mark.parametrize("content", [*NOT_JSON, b"<html>", b" <!DOCTYPE html>"])
-def test_referrers_with_a_tag_that_names_no_json_is_a_content_error(content: bytes) -> None:
+def test_referrers_tag_not_json_raises_content_error(content: bytes) -> None:
     for content_type in (OCI_INDEX, "text/html", "text/plain"):
         served = Response(200, {"Content-Type": content_type}, content)
         registry = Registry(refused(404), served)
@@ -297,7 +297,7 @@ def test_referrers_with_a_tag_that_names_no_json_is_a_content_error(content: byt
 
 
 @pytest.mark.parametrize("content", NO_LISTS)
-def test_referrers_with_a_tag_that_names_a_broken_index_is_a_protocol_error(content: bytes) -> None:
+def test_referrers_tag_invalid_index_raises_protocol_error(content: bytes) -> None:
     registry = Registry(refused(404), Response(200, {"Content-Type": OCI_INDEX}, content))
     with pytest.raises(errors.ProtocolError):
         list(registry.client.referrers(NAME, SUBJECT.digest))
@@ -317,7 +317,7 @@ NOT_REFERRERS = {
 
 
 @pytest.mark.parametrize(("content", "media_type", "subject"), NOT_REFERRERS.values(), ids=NOT_REFERRERS)
-def test_a_tag_that_names_no_index_means_no_referrers_and_is_not_replaced(
+def test_referrers_tag_not_an_index_lists_nothing_and_is_not_replaced(
     content: bytes, media_type: str, subject: Digest
 ) -> None:
     served = Response(200, {"Content-Type": media_type}, content)
@@ -338,7 +338,7 @@ def test_a_tag_that_names_no_index_means_no_referrers_and_is_not_replaced(
 
 
 @pytest.mark.parametrize("media_type", [5, "a/b\r\nX: y", "index", "application/x"])
-def test_a_tag_whose_index_states_another_media_type_is_not_replaced(media_type: Any) -> None:
+def test_push_manifest_referrers_tag_of_other_media_type_is_not_replaced(media_type: Any) -> None:
     content = json.dumps({"schemaVersion": 2, "mediaType": media_type, "manifests": []}).encode()
     registry = Registry(Response(201), Response(200, {"Content-Type": "text/plain"}, content))
     with pytest.raises(errors.ReferrersUpdateError, match="refusing to replace it"):
@@ -354,7 +354,7 @@ def put_by(*answers: Response, content: bytes | None = None, **options: Any) -> 
     return registry, registry.client.push_manifest(NAME, content or attached(), OCI_MANIFEST, **options)
 
 
-def test_a_registry_with_the_api_enters_it_itself() -> None:
+def test_push_manifest_subject_confirmed_by_registry_writes_no_tag() -> None:
     registry, pushed = put_by(Response(201, {"OCI-Subject": SUBJECT.digest}))
     assert pushed == Descriptor.of(attached(), OCI_MANIFEST)
     assert len(registry.requests) == 1
@@ -362,13 +362,13 @@ def test_a_registry_with_the_api_enters_it_itself() -> None:
 
 
 @pytest.mark.parametrize("subject", [None, "x", {}, {"digest": "garbage"}, {"digest": None}, []])
-def test_without_a_subject_nothing_is_entered(subject: Any) -> None:
+def test_push_manifest_without_valid_subject_writes_no_tag(subject: Any) -> None:
     registry, _ = put_by(Response(201), content=attached(subject=subject))
     assert len(registry.requests) == 1
     registry.check_done()
 
 
-def test_the_first_entry() -> None:
+def test_push_manifest_first_referrer_creates_index() -> None:
     registry, pushed = put_by(Response(201), refused(404), Response(201))
     assert targets(registry)[1:] == [f"GET {FALLBACK}", f"PUT {FALLBACK}"]
     assert registry.requests[2].headers["content-type"] == OCI_INDEX
@@ -379,7 +379,7 @@ def test_the_first_entry() -> None:
 
 
 @pytest.mark.parametrize("etag", ['"abc"', None])
-def test_another_entry(etag: str | None) -> None:
+def test_push_manifest_further_referrer_is_appended(etag: str | None) -> None:
     registry, pushed = put_by(
         Response(201), index(*ALL, **({} if etag is None else {"ETag": etag})), Response(201), tags=["v1"]
     )
@@ -389,7 +389,7 @@ def test_another_entry(etag: str | None) -> None:
     registry.check_done()
 
 
-def test_what_else_the_index_has_is_kept() -> None:
+def test_push_manifest_unknown_fields_of_index_are_kept() -> None:
     kept = {"schemaVersion": 2, "mediaType": OCI_INDEX, "annotations": {"a": "b"}, "x": 1}
     entries = [{**GOOD, "unknown": {"field": [1]}}]
     before = json.dumps({**kept, "manifests": entries}).encode()
@@ -398,7 +398,7 @@ def test_what_else_the_index_has_is_kept() -> None:
     assert written == {**kept, "manifests": [*entries, pushed.to_dict()]}
 
 
-def test_an_entry_that_is_there_is_not_written_again() -> None:
+def test_push_manifest_listed_referrer_is_not_written_again() -> None:
     registry, _ = put_by(Response(201), index(SIGNED, Descriptor.of(attached(), OCI_MANIFEST)))
     assert [request.method for request in registry.requests] == ["PUT", "GET"]
     registry.check_done()
@@ -422,7 +422,9 @@ CONFIG = {"mediaType": SBOM, "digest": SUBJECT.digest, "size": 2}
         ({"annotations": "x"}, None, None),
     ],
 )
-def test_an_entry(fields: dict[str, Any], artifact_type: str | None, annotations: dict[str, str] | None) -> None:
+def test_push_manifest_referrer_entry_has_type_and_annotations(
+    fields: dict[str, Any], artifact_type: str | None, annotations: dict[str, str] | None
+) -> None:
     content = attached(**fields)
     registry, _ = put_by(Response(201), refused(404), Response(201), content=content)
     (written,) = json.loads(registry.transport.bodies[2] or b"")["manifests"]
@@ -433,7 +435,7 @@ def test_an_entry(fields: dict[str, Any], artifact_type: str | None, annotations
     assert (described.annotations or {}) == (annotations or {})
 
 
-def test_an_index_may_refer_too() -> None:
+def test_push_manifest_index_with_subject_is_listed() -> None:
     content = json.dumps(
         {"mediaType": OCI_INDEX, "manifests": [], "artifactType": SBOM, "subject": SUBJECT.to_dict()}
     ).encode()
@@ -443,7 +445,7 @@ def test_an_index_may_refer_too() -> None:
     assert (written["mediaType"], written["artifactType"]) == (OCI_INDEX, SBOM)
 
 
-def test_another_writer_in_between_is_waited_out() -> None:
+def test_push_manifest_concurrent_update_is_retried() -> None:
     registry = Registry(
         Response(201),
         index(SIGNED, ETag='"1"'),
@@ -458,7 +460,7 @@ def test_another_writer_in_between_is_waited_out() -> None:
     registry.check_done()
 
 
-def test_another_writer_is_not_waited_out_for_ever() -> None:
+def test_push_manifest_five_concurrent_updates_raise_referrers_update_error() -> None:
     rounds = [index(SIGNED, ETag='"1"'), Response(412)] * 5
     registry = Registry(Response(201), *rounds)
     with pytest.raises(errors.ReferrersUpdateError) as caught:
@@ -467,7 +469,7 @@ def test_another_writer_is_not_waited_out_for_ever() -> None:
     registry.check_done()
 
 
-def test_four_times_in_vain_is_not_too_often() -> None:
+def test_push_manifest_four_concurrent_updates_succeed() -> None:
     rounds = [index(SIGNED, ETag='"1"'), Response(412)] * 4
     registry = Registry(Response(201), *rounds, index(ETag='"2"'), Response(201))
     registry.client.push_manifest(NAME, attached(), OCI_MANIFEST)
@@ -476,7 +478,7 @@ def test_four_times_in_vain_is_not_too_often() -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 403, 413, 500])
 @pytest.mark.parametrize("reading", [False, True])
-def test_push_manifest_with_a_refused_tag_update_says_that_the_manifest_is_stored(status: int, reading: bool) -> None:
+def test_push_manifest_refused_tag_update_raises_referrers_update_error(status: int, reading: bool) -> None:
     registry = Registry(Response(201), *([] if reading else [index(SIGNED)]), Response(status))
     with pytest.raises(errors.ReferrersUpdateError, match="was stored, but the referrers tag") as caught:
         registry.client.push_manifest(NAME, attached(), OCI_MANIFEST)
@@ -488,7 +490,7 @@ def test_push_manifest_with_a_refused_tag_update_says_that_the_manifest_is_store
 
 
 @pytest.mark.parametrize("error", [errors.ReadError("reset"), errors.TransportTimeout("late"), errors.AuthTimeout("x")])
-def test_push_manifest_with_a_lost_connection_during_the_tag_update_is_a_transport_error(error: Exception) -> None:
+def test_push_manifest_connection_lost_in_tag_update_raises_transport_error(error: Exception) -> None:
     """As for any other request: a caller that repeats calls after a `TransportError` repeats this one."""
     registry = Registry(Response(201), error)
     with pytest.raises(type(error)) as caught:
@@ -496,7 +498,7 @@ def test_push_manifest_with_a_lost_connection_during_the_tag_update_is_a_transpo
     assert caught.value is error
 
 
-def test_push_manifest_with_a_token_server_that_refuses_is_a_referrers_update_error() -> None:
+def test_push_manifest_credentials_rejected_in_tag_update_raises_referrers_update_error() -> None:
     registry = Registry(Response(201), errors.CredentialsRejected("no"))
     with pytest.raises(errors.ReferrersUpdateError) as caught:
         registry.client.push_manifest(NAME, attached(), OCI_MANIFEST)
@@ -515,7 +517,7 @@ ODD_INDEX = (
 )
 
 
-def test_push_manifest_keeps_the_bytes_of_all_other_entries() -> None:
+def test_push_manifest_other_entries_keep_their_bytes() -> None:
     served = Response(200, {"Content-Type": OCI_INDEX}, ODD_INDEX.encode())
     registry, pushed = put_by(Response(201), served, Response(201), content=attached(annotations={"t": "\u00e9\ud800"}))
     written = (registry.transport.bodies[2] or b"").decode()
@@ -528,7 +530,7 @@ def test_push_manifest_keeps_the_bytes_of_all_other_entries() -> None:
     assert json.loads(added) == {**pushed.to_dict(), "annotations": {"t": "\u00e9\ud800"}}
 
 
-def test_delete_manifest_keeps_the_bytes_of_all_other_entries() -> None:
+def test_delete_manifest_other_entries_keep_their_bytes() -> None:
     content = ODD_INDEX.replace(SIGNED.digest, Digest.of(attached()))
     registry = Registry(
         Response(200, {"Content-Type": OCI_MANIFEST}, attached()),
@@ -544,7 +546,7 @@ def test_delete_manifest_keeps_the_bytes_of_all_other_entries() -> None:
     registry.check_done()
 
 
-def test_push_manifest_writes_no_index_that_is_larger_than_what_is_read() -> None:
+def test_push_manifest_index_beyond_max_manifest_size_is_not_written() -> None:
     before = index_of(*(entry(f"{number}".encode()) for number in range(10))).replace(b"}, {", b"},{")
     content = attached()
     added = len(json.dumps(Descriptor.of(content, OCI_MANIFEST).to_dict(), separators=(",", ":"))) + 1
@@ -573,7 +575,7 @@ def served(content: bytes) -> Response:
     return Response(200, {"Content-Type": OCI_MANIFEST}, content)
 
 
-def test_an_entry_is_taken_out() -> None:
+def test_delete_manifest_referrer_is_removed_from_index() -> None:
     present = entry(attached(), SIGNATURE)
     registry = Registry(
         served(attached()), refused(404), index(SIGNED, present, LISTED, ETag='"7"'), Response(201), Response(202)
@@ -587,20 +589,20 @@ def test_an_entry_is_taken_out() -> None:
     registry.check_done()
 
 
-def test_an_entry_that_is_not_there_is_not_taken_out() -> None:
+def test_delete_manifest_unlisted_referrer_writes_no_index() -> None:
     for tagged in (index(SIGNED), refused(404)):
         registry = Registry(served(attached()), refused(404), tagged, Response(202))
         registry.client.delete_manifest(NAME, DELETED)
         registry.check_done()
 
 
-def test_a_registry_with_the_api_takes_it_out_itself() -> None:
+def test_delete_manifest_with_referrers_api_writes_no_tag() -> None:
     registry = Registry(served(attached()), index(), Response(202))
     registry.client.delete_manifest(NAME, DELETED)
     registry.check_done()
 
 
-def test_what_was_not_deleted_is_put_back() -> None:
+def test_delete_manifest_refused_restores_entry() -> None:
     present = entry(attached(), SIGNATURE)
     registry = Registry(
         *(served(attached()), refused(404), index(SIGNED, present), Response(201), refused(405)),
@@ -613,7 +615,7 @@ def test_what_was_not_deleted_is_put_back() -> None:
     registry.check_done()
 
 
-def test_delete_manifest_that_is_refused_writes_no_tag_beside_the_referrers_api() -> None:
+def test_delete_manifest_refused_with_referrers_api_writes_no_tag() -> None:
     client = Client("registry.example", MemoryRegistry(deletes=False))
     config = client.push_blob(NAME, Descriptor.of(b"{}"), b"{}")
     fields = {"config": config.to_dict(), "layers": [], "subject": SUBJECT.to_dict()}
@@ -624,7 +626,7 @@ def test_delete_manifest_that_is_refused_writes_no_tag_beside_the_referrers_api(
     assert list(client.tags(NAME)) == []
 
 
-def test_where_the_tag_must_not_be_written_the_manifest_is_deleted_all_the_same() -> None:
+def test_delete_manifest_refused_tag_update_deletes_manifest_and_raises() -> None:
     present = entry(attached(), SIGNATURE)
     registry = Registry(served(attached()), refused(404), index(present), refused(403), Response(202))
     with pytest.raises(errors.Denied):
@@ -646,14 +648,14 @@ def test_delete_manifest_referrers_api_refused_deletes_and_raises_the_refusal(
     registry.check_done()
 
 
-def test_what_is_gone_meanwhile_was_deleted() -> None:
+def test_delete_manifest_already_gone_succeeds() -> None:
     """The first answer to the DELETE was lost, and a layer below has sent it again."""
     registry = Registry(served(attached()), index(), refused(404))
     registry.client.delete_manifest(NAME, DELETED)
     registry.check_done()
 
 
-def test_entries_of_what_is_gone_are_left_out_where_the_registry_takes_them_ill() -> None:
+def test_push_manifest_index_refused_drops_entries_of_missing_manifests() -> None:
     unknown = Response(400, (), b'{"errors": [{"code": "MANIFEST_BLOB_UNKNOWN"}]}')
     registry = Registry(
         *(Response(201), index(SIGNED, LISTED), unknown),
@@ -666,7 +668,7 @@ def test_entries_of_what_is_gone_are_left_out_where_the_registry_takes_them_ill(
     registry.check_done()
 
 
-def test_entries_that_only_head_does_not_find_are_not_left_out() -> None:
+def test_push_manifest_index_refused_keeps_entries_found_by_get() -> None:
     unknown = Response(400, (), b'{"errors": [{"code": "MANIFEST_BLOB_UNKNOWN"}]}')
     registry = Registry(Response(201), index(SIGNED), unknown, refused(404), Response(200))
     with pytest.raises(errors.ReferrersUpdateError) as caught:
@@ -777,7 +779,7 @@ def digests(registry: Registry412) -> set[str]:
 
 
 @pytest.mark.parametrize("etags", [True, False])
-def test_one_writer_after_the_other(etags: bool) -> None:
+def test_referrers_tag_sequential_writers_keep_all_entries(etags: bool) -> None:
     registry = Registry412(etags=etags)
     for number in range(5):
         pushing(registry, number)()
@@ -793,7 +795,7 @@ def test_one_writer_after_the_other(etags: bool) -> None:
 
 
 @pytest.mark.parametrize("writers", [2, 4])
-def test_writers_at_once_lose_no_entry(writers: int) -> None:
+def test_referrers_tag_concurrent_writers_keep_all_entries(writers: int) -> None:
     registry = Registry412(writers=writers)
     registry.manifests[TAG] = (OCI_INDEX, index_of(SIGNED))
     together(*(pushing(registry, number) for number in range(writers)))
@@ -803,7 +805,7 @@ def test_writers_at_once_lose_no_entry(writers: int) -> None:
     assert all(body.closed for body in registry.bodies)
 
 
-def test_the_first_two_writers_at_once_lose_no_entry() -> None:
+def test_referrers_tag_concurrent_first_writers_keep_both_entries() -> None:
     """There is no ETag to hold to yet: what each writes holds only as long as there is nothing."""
     registry = Registry412(writers=2)
     together(pushing(registry, 0), pushing(registry, 1))
@@ -811,7 +813,7 @@ def test_the_first_two_writers_at_once_lose_no_entry() -> None:
     assert registry.refused == 1
 
 
-def test_one_who_enters_and_one_who_takes_out_at_once() -> None:
+def test_referrers_tag_concurrent_push_and_delete_keep_both_changes() -> None:
     registry = Registry412(writers=1)
     pushing(registry, 0)()
     pushing(registry, 1)()
@@ -823,7 +825,7 @@ def test_one_who_enters_and_one_who_takes_out_at_once() -> None:
     assert at_once.refused == 1
 
 
-def test_without_etags_the_last_writer_wins() -> None:
+def test_referrers_tag_without_etags_last_writer_wins() -> None:
     """Nothing can be done about it: what is there is a whole index, with one of the entries at least."""
     registry = Registry412(etags=False, writers=2)
     registry.manifests[TAG] = (OCI_INDEX, index_of(SIGNED))

@@ -306,7 +306,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_scope_and_operation(case: Case) -> None:
+def test_client_methods_send_documented_scope_and_operation(case: Case) -> None:
     registry = Registry(*case.answers)
     case.call(registry.client)
     assert [
@@ -317,14 +317,14 @@ def test_scope_and_operation(case: Case) -> None:
     registry.check_done()
 
 
-def test_what_was_resumed_asks_under_the_same_scope() -> None:
+def test_push_blob_chunked_resume_writes_with_push_scope() -> None:
     registry = Registry(Response(204, {"Range": "0-4"}), CREATED)
     resumed(registry.client)
     assert [str(request.info.required_scope) for request in registry.requests] == [PUSH, PUSH]
     registry.check_done()
 
 
-def test_a_mount_that_is_cancelled_belongs_to_the_mount() -> None:
+def test_mount_blob_cancelled_upload_keeps_scope_and_operation() -> None:
     registry = Registry(accepted(), Response(204))
     with pytest.raises(Exception, match="did not mount"):
         registry.client.mount_blob(SOURCE, NAME, BLOB.digest)
@@ -336,7 +336,7 @@ def test_a_mount_that_is_cancelled_belongs_to_the_mount() -> None:
     registry.check_done()
 
 
-def test_no_method_is_left_out() -> None:
+def test_client_methods_all_have_a_case() -> None:
     own = {"with_options", "close"}  # these ask nothing
     public = {name for name, _ in inspect.getmembers(Client, inspect.isfunction) if not name.startswith("_")}
     assert {case.method for case in CASES.values()} == public - own

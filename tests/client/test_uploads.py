@@ -78,7 +78,7 @@ LOST = errors.ReadError("the answer is lost")
 # --- the requests ---
 
 
-def test_every_request_of_an_upload() -> None:
+def test_blob_writer_sends_post_patches_and_put() -> None:
     registry = Registry(OPENED, accepted("/two?_state=b"), accepted("/three?_state=c"), CREATED)
     writer = registry.begin(50)
     assert writer.write(CONTENT) == len(CONTENT) == 114
@@ -104,7 +104,7 @@ def test_every_request_of_an_upload() -> None:
     registry.transport.assert_done()
 
 
-def test_resuming_asks_for_the_status() -> None:
+def test_resume_without_offset_requests_status() -> None:
     registry = Registry(accepted("/two", status=204, Range="0-99"), CREATED)
     writer = registry.resume()
     assert (writer.size, writer.flushed, writer.id) == (100, 100, f"{BASE}/two")
@@ -116,7 +116,7 @@ def test_resuming_asks_for_the_status() -> None:
     assert [str(request.info.required_scope) for request in registry.requests] == [PUSH, PUSH]
 
 
-def test_resuming_at_an_offset_asks_for_nothing() -> None:
+def test_resume_with_offset_sends_nothing() -> None:
     registry = Registry(CREATED)
     writer = registry.resume(100)
     assert (writer.size, registry.requests) == (100, [])
@@ -125,7 +125,7 @@ def test_resuming_at_an_offset_asks_for_nothing() -> None:
     assert registry.lines == [f"PUT {UPLOAD}?digest={Digest.of(CONTENT)} 100-113"]
 
 
-def test_cancelling_deletes() -> None:
+def test_cancel_sends_delete() -> None:
     registry = Registry(OPENED, Response(204))
     registry.begin().cancel()
     assert registry.lines[1] == f"DELETE {UPLOAD}"
@@ -135,7 +135,7 @@ def test_cancelling_deletes() -> None:
 
 @pytest.mark.parametrize("chunk_size", [50, 114, 115, None])
 @pytest.mark.parametrize("piece", [1, 7, 50, 114])
-def test_chunks_do_not_depend_on_how_they_were_written(chunk_size: int | None, piece: int) -> None:
+def test_write_any_piece_size_sends_same_chunks(chunk_size: int | None, piece: int) -> None:
     patches = [TAKEN] * (113 // chunk_size if chunk_size else 0)
     registry = Registry(OPENED, *patches, CREATED)
     writer = registry.begin(chunk_size)
@@ -148,7 +148,7 @@ def test_chunks_do_not_depend_on_how_they_were_written(chunk_size: int | None, p
     registry.transport.assert_done()
 
 
-def test_the_whole_in_a_put_has_no_content_range() -> None:
+def test_commit_whole_content_in_put_has_no_content_range() -> None:
     registry = Registry(OPENED, CREATED)
     writer = registry.begin()
     writer.write(CONTENT)
@@ -157,7 +157,7 @@ def test_the_whole_in_a_put_has_no_content_range() -> None:
     assert registry.transport.bodies[1] == CONTENT
 
 
-def test_nothing_written() -> None:
+def test_commit_without_content_stores_empty_blob() -> None:
     registry = Registry(OPENED, CREATED)
     with registry.begin() as writer:
         assert writer.write(b"") == 0
@@ -167,7 +167,7 @@ def test_nothing_written() -> None:
 
 
 @pytest.mark.parametrize("make", [bytes, bytearray, memoryview, lambda data: memoryview(data).cast("B", (2, 57))])
-def test_anything_like_bytes(make: Callable[[bytes], Any]) -> None:
+def test_write_any_bytes_like_object_is_sent(make: Callable[[bytes], Any]) -> None:
     registry = Registry(OPENED, *[TAKEN] * 2, CREATED)
     writer = registry.begin(50)
     assert writer.write(make(CONTENT)) == 114
@@ -175,7 +175,7 @@ def test_anything_like_bytes(make: Callable[[bytes], Any]) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["sha384", "sha512"])
-def test_other_algorithms_are_announced(algorithm: str) -> None:
+def test_push_blob_chunked_other_algorithm_sends_digest_algorithm(algorithm: str) -> None:
     registry = Registry(OPENED, CREATED)
     writer = registry.begin(algorithm=algorithm)
     writer.write(CONTENT)
@@ -190,7 +190,7 @@ def test_other_algorithms_are_announced(algorithm: str) -> None:
 # --- sizes of chunks ---
 
 
-def test_the_default_chunk_is_four_mebibytes() -> None:
+def test_chunk_size_defaults_to_four_mebibytes() -> None:
     registry = Registry(OPENED, TAKEN)
     writer = registry.begin()
     assert writer.chunk_size == 4 * MEBIBYTE
@@ -214,19 +214,19 @@ def test_the_default_chunk_is_four_mebibytes() -> None:
         (10, "", 10),
     ],
 )
-def test_the_registry_may_demand_larger_chunks(wanted: int | None, least: str, chunk_size: int) -> None:
+def test_chunk_size_below_min_length_is_raised(wanted: int | None, least: str, chunk_size: int) -> None:
     registry = Registry(accepted(OCI_Chunk_Min_Length=least))
     assert registry.begin(wanted).chunk_size == chunk_size
 
 
-def test_the_registry_may_demand_larger_chunks_when_asked_for_the_status() -> None:
+def test_resume_min_length_in_status_raises_chunk_size() -> None:
     registry = Registry(accepted(status=204, Range="0-99", OCI_Chunk_Min_Length="1000"))
     assert registry.resume(chunk_size=10).chunk_size == 1000
 
 
 @pytest.mark.parametrize("status", [413, 416])
 @pytest.mark.parametrize("code", ["", "SIZE_INVALID", "RANGE_INVALID", "BLOB_UPLOAD_INVALID", "UNKNOWN"])
-def test_a_large_first_chunk_that_is_refused_is_halved(status: int, code: str) -> None:
+def test_write_first_chunk_too_large_is_halved_and_remembered(status: int, code: str) -> None:
     size = MEBIBYTE
     asked = [at("0-0")] if status == 416 else []
     no = refused(status, code)
@@ -254,7 +254,7 @@ def test_a_large_first_chunk_that_is_refused_is_halved(status: int, code: str) -
     registry.transport.assert_done()
 
 
-def test_what_one_client_has_learnt_no_other_knows() -> None:
+def test_chunk_size_learned_by_client_is_not_shared_with_others() -> None:
     registry = Registry(OPENED, refused(413), TAKEN, TAKEN)
     writer = registry.begin(MEBIBYTE)
     writer.write(bytes(MEBIBYTE))
@@ -262,7 +262,7 @@ def test_what_one_client_has_learnt_no_other_knows() -> None:
     assert Registry(OPENED).begin().chunk_size == 4 * MEBIBYTE
 
 
-def test_what_was_learnt_yields_to_what_is_demanded() -> None:
+def test_chunk_size_min_length_overrides_learned_maximum() -> None:
     least = accepted(OCI_Chunk_Min_Length=str(MEBIBYTE))
     registry = Registry(OPENED, refused(413), TAKEN, TAKEN, least)
     writer = registry.begin(MEBIBYTE)
@@ -271,7 +271,7 @@ def test_what_was_learnt_yields_to_what_is_demanded() -> None:
     assert registry.begin().chunk_size == MEBIBYTE
 
 
-def test_a_smaller_chunk_that_was_learnt_stays_learnt() -> None:
+def test_chunk_size_smallest_learned_maximum_is_kept() -> None:
     registry = Registry(OPENED, OPENED, refused(413), TAKEN, TAKEN, refused(413), TAKEN, TAKEN, OPENED)
     large, small = registry.begin(4 * MEBIBYTE), registry.begin(MEBIBYTE)
     for writer in (small, large):
@@ -280,7 +280,7 @@ def test_a_smaller_chunk_that_was_learnt_stays_learnt() -> None:
     assert registry.begin().chunk_size == MEBIBYTE // 2
 
 
-def test_no_chunk_is_halved_for_ever() -> None:
+def test_write_chunk_always_refused_raises_after_halving_to_64_kib() -> None:
     """And what halving did not mend is nothing to be learnt."""
     asked: list[int] = []
 
@@ -300,7 +300,7 @@ def test_no_chunk_is_halved_for_ever() -> None:
     assert client.push_blob_chunked("a").chunk_size == 4 * MEBIBYTE
 
 
-def test_no_chunk_is_halved_below_what_is_demanded() -> None:
+def test_write_chunk_too_large_is_not_halved_below_min_length() -> None:
     registry = Registry(accepted(OCI_Chunk_Min_Length=str(MEBIBYTE)), refused(413))
     writer = registry.begin(MEBIBYTE)
     with pytest.raises(errors.SizeInvalid):
@@ -308,7 +308,7 @@ def test_no_chunk_is_halved_below_what_is_demanded() -> None:
     assert len(registry.requests) == 2
 
 
-def test_a_size_that_is_wrong_is_not_one_that_is_too_large() -> None:
+def test_write_chunk_answered_400_is_not_halved() -> None:
     registry = Registry(OPENED, refused(400, "SIZE_INVALID"))
     writer = registry.begin(MEBIBYTE)
     with pytest.raises(errors.SizeInvalid):
@@ -316,7 +316,7 @@ def test_a_size_that_is_wrong_is_not_one_that_is_too_large() -> None:
     assert len(registry.requests) == 2
 
 
-def test_a_resumed_upload_may_have_to_take_smaller_chunks_too() -> None:
+def test_resume_first_chunk_too_large_is_halved() -> None:
     registry = Registry(refused(416), at("0-9"), TAKEN, TAKEN)
     writer = registry.resume(10, 256 * KIBIBYTE)
     writer.write(bytes(256 * KIBIBYTE))
@@ -325,7 +325,7 @@ def test_a_resumed_upload_may_have_to_take_smaller_chunks_too() -> None:
 
 
 @pytest.mark.parametrize("status", [413, 416])
-def test_a_put_that_is_too_large_goes_in_chunks(status: int) -> None:
+def test_commit_put_too_large_is_sent_in_chunks(status: int) -> None:
     asked = [at("0-0")] if status == 416 else []
     no = refused(status)
     registry = Registry(OPENED, no, no, *asked, TAKEN, TAKEN, CREATED)
@@ -342,7 +342,7 @@ def test_a_put_that_is_too_large_goes_in_chunks(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204])
-def test_a_chunk_is_taken_with_any_status_in_use(status: int) -> None:
+def test_write_chunk_answered_200_to_204_is_accepted(status: int) -> None:
     registry = Registry(OPENED, accepted("/two", status=status))
     with registry.begin() as writer:
         writer.write(CONTENT)
@@ -350,7 +350,7 @@ def test_a_chunk_is_taken_with_any_status_in_use(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [203, 206, 302, 400, 401, 403, 404, 500])
-def test_a_chunk_is_taken_with_nothing_else(status: int) -> None:
+def test_write_chunk_answered_otherwise_raises_registry_error(status: int) -> None:
     registry = Registry(OPENED, accepted("/two", status=status))
     writer = registry.begin()
     writer.write(CONTENT)
@@ -361,7 +361,7 @@ def test_a_chunk_is_taken_with_nothing_else(status: int) -> None:
 
 
 @pytest.mark.parametrize("stuck", ["0-49", "0-0", "garbage", "0-1000"])
-def test_the_bytes_sent_outvote_the_range_of_an_answer(stuck: str) -> None:
+def test_write_range_header_of_response_is_ignored(stuck: str) -> None:
     """ECR's stays at the first chunk's."""
     registry = Registry(OPENED, accepted(Range="0-49"), accepted(Range=stuck), CREATED)
     writer = registry.begin(50)
@@ -393,7 +393,7 @@ RANGES = [
 
 @pytest.mark.parametrize("status", [200, 204])
 @pytest.mark.parametrize(("range_", "offset"), RANGES)
-def test_a_range_in_every_spelling(range_: str | None, offset: int, status: int) -> None:
+def test_resume_range_header_in_any_form_is_parsed(range_: str | None, offset: int, status: int) -> None:
     registry = Registry(at(range_, status))
     writer = registry.resume()
     assert (writer.size, writer.flushed) == (offset, offset)
@@ -401,7 +401,7 @@ def test_a_range_in_every_spelling(range_: str | None, offset: int, status: int)
 
 @pytest.mark.parametrize("code", ["", "RANGE_INVALID", "BLOB_UPLOAD_INVALID"])  # zot's is the last
 @pytest.mark.parametrize(("range_", "stored"), [("0-49", 50), ("bytes=0-20/*", 21), ("0-1", 2), ("40-48", 49)])
-def test_a_416_goes_on_from_the_status(range_: str, stored: int, code: str) -> None:
+def test_write_first_chunk_answered_416_resumes_at_status(range_: str, stored: int, code: str) -> None:
     rest = [TAKEN] * ((len(CONTENT) - 1 - stored) // 50)
     registry = Registry(OPENED, refused(416, code), accepted("/now", status=204, Range=range_), *rest, CREATED)
     writer = registry.begin(50)
@@ -416,7 +416,7 @@ def test_a_416_goes_on_from_the_status(range_: str, stored: int, code: str) -> N
     assert registry.transport.bodies[3] == CONTENT[stored : stored + 50]
 
 
-def test_a_416_of_a_later_chunk_goes_on_from_the_status() -> None:
+def test_write_later_chunk_answered_416_resumes_at_status() -> None:
     registry = Registry(OPENED, TAKEN, refused(416), at("0-69"), CREATED)
     writer = registry.begin(50)
     writer.write(CONTENT)
@@ -427,7 +427,7 @@ def test_a_416_of_a_later_chunk_goes_on_from_the_status() -> None:
 
 @pytest.mark.parametrize("code", ["", "BLOB_UPLOAD_INVALID"])
 @pytest.mark.parametrize("range_", ["0-100", "0-9", "0-999", None])
-def test_a_416_out_of_reach_leaves_the_upload_resumable(range_: str | None, code: str) -> None:
+def test_write_416_with_unreachable_offset_raises_and_stays_writable(range_: str | None, code: str) -> None:
     registry = Registry(OPENED, TAKEN, refused(416, code), at(range_), TAKEN, CREATED)
     writer = registry.begin(50)
     with pytest.raises(errors.RangeInvalid):
@@ -439,7 +439,7 @@ def test_a_416_out_of_reach_leaves_the_upload_resumable(range_: str | None, code
     assert registry.steps == ["PATCH 0-49", "PATCH 50-99", "GET", "PATCH 50-99", "PUT 100-113"]
 
 
-def test_after_a_416_out_of_reach_the_id_resumes() -> None:
+def test_resume_after_416_with_unreachable_offset_uses_new_location() -> None:
     registry = Registry(OPENED, TAKEN, refused(416), accepted("/now", status=204, Range="0-9"), at("0-9"), CREATED)
     writer = registry.begin(50)
     with pytest.raises(errors.RangeInvalid):
@@ -453,7 +453,7 @@ def test_after_a_416_out_of_reach_the_id_resumes() -> None:
 
 
 @pytest.mark.parametrize("range_", ["0-0", None, ""])
-def test_0_0_may_have_meant_one_byte(range_: str | None) -> None:
+def test_write_after_range_0_0_retries_from_second_byte(range_: str | None) -> None:
     registry = Registry(at(range_), refused(416), at(range_), TAKEN, TAKEN, CREATED)
     writer = registry.resume(chunk_size=50)
     writer.write(CONTENT)
@@ -463,7 +463,7 @@ def test_0_0_may_have_meant_one_byte(range_: str | None) -> None:
     assert b"".join(body or b"" for body in registry.transport.bodies[3:]) == CONTENT[1:]
 
 
-def test_one_byte_is_tried_once() -> None:
+def test_write_after_range_0_0_retries_from_second_byte_once() -> None:
     patches: list[str] = []
 
     def answer(request: Request) -> Response:
@@ -480,7 +480,7 @@ def test_one_byte_is_tried_once() -> None:
     assert (writer.flushed, writer.size) == (0, 114), "nothing was acknowledged"
 
 
-def test_a_commit_does_not_repeat_the_one_byte() -> None:
+def test_commit_after_range_0_0_does_not_repeat_byte() -> None:
     """A PUT of the whole has no Content-Range that could be refused: it would be appended to the byte."""
     registry = Registry(at("0-0"), refused(416), at("0-0"), TAKEN, CREATED)
     writer = registry.resume()
@@ -489,7 +489,7 @@ def test_a_commit_does_not_repeat_the_one_byte() -> None:
     assert registry.steps == ["PATCH 0-113", "GET", "PATCH 1-113", "PUT"]
 
 
-def test_a_large_chunk_is_halved_where_there_was_no_one_byte() -> None:
+def test_write_after_range_0_0_large_chunk_is_halved() -> None:
     size = 256 * KIBIBYTE
     registry = Registry(at("0-0"), refused(416), at("0-0"), refused(416), TAKEN, TAKEN)
     writer = registry.resume(chunk_size=size)
@@ -512,7 +512,7 @@ def test_a_large_chunk_is_halved_where_there_was_no_one_byte() -> None:
         (None, UPLOAD),
     ],
 )
-def test_a_chunk_may_move_the_upload(location: str | None, id_: str) -> None:
+def test_write_location_of_response_is_used(location: str | None, id_: str) -> None:
     registry = Registry(OPENED, accepted(location), accepted(location), CREATED)
     writer = registry.begin(50)
     writer.write(CONTENT)
@@ -523,18 +523,18 @@ def test_a_chunk_may_move_the_upload(location: str | None, id_: str) -> None:
     assert [str(request.info.required_scope) for request in registry.requests] == [PUSH] * 4
 
 
-def test_no_location_is_needed_at_the_end() -> None:
+def test_commit_response_without_location_succeeds() -> None:
     registry = Registry(OPENED, Response(201))
     assert registry.begin().commit().size == 0
 
 
-def test_a_location_is_needed_at_the_beginning() -> None:
+def test_push_blob_chunked_without_location_raises_protocol_error() -> None:
     with pytest.raises(errors.ProtocolError, match="no Location"):
         Registry(accepted(None)).begin()
 
 
 @pytest.mark.parametrize("location", ["https://storage.example/u?signature=s", f"{BASE}:8443/u?a=b"])
-def test_another_origin_gets_no_secrets(location: str) -> None:
+def test_write_cross_origin_location_gets_no_credentials(location: str) -> None:
     registry = Registry(OPENED, accepted(location), accepted("/v"), Response(404), Response(200))
     writer = registry.begin(50)
     writer.write(CONTENT[:51])
@@ -555,7 +555,7 @@ def test_another_origin_gets_no_secrets(location: str) -> None:
 @pytest.mark.parametrize(
     ("method", "answers"), [("GET", [GONE]), ("PATCH", [TAKEN]), ("DELETE", [Response(204)]), ("PUT", [CREATED])]
 )
-def test_an_id_of_another_origin_gets_no_secrets(method: str, answers: list[Any]) -> None:
+def test_resume_cross_origin_id_gets_no_credentials(method: str, answers: list[Any]) -> None:
     registry = Registry(*answers)
     if method == "GET":
         with pytest.raises(errors.BlobUploadUnknown):
@@ -571,7 +571,7 @@ def test_an_id_of_another_origin_gets_no_secrets(method: str, answers: list[Any]
 @pytest.mark.parametrize(
     "location", [f"http://{HOST}/u", "http://storage.example/u", "ftp://registry.example/u", "/a\\b"]
 )
-def test_no_location_leaves_https(location: str) -> None:
+def test_blob_writer_http_location_raises_protocol_error(location: str) -> None:
     with pytest.raises(errors.ProtocolError):
         Registry(accepted(location)).begin()
     with pytest.raises(errors.ProtocolError):
@@ -591,7 +591,7 @@ def test_no_location_leaves_https(location: str) -> None:
 # --- close, with, cancel, commit ---
 
 
-def test_close_sends_what_is_left_and_keeps_the_upload() -> None:
+def test_close_sends_buffered_bytes_and_keeps_upload() -> None:
     registry = Registry(OPENED, TAKEN, accepted("/two"), CREATED)
     writer = registry.begin(100)
     writer.write(CONTENT)
@@ -607,7 +607,7 @@ def test_close_sends_what_is_left_and_keeps_the_upload() -> None:
     registry.transport.assert_done()
 
 
-def test_with_ends_in_close() -> None:
+def test_exit_sends_buffered_bytes_and_closes() -> None:
     registry = Registry(OPENED, TAKEN)
     with registry.begin() as writer:
         writer.write(CONTENT)
@@ -618,7 +618,7 @@ def test_with_ends_in_close() -> None:
 
 
 @pytest.mark.parametrize("kind", [KeyError, KeyboardInterrupt, GeneratorExit])
-def test_after_an_exception_nothing_is_sent(kind: type[BaseException]) -> None:
+def test_exit_after_exception_sends_nothing(kind: type[BaseException]) -> None:
     registry = Registry(OPENED, TAKEN, at("0-49"))
     writer = registry.begin(50)
     writer.write(CONTENT[:60])
@@ -632,7 +632,7 @@ def test_after_an_exception_nothing_is_sent(kind: type[BaseException]) -> None:
     assert registry.resume(id_=writer.id).size == 50
 
 
-def test_with_after_commit_and_cancel_sends_nothing() -> None:
+def test_exit_after_commit_or_cancel_sends_nothing() -> None:
     registry = Registry(OPENED, CREATED, OPENED, Response(202))
     with registry.begin() as writer:
         writer.write(CONTENT)
@@ -643,7 +643,7 @@ def test_with_after_commit_and_cancel_sends_nothing() -> None:
     assert registry.steps == ["PUT", "POST", "DELETE"]
 
 
-def test_a_close_that_fails_leaves_the_writer_closed_and_the_upload_resumable() -> None:
+def test_close_fails_keeps_upload_resumable() -> None:
     registry = Registry(OPENED, LOST, refused(416), at("0-113"), CREATED)
     writer = registry.begin()
     writer.write(CONTENT)
@@ -657,7 +657,7 @@ def test_a_close_that_fails_leaves_the_writer_closed_and_the_upload_resumable() 
     assert registry.requests[-1].body is None, "what may be there is not sent with a PUT, which may append it"
 
 
-def test_a_writer_that_committed_is_over() -> None:
+def test_commit_done_refuses_further_calls() -> None:
     registry = Registry(OPENED, CREATED)
     writer = registry.begin()
     writer.commit()
@@ -672,7 +672,7 @@ def test_a_writer_that_committed_is_over() -> None:
 @pytest.mark.parametrize(
     "answer", [Response(200), Response(202), Response(204), GONE, Response(404), refused(404, "NAME_UNKNOWN")]
 )
-def test_cancel_is_idempotent(answer: Response) -> None:
+def test_cancel_repeated_sends_one_delete(answer: Response) -> None:
     registry = Registry(OPENED, answer)
     writer = registry.begin()
     writer.write(CONTENT)
@@ -688,7 +688,7 @@ def test_cancel_is_idempotent(answer: Response) -> None:
 @pytest.mark.parametrize(
     ("answer", "kind"), [(LOST, errors.ReadError), (refused(405), errors.Unsupported), (refused(403), errors.Denied)]
 )
-def test_a_cancel_that_failed_can_be_repeated(answer: Any, kind: type[Exception]) -> None:
+def test_cancel_failed_can_be_repeated(answer: Any, kind: type[Exception]) -> None:
     registry = Registry(OPENED, answer, GONE)
     writer = registry.begin()
     with pytest.raises(kind):
@@ -700,7 +700,7 @@ def test_a_cancel_that_failed_can_be_repeated(answer: Any, kind: type[Exception]
     assert registry.steps == ["DELETE", "DELETE"]
 
 
-def test_an_upload_that_went_on_before_has_no_digest() -> None:
+def test_commit_resumed_upload_without_digest_raises_usage_error() -> None:
     registry = Registry(CREATED)
     writer = registry.resume(1)
     with pytest.raises(errors.UsageError, match="digest"):
@@ -711,14 +711,14 @@ def test_an_upload_that_went_on_before_has_no_digest() -> None:
 
 
 @pytest.mark.parametrize("offset", [0, None])
-def test_an_upload_that_was_resumed_at_0_has_one(offset: int | None) -> None:
+def test_commit_upload_resumed_at_0_computes_digest(offset: int | None) -> None:
     registry = Registry(*([at("0-0")] if offset is None else []), TAKEN, CREATED)
     with registry.resume(offset) as writer:
         writer.write(CONTENT)
     assert writer.commit().digest == Digest.of(CONTENT)
 
 
-def test_a_digest_that_is_given_is_what_is_sent() -> None:
+def test_commit_given_digest_is_sent() -> None:
     registry = Registry(OPENED, CREATED)
     writer = registry.begin()
     writer.write(CONTENT)
@@ -727,7 +727,7 @@ def test_a_digest_that_is_given_is_what_is_sent() -> None:
     assert registry.lines[1] == f"PUT {UPLOAD}?digest={digest}"
 
 
-def test_a_wrong_digest_is_the_registrys() -> None:
+def test_commit_wrong_digest_raises_digest_invalid() -> None:
     registry = Registry(OPENED, refused(400, "DIGEST_INVALID"))
     writer = registry.begin()
     with pytest.raises(errors.DigestInvalid):
@@ -741,7 +741,7 @@ def test_a_wrong_digest_is_the_registrys() -> None:
     "fault", [LOST, errors.TransportTimeout("too long"), errors.AuthError("no token"), refused(503), refused(401)]
 )
 @pytest.mark.parametrize("stored", [0, 30, 50])
-def test_what_was_not_taken_can_be_written_again(fault: Any, stored: int) -> None:
+def test_write_failed_chunk_can_be_written_again(fault: Any, stored: int) -> None:
     retried = [TAKEN] if not stored else [refused(416), at(f"0-{49 + stored}")]
     registry = Registry(OPENED, TAKEN, fault, *retried, CREATED)
     writer = registry.begin(50)
@@ -755,7 +755,7 @@ def test_what_was_not_taken_can_be_written_again(fault: Any, stored: int) -> Non
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, OSError])
-def test_a_foreign_exception_passes_and_loses_nothing(kind: type[BaseException]) -> None:
+def test_write_foreign_exception_propagates_and_keeps_bytes(kind: type[BaseException]) -> None:
     registry = Registry(OPENED, kind(), TAKEN, TAKEN, CREATED)
     writer = registry.begin(50)
     with pytest.raises(kind):
@@ -767,7 +767,7 @@ def test_a_foreign_exception_passes_and_loses_nothing(kind: type[BaseException])
 
 
 @pytest.mark.parametrize("stored", [True, False])
-def test_a_commit_after_a_lost_answer_repeats_no_byte(stored: bool) -> None:
+def test_commit_after_lost_patch_response_repeats_no_byte(stored: bool) -> None:
     """The first PUT of an upload has no Content-Range, and some registries look at none."""
     again = [refused(416), at("0-49")] if stored else [TAKEN]
     registry = Registry(OPENED, LOST, *again, CREATED)
@@ -779,7 +779,7 @@ def test_a_commit_after_a_lost_answer_repeats_no_byte(stored: bool) -> None:
     assert registry.requests[-1].body is None
 
 
-def test_a_commit_that_broke_repeats_no_byte() -> None:
+def test_commit_lost_response_repeats_no_byte() -> None:
     registry = Registry(OPENED, LOST, Response(404), at("0-49"), TAKEN, CREATED)
     writer = registry.begin()
     writer.write(CONTENT)
@@ -814,7 +814,7 @@ def commit(registry: Registry) -> Descriptor:
 
 
 @pytest.mark.parametrize("fault", [TIMEOUT, refused(504), refused(524), refused(502), LOST])
-def test_closing_put_that_fails_is_polled_with_backoff(fault: Any, pauses: list[float]) -> None:
+def test_commit_failed_put_is_polled_with_backoff(fault: Any, pauses: list[float]) -> None:
     polls = [Response(404), AT_THE_END] * 5
     registry = Registry(OPENED, fault, *polls, Response(200))
     assert commit(registry).digest == Digest.of(CONTENT)
@@ -824,7 +824,7 @@ def test_closing_put_that_fails_is_polled_with_backoff(fault: Any, pauses: list[
     registry.transport.assert_done()
 
 
-def test_closing_put_is_polled_until_the_deadline(pauses: list[float], clock: FakeClock) -> None:
+def test_commit_polls_until_deadline(pauses: list[float], clock: FakeClock) -> None:
     registry = Registry(OPENED, refused(504), *[Response(404), AT_THE_END] * 3)
     registry.client = registry.client.with_options(deadline=clock.now + 6)
     with pytest.raises(errors.TransportTimeout, match=r"did not commit .* before the deadline after this failure: 504"):
@@ -833,7 +833,7 @@ def test_closing_put_is_polled_until_the_deadline(pauses: list[float], clock: Fa
     registry.transport.assert_done()
 
 
-def test_closing_put_that_met_the_deadline_is_not_polled(pauses: list[float], clock: FakeClock) -> None:
+def test_commit_put_at_deadline_is_not_polled(pauses: list[float], clock: FakeClock) -> None:
     def late(request: Request) -> Exception:
         clock.now += 7
         return TIMEOUT
@@ -846,7 +846,7 @@ def test_closing_put_that_met_the_deadline_is_not_polled(pauses: list[float], cl
     assert pauses == []
 
 
-def test_closing_put_poll_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commit_poll_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     def sleep(seconds: float) -> None:
         raise KeyboardInterrupt
 
@@ -858,7 +858,7 @@ def test_closing_put_poll_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("failure", [LOST, refused(503), errors.ConnectError("refused")])
-def test_closing_put_whose_polls_fail_is_the_last_failure(failure: Any, pauses: list[float]) -> None:
+def test_commit_failed_polls_raise_last_failure(failure: Any, pauses: list[float]) -> None:
     registry = Registry(OPENED, TIMEOUT, *[failure] * 3)
     with pytest.raises(errors.OciwireError) as caught:
         commit(registry)
@@ -866,19 +866,19 @@ def test_closing_put_whose_polls_fail_is_the_last_failure(failure: Any, pauses: 
     registry.transport.assert_done()
 
 
-def test_closing_put_poll_that_fails_once_is_repeated(pauses: list[float]) -> None:
+def test_commit_poll_failed_once_is_repeated(pauses: list[float]) -> None:
     registry = Registry(OPENED, TIMEOUT, LOST, LOST, Response(404), AT_THE_END, LOST, Response(200))
     assert commit(registry).digest == Digest.of(CONTENT)
     registry.transport.assert_done()
 
 
-def test_closing_put_poll_without_a_token_is_an_auth_error(pauses: list[float]) -> None:
+def test_commit_poll_without_token_raises_auth_error(pauses: list[float]) -> None:
     registry = Registry(OPENED, TIMEOUT, errors.AuthTimeout("no token"))
     with pytest.raises(errors.AuthTimeout):
         commit(registry)
 
 
-def test_closing_put_without_connection_is_sent_again_without_polls(pauses: list[float]) -> None:
+def test_commit_connect_error_repeats_put_without_polls(pauses: list[float]) -> None:
     refusal = errors.ConnectError("refused")
     registry = Registry(OPENED, *[refusal] * 5)
     with pytest.raises(errors.ConnectError) as caught:
@@ -892,9 +892,7 @@ def test_closing_put_without_connection_is_sent_again_without_polls(pauses: list
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503, 521, 522, 523])
-def test_closing_put_that_was_not_acted_upon_is_sent_again_without_stored_bytes(
-    status: int, pauses: list[float]
-) -> None:
+def test_commit_put_refused_temporarily_is_repeated_without_stored_bytes(status: int, pauses: list[float]) -> None:
     registry = Registry(OPENED, refused(status), Response(404), accepted("/two", status=204, Range="0-113"), CREATED)
     assert commit(registry).digest == Digest.of(CONTENT)
     assert registry.lines[-1] == f"PUT {BASE}/two?digest={Digest.of(CONTENT)}"
@@ -903,7 +901,7 @@ def test_closing_put_that_was_not_acted_upon_is_sent_again_without_stored_bytes(
     registry.transport.assert_done()
 
 
-def test_closing_put_that_is_always_refused_is_the_refusal(pauses: list[float]) -> None:
+def test_commit_put_always_refused_raises_registry_error(pauses: list[float]) -> None:
     registry = Registry(OPENED, *[refused(503), Response(404), AT_THE_END] * 5)
     with pytest.raises(errors.RegistryError) as caught:
         commit(registry)
@@ -912,7 +910,7 @@ def test_closing_put_that_is_always_refused_is_the_refusal(pauses: list[float]) 
     registry.transport.assert_done()
 
 
-def test_closing_put_that_asks_for_a_long_wait_is_the_refusal(pauses: list[float]) -> None:
+def test_commit_put_with_long_retry_after_raises_too_many_requests(pauses: list[float]) -> None:
     registry = Registry(OPENED, Response(429, {"Retry-After": "61"}))
     with pytest.raises(errors.TooManyRequests):
         commit(registry)
@@ -920,7 +918,7 @@ def test_closing_put_that_asks_for_a_long_wait_is_the_refusal(pauses: list[float
 
 
 @pytest.mark.parametrize("status", [refused(405), Response(200, {"Content-Type": "text/html"}, b"<html>")])
-def test_closing_put_of_upload_without_status_is_polled_by_head_alone(status: Response, pauses: list[float]) -> None:
+def test_commit_upload_without_status_is_polled_by_head(status: Response, pauses: list[float]) -> None:
     registry = Registry(OPENED, TIMEOUT, *[Response(404), status] * 3, Response(200))
     assert commit(registry).digest == Digest.of(CONTENT)
     registry.transport.assert_done()
@@ -931,7 +929,7 @@ def test_closing_put_of_upload_without_status_is_polled_by_head_alone(status: Re
     registry.transport.assert_done()
 
 
-def test_closing_put_that_keeps_losing_bytes_ends(pauses: list[float]) -> None:
+def test_commit_registry_losing_bytes_raises_range_invalid(pauses: list[float]) -> None:
     lost = [LOST, Response(404), at("0-49"), TAKEN]
     registry = Registry(OPENED, TAKEN, *lost * 4)
     writer = registry.begin(50)
@@ -941,7 +939,7 @@ def test_closing_put_that_keeps_losing_bytes_ends(pauses: list[float]) -> None:
     assert caught.value.__cause__ is LOST
 
 
-def test_closing_put_of_upload_of_one_byte_and_more_resumes(pauses: list[float]) -> None:
+def test_commit_lost_put_after_one_byte_resumes(pauses: list[float]) -> None:
     """0-0 may mean one byte, and one was acknowledged."""
     registry = Registry(OPENED, TAKEN, LOST, Response(404), at("0-0"), TAKEN, CREATED)
     writer = registry.begin(1)
@@ -951,14 +949,14 @@ def test_closing_put_of_upload_of_one_byte_and_more_resumes(pauses: list[float])
 
 
 @pytest.mark.parametrize("found", [Response(200, {"Content-Type": "text/html"}), refused(403), refused(500)])
-def test_closing_put_poll_that_is_refused_or_html_does_not_find_the_blob(found: Response, pauses: list[float]) -> None:
+def test_commit_poll_refused_or_html_does_not_find_blob(found: Response, pauses: list[float]) -> None:
     registry = Registry(OPENED, TIMEOUT, found, AT_THE_END, Response(200))
     assert commit(registry).digest == Digest.of(CONTENT)
     assert pauses == [1]
     registry.transport.assert_done()
 
 
-def test_one_byte_whose_answer_was_lost() -> None:
+def test_write_one_byte_with_lost_response_is_not_repeated() -> None:
     registry = Registry(OPENED, LOST, refused(416), at("0-0"), CREATED)
     writer = registry.begin(1)
     with pytest.raises(errors.ReadError):
@@ -968,7 +966,7 @@ def test_one_byte_whose_answer_was_lost() -> None:
     assert registry.steps[-1] == "PUT 1-1"
 
 
-def test_a_status_that_is_lost_loses_nothing() -> None:
+def test_write_lost_status_response_keeps_bytes() -> None:
     registry = Registry(OPENED, refused(416), LOST, refused(416), at("0-49"), TAKEN, CREATED)
     writer = registry.begin(50)
     with pytest.raises(errors.ReadError):
@@ -979,7 +977,7 @@ def test_a_status_that_is_lost_loses_nothing() -> None:
 
 @pytest.mark.parametrize("code", ["BLOB_UPLOAD_UNKNOWN", ""])
 @pytest.mark.parametrize("location", [UPLOADS + "1", "/elsewhere/1"])
-def test_an_upload_that_is_over_may_have_been_committed(code: str, location: str) -> None:
+def test_commit_unknown_upload_with_stored_blob_succeeds(code: str, location: str) -> None:
     registry = Registry(accepted(location), refused(404, code), Response(200))
     writer = registry.begin()
     writer.write(CONTENT)
@@ -991,7 +989,7 @@ def test_an_upload_that_is_over_may_have_been_committed(code: str, location: str
 
 
 @pytest.mark.parametrize("body", [b"", CONTENT])
-def test_a_commit_whose_answer_was_lost_can_be_repeated(body: bytes) -> None:
+def test_commit_lost_response_can_be_repeated(body: bytes) -> None:
     """By whichever request the registry is asked then."""
     answers: dict[str, list[Any]] = {
         "POST": [OPENED],
@@ -1015,7 +1013,7 @@ def test_a_commit_whose_answer_was_lost_can_be_repeated(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("nowhere", [GONE, Response(404)])
-def test_an_upload_that_is_over_may_have_been_lost(nowhere: Response) -> None:
+def test_commit_unknown_upload_without_blob_raises_upload_unknown(nowhere: Response) -> None:
     registry = Registry(OPENED, nowhere, Response(404))
     writer = registry.begin()
     with pytest.raises(errors.BlobUploadUnknown) as caught:
@@ -1026,7 +1024,7 @@ def test_an_upload_that_is_over_may_have_been_lost(nowhere: Response) -> None:
 
 
 @pytest.mark.parametrize("location", [UPLOADS + "1", "/elsewhere/1"])
-def test_an_upload_that_is_not_there_is_unknown(location: str) -> None:
+def test_blob_writer_unknown_upload_raises_upload_unknown(location: str) -> None:
     for answer in (GONE, Response(404)):
         with pytest.raises(errors.BlobUploadUnknown):
             Registry(answer).resume(id_=location)
@@ -1039,7 +1037,7 @@ def test_an_upload_that_is_not_there_is_unknown(location: str) -> None:
 # --- number 4: a push that is longer than a token lives ---
 
 
-def test_each_chunk_is_authorized_anew() -> None:
+def test_write_each_chunk_is_authorized_separately() -> None:
     issued: list[str] = []
     seen: list[str] = []
 
@@ -1069,7 +1067,7 @@ def test_each_chunk_is_authorized_anew() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "Library/alpine", "a//b", "/a", "a/", "a:b", "../a", "a b", None, 5])
-def test_bad_names(name: Any) -> None:
+def test_blob_writer_invalid_repository_sends_nothing(name: Any) -> None:
     registry = Registry()
     with pytest.raises(errors.UsageError):
         registry.client.push_blob_chunked(name)
@@ -1079,7 +1077,7 @@ def test_bad_names(name: Any) -> None:
 
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, "1", True, float("nan"), b"1"])
-def test_bad_chunk_sizes(size: Any) -> None:
+def test_blob_writer_invalid_chunk_size_sends_nothing(size: Any) -> None:
     registry = Registry()
     for call in (lambda: registry.begin(size), lambda: registry.resume(0, size), lambda: registry.resume(None, size)):
         with pytest.raises(errors.UsageError, match="chunk size"):
@@ -1088,7 +1086,7 @@ def test_bad_chunk_sizes(size: Any) -> None:
 
 
 @pytest.mark.parametrize("offset", [-1, 1.0, "0", True, b""])
-def test_bad_offsets(offset: Any) -> None:
+def test_resume_invalid_offset_sends_nothing(offset: Any) -> None:
     registry = Registry()
     with pytest.raises(errors.UsageError, match="offset"):
         registry.resume(offset)
@@ -1112,7 +1110,7 @@ def test_bad_offsets(offset: Any) -> None:
     ],
 )
 @pytest.mark.parametrize("offset", [None, 0])
-def test_bad_ids(id_: Any, offset: int | None) -> None:
+def test_resume_invalid_id_sends_nothing(id_: Any, offset: int | None) -> None:
     registry = Registry()
     with pytest.raises(errors.UsageError) as caught:
         registry.resume(offset, id_=id_)
@@ -1121,7 +1119,7 @@ def test_bad_ids(id_: Any, offset: int | None) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["", "md5", "SHA256", "sha1", None, 256])
-def test_bad_algorithms(algorithm: Any) -> None:
+def test_push_blob_chunked_invalid_algorithm_sends_nothing(algorithm: Any) -> None:
     registry = Registry()
     with pytest.raises(errors.UsageError):
         registry.begin(algorithm=algorithm)
@@ -1129,7 +1127,7 @@ def test_bad_algorithms(algorithm: Any) -> None:
 
 
 @pytest.mark.parametrize("digest", ["", "sha256:abc", "abc", 5, b"sha256:"])
-def test_bad_digests(digest: Any) -> None:
+def test_commit_invalid_digest_sends_nothing(digest: Any) -> None:
     registry = Registry(OPENED, CREATED)
     writer = registry.begin()
     with pytest.raises(errors.UsageError):
@@ -1138,14 +1136,14 @@ def test_bad_digests(digest: Any) -> None:
     writer.commit()  # nothing has happened to it
 
 
-def test_text_is_not_written() -> None:
+def test_write_text_raises_error() -> None:
     writer = Registry(OPENED).begin()
     with pytest.raises((TypeError, errors.UsageError)):
         writer.write("text")  # type: ignore[arg-type]
     assert writer.size == 0
 
 
-def test_a_closed_client_begins_and_resumes_nothing() -> None:
+def test_blob_writer_closed_client_sends_nothing() -> None:
     registry = Registry()
     registry.client.close()
     with pytest.raises(errors.UsageError, match="closed"):
@@ -1155,7 +1153,7 @@ def test_a_closed_client_begins_and_resumes_nothing() -> None:
 
 
 @pytest.mark.parametrize("status", [301, 401, 403, 404, 429, 500])
-def test_an_upload_that_is_not_opened(status: int) -> None:
+def test_push_blob_chunked_error_status_raises_registry_error(status: int) -> None:
     with pytest.raises(errors.RegistryError) as caught:
         Registry(accepted(status=status)).begin()
     assert caught.value.status == status

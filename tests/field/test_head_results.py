@@ -373,7 +373,7 @@ ROWS = (
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_head_of_deployed_registry_is_confirmed_or_believed(row: HeadRow) -> None:
+def test_client_head_of_deployed_registry_is_confirmed_or_believed(row: HeadRow) -> None:
     registry = MemoryRegistry()
     direct = Client(HOST, registry)
     for descriptor, content in ((BLOB, CONTENT), (EMPTY, b"")):

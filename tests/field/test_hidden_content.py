@@ -128,7 +128,7 @@ def shortened(lines: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_hidden_content_is_requested_with_credentials(row: HiddenRow) -> None:
+def test_round_trip_hidden_content_is_requested_with_credentials(row: HiddenRow) -> None:
     registry = FakeRegistry(row.serve)
     source: CredentialSource | None = Anonymous() if row.anonymous else None
     transport = registry.transport(source)
@@ -138,7 +138,7 @@ def test_hidden_content_is_requested_with_credentials(row: HiddenRow) -> None:
     assert shortened(registry.sent) == row.sent
 
 
-def test_404_that_names_another_scope_than_the_token_s_is_answered() -> None:
+def test_round_trip_404_with_other_scope_gets_new_token() -> None:
     scopes_needed = "repository:hidden/app:pull"
     registry = FakeRegistry(
         lambda request, scopes: (
@@ -150,7 +150,7 @@ def test_404_that_names_another_scope_than_the_token_s_is_answered() -> None:
 
 
 @pytest.mark.parametrize("ping", [Response(500), Response(503), Response(429)])
-def test_probe_that_fails_is_not_remembered(ping: Response) -> None:
+def test_probe_failed_is_repeated(ping: Response) -> None:
     answers = iter([ping, BASIC])
     registry = FakeRegistry(
         lambda request, scopes: next(answers) if request.url == f"{ORIGIN}/v2/" else hides(404, OK)(request, scopes)
@@ -159,14 +159,14 @@ def test_probe_that_fails_is_not_remembered(ping: Response) -> None:
     assert [transport.round_trip(pull("app")).status for _ in range(2)] == [404, 200]
 
 
-def test_token_server_that_refuses_leaves_the_registrys_answer() -> None:
+def test_get_tag_token_refused_raises_error_of_registry() -> None:
     registry = FakeRegistry(hides(404, challenge()), lambda scopes, url: Response(401))
     client = Client(HOST, registry.transport())
     with pytest.raises(ManifestUnknown):
         client.get_tag("app", "latest")
 
 
-def test_anonymous_request_is_not_repeated_with_credentials() -> None:
+def test_round_trip_anonymous_request_is_not_repeated() -> None:
     registry = FakeRegistry(hides(404, BASIC))
     info = RequestInfo(required_scope=Scope.parse("repository:app:pull"), anonymous=True)
     request = Request("GET", f"{ORIGIN}/v2/app/manifests/latest", info=info)
@@ -174,7 +174,7 @@ def test_anonymous_request_is_not_repeated_with_credentials() -> None:
     assert shortened(registry.sent) == [BARE]
 
 
-def test_single_use_body_that_was_read_is_not_sent_again() -> None:
+def test_round_trip_consumed_single_use_body_is_not_resent() -> None:
     def serve(request: Request, scopes: set[str] | None) -> Response:
         if request.body is not None:
             b"".join(request.body.open())
@@ -186,7 +186,7 @@ def test_single_use_body_that_was_read_is_not_sent_again() -> None:
     assert len(registry.sent) == 1
 
 
-def test_many_missing_things_of_an_open_registry_cost_one_probe() -> None:
+def test_round_trip_several_404s_of_open_registry_cost_one_probe() -> None:
     registry = FakeRegistry(hides(404, OK))
     transport = registry.transport()
     for name in ("a", "b", "c", "d"):
@@ -195,13 +195,13 @@ def test_many_missing_things_of_an_open_registry_cost_one_probe() -> None:
 
 
 @pytest.mark.parametrize("ping", [BASIC, challenge()])
-def test_hidden_content_is_found_for_a_request_that_names_no_scope(ping: Response) -> None:
+def test_round_trip_hidden_content_without_scope_is_found(ping: Response) -> None:
     registry = FakeRegistry(hides(404, ping))
     assert registry.transport().round_trip(get("/v2/app/tags/list", "")).status == 200
     assert len(registry.sent) == 3
 
 
-def test_missing_base_url_is_not_requested_again_to_find_a_challenge() -> None:
+def test_round_trip_404_of_base_url_is_not_probed() -> None:
     registry = FakeRegistry(lambda request, scopes: Response(404))
     assert registry.transport().round_trip(get("/v2/", "")).status == 404
     assert shortened(registry.sent) == [PING]
@@ -221,13 +221,13 @@ class FailingHelper:
 
 
 @pytest.mark.parametrize("scope", ["registry:catalog:*", "repository:app:pull", "repository:app:metadata_read"])
-def test_request_that_only_reads_is_anonymous_if_a_credential_helper_failed(scope: str) -> None:
+def test_round_trip_read_with_failed_helper_is_anonymous(scope: str) -> None:
     registry = FakeRegistry(lambda request, scopes: OK)
     assert registry.transport(FailingHelper()).round_trip(get("/v2/_catalog", scope)).status == 200
 
 
 @pytest.mark.parametrize("scope", [Scope.UNLIMITED, Scope.parse("repository:app:pull,push")])
-def test_request_that_writes_is_not_anonymous_if_a_credential_helper_failed(scope: Scope) -> None:
+def test_round_trip_write_with_failed_helper_raises_auth_error(scope: Scope) -> None:
     registry = FakeRegistry(lambda request, scopes: OK)
     request = Request("PUT", f"{ORIGIN}/v2/app/manifests/x", (), b"{}", RequestInfo(required_scope=scope))
     with pytest.raises(AuthError, match="docker-credential-pass failed"):
@@ -235,7 +235,7 @@ def test_request_that_writes_is_not_anonymous_if_a_credential_helper_failed(scop
     assert registry.sent == []
 
 
-def test_failure_of_a_credential_helper_keeps_no_frames_of_the_requests_that_it_failed() -> None:
+def test_round_trip_failed_helper_error_keeps_no_traceback() -> None:
     registry, source = FakeRegistry(lambda request, scopes: BASIC), FailingHelper()
     transport = registry.transport(source)
     for _ in range(2):

@@ -380,7 +380,7 @@ ROWS = (
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_content_of_deployed_tools_is_read_or_refused(row: ReadRow) -> None:
+def test_client_content_of_deployed_tools_is_read_or_refused(row: ReadRow) -> None:
     if isinstance(row.expected, type) and issubclass(row.expected, Exception):
         with pytest.raises(row.expected):
             row.call()

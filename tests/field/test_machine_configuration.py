@@ -283,7 +283,7 @@ ROWS: tuple[Row, ...] = (
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if isinstance(row, NoProxy)], ids=str)
-def test_no_proxy_chooses_as_curl_and_go(row: NoProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_no_proxy_bypasses_like_curl_and_go(row: NoProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "no_proxy"):
         monkeypatch.delenv(name.upper(), raising=False)
         monkeypatch.setenv(name, row.no_proxy if name == "no_proxy" else "http://proxy.example:3128")
@@ -292,7 +292,7 @@ def test_no_proxy_chooses_as_curl_and_go(row: NoProxy, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if isinstance(row, Login)], ids=str)
-def test_lookup_finds_the_user(row: Login, tmp_path: Path) -> None:
+def test_docker_config_lookup_finds_user(row: Login, tmp_path: Path) -> None:
     for path, content in row.files.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(json.dumps(content))
@@ -309,7 +309,7 @@ def test_lookup_finds_the_user(row: Login, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if isinstance(row, Certificates)], ids=str)
-def test_certs_d_is_read_or_skipped(
+def test_docker_certs_d_is_read_or_skipped(
     row: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "ociwire.tls")
@@ -344,7 +344,7 @@ def test_certs_d_is_read_or_skipped(
 
 
 @pytest.mark.parametrize(("public", "push"), [(True, False), (False, False), (True, True)])
-def test_store_that_fails_permits_public_pulls_alone(tmp_path: Path, public: bool, push: bool) -> None:
+def test_docker_config_failed_store_permits_only_public_pulls(tmp_path: Path, public: bool, push: bool) -> None:
     row = next(row for row in ROWS if row.name == "credentials_store_that_fails" and isinstance(row, Login))
     (tmp_path / "config.json").write_text(json.dumps(STORE))
     program = tmp_path / "docker-credential-desktop"

@@ -26,7 +26,7 @@ def table(rows: list[Row]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def test_page_lists_every_row() -> None:
+def test_registries_page_lists_every_row() -> None:
     sections = "\n".join(f"## {module.TITLE}\n\n{table(module.ROWS)}" for module in TABLES)
     before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
@@ -36,13 +36,13 @@ def test_page_lists_every_row() -> None:
     assert PAGE.read_text("utf-8") == page
 
 
-def test_every_module_has_four_rows_with_unique_names() -> None:
+def test_rows_of_every_module_have_unique_names() -> None:
     for module in TABLES:
         names = [row.name for row in module.ROWS]
         assert len(set(names)) == len(names) >= 4, module.__name__
 
 
-def test_every_row_links_to_its_source_and_fits_into_a_table() -> None:
+def test_rows_have_source_link_and_fit_into_table() -> None:
     for row in (row for module in TABLES for row in module.ROWS):
         assert re.search(r"\[[^\]]+\]\(https://[^)\s]+\)", row.source), row.name
         assert not any("|" in cell or "\n" in cell for cell in cells(row)), row.name

@@ -276,7 +276,7 @@ def stacked(base: Transport) -> Client:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_closing_put_that_fails_ends_with_the_right_blob(row: Slow, way: str) -> None:
+def test_push_closing_put_fails_stores_right_blob(row: Slow, way: str) -> None:
     content, run = WAYS[way]
     registry = SlowRegistry(row)
     if row.loses and way in CANNOT_START_AGAIN:
@@ -293,7 +293,7 @@ def test_closing_put_that_fails_ends_with_the_right_blob(row: Slow, way: str) ->
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("fault", [TIMEOUT, page(504), page(524)], ids=["timeout", "504", "524"])
-def test_closing_put_of_registry_that_never_commits_is_a_timeout_after_ten_minutes(
+def test_push_closing_put_never_commits_times_out_after_ten_minutes(
     fault: Response | Exception, way: str, sleeps: list[float]
 ) -> None:
     content, run = WAYS[way]

@@ -374,7 +374,7 @@ def client_of(answer: Answer) -> Client:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_success_code_of_deployed_registry(row: Code) -> None:
+def test_client_success_code_of_deployed_registry_is_handled(row: Code) -> None:
     client = client_of(row.answer)
     if isinstance(row.right, type) and issubclass(row.right, OciwireError):
         with pytest.raises(row.right):
@@ -384,7 +384,7 @@ def test_success_code_of_deployed_registry(row: Code) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 202, 204])
-def test_referrers_tag_put_that_stored_nothing_is_an_error(status: int) -> None:
+def test_push_manifest_referrers_tag_not_stored_raises_referrers_update_error(status: int) -> None:
     client = client_of(without_referrers_api(refuse("PUT", "/manifests/sha256-", status)))
     with pytest.raises(ReferrersUpdateError) as caught:
         push_referrer(client)
@@ -392,7 +392,7 @@ def test_referrers_tag_put_that_stored_nothing_is_an_error(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 201, 202])
-def test_referrers_tag_put_answered_with_html_page_is_an_error(status: int) -> None:
+def test_push_manifest_referrers_tag_answered_with_html_raises_referrers_update_error(status: int) -> None:
     client = client_of(without_referrers_api(refuse("PUT", "/manifests/sha256-", status, b"<html>", HTML)))
     with pytest.raises(ReferrersUpdateError) as caught:
         push_referrer(client)

@@ -235,7 +235,7 @@ def harbor(request: Request) -> Response:
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if isinstance(row, Pull)], ids=str)
-def test_pull_with_an_unusual_url_or_password_succeeds(row: Pull) -> None:
+def test_get_blob_unusual_url_or_password_succeeds(row: Pull) -> None:
     inner = row.fake()
     asked: list[str] = []
 
@@ -251,7 +251,7 @@ def test_pull_with_an_unusual_url_or_password_succeeds(row: Pull) -> None:
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if isinstance(row, ProxyURL)], ids=str)
-def test_proxy_url_with_special_characters_reaches_the_proxy(row: ProxyURL) -> None:
+def test_proxy_selector_url_with_special_characters_is_parsed(row: ProxyURL) -> None:
     proxy = ProxySelector(row.url, trust_env=False).get(Origin.of(BLOB))
     assert proxy is not None
     assert str(proxy.origin) == row.proxy

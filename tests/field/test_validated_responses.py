@@ -446,7 +446,7 @@ ROWS = (
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_response_of_deployed_registry_is_used_or_refused(row: ValidatedRow) -> None:
+def test_client_response_of_deployed_registry_is_used_or_refused(row: ValidatedRow) -> None:
     registry = MemoryRegistry(referrers_api=False)
     direct = Client(HOST, registry)
     direct.push_blob(NAME, CONFIG, b"{}")

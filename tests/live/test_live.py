@@ -65,13 +65,13 @@ def delete(client: Client, manifest: Descriptor) -> None:
         pytest.skip(f"the registry does not delete: {error}")
 
 
-def test_ping_answers(client: Client) -> None:
+def test_ping_is_answered_200_or_401(client: Client) -> None:
     with client.do(Request("GET", "/v2/")) as response:
         response.read()
         assert response.status in (200, 401)
 
 
-def test_push_and_pull_give_the_same_bytes(client: Client, tag: str, tmp_path: Path) -> None:
+def test_push_and_pull_image_returns_same_bytes(client: Client, tag: str, tmp_path: Path) -> None:
     manifest, layer = push_image(client, tag)
     assert client.resolve_tag(REPOSITORY, tag).digest == manifest.digest
     assert client.get_tag(REPOSITORY, tag).read() == client.get_manifest(REPOSITORY, manifest.digest).read()
@@ -80,7 +80,7 @@ def test_push_and_pull_give_the_same_bytes(client: Client, tag: str, tmp_path: P
     delete(client, manifest)
 
 
-def test_chunked_upload_is_stored(client: Client) -> None:
+def test_push_blob_chunked_is_stored(client: Client) -> None:
     content = secrets.token_bytes(300_000)
     with client.push_blob_chunked(REPOSITORY) as writer:
         for start in range(0, len(content), 100_000):
@@ -89,13 +89,13 @@ def test_chunked_upload_is_stored(client: Client) -> None:
     assert client.get_blob(REPOSITORY, stored.digest).read() == content
 
 
-def test_tags_list_the_pushed_tag(client: Client, tag: str) -> None:
+def test_tags_list_pushed_tag(client: Client, tag: str) -> None:
     manifest, _ = push_image(client, tag)
     assert tag in set(client.tags(REPOSITORY))
     delete(client, manifest)
 
 
-def test_referrers_list_the_pushed_referrer(client: Client, tag: str) -> None:
+def test_referrers_list_pushed_referrer(client: Client, tag: str) -> None:
     subject, _ = push_image(client, tag)
     referrer, _ = push_image(client, tag, subject)
     assert referrer.digest in {entry.digest for entry in client.referrers(REPOSITORY, subject.digest)}
@@ -103,7 +103,7 @@ def test_referrers_list_the_pushed_referrer(client: Client, tag: str) -> None:
     delete(client, subject)
 
 
-def test_deleted_manifest_is_gone(client: Client, tag: str) -> None:
+def test_delete_manifest_is_not_found_afterwards(client: Client, tag: str) -> None:
     manifest, _ = push_image(client, tag)
     delete(client, manifest)
     with pytest.raises(NotFound):
