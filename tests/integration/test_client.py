@@ -53,7 +53,7 @@ def push_image(client: Client, repository: str, *tags: str, **fields: Any) -> tu
 
 
 @pytest.mark.parametrize("tags", [(), ("one",), ("one", "two", "3.20")])
-def test_a_manifest_comes_back(client: Client, tags: tuple[str, ...]) -> None:
+def test_push_manifest_is_read_back_by_digest_and_tag(client: Client, tags: tuple[str, ...]) -> None:
     repository = f"whole/manifest{len(tags)}"
     content, pushed = push_image(client, repository, *tags, annotations={"tags": ",".join(tags)})
     assert pushed == Descriptor.of(content, OCI_MANIFEST)
@@ -71,7 +71,7 @@ def test_a_manifest_comes_back(client: Client, tags: tuple[str, ...]) -> None:
         assert sorted(client.tags(repository)) == sorted(tags)
 
 
-def test_other_media_types(client: Client) -> None:
+def test_push_manifest_docker_manifest_and_index_are_read_back(client: Client) -> None:
     config = push_config(client, "whole/types", b"{ }", "application/vnd.docker.container.image.v1+json")
     docker = image(config, DOCKER_MANIFEST)
     pushed = client.push_manifest("whole/types", docker, DOCKER_MANIFEST, tags=["docker"])
@@ -84,7 +84,7 @@ def test_other_media_types(client: Client) -> None:
         assert Descriptor.from_dict(json.load(reader)["manifests"][0]) == pushed
 
 
-def test_a_tag_moves(client: Client) -> None:
+def test_push_manifest_same_tag_moves_tag(client: Client) -> None:
     _, first = push_image(client, "whole/moves", "latest", annotations={"number": "1"})
     _, second = push_image(client, "whole/moves", "latest", annotations={"number": "2"})
     assert first != second
@@ -92,7 +92,7 @@ def test_a_tag_moves(client: Client) -> None:
     assert client.resolve_manifest("whole/moves", first.digest) == first
 
 
-def test_what_is_not_there(client: Client) -> None:
+def test_client_methods_missing_content_raises_not_found(client: Client) -> None:
     push_image(client, "whole/there", "there")
     absent = Digest.of(b"never pushed")
     calls: list[Callable[[], Any]] = [
@@ -114,7 +114,7 @@ def test_what_is_not_there(client: Client) -> None:
         list(client.tags("whole/nowhere"))
 
 
-def test_a_manifest_whose_blobs_are_missing_is_refused(client: Client) -> None:
+def test_push_manifest_missing_blobs_is_refused(client: Client) -> None:
     content = image(Descriptor.of(b"never pushed", CONFIG_TYPE))
     with pytest.raises((ManifestBlobUnknown, BlobUnknown)):
         client.push_manifest("whole/missing", content, OCI_MANIFEST, tags=["a"])
@@ -123,7 +123,7 @@ def test_a_manifest_whose_blobs_are_missing_is_refused(client: Client) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["sha384", "sha512"])
-def test_a_manifest_of_another_algorithm(client: Client, algorithm: str) -> None:
+def test_push_manifest_other_algorithm_is_stored_or_refused(client: Client, algorithm: str) -> None:
     """A registry that does not keep it under that digest says so; one that does gives it back."""
     repository = f"whole/{algorithm}"
     content = image(push_config(client, repository))
@@ -141,7 +141,7 @@ def test_a_manifest_of_another_algorithm(client: Client, algorithm: str) -> None
 # --- lists ---
 
 
-def test_tags(client: Client) -> None:
+def test_tags_with_any_limit_lists_names_once(client: Client) -> None:
     names = [f"v{number:02}" for number in range(12)]
     push_image(client, "whole/tags", *names)
     assert sorted(client.tags("whole/tags")) == names
@@ -151,7 +151,7 @@ def test_tags(client: Client) -> None:
         assert set(found) <= set(names)
 
 
-def test_repositories(client: Client) -> None:
+def test_repositories_with_start_and_limit_lists_names_in_order(client: Client) -> None:
     mine = [f"whole/catalog/{number:02}" for number in range(7)]
     for repository in mine:
         push_config(client, repository)
@@ -169,7 +169,7 @@ def test_repositories(client: Client) -> None:
 CONTENT = bytes(range(256)) * 400
 
 
-def test_ranges(client: Client) -> None:
+def test_get_blob_range_reads_slice(client: Client) -> None:
     blob = client.push_blob("whole/ranges", Descriptor.of(CONTENT), CONTENT)
     size = len(CONTENT)
     for start, stop in [(0, 1), (0, 1000), (7, 4096), (size - 1, size), (size - 5, size + 5), (3, 3), (100, None)]:
@@ -190,7 +190,7 @@ def test_ranges(client: Client) -> None:
 # --- mounts and deletions ---
 
 
-def test_a_mount(client: Client) -> None:
+def test_mount_blob_existing_blob_is_mounted(client: Client) -> None:
     blob = client.push_blob("whole/source", Descriptor.of(b"to be mounted"), b"to be mounted")
     with pytest.raises(BlobUnknown):
         client.resolve_blob("whole/target", blob.digest)
@@ -199,7 +199,7 @@ def test_a_mount(client: Client) -> None:
         assert reader.read() == b"to be mounted"
 
 
-def test_a_mount_of_what_is_not_there(client: Client) -> None:
+def test_mount_blob_missing_blob_raises_unsupported(client: Client) -> None:
     absent = Descriptor.of(b"to be mounted, never pushed")
     for source in ("whole/source", "whole/nowhere"):
         with pytest.raises(Unsupported) as caught:
@@ -209,7 +209,7 @@ def test_a_mount_of_what_is_not_there(client: Client) -> None:
     client.push_blob("whole/target", absent, b"to be mounted, never pushed")
 
 
-def test_deletions(client: Client) -> None:
+def test_delete_manifest_and_blob_removes_them(client: Client) -> None:
     config = push_config(client, "whole/deleted", b'{"a": 1}')
     content = image(config)
     pushed = client.push_manifest("whole/deleted", content, OCI_MANIFEST, tags=["a", "b"])
@@ -227,7 +227,7 @@ def test_deletions(client: Client) -> None:
             again("whole/deleted", config.digest)
 
 
-def test_a_tag_is_deleted_or_stays(client: Client) -> None:
+def test_delete_tag_is_deleted_or_refused(client: Client) -> None:
     _, pushed = push_image(client, "whole/untag", "a", "b")
     try:
         client.delete_tag("whole/untag", "a")
@@ -242,7 +242,7 @@ def test_a_tag_is_deleted_or_stays(client: Client) -> None:
 # --- referrers, by the tag ---
 
 
-def test_referrers(client: Client) -> None:
+def test_referrers_by_tag_follow_pushes_and_deletions(client: Client) -> None:
     repository = "whole/referrers"
     _, subject = push_image(client, repository, "subject")
     assert list(client.referrers(repository, subject.digest)) == []
@@ -279,7 +279,7 @@ POOL = 2  # fewer than threads: connections are dropped too
 
 
 @pytest.mark.slow
-def test_ten_thousand_operations_leave_only_idle_connections(
+def test_client_ten_thousand_operations_leave_only_idle_connections(
     registry_host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sockets: list[Any] = []

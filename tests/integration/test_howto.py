@@ -9,12 +9,12 @@ HOWTO = Path(__file__).parent.parent.parent / "docs" / "howto"
 ORDER = ["push.md", "pull.md", "list.md", "resume.md"]
 
 
-def test_every_howto_has_its_place() -> None:
+def test_howto_pages_with_registry_are_all_listed() -> None:
     wanting = [page.name for page in HOWTO.glob("*.md") if "localhost:5000" in page.read_text()]
     assert sorted(wanting) == sorted(ORDER)
 
 
-def test_the_howtos_run(registry_host: str) -> None:
+def test_howto_pages_run_against_registry(registry_host: str) -> None:
     for name in ORDER:
         text = (HOWTO / name).read_text()
         names: dict[str, object] = {"__name__": "howto"}

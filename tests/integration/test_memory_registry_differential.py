@@ -360,7 +360,7 @@ DIFFERENCES: list[tuple[Callable[[Client, str], Any], Any, Any]] = [
 @pytest.mark.parametrize(
     ("operation", "in_memory", "real"), DIFFERENCES, ids=[operation.__name__ for operation, *_ in DIFFERENCES]
 )
-def test_a_client_sees_a_difference(
+def test_memory_registry_known_difference_still_exists(
     clients: tuple[Client, Client], operation: Callable[[Client, str], Any], in_memory: Any, real: Any
 ) -> None:
     name = f"differential/{operation.__name__}"
@@ -384,15 +384,13 @@ AGREEMENTS: list[Callable[[Client, str], Any]] = [
 
 
 @pytest.mark.parametrize("number", range(len(AGREEMENTS)))
-def test_a_client_sees_no_difference_in_what_the_machine_does_not_do(
-    clients: tuple[Client, Client], number: int
-) -> None:
+def test_memory_registry_single_operations_match_docker_registry(clients: tuple[Client, Client], number: int) -> None:
     name = f"differential/agreement{number}"
     in_memory, real = (seen(lambda client=client: AGREEMENTS[number](client, name)) for client in clients)
     assert in_memory == real
 
 
-def test_a_client_sees_the_same(clients: tuple[Client, Client]) -> None:
+def test_memory_registry_any_operations_match_docker_registry(clients: tuple[Client, Client]) -> None:
     run_state_machine_as_test(
         lambda: DifferentialMachine(clients[1]),
         settings=settings(

@@ -549,7 +549,9 @@ def within_bounds(call: Callable[[], object]) -> Exception | None:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_where_nothing_fails(name: str, registry_host: str, direct: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_operation_without_faults_sends_expected_requests(
+    name: str, registry_host: str, direct: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each operation has the requests that the cells count on, on one connection."""
     operation = OPERATIONS[name]
     scene = Scene(direct, f"{name}, quiet", operation.size)
@@ -565,7 +567,9 @@ def test_where_nothing_fails(name: str, registry_host: str, direct: Client, monk
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", list(cells()), ids=str)
-def test_a_network_that_fails(cell: Cell, registry_host: str, direct: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_operation_with_network_fault_recovers_or_raises_expected_error(
+    cell: Cell, registry_host: str, direct: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scene = Scene(direct, str(cell), cell.of.size)
     cell.of.prepare(scene)
     troubles = (
@@ -587,7 +591,7 @@ def test_a_network_that_fails(cell: Cell, registry_host: str, direct: Client, mo
     cell.of.verify(scene, error is None)
 
 
-def test_a_flipped_byte_in_a_part_of_a_blob_is_not_seen_and_nothing_says_that_it_was_right(
+def test_get_blob_range_flipped_byte_is_not_verified(
     registry_host: str, direct: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene = Scene(direct, "flipped in a range")

@@ -38,7 +38,7 @@ def single_use(content: bytes) -> Iterator[bytes]:
         yield content[start : start + third]
 
 
-def test_a_large_one_shot_body_comes_back(client: Client) -> None:
+def test_push_blob_large_single_use_body_is_read_back(client: Client) -> None:
     hasher = hashlib.sha256()
     for chunk in large_chunks():
         hasher.update(chunk)
@@ -78,7 +78,7 @@ class Unseekable(io.RawIOBase):
 
 @pytest.mark.parametrize("kind", CONTENTS)
 @pytest.mark.parametrize("size", [0, 1, 1000, 300_000])
-def test_a_blob_comes_back(client: Client, kind: str, size: int) -> None:
+def test_push_blob_any_kind_of_content_is_read_back(client: Client, kind: str, size: int) -> None:
     content = (f"{kind} " * (size // len(kind) + 1)).encode()[:size]
     blob = Descriptor.of(content)
     repository = f"real/{kind}"
@@ -90,7 +90,7 @@ def test_a_blob_comes_back(client: Client, kind: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["sha384", "sha512"])
-def test_other_algorithms(client: Client, algorithm: str) -> None:
+def test_push_blob_other_algorithm_is_read_back(client: Client, algorithm: str) -> None:
     content = f"hashed with {algorithm}".encode()
     blob = Descriptor.of(content, algorithm=algorithm)
     assert client.push_blob("real/algorithms", blob, single_use(content)) == blob
@@ -98,7 +98,7 @@ def test_other_algorithms(client: Client, algorithm: str) -> None:
     assert client.get_blob("real/algorithms", blob.digest).read() == content
 
 
-def test_a_push_may_be_repeated(client: Client) -> None:
+def test_push_blob_repeated_succeeds(client: Client) -> None:
     content = b"twice"
     for _ in range(2):
         client.push_blob("real/twice", Descriptor.of(content), single_use(content))
@@ -106,7 +106,7 @@ def test_a_push_may_be_repeated(client: Client) -> None:
 
 
 @pytest.mark.parametrize("call", [Client.get_blob, Client.resolve_blob])
-def test_a_blob_that_is_not_there(client: Client, call: Callable[[Client, str, str], Any]) -> None:
+def test_blob_methods_missing_blob_raises_blob_unknown(client: Client, call: Callable[[Client, str, str], Any]) -> None:
     with pytest.raises(BlobUnknown) as caught:
         call(client, "real/nothing", Digest.of(b"never pushed"))
     assert caught.value.status == 404
@@ -114,7 +114,7 @@ def test_a_blob_that_is_not_there(client: Client, call: Callable[[Client, str, s
 
 
 @pytest.mark.parametrize("make", [bytes, single_use], ids=["bytes", "generator"])
-def test_a_wrong_digest_is_refused(client: Client, make: Callable[[bytes], Any]) -> None:
+def test_push_blob_wrong_digest_raises_digest_invalid(client: Client, make: Callable[[bytes], Any]) -> None:
     said = Descriptor.of(b"this")
     with pytest.raises(DigestInvalid) as caught:
         client.push_blob("real/wrong", said, make(b"that"))
@@ -126,7 +126,9 @@ def test_a_wrong_digest_is_refused(client: Client, make: Callable[[bytes], Any])
 
 @pytest.mark.parametrize("make", [bytes, io.BytesIO, single_use], ids=["bytes", "file", "generator"])
 @pytest.mark.parametrize("size", [0, 1, 9, 11, 1_000_000])
-def test_a_size_that_lies_puts_nothing_in(client: Client, size: int, make: Callable[[bytes], Any]) -> None:
+def test_push_blob_wrong_size_raises_and_stores_nothing(
+    client: Client, size: int, make: Callable[[bytes], Any]
+) -> None:
     content = b"ten bytes."
     said = Descriptor.of(content[:size]).replace(size=size)  # right for what would be sent of it
     with pytest.raises(SizeMismatch) as caught:
@@ -137,7 +139,7 @@ def test_a_size_that_lies_puts_nothing_in(client: Client, size: int, make: Calla
     client.push_blob("real/honest", Descriptor.of(content), make(content))  # the next one finds all well
 
 
-def test_an_exception_of_the_content_puts_nothing_in(client: Client) -> None:
+def test_push_blob_exception_of_content_stores_nothing(client: Client) -> None:
     def broken() -> Iterator[bytes]:
         yield b"half of "
         raise error
@@ -151,12 +153,12 @@ def test_an_exception_of_the_content_puts_nothing_in(client: Client) -> None:
         client.resolve_blob("real/broken", blob.digest)
 
 
-def test_a_name_that_the_registry_does_not_take_is_not_sent(client: Client) -> None:
+def test_push_blob_invalid_repository_raises_usage_error(client: Client) -> None:
     with pytest.raises(UsageError):
         client.push_blob("Real/Upper", Descriptor.of(b""), b"")
 
 
-def test_one_connection_serves_for_many_blobs(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_many_blobs_use_one_connection(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Any] = []
 
     def counting(*args: Any, **options: Any) -> Any:
@@ -175,7 +177,7 @@ def test_one_connection_serves_for_many_blobs(client: Client, monkeypatch: pytes
     assert len(opened) == 1
 
 
-def test_a_client_is_shared_by_threads(client: Client) -> None:
+def test_client_shared_by_threads_keeps_blobs_apart(client: Client) -> None:
     start = threading.Barrier(8)
     wrong: list[str] = []
 

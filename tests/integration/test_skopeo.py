@@ -192,7 +192,7 @@ def whole(reader: BlobReader) -> bytes:
         return content
 
 
-def test_an_image_goes_in_and_ociwire_sees_and_verifies_the_same(
+def test_skopeo_copy_to_registry_is_verified_by_client(
     programs: Programs, images: Images, registry: MemoryRegistry, url: Served
 ) -> None:
     digest = images.digest("amd64")
@@ -204,7 +204,7 @@ def test_an_image_goes_in_and_ociwire_sees_and_verifies_the_same(
     assert registry.open_uploads == 0
 
 
-def test_an_image_goes_across_and_out_again_with_the_same_blobs(
+def test_skopeo_copy_between_repositories_keeps_blobs(
     programs: Programs, images: Images, registry: MemoryRegistry, url: Served, tmp_path: Path
 ) -> None:
     digest = images.digest("amd64")
@@ -223,9 +223,7 @@ def test_an_image_goes_across_and_out_again_with_the_same_blobs(
     assert (tmp_path / "unpacked/rootfs/etc/amd64").read_bytes() == GREETING
 
 
-def test_an_index_goes_in_and_out_with_all_its_platforms(
-    programs: Programs, images: Images, url: Served, tmp_path: Path
-) -> None:
+def test_skopeo_copy_index_keeps_all_platforms(programs: Programs, images: Images, url: Served, tmp_path: Path) -> None:
     digest = images.index.digest
     programs.copy(images.layout.image("all"), f"docker://{url.host}/team/app:all", "--all")
     with opened(url) as client:
@@ -242,7 +240,9 @@ def test_an_index_goes_in_and_out_with_all_its_platforms(
     assert out.blobs(digest) == images.layout.blobs(digest)
 
 
-def test_what_ociwire_pushes_skopeo_takes(programs: Programs, images: Images, url: Served, tmp_path: Path) -> None:
+def test_skopeo_copy_of_image_pushed_by_client_keeps_blobs(
+    programs: Programs, images: Images, url: Served, tmp_path: Path
+) -> None:
     digest = images.digest("arm64")
     blobs = images.layout.blobs(digest)
     manifest = blobs.pop(digest)
@@ -255,7 +255,7 @@ def test_what_ociwire_pushes_skopeo_takes(programs: Programs, images: Images, ur
     assert out.blobs(digest) == {digest: manifest, **blobs}
 
 
-def test_an_image_is_inspected_listed_and_deleted(programs: Programs, images: Images, url: Served) -> None:
+def test_skopeo_inspect_list_and_delete_match_registry(programs: Programs, images: Images, url: Served) -> None:
     digest = images.digest("amd64")
     image = f"docker://{url.host}/team/app"
     for tag in ("v1", "v2"):
@@ -282,14 +282,14 @@ def test_an_image_is_inspected_listed_and_deleted(programs: Programs, images: Im
         assert client.resolve_tag("team/app", "other").digest == images.digest("arm64")
 
 
-def test_what_is_not_there_is_said_to_be_missing(programs: Programs, url: Served) -> None:
+def test_skopeo_missing_image_is_reported_as_unknown(programs: Programs, url: Served) -> None:
     with pytest.raises(Failed, match="manifest unknown"):
         programs.skopeo("inspect", "--tls-verify=false", f"docker://{url.host}/team/app:v1")
     with pytest.raises(Failed, match="404"):
         programs.skopeo("list-tags", "--tls-verify=false", f"docker://{url.host}/team/app")
 
 
-def test_an_image_goes_in_and_out_over_tls(programs: Programs, images: Images, tmp_path: Path) -> None:
+def test_skopeo_copy_over_tls_keeps_blobs(programs: Programs, images: Images, tmp_path: Path) -> None:
     certificates = Certificates(tmp_path)
     trusted = tmp_path / "trusted"
     trusted.mkdir()
@@ -310,7 +310,7 @@ def test_an_image_goes_in_and_out_over_tls(programs: Programs, images: Images, t
 
 
 @pytest.mark.parametrize("scheme", ["bearer", "basic"])
-def test_an_image_passes_the_guard_with_the_password_and_not_without(
+def test_skopeo_copy_with_auth_guard_requires_password(
     programs: Programs, images: Images, tmp_path: Path, scheme: str
 ) -> None:
     digest = images.digest("amd64")

@@ -33,7 +33,7 @@ class RegistryMachine(UploadMachine):
         return self.wire.round_trip(request)
 
 
-def test_what_is_committed_is_what_was_written(registry_host: str) -> None:
+def test_blob_writer_any_calls_commit_what_was_written(registry_host: str) -> None:
     wire = UrllibTransport()
     try:
         run_state_machine_as_test(
