@@ -1,6 +1,6 @@
-"""An upload endpoint with the quirks of registries, and the machine that writes to one, in whatever order.
+"""An upload endpoint with the quirks of registries, and a hypothesis state machine that writes to an upload.
 
-The machine holds for every registry: `UploadMachine` is given a client in `begin_with`, and knows nothing else of it.
+The machine works with every registry: `UploadMachine` gets a client in `begin_with`, and uses nothing else of it.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ PUSH = Scope.repository(REPOSITORY, "pull", "push")
 PULL = Scope.repository(REPOSITORY, "pull")
 
 LOST_REQUEST = "lost request"
-"""Nothing of the request arrives."""
+"""The request does not arrive."""
 BROKEN_REQUEST = "broken request"
-"""Half of its body arrives, and is kept."""
-LOST_ANSWER = "lost answer"
-"""All of it arrives and is done; the answer does not come."""
-FAULTS = (None, LOST_REQUEST, BROKEN_REQUEST, LOST_ANSWER)
+"""Half of the request body arrives and is stored."""
+LOST_RESPONSE = "lost response"
+"""The request arrives and is processed, and the response is lost."""
+FAULTS = (None, LOST_REQUEST, BROKEN_REQUEST, LOST_RESPONSE)
 
-SPELLINGS: dict[str, Callable[[int], str | None]] = {
+RANGE_FORMS: dict[str, Callable[[int], str | None]] = {
     "0-99": lambda size: f"0-{max(size - 1, 0)}",
     "bytes=0-99": lambda size: f"bytes=0-{max(size - 1, 0)}",
     "0-99/*": lambda size: f"0-{size - 1}/*" if size else None,
@@ -43,49 +43,50 @@ SPELLINGS: dict[str, Callable[[int], str | None]] = {
 
 @dataclass(frozen=True)
 class Quirks:
-    """What registries do in one way or another.
+    """Deviations of an upload endpoint.
 
     Attributes:
-        minimum: OCI-Chunk-Min-Length; 0 is none.
-        maximum: The most bytes in a request; None is any number.
-        too_large: The status for more: 413, or the 416 of GHCR.
+        minimum: OCI-Chunk-Min-Length in bytes. Defaults to 0, which is no header.
+        maximum: Maximum number of bytes in a request. None means no limit.
+        too_large: The status for more bytes: 413, or 416 as GHCR answers.
         code: The error code of a 416.
-        stuck: The Range of a PATCH's answer stays that of the first, as ECR's does.
-        patched: The status of a PATCH's answer.
-        absolute: The Location is an absolute URL.
-        spelling: How a Range is spelled.
-        checks_put: A closing PUT must fit its Content-Range; else what it has is appended, as by docker-registry.
+        repeats_first_range: Whether the response to a PATCH repeats the Range of the first chunk, as ECR does.
+        patch_status: The status of the response to a PATCH.
+        absolute: Whether the Location is an absolute URL.
+        range_form: The form of the Range header, a key of `RANGE_FORMS`.
+        checks_put: Whether a closing PUT must match its Content-Range. If not, its body is appended, as docker-registry
+            does.
     """
 
     minimum: int = 0
     maximum: int | None = None
     too_large: int = 413
     code: str = "RANGE_INVALID"
-    stuck: bool = False
-    patched: int = 202
+    repeats_first_range: bool = False
+    patch_status: int = 202
     absolute: bool = False
-    spelling: str = "0-99"
+    range_form: str = "0-99"
     checks_put: bool = True
 
 
 @dataclass
 class Endpoint:
-    """Answers for the uploads and blobs of one repository, to the letter but for its quirks.
+    """Answers requests for the uploads and blobs of one repository, as the specification says except for its quirks.
 
     Attributes:
         quirks: See `Quirks`.
-        faults: What goes wrong with the next requests, in order.
-        uploads: What each upload has.
-        blobs: What was committed.
-        patched: The lengths of the chunks that came, those that were refused included.
+        faults: The faults of the next requests, in order.
+        uploads: The content of each open upload.
+        blobs: The committed blobs.
+        patch_sizes: The lengths of the chunks, including refused ones.
     """
 
     quirks: Quirks = field(default_factory=Quirks)
     faults: list[str | None] = field(default_factory=list)
     uploads: dict[str, bytearray] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
-    patched: list[int] = field(default_factory=list)
-    _answers: int = 0
+    patch_sizes: list[int] = field(default_factory=list)
+    _responses: int = 0
     _first_range: dict[str, str | None] = field(default_factory=dict)
 
     def __call__(self, request: Request) -> Response:
@@ -94,11 +95,11 @@ class Endpoint:
         body = b"" if request.body is None else b"".join(request.body.open())
         fault = self.faults.pop(0) if self.faults else None
         if fault == BROKEN_REQUEST:
-            self._take_half(request, body)
-        answer = self._answer(request, body) if fault in (None, LOST_ANSWER) else None
-        if fault is not None or answer is None:
+            self._append_half(request, body)
+        response = self._answer(request, body) if fault in (None, LOST_RESPONSE) else None
+        if fault is not None or response is None:
             raise errors.ReadError(f"{fault}: {request.method} {request.url}", request=request)
-        return answer
+        return response
 
     def _answer(self, request: Request, body: bytes) -> Response:
         url = urlsplit(request.url)
@@ -113,119 +114,120 @@ class Endpoint:
             return self._blob(url.path.removeprefix(BLOBS))
         name = url.path.removeprefix(UPLOADS)
         if request.method == "PATCH":
-            self.patched.append(len(body))
+            self.patch_sizes.append(len(body))
         if name not in self.uploads:
-            return refused(404, "BLOB_UPLOAD_UNKNOWN")
+            return error_response(404, "BLOB_UPLOAD_UNKNOWN")
         if request.method == "DELETE":
             del self.uploads[name]
             return Response(204)
         if request.method == "PUT" and not self.uploads[name]:
-            assert "content-range" not in request.headers, "some refuse it with the whole"
+            assert "content-range" not in request.headers, "some registries refuse it with the whole blob"
         if request.method == "GET":
             return self._accepted(204, name, self._range(name))
-        return self._take(request, name, body) or self._go_on(request, name, parse_qs(url.query))
+        return self._append(request, name, body) or self._finish(request, name, parse_qs(url.query))
 
     def _blob(self, digest: str) -> Response:
         content = self.blobs.get(digest)
         if content is None:
-            return refused(404, "BLOB_UNKNOWN")
+            return error_response(404, "BLOB_UNKNOWN")
         return Response(200, {"Content-Length": str(len(content))}, content)
 
-    def _take(self, request: Request, name: str, body: bytes) -> Response | None:
-        """Append the body to the upload; or the answer that refuses it."""
+    def _append(self, request: Request, name: str, body: bytes) -> Response | None:
+        """Append the body to the upload. Returns the response that refuses it, or None."""
         if self.quirks.maximum is not None and len(body) > self.quirks.maximum:
-            return refused(self.quirks.too_large, "" if self.quirks.too_large == 413 else self.quirks.code)
-        place, size = request.headers.get("content-range"), len(self.uploads[name])
-        checked = request.method == "PATCH" or (self.quirks.checks_put and place is not None)
-        if checked and place != f"{size}-{size + len(body) - 1}":
-            return refused(416, self.quirks.code)
+            return error_response(self.quirks.too_large, "" if self.quirks.too_large == 413 else self.quirks.code)
+        content_range, size = request.headers.get("content-range"), len(self.uploads[name])
+        checked = request.method == "PATCH" or (self.quirks.checks_put and content_range is not None)
+        if checked and content_range != f"{size}-{size + len(body) - 1}":
+            return error_response(416, self.quirks.code)
         self.uploads[name] += body
         return None
 
-    def _go_on(self, request: Request, name: str, query: dict[str, list[str]]) -> Response:
+    def _finish(self, request: Request, name: str, query: dict[str, list[str]]) -> Response:
+        """The response to a PATCH or a PUT whose body has been appended."""
         if request.method == "PATCH":
             self._first_range[name] = self._first_range[name] or self._range(name)
-            told = self._first_range[name] if self.quirks.stuck else self._range(name)
-            return self._accepted(self.quirks.patched, name, told)
+            range_ = self._first_range[name] if self.quirks.repeats_first_range else self._range(name)
+            return self._accepted(self.quirks.patch_status, name, range_)
         assert request.method == "PUT"
         content, (digest,) = bytes(self.uploads.pop(name)), query["digest"]
         if Digest.of(content) != digest:
-            return refused(400, "DIGEST_INVALID")
+            return error_response(400, "DIGEST_INVALID")
         self.blobs[digest] = content
         return Response(201)
 
-    def _take_half(self, request: Request, body: bytes) -> None:
+    def _append_half(self, request: Request, body: bytes) -> None:
         name = urlsplit(request.url).path.removeprefix(UPLOADS)
         if request.method in ("PATCH", "PUT") and name in self.uploads:
-            size, place = len(self.uploads[name]), request.headers.get("content-range", "0-")
-            if place.startswith(f"{size}-") and len(body) <= (self.quirks.maximum or len(body)):
+            size, content_range = len(self.uploads[name]), request.headers.get("content-range", "0-")
+            if content_range.startswith(f"{size}-") and len(body) <= (self.quirks.maximum or len(body)):
                 self.uploads[name] += body[: len(body) // 2]
 
-    def _accepted(self, status: int, name: str, told: str | None) -> Response:
-        self._answers += 1
+    def _accepted(self, status: int, name: str, range_: str | None) -> Response:
+        self._responses += 1
         base = f"https://{HOST}" if self.quirks.absolute else ""
-        headers = {"Location": f"{base}{UPLOADS}{name}?_state={self._answers}"}
-        if told is not None:
-            headers["Range"] = told
+        headers = {"Location": f"{base}{UPLOADS}{name}?_state={self._responses}"}
+        if range_ is not None:
+            headers["Range"] = range_
         if self.quirks.minimum:
             headers["OCI-Chunk-Min-Length"] = str(self.quirks.minimum)
         return Response(status, headers)
 
     def _range(self, name: str) -> str | None:
-        return SPELLINGS[self.quirks.spelling](len(self.uploads[name]))
+        return RANGE_FORMS[self.quirks.range_form](len(self.uploads[name]))
 
 
-def refused(status: int, code: str = "") -> Response:
+def error_response(status: int, code: str = "") -> Response:
     return Response(status, (), f'{{"errors": [{{"code": "{code}"}}]}}'.encode() if code else b"<html>")
 
 
 class UploadMachine(RuleBasedStateMachine):
-    """Writes the bytes of `content` to an upload, in order, whatever happens; what is committed must be these.
+    """Writes the bytes of `content` to an upload in order, with any faults. Only these bytes may be committed.
 
     Attributes:
-        unit: What sizes and chunk sizes are multiples of.
-        content: What is written.
-        tells_one: Whether an upload of one byte can be told from an empty one: by its status, or by a 416 later.
+        unit: Sizes and chunk sizes are multiples of this number of bytes.
+        content: The bytes to write.
+        detects_one_byte: Whether an upload of one byte differs from an empty one, by its status or by a later 416.
     """
 
     unit = 1
     content = hashlib.shake_256(b"noise").digest(4000)
-    tells_one = True
+    detects_one_byte = True
 
     writer: BlobWriter | None = None
     closed = False
-    finishing = False  # a commit has failed; it may have been done all the same
-    unsure = False  # the registry may have more than it has acknowledged
-    behind = False  # ... and the writer was told otherwise
+    finishing = False  # a commit has failed, and may have been processed by the registry
+    offset_uncertain = False  # the registry may have stored more than it has acknowledged
+    offset_wrong = False  # the writer was resumed at an acknowledged offset while the offset was uncertain
     resumed = False
-    told = False  # ... at an offset that was given
+    offset_given = False  # the writer was resumed at a given offset
     start = 0
-    given = 0  # how much any writer of this upload was given
+    written = 0  # the largest number of bytes that any writer of this upload got
 
     def begin_with(self, client: Client, faults: list[str | None]) -> None:
-        """Give the client, and the list that what answers it takes its faults from."""
+        """Set the client, and the list from which its transport takes the faults."""
         self.client = client
         self.faults = faults
 
     def check_chunks(self, *, full: bool) -> None:
-        """After each call that sends chunks: what must hold of them; `full` if they had to be filled."""
+        """Check the chunks that a call has sent. `full` is true if they had to have the minimum size."""
 
     @property
-    def now(self) -> BlobWriter:
+    def current_writer(self) -> BlobWriter:
         assert self.writer is not None
         return self.writer
 
     @contextmanager
-    def going_wrong(self, faults: list[str | None]) -> Iterator[None]:
-        """Within it, what is lost is no failure: the upload can be gone on with."""
+    def with_faults(self, faults: list[str | None]) -> Iterator[None]:
+        """Run a call with faults. A lost request or response is expected, and the upload can be continued."""
         self.faults[:] = faults
         try:
             yield
         except errors.ReadError:
             assert any(faults)
-            self.unsure = True
+            self.offset_uncertain = True
         except errors.RangeInvalid:
-            assert self.behind
+            assert self.offset_wrong
             self.faults.clear()
             self.check_chunks(full=False)  # those so far were sent at the given offset
             self.resume_at(None, None)
@@ -239,37 +241,38 @@ class UploadMachine(RuleBasedStateMachine):
         size=st.integers(0, 40),
     )
     def begin(self, chunk: int | None, faults: list[str | None], size: int) -> None:
-        with self.going_wrong(faults):
+        with self.with_faults(faults):
             self.writer = self.client.push_blob_chunked(REPOSITORY, chunk and chunk * self.unit)
             assert (self.writer.size, self.writer.flushed) == (0, 0)
-        self.closed = self.finishing = self.unsure = self.behind = self.resumed = self.told = False
-        self.start = self.given = 0
+        self.closed = self.finishing = self.resumed = False
+        self.offset_uncertain = self.offset_wrong = self.offset_given = False
+        self.start = self.written = 0
         if self.writer is not None:
             self.write(size, [])
 
     @precondition(lambda self: self.writer is not None and not self.closed and not self.finishing)
     @rule(size=st.integers(0, 40), faults=st.lists(st.sampled_from(FAULTS), max_size=4))
     def write(self, size: int, faults: list[str | None]) -> None:
-        writer, before = self.now, self.now.size
+        writer, before = self.current_writer, self.current_writer.size
         data = self.content[before : before + size * self.unit]
-        with self.going_wrong(faults):
+        with self.with_faults(faults):
             assert writer.write(data) == len(data)
             assert writer.size == before + len(data)
         assert before <= writer.size <= before + len(data)
         self.check_chunks(full=True)
 
     @precondition(lambda self: self.writer is not None and not self.finishing)
-    @rule(faults=st.lists(st.sampled_from(FAULTS), max_size=4), plainly=st.booleans())
-    def close(self, faults: list[str | None], plainly: bool) -> None:
-        writer, size, again = self.now, self.now.size, self.closed
+    @rule(faults=st.lists(st.sampled_from(FAULTS), max_size=4), by_exit=st.booleans())
+    def close(self, faults: list[str | None], by_exit: bool) -> None:
+        writer, size, was_closed = self.current_writer, self.current_writer.size, self.closed
         self.closed = True
-        with self.going_wrong(faults):
-            if plainly:
-                writer.close()
-            else:
+        with self.with_faults(faults):
+            if by_exit:
                 with writer:
                     pass
-            assert again or writer.flushed == size
+            else:
+                writer.close()
+            assert was_closed or writer.flushed == size
         assert writer.size == size
         self.check_chunks(full=False)
         with pytest.raises(errors.UsageError):
@@ -277,50 +280,50 @@ class UploadMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.writer is not None and not self.closed)
     @rule()
-    def leave_by_an_exception(self) -> None:
-        writer, flushed = self.now, self.now.flushed
+    def exit_by_exception(self) -> None:
+        writer, flushed = self.current_writer, self.current_writer.flushed
         self.closed = True
         with pytest.raises(KeyError), writer:
             raise KeyError
         assert writer.flushed == flushed
 
     @precondition(lambda self: self.writer is not None)
-    @rule(chunk=st.none() | st.integers(1, 16), told=st.booleans())
-    def resume(self, chunk: int | None, told: bool) -> None:
-        offset = self.now.flushed if told and not self.finishing else None
+    @rule(chunk=st.none() | st.integers(1, 16), at_offset=st.booleans())
+    def resume(self, chunk: int | None, at_offset: bool) -> None:
+        offset = self.current_writer.flushed if at_offset and not self.finishing else None
         self.resume_at(offset, chunk and chunk * self.unit)
 
     def resume_at(self, offset: int | None, chunk: int | None) -> None:
-        old = self.now
-        if not self.tells_one and old.flushed == 1:
+        old = self.current_writer
+        if not self.detects_one_byte and old.flushed == 1:
             offset = 1
         try:
             new = self.client.push_blob_chunked_resume(REPOSITORY, old.id, offset, chunk)
         except errors.BlobUploadUnknown:
-            assert self.finishing, "only what was committed is over"
-            if self.behind:
-                self.writer = None  # or refused: see try_to_commit
+            assert self.finishing, "only a commit may end the upload"
+            if self.offset_wrong:
+                self.writer = None  # committed or refused, see try_commit
             else:
-                self.is_committed(old.size)
+                self.assert_committed(old.size)
             return
-        least = 0 if old.flushed == 1 else old.flushed
+        min_size = 0 if old.flushed == 1 else old.flushed
         assert new.size == new.flushed
-        assert least <= new.size <= max(self.given, old.size)
+        assert min_size <= new.size <= max(self.written, old.size)
         if new.size:
             with pytest.raises(errors.UsageError):
                 new.commit()
-        is_uncertain = self.unsure or self.behind
-        self.behind = offset is not None and is_uncertain
-        self.writer, self.start, self.resumed, self.told = new, new.size, True, offset is not None
-        # An answer of 0-0 may mean 0 bytes or 1: the offset stays as uncertain as it was.
-        self.unsure = is_uncertain and offset is None and new.size == 0
+        is_uncertain = self.offset_uncertain or self.offset_wrong
+        self.offset_wrong = offset is not None and is_uncertain
+        self.writer, self.start, self.resumed, self.offset_given = new, new.size, True, offset is not None
+        # A status of 0-0 may mean 0 bytes or 1 byte: the offset remains as uncertain as it was.
+        self.offset_uncertain = is_uncertain and offset is None and new.size == 0
         self.closed = self.finishing = False
 
     @precondition(lambda self: self.writer is not None)
     @rule(faults=st.lists(st.sampled_from(FAULTS), max_size=1))
     def cancel(self, faults: list[str | None]) -> None:
-        writer, self.writer = self.now, None
-        with self.going_wrong(faults):
+        writer, self.writer = self.current_writer, None
+        with self.with_faults(faults):
             writer.cancel()
         with pytest.raises(errors.UsageError):
             writer.write(b"more")
@@ -328,52 +331,55 @@ class UploadMachine(RuleBasedStateMachine):
         with pytest.raises(errors.BlobUploadUnknown):
             self.client.push_blob_chunked_resume(REPOSITORY, writer.id)
 
-    # that 0 may be 1 is known only to who has written the first byte again
+    # a status of 0 bytes may mean one byte: only a writer that has written a byte finds out
     @precondition(lambda self: self.writer is not None and (self.writer.size or not self.resumed))
-    @rule(attempts=st.lists(st.lists(st.sampled_from(FAULTS), max_size=3), min_size=1, max_size=4), knows=st.booleans())
-    def commit(self, attempts: list[list[str | None]], knows: bool) -> None:
+    @rule(
+        attempts=st.lists(st.lists(st.sampled_from(FAULTS), max_size=3), min_size=1, max_size=4),
+        with_digest=st.booleans(),
+    )
+    def commit(self, attempts: list[list[str | None]], with_digest: bool) -> None:
         for faults in attempts:
             if self.writer is not None and (self.writer.size or not self.resumed):
-                self.try_to_commit(faults, knows)
+                self.try_commit(faults, with_digest)
 
-    def try_to_commit(self, faults: list[str | None], knows: bool) -> None:
-        writer, size = self.now, self.now.size
+    def try_commit(self, faults: list[str | None], with_digest: bool) -> None:
+        writer, size = self.current_writer, self.current_writer.size
         digest = Digest.of(self.content[:size])
         self.finishing = True
         try:
-            with self.going_wrong(faults):
-                done = writer.commit(digest if knows or self.start else None)
-                assert (done.digest, done.size) == (digest, size)
+            with self.with_faults(faults):
+                committed = writer.commit(digest if with_digest or self.start else None)
+                assert (committed.digest, committed.size) == (digest, size)
                 self.faults.clear()
-                self.is_committed(size)
+                self.assert_committed(size)
                 with pytest.raises(errors.UsageError):
                     writer.commit()
                 writer.cancel()
         except (errors.DigestInvalid, errors.BlobUploadUnknown):
-            # where the Content-Range of a PUT is not looked at, a wrong offset is only found out by the digest
-            assert self.behind
+            # a registry that ignores the Content-Range of a PUT detects a wrong offset only by the digest
+            assert self.offset_wrong
             self.writer = None
         self.check_chunks(full=False)
 
-    def is_committed(self, size: int) -> None:
+    def assert_committed(self, size: int) -> None:
         blob = Descriptor.of(self.content[:size])
         assert self.client.resolve_blob(REPOSITORY, blob.digest).size == size
         assert self.client.get_blob(REPOSITORY, blob.digest).read() == self.content[:size]
         self.writer = None
 
     @invariant()
-    def it_counts(self) -> None:
+    def sizes_are_consistent(self) -> None:
         if self.writer is not None:
             assert self.start <= self.writer.flushed <= self.writer.size
-            self.given = max(self.given, self.writer.size)
+            self.written = max(self.written, self.writer.size)
             assert str(self.writer.size) in repr(self.writer)
 
     def teardown(self) -> None:
-        """Whatever happened, the upload can be resumed, written to and committed."""
+        """Check that the upload can be resumed, continued and committed."""
         if self.writer is not None:
             self.faults.clear()
             self.resume_at(None, None)
         if self.writer is not None:
             self.write(8, [])
-            self.try_to_commit([], True)
+            self.try_commit([], True)
             assert self.writer is None

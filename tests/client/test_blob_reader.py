@@ -1,4 +1,4 @@
-"""BlobReader: nothing whole is handed out unverified, under whatever reads it; and the response never stays open."""
+"""BlobReader: content is verified before its last byte is returned, whatever reads it, and the response is closed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import json
 import shutil
 import tarfile
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,47 +19,16 @@ from hypothesis import strategies as st
 
 from ociwire import BlobReader, Descriptor, Digest, Response
 from ociwire.errors import DigestMismatch, ReadError, SizeMismatch, UsageError
+from tests._support.doubles import FakeReader
 
 CONTENT = b"the content of a blob, of no great length"
 
 
-class Pieces:
-    """A response's body that comes in the pieces given; an exception among them is raised in its turn."""
-
-    def __init__(self, pieces: Iterable[bytes | Exception]) -> None:
-        self._pieces = [piece for piece in pieces if piece]
-        self.closed = False
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        assert not self.closed, "read after close"
-        if not self._pieces:
-            return 0
-        piece = self._pieces.pop(0)
-        if isinstance(piece, Exception):
-            raise piece
-        buffer[: len(piece)] = piece[: len(buffer)] if len(piece) > len(buffer) else piece
-        return len(piece)
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class Cut(Pieces):
-    """The same, with pieces larger than the buffer handed out over several calls."""
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        if self._pieces and isinstance(self._pieces[0], bytes) and len(self._pieces[0]) > len(buffer):
-            piece = self._pieces.pop(0)
-            assert isinstance(piece, bytes)
-            self._pieces[:0] = [piece[: len(buffer)], piece[len(buffer) :]]
-        return super().readinto(buffer)
-
-
-def opened(
+def open_reader(
     *pieces: bytes | Exception, of: bytes = CONTENT, size: int | None = None, algorithm: str = "sha256"
-) -> tuple[BlobReader, Cut]:
-    """A reader that should read `of`, over a body that comes in pieces."""
-    body = Cut(pieces)
+) -> tuple[BlobReader, FakeReader]:
+    """A reader that expects the content `of`, over a body in pieces; both are returned."""
+    body = FakeReader(pieces)
     descriptor = Descriptor.of(of, algorithm=algorithm)
     return BlobReader(Response(200, (), body), descriptor.replace(size=len(of) if size is None else size)), body
 
@@ -83,7 +52,7 @@ READS: dict[str, Callable[[BlobReader], bytes]] = {
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
 def test_read_right_content_is_verified(read: Callable[[BlobReader], bytes], algorithm: str) -> None:
-    reader, body = opened(CONTENT[:10], CONTENT[10:], algorithm=algorithm)
+    reader, body = open_reader(CONTENT[:10], CONTENT[10:], algorithm=algorithm)
     assert not reader.verified
     assert read(reader) == CONTENT
     assert reader.verified
@@ -97,7 +66,7 @@ def test_read_right_content_is_verified(read: Callable[[BlobReader], bytes], alg
 
 
 def test_blob_reader_is_readable_raw_file() -> None:
-    reader, _ = opened(CONTENT)
+    reader, _ = open_reader(CONTENT)
     with reader:
         assert isinstance(reader, io.RawIOBase)
         assert reader.readable()
@@ -107,7 +76,7 @@ def test_blob_reader_is_readable_raw_file() -> None:
 
 
 def test_read_last_byte_verifies_and_closes_body() -> None:
-    reader, body = opened(CONTENT)
+    reader, body = open_reader(CONTENT)
     assert reader.read(len(CONTENT) - 1) == CONTENT[:-1]
     assert not reader.verified
     assert not body.closed
@@ -117,7 +86,7 @@ def test_read_last_byte_verifies_and_closes_body() -> None:
 
 
 def test_readinto_large_buffer_returns_available_bytes() -> None:
-    reader, _ = opened(b"ab", b"cde", of=b"abcde")
+    reader, _ = open_reader(b"ab", b"cde", of=b"abcde")
     buffer = bytearray(10)
     assert reader.readinto(buffer) == 2
     assert reader.readinto(memoryview(buffer)[2:]) == 3
@@ -127,14 +96,14 @@ def test_readinto_large_buffer_returns_available_bytes() -> None:
 
 def test_readinto_array_of_integers_counts_bytes() -> None:
     content = bytes(range(12))
-    reader, _ = opened(content, of=content)
+    reader, _ = open_reader(content, of=content)
     items = array.array("I", [0] * 4)
     assert reader.readinto(items) == 12
     assert items.tobytes()[:12] == content
 
 
 def test_read_of_zero_bytes_reads_nothing() -> None:
-    reader, body = opened(CONTENT)
+    reader, body = open_reader(CONTENT)
     assert reader.read(0) == b""
     assert reader.readinto(bytearray()) == 0
     assert not reader.verified
@@ -143,7 +112,7 @@ def test_read_of_zero_bytes_reads_nothing() -> None:
 
 
 def test_verify_after_partial_read_reads_rest() -> None:
-    reader, body = opened(CONTENT[:20], CONTENT[20:])
+    reader, body = open_reader(CONTENT[:20], CONTENT[20:])
     assert reader.read(5) == CONTENT[:5]
     reader.verify()
     assert reader.verified
@@ -153,14 +122,16 @@ def test_verify_after_partial_read_reads_rest() -> None:
 
 def test_read_large_content_in_pieces_is_verified() -> None:
     content = bytes(range(256)) * 16 * 1024  # 4 MiB
-    reader, _ = opened(*(content[start : start + 100_000] for start in range(0, len(content), 100_000)), of=content)
+    reader, _ = open_reader(
+        *(content[start : start + 100_000] for start in range(0, len(content), 100_000)), of=content
+    )
     assert reader.read(3_000_000) + reader.read() == content
     assert reader.verified
 
 
 def test_read_empty_content_is_verified() -> None:
     for read in (*READS.values(), lambda reader: reader.verify() or b"", lambda reader: reader.read(0)):
-        reader, body = opened(of=b"")
+        reader, body = open_reader(of=b"")
         assert not reader.verified
         assert read(reader) == b""
         assert reader.verified
@@ -174,7 +145,7 @@ def test_read_empty_content_is_verified() -> None:
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
 def test_read_wrong_content_raises_digest_mismatch(read: Callable[[BlobReader], Any], algorithm: str) -> None:
     wrong = CONTENT[:-1] + b"!"
-    reader, body = opened(wrong, algorithm=algorithm)
+    reader, body = open_reader(wrong, algorithm=algorithm)
     with pytest.raises(DigestMismatch) as caught:
         read(reader)
     assert caught.value.expected == Digest.of(CONTENT, algorithm)
@@ -185,12 +156,12 @@ def test_read_wrong_content_raises_digest_mismatch(read: Callable[[BlobReader], 
 
 
 def test_read_wrong_content_withholds_last_byte() -> None:
-    reader, _ = opened(b"X" + CONTENT[1:])
+    reader, _ = open_reader(b"X" + CONTENT[1:])
     assert reader.read(len(CONTENT) - 1) == b"X" + CONTENT[1:-1]
     with pytest.raises(DigestMismatch):
         reader.read(1)
     with pytest.raises(UsageError):
-        reader.read()  # the error is not followed by an end that looks like a good one
+        reader.read()  # no b"" after the error, which would look like the end of right content
 
 
 @pytest.mark.parametrize("read", [*READS.values(), BlobReader.verify], ids=[*READS, "verify()"])
@@ -208,7 +179,7 @@ def test_read_wrong_content_withholds_last_byte() -> None:
 def test_read_wrong_size_raises_size_mismatch(
     pieces: tuple[bytes, ...], size: int, actual: int, read: Callable[[BlobReader], Any]
 ) -> None:
-    reader, body = opened(*pieces, size=size)
+    reader, body = open_reader(*pieces, size=size)
     with pytest.raises(SizeMismatch) as caught:
         read(reader)
     assert (caught.value.expected, caught.value.actual) == (size, actual)
@@ -217,27 +188,26 @@ def test_read_wrong_size_raises_size_mismatch(
 
 
 def test_read_too_many_bytes_raises_before_reading_all() -> None:
-    body = Cut([CONTENT, *[b"x" * 1024] * 1000])
-    reader = BlobReader(Response(200, (), body), Descriptor.of(CONTENT))
+    reader, body = open_reader(CONTENT, *[b"x" * 1024] * 1000)
     with pytest.raises(SizeMismatch, match="goes on"):
         reader.read()
-    assert len(body._pieces) >= 999
+    assert body.bytes_read <= len(CONTENT) + 1024
 
 
 def test_read_empty_content_with_wrong_digest_raises_digest_mismatch() -> None:
-    reader, body = opened(of=CONTENT, size=0)
+    reader, body = open_reader(of=CONTENT, size=0)
     with pytest.raises(DigestMismatch):
         reader.read()
     assert body.closed
 
 
-@pytest.mark.parametrize("claimed", [Digest.of(b"another"), Digest.of(CONTENT, "sha512"), "garbage"])
-def test_read_digest_header_is_ignored(claimed: str) -> None:
-    headers = {"Docker-Content-Digest": claimed}
+@pytest.mark.parametrize("header", [Digest.of(b"another"), Digest.of(CONTENT, "sha512"), "garbage"])
+def test_read_digest_header_is_ignored(header: str) -> None:
+    headers = {"Docker-Content-Digest": header}
     assert BlobReader(Response(200, headers, CONTENT), Descriptor.of(CONTENT)).read() == CONTENT
-    right_for_the_header = Response(200, {"Docker-Content-Digest": Digest.of(b"another")}, b"another")
+    consistent = Response(200, {"Docker-Content-Digest": Digest.of(b"another")}, b"another")
     with pytest.raises(DigestMismatch):
-        BlobReader(right_for_the_header, Descriptor.of(b"content")).read()
+        BlobReader(consistent, Descriptor.of(b"content")).read()
 
 
 def test_blob_reader_unknown_algorithm_raises_usage_error() -> None:
@@ -245,9 +215,9 @@ def test_blob_reader_unknown_algorithm_raises_usage_error() -> None:
         BlobReader(response, Descriptor("a/b", Digest("md5:900150983cd24fb0d6963f7d28e17f72"), 3))
 
 
-@pytest.mark.parametrize("error", [ReadError("reset"), OSError("of a fake"), ZeroDivisionError("foreign")])
+@pytest.mark.parametrize("error", [ReadError("reset"), OSError("of the body"), ZeroDivisionError("foreign")])
 def test_read_exception_of_body_propagates_and_closes_body(error: Exception) -> None:
-    reader, body = opened(CONTENT[:9], error, CONTENT[9:])
+    reader, body = open_reader(CONTENT[:9], error, CONTENT[9:])
     assert reader.read(9) == CONTENT[:9]
     with pytest.raises(type(error)) as caught:
         reader.read()
@@ -256,7 +226,7 @@ def test_read_exception_of_body_propagates_and_closes_body(error: Exception) -> 
     assert not reader.verified
 
 
-# --- any split of the content, any sizes of buffer ---
+# --- any pieces and buffer sizes ---
 
 
 @st.composite
@@ -280,7 +250,7 @@ def read_in_sizes(reader: BlobReader, sizes: list[int], *, into: bool) -> bytes:
             piece = reader.read(size)
             assert len(piece) == min(size, reader.descriptor.size - len(read))
             read += piece
-    raise AssertionError("the reader never ends")
+    raise AssertionError("the reader does not end")
 
 
 SIZES = st.lists(st.integers(0, 70), max_size=5).map(lambda sizes: [*sizes, 1])
@@ -290,7 +260,7 @@ SIZES = st.lists(st.integers(0, 70), max_size=5).map(lambda sizes: [*sizes, 1])
 def test_read_any_pieces_and_buffers_returns_content(
     data: st.DataObject, content: bytes, sizes: list[int], into: bool
 ) -> None:
-    reader, body = opened(*data.draw(split(content)), of=content)
+    reader, body = open_reader(*data.draw(split(content)), of=content)
     assert read_in_sizes(reader, sizes, into=into) == content
     assert body.closed
 
@@ -299,26 +269,26 @@ def test_read_any_pieces_and_buffers_returns_content(
 def test_read_any_flipped_byte_raises_digest_mismatch(
     data: st.DataObject, content: bytes, sizes: list[int], into: bool
 ) -> None:
-    place = data.draw(st.integers(0, len(content) - 1))
+    index = data.draw(st.integers(0, len(content) - 1))
     wrong = bytearray(content)
-    wrong[place] ^= data.draw(st.integers(1, 255))
-    reader, body = opened(*data.draw(split(bytes(wrong))), of=content)
+    wrong[index] ^= data.draw(st.integers(1, 255))
+    reader, body = open_reader(*data.draw(split(bytes(wrong))), of=content)
     with pytest.raises(DigestMismatch):
         read_in_sizes(reader, sizes, into=into)
     assert body.closed
 
 
-# --- under the standard library ---
+# --- read by the standard library ---
 
 
 def test_blob_reader_in_copyfileobj_verifies() -> None:
-    reader, _ = opened(CONTENT[:3], CONTENT[3:])
+    reader, _ = open_reader(CONTENT[:3], CONTENT[3:])
     target = io.BytesIO()
     shutil.copyfileobj(reader, target, 8)
     assert target.getvalue() == CONTENT
     assert reader.verified
 
-    reader, _ = opened(CONTENT[:-1] + b"?")
+    reader, _ = open_reader(CONTENT[:-1] + b"?")
     target = io.BytesIO()
     with pytest.raises(DigestMismatch):
         shutil.copyfileobj(reader, target, 8)
@@ -326,14 +296,14 @@ def test_blob_reader_in_copyfileobj_verifies() -> None:
 
 
 def test_blob_reader_in_buffered_reader_verifies() -> None:
-    reader, _ = opened(CONTENT[:3], CONTENT[3:])
+    reader, _ = open_reader(CONTENT[:3], CONTENT[3:])
     with io.BufferedReader(reader, 16) as buffered:
         assert buffered.peek(1)[:1] == CONTENT[:1]
         assert buffered.read(20) + buffered.read() == CONTENT
         assert reader.verified
     assert reader.closed
 
-    reader, body = opened(b"?" + CONTENT[1:])
+    reader, body = open_reader(b"?" + CONTENT[1:])
     with io.BufferedReader(reader, 16) as buffered, pytest.raises(DigestMismatch):
         buffered.read()
     assert body.closed
@@ -342,14 +312,14 @@ def test_blob_reader_in_buffered_reader_verifies() -> None:
 def test_blob_reader_in_json_load_verifies() -> None:
     config = {"architecture": "amd64", "os": "linux"}
     content = json.dumps(config).encode()
-    assert json.load(opened(content[:5], content[5:], of=content)[0]) == config
+    assert json.load(open_reader(content[:5], content[5:], of=content)[0]) == config
     with pytest.raises(DigestMismatch):
-        json.load(opened(content.replace(b"amd64", b"arm64"), of=content)[0])
+        json.load(open_reader(content.replace(b"amd64", b"arm64"), of=content)[0])
 
 
 def test_blob_reader_in_text_wrapper_reads_lines() -> None:
     content = "\N{GREEK SMALL LETTER ALPHA}\nb\n".encode()
-    with io.TextIOWrapper(io.BufferedReader(opened(content[:1], content[1:], of=content)[0]), "utf-8") as text:
+    with io.TextIOWrapper(io.BufferedReader(open_reader(content[:1], content[1:], of=content)[0]), "utf-8") as text:
         assert list(text) == ["\N{GREEK SMALL LETTER ALPHA}\n", "b\n"]
 
 
@@ -365,16 +335,16 @@ def layer(files: dict[str, bytes]) -> bytes:
 
 def extract(reader: BlobReader) -> dict[str, bytes]:
     with tarfile.open(fileobj=reader, mode="r|gz") as archive:
-        found = {entry.name: archive.extractfile(entry).read() for entry in archive}  # type: ignore[union-attr]
-    reader.verify()  # an archive may end before its file does
-    return found
+        files = {entry.name: archive.extractfile(entry).read() for entry in archive}  # type: ignore[union-attr]
+    reader.verify()  # tarfile stops reading at the end of the archive, which may be before the end of the file
+    return files
 
 
 def test_blob_reader_in_tarfile_verifies() -> None:
     noise = b"".join(Digest.of(bytes([a, b])).encode() for a in range(32) for b in range(64))
     files = {"etc/passwd": b"root:x:0:0", "empty": b"", "noise": noise}
     content = layer(files)
-    reader, body = opened(*(content[start : start + 999] for start in range(0, len(content), 999)), of=content)
+    reader, body = open_reader(*(content[start : start + 999] for start in range(0, len(content), 999)), of=content)
     assert extract(reader) == files
     assert reader.verified
     assert body.closed
@@ -384,7 +354,7 @@ def test_blob_reader_in_tarfile_wrong_content_raises_digest_mismatch() -> None:
     content = layer({"a": b"content"})
     other = layer({"a": b"another"})
     assert gzip.decompress(other) != gzip.decompress(content)
-    reader, body = opened(other, of=content, size=len(other))
+    reader, body = open_reader(other, of=content, size=len(other))
     with pytest.raises(DigestMismatch):
         extract(reader)
     assert body.closed
@@ -394,10 +364,10 @@ def test_blob_reader_in_tarfile_wrong_content_raises_digest_mismatch() -> None:
 
 
 def test_close_before_end_closes_body_unverified() -> None:
-    for take in (0, 5):
-        reader, body = opened(CONTENT)
+    for count in (0, 5):
+        reader, body = open_reader(CONTENT)
         with reader:
-            reader.read(take)
+            reader.read(count)
             assert not body.closed
         assert body.closed
         assert reader.closed
@@ -417,42 +387,42 @@ def test_close_before_end_closes_body_unverified() -> None:
     ],
 )
 def test_read_after_close_raises_value_error(call: Callable[[BlobReader], Any], whole: bool) -> None:
-    reader, _ = opened(CONTENT)
+    reader, _ = open_reader(CONTENT)
     reader.read(-1 if whole else 5)
     reader.close()
     reader.close()
-    with pytest.raises(ValueError):  # as every file of Python's; where it is ours to raise, it is a UsageError
+    with pytest.raises(ValueError):  # as for every closed file of Python; a UsageError is a ValueError
         call(reader)
 
 
 def test_verify_after_close_raises_usage_error() -> None:
-    reader, _ = opened(CONTENT)
+    reader, _ = open_reader(CONTENT)
     reader.close()
     with pytest.raises(UsageError, match="closed"):
         reader.verify()
     assert not reader.verified
 
 
-@pytest.mark.parametrize("take", [0, 5])
-def test_finalizer_open_reader_warns_and_does_not_close_body(take: int) -> None:
-    reader, body = opened(CONTENT)
-    reader.read(take)
+@pytest.mark.parametrize("count", [0, 5])
+def test_finalizer_open_reader_warns_and_does_not_close_body(count: int) -> None:
+    reader, body = open_reader(CONTENT)
+    reader.read(count)
     digest = reader.descriptor.digest
     readers = [reader]
     del reader
     with pytest.warns(ResourceWarning, match=str(digest)):
         readers.clear()
-    assert not body.closed  # a layer's close() may log or wait for a lock, which a finalizer must not
+    assert not body.closed  # close() of a layer may log or wait for a lock, which a finalizer must not do
 
 
 def test_finalizer_finished_reader_does_not_warn() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        reader, _ = opened(CONTENT)
+        reader, _ = open_reader(CONTENT)
         reader.read()
-        reader, _ = opened(CONTENT)
+        reader, _ = open_reader(CONTENT)
         reader.close()
-        reader, _ = opened(b"wrong")
+        reader, _ = open_reader(b"wrong")
         with pytest.raises(SizeMismatch):
             reader.read()
         with pytest.raises(UsageError):

@@ -1,9 +1,10 @@
-"""Manifests and tags, mounts and deletions: what is asked, what the answers are worth, and that nothing stays open."""
+"""Manifests and tags, mounts and deletions: requests, results, errors, and closed responses."""
 
 from __future__ import annotations
 
 import gc
 import io
+import itertools
 import json
 import logging
 import warnings
@@ -15,23 +16,37 @@ import pytest
 from ociwire import BlobReader, Client, Descriptor, Digest, FunctionTransport, Headers, Request, Response, Scope, errors
 from ociwire.media_types import DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, OCI_INDEX, OCI_MANIFEST
 from ociwire.transport import LogTransport
-from tests.client.test_client import BASE, BLOB, CREATED, Registry, Tracked, accepted, found, refused
+from tests._support.doubles import FakeReader, RecordingTransport
+from tests.client.support import (
+    BASE,
+    BLOB,
+    BLOB_CREATED,
+    HOST,
+    NAME,
+    ScriptedRegistry,
+    blob_response,
+    error_response,
+    headers_from,
+    upload_response,
+)
 
-NAME = "library/alpine"
 MANIFESTS = f"{BASE}/v2/{NAME}/manifests"
 CONTENT = json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "layers": []}).encode()
 MANIFEST = Descriptor.of(CONTENT, OCI_MANIFEST)
-SILENT = b'{"schemaVersion": 2}'  # does not say of which media type it is
-OTHER = Digest.of(b"another")
-LIMIT = 4 * 1024 * 1024
-UNKNOWN = "blake3:abcdef"
+WITHOUT_MEDIA_TYPE = b'{"schemaVersion": 2}'
+OTHER_DIGEST = Digest.of(b"another")
+MAX_MANIFEST_SIZE = 4 * 1024 * 1024
+UNKNOWN_ALGORITHM = "blake3:abcdef"
 
 
-def served(content: bytes = CONTENT, media_type: str | None = OCI_MANIFEST, **headers: str) -> Response:
-    """A manifest, or, without its content, the answer to HEAD."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    typed = {} if media_type is None else {"Content-Type": media_type}
-    return Response(200, {"Content-Length": str(len(content)), **typed, **named}, content)
+def manifest_response(content: bytes = CONTENT, media_type: str | None = OCI_MANIFEST, **fields: str) -> Response:
+    """A 200 with a manifest, or the response to its HEAD."""
+    content_type = {} if media_type is None else {"Content-Type": media_type}
+    return Response(200, {"Content-Length": str(len(content)), **content_type, **headers_from(fields)}, content)
+
+
+def digest_header(digest: str | None) -> dict[str, str]:
+    return {} if digest is None else {"Docker_Content_Digest": digest}
 
 
 READS: dict[str, Callable[[Client], BlobReader]] = {
@@ -47,39 +62,40 @@ DELETES: dict[str, Callable[[Client], None]] = {
     "delete_manifest": lambda client: client.delete_manifest(NAME, MANIFEST.digest),
     "delete_tag": lambda client: client.delete_tag(NAME, "latest"),
 }
-reads = pytest.mark.parametrize("read", READS.values(), ids=READS)
-resolves = pytest.mark.parametrize("resolve", RESOLVES.values(), ids=RESOLVES)
+each_read = pytest.mark.parametrize("read", READS.values(), ids=READS)
+each_resolve = pytest.mark.parametrize("resolve", RESOLVES.values(), ids=RESOLVES)
+each_call = pytest.mark.parametrize("call", [*READS.values(), *RESOLVES.values()], ids=[*READS, *RESOLVES])
 
 
 # --- reading ---
 
 
-@reads
+@each_read
 def test_get_manifest_and_tag_return_verified_content(read: Callable[[Client], BlobReader]) -> None:
-    registry = Registry(served(Docker_Content_Digest=MANIFEST.digest))
+    registry = ScriptedRegistry(manifest_response(Docker_Content_Digest=MANIFEST.digest))
     reader = read(registry.client)
-    assert registry.bodies[0].closed  # it has been read, and verified, whole
+    assert registry.bodies[0].closed  # the manifest has been read and verified
     assert reader.descriptor == MANIFEST
     assert json.load(reader) == json.loads(CONTENT)
     assert reader.verified
-    registry.check_done()
+    registry.assert_done()
 
 
-@pytest.mark.parametrize("call", [*READS.values(), *RESOLVES.values()], ids=[*READS, *RESOLVES])
+@each_call
 def test_manifest_reads_send_accept_of_known_types(call: Callable[[Client], Any]) -> None:
-    registry = Registry(served(Docker_Content_Digest=MANIFEST.digest), served())
-    answer = call(registry.client)
-    if isinstance(answer, BlobReader):
-        answer.close()
+    registry = ScriptedRegistry(manifest_response(Docker_Content_Digest=MANIFEST.digest), manifest_response())
+    result = call(registry.client)
+    if isinstance(result, BlobReader):
+        result.close()
     (accept,) = registry.requests[0].headers.get_all("accept")
-    kinds = [kind.strip() for kind in accept.split(",")]
-    assert set(kinds) == {OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, "*/*"}
-    assert kinds[-1] == "*/*"
-    assert len(kinds) == 5
+    media_types = [media_type.strip() for media_type in accept.split(",")]
+    assert set(media_types) == {OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, "*/*"}
+    assert media_types[-1] == "*/*"
+    assert len(media_types) == 5
 
 
 def test_manifest_reads_send_get_or_head() -> None:
-    registry = Registry(*[served(Docker_Content_Digest=MANIFEST.digest)] * 4)
+    registry = ScriptedRegistry(*[manifest_response(Docker_Content_Digest=MANIFEST.digest)] * 4)
     for call in READS.values():
         call(registry.client).close()
     for resolve in RESOLVES.values():
@@ -90,77 +106,85 @@ def test_manifest_reads_send_get_or_head() -> None:
         f"HEAD {MANIFESTS}/{MANIFEST.digest}",
         f"HEAD {MANIFESTS}/latest",
     ]
-    registry.check_done()
+    registry.assert_done()
 
 
-@pytest.mark.parametrize("claimed", [OTHER, Digest.of(CONTENT, "sha512"), Digest.of(b"", "sha512"), UNKNOWN, "x", ""])
-def test_get_manifest_digest_header_is_ignored(claimed: str) -> None:
-    registry = Registry(served(Docker_Content_Digest=claimed))
+@pytest.mark.parametrize(
+    "header", [OTHER_DIGEST, Digest.of(CONTENT, "sha512"), Digest.of(b"", "sha512"), UNKNOWN_ALGORITHM, "x", ""]
+)
+def test_get_manifest_digest_header_is_ignored(header: str) -> None:
+    registry = ScriptedRegistry(manifest_response(Docker_Content_Digest=header))
     with registry.client.get_manifest(NAME, MANIFEST.digest) as reader:
         assert reader.descriptor == MANIFEST
         assert reader.read() == CONTENT
-    registry.check_done()
+    registry.assert_done()
 
 
-@pytest.mark.parametrize("claimed", [OTHER, MANIFEST.digest, None])
-def test_get_manifest_other_content_raises_digest_mismatch(claimed: str | None) -> None:
-    registry = Registry(served(b"another", **({} if claimed is None else {"Docker_Content_Digest": claimed})))
+@pytest.mark.parametrize("header", [OTHER_DIGEST, MANIFEST.digest, None])
+def test_get_manifest_other_content_raises_digest_mismatch(header: str | None) -> None:
+    registry = ScriptedRegistry(manifest_response(b"another", **digest_header(header)))
     with pytest.raises(errors.DigestMismatch) as caught:
         registry.client.get_manifest(NAME, MANIFEST.digest)
-    assert (caught.value.expected, caught.value.actual) == (MANIFEST.digest, OTHER)
-    registry.check_done()
+    assert (caught.value.expected, caught.value.actual) == (MANIFEST.digest, OTHER_DIGEST)
+    registry.assert_done()
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
 def test_get_manifest_any_algorithm_is_verified(algorithm: str) -> None:
     digest = Digest.of(CONTENT, algorithm)
-    registry = Registry(served(), served(CONTENT + b" "))
+    registry = ScriptedRegistry(manifest_response(), manifest_response(CONTENT + b" "))
     with registry.client.get_manifest(NAME, digest) as reader:
         assert reader.descriptor.digest == digest
         assert reader.read() == CONTENT
         assert reader.verified
     with pytest.raises(errors.DigestMismatch):
         registry.client.get_manifest(NAME, digest)
-    registry.check_done()
+    registry.assert_done()
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
 def test_get_tag_uses_digest_header(algorithm: str) -> None:
     digest = Digest.of(CONTENT, algorithm)
-    registry = Registry(served(Docker_Content_Digest=digest))
+    registry = ScriptedRegistry(manifest_response(Docker_Content_Digest=digest))
     with registry.client.get_tag(NAME, "latest") as reader:
         assert reader.descriptor == MANIFEST.replace(digest=digest)
-    registry.check_done()
+    registry.assert_done()
 
 
 def test_get_tag_digest_header_differs_raises_digest_mismatch() -> None:
-    registry = Registry(served(Docker_Content_Digest=OTHER))
+    registry = ScriptedRegistry(manifest_response(Docker_Content_Digest=OTHER_DIGEST))
     with pytest.raises(errors.DigestMismatch) as caught:
         registry.client.get_tag(NAME, "latest")
-    assert (caught.value.expected, caught.value.actual) == (OTHER, MANIFEST.digest)
-    registry.check_done()
+    assert (caught.value.expected, caught.value.actual) == (OTHER_DIGEST, MANIFEST.digest)
+    registry.assert_done()
 
 
-@pytest.mark.parametrize("claimed", [None, "", "garbage", UNKNOWN, "md5:900150983cd24fb0d6963f7d28e17f72", "sha256:ab"])
-def test_get_tag_without_usable_digest_header_hashes_content(claimed: str | None) -> None:
-    registry = Registry(served(**({} if claimed is None else {"Docker_Content_Digest": claimed})))
+@pytest.mark.parametrize(
+    "header", [None, "", "garbage", UNKNOWN_ALGORITHM, "md5:900150983cd24fb0d6963f7d28e17f72", "sha256:ab"]
+)
+def test_get_tag_without_usable_digest_header_hashes_content(header: str | None) -> None:
+    registry = ScriptedRegistry(manifest_response(**digest_header(header)))
     with registry.client.get_tag(NAME, "latest") as reader:
         assert reader.descriptor == MANIFEST
-    registry.check_done()
+    registry.assert_done()
 
 
 @pytest.mark.parametrize(
     ("read", "size", "fits"),
-    [(name, size, fits) for name in READS for size, fits in [(LIMIT, True), (LIMIT + 1, False), (3 * LIMIT, False)]],
+    [
+        (name, size, fits)
+        for name in READS
+        for size, fits in [(MAX_MANIFEST_SIZE, True), (MAX_MANIFEST_SIZE + 1, False), (3 * MAX_MANIFEST_SIZE, False)]
+    ],
 )
-@pytest.mark.parametrize("stated", [True, False])
+@pytest.mark.parametrize("has_length", [True, False])
 def test_manifest_reads_more_than_4_mebibytes_raise_content_error(
-    read: str, size: int, fits: bool, stated: bool
+    read: str, size: int, fits: bool, has_length: bool
 ) -> None:
     content = b" " * size
-    body = Tracked(content)
-    headers = {"Content-Type": OCI_MANIFEST, **({"Content-Length": str(size)} if stated else {})}
-    registry = Registry(lambda request: Response(200, headers, body))
+    body = FakeReader(content)
+    headers = {"Content-Type": OCI_MANIFEST, **({"Content-Length": str(size)} if has_length else {})}
+    registry = ScriptedRegistry(lambda request: Response(200, headers, body))
     call = {
         "get_manifest": lambda: registry.client.get_manifest(NAME, Digest.of(content)),
         "get_tag": lambda: registry.client.get_tag(NAME, "latest"),
@@ -169,35 +193,21 @@ def test_manifest_reads_more_than_4_mebibytes_raise_content_error(
         with call() as reader:
             assert reader.descriptor.size == size
     else:
-        reads_on = body.file.tell
         with pytest.raises(errors.ContentError):
             call()
-        with pytest.raises(ValueError, match="closed"):
-            reads_on()
     assert body.closed
 
 
 def test_get_tag_endless_body_raises_before_reading_all() -> None:
-    class Endless:
-        read = 0
-
-        def readinto(self, buffer: memoryview, /) -> int:
-            self.read += len(buffer)
-            assert self.read <= 4 * LIMIT, "it is read without a bound"
-            return len(buffer)
-
-        def close(self) -> None:
-            pass
-
-    body = Endless()
-    registry = Registry(lambda request: Response(200, (), body))
+    body = FakeReader(itertools.repeat(b"x" * 65536), limit=2 * MAX_MANIFEST_SIZE)
+    registry = ScriptedRegistry(lambda request: Response(200, (), body))
     with pytest.raises(errors.ContentError):
         registry.client.get_tag(NAME, "latest")
-    assert body.read <= 2 * LIMIT
+    assert body.closed
 
 
 @pytest.mark.parametrize(
-    ("stated", "own", "found_to_be"),
+    ("content_type", "media_type", "expected"),
     [
         (OCI_MANIFEST, OCI_MANIFEST, OCI_MANIFEST),
         (f"{OCI_MANIFEST}; charset=utf-8", OCI_MANIFEST, OCI_MANIFEST),
@@ -216,129 +226,113 @@ def test_get_tag_endless_body_raises_before_reading_all() -> None:
     ],
 )
 @pytest.mark.parametrize("by", ["digest", "tag"])
-def test_manifest_reads_media_type_is_normalized(stated: str | None, own: Any, found_to_be: str, by: str) -> None:
-    content = json.dumps({"schemaVersion": 2} | ({} if own is None else {"mediaType": own})).encode()
-    registry = Registry(served(content, stated))
+def test_manifest_reads_media_type_is_normalized(
+    content_type: str | None, media_type: Any, expected: str, by: str
+) -> None:
+    content = json.dumps({"schemaVersion": 2} | ({} if media_type is None else {"mediaType": media_type})).encode()
+    registry = ScriptedRegistry(manifest_response(content, content_type))
     client = registry.client
     reader = client.get_tag(NAME, "a") if by == "tag" else client.get_manifest(NAME, Digest.of(content))
     with reader:
-        assert reader.descriptor == Descriptor.of(content, found_to_be)
-    registry.check_done()
+        assert reader.descriptor == Descriptor.of(content, expected)
+    registry.assert_done()
 
 
 @pytest.mark.parametrize(
-    ("stated", "own"),
+    ("content_type", "media_type"),
     [(OCI_MANIFEST, OCI_INDEX), (DOCKER_MANIFEST, OCI_MANIFEST), (f"{OCI_INDEX}; charset=utf-8", DOCKER_MANIFEST_LIST)],
 )
 @pytest.mark.parametrize("by", ["digest", "tag"])
-def test_manifest_reads_contradictory_media_types_raise_content_error(stated: str, own: str, by: str) -> None:
-    content = json.dumps({"mediaType": own}).encode()
-    registry = Registry(served(content, stated))
+def test_manifest_reads_contradictory_media_types_raise_content_error(
+    content_type: str, media_type: str, by: str
+) -> None:
+    content = json.dumps({"mediaType": media_type}).encode()
+    registry = ScriptedRegistry(manifest_response(content, content_type))
     client = registry.client
     with pytest.raises(errors.ContentError) as caught:
         _ = client.get_tag(NAME, "a") if by == "tag" else client.get_manifest(NAME, Digest.of(content))
     assert type(caught.value) is errors.ContentError
-    assert own in str(caught.value)
-    registry.check_done()
+    assert media_type in str(caught.value)
+    registry.assert_done()
 
 
-@pytest.mark.parametrize("content", [b"", b"no JSON", b"[]", b'"x"', b"{", b"[" * 100_000, b"\xff\xfe", b"1" * 5000])
+@pytest.mark.parametrize("content", [b"", b"text", b"[]", b'"x"', b"{", b"[" * 100_000, b"\xff\xfe", b"1" * 5000])
 def test_get_tag_content_that_is_not_json_is_returned(content: bytes) -> None:
-    registry = Registry(served(content))
+    registry = ScriptedRegistry(manifest_response(content))
     with registry.client.get_tag(NAME, "a") as reader:
         assert reader.read() == content
         assert reader.descriptor == Descriptor.of(content, OCI_MANIFEST)
-    registry.check_done()
+    registry.assert_done()
 
 
 REFUSALS = [
-    (refused(404), errors.ManifestUnknown),
-    (refused(404, "MANIFEST_UNKNOWN"), errors.ManifestUnknown),
-    (refused(404, "NAME_UNKNOWN"), errors.NameUnknown),
-    (refused(401), errors.Unauthorized),
-    (refused(403), errors.Denied),
-    (refused(429), errors.TooManyRequests),
-    (refused(500), errors.RegistryError),
+    (error_response(404), errors.ManifestUnknown),
+    (error_response(404, "MANIFEST_UNKNOWN"), errors.ManifestUnknown),
+    (error_response(404, "NAME_UNKNOWN"), errors.NameUnknown),
+    (error_response(401), errors.Unauthorized),
+    (error_response(403), errors.Denied),
+    (error_response(429), errors.TooManyRequests),
+    (error_response(500), errors.RegistryError),
     (Response(206), errors.RegistryError),
     (Response(307, {"Location": "/x"}), errors.RegistryError),
 ]
 
 
 @pytest.mark.parametrize(("answer", "kind"), REFUSALS)
-@pytest.mark.parametrize("call", [*READS.values(), *RESOLVES.values()], ids=[*READS, *RESOLVES])
+@each_call
 def test_manifest_reads_error_status_raises_registry_error(
     answer: Response, kind: type[Exception], call: Callable[[Client], Any]
 ) -> None:
-    confirmed = call in RESOLVES.values() and answer.status in (403, 404, 500)  # what a HEAD that is unsupported gets
-    registry = Registry(*[answer, answer] if confirmed else [answer])
+    confirmed = call in RESOLVES.values() and answer.status in (403, 404, 500)  # a GET confirms it
+    registry = ScriptedRegistry(*[answer, answer] if confirmed else [answer])
     with pytest.raises(errors.RegistryError) as caught:
         call(registry.client)
     assert type(caught.value) is kind
-    registry.check_done()
+    registry.assert_done()
 
 
-# --- a connection that is lost ---
+# --- lost connections ---
 
 
-class Broken:
-    """The beginning of a content, and then an error or an early end."""
-
-    def __init__(self, content: bytes, error: Exception | None) -> None:
-        self._pieces: list[bytes | Exception] = [content] if content else []
-        self._pieces += [error] if error is not None else []
-        self.closed = False
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        if not self._pieces:
-            return 0
-        piece = self._pieces.pop(0)
-        if isinstance(piece, Exception):
-            raise piece
-        buffer[: len(piece)] = piece
-        return len(piece)
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def breaking(*bodies: Broken) -> list[Callable[[Request], Response]]:
+def broken_response(body: FakeReader) -> Callable[[Request], Response]:
+    """A 200 that states the size of the manifest, with a body that ends before."""
     headers = {"Content-Type": OCI_MANIFEST, "Content-Length": str(MANIFEST.size)}
-    return [lambda request, body=body: Response(200, headers, body) for body in bodies]  # type: ignore[misc]
+    return lambda request: Response(200, headers, body)
 
 
-@reads
-@pytest.mark.parametrize("lost", [errors.ReadError("reset"), None], ids=["reset", "end"])
+@each_read
+@pytest.mark.parametrize("error", [errors.ReadError("reset"), None], ids=["reset", "early end"])
 @pytest.mark.parametrize("count", [0, 9])
 def test_manifest_reads_connection_lost_repeat_request(
-    read: Callable[[Client], BlobReader], lost: Exception | None, count: int
+    read: Callable[[Client], BlobReader], error: Exception | None, count: int
 ) -> None:
-    body = Broken(CONTENT[:count], lost)
-    registry = Registry(*breaking(body), served())
+    body = FakeReader(CONTENT[:count], error=error)
+    registry = ScriptedRegistry(broken_response(body), manifest_response())
     with read(registry.client) as reader:
         assert reader.read() == CONTENT
-    first, again = registry.requests
-    assert again == first  # from the beginning: the same request
-    assert "range" not in again.headers
-    assert again.info == first.info
+    first, repeated = registry.requests
+    assert repeated == first
+    assert "range" not in repeated.headers
+    assert repeated.info == first.info
     assert body.closed
-    registry.check_done()
+    registry.assert_done()
 
 
-@reads
+@each_read
 def test_manifest_reads_connection_lost_repeatedly_raise_read_error(read: Callable[[Client], BlobReader]) -> None:
-    bodies = [Broken(CONTENT[:9], errors.ReadError(str(number))) for number in range(20)]
-    registry = Registry(*breaking(*bodies))
+    bodies = [FakeReader(CONTENT[:9], error=errors.ReadError(str(number))) for number in range(20)]
+    registry = ScriptedRegistry(*map(broken_response, bodies))
     with pytest.raises(errors.ReadError):
         read(registry.client)
     assert 2 <= len(registry.requests) <= 5
     assert all(body.closed for body in bodies[: len(registry.requests)])
 
 
-@reads
+@each_read
 @pytest.mark.parametrize("error", [errors.TransportTimeout("late"), errors.ProtocolError("x"), OSError("foreign")])
 def test_manifest_reads_other_exception_propagates(read: Callable[[Client], BlobReader], error: Exception) -> None:
-    body = Broken(CONTENT[:9], error)
-    registry = Registry(*breaking(body))
+    body = FakeReader(CONTENT[:9], error=error)
+    registry = ScriptedRegistry(broken_response(body))
     with pytest.raises(type(error)) as caught:
         read(registry.client)
     assert caught.value is error
@@ -348,87 +342,110 @@ def test_manifest_reads_other_exception_propagates(read: Callable[[Client], Blob
 # --- resolving ---
 
 
-@resolves
+@each_resolve
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
 def test_resolve_manifest_and_tag_return_descriptor(resolve: Callable[[Client], Descriptor], algorithm: str) -> None:
-    claimed = Digest.of(CONTENT, algorithm)
-    registry = Registry(served(media_type=f"{OCI_MANIFEST}; charset=utf-8", Docker_Content_Digest=claimed))
+    header = Digest.of(CONTENT, algorithm)
+    registry = ScriptedRegistry(
+        manifest_response(media_type=f"{OCI_MANIFEST}; charset=utf-8", Docker_Content_Digest=header)
+    )
     by_tag = resolve is RESOLVES["resolve_tag"]
-    assert resolve(registry.client) == (MANIFEST.replace(digest=claimed) if by_tag else MANIFEST)
+    assert resolve(registry.client) == (MANIFEST.replace(digest=header) if by_tag else MANIFEST)
     assert registry.requests[0].method == "HEAD"
-    registry.check_done()
+    registry.assert_done()
 
 
 def test_resolve_manifest_without_digest_header_or_known_algorithm_succeeds() -> None:
-    registry = Registry(served(), served(Docker_Content_Digest=UNKNOWN))
+    registry = ScriptedRegistry(manifest_response(), manifest_response(Docker_Content_Digest=UNKNOWN_ALGORITHM))
     assert registry.client.resolve_manifest(NAME, MANIFEST.digest) == MANIFEST
-    assert registry.client.resolve_manifest(NAME, UNKNOWN) == MANIFEST.replace(digest=Digest(UNKNOWN))
-    registry.check_done()
+    assert registry.client.resolve_manifest(NAME, UNKNOWN_ALGORITHM) == MANIFEST.replace(
+        digest=Digest(UNKNOWN_ALGORITHM)
+    )
+    registry.assert_done()
 
 
 def test_resolve_manifest_digest_header_differs_raises_digest_mismatch() -> None:
-    registry = Registry(served(Docker_Content_Digest=OTHER))
+    registry = ScriptedRegistry(manifest_response(Docker_Content_Digest=OTHER_DIGEST))
     with pytest.raises(errors.DigestMismatch) as caught:
         registry.client.resolve_manifest(NAME, MANIFEST.digest)
-    assert (caught.value.expected, caught.value.actual) == (MANIFEST.digest, OTHER)
-    registry.check_done()
+    assert (caught.value.expected, caught.value.actual) == (MANIFEST.digest, OTHER_DIGEST)
+    registry.assert_done()
 
 
-@pytest.mark.parametrize("claimed", [Digest.of(b"another", "sha512"), UNKNOWN, "garbage", ""])
-def test_resolve_manifest_digest_header_of_other_algorithm_is_ignored(claimed: str) -> None:
-    registry = Registry(served(Docker_Content_Digest=claimed))
+@pytest.mark.parametrize("header", [Digest.of(b"another", "sha512"), UNKNOWN_ALGORITHM, "garbage", ""])
+def test_resolve_manifest_digest_header_of_other_algorithm_is_ignored(header: str) -> None:
+    registry = ScriptedRegistry(manifest_response(Docker_Content_Digest=header))
     assert registry.client.resolve_manifest(NAME, MANIFEST.digest) == MANIFEST
-    registry.check_done()
+    registry.assert_done()
 
 
-@pytest.mark.parametrize("claimed", [None, "", "garbage", UNKNOWN, "md5:abc"])
-def test_resolve_tag_without_usable_digest_header_sends_get(claimed: str | None) -> None:
-    registry = Registry(served(**({} if claimed is None else {"Docker_Content_Digest": claimed})), served())
+@pytest.mark.parametrize("header", [None, "", "garbage", UNKNOWN_ALGORITHM, "md5:abc"])
+def test_resolve_tag_without_usable_digest_header_sends_get(header: str | None) -> None:
+    registry = ScriptedRegistry(manifest_response(**digest_header(header)), manifest_response())
     assert registry.client.resolve_tag(NAME, "latest") == MANIFEST
     assert registry.lines == [f"HEAD {MANIFESTS}/latest", f"GET {MANIFESTS}/latest"]
-    registry.check_done()
+    registry.assert_done()
 
 
-@resolves
-@pytest.mark.parametrize("answer", [refused(405), refused(405, "UNSUPPORTED")])
+@each_resolve
+@pytest.mark.parametrize("answer", [error_response(405), error_response(405, "UNSUPPORTED")])
 def test_resolve_head_not_supported_sends_get(resolve: Callable[[Client], Descriptor], answer: Response) -> None:
-    registry = Registry(answer, served())
+    registry = ScriptedRegistry(answer, manifest_response())
     assert resolve(registry.client) == MANIFEST
     assert [request.method for request in registry.requests] == ["HEAD", "GET"]
     assert registry.requests[1].headers.get_all("accept") == registry.requests[0].headers.get_all("accept")
-    registry.check_done()
+    registry.assert_done()
 
 
-@resolves
+@each_resolve
 @pytest.mark.parametrize("length", [None, "", "many", "-1"])
 def test_resolve_without_content_length_sends_get(resolve: Callable[[Client], Descriptor], length: str | None) -> None:
-    stated = {} if length is None else {"Content-Length": length}
-    head = Response(200, {"Docker-Content-Digest": MANIFEST.digest, **stated})
-    registry = Registry(head, served())
+    content_length = {} if length is None else {"Content-Length": length}
+    head = Response(200, {"Docker-Content-Digest": MANIFEST.digest, **content_length})
+    registry = ScriptedRegistry(head, manifest_response())
     assert resolve(registry.client) == MANIFEST
     assert [request.method for request in registry.requests] == ["HEAD", "GET"]
-    registry.check_done()
+    registry.assert_done()
 
 
 def test_resolve_by_get_other_content_raises_digest_mismatch() -> None:
-    registry = Registry(refused(405), served(b"another"), refused(405), served(Docker_Content_Digest=OTHER))
+    registry = ScriptedRegistry(
+        error_response(405),
+        manifest_response(b"another"),
+        error_response(405),
+        manifest_response(Docker_Content_Digest=OTHER_DIGEST),
+    )
     with pytest.raises(errors.DigestMismatch):
         registry.client.resolve_manifest(NAME, MANIFEST.digest)
     with pytest.raises(errors.DigestMismatch):
         registry.client.resolve_tag(NAME, "latest")
-    registry.check_done()
+    registry.assert_done()
 
 
-# --- names ---
+# --- arguments ---
 
-BAD_NAMES: list[Any] = ["", "Upper", "a b", "../a", "a?b", "a/", None, b"a", 5]
-BAD_TAGS: list[Any] = ["", "a b", "a/b", "../x", "-a", ".a", "a:b", "a?b", "a\n", "a" * 129, MANIFEST.digest, None, 5]
-BAD_DIGESTS: list[Any] = ["", "latest", "sha256:abc", "sha256:../x", f"sha256:{'A' * 64}", None, 5]
+INVALID_NAMES: list[Any] = ["", "Upper", "a b", "../a", "a?b", "a/", None, b"a", 5]
+INVALID_TAGS: list[Any] = [
+    "",
+    "a b",
+    "a/b",
+    "../x",
+    "-a",
+    ".a",
+    "a:b",
+    "a?b",
+    "a\n",
+    "a" * 129,
+    MANIFEST.digest,
+    None,
+    5,
+]
+INVALID_DIGESTS: list[Any] = ["", "latest", "sha256:abc", "sha256:../x", f"sha256:{'A' * 64}", None, 5]
 
 
-@pytest.mark.parametrize("name", BAD_NAMES)
+@pytest.mark.parametrize("name", INVALID_NAMES)
 def test_manifest_methods_invalid_repository_sends_nothing(name: Any) -> None:
-    registry = Registry()
+    registry = ScriptedRegistry()
     client = registry.client
     calls: list[Callable[[], Any]] = [
         lambda: client.get_manifest(name, MANIFEST.digest),
@@ -448,9 +465,9 @@ def test_manifest_methods_invalid_repository_sends_nothing(name: Any) -> None:
     assert registry.requests == []
 
 
-@pytest.mark.parametrize("tag", BAD_TAGS)
+@pytest.mark.parametrize("tag", INVALID_TAGS)
 def test_manifest_methods_invalid_tag_sends_nothing(tag: Any) -> None:
-    registry = Registry()
+    registry = ScriptedRegistry()
     client = registry.client
     calls: list[Callable[[], Any]] = [
         lambda: client.get_tag(NAME, tag),
@@ -465,9 +482,9 @@ def test_manifest_methods_invalid_tag_sends_nothing(tag: Any) -> None:
     assert registry.requests == []
 
 
-@pytest.mark.parametrize("digest", BAD_DIGESTS)
+@pytest.mark.parametrize("digest", INVALID_DIGESTS)
 def test_manifest_methods_invalid_digest_sends_nothing(digest: Any) -> None:
-    registry = Registry()
+    registry = ScriptedRegistry()
     client = registry.client
     calls: list[Callable[[], Any]] = [
         lambda: client.get_manifest(NAME, digest),
@@ -483,62 +500,42 @@ def test_manifest_methods_invalid_digest_sends_nothing(digest: Any) -> None:
 
 
 def test_get_manifest_unknown_algorithm_sends_nothing() -> None:
-    registry = Registry()
+    registry = ScriptedRegistry()
     with pytest.raises(errors.UsageError, match="blake3"):
-        registry.client.get_manifest(NAME, UNKNOWN)
-    assert registry.requests == []
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        *READS.values(),
-        *RESOLVES.values(),
-        *DELETES.values(),
-        lambda client: client.push_manifest(NAME, CONTENT, OCI_MANIFEST),
-        lambda client: client.mount_blob("a", "b", BLOB.digest),
-        lambda client: client.get_blob_range(NAME, BLOB.digest, 3),
-        lambda client: client.tags(NAME),
-        lambda client: client.repositories(),
-        lambda client: client.referrers(NAME, BLOB.digest),
-    ],
-)
-def test_client_methods_closed_client_sends_nothing(call: Callable[[Client], Any]) -> None:
-    registry = Registry()
-    registry.client.close()
-    with pytest.raises(errors.UsageError, match="closed"):
-        call(registry.client)
+        registry.client.get_manifest(NAME, UNKNOWN_ALGORITHM)
     assert registry.requests == []
 
 
 # --- pushing ---
 
 
-def push(registry: Registry, content: Any = CONTENT, media_type: Any = OCI_MANIFEST, **options: Any) -> Descriptor:
+def push(
+    registry: ScriptedRegistry, content: Any = CONTENT, media_type: Any = OCI_MANIFEST, **options: Any
+) -> Descriptor:
     return registry.client.push_manifest(NAME, content, media_type, **options)
 
 
 def test_push_manifest_without_tags_puts_by_digest() -> None:
-    registry = Registry(Response(201))
+    registry = ScriptedRegistry(Response(201))
     assert push(registry) == MANIFEST
     assert registry.lines == [f"PUT {MANIFESTS}/{MANIFEST.digest}"]
     assert registry.requests[0].headers.get_all("content-type") == (OCI_MANIFEST,)
     assert registry.transport.bodies == [CONTENT]
     assert registry.requests[0].body is not None
     assert registry.requests[0].body.resendable
-    registry.check_done()
+    registry.assert_done()
 
 
 @pytest.mark.parametrize("tags", [["3.20"], ("3.20",), iter(["3.20"]), "3.20", ["3.20", "3.20"]])
 def test_push_manifest_one_tag_sends_one_put(tags: Any) -> None:
-    registry = Registry(Response(201))
+    registry = ScriptedRegistry(Response(201))
     assert push(registry, tags=tags) == MANIFEST
     assert registry.lines == [f"PUT {MANIFESTS}/3.20"]
-    registry.check_done()
+    registry.assert_done()
 
 
 @pytest.mark.parametrize(
-    ("headers", "left"),
+    ("headers", "unconfirmed"),
     [
         ([], ["a", "b", "c"]),
         ([("OCI-Tag", "a"), ("OCI-Tag", "b"), ("OCI-Tag", "c")], []),
@@ -550,69 +547,73 @@ def test_push_manifest_one_tag_sends_one_put(tags: Any) -> None:
         ([("OCI-Tag", "abc, ab, A")], ["a", "b", "c"]),
     ],
 )
-def test_push_manifest_several_tags_puts_tags_not_confirmed(headers: list[tuple[str, str]], left: list[str]) -> None:
-    registry = Registry(Response(201, headers), *[Response(201)] * len(left))
+def test_push_manifest_several_tags_puts_tags_not_confirmed(
+    headers: list[tuple[str, str]], unconfirmed: list[str]
+) -> None:
+    registry = ScriptedRegistry(Response(201, headers), *[Response(201)] * len(unconfirmed))
     assert push(registry, tags=["a", "b", "c", "a"]) == MANIFEST
     assert registry.lines == [
         f"PUT {MANIFESTS}/{MANIFEST.digest}?tag=a&tag=b&tag=c",
-        *(f"PUT {MANIFESTS}/{tag}" for tag in left),
+        *(f"PUT {MANIFESTS}/{tag}" for tag in unconfirmed),
     ]
-    assert registry.transport.bodies == [CONTENT] * (1 + len(left))
+    assert registry.transport.bodies == [CONTENT] * (1 + len(unconfirmed))
     assert {request.headers["content-type"] for request in registry.requests} == {OCI_MANIFEST}
-    registry.check_done()
+    registry.assert_done()
 
 
 @pytest.mark.parametrize("content", [CONTENT, bytearray(CONTENT), memoryview(CONTENT)])
 def test_push_manifest_any_kind_of_bytes_sends_them(content: Any) -> None:
-    registry = Registry(Response(201))
+    registry = ScriptedRegistry(Response(201))
     assert push(registry, content) == MANIFEST
     assert registry.transport.bodies == [CONTENT]
 
 
 @pytest.mark.parametrize("content", [CONTENT.decode(), None, 5, {"mediaType": OCI_MANIFEST}, [1, 2]])
 def test_push_manifest_invalid_content_sends_nothing(content: Any) -> None:
-    registry = Registry(Response(201))
+    registry = ScriptedRegistry(Response(201))
     with pytest.raises(errors.UsageError):
         push(registry, content)
     assert registry.requests == []
 
 
-@pytest.mark.parametrize("content", [SILENT, b"no JSON", b"[]", b'{"mediaType": null}'])
+@pytest.mark.parametrize("content", [WITHOUT_MEDIA_TYPE, b"text", b"[]", b'{"mediaType": null}'])
 def test_push_manifest_content_without_media_type_is_sent(content: bytes) -> None:
-    registry = Registry(Response(201))
+    registry = ScriptedRegistry(Response(201))
     assert push(registry, content, "application/vnd.x+json") == Descriptor.of(content, "application/vnd.x+json")
     assert registry.transport.bodies == [content]
-    registry.check_done()
+    registry.assert_done()
 
 
-@pytest.mark.parametrize("own", [OCI_INDEX, DOCKER_MANIFEST, "", "garbage", 5, [OCI_MANIFEST]])
-def test_push_manifest_contradictory_media_type_sends_nothing(own: Any) -> None:
-    registry = Registry()
+@pytest.mark.parametrize("media_type", [OCI_INDEX, DOCKER_MANIFEST, "", "garbage", 5, [OCI_MANIFEST]])
+def test_push_manifest_contradictory_media_type_sends_nothing(media_type: Any) -> None:
+    registry = ScriptedRegistry()
     with pytest.raises(errors.UsageError):
-        push(registry, json.dumps({"mediaType": own}).encode())
+        push(registry, json.dumps({"mediaType": media_type}).encode())
     assert registry.requests == []
 
 
 @pytest.mark.parametrize("media_type", ["", "json", "a/b; charset=utf-8", "a/b\r\nX: y", None, 5])
 def test_push_manifest_invalid_media_type_sends_nothing(media_type: Any) -> None:
-    registry = Registry()
+    registry = ScriptedRegistry()
     with pytest.raises(errors.UsageError):
-        push(registry, SILENT, media_type)
+        push(registry, WITHOUT_MEDIA_TYPE, media_type)
     assert registry.requests == []
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
 def test_push_manifest_given_digest_is_used(algorithm: str) -> None:
     digest = Digest.of(CONTENT, algorithm)
-    registry = Registry(Response(201, {"Docker-Content-Digest": digest}))
+    registry = ScriptedRegistry(Response(201, {"Docker-Content-Digest": digest}))
     assert push(registry, digest=str(digest)) == MANIFEST.replace(digest=digest)
     assert registry.lines == [f"PUT {MANIFESTS}/{digest}"]
-    registry.check_done()
+    registry.assert_done()
 
 
-@pytest.mark.parametrize("digest", [OTHER, Digest.of(b"another", "sha512"), UNKNOWN, "latest", "sha256:abc", 5])
+@pytest.mark.parametrize(
+    "digest", [OTHER_DIGEST, Digest.of(b"another", "sha512"), UNKNOWN_ALGORITHM, "latest", "sha256:abc", 5]
+)
 def test_push_manifest_wrong_digest_sends_nothing(digest: Any) -> None:
-    registry = Registry()
+    registry = ScriptedRegistry()
     with pytest.raises(errors.UsageError):
         push(registry, digest=digest)
     assert registry.requests == []
@@ -620,29 +621,29 @@ def test_push_manifest_wrong_digest_sends_nothing(digest: Any) -> None:
 
 @pytest.mark.parametrize("tags", [(), ("a",), ("a", "b")])
 def test_push_manifest_digest_header_differs_raises_digest_mismatch(tags: tuple[str, ...]) -> None:
-    registry = Registry(Response(201, {"Docker-Content-Digest": OTHER}))
+    registry = ScriptedRegistry(Response(201, {"Docker-Content-Digest": OTHER_DIGEST}))
     with pytest.raises(errors.DigestMismatch) as caught:
         push(registry, tags=tags)
-    assert (caught.value.expected, caught.value.actual) == (MANIFEST.digest, OTHER)
-    registry.check_done()
+    assert (caught.value.expected, caught.value.actual) == (MANIFEST.digest, OTHER_DIGEST)
+    registry.assert_done()
 
 
-@pytest.mark.parametrize("claimed", [MANIFEST.digest, Digest.of(CONTENT, "sha512"), UNKNOWN, "garbage", ""])
-def test_push_manifest_unusable_digest_header_is_ignored(claimed: str) -> None:
-    registry = Registry(Response(201, {"Docker-Content-Digest": claimed}))
+@pytest.mark.parametrize("header", [MANIFEST.digest, Digest.of(CONTENT, "sha512"), UNKNOWN_ALGORITHM, "garbage", ""])
+def test_push_manifest_unusable_digest_header_is_ignored(header: str) -> None:
+    registry = ScriptedRegistry(Response(201, {"Docker-Content-Digest": header}))
     assert push(registry) == MANIFEST
-    registry.check_done()
+    registry.assert_done()
 
 
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
-        (refused(400, "MANIFEST_INVALID"), errors.ManifestInvalid),
-        (refused(404, "MANIFEST_BLOB_UNKNOWN"), errors.ManifestBlobUnknown),
-        (refused(400, "BLOB_UNKNOWN"), errors.BlobUnknown),
-        (refused(404, "NAME_UNKNOWN"), errors.NameUnknown),
-        (refused(413), errors.SizeInvalid),
-        (refused(403), errors.Denied),
+        (error_response(400, "MANIFEST_INVALID"), errors.ManifestInvalid),
+        (error_response(404, "MANIFEST_BLOB_UNKNOWN"), errors.ManifestBlobUnknown),
+        (error_response(400, "BLOB_UNKNOWN"), errors.BlobUnknown),
+        (error_response(404, "NAME_UNKNOWN"), errors.NameUnknown),
+        (error_response(413), errors.SizeInvalid),
+        (error_response(403), errors.Denied),
         (Response(206), errors.RegistryError),
     ],
 )
@@ -650,11 +651,11 @@ def test_push_manifest_unusable_digest_header_is_ignored(claimed: str) -> None:
 def test_push_manifest_error_status_raises_registry_error(
     answer: Response, kind: type[Exception], tags: tuple[str, ...]
 ) -> None:
-    registry = Registry(answer)
+    registry = ScriptedRegistry(answer)
     with pytest.raises(errors.RegistryError) as caught:
         push(registry, tags=tags)
     assert type(caught.value) is kind
-    registry.check_done()
+    registry.assert_done()
 
 
 @pytest.mark.parametrize("status", [200, 202, 204])
@@ -665,100 +666,101 @@ def test_push_manifest_error_status_raises_registry_error(
 def test_push_manifest_other_success_status_that_names_digest_is_success(
     status: int, headers: dict[str, str], tags: tuple[str, ...]
 ) -> None:
-    registry = Registry(Response(status, headers))
+    registry = ScriptedRegistry(Response(status, headers))
     assert push(registry, tags=tags) == MANIFEST
-    registry.check_done()
+    registry.assert_done()
 
 
 @pytest.mark.parametrize("status", [200, 202, 204])
 @pytest.mark.parametrize(("tags", "path"), [((), MANIFEST.digest), (("a",), "a")])
 def test_push_manifest_other_success_status_is_confirmed_by_get(status: int, tags: tuple[str, ...], path: str) -> None:
-    registry = Registry(Response(status), Response(200, {"Content-Type": MANIFEST.media_type}, CONTENT))
+    registry = ScriptedRegistry(Response(status), Response(200, {"Content-Type": MANIFEST.media_type}, CONTENT))
     assert push(registry, tags=tags) == MANIFEST
     assert registry.lines[1:] == [f"GET {MANIFESTS}/{path}"]
-    registry.check_done()
+    registry.assert_done()
 
 
 @pytest.mark.parametrize("status", [200, 202, 204])
 @pytest.mark.parametrize(
-    "answer", [refused(404), refused(403), Response(200, {"Content-Type": "text/html"}, b"<html>"), Response(200)]
+    "answer",
+    [error_response(404), error_response(403), Response(200, {"Content-Type": "text/html"}, b"<html>"), Response(200)],
 )
 def test_push_manifest_other_success_status_without_manifest_is_error(status: int, answer: Response) -> None:
-    registry = Registry(Response(status), answer)
+    registry = ScriptedRegistry(Response(status), answer)
     with pytest.raises(errors.RegistryError, match="expected 201") as caught:
         push(registry, tags=["a"])
     assert caught.value.status == status
-    registry.check_done()
+    registry.assert_done()
 
 
 def test_push_manifest_html_page_is_content_error() -> None:
-    registry = Registry(Response(201, {"Content-Type": "text/html"}, b"<html>Log in</html>"))
+    registry = ScriptedRegistry(Response(201, {"Content-Type": "text/html"}, b"<html>Log in</html>"))
     with pytest.raises(errors.ContentError, match="HTML page"):
         push(registry)
-    registry.check_done()
+    registry.assert_done()
 
 
 @pytest.mark.parametrize("delete", ["delete_blob", "delete_manifest", "delete_tag"])
 def test_delete_html_page_is_content_error(delete: str) -> None:
     page = Response(200, {"Content-Type": "text/html"}, b"<html>Log in</html>")
-    registry = Registry(*[refused(404)] * (delete == "delete_manifest"), page)
+    registry = ScriptedRegistry(*[error_response(404)] * (delete == "delete_manifest"), page)
     with pytest.raises(errors.ContentError, match=r"DELETE .* HTML page"):
         getattr(registry.client, delete)(NAME, "a" if delete == "delete_tag" else MANIFEST.digest)
 
 
 def test_push_manifest_one_tag_refused_raises_denied() -> None:
-    registry = Registry(Response(201, {"OCI-Tag": "a"}), refused(403))
+    registry = ScriptedRegistry(Response(201, {"OCI-Tag": "a"}), error_response(403))
     with pytest.raises(errors.Denied):
         push(registry, tags=["a", "b", "c"])
     assert registry.lines[1:] == [f"PUT {MANIFESTS}/b"]
-    registry.check_done()
+    registry.assert_done()
 
 
 # --- warnings ---
 
 
-def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
+def logged_warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "ociwire.warnings"]
 
 
 def test_warning_header_repeated_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     fields = [("Warning", '299 - "it is old"'), ("Warning", '299 - "and ends"'), ("Warning", '299 - "it is old"')]
-    registry = Registry(*[Response(200, Headers(fields), b"{}")] * 3)
+    registry = ScriptedRegistry(*[Response(200, Headers(fields), b"{}")] * 3)
     with caplog.at_level(logging.WARNING, "ociwire.warnings"):
         for _ in range(2):
             registry.client.get_tag(NAME, "a").close()
         registry.client.with_options(timeout=5).get_tag(NAME, "a").close()
-    said = warned(caplog)
-    assert len(said) == 2
-    assert "it is old" in said[0]
-    assert "and ends" in said[1]
-    assert all("registry.example" in text for text in said)
+    texts = logged_warnings(caplog)
+    assert len(texts) == 2
+    assert "it is old" in texts[0]
+    assert "and ends" in texts[1]
+    assert all("registry.example" in text for text in texts)
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
 
 def test_warning_header_with_several_warnings_logs_each(caplog: pytest.LogCaptureFixture) -> None:
     headers = {"Warning": '299 - "one, of two", 299 - "the \\"other\\""'}
-    registry = Registry(Response(404, headers), Response(404), Response(202, {"Warning": '299 - "deleted"'}))
+    registry = ScriptedRegistry(Response(404, headers), Response(404), Response(202, {"Warning": '299 - "deleted"'}))
     with caplog.at_level(logging.WARNING, "ociwire.warnings"):
         with pytest.raises(errors.ManifestUnknown):
             registry.client.resolve_tag(NAME, "a")
         registry.client.delete_tag(NAME, "a")
-    assert [text.partition(": ")[2] for text in warned(caplog)] == ["one, of two", 'the "other"', "deleted"]
+    assert [text.partition(": ")[2] for text in logged_warnings(caplog)] == ["one, of two", 'the "other"', "deleted"]
 
 
 @pytest.mark.parametrize("warning", ['199 - "misc"', '110 a "stale"', "299 - bare", "299", "", "garbage", '2990 - "x"'])
 def test_warning_header_other_than_299_is_not_logged(warning: str, caplog: pytest.LogCaptureFixture) -> None:
-    registry = Registry(served(Warning=warning))
+    registry = ScriptedRegistry(manifest_response(Warning=warning))
     with caplog.at_level(logging.DEBUG, "ociwire.warnings"):
         registry.client.get_tag(NAME, "a").close()
-    assert warned(caplog) == []
+    assert logged_warnings(caplog) == []
 
 
 def test_warning_header_long_text_is_bounded_and_sanitized(caplog: pytest.LogCaptureFixture) -> None:
-    registry = Registry(served(Warning=f'299 - "\x1b[2J\x9bx\t{"y" * 10_000}"'))
+    registry = ScriptedRegistry(manifest_response(Warning=f'299 - "\x1b[2J\x9bx\t{"y" * 10_000}"'))
     with caplog.at_level(logging.WARNING, "ociwire.warnings"):
         registry.client.get_tag(NAME, "a").close()
-    (text,) = warned(caplog)
+    (text,) = logged_warnings(caplog)
     assert len(text) < 1000
     assert text.isprintable()
 
@@ -766,8 +768,8 @@ def test_warning_header_long_text_is_bounded_and_sanitized(caplog: pytest.LogCap
 def test_warning_header_separate_clients_log_separately(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "ociwire.warnings"):
         for _ in range(2):
-            Registry(served(Warning='299 - "old"')).client.get_tag(NAME, "a").close()
-    assert len(warned(caplog)) == 2
+            ScriptedRegistry(manifest_response(Warning='299 - "old"')).client.get_tag(NAME, "a").close()
+    assert len(logged_warnings(caplog)) == 2
 
 
 # --- mounts ---
@@ -776,25 +778,27 @@ UPLOADS = f"{BASE}/v2/{NAME}/blobs/uploads/"
 MOUNT = f"POST {UPLOADS}?mount={BLOB.digest}&from=other/source"
 
 
-def mount(registry: Registry) -> Descriptor:
+def mount(registry: ScriptedRegistry) -> Descriptor:
     return registry.client.mount_blob("other/source", NAME, BLOB.digest)
 
 
-@pytest.mark.parametrize("answer", [CREATED, Response(201)])
+@pytest.mark.parametrize("answer", [BLOB_CREATED, Response(201)])
 def test_mount_blob_created_returns_descriptor(answer: Response) -> None:
-    registry = Registry(answer, found())
+    registry = ScriptedRegistry(answer, blob_response())
     assert mount(registry) == BLOB
     assert registry.lines == [MOUNT, f"HEAD {BASE}/v2/{NAME}/blobs/{BLOB.digest}"]
     assert registry.requests[0].body is None
     assert registry.requests[0].info.idempotent is True
     scope = registry.requests[0].info.required_scope
-    assert str(scope) == f"repository:{NAME}:pull,push repository:other/source:pull"  # the target first
-    registry.check_done()
+    assert str(scope) == f"repository:{NAME}:pull,push repository:other/source:pull"  # the target repository is first
+    registry.assert_done()
 
 
-@pytest.mark.parametrize("cancelled", [Response(204), Response(202), refused(404), refused(500), refused(405)])
+@pytest.mark.parametrize(
+    "cancelled", [Response(204), Response(202), error_response(404), error_response(500), error_response(405)]
+)
 def test_mount_blob_not_mounted_cancels_upload_and_raises_unsupported(cancelled: Response) -> None:
-    registry = Registry(accepted(), cancelled)
+    registry = ScriptedRegistry(upload_response(), cancelled)
     with pytest.raises(errors.Unsupported) as caught:
         mount(registry)
     assert caught.value.status == 202
@@ -803,48 +807,48 @@ def test_mount_blob_not_mounted_cancels_upload_and_raises_unsupported(cancelled:
     assert caught.value.request.method == "POST"
     assert registry.lines == [MOUNT, f"DELETE {UPLOADS}1"]
     assert Scope.repository(NAME, "pull", "push") <= registry.requests[1].info.required_scope
-    registry.check_done()
+    registry.assert_done()
 
 
 @pytest.mark.parametrize("location", [None, "", "http://elsewhere.example/u", "https://user:secret@registry.example/u"])
 def test_mount_blob_invalid_location_raises_unsupported(location: str | None) -> None:
-    registry = Registry(accepted(location))
+    registry = ScriptedRegistry(upload_response(location))
     with pytest.raises(errors.Unsupported) as caught:
         mount(registry)
     assert "secret" not in str(caught.value)
-    registry.check_done()
+    registry.assert_done()
 
 
 def test_mount_blob_cross_origin_location_is_cancelled_without_credentials() -> None:
-    registry = Registry(accepted("https://storage.example/u?signature=s"), Response(204))
+    registry = ScriptedRegistry(upload_response("https://storage.example/u?signature=s"), Response(204))
     with pytest.raises(errors.Unsupported):
         mount(registry)
     assert registry.lines[1] == "DELETE https://storage.example/u?signature=s"
     assert registry.requests[1].info.required_scope == Scope.EMPTY
-    registry.check_done()
+    registry.assert_done()
 
 
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
-        (refused(401), errors.Unauthorized),
-        (refused(401, "UNAUTHORIZED"), errors.Unauthorized),
-        (refused(403), errors.Denied),
-        (refused(403, "DENIED"), errors.Denied),
-        (refused(404, "NAME_UNKNOWN"), errors.NameUnknown),
-        (refused(404), errors.NameUnknown),
-        (refused(405), errors.Unsupported),
+        (error_response(401), errors.Unauthorized),
+        (error_response(401, "UNAUTHORIZED"), errors.Unauthorized),
+        (error_response(403), errors.Denied),
+        (error_response(403, "DENIED"), errors.Denied),
+        (error_response(404, "NAME_UNKNOWN"), errors.NameUnknown),
+        (error_response(404), errors.NameUnknown),
+        (error_response(405), errors.Unsupported),
         (Response(200), errors.Unsupported),
         (Response(204, {"Location": f"/v2/{NAME}/blobs/{BLOB.digest}"}), errors.Unsupported),
     ],
 )
 def test_mount_blob_error_status_raises_and_closes_response(answer: Response, kind: type[Exception]) -> None:
-    registry = Registry(answer)
+    registry = ScriptedRegistry(answer)
     with pytest.raises(errors.RegistryError) as caught:
         mount(registry)
     assert type(caught.value) is kind
     assert len(registry.requests) == 1
-    registry.check_done()
+    registry.assert_done()
 
 
 # --- deletions ---
@@ -852,7 +856,7 @@ def test_mount_blob_error_status_raises_and_closes_response(answer: Response, ki
 
 @pytest.mark.parametrize("status", [200, 202, 204])
 def test_delete_methods_send_delete(status: int) -> None:
-    registry = Registry(Response(status), Response(status), served(), Response(status))
+    registry = ScriptedRegistry(Response(status), Response(status), manifest_response(), Response(status))
     client = registry.client
     assert client.delete_blob(NAME, BLOB.digest) is None
     assert client.delete_tag(NAME, "latest") is None
@@ -863,25 +867,25 @@ def test_delete_methods_send_delete(status: int) -> None:
         f"GET {MANIFESTS}/{MANIFEST.digest}",
         f"DELETE {MANIFESTS}/{MANIFEST.digest}",
     ]
-    registry.check_done()
+    registry.assert_done()
 
 
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
-        (refused(404), errors.NotFound),
-        (refused(405), errors.Unsupported),
-        (refused(400, "UNSUPPORTED"), errors.Unsupported),
-        (refused(401), errors.Unauthorized),
-        (refused(403), errors.Denied),
+        (error_response(404), errors.NotFound),
+        (error_response(405), errors.Unsupported),
+        (error_response(400, "UNSUPPORTED"), errors.Unsupported),
+        (error_response(401), errors.Unauthorized),
+        (error_response(403), errors.Denied),
         (Response(201), errors.RegistryError),
     ],
 )
 @pytest.mark.parametrize("name", DELETES)
 def test_delete_methods_error_status_raises_registry_error(name: str, answer: Response, kind: type[Exception]) -> None:
-    # A manifest that was read and then is not there has been deleted: refused is one that was never there.
-    read = [refused(404) if answer.status == 404 else served()] if name == "delete_manifest" else []
-    registry = Registry(*read, answer)
+    # A 404 to the DELETE of a manifest that could be read is a success: it has just been deleted.
+    read = [error_response(404) if answer.status == 404 else manifest_response()] if name == "delete_manifest" else []
+    registry = ScriptedRegistry(*read, answer)
     if answer.status == 404:
         kind = errors.BlobUnknown if name == "delete_blob" else errors.ManifestUnknown
     with pytest.raises(errors.RegistryError) as caught:
@@ -889,54 +893,57 @@ def test_delete_methods_error_status_raises_registry_error(name: str, answer: Re
     assert type(caught.value) is kind
     assert caught.value.request is not None
     assert caught.value.request.method == "DELETE"
-    registry.check_done()
+    registry.assert_done()
 
 
-@pytest.mark.parametrize("unread", [refused(404), refused(403), refused(500)])
-def test_delete_manifest_unreadable_manifest_is_deleted(unread: Response) -> None:
-    registry = Registry(unread, Response(202))
+@pytest.mark.parametrize("refusal", [error_response(404), error_response(403), error_response(500)])
+def test_delete_manifest_unreadable_manifest_is_deleted(refusal: Response) -> None:
+    registry = ScriptedRegistry(refusal, Response(202))
     registry.client.delete_manifest(NAME, MANIFEST.digest)
     assert registry.lines[1:] == [f"DELETE {MANIFESTS}/{MANIFEST.digest}"]
-    registry.check_done()
+    registry.assert_done()
 
 
-@pytest.mark.parametrize("unfit", [served(b"another"), served(b"x" * (LIMIT + 1)), served(b"{")])
-def test_delete_manifest_invalid_manifest_is_read_twice_and_deleted(unfit: Response) -> None:
-    registry = Registry(unfit, unfit, Response(202))
+@pytest.mark.parametrize(
+    "invalid",
+    [manifest_response(b"another"), manifest_response(b"x" * (MAX_MANIFEST_SIZE + 1)), manifest_response(b"{")],
+)
+def test_delete_manifest_invalid_manifest_is_read_twice_and_deleted(invalid: Response) -> None:
+    registry = ScriptedRegistry(invalid, invalid, Response(202))
     registry.client.delete_manifest(NAME, MANIFEST.digest)
     assert registry.lines[2:] == [f"DELETE {MANIFESTS}/{MANIFEST.digest}"]
-    registry.check_done()
+    registry.assert_done()
 
 
 def test_delete_methods_unknown_algorithm_sends_delete() -> None:
     def answer(request: Request) -> Response:
-        return Response(202) if request.method == "DELETE" else served()
+        return Response(202) if request.method == "DELETE" else manifest_response()
 
-    client = Client("registry.example", FunctionTransport(lambda request: requests.append(request) or answer(request)))
-    requests: list[Request] = []
-    client.delete_blob(NAME, UNKNOWN)
-    client.delete_manifest(NAME, UNKNOWN)
-    deleted = [request.url for request in requests if request.method == "DELETE"]
-    assert deleted == [f"{BASE}/v2/{NAME}/blobs/{UNKNOWN}", f"{MANIFESTS}/{UNKNOWN}"]
+    transport = RecordingTransport(answer)
+    client = Client(HOST, transport)
+    client.delete_blob(NAME, UNKNOWN_ALGORITHM)
+    client.delete_manifest(NAME, UNKNOWN_ALGORITHM)
+    deleted = [request.url for request in transport.requests if request.method == "DELETE"]
+    assert deleted == [f"{BASE}/v2/{NAME}/blobs/{UNKNOWN_ALGORITHM}", f"{MANIFESTS}/{UNKNOWN_ALGORITHM}"]
 
 
 def test_delete_manifest_connect_error_sends_no_delete() -> None:
-    registry = Registry(errors.ConnectError("refused"))
+    registry = ScriptedRegistry(errors.ConnectError("refused"))
     with pytest.raises(errors.ConnectError):
         registry.client.delete_manifest(NAME, MANIFEST.digest)
 
 
-# --- readers that are never read ---
+# --- unread readers ---
 
 
-@reads
+@each_read
 @pytest.mark.parametrize("streamed", [False, True], ids=["in memory", "streamed"])
 def test_manifest_reads_unread_reader_does_not_warn(read: Callable[[Client], BlobReader], streamed: bool) -> None:
     def answer(request: Request) -> Response:
-        response = served(Docker_Content_Digest=MANIFEST.digest)
+        response = manifest_response(Docker_Content_Digest=MANIFEST.digest)
         return response.replace(body=io.BytesIO(response.read())) if streamed else response
 
-    client = Client("registry.example", LogTransport(FunctionTransport(answer)))
+    client = Client(HOST, LogTransport(FunctionTransport(answer)))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(3):
@@ -945,50 +952,50 @@ def test_manifest_reads_unread_reader_does_not_warn(read: Callable[[Client], Blo
     assert caught == []
 
 
-# --- what a HEAD states, and what a manifest is ---
+# --- confirmation of HEAD, and media types ---
 
 
-@resolves
+@each_resolve
 @pytest.mark.parametrize(
     "content_type", ["text/html", "application/json", "binary/octet-stream", "application/x-troff-man"]
 )
 def test_resolve_content_type_of_no_manifest_sends_get(
     resolve: Callable[[Client], Descriptor], content_type: str
 ) -> None:
-    head = served(media_type=content_type, Docker_Content_Digest=MANIFEST.digest)
-    registry = Registry(head, served(media_type=content_type))
+    head = manifest_response(media_type=content_type, Docker_Content_Digest=MANIFEST.digest)
+    registry = ScriptedRegistry(head, manifest_response(media_type=content_type))
     assert resolve(registry.client) == MANIFEST
     assert [request.method for request in registry.requests] == ["HEAD", "GET"]
-    registry.check_done()
+    registry.assert_done()
 
 
 def test_resolve_manifest_unknown_algorithm_sends_no_get() -> None:
-    """A GET could not be verified."""
-    registry = Registry(refused(403), served(media_type="text/html"), served(b""))
+    """The content of a GET could not be verified."""
+    registry = ScriptedRegistry(error_response(403), manifest_response(media_type="text/html"), manifest_response(b""))
     with pytest.raises(errors.Denied):
-        registry.client.resolve_manifest(NAME, UNKNOWN)
-    assert registry.client.resolve_manifest(NAME, UNKNOWN).size == len(CONTENT)
+        registry.client.resolve_manifest(NAME, UNKNOWN_ALGORITHM)
+    assert registry.client.resolve_manifest(NAME, UNKNOWN_ALGORITHM).size == len(CONTENT)
     with pytest.raises(errors.ProtocolError, match="does not tell the size"):
-        registry.client.resolve_manifest(NAME, UNKNOWN)
+        registry.client.resolve_manifest(NAME, UNKNOWN_ALGORITHM)
     assert {request.method for request in registry.requests} == {"HEAD"}
-    registry.check_done()
+    registry.assert_done()
 
 
 @pytest.mark.parametrize("status", [401, 410, 429, 502, 503, 504])
-@resolves
+@each_resolve
 def test_resolve_definite_error_status_sends_no_get(resolve: Callable[[Client], Descriptor], status: int) -> None:
-    registry = Registry(refused(status))
+    registry = ScriptedRegistry(error_response(status))
     with pytest.raises(errors.RegistryError):
         resolve(registry.client)
-    registry.check_done()
+    registry.assert_done()
 
 
 def test_resolve_tag_head_support_is_shared_by_with_options() -> None:
-    registry = Registry(served(Docker_Content_Digest=MANIFEST.digest), refused(404))
+    registry = ScriptedRegistry(manifest_response(Docker_Content_Digest=MANIFEST.digest), error_response(404))
     assert registry.client.resolve_tag(NAME, "a") == MANIFEST
     with pytest.raises(errors.ManifestUnknown):
         registry.client.with_options(timeout=1).resolve_tag(NAME, "b")
-    registry.check_done()
+    registry.assert_done()
 
 
 SCHEMA_1_TYPES = [f"application/vnd.docker.distribution.manifest.v1+{suffix}" for suffix in ("json", "prettyjws")]
@@ -1003,10 +1010,10 @@ SCHEMA_1_TYPES = [f"application/vnd.docker.distribution.manifest.v1+{suffix}" fo
     ],
 )
 def test_manifest_reads_schema_1_raises_unsupported(content: bytes, content_type: str | None) -> None:
-    """Before the digest is compared: that of a signed one is of something else."""
+    """It is raised before the digest is compared: the digest of a signed manifest does not cover its signatures."""
     for call in (*READS.values(), *RESOLVES.values()):
-        first = [refused(405)] if call in RESOLVES.values() else []
-        registry = Registry(*first, served(content, content_type))
+        head = [error_response(405)] if call in RESOLVES.values() else []
+        registry = ScriptedRegistry(*head, manifest_response(content, content_type))
         with pytest.raises(errors.Unsupported) as caught:
             call(registry.client)
         assert str(caught.value) == (
@@ -1015,7 +1022,7 @@ def test_manifest_reads_schema_1_raises_unsupported(content: bytes, content_type
 
 
 @pytest.mark.parametrize(
-    ("content_type", "fields", "found_to_be"),
+    ("content_type", "fields", "media_type"),
     [
         ("application/json", {"manifests": []}, OCI_INDEX),
         ("text/html; charset=utf-8", {"manifests": [], "config": None}, OCI_INDEX),
@@ -1033,45 +1040,47 @@ def test_manifest_reads_schema_1_raises_unsupported(content: bytes, content_type
     ],
 )
 def test_get_tag_media_type_is_detected_from_header_or_content(
-    content_type: str, fields: dict[str, Any], found_to_be: str | None
+    content_type: str, fields: dict[str, Any], media_type: str | None
 ) -> None:
-    client = Registry(served(json.dumps({"schemaVersion": 2, **fields}).encode(), content_type)).client
-    if found_to_be is None:
+    client = ScriptedRegistry(
+        manifest_response(json.dumps({"schemaVersion": 2, **fields}).encode(), content_type)
+    ).client
+    if media_type is None:
         with pytest.raises(errors.ContentError):
             client.get_tag(NAME, "a")
     else:
         with client.get_tag(NAME, "a") as reader:
-            assert reader.descriptor.media_type == found_to_be
+            assert reader.descriptor.media_type == media_type
 
 
 @pytest.mark.parametrize("content", [b"<html>", b" \n<!DOCTYPE html>", b"\xef\xbb\xbf<html>", b"<?xml version='1.0'?>"])
 @pytest.mark.parametrize("content_type", [OCI_MANIFEST, "text/html", None])
 def test_manifest_reads_html_page_is_named_in_error(content: bytes, content_type: str | None) -> None:
-    registry = Registry(served(content, content_type), served(content, content_type))
+    registry = ScriptedRegistry(manifest_response(content, content_type), manifest_response(content, content_type))
     with pytest.raises(errors.ContentError, match="HTML page"):
         registry.client.get_tag(NAME, "a")
     with pytest.raises(errors.DigestMismatch, match="HTML page"):
         registry.client.get_manifest(NAME, MANIFEST.digest)
-    registry.check_done()
+    registry.assert_done()
 
 
 # --- max_manifest_size ---
 
 
 def test_max_manifest_size_raised_reads_larger_manifest() -> None:
-    content = b'{"schemaVersion": 2, "annotations": {"a": "' + b"x" * LIMIT + b'"}}'
-    registry = Registry(served(content))
+    content = b'{"schemaVersion": 2, "annotations": {"a": "' + b"x" * MAX_MANIFEST_SIZE + b'"}}'
+    registry = ScriptedRegistry(manifest_response(content))
     with pytest.raises(errors.ContentError, match=r"raise the limit with Client\(max_manifest_size=") as caught:
         registry.client.get_tag(NAME, "a")
-    assert str(LIMIT) in str(caught.value)
-    raised = Registry(served(content), max_manifest_size=2 * LIMIT)
-    with raised.client.with_options(timeout=1).get_tag(NAME, "a") as reader:
+    assert str(MAX_MANIFEST_SIZE) in str(caught.value)
+    registry = ScriptedRegistry(manifest_response(content), max_manifest_size=2 * MAX_MANIFEST_SIZE)
+    with registry.client.with_options(timeout=1).get_tag(NAME, "a") as reader:
         assert reader.read() == content
 
 
 def test_max_manifest_size_lowered_refuses_larger_manifest() -> None:
     for size, fits in ((len(CONTENT), True), (len(CONTENT) - 1, False)):
-        registry = Registry(served(), max_manifest_size=size)
+        registry = ScriptedRegistry(manifest_response(), max_manifest_size=size)
         if fits:
             registry.client.get_tag(NAME, "a").close()
         else:
@@ -1082,4 +1091,4 @@ def test_max_manifest_size_lowered_refuses_larger_manifest() -> None:
 @pytest.mark.parametrize("size", [0, -1, True, 1.5, "1"])
 def test_max_manifest_size_invalid_raises_usage_error(size: Any) -> None:
     with pytest.raises(errors.UsageError, match="max_manifest_size"):
-        Client("registry.example", FunctionTransport(lambda request: Response(404)), max_manifest_size=size)
+        Client(HOST, FunctionTransport(lambda request: Response(404)), max_manifest_size=size)

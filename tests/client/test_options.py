@@ -1,4 +1,4 @@
-"""Clients with other options, and deadlines as they end on a wire."""
+"""with_options, and deadlines over real sockets."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ import urllib3
 import ociwire.transport
 from ociwire import Client, Request, RequestInfo, Response, Scope, errors
 from ociwire.transport import UrllibTransport
-from tests._support.doubles import FakeClock
-from tests.client.test_client import BLOB, CONTENT, HOST, Closing, Registry, found
-
-PATIENCE = 5.0
-"""The most that either side waits for the other, in seconds: reached only by what is broken."""
+from tests._support.doubles import PATIENCE, FakeClock, RecordingTransport
+from tests.client.support import BLOB, CONTENT, HOST, ScriptedRegistry, blob_response
 
 
-def infos(registry: Registry) -> list[RequestInfo]:
+def infos(registry: ScriptedRegistry) -> list[RequestInfo]:
     return [request.info for request in registry.requests]
 
 
-# --- what requests are given ---
+# --- requests ---
 
 
 def test_with_options_apply_to_every_request() -> None:
-    registry = Registry(found(), Response(202, {"Location": "/u"}), Response(201), Response(200, (), b"{}"))
+    registry = ScriptedRegistry(
+        blob_response(), Response(202, {"Location": "/u"}), Response(201), Response(200, (), b"{}")
+    )
     timeout = urllib3.Timeout(connect=1, read=2)
     client = registry.client.with_options(timeout=timeout, deadline=12.5, extra={"tenant": 7})
     assert client.get_blob("a", BLOB.digest).read() == CONTENT
@@ -41,19 +40,19 @@ def test_with_options_apply_to_every_request() -> None:
         assert dict(info.extra) == {"tenant": 7}
     assert [info.operation for info in infos(registry)] == ["get_blob", "push_blob", "push_blob", "tags"]
     assert str(infos(registry)[0].required_scope) == "repository:a:pull"
-    registry.check_done()
+    registry.assert_done()
 
 
 def test_with_options_does_not_modify_client() -> None:
-    registry = Registry(found(), found())
+    registry = ScriptedRegistry(blob_response(), blob_response())
     registry.client.with_options(timeout=1, deadline=2.0, extra={"a": 1}).resolve_blob("a", BLOB.digest)
     registry.client.resolve_blob("a", BLOB.digest)
-    plain = infos(registry)[1]
-    assert (plain.timeout, plain.deadline, dict(plain.extra)) == (None, None, {})
+    info = infos(registry)[1]
+    assert (info.timeout, info.deadline, dict(info.extra)) == (None, None, {})
 
 
 def test_with_options_none_removes_timeout_and_deadline() -> None:
-    registry = Registry(found(), found())
+    registry = ScriptedRegistry(blob_response(), blob_response())
     client = registry.client.with_options(timeout=1, deadline=5.0, extra={"a": 1})
     client.with_options(timeout=None).resolve_blob("a", BLOB.digest)
     client.with_options(deadline=None).resolve_blob("a", BLOB.digest)
@@ -62,7 +61,7 @@ def test_with_options_none_removes_timeout_and_deadline() -> None:
 
 
 def test_with_options_repeated_merges_options() -> None:
-    registry = Registry(*[found()] * 4)
+    registry = ScriptedRegistry(*[blob_response()] * 4)
     first = registry.client.with_options(timeout=1, extra={"a": 1, "b": 1})
     for client in (
         first.with_options(deadline=5.0),
@@ -80,9 +79,9 @@ def test_with_options_repeated_merges_options() -> None:
 
 
 def test_with_options_request_info_of_caller_takes_precedence() -> None:
-    registry = Registry(found(), found())
+    registry = ScriptedRegistry(blob_response(), blob_response())
     client = registry.client.with_options(timeout=1, deadline=5.0, extra={"a": 1, "b": 1})
-    own = RequestInfo(
+    info = RequestInfo(
         required_scope=Scope.CATALOG,
         operation="scan",
         debug_id="mine",
@@ -91,16 +90,16 @@ def test_with_options_request_info_of_caller_takes_precedence() -> None:
         idempotent=False,
         extra={"b": 2, "c": 2},
     )
-    client.do(Request("POST", "/v2/", info=own)).close()
+    client.do(Request("POST", "/v2/", info=info)).close()
     client.do(Request("GET", "/v2/", info=RequestInfo(deadline=99.0))).close()
-    assert infos(registry)[0] == own.replace(extra={"a": 1, "b": 2, "c": 2})
+    assert infos(registry)[0] == info.replace(extra={"a": 1, "b": 2, "c": 2})
     assert infos(registry)[1].replace(debug_id="") == RequestInfo(
         operation="do", timeout=1, deadline=99.0, extra={"a": 1, "b": 1}
     )
 
 
 def test_with_options_keeps_host_transport_and_debug_id() -> None:
-    registry = Registry(found(), found(), debug_id="mine", host="docker.io", user_agent="me/1")
+    registry = ScriptedRegistry(blob_response(), blob_response(), debug_id="mine", host="docker.io", user_agent="me/1")
     client = registry.client.with_options(timeout=1)
     assert type(client) is Client
     assert client.host == registry.client.host == "registry-1.docker.io"
@@ -116,23 +115,23 @@ def test_with_options_keeps_host_transport_and_debug_id() -> None:
 @pytest.mark.parametrize("deadline", ["soon", b"1", True, [1], object()])
 def test_with_options_invalid_deadline_raises_usage_error(deadline: Any) -> None:
     with pytest.raises(errors.UsageError, match="deadline"):
-        Registry().client.with_options(deadline=deadline)
+        ScriptedRegistry().client.with_options(deadline=deadline)
 
 
 def test_with_options_shares_seen_warnings(caplog: pytest.LogCaptureFixture) -> None:
-    registry = Registry(*[Response(200, {"Warning": '299 - "old"', "Content-Length": "1"})] * 2)
+    registry = ScriptedRegistry(*[Response(200, {"Warning": '299 - "old"', "Content-Length": "1"})] * 2)
     with caplog.at_level("WARNING", "ociwire.warnings"):
         registry.client.with_options(timeout=1).resolve_blob("a", BLOB.digest)
         registry.client.resolve_blob("a", BLOB.digest)
     assert len(caplog.records) == 1
 
 
-# --- the shared life ---
+# --- shared state ---
 
 
 @pytest.mark.parametrize("closed", ["first", "second"])
 def test_close_either_client_closes_both(closed: str) -> None:
-    registry = Registry()
+    registry = ScriptedRegistry()
     first = registry.client
     second = first.with_options(timeout=1)
     (first if closed == "first" else second).close()
@@ -143,43 +142,48 @@ def test_close_either_client_closes_both(closed: str) -> None:
 
 
 def test_close_with_options_given_transport_stays_open() -> None:
-    transport = Closing()
+    transport = RecordingTransport()
     with Client(HOST, transport).with_options(timeout=1):
         pass
-    assert transport.closed == 0
+    assert transport.closes == 0
 
 
 def test_close_with_options_default_transport_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    transport = Closing()
+    transport = RecordingTransport()
     monkeypatch.setattr(ociwire.transport, "default_transport", lambda **options: transport)
     client = Client(HOST)
-    with client.with_options(timeout=1) as other:
-        assert other.transport is transport
-    assert transport.closed == 1
+    with client.with_options(timeout=1) as derived:
+        assert derived.transport is transport
+    assert transport.closes == 1
     with pytest.raises(errors.UsageError, match="closed"):
         client.resolve_blob("a", BLOB.digest)
 
 
-# --- deadlines on the wire ---
+# --- deadlines over sockets ---
 
 
 @final
-class Dripping:
-    """A server on loopback that sends what it is given, and then a drop a second by the clock, until nobody listens.
+class SlowServer:
+    """A server on loopback that ends its last response byte by byte, until the client closes the connection.
 
     Args:
-        clock: The clock; no second passes for anybody else.
-        answers: What each connection begins with; the last one's goes on in drips.
-        drop: What drips.
+        clock: Advanced by one second for each byte.
+        responses: The bytes that each connection begins with. On the last connection, more bytes follow slowly.
+        byte: The byte that is repeated. Defaults to ``x``.
+
+    Attributes:
+        heads: The heads of the requests.
+        begin: Set by the test to let the slow bytes begin.
+        bytes_sent: Number of slow bytes.
     """
 
-    def __init__(self, clock: FakeClock, *answers: bytes, drop: bytes = b"x") -> None:
+    def __init__(self, clock: FakeClock, *responses: bytes, byte: bytes = b"x") -> None:
         self.heads: list[bytes] = []
         self.begin = threading.Event()
-        self.dripped = 0
+        self.bytes_sent = 0
         self._clock = clock
-        self._answers = answers
-        self._drop = drop
+        self._responses = responses
+        self._byte = byte
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(PATIENCE)
         self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
@@ -188,18 +192,18 @@ class Dripping:
 
     def _run(self) -> None:
         try:
-            for answer in self._answers[:-1]:
+            for response in self._responses[:-1]:
                 with self._accept() as sock:
-                    sock.sendall(answer)
+                    sock.sendall(response)
             with self._accept() as sock:
-                sock.sendall(self._answers[-1])
+                sock.sendall(self._responses[-1])
                 assert self.begin.wait(PATIENCE)
-                with contextlib.suppress(OSError):  # the client has gone, which is what is waited for
-                    while self.dripped < 100_000:
-                        sock.sendall(self._drop)
-                        self.dripped += 1
+                with contextlib.suppress(OSError):  # raised when the client has closed the connection
+                    while self.bytes_sent < 100_000:
+                        sock.sendall(self._byte)
+                        self.bytes_sent += 1
                         self._clock.now += 1
-        except BaseException as error:  # noqa: BLE001 - handed to the test's own thread
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread of the test
             self._error = error
 
     def _accept(self) -> socket.socket:
@@ -211,7 +215,7 @@ class Dripping:
         self.heads.append(head)
         return sock
 
-    def __enter__(self) -> Dripping:
+    def __enter__(self) -> SlowServer:
         self._thread.start()
         return self
 
@@ -255,22 +259,22 @@ CALLS: dict[str, Callable[[Client], Any]] = {
 def test_blob_reader_slow_body_times_out_at_deadline(
     call: Callable[[Client], Any], clock: FakeClock, transport: UrllibTransport
 ) -> None:
-    with Dripping(clock, HEAD) as server:
+    with SlowServer(clock, HEAD) as server:
         client = Client(server.host, transport, insecure=True).with_options(deadline=clock.now + 4)
         with call(client) as reader:
             server.begin.set()
             with pytest.raises(errors.TransportTimeout) as caught:
                 reader.read()
         assert caught.value.request is not None
-    assert len(server.heads) == 1  # it is not taken up again: there is no time for it
-    assert server.dripped >= 4
+    assert len(server.heads) == 1  # the download is not resumed after the deadline
+    assert server.bytes_sent >= 4
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_client_slow_body_times_out_at_deadline(
     call: Callable[[Client], Any], clock: FakeClock, transport: UrllibTransport
 ) -> None:
-    with Dripping(clock, HEAD, drop=b" ") as server:
+    with SlowServer(clock, HEAD, byte=b" ") as server:
         client = Client(server.host, transport, insecure=True).with_options(deadline=clock.now + 4)
         server.begin.set()
         with pytest.raises(errors.TransportTimeout):
@@ -282,7 +286,7 @@ def test_client_slow_body_times_out_at_deadline(
 def test_client_slow_response_head_times_out_at_deadline(
     call: Callable[[Client], Any], clock: FakeClock, transport: UrllibTransport
 ) -> None:
-    with Dripping(clock, b"HTTP/1.1 200 OK\r\nX-Drip: ") as server:
+    with SlowServer(clock, b"HTTP/1.1 200 OK\r\nX-Slow: ") as server:
         server.begin.set()
         client = Client(server.host, transport, insecure=True).with_options(deadline=clock.now + 4)
         with pytest.raises(errors.TransportTimeout):
@@ -290,12 +294,12 @@ def test_client_slow_response_head_times_out_at_deadline(
 
 
 def test_blob_reader_resumed_download_keeps_deadline(clock: FakeClock, transport: UrllibTransport) -> None:
-    cut = HEAD + b"five!"
+    first = HEAD + b"five!"
     rest = (
         f"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 5-{LENGTH - 1}/{LENGTH}\r\n"
         f"Content-Length: {LENGTH - 5}\r\n\r\n"
     ).encode()
-    with Dripping(clock, cut, rest) as server:
+    with SlowServer(clock, first, rest) as server:
         client = Client(server.host, transport, insecure=True).with_options(deadline=clock.now + 4)
         with client.get_blob("a", BLOB.digest) as reader:
             server.begin.set()
@@ -317,10 +321,10 @@ def test_client_deadline_passed_sends_nothing(clock: FakeClock, transport: Urlli
 
 
 def test_client_without_deadline_ignores_deadline_of_other_client(clock: FakeClock, transport: UrllibTransport) -> None:
-    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-    with Dripping(clock, HEAD[:-2], answer) as server:
+    response = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+    with SlowServer(clock, HEAD[:-2], response) as server:
         client = Client(server.host, transport, insecure=True)
-        with pytest.raises(errors.TransportError):  # its head is cut off
+        with pytest.raises(errors.TransportError):  # the response head is incomplete
             client.with_options(deadline=clock.now + 4).resolve_blob("a", BLOB.digest)
         clock.now += 100
         assert client.do(Request("GET", "/v2/")).json() == {}

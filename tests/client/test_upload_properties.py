@@ -1,4 +1,4 @@
-"""Chunked uploads in any order, to an endpoint with any quirks, that loses requests and answers."""
+"""Chunked uploads by calls in any order, to an endpoint with any quirks that loses requests and responses."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from hypothesis.stateful import initialize
 
 from ociwire import Client, FunctionTransport
 from ociwire._client import blob_writer as writer_module
-from tests._support.upload_model import HOST, SPELLINGS, Endpoint, Quirks, UploadMachine
+from tests._support.upload_model import HOST, RANGE_FORMS, Endpoint, Quirks, UploadMachine
 
 DEFAULT_CHUNK = 12
-SMALLEST_CHUNK = 2
+MIN_CHUNK = 2
 
 
 @st.composite
 def quirks(draw: st.DrawFn) -> Quirks:
     minimum = draw(st.sampled_from([0, 0, 1, 3, 6]))
-    least = 2 * max(minimum, SMALLEST_CHUNK)  # any chunk that is refused can be halved until it is taken
+    min_maximum = 2 * max(minimum, MIN_CHUNK)  # chunks can be halved until they are accepted
     return Quirks(
         minimum=minimum,
-        maximum=draw(st.none() | st.integers(least, least + 8)),
+        maximum=draw(st.none() | st.integers(min_maximum, min_maximum + 8)),
         too_large=draw(st.sampled_from([413, 416])),
         code=draw(st.sampled_from(["RANGE_INVALID", "", "BLOB_UPLOAD_INVALID"])),  # the last is zot's
-        stuck=draw(st.booleans()),
-        patched=draw(st.sampled_from([202, 201])),
+        repeats_first_range=draw(st.booleans()),
+        patch_status=draw(st.sampled_from([202, 201])),
         absolute=draw(st.booleans()),
-        spelling=draw(st.sampled_from(sorted(SPELLINGS))),
+        range_form=draw(st.sampled_from(sorted(RANGE_FORMS))),
         checks_put=draw(st.booleans()),
     )
 
@@ -38,22 +38,23 @@ class EndpointMachine(UploadMachine):
         super().__init__()
         self._patches = [
             mock.patch.object(writer_module, "DEFAULT_CHUNK_SIZE", DEFAULT_CHUNK),
-            mock.patch.object(writer_module, "_LARGE_CHUNK", 2 * SMALLEST_CHUNK),
+            mock.patch.object(writer_module, "_LARGE_CHUNK", 2 * MIN_CHUNK),
         ]
         for patch in self._patches:
             patch.start()
 
     @initialize(quirks=quirks())
-    def open_the_endpoint(self, quirks: Quirks) -> None:
+    def open_endpoint(self, quirks: Quirks) -> None:
         self.endpoint = Endpoint(quirks)
         self.begin_with(Client(HOST, FunctionTransport(self.endpoint)), self.endpoint.faults)
 
     def check_chunks(self, *, full: bool) -> None:
-        chunks, least = self.endpoint.patched[:], self.endpoint.quirks.minimum
-        self.endpoint.patched.clear()
-        # One byte less is the rest of a first chunk whose first byte is there. Told the offset, no one asks for either.
-        if full and not self.told:
-            assert all(size >= least - 1 for size in chunks)
+        sizes, minimum = self.endpoint.patch_sizes[:], self.endpoint.quirks.minimum
+        self.endpoint.patch_sizes.clear()
+        # One byte less is the rest of a first chunk whose first byte is stored. A writer that is resumed at a given
+        # offset has requested no status, and so does not know the minimum.
+        if full and not self.offset_given:
+            assert all(size >= minimum - 1 for size in sizes)
 
     def teardown(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""BlobWriter: which requests it makes of what is written, and how it goes on after every answer a registry may give."""
+"""BlobWriter: the requests of chunked uploads, and how they continue after every response that a registry may send."""
 
 from __future__ import annotations
 
@@ -11,38 +11,27 @@ import pytest
 import ociwire.transport.retry
 from ociwire import BlobWriter, Client, Descriptor, Digest, FunctionTransport, Request, Response, Scope, errors
 from ociwire.testing import ScriptedTransport
-from tests._support.doubles import FakeClock
+from tests._support.doubles import FakeClock, RecordingTransport
+from tests.client.support import BASE, HOST, NAME, PUSH, UPLOADS_PATH, ScriptedRegistry, error_response, upload_response
 
 KIBIBYTE = 1024
 MEBIBYTE = 1024 * KIBIBYTE
-HOST = "registry.example"
-BASE = f"https://{HOST}"
-UPLOADS = "/v2/library/alpine/blobs/uploads/"
-UPLOAD = f"{BASE}{UPLOADS}1"
-PUSH = "repository:library/alpine:pull,push"
+UPLOAD = f"{BASE}{UPLOADS_PATH}1"
 CONTENT = bytes(range(100)) + b"the rest of it"
 
 
-class Registry:
-    """A client over a script."""
-
-    def __init__(self, *answers: Any) -> None:
-        self.transport = ScriptedTransport(answers)
-        self.client = Client(HOST, self.transport)
+class UploadRegistry(ScriptedRegistry):
+    """A scripted registry with chunked uploads."""
 
     def begin(self, chunk_size: int | None = None, **options: Any) -> BlobWriter:
-        return self.client.push_blob_chunked("library/alpine", chunk_size, **options)
+        return self.client.push_blob_chunked(NAME, chunk_size, **options)
 
     def resume(self, offset: int | None = None, chunk_size: int | None = None, id_: str = UPLOAD) -> BlobWriter:
-        return self.client.push_blob_chunked_resume("library/alpine", id_, offset, chunk_size)
-
-    @property
-    def requests(self) -> list[Request]:
-        return self.transport.requests
+        return self.client.push_blob_chunked_resume(NAME, id_, offset, chunk_size)
 
     @property
     def lines(self) -> list[str]:
-        """``METHOD URL Content-Range``, without what all have in common."""
+        """``METHOD URL Content-Range`` of each request."""
         return [
             f"{request.method} {request.url} {request.headers.get('content-range', '')}".strip()
             for request in self.requests
@@ -50,43 +39,34 @@ class Registry:
 
     @property
     def steps(self) -> list[str]:
-        """``METHOD Content-Range`` of all requests but the first."""
+        """``METHOD Content-Range`` of each request except the first."""
         return [f"{request.method} {request.headers.get('content-range', '')}".strip() for request in self.requests[1:]]
 
 
-def accepted(location: str | None = UPLOADS + "1", *, status: int = 202, **headers: str) -> Response:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Response(status, named if location is None else {"Location": location, **named})
+def status_response(range_: str | None, status: int = 204) -> Response:
+    """The status of an upload."""
+    return upload_response(status=status) if range_ is None else upload_response(status=status, Range=range_)
 
 
-def at(range_: str | None, status: int = 204) -> Response:
-    """An upload's status."""
-    return accepted(status=status) if range_ is None else accepted(status=status, Range=range_)
-
-
-def refused(status: int, code: str = "") -> Response:
-    return Response(status, (), f'{{"errors": [{{"code": "{code}"}}]}}'.encode() if code else b"<html>")
-
-
-OPENED = accepted()
-TAKEN = accepted()
+OPENED = upload_response()
+ACCEPTED = upload_response()
 CREATED = Response(201, {"Location": "/v2/library/alpine/blobs/x"})
-GONE = refused(404, "BLOB_UPLOAD_UNKNOWN")
-LOST = errors.ReadError("the answer is lost")
+UPLOAD_UNKNOWN = error_response(404, "BLOB_UPLOAD_UNKNOWN")
+RESPONSE_LOST = errors.ReadError("the response is lost")
 
 
-# --- the requests ---
+# --- requests ---
 
 
 def test_blob_writer_sends_post_patches_and_put() -> None:
-    registry = Registry(OPENED, accepted("/two?_state=b"), accepted("/three?_state=c"), CREATED)
+    registry = UploadRegistry(OPENED, upload_response("/two?_state=b"), upload_response("/three?_state=c"), CREATED)
     writer = registry.begin(50)
     assert writer.write(CONTENT) == len(CONTENT) == 114
     assert (writer.size, writer.flushed, writer.chunk_size, writer.id) == (114, 100, 50, f"{BASE}/three?_state=c")
     blob = Descriptor.of(CONTENT, media_type="application/octet-stream")
     assert writer.commit() == blob
     assert registry.lines == [
-        f"POST {BASE}{UPLOADS}",
+        f"POST {BASE}{UPLOADS_PATH}",
         f"PATCH {UPLOAD} 0-49",
         f"PATCH {BASE}/two?_state=b 50-99",
         f"PUT {BASE}/three?_state=c&digest={blob.digest} 100-113",
@@ -101,11 +81,11 @@ def test_blob_writer_sends_post_patches_and_put() -> None:
         assert request.info.operation == "push_blob_chunked"
     assert [request.info.idempotent for request in registry.requests[:3]] == [True] * 3
     assert all(request.body is None or request.body.resendable for request in registry.requests)
-    registry.transport.assert_done()
+    registry.assert_done()
 
 
 def test_resume_without_offset_requests_status() -> None:
-    registry = Registry(accepted("/two", status=204, Range="0-99"), CREATED)
+    registry = UploadRegistry(upload_response("/two", status=204, Range="0-99"), CREATED)
     writer = registry.resume()
     assert (writer.size, writer.flushed, writer.id) == (100, 100, f"{BASE}/two")
     writer.write(CONTENT[100:])
@@ -117,7 +97,7 @@ def test_resume_without_offset_requests_status() -> None:
 
 
 def test_resume_with_offset_sends_nothing() -> None:
-    registry = Registry(CREATED)
+    registry = UploadRegistry(CREATED)
     writer = registry.resume(100)
     assert (writer.size, registry.requests) == (100, [])
     writer.write(CONTENT[100:])
@@ -126,7 +106,7 @@ def test_resume_with_offset_sends_nothing() -> None:
 
 
 def test_cancel_sends_delete() -> None:
-    registry = Registry(OPENED, Response(204))
+    registry = UploadRegistry(OPENED, Response(204))
     registry.begin().cancel()
     assert registry.lines[1] == f"DELETE {UPLOAD}"
     assert str(registry.requests[1].info.required_scope) == PUSH
@@ -136,20 +116,20 @@ def test_cancel_sends_delete() -> None:
 @pytest.mark.parametrize("chunk_size", [50, 114, 115, None])
 @pytest.mark.parametrize("piece", [1, 7, 50, 114])
 def test_write_any_piece_size_sends_same_chunks(chunk_size: int | None, piece: int) -> None:
-    patches = [TAKEN] * (113 // chunk_size if chunk_size else 0)
-    registry = Registry(OPENED, *patches, CREATED)
+    patches = [ACCEPTED] * (113 // chunk_size if chunk_size else 0)
+    registry = UploadRegistry(OPENED, *patches, CREATED)
     writer = registry.begin(chunk_size)
     for start in range(0, 114, piece):
         assert writer.write(CONTENT[start : start + piece]) == len(CONTENT[start : start + piece])
     writer.commit()
     assert b"".join(body or b"" for body in registry.transport.bodies) == CONTENT
     assert all(len(body or b"") == chunk_size for body in registry.transport.bodies[1:-1])
-    assert registry.transport.bodies[-1]  # the last chunk goes with the PUT
-    registry.transport.assert_done()
+    assert registry.transport.bodies[-1]  # the last chunk is sent with the PUT
+    registry.assert_done()
 
 
 def test_commit_whole_content_in_put_has_no_content_range() -> None:
-    registry = Registry(OPENED, CREATED)
+    registry = UploadRegistry(OPENED, CREATED)
     writer = registry.begin()
     writer.write(CONTENT)
     writer.commit()
@@ -158,7 +138,7 @@ def test_commit_whole_content_in_put_has_no_content_range() -> None:
 
 
 def test_commit_without_content_stores_empty_blob() -> None:
-    registry = Registry(OPENED, CREATED)
+    registry = UploadRegistry(OPENED, CREATED)
     with registry.begin() as writer:
         assert writer.write(b"") == 0
     assert writer.commit() == Descriptor("application/octet-stream", Digest.of(b""), 0)
@@ -168,7 +148,7 @@ def test_commit_without_content_stores_empty_blob() -> None:
 
 @pytest.mark.parametrize("make", [bytes, bytearray, memoryview, lambda data: memoryview(data).cast("B", (2, 57))])
 def test_write_any_bytes_like_object_is_sent(make: Callable[[bytes], Any]) -> None:
-    registry = Registry(OPENED, *[TAKEN] * 2, CREATED)
+    registry = UploadRegistry(OPENED, *[ACCEPTED] * 2, CREATED)
     writer = registry.begin(50)
     assert writer.write(make(CONTENT)) == 114
     assert writer.commit().digest == Digest.of(CONTENT)
@@ -176,22 +156,22 @@ def test_write_any_bytes_like_object_is_sent(make: Callable[[bytes], Any]) -> No
 
 @pytest.mark.parametrize("algorithm", ["sha384", "sha512"])
 def test_push_blob_chunked_other_algorithm_sends_digest_algorithm(algorithm: str) -> None:
-    registry = Registry(OPENED, CREATED)
+    registry = UploadRegistry(OPENED, CREATED)
     writer = registry.begin(algorithm=algorithm)
     writer.write(CONTENT)
     digest = Digest.of(CONTENT, algorithm)
     assert writer.commit().digest == digest
     assert registry.lines == [
-        f"POST {BASE}{UPLOADS}?digest-algorithm={algorithm}",
+        f"POST {BASE}{UPLOADS_PATH}?digest-algorithm={algorithm}",
         f"PUT {UPLOAD}?digest={digest}",
     ]
 
 
-# --- sizes of chunks ---
+# --- chunk sizes ---
 
 
 def test_chunk_size_defaults_to_four_mebibytes() -> None:
-    registry = Registry(OPENED, TAKEN)
+    registry = UploadRegistry(OPENED, ACCEPTED)
     writer = registry.begin()
     assert writer.chunk_size == 4 * MEBIBYTE
     writer.write(bytes(4 * MEBIBYTE))
@@ -202,7 +182,7 @@ def test_chunk_size_defaults_to_four_mebibytes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "least", "chunk_size"),
+    ("requested", "min_length", "chunk_size"),
     [
         (None, str(8 * MEBIBYTE), 8 * MEBIBYTE),
         (None, "1000", 4 * MEBIBYTE),
@@ -214,13 +194,13 @@ def test_chunk_size_defaults_to_four_mebibytes() -> None:
         (10, "", 10),
     ],
 )
-def test_chunk_size_below_min_length_is_raised(wanted: int | None, least: str, chunk_size: int) -> None:
-    registry = Registry(accepted(OCI_Chunk_Min_Length=least))
-    assert registry.begin(wanted).chunk_size == chunk_size
+def test_chunk_size_below_min_length_is_raised(requested: int | None, min_length: str, chunk_size: int) -> None:
+    registry = UploadRegistry(upload_response(OCI_Chunk_Min_Length=min_length))
+    assert registry.begin(requested).chunk_size == chunk_size
 
 
 def test_resume_min_length_in_status_raises_chunk_size() -> None:
-    registry = Registry(accepted(status=204, Range="0-99", OCI_Chunk_Min_Length="1000"))
+    registry = UploadRegistry(upload_response(status=204, Range="0-99", OCI_Chunk_Min_Length="1000"))
     assert registry.resume(chunk_size=10).chunk_size == 1000
 
 
@@ -228,9 +208,10 @@ def test_resume_min_length_in_status_raises_chunk_size() -> None:
 @pytest.mark.parametrize("code", ["", "SIZE_INVALID", "RANGE_INVALID", "BLOB_UPLOAD_INVALID", "UNKNOWN"])
 def test_write_first_chunk_too_large_is_halved_and_remembered(status: int, code: str) -> None:
     size = MEBIBYTE
-    asked = [at("0-0")] if status == 416 else []
-    no = refused(status, code)
-    registry = Registry(OPENED, no, *asked, no, *asked, TAKEN, TAKEN, TAKEN, TAKEN, CREATED, OPENED, OPENED)
+    status_responses = [status_response("0-0")] if status == 416 else []
+    refusal = error_response(status, code)
+    refusals = [refusal, *status_responses] * 2
+    registry = UploadRegistry(OPENED, *refusals, ACCEPTED, ACCEPTED, ACCEPTED, ACCEPTED, CREATED, OPENED, OPENED)
     writer = registry.begin(size)
     content = bytes(range(256)) * 4096 + b"more"
     assert writer.write(content) == len(content)
@@ -247,24 +228,24 @@ def test_write_first_chunk_too_large_is_halved_and_remembered(status: int, code:
     ]
     assert b"".join(body for body in registry.transport.bodies if body) == content
     assert writer.chunk_size == quarter
-    # ... and the others know, of this client and of what was made of it
+    # the size is remembered by the client, and by clients made of it
     assert registry.begin().chunk_size == quarter
-    other = registry.client.with_options(timeout=5).push_blob_chunked("b", 1000)
-    assert other.chunk_size == 1000
-    registry.transport.assert_done()
+    small = registry.client.with_options(timeout=5).push_blob_chunked("b", 1000)
+    assert small.chunk_size == 1000
+    registry.assert_done()
 
 
 def test_chunk_size_learned_by_client_is_not_shared_with_others() -> None:
-    registry = Registry(OPENED, refused(413), TAKEN, TAKEN)
+    registry = UploadRegistry(OPENED, error_response(413), ACCEPTED, ACCEPTED)
     writer = registry.begin(MEBIBYTE)
     writer.write(bytes(MEBIBYTE))
     writer.close()
-    assert Registry(OPENED).begin().chunk_size == 4 * MEBIBYTE
+    assert UploadRegistry(OPENED).begin().chunk_size == 4 * MEBIBYTE
 
 
 def test_chunk_size_min_length_overrides_learned_maximum() -> None:
-    least = accepted(OCI_Chunk_Min_Length=str(MEBIBYTE))
-    registry = Registry(OPENED, refused(413), TAKEN, TAKEN, least)
+    min_length = upload_response(OCI_Chunk_Min_Length=str(MEBIBYTE))
+    registry = UploadRegistry(OPENED, error_response(413), ACCEPTED, ACCEPTED, min_length)
     writer = registry.begin(MEBIBYTE)
     writer.write(bytes(MEBIBYTE))
     writer.close()
@@ -272,7 +253,9 @@ def test_chunk_size_min_length_overrides_learned_maximum() -> None:
 
 
 def test_chunk_size_smallest_learned_maximum_is_kept() -> None:
-    registry = Registry(OPENED, OPENED, refused(413), TAKEN, TAKEN, refused(413), TAKEN, TAKEN, OPENED)
+    registry = UploadRegistry(
+        OPENED, OPENED, error_response(413), ACCEPTED, ACCEPTED, error_response(413), ACCEPTED, ACCEPTED, OPENED
+    )
     large, small = registry.begin(4 * MEBIBYTE), registry.begin(MEBIBYTE)
     for writer in (small, large):
         writer.write(bytes(writer.chunk_size))
@@ -281,27 +264,21 @@ def test_chunk_size_smallest_learned_maximum_is_kept() -> None:
 
 
 def test_write_chunk_always_refused_raises_after_halving_to_64_kib() -> None:
-    """And what halving did not mend is nothing to be learnt."""
-    asked: list[int] = []
-
-    def answer(request: Request) -> Response:
-        if request.method == "PATCH":
-            assert request.body is not None
-            assert request.body.length
-            asked.append(request.body.length)
-        return {"POST": OPENED, "PATCH": refused(416), "GET": at("0-0")}[request.method]
-
-    client = Client(HOST, FunctionTransport(answer))
+    """The chunk size of later uploads is unchanged, because smaller chunks did not help."""
+    responses = {"POST": OPENED, "PATCH": error_response(416), "GET": status_response("0-0")}
+    transport = RecordingTransport(lambda request: responses[request.method].replace())
+    client = Client(HOST, transport)
     writer = client.push_blob_chunked("a", MEBIBYTE)
     writer.write(bytes(MEBIBYTE))
     with pytest.raises(errors.RangeInvalid):
         writer.close()
-    assert asked == [MEBIBYTE, MEBIBYTE // 2, MEBIBYTE // 4, MEBIBYTE // 8, 64 * KIBIBYTE]
+    sizes = [request.body.length for request in transport.requests if request.body is not None]
+    assert sizes == [MEBIBYTE, MEBIBYTE // 2, MEBIBYTE // 4, MEBIBYTE // 8, 64 * KIBIBYTE]
     assert client.push_blob_chunked("a").chunk_size == 4 * MEBIBYTE
 
 
 def test_write_chunk_too_large_is_not_halved_below_min_length() -> None:
-    registry = Registry(accepted(OCI_Chunk_Min_Length=str(MEBIBYTE)), refused(413))
+    registry = UploadRegistry(upload_response(OCI_Chunk_Min_Length=str(MEBIBYTE)), error_response(413))
     writer = registry.begin(MEBIBYTE)
     with pytest.raises(errors.SizeInvalid):
         writer.write(bytes(MEBIBYTE + 1))
@@ -309,7 +286,7 @@ def test_write_chunk_too_large_is_not_halved_below_min_length() -> None:
 
 
 def test_write_chunk_answered_400_is_not_halved() -> None:
-    registry = Registry(OPENED, refused(400, "SIZE_INVALID"))
+    registry = UploadRegistry(OPENED, error_response(400, "SIZE_INVALID"))
     writer = registry.begin(MEBIBYTE)
     with pytest.raises(errors.SizeInvalid):
         writer.write(bytes(MEBIBYTE + 1))
@@ -317,7 +294,7 @@ def test_write_chunk_answered_400_is_not_halved() -> None:
 
 
 def test_resume_first_chunk_too_large_is_halved() -> None:
-    registry = Registry(refused(416), at("0-9"), TAKEN, TAKEN)
+    registry = UploadRegistry(error_response(416), status_response("0-9"), ACCEPTED, ACCEPTED)
     writer = registry.resume(10, 256 * KIBIBYTE)
     writer.write(bytes(256 * KIBIBYTE))
     writer.close()
@@ -326,9 +303,9 @@ def test_resume_first_chunk_too_large_is_halved() -> None:
 
 @pytest.mark.parametrize("status", [413, 416])
 def test_commit_put_too_large_is_sent_in_chunks(status: int) -> None:
-    asked = [at("0-0")] if status == 416 else []
-    no = refused(status)
-    registry = Registry(OPENED, no, no, *asked, TAKEN, TAKEN, CREATED)
+    status_responses = [status_response("0-0")] if status == 416 else []
+    refusal = error_response(status)
+    registry = UploadRegistry(OPENED, refusal, refusal, *status_responses, ACCEPTED, ACCEPTED, CREATED)
     writer = registry.begin()
     writer.write(bytes(256 * KIBIBYTE))
     assert writer.commit().digest == Digest.of(bytes(256 * KIBIBYTE))
@@ -338,12 +315,12 @@ def test_commit_put_too_large_is_sent_in_chunks(status: int) -> None:
     assert registry.requests[-1].body is None
 
 
-# --- what registries answer to a chunk ---
+# --- responses to a chunk ---
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204])
-def test_write_chunk_answered_200_to_204_is_accepted(status: int) -> None:
-    registry = Registry(OPENED, accepted("/two", status=status))
+def test_write_chunk_answered_200_to_204_is_upload_response(status: int) -> None:
+    registry = UploadRegistry(OPENED, upload_response("/two", status=status))
     with registry.begin() as writer:
         writer.write(CONTENT)
     assert (writer.flushed, writer.id) == (114, f"{BASE}/two")
@@ -351,7 +328,7 @@ def test_write_chunk_answered_200_to_204_is_accepted(status: int) -> None:
 
 @pytest.mark.parametrize("status", [203, 206, 302, 400, 401, 403, 404, 500])
 def test_write_chunk_answered_otherwise_raises_registry_error(status: int) -> None:
-    registry = Registry(OPENED, accepted("/two", status=status))
+    registry = UploadRegistry(OPENED, upload_response("/two", status=status))
     writer = registry.begin()
     writer.write(CONTENT)
     with pytest.raises(errors.RegistryError) as caught:
@@ -360,10 +337,10 @@ def test_write_chunk_answered_otherwise_raises_registry_error(status: int) -> No
     assert (writer.size, writer.flushed) == (114, 0)
 
 
-@pytest.mark.parametrize("stuck", ["0-49", "0-0", "garbage", "0-1000"])
-def test_write_range_header_of_response_is_ignored(stuck: str) -> None:
-    """ECR's stays at the first chunk's."""
-    registry = Registry(OPENED, accepted(Range="0-49"), accepted(Range=stuck), CREATED)
+@pytest.mark.parametrize("range_", ["0-49", "0-0", "garbage", "0-1000"])
+def test_write_range_header_of_response_is_ignored(range_: str) -> None:
+    """ECR repeats the Range of the first chunk."""
+    registry = UploadRegistry(OPENED, upload_response(Range="0-49"), upload_response(Range=range_), CREATED)
     writer = registry.begin(50)
     writer.write(CONTENT)
     assert writer.commit().size == 114
@@ -394,16 +371,18 @@ RANGES = [
 @pytest.mark.parametrize("status", [200, 204])
 @pytest.mark.parametrize(("range_", "offset"), RANGES)
 def test_resume_range_header_in_any_form_is_parsed(range_: str | None, offset: int, status: int) -> None:
-    registry = Registry(at(range_, status))
+    registry = UploadRegistry(status_response(range_, status))
     writer = registry.resume()
     assert (writer.size, writer.flushed) == (offset, offset)
 
 
-@pytest.mark.parametrize("code", ["", "RANGE_INVALID", "BLOB_UPLOAD_INVALID"])  # zot's is the last
+@pytest.mark.parametrize("code", ["", "RANGE_INVALID", "BLOB_UPLOAD_INVALID"])  # the last is zot's
 @pytest.mark.parametrize(("range_", "stored"), [("0-49", 50), ("bytes=0-20/*", 21), ("0-1", 2), ("40-48", 49)])
 def test_write_first_chunk_answered_416_resumes_at_status(range_: str, stored: int, code: str) -> None:
-    rest = [TAKEN] * ((len(CONTENT) - 1 - stored) // 50)
-    registry = Registry(OPENED, refused(416, code), accepted("/now", status=204, Range=range_), *rest, CREATED)
+    chunks = [ACCEPTED] * ((len(CONTENT) - 1 - stored) // 50)
+    registry = UploadRegistry(
+        OPENED, error_response(416, code), upload_response("/now", status=204, Range=range_), *chunks, CREATED
+    )
     writer = registry.begin(50)
     assert writer.write(CONTENT) == 114
     assert writer.commit().digest == Digest.of(CONTENT)
@@ -417,7 +396,7 @@ def test_write_first_chunk_answered_416_resumes_at_status(range_: str, stored: i
 
 
 def test_write_later_chunk_answered_416_resumes_at_status() -> None:
-    registry = Registry(OPENED, TAKEN, refused(416), at("0-69"), CREATED)
+    registry = UploadRegistry(OPENED, ACCEPTED, error_response(416), status_response("0-69"), CREATED)
     writer = registry.begin(50)
     writer.write(CONTENT)
     writer.commit()
@@ -428,19 +407,26 @@ def test_write_later_chunk_answered_416_resumes_at_status() -> None:
 @pytest.mark.parametrize("code", ["", "BLOB_UPLOAD_INVALID"])
 @pytest.mark.parametrize("range_", ["0-100", "0-9", "0-999", None])
 def test_write_416_with_unreachable_offset_raises_and_stays_writable(range_: str | None, code: str) -> None:
-    registry = Registry(OPENED, TAKEN, refused(416, code), at(range_), TAKEN, CREATED)
+    registry = UploadRegistry(OPENED, ACCEPTED, error_response(416, code), status_response(range_), ACCEPTED, CREATED)
     writer = registry.begin(50)
     with pytest.raises(errors.RangeInvalid):
         writer.write(CONTENT)
     assert (writer.flushed, writer.size) == (50, 100)
-    # another time it takes them
+    # the registry accepts the chunk the next time
     assert writer.write(CONTENT[writer.size :]) == 14
     assert writer.commit().digest == Digest.of(CONTENT)
     assert registry.steps == ["PATCH 0-49", "PATCH 50-99", "GET", "PATCH 50-99", "PUT 100-113"]
 
 
 def test_resume_after_416_with_unreachable_offset_uses_new_location() -> None:
-    registry = Registry(OPENED, TAKEN, refused(416), accepted("/now", status=204, Range="0-9"), at("0-9"), CREATED)
+    registry = UploadRegistry(
+        OPENED,
+        ACCEPTED,
+        error_response(416),
+        upload_response("/now", status=204, Range="0-9"),
+        status_response("0-9"),
+        CREATED,
+    )
     writer = registry.begin(50)
     with pytest.raises(errors.RangeInvalid):
         writer.write(CONTENT)
@@ -454,7 +440,9 @@ def test_resume_after_416_with_unreachable_offset_uses_new_location() -> None:
 
 @pytest.mark.parametrize("range_", ["0-0", None, ""])
 def test_write_after_range_0_0_retries_from_second_byte(range_: str | None) -> None:
-    registry = Registry(at(range_), refused(416), at(range_), TAKEN, TAKEN, CREATED)
+    registry = UploadRegistry(
+        status_response(range_), error_response(416), status_response(range_), ACCEPTED, ACCEPTED, CREATED
+    )
     writer = registry.resume(chunk_size=50)
     writer.write(CONTENT)
     writer.commit()
@@ -464,25 +452,21 @@ def test_write_after_range_0_0_retries_from_second_byte(range_: str | None) -> N
 
 
 def test_write_after_range_0_0_retries_from_second_byte_once() -> None:
-    patches: list[str] = []
-
-    def answer(request: Request) -> Response:
-        if request.method == "PATCH":
-            patches.append(request.headers["content-range"])
-            return refused(416)
-        return at("0-0")
-
-    writer = Client(HOST, FunctionTransport(answer)).push_blob_chunked_resume("a", UPLOAD)
+    transport = RecordingTransport(
+        lambda request: error_response(416) if request.method == "PATCH" else status_response("0-0")
+    )
+    writer = Client(HOST, transport).push_blob_chunked_resume("a", UPLOAD)
     writer.write(CONTENT)
     with pytest.raises(errors.RangeInvalid):
         writer.close()
-    assert patches == ["0-113", "1-113"]
+    patches = [request for request in transport.requests if request.method == "PATCH"]
+    assert [request.headers["content-range"] for request in patches] == ["0-113", "1-113"]
     assert (writer.flushed, writer.size) == (0, 114), "nothing was acknowledged"
 
 
 def test_commit_after_range_0_0_does_not_repeat_byte() -> None:
-    """A PUT of the whole has no Content-Range that could be refused: it would be appended to the byte."""
-    registry = Registry(at("0-0"), refused(416), at("0-0"), TAKEN, CREATED)
+    """A PUT of the whole content has no Content-Range: the registry would append the content to the byte."""
+    registry = UploadRegistry(status_response("0-0"), error_response(416), status_response("0-0"), ACCEPTED, CREATED)
     writer = registry.resume()
     writer.write(CONTENT)
     assert writer.commit(Digest.of(CONTENT)).size == 114
@@ -491,7 +475,9 @@ def test_commit_after_range_0_0_does_not_repeat_byte() -> None:
 
 def test_write_after_range_0_0_large_chunk_is_halved() -> None:
     size = 256 * KIBIBYTE
-    registry = Registry(at("0-0"), refused(416), at("0-0"), refused(416), TAKEN, TAKEN)
+    registry = UploadRegistry(
+        status_response("0-0"), error_response(416), status_response("0-0"), error_response(416), ACCEPTED, ACCEPTED
+    )
     writer = registry.resume(chunk_size=size)
     content = bytes(range(256)) * KIBIBYTE
     writer.write(content)
@@ -507,13 +493,13 @@ def test_write_after_range_0_0_large_chunk_is_halved() -> None:
     ("location", "id_"),
     [
         ("/u/2?a=b%3D", f"{BASE}/u/2?a=b%3D"),
-        ("2", f"{BASE}{UPLOADS}2"),
+        ("2", f"{BASE}{UPLOADS_PATH}2"),
         (f"{BASE}:443/u/2", f"{BASE}/u/2"),
         (None, UPLOAD),
     ],
 )
 def test_write_location_of_response_is_used(location: str | None, id_: str) -> None:
-    registry = Registry(OPENED, accepted(location), accepted(location), CREATED)
+    registry = UploadRegistry(OPENED, upload_response(location), upload_response(location), CREATED)
     writer = registry.begin(50)
     writer.write(CONTENT)
     assert writer.id.replace(":443", "") == id_
@@ -524,39 +510,40 @@ def test_write_location_of_response_is_used(location: str | None, id_: str) -> N
 
 
 def test_commit_response_without_location_succeeds() -> None:
-    registry = Registry(OPENED, Response(201))
+    registry = UploadRegistry(OPENED, Response(201))
     assert registry.begin().commit().size == 0
 
 
 def test_push_blob_chunked_without_location_raises_protocol_error() -> None:
     with pytest.raises(errors.ProtocolError, match="no Location"):
-        Registry(accepted(None)).begin()
+        UploadRegistry(upload_response(None)).begin()
 
 
 @pytest.mark.parametrize("location", ["https://storage.example/u?signature=s", f"{BASE}:8443/u?a=b"])
 def test_write_cross_origin_location_gets_no_credentials(location: str) -> None:
-    registry = Registry(OPENED, accepted(location), accepted("/v"), Response(404), Response(200))
+    registry = UploadRegistry(OPENED, upload_response(location), upload_response("/v"), Response(404), Response(200))
     writer = registry.begin(50)
     writer.write(CONTENT[:51])
     assert writer.id == location
     writer.write(CONTENT[51:])
     origin = writer.id.removesuffix("/v")
-    assert location.startswith(origin), "relative to what was asked"
-    writer.commit()  # what a 404 of a PUT means, the registry itself is asked
+    assert location.startswith(origin), "a relative Location is resolved against the URL of the request"
+    writer.commit()  # after a 404 to the PUT, the client looks for the blob at the registry itself
     assert registry.lines[2:] == [
         f"PATCH {location} 50-99",
         f"PUT {origin}/v?digest={Digest.of(CONTENT)} 100-113",
         f"HEAD {BASE}/v2/library/alpine/blobs/{Digest.of(CONTENT)}",
     ]
     assert [str(request.info.required_scope) for request in registry.requests] == [PUSH, PUSH, "", "", PUSH]
-    registry.transport.assert_done()
+    registry.assert_done()
 
 
 @pytest.mark.parametrize(
-    ("method", "answers"), [("GET", [GONE]), ("PATCH", [TAKEN]), ("DELETE", [Response(204)]), ("PUT", [CREATED])]
+    ("method", "answers"),
+    [("GET", [UPLOAD_UNKNOWN]), ("PATCH", [ACCEPTED]), ("DELETE", [Response(204)]), ("PUT", [CREATED])],
 )
 def test_resume_cross_origin_id_gets_no_credentials(method: str, answers: list[Any]) -> None:
-    registry = Registry(*answers)
+    registry = UploadRegistry(*answers)
     if method == "GET":
         with pytest.raises(errors.BlobUploadUnknown):
             registry.resume(id_="https://storage.example/u")
@@ -573,11 +560,11 @@ def test_resume_cross_origin_id_gets_no_credentials(method: str, answers: list[A
 )
 def test_blob_writer_http_location_raises_protocol_error(location: str) -> None:
     with pytest.raises(errors.ProtocolError):
-        Registry(accepted(location)).begin()
+        UploadRegistry(upload_response(location)).begin()
     with pytest.raises(errors.ProtocolError):
-        Registry(accepted(location, status=204, Range="0-9")).resume()
-    # in the middle: the upload is where it was, and what the registry has is found out by a 416
-    registry = Registry(OPENED, accepted(location), refused(416), at("0-49"), CREATED)
+        UploadRegistry(upload_response(location, status=204, Range="0-9")).resume()
+    # in the response to a chunk: the upload keeps its URL, and a 416 shows what the registry has stored
+    registry = UploadRegistry(OPENED, upload_response(location), error_response(416), status_response("0-49"), CREATED)
     writer = registry.begin(50)
     with pytest.raises(errors.ProtocolError):
         writer.write(CONTENT[:60])
@@ -588,11 +575,11 @@ def test_blob_writer_http_location_raises_protocol_error(location: str) -> None:
     assert registry.steps[-1] == "PUT 50-59"
 
 
-# --- close, with, cancel, commit ---
+# --- close, exit, cancel, commit ---
 
 
 def test_close_sends_buffered_bytes_and_keeps_upload() -> None:
-    registry = Registry(OPENED, TAKEN, accepted("/two"), CREATED)
+    registry = UploadRegistry(OPENED, ACCEPTED, upload_response("/two"), CREATED)
     writer = registry.begin(100)
     writer.write(CONTENT)
     for _ in range(2):
@@ -604,11 +591,11 @@ def test_close_sends_buffered_bytes_and_keeps_upload() -> None:
     assert writer.commit().digest == Digest.of(CONTENT)
     assert registry.lines[3] == f"PUT {BASE}/two?digest={Digest.of(CONTENT)}"
     assert registry.requests[3].body is None
-    registry.transport.assert_done()
+    registry.assert_done()
 
 
 def test_exit_sends_buffered_bytes_and_closes() -> None:
-    registry = Registry(OPENED, TAKEN)
+    registry = UploadRegistry(OPENED, ACCEPTED)
     with registry.begin() as writer:
         writer.write(CONTENT)
         assert registry.steps == []
@@ -619,7 +606,7 @@ def test_exit_sends_buffered_bytes_and_closes() -> None:
 
 @pytest.mark.parametrize("kind", [KeyError, KeyboardInterrupt, GeneratorExit])
 def test_exit_after_exception_sends_nothing(kind: type[BaseException]) -> None:
-    registry = Registry(OPENED, TAKEN, at("0-49"))
+    registry = UploadRegistry(OPENED, ACCEPTED, status_response("0-49"))
     writer = registry.begin(50)
     writer.write(CONTENT[:60])
     with pytest.raises(kind), writer:
@@ -633,7 +620,7 @@ def test_exit_after_exception_sends_nothing(kind: type[BaseException]) -> None:
 
 
 def test_exit_after_commit_or_cancel_sends_nothing() -> None:
-    registry = Registry(OPENED, CREATED, OPENED, Response(202))
+    registry = UploadRegistry(OPENED, CREATED, OPENED, Response(202))
     with registry.begin() as writer:
         writer.write(CONTENT)
         writer.commit()
@@ -644,7 +631,7 @@ def test_exit_after_commit_or_cancel_sends_nothing() -> None:
 
 
 def test_close_fails_keeps_upload_resumable() -> None:
-    registry = Registry(OPENED, LOST, refused(416), at("0-113"), CREATED)
+    registry = UploadRegistry(OPENED, RESPONSE_LOST, error_response(416), status_response("0-113"), CREATED)
     writer = registry.begin()
     writer.write(CONTENT)
     with pytest.raises(errors.ReadError):
@@ -654,11 +641,11 @@ def test_close_fails_keeps_upload_resumable() -> None:
     assert (writer.size, writer.flushed, writer.id) == (114, 0, UPLOAD)
     writer.commit()
     assert registry.steps == ["PATCH 0-113", "PATCH 0-113", "GET", "PUT"]
-    assert registry.requests[-1].body is None, "what may be there is not sent with a PUT, which may append it"
+    assert registry.requests[-1].body is None, "bytes that may be stored are not sent with a PUT, which may append them"
 
 
 def test_commit_done_refuses_further_calls() -> None:
-    registry = Registry(OPENED, CREATED)
+    registry = UploadRegistry(OPENED, CREATED)
     writer = registry.begin()
     writer.commit()
     for call in (writer.commit, lambda: writer.commit(Digest.of(b"")), lambda: writer.write(b"x")):
@@ -670,10 +657,11 @@ def test_commit_done_refuses_further_calls() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [Response(200), Response(202), Response(204), GONE, Response(404), refused(404, "NAME_UNKNOWN")]
+    "answer",
+    [Response(200), Response(202), Response(204), UPLOAD_UNKNOWN, Response(404), error_response(404, "NAME_UNKNOWN")],
 )
 def test_cancel_repeated_sends_one_delete(answer: Response) -> None:
-    registry = Registry(OPENED, answer)
+    registry = UploadRegistry(OPENED, answer)
     writer = registry.begin()
     writer.write(CONTENT)
     for _ in range(3):
@@ -686,10 +674,15 @@ def test_cancel_repeated_sends_one_delete(answer: Response) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind"), [(LOST, errors.ReadError), (refused(405), errors.Unsupported), (refused(403), errors.Denied)]
+    ("answer", "kind"),
+    [
+        (RESPONSE_LOST, errors.ReadError),
+        (error_response(405), errors.Unsupported),
+        (error_response(403), errors.Denied),
+    ],
 )
 def test_cancel_failed_can_be_repeated(answer: Any, kind: type[Exception]) -> None:
-    registry = Registry(OPENED, answer, GONE)
+    registry = UploadRegistry(OPENED, answer, UPLOAD_UNKNOWN)
     writer = registry.begin()
     with pytest.raises(kind):
         writer.cancel()
@@ -701,7 +694,7 @@ def test_cancel_failed_can_be_repeated(answer: Any, kind: type[Exception]) -> No
 
 
 def test_commit_resumed_upload_without_digest_raises_usage_error() -> None:
-    registry = Registry(CREATED)
+    registry = UploadRegistry(CREATED)
     writer = registry.resume(1)
     with pytest.raises(errors.UsageError, match="digest"):
         writer.commit()
@@ -712,14 +705,14 @@ def test_commit_resumed_upload_without_digest_raises_usage_error() -> None:
 
 @pytest.mark.parametrize("offset", [0, None])
 def test_commit_upload_resumed_at_0_computes_digest(offset: int | None) -> None:
-    registry = Registry(*([at("0-0")] if offset is None else []), TAKEN, CREATED)
+    registry = UploadRegistry(*([status_response("0-0")] if offset is None else []), ACCEPTED, CREATED)
     with registry.resume(offset) as writer:
         writer.write(CONTENT)
     assert writer.commit().digest == Digest.of(CONTENT)
 
 
 def test_commit_given_digest_is_sent() -> None:
-    registry = Registry(OPENED, CREATED)
+    registry = UploadRegistry(OPENED, CREATED)
     writer = registry.begin()
     writer.write(CONTENT)
     digest = Digest.of(CONTENT, "sha512")
@@ -728,22 +721,29 @@ def test_commit_given_digest_is_sent() -> None:
 
 
 def test_commit_wrong_digest_raises_digest_invalid() -> None:
-    registry = Registry(OPENED, refused(400, "DIGEST_INVALID"))
+    registry = UploadRegistry(OPENED, error_response(400, "DIGEST_INVALID"))
     writer = registry.begin()
     with pytest.raises(errors.DigestInvalid):
         writer.commit(Digest.of(b"another"))
 
 
-# --- what fails in the middle ---
+# --- failures during an upload ---
 
 
 @pytest.mark.parametrize(
-    "fault", [LOST, errors.TransportTimeout("too long"), errors.AuthError("no token"), refused(503), refused(401)]
+    "fault",
+    [
+        RESPONSE_LOST,
+        errors.TransportTimeout("too long"),
+        errors.AuthError("no token"),
+        error_response(503),
+        error_response(401),
+    ],
 )
 @pytest.mark.parametrize("stored", [0, 30, 50])
 def test_write_failed_chunk_can_be_written_again(fault: Any, stored: int) -> None:
-    retried = [TAKEN] if not stored else [refused(416), at(f"0-{49 + stored}")]
-    registry = Registry(OPENED, TAKEN, fault, *retried, CREATED)
+    retry = [ACCEPTED] if not stored else [error_response(416), status_response(f"0-{49 + stored}")]
+    registry = UploadRegistry(OPENED, ACCEPTED, fault, *retry, CREATED)
     writer = registry.begin(50)
     with pytest.raises(errors.OciwireError):
         writer.write(CONTENT)
@@ -751,12 +751,12 @@ def test_write_failed_chunk_can_be_written_again(fault: Any, stored: int) -> Non
     assert writer.write(CONTENT[writer.size :]) == 14
     assert writer.commit().digest == Digest.of(CONTENT)
     assert registry.transport.bodies[-1] == CONTENT[80 if stored == 30 else 100 :]
-    registry.transport.assert_done()
+    registry.assert_done()
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, OSError])
 def test_write_foreign_exception_propagates_and_keeps_bytes(kind: type[BaseException]) -> None:
-    registry = Registry(OPENED, kind(), TAKEN, TAKEN, CREATED)
+    registry = UploadRegistry(OPENED, kind(), ACCEPTED, ACCEPTED, CREATED)
     writer = registry.begin(50)
     with pytest.raises(kind):
         writer.write(CONTENT)
@@ -768,9 +768,9 @@ def test_write_foreign_exception_propagates_and_keeps_bytes(kind: type[BaseExcep
 
 @pytest.mark.parametrize("stored", [True, False])
 def test_commit_after_lost_patch_response_repeats_no_byte(stored: bool) -> None:
-    """The first PUT of an upload has no Content-Range, and some registries look at none."""
-    again = [refused(416), at("0-49")] if stored else [TAKEN]
-    registry = Registry(OPENED, LOST, *again, CREATED)
+    """The first PUT of an upload has no Content-Range, and some registries ignore the header."""
+    retry = [error_response(416), status_response("0-49")] if stored else [ACCEPTED]
+    registry = UploadRegistry(OPENED, RESPONSE_LOST, *retry, CREATED)
     writer = registry.begin(50)
     with pytest.raises(errors.ReadError):
         writer.write(CONTENT)
@@ -780,7 +780,7 @@ def test_commit_after_lost_patch_response_repeats_no_byte(stored: bool) -> None:
 
 
 def test_commit_lost_response_repeats_no_byte() -> None:
-    registry = Registry(OPENED, LOST, Response(404), at("0-49"), TAKEN, CREATED)
+    registry = UploadRegistry(OPENED, RESPONSE_LOST, Response(404), status_response("0-49"), ACCEPTED, CREATED)
     writer = registry.begin()
     writer.write(CONTENT)
     assert writer.commit().digest == Digest.of(CONTENT)
@@ -788,57 +788,54 @@ def test_commit_lost_response_repeats_no_byte() -> None:
     assert registry.transport.bodies[-2] == CONTENT[50:]
 
 
-# --- a closing PUT that fails ---
+# --- failures of the closing PUT ---
 
 TIMEOUT = errors.TransportTimeout("timed out before a response")
-AT_THE_END = at("0-113")
+ALL_STORED = status_response("0-113")
 
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> list[float]:
-    """The pauses between requests; the clock goes on by each."""
-    pauses: list[float] = []
-
-    def sleep(seconds: float) -> None:
-        pauses.append(seconds)
-        clock.now += seconds
-
-    monkeypatch.setattr(ociwire.transport.retry, "time", SimpleNamespace(sleep=sleep))
-    return pauses
+    """The pauses between requests, by which the clock advances."""
+    # Patched, because the client has no parameter for the function that sleeps between polls.
+    monkeypatch.setattr(ociwire.transport.retry, "time", SimpleNamespace(sleep=clock.sleep))
+    return clock.sleeps
 
 
-def commit(registry: Registry) -> Descriptor:
+def commit(registry: UploadRegistry) -> Descriptor:
     writer = registry.begin()
     writer.write(CONTENT)
     return writer.commit()
 
 
-@pytest.mark.parametrize("fault", [TIMEOUT, refused(504), refused(524), refused(502), LOST])
+@pytest.mark.parametrize(
+    "fault", [TIMEOUT, error_response(504), error_response(524), error_response(502), RESPONSE_LOST]
+)
 def test_commit_failed_put_is_polled_with_backoff(fault: Any, pauses: list[float]) -> None:
-    polls = [Response(404), AT_THE_END] * 5
-    registry = Registry(OPENED, fault, *polls, Response(200))
+    polls = [Response(404), ALL_STORED] * 5
+    registry = UploadRegistry(OPENED, fault, *polls, Response(200))
     assert commit(registry).digest == Digest.of(CONTENT)
     assert registry.steps == ["PUT", *["HEAD", "GET"] * 5, "HEAD"]
     assert pauses == [1, 2, 4, 8, 16]
     assert registry.requests[1].info.idempotent is False
-    registry.transport.assert_done()
+    registry.assert_done()
 
 
 def test_commit_polls_until_deadline(pauses: list[float], clock: FakeClock) -> None:
-    registry = Registry(OPENED, refused(504), *[Response(404), AT_THE_END] * 3)
+    registry = UploadRegistry(OPENED, error_response(504), *[Response(404), ALL_STORED] * 3)
     registry.client = registry.client.with_options(deadline=clock.now + 6)
     with pytest.raises(errors.TransportTimeout, match=r"did not commit .* before the deadline after this failure: 504"):
         commit(registry)
     assert pauses == [1, 2]
-    registry.transport.assert_done()
+    registry.assert_done()
 
 
 def test_commit_put_at_deadline_is_not_polled(pauses: list[float], clock: FakeClock) -> None:
-    def late(request: Request) -> Exception:
+    def time_out(request: Request) -> Exception:
         clock.now += 7
         return TIMEOUT
 
-    registry = Registry(OPENED, late)
+    registry = UploadRegistry(OPENED, time_out)
     registry.client = registry.client.with_options(deadline=clock.now + 6)
     with pytest.raises(errors.TransportTimeout) as caught:
         commit(registry)
@@ -846,118 +843,124 @@ def test_commit_put_at_deadline_is_not_polled(pauses: list[float], clock: FakeCl
     assert pauses == []
 
 
-def test_commit_poll_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    def sleep(seconds: float) -> None:
+def test_commit_poll_can_be_interrupted(pauses: list[float], clock: FakeClock) -> None:
+    def interrupt() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ociwire.transport.retry, "time", SimpleNamespace(sleep=sleep))
-    registry = Registry(OPENED, TIMEOUT, Response(404), AT_THE_END)
+    clock.on_sleep.append(interrupt)
+    registry = UploadRegistry(OPENED, TIMEOUT, Response(404), ALL_STORED)
     with pytest.raises(KeyboardInterrupt):
         commit(registry)
-    registry.transport.assert_done()
+    registry.assert_done()
 
 
-@pytest.mark.parametrize("failure", [LOST, refused(503), errors.ConnectError("refused")])
+@pytest.mark.parametrize("failure", [RESPONSE_LOST, error_response(503), errors.ConnectError("refused")])
 def test_commit_failed_polls_raise_last_failure(failure: Any, pauses: list[float]) -> None:
-    registry = Registry(OPENED, TIMEOUT, *[failure] * 3)
+    registry = UploadRegistry(OPENED, TIMEOUT, *[failure] * 3)
     with pytest.raises(errors.OciwireError) as caught:
         commit(registry)
     assert caught.value is failure or caught.value.status == 503  # type: ignore[attr-defined]
-    registry.transport.assert_done()
+    registry.assert_done()
 
 
 def test_commit_poll_failed_once_is_repeated(pauses: list[float]) -> None:
-    registry = Registry(OPENED, TIMEOUT, LOST, LOST, Response(404), AT_THE_END, LOST, Response(200))
+    registry = UploadRegistry(
+        OPENED, TIMEOUT, RESPONSE_LOST, RESPONSE_LOST, Response(404), ALL_STORED, RESPONSE_LOST, Response(200)
+    )
     assert commit(registry).digest == Digest.of(CONTENT)
-    registry.transport.assert_done()
+    registry.assert_done()
 
 
 def test_commit_poll_without_token_raises_auth_error(pauses: list[float]) -> None:
-    registry = Registry(OPENED, TIMEOUT, errors.AuthTimeout("no token"))
+    registry = UploadRegistry(OPENED, TIMEOUT, errors.AuthTimeout("no token"))
     with pytest.raises(errors.AuthTimeout):
         commit(registry)
 
 
 def test_commit_connect_error_repeats_put_without_polls(pauses: list[float]) -> None:
     refusal = errors.ConnectError("refused")
-    registry = Registry(OPENED, *[refusal] * 5)
+    registry = UploadRegistry(OPENED, *[refusal] * 5)
     with pytest.raises(errors.ConnectError) as caught:
         commit(registry)
     assert caught.value is refusal
     assert registry.steps == ["PUT"] * 5
     assert pauses == [1, 2, 4]
-    registry = Registry(OPENED, refusal, CREATED)
+    registry = UploadRegistry(OPENED, refusal, CREATED)
     assert commit(registry).digest == Digest.of(CONTENT)
     assert registry.transport.bodies[-1] == CONTENT
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503, 521, 522, 523])
 def test_commit_put_refused_temporarily_is_repeated_without_stored_bytes(status: int, pauses: list[float]) -> None:
-    registry = Registry(OPENED, refused(status), Response(404), accepted("/two", status=204, Range="0-113"), CREATED)
+    registry = UploadRegistry(
+        OPENED, error_response(status), Response(404), upload_response("/two", status=204, Range="0-113"), CREATED
+    )
     assert commit(registry).digest == Digest.of(CONTENT)
     assert registry.lines[-1] == f"PUT {BASE}/two?digest={Digest.of(CONTENT)}"
     assert registry.requests[-1].body is None
     assert pauses == []
-    registry.transport.assert_done()
+    registry.assert_done()
 
 
 def test_commit_put_always_refused_raises_registry_error(pauses: list[float]) -> None:
-    registry = Registry(OPENED, *[refused(503), Response(404), AT_THE_END] * 5)
+    registry = UploadRegistry(OPENED, *[error_response(503), Response(404), ALL_STORED] * 5)
     with pytest.raises(errors.RegistryError) as caught:
         commit(registry)
     assert caught.value.status == 503
     assert pauses == [1, 2, 4]
-    registry.transport.assert_done()
+    registry.assert_done()
 
 
 def test_commit_put_with_long_retry_after_raises_too_many_requests(pauses: list[float]) -> None:
-    registry = Registry(OPENED, Response(429, {"Retry-After": "61"}))
+    registry = UploadRegistry(OPENED, Response(429, {"Retry-After": "61"}))
     with pytest.raises(errors.TooManyRequests):
         commit(registry)
     assert pauses == []
 
 
-@pytest.mark.parametrize("status", [refused(405), Response(200, {"Content-Type": "text/html"}, b"<html>")])
+@pytest.mark.parametrize("status", [error_response(405), Response(200, {"Content-Type": "text/html"}, b"<html>")])
 def test_commit_upload_without_status_is_polled_by_head(status: Response, pauses: list[float]) -> None:
-    registry = Registry(OPENED, TIMEOUT, *[Response(404), status] * 3, Response(200))
+    registry = UploadRegistry(OPENED, TIMEOUT, *[Response(404), status] * 3, Response(200))
     assert commit(registry).digest == Digest.of(CONTENT)
-    registry.transport.assert_done()
-    registry = Registry(OPENED, refused(503), Response(404), status)
+    registry.assert_done()
+    registry = UploadRegistry(OPENED, error_response(503), Response(404), status)
     with pytest.raises(errors.BlobUploadUnknown) as caught:
         commit(registry)
     assert isinstance(caught.value.__cause__, errors.RegistryError)
-    registry.transport.assert_done()
+    registry.assert_done()
 
 
 def test_commit_registry_losing_bytes_raises_range_invalid(pauses: list[float]) -> None:
-    lost = [LOST, Response(404), at("0-49"), TAKEN]
-    registry = Registry(OPENED, TAKEN, *lost * 4)
+    attempt = [RESPONSE_LOST, Response(404), status_response("0-49"), ACCEPTED]
+    registry = UploadRegistry(OPENED, ACCEPTED, *attempt * 4)
     writer = registry.begin(50)
     writer.write(CONTENT[:100])
     with pytest.raises(errors.RangeInvalid, match="has 50 bytes of the upload, and had acknowledged 100") as caught:
         writer.commit()
-    assert caught.value.__cause__ is LOST
+    assert caught.value.__cause__ is RESPONSE_LOST
 
 
 def test_commit_lost_put_after_one_byte_resumes(pauses: list[float]) -> None:
-    """0-0 may mean one byte, and one was acknowledged."""
-    registry = Registry(OPENED, TAKEN, LOST, Response(404), at("0-0"), TAKEN, CREATED)
+    """``0-0`` may mean one byte or none; here one byte was acknowledged."""
+    registry = UploadRegistry(OPENED, ACCEPTED, RESPONSE_LOST, Response(404), status_response("0-0"), ACCEPTED, CREATED)
     writer = registry.begin(1)
     writer.write(b"ab")
     assert writer.commit().digest == Digest.of(b"ab")
     assert registry.steps == ["PATCH 0-0", "PUT 1-1", "HEAD", "GET", "PATCH 1-1", "PUT"]
 
 
-@pytest.mark.parametrize("found", [Response(200, {"Content-Type": "text/html"}), refused(403), refused(500)])
-def test_commit_poll_refused_or_html_does_not_find_blob(found: Response, pauses: list[float]) -> None:
-    registry = Registry(OPENED, TIMEOUT, found, AT_THE_END, Response(200))
+@pytest.mark.parametrize(
+    "poll", [Response(200, {"Content-Type": "text/html"}), error_response(403), error_response(500)]
+)
+def test_commit_poll_refused_or_html_does_not_find_blob(poll: Response, pauses: list[float]) -> None:
+    registry = UploadRegistry(OPENED, TIMEOUT, poll, ALL_STORED, Response(200))
     assert commit(registry).digest == Digest.of(CONTENT)
     assert pauses == [1]
-    registry.transport.assert_done()
+    registry.assert_done()
 
 
 def test_write_one_byte_with_lost_response_is_not_repeated() -> None:
-    registry = Registry(OPENED, LOST, refused(416), at("0-0"), CREATED)
+    registry = UploadRegistry(OPENED, RESPONSE_LOST, error_response(416), status_response("0-0"), CREATED)
     writer = registry.begin(1)
     with pytest.raises(errors.ReadError):
         writer.write(b"ab")
@@ -967,7 +970,9 @@ def test_write_one_byte_with_lost_response_is_not_repeated() -> None:
 
 
 def test_write_lost_status_response_keeps_bytes() -> None:
-    registry = Registry(OPENED, refused(416), LOST, refused(416), at("0-49"), TAKEN, CREATED)
+    registry = UploadRegistry(
+        OPENED, error_response(416), RESPONSE_LOST, error_response(416), status_response("0-49"), ACCEPTED, CREATED
+    )
     writer = registry.begin(50)
     with pytest.raises(errors.ReadError):
         writer.write(CONTENT)
@@ -976,9 +981,9 @@ def test_write_lost_status_response_keeps_bytes() -> None:
 
 
 @pytest.mark.parametrize("code", ["BLOB_UPLOAD_UNKNOWN", ""])
-@pytest.mark.parametrize("location", [UPLOADS + "1", "/elsewhere/1"])
+@pytest.mark.parametrize("location", [UPLOADS_PATH + "1", "/elsewhere/1"])
 def test_commit_unknown_upload_with_stored_blob_succeeds(code: str, location: str) -> None:
-    registry = Registry(accepted(location), refused(404, code), Response(200))
+    registry = UploadRegistry(upload_response(location), error_response(404, code), Response(200))
     writer = registry.begin()
     writer.write(CONTENT)
     assert writer.commit().size == 114
@@ -990,12 +995,12 @@ def test_commit_unknown_upload_with_stored_blob_succeeds(code: str, location: st
 
 @pytest.mark.parametrize("body", [b"", CONTENT])
 def test_commit_lost_response_can_be_repeated(body: bytes) -> None:
-    """By whichever request the registry is asked then."""
+    """The second commit succeeds with whichever request it sends first."""
     answers: dict[str, list[Any]] = {
         "POST": [OPENED],
-        "PUT": [LOST, GONE],
-        "PATCH": [GONE],
-        "HEAD": [LOST, LOST, LOST, Response(200)],
+        "PUT": [RESPONSE_LOST, UPLOAD_UNKNOWN],
+        "PATCH": [UPLOAD_UNKNOWN],
+        "HEAD": [RESPONSE_LOST, RESPONSE_LOST, RESPONSE_LOST, Response(200)],
     }
 
     def answer(request: Request) -> Response:
@@ -1012,9 +1017,9 @@ def test_commit_lost_response_can_be_repeated(body: bytes) -> None:
     assert writer.commit() == Descriptor("application/octet-stream", Digest.of(body), len(body))
 
 
-@pytest.mark.parametrize("nowhere", [GONE, Response(404)])
-def test_commit_unknown_upload_without_blob_raises_upload_unknown(nowhere: Response) -> None:
-    registry = Registry(OPENED, nowhere, Response(404))
+@pytest.mark.parametrize("answer", [UPLOAD_UNKNOWN, Response(404)])
+def test_commit_unknown_upload_without_blob_raises_upload_unknown(answer: Response) -> None:
+    registry = UploadRegistry(OPENED, answer, Response(404))
     writer = registry.begin()
     with pytest.raises(errors.BlobUploadUnknown) as caught:
         writer.commit()
@@ -1023,52 +1028,52 @@ def test_commit_unknown_upload_without_blob_raises_upload_unknown(nowhere: Respo
     assert registry.steps == ["PUT", "HEAD"]
 
 
-@pytest.mark.parametrize("location", [UPLOADS + "1", "/elsewhere/1"])
+@pytest.mark.parametrize("location", [UPLOADS_PATH + "1", "/elsewhere/1"])
 def test_blob_writer_unknown_upload_raises_upload_unknown(location: str) -> None:
-    for answer in (GONE, Response(404)):
+    for answer in (UPLOAD_UNKNOWN, Response(404)):
         with pytest.raises(errors.BlobUploadUnknown):
-            Registry(answer).resume(id_=location)
-        writer = Registry(answer).resume(0, id_=location)
+            UploadRegistry(answer).resume(id_=location)
+        writer = UploadRegistry(answer).resume(0, id_=location)
         writer.write(CONTENT)
         with pytest.raises(errors.BlobUploadUnknown):
             writer.close()
 
 
-# --- number 4: a push that is longer than a token lives ---
+# --- an upload that takes longer than a token is valid ---
 
 
 def test_write_each_chunk_is_authorized_separately() -> None:
-    issued: list[str] = []
-    seen: list[str] = []
+    scopes: list[str] = []
+    used_tokens: list[str] = []
 
-    def authorizing(request: Request) -> Response:
-        """As an auth layer does: by the scope of each request, with a token that is good for one."""
-        issued.append(str(request.info.required_scope))
-        return scripted.round_trip(request.with_headers({"Authorization": f"Bearer {len(issued)}"}))
+    def authorize(request: Request) -> Response:
+        """Add a token for one request, as an authentication layer does by the scope of each request."""
+        scopes.append(str(request.info.required_scope))
+        return scripted.round_trip(request.with_headers({"Authorization": f"Bearer {len(scopes)}"}))
 
-    def good_once(answer: Response) -> Callable[[Request], Response]:
+    def accept_once(answer: Response) -> Callable[[Request], Response]:
         def check(request: Request) -> Response:
             token = request.headers["authorization"]
-            fresh = token not in seen
-            seen.append(token)
-            return answer if fresh else refused(401)
+            is_new = token not in used_tokens
+            used_tokens.append(token)
+            return answer if is_new else error_response(401)
 
         return check
 
-    scripted = ScriptedTransport([good_once(answer) for answer in (OPENED, TAKEN, TAKEN, TAKEN, CREATED)])
-    writer = Client(HOST, FunctionTransport(authorizing)).push_blob_chunked("library/alpine", 30)
+    scripted = ScriptedTransport([accept_once(answer) for answer in (OPENED, ACCEPTED, ACCEPTED, ACCEPTED, CREATED)])
+    writer = Client(HOST, FunctionTransport(authorize)).push_blob_chunked(NAME, 30)
     writer.write(CONTENT)
     writer.commit()
-    assert issued == [PUSH] * 5
-    assert seen == [f"Bearer {number}" for number in range(1, 6)]
+    assert scopes == [PUSH] * 5
+    assert used_tokens == [f"Bearer {number}" for number in range(1, 6)]
 
 
-# --- what is wrong before anything is sent ---
+# --- invalid arguments ---
 
 
 @pytest.mark.parametrize("name", ["", "Library/alpine", "a//b", "/a", "a/", "a:b", "../a", "a b", None, 5])
 def test_blob_writer_invalid_repository_sends_nothing(name: Any) -> None:
-    registry = Registry()
+    registry = UploadRegistry()
     with pytest.raises(errors.UsageError):
         registry.client.push_blob_chunked(name)
     with pytest.raises(errors.UsageError):
@@ -1078,7 +1083,7 @@ def test_blob_writer_invalid_repository_sends_nothing(name: Any) -> None:
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, "1", True, float("nan"), b"1"])
 def test_blob_writer_invalid_chunk_size_sends_nothing(size: Any) -> None:
-    registry = Registry()
+    registry = UploadRegistry()
     for call in (lambda: registry.begin(size), lambda: registry.resume(0, size), lambda: registry.resume(None, size)):
         with pytest.raises(errors.UsageError, match="chunk size"):
             call()
@@ -1087,7 +1092,7 @@ def test_blob_writer_invalid_chunk_size_sends_nothing(size: Any) -> None:
 
 @pytest.mark.parametrize("offset", [-1, 1.0, "0", True, b""])
 def test_resume_invalid_offset_sends_nothing(offset: Any) -> None:
-    registry = Registry()
+    registry = UploadRegistry()
     with pytest.raises(errors.UsageError, match="offset"):
         registry.resume(offset)
     assert registry.requests == []
@@ -1111,7 +1116,7 @@ def test_resume_invalid_offset_sends_nothing(offset: Any) -> None:
 )
 @pytest.mark.parametrize("offset", [None, 0])
 def test_resume_invalid_id_sends_nothing(id_: Any, offset: int | None) -> None:
-    registry = Registry()
+    registry = UploadRegistry()
     with pytest.raises(errors.UsageError) as caught:
         registry.resume(offset, id_=id_)
     assert "u:p" not in str(caught.value)
@@ -1120,7 +1125,7 @@ def test_resume_invalid_id_sends_nothing(id_: Any, offset: int | None) -> None:
 
 @pytest.mark.parametrize("algorithm", ["", "md5", "SHA256", "sha1", None, 256])
 def test_push_blob_chunked_invalid_algorithm_sends_nothing(algorithm: Any) -> None:
-    registry = Registry()
+    registry = UploadRegistry()
     with pytest.raises(errors.UsageError):
         registry.begin(algorithm=algorithm)
     assert registry.requests == []
@@ -1128,32 +1133,23 @@ def test_push_blob_chunked_invalid_algorithm_sends_nothing(algorithm: Any) -> No
 
 @pytest.mark.parametrize("digest", ["", "sha256:abc", "abc", 5, b"sha256:"])
 def test_commit_invalid_digest_sends_nothing(digest: Any) -> None:
-    registry = Registry(OPENED, CREATED)
+    registry = UploadRegistry(OPENED, CREATED)
     writer = registry.begin()
     with pytest.raises(errors.UsageError):
         writer.commit(digest)
     assert registry.steps == []
-    writer.commit()  # nothing has happened to it
+    writer.commit()  # the writer is still usable
 
 
 def test_write_text_raises_error() -> None:
-    writer = Registry(OPENED).begin()
+    writer = UploadRegistry(OPENED).begin()
     with pytest.raises((TypeError, errors.UsageError)):
         writer.write("text")  # type: ignore[arg-type]
     assert writer.size == 0
 
 
-def test_blob_writer_closed_client_sends_nothing() -> None:
-    registry = Registry()
-    registry.client.close()
-    with pytest.raises(errors.UsageError, match="closed"):
-        registry.begin()
-    with pytest.raises(errors.UsageError, match="closed"):
-        registry.resume()
-
-
 @pytest.mark.parametrize("status", [301, 401, 403, 404, 429, 500])
 def test_push_blob_chunked_error_status_raises_registry_error(status: int) -> None:
     with pytest.raises(errors.RegistryError) as caught:
-        Registry(accepted(status=status)).begin()
+        UploadRegistry(upload_response(status=status)).begin()
     assert caught.value.status == status

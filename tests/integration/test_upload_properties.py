@@ -1,4 +1,4 @@
-"""The machine of the in-process endpoint, against a registry that others have written."""
+"""Chunked uploads by calls in any order, to Debian's docker-registry over a transport that loses requests."""
 
 from __future__ import annotations
 
@@ -14,30 +14,32 @@ UNIT = 10_007
 
 
 class RegistryMachine(UploadMachine):
-    """Requests are lost before they are sent: docker-registry's Location has the offset in it, so that an upload whose
-    answer was lost can't be found again by anybody. It answers 0-0 to one byte and to none, and never 416.
+    """The upload machine with a transport that loses requests only.
+
+    A lost response would end an upload to docker-registry, whose Location contains the offset. docker-registry answers
+    ``0-0`` for one byte and for none, and never 416.
     """
 
     unit = UNIT
     content = hashlib.shake_256(b"noise").digest(700 * UNIT)
-    tells_one = False
+    detects_one_byte = False
 
-    def __init__(self, host: str, wire: UrllibTransport) -> None:
+    def __init__(self, host: str, transport: UrllibTransport) -> None:
         super().__init__()
-        self.wire = wire
+        self.transport = transport
         self.begin_with(Client(host, FunctionTransport(self.send), insecure=True), [])
 
     def send(self, request: Request) -> Response:
         if self.faults and self.faults.pop(0) is not None:
-            raise errors.ReadError("lost on the way", request=request)
-        return self.wire.round_trip(request)
+            raise errors.ReadError("the request is lost", request=request)
+        return self.transport.round_trip(request)
 
 
 def test_blob_writer_any_calls_commit_what_was_written(registry_host: str) -> None:
-    wire = UrllibTransport()
+    transport = UrllibTransport()
     try:
         run_state_machine_as_test(
-            lambda: RegistryMachine(registry_host, wire),
+            lambda: RegistryMachine(registry_host, transport),
             settings=settings(
                 max_examples=10,
                 stateful_step_count=15,
@@ -46,4 +48,4 @@ def test_blob_writer_any_calls_commit_what_was_written(registry_host: str) -> No
             ),
         )
     finally:
-        wire.close()
+        transport.close()
