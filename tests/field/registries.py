@@ -1,4 +1,4 @@
-"""A registry with token servers whose deviations a row of a table describes."""
+"""A fake registry with a token server, for the rows about authentication."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ def challenge(
 
 
 def token(*scopes: str) -> Response:
-    """A token whose text is its scope."""
+    """The response of a token server, with a token that is the granted scopes, joined by ``+``."""
     return Response(
         200, (), json.dumps({"token": "+".join(scopes).replace(" ", "+") or "none", "expires_in": 300}).encode()
     )
 
 
 class FakeRegistry:
-    """Answers requests with `serve`, and token requests with `grant`; records both.
+    """Answers requests with `serve` and token requests with `grant`, and records both.
 
     Args:
-        serve: From a request and the scopes of its token (None without one) to a response.
-        grant: From the scopes of a token request and its URL to a response.
+        serve: Returns the response to a request. Called with the request and the scopes of its token, None without one.
+        grant: Returns the response to a token request. Called with the requested scopes and the URL. Defaults to a
+            token with these scopes.
 
     Attributes:
         sent: ``METHOD PATH AUTHORIZATION`` of each request to the registry.
         token_requests: The scopes of each token request.
-        realms: The URL, without its query, of each token request.
+        realms: The URL of each token request, without its query.
     """
 
     def __init__(

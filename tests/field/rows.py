@@ -9,16 +9,16 @@ from dataclasses import dataclass
 class Row:
     """One behaviour of one registry, as a test reproduces it and as docs/registries.md describes it.
 
-    A test module extends this class by what its own test needs: a fake, and the result that is right. It has its rows
-    in ``ROWS`` and the heading of its section in ``TITLE``.
+    A test module extends this class with the attributes that its test needs: a fake registry and the expected result.
+    Its rows are in ``ROWS``, and the heading of its section is ``TITLE``.
 
     Attributes:
         name: The test's id: what the registry does, such as ``challenge_names_another_repository``.
-        registry: Who behaves like this: ``Artifactory``, ``Go registries behind nginx``.
+        registry: The registry or tool that behaves like this: ``Artifactory``, ``Go registries behind nginx``.
         behaviour: What it does, in one sentence.
         result: What ociwire does, in one sentence.
         source: A Markdown link to the report, the documentation or the source code.
-        real: Whether a test in tests/integration shows it with the real server.
+        real: Whether a test in tests/integration reproduces it with the real server. Defaults to false.
     """
 
     name: str

@@ -33,9 +33,9 @@ class HeadRow(Row):
     """One behaviour of HEAD.
 
     Attributes:
-        answer: The answer to a request, from the request and what a correct registry would answer.
-        call: What the client does.
-        expected: What the call returns, or the type of the exception that it raises.
+        answer: Returns the response to a request. Called with the request and the response of a correct registry.
+        call: Calls the client.
+        expected: The result of the call, or the type and the message of the exception that it raises.
         requests: The methods of the requests for blobs and manifests that the call sends, in order.
     """
 
@@ -46,54 +46,54 @@ class HeadRow(Row):
 
 
 def head(status: int, **headers: str | None) -> Callable[[Request, Response], Response]:
-    """HEAD is answered with this status and these headers; other requests are answered correctly."""
+    """Answers HEAD with this status and these headers, and other requests correctly."""
     changes = {name.replace("_", "-"): value for name, value in headers.items()}
 
-    def answer(request: Request, right: Response) -> Response:
+    def answer(request: Request, correct: Response) -> Response:
         if request.method != "HEAD":
-            return right
-        return Response(status, right.headers.updated(changes) if status == 200 else {"Content-Length": "9"})
+            return correct
+        return Response(status, correct.headers.updated(changes) if status == 200 else {"Content-Length": "9"})
 
     return answer
 
 
-def signed_for_get_only(request: Request, right: Response) -> Response:
-    """Blobs are at a bucket, by a URL whose signature covers the method."""
+def redirect_signed_for_get(request: Request, correct: Response) -> Response:
+    """Redirects blobs to a bucket, with a URL whose signature covers the method GET."""
     if urlsplit(request.url).hostname == HOST and "/blobs/" in request.url:
         return Response(307, {"Location": SIGNED})
     if request.url != SIGNED:
-        return right
+        return correct
     if request.method == "HEAD":
         return Response(403, {"Content-Type": "application/xml"})
     return Response(206, {"Content-Range": f"bytes 0-0/{BLOB.size}"}, CONTENT[:1])
 
 
-def missing_only_from_the_bucket(request: Request, right: Response) -> Response:
-    """The bucket answers HEAD with 404; the registry itself answers HEAD correctly."""
+def redirect_to_bucket_without_head(request: Request, correct: Response) -> Response:
+    """Redirects blobs to a bucket that answers HEAD with 404. The registry itself answers HEAD correctly."""
     if request.url == SIGNED:
-        return signed_for_get_only(request, right) if request.method == "GET" else Response(404)
-    return signed_for_get_only(request, right)
+        return redirect_signed_for_get(request, correct) if request.method == "GET" else Response(404)
+    return redirect_signed_for_get(request, correct)
 
 
-def refused(request: Request, right: Response) -> Response:
+def deny(request: Request, correct: Response) -> Response:
     body = b'{"errors": [{"code": "DENIED", "message": "your plan has ended"}]}'
     return Response(403, {"Content-Type": "application/json"}, b"" if request.method == "HEAD" else body)
 
 
-def empty_without_range(request: Request, right: Response) -> Response:
+def refuse_head_and_range(request: Request, correct: Response) -> Response:
     return Response(403 if request.method == "HEAD" else 416)
 
 
-def login_page(request: Request, right: Response) -> Response:
+def show_login_page(request: Request, correct: Response) -> Response:
     if request.method == "HEAD":
         return Response(200, {"Content-Type": "text/html", "Content-Length": "1843"})
-    return right
+    return correct
 
 
-def without_size(request: Request, right: Response) -> Response:
-    """Bodies are chunked, and ranges are ignored."""
+def omit_size(request: Request, correct: Response) -> Response:
+    """Sends chunked bodies without a size, and ignores ranges."""
     if request.method not in ("GET", "HEAD"):
-        return right
+        return correct
     return Response(200, {}, (CONTENT[i : i + 1] for i in range(len(CONTENT))) if request.method == "GET" else b"")
 
 
@@ -105,7 +105,7 @@ def resolve_tag(client: Client) -> Descriptor:
     return client.resolve_tag(NAME, "v1")
 
 
-def resolve_after_a_hit(client: Client) -> Descriptor:
+def resolve_missing_blob_after_tag(client: Client) -> Descriptor:
     assert resolve_tag(client) == MANIFEST
     return client.resolve_blob(NAME, OTHER.digest)
 
@@ -253,7 +253,7 @@ ROWS = (
         behaviour="HEAD is answered 403, and GET of the first byte of an empty blob 416 without Content-Range.",
         result="Reports a size of 0.",
         source="[RFC 9110, section 15.5.17](https://www.rfc-editor.org/rfc/rfc9110#section-15.5.17)",
-        answer=empty_without_range,
+        answer=refuse_head_and_range,
         call=lambda client: client.resolve_blob(NAME, EMPTY.digest),
         expected=EMPTY,
         requests="HEAD GET",
@@ -264,7 +264,7 @@ ROWS = (
         behaviour="HEAD of a blob is redirected to a URL signed for GET; the bucket answers the HEAD with 403.",
         result="Sends a GET to the registry, which is redirected to a URL that works.",
         source="[minio#6146](https://github.com/minio/minio/issues/6146)",
-        answer=signed_for_get_only,
+        answer=redirect_signed_for_get,
         call=resolve_blob,
         expected=BLOB,
         requests="HEAD HEAD GET GET",
@@ -275,7 +275,7 @@ ROWS = (
         behaviour="The registry answers HEAD correctly, but redirects HEAD of a blob to a bucket that answers 404.",
         result="Confirms the 404, because that host has never answered a HEAD with 200.",
         source="[artifact-keeper#3209](https://github.com/artifact-keeper/artifact-keeper/issues/3209)",
-        answer=missing_only_from_the_bucket,
+        answer=redirect_to_bucket_without_head,
         call=lambda client: (resolve_tag(client), resolve_blob(client))[1],
         expected=BLOB,
         requests="HEAD HEAD HEAD GET GET",
@@ -286,7 +286,7 @@ ROWS = (
         behaviour="HEAD and GET are both answered 403.",
         result="Raises `Denied` with the message of the GET, which has a body.",
         source="[distribution#1217](https://github.com/distribution/distribution/issues/1217)",
-        answer=refused,
+        answer=deny,
         call=resolve_blob,
         expected=(Denied, "your plan has ended"),
         requests="HEAD GET",
@@ -298,8 +298,8 @@ ROWS = (
         result="Believes the 404 and sends no GET.",
         source="[Distribution specification]"
         "(https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#checking-if-content-exists-in-the-registry)",
-        answer=lambda request, right: right,
-        call=resolve_after_a_hit,
+        answer=lambda request, correct: correct,
+        call=resolve_missing_blob_after_tag,
         expected=(BlobUnknown, "404 Not Found"),
         requests="HEAD HEAD",
     ),
@@ -320,7 +320,7 @@ ROWS = (
         behaviour="Neither HEAD nor GET of a blob states its size.",
         result="`upload` takes the blob as missing and uploads it.",
         source="[RFC 9112, section 6.3](https://www.rfc-editor.org/rfc/rfc9112#section-6.3)",
-        answer=without_size,
+        answer=omit_size,
         call=lambda client: upload_known(client).digest,
         expected=BLOB.digest,
         requests="HEAD GET PUT",
@@ -331,7 +331,7 @@ ROWS = (
         behaviour="HEAD of a missing blob is answered 200 with the headers of a login page.",
         result="`upload` does not take the page for the blob and uploads it.",
         source="[Cloudflare-Accel#13](https://github.com/fscarmen2/Cloudflare-Accel/issues/13)",
-        answer=login_page,
+        answer=show_login_page,
         call=upload_new,
         expected=b"another",
         requests="HEAD GET PUT GET",
@@ -384,10 +384,10 @@ def test_client_head_of_deployed_registry_is_confirmed_or_believed(row: HeadRow)
     def answer(request: Request) -> Response:
         if "/uploads/" not in request.url or "mount=" in request.url or request.method == "PUT":
             methods.append(request.method)
-        right = registry.round_trip(request) if urlsplit(request.url).hostname == HOST else Response(404)
-        return row.answer(request, right)
+        correct = registry.round_trip(request) if urlsplit(request.url).hostname == HOST else Response(404)
+        return row.answer(request, correct)
 
-    is_429 = row.name == "head_is_429"  # which is retried, with waits
+    is_429 = row.name == "head_is_429"  # not retried here
     transport = default_transport(
         base=FunctionTransport(answer), credentials=Anonymous(), retry=False if is_429 else None
     )

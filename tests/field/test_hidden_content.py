@@ -1,4 +1,4 @@
-"""Private content that is hidden behind 404 or 403 is found with the credentials that exist."""
+"""Private content that registries hide behind 404 or 403 is requested again with credentials."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ BASIC = Response(401, {"WWW-Authenticate": 'Basic realm="registry"'})
 
 @dataclass(frozen=True, kw_only=True)
 class HiddenRow(Row):
-    """A registry, and what two requests for a manifest come to.
+    """A registry, and the results of two requests for a manifest.
 
     Attributes:
-        serve: The registry.
-        status: The status of both.
-        sent: What the registry gets, authorization shortened to its scheme.
-        anonymous: Whether there are no credentials.
+        serve: Answers requests, see `FakeRegistry`.
+        status: The expected status of both requests.
+        sent: The requests that the registry receives: ``METHOD PATH SCHEME``, with the authentication scheme.
+        anonymous: Whether there are no credentials. Defaults to false.
     """
 
     serve: Callable[[Request, set[str] | None], Response]
@@ -35,18 +35,18 @@ class HiddenRow(Row):
     anonymous: bool = False
 
 
-def hides(status: int, ping: Response) -> Callable[[Request, set[str] | None], Response]:
-    """Answers `status` for a manifest unless it is authorized, and `ping` for /v2/."""
+def hide_content(status: int, base_url: Response) -> Callable[[Request, set[str] | None], Response]:
+    """Answers an unauthorized request for a manifest with `status`, and ``/v2/`` with `ping`."""
 
     def serve(request: Request, scopes: set[str] | None) -> Response:
         if request.url == f"{ORIGIN}/v2/":
-            return ping
+            return base_url
         return Response(status, (), b"not found") if scopes is None else OK
 
     return serve
 
 
-PING, BARE = "GET /v2/ nothing", "GET /v2/app/manifests/latest nothing"
+GET_BASE_URL, WITHOUT_AUTH = "GET /v2/ nothing", "GET /v2/app/manifests/latest nothing"
 WITH_BASIC, WITH_TOKEN = "GET /v2/app/manifests/latest Basic", "GET /v2/app/manifests/latest Bearer"
 ROWS = (
     HiddenRow(
@@ -55,9 +55,9 @@ ROWS = (
         behaviour="A private repository is answered 404 without a challenge; `/v2/` is challenged.",
         result="Asks `/v2/` once and repeats the request with the credentials.",
         source="[docker-registry#1034](https://github.com/docker-archive/docker-registry/issues/1034)",
-        serve=hides(404, BASIC),
+        serve=hide_content(404, BASIC),
         status=200,
-        sent=[BARE, PING, WITH_BASIC, WITH_BASIC],
+        sent=[WITHOUT_AUTH, GET_BASE_URL, WITH_BASIC, WITH_BASIC],
     ),
     HiddenRow(
         name="token_registry_answers_404",
@@ -65,9 +65,9 @@ ROWS = (
         behaviour="A private repository is answered 404 so that its existence is not revealed.",
         result="Asks `/v2/` once and repeats the request with a token.",
         source="[distribution#1984](https://github.com/distribution/distribution/issues/1984)",
-        serve=hides(404, challenge()),
+        serve=hide_content(404, challenge()),
         status=200,
-        sent=[BARE, PING, WITH_TOKEN, WITH_TOKEN],
+        sent=[WITHOUT_AUTH, GET_BASE_URL, WITH_TOKEN, WITH_TOKEN],
     ),
     HiddenRow(
         name="artifactory_answers_403",
@@ -75,9 +75,9 @@ ROWS = (
         behaviour="An anonymous request for private content is answered 403 without a challenge.",
         result="Asks `/v2/` once and repeats the request with the credentials.",
         source="[cargo#15118](https://github.com/rust-lang/cargo/issues/15118)",
-        serve=hides(403, BASIC),
+        serve=hide_content(403, BASIC),
         status=200,
-        sent=[BARE, PING, WITH_BASIC, WITH_BASIC],
+        sent=[WITHOUT_AUTH, GET_BASE_URL, WITH_BASIC, WITH_BASIC],
     ),
     HiddenRow(
         name="open_registry_answers_404",
@@ -85,9 +85,9 @@ ROWS = (
         behaviour="Content does not exist, and `/v2/` is not challenged.",
         result="Returns the 404, and does not ask `/v2/` again.",
         source="[Distribution specification](https://github.com/opencontainers/distribution-spec/blob/main/spec.md)",
-        serve=hides(404, OK),
+        serve=hide_content(404, OK),
         status=404,
-        sent=[BARE, PING, BARE],
+        sent=[WITHOUT_AUTH, GET_BASE_URL, WITHOUT_AUTH],
     ),
     HiddenRow(
         name="no_credentials_exist",
@@ -95,9 +95,9 @@ ROWS = (
         behaviour="Content is answered 404, and there are no credentials.",
         result="Returns the 404 without another request.",
         source="[Distribution specification](https://github.com/opencontainers/distribution-spec/blob/main/spec.md)",
-        serve=hides(404, BASIC),
+        serve=hide_content(404, BASIC),
         status=404,
-        sent=[BARE, BARE],
+        sent=[WITHOUT_AUTH, WITHOUT_AUTH],
         anonymous=True,
     ),
     HiddenRow(
@@ -108,7 +108,7 @@ ROWS = (
         source="[RFC 9110, section 11.6.1](https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1)",
         serve=lambda request, scopes: challenge("repository:app:pull", status=404) if scopes is None else OK,
         status=200,
-        sent=[BARE, WITH_TOKEN, WITH_TOKEN],
+        sent=[WITHOUT_AUTH, WITH_TOKEN, WITH_TOKEN],
     ),
     HiddenRow(
         name="credentials_do_not_help",
@@ -118,12 +118,12 @@ ROWS = (
         source="[distribution#1984](https://github.com/distribution/distribution/issues/1984)",
         serve=lambda request, scopes: BASIC if request.url == f"{ORIGIN}/v2/" else Response(404),
         status=404,
-        sent=[BARE, PING, WITH_BASIC, WITH_BASIC],
+        sent=[WITHOUT_AUTH, GET_BASE_URL, WITH_BASIC, WITH_BASIC],
     ),
 )
 
 
-def shortened(lines: list[str]) -> list[str]:
+def without_secrets(lines: list[str]) -> list[str]:
     return [" ".join(line.split(" ")[:3]) for line in lines]
 
 
@@ -135,50 +135,52 @@ def test_round_trip_hidden_content_is_requested_with_credentials(row: HiddenRow)
     for _ in range(2):
         with transport.round_trip(pull("app")) as response:
             assert response.status == row.status
-    assert shortened(registry.sent) == row.sent
+    assert without_secrets(registry.sent) == row.sent
 
 
 def test_round_trip_404_with_other_scope_gets_new_token() -> None:
-    scopes_needed = "repository:hidden/app:pull"
+    required_scope = "repository:hidden/app:pull"
     registry = FakeRegistry(
         lambda request, scopes: (
-            OK if scopes and scopes_needed in scopes else challenge(scopes_needed if scopes else "", status=404)
+            OK if scopes and required_scope in scopes else challenge(required_scope if scopes else "", status=404)
         )
     )
     assert registry.transport().round_trip(pull("app")).status == 200
-    assert registry.token_requests == [["repository:app:pull"], [scopes_needed]]
+    assert registry.token_requests == [["repository:app:pull"], [required_scope]]
 
 
-@pytest.mark.parametrize("ping", [Response(500), Response(503), Response(429)])
-def test_probe_failed_is_repeated(ping: Response) -> None:
-    answers = iter([ping, BASIC])
+@pytest.mark.parametrize("base_url", [Response(500), Response(503), Response(429)])
+def test_probe_failed_is_repeated(base_url: Response) -> None:
+    answers = iter([base_url, BASIC])
     registry = FakeRegistry(
-        lambda request, scopes: next(answers) if request.url == f"{ORIGIN}/v2/" else hides(404, OK)(request, scopes)
+        lambda request, scopes: (
+            next(answers) if request.url == f"{ORIGIN}/v2/" else hide_content(404, OK)(request, scopes)
+        )
     )
     transport = registry.transport()
     assert [transport.round_trip(pull("app")).status for _ in range(2)] == [404, 200]
 
 
 def test_get_tag_token_refused_raises_error_of_registry() -> None:
-    registry = FakeRegistry(hides(404, challenge()), lambda scopes, url: Response(401))
+    registry = FakeRegistry(hide_content(404, challenge()), lambda scopes, url: Response(401))
     client = Client(HOST, registry.transport())
     with pytest.raises(ManifestUnknown):
         client.get_tag("app", "latest")
 
 
 def test_round_trip_anonymous_request_is_not_repeated() -> None:
-    registry = FakeRegistry(hides(404, BASIC))
+    registry = FakeRegistry(hide_content(404, BASIC))
     info = RequestInfo(required_scope=Scope.parse("repository:app:pull"), anonymous=True)
     request = Request("GET", f"{ORIGIN}/v2/app/manifests/latest", info=info)
     assert registry.transport().round_trip(request).status == 404
-    assert shortened(registry.sent) == [BARE]
+    assert without_secrets(registry.sent) == [WITHOUT_AUTH]
 
 
 def test_round_trip_consumed_single_use_body_is_not_resent() -> None:
     def serve(request: Request, scopes: set[str] | None) -> Response:
         if request.body is not None:
             b"".join(request.body.open())
-        return hides(404, BASIC)(request, scopes)
+        return hide_content(404, BASIC)(request, scopes)
 
     registry = FakeRegistry(serve)
     request = get("/v2/app/blobs/uploads/1", "repository:app:pull,push", "PATCH").replace(body=Body.of(iter([b"x"])))
@@ -187,16 +189,16 @@ def test_round_trip_consumed_single_use_body_is_not_resent() -> None:
 
 
 def test_round_trip_several_404s_of_open_registry_cost_one_probe() -> None:
-    registry = FakeRegistry(hides(404, OK))
+    registry = FakeRegistry(hide_content(404, OK))
     transport = registry.transport()
     for name in ("a", "b", "c", "d"):
         transport.round_trip(pull(name))
     assert len(registry.sent) == 5
 
 
-@pytest.mark.parametrize("ping", [BASIC, challenge()])
-def test_round_trip_hidden_content_without_scope_is_found(ping: Response) -> None:
-    registry = FakeRegistry(hides(404, ping))
+@pytest.mark.parametrize("base_url", [BASIC, challenge()])
+def test_round_trip_hidden_content_without_scope_is_found(base_url: Response) -> None:
+    registry = FakeRegistry(hide_content(404, base_url))
     assert registry.transport().round_trip(get("/v2/app/tags/list", "")).status == 200
     assert len(registry.sent) == 3
 
@@ -204,11 +206,11 @@ def test_round_trip_hidden_content_without_scope_is_found(ping: Response) -> Non
 def test_round_trip_404_of_base_url_is_not_probed() -> None:
     registry = FakeRegistry(lambda request, scopes: Response(404))
     assert registry.transport().round_trip(get("/v2/", "")).status == 404
-    assert shortened(registry.sent) == [PING]
+    assert without_secrets(registry.sent) == [GET_BASE_URL]
 
 
 class FailingHelper:
-    """A source that answers None because its helper failed."""
+    """A credential source that finds no credentials because its helper failed."""
 
     def __init__(self) -> None:
         self.error = AuthError("the credential helper docker-credential-pass failed")

@@ -1,4 +1,4 @@
-"""JSON and headers of other tools, read leniently. What is copied keeps its bytes."""
+"""JSON and headers of other tools that are read leniently. Copies keep their bytes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ociwire.errors import ContentError, SizeMismatch
 from ociwire.media_types import DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, OCI_INDEX, OCI_MANIFEST
 from ociwire.testing import MemoryRegistry, ScriptedTransport
 from ociwire.transfer import copy
+from tests._support.doubles import content_of
 from tests.field.rows import Row
 
 TITLE = "JSON and headers that are read leniently"
@@ -26,11 +27,11 @@ ENTRY = Descriptor.of(b"manifest", OCI_MANIFEST).to_dict()
 
 @dataclass(frozen=True, kw_only=True)
 class ReadRow(Row):
-    """One deviation in what is read.
+    """One deviation in JSON or headers.
 
     Attributes:
-        call: What the client does; returns what it has read.
-        expected: What the call returns, or the type of the exception that it raises.
+        call: Reads or copies something with a client.
+        expected: The result of the call, or the type of the exception that it raises.
     """
 
     call: Callable[[], Any]
@@ -38,7 +39,7 @@ class ReadRow(Row):
 
 
 def client_of(body: Any, content_type: str) -> Client:
-    """A client whose next request is answered with this body."""
+    """A client whose first request is answered with this body."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return Client("registry.example", ScriptedTransport([Response(200, {"Content-Type": content_type}, content)]))
 
@@ -57,20 +58,20 @@ def media_type(content_type: str, **fields: Any) -> str:
         return reader.descriptor.media_type
 
 
-def copied(manifest: dict[str, Any], media_type: str = OCI_MANIFEST, **options: Any) -> bool:
-    """Copy a manifest, with odd white space, between two registries; whether the target has the same bytes."""
+def copy_keeps_bytes(manifest: dict[str, Any], media_type: str = OCI_MANIFEST, **options: Any) -> bool:
+    """Copy a manifest with unusual white space. Returns whether the target has the same bytes."""
     source, target = Client("source.example", MemoryRegistry()), Client("target.example", MemoryRegistry())
     for content in (LAYER, b"{}"):
         source.push_blob(NAME, Descriptor.of(content), content)
     content = json.dumps({"schemaVersion": 2, **manifest}, indent=3).encode()
     source.push_manifest(NAME, content, media_type, tags=["v1"])
-    done = copy(source, f"{NAME}:v1", target, f"{NAME}:v1", workers=1, **options)
-    with target.get_manifest(NAME, done.digest) as reader:
+    descriptor = copy(source, f"{NAME}:v1", target, f"{NAME}:v1", workers=1, **options)
+    with target.get_manifest(NAME, descriptor.digest) as reader:
         return reader.read() == content
 
 
-def serving(registry: Client, content: bytes, media_type: str) -> Client:
-    """A client of a registry that has this manifest under the tag v1, which `MemoryRegistry` may refuse to store."""
+def client_serving(registry: Client, content: bytes, media_type: str) -> Client:
+    """A client of a registry with this manifest as the tag v1, which `MemoryRegistry` may refuse to store."""
 
     def answer(request: Request) -> Response:
         if request.url.endswith("/manifests/v1"):
@@ -80,8 +81,8 @@ def serving(registry: Client, content: bytes, media_type: str) -> Client:
     return Client("source.example", FunctionTransport(answer))
 
 
-def sent_as_it_is(manifest: dict[str, Any], media_type: str) -> bool:
-    """Copy a manifest that `MemoryRegistry` refuses; whether the same bytes are sent to the target."""
+def copy_sends_same_bytes(manifest: dict[str, Any], media_type: str) -> bool:
+    """Copy a manifest that `MemoryRegistry` refuses. Returns whether the same bytes are sent to the target."""
     source, target = Client("source.example", MemoryRegistry()), MemoryRegistry()
     sent: list[bytes] = []
     content = json.dumps({"schemaVersion": 2, **manifest}, indent=3).encode()
@@ -90,12 +91,12 @@ def sent_as_it_is(manifest: dict[str, Any], media_type: str) -> bool:
 
     def answer(request: Request) -> Response:
         if request.method == "PUT" and request.url.endswith("/manifests/v1"):
-            sent.append(b"".join(request.body.open()) if request.body else b"")
+            sent.append(content_of(request.body))
             return Response(201, request=request)
         return target.round_trip(request)
 
     client = Client("target.example", FunctionTransport(answer))
-    copy(serving(source, content, media_type), f"{NAME}:v1", client, f"{NAME}:v1", workers=1)
+    copy(client_serving(source, content, media_type), f"{NAME}:v1", client, f"{NAME}:v1", workers=1)
     return sent == [content]
 
 
@@ -103,8 +104,8 @@ def image(**layer: Any) -> dict[str, Any]:
     return {"config": CONFIG, "layers": [{**Descriptor.of(LAYER).to_dict(), **layer}]}
 
 
-def copied_with_referrer(size: int) -> list[int]:
-    """Copy an image whose referrer is listed with this size; the sizes of the referrers at the target."""
+def copy_referrer_of_size(size: int) -> list[int]:
+    """Copy an image whose referrer is listed with this size. Returns the size errors of the referrers at the target."""
     source, target = MemoryRegistry(), Client("target.example", MemoryRegistry())
     client = Client("source.example", source)
     client.push_blob(NAME, Descriptor.of(b"{}"), b"{}")
@@ -113,26 +114,23 @@ def copied_with_referrer(size: int) -> list[int]:
     signature = json.dumps({"schemaVersion": 2, "config": CONFIG, "layers": [], "subject": subject.to_dict()}).encode()
     signed = client.push_manifest(NAME, signature, OCI_MANIFEST)
 
-    class Harbor:
-        def round_trip(self, request: Any, /) -> Response:
-            response = source.round_trip(request)
-            if f"/referrers/{subject.digest}" not in request.url:
-                return response
-            index = response.json()
-            index["manifests"][0]["size"] = size
-            return Response(200, {"Content-Type": OCI_INDEX}, json.dumps(index).encode(), request)
+    def state_size(request: Request) -> Response:
+        response = source.round_trip(request)
+        if f"/referrers/{subject.digest}" not in request.url:
+            return response
+        index = response.json()
+        index["manifests"][0]["size"] = size
+        return Response(200, {"Content-Type": OCI_INDEX}, json.dumps(index).encode(), request)
 
-        def close(self) -> None:
-            pass
-
-    copy(Client("source.example", Harbor()), f"{NAME}:v1", target, f"{NAME}:v1", referrers=True, workers=1)
-    found = list(target.referrers(NAME, subject.digest))
-    assert [one.digest for one in found] == [signed.digest]
-    return [one.size - signed.size for one in found]
+    harbor = Client("source.example", FunctionTransport(state_size))
+    copy(harbor, f"{NAME}:v1", target, f"{NAME}:v1", referrers=True, workers=1)
+    entries = list(target.referrers(NAME, subject.digest))
+    assert [entry.digest for entry in entries] == [signed.digest]
+    return [entry.size - signed.size for entry in entries]
 
 
-def selected(platform: Any, *others: Any) -> bool:
-    """Copy one platform of an index whose entry describes it like this, and which has other entries."""
+def copy_selects(platform: Any, *others: Any) -> bool:
+    """Copy linux/amd64 of an index with an entry of this platform. Returns whether that entry is copied."""
     source, target = Client("source.example", MemoryRegistry()), Client("target.example", MemoryRegistry())
     source.push_blob(NAME, Descriptor.of(b"{}"), b"{}")
     pushed = [
@@ -140,9 +138,9 @@ def selected(platform: Any, *others: Any) -> bool:
         for n in range(2)
     ]
     entries = [{**pushed[0].to_dict(), "platform": platform}, pushed[1].to_dict()]
-    source = serving(source, json.dumps({"manifests": [*others, *entries]}).encode(), OCI_INDEX)
-    done = copy(source, f"{NAME}:v1", target, f"{NAME}:v1", platforms=["linux/amd64"])
-    return done.digest == pushed[0].digest
+    source = client_serving(source, json.dumps({"manifests": [*others, *entries]}).encode(), OCI_INDEX)
+    descriptor = copy(source, f"{NAME}:v1", target, f"{NAME}:v1", platforms=["linux/amd64"])
+    return descriptor.digest == pushed[0].digest
 
 
 ROWS = (
@@ -152,7 +150,7 @@ ROWS = (
         behaviour="The mediaType of a layer is `text/plain; charset=utf-8`.",
         result="Copies the image with the same bytes; the descriptor says `text/plain`.",
         source="[podman#25884](https://github.com/containers/podman/issues/25884)",
-        call=lambda: copied(image(mediaType="text/plain; charset=utf-8")),
+        call=lambda: copy_keeps_bytes(image(mediaType="text/plain; charset=utf-8")),
         expected=True,
     ),
     ReadRow(
@@ -161,7 +159,7 @@ ROWS = (
         behaviour="The mediaType of a layer is `test:test:test`.",
         result="Copies the image with the same bytes; the descriptor says `application/octet-stream`.",
         source="[oras#697](https://github.com/oras-project/oras/issues/697)",
-        call=lambda: copied(image(mediaType="test:test:test")),
+        call=lambda: copy_keeps_bytes(image(mediaType="test:test:test")),
         expected=True,
     ),
     ReadRow(
@@ -170,7 +168,7 @@ ROWS = (
         behaviour="The mediaType of a layer is empty.",
         result="Copies the image with the same bytes.",
         source="[moby#28894](https://github.com/moby/moby/issues/28894)",
-        call=lambda: copied(image(mediaType="")),
+        call=lambda: copy_keeps_bytes(image(mediaType="")),
         expected=True,
     ),
     ReadRow(
@@ -179,7 +177,7 @@ ROWS = (
         behaviour="Values of annotations are null, numbers or booleans.",
         result="Copies the image with the same bytes.",
         source="[Image specification](https://github.com/opencontainers/image-spec/blob/v1.1.1/annotations.md#rules)",
-        call=lambda: copied({**image(annotations={"a": None, "b": 1, "c": True}), "annotations": None}),
+        call=lambda: copy_keeps_bytes({**image(annotations={"a": None, "b": 1, "c": True}), "annotations": None}),
         expected=True,
     ),
     ReadRow(
@@ -188,7 +186,7 @@ ROWS = (
         behaviour="Annotations and platforms are `[]`, urls and data are null or not valid.",
         result="Copies the image with the same bytes.",
         source="[Image specification](https://github.com/opencontainers/image-spec/blob/v1.1.1/descriptor.md#properties)",
-        call=lambda: copied(image(annotations=[], platform=[], urls=None, data="not base64", artifactType=5)),
+        call=lambda: copy_keeps_bytes(image(annotations=[], platform=[], urls=None, data="not base64", artifactType=5)),
         expected=True,
     ),
     ReadRow(
@@ -197,7 +195,7 @@ ROWS = (
         behaviour="A manifest states a wrong size of a layer.",
         result="Raises `SizeMismatch`: only lists of referrers may state wrong sizes.",
         source="[Image specification](https://github.com/opencontainers/image-spec/blob/v1.1.1/descriptor.md#properties)",
-        call=lambda: copied(image(size=4)),
+        call=lambda: copy_keeps_bytes(image(size=4)),
         expected=SizeMismatch,
     ),
     ReadRow(
@@ -206,7 +204,7 @@ ROWS = (
         behaviour="The platform of an index entry has unknown fields, nulls and a number as os.version.",
         result="Selects the entry by architecture and os.",
         source="[Image specification](https://github.com/opencontainers/image-spec/blob/v1.1.1/image-index.md)",
-        call=lambda: selected(
+        call=lambda: copy_selects(
             {"architecture": "amd64", "os": "linux", "os.version": 10.0, "variant": None, "os.features": "x", "cpu": {}}
         ),
         expected=True,
@@ -217,7 +215,7 @@ ROWS = (
         behaviour="The size of an entry in a list of referrers is the sum of the manifest, its config and its layers.",
         result="Copies the referrer: its digest decides.",
         source="[harbor#20187](https://github.com/goharbor/harbor/issues/20187)",
-        call=lambda: copied_with_referrer(2621),
+        call=lambda: copy_referrer_of_size(2621),
         expected=[0],
     ),
     ReadRow(
@@ -226,7 +224,9 @@ ROWS = (
         behaviour="Entries of a list of referrers have a negative size, or none.",
         result="Returns the entries with a size of 0.",
         source="[harbor#20187](https://github.com/goharbor/harbor/issues/20187)",
-        call=lambda: [(one.digest, one.size) for one in referrers({**ENTRY, "size": -1}, {"digest": ENTRY["digest"]})],
+        call=lambda: [
+            (entry.digest, entry.size) for entry in referrers({**ENTRY, "size": -1}, {"digest": ENTRY["digest"]})
+        ],
         expected=[(ENTRY["digest"], 0), (ENTRY["digest"], 0)],
     ),
     ReadRow(
@@ -337,7 +337,7 @@ ROWS = (
         behaviour="One entry of an index is null, another has no valid digest.",
         result="Copies the entry of the platform that was asked for; logs that the two were skipped.",
         source="[Image specification](https://github.com/opencontainers/image-spec/blob/v1.1.1/image-index.md)",
-        call=lambda: selected({"architecture": "amd64", "os": "linux"}, None, {**ENTRY, "digest": "latest"}),
+        call=lambda: copy_selects({"architecture": "amd64", "os": "linux"}, None, {**ENTRY, "digest": "latest"}),
         expected=True,
     ),
     ReadRow(
@@ -346,7 +346,7 @@ ROWS = (
         behaviour="One entry of an index is null, another has no valid digest.",
         result="Copies the index with the same bytes; logs that the two were skipped.",
         source="[Image specification](https://github.com/opencontainers/image-spec/blob/v1.1.1/image-index.md)",
-        call=lambda: sent_as_it_is({"manifests": [None, {**ENTRY, "digest": "latest"}]}, OCI_INDEX),
+        call=lambda: copy_sends_same_bytes({"manifests": [None, {**ENTRY, "digest": "latest"}]}, OCI_INDEX),
         expected=True,
     ),
     ReadRow(
@@ -355,7 +355,7 @@ ROWS = (
         behaviour="The size of an entry of an index is a string.",
         result="Raises `ContentError`: only lists of referrers may state wrong sizes.",
         source="[Image specification](https://github.com/opencontainers/image-spec/blob/v1.1.1/descriptor.md#properties)",
-        call=lambda: sent_as_it_is({"manifests": [{**ENTRY, "size": "8"}]}, OCI_INDEX),
+        call=lambda: copy_sends_same_bytes({"manifests": [{**ENTRY, "size": "8"}]}, OCI_INDEX),
         expected=ContentError,
     ),
     ReadRow(
@@ -364,7 +364,7 @@ ROWS = (
         behaviour="The subject of a manifest is `[]`.",
         result="Copies the manifest with the same bytes, as one without a subject.",
         source="[Image specification](https://github.com/opencontainers/image-spec/blob/v1.1.1/manifest.md)",
-        call=lambda: sent_as_it_is({**image(), "subject": []}, OCI_MANIFEST),
+        call=lambda: copy_sends_same_bytes({**image(), "subject": []}, OCI_MANIFEST),
         expected=True,
     ),
     ReadRow(

@@ -1,4 +1,4 @@
-"""A machine's configuration, as docker, podman, curl and their users leave it: proxies, credentials, certificates."""
+"""The configuration of a machine, as docker, podman and curl read and write it: proxies, credentials, certificates."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ TITLE = "Configuration of the machine"
 
 @dataclass(frozen=True, kw_only=True)
 class NoProxy(Row):
-    """Which URLs are reached directly although there is a proxy.
+    """URLs that are reached directly although there is a proxy.
 
     Attributes:
-        no_proxy: The variable's value.
+        no_proxy: The value of the variable.
         direct: URLs that are reached directly.
         proxied: URLs that are reached through the proxy.
     """
@@ -41,15 +41,15 @@ class NoProxy(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class Login(Row):
-    """Which user is found for a registry.
+    """The user that is found for a registry.
 
     Attributes:
-        files: The content of files, by path below the home.
-        env: More variables; ``{home}`` is the home.
-        host: The registry.
-        user: The user that is found; None is anonymous access.
-        helper: A shell script that is installed as docker-credential-desktop.
-        failure: What `DockerConfig.failure` says.
+        files: The JSON of files, by path below the home directory.
+        env: Further environment variables. ``{home}`` is replaced by the home directory.
+        host: The host of the registry.
+        user: The expected user. None means anonymous access.
+        helper: A shell script that is installed as docker-credential-desktop. Empty means none.
+        failure: A part of the message of `DockerConfig.failure`. Empty means no failure.
     """
 
     files: dict[str, object] = field(default_factory=dict)
@@ -62,11 +62,11 @@ class Login(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class Certificates(Row):
-    """Whether a host's folder of certificates is used.
+    """Whether the certificates of a host are used.
 
     Attributes:
-        folder: The folder that has a CA.
-        denied: The folder that this user may not list.
+        folder: The directory with a CA certificate.
+        denied: The directory that the user may not list. Empty means none.
         trusted: Whether the CA is trusted.
     """
 
@@ -314,29 +314,29 @@ def test_docker_certs_d_is_read_or_skipped(
 ) -> None:
     caplog.set_level("INFO", "ociwire.tls")
 
-    def moved(path: str) -> str:
+    def relocate(path: str) -> str:
         return path.replace("/etc/", f"{tmp_path}/etc/").replace("~", str(tmp_path / "home"))
 
-    really_list, really_stat = os.listdir, os.stat
+    original_listdir, original_stat = os.listdir, os.stat
 
     def check(path: Any) -> None:
-        # Root may read everything.
-        if row.denied and f"{path}/".startswith(f"{moved(row.denied)}/"):
+        # The tests may run as root, whom file permissions do not stop.
+        if row.denied and f"{path}/".startswith(f"{relocate(row.denied)}/"):
             raise PermissionError(13, "Permission denied", str(path))
 
     def listdir(path: Any) -> list[str]:
         check(path)
-        return really_list(path)
+        return original_listdir(path)
 
     def stat(path: Any, **options: Any) -> os.stat_result:
         check(path)
-        return really_stat(path, **options)
+        return original_stat(path, **options)
 
-    host = Path(moved(row.folder)) / "registry.example"
+    host = Path(relocate(row.folder)) / "registry.example"
     host.mkdir(parents=True)
     trustme.CA().cert_pem.write_to_path(str(host / "ca.crt"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(tls, "_STANDARD_ROOTS", [moved(root) for root in tls._STANDARD_ROOTS])
+    monkeypatch.setattr(tls, "_STANDARD_ROOTS", [relocate(root) for root in tls._STANDARD_ROOTS])
     monkeypatch.setattr(os, "listdir", listdir)
     monkeypatch.setattr(os, "stat", stat)
     assert (docker_certs_d()("registry.example") is not None) == row.trusted
@@ -353,8 +353,8 @@ def test_docker_config_failed_store_permits_only_public_pulls(tmp_path: Path, pu
     memory = MemoryRegistry()
     blob = Descriptor.of(b"content")
     Client("registry.example", memory).push_blob("app", blob, b"content")
-    everybody = {"": Scope.parse("repository:app:pull,push")} if public else {}
-    guard = AuthGuard(memory, users={"me": "s3cret"}, scopes=everybody)
+    anonymous_scopes = {"": Scope.parse("repository:app:pull,push")} if public else {}
+    guard = AuthGuard(memory, users={"me": "s3cret"}, scopes=anonymous_scopes)
     config = DockerConfig.load(env={"DOCKER_CONFIG": str(tmp_path), "PATH": str(tmp_path)})
     client = Client("registry.example", default_transport(base=guard, credentials=config))
     if push:

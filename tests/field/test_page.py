@@ -1,4 +1,4 @@
-"""docs/registries.md lists every row of this folder. ``OCIWIRE_WRITE_DOCS=1`` writes the page's tables."""
+"""docs/registries.md lists every row of this folder. With ``OCIWIRE_WRITE_DOCS=1`` the test writes its tables."""
 
 from __future__ import annotations
 

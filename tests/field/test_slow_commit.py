@@ -1,4 +1,4 @@
-"""The PUT that closes an upload fails, although the registry commits the blob, or the upload is lost."""
+"""The PUT that closes an upload fails, but the registry commits the blob, has a part of it, or loses the upload."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ociwire.auth import Anonymous
 from ociwire.errors import BlobUploadUnknown, ReadError, RegistryError, TransportTimeout
 from ociwire.testing import MemoryRegistry
 from ociwire.transfer import copy, upload
+from tests._support.doubles import FakeClock, content_of
 from tests.field.rows import Row
 
 TITLE = "The PUT that closes an upload"
@@ -27,28 +28,26 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slow(Row):
-    """What the registry does with the first PUT.
+class SlowCommit(Row):
+    """The behaviour of a registry at the first closing PUT.
 
     Attributes:
-        fault: What the client gets instead of a 201: a response, or an exception.
-        keeps: How many bytes of the PUT's body arrive; None is all of them.
-        polls: After how many HEADs the blob is there; None is never.
-        loses: The upload is gone.
-        has_status: Uploads have a GET.
-        has_head: Blobs have a HEAD.
-        puts: How many PUTs are right.
+        fault: The response, or the exception, that the client gets instead of a 201.
+        stored: Number of bytes of the body of the PUT that arrive. None means all.
+        polls: Number of HEAD requests after which the blob exists. None means that it does not.
+        loses: Whether the upload is deleted. Defaults to false.
+        has_status: Whether the registry supports GET of uploads. Defaults to true.
+        has_head: Whether the registry supports HEAD of blobs. Defaults to true.
+        puts: The expected number of PUTs. Defaults to 1.
     """
 
     fault: Response | Exception
-    keeps: int | None = None
+    stored: int | None = None
     polls: int | None = None
     loses: bool = False
     has_status: bool = True
     has_head: bool = True
     puts: int = 1
-
-    __str__ = Row.__str__
 
 
 TIMEOUT = TransportTimeout("timed out before a response")
@@ -56,12 +55,12 @@ RESET = ReadError("connection reset by peer")
 JIB = "[jib#4301](https://github.com/GoogleContainerTools/jib/issues/4301)"
 
 
-def page(status: int) -> Response:
+def html_page(status: int) -> Response:
     return Response(status, {"Content-Type": "text/html"}, b"<html><h1>An error occurred</h1></html>")
 
 
 ROWS = (
-    Slow(
+    SlowCommit(
         name="blob_is_there_after_timeout",
         registry="GHCR",
         behaviour="Commits a large blob after the client's read timeout, and answers a repeated PUT with 404.",
@@ -70,7 +69,7 @@ ROWS = (
         fault=TIMEOUT,
         polls=1,
     ),
-    Slow(
+    SlowCommit(
         name="upload_is_lost_after_timeout",
         registry="GHCR",
         behaviour="Has neither the blob nor the upload after a timeout (404 with BLOB_UNKNOWN).",
@@ -80,7 +79,7 @@ ROWS = (
         loses=True,
         puts=2,
     ),
-    Slow(
+    SlowCommit(
         name="registry_without_head_commits_after_reset",
         registry="Servers without a handler for HEAD",
         behaviour="The connection is closed without a response, the blob is committed, and HEAD is answered 405.",
@@ -90,7 +89,7 @@ ROWS = (
         polls=4,
         has_head=False,
     ),
-    Slow(
+    SlowCommit(
         name="commit_takes_minutes",
         registry="Registries with slow storage",
         behaviour="Need minutes to commit a large blob, longer than containerd waits for the response.",
@@ -99,34 +98,34 @@ ROWS = (
         fault=TIMEOUT,
         polls=20,
     ),
-    Slow(
+    SlowCommit(
         name="proxy_answers_504",
         registry="Harbor behind nginx",
         behaviour="nginx answers 504 while the registry still commits the blob.",
         result="Polls, as after a timeout.",
         source="[harbor#9394](https://github.com/goharbor/harbor/issues/9394)",
-        fault=page(504),
+        fault=html_page(504),
         polls=9,
     ),
-    Slow(
+    SlowCommit(
         name="proxy_answers_524",
         registry="Harbor behind Cloudflare",
         behaviour="Cloudflare answers 524 after 100 seconds while the registry still commits the blob.",
         result="Polls, as after a timeout.",
         source="[harbor#17546](https://github.com/goharbor/harbor/issues/17546)",
-        fault=page(524),
+        fault=html_page(524),
         polls=9,
     ),
-    Slow(
+    SlowCommit(
         name="proxy_answers_502",
         registry="Docker registry behind Apache",
         behaviour="The proxy answers 502 because its own connection to the registry broke; the registry commits.",
         result="Polls for a minute before it repeats the PUT.",
         source="[docker-registry#320](https://github.com/docker-archive/docker-registry/issues/320)",
-        fault=page(502),
+        fault=html_page(502),
         polls=5,
     ),
-    Slow(
+    SlowCommit(
         name="connection_is_closed_while_committing",
         registry="GHCR",
         behaviour="The connection is closed without a response while the registry commits the blob.",
@@ -135,37 +134,37 @@ ROWS = (
         fault=RESET,
         polls=5,
     ),
-    Slow(
+    SlowCommit(
         name="put_never_arrived",
         registry="Registries behind load balancers",
         behaviour="The connection is closed before the PUT arrives: the upload lacks the bytes of the PUT.",
         result="Sends the missing bytes at once, or repeats the PUT after a minute of polling.",
         source="[regclient#69](https://github.com/regclient/regclient/issues/69)",
         fault=RESET,
-        keeps=0,
+        stored=0,
         puts=2,
     ),
-    Slow(
+    SlowCommit(
         name="part_of_the_put_arrived",
         registry="ECR",
         behaviour="Keeps what arrived of a PUT that broke, and refuses to get the first byte again.",
         result="Asks for the number of stored bytes and sends the rest.",
         source="[containerization#790](https://github.com/apple/containerization/issues/790)",
         fault=RESET,
-        keeps=123,
+        stored=123,
         puts=2,
     ),
-    Slow(
+    SlowCommit(
         name="answers_408_to_a_large_layer",
         registry="Docker registry 2",
         behaviour="Answers 408 when a large body arrives too slowly, and keeps a part of it.",
         result="Sends the rest.",
         source="[distribution#755](https://github.com/distribution/distribution/issues/755)",
         fault=Response(408),
-        keeps=7,
+        stored=7,
         puts=2,
     ),
-    Slow(
+    SlowCommit(
         name="answers_500_when_storage_fails",
         registry="Docker registry on S3",
         behaviour="Answers 500 because the storage failed; the upload has all bytes.",
@@ -174,7 +173,7 @@ ROWS = (
         fault=Response(500, {}, b'{"errors": [{"code": "BLOB_UPLOAD_UNKNOWN"}]}'),
         puts=2,
     ),
-    Slow(
+    SlowCommit(
         name="uploads_have_no_status",
         registry="Pulp",
         behaviour="Has no GET of uploads (405).",
@@ -188,26 +187,26 @@ ROWS = (
 
 
 class SlowRegistry:
-    """A registry in memory that does with the first closing PUT what a row says."""
+    """A registry in memory whose first closing PUT fails as a row says."""
 
-    def __init__(self, row: Slow) -> None:
+    def __init__(self, row: SlowCommit) -> None:
         self.memory = MemoryRegistry()
         self._row = row
         self._url = ""
-        self._waits = -1
+        self._polls_left = -1
         self.puts = 0
         self.polls = 0
 
     def round_trip(self, request: Request, /) -> Response:
         if request.method == "PUT" and "digest=" in request.url:
             self.puts += 1
-            assert self._waits < 0, "the registry is at work: a PUT disturbs it"
+            assert self._polls_left < 0, "a PUT while the registry commits the blob"
             if self.puts == 1:
                 return self._fail(request)
-        if request.method == "HEAD" and self._waits >= 0:
+        if request.method == "HEAD" and self._polls_left >= 0:
             self.polls += 1
-            self._waits -= 1
-            if self._waits < 0:
+            self._polls_left -= 1
+            if self._polls_left < 0:
                 self.memory.round_trip(Request("PUT", self._url)).drain()
         if request.method == "HEAD" and not self._row.has_head:
             return Response(405)
@@ -219,15 +218,15 @@ class SlowRegistry:
         pass
 
     def _fail(self, request: Request) -> Response:
-        content = b"" if request.body is None else b"".join(request.body.open())[: self._row.keeps]
+        content = content_of(request.body)[: self._row.stored]
         if content:
             self.memory.round_trip(Request("PATCH", request.url.partition("?")[0], body=content)).drain()
         if self._row.loses:
             self.memory.round_trip(Request("DELETE", request.url.partition("?")[0])).drain()
         if self._row.polls is not None:
-            self._url, self._waits = request.url, self._row.polls - 1
-            if self._waits == 0:
-                self._waits, self.polls = -1, 1
+            self._url, self._polls_left = request.url, self._row.polls - 1
+            if self._polls_left == 0:
+                self._polls_left, self.polls = -1, 1
                 self.memory.round_trip(Request("PUT", self._url)).drain()
         if isinstance(self._row.fault, Exception):
             raise self._row.fault
@@ -249,58 +248,59 @@ def copy_image(client: Client, content: bytes) -> None:
     copy(source, f"{NAME}:v1", client, f"{NAME}:v1", workers=1)
 
 
-WAYS: dict[str, tuple[bytes, Callable[[Client, bytes], object]]] = {
+PUSHES: dict[str, tuple[bytes, Callable[[Client, bytes], object]]] = {
     "push_blob": (CONTENT, lambda client, content: client.push_blob(NAME, Descriptor.of(content), content)),
     "push_blob_chunked": (CONTENT, push_chunked),
     "upload": (CONTENT, lambda client, content: upload(client, NAME, content)),
     "upload of a stream": (STREAMED, lambda client, content: upload(client, NAME, content)),
-    "upload of one-shot content": (STREAMED, lambda client, content: upload(client, NAME, iter([content]))),
+    "upload of single-use content": (STREAMED, lambda client, content: upload(client, NAME, iter([content]))),
     "copy": (CONTENT, copy_image),
 }
-CANNOT_START_AGAIN = ("push_blob_chunked", "upload of one-shot content")
+WITHOUT_RESTART = ("push_blob_chunked", "upload of single-use content")
 
 
 @pytest.fixture(autouse=True)
 def sleeps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
-    """Record the pauses of a test without waiting."""
-    sleeps: list[float] = []
-    fake = SimpleNamespace(sleep=sleeps.append, time=lambda: 1e9, monotonic=lambda: 1e6 + sum(sleeps))
-    monkeypatch.setattr(ociwire.transport.retry, "time", fake)
-    yield sleeps
-    assert sum(sleeps) <= 600
+    """The pauses between polls, without waiting; at most ten minutes in all."""
+    # Patched, because neither default_transport() nor the client has a parameter for a clock.
+    clock = FakeClock()
+    time = SimpleNamespace(sleep=clock.sleep, time=clock, monotonic=clock)
+    monkeypatch.setattr(ociwire.transport.retry, "time", time)
+    yield clock.sleeps
+    assert sum(clock.sleeps) <= 600
 
 
-def stacked(base: Transport) -> Client:
+def client_with_default_stack(base: Transport) -> Client:
     return Client(HOST, default_transport(base=base, credentials=Anonymous()))
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", PUSHES)
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_push_closing_put_fails_stores_right_blob(row: Slow, way: str) -> None:
-    content, run = WAYS[way]
+def test_push_closing_put_fails_stores_right_blob(row: SlowCommit, name: str) -> None:
+    content, push_content = PUSHES[name]
     registry = SlowRegistry(row)
-    if row.loses and way in CANNOT_START_AGAIN:
+    if row.loses and name in WITHOUT_RESTART:
         with pytest.raises(BlobUploadUnknown) as caught:
-            run(stacked(registry), content)
+            push_content(client_with_default_stack(registry), content)
         assert isinstance(caught.value.__cause__, TransportTimeout)
         return
-    run(stacked(registry), content)
+    push_content(client_with_default_stack(registry), content)
     assert Client(HOST, registry.memory).get_blob(NAME, Descriptor.of(content).digest).read() == content
     assert registry.puts == row.puts
     assert registry.polls == (row.polls or 0)
     assert registry.memory.open_uploads == 0
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("fault", [TIMEOUT, page(504), page(524)], ids=["timeout", "504", "524"])
+@pytest.mark.parametrize("name", PUSHES)
+@pytest.mark.parametrize("fault", [TIMEOUT, html_page(504), html_page(524)], ids=["timeout", "504", "524"])
 def test_push_closing_put_never_commits_times_out_after_ten_minutes(
-    fault: Response | Exception, way: str, sleeps: list[float]
+    fault: Response | Exception, name: str, sleeps: list[float]
 ) -> None:
-    content, run = WAYS[way]
-    row = Slow(name="", registry="", behaviour="", result="", source="", fault=fault, polls=1000)
+    content, push_content = PUSHES[name]
+    row = SlowCommit(name="", registry="", behaviour="", result="", source="", fault=fault, polls=1000)
     registry = SlowRegistry(row)
     with pytest.raises(TransportTimeout, match=r"did not commit .* within 600 s .*push the blob again") as caught:
-        run(stacked(registry), content)
+        push_content(client_with_default_stack(registry), content)
     assert isinstance(caught.value.__cause__, TransportTimeout if isinstance(fault, Exception) else RegistryError)
     assert registry.puts == 1
     assert sum(sleeps) == 600

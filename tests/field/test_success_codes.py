@@ -1,4 +1,4 @@
-"""Success that a registry reports in another way than the specification says, and failures that look like success."""
+"""Success codes that deviate from the specification, and failures with success codes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ociwire import Client, Descriptor, Digest, Request, Response, default_transport
+from ociwire import Client, Descriptor, Digest, FunctionTransport, Request, Response, default_transport
 from ociwire.auth import Anonymous
 from ociwire.errors import (
     ContentError,
@@ -38,24 +38,23 @@ Answer = Callable[[Request, Callable[[Request], Response]], Response]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Code(Row):
-    """How a registry answers.
+class SuccessRow(Row):
+    """One deviation in status codes.
 
     Attributes:
-        answer: Answers a request, by way of a registry that follows the specification or without it.
-        run: What the client does; returns its result.
-        right: The result that is right: a value, or the class of an exception.
+        answer: Returns the response to a request. Called with the request and a function that asks a registry which
+            follows the specification.
+        call: Calls the client.
+        expected: The result of the call, or the type of the exception that it raises.
     """
 
     answer: Answer
-    run: Callable[[Client], Any]
-    right: Any
-
-    __str__ = Row.__str__
+    call: Callable[[Client], Any]
+    expected: Any
 
 
-def instead(method: str, part: str, status: int, headers: dict[str, str | None] | None = None) -> Answer:
-    """Another status, and other headers, for the successful requests of a method to some URLs."""
+def replace_status(method: str, part: str, status: int, headers: dict[str, str | None] | None = None) -> Answer:
+    """Answers successful requests of a method to URLs that contain `part` with another status and other headers."""
 
     def answer(request: Request, registry: Callable[[Request], Response]) -> Response:
         response = registry(request)
@@ -67,7 +66,7 @@ def instead(method: str, part: str, status: int, headers: dict[str, str | None] 
 
 
 def refuse(method: str, part: str, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> Answer:
-    """The same response to all requests of a method to some URLs, which do not reach the registry."""
+    """Answers all requests of a method to URLs that contain `part` with the same response."""
 
     def answer(request: Request, registry: Callable[[Request], Response]) -> Response:
         if request.method != method or part not in request.url:
@@ -77,7 +76,7 @@ def refuse(method: str, part: str, status: int, body: bytes = b"", headers: dict
     return answer
 
 
-def coded(code: str) -> bytes:
+def error_body(code: str) -> bytes:
     return json.dumps({"errors": [{"code": code, "message": "text"}]}).encode()
 
 
@@ -105,15 +104,15 @@ REFERRER = image(subject=MANIFEST.to_dict())
 
 def push_manifest(client: Client) -> Digest:
     client.push_blob(NAME, BLOB, CONTENT)
-    found = client.push_manifest(NAME, image(), MEDIA_TYPE, tags=["v1"])
+    pushed = client.push_manifest(NAME, image(), MEDIA_TYPE, tags=["v1"])
     assert client.get_tag(NAME, "v1").read() == image()
-    return found.digest
+    return pushed.digest
 
 
 def push_referrer(client: Client) -> list[Digest]:
     push_manifest(client)
     client.push_manifest(NAME, REFERRER, MEDIA_TYPE)
-    return [one.digest for one in client.referrers(NAME, MANIFEST.digest)]
+    return [entry.digest for entry in client.referrers(NAME, MANIFEST.digest)]
 
 
 def delete_tag(client: Client) -> list[str]:
@@ -135,7 +134,7 @@ def catalog_error(client: Client) -> str:
 
 def refuse_open_ranges(request: Request, registry: Callable[[Request], Response]) -> Response:
     is_open = request.headers.get("range", "").endswith("-")
-    return Response(416, {}, coded("BLOB_UNKNOWN")) if is_open else registry(request)
+    return Response(416, {}, error_body("BLOB_UNKNOWN")) if is_open else registry(request)
 
 
 def without_referrers_api(inner: Answer) -> Answer:
@@ -149,11 +148,11 @@ def without_referrers_api(inner: Answer) -> Answer:
 
 
 def once(method: str, response: Response) -> Answer:
-    """A response to the first request of a method, which does not reach the registry."""
-    left = [response]
+    """Answers the first request of a method with this response."""
+    responses = [response]
 
     def answer(request: Request, registry: Callable[[Request], Response]) -> Response:
-        return left.pop().replace() if left and request.method == method else registry(request)
+        return responses.pop().replace() if responses and request.method == method else registry(request)
 
     return answer
 
@@ -164,179 +163,179 @@ def label_empty_bodies(request: Request, registry: Callable[[Request], Response]
 
 
 ROWS = (
-    Code(
+    SuccessRow(
         name="patch_answered_201",
         registry="ECR",
         behaviour="Answers PATCH with 201.",
         result="Continues the upload.",
         source="[mise#11376](https://github.com/jdx/mise/pull/11376)",
-        answer=instead("PATCH", "/uploads/", 201),
-        run=push_chunked,
-        right=BLOB.digest,
+        answer=replace_status("PATCH", "/uploads/", 201),
+        call=push_chunked,
+        expected=BLOB.digest,
     ),
-    Code(
+    SuccessRow(
         name="patch_answered_204",
         registry="Pulp, go-containerregistry's registry",
         behaviour="Answers PATCH with 204.",
         result="Continues the upload.",
         source="[pulp_container#2199](https://github.com/pulp/pulp_container/issues/2199)",
-        answer=instead("PATCH", "/uploads/", 204),
-        run=push_chunked,
-        right=BLOB.digest,
+        answer=replace_status("PATCH", "/uploads/", 204),
+        call=push_chunked,
+        expected=BLOB.digest,
     ),
-    Code(
+    SuccessRow(
         name="patch_of_a_stream_answered_200",
         registry="Registries that deviate from the specification",
         behaviour="Answer PATCH with 200 instead of 202.",
         result="Continues the upload.",
         source="[Distribution specification, pushing a blob in chunks]"
         "(https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pushing-a-blob-in-chunks)",
-        answer=instead("PATCH", "/uploads/", 200),
-        run=lambda client: upload(client, NAME, STREAMED).digest,
-        right=Digest.of(STREAMED),
+        answer=replace_status("PATCH", "/uploads/", 200),
+        call=lambda client: upload(client, NAME, STREAMED).digest,
+        expected=Digest.of(STREAMED),
     ),
-    Code(
+    SuccessRow(
         name="closing_put_answered_204",
         registry="Registries that follow the first drafts of the specification",
         behaviour="Answer the PUT that closes an upload with 204, and name no digest.",
         result="Asks whether the registry has the blob.",
         source="[distribution-spec#86](https://github.com/opencontainers/distribution-spec/issues/86)",
-        answer=instead("PUT", "/uploads/", 204, {"Docker-Content-Digest": None, "Location": None}),
-        run=push,
-        right=BLOB.digest,
+        answer=replace_status("PUT", "/uploads/", 204, {"Docker-Content-Digest": None, "Location": None}),
+        call=push,
+        expected=BLOB.digest,
     ),
-    Code(
+    SuccessRow(
         name="closing_put_answered_202_and_nothing_stored",
         registry="Docker registry",
         behaviour="Answers 202 to a request that was meant to complete an upload, and stores no blob.",
         result="Raises an error: the push did not succeed.",
         source="[distribution#3230](https://github.com/distribution/distribution/issues/3230)",
         answer=refuse("PUT", "/uploads/", 202, headers={"Location": "/v2/team/app/blobs/uploads/1"}),
-        run=push,
-        right=RegistryError,
+        call=push,
+        expected=RegistryError,
     ),
-    Code(
+    SuccessRow(
         name="manifest_put_answered_202",
         registry="Quay",
         behaviour="Answers the PUT of a manifest with 202.",
         result="Accepts it, because the response names the digest.",
         source="[containerd#3750](https://github.com/containerd/containerd/pull/3750)",
-        answer=instead("PUT", "/manifests/", 202),
-        run=push_manifest,
-        right=MANIFEST.digest,
+        answer=replace_status("PUT", "/manifests/", 202),
+        call=push_manifest,
+        expected=MANIFEST.digest,
     ),
-    Code(
+    SuccessRow(
         name="manifest_put_answered_202_without_digest",
         registry="Docker registry before 2.1",
         behaviour="Answers the PUT of a manifest with 202 and names no digest.",
         result="Reads the manifest to find out whether it is stored.",
         source="[distribution#142](https://github.com/distribution/distribution/issues/142)",
-        answer=instead("PUT", "/manifests/", 202, {"Docker-Content-Digest": None, "Location": None}),
-        run=push_manifest,
-        right=MANIFEST.digest,
+        answer=replace_status("PUT", "/manifests/", 202, {"Docker-Content-Digest": None, "Location": None}),
+        call=push_manifest,
+        expected=MANIFEST.digest,
     ),
-    Code(
+    SuccessRow(
         name="referrers_tag_put_answered_202",
         registry="Quay",
         behaviour="Answers the PUT of the referrers tag with 202, too.",
         result="Accepts it, if the tag has the new index.",
         source="[image#381](https://github.com/containers/image/issues/381)",
-        answer=without_referrers_api(instead("PUT", "/manifests/", 202, {"Docker-Content-Digest": None})),
-        run=push_referrer,
-        right=[Digest.of(REFERRER)],
+        answer=without_referrers_api(replace_status("PUT", "/manifests/", 202, {"Docker-Content-Digest": None})),
+        call=push_referrer,
+        expected=[Digest.of(REFERRER)],
     ),
-    Code(
+    SuccessRow(
         name="delete_answered_200",
         registry="GitLab",
         behaviour="Answers DELETE with 200.",
         result="Accepts it.",
         source="[werf#2603](https://github.com/werf/werf/pull/2603)",
-        answer=instead("DELETE", "/manifests/", 200),
-        run=delete_tag,
-        right=[],
+        answer=replace_status("DELETE", "/manifests/", 200),
+        call=delete_tag,
+        expected=[],
     ),
-    Code(
+    SuccessRow(
         name="upload_opened_with_200",
         registry="Registries that deviate from the specification",
         behaviour="Open an upload with another success code than 202.",
         result="Uses the Location.",
         source="[Distribution specification, POST then PUT]"
         "(https://github.com/opencontainers/distribution-spec/blob/main/spec.md#post-then-put)",
-        answer=instead("POST", "/uploads/", 200),
-        run=push,
-        right=BLOB.digest,
+        answer=replace_status("POST", "/uploads/", 200),
+        call=push,
+        expected=BLOB.digest,
     ),
-    Code(
+    SuccessRow(
         name="proxy_answers_html",
         registry="Proxies and login pages in front of a registry",
         behaviour="Answer a request that stores something with an HTML page, even with a success code.",
         result="Raises `ContentError`: nothing was stored.",
         source="[moby#27877](https://github.com/moby/moby/issues/27877)",
         answer=refuse("PUT", "/uploads/", 200, b"<html>Log in</html>", HTML),
-        run=push,
-        right=ContentError,
+        call=push,
+        expected=ContentError,
     ),
-    Code(
+    SuccessRow(
         name="empty_body_labelled_html",
         registry="Registries made with Flask or Django (Quay, Pulp)",
         behaviour="Label every empty body text/html.",
         result="Accepts it: an empty body is not an HTML page.",
         source="[Flask, Response.default_mimetype](https://flask.palletsprojects.com/en/stable/api/#flask.Response)",
         answer=label_empty_bodies,
-        run=push,
-        right=BLOB.digest,
+        call=push,
+        expected=BLOB.digest,
     ),
-    Code(
+    SuccessRow(
         name="lost_upload_answered_404_with_blob_upload_invalid",
         registry="ACR",
         behaviour="Answers 404 with BLOB_UPLOAD_INVALID to a chunk of an upload that cannot be continued.",
         result="Uploads the content again, if it can be read again.",
         source="[azure-sdk-for-python#29738](https://github.com/Azure/azure-sdk-for-python/issues/29738)",
-        answer=once("PATCH", Response(404, {}, coded("BLOB_UPLOAD_INVALID"))),
-        run=lambda client: upload(client, NAME, STREAMED).digest,
-        right=Digest.of(STREAMED),
+        answer=once("PATCH", Response(404, {}, error_body("BLOB_UPLOAD_INVALID"))),
+        call=lambda client: upload(client, NAME, STREAMED).digest,
+        expected=Digest.of(STREAMED),
     ),
-    Code(
+    SuccessRow(
         name="chunk_out_of_order_answered_416_with_blob_upload_invalid",
         registry="ECR, zot",
         behaviour="Answer 416 with BLOB_UPLOAD_INVALID to bytes that are out of order.",
         result="Lets the status decide: `RangeInvalid`, after which the upload can be resumed.",
         source="[containerization#790](https://github.com/apple/containerization/issues/790)",
-        answer=refuse("PATCH", "/uploads/", 416, coded("BLOB_UPLOAD_INVALID")),
-        run=push_chunked,
-        right=RangeInvalid,
+        answer=refuse("PATCH", "/uploads/", 416, error_body("BLOB_UPLOAD_INVALID")),
+        call=push_chunked,
+        expected=RangeInvalid,
     ),
-    Code(
+    SuccessRow(
         name="open_ended_range_refused",
         registry="go-containerregistry's registry",
         behaviour="Refuses a range without an end with 416.",
         result="Repeats the request with the end of the blob.",
         source="[stereoscope#695](https://github.com/anchore/stereoscope/pull/695)",
         answer=refuse_open_ranges,
-        run=read_part,
-        right=CONTENT[2990:],
+        call=read_part,
+        expected=CONTENT[2990:],
     ),
-    Code(
+    SuccessRow(
         name="catalog_is_missing",
         registry="GHCR and most public registries",
         behaviour="Have no catalog of repositories: 404.",
         result="Raises `Unsupported`, which names the alternatives.",
         source="[oras-go#621](https://github.com/oras-project/oras-go/issues/621)",
         answer=refuse("GET", "/v2/_catalog", 404, b"404 page not found"),
-        run=lambda client: list(client.repositories()),
-        right=Unsupported,
+        call=lambda client: list(client.repositories()),
+        expected=Unsupported,
     ),
-    Code(
+    SuccessRow(
         name="catalog_is_unsupported_by_code",
         registry="Registries that answer unknown paths with an error code",
         behaviour="Answer 400 with UNSUPPORTED to a request for the catalog.",
         result="Raises `Unsupported`, which names the alternatives.",
         source="[specification, error codes](https://github.com/opencontainers/distribution-spec/blob/main/spec.md#error-codes)",
-        answer=refuse("GET", "/v2/_catalog", 400, coded("UNSUPPORTED")),
-        run=catalog_error,
-        right="use the registry's own API or web page to list them",
+        answer=refuse("GET", "/v2/_catalog", 400, error_body("UNSUPPORTED")),
+        call=catalog_error,
+        expected="use the registry's own API or web page to list them",
     ),
-    Code(
+    SuccessRow(
         name="rate_limit_in_headers",
         registry="Docker Hub",
         behaviour="States the pull rate limit in headers of the 429 alone.",
@@ -346,41 +345,30 @@ ROWS = (
             "GET",
             "/manifests/",
             429,
-            coded("TOOMANYREQUESTS"),
+            error_body("TOOMANYREQUESTS"),
             {"RateLimit-Limit": "100;w=21600", "docker-ratelimit-source": "192.0.2.7", "Retry-After": "3600"},
         ),
-        run=lambda client: client.get_tag(NAME, "v1"),
-        right=TooManyRequests,
+        call=lambda client: client.get_tag(NAME, "v1"),
+        expected=TooManyRequests,
     ),
 )
 
 
-class Deviating:
-    """A registry in memory that answers as a row says."""
-
-    def __init__(self, answer: Answer) -> None:
-        self._memory = MemoryRegistry()
-        self._answer = answer
-
-    def round_trip(self, request: Request, /) -> Response:
-        return self._answer(request, self._memory.round_trip)
-
-    def close(self) -> None:
-        pass
-
-
 def client_of(answer: Answer) -> Client:
-    return Client(HOST, default_transport(base=Deviating(answer), credentials=Anonymous()))
+    """A client of a registry in memory whose responses `answer` changes."""
+    memory = MemoryRegistry()
+    base = FunctionTransport(lambda request: answer(request, memory.round_trip))
+    return Client(HOST, default_transport(base=base, credentials=Anonymous()))
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_client_success_code_of_deployed_registry_is_handled(row: Code) -> None:
+def test_client_success_code_of_deployed_registry_is_handled(row: SuccessRow) -> None:
     client = client_of(row.answer)
-    if isinstance(row.right, type) and issubclass(row.right, OciwireError):
-        with pytest.raises(row.right):
-            row.run(client)
+    if isinstance(row.expected, type) and issubclass(row.expected, OciwireError):
+        with pytest.raises(row.expected):
+            row.call(client)
     else:
-        assert row.run(client) == row.right
+        assert row.call(client) == row.expected
 
 
 @pytest.mark.parametrize("status", [200, 202, 204])

@@ -24,6 +24,7 @@ from ociwire import (
 from ociwire.auth import Credential, StaticCredentials
 from ociwire.testing import AuthGuard, MemoryRegistry
 from ociwire.transport._urllib3.proxy import ProxySelector
+from tests._support.doubles import RecordingTransport
 from tests.field.rows import Row
 
 TITLE = "URLs and passwords"
@@ -40,25 +41,25 @@ class Pull(Row):
 
     Attributes:
         host: The registry's host.
-        fake: Answers requests.
-        asked: The URL of the last request that is not a token request.
-        credential: Sent to the registry.
+        fake: Makes the transport that answers requests.
+        url: The URL of the last request.
+        credential: The credentials for the registry. None means none.
     """
 
     host: str = "registry.example"
     fake: Callable[[], Transport]
-    asked: str
+    url: str
     credential: Credential | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProxyURL(Row):
-    """A proxy's URL is read.
+    """The URL of a proxy.
 
     Attributes:
         url: The URL.
-        proxy: The origin that it names.
-        headers: What the proxy is sent.
+        proxy: The origin of the proxy.
+        headers: The headers that are sent to the proxy.
     """
 
     url: str
@@ -70,15 +71,15 @@ def basic(userinfo: str) -> str:
     return f"Basic {base64.b64encode(userinfo.encode()).decode()}"
 
 
-def memory() -> MemoryRegistry:
+def memory_registry() -> MemoryRegistry:
     registry = MemoryRegistry()
     with Client("registry.example", registry) as client:
         client.push_blob("app", Descriptor.of(CONTENT), CONTENT)
     return registry
 
 
-def redirects(location: str) -> Callable[[], Transport]:
-    """A registry that redirects blobs; whatever is asked elsewhere is the blob."""
+def redirect_blobs(location: str) -> Callable[[], Transport]:
+    """A registry that redirects blobs. Other URLs are answered with the blob."""
 
     def answer(request: Request) -> Response:
         if "/blobs/" in request.url:
@@ -89,13 +90,13 @@ def redirects(location: str) -> Callable[[], Transport]:
     return lambda: FunctionTransport(answer)
 
 
-def guarded(**options: Any) -> Callable[[], Transport]:
-    return lambda: AuthGuard(memory(), users=PASSWORDS, **options)
+def guarded_registry(**options: Any) -> Callable[[], Transport]:
+    return lambda: AuthGuard(memory_registry(), users=PASSWORDS, **options)
 
 
-def by_identity_token(token: str) -> Callable[[], Transport]:
-    """A registry whose token server is posted an identity token."""
-    return lambda: AuthGuard(memory(), users=PASSWORDS, identity_tokens={token: "me"})
+def registry_with_identity_token(token: str) -> Callable[[], Transport]:
+    """A registry whose token server accepts an identity token."""
+    return lambda: AuthGuard(memory_registry(), users=PASSWORDS, identity_tokens={token: "me"})
 
 
 BLOB = f"https://registry.example/v2/app/blobs/{DIGEST}"
@@ -106,8 +107,8 @@ ROWS: tuple[Row, ...] = (
         behaviour="A blob is redirected to a bucket whose name, and so whose host, has an underscore.",
         result="Follows the redirect.",
         source="[moby#27447](https://github.com/moby/moby/issues/27447)",
-        fake=redirects("https://my_bucket.store.example/blob?sig=abc"),
-        asked="https://my_bucket.store.example/blob?sig=abc",
+        fake=redirect_blobs("https://my_bucket.store.example/blob?sig=abc"),
+        url="https://my_bucket.store.example/blob?sig=abc",
     ),
     Pull(
         name="registry_host_with_an_underscore",
@@ -116,8 +117,8 @@ ROWS: tuple[Row, ...] = (
         result="Accepts the host, in references too.",
         source="[regclient#933](https://github.com/regclient/regclient/issues/933)",
         host="qual_registry:5000",
-        fake=memory,
-        asked=f"https://qual_registry:5000/v2/app/blobs/{DIGEST}",
+        fake=memory_registry,
+        url=f"https://qual_registry:5000/v2/app/blobs/{DIGEST}",
     ),
     Pull(
         name="artifactory_host_with_an_underscore",
@@ -126,8 +127,8 @@ ROWS: tuple[Row, ...] = (
         result="Accepts the host in references, challenges and credentials.",
         source="[moby#34975](https://github.com/moby/moby/issues/34975)",
         host="docker_test.artifactory.example",
-        fake=guarded(realm="https://auth_docker.artifactory.example/token"),
-        asked=f"https://docker_test.artifactory.example/v2/app/blobs/{DIGEST}",
+        fake=guarded_registry(realm="https://auth_docker.artifactory.example/token"),
+        url=f"https://docker_test.artifactory.example/v2/app/blobs/{DIGEST}",
         credential=Credential(username="me", password=PASSWORDS["me"]),
     ),
     Pull(
@@ -136,8 +137,8 @@ ROWS: tuple[Row, ...] = (
         behaviour="URLs in responses contain spaces and other characters that are not valid in URLs.",
         result="Percent-encodes these characters and follows the redirect.",
         source="[artifactory-client#66](https://github.com/chef/artifactory-client/pull/66)",
-        fake=redirects('https://cdn.example/my repo/blob?name={"a": "b"}|c'),
-        asked="https://cdn.example/my%20repo/blob?name=%7B%22a%22:%20%22b%22%7D%7Cc",
+        fake=redirect_blobs('https://cdn.example/my repo/blob?name={"a": "b"}|c'),
+        url="https://cdn.example/my%20repo/blob?name=%7B%22a%22:%20%22b%22%7D%7Cc",
     ),
     Pull(
         name="location_with_raw_utf_8",
@@ -145,8 +146,8 @@ ROWS: tuple[Row, ...] = (
         behaviour="A redirect's Location has UTF-8 bytes that are not percent-encoded.",
         result="Percent-encodes the bytes that the server sent.",
         source="[aspnetcore#18090](https://github.com/dotnet/aspnetcore/issues/18090)",
-        fake=redirects("/store/stenstr\N{LATIN CAPITAL LETTER A WITH TILDE}\N{PILCROW SIGN}ms"),
-        asked="https://registry.example/store/stenstr%C3%B6ms",
+        fake=redirect_blobs("/store/stenstr\N{LATIN CAPITAL LETTER A WITH TILDE}\N{PILCROW SIGN}ms"),
+        url="https://registry.example/store/stenstr%C3%B6ms",
     ),
     Pull(
         name="http_realm_on_the_own_host",
@@ -155,7 +156,7 @@ ROWS: tuple[Row, ...] = (
         result="Requests the token by https; the password never goes over http.",
         source="[harbor#3114](https://github.com/goharbor/harbor/issues/3114)",
         fake=lambda: FunctionTransport(harbor),
-        asked=BLOB,
+        url=BLOB,
         credential=Credential(username="me", password=PASSWORDS["me"]),
     ),
     Pull(
@@ -165,8 +166,8 @@ ROWS: tuple[Row, ...] = (
         result="Sends it unchanged, encoded in base64.",
         source="[buildkite-plugins/docker-login-buildkite-plugin#70]"
         "(https://github.com/buildkite-plugins/docker-login-buildkite-plugin/pull/70)",
-        fake=guarded(),
-        asked=BLOB,
+        fake=guarded_registry(),
+        url=BLOB,
         credential=Credential(username="_json_key", password=JSON_KEY),
     ),
     Pull(
@@ -175,8 +176,8 @@ ROWS: tuple[Row, ...] = (
         behaviour="Passwords hold tabs, other control characters and any Unicode.",
         result="Sends them as UTF-8, encoded in base64.",
         source="[RFC 7617, section 2.1](https://www.rfc-editor.org/rfc/rfc7617#section-2.1)",
-        fake=guarded(scheme="basic"),
-        asked=BLOB,
+        fake=guarded_registry(scheme="basic"),
+        url=BLOB,
         credential=Credential(username="me", password=PASSWORDS["me"]),
     ),
     Pull(
@@ -185,8 +186,8 @@ ROWS: tuple[Row, ...] = (
         behaviour="An identity token holds characters that a header cannot carry.",
         result="Posts it, URL-encoded.",
         source="[distribution: OAuth2 token authentication](https://distribution.github.io/distribution/spec/auth/oauth/)",
-        fake=by_identity_token("line 1\nline 2 \N{SNOWMAN}"),
-        asked=BLOB,
+        fake=registry_with_identity_token("line 1\nline 2 \N{SNOWMAN}"),
+        url=BLOB,
         credential=Credential(identity_token="line 1\nline 2 \N{SNOWMAN}"),
     ),
     ProxyURL(
@@ -236,18 +237,12 @@ def harbor(request: Request) -> Response:
 
 @pytest.mark.parametrize("row", [row for row in ROWS if isinstance(row, Pull)], ids=str)
 def test_get_blob_unusual_url_or_password_succeeds(row: Pull) -> None:
-    inner = row.fake()
-    asked: list[str] = []
-
-    def observe(request: Request) -> Response:
-        asked.append(request.url)
-        return inner.round_trip(request)
-
+    base = RecordingTransport(row.fake())
     source = StaticCredentials(row.host, row.credential or Credential())
-    transport = default_transport(base=FunctionTransport(observe), credentials=source, retry=False)
+    transport = default_transport(base=base, credentials=source, retry=False)
     client = Client(Reference.parse(f"{row.host}/app").host, transport)
     assert client.get_blob("app", DIGEST).read() == CONTENT
-    assert asked[-1] == row.asked
+    assert base.requests[-1].url == row.url
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if isinstance(row, ProxyURL)], ids=str)

@@ -1,4 +1,4 @@
-"""Responses of another kind than was requested: HTML pages, ambiguous manifests, missing referrers endpoints."""
+"""Responses of another kind than requested: HTML pages, ambiguous manifests, missing referrers endpoints."""
 
 from __future__ import annotations
 
@@ -34,13 +34,15 @@ Answer = Callable[[Request, Response], Response]
 
 @dataclass(frozen=True, kw_only=True)
 class ValidatedRow(Row):
-    """One response of another kind than was requested.
+    """One response of another kind than requested.
 
     Attributes:
-        answer: The answer to a request, from the request and what a registry without the referrers API would answer.
-        call: What the client does.
-        expected: What the call returns, or the type of the exception that it raises and a part of its message.
-        tagged: Which manifests the referrers tag lists in the end; the digest that it names if that is no index.
+        answer: Returns the response to a request. Called with the request and the response of a registry without the
+            referrers API.
+        call: Calls the client.
+        expected: The result of the call, or the type of the exception that it raises and a pattern for its message.
+        tagged: The manifests that the referrers tag lists in the end, or its digest if it is not an index. None means
+            that the tag is not checked.
     """
 
     answer: Answer
@@ -49,41 +51,41 @@ class ValidatedRow(Row):
     tagged: Any = None
 
 
-def html(request: Request, right: Response) -> Response:
+def html_page(request: Request, correct: Response) -> Response:
     return Response(200, {"Content-Type": "text/html; charset=utf-8"}, PAGE)
 
 
 def at(part: str, answer: Answer) -> Answer:
-    """Answers URLs that contain a text with this response, and others correctly."""
-    return lambda request, right: answer(request, right) if part in request.url else right
+    """Answers URLs that contain `part` with `answer`, and other URLs correctly."""
+    return lambda request, correct: answer(request, correct) if part in request.url else correct
 
 
-def status(code: int) -> Answer:
-    return at("/referrers/", lambda request, right: Response(code, {"Content-Type": "text/html"}, PAGE))
+def referrers_status(code: int) -> Answer:
+    return at("/referrers/", lambda request, correct: Response(code, {"Content-Type": "text/html"}, PAGE))
 
 
-def redirect(target: str, status: int = 200, body: bytes = PAGE) -> Answer:
-    def answer(request: Request, right: Response) -> Response:
+def redirect_referrers(target: str, status: int = 200, body: bytes = PAGE) -> Answer:
+    def answer(request: Request, correct: Response) -> Response:
         if "/referrers/" in request.url:
             return Response(302, {"Location": target})
-        return Response(status, {}, body) if "login" in request.url else right
+        return Response(status, {}, body) if "login" in request.url else correct
 
     return answer
 
 
-def subject_by_tag(request: Request, right: Response) -> Response:
-    """The tag ``sha256-…`` is read as the digest."""
+def serve_subject_as_tag(request: Request, correct: Response) -> Response:
+    """Takes the tag ``sha256-…`` for the digest."""
     if request.method == "GET" and request.url.endswith(f"/manifests/{TAG}"):
         return Response(200, {"Content-Type": OCI_MANIFEST}, IMAGE)
-    return right
+    return correct
 
 
-def forbidden_tag(request: Request, right: Response) -> Response:
-    is_write = request.method == "PUT" and request.url.endswith(f"/manifests/{TAG}")
-    return Response(403, (), b'{"errors": [{"code": "DENIED"}]}') if is_write else right
+def deny_referrers_tag(request: Request, correct: Response) -> Response:
+    is_tag_update = request.method == "PUT" and request.url.endswith(f"/manifests/{TAG}")
+    return Response(403, (), b'{"errors": [{"code": "DENIED"}]}') if is_tag_update else correct
 
 
-def signed_schema_1(request: Request, right: Response) -> Response:
+def serve_signed_schema_1(request: Request, correct: Response) -> Response:
     content = json.dumps({"schemaVersion": 1, "fsLayers": [], "signatures": [{"protected": "e30"}]}).encode()
     digest = Digest.of(b"what the signature covers")
     headers = {"Content-Type": "application/vnd.docker.distribution.manifest.v1+prettyjws"}
@@ -91,7 +93,7 @@ def signed_schema_1(request: Request, right: Response) -> Response:
 
 
 def read(client: Client) -> list[Digest]:
-    return [one.digest for one in client.referrers(NAME, SUBJECT.digest)]
+    return [entry.digest for entry in client.referrers(NAME, SUBJECT.digest)]
 
 
 def push(client: Client) -> Descriptor:
@@ -116,7 +118,7 @@ def read_beside_image(client: Client) -> list[Digest]:
 
 
 def copy_with_signature(client: Client) -> Descriptor:
-    """Copy an image with its signature; the copy is whole, whatever it raises."""
+    """Copy an image with its signature, and check that both are copied even if `copy` raises."""
     source = Client("source.example", MemoryRegistry())
     source.push_blob(NAME, CONFIG, b"{}")
     source.push_manifest(NAME, IMAGE, OCI_MANIFEST, tags=["v1"])
@@ -151,7 +153,7 @@ ROWS = (
             behaviour=f"The referrers endpoint is answered {code}.",
             result="Takes it for a missing referrers API and uses the referrers tag.",
             source=source,
-            answer=status(code),
+            answer=referrers_status(code),
             call=push_and_delete,
             expected=[],
             tagged=[],
@@ -174,7 +176,7 @@ ROWS = (
         behaviour="The referrers endpoint is answered 200 with HTML.",
         result="Takes it for a missing referrers API and uses the referrers tag, in reading, pushing and deleting.",
         source="[sigstore-js#1187](https://github.com/sigstore/sigstore-js/pull/1187)",
-        answer=at("/referrers/", html),
+        answer=at("/referrers/", html_page),
         call=push_and_delete,
         expected=[],
         tagged=[],
@@ -185,7 +187,7 @@ ROWS = (
         behaviour="The referrers endpoint is answered 200 with a JSON object that is no index.",
         result="Takes it for a missing referrers API.",
         source="[sigstore-js#1187](https://github.com/sigstore/sigstore-js/pull/1187)",
-        answer=at("/referrers/", lambda request, right: Response(200, {"Content-Type": "application/json"}, b"{}")),
+        answer=at("/referrers/", lambda request, correct: Response(200, {"Content-Type": "application/json"}, b"{}")),
         call=push_and_delete,
         expected=[],
         tagged=[],
@@ -196,7 +198,7 @@ ROWS = (
         behaviour="The referrers endpoint is answered 200 with the text `OK`.",
         result="Takes it for a missing referrers API and uses the referrers tag, in reading, pushing and deleting.",
         source="[sigstore-js#1187](https://github.com/sigstore/sigstore-js/pull/1187)",
-        answer=at("/referrers/", lambda request, right: Response(200, {"Content-Type": "text/plain"}, b"OK")),
+        answer=at("/referrers/", lambda request, correct: Response(200, {"Content-Type": "text/plain"}, b"OK")),
         call=push_and_delete,
         expected=[],
         tagged=[],
@@ -207,7 +209,7 @@ ROWS = (
         behaviour="The referrers endpoint is answered 200 without a body.",
         result="Takes it for a missing referrers API and uses the referrers tag, in reading, pushing and deleting.",
         source="[sigstore-js#1187](https://github.com/sigstore/sigstore-js/pull/1187)",
-        answer=at("/referrers/", lambda request, right: Response(200)),
+        answer=at("/referrers/", lambda request, correct: Response(200)),
         call=push_and_delete,
         expected=[],
         tagged=[],
@@ -219,7 +221,7 @@ ROWS = (
             behaviour=f"The referrers endpoint redirects to another host, which answers {code} with a login page.",
             result="Takes it for a missing referrers API; the login host receives no credentials.",
             source="[Cloudflare-Accel#13](https://github.com/fscarmen2/Cloudflare-Accel/issues/13)",
-            answer=redirect("https://sso.example/login", code),
+            answer=redirect_referrers("https://sso.example/login", code),
             call=push_and_delete,
             expected=[],
             tagged=[],
@@ -232,7 +234,7 @@ ROWS = (
         behaviour="The referrers endpoint redirects to another host, which answers 403 with JSON.",
         result="Raises `Denied`: it is no login page, and referrers that may not be read are not the same as none.",
         source="[cosign#2973](https://github.com/sigstore/cosign/issues/2973)",
-        answer=redirect("https://s3.example/login", 403, b'{"Code": "AccessDenied"}'),
+        answer=redirect_referrers("https://s3.example/login", 403, b'{"Code": "AccessDenied"}'),
         call=read,
         expected=(Denied, "403"),
     ),
@@ -242,7 +244,7 @@ ROWS = (
         behaviour="The referrers tag names a Docker schema 1 manifest.",
         result="Returns no referrers.",
         source=REFERRERS_TAG,
-        answer=at(TAG, signed_schema_1),
+        answer=at(TAG, serve_signed_schema_1),
         call=read,
         expected=[],
     ),
@@ -252,7 +254,7 @@ ROWS = (
         behaviour="The referrers endpoint redirects to a login page on another host.",
         result="Takes it for a missing referrers API; the login host receives no credentials.",
         source="[Cloudflare-Accel#13](https://github.com/fscarmen2/Cloudflare-Accel/issues/13)",
-        answer=redirect("https://sso.example/login"),
+        answer=redirect_referrers("https://sso.example/login"),
         call=push_and_delete,
         expected=[],
         tagged=[],
@@ -263,7 +265,7 @@ ROWS = (
         behaviour="The referrers endpoint redirects to a login page with plain http.",
         result="Does not follow the redirect and takes it for a missing referrers API.",
         source=REFERRERS_TAG,
-        answer=redirect("http://registry.example/login"),
+        answer=redirect_referrers("http://registry.example/login"),
         call=push_and_delete,
         expected=[],
         tagged=[],
@@ -274,7 +276,7 @@ ROWS = (
         behaviour="The referrers endpoint is answered 403.",
         result="Raises `Denied`: referrers that may not be read are not the same as none.",
         source="[cosign#2973](https://github.com/sigstore/cosign/issues/2973)",
-        answer=status(403),
+        answer=referrers_status(403),
         call=read,
         expected=(Denied, "403"),
     ),
@@ -284,7 +286,7 @@ ROWS = (
         behaviour="The referrers endpoint of the target of a copy redirects to a login page.",
         result="Lists the copied signature under the referrers tag.",
         source="[Cloudflare-Accel#13](https://github.com/fscarmen2/Cloudflare-Accel/issues/13)",
-        answer=redirect("https://sso.example/login"),
+        answer=redirect_referrers("https://sso.example/login"),
         call=copy_with_signature,
         expected=SUBJECT,
         tagged=[SIGNED.digest],
@@ -295,7 +297,7 @@ ROWS = (
         behaviour="The referrers tag is answered with the subject itself.",
         result="Returns no referrers.",
         source=REFERRERS_TAG,
-        answer=subject_by_tag,
+        answer=serve_subject_as_tag,
         call=read,
         expected=[],
     ),
@@ -305,7 +307,7 @@ ROWS = (
         behaviour="The referrers tag is answered with the subject itself.",
         result="Stores the manifest, does not write the tag and raises `ReferrersUpdateError`.",
         source=REFERRERS_TAG,
-        answer=subject_by_tag,
+        answer=serve_subject_as_tag,
         call=push,
         expected=(ReferrersUpdateError, "refusing to replace it"),
     ),
@@ -315,7 +317,7 @@ ROWS = (
         behaviour="The referrers tag names an image.",
         result="Returns no referrers.",
         source="[cosign#4641](https://github.com/sigstore/cosign/issues/4641)",
-        answer=status(404),
+        answer=referrers_status(404),
         call=read_beside_image,
         expected=[],
         tagged=SUBJECT.digest,
@@ -326,7 +328,7 @@ ROWS = (
         behaviour="The referrers tag names an image.",
         result="Stores the manifest, does not replace the tag and raises `ReferrersUpdateError`.",
         source="[cosign#4641](https://github.com/sigstore/cosign/issues/4641)",
-        answer=status(404),
+        answer=referrers_status(404),
         call=push_over_image,
         expected=(ReferrersUpdateError, "refusing to replace it"),
         tagged=SUBJECT.digest,
@@ -337,7 +339,7 @@ ROWS = (
         behaviour="The referrers tag at the target of a copy names an image.",
         result="Copies everything, sets the tag and raises `ReferrersUpdateError` at the end.",
         source="[cosign#4641](https://github.com/sigstore/cosign/issues/4641)",
-        answer=status(404),
+        answer=referrers_status(404),
         call=copy_over_image,
         expected=(ReferrersUpdateError, "refusing to replace it"),
         tagged=SUBJECT.digest,
@@ -348,7 +350,7 @@ ROWS = (
         behaviour="The PUT of the referrers tag is answered 403.",
         result="Copies everything, sets the tag and raises `ReferrersUpdateError` at the end.",
         source="[cosign#2973](https://github.com/sigstore/cosign/issues/2973)",
-        answer=forbidden_tag,
+        answer=deny_referrers_tag,
         call=copy_with_signature,
         expected=(ReferrersUpdateError, "403 Forbidden: denied"),
     ),
@@ -358,7 +360,7 @@ ROWS = (
         behaviour="The referrers tag is answered 200 with HTML.",
         result="Raises `ContentError`: a page does not show that there are no referrers.",
         source="[official-images#4309](https://github.com/docker-library/official-images/issues/4309)",
-        answer=at(TAG, html),
+        answer=at(TAG, html_page),
         call=read,
         expected=(ContentError, "HTML page"),
     ),
@@ -368,7 +370,7 @@ ROWS = (
         behaviour="A manifest is answered 200 with HTML.",
         result="Raises `ContentError`, which says that it is an HTML page.",
         source="[Cloudflare-Accel#13](https://github.com/fscarmen2/Cloudflare-Accel/issues/13)",
-        answer=html,
+        answer=html_page,
         call=lambda client: client.get_tag(NAME, "v1"),
         expected=(ContentError, "expected a manifest at /v2/team/app/manifests/v1; the response is an HTML page"),
     ),
@@ -378,7 +380,7 @@ ROWS = (
         behaviour="HEAD and GET of a manifest are answered 200 with HTML.",
         result="Raises `ContentError`, which says that it is an HTML page.",
         source="[Cloudflare-Accel#13](https://github.com/fscarmen2/Cloudflare-Accel/issues/13)",
-        answer=html,
+        answer=html_page,
         call=lambda client: client.resolve_manifest(NAME, SUBJECT.digest),
         expected=(ContentError, "HTML page"),
     ),
@@ -388,7 +390,7 @@ ROWS = (
         behaviour="A blob is answered 200 with HTML.",
         result="Raises `SizeMismatch` or `DigestMismatch`, which says that it is an HTML page.",
         source="[official-images#4309](https://github.com/docker-library/official-images/issues/4309)",
-        answer=lambda request, right: html(request, right).replace(
+        answer=lambda request, correct: html_page(request, correct).replace(
             headers={"Content-Type": "text/html", "Content-Length": str(len(PAGE))}
         ),
         call=lambda client: client.get_blob(NAME, CONFIG.digest).read(),
@@ -400,7 +402,7 @@ ROWS = (
         behaviour="HEAD and GET of a blob are answered 200 with HTML.",
         result="`resolve_blob` raises `ContentError`.",
         source="[official-images#4309](https://github.com/docker-library/official-images/issues/4309)",
-        answer=lambda request, right: html(request, right).replace(
+        answer=lambda request, correct: html_page(request, correct).replace(
             headers={"Content-Type": "text/html", "Content-Length": str(len(PAGE))}
         ),
         call=lambda client: client.resolve_blob(NAME, CONFIG.digest),
@@ -412,7 +414,7 @@ ROWS = (
         behaviour="A list of tags is answered 200 with HTML.",
         result="Raises `ContentError`, which says that it is an HTML page.",
         source="[kubegems#328](https://github.com/kubegems/kubegems/issues/328)",
-        answer=html,
+        answer=html_page,
         call=lambda client: list(client.tags(NAME)),
         expected=(ContentError, "HTML page"),
     ),
@@ -422,7 +424,7 @@ ROWS = (
         behaviour="A tag names a signed schema 1 manifest, whose digest does not cover its signatures.",
         result="Raises `Unsupported`, which says to push the image again.",
         source="[manifest-tool#120](https://github.com/estesp/manifest-tool/issues/120)",
-        answer=signed_schema_1,
+        answer=serve_signed_schema_1,
         call=lambda client: client.get_tag(NAME, "v1"),
         expected=(
             Unsupported,
@@ -435,7 +437,7 @@ ROWS = (
         behaviour="A tag names a signed schema 1 manifest.",
         result="`copy` raises `Unsupported`.",
         source="[cds#7735](https://github.com/ovh/cds/issues/7735)",
-        answer=signed_schema_1,
+        answer=serve_signed_schema_1,
         call=copy_from,
         expected=(
             Unsupported,
@@ -469,5 +471,5 @@ def test_client_response_of_deployed_registry_is_used_or_refused(row: ValidatedR
     if row.tagged is not None:
         with direct.get_tag(NAME, TAG) as reader:
             is_index = reader.descriptor.media_type == OCI_INDEX
-            listed = [one["digest"] for one in json.load(reader)["manifests"]] if is_index else reader.descriptor.digest
-        assert listed == row.tagged
+            digests = [entry["digest"] for entry in json.load(reader)["manifests"]] if is_index else None
+        assert (digests if is_index else reader.descriptor.digest) == row.tagged
