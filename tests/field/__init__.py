@@ -1,1 +1,1 @@
-"""How deployed registries, token servers, proxies and machines behave: one module for each kind of deviation."""
+"""Behaviour of deployed registries, token servers, proxies and machines: one module for each kind of deviation."""

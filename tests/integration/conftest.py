@@ -1,4 +1,4 @@
-"""Debian's docker-registry on free loopback ports, its storage in temporary directories, open to all and guarded."""
+"""Debian's docker-registry on loopback, with storage in temporary directories, with and without authentication."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.integration.token_server import EVERYTHING, TokenServer, User
 
 ATTEMPTS = 400
 PAUSE = 0.05
-"""Seconds between two attempts to reach the registry; all of them together are its time to start."""
+"""Seconds between two attempts to reach a registry that starts."""
 
 PASSWORD = "correct horse"
 USERS = {
@@ -31,9 +31,9 @@ USERS = {
     "reader": User(PASSWORD, {"*": frozenset({"pull"})}),
     "": User("", {"public/*": frozenset({"pull"})}),
 }
-"""Whom the guarded registries know; "" is nobody in particular. To htpasswd, whoever has a name may do everything."""
+"""The users of the guarded registries. ``""`` is anonymous. With htpasswd, each named user has all permissions."""
 GUARDED = ("token-http", "token-https", "htpasswd-http", "htpasswd-https")
-"""The guarded registries: how they are guarded, and what they speak."""
+"""The guarded registries: the kind of authentication and the scheme."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -45,12 +45,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass(frozen=True)
 class Guarded:
-    """A registry that wants to know who is there.
+    """A registry with authentication.
 
     Attributes:
-        host: Its ``127.0.0.1:PORT``.
-        ca: The CA that vouches for it; None is plain http.
-        tokens: Its token server; None is Basic.
+        host: ``127.0.0.1:PORT``.
+        ca: The CA of its certificate. None means plain http.
+        tokens: Its token server. None means Basic authentication.
     """
 
     host: str
@@ -63,10 +63,10 @@ class Guarded:
 
 
 class Certificates:
-    """A CA, and one leaf of it, as files.
+    """A CA and a server certificate, as files.
 
     Args:
-        folder: Where they are written.
+        folder: The directory of the files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -84,12 +84,12 @@ class Certificates:
 
 
 class Registries:
-    """Registries, each with a configuration of its own, that are stopped together.
+    """Starts registries with different configurations.
 
     Args:
-        binary: The program.
-        make_directory: Makes a new directory of about that name.
-        processes: Stops what was started.
+        binary: The path of docker-registry.
+        make_directory: Makes a new directory with a name that begins like this.
+        processes: Stops the registries when it is closed.
     """
 
     def __init__(self, binary: str, make_directory: Callable[[str], Path], processes: contextlib.ExitStack) -> None:
@@ -98,11 +98,11 @@ class Registries:
         self._processes = processes
 
     def start(self, *, certificates: Certificates | None = None, **sections: dict[str, Any]) -> str:
-        """``127.0.0.1:PORT`` of a new registry that answers.
+        """Start a registry and wait until it answers. Returns its ``127.0.0.1:PORT``.
 
         Args:
-            certificates: For TLS; None is plain http.
-            sections: Of its configuration, beside or in the place of the ordinary ones.
+            certificates: The certificates for TLS. None means plain http.
+            sections: Sections of the configuration that are added or replaced.
         """
         directory = self._make_directory("registry")
         port = free_port()
@@ -120,7 +120,7 @@ class Registries:
 
 @pytest.fixture(scope="session")
 def registries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registries]:
-    """Starts registries; they run until the session ends."""
+    """Starts registries, which run until the end of the session."""
     binary = shutil.which("docker-registry")
     if binary is None:
         reason = "docker-registry is not installed"
@@ -133,28 +133,30 @@ def registries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registries]
 
 @pytest.fixture(scope="session")
 def registry_host(registries: Registries) -> str:
-    """``127.0.0.1:PORT`` of a registry that answers, for all tests of a session."""
+    """``127.0.0.1:PORT`` of a registry without authentication, shared by all tests."""
     return registries.start()
 
 
 @pytest.fixture(scope="session")
 def guard(registries: Registries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Guarded]]:
-    """One of `GUARDED` by its name, started when it is first wanted, for all tests of a session."""
-    for_tls = Certificates(tmp_path_factory.mktemp("tls"))
-    for_tokens = Certificates(tmp_path_factory.mktemp("tokens"))
+    """Returns a registry of `GUARDED` by name. Each is started on first use and shared by all tests."""
+    server_certificates = Certificates(tmp_path_factory.mktemp("tls"))
+    token_certificates = Certificates(tmp_path_factory.mktemp("tokens"))
     started: dict[str, Guarded] = {}
     with contextlib.ExitStack() as servers:
 
         def start(name: str) -> Guarded:
             kind, _, scheme = name.partition("-")
-            certificates = for_tls if scheme == "https" else None
+            certificates = server_certificates if scheme == "https" else None
             tokens = None
             if kind == "token":
-                tokens = TokenServer(USERS, for_tokens.leaf, None if certificates is None else certificates.server())
+                tokens = TokenServer(
+                    USERS, token_certificates.leaf, None if certificates is None else certificates.server()
+                )
                 servers.callback(tokens.close)
-                auth = by_tokens(tokens, for_tokens)
+                auth = token_auth(tokens, token_certificates)
             else:
-                auth = by_passwords(tmp_path_factory.mktemp("htpasswd"))
+                auth = htpasswd_auth(tmp_path_factory.mktemp("htpasswd"))
             host = registries.start(certificates=certificates, auth=auth)
             return Guarded(host, None if certificates is None else certificates.ca, tokens)
 
@@ -169,7 +171,7 @@ def guard(registries: Registries, tmp_path_factory: pytest.TempPathFactory) -> I
         yield get
 
 
-def by_tokens(server: TokenServer, certificates: Certificates) -> dict[str, Any]:
+def token_auth(server: TokenServer, certificates: Certificates) -> dict[str, Any]:
     bundle = str(certificates.ca)
     return {
         "token": {
@@ -181,7 +183,7 @@ def by_tokens(server: TokenServer, certificates: Certificates) -> dict[str, Any]
     }
 
 
-def by_passwords(directory: Path) -> dict[str, Any]:
+def htpasswd_auth(directory: Path) -> dict[str, Any]:
     path = directory / "htpasswd"
     lines = [
         f"{name}:{bcrypt.hashpw(user.password.encode(), bcrypt.gensalt(4)).decode()}\n"
@@ -214,19 +216,19 @@ def configuration(directory: Path, port: int, certificates: Certificates | None)
 
 
 def wait_for_answer(process: subprocess.Popen[bytes], port: int, log: Path, certificates: Certificates | None) -> None:
-    never = threading.Event()
+    pause = threading.Event()
     context = None if certificates is None else ssl.create_default_context(cafile=certificates.ca)
     for _ in range(ATTEMPTS):
-        if answers(port, context):
+        if is_ready(port, context):
             return
         if process.poll() is not None:
             break
-        never.wait(PAUSE)
+        pause.wait(PAUSE)
     pytest.fail(f"docker-registry does not answer; its log: {log.read_text('utf-8', 'replace')[-2000:]}")
 
 
-def answers(port: int, context: ssl.SSLContext | None) -> bool:
-    """Whether ``GET /v2/`` is answered 200, or 401."""
+def is_ready(port: int, context: ssl.SSLContext | None) -> bool:
+    """Whether ``GET /v2/`` is answered 200 or 401."""
     try:
         with contextlib.ExitStack() as sockets:
             sock = sockets.enter_context(socket.create_connection(("127.0.0.1", port), timeout=1))

@@ -1,4 +1,4 @@
-"""Against a real registry: all that it can do, and what ten thousand operations leave behind."""
+"""The client against docker-registry: manifests, lists, ranges, mounts, deletions, and connections that it keeps."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def push_image(client: Client, repository: str, *tags: str, **fields: Any) -> tu
 # --- manifests and tags ---
 
 
-@pytest.mark.parametrize("tags", [(), ("one",), ("one", "two", "3.20")])
+@pytest.mark.parametrize("tags", [(), ("a",), ("a", "b", "3.20")])
 def test_push_manifest_is_read_back_by_digest_and_tag(client: Client, tags: tuple[str, ...]) -> None:
     repository = f"whole/manifest{len(tags)}"
     content, pushed = push_image(client, repository, *tags, annotations={"tags": ",".join(tags)})
@@ -124,14 +124,14 @@ def test_push_manifest_missing_blobs_is_refused(client: Client) -> None:
 
 @pytest.mark.parametrize("algorithm", ["sha384", "sha512"])
 def test_push_manifest_other_algorithm_is_stored_or_refused(client: Client, algorithm: str) -> None:
-    """A registry that does not keep it under that digest says so; one that does gives it back."""
+    """A registry may refuse manifests with other digests than sha256, as docker-registry 2.8 does."""
     repository = f"whole/{algorithm}"
     content = image(push_config(client, repository))
     digest = Digest.of(content, algorithm)
     try:
         pushed = client.push_manifest(repository, content, OCI_MANIFEST, digest=digest)
     except RegistryError as error:
-        assert 400 <= error.status < 500  # noqa: PT017 - either will do
+        assert 400 <= error.status < 500  # noqa: PT017 - both results are permitted
         return
     with contextlib.suppress(ManifestUnknown), client.get_manifest(repository, digest) as reader:
         assert reader.descriptor == pushed
@@ -146,22 +146,22 @@ def test_tags_with_any_limit_lists_names_once(client: Client) -> None:
     push_image(client, "whole/tags", *names)
     assert sorted(client.tags("whole/tags")) == names
     for limit in (0, 1, 5, 12, 13, 2000):
-        found = list(client.tags("whole/tags", limit=limit))
-        assert len(found) == len(set(found)) == min(limit, 12)
-        assert set(found) <= set(names)
+        tags = list(client.tags("whole/tags", limit=limit))
+        assert len(tags) == len(set(tags)) == min(limit, 12)
+        assert set(tags) <= set(names)
 
 
 def test_repositories_with_start_and_limit_lists_names_in_order(client: Client) -> None:
-    mine = [f"whole/catalog/{number:02}" for number in range(7)]
-    for repository in mine:
+    pushed = [f"whole/catalog/{number:02}" for number in range(7)]
+    for repository in pushed:
         push_config(client, repository)
-    everything = list(client.repositories())
-    assert set(mine) <= set(everything)
-    assert len(set(everything)) == len(everything)
-    assert list(client.repositories(start_after=mine[1], limit=3)) == mine[2:5]
-    assert [name for name in client.repositories(start_after=mine[4]) if name in mine] == mine[5:]
-    for limit in (0, 1, 3, len(everything), len(everything) + 1):
-        assert list(client.repositories(limit=limit)) == everything[:limit]
+    names = list(client.repositories())
+    assert set(pushed) <= set(names)
+    assert len(set(names)) == len(names)
+    assert list(client.repositories(start_after=pushed[1], limit=3)) == pushed[2:5]
+    assert [name for name in client.repositories(start_after=pushed[4]) if name in pushed] == pushed[5:]
+    for limit in (0, 1, 3, len(names), len(names) + 1):
+        assert list(client.repositories(limit=limit)) == names[:limit]
 
 
 # --- ranges ---
@@ -178,8 +178,8 @@ def test_get_blob_range_reads_slice(client: Client) -> None:
             assert not reader.verified
             if start != stop:
                 assert reader.descriptor.size == size
-    for whole in (None, size, size + 1):
-        with client.get_blob_range("whole/ranges", blob.digest, 0, whole) as reader:
+    for stop in (None, size, size + 1):
+        with client.get_blob_range("whole/ranges", blob.digest, 0, stop) as reader:
             assert reader.read() == CONTENT
     with pytest.raises(RangeInvalid):
         client.get_blob_range("whole/ranges", blob.digest, size)
@@ -205,7 +205,7 @@ def test_mount_blob_missing_blob_raises_unsupported(client: Client) -> None:
         with pytest.raises(Unsupported) as caught:
             client.mount_blob(source, "whole/target", absent.digest)
         assert caught.value.status == 202
-    # the caller can upload instead
+    # the blob can be uploaded instead
     client.push_blob("whole/target", absent, b"to be mounted, never pushed")
 
 
@@ -222,24 +222,24 @@ def test_delete_manifest_and_blob_removes_them(client: Client) -> None:
         with pytest.raises(ManifestUnknown):
             call()
     client.delete_blob("whole/deleted", config.digest)
-    for again in (client.resolve_blob, client.delete_blob):
+    for method in (client.resolve_blob, client.delete_blob):
         with pytest.raises(BlobUnknown):
-            again("whole/deleted", config.digest)
+            method("whole/deleted", config.digest)
 
 
 def test_delete_tag_is_deleted_or_refused(client: Client) -> None:
     _, pushed = push_image(client, "whole/untag", "a", "b")
     try:
         client.delete_tag("whole/untag", "a")
-    except RegistryError as error:  # this registry deletes by digest alone, says so, and deletes nothing
-        assert 400 <= error.status < 500  # noqa: PT017 - either will do
+    except RegistryError as error:  # docker-registry deletes manifests by digest only
+        assert 400 <= error.status < 500  # noqa: PT017 - both results are permitted
         assert client.resolve_tag("whole/untag", "a") == pushed
     else:
         assert list(client.tags("whole/untag")) == ["b"]
     assert client.resolve_tag("whole/untag", "b") == pushed
 
 
-# --- referrers, by the tag ---
+# --- the referrers tag ---
 
 
 def test_referrers_by_tag_follow_pushes_and_deletions(client: Client) -> None:
@@ -255,9 +255,9 @@ def test_referrers_by_tag_follow_pushes_and_deletions(client: Client) -> None:
             annotations={"number": str(number)},
             **({"artifactType": SIGNATURE} if number else {}),
         )
-        described = client.push_manifest(repository, content, OCI_MANIFEST)
+        descriptor = client.push_manifest(repository, content, OCI_MANIFEST)
         artifact_type = SIGNATURE if number else CONFIG_TYPE
-        pushed.append(described.replace(artifact_type=artifact_type, annotations={"number": str(number)}))
+        pushed.append(descriptor.replace(artifact_type=artifact_type, annotations={"number": str(number)}))
     assert list(client.referrers(repository, subject.digest)) == pushed
     assert list(client.referrers(repository, subject.digest, artifact_type=SIGNATURE)) == pushed[1:]
     assert list(client.referrers(repository, subject.digest, artifact_type="a/b")) == []
@@ -266,16 +266,16 @@ def test_referrers_by_tag_follow_pushes_and_deletions(client: Client) -> None:
 
     client.delete_manifest(repository, pushed[1].digest)
     assert list(client.referrers(repository, subject.digest)) == [pushed[0], pushed[2]]
-    for one in (pushed[0], pushed[2]):
-        client.delete_manifest(repository, one.digest)
+    for referrer in (pushed[0], pushed[2]):
+        client.delete_manifest(repository, referrer.digest)
     assert list(client.referrers(repository, subject.digest)) == []
 
 
-# --- many ---
+# --- connections ---
 
 THREADS = 3
 OPERATIONS = 10_000
-POOL = 2  # fewer than threads: connections are dropped too
+POOL_SIZE = 2  # fewer than threads, so that connections are dropped, too
 
 
 @pytest.mark.slow
@@ -284,44 +284,44 @@ def test_client_ten_thousand_operations_leave_only_idle_connections(
 ) -> None:
     sockets: list[Any] = []
 
-    def counting(*args: Any, **options: Any) -> Any:
+    def record_socket(*args: Any, **options: Any) -> Any:
         sockets.append(create(*args, **options))
         return sockets[-1]
 
     create = WireConnection._new_conn
-    monkeypatch.setattr(WireConnection, "_new_conn", counting)
-    transport = UrllibTransport(pool_size=POOL, trust_env=False)
+    monkeypatch.setattr(WireConnection, "_new_conn", record_socket)
+    transport = UrllibTransport(pool_size=POOL_SIZE, trust_env=False)
     with contextlib.closing(transport):
         client = Client(registry_host, transport, insecure=True)
-        work = Mixed(client)
-        work.run()
-        assert work.errors == []
-        assert work.done == OPERATIONS
+        workload = MixedWorkload(client)
+        workload.run()
+        assert workload.errors == []
+        assert workload.done == OPERATIONS
 
         pool = transport._pools.of(Origin.of(f"http://{registry_host}"), anonymous=False).urllib3_pool.pool
         assert pool is not None
-        kept = [pool.get(block=False) for _ in range(pool.qsize())]
-        assert len(kept) == POOL  # every place that was taken has been given back
-        idle = {one.sock.fileno() for one in kept if one is not None and one.sock is not None}
-        open_still = {sock.fileno() for sock in sockets if sock.fileno() >= 0}
-        assert idle == open_still  # no connection is open but those that wait in the pool
-        assert 1 <= len(idle) <= POOL
-        for one in kept:
-            pool.put(one, block=False)
+        connections = [pool.get(block=False) for _ in range(pool.qsize())]
+        assert len(connections) == POOL_SIZE  # every place in the pool has been given back
+        idle = {connection.sock.fileno() for connection in connections if connection and connection.sock is not None}
+        still_open = {sock.fileno() for sock in sockets if sock.fileno() >= 0}
+        assert idle == still_open  # only connections in the pool are open
+        assert 1 <= len(idle) <= POOL_SIZE
+        for connection in connections:
+            pool.put(connection, block=False)
 
 
-class Mixed:
-    """Operations of all kinds, most of them small reads, by several threads."""
+class MixedWorkload:
+    """Operations of all kinds, most of them small reads, in several threads."""
 
     def __init__(self, client: Client) -> None:
         self.errors: list[str] = []
         self.done = 0
         self._client = client
         self._lock = threading.Lock()
-        self._left = iter(range(OPERATIONS))
+        self._numbers = iter(range(OPERATIONS))
         self._content = b"small " * 50
         self._blob = client.push_blob("whole/mixed", Descriptor.of(self._content), self._content)
-        self._manifest, self._described = push_image(client, "whole/mixed", "latest")
+        self._manifest, self._descriptor = push_image(client, "whole/mixed", "latest")
         self._absent = Digest.of(b"never pushed")
 
     def run(self) -> None:
@@ -334,18 +334,18 @@ class Mixed:
     def _work(self) -> None:
         while True:
             with self._lock:
-                number = next(self._left, None)
+                number = next(self._numbers, None)
             if number is None:
                 return
             try:
-                self._one(number)
-            except Exception as error:  # noqa: BLE001 - handed to the test's own thread
+                self._run_operation(number)
+            except Exception as error:  # noqa: BLE001 - the thread of the test looks at it
                 self.errors.append(f"{number}: {error!r}")
                 return
             with self._lock:
                 self.done += 1
 
-    def _one(self, number: int) -> None:
+    def _run_operation(self, number: int) -> None:
         kind = number % 200
         if kind < 130:
             with self._client.do(Request("GET", "/v2/")) as response:
@@ -357,31 +357,31 @@ class Mixed:
                 self._client.resolve_blob("whole/mixed", self._absent)
             except BlobUnknown:
                 return
-            raise AssertionError("it is not there")
+            raise AssertionError("the blob should not exist")
         elif kind < 188:
             with self._client.get_blob("whole/mixed", self._blob.digest) as reader:
                 assert reader.read() == self._content
         else:
-            self._seldom(number, kind)
+            self._run_rare_operation(number, kind)
 
-    def _seldom(self, number: int, kind: int) -> None:
+    def _run_rare_operation(self, number: int, kind: int) -> None:
         client = self._client
         if kind < 190:
             with client.get_blob("whole/mixed", self._blob.digest) as reader:
-                assert reader.read(5) == self._content[:5]  # and it is closed early
+                assert reader.read(5) == self._content[:5]  # and is closed before its end
         elif kind < 192:
             with pytest.raises(BlobUnknown):
                 client.get_blob("whole/mixed", self._absent)
         elif kind < 194:
             assert client.get_blob_range("whole/mixed", self._blob.digest, 3, 9).read() == self._content[3:9]
         elif kind == 194:
-            assert client.resolve_tag("whole/mixed", "latest") == self._described
+            assert client.resolve_tag("whole/mixed", "latest") == self._descriptor
         elif kind == 195:
             assert client.get_tag("whole/mixed", "latest").read() == self._manifest
         elif kind == 196:
             assert next(client.tags("whole/mixed")) == "latest"
         elif kind == 197:
-            assert list(client.referrers("whole/mixed", self._described.digest)) == []
+            assert list(client.referrers("whole/mixed", self._descriptor.digest)) == []
         elif kind == 198:
             with pytest.raises(ManifestUnknown):
                 client.get_manifest("whole/mixed", self._absent)

@@ -1,4 +1,4 @@
-"""The how-tos run as they stand, in the order in which a reader would go, against a real registry."""
+"""Run the code of the how-to pages against docker-registry, in the order in which a reader would read them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ ORDER = ["push.md", "pull.md", "list.md", "resume.md"]
 
 
 def test_howto_pages_with_registry_are_all_listed() -> None:
-    wanting = [page.name for page in HOWTO.glob("*.md") if "localhost:5000" in page.read_text()]
-    assert sorted(wanting) == sorted(ORDER)
+    pages = [page.name for page in HOWTO.glob("*.md") if "localhost:5000" in page.read_text()]
+    assert sorted(pages) == sorted(ORDER)
 
 
 def test_howto_pages_run_against_registry(registry_host: str) -> None:

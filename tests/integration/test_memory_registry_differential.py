@@ -1,10 +1,11 @@
-"""The registry in memory beside Debian's docker-registry: the same operations, and a client must see the same.
+"""The same operations on MemoryRegistry and on Debian's docker-registry must have the same results.
 
-`DIFFERENCES` names what it does not see the same, with the reason; the machine goes round these.
+`DIFFERENCES` lists the known differences and their reasons; the state machine avoids them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from collections.abc import Callable, Iterator
@@ -34,9 +35,9 @@ some_tags = st.lists(st.sampled_from(TAGS), max_size=3)
 
 
 def image(media_type: str = OCI_MANIFEST, config: bytes = CONFIG, **fields: Any) -> bytes:
-    described = Descriptor.of(config, CONFIG_TYPE).to_dict()
+    descriptor = Descriptor.of(config, CONFIG_TYPE).to_dict()
     return json.dumps(
-        {"schemaVersion": 2, "mediaType": media_type, "config": described, "layers": [], **fields}
+        {"schemaVersion": 2, "mediaType": media_type, "config": descriptor, "layers": [], **fields}
     ).encode()
 
 
@@ -52,8 +53,8 @@ IMAGES = [
 images = st.sampled_from(IMAGES)
 
 
-def seen(call: Callable[[], Any]) -> Any:
-    """What a client sees of an operation: what it returns, or the class of what it raises."""
+def result_of(call: Callable[[], Any]) -> Any:
+    """The result of a call, or the name of the exception class that it raises."""
     try:
         return call()
     except OciwireError as error:
@@ -67,10 +68,9 @@ def read(reader: Any) -> tuple[bytes, Descriptor]:
 
 @pytest.fixture
 def clients(registry_host: str) -> Iterator[tuple[Client, Client]]:
-    """One of the registry in memory, one of the real one."""
-    wire = UrllibTransport()
-    yield Client("registry.example", MemoryRegistry()), Client(registry_host, wire, insecure=True)
-    wire.close()
+    """A client of `MemoryRegistry` and one of docker-registry."""
+    with contextlib.closing(UrllibTransport()) as transport:
+        yield Client("registry.example", MemoryRegistry()), Client(registry_host, transport, insecure=True)
 
 
 class DifferentialMachine(RuleBasedStateMachine):
@@ -79,8 +79,8 @@ class DifferentialMachine(RuleBasedStateMachine):
         self.clients = (Client("registry.example", MemoryRegistry()), real)
         self.prefix = f"differential{next(_PREFIXES)}/"
 
-    def same(self, operation: Callable[[Client], Any]) -> Any:
-        in_memory, real = (seen(lambda client=client: operation(client)) for client in self.clients)
+    def assert_same(self, operation: Callable[[Client], Any]) -> Any:
+        in_memory, real = (result_of(lambda client=client: operation(client)) for client in self.clients)
         assert in_memory == real
         return in_memory
 
@@ -91,13 +91,13 @@ class DifferentialMachine(RuleBasedStateMachine):
 
     @rule(name=names, content=contents, single_use=st.booleans())
     def push_blob(self, name: str, content: bytes, single_use: bool) -> None:
-        described = Descriptor.of(content)
-        self.same(lambda c: c.push_blob(self.name(name), described, iter([content]) if single_use else content))
+        descriptor = Descriptor.of(content)
+        self.assert_same(lambda c: c.push_blob(self.name(name), descriptor, iter([content]) if single_use else content))
 
     @rule(name=names, content=contents)
-    def push_a_blob_of_another_digest(self, name: str, content: bytes) -> None:
-        described = Descriptor.of(content[::-1] + b"!").replace(size=len(content))
-        assert self.same(lambda c: c.push_blob(self.name(name), described, content)) == "DigestInvalid"
+    def push_blob_of_other_digest(self, name: str, content: bytes) -> None:
+        descriptor = Descriptor.of(content[::-1] + b"!").replace(size=len(content))
+        assert self.assert_same(lambda c: c.push_blob(self.name(name), descriptor, content)) == "DigestInvalid"
 
     @rule(name=names, pieces=st.lists(st.binary(max_size=12), max_size=4), chunk=st.integers(1, 10))
     def push_chunks(self, name: str, pieces: list[bytes], chunk: int) -> None:
@@ -107,37 +107,37 @@ class DifferentialMachine(RuleBasedStateMachine):
                     writer.write(piece)
             return writer.commit()
 
-        self.same(push)
+        self.assert_same(push)
         digest = Digest.of(b"".join(pieces))
-        assert self.same(lambda c: read(c.get_blob(self.name(name), digest)))[0] == b"".join(pieces)
+        assert self.assert_same(lambda c: read(c.get_blob(self.name(name), digest)))[0] == b"".join(pieces)
 
     @rule(name=names, pieces=st.lists(st.binary(min_size=2, max_size=12), min_size=1, max_size=4))
     def resume_and_cancel(self, name: str, pieces: list[bytes]) -> None:
         def push(client: Client) -> list[Any]:
-            found: list[Any] = []
+            sizes: list[Any] = []
             writer = client.push_blob_chunked(self.name(name))
             for piece in pieces:
                 with writer:
                     writer.write(piece)
                 writer = client.push_blob_chunked_resume(self.name(name), writer.id)
-                found.append(writer.size)
+                sizes.append(writer.size)
             writer.cancel()
-            return [*found, seen(lambda: client.push_blob_chunked_resume(self.name(name), writer.id))]
+            return [*sizes, result_of(lambda: client.push_blob_chunked_resume(self.name(name), writer.id))]
 
-        assert self.same(push)[-1] == "BlobUploadUnknown"
+        assert self.assert_same(push)[-1] == "BlobUploadUnknown"
 
     @rule(source=names, to=names, content=contents)
     def mount_blob(self, source: str, to: str, content: bytes) -> None:
-        self.same(lambda c: c.mount_blob(self.name(source), self.name(to), Digest.of(content)))
+        self.assert_same(lambda c: c.mount_blob(self.name(source), self.name(to), Digest.of(content)))
 
     @rule(name=names, content=contents)
     def delete_blob(self, name: str, content: bytes) -> None:
-        self.same(lambda c: c.delete_blob(self.name(name), Digest.of(content)))
+        self.assert_same(lambda c: c.delete_blob(self.name(name), Digest.of(content)))
 
     @rule(name=names, content=contents)
     def get_blob(self, name: str, content: bytes) -> None:
-        self.same(lambda c: read(c.get_blob(self.name(name), Digest.of(content))))
-        self.same(lambda c: c.resolve_blob(self.name(name), Digest.of(content)))
+        self.assert_same(lambda c: read(c.get_blob(self.name(name), Digest.of(content))))
+        self.assert_same(lambda c: c.resolve_blob(self.name(name), Digest.of(content)))
 
     @rule(
         name=names,
@@ -145,9 +145,9 @@ class DifferentialMachine(RuleBasedStateMachine):
         start=st.integers(0, 300),
         size=st.none() | st.integers(0, 300),
     )
-    def get_a_part(self, name: str, content: bytes, start: int, size: int | None) -> None:
+    def get_blob_range(self, name: str, content: bytes, start: int, size: int | None) -> None:
         stop = None if size is None else start + size
-        self.same(lambda c: read(c.get_blob_range(self.name(name), Digest.of(content), start, stop)))
+        self.assert_same(lambda c: read(c.get_blob_range(self.name(name), Digest.of(content), start, stop)))
 
     # Manifests
 
@@ -155,60 +155,60 @@ class DifferentialMachine(RuleBasedStateMachine):
     def push_manifest(self, name: str, content: bytes, tags: list[str], complete: bool) -> None:
         if complete:
             self.push_blob(name=name, content=CONFIG, single_use=False)
-        self.same(lambda c: c.push_manifest(self.name(name), content, OCI_MANIFEST, tags=tags))
+        self.assert_same(lambda c: c.push_manifest(self.name(name), content, OCI_MANIFEST, tags=tags))
 
     @rule(name=names, content=images, tags=some_tags)
-    def push_an_index(self, name: str, content: bytes, tags: list[str]) -> None:
+    def push_index(self, name: str, content: bytes, tags: list[str]) -> None:
         entry = Descriptor.of(content, OCI_MANIFEST)
         index = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry.to_dict()]}).encode()
-        self.same(lambda c: c.push_manifest(self.name(name), index, OCI_INDEX, tags=tags))
+        self.assert_same(lambda c: c.push_manifest(self.name(name), index, OCI_INDEX, tags=tags))
 
     @rule(name=names, content=images, tag=st.sampled_from(TAGS))
     def get_manifest(self, name: str, content: bytes, tag: str) -> None:
-        self.same(lambda c: read(c.get_manifest(self.name(name), Digest.of(content))))
-        self.same(lambda c: c.resolve_manifest(self.name(name), Digest.of(content)))
-        self.same(lambda c: read(c.get_tag(self.name(name), tag)))
-        self.same(lambda c: c.resolve_tag(self.name(name), tag))
+        self.assert_same(lambda c: read(c.get_manifest(self.name(name), Digest.of(content))))
+        self.assert_same(lambda c: c.resolve_manifest(self.name(name), Digest.of(content)))
+        self.assert_same(lambda c: read(c.get_tag(self.name(name), tag)))
+        self.assert_same(lambda c: c.resolve_tag(self.name(name), tag))
 
     @rule(name=names, content=images)
     def delete_manifest(self, name: str, content: bytes) -> None:
-        self.same(lambda c: c.delete_manifest(self.name(name), Digest.of(content)))
+        self.assert_same(lambda c: c.delete_manifest(self.name(name), Digest.of(content)))
 
     # Lists
 
     @rule(name=names)
     def tags(self, name: str) -> None:
-        def listed(client: Client) -> list[str]:
+        def list_tags(client: Client) -> list[str]:
             try:
-                found = sorted(client.tags(self.name(name)))
+                tags = sorted(client.tags(self.name(name)))
             except errors.NameUnknown:
-                found = []  # see DIFFERENCES
-            # so it is with the tags that stand in for the referrers API
-            return found if client is self.clients[0] else [tag for tag in found if not tag.startswith("sha256-")]
+                tags = []  # see DIFFERENCES
+            # docker-registry has no referrers API, and so has referrers tags
+            return tags if client is self.clients[0] else [tag for tag in tags if not tag.startswith("sha256-")]
 
-        self.same(listed)
+        self.assert_same(list_tags)
 
     @rule()
     def repositories(self) -> None:
-        self.same(lambda c: sorted(name for name in c.repositories() if name.startswith(self.prefix)))
+        self.assert_same(lambda c: sorted(name for name in c.repositories() if name.startswith(self.prefix)))
 
-    @rule(name=names, wanted=st.sampled_from([None, CONFIG_TYPE, SBOM]))
-    def referrers(self, name: str, wanted: str | None) -> None:
-        self.same(lambda c: list(c.referrers(self.name(name), Digest.of(SUBJECT), artifact_type=wanted)))
+    @rule(name=names, artifact_type=st.sampled_from([None, CONFIG_TYPE, SBOM]))
+    def referrers(self, name: str, artifact_type: str | None) -> None:
+        self.assert_same(lambda c: list(c.referrers(self.name(name), Digest.of(SUBJECT), artifact_type=artifact_type)))
 
     def teardown(self) -> None:
-        """In the end, all of it is the same."""
+        """Check that both registries have the same content."""
         for name in NAMES:
             for content in CONTENTS:
                 self.get_blob(name=name, content=content)
-                self.get_a_part(name=name, content=content, start=1, size=2)
+                self.get_blob_range(name=name, content=content, start=1, size=2)
             for content, tag in itertools.zip_longest(IMAGES, TAGS, fillvalue=TAGS[0]):
                 self.get_manifest(name=name, content=content, tag=tag)
             self.tags(name=name)
-            self.referrers(name=name, wanted=None)
+            self.referrers(name=name, artifact_type=None)
 
 
-# What a client does not see the same, and why: docker-registry is 2.8, older than the specification's 1.1.
+# The differences and their reasons. docker-registry 2.8 is older than version 1.1 of the specification.
 
 
 def push(client: Client, name: str, content: bytes = SUBJECT, media_type: str = OCI_MANIFEST, **options: Any) -> str:
@@ -217,143 +217,145 @@ def push(client: Client, name: str, content: bytes = SUBJECT, media_type: str = 
     return "pushed"
 
 
-def ask(client: Client, method: str, url: str, body: bytes | None = None, **headers: str) -> int:
+def request_status(client: Client, method: str, url: str, body: bytes | None = None, **headers: str) -> int:
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
     with client.do(Request(method, url, fields, body)) as response:
         return response.status
 
 
-def upload(client: Client, name: str) -> str:
+def open_upload(client: Client, name: str) -> str:
     with client.push_blob_chunked(name) as writer:
         return writer.id
 
 
-def tags_of_a_repository_without_any(client: Client, name: str) -> Any:
-    """2.8 knows a repository by its tags."""
+def tags_of_repository_without_tags(client: Client, name: str) -> Any:
+    """In 2.8 only a repository with tags exists."""
     client.push_blob(name, Descriptor.of(CONFIG), CONFIG)
     return list(client.tags(name))
 
 
-def the_order_of_tags(client: Client, name: str) -> Any:
-    """2.8 has them in the order in which they were pushed, or in that of a directory: sorted, it is the same list."""
+def order_of_tags(client: Client, name: str) -> Any:
+    """2.8 lists tags in the order of pushes, or of a directory. The sorted lists are the same."""
     push(client, name, tags=["b", "a", "B", "A"])
-    found = list(client.tags(name))
-    return sorted(found), found == ["A", "a", "B", "b"]
+    tags = list(client.tags(name))
+    return sorted(tags), tags == ["A", "a", "B", "b"]
 
 
-def tags_after_another(client: Client, name: str) -> Any:
-    """2.8 has no pages of tags: neither `n` nor `last`."""
+def tags_start_after(client: Client, name: str) -> Any:
+    """2.8 does not support `n` and `last` for tags."""
     push(client, name, tags=["a", "b", "c"])
     return len(list(client.tags(name, start_after="b")))
 
 
-def no_tags_at_all(client: Client, name: str) -> Any:
-    """2.8 has no `n`, so that `n=0` is nothing special."""
+def tags_limit_of_0(client: Client, name: str) -> Any:
+    """2.8 ignores `n`, also `n=0`."""
     push(client, name, tags=["a", "b"])
     with client.do(Request("GET", f"/v2/{name}/tags/list?n=0")) as response:
         return len(response.json()["tags"])
 
 
-def deleting_a_tag(client: Client, name: str) -> Any:
-    """2.8 deletes by digest alone."""
+def delete_tag(client: Client, name: str) -> Any:
+    """2.8 deletes manifests by digest only."""
     push(client, name, tags=["a", "b"])
     client.delete_tag(name, "a")
     return list(client.tags(name))
 
 
-def a_manifest_of_another_algorithm(client: Client, name: str) -> Any:
-    """2.8 keeps manifests under their sha256."""
+def push_manifest_of_other_algorithm(client: Client, name: str) -> Any:
+    """2.8 stores manifests by sha256 only."""
     return push(client, name, digest=Digest.of(SUBJECT, "sha512"))
 
 
-def a_manifest_of_an_unknown_type(client: Client, name: str) -> Any:
-    """2.8 takes the types that it knows."""
+def push_manifest_of_unknown_type(client: Client, name: str) -> Any:
+    """2.8 accepts only the media types that it knows."""
     return push(client, name, image("application/vnd.example+json"), "application/vnd.example+json")
 
 
-def a_manifest_over_the_limit(client: Client, name: str) -> Any:
-    """413 is newer than 2.8."""
+def push_manifest_over_limit(client: Client, name: str) -> Any:
+    """2.8 does not answer 413."""
     return push(client, name, SUBJECT + b" " * (4 << 20))
 
 
-def a_manifest_with_a_missing_blob(client: Client, name: str) -> Any:
-    """The status is 404 in the specification's table of endpoints, and 400 in 2.8; the code is the same."""
-    return ask(client, "PUT", f"/v2/{name}/manifests/a", IMAGES[3], Content_Type=OCI_MANIFEST)
+def push_manifest_with_missing_blob(client: Client, name: str) -> Any:
+    """The status is 404 in the table of endpoints of the specification, and 400 in 2.8. The code is the same."""
+    return request_status(client, "PUT", f"/v2/{name}/manifests/a", IMAGES[3], Content_Type=OCI_MANIFEST)
 
 
-def several_tags_at_once(client: Client, name: str) -> Any:
-    """`tag=` is newer than 2.8: the client tags one by one."""
+def push_manifest_with_several_tags(client: Client, name: str) -> Any:
+    """2.8 ignores `tag=`. The client then pushes each tag."""
     push(client, name)
     url = f"/v2/{name}/manifests/{Digest.of(SUBJECT)}?tag=a&tag=b"
     with client.do(Request("PUT", url, {"Content-Type": OCI_MANIFEST}, SUBJECT)) as response:
         return response.headers.get_all("oci-tag")
 
 
-def the_referrers_api(client: Client, name: str) -> Any:
-    """It is newer than 2.8: the client reads and writes the referrers tag."""
-    return ask(client, "GET", f"/v2/{name}/referrers/{Digest.of(SUBJECT)}")
+def referrers_api(client: Client, name: str) -> Any:
+    """2.8 has no referrers API. The client uses the referrers tag."""
+    return request_status(client, "GET", f"/v2/{name}/referrers/{Digest.of(SUBJECT)}")
 
 
-def a_condition(client: Client, name: str) -> Any:
-    """2.8 has ETags for those who read, and not for those who write."""
+def push_manifest_with_if_none_match(client: Client, name: str) -> Any:
+    """2.8 sends ETags, and ignores conditions in requests that write."""
     push(client, name, tags=["a"])
-    return ask(client, "PUT", f"/v2/{name}/manifests/a", SUBJECT, Content_Type=OCI_MANIFEST, If_None_Match="*")
+    return request_status(
+        client, "PUT", f"/v2/{name}/manifests/a", SUBJECT, Content_Type=OCI_MANIFEST, If_None_Match="*"
+    )
 
 
-def a_chunk_out_of_order(client: Client, name: str) -> Any:
-    """2.8 does not look at Content-Range: it appends what comes."""
-    return ask(client, "PATCH", upload(client, name), b"abcd", Content_Range="5-8")
+def patch_out_of_order(client: Client, name: str) -> Any:
+    """2.8 ignores Content-Range and appends the chunk."""
+    return request_status(client, "PATCH", open_upload(client, name), b"abcd", Content_Range="5-8")
 
 
-def a_single_post(client: Client, name: str) -> Any:
-    """2.8 wants a PUT: 202 says that an upload was opened."""
-    return ask(client, "POST", f"/v2/{name}/blobs/uploads/?digest={Digest.of(b'x')}", b"x")
+def push_blob_by_single_post(client: Client, name: str) -> Any:
+    """2.8 opens an upload (202), which needs a PUT."""
+    return request_status(client, "POST", f"/v2/{name}/blobs/uploads/?digest={Digest.of(b'x')}", b"x")
 
 
-def a_mount_without_from(client: Client, name: str) -> Any:
-    """To find the blob without being told where is newer than 2.8."""
+def mount_blob_without_from(client: Client, name: str) -> Any:
+    """2.8 does not mount a blob without a source repository."""
     push(client, name)
-    return ask(client, "POST", f"/v2/{name}/to/blobs/uploads/?mount={Digest.of(CONFIG)}")
+    return request_status(client, "POST", f"/v2/{name}/to/blobs/uploads/?mount={Digest.of(CONFIG)}")
 
 
-def a_digest_put_right(client: Client, name: str) -> Any:
-    """2.8 gives an upload up whose digest was wrong; the specification does not say."""
+def commit_again_after_wrong_digest(client: Client, name: str) -> Any:
+    """2.8 deletes an upload after a wrong digest. The specification does not define it."""
     writer = client.push_blob_chunked(name, 2)
     writer.write(b"abcd")
-    first = seen(lambda: writer.commit(Digest.of(b"x")))
-    return first, seen(lambda: writer.commit(Digest.of(b"abcd")).size)
+    first = result_of(lambda: writer.commit(Digest.of(b"x")))
+    return first, result_of(lambda: writer.commit(Digest.of(b"abcd")).size)
 
 
-def a_name_that_is_none(client: Client, name: str) -> Any:
-    """2.8 has no route to it, and so no NAME_INVALID."""
-    return ask(client, "GET", f"/v2/{name.upper()}/tags/list")
+def tags_of_invalid_name(client: Client, name: str) -> Any:
+    """2.8 has no route for invalid names, and so does not answer NAME_INVALID."""
+    return request_status(client, "GET", f"/v2/{name.upper()}/tags/list")
 
 
-def several_ranges(client: Client, name: str) -> Any:
-    """A server may ignore them; 2.8, which is written in Go, sends a multipart."""
+def get_blob_several_ranges(client: Client, name: str) -> Any:
+    """A server may ignore several ranges. 2.8 answers with a multipart body, as net/http of Go does."""
     push(client, name)
-    return ask(client, "GET", f"/v2/{name}/blobs/{Digest.of(CONFIG)}", Range="bytes=0-0,1-1")
+    return request_status(client, "GET", f"/v2/{name}/blobs/{Digest.of(CONFIG)}", Range="bytes=0-0,1-1")
 
 
 DIFFERENCES: list[tuple[Callable[[Client, str], Any], Any, Any]] = [
-    (tags_of_a_repository_without_any, [], "NameUnknown"),
-    (the_order_of_tags, (["A", "B", "a", "b"], True), (["A", "B", "a", "b"], False)),
-    (tags_after_another, 1, 3),
-    (no_tags_at_all, 0, 2),
-    (deleting_a_tag, ["b"], "DigestInvalid"),
-    (a_manifest_of_another_algorithm, "pushed", "DigestInvalid"),
-    (a_manifest_of_an_unknown_type, "pushed", "ManifestInvalid"),
-    (a_manifest_over_the_limit, "SizeInvalid", "ManifestInvalid"),
-    (a_manifest_with_a_missing_blob, 404, 400),
-    (several_tags_at_once, ("a", "b"), ()),
-    (the_referrers_api, 200, 404),
-    (a_condition, 412, 201),
-    (a_chunk_out_of_order, 416, 202),
-    (a_single_post, 201, 202),
-    (a_mount_without_from, 201, 202),
-    (a_digest_put_right, ("DigestInvalid", 4), ("DigestInvalid", "BlobUploadInvalid")),
-    (a_name_that_is_none, 400, 404),
-    (several_ranges, 200, 206),
+    (tags_of_repository_without_tags, [], "NameUnknown"),
+    (order_of_tags, (["A", "B", "a", "b"], True), (["A", "B", "a", "b"], False)),
+    (tags_start_after, 1, 3),
+    (tags_limit_of_0, 0, 2),
+    (delete_tag, ["b"], "DigestInvalid"),
+    (push_manifest_of_other_algorithm, "pushed", "DigestInvalid"),
+    (push_manifest_of_unknown_type, "pushed", "ManifestInvalid"),
+    (push_manifest_over_limit, "SizeInvalid", "ManifestInvalid"),
+    (push_manifest_with_missing_blob, 404, 400),
+    (push_manifest_with_several_tags, ("a", "b"), ()),
+    (referrers_api, 200, 404),
+    (push_manifest_with_if_none_match, 412, 201),
+    (patch_out_of_order, 416, 202),
+    (push_blob_by_single_post, 201, 202),
+    (mount_blob_without_from, 201, 202),
+    (commit_again_after_wrong_digest, ("DigestInvalid", 4), ("DigestInvalid", "BlobUploadInvalid")),
+    (tags_of_invalid_name, 400, 404),
+    (get_blob_several_ranges, 200, 206),
 ]
 
 
@@ -364,20 +366,20 @@ def test_memory_registry_known_difference_still_exists(
     clients: tuple[Client, Client], operation: Callable[[Client, str], Any], in_memory: Any, real: Any
 ) -> None:
     name = f"differential/{operation.__name__}"
-    assert [seen(lambda client=client: operation(client, name)) for client in clients] == [in_memory, real]
+    assert [result_of(lambda client=client: operation(client, name)) for client in clients] == [in_memory, real]
 
 
 AGREEMENTS: list[Callable[[Client, str], Any]] = [
     lambda client, name: push(client, name, image(DOCKER_MANIFEST), DOCKER_MANIFEST, tags=["a"]),
     lambda client, name: push(client, name, b"{"),
-    lambda client, name: ask(client, "GET", "/v2/"),
-    lambda client, name: ask(client, "GET", f"/v2/{name}/blobs/sha256:12"),
-    lambda client, name: ask(client, "GET", f"/v2/{name}/manifests/-a"),
-    lambda client, name: ask(client, "GET", upload(client, name)),
-    lambda client, name: ask(client, "DELETE", upload(client, name)),
-    lambda client, name: ask(client, "PUT", add_query(upload(client, name), {"digest": "x"})),
-    lambda client, name: ask(client, "POST", f"/v2/{name}/blobs/uploads/?mount={Digest.of(b'')}&from=X"),
-    lambda client, name: ask(
+    lambda client, name: request_status(client, "GET", "/v2/"),
+    lambda client, name: request_status(client, "GET", f"/v2/{name}/blobs/sha256:12"),
+    lambda client, name: request_status(client, "GET", f"/v2/{name}/manifests/-a"),
+    lambda client, name: request_status(client, "GET", open_upload(client, name)),
+    lambda client, name: request_status(client, "DELETE", open_upload(client, name)),
+    lambda client, name: request_status(client, "PUT", add_query(open_upload(client, name), {"digest": "x"})),
+    lambda client, name: request_status(client, "POST", f"/v2/{name}/blobs/uploads/?mount={Digest.of(b'')}&from=X"),
+    lambda client, name: request_status(
         client, "PUT", f"/v2/{name}/manifests/{Digest.of(b'')}", SUBJECT, Content_Type=OCI_MANIFEST
     ),
 ]
@@ -386,7 +388,7 @@ AGREEMENTS: list[Callable[[Client, str], Any]] = [
 @pytest.mark.parametrize("number", range(len(AGREEMENTS)))
 def test_memory_registry_single_operations_match_docker_registry(clients: tuple[Client, Client], number: int) -> None:
     name = f"differential/agreement{number}"
-    in_memory, real = (seen(lambda client=client: AGREEMENTS[number](client, name)) for client in clients)
+    in_memory, real = (result_of(lambda client=client: AGREEMENTS[number](client, name)) for client in clients)
     assert in_memory == real
 
 

@@ -1,8 +1,8 @@
-"""Every operation of the client, over the whole stack and real sockets, against a network that fails.
+"""Every operation of the client, over the default stack and real sockets, with every network fault at each request.
 
-Each cell is an operation, one of its requests, and what happens to that request: once, or to it and all that follow. It
-is recovered with the right result, or ends in the error that `expected` names; never in wrong bytes, never in a hang,
-and nothing is left open or half-written.
+A cell is an operation, one of its requests, and a fault that happens to this request once, or to it and to all requests
+after it. The operation recovers with the right result or raises an error that `expected` lists. It never returns wrong
+bytes and never hangs, and no connection and no partial content is left.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import contextlib
 import gc
 import io
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,36 +39,35 @@ from ociwire.errors import (
 from ociwire.media_types import OCI_MANIFEST
 from ociwire.transport import UrllibTransport
 from ociwire.transport._urllib3.connection import WireConnection
+from tests._support.doubles import Call
 from tests.transport.urllib3.fault_proxy import KINDS, FaultProxy, NetworkFault
 
-BOUND = 30.0
-"""Within which each cell must end, in seconds: reached only by what hangs."""
 TIMEOUT = 10.0
-SHORT, SHORTEST = 0.15, 0.02
-"""The client's timeout, in seconds, where a request is stalled once, and where all are and nothing is to be got."""
-EXPECT = 0.2
+STALL_TIMEOUT, REPEATED_STALL_TIMEOUT = 0.15, 0.02
+"""Timeouts of the client in seconds, for one stalled request, and for requests that are all stalled."""
+EXPECT_TIMEOUT = 0.2
 READ, WRITE = "faults/read", "faults/write"
 CONFIG = Descriptor.of(b"{}", "application/vnd.oci.image.config.v1+json")
 CHUNK = 2000
 LARGE = 300 * 1024
-"""More than the 256 KiB from which on the wire waits for a 100 (Continue), in bytes."""
+"""Size in bytes of content for which the transport waits for a 100 (Continue), as it does from 256 KiB on."""
 
 
 @dataclass
 class Scene:
-    """What a cell is about, that no other cell is.
+    """The content of a cell, which differs from that of all other cells.
 
     Attributes:
         direct: A client without the proxy.
-        name: The cell's.
-        size: How much content it has, in bytes.
-        pushed: What has been prepared.
+        name: The name of the cell.
+        size: The size of the content in bytes.
+        upload_id: The id of the upload that `prepare` has begun.
     """
 
     direct: Client
     name: str
     size: int = 3 * CHUNK
-    pushed: dict[str, Any] = field(default_factory=dict)
+    upload_id: str = ""
 
     @property
     def content(self) -> bytes:
@@ -96,28 +94,28 @@ class Scene:
         return self.image(subject=self.manifest.to_dict())
 
 
-def nothing(scene: Scene) -> None:
+def prepare_nothing(scene: Scene) -> None:
     """Nothing to prepare."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation of the client's.
+    """An operation of the client.
 
     Attributes:
-        requests: The methods of its requests where nothing fails; ``+`` behind it: with a body, ``-``: the answer has
-            one.
-        run: Does it, and asserts that the result is right.
-        prepare: What has to be there before.
-        verify: Looks, without the proxy, whether all is well, and whole where it is claimed to be done.
-        waits: Whether it has to do without a 100 (Continue), where that never comes.
-        size: How much content, in bytes.
+        requests: The methods of its requests without faults. ``+`` means that the request has a body, ``-`` that the
+            response has one.
+        run: Runs the operation and checks the result.
+        prepare: Pushes what the operation needs.
+        verify: Checks the state of the registry without the proxy. Called with whether the operation succeeded.
+        waits: Whether the transport waits for a 100 (Continue).
+        size: The size of the content in bytes.
     """
 
     requests: str
     run: Callable[[Client, Scene], object]
-    prepare: Callable[[Scene], object] = nothing
-    verify: Callable[[Scene, bool], object] = lambda scene, claimed: None
+    prepare: Callable[[Scene], object] = prepare_nothing
+    verify: Callable[[Scene, bool], object] = lambda scene, succeeded: None
     waits: bool = False
     size: int = 3 * CHUNK
 
@@ -132,7 +130,7 @@ class Operation:
         return "-" in self.requests.split()[number]
 
 
-# --- what is done ---
+# --- operations ---
 
 
 def push(scene: Scene) -> None:
@@ -194,7 +192,7 @@ def push_blob(content_of: Callable[[bytes], Any]) -> Callable[[Client, Scene], N
     return run
 
 
-def put_of_unknown_length(client: Client, scene: Scene) -> None:
+def put_without_length(client: Client, scene: Scene) -> None:
     scope = Scope.repository(WRITE, "pull", "push")
     with client.do(Request("POST", f"/v2/{WRITE}/blobs/uploads/"), scope=scope) as opened:
         check_response(opened, 202)
@@ -209,26 +207,26 @@ def push_blob_chunked(client: Client, scene: Scene) -> None:
         assert writer.commit().digest == scene.blob.digest
 
 
-def begin(scene: Scene) -> None:
+def begin_upload(scene: Scene) -> None:
     with scene.direct.push_blob_chunked(WRITE, CHUNK) as writer:
         writer.write(scene.content[: 2 * CHUNK])
-    scene.pushed["id"] = writer.id
+    scene.upload_id = writer.id
 
 
 def push_blob_chunked_resume(client: Client, scene: Scene) -> None:
-    id_ = scene.pushed["id"].replace(scene.direct.host, client.host)  # the registry says what it is called
+    id_ = scene.upload_id.replace(scene.direct.host, client.host)  # the id is a URL of the registry
     with client.push_blob_chunked_resume(WRITE, id_, chunk_size=CHUNK) as writer:
         assert writer.size == 2 * CHUNK
         writer.write(scene.content[2 * CHUNK :])
         assert writer.commit(scene.blob.digest) == scene.blob
 
 
-def is_stored(scene: Scene, claimed: bool) -> None:
+def is_stored(scene: Scene, succeeded: bool) -> None:
     try:
         with scene.direct.get_blob(WRITE, scene.blob.digest) as reader:
             assert reader.read() == scene.content
     except BlobUnknown:
-        assert not claimed
+        assert not succeeded
 
 
 def mount_blob(client: Client, scene: Scene) -> None:
@@ -237,35 +235,35 @@ def mount_blob(client: Client, scene: Scene) -> None:
 
 def push_manifest(*tags: str) -> Callable[[Client, Scene], None]:
     def run(client: Client, scene: Scene) -> None:
-        wanted = [scene.tag + tag for tag in tags]
-        assert client.push_manifest(WRITE, scene.image(), OCI_MANIFEST, tags=wanted) == scene.manifest
+        names = [scene.tag + tag for tag in tags]
+        assert client.push_manifest(WRITE, scene.image(), OCI_MANIFEST, tags=names) == scene.manifest
 
     return run
 
 
 def is_tagged(*tags: str) -> Callable[[Scene, bool], None]:
-    def verify(scene: Scene, claimed: bool) -> None:
+    def verify(scene: Scene, succeeded: bool) -> None:
         for tag in tags:
             try:
                 with scene.direct.get_tag(WRITE, scene.tag + tag) as reader:
                     assert reader.read() == scene.image()
             except ManifestUnknown:
-                assert not claimed
+                assert not succeeded
 
     return verify
 
 
-def push_a_referrer(client: Client, scene: Scene) -> None:
-    described = client.push_manifest(WRITE, scene.referrer, OCI_MANIFEST)
-    assert described.digest == Digest.of(scene.referrer)
+def run_push_referrer(client: Client, scene: Scene) -> None:
+    descriptor = client.push_manifest(WRITE, scene.referrer, OCI_MANIFEST)
+    assert descriptor.digest == Digest.of(scene.referrer)
 
 
-def is_referred_to(scene: Scene, claimed: bool) -> None:
-    """The referrer is there before its subject's list says so."""
-    listed = [one.digest for one in scene.direct.referrers(WRITE, scene.manifest.digest)]
-    assert listed in ([], [Digest.of(scene.referrer)])
-    assert listed or not claimed
-    for digest in listed:
+def is_referred_to(scene: Scene, succeeded: bool) -> None:
+    """A referrer that is listed is stored."""
+    digests = [entry.digest for entry in scene.direct.referrers(WRITE, scene.manifest.digest)]
+    assert digests in ([], [Digest.of(scene.referrer)])
+    assert digests or not succeeded
+    for digest in digests:
         assert scene.direct.get_manifest(WRITE, digest).read() == scene.referrer
 
 
@@ -273,11 +271,11 @@ def delete_blob(client: Client, scene: Scene) -> None:
     client.delete_blob(READ, scene.blob.digest)
 
 
-def is_gone(scene: Scene, claimed: bool) -> None:
+def is_deleted(scene: Scene, succeeded: bool) -> None:
     try:
         with scene.direct.get_blob(READ, scene.blob.digest) as reader:
             assert reader.read() == scene.content
-            assert not claimed
+            assert not succeeded
     except BlobUnknown:
         pass
 
@@ -286,22 +284,22 @@ def delete_manifest(client: Client, scene: Scene) -> None:
     client.delete_manifest(WRITE, scene.manifest.digest)
 
 
-def is_untagged(scene: Scene, claimed: bool) -> None:
+def is_untagged(scene: Scene, succeeded: bool) -> None:
     try:
         with scene.direct.get_tag(WRITE, scene.tag) as reader:
             assert reader.read() == scene.image()
-            assert not claimed
+            assert not succeeded
     except ManifestUnknown:
         pass
 
 
-def delete_a_referrer(client: Client, scene: Scene) -> None:
+def delete_referrer(client: Client, scene: Scene) -> None:
     client.delete_manifest(WRITE, Digest.of(scene.referrer))
 
 
-def is_no_longer_referred_to(scene: Scene, claimed: bool) -> None:
-    """It is gone from its subject's list too; where it failed, it is after doing it again."""
-    if not claimed:
+def is_unlisted(scene: Scene, succeeded: bool) -> None:
+    """The referrer is deleted and not listed any more, at the latest after a second deletion."""
+    if not succeeded:
         with contextlib.suppress(ManifestUnknown):
             scene.direct.delete_manifest(WRITE, Digest.of(scene.referrer))
     with pytest.raises(ManifestUnknown):
@@ -310,7 +308,7 @@ def is_no_longer_referred_to(scene: Scene, claimed: bool) -> None:
 
 
 def tags(client: Client, scene: Scene) -> None:
-    assert sorted(client.tags(READ)) == ["one", "two"]
+    assert sorted(client.tags(READ)) == ["a", "b"]
 
 
 def repositories(client: Client, scene: Scene) -> None:
@@ -318,11 +316,11 @@ def repositories(client: Client, scene: Scene) -> None:
 
 
 def referrers(client: Client, scene: Scene) -> None:
-    found = [one.digest for one in client.referrers(WRITE, scene.manifest.digest)]
-    assert found == [Digest.of(scene.referrer)]
+    digests = [entry.digest for entry in client.referrers(WRITE, scene.manifest.digest)]
+    assert digests == [Digest.of(scene.referrer)]
 
 
-UNKNOWN_LENGTH = "PUT, iterator of no length"
+UNKNOWN_LENGTH = "PUT, iterator without length"
 OPERATIONS = {
     "get_blob": Operation("GET-", get_blob, push),
     "get_blob_range": Operation("GET-", get_blob_range, push),
@@ -336,37 +334,41 @@ OPERATIONS = {
     "push_blob, iterator": Operation("POST PUT+", push_blob(pieces), verify=is_stored, waits=True),
     "push_blob, many bytes": Operation("POST PUT+", push_blob(bytes), verify=is_stored, waits=True, size=LARGE),
     "push_blob, large file": Operation("POST PUT+", push_blob(io.BytesIO), verify=is_stored, waits=True, size=LARGE),
-    UNKNOWN_LENGTH: Operation("POST PUT+", put_of_unknown_length, verify=is_stored, waits=True),
+    UNKNOWN_LENGTH: Operation("POST PUT+", put_without_length, verify=is_stored, waits=True),
     "push_blob_chunked": Operation("POST PATCH+ PATCH+ PUT+", push_blob_chunked, verify=is_stored),
-    "push_blob_chunked_resume": Operation("GET PUT+", push_blob_chunked_resume, begin, is_stored),
+    "push_blob_chunked_resume": Operation("GET PUT+", push_blob_chunked_resume, begin_upload, is_stored),
     "mount_blob": Operation("POST HEAD", mount_blob, push, is_stored),
     "push_manifest, a tag": Operation("PUT+", push_manifest(""), verify=is_tagged("")),
     "push_manifest, two tags": Operation("PUT+ PUT+ PUT+", push_manifest("a", "b"), verify=is_tagged("a", "b")),
-    "push_manifest, subject": Operation("PUT+ GET- PUT+", push_a_referrer, push_image, is_referred_to),
-    "delete_blob": Operation("DELETE", delete_blob, push, is_gone),
+    "push_manifest, subject": Operation("PUT+ GET- PUT+", run_push_referrer, push_image, is_referred_to),
+    "delete_blob": Operation("DELETE", delete_blob, push, is_deleted),
     "delete_manifest": Operation("GET- DELETE", delete_manifest, push_image, is_untagged),
-    "delete_manifest, subject": Operation(
-        "GET- GET- GET- PUT+ DELETE", delete_a_referrer, push_referrer, is_no_longer_referred_to
-    ),
+    "delete_manifest, subject": Operation("GET- GET- GET- PUT+ DELETE", delete_referrer, push_referrer, is_unlisted),
     "tags": Operation("GET-", tags),
     "repositories": Operation("GET-", repositories),
     "referrers": Operation("GET- GET-", referrers, push_referrer),
 }
 
-# --- what happens, and what is to come of it ---
+# --- faults and expected results ---
 
 REFUSED = "refused"
-"""Nobody listens from the beginning; `NetworkFault` has what happens to requests."""
+"""The registry refuses connections from the beginning. The other faults are those of `NetworkFault`."""
 CUTS = ("reset in answer", "short answer", "stall in answer")
-AGAIN = ("push_blob, file", "push_blob, iterator", "push_blob, many bytes", "push_blob, large file", UNKNOWN_LENGTH)
-"""Operations that begin as another one does: their first request is not tried again."""
-ONE_SHOT = ("push_blob, iterator", UNKNOWN_LENGTH)
-UNREAD = {("referrers", 0), ("delete_manifest, subject", 1), ("push_manifest, subject", 1)}
-"""Requests that are answered 404 without anything in its body that would count."""
+SAME_FIRST_REQUEST = (
+    "push_blob, file",
+    "push_blob, iterator",
+    "push_blob, many bytes",
+    "push_blob, large file",
+    UNKNOWN_LENGTH,
+)
+"""Operations whose first request is the same as that of another operation, and gets no faults of its own."""
+SINGLE_USE = ("push_blob, iterator", UNKNOWN_LENGTH)
+IGNORED_BODY = {("referrers", 0), ("delete_manifest, subject", 1), ("push_manifest, subject", 1)}
+"""Requests that are answered 404, with a body that does not matter."""
 LASTING: dict[str, tuple[type[OciwireError], ...]] = {
     REFUSED: (ConnectError,),
     "goes down": (ConnectError,),
-    "reset at accept": (ReadError, ConnectError),  # it comes before the connection is seen, or after
+    "reset at accept": (ReadError, ConnectError),  # the reset comes before or after the end of the handshake
     "request lost": (ReadError,),
     "reset in request": (ReadError,),
     "answer lost": (ReadError,),
@@ -376,14 +378,22 @@ LASTING: dict[str, tuple[type[OciwireError], ...]] = {
     "stall": (TransportTimeout,),
     "stall in answer": (TransportTimeout,),
 }
-"""What each ends in where it does not pass."""
+"""The errors of each fault from which an operation does not recover."""
 UNSETTLED = (BlobUploadInvalid, BlobUploadUnknown, DigestInvalid)
-"""What docker-registry 2.8 says to an upload in which a body broke: it gives it up, or has taken a part of it."""
+"""Responses of docker-registry 2.8 after a broken request body: it has deleted the upload, or stored a part of it."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """An operation, a request of it, and what happens to that: once, or to it and to all that follow."""
+    """An operation, the number of one of its requests, and the fault of this request.
+
+    Attributes:
+        operation: The name of the operation.
+        number: The number of the request.
+        kind: The kind of fault.
+        at: The position in the body at which the fault happens.
+        always: Whether the fault also happens to all later requests.
+    """
 
     operation: str
     number: int
@@ -396,58 +406,58 @@ class Cell:
         return f"{self.operation} {self.number}: {self.kind}{where}, {'always' if self.always else 'once'}"
 
     @property
-    def of(self) -> Operation:
+    def definition(self) -> Operation:
         return OPERATIONS[self.operation]
 
     @property
     def method(self) -> str:
-        return self.of.methods[self.number]
+        return self.definition.methods[self.number]
 
 
 def cells() -> Iterator[Cell]:
     for name, operation in OPERATIONS.items():
-        for number in range(1 if name in AGAIN else 0, len(operation.methods)):
+        for number in range(1 if name in SAME_FIRST_REQUEST else 0, len(operation.methods)):
             for kind in (REFUSED, *KINDS):
-                for at in places(name, number, kind):
+                for at in fault_positions(name, number, kind):
                     yield Cell(name, number, kind, at, always=False)
-                    if lasts(name, number, kind):
+                    if is_repeated(name, number, kind):
                         yield Cell(name, number, kind, at, always=True)
 
 
-def lasts(name: str, number: int, kind: str) -> bool:
-    """Whether it is worth the time to have it happen again and again."""
+def is_repeated(name: str, number: int, kind: str) -> bool:
+    """Whether there is a cell in which the fault happens to all later requests, too."""
     if name == "delete_manifest, subject" and (number, kind) == (0, "flipped byte"):
-        return False  # what cannot be read, now or ever, is deleted all the same: who it referred to, nobody can tell
-    return name == "get_blob" if kind.startswith("stall") else kind != "no 100"
+        return False  # a manifest that cannot be read is deleted, and its subject is unknown
+    return name == "get_blob" if kind.startswith("stall") else kind != "no 100"  # stalls take time
 
 
-def places(name: str, number: int, kind: str) -> tuple[int, ...]:
-    """Where in a body it can happen; none where it cannot happen at all."""
+def fault_positions(name: str, number: int, kind: str) -> tuple[int, ...]:
+    """The positions in a body at which a fault happens. Empty if the request cannot have the fault."""
     operation = OPERATIONS[name]
     if kind in (REFUSED, "reset at accept"):
         return (0,) if number == 0 else ()
     if kind in CUTS:
         inside = 1000 if name.startswith("get_blob") else 10
         return (0, inside)[kind == "stall in answer" :] if operation.has_answer(number) else ()
-    if kind == "flipped byte":  # what nobody can see in a range has a test of its own
+    if kind == "flipped byte":  # a flipped byte in a range is not detected, see the last test
         return (0,) if operation.has_answer(number) and name != "get_blob_range" else ()
     if kind == "reset in request":
         return (50,) if operation.has_body(number) else ()
     if kind == "no 100":
         return (0,) if operation.waits and operation.has_body(number) else ()
-    return () if kind == "stall" and number > 1 else (0,)  # each of them takes its time
+    return () if kind == "stall" and number > 1 else (0,)  # stalls take time
 
 
 def expected(cell: Cell) -> tuple[type[OciwireError] | None, ...]:
-    """What may come of it: errors, by their exact class; None is the right result."""
-    if cell.kind == "no 100" or (cell.kind in CUTS and passes(cell)):
+    """The exact classes of the permitted errors. None stands for the right result."""
+    if cell.kind == "no 100" or (cell.kind in CUTS and is_recovered(cell)):
         return (None,)
     if cell.kind == "flipped byte":
-        return after_a_flipped_byte(cell)
+        return expected_after_flipped_byte(cell)
     if cell.operation == "push_blob, iterator" and cell.kind == "answer lost" and not cell.always:
-        return (None,)  # the blob is there
-    if cell.operation in ONE_SHOT and cell.kind in ("reset in request", "answer lost", "stall"):
-        return LASTING[cell.kind]  # a chunk is gone: it cannot be sent again
+        return (None,)  # the blob is stored
+    if cell.operation in SINGLE_USE and cell.kind in ("reset in request", "answer lost", "stall"):
+        return LASTING[cell.kind]  # a consumed chunk cannot be sent again
     if cell.operation.startswith("push_blob") and cell.kind == "reset in request":
         return (*LASTING[cell.kind], *UNSETTLED) if cell.always else (None, *UNSETTLED)
     if cell.kind == "stall in answer":
@@ -455,111 +465,97 @@ def expected(cell: Cell) -> tuple[type[OciwireError] | None, ...]:
     if cell.always:
         return LASTING[cell.kind]
     if cell.kind == "answer lost" and cell.method == "PATCH":
-        return (BlobUploadInvalid,)  # docker-registry 2.8 gives up an upload that is asked for in a state that is past
+        return (BlobUploadInvalid,)  # docker-registry 2.8 deletes an upload that is requested with an old Location
     if cell.kind == "answer lost" and cell.method == "DELETE":
-        return (BlobUnknown,) if cell.operation == "delete_blob" else (None,)  # a manifest was read before
+        return (BlobUnknown,) if cell.operation == "delete_blob" else (None,)  # the manifest was read before
     return (None,)
 
 
-def passes(cell: Cell) -> bool:
-    """Whether an answer's body that is cut off is of no matter, or made up for."""
-    if (cell.operation, cell.number) in UNREAD:
+def is_recovered(cell: Cell) -> bool:
+    """Whether a truncated response body does not matter, or is requested again."""
+    if (cell.operation, cell.number) in IGNORED_BODY:
         return not cell.always or cell.operation == "push_manifest, subject"
     if cell.kind == "stall in answer":
         return False
-    return not cell.always or (cell.operation.startswith("get_blob") and cell.at > 0)  # bounded by progress alone
+    return not cell.always or (
+        cell.operation.startswith("get_blob") and cell.at > 0
+    )  # downloads resume as long as bytes arrive
 
 
-def after_a_flipped_byte(cell: Cell) -> tuple[type[OciwireError] | None, ...]:
-    if (cell.operation, cell.number) in UNREAD and passes(cell):
+def expected_after_flipped_byte(cell: Cell) -> tuple[type[OciwireError] | None, ...]:
+    if (cell.operation, cell.number) in IGNORED_BODY and is_recovered(cell):
         return (None,)
     if cell.operation.startswith("delete_manifest") and cell.number == 0:
-        return (None,)  # what is to be deleted need not be right
+        return (None,)  # an invalid manifest can be deleted
     if cell.operation in ("tags", "repositories"):
-        return (ProtocolError,)  # its first byte, that is: in a name nobody would see it
+        return (ProtocolError,)  # the first byte; a flipped byte in a name is not detected
     return LASTING[cell.kind]
 
 
-# --- how it is played ---
+# --- tests ---
 
 
 @pytest.fixture(scope="module")
 def direct(registry_host: str) -> Iterator[Client]:
-    """A client without the proxy; whatever was left open is found when it is closed."""
+    """A client without the proxy. Open responses are reported by the garbage collection at its end."""
     with contextlib.closing(UrllibTransport(timeout=TIMEOUT, trust_env=False)) as transport:
         client = Client(registry_host, transport, insecure=True)
         for repository in (READ, WRITE):
             client.push_blob(repository, CONFIG, b"{}")
-        client.push_manifest(READ, Scene(client, "lists").image(), OCI_MANIFEST, tags=["one", "two"])
+        client.push_manifest(READ, Scene(client, "lists").image(), OCI_MANIFEST, tags=["a", "b"])
         yield client
     gc.collect()
 
 
 class Stage:
-    """A client of the whole stack behind the proxy, which notes each socket that is made.
+    """A client with the default stack behind the proxy, which records each socket.
 
     Args:
-        chaos: The proxy.
-        patch: Undone after the test.
-        comes_back: Whether the registry, if it refuses connections, takes them again while a retry waits.
+        fault_proxy: The proxy.
+        patch: Undoes its changes after the test.
+        recovers: Whether a registry that refuses connections accepts them again at the first retry.
     """
 
-    def __init__(self, chaos: FaultProxy, patch: pytest.MonkeyPatch, *, comes_back: bool) -> None:
+    def __init__(self, fault_proxy: FaultProxy, patch: pytest.MonkeyPatch, *, recovers: bool) -> None:
         create = WireConnection._new_conn
         self.sockets: list[Any] = []
 
-        def noting(*args: Any, **options: Any) -> Any:
+        def record_socket(*args: Any, **options: Any) -> Any:
             self.sockets.append(create(*args, **options))
             return self.sockets[-1]
 
         def sleep(seconds: float) -> None:
-            if comes_back:
-                chaos.listen()
+            if recovers:
+                fault_proxy.listen()
 
-        patch.setattr(WireConnection, "_new_conn", noting)
+        patch.setattr(WireConnection, "_new_conn", record_socket)
+        # Patched, because default_transport() has no parameter for the function that sleeps.
         clock = SimpleNamespace(sleep=sleep, time=time.time, monotonic=time.monotonic)
         patch.setattr(ociwire.transport.retry, "time", clock)
-        base = UrllibTransport(timeout=TIMEOUT, expect_timeout=EXPECT, trust_env=False)
+        base = UrllibTransport(timeout=TIMEOUT, expect_timeout=EXPECT_TIMEOUT, trust_env=False)
         self.transport = default_transport(base=base, credentials=Anonymous())
-        self.client = Client(chaos.host, self.transport, insecure=True)
-        self._chaos = chaos
+        self.client = Client(fault_proxy.host, self.transport, insecure=True)
+        self._chaos = fault_proxy
 
     def close(self) -> None:
-        """Close the transport: no connection is left, on either side."""
+        """Close the transport, and check that no connection is left on either side."""
         self.transport.close()
         assert [sock for sock in self.sockets if sock.fileno() >= 0] == []
         assert self._chaos.open_connections() == 0
-
-
-def within_bounds(call: Callable[[], object]) -> Exception | None:
-    """What a call raises; it must end in time."""
-    raised: list[Exception] = []
-
-    def run() -> None:
-        try:
-            call()
-        except Exception as error:  # noqa: BLE001 - handed to the test's own thread
-            raised.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(BOUND)
-    assert not thread.is_alive(), "it hangs"
-    return raised[0] if raised else None
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operation_without_faults_sends_expected_requests(
     name: str, registry_host: str, direct: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each operation has the requests that the cells count on, on one connection."""
+    """The operation sends the requests that the cells assume, on one connection."""
     operation = OPERATIONS[name]
-    scene = Scene(direct, f"{name}, quiet", operation.size)
+    scene = Scene(direct, f"{name}, no fault", operation.size)
     operation.prepare(scene)
-    with FaultProxy(registry_host) as chaos:
-        stage = Stage(chaos, monkeypatch, comes_back=False)
+    with FaultProxy(registry_host) as fault_proxy:
+        stage = Stage(fault_proxy, monkeypatch, recovers=False)
         operation.run(stage.client, scene)
-        assert [line.split(" ")[0] for line in chaos.requests] == operation.methods
+        assert [line.split(" ")[0] for line in fault_proxy.requests] == operation.methods
         assert len(stage.sockets) == 1
         stage.close()
     operation.verify(scene, True)
@@ -570,37 +566,37 @@ def test_operation_without_faults_sends_expected_requests(
 def test_operation_with_network_fault_recovers_or_raises_expected_error(
     cell: Cell, registry_host: str, direct: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scene = Scene(direct, str(cell), cell.of.size)
-    cell.of.prepare(scene)
-    troubles = (
-        [] if cell.kind == REFUSED else [NetworkFault(cell.kind, cell.number, None if cell.always else 1, cell.at)]
-    )
-    with FaultProxy(registry_host, troubles) as chaos:
-        stage = Stage(chaos, monkeypatch, comes_back=not cell.always)
+    scene = Scene(direct, str(cell), cell.definition.size)
+    cell.definition.prepare(scene)
+    faults = [] if cell.kind == REFUSED else [NetworkFault(cell.kind, cell.number, None if cell.always else 1, cell.at)]
+    with FaultProxy(registry_host, faults) as fault_proxy:
+        stage = Stage(fault_proxy, monkeypatch, recovers=not cell.always)
         client = stage.client
         if cell.kind == REFUSED:
-            chaos.refuse()
+            fault_proxy.refuse()
         if cell.kind.startswith("stall"):
-            client = client.with_options(timeout=SHORTEST if cell.always and cell.number == 0 else SHORT)
-        error = within_bounds(lambda: cell.of.run(client, scene))
+            client = client.with_options(
+                timeout=REPEATED_STALL_TIMEOUT if cell.always and cell.number == 0 else STALL_TIMEOUT
+            )
+        error = Call(lambda: cell.definition.run(client, scene)).join().error
         if error is not None and not isinstance(error, OciwireError):
             raise error
-        assert set(chaos.injected) == ({cell.kind} if cell.kind != REFUSED else set())
+        assert set(fault_proxy.injected) == ({cell.kind} if cell.kind != REFUSED else set())
         assert (None if error is None else type(error)) in expected(cell), error
         stage.close()
-    cell.of.verify(scene, error is None)
+    cell.definition.verify(scene, error is None)
 
 
 def test_get_blob_range_flipped_byte_is_not_verified(
     registry_host: str, direct: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scene = Scene(direct, "flipped in a range")
+    scene = Scene(direct, "flipped byte in a range")
     push(scene)
-    with FaultProxy(registry_host, [NetworkFault("flipped byte", at=3)]) as chaos:
-        stage = Stage(chaos, monkeypatch, comes_back=False)
+    with FaultProxy(registry_host, [NetworkFault("flipped byte", at=3)]) as fault_proxy:
+        stage = Stage(fault_proxy, monkeypatch, recovers=False)
         with stage.client.get_blob_range(READ, scene.blob.digest, 1000, 2000) as reader:
             content = reader.read()
-            assert [place for place in range(1000) if content[place] != scene.content[1000 + place]] == [3]
+            assert [index for index in range(1000) if content[index] != scene.content[1000 + index]] == [3]
             assert not reader.verified
             with pytest.raises(UsageError):
                 reader.verify()

@@ -1,4 +1,4 @@
-"""Against a real registry: what is pushed comes back, what is wrong does not get in."""
+"""Blobs against docker-registry: pushed blobs are read back, and wrong content is not stored."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import hashlib
 import io
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
 from ociwire import Client, Descriptor, Digest
-from ociwire.errors import BlobUnknown, DigestInvalid, OciwireError, SizeMismatch, UsageError
+from ociwire.errors import BlobUnknown, DigestInvalid, SizeMismatch, UsageError
 from ociwire.transport._urllib3.connection import WireConnection
+from tests._support.doubles import PATIENCE, Call, UnseekableFile
 
 MEBIBYTE = 1024 * 1024
 LARGE = 50
@@ -25,7 +27,7 @@ def client(registry_host: str) -> Iterator[Client]:
 
 
 def large_chunks() -> Iterator[bytes]:
-    """50 MiB, no two of them alike."""
+    """50 chunks of 1 MiB, all different."""
     noise = b"".join(hashlib.sha256(number.to_bytes(4, "big")).digest() for number in range(MEBIBYTE // 32))
     for number in range(LARGE):
         yield noise[number:] + noise[:number]
@@ -59,21 +61,8 @@ CONTENTS: dict[str, Callable[[bytes], Any]] = {
     "bytes": lambda content: content,
     "file": io.BytesIO,
     "generator": single_use,
-    "pipe": lambda content: io.BufferedReader(Unseekable(content)),
+    "pipe": lambda content: io.BufferedReader(UnseekableFile(content)),
 }
-
-
-class Unseekable(io.RawIOBase):
-    """What a pipe is: readable, once."""
-
-    def __init__(self, content: bytes) -> None:
-        self._file = io.BytesIO(content)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int:
-        return self._file.readinto(buffer)
 
 
 @pytest.mark.parametrize("kind", CONTENTS)
@@ -115,11 +104,11 @@ def test_blob_methods_missing_blob_raises_blob_unknown(client: Client, call: Cal
 
 @pytest.mark.parametrize("make", [bytes, single_use], ids=["bytes", "generator"])
 def test_push_blob_wrong_digest_raises_digest_invalid(client: Client, make: Callable[[bytes], Any]) -> None:
-    said = Descriptor.of(b"this")
+    wrong = Descriptor.of(b"this")
     with pytest.raises(DigestInvalid) as caught:
-        client.push_blob("real/wrong", said, make(b"that"))
+        client.push_blob("real/wrong", wrong, make(b"that"))
     assert (caught.value.status, caught.value.code) == (400, "DIGEST_INVALID")
-    for digest in (said.digest, Digest.of(b"that")):
+    for digest in (wrong.digest, Digest.of(b"that")):
         with pytest.raises(BlobUnknown):
             client.resolve_blob("real/wrong", digest)
 
@@ -130,13 +119,13 @@ def test_push_blob_wrong_size_raises_and_stores_nothing(
     client: Client, size: int, make: Callable[[bytes], Any]
 ) -> None:
     content = b"ten bytes."
-    said = Descriptor.of(content[:size]).replace(size=size)  # right for what would be sent of it
+    wrong = Descriptor.of(content[:size]).replace(size=size)  # the digest of the first `size` bytes
     with pytest.raises(SizeMismatch) as caught:
-        client.push_blob("real/lies", said, make(content))
+        client.push_blob("real/wrong-size", wrong, make(content))
     assert caught.value.expected == size
     with pytest.raises(BlobUnknown):
-        client.resolve_blob("real/lies", said.digest)
-    client.push_blob("real/honest", Descriptor.of(content), make(content))  # the next one finds all well
+        client.resolve_blob("real/wrong-size", wrong.digest)
+    client.push_blob("real/right-size", Descriptor.of(content), make(content))  # the connection is still usable
 
 
 def test_push_blob_exception_of_content_stores_nothing(client: Client) -> None:
@@ -144,7 +133,7 @@ def test_push_blob_exception_of_content_stores_nothing(client: Client) -> None:
         yield b"half of "
         raise error
 
-    error = OSError("of the caller's own")
+    error = OSError("of the content")
     blob = Descriptor.of(b"half of it")
     with pytest.raises(OSError) as caught:
         client.push_blob("real/broken", blob, broken())
@@ -159,14 +148,14 @@ def test_push_blob_invalid_repository_raises_usage_error(client: Client) -> None
 
 
 def test_client_many_blobs_use_one_connection(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[Any] = []
+    connections: list[Any] = []
 
-    def counting(*args: Any, **options: Any) -> Any:
-        opened.append(args)
+    def record_connection(*args: Any, **options: Any) -> Any:
+        connections.append(args)
         return create(*args, **options)
 
     create = WireConnection._new_conn
-    monkeypatch.setattr(WireConnection, "_new_conn", counting)
+    monkeypatch.setattr(WireConnection, "_new_conn", record_connection)
     for number in range(25):
         content = f"blob {number}".encode()
         blob = Descriptor.of(content)
@@ -174,29 +163,19 @@ def test_client_many_blobs_use_one_connection(client: Client, monkeypatch: pytes
         assert client.get_blob("real/many", blob.digest).read() == content
         with pytest.raises(BlobUnknown):
             client.resolve_blob("real/many", Digest.of(b"not " + content))
-    assert len(opened) == 1
+    assert len(connections) == 1
 
 
 def test_client_shared_by_threads_keeps_blobs_apart(client: Client) -> None:
     start = threading.Barrier(8)
-    wrong: list[str] = []
 
     def work(thread: int) -> None:
-        start.wait(10)
+        start.wait(PATIENCE)
         for number in range(10):
             content = f"thread {thread} blob {number} ".encode() * 1000
             blob = Descriptor.of(content)
-            try:
-                client.push_blob(f"real/thread{thread}", blob, single_use(content))
-                read = client.get_blob(f"real/thread{thread}", blob.digest).read()
-            except OciwireError as error:
-                wrong.append(repr(error))
-            else:
-                wrong.extend([f"{thread} {number}"] if read != content else [])
+            client.push_blob(f"real/thread{thread}", blob, single_use(content))
+            assert client.get_blob(f"real/thread{thread}", blob.digest).read() == content
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
+    calls = [Call(partial(work, number)) for number in range(8)]
+    assert [call.join().error for call in calls] == [None] * 8

@@ -1,4 +1,4 @@
-"""The registry in memory, served, as skopeo sees it: images that umoci made go in, across, out again, and away."""
+"""skopeo against MemoryRegistry over HTTP: images that umoci made are pushed, copied, pulled and deleted."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from ociwire.testing import AuthGuard, MemoryRegistry, serve
 from ociwire.testing.server import Served
 from tests.integration.conftest import Certificates
 
-PATIENCE = 60
-"""Seconds that a program may take: reached only by what is broken."""
+TIMEOUT = 60
+"""Timeout in seconds of a program."""
 USER, PASSWORD = "me", "correct horse"
 GREETING = b"greetings from umoci\n"
 
 
-class Failed(AssertionError):
-    """A program that said no."""
+class ProgramError(AssertionError):
+    """A program ended with an exit status other than 0."""
 
 
 @dataclass(frozen=True)
 class Programs:
-    """skopeo and umoci, with a home of their own.
+    """Runs skopeo and umoci with their own home directory.
 
     Attributes:
-        folder: Where they find their files, and nobody else's.
+        folder: The home directory.
     """
 
     folder: Path
 
-    def run(self, *words: str) -> str:
-        """What it printed."""
+    def run(self, *command: str) -> str:
+        """Run a program and return its standard output."""
         home = str(self.folder)
         env = {
             "PATH": os.environ["PATH"],
@@ -54,16 +54,18 @@ class Programs:
             "TMPDIR": home,
             "NO_PROXY": "127.0.0.1",
         }
-        done = subprocess.run(words, cwd=home, env=env, capture_output=True, timeout=PATIENCE, text=True, check=False)
-        if done.returncode:
-            raise Failed(f"{' '.join(words)}: {done.stderr[-2000:]}")
-        return done.stdout
+        result = subprocess.run(
+            command, cwd=home, env=env, capture_output=True, timeout=TIMEOUT, text=True, check=False
+        )
+        if result.returncode:
+            raise ProgramError(f"{' '.join(command)}: {result.stderr[-2000:]}")
+        return result.stdout
 
-    def skopeo(self, verb: str, *words: str) -> str:
-        return self.run("skopeo", "--insecure-policy", verb, *words)
+    def skopeo(self, command: str, *args: str) -> str:
+        return self.run("skopeo", "--insecure-policy", command, *args)
 
     def copy(self, source: str, destination: str, *options: str) -> None:
-        """Over plain http, unless the options say otherwise; not a byte of a manifest may change."""
+        """Copy an image with its digests. Plain http is used unless there are options for certificates."""
         plain = [f"--{side}-tls-verify=false" for side in ("src", "dest") if f"--{side}-cert-dir" not in options]
         self.skopeo("copy", "--quiet", "--preserve-digests", *plain, *options, source, destination)
 
@@ -73,7 +75,7 @@ class Layout:
     """An OCI image layout on disk.
 
     Attributes:
-        folder: The layout's.
+        folder: The directory of the layout.
     """
 
     folder: Path
@@ -86,27 +88,29 @@ class Layout:
 
     def descriptor(self, tag: str) -> Descriptor:
         index = json.loads(self.folder.joinpath("index.json").read_bytes())
-        (found,) = [one for one in index["manifests"] if one["annotations"]["org.opencontainers.image.ref.name"] == tag]
-        return Descriptor.from_dict(found)
+        (entry,) = [
+            entry for entry in index["manifests"] if entry["annotations"]["org.opencontainers.image.ref.name"] == tag
+        ]
+        return Descriptor.from_dict(entry)
 
     def blobs(self, digest: str) -> dict[str, bytes]:
-        """A manifest, and all that is under it, by digest."""
-        found = {digest: self.blob(digest)}
-        content = json.loads(found[digest])
+        """A manifest and everything that it refers to, by digest."""
+        blobs = {digest: self.blob(digest)}
+        content = json.loads(blobs[digest])
         for child in content.get("manifests", []):
-            found |= self.blobs(child["digest"])
+            blobs |= self.blobs(child["digest"])
         for blob in [content["config"], *content["layers"]] if "config" in content else []:
-            found[blob["digest"]] = self.blob(blob["digest"])
-        return found
+            blobs[blob["digest"]] = self.blob(blob["digest"])
+        return blobs
 
 
 @dataclass
 class Images:
-    """What umoci has made.
+    """Images made by umoci.
 
     Attributes:
-        layout: Holds ``amd64``, ``arm64``, and ``all``: an index of both.
-        index: The index's descriptor.
+        layout: The layout with the tags ``amd64``, ``arm64``, and ``all`` for an index of both.
+        index: The descriptor of the index.
     """
 
     layout: Layout
@@ -167,25 +171,25 @@ def url(registry: MemoryRegistry) -> Iterator[Served]:
 
 
 @contextlib.contextmanager
-def opened(url: Served, *, tls: ssl.SSLContext | None = None, credentials: Any = None) -> Iterator[Client]:
-    """A client of ociwire, through the whole default stack."""
+def open_client(url: Served, *, tls: ssl.SSLContext | None = None, credentials: Any = None) -> Iterator[Client]:
+    """A client with the default stack."""
     stack = default_transport(credentials=credentials or Anonymous(), tls=tls, trust_env=False)
     with contextlib.closing(stack):
         yield Client(url.host, stack, insecure=tls is None)
 
 
-def fetched(client: Client, repository: str, digest: str) -> dict[str, bytes]:
-    """A manifest, and all that is under it, verified by ociwire."""
-    found = {digest: whole(client.get_manifest(repository, digest))}
-    content = json.loads(found[digest])
+def fetch_image(client: Client, repository: str, digest: str) -> dict[str, bytes]:
+    """Read and verify a manifest and everything that it refers to. Returns the contents by digest."""
+    blobs = {digest: read_verified(client.get_manifest(repository, digest))}
+    content = json.loads(blobs[digest])
     for child in content.get("manifests", []):
-        found |= fetched(client, repository, child["digest"])
+        blobs |= fetch_image(client, repository, child["digest"])
     for blob in [content["config"], *content["layers"]] if "config" in content else []:
-        found[blob["digest"]] = whole(client.get_blob(repository, blob["digest"]))
-    return found
+        blobs[blob["digest"]] = read_verified(client.get_blob(repository, blob["digest"]))
+    return blobs
 
 
-def whole(reader: BlobReader) -> bytes:
+def read_verified(reader: BlobReader) -> bytes:
     with reader:
         content = reader.read()
         reader.verify()
@@ -197,10 +201,10 @@ def test_skopeo_copy_to_registry_is_verified_by_client(
 ) -> None:
     digest = images.digest("amd64")
     programs.copy(images.layout.image("amd64"), f"docker://{url.host}/team/app:v1")
-    with opened(url) as client:
+    with open_client(url) as client:
         assert client.resolve_tag("team/app", "v1").digest == digest
         assert client.resolve_tag("team/app", "v1").media_type == OCI_MANIFEST
-        assert fetched(client, "team/app", digest) == images.layout.blobs(digest)
+        assert fetch_image(client, "team/app", digest) == images.layout.blobs(digest)
     assert registry.open_uploads == 0
 
 
@@ -211,28 +215,28 @@ def test_skopeo_copy_between_repositories_keeps_blobs(
     programs.copy(images.layout.image("amd64"), f"docker://{url.host}/team/app:v1")
     stored = registry.stored_bytes
     programs.copy(f"docker://{url.host}/team/app:v1", f"docker://{url.host}/other/copy:v2")
-    assert registry.stored_bytes == stored, "a blob is kept once"
+    assert registry.stored_bytes == stored, "a blob is stored once"
     out = Layout(tmp_path / "out")
-    programs.copy(f"docker://{url.host}/other/copy:v2", out.image("back"))
-    assert out.descriptor("back").digest == digest
+    programs.copy(f"docker://{url.host}/other/copy:v2", out.image("copy"))
+    assert out.descriptor("copy").digest == digest
     assert out.blobs(digest) == images.layout.blobs(digest)
     assert set(os.listdir(out.folder / "blobs" / "sha256")) == {
         Digest(name).encoded for name in images.layout.blobs(digest)
     }
-    programs.run("umoci", "unpack", "--rootless", "--image", f"{out.folder}:back", str(tmp_path / "unpacked"))
+    programs.run("umoci", "unpack", "--rootless", "--image", f"{out.folder}:copy", str(tmp_path / "unpacked"))
     assert (tmp_path / "unpacked/rootfs/etc/amd64").read_bytes() == GREETING
 
 
 def test_skopeo_copy_index_keeps_all_platforms(programs: Programs, images: Images, url: Served, tmp_path: Path) -> None:
     digest = images.index.digest
     programs.copy(images.layout.image("all"), f"docker://{url.host}/team/app:all", "--all")
-    with opened(url) as client:
+    with open_client(url) as client:
         resolved = client.resolve_tag("team/app", "all")
         assert (resolved.digest, resolved.media_type) == (digest, OCI_INDEX)
-        found = fetched(client, "team/app", digest)
-        assert found == images.layout.blobs(digest)
-        children = json.loads(found[digest])["manifests"]
-        configs = [json.loads(found[json.loads(found[child["digest"]])["config"]["digest"]]) for child in children]
+        blobs = fetch_image(client, "team/app", digest)
+        assert blobs == images.layout.blobs(digest)
+        children = json.loads(blobs[digest])["manifests"]
+        configs = [json.loads(blobs[json.loads(blobs[child["digest"]])["config"]["digest"]]) for child in children]
         assert [config["architecture"] for config in configs] == ["amd64", "arm64"]
     out = Layout(tmp_path / "out")
     programs.copy(f"docker://{url.host}/team/app:all", out.image("all"), "--all")
@@ -246,7 +250,7 @@ def test_skopeo_copy_of_image_pushed_by_client_keeps_blobs(
     digest = images.digest("arm64")
     blobs = images.layout.blobs(digest)
     manifest = blobs.pop(digest)
-    with opened(url) as client:
+    with open_client(url) as client:
         for content in blobs.values():
             client.push_blob("from/ociwire", Descriptor.of(content), content)
         client.push_manifest("from/ociwire", manifest, OCI_MANIFEST, tags=["v1", "v2"])
@@ -265,16 +269,16 @@ def test_skopeo_inspect_list_and_delete_match_registry(programs: Programs, image
     inspected = json.loads(programs.skopeo("inspect", "--tls-verify=false", f"{image}:v1"))
     assert inspected["Digest"] == digest
     assert (inspected["Architecture"], inspected["Os"]) == ("amd64", "linux")
-    assert inspected["Layers"] == [one["digest"] for one in json.loads(images.layout.blob(digest))["layers"]]
+    assert inspected["Layers"] == [layer["digest"] for layer in json.loads(images.layout.blob(digest))["layers"]]
     raw = programs.skopeo("inspect", "--tls-verify=false", "--raw", f"{image}@{digest}")
     assert raw.encode() == images.layout.blob(digest)
-    listed = json.loads(programs.skopeo("list-tags", "--tls-verify=false", image))
-    assert listed["Tags"] == ["other", "v1", "v2"]
+    tags = json.loads(programs.skopeo("list-tags", "--tls-verify=false", image))
+    assert tags["Tags"] == ["other", "v1", "v2"]
 
-    programs.skopeo("delete", "--tls-verify=false", f"{image}:v1")  # which deletes the manifest, with all its tags
-    listed = json.loads(programs.skopeo("list-tags", "--tls-verify=false", image))
-    assert listed["Tags"] == ["other"]
-    with opened(url) as client:
+    programs.skopeo("delete", "--tls-verify=false", f"{image}:v1")  # deletes the manifest with all its tags
+    tags = json.loads(programs.skopeo("list-tags", "--tls-verify=false", image))
+    assert tags["Tags"] == ["other"]
+    with open_client(url) as client:
         with pytest.raises(NotFound):
             client.resolve_tag("team/app", "v2")
         with pytest.raises(NotFound):
@@ -283,9 +287,9 @@ def test_skopeo_inspect_list_and_delete_match_registry(programs: Programs, image
 
 
 def test_skopeo_missing_image_is_reported_as_unknown(programs: Programs, url: Served) -> None:
-    with pytest.raises(Failed, match="manifest unknown"):
+    with pytest.raises(ProgramError, match="manifest unknown"):
         programs.skopeo("inspect", "--tls-verify=false", f"docker://{url.host}/team/app:v1")
-    with pytest.raises(Failed, match="404"):
+    with pytest.raises(ProgramError, match="404"):
         programs.skopeo("list-tags", "--tls-verify=false", f"docker://{url.host}/team/app")
 
 
@@ -297,15 +301,15 @@ def test_skopeo_copy_over_tls_keeps_blobs(programs: Programs, images: Images, tm
     digest = images.digest("amd64")
     with serve(MemoryRegistry(), tls=certificates.server()) as url:
         image = f"docker://{url.host}/team/app:v1"
-        with pytest.raises(Failed, match="x509"):
+        with pytest.raises(ProgramError, match="x509"):
             programs.skopeo("copy", images.layout.image("amd64"), image)
         programs.skopeo(
             "copy", "--preserve-digests", "--dest-cert-dir", str(trusted), images.layout.image("amd64"), image
         )
         out = Layout(tmp_path / "out")
         programs.skopeo("copy", "--preserve-digests", "--src-cert-dir", str(trusted), image, out.image("v1"))
-        with opened(url, tls=ssl.create_default_context(cafile=certificates.ca)) as client:
-            assert fetched(client, "team/app", digest) == images.layout.blobs(digest)
+        with open_client(url, tls=ssl.create_default_context(cafile=certificates.ca)) as client:
+            assert fetch_image(client, "team/app", digest) == images.layout.blobs(digest)
     assert out.blobs(digest) == images.layout.blobs(digest)
 
 
@@ -318,19 +322,19 @@ def test_skopeo_copy_with_auth_guard_requires_password(
     guard = AuthGuard(registry, users={USER: PASSWORD}, scheme=scheme, realm="/token")
     with serve(guard) as url:
         image = f"docker://{url.host}/team/app:v1"
-        with pytest.raises(Failed, match="unauthorized"):
+        with pytest.raises(ProgramError, match="unauthorized"):
             programs.copy(images.layout.image("amd64"), image, "--dest-creds", f"{USER}:wrong")
         assert registry.stored_bytes == 0
         programs.copy(images.layout.image("amd64"), image, "--dest-creds", f"{USER}:{PASSWORD}")
         out = Layout(tmp_path / "out")
         programs.copy(image, out.image("v1"), "--src-creds", f"{USER}:{PASSWORD}")
         assert out.blobs(digest) == images.layout.blobs(digest)
-        with pytest.raises(Failed):
+        with pytest.raises(ProgramError):
             programs.copy(image, Layout(tmp_path / "none").image("v1"), "--src-no-creds")
-        me = StaticCredentials(url.host, Credential(username=USER, password=PASSWORD))
-        with opened(url, credentials=me) as client:
-            assert fetched(client, "team/app", digest) == images.layout.blobs(digest)
+        credentials = StaticCredentials(url.host, Credential(username=USER, password=PASSWORD))
+        with open_client(url, credentials=credentials) as client:
+            assert fetch_image(client, "team/app", digest) == images.layout.blobs(digest)
     assert guard.challenged
     if scheme == "bearer":
-        wanted = Scope.repository("team/app", "pull", "push")
-        assert any(wanted <= asked for asked in guard.asked)
+        required = Scope.repository("team/app", "pull", "push")
+        assert any(required <= scope for scope in guard.asked)

@@ -1,7 +1,7 @@
-"""A token server as a registry expects it: GET and POST, JWTs that it can verify, and a record of all that is asked.
+"""A token server with GET and POST that issues JWTs which docker-registry verifies, and records its requests.
 
-Follows the distribution project's "Token Authentication Specification" (GET) and "OAuth2 Token Authentication" (POST).
-Nothing of ociwire is used in it, so that the two do not err together.
+It follows the "Token Authentication Specification" (GET) and "OAuth2 Token Authentication" (POST) of the distribution
+project. It uses no code of ociwire, so that both cannot have the same error.
 """
 
 from __future__ import annotations
@@ -26,37 +26,38 @@ import trustme
 
 EVERYTHING = frozenset({"pull", "push", "delete"})
 
-_WORD = re.compile(r"([a-z]+):(.+):([^:]+)")
+_SCOPE = re.compile(r"([a-z]+):(.+):([^:]+)")
 
 
 @dataclass(frozen=True)
 class User:
-    """Somebody, and what they may do.
+    """A user and its permissions.
 
     Attributes:
-        password: What they show by Basic.
-        may: Actions, by a pattern of repositories.
-        identity_token: What they show by POST; empty is nothing.
+        password: The password for Basic authentication.
+        permissions: The permitted actions, by pattern of repository names.
+        identity_token: The refresh token for POST. Empty means none.
     """
 
     password: str
-    may: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    permissions: Mapping[str, frozenset[str]] = field(default_factory=dict)
     identity_token: str = ""
 
     def allowed(self, repository: str) -> frozenset[str]:
-        """What they may do with a repository."""
-        return frozenset().union(*(actions for pattern, actions in self.may.items() if fnmatch(repository, pattern)))
+        """The permitted actions for a repository."""
+        patterns = self.permissions.items()
+        return frozenset().union(*(actions for pattern, actions in patterns if fnmatch(repository, pattern)))
 
 
 class Asked(NamedTuple):
     """A request for a token.
 
     Attributes:
-        method: Its method.
-        scopes: The resources that the token is wanted for, as ``type:name:action,action``, in the order in which they
-            were asked for; the actions are sorted, for the registry's challenges have them in any order.
-        kind: What it was authorized by: ``basic``, ``identity_token``, or ``""`` for nothing.
-        status: What it was answered.
+        method: The method.
+        scopes: The requested scopes ``type:name:action,action`` in order. The actions are sorted, because
+            docker-registry lists them in any order.
+        kind: The kind of authentication: ``basic``, ``identity_token``, or ``""`` for none.
+        status: The status of the response.
     """
 
     method: str
@@ -66,16 +67,16 @@ class Asked(NamedTuple):
 
 
 class TokenServer:
-    """A token server on a free loopback port, until it is closed. Shared by threads.
+    """A token server on a free loopback port. Thread-safe.
 
     Args:
-        users: Whom it knows; ``""`` is who does not say who they are, and gets no token unless they are there.
-        leaf: What signs the tokens.
-        tls: None is plain http.
+        users: The users by name. ``""`` is the anonymous user; without it, anonymous requests get no token.
+        leaf: The certificate whose key signs the tokens.
+        tls: The TLS context. None means plain http.
 
     Attributes:
-        asked: All that it was asked since it began, or since `reset`.
-        expires_in: What it says of how long a token is good, in seconds.
+        asked: The token requests since the start, or since `reset`.
+        expires_in: The ``expires_in`` of responses, in seconds.
     """
 
     service = "registry.test"
@@ -84,7 +85,7 @@ class TokenServer:
     def __init__(self, users: Mapping[str, User], leaf: trustme.LeafCert, tls: ssl.SSLContext | None) -> None:
         self._users = users
         self._key = leaf.private_key_pem.bytes().decode()
-        # RFC 7515, section 4.1.6: the chain, whose root the registry has.
+        # RFC 7515, section 4.1.6: the certificate chain of the key. The registry has its root.
         self._chain = ["".join(pem.bytes().decode().split("-----")[2].split()) for pem in leaf.cert_chain_pems]
         self._server = _Server(self)
         if tls is not None:
@@ -95,7 +96,7 @@ class TokenServer:
         self.reset()
 
     def reset(self) -> None:
-        """As it was at first."""
+        """Forget the requests and restore the defaults."""
         self.asked: list[Asked] = []
         self.expires_in = 300
 
@@ -104,13 +105,13 @@ class TokenServer:
         self._thread.join()
         self._server.server_close()
 
-    def token(self, user: str, words: tuple[str, ...], *, age: int = 0) -> str:
-        """A token for a user: of what is asked for, what they may do.
+    def token(self, user: str, scopes: tuple[str, ...], *, age: int = 0) -> str:
+        """A token for the requested actions that a user is permitted.
 
         Args:
-            user: Their name.
-            words: The resources, as in `Asked.scopes`.
-            age: How many seconds ago it was issued. The registry lets a minute pass after the end of its life.
+            user: The name of the user.
+            scopes: The scopes, as in `Asked.scopes`.
+            age: The age of the token in seconds. docker-registry accepts a token until a minute after its expiry.
         """
         issued = int(time.time()) - age
         claims = {
@@ -121,14 +122,14 @@ class TokenServer:
             "nbf": issued,
             "exp": issued + 300,
             "jti": uuid.uuid4().hex,
-            "access": self._access(user, words),
+            "access": self._access(user, scopes),
         }
         return jwt.encode(claims, self._key, algorithm="ES256", headers={"x5c": self._chain})
 
-    def _access(self, user: str, words: tuple[str, ...]) -> list[dict[str, Any]]:
+    def _access(self, user: str, scopes: tuple[str, ...]) -> list[dict[str, Any]]:
         access = []
-        for word in words:
-            match = _WORD.fullmatch(word)
+        for scope in scopes:
+            match = _SCOPE.fullmatch(scope)
             if match is None or match[1] != "repository":
                 continue
             allowed = self._users[user].allowed(match[2])
@@ -137,25 +138,25 @@ class TokenServer:
         return access
 
     def answer(self, method: str, form: dict[str, list[str]], authorization: str) -> tuple[int, dict[str, Any]]:
-        """Status and content for a request."""
-        words = tuple(word for text in form.get("scope", []) for word in text.split())
-        user, kind = self._posted(form) if method == "POST" else self._named(authorization)
-        wrong = form.get("service") != [self.service]
-        status = 400 if wrong else 200 if user in self._users else 401
-        self.asked.append(Asked(method, tuple(map(_sorted, words)), kind, status))
+        """The status and the JSON content of the response to a request."""
+        scopes = tuple(scope for text in form.get("scope", []) for scope in text.split())
+        user, kind = self._user_of_form(form) if method == "POST" else self._user_of_basic(authorization)
+        is_valid = form.get("service") == [self.service]
+        status = 400 if not is_valid else 200 if user in self._users else 401
+        self.asked.append(Asked(method, tuple(map(_sort_actions, scopes)), kind, status))
         if user is None or status != 200:
             return status, {"errors": [{"code": "UNAUTHORIZED", "message": "incorrect username or password"}]}
         name = "access_token" if method == "POST" else "token"
-        return 200, {name: self.token(user, words), "expires_in": self.expires_in}
+        return 200, {name: self.token(user, scopes), "expires_in": self.expires_in}
 
-    def _posted(self, form: dict[str, list[str]]) -> tuple[str | None, str]:
+    def _user_of_form(self, form: dict[str, list[str]]) -> tuple[str | None, str]:
         if form.get("grant_type") != ["refresh_token"] or not form.get("client_id"):
             return None, ""
-        shown = form.get("refresh_token", [""])[0]
-        named = (name for name, user in self._users.items() if shown and user.identity_token == shown)
-        return next(named, None), "identity_token"
+        token = form.get("refresh_token", [""])[0]
+        names = (name for name, user in self._users.items() if token and user.identity_token == token)
+        return next(names, None), "identity_token"
 
-    def _named(self, authorization: str) -> tuple[str | None, str]:
+    def _user_of_basic(self, authorization: str) -> tuple[str | None, str]:
         scheme, _, encoded = authorization.partition(" ")
         if not scheme:
             return "", ""
@@ -165,17 +166,17 @@ class TokenServer:
             name, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
         except (binascii.Error, ValueError):
             return None, "basic"
-        known = self._users.get(name)
-        return (name if name and known is not None and known.password == password else None), "basic"
+        user = self._users.get(name)
+        return (name if name and user is not None and user.password == password else None), "basic"
 
 
-def _sorted(word: str) -> str:
-    name, _, actions = word.rpartition(":")
+def _sort_actions(scope: str) -> str:
+    name, _, actions = scope.rpartition(":")
     return f"{name}:{','.join(sorted(actions.split(',')))}"
 
 
 class _Server(ThreadingHTTPServer):
-    """A thread for each connection, which ends when the client closes it; nobody waits for it."""
+    """Has a daemon thread for each connection, which ends when the client closes the connection."""
 
     daemon_threads = True
     block_on_close = False
@@ -186,7 +187,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Reads requests, and writes what the token server answers."""
+    """Reads token requests and writes the responses."""
 
     server: _Server
     protocol_version = "HTTP/1.1"
@@ -209,4 +210,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""

@@ -1,7 +1,7 @@
-"""Ping, push, pull, tags, referrers and deletion at the registry that the environment names.
+"""Ping, push, pull, tags, referrers and deletion at a registry that the environment names.
 
-Skipped unless OCIWIRE_LIVE_REGISTRY is set. The tests write to OCIWIRE_LIVE_REPOSITORY, and delete the manifests that
-they pushed if the registry allows it.
+Skipped unless OCIWIRE_LIVE_REGISTRY is set. The tests push to the repository OCIWIRE_LIVE_REPOSITORY, and delete the
+manifests that they pushed if the registry permits it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ociwire.errors import Denied, NotFound, Unsupported
 
 HOST = os.environ.get("OCIWIRE_LIVE_REGISTRY", "")
 REPOSITORY = os.environ.get("OCIWIRE_LIVE_REPOSITORY", "ociwire-live")
-# tests/conftest.py hides the user's credentials from every test: this is the environment before.
+# A fixture of tests/conftest.py removes the credentials of the user from the environment of every test.
 ENVIRONMENT = dict(os.environ)
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
@@ -36,12 +36,12 @@ def client() -> Iterator[Client]:
 
 @pytest.fixture
 def tag() -> str:
-    """A tag that no other run has."""
+    """A unique tag."""
     return f"live-{secrets.token_hex(8)}"
 
 
 def push_image(client: Client, tag: str, subject: Descriptor | None = None) -> tuple[Descriptor, Descriptor]:
-    """Push a manifest with one layer of random content; both descriptors."""
+    """Push a manifest with one layer of random content. Returns the descriptors of both."""
     content = secrets.token_bytes(100_000)
     layer = client.push_blob(REPOSITORY, Descriptor.of(content, "application/octet-stream"), content)
     empty = Descriptor.of(b"{}", "application/vnd.oci.empty.v1+json")
@@ -62,7 +62,7 @@ def delete(client: Client, manifest: Descriptor) -> None:
     try:
         client.delete_manifest(REPOSITORY, manifest.digest)
     except (Unsupported, Denied) as error:
-        pytest.skip(f"the registry does not delete: {error}")
+        pytest.skip(f"the registry does not delete manifests: {error}")
 
 
 def test_ping_is_answered_200_or_401(client: Client) -> None:
