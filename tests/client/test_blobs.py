@@ -8,7 +8,7 @@ import re
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 import pytest
@@ -568,20 +568,18 @@ def test_get_blob_connection_lost_after_last_byte_succeeds() -> None:
     registry.assert_closed()
 
 
-def test_get_blob_resumed_with_other_bytes_raises_digest_mismatch() -> None:
+@pytest.mark.parametrize(
+    ("rest", "error"),
+    [
+        (range_response(5, SIZE, b"X" * SIZE), errors.DigestMismatch),
+        (Response(206, {"Content-Range": "bytes 5-20/21"}, CONTENT[5:] + b"more"), errors.SizeMismatch),
+    ],
+    ids=["other bytes", "extra bytes"],
+)
+def test_get_blob_resumed_with_wrong_bytes_raises_content_error(rest: Response, error: type[Exception]) -> None:
     body = FakeReader(CONTENT[:5], error=errors.ReadError("reset"))
-    other = b"X" * SIZE
-    registry = ScriptedRegistry(broken_response(body), range_response(5, SIZE, other))
-    with registry.client.get_blob(NAME, BLOB.digest) as reader, pytest.raises(errors.DigestMismatch):
-        reader.read()
-    registry.assert_done()
-
-
-def test_get_blob_resumed_with_extra_bytes_raises_size_mismatch() -> None:
-    body = FakeReader(CONTENT[:5], error=errors.ReadError("reset"))
-    longer = Response(206, {"Content-Range": "bytes 5-20/21"}, CONTENT[5:] + b"more")
-    registry = ScriptedRegistry(broken_response(body), longer)
-    with registry.client.get_blob(NAME, BLOB.digest) as reader, pytest.raises(errors.SizeMismatch):
+    registry = ScriptedRegistry(broken_response(body), rest)
+    with registry.client.get_blob(NAME, BLOB.digest) as reader, pytest.raises(error):
         reader.read()
     registry.assert_done()
 
@@ -712,13 +710,6 @@ class Server:
     def ranges(self) -> list[str]:
         matches = [re.search(rb"(?im)^range: *(\S+)\r$", head) for head in self.heads]
         return ["" if match is None else match[1].decode() for match in matches]
-
-
-@pytest.fixture
-def transport() -> Iterator[UrllibTransport]:
-    transport = UrllibTransport(timeout=PATIENCE, trust_env=False)
-    with contextlib.closing(transport):
-        yield transport
 
 
 def raw_response(status: str, *fields: str, body: bytes = b"") -> bytes:

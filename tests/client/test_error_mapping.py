@@ -480,7 +480,7 @@ JSON = st.recursive(
 STATUSES = st.integers(100, 999)
 
 
-def check_error_of(status: int, body: bytes, request: Request | None) -> None:
+def assert_is_valid_error(status: int, body: bytes, request: Request | None) -> None:
     error = error_from_response(Response(status, (), body, request))
     assert isinstance(error, errors.RegistryError)
     assert error.status == status
@@ -494,17 +494,17 @@ def check_error_of(status: int, body: bytes, request: Request | None) -> None:
 
 @given(status=STATUSES, value=JSON, request=st.none() | st.just(request_to()))
 def test_error_from_response_any_json_returns_error(status: int, value: Any, request: Request | None) -> None:
-    check_error_of(status, json.dumps(value).encode(), request)
+    assert_is_valid_error(status, json.dumps(value).encode(), request)
 
 
 @given(status=STATUSES, entries=st.lists(st.dictionaries(KEYS, JSON, max_size=4) | JSON, max_size=3))
 def test_error_from_response_any_list_of_errors_returns_error(status: int, entries: list[Any]) -> None:
-    check_error_of(status, json.dumps({"errors": entries}).encode(), None)
+    assert_is_valid_error(status, json.dumps({"errors": entries}).encode(), None)
 
 
 @given(status=STATUSES, body=st.binary(max_size=200))
 def test_error_from_response_any_bytes_returns_error(status: int, body: bytes) -> None:
-    check_error_of(status, body, request_to())
+    assert_is_valid_error(status, body, request_to())
 
 
 @pytest.mark.parametrize(
@@ -526,7 +526,7 @@ def test_error_from_response_any_bytes_returns_error(status: int, body: bytes) -
     ids=range(12),
 )
 def test_error_from_response_hostile_json_returns_error(body: bytes) -> None:
-    check_error_of(500, body, None)
+    assert_is_valid_error(500, body, None)
 
 
 # --- secrets ---

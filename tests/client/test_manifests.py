@@ -392,7 +392,7 @@ def test_resolve_tag_without_usable_digest_header_sends_get(header: str | None) 
 def test_resolve_head_not_supported_sends_get(resolve: Callable[[Client], Descriptor], answer: Response) -> None:
     registry = ScriptedRegistry(answer, manifest_response())
     assert resolve(registry.client) == MANIFEST
-    assert [request.method for request in registry.requests] == ["HEAD", "GET"]
+    assert registry.methods == ["HEAD", "GET"]
     assert registry.requests[1].headers.get_all("accept") == registry.requests[0].headers.get_all("accept")
     registry.assert_done()
 
@@ -404,7 +404,7 @@ def test_resolve_without_content_length_sends_get(resolve: Callable[[Client], De
     head = Response(200, {"Docker-Content-Digest": MANIFEST.digest, **content_length})
     registry = ScriptedRegistry(head, manifest_response())
     assert resolve(registry.client) == MANIFEST
-    assert [request.method for request in registry.requests] == ["HEAD", "GET"]
+    assert registry.methods == ["HEAD", "GET"]
     registry.assert_done()
 
 
@@ -965,7 +965,7 @@ def test_resolve_content_type_of_no_manifest_sends_get(
     head = manifest_response(media_type=content_type, Docker_Content_Digest=MANIFEST.digest)
     registry = ScriptedRegistry(head, manifest_response(media_type=content_type))
     assert resolve(registry.client) == MANIFEST
-    assert [request.method for request in registry.requests] == ["HEAD", "GET"]
+    assert registry.methods == ["HEAD", "GET"]
     registry.assert_done()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, final
 
 import pytest
@@ -229,13 +229,6 @@ class SlowServer:
         assert not self._thread.is_alive()
         if kind is None and self._error is not None:
             raise self._error
-
-
-@pytest.fixture
-def transport() -> Iterator[UrllibTransport]:
-    transport = UrllibTransport(timeout=PATIENCE, trust_env=False)
-    with contextlib.closing(transport):
-        yield transport
 
 
 LENGTH = 1_000_000

@@ -229,21 +229,18 @@ def test_tags_full_page_without_link_requests_page_after_last_name() -> None:
     registry.assert_done()
 
 
-def test_tags_partial_page_without_link_ends() -> None:
-    registry = ScriptedRegistry(page(numbered(0, 999)))
-    assert list(registry.client.tags("a", limit=5000)) == numbered(0, 999)
-    registry.assert_done()
-
-
-def test_tags_empty_page_ends() -> None:
-    registry = ScriptedRegistry(page(numbered(0, 1000)), page([]))
-    assert list(registry.client.tags("a", limit=5000)) == numbered(0, 1000)
-    registry.assert_done()
-
-
-def test_tags_last_page_after_link_ends() -> None:
-    registry = ScriptedRegistry(page(numbered(0, 1000), "<?x>; rel=next"), page(numbered(1000, 2000)))
-    assert list(registry.client.tags("a", limit=5000)) == numbered(0, 2000)
+@pytest.mark.parametrize(
+    ("pages", "count"),
+    [
+        ([page(numbered(0, 999))], 999),
+        ([page(numbered(0, 1000)), page([])], 1000),
+        ([page(numbered(0, 1000), "<?x>; rel=next"), page(numbered(1000, 2000))], 2000),
+    ],
+    ids=["partial page", "empty page", "full page after a Link"],
+)
+def test_tags_last_page_without_link_ends(pages: list[Response], count: int) -> None:
+    registry = ScriptedRegistry(*pages)
+    assert list(registry.client.tags("a", limit=5000)) == numbered(0, count)
     registry.assert_done()
 
 

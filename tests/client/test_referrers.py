@@ -349,7 +349,7 @@ def test_referrers_tag_not_an_index_lists_nothing_and_is_not_replaced(
         registry.client.push_manifest(NAME, pushed, OCI_MANIFEST)
     assert caught.value.descriptor is not None
     assert caught.value.descriptor.digest == Digest.of(pushed)
-    assert [request.method for request in registry.requests] == ["PUT", "GET"]
+    assert registry.methods == ["PUT", "GET"]
     registry.assert_done()
     registry = ScriptedRegistry(
         Response(200, {"Content-Type": OCI_MANIFEST}, pushed), error_response(404), response, Response(202)
@@ -364,7 +364,7 @@ def test_push_manifest_referrers_tag_of_other_media_type_is_not_replaced(media_t
     registry = ScriptedRegistry(Response(201), Response(200, {"Content-Type": "text/plain"}, content))
     with pytest.raises(errors.ReferrersUpdateError, match="refusing to replace it"):
         registry.client.push_manifest(NAME, referrer(), OCI_MANIFEST)
-    assert [request.method for request in registry.requests] == ["PUT", "GET"]
+    assert registry.methods == ["PUT", "GET"]
 
 
 # --- updates of the referrers tag by push_manifest ---
@@ -422,7 +422,7 @@ def test_push_manifest_unknown_fields_of_index_are_kept() -> None:
 
 def test_push_manifest_listed_referrer_is_not_written_again() -> None:
     registry, _ = push(Response(201), index_response(SIGNED, Descriptor.of(referrer(), OCI_MANIFEST)))
-    assert [request.method for request in registry.requests] == ["PUT", "GET"]
+    assert registry.methods == ["PUT", "GET"]
     registry.assert_done()
 
 

@@ -551,7 +551,7 @@ def test_resume_cross_origin_id_gets_no_credentials(method: str, answers: list[A
         writer = registry.resume(0, id_="https://storage.example/u")
         writer.write(CONTENT)
         {"PATCH": writer.close, "DELETE": writer.cancel, "PUT": writer.commit}[method]()
-    assert [request.method for request in registry.requests] == [method]
+    assert registry.methods == [method]
     assert registry.requests[0].info.required_scope == Scope.EMPTY
 
 
