@@ -1,4 +1,4 @@
-"""get_blob_range, and downloads that resume after a original connection."""
+"""get_blob_range, and downloads that resume after a lost connection."""
 
 from __future__ import annotations
 
@@ -290,7 +290,7 @@ def test_get_blob_range_invalid_repository_or_digest_sends_nothing(
     assert registry.requests == []
 
 
-# --- a connection that is original ---
+# --- lost connections ---
 
 
 class BreakingRegistry:

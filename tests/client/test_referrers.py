@@ -689,11 +689,8 @@ def test_push_manifest_index_refused_drops_entries_of_missing_manifests() -> Non
     unknown = Response(400, (), b'{"errors": [{"code": "MANIFEST_BLOB_UNKNOWN"}]}')
     registry = ScriptedRegistry(
         *(Response(201), index_response(SIGNED, SBOM_ENTRY), unknown),
-        *(
-            error_response(404),
-            error_response(404),
-            Response(200),
-        ),  # SIGNED is missing, as a GET confirms; SBOM_ENTRY exists
+        # SIGNED is missing, as a GET confirms; SBOM_ENTRY exists
+        *(error_response(404), error_response(404), Response(200)),
         *(index_response(SIGNED, SBOM_ENTRY), Response(201)),
     )
     registry.client.push_manifest(NAME, referrer(), OCI_MANIFEST)

@@ -19,10 +19,10 @@ MIN_CHUNK = 2
 @st.composite
 def quirks(draw: st.DrawFn) -> Quirks:
     minimum = draw(st.sampled_from([0, 0, 1, 3, 6]))
-    min_maximum = 2 * max(minimum, MIN_CHUNK)  # chunks can be halved until they are accepted
+    smallest = 2 * max(minimum, MIN_CHUNK)  # chunks can be halved until they are accepted
     return Quirks(
         minimum=minimum,
-        maximum=draw(st.none() | st.integers(min_maximum, min_maximum + 8)),
+        maximum=draw(st.none() | st.integers(smallest, smallest + 8)),
         too_large=draw(st.sampled_from([413, 416])),
         code=draw(st.sampled_from(["RANGE_INVALID", "", "BLOB_UPLOAD_INVALID"])),  # the last is zot's
         repeats_first_range=draw(st.booleans()),

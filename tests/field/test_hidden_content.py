@@ -36,7 +36,7 @@ class HiddenRow(Row):
 
 
 def hide_content(status: int, base_url: Response) -> Callable[[Request, set[str] | None], Response]:
-    """Answers an unauthorized request for a manifest with `status`, and ``/v2/`` with `ping`."""
+    """Answers an unauthorized request for a manifest with `status`, and ``/v2/`` with `base_url`."""
 
     def serve(request: Request, scopes: set[str] | None) -> Response:
         if request.url == f"{ORIGIN}/v2/":
