@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from ociwire import BlobWriter, Client, Descriptor, Digest, Request, Response, Scope, errors
+from tests._support.doubles import content_of
 
 HOST = "registry.example"
 REPOSITORY = "machine/uploads"
@@ -92,7 +93,7 @@ class Endpoint:
     def __call__(self, request: Request) -> Response:
         reads = request.method in ("GET", "HEAD") and UPLOADS not in request.url
         assert request.info.required_scope in ({PUSH, PULL} if reads else {PUSH}), request
-        body = b"" if request.body is None else b"".join(request.body.open())
+        body = content_of(request.body)
         fault = self.faults.pop(0) if self.faults else None
         if fault == BROKEN_REQUEST:
             self._append_half(request, body)

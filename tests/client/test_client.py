@@ -951,18 +951,17 @@ def test_push_blob_connection_lost_sends_missing_bytes_in_min_length_chunks() ->
     content = bytes(12 * 1024 * 1024)
     memory = MemoryRegistry(min_chunk_length=5 * 1024 * 1024)
     faults = [errors.ReadError("reset")]
-    methods = []
 
     def answer(request: Request) -> Response:
-        methods.append(request.method)
         if request.method == "PUT" and faults:
             raise faults.pop()
         return memory.round_trip(request)
 
     blob = Descriptor.of(content)
-    client = Client(HOST, FunctionTransport(answer))
+    transport = RecordingTransport(answer)
+    client = Client(HOST, transport)
     client.push_blob("a", blob, content)
-    assert methods == ["POST", "PUT", "HEAD", "GET", "PATCH", "PATCH", "PUT"]
+    assert [request.method for request in transport.requests] == ["POST", "PUT", "HEAD", "GET", "PATCH", "PATCH", "PUT"]
     assert client.get_blob("a", blob.digest).read() == content
 
 

@@ -10,6 +10,7 @@ import pytest
 from ociwire import Body, Client, Request, RequestInfo, Response, Scope
 from ociwire.auth import Anonymous, CredentialSource
 from ociwire.errors import AuthError, ManifestUnknown
+from tests._support.doubles import content_of
 from tests.field.registries import HOST, ORIGIN, FakeRegistry, challenge, get, pull
 from tests.field.rows import Row
 
@@ -178,8 +179,7 @@ def test_round_trip_anonymous_request_is_not_repeated() -> None:
 
 def test_round_trip_consumed_single_use_body_is_not_resent() -> None:
     def serve(request: Request, scopes: set[str] | None) -> Response:
-        if request.body is not None:
-            b"".join(request.body.open())
+        content_of(request.body)  # consumes the body
         return hide_content(404, BASIC)(request, scopes)
 
     registry = FakeRegistry(serve)
