@@ -230,7 +230,7 @@ class UploadMachine(RuleBasedStateMachine):
         except errors.RangeInvalid:
             assert self.offset_wrong
             self.faults.clear()
-            self.check_chunks(full=False)  # those so far were sent at the given offset
+            self.check_chunks(full=False)  # the chunks so far were sent at the given offset
             self.resume_at(None, None)
         finally:
             self.faults.clear()
