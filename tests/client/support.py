@@ -9,6 +9,7 @@ from typing import Any
 from ociwire import Client, Descriptor, Request, Response
 from ociwire.testing import ScriptedTransport
 from tests._support.doubles import FakeReader
+from tests.transport.urllib3.scripted_server import Peer, Script
 
 HOST = "registry.example"
 BASE = f"https://{HOST}"
@@ -88,3 +89,14 @@ def upload_response(location: str | None = UPLOADS_PATH + "1", *, status: int = 
 
 
 BLOB_CREATED = Response(201, {"Location": BLOB_PATH})
+
+
+def send_and_close(data: bytes) -> Script:
+    """Read a request, send `data` and close the connection."""
+
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        peer.send(data)
+        peer.close()
+
+    return script

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import re
-import socket
-import struct
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, final
+from contextlib import closing
+from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -29,7 +28,9 @@ from tests.client.support import (
     ScriptedRegistry,
     blob_response,
     error_response,
+    send_and_close,
 )
+from tests.transport.urllib3.scripted_server import Peer, Script, Server
 
 SIZE = len(CONTENT)
 MEBIBYTE = 1024 * 1024
@@ -648,68 +649,21 @@ def test_get_blob_any_breaks_with_progress_reads_whole_blob(
 # --- over real sockets ---
 
 
-@final
-class Server:
-    """A server on loopback that sends one script on each connection, then closes the connection.
+def send_and_reset(data: bytes, may_reset: threading.Semaphore) -> Script:
+    """Read a request, send `data` and reset the connection, which discards bytes that the client has not read."""
 
-    Args:
-        scripts: The bytes to send after the head of the request, and whether the connection is then reset.
-    """
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        peer.send(data)
+        assert may_reset.acquire(timeout=PATIENCE)
+        peer.reset()
 
-    def __init__(self, *scripts: tuple[bytes, bool]) -> None:
-        self.heads: list[bytes] = []
-        self._scripts = scripts
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(PATIENCE)
-        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._run)
-        self._read = threading.Semaphore(0)
-        self._error: BaseException | None = None
+    return script
 
-    def _run(self) -> None:
-        try:
-            for data, reset in self._scripts:
-                sock, _ = self._listener.accept()
-                with sock:
-                    self._answer(sock, data, reset=reset)
-        except BaseException as error:  # noqa: BLE001 - raised again in the thread of the test
-            self._error = error
 
-    def _answer(self, sock: socket.socket, data: bytes, *, reset: bool) -> None:
-        sock.settimeout(PATIENCE)
-        head = b""
-        while b"\r\n\r\n" not in head:
-            more = sock.recv(65536)
-            assert more, "the client has closed the connection"
-            head += more
-        self.heads.append(head)
-        sock.sendall(data)
-        if reset:  # a reset discards bytes that the client has not read
-            assert self._read.acquire(timeout=PATIENCE)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-    def allow_reset(self) -> None:
-        """Tell the server that the client has read everything sent so far."""
-        self._read.release()
-
-    def __enter__(self) -> Server:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is not None:
-            with contextlib.suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)  # no client connects any more
-        self._thread.join(2 * PATIENCE)
-        self._listener.close()
-        assert not self._thread.is_alive()
-        if kind is None and self._error is not None:
-            raise self._error
-
-    @property
-    def ranges(self) -> list[str]:
-        matches = [re.search(rb"(?im)^range: *(\S+)\r$", head) for head in self.heads]
-        return ["" if match is None else match[1].decode() for match in matches]
+def ranges_of(server: Server) -> list[str]:
+    """The Range header of each request, empty without one."""
+    return [(peer.field("range") or b"").decode() for peer in server.peers]
 
 
 def raw_response(status: str, *fields: str, body: bytes = b"") -> bytes:
@@ -730,49 +684,51 @@ def raw_206(start: int, count: int | None = None) -> bytes:
 
 @pytest.mark.parametrize("reset", [False, True], ids=["close", "reset"])
 def test_get_blob_socket_closed_resumes_at_position(transport: UrllibTransport, reset: bool) -> None:
-    with Server((raw_200(5), reset), (raw_206(5, 4), reset), (raw_206(9), False)) as server:
-        client = Client(server.host, transport, insecure=True)
+    may_reset = threading.Semaphore(0)
+    cut = partial(send_and_reset, may_reset=may_reset) if reset else send_and_close
+    with closing(Server(cut(raw_200(5)), cut(raw_206(5, 4)), send_and_close(raw_206(9)))) as server:
+        client = Client(server.netloc, transport, insecure=True)
         with client.get_blob(NAME, BLOB.digest) as reader:
             read = b""
             for count in (5, 4, 12):
                 while count:
                     piece = reader.read(count)
                     read, count = read + piece, count - len(piece)
-                server.allow_reset()
+                may_reset.release()
             assert read == CONTENT
             assert reader.verified
-    assert server.ranges == ["", "bytes=5-20", "bytes=9-20"]
-    assert all(head.startswith(f"GET {BLOB_PATH} ".encode()) for head in server.heads)
+    assert ranges_of(server) == ["", "bytes=5-20", "bytes=9-20"]
+    assert all(peer.line().startswith(f"GET {BLOB_PATH} ".encode()) for peer in server.peers)
 
 
 def test_get_blob_socket_closed_within_chunk_resumes_at_position(transport: UrllibTransport) -> None:
     chunked = raw_response("200 OK", "Transfer-Encoding: chunked", body=b"15\r\n" + CONTENT[:5])
     head = raw_response("200 OK", "Content-Length: 21", "Connection: close")
-    with Server((chunked, False), (head, False), (raw_206(5), False)) as server:
-        client = Client(server.host, transport, insecure=True)
+    with closing(Server(send_and_close(chunked), send_and_close(head), send_and_close(raw_206(5)))) as server:
+        client = Client(server.netloc, transport, insecure=True)
         assert client.get_blob(NAME, BLOB.digest).read() == CONTENT
-    assert server.ranges == ["", "", "bytes=5-20"]
-    assert server.heads[1].startswith(b"HEAD ")
+    assert ranges_of(server) == ["", "", "bytes=5-20"]
+    assert server.peers[1].line().startswith(b"HEAD ")
 
 
 def test_get_blob_range_socket_closed_resumes_at_position(transport: UrllibTransport) -> None:
-    with Server((raw_206(4, 3), False), (raw_206(7), False)) as server:
-        client = Client(server.host, transport, insecure=True)
+    with closing(Server(send_and_close(raw_206(4, 3)), send_and_close(raw_206(7)))) as server:
+        client = Client(server.netloc, transport, insecure=True)
         with client.get_blob_range(NAME, BLOB.digest, 4) as reader:
             assert reader.read() == CONTENT[4:]
-    assert server.ranges == ["bytes=4-", "bytes=7-20"]
+    assert ranges_of(server) == ["bytes=4-", "bytes=7-20"]
 
 
 def test_get_blob_socket_closed_repeatedly_raises_read_error(transport: UrllibTransport) -> None:
-    with Server((raw_200(5), False), (raw_206(5, 0), False)) as server:
-        client = Client(server.host, transport, insecure=True)
+    with closing(Server(send_and_close(raw_200(5)), send_and_close(raw_206(5, 0)))) as server:
+        client = Client(server.netloc, transport, insecure=True)
         with client.get_blob(NAME, BLOB.digest) as reader, pytest.raises(errors.ReadError):
             reader.read()
-    assert server.ranges == ["", "bytes=5-20"]
+    assert ranges_of(server) == ["", "bytes=5-20"]
 
 
 def test_get_blob_socket_closed_without_range_support_skips_to_position(transport: UrllibTransport) -> None:
-    with Server((raw_200(5), False), (raw_200(SIZE), False)) as server:
-        client = Client(server.host, transport, insecure=True)
+    with closing(Server(send_and_close(raw_200(5)), send_and_close(raw_200(SIZE)))) as server:
+        client = Client(server.netloc, transport, insecure=True)
         assert client.get_blob(NAME, BLOB.digest).read() == CONTENT
-    assert server.ranges == ["", "bytes=5-20"]
+    assert ranges_of(server) == ["", "bytes=5-20"]

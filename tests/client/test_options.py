@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any
 
 import pytest
 import urllib3
@@ -15,7 +15,8 @@ import ociwire.transport
 from ociwire import Client, Request, RequestInfo, Response, Scope, errors
 from ociwire.transport import UrllibTransport
 from tests._support.doubles import PATIENCE, FakeClock, RecordingTransport
-from tests.client.support import BLOB, CONTENT, HOST, ScriptedRegistry, blob_response
+from tests.client.support import BLOB, CONTENT, HOST, ScriptedRegistry, blob_response, send_and_close
+from tests.transport.urllib3.scripted_server import Peer, Server
 
 
 def infos(registry: ScriptedRegistry) -> list[RequestInfo]:
@@ -162,73 +163,36 @@ def test_close_with_options_default_transport_is_closed(monkeypatch: pytest.Monk
 # --- deadlines over sockets ---
 
 
-@final
-class SlowServer:
-    """A server on loopback that ends its last response byte by byte, until the client closes the connection.
+class SlowResponse:
+    """A script that sends the beginning of a response, and then one byte after the other until the client closes.
 
     Args:
         clock: Advanced by one second for each byte.
-        responses: The bytes that each connection begins with. On the last connection, more bytes follow slowly.
+        beginning: The beginning of the response.
         byte: The byte that is repeated. Defaults to ``x``.
 
     Attributes:
-        heads: The heads of the requests.
         begin: Set by the test to let the slow bytes begin.
         bytes_sent: Number of slow bytes.
     """
 
-    def __init__(self, clock: FakeClock, *responses: bytes, byte: bytes = b"x") -> None:
-        self.heads: list[bytes] = []
+    def __init__(self, clock: FakeClock, beginning: bytes, byte: bytes = b"x") -> None:
         self.begin = threading.Event()
         self.bytes_sent = 0
         self._clock = clock
-        self._responses = responses
+        self._beginning = beginning
         self._byte = byte
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(PATIENCE)
-        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run)
 
-    def _run(self) -> None:
-        try:
-            for response in self._responses[:-1]:
-                with self._accept() as sock:
-                    sock.sendall(response)
-            with self._accept() as sock:
-                sock.sendall(self._responses[-1])
-                assert self.begin.wait(PATIENCE)
-                with contextlib.suppress(OSError):  # raised when the client has closed the connection
-                    while self.bytes_sent < 100_000:
-                        sock.sendall(self._byte)
-                        self.bytes_sent += 1
-                        self._clock.now += 1
-        except BaseException as error:  # noqa: BLE001 - raised again in the thread of the test
-            self._error = error
-
-    def _accept(self) -> socket.socket:
-        sock, _ = self._listener.accept()
-        sock.settimeout(PATIENCE)
-        head = b""
-        while b"\r\n\r\n" not in head:
-            head += sock.recv(65536)
-        self.heads.append(head)
-        return sock
-
-    def __enter__(self) -> SlowServer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        self.begin.set()
-        if kind is not None:
-            with contextlib.suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join(4 * PATIENCE)
-        self._listener.close()
-        assert not self._thread.is_alive()
-        if kind is None and self._error is not None:
-            raise self._error
+    def __call__(self, peer: Peer) -> None:
+        peer.read_head()
+        peer.send(self._beginning)
+        assert self.begin.wait(PATIENCE)
+        with contextlib.suppress(OSError):  # raised when the client has closed the connection
+            while self.bytes_sent < 100_000:
+                peer.send(self._byte)
+                self.bytes_sent += 1
+                self._clock.now += 1
+        peer.close()
 
 
 LENGTH = 1_000_000
@@ -252,36 +216,39 @@ CALLS: dict[str, Callable[[Client], Any]] = {
 def test_blob_reader_slow_body_times_out_at_deadline(
     call: Callable[[Client], Any], clock: FakeClock, transport: UrllibTransport
 ) -> None:
-    with SlowServer(clock, HEAD) as server:
-        client = Client(server.host, transport, insecure=True).with_options(deadline=clock.now + 4)
+    slow = SlowResponse(clock, HEAD)
+    with contextlib.closing(Server(slow)) as server:
+        client = Client(server.netloc, transport, insecure=True).with_options(deadline=clock.now + 4)
         with call(client) as reader:
-            server.begin.set()
+            slow.begin.set()
             with pytest.raises(errors.TransportTimeout) as caught:
                 reader.read()
         assert caught.value.request is not None
-    assert len(server.heads) == 1  # the download is not resumed after the deadline
-    assert server.bytes_sent >= 4
+    assert len(server.peers) == 1  # the download is not resumed after the deadline
+    assert slow.bytes_sent >= 4
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_client_slow_body_times_out_at_deadline(
     call: Callable[[Client], Any], clock: FakeClock, transport: UrllibTransport
 ) -> None:
-    with SlowServer(clock, HEAD, byte=b" ") as server:
-        client = Client(server.host, transport, insecure=True).with_options(deadline=clock.now + 4)
-        server.begin.set()
+    slow = SlowResponse(clock, HEAD, b" ")
+    with contextlib.closing(Server(slow)) as server:
+        client = Client(server.netloc, transport, insecure=True).with_options(deadline=clock.now + 4)
+        slow.begin.set()
         with pytest.raises(errors.TransportTimeout):
             call(client)
-    assert len(server.heads) == 1
+    assert len(server.peers) == 1
 
 
 @pytest.mark.parametrize("call", [*CALLS.values(), *BLOB_CALLS.values()], ids=[*CALLS, *BLOB_CALLS])
 def test_client_slow_response_head_times_out_at_deadline(
     call: Callable[[Client], Any], clock: FakeClock, transport: UrllibTransport
 ) -> None:
-    with SlowServer(clock, b"HTTP/1.1 200 OK\r\nX-Slow: ") as server:
-        server.begin.set()
-        client = Client(server.host, transport, insecure=True).with_options(deadline=clock.now + 4)
+    slow = SlowResponse(clock, b"HTTP/1.1 200 OK\r\nX-Slow: ")
+    with contextlib.closing(Server(slow)) as server:
+        slow.begin.set()
+        client = Client(server.netloc, transport, insecure=True).with_options(deadline=clock.now + 4)
         with pytest.raises(errors.TransportTimeout):
             call(client)
 
@@ -292,13 +259,14 @@ def test_blob_reader_resumed_download_keeps_deadline(clock: FakeClock, transport
         f"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 5-{LENGTH - 1}/{LENGTH}\r\n"
         f"Content-Length: {LENGTH - 5}\r\n\r\n"
     ).encode()
-    with SlowServer(clock, first, rest) as server:
-        client = Client(server.host, transport, insecure=True).with_options(deadline=clock.now + 4)
+    slow = SlowResponse(clock, rest)
+    with contextlib.closing(Server(send_and_close(first), slow)) as server:
+        client = Client(server.netloc, transport, insecure=True).with_options(deadline=clock.now + 4)
         with client.get_blob("a", BLOB.digest) as reader:
-            server.begin.set()
+            slow.begin.set()
             with pytest.raises(errors.TransportTimeout):
                 reader.read()
-    assert f"bytes=5-{LENGTH - 1}".encode() in server.heads[1]
+    assert f"bytes=5-{LENGTH - 1}".encode() in server.peers[1].heads[0]
 
 
 def test_client_deadline_passed_sends_nothing(clock: FakeClock, transport: UrllibTransport) -> None:
@@ -315,8 +283,8 @@ def test_client_deadline_passed_sends_nothing(clock: FakeClock, transport: Urlli
 
 def test_client_without_deadline_ignores_deadline_of_other_client(clock: FakeClock, transport: UrllibTransport) -> None:
     response = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-    with SlowServer(clock, HEAD[:-2], response) as server:
-        client = Client(server.host, transport, insecure=True)
+    with contextlib.closing(Server(send_and_close(HEAD[:-2]), send_and_close(response))) as server:
+        client = Client(server.netloc, transport, insecure=True)
         with pytest.raises(errors.TransportError):  # the response head is incomplete
             client.with_options(deadline=clock.now + 4).resolve_blob("a", BLOB.digest)
         clock.now += 100
