@@ -535,13 +535,13 @@ class Stage:
         base = UrllibTransport(timeout=TIMEOUT, expect_timeout=EXPECT_TIMEOUT, trust_env=False)
         self.transport = default_transport(base=base, credentials=Anonymous())
         self.client = Client(fault_proxy.host, self.transport, insecure=True)
-        self._chaos = fault_proxy
+        self._proxy = fault_proxy
 
     def close(self) -> None:
         """Close the transport, and check that no connection is left on either side."""
         self.transport.close()
         assert [sock for sock in self.sockets if sock.fileno() >= 0] == []
-        assert self._chaos.open_connections() == 0
+        assert self._proxy.open_connections() == 0
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
