@@ -33,7 +33,7 @@ from ociwire.errors import (
     OciwireError,
     ProtocolError,
     ReadError,
-    TransportTimeout,
+    ReadTimeout,
     UsageError,
 )
 from ociwire.media_types import OCI_MANIFEST
@@ -375,8 +375,8 @@ LASTING: dict[str, tuple[type[OciwireError], ...]] = {
     "reset in answer": (ReadError,),
     "short answer": (ReadError,),
     "flipped byte": (DigestMismatch,),
-    "stall": (TransportTimeout,),
-    "stall in answer": (TransportTimeout,),
+    "stall": (ReadTimeout,),
+    "stall in answer": (ReadTimeout,),
 }
 """The errors of each fault from which an operation does not recover."""
 UNSETTLED = (BlobUploadInvalid, BlobUploadUnknown, DigestInvalid)
