@@ -298,7 +298,7 @@ def test_client_ten_thousand_operations_leave_only_idle_connections(
         assert workload.errors == []
         assert workload.done == OPERATIONS
 
-        pool = transport._pools.of(Origin.of(f"http://{registry_host}"), anonymous=False).urllib3_pool.pool
+        pool = transport._pools.get(Origin.of(f"http://{registry_host}"), anonymous=False).urllib3_pool.pool
         assert pool is not None
         connections = [pool.get(block=False) for _ in range(pool.qsize())]
         assert len(connections) == POOL_SIZE  # every place in the pool has been given back
