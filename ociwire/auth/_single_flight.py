@@ -19,19 +19,18 @@ import copy
 import threading
 import time
 from collections.abc import Callable, Hashable
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, TypeVar
 
 from ..errors import AuthError, AuthTimeout
 
-__all__ = ["SingleFlight", "copy_of"]
+__all__ = ["SingleFlight", "copy_error"]
 
 V = TypeVar("V")
 E = TypeVar("E", bound=Exception)
 
 _MAX_WAIT = 120.0
 """Seconds to wait for another thread's fetch when no deadline is closer: twice what a credential helper may take."""
-_POLL = 1.0
-"""Seconds between two checks of whether the other thread's fetch still runs."""
+_POLL_INTERVAL = 1.0
 _GRACE = 1.0
 """Seconds that a fetch has after its deadline to end by itself, before a waiting thread gives up on it."""
 
@@ -40,36 +39,29 @@ class _Call:
     """A fetch that one thread runs, and for which others may wait."""
 
     def __init__(self, key: Hashable, deadline: float | None) -> None:
-        self.key = key
-        self.deadline = deadline
+        self.key, self.deadline = key, deadline
         self.thread = threading.get_ident()
         self.done = False
         self.failure: Exception | None = None
-        # A plain lock, held while the fetch runs: a signal handler that raises within the Python code of an Event or a
-        # Condition can leave their internal lock held for ever.
-        self._running = threading.Lock()
-        self._running.acquire()
+        # A plain lock, held while the fetch runs: a signal handler that raises within the Python code of an Event, a
+        # Condition or a Future can leave their internal lock held for ever.
+        self.running = threading.Lock()
+        self.running.acquire()
 
     def finish(self) -> None:
-        """Wake the waiting threads. Idempotent."""
         if not self.done:
             self.done = True
-            self._running.release()
-
-    def wait(self, seconds: float) -> None:
-        """Wait until the fetch has ended, at most for `seconds`."""
-        if self._running.acquire(timeout=seconds):
-            self._running.release()
+            self.running.release()
 
 
-class SingleFlight(Generic[V]):
+class SingleFlight:
     """Runs one fetch at a time per group, and shares its result. No lock is held while a fetch runs.
 
     Args:
         what: What is fetched, for messages: ``a token``.
     """
 
-    # Shared by all instances: a credential's fetch may need a token, and a token's fetch a credential.
+    # Which thread waits for which call, of all instances: a source may need a token, and a token a credential.
     _waiting: ClassVar[dict[int, _Call]] = {}
 
     def __init__(self, what: str) -> None:
@@ -90,31 +82,30 @@ class SingleFlight(Generic[V]):
         Args:
             group: Fetches of the same group run one after the other.
             key: What is fetched. Only threads that wait for the same key share a failure.
-            find: Looks into the cache; called while no fetch of the group runs.
+            find: Looks into the cache; called while no fetch of the group ends.
             fetch: Fetches the value and puts it where `find` looks.
-            deadline: Moment of `time.monotonic`, in seconds, until which to wait for another thread.
+            deadline: A `time.monotonic` value in seconds until which to wait for another thread.
 
         Raises:
             AuthTimeout: The wait for another thread reached a deadline, or 120 seconds.
             AuthError: The other thread's fetch waits for this thread.
-            Exception: What `fetch` raised, here or in the thread that was waited for.
         """
         call = _Call(key, deadline)
         give_up = time.monotonic() + _MAX_WAIT
-        try:  # `finish` runs whatever happens once the call can be seen by others, a KeyboardInterrupt included
+        try:
             while True:
                 with self._lock:
-                    found = find()
+                    cached = find()
                     other = self._calls.get(group)
-                    if found is None and (other is None or other.done):
+                    if cached is None and (other is None or other.done):
                         self._calls[group] = other = call
-                if found is not None:
-                    return found
+                if cached is not None:
+                    return cached
                 if other is None or other is call:
                     break
                 self._wait(other, deadline, give_up)
                 if other.failure is not None and other.key == key:
-                    raise copy_of(other.failure)
+                    raise copy_error(other.failure)
             try:
                 return fetch()
             except Exception as error:
@@ -123,29 +114,32 @@ class SingleFlight(Generic[V]):
                 raise
             finally:
                 call.finish()
-        finally:  # again: one signal may interrupt the `finally` above
+        finally:  # again: a signal may interrupt the `finally` above, or come before the inner `try`
             call.finish()
-            if self._calls.get(group) is call:
-                with self._lock:
-                    if self._calls.get(group) is call:
-                        del self._calls[group]
+            with self._lock:
+                if self._calls.get(group) is call:
+                    del self._calls[group]
 
     def _wait(self, other: _Call, deadline: float | None, give_up: float) -> None:
-        me = threading.get_ident()
-        self._waiting[me] = other
+        thread = threading.get_ident()
+        self._waiting[thread] = other
         try:
+            # The fetch's own deadline counts, too: it may wait for this thread in a way that `_check_cycle` cannot see.
+            if other.deadline is not None:
+                give_up = min(give_up, other.deadline + _GRACE)
+            if deadline is not None:
+                give_up = min(give_up, deadline)
             while not other.done:
-                self._check_cycle(other, me)
-                # The fetch's own deadline: it may wait for this thread, if its source sends requests from another one.
-                end = give_up if other.deadline is None else min(give_up, other.deadline + _GRACE)
-                remaining = (end if deadline is None else min(end, deadline)) - time.monotonic()
+                self._check_cycle(other, thread)
+                remaining = give_up - time.monotonic()
                 if remaining <= 0:
                     raise AuthTimeout(f"timed out while another thread was getting {self._what}")
-                other.wait(min(remaining, _POLL))
+                if other.running.acquire(timeout=min(remaining, _POLL_INTERVAL)):
+                    other.running.release()
         finally:
-            self._waiting.pop(me, None)
+            self._waiting.pop(thread, None)
 
-    def _check_cycle(self, other: _Call, me: int) -> None:
+    def _check_cycle(self, other: _Call, thread: int) -> None:
         """Raise if the thread that runs a fetch waits, directly or through others, for this thread.
 
         Each thread registers what it waits for before it checks, so that the last one to close a cycle sees all of it.
@@ -153,7 +147,7 @@ class SingleFlight(Generic[V]):
         seen = set()
         call: _Call | None = other
         while call is not None and not call.done and call.thread not in seen:
-            if call.thread == me:
+            if call.thread == thread:
                 raise AuthError(
                     f"getting {self._what} requires {self._what}: a credential source or token transport must not send"
                     " its requests through the layer that asks it"
@@ -162,7 +156,7 @@ class SingleFlight(Generic[V]):
             call = self._waiting.get(call.thread)
 
 
-def copy_of(failure: E) -> E:
+def copy_error(failure: E) -> E:
     """A copy to raise in another thread, with a traceback of its own."""
     try:
         copied = copy.copy(failure)

@@ -1,38 +1,52 @@
 """Obtain bearer tokens: from the cache, or from a token server, one request for all threads that need the same token.
 
-A credential is sent to a token server only if `origin_policy.check_realm` allows it. Every failure is an `AuthError`.
+Follows the distribution project's "Token Authentication Specification" (GET) and "OAuth2 Token Authentication" (POST).
+A credential is sent to a token server only if `origin_policy.check_realm` allows it. Every failure is an `AuthError`,
+and none shows a secret.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import final
-from urllib.parse import urljoin
+from typing import Any, final
+from urllib.parse import urlencode, urljoin
 
 from .._http.messages import Request, Response, redactor_of, with_redactor
 from .._http.origin_policy import check_realm, token_redirect
 from .._http.urls import Origin
+from .._oci.host import redact_url
 from .._oci.reference import registry_name
 from .._oci.scope import Scope
 from .._text import sanitize
-from ..errors import AuthError, AuthTimeout, TransportError, TransportTimeout, UsageError
+from ..errors import AuthError, AuthTimeout, CredentialsRejected, TransportError, TransportTimeout, UsageError
+from ._bounded_cache import BoundedCache
 from ._single_flight import SingleFlight
 from ._token_cache import Token, TokenCache, TokenKey
-from ._token_endpoint import Exchange
 from .challenge import Challenge
 from .credentials import Credential
 
 __all__ = ["TokenProvider", "TokenRequest"]
 
 _LOG = logging.getLogger("ociwire.auth")
+_MAX_RESPONSE = 1024 * 1024
+_MAX_TOKEN = 64 * 1024
+"""Maximum number of characters of a token: more than any server accepts in a header."""
+_DEFAULT_LIFETIME = 60.0
+"""Lifetime in seconds of a token whose response has no ``expires_in`` (the specification's default)."""
+_MAX_LIFETIME = 30 * 24 * 3600.0
+_MARGIN = 30.0
+"""Seconds before its expiry that a token is no longer sent, or a quarter of its lifetime if that is less."""
 _MAX_LOGGED_SCOPE = 1000
-"""Maximum number of characters of a scope that are logged, because the registry chooses it."""
-_MAX_GET_ONLY = 64
-_ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_MAX_QUOTED = 200
+"""Maximum number of characters of a server's text that a message quotes."""
+_ABSOLUTE_URL = re.compile(r"//|[A-Za-z][A-Za-z0-9+.-]*:")
+_VISIBLE_ASCII = re.compile(r"[!-~]+")
 
 
 @final
@@ -46,7 +60,6 @@ class TokenRequest:
         challenge: The challenge that names realm and service.
         credential: The credential to send; None for anonymous access.
         scope: The scope to request.
-        refused: A larger scope that the token server refused before; None if there was none.
         newer_than: Only tokens with a higher sequence number are accepted.
     """
 
@@ -55,21 +68,15 @@ class TokenRequest:
     challenge: Challenge
     credential: Credential | None
     scope: Scope
-    refused: Scope | None = None
     newer_than: int = 0
 
     @property
-    def realm(self) -> str:
-        """The token server's URL. A relative one is resolved against the registry's own origin."""
-        realm = self.challenge.params["realm"]
-        if not realm or realm.startswith(("https://", "//")) or _ABSOLUTE.match(realm):
-            return realm  # absolute, or refused by check_realm
-        return urljoin(f"{self.origin}/", realm)
-
-    @property
     def key(self) -> TokenKey:
-        """The token's key in the cache."""
-        return TokenKey(self.origin, self.credential, self.realm, self.challenge.params.get("service"))
+        """The token's key in the cache. A relative realm is resolved against the registry's own origin."""
+        realm = self.challenge.params["realm"]
+        if realm and not _ABSOLUTE_URL.match(realm):
+            realm = urljoin(f"{self.origin}/", realm)
+        return TokenKey(self.origin, self.credential, realm, self.challenge.params.get("service"))
 
 
 @final
@@ -82,7 +89,7 @@ class TokenProvider:
         source_name: Name of the credential source for messages.
 
     Attributes:
-        tokens: The cache.
+        cache: The tokens.
 
     Raises:
         UsageError: A host or an origin of `trusted_realms` is not valid.
@@ -91,117 +98,192 @@ class TokenProvider:
     def __init__(
         self, send: Callable[[Request], Response], *, trusted_realms: Mapping[str, Collection[str]], source_name: str
     ) -> None:
-        self._send = send
-        self._trusted = _trusted(trusted_realms)
+        self.cache = TokenCache()
+        self._inner_send = send
         self._source_name = source_name
-        self._single_flight: SingleFlight[Token] = SingleFlight("a token")
-        self._get_only: set[str] = set()  # realms that answered 404 or 405 to a POST
-        self.tokens = TokenCache()
+        self._single_flight = SingleFlight("a token")
+        self._get_only: BoundedCache[str, str] = BoundedCache(64)  # realms that answered 404 or 405 to a POST
+        self._trusted: dict[str, list[str]] = {}
+        for host, origins in trusted_realms.items():
+            if isinstance(origins, str) or not isinstance(origins, Iterable):
+                raise UsageError(
+                    f"trusted_realms has a collection of origins for each host: {{{host!r}: [{origins!r}]}}"
+                )
+            self._trusted.setdefault(registry_name(host), []).extend(str(Origin.of(origin)) for origin in origins)
 
-    def get(
-        self, wanted: TokenRequest, waiting: Request, may_send: Callable[[], bool] = lambda: True
-    ) -> tuple[Token, bool]:
-        """Return a token, and whether it was fetched now, by this thread or by another.
+    def find(self, wanted: TokenRequest) -> Token | None:
+        """A cached token, if there is one."""
+        return self.cache.get(wanted.key, wanted.scope, newer_than=wanted.newer_than)
+
+    def fetch(self, wanted: TokenRequest, waiting: Request, may_repeat: Callable[[], bool]) -> Token:
+        """Request a token, or share the one that another thread requests.
 
         Args:
             wanted: The token.
             waiting: The request that needs it; its deadline and timeout are the token request's, too.
-            may_send: Called before each HTTP request to the token server. If it returns False, a POST that the token
-                server does not support is not repeated as a GET.
+            may_repeat: Called before a POST that the token server does not support is repeated as a GET.
 
         Raises:
-            AuthError: The token server refused, failed, or must not be asked.
+            AuthError: The token server failed, or must not be asked.
+            CredentialsRejected: The token server refused the credential.
+            AuthTimeout: No token came in time.
         """
         key = wanted.key
 
-        def find() -> Token | None:
-            return self.tokens.find(key, wanted.scope, newer_than=wanted.newer_than)
-
-        def fetch() -> Token:
-            token = self._fetch(wanted, waiting, may_send)
-            self.tokens.put(key, token)
+        def request_token() -> Token:
+            request = with_redactor(waiting)
+            redactor = redactor_of(request)
+            if wanted.credential is not None:
+                redactor.add(wanted.credential)
+            try:
+                token = self._request_token(wanted, request, may_repeat)
+            except AuthError as error:
+                redactor.error(error)
+                raise
+            self.cache.put(key, token)
             return token
 
-        cached = find()
-        if cached is not None:
-            return cached, False
-        return self._single_flight.fetch((key, wanted.scope), wanted.scope, find, fetch, waiting.info.deadline), True
-
-    def _fetch(self, wanted: TokenRequest, waiting: Request, may_send: Callable[[], bool]) -> Token:
-        waiting = with_redactor(waiting)
-        redactor = redactor_of(waiting)
-        if wanted.credential is not None:
-            redactor.add(wanted.credential)
-        try:
-            return self._request_token(wanted, waiting, may_send)
-        except AuthError as error:
-            redactor.error(error)
-            raise
-
-    def _request_token(self, wanted: TokenRequest, waiting: Request, may_send: Callable[[], bool]) -> Token:
-        exchange = Exchange(
-            host=wanted.host,
-            realm=check_realm(wanted.realm, wanted.origin, self._trusted.get(wanted.host, ())),
-            service=wanted.challenge.params.get("service"),
-            scope=wanted.scope,
-            credential=wanted.credential,
-            source_name=self._source_name,
-            refused=wanted.refused,
-            challenged=Scope.parse(wanted.challenge.params.get("scope", "")),
+        return self._single_flight.fetch(
+            (key, wanted.scope), wanted.scope, lambda: self.find(wanted), request_token, waiting.info.deadline
         )
+
+    def _request_token(self, wanted: TokenRequest, waiting: Request, may_repeat: Callable[[], bool]) -> Token:
+        credential, trusted = wanted.credential, self._trusted.get(wanted.host, ())
+        realm = check_realm(wanted.key.realm, wanted.origin, trusted)
+        server = f"the token server {redact_url(realm)} (of {wanted.host})"
         if _LOG.isEnabledFor(logging.DEBUG):
             redactor = redactor_of(waiting)
             scope = sanitize(redactor.text(str(wanted.scope)), _MAX_LOGGED_SCOPE) or "a token without a scope"
-            _LOG.debug("requesting %s from %s", scope, redactor.text(exchange.server))
-        asked_at = time.monotonic()
-        may_send()
-        get = exchange.realm in self._get_only
-        response = self._ask(exchange, exchange.request(waiting, get=get))
-        if exchange.must_get(response) and not get and may_send():
+            _LOG.debug("requesting %s from %s", scope, redactor.text(server))
+
+        has_password = credential is not None and bool(credential.password)
+        post = credential is not None and credential.identity_token is not None
+        if post and has_password and self._get_only.get(realm) is not None:
+            post = False
+        requested_at = time.monotonic()
+        request = _build_request(wanted, realm, waiting, post=post)
+        response = self._send(request, server)
+        if post and has_password and response.status in (404, 405) and may_repeat():
             response.drain()
-            if len(self._get_only) < _MAX_GET_ONLY:
-                self._get_only.add(exchange.realm)
-            response = self._ask(exchange, exchange.request(waiting, get=True))
-        response = self._follow_trusted(wanted, exchange, response)
+            self._get_only.put(realm, realm)
+            post = False
+            request = _build_request(wanted, realm, waiting, post=False)
+            response = self._send(request, server)
+
+        # A redirect is followed once, to an origin that the caller trusts. After 303, a POST would become a GET.
+        location = response.headers.get("location")
+        if location is not None and response.status in (301, 302, 307, 308, 0 if post else 303):
+            response.drain()
+            what = f"{server} redirects ({response.status})"
+            url = token_redirect(realm, location, wanted.origin, trusted, what=what)
+            response = self._send(request.replace(url=url), server)
         try:
-            return exchange.token(response, asked_at)
+            body = response.read(_MAX_RESPONSE + 1)
+        except TransportTimeout as error:
+            raise AuthTimeout(f"{server} did not finish its answer in time") from error
+        except TransportError as error:
+            raise AuthError(f"{server}: the answer broke off") from error
         finally:
             response.drain()
 
-    def _follow_trusted(self, wanted: TokenRequest, exchange: Exchange, response: Response) -> Response:
-        """Follow one redirect, if the caller trusts its origin: the request carries credentials."""
-        request, location = response.request, response.headers.get("location")
-        # A 303 to a POST means another request.
-        statuses = (301, 302, 307, 308) if exchange.posts else (301, 302, 303, 307, 308)
-        if response.status not in statuses or location is None or request is None:
-            return response
-        trusted = self._trusted.get(wanted.host, ())
-        what = f"{exchange.server} redirects ({response.status})"
-        try:
-            url = token_redirect(exchange.realm, location, wanted.origin, trusted, what=what)
-        finally:
-            response.drain()
-        return self._ask(exchange, request.replace(url=url))
+        if not 200 <= response.status < 300:
+            raise self._to_error(wanted, realm, server, response, body)
+        value, lifetime = _parse_token(body, server)
+        return Token(value, wanted.scope, requested_at + lifetime - min(_MARGIN, lifetime / 4))
 
-    def _ask(self, exchange: Exchange, request: Request) -> Response:
+    def _send(self, request: Request, server: str) -> Response:
         try:
-            return self._send(request)
+            return self._inner_send(request)
         except AuthError:
             raise
         except TransportTimeout as error:
-            raise AuthTimeout(f"{exchange.server} did not answer in time") from error
+            raise AuthTimeout(f"{server} did not answer in time") from error
         except TransportError as error:
-            raise AuthError(f"{exchange.server} could not be asked: {error}") from error
+            raise AuthError(f"{server} could not be asked: {error}") from error
+
+    def _to_error(self, wanted: TokenRequest, realm: str, server: str, response: Response, body: bytes) -> AuthError:
+        """The error for a response that is not a success. It quotes the server's text, with the secrets masked."""
+        status, credential = response.status, wanted.credential
+        if 300 <= status < 400:
+            return AuthError(
+                f"{server} redirects ({status}): refused, for credentials stay at the realm's origin", status=status
+            )
+        redactor = redactor_of(response.request)
+        if credential is not None:
+            redactor.add(credential)
+        answer = _parse_object(body)
+        # The error text of OAuth2 (RFC 6749, section 5.2), the distribution specification, or Docker Hub.
+        errors = answer.get("errors")
+        first = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
+        texts = (answer.get("error_description"), first.get("message"), answer.get("details"), answer.get("error"))
+        reason = redactor.text(next((text for text in texts if isinstance(text, str) and text), ""))
+        reason = re.sub(r"[^!-~]+", " ", reason[:_MAX_QUOTED]).strip()
+        quoted = f". It says: {reason}" if reason else ""
+        if status not in (401, 403) and not (
+            status == 400 and answer.get("error") in ("invalid_grant", "invalid_client")
+        ):
+            return AuthError(f"{server} answered {status}{quoted}", status=status)
+        if credential is None:
+            message = (
+                f"{server} gives no token without credentials ({status}), and {self._source_name} has none for"
+                f" {wanted.host} (docker login, or credentials=)"
+            )
+        else:
+            user = f" of user {credential.username!r}" if credential.username else ""
+            message = (
+                f"{server} refused ({status}) the credentials{user} from {credential.source or self._source_name}."
+                " Public content may be available without them: replace or remove them (docker logout), or use"
+                " credentials=Anonymous()"
+            )
+        return CredentialsRejected(message + quoted, host=wanted.host, realm=redact_url(realm), status=status)
 
 
-def _trusted(given: Mapping[str, Collection[str]]) -> dict[str, tuple[str, ...]]:
-    trusted: dict[str, tuple[str, ...]] = {}
-    for host, origins in given.items():
-        if isinstance(origins, str) or not isinstance(origins, Iterable):
-            raise UsageError(f"trusted_realms has a collection of origins for each host: {{{host!r}: [{origins!r}]}}")
-        listed = tuple(origins)
-        for origin in listed:
-            Origin.of(origin)
-        name = registry_name(host)
-        trusted[name] = trusted.get(name, ()) + listed
-    return trusted
+def _build_request(wanted: TokenRequest, realm: str, waiting: Request, *, post: bool) -> Request:
+    """A POST with the identity token (RFC 6749, section 6), or a GET, with Basic if there is a password."""
+    info = waiting.info.replace(required_scope=Scope.EMPTY, operation="token", anonymous=False, idempotent=True)
+    agent = waiting.headers.get("user-agent")
+    headers = {"Accept": "application/json"} if agent is None else {"User-Agent": agent, "Accept": "application/json"}
+    credential, service = wanted.credential, wanted.key.service
+    params = [] if service is None else [("service", service)]
+    if post and credential is not None:
+        form = [("grant_type", "refresh_token"), ("refresh_token", credential.identity_token or "")]
+        form += [("client_id", "ociwire"), *params, *([("scope", str(wanted.scope))] if wanted.scope else [])]
+        headers["Content-Type"] = "application/x-www-form-urlencoded"
+        return Request("POST", realm, headers, urlencode(form).encode(), info)
+    if credential is not None and credential.basic is not None:
+        headers["Authorization"] = credential.basic
+    # By GET each resource has a scope parameter of its own ("Token Scope Documentation").
+    query = urlencode([*params, *(("scope", word) for word in str(wanted.scope).split())], safe=":,/")
+    separator = "" if not query else "&" if "?" in realm else "?"
+    return Request("GET", f"{realm}{separator}{query}", headers, None, info)
+
+
+def _parse_token(body: bytes, server: str) -> tuple[str, float]:
+    """The token of a response, and its lifetime in seconds."""
+    if len(body) > _MAX_RESPONSE:
+        raise AuthError(f"{server} answered with more than {_MAX_RESPONSE} bytes")
+    answer = _parse_object(body)
+    value = answer.get("token") or answer.get("access_token")
+    if not isinstance(value, str) or not _VISIBLE_ASCII.fullmatch(value):
+        raise AuthError(
+            f"{server} answered without a token: expected a JSON object with the string token or access_token, in"
+            " visible ASCII"
+        )
+    if len(value) > _MAX_TOKEN:
+        raise AuthError(f"{server} answered with a token of more than {_MAX_TOKEN} characters")
+    stated = answer.get("expires_in")
+    try:  # some servers write it as a string
+        lifetime = float(stated) if isinstance(stated, (int, float, str)) and not isinstance(stated, bool) else math.nan
+    except (ValueError, OverflowError):
+        lifetime = math.nan
+    is_valid = math.isfinite(lifetime) and lifetime > 0
+    return value, min(lifetime, _MAX_LIFETIME) if is_valid else _DEFAULT_LIFETIME
+
+
+def _parse_object(body: bytes) -> dict[str, Any]:
+    """The JSON object of a response; empty if it is something else. An exception of json would hold the secrets."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return answer if isinstance(answer, dict) else {}

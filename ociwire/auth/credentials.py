@@ -1,7 +1,7 @@
-"""Who one is, to which registry: the value that a source gives out, and the simplest sources.
+"""The `Credential` value, the `CredentialSource` protocol, and the simplest sources.
 
-A `CredentialSource` is the seam for a company's own: a vault, a cloud's exchange, secrets that rotate. It is asked for
-the registry's host, never for the token server's, and no repr or message here shows what it answers.
+Implement `CredentialSource` to integrate a vault, a cloud's token exchange, or secrets that rotate. A source is asked
+for the registry's host, never for the token server's. No repr and no message shows a secret.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
-from typing import Protocol, final, runtime_checkable
+from typing import Any, Protocol, final, runtime_checkable
 
 from .._arguments import is_number, show
 from .._oci.reference import registry_name
@@ -22,14 +21,16 @@ from ..errors import AuthError, UsageError
 
 __all__ = ["Anonymous", "ChainedCredentials", "Credential", "CredentialSource", "StaticCredentials", "first_repository"]
 
+_SECRETS = ("password", "identity_token", "registry_token")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _VISIBLE = re.compile(r"[!-~]+")
+_REPOSITORY = re.compile(r"(?:^|\s)repository:(\S+):[^:,\s]+(?:,[^:,\s]+)*(?=\s|$)")
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
-    """What one is known by. The repr shows no secret; two are equal if they say the same to a server.
+    """The secrets of one user at one registry. Two are equal if they send the same; the repr shows no secret.
 
     Attributes:
         username: For Basic, and for the token server (RFC 7617: without a colon and without control characters).
@@ -42,7 +43,7 @@ class Credential:
         source: Origin of the credential for messages: a file and an entry, or a vault and a path.
 
     Raises:
-        UsageError: A field is no string, holds what cannot be sent, or goes without its other half.
+        UsageError: A field has the wrong type, cannot be sent in a header, or there is a password without a username.
     """
 
     username: str | None = None
@@ -53,53 +54,56 @@ class Credential:
     source: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("username", "password", "identity_token", "registry_token"):
-            _check_text(name, getattr(self, name))
-        # Passwords and identity tokens are encoded where they are sent; what is sent as it is may end a header.
-        for name in ("username", "registry_token"):
-            _check_controls(name, getattr(self, name))
+        for name in ("username", *_SECRETS):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise UsageError(f"a credential's {name} is a str, not {type(value).__name__}")
+            if value is not None and SURROGATE.search(value):  # an exception of encode() would hold the value
+                raise UsageError(f"a credential's {name} is not Unicode text")
+            # Passwords and identity tokens are sent encoded. The others are sent as they are, and could end a header.
+            if value is not None and name in ("username", "registry_token") and _CONTROL.search(value):
+                ending = " (a newline at its end? strip() it)" if value.endswith(("\n", "\r")) else ""
+                raise UsageError(f"a credential's {name} holds a control character{ending}")
         if self.username is not None and ":" in self.username:
             raise UsageError("a credential's username holds a colon, which Basic cannot carry (RFC 7617, section 2)")
         if self.password is not None and self.username is None:
             raise UsageError("a credential has a password but no username")
         if self.registry_token is not None and not _VISIBLE.fullmatch(self.registry_token):
             raise UsageError("a credential's registry_token holds what a header cannot carry (visible ASCII can be)")
-        object.__setattr__(self, "expires_at", _moment(self.expires_at))
+        object.__setattr__(self, "expires_at", _to_timestamp(self.expires_at))
 
     @property
     def basic(self) -> str | None:
-        """The value of Authorization that says username and password (RFC 7617, in UTF-8); None without both."""
+        """The Authorization header with username and password (RFC 7617, in UTF-8); None without both."""
         if self.username is None or self.password is None:
             return None
         return f"Basic {base64.b64encode(f'{self.username}:{self.password}'.encode()).decode()}"
 
     def secrets(self) -> tuple[str, ...]:
-        """What must not be shown, in every form in which it is sent."""
-        encoded = self.basic
-        texts = (self.password, self.identity_token, self.registry_token, encoded and encoded.removeprefix("Basic "))
+        """All secrets, in each form in which they are sent."""
+        texts = (*(getattr(self, name) for name in _SECRETS), (self.basic or "").removeprefix("Basic "))
         return tuple(text for text in texts if text)
 
     def __repr__(self) -> str:
         shown = [f"username={self.username!r}"] if self.username is not None else []
-        kinds = ("password", "identity_token", "registry_token")
-        shown += [f"{name}=***" for name in kinds if getattr(self, name) is not None]
+        shown += [f"{name}=***" for name in _SECRETS if getattr(self, name) is not None]
         shown += [f"expires_at={self.expires_at!r}"] if self.expires_at is not None else []
         return f"Credential({', '.join(shown)})"
 
 
 @runtime_checkable
 class CredentialSource(Protocol):
-    """Answers who one is at a registry: the seam for a vault, a cloud's exchange, or secrets that rotate."""
+    """Looks up the credentials for a registry. Implement this to integrate a vault."""
 
     def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
-        """The credential for a registry; None is nobody.
+        """Return the credential for a registry, or None for anonymous access.
 
-        May be called from any thread, one call at a time for each host. The answer is kept for that host and repository
-        until it expires or a server rejects it; an exception is not kept, and comes out as `AuthError`.
+        May be called from any thread, one call at a time for each host. The answer is cached for that host and
+        repository until it expires or a server rejects it. An exception is not cached, and is raised as `AuthError`.
 
         Args:
             host: The registry's ``host`` or ``host:port``: lower case, without the scheme's default port; ``docker.io``
-                for all that Docker Hub is called.
+                for every name of Docker Hub.
             repository: The first repository that the request needs, or None.
         """
         ...
@@ -107,23 +111,23 @@ class CredentialSource(Protocol):
 
 @final
 class Anonymous:
-    """Nobody, everywhere."""
+    """A source that always returns no credentials."""
 
     def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
-        """None."""
+        """Return None."""
         return None
 
 
 @final
 class StaticCredentials:
-    """One credential for one host, and nobody anywhere else.
+    """A source with one credential for one host, and none for other hosts.
 
     Args:
-        host: ``host`` or ``host:port``; all that Docker Hub is called counts as one.
+        host: ``host`` or ``host:port``; all names of Docker Hub count as one.
         credential: The credential.
 
     Raises:
-        UsageError: The host is not valid, or the credential is no `Credential`.
+        UsageError: The host is not valid, or the credential is not a `Credential`.
     """
 
     def __init__(self, host: str, credential: Credential) -> None:
@@ -133,7 +137,7 @@ class StaticCredentials:
         self._credential = credential
 
     def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
-        """The credential, if it is for that host."""
+        """Return the credential if it is for that host."""
         return self._credential if registry_name(host) == self._host else None
 
     def __repr__(self) -> str:
@@ -142,7 +146,7 @@ class StaticCredentials:
 
 @final
 class ChainedCredentials:
-    """Several sources: the first that knows a host answers. An exception of one is not passed over.
+    """Several sources: the first one that returns a credential is used. An exception of a source is raised.
 
     Args:
         sources: The sources, in the order in which they are asked.
@@ -152,12 +156,10 @@ class ChainedCredentials:
     """
 
     def __init__(self, sources: Iterable[CredentialSource]) -> None:
-        self._sources = tuple(sources)
-        for source in self._sources:
-            check_source(source)
+        self._sources = tuple(map(check_source, sources))
 
     def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
-        """What the first source says that says anything."""
+        """Return the first credential that a source has, or None."""
         answers = (source.lookup(host, repository) for source in self._sources)
         return next((answer for answer in answers if answer is not None), None)
 
@@ -166,7 +168,7 @@ class ChainedCredentials:
 
         Call it after `lookup` returned `None`.
         """
-        failures = (failure_of(source, host, repository) for source in self._sources)
+        failures = (get_failure(source, host, repository) for source in self._sources)
         return next((failure for failure in failures if failure is not None), None)
 
     def __repr__(self) -> str:
@@ -174,58 +176,28 @@ class ChainedCredentials:
 
 
 def check_source(source: CredentialSource) -> CredentialSource:
-    """Refuse what is no source: a `Credential` alone does not say which host it is for."""
+    """Return a source unchanged; refuse a value that is not one, such as a `Credential`, which names no host."""
     if isinstance(source, type) or not callable(getattr(source, "lookup", None)):
+        name = source.__name__ if isinstance(source, type) else type(source).__name__
         hint = " (StaticCredentials(host, credential) says for which host)" if isinstance(source, Credential) else ""
-        raise UsageError(f"a credential source has lookup(host, repository): {_name(source)} has not{hint}")
+        raise UsageError(f"a credential source has lookup(host, repository): {name} has not{hint}")
     return source
 
 
-def failure_of(source: CredentialSource, host: str, repository: str | None) -> AuthError | None:
+def get_failure(source: CredentialSource, host: str, repository: str | None) -> AuthError | None:
     """The error because of which a source answered None, if it reports one; see `DockerConfig.failure`."""
     failure = getattr(source, "failure", None)
-    found = failure(host, repository) if callable(failure) else None
-    return found if isinstance(found, AuthError) else None
+    error = failure(host, repository) if callable(failure) else None
+    return error if isinstance(error, AuthError) else None
 
 
 def first_repository(scope: Scope) -> str | None:
     """The first repository in a scope's text: of a mount's two, the one that is pushed to."""
-    text = str(scope)
-    return _first_repository(text) if len(text) <= _LONGEST_CACHED else _first_repository.__wrapped__(text)
+    match = _REPOSITORY.search(str(scope))
+    return None if match is None else match[1]
 
 
-_LONGEST_CACHED = 1024
-"""Maximum length of a scope's text that is cached: a scope may have any length."""
-
-
-@lru_cache(maxsize=1024)
-def _first_repository(text: str) -> str | None:
-    members = (member for word in text.split() for member in Scope.parse(word))
-    return next(
-        (member.resource for member in members if member.resource_type == "repository" and member.resource), None
-    )
-
-
-def _name(source: object) -> str:
-    return source.__name__ if isinstance(source, type) else type(source).__name__
-
-
-def _check_text(name: str, value: object) -> None:
-    if value is None:
-        return
-    if not isinstance(value, str):
-        raise UsageError(f"a credential's {name} is a str, not {type(value).__name__}")
-    if SURROGATE.search(value):  # an exception of encode() would hold the value
-        raise UsageError(f"a credential's {name} is not Unicode text")
-
-
-def _check_controls(name: str, value: str | None) -> None:
-    if value is not None and _CONTROL.search(value):
-        ending = " (a newline at its end? strip() it)" if value.endswith(("\n", "\r")) else ""
-        raise UsageError(f"a credential's {name} holds a control character{ending}")
-
-
-def _moment(value: object) -> float | None:
+def _to_timestamp(value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, datetime):
@@ -238,4 +210,4 @@ def _moment(value: object) -> float | None:
         raise UsageError(
             f"invalid expires_at {given}: expected seconds since the epoch, a datetime with a time zone, or None"
         )
-    return float(value)  # type: ignore[arg-type]  # a number, as was just checked
+    return float(value)

@@ -1,7 +1,8 @@
-"""Credentials as docker and podman find them: JSON files, and the helpers that they name.
+"""Find credentials as docker and podman do: in JSON files, and from the helpers that they name.
 
 The first file with an entry for the registry counts; entries are not merged. Files are read at each lookup and not
-before, so that a broken file is an error only where it is needed. Errors name the file and the field, never the value.
+before, so that a broken file is an error only where it is needed. Errors name the file and the field, never the value,
+and have no cause: an exception of a decoder holds the text, and so the secrets.
 """
 
 from __future__ import annotations
@@ -14,21 +15,20 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
 from .._oci.reference import DOCKER_HUB, registry_name
 from ..errors import AuthError, UsageError
-from ._credential_helpers import Helpers
+from ._credential_helpers import CredentialHelpers
 from .credentials import Credential
 
 __all__ = ["DockerConfig"]
 
 _LOG = logging.getLogger("ociwire.auth")
 
-_LONGEST = 4 * 1024 * 1024
+_MAX_FILE = 4 * 1024 * 1024
 _HUB_SERVER = f"https://index.{DOCKER_HUB}/v1/"
-"""What docker calls Docker Hub in its file, and to helpers."""
+"""The name of Docker Hub in docker's file, and for helpers."""
 
 
 @final
@@ -53,7 +53,7 @@ class DockerConfig:
 
     def __init__(self, env: Mapping[str, str] | None = None) -> None:
         self._env: Mapping[str, str] = os.environ if env is None else env
-        self._helpers = Helpers(self._env)
+        self._helpers = CredentialHelpers(self._env)
 
     @classmethod
     def load(cls, *, env: Mapping[str, str] | None = None) -> DockerConfig:
@@ -82,72 +82,74 @@ class DockerConfig:
         minute, the helper is asked again.
         """
         try:
-            found = self._find(host, repository)
+            result = self._find(host, repository)
         except AuthError as error:
             return error
-        return AuthError(found.failure) if found.credential is None and found.failure else None
+        return AuthError(result.failure) if result.credential is None and result.failure else None
 
     def explain(self, host: str, repository: str | None = None) -> str:
-        """Which file, and which entry or helper of it, `lookup` answers from; in words, without a secret.
+        """Describe which file, and which entry or helper of it, `lookup` uses. Shows no secret.
 
-        Raises what `lookup` does.
+        Raises what `lookup` raises.
         """
         name = registry_name(host)
-        found = self._find(name, repository)
-        if found.credential is None:
-            return f"{name}: nobody ({found.how})"
-        kinds = [name for name in ("password", "identity_token", "registry_token") if getattr(found.credential, name)]
-        user = f"user {found.credential.username!r}, " if found.credential.username else ""
-        return f"{name}: {user}{' and '.join(kinds) or 'no secret'}, from {found.how}"
-
-    def _find(self, host: str, repository: str | None) -> _Found:
-        name = registry_name(host)
-        reasons, failure = [], ""
-        for file in _files(self._env):
-            found = self._from_helper(file, name, repository) or _from_auths(file, name, repository)
-            if found.credential is not None or found.is_final:
-                return found
-            reasons.append(found.how)
-            failure = failure or found.failure
-        if not reasons:
-            looked = ", ".join(place.path for place in _places(self._env)) or "no variable that names one is set"
-            reasons = [f"no Docker configuration found: {looked}"]
-        return _Found(None, "; ".join(reasons), failure=failure)
-
-    def _from_helper(self, file: _File, name: str, repository: str | None) -> _Found | None:
-        helpers = file.section("credHelpers")
-        key = next(_matching(helpers, name, repository), None)
-        field = "credsStore" if key is None else f"credHelpers[{key!r}]"
-        helper = file.content.get("credsStore") if key is None else helpers[key]
-        if not helper and (key is None or helper == ""):
-            return None  # an empty name is how docker is told to use no helper for a host
-        if not isinstance(helper, str):
-            raise file.wrong(field, "is not a string")
-        try:
-            program = self._helpers.find(helper)
-        except AuthError as error:
-            raise file.wrong(field, str(error)) from None
-        if program is None:
-            if key is None:
-                return None
-            raise file.wrong(field, f"names a helper that is not installed: docker-credential-{helper} is not on PATH")
-        how = f"docker-credential-{helper}, which {field} of {file.name} names"
-        server = _HUB_SERVER if name == DOCKER_HUB else name
-        try:
-            credential = self._helpers.get(helper, program, server, how, keep_failure=key is None)
-        except AuthError as error:
-            if key is not None:
-                raise
-            failure = f"{error} ({field} of {file.name} names it)"
-            return _Found(None, failure, failure=failure)
-        how = how if credential is not None else f"{how}, has nothing for {server}"
-        return _Found(credential, how, is_final=key is not None)
+        result = self._find(name, repository)
+        credential = result.credential
+        if credential is None:
+            return f"{name}: nobody ({result.how})"
+        kinds = [kind for kind in ("password", "identity_token", "registry_token") if getattr(credential, kind)]
+        user = f"user {credential.username!r}, " if credential.username else ""
+        return f"{name}: {user}{' and '.join(kinds) or 'no secret'}, from {result.how}"
 
     def __repr__(self) -> str:
         return "DockerConfig()"
 
+    def _find(self, host: str, repository: str | None) -> _Result:
+        name = registry_name(host)
+        reasons, failure = [], ""
+        for file in _read_files(self._env):
+            result = self._from_helper(file, name, repository) or _from_auths(file, name, repository)
+            if result.credential is not None or result.is_final:
+                return result
+            reasons.append(result.how)
+            failure = failure or result.failure
+        if not reasons:
+            paths = ", ".join(path for path, _ in _list_paths(self._env)) or "no variable that names one is set"
+            reasons = [f"no Docker configuration found: {paths}"]
+        return _Result(None, "; ".join(reasons), failure=failure)
 
-class _Found(NamedTuple):
+    def _from_helper(self, file: _File, name: str, repository: str | None) -> _Result | None:
+        """The answer of the helper that a file names for a registry; None if it names none, or one not installed."""
+        helpers = file.section("credHelpers")
+        key = next(_matching_keys(helpers, name, repository), None)
+        field = "credsStore" if key is None else f"credHelpers[{key!r}]"
+        helper = file.content.get("credsStore") if key is None else helpers[key]
+        if helper == "" or (key is None and not helper):
+            return None  # an empty name tells docker to use no helper for a host
+        if not isinstance(helper, str):
+            raise file.error(field, "is not a string")
+        try:
+            program = self._helpers.find_program(helper)
+        except AuthError as error:
+            raise file.error(field, str(error)) from None
+        if program is None and key is None:
+            return None
+        if program is None:
+            raise file.error(field, f"names a helper that is not installed: docker-credential-{helper} is not on PATH")
+        how = f"docker-credential-{helper}, which {field} of {file.name} names"
+        server = _HUB_SERVER if name == DOCKER_HUB else name
+        try:
+            credential = self._helpers.get(helper, program, server, how, cache_failure=key is None)
+        except AuthError as error:
+            if key is not None:
+                raise
+            failure = f"{error} ({field} of {file.name} names it)"
+            return _Result(None, failure, failure=failure)
+        how = how if credential is not None else f"{how}, has nothing for {server}"
+        return _Result(credential, how, is_final=key is not None)
+
+
+class _Result(NamedTuple):
     """What a file says about a registry.
 
     Attributes:
@@ -163,9 +165,8 @@ class _Found(NamedTuple):
     failure: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
-    """A file that was read: what it is called, and the object in it."""
+class _File(NamedTuple):
+    """The path of a file, and the object in it."""
 
     name: str
     content: dict[str, Any]
@@ -174,139 +175,117 @@ class _File:
         """An object of the file; empty where it is absent."""
         value = self.content.get(field)
         if value is not None and not isinstance(value, dict):
-            raise self.wrong(field, "is not an object")
+            raise self.error(field, "is not an object")
         return value or {}
 
-    def wrong(self, field: str, what: str) -> AuthError:
-        """The error that names a field; never its value."""
-        return AuthError(f"{self.name}: {field} {what}")
+    def error(self, field: str, problem: str) -> AuthError:
+        return AuthError(f"{self.name}: {field} {problem}")
 
 
-class _Place(NamedTuple):
-    """A path where a file may be, and whether it is skipped if this user may not read it."""
-
-    path: str
-    skip_denied: bool = False
-
-
-def _places(env: Mapping[str, str]) -> Iterator[_Place]:
-    """The places where a file may be, in the order in which they count."""
+def _list_paths(env: Mapping[str, str]) -> Iterator[tuple[str, bool]]:
+    """The paths where a file may be, in order; and whether one that this user may not read is skipped."""
     if path := env.get("REGISTRY_AUTH_FILE"):
-        yield _Place(path)
+        yield path, False
         return
     if folder := env.get("DOCKER_CONFIG"):
-        yield _Place(os.path.join(folder, "config.json"))
+        yield os.path.join(folder, "config.json"), False
         return
     home = env.get("HOME")
     if home:
-        yield _Place(os.path.join(home, ".docker", "config.json"))
+        yield os.path.join(home, ".docker", "config.json"), False
     # podman's files (containers-auth.json(5)). After `su`, XDG_RUNTIME_DIR may be another user's, which is mode 0700.
     if runtime := env.get("XDG_RUNTIME_DIR"):
-        yield _Place(os.path.join(runtime, "containers", "auth.json"), skip_denied=True)
+        yield os.path.join(runtime, "containers", "auth.json"), True
     if config := env.get("XDG_CONFIG_HOME") or (home and os.path.join(home, ".config")):
-        yield _Place(os.path.join(config, "containers", "auth.json"), skip_denied=True)
+        yield os.path.join(config, "containers", "auth.json"), True
 
 
-def _files(env: Mapping[str, str]) -> Iterator[_File]:
-    """The files that exist, each read when it is its turn."""
+def _read_files(env: Mapping[str, str]) -> Iterator[_File]:
+    """The files that exist, each one read when the one before has no entry."""
     if inline := env.get("DOCKER_AUTH_CONFIG"):
-        yield _parsed("$DOCKER_AUTH_CONFIG", inline.encode("utf-8", "surrogateescape"))
-    for place in _places(env):
-        data = _read(place.path, skip_denied=place.skip_denied)
-        if data is not None:
-            yield _parsed(place.path, data)
+        yield _parse("$DOCKER_AUTH_CONFIG", inline.encode("utf-8", "surrogateescape"))
+    for path, skip_denied in _list_paths(env):
+        try:
+            # Without O_NONBLOCK, opening a FIFO waits for a writer.
+            with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+                mode = os.fstat(file.fileno()).st_mode
+                data = file.read(_MAX_FILE + 1) if stat.S_ISREG(mode) else None
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError) as error:
+            if skip_denied and isinstance(error, PermissionError):
+                _LOG.info("skipping %s: %s", path, error.strerror)
+                continue
+            reason = error.strerror if isinstance(error, OSError) else "not a path"
+            raise AuthError(f"cannot read Docker's configuration {path}: {reason}") from None
+        if data is None:
+            kind = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a character device", stat.S_IFBLK: "a block device"}
+            kind_name = kind.get(stat.S_IFMT(mode), "a special file")
+            raise AuthError(f"cannot read Docker's configuration {path}: it is {kind_name}, expected a regular file")
+        yield _parse(path, data)
 
 
-def _read(path: str, *, skip_denied: bool) -> bytes | None:
-    """Read a regular file, at most one byte beyond the limit; None if there is no file."""
-    try:
-        # Without O_NONBLOCK, opening a FIFO waits for a writer.
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if stat.S_ISREG(mode):
-                return file.read(_LONGEST + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        if skip_denied and isinstance(error, PermissionError):
-            _LOG.info("skipping %s: %s", path, error.strerror)
-            return None
-        reason = error.strerror if isinstance(error, OSError) else "not a path"
-        raise AuthError(f"cannot read Docker's configuration {path}: {reason}") from None
-    kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "a special file")
-    raise AuthError(f"cannot read Docker's configuration {path}: it is {kind}, expected a regular file")
-
-
-_KINDS = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISCHR, "a character device"), (stat.S_ISBLK, "a block device"))
-
-
-def _parsed(name: str, data: bytes) -> _File:
-    if len(data) > _LONGEST:
-        raise AuthError(f"{name}: longer than {_LONGEST} bytes, which no Docker configuration is")
+def _parse(name: str, data: bytes) -> _File:
+    if len(data) > _MAX_FILE:
+        raise AuthError(f"{name}: longer than {_MAX_FILE} bytes, which no Docker configuration is")
     content: Any = None
-    where = ""
+    position = ""
     try:
         content = json.loads(data.decode("utf-8-sig").strip() or "{}")
     except json.JSONDecodeError as error:
-        where = f" ({error.msg}, line {error.lineno}, column {error.colno})"
+        position = f" ({error.msg}, line {error.lineno}, column {error.colno})"
     except (ValueError, RecursionError):
         pass
-    # Raised here, with nothing chained to it: an exception of json's holds the whole text, and so the secrets.
     if not isinstance(content, dict):
-        raise AuthError(f"{name}: not a JSON object{where}")
+        raise AuthError(f"{name}: not a JSON object{position}")
     return _File(name, content)
 
 
-def _from_auths(file: _File, name: str, repository: str | None) -> _Found:
+def _from_auths(file: _File, name: str, repository: str | None) -> _Result:
     auths = file.section("auths")
-    for key in _matching(auths, name, repository):
-        how = f"{file.name}, auths[{key!r}]"
-        credential = _credential(file, f"auths[{key!r}]", auths[key], how)
+    for key in _matching_keys(auths, name, repository):
+        field = f"auths[{key!r}]"
+        how = f"{file.name}, {field}"
+        credential = None if auths[key] is None else _parse_entry(file, field, auths[key], how)
         if credential is not None:
-            return _Found(credential, how)
-    return _Found(None, f"{file.name} has no entry for it")
+            return _Result(credential, how)
+    return _Result(None, f"{file.name} has no entry for it")
 
 
-def _matching(entries: Mapping[str, Any], name: str, repository: str | None) -> Iterator[str]:
-    """The keys that stand for a registry or for part of it, those that say most first."""
+def _matching_keys(entries: Mapping[str, Any], name: str, repository: str | None) -> Iterator[str]:
+    """The keys of ``auths`` or ``credHelpers`` for a registry or a part of it, the most specific first.
+
+    A key is a host, a URL, or ``HOST/NAME`` for the repositories below a name, as podman writes it.
+    """
     server = _HUB_SERVER if name == DOCKER_HUB else name
-    found = []
+    matching = []
     for key in entries:
-        host, path = _split(key)
-        namespace = f"{path}/"
-        if host == name and (not path or (repository is not None and f"{repository}/".startswith(namespace))):
-            found.append((-len(path), key != server, key))
-    # A stable sort: of keys that say the same, the one that is written as docker would, then the first of the file.
-    return (key for _, _, key in sorted(found, key=lambda one: one[:2]))
+        scheme, separator, rest = key.rpartition("://")
+        host, _, path = rest.partition("/")
+        # A URL is for the whole registry, and so are the entries of docker's first versions: HOST/v1/, or HOST/v1.
+        path = path.strip("/")
+        path = "" if separator or path in ("v1", "v2") else path
+        with suppress(UsageError):  # not a registry's host
+            if registry_name(host, scheme.lower() or "https") == name and (
+                not path or (repository is not None and f"{repository}/".startswith(f"{path}/"))
+            ):
+                matching.append((-len(path), key != server, key))
+    # A stable sort: of equal keys, the one that docker would write, then the first of the file.
+    return (key for _, _, key in sorted(matching, key=lambda match: match[:2]))
 
 
-def _split(key: str) -> tuple[str, str]:
-    """A key of ``auths``: the registry that it names, and the repositories, if it is not for all of them."""
-    scheme, separator, rest = key.rpartition("://")
-    host, _, path = rest.partition("/")
-    try:
-        name = registry_name(host, scheme.lower() or "https")
-    except UsageError:
-        return "", ""
-    # A URL is for the whole registry, and so are the entries of docker's first versions: HOST/v1/, or HOST/v1.
-    path = path.strip("/")
-    return name, "" if separator or path in ("v1", "v2") else path
-
-
-def _credential(file: _File, field: str, entry: object, how: str) -> Credential | None:
-    if entry is None:
-        return None
+def _parse_entry(file: _File, field: str, entry: object, how: str) -> Credential | None:
     if not isinstance(entry, dict):
-        raise file.wrong(field, "is not an object")
+        raise file.error(field, "is not an object")
     texts = {}
     for key in ("auth", "username", "password", "identitytoken", "registrytoken"):
         value = entry.get(key)
         if value is not None and not isinstance(value, str):
-            raise file.wrong(f"{field}.{key}", "is not a string")
+            raise file.error(f"{field}.{key}", "is not a string")
         texts[key] = value or None
     username, password = texts["username"], texts["password"]
     if texts["auth"] is not None:
-        username, password = _decoded(file, f"{field}.auth", texts["auth"])
+        username, password = _decode_auth(file, f"{field}.auth", texts["auth"])
     if not (username or password or texts["identitytoken"] or texts["registrytoken"]):
         return None  # docker leaves an empty entry where a helper keeps the secret
     try:
@@ -318,19 +297,18 @@ def _credential(file: _File, field: str, entry: object, how: str) -> Credential 
             source=how,
         )
     except UsageError as error:
-        raise file.wrong(field, f"cannot be used: {error}") from None
+        raise file.error(field, f"cannot be used: {error}") from None
 
 
-def _decoded(file: _File, field: str, encoded: str) -> tuple[str, str]:
-    text = None
+def _decode_auth(file: _File, field: str, encoded: str) -> tuple[str, str]:
     # Go's decoder ignores line breaks; other tools wrap, indent or leave out the padding, or use the URL-safe alphabet.
     encoded = re.sub(r"[ \t\r\n]", "", encoded).rstrip("=").replace("-", "+").replace("_", "/")
-    with suppress(ValueError):  # which binascii.Error is, too
+    text = None
+    with suppress(ValueError):  # binascii.Error is one
         text = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode()
-    # Raised here, with nothing chained to it: the exception of a decoder holds what it was given.
     if text is None:
-        raise file.wrong(field, "is not the base64 of a text")
+        raise file.error(field, "is not the base64 of a text")
     username, colon, password = text.partition(":")
     if not colon:
-        raise file.wrong(field, "is not the base64 of USERNAME:PASSWORD")
+        raise file.error(field, "is not the base64 of USERNAME:PASSWORD")
     return username, password.rstrip("\0")

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import final
 
@@ -48,8 +48,8 @@ from .._oci.scope import Scope
 from .._text import sanitize
 from ..auth._challenge_cache import ChallengeCache, LearnedChallenge
 from ..auth._credential_cache import CredentialCache, CredentialKey
-from ..auth._single_flight import copy_of
-from ..auth._token_cache import Token, TokenKey
+from ..auth._single_flight import copy_error
+from ..auth._token_cache import Token
 from ..auth._token_provider import TokenProvider, TokenRequest
 from ..auth.challenge import Challenge
 from ..auth.credentials import Credential, CredentialSource, first_repository
@@ -72,44 +72,19 @@ class _Authorization:
         header: The value of the Authorization header.
         credential: The credential that was used; None for an anonymous token.
         token: The token in the header; None if the header holds the credential itself.
-        key: The token's key in the cache.
-        challenge: The challenge that named the token's realm and service.
+        wanted: What the token was requested for.
         fresh: Whether the token was granted during this request.
     """
 
     header: str = field(repr=False)
     credential: Credential | None
     token: Token | None = None
-    key: TokenKey | None = None
-    challenge: Challenge | None = None
+    wanted: TokenRequest | None = None
     fresh: bool = False
 
     def secrets(self) -> tuple[str, ...]:
         """The header's value after its scheme, and the secrets of the credential."""
         return (self.header.partition(" ")[2], *(() if self.credential is None else self.credential.secrets()))
-
-
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    """A token request that failed.
-
-    Attributes:
-        key: Token server and credential.
-        scope: The scope that was requested.
-        error: Why it failed.
-    """
-
-    key: TokenKey
-    scope: Scope
-    error: AuthError
-
-    def forbids(self, wanted: TokenRequest) -> bool:
-        """Whether a token request would repeat this one, or send a secret again to the realm that has rejected it."""
-        key = wanted.key
-        if (key, wanted.scope) == (self.key, self.scope):
-            return True
-        is_rejection = isinstance(self.error, CredentialsRejected) and self.error.status != 403
-        return is_rejection and key.realm == self.key.realm and _share_secret(key.credential, self.key.credential)
 
 
 @dataclass(slots=True)
@@ -120,24 +95,20 @@ class _AuthAttempt:
     origin: Origin
     key: CredentialKey
     sends: int = 0
-    refused_headers: set[str] = field(default_factory=set)  # Basic or a registry token
     token_requests: int = 0
-    tokens_before: int = 0  # sequence number of the newest token when the request was last sent
+    latest_token: int = 0  # sequence number of the newest token when the request was last sent
+    refused_headers: set[str] = field(default_factory=set)  # Basic or a registry token
+    refusals: list[tuple[TokenRequest, AuthError]] = field(default_factory=list)
     credential_cached: bool | None = None  # whether the credential was in the cache before this request
-    credential_renewed: bool = False  # the source was asked again during this request
-    probed: bool = False
+    looked_up_again: bool = False
     helper_failure: AuthError | None = None  # why there is no credential
-    refusals: list[_Refusal] = field(default_factory=list)
+    probed: bool = False
     guess_refused: bool = False  # no token could be obtained ahead of the challenge
     learned: LearnedChallenge | None = None  # to remember if the next response is not a refusal
 
     @property
     def required(self) -> Scope:
         return self.request.info.required_scope
-
-    @property
-    def deadline(self) -> float | None:
-        return self.request.info.deadline
 
     @property
     def anonymous(self) -> bool:
@@ -151,16 +122,8 @@ class _AuthAttempt:
         actions = {member.action for member in self.required if member.resource_type == "repository"}
         return self.request.method not in ("GET", "HEAD") or not actions.isdisjoint(("push", "delete", "*"))
 
-    @property
-    def can_resend(self) -> bool:
-        return self.request.body is None or self.request.body.resendable
-
-    @property
-    def is_exhausted(self) -> bool:
-        return self.sends >= _MAX_SENDS or self.token_requests >= _MAX_TOKEN_REQUESTS
-
     def may_request_token(self) -> bool:
-        """Count an HTTP request to a token server; False if there have been as many as are allowed."""
+        """Count a request to a token server; False if there have been as many as are allowed."""
         if self.token_requests >= _MAX_TOKEN_REQUESTS:
             return False
         self.token_requests += 1
@@ -198,14 +161,13 @@ class AuthTransport:
     ) -> None:
         self._inner = inner
         self._credentials = CredentialCache(credentials)
-        self._provider = TokenProvider(
+        self._challenges = ChallengeCache()
+        self._tokens = TokenProvider(
             (inner if token_transport is None else token_transport).round_trip,
             trusted_realms=trusted_realms or {},
             source_name=self._credentials.source_name,
         )
-        self._tokens = self._provider.tokens
-        self._challenges = ChallengeCache()
-        self._ask_first = probe_auth
+        self._probe_auth = probe_auth
 
     def round_trip(self, request: Request, /) -> Response:
         """Send a request with the authorization that it needs, and again as the registry's challenge demands.
@@ -224,17 +186,19 @@ class AuthTransport:
         attempt = _AuthAttempt(request, origin, key)
         authorization = self._initial_authorization(attempt)
         while True:
-            sent = request if authorization is None else _authorized(request, authorization)
-            attempt.tokens_before = self._tokens.latest
-            response = self._inner.round_trip(sent)
+            sent = request
+            if authorization is not None:
+                redactor = exchange_redactor(request.info)
+                if redactor is not None:
+                    # A later response may repeat this token after another one was sent, or the password behind it.
+                    redactor.add(authorization)
+                sent = request.with_headers({"Authorization": authorization.header})
+            attempt.latest_token = self._tokens.cache.latest
             attempt.sends += 1
-            status = response.status
-            if status in (400, 401, 403, 404):
+            response = self._inner.round_trip(sent)
+            if response.status in (400, 401, 403, 404):
                 try:
                     following = self._next_authorization(attempt, authorization, response)
-                    is_anonymous = authorization is None or authorization.credential is None
-                    if following is None and is_anonymous and status in (401, 403):
-                        _raise_helper_failure(attempt)
                 except BaseException:
                     response.drain()
                     raise
@@ -242,23 +206,28 @@ class AuthTransport:
                     response.drain()
                     authorization = following
                     continue
-            elif authorization is None and status < 300:
-                self._remember_no_auth(attempt)
-            if attempt.sends > 1 and status not in (400, 401, 403):
-                self._remember_learned(attempt)
+            self._remember_result(attempt, authorization, response.status)
             return response if response.request is not None else response.replace(request=sent)
 
     def close(self) -> None:
         """Close the inner transport. Idempotent."""
         self._inner.close()
 
-    # Authorization of the first request
+    # Before the first response
 
     def _initial_authorization(self, attempt: _AuthAttempt) -> _Authorization | None:
         """The authorization that the registry is known to require; None before its first challenge."""
         challenge = self._challenges.get(attempt.origin)
         if not attempt.required:
-            return self._cached_scopeless_token(attempt, challenge)
+            if challenge is None or challenge.scheme != "bearer":
+                return None
+            # A token that was requested without a scope before. The source is not asked for it.
+            answer = None if attempt.anonymous else self._credentials.find(attempt.key)
+            attempt.credential_cached = answer is not None
+            credential = None if answer is None else answer.credential
+            wanted = TokenRequest(attempt.origin, attempt.key.host, challenge, credential, Scope.EMPTY)
+            token = self._tokens.find(wanted)
+            return None if token is None else _Authorization(f"Bearer {token.value}", credential, token, wanted)
         credential = self._credential(attempt)
         if credential is None and attempt.writes:
             _raise_helper_failure(attempt)  # a push must not become anonymous because a helper failed
@@ -266,48 +235,7 @@ class AuthTransport:
             return _from_credential(credential, "bearer")
         if challenge is None and self._needs_probe(attempt):
             challenge = self._probe_challenge(attempt)
-        if challenge is None:
-            return None
-        if challenge.scheme == "basic":
-            return _from_credential(credential, "basic")
-        if attempt.required == Scope.UNLIMITED:
-            return None
-        learned = self._challenges.find(attempt.origin, attempt.required, attempt.request.url)
-        if learned is None and self._challenges.is_unpredictable(attempt.origin):
-            return None
-        return self._authorize_ahead(attempt, learned or LearnedChallenge(challenge, attempt.required), credential)
-
-    def _authorize_ahead(
-        self, attempt: _AuthAttempt, guess: LearnedChallenge, credential: Credential | None
-    ) -> _Authorization | None:
-        """A token ahead of the challenge; None if the token server refuses it.
-
-        Scope and realm are guesses, or were learned and may have changed. Only the registry's challenge tells whether
-        they are right.
-        """
-        try:
-            return self._authorize(attempt, guess.challenge, credential, guess.scope)
-        except AuthError as error:
-            single_use = attempt.request.body is not None and attempt.request.body.single_use
-            if single_use or isinstance(error, AuthTimeout) or error.status >= 500 or error.status in (408, 429):
-                raise
-            attempt.guess_refused = True
-            self._challenges.forget(attempt.origin, attempt.required)
-            level = logging.WARNING if isinstance(error, CredentialsRejected) else logging.INFO
-            _LOG.log(level, "%s; sending the request without a token", error)
-            return None
-
-    def _cached_scopeless_token(self, attempt: _AuthAttempt, challenge: Challenge | None) -> _Authorization | None:
-        """A token that was requested without a scope before. No credential is looked up for it."""
-        if challenge is None or challenge.scheme != "bearer":
-            return None
-        credential = None if attempt.anonymous else self._credentials.cached(attempt.key)
-        key = self._token_request(attempt, challenge, credential, Scope.EMPTY).key
-        token = self._tokens.find(key, Scope.EMPTY)
-        if token is None:
-            return None
-        attempt.credential_cached = credential is not None
-        return _Authorization(f"Bearer {token.value}", credential, token, key, challenge)
+        return self._authorize_ahead(attempt, challenge, credential)
 
     def _needs_probe(self, attempt: _AuthAttempt) -> bool:
         """Whether a 401 could come too late for the request's body.
@@ -316,7 +244,7 @@ class AuthTransport:
         single-use body is consumed. A longer body with a Content-Length is refused at once.
         """
         body = attempt.request.body
-        if not self._ask_first or self._challenges.is_open(attempt.origin) or body is None:
+        if not self._probe_auth or body is None or self._challenges.is_marked(attempt.origin, "open"):
             return False
         return body.single_use and body.length != 0 and (body.length or 0) <= _READ_BY_SERVERS
 
@@ -332,84 +260,121 @@ class AuthTransport:
             return None
         challenge = self._remember_challenge(attempt, response)
         if challenge is None and response.status < 500 and response.status not in (408, 429):
-            self._challenges.mark_open(attempt.origin)
+            self._challenges.mark(attempt.origin, "open")
         return challenge
 
-    def _remember_no_auth(self, attempt: _AuthAttempt) -> None:
-        """Remember a registry that accepts an anonymous push. That it allows anonymous pulls says nothing.
+    def _authorize_ahead(
+        self, attempt: _AuthAttempt, challenge: Challenge | None, credential: Credential | None
+    ) -> _Authorization | None:
+        """The authorization for a challenge that this request has not got yet; None if it cannot be known.
 
-        Remember also a registry that serves what its token server has refused a token for: with a wrong password,
-        each further guess would be a failed login.
+        Scope and realm are guesses, or were learned and may have changed. If the token server refuses them, the request
+        is sent without a token, and the registry's challenge tells what is right.
         """
-        if attempt.guess_refused:
-            self._challenges.mark_unpredictable(attempt.origin)
-        if any(member.action == "push" for member in attempt.required):
-            self._challenges.mark_open(attempt.origin)
+        if challenge is None or challenge.scheme == "basic":
+            return None if challenge is None else _from_credential(credential, "basic")
+        required, hidden = attempt.required, attempt.sends > 0  # hidden: the registry has answered 403 or 404
+        if required == Scope.UNLIMITED:
+            return None
+        learned = self._challenges.find(attempt.origin, required, attempt.request.url)
+        if learned is None and not hidden and self._challenges.is_marked(attempt.origin, "unpredictable"):
+            return None
+        try:
+            guess = learned or LearnedChallenge(challenge, required)
+            return self._authorize(attempt, guess.challenge, credential, guess.scope)
+        except AuthError as error:
+            if isinstance(error, AuthTimeout) or error.status >= 500 or error.status in (408, 429):
+                raise
+            body = attempt.request.body
+            if (hidden and not error.status) or (not hidden and body is not None and body.single_use):
+                raise  # without an answer of the token server, 404 could be wrong; a single-use body has one chance
+            attempt.guess_refused = True
+            self._challenges.forget(attempt.origin, required)
+            level = logging.WARNING if isinstance(error, CredentialsRejected) else logging.INFO
+            _LOG.log(level, "%s; continuing without a token", error)
+            return None
 
-    def _remember_learned(self, attempt: _AuthAttempt) -> None:
-        # A request without a scope of its own says nothing about the next one, which may be for another repository.
-        if attempt.learned is not None and attempt.required and attempt.required != Scope.UNLIMITED:
-            self._challenges.learn(attempt.origin, attempt.required, attempt.request.url, attempt.learned)
-
-    # Authorization after a response
+    # After a response
 
     def _next_authorization(
-        self, attempt: _AuthAttempt, used: _Authorization | None, response: Response
+        self, attempt: _AuthAttempt, sent: _Authorization | None, response: Response
     ) -> _Authorization | None:
         """The authorization to repeat the request with; None if the response is the result."""
-        following = self._follow(attempt, used, response)
-        if used is not None and used.token is None:
-            attempt.refused_headers.add(used.header)
-        # A credential that has changed in another field only is not sent again.
-        return None if following is None or following.header in attempt.refused_headers else following
-
-    def _follow(self, attempt: _AuthAttempt, used: _Authorization | None, response: Response) -> _Authorization | None:
-        """The authorization to repeat the request with, by the table above."""
         status = response.status
         if not _is_from(response, attempt.origin):
             return None  # a transport below followed a redirect: its target must not get this registry's credentials
-        is_read = attempt.request.method in ("GET", "HEAD")
-        if status == 400 and not (is_read and used is not None and used.token is not None and not used.fresh):
-            return None
-        offered = self._remember_challenge(attempt, response) if status != 400 else None
-        if offered is None and status == 401 and used is not None and used.token is None:
+        if status == 400:
+            is_read = attempt.request.method in ("GET", "HEAD")
+            if not is_read or sent is None or sent.token is None or sent.fresh:
+                return None
+        offered = None if status == 400 else self._remember_challenge(attempt, response)
+        if offered is None and status == 401 and sent is not None and sent.token is None:
             offered = Challenge("basic")  # some gateways send no challenge with their 401
-        token = None if used is None else used.token
-        covered = self._covers(attempt, used, offered)
-        is_refused = covered and status in (400, 401)
-        if is_refused and used is not None and used.key is not None and token is not None:
-            self._tokens.evict(used.key, token)
-        if not attempt.can_resend or attempt.is_exhausted:
-            if status == 401:
-                self._give_up(attempt, used, offered)
-            return None
-        if is_refused:
-            return self._fresh_token(attempt, used, offered)
-        if offered is not None and (status == 401 or used is None or (token is not None and not covered)):
-            return self._answer_challenge(attempt, used, offered, response)
-        if status in (403, 404) and used is None:
-            return self._retry_with_credentials(attempt)
-        return self._refresh_credential(attempt, used, offered) if status == 403 else None
+        following = self._follow_table(attempt, sent, offered, response)
+        if following is None and status in (401, 403) and (sent is None or sent.credential is None):
+            _raise_helper_failure(attempt)
+        if sent is not None and sent.token is None:
+            attempt.refused_headers.add(sent.header)
+        # A credential that has changed in another field only is not sent again.
+        return None if following is None or following.header in attempt.refused_headers else following
 
-    def _give_up(self, attempt: _AuthAttempt, used: _Authorization | None, offered: Challenge | None) -> None:
-        """Raise the refusal of a guess if there is one: it says more than the 401 to the request without a token."""
-        if used is not None and used.fresh:
-            self._credentials.invalidate(attempt.key, used.credential)
-        if used is None and attempt.guess_refused and offered is not None:
-            raise _naming(attempt, attempt.refusals[-1], _scope_of(offered))
+    def _follow_table(
+        self, attempt: _AuthAttempt, sent: _Authorization | None, offered: Challenge | None, response: Response
+    ) -> _Authorization | None:
+        status, body = response.status, attempt.request.body
+        token = None if sent is None else sent.token
+        within = sent is not None and _is_within(offered, sent)
+        if token is not None and within and status in (400, 401):
+            self._tokens.cache.evict(token)
+        is_exhausted = attempt.sends >= _MAX_SENDS or attempt.token_requests >= _MAX_TOKEN_REQUESTS
+        if is_exhausted or (body is not None and not body.resendable):
+            if status == 401 and sent is not None and sent.fresh:
+                self._credentials.invalidate(attempt.key, sent.credential)
+            if status == 401 and sent is None and attempt.guess_refused and offered is not None:
+                # The refusal of the guess says more than the 401 to the request without a token.
+                raise _with_scopes(attempt, attempt.refusals[-1][1], _scope_of(offered))
+            return None
+        if sent is not None and token is not None and within and status in (400, 401):
+            return self._replace_token(attempt, sent, token, offered)
+        if offered is not None and (status == 401 or sent is None or (token is not None and not within)):
+            return self._answer_challenge(attempt, sent, offered, response)
+        if sent is None:
+            return self._authorize_hidden(attempt) if status in (403, 404) else None
+        return self._refresh_credential(attempt, sent, offered) if status == 403 else None
+
+    def _replace_token(
+        self, attempt: _AuthAttempt, sent: _Authorization, token: Token, offered: Challenge | None
+    ) -> _Authorization | None:
+        """A token in place of one that was refused although it covers the challenge; None if no other can help."""
+        challenge = offered or (
+            None if sent.wanted is None else sent.wanted.challenge
+        )  # another repository's may name another realm
+        if challenge is None:
+            return None
+        scope, named = token.scope, _scope_of(challenge)
+        if sent.fresh:
+            if offered is None or not named or named == scope:
+                self._credentials.invalidate(attempt.key, sent.credential)  # the source may have another the next time
+                return None
+            scope = named  # some token servers grant nothing if they refuse a part of what was requested
+        elif attempt.required <= scope:  # which may be larger than this request needs
+            scope = named | attempt.required
+        # Older tokens may have been revoked with the refused one.
+        return self._authorize(attempt, challenge, self._credential(attempt), scope, newer_than=attempt.latest_token)
 
     def _answer_challenge(
-        self, attempt: _AuthAttempt, used: _Authorization | None, offered: Challenge, response: Response
+        self, attempt: _AuthAttempt, sent: _Authorization | None, offered: Challenge, response: Response
     ) -> _Authorization | None:
         """The authorization for a challenge that the one sent before does not cover."""
-        if (
-            used is not None
-            and used.token is None
-            and (offered.scheme == "basic" or _is_registry_token(used.credential))
-        ):
-            credential = self._look_up_again(attempt, used.credential)
-            if credential == used.credential:
-                self._log_rejection(attempt, credential)
+        sent_itself = sent is not None and sent.token is None
+        if sent is not None and sent_itself and (offered.scheme == "basic" or _is_registry_token(sent.credential)):
+            credential = self._look_up_again(attempt, sent.credential)
+            if credential == sent.credential:
+                _LOG.warning(
+                    "%s refused the credentials from %s; public content may be available without them",
+                    attempt.key.host,
+                    (credential and credential.source) or self._credentials.source_name,
+                )
                 return None
         else:
             credential = self._credential(attempt)
@@ -419,84 +384,56 @@ class AuthTransport:
                 self._credentials.invalidate(attempt.key, credential)  # the source may have one the next time
             return authorization
         response.drain()  # so that its connection can serve the token request
-        scope = _scope_of(offered)
-        if used is not None or attempt.guess_refused:
-            # The guess was wrong: exactly what the challenge names.
-            wanted = scope if scope or attempt.required == Scope.UNLIMITED else attempt.required
-        elif attempt.required == Scope.UNLIMITED:
-            wanted = scope
-        elif not scope or not attempt.required or _share_resource(scope, attempt.required):
-            wanted = scope | attempt.required  # a push that is challenged for pull needs push next
-        else:
-            wanted = scope
-            self._challenges.mark_unpredictable(attempt.origin)
-        return self._authorize(attempt, offered, credential, wanted)
+        return self._authorize(attempt, offered, credential, self._scope_to_request(attempt, sent, _scope_of(offered)))
 
-    def _fresh_token(
-        self, attempt: _AuthAttempt, used: _Authorization | None, offered: Challenge | None
-    ) -> _Authorization | None:
-        """A token in place of one that was refused although it covers the challenge; None if no other can help."""
-        if used is None or used.token is None:
+    def _scope_to_request(self, attempt: _AuthAttempt, sent: _Authorization | None, named: Scope) -> Scope:
+        """The scope to request for a challenge that names a scope."""
+        required = attempt.required
+        if required == Scope.UNLIMITED:
+            return named
+        if sent is not None or attempt.guess_refused:
+            return named or required  # the guess was wrong: exactly what the challenge names
+        resources = {member[:2] for member in named}
+        if not named or not required or any(member[:2] in resources for member in required):
+            return named | required  # a push that is challenged for pull needs push next
+        self._challenges.mark(attempt.origin, "unpredictable")
+        return named
+
+    def _authorize_hidden(self, attempt: _AuthAttempt) -> _Authorization | None:
+        """Authorization after 403 or 404 to a request without any: some registries hide private content that way."""
+        is_probe = attempt.request.url == f"{attempt.origin}/v2/"
+        if is_probe or attempt.probed or attempt.guess_refused:
             return None
-        challenge = offered or used.challenge  # the token's own: another repository's may name another realm
-        if challenge is None:
+        credential = self._credential(attempt)
+        if credential is None or self._challenges.is_marked(attempt.origin, "open"):
             return None
-        scope, named = used.token.scope, _scope_of(challenge)
-        if used.fresh:
-            if offered is None or not named or named == scope:
-                self._credentials.invalidate(attempt.key, used.credential)  # the source may have another the next time
-                return None
-            scope = named  # some token servers grant nothing if they refuse a part of what was requested
-        elif attempt.required <= scope:  # which may be larger than this request needs
-            scope = named | attempt.required
-        return self._authorize(attempt, challenge, self._credential(attempt), scope, renew=True)
+        challenge = self._challenges.get(attempt.origin) or self._probe_challenge(attempt)
+        return self._authorize_ahead(attempt, challenge, credential)
 
     def _refresh_credential(
-        self, attempt: _AuthAttempt, used: _Authorization | None, offered: Challenge | None
+        self, attempt: _AuthAttempt, sent: _Authorization, offered: Challenge | None
     ) -> _Authorization | None:
         """Another credential after 403: ECR answers 403 when a password has expired, after 12 hours.
 
         Only a credential that was cached can have expired; the source is asked at most once a minute.
         """
-        if used is None or used.credential is None or not attempt.credential_cached or attempt.credential_renewed:
+        if sent.credential is None or not attempt.credential_cached or attempt.looked_up_again:
             return None
-        attempt.credential_renewed = True
-        credential = self._credentials.refresh(attempt.key, used.credential, attempt.deadline)
-        if credential == used.credential:
+        attempt.looked_up_again = True
+        credential = self._credentials.refresh(attempt.key, sent.credential, attempt.request.info.deadline)
+        if credential == sent.credential:
             return None
         _LOG.info("%s answered 403; the credential has changed since", attempt.key.host)
-        self._tokens.evict_credential(attempt.origin, used.credential)
-        challenge = offered or used.challenge or self._challenges.get(attempt.origin)
-        is_basic = used.header.startswith("Basic ") or _is_registry_token(credential)
+        self._tokens.cache.evict_credential(attempt.origin, sent.credential)
+        known = self._challenges.get(attempt.origin) if sent.wanted is None else sent.wanted.challenge
+        challenge = offered or known
+        is_basic = sent.header.startswith("Basic ") or _is_registry_token(credential)
         if challenge is None or challenge.scheme == "basic" or is_basic:
             return _from_credential(credential, "basic")
-        scope = attempt.required if used.token is None else used.token.scope
+        scope = attempt.required if sent.token is None else sent.token.scope
         return None if scope == Scope.UNLIMITED else self._authorize(attempt, challenge, credential, scope)
 
-    def _retry_with_credentials(self, attempt: _AuthAttempt) -> _Authorization | None:
-        """Authorization after 403 or 404 to a request without any: some registries hide private content that way."""
-        is_probe = attempt.request.url == f"{attempt.origin}/v2/"
-        if attempt.anonymous or is_probe or attempt.probed or attempt.guess_refused:
-            return None
-        credential = self._credential(attempt)
-        if credential is None or self._challenges.is_open(attempt.origin):
-            return None
-        challenge = self._challenges.get(attempt.origin) or self._probe_challenge(attempt)
-        if challenge is None:
-            return None
-        if challenge.scheme == "basic":
-            return _from_credential(credential, "basic")
-        if attempt.required == Scope.UNLIMITED:
-            return None
-        try:
-            return self._authorize(attempt, challenge, credential, attempt.required)
-        except AuthError as error:
-            if error.status not in (400, 401, 403):
-                raise
-            _LOG.warning("%s", error)  # the registry's own answer is the result
-            return None
-
-    # Credentials and tokens
+    # Credentials, tokens and challenges
 
     def _credential(self, attempt: _AuthAttempt) -> Credential | None:
         if attempt.anonymous:
@@ -505,16 +442,17 @@ class AuthTransport:
         if attempt.credential_cached is None:
             attempt.credential_cached = answer is not None
         if answer is None:
-            answer = self._credentials.get_answer(attempt.key, attempt.deadline)
+            answer = self._credentials.get(attempt.key, attempt.request.info.deadline)
         attempt.helper_failure = answer.failure
         return answer.credential
 
     def _look_up_again(self, attempt: _AuthAttempt, rejected: Credential | None) -> Credential | None:
         """The source's credential after a rejection; the same one if the source has no other."""
-        if attempt.anonymous or attempt.credential_renewed:
+        if attempt.anonymous or attempt.looked_up_again:
             return rejected
-        attempt.credential_renewed = True
-        return self._credentials.get_after_rejection(attempt.key, rejected, attempt.deadline)
+        attempt.looked_up_again = True
+        self._credentials.invalidate(attempt.key, rejected)
+        return self._credentials.get(attempt.key, attempt.request.info.deadline).credential
 
     def _authorize(
         self,
@@ -523,116 +461,84 @@ class AuthTransport:
         credential: Credential | None,
         scope: Scope,
         *,
-        renew: bool = False,
+        newer_than: int = 0,
     ) -> _Authorization:
         """A token for a scope, cached or requested.
 
         If the token server refuses a scope that is larger than the challenge's (400, 403), the challenge's scope alone
         is requested. If it refuses the credential, the source is asked again, and its answer sent if it differs.
         """
-        refused: Scope | None = None
         while True:
-            try:
-                authorization = self._token(attempt, challenge, credential, scope, refused, renew=renew)
-            except AuthError as error:
-                if attempt.token_requests >= _MAX_TOKEN_REQUESTS:
-                    raise
-                refuses_scope = error.status == 403 or (
-                    error.status == 400 and not isinstance(error, CredentialsRejected)
-                )
-                named = _scope_of(challenge)
-                if refuses_scope and named and named != scope and named <= scope:
-                    scope, refused = named, scope
+            wanted = TokenRequest(attempt.origin, attempt.key.host, challenge, credential, scope, newer_than)
+            token = self._tokens.find(wanted)
+            fresh = token is None
+            if token is None:
+                try:
+                    token = self._fetch_token(attempt, wanted)
+                except AuthError as error:
+                    scope, credential = self._after_refusal(attempt, wanted, error)
                     continue
-                if not isinstance(error, CredentialsRejected):
-                    raise
-                renewed = self._look_up_again(attempt, credential)
-                if renewed == credential:
-                    raise
-                _LOG.info("%s; the source has another one now", error)
-                credential = renewed
-            else:
-                attempt.learned = LearnedChallenge(challenge, scope)
-                return authorization
+            attempt.learned = LearnedChallenge(challenge, scope)
+            return _Authorization(f"Bearer {token.value}", credential, token, wanted, fresh)
 
-    def _token(
-        self,
-        attempt: _AuthAttempt,
-        challenge: Challenge,
-        credential: Credential | None,
-        scope: Scope,
-        refused: Scope | None,
-        *,
-        renew: bool,
-    ) -> _Authorization:
-        newer_than = attempt.tokens_before if renew else 0  # older tokens may have been revoked with the refused one
-        wanted = self._token_request(attempt, challenge, credential, scope, refused, newer_than)
-        for refusal in attempt.refusals:
-            if refusal.forbids(wanted):
-                raise _naming(attempt, refusal, _scope_of(challenge))
-        before = attempt.token_requests
+    def _fetch_token(self, attempt: _AuthAttempt, wanted: TokenRequest) -> Token:
+        for refused, error in attempt.refusals:
+            # Neither the same request again, nor a secret again to the realm that has rejected it.
+            is_rejection = isinstance(error, CredentialsRejected) and error.status != 403
+            same_realm = wanted.key.realm == refused.key.realm
+            if (wanted.key, wanted.scope) == (refused.key, refused.scope) or (
+                is_rejection and same_realm and _share_secret(wanted.credential, refused.credential)
+            ):
+                raise error
+        attempt.token_requests += 1
         try:
-            token, fetched = self._provider.get(wanted, attempt.request, attempt.may_request_token)
+            return self._tokens.fetch(wanted, attempt.request, attempt.may_request_token)
         except AuthError as error:
-            attempt.token_requests = max(attempt.token_requests, before + 1)
-            attempt.refusals.append(_Refusal(wanted.key, scope, error))
-            if credential is None and isinstance(error, CredentialsRejected):
-                _raise_helper_failure(attempt)
+            attempt.refusals.append((wanted, error))
             raise
-        if fetched:  # at least once: another thread may have requested it
-            attempt.token_requests = max(attempt.token_requests, before + 1)
-        return _Authorization(f"Bearer {token.value}", credential, token, wanted.key, challenge, fetched)
 
-    def _token_request(
-        self,
-        attempt: _AuthAttempt,
-        challenge: Challenge,
-        credential: Credential | None,
-        scope: Scope,
-        refused: Scope | None = None,
-        newer_than: int = 0,
-    ) -> TokenRequest:
-        return TokenRequest(attempt.origin, attempt.key.host, challenge, credential, scope, refused, newer_than)
-
-    # Challenges
+    def _after_refusal(
+        self, attempt: _AuthAttempt, wanted: TokenRequest, error: AuthError
+    ) -> tuple[Scope, Credential | None]:
+        """Scope and credential to request a token with after a refusal; raises if nothing else can be tried."""
+        is_rejection = isinstance(error, CredentialsRejected)
+        if is_rejection and wanted.credential is None:
+            _raise_helper_failure(attempt)
+        named = _scope_of(wanted.challenge)
+        if attempt.token_requests < _MAX_TOKEN_REQUESTS:
+            refuses_scope = error.status == 403 or (error.status == 400 and not is_rejection)
+            if refuses_scope and named and named != wanted.scope and named <= wanted.scope:
+                return named, wanted.credential
+            if is_rejection:
+                credential = self._look_up_again(attempt, wanted.credential)
+                if credential != wanted.credential:
+                    _LOG.info("%s; the source has another one now", error)
+                    return wanted.scope, credential
+        raise _with_scopes(attempt, error, named)
 
     def _remember_challenge(self, attempt: _AuthAttempt, response: Response) -> Challenge | None:
         """The challenge to answer: Bearer is preferred to Basic. Remembered for its origin."""
         if "www-authenticate" not in response.headers:
             return None
         challenges = Challenge.parse(*response.headers.get_all("www-authenticate"))
-        bearer = next((one for one in challenges if one.scheme == "bearer" and "realm" in one.params), None)
-        chosen = bearer or next((one for one in challenges if one.scheme == "basic"), None)
+        bearer = (challenge for challenge in challenges if challenge.scheme == "bearer" and "realm" in challenge.params)
+        basic = (challenge for challenge in challenges if challenge.scheme == "basic")
+        chosen = next(bearer, None) or next(basic, None)
         if chosen is not None:
             self._challenges.put(attempt.origin, chosen)
         return chosen
 
-    def _covers(self, attempt: _AuthAttempt, used: _Authorization | None, offered: Challenge | None) -> bool:
-        """Whether the token that was sent is for the scope, realm and service of a challenge, if there is one."""
-        if used is None or used.token is None:
-            return False
-        if offered is None:
-            return True
-        if offered.scheme != "bearer":
-            return False
-        same_server = self._token_request(attempt, offered, used.credential, Scope.EMPTY).key == used.key
-        return same_server and _scope_of(offered) <= used.token.scope
-
-    def _log_rejection(self, attempt: _AuthAttempt, credential: Credential | None) -> None:
-        came_from = (credential and credential.source) or self._credentials.source_name
-        _LOG.warning(
-            "%s refused the credentials from %s; public content may be available without them",
-            attempt.key.host,
-            came_from,
-        )
-
-
-def _authorized(request: Request, authorization: _Authorization) -> Request:
-    redactor = exchange_redactor(request.info)
-    if redactor is not None:
-        # A later response may repeat this token after another one was sent, or the password that it was obtained with.
-        redactor.add(authorization)
-    return request.with_headers({"Authorization": authorization.header})
+    def _remember_result(self, attempt: _AuthAttempt, sent: _Authorization | None, status: int) -> None:
+        required = attempt.required
+        if sent is None and status < 300:
+            if attempt.guess_refused:  # with a wrong password, each further guess would be a failed login
+                self._challenges.mark(attempt.origin, "unpredictable")
+            if any(member.action == "push" for member in required):  # an anonymous pull says nothing about pushes
+                self._challenges.mark(attempt.origin, "open")
+        # A request without a scope of its own says nothing about the next one, which may be for another repository.
+        is_specific = bool(required) and required != Scope.UNLIMITED
+        if attempt.learned is not None and attempt.sends > 1 and is_specific and status not in (400, 401, 403):
+            self._challenges.learn(attempt.origin, required, attempt.request.url, attempt.learned)
 
 
 @lru_cache(maxsize=1024)
@@ -645,15 +551,19 @@ def _raise_helper_failure(attempt: _AuthAttempt) -> None:
     """Raise the failure of a credential helper, if there is no credential because of it."""
     if attempt.helper_failure is not None:
         # A copy: the source keeps its exception, whose traceback would grow with each request.
-        raise copy_of(attempt.helper_failure)
+        raise copy_error(attempt.helper_failure)
 
 
-def _naming(attempt: _AuthAttempt, refusal: _Refusal, challenged: Scope) -> AuthError:
-    """A token server's refusal, which names the scope of the registry's challenge, too."""
-    error = copy_of(refusal.error)
-    if challenged and challenged != refusal.scope and refusal.error.status:
-        shown = sanitize(redactor_of(attempt.request).text(str(challenged)), _MAX_SHOWN_SCOPE)
-        error.args = (f"{error}. The registry's challenge names {shown!r}",)
+def _with_scopes(attempt: _AuthAttempt, error: AuthError, named: Scope) -> AuthError:
+    """A token server's refusal, with the requested scopes and that of the registry's challenge, if they differ."""
+    requested = dict.fromkeys(wanted.scope for wanted, _ in attempt.refusals)
+    if not error.status or list(requested) == [named]:
+        return error
+    redactor = redactor_of(attempt.request)
+    scopes = [repr(sanitize(redactor.text(str(scope)), _MAX_SHOWN_SCOPE)) for scope in (*requested, named)]
+    error = copy_error(error)
+    ending = f"; the registry's challenge names {scopes[-1]}" if named else ""
+    error.args = (f"{error}. Requested scope: {', then '.join(scopes[:-1])}{ending}",)
     return error
 
 
@@ -671,9 +581,15 @@ def _scope_of(challenge: Challenge) -> Scope:
     return Scope.parse(challenge.params.get("scope", ""))
 
 
-def _share_resource(first: Scope, second: Scope) -> bool:
-    resources = {member[:2] for member in first}
-    return any(member[:2] in resources for member in second)
+def _is_within(offered: Challenge | None, sent: _Authorization) -> bool:
+    """Whether the token that was sent is for the scope, realm and service of a challenge, if there is one."""
+    if sent.token is None or sent.wanted is None:
+        return False
+    if offered is None:
+        return True
+    if offered.scheme != "bearer" or replace(sent.wanted, challenge=offered).key != sent.wanted.key:
+        return False
+    return _scope_of(offered) <= sent.token.scope
 
 
 def _is_registry_token(credential: Credential | None) -> bool:

@@ -27,9 +27,9 @@ def test_another_realm_makes_an_origin_unpredictable() -> None:
     cache = ChallengeCache()
     cache.put(REGISTRY, bearer(scope="repository:a:pull"))
     cache.put(REGISTRY, bearer(scope="repository:b:pull"))
-    assert not cache.is_unpredictable(REGISTRY)
+    assert not cache.is_marked(REGISTRY, "unpredictable")
     cache.put(REGISTRY, bearer("https://other.example/token"))
-    assert cache.is_unpredictable(REGISTRY)
+    assert cache.is_marked(REGISTRY, "unpredictable")
 
 
 def test_learned_scope_is_for_one_endpoint_unless_the_origin_is_unpredictable() -> None:
@@ -40,7 +40,7 @@ def test_learned_scope_is_for_one_endpoint_unless_the_origin_is_unpredictable() 
     assert cache.find(REGISTRY, PULL, f"{tags}?n=10") == learned
     assert cache.find(REGISTRY, PULL, blob) is None
     assert cache.find(REGISTRY, Scope.repository("other", "pull"), tags) is None
-    cache.mark_unpredictable(REGISTRY)
+    cache.mark(REGISTRY, "unpredictable")
     assert cache.find(REGISTRY, PULL, blob) == learned
 
 
@@ -70,10 +70,10 @@ def test_scope_that_is_right_as_guessed_is_not_remembered() -> None:
 
 def test_origin_that_challenges_is_not_open_any_more() -> None:
     cache = ChallengeCache()
-    cache.mark_open(REGISTRY)
-    assert cache.is_open(REGISTRY)
+    cache.mark(REGISTRY, "open")
+    assert cache.is_marked(REGISTRY, "open")
     cache.put(REGISTRY, bearer())
-    assert not cache.is_open(REGISTRY)
+    assert not cache.is_marked(REGISTRY, "open")
 
 
 def test_long_challenges_are_bounded_in_bytes() -> None:
@@ -95,9 +95,9 @@ def test_origins_are_bounded_in_number() -> None:
     for number in range(3000):
         origin = Origin("https", f"r{number}.example", 443)
         cache.put(origin, bearer())
-        cache.mark_open(origin)
-        cache.mark_unpredictable(origin)
+        cache.mark(origin, "open")
+        cache.mark(origin, "unpredictable")
     origins = [Origin("https", f"r{number}.example", 443) for number in range(3000)]
     assert sum(cache.get(origin) is not None for origin in origins) == 1024
-    assert sum(map(cache.is_open, origins)) <= 1024
-    assert sum(map(cache.is_unpredictable, origins)) <= 1024
+    assert sum(cache.is_marked(origin, "open") for origin in origins) <= 1024
+    assert sum(cache.is_marked(origin, "unpredictable") for origin in origins) <= 1024

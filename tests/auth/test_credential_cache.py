@@ -21,6 +21,22 @@ OLD = Credential(username="me", password="old")
 NEW = Credential(username="me", password="new")
 
 
+def get(cache: CredentialCache, key: CredentialKey, deadline: float | None) -> Credential | None:
+    return cache.get(key, deadline).credential
+
+
+def cached(cache: CredentialCache, key: CredentialKey) -> Credential | None:
+    answer = cache.find(key)
+    return None if answer is None else answer.credential
+
+
+def get_after_rejection(
+    cache: CredentialCache, key: CredentialKey, rejected: Credential | None, deadline: float | None
+) -> Credential | None:
+    cache.invalidate(key, rejected)
+    return get(cache, key, deadline)
+
+
 class Script:
     """A source whose answers come from a list; the last one stays."""
 
@@ -60,7 +76,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_an_answer_is_kept_nobody_included(answer: Credential | None) -> None:
     source = Script(answer, NEW)
     cache = CredentialCache(source)
-    assert [cache.get(WHO, None) for _ in range(3)] == [answer] * 3
+    assert [get(cache, WHO, None) for _ in range(3)] == [answer] * 3
     assert source.asked == [("ghcr.io", "app")]
 
 
@@ -75,18 +91,18 @@ def test_an_answer_is_kept_for_a_host_and_a_repository() -> None:
     ]
     for _ in range(2):
         for who in everyone:
-            cache.get(who, None)
+            get(cache, who, None)
     assert source.asked == everyone
 
 
 def test_what_is_kept_is_known_without_asking() -> None:
     source = Script(OLD)
     cache = CredentialCache(source)
-    assert cache.cached(WHO) is None
+    assert cached(cache, WHO) is None
     assert source.asked == []
-    cache.get(WHO, None)
-    assert cache.cached(WHO) is OLD
-    assert cache.cached(CredentialKey("ghcr.io", None)) is None
+    get(cache, WHO, None)
+    assert cached(cache, WHO) is OLD
+    assert cached(cache, CredentialKey("ghcr.io", None)) is None
     assert len(source.asked) == 1
 
 
@@ -99,35 +115,35 @@ def test_an_answer_is_kept_until_it_expires(clock: Clock) -> None:
     cache = CredentialCache(source)
     seen = []
     for _ in range(4):
-        seen.append([cache.get(WHO, None), cache.cached(WHO)])
+        seen.append([get(cache, WHO, None), cached(cache, WHO)])
         clock.now += 9.5
     assert seen == [[OLD, OLD], [OLD, OLD], [NEW, NEW], [None, None]]
     clock.now += 1e9
-    assert cache.get(WHO, None) is None
+    assert get(cache, WHO, None) is None
     assert len(source.asked) == 3
 
 
 def test_at_the_moment_at_which_it_expires_it_is_asked_for_again(clock: Clock) -> None:
     source = Script(Credential(username="me", password="old", expires_at=clock.now + 10), NEW)
     cache = CredentialCache(source)
-    cache.get(WHO, None)
+    get(cache, WHO, None)
     clock.now += 10
-    assert cache.cached(WHO) is None
-    assert cache.get(WHO, None) == NEW
+    assert cached(cache, WHO) is None
+    assert get(cache, WHO, None) == NEW
 
 
 def test_an_answer_that_has_expired_already_is_given_out_and_not_kept(clock: Clock) -> None:
     source = Script(Credential(username="me", password="old", expires_at=clock.now - 1))
     cache = CredentialCache(source)
-    assert [cache.get(WHO, None) for _ in range(2)] == [OLD, OLD]
+    assert [get(cache, WHO, None) for _ in range(2)] == [OLD, OLD]
     assert len(source.asked) == 2
 
 
 def test_without_an_expiry_it_is_kept_for_ever(clock: Clock) -> None:
     cache = CredentialCache(Script(OLD, NEW))
-    cache.get(WHO, None)
+    get(cache, WHO, None)
     clock.now += 1e9
-    assert cache.get(WHO, None) == OLD
+    assert get(cache, WHO, None) == OLD
 
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,8 +152,8 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     cache = CredentialCache(source)
     everyone = [CredentialKey("ghcr.io", str(number)) for number in range(10)]
     for who in everyone:
-        cache.get(who, None)
-    assert [who for who in everyone if cache.cached(who)] == everyone[-3:]
+        get(cache, who, None)
+    assert [who for who in everyone if cached(cache, who)] == everyone[-3:]
 
 
 # --- rejections ---
@@ -147,18 +163,18 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_after_a_rejection_the_source_is_asked_once_more(old: Credential | None, new: Credential | None) -> None:
     source = Script(old, new, Credential(username="never"))
     cache = CredentialCache(source)
-    assert cache.get(WHO, None) == old
-    assert cache.get_after_rejection(WHO, old, None) == new
-    assert cache.get(WHO, None) == new
+    assert get(cache, WHO, None) == old
+    assert get_after_rejection(cache, WHO, old, None) == new
+    assert get(cache, WHO, None) == new
     assert len(source.asked) == 2
 
 
 def test_the_rejection_of_what_is_no_longer_said_asks_nobody() -> None:
     source = Script(OLD, NEW, Credential(username="never"))
     cache = CredentialCache(source)
-    cache.get(WHO, None)
-    cache.get_after_rejection(WHO, OLD, None)
-    assert cache.get_after_rejection(WHO, OLD, None) == NEW
+    get(cache, WHO, None)
+    get_after_rejection(cache, WHO, OLD, None)
+    assert get_after_rejection(cache, WHO, OLD, None) == NEW
     assert len(source.asked) == 2
 
 
@@ -167,19 +183,19 @@ def test_a_rejection_is_that_of_one_host_and_repository() -> None:
     cache = CredentialCache(source)
     others = [CredentialKey("ghcr.io", "other"), CredentialKey("quay.io", "app")]
     for who in (WHO, *others):
-        cache.get(who, None)
-    cache.get_after_rejection(WHO, OLD, None)
+        get(cache, who, None)
+    get_after_rejection(cache, WHO, OLD, None)
     assert source.asked == [WHO, *others, WHO]
-    assert all(cache.cached(who) == OLD for who in others)
+    assert all(cached(cache, who) == OLD for who in others)
 
 
 def test_a_source_that_fails_after_a_rejection_leaves_nothing_behind() -> None:
     cache = CredentialCache(Script(OLD, AuthError("broken"), NEW))
-    cache.get(WHO, None)
+    get(cache, WHO, None)
     with pytest.raises(AuthError, match="broken"):
-        cache.get_after_rejection(WHO, OLD, None)
-    assert cache.cached(WHO) is None
-    assert cache.get(WHO, None) == NEW
+        get_after_rejection(cache, WHO, OLD, None)
+    assert cached(cache, WHO) is None
+    assert get(cache, WHO, None) == NEW
 
 
 # --- exceptions and nonsense ---
@@ -200,9 +216,9 @@ def test_an_exception_is_not_kept() -> None:
     cache = CredentialCache(source)
     for _ in range(2):
         with pytest.raises(AuthError):
-            cache.get(WHO, None)
-        assert cache.cached(WHO) is None
-    assert cache.get(WHO, None) == OLD
+            get(cache, WHO, None)
+        assert cached(cache, WHO) is None
+    assert get(cache, WHO, None) == OLD
     assert len(source.asked) == 3
 
 
@@ -222,7 +238,7 @@ def test_an_exception_is_not_kept() -> None:
 )
 def test_a_foreign_exception_becomes_an_auth_error(error: Exception) -> None:
     with pytest.raises(AuthError) as caught:
-        CredentialCache(Vault(error)).get(WHO, None)
+        get(CredentialCache(Vault(error)), WHO, None)
     assert type(caught.value) is AuthError
     assert caught.value.__cause__ is error
     message = str(caught.value)
@@ -233,7 +249,7 @@ def test_a_foreign_exception_becomes_an_auth_error(error: Exception) -> None:
 @pytest.mark.parametrize("error", [AuthError("x"), CredentialsRejected("x", host="h", status=401), AuthTimeout("x")])
 def test_an_auth_error_stays_what_it_is(error: AuthError) -> None:
     with pytest.raises(AuthError) as caught:
-        CredentialCache(Vault(error)).get(WHO, None)
+        get(CredentialCache(Vault(error)), WHO, None)
     assert caught.value is error
 
 
@@ -241,8 +257,8 @@ def test_an_auth_error_stays_what_it_is(error: AuthError) -> None:
 def test_what_kills_a_thread_is_not_caught(killed_by: type[BaseException]) -> None:
     cache = CredentialCache(Script(killed_by(), OLD))
     with pytest.raises(killed_by):
-        cache.get(WHO, None)
-    assert cache.get(WHO, None) == OLD
+        get(cache, WHO, None)
+    assert get(cache, WHO, None) == OLD
 
 
 @pytest.mark.parametrize(
@@ -252,11 +268,11 @@ def test_a_source_that_answers_nonsense_is_an_auth_error(answer: Any) -> None:
     source = Script(answer, OLD)
     cache = CredentialCache(source)
     with pytest.raises(AuthError) as caught:
-        cache.get(WHO, None)
+        get(cache, WHO, None)
     assert "Script" in str(caught.value)
     assert SECRET not in str(caught.value)
-    assert cache.cached(WHO) is None
-    assert cache.get(WHO, None) == OLD
+    assert cached(cache, WHO) is None
+    assert get(cache, WHO, None) == OLD
 
 
 @pytest.mark.parametrize("source", [None, OLD, "me:secret", StaticCredentials, lambda host, repository=None: OLD])
@@ -273,20 +289,20 @@ def test_messages_call_a_source_by_its_class(source: CredentialSource) -> None:
 def test_a_source_that_asks_itself_is_an_auth_error() -> None:
     class Ouroboros:
         def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
-            return cache.get(CredentialKey(host, "another"), None)
+            return get(cache, CredentialKey(host, "another"), None)
 
     cache = CredentialCache(Ouroboros())
     with pytest.raises(AuthError, match="credential"):
-        cache.get(WHO, None)
+        get(cache, WHO, None)
 
 
 def test_a_source_may_ask_about_another_host() -> None:
     class Borrowing:
         def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
-            return OLD if host == "quay.io" else cache.get(CredentialKey("quay.io", None), None)
+            return OLD if host == "quay.io" else get(cache, CredentialKey("quay.io", None), None)
 
     cache = CredentialCache(Borrowing())
-    assert cache.get(WHO, None) == OLD
+    assert get(cache, WHO, None) == OLD
 
 
 # --- threads ---
@@ -334,7 +350,7 @@ def together(number: int, function: Callable[[int], object]) -> list[Call]:
 def test_a_source_is_asked_by_one_call_at_a_time_for_each_host() -> None:
     source = Busy()
     cache = CredentialCache(source)
-    calls = together(6, lambda index: cache.get(CredentialKey("ghcr.io", f"app-{index}"), None))
+    calls = together(6, lambda index: get(cache, CredentialKey("ghcr.io", f"app-{index}"), None))
     assert source.entered.acquire(timeout=PATIENCE)
     source.leave.set()
     assert [call.join().result for call in calls] == [OLD] * 6
@@ -345,7 +361,7 @@ def test_a_source_is_asked_by_one_call_at_a_time_for_each_host() -> None:
 def test_a_source_is_asked_about_several_hosts_at_once() -> None:
     source = Busy()
     cache = CredentialCache(source)
-    calls = together(4, lambda index: cache.get(CredentialKey(f"host-{index}", "app"), None))
+    calls = together(4, lambda index: get(cache, CredentialKey(f"host-{index}", "app"), None))
     for _ in calls:
         assert source.entered.acquire(timeout=PATIENCE), "a host waits for another"
     source.leave.set()
@@ -355,7 +371,7 @@ def test_a_source_is_asked_about_several_hosts_at_once() -> None:
 def test_who_wants_the_same_asks_once() -> None:
     source = Busy()
     cache = CredentialCache(source)
-    calls = together(6, lambda _: cache.get(WHO, None))
+    calls = together(6, lambda _: get(cache, WHO, None))
     assert source.entered.acquire(timeout=PATIENCE)
     source.leave.set()
     assert [call.join().result for call in calls] == [OLD] * 6
@@ -366,12 +382,12 @@ def test_what_is_kept_is_had_while_the_source_is_busy() -> None:
     source = Busy()
     source.leave.set()
     cache = CredentialCache(source)
-    cache.get(WHO, None)
+    get(cache, WHO, None)
     source.entered.acquire()
     source.leave.clear()
-    call = Call(lambda: cache.get(CredentialKey("ghcr.io", "other"), None))
+    call = Call(lambda: get(cache, CredentialKey("ghcr.io", "other"), None))
     assert source.entered.acquire(timeout=PATIENCE)
-    assert cache.get(WHO, time.monotonic() - 1) == OLD
+    assert get(cache, WHO, time.monotonic() - 1) == OLD
     source.leave.set()
     assert call.join().result == OLD
 
@@ -379,11 +395,11 @@ def test_what_is_kept_is_had_while_the_source_is_busy() -> None:
 def test_a_deadline_bounds_the_wait_for_another_thread() -> None:
     source = Busy()
     cache = CredentialCache(source)
-    leader = Call(lambda: cache.get(WHO, None))
+    leader = Call(lambda: get(cache, WHO, None))
     assert source.entered.acquire(timeout=PATIENCE)
     for who in (WHO, CredentialKey("ghcr.io", "other")):
         with pytest.raises(AuthTimeout) as caught:
-            cache.get(who, time.monotonic() - 1)
+            get(cache, who, time.monotonic() - 1)
         assert isinstance(caught.value, TransportTimeout)
     source.leave.set()
     assert leader.join().result == OLD

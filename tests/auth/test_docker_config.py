@@ -13,12 +13,11 @@ from typing import Any
 
 import pytest
 
-from ociwire._http.messages import Response
-from ociwire._oci.scope import Scope
+from ociwire import AuthTransport, Request, Response
 from ociwire.auth import Credential, DockerConfig
 from ociwire.auth import _credential_helpers as helper
-from ociwire.auth._token_endpoint import Exchange
 from ociwire.errors import AuthError, UsageError
+from ociwire.testing import ScriptedTransport
 from tests._support.doubles import FakeClock
 
 SECRET = "sEcReT-42"
@@ -594,12 +593,15 @@ def test_what_an_entry_says(entry: dict[str, Any], credential: Credential | None
 def test_an_identity_token_without_a_password_is_not_sent_by_get() -> None:
     # As docker login writes it for Azure: "falls back to GET only if there is a username and password too".
     entry = {"auth": encoded("00000000-0000-0000-0000-000000000000", ""), "identitytoken": SECRET}
-    found = inline({"auths": {"ghcr.io": entry}}).lookup("ghcr.io")
-    assert found is not None
-    assert found.identity_token == SECRET
-    exchange = Exchange("ghcr.io", "https://ghcr.io/token", None, Scope.EMPTY, found, "DockerConfig")
-    assert exchange.posts
-    assert not exchange.must_get(Response(404))
+    challenge = Response(401, {"WWW-Authenticate": 'Bearer realm="https://ghcr.io/token"'})
+    script = ScriptedTransport([challenge, Response(404)])
+    transport = AuthTransport(script, credentials=inline({"auths": {"ghcr.io": entry}}))
+    with script, pytest.raises(AuthError, match="answered 404"):
+        transport.round_trip(Request("GET", "https://ghcr.io/v2/"))
+    assert [request.method for request in script.requests] == ["GET", "POST"]
+    body = script.requests[1].body
+    assert body is not None
+    assert f"refresh_token={SECRET}".encode() in b"".join(body.open())
 
 
 def test_the_line_breaks_of_base64_are_passed_over() -> None:
@@ -998,7 +1000,8 @@ def test_a_helper_that_takes_too_long_is_ended(
     assert len(started) == 2  # a failure is not kept: `explain` asks again
     for process in started:
         assert process.returncode is not None
-        assert all(pipe is not None and pipe.closed for pipe in (process.stdin, process.stdout, process.stderr))
+        assert all(pipe is not None and pipe.closed for pipe in (process.stdin, process.stdout))
+        assert process.stderr is None
 
 
 @pytest.mark.usefixtures("started")

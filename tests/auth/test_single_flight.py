@@ -41,7 +41,7 @@ class Bench:
     """Flights whose finds are counted, so that a test knows who waits."""
 
     def __init__(self) -> None:
-        self.flights: SingleFlight[Any] = SingleFlight("a thing")
+        self.flights: SingleFlight = SingleFlight("a thing")
         self.kept: dict[object, object] = {}
         self.looked = threading.Semaphore(0)
 
