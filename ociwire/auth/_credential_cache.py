@@ -25,17 +25,11 @@ class CredentialKey(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """An answer of a source.
+    """An answer of a source."""
 
-    Attributes:
-        credential: None for anonymous access.
-        failure: The error because of which the source answered None, if any.
-        expires_at: Expiry in seconds since the epoch; None means never.
-    """
-
-    credential: Credential | None
-    failure: AuthError | None
-    expires_at: float | None
+    credential: Credential | None  # None for anonymous access
+    failure: AuthError | None  # why the source answered None
+    expires_at: float | None  # in seconds since the epoch; None means never
 
 
 @final

@@ -60,14 +60,9 @@ class CredentialHelpers:
     def get(
         self, name: str, program: str, server: str, source: str, *, cache_failure: bool = False
     ) -> Credential | None:
-        """Return the credential that a helper has for a server.
+        """Return the credential that a helper has for a server: a host, or Docker Hub's URL.
 
-        Args:
-            name: The helper's name.
-            program: Its path.
-            server: What to ask for: a host, or Docker Hub's URL.
-            source: For `Credential.source`.
-            cache_failure: Whether a failure is logged as a warning, and cached for a minute like an answer.
+        With `cache_failure`, a failure is logged as a warning, and cached for a minute like an answer.
 
         Raises:
             AuthError: The helper failed, took longer than a minute, or its answer is not valid.

@@ -77,14 +77,9 @@ class SingleFlight:
         fetch: Callable[[], V],
         deadline: float | None,
     ) -> V:
-        """Return the cached value, or the value that this or another thread fetches.
+        """Return the value that `find` finds in a cache, or that `fetch` puts there, called by this or another thread.
 
-        Args:
-            group: Fetches of the same group run one after the other.
-            key: What is fetched. Only threads that wait for the same key share a failure.
-            find: Looks into the cache; called while no fetch of the group ends.
-            fetch: Fetches the value and puts it where `find` looks.
-            deadline: A `time.monotonic` value in seconds until which to wait for another thread.
+        Fetches of the same group run one after the other. Only threads that wait for the same key share a failure.
 
         Raises:
             AuthTimeout: The wait for another thread reached a deadline, or 120 seconds.

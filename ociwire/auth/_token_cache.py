@@ -32,17 +32,11 @@ class TokenKey(NamedTuple):
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Token:
-    """A bearer token. Compares by identity: two requests may be answered with the same text.
-
-    Attributes:
-        value: The text that is sent.
-        scope: The scope that was requested.
-        good_until: The `time.monotonic` value in seconds after which the token is no longer sent.
-    """
+    """A bearer token. Compares by identity: two requests may be answered with the same text."""
 
     value: str = field(repr=False)
-    scope: Scope
-    good_until: float
+    scope: Scope  # as it was requested
+    good_until: float  # value of `time.monotonic`, in seconds, after which the token is no longer sent
 
 
 @final

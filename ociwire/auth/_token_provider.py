@@ -52,23 +52,14 @@ _VISIBLE_ASCII = re.compile(r"[!-~]+")
 @final
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """A token that is needed.
+    """A token that is needed."""
 
-    Attributes:
-        origin: The registry's origin.
-        host: The registry's host, as it is passed to the credential source.
-        challenge: The challenge that names realm and service.
-        credential: The credential to send; None for anonymous access.
-        scope: The scope to request.
-        newer_than: Only tokens with a higher sequence number are accepted.
-    """
-
-    origin: Origin
-    host: str
-    challenge: Challenge
-    credential: Credential | None
+    origin: Origin  # the registry
+    host: str  # the registry, as it is passed to the credential source
+    challenge: Challenge  # names realm and service
+    credential: Credential | None  # None for anonymous access
     scope: Scope
-    newer_than: int = 0
+    newer_than: int = 0  # only a cached token with a higher sequence number is accepted
 
     @property
     def key(self) -> TokenKey:
@@ -87,9 +78,6 @@ class TokenProvider:
         send: Sends a request to a token server.
         trusted_realms: See `AuthTransport`.
         source_name: Name of the credential source for messages.
-
-    Attributes:
-        cache: The tokens.
 
     Raises:
         UsageError: A host or an origin of `trusted_realms` is not valid.
@@ -116,12 +104,9 @@ class TokenProvider:
         return self.cache.get(wanted.key, wanted.scope, newer_than=wanted.newer_than)
 
     def fetch(self, wanted: TokenRequest, waiting: Request, may_repeat: Callable[[], bool]) -> Token:
-        """Request a token, or share the one that another thread requests.
+        """Request a token for a request that waits for it, or share the one that another thread requests.
 
-        Args:
-            wanted: The token.
-            waiting: The request that needs it; its deadline and timeout are the token request's, too.
-            may_repeat: Called before a POST that the token server does not support is repeated as a GET.
+        `may_repeat` is called before a POST that the token server does not support is repeated as a GET.
 
         Raises:
             AuthError: The token server failed, or must not be asked.

@@ -1,7 +1,7 @@
-"""What a server says about how to authenticate: WWW-Authenticate, read tolerantly.
+"""Parse the WWW-Authenticate header.
 
-Follows RFC 9110, section 11.6.1: several challenges may stand in one header, and in several headers. What cannot be
-read yields fewer challenges, never an exception: a header is a stranger's word.
+Follows RFC 9110, section 11.6.1: one header may hold several challenges, and there may be several headers. What cannot
+be parsed yields fewer challenges, never an exception: the header is untrusted text.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from .._http.headers import TOKEN
 
 __all__ = ["Challenge"]
 
-_LONGEST = 16 * 1024
-_BETWEEN = re.compile(r"[ \t,]*")
+_MAX_HEADER = 16 * 1024
+_SEPARATOR = re.compile(r"[ \t,]*")
 _SCHEME = re.compile(rf"({TOKEN.pattern})(?=[ \t,]|$)")
-# An unquoted value is a token by the RFC; servers leave the quotes away from URLs too.
+# An unquoted value is a token by the RFC; servers omit the quotes of URLs, too.
 _PARAM = re.compile(rf'({TOKEN.pattern})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s",=][^\s",]*))')
 _TOKEN68 = re.compile(r"[ \t]+[A-Za-z0-9._~+/-]+=*(?=[ \t]*(?:,|$))")
-# A string that is not closed takes all the rest with it: nobody looks for its end twice.
+# A string that is not closed takes all the rest with it, so that its end is not searched for twice.
 _GARBAGE = re.compile(r'(?:"(?:[^"\\]|\\.)*(?:"|\\?$)|[^",])*', re.DOTALL)
 
 
@@ -33,7 +33,7 @@ class Challenge:
 
     Attributes:
         scheme: In lower case: ``bearer``, ``basic``, or another.
-        params: The parameters, their names in lower case; of a name that stands twice, the first.
+        params: The parameters, with names in lower case. Of a repeated parameter, the first value is kept.
     """
 
     scheme: str
@@ -47,32 +47,32 @@ class Challenge:
 
     @classmethod
     def parse(cls, *headers: str) -> list[Challenge]:
-        """The challenges in the values of WWW-Authenticate, in their order. Never raises.
+        """Parse the values of WWW-Authenticate, in order. Never raises.
 
         Args:
-            headers: The values; of each, the first 16 KiB are read.
+            headers: The values. The first 16 KiB of each are read.
         """
-        return [challenge for header in headers for challenge in _challenges(header[:_LONGEST])]
+        return [challenge for header in headers for challenge in _parse(header[:_MAX_HEADER])]
 
 
-def _challenges(text: str) -> list[Challenge]:
-    found: list[tuple[str, dict[str, str]]] = []
-    position = _end(_BETWEEN, text, 0)
+def _parse(text: str) -> list[Challenge]:
+    parsed: list[tuple[str, dict[str, str]]] = []
+    position = _end(_SEPARATOR, text, 0)
     while position < len(text):
         param, scheme = _PARAM.match(text, position), _SCHEME.match(text, position)
-        if param is not None and found:
+        if param is not None and parsed:
             name, quoted, bare = param.groups()
-            found[-1][1].setdefault(name.lower(), bare if quoted is None else re.sub(r"\\(.)", r"\1", quoted))
+            parsed[-1][1].setdefault(name.lower(), bare if quoted is None else re.sub(r"\\(.)", r"\1", quoted))
             position = param.end()
         elif scheme is not None:
-            found.append((scheme[1].lower(), {}))
+            parsed.append((scheme[1].lower(), {}))
             position = scheme.end()
-            if _PARAM.match(text, _end(_BETWEEN, text, position)) is None:
+            if _PARAM.match(text, _end(_SEPARATOR, text, position)) is None:
                 position = _end(_TOKEN68, text, position)
         else:
             position = _end(_GARBAGE, text, position)
-        position = _end(_BETWEEN, text, position)
-    return [Challenge(scheme, params) for scheme, params in found]
+        position = _end(_SEPARATOR, text, position)
+    return [Challenge(scheme, params) for scheme, params in parsed]
 
 
 def _end(pattern: re.Pattern[str], text: str, position: int) -> int:

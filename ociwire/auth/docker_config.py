@@ -150,19 +150,12 @@ class DockerConfig:
 
 
 class _Result(NamedTuple):
-    """What a file says about a registry.
-
-    Attributes:
-        credential: The credential, or None.
-        how: Its file and entry, or why there is none.
-        is_final: Whether later files do not count, even if there is no credential.
-        failure: The text of the error of a ``credsStore`` helper; empty if none failed.
-    """
+    """What a file says about a registry."""
 
     credential: Credential | None
-    how: str
-    is_final: bool = False
-    failure: str = ""
+    how: str  # the credential's file and entry, or why there is none
+    is_final: bool = False  # whether later files do not count, even if there is no credential
+    failure: str = ""  # the error of a ``credsStore`` helper
 
 
 class _File(NamedTuple):
