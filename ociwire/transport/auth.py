@@ -147,29 +147,27 @@ _NOTHING = _Authorization()
 class _AuthAttempt:
     """One request on its way through the layer."""
 
+    _sends = 0
+    _token_requests = 0
+    _latest_token = 0  # sequence number of the newest token when the request was last sent
+    _credential_cached: bool | None = None  # whether the credential was in the cache before this request
+    _looked_up_again = False
+    _helper_failure: AuthError | None = None  # why there is no credential
+    _probed = False
+    _guess_refused = False  # no token could be obtained ahead of the challenge
+    _learned: LearnedChallenge | None = None  # to remember if the next response is not a refusal
+
     def __init__(self, layer: AuthTransport, request: Request) -> None:
-        self._send = layer._inner.round_trip
+        self._layer, self._request = layer, request
         self._credentials, self._challenges, self._tokens = layer._credentials, layer._challenges, layer._tokens
-        self._probe_auth = layer._probe_auth
-        self._request = request
         self._required = request.info.required_scope
-        self._origin = Origin.of(request.url)
-        self._key = CredentialKey(_lookup_name(self._origin), first_repository(self._required))
+        self._origin = origin = Origin.of(request.url)
+        self._key = CredentialKey(_lookup_name(origin), first_repository(self._required))
         # A source is asked for REGISTRY:443 as for REGISTRY, whose credential must not be sent in clear text to the
         # port of https: the scheme decides which port is the default.
-        is_plain_443 = self._origin.scheme == "http" and self._origin.port == 443
-        self._anonymous = request.info.anonymous or is_plain_443
-        self._sends = 0
-        self._token_requests = 0
-        self._latest_token = 0  # sequence number of the newest token when the request was last sent
-        self._credential_cached: bool | None = None  # whether the credential was in the cache before this request
-        self._looked_up_again = False
-        self._helper_failure: AuthError | None = None  # why there is no credential
-        self._probed = False
+        self._anonymous = request.info.anonymous or (origin.scheme == "http" and origin.port == 443)
         self._refused_headers: set[str] = set()  # Basic and registry tokens
         self._refusals: list[tuple[TokenRequest, AuthError]] = []
-        self._guess_refused = False  # no token could be obtained ahead of the challenge
-        self._learned: LearnedChallenge | None = None  # to remember if the next response is not a refusal
 
     def run(self) -> Response:
         """Send the request until the response is the result."""
@@ -184,7 +182,7 @@ class _AuthAttempt:
                 request = request.with_headers({"Authorization": sent.header})
             self._latest_token = self._tokens.cache.latest
             self._sends += 1
-            response = self._send(request)
+            response = self._layer._inner.round_trip(request)
             following = None
             if response.status in (400, 401, 403, 404):
                 try:
@@ -236,7 +234,7 @@ class _AuthAttempt:
         single-use body is consumed. A longer body with a Content-Length is refused at once.
         """
         body = self._request.body
-        if not self._probe_auth or body is None or self._challenges.is_marked(self._origin, "open"):
+        if not self._layer._probe_auth or body is None or self._challenges.is_marked(self._origin, "open"):
             return False
         return body.single_use and body.length != 0 and (body.length or 0) <= _READ_BY_SERVERS
 
@@ -245,7 +243,7 @@ class _AuthAttempt:
         self._probed = True
         agent = {name: value for name, value in self._request.headers.items() if name.lower() == "user-agent"}
         info = self._request.info.replace(required_scope=Scope.EMPTY, idempotent=None)
-        response = self._send(Request("GET", f"{self._origin}/v2/", agent, None, info))
+        response = self._layer._inner.round_trip(Request("GET", f"{self._origin}/v2/", agent, None, info))
         response.drain()
         if not self._is_from_registry(response):
             return None
@@ -443,7 +441,6 @@ class _AuthAttempt:
         If the token server refuses a scope that is larger than the challenge's (400, 403), the challenge's scope alone
         is requested. If it refuses the credential, the source is asked again, and its answer sent if it differs.
         """
-        named = _scope_of(challenge)
         while True:
             wanted = TokenRequest(self._origin, self._key.host, challenge, credential, scope, newer_than)
             token = self._tokens.find(wanted)
@@ -452,6 +449,7 @@ class _AuthAttempt:
                 if token is None:
                     token = self._fetch_token(wanted)
             except AuthError as error:
+                named = _scope_of(challenge)
                 is_rejection = isinstance(error, CredentialsRejected)
                 if is_rejection and credential is None:
                     self._raise_helper_failure()

@@ -183,6 +183,6 @@ class AuthMachine(RuleBasedStateMachine):
         return value if value in SECRETS else None
 
 
-def test_answers_of_any_kind_keep_the_bounds() -> None:
+def test_round_trip_arbitrary_answers_keeps_bounds() -> None:
     bounded = settings(max_examples=300, stateful_step_count=20, deadline=None)
     run_state_machine_as_test(AuthMachine, settings=bounded)  # type: ignore[no-untyped-call]

@@ -53,12 +53,12 @@ def read(*headers: str) -> list[tuple[str, dict[str, str]]]:
         ("Bearer ", {}),
     ],
 )
-def test_the_parameters_of_a_challenge(header: str, params: dict[str, str]) -> None:
+def test_parse_parameters_returns_them(header: str, params: dict[str, str]) -> None:
     assert read(header) == [("bearer", params)]
 
 
 @pytest.mark.parametrize("written", ["Bearer", "bearer", "BEARER", "bEaReR"])
-def test_a_scheme_is_lower_case(written: str) -> None:
+def test_parse_scheme_returns_lower_case(written: str) -> None:
     assert read(f'{written} realm="x"') == [("bearer", {"realm": "x"})]
 
 
@@ -73,35 +73,35 @@ def test_a_scheme_is_lower_case(written: str) -> None:
         'Bearer realm="x",service="y",,\t, Basic realm="z"',
     ],
 )
-def test_several_challenges_in_a_header(header: str) -> None:
+def test_parse_several_challenges_in_header_returns_all(header: str) -> None:
     assert read(header) == [("bearer", {"realm": "x", "service": "y"}), ("basic", {"realm": "z"})]
 
 
-def test_several_headers() -> None:
+def test_parse_several_headers_returns_all() -> None:
     assert read(HUB, 'Basic realm="z"') == [("bearer", HUB_PARAMS), ("basic", {"realm": "z"})]
     assert read('Basic realm="z"', "", HUB) == [("basic", {"realm": "z"}), ("bearer", HUB_PARAMS)]
     assert read() == []
 
 
-def test_a_header_does_not_go_on_in_the_next() -> None:
+def test_parse_several_headers_keeps_them_apart() -> None:
     assert read("Bearer", 'realm="x"', 'Basic realm="y') == [("bearer", {}), ("basic", {})]
 
 
-def test_the_same_scheme_twice_is_two_challenges() -> None:
+def test_parse_repeated_scheme_returns_two_challenges() -> None:
     assert read('Basic realm="x", Basic realm="y"') == [("basic", {"realm": "x"}), ("basic", {"realm": "y"})]
 
 
 @pytest.mark.parametrize(
     "token68", ["YWJj", "YWJjZA=", "YWJj=", "YWJjZA==", "a-b._~+/c", "TlRMTVNTUAACAAAA", "a/b+c==", "x", "1"]
 )
-def test_token68_is_passed_over(token68: str) -> None:
+def test_parse_token68_skips_it(token68: str) -> None:
     assert read(f"Negotiate {token68}") == [("negotiate", {})]
     bearer = ("bearer", {"realm": "x"})
     assert read(f'Negotiate {token68}, Bearer realm="x"') == [("negotiate", {}), bearer]
     assert read(f'Bearer realm="x", Negotiate {token68} ,Basic') == [bearer, ("negotiate", {}), ("basic", {})]
 
 
-def test_schemes_without_parameters() -> None:
+def test_parse_schemes_without_parameters_returns_them() -> None:
     assert read("Negotiate, NTLM,Basic") == [("negotiate", {}), ("ntlm", {}), ("basic", {})]
     assert read('Negotiate Basic realm="x"') == [("negotiate", {}), ("basic", {"realm": "x"})]
 
@@ -111,7 +111,7 @@ GARBAGE += ['"Bearer realm=x"', '"a, Bearer realm=\\"x\\""', "Bearer=", "(Bearer
 
 
 @pytest.mark.parametrize("header", GARBAGE)
-def test_garbage_is_no_challenge(header: str) -> None:
+def test_parse_garbage_returns_nothing(header: str) -> None:
     assert read(header) == []
     assert read(f"{header},{HUB}") == [("bearer", HUB_PARAMS)]
 
@@ -119,20 +119,20 @@ def test_garbage_is_no_challenge(header: str) -> None:
 @pytest.mark.parametrize(
     "garbage", ["realm=", 'realm="x', "@", "@@@ @@", "=x", '=","', '"y"', '"a,b=c"', "é=1", "\0", "\n", '("u,v")']
 )
-def test_garbage_within_a_challenge_ends_at_a_comma(garbage: str) -> None:
+def test_parse_garbage_in_challenge_resumes_after_comma(garbage: str) -> None:
     assert read(f'Bearer service="y",{garbage}') == [("bearer", {"service": "y"})]
     if garbage != 'realm="x':
         assert read(f'Bearer service="y",{garbage},realm="z"') == [("bearer", {"service": "y", "realm": "z"})]
 
 
-def test_an_unclosed_quote_is_no_value() -> None:
+def test_parse_unclosed_quote_drops_value() -> None:
     assert read('Bearer realm="x') == [("bearer", {})]
     assert read('Bearer realm="x\\') == [("bearer", {})]
     assert read('Bearer realm="x\\"') == [("bearer", {})]
     assert read('Basic realm="x", Bearer realm="y') == [("basic", {"realm": "x"}), ("bearer", {})]
 
 
-def test_of_a_long_header_the_beginning_is_read() -> None:
+def test_parse_long_header_reads_beginning() -> None:
     padding = f'Bearer realm="x",pad="{"p" * 16_000}",'
     assert len(padding) < 16 * 1024
     assert read(f'{padding}service="y"')[0][1]["service"] == "y"
@@ -143,7 +143,7 @@ def test_of_a_long_header_the_beginning_is_read() -> None:
     assert read("a " * 9000 + HUB, 'Basic realm="z"')[-1] == ("basic", {"realm": "z"})
 
 
-def test_a_challenge_is_a_value() -> None:
+def test_challenge_equal_fields_compares_equal() -> None:
     params = {"realm": "x"}
     challenge = Challenge("bearer", params)
     params["realm"] = "y"
@@ -159,7 +159,7 @@ def test_a_challenge_is_a_value() -> None:
         challenge.scheme = "basic"  # type: ignore[misc]
 
 
-def test_a_challenge_pickles_and_copies() -> None:
+def test_challenge_pickled_or_copied_keeps_fields() -> None:
     [challenge] = Challenge.parse(HUB)
     assert pickle.loads(pickle.dumps(challenge)) == challenge
     assert copy.deepcopy(challenge) == challenge

@@ -16,14 +16,14 @@ def bearer(realm: str = "https://auth.example/token", **params: str) -> Challeng
     return Challenge("bearer", {"realm": realm, **params})
 
 
-def test_challenge_is_returned_without_its_scope() -> None:
+def test_get_challenge_with_scope_returns_it_without_scope() -> None:
     cache = ChallengeCache()
     cache.put(REGISTRY, bearer(scope="repository:app:pull", service="registry"))
     assert cache.get(REGISTRY) == bearer(service="registry")
     assert cache.get(Origin("http", "registry.example", 80)) is None
 
 
-def test_another_realm_makes_an_origin_unpredictable() -> None:
+def test_put_other_realm_marks_origin_unpredictable() -> None:
     cache = ChallengeCache()
     cache.put(REGISTRY, bearer(scope="repository:a:pull"))
     cache.put(REGISTRY, bearer(scope="repository:b:pull"))
@@ -32,7 +32,7 @@ def test_another_realm_makes_an_origin_unpredictable() -> None:
     assert cache.is_marked(REGISTRY, "unpredictable")
 
 
-def test_learned_scope_is_for_one_endpoint_unless_the_origin_is_unpredictable() -> None:
+def test_find_other_endpoint_returns_nothing_unless_unpredictable() -> None:
     cache = ChallengeCache()
     learned = LearnedChallenge(bearer(), Scope.repository("app", "metadata_read"))
     tags, blob = "https://registry.example/v2/app/tags/list", "https://registry.example/v2/app/blobs/x"
@@ -44,7 +44,7 @@ def test_learned_scope_is_for_one_endpoint_unless_the_origin_is_unpredictable() 
     assert cache.find(REGISTRY, PULL, blob) == learned
 
 
-def test_learned_scope_serves_an_upload_url_without_a_repository() -> None:
+def test_find_url_without_repository_returns_learned_scope() -> None:
     """A session's Location may be any path: only the required scope says which repository it belongs to."""
     cache = ChallengeCache()
     learned = LearnedChallenge(bearer(), Scope.repository("x", "pull"))
@@ -52,7 +52,7 @@ def test_learned_scope_serves_an_upload_url_without_a_repository() -> None:
     assert cache.find(REGISTRY, PULL, "https://registry.example/uploads/1234") == learned
 
 
-def test_learned_scope_is_forgotten_at_all_endpoints() -> None:
+def test_forget_several_endpoints_removes_all() -> None:
     cache = ChallengeCache()
     urls = [f"https://registry.example/v2/app/{path}" for path in ("blobs/x", "manifests/x", "tags/list")]
     for url in urls:
@@ -61,14 +61,14 @@ def test_learned_scope_is_forgotten_at_all_endpoints() -> None:
     assert [cache.find(REGISTRY, PULL, url) for url in urls] == [None] * 3
 
 
-def test_scope_that_is_right_as_guessed_is_not_remembered() -> None:
+def test_learn_scope_equal_to_guess_removes_entry() -> None:
     cache = ChallengeCache()
     cache.learn(REGISTRY, PULL, URL, LearnedChallenge(bearer(), Scope.repository("x", "pull")))
     cache.learn(REGISTRY, PULL, URL, LearnedChallenge(bearer(), PULL))
     assert cache.find(REGISTRY, PULL, URL) is None
 
 
-def test_origin_that_challenges_is_not_open_any_more() -> None:
+def test_put_open_origin_removes_mark() -> None:
     cache = ChallengeCache()
     cache.mark(REGISTRY, "open")
     assert cache.is_marked(REGISTRY, "open")
@@ -76,7 +76,7 @@ def test_origin_that_challenges_is_not_open_any_more() -> None:
     assert not cache.is_marked(REGISTRY, "open")
 
 
-def test_long_challenges_are_bounded_in_bytes() -> None:
+def test_put_long_challenges_keeps_byte_limit() -> None:
     cache = ChallengeCache()
     for number in range(2000):
         cache.put(Origin("https", f"r{number}.example", 443), bearer("https://auth.example/" + "x" * 16_000))
@@ -90,7 +90,7 @@ def test_long_challenges_are_bounded_in_bytes() -> None:
     assert 5 < kept < 20
 
 
-def test_origins_are_bounded_in_number() -> None:
+def test_put_many_origins_keeps_entry_limit() -> None:
     cache = ChallengeCache()
     for number in range(3000):
         origin = Origin("https", f"r{number}.example", 443)

@@ -64,7 +64,7 @@ def written(draw: st.DrawFn, challenge: Challenge) -> str:
 
 @given(st.lists(TEXT, max_size=3))
 @example(['Bearer realm="x\\'])
-def test_any_text_is_read(headers: list[str]) -> None:
+def test_parse_arbitrary_text_never_raises(headers: list[str]) -> None:
     found = Challenge.parse(*headers)
     assert found == [challenge for header in headers for challenge in Challenge.parse(header)]
     for challenge in found:
@@ -75,7 +75,7 @@ def test_any_text_is_read(headers: list[str]) -> None:
 
 
 @given(st.lists(CHALLENGES, max_size=4), st.data())
-def test_what_is_written_well_is_read_back(challenges: list[Challenge], data: st.DataObject) -> None:
+def test_parse_well_formed_challenges_round_trips(challenges: list[Challenge], data: st.DataObject) -> None:
     texts = [data.draw(written(challenge)) for challenge in challenges]
     assert Challenge.parse(*texts) == challenges
     joined = "".join((data.draw(SEPARATORS) if number else "") + text for number, text in enumerate(texts))
@@ -83,7 +83,7 @@ def test_what_is_written_well_is_read_back(challenges: list[Challenge], data: st
 
 
 @given(st.lists(CHALLENGES, min_size=1, max_size=3), TEXT, st.data())
-def test_what_follows_takes_nothing_from_well_formed_challenges(
+def test_parse_garbage_after_challenges_keeps_them(
     challenges: list[Challenge], garbage: str, data: st.DataObject
 ) -> None:
     text = ", ".join(data.draw(written(challenge)) for challenge in challenges)

@@ -1,4 +1,4 @@
-"""How long a credential lives, and how a source is asked."""
+"""CredentialCache: expiry, rejections, errors of sources, threads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ociwire.errors import AuthError, AuthTimeout, CredentialsRejected, Transpor
 from tests._support.doubles import PATIENCE, Call
 
 SECRET = "sEcReT-42"
-WHO = CredentialKey("ghcr.io", "app")
+KEY = CredentialKey("ghcr.io", "app")
 OLD = Credential(username="me", password="old")
 NEW = Credential(username="me", password="new")
 
@@ -37,8 +37,8 @@ def get_after_rejection(
     return get(cache, key, deadline)
 
 
-class Script:
-    """A source whose answers come from a list; the last one stays."""
+class ScriptedSource:
+    """A source that answers from a list and repeats the last answer."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
@@ -53,7 +53,7 @@ class Script:
 
 
 class Clock:
-    """`time.time`, by hand."""
+    """A `time.time` that the test sets."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.0
@@ -69,140 +69,140 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-# --- what is kept ---
+# --- caching ---
 
 
 @pytest.mark.parametrize("answer", [OLD, Credential(), None])
-def test_an_answer_is_kept_nobody_included(answer: Credential | None) -> None:
-    source = Script(answer, NEW)
+def test_get_repeated_asks_source_once(answer: Credential | None) -> None:
+    source = ScriptedSource(answer, NEW)
     cache = CredentialCache(source)
-    assert [get(cache, WHO, None) for _ in range(3)] == [answer] * 3
+    assert [get(cache, KEY, None) for _ in range(3)] == [answer] * 3
     assert source.asked == [("ghcr.io", "app")]
 
 
-def test_an_answer_is_kept_for_a_host_and_a_repository() -> None:
-    source = Script(None)
+def test_get_other_host_or_repository_asks_source() -> None:
+    source = ScriptedSource(None)
     cache = CredentialCache(source)
-    everyone = [
+    keys = [
         CredentialKey("ghcr.io", "app"),
         CredentialKey("ghcr.io", "other"),
         CredentialKey("ghcr.io", None),
         CredentialKey("quay.io", "app"),
     ]
     for _ in range(2):
-        for who in everyone:
-            get(cache, who, None)
-    assert source.asked == everyone
+        for key in keys:
+            get(cache, key, None)
+    assert source.asked == keys
 
 
-def test_what_is_kept_is_known_without_asking() -> None:
-    source = Script(OLD)
+def test_find_never_asks_source() -> None:
+    source = ScriptedSource(OLD)
     cache = CredentialCache(source)
-    assert cached(cache, WHO) is None
+    assert cached(cache, KEY) is None
     assert source.asked == []
-    get(cache, WHO, None)
-    assert cached(cache, WHO) is OLD
+    get(cache, KEY, None)
+    assert cached(cache, KEY) is OLD
     assert cached(cache, CredentialKey("ghcr.io", None)) is None
     assert len(source.asked) == 1
 
 
-def test_an_answer_is_kept_until_it_expires(clock: Clock) -> None:
-    source = Script(
+def test_get_expired_answer_asks_source(clock: Clock) -> None:
+    source = ScriptedSource(
         Credential(username="me", password="old", expires_at=clock.now + 10),
         Credential(username="me", password="new", expires_at=clock.now + 20),
         None,
     )
     cache = CredentialCache(source)
-    seen = []
+    results = []
     for _ in range(4):
-        seen.append([get(cache, WHO, None), cached(cache, WHO)])
+        results.append([get(cache, KEY, None), cached(cache, KEY)])
         clock.now += 9.5
-    assert seen == [[OLD, OLD], [OLD, OLD], [NEW, NEW], [None, None]]
+    assert results == [[OLD, OLD], [OLD, OLD], [NEW, NEW], [None, None]]
     clock.now += 1e9
-    assert get(cache, WHO, None) is None
+    assert get(cache, KEY, None) is None
     assert len(source.asked) == 3
 
 
-def test_at_the_moment_at_which_it_expires_it_is_asked_for_again(clock: Clock) -> None:
-    source = Script(Credential(username="me", password="old", expires_at=clock.now + 10), NEW)
+def test_get_at_expiry_asks_source(clock: Clock) -> None:
+    source = ScriptedSource(Credential(username="me", password="old", expires_at=clock.now + 10), NEW)
     cache = CredentialCache(source)
-    get(cache, WHO, None)
+    get(cache, KEY, None)
     clock.now += 10
-    assert cached(cache, WHO) is None
-    assert get(cache, WHO, None) == NEW
+    assert cached(cache, KEY) is None
+    assert get(cache, KEY, None) == NEW
 
 
-def test_an_answer_that_has_expired_already_is_given_out_and_not_kept(clock: Clock) -> None:
-    source = Script(Credential(username="me", password="old", expires_at=clock.now - 1))
+def test_get_answer_expired_on_arrival_is_returned_and_not_cached(clock: Clock) -> None:
+    source = ScriptedSource(Credential(username="me", password="old", expires_at=clock.now - 1))
     cache = CredentialCache(source)
-    assert [get(cache, WHO, None) for _ in range(2)] == [OLD, OLD]
+    assert [get(cache, KEY, None) for _ in range(2)] == [OLD, OLD]
     assert len(source.asked) == 2
 
 
-def test_without_an_expiry_it_is_kept_for_ever(clock: Clock) -> None:
-    cache = CredentialCache(Script(OLD, NEW))
-    get(cache, WHO, None)
+def test_get_without_expiry_is_cached_forever(clock: Clock) -> None:
+    cache = CredentialCache(ScriptedSource(OLD, NEW))
+    get(cache, KEY, None)
     clock.now += 1e9
-    assert get(cache, WHO, None) == OLD
+    assert get(cache, KEY, None) == OLD
 
 
-def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_get_many_keys_evicts_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_module, "_MAX_ANSWERS", 3)
-    source = Script(OLD)
+    source = ScriptedSource(OLD)
     cache = CredentialCache(source)
-    everyone = [CredentialKey("ghcr.io", str(number)) for number in range(10)]
-    for who in everyone:
-        get(cache, who, None)
-    assert [who for who in everyone if cached(cache, who)] == everyone[-3:]
+    keys = [CredentialKey("ghcr.io", str(number)) for number in range(10)]
+    for key in keys:
+        get(cache, key, None)
+    assert [key for key in keys if cached(cache, key)] == keys[-3:]
 
 
 # --- rejections ---
 
 
 @pytest.mark.parametrize(("old", "new"), [(OLD, NEW), (OLD, None), (None, NEW), (OLD, OLD), (None, None)])
-def test_after_a_rejection_the_source_is_asked_once_more(old: Credential | None, new: Credential | None) -> None:
-    source = Script(old, new, Credential(username="never"))
+def test_get_after_rejection_asks_source_once(old: Credential | None, new: Credential | None) -> None:
+    source = ScriptedSource(old, new, Credential(username="never"))
     cache = CredentialCache(source)
-    assert get(cache, WHO, None) == old
-    assert get_after_rejection(cache, WHO, old, None) == new
-    assert get(cache, WHO, None) == new
+    assert get(cache, KEY, None) == old
+    assert get_after_rejection(cache, KEY, old, None) == new
+    assert get(cache, KEY, None) == new
     assert len(source.asked) == 2
 
 
-def test_the_rejection_of_what_is_no_longer_said_asks_nobody() -> None:
-    source = Script(OLD, NEW, Credential(username="never"))
+def test_invalidate_replaced_answer_keeps_new_one() -> None:
+    source = ScriptedSource(OLD, NEW, Credential(username="never"))
     cache = CredentialCache(source)
-    get(cache, WHO, None)
-    get_after_rejection(cache, WHO, OLD, None)
-    assert get_after_rejection(cache, WHO, OLD, None) == NEW
+    get(cache, KEY, None)
+    get_after_rejection(cache, KEY, OLD, None)
+    assert get_after_rejection(cache, KEY, OLD, None) == NEW
     assert len(source.asked) == 2
 
 
-def test_a_rejection_is_that_of_one_host_and_repository() -> None:
-    source = Script(OLD)
+def test_invalidate_one_key_keeps_others() -> None:
+    source = ScriptedSource(OLD)
     cache = CredentialCache(source)
     others = [CredentialKey("ghcr.io", "other"), CredentialKey("quay.io", "app")]
-    for who in (WHO, *others):
-        get(cache, who, None)
-    get_after_rejection(cache, WHO, OLD, None)
-    assert source.asked == [WHO, *others, WHO]
-    assert all(cached(cache, who) == OLD for who in others)
+    for key in (KEY, *others):
+        get(cache, key, None)
+    get_after_rejection(cache, KEY, OLD, None)
+    assert source.asked == [KEY, *others, KEY]
+    assert all(cached(cache, key) == OLD for key in others)
 
 
-def test_a_source_that_fails_after_a_rejection_leaves_nothing_behind() -> None:
-    cache = CredentialCache(Script(OLD, AuthError("broken"), NEW))
-    get(cache, WHO, None)
+def test_get_source_fails_after_rejection_caches_nothing() -> None:
+    cache = CredentialCache(ScriptedSource(OLD, AuthError("broken"), NEW))
+    get(cache, KEY, None)
     with pytest.raises(AuthError, match="broken"):
-        get_after_rejection(cache, WHO, OLD, None)
-    assert cached(cache, WHO) is None
-    assert get(cache, WHO, None) == NEW
+        get_after_rejection(cache, KEY, OLD, None)
+    assert cached(cache, KEY) is None
+    assert get(cache, KEY, None) == NEW
 
 
-# --- exceptions and nonsense ---
+# --- errors ---
 
 
-class Vault:
-    """A source that a company wrote."""
+class FailingSource:
+    """A source that raises."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -211,14 +211,14 @@ class Vault:
         raise self.error
 
 
-def test_an_exception_is_not_kept() -> None:
-    source = Script(AuthError("broken"), ValueError("broken"), OLD)
+def test_get_source_raises_caches_nothing() -> None:
+    source = ScriptedSource(AuthError("broken"), ValueError("broken"), OLD)
     cache = CredentialCache(source)
     for _ in range(2):
         with pytest.raises(AuthError):
-            get(cache, WHO, None)
-        assert cached(cache, WHO) is None
-    assert get(cache, WHO, None) == OLD
+            get(cache, KEY, None)
+        assert cached(cache, KEY) is None
+    assert get(cache, KEY, None) == OLD
     assert len(source.asked) == 3
 
 
@@ -236,106 +236,106 @@ def test_an_exception_is_not_kept() -> None:
         StopIteration(SECRET),
     ],
 )
-def test_a_foreign_exception_becomes_an_auth_error(error: Exception) -> None:
+def test_get_source_raises_other_exception_raises_auth_error(error: Exception) -> None:
     with pytest.raises(AuthError) as caught:
-        get(CredentialCache(Vault(error)), WHO, None)
+        get(CredentialCache(FailingSource(error)), KEY, None)
     assert type(caught.value) is AuthError
     assert caught.value.__cause__ is error
     message = str(caught.value)
-    assert all(word in message for word in ("Vault", "ghcr.io", type(error).__name__))
+    assert all(word in message for word in ("FailingSource", "ghcr.io", type(error).__name__))
     assert SECRET not in message
 
 
 @pytest.mark.parametrize("error", [AuthError("x"), CredentialsRejected("x", host="h", status=401), AuthTimeout("x")])
-def test_an_auth_error_stays_what_it_is(error: AuthError) -> None:
+def test_get_source_raises_auth_error_raises_it(error: AuthError) -> None:
     with pytest.raises(AuthError) as caught:
-        get(CredentialCache(Vault(error)), WHO, None)
+        get(CredentialCache(FailingSource(error)), KEY, None)
     assert caught.value is error
 
 
-@pytest.mark.parametrize("killed_by", [KeyboardInterrupt, SystemExit])
-def test_what_kills_a_thread_is_not_caught(killed_by: type[BaseException]) -> None:
-    cache = CredentialCache(Script(killed_by(), OLD))
-    with pytest.raises(killed_by):
-        get(cache, WHO, None)
-    assert get(cache, WHO, None) == OLD
+@pytest.mark.parametrize("signal", [KeyboardInterrupt, SystemExit])
+def test_get_source_interrupted_propagates(signal: type[BaseException]) -> None:
+    cache = CredentialCache(ScriptedSource(signal(), OLD))
+    with pytest.raises(signal):
+        get(cache, KEY, None)
+    assert get(cache, KEY, None) == OLD
 
 
 @pytest.mark.parametrize(
     "answer", [SECRET, ("me", SECRET), {"username": "me", "password": SECRET}, True, False, 0, "", b"", (), Credential]
 )
-def test_a_source_that_answers_nonsense_is_an_auth_error(answer: Any) -> None:
-    source = Script(answer, OLD)
+def test_get_source_returns_wrong_type_raises_auth_error(answer: Any) -> None:
+    source = ScriptedSource(answer, OLD)
     cache = CredentialCache(source)
     with pytest.raises(AuthError) as caught:
-        get(cache, WHO, None)
-    assert "Script" in str(caught.value)
+        get(cache, KEY, None)
+    assert "ScriptedSource" in str(caught.value)
     assert SECRET not in str(caught.value)
-    assert cached(cache, WHO) is None
-    assert get(cache, WHO, None) == OLD
+    assert cached(cache, KEY) is None
+    assert get(cache, KEY, None) == OLD
 
 
 @pytest.mark.parametrize("source", [None, OLD, "me:secret", StaticCredentials, lambda host, repository=None: OLD])
-def test_what_is_no_source_is_refused_at_once(source: Any) -> None:
+def test_init_invalid_source_raises_usage_error(source: Any) -> None:
     with pytest.raises(UsageError):
         CredentialCache(source)
 
 
 @pytest.mark.parametrize("source", [Anonymous(), StaticCredentials("ghcr.io", OLD)])
-def test_messages_call_a_source_by_its_class(source: CredentialSource) -> None:
+def test_source_name_is_class_name(source: CredentialSource) -> None:
     assert CredentialCache(source).source_name == type(source).__name__
 
 
-def test_a_source_that_asks_itself_is_an_auth_error() -> None:
-    class Ouroboros:
+def test_get_source_asks_itself_raises_auth_error() -> None:
+    class RecursiveSource:
         def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
             return get(cache, CredentialKey(host, "another"), None)
 
-    cache = CredentialCache(Ouroboros())
+    cache = CredentialCache(RecursiveSource())
     with pytest.raises(AuthError, match="credential"):
-        get(cache, WHO, None)
+        get(cache, KEY, None)
 
 
-def test_a_source_may_ask_about_another_host() -> None:
-    class Borrowing:
+def test_get_source_asks_for_other_host_returns_credential() -> None:
+    class ForwardingSource:
         def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
             return OLD if host == "quay.io" else get(cache, CredentialKey("quay.io", None), None)
 
-    cache = CredentialCache(Borrowing())
-    assert get(cache, WHO, None) == OLD
+    cache = CredentialCache(ForwardingSource())
+    assert get(cache, KEY, None) == OLD
 
 
 # --- threads ---
 
 
-class Busy:
-    """A source that counts how many are in it for each host, and lets nobody out before it is told to."""
+class BlockedSource:
+    """A source that counts its concurrent calls for each host, and answers when the test releases it."""
 
     def __init__(self, answer: Any = OLD) -> None:
         self.answer = answer
         self.entered = threading.Semaphore(0)
-        self.leave = threading.Event()
+        self.released = threading.Event()
         self.asked: list[tuple[str, str | None]] = []
-        self.most: dict[str, int] = {}
-        self._inside: dict[str, int] = {}
+        self.max_concurrent: dict[str, int] = {}
+        self._running: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
         with self._lock:
             self.asked.append((host, repository))
-            self._inside[host] = self._inside.get(host, 0) + 1
-            self.most[host] = max(self.most.get(host, 0), self._inside[host])
+            self._running[host] = self._running.get(host, 0) + 1
+            self.max_concurrent[host] = max(self.max_concurrent.get(host, 0), self._running[host])
         self.entered.release()
-        assert self.leave.wait(PATIENCE)
+        assert self.released.wait(PATIENCE)
         with self._lock:
-            self._inside[host] -= 1
+            self._running[host] -= 1
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer  # type: ignore[no-any-return]
 
 
-def together(number: int, function: Callable[[int], object]) -> list[Call]:
-    """Calls that begin at once."""
+def start_together(number: int, function: Callable[[int], object]) -> list[Call]:
+    """Calls that start at the same time."""
     barrier = threading.Barrier(number + 1)
 
     def call(index: int) -> object:
@@ -347,60 +347,60 @@ def together(number: int, function: Callable[[int], object]) -> list[Call]:
     return calls
 
 
-def test_a_source_is_asked_by_one_call_at_a_time_for_each_host() -> None:
-    source = Busy()
+def test_get_same_host_asks_source_one_call_at_a_time() -> None:
+    source = BlockedSource()
     cache = CredentialCache(source)
-    calls = together(6, lambda index: get(cache, CredentialKey("ghcr.io", f"app-{index}"), None))
+    calls = start_together(6, lambda index: get(cache, CredentialKey("ghcr.io", f"app-{index}"), None))
     assert source.entered.acquire(timeout=PATIENCE)
-    source.leave.set()
+    source.released.set()
     assert [call.join().result for call in calls] == [OLD] * 6
-    assert source.most == {"ghcr.io": 1}
+    assert source.max_concurrent == {"ghcr.io": 1}
     assert sorted(source.asked) == [("ghcr.io", f"app-{index}") for index in range(6)]
 
 
-def test_a_source_is_asked_about_several_hosts_at_once() -> None:
-    source = Busy()
+def test_get_several_hosts_asks_source_concurrently() -> None:
+    source = BlockedSource()
     cache = CredentialCache(source)
-    calls = together(4, lambda index: get(cache, CredentialKey(f"host-{index}", "app"), None))
+    calls = start_together(4, lambda index: get(cache, CredentialKey(f"host-{index}", "app"), None))
     for _ in calls:
         assert source.entered.acquire(timeout=PATIENCE), "a host waits for another"
-    source.leave.set()
+    source.released.set()
     assert [call.join().result for call in calls] == [OLD] * 4
 
 
-def test_who_wants_the_same_asks_once() -> None:
-    source = Busy()
+def test_get_same_key_from_threads_asks_source_once() -> None:
+    source = BlockedSource()
     cache = CredentialCache(source)
-    calls = together(6, lambda _: get(cache, WHO, None))
+    calls = start_together(6, lambda _: get(cache, KEY, None))
     assert source.entered.acquire(timeout=PATIENCE)
-    source.leave.set()
+    source.released.set()
     assert [call.join().result for call in calls] == [OLD] * 6
-    assert source.asked == [WHO]
+    assert source.asked == [KEY]
 
 
-def test_what_is_kept_is_had_while_the_source_is_busy() -> None:
-    source = Busy()
-    source.leave.set()
+def test_get_cached_answer_while_source_is_busy_returns_at_once() -> None:
+    source = BlockedSource()
+    source.released.set()
     cache = CredentialCache(source)
-    get(cache, WHO, None)
+    get(cache, KEY, None)
     source.entered.acquire()
-    source.leave.clear()
+    source.released.clear()
     call = Call(lambda: get(cache, CredentialKey("ghcr.io", "other"), None))
     assert source.entered.acquire(timeout=PATIENCE)
-    assert get(cache, WHO, time.monotonic() - 1) == OLD
-    source.leave.set()
+    assert get(cache, KEY, time.monotonic() - 1) == OLD
+    source.released.set()
     assert call.join().result == OLD
 
 
-def test_a_deadline_bounds_the_wait_for_another_thread() -> None:
-    source = Busy()
+def test_get_deadline_passed_while_waiting_raises_timeout() -> None:
+    source = BlockedSource()
     cache = CredentialCache(source)
-    leader = Call(lambda: get(cache, WHO, None))
+    owner = Call(lambda: get(cache, KEY, None))
     assert source.entered.acquire(timeout=PATIENCE)
-    for who in (WHO, CredentialKey("ghcr.io", "other")):
+    for key in (KEY, CredentialKey("ghcr.io", "other")):
         with pytest.raises(AuthTimeout) as caught:
-            get(cache, who, time.monotonic() - 1)
+            get(cache, key, time.monotonic() - 1)
         assert isinstance(caught.value, TransportTimeout)
-    source.leave.set()
-    assert leader.join().result == OLD
-    assert source.asked == [WHO]
+    source.released.set()
+    assert owner.join().result == OLD
+    assert source.asked == [KEY]

@@ -48,7 +48,7 @@ class Recorded:
 # --- Credential ---
 
 
-def test_an_empty_credential_is_nobody_in_particular() -> None:
+def test_credential_without_fields_has_no_secrets() -> None:
     empty = Credential()
     assert (empty.username, empty.password, empty.identity_token, empty.registry_token) == (None, None, None, None)
     assert (empty.expires_at, empty.source, empty.basic, empty.secrets()) == (None, "", None, ())
@@ -83,7 +83,7 @@ def test_an_empty_credential_is_nobody_in_particular() -> None:
         {"expires_at": datetime(2030, 1, 1)},
     ],
 )
-def test_what_cannot_be_sent_is_refused(fields: dict[str, Any]) -> None:
+def test_credential_unsendable_field_raises_usage_error(fields: dict[str, Any]) -> None:
     with pytest.raises(UsageError) as caught:
         Credential(**fields)
     assert SECRET not in str(caught.value)
@@ -107,12 +107,12 @@ def test_what_cannot_be_sent_is_refused(fields: dict[str, Any]) -> None:
         {"identity_token": f"{SECRET}\r\n☃"},
     ],
 )
-def test_what_can_be_sent_is_taken(fields: dict[str, Any]) -> None:
+def test_credential_sendable_field_is_accepted(fields: dict[str, Any]) -> None:
     credential = Credential(**fields)
     assert all(getattr(credential, name) == value for name, value in fields.items())
 
 
-def test_fields_are_given_by_name_and_do_not_change() -> None:
+def test_credential_is_keyword_only_and_frozen() -> None:
     with pytest.raises(TypeError):
         Credential("me", SECRET)  # type: ignore[call-arg]
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -121,7 +121,7 @@ def test_fields_are_given_by_name_and_do_not_change() -> None:
         ME.nickname = "you"  # type: ignore[attr-defined]
 
 
-def test_basic_is_utf_8_and_base64() -> None:
+def test_basic_unicode_is_utf_8_in_base64() -> None:
     basic = Credential(username="müller", password="a:☃").basic
     assert basic is not None
     scheme, _, encoded = basic.partition(" ")
@@ -139,11 +139,11 @@ def test_basic_is_utf_8_and_base64() -> None:
         (Credential(username="", password="x"), True),
     ],
 )
-def test_basic_needs_user_and_password(credential: Credential, has_basic: bool) -> None:
+def test_basic_without_username_or_password_is_none(credential: Credential, has_basic: bool) -> None:
     assert (credential.basic is not None) == has_basic
 
 
-def test_the_repr_shows_no_secret() -> None:
+def test_repr_shows_no_secret() -> None:
     shown = f"{FULL!r} {FULL} {[FULL]} {StaticCredentials('ghcr.io', FULL)!r} {FULL.__format__('')}"
     assert SECRET not in shown
     assert base64.b64encode(f"me:{SECRET}".encode()).decode() not in shown
@@ -153,14 +153,14 @@ def test_the_repr_shows_no_secret() -> None:
         assert kind not in repr(Credential(username="me"))
 
 
-def test_its_secrets_are_all_that_must_not_be_shown() -> None:
+def test_secrets_returns_every_sent_form() -> None:
     encoded = base64.b64encode(f"me:{SECRET}".encode()).decode()
     assert set(FULL.secrets()) == {SECRET, f"{SECRET}-identity", f"{SECRET}-registry", encoded}
     assert Credential(username="me").secrets() == ()
     assert Credential(username="me", password="").secrets() == (base64.b64encode(b"me:").decode(),)
 
 
-def test_equality_ignores_when_it_expires_and_where_it_came_from() -> None:
+def test_credential_other_expiry_or_source_compares_equal() -> None:
     later = dataclasses.replace(FULL, expires_at=2e9, source="elsewhere")
     assert later == FULL
     assert hash(later) == hash(FULL)
@@ -168,13 +168,13 @@ def test_equality_ignores_when_it_expires_and_where_it_came_from() -> None:
 
 
 @pytest.mark.parametrize("field", ["username", "password", "identity_token", "registry_token"])
-def test_equality_is_by_what_is_said_to_a_server(field: str) -> None:
+def test_credential_other_secret_compares_unequal(field: str) -> None:
     changes: dict[str, Any] = {field: "different"}
     assert dataclasses.replace(FULL, **changes) != FULL
     assert Credential(username="me", password="") != Credential(username="me")
 
 
-def test_it_pickles_and_copies_whole() -> None:
+def test_credential_pickled_or_copied_keeps_all_fields() -> None:
     for again in (pickle.loads(pickle.dumps(FULL)), copy.deepcopy(FULL), copy.copy(FULL)):
         assert again == FULL
         assert (again.expires_at, again.source) == (FULL.expires_at, FULL.source)
@@ -191,12 +191,12 @@ def test_it_pickles_and_copies_whole() -> None:
         (datetime(2009, 2, 14, 1, 31, 30, tzinfo=timezone(timedelta(hours=2))), 1234567890.0),
     ],
 )
-def test_the_moment_at_which_it_expires(given: Any, kept: float | None) -> None:
+def test_expires_at_number_or_datetime_is_timestamp(given: Any, kept: float | None) -> None:
     assert Credential(expires_at=given).expires_at == kept
 
 
 @pytest.mark.parametrize("far", [10**400, -(10**400), float("nan")], ids=["future", "past", "nan"])
-def test_a_moment_that_no_number_of_seconds_can_say_is_refused(far: int) -> None:
+def test_expires_at_invalid_raises_usage_error(far: int) -> None:
     with pytest.raises(UsageError):
         Credential(expires_at=far)
 
@@ -229,13 +229,13 @@ def test_a_moment_that_no_number_of_seconds_can_say_is_refused(far: int) -> None
         ("docker.io.evil.example", "docker.io.evil.example"),
     ],
 )
-def test_what_a_registry_is_called(host: str, name: str) -> None:
+def test_registry_name_valid_host_is_normalized(host: str, name: str) -> None:
     assert registry_name(host) == name
     assert registry_name(name) == name
 
 
 @pytest.mark.parametrize("host", ["", "https://ghcr.io", "ghcr.io/x", "a b", "me@ghcr.io", "h:1:2", "h:99999", None, 5])
-def test_what_is_no_registry_has_no_name(host: Any) -> None:
+def test_registry_name_invalid_host_raises_usage_error(host: Any) -> None:
     with pytest.raises(UsageError):
         registry_name(host)
 
@@ -243,14 +243,14 @@ def test_what_is_no_registry_has_no_name(host: Any) -> None:
 # --- the sources ---
 
 
-def test_anonymous_is_nobody_everywhere() -> None:
+def test_anonymous_any_host_returns_none() -> None:
     assert Anonymous().lookup("ghcr.io") is None
     assert Anonymous().lookup("docker.io", "library/alpine") is None
 
 
 @pytest.mark.parametrize("bound", ["docker.io", "index.docker.io", "registry-1.docker.io", "REGISTRY-1.docker.io:443"])
 @pytest.mark.parametrize("asked", ["docker.io", "index.docker.io", "registry-1.docker.io"])
-def test_docker_hub_is_one_host(bound: str, asked: str) -> None:
+def test_static_credentials_docker_hub_alias_returns_credential(bound: str, asked: str) -> None:
     assert StaticCredentials(bound, ME).lookup(asked, "library/alpine") is ME
 
 
@@ -275,25 +275,25 @@ def test_docker_hub_is_one_host(bound: str, asked: str) -> None:
         ("localhost:5000", "127.0.0.1:5000", False),
     ],
 )
-def test_a_static_credential_is_for_its_host(bound: str, asked: str, same: bool) -> None:
+def test_static_credentials_other_host_returns_none(bound: str, asked: str, same: bool) -> None:
     assert StaticCredentials(bound, ME).lookup(asked) is (ME if same else None)
     assert StaticCredentials(bound, ME).lookup(asked, "app") is (ME if same else None)
 
 
 @pytest.mark.parametrize("host", ["", "https://ghcr.io", "ghcr.io/app", "*", "me@ghcr.io", None])
-def test_a_static_credential_needs_a_host(host: Any) -> None:
+def test_static_credentials_invalid_host_raises_usage_error(host: Any) -> None:
     with pytest.raises(UsageError):
         StaticCredentials(host, ME)
 
 
 @pytest.mark.parametrize("credential", [None, "secret", ("me", SECRET), {"username": "me"}, Credential])
-def test_a_static_credential_is_a_credential(credential: Any) -> None:
+def test_static_credentials_wrong_type_raises_usage_error(credential: Any) -> None:
     with pytest.raises(UsageError) as caught:
         StaticCredentials("ghcr.io", credential)
     assert SECRET not in str(caught.value)
 
 
-def test_of_a_chain_the_first_that_knows_answers() -> None:
+def test_chain_several_sources_returns_first_credential() -> None:
     nobody, first, second = Recorded(None), Recorded(ME), Recorded(OTHER)
     chain = ChainedCredentials([nobody, first, second])
     assert chain.lookup("ghcr.io", "app") is ME
@@ -301,7 +301,7 @@ def test_of_a_chain_the_first_that_knows_answers() -> None:
     assert second.asked == []
 
 
-def test_a_chain_in_which_nobody_knows_is_nobody() -> None:
+def test_chain_without_credential_returns_none() -> None:
     assert ChainedCredentials([]).lookup("ghcr.io") is None
     assert ChainedCredentials([Anonymous(), StaticCredentials("ghcr.io", ME)]).lookup("quay.io") is None
 
@@ -319,7 +319,7 @@ class Failing:
         return None if self._text is None else AuthError(f"{self._text} {host} {repository}")
 
 
-def test_chain_passes_on_the_first_failure_of_its_sources() -> None:
+def test_chain_failure_returns_first_failure() -> None:
     chain = ChainedCredentials([Anonymous(), Failing(None), Failing("first"), Failing("second")])
     assert chain.lookup("ghcr.io", "app") is None
     assert str(chain.failure("ghcr.io", "app")) == "first ghcr.io app"
@@ -327,12 +327,12 @@ def test_chain_passes_on_the_first_failure_of_its_sources() -> None:
     assert ChainedCredentials([Anonymous(), Recorded(None)]).failure("ghcr.io") is None
 
 
-def test_an_empty_credential_answers_for_a_chain() -> None:
+def test_chain_empty_credential_ends_search() -> None:
     empty = Credential()
     assert ChainedCredentials([Recorded(empty), Recorded(ME)]).lookup("ghcr.io") is empty
 
 
-def test_a_chain_may_be_given_as_an_iterator_and_asked_twice() -> None:
+def test_chain_from_iterator_can_be_asked_twice() -> None:
     def sources() -> Iterator[CredentialSource]:
         yield Anonymous()
         yield StaticCredentials("ghcr.io", ME)
@@ -342,7 +342,7 @@ def test_a_chain_may_be_given_as_an_iterator_and_asked_twice() -> None:
 
 
 @pytest.mark.parametrize("error", [AuthError("broken"), ValueError("broken"), KeyError("x")])
-def test_an_exception_is_not_passed_over_in_a_chain(error: Exception) -> None:
+def test_chain_source_raises_propagates(error: Exception) -> None:
     later = Recorded(ME)
     with pytest.raises(type(error)) as caught:
         ChainedCredentials([Anonymous(), Recorded(error), later]).lookup("ghcr.io")
@@ -350,7 +350,7 @@ def test_an_exception_is_not_passed_over_in_a_chain(error: Exception) -> None:
     assert later.asked == []
 
 
-def test_a_chain_is_shown_without_secrets() -> None:
+def test_chain_repr_shows_no_secret() -> None:
     shown = repr(ChainedCredentials([Anonymous(), StaticCredentials("ghcr.io", FULL)]))
     assert SECRET not in shown
     assert "ghcr.io" in shown
@@ -360,7 +360,7 @@ def test_a_chain_is_shown_without_secrets() -> None:
     "source",
     [None, "me:secret", ("me", SECRET), {"ghcr.io": ME}, ME, DockerConfig, StaticCredentials, lambda host: ME, 5],
 )
-def test_what_has_no_lookup_is_no_source(source: Any) -> None:
+def test_check_source_without_lookup_raises_usage_error(source: Any) -> None:
     with pytest.raises(UsageError) as caught:
         check_source(source)
     assert SECRET not in str(caught.value)
@@ -368,7 +368,7 @@ def test_what_has_no_lookup_is_no_source(source: Any) -> None:
         ChainedCredentials([Anonymous(), source])
 
 
-def test_a_bare_credential_is_refused_with_advice() -> None:
+def test_check_source_credential_raises_usage_error_with_advice() -> None:
     with pytest.raises(UsageError, match="StaticCredentials"):
         check_source(ME)  # type: ignore[arg-type]
 
@@ -376,7 +376,7 @@ def test_a_bare_credential_is_refused_with_advice() -> None:
 @pytest.mark.parametrize(
     "source", [Anonymous(), StaticCredentials("ghcr.io", ME), ChainedCredentials([]), DockerConfig(), Recorded(None)]
 )
-def test_what_has_lookup_is_a_source(source: CredentialSource) -> None:
+def test_check_source_with_lookup_returns_it(source: CredentialSource) -> None:
     assert isinstance(source, CredentialSource)
     assert check_source(source) is source
 
@@ -394,5 +394,5 @@ def test_what_has_lookup_is_a_source(source: CredentialSource) -> None:
         (Scope.parse("nonsense repository repository:x repository:a:pull"), "a"),
     ],
 )
-def test_the_first_repository_of_a_scope(scope: Scope, repository: str | None) -> None:
+def test_first_repository_scope_returns_first_in_text(scope: Scope, repository: str | None) -> None:
     assert first_repository(scope) == repository

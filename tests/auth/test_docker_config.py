@@ -138,7 +138,7 @@ def write_all(files: Files, variables: list[str], content: object = None) -> Doc
 
 
 @pytest.mark.parametrize("first", ORDER)
-def test_the_first_file_that_exists_counts(files: Files, first: str) -> None:
+def test_lookup_several_files_reads_first_with_entry(files: Files, first: str) -> None:
     config = write_all(files, ORDER[ORDER.index(first) :])
     assert username(config, "ghcr.io") == first
     assert (str(files.paths[first]) if first in files.paths else "$DOCKER_AUTH_CONFIG") in config.explain("ghcr.io")
@@ -150,7 +150,7 @@ EMPTY = ["", " \n"]
 
 @pytest.mark.parametrize("content", NO_ENTRY)
 @pytest.mark.parametrize("answering", ORDER[1:])
-def test_lookup_without_an_entry_in_the_variable_reads_the_files(files: Files, content: str, answering: str) -> None:
+def test_lookup_variable_without_entry_reads_files(files: Files, content: str, answering: str) -> None:
     write_all(files, [answering])
     config = files.config(DOCKER_AUTH_CONFIG=content)
     assert username(config, "ghcr.io") == answering
@@ -159,14 +159,14 @@ def test_lookup_without_an_entry_in_the_variable_reads_the_files(files: Files, c
 
 @pytest.mark.parametrize("content", [*NO_ENTRY, *EMPTY])
 @pytest.mark.parametrize("answering", DEFAULTS[1:])
-def test_lookup_of_the_default_files_takes_the_first_with_an_entry(files: Files, content: str, answering: str) -> None:
+def test_lookup_default_files_uses_first_with_entry(files: Files, content: str, answering: str) -> None:
     write_all(files, DEFAULTS[: DEFAULTS.index(answering)], content)
     assert username(write_all(files, DEFAULTS[DEFAULTS.index(answering) :]), "ghcr.io") == answering
 
 
 @pytest.mark.parametrize("content", [None, *NO_ENTRY, *EMPTY])
 @pytest.mark.parametrize("variable", ["REGISTRY_AUTH_FILE", "DOCKER_CONFIG"])
-def test_lookup_with_a_named_file_reads_no_default_file(files: Files, variable: str, content: str | None) -> None:
+def test_lookup_named_file_reads_no_default_file(files: Files, variable: str, content: str | None) -> None:
     write_all(files, DEFAULTS)
     files.name(variable)
     if content is not None:
@@ -174,33 +174,33 @@ def test_lookup_with_a_named_file_reads_no_default_file(files: Files, variable: 
     assert files.config().lookup("ghcr.io") is None
 
 
-def test_lookup_with_both_variables_reads_only_registry_auth_file(files: Files) -> None:
+def test_lookup_both_variables_reads_registry_auth_file(files: Files) -> None:
     write_all(files, ["DOCKER_CONFIG"])
     config = write_all(files, ["REGISTRY_AUTH_FILE"], "{}")
     assert config.lookup("ghcr.io") is None
 
 
-def test_lookup_without_xdg_config_home_reads_below_the_home(tmp_path: Path) -> None:
+def test_lookup_without_xdg_config_home_reads_below_home(tmp_path: Path) -> None:
     path = tmp_path / ".config" / "containers" / "auth.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"auths": {"ghcr.io": user("me")}}))
     assert username(DockerConfig.load(env={"HOME": str(tmp_path), "XDG_CONFIG_HOME": ""}), "ghcr.io") == "me"
 
 
-def test_lookup_with_an_entry_does_not_read_the_files_that_follow(files: Files) -> None:
+def test_lookup_entry_found_does_not_read_later_files(files: Files) -> None:
     write_all(files, DEFAULTS, "not JSON")
     files.write("HOME", {"auths": {"ghcr.io": user("me")}})
     assert username(files.config(), "ghcr.io") == "me"
     assert str(files.paths["XDG_RUNTIME_DIR"]) in str(failure(files.config(), "quay.io"))
 
 
-def test_explain_without_an_entry_names_every_file(files: Files) -> None:
+def test_explain_without_entry_names_every_file(files: Files) -> None:
     told = write_all(files, DEFAULTS).explain("quay.io")
     assert all(str(files.paths[variable]) in told for variable in DEFAULTS)
 
 
 @pytest.mark.parametrize("variable", ["XDG_RUNTIME_DIR", "XDG_CONFIG_HOME"])
-def test_lookup_skips_a_podman_file_that_this_user_may_not_read(
+def test_lookup_podman_file_without_permission_is_skipped(
     files: Files, variable: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "ociwire.auth")
@@ -224,7 +224,7 @@ def deny(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
 
 @pytest.mark.parametrize("variable", ["REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "HOME"])
 @pytest.mark.parametrize("kind", ["a pipe", "a character device"])
-def test_lookup_with_a_special_file_is_an_error_at_once(files: Files, variable: str, kind: str) -> None:
+def test_lookup_special_file_raises_auth_error(files: Files, variable: str, kind: str) -> None:
     path = files.paths[variable]
     path.parent.mkdir(parents=True)
     if kind == "a pipe":
@@ -239,13 +239,13 @@ def test_lookup_with_a_special_file_is_an_error_at_once(files: Files, variable: 
 
 
 @pytest.mark.parametrize("variable", ORDER)
-def test_an_empty_variable_is_an_absent_one(files: Files, variable: str) -> None:
+def test_lookup_empty_variable_is_ignored(files: Files, variable: str) -> None:
     other = "HOME" if variable == "XDG_RUNTIME_DIR" else "XDG_RUNTIME_DIR"
     files.write(other, {"auths": {"ghcr.io": user("other")}})
     assert username(files.config(**{variable: ""}), "ghcr.io") == "other"
 
 
-def test_without_a_file_there_is_nobody(files: Files) -> None:
+def test_lookup_without_file_returns_none(files: Files) -> None:
     assert files.config().lookup("ghcr.io") is None
     assert DockerConfig.load(env={}).lookup("ghcr.io") is None
     told = files.config().explain("ghcr.io")
@@ -253,14 +253,14 @@ def test_without_a_file_there_is_nobody(files: Files) -> None:
     assert "ghcr.io" in DockerConfig.load(env={}).explain("ghcr.io")
 
 
-def test_a_file_where_a_folder_should_be_is_no_file(tmp_path: Path, files: Files) -> None:
+def test_lookup_file_instead_of_directory_returns_none(tmp_path: Path, files: Files) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / ".docker").write_text("not a folder")
     files.write("XDG_RUNTIME_DIR", {"auths": {"ghcr.io": user("podman")}})
     assert username(files.config(), "ghcr.io") == "podman"
 
 
-def test_the_home_is_that_of_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_lookup_uses_home_of_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("mine", "process"):
         (tmp_path / name / ".docker").mkdir(parents=True)
         (tmp_path / name / ".docker" / "config.json").write_text(json.dumps({"auths": {"ghcr.io": user(name)}}))
@@ -270,13 +270,13 @@ def test_the_home_is_that_of_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert username(DockerConfig.load(), "ghcr.io") == "process"
 
 
-def test_without_env_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lookup_without_env_reads_process_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     config = DockerConfig.load()
     monkeypatch.setenv("DOCKER_AUTH_CONFIG", json.dumps({"auths": {"ghcr.io": user("me")}}))
     assert username(config, "ghcr.io") == "me"
 
 
-def test_it_is_read_at_the_first_lookup(files: Files) -> None:
+def test_lookup_reads_file_each_time(files: Files) -> None:
     path = files.write("HOME", f'{{"auths": {SECRET}')
     config = files.config()
     assert str(path) in str(failure(config))
@@ -284,7 +284,7 @@ def test_it_is_read_at_the_first_lookup(files: Files) -> None:
     assert username(config, "ghcr.io") == "mended"
 
 
-def test_a_byte_order_mark_is_passed_over(files: Files) -> None:
+def test_lookup_byte_order_mark_is_skipped(files: Files) -> None:
     files.write("HOME", "\ufeff" + json.dumps({"auths": {"ghcr.io": user("me")}}))
     assert username(files.config(), "ghcr.io") == "me"
 
@@ -310,7 +310,7 @@ def test_a_byte_order_mark_is_passed_over(files: Files) -> None:
     ],
 )
 @pytest.mark.parametrize("variable", ["DOCKER_AUTH_CONFIG", "REGISTRY_AUTH_FILE", "HOME"])
-def test_a_file_that_is_not_an_object_of_json_is_named(files: Files, variable: str, content: str) -> None:
+def test_lookup_file_not_json_object_raises_auth_error(files: Files, variable: str, content: str) -> None:
     if variable == "DOCKER_AUTH_CONFIG":
         config, name = files.config(DOCKER_AUTH_CONFIG=content), "$DOCKER_AUTH_CONFIG"
     else:
@@ -319,24 +319,24 @@ def test_a_file_that_is_not_an_object_of_json_is_named(files: Files, variable: s
     assert name in str(failure(config))
 
 
-def test_where_the_json_breaks_is_told(files: Files) -> None:
+def test_lookup_invalid_json_error_names_position(files: Files) -> None:
     files.write("HOME", f'{{\n"auths": {SECRET}\n}}')
     assert "line 2, column 10" in str(failure(files.config()))
 
 
-def test_a_file_that_is_not_utf_8_is_named(files: Files) -> None:
+def test_lookup_file_not_utf_8_raises_auth_error(files: Files) -> None:
     path = files.write("HOME", "")
     path.write_bytes(b'{"password": "' + SECRET.encode() + b'\xff"}')
     assert str(path) in str(failure(files.config()))
 
 
-def test_a_file_that_is_far_too_long_is_named(files: Files) -> None:
+def test_lookup_file_too_long_raises_auth_error(files: Files) -> None:
     path = files.write("HOME", json.dumps({"auths": {"ghcr.io": user("me")}}) + " " * 4 * 1024 * 1024)
     assert str(path) in str(failure(files.config()))
 
 
 @pytest.mark.parametrize("variable", ["REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "HOME"])
-def test_a_file_that_cannot_be_read_is_named_and_not_passed_over(files: Files, variable: str) -> None:
+def test_lookup_unreadable_file_raises_auth_error(files: Files, variable: str) -> None:
     files.paths[variable].mkdir(parents=True)
     if variable in files.named:
         files.name(variable)
@@ -344,7 +344,7 @@ def test_a_file_that_cannot_be_read_is_named_and_not_passed_over(files: Files, v
     assert str(files.paths[variable]) in str(failure(files.config()))
 
 
-def test_a_file_that_may_not_be_read_is_named(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lookup_file_without_permission_raises_auth_error(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     path = files.write("HOME", {"auths": {"ghcr.io": user("me")}})
 
     deny(monkeypatch, path)
@@ -354,13 +354,13 @@ def test_a_file_that_may_not_be_read_is_named(files: Files, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("path", ["a\0b", "a" * 5000, "/dev/null/\0"])
-def test_a_path_that_is_none_is_an_auth_error(path: str) -> None:
+def test_lookup_invalid_path_raises_auth_error(path: str) -> None:
     failure(DockerConfig.load(env={"REGISTRY_AUTH_FILE": path}))
 
 
 @pytest.mark.parametrize("section", ["auths", "credHelpers"])
 @pytest.mark.parametrize("value", [[SECRET], SECRET, 7, True, [{"ghcr.io": SECRET}]])
-def test_a_section_that_is_no_object_is_named(files: Files, section: str, value: object) -> None:
+def test_lookup_section_not_object_raises_auth_error(files: Files, section: str, value: object) -> None:
     path = files.write("HOME", {section: value})
     message = str(failure(files.config()))
     assert str(path) in message
@@ -395,7 +395,7 @@ def test_a_section_that_is_no_object_is_named(files: Files, section: str, value:
         ({"registrytoken": f"{SECRET} \n"}, "auths['ghcr.io']"),
     ],
 )
-def test_a_broken_entry_is_named_and_hurts_nobody_else(files: Files, entry: object, field: str) -> None:
+def test_lookup_broken_entry_fails_for_its_host_only(files: Files, entry: object, field: str) -> None:
     auths = {"ghcr.io": entry, "quay.io": user("me"), "ghcr.io/other": user("you"), "no host!": entry, "": entry}
     path = files.write("HOME", {"auths": auths})
     config = files.config()
@@ -408,7 +408,7 @@ def test_a_broken_entry_is_named_and_hurts_nobody_else(files: Files, entry: obje
 
 
 @pytest.mark.parametrize("host", ["", "https://ghcr.io", "ghcr.io/x", "a b"])
-def test_what_is_no_host_is_a_usage_error(host: str) -> None:
+def test_lookup_invalid_host_raises_usage_error(host: str) -> None:
     for call in (inline({}).lookup, inline({}).explain):
         with pytest.raises(UsageError):
             call(host)
@@ -452,7 +452,7 @@ def test_what_is_no_host_is_a_usage_error(host: str) -> None:
         ("https://docker.io/", "docker.io"),
     ],
 )
-def test_an_entry_stands_for_a_host(key: str, host: str) -> None:
+def test_lookup_matching_key_returns_entry(key: str, host: str) -> None:
     config = inline({"auths": {key: user("me")}})
     assert username(config, host) == "me"
     assert username(config, host, "team/app") == "me"
@@ -480,7 +480,7 @@ def test_an_entry_stands_for_a_host(key: str, host: str) -> None:
         ("localhost:5000", "127.0.0.1:5000"),
     ],
 )
-def test_an_entry_stands_for_no_other_host(key: str, host: str) -> None:
+def test_lookup_key_of_other_host_returns_none(key: str, host: str) -> None:
     config = inline({"auths": {key: user("me")}})
     assert config.lookup(host) is None
     assert config.lookup(host, "ghcr.io") is None
@@ -527,7 +527,9 @@ NAMESPACED = {
         ("registry.example", "other", "url"),
     ],
 )
-def test_the_longest_namespace_wins(host: str, repository: str | None, expected: str | None, reverse: bool) -> None:
+def test_lookup_several_namespaces_returns_longest(
+    host: str, repository: str | None, expected: str | None, reverse: bool
+) -> None:
     keys = sorted(NAMESPACED, reverse=reverse)
     assert username(inline({"auths": {key: NAMESPACED[key] for key in keys}}), host, repository) == expected
 
@@ -535,7 +537,7 @@ def test_the_longest_namespace_wins(host: str, repository: str | None, expected:
 @pytest.mark.parametrize(
     ("own", "other", "host"), [(HUB, "docker.io", "docker.io"), ("ghcr.io", "https://ghcr.io", "ghcr.io")]
 )
-def test_of_two_entries_that_say_the_same_dockers_own_counts(own: str, other: str, host: str) -> None:
+def test_lookup_equal_keys_prefers_dockers_form(own: str, other: str, host: str) -> None:
     for keys in ((own, other), (other, own)):
         assert username(inline({"auths": {key: user(key.replace(":", "")) for key in keys}}), host) == own.replace(
             ":", ""
@@ -581,7 +583,7 @@ def test_of_two_entries_that_say_the_same_dockers_own_counts(own: str, other: st
         ({"email": "me@example.com"}, None),
     ],
 )
-def test_what_an_entry_says(entry: dict[str, Any], credential: Credential | None) -> None:
+def test_lookup_entry_returns_its_fields(entry: dict[str, Any], credential: Credential | None) -> None:
     found = inline({"auths": {"ghcr.io": entry}}).lookup("ghcr.io")
     assert found == credential
     if found is not None:
@@ -590,7 +592,7 @@ def test_what_an_entry_says(entry: dict[str, Any], credential: Credential | None
         assert found.expires_at is None
 
 
-def test_an_identity_token_without_a_password_is_not_sent_by_get() -> None:
+def test_lookup_identity_token_without_password_is_only_posted() -> None:
     # As docker login writes it for Azure: "falls back to GET only if there is a username and password too".
     entry = {"auth": encoded("00000000-0000-0000-0000-000000000000", ""), "identitytoken": SECRET}
     challenge = Response(401, {"WWW-Authenticate": 'Bearer realm="https://ghcr.io/token"'})
@@ -604,7 +606,7 @@ def test_an_identity_token_without_a_password_is_not_sent_by_get() -> None:
     assert f"refresh_token={SECRET}".encode() in b"".join(body.open())
 
 
-def test_the_line_breaks_of_base64_are_passed_over() -> None:
+def test_lookup_base64_with_line_breaks_is_decoded() -> None:
     # Go's decoder, which docker reads its file with, ignores them.
     text = encoded(password="x" * 80)
     found = inline({"auths": {"ghcr.io": {"auth": f"{text[:76]}\r\n{text[76:]}\n"}}}).lookup("ghcr.io")
@@ -623,7 +625,7 @@ def test_the_line_breaks_of_base64_are_passed_over() -> None:
         ({"username": "me", "registrytoken": SECRET}, "registry"),
     ],
 )
-def test_it_explains_which_file_and_entry_answer(files: Files, entry: dict[str, str], kind: str) -> None:
+def test_explain_entry_names_file_and_entry(files: Files, entry: dict[str, str], kind: str) -> None:
     path = files.write("HOME", {"auths": {"ghcr.io": user("x"), "ghcr.io/team": entry}})
     told = files.config().explain("GHCR.io", "team/app")
     assert all(word in told for word in ("ghcr.io", "'me'", kind, str(path), "auths['ghcr.io/team']"))
@@ -631,14 +633,14 @@ def test_it_explains_which_file_and_entry_answer(files: Files, entry: dict[str, 
     assert encoded() not in told
 
 
-def test_it_explains_that_nobody_is_known(files: Files) -> None:
+def test_explain_without_entry_says_so(files: Files) -> None:
     path = files.write("HOME", {"auths": {"ghcr.io": user("me")}})
     told = files.config().explain("quay.io")
     assert told.startswith("quay.io: nobody")
     assert str(path) in told
 
 
-def test_its_repr_shows_nothing_of_the_environment() -> None:
+def test_repr_shows_no_environment() -> None:
     assert SECRET not in repr(inline({"auths": {"ghcr.io": {"username": "me", "password": SECRET}}}, TOKEN=SECRET))
 
 
@@ -698,7 +700,7 @@ OWN = {"credHelpers": {"ghcr.io": "vault"}}
         ("registry-1.docker.io", HUB),
     ],
 )
-def test_a_helper_is_asked_for_the_host_on_its_standard_input(programs: Programs, host: str, server: str) -> None:
+def test_helper_receives_host_on_stdin(programs: Programs, host: str, server: str) -> None:
     programs.answers("vault")
     found = programs.config(STORE).lookup(host, "team/app")
     assert found == Credential(username="me", password=SECRET)
@@ -706,7 +708,7 @@ def test_a_helper_is_asked_for_the_host_on_its_standard_input(programs: Programs
 
 
 @pytest.mark.parametrize("key", ["ghcr.io", "https://ghcr.io", "GHCR.io:443", "ghcr.io/team"])
-def test_a_helper_of_the_host_goes_before_the_store(programs: Programs, key: str) -> None:
+def test_lookup_cred_helper_precedes_store(programs: Programs, key: str) -> None:
     programs.answers("vault", "store")
     programs.answers("own", "own")
     config = programs.config({**STORE, "credHelpers": {key: "own"}, "auths": {"ghcr.io": user("file")}})
@@ -715,25 +717,25 @@ def test_a_helper_of_the_host_goes_before_the_store(programs: Programs, key: str
 
 
 @pytest.mark.parametrize("key", ["docker.io", "index.docker.io", HUB, "registry-1.docker.io"])
-def test_a_helper_of_docker_hub_goes_by_any_of_its_names(programs: Programs, key: str) -> None:
+def test_lookup_cred_helper_of_docker_hub_matches_any_alias(programs: Programs, key: str) -> None:
     programs.answers("own", "own")
     assert username(programs.config({"credHelpers": {key: "own"}}), "docker.io") == "own"
     assert programs.asked == [f"get {HUB}"]
 
 
-def test_the_store_goes_before_the_entries(programs: Programs) -> None:
+def test_lookup_store_precedes_auths(programs: Programs) -> None:
     programs.answers("vault", "store")
     assert username(programs.config({**STORE, "auths": {"ghcr.io": user("file")}}), "ghcr.io") == "store"
 
 
-def test_a_missing_store_is_passed_over(programs: Programs) -> None:
+def test_lookup_store_not_installed_is_skipped(programs: Programs) -> None:
     config = programs.config({**STORE, "auths": {"ghcr.io": user("file")}})
     assert username(config, "ghcr.io") == "file"
     assert config.lookup("quay.io") is None
     assert "auths" in config.explain("ghcr.io")
 
 
-def test_a_missing_helper_of_the_host_is_an_error_for_that_host(programs: Programs) -> None:
+def test_lookup_cred_helper_not_installed_raises_auth_error(programs: Programs) -> None:
     programs.answers("vault", "store")
     config = programs.config({**STORE, "credHelpers": {"ghcr.io": "gone"}, "auths": {"ghcr.io": user("file")}})
     message = str(failure(config))
@@ -744,12 +746,12 @@ def test_a_missing_helper_of_the_host_is_an_error_for_that_host(programs: Progra
 
 
 @pytest.mark.parametrize("store", ["", None])
-def test_an_empty_store_is_none(programs: Programs, store: str | None) -> None:
+def test_lookup_empty_store_name_is_ignored(programs: Programs, store: str | None) -> None:
     assert username(programs.config({"credsStore": store, "auths": {"ghcr.io": user("file")}}), "ghcr.io") == "file"
 
 
 @pytest.mark.parametrize("value", [7, ["vault"], {"x": SECRET}, True])
-def test_a_helper_that_is_no_string_is_named(programs: Programs, value: object) -> None:
+def test_lookup_helper_not_string_raises_auth_error(programs: Programs, value: object) -> None:
     assert "credsStore" in str(failure(programs.config({"credsStore": value})))
     assert "credHelpers['ghcr.io']" in str(failure(programs.config({"credHelpers": {"ghcr.io": value}})))
     assert programs.config({"credHelpers": {"ghcr.io": value}}).lookup("quay.io") is None
@@ -758,7 +760,7 @@ def test_a_helper_that_is_no_string_is_named(programs: Programs, value: object) 
 @pytest.mark.parametrize(
     "name", ["../../x", "/x", "x/y", "./x", "a b", "x;y", "$(x)", "x\n", "\n", "x\0", "é", "x|y", "-x&", " "]
 )
-def test_a_name_that_leads_elsewhere_is_refused(programs: Programs, tmp_path: Path, name: str) -> None:
+def test_lookup_helper_name_is_path_raises_auth_error(programs: Programs, tmp_path: Path, name: str) -> None:
     (programs.folder / "docker-credential-..").mkdir()
     programs.answers("x", path=tmp_path / "x")
     programs.answers("x", path=programs.folder / "x")
@@ -770,13 +772,15 @@ def test_a_name_that_leads_elsewhere_is_refused(programs: Programs, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["vault", "ecr-login", "osx_key.chain2", "A"])
-def test_a_name_has_letters_digits_dots_and_dashes(programs: Programs, name: str) -> None:
+def test_lookup_helper_name_valid_is_run(programs: Programs, name: str) -> None:
     programs.answers(name)
     assert username(programs.config({"credsStore": name}), "ghcr.io") == "me"
 
 
 @pytest.mark.parametrize("path", ["", ":", ".", "bin", "./bin", "../here/bin", "::bin:", "/nonexistent:bin"])
-def test_relative_entries_of_path_are_not_searched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, path: str) -> None:
+def test_lookup_relative_path_entries_are_not_searched(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, path: str
+) -> None:
     here = tmp_path / "here"
     here.mkdir()
     programs = Programs(here)
@@ -788,33 +792,33 @@ def test_relative_entries_of_path_are_not_searched(monkeypatch: pytest.MonkeyPat
     assert username(programs.config(STORE, PATH=f"{path}:{programs.folder}"), "ghcr.io") == "me"
 
 
-def test_the_path_is_that_of_env(monkeypatch: pytest.MonkeyPatch, programs: Programs) -> None:
+def test_lookup_uses_path_of_env(monkeypatch: pytest.MonkeyPatch, programs: Programs) -> None:
     programs.answers("vault")
     monkeypatch.setenv("PATH", str(programs.folder))
     assert inline(STORE).lookup("ghcr.io") is None
     assert programs.asked == []
 
 
-def test_a_helper_is_run_with_env(monkeypatch: pytest.MonkeyPatch, programs: Programs) -> None:
+def test_helper_runs_with_env(monkeypatch: pytest.MonkeyPatch, programs: Programs) -> None:
     programs.install("vault", """printf '{"Username": "%s/%s", "Secret": "x"}' "$MINE" "$PROCESS" """)
     monkeypatch.setenv("PROCESS", "seen")
     assert username(programs.config(STORE, MINE="mine"), "ghcr.io") == "mine/"
 
 
-def test_what_is_not_executable_is_not_installed(programs: Programs) -> None:
+def test_lookup_helper_not_executable_is_skipped(programs: Programs) -> None:
     programs.answers("vault").chmod(0o644)
     assert username(programs.config({**STORE, "auths": {"ghcr.io": user("file")}}), "ghcr.io") == "file"
 
 
 @pytest.mark.parametrize("content", ["echo no interpreter line\n", "#!/nonexistent/interpreter\n", "\x7fELF?"])
-def test_what_cannot_be_run_is_an_auth_error(programs: Programs, content: str) -> None:
+def test_lookup_helper_cannot_run_raises_auth_error(programs: Programs, content: str) -> None:
     path = programs.answers("vault")
     path.write_text(content)
     message = str(failure(programs.config(OWN)))
     assert str(path) in message
 
 
-def test_the_user_token_means_an_identity_token(programs: Programs) -> None:
+def test_helper_username_token_returns_identity_token(programs: Programs) -> None:
     programs.answers("vault", "<token>")
     found = programs.config(STORE).lookup("ghcr.io")
     assert found == Credential(identity_token=SECRET)
@@ -826,7 +830,7 @@ def test_the_user_token_means_an_identity_token(programs: Programs) -> None:
 @pytest.mark.parametrize(
     "text", ["credentials not found in native keychain", "Credentials Not Found", "credentials not found"]
 )
-def test_credentials_not_found_means_nobody(programs: Programs, text: str, status: int) -> None:
+def test_helper_credentials_not_found_returns_none(programs: Programs, text: str, status: int) -> None:
     programs.install("vault", f"echo '{text}'; exit {status}")
     config = programs.config({**STORE, "auths": {"quay.io": user("file")}})
     assert config.lookup("ghcr.io") is None
@@ -835,7 +839,7 @@ def test_credentials_not_found_means_nobody(programs: Programs, text: str, statu
     assert "docker-credential-vault" in told
 
 
-def test_what_a_helper_prints_to_stderr_is_not_read(programs: Programs) -> None:
+def test_helper_writes_stderr_is_ignored(programs: Programs) -> None:
     noise = f"i=0; while [ $i -lt 3000 ]; do echo 'warning: {SECRET} is not JSON' >&2; i=$((i+1)); done"
     programs.install("vault", f"{noise}\n{says({'Username': 'me', 'Secret': SECRET})}\n{noise}")
     assert programs.config(STORE).lookup("ghcr.io") == Credential(username="me", password=SECRET)
@@ -853,7 +857,7 @@ def test_what_a_helper_prints_to_stderr_is_not_read(programs: Programs) -> None:
         f"echo {SECRET}; kill -15 $$",
     ],
 )
-def test_a_helper_that_fails_is_an_auth_error(programs: Programs, script: str) -> None:
+def test_helper_exits_nonzero_raises_auth_error(programs: Programs, script: str) -> None:
     programs.install("vault", script)
     message = str(failure(programs.config({**OWN, "auths": {"ghcr.io": user("file")}})))
     assert "docker-credential-vault" in message
@@ -889,19 +893,19 @@ def test_a_helper_that_fails_is_an_auth_error(programs: Programs, script: str) -
         "echo credentials not found",
     ],
 )
-def test_a_helper_that_answers_nonsense_is_an_auth_error(programs: Programs, script: str) -> None:
+def test_helper_invalid_output_raises_auth_error(programs: Programs, script: str) -> None:
     programs.install("vault", script)
     assert "docker-credential-vault" in str(failure(programs.config(OWN)))
 
 
-def test_a_helper_that_does_not_read_is_not_waited_for(programs: Programs) -> None:
+def test_helper_does_not_read_stdin_returns_credential(programs: Programs) -> None:
     path = programs.folder / "docker-credential-vault"
     path.write_text(f"#!/bin/sh\nexec <&-\n{says({'Username': 'me', 'Secret': SECRET})}\n")
     path.chmod(0o755)
     assert username(programs.config(STORE), "ghcr.io") == "me"
 
 
-def test_it_explains_which_helper_answers(programs: Programs) -> None:
+def test_explain_helper_names_it(programs: Programs) -> None:
     programs.answers("vault")
     programs.answers("own", "<token>")
     config = programs.config({**STORE, "credHelpers": {"ghcr.io": "own"}})
@@ -918,7 +922,7 @@ def test_it_explains_which_helper_answers(programs: Programs) -> None:
 
 
 @pytest.mark.parametrize("script", [says({"Username": "me", "Secret": SECRET}), "echo credentials not found; exit 1"])
-def test_an_answer_is_kept_for_a_minute(programs: Programs, clock: FakeClock, script: str) -> None:
+def test_helper_answer_is_cached_for_a_minute(programs: Programs, clock: FakeClock, script: str) -> None:
     programs.install("vault", script)
     config = programs.config(STORE)
     first = config.lookup("ghcr.io")
@@ -932,7 +936,7 @@ def test_an_answer_is_kept_for_a_minute(programs: Programs, clock: FakeClock, sc
     assert programs.asked == ["get ghcr.io", "get quay.io", "get ghcr.io"]
 
 
-def test_a_new_answer_is_seen_after_a_minute(programs: Programs, clock: FakeClock) -> None:
+def test_helper_new_answer_is_seen_after_a_minute(programs: Programs, clock: FakeClock) -> None:
     programs.answers("vault", "old")
     config = programs.config(STORE)
     assert username(config, "ghcr.io") == "old"
@@ -942,7 +946,7 @@ def test_a_new_answer_is_seen_after_a_minute(programs: Programs, clock: FakeCloc
     assert username(config, "ghcr.io") == "new"
 
 
-def test_a_failure_is_not_kept(programs: Programs, clock: FakeClock) -> None:
+def test_helper_failure_is_not_cached(programs: Programs, clock: FakeClock) -> None:
     programs.install("vault", "exit 1")
     config = programs.config(OWN)
     failure(config)
@@ -990,7 +994,7 @@ Blocks = Callable[[Path], str]
         pytest.param(lambda fifo: f"exec 3<'{fifo}'; trap '' TERM INT HUP; read -r x <&3", id="deaf"),
     ],
 )
-def test_a_helper_that_takes_too_long_is_ended(
+def test_helper_times_out_is_killed(
     programs: Programs, fifo: Path, started: list[subprocess.Popen[bytes]], blocks: Blocks
 ) -> None:
     programs.install("vault", blocks(fifo))
@@ -1005,7 +1009,7 @@ def test_a_helper_that_takes_too_long_is_ended(
 
 
 @pytest.mark.usefixtures("started")
-def test_a_helper_that_took_too_long_is_asked_again(programs: Programs, fifo: Path) -> None:
+def test_helper_timed_out_is_asked_again(programs: Programs, fifo: Path) -> None:
     programs.install("vault", f"read -r x <'{fifo}'")
     config = programs.config(OWN)
     failure(config)
@@ -1015,26 +1019,26 @@ def test_a_helper_that_took_too_long_is_asked_again(programs: Programs, fifo: Pa
         assert username(config, "ghcr.io") == "me"
 
 
-def test_helper_that_floods_stdout_is_killed(programs: Programs) -> None:
+def test_helper_floods_stdout_is_killed(programs: Programs) -> None:
     programs.install(
         "vault", "while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done"
     )
     assert f"more than {1024 * 1024} bytes" in str(failure(programs.config(OWN)))
 
 
-def test_helper_that_floods_stderr_and_answers_is_heard(programs: Programs) -> None:
+def test_helper_floods_stderr_returns_credential(programs: Programs) -> None:
     noise = "/bin/dd if=/dev/zero bs=65536 count=64 >&2 2>/dev/null"
     programs.install("vault", f"{noise}\n{says({'Username': 'me', 'Secret': SECRET})}")
     assert username(programs.config(OWN), "ghcr.io") == "me"
 
 
 @pytest.mark.usefixtures("started")
-def test_helper_that_closes_its_pipes_and_stays_is_ended(programs: Programs, fifo: Path) -> None:
+def test_helper_closes_pipes_and_stays_is_killed(programs: Programs, fifo: Path) -> None:
     programs.install("vault", f"exec 3<'{fifo}' >&- 2>&-; read -r x <&3")
     assert "did not answer" in str(failure(programs.config(OWN)))
 
 
-def test_helper_gives_a_password_with_line_breaks(programs: Programs) -> None:
+def test_helper_password_with_line_breaks_returns_it(programs: Programs) -> None:
     programs.install("vault", "printf '%s' '" + json.dumps({"Username": "_json_key", "Secret": JSON_KEY}) + "'")
     assert programs.config(STORE).lookup("ghcr.io") == Credential(username="_json_key", password=JSON_KEY)
 
@@ -1060,7 +1064,7 @@ def unseen(config: DockerConfig) -> AuthError:
 
 
 @pytest.mark.parametrize("script", FAILING)
-def test_lookup_with_a_failing_store_is_none_with_a_warning_and_a_failure(
+def test_lookup_failing_store_returns_none_and_logs_warning(
     programs: Programs, caplog: pytest.LogCaptureFixture, script: str
 ) -> None:
     programs.install("vault", script)
@@ -1074,7 +1078,7 @@ def test_lookup_with_a_failing_store_is_none_with_a_warning_and_a_failure(
     assert config.explain("ghcr.io").startswith("ghcr.io: nobody (the credential helper docker-credential-vault")
 
 
-def test_failure_of_a_store_is_kept_for_a_minute(
+def test_failure_of_store_is_cached_for_a_minute(
     programs: Programs, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     programs.install("vault", "exit 1")
@@ -1093,7 +1097,7 @@ def test_failure_of_a_store_is_kept_for_a_minute(
     assert username(config, "ghcr.io") == "me"
 
 
-def test_failure_of_a_store_that_still_fails_after_a_minute_is_found(programs: Programs, clock: FakeClock) -> None:
+def test_failure_store_still_fails_after_a_minute_returns_error(programs: Programs, clock: FakeClock) -> None:
     programs.install("vault", "exit 1")
     config = programs.config(STORE)
     assert config.lookup("ghcr.io") is None
@@ -1101,7 +1105,7 @@ def test_failure_of_a_store_that_still_fails_after_a_minute_is_found(programs: P
     assert config.failure("ghcr.io") is not None
 
 
-def test_store_that_fails_does_not_hide_the_entry_of_a_later_file(files: Files, programs: Programs) -> None:
+def test_lookup_failing_store_reads_later_file(files: Files, programs: Programs) -> None:
     programs.install("vault", "exit 1")
     files.write("HOME", STORE)
     files.write("XDG_RUNTIME_DIR", {"auths": {"ghcr.io": user("podman")}})
@@ -1115,11 +1119,11 @@ def test_store_that_fails_does_not_hide_the_entry_of_a_later_file(files: Files, 
     "content",
     [{}, {"credsStore": "gone"}, {"auths": {"ghcr.io": user("me")}}, {"credsStore": "", "auths": {"ghcr.io": {}}}],
 )
-def test_failure_without_a_failing_helper_is_none(programs: Programs, content: dict[str, Any]) -> None:
+def test_failure_without_failing_helper_returns_none(programs: Programs, content: dict[str, Any]) -> None:
     assert programs.config(content).failure("ghcr.io") is None
 
 
-def test_failure_of_a_helper_of_the_host_is_an_error_of_both(programs: Programs) -> None:
+def test_failure_of_cred_helper_is_error_of_lookup_too(programs: Programs) -> None:
     programs.install("vault", "exit 1")
     config = programs.config(OWN)
     assert "docker-credential-vault" in str(failure(config))
@@ -1127,7 +1131,7 @@ def test_failure_of_a_helper_of_the_host_is_an_error_of_both(programs: Programs)
 
 
 @pytest.mark.parametrize("script", ["echo credentials not found; exit 1", says({"Username": "", "Secret": ""})])
-def test_store_without_credentials_leaves_it_to_the_next_file(files: Files, programs: Programs, script: str) -> None:
+def test_lookup_store_without_credentials_reads_next_file(files: Files, programs: Programs, script: str) -> None:
     programs.install("vault", script)
     files.write("HOME", STORE)
     files.write("XDG_CONFIG_HOME", {"auths": {"ghcr.io": user("podman")}})
@@ -1136,7 +1140,7 @@ def test_store_without_credentials_leaves_it_to_the_next_file(files: Files, prog
     assert config.failure("quay.io") is None
 
 
-def test_helper_of_the_host_without_credentials_ends_the_search(files: Files, programs: Programs) -> None:
+def test_lookup_cred_helper_without_credentials_ends_search(files: Files, programs: Programs) -> None:
     programs.install("vault", "echo credentials not found; exit 1")
     files.write("HOME", OWN)
     files.write("XDG_CONFIG_HOME", {"auths": {"ghcr.io": user("podman")}})

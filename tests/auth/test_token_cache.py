@@ -1,4 +1,4 @@
-"""TokenCache: found by scope, and dropped before they expire."""
+"""TokenCache: look-up by scope, expiry, eviction, bounds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests._support.doubles import FakeClock
 
 SECRET = "sEcReT-42"
 REGISTRY = Origin("https", "ghcr.io", 443)
-ME = TokenKey(REGISTRY, Credential(username="me", password=SECRET))
+KEY = TokenKey(REGISTRY, Credential(username="me", password=SECRET))
 PULL = Scope.parse("repository:app:pull")
 PUSH = Scope.parse("repository:app:push")
 BOTH = Scope.parse("repository:app:pull,push")
@@ -31,15 +31,15 @@ def token(scope: Scope, good_until: float = float("inf")) -> Token:
     return Token(SECRET, scope, good_until)
 
 
-def kept(*tokens: Token, holder: TokenKey = ME) -> TokenCache:
-    store = TokenCache()
-    for one in tokens:
-        store.put(holder, one)
-    return store
+def cache_with(*tokens: Token, key: TokenKey = KEY) -> TokenCache:
+    cache = TokenCache()
+    for cached in tokens:
+        cache.put(key, cached)
+    return cache
 
 
 @pytest.mark.parametrize(
-    ("scopes", "wanted", "found"),
+    ("scopes", "required", "result"),
     [
         ([], PULL, None),
         ([PULL], PULL, PULL),
@@ -60,178 +60,183 @@ def kept(*tokens: Token, holder: TokenKey = ME) -> TokenCache:
         ([Scope.UNLIMITED], Scope.UNLIMITED, Scope.UNLIMITED),
         ([MOUNT], Scope.UNLIMITED, None),
         ([Scope.EMPTY], PULL, None),
-        # What needs nothing is sent with nothing that grants something.
+        # A token that grants something is not sent where nothing is needed.
         ([Scope.EMPTY], Scope.EMPTY, Scope.EMPTY),
         ([PULL], Scope.EMPTY, None),
         ([MOUNT, Scope.UNLIMITED, PULL], Scope.EMPTY, None),
         ([PULL, Scope.EMPTY, BOTH], Scope.EMPTY, Scope.EMPTY),
     ],
 )
-def test_a_token_is_found_exactly_and_else_by_containment(
-    scopes: list[Scope], wanted: Scope, found: Scope | None
-) -> None:
-    one = kept(*map(token, scopes)).get(ME, wanted)
-    assert (None if one is None else one.scope) == found
+def test_get_scope_prefers_exact_then_larger(scopes: list[Scope], required: Scope, result: Scope | None) -> None:
+    cached = cache_with(*map(token, scopes)).get(KEY, required)
+    assert (None if cached is None else cached.scope) == result
 
 
-def test_a_token_is_found_for_its_holder_only() -> None:
-    one = token(PULL)
-    store = kept(one)
-    strangers = [
+def test_get_other_key_returns_none() -> None:
+    cached = token(PULL)
+    cache = cache_with(cached)
+    others = [
         TokenKey(REGISTRY, None),
-        TokenKey(REGISTRY, Credential(username="you", password=SECRET)),
+        TokenKey(REGISTRY, Credential(username="other", password=SECRET)),
         TokenKey(REGISTRY, Credential(username="me", password="other")),
-        TokenKey(Origin("http", "ghcr.io", 80), ME.credential),
-        TokenKey(Origin("https", "ghcr.io", 5000), ME.credential),
-        TokenKey(Origin("https", "quay.io", 443), ME.credential),
+        TokenKey(Origin("http", "ghcr.io", 80), KEY.credential),
+        TokenKey(Origin("https", "ghcr.io", 5000), KEY.credential),
+        TokenKey(Origin("https", "quay.io", 443), KEY.credential),
     ]
-    assert [store.get(holder, PULL) for holder in strangers] == [None] * len(strangers)
+    assert [cache.get(key, PULL) for key in others] == [None] * len(others)
     same = Credential(username="me", password=SECRET, expires_at=5, source="elsewhere")
-    assert store.get(TokenKey(REGISTRY, same), PULL) is one
+    assert cache.get(TokenKey(REGISTRY, same), PULL) is cached
 
 
-def test_nobody_has_tokens_too() -> None:
+def test_get_anonymous_key_returns_token() -> None:
     anonymous = TokenKey(REGISTRY, None)
-    one = token(PULL)
-    assert kept(one, holder=anonymous).get(anonymous, PULL) is one
+    cached = token(PULL)
+    assert cache_with(cached, key=anonymous).get(anonymous, PULL) is cached
 
 
-def test_a_token_takes_the_place_of_one_with_the_same_scope() -> None:
+def test_put_same_scope_replaces_token() -> None:
     old, new = token(PULL), token(Scope.parse("repository:app:pull"))
-    assert kept(old, new).get(ME, PULL) is new
+    assert cache_with(old, new).get(KEY, PULL) is new
 
 
 # --- expiry ---
 
 
-def test_a_token_is_not_found_when_it_has_expired(clock: FakeClock) -> None:
-    one = token(PULL, clock.now + 10)
-    store = kept(one)
+def test_get_expired_token_returns_none(clock: FakeClock) -> None:
+    cached = token(PULL, clock.now + 10)
+    cache = cache_with(cached)
     clock.now += 9.9
-    assert store.get(ME, PULL) is one
+    assert cache.get(KEY, PULL) is cached
     clock.now += 0.1
-    assert store.get(ME, PULL) is None
+    assert cache.get(KEY, PULL) is None
 
 
-def test_in_the_place_of_one_that_has_expired_another_is_found_that_contains_it(clock: FakeClock) -> None:
+def test_get_expired_token_returns_larger_one(clock: FakeClock) -> None:
     exact, expired, wide = token(PULL, clock.now + 10), token(BOTH, clock.now + 5), token(MOUNT, clock.now + 20)
-    store = kept(exact, expired, wide)
-    assert store.get(ME, PULL) is exact
+    cache = cache_with(exact, expired, wide)
+    assert cache.get(KEY, PULL) is exact
     clock.now += 10
-    assert store.get(ME, PULL) is wide
-    assert store.get(ME, BOTH) is wide
+    assert cache.get(KEY, PULL) is wide
+    assert cache.get(KEY, BOTH) is wide
     clock.now += 10
-    assert store.get(ME, PULL) is None
+    assert cache.get(KEY, PULL) is None
 
 
 # --- eviction ---
 
 
-def test_only_the_same_token_is_evicted() -> None:
+def test_evict_replaced_token_keeps_new_one() -> None:
     old, new, wide = token(PULL), token(PULL), token(BOTH)
-    store = kept(old, wide)
-    store.evict(new)
-    assert store.get(ME, PULL) is old
-    store.put(ME, new)
-    store.evict(old)
-    assert store.get(ME, PULL) is new
-    store.evict(new)
-    assert store.get(ME, PULL) is wide
-    store.evict(new)
-    assert store.get(ME, BOTH) is wide
+    cache = cache_with(old, wide)
+    cache.evict(new)
+    assert cache.get(KEY, PULL) is old
+    cache.put(KEY, new)
+    cache.evict(old)
+    assert cache.get(KEY, PULL) is new
+    cache.evict(new)
+    assert cache.get(KEY, PULL) is wide
+    cache.evict(new)
+    assert cache.get(KEY, BOTH) is wide
 
 
 def scope(number: int) -> Scope:
     return Scope.repository(f"app-{number}", "pull")
 
 
-def test_at_most_1024_are_kept_and_the_oldest_is_dropped() -> None:
+def test_put_beyond_entry_limit_evicts_oldest() -> None:
     tokens = [token(scope(number)) for number in range(1030)]
-    store = kept(*tokens)
-    found = [one for one in tokens if store.get(ME, one.scope)]
-    assert found == tokens[6:]
+    cache = cache_with(*tokens)
+    result = [cached for cached in tokens if cache.get(KEY, cached.scope)]
+    assert result == tokens[6:]
 
 
-def test_tokens_with_large_scopes_are_bounded_in_bytes() -> None:
-    store = TokenCache()
+def test_put_large_scopes_keeps_byte_limit() -> None:
+    cache = TokenCache()
     scopes = [Scope.parse(f"repository:{number}:" + ",".join(map(str, range(1000)))) for number in range(100)]
     for scope in scopes:
-        store.put(ME, token(scope))
-    found = [scope for scope in scopes if store.get(ME, scope) is not None]
-    assert found == scopes[-len(found) :]
-    assert 10 < len(found) < 40  # 8 MiB of about 256 KiB
+        cache.put(KEY, token(scope))
+    result = [scope for scope in scopes if cache.get(KEY, scope) is not None]
+    assert result == scopes[-len(result) :]
+    assert 10 < len(result) < 40  # 8 MiB of about 256 KiB
 
 
-def test_tokens_with_long_realms_are_bounded_in_bytes() -> None:
-    store = TokenCache()
+def test_put_long_realms_keeps_byte_limit() -> None:
+    cache = TokenCache()
     keys = [TokenKey(REGISTRY, None, f"https://auth.example/{number}/" + "x" * 16_000) for number in range(1000)]
     for key in keys:
-        store.put(key, token(PULL))
-    assert sum(store.get(key, PULL) is not None for key in keys) < 600  # 8 MiB
+        cache.put(key, token(PULL))
+    assert sum(cache.get(key, PULL) is not None for key in keys) < 600  # 8 MiB
 
 
-def test_token_larger_than_the_cache_is_not_kept_and_evicts_nothing() -> None:
-    store = kept(token(PULL))
+def test_put_token_larger_than_cache_evicts_nothing() -> None:
+    cache = cache_with(token(PULL))
     huge = Scope.parse("repository:huge:" + ",".join(map(str, range(50_000))))
-    store.put(ME, token(huge))
-    assert store.get(ME, huge) is None
-    assert store.get(ME, PULL) is not None
+    cache.put(KEY, token(huge))
+    assert cache.get(KEY, huge) is None
+    assert cache.get(KEY, PULL) is not None
 
 
-def test_tokens_of_a_credential_are_evicted_together() -> None:
-    store = kept(token(PULL), token(PUSH))
+def test_evict_credential_removes_all_its_tokens() -> None:
+    cache = cache_with(token(PULL), token(PUSH))
     other = TokenKey(REGISTRY, None)
-    store.put(other, token(PULL))
-    store.evict_credential(REGISTRY, ME.credential)
-    assert [store.get(ME, PULL), store.get(ME, PUSH)] == [None, None]
-    assert store.get(other, PULL) is not None
+    cache.put(other, token(PULL))
+    cache.evict_credential(REGISTRY, KEY.credential)
+    assert [cache.get(KEY, PULL), cache.get(KEY, PUSH)] == [None, None]
+    assert cache.get(other, PULL) is not None
 
 
-def test_it_is_1024_for_all_holders_together() -> None:
-    holders = [TokenKey(REGISTRY, Credential(username=str(number))) for number in range(1030)]
-    store = TokenCache()
-    for holder in holders:
-        store.put(holder, token(PULL))
-    assert [holder for holder in holders if store.get(holder, PULL)] == holders[6:]
+def test_put_many_keys_share_entry_limit() -> None:
+    keys = [TokenKey(REGISTRY, Credential(username=str(number))) for number in range(1030)]
+    cache = TokenCache()
+    for key in keys:
+        cache.put(key, token(PULL))
+    assert [key for key in keys if cache.get(key, PULL)] == keys[6:]
 
 
-def test_what_was_evicted_or_replaced_does_not_count() -> None:
+def test_put_after_evict_or_replace_frees_entry() -> None:
     tokens = [token(scope(number)) for number in range(1024)]
-    store = kept(*tokens)
+    cache = cache_with(*tokens)
     for _ in range(3):
         replaced = token(scope(1023))
-        store.put(ME, replaced)
-        store.evict(replaced)
-        store.evict(replaced)
-        store.put(ME, tokens[1023])
-    assert all(store.get(ME, one.scope) is one for one in tokens)
+        cache.put(KEY, replaced)
+        cache.evict(replaced)
+        cache.evict(replaced)
+        cache.put(KEY, tokens[1023])
+    assert all(cache.get(KEY, cached.scope) is cached for cached in tokens)
 
 
-def test_of_several_holders_the_oldest_token_is_dropped_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_put_several_keys_evicts_oldest_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_module, "_MAX_TOKENS", 4)
-    you = TokenKey(REGISTRY, None)
-    store = TokenCache()
-    order = [(ME, scope(0)), (you, scope(1)), (you, scope(2)), (ME, scope(3)), (you, scope(4)), (you, scope(5))]
-    for holder, wanted in order:
-        store.put(holder, token(wanted))
-    assert [one for one in order if store.get(*one)] == order[2:]
+    other = TokenKey(REGISTRY, None)
+    cache = TokenCache()
+    order = [
+        (KEY, scope(0)),
+        (other, scope(1)),
+        (other, scope(2)),
+        (KEY, scope(3)),
+        (other, scope(4)),
+        (other, scope(5)),
+    ]
+    for key, required in order:
+        cache.put(key, token(required))
+    assert [cached for cached in order if cache.get(*cached)] == order[2:]
 
 
 # --- the value ---
 
 
-def test_a_token_compares_by_identity_and_hides_its_value() -> None:
-    one = token(PULL)
-    assert one == one
-    assert one != token(PULL)
-    assert len({one, token(PULL)}) == 2
-    assert SECRET not in repr(one)
-    assert str(PULL) in repr(one)
+def test_token_compares_by_identity_and_hides_value() -> None:
+    cached = token(PULL)
+    assert cached == cached
+    assert cached != token(PULL)
+    assert len({cached, token(PULL)}) == 2
+    assert SECRET not in repr(cached)
+    assert str(PULL) in repr(cached)
 
 
 # --- against a model ---
 
-HOLDERS = [ME, TokenKey(REGISTRY, None), TokenKey(Origin("https", "quay.io", 443), ME.credential)]
+KEYS = [KEY, TokenKey(REGISTRY, None), TokenKey(Origin("https", "quay.io", 443), KEY.credential)]
 WORDS = ["repository:a:pull", "repository:a:pull,push", "repository:b:pull", "registry:catalog:*"]
 SCOPES = st.one_of(
     st.lists(st.sampled_from(WORDS), max_size=3).map(" ".join).map(Scope.parse), st.just(Scope.UNLIMITED)
@@ -239,60 +244,60 @@ SCOPES = st.one_of(
 
 
 class TokensMachine(RuleBasedStateMachine):
-    """TokenCache against a plain list of what was kept: what is found is what may be found, and nothing is lost."""
+    """TokenCache against a plain list of the cached tokens."""
 
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
         self.clock = FakeClock()
         self.patch.setattr(time, "monotonic", self.clock)
-        self.store = TokenCache()
+        self.cache = TokenCache()
         self.model: list[tuple[TokenKey, Token]] = []
         self.gone: list[tuple[TokenKey, Token]] = []
 
     def teardown(self) -> None:
         self.patch.undo()
 
-    def drop(self, holder: TokenKey, wanted: Scope) -> None:
-        dropped = [entry for entry in self.model if entry[0] == holder and entry[1].scope == wanted]
+    def drop(self, key: TokenKey, required: Scope) -> None:
+        dropped = [entry for entry in self.model if entry[0] == key and entry[1].scope == required]
         self.model = [entry for entry in self.model if entry not in dropped]
         self.gone += dropped
 
-    @rule(holder=st.sampled_from(HOLDERS), wanted=SCOPES, life=st.integers(-1, 10))
-    def keep(self, holder: TokenKey, wanted: Scope, life: int) -> None:
-        one = Token("x", wanted, self.clock.now + life)
-        self.store.put(holder, one)
-        self.drop(holder, wanted)
-        self.model.append((holder, one))
+    @rule(key=st.sampled_from(KEYS), required=SCOPES, life=st.integers(-1, 10))
+    def keep(self, key: TokenKey, required: Scope, life: int) -> None:
+        cached = Token("x", required, self.clock.now + life)
+        self.cache.put(key, cached)
+        self.drop(key, required)
+        self.model.append((key, cached))
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())
     def evict(self, data: Any) -> None:
-        holder, one = data.draw(st.sampled_from(self.model))
-        self.store.evict(one)
-        self.drop(holder, one.scope)
+        key, cached = data.draw(st.sampled_from(self.model))
+        self.cache.evict(cached)
+        self.drop(key, cached.scope)
 
     @precondition(lambda self: self.gone)
     @rule(data=st.data())
     def evict_what_is_gone(self, data: Any) -> None:
-        self.store.evict(data.draw(st.sampled_from(self.gone))[1])
+        self.cache.evict(data.draw(st.sampled_from(self.gone))[1])
 
     @rule(seconds=st.integers(0, 5))
     def wait(self, seconds: int) -> None:
         self.clock.now += seconds
 
-    @rule(holder=st.sampled_from(HOLDERS), wanted=SCOPES)
-    def find(self, holder: TokenKey, wanted: Scope) -> None:
-        good = [one for owner, one in self.model if owner == holder and one.good_until > self.clock.now]
-        exact = [one for one in good if one.scope == wanted]
-        fitting = exact or [one for one in good if wanted <= one.scope and wanted != Scope.EMPTY]
-        found = self.store.get(holder, wanted)
-        assert found in fitting if fitting else found is None
+    @rule(key=st.sampled_from(KEYS), required=SCOPES)
+    def find(self, key: TokenKey, required: Scope) -> None:
+        good = [cached for entry_key, cached in self.model if entry_key == key and cached.good_until > self.clock.now]
+        exact = [cached for cached in good if cached.scope == required]
+        fitting = exact or [cached for cached in good if required <= cached.scope and required != Scope.EMPTY]
+        result = self.cache.get(key, required)
+        assert result in fitting if fitting else result is None
 
     @invariant()
     def every_good_token_is_found_by_its_scope(self) -> None:
-        for holder, one in self.model:
-            assert (self.store.get(holder, one.scope) is one) or one.good_until <= self.clock.now
+        for key, cached in self.model:
+            assert (self.cache.get(key, cached.scope) is cached) or cached.good_until <= self.clock.now
 
 
 TestTokensAgainstAModel = TokensMachine.TestCase
@@ -300,22 +305,22 @@ TestTokensAgainstAModel.settings = settings(max_examples=100, stateful_step_coun
 
 
 class FullTokensMachine(TokensMachine):
-    """The same, with room for three: what is found is good and was kept, and the newest three are there."""
+    """The same with room for three tokens: the newest three are cached."""
 
     ROOM = 3
 
     def __init__(self) -> None:
         super().__init__()
         self.patch.setattr(cache_module, "_MAX_TOKENS", self.ROOM)
-        self.store = TokenCache()
+        self.cache = TokenCache()
 
-    @rule(holder=st.sampled_from(HOLDERS), wanted=SCOPES, life=st.integers(-1, 10))
-    def keep(self, holder: TokenKey, wanted: Scope, life: int) -> None:
-        one = Token("x", wanted, self.clock.now + life)
-        self.store.put(holder, one)
-        self.drop(holder, wanted)
+    @rule(key=st.sampled_from(KEYS), required=SCOPES, life=st.integers(-1, 10))
+    def keep(self, key: TokenKey, required: Scope, life: int) -> None:
+        cached = Token("x", required, self.clock.now + life)
+        self.cache.put(key, cached)
+        self.drop(key, required)
         self.gone += self.model[: -self.ROOM + 1]
-        self.model = [*self.model[-self.ROOM + 1 :], (holder, one)]
+        self.model = [*self.model[-self.ROOM + 1 :], (key, cached)]
 
 
 TestFullTokensAgainstAModel = FullTokensMachine.TestCase

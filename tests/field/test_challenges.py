@@ -323,7 +323,7 @@ ROWS = (
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_token_is_requested_for_what_the_challenge_names(row: ChallengeRow) -> None:
+def test_challenge_row_requests_named_token(row: ChallengeRow) -> None:
     registry = row.fake()
     transport = registry.transport()
     statuses = []
@@ -335,14 +335,14 @@ def test_token_is_requested_for_what_the_challenge_names(row: ChallengeRow) -> N
     assert len(registry.sent) == row.sends
 
 
-def test_realm_that_is_relative_stays_at_the_registry() -> None:
+def test_realm_relative_is_resolved_against_registry() -> None:
     registry = FakeRegistry(needs(plain, realm="/service/token"))
     registry.transport().round_trip(pull("app"))
     assert registry.realms == [f"{ORIGIN}/service/token"]
 
 
 @pytest.mark.parametrize("known", [False, True])
-def test_one_request_costs_at_most_two_tokens_and_three_sends(known: bool) -> None:
+def test_challenge_changes_each_time_costs_two_tokens_and_three_sends(known: bool) -> None:
     """A registry that asks for something else each time."""
     numbers = iter(range(100))
 
@@ -363,7 +363,7 @@ def test_one_request_costs_at_most_two_tokens_and_three_sends(known: bool) -> No
 
 @pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize("scope", ["repository:app:pull", "repository:app:pull repository:other:pull"])
-def test_secret_that_a_token_server_answered_with_401_is_not_sent_again(known: bool, scope: str) -> None:
+def test_token_server_answers_401_secret_is_not_sent_again(known: bool, scope: str) -> None:
     registry = FakeRegistry(
         needs(plain), lambda scopes, url: token(*scopes) if scopes == ["repository:first:pull"] else Response(401)
     )
@@ -376,7 +376,7 @@ def test_secret_that_a_token_server_answered_with_401_is_not_sent_again(known: b
     assert len(registry.token_requests) - before == 1
 
 
-def test_error_of_a_token_server_that_refuses_both_scopes_names_both() -> None:
+def test_token_server_refuses_both_scopes_error_names_both() -> None:
     registry = FakeRegistry(needs(plain), lambda scopes, url: Response(403))
     with pytest.raises(AuthError) as caught:
         registry.transport().round_trip(get("/v2/app/manifests/x", "repository:app:pull repository:other:pull"))
@@ -385,7 +385,7 @@ def test_error_of_a_token_server_that_refuses_both_scopes_names_both() -> None:
     assert len(registry.token_requests) == 2
 
 
-def test_error_of_a_registry_that_is_never_content_names_both_scopes() -> None:
+def test_registry_refuses_every_token_error_names_both_scopes() -> None:
     # The token is not the scope's text, as it is elsewhere here: a token is masked in every message.
     registry = FakeRegistry(
         lambda request, scopes: challenge("repository:test/cp5:pull"), lambda scopes, url: token("opaque")
@@ -397,14 +397,14 @@ def test_error_of_a_registry_that_is_never_content_names_both_scopes() -> None:
     assert "'repository:test/cp5:pull'" in str(caught.value)
 
 
-def test_challenge_of_another_realm_does_not_get_the_credentials_of_an_untrusted_scheme() -> None:
+def test_realm_on_plain_http_gets_no_credentials() -> None:
     registry = FakeRegistry(needs(plain, realm="http://auth.example/token"))
     with pytest.raises(AuthError, match="trusted_realms"):
         registry.transport().round_trip(pull("app"))
     assert registry.token_requests == []
 
 
-def test_prefetched_token_of_the_right_scope_costs_no_challenge() -> None:
+def test_prefetched_token_right_scope_costs_no_challenge() -> None:
     registry = FakeRegistry(needs(plain))
     transport = registry.transport()
     for name in ("a", "b", "c"):
@@ -415,7 +415,7 @@ def test_prefetched_token_of_the_right_scope_costs_no_challenge() -> None:
     assert REALM in registry.realms
 
 
-def test_unlimited_scope_does_not_reuse_what_another_repository_needed() -> None:
+def test_unlimited_scope_does_not_reuse_token_of_other_repository() -> None:
     """The token of one repository would turn the hidden content of another into a plain 404."""
     registry = FakeRegistry(
         lambda r, scopes: Response(404) if scopes and plain(r) not in scopes else needs(plain)(r, scopes)
@@ -427,7 +427,7 @@ def test_unlimited_scope_does_not_reuse_what_another_repository_needed() -> None
         assert transport.round_trip(request).status == 200
 
 
-def test_refused_token_is_replaced_at_its_own_realm() -> None:
+def test_token_refused_is_replaced_at_its_own_realm() -> None:
     """The last challenge of the host names the realm of another repository."""
     registry = two_realms(None)
     transport = registry.transport()
@@ -441,7 +441,7 @@ def test_refused_token_is_replaced_at_its_own_realm() -> None:
 
 
 @pytest.mark.parametrize("refusal", [Response(400), Response(403), Response(404), Response(301)])
-def test_learned_scope_that_the_token_server_refuses_later_is_learned_again(refusal: Response) -> None:
+def test_learned_scope_refused_later_is_learned_again(refusal: Response) -> None:
     registry = FakeRegistry(needs(without_prefix))
     transport = registry.transport()
     transport.round_trip(pull("docker/app"))
@@ -454,7 +454,7 @@ def test_learned_scope_that_the_token_server_refuses_later_is_learned_again(refu
 
 
 @pytest.mark.parametrize("known", [False, True])
-def test_union_that_grants_nothing_is_narrowed_to_the_challenge(known: bool) -> None:
+def test_union_granting_nothing_is_narrowed_to_challenge(known: bool) -> None:
     """Some token servers answer 200 and grant nothing if they refuse a part of what was requested."""
     registry = FakeRegistry(needs(plain), lambda asked, url: token(*asked) if len(asked) == 1 else token("nothing"))
     transport = registry.transport()
@@ -465,7 +465,7 @@ def test_union_that_grants_nothing_is_narrowed_to_the_challenge(known: bool) -> 
     assert registry.token_requests[-2:] == [["repository:app:pull", "repository:other:pull"], ["repository:app:pull"]]
 
 
-def test_wrong_password_is_sent_once_for_public_content() -> None:
+def test_wrong_password_for_public_content_is_sent_once() -> None:
     """Each further guess would be a failed login, until the account is locked."""
     registry = FakeRegistry(
         lambda r, scopes: needs(plain)(r, scopes) if "first" in r.url else OK if scopes is None else Response(401),
@@ -477,7 +477,7 @@ def test_wrong_password_is_sent_once_for_public_content() -> None:
     assert registry.token_requests == [["repository:first:pull"], ["repository:a:pull"]]
 
 
-def test_realm_that_must_not_be_asked_does_not_block_other_repositories() -> None:
+def test_realm_refused_by_policy_does_not_block_other_repositories() -> None:
     registry = FakeRegistry(
         lambda r, scopes: needs(plain, realm="http://plain.example" if "bad" in r.url else REALM)(r, scopes)
     )
@@ -497,7 +497,7 @@ class Changing:
         return next(self._credentials)
 
 
-def test_guess_refused_with_every_credential_is_the_error_and_names_both_scopes() -> None:
+def test_guess_refused_with_every_credential_error_names_both_scopes() -> None:
     first = Credential(username="ci", password="sEcReT-1")
     second = Credential(username="ci", password="sEcReT-2")
     registry = FakeRegistry(
@@ -514,7 +514,7 @@ def test_guess_refused_with_every_credential_is_the_error_and_names_both_scopes(
     assert len(registry.token_requests) == 3
 
 
-def test_password_that_was_rejected_is_not_sent_as_a_part_of_another_credential() -> None:
+def test_rejected_password_in_other_credential_is_not_sent() -> None:
     """Realms that answer 405 to POST are asked by GET with the password."""
     old = Credential(username="ci", password="sEcReT-42")
     new = Credential(username="ci", password="sEcReT-42", identity_token="iDeNtItY")
@@ -534,7 +534,7 @@ def test_password_that_was_rejected_is_not_sent_as_a_part_of_another_credential(
     assert methods == ["GET"]
 
 
-def test_realm_that_does_not_support_post_is_asked_by_get_from_then_on() -> None:
+def test_realm_without_post_is_asked_by_get_afterwards() -> None:
     both = Credential(username="ci", password="sEcReT-42", identity_token="iDeNtItY")
     methods: list[str] = []
     registry = FakeRegistry(needs(plain))
@@ -585,7 +585,7 @@ class PathRewritingProxy:
 
 @pytest.mark.parametrize("opaque", [False, True])
 @pytest.mark.parametrize("single_use", [False, True])
-def test_push_mount_copy_and_delete_behind_a_proxy_that_rewrites_paths(opaque: bool, single_use: bool) -> None:
+def test_path_rewriting_proxy_push_mount_copy_and_delete_succeed(opaque: bool, single_use: bool) -> None:
     guard = AuthGuard(MemoryRegistry(), users={"ci": "sEcReT-42"})
     proxy = PathRewritingProxy(guard, opaque=opaque)
     client = Client(HOST, default_transport(base=proxy, credentials=StaticCredentials(HOST, CREDENTIAL)))

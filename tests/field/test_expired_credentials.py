@@ -147,7 +147,7 @@ ROWS = (
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_expired_credential_is_looked_up_again(row: ExpiryRow) -> None:
+def test_expiry_row_looks_up_credential_again(row: ExpiryRow) -> None:
     registry, source = Expiring(row), Source()
     transport = AuthTransport(registry, credentials=source)
     assert transport.round_trip(pull("app")).status == 200
@@ -169,7 +169,7 @@ def started(credential: Credential | None = OLD) -> tuple[Expiring, Source, Auth
     return registry, source, transport
 
 
-def test_source_is_asked_at_most_once_a_minute(clock: FakeClock) -> None:
+def test_repeated_403_asks_source_once_a_minute(clock: FakeClock) -> None:
     _, source, transport = started()
     for seconds, lookups in [(0, 2), (1, 2), (30, 2), (30, 3), (59, 3)]:
         clock.now += seconds
@@ -180,7 +180,7 @@ def test_source_is_asked_at_most_once_a_minute(clock: FakeClock) -> None:
     assert transport.round_trip(pull("app")).status == 200
 
 
-def test_other_repository_of_the_host_uses_the_refreshed_credential() -> None:
+def test_refreshed_credential_is_used_for_other_repository() -> None:
     registry, source, transport = started()
     registry.expired.clear()
     transport.round_trip(pull("other"))
@@ -189,20 +189,20 @@ def test_other_repository_of_the_host_uses_the_refreshed_credential() -> None:
     assert [transport.round_trip(pull(name)).status for name in ("app", "other")] == [200, 200]
 
 
-def test_credential_that_was_looked_up_for_this_request_is_not_looked_up_again() -> None:
+def test_credential_looked_up_for_request_is_not_looked_up_again() -> None:
     registry, source = Expiring(ROWS[0]), Source()
     registry.expire()
     assert AuthTransport(registry, credentials=source).round_trip(pull("app")).status == 403
     assert source.lookups == 1
 
 
-def test_source_that_has_no_credential_any_more_repeats_without_one() -> None:
+def test_refreshed_credential_is_none_repeats_without_credential() -> None:
     _registry, source, transport = started(None)
     assert transport.round_trip(pull("app")).status in (401, 403)
     assert source.lookups <= 3
 
 
-def test_single_use_body_that_was_read_is_not_sent_again() -> None:
+def test_single_use_body_read_is_not_resent() -> None:
     registry, _source, transport = started(NEW)
     sent: list[bytes] = []
     serve = registry.serve
@@ -219,12 +219,12 @@ def test_single_use_body_that_was_read_is_not_sent_again() -> None:
     assert sent == [b"once"]
 
 
-def test_push_is_repeated_with_the_new_credential() -> None:
+def test_push_403_is_repeated_with_new_credential() -> None:
     _, _, transport = started(NEW)
     assert transport.round_trip(get("/v2/app/manifests/x", "repository:app:pull", "PUT", b"{}")).status == 200
 
 
-def test_both_credentials_are_used_once_each() -> None:
+def test_refreshed_credential_both_are_sent_once() -> None:
     registry, _, transport = started(NEW)
     before = len(registry.fake.sent)
     transport.round_trip(pull("app"))
@@ -233,7 +233,7 @@ def test_both_credentials_are_used_once_each() -> None:
     assert used == expected
 
 
-def test_expired_credential_of_a_request_without_a_scope_is_looked_up_again() -> None:
+def test_request_without_scope_403_looks_up_credential_again() -> None:
     registry, source = Expiring(ROWS[2]), Source()
     transport = AuthTransport(registry, credentials=source)
     ping = get("/v2/", "")
@@ -247,7 +247,7 @@ def test_expired_credential_of_a_request_without_a_scope_is_looked_up_again() ->
 
 
 @pytest.mark.parametrize("repositories", [1, 8])
-def test_threads_that_are_answered_403_wait_for_the_refreshed_credential(repositories: int) -> None:
+def test_many_threads_403_wait_for_refreshed_credential(repositories: int) -> None:
     """Without waiting, all but one would fail while the source is asked."""
     registry, source = Expiring(ROWS[0]), Source()
     transport = AuthTransport(registry, credentials=source)
@@ -281,7 +281,7 @@ def test_threads_that_are_answered_403_wait_for_the_refreshed_credential(reposit
     assert [call.join().result.status for call in calls] == [200] * 8  # type: ignore[attr-defined]
 
 
-def test_password_that_is_rejected_without_a_challenge_is_looked_up_again() -> None:
+def test_password_401_without_challenge_looks_up_credential_again() -> None:
     registry, source, transport = started(NEW)
     serve = registry.serve
 
@@ -294,7 +294,7 @@ def test_password_that_is_rejected_without_a_challenge_is_looked_up_again() -> N
     assert source.lookups == 2
 
 
-def test_registry_that_has_changed_from_basic_to_tokens_gets_a_token() -> None:
+def test_registry_changes_from_basic_to_bearer_gets_token() -> None:
     registry, _source, transport = started(OLD)
     registry.fake._serve = lambda request, scopes: (
         OK if "Bearer" in request.headers["authorization"] else challenge("repository:app:pull")

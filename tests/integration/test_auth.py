@@ -178,7 +178,7 @@ def nothing_is_pulled() -> Iterator[bytes]:
 # --- one-shot content ---
 
 
-def test_a_new_client_pushes_one_shot_content(guarded: Guarded, visit: Visits) -> None:
+def test_client_new_pushes_single_use_content(guarded: Guarded, visit: Visits) -> None:
     new = visit(guarded)
     assert new.client.push_blob("first/push", BLOB, new.single_use()) is BLOB
     assert new.events == ["POST 401", "POST 202", "first chunk", "last chunk", "PUT 201"]
@@ -186,7 +186,7 @@ def test_a_new_client_pushes_one_shot_content(guarded: Guarded, visit: Visits) -
     assert pulled(visit(guarded).client, "first/push") == CONTENT
 
 
-def test_the_very_first_request_of_a_client_has_a_one_shot_body(guarded: Guarded, visit: Visits) -> None:
+def test_client_first_request_single_use_body_succeeds(guarded: Guarded, visit: Visits) -> None:
     url = open_upload(visit(guarded).client, "first/sized")
     new = visit(guarded)
     body = Body.of(new.single_use(), SIZE)
@@ -195,7 +195,7 @@ def test_the_very_first_request_of_a_client_has_a_one_shot_body(guarded: Guarded
     assert pulled(visit(guarded).client, "first/sized") == CONTENT
 
 
-def test_a_one_shot_body_without_a_length_goes_once_the_challenge_is_known(guarded: Guarded, visit: Visits) -> None:
+def test_client_single_use_body_without_length_succeeds_with_known_challenge(guarded: Guarded, visit: Visits) -> None:
     url = open_upload(visit(guarded).client, "first/chunked")
     new = visit(guarded)
     with pytest.raises(BlobUnknown):
@@ -206,7 +206,7 @@ def test_a_one_shot_body_without_a_length_goes_once_the_challenge_is_known(guard
 
 
 @pytest.mark.parametrize("length", [None, HELD_BACK], ids=["without a length", "small"])
-def test_the_very_first_request_of_a_client_has_a_one_shot_body_that_is_waited_for(
+def test_client_first_request_slow_single_use_body_succeeds(
     guarded: Guarded, visit: Visits, length: int | None
 ) -> None:
     """This registry holds its 401 back until it has such a body: it is asked what it wants before."""
@@ -222,7 +222,7 @@ def test_the_very_first_request_of_a_client_has_a_one_shot_body_that_is_waited_f
 # --- how often it is asked ---
 
 
-def test_ten_pushes_and_ten_pulls_cost_one_challenge_and_one_token(guarded: Guarded, visit: Visits) -> None:
+def test_client_ten_pushes_and_pulls_cost_one_challenge_and_token(guarded: Guarded, visit: Visits) -> None:
     session = visit(guarded)
     for number in range(10):
         content = f"blob {number} of {guarded.host}".encode() * 1000
@@ -235,15 +235,13 @@ def test_ten_pushes_and_ten_pulls_cost_one_challenge_and_one_token(guarded: Guar
 
 
 @of_token_servers()
-def test_the_token_is_asked_for_by_name_and_for_what_is_needed(
-    guarded: Guarded, tokens: TokenServer, visit: Visits
-) -> None:
+def test_token_request_names_service_and_scope(guarded: Guarded, tokens: TokenServer, visit: Visits) -> None:
     visit(guarded).client.push_blob("session/asked", BLOB, CONTENT)
     assert tokens.asked == [Asked("GET", (scope("session/asked", "pull", "push"),), "basic", 200)]
 
 
 @of_token_servers()
-def test_a_push_after_a_pull_costs_one_more_token(guarded: Guarded, tokens: TokenServer, visit: Visits) -> None:
+def test_push_after_pull_costs_one_more_token(guarded: Guarded, tokens: TokenServer, visit: Visits) -> None:
     visit(guarded).client.push_blob("session/grows", BLOB, CONTENT)
     tokens.reset()
     new = visit(guarded)
@@ -259,7 +257,7 @@ def test_a_push_after_a_pull_costs_one_more_token(guarded: Guarded, tokens: Toke
 
 
 @pytest.mark.parametrize("knows", [True, False], ids=["challenge known", "new client"])
-def test_a_mount_asks_for_both_repositories(guarded: Guarded, visit: Visits, knows: bool) -> None:
+def test_mount_blob_requests_both_repositories(guarded: Guarded, visit: Visits, knows: bool) -> None:
     source, target = "mount/a-source", f"mount/z-target-{knows}".lower()
     visit(guarded).client.push_blob(source, BLOB, CONTENT)
     new = visit(guarded)
@@ -283,7 +281,7 @@ def test_a_mount_asks_for_both_repositories(guarded: Guarded, visit: Visits, kno
 
 
 @of_token_servers()
-def test_a_wrong_password_is_refused_by_the_token_server(guarded: Guarded, tokens: TokenServer, visit: Visits) -> None:
+def test_wrong_password_is_rejected_by_token_server(guarded: Guarded, tokens: TokenServer, visit: Visits) -> None:
     wrong = visit(guarded, Credential(username="me", password="battery staple"))
     with pytest.raises(CredentialsRejected) as caught:
         wrong.client.push_blob("who/wrong", BLOB, nothing_is_pulled())
@@ -295,7 +293,7 @@ def test_a_wrong_password_is_refused_by_the_token_server(guarded: Guarded, token
 
 
 @pytest.mark.parametrize("name", ["htpasswd-http", "htpasswd-https"])
-def test_a_wrong_password_is_refused_by_the_registry(guarded: Guarded, visit: Visits) -> None:
+def test_wrong_password_is_rejected_by_registry(guarded: Guarded, visit: Visits) -> None:
     wrong = visit(guarded, Credential(username="me", password="battery staple"))
     with pytest.raises(Unauthorized) as caught:
         wrong.client.push_blob("who/wrong", BLOB, nothing_is_pulled())
@@ -305,7 +303,7 @@ def test_a_wrong_password_is_refused_by_the_registry(guarded: Guarded, visit: Vi
 
 
 @pytest.mark.parametrize("name", ["htpasswd-http", "htpasswd-https"])
-def test_nobody_is_refused_by_a_registry_that_wants_passwords(guarded: Guarded, visit: Visits) -> None:
+def test_anonymous_is_rejected_by_basic_registry(guarded: Guarded, visit: Visits) -> None:
     nobody = visit(guarded, Anonymous())
     with pytest.raises(Unauthorized):
         nobody.client.push_blob("public/htpasswd", BLOB, nothing_is_pulled())
@@ -316,7 +314,7 @@ def test_nobody_is_refused_by_a_registry_that_wants_passwords(guarded: Guarded, 
 @pytest.mark.parametrize(
     ("who", "kind"), [(None, ""), (Credential(username="reader", password=PASSWORD), "basic")], ids=["nobody", "reader"]
 )
-def test_who_may_only_pull_can_pull_and_is_refused_a_push(
+def test_read_only_user_can_pull_and_not_push(
     guarded: Guarded, tokens: TokenServer, visit: Visits, who: Credential | None, kind: str
 ) -> None:
     visit(guarded).client.push_blob("public/app", BLOB, CONTENT)
@@ -335,7 +333,7 @@ def test_who_may_only_pull_can_pull_and_is_refused_a_push(
 
 
 @of_token_servers()
-def test_nobody_may_not_pull_what_is_not_public(guarded: Guarded, visit: Visits) -> None:
+def test_anonymous_pull_of_private_content_is_rejected(guarded: Guarded, visit: Visits) -> None:
     visit(guarded).client.push_blob("private/app", BLOB, CONTENT)
     nobody = visit(guarded, Anonymous())
     with pytest.raises(Unauthorized):
@@ -343,7 +341,7 @@ def test_nobody_may_not_pull_what_is_not_public(guarded: Guarded, visit: Visits)
 
 
 @of_token_servers()
-def test_an_identity_token_is_posted(guarded: Guarded, tokens: TokenServer, visit: Visits) -> None:
+def test_identity_token_is_posted(guarded: Guarded, tokens: TokenServer, visit: Visits) -> None:
     known = visit(guarded, Credential(identity_token="me again"))
     known.client.push_blob("who/identity", BLOB, known.single_use())
     assert pulled(known.client, "who/identity") == CONTENT
@@ -352,7 +350,7 @@ def test_an_identity_token_is_posted(guarded: Guarded, tokens: TokenServer, visi
 
 
 @of_token_servers()
-def test_a_wrong_identity_token_is_refused(guarded: Guarded, tokens: TokenServer, visit: Visits) -> None:
+def test_wrong_identity_token_is_rejected(guarded: Guarded, tokens: TokenServer, visit: Visits) -> None:
     wrong = visit(guarded, Credential(identity_token="somebody else"))
     with pytest.raises(CredentialsRejected) as caught:
         wrong.client.push_blob("who/identity", BLOB, nothing_is_pulled())
@@ -382,7 +380,7 @@ LARGE_CHUNK = 1_000_000
 
 @of_token_servers()
 @pytest.mark.parametrize("size", [SMALL_CHUNK, LARGE_CHUNK])
-def test_an_upload_outlives_its_token(
+def test_upload_token_expires_succeeds(
     guarded: Guarded, tokens: TokenServer, visit: Visits, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     clock = SkippingClock()
@@ -401,9 +399,7 @@ def test_an_upload_outlives_its_token(
 
 @of_token_servers()
 @pytest.mark.parametrize("size", [SMALL_CHUNK, LARGE_CHUNK])
-def test_an_upload_outlives_a_token_that_the_registry_does_not_take_any_more(
-    guarded: Guarded, tokens: TokenServer, visit: Visits, size: int
-) -> None:
+def test_upload_token_revoked_succeeds(guarded: Guarded, tokens: TokenServer, visit: Visits, size: int) -> None:
     wanted = scope("middle/revoked", "pull", "push")
     session = visit(guarded)
     writer = session.client.push_blob_chunked("middle/revoked", size)
@@ -421,7 +417,7 @@ def test_an_upload_outlives_a_token_that_the_registry_does_not_take_any_more(
 
 
 @of_token_servers("token-http")
-def test_a_client_of_a_host_alone_finds_what_docker_login_left(
+def test_client_default_credentials_reads_docker_login(
     guarded: Guarded, tokens: TokenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     auth = base64.b64encode(f"me:{PASSWORD}".encode()).decode()

@@ -94,7 +94,7 @@ class Rotating:
 # --- a first challenge ---
 
 
-def test_a_bearer_challenge_is_answered_with_a_token() -> None:
+def test_round_trip_bearer_challenge_sends_token() -> None:
     transport, script = scripted(challenged(), granted(), OK)
     with script:
         assert transport.round_trip(get()).status == 200
@@ -102,7 +102,7 @@ def test_a_bearer_challenge_is_answered_with_a_token() -> None:
     assert parse_qs(urlsplit(script.requests[1].url).query) == {"service": ["registry"], "scope": [str(PULL)]}
 
 
-def test_a_basic_challenge_is_answered_with_user_and_password_and_then_foreseen() -> None:
+def test_round_trip_basic_challenge_sends_password_and_remembers_scheme() -> None:
     transport, script = scripted(BASIC, OK, OK)
     with script:
         for _ in range(2):
@@ -112,7 +112,7 @@ def test_a_basic_challenge_is_answered_with_user_and_password_and_then_foreseen(
     assert base64.b64decode(encoded) == b"me:secret"
 
 
-def test_basic_is_utf_8() -> None:
+def test_round_trip_basic_unicode_sends_utf_8() -> None:
     umlaut = Credential(username="müller", password="gräßlich☃")
     transport, script = scripted(BASIC, OK, credentials=StaticCredentials(HOST, umlaut))
     transport.round_trip(get())
@@ -122,7 +122,7 @@ def test_basic_is_utf_8() -> None:
 
 @pytest.mark.parametrize("order", [("basic", "bearer"), ("bearer", "basic")])
 @pytest.mark.parametrize("in_one", [True, False])
-def test_bearer_comes_before_basic(order: tuple[str, str], in_one: bool) -> None:
+def test_round_trip_bearer_and_basic_prefers_bearer(order: tuple[str, str], in_one: bool) -> None:
     values = {"basic": 'Basic realm="r"', "bearer": f'Bearer realm="{REALM}"'}
     offers = [values[scheme] for scheme in order]
     headers = [("WWW-Authenticate", offer) for offer in ([", ".join(offers)] if in_one else offers)]
@@ -135,14 +135,14 @@ def test_bearer_comes_before_basic(order: tuple[str, str], in_one: bool) -> None
 @pytest.mark.parametrize(
     "header", [None, "", "Negotiate", "Bearer", 'Bearer service="x"', 'Digest realm="x"', '"', "AWS4-HMAC-SHA256 a=b"]
 )
-def test_a_401_that_nobody_understands_is_handed_back(header: str | None) -> None:
+def test_round_trip_unknown_challenge_returns_401(header: str | None) -> None:
     refusal = Response(401, {} if header is None else {"WWW-Authenticate": header}, b"why")
     transport, script = scripted(refusal)
     with script, transport.round_trip(get()) as response:
         assert (response.status, response.read()) == (401, b"why")
 
 
-def test_a_request_with_authorization_passes_untouched() -> None:
+def test_round_trip_own_authorization_passes_unchanged() -> None:
     source = Rotating(ME)
     transport, script = scripted(challenged(), credentials=source)
     request = get().with_headers({"authorization": "Bearer own"})
@@ -151,20 +151,20 @@ def test_a_request_with_authorization_passes_untouched() -> None:
     assert source.asked == []
 
 
-def test_a_registry_token_is_used_at_once() -> None:
+def test_round_trip_registry_token_is_sent_at_once() -> None:
     mine = Credential(registry_token="given", username="me", password="secret")
     transport, script = scripted(OK, credentials=StaticCredentials(HOST, mine))
     transport.round_trip(get())
     assert sent(script) == ["GET x Bearer given"]
 
 
-def test_nobody_gets_a_token_too() -> None:
+def test_round_trip_anonymous_gets_token() -> None:
     transport, script = scripted(challenged(), granted(), OK, credentials=Anonymous())
     assert transport.round_trip(get()).status == 200
     assert sent(script) == ["GET x nothing", "GET token nothing", "GET x Bearer token-1"]
 
 
-def test_nobody_is_asked_for_again_after_a_basic_challenge() -> None:
+def test_round_trip_basic_without_credential_asks_source_again_next_time() -> None:
     source = Rotating(None, ME)
     transport, script = scripted(BASIC, OK, credentials=source)
     with script:
@@ -173,13 +173,13 @@ def test_nobody_is_asked_for_again_after_a_basic_challenge() -> None:
     assert sent(script) == ["GET x nothing", "GET x me"]
 
 
-def test_nobody_has_nothing_to_say_to_basic() -> None:
+def test_round_trip_basic_without_credential_returns_401() -> None:
     transport, script = scripted(BASIC, credentials=Anonymous())
     assert transport.round_trip(get()).status == 401
     assert len(script.requests) == 1
 
 
-def test_the_token_request_is_known_for_what_it_is() -> None:
+def test_token_request_copies_info_and_user_agent() -> None:
     transport, script = scripted(challenged(), granted(), OK)
     later = time.monotonic() + 1000
     request = get(operation="get_blob", debug_id="c1", deadline=later, timeout=3.0, extra={"tenant": "a"})
@@ -196,7 +196,7 @@ def test_the_token_request_is_known_for_what_it_is() -> None:
     assert asked.body is None
 
 
-def test_tokens_are_asked_for_through_their_own_transport_which_stays_open() -> None:
+def test_token_transport_is_used_and_stays_open() -> None:
     tokens = ScriptedTransport([granted(), granted("token-2")])
     transport, script = scripted(challenged(), OK, token_transport=tokens)
     with script:
@@ -215,7 +215,7 @@ def test_tokens_are_asked_for_through_their_own_transport_which_stays_open() -> 
         ("https://auth.example", "https://auth.example?service=s&scope=a"),
     ],
 )
-def test_the_realm_s_own_query_is_kept(realm: str, url: str) -> None:
+def test_token_request_realm_with_query_keeps_it(realm: str, url: str) -> None:
     transport, script = scripted(challenged("a", realm=realm, service="s"), granted(), OK, credentials=Anonymous())
     transport.round_trip(get(Scope.EMPTY))
     assert script.requests[1].url == url
@@ -235,14 +235,16 @@ def test_the_realm_s_own_query_is_kept(realm: str, url: str) -> None:
         ("repository:app:pull", "*", ["repository:app:pull"]),
     ],
 )
-def test_what_is_asked_for(challenge: str, required: str, asked: list[str]) -> None:
+def test_token_request_scope_is_that_of_challenge_and_operation(
+    challenge: str, required: str, asked: list[str]
+) -> None:
     transport, script = scripted(challenged(challenge), granted(), OK)
     needed = Scope.UNLIMITED if required == "*" else Scope.parse(required)
     transport.round_trip(get(needed))
     assert parse_qs(urlsplit(script.requests[1].url).query).get("scope", []) == asked
 
 
-def test_a_mount_asks_for_its_target_first() -> None:
+def test_mount_blob_token_request_names_target_first() -> None:
     """Number 13 of what burns users: some servers read only the first scope, and both are needed."""
     asked: list[list[str]] = []
     digest = Descriptor.of(b"x").digest
@@ -262,7 +264,7 @@ def test_a_mount_asks_for_its_target_first() -> None:
     assert source.asked == [(HOST, "target")]
 
 
-def test_a_token_for_another_scope_is_asked_for_before_the_401() -> None:
+def test_round_trip_known_registry_requests_token_ahead() -> None:
     transport, script = scripted(challenged(), granted(), OK, granted("token-2"), OK)
     with script:
         transport.round_trip(get(PULL))
@@ -270,7 +272,7 @@ def test_a_token_for_another_scope_is_asked_for_before_the_401() -> None:
     assert sent(script)[3:] == ["GET token me", "GET x Bearer token-2"]
 
 
-def test_a_pull_token_does_not_do_for_a_push_and_a_push_token_does_for_a_pull() -> None:
+def test_round_trip_push_after_pull_requests_larger_token() -> None:
     """Number 2: a cached pull-only token must not be used again for a push."""
     transport, script = scripted(challenged(), granted(), OK, granted("token-2"), OK, OK, OK)
     with script:
@@ -285,7 +287,7 @@ def test_a_pull_token_does_not_do_for_a_push_and_a_push_token_does_for_a_pull() 
 
 
 @pytest.mark.parametrize("credential", [ME, None])
-def test_the_empty_scope_uses_no_scoped_token_and_asks_no_source(credential: Credential | None) -> None:
+def test_round_trip_empty_scope_sends_no_token_and_asks_no_source(credential: Credential | None) -> None:
     source = Rotating(credential)
     transport, script = scripted(challenged(), granted(), OK, OK, credentials=source)
     transport.round_trip(get(PULL))
@@ -295,14 +297,14 @@ def test_the_empty_scope_uses_no_scoped_token_and_asks_no_source(credential: Cre
     assert len(source.asked) == asked
 
 
-def test_the_empty_scope_has_a_token_of_its_own() -> None:
+def test_round_trip_empty_scope_reuses_its_own_token() -> None:
     transport, script = scripted(challenged(""), granted(), OK, OK)
     for _ in range(2):
         transport.round_trip(get(Scope.EMPTY, path=""))
     assert sent(script) == ["GET  nothing", "GET token me", "GET  Bearer token-1", "GET  Bearer token-1"]
 
 
-def test_the_source_is_asked_for_the_registry_by_its_one_name() -> None:
+def test_round_trip_source_receives_normalized_host() -> None:
     for url, host in [
         ("https://registry-1.docker.io/v2/", "docker.io"),
         ("https://Registry.Example:443/v2/", "registry.example"),
@@ -319,7 +321,7 @@ def test_the_source_is_asked_for_the_registry_by_its_one_name() -> None:
 # --- how long things live ---
 
 
-def test_a_token_is_dropped_before_it_expires(clock: FakeClock) -> None:
+def test_round_trip_token_about_to_expire_is_replaced(clock: FakeClock) -> None:
     """Number 5: public.ecr.aws says 400 to a token that has expired, so none is sent that is about to."""
     transport, script = scripted(
         challenged(), granted("a", expires_in=300), OK, OK, granted("b", expires_in=300), OK, credentials=Anonymous()
@@ -347,7 +349,7 @@ def test_a_token_is_dropped_before_it_expires(clock: FakeClock) -> None:
         (1e12, 1e6),
     ],
 )
-def test_how_long_a_token_lives(clock: FakeClock, expires_in: Any, lives: float) -> None:
+def test_token_expires_in_determines_lifetime(clock: FakeClock, expires_in: Any, lives: float) -> None:
     transport, script = scripted(challenged(), granted("a", expires_in=expires_in), OK, OK, granted("b"), OK)
     transport.round_trip(get())
     clock.now += lives - 0.5
@@ -358,7 +360,7 @@ def test_how_long_a_token_lives(clock: FakeClock, expires_in: Any, lives: float)
     assert sent(script)[4:] == ["GET token me", "GET x Bearer b"]
 
 
-def test_a_token_s_life_is_counted_from_when_it_was_asked_for(clock: FakeClock) -> None:
+def test_token_lifetime_starts_at_request(clock: FakeClock) -> None:
     def slow(request: Request) -> Response:
         clock.now += 100
         return granted(expires_in=120)
@@ -369,7 +371,7 @@ def test_a_token_s_life_is_counted_from_when_it_was_asked_for(clock: FakeClock) 
     assert sent(script)[-1] == "GET x Bearer b"
 
 
-def test_each_chunk_of_a_long_push_has_its_token_anew(clock: FakeClock) -> None:
+def test_push_chunked_token_expires_is_replaced_between_chunks(clock: FakeClock) -> None:
     """Number 4: a long push does not die when its token expires."""
     uploaded = bytearray()
 
@@ -394,7 +396,7 @@ def test_each_chunk_of_a_long_push_has_its_token_anew(clock: FakeClock) -> None:
     assert guard.challenged == 1
 
 
-def test_a_revoked_token_is_replaced_once_in_the_middle_of_a_session() -> None:
+def test_round_trip_revoked_token_is_replaced() -> None:
     guard = AuthGuard(FunctionTransport(lambda request: OK), users={"me": "secret"})
     transport = AuthTransport(guard, credentials=StaticCredentials(HOST, ME))
     for _ in range(3):
@@ -403,21 +405,21 @@ def test_a_revoked_token_is_replaced_once_in_the_middle_of_a_session() -> None:
     assert (len(guard.asked), guard.challenged) == (3, 3)
 
 
-def test_a_401_to_a_fresh_token_is_the_answer() -> None:
+def test_round_trip_401_to_fresh_token_returns_401() -> None:
     transport, script = scripted(challenged(), granted(), challenged())
     with script:
         assert transport.round_trip(get()).status == 401
     assert len(script.requests) == 3
 
 
-def test_one_request_is_authenticated_anew_once() -> None:
+def test_round_trip_401_to_replaced_token_returns_401() -> None:
     transport, script = scripted(challenged(), granted(), OK, challenged(), granted("b"), challenged())
     with script:
         transport.round_trip(get())
         assert transport.round_trip(get()).status == 401
 
 
-def test_a_401_evicts_a_token_only_if_its_scope_contains_the_challenge_s() -> None:
+def test_round_trip_401_for_other_scope_keeps_token() -> None:
     other = challenged("repository:other:pull")
     transport, script = scripted(challenged(), granted(), OK, other, granted("b"), other, OK)
     with script:
@@ -427,7 +429,7 @@ def test_a_401_evicts_a_token_only_if_its_scope_contains_the_challenge_s() -> No
     assert sent(script)[3:] == ["GET x Bearer token-1", "GET token me", "GET x Bearer b", "GET x Bearer token-1"]
 
 
-def test_a_newer_token_is_tried_before_an_exchange() -> None:
+def test_round_trip_token_replaced_by_other_thread_uses_it() -> None:
     """Another thread has had the same 401, and got a token, while this one's request was under way."""
     transport: Transport
 
@@ -453,7 +455,7 @@ def test_a_newer_token_is_tried_before_an_exchange() -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_a_400_to_a_cached_token_counts_as_a_401_once(method: str) -> None:
+def test_round_trip_400_to_cached_token_requests_fresh_token_once(method: str) -> None:
     bad = Response(400, (), b"expired")
     transport, script = scripted(challenged(), granted("a"), OK, bad, granted("b"), OK, bad, granted("c"), bad)
     with script:
@@ -463,14 +465,14 @@ def test_a_400_to_a_cached_token_counts_as_a_401_once(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-def test_a_400_to_anything_but_a_read_is_the_answer(method: str) -> None:
+def test_round_trip_400_to_write_returns_400(method: str) -> None:
     transport, script = scripted(challenged(), granted(), OK, Response(400))
     transport.round_trip(get(method=method))
     assert transport.round_trip(get(method=method)).status == 400
     assert len(script.requests) == 4
 
 
-def test_a_400_to_a_fresh_token_or_to_nobody_is_the_answer() -> None:
+def test_round_trip_400_to_fresh_token_or_none_returns_400() -> None:
     transport, script = scripted(Response(400), challenged(), granted(), Response(400), OK)
     with script:
         assert transport.round_trip(get()).status == 400
@@ -479,7 +481,7 @@ def test_a_400_to_a_fresh_token_or_to_nobody_is_the_answer() -> None:
     assert sent(script)[-1] == "GET x Bearer token-1"  # which is as good as before
 
 
-def test_a_401_without_a_challenge_to_a_cached_token_is_answered_with_what_is_known() -> None:
+def test_round_trip_401_without_challenge_uses_known_challenge() -> None:
     transport, script = scripted(challenged(), granted("a"), OK, Response(401), granted("b"), OK)
     with script:
         transport.round_trip(get())
@@ -492,7 +494,7 @@ def test_a_401_without_a_challenge_to_a_cached_token_is_answered_with_what_is_kn
 NEXT = Credential(username="me", password="next")
 
 
-def test_a_credential_that_basic_refuses_is_asked_for_once_more() -> None:
+def test_round_trip_basic_rejected_looks_up_credential_again() -> None:
     source = Rotating(ME, NEXT)
     transport, script = scripted(BASIC, BASIC, OK, OK, credentials=source)
     with script:
@@ -507,7 +509,7 @@ def test_a_credential_that_basic_refuses_is_asked_for_once_more() -> None:
     assert len(source.asked) == 2
 
 
-def test_a_source_that_never_says_the_same_is_asked_once_more_and_no_more() -> None:
+def test_round_trip_source_always_changes_is_asked_twice() -> None:
     source = Rotating(*(Credential(username="me", password=f"number {number}") for number in range(9)))
     transport, script = scripted(BASIC, BASIC, BASIC, credentials=source)
     with script:
@@ -515,7 +517,7 @@ def test_a_source_that_never_says_the_same_is_asked_once_more_and_no_more() -> N
     assert len(source.asked) == 2
 
 
-def test_what_the_source_stands_by_is_not_sent_twice(caplog: pytest.LogCaptureFixture) -> None:
+def test_round_trip_credential_unchanged_is_not_sent_again(caplog: pytest.LogCaptureFixture) -> None:
     source = Rotating(Credential(username="me", password="secret", source="vault kv/registry"))
     transport, script = scripted(BASIC, BASIC, credentials=source)
     with script:
@@ -524,7 +526,7 @@ def test_what_the_source_stands_by_is_not_sent_twice(caplog: pytest.LogCaptureFi
     assert f"{HOST} refused the credentials from vault kv/registry" in caplog.text
 
 
-def test_the_scope_of_a_challenge_is_harmless_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_log_scope_of_challenge_is_sanitized(caplog: pytest.LogCaptureFixture) -> None:
     transport, script = scripted(challenged(scope="repository:\x9b2Jevil:pull"), granted(), OK)
     with script, caplog.at_level(logging.DEBUG, "ociwire.auth"):
         assert transport.round_trip(get()).status == 200
@@ -533,7 +535,7 @@ def test_the_scope_of_a_challenge_is_harmless_in_the_log(caplog: pytest.LogCaptu
     assert line.isprintable()
 
 
-def test_a_registry_token_that_is_refused_is_asked_for_once_more() -> None:
+def test_round_trip_registry_token_rejected_looks_up_credential_again() -> None:
     one, two = Credential(registry_token="one"), Credential(registry_token="two")
     transport, script = scripted(challenged(), OK, credentials=Rotating(one, two))
     with script:
@@ -544,7 +546,7 @@ def test_a_registry_token_that_is_refused_is_asked_for_once_more() -> None:
         assert transport.round_trip(get()).status == 401
 
 
-def test_a_credential_that_the_token_server_refuses_is_asked_for_once_more() -> None:
+def test_round_trip_token_server_rejects_looks_up_credential_again() -> None:
     source = Rotating(ME, NEXT)
     transport, script = scripted(challenged(), Response(401), granted(), OK, credentials=source)
     with script:
@@ -552,7 +554,7 @@ def test_a_credential_that_the_token_server_refuses_is_asked_for_once_more() -> 
     assert [request.headers.get("authorization") for request in script.requests[1:3]] == [ME.basic, NEXT.basic]
 
 
-def test_a_refusal_names_the_source_and_a_way_out() -> None:
+def test_credentials_rejected_message_names_source_and_remedy() -> None:
     """Number 20: stale credentials break public pulls."""
     stale = Credential(username="me", password="secret", source="/home/me/.docker/config.json, auths['registry']")
     source = Rotating(stale)
@@ -566,13 +568,13 @@ def test_a_refusal_names_the_source_and_a_way_out() -> None:
     assert len(source.asked) == 2
 
 
-def test_nobody_s_refusal_says_who_has_no_credentials() -> None:
+def test_credentials_rejected_anonymous_message_names_source() -> None:
     transport, _ = scripted(challenged(), Response(403), credentials=Anonymous())
     with pytest.raises(CredentialsRejected, match=r"no token without credentials \(403\), and Anonymous has none"):
         transport.round_trip(get())
 
 
-def test_an_expired_credential_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_round_trip_expired_credential_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [5000.0]
     monkeypatch.setattr(time, "time", lambda: now[0])
     source = Rotating(Credential(username="AWS", password="one", expires_at=6000.0), NEXT)
@@ -585,7 +587,7 @@ def test_an_expired_credential_is_not_used(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(source.asked) == 2
 
 
-def test_tokens_belong_to_a_credential() -> None:
+def test_round_trip_new_credential_does_not_use_old_tokens() -> None:
     source = Rotating(ME)
     transport, script = scripted(
         challenged(), granted("a"), OK, challenged(), Response(401), granted("b"), OK, credentials=source
@@ -596,7 +598,7 @@ def test_tokens_belong_to_a_credential() -> None:
     assert script.requests[5].headers["authorization"] == NEXT.basic
 
 
-def test_a_source_that_fails_is_an_auth_error_and_is_asked_again() -> None:
+def test_round_trip_source_fails_raises_auth_error_and_is_asked_again() -> None:
     source = Rotating(RuntimeError("vault is sealed"), ME)
     transport, _ = scripted(OK, credentials=source)
     with pytest.raises(AuthError, match=f"the credential source Rotating failed for {HOST}: RuntimeError$") as caught:
@@ -605,7 +607,7 @@ def test_a_source_that_fails_is_an_auth_error_and_is_asked_again() -> None:
     assert transport.round_trip(get()).status == 200
 
 
-def test_a_source_that_fails_after_a_401_leaves_nothing_open() -> None:
+def test_round_trip_source_fails_after_401_closes_response() -> None:
     body = Tracked()
     source = Rotating(RuntimeError())
     transport, _ = scripted(lambda request: Response(401, BASIC.headers, body), credentials=source)
@@ -627,7 +629,7 @@ class Tracked:
 
 
 @pytest.mark.parametrize("source", [None, ME, "me:secret", StaticCredentials, object()])
-def test_what_is_no_source_is_refused_at_once(source: Any) -> None:
+def test_init_invalid_source_raises_usage_error(source: Any) -> None:
     with pytest.raises(UsageError, match="a credential source has lookup"):
         AuthTransport(FunctionTransport(lambda request: OK), credentials=source)
 
@@ -638,7 +640,7 @@ IDENTITY = Credential(identity_token="refresh me")
 BOTH = Credential(username="me", password="secret", identity_token="refresh me")
 
 
-def test_an_identity_token_is_posted() -> None:
+def test_token_request_identity_token_is_posted() -> None:
     transport, script = scripted(
         challenged("repository:app:pull repository:lib:pull"),
         Response(201, (), b'{"access_token": "t"}'),
@@ -660,7 +662,7 @@ def test_an_identity_token_is_posted() -> None:
 
 
 @pytest.mark.parametrize("status", [404, 405])
-def test_where_post_is_not_known_a_user_and_a_password_do(status: int) -> None:
+def test_token_request_post_unsupported_falls_back_to_get(status: int) -> None:
     transport, script = scripted(
         challenged(), Response(status), granted(), OK, credentials=StaticCredentials(HOST, BOTH)
     )
@@ -670,14 +672,14 @@ def test_where_post_is_not_known_a_user_and_a_password_do(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [404, 405])
-def test_where_post_is_not_known_an_identity_token_alone_fails(status: int) -> None:
+def test_token_request_post_unsupported_without_password_raises_auth_error(status: int) -> None:
     transport, script = scripted(challenged(), Response(status), credentials=StaticCredentials(HOST, IDENTITY))
     with script, pytest.raises(AuthError, match=f"answered {status}"):
         transport.round_trip(get())
 
 
 @pytest.mark.parametrize("code", ["invalid_grant", "invalid_client"])
-def test_a_400_of_oauth2_is_a_refusal(code: str) -> None:
+def test_token_response_oauth2_error_raises_credentials_rejected(code: str) -> None:
     refusal = Response(400, (), json.dumps({"error": code}).encode())
     transport, _ = scripted(challenged(), refusal, credentials=StaticCredentials(HOST, IDENTITY))
     with pytest.raises(CredentialsRejected, match=code):
@@ -710,13 +712,13 @@ def test_a_400_of_oauth2_is_a_refusal(code: str) -> None:
     ],
     ids=lambda body: body[:20].decode("latin-1"),
 )
-def test_what_is_no_token_is_an_auth_error(body: bytes) -> None:
+def test_token_response_invalid_raises_auth_error(body: bytes) -> None:
     transport, _ = scripted(challenged(), Response(200, (), body))
     with pytest.raises(AuthError, match=r"the token server https://auth\.example/token \(of registry\.example\)"):
         transport.round_trip(get())
 
 
-def test_no_more_of_an_answer_is_read_than_a_token_may_have() -> None:
+def test_token_response_endless_is_read_to_limit() -> None:
     class Endless:
         read_so_far = 0
 
@@ -736,7 +738,7 @@ def test_no_more_of_an_answer_is_read_than_a_token_may_have() -> None:
 
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
 @pytest.mark.parametrize("credential", [ME, IDENTITY])
-def test_a_token_server_that_redirects_gets_nobody_s_secret(status: int, credential: Credential) -> None:
+def test_token_response_redirect_raises_auth_error(status: int, credential: Credential) -> None:
     elsewhere = Response(status, {"Location": "https://evil.example/token"})
     transport, script = scripted(challenged(), elsewhere, credentials=StaticCredentials(HOST, credential))
     with script, pytest.raises(AuthError, match=rf"redirects \({status}\): refused"):
@@ -745,7 +747,7 @@ def test_a_token_server_that_redirects_gets_nobody_s_secret(status: int, credent
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 @pytest.mark.parametrize("credential", [ME, IDENTITY])
-def test_token_request_that_is_redirected_names_the_origin_to_trust(status: int, credential: Credential) -> None:
+def test_token_response_redirect_message_names_origin_to_trust(status: int, credential: Credential) -> None:
     elsewhere = Response(status, {"Location": "https://login.example:8443/token?sig=s3cret"})
     transport, script = scripted(challenged(), elsewhere, credentials=StaticCredentials(HOST, credential))
     with script, pytest.raises(AuthError, match=r"\['https://login\.example:8443'\]") as caught:
@@ -755,7 +757,7 @@ def test_token_request_that_is_redirected_names_the_origin_to_trust(status: int,
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 @pytest.mark.parametrize("credential", [ME, IDENTITY])
-def test_token_request_that_is_redirected_to_a_trusted_origin_follows_once(status: int, credential: Credential) -> None:
+def test_token_response_redirect_to_trusted_origin_is_followed_once(status: int, credential: Credential) -> None:
     first = Response(status, {"Location": "https://login.example/token?x=1"})
     second = Response(status, {"Location": "https://evil.example/token"})
     trusted = {HOST: ["https://login.example"]}
@@ -769,7 +771,7 @@ def test_token_request_that_is_redirected_to_a_trusted_origin_follows_once(statu
 
 
 @pytest.mark.parametrize("status", [400, 404, 429, 500, 503])
-def test_any_other_answer_is_an_auth_error_that_says_it(status: int) -> None:
+def test_token_response_other_status_raises_auth_error(status: int) -> None:
     transport, _ = scripted(challenged(), Response(status, (), b'{"errors": [{"message": "go\\n away"}]}'))
     with pytest.raises(AuthError, match=f"answered {status}. It says: go away$") as caught:
         transport.round_trip(get())
@@ -777,7 +779,7 @@ def test_any_other_answer_is_an_auth_error_that_says_it(status: int) -> None:
 
 
 @pytest.mark.parametrize("error", [ConnectError("refused"), TransportError("broken")])
-def test_a_token_server_that_cannot_be_reached_is_an_auth_error(error: TransportError) -> None:
+def test_token_request_connection_fails_raises_auth_error(error: TransportError) -> None:
     transport, _ = scripted(challenged(), error)
     with pytest.raises(AuthError, match="could not be asked") as caught:
         transport.round_trip(get())
@@ -785,7 +787,7 @@ def test_a_token_server_that_cannot_be_reached_is_an_auth_error(error: Transport
     assert not isinstance(caught.value, TransportError)
 
 
-def test_a_token_that_does_not_come_in_time_is_both_an_auth_error_and_a_timeout() -> None:
+def test_token_request_times_out_raises_auth_timeout() -> None:
     error = TransportTimeout("the deadline has passed")
     transport, _ = scripted(challenged(), error)
     with pytest.raises(AuthTimeout, match="did not answer in time") as caught:
@@ -794,7 +796,7 @@ def test_a_token_that_does_not_come_in_time_is_both_an_auth_error_and_a_timeout(
     assert caught.value.__cause__ is error
 
 
-def test_an_answer_that_stops_is_a_timeout() -> None:
+def test_token_response_stalls_raises_auth_timeout() -> None:
     def stalled() -> Iterator[bytes]:
         yield b'{"token":'
         raise TransportTimeout("timed out")
@@ -804,7 +806,7 @@ def test_an_answer_that_stops_is_a_timeout() -> None:
         transport.round_trip(get())
 
 
-def test_an_answer_that_breaks_off_is_an_auth_error() -> None:
+def test_token_response_breaks_off_raises_auth_error() -> None:
     def broken() -> Iterator[bytes]:
         yield b'{"token":'
         raise TransportError("reset")
@@ -814,7 +816,7 @@ def test_an_answer_that_breaks_off_is_an_auth_error() -> None:
         transport.round_trip(get())
 
 
-def test_foreign_exceptions_pass() -> None:
+def test_token_request_other_exception_propagates() -> None:
     transport, _ = scripted(challenged(), ZeroDivisionError())
     with pytest.raises(ZeroDivisionError):
         transport.round_trip(get())
@@ -834,7 +836,7 @@ def test_foreign_exceptions_pass() -> None:
         ("", "not an absolute http or https URL"),
     ],
 )
-def test_a_realm_that_must_not_be_asked_gets_nothing(realm: str, rule: str) -> None:
+def test_realm_refused_by_policy_receives_nothing(realm: str, rule: str) -> None:
     transport, script = scripted(challenged(realm=realm))
     with script, pytest.raises(AuthError, match=rule) as caught:
         transport.round_trip(get())
@@ -843,7 +845,7 @@ def test_a_realm_that_must_not_be_asked_gets_nothing(realm: str, rule: str) -> N
         assert "trusted_realms={'registry.example': ['" in str(caught.value)
 
 
-def test_a_realm_that_is_trusted_is_asked() -> None:
+def test_realm_in_trusted_realms_is_asked() -> None:
     realm = "http://10.0.0.1:8080"
     transport, script = scripted(
         challenged(realm=f"{realm}/token"), granted(), OK, trusted_realms={"Registry.Example:443": [realm]}
@@ -864,7 +866,7 @@ def test_a_realm_that_is_trusted_is_asked() -> None:
         {"registry.example": ["auth"]},
     ],
 )
-def test_trusted_realms_that_are_none_are_refused(trusted: Any) -> None:
+def test_trusted_realms_invalid_raises_usage_error(trusted: Any) -> None:
     with pytest.raises(UsageError):
         scripted(trusted_realms=trusted)
 
@@ -872,7 +874,7 @@ def test_trusted_realms_that_are_none_are_refused(trusted: Any) -> None:
 # --- bodies ---
 
 
-def test_a_one_shot_body_is_sent_whole_after_the_challenge() -> None:
+def test_single_use_body_unread_is_sent_after_challenge() -> None:
     def chunks() -> Iterator[bytes]:
         pulled.append(len(script.requests))
         yield b"content"
@@ -889,9 +891,7 @@ def test_a_one_shot_body_is_sent_whole_after_the_challenge() -> None:
     ("length", "content", "asks"),
     [(None, b"x", True), (1, b"x", True), (262_144, b"x" * 262_144, True), (262_145, b"x" * 262_145, False)],
 )
-def test_what_could_be_lost_to_a_late_401_is_not_sent_before_the_registry_is_known(
-    length: int | None, content: bytes, asks: bool
-) -> None:
+def test_probe_auth_single_use_body_probes_unknown_registry(length: int | None, content: bytes, asks: bool) -> None:
     first = [challenged("")] if asks else [challenged(str(PUSH))]
     transport, script = scripted(*first, granted(), Response(201), Response(201), probe_auth=True)
     put = get(PUSH, method="PUT", operation="own").with_headers({"User-Agent": "mine/1", "X-Own": "1"})
@@ -906,7 +906,7 @@ def test_what_could_be_lost_to_a_late_401_is_not_sent_before_the_registry_is_kno
 
 
 @pytest.mark.parametrize("answer", [OK, Response(404), Response(401), BASIC])
-def test_whatever_the_question_is_answered_the_request_is_sent(answer: Response) -> None:
+def test_probe_auth_any_answer_sends_request(answer: Response) -> None:
     transport, script = scripted(answer, Response(201), Response(201), probe_auth=True)
     with script:  # it is asked once
         for _ in range(2):
@@ -916,7 +916,7 @@ def test_whatever_the_question_is_answered_the_request_is_sent(answer: Response)
     assert ("authorization" in script.requests[1].headers) == (answer is BASIC)
 
 
-def test_who_has_taken_a_push_from_nobody_is_not_asked() -> None:
+def test_probe_auth_open_registry_is_not_probed() -> None:
     single_use = get(PUSH, method="PUT")
     transport, script = scripted(Response(202), Response(201), probe_auth=True)
     with script:
@@ -928,7 +928,7 @@ def test_who_has_taken_a_push_from_nobody_is_not_asked() -> None:
         transport.round_trip(single_use.replace(body=Body.of(iter([b"x"]))))
 
 
-def test_what_needs_nothing_or_is_nobody_s_or_can_be_sent_again_is_sent_at_once() -> None:
+def test_probe_auth_resendable_request_is_sent_at_once() -> None:
     for request in (
         get(Scope.EMPTY, method="PUT").replace(body=Body.of(iter([b"x"]))),
         get(PUSH, method="PUT").replace(body=b"x"),
@@ -944,7 +944,7 @@ def test_what_needs_nothing_or_is_nobody_s_or_can_be_sent_again_is_sent_at_once(
         transport.round_trip(get(PUSH, method="PUT").replace(body=Body.of(iter([b"x"]))))
 
 
-def test_a_one_shot_body_that_was_pulled_is_not_sent_again_but_the_challenge_is_learnt() -> None:
+def test_single_use_body_read_is_not_resent_and_challenge_is_remembered() -> None:
     def pull(request: Request) -> Response:
         assert request.body is not None
         next(request.body.open())
@@ -960,7 +960,7 @@ def test_a_one_shot_body_that_was_pulled_is_not_sent_again_but_the_challenge_is_
 # --- sessions ---
 
 
-def test_ten_pushes_and_pulls_cost_one_challenge_and_one_token() -> None:
+def test_client_ten_pushes_and_pulls_cost_one_challenge_and_token() -> None:
     def registry(request: Request) -> Response:
         if request.method == "POST":
             return Response(202, {"Location": "/v2/app/blobs/uploads/1"})
@@ -978,7 +978,7 @@ def test_ten_pushes_and_pulls_cost_one_challenge_and_one_token() -> None:
     assert guard.asked == [PUSH]
 
 
-def test_netrc_is_never_read(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_round_trip_netrc_is_never_read(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Number 25."""
     netrc = tmp_path / ".netrc"
     netrc.write_text(f"machine {HOST}\nlogin evil\npassword evil\nmachine auth.example\nlogin evil\npassword evil\n")
@@ -990,7 +990,7 @@ def test_netrc_is_never_read(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> 
     assert sent(script) == ["GET x nothing", "GET token me", "GET x Bearer token-1"]
 
 
-def test_no_secret_goes_to_another_origin() -> None:
+def test_round_trip_other_origin_receives_no_secret() -> None:
     """Number 19: what a redirect leads to is another origin, with an empty scope, and is given nothing."""
     transport, script = scripted(challenged(), granted(), OK, OK)
     transport.round_trip(get())
@@ -998,13 +998,13 @@ def test_no_secret_goes_to_another_origin() -> None:
     assert script.requests[-1].headers.get("authorization") is None
 
 
-def test_a_foreign_origin_s_challenge_is_answered_with_what_is_known_of_that_host() -> None:
+def test_round_trip_challenge_of_other_origin_uses_its_own_credentials() -> None:
     transport, script = scripted(Response(401, BASIC.headers))
     assert transport.round_trip(Request("GET", "https://bucket.example/blob")).status == 401
     assert sent(script) == ["GET blob nothing"]
 
 
-def test_a_foreign_registry_is_not_acted_upon_in_ones_own_name() -> None:
+def test_redirect_to_other_registry_sends_no_credentials() -> None:
     """Whoever redirects to another registry must not have one delete there what they like."""
     corp = AuthGuard(FunctionTransport(lambda request: Response(202)), users={"me": "secret"})
 
@@ -1033,7 +1033,7 @@ def test_a_foreign_registry_is_not_acted_upon_in_ones_own_name() -> None:
         client.push_blob("app", Descriptor.of(b"x"), b"x")
 
 
-def test_an_anonymous_request_is_nobody_s_but_may_have_nobody_s_token() -> None:
+def test_round_trip_anonymous_request_gets_anonymous_token() -> None:
     source = Rotating(ME)
     transport, script = scripted(challenged(), granted(), OK, credentials=source)
     with script:
@@ -1042,7 +1042,7 @@ def test_an_anonymous_request_is_nobody_s_but_may_have_nobody_s_token() -> None:
     assert source.asked == []
 
 
-def test_who_answers_in_the_place_of_the_registry_has_no_claim_on_its_credentials() -> None:
+def test_round_trip_response_of_other_origin_is_not_answered() -> None:
     """A transport below may follow redirects by itself: then another origin's 401 comes out of it."""
     elsewhere = Request("GET", "https://cdn.evil.example/x")
     refusal = Response(401, {"WWW-Authenticate": 'Bearer realm="https://evil.example/token"'}, request=elsewhere)
@@ -1053,7 +1053,7 @@ def test_who_answers_in_the_place_of_the_registry_has_no_claim_on_its_credential
     assert [urlsplit(request.url).hostname for request in script.requests] == [HOST, HOST, "auth.example", HOST]
 
 
-def test_after_a_rejection_no_token_is_tried_that_is_as_old() -> None:
+def test_round_trip_token_revoked_does_not_use_older_tokens() -> None:
     guard = AuthGuard(FunctionTransport(lambda request: OK), users={"me": "secret"})
     transport = AuthTransport(guard, credentials=StaticCredentials(HOST, ME))
     for scope in (PULL, PUSH):
@@ -1062,7 +1062,7 @@ def test_after_a_rejection_no_token_is_tried_that_is_as_old() -> None:
     assert transport.round_trip(get(PULL)).status == 200
 
 
-def test_credentials_stay_at_their_port_and_scheme() -> None:
+def test_round_trip_other_port_or_scheme_gets_no_credentials() -> None:
     for bound, url, given in [
         ("reg.corp:80", "https://reg.corp/", False),
         ("reg.corp", "https://reg.corp:80/", False),
@@ -1086,7 +1086,7 @@ def test_credentials_stay_at_their_port_and_scheme() -> None:
     ],
 )
 @pytest.mark.parametrize("host", ["reg.corp", "reg.corp:443"])
-def test_http_on_the_port_of_https_gets_no_credentials(url: str, authorized: bool, host: str) -> None:
+def test_round_trip_http_on_port_443_gets_no_credentials(url: str, authorized: bool, host: str) -> None:
     script = ScriptedTransport([BASIC, OK])
     transport = AuthTransport(script, credentials=StaticCredentials(host, ME))
     transport.round_trip(Request("GET", url, info=RequestInfo(required_scope=PULL)))
@@ -1095,7 +1095,7 @@ def test_http_on_the_port_of_https_gets_no_credentials(url: str, authorized: boo
     )
 
 
-def test_nobody_is_asked_for_again_after_a_token_that_was_not_enough() -> None:
+def test_round_trip_anonymous_token_refused_asks_source_next_time() -> None:
     """Docker Hub grants nobody a token that is good for nothing; then somebody logs in."""
     source = Rotating(None, ME)
     transport, script = scripted(challenged(), granted("weak"), challenged(), granted("good"), OK, credentials=source)
@@ -1105,7 +1105,7 @@ def test_nobody_is_asked_for_again_after_a_token_that_was_not_enough() -> None:
     assert sent(script)[3:] == ["GET token me", "GET x Bearer good"]
 
 
-def test_of_many_who_were_refused_one_asks_the_source_again() -> None:
+def test_round_trip_many_threads_rejected_ask_source_once() -> None:
     class Vault:
         asked = 0
 
@@ -1126,14 +1126,14 @@ def test_of_many_who_were_refused_one_asks_the_source_again() -> None:
     assert vault.asked <= 3
 
 
-def test_a_realm_is_judged_only_where_it_is_asked() -> None:
+def test_round_trip_registry_token_does_not_check_realm() -> None:
     mine = StaticCredentials(HOST, Credential(registry_token="given"))
     transport, _ = scripted(challenged(realm="http://127.0.0.1/"), credentials=mine)
     assert transport.round_trip(get()).status == 401
 
 
 @pytest.mark.parametrize("realm", ["https://[x]#", "https://[::1#t", "https://a]#t"])
-def test_a_realm_that_cannot_be_taken_apart_is_an_auth_error(realm: str) -> None:
+def test_realm_unparsable_raises_auth_error(realm: str) -> None:
     transport, _ = scripted(challenged(realm=realm))
     with pytest.raises(AuthError, match="is not to be used"):
         transport.round_trip(get())
@@ -1163,7 +1163,7 @@ def run(threads: list[Callable[[], object]]) -> list[object]:
     return outcomes
 
 
-def test_sixteen_threads_that_want_one_scope_cost_one_token_request() -> None:
+def test_round_trip_many_threads_share_one_token_request() -> None:
     all_challenged = threading.Barrier(16)
     tokens: list[str] = []
 
@@ -1184,7 +1184,7 @@ def test_sixteen_threads_that_want_one_scope_cost_one_token_request() -> None:
     assert len(source.asked) == 1
 
 
-def test_a_slow_exchange_for_one_scope_does_not_hold_up_another() -> None:
+def test_round_trip_slow_token_request_does_not_block_other_scope() -> None:
     other_is_done = threading.Event()
 
     def registry(request: Request) -> Response:
@@ -1205,7 +1205,7 @@ def test_a_slow_exchange_for_one_scope_does_not_hold_up_another() -> None:
     assert outcomes == [200, 200]
 
 
-def test_a_failure_is_raised_in_all_who_wait_and_is_not_kept() -> None:
+def test_round_trip_token_request_fails_raises_in_waiting_threads_once() -> None:
     all_challenged = threading.Barrier(4)
     failed: list[bool] = []
 
@@ -1229,7 +1229,7 @@ def test_a_failure_is_raised_in_all_who_wait_and_is_not_kept() -> None:
     assert transport.round_trip(get()).status == 200
 
 
-def test_a_token_transport_that_leads_back_is_an_auth_error() -> None:
+def test_token_transport_reenters_layer_raises_auth_error() -> None:
     transports: list[Transport] = []
 
     def around(request: Request) -> Response:
@@ -1243,7 +1243,7 @@ def test_a_token_transport_that_leads_back_is_an_auth_error() -> None:
         transports[0].round_trip(get())
 
 
-def test_a_source_that_needs_itself_is_an_auth_error() -> None:
+def test_source_reenters_layer_raises_auth_error() -> None:
     class Circular:
         def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
             transports[0].round_trip(get())
@@ -1254,7 +1254,7 @@ def test_a_source_that_needs_itself_is_an_auth_error() -> None:
         transports[0].round_trip(get())
 
 
-def test_a_deadline_bounds_the_wait_for_another_thread_s_token() -> None:
+def test_round_trip_deadline_passed_while_waiting_raises_auth_timeout() -> None:
     asked, may_answer = threading.Event(), threading.Event()
 
     def registry(request: Request) -> Response:
@@ -1281,7 +1281,7 @@ def test_a_deadline_bounds_the_wait_for_another_thread_s_token() -> None:
 # --- what comes out ---
 
 
-def test_the_response_names_the_request_as_it_was_sent() -> None:
+def test_round_trip_response_has_sent_request() -> None:
     transport, _ = scripted(BASIC, OK)
     response = transport.round_trip(get())
     assert response.request is not None
@@ -1290,7 +1290,7 @@ def test_the_response_names_the_request_as_it_was_sent() -> None:
     assert "secret" not in repr(response.request)
 
 
-def test_a_client_s_error_names_no_credentials() -> None:
+def test_client_error_request_has_no_credentials() -> None:
     transport, _ = scripted(BASIC, BASIC)
     client = Client(HOST, transport)
     with pytest.raises(Unauthorized) as caught:
@@ -1299,7 +1299,7 @@ def test_a_client_s_error_names_no_credentials() -> None:
     assert "authorization" not in caught.value.request.headers
 
 
-def test_closing_closes_what_is_wrapped() -> None:
+def test_close_closes_inner_transport() -> None:
     transport, script = scripted(OK)
     transport.close()
     transport.close()
@@ -1307,7 +1307,7 @@ def test_closing_closes_what_is_wrapped() -> None:
         script.round_trip(get())
 
 
-def test_the_user_agent_of_the_stack_is_the_token_request_s() -> None:
+def test_token_request_uses_user_agent_of_stack() -> None:
     script = ScriptedTransport([challenged(), granted(), OK])
     transport = stack(
         script,
