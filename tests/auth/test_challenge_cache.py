@@ -82,12 +82,12 @@ def test_put_long_challenges_keeps_byte_limit() -> None:
         cache.put(Origin("https", f"r{number}.example", 443), bearer("https://auth.example/" + "x" * 16_000))
         learned = LearnedChallenge(bearer(scope="y" * 16_000), Scope.repository("x", "pull"))
         cache.learn(REGISTRY, Scope.repository(f"app{number}", "pull"), URL, learned)
-    kept = sum(cache.get(Origin("https", f"r{number}.example", 443)) is not None for number in range(2000))
-    assert 100 < kept < 300
-    kept = sum(
+    cached = sum(cache.get(Origin("https", f"r{number}.example", 443)) is not None for number in range(2000))
+    assert 100 < cached < 300
+    cached = sum(
         cache.find(REGISTRY, Scope.repository(f"app{number}", "pull"), URL) is not None for number in range(2000)
     )
-    assert 5 < kept < 20
+    assert 5 < cached < 20
 
 
 def test_put_many_origins_keeps_entry_limit() -> None:

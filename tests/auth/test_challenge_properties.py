@@ -48,7 +48,7 @@ def is_token(value: str) -> bool:
 
 @st.composite
 def written(draw: st.DrawFn, challenge: Challenge) -> str:
-    """A challenge as RFC 9110, section 11.6.1 has it, in one of its spellings."""
+    """A challenge in one of the spellings that RFC 9110, section 11.6.1 allows."""
     params = []
     for name, value in challenge.params.items():
         bare = is_token(value) and draw(st.booleans())
@@ -65,9 +65,9 @@ def written(draw: st.DrawFn, challenge: Challenge) -> str:
 @given(st.lists(TEXT, max_size=3))
 @example(['Bearer realm="x\\'])
 def test_parse_arbitrary_text_never_raises(headers: list[str]) -> None:
-    found = Challenge.parse(*headers)
-    assert found == [challenge for header in headers for challenge in Challenge.parse(header)]
-    for challenge in found:
+    parsed = Challenge.parse(*headers)
+    assert parsed == [challenge for header in headers for challenge in Challenge.parse(header)]
+    for challenge in parsed:
         assert challenge.scheme
         assert challenge.scheme == challenge.scheme.lower()
         assert is_token(challenge.scheme)
@@ -87,8 +87,8 @@ def test_parse_garbage_after_challenges_keeps_them(
     challenges: list[Challenge], garbage: str, data: st.DataObject
 ) -> None:
     text = ", ".join(data.draw(written(challenge)) for challenge in challenges)
-    found = Challenge.parse(f"{text}, {garbage}")
-    assert found[: len(challenges) - 1] == challenges[:-1]
-    last = found[len(challenges) - 1]
+    parsed = Challenge.parse(f"{text}, {garbage}")
+    assert parsed[: len(challenges) - 1] == challenges[:-1]
+    last = parsed[len(challenges) - 1]
     assert last.scheme == challenges[-1].scheme
     assert last.params.items() >= challenges[-1].params.items()

@@ -32,7 +32,7 @@ FULL = Credential(
 
 
 class Recorded:
-    """A source that answers with one thing, and notes what it was asked."""
+    """A source with a fixed answer that records its arguments."""
 
     def __init__(self, answer: Credential | Exception | None) -> None:
         self.answer = answer
@@ -181,7 +181,7 @@ def test_credential_pickled_or_copied_keeps_all_fields() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"),
+    ("given", "timestamp"),
     [
         (None, None),
         (0, 0.0),
@@ -191,8 +191,8 @@ def test_credential_pickled_or_copied_keeps_all_fields() -> None:
         (datetime(2009, 2, 14, 1, 31, 30, tzinfo=timezone(timedelta(hours=2))), 1234567890.0),
     ],
 )
-def test_expires_at_number_or_datetime_is_timestamp(given: Any, kept: float | None) -> None:
-    assert Credential(expires_at=given).expires_at == kept
+def test_expires_at_number_or_datetime_is_timestamp(given: Any, timestamp: float | None) -> None:
+    assert Credential(expires_at=given).expires_at == timestamp
 
 
 @pytest.mark.parametrize("far", [10**400, -(10**400), float("nan")], ids=["future", "past", "nan"])
@@ -294,10 +294,10 @@ def test_static_credentials_wrong_type_raises_usage_error(credential: Any) -> No
 
 
 def test_chain_several_sources_returns_first_credential() -> None:
-    nobody, first, second = Recorded(None), Recorded(ME), Recorded(OTHER)
-    chain = ChainedCredentials([nobody, first, second])
+    without, first, second = Recorded(None), Recorded(ME), Recorded(OTHER)
+    chain = ChainedCredentials([without, first, second])
     assert chain.lookup("ghcr.io", "app") is ME
-    assert nobody.asked == first.asked == [("ghcr.io", "app")]
+    assert without.asked == first.asked == [("ghcr.io", "app")]
     assert second.asked == []
 
 

@@ -1,4 +1,4 @@
-"""Docker's configuration: which file, which entry, which helper, and what is said when one of them is broken."""
+"""DockerConfig: files, entries, helpers, and the errors of broken ones."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ def chain_of(error: BaseException) -> Iterator[BaseException]:
     """An exception, and all that it hangs on to, whether it is shown or not."""
     pending, seen = [error], set()
     while pending:
-        one = pending.pop()
-        if id(one) not in seen:
-            seen.add(id(one))
-            yield one
-            pending += [other for other in (one.__cause__, one.__context__) if other is not None]
+        link = pending.pop()
+        if id(link) not in seen:
+            seen.add(id(link))
+            yield link
+            pending += [other for other in (link.__cause__, link.__context__) if other is not None]
 
 
-def all_that_it_says(error: BaseException) -> str:
+def all_text_of(error: BaseException) -> str:
     parts = ["".join(traceback.format_exception(error))]
-    for one in chain_of(error):
+    for link in chain_of(error):
         parts += [
-            str(one),
-            repr(one),
-            *(repr(getattr(one, name, None)) for name in dir(one) if not name.startswith("__")),
+            str(link),
+            repr(link),
+            *(repr(getattr(link, name, None)) for name in dir(link) if not name.startswith("__")),
         ]
     return "\n".join(parts)
 
@@ -65,9 +65,9 @@ def failure(config: DockerConfig, host: str = "ghcr.io", repository: str | None 
     for call in (config.lookup, config.explain):
         with pytest.raises(AuthError) as caught:
             call(host, repository)
-        said = all_that_it_says(caught.value)
+        shown = all_text_of(caught.value)
         for secret in (SECRET, encoded(), base64.b64encode(SECRET.encode()).decode().rstrip("=")):
-            assert secret not in said
+            assert secret not in shown
     return caught.value
 
 
@@ -80,7 +80,7 @@ def username(config: DockerConfig, host: str, repository: str | None = None) -> 
 
 
 class Files:
-    """The places where a configuration may be, under one folder."""
+    """The paths where a configuration may be, below one directory."""
 
     def __init__(self, root: Path) -> None:
         self.named = {
@@ -195,8 +195,8 @@ def test_lookup_entry_found_does_not_read_later_files(files: Files) -> None:
 
 
 def test_explain_without_entry_names_every_file(files: Files) -> None:
-    told = write_all(files, DEFAULTS).explain("quay.io")
-    assert all(str(files.paths[variable]) in told for variable in DEFAULTS)
+    explanation = write_all(files, DEFAULTS).explain("quay.io")
+    assert all(str(files.paths[variable]) in explanation for variable in DEFAULTS)
 
 
 @pytest.mark.parametrize("variable", ["XDG_RUNTIME_DIR", "XDG_CONFIG_HOME"])
@@ -248,8 +248,8 @@ def test_lookup_empty_variable_is_ignored(files: Files, variable: str) -> None:
 def test_lookup_without_file_returns_none(files: Files) -> None:
     assert files.config().lookup("ghcr.io") is None
     assert DockerConfig.load(env={}).lookup("ghcr.io") is None
-    told = files.config().explain("ghcr.io")
-    assert all(str(files.paths[variable]) in told for variable in DEFAULTS)
+    explanation = files.config().explain("ghcr.io")
+    assert all(str(files.paths[variable]) in explanation for variable in DEFAULTS)
     assert "ghcr.io" in DockerConfig.load(env={}).explain("ghcr.io")
 
 
@@ -548,7 +548,7 @@ def test_lookup_equal_keys_prefers_dockers_form(own: str, other: str, host: str)
 
 
 @pytest.mark.parametrize(
-    ("entry", "credential"),
+    ("entry", "expected"),
     [
         ({"auth": encoded()}, Credential(username="me", password=SECRET)),
         ({"auth": encoded(password="a:b:c")}, Credential(username="me", password="a:b:c")),
@@ -583,13 +583,13 @@ def test_lookup_equal_keys_prefers_dockers_form(own: str, other: str, host: str)
         ({"email": "me@example.com"}, None),
     ],
 )
-def test_lookup_entry_returns_its_fields(entry: dict[str, Any], credential: Credential | None) -> None:
-    found = inline({"auths": {"ghcr.io": entry}}).lookup("ghcr.io")
-    assert found == credential
-    if found is not None:
-        assert "$DOCKER_AUTH_CONFIG" in found.source
-        assert "ghcr.io" in found.source
-        assert found.expires_at is None
+def test_lookup_entry_returns_its_fields(entry: dict[str, Any], expected: Credential | None) -> None:
+    credential = inline({"auths": {"ghcr.io": entry}}).lookup("ghcr.io")
+    assert credential == expected
+    if credential is not None:
+        assert "$DOCKER_AUTH_CONFIG" in credential.source
+        assert "ghcr.io" in credential.source
+        assert credential.expires_at is None
 
 
 def test_lookup_identity_token_without_password_is_only_posted() -> None:
@@ -609,8 +609,8 @@ def test_lookup_identity_token_without_password_is_only_posted() -> None:
 def test_lookup_base64_with_line_breaks_is_decoded() -> None:
     # Go's decoder, which docker reads its file with, ignores them.
     text = encoded(password="x" * 80)
-    found = inline({"auths": {"ghcr.io": {"auth": f"{text[:76]}\r\n{text[76:]}\n"}}}).lookup("ghcr.io")
-    assert found == Credential(username="me", password="x" * 80)
+    credential = inline({"auths": {"ghcr.io": {"auth": f"{text[:76]}\r\n{text[76:]}\n"}}}).lookup("ghcr.io")
+    assert credential == Credential(username="me", password="x" * 80)
 
 
 # --- explain ---
@@ -627,17 +627,17 @@ def test_lookup_base64_with_line_breaks_is_decoded() -> None:
 )
 def test_explain_entry_names_file_and_entry(files: Files, entry: dict[str, str], kind: str) -> None:
     path = files.write("HOME", {"auths": {"ghcr.io": user("x"), "ghcr.io/team": entry}})
-    told = files.config().explain("GHCR.io", "team/app")
-    assert all(word in told for word in ("ghcr.io", "'me'", kind, str(path), "auths['ghcr.io/team']"))
-    assert SECRET not in told
-    assert encoded() not in told
+    explanation = files.config().explain("GHCR.io", "team/app")
+    assert all(word in explanation for word in ("ghcr.io", "'me'", kind, str(path), "auths['ghcr.io/team']"))
+    assert SECRET not in explanation
+    assert encoded() not in explanation
 
 
 def test_explain_without_entry_says_so(files: Files) -> None:
     path = files.write("HOME", {"auths": {"ghcr.io": user("me")}})
-    told = files.config().explain("quay.io")
-    assert told.startswith("quay.io: nobody")
-    assert str(path) in told
+    explanation = files.config().explain("quay.io")
+    assert explanation.startswith("quay.io: nobody")
+    assert str(path) in explanation
 
 
 def test_repr_shows_no_environment() -> None:
@@ -648,7 +648,7 @@ def test_repr_shows_no_environment() -> None:
 
 
 class Programs:
-    """Helpers that are installed, and what they were asked."""
+    """Installed helpers, and a log of their input."""
 
     def __init__(self, root: Path) -> None:
         self.folder = root / "bin"
@@ -664,7 +664,7 @@ class Programs:
         return path
 
     def answers(self, name: str, username: object = "me", secret: object = SECRET, *, path: Path | None = None) -> Path:
-        return self.install(name, says({"ServerURL": "x", "Username": username, "Secret": secret}), path=path)
+        return self.install(name, prints({"ServerURL": "x", "Username": username, "Secret": secret}), path=path)
 
     @property
     def asked(self) -> list[str]:
@@ -674,7 +674,7 @@ class Programs:
         return inline(content, **{"PATH": str(self.folder), **env})
 
 
-def says(answer: object) -> str:
+def prints(answer: object) -> str:
     text = json.dumps(answer)
     assert "'" not in text
     return f"printf '%s\\n' '{text}'"
@@ -702,8 +702,8 @@ OWN = {"credHelpers": {"ghcr.io": "vault"}}
 )
 def test_helper_receives_host_on_stdin(programs: Programs, host: str, server: str) -> None:
     programs.answers("vault")
-    found = programs.config(STORE).lookup(host, "team/app")
-    assert found == Credential(username="me", password=SECRET)
+    credential = programs.config(STORE).lookup(host, "team/app")
+    assert credential == Credential(username="me", password=SECRET)
     assert programs.asked == [f"get {server}"]
 
 
@@ -820,10 +820,10 @@ def test_lookup_helper_cannot_run_raises_auth_error(programs: Programs, content:
 
 def test_helper_username_token_returns_identity_token(programs: Programs) -> None:
     programs.answers("vault", "<token>")
-    found = programs.config(STORE).lookup("ghcr.io")
-    assert found == Credential(identity_token=SECRET)
-    assert found is not None
-    assert found.username is None
+    credential = programs.config(STORE).lookup("ghcr.io")
+    assert credential == Credential(identity_token=SECRET)
+    assert credential is not None
+    assert credential.username is None
 
 
 @pytest.mark.parametrize("status", [1, 2, 255])
@@ -834,14 +834,14 @@ def test_helper_credentials_not_found_returns_none(programs: Programs, text: str
     programs.install("vault", f"echo '{text}'; exit {status}")
     config = programs.config({**STORE, "auths": {"quay.io": user("file")}})
     assert config.lookup("ghcr.io") is None
-    told = config.explain("ghcr.io")
-    assert "nobody" in told
-    assert "docker-credential-vault" in told
+    explanation = config.explain("ghcr.io")
+    assert "nobody" in explanation
+    assert "docker-credential-vault" in explanation
 
 
 def test_helper_writes_stderr_is_ignored(programs: Programs) -> None:
     noise = f"i=0; while [ $i -lt 3000 ]; do echo 'warning: {SECRET} is not JSON' >&2; i=$((i+1)); done"
-    programs.install("vault", f"{noise}\n{says({'Username': 'me', 'Secret': SECRET})}\n{noise}")
+    programs.install("vault", f"{noise}\n{prints({'Username': 'me', 'Secret': SECRET})}\n{noise}")
     assert programs.config(STORE).lookup("ghcr.io") == Credential(username="me", password=SECRET)
 
 
@@ -852,7 +852,7 @@ def test_helper_writes_stderr_is_ignored(programs: Programs) -> None:
         f"echo {SECRET}; exit 1",
         f"echo {SECRET} >&2; exit 1",
         "echo credentials not found >&2; exit 1",
-        f"{says({'Username': 'me', 'Secret': SECRET})}; exit 1",
+        f"{prints({'Username': 'me', 'Secret': SECRET})}; exit 1",
         "kill -9 $$",
         f"echo {SECRET}; kill -15 $$",
     ],
@@ -874,21 +874,21 @@ def test_helper_exits_nonzero_raises_auth_error(programs: Programs, script: str)
         "echo null",
         f'echo \'{{"Secret": "{SECRET}"\'',
         f"printf '{SECRET}\\377'",
-        f"echo 'warning: {SECRET}'; {says({'Username': 'me', 'Secret': SECRET})}",
-        says({"Username": "me", "Secret": SECRET}) * 2,
-        says({}),
-        says({"Username": "me"}),
-        says({"Secret": SECRET}),
-        says({"Username": None, "Secret": SECRET}),
-        says({"Username": ["me"], "Secret": SECRET}),
-        says({"Username": "me", "Secret": [SECRET]}),
-        says({"Username": "me", "Secret": {"x": SECRET}}),
-        says({"Username": SECRET, "Secret": 7}),
-        says({"username": "me", "secret": SECRET}),
-        says({"Username": "a:b", "Secret": SECRET}),
-        says({"Username": "me\n", "Secret": SECRET}),
-        says({"Username": "<token>", "Secret": f"{SECRET}\udc80"}),
-        says({"Username": "me", "Secret": f"{SECRET}\udc80"}),
+        f"echo 'warning: {SECRET}'; {prints({'Username': 'me', 'Secret': SECRET})}",
+        prints({"Username": "me", "Secret": SECRET}) * 2,
+        prints({}),
+        prints({"Username": "me"}),
+        prints({"Secret": SECRET}),
+        prints({"Username": None, "Secret": SECRET}),
+        prints({"Username": ["me"], "Secret": SECRET}),
+        prints({"Username": "me", "Secret": [SECRET]}),
+        prints({"Username": "me", "Secret": {"x": SECRET}}),
+        prints({"Username": SECRET, "Secret": 7}),
+        prints({"username": "me", "secret": SECRET}),
+        prints({"Username": "a:b", "Secret": SECRET}),
+        prints({"Username": "me\n", "Secret": SECRET}),
+        prints({"Username": "<token>", "Secret": f"{SECRET}\udc80"}),
+        prints({"Username": "me", "Secret": f"{SECRET}\udc80"}),
         f"printf '%0100000d{SECRET}' 0",
         "echo credentials not found",
     ],
@@ -900,7 +900,7 @@ def test_helper_invalid_output_raises_auth_error(programs: Programs, script: str
 
 def test_helper_does_not_read_stdin_returns_credential(programs: Programs) -> None:
     path = programs.folder / "docker-credential-vault"
-    path.write_text(f"#!/bin/sh\nexec <&-\n{says({'Username': 'me', 'Secret': SECRET})}\n")
+    path.write_text(f"#!/bin/sh\nexec <&-\n{prints({'Username': 'me', 'Secret': SECRET})}\n")
     path.chmod(0o755)
     assert username(programs.config(STORE), "ghcr.io") == "me"
 
@@ -909,19 +909,21 @@ def test_explain_helper_names_it(programs: Programs) -> None:
     programs.answers("vault")
     programs.answers("own", "<token>")
     config = programs.config({**STORE, "credHelpers": {"ghcr.io": "own"}})
-    told = {host: config.explain(host) for host in ("ghcr.io", "quay.io")}
-    assert all(word in told["quay.io"] for word in ("quay.io", "'me'", "docker-credential-vault", "credsStore"))
-    assert all(word in told["ghcr.io"] for word in ("identity", "docker-credential-own", "credHelpers['ghcr.io']"))
-    assert all("$DOCKER_AUTH_CONFIG" in text and SECRET not in text for text in told.values())
-    found = config.lookup("ghcr.io")
-    assert found is not None
-    assert "docker-credential-own" in found.source
+    explanation = {host: config.explain(host) for host in ("ghcr.io", "quay.io")}
+    assert all(word in explanation["quay.io"] for word in ("quay.io", "'me'", "docker-credential-vault", "credsStore"))
+    assert all(
+        word in explanation["ghcr.io"] for word in ("identity", "docker-credential-own", "credHelpers['ghcr.io']")
+    )
+    assert all("$DOCKER_AUTH_CONFIG" in text and SECRET not in text for text in explanation.values())
+    credential = config.lookup("ghcr.io")
+    assert credential is not None
+    assert "docker-credential-own" in credential.source
 
 
-# --- how long an answer of a helper is kept ---
+# --- cached answers of helpers ---
 
 
-@pytest.mark.parametrize("script", [says({"Username": "me", "Secret": SECRET}), "echo credentials not found; exit 1"])
+@pytest.mark.parametrize("script", [prints({"Username": "me", "Secret": SECRET}), "echo credentials not found; exit 1"])
 def test_helper_answer_is_cached_for_a_minute(programs: Programs, clock: FakeClock, script: str) -> None:
     programs.install("vault", script)
     config = programs.config(STORE)
@@ -959,7 +961,7 @@ def test_helper_failure_is_not_cached(programs: Programs, clock: FakeClock) -> N
 
 @pytest.fixture
 def fifo(tmp_path: Path) -> Iterator[Path]:
-    """A pipe from which nothing comes until the test is over."""
+    """A pipe that stays empty until the test ends."""
     path = tmp_path / "fifo"
     os.mkfifo(path)
     end = os.open(path, os.O_RDWR)
@@ -969,7 +971,7 @@ def fifo(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
-    """The helpers that were started, none of which has long."""
+    """The helpers that were started; each may take 0.2 s."""
     processes: list[subprocess.Popen[bytes]] = []
 
     class Recorded(subprocess.Popen[bytes]):
@@ -1001,7 +1003,7 @@ def test_helper_times_out_is_killed(
     message = str(failure(programs.config(OWN)))
     assert "docker-credential-vault" in message
     assert "ghcr.io" in message
-    assert len(started) == 2  # a failure is not kept: `explain` asks again
+    assert len(started) == 2  # a failure is not cached: `explain` asks again
     for process in started:
         assert process.returncode is not None
         assert all(pipe is not None and pipe.closed for pipe in (process.stdin, process.stdout))
@@ -1028,7 +1030,7 @@ def test_helper_floods_stdout_is_killed(programs: Programs) -> None:
 
 def test_helper_floods_stderr_returns_credential(programs: Programs) -> None:
     noise = "/bin/dd if=/dev/zero bs=65536 count=64 >&2 2>/dev/null"
-    programs.install("vault", f"{noise}\n{says({'Username': 'me', 'Secret': SECRET})}")
+    programs.install("vault", f"{noise}\n{prints({'Username': 'me', 'Secret': SECRET})}")
     assert username(programs.config(OWN), "ghcr.io") == "me"
 
 
@@ -1050,16 +1052,16 @@ FAILING = [
     "exit 3",
     f"echo {SECRET}; exit 1",
     f"echo '{SECRET}'",
-    says({"Username": "a:b", "Secret": SECRET}),
+    prints({"Username": "a:b", "Secret": SECRET}),
     "kill -9 $$",
 ]
 
 
-def unseen(config: DockerConfig) -> AuthError:
-    """The failure of a store, once it is sure that it shows no secret."""
+def checked_failure(config: DockerConfig) -> AuthError:
+    """The failure of a store, after a check that it shows no secret."""
     error = config.failure("ghcr.io")
     assert error is not None
-    assert SECRET not in all_that_it_says(error)
+    assert SECRET not in all_text_of(error)
     return error
 
 
@@ -1073,7 +1075,7 @@ def test_lookup_failing_store_returns_none_and_logs_warning(
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "docker-credential-vault" in caplog.text
     assert SECRET not in caplog.text
-    message = str(unseen(config))
+    message = str(checked_failure(config))
     assert all(word in message for word in ("docker-credential-vault", "credsStore", "$DOCKER_AUTH_CONFIG"))
     assert config.explain("ghcr.io").startswith("ghcr.io: nobody (the credential helper docker-credential-vault")
 
@@ -1127,10 +1129,10 @@ def test_failure_of_cred_helper_is_error_of_lookup_too(programs: Programs) -> No
     programs.install("vault", "exit 1")
     config = programs.config(OWN)
     assert "docker-credential-vault" in str(failure(config))
-    assert "docker-credential-vault" in str(unseen(config))
+    assert "docker-credential-vault" in str(checked_failure(config))
 
 
-@pytest.mark.parametrize("script", ["echo credentials not found; exit 1", says({"Username": "", "Secret": ""})])
+@pytest.mark.parametrize("script", ["echo credentials not found; exit 1", prints({"Username": "", "Secret": ""})])
 def test_lookup_store_without_credentials_reads_next_file(files: Files, programs: Programs, script: str) -> None:
     programs.install("vault", script)
     files.write("HOME", STORE)

@@ -31,7 +31,7 @@ class BlockedFetch:
     def __call__(self) -> Any:
         self.calls += 1
         self.started.set()
-        assert self.released.wait(PATIENCE), "the fetch was must_not_fetch released"
+        assert self.released.wait(PATIENCE), "the fetch was never released"
         if isinstance(self.outcome, BaseException):
             raise self.outcome
         return self.outcome
@@ -41,7 +41,7 @@ class Flight:
     """A SingleFlight that counts cache lookups, so that a test knows when a thread waits."""
 
     def __init__(self) -> None:
-        self.single_flight: SingleFlight = SingleFlight("a thing")
+        self.single_flight = SingleFlight("a thing")
         self.cached: dict[object, object] = {}
         self.lookups = threading.Semaphore(0)
 
@@ -70,7 +70,7 @@ class Flight:
         return call
 
     def wait(self, fetch: Callable[[], Any], number: int = 1, **where: Any) -> list[Call]:
-        """Start calls while another one runs, and wait until they have lookups into the cache."""
+        """Start calls while another one runs, and wait until they have looked into the cache."""
         calls = [self.start(fetch, **where) for _ in range(number)]
         for _ in calls:
             assert self.lookups.acquire(timeout=PATIENCE)

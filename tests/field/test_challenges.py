@@ -488,7 +488,7 @@ def test_realm_refused_by_policy_does_not_block_other_repositories() -> None:
 
 
 class Changing:
-    """A source whose credentials are used up one after the other."""
+    """A source that returns each of its credentials once."""
 
     def __init__(self, *credentials: Credential) -> None:
         self._credentials = iter(credentials)

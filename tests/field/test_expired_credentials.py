@@ -25,7 +25,7 @@ FORBIDDEN = Response(403, (), b'{"errors":[{"code":"DENIED","message":"Your auth
 
 
 class Source:
-    """A source that can be told what to answer."""
+    """A source whose answer the test sets."""
 
     def __init__(self) -> None:
         self.credential: Credential | None = OLD
@@ -58,7 +58,7 @@ class ExpiryRow(Row):
 
 
 class Expiring:
-    """A registry that refuses `OLD` after it has been told to."""
+    """A registry that refuses `OLD` after `expire`."""
 
     def __init__(self, row: ExpiryRow) -> None:
         self.expired: set[str] = set()
@@ -229,7 +229,9 @@ def test_refreshed_credential_both_are_sent_once() -> None:
     before = len(registry.fake.sent)
     transport.round_trip(pull("app"))
     used = [line.partition(" Basic ")[2] for line in registry.fake.sent[before:]]
-    expected: list[Callable[[], str] | str] = [(one.basic or "").removeprefix("Basic ") for one in (OLD, NEW)]
+    expected: list[Callable[[], str] | str] = [
+        (credential.basic or "").removeprefix("Basic ") for credential in (OLD, NEW)
+    ]
     assert used == expected
 
 

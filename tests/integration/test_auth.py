@@ -1,4 +1,4 @@
-"""Against real registries that want to know who is there: by tokens and by passwords, over http and over TLS."""
+"""Authentication at real registries: tokens and passwords, over http and TLS."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ CONTENT = hashlib.shake_256(b"5 MB, no two parts of them alike").digest(SIZE)
 BLOB = Descriptor.of(CONTENT)
 ME = Credential(username="me", password=PASSWORD)
 PATIENCE = 10.0
-"""Seconds to wait for a 100 (Continue): so many that no test comes to their end."""
+"""Seconds to wait for a 100 (Continue): more than any test takes."""
 HELD_BACK = 256 * 1024
-"""A 401 to a body of up to so many bytes, or to one without a length, comes only when the body has been sent."""
+"""A body of up to so many bytes, or without a length, is read before it is answered 401."""
 
 
 def of_token_servers(*names: str) -> pytest.MarkDecorator:
-    """The same for registries with a token server."""
+    """Parametrize a test by the registries with a token server."""
     return pytest.mark.parametrize("name", names or ("token-http", "token-https"))
 
 
 class Visit:
-    """A client of a registry, and what its requests to the registry were answered.
+    """A client of a registry, and the answers to its requests.
 
     Args:
         guarded: The registry.
-        credentials: Who visits.
+        credentials: The credential source.
         expect_timeout: As of `UrllibTransport`.
 
     Attributes:
@@ -68,7 +68,7 @@ class Visit:
         return response
 
     def revoke(self, outdated: str) -> None:
-        """From now on the registry sees an outdated token whenever the client shows the one that it showed last."""
+        """Replace the token that the client sent last by an outdated one, from now on."""
         self._instead[self._shown] = f"Bearer {outdated}"
 
     @property
@@ -89,7 +89,7 @@ class Visit:
 
 
 class Visits(Protocol):
-    """Makes visits, which are over when the test is."""
+    """Makes visits, which are closed when the test ends."""
 
     def __call__(
         self, guarded: Guarded, credentials: CredentialSource | Credential = ME, *, expect_timeout: float = PATIENCE
@@ -109,8 +109,8 @@ def visit() -> Iterator[Visits]:
         return visits[-1]
 
     yield make
-    for one in visits:
-        one.close()
+    for visit in visits:
+        visit.close()
 
 
 @pytest.fixture(params=GUARDED)
@@ -158,7 +158,7 @@ def open_upload(client: Client, repository: str) -> str:
 
 
 def put(client: Client, repository: str, url: str, body: Body) -> int:
-    """Send the closing PUT of an upload, as whoever writes a client of their own would; the status of its answer."""
+    """Send the closing PUT of an upload without the client; returns the status."""
     with client.do(Request("PUT", url, body=body), scope=Scope.repository(repository, "pull", "push")) as answer:
         return answer.status
 
@@ -175,7 +175,7 @@ def nothing_is_pulled() -> Iterator[bytes]:
     yield b""
 
 
-# --- one-shot content ---
+# --- single-use content ---
 
 
 def test_client_new_pushes_single_use_content(guarded: Guarded, visit: Visits) -> None:
@@ -249,7 +249,7 @@ def test_push_after_pull_costs_one_more_token(guarded: Guarded, tokens: TokenSer
     content = b"of the push after it"
     new.client.push_blob("session/grows", Descriptor.of(content), new.single_use(content))
     assert pulled(new.client, "session/grows", Descriptor.of(content)) == content
-    assert [one.scopes for one in tokens.asked] == [
+    assert [asked.scopes for asked in tokens.asked] == [
         (scope("session/grows", "pull"),),
         (scope("session/grows", "pull", "push"),),
     ]
@@ -270,14 +270,14 @@ def test_mount_blob_requests_both_repositories(guarded: Guarded, visit: Visits, 
     assert new.client.mount_blob(source, target, BLOB.digest) == BLOB
     assert new.events == [*([] if knows else ["POST 401"]), "POST 201", "HEAD 200"]
     if guarded.tokens is not None:
-        (one,) = guarded.tokens.asked
+        (asked,) = guarded.tokens.asked
         of_both = (scope(target, "pull", "push"), scope(source, "pull"))
         # A new client repeats the challenge, whose order this registry leaves to chance.
-        assert one.scopes == of_both if knows else sorted(one.scopes) == sorted(of_both)
+        assert asked.scopes == of_both if knows else sorted(asked.scopes) == sorted(of_both)
     assert pulled(visit(guarded).client, target) == CONTENT
 
 
-# --- who may do what ---
+# --- permissions ---
 
 
 @of_token_servers()
@@ -289,7 +289,7 @@ def test_wrong_password_is_rejected_by_token_server(guarded: Guarded, tokens: To
     assert "battery staple" not in str(caught.value)
     assert "incorrect username or password" in str(caught.value)
     assert wrong.events == ["POST 401"]
-    assert [one.status for one in tokens.asked] == [401]
+    assert [asked.status for asked in tokens.asked] == [401]
 
 
 @pytest.mark.parametrize("name", ["htpasswd-http", "htpasswd-https"])
@@ -304,22 +304,24 @@ def test_wrong_password_is_rejected_by_registry(guarded: Guarded, visit: Visits)
 
 @pytest.mark.parametrize("name", ["htpasswd-http", "htpasswd-https"])
 def test_anonymous_is_rejected_by_basic_registry(guarded: Guarded, visit: Visits) -> None:
-    nobody = visit(guarded, Anonymous())
+    anonymous = visit(guarded, Anonymous())
     with pytest.raises(Unauthorized):
-        nobody.client.push_blob("public/htpasswd", BLOB, nothing_is_pulled())
-    assert nobody.events == ["POST 401"]
+        anonymous.client.push_blob("public/htpasswd", BLOB, nothing_is_pulled())
+    assert anonymous.events == ["POST 401"]
 
 
 @of_token_servers()
 @pytest.mark.parametrize(
-    ("who", "kind"), [(None, ""), (Credential(username="reader", password=PASSWORD), "basic")], ids=["nobody", "reader"]
+    ("credential", "kind"),
+    [(None, ""), (Credential(username="reader", password=PASSWORD), "basic")],
+    ids=["anonymous", "reader"],
 )
 def test_read_only_user_can_pull_and_not_push(
-    guarded: Guarded, tokens: TokenServer, visit: Visits, who: Credential | None, kind: str
+    guarded: Guarded, tokens: TokenServer, visit: Visits, credential: Credential | None, kind: str
 ) -> None:
     visit(guarded).client.push_blob("public/app", BLOB, CONTENT)
     tokens.reset()
-    other = visit(guarded, Anonymous() if who is None else who)
+    other = visit(guarded, Anonymous() if credential is None else credential)
     assert pulled(other.client, "public/app") == CONTENT
     with pytest.raises(Unauthorized) as caught:
         other.client.push_blob("public/app", BLOB, nothing_is_pulled())
@@ -335,9 +337,9 @@ def test_read_only_user_can_pull_and_not_push(
 @of_token_servers()
 def test_anonymous_pull_of_private_content_is_rejected(guarded: Guarded, visit: Visits) -> None:
     visit(guarded).client.push_blob("private/app", BLOB, CONTENT)
-    nobody = visit(guarded, Anonymous())
+    anonymous = visit(guarded, Anonymous())
     with pytest.raises(Unauthorized):
-        nobody.client.get_blob("private/app", BLOB.digest)
+        anonymous.client.get_blob("private/app", BLOB.digest)
 
 
 @of_token_servers()

@@ -1,4 +1,4 @@
-"""AuthTransport: what it sends, what it asks for, how often, and what it hands back."""
+"""AuthTransport: requests, token requests, their number, and the response that is returned."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def get(scope: Scope = PULL, *, path: str = "app/blobs/x", method: str = "GET", 
 
 def challenged(scope: str = str(PULL), status: int = 401, realm: str = REALM, **params: str) -> Response:
     params = {"realm": realm, "service": "registry", **({"scope": scope} if scope else {}), **params}
-    said = ",".join(f'{name}="{value}"' for name, value in params.items())
-    return Response(status, {"WWW-Authenticate": f"Bearer {said}"})
+    text = ",".join(f'{name}="{value}"' for name, value in params.items())
+    return Response(status, {"WWW-Authenticate": f"Bearer {text}"})
 
 
 def granted(value: str = "token-1", **more: Any) -> Response:
@@ -66,7 +66,7 @@ def scripted(
 
 
 def sent(script: ScriptedTransport) -> list[str]:
-    """What each request carried: its method, its path or the token server's query, and its Authorization."""
+    """Method, last part of the path (or ``token``) and Authorization of each request."""
     lines = []
     for request in script.requests:
         url = urlsplit(request.url)
@@ -76,8 +76,8 @@ def sent(script: ScriptedTransport) -> list[str]:
     return lines
 
 
-class Rotating:
-    """A source whose answers come from a list; the last one stays."""
+class ScriptedSource:
+    """A source that answers from a list and repeats the last answer."""
 
     def __init__(self, *answers: Credential | Exception | None) -> None:
         self.answers = list(answers)
@@ -143,7 +143,7 @@ def test_round_trip_unknown_challenge_returns_401(header: str | None) -> None:
 
 
 def test_round_trip_own_authorization_passes_unchanged() -> None:
-    source = Rotating(ME)
+    source = ScriptedSource(ME)
     transport, script = scripted(challenged(), credentials=source)
     request = get().with_headers({"authorization": "Bearer own"})
     assert transport.round_trip(request).status == 401
@@ -165,7 +165,7 @@ def test_round_trip_anonymous_gets_token() -> None:
 
 
 def test_round_trip_basic_without_credential_asks_source_again_next_time() -> None:
-    source = Rotating(None, ME)
+    source = ScriptedSource(None, ME)
     transport, script = scripted(BASIC, OK, credentials=source)
     with script:
         assert transport.round_trip(get()).status == 401
@@ -245,7 +245,7 @@ def test_token_request_scope_is_that_of_challenge_and_operation(
 
 
 def test_mount_blob_token_request_names_target_first() -> None:
-    """Number 13 of what burns users: some servers read only the first scope, and both are needed."""
+    """Some token servers read only the first scope, and a mount needs both."""
     asked: list[list[str]] = []
     digest = Descriptor.of(b"x").digest
 
@@ -257,7 +257,7 @@ def test_mount_blob_token_request_names_target_first() -> None:
             return challenged("repository:target:pull,push")
         return Response(201 if request.method == "POST" else 200, {"Content-Length": "1"})
 
-    source = Rotating(ME)
+    source = ScriptedSource(ME)
     client = Client(HOST, AuthTransport(FunctionTransport(answer), credentials=source))
     client.mount_blob("source", "target", digest)
     assert asked == [["repository:target:pull,push", "repository:source:pull"]]
@@ -273,7 +273,7 @@ def test_round_trip_known_registry_requests_token_ahead() -> None:
 
 
 def test_round_trip_push_after_pull_requests_larger_token() -> None:
-    """Number 2: a cached pull-only token must not be used again for a push."""
+    """A cached token for pull must not be sent with a push."""
     transport, script = scripted(challenged(), granted(), OK, granted("token-2"), OK, OK, OK)
     with script:
         for scope in (PULL, PUSH, Scope.repository("app", "push"), PULL):
@@ -288,7 +288,7 @@ def test_round_trip_push_after_pull_requests_larger_token() -> None:
 
 @pytest.mark.parametrize("credential", [ME, None])
 def test_round_trip_empty_scope_sends_no_token_and_asks_no_source(credential: Credential | None) -> None:
-    source = Rotating(credential)
+    source = ScriptedSource(credential)
     transport, script = scripted(challenged(), granted(), OK, OK, credentials=source)
     transport.round_trip(get(PULL))
     asked = len(source.asked)
@@ -312,7 +312,7 @@ def test_round_trip_source_receives_normalized_host() -> None:
         ("https://registry.example:5000/v2/", "registry.example:5000"),
         ("https://[::1]:5000/v2/", "[::1]:5000"),
     ]:
-        source = Rotating(ME)
+        source = ScriptedSource(ME)
         transport, _ = scripted(OK, credentials=source)
         transport.round_trip(get().replace(url=url))
         assert source.asked == [(host, "app")]
@@ -322,7 +322,7 @@ def test_round_trip_source_receives_normalized_host() -> None:
 
 
 def test_round_trip_token_about_to_expire_is_replaced(clock: FakeClock) -> None:
-    """Number 5: public.ecr.aws says 400 to a token that has expired, so none is sent that is about to."""
+    """public.ecr.aws answers an expired token with 400, so a token that is about to expire is not sent."""
     transport, script = scripted(
         challenged(), granted("a", expires_in=300), OK, OK, granted("b", expires_in=300), OK, credentials=Anonymous()
     )
@@ -372,7 +372,7 @@ def test_token_lifetime_starts_at_request(clock: FakeClock) -> None:
 
 
 def test_push_chunked_token_expires_is_replaced_between_chunks(clock: FakeClock) -> None:
-    """Number 4: a long push does not die when its token expires."""
+    """A long push does not fail when its token expires."""
     uploaded = bytearray()
 
     def registry(request: Request) -> Response:
@@ -430,7 +430,7 @@ def test_round_trip_401_for_other_scope_keeps_token() -> None:
 
 
 def test_round_trip_token_replaced_by_other_thread_uses_it() -> None:
-    """Another thread has had the same 401, and got a token, while this one's request was under way."""
+    """Another thread has received the same 401 and a new token while this request was being sent."""
     transport: Transport
 
     def overtaken(request: Request) -> Response:
@@ -495,7 +495,7 @@ NEXT = Credential(username="me", password="next")
 
 
 def test_round_trip_basic_rejected_looks_up_credential_again() -> None:
-    source = Rotating(ME, NEXT)
+    source = ScriptedSource(ME, NEXT)
     transport, script = scripted(BASIC, BASIC, OK, OK, credentials=source)
     with script:
         assert transport.round_trip(get()).status == 200
@@ -510,7 +510,7 @@ def test_round_trip_basic_rejected_looks_up_credential_again() -> None:
 
 
 def test_round_trip_source_always_changes_is_asked_twice() -> None:
-    source = Rotating(*(Credential(username="me", password=f"number {number}") for number in range(9)))
+    source = ScriptedSource(*(Credential(username="me", password=f"number {number}") for number in range(9)))
     transport, script = scripted(BASIC, BASIC, BASIC, credentials=source)
     with script:
         assert transport.round_trip(get()).status == 401
@@ -518,7 +518,7 @@ def test_round_trip_source_always_changes_is_asked_twice() -> None:
 
 
 def test_round_trip_credential_unchanged_is_not_sent_again(caplog: pytest.LogCaptureFixture) -> None:
-    source = Rotating(Credential(username="me", password="secret", source="vault kv/registry"))
+    source = ScriptedSource(Credential(username="me", password="secret", source="vault kv/registry"))
     transport, script = scripted(BASIC, BASIC, credentials=source)
     with script:
         assert transport.round_trip(get()).status == 401
@@ -536,18 +536,18 @@ def test_log_scope_of_challenge_is_sanitized(caplog: pytest.LogCaptureFixture) -
 
 
 def test_round_trip_registry_token_rejected_looks_up_credential_again() -> None:
-    one, two = Credential(registry_token="one"), Credential(registry_token="two")
-    transport, script = scripted(challenged(), OK, credentials=Rotating(one, two))
+    first, second = Credential(registry_token="one"), Credential(registry_token="two")
+    transport, script = scripted(challenged(), OK, credentials=ScriptedSource(first, second))
     with script:
         assert transport.round_trip(get()).status == 200
     assert sent(script) == ["GET x Bearer one", "GET x Bearer two"]
-    transport, script = scripted(challenged(), credentials=Rotating(one))
+    transport, script = scripted(challenged(), credentials=ScriptedSource(first))
     with script:
         assert transport.round_trip(get()).status == 401
 
 
 def test_round_trip_token_server_rejects_looks_up_credential_again() -> None:
-    source = Rotating(ME, NEXT)
+    source = ScriptedSource(ME, NEXT)
     transport, script = scripted(challenged(), Response(401), granted(), OK, credentials=source)
     with script:
         assert transport.round_trip(get()).status == 200
@@ -555,9 +555,9 @@ def test_round_trip_token_server_rejects_looks_up_credential_again() -> None:
 
 
 def test_credentials_rejected_message_names_source_and_remedy() -> None:
-    """Number 20: stale credentials break public pulls."""
+    """Stale credentials break pulls of public content: the message says how to remove them."""
     stale = Credential(username="me", password="secret", source="/home/me/.docker/config.json, auths['registry']")
-    source = Rotating(stale)
+    source = ScriptedSource(stale)
     transport, script = scripted(challenged(), Response(401, (), b'{"details": "bad password"}'), credentials=source)
     with script, pytest.raises(CredentialsRejected) as caught:
         transport.round_trip(get())
@@ -577,7 +577,7 @@ def test_credentials_rejected_anonymous_message_names_source() -> None:
 def test_round_trip_expired_credential_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [5000.0]
     monkeypatch.setattr(time, "time", lambda: now[0])
-    source = Rotating(Credential(username="AWS", password="one", expires_at=6000.0), NEXT)
+    source = ScriptedSource(Credential(username="AWS", password="one", expires_at=6000.0), NEXT)
     transport, script = scripted(BASIC, OK, OK, OK, credentials=source)
     for moment in (5000.0, 5999.0, 6001.0):
         now[0] = moment
@@ -588,7 +588,7 @@ def test_round_trip_expired_credential_is_replaced(monkeypatch: pytest.MonkeyPat
 
 
 def test_round_trip_new_credential_does_not_use_old_tokens() -> None:
-    source = Rotating(ME)
+    source = ScriptedSource(ME)
     transport, script = scripted(
         challenged(), granted("a"), OK, challenged(), Response(401), granted("b"), OK, credentials=source
     )
@@ -599,25 +599,27 @@ def test_round_trip_new_credential_does_not_use_old_tokens() -> None:
 
 
 def test_round_trip_source_fails_raises_auth_error_and_is_asked_again() -> None:
-    source = Rotating(RuntimeError("vault is sealed"), ME)
+    source = ScriptedSource(RuntimeError("vault is sealed"), ME)
     transport, _ = scripted(OK, credentials=source)
-    with pytest.raises(AuthError, match=f"the credential source Rotating failed for {HOST}: RuntimeError$") as caught:
+    with pytest.raises(
+        AuthError, match=f"the credential source ScriptedSource failed for {HOST}: RuntimeError$"
+    ) as caught:
         transport.round_trip(get())
     assert isinstance(caught.value.__cause__, RuntimeError)
     assert transport.round_trip(get()).status == 200
 
 
 def test_round_trip_source_fails_after_401_closes_response() -> None:
-    body = Tracked()
-    source = Rotating(RuntimeError())
+    body = TrackedBody()
+    source = ScriptedSource(RuntimeError())
     transport, _ = scripted(lambda request: Response(401, BASIC.headers, body), credentials=source)
     with pytest.raises(AuthError):
         transport.round_trip(get(Scope.EMPTY))
     assert body.closed
 
 
-class Tracked:
-    """A response's body."""
+class TrackedBody:
+    """A response body that records whether it was closed."""
 
     closed = False
 
@@ -923,7 +925,7 @@ def test_probe_auth_open_registry_is_not_probed() -> None:
         transport.round_trip(get(PUSH, method="POST"))
         transport.round_trip(single_use.replace(body=Body.of(iter([b"x"]))))
     transport, script = scripted(OK, challenged(""), granted(), Response(201), probe_auth=True)
-    with script:  # that nobody may pull says nothing of pushing
+    with script:  # an anonymous pull says nothing about pushes
         transport.round_trip(get(PULL))
         transport.round_trip(single_use.replace(body=Body.of(iter([b"x"]))))
 
@@ -979,7 +981,6 @@ def test_client_ten_pushes_and_pulls_cost_one_challenge_and_token() -> None:
 
 
 def test_round_trip_netrc_is_never_read(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Number 25."""
     netrc = tmp_path / ".netrc"
     netrc.write_text(f"machine {HOST}\nlogin evil\npassword evil\nmachine auth.example\nlogin evil\npassword evil\n")
     netrc.chmod(0o600)
@@ -991,7 +992,7 @@ def test_round_trip_netrc_is_never_read(tmp_path: Any, monkeypatch: pytest.Monke
 
 
 def test_round_trip_other_origin_receives_no_secret() -> None:
-    """Number 19: what a redirect leads to is another origin, with an empty scope, and is given nothing."""
+    """The target of a cross-origin redirect is requested with an empty scope and receives no secret."""
     transport, script = scripted(challenged(), granted(), OK, OK)
     transport.round_trip(get())
     transport.round_trip(Request("GET", "https://bucket.example/blob"))
@@ -1005,7 +1006,7 @@ def test_round_trip_challenge_of_other_origin_uses_its_own_credentials() -> None
 
 
 def test_redirect_to_other_registry_sends_no_credentials() -> None:
-    """Whoever redirects to another registry must not have one delete there what they like."""
+    """A registry that redirects to another one must not make the client delete content there."""
     corp = AuthGuard(FunctionTransport(lambda request: Response(202)), users={"me": "secret"})
 
     def internet(request: Request) -> Response:
@@ -1034,7 +1035,7 @@ def test_redirect_to_other_registry_sends_no_credentials() -> None:
 
 
 def test_round_trip_anonymous_request_gets_anonymous_token() -> None:
-    source = Rotating(ME)
+    source = ScriptedSource(ME)
     transport, script = scripted(challenged(), granted(), OK, credentials=source)
     with script:
         assert transport.round_trip(get(anonymous=True)).status == 200
@@ -1043,7 +1044,7 @@ def test_round_trip_anonymous_request_gets_anonymous_token() -> None:
 
 
 def test_round_trip_response_of_other_origin_is_not_answered() -> None:
-    """A transport below may follow redirects by itself: then another origin's 401 comes out of it."""
+    """A transport below may follow redirects by itself, and return the 401 of another origin."""
     elsewhere = Request("GET", "https://cdn.evil.example/x")
     refusal = Response(401, {"WWW-Authenticate": 'Bearer realm="https://evil.example/token"'}, request=elsewhere)
     transport, script = scripted(lambda request: refusal.replace(), challenged(), granted(), OK)
@@ -1096,8 +1097,8 @@ def test_round_trip_http_on_port_443_gets_no_credentials(url: str, authorized: b
 
 
 def test_round_trip_anonymous_token_refused_asks_source_next_time() -> None:
-    """Docker Hub grants nobody a token that is good for nothing; then somebody logs in."""
-    source = Rotating(None, ME)
+    """Docker Hub grants anonymous users a token that permits nothing; then the user logs in."""
+    source = ScriptedSource(None, ME)
     transport, script = scripted(challenged(), granted("weak"), challenged(), granted("good"), OK, credentials=source)
     with script:
         assert transport.round_trip(get()).status == 401
@@ -1143,7 +1144,7 @@ def test_realm_unparsable_raises_auth_error(realm: str) -> None:
 
 
 def run(threads: list[Callable[[], object]]) -> list[object]:
-    """Run functions at once; what each returned or raised."""
+    """Run functions at the same time; returns what each returned or raised."""
     start = threading.Barrier(len(threads))
     outcomes: list[object] = [None] * len(threads)
 
@@ -1151,10 +1152,10 @@ def run(threads: list[Callable[[], object]]) -> list[object]:
         start.wait()
         try:
             outcomes[number] = function()
-        except BaseException as error:  # noqa: BLE001 - which one is what is looked at
+        except BaseException as error:  # noqa: BLE001 - the outcome is inspected
             outcomes[number] = error
 
-    running = [threading.Thread(target=call, args=(number, one)) for number, one in enumerate(threads)]
+    running = [threading.Thread(target=call, args=(number, function)) for number, function in enumerate(threads)]
     for thread in running:
         thread.start()
     for thread in running:
@@ -1176,7 +1177,7 @@ def test_round_trip_many_threads_share_one_token_request() -> None:
             return challenged()
         return OK
 
-    source = Rotating(ME)
+    source = ScriptedSource(ME)
     transport = AuthTransport(FunctionTransport(registry), credentials=source)
     outcomes = run([lambda: transport.round_trip(get()).status] * 16)
     assert outcomes == [200] * 16
