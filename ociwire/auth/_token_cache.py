@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import math
 import time
 from dataclasses import dataclass, field
 from typing import NamedTuple, final
@@ -37,52 +37,43 @@ class Token:
     value: str = field(repr=False)
     scope: Scope  # as it was requested
     good_until: float  # value of `time.monotonic`, in seconds, after which the token is no longer sent
+    requested_at: float = 0.0  # value of `time.monotonic`, in seconds
 
 
 @final
 class TokenCache:
-    """At most 1,024 tokens and 8 MiB. Thread-safe.
-
-    Attributes:
-        latest: The sequence number of the newest token, counted from 1.
-    """
+    """At most 1,024 tokens and 8 MiB. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._tokens: BoundedCache[tuple[TokenKey, Scope], tuple[Token, int]] = BoundedCache(_MAX_TOKENS, _MAX_BYTES)
-        self.latest = 0
+        self._tokens: BoundedCache[tuple[TokenKey, Scope], Token] = BoundedCache(_MAX_TOKENS, _MAX_BYTES)
 
-    def get(self, key: TokenKey, scope: Scope, *, newer_than: int = 0) -> Token | None:
-        """A valid token with this scope, or else with a larger one. Its sequence number exceeds `newer_than`.
+    def get(self, key: TokenKey, scope: Scope, *, not_before: float = -math.inf) -> Token | None:
+        """A valid token with this scope, or else with a larger one, that was not requested before a moment.
 
         The empty scope, which every scope contains, is matched exactly: a token that grants something must not be sent
         where nothing is needed.
         """
         now = time.monotonic()
-        cached = self._tokens.get((key, scope))
-        if cached is not None and cached[1] > newer_than and now < cached[0].good_until:
-            return cached[0]
+
+        def is_usable(token: Token) -> bool:
+            return now < token.good_until and token.requested_at >= not_before
+
+        token = self._tokens.get((key, scope))
+        if token is not None and is_usable(token):
+            return token
         if not scope:
             return None
-        larger = self._tokens.find(
-            lambda entry, cached: (
-                scope <= entry[1] and entry[0] == key and cached[1] > newer_than and now < cached[0].good_until
-            )
-        )
-        return larger and larger[0]
+        return self._tokens.find(lambda entry, token: scope <= entry[1] and entry[0] == key and is_usable(token))
 
     def put(self, key: TokenKey, token: Token) -> None:
         """Cache a token. It replaces one with the same scope."""
         text_size = len(token.value) + len(str(token.scope)) + len(key.realm) + len(key.service or "")
-        with self._lock:
-            self.latest += 1
-            number = self.latest
         weight = text_size + _BYTES_PER_MEMBER * (1 + sum(1 for _ in token.scope))
-        self._tokens.put((key, token.scope), (token, number), weight)
+        self._tokens.put((key, token.scope), token, weight)
 
     def evict(self, token: Token) -> None:
         """Drop a token, unless another one has replaced it."""
-        self._tokens.remove(lambda _, cached: cached[0] is token)
+        self._tokens.remove(lambda _, cached: cached is token)
 
     def evict_credential(self, origin: Origin, credential: Credential | None) -> None:
         """Drop all tokens that were requested for an origin with a credential."""

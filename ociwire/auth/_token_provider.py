@@ -59,7 +59,7 @@ class TokenRequest:
     challenge: Challenge  # names realm and service
     credential: Credential | None  # None for anonymous access
     scope: Scope
-    newer_than: int = 0  # only a cached token with a higher sequence number is accepted
+    not_before: float = -math.inf  # a token that was requested before this `time.monotonic` value is not used
 
     @property
     def key(self) -> TokenKey:
@@ -101,7 +101,7 @@ class TokenProvider:
 
     def find(self, wanted: TokenRequest) -> Token | None:
         """A cached token, if there is one."""
-        return self.cache.get(wanted.key, wanted.scope, newer_than=wanted.newer_than)
+        return self.cache.get(wanted.key, wanted.scope, not_before=wanted.not_before)
 
     def fetch(self, wanted: TokenRequest, waiting: Request, may_repeat: Callable[[], bool]) -> Token:
         """Request a token for a request that waits for it, or share the one that another thread requests.
@@ -174,7 +174,7 @@ class TokenProvider:
         if not 200 <= response.status < 300:
             raise self._to_error(wanted, realm, server, response, body)
         value, lifetime = _parse_token(body, server)
-        return Token(value, wanted.scope, requested_at + lifetime - min(_MARGIN, lifetime / 4))
+        return Token(value, wanted.scope, requested_at + lifetime - min(_MARGIN, lifetime / 4), requested_at)
 
     def _send(self, request: Request, server: str) -> Response:
         try:

@@ -35,6 +35,8 @@ consumed, nor if the response comes from another origin than the registry's.
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -149,7 +151,7 @@ class _AuthAttempt:
 
     _sends = 0
     _token_requests = 0
-    _latest_token = 0  # sequence number of the newest token when the request was last sent
+    _sent_at = 0.0  # value of `time.monotonic` when the request was last sent
     _credential_cached: bool | None = None  # whether the credential was in the cache before this request
     _looked_up_again = False
     _helper_failure: AuthError | None = None  # why there is no credential
@@ -180,7 +182,7 @@ class _AuthAttempt:
                 if redactor is not None:
                     redactor.add(sent)
                 request = request.with_headers({"Authorization": sent.header})
-            self._latest_token = self._tokens.cache.latest
+            self._sent_at = time.monotonic()
             self._sends += 1
             response = self._layer._inner.round_trip(request)
             following = None
@@ -343,7 +345,7 @@ class _AuthAttempt:
         elif self._required <= scope:  # which may be larger than this request needs
             scope = named | self._required
         # Older tokens may have been revoked with the refused one.
-        return self._authorize(challenge, self._credential(), scope, newer_than=self._latest_token)
+        return self._authorize(challenge, self._credential(), scope, not_before=self._sent_at)
 
     def _answer_challenge(self, sent: _Authorization, offered: Challenge, response: Response) -> _Authorization | None:
         """The authorization for a challenge that the one sent before does not cover."""
@@ -434,7 +436,7 @@ class _AuthAttempt:
             raise copy_error(self._helper_failure)
 
     def _authorize(
-        self, challenge: Challenge, credential: Credential | None, scope: Scope, *, newer_than: int = 0
+        self, challenge: Challenge, credential: Credential | None, scope: Scope, *, not_before: float = -math.inf
     ) -> _Authorization:
         """A token for a scope, cached or requested.
 
@@ -442,7 +444,7 @@ class _AuthAttempt:
         is requested. If it refuses the credential, the source is asked again, and its answer sent if it differs.
         """
         while True:
-            wanted = TokenRequest(self._origin, self._key.host, challenge, credential, scope, newer_than)
+            wanted = TokenRequest(self._origin, self._key.host, challenge, credential, scope, not_before)
             token = self._tokens.find(wanted)
             fresh = token is None
             try:

@@ -1060,7 +1060,9 @@ def test_round_trip_token_revoked_does_not_use_older_tokens() -> None:
     for scope in (PULL, PUSH):
         assert transport.round_trip(get(scope, method="GET" if scope is PULL else "PUT")).status == 200
     guard.revoke()
+    challenged_before = guard.challenged
     assert transport.round_trip(get(PULL)).status == 200
+    assert guard.challenged == challenged_before + 1  # the larger token of the push is as old, and not sent
 
 
 def test_round_trip_other_port_or_scheme_gets_no_credentials() -> None:
