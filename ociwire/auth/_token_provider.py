@@ -25,7 +25,6 @@ from .._oci.reference import registry_name
 from .._oci.scope import Scope
 from .._text import sanitize
 from ..errors import AuthError, AuthTimeout, CredentialsRejected, TransportError, TransportTimeout, UsageError
-from ._bounded_cache import BoundedCache
 from ._single_flight import SingleFlight
 from ._token_cache import Token, TokenCache, TokenKey
 from .challenge import Challenge
@@ -34,6 +33,8 @@ from .credentials import Credential
 __all__ = ["TokenProvider", "TokenRequest"]
 
 _LOG = logging.getLogger("ociwire.auth")
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MAX_GET_ONLY = 64
 _MAX_RESPONSE = 1024 * 1024
 _MAX_TOKEN = 64 * 1024
 """Maximum number of characters of a token: more than any server accepts in a header."""
@@ -90,7 +91,7 @@ class TokenProvider:
         self._inner_send = send
         self._source_name = source_name
         self._single_flight = SingleFlight("a token")
-        self._get_only: BoundedCache[str, str] = BoundedCache(64)  # realms that answered 404 or 405 to a POST
+        self._get_only: set[str] = set()  # realms that answered 404 or 405 to a POST
         self._trusted: dict[str, list[str]] = {}
         for host, origins in trusted_realms.items():
             if isinstance(origins, str) or not isinstance(origins, Iterable):
@@ -143,21 +144,22 @@ class TokenProvider:
 
         has_password = credential is not None and bool(credential.password)
         post = credential is not None and credential.identity_token is not None
-        if post and has_password and self._get_only.get(realm) is not None:
+        if post and has_password and realm in self._get_only:
             post = False
         requested_at = time.monotonic()
         request = _build_request(wanted, realm, waiting, post=post)
         response = self._send(request, server)
         if post and has_password and response.status in (404, 405) and may_repeat():
             response.drain()
-            self._get_only.put(realm, realm)
+            if len(self._get_only) < _MAX_GET_ONLY:
+                self._get_only.add(realm)
             post = False
             request = _build_request(wanted, realm, waiting, post=False)
             response = self._send(request, server)
 
         # A redirect is followed once, to an origin that the caller trusts. After 303, a POST would become a GET.
         location = response.headers.get("location")
-        if location is not None and response.status in (301, 302, 307, 308, 0 if post else 303):
+        if location is not None and response.status in (_REDIRECTS - {303} if post else _REDIRECTS):
             response.drain()
             what = f"{server} redirects ({response.status})"
             url = token_redirect(realm, location, wanted.origin, trusted, what=what)
