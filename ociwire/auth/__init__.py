@@ -1,6 +1,6 @@
-"""Who one is, to which registry, and what a server asks for: decisions, without a socket.
+"""Credentials, where they are looked up, and the challenges of servers.
 
-`AuthTransport` (of `ociwire.transport`) acts on them. A source of one's own needs nothing from here but `Credential`.
+`ociwire.transport.AuthTransport` uses them. A source of your own needs only `Credential`.
 """
 
 from .challenge import Challenge

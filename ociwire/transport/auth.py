@@ -1,24 +1,24 @@
 """Authenticate requests: by Bearer tokens (the distribution project's token specifications) or by Basic (RFC 7617).
 
 A request is first sent without authorization, or, once the registry has challenged, with a token for
-`RequestInfo.required_scope`. The next step depends on the response:
+`RequestInfo.required_scope`. The first row that matches the response decides (`_AuthAttempt._follow_table`):
 
 ========  ======================  =============================  ==================================================
 status    sent                    challenge                      next
 ========  ======================  =============================  ==================================================
+400       a cached token, by GET  any                            a fresh token (public.ecr.aws)
+401       a cached token          within the token's, or none    a fresh token
+401       a fresh token           smaller than the token's       token for the challenge's scope alone
+401       a fresh token           the token's, or none           return the response
+401       any token               not within the token's         token for exactly what the challenge names
 401       nothing                 Bearer, the same repository    token for the challenge's and the required scope
 401       nothing                 Bearer, another repository     token for the challenge's scope alone
 401       nothing                 Basic                          user name and password
-401       a cached token          within the token's, or none    a fresh token
-401       any token               not within the token's         a token for exactly what the challenge names
-401       a fresh token           smaller than the token's       token for the challenge's scope alone
-401       a fresh token           the token's, or none           return the response
-401       Basic, registry token   Basic, or none                 look the credential up again; repeat if it changed
 401       Basic                   Bearer                         token for the challenge's scope
-400       a cached token, by GET  any                            a fresh token (public.ecr.aws)
-403       any credential          none, or within the token's    refresh the credential; repeat if it changed (ECR)
+401       Basic, registry token   Basic, or none                 look the credential up again; repeat if it changed
 403, 404  nothing, or a token     not within the token's         as 401 (RFC 6750, ``insufficient_scope``)
 403, 404  nothing                 none                           probe ``GET /v2/``; repeat with credentials
+403       any credential          none, or within the token's    refresh the credential; repeat if it changed (ECR)
 any       any                     any                            return the response
 ========  ======================  =============================  ==================================================
 
@@ -49,7 +49,7 @@ from .._oci.reference import registry_name
 from .._oci.scope import Scope
 from .._text import sanitize
 from ..auth._challenge_cache import ChallengeCache, LearnedChallenge
-from ..auth._credential_cache import CredentialCache, CredentialKey
+from ..auth._credential_cache import Answer, CredentialCache, CredentialKey
 from ..auth._single_flight import copy_error
 from ..auth._token_cache import Token
 from ..auth._token_provider import TokenProvider, TokenRequest
@@ -154,7 +154,7 @@ class _AuthAttempt:
     _sent_at = 0.0  # value of `time.monotonic` when the request was last sent
     _credential_cached: bool | None = None  # whether the credential was in the cache before this request
     _looked_up_again = False
-    _helper_failure: AuthError | None = None  # why there is no credential
+    _answer: Answer | None = None  # the last one of the credential source
     _probed = False
     _guess_refused = False  # no token could be obtained ahead of the challenge
     _learned: LearnedChallenge | None = None  # to remember if the next response is not a refusal
@@ -188,7 +188,7 @@ class _AuthAttempt:
             following = None
             if response.status in (400, 401, 403, 404):
                 try:
-                    following = self._next_authorization(sent, response)
+                    following = self._reauthenticate(sent, response)
                     if following is None and response.status in (401, 403) and sent.credential is None:
                         self._raise_helper_failure()
                 except BaseException:
@@ -209,12 +209,14 @@ class _AuthAttempt:
             if challenge is None or challenge.scheme != "bearer":
                 return _NOTHING
             # A token that was requested without a scope before. The source is not asked for it.
-            answer = None if self._anonymous else self._credentials.find(self._key)
-            self._credential_cached = answer is not None
-            credential = None if answer is None else answer.credential
+            cached = None if self._anonymous else self._credentials.find(self._key)
+            credential = None if cached is None else cached.credential
             wanted = TokenRequest(self._origin, self._key.host, challenge, credential, Scope.EMPTY)
             token = self._tokens.find(wanted)
-            return _NOTHING if token is None else _Authorization(f"Bearer {token.value}", credential, token, wanted)
+            if token is None:
+                return _NOTHING
+            self._credential_cached = cached is not None
+            return _Authorization(f"Bearer {token.value}", credential, token, wanted)
         credential = self._credential()
         if credential is None and self._writes():
             self._raise_helper_failure()  # a push must not become anonymous because a helper failed
@@ -276,9 +278,10 @@ class _AuthAttempt:
         except AuthError as error:
             if isinstance(error, AuthTimeout) or error.status >= 500 or error.status in (408, 429):
                 raise
-            body = self._request.body
-            if (hidden and not error.status) or (not hidden and body is not None and body.single_use):
-                raise  # without an answer of the token server, 404 may be wrong; a single-use body has one chance
+            if hidden and error.status not in (400, 401, 403):
+                raise  # the registry's 404 says nothing as long as the token server has not refused
+            if not hidden and self._request.body is not None and self._request.body.single_use:
+                raise  # the body could be consumed before the registry's challenge
             self._guess_refused = True
             self._challenges.forget(self._origin, self._required)
             level = logging.WARNING if isinstance(error, CredentialsRejected) else logging.INFO
@@ -287,7 +290,7 @@ class _AuthAttempt:
 
     # After a response
 
-    def _next_authorization(self, sent: _Authorization, response: Response) -> _Authorization | None:
+    def _reauthenticate(self, sent: _Authorization, response: Response) -> _Authorization | None:
         """The authorization to repeat the request with; None if the response is the result."""
         status, is_read = response.status, self._request.method in ("GET", "HEAD")
         if not self._is_from_registry(response):
@@ -323,13 +326,15 @@ class _AuthAttempt:
                 raise self._with_scopes(self._refusals[-1][1], _scope_of(offered))
             return None
 
-        if within and status in (400, 401):
+        if within and status in (400, 401):  # a token was sent for what the challenge names
             return self._replace_token(sent, offered)
         if offered is not None and (status == 401 or not (within or sent.is_credential)):
             return self._answer_challenge(sent, offered, response)
-        if sent is _NOTHING:
-            return self._authorize_hidden() if status in (403, 404) else None
-        return self._refresh_credential(sent, offered) if status == 403 else None
+        if sent is _NOTHING and status in (403, 404):  # without a challenge
+            return self._authorize_hidden()
+        if sent is not _NOTHING and status == 403:
+            return self._refresh_credential(sent, offered)
+        return None
 
     def _replace_token(self, sent: _Authorization, offered: Challenge | None) -> _Authorization | None:
         """A token in place of one that was refused although it covers the challenge; None if no other can help."""
@@ -414,12 +419,11 @@ class _AuthAttempt:
     def _credential(self) -> Credential | None:
         if self._anonymous:
             return None
-        answer = self._credentials.find(self._key)
+        cached = self._credentials.find(self._key)
         if self._credential_cached is None:
-            self._credential_cached = answer is not None
-        answer = answer or self._credentials.get(self._key, self._request.info.deadline)
-        self._helper_failure = answer.failure
-        return answer.credential
+            self._credential_cached = cached is not None
+        self._answer = cached or self._credentials.get(self._key, self._request.info.deadline)
+        return self._answer.credential
 
     def _look_up_again(self, rejected: Credential | None) -> Credential | None:
         """The source's credential after a rejection; the same one if the source has no other."""
@@ -427,13 +431,13 @@ class _AuthAttempt:
             return rejected
         self._looked_up_again = True
         self._credentials.invalidate(self._key, rejected)
-        return self._credentials.get(self._key, self._request.info.deadline).credential
+        return self._credential()
 
     def _raise_helper_failure(self) -> None:
         """Raise the failure of a credential helper, if there is no credential because of it."""
-        if self._helper_failure is not None:
+        if self._answer is not None and self._answer.failure is not None:
             # A copy: the source keeps its exception, whose traceback would grow with each request.
-            raise copy_error(self._helper_failure)
+            raise copy_error(self._answer.failure)
 
     def _authorize(
         self, challenge: Challenge, credential: Credential | None, scope: Scope, *, not_before: float = -math.inf

@@ -275,12 +275,6 @@ def test_get_source_returns_wrong_type_raises_auth_error(answer: Any) -> None:
     assert get(cache, KEY, None) == OLD
 
 
-@pytest.mark.parametrize("source", [None, OLD, "me:secret", StaticCredentials, lambda host, repository=None: OLD])
-def test_init_invalid_source_raises_usage_error(source: Any) -> None:
-    with pytest.raises(UsageError):
-        CredentialCache(source)
-
-
 @pytest.mark.parametrize("source", [Anonymous(), StaticCredentials("ghcr.io", OLD)])
 def test_source_name_is_class_name(source: CredentialSource) -> None:
     assert CredentialCache(source).source_name == type(source).__name__

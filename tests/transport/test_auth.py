@@ -164,8 +164,9 @@ def test_round_trip_anonymous_gets_token() -> None:
     assert sent(script) == ["GET x nothing", "GET token nothing", "GET x Bearer token-1"]
 
 
-def test_round_trip_basic_without_credential_asks_source_again_next_time() -> None:
-    source = ScriptedSource(None, ME)
+@pytest.mark.parametrize("unusable", [None, Credential(username="me")])
+def test_round_trip_basic_without_credential_asks_source_again_next_time(unusable: Credential | None) -> None:
+    source = ScriptedSource(unusable, ME)
     transport, script = scripted(BASIC, OK, credentials=source)
     with script:
         assert transport.round_trip(get()).status == 401
@@ -526,6 +527,24 @@ def test_round_trip_credential_unchanged_is_not_sent_again(caplog: pytest.LogCap
     assert f"{HOST} refused the credentials from vault kv/registry" in caplog.text
 
 
+@pytest.mark.parametrize("unusable", [None, Credential(identity_token="refresh me")])
+def test_round_trip_credential_rejected_and_not_replaced_is_looked_up_next_time(unusable: Credential | None) -> None:
+    source = ScriptedSource(ME, unusable, NEXT)
+    transport, script = scripted(BASIC, BASIC, OK, credentials=source)
+    with script:
+        assert [transport.round_trip(get()).status for _ in range(2)] == [401, 200]
+    assert script.requests[2].headers["authorization"] == NEXT.basic
+
+
+def test_round_trip_credential_rejected_each_time_is_looked_up_once_per_request() -> None:
+    source = ScriptedSource(ME)
+    transport, script = scripted(BASIC, BASIC, BASIC, BASIC, credentials=source)
+    with script:
+        for lookups in (2, 3, 4):
+            assert transport.round_trip(get()).status == 401
+            assert len(source.asked) == lookups
+
+
 def test_log_scope_of_challenge_is_sanitized(caplog: pytest.LogCaptureFixture) -> None:
     transport, script = scripted(challenged(scope="repository:\x9b2Jevil:pull"), granted(), OK)
     with script, caplog.at_level(logging.DEBUG, "ociwire.auth"):
@@ -630,7 +649,9 @@ class TrackedBody:
         self.closed = True
 
 
-@pytest.mark.parametrize("source", [None, ME, "me:secret", StaticCredentials, object()])
+@pytest.mark.parametrize(
+    "source", [None, ME, "me:secret", StaticCredentials, object(), lambda host, repository=None: ME]
+)
 def test_init_invalid_source_raises_usage_error(source: Any) -> None:
     with pytest.raises(UsageError, match="a credential source has lookup"):
         AuthTransport(FunctionTransport(lambda request: OK), credentials=source)
