@@ -12,9 +12,9 @@ Names and subpackages are imported when they are first asked for (PEP 562): a pr
 pays for it when it does.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ._lazy import lazy_names
 from ._version import __version__
 from .errors import *  # noqa: F403 - all of them, and none is listed twice
 from .errors import __all__ as _errors
@@ -49,50 +49,38 @@ if TYPE_CHECKING:
 
 # The module of each public name. Type checkers read the block above; a test compares the two.
 _MODULE_OF_NAME = {
-    "Client": "_client.client",
-    "Request": "_http.messages",
-    "RequestInfo": "_http.messages",
-    "Response": "_http.messages",
-    "Headers": "_http.headers",
-    "Body": "_http.body",
-    "Digest": "_oci.digest",
-    "Descriptor": "_oci.descriptor",
-    "Platform": "_oci.descriptor",
-    "Reference": "_oci.reference",
-    "Origin": "_http.urls",
-    "BlobReader": "_client.blob_reader",
-    "BlobWriter": "_client.blob_writer",
-    "Scope": "_oci.scope",
-    "ResourceScope": "_oci.scope",
-    "Transport": "transport",
-    "Layer": "transport",
-    "stack": "transport",
-    "default_transport": "transport",
-    "FunctionTransport": "transport",
-    "LogTransport": "transport",
-    "RetryTransport": "transport",
-    "RedirectTransport": "transport",
-    "HeadersTransport": "transport",
-    "AuthTransport": "transport",
-    "UrllibTransport": "transport",
-    "docker_certs_d": "transport",
-    "check_response": "_client.error_mapping",
-    "error_from_response": "_client.error_mapping",
+    "Client": "._client.client",
+    "Request": "._http.messages",
+    "RequestInfo": "._http.messages",
+    "Response": "._http.messages",
+    "Headers": "._http.headers",
+    "Body": "._http.body",
+    "Digest": "._oci.digest",
+    "Descriptor": "._oci.descriptor",
+    "Platform": "._oci.descriptor",
+    "Reference": "._oci.reference",
+    "Origin": "._http.urls",
+    "BlobReader": "._client.blob_reader",
+    "BlobWriter": "._client.blob_writer",
+    "Scope": "._oci.scope",
+    "ResourceScope": "._oci.scope",
+    "Transport": ".transport",
+    "Layer": ".transport",
+    "stack": ".transport",
+    "default_transport": ".transport",
+    "FunctionTransport": ".transport",
+    "LogTransport": ".transport",
+    "RetryTransport": ".transport",
+    "RedirectTransport": ".transport",
+    "HeadersTransport": ".transport",
+    "AuthTransport": ".transport",
+    "UrllibTransport": ".transport",
+    "docker_certs_d": ".transport",
+    "check_response": "._client.error_mapping",
+    "error_from_response": "._client.error_mapping",
 }
 _SUBMODULES = ("auth", "errors", "media_types", "registry", "testing", "transfer", "transport")
 
 __all__ = ["__version__", *_MODULE_OF_NAME, *_errors]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _SUBMODULES:
-        return import_module(f".{name}", __name__)
-    if name not in _MODULE_OF_NAME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_MODULE_OF_NAME[name]}", __name__), name)
-    globals()[name] = value  # the next access does not come here
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_SUBMODULES})
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF_NAME, _SUBMODULES)

@@ -1,18 +1,34 @@
-"""Credentials, where they are looked up, and the challenges of servers.
+"""Credentials, and where they come from. Names are imported on first use (PEP 562).
 
-`ociwire.transport.AuthTransport` uses them. A source of your own needs only `Credential`.
+`AuthTransport` (of `ociwire.transport`) uses them. A source of your own needs nothing from here but `Credential`.
 """
 
-from .challenge import Challenge
-from .credentials import Anonymous, ChainedCredentials, Credential, CredentialSource, StaticCredentials
-from .docker_config import DockerConfig
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Challenge",
-    "Credential",
-    "CredentialSource",
-    "Anonymous",
-    "StaticCredentials",
-    "ChainedCredentials",
-    "DockerConfig",
-]
+from .._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .challenge import Challenge as Challenge  # noqa: I001 - "as" exports a name
+    from .credentials import (
+        Anonymous as Anonymous,
+        ChainedCredentials as ChainedCredentials,
+        Credential as Credential,
+        CredentialSource as CredentialSource,
+        StaticCredentials as StaticCredentials,
+    )
+    from .docker_config import DockerConfig as DockerConfig
+
+# The module of each name. Type checkers read the block above; a test compares the two.
+_MODULE_OF_NAME = {
+    "Challenge": ".challenge",
+    "Credential": ".credentials",
+    "CredentialSource": ".credentials",
+    "Anonymous": ".credentials",
+    "StaticCredentials": ".credentials",
+    "ChainedCredentials": ".credentials",
+    "DockerConfig": ".docker_config",
+}
+
+__all__ = [*_MODULE_OF_NAME]
+
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF_NAME)
