@@ -174,7 +174,7 @@ class UploadCompletion:
             if not blob_exists(repository, digest, confirm=True):
                 raise
         except (TransportError, RegistryError) as error:
-            if not _is_temporary(error) or (self._body is not None and self._body.raised(error)):
+            if not _is_temporary(error) or (self._body is not None and self._body._has_raised(error)):
                 raise
             return error
         return None

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 from ..errors import UsageError
-from .body import read_bytes
+from .body_source import read_bytes
 
 __all__ = ["Reader", "reader_of", "warn_left_open"]
 

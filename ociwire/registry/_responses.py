@@ -126,7 +126,7 @@ def pull(body: Body | None, reserve: Callable[[int], None], most: int | None = N
         return b""
     _check_size(body.length or 0, most)
     reserve(body.length or 0)
-    chunks, opening, content = body.open(), body.openings, bytearray()
+    chunks, opening, content = body.open(), body._openings, bytearray()
     for chunk in chunks:
         size = len(content) + len(chunk)
         _check_length(body.length, size, whole=False)
@@ -134,7 +134,7 @@ def pull(body: Body | None, reserve: Callable[[int], None], most: int | None = N
         if body.length is None:
             reserve(len(chunk))
         content += chunk  # not a list: each of very many small chunks would take 40 bytes more
-    if body.openings != opening:
+    if body._openings != opening:
         raise BodyConsumedError("the body was opened again while it was being pulled")
     _check_length(body.length, len(content), whole=True)
     return bytes(content)

@@ -200,7 +200,7 @@ class _Cargo:
 
     def is_way_lost(self, error: BaseException) -> bool:
         """Whether it was the target that could not be reached, or the connection to it."""
-        ours = self._body is None or self._body.raised(error) or self.raised is not None
+        ours = self._body is None or self._body._has_raised(error) or self.raised is not None
         return isinstance(error, TransportError) and not isinstance(error, BodyConsumedError) and not ours
 
     def may_pass(self, error: OciwireError) -> bool:

@@ -65,7 +65,7 @@ class Content:
 
     def raised(self, error: BaseException) -> bool:
         """Whether an exception came from the content itself, and not from whoever sends it."""
-        return self.body.raised(error) or self._last.raised(error)
+        return self.body._has_raised(error) or self._last._has_raised(error)
 
     def rest(self, position: int) -> Iterator[bytes]:
         """The bytes from a position on, which is 0 where it can be read only once.
@@ -78,8 +78,8 @@ class Content:
         return chunks if self.resendable else _gathered(chunks)
 
     def _from(self, position: int) -> Iterator[bytes]:
-        if isinstance(self._given, Body):  # only its owner knows how to begin in its middle
-            return skip(self._given.open(), position)
+        if isinstance(self._given, (Body, list, tuple)):  # it can only be opened at its start
+            return skip(self.body.open(), position)
         if self._start is None:
             view = memoryview(self._given)
             view = (view if view.c_contiguous else memoryview(view.tobytes())).cast("B")

@@ -7,6 +7,7 @@ from where the registry is. What can be read only once goes out in chunks, of wh
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import final
 
@@ -102,22 +103,20 @@ class _Patience:
 
 @final
 class _Sent:
-    """Between the content and the wire: hashes what goes by, once, and tells how far it is. For `Body.map`."""
+    """Between the content and the wire: hashes what goes by, once, and tells how far it is. For `Body._wrap`."""
 
     def __init__(self, hashing: HashingThread | None, meter: Meter) -> None:
         self._hashing = hashing
         self._meter = meter
-        self._position = 0
 
-    def begin(self) -> None:
-        self._position = 0
-
-    def __call__(self, chunk: bytes) -> bytes:
-        if self._hashing is not None:
-            self._hashing.feed(self._position, chunk)
-        self._position += len(chunk)
-        self._meter.at(self._position)
-        return chunk
+    def __call__(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        position = 0
+        for chunk in chunks:
+            if self._hashing is not None:
+                self._hashing.feed(position, chunk)
+            position += len(chunk)
+            self._meter.at(position)
+            yield chunk
 
 
 @final
@@ -229,7 +228,7 @@ class Outgoing:
 
     def _stream(self) -> bool:
         """Send it all at once, and close the upload; False if it has to be gone on with in chunks."""
-        body = self._content.body.map(_Sent(self._hashing, self._meter))
+        body = self._content.body._wrap(_Sent(self._hashing, self._meter))
         try:
             if self._digest is not None and (body.length or 0) <= _ONE_PUT:
                 unfinished = self._repository.put(self._location or "", self._known(), body if body.length else None)
@@ -238,7 +237,7 @@ class Outgoing:
                 first = body.length or 0
                 unfinished = self._repository.put(self._location, self._known(), None, first)
         except _MAY_PASS as error:
-            if body.raised(error):
+            if body._has_raised(error):
                 raise
             if not _is_too_much(error):
                 self._patience.spend(error, 0)

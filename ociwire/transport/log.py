@@ -12,6 +12,7 @@ import itertools
 import logging
 import re
 import time
+from collections.abc import Iterator
 from typing import final
 
 from .._http.headers import SECRET_HEADERS, Headers
@@ -62,7 +63,7 @@ class LogTransport:
             return self._inner.round_trip(request)
         entry = _LogEntry(self._log, request, next(self._numbers))
         if request.body is not None:
-            request = request.replace(body=request.body.map(entry.sent))
+            request = request.replace(body=request.body._wrap(entry.sent))
         try:
             response = self._inner.round_trip(request)
         except BaseException as error:
@@ -153,7 +154,7 @@ class _LogEntry:
 
 
 class _SentCounter:
-    """Counts the bytes of a request's body that were sent. For `Body.map`.
+    """Counts the bytes of a request's body that were sent. For `Body._wrap`.
 
     Refers to no request: an exception may keep the body alive, and the headers of its request may be secret.
     """
@@ -161,14 +162,12 @@ class _SentCounter:
     def __init__(self) -> None:
         self.count = 0
 
-    def begin(self) -> None:
-        """Start again from 0, because the body is sent again."""
+    def __call__(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Count the chunks of one opening: the body may be sent more than once."""
         self.count = 0
-
-    def __call__(self, chunk: bytes) -> bytes:
-        """Count a chunk."""
-        self.count += len(chunk)
-        return chunk
+        for chunk in chunks:
+            self.count += len(chunk)
+            yield chunk
 
 
 class _ObservedBody:

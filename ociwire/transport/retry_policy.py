@@ -104,7 +104,7 @@ class RetryPolicy:
         """The kind of retry for a failure: ``connect``, ``read`` or ``other``; None if it must not be retried."""
         if isinstance(error, _PERMANENT) or _is_permanent_tls_failure(error):
             return None
-        if request.body is not None and (not request.body.resendable or request.body.raised(error)):
+        if request.body is not None and (not request.body.resendable or request.body._has_raised(error)):
             return None
         is_connect = isinstance(error, ConnectError)
         # Without a connection nothing was sent: urllib3 retries any method then. The default policy does not.

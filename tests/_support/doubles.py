@@ -72,7 +72,7 @@ class FakeReader:
         on_close: Callable[[], object] = lambda: None,
     ) -> None:
         self._pieces: Iterator[Any] = iter((content,) if isinstance(content, bytes) else content)
-        self._piece = b""
+        self._piece = memoryview(b"")
         self._error = error
         self._max_read = max_read
         self._limit = limit
@@ -114,7 +114,7 @@ class FakeReader:
             if callable(piece):
                 piece()
             elif piece:
-                self._piece = piece
+                self._piece = memoryview(piece)
                 return True
         return False
 

@@ -54,22 +54,22 @@ def generated(content: bytes) -> Iterator[bytes]:
     yield from cut(content)
 
 
-WALKS: dict[str, Callable[[bytes], Any]] = {
+BUFFERS: dict[str, Callable[[bytes], Any]] = {
     "bytes": bytes,
     "bytearray": bytearray,
     "memoryview": memoryview,
+    "list": cut,
 }
 FILES: dict[str, Callable[[bytes], Any]] = {
     "BytesIO": io.BytesIO,
     "BytesIO at an offset": lambda content: at_an_offset(io.BytesIO(), content),
     "real file": real_file,
 }
-ONE_SHOT: dict[str, Callable[[bytes], Any]] = {
+SINGLE_USE: dict[str, Callable[[bytes], Any]] = {
     "reader": Unseekable,
     "generator": generated,
-    "list": cut,
 }
-KINDS = WALKS | FILES | ONE_SHOT
+KINDS = BUFFERS | FILES | SINGLE_USE
 
 
 @dataclass(eq=False)
@@ -95,7 +95,7 @@ class BodyMachine(RuleBasedStateMachine):
     def begin(self, kind: str, content: bytes) -> None:
         self.kind = kind
         self.content = KINDS[kind](content)
-        self.length = None if kind in ONE_SHOT else len(content)
+        self.length = None if kind in SINGLE_USE else len(content)
         # every handle on the body, with what it is to yield and the length it was given
         self.handles = [(Body.of(self.content), content, self.length)]
 
@@ -109,7 +109,7 @@ class BodyMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def open(self, data: st.DataObject) -> None:
         body, expected, _ = data.draw(st.sampled_from(self.handles))
-        if self.kind in ONE_SHOT and self.pulled:
+        if self.kind in SINGLE_USE and self.pulled:
             with pytest.raises(BodyConsumedError):
                 body.open()
             return
@@ -147,7 +147,7 @@ class BodyMachine(RuleBasedStateMachine):
             self._pull(opening)
 
     def _pull(self, opening: Opening) -> None:
-        alive = opening is self.latest or self.kind in WALKS
+        alive = opening is self.latest or self.kind in BUFFERS
         chunk = next(opening.chunks, None)
         if not alive:
             assert chunk is None, "a later opening ends the earlier ones"
@@ -166,8 +166,8 @@ class BodyMachine(RuleBasedStateMachine):
     @invariant()
     def it_tells_the_truth(self) -> None:
         for body, _, length in getattr(self, "handles", ()):
-            assert body.single_use == (self.kind in ONE_SHOT)
-            assert body.resendable == (self.kind not in ONE_SHOT or not self.pulled)
+            assert body.single_use == (self.kind in SINGLE_USE)
+            assert body.resendable == (self.kind not in SINGLE_USE or not self.pulled)
             assert body.length == length
 
 
@@ -176,8 +176,8 @@ TestBody = BodyMachine.TestCase
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_the_machine_knows_which_kind_is_which(kind: str) -> None:
+def test_body_kinds_match_single_use(kind: str) -> None:
     content = KINDS[kind](b"content")
-    assert Body.of(content).single_use == (kind in ONE_SHOT)
+    assert Body.of(content).single_use == (kind in SINGLE_USE)
     if isinstance(content, io.IOBase):
         content.close()

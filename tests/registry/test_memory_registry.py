@@ -511,7 +511,7 @@ def test_no_more_is_pulled_than_shows_that_a_length_lies(registry: MemoryRegistr
 
 
 def test_a_spent_body_is_refused(registry: MemoryRegistry) -> None:
-    body = Body.of([b"once"])
+    body = Body.of(iter([b"once"]))
     assert ask(registry, "PATCH", opened(registry), body).status == 202
     location = opened(registry)
     with pytest.raises(errors.BodyConsumedError):

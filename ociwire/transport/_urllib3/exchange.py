@@ -180,7 +180,7 @@ class Exchange:
             BodyConsumedError: The body is single-use, and was pulled from before.
         """
         if self.body is not None:
-            chunks = self._chunks(self.body.open(), self.body, self.body.openings)
+            chunks = self._chunks(self.body.open(), self.body, self.body._openings)
             self.pieces = _chunked(chunks) if self.body.length is None else _sized(chunks, self.body.length)
 
     def _chunks(self, content: Iterator[bytes], body: Body, opening: int) -> Iterator[memoryview]:
@@ -188,7 +188,7 @@ class Exchange:
             try:
                 chunk = memoryview(next(content)).cast("B")
             except StopIteration:
-                if body.openings != opening:  # opening a body again ends this iterator early
+                if body._openings != opening:  # opening a body again ends this iterator early
                     raise BodyConsumedError("the body was opened again while it was being sent") from None
                 return
             except Exception as error:

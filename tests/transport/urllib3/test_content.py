@@ -51,18 +51,26 @@ class Seekable(io.BytesIO):
     """A file."""
 
 
+def list_of(data: bytes) -> list[bytes]:
+    return [data[:5], b"", data[5:]]
+
+
+def iter_of(data: bytes) -> Iterator[bytes]:
+    return iter(list_of(data))
+
+
 class TestContent:
     """Content of any type is sent unchanged."""
 
     @two_kinds
     @pytest.mark.parametrize("length", [None, 3_000_000])
-    @pytest.mark.parametrize("make", [Unseekable, Seekable, bytearray, lambda data: [data[:5], b"", data[5:]]])
+    @pytest.mark.parametrize("make", [Unseekable, Seekable, bytearray, list_of, iter_of])
     def test_content_any_type_is_sent(self, wire: Wire, make: Any, length: int | None) -> None:
         data = bytes(range(250)) * 12_000
         server = wire.serve(respond_after_body(CONTINUE))
         assert read(wire.transport().round_trip(put(server.url, Body.of(make(data), length=length)))) == (201, b"")
         assert server.peer(0).bodies == [data]
-        chunked = length is None and make not in (Seekable, bytearray)
+        chunked = length is None and make not in (Seekable, bytearray, list_of)
         assert server.peer(0).field("transfer-encoding") == (b"chunked" if chunked else None)
         assert server.peer(0).field("content-length") == (None if chunked else b"3000000")
 
