@@ -61,7 +61,7 @@ def read_by(reader: Any, size: int) -> bytes:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 100])
 @pytest.mark.parametrize("make", BODIES.values(), ids=BODIES)
-def test_pieces_of_any_size_go_into_buffers_of_any_size(make: Callable[[], Any], size: int) -> None:
+def test_readinto_any_body_and_buffer_size_reads_everything(make: Callable[[], Any], size: int) -> None:
     reader = reader_of(make())
     assert read_by(reader, size) == b"abcdefg"
     assert reader.readinto(memoryview(bytearray(3))) == 0, "the end stays the end"
@@ -73,20 +73,20 @@ def test_pieces_of_any_size_go_into_buffers_of_any_size(make: Callable[[], Any],
     [b"", [], [b"", b""], iter(()), io.BytesIO(), OnlyRead(b"")],
     ids=["bytes", "list", "list of nothing", "iterator", "file", "reader"],
 )
-def test_empty(empty: Any) -> None:
+def test_readinto_empty_body_returns_zero(empty: Any) -> None:
     assert reader_of(empty).readinto(memoryview(bytearray(3))) == 0
 
 
-def test_an_empty_piece_is_not_the_end() -> None:
+def test_readinto_empty_piece_is_not_the_end() -> None:
     assert read_by(reader_of([b"", b"a", b"", b"", b"b", b""]), 4) == b"ab"
 
 
-def test_a_reader_is_taken_as_it_is() -> None:
+def test_reader_of_reader_returns_it() -> None:
     file = io.BytesIO(b"abc")
     assert reader_of(file) is file
 
 
-def test_nothing_is_pulled_before_it_is_read() -> None:
+def test_readinto_generator_pulls_pieces_on_demand() -> None:
     pulled: list[int] = []
 
     def counted() -> Iterator[bytes]:
@@ -101,7 +101,7 @@ def test_nothing_is_pulled_before_it_is_read() -> None:
     assert pulled == [0], "the rest of a piece comes before the next one"
 
 
-def test_close_closes_what_is_read_from() -> None:
+def test_close_reader_closes_its_source() -> None:
     owner = ReadAndClose(b"abc")
     reader = reader_of(owner)
     reader.close()
@@ -109,7 +109,7 @@ def test_close_closes_what_is_read_from() -> None:
     assert reader.readinto(memoryview(bytearray(3))) == 0
 
 
-def test_close_ends_a_generator() -> None:
+def test_close_generator_ends_it() -> None:
     ended: list[bool] = []
 
     def generator() -> Iterator[bytes]:
@@ -126,7 +126,7 @@ def test_close_ends_a_generator() -> None:
     assert reader.readinto(memoryview(bytearray(3))) == 0
 
 
-def test_close_drops_what_is_left_of_a_piece() -> None:
+def test_close_discards_rest_of_piece() -> None:
     reader = reader_of(b"abc")
     reader.readinto(memoryview(bytearray(1)))
     reader.close()
@@ -134,7 +134,7 @@ def test_close_drops_what_is_left_of_a_piece() -> None:
     assert reader.readinto(memoryview(bytearray(3))) == 0
 
 
-def test_an_exception_of_the_pieces_passes_unchanged() -> None:
+def test_readinto_source_raises_passes_exception_unchanged() -> None:
     lost = OSError("lost")
 
     def failing() -> Iterator[bytes]:
@@ -149,19 +149,19 @@ def test_an_exception_of_the_pieces_passes_unchanged() -> None:
 
 
 @pytest.mark.parametrize("body", [None, 5, "text", object(), io.StringIO("text")], ids=lambda b: type(b).__name__)
-def test_no_body(body: Any) -> None:
+def test_reader_of_unsupported_type_is_refused(body: Any) -> None:
     with pytest.raises(UsageError, match=f"{type(body).__name__} is neither bytes, a binary reader nor"):
         reader_of(body)
 
 
 @pytest.mark.parametrize("piece", ["text", 5, None], ids=lambda piece: type(piece).__name__)
-def test_a_piece_that_is_not_bytes(piece: Any) -> None:
+def test_readinto_piece_other_than_bytes_is_refused(piece: Any) -> None:
     reader = reader_of([piece])
     with pytest.raises(UsageError, match=f"bytes, not {type(piece).__name__}"):
         reader.readinto(memoryview(bytearray(3)))
 
 
-def test_a_reader_in_non_blocking_mode_is_not_taken_to_be_at_its_end() -> None:
+def test_readinto_nonblocking_source_is_refused() -> None:
     class NonBlocking:
         def read(self, size: int) -> None:
             return None

@@ -28,32 +28,32 @@ LINKS = [("Link", "<a>"), ("X-One", "1"), ("link", "<b>"), ("LINK", "<c>")]
     ],
     ids=["dict", "pairs", "iterator", "lists", "mapping", "Headers"],
 )
-def test_is_made_of(fields: Any) -> None:
+def test_headers_from_mapping_or_pairs(fields: Any) -> None:
     assert list(Headers(fields).items()) == [("Accept", "a"), ("Range", "b")]
 
 
-def test_is_empty_where_nothing_is_given() -> None:
+def test_headers_without_arguments_are_empty() -> None:
     headers = Headers()
     assert len(headers) == 0
     assert not headers
     assert list(headers) == list(headers.items()) == []
 
 
-def test_knows_no_case() -> None:
+def test_lookup_is_case_insensitive() -> None:
     headers = Headers({"Content-Type": "a/b"})
     assert headers["content-type"] == headers["CONTENT-TYPE"] == headers.get("cOnTeNt-tYpE") == "a/b"
     assert "CONTENT-type" in headers
     assert headers.get_all("content-TYPE") == ("a/b",)
 
 
-def test_joins_the_values_of_a_name_and_keeps_them_apart() -> None:
+def test_getitem_repeated_name_joins_values() -> None:
     headers = Headers(LINKS)
     assert headers["Link"] == headers.get("link") == "<a>, <b>, <c>"
     assert headers.get_all("Link") == ("<a>", "<b>", "<c>")
     assert headers.get_all("X-One") == ("1",)
 
 
-def test_a_name_that_is_not_there() -> None:
+def test_lookup_missing_name_returns_default() -> None:
     headers = Headers(LINKS)
     assert headers.get("x-two") is None
     assert headers.get("x-two", "2") == "2"
@@ -64,27 +64,27 @@ def test_a_name_that_is_not_there() -> None:
         headers["x-two"]
 
 
-def test_items_repeat_what_is_repeated_in_order_and_as_written() -> None:
+def test_items_keep_order_case_and_repetition() -> None:
     items = Headers(LINKS).items()
     assert list(items) == LINKS
     assert len(items) == 4
 
 
-def test_every_item_is_in_the_items() -> None:
+def test_items_contain_each_item() -> None:
     items = Headers(LINKS).items()
     assert [pair for pair in LINKS if pair not in items] == []
     assert ("Link", "<d>") not in items
     assert ("X-Two", "1") not in items
 
 
-def test_iteration_is_over_the_distinct_names() -> None:
+def test_iter_yields_distinct_names() -> None:
     headers = Headers(LINKS)
     assert [name.lower() for name in headers] == ["link", "x-one"]
     assert len(headers) == 2
     assert {name.lower(): value for name, value in dict(headers).items()} == {"link": "<a>, <b>, <c>", "x-one": "1"}
 
 
-def test_is_a_mapping_that_cannot_be_changed() -> None:
+def test_headers_are_immutable_mapping() -> None:
     headers: Any = Headers({"A": "1"})
     assert isinstance(headers, Mapping)
     with pytest.raises(TypeError):
@@ -95,14 +95,14 @@ def test_is_a_mapping_that_cannot_be_changed() -> None:
         headers.other = 1
 
 
-def test_is_not_changed_by_what_it_was_made_of() -> None:
+def test_headers_source_changed_afterwards_keep_values() -> None:
     fields = {"A": "1"}
     headers = Headers(fields)
     fields["B"] = "2"
     assert list(headers) == list(Headers({"A": "1"}))
 
 
-def test_equality_knows_no_case_of_names_but_order_and_values() -> None:
+def test_equality_ignores_name_case_but_not_order_or_values() -> None:
     headers = Headers([("A", "x"), ("B", "y")])
     assert headers == Headers([("a", "x"), ("b", "y")])
     assert hash(headers) == hash(Headers([("a", "x"), ("b", "y")]))
@@ -119,18 +119,18 @@ def test_updated_replaces_adds_and_removes() -> None:
     assert list(headers.items()) == [*LINKS, ("Range", "x")]
 
 
-def test_updated_checks_what_it_adds() -> None:
+def test_updated_invalid_value_is_refused() -> None:
     with pytest.raises(UsageError):
         Headers().updated({"A": "1\r\nB: 2"})
 
 
 @pytest.mark.parametrize("name", ["A", "x-1", "!#$%&'*+-.^_`|~09Az"])
-def test_a_name(name: str) -> None:
+def test_name_token_is_accepted(name: str) -> None:
     assert Headers({name: "1"})[name] == "1"
 
 
 @pytest.mark.parametrize("name", ["", " ", "a b", "a:", "a\n", " a", "é", "a\0", "(a)", "a/b", None, 5, b"a"])
-def test_no_name(name: Any) -> None:
+def test_name_not_a_token_is_refused(name: Any) -> None:
     with pytest.raises(UsageError, match=r"^not a header name: ") as caught:
         Headers([(name, "secret")])
     assert repr(name) in str(caught.value)
@@ -141,7 +141,7 @@ def test_no_name(name: Any) -> None:
     ("value", "kept"),
     [("", ""), ("a b", "a b"), ("é", "é"), ("\xff", "\xff"), ("a\tb", "a\tb"), (" \ta \t", "a")],
 )
-def test_a_value(value: str, kept: str) -> None:
+def test_value_is_stripped_of_whitespace(value: str, kept: str) -> None:
     assert Headers({"A": value})["A"] == kept
 
 
@@ -160,7 +160,7 @@ def test_a_value(value: str, kept: str) -> None:
         (5, "must be a str, not int"),
     ],
 )
-def test_no_value(value: Any, rule: str) -> None:
+def test_value_that_cannot_be_sent_is_refused(value: Any, rule: str) -> None:
     with pytest.raises(UsageError, match=rf"^the value of header X-Name .*{rule}") as caught:
         Headers({"X-Name": value})
     assert "secret" not in str(caught.value)
@@ -181,20 +181,20 @@ def test_no_value(value: Any, rule: str) -> None:
     ],
     ids=lambda fields: type(fields).__name__,
 )
-def test_what_no_headers_can_be_made_of(fields: Any) -> None:
+def test_headers_from_unsupported_type_are_refused(fields: Any) -> None:
     with pytest.raises(UsageError, match="mapping, or pairs") as caught:
         Headers(fields)
     assert "secret" not in str(caught.value)
 
 
-def test_received_takes_what_was_checked_by_its_reader() -> None:
+def test_received_control_characters_are_kept() -> None:
     headers = Headers.received([("Warning", "299 - \x01"), ("A", "1"), ("a", "2")])
     assert headers["a"] == "1, 2"
     assert headers["warning"] == "299 - \x01"
 
 
 @pytest.mark.parametrize("name", ["Authorization", "PROXY-AUTHORIZATION", "cookie", "Set-Cookie"])
-def test_repr_masks_secrets(name: str) -> None:
+def test_repr_secret_header_is_masked(name: str) -> None:
     headers = Headers([("Accept", "a/b"), (name, "secret"), (name.lower(), "secret")])
     for text in (repr(headers), str(headers), repr(headers.items()), repr(headers.values()), repr(headers.keys())):
         assert "secret" not in text
@@ -202,11 +202,11 @@ def test_repr_masks_secrets(name: str) -> None:
     assert headers[name] == "secret, secret"
 
 
-def test_the_secrets_are_these() -> None:
+def test_secret_headers_list() -> None:
     assert {"authorization", "proxy-authorization", "cookie", "set-cookie"} == SECRET_HEADERS
 
 
-def test_pickles_and_copies() -> None:
+def test_pickle_and_copy_keep_fields() -> None:
     headers = Headers([*LINKS, ("Authorization", "secret")])
     for other in (pickle.loads(pickle.dumps(headers)), copy.copy(headers), copy.deepcopy(headers)):
         assert type(other) is Headers

@@ -16,33 +16,14 @@ from ociwire._http.headers import Headers
 from ociwire._http.messages import Request, RequestInfo, Response
 from ociwire._oci.scope import Scope
 from ociwire.errors import ProtocolError, ReadError, UsageError
+from tests._support.doubles import FakeReader
 
 KIBI = 1024
+CONTENT = b"abcdef"
 
 
-class Source:
-    """A reader that counts what is read from it and how often it is closed."""
-
-    def __init__(self, content: bytes = b"abcdef", *, step: int | None = None, error: Exception | None = None) -> None:
-        self._file = io.BytesIO(content)
-        self._step = step
-        self._error = error
-        self.read = 0
-        self.closed = 0
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        count = self._file.readinto(buffer[: self._step])
-        if not count and self._error is not None:
-            raise self._error
-        self.read += count
-        return count
-
-    def close(self) -> None:
-        self.closed += 1
-
-
-class Wrapper:
-    """What a layer puts around a response's body: it reads from the response and notes its own end."""
+class WrappingReader:
+    """The body that a layer puts around a response: reads from the response, and logs when it is closed."""
 
     def __init__(self, inner: Response, log: list[str], name: str) -> None:
         self._inner, self._log, self._name = inner, log, name
@@ -57,14 +38,14 @@ class Wrapper:
 # ---------------------------------------------------------------------------------------------------------- Request
 
 
-def test_a_request_needs_two_things() -> None:
+def test_request_defaults() -> None:
     request = Request("GET", "/v2/")
     assert request.headers == Headers()
     assert request.body is None
     assert request.info == RequestInfo()
 
 
-def test_a_request_takes_its_parts_in_order() -> None:
+def test_request_positional_arguments_are_converted() -> None:
     info = RequestInfo(operation="push_blob")
     request = Request("PUT", "https://ghcr.io/v2/", [("A", "1"), ("A", "2")], b"abc", info)
     assert request.headers.get_all("a") == ("1", "2")
@@ -75,7 +56,7 @@ def test_a_request_takes_its_parts_in_order() -> None:
     assert request.info is info
 
 
-def test_a_body_and_headers_are_taken_as_they_are() -> None:
+def test_request_with_body_and_headers_objects_keeps_them() -> None:
     body, headers = Body.of(iter([b"x"])), Headers({"A": "1"})
     request = Request("PUT", "/", headers, body)
     assert request.body is body
@@ -83,61 +64,61 @@ def test_a_body_and_headers_are_taken_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", bytearray(b"x"), io.BytesIO(b"x"), [b"x"]], ids=lambda c: type(c).__name__)
-def test_a_body_is_made_of_what_it_can_be_made_of(content: Any) -> None:
+def test_request_content_is_converted_to_body(content: Any) -> None:
     assert type(Request("PUT", "/", (), content).body) is Body
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "x-!#$%&'*+.^_`|~9"])
-def test_a_method(method: str) -> None:
+def test_request_method_token_is_accepted(method: str) -> None:
     assert Request(method, "/").method == method
 
 
 @pytest.mark.parametrize("method", ["", "GET ", "G T", "GET\r\n", "GÉT", "GET/", None, 5, b"GET"])
-def test_no_method(method: Any) -> None:
+def test_request_method_not_a_token_is_refused(method: Any) -> None:
     with pytest.raises(UsageError, match=r"^not a method: ") as caught:
         Request(method, "/")
     assert repr(method) in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["", "v2/", "ftp://h/", "/a b", "/a\r\nX: y", "/é", "/a\\b"])
-def test_no_url(url: str) -> None:
+def test_request_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match=r"^not a URL: "):
         Request("GET", url)
 
 
 @pytest.mark.parametrize("url", [None, 5, b"/v2/"])
-def test_a_url_is_text(url: Any) -> None:
+def test_request_url_other_than_str_is_refused(url: Any) -> None:
     with pytest.raises(UsageError, match=f"a URL is a str, not {type(url).__name__}"):
         Request("GET", url)
 
 
 @pytest.mark.parametrize("url", ["https://user:secret@ghcr.io/v2/", "http://secret@h"])
-def test_userinfo_is_refused_everywhere(url: str) -> None:
+def test_request_url_with_userinfo_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="userinfo") as caught:
         Request("GET", url)
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("headers", [None, 5, "A: 1", {"A B": "1"}, {"A": "1\n"}, {"A": 1}, ["A"]])
-def test_no_headers(headers: Any) -> None:
+def test_request_invalid_headers_are_refused(headers: Any) -> None:
     with pytest.raises(UsageError):
         Request("GET", "/", headers)
 
 
 @pytest.mark.parametrize("body", ["text", 5, io.StringIO("x"), object()], ids=lambda body: type(body).__name__)
-def test_no_body(body: Any) -> None:
+def test_request_invalid_body_is_refused(body: Any) -> None:
     with pytest.raises(UsageError):
         Request("PUT", "/", (), body)
 
 
-def test_a_request_is_frozen() -> None:
+def test_request_is_frozen() -> None:
     request: Any = Request("GET", "/")
     for name in ("method", "url", "headers", "body", "info"):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(request, name, getattr(request, name))
 
 
-def test_replace_makes_another_one_and_checks_it() -> None:
+def test_request_replace_returns_checked_copy() -> None:
     request = Request("PUT", "/", {"A": "1"}, b"abc")
     other = request.replace(method="GET", url="/x", body=None, headers=[("B", "2")])
     assert other == Request("GET", "/x", {"B": "2"})
@@ -147,7 +128,7 @@ def test_replace_makes_another_one_and_checks_it() -> None:
         request.replace(url="y")
 
 
-def test_with_headers_replaces_and_removes() -> None:
+def test_with_headers_replaces_adds_and_removes() -> None:
     request = Request("GET", "/", {"A": "1", "B": "2"})
     other = request.with_headers({"a": None, "b": "3", "C": "4"})
     assert other.headers == Headers({"B": "3", "C": "4"})
@@ -160,7 +141,7 @@ def test_with_headers_replaces_and_removes() -> None:
     )
 
 
-def test_equal_requests_have_one_hash() -> None:
+def test_request_equal_requests_have_equal_hashes() -> None:
     one, other = Request("GET", "/", {"A": "1"}), Request("GET", "/", {"a": "1"})
     assert one == other
     assert hash(one) == hash(other)
@@ -168,7 +149,7 @@ def test_equal_requests_have_one_hash() -> None:
 
 
 @pytest.mark.parametrize("name", ["Authorization", "proxy-authorization", "Cookie", "Set-Cookie"])
-def test_repr_masks_secrets(name: str) -> None:
+def test_repr_secret_header_and_body_are_hidden(name: str) -> None:
     request = Request("GET", "/v2/", {"Accept": "a/b", name: "secret"}, b"secret")
     response = Response(200, {"Accept": "a/b", name: "secret"}, b"secret", request)
     for message in (request, response):
@@ -177,7 +158,7 @@ def test_repr_masks_secrets(name: str) -> None:
             assert "a/b" in text
 
 
-def test_a_response_in_memory_pickles_and_copies_and_no_other_does() -> None:
+def test_pickle_response_works_in_memory_only() -> None:
     response = Response(404, {"A": "b"}, b"gone", Request("GET", "https://registry.example/v2/"))
     for other in (pickle.loads(pickle.dumps(response)), copy.deepcopy(response)):
         assert (other.status, other.headers, other.read()) == (404, response.headers, b"gone")
@@ -186,7 +167,7 @@ def test_a_response_in_memory_pickles_and_copies_and_no_other_does() -> None:
         pickle.dumps(Response(200, (), iter([b"x"])))
 
 
-def test_requests_pickle_and_copy() -> None:
+def test_pickle_and_copy_request_keep_all_fields() -> None:
     info = RequestInfo(required_scope=Scope.CATALOG, operation="x", timeout=3, deadline=4.5, extra={"tenant": [1]})
     request = Request("GET", "/v2/", {"Authorization": "secret"}, info=info)
     for other in (pickle.loads(pickle.dumps(request)), copy.copy(request), copy.deepcopy(request)):
@@ -197,7 +178,7 @@ def test_requests_pickle_and_copy() -> None:
 # ------------------------------------------------------------------------------------------------------ RequestInfo
 
 
-def test_info_says_nothing_where_nothing_is_said() -> None:
+def test_info_defaults() -> None:
     info = RequestInfo()
     assert info.required_scope is Scope.EMPTY
     assert (info.operation, info.debug_id) == ("", "")
@@ -205,20 +186,20 @@ def test_info_says_nothing_where_nothing_is_said() -> None:
     assert info.extra == {}
 
 
-def test_info_takes_keywords_only() -> None:
+def test_info_positional_argument_is_refused() -> None:
     info: Any = RequestInfo
     with pytest.raises(TypeError):
         info(Scope.EMPTY)
 
 
-def test_info_is_frozen_and_replaced() -> None:
+def test_info_is_frozen_and_replace_returns_copy() -> None:
     info: Any = RequestInfo(operation="x")
     with pytest.raises(dataclasses.FrozenInstanceError):
         info.operation = "y"
     assert info.replace(debug_id="d") == RequestInfo(operation="x", debug_id="d")
 
 
-def test_info_can_be_hashed_whatever_is_in_extra() -> None:
+def test_info_with_unhashable_extra_is_hashable() -> None:
     assert hash(RequestInfo(extra={"a": []})) == hash(RequestInfo())
 
 
@@ -230,7 +211,7 @@ def test_info_can_be_hashed_whatever_is_in_extra() -> None:
     [b"abcdef", bytearray(b"abcdef"), memoryview(b"abcdef"), io.BytesIO(b"abcdef"), [b"abc", b"", b"def"]],
     ids=lambda body: type(body).__name__,
 )
-def test_a_response_is_read_once(body: Any) -> None:
+def test_read_second_time_returns_nothing(body: Any) -> None:
     response = Response(200, {"A": "1"}, body)
     assert response.status == 200
     assert response.headers["a"] == "1"
@@ -240,19 +221,19 @@ def test_a_response_is_read_once(body: Any) -> None:
 
 
 @pytest.mark.parametrize("body", ["text", None, 5, object()], ids=lambda body: type(body).__name__)
-def test_no_response_body(body: Any) -> None:
+def test_response_unsupported_body_is_refused(body: Any) -> None:
     with pytest.raises(UsageError, match=f"{type(body).__name__} is neither"):
         Response(200, (), body)
 
 
-def test_response_headers_are_checked() -> None:
+def test_response_invalid_headers_are_refused() -> None:
     with pytest.raises(UsageError):
         Response(200, {"A": "1\n"})
 
 
 @pytest.mark.parametrize("step", [None, 1, 2, 5])
-def test_read_gives_fewer_than_asked_only_at_the_end(step: int | None) -> None:
-    response = Response(200, (), Source(b"abcdef", step=step))
+def test_read_size_returns_fewer_bytes_only_at_the_end(step: int | None) -> None:
+    response = Response(200, (), FakeReader(b"abcdef", max_read=step))
     assert response.read(0) == b""
     assert response.read(4) == b"abcd"
     assert response.read(4) == b"ef"
@@ -260,20 +241,20 @@ def test_read_gives_fewer_than_asked_only_at_the_end(step: int | None) -> None:
 
 
 @pytest.mark.parametrize("everything", [-1, None, -5])
-def test_read_gives_all_that_is_left(everything: int | None) -> None:
-    response = Response(200, (), Source(b"abcdef" * 100 * KIBI, step=1000))
+def test_read_negative_or_none_returns_the_rest(everything: int | None) -> None:
+    response = Response(200, (), FakeReader(b"abcdef" * 100 * KIBI, max_read=1000))
     response.read(1)
     assert response.read(everything) == (b"abcdef" * 100 * KIBI)[1:]
 
 
-def test_read_takes_no_byte_too_many() -> None:
-    source = Source(b"abcdef")
+def test_read_size_reads_no_further() -> None:
+    source = FakeReader(b"abcdef")
     Response(200, (), source).read(4)
-    assert source.read == 4
+    assert source.bytes_read == 4
 
 
 @pytest.mark.parametrize("buffer", [bytearray(4), memoryview(bytearray(4))], ids=lambda b: type(b).__name__)
-def test_readinto(buffer: Any) -> None:
+def test_readinto_returns_what_is_there(buffer: Any) -> None:
     response = Response(200, (), [b"abc", b"def"])
     assert response.readinto(buffer) == 3
     assert bytes(buffer) == b"abc\0"
@@ -283,15 +264,15 @@ def test_readinto(buffer: Any) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 4, 6, 100])
 @pytest.mark.parametrize("headers", [{}, {"Content-Length": "6"}], ids=["unknown", "known"])
-def test_iter(size: int, headers: dict[str, str]) -> None:
-    pieces = list(Response(200, headers, Source(b"abcdef")).iter_bytes(size))
+def test_iter_bytes_yields_pieces_of_at_most_size(size: int, headers: dict[str, str]) -> None:
+    pieces = list(Response(200, headers, FakeReader(b"abcdef")).iter_bytes(size))
     assert b"".join(pieces) == b"abcdef"
     assert max(map(len, pieces)) <= size
 
 
 @pytest.mark.parametrize("size", [0, -1])
 @pytest.mark.parametrize("body", [b"abcdef", [b"abcdef"]], ids=["known", "unknown"])
-def test_iter_takes_no_size_below_one(body: Any, size: int) -> None:
+def test_iter_bytes_size_below_one_is_refused(body: Any, size: int) -> None:
     with pytest.raises(UsageError):
         list(Response(200, (), body).iter_bytes(size))
 
@@ -316,28 +297,28 @@ def test_iter_takes_no_size_below_one(body: Any, size: int) -> None:
         (Response(304, {"Content-Length": "5"}, []), 0),
     ],
 )
-def test_length(response: Response, length: int | None) -> None:
+def test_length_from_bytes_header_method_and_status(response: Response, length: int | None) -> None:
     assert response.length == length
     response.read()
     assert response.length == length, "the length is that of the whole body"
 
 
-def test_a_length_beyond_all_numbers_is_unknown() -> None:
+def test_length_of_5000_digits_is_unknown() -> None:
     assert Response(200, {"Content-Length": "9" * 5000}, []).length is None
 
 
-def test_a_length_that_lies_cuts_nothing_here() -> None:
+def test_read_wrong_content_length_is_not_enforced() -> None:
     assert Response(200, {"Content-Length": "1"}, [b"abcdef"]).read() == b"abcdef"
 
 
-def test_json() -> None:
+def test_json_returns_value() -> None:
     assert Response(200, (), '{"é": [1]}'.encode()).json() == {"é": [1]}
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"<html>", b"\xff", b"[" * 100_000, b"1" * 10_000], ids=lambda body: repr(body[:6])
 )
-def test_no_json(body: bytes) -> None:
+def test_json_invalid_content_raises_protocol_error(body: bytes) -> None:
     request = Request("GET", "/")
     with pytest.raises(ProtocolError, match=r"^not JSON: ") as caught:
         Response(200, (), body, request).json()
@@ -345,20 +326,20 @@ def test_no_json(body: bytes) -> None:
     assert len(str(caught.value)) < 500
 
 
-def test_json_is_bounded() -> None:
+def test_json_longer_than_limit_is_refused() -> None:
     assert Response(200, (), b"[12]").json(limit=4) == [12]
-    source = Source(b"[123]" + b" " * 100)
+    source = FakeReader(b"[123]" + b" " * 100)
     response = Response(200, (), source, Request("GET", "/"))
     with pytest.raises(ProtocolError, match="longer than 4 bytes") as caught:
         response.json(limit=4)
     assert caught.value.request is response.request
-    assert source.read <= 5
+    assert source.bytes_read <= 5
     assert response.closed
-    assert source.closed == 1
+    assert source.closes == 1
 
 
-def test_a_closed_response_cannot_be_read() -> None:
-    response = Response(200, (), Source())
+def test_read_closed_response_is_refused() -> None:
+    response = Response(200, (), FakeReader(CONTENT))
     assert not response.closed
     response.close()
     assert response.closed
@@ -368,74 +349,74 @@ def test_a_closed_response_cannot_be_read() -> None:
             read()
 
 
-def test_close_closes_once() -> None:
-    source = Source()
+def test_close_twice_closes_reader_once() -> None:
+    source = FakeReader(CONTENT)
     response = Response(200, (), source)
     response.close()
     response.close()
-    assert source.closed == 1
+    assert source.closes == 1
 
 
-def test_with_closes() -> None:
-    source = Source()
+def test_with_block_closes_response() -> None:
+    source = FakeReader(CONTENT)
     with Response(200, (), source) as response:
         assert response.read(2) == b"ab"
-    assert (response.closed, source.closed) == (True, 1)
+    assert (response.closed, source.closes) == (True, 1)
     with pytest.raises(RuntimeError), Response(200, (), source):
         raise RuntimeError
-    assert source.closed == 2
+    assert source.closes == 2
 
 
 @pytest.mark.parametrize("size", [0, 1, 64 * KIBI - 1])
-def test_discard_reads_little_to_its_end_and_closes(size: int) -> None:
-    source = Source(b"x" * size)
+def test_drain_short_body_is_read_to_the_end(size: int) -> None:
+    source = FakeReader(b"x" * size)
     response = Response(200, (), source)
     response.drain()
-    assert source.read == size
-    assert (response.closed, source.closed) == (True, 1)
+    assert source.bytes_read == size
+    assert (response.closed, source.closes) == (True, 1)
 
 
-def test_discard_gives_up_on_what_goes_on() -> None:
-    source = Source(b"x" * 1024 * KIBI)
+def test_drain_long_body_stops_at_64_kib() -> None:
+    source = FakeReader(b"x" * 1024 * KIBI)
     Response(200, (), source).drain()
-    assert source.read == 64 * KIBI
-    assert source.closed == 1
+    assert source.bytes_read == 64 * KIBI
+    assert source.closes == 1
 
 
-def test_discard_does_not_begin_on_what_is_said_to_be_long() -> None:
-    source = Source(b"x" * 1024 * KIBI)
+def test_drain_long_content_length_reads_nothing() -> None:
+    source = FakeReader(b"x" * 1024 * KIBI)
     Response(200, {"Content-Length": str(1024 * KIBI)}, source).drain()
-    assert (source.read, source.closed) == (0, 1)
+    assert (source.bytes_read, source.closes) == (0, 1)
 
 
-def test_discard_raises_nothing_of_ociwires() -> None:
-    source = Source(b"abc", error=ReadError("reset"))
+def test_drain_read_fails_raises_nothing() -> None:
+    source = FakeReader(b"abc", error=ReadError("reset"))
     response = Response(200, (), source)
     response.drain()
-    assert (response.closed, source.closed) == (True, 1)
+    assert (response.closed, source.closes) == (True, 1)
     response.drain()
 
 
-def test_discard_raises_nothing_of_ociwires_when_it_closes() -> None:
-    class Stubborn(Source):
+def test_drain_close_fails_raises_nothing() -> None:
+    class Stubborn(FakeReader):
         def close(self) -> None:
             raise ReadError("reset")
 
-    response = Response(200, (), Stubborn())
+    response = Response(200, (), Stubborn(CONTENT))
     response.drain()
     assert response.closed
 
 
-def test_discard_closes_even_if_a_foreign_exception_passes() -> None:
-    source = Source(b"abc", error=RuntimeError("foreign"))
+def test_drain_foreign_exception_passes_and_response_is_closed() -> None:
+    source = FakeReader(b"abc", error=RuntimeError("foreign"))
     response = Response(200, (), source)
     with pytest.raises(RuntimeError, match="foreign"):
         response.drain()
-    assert (response.closed, source.closed) == (True, 1)
+    assert (response.closed, source.closes) == (True, 1)
 
 
-def test_replace_hands_the_body_on() -> None:
-    source, request = Source(), Request("GET", "/")
+def test_response_replace_moves_ownership_of_the_body() -> None:
+    source, request = FakeReader(CONTENT), Request("GET", "/")
     response = Response(200, {"A": "1"}, source)
     assert response.read(2) == b"ab"
     other = response.replace(status=203, headers={"B": "2"}, request=request)
@@ -445,24 +426,24 @@ def test_replace_hands_the_body_on() -> None:
     with pytest.raises(UsageError, match="handed on"):
         response.read()
     response.close()
-    assert source.closed == 0, "who gave it away does not close it"
+    assert source.closes == 0, "who gave it away does not close it"
     assert other.read() == b"cdef"
     other.close()
-    assert source.closed == 1
+    assert source.closes == 1
 
 
-def test_replace_keeps_what_is_not_named() -> None:
+def test_response_replace_without_changes_keeps_fields() -> None:
     request = Request("GET", "/")
     other = Response(404, {"A": "1"}, [b"x"], request).replace()
     assert (other.status, other.headers, other.request, other.read()) == (404, Headers({"A": "1"}), request, b"x")
 
 
-def test_replace_takes_nothing_else() -> None:
+def test_response_replace_unknown_field_is_refused() -> None:
     with pytest.raises(TypeError):
         Response(200).replace(reason="OK")
 
 
-def test_a_response_of_bytes_may_be_handed_out_again_and_again() -> None:
+def test_response_replace_of_bytes_can_be_repeated() -> None:
     canned = Response(200, {"A": "1"}, b"abc")
     for number in range(3):
         out = canned.replace(request=Request("GET", f"/{number}"))
@@ -473,58 +454,53 @@ def test_a_response_of_bytes_may_be_handed_out_again_and_again() -> None:
     assert canned.request is None
 
 
-def test_a_new_body_closes_the_old_with_it() -> None:
-    source, log = Source(), list[str]()
+def test_response_replace_body_closes_the_old_response_with_the_new() -> None:
+    source, log = FakeReader(CONTENT), list[str]()
     old = Response(200, (), source)
-    new = old.replace(body=Wrapper(old, log, "wrapper"))
+    new = old.replace(body=WrappingReader(old, log, "wrapper"))
     assert new.read(3) == b"abc"
     assert not old.closed
     new.close()
     assert log == ["wrapper"]
-    assert (old.closed, source.closed) == (True, 1)
+    assert (old.closed, source.closes) == (True, 1)
     new.close()
-    assert (log, source.closed) == (["wrapper"], 1)
+    assert (log, source.closes) == (["wrapper"], 1)
 
 
-def test_wrappers_are_closed_from_the_outside_in() -> None:
+def test_response_replace_body_twice_closes_outermost_first() -> None:
     log: list[str] = []
-
-    class Noted(Source):
-        def close(self) -> None:
-            log.append("wire")
-
-    wire = Response(200, (), Noted())
-    inner = wire.replace(body=Wrapper(wire, log, "inner"))
+    wire = Response(200, (), FakeReader(CONTENT, on_close=lambda: log.append("wire")))
+    inner = wire.replace(body=WrappingReader(wire, log, "inner"))
     handed_on = inner.replace(status=201)
-    outer = handed_on.replace(body=Wrapper(handed_on, log, "outer"))
+    outer = handed_on.replace(body=WrappingReader(handed_on, log, "outer"))
     assert outer.read() == b"abcdef"
     outer.close()
     assert log == ["outer", "inner", "wire"]
 
 
-def test_the_old_body_is_closed_even_if_the_new_one_fails_to() -> None:
-    class Failing(Source):
+def test_close_new_body_fails_still_closes_old_response() -> None:
+    class Failing(FakeReader):
         def close(self) -> None:
             raise OSError("stuck")
 
-    source = Source()
-    new = Response(200, (), source).replace(body=Failing())
+    source = FakeReader(CONTENT)
+    new = Response(200, (), source).replace(body=Failing(CONTENT))
     with pytest.raises(OSError, match="stuck"):
         new.close()
-    assert source.closed == 1
+    assert source.closes == 1
 
 
 @pytest.mark.parametrize("body", [b"new", [b"new"]], ids=["bytes", "pieces"])
-def test_a_body_that_was_replaced_is_still_closed_after_another_replace(body: Any) -> None:
-    source = Source()
+def test_response_replace_after_new_body_still_closes_old_response(body: Any) -> None:
+    source = FakeReader(CONTENT)
     last = Response(200, (), source).replace(body=body).replace(status=201).replace(headers={"A": "1"})
     assert last.read() == b"new"
-    assert source.closed == 0
+    assert source.closes == 0
     last.close()
-    assert source.closed == 1
+    assert source.closes == 1
 
 
-def test_a_generator_as_a_body_is_ended_by_close() -> None:
+def test_close_generator_body_ends_it() -> None:
     ended: list[bool] = []
 
     def generator() -> Iterator[bytes]:
@@ -540,12 +516,12 @@ def test_a_generator_as_a_body_is_ended_by_close() -> None:
     assert ended == [True]
 
 
-def test_a_requests_info_is_one() -> None:
+def test_request_info_other_type_is_refused() -> None:
     with pytest.raises(UsageError, match="RequestInfo"):
         Request("GET", "/v2/", info=None)  # type: ignore[arg-type]
 
 
-def test_a_reader_that_does_not_block_is_not_at_its_end() -> None:
+def test_read_nonblocking_reader_is_refused() -> None:
     class NonBlocking(io.RawIOBase):
         def readable(self) -> bool:
             return True
@@ -557,7 +533,7 @@ def test_a_reader_that_does_not_block_is_not_at_its_end() -> None:
         Response(200, (), NonBlocking()).read(5)
 
 
-def test_in_memory_with_an_open_response_under_it_is_false() -> None:
+def test_in_memory_bytes_over_open_response_is_false() -> None:
     inner = Response(200, body=io.BytesIO(b"open"))
     outer = inner.replace(body=b"bytes")
     assert not outer.in_memory
@@ -565,6 +541,6 @@ def test_in_memory_with_an_open_response_under_it_is_false() -> None:
     assert outer.in_memory
 
 
-def test_in_memory_with_bytes_under_it_is_true() -> None:
+def test_in_memory_bytes_over_bytes_is_true() -> None:
     assert Response(200, body=b"a").replace(body=b"b").in_memory
     assert not Response(200, body=io.BytesIO(b"a")).replace(body=b"b").replace(body=b"c").in_memory

@@ -40,7 +40,7 @@ ASKED = "https://registry.example/v2/app/blobs/uploads/?secret=1"
         ("https://192.0.2.1/", Origin("https", "192.0.2.1", 443)),
     ],
 )
-def test_the_origin_of(url: str, origin: Origin) -> None:
+def test_origin_of_url(url: str, origin: Origin) -> None:
     assert Origin.of(url) == origin
 
 
@@ -54,7 +54,7 @@ def test_the_origin_of(url: str, origin: Origin) -> None:
         (Origin("http", "[::1]", 5000), "[::1]:5000"),
     ],
 )
-def test_the_default_port_is_not_written(origin: Origin, netloc: str) -> None:
+def test_netloc_omits_default_port(origin: Origin, netloc: str) -> None:
     assert origin.netloc == netloc
     assert str(origin) == f"{origin.scheme}://{netloc}"
     assert Origin.of(str(origin)) == origin
@@ -72,7 +72,7 @@ def test_the_default_port_is_not_written(origin: Origin, netloc: str) -> None:
         ("https://h/%2F?", "/%2F?"),
     ],
 )
-def test_the_request_target(url: str, target: str) -> None:
+def test_split_url_returns_request_target(url: str, target: str) -> None:
     assert split_url(url) == (Origin("https", "h", 443), target)
 
 
@@ -117,14 +117,14 @@ READ_IN_TWO_WAYS = [
 
 
 @pytest.mark.parametrize("url", [*NOT_ABSOLUTE, *NO_HOST, *WITH_USERINFO, *READ_IN_TWO_WAYS])
-def test_no_origin(url: str) -> None:
+def test_origin_of_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(UsageError) as caught:
         Origin.of(url)
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", WITH_USERINFO[:3])
-def test_userinfo_is_named_as_the_reason_and_not_shown(url: str) -> None:
+def test_origin_of_url_with_userinfo_names_the_reason(url: str) -> None:
     with pytest.raises(UsageError, match=r"userinfo in a URL is refused: https?://\*\*\*@h"):
         Origin.of(url)
 
@@ -142,7 +142,7 @@ def test_userinfo_is_named_as_the_reason_and_not_shown(url: str) -> None:
         "/v2/a~b!$&'()*+,;=:@",
     ],
 )
-def test_a_url(url: str) -> None:
+def test_check_url_valid_is_accepted(url: str) -> None:
     check_url(url)
 
 
@@ -167,13 +167,13 @@ def test_a_url(url: str) -> None:
         "https://h/a b",
     ],
 )
-def test_no_url(url: str) -> None:
+def test_check_url_invalid_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match=r"^not a URL: "):
         check_url(url)
 
 
 @pytest.mark.parametrize("url", [*NO_HOST, *WITH_USERINFO])
-def test_a_url_that_could_not_be_sent_is_refused_before_it_is(url: str) -> None:
+def test_check_url_invalid_host_or_userinfo_is_refused(url: str) -> None:
     with pytest.raises(UsageError) as caught:
         check_url(url)
     assert "secret" not in str(caught.value)
@@ -181,7 +181,7 @@ def test_a_url_that_could_not_be_sent_is_refused_before_it_is(url: str) -> None:
 
 @pytest.mark.parametrize("read", [Origin.of, check_url, split_url, check_host])
 @pytest.mark.parametrize("value", [None, 5, b"https://h/", ["/"], object()], ids=lambda value: type(value).__name__)
-def test_what_is_no_text_is_no_url(read: Callable[[Any], object], value: Any) -> None:
+def test_url_or_host_other_than_str_is_refused(read: Callable[[Any], object], value: Any) -> None:
     with pytest.raises(UsageError):
         read(value)
 
@@ -200,7 +200,7 @@ def test_what_is_no_text_is_no_url(read: Callable[[Any], object], value: Any) ->
         "not a url?token=secret#secret",
     ],
 )
-def test_a_message_shows_neither_userinfo_nor_query(read: Callable[[str], object], text: str) -> None:
+def test_url_error_shows_no_userinfo_or_query(read: Callable[[str], object], text: str) -> None:
     with pytest.raises(UsageError) as caught:
         read(text)
     assert "secret" not in str(caught.value)
@@ -208,7 +208,7 @@ def test_a_message_shows_neither_userinfo_nor_query(read: Callable[[str], object
 
 @pytest.mark.parametrize("read", [Origin.of, check_url, check_host, lambda text: upload_location(ASKED, text)])
 @pytest.mark.parametrize("text", ["x" * 9999 + "!", "https://" + "x" * 9999 + "!/ ", "https://u@" + "x" * 9999 + "/ "])
-def test_a_message_does_not_grow_with_what_it_quotes(read: Callable[[str], object], text: str) -> None:
+def test_url_error_long_url_is_cut(read: Callable[[str], object], text: str) -> None:
     with pytest.raises((UsageError, ProtocolError)) as caught:
         read(text + "\\")
     assert len(str(caught.value)) < 1000
@@ -232,7 +232,7 @@ def test_a_message_does_not_grow_with_what_it_quotes(read: Callable[[str], objec
         ("h:65535", "h:65535"),
     ],
 )
-def test_a_host(host: str, lower: str) -> None:
+def test_check_host_valid_returns_lower_case(host: str, lower: str) -> None:
     assert check_host(host) == lower
 
 
@@ -276,13 +276,13 @@ def test_a_host(host: str, lower: str) -> None:
         ".".join(["a" * 60] * 5),
     ],
 )
-def test_no_host(host: str) -> None:
+def test_check_host_invalid_is_refused(host: str) -> None:
     with pytest.raises(UsageError, match=r"^not a registry host: "):
         check_host(host)
 
 
 @pytest.mark.parametrize("host", ["ghcr.io/team", "https://ghcr.io", "a b", "h:65536", "[1:2]"])
-def test_the_message_names_the_host(host: str) -> None:
+def test_check_host_error_names_the_host(host: str) -> None:
     with pytest.raises(UsageError) as caught:
         check_host(host)
     assert repr(host) in str(caught.value)
@@ -309,7 +309,7 @@ def test_the_message_names_the_host(host: str) -> None:
         "[::FFFF:127.0.0.1]",
     ],
 )
-def test_loopback(host: str) -> None:
+def test_is_loopback_any_spelling_is_true(host: str) -> None:
     assert is_loopback(host)
 
 
@@ -329,7 +329,7 @@ def test_loopback(host: str) -> None:
         "",
     ],
 )
-def test_not_loopback(host: str) -> None:
+def test_is_loopback_other_host_is_false(host: str) -> None:
     assert not is_loopback(host)
 
 
@@ -349,7 +349,7 @@ def test_not_loopback(host: str) -> None:
         ("https://registry.example.evil.example/", "https://registry.example.evil.example/", False),
     ],
 )
-def test_an_upload_goes_on_and_secrets_stay_at_their_origin(location: str, url: str, secrets: bool) -> None:
+def test_upload_location_https_registry_resolves_location(location: str, url: str, secrets: bool) -> None:
     found = upload_location(ASKED, location)
     assert found == url
     assert (Origin.of(found) == Origin.of(ASKED)) is secrets
@@ -365,19 +365,19 @@ def test_an_upload_goes_on_and_secrets_stay_at_their_origin(location: str, url: 
         ("http://store.example/up/1", False),
     ],
 )
-def test_an_upload_from_plain_http(location: str, secrets: bool) -> None:
+def test_upload_location_http_registry_compares_origins(location: str, secrets: bool) -> None:
     assert (Origin.of(upload_location("http://h:5000/v2/", location)) == Origin.of("http://h:5000/")) is secrets
 
 
 @pytest.mark.parametrize("location", ["http://registry.example/up/1", "http://registry.example:443/", "http://o/"])
-def test_an_upload_that_leaves_https_names_the_likely_proxy(location: str) -> None:
+def test_upload_location_plain_http_is_refused_and_names_tls_proxy(location: str) -> None:
     with pytest.raises(ProtocolError, match=r"https://registry\.example .*proxy.*TLS.*X-Forwarded-Proto") as caught:
         upload_location(ASKED, location)
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("location", [None, ""])
-def test_an_upload_without_location(location: str | None) -> None:
+def test_upload_location_missing_is_refused(location: str | None) -> None:
     with pytest.raises(ProtocolError, match="no Location header") as caught:
         upload_location(ASKED, location)
     assert "https://registry.example/v2/app/blobs/uploads/" in str(caught.value)
@@ -407,7 +407,7 @@ def test_an_upload_without_location(location: str | None) -> None:
         "/\x00",
     ],
 )
-def test_an_upload_location_that_is_not_to_be_used(location: str) -> None:
+def test_upload_location_invalid_url_is_refused(location: str) -> None:
     with pytest.raises(ProtocolError, match=r"^the upload Location of https://registry\.example ") as caught:
         upload_location(ASKED, location)
     assert "secret" not in str(caught.value)
@@ -441,7 +441,7 @@ def test_an_upload_location_that_is_not_to_be_used(location: str) -> None:
         ("/v2/app@x?y", "/v2/app@x"),
     ],
 )
-def test_a_url_as_it_may_stand_in_a_message(url: str, shown: str) -> None:
+def test_redact_url_removes_query_and_userinfo(url: str, shown: str) -> None:
     assert redact_url(url) == shown
 
 
@@ -458,12 +458,12 @@ def test_a_url_as_it_may_stand_in_a_message(url: str, shown: str) -> None:
         ("https://store.example/a?b=[c]'!$&()*,;=:~@%zz", "https://store.example/a?b=[c]'!$&()*,;=:~@%zz"),
     ],
 )
-def test_upload_location_with_unencoded_characters_is_encoded(location: str, url: str) -> None:
+def test_upload_location_unencoded_characters_are_encoded(location: str, url: str) -> None:
     assert upload_location(ASKED, location) == url
     assert redirect_target(ASKED, location)[0] == url
 
 
-def test_next_page_with_unencoded_characters_is_encoded() -> None:
+def test_next_page_unencoded_characters_are_encoded() -> None:
     base = "https://my_registry.example/v2/_catalog"
     assert next_page(base, "/v2/_catalog?last=a b|c") == "https://my_registry.example/v2/_catalog?last=a%20b%7Cc"
 
@@ -493,9 +493,7 @@ PORTS = ["12/ret", "12?ret", "12#ret"]
 @pytest.mark.parametrize("password", PASSWORDS)
 @pytest.mark.parametrize("form", ["https://user:{}@h/v2/", "HTTP://user:{}@h", "ftp://u:{}@h"])
 @pytest.mark.parametrize("call", READERS, ids=lambda call: call.__name__)
-def test_message_about_a_url_shows_no_part_of_its_password(
-    call: Callable[[str], object], form: str, password: str
-) -> None:
+def test_url_error_shows_no_part_of_password(call: Callable[[str], object], form: str, password: str) -> None:
     with pytest.raises(OciwireError) as caught:
         call(form.format(password))
     assert not any(part in str(caught.value) for part in ("sec", "ret"))
@@ -503,5 +501,5 @@ def test_message_about_a_url_shows_no_part_of_its_password(
 
 @pytest.mark.parametrize("password", [*PASSWORDS, *PORTS])
 @pytest.mark.parametrize("form", ["https://user:{}@h/v2/", "http://{}@h", "//user:{}@h/", "user:{}@h", "ftp://u:{}@h"])
-def test_without_query_shows_no_part_of_a_password(form: str, password: str) -> None:
+def test_redact_url_shows_no_part_of_password(form: str, password: str) -> None:
     assert not any(part in redact_url(form.format(password)) for part in ("sec", "ret", "12"))

@@ -62,7 +62,7 @@ def allowed(realm: str, registry: str = PUBLIC, *trusted: str) -> bool:
         ("http://[::1]:5000", "http://[::1]:5001/token", True),
     ],
 )
-def test_the_scheme_and_the_host(registry: str, realm: str, good: bool) -> None:
+def test_check_realm_scheme_and_host_rules(registry: str, realm: str, good: bool) -> None:
     assert allowed(realm, registry) == good
 
 
@@ -79,9 +79,7 @@ def test_the_scheme_and_the_host(registry: str, realm: str, good: bool) -> None:
         ("http://registry.example", "http://registry.example/token", "http://registry.example/token"),
     ],
 )
-def test_check_realm_with_http_on_the_own_host_of_an_https_registry_is_https(
-    registry: str, realm: str, url: str
-) -> None:
+def test_check_realm_http_on_own_host_without_port_becomes_https(registry: str, realm: str, url: str) -> None:
     assert check_realm(realm, Origin.of(registry)) == url
 
 
@@ -116,20 +114,20 @@ MALFORMED = [
 
 @pytest.mark.parametrize("realm", MALFORMED)
 @pytest.mark.parametrize("registry", ["https://registry.example", "http://localhost:5000"])
-def test_what_is_no_url_is_an_auth_error(realm: str, registry: str) -> None:
+def test_check_realm_invalid_url_raises_auth_error(realm: str, registry: str) -> None:
     with pytest.raises(AuthError) as caught:
         check_realm(realm, Origin.of(registry))
     assert registry in str(caught.value)
 
 
 @pytest.mark.parametrize("ending", ["", "/", "/token", "/token?service=x", "?service=x"])
-def test_the_fragment_is_dropped(ending: str) -> None:
+def test_check_realm_fragment_is_dropped(ending: str) -> None:
     realm = f"https://auth.example{ending}"
     assert check_realm(f"{realm}#fragment?x@y", Origin.of(PUBLIC)) == realm
 
 
 @given(st.one_of(st.text(), st.lists(st.sampled_from([*MALFORMED, "#", "?", "@", "[", "]", ":", "x"])).map("".join)))
-def test_any_realm_is_read_or_refused(realm: str) -> None:
+def test_check_realm_any_text_is_accepted_or_refused(realm: str) -> None:
     with contextlib.suppress(AuthError):
         check_realm(realm, Origin.of(PUBLIC))
 
@@ -244,7 +242,7 @@ EXTERNAL = [
 
 @pytest.mark.parametrize("host", INTERNAL)
 @pytest.mark.parametrize("port", ["", ":8443"])
-def test_an_internal_address_is_no_realm_of_a_public_registry(host: str, port: str) -> None:
+def test_check_realm_internal_address_for_public_registry_is_refused(host: str, port: str) -> None:
     assert is_internal(host.lower())
     assert not allowed(f"https://{host}{port}/token")
     assert not allowed(f"https://{host}{port}/token", "http://registry.example")
@@ -253,7 +251,7 @@ def test_an_internal_address_is_no_realm_of_a_public_registry(host: str, port: s
 
 
 @pytest.mark.parametrize("host", INTERNAL)
-def test_an_internal_address_may_be_the_realm_of_an_internal_registry(host: str) -> None:
+def test_check_realm_internal_address_for_internal_registry_is_accepted(host: str) -> None:
     for registry in ("https://localhost:5000", "https://127.0.0.1:5000", "https://10.0.0.5", "https://[fd00::1]"):
         assert allowed(f"https://{host}/token", registry)
     assert allowed(f"https://{host}/token", f"https://{host}:5000")
@@ -261,21 +259,21 @@ def test_an_internal_address_may_be_the_realm_of_an_internal_registry(host: str)
 
 
 @pytest.mark.parametrize("host", EXTERNAL)
-def test_any_other_host_may_be_a_realm(host: str) -> None:
+def test_check_realm_public_host_is_accepted(host: str) -> None:
     assert not is_internal(host)
     assert allowed(f"https://{host}/token")
     assert allowed(f"https://{host}/token", "https://localhost:5000")
 
 
 @pytest.mark.parametrize("host", ["[64:ff9b:1::808:808]", "[64:ff9b:1:a00:0:100:808:808]", "[64:ff9b:1:ffff::808:808]"])
-def test_local_use_nat64_is_internal_whatever_it_seems_to_hold(host: str) -> None:
+def test_is_internal_local_use_nat64_is_true(host: str) -> None:
     # RFC 8215, section 4: the prefix has a meaning in one's own network only. RFC 6052, section 2.2: where in it the
     # IPv4 address stands depends on a length that nobody else knows; below a /48, 64:ff9b:1:a00:0:100:: is 10.0.0.1.
     assert is_internal(host)
     assert not allowed(f"https://{host}/token")
 
 
-def test_names_are_not_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_realm_resolves_no_names(monkeypatch: pytest.MonkeyPatch) -> None:
     def resolve(*_: object, **__: object) -> None:
         raise AssertionError("a name was resolved")
 
@@ -323,7 +321,7 @@ def in_ipv6(address: IPv4Address) -> st.SearchStrategy[str]:
     scheme=st.sampled_from(["https", "http"]),
     port=st.sampled_from(["", ":443", ":80", ":5000"]),
 )
-def test_no_spelling_of_an_internal_address_is_a_realm(host: str, registry: str, scheme: str, port: str) -> None:
+def test_check_realm_internal_address_any_spelling_is_refused(host: str, registry: str, scheme: str, port: str) -> None:
     assert not allowed(f"{scheme}://{host}{port}/token", registry)
     assert is_internal(host)
 
@@ -334,7 +332,7 @@ def is_public(address: IPv4Address) -> bool:
 
 
 @given(st.ip_addresses(v=4).filter(is_public), st.data())
-def test_every_spelling_of_a_public_address_may_be_a_realm(address: IPv4Address, data: st.DataObject) -> None:
+def test_check_realm_any_spelling_of_public_address_is_accepted(address: IPv4Address, data: st.DataObject) -> None:
     assert allowed(f"https://{data.draw(spelled(address))}/token")
 
 
@@ -362,7 +360,7 @@ def test_every_spelling_of_a_public_address_may_be_a_realm(address: IPv4Address,
         (PUBLIC, "https://auth.example/token", ["http://auth.corp"], True),
     ],
 )
-def test_what_the_caller_trusts(registry: str, realm: str, trusted: list[str], good: bool) -> None:
+def test_check_realm_trusted_origin_is_accepted(registry: str, realm: str, trusted: list[str], good: bool) -> None:
     assert allowed(realm, registry, *trusted) == good
 
 
@@ -383,7 +381,7 @@ def test_what_the_caller_trusts(registry: str, realm: str, trusted: list[str], g
         (PUBLIC, "https://0x7f.1/token", "internal address", "{'registry.example': ['https://0x7f.1']}"),
     ],
 )
-def test_the_message_says_the_rule_and_the_option(registry: str, realm: str, rule: str, option: str) -> None:
+def test_check_realm_refused_names_rule_and_option(registry: str, realm: str, rule: str, option: str) -> None:
     with pytest.raises(AuthError) as caught:
         check_realm(f"{realm}?token={SECRET}#{SECRET}", Origin.of(registry))
     message = str(caught.value)
@@ -414,7 +412,7 @@ def test_the_message_says_the_rule_and_the_option(registry: str, realm: str, rul
     ],
 )
 @pytest.mark.parametrize("trusted", [(), ("https://auth.example", "http://auth.example", PUBLIC)])
-def test_userinfo_is_refused_and_not_shown(realm: str, trusted: tuple[str, ...]) -> None:
+def test_check_realm_userinfo_is_refused_and_hidden(realm: str, trusted: tuple[str, ...]) -> None:
     with pytest.raises(AuthError) as caught:
         check_realm(realm, Origin.of(PUBLIC), trusted)
     error: BaseException | None = caught.value
@@ -430,6 +428,6 @@ def test_userinfo_is_refused_and_not_shown(realm: str, trusted: tuple[str, ...])
         *("ip6-localhost", "ip6-loopback", "localhost.localdomain", "LOCALHOST", "a.localhost"),
     ],
 )
-def test_what_python_or_a_resolver_takes_for_public_is_internal_all_the_same(host: str) -> None:
+def test_is_internal_address_that_python_calls_global_is_true(host: str) -> None:
     assert is_internal(host)
     assert not allowed(f"https://{host}/token")
