@@ -205,4 +205,4 @@ class BlobReader(io.RawIOBase):
 
 def redact_error(error: OciwireError, reader: BlobReader) -> None:
     """Mask the secrets of a reader's request in an exception that quotes the content."""
-    redactor_of(reader._response.request).error(error)
+    redactor_of(reader._response.request).redact_error(error)

@@ -90,7 +90,7 @@ def fetch_manifest(
     try:
         media_type = media_type_of_content(parsed, stated_type)
     except ContentError as error:
-        redactor_of(response.request).error(error)  # it quotes the content
+        redactor_of(response.request).redact_error(error)  # it quotes the content
         raise
     return ReceivedManifest(Descriptor(media_type, expected, len(content)), content, response)
 

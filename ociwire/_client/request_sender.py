@@ -185,7 +185,7 @@ class RequestSender:
         try:
             response = self._transport.round_trip(request)
         except OciwireError as error:
-            redactor_of(request).error(error)
+            redactor_of(request).redact_error(error)
             raise
         if response.request is None or exchange_redactor(response.request.info) is not redactor:
             response = response.replace(request=with_redactor(response.request or request, redactor))

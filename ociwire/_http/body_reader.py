@@ -1,7 +1,4 @@
-"""The bodies a response can be made of, all read in one way: into a buffer.
-
-A `Reader` has ``readinto`` and ``close``. What has only ``read``, or can only be iterated over, is given them here.
-"""
+"""`Reader`, the interface by which a response reads its body, and adapters for other kinds of bodies."""
 
 from __future__ import annotations
 
@@ -20,32 +17,32 @@ _STANDARD_LIBRARY = ("warnings", "_py_warnings")
 
 
 class Reader(Protocol):
-    """What a response reads from."""
+    """A source of bytes that a response reads from."""
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """Read what is there, at least one byte; 0 at the end."""
+        """Read at least one byte, as many as are available; return the number of bytes, 0 at the end."""
         ...
 
     def close(self) -> None:
-        """Let go of it. May be called again."""
+        """Release the resources. Idempotent."""
         ...
 
 
 def reader_of(body: Any) -> Reader:
-    """A `Reader` of bytes, of a binary reader, or of an iterable of bytes.
+    """Return a `Reader` for bytes, a binary reader or an iterable of bytes.
 
     Raises:
-        UsageError: It is none of these.
+        UsageError: The body is none of these.
     """
     is_text = isinstance(body, (str, io.TextIOBase))
     if isinstance(body, bytes):
-        return _Pieces(iter((body,)))
+        return _PieceReader(iter((body,)))
     if hasattr(body, "readinto") and hasattr(body, "close"):
         return body  # type: ignore[no-any-return]
     if hasattr(body, "read") and not is_text:
-        return _Pieces(iter(lambda: read_bytes(body, 64 * 1024), b""), body)
+        return _PieceReader(iter(lambda: read_bytes(body, 64 * 1024), b""), body)
     if isinstance(body, Iterable) and not is_text:
-        return _Pieces(iter(body), body)
+        return _PieceReader(iter(body), body)
     raise UsageError(f"not a body: {type(body).__name__} is neither bytes, a binary reader nor an iterable of bytes")
 
 
@@ -60,30 +57,30 @@ def warn_left_open(text: str) -> None:
         warnings.warn(text, ResourceWarning, stacklevel=3)
 
 
-class _Pieces:
-    """Pieces of any size, read into buffers of any size."""
+class _PieceReader:
+    """Reads the pieces of an iterator; a piece that is larger than the buffer is read in parts."""
 
     def __init__(self, pieces: Iterator[bytes], owner: Any = None) -> None:
         self._pieces = pieces
         self._owner = owner
-        self._left = memoryview(b"")
+        self._piece = memoryview(b"")
 
     def readinto(self, buffer: memoryview, /) -> int:
-        while not self._left:
+        while not self._piece:
             try:
                 piece = next(self._pieces)
             except StopIteration:
                 return 0
             try:
-                self._left = memoryview(piece)
+                self._piece = memoryview(piece)
             except TypeError:
                 raise UsageError(f"a body's pieces are bytes, not {type(piece).__name__}") from None
-        count = min(len(buffer), len(self._left))
-        buffer[:count] = self._left[:count]
-        self._left = self._left[count:]
+        count = min(len(buffer), len(self._piece))
+        buffer[:count] = self._piece[:count]
+        self._piece = self._piece[count:]
         return count
 
     def close(self) -> None:
-        self._left, self._pieces = memoryview(b""), iter(())
+        self._piece, self._pieces = memoryview(b""), iter(())
         if hasattr(self._owner, "close"):
             self._owner.close()

@@ -1,7 +1,7 @@
-"""Header fields as RFC 9110, section 5, has them: ordered, case-insensitive, a name as often as it likes.
+"""Header fields (RFC 9110, section 5): ordered, with case-insensitive names that may be repeated.
 
-What is built here can be sent as it is: a name that is no token, or a value that would end its line, is refused. What a
-server sent comes in through `Headers.received`, already checked by who read it.
+The constructor refuses fields that cannot be sent: names that are not tokens, and values that would end their line.
+Fields from a server are passed to `Headers.received`, and checked by the code that parses them.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ __all__ = [
 ]
 
 HeadersLike = Mapping[str, str] | Iterable[tuple[str, str]]
-"""What `Headers` can be made of: another `Headers`, a mapping, or pairs."""
+"""Arguments of `Headers`: another `Headers`, a mapping, or pairs."""
 
 SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie"})
-"""The names, in lower case, whose values no repr, message or log shows."""
+"""Names, in lower case, of the headers whose values are masked in reprs, messages and logs."""
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-"""What names and methods are made of (RFC 9110, section 5.6.2)."""
+"""Syntax of header names and methods (RFC 9110, section 5.6.2)."""
 
 _CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18}|\*)")
 _NOT_LATIN_1 = re.compile(r"[^\x00-\xff]")
-_ENDS_LINE = re.compile(r"[\r\n\0]")
+_LINE_END = re.compile(r"[\r\n\0]")
 _WORD = re.compile(r"[^\s\"'<>\\]+")
 
 
 @final
 class Headers(Mapping[str, str]):
-    """An immutable mapping of header fields that knows no case and loses no repetition.
+    """An immutable mapping of header fields with case-insensitive names, which keeps repeated fields.
 
     ``h[name]`` joins the values of a name by a comma (RFC 9110, section 5.3); `get_all` keeps them apart; iteration is
-    over the distinct names, in lower case. Two `Headers` are equal if they hold the same fields in the same order.
+    over the distinct names, in lower case. Two `Headers` are equal if they have the same fields in the same order.
 
     Args:
         fields: Another `Headers`, a mapping of names to values, or pairs of them.
@@ -69,12 +69,12 @@ class Headers(Mapping[str, str]):
             pairs = fields.items() if isinstance(fields, Mapping) else fields
             if not isinstance(pairs, Iterable):
                 raise UsageError("headers must be a mapping, or pairs of a name and a value")
-            self._fields = tuple([_checked(pair) for pair in pairs])
+            self._fields = tuple([_check_field(pair) for pair in pairs])
         self._index = None
 
     @classmethod
     def received(cls, fields: Iterable[tuple[str, str]]) -> Headers:
-        """Fields that have been read from a peer, and checked there."""
+        """Make headers of fields that were parsed, and checked, elsewhere."""
         headers = cls()
         headers._fields = tuple(fields)
         return headers
@@ -92,7 +92,7 @@ class Headers(Mapping[str, str]):
         return ", ".join(self._lookup()[name.lower()])
 
     def get_all(self, name: str) -> tuple[str, ...]:
-        """The values of a name, one for each field that carries it."""
+        """The values of a name, one for each of its fields; empty without any."""
         return tuple(self._lookup().get(name.lower(), ()))
 
     def items(self) -> ItemsView[str, str]:
@@ -100,11 +100,11 @@ class Headers(Mapping[str, str]):
         return _Fields(self)
 
     def updated(self, changes: Mapping[str, str | None]) -> Headers:
-        """These fields with others in the place of the named ones; None removes a name."""
+        """Return headers with other values for the named fields, at the end; None removes a field."""
         replaced = {name.lower() for name in changes}
-        kept = [field for field in self._fields if field[0].lower() not in replaced]
-        added = [_checked((name, value)) for name, value in changes.items() if value is not None]
-        return Headers.received((*kept, *added))
+        unchanged = [field for field in self._fields if field[0].lower() not in replaced]
+        added = [_check_field((name, value)) for name, value in changes.items() if value is not None]
+        return Headers.received((*unchanged, *added))
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name.lower() in self._lookup()
@@ -130,14 +130,14 @@ class Headers(Mapping[str, str]):
         return Headers.received, (self._fields,)
 
     def __repr__(self) -> str:
-        return f"Headers({[(name, _shown(name.lower(), value)) for name, value in self._fields]!r})"
+        return f"Headers({[(name, _redact_value(name.lower(), value)) for name, value in self._fields]!r})"
 
 
 def content_length(headers: Headers) -> int | None:
-    """What Content-Length says (RFC 9110, section 8.6); None if it is absent, or no number."""
-    # RFC 9112, section 6.3: where there is a transfer coding, it alone says how long the body is.
-    stated = "" if "transfer-encoding" in headers else headers.get("content-length", "")
-    return int(stated) if re.fullmatch(r"[0-9]{1,18}", stated) else None
+    """The value of Content-Length (RFC 9110, section 8.6); None if it is absent or not a number."""
+    # RFC 9112, section 6.3: Transfer-Encoding overrides Content-Length.
+    value = "" if "transfer-encoding" in headers else headers.get("content-length", "")
+    return int(value) if re.fullmatch(r"[0-9]{1,18}", value) else None
 
 
 def content_type(headers: Headers) -> str:
@@ -168,16 +168,16 @@ def content_range(headers: Headers) -> ContentRange:
 
 
 def retry_after(headers: Headers, now: float) -> float | None:
-    """What Retry-After asks for, in seconds from `now` (seconds since the epoch); None if it is absent or garbage.
+    """The wait in seconds that Retry-After asks for, from `now` (seconds since the epoch); None if it is not valid.
 
     RFC 9110, section 10.2.3: a number of seconds, or a date.
     """
-    stated = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"[0-9]{1,9}", stated):
-        return float(stated)
+    value = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}", value):
+        return float(value)
     try:
-        date = parsedate_to_datetime(stated)
-        # A date without a zone is in UTC (section 5.6.7), and comes out as naive.
+        date = parsedate_to_datetime(value)
+        # A date without a zone is in UTC (section 5.6.7), but is parsed to a naive datetime.
         aware = date if date.tzinfo is not None else date.replace(tzinfo=timezone.utc)
         return max(0.0, aware.timestamp() - now)
     except (ValueError, TypeError, IndexError, OverflowError):
@@ -185,7 +185,7 @@ def retry_after(headers: Headers, now: float) -> float | None:
 
 
 class _Fields(ItemsView[str, str]):
-    """`Headers.items`: a view whose iteration repeats what the headers repeat."""
+    """`Headers.items`: a view that has an item for each field, as opposed to each name."""
 
     _mapping: Headers
 
@@ -202,13 +202,13 @@ class _Fields(ItemsView[str, str]):
         return isinstance(name, str) and value in self._mapping.get_all(name)
 
 
-def _shown(name: str, value: str) -> str:
-    """A header's value for a repr, without secrets and without queries of URLs, which may be signatures."""
+def _redact_value(name: str, value: str) -> str:
+    """A header's value for a repr: without secrets, and without queries of URLs, which may be signatures."""
     if name in SECRET_HEADERS:
         return "***"
-    if name in ("location", "content-location"):  # which may be relative
-        value, mark, _ = value.partition("?")
-        return f"{value}?***" if mark else value
+    if name in ("location", "content-location"):  # a URL, absolute or relative
+        value, question_mark, _ = value.partition("?")
+        return f"{value}?***" if question_mark else value
     return _WORD.sub(_without_query, value) if "?" in value else value
 
 
@@ -217,7 +217,7 @@ def _without_query(word: re.Match[str]) -> str:
     return f"{before}?***" if query and "//" in before else word[0]
 
 
-def _checked(pair: tuple[str, str]) -> tuple[str, str]:
+def _check_field(pair: tuple[str, str]) -> tuple[str, str]:
     try:
         name, value = pair
     except (TypeError, ValueError):
@@ -227,7 +227,7 @@ def _checked(pair: tuple[str, str]) -> tuple[str, str]:
     if not isinstance(value, str):
         raise UsageError(f"the value of header {name} must be a str, not {type(value).__name__}")
     # The value itself stays out of the message: it may be a secret.
-    if _ENDS_LINE.search(value):
+    if _LINE_END.search(value):
         raise UsageError(f"the value of header {name} holds a CR, LF or NUL, which would end the field")
     if _NOT_LATIN_1.search(value):
         raise UsageError(f"the value of header {name} is not latin-1 (RFC 8187 tells how to encode it)")

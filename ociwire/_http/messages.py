@@ -1,7 +1,7 @@
 """The two messages that pass through a stack: a `Request` goes down, a `Response` comes up.
 
-A request is frozen: a layer that wants another one makes it with `Request.replace`. A response has one owner: who
-returns it passes it on; who swallows it calls `Response.drain`.
+A request is frozen: a layer that changes it makes another one with `Request.replace`. A response has one owner. A layer
+that returns a response passes ownership on; one that does not return it calls `Response.drain` or `close`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
-"""The methods that are idempotent (RFC 9110, section 9.2.2)."""
+"""Idempotent methods (RFC 9110, section 9.2.2)."""
 _CHUNK_SIZE = 256 * 1024
 _DRAIN_LIMIT = 64 * 1024
 _DRAIN_SECONDS = 1.0
@@ -49,20 +49,19 @@ _JSON_LIMIT = 16 * 1024 * 1024
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestInfo:
-    """What a request's maker lets the layers know. None of it is sent.
+    """Metadata of a request for the layers. It is not sent.
 
     Attributes:
-        required_scope: What a token must grant for this request.
+        required_scope: The scope that a token must grant for this request.
         operation: The client method that the request belongs to, such as ``push_blob``: for logs and metrics.
-        debug_id: The client's name for itself: for logs and metrics.
+        debug_id: The name of the client: for logs and metrics.
         timeout: Timeout in seconds for connecting and for each wait on the socket, or a `urllib3.Timeout`. Overrides
             the transport's. Infinity means no timeout.
         deadline: A `time.monotonic` value in seconds that bounds all work for this request. Infinity means no deadline,
             and overrides the client's options.
-        anonymous: Whether it goes out as nobody: no layer adds a credential to it. So goes what leaves the origin that
-            it was meant for.
-        idempotent: Whether the request may be repeated; None leaves it to the method (RFC 9110, section 9.2.2).
-        extra: Carried from the caller to whichever layer looks for it; ociwire never reads it.
+        anonymous: If true, layers must not add credentials; set on cross-origin requests.
+        idempotent: Whether the request may be repeated. `None` means that its method decides (RFC 9110, section 9.2.2).
+        extra: Values from the caller for layers of its own; ociwire does not read them.
 
     Raises:
         UsageError: The timeout or the deadline is not a number, is NaN, is too large for a float, or the timeout is
@@ -77,7 +76,7 @@ class RequestInfo:
     anonymous: bool = False
     idempotent: bool | None = None
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    # Shared by all requests of one exchange, which add their secrets to it. Not pickled.
+    # Shared by all requests of one exchange; each layer adds the secrets that it sends. Not pickled.
     _redactor: Redactor | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -88,24 +87,24 @@ class RequestInfo:
         object.__setattr__(self, "extra", MappingProxyType(dict(self.extra)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        values = {one.name: getattr(self, one.name) for one in fields(self) if one.init}
-        return _info, ({**values, "extra": dict(self.extra)},)
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.init}
+        return _restore_info, ({**values, "extra": dict(self.extra)},)
 
     def replace(self, **changes: Any) -> RequestInfo:
-        """The same with other values in the named fields."""
+        """Return a copy with other values in the named fields."""
         return self._with_redactor(self._redactor, **changes)
 
     def _with_redactor(self, redactor: Redactor | None, **changes: Any) -> RequestInfo:
         info = replace(self, **changes)
-        return info if redactor is None else info._masked_by(redactor)
+        return info if redactor is None else info._set_redactor(redactor)
 
-    def _masked_by(self, redactor: Redactor) -> RequestInfo:
-        """Set the redactor of an info that was just made, and that has none."""
+    def _set_redactor(self, redactor: Redactor) -> RequestInfo:
+        """Set the redactor of a copy that was just made; returns it."""
         object.__setattr__(self, "_redactor", redactor)
         return self
 
 
-def _info(values: dict[str, Any]) -> RequestInfo:
+def _restore_info(values: dict[str, Any]) -> RequestInfo:
     return RequestInfo(**values)
 
 
@@ -115,17 +114,18 @@ _NO_INFO = RequestInfo()
 @final
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request, as a layer sees it.
+    """An HTTP request, as layers see it.
 
     Args:
         method: ``GET``, ``HEAD``, ``POST``, ``PUT``, ``PATCH``, ``DELETE``, or another token.
-        url: Absolute; above a client a path will do, which the client completes.
-        headers: The fields to send. Framing (Content-Length, Transfer-Encoding), Connection and Host are the wire's.
-        body: A `Body`, or what one can be made of.
-        info: What the layers may know.
+        url: An absolute URL. `Client.do` also takes a path.
+        headers: The fields to send. The base transport adds Host, Connection and framing (Content-Length,
+            Transfer-Encoding).
+        body: A `Body`, or content for `Body.of`.
+        info: Metadata for the layers.
 
     Raises:
-        UsageError: The method is no token, the URL no URL, or a header could not be sent.
+        UsageError: The method is not a token, the URL is not valid, or a header cannot be sent.
     """
 
     method: str
@@ -159,19 +159,19 @@ class Request:
     @property
     def idempotent(self) -> bool:
         """Whether the request may be repeated although it may have had an effect: by `info`, else by its method."""
-        stated = self.info.idempotent
-        return self.method in _IDEMPOTENT if stated is None else stated
+        idempotent = self.info.idempotent
+        return self.method in _IDEMPOTENT if idempotent is None else idempotent
 
     def replace(self, **changes: Any) -> Request:
-        """The same request with other values in the named fields."""
+        """Return a copy with other values in the named fields."""
         return replace(self, **changes)
 
     def with_headers(self, changes: Mapping[str, str | None]) -> Request:
-        """The same request with other values for the named headers; None removes one."""
+        """Return a copy with other values for the named headers; None removes a header."""
         return self._derive(self.headers.updated(changes), self.info)
 
     def _derive(self, headers: Headers, info: RequestInfo) -> Request:
-        """The same request with other headers and info, which are valid: what was checked is not checked again."""
+        """Return a copy with other headers and info, without checking the fields again."""
         derived = object.__new__(Request)
         for name, value in (("method", self.method), ("url", self.url), ("headers", headers), ("body", self.body)):
             object.__setattr__(derived, name, value)
@@ -181,7 +181,7 @@ class Request:
     def _redacted_for(self, error: Any) -> Request:
         """Mask the secrets of this request's exchange in an exception; returns the request without them."""
         redactor = redactor_of(self)
-        redactor.error(error)
+        redactor.redact_error(error)
         return redactor.request(self)
 
     def __repr__(self) -> str:
@@ -190,9 +190,9 @@ class Request:
 
 
 def redactor_of(request: Request | None) -> Redactor:
-    """The redactor of the exchange that a request belongs to. It knows the secrets of this request, too.
+    """Return the redactor of the exchange that a request belongs to, with the secrets of the request added to it.
 
-    Without a request, or where no layer has made a redactor yet, it is a new one.
+    Without a request, or if no layer has made a redactor yet, it is a new one.
     """
     if request is None:
         return Redactor()
@@ -204,10 +204,10 @@ def redactor_of(request: Request | None) -> Redactor:
 
 
 def with_redactor(request: Request, redactor: Redactor | None = None) -> Request:
-    """Return the request with a redactor, which the later requests and responses of its exchange share.
+    """Return the request with a redactor, which the later requests of its exchange share.
 
     Args:
-        request: The request. If it belongs to an exchange and no `redactor` is given, it is returned as it is.
+        request: The request. If it has a redactor and no other is given, it is returned unchanged.
         redactor: The redactor of the exchange; None makes one whose home is the origin of the request.
     """
     if redactor is None:
@@ -229,7 +229,7 @@ def info_with_redactor(info: RequestInfo, redactor: Redactor | None, **changes: 
 
 def new_info(redactor: Redactor, **fields: Any) -> RequestInfo:
     """Make an info with a redactor. Unlike `info_with_redactor` it copies nothing: most requests are made here."""
-    return RequestInfo(**fields)._masked_by(redactor)
+    return RequestInfo(**fields)._set_redactor(redactor)
 
 
 def _home_of(url: str) -> Origin | None:
@@ -238,17 +238,17 @@ def _home_of(url: str) -> Origin | None:
 
 @final
 class Response:
-    """One HTTP response: status, headers, and a body that is read once, as it comes.
+    """An HTTP response: status, headers, and a body that can be read once.
 
-    It has one owner, who reads it to its end, discards or closes it; it is a context manager, which closes it. Read to
-    the end, it returns its connection to the pool by itself; closed before, it drops it. One that is made of bytes may
-    be handed out again and again: `replace` begins it anew.
+    It has one owner, which reads it to the end, drains or closes it; as a context manager it is closed. A response that
+    is read to the end returns its connection to the pool; one that is closed earlier closes the connection. A response
+    that is made of bytes can be used several times: `replace` returns a copy that is read from the start.
 
     Args:
         status: The status code.
-        headers: The fields.
+        headers: The header fields.
         body: Bytes; a reader, with ``readinto`` or ``read``; or an iterable of bytes.
-        request: The request that was really sent: Location and Link are relative to its URL.
+        request: The request that was sent, after redirects: Location and Link are relative to its URL.
     """
 
     __slots__ = ("_data", "_inner", "_reader", "headers", "request", "status")
@@ -265,27 +265,27 @@ class Response:
 
     @property
     def length(self) -> int | None:
-        """How many bytes the body has, as far as that is known before it is read (RFC 9110, section 8.6)."""
+        """Number of bytes of the body; None if it is not known before it is read (RFC 9110, section 8.6)."""
         if self._data is not None:
             return len(self._data)
         if self.status in (204, 304) or (self.request is not None and self.request.method == "HEAD"):
             return 0
-        stated = content_length(self.headers)
-        # What stands between a body and its owner hands on what the body knows of itself.
-        return getattr(self._reader, "known_length", None) if stated is None else stated
+        announced = content_length(self.headers)
+        # A reader around another response knows the length of a body of bytes that has no Content-Length.
+        return getattr(self._reader, "known_length", None) if announced is None else announced
 
     @property
     def in_memory(self) -> bool:
-        """Whether it is made of bytes, with nothing open under it."""
+        """Whether the body is bytes, and no response under it is open."""
         return self._data is not None and (self._inner is None or self._inner.closed or self._inner.in_memory)
 
     @property
     def closed(self) -> bool:
-        """Whether it can no longer be read, since it was closed or `replace` handed its body on."""
+        """Whether it can no longer be read, because it was closed or `replace` moved its body to another response."""
         return self._reader is None
 
     def readinto(self, buffer: bytearray | memoryview) -> int:
-        """Read into a buffer what is there, at least one byte; 0 at the end.
+        """Read at least one byte into a buffer, as many as are available; return their number, 0 at the end.
 
         Raises:
             UsageError: The response is closed.
@@ -299,38 +299,38 @@ class Response:
         return count
 
     def read(self, n: int | None = -1) -> bytes:
-        """Read `n` bytes, fewer only at the end; all that is left if `n` is negative or None.
+        """Read `n` bytes, fewer only at the end; the rest of the body if `n` is negative or None.
 
         Raises:
             UsageError: The response is closed.
             TransportError: The connection failed.
         """
         n = check_read_size(n)
-        wanted = float("inf") if n < 0 else n
+        remaining = float("inf") if n < 0 else n
         pieces = []
-        while wanted > 0 and (piece := self._some(int(min(wanted, _CHUNK_SIZE)))):
+        while remaining > 0 and (piece := self._read_some(int(min(remaining, _CHUNK_SIZE)))):
             pieces.append(piece)
-            wanted -= len(piece)
+            remaining -= len(piece)
         return b"".join(pieces)
 
     def iter_bytes(self, size: int = _CHUNK_SIZE) -> Iterator[bytes]:
-        """The body in pieces of at most `size` bytes, as they come."""
+        """Iterate over the body in pieces of at most `size` bytes, as they arrive."""
         check_integer("size", size, minimum=1)
-        while piece := self._some(size):
+        while piece := self._read_some(size):
             yield piece
 
-    def _some(self, size: int) -> bytes:
+    def _read_some(self, size: int) -> bytes:
         length = self.length
         buffer = bytearray(size if length is None else max(1, min(size, length)))
         with memoryview(buffer) as view:
             return bytes(view[: self.readinto(view)])
 
     def json(self, *, limit: int = _JSON_LIMIT) -> Any:
-        """Read the rest of the body as JSON, at most `limit` bytes of it.
+        """Read the rest of the body, at most `limit` bytes, as JSON.
 
         Raises:
             UsageError: The response is closed.
-            ProtocolError: It is not JSON, or longer than that.
+            ProtocolError: It is not JSON, or is longer.
             TransportError: The connection failed.
         """
         check_integer("limit", limit)
@@ -345,20 +345,18 @@ class Response:
         raise failure  # outside of the handler: json's exception holds the whole body, which may repeat a secret
 
     def drain(self) -> None:
-        """Read away what is left, so that the connection can be used again, if it is little and comes soon; then close.
+        """Drain the remaining body (up to 64 KiB, 1 s) so that the connection can be reused, then close.
 
-        Little is 64 KiB, soon is a second.
-
-        Raises nothing of ociwire's: nobody wants this response.
+        Does not raise exceptions of ociwire: the response is not needed any more.
         """
-        left = _DRAIN_LIMIT
+        remaining = _DRAIN_LIMIT
         try:
             if self._reader is not None and (self.length or 0) <= _DRAIN_LIMIT:
                 self._shorten_timeout(_DRAIN_SECONDS)
-                while left > 0 and (piece := self._some(left)):
-                    left -= len(piece)
+                while remaining > 0 and (piece := self._read_some(remaining)):
+                    remaining -= len(piece)
         except OciwireError:
-            pass  # the connection is dropped, which is all that could be asked for
+            pass  # closing drops the connection
         finally:
             with suppress(OciwireError):
                 self.close()
@@ -371,7 +369,7 @@ class Response:
             shorten(seconds)
 
     def close(self) -> None:
-        """Let go of the body, and of the connection if the body was not read to its end. May be called again."""
+        """Close the body, and the connection if the body was not read to its end. Idempotent."""
         reader, self._reader = self._reader, None
         inner, self._inner = self._inner, None
         try:
@@ -382,10 +380,10 @@ class Response:
                 inner.close()
 
     def replace(self, **changes: Any) -> Response:
-        """The same response with another ``status``, ``headers``, ``body`` or ``request``; ownership moves to it.
+        """Return a response with another ``status``, ``headers``, ``body`` or ``request``; ownership moves to it.
 
-        Without a new body the new response takes this one's over, and this one is closed. A new body is taken to read
-        from this response, which is then closed together with the new one.
+        Without a new body, the body moves to the new response, and this one is closed. A new body is expected to read
+        from this response, which is closed together with the new one.
         """
         values: dict[str, Any] = {"status": self.status, "headers": self.headers, "request": self.request, **changes}
         if "body" in changes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, final
 from urllib.parse import unquote
@@ -13,6 +13,7 @@ from .._oci.host import redact_url
 from .._text import CUT, sanitize
 from ..errors import OciwireError
 from .headers import SECRET_HEADERS, Headers
+from .unescape import ESCAPE_START, PARTIAL_ESCAPE, decoded_forms
 from .urls import Origin, split_url
 
 if TYPE_CHECKING:
@@ -27,8 +28,7 @@ _SHORTEST_QUERY_VALUE = 8
 _RECOGNIZED = 16
 """Number of bytes by which a long secret is recognized: a quotation may have cut the rest."""
 _CUT = CUT.encode()
-_MAX_NESTING = 3
-"""Number of nested encodings that are undone to find a secret, such as a URL in HTML in JSON."""
+_MAX_URL_DECODINGS = 3
 _MAX_DEPTH = 100
 """Maximum depth at which JSON is searched for secrets; deeper values are masked as a whole."""
 _LONGEST_URL = 500
@@ -49,19 +49,7 @@ _SIGNATURE = re.compile(
 # Where a URL in a text ends. The backslash is here for JSON, in which it begins an escape.
 _WORD = re.compile(rb"[^\s\"'<>\\`]+")
 _NETLOC = re.compile(rb"//([^/?#]*)")
-_FLAGS = re.IGNORECASE | re.DOTALL
-_ESCAPES = (
-    rb"%[0-9a-f]{2}",  # RFC 3986, section 2.1
-    # JSON (RFC 8259, section 7; a pair of surrogates is one character), and Python's repr.
-    rb"\\u(?:d[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|[0-9a-f]{4})|\\x[0-9a-f]{2}|\\[^ux]",
-    rb"&(?:#[0-9]{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});",  # HTML
-)
-_ESCAPE = re.compile(b"|".join(_ESCAPES), _FLAGS)
-_AMBIGUOUS = re.compile(rb"[%\\&]")
-_ONE_KIND = tuple(re.compile(escape, _FLAGS) for escape in _ESCAPES)
-_BEGUN = rb"%[0-9a-f]?|\\u?[0-9a-f]{0,3}|&[#a-z0-9]{0,8}"
-_BEGUN_ESCAPE = re.compile(rb"(?:" + _BEGUN + rb")\Z", re.IGNORECASE)
-_SHORT_ESCAPES = {b"\\b": b"\b", b"\\f": b"\f", b"\\n": b"\n", b"\\r": b"\r", b"\\t": b"\t"}
+_PARTIAL_ESCAPE_AT_END = re.compile(b"(?:" + PARTIAL_ESCAPE + rb")\Z", re.IGNORECASE)
 
 
 class HasSecrets(Protocol):
@@ -165,70 +153,67 @@ class Redactor:
             data: The bytes. The same object is returned if there is nothing to mask.
             is_cut: Whether the end may be missing. Then the beginning of a secret at the end is masked, too.
         """
-        needles = self._all_needles()
-        if not is_cut and _CUT not in data and _is_unescaped(data) and not _holds(data, needles):
-            return data  # most texts are like this, and a search of all levels takes ten times as long
-        # A level is the data with some of its escapes undone, and where in the data each of its bytes begins.
-        level: _Level = (data, range(len(data) + 1))
-        levels, seen = [level], {data}
-        # Where a secret itself has a %, a backslash or an &, only one kind of escape may be undone at a time.
-        kinds = (_ESCAPE, *_ONE_KIND) if any(_AMBIGUOUS.search(needle) for needle in needles) else (_ESCAPE,)
-        spans: list[tuple[int, int]] = []
-        for depth in range(_MAX_NESTING + 1):
-            found, levels = levels, []
-            for level in found:
-                spans += [(level[1][begin], level[1][end]) for begin, end in self._find(level[0], is_cut=is_cut)]
-                for kind in kinds if depth < _MAX_NESTING else ():
-                    undone = _unescape(level, kind)
-                    if undone[0] not in seen:
-                        seen.add(undone[0])
-                        levels.append(undone)
-        if not spans:
-            return data
+        needles = self._get_needles()
+        if not is_cut and _CUT not in data and _is_plain(data) and not _holds_any(data, needles):
+            return data  # most texts are like this, and a search of all forms takes ten times as long
+        # A secret that has a %, a backslash or an & itself may be written with one kind of escape and not the others.
+        each_kind = any(ESCAPE_START.search(needle) for needle in needles)
+        spans = [
+            (form.offsets[start], form.offsets[end])
+            for form in decoded_forms(data, each_kind=each_kind)
+            for start, end in self._find_spans(form.data, is_cut=is_cut)
+        ]
         pieces, position = [], 0
-        for begin, end in _merged(spans):
-            pieces += [data[position:begin], b"***"]
+        for start, end in _merge_overlapping(spans):
+            pieces += [data[position:start], b"***"]
             position = end
-        return b"".join([*pieces, data[position:]])
+        return b"".join([*pieces, data[position:]]) if pieces else data
 
-    def _find(self, level: bytes, *, is_cut: bool) -> Iterator[tuple[int, int]]:
-        yield from self._find_secrets(level, is_cut=is_cut)
-        if b"=" in level:
-            for match in _SIGNATURE.finditer(level):
+    def _find_spans(self, data: bytes, *, is_cut: bool) -> Iterator[tuple[int, int]]:
+        """Start and end of everything to mask in bytes whose escapes are decoded."""
+        yield from self._find_secrets(data, is_cut=is_cut)
+        if b"=" in data:
+            for match in _SIGNATURE.finditer(data):
                 yield match.span(1)
-        if b"?" in level and b"//" in level:
-            for word in _WORD.finditer(level):
-                query = self._cross_origin_query(word[0])
-                if query:
-                    yield word.end() - query, word.end()
+        if b"?" in data and b"//" in data:
+            for word in _WORD.finditer(data):
+                query_length = self._cross_origin_query(word[0])
+                if query_length:
+                    yield word.end() - query_length, word.end()
 
-    def _find_secrets(self, level: bytes, *, is_cut: bool) -> Iterator[tuple[int, int]]:
-        haystack = level.replace(b"+", b" ")  # a space in a query or a form is written as +
-        whole = _BEGUN_ESCAPE.sub(b"", haystack) if is_cut else b""
-        for needle in self._all_needles():
+    def _find_secrets(self, data: bytes, *, is_cut: bool) -> Iterator[tuple[int, int]]:
+        haystack = data.replace(b"+", b" ")  # a space in a query or a form is written as +
+        uncut = _PARTIAL_ESCAPE_AT_END.sub(b"", haystack) if is_cut else b""
+        for needle in self._get_needles():
+            # Anywhere: the first bytes, and as many of the following ones as are there.
             head = needle[:_RECOGNIZED]
-            begin = haystack.find(head)
-            while begin >= 0:
-                end = begin + len(head)
-                while haystack[end : end + 1] == needle[end - begin : end - begin + 1] != b"":
+            start = haystack.find(head)
+            while start >= 0:
+                end = start + len(head)
+                while haystack[end : end + 1] == needle[end - start : end - start + 1] != b"":
                     end += 1
-                yield begin, end
-                begin = haystack.find(head, end - len(head) + 1)
-            longest = min(len(needle) - 1, len(whole))
-            part = next((n for n in range(longest, 0, -1) if whole.endswith(needle[:n])), 0)
-            if part:
-                yield len(whole) - part, len(level)
+                yield start, end
+                start = haystack.find(head, end - len(head) + 1)
+            # At the end, where the rest may be missing: any number of its first bytes.
+            longest = min(len(needle) - 1, len(uncut))
+            length = next((n for n in range(longest, 0, -1) if uncut.endswith(needle[:n])), 0)
+            if length:
+                yield len(uncut) - length, len(data)
+            # In front of the mark of a text that was cut before.
             if _CUT in haystack:
-                for match in _before_cut(needle).finditer(haystack):
+                for match in _cut_needle_pattern(needle).finditer(haystack):
                     yield match.span(1)
 
     def _cross_origin_query(self, word: bytes) -> int:
-        """The length of the query of the first URL in a word that is not at the home origin; 0 without one."""
+        """The length of the query of the first cross-origin URL in a word; 0 without one.
+
+        A word may be several URLs, as one may stand in the query of another.
+        """
         for netloc in _NETLOC.finditer(word):
             scheme = word[max(0, netloc.start() - 6) : netloc.start()].lower()
             if not self._is_home_netloc(scheme, netloc[1].lower()):
-                mark = word.find(b"?", netloc.end())
-                return len(word) - mark - 1 if mark >= 0 else 0
+                question_mark = word.find(b"?", netloc.end())
+                return len(word) - question_mark - 1 if question_mark >= 0 else 0
         return 0
 
     def _is_home_netloc(self, before: bytes, netloc: bytes) -> bool:
@@ -237,7 +222,8 @@ class Redactor:
             return False
         return not before.endswith(b":") or before.endswith(f"{home.scheme}:".encode())
 
-    def _all_needles(self) -> tuple[bytes, ...]:
+    def _get_needles(self) -> tuple[bytes, ...]:
+        """All secrets as bytes, in each encoding of text, with spaces for each ``+``; computed when first needed."""
         if self._needles is None:
             for source in self._sources:
                 self._add_values(source.secrets(), _SHORTEST_SECRET)
@@ -246,19 +232,14 @@ class Redactor:
 
     def headers(self, headers: Headers) -> Headers:
         """Headers without those that are secret, with the values of the others masked."""
-        kept = [(name, value) for name, value in headers.items() if name.lower() not in SECRET_HEADERS]
-        is_changed = len(kept) < len(headers.items())
-        lines = "\n".join([f"{name}: {value}" for name, value in kept])
-        # One search over all values: most errors hold no secret. Location and Content-Location may be relative.
+        fields = [(name, value) for name, value in headers.items() if name.lower() not in SECRET_HEADERS]
+        is_changed = len(fields) < len(headers.items())
+        # One search over all values, as most headers hold no secret.
+        lines = "\n".join([f"{name}: {value}" for name, value in fields])
         if "?" in lines or self.text(lines) is not lines:
-            kept = [(self.text(name), self._header_value(name, value)) for name, value in kept]
+            fields = [(self.text(name), self.text(_without_query(name, value))) for name, value in fields]
             is_changed = True
-        return Headers.received(kept) if is_changed else headers
-
-    def _header_value(self, name: str, value: str) -> str:
-        if name.lower() in ("location", "content-location"):
-            value = value.partition("?")[0]
-        return self.text(value)
+        return Headers.received(fields) if is_changed else headers
 
     def request(self, request: Request) -> Request:
         """A request as an exception may keep it.
@@ -269,7 +250,7 @@ class Redactor:
         url = self._masked_url(request.url.partition("?")[0] if is_signed else request.url)
         headers = self.headers(request.headers)
         body = None if request.info.operation == "token" else request.body
-        if url == request.url and headers is request.headers and body is request.body and not self._all_needles():
+        if url == request.url and headers is request.headers and body is request.body and not self._get_needles():
             return request
         info = request.info._with_redactor(None)
         return type(request)(request.method, url, headers, body, info)
@@ -283,32 +264,32 @@ class Redactor:
         target = target if target.startswith("/") else f"/{target}"
         return f"{origin}{target}" if self.text(str(origin)) == str(origin) else target
 
-    def error(self, error: BaseException) -> None:
+    def redact_error(self, error: BaseException) -> None:
         """Mask the secrets in the text and the attributes of an exception of ociwire and of those it is chained to.
 
         Exceptions of other libraries are not changed. If one holds a secret, the chain ends before it.
         """
-        self._error(error, set())
+        self._redact_error(error, set())
 
-    def _error(self, error: BaseException, seen: set[int]) -> None:
+    def _redact_error(self, error: BaseException, seen: set[int]) -> None:
         seen.add(id(error))
-        error.args = tuple([self._value(arg) for arg in error.args])
+        error.args = tuple([self._mask_value(arg) for arg in error.args])
         attributes = vars(error)
         for name, value in list(attributes.items()):
             if name == "request":
                 attributes[name] = None if value is None else self.request(value)
             else:
-                attributes[name] = self._value(value)
+                attributes[name] = self._mask_value(value)
         for name in ("__cause__", "__context__"):
             linked = getattr(error, name)
             if linked is None or id(linked) in seen:
                 continue
             if isinstance(linked, OciwireError):
-                self._error(linked, seen)
+                self._redact_error(linked, seen)
             elif self._holds_secret(linked):
                 setattr(error, name, None)
 
-    def _value(self, value: Any, depth: int = 0) -> Any:
+    def _mask_value(self, value: Any, depth: int = 0) -> Any:
         """An attribute's value with its secrets masked: text, bytes, headers, and JSON values that contain them."""
         if value is None or type(value) in (int, float, bool):
             return value
@@ -321,27 +302,33 @@ class Redactor:
         if depth > _MAX_DEPTH:
             return "***" if isinstance(value, (dict, list, tuple)) else value
         if type(value) in (list, tuple):
-            return type(value)([self._value(item, depth + 1) for item in value])
+            return type(value)([self._mask_value(item, depth + 1) for item in value])
         if type(value) is dict:
-            return {self._value(key): self._value(item, depth + 1) for key, item in value.items()}
+            return {self._mask_value(key): self._mask_value(item, depth + 1) for key, item in value.items()}
         return value
 
     def _holds_secret(self, error: BaseException) -> bool:
-        linked: list[BaseException | None] = [error]
+        """Whether an exception of another library, or one that it is chained to, shows a secret."""
+        chain: list[BaseException | None] = [error]
         seen: set[int] = set()
-        while linked:
-            one = linked.pop()
-            if one is None or id(one) in seen:
+        while chain:
+            current = chain.pop()
+            if current is None or id(current) in seen:
                 continue
-            seen.add(id(one))
+            seen.add(id(current))
             try:
-                shown = f"{one} {one!r} {vars(one)!r}"
+                shown = f"{current} {current!r} {vars(current)!r}"
             except Exception:  # noqa: BLE001 - the repr of another library's exception fails: its text is unknown
                 return True
             if self.text(shown) is not shown:
                 return True
-            linked += [one.__cause__, one.__context__]
+            chain += [current.__cause__, current.__context__]
         return False
+
+
+def _without_query(name: str, value: str) -> str:
+    # These may be relative, so that the search for cross-origin URLs does not see them.
+    return value.partition("?")[0] if name.lower() in ("location", "content-location") else value
 
 
 def _header_secrets(value: str) -> Iterator[str]:
@@ -357,7 +344,7 @@ def _header_secrets(value: str) -> Iterator[str]:
 
 def _decodings(value: str) -> Iterator[str]:
     """The value of a query's parameter as it stands in the URL, and percent-decoded."""
-    for _ in range(_MAX_NESTING):
+    for _ in range(_MAX_URL_DECODINGS):
         yield value
         decoded = unquote(value)
         if decoded == value:
@@ -375,68 +362,33 @@ def _encodings(value: str) -> Iterator[bytes]:
             yield value.encode("latin-1")
 
 
-def _before_cut(needle: bytes) -> re.Pattern[bytes]:
-    """A pattern of the beginning of a secret, and of an escape, where text was cut; its first group is masked.
+def _cut_needle_pattern(needle: bytes) -> re.Pattern[bytes]:
+    """A pattern of the first bytes of a secret in front of `CUT`; its first group is to be masked.
 
-    Four bytes or more, and fewer than those by which a secret is recognized anywhere.
+    It matches four bytes or more, but fewer than those by which a secret is recognized anywhere, and part of an escape
+    that may follow them.
     """
     lengths = range(min(len(needle), _RECOGNIZED) - 1, _SHORTEST_SECRET - 1, -1)
     beginnings = b"|".join(re.escape(needle[:length]) for length in lengths)
-    return re.compile(b"((?:" + (beginnings or b"(?!)") + b")(?i:" + _BEGUN + b")?)" + _CUT)
+    return re.compile(b"((?:" + (beginnings or b"(?!)") + b")(?i:" + PARTIAL_ESCAPE + b")?)" + _CUT)
 
 
-def _is_unescaped(data: bytes) -> bool:
-    """Whether there is no escape in it, no parameter, and no URL with a query."""
-    return _AMBIGUOUS.search(data) is None and b"=" not in data and (b"?" not in data or b"//" not in data)
+def _is_plain(data: bytes) -> bool:
+    """Whether the bytes have no escape, no parameter, and no URL with a query."""
+    return ESCAPE_START.search(data) is None and b"=" not in data and (b"?" not in data or b"//" not in data)
 
 
-def _holds(data: bytes, needles: tuple[bytes, ...]) -> bool:
+def _holds_any(data: bytes, needles: tuple[bytes, ...]) -> bool:
     haystack = data.replace(b"+", b" ")
     return any(needle[:_RECOGNIZED] in haystack for needle in needles)
 
 
-_Level = tuple[bytes, Sequence[int]]
-
-
-def _unescape(level: _Level, escapes: re.Pattern[bytes]) -> _Level:
-    data, starts = level
-    if b"%" not in data and b"\\" not in data and b"&" not in data:
-        return level
-    pieces: list[bytes] = []
-    found: list[int] = []
-    position = 0
-    for match in escapes.finditer(data):
-        begin, end = match.span()
-        decoded = _decode(match[0])
-        pieces += [data[position:begin], decoded]
-        found += starts[position:begin]
-        found += [starts[begin]] * len(decoded)
-        position = end
-    pieces.append(data[position:])
-    found += starts[position:]
-    return b"".join(pieces), found
-
-
-def _decode(escape: bytes) -> bytes:
-    if escape[:1] == b"&":
-        from html import unescape  # its table of 2,000 names is not needed before something fails
-
-        return unescape(escape.decode()).encode("utf-8", "surrogatepass")
-    if escape[:2].lower() == b"\\u":
-        units = bytes.fromhex(escape.lower().replace(b"\\u", b"").decode())
-        return units.decode("utf-16-be", "surrogatepass").encode("utf-8", "surrogatepass")
-    if escape[:1] == b"%" or escape[:2].lower() == b"\\x":
-        return bytes([int(escape[-2:], 16)])
-    return _SHORT_ESCAPES.get(escape, escape[1:])
-
-
-def _merged(spans: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Spans in their order, with those that overlap as one."""
-    ordered = sorted(spans)
-    begin, end = ordered[0]
-    for other_begin, other_end in ordered[1:]:
-        if other_begin > end:
-            yield begin, end
-            begin, end = other_begin, other_end
-        end = max(end, other_end)
-    yield begin, end
+def _merge_overlapping(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Sort spans by their start, and merge those that overlap or touch."""
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged

@@ -1,4 +1,4 @@
-"""The one idea: whatever can answer a registry request is a `Transport`; a `Layer` answers by asking another one."""
+"""The interfaces of the stack: `Transport`, which answers requests, and `Layer`, which wraps a transport."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ __all__ = ["Layer", "Transport"]
 
 @runtime_checkable
 class Transport(Protocol):
-    """Answers requests: from a socket, from another transport, or of itself."""
+    """Answers requests: from a socket, from memory, or by way of another transport."""
 
     def round_trip(self, request: Request, /) -> Response:
-        """Send one request and return its answer, whatever its status; the caller owns the response.
+        """Send one request and return the response, whatever its status. The caller owns the response.
 
-        The request is not changed, and nothing is kept of it. What a transport wraps is asked in the caller's thread.
+        The request is not changed, and no reference to it is kept. An inner transport is called in the caller's thread.
 
         Raises:
-            TransportError: There is no usable answer.
-            UsageError: The request could not be sent as it is, or the transport is closed.
+            TransportError: There is no usable response.
+            UsageError: The request cannot be sent as it is, or the transport is closed.
         """
         ...
 
     def close(self) -> None:
-        """Let go of all connections, and close what is wrapped. May be called again."""
+        """Close all connections and the inner transport. Idempotent."""
         ...
 
 
 Layer = Callable[[Transport], Transport]
-"""A transport made around another: a class whose constructor takes ``(inner, *, options)``, or a partial of one."""
+"""Wraps a transport in another: a class whose constructor takes ``(inner, *, options)``, or a partial of one."""

@@ -1,7 +1,7 @@
-"""URLs: parsing, validation, and resolving what a server sends in Location and Link.
+"""URLs: parsing, validation, and resolution of URL references from Location and Link headers.
 
-An origin is a scheme, a host and a port with its default filled in (RFC 6454). Userinfo in a URL is refused everywhere:
-it is a secret in a place that is logged.
+An origin is a scheme, a host and a port, with the default port filled in (RFC 6454). Userinfo in a URL is refused
+everywhere: it is a secret, and URLs are logged.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from ..errors import UsageError
 __all__ = ["Origin", "check_url", "resolve_url", "split_url"]
 
 _URL = re.compile(r"(https?)://([^/?#\\]*)([^#]*)(?:#.*)?", re.IGNORECASE)
-# A backslash is a slash to some and part of the host to others: no URL that can be read in two ways is followed.
+# References without a host that other parsers complete: https:path and https:///path.
 _HOSTLESS = re.compile(r"(?:https?:(?!//[^/?#])|//(?![^/?#]))", re.IGNORECASE)
 _FORBIDDEN = re.compile(r"[^!-~]|\\")
+# Browsers read a backslash as a slash, other parsers as part of the host, and some drop control characters: a URL that
+# can be read in two ways is refused.
 _AMBIGUOUS = re.compile(r"[\x00-\x1f\x7f\\]")
-# RFC 3986, section 2: characters that no URL has, though servers send them in Location and Link. Browsers encode them;
-# Tomcat, and so Artifactory, answers 400 to a raw one.
+# Characters that must be percent-encoded (RFC 3986, section 2), though servers send them in Location and Link. Browsers
+# encode them; Tomcat, and so Artifactory, answers 400 to a URL that has them raw.
 _UNENCODED = re.compile(r'[^!-~]|["<>^`{|}]')
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _LONGEST_CACHED = 2048
@@ -31,12 +33,12 @@ _LONGEST_CACHED = 2048
 
 @final
 class Origin(NamedTuple):
-    """Scheme, host and port: what a secret belongs to.
+    """Scheme, host and port of a URL. Credentials belong to an origin.
 
     Attributes:
         scheme: ``http`` or ``https``.
-        host: Lower case; an IPv6 address in its brackets.
-        port: Never the absence of one.
+        host: Lower case; an IPv6 address is in brackets.
+        port: The port; the default port of the scheme if the URL has none.
     """
 
     scheme: str
@@ -45,7 +47,7 @@ class Origin(NamedTuple):
 
     @property
     def netloc(self) -> str:
-        """What the Host header says, which is ``host``, or ``host:port`` where the port is not the scheme's default."""
+        """``host``, or ``host:port`` if the port is not the default of the scheme, as in the Host header."""
         return self.host if _DEFAULT_PORTS[self.scheme] == self.port else f"{self.host}:{self.port}"
 
     def __str__(self) -> str:
@@ -56,22 +58,22 @@ class Origin(NamedTuple):
         """The origin of an absolute http or https URL.
 
         Raises:
-            UsageError: It is no such URL, has userinfo in it, or its host or port is not valid.
+            UsageError: The URL is not absolute, has userinfo, or its host or port is not valid.
         """
         return split_url(url)[0]
 
 
 def split_url(url: str) -> tuple[Origin, str]:
-    """An absolute URL as its origin and the request target (path and query, at least ``/``); the fragment is dropped.
+    """Split an absolute URL into its origin and request target (path and query, at least ``/``), without the fragment.
 
     Raises:
-        UsageError: It is not an absolute http or https URL, has userinfo in it, or its host or port is not valid.
+        UsageError: The URL is not an absolute http or https URL, has userinfo, or its host or port is not valid.
     """
-    text = _text(url)
-    return _split(text) if len(text) <= _LONGEST_CACHED else _split.__wrapped__(text)
+    url = _check_type(url)
+    return _split(url) if len(url) <= _LONGEST_CACHED else _split.__wrapped__(url)
 
 
-@lru_cache(maxsize=1024)  # every layer of a stack asks
+@lru_cache(maxsize=1024)  # every layer of a stack parses the URL
 def _split(url: str) -> tuple[Origin, str]:
     _check_characters(url)
     match = _URL.fullmatch(url)
@@ -83,12 +85,12 @@ def _split(url: str) -> tuple[Origin, str]:
 
 
 def check_url(url: str) -> None:
-    """Refuse a URL that could not be sent as it is: neither absolute nor a path, or with characters that no URL holds.
+    """Check that a URL can be sent: an absolute http or https URL or a path, without characters that must be encoded.
 
     Raises:
-        UsageError: It is one of these.
+        UsageError: The URL cannot be sent.
     """
-    if _text(url).startswith("/"):
+    if _check_type(url).startswith("/"):
         _check_characters(url)
     elif url[:8].lower().startswith(("http://", "https://")):
         split_url(url)
@@ -97,7 +99,7 @@ def check_url(url: str) -> None:
         raise UsageError(f"not a URL: {redact_url(url)!r} (a URL begins with http://, https:// or, as a path, with /)")
 
 
-def _text(url: object) -> str:
+def _check_type(url: object) -> str:
     if not isinstance(url, str):
         raise UsageError(f"a URL is a str, not {type(url).__name__}")
     return url
@@ -116,35 +118,35 @@ def _origin(scheme: str, netloc: str) -> Origin:
             " credentials=StaticCredentials(host, credential) to default_transport)"
         )
     if not is_host(netloc):
-        # Not shown: in https://user:pass/word@host/ this is the beginning of a password.
+        # The netloc is not shown: in https://user:pass/word@host/ it is the beginning of a password.
         raise UsageError(f"invalid URL {scheme}://***: expected HOST or HOST:PORT after {scheme}://")
     name, port = split_port(netloc.lower())
     return Origin(scheme, name, _DEFAULT_PORTS[scheme] if port is None else port)
 
 
 def resolve_url(base: str, reference: str) -> tuple[str, Origin]:
-    """A URL reference (RFC 3986, section 5) as an absolute URL without its fragment, and its origin.
+    """Resolve a URL reference (RFC 3986, section 5). Return the absolute URL without its fragment, and its origin.
 
     Raises:
-        UsageError: It is no http or https URL, could be read in two ways, or has userinfo in it.
+        UsageError: The result is not an http or https URL, can be read in two ways, or has userinfo.
     """
     if _AMBIGUOUS.search(reference):
         raise UsageError(
             f"not a URL: {redact_url(reference)!r} holds a control character or a backslash, which parsers read in"
             " different ways"
         )
-    reference = _UNENCODED.sub(_percent_encoded, reference)
+    reference = _UNENCODED.sub(_percent_encode, reference)
     if _HOSTLESS.match(reference):
         raise UsageError(f"not a URL: {redact_url(reference)!r} has no host where one belongs")
     try:
         url = urljoin(base, reference)
-    except ValueError:  # its text repeats the netloc, which may hold a password
+    except ValueError:  # from None: its text repeats the netloc, which may be a password
         raise UsageError(f"not a URL: {redact_url(reference)!r} has no valid host") from None
     return url.partition("#")[0], Origin.of(url)
 
 
-def _percent_encoded(match: re.Match[str]) -> str:
-    # A header arrives as latin-1: each character up to U+00FF stands for the byte that the server sent.
+def _percent_encode(match: re.Match[str]) -> str:
+    # Headers are decoded as latin-1: a character up to U+00FF is a byte that the server sent.
     character = match[0]
     data = character.encode("latin-1") if character <= "\xff" else character.encode("utf-8", "surrogatepass")
     return "".join(f"%{byte:02X}" for byte in data)

@@ -124,7 +124,7 @@ class TokenProvider:
             try:
                 token = self._request_token(wanted, request, may_repeat)
             except AuthError as error:
-                redactor.error(error)
+                redactor.redact_error(error)
                 raise
             self.cache.put(key, token)
             return token

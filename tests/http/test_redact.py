@@ -206,7 +206,7 @@ def test_error_cause_with_secret_is_removed() -> None:
     for text, is_kept in (("harmless", True), (f"b'{SECRET}'", False), (quote(SECRET), False)):
         error = ProtocolError("wrong", request=request)
         error.__cause__ = error.__context__ = OSError(text)
-        redactor_of(request).error(error)
+        redactor_of(request).redact_error(error)
         assert (error.__cause__ is not None) is (error.__context__ is not None) is is_kept
 
 
@@ -215,7 +215,7 @@ def test_error_of_other_library_is_not_changed() -> None:
     outer = ValueError(SECRET)
     error = DigestMismatch(SECRET, actual=SECRET)
     error.__context__ = outer
-    redactor_of(request).error(error)
+    redactor_of(request).redact_error(error)
     assert (str(error), error.actual, outer.args) == ("***", "***", (SECRET,))
 
 

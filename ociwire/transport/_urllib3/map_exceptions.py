@@ -124,7 +124,7 @@ def map_errors(request: Request, state: HasConnected, *, proxy: str = "") -> Ite
             raise to_transport_error(error, request, connected=state.connected, proxy=proxy) from error
         except TransportError as mapped:
             # Masked again, now that the cause is set: exceptions of http.client contain the line that is invalid.
-            redactor_of(request).error(mapped)
+            redactor_of(request).redact_error(mapped)
             raise
 
 

@@ -1,0 +1,93 @@
+"""Decodes percent-encoding, JSON escapes and HTML references in bytes, and tells which original bytes they were."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+__all__ = ["ESCAPE_START", "PARTIAL_ESCAPE", "DecodedText", "decoded_forms"]
+
+ESCAPE_START = re.compile(rb"[%\\&]")
+"""The characters that begin an escape."""
+PARTIAL_ESCAPE = rb"%[0-9a-f]?|\\u?[0-9a-f]{0,3}|&[#a-z0-9]{0,8}"
+"""Source of a pattern, without regard to case, of an escape whose end is missing."""
+
+_MAX_NESTING = 3
+"""Number of nested encodings that are decoded, such as a URL in HTML in JSON."""
+_FLAGS = re.IGNORECASE | re.DOTALL
+_KINDS = (
+    rb"%[0-9a-f]{2}",  # RFC 3986, section 2.1
+    # JSON (RFC 8259, section 7; a pair of surrogates is one character), and Python's repr.
+    rb"\\u(?:d[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|[0-9a-f]{4})|\\x[0-9a-f]{2}|\\[^ux]",
+    rb"&(?:#[0-9]{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});",  # HTML
+)
+_ANY_KIND = re.compile(b"|".join(_KINDS), _FLAGS)
+_EACH_KIND = tuple(re.compile(kind, _FLAGS) for kind in _KINDS)
+_SHORT_JSON_ESCAPES = {b"\\b": b"\b", b"\\f": b"\f", b"\\n": b"\n", b"\\r": b"\r", b"\\t": b"\t"}
+
+
+class DecodedText(NamedTuple):
+    """Bytes with some of their escapes decoded.
+
+    Attributes:
+        data: The bytes.
+        offsets: For each of these bytes, and for their end, the offset in the original where it begins.
+    """
+
+    data: bytes
+    offsets: Sequence[int]
+
+
+def decoded_forms(data: bytes, *, each_kind: bool) -> Iterator[DecodedText]:
+    """Yield the bytes as they are, and each different form of them with up to three levels of escapes decoded.
+
+    Args:
+        data: The original bytes.
+        each_kind: Whether each kind of escape is also decoded alone. That finds text which itself has a ``%``, a
+            backslash or an ``&``, and takes up to 40 forms instead of four.
+    """
+    patterns = (_ANY_KIND, *_EACH_KIND) if each_kind else (_ANY_KIND,)
+    forms, seen = [DecodedText(data, range(len(data) + 1))], {data}
+    for depth in range(_MAX_NESTING + 1):
+        next_forms = []
+        for form in forms:
+            yield form
+            if depth == _MAX_NESTING or not ESCAPE_START.search(form.data):
+                continue
+            for pattern in patterns:
+                decoded = _decode(form, pattern)
+                if decoded.data not in seen:
+                    seen.add(decoded.data)
+                    next_forms.append(decoded)
+        forms = next_forms
+
+
+def _decode(form: DecodedText, pattern: re.Pattern[bytes]) -> DecodedText:
+    data, offsets = form
+    pieces: list[bytes] = []
+    decoded_offsets: list[int] = []
+    position = 0
+    for match in pattern.finditer(data):
+        start, end = match.span()
+        decoded = _decode_escape(match[0])
+        pieces += [data[position:start], decoded]
+        decoded_offsets += offsets[position:start]
+        decoded_offsets += [offsets[start]] * len(decoded)  # all bytes of a character begin where its escape does
+        position = end
+    pieces.append(data[position:])
+    decoded_offsets += offsets[position:]
+    return DecodedText(b"".join(pieces), decoded_offsets)
+
+
+def _decode_escape(escape: bytes) -> bytes:
+    if escape[:1] == b"&":
+        from html import unescape  # imported late: its table of 2,000 names is not needed before something fails
+
+        return unescape(escape.decode()).encode("utf-8", "surrogatepass")
+    if escape[:2].lower() == b"\\u":
+        units = bytes.fromhex(escape.lower().replace(b"\\u", b"").decode())
+        return units.decode("utf-16-be", "surrogatepass").encode("utf-8", "surrogatepass")
+    if escape[:1] == b"%" or escape[:2].lower() == b"\\x":
+        return bytes([int(escape[-2:], 16)])
+    return _SHORT_JSON_ESCAPES.get(escape, escape[1:])
