@@ -20,7 +20,7 @@ import time
 from enum import Enum
 from typing import NamedTuple, final
 
-from .._http.body import Body
+from .._http.body import Body, has_raised
 from .._oci.digest import Digest
 from ..errors import (
     AuthError,
@@ -174,7 +174,7 @@ class UploadCompletion:
             if not blob_exists(repository, digest, confirm=True):
                 raise
         except (TransportError, RegistryError) as error:
-            if not _is_temporary(error) or (self._body is not None and self._body._has_raised(error)):
+            if not _is_temporary(error) or (self._body is not None and has_raised(self._body, error)):
                 raise
             return error
         return None

@@ -19,7 +19,7 @@ from typing import Any, final
 from .._arguments import check_integer
 from .body_source import Buffers, Source, Stream, source_of
 
-__all__ = ["Body", "skip"]
+__all__ = ["Body", "has_raised", "skip", "times_opened", "wrap_chunks"]
 
 CHUNK_SIZE = 1024 * 1024
 """Number of bytes that are read from a file, or cut from bytes, at a time."""
@@ -81,11 +81,6 @@ class Body:
         """Whether `open` would yield the whole content: false for a single-use body that has been read from."""
         return not self._source.is_consumed
 
-    @property
-    def _openings(self) -> int:
-        """How often the content was opened, if opening it again ends the earlier iterator; else 0."""
-        return self._source.openings
-
     def open(self) -> Iterator[bytes]:
         """Return an iterator over the content from its start. Nothing is read before the first ``next``.
 
@@ -112,18 +107,7 @@ class Body:
 
         The chunk that the function returns is sent instead; the length is taken to stay the same.
         """
-        return self._wrap(partial(_map_chunks, function))
-
-    def _wrap(self, wrapper: Callable[[Iterator[bytes]], Iterator[bytes]]) -> Body:
-        """Like `map`, but with a generator function that is called with the chunks of each opening.
-
-        For observers that start anew when the content is sent again. It must yield as many bytes as it gets.
-        """
-        return Body(self._source, self._length, (*self._wrappers, wrapper))
-
-    def _has_raised(self, error: BaseException) -> bool:
-        """Whether the content, or a function of `map`, raised this exception: the network did not fail then."""
-        return any(reference() is error for reference in self._source.errors.copy())
+        return wrap_chunks(self, partial(_map_chunks, function))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Body:
         return self  # the content is borrowed, and what was read from it stays read
@@ -137,6 +121,24 @@ class Body:
     def __repr__(self) -> str:
         kind = "single-use" if self.single_use else "resendable"
         return f"<Body of {'unknown' if self._length is None else self._length} bytes, {kind}>"
+
+
+def wrap_chunks(body: Body, wrapper: Callable[[Iterator[bytes]], Iterator[bytes]]) -> Body:
+    """Like `Body.map`, but with a generator function, which gets the chunks of each opening.
+
+    For observers that start anew when the content is sent again. It must yield as many bytes as it gets.
+    """
+    return Body(body._source, body._length, (*body._wrappers, wrapper))
+
+
+def times_opened(body: Body) -> int:
+    """How often the content was opened, if opening it again ends the earlier iterator; else 0."""
+    return body._source.openings
+
+
+def has_raised(body: Body, error: BaseException) -> bool:
+    """Whether the content, or a function of `Body.map`, raised this exception: the network did not fail then."""
+    return any(reference() is error for reference in body._source.errors.copy())
 
 
 def _consumed_body(length: int | None) -> Body:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from .._http.body import Body
+from .._http.body import Body, times_opened
 from .._http.headers import Headers, HeadersLike
 from .._http.messages import Request, Response
 from .._oci.digest import Digest
@@ -126,7 +126,7 @@ def pull(body: Body | None, reserve: Callable[[int], None], most: int | None = N
         return b""
     _check_size(body.length or 0, most)
     reserve(body.length or 0)
-    chunks, opening, content = body.open(), body._openings, bytearray()
+    chunks, opening, content = body.open(), times_opened(body), bytearray()
     for chunk in chunks:
         size = len(content) + len(chunk)
         _check_length(body.length, size, whole=False)
@@ -134,7 +134,7 @@ def pull(body: Body | None, reserve: Callable[[int], None], most: int | None = N
         if body.length is None:
             reserve(len(chunk))
         content += chunk  # not a list: each of very many small chunks would take 40 bytes more
-    if body._openings != opening:
+    if times_opened(body) != opening:
         raise BodyConsumedError("the body was opened again while it was being pulled")
     _check_length(body.length, len(content), whole=True)
     return bytes(content)

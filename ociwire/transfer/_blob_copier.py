@@ -15,7 +15,7 @@ from typing import final
 
 from .._client.blob_reader import BlobReader
 from .._client.client import Client
-from .._http.body import Body
+from .._http.body import Body, has_raised
 from .._oci.descriptor import Descriptor
 from .._oci.digest import Digest
 from ..errors import (
@@ -200,7 +200,7 @@ class _Cargo:
 
     def is_way_lost(self, error: BaseException) -> bool:
         """Whether it was the target that could not be reached, or the connection to it."""
-        ours = self._body is None or self._body._has_raised(error) or self.raised is not None
+        ours = self._body is None or has_raised(self._body, error) or self.raised is not None
         return isinstance(error, TransportError) and not isinstance(error, BodyConsumedError) and not ours
 
     def may_pass(self, error: OciwireError) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, final
 
-from .._http.body import Body, skip
+from .._http.body import Body, has_raised, skip
 from ..errors import SizeMismatch, UsageError
 from ._arguments import check_path
 
@@ -65,7 +65,7 @@ class Content:
 
     def raised(self, error: BaseException) -> bool:
         """Whether an exception came from the content itself, and not from whoever sends it."""
-        return self.body._has_raised(error) or self._last._has_raised(error)
+        return has_raised(self.body, error) or has_raised(self._last, error)
 
     def rest(self, position: int) -> Iterator[bytes]:
         """The bytes from a position on, which is 0 where it can be read only once.

@@ -14,6 +14,7 @@ from typing import final
 from .._client.blob_writer import DEFAULT_CHUNK_SIZE, BlobWriter
 from .._client.client import Client
 from .._client.uploads import UploadSession
+from .._http.body import has_raised, wrap_chunks
 from .._oci.digest import Digest
 from ..errors import (
     AuthError,
@@ -103,7 +104,7 @@ class _Patience:
 
 @final
 class _Sent:
-    """Between the content and the wire: hashes what goes by, once, and tells how far it is. For `Body._wrap`."""
+    """Between the content and the wire: hashes what goes by, once, and tells how far it is. For `wrap_chunks`."""
 
     def __init__(self, hashing: HashingThread | None, meter: Meter) -> None:
         self._hashing = hashing
@@ -228,7 +229,7 @@ class Outgoing:
 
     def _stream(self) -> bool:
         """Send it all at once, and close the upload; False if it has to be gone on with in chunks."""
-        body = self._content.body._wrap(_Sent(self._hashing, self._meter))
+        body = wrap_chunks(self._content.body, _Sent(self._hashing, self._meter))
         try:
             if self._digest is not None and (body.length or 0) <= _ONE_PUT:
                 unfinished = self._repository.put(self._location or "", self._known(), body if body.length else None)
@@ -237,7 +238,7 @@ class Outgoing:
                 first = body.length or 0
                 unfinished = self._repository.put(self._location, self._known(), None, first)
         except _MAY_PASS as error:
-            if body._has_raised(error):
+            if has_raised(body, error):
                 raise
             if not _is_too_much(error):
                 self._patience.spend(error, 0)

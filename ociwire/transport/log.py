@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import final
 
+from .._http.body import wrap_chunks
 from .._http.headers import SECRET_HEADERS, Headers
 from .._http.messages import Request, Response, redactor_of
 from .._http.redact import Redactor
@@ -63,7 +64,7 @@ class LogTransport:
             return self._inner.round_trip(request)
         entry = _LogEntry(self._log, request, next(self._numbers))
         if request.body is not None:
-            request = request.replace(body=request.body._wrap(entry.sent))
+            request = request.replace(body=wrap_chunks(request.body, entry.sent))
         try:
             response = self._inner.round_trip(request)
         except BaseException as error:
@@ -154,7 +155,7 @@ class _LogEntry:
 
 
 class _SentCounter:
-    """Counts the bytes of a request's body that were sent. For `Body._wrap`.
+    """Counts the bytes of a request's body that were sent. For `wrap_chunks`.
 
     Refers to no request: an exception may keep the body alive, and the headers of its request may be secret.
     """

@@ -13,6 +13,7 @@ from typing import Any, final
 
 import urllib3
 
+from .._http.body import has_raised
 from .._http.headers import retry_after
 from .._http.messages import Request, Response
 from ..errors import (
@@ -104,7 +105,7 @@ class RetryPolicy:
         """The kind of retry for a failure: ``connect``, ``read`` or ``other``; None if it must not be retried."""
         if isinstance(error, _PERMANENT) or _is_permanent_tls_failure(error):
             return None
-        if request.body is not None and (not request.body.resendable or request.body._has_raised(error)):
+        if request.body is not None and (not request.body.resendable or has_raised(request.body, error)):
             return None
         is_connect = isinstance(error, ConnectError)
         # Without a connection nothing was sent: urllib3 retries any method then. The default policy does not.

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from ociwire._http import body_source
-from ociwire._http.body import CHUNK_SIZE, STREAM_CHUNK_SIZE, Body
+from ociwire._http.body import CHUNK_SIZE, STREAM_CHUNK_SIZE, Body, has_raised, wrap_chunks
 from ociwire.errors import BodyConsumedError, UsageError
 
 CONTENT = b"the quick brown fox"
@@ -433,7 +433,7 @@ def test_wrap_opened_twice_calls_wrapper_for_each_opening() -> None:
             openings[-1].extend(chunk)
             yield chunk
 
-    body = Body.of(io.BytesIO(CONTENT))._wrap(record)
+    body = wrap_chunks(Body.of(io.BytesIO(CONTENT)), record)
     chunks = body.open()
     assert openings == [], "nothing runs before the first next"
     assert b"".join(chunks) == whole(body) == CONTENT
@@ -462,9 +462,9 @@ def test_has_raised_content_fails_is_true_for_that_exception_only(kind: type[Exc
     with pytest.raises(kind) as caught:
         whole(mapped)
     assert caught.value is error
-    assert mapped._has_raised(error)
-    assert not other._has_raised(error)
-    assert not mapped._has_raised(kind("content"))
+    assert has_raised(mapped, error)
+    assert not has_raised(other, error)
+    assert not has_raised(mapped, kind("content"))
     assert not vars(error), "nothing is written to the exception"
 
 

@@ -23,6 +23,7 @@ from urllib3 import exceptions
 
 import ociwire.transport.retry
 from ociwire import Body, FunctionTransport, Request, RequestInfo, Response
+from ociwire._http.body import has_raised
 from ociwire._http.urls import Origin
 from ociwire.errors import (
     AuthError,
@@ -375,7 +376,7 @@ def test_retry_exception_of_content_is_raised_at_once(
     assert count == 1
     assert outcome is error
     assert request.body is not None
-    assert request.body._has_raised(error)
+    assert has_raised(request.body, error)
 
 
 def test_retry_network_error_after_content_error_is_retried(clock: Clock) -> None:
@@ -405,7 +406,7 @@ def test_retry_network_error_at_address_of_content_error_is_retried(clock: Clock
     errors: list[ReadError] = []
     for _ in range(2000):  # one of these is where the content's own was
         errors.append(ReadError("network"))
-        assert not body._has_raised(errors[-1])
+        assert not has_raised(body, errors[-1])
 
 
 def test_retry_content_error_body_opened_by_another_request_is_raised_at_once(clock: Clock) -> None:

@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..._http.body import Body
+from ..._http.body import Body, times_opened
 from ...errors import BodyConsumedError, ProtocolError, SizeMismatch
 from .response_head import Head
 from .socket_reader import SocketReader
@@ -180,7 +180,7 @@ class Exchange:
             BodyConsumedError: The body is single-use, and was pulled from before.
         """
         if self.body is not None:
-            chunks = self._chunks(self.body.open(), self.body, self.body._openings)
+            chunks = self._chunks(self.body.open(), self.body, times_opened(self.body))
             self.pieces = _chunked(chunks) if self.body.length is None else _sized(chunks, self.body.length)
 
     def _chunks(self, content: Iterator[bytes], body: Body, opening: int) -> Iterator[memoryview]:
@@ -188,7 +188,7 @@ class Exchange:
             try:
                 chunk = memoryview(next(content)).cast("B")
             except StopIteration:
-                if body._openings != opening:  # opening a body again ends this iterator early
+                if times_opened(body) != opening:  # opening a body again ends this iterator early
                     raise BodyConsumedError("the body was opened again while it was being sent") from None
                 return
             except Exception as error:
