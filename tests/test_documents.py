@@ -37,7 +37,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("page", RUN_HERE, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_examples_of_a_page_run(page: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_examples_run(page: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(files)
     names: dict[str, object] = {"__name__": "example"}
     for source in _blocks(page):
@@ -45,13 +45,13 @@ def test_the_examples_of_a_page_run(page: Path, files: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_to_files(page: Path) -> None:
+def test_page_links_lead_to_files(page: Path) -> None:
     targets = re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text())
     missing = [target for target in targets if not (page.parent / target).exists()]
     assert not missing
 
 
-def test_the_readmes_picture_is_drawn_from_the_code() -> None:
+def test_readme_picture_matches_code() -> None:
     drawn = subprocess.run(
         [sys.executable, ROOT / "docs" / "_ext" / "drawing.py"], capture_output=True, text=True, check=True, cwd=ROOT
     )
@@ -59,11 +59,11 @@ def test_the_readmes_picture_is_drawn_from_the_code() -> None:
 
 
 @pytest.mark.parametrize("module", ["ociwire", "ociwire.auth", "ociwire.transfer", "ociwire.testing"])
-def test_every_public_name_is_in_the_reference(module: str) -> None:
+def test_reference_lists_every_public_name(module: str) -> None:
     entries = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
     listed = set(re.findall(rf"\.\. (?:auto(?!module)|py:)\w+:: {re.escape(module)}\.(\w+)$", entries, re.MULTILINE))
     assert listed == set(importlib.import_module(module).__all__) - {"__version__"}
 
 
-def test_there_are_examples() -> None:
+def test_pages_have_examples() -> None:
     assert sum(len(_blocks(page)) for page in RUN_HERE) > 10

@@ -92,16 +92,16 @@ def chunks() -> Iterator[bytes]:
     yield b"abc"
 
 
-def test_the_tree_is_as_it_is_drawn() -> None:
+def test_docstring_tree_matches_classes() -> None:
     assert drawn_tree() == {kind.__name__: tuple(base.__name__ for base in kind.__bases__) for kind in CLASSES}
 
 
-def test_all_names_every_class_in_the_order_of_the_drawing() -> None:
+def test_all_lists_classes_in_order_of_tree() -> None:
     assert errors.__all__ == list(drawn_tree())
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_every_class_has_a_docstring_of_its_own(kind: type[OciwireError]) -> None:
+def test_class_has_own_docstring(kind: type[OciwireError]) -> None:
     assert kind.__dict__.get("__doc__")
 
 
@@ -116,13 +116,13 @@ def test_every_class_has_a_docstring_of_its_own(kind: type[OciwireError]) -> Non
         (TooManyRequests, RegistryError),
     ],
 )
-def test_is_caught_as_what_the_field_calls_it(kind: type[OciwireError], caught_as: type[Exception]) -> None:
+def test_error_is_caught_as_builtin(kind: type[OciwireError], caught_as: type[Exception]) -> None:
     with pytest.raises(caught_as, match=r"^it went wrong$|429 Too Many Requests: toomanyrequests: it went wrong"):
         raise example(kind)
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_keeps_its_attributes(kind: type[OciwireError]) -> None:
+def test_error_attributes_are_kept(kind: type[OciwireError]) -> None:
     attributes = attributes_of(kind, REQUEST)
     error = kind("it went wrong", **attributes)
     assert {name: getattr(error, name) for name in attributes} == attributes
@@ -131,7 +131,7 @@ def test_keeps_its_attributes(kind: type[OciwireError]) -> None:
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize("kind", CLASSES)
-def test_pickles_with_its_attributes(kind: type[OciwireError], protocol: int) -> None:
+def test_pickle_error_keeps_attributes(kind: type[OciwireError], protocol: int) -> None:
     error = example(kind)
     arrived = pickle.loads(pickle.dumps(error, protocol))
     assert type(arrived) is kind
@@ -142,7 +142,7 @@ def test_pickles_with_its_attributes(kind: type[OciwireError], protocol: int) ->
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
 @pytest.mark.parametrize("kind", CLASSES)
-def test_copies_with_its_attributes(kind: type[OciwireError], duplicate: Any) -> None:
+def test_copy_error_keeps_attributes(kind: type[OciwireError], duplicate: Any) -> None:
     error = example(kind)
     other = duplicate(error)
     assert other is not error
@@ -152,7 +152,7 @@ def test_copies_with_its_attributes(kind: type[OciwireError], duplicate: Any) ->
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CLASSES if hasattr(example(kind), "request")])
-def test_a_request_whose_body_is_a_generator_travels_without_its_content(kind: type[OciwireError]) -> None:
+def test_pickle_error_of_request_with_generator_body_is_consumed(kind: type[OciwireError]) -> None:
     request = REQUEST.replace(method="PUT", body=Body.of(chunks(), length=3))
     arrived = pickle.loads(pickle.dumps(example(kind, request)))
     assert arrived.request.replace(body=None) == request.replace(body=None)
@@ -164,14 +164,14 @@ def test_a_request_whose_body_is_a_generator_travels_without_its_content(kind: t
     assert b"".join(request.body.open()) == b"abc", "pickling must not pull from the original"
 
 
-def test_a_deepcopy_shares_the_content_of_a_request() -> None:
+def test_deepcopy_error_shares_request_body() -> None:
     request = REQUEST.replace(body=Body.of(chunks()))
     other = copy.deepcopy(TransportError("lost", request=request))
     assert other.request is not None
     assert other.request.body is request.body
 
 
-def test_a_request_whose_body_is_counted_by_a_closure_does_not_keep_its_error_from_travelling() -> None:
+def test_pickle_error_of_request_with_mapped_body_works() -> None:
     counted: list[int] = []
     body = Body.of(b"abc").map(lambda chunk: counted.append(len(chunk)) or chunk)
     arrived = pickle.loads(pickle.dumps(TransportError("lost", request=REQUEST.replace(body=body))))
@@ -203,17 +203,17 @@ def test_a_request_whose_body_is_counted_by_a_closure_does_not_keep_its_error_fr
         ),
     ],
 )
-def test_a_message_is_all_that_is_needed(kind: type[OciwireError], defaults: dict[str, object]) -> None:
+def test_error_without_attributes_has_message(kind: type[OciwireError], defaults: dict[str, object]) -> None:
     error = kind("it")
     assert str(error) == "it"
     assert vars(error) == defaults
 
 
-def test_retry_after_is_none_where_the_registry_did_not_say() -> None:
+def test_retry_after_defaults_to_none() -> None:
     assert TooManyRequests("slow down", status=429).retry_after is None
 
 
-def test_retry_after_can_be_given_as_the_other_attributes_are() -> None:
+def test_retry_after_is_keyword_argument() -> None:
     error: Any = TooManyRequests
     assert error("slow down", status=429, retry_after=3.0).retry_after == 3.0
 
@@ -234,12 +234,12 @@ def test_retry_after_can_be_given_as_the_other_attributes_are() -> None:
         (RegistryError(), ""),
     ],
 )
-def test_a_registry_error_reads(error: RegistryError, text: str) -> None:
+def test_registry_error_str(error: RegistryError, text: str) -> None:
     assert str(error) == text
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CLASSES if hasattr(example(kind), "request")])
-def test_the_text_shows_nothing_of_the_request(kind: type[OciwireError]) -> None:
+def test_error_str_hides_request(kind: type[OciwireError]) -> None:
     request = REQUEST.with_headers({"Authorization": "Basic c2VjcmV0"})
     error = example(kind, request)
     assert "c2VjcmV0" not in f"{error} {error!r}"

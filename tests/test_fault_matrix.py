@@ -73,12 +73,14 @@ def cells() -> dict[tuple[str, str], str]:
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("fault", FAULT_NAMES)
-def test_an_operation_ends_well_or_by_name(operation: str, fault: str, cells: dict[tuple[str, str], str]) -> None:
+def test_operation_under_fault_succeeds_or_raises(
+    operation: str, fault: str, cells: dict[tuple[str, str], str]
+) -> None:
     found = set(outcomes_of(operation, fault))
     cells[operation, fault] = " ".join(sorted(found, key=lambda outcome: (outcome.isalpha(), outcome)))
 
 
-def test_the_page_has_the_table(cells: dict[tuple[str, str], str]) -> None:
+def test_page_has_table_of_results(cells: dict[tuple[str, str], str]) -> None:
     if len(cells) < len(OPERATIONS) * len(FAULT_NAMES):
         pytest.skip("not all of the cells were run")
     rows = [["", *FAULT_NAMES], ["---"] * (1 + len(FAULT_NAMES))]

@@ -57,7 +57,7 @@ def run(seed: int) -> list[str]:
 
 
 @pytest.mark.parametrize("batch", range(FIRST, FIRST + COUNT, BATCH))
-def test_a_session_under_faults_ends_well_or_by_name(batch: int) -> None:
+def test_session_under_random_faults_succeeds_or_raises_ociwire_error(batch: int) -> None:
     for seed in range(batch, min(batch + BATCH, FIRST + COUNT)):
         try:
             run(seed)
@@ -65,5 +65,5 @@ def test_a_session_under_faults_ends_well_or_by_name(batch: int) -> None:
             raise AssertionError(f"OCIWIRE_SEED={seed} OCIWIRE_SCHEDULES=1 does it again") from error
 
 
-def test_the_same_seed_does_the_same() -> None:
+def test_session_same_seed_is_reproducible() -> None:
     assert [run(seed) for seed in range(20)] == [run(seed) for seed in range(20)]

@@ -110,7 +110,7 @@ READERS: dict[str, Callable[[Any], object]] = {
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 @given(text=TEXT)
-def test_any_text_is_read_or_refused(read: Callable[[Any], object], text: str) -> None:
+def test_parser_any_text_is_accepted_or_refused(read: Callable[[Any], object], text: str) -> None:
     with contextlib.suppress(UsageError):
         read(text)
 
@@ -118,7 +118,7 @@ def test_any_text_is_read_or_refused(read: Callable[[Any], object], text: str) -
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 @given(value=ODD)
 @example(None)
-def test_any_object_is_read_or_refused(read: Callable[[Any], object], value: object) -> None:
+def test_parser_any_object_is_accepted_or_refused(read: Callable[[Any], object], value: object) -> None:
     with contextlib.suppress(UsageError):
         read(value)
 
@@ -158,7 +158,7 @@ DESCRIPTOR_GARBAGE = st.fixed_dictionaries(
 
 
 @given(st.one_of(JSON, DESCRIPTOR_GARBAGE))
-def test_any_json_is_a_descriptor_or_refused(value: Any) -> None:
+def test_descriptor_from_dict_any_json_is_accepted_or_refused(value: Any) -> None:
     try:
         descriptor = Descriptor.from_dict(value)
     except UsageError:
@@ -167,7 +167,7 @@ def test_any_json_is_a_descriptor_or_refused(value: Any) -> None:
 
 
 @given(st.one_of(JSON, PLATFORM_GARBAGE))
-def test_any_json_is_a_platform_or_refused(value: Any) -> None:
+def test_platform_from_dict_any_json_is_accepted_or_refused(value: Any) -> None:
     try:
         platform = Platform.from_dict(value)
     except UsageError:
@@ -180,7 +180,7 @@ PAIRS = st.lists(st.one_of(st.tuples(HEADER_TEXT, HEADER_TEXT), st.tuples(SCALAR
 
 
 @given(st.one_of(PAIRS, st.dictionaries(HEADER_TEXT, st.one_of(HEADER_TEXT, SCALARS), max_size=3)))
-def test_headers_are_sendable_or_refused(fields: Any) -> None:
+def test_headers_any_fields_are_sendable_or_refused(fields: Any) -> None:
     try:
         headers = Headers(fields)
     except UsageError:
@@ -202,7 +202,7 @@ def test_headers_are_sendable_or_refused(fields: Any) -> None:
     body=st.one_of(st.none(), st.binary(), ODD),
 )
 @example(method="GET", url="/v2/", headers=None, body=None)
-def test_a_request_is_sendable_or_refused(method: Any, url: Any, headers: Any, body: Any) -> None:
+def test_request_any_arguments_are_sendable_or_refused(method: Any, url: Any, headers: Any, body: Any) -> None:
     try:
         request = Request(method, url, headers, body)
     except UsageError:
@@ -217,7 +217,7 @@ ASKED = st.sampled_from(["https://registry.example/v2/a/?x=1", "http://localhost
 
 
 @given(ASKED, st.one_of(TEXT, TEXT.map("https://".__add__), TEXT.map("//".__add__), TEXT.map("/".__add__)))
-def test_an_upload_location_is_safe_or_refused(asked: str, location: str) -> None:
+def test_upload_location_any_text_is_safe_or_refused(asked: str, location: str) -> None:
     try:
         url = upload_location(asked, location)
     except ProtocolError:
@@ -228,14 +228,14 @@ def test_an_upload_location_is_safe_or_refused(asked: str, location: str) -> Non
 
 
 @given(TEXT)
-def test_a_scope_is_always_read_and_gives_its_text_back(text: str) -> None:
+def test_scope_parse_any_text_round_trips(text: str) -> None:
     scope = Scope.parse(text)
     assert str(scope) == text
     assert Scope.parse(str(scope)) == scope
 
 
 @given(TEXT)
-def test_a_host_is_lower_case_and_stays_as_it_is(text: str) -> None:
+def test_check_host_any_text_is_lower_case_and_stable(text: str) -> None:
     try:
         host = check_host(text)
     except UsageError:
@@ -245,7 +245,7 @@ def test_a_host_is_lower_case_and_stays_as_it_is(text: str) -> None:
 
 
 @given(st.one_of(TEXT, TEXT.map("https://".__add__), TEXT.map("http://h".__add__)))
-def test_an_origin_reads_as_a_url_of_that_origin(text: str) -> None:
+def test_split_url_any_text_round_trips(text: str) -> None:
     try:
         origin, target = split_url(text)
     except UsageError:
@@ -273,7 +273,7 @@ HOSTS = st.sampled_from(
 
 
 @given(HOSTS, REPOSITORIES, st.none() | TAGS, st.none() | DIGESTS)
-def test_a_reference_reads_as_its_text(host: str, repository: str, tag: str | None, digest: Digest | None) -> None:
+def test_reference_str_round_trips(host: str, repository: str, tag: str | None, digest: Digest | None) -> None:
     if host == "docker.io" and "/" not in repository:
         repository = f"library/{repository}"
     reference = Reference(host, repository, tag, digest)
@@ -281,16 +281,14 @@ def test_a_reference_reads_as_its_text(host: str, repository: str, tag: str | No
 
 
 @given(REPOSITORIES, st.none() | TAGS, st.none() | DIGESTS)
-def test_a_reference_is_taken_apart_where_it_was_put_together(
-    repository: str, tag: str | None, digest: Digest | None
-) -> None:
+def test_reference_parse_returns_joined_parts(repository: str, tag: str | None, digest: Digest | None) -> None:
     text = f"ghcr.io/{repository}" + (f":{tag}" if tag else "") + (f"@{digest}" if digest else "")
     assert Reference.parse(text) == Reference("ghcr.io", repository, tag, digest)
     assert str(Reference.parse(text)) == text
 
 
 @given(TEXT)
-def test_any_reference_that_is_read_reads_as_its_text(text: str) -> None:
+def test_reference_parse_any_text_round_trips(text: str) -> None:
     try:
         reference = Reference.parse(text)
     except UsageError:
@@ -315,7 +313,7 @@ DESCRIPTORS = st.builds(
 
 
 @given(DESCRIPTORS)
-def test_a_descriptor_reads_as_its_json(descriptor: Descriptor) -> None:
+def test_descriptor_json_round_trips(descriptor: Descriptor) -> None:
     arrived = Descriptor.from_dict(json.loads(json.dumps(descriptor.to_dict())))
     assert arrived == descriptor
     assert hash(arrived) == hash(descriptor)
@@ -323,6 +321,6 @@ def test_a_descriptor_reads_as_its_json(descriptor: Descriptor) -> None:
 
 
 @given(DIGESTS)
-def test_a_digest_reads_as_its_text(digest: Digest) -> None:
+def test_digest_str_round_trips(digest: Digest) -> None:
     assert Digest(str(digest)) == digest
     assert f"{digest.algorithm}:{digest.encoded}" == digest

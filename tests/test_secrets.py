@@ -174,7 +174,7 @@ USUAL = ("wants Bearer", "wants Basic", "repeats", "repeats with escapes in JSON
         for name, registry in REGISTRIES.items()
     ],
 )
-def test_a_failing_exchange_shows_nothing(
+def test_failed_exchange_shows_no_secret(
     credential: Credential | None,
     token_server: Callable[[Request], Response],
     registry: Callable[[Request], Response],
@@ -215,7 +215,7 @@ class Source:
 
 
 @pytest.mark.parametrize("credential", CREDENTIALS.values(), ids=CREDENTIALS)
-def test_values_and_sources_show_nothing(credential: Credential | None) -> None:
+def test_repr_of_credentials_and_sources_shows_no_secret(credential: Credential | None) -> None:
     if credential is None:
         return
     static = StaticCredentials(HOST, credential)
@@ -244,14 +244,14 @@ class Failing:
         {"username": "me", "password": CANARY + "\ud800"},
     ],
 )
-def test_a_credential_that_is_none_shows_nothing(fields: dict[str, Any]) -> None:
+def test_invalid_credential_error_shows_no_secret(fields: dict[str, Any]) -> None:
     with pytest.raises(OciwireError) as caught:
         Credential(**fields)
     assert_unseen(caught.value)
 
 
 @pytest.mark.parametrize("value", [CANARY + "\r\nX: y", CANARY + "\N{SNOWMAN}", CANARY.encode()])
-def test_a_header_that_is_none_shows_nothing(value: Any) -> None:
+def test_invalid_header_error_shows_no_secret(value: Any) -> None:
     with pytest.raises(OciwireError) as caught:
         Request("GET", f"https://{HOST}/", {"Authorization": value})
     assert_unseen(caught.value)
@@ -277,7 +277,7 @@ FILES: dict[str, str | bytes] = {
 
 @pytest.mark.parametrize("content", FILES.values(), ids=FILES)
 @pytest.mark.parametrize("inline", [True, False])
-def test_a_malformed_file_shows_nothing(content: str | bytes, inline: bool, tmp_path: Path) -> None:
+def test_malformed_docker_config_shows_no_secret(content: str | bytes, inline: bool, tmp_path: Path) -> None:
     data = content if isinstance(content, bytes) else content.encode()
     (tmp_path / "config.json").write_bytes(data)
     env = (
@@ -292,7 +292,7 @@ def test_a_malformed_file_shows_nothing(content: str | bytes, inline: bool, tmp_
 
 
 @pytest.mark.parametrize("key", ["auth", "identitytoken", "registrytoken"])
-def test_what_explains_shows_nothing(key: str) -> None:
+def test_docker_config_explain_shows_no_secret(key: str) -> None:
     entry = {key: AUTH if key == "auth" else CANARY.replace("=", "")}
     config = DockerConfig.load(env={"DOCKER_AUTH_CONFIG": json.dumps({"auths": {HOST: entry}})})
     assert config.lookup(HOST) is not None
@@ -311,7 +311,7 @@ HELPERS = {
 
 
 @pytest.mark.parametrize("script", HELPERS.values(), ids=HELPERS)
-def test_a_failing_helper_shows_nothing(script: str, tmp_path: Path) -> None:
+def test_failed_credential_helper_shows_no_secret(script: str, tmp_path: Path) -> None:
     program = tmp_path / "docker-credential-bird"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
@@ -417,7 +417,7 @@ def operations(client: Client) -> list[Callable[[], object]]:
 @pytest.mark.parametrize(
     "speaker", [name if name == "storage" else pytest.param(name, marks=pytest.mark.slow) for name in ECHOED]
 )
-def test_a_peer_that_repeats_secrets_anywhere_leaks_none(
+def test_secret_repeated_by_peer_is_masked_everywhere(
     speaker: str, place: Callable[[str], Response], encode: Callable[[str], str], caplog: pytest.LogCaptureFixture
 ) -> None:
     secrets = ECHOED[speaker]
@@ -459,7 +459,7 @@ def failure_of(call: Callable[[], object]) -> OciwireError | None:
 
 
 @pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
-def test_a_redirect_leaves_the_signature_known_to_every_later_answer(encode: Callable[[str], str]) -> None:
+def test_signature_of_earlier_redirect_is_masked_in_later_response(encode: Callable[[str], str]) -> None:
     """The last answer repeats the URL of an earlier hop, of which its own request has nothing."""
     script = ScriptedTransport(
         [
@@ -472,7 +472,7 @@ def test_a_redirect_leaves_the_signature_known_to_every_later_answer(encode: Cal
     assert_no_leak(error_from_response(response), (SIGNATURE, STORAGE_TOKEN))
 
 
-def test_an_earlier_token_stays_known_to_every_later_answer() -> None:
+def test_earlier_token_is_masked_in_later_response() -> None:
     """The second token is sent, and the answer repeats the first one, and the password behind both."""
     tokens = iter(["first-token-1", "second-token-2"])
     answers = iter([Response(200), bearer()])
@@ -494,7 +494,7 @@ def test_an_earlier_token_stays_known_to_every_later_answer() -> None:
     assert_no_leak(error, ("first-token-1", "second-token-2", PASSWORD))
 
 
-def test_an_exception_keeps_the_request_without_its_secrets() -> None:
+def test_error_request_has_no_secrets() -> None:
     request = Request(
         "GET",
         STORAGE_URL,
@@ -509,12 +509,12 @@ def test_an_exception_keeps_the_request_without_its_secrets() -> None:
         assert list(error.request.headers.items()) == [("Accept", "a/b")]
 
 
-def test_a_token_request_in_an_exception_has_no_body() -> None:
+def test_error_token_request_has_no_body() -> None:
     request = Request("POST", REALM, (), f"refresh_token={TOKEN}".encode(), RequestInfo(operation="token"))
     assert_no_leak(ReadError("reset", request=request), (TOKEN,))
 
 
-def test_reprs_show_no_query_that_may_be_signed() -> None:
+def test_repr_of_messages_shows_no_signed_query() -> None:
     request = Request("GET", STORAGE_URL, {"Link": f"<{STORAGE_URL}>"}, info=RequestInfo(anonymous=True))
     response = Response(307, {"Location": STORAGE_URL, "Content-Location": f"/x?{STORAGE_QUERY}", "X": STORAGE_URL})
     for thing in (request, response, request.headers, response.headers):
@@ -553,7 +553,7 @@ def server_that_repeats() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("credential", CREDENTIALS.values(), ids=CREDENTIALS)
-def test_nothing_is_shown_on_a_real_wire(credential: Credential | None) -> None:
+def test_failed_exchange_over_socket_shows_no_secret(credential: Credential | None) -> None:
     with server_that_repeats() as url:
         host = url.removeprefix("http://")
         wire = UrllibTransport(trust_env=False)
@@ -570,7 +570,7 @@ def test_nothing_is_shown_on_a_real_wire(credential: Credential | None) -> None:
         transport.close()
 
 
-def test_a_proxy_s_password_is_not_shown() -> None:
+def test_proxy_error_shows_no_password() -> None:
     proxy = f"http://me:{quote(CANARY, safe='')}@127.0.0.1:1"
     transport = default_transport(proxy=proxy, credentials=Source(CREDENTIALS["registry token"]))
     for scheme in ("http", "https"):
@@ -584,7 +584,7 @@ def test_a_proxy_s_password_is_not_shown() -> None:
     transport.close()
 
 
-def test_a_referrers_tag_that_is_not_replaced_shows_no_token_that_its_type_repeats() -> None:
+def test_referrers_update_error_shows_no_token() -> None:
     token = "t0k3n-of-the-registry"
     content = json.dumps({"subject": {"digest": DIGEST}}).encode()
 
@@ -653,7 +653,7 @@ QUOTED: dict[str, tuple[Callable[[Client], Any], Callable[[str], Response]]] = {
 
 
 @pytest.mark.parametrize("quoted", QUOTED)
-def test_quote_that_is_cut_within_a_secret_shows_no_part_of_it(quoted: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_quote_cut_within_a_secret_shows_no_part_of_it(quoted: str, caplog: pytest.LogCaptureFixture) -> None:
     call, respond = QUOTED[quoted]
     for length in (0, *range(40, 100, 4), *range(140, 200, 4), *range(260, 300, 4), *range(460, 500, 4)):
 
@@ -673,7 +673,7 @@ def test_quote_that_is_cut_within_a_secret_shows_no_part_of_it(quoted: str, capl
     assert_no_leak_in_records(caplog.records, [LONG_PASSWORD[:4]])
 
 
-def test_pickled_exception_of_a_logged_request_holds_no_credentials() -> None:
+def test_pickled_error_of_logged_request_has_no_credentials() -> None:
     def answer(request: Request) -> Response:
         return Response(403, (), b"", request)
 

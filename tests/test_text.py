@@ -29,12 +29,12 @@ from ociwire._text import cut, format_size, sanitize
         (["list"], ""),
     ],
 )
-def test_a_stranger_s_text_is_made_one_line(value: object, expected: str) -> None:
+def test_sanitize_control_characters_become_spaces(value: object, expected: str) -> None:
     assert sanitize(value, 100) == expected
 
 
 @given(st.text(), st.integers(0, 50))
-def test_it_is_short_one_line_and_harmless(value: str, longest: int) -> None:
+def test_sanitize_any_text_is_short_and_printable(value: str, longest: int) -> None:
     made = sanitize(value, longest)
     assert len(made) <= longest
     assert len(made.splitlines()) <= 1
@@ -44,12 +44,12 @@ def test_it_is_short_one_line_and_harmless(value: str, longest: int) -> None:
 
 
 @pytest.mark.parametrize("harm", ["\ud800", "\u202e", "\x1b[2J", "\r\n", "\u2028"])
-def test_what_could_do_harm_is_a_space(harm: str) -> None:
+def test_sanitize_harmful_character_is_replaced(harm: str) -> None:
     assert sanitize(f"a{harm}b", 20) == f"a {harm[1:] if harm[0] == chr(27) else ''}b"
 
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126)))
-def test_harmless_text_is_only_cut(value: str) -> None:
+def test_sanitize_printable_text_is_only_cut(value: str) -> None:
     assert sanitize(value, 10) == value[:10]
 
 
@@ -57,7 +57,7 @@ def test_harmless_text_is_only_cut(value: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "expected"), [("", ""), ("12345", "12345"), ("123456", "1234…")])
-def test_cut_longer_text_ends_in_the_mark(text: str, expected: str) -> None:
+def test_cut_longer_text_ends_in_mark(text: str, expected: str) -> None:
     assert cut(text, 5) == expected
 
 
@@ -76,12 +76,12 @@ def test_cut_longer_text_ends_in_the_mark(text: str, expected: str) -> None:
         (3 * 1024**4, "3072.0 GiB"),
     ],
 )
-def test_a_size_is_for_people(count: int, expected: str) -> None:
+def test_format_size_uses_binary_units(count: int, expected: str) -> None:
     assert format_size(count) == expected
 
 
 @given(st.integers(0, 2**50))
-def test_a_size_is_about_right(count: int) -> None:
+def test_format_size_any_number_is_accurate(count: int) -> None:
     number, unit = format_size(count).split()
     factor = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}[unit]
     assert abs(float(number) * factor - count) <= 0.0501 * factor

@@ -31,7 +31,7 @@ def rows(told: str) -> list[str]:
     return re.findall(r"^    +(\w+(?:Transport|Client)|Client) ", told, re.MULTILINE)
 
 
-def test_without_arguments_an_artifact_goes_there_and_back(capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_without_arguments_pushes_and_pulls_artifact(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     said = capsys.readouterr().out
     assert "\x1b" not in said  # this is no terminal
@@ -43,7 +43,7 @@ def test_without_arguments_an_artifact_goes_there_and_back(capsys: pytest.Captur
     assert "bytes came back, and are sha256:" in said
 
 
-def test_every_layer_has_something_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_without_arguments_shows_work_of_every_layer(capsys: pytest.CaptureFixture[str]) -> None:
     main([])
     said = capsys.readouterr().out
     for part in (
@@ -65,14 +65,14 @@ def test_every_layer_has_something_to_do(capsys: pytest.CaptureFixture[str]) -> 
     assert not re.search(r"token-\d|Basic \w", said)
 
 
-def test_the_wire_pulls_nothing_before_the_server_asked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo_body_is_read_after_100_continue(capsys: pytest.CaptureFixture[str]) -> None:
     main([])
     match = re.search(r"sent 3.0 MiB, the first byte after (\d+\.\d) ms", capsys.readouterr().out)
     assert match
     assert float(match[1]) > 0
 
 
-def test_a_terminal_has_colours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_on_terminal_uses_colours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.delenv("NO_COLOR", raising=False)
     main([])
@@ -91,7 +91,7 @@ def docker_config(monkeypatch: pytest.MonkeyPatch) -> Any:
     return write
 
 
-def test_explain_tells_what_a_reference_is(capsys: pytest.CaptureFixture[str], docker_config: Any) -> None:
+def test_explain_existing_reference_prints_descriptor(capsys: pytest.CaptureFixture[str], docker_config: Any) -> None:
     registry = AuthGuard(FunctionTransport(lambda request: found), users={"me": "s3cret"}, realm="/token")
     found = Response(200, {"Docker-Content-Digest": DIGEST, "Content-Length": "7", "Content-Type": MANIFEST})
     with serve(registry) as url:
@@ -106,7 +106,7 @@ def test_explain_tells_what_a_reference_is(capsys: pytest.CaptureFixture[str], d
     assert "s3cret" not in said.out
 
 
-def test_explain_tells_which_step_failed_and_what_to_do(capsys: pytest.CaptureFixture[str], docker_config: Any) -> None:
+def test_explain_failure_prints_step_and_hint(capsys: pytest.CaptureFixture[str], docker_config: Any) -> None:
     with serve(AuthGuard(MemoryRegistry(), users={"me": "s3cret"}, realm="/token")) as url:
         docker_config(url.host, "me", "wr0ng")
         assert main(["explain", "--insecure", f"{url.host}/team/app:v1"]) == 1
@@ -122,7 +122,7 @@ def test_explain_tells_which_step_failed_and_what_to_do(capsys: pytest.CaptureFi
     assert "Step: the registry. It has no such thing" in missing.err
 
 
-def test_explain_tells_why_there_is_no_connection(capsys: pytest.CaptureFixture[str]) -> None:
+def test_explain_connection_refused_prints_reason(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "--insecure", "127.0.0.1:1/app"]) == 1
     said = capsys.readouterr()
     assert "ConnectError" in said.out
@@ -130,9 +130,7 @@ def test_explain_tells_why_there_is_no_connection(capsys: pytest.CaptureFixture[
     assert "Step: the connection." in said.err
 
 
-def test_explain_shows_what_a_token_grants_by_its_own_claim(
-    capsys: pytest.CaptureFixture[str], docker_config: Any
-) -> None:
+def test_explain_jwt_prints_granted_scope(capsys: pytest.CaptureFixture[str], docker_config: Any) -> None:
     claims = "eyJhY2Nlc3MiOiBbeyJ0eXBlIjogInJlcG9zaXRvcnkiLCAibmFtZSI6ICJhcHAiLCAiYWN0aW9ucyI6IFsicHVsbCJdfV19"
 
     def answer(request: Any) -> Response:
@@ -153,23 +151,23 @@ def test_explain_shows_what_a_token_grants_by_its_own_claim(
 
 
 @pytest.mark.parametrize("reference", ["", "Upper:case:twice", "app@sha256:short"])
-def test_a_bad_reference_is_a_usage_error(reference: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_explain_invalid_reference_exits_with_2(reference: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", reference]) == 2
     assert "not a" in capsys.readouterr().err
 
 
-def test_there_is_advice_for_every_error() -> None:
+def test_hint_exists_for_every_error() -> None:
     kinds = [kind for kind in vars(ociwire.errors).values() if inspect.isclass(kind) and issubclass(kind, OciwireError)]
     assert all(advice(kind("x")).startswith("Step: ") for kind in kinds)
     assert not Style(colours=False).paint("red", "x").startswith("\x1b")
 
 
-def test_it_is_installed_as_a_module() -> None:
+def test_module_is_runnable() -> None:
     said = subprocess.run([sys.executable, "-m", "ociwire", "--version"], capture_output=True, text=True, check=True)
     assert said.stdout == f"ociwire {__version__}\n"
 
 
-def test_a_reader_that_has_seen_enough_is_no_failure() -> None:
+def test_main_broken_pipe_exits_quietly() -> None:
     process = subprocess.Popen([sys.executable, "-u", "-m", "ociwire"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.close()
@@ -178,7 +176,7 @@ def test_a_reader_that_has_seen_enough_is_no_failure() -> None:
     assert process.returncode == 1
 
 
-def test_explain_trusts_the_given_ca(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_explain_ca_option_trusts_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     ca, file = trustme.CA(), tmp_path / "ca.pem"
     ca.cert_pem.write_to_path(str(file))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -193,7 +191,7 @@ def test_explain_trusts_the_given_ca(capsys: pytest.CaptureFixture[str], tmp_pat
     assert "none.pem" in capsys.readouterr().err
 
 
-def test_explain_goes_through_the_given_proxy(capsys: pytest.CaptureFixture[str]) -> None:
+def test_explain_proxy_option_uses_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "--proxy", "http://me:s3cret@127.0.0.1:1", "registry.example/app"]) == 1
     said = capsys.readouterr()
     assert "proxy http://127.0.0.1:1" in said.err
@@ -202,13 +200,13 @@ def test_explain_goes_through_the_given_proxy(capsys: pytest.CaptureFixture[str]
     assert "invalid proxy URL" in capsys.readouterr().err
 
 
-def test_whom_the_registry_knows_is_not_told_to_log_in() -> None:
+def test_hint_insufficient_scope_does_not_suggest_login() -> None:
     challenge = {"WWW-Authenticate": 'Bearer realm="https://a.example/token",error="insufficient_scope"'}
     assert "You may not" in advice(Unauthorized(status=401, headers=Headers(challenge)))
     assert "docker login" in advice(Unauthorized(status=401))
 
 
-def test_explain_shows_what_a_refusal_says_that_a_head_cannot(capsys: pytest.CaptureFixture[str]) -> None:
+def test_explain_refused_head_prints_message_of_get(capsys: pytest.CaptureFixture[str]) -> None:
     words = b'{"errors": [{"code": "UNAUTHORIZED", "message": "your trial has ended"}]}'
     with serve(FunctionTransport(lambda request: Response(401, (), words))) as url:
         assert main(["explain", "--insecure", f"{url.host}/app"]) == 1

@@ -40,7 +40,7 @@ FULL = REQUIRED | {
 }
 
 
-def test_a_descriptor_needs_three_things() -> None:
+def test_descriptor_optional_fields_default_to_empty() -> None:
     descriptor = Descriptor(OCTET_STREAM, DIGEST, 0)  # type: ignore[arg-type]
     assert descriptor.media_type == "application/octet-stream"
     assert descriptor.size == 0
@@ -48,11 +48,11 @@ def test_a_descriptor_needs_three_things() -> None:
     assert descriptor.annotations is descriptor.data is descriptor.platform is descriptor.artifact_type is None
 
 
-def test_a_plain_string_becomes_a_digest() -> None:
+def test_descriptor_digest_str_is_converted() -> None:
     assert type(Descriptor(OCTET_STREAM, DIGEST, 0).digest) is Digest  # type: ignore[arg-type]
 
 
-def test_fields_come_in_the_order_of_the_design() -> None:
+def test_descriptor_field_order() -> None:
     assert [field.name for field in dataclasses.fields(Descriptor)] == [
         "media_type",
         "digest",
@@ -66,22 +66,22 @@ def test_fields_come_in_the_order_of_the_design() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
-def test_of(algorithm: str) -> None:
+def test_of_hashes_and_measures_data(algorithm: str) -> None:
     descriptor = Descriptor.of(b"{}", OCI_MANIFEST, algorithm=algorithm)
     assert descriptor == Descriptor(OCI_MANIFEST, Digest.of(b"{}", algorithm), 2)
 
 
-def test_of_takes_bytes_of_which_nothing_is_known() -> None:
+def test_of_without_media_type_is_octet_stream() -> None:
     assert Descriptor.of(b"abc").media_type == OCTET_STREAM
     assert Descriptor.of(b"").size == 0
 
 
-def test_of_counts_bytes_not_items() -> None:
+def test_of_memoryview_of_integers_counts_bytes() -> None:
     numbers: Any = memoryview(array("i", [1, 2]))
     assert Descriptor.of(numbers).size == numbers.nbytes
 
 
-def test_of_refuses_an_unknown_algorithm() -> None:
+def test_of_unknown_algorithm_is_refused() -> None:
     with pytest.raises(UsageError, match="md5"):
         Descriptor.of(b"", algorithm="md5")
 
@@ -100,7 +100,7 @@ def test_of_refuses_an_unknown_algorithm() -> None:
         f"{'a' * 127}/{'b' * 127}",
     ],
 )
-def test_a_media_type(media_type: str) -> None:
+def test_media_type_valid_is_accepted(media_type: str) -> None:
     assert Descriptor.of(b"", media_type).media_type == media_type
     assert Descriptor.of(b"").replace(artifact_type=media_type).artifact_type == media_type
 
@@ -126,7 +126,7 @@ def test_a_media_type(media_type: str) -> None:
         b"a/b",
     ],
 )
-def test_no_media_type(media_type: Any) -> None:
+def test_media_type_invalid_is_refused(media_type: Any) -> None:
     with pytest.raises(UsageError, match=r"mediaType must be type/subtype") as caught:
         Descriptor(media_type, DIGEST, 0)  # type: ignore[arg-type]
     assert repr(media_type)[:100] in str(caught.value)
@@ -136,7 +136,7 @@ def test_no_media_type(media_type: Any) -> None:
 
 
 @pytest.mark.parametrize("size", [-1, 1.0, "1", True, None, [1]])
-def test_no_size(size: Any) -> None:
+def test_size_invalid_is_refused(size: Any) -> None:
     with pytest.raises(UsageError, match=r"size must be an integer from 0 to 2\*\*63 - 1, not ") as caught:
         Descriptor(OCTET_STREAM, DIGEST, size)  # type: ignore[arg-type]
     assert repr(size) in str(caught.value)
@@ -159,19 +159,19 @@ def test_no_size(size: Any) -> None:
         ("digest", None),
     ],
 )
-def test_a_field_of_the_wrong_kind(field: str, value: Any) -> None:
+def test_replace_field_of_wrong_type_is_refused(field: str, value: Any) -> None:
     with pytest.raises(UsageError, match="digest" if field == "digest" else f"{field} must be ") as caught:
         Descriptor.of(b"").replace(**{field: value})
     assert repr(value) in str(caught.value)
 
 
-def test_replace_checks_and_leaves_the_original_alone() -> None:
+def test_replace_returns_copy() -> None:
     descriptor = Descriptor.of(b"abc")
     assert descriptor.replace(media_type=OCI_INDEX).media_type == OCI_INDEX
     assert descriptor.media_type == OCTET_STREAM
 
 
-def test_is_frozen() -> None:
+def test_descriptor_and_platform_are_frozen() -> None:
     descriptor: Any = Descriptor.of(b"")
     with pytest.raises(dataclasses.FrozenInstanceError):
         descriptor.size = 3
@@ -180,7 +180,7 @@ def test_is_frozen() -> None:
         platform.os = "windows"
 
 
-def test_takes_copies_of_what_its_maker_may_change() -> None:
+def test_descriptor_mutable_arguments_are_copied() -> None:
     urls, annotations, features = ["a"], {"a": "b"}, ["x"]
     descriptor = Descriptor.of(b"").replace(
         urls=urls,
@@ -196,7 +196,7 @@ def test_takes_copies_of_what_its_maker_may_change() -> None:
     assert descriptor.platform.features == ("x",)
 
 
-def test_what_to_dict_gives_may_be_changed() -> None:
+def test_to_dict_result_changed_leaves_descriptor_unchanged() -> None:
     descriptor = Descriptor.from_dict(FULL)
     given = descriptor.to_dict()
     given["annotations"]["new"] = "x"
@@ -205,7 +205,7 @@ def test_what_to_dict_gives_may_be_changed() -> None:
     assert descriptor.to_dict() == FULL
 
 
-def test_equal_descriptors_have_one_hash() -> None:
+def test_equal_descriptors_have_equal_hashes() -> None:
     one, other = Descriptor.from_dict(FULL), Descriptor.from_dict(json.loads(json.dumps(FULL)))
     assert one == other
     assert hash(one) == hash(other)
@@ -214,13 +214,13 @@ def test_equal_descriptors_have_one_hash() -> None:
 
 
 @pytest.mark.parametrize("mapping", [REQUIRED, FULL], ids=["required", "full"])
-def test_json_there_and_back(mapping: dict[str, Any]) -> None:
+def test_from_dict_and_to_dict_round_trip(mapping: dict[str, Any]) -> None:
     descriptor = Descriptor.from_dict(mapping)
     assert descriptor.to_dict() == mapping
     assert Descriptor.from_dict(json.loads(json.dumps(descriptor.to_dict()))) == descriptor
 
 
-def test_from_dict_reads_every_field() -> None:
+def test_from_dict_full_object_reads_every_field() -> None:
     assert Descriptor.from_dict(FULL) == Descriptor(
         media_type=OCI_MANIFEST,
         digest=Digest(DIGEST),
@@ -233,25 +233,25 @@ def test_from_dict_reads_every_field() -> None:
     )
 
 
-def test_to_dict_holds_plain_types_only() -> None:
+def test_to_dict_returns_plain_types() -> None:
     given = Descriptor.from_dict(FULL).to_dict()
     assert type(given["digest"]) is str
     assert type(given["urls"]) is list
 
 
-def test_fields_that_are_not_known_are_passed_over() -> None:
+def test_from_dict_unknown_fields_are_ignored() -> None:
     assert Descriptor.from_dict(FULL | {"new": 1, "x": None}) == Descriptor.from_dict(FULL)
     assert Platform.from_dict({"architecture": "arm", "os": "linux", "new": 1}) == Platform("arm", "linux")
 
 
 @pytest.mark.parametrize("missing", ["digest", "size"])
-def test_a_required_field_is_missing(missing: str) -> None:
+def test_from_dict_required_field_missing_is_refused(missing: str) -> None:
     with pytest.raises(UsageError, match=rf"^not a descriptor: {missing} missing in "):
         Descriptor.from_dict({key: value for key, value in REQUIRED.items() if key != missing})
 
 
 @pytest.mark.parametrize("value", [None, [], "x", 3, True, [("mediaType", "a/b")]])
-def test_what_is_no_object_is_no_descriptor(value: Any) -> None:
+def test_from_dict_other_than_object_is_refused(value: Any) -> None:
     with pytest.raises(UsageError, match=r"^not a descriptor: .* must be an object, not "):
         Descriptor.from_dict(value)
     with pytest.raises(UsageError, match="platform must be an object, not "):
@@ -259,11 +259,11 @@ def test_what_is_no_object_is_no_descriptor(value: Any) -> None:
 
 
 @pytest.mark.parametrize("field", ["urls", "annotations", "data", "platform", "artifactType"])
-def test_a_null_is_an_absence(field: str) -> None:
+def test_from_dict_null_field_is_absent(field: str) -> None:
     assert Descriptor.from_dict(REQUIRED | {field: None}) == Descriptor.from_dict(REQUIRED)
 
 
-def test_an_empty_artifact_type_is_an_absence() -> None:
+def test_from_dict_empty_artifact_type_is_none() -> None:
     assert Descriptor.from_dict(REQUIRED | {"artifactType": ""}).artifact_type is None
 
 
@@ -283,7 +283,7 @@ def test_an_empty_artifact_type_is_an_absence() -> None:
         ("size", True),
     ],
 )
-def test_from_dict_with_a_bad_digest_or_size_raises(field: str, value: Any) -> None:
+def test_from_dict_invalid_digest_or_size_is_refused(field: str, value: Any) -> None:
     with pytest.raises(UsageError):
         Descriptor.from_dict(REQUIRED | {field: value})
 
@@ -334,7 +334,7 @@ def test_from_dict_with_a_bad_digest_or_size_raises(field: str, value: Any) -> N
         ("artifactType", [], "artifact_type", None),
     ],
 )
-def test_from_dict_with_an_odd_field_reads_what_is_usable(field: str, value: Any, attribute: str, read: Any) -> None:
+def test_from_dict_unusual_field_is_read_leniently(field: str, value: Any, attribute: str, read: Any) -> None:
     described = Descriptor.from_dict(REQUIRED | {field: value})
     assert getattr(described, attribute) == read
     assert type(getattr(described, attribute)) is type(read)
@@ -343,24 +343,24 @@ def test_from_dict_with_an_odd_field_reads_what_is_usable(field: str, value: Any
     )
 
 
-def test_a_platform_without_its_empty_fields() -> None:
+def test_platform_to_dict_omits_empty_fields() -> None:
     assert Platform("amd64", "linux").to_dict() == {"architecture": "amd64", "os": "linux"}
 
 
 @pytest.mark.parametrize("field", ["os.version", "os.features", "variant", "features"])
-def test_a_null_in_a_platform_is_an_absence(field: str) -> None:
+def test_platform_from_dict_null_field_is_absent(field: str) -> None:
     assert Platform.from_dict({"architecture": "arm", "os": "linux", field: None}) == Platform("arm", "linux")
 
 
 @pytest.mark.parametrize("field", ["architecture", "os", "os_version", "variant", "os_features", "features"])
-def test_a_platform_field_of_the_wrong_kind(field: str) -> None:
+def test_platform_field_of_wrong_type_is_refused(field: str) -> None:
     values: dict[str, Any] = {"architecture": "arm", "os": "linux", field: 5}
     with pytest.raises(UsageError, match=rf"platform\.{field} must be .*, not 5"):
         Platform(**values)
 
 
 @pytest.mark.parametrize("value", [Descriptor.from_dict(FULL), Descriptor.of(b""), Platform("arm", "linux")])
-def test_pickles_and_copies(value: Any) -> None:
+def test_pickle_and_copy_are_equal(value: Any) -> None:
     for other in (pickle.loads(pickle.dumps(value)), copy.copy(value), copy.deepcopy(value)):
         assert other == value
         assert hash(other) == hash(value)

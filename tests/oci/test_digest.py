@@ -25,20 +25,20 @@ HEX = "0123456789abcdef" * 4
 
 @pytest.mark.parametrize("algorithm", ABC)
 @pytest.mark.parametrize("data", [b"abc", bytearray(b"abc"), memoryview(b"abc")], ids=["bytes", "bytearray", "view"])
-def test_of(algorithm: str, data: Any) -> None:
+def test_of_returns_digest_of_data(algorithm: str, data: Any) -> None:
     digest = Digest.of(data, algorithm)
     assert type(digest) is Digest
     assert digest == f"{algorithm}:{ABC[algorithm]}"
     assert (digest.algorithm, digest.encoded) == (algorithm, ABC[algorithm])
 
 
-def test_of_takes_sha256_where_nothing_is_said() -> None:
+def test_of_without_algorithm_uses_sha256() -> None:
     assert Digest.of(b"abc") == f"sha256:{ABC['sha256']}"
     assert Digest.of(b"") == f"sha256:{hashlib.sha256().hexdigest()}"
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha1", "SHA256", "sha512-256", "blake3", "", "sha256 ", None])
-def test_hashing_with_an_algorithm_that_is_not_known_is_refused(algorithm: Any) -> None:
+def test_of_unknown_algorithm_is_refused(algorithm: Any) -> None:
     with pytest.raises(UsageError, match="known are sha256, sha384, sha512") as caught:
         Digest.of(b"", algorithm)
     assert repr(algorithm) in str(caught.value)
@@ -60,7 +60,7 @@ def test_hashing_with_an_algorithm_that_is_not_known_is_refused(algorithm: Any) 
         ("md5:d41d8cd98f00b204e9800998ecf8427e", "md5"),
     ],
 )
-def test_a_digest(text: str, algorithm: str) -> None:
+def test_digest_valid_text_is_accepted(text: str, algorithm: str) -> None:
     digest = Digest(text)
     assert digest == text
     assert digest.algorithm == algorithm
@@ -97,14 +97,14 @@ def test_a_digest(text: str, algorithm: str) -> None:
         "alg/../../x:abc",
     ],
 )
-def test_no_digest(text: str) -> None:
+def test_digest_invalid_text_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"^not a digest: ") as caught:
         Digest(text)
     assert repr(text) in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [None, 5, b"sha256:" + HEX.encode(), ["sha256"], object()])
-def test_what_is_no_text_is_no_digest(value: Any) -> None:
+def test_digest_other_than_str_is_refused(value: Any) -> None:
     with pytest.raises(UsageError, match=r"^not a digest: "):
         Digest(value)
 
@@ -113,20 +113,20 @@ def test_what_is_no_text_is_no_digest(value: Any) -> None:
 @pytest.mark.parametrize(
     "change", [lambda text: text[:-1], lambda text: text + "0", str.upper], ids=["short", "long", "upper"]
 )
-def test_a_known_algorithm_is_held_to_its_length_and_alphabet(algorithm: str, change: Callable[[str], str]) -> None:
+def test_digest_known_algorithm_with_wrong_length_is_refused(algorithm: str, change: Callable[[str], str]) -> None:
     assert Digest(f"{algorithm}:{ABC[algorithm]}")
     with pytest.raises(UsageError):
         Digest(f"{algorithm}:{change(ABC[algorithm])}")
 
 
 @pytest.mark.parametrize("algorithm", ABC)
-def test_the_message_tells_the_length_that_a_known_algorithm_takes(algorithm: str) -> None:
+def test_digest_error_names_expected_length(algorithm: str) -> None:
     length = str(len(ABC[algorithm]))
     with pytest.raises(UsageError, match=rf"{algorithm} takes .*{length}"):
         Digest(f"{algorithm}:abc")
 
 
-def test_a_digest_is_a_str() -> None:
+def test_digest_is_str() -> None:
     digest = Digest(f"sha256:{HEX}")
     assert isinstance(digest, str)
     assert hash(digest) == hash(f"sha256:{HEX}")
@@ -135,12 +135,12 @@ def test_a_digest_is_a_str() -> None:
     assert type(str(digest)) is str
 
 
-def test_a_digest_of_a_digest_is_itself() -> None:
+def test_digest_of_digest_returns_it() -> None:
     digest = Digest(f"sha256:{HEX}")
     assert Digest(digest) is digest
 
 
-def test_a_digest_takes_no_attributes() -> None:
+def test_digest_has_no_dict() -> None:
     digest: Any = Digest(f"sha256:{HEX}")
     with pytest.raises(AttributeError):
         digest.algorithm = "sha512"
@@ -148,7 +148,7 @@ def test_a_digest_takes_no_attributes() -> None:
         digest.other = 1
 
 
-def test_a_digest_pickles_and_copies() -> None:
+def test_pickle_and_copy_digest_are_equal() -> None:
     digest = Digest(f"sha256:{HEX}")
     for other in (pickle.loads(pickle.dumps(digest)), copy.copy(digest), copy.deepcopy(digest)):
         assert type(other) is Digest
@@ -156,7 +156,7 @@ def test_a_digest_pickles_and_copies() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ABC)
-def test_hasher(algorithm: str) -> None:
+def test_hasher_returns_hash_of_algorithm(algorithm: str) -> None:
     digest = Digest(f"{algorithm}:{ABC[algorithm]}")
     hasher = digest.hasher()
     hasher.update(b"ab")
@@ -165,13 +165,13 @@ def test_hasher(algorithm: str) -> None:
     assert digest.hasher() is not hasher
 
 
-def test_a_digest_of_an_unknown_algorithm_can_be_passed_on_but_not_verified_by() -> None:
+def test_digest_unknown_algorithm_is_valid_but_has_no_hasher() -> None:
     digest = Digest("blake3:abcd")
     with pytest.raises(UsageError, match="cannot hash with 'blake3'"):
         digest.hasher()
 
 
 @pytest.mark.parametrize("data", ["text", None, 5])
-def test_of_what_is_no_bytes(data: Any) -> None:
+def test_of_other_than_bytes_is_refused(data: Any) -> None:
     with pytest.raises(UsageError, match=f"not of {type(data).__name__}"):
         Digest.of(data)

@@ -58,7 +58,9 @@ DIGEST = f"sha256:{HEX}"
         (HEX[:-1], "docker.io", f"library/{HEX[:-1]}", None, None),
     ],
 )
-def test_parse(text: str, host: str, repository: str, tag: str | None, digest: str | None) -> None:
+def test_parse_valid_text_returns_parts(
+    text: str, host: str, repository: str, tag: str | None, digest: str | None
+) -> None:
     reference = Reference.parse(text)
     assert (reference.host, reference.repository, reference.tag, reference.digest) == (host, repository, tag, digest)
     assert reference.digest is None or type(reference.digest) is Digest
@@ -114,24 +116,24 @@ def test_parse(text: str, host: str, repository: str, tag: str | None, digest: s
         "a" * 250,
     ],
 )
-def test_no_reference(text: str) -> None:
+def test_parse_invalid_text_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"^not a ") as caught:
         Reference.parse(text)
     assert "secret" not in str(caught.value)
 
 
-def test_an_image_id_is_told_apart() -> None:
+def test_parse_image_id_names_the_mistake() -> None:
     with pytest.raises(UsageError, match="image id"):
         Reference.parse(HEX)
 
 
-def test_upper_case_is_told_apart() -> None:
+def test_parse_upper_case_repository_names_the_mistake() -> None:
     with pytest.raises(UsageError, match=r"'ghcr\.io/App'.*lower case"):
         Reference.parse("ghcr.io/App")
 
 
 @pytest.mark.parametrize("value", [None, 5, b"alpine", ["alpine"], object()])
-def test_what_is_no_text_is_no_reference(value: Any) -> None:
+def test_parse_other_than_str_is_refused(value: Any) -> None:
     with pytest.raises(UsageError, match=r"^not a reference: "):
         Reference.parse(value)
 
@@ -145,12 +147,12 @@ def test_what_is_no_text_is_no_reference(value: Any) -> None:
         ("localhost/a:1", "localhost/a:1"),
     ],
 )
-def test_str_is_the_whole_reference(text: str, whole: str) -> None:
+def test_str_returns_full_reference(text: str, whole: str) -> None:
     assert str(Reference.parse(text)) == whole
     assert Reference.parse(whole) == Reference.parse(text)
 
 
-def test_the_constructor_checks_every_part() -> None:
+def test_reference_invalid_part_is_refused() -> None:
     reference = Reference("ghcr.io", "team/app", "1", DIGEST)  # type: ignore[arg-type]
     assert type(reference.digest) is Digest
     bad: list[dict[str, Any]] = [{"host": "a b"}, {"repository": "App"}, {"tag": "-"}, {"digest": "x"}, {"tag": ""}]
@@ -159,7 +161,7 @@ def test_the_constructor_checks_every_part() -> None:
             dataclasses.replace(reference, **change)
 
 
-def test_is_frozen_hashable_and_pickles() -> None:
+def test_reference_is_frozen_hashable_and_picklable() -> None:
     reference: Any = Reference.parse(f"ghcr.io/team/app:1@{DIGEST}")
     with pytest.raises(dataclasses.FrozenInstanceError):
         reference.tag = "2"
@@ -168,7 +170,7 @@ def test_is_frozen_hashable_and_pickles() -> None:
         assert hash(other) == hash(reference)
 
 
-def test_the_hub_is_called_docker_io() -> None:
+def test_registry_name_docker_hub_aliases_are_docker_io() -> None:
     assert DOCKER_HUB == "docker.io"
 
 
@@ -176,7 +178,7 @@ def test_the_hub_is_called_docker_io() -> None:
     "name",
     ["a", "0", "library/alpine", "a.b", "a_b", "a__b", "a-b", "a---b", "a/b/c/d", "a0.b1_c2__d3--e4/f", "a" * 255],
 )
-def test_a_repository(name: str) -> None:
+def test_check_repository_valid_is_accepted(name: str) -> None:
     assert check_repository(name) == name
 
 
@@ -214,26 +216,26 @@ def test_a_repository(name: str) -> None:
         ["a"],
     ],
 )
-def test_no_repository(name: Any) -> None:
+def test_check_repository_invalid_is_refused(name: Any) -> None:
     with pytest.raises(UsageError, match=r"^not a repository name: ") as caught:
         check_repository(name)
     assert repr(name) in str(caught.value)
 
 
-def test_a_repository_has_at_most_255_characters() -> None:
+def test_check_repository_longer_than_255_is_refused() -> None:
     with pytest.raises(UsageError, match=r"256 characters \(255 are allowed"):
         check_repository("a" * 256)
 
 
 @pytest.mark.parametrize("tag", ["a", "A", "0", "_", "3.20", "a.b-c_d", "latest", "x" * 128, "a..b", "a-"])
-def test_a_tag(tag: str) -> None:
+def test_check_tag_valid_is_accepted(tag: str) -> None:
     assert check_tag(tag) == tag
 
 
 @pytest.mark.parametrize(
     "tag", ["", ".a", "-a", "a b", "a/b", "a:b", "a@b", "é", "a\n", "a+b", "x" * 129, None, 5, b"a"]
 )
-def test_no_tag(tag: Any) -> None:
+def test_check_tag_invalid_is_refused(tag: Any) -> None:
     with pytest.raises(UsageError, match=r"^not a tag: ") as caught:
         check_tag(tag)
     assert repr(tag) in str(caught.value)

@@ -38,14 +38,14 @@ def opaque(word: str) -> ResourceScope:
         ("repository:a:b:c:pull", [pull("a:b:c")]),
     ],
 )
-def test_parse(text: str, members: list[ResourceScope]) -> None:
+def test_parse_well_formed_text_returns_members(text: str, members: list[ResourceScope]) -> None:
     assert list(Scope.parse(text)) == members
 
 
 @pytest.mark.parametrize(
     "word", ["*", "openid", "a:b", ":", "::", ":b:c", "a::c", "a:b:", "a:b:,", "a:b:c,,d", "a:b:,c", "a,b", "é"]
 )
-def test_a_word_that_does_not_fit_is_kept_verbatim(word: str) -> None:
+def test_parse_malformed_word_is_kept(word: str) -> None:
     scope = Scope.parse(f"repository:z:pull {word}")
     assert opaque(word) in scope
     assert len(list(scope)) == 2
@@ -56,7 +56,7 @@ def test_a_word_that_does_not_fit_is_kept_verbatim(word: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "  ", "repository:b:push,pull  repository:a:pull", " x ", "repository:a:pull\nrepository:a:pull"]
 )
-def test_str_is_the_text_that_was_parsed(text: str) -> None:
+def test_str_returns_parsed_text(text: str) -> None:
     assert str(Scope.parse(text)) == text
 
 
@@ -71,14 +71,14 @@ def test_str_is_the_text_that_was_parsed(text: str) -> None:
         ("x  x   x", "x"),
     ],
 )
-def test_canonical_sorts_types_names_and_actions_with_opaque_words_among_them(text: str, canonical: str) -> None:
+def test_canonical_sorts_and_merges_words(text: str, canonical: str) -> None:
     scope = Scope.parse(text)
     assert str(scope.canonical()) == canonical
     assert scope.canonical() == scope
     assert str(scope) == text, "the original keeps its text"
 
 
-def test_a_scope_of_members_has_the_canonical_text() -> None:
+def test_scope_of_members_has_canonical_text() -> None:
     members = [ResourceScope("repository", "a", "push"), pull("b"), pull("a")]
     assert str(Scope(members)) == "repository:a:pull,push repository:b:pull"
     assert Scope(members) == Scope.parse("repository:b:pull repository:a:push,pull")
@@ -92,13 +92,13 @@ def test_a_scope_of_members_has_the_canonical_text() -> None:
         ((), ""),
     ],
 )
-def test_repository(actions: tuple[str, ...], text: str) -> None:
+def test_repository_returns_scope_of_actions(actions: tuple[str, ...], text: str) -> None:
     scope = Scope.repository("foo/bar", *actions)
     assert str(scope) == text
     assert {member.action for member in scope} == set(actions)
 
 
-def test_catalog() -> None:
+def test_catalog_text_and_members() -> None:
     assert str(Scope.CATALOG) == "registry:catalog:*"
     assert list(Scope.CATALOG) == [ResourceScope("registry", "catalog", "*")]
 
@@ -111,7 +111,7 @@ def test_catalog() -> None:
         (opaque("openid"), "openid"),
     ],
 )
-def test_a_resource_scope_reads_as_its_word(member: ResourceScope, text: str) -> None:
+def test_resource_scope_str_is_its_word(member: ResourceScope, text: str) -> None:
     assert str(member) == text
 
 
@@ -134,7 +134,7 @@ def test_a_resource_scope_reads_as_its_word(member: ResourceScope, text: str) ->
         ("x", "y y repository:a:pull,pull repository:a:pull", "x y repository:a:pull"),
     ],
 )
-def test_the_text_of_a_union(one: str, other: str, text: str) -> None:
+def test_union_text_appends_what_is_new(one: str, other: str, text: str) -> None:
     union = Scope.parse(one) | Scope.parse(other)
     assert str(union) == text
     assert set(union) == set(Scope.parse(one)) | set(Scope.parse(other))
@@ -154,12 +154,12 @@ def test_the_text_of_a_union(one: str, other: str, text: str) -> None:
         ("repository:a:pull", "repository:a:*", False),
     ],
 )
-def test_containment(one: str, other: str, contained: bool) -> None:
+def test_le_compares_members(one: str, other: str, contained: bool) -> None:
     assert (Scope.parse(one) <= Scope.parse(other)) is contained
     assert (Scope.parse(other) >= Scope.parse(one)) is contained
 
 
-def test_membership() -> None:
+def test_contains_member() -> None:
     scope = Scope.parse("repository:a:pull x")
     assert pull("a") in scope
     assert ("repository", "a", "pull") in scope
@@ -167,7 +167,7 @@ def test_membership() -> None:
     assert pull("b") not in scope
 
 
-def test_equality_and_hash_go_by_the_set() -> None:
+def test_equality_and_hash_ignore_text() -> None:
     one, other = Scope.parse("repository:a:push,pull  x"), Scope.parse("x repository:a:pull repository:a:push")
     assert one == other
     assert hash(one) == hash(other)
@@ -176,7 +176,7 @@ def test_equality_and_hash_go_by_the_set() -> None:
     assert one != "repository:a:push,pull  x"
 
 
-def test_iteration_is_sorted_and_without_duplicates() -> None:
+def test_iter_is_sorted_without_duplicates() -> None:
     scope = Scope.parse("repository:b:pull repository:a:push,pull,pull registry:catalog:* repository:b:pull")
     assert [str(member) for member in scope] == [
         "registry:catalog:*",
@@ -186,14 +186,14 @@ def test_iteration_is_sorted_and_without_duplicates() -> None:
     ]
 
 
-def test_only_the_empty_scope_is_false() -> None:
+def test_bool_only_empty_scope_is_false() -> None:
     assert not Scope.EMPTY
     assert not Scope.parse("  ")
     assert Scope.parse("x")
     assert Scope.UNLIMITED
 
 
-def test_unlimited_contains_everything_and_nothing_else_contains_it() -> None:
+def test_unlimited_contains_every_scope() -> None:
     assert Scope.CATALOG <= Scope.UNLIMITED
     assert Scope.EMPTY <= Scope.UNLIMITED
     assert Scope.UNLIMITED <= Scope.UNLIMITED
@@ -203,25 +203,25 @@ def test_unlimited_contains_everything_and_nothing_else_contains_it() -> None:
 
 
 @pytest.mark.parametrize("other", [Scope.EMPTY, Scope.CATALOG, Scope.UNLIMITED, Scope.parse("x")])
-def test_unlimited_absorbs(other: Scope) -> None:
+def test_unlimited_union_is_unlimited(other: Scope) -> None:
     assert Scope.UNLIMITED | other == Scope.UNLIMITED
     assert other | Scope.UNLIMITED == Scope.UNLIMITED
     assert str(other | Scope.UNLIMITED) == "*"
 
 
-def test_unlimited_has_no_members_and_reads_as_a_star() -> None:
+def test_unlimited_has_no_members() -> None:
     assert list(Scope.UNLIMITED) == []
     assert str(Scope.UNLIMITED) == "*"
     assert Scope.UNLIMITED.canonical() == Scope.UNLIMITED
 
 
-def test_a_star_from_a_server_grants_only_itself() -> None:
+def test_parse_star_is_not_unlimited() -> None:
     assert Scope.parse("*") != Scope.UNLIMITED
     assert ResourceScope("registry", "catalog", "pull") not in Scope.parse("*")
 
 
 @pytest.mark.parametrize("scope", [Scope.EMPTY, Scope.UNLIMITED, Scope.CATALOG, Scope.parse("b  a repository:a:b")])
-def test_pickles_and_copies(scope: Scope) -> None:
+def test_pickle_and_copy_scope_are_equal(scope: Scope) -> None:
     every_protocol = [pickle.loads(pickle.dumps(scope, protocol)) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)]
     for other in (*every_protocol, copy.copy(scope), copy.deepcopy(scope)):
         assert other == scope
@@ -238,19 +238,19 @@ def test_pickles_and_copies(scope: Scope) -> None:
         (Scope.UNLIMITED, "Scope.UNLIMITED"),
     ],
 )
-def test_repr_is_how_it_is_written(scope: Scope, text: str) -> None:
+def test_repr_evaluates_to_scope(scope: Scope, text: str) -> None:
     assert repr(scope) == text
     assert eval(text, {"Scope": Scope}) == scope
 
 
-def test_takes_no_new_attributes() -> None:
+def test_scope_has_no_dict() -> None:
     scope: Any = Scope.parse("x")
     with pytest.raises(AttributeError):
         scope.text = "y"
 
 
 @pytest.mark.parametrize("other", [3, None, "repository:a:pull", frozenset()])
-def test_compares_and_joins_with_scopes_only(other: Any) -> None:
+def test_scope_with_other_type_raises_type_error(other: Any) -> None:
     scope = Scope.parse("repository:a:pull")
     with pytest.raises(TypeError):
         scope <= other  # noqa: B015

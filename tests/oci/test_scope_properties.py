@@ -48,24 +48,24 @@ def test_union_is_associative(a: Scope, b: Scope, c: Scope) -> None:
 
 
 @given(SCOPES)
-def test_union_with_itself_and_with_nothing_changes_nothing(a: Scope) -> None:
+def test_union_with_itself_or_empty_is_unchanged(a: Scope) -> None:
     assert a | a == a | Scope.EMPTY == Scope.EMPTY | a == a
     assert str(a | a) == str(a)
     assert str(Scope.EMPTY | a) == (str(a) if a else "")
 
 
 @given(LIMITED, LIMITED)
-def test_union_holds_what_either_holds_and_no_more(a: Scope, b: Scope) -> None:
+def test_union_has_members_of_both(a: Scope, b: Scope) -> None:
     assert set(a | b) == set(a) | set(b)
 
 
 @given(SCOPES)
-def test_unlimited_absorbs(a: Scope) -> None:
+def test_unlimited_union_is_unlimited(a: Scope) -> None:
     assert a | Scope.UNLIMITED == Scope.UNLIMITED | a == Scope.UNLIMITED
 
 
 @given(SCOPES, SCOPES, SCOPES)
-def test_the_union_is_the_least_that_contains_both(a: Scope, b: Scope, c: Scope) -> None:
+def test_union_is_least_upper_bound(a: Scope, b: Scope, c: Scope) -> None:
     assert a <= a | b
     assert b <= a | b
     assert (a | b <= c) == (a <= c and b <= c)
@@ -73,7 +73,7 @@ def test_the_union_is_the_least_that_contains_both(a: Scope, b: Scope, c: Scope)
 
 
 @given(SCOPES, SCOPES, SCOPES)
-def test_containment_is_an_order(a: Scope, b: Scope, c: Scope) -> None:
+def test_le_is_partial_order(a: Scope, b: Scope, c: Scope) -> None:
     assert a <= a
     assert (a <= b and b <= a) == (a == b)
     assert a != b or hash(a) == hash(b)
@@ -83,25 +83,25 @@ def test_containment_is_an_order(a: Scope, b: Scope, c: Scope) -> None:
 
 
 @given(SCOPES, SCOPES)
-def test_containment_is_having_nothing_to_add(a: Scope, b: Scope) -> None:
+def test_le_equals_union_changes_nothing(a: Scope, b: Scope) -> None:
     assert (a <= b) == (a | b == b)
     assert (a <= b) == (b >= a)
 
 
 @given(LIMITED, LIMITED)
-def test_containment_is_that_of_the_members(a: Scope, b: Scope) -> None:
+def test_le_equals_all_members_contained(a: Scope, b: Scope) -> None:
     assert (a <= b) == all(member in b for member in a)
 
 
 @given(LIMITED, MEMBERS)
-def test_membership_is_that_of_the_iteration(a: Scope, member: ResourceScope) -> None:
+def test_contains_agrees_with_iter(a: Scope, member: ResourceScope) -> None:
     assert (member in a) == (member in list(a))
     assert all(own in a for own in a)
     assert member in Scope.UNLIMITED
 
 
 @given(LIMITED)
-def test_iteration_is_sorted_and_without_duplicates(a: Scope) -> None:
+def test_iter_is_sorted_without_duplicates(a: Scope) -> None:
     members = list(a)
     assert members == sorted(set(members))
     assert bool(a) == bool(members)
@@ -109,7 +109,7 @@ def test_iteration_is_sorted_and_without_duplicates(a: Scope) -> None:
 
 
 @given(texts())
-def test_text_there_and_back(text: str) -> None:
+def test_parse_and_str_round_trip(text: str) -> None:
     scope = Scope.parse(text)
     assert str(scope) == text
     assert Scope.parse(str(scope)) == scope
@@ -117,13 +117,13 @@ def test_text_there_and_back(text: str) -> None:
 
 
 @given(LIMITED)
-def test_a_member_reads_as_a_word_of_its_own(a: Scope) -> None:
+def test_member_str_parses_to_member(a: Scope) -> None:
     for member in a:
         assert list(Scope.parse(str(member))) == [member]
 
 
 @given(LIMITED, LIMITED)
-def test_the_text_of_a_union_is_the_left_one_and_what_the_right_one_adds(a: Scope, b: Scope) -> None:
+def test_union_text_is_left_text_and_what_right_adds(a: Scope, b: Scope) -> None:
     union = a | b
     assert Scope.parse(str(union)) == union
     if not a:
@@ -135,7 +135,7 @@ def test_the_text_of_a_union_is_the_left_one_and_what_the_right_one_adds(a: Scop
 
 
 @given(LIMITED, LIMITED)
-def test_what_a_union_adds_comes_in_the_order_of_the_right_one(a: Scope, b: Scope) -> None:
+def test_union_text_keeps_order_of_right(a: Scope, b: Scope) -> None:
     assume(a)
     added = str(a | b)[len(str(a)) :].split()
     in_order = [member for word in str(b).split() for member in _in_order(word) if member not in a]
@@ -150,7 +150,7 @@ def _in_order(word: str) -> list[ResourceScope]:
 
 
 @given(SCOPES, SCOPES)
-def test_canonical_text_is_one_for_each_set(a: Scope, b: Scope) -> None:
+def test_canonical_text_identifies_set(a: Scope, b: Scope) -> None:
     assert a.canonical() == a
     assert str(a.canonical().canonical()) == str(a.canonical())
     assume(Scope.UNLIMITED not in (a, b))
@@ -158,7 +158,7 @@ def test_canonical_text_is_one_for_each_set(a: Scope, b: Scope) -> None:
 
 
 @given(LIMITED)
-def test_canonical_text_there_and_back(a: Scope) -> None:
+def test_canonical_text_round_trip(a: Scope) -> None:
     text = str(a.canonical())
     assert Scope.parse(text) == a
     assert text == " ".join(text.split())
@@ -166,7 +166,7 @@ def test_canonical_text_there_and_back(a: Scope) -> None:
 
 
 @given(SCOPES)
-def test_copies_are_equal(a: Scope) -> None:
+def test_pickle_and_deepcopy_are_equal(a: Scope) -> None:
     for other in (pickle.loads(pickle.dumps(a)), copy.deepcopy(a)):
         assert other == a
         assert str(other) == str(a)

@@ -109,28 +109,28 @@ def registry() -> MemoryRegistry:
 # --- determining support ---
 
 
-def test_the_base_is_answered_200(registry: MemoryRegistry) -> None:
+def test_base_is_200(registry: MemoryRegistry) -> None:
     response = ask(registry, "GET", "/v2/")
     assert (response.status, response.json()) == (200, {})
     assert response.headers["docker-distribution-api-version"] == "registry/2.0"
 
 
 @pytest.mark.parametrize("url", ["https://one.example/v2/", "http://127.0.0.1:5000/v2/", "/v2/"])
-def test_any_host_is_this_registry(registry: MemoryRegistry, url: str) -> None:
+def test_base_any_host_is_200(registry: MemoryRegistry, url: str) -> None:
     push(registry)
     assert ask(registry, "GET", url).status == 200
     assert ask(registry, "HEAD", f"{url}a/b/blobs/{DIGEST}").status == 200
 
 
 @pytest.mark.parametrize("path", ["/", "/v2", "/v1/", "/v2/a", "/v2/a/tags", "/v2/a/manifests/", "/v2/_other", ""])
-def test_anything_else_is_not_found(registry: MemoryRegistry, path: str) -> None:
+def test_unknown_path_is_404(registry: MemoryRegistry, path: str) -> None:
     refused(ask(registry, "GET", f"https://registry.example{path}"), 404)
 
 
 # --- pulling blobs ---
 
 
-def test_a_get_of_a_blob_provides_it_with_its_digest(registry: MemoryRegistry) -> None:
+def test_get_blob_returns_content_and_digest(registry: MemoryRegistry) -> None:
     push(registry)
     response = ask(registry, "GET", f"/v2/a/b/blobs/{DIGEST}")
     assert (response.status, response.read()) == (200, CONTENT)
@@ -139,7 +139,7 @@ def test_a_get_of_a_blob_provides_it_with_its_digest(registry: MemoryRegistry) -
     assert response.headers["accept-ranges"] == "bytes"
 
 
-def test_a_head_of_a_blob_tells_its_digest_and_its_size(registry: MemoryRegistry) -> None:
+def test_head_blob_returns_digest_and_size(registry: MemoryRegistry) -> None:
     push(registry)
     response = ask(registry, "HEAD", f"/v2/a/b/blobs/{DIGEST}")
     assert (response.status, response.read()) == (200, b"")
@@ -149,7 +149,7 @@ def test_a_head_of_a_blob_tells_its_digest_and_its_size(registry: MemoryRegistry
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
 @pytest.mark.parametrize("path", [f"/v2/a/b/blobs/{ABSENT}", f"/v2/no/such/blobs/{DIGEST}"])
-def test_a_blob_that_is_not_in_the_repository_is_not_found(registry: MemoryRegistry, method: str, path: str) -> None:
+def test_get_blob_of_other_repository_is_404(registry: MemoryRegistry, method: str, path: str) -> None:
     push(registry)
     response = ask(registry, method, path)
     assert response.status == 404
@@ -157,17 +157,17 @@ def test_a_blob_that_is_not_in_the_repository_is_not_found(registry: MemoryRegis
         refused(response, 404, "BLOB_UNKNOWN")
 
 
-def test_a_blob_of_an_unknown_algorithm_is_not_found(registry: MemoryRegistry) -> None:
+def test_get_blob_unknown_algorithm_is_404(registry: MemoryRegistry) -> None:
     refused(ask(registry, "GET", f"/v2/a/b/blobs/{UNKNOWN_ALGORITHM}"), 404, "BLOB_UNKNOWN")
 
 
 @pytest.mark.parametrize("digest", ["sha256:abc", "latest", "SHA256:" + "0" * 64, "sha256%3A"])
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-def test_what_is_no_digest_is_refused(registry: MemoryRegistry, method: str, digest: str) -> None:
+def test_get_blob_invalid_digest_is_refused(registry: MemoryRegistry, method: str, digest: str) -> None:
     refused(ask(registry, method, f"/v2/a/b/blobs/{digest}"), 400, "DIGEST_INVALID")
 
 
-def test_a_path_may_be_percent_encoded(registry: MemoryRegistry) -> None:
+def test_get_blob_percent_encoded_path_is_decoded(registry: MemoryRegistry) -> None:
     push(registry)
     assert ask(registry, "GET", f"/v2/a/b/blobs/{DIGEST.replace(':', '%3A')}").read() == CONTENT
 
@@ -189,7 +189,7 @@ SIZE = len(CONTENT)
         ("Bytes= 1-2 ", 1, 2),
     ],
 )
-def test_a_range_is_answered_206(registry: MemoryRegistry, stated: str, first: int, last: int) -> None:
+def test_get_blob_range_is_206(registry: MemoryRegistry, stated: str, first: int, last: int) -> None:
     push(registry)
     response = ask(registry, "GET", f"/v2/a/b/blobs/{DIGEST}", headers={"Range": stated})
     assert (response.status, response.read()) == (206, CONTENT[first : last + 1])
@@ -197,7 +197,7 @@ def test_a_range_is_answered_206(registry: MemoryRegistry, stated: str, first: i
 
 
 @pytest.mark.parametrize("stated", [f"bytes={SIZE}-", f"bytes={SIZE}-{SIZE + 1}", "bytes=-0"])
-def test_a_range_that_cannot_be_satisfied_is_answered_416(registry: MemoryRegistry, stated: str) -> None:
+def test_get_blob_unsatisfiable_range_is_416(registry: MemoryRegistry, stated: str) -> None:
     push(registry)
     response = ask(registry, "GET", f"/v2/a/b/blobs/{DIGEST}", headers={"Range": stated})
     refused(response, 416)
@@ -207,13 +207,13 @@ def test_a_range_that_cannot_be_satisfied_is_answered_416(registry: MemoryRegist
 @pytest.mark.parametrize(
     "stated", ["bytes=9-5", "bytes=-", "bytes=a-b", "lines=0-1", "bytes=0-1,4-5", "0-1", "bytes=0-" + "9" * 30]
 )
-def test_what_is_no_single_range_of_bytes_is_ignored(registry: MemoryRegistry, stated: str) -> None:
+def test_get_blob_invalid_or_multiple_range_is_ignored(registry: MemoryRegistry, stated: str) -> None:
     push(registry)
     response = ask(registry, "GET", f"/v2/a/b/blobs/{DIGEST}", headers={"Range": stated})
     assert (response.status, response.read()) == (200, CONTENT)
 
 
-def test_a_range_counts_for_get_alone_and_not_with_if_range(registry: MemoryRegistry) -> None:
+def test_get_blob_range_of_head_or_with_if_range_is_ignored(registry: MemoryRegistry) -> None:
     push(registry)
     head = ask(registry, "HEAD", f"/v2/a/b/blobs/{DIGEST}", headers={"Range": "bytes=0-1"})
     assert (head.status, head.headers["content-length"]) == (200, str(SIZE))
@@ -222,7 +222,7 @@ def test_a_range_counts_for_get_alone_and_not_with_if_range(registry: MemoryRegi
 
 
 @pytest.mark.parametrize(("stated", "status"), [("bytes=0-", 416), ("bytes=-5", 200), ("bytes=-0", 416)])
-def test_a_range_of_nothing(registry: MemoryRegistry, stated: str, status: int) -> None:
+def test_get_blob_range_of_empty_blob(registry: MemoryRegistry, stated: str, status: int) -> None:
     empty = push(registry, b"")
     assert ask(registry, "GET", f"/v2/a/b/blobs/{empty}", headers={"Range": stated}).status == status
 
@@ -230,7 +230,7 @@ def test_a_range_of_nothing(registry: MemoryRegistry, stated: str, status: int) 
 # --- pushing blobs, whole ---
 
 
-def test_post_then_put(registry: MemoryRegistry) -> None:
+def test_upload_post_and_put_stores_blob(registry: MemoryRegistry) -> None:
     response = ask(registry, "POST", UPLOADS)
     assert response.status == 202
     location = response.headers["location"]
@@ -245,12 +245,12 @@ def test_post_then_put(registry: MemoryRegistry) -> None:
     assert registry.open_uploads == 0
 
 
-def test_sessions_are_unique(registry: MemoryRegistry) -> None:
+def test_upload_sessions_are_unique(registry: MemoryRegistry) -> None:
     assert len({opened(registry) for _ in range(10)}) == 10
     assert registry.open_uploads == 10
 
 
-def test_a_single_post(registry: MemoryRegistry) -> None:
+def test_upload_single_post_stores_blob(registry: MemoryRegistry) -> None:
     done = ask(registry, "POST", f"{UPLOADS}?digest={DIGEST}", CONTENT)
     assert done.status == 201
     assert ask(registry, "GET", done.headers["location"]).read() == CONTENT
@@ -258,7 +258,7 @@ def test_a_single_post(registry: MemoryRegistry) -> None:
 
 
 @pytest.mark.parametrize("body", [None, b"", iter([])])
-def test_an_empty_blob(registry: MemoryRegistry, body: Any) -> None:
+def test_upload_empty_blob_is_stored(registry: MemoryRegistry, body: Any) -> None:
     empty = Digest.of(b"")
     assert ask(registry, "PUT", f"{opened(registry)}?digest={empty}", body).status == 201
     response = ask(registry, "GET", f"/v2/a/b/blobs/{empty}")
@@ -266,7 +266,7 @@ def test_an_empty_blob(registry: MemoryRegistry, body: Any) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["sha384", "sha512"])
-def test_a_blob_of_another_algorithm(registry: MemoryRegistry, algorithm: str) -> None:
+def test_upload_blob_of_other_algorithm_is_stored(registry: MemoryRegistry, algorithm: str) -> None:
     digest = Digest.of(CONTENT, algorithm)
     location = opened(registry, f"{UPLOADS}?digest-algorithm={algorithm}")
     done = ask(registry, "PUT", f"{location}?digest={digest}", CONTENT)
@@ -274,15 +274,13 @@ def test_a_blob_of_another_algorithm(registry: MemoryRegistry, algorithm: str) -
     assert ask(registry, "GET", f"/v2/a/b/blobs/{digest}").read() == CONTENT
 
 
-def test_an_algorithm_that_is_not_supported_is_refused(registry: MemoryRegistry) -> None:
+def test_upload_unsupported_algorithm_is_refused(registry: MemoryRegistry) -> None:
     refused(ask(registry, "POST", f"{UPLOADS}?digest-algorithm=md5"), 400, "DIGEST_INVALID")
     assert registry.open_uploads == 0
 
 
 @pytest.mark.parametrize("digest", ["", "?digest=", "?digest=abc", f"?digest={UNKNOWN_ALGORITHM}", "?digest=sha256:12"])
-def test_a_put_without_a_digest_to_verify_by_is_refused_before_a_chunk_is_pulled(
-    registry: MemoryRegistry, digest: str
-) -> None:
+def test_upload_put_without_known_digest_is_refused_unread(registry: MemoryRegistry, digest: str) -> None:
     location = opened(registry)
     refused(ask(registry, "PUT", location + digest, unpulled()), 400, "DIGEST_INVALID")
     assert ask(registry, "GET", location).status == 204
@@ -291,7 +289,7 @@ def test_a_put_without_a_digest_to_verify_by_is_refused_before_a_chunk_is_pulled
         assert registry.open_uploads == 1
 
 
-def test_content_that_does_not_match_its_digest_is_refused_and_not_kept(registry: MemoryRegistry) -> None:
+def test_upload_digest_mismatch_is_refused_and_not_stored(registry: MemoryRegistry) -> None:
     location = opened(registry)
     for method, url in [("PUT", f"{location}?digest={ABSENT}"), ("POST", f"{UPLOADS}?digest={ABSENT}")]:
         (message,) = refused(ask(registry, method, url, CONTENT), 400, "DIGEST_INVALID")
@@ -317,19 +315,19 @@ def test_content_that_does_not_match_its_digest_is_refused_and_not_kept(registry
         ("PUT", "/elsewhere", 404),
     ],
 )
-def test_no_chunk_is_pulled_of_what_is_not_taken(registry: MemoryRegistry, method: str, url: str, status: int) -> None:
+def test_upload_refused_body_is_not_read(registry: MemoryRegistry, method: str, url: str, status: int) -> None:
     body = Body.of(unpulled())
     assert ask(registry, method, url, body).status == status
     assert body.resendable
 
 
-def test_an_upload_belongs_to_its_repository(registry: MemoryRegistry) -> None:
+def test_upload_of_other_repository_is_404(registry: MemoryRegistry) -> None:
     elsewhere = opened(registry).replace("/a/b/", "/c/")
     for method in ("GET", "PATCH", "PUT", "DELETE"):
         refused(ask(registry, method, f"{elsewhere}?digest={DIGEST}", unpulled()), 404, "BLOB_UPLOAD_UNKNOWN")
 
 
-def test_an_upload_does_not_make_a_repository(registry: MemoryRegistry) -> None:
+def test_upload_open_creates_no_repository(registry: MemoryRegistry) -> None:
     opened(registry)
     assert ask(registry, "GET", "/v2/_catalog").json() == {"repositories": []}
 
@@ -342,7 +340,7 @@ def patch(registry: Transport, location: str, first: int, content: Any, length: 
     return ask(registry, "PATCH", location, content, {"Content-Range": f"{first}-{last}"})
 
 
-def test_chunks_in_order(registry: MemoryRegistry) -> None:
+def test_upload_chunks_in_order_are_stored(registry: MemoryRegistry) -> None:
     location = opened(registry)
     for first in range(0, 300, 100):
         response = patch(registry, location, first, CONTENT[first : first + 100])
@@ -357,7 +355,7 @@ def test_chunks_in_order(registry: MemoryRegistry) -> None:
     assert ask(registry, "GET", done.headers["location"]).read() == CONTENT[:300]
 
 
-def test_the_final_chunk_may_come_in_the_put(registry: MemoryRegistry) -> None:
+def test_upload_final_chunk_in_put_is_stored(registry: MemoryRegistry) -> None:
     location = opened(registry)
     patch(registry, location, 0, CONTENT[:1000])
     url = f"{location}?digest={DIGEST}"
@@ -366,7 +364,7 @@ def test_the_final_chunk_may_come_in_the_put(registry: MemoryRegistry) -> None:
     assert ask(registry, "GET", f"/v2/a/b/blobs/{DIGEST}").read() == CONTENT
 
 
-def test_the_closing_put_is_for_the_digest_of_the_whole(registry: MemoryRegistry) -> None:
+def test_upload_closing_put_verifies_whole_content(registry: MemoryRegistry) -> None:
     location = opened(registry)
     patch(registry, location, 0, CONTENT[:1000])
     url = f"{location}?digest={Digest.of(CONTENT[1000:])}"
@@ -376,7 +374,7 @@ def test_the_closing_put_is_for_the_digest_of_the_whole(registry: MemoryRegistry
 
 @pytest.mark.parametrize("first", [0, 99, 101, 200])
 @pytest.mark.parametrize("method", ["PATCH", "PUT"])
-def test_a_chunk_out_of_order_is_answered_416(registry: MemoryRegistry, method: str, first: int) -> None:
+def test_upload_chunk_out_of_order_is_416(registry: MemoryRegistry, method: str, first: int) -> None:
     location = opened(registry)
     patch(registry, location, 0, CONTENT[:100])
     headers = {"Content-Range": f"{first}-{first + 9}"}
@@ -388,7 +386,7 @@ def test_a_chunk_out_of_order_is_answered_416(registry: MemoryRegistry, method: 
     assert patch(registry, location, 100, CONTENT[100:200]).status == 202, "it goes on where it was"
 
 
-def test_the_first_chunk_begins_with_0(registry: MemoryRegistry) -> None:
+def test_upload_first_chunk_not_at_0_is_416(registry: MemoryRegistry) -> None:
     location = opened(registry)
     refused(patch(registry, location, 1, unpulled(), 10), 416)
     assert ask(registry, "GET", location).headers["range"] == "0-0"
@@ -397,7 +395,7 @@ def test_the_first_chunk_begins_with_0(registry: MemoryRegistry) -> None:
 @pytest.mark.parametrize(
     "stated", ["bytes 0-9", "bytes=0-9", "0-9/10", "9-0", "0-", "-9", "0-9,", "x", " ", "0-" + "9" * 30]
 )
-def test_a_content_range_that_is_none_is_refused(registry: MemoryRegistry, stated: str) -> None:
+def test_upload_invalid_content_range_is_refused(registry: MemoryRegistry, stated: str) -> None:
     location = opened(registry)
     response = ask(registry, "PATCH", location, unpulled(), {"Content-Range": stated})
     refused(response, 400, "BLOB_UPLOAD_INVALID")
@@ -406,23 +404,21 @@ def test_a_content_range_that_is_none_is_refused(registry: MemoryRegistry, state
 
 @pytest.mark.parametrize("body", [b"12345", [b"123", b"45"]])
 @pytest.mark.parametrize("length", [4, 6])
-def test_a_content_range_of_another_length_than_the_content_is_refused(
-    registry: MemoryRegistry, body: Any, length: int
-) -> None:
+def test_upload_content_range_of_other_length_is_refused(registry: MemoryRegistry, body: Any, length: int) -> None:
     location = opened(registry)
     (message,) = refused(patch(registry, location, 0, body, length), 400, "SIZE_INVALID")
     assert f"{length}" in message
     assert ask(registry, "GET", location).headers["range"] == "0-0"
 
 
-def test_a_content_range_of_another_length_is_refused_unpulled_where_the_length_is_known(
+def test_upload_content_range_of_other_known_length_is_refused_unread(
     registry: MemoryRegistry,
 ) -> None:
     body = Body.of(unpulled(), 5)
     refused(patch(registry, opened(registry), 0, body, 4), 400, "SIZE_INVALID")
 
 
-def test_chunks_without_a_content_range_are_appended(registry: MemoryRegistry) -> None:
+def test_upload_chunk_without_content_range_is_appended(registry: MemoryRegistry) -> None:
     location = opened(registry)
     for chunk in ([b"one ", b"two "], b"three"):
         assert ask(registry, "PATCH", location, chunk).status == 202
@@ -432,13 +428,13 @@ def test_chunks_without_a_content_range_are_appended(registry: MemoryRegistry) -
 
 
 @pytest.mark.parametrize("size", [0, 1])
-def test_the_status_of_an_upload_always_has_a_range(registry: MemoryRegistry, size: int) -> None:
+def test_upload_status_has_range(registry: MemoryRegistry, size: int) -> None:
     location = opened(registry)
     ask(registry, "PATCH", location, b"x" * size)
     assert ask(registry, "GET", location).headers["range"] == "0-0"
 
 
-def test_an_upload_can_be_cancelled(registry: MemoryRegistry) -> None:
+def test_upload_cancelled_is_404(registry: MemoryRegistry) -> None:
     location = opened(registry)
     patch(registry, location, 0, CONTENT)
     assert ask(registry, "DELETE", location).status == 204
@@ -447,7 +443,7 @@ def test_an_upload_can_be_cancelled(registry: MemoryRegistry) -> None:
     assert registry.open_uploads == 0
 
 
-def test_the_smallest_chunk_is_told_and_held_to() -> None:
+def test_upload_min_chunk_length_is_announced_and_enforced() -> None:
     registry = MemoryRegistry(min_chunk_length=10)
     response = ask(registry, "POST", UPLOADS)
     assert response.headers["oci-chunk-min-length"] == "10"
@@ -475,7 +471,7 @@ def breaking(*chunks: bytes) -> Iterator[bytes]:
     raise Broken
 
 
-def test_what_the_content_raises_passes_and_the_upload_stays_as_it_was(registry: MemoryRegistry) -> None:
+def test_upload_body_raises_keeps_upload_unchanged(registry: MemoryRegistry) -> None:
     location = opened(registry)
     patch(registry, location, 0, b"kept")
     headers = {"Content-Range": "4-12"}
@@ -493,7 +489,7 @@ def test_what_the_content_raises_passes_and_the_upload_stays_as_it_was(registry:
 
 
 @pytest.mark.parametrize(("length", "word"), [(3, "longer"), (9, "shorter")])
-def test_a_length_that_lies(registry: MemoryRegistry, length: int, word: str) -> None:
+def test_upload_body_of_wrong_length_raises_size_mismatch(registry: MemoryRegistry, length: int, word: str) -> None:
     location = opened(registry)
     with pytest.raises(errors.SizeMismatch, match=word) as caught:
         ask(registry, "PUT", f"{location}?digest={DIGEST}", Body.of([b"12", b"345"], length))
@@ -501,7 +497,7 @@ def test_a_length_that_lies(registry: MemoryRegistry, length: int, word: str) ->
     assert ask(registry, "GET", location).headers["range"] == "0-0"
 
 
-def test_no_more_is_pulled_than_shows_that_a_length_lies(registry: MemoryRegistry) -> None:
+def test_upload_body_longer_than_length_is_read_no_further(registry: MemoryRegistry) -> None:
     def chunks() -> Iterator[bytes]:
         yield from (b"12", b"345")
         raise AssertionError("a third chunk was pulled")
@@ -510,7 +506,7 @@ def test_no_more_is_pulled_than_shows_that_a_length_lies(registry: MemoryRegistr
         ask(registry, "PATCH", opened(registry), Body.of(chunks(), 4))
 
 
-def test_a_spent_body_is_refused(registry: MemoryRegistry) -> None:
+def test_upload_consumed_body_is_refused(registry: MemoryRegistry) -> None:
     body = Body.of(iter([b"once"]))
     assert ask(registry, "PATCH", opened(registry), body).status == 202
     location = opened(registry)
@@ -519,7 +515,7 @@ def test_a_spent_body_is_refused(registry: MemoryRegistry) -> None:
     assert ask(registry, "GET", location).headers["range"] == "0-0"
 
 
-def test_a_body_that_is_opened_by_somebody_else_is_not_taken_for_whole(registry: MemoryRegistry, tmp_path: Any) -> None:
+def test_upload_body_opened_again_meanwhile_is_refused(registry: MemoryRegistry, tmp_path: Any) -> None:
     (tmp_path / "content").write_bytes(bytes(3 * 64 * 1024))
     location = opened(registry)
     with (tmp_path / "content").open("rb") as file:
@@ -533,7 +529,7 @@ def test_a_body_that_is_opened_by_somebody_else_is_not_taken_for_whole(registry:
 # --- mounts ---
 
 
-def test_a_mount_from_another_repository(registry: MemoryRegistry) -> None:
+def test_mount_from_other_repository_is_201(registry: MemoryRegistry) -> None:
     push(registry, name="source")
     response = ask(registry, "POST", f"{UPLOADS}?mount={DIGEST}&from=source")
     assert response.status == 201
@@ -544,7 +540,7 @@ def test_a_mount_from_another_repository(registry: MemoryRegistry) -> None:
 
 
 @pytest.mark.parametrize("source", ["", "&from="])
-def test_a_mount_without_from_finds_the_blob(registry: MemoryRegistry, source: str) -> None:
+def test_mount_without_from_finds_blob(registry: MemoryRegistry, source: str) -> None:
     refused(ask(registry, "GET", f"/v2/a/b/blobs/{DIGEST}"), 404, "BLOB_UNKNOWN")
     push(registry, name="anywhere")
     assert ask(registry, "POST", f"{UPLOADS}?mount={DIGEST}{source}").status == 201
@@ -552,7 +548,7 @@ def test_a_mount_without_from_finds_the_blob(registry: MemoryRegistry, source: s
 
 
 @pytest.mark.parametrize("query", [f"mount={ABSENT}&from=source", f"mount={DIGEST}&from=other", f"mount={ABSENT}"])
-def test_a_mount_that_cannot_be_opens_an_upload(registry: MemoryRegistry, query: str) -> None:
+def test_mount_unknown_blob_opens_upload(registry: MemoryRegistry, query: str) -> None:
     push(registry, name="source")
     push(registry, b"other", name="other")
     response = ask(registry, "POST", f"{UPLOADS}?{query}")
@@ -561,7 +557,7 @@ def test_a_mount_that_cannot_be_opens_an_upload(registry: MemoryRegistry, query:
     assert ask(registry, "PUT", f"{response.headers['location']}?digest={ABSENT}", b"never pushed").status == 201
 
 
-def test_mounts_can_be_off() -> None:
+def test_mount_disabled_opens_upload() -> None:
     registry = MemoryRegistry(mounts=False)
     push(registry, name="source")
     assert ask(registry, "POST", f"{UPLOADS}?mount={DIGEST}&from=source").status == 202
@@ -569,11 +565,11 @@ def test_mounts_can_be_off() -> None:
 
 
 @pytest.mark.parametrize("digest", ["", "abc", UNKNOWN_ALGORITHM])
-def test_a_mount_of_what_is_no_digest_is_refused(registry: MemoryRegistry, digest: str) -> None:
+def test_mount_invalid_digest_is_refused(registry: MemoryRegistry, digest: str) -> None:
     refused(ask(registry, "POST", f"{UPLOADS}?mount={digest}"), 400, "DIGEST_INVALID")
 
 
-def test_a_blob_is_kept_once_and_for_as_long_as_a_repository_has_it(registry: MemoryRegistry) -> None:
+def test_blob_of_two_repositories_is_stored_once_until_both_delete_it(registry: MemoryRegistry) -> None:
     names = [f"name{number}" for number in range(20)]
     push(registry, name="source")
     push(registry, name="again")
@@ -593,7 +589,7 @@ def test_a_blob_is_kept_once_and_for_as_long_as_a_repository_has_it(registry: Me
 
 
 @pytest.mark.parametrize("by_digest", [True, False])
-def test_a_manifest_comes_back_to_the_byte(registry: MemoryRegistry, by_digest: bool) -> None:
+def test_get_manifest_returns_pushed_bytes(registry: MemoryRegistry, by_digest: bool) -> None:
     content = b"  " + manifest(registry) + b"\n"
     digest = Digest.of(content)
     reference = digest if by_digest else "latest"
@@ -617,9 +613,7 @@ def test_a_manifest_comes_back_to_the_byte(registry: MemoryRegistry, by_digest: 
     "path", ["a/b/manifests/none", f"a/b/manifests/{ABSENT}", "no/such/manifests/latest", f"a/b/manifests/{DIGEST}"]
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
-def test_a_manifest_that_is_not_in_the_repository_is_not_found(
-    registry: MemoryRegistry, method: str, path: str
-) -> None:
+def test_get_manifest_of_other_repository_is_404(registry: MemoryRegistry, method: str, path: str) -> None:
     push(registry)
     put(registry, "latest", manifest(registry))
     response = ask(registry, method, f"/v2/{path}")
@@ -629,7 +623,7 @@ def test_a_manifest_that_is_not_in_the_repository_is_not_found(
 
 
 @pytest.mark.parametrize("reference", ["-latest", ".INVALID", "a b", "x" * 129, "la%2Btest"])
-def test_what_is_neither_tag_nor_digest(registry: MemoryRegistry, reference: str) -> None:
+def test_get_manifest_invalid_reference_is_refused(registry: MemoryRegistry, reference: str) -> None:
     url = f"/v2/a/b/manifests/{reference.replace(' ', '%20')}"
     for method in ("GET", "DELETE"):
         refused(ask(registry, method, url), 404, "MANIFEST_UNKNOWN")
@@ -637,15 +631,15 @@ def test_what_is_neither_tag_nor_digest(registry: MemoryRegistry, reference: str
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-def test_a_malformed_digest_is_refused(registry: MemoryRegistry, method: str) -> None:
+def test_get_manifest_malformed_digest_is_refused(registry: MemoryRegistry, method: str) -> None:
     refused(ask(registry, method, "/v2/a/b/manifests/sha256:12"), 400, "DIGEST_INVALID")
 
 
-def test_a_tag_of_128_characters(registry: MemoryRegistry) -> None:
+def test_put_manifest_tag_of_128_characters_is_accepted(registry: MemoryRegistry) -> None:
     assert put(registry, "x" * 128, manifest(registry)).status == 201
 
 
-def test_a_tag_moves_and_the_manifest_stays(registry: MemoryRegistry) -> None:
+def test_put_manifest_existing_tag_moves(registry: MemoryRegistry) -> None:
     first, second = manifest(registry, annotations={"n": "1"}), manifest(registry, annotations={"n": "2"})
     put(registry, "latest", first)
     put(registry, "latest", second)
@@ -654,7 +648,7 @@ def test_a_tag_moves_and_the_manifest_stays(registry: MemoryRegistry) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["sha384", "sha512"])
-def test_a_manifest_of_another_algorithm(registry: MemoryRegistry, algorithm: str) -> None:
+def test_put_manifest_other_algorithm_is_stored(registry: MemoryRegistry, algorithm: str) -> None:
     content = manifest(registry)
     digest = Digest.of(content, algorithm)
     response = put(registry, f"{digest}?tag=one", content)
@@ -664,12 +658,12 @@ def test_a_manifest_of_another_algorithm(registry: MemoryRegistry, algorithm: st
         assert (found.read(), found.headers["docker-content-digest"]) == (content, digest)
 
 
-def test_a_manifest_that_does_not_match_its_digest_is_refused(registry: MemoryRegistry) -> None:
+def test_put_manifest_digest_mismatch_is_refused(registry: MemoryRegistry) -> None:
     (message,) = refused(put(registry, ABSENT, manifest(registry)), 400, "DIGEST_INVALID")
     assert ABSENT in message
 
 
-def test_several_tags_in_one_put(registry: MemoryRegistry) -> None:
+def test_put_manifest_tag_parameters_set_tags(registry: MemoryRegistry) -> None:
     content = manifest(registry)
     response = put(registry, f"{Digest.of(content)}?tag=one&tag=two&tag=one", content)
     assert response.status == 201
@@ -678,31 +672,31 @@ def test_several_tags_in_one_put(registry: MemoryRegistry) -> None:
         assert ask(registry, "GET", f"/v2/a/b/manifests/{tag}").read() == content
 
 
-def test_a_put_by_tag_takes_no_other_tags(registry: MemoryRegistry) -> None:
+def test_put_manifest_by_tag_ignores_tag_parameter(registry: MemoryRegistry) -> None:
     response = put(registry, "one?tag=two", manifest(registry))
     assert "oci-tag" not in response.headers
     assert ask(registry, "GET", "/v2/a/b/manifests/two").status == 404
 
 
-def test_a_tag_parameter_that_is_no_tag_is_refused_with_all(registry: MemoryRegistry) -> None:
+def test_put_manifest_invalid_tag_parameter_sets_no_tag(registry: MemoryRegistry) -> None:
     content = manifest(registry)
     refused(put(registry, f"{Digest.of(content)}?tag=one&tag=-", content), 400, "MANIFEST_INVALID")
     assert ask(registry, "GET", "/v2/a/b/manifests/one").status == 404
     assert ask(registry, "GET", f"/v2/a/b/manifests/{Digest.of(content)}").status == 404
 
 
-def test_parameters_of_the_content_type_are_ignored(registry: MemoryRegistry) -> None:
+def test_put_manifest_content_type_parameters_are_ignored(registry: MemoryRegistry) -> None:
     assert put(registry, "latest", manifest(registry), f"{OCI_MANIFEST}; charset=utf-8").status == 201
     assert ask(registry, "GET", "/v2/a/b/manifests/latest").headers["content-type"] == OCI_MANIFEST
 
 
 @pytest.mark.parametrize("media_type", [OCI_MANIFEST, DOCKER_MANIFEST, "application/vnd.example+json"])
-def test_the_content_type_is_the_one_that_was_pushed(registry: MemoryRegistry, media_type: str) -> None:
+def test_get_manifest_returns_pushed_content_type(registry: MemoryRegistry, media_type: str) -> None:
     assert put(registry, "latest", manifest(registry, mediaType=None), media_type).status == 201
     assert ask(registry, "GET", "/v2/a/b/manifests/latest").headers["content-type"] == media_type
 
 
-def test_without_a_content_type_the_manifest_says_what_it_is(registry: MemoryRegistry) -> None:
+def test_put_manifest_without_content_type_uses_media_type_field(registry: MemoryRegistry) -> None:
     assert put(registry, "latest", manifest(registry), None).status == 201
     assert ask(registry, "GET", "/v2/a/b/manifests/latest").headers["content-type"] == OCI_MANIFEST
     refused(put(registry, "none", manifest(registry, mediaType=None), None), 400, "MANIFEST_INVALID")
@@ -710,7 +704,7 @@ def test_without_a_content_type_the_manifest_says_what_it_is(registry: MemoryReg
 
 @pytest.mark.parametrize("content", [b"{}", b'{"schemaVersion": 2}', b'{"layers": []}', b'{"config": null}'])
 @pytest.mark.parametrize("media_type", [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST_LIST])
-def test_what_a_manifest_should_have_is_not_this_registry_s_affair(
+def test_put_manifest_missing_optional_fields_is_accepted(
     registry: MemoryRegistry, content: bytes, media_type: str
 ) -> None:
     assert put(registry, "latest", content, media_type).status == 201
@@ -740,14 +734,14 @@ def test_what_a_manifest_should_have_is_not_this_registry_s_affair(
         (b'{"schemaVersion": 2, "manifests": 5}', OCI_INDEX),
     ],
 )
-def test_what_is_no_manifest_is_refused(registry: MemoryRegistry, content: bytes, media_type: str) -> None:
+def test_put_manifest_invalid_content_is_refused(registry: MemoryRegistry, content: bytes, media_type: str) -> None:
     push(registry, b"{}")
     (message,) = refused(put(registry, "latest", content, media_type), 400, "MANIFEST_INVALID")
     assert message
     assert ask(registry, "GET", "/v2/a/b/manifests/latest").status == 404
 
 
-def test_what_a_manifest_names_and_is_not_there_is_told_one_by_one(registry: MemoryRegistry) -> None:
+def test_put_manifest_missing_references_are_listed(registry: MemoryRegistry) -> None:
     push(registry)
     layers = [Descriptor.of(content).to_dict() for content in (b"one", CONTENT, b"two", b"one")]
     messages = refused(put(registry, "latest", manifest(registry, layers=layers)), 404, "MANIFEST_BLOB_UNKNOWN")
@@ -758,17 +752,17 @@ def test_what_a_manifest_names_and_is_not_there_is_told_one_by_one(registry: Mem
     refused(put(registry, "latest", manifest(config=Descriptor.of(b"c").to_dict())), 404, "MANIFEST_BLOB_UNKNOWN")
 
 
-def test_a_blob_of_another_repository_is_not_there(registry: MemoryRegistry) -> None:
+def test_put_manifest_blob_of_other_repository_is_missing(registry: MemoryRegistry) -> None:
     refused(put(registry, "latest", manifest(registry, "other")), 404, "MANIFEST_BLOB_UNKNOWN")
     assert ask(registry, "GET", "/v2/_catalog").json() == {"repositories": ["other"]}, "and it makes no repository"
 
 
-def test_a_layer_that_is_to_be_had_elsewhere_need_not_be_here(registry: MemoryRegistry) -> None:
+def test_put_manifest_layer_with_urls_may_be_missing(registry: MemoryRegistry) -> None:
     layer = Descriptor.of(b"elsewhere").replace(urls=("https://elsewhere.example/layer",)).to_dict()
     assert put(registry, "latest", manifest(registry, layers=[layer])).status == 201
 
 
-def test_an_index_names_manifests_that_are_there(registry: MemoryRegistry) -> None:
+def test_put_index_missing_manifest_is_refused(registry: MemoryRegistry) -> None:
     content = manifest(registry)
     entry = Descriptor.of(content, OCI_MANIFEST).to_dict()
     index = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}).encode()
@@ -783,13 +777,13 @@ def test_an_index_names_manifests_that_are_there(registry: MemoryRegistry) -> No
 LIMIT = 4 * 1024 * 1024
 
 
-def test_a_manifest_of_4_megabytes_is_taken(registry: MemoryRegistry) -> None:
+def test_put_manifest_of_4_megabytes_is_accepted(registry: MemoryRegistry) -> None:
     content = manifest(registry)
     assert put(registry, "latest", content + b" " * (LIMIT - len(content))).status == 201
     refused(put(registry, "latest", content + b" " * (LIMIT - len(content) + 1)), 413, "SIZE_INVALID")
 
 
-def test_a_manifest_over_the_limit_is_refused_as_soon_as_that_is_known() -> None:
+def test_put_manifest_beyond_limit_is_413_without_reading_further() -> None:
     registry = MemoryRegistry(manifest_limit=100)
     refused(put(registry, "latest", Body.of(unpulled(), 101)), 413, "SIZE_INVALID")
     pulled: list[int] = []
@@ -803,7 +797,7 @@ def test_a_manifest_over_the_limit_is_refused_as_soon_as_that_is_known() -> None
     assert pulled == [0, 1]
 
 
-def test_the_limit_can_be_off() -> None:
+def test_put_manifest_without_limit_is_accepted() -> None:
     registry = MemoryRegistry(manifest_limit=None)
     assert put(registry, "latest", manifest(registry) + b" " * LIMIT).status == 201
 
@@ -811,7 +805,7 @@ def test_the_limit_can_be_off() -> None:
 # --- conditions (RFC 9110, section 13) ---
 
 
-def test_a_put_may_be_bound_to_what_is_there(registry: MemoryRegistry) -> None:
+def test_put_manifest_if_match_or_none_match_is_checked(registry: MemoryRegistry) -> None:
     first, second = manifest(registry, annotations={"n": "1"}), manifest(registry, annotations={"n": "2"})
     assert put(registry, "latest", unpulled(), If_Match="*").status == 412
     assert put(registry, "latest", first, If_None_Match="*").status == 201
@@ -826,7 +820,7 @@ def test_a_put_may_be_bound_to_what_is_there(registry: MemoryRegistry) -> None:
     assert ask(registry, "DELETE", "/v2/a/b/manifests/latest", headers={"If-Match": "*"}).status == 202
 
 
-def test_a_get_of_what_is_known_is_answered_304(registry: MemoryRegistry) -> None:
+def test_get_manifest_if_none_match_is_304(registry: MemoryRegistry) -> None:
     put(registry, "latest", manifest(registry))
     etag = ask(registry, "HEAD", "/v2/a/b/manifests/latest").headers["etag"]
     for stated in (etag, f"W/{etag}", "*", f'"other", {etag}'):
@@ -841,7 +835,7 @@ def test_a_get_of_what_is_known_is_answered_304(registry: MemoryRegistry) -> Non
 # --- deletions ---
 
 
-def test_a_deleted_tag_leaves_the_manifest(registry: MemoryRegistry) -> None:
+def test_delete_tag_keeps_manifest(registry: MemoryRegistry) -> None:
     content = manifest(registry)
     put(registry, f"{Digest.of(content)}?tag=one&tag=two", content)
     assert ask(registry, "DELETE", "/v2/a/b/manifests/one").status == 202
@@ -850,7 +844,7 @@ def test_a_deleted_tag_leaves_the_manifest(registry: MemoryRegistry) -> None:
     assert ask(registry, "GET", "/v2/a/b/tags/list").json()["tags"] == ["two"]
 
 
-def test_a_deleted_manifest_takes_its_tags_with_it(registry: MemoryRegistry) -> None:
+def test_delete_manifest_removes_its_tags(registry: MemoryRegistry) -> None:
     content, other = manifest(registry), manifest(registry, annotations={})
     digest = Digest.of(content)
     put(registry, f"{digest}?tag=one&tag=two", content)
@@ -862,7 +856,7 @@ def test_a_deleted_manifest_takes_its_tags_with_it(registry: MemoryRegistry) -> 
     assert ask(registry, "GET", "/v2/a/b/tags/list").json()["tags"] == ["other"]
 
 
-def test_a_deleted_blob_is_not_found(registry: MemoryRegistry) -> None:
+def test_delete_blob_is_404_afterwards(registry: MemoryRegistry) -> None:
     push(registry)
     push(registry, name="c")
     assert ask(registry, "DELETE", f"/v2/a/b/blobs/{DIGEST}").status == 202
@@ -871,13 +865,13 @@ def test_a_deleted_blob_is_not_found(registry: MemoryRegistry) -> None:
     assert ask(registry, "GET", f"/v2/c/blobs/{DIGEST}").read() == CONTENT
 
 
-def test_an_emptied_repository_is_still_there(registry: MemoryRegistry) -> None:
+def test_delete_last_content_keeps_repository(registry: MemoryRegistry) -> None:
     push(registry)
     ask(registry, "DELETE", f"/v2/a/b/blobs/{DIGEST}")
     assert ask(registry, "GET", "/v2/a/b/tags/list").json() == {"name": "a/b", "tags": []}
 
 
-def test_deletions_can_be_off() -> None:
+def test_delete_disabled_is_405() -> None:
     registry = MemoryRegistry(deletes=False)
     push(registry)
     put(registry, "latest", manifest(registry))
@@ -910,21 +904,21 @@ def listed(registry: Transport, query: str = "") -> tuple[list[str], str | None]
     return found["tags"], response.headers.get("link")
 
 
-def test_tags_are_in_lexical_order_without_regard_to_case(registry: MemoryRegistry) -> None:
+def test_list_tags_is_case_insensitively_sorted(registry: MemoryRegistry) -> None:
     tagged(registry, "b", "A", "a", "C", "_1", "10", "9", "B-2", "b.1")
     assert listed(registry) == (["10", "9", "_1", "A", "a", "b", "B-2", "b.1", "C"], None)
 
 
-def test_a_repository_without_tags_has_an_empty_list(registry: MemoryRegistry) -> None:
+def test_list_tags_of_repository_without_tags_is_empty(registry: MemoryRegistry) -> None:
     push(registry)
     assert listed(registry) == ([], None)
 
 
-def test_the_tags_of_an_unknown_repository_are_not_found(registry: MemoryRegistry) -> None:
+def test_list_tags_of_unknown_repository_is_404(registry: MemoryRegistry) -> None:
     refused(ask(registry, "GET", "/v2/no/such/tags/list"), 404, "NAME_UNKNOWN")
 
 
-def test_n_tags_and_a_link_if_there_are_more(registry: MemoryRegistry) -> None:
+def test_list_tags_n_limits_page_and_links_next(registry: MemoryRegistry) -> None:
     tagged(registry, *"abcde")
     assert listed(registry, "?n=2") == (["a", "b"], '</v2/a/b/tags/list?n=2&last=b>; rel="next"')
     assert listed(registry, "?n=2&last=b") == (["c", "d"], '</v2/a/b/tags/list?n=2&last=d>; rel="next"')
@@ -934,12 +928,12 @@ def test_n_tags_and_a_link_if_there_are_more(registry: MemoryRegistry) -> None:
 
 
 @pytest.mark.parametrize("query", ["?n=0", "?n=0&last=b"])
-def test_n_0_is_an_empty_list_without_a_link(registry: MemoryRegistry, query: str) -> None:
+def test_list_tags_n_0_is_empty_without_link(registry: MemoryRegistry, query: str) -> None:
     tagged(registry, *"abc")
     assert listed(registry, query) == ([], None)
 
 
-def test_last_begins_behind_it_whether_it_is_there_or_not(registry: MemoryRegistry) -> None:
+def test_list_tags_last_starts_after_it(registry: MemoryRegistry) -> None:
     tagged(registry, "a", "B", "c")
     for last, tags in [
         ("a", ["B", "c"]),
@@ -953,12 +947,12 @@ def test_last_begins_behind_it_whether_it_is_there_or_not(registry: MemoryRegist
 
 
 @pytest.mark.parametrize("n", ["-1", "x", "", "1.5", "9" * 30])
-def test_what_is_no_number_of_tags_is_refused(registry: MemoryRegistry, n: str) -> None:
+def test_list_tags_invalid_n_is_refused(registry: MemoryRegistry, n: str) -> None:
     tagged(registry, "a")
     refused(ask(registry, "GET", f"/v2/a/b/tags/list?n={n}"), 400)
 
 
-def test_pages_can_be_small() -> None:
+def test_list_tags_page_size_limits_page() -> None:
     registry = MemoryRegistry(page_size=2)
     tagged(registry, *"abcde")
     assert listed(registry) == (["a", "b"], '</v2/a/b/tags/list?n=2&last=b>; rel="next"')
@@ -969,7 +963,7 @@ def test_pages_can_be_small() -> None:
 # --- the catalog ---
 
 
-def test_the_catalog_in_pages(registry: MemoryRegistry) -> None:
+def test_catalog_is_paginated(registry: MemoryRegistry) -> None:
     for name in ("c", "a/b", "a-b", "b"):
         push(registry, name=name)
     response = ask(registry, "GET", "/v2/_catalog")
@@ -1004,7 +998,7 @@ def referrers(registry: Transport, subject: str, query: str = "") -> tuple[list[
     return index["manifests"], response
 
 
-def test_a_subject_may_be_missing_and_come_later(registry: MemoryRegistry) -> None:
+def test_referrers_subject_pushed_later_has_referrers(registry: MemoryRegistry) -> None:
     subject = manifest(registry)
     referrer = refer(registry, Digest.of(subject))
     put(registry, "latest", subject)
@@ -1025,7 +1019,7 @@ def test_referrers_have_artifact_type_and_annotations(registry: MemoryRegistry) 
     ]
 
 
-def test_an_index_refers_too_and_without_an_artifact_type_has_none(registry: MemoryRegistry) -> None:
+def test_referrers_index_without_artifact_type_has_none(registry: MemoryRegistry) -> None:
     subject = {"mediaType": OCI_MANIFEST, "digest": ABSENT, "size": 7}
     contents = [
         json.dumps({"schemaVersion": 2, "manifests": [], "subject": subject, **more}).encode()
@@ -1038,7 +1032,7 @@ def test_an_index_refers_too_and_without_an_artifact_type_has_none(registry: Mem
     assert {entry["mediaType"] for entry in found} == {OCI_INDEX}
 
 
-def test_a_filter_is_applied_and_that_is_told(registry: MemoryRegistry) -> None:
+def test_referrers_filter_is_applied_and_announced(registry: MemoryRegistry) -> None:
     refer(registry, ABSENT)
     wanted = refer(registry, ABSENT, artifactType=SBOM)
     for query in (f"?artifactType={SBOM}", f"?artifactType={SBOM.replace('/', '%2F')}"):
@@ -1052,30 +1046,30 @@ def test_a_filter_is_applied_and_that_is_told(registry: MemoryRegistry) -> None:
 
 
 @pytest.mark.parametrize("path", [f"a/b/referrers/{DIGEST}", f"no/such/referrers/{DIGEST}"])
-def test_an_unknown_digest_has_no_referrers(registry: MemoryRegistry, path: str) -> None:
+def test_referrers_of_unknown_digest_are_empty(registry: MemoryRegistry, path: str) -> None:
     refer(registry, ABSENT)
     response = ask(registry, "GET", f"/v2/{path}")
     assert (response.status, response.json()["manifests"]) == (200, [])
     assert referrers(registry, UNKNOWN_ALGORITHM)[0] == []
 
 
-def test_the_referrers_of_what_is_no_digest_are_refused(registry: MemoryRegistry) -> None:
+def test_referrers_of_invalid_digest_is_refused(registry: MemoryRegistry) -> None:
     refused(ask(registry, "GET", "/v2/a/b/referrers/sha256:12"), 400, "DIGEST_INVALID")
 
 
-def test_a_deleted_referrer_refers_no_longer(registry: MemoryRegistry) -> None:
+def test_referrers_after_delete_omit_it(registry: MemoryRegistry) -> None:
     first, second = refer(registry, ABSENT), refer(registry, ABSENT, artifactType=SBOM)
     ask(registry, "DELETE", f"/v2/a/b/manifests/{first.digest}")
     assert [entry["digest"] for entry in referrers(registry, ABSENT)[0]] == [second.digest]
 
 
-def test_referrers_of_one_repository_are_not_those_of_another(registry: MemoryRegistry) -> None:
+def test_referrers_of_other_repository_are_separate(registry: MemoryRegistry) -> None:
     refer(registry, ABSENT)
     push(registry, name="c")
     assert ask(registry, "GET", f"/v2/c/referrers/{ABSENT}").json()["manifests"] == []
 
 
-def test_referrers_in_pages() -> None:
+def test_referrers_are_paginated() -> None:
     registry = MemoryRegistry(page_size=2)
     pushed = [refer(registry, ABSENT, artifactType=SBOM, annotations={"n": str(n)}).digest for n in range(5)]
     refer(registry, ABSENT)
@@ -1094,7 +1088,7 @@ def test_referrers_in_pages() -> None:
     assert linked == [pushed[:2], pushed[2:4], pushed[4:]]
 
 
-def test_the_referrers_api_can_be_off() -> None:
+def test_referrers_disabled_is_404() -> None:
     registry = MemoryRegistry(referrers_api=False)
     subject = {"mediaType": OCI_MANIFEST, "digest": ABSENT, "size": 7}
     response = put(registry, "latest", manifest(registry, subject=subject))
@@ -1118,7 +1112,7 @@ def test_the_referrers_api_can_be_off() -> None:
         (f"/v2/a/referrers/{DIGEST}", "GET, HEAD"),
     ],
 )
-def test_methods_that_are_not_allowed(registry: MemoryRegistry, path: str, allowed: str) -> None:
+def test_method_not_allowed_is_405(registry: MemoryRegistry, path: str, allowed: str) -> None:
     for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"):
         response = ask(registry, method, path)
         if method in allowed.split(", "):
@@ -1130,7 +1124,7 @@ def test_methods_that_are_not_allowed(registry: MemoryRegistry, path: str, allow
 
 
 @pytest.mark.parametrize("name", ["A", "a/B", "a//b", "-a", "a_", "a..b", "a___b", "a%20b", "a" * 256, "a/"])
-def test_names_that_are_not_valid(registry: MemoryRegistry, name: str) -> None:
+def test_repository_name_invalid_is_refused(registry: MemoryRegistry, name: str) -> None:
     requests = [
         ("GET", "tags/list"),
         ("POST", "blobs/uploads/"),
@@ -1143,7 +1137,7 @@ def test_names_that_are_not_valid(registry: MemoryRegistry, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a", "0", "a/b/c/d", "a.b_c__d---e", "blobs/uploads", "tags/list", "a/manifests/b"])
-def test_names_that_are_valid(registry: MemoryRegistry, name: str) -> None:
+def test_repository_name_valid_is_accepted(registry: MemoryRegistry, name: str) -> None:
     digest = push(registry, name=name)
     assert ask(registry, "GET", f"/v2/{name}/blobs/{digest}").read() == CONTENT
     content = manifest(registry, name)
@@ -1156,7 +1150,7 @@ def test_names_that_are_valid(registry: MemoryRegistry, name: str) -> None:
 # --- the transport ---
 
 
-def test_it_is_a_transport(registry: MemoryRegistry) -> None:
+def test_memory_registry_is_transport(registry: MemoryRegistry) -> None:
     assert isinstance(registry, Transport)
     registry.close()
     registry.close()
@@ -1166,12 +1160,12 @@ def test_it_is_a_transport(registry: MemoryRegistry) -> None:
 
 @pytest.mark.parametrize("option", ["min_chunk_length", "page_size", "manifest_limit", "max_bytes"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "1"])
-def test_options_that_are_no_numbers(option: str, value: Any) -> None:
+def test_memory_registry_invalid_option_is_refused(option: str, value: Any) -> None:
     with pytest.raises(errors.UsageError, match=option):
         MemoryRegistry(**{option: value})
 
 
-def test_the_digest_header_can_be_off() -> None:
+def test_digest_header_disabled_is_absent() -> None:
     registry = MemoryRegistry(digest_header=False)
     content = manifest(registry)
     asked = [
@@ -1191,7 +1185,7 @@ def test_the_digest_header_can_be_off() -> None:
     assert client.resolve_tag("a/b", "latest") == Descriptor.of(content, OCI_MANIFEST)
 
 
-def test_every_code_is_given_but_those_of_what_stands_in_front_of_a_registry(registry: MemoryRegistry) -> None:
+def test_error_codes_of_specification_are_all_used(registry: MemoryRegistry) -> None:
     push(registry)
     location = opened(registry)
     answers = [
@@ -1221,7 +1215,7 @@ def room(registry: Transport, count: int) -> bool:
     return response.status == 400
 
 
-def test_max_bytes_beyond_it_a_blob_is_refused_with_413() -> None:
+def test_max_bytes_blob_beyond_it_is_413() -> None:
     registry = MemoryRegistry(max_bytes=100)
     push(registry, b"a" * 60)
     location = opened(registry)
@@ -1236,7 +1230,7 @@ def test_max_bytes_beyond_it_a_blob_is_refused_with_413() -> None:
     assert registry.stored_bytes == 100
 
 
-def test_max_bytes_a_body_without_a_length_is_pulled_no_further() -> None:
+def test_max_bytes_body_of_unknown_length_is_read_no_further() -> None:
     registry = MemoryRegistry(max_bytes=100)
     pulled = []
 
@@ -1250,7 +1244,7 @@ def test_max_bytes_a_body_without_a_length_is_pulled_no_further() -> None:
     assert room(registry, 100)
 
 
-def test_max_bytes_manifests_and_open_uploads_count() -> None:
+def test_max_bytes_counts_manifests_and_open_uploads() -> None:
     registry = MemoryRegistry(max_bytes=1000)
     content = manifest(registry)  # its config has 2 bytes
     assert put(registry, "v1", content).status == 201
@@ -1262,7 +1256,7 @@ def test_max_bytes_manifests_and_open_uploads_count() -> None:
 
 
 @pytest.mark.parametrize("what", ["blob", "manifest", "upload", "finished upload of a known blob"])
-def test_max_bytes_what_is_deleted_makes_room(what: str) -> None:
+def test_max_bytes_delete_frees_space(what: str) -> None:
     registry = MemoryRegistry(max_bytes=1000)
     push(registry, CONTENT[:500])
     before = 500
@@ -1285,7 +1279,7 @@ def test_max_bytes_what_is_deleted_makes_room(what: str) -> None:
     assert not room(registry, 1001 - before)
 
 
-def test_max_bytes_a_blob_of_two_repositories_counts_once() -> None:
+def test_max_bytes_shared_blob_counts_once() -> None:
     registry = MemoryRegistry(max_bytes=100)
     digest = push(registry, b"x" * 60)
     ask(registry, "POST", f"/v2/c/blobs/uploads/?mount={digest}&from=a/b")
@@ -1296,7 +1290,7 @@ def test_max_bytes_a_blob_of_two_repositories_counts_once() -> None:
     assert room(registry, 100)
 
 
-def test_max_bytes_what_fails_keeps_no_room() -> None:
+def test_max_bytes_failed_request_frees_space() -> None:
     registry = MemoryRegistry(max_bytes=100)
 
     def failing() -> Iterator[bytes]:
@@ -1317,7 +1311,7 @@ def test_max_bytes_what_fails_keeps_no_room() -> None:
     assert room(registry, 100)
 
 
-def test_max_bytes_is_1_gib_by_default_and_can_be_off() -> None:
+def test_max_bytes_defaults_to_1_gib() -> None:
     registry = MemoryRegistry()
     refused(ask(registry, "PATCH", opened(registry), Body.of(unpulled(), 1024**3 + 1)), 413, "SIZE_INVALID")
     boundless = MemoryRegistry(max_bytes=None)
@@ -1325,7 +1319,7 @@ def test_max_bytes_is_1_gib_by_default_and_can_be_off() -> None:
         ask(boundless, "PATCH", opened(boundless), Body.of(unpulled(), 1024**3 + 1))
 
 
-def test_max_bytes_a_client_raises_size_invalid() -> None:
+def test_max_bytes_client_raises_size_invalid() -> None:
     client = Client("registry.example", MemoryRegistry(max_bytes=100))
     with pytest.raises(errors.SizeInvalid) as caught:
         client.push_blob("a/b", Descriptor.of(CONTENT), CONTENT)

@@ -44,7 +44,7 @@ def image(number: int, **fields: Any) -> bytes:
     ).encode()
 
 
-def test_a_thousand_uploads_at_once_lose_nothing() -> None:
+def test_threads_thousand_uploads_store_all_blobs() -> None:
     registry = MemoryRegistry()
     everybody_is_half_done = threading.Barrier(100)
 
@@ -71,7 +71,7 @@ def test_a_thousand_uploads_at_once_lose_nothing() -> None:
     assert registry.stored_bytes == sum(len(content(number)) for number in range(1000))
 
 
-def test_a_thousand_uploads_are_open_at_once() -> None:
+def test_threads_thousand_open_uploads_are_independent() -> None:
     registry = MemoryRegistry()
     locations: list[str] = []
     for found in together(50, lambda _: [ask(registry, "POST", UPLOADS).headers["location"] for _ in range(20)]):
@@ -86,7 +86,7 @@ def test_a_thousand_uploads_are_open_at_once() -> None:
     assert together(50, finish) == [[201] * 20] * 50
 
 
-def test_no_lock_is_held_while_a_body_is_pulled() -> None:
+def test_threads_blocked_body_blocks_no_other_request() -> None:
     registry = MemoryRegistry()
     content = image(0)
     ask(registry, "POST", f"{UPLOADS}?digest={Digest.of(b'{}')}", b"{}")
@@ -114,7 +114,7 @@ def test_no_lock_is_held_while_a_body_is_pulled() -> None:
 
 
 @pytest.mark.parametrize("ranged", [True, False])
-def test_of_two_chunks_for_one_place_one_is_taken(ranged: bool) -> None:
+def test_threads_two_chunks_at_same_offset_one_is_stored(ranged: bool) -> None:
     registry = MemoryRegistry()
     for _ in range(20):
         location = ask(registry, "POST", UPLOADS).headers["location"]
@@ -136,7 +136,7 @@ def test_of_two_chunks_for_one_place_one_is_taken(ranged: bool) -> None:
         assert ask(registry, "PUT", f"{location}?digest={Digest.of(b'%d' % taken)}").status == 201
 
 
-def test_an_upload_is_not_finished_where_a_chunk_came_between() -> None:
+def test_threads_chunk_during_closing_put_is_416() -> None:
     registry = MemoryRegistry()
     location = ask(registry, "POST", UPLOADS).headers["location"]
 
@@ -150,7 +150,7 @@ def test_an_upload_is_not_finished_where_a_chunk_came_between() -> None:
     assert ask(registry, "PUT", f"{location}?digest={Digest.of(b'between')}").status == 201
 
 
-def test_a_chunk_is_not_taken_by_an_upload_that_ended_meanwhile() -> None:
+def test_threads_chunk_after_upload_ended_is_refused() -> None:
     registry = MemoryRegistry()
 
     def ending(method: str, query: str = "") -> Iterator[bytes]:
@@ -166,7 +166,7 @@ def test_a_chunk_is_not_taken_by_an_upload_that_ended_meanwhile() -> None:
     assert registry.open_uploads == 0
 
 
-def test_mounts_and_deletions_at_once_count_right() -> None:
+def test_threads_mounts_and_deletes_keep_references_right() -> None:
     registry = MemoryRegistry()
     digest = Digest.of(b"shared")
     for _ in range(20):
@@ -184,7 +184,7 @@ def test_mounts_and_deletions_at_once_count_right() -> None:
         assert registry.stored_bytes == 0
 
 
-def test_manifests_and_tags_pushed_at_once_are_all_there() -> None:
+def test_threads_manifests_and_tags_are_all_stored() -> None:
     registry = MemoryRegistry()
     client = Client("registry.example", registry)
     client.push_blob("a", Descriptor.of(b"{}"), b"{}")
@@ -199,7 +199,7 @@ def test_manifests_and_tags_pushed_at_once_are_all_there() -> None:
     }
 
 
-def test_of_many_writers_of_one_tag_who_saw_nothing_there_one_wins() -> None:
+def test_threads_if_none_match_one_writer_wins() -> None:
     registry = MemoryRegistry()
     ask(registry, "POST", f"{UPLOADS}?digest={Digest.of(b'{}')}", b"{}")
     everybody_is_being_pulled = threading.Barrier(8)
@@ -218,7 +218,7 @@ def test_of_many_writers_of_one_tag_who_saw_nothing_there_one_wins() -> None:
     assert winner == image(statuses.index(201))
 
 
-def test_referrers_tags_written_at_once_lose_nothing() -> None:
+def test_threads_referrers_tag_writers_lose_nothing() -> None:
     """Without the referrers API the client writes the tag; the ETag keeps writers from undoing each other."""
     registry = MemoryRegistry(referrers_api=False)
     client = Client("registry.example", registry)
@@ -238,7 +238,7 @@ def test_referrers_tags_written_at_once_lose_nothing() -> None:
     assert {one.digest for one in client.referrers("a", Digest.of(b"subject"))} == set(pushed)
 
 
-def test_max_bytes_bodies_that_are_pulled_at_once_share_the_room() -> None:
+def test_threads_max_bytes_is_shared() -> None:
     registry = MemoryRegistry(max_bytes=100)
     pulling, go_on = threading.Semaphore(0), threading.Event()
 

@@ -73,7 +73,7 @@ def status(guard: AuthGuard, value: str, method: str = "GET", url: str = BLOB) -
         ("GET", f"{URL}/v2/", None),
     ],
 )
-def test_each_request_is_challenged_for_what_it_needs(method: str, url: str, scope: str | None) -> None:
+def test_guard_request_without_token_is_challenged_with_its_scope(method: str, url: str, scope: str | None) -> None:
     guard, inner = guarded()
     response = guard.round_trip(Request(method, url))
     assert response.status == 401
@@ -86,7 +86,7 @@ def test_each_request_is_challenged_for_what_it_needs(method: str, url: str, sco
     assert guard.challenged == 1
 
 
-def test_a_token_lets_pass_what_it_grants_and_nothing_else() -> None:
+def test_guard_token_allows_only_its_scope() -> None:
     guard, inner = guarded()
     code, answer = token(guard, "repository:team/app:pull", basic("me", "secret"))
     assert code == 200
@@ -101,12 +101,12 @@ def test_a_token_lets_pass_what_it_grants_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     "headers", [basic("me", "wrong"), basic("nobody", "secret"), {"Authorization": "Basic ???"}, {"Authorization": "X"}]
 )
-def test_who_is_not_known_gets_no_token(headers: dict[str, str]) -> None:
+def test_guard_unknown_user_gets_no_token(headers: dict[str, str]) -> None:
     guard, _ = guarded()
     assert token(guard, "repository:a:pull", headers)[0] == 401
 
 
-def test_nobody_gets_what_nobody_may_do() -> None:
+def test_guard_anonymous_token_grants_public_scopes() -> None:
     guard, _ = guarded()
     assert token(guard, "repository:team/app:pull")[0] == 401
     guard, _ = guarded(scopes={"": Scope.parse("repository:team/app:pull")})
@@ -116,14 +116,14 @@ def test_nobody_gets_what_nobody_may_do() -> None:
     assert status(guard, answer["token"], "PUT") == 401
 
 
-def test_a_user_is_granted_what_the_user_may_do() -> None:
+def test_guard_token_grants_only_scopes_of_user() -> None:
     guard, _ = guarded(scopes={"you": Scope.parse("repository:team/app:pull")})
     _, mine = token(guard, "repository:team/app:pull,push", basic("me", "secret"))
     _, yours = token(guard, "repository:team/app:pull,push", basic("you", "other"))
     assert [status(guard, answer["token"], "PUT") for answer in (mine, yours)] == [200, 401]
 
 
-def test_an_identity_token_stands_for_its_user() -> None:
+def test_guard_identity_token_grants_as_its_user() -> None:
     guard, _ = guarded(identity_tokens={"long lived": "me"})
 
     def post(refresh_token: str) -> Response:
@@ -134,7 +134,7 @@ def test_an_identity_token_stands_for_its_user() -> None:
     assert post("stolen").status == 401
 
 
-def test_tokens_expire_and_are_revoked() -> None:
+def test_guard_expired_or_revoked_token_is_refused() -> None:
     now = [0.0]
     guard, _ = guarded(expires_in=60, now=lambda: now[0])
     _, answer = token(guard, "repository:team/app:pull", basic("me", "secret"))
@@ -147,7 +147,7 @@ def test_tokens_expire_and_are_revoked() -> None:
     assert status(guard, answer["token"]) == 401
 
 
-def test_the_challenge_says_what_was_wrong() -> None:
+def test_guard_challenge_names_error() -> None:
     guard, _ = guarded()
     _, answer = token(guard, "", basic("me", "secret"))
 
@@ -160,7 +160,7 @@ def test_the_challenge_says_what_was_wrong() -> None:
     assert error({"Authorization": f"Bearer {answer['token']}"}) == "insufficient_scope"
 
 
-def test_basic_lets_every_user_pass() -> None:
+def test_guard_basic_scheme_accepts_passwords() -> None:
     guard, inner = guarded(scheme="basic")
     response = guard.round_trip(Request("GET", BLOB))
     assert (response.status, response.headers["www-authenticate"]) == (401, 'Basic realm="registry"')
@@ -170,20 +170,20 @@ def test_basic_lets_every_user_pass() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["bearer", "basic"])
-def test_no_body_is_pulled_for_a_401(scheme: str) -> None:
+def test_guard_401_leaves_request_body_unread(scheme: str) -> None:
     guard, _ = guarded(scheme=scheme)
     body = Body.of(iter([b"once"]))
     assert guard.round_trip(Request("PUT", BLOB, body=body)).status == 401
     assert body.resendable
 
 
-def test_a_401_to_a_head_has_no_content() -> None:
+def test_guard_401_to_head_has_no_content() -> None:
     guard, _ = guarded()
     assert guard.round_trip(Request("HEAD", BLOB)).read() == b""
     assert b"UNAUTHORIZED" in guard.round_trip(Request("GET", BLOB)).read()
 
 
-def test_a_token_server_may_be_on_whichever_host_is_asked() -> None:
+def test_guard_relative_realm_is_served_on_any_host() -> None:
     guard, _ = guarded(realm="/auth/token")
     response = guard.round_trip(Request("GET", "http://127.0.0.1:5000/v2/team/app/blobs/x"))
     realm = Challenge.parse(response.headers["www-authenticate"])[0].params["realm"]
@@ -192,13 +192,13 @@ def test_a_token_server_may_be_on_whichever_host_is_asked() -> None:
     assert status(guard, granted.json()["token"]) == 200
 
 
-def test_it_closes_what_it_guards() -> None:
+def test_guard_close_closes_inner_transport() -> None:
     guard, inner = guarded()
     guard.close()
     assert inner.closed
 
 
-def test_a_password_that_is_changed_is_changed() -> None:
+def test_guard_changed_password_takes_effect() -> None:
     users = {"me": "old"}
     guard = AuthGuard(Inner(), users=users, scheme="basic")
     users["me"] = "new"
@@ -206,19 +206,19 @@ def test_a_password_that_is_changed_is_changed() -> None:
     assert answers == [401, 200]
 
 
-def test_a_closed_guard_answers_nothing() -> None:
+def test_guard_closed_refuses_requests() -> None:
     guard, _ = guarded()
     guard.close()
     with pytest.raises(UsageError, match="closed"):
         guard.round_trip(Request("GET", BLOB))
 
 
-def test_its_token_server_is_on_the_host_that_is_asked_unless_told_otherwise() -> None:
+def test_guard_default_realm_is_on_requested_host() -> None:
     guard = AuthGuard(Inner(), users={})
     challenge = guard.round_trip(Request("GET", BLOB)).headers["www-authenticate"]
     assert Challenge.parse(challenge)[0].params["realm"] == f"{URL}/token"
 
 
-def test_another_scheme_is_refused() -> None:
+def test_guard_unknown_scheme_is_refused() -> None:
     with pytest.raises(UsageError, match="'digest'"):
         AuthGuard(FunctionTransport(lambda request: Response(200)), users={}, scheme="digest")

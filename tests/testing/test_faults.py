@@ -71,11 +71,11 @@ def chunks() -> Iterator[bytes]:
     yield b"tent"
 
 
-def test_every_fault_is_in_one_of_the_tables() -> None:
+def test_faults_all_are_tested() -> None:
     assert {*BEFORE, *IN_BODY, *STATUSES, "answer lost", "short body", "flipped byte"} == set(FAULTS)
 
 
-def test_closed_it_answers_nothing() -> None:
+def test_fault_transport_closed_refuses_requests() -> None:
     transport = FaultTransport(FunctionTransport(lambda request: Response(200)), rate=1, faults=["429"])
     transport.close()
     with pytest.raises(UsageError, match="closed"):
@@ -87,7 +87,7 @@ def test_closed_it_answers_nothing() -> None:
 
 @pytest.mark.parametrize("name", BEFORE)
 @pytest.mark.parametrize("request_", [GET, Request("PUT", URL, body=b"content"), Request("HEAD", URL)])
-def test_nothing_arrives(name: str, request_: Request) -> None:
+def test_fault_before_request_reaches_no_registry(name: str, request_: Request) -> None:
     registry = Registry()
     with pytest.raises(BEFORE[name]) as caught:
         failing(registry, name).round_trip(request_)
@@ -96,7 +96,7 @@ def test_nothing_arrives(name: str, request_: Request) -> None:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_what_is_pulled_of_a_body(name: str) -> None:
+def test_fault_before_request_pulls_expected_part_of_body(name: str) -> None:
     body = Body.of(chunks())
     registry = Registry()
     with suppress(TransportError):
@@ -106,7 +106,7 @@ def test_what_is_pulled_of_a_body(name: str) -> None:
     assert registry.got == ([b"content"] if arrives else [])
 
 
-def test_a_reset_in_an_upload_takes_one_chunk() -> None:
+def test_reset_in_upload_pulls_one_chunk() -> None:
     pulled: list[bytes] = []
     body = Body.of(chunks()).map(lambda chunk: pulled.append(chunk) or chunk)  # type: ignore[func-returns-value]
     with pytest.raises(ReadError, match="while the request was being sent"):
@@ -116,7 +116,7 @@ def test_a_reset_in_an_upload_takes_one_chunk() -> None:
         body.open()
 
 
-def test_where_no_100_comes_all_of_the_body_is_sent() -> None:
+def test_no_100_pulls_whole_body() -> None:
     pulled: list[bytes] = []
     body = Body.of(chunks()).map(lambda chunk: pulled.append(chunk) or chunk)  # type: ignore[func-returns-value]
     registry = Registry()
@@ -124,13 +124,13 @@ def test_where_no_100_comes_all_of_the_body_is_sent() -> None:
     assert (response.status, registry.requests, pulled) == (503, [], [b"con", b"tent"])
 
 
-def test_where_nothing_is_sent_no_100_is_missed() -> None:
+def test_no_100_without_body_passes_request() -> None:
     response = failing(Registry(), "no 100").round_trip(GET)
     assert (response.status, response.read()) == (200, CONTENT)
 
 
 @pytest.mark.parametrize("name", ["reset in upload", "no 100"])
-def test_what_a_body_raises_is_its_owner_s(name: str) -> None:
+def test_fault_body_raises_passes_exception_unchanged(name: str) -> None:
     def fail(chunk: bytes) -> bytes:
         raise ZeroDivisionError
 
@@ -138,7 +138,7 @@ def test_what_a_body_raises_is_its_owner_s(name: str) -> None:
         failing(Registry(), name).round_trip(Request("PUT", URL, body=Body.of(b"content").map(fail)))
 
 
-def test_an_answer_is_lost_after_the_registry_has_acted() -> None:
+def test_answer_lost_registry_has_acted() -> None:
     registry = Registry()
     request = Request("PUT", URL, body=b"content")
     with pytest.raises(ReadError, match="before the answer") as caught:
@@ -152,7 +152,7 @@ def test_an_answer_is_lost_after_the_registry_has_acted() -> None:
 @pytest.mark.parametrize("name", IN_BODY)
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("says_length", [True, False])
-def test_the_answer_breaks_in_its_body(name: str, seed: int, says_length: bool) -> None:
+def test_reset_or_stall_in_body_raises_after_part_of_body(name: str, seed: int, says_length: bool) -> None:
     registry = Registry(says_length=says_length)
     response = failing(registry, name, seed=seed).round_trip(GET)
     assert response.status == 200
@@ -177,7 +177,7 @@ def test_the_answer_breaks_in_its_body(name: str, seed: int, says_length: bool) 
 
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("says_length", [True, False])
-def test_a_short_body_ends_early_and_nothing_says_so(seed: int, says_length: bool) -> None:
+def test_short_body_ends_early_without_error(seed: int, says_length: bool) -> None:
     registry = Registry(says_length=says_length)
     response = failing(registry, "short body", seed=seed).round_trip(GET)
     got = response.read()
@@ -189,7 +189,7 @@ def test_a_short_body_ends_early_and_nothing_says_so(seed: int, says_length: boo
 
 
 @pytest.mark.parametrize("name", [*IN_BODY, "short body"])
-def test_where_a_body_is_cut_is_not_always_the_same(name: str) -> None:
+def test_fault_position_in_body_varies(name: str) -> None:
     cuts = set()
     for seed in range(30):
         response = failing(Registry(), name, seed=seed).round_trip(GET)
@@ -206,7 +206,7 @@ def test_where_a_body_is_cut_is_not_always_the_same(name: str) -> None:
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("size", [1, 7, 4096])
 @pytest.mark.parametrize("says_length", [True, False])
-def test_one_bit_is_turned_over(seed: int, size: int, says_length: bool) -> None:
+def test_flipped_byte_changes_one_bit(seed: int, size: int, says_length: bool) -> None:
     registry = Registry(says_length=says_length)
     response = failing(registry, "flipped byte", seed=seed).round_trip(GET)
     got = b"".join(response.iter_bytes(size))
@@ -220,7 +220,7 @@ def test_one_bit_is_turned_over(seed: int, size: int, says_length: bool) -> None
 
 @pytest.mark.parametrize("name", [*IN_BODY, "short body", "flipped byte"])
 @pytest.mark.parametrize("request_", [Request("HEAD", URL), GET])
-def test_an_answer_without_a_body_has_nothing_to_break(name: str, request_: Request) -> None:
+def test_body_fault_without_body_passes_response(name: str, request_: Request) -> None:
     registry = Registry(CONTENT if request_.method == "HEAD" else b"")
     response = failing(registry, name).round_trip(request_)
     assert (response.status, response.read()) == (200, b"")
@@ -229,7 +229,7 @@ def test_an_answer_without_a_body_has_nothing_to_break(name: str, request_: Requ
 
 
 @pytest.mark.parametrize("name", ["reset in body", "short body", "flipped byte"])
-def test_canned_bytes_break_as_well(name: str) -> None:
+def test_body_fault_of_response_in_memory_breaks(name: str) -> None:
     canned = Response(200, (), CONTENT)
     transport = FaultTransport(FunctionTransport(lambda request: canned), rate=1, faults=[name], limit=1)
     with suppress(ReadError):
@@ -238,7 +238,7 @@ def test_canned_bytes_break_as_well(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["429", "429 with a date", "503", "502 with HTML"])
-def test_a_refusal(name: str) -> None:
+def test_refusal_fault_returns_status(name: str) -> None:
     registry = Registry()
     response = failing(registry, name).round_trip(GET)
     assert response.status == STATUSES[name]
@@ -252,7 +252,7 @@ def test_a_refusal(name: str) -> None:
         assert len(response.json()["errors"]) == 1
 
 
-def test_a_429_says_when(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_429_fault_has_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 1_000_000.25)
     assert failing(Registry(), "429").round_trip(GET).headers["retry-after"] == "1"
     said = failing(Registry(), "429 with a date").round_trip(GET).headers["retry-after"]
@@ -270,7 +270,7 @@ def happened(transport: FaultTransport, count: int = 200) -> list[Injected]:
     return transport.injected
 
 
-def test_the_same_seed_does_the_same() -> None:
+def test_fault_transport_same_seed_is_reproducible() -> None:
     for seed in range(3):
         once, again = (happened(FaultTransport(Registry(), seed=seed, rate=0.3)) for _ in range(2))
         assert once == again
@@ -279,7 +279,7 @@ def test_the_same_seed_does_the_same() -> None:
     assert len(set(different)) == 10
 
 
-def test_the_same_seed_breaks_a_body_in_the_same_place() -> None:
+def test_fault_transport_same_seed_breaks_body_at_same_byte() -> None:
     def cuts(seed: int) -> list[bytes]:
         transport = FaultTransport(Registry(), seed=seed, rate=0.5, faults=["short body", "flipped byte"])
         return [transport.round_trip(GET).read() for _ in range(30)]
@@ -288,7 +288,7 @@ def test_the_same_seed_breaks_a_body_in_the_same_place() -> None:
     assert cuts(1) != cuts(2)
 
 
-def test_what_happened_before_changes_nothing() -> None:
+def test_fault_choice_is_independent_of_earlier_requests() -> None:
     """Which request fails, and how, follows from its number alone: not from the outcomes, nor the requests, before."""
     whole = happened(FaultTransport(Registry(), seed=5, rate=0.3))
     other = FaultTransport(Registry(b""), seed=5, rate=0.3)
@@ -304,7 +304,7 @@ def test_what_happened_before_changes_nothing() -> None:
     assert happened(late) == [one for one in whole if one.number > 99]
 
 
-def test_a_fault_s_own_randomness_does_not_change_the_next_ones() -> None:
+def test_fault_choice_is_independent_of_random_use_of_faults() -> None:
     def greedy(times: int) -> Fault:
         def fault(request: Request, inner: Transport, chance: random.Random) -> Response:
             for _ in range(times):
@@ -318,28 +318,28 @@ def test_a_fault_s_own_randomness_does_not_change_the_next_ones() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_none_or_all_of_them(seed: int) -> None:
+def test_rate_zero_or_one_fails_none_or_all(seed: int) -> None:
     assert happened(FaultTransport(Registry(), seed=seed, rate=0)) == []
     assert [one.number for one in happened(FaultTransport(Registry(), seed=seed, rate=1))] == list(range(200))
 
 
-def test_about_as_many_as_the_rate_says() -> None:
+def test_rate_fails_about_that_share() -> None:
     assert 150 < len(happened(FaultTransport(Registry(), rate=0.2), 1000)) < 250
     assert 60 < len(happened(FaultTransport(Registry()), 1000)) < 140
 
 
-def test_every_fault_has_its_turn() -> None:
+def test_fault_transport_default_uses_every_fault() -> None:
     assert {one.fault for one in happened(FaultTransport(Registry(), rate=1), 500)} == set(FAULTS)
 
 
 @pytest.mark.parametrize("limit", [0, 1, 7])
-def test_there_is_an_end_to_them(limit: int) -> None:
+def test_limit_ends_faults(limit: int) -> None:
     transport = FaultTransport(Registry(), rate=1, limit=limit)
     assert [one.number for one in happened(transport)] == list(range(limit))
     assert transport.round_trip(GET).read() == CONTENT
 
 
-def test_only_some_may_fail() -> None:
+def test_where_restricts_requests_that_fail() -> None:
     transport = FaultTransport(
         Registry(), rate=1, faults=["503"], limit=2, where=lambda request: request.method == "PUT"
     )
@@ -348,11 +348,11 @@ def test_only_some_may_fail() -> None:
     assert transport.injected == [Injected(1, "503", "PUT", URL), Injected(3, "503", "PUT", URL)]
 
 
-def test_no_faults_are_no_faults() -> None:
+def test_faults_empty_injects_none() -> None:
     assert happened(FaultTransport(Registry(), rate=1, faults=[])) == []
 
 
-def test_faults_of_one_s_own() -> None:
+def test_faults_custom_function_is_called() -> None:
     def gone(request: Request, inner: Transport, chance: random.Random) -> Response:
         return Response(410, (), str(chance.random()).encode())
 
@@ -377,14 +377,14 @@ def test_faults_of_one_s_own() -> None:
 
 
 @pytest.mark.parametrize("faults", [["no such"], ["503", "nonsense"], "429", ["REFUSED"]])
-def test_a_name_that_is_none_is_refused(faults: Any) -> None:
+def test_faults_unknown_name_is_refused(faults: Any) -> None:
     with pytest.raises(UsageError, match="not a fault") as caught:
         FaultTransport(Registry(), faults=faults)
     assert "reset in body" in str(caught.value)
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.1, 50, float("nan"), float("inf")])
-def test_a_rate_that_is_none_is_refused(rate: float) -> None:
+def test_rate_invalid_is_refused(rate: float) -> None:
     with pytest.raises(UsageError, match="rate"):
         FaultTransport(Registry(), rate=rate)
 
@@ -392,7 +392,7 @@ def test_a_rate_that_is_none_is_refused(rate: float) -> None:
 # --- what passes ---
 
 
-def test_what_does_not_fail_passes_unchanged() -> None:
+def test_request_without_fault_passes_unchanged() -> None:
     answer = Response(200, request=Request("GET", "https://mirror.example/"))
     script = ScriptedTransport([lambda request: answer, ZeroDivisionError()])
     transport = FaultTransport(script, rate=0)
@@ -403,12 +403,12 @@ def test_what_does_not_fail_passes_unchanged() -> None:
         transport.round_trip(GET)
 
 
-def test_a_response_names_its_request() -> None:
+def test_response_without_fault_has_request() -> None:
     assert FaultTransport(Registry(), rate=0).round_trip(GET).request is GET
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_responses_underneath_are_closed(name: str) -> None:
+def test_fault_closes_inner_response(name: str) -> None:
     registry = Registry()
     try:
         with failing(registry, name).round_trip(Request("PUT", URL, body=b"content")) as response:
@@ -418,13 +418,13 @@ def test_responses_underneath_are_closed(name: str) -> None:
     assert all(body.closed for body in registry.bodies)
 
 
-def test_closing_closes_what_is_wrapped() -> None:
+def test_close_closes_inner_transport() -> None:
     registry = Registry()
     FaultTransport(registry).close()
     assert registry.closed == 1
 
 
-def test_threads_are_counted_one_by_one() -> None:
+def test_fault_transport_in_threads_numbers_each_request() -> None:
     lock = threading.Lock()
     statuses: list[int] = []
 
@@ -451,7 +451,7 @@ def test_threads_are_counted_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_every_fault_names_the_request_in_what_comes_of_it(name: str) -> None:
+def test_every_fault_has_request_in_response_or_error(name: str) -> None:
     transport = failing(FunctionTransport(lambda request: Response(200, (), CONTENT)), name)
     named: Any = None
     try:

@@ -35,7 +35,7 @@ LAYERS: dict[str, Layer] = {
 }
 
 
-def test_the_layers_are_found() -> None:
+def test_layers_of_the_package_are_found() -> None:
     assert set(LAYERS) == {
         "LogTransport",
         "RetryTransport",
@@ -46,7 +46,7 @@ def test_the_layers_are_found() -> None:
 
 
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
-def test_every_layer_keeps_the_rules(layer: Layer) -> None:
+def test_check_layer_each_layer_passes(layer: Layer) -> None:
     check_layer(layer)
 
 
@@ -62,7 +62,7 @@ def test_every_layer_keeps_the_rules(layer: Layer) -> None:
     ],
     ids=["none", "options", "twice", "default", "anonymous", "all"],
 )
-def test_every_stack_keeps_the_rules(make: Layer) -> None:
+def test_check_layer_each_stack_passes(make: Layer) -> None:
     check_layer(make)
 
 
@@ -443,11 +443,11 @@ WRONG: list[tuple[Callable[[Transport], Any], str]] = [
 ]
 
 
-def test_right_is_right() -> None:
+def test_check_layer_correct_layer_passes() -> None:
     check_layer(Right)
 
 
-def test_a_layer_may_ask_another_host() -> None:
+def test_check_layer_request_to_other_host_passes() -> None:
     def elsewhere(inner: Transport) -> Transport:
         def ask(request: Request) -> Response:
             return inner.round_trip(request.replace(url=request.url.replace("//registry.", "//mirror.")))
@@ -458,6 +458,6 @@ def test_a_layer_may_ask_another_host() -> None:
 
 
 @pytest.mark.parametrize(("make", "rule"), WRONG, ids=[make.__name__ for make, _ in WRONG])  # type: ignore[attr-defined]
-def test_a_broken_rule_is_told(make: Layer, rule: str) -> None:
+def test_check_layer_broken_rule_is_reported(make: Layer, rule: str) -> None:
     with pytest.raises(AssertionError, match=f"^{rule}"):
         check_layer(make)

@@ -18,11 +18,11 @@ def get(path: str = "") -> Request:
     return Request("GET", URL + path)
 
 
-def test_it_is_a_transport() -> None:
+def test_scripted_is_transport() -> None:
     assert isinstance(ScriptedTransport([]), Transport)
 
 
-def test_it_answers_in_order_and_records() -> None:
+def test_scripted_answers_in_order_and_records_requests() -> None:
     transport = ScriptedTransport([Response(200, (), b"a"), Response(404, (), b"b")])
     first, second = get("1"), get("2")
     assert transport.round_trip(first).read() == b"a"
@@ -34,12 +34,12 @@ def test_it_answers_in_order_and_records() -> None:
     transport.assert_done()
 
 
-def test_any_iterable_is_a_script() -> None:
+def test_scripted_iterable_is_accepted() -> None:
     transport = ScriptedTransport(Response(status) for status in (200, 201))
     assert [transport.round_trip(get()).status for _ in range(2)] == [200, 201]
 
 
-def test_a_canned_response_may_stand_in_any_number_of_places() -> None:
+def test_scripted_same_response_twice_is_read_twice() -> None:
     canned = Response(200, (), b"content")
     for _ in range(2):
         transport = ScriptedTransport([canned, canned])
@@ -51,7 +51,7 @@ def test_a_canned_response_may_stand_in_any_number_of_places() -> None:
 
 
 @pytest.mark.parametrize("error", [ReadError("reset"), OSError("foreign"), KeyboardInterrupt()])
-def test_an_exception_is_raised(error: BaseException) -> None:
+def test_scripted_exception_is_raised(error: BaseException) -> None:
     transport = ScriptedTransport([error, Response(200)])
     with pytest.raises(type(error)) as caught:
         transport.round_trip(get("1"))
@@ -60,7 +60,7 @@ def test_an_exception_is_raised(error: BaseException) -> None:
     assert transport.requests == [get("1"), get("2")]
 
 
-def test_a_function_is_called_with_the_request() -> None:
+def test_scripted_function_gets_request() -> None:
     seen: list[Request] = []
 
     def answer(request: Request) -> Response:
@@ -78,7 +78,7 @@ def test_a_function_is_called_with_the_request() -> None:
         transport.round_trip(get("2"))
 
 
-def test_a_function_may_answer_for_another_request() -> None:
+def test_scripted_function_response_keeps_its_request() -> None:
     other = get("other")
     transport = ScriptedTransport([lambda request: Response(200, request=other)])
     assert transport.round_trip(get()).request is other
@@ -93,7 +93,7 @@ def chunks() -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 299])
-def test_the_body_of_a_request_that_is_taken_is_pulled(status: int) -> None:
+def test_scripted_success_reads_request_body(status: int) -> None:
     transport = ScriptedTransport([Response(status)] * 3)
     body = Body.of(chunks(), 2)
     transport.round_trip(Request("PUT", URL, body=body))
@@ -104,7 +104,7 @@ def test_the_body_of_a_request_that_is_taken_is_pulled(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [300, 307, 401, 404, 413, 429, 500, 503])
-def test_the_body_of_a_request_that_is_refused_is_not_pulled(status: int) -> None:
+def test_scripted_refusal_leaves_request_body_unread(status: int) -> None:
     transport = ScriptedTransport([lambda request: Response(status), Response(201)])
     request = Request("PUT", URL, body=Body.of(chunks(), 2))
     transport.round_trip(request)
@@ -115,7 +115,7 @@ def test_the_body_of_a_request_that_is_refused_is_not_pulled(status: int) -> Non
     assert transport.bodies == [None, b"ab"]
 
 
-def test_the_body_of_a_request_that_raises_is_not_pulled() -> None:
+def test_scripted_exception_leaves_request_body_unread() -> None:
     transport = ScriptedTransport([ReadError("reset")])
     body = Body.of(chunks())
     with pytest.raises(ReadError):
@@ -124,7 +124,7 @@ def test_the_body_of_a_request_that_raises_is_not_pulled() -> None:
     assert transport.bodies == [None]
 
 
-def test_a_function_may_pull_the_body_itself() -> None:
+def test_scripted_function_may_read_request_body() -> None:
     def answer(request: Request) -> Response:
         assert request.body is not None
         return Response(201, (), b"".join(request.body.open()))
@@ -133,7 +133,7 @@ def test_a_function_may_pull_the_body_itself() -> None:
     assert transport.round_trip(Request("PUT", URL, body=Body.of(chunks()))).read() == b"ab"
 
 
-def test_a_body_that_was_pulled_before_is_not_taken_for_an_empty_one() -> None:
+def test_scripted_consumed_body_is_refused() -> None:
     body = Body.of(chunks())
     next(body.open())
     transport = ScriptedTransport([Response(201)])
@@ -141,7 +141,7 @@ def test_a_body_that_was_pulled_before_is_not_taken_for_an_empty_one() -> None:
         transport.round_trip(Request("PUT", URL, body=body))
 
 
-def test_an_exception_of_the_content_passes() -> None:
+def test_scripted_body_raises_passes_exception_unchanged() -> None:
     def broken() -> Iterator[bytes]:
         yield b"a"
         raise error
@@ -157,7 +157,7 @@ def test_an_exception_of_the_content_passes() -> None:
 # --- complaints ---
 
 
-def test_one_request_too_many() -> None:
+def test_scripted_request_after_the_end_fails() -> None:
     transport = ScriptedTransport([Response(200)])
     transport.round_trip(get("1"))
     with pytest.raises(AssertionError, match=r"request 2 of a script of 1: GET https://registry\.example/v2/2"):
@@ -166,14 +166,14 @@ def test_one_request_too_many() -> None:
         ScriptedTransport([]).round_trip(get())
 
 
-def test_too_few_requests_are_told_by_assert_done() -> None:
+def test_assert_done_too_few_requests_fails() -> None:
     transport = ScriptedTransport([Response(200)] * 3)
     transport.round_trip(get("1"))
     with pytest.raises(AssertionError, match=r"2 of 3 answers were not asked for; asked were:\n  GET \S+/v2/1$"):
         transport.assert_done()
 
 
-def test_too_few_requests_are_told_by_a_clean_exit() -> None:
+def test_exit_too_few_requests_fails() -> None:
     transport = ScriptedTransport([Response(200)])
     with pytest.raises(AssertionError, match="1 of 1 answers"), transport as entered:
         assert entered is transport
@@ -181,12 +181,12 @@ def test_too_few_requests_are_told_by_a_clean_exit() -> None:
         transport.round_trip(get())
 
 
-def test_too_few_requests_do_not_hide_an_exception() -> None:
+def test_exit_too_few_requests_keeps_exception_of_block() -> None:
     with pytest.raises(ZeroDivisionError), ScriptedTransport([Response(200)]):
         raise ZeroDivisionError
 
 
-def test_closing_checks_nothing() -> None:
+def test_close_too_few_requests_passes() -> None:
     transport = ScriptedTransport([Response(200)])
     transport.close()
     transport.close()
@@ -195,13 +195,13 @@ def test_closing_checks_nothing() -> None:
     assert transport.requests == []
 
 
-def test_a_whole_script_ends_silently() -> None:
+def test_assert_done_all_answers_used_passes() -> None:
     with ScriptedTransport([Response(200)]) as transport:
         Client("registry.example", transport).do(get()).close()
     assert len(transport.requests) == 1
 
 
-def test_threads_get_each_answer_once() -> None:
+def test_scripted_in_threads_gives_each_answer_once() -> None:
     transport = ScriptedTransport([Response(200, (), bytes([number])) for number in range(80)])
     start = threading.Barrier(8)
     got: list[bytes] = []
@@ -220,7 +220,7 @@ def test_threads_get_each_answer_once() -> None:
     assert len(transport.bodies) == len(transport.requests) == 80
 
 
-def test_a_function_may_answer_with_an_exception() -> None:
+def test_scripted_function_may_return_exception() -> None:
     failure = ReadError("cut off")
     transport = ScriptedTransport([lambda request: failure])
     with pytest.raises(ReadError) as raised:

@@ -309,7 +309,7 @@ class Streamed:
 # --- connections, and where answers end on them
 
 
-def test_many_requests_share_a_connection(site: Site) -> None:
+def test_connection_many_requests_are_answered(site: Site) -> None:
     fake = Fake()
     with site.serve(fake) as url:
         peer = site.dial(url)
@@ -321,7 +321,7 @@ def test_many_requests_share_a_connection(site: Site) -> None:
     assert [request.url for request in fake.requests] == [f"{site.kind}://registry.test/{n}" for n in range(5)]
 
 
-def test_pipelined_requests_are_answered_in_their_order(site: Site) -> None:
+def test_connection_pipelined_requests_are_answered_in_order(site: Site) -> None:
     fake = Fake()
     request = "POST /{0} HTTP/1.1\r\nHost: r\r\n{1}\r\n\r\n{2}"
     with site.serve(fake) as url:
@@ -338,7 +338,7 @@ def test_pipelined_requests_are_answered_in_their_order(site: Site) -> None:
         assert peer.answer().body == b"four"
 
 
-def test_a_request_may_come_byte_by_byte(site: Site) -> None:
+def test_request_byte_by_byte_is_read(site: Site) -> None:
     with site.serve(Fake()) as url:
         peer = site.dial(url)
         for (
@@ -348,7 +348,7 @@ def test_a_request_may_come_byte_by_byte(site: Site) -> None:
         assert peer.answer().body == b"abc"
 
 
-def test_a_client_that_wants_to_close_is_closed(site: Site) -> None:
+def test_connection_close_requested_is_closed(site: Site) -> None:
     with site.serve(Fake()) as url:
         peer = site.dial(url)
         peer.ask("/", "Connection: close")
@@ -367,7 +367,7 @@ def test_a_client_that_wants_to_close_is_closed(site: Site) -> None:
     ],
     ids=["of the body", "as stated", "zero as stated", "unknown", "chunked"],
 )
-def test_a_head_is_answered_with_the_length_and_no_body(site: Site, answer: Answer, length: str | None) -> None:
+def test_response_to_head_has_length_and_no_body(site: Site, answer: Answer, length: str | None) -> None:
     with site.serve(Fake(answer)) as url:
         peer = site.dial(url)
         for _ in range(2):  # what followed the first one's head would be in the way of the second
@@ -378,7 +378,7 @@ def test_a_head_is_answered_with_the_length_and_no_body(site: Site, answer: Answ
 
 
 @pytest.mark.parametrize(("status", "stated"), [(204, None), (304, None), (304, "12")])
-def test_204_and_304_have_no_body_and_no_length_of_their_own(site: Site, status: int, stated: str | None) -> None:
+def test_response_204_or_304_has_no_body(site: Site, status: int, stated: str | None) -> None:
     """RFC 9110, section 8.6."""
     fields = {"ETag": '"x"', **({"Content-Length": stated} if stated else {})}
     with site.serve(Fake(always(status, fields))) as url:
@@ -391,7 +391,7 @@ def test_204_and_304_have_no_body_and_no_length_of_their_own(site: Site, status:
             assert "transfer-encoding" not in got.fields
 
 
-def test_a_201_without_a_body_has_length_0(site: Site) -> None:
+def test_response_201_without_body_has_length_0(site: Site) -> None:
     with site.serve(Fake(always(201, {"Location": "/there"}))) as url:
         peer = site.dial(url)
         peer.ask(method="PUT")
@@ -399,7 +399,7 @@ def test_a_201_without_a_body_has_length_0(site: Site) -> None:
         assert (got.fields["content-length"], got.fields["location"]) == ("0", "/there")
 
 
-def test_a_body_of_unknown_length_comes_in_chunks(site: Site) -> None:
+def test_response_body_of_unknown_length_is_chunked(site: Site) -> None:
     pieces = [b"a" * 100_000, b"b", b"c" * 70_000]
     with site.serve(Fake(lambda request: Response(200, (), iter(pieces)))) as url:
         peer = site.dial(url)
@@ -410,7 +410,7 @@ def test_a_body_of_unknown_length_comes_in_chunks(site: Site) -> None:
             assert got.body == b"".join(pieces)
 
 
-def test_pieces_of_a_body_arrive_before_the_next_are_there(site: Site) -> None:
+def test_response_pieces_are_sent_as_they_come(site: Site) -> None:
     heads, first = threading.Event(), threading.Event()
     body = Streamed(lambda: wait(heads), b"one", lambda: wait(first), b"two")
     with site.serve(Fake(always(200, {"Content-Length": "6"}, body))) as url:
@@ -424,7 +424,7 @@ def test_pieces_of_a_body_arrive_before_the_next_are_there(site: Site) -> None:
     assert body.closed.is_set()
 
 
-def test_repeated_fields_stay_apart_on_both_ways(site: Site) -> None:
+def test_headers_repeated_fields_are_kept(site: Site) -> None:
     fake = Fake(lambda request: Response(200, [("X-One", "a"), ("Warning", "1"), ("Warning", "2")]))
     with site.serve(fake) as url:
         connection = site.client(url)
@@ -438,7 +438,7 @@ def test_repeated_fields_stay_apart_on_both_ways(site: Site) -> None:
     assert fake.requests[0].headers.get_all("accept") == ("a/a", "b/b")
 
 
-def test_the_transport_sees_no_field_of_the_connection(site: Site) -> None:
+def test_headers_of_connection_are_hidden_from_transport(site: Site) -> None:
     fake = Fake(always(200, {"Connection": "close", "Keep-Alive": "x", "X-End": "1"}))
     with site.serve(fake) as url:
         peer = site.dial(url)
@@ -451,7 +451,7 @@ def test_the_transport_sees_no_field_of_the_connection(site: Site) -> None:
 # --- request bodies
 
 
-def test_a_body_has_the_length_that_was_stated_and_nothing_is_no_body(site: Site) -> None:
+def test_request_body_length_is_content_length(site: Site) -> None:
     fake = Fake()
     with site.serve(fake) as url:
         peer = site.dial(url)
@@ -479,7 +479,7 @@ def test_a_body_has_the_length_that_was_stated_and_nothing_is_no_body(site: Site
     ],
     ids=["plain", "zeros", "extensions", "trailers", "bare line feeds"],
 )
-def test_chunks_are_joined_with_their_extensions_and_trailers_dropped(site: Site, chunks: bytes) -> None:
+def test_request_chunks_extensions_and_trailers_are_dropped(site: Site, chunks: bytes) -> None:
     fake = Fake()
     with site.serve(fake) as url:
         peer = site.dial(url)
@@ -508,7 +508,7 @@ def test_chunks_are_joined_with_their_extensions_and_trailers_dropped(site: Site
     ],
     ids=lambda chunks: repr(chunks[:12]),
 )
-def test_a_malformed_chunk_is_a_400_and_the_end(
+def test_request_malformed_chunk_is_400_and_closes(
     site: Site, chunks: bytes, logged: Callable[[], list[Any]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     fake = Fake()
@@ -527,7 +527,7 @@ def test_a_malformed_chunk_is_a_400_and_the_end(
 
 
 @pytest.mark.parametrize("retold", [RuntimeError("told otherwise"), None], ids=["as another error", "passed over"])
-def test_a_broken_body_is_no_500_whatever_the_transport_makes_of_it(
+def test_request_broken_body_is_400_not_500(
     site: Site, retold: Exception | None, logged: Callable[[], list[Any]]
 ) -> None:
     def answer(request: Request) -> Response:
@@ -566,9 +566,7 @@ def test_a_broken_body_is_no_500_whatever_the_transport_makes_of_it(
     ],
     ids=lambda fields: " and ".join(fields)[:40],
 )
-def test_framing_that_can_be_read_in_two_ways_is_a_400(
-    site: Site, fields: list[str], logged: Callable[[], list[Any]]
-) -> None:
+def test_request_ambiguous_framing_is_400(site: Site, fields: list[str], logged: Callable[[], list[Any]]) -> None:
     """RFC 9112, section 6.3: or else somebody's body is somebody else's request."""
     fake = Fake()
     with site.serve(fake) as url:
@@ -583,7 +581,7 @@ def test_framing_that_can_be_read_in_two_ways_is_a_400(
 # --- Expect
 
 
-def test_100_is_sent_when_the_transport_begins_to_read_and_not_before(site: Site) -> None:
+def test_continue_is_sent_when_transport_reads_body(site: Site) -> None:
     entered, may_read = threading.Event(), threading.Event()
 
     def answer(request: Request) -> Response:
@@ -607,7 +605,7 @@ def test_100_is_sent_when_the_transport_begins_to_read_and_not_before(site: Site
         may_read.set()
 
 
-def test_100_is_sent_once_for_a_chunked_body_too_and_never_without_expect(site: Site) -> None:
+def test_continue_chunked_body_is_sent_once(site: Site) -> None:
     with site.serve(Fake()) as url:
         peer = site.dial(url)
         peer.ask("/", "expect: 100-Continue", "Transfer-Encoding: chunked", method="PUT")
@@ -618,7 +616,7 @@ def test_100_is_sent_once_for_a_chunked_body_too_and_never_without_expect(site: 
         assert peer.answer().body == b"cd"
 
 
-def test_http_1_0_and_a_request_without_a_body_get_no_100(site: Site) -> None:
+def test_continue_http_1_0_or_no_body_is_not_sent(site: Site) -> None:
     """RFC 9110, section 10.1.1."""
     with site.serve(Fake()) as url:
         peer = site.dial(url)
@@ -628,7 +626,7 @@ def test_http_1_0_and_a_request_without_a_body_get_no_100(site: Site) -> None:
         assert peer.answer().body == b"hi"
 
 
-def test_a_body_that_is_refused_is_never_asked_for_and_the_connection_closes_after_the_answer(site: Site) -> None:
+def test_continue_refused_body_is_not_sent_and_connection_closes(site: Site) -> None:
     fake = Fake(always(401, {"WWW-Authenticate": "Basic"}, b"who?"))
     with site.serve(fake) as url:
         peer = site.dial(url)
@@ -641,7 +639,7 @@ def test_a_body_that_is_refused_is_never_asked_for_and_the_connection_closes_aft
     assert body.resendable
 
 
-def test_100_is_not_sent_into_an_answer_that_has_begun(site: Site) -> None:
+def test_continue_after_response_began_is_not_sent(site: Site) -> None:
     """A transport that answers with the request's own body."""
 
     def answer(request: Request) -> Response:
@@ -659,7 +657,7 @@ def test_100_is_not_sent_into_an_answer_that_has_begun(site: Site) -> None:
 
 @pytest.mark.parametrize("scheme", ["bearer", "basic"])
 @pytest.mark.parametrize("length", ["known", "chunked"])
-def test_a_one_shot_goes_out_whole_and_is_pulled_only_after_the_challenge(
+def test_single_use_body_after_challenge_arrives_whole(
     site: Site, scheme: str, length: str, logged: Callable[[], list[Any]]
 ) -> None:
     pieces = [b"first", b"x" * 300_000, b"last"]
@@ -702,7 +700,7 @@ HALVES = {
 
 @pytest.mark.parametrize("half", HALVES)
 @pytest.mark.parametrize("way", ["closes", "resets"])
-def test_of_a_client_that_vanishes_in_its_body_nothing_is_kept(
+def test_client_disconnects_in_blob_body_stores_nothing(
     site: Site, way: str, half: str, logged: Callable[[], list[Any]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     registry = MemoryRegistry()
@@ -726,7 +724,7 @@ def test_of_a_client_that_vanishes_in_its_body_nothing_is_kept(
     assert capfd.readouterr().err == ""
 
 
-def test_an_upload_stays_as_it_was_when_a_client_vanishes_in_a_chunk_of_it(site: Site) -> None:
+def test_client_disconnects_in_chunk_keeps_upload_unchanged(site: Site) -> None:
     registry = MemoryRegistry()
     fake = Fake(registry.round_trip)
     with site.serve(fake) as url:
@@ -744,7 +742,7 @@ def test_an_upload_stays_as_it_was_when_a_client_vanishes_in_a_chunk_of_it(site:
         assert peer.answer().fields["range"] == "0-4"
 
 
-def test_a_client_that_half_closes_in_its_body_is_told(authority: Authority) -> None:
+def test_client_half_closes_in_body_gets_400(authority: Authority) -> None:
     site = Site("http", authority)
     with site.closing, site.serve(Fake()) as url:
         peer = site.dial(url)
@@ -755,7 +753,7 @@ def test_a_client_that_half_closes_in_its_body_is_told(authority: Authority) -> 
 
 
 @pytest.mark.parametrize("fields", [{}, {"Content-Length": str(1 << 40)}], ids=["chunked", "sized"])
-def test_the_answer_is_closed_when_its_reader_vanishes(
+def test_client_disconnects_in_response_closes_it(
     site: Site, fields: dict[str, str], logged: Callable[[], list[Any]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     gone = threading.Event()
@@ -772,9 +770,7 @@ def test_the_answer_is_closed_when_its_reader_vanishes(
     assert capfd.readouterr().err == ""
 
 
-def test_an_answer_made_of_a_body_that_breaks_off_is_no_failure_of_the_transport(
-    site: Site, logged: Callable[[], list[Any]]
-) -> None:
+def test_response_streaming_broken_request_body_is_not_logged(site: Site, logged: Callable[[], list[Any]]) -> None:
     bodies: list[Streamed] = []
 
     def answer(request: Request) -> Response:
@@ -794,7 +790,7 @@ def test_an_answer_made_of_a_body_that_breaks_off_is_no_failure_of_the_transport
 # --- transports that fail
 
 
-def test_an_exception_in_the_transport_is_a_500_and_logged_and_the_connection_lives(
+def test_transport_raises_is_500_and_logged(
     site: Site, logged: Callable[[], list[Any]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     def answer(request: Request) -> Response:
@@ -820,9 +816,7 @@ def test_an_exception_in_the_transport_is_a_500_and_logged_and_the_connection_li
 
 
 @pytest.mark.parametrize("error", [OSError("disk"), TimeoutError("slow"), UsageError("closed"), BrokenPipeError()])
-def test_no_exception_of_the_transport_is_taken_for_the_connections(
-    site: Site, error: Exception, logged: Callable[[], list[Any]]
-) -> None:
+def test_transport_raises_oserror_is_500(site: Site, error: Exception, logged: Callable[[], list[Any]]) -> None:
     def answer(request: Request) -> Response:
         raise error
 
@@ -833,7 +827,7 @@ def test_no_exception_of_the_transport_is_taken_for_the_connections(
     assert [record.exc_info[1] for record in logged()] == [error]
 
 
-def test_after_an_exception_with_the_body_unread_the_connection_closes(site: Site) -> None:
+def test_transport_raises_with_unread_body_closes_connection(site: Site) -> None:
     def answer(request: Request) -> Response:
         assert request.body is not None
         next(request.body.open())
@@ -849,7 +843,7 @@ def test_after_an_exception_with_the_body_unread_the_connection_closes(site: Sit
     assert len(fake.requests) == 1
 
 
-def test_a_transport_that_returns_no_response_is_logged(site: Site, logged: Callable[[], list[Any]]) -> None:
+def test_transport_returns_other_type_is_logged(site: Site, logged: Callable[[], list[Any]]) -> None:
     with site.serve(Fake(lambda request: None)) as url:  # type: ignore[arg-type, return-value]
         peer = site.dial(url)
         peer.ask()
@@ -860,7 +854,7 @@ def test_a_transport_that_returns_no_response_is_logged(site: Site, logged: Call
 @pytest.mark.parametrize("fields", [{}, {"Content-Length": "11"}], ids=["chunked", "sized"])
 @pytest.mark.parametrize("error", [ValueError("bad"), OSError("disk"), TimeoutError("slow")], ids=repr)
 @pytest.mark.parametrize("pieces", [[], [b"hello"]], ids=["at once", "half-way"])
-def test_an_exception_in_the_answers_body_is_an_error_of_the_client_and_no_short_whole(
+def test_response_body_raises_breaks_connection(
     site: Site, fields: dict[str, str], error: Exception, pieces: list[bytes], logged: Callable[[], list[Any]]
 ) -> None:
     body = Streamed(*pieces, error)
@@ -875,9 +869,7 @@ def test_an_exception_in_the_answers_body_is_an_error_of_the_client_and_no_short
     assert [record.exc_info[1] for record in logged()] == [error]
 
 
-def test_an_http_1_0_client_is_not_given_a_part_for_the_whole_either(
-    site: Site, logged: Callable[[], list[Any]]
-) -> None:
+def test_response_body_raises_http_1_0_is_not_complete(site: Site, logged: Callable[[], list[Any]]) -> None:
     answers = [Response(200, (), [b"all ", b"of it"]), Response(200, (), Streamed(b"a part", ValueError()))]
     with site.serve(Fake(lambda request: answers.pop(0))) as url:
         peer = site.dial(url)
@@ -889,7 +881,7 @@ def test_an_http_1_0_client_is_not_given_a_part_for_the_whole_either(
     assert len(logged()) == 1
 
 
-def test_a_body_that_is_shorter_than_it_says_ends_the_connection(site: Site, logged: Callable[[], list[Any]]) -> None:
+def test_response_shorter_than_length_closes_connection(site: Site, logged: Callable[[], list[Any]]) -> None:
     with site.serve(Fake(always(200, {"Content-Length": "10"}, [b"short"]))) as url:
         peer = site.dial(url)
         peer.ask()
@@ -899,7 +891,7 @@ def test_a_body_that_is_shorter_than_it_says_ends_the_connection(site: Site, log
     assert "5 bytes, not the 10" in logged()[0].getMessage()
 
 
-def test_a_body_that_is_longer_than_it_says_is_cut_and_ends_the_connection(site: Site) -> None:
+def test_response_longer_than_length_is_cut_and_closes_connection(site: Site) -> None:
     with site.serve(Fake(lambda request: Response(200, {"Content-Length": "5"}, [b"hello", b" world"]))) as url:
         peer = site.dial(url)
         peer.ask()
@@ -907,7 +899,7 @@ def test_a_body_that_is_longer_than_it_says_is_cut_and_ends_the_connection(site:
         peer.assert_ended()
 
 
-def test_bytes_in_memory_have_their_own_length_whatever_is_stated(site: Site) -> None:
+def test_response_in_memory_sends_own_length(site: Site) -> None:
     with site.serve(Fake(always(200, {"Content-Length": "10"}, b"short"))) as url:
         peer = site.dial(url)
         for _ in range(2):
@@ -948,7 +940,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_is_no_request_is_refused_with_json_and_never_seen(
+def test_invalid_request_is_refused_with_json(
     site: Site, case: str, logged: Callable[[], list[Any]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     data, status = BAD[case]
@@ -966,7 +958,7 @@ def test_what_is_no_request_is_refused_with_json_and_never_seen(
 
 
 @pytest.mark.parametrize("data", [b"", b"GET", b"GET / HTTP/1.1\r\nHost: r\r\nX-"], ids=["nothing", "a word", "a head"])
-def test_a_client_that_vanishes_in_its_head_is_forgotten(
+def test_client_disconnects_in_head_is_ignored(
     site: Site, data: bytes, logged: Callable[[], list[Any]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     with site.serve(Fake()) as url:
@@ -981,7 +973,7 @@ def test_a_client_that_vanishes_in_its_head_is_forgotten(
     assert capfd.readouterr().err == ""
 
 
-def test_plain_http_to_a_tls_server_harms_nobody(authority: Authority, capfd: pytest.CaptureFixture[str]) -> None:
+def test_tls_server_plain_http_client_is_harmless(authority: Authority, capfd: pytest.CaptureFixture[str]) -> None:
     fake = Fake()
     site = Site("https", authority)
     with site.closing, site.serve(fake) as url:
@@ -997,7 +989,7 @@ def test_plain_http_to_a_tls_server_harms_nobody(authority: Authority, capfd: py
 
 
 @pytest.mark.parametrize("framing", ["sized", "chunked"])
-def test_the_answer_to_a_body_that_nobody_reads_is_not_lost(site: Site, framing: str) -> None:
+def test_unread_body_response_reaches_client(site: Site, framing: str) -> None:
     size = 8 * 1024 * 1024
     with site.serve(Fake(always(413, (), b"too large"))) as url:
         peer = site.dial(url)
@@ -1008,7 +1000,7 @@ def test_the_answer_to_a_body_that_nobody_reads_is_not_lost(site: Site, framing:
         peer.assert_ended()
 
 
-def test_an_absolute_target_overrules_the_host(site: Site) -> None:
+def test_target_absolute_overrides_host(site: Site) -> None:
     fake = Fake()
     with site.serve(fake) as url:
         peer = site.dial(url)
@@ -1017,7 +1009,7 @@ def test_an_absolute_target_overrules_the_host(site: Site) -> None:
     assert [request.url for request in fake.requests] == ["http://other.test:5000/v2/?n=1"]
 
 
-def test_a_target_reaches_the_transport_as_it_was_sent(site: Site) -> None:
+def test_target_is_passed_unchanged(site: Site) -> None:
     fake = Fake()
     target = "/v2/a%2Fb/%7e;x?last=%20&n=1&n=%C3%A4"
     with site.serve(fake) as url:
@@ -1028,14 +1020,14 @@ def test_a_target_reaches_the_transport_as_it_was_sent(site: Site) -> None:
 
 
 @pytest.mark.parametrize("method", ["PATCH", "PURGE", "OPTIONS", "get", "M-SEARCH", "X_Y"])
-def test_a_method_of_any_name_is_the_transports_to_judge(site: Site, method: str) -> None:
+def test_method_of_any_name_reaches_transport(site: Site, method: str) -> None:
     with site.serve(Fake()) as url:
         peer = site.dial(url)
         peer.ask(method=method)
         assert peer.answer().fields["x-method"] == method
 
 
-def test_http_1_0_needs_no_host_and_is_closed_unless_it_asks(site: Site) -> None:
+def test_http_1_0_without_host_is_served_and_closed(site: Site) -> None:
     fake = Fake()
     with site.serve(fake) as url:
         peer = site.dial(url)
@@ -1050,7 +1042,7 @@ def test_http_1_0_needs_no_host_and_is_closed_unless_it_asks(site: Site) -> None
 # --- the server as a whole
 
 
-def test_fifty_clients_are_served_at_once(site: Site) -> None:
+def test_serve_fifty_clients_are_served_concurrently(site: Site) -> None:
     together = threading.Barrier(50)
     registry = MemoryRegistry()
 
@@ -1074,7 +1066,7 @@ def test_fifty_clients_are_served_at_once(site: Site) -> None:
         assert list(pool.map(push, range(50))) == [b"blob %d" % number for number in range(50)]
 
 
-def test_the_block_ends_with_idle_connections(site: Site) -> None:
+def test_exit_with_idle_connections_ends(site: Site) -> None:
     before = set(threading.enumerate())
     block = site.serve(Fake())
     url = block.__enter__()
@@ -1089,7 +1081,7 @@ def test_the_block_ends_with_idle_connections(site: Site) -> None:
         peer.assert_ended()
 
 
-def test_the_block_ends_with_a_request_whose_body_is_on_its_way(site: Site, logged: Callable[[], list[Any]]) -> None:
+def test_exit_with_request_body_under_way_ends(site: Site, logged: Callable[[], list[Any]]) -> None:
     entered = threading.Event()
 
     def answer(request: Request) -> Response:
@@ -1109,7 +1101,7 @@ def test_the_block_ends_with_a_request_whose_body_is_on_its_way(site: Site, logg
     assert logged() == []
 
 
-def test_the_block_ends_with_an_answer_that_nobody_reads(site: Site) -> None:
+def test_exit_with_unread_response_ends(site: Site) -> None:
     started = threading.Event()
     body = Streamed(b"x", started.set, *[b"y" * 60_000] * 2000)
     block = site.serve(Fake(always(200, (), body)))
@@ -1120,7 +1112,7 @@ def test_the_block_ends_with_an_answer_that_nobody_reads(site: Site) -> None:
     assert body.closed.is_set()
 
 
-def test_the_block_ends_with_a_client_that_stays_after_an_answer_to_a_body_nobody_wanted(site: Site) -> None:
+def test_exit_with_client_lingering_after_refusal_ends(site: Site) -> None:
     block = site.serve(Fake(always(413)))
     peer = site.dial(block.__enter__())
     peer.ask("/", "Content-Length: 1000", method="PUT")
@@ -1129,7 +1121,7 @@ def test_the_block_ends_with_a_client_that_stays_after_an_answer_to_a_body_nobod
 
 
 @pytest.mark.parametrize("data", [b"", b"\x16", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"], ids=repr)
-def test_the_block_ends_with_clients_in_the_middle_of_a_handshake(
+def test_exit_with_clients_in_handshake_ends(
     authority: Authority, nothing_left: None, data: bytes, logged: Callable[[], list[Any]]
 ) -> None:
     site = Site("https", authority)
@@ -1146,7 +1138,7 @@ def test_the_block_ends_with_clients_in_the_middle_of_a_handshake(
     assert logged() == []
 
 
-def test_a_connection_that_is_gone_before_it_is_secured_leaves_no_socket(authority: Authority) -> None:
+def test_tls_client_gone_before_handshake_leaves_no_socket(authority: Authority) -> None:
     class Late(ssl.SSLContext):
         failures: list[OSError]
 
@@ -1172,14 +1164,14 @@ def test_a_connection_that_is_gone_before_it_is_secured_leaves_no_socket(authori
     assert context.failures == []
 
 
-def test_an_exception_in_the_block_ends_the_server_too(site: Site) -> None:
+def test_exit_with_exception_ends_server(site: Site) -> None:
     with pytest.raises(ZeroDivisionError), site.serve(Fake()) as url:
         raise ZeroDivisionError
     with pytest.raises(ConnectionRefusedError):
         site.dial(url)
 
 
-def test_a_transport_that_keeps_its_requests_keeps_no_connection(site: Site) -> None:
+def test_exit_with_transport_that_keeps_requests_leaves_no_connection(site: Site) -> None:
     fake = Fake(always(200))
     before = open_sockets()
     with site.serve(fake) as url:
@@ -1194,7 +1186,7 @@ def test_a_transport_that_keeps_its_requests_keeps_no_connection(site: Site) -> 
         next(body.open())
 
 
-def test_the_host_is_what_a_client_takes(site: Site) -> None:
+def test_server_url_host_is_accepted_by_client(site: Site) -> None:
     with site.serve(MemoryRegistry()) as url:
         assert url == f"{site.kind}://{url.host}"
         name, _, port = url.host.partition(":")
@@ -1205,7 +1197,7 @@ def test_the_host_is_what_a_client_takes(site: Site) -> None:
         assert client.get_blob("a/b", pushed.digest).read() == b"content"
 
 
-def test_two_servers_are_apart(site: Site) -> None:
+def test_serve_two_servers_are_independent(site: Site) -> None:
     with site.serve(Fake(always(200, (), b"one"))) as first, site.serve(Fake(always(200, (), b"two"))) as second:
         assert first.host != second.host
         for url, expected in ((first, b"one"), (second, b"two"), (first, b"one")):
@@ -1214,7 +1206,7 @@ def test_two_servers_are_apart(site: Site) -> None:
             assert peer.answer().body == expected
 
 
-def test_the_transport_stays_open_and_may_be_served_again(site: Site) -> None:
+def test_serve_transport_again_works(site: Site) -> None:
     fake = Fake()
     for _ in range(2):
         with site.serve(fake) as url:
@@ -1225,7 +1217,7 @@ def test_the_transport_stays_open_and_may_be_served_again(site: Site) -> None:
     assert len(fake.requests) == 2
 
 
-def test_a_transport_of_ociwire_reads_the_413_to_a_body_nobody_reads(site: Site) -> None:
+def test_urllib_transport_reads_413_to_unread_body(site: Site) -> None:
     with (
         site.serve(Fake(always(413, (), b"too large"))) as url,
         contextlib.closing(UrllibTransport(timeout=PATIENCE, tls=site.context, trust_env=False)) as transport,
@@ -1235,7 +1227,7 @@ def test_a_transport_of_ociwire_reads_the_413_to_a_body_nobody_reads(site: Site)
             assert (response.status, response.read()) == (413, b"too large")
 
 
-def test_a_network_that_fails_can_be_served(site: Site) -> None:
+def test_serve_fault_transport_breaks_connections(site: Site) -> None:
     faulty = ["429", "503", "short body", "reset in body"]
     faults = FaultTransport(MemoryRegistry(), seed=3, rate=0.3, faults=faulty)
     blobs = [b"%d" % number * 1000 for number in range(20)]
@@ -1250,7 +1242,7 @@ def test_a_network_that_fails_can_be_served(site: Site) -> None:
 # --- other people's clients
 
 
-def test_urllib_is_served(site: Site) -> None:
+def test_serve_urllib_request_works(site: Site) -> None:
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler({}), *([urllib.request.HTTPSHandler(context=site.context)] if site.context else [])
     )
@@ -1268,7 +1260,7 @@ def test_urllib_is_served(site: Site) -> None:
             assert json.load(error)["errors"][0]["code"] == "BLOB_UNKNOWN"
 
 
-def test_http_client_is_served_on_one_connection(site: Site) -> None:
+def test_serve_http_client_reuses_connection(site: Site) -> None:
     data = b"from http.client"
     content: Iterable[bytes] = (data[i : i + 5] for i in range(0, len(data), 5))
     with site.serve(MemoryRegistry()) as url:

@@ -1,4 +1,4 @@
-"""What strangers try that no other test covers; SECURITY.md names the test of each line of its tables."""
+"""Attacks by a registry or a peer that no other module tests; SECURITY.md names the test module of each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 
-def test_urls_in_a_descriptor_are_never_asked() -> None:
+def test_copy_descriptor_with_urls_requests_none_of_them() -> None:
     registry, asked = MemoryRegistry(), list[Request]()
 
     def answer(request: Request) -> Response:
@@ -41,7 +41,7 @@ def test_urls_in_a_descriptor_are_never_asked() -> None:
     assert {request.url.split("/")[2] for request in asked} == {HOST, "other.example"}
 
 
-def test_an_index_that_contains_itself_has_another_digest() -> None:
+def test_copy_index_that_names_itself_raises_digest_mismatch() -> None:
     digest = f"sha256:{'0' * 64}"
     itself = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [{"mediaType": INDEX, "digest": digest, "size": 1}]}
     content = json.dumps(itself).encode()
@@ -63,7 +63,7 @@ def test_an_index_that_contains_itself_has_another_digest() -> None:
 
 
 @pytest.mark.parametrize("media_type", ["a/b\r\nX-Evil: 1", "a/b\nX-Evil: 1", "a/b\0", 5, ["a/b"]])
-def test_a_media_type_in_json_adds_no_header(media_type: object) -> None:
+def test_push_manifest_media_type_of_index_with_newline_adds_no_header(media_type: object) -> None:
     subject = Descriptor.of(b"subject", MANIFEST)
     index = Response(200, {"Content-Type": INDEX}, json.dumps({"mediaType": media_type, "manifests": []}).encode())
     transport = ScriptedTransport([Response(201), index])
@@ -73,7 +73,7 @@ def test_a_media_type_in_json_adds_no_header(media_type: object) -> None:
     assert [request.method for request in transport.requests] == ["PUT", "GET"]
 
 
-def test_a_cookie_is_not_kept() -> None:
+def test_default_transport_set_cookie_is_not_sent_back() -> None:
     script = ScriptedTransport([Response(200, {"Set-Cookie": "who=you; Path=/"}), Response(200)])
     transport = default_transport(base=script, credentials=Anonymous())
     for _ in range(2):
@@ -81,7 +81,7 @@ def test_a_cookie_is_not_kept() -> None:
     assert "cookie" not in script.requests[1].headers
 
 
-def test_what_is_thrown_away_is_read_for_a_second_at_the_most() -> None:
+def test_drain_slow_body_is_bounded_to_one_second() -> None:
     class Dripping:
         seconds: float | None = None
 
@@ -100,7 +100,7 @@ def test_what_is_thrown_away_is_read_for_a_second_at_the_most() -> None:
     assert body.seconds == 1.0
 
 
-def test_so_many_warnings_are_logged_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
+def test_client_many_different_warnings_logs_bounded_number(caplog: pytest.LogCaptureFixture) -> None:
     limit = sys.modules["ociwire._client.request_sender"]._MAX_WARNINGS
     texts = (f'299 - "number {number}"' for number in range(limit + 500))
     client = Client(HOST, FunctionTransport(lambda request: Response(200, {"Warning": next(texts)})))
@@ -111,7 +111,7 @@ def test_so_many_warnings_are_logged_and_no_more(caplog: pytest.LogCaptureFixtur
 
 
 @pytest.mark.parametrize("host", ["..", ".", "../..", "..:443", "%2e%2e", "a/../..", "~", ".git"])
-def test_no_host_leads_out_of_the_folder_of_certificates(host: str) -> None:
+def test_tls_host_with_dots_never_reaches_certificate_lookup(host: str) -> None:
     asked = list[str]()
 
     def context_for(name: str) -> ssl.SSLContext | None:

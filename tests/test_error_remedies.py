@@ -449,7 +449,7 @@ REMEDIES = (
 
 
 @pytest.mark.parametrize("remedy", REMEDIES, ids=lambda remedy: remedy.name)
-def test_remedy_of_a_message_works(remedy: Remedy, tmp_path: Path) -> None:
+def test_remedy_in_error_message_works(remedy: Remedy, tmp_path: Path) -> None:
     with pytest.raises(OciwireError) as caught:
         remedy.fails(tmp_path)
     assert remedy.says in str(caught.value)

@@ -28,7 +28,7 @@ STDLIB = 128 * 2 * len(LONG)
 
 
 @pytest.fixture
-def kept() -> Iterator[Callable[[], int]]:
+def held_bytes() -> Iterator[Callable[[], int]]:
     """How many bytes have been allocated since the test began, and are still held."""
     tracemalloc.start()
     try:
@@ -48,43 +48,43 @@ def kept() -> Iterator[Callable[[], int]]:
     ],
     ids=["split_url", "Origin.of", "check_url", "Request"],
 )
-def test_url_cache_long_urls_are_not_kept(kept: Callable[[], int], parse: Callable[[str], object]) -> None:
+def test_url_cache_long_url_is_not_kept(held_bytes: Callable[[], int], parse: Callable[[str], object]) -> None:
     for number in range(COUNT):
         parse(f"https://registry.example/{LONG}?{number}")
-    assert kept() < MIB
+    assert held_bytes() < MIB
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("follow", [upload_location, redirect_target, next_page])
-def test_url_cache_long_urls_that_a_registry_names_are_not_kept(
-    kept: Callable[[], int], follow: Callable[[str, str], object]
+def test_url_cache_long_url_from_registry_is_not_kept(
+    held_bytes: Callable[[], int], follow: Callable[[str, str], object]
 ) -> None:
     for number in range(COUNT):
         follow("https://registry.example/v2/", f"https://registry.example/{LONG}?{number}")
-    assert kept() < STDLIB + MIB
+    assert held_bytes() < STDLIB + MIB
 
 
-def test_url_cache_is_bounded_in_bytes(kept: Callable[[], int]) -> None:
+def test_url_cache_is_bounded_in_bytes(held_bytes: Callable[[], int]) -> None:
     for number in range(2 * COUNT):
         split_url(f"https://registry.example/{'x' * 2000}?{number}")
-    assert kept() < 6 * MIB
+    assert held_bytes() < 6 * MIB
 
 
-def test_url_cache_hosts_that_are_too_long_are_not_kept(kept: Callable[[], int]) -> None:
+def test_url_cache_long_host_is_not_kept(held_bytes: Callable[[], int]) -> None:
     for number in range(COUNT):
         with pytest.raises(UsageError):
             split_url(f"https://{LONG}{number}/")
-    assert kept() < MIB
+    assert held_bytes() < MIB
 
 
-def test_scope_cache_long_texts_are_not_kept(kept: Callable[[], int]) -> None:
+def test_scope_cache_long_text_is_not_kept(held_bytes: Callable[[], int]) -> None:
     for number in range(COUNT):
         assert first_repository(Scope.parse(f"repository:a/{LONG}{number}:pull")) == f"a/{LONG}{number}"
-    assert kept() < MIB
+    assert held_bytes() < MIB
 
 
 @pytest.mark.slow
-def test_warnings_of_a_registry_are_not_kept_as_text(kept: Callable[[], int], caplog: pytest.LogCaptureFixture) -> None:
+def test_seen_warnings_are_not_kept_as_text(held_bytes: Callable[[], int], caplog: pytest.LogCaptureFixture) -> None:
     numbers = iter(range(COUNT))
 
     def answer(request: Request) -> Response:
@@ -94,7 +94,7 @@ def test_warnings_of_a_registry_are_not_kept_as_text(kept: Callable[[], int], ca
     client = Client("registry.example", FunctionTransport(answer))
     for _ in range(COUNT):
         client.do(Request("GET", "/v2/")).close()
-    assert kept() < MIB
+    assert held_bytes() < MIB
 
 
 def page(here: int, there: int) -> Response:
@@ -102,7 +102,7 @@ def page(here: int, there: int) -> Response:
     return Response(200, {"Link": f"<?p={there}>; rel=next"}, b'{"tags": ["a"]}', request)
 
 
-def test_pages_the_urls_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pagination_remembered_urls_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "_MAX_SEEN", 10)
     numbers = itertools.count()
     found = iter_pages(lambda url: page(number := next(numbers), number + 1), "/v2/a/tags/list", "tags")
@@ -111,7 +111,7 @@ def test_pages_the_urls_that_are_remembered_are_bounded(monkeypatch: pytest.Monk
         assert len(found.gi_frame.f_locals["seen"]) <= 12  # type: ignore[attr-defined]  # a generator
 
 
-def test_pages_a_loop_that_begins_after_the_bound_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pagination_loop_after_the_bound_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "_MAX_SEEN", 10)
     requests: list[str] = []
 
@@ -127,7 +127,7 @@ def test_pages_a_loop_that_begins_after_the_bound_is_noticed(monkeypatch: pytest
     assert 506 <= len(requests) <= 520
 
 
-def test_retry_after_of_very_many_hosts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_after_of_many_hosts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ociwire.transport.retry, "_MAX_BLOCKED", 1500)
 
     def answer(request: Request) -> Response:
@@ -143,7 +143,7 @@ def test_retry_after_of_very_many_hosts_is_bounded(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
-def test_redirects_with_long_urls_are_not_kept(kept: Callable[[], int]) -> None:
+def test_redirect_long_url_is_not_kept(held_bytes: Callable[[], int]) -> None:
     numbers = iter(range(10**6))
 
     def answer(request: Request) -> Response:
@@ -154,4 +154,4 @@ def test_redirects_with_long_urls_are_not_kept(kept: Callable[[], int]) -> None:
     redirects = RedirectTransport(FunctionTransport(answer))
     for _ in range(COUNT):
         redirects.round_trip(Request("GET", "https://registry.example/v2/")).close()
-    assert kept() < STDLIB + MIB
+    assert held_bytes() < STDLIB + MIB
