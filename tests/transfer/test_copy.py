@@ -838,7 +838,7 @@ def test_what_failed_comes_out_though_cancelling_fails(source: Side, target: Sid
     faults = FaultTransport(target.watch, rate=1, faults=[refuse], where=lambda request: request.method == "DELETE")
     with pytest.raises(ConnectError, match="the source's"):
         copy(failing_at_blobs(source, fail), f"{NAME}:v1", target.through(faults), "other/app", workers=1)
-    target.registry._store._uploads.clear()
+    target.registry._storage._uploads.clear()
 
 
 # Faults
@@ -858,7 +858,7 @@ def test_an_upload_that_breaks_is_sent_again_from_the_source(source: Side, targe
     assert source.recorder.count("GET", "/blobs/", 200) == 3 + 2
     for number in range(target.registry.open_uploads):  # what was cut off, nobody can tell of
         assert number < 2
-    target.registry._store._uploads.clear()
+    target.registry._storage._uploads.clear()
 
 
 def test_but_not_for_ever(source: Side, target: Side) -> None:
@@ -869,7 +869,7 @@ def test_but_not_for_ever(source: Side, target: Side) -> None:
     with pytest.raises(ReadError):
         copy(source.client, f"{NAME}:v1", target.through(faults), "other/app", workers=1)
     assert source.recorder.count("GET", "/blobs/", 200) == 3
-    target.registry._store._uploads.clear()
+    target.registry._storage._uploads.clear()
 
 
 FAULT_NAMES = (*FAULTS, "307 to a CDN")
@@ -964,7 +964,7 @@ def test_a_refusal_of_what_was_sent(source: Side, target: Side, status: int, tri
         assert caught.value.status == status
         assert len(faults.injected) == tries
     if status == 401:  # without a challenge: then the client has no token to cancel with
-        target.registry._store._uploads.clear()
+        target.registry._storage._uploads.clear()
 
 
 def test_copy_with_referrers_that_cannot_be_listed_raises_the_first_at_the_end(

@@ -1,0 +1,183 @@
+"""The endpoints for uploads of blobs.
+
+Follows the OCI distribution specification 1.1, "Pushing blobs". A request that can be refused by its head is refused
+before its body is read. A body that fails leaves its upload unchanged.
+
+| State | Request                | Condition                          | Response             | Next state |
+|-------|------------------------|------------------------------------|----------------------|------------|
+| -     | POST, mount            | the blob is found, mounts allowed  | 201                  | -          |
+| -     | POST, digest           | the content matches                | 201                  | -          |
+| -     | POST                   |                                    | 202, Location        | open       |
+| open  | GET                    |                                    | 204, Range           | open       |
+| open  | PATCH                  | the chunk begins at the offset     | 202, Range           | open       |
+| open  | PUT, digest            | the whole content matches          | 201                  | -          |
+| open  | DELETE                 |                                    | 204                  | -          |
+| open  | PATCH or PUT           | the chunk begins at another offset | 416, Range           | open       |
+| open  | PATCH or PUT with body | a chunk below the minimum was sent | 400                  | open       |
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import final
+
+from .._http.messages import Response
+from .._oci.digest import Digest, new_hasher
+from ..errors import UsageError
+from ._call import Call, Refusal, created_response, make_response, parse_digest
+from ._request_body import ReceivedBody, receive
+from ._storage import Storage, Upload
+
+__all__ = ["UploadEndpoints"]
+
+_CONTENT_RANGE = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
+
+
+@final
+class UploadEndpoints:
+    """Handlers for uploads.
+
+    Args:
+        storage: The storage.
+        mounts: Whether blobs are mounted from other repositories.
+        min_chunk_length: Minimum number of bytes of every chunk but the last. 0 means no minimum.
+        digest_header: Whether responses have a Docker-Content-Digest.
+    """
+
+    def __init__(self, storage: Storage, *, mounts: bool, min_chunk_length: int, digest_header: bool) -> None:
+        self._storage = storage
+        self._mounts = mounts
+        self._min_chunk_length = min_chunk_length
+        self._digest_header = digest_header
+
+    def start(self, call: Call) -> Response:
+        """``POST /v2/NAME/blobs/uploads/``: mount a blob, upload one with a single request, or open an upload."""
+        mount, digest_text = call.get_parameter("mount"), call.get_parameter("digest")
+        _check_algorithm(call.get_parameter("digest-algorithm"))
+        if mount is not None:
+            digest = parse_digest(mount, for_verification=True)
+            source = call.get_parameter("from") or None
+            if self._mounts and self._storage.mount_blob(call.name, digest, source):
+                return self._created(call, digest)
+        if digest_text is not None:
+            digest = parse_digest(digest_text, for_verification=True)
+            with receive(self._storage, call.request.body) as received:
+                _verify(digest, [received.content])
+                received.stored = self._storage.add_blob(call.name, digest, received.content)
+            return self._created(call, digest)
+        return make_response(202, self._session_headers(self._storage.open_upload(call.name)))
+
+    def get_status(self, call: Call) -> Response:
+        """``GET`` of an upload: how many bytes it has."""
+        return make_response(204, self._session_headers(self._get_upload(call)))
+
+    def append(self, call: Call) -> Response:
+        """``PATCH`` of an upload: append a chunk, with a Content-Range or without."""
+        upload = self._get_upload(call)
+        offset = upload.size
+        with self._receive_chunk(call, upload, offset) as received:
+            is_last = len(received.content) < self._min_chunk_length
+            if not self._storage.append_chunk(upload, offset, received.content, is_last=is_last):
+                raise self._wrong_offset(self._get_upload(call))  # another request was faster
+            received.stored = len(received.content)
+        return make_response(202, self._session_headers(upload))
+
+    def complete(self, call: Call) -> Response:
+        """``PUT`` of an upload: close it with the digest of the whole content. It may have the last chunk as body."""
+        upload, digest = self._get_upload(call), parse_digest(call.get_parameter("digest"), for_verification=True)
+        chunks = list(self._storage.read_upload(upload))
+        offset = sum(map(len, chunks))  # not `upload.size`: a chunk may have been appended since
+        with self._receive_chunk(call, upload, offset) as received:
+            _verify(digest, [*chunks, received.content])
+            stored = self._storage.complete_upload(upload, offset, digest, received.content)
+            if stored is None:
+                raise self._wrong_offset(self._get_upload(call))
+            received.stored = stored
+        return self._created(call, digest)
+
+    def cancel(self, call: Call) -> Response:
+        """``DELETE`` of an upload."""
+        self._storage.cancel_upload(self._get_upload(call))
+        return make_response(204)
+
+    def _created(self, call: Call, digest: Digest) -> Response:
+        headers = {"Docker-Content-Digest": digest} if self._digest_header else {}
+        return created_response(call, "blobs", digest, headers)
+
+    def _get_upload(self, call: Call) -> Upload:
+        upload = self._storage.get_upload(call.name, call.reference)
+        if upload is None:
+            raise Refusal(404, "BLOB_UPLOAD_UNKNOWN", f"{call.name} has no upload {call.reference}, or it is over")
+        return upload
+
+    def _session_headers(self, upload: Upload) -> dict[str, str]:
+        headers = {
+            "Location": f"/v2/{upload.name}/blobs/uploads/{upload.id}",
+            "Docker-Upload-UUID": upload.id,
+            # The end is inclusive, so that both no byte and one byte are 0-0. The header is mandatory.
+            "Range": f"0-{max(upload.size - 1, 0)}",
+        }
+        if self._min_chunk_length:  # in every response: a client that resumes in another process needs it, too
+            headers["OCI-Chunk-Min-Length"] = str(self._min_chunk_length)
+        return headers
+
+    def _wrong_offset(self, upload: Upload) -> Refusal:
+        reason = f"the next chunk of the upload begins at {upload.size}"
+        return Refusal(416, "", reason, headers=self._session_headers(upload))
+
+    @contextmanager
+    def _receive_chunk(self, call: Call, upload: Upload, offset: int) -> Iterator[ReceivedBody]:
+        """Receive the chunk in the body of a request, if it fits the upload at this offset."""
+        body = call.request.body
+        length = self._announced_length(call, upload, offset)
+        if upload.has_last_chunk and (body is not None and body.length != 0):
+            raise Refusal(
+                400,
+                "BLOB_UPLOAD_INVALID",
+                f"a chunk of less than {self._min_chunk_length} bytes was the last, and another one comes",
+            )
+        if length is not None and body is not None and body.length is not None:
+            _check_length(length, body.length)
+        with receive(self._storage, body) as received:
+            if length is not None:
+                _check_length(length, len(received.content))
+            yield received
+
+    def _announced_length(self, call: Call, upload: Upload, offset: int) -> int | None:
+        """The number of bytes that the Content-Range of a chunk announces; None without one."""
+        content_range = call.request.headers.get("content-range")
+        if content_range is None:
+            return None
+        match = _CONTENT_RANGE.fullmatch(content_range)
+        if match is None or int(match[1]) > int(match[2]):
+            raise Refusal(
+                400, "BLOB_UPLOAD_INVALID", f"not the Content-Range of a chunk: {content_range!r:.100} (it reads 0-99)"
+            )
+        if int(match[1]) != offset:
+            raise self._wrong_offset(upload)
+        return int(match[2]) + 1 - offset
+
+
+def _check_length(announced: int, length: int) -> None:
+    if announced != length:
+        reason = f"the Content-Range announces {announced} bytes, and the body has {length}"
+        raise Refusal(400, "SIZE_INVALID", reason)
+
+
+def _check_algorithm(algorithm: str | None) -> None:
+    try:
+        if algorithm is not None:
+            new_hasher(algorithm)
+    except UsageError as error:
+        raise Refusal(400, "DIGEST_INVALID", str(error)) from None
+
+
+def _verify(digest: Digest, chunks: Iterable[bytes]) -> None:
+    hasher = digest.hasher()
+    for chunk in chunks:
+        hasher.update(chunk)
+    actual = f"{digest.algorithm}:{hasher.hexdigest()}"
+    if actual != digest:
+        raise Refusal(400, "DIGEST_INVALID", f"the content has the digest {actual}, not {digest}")
