@@ -1,1 +1,1 @@
-"""The command line, `ociwire`."""
+"""The command line interface, `ociwire`."""

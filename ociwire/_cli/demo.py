@@ -1,7 +1,7 @@
-"""A registry on loopback that gives every layer something to do: for the command without arguments.
+"""The demonstration that the command runs without arguments: a registry on loopback that every layer has to deal with.
 
-It wants a token, keeps its blobs behind a redirect to another server, and is overloaded once. It is a real server
-behind a real socket, so that what is shown is what the wire does.
+It requires a token, redirects downloads of blobs to another server, and answers 503 once. It is a server on a socket,
+so that the demonstration includes connections and 100 (Continue).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..media_types import OCI_MANIFEST
 from ..testing import AuthGuard, FaultTransport, MemoryRegistry, serve
 from ..transport import FunctionTransport
 
-__all__ = ["LAYER", "STEPS", "credentials_for", "serve_demonstration"]
+__all__ = ["LAYER", "STEPS", "get_credentials", "serve_demo"]
 
 _NAME = "demonstration"
 _USER, _PASSWORD = "demonstration", "s3cret"
@@ -26,7 +26,7 @@ _CHUNK = bytes(range(256)) * 4096
 _EMPTY = Descriptor.of(b"{}", "application/vnd.oci.empty.v1+json")
 
 LAYER = Descriptor.of(_CHUNK * 3)
-"""The blob that goes there and back."""
+"""The blob that is pushed and pulled."""
 
 _MANIFEST = json.dumps(
     {
@@ -58,27 +58,29 @@ STEPS: tuple[tuple[str, Callable[[Client], object]], ...] = (
     ("resolve its tag", lambda client: client.resolve_tag(_NAME, "latest")),
     ("pull the blob, and verify it", _pull),
 )
-"""What is done, under a title each."""
+"""The steps: a title and a function."""
 
 
-def credentials_for(host: str) -> StaticCredentials:
-    """Who may use the registry."""
+def get_credentials(host: str) -> StaticCredentials:
+    """The credentials of the registry."""
     return StaticCredentials(host, Credential(username=_USER, password=_PASSWORD, source="the demonstration"))
 
 
 @contextmanager
-def serve_demonstration() -> Iterator[str]:
-    """Serve it for as long as the block lasts; yields its ``host:port``."""
+def serve_demo() -> Iterator[str]:
+    """Serve the registry while the block runs. Yields its ``host:port``."""
     registry = MemoryRegistry()
-    with serve(registry) as blobs:  # the other server: it knows no tokens, as a CDN does not
+    with serve(registry) as blobs:  # the other server: like a CDN, it knows no tokens
 
-        def redirecting(request: Request) -> Response:
+        def redirect_blobs(request: Request) -> Response:
             path = request.url.partition("/v2/")[2]
             if request.method == "GET" and "/blobs/sha256:" in path:
                 return Response(307, {"Location": f"{blobs}/v2/{path}"})
             return registry.round_trip(request)
 
-        guard = AuthGuard(FunctionTransport(redirecting), users={_USER: _PASSWORD}, realm="/token")
-        busy = FaultTransport(guard, rate=1, faults=["503"], limit=1, where=lambda request: request.method == "HEAD")
-        with serve(busy) as url:
+        guard = AuthGuard(FunctionTransport(redirect_blobs), users={_USER: _PASSWORD}, realm="/token")
+        overloaded = FaultTransport(
+            guard, rate=1, faults=["503"], limit=1, where=lambda request: request.method == "HEAD"
+        )
+        with serve(overloaded) as url:
             yield url.host

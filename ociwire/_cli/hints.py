@@ -1,14 +1,14 @@
-"""What to do about an error: at which step it happened, and what usually helps. For people, on the command line."""
+"""Hints for the command line: the step at which an error happened, and what usually helps."""
 
 from __future__ import annotations
 
 from .. import errors
 from ..errors import OciwireError
 
-__all__ = ["advice"]
+__all__ = ["get_hint"]
 
-# The first that fits: those that say more stand before those that say less.
-_ADVICE: tuple[tuple[type[OciwireError], str], ...] = (
+# The first class that matches decides: subclasses stand before their bases.
+_HINTS: tuple[tuple[type[OciwireError], str], ...] = (
     (
         errors.CredentialsRejected,
         "Step: the token. Log in (docker login), anew if you have before; or log out, if what you want is public.",
@@ -49,9 +49,9 @@ _ADVICE: tuple[tuple[type[OciwireError], str], ...] = (
 )
 
 
-def advice(error: OciwireError) -> str:
-    """The step at which an error happened, and what to do about it."""
+def get_hint(error: OciwireError) -> str:
+    """Return the step at which an error happened, and what to do about it."""
     headers = error.headers if isinstance(error, errors.Unauthorized) else None
     if headers and "insufficient_scope" in headers.get("www-authenticate", ""):
-        error = errors.Denied()  # RFC 6750, section 3.1: it knows well who that is
-    return next((text for kind, text in _ADVICE if isinstance(error, kind)), "Step: the registry. It said no.")
+        error = errors.Denied()  # RFC 6750, section 3.1: the token is valid
+    return next((text for kind, text in _HINTS if isinstance(error, kind)), "Step: the registry. It said no.")

@@ -1,7 +1,7 @@
-"""Tells what a trace holds, for people: a tree for each request, and what each layer has done in all.
+"""Renders a trace as text: a tree for each request, and a summary of what each layer did.
 
-It shows no secrets: of headers the values of a few names that hold none, of queries what the specification defines, of
-tokens what they grant. With colours where it is told to.
+No secrets are shown: of headers only the values of those that hold none, of queries only parameters that the
+specifications define, and of tokens only what they grant.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from .._text import format_size, sanitize, status_line
 from ..auth import Challenge
 from .trace import Hop
 
-__all__ = ["Style", "summary", "tree"]
+__all__ = ["Style", "render_summary", "render_tree"]
 
-_SHOWN = frozenset({"user-agent", "expect", "content-type", "accept", "range"})
-_SHORT = 30
+_SHOWN_HEADERS = frozenset({"user-agent", "expect", "content-type", "accept", "range"})
+_MAX_HEADER_VALUE = 30
 _COLOURS = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "cyan": 36}
 
 
 class Style:
-    """Paints words, or leaves them as they are.
+    """Colours text for a terminal.
 
     Args:
-        colours: Whether to.
+        colours: Whether to use colours; if not, text is returned unchanged.
     """
 
     def __init__(self, *, colours: bool) -> None:
         self._colours = colours
 
     def paint(self, colour: str, text: str) -> str:
-        """A text in a colour of the terminal's."""
+        """Return text in a colour."""
         return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if self._colours and text else text
 
     def outcome(self, hop: Hop) -> str:
-        """What a hop came to, in 24 columns."""
+        """Return the status or the exception of a hop, in 24 columns."""
         if hop.response is None:
             return self.paint("red", f"{type(hop.error).__name__:<24.24}")
         status = hop.response.status
@@ -51,139 +51,150 @@ class Style:
         return self.paint(colour, f"{status_line(status):<24.24}")
 
 
-def tree(hop: Hop, style: Style) -> Iterator[str]:
-    """The lines for one request of a client's, and what each layer did with it."""
+def render_tree(hop: Hop, style: Style) -> Iterator[str]:
+    """Yield the lines for one request of a client, and what each layer did with it."""
     url = redactor_of(hop.request).url(hop.request.url)
     yield f"  {style.paint('bold', hop.request.method)} {style.paint('cyan', url)}"
-    own = _fields(hop.request, known=())
-    yield f"    {'Client':<26}{style.outcome(hop)}{hop.seconds * 1e3:8.1f} ms   {own}".rstrip()
-    yield from _branch(hop, style, 0)
+    headers = _format_headers(hop.request, known=())
+    yield f"    {'Client':<26}{style.outcome(hop)}{hop.seconds * 1e3:8.1f} ms   {headers}".rstrip()
+    yield from _render_branch(hop, style, 0)
 
 
-def _branch(hop: Hop, style: Style, depth: int) -> Iterator[str]:
+def _render_branch(hop: Hop, style: Style, depth: int) -> Iterator[str]:
     name = f"{'  ' * depth}{hop.layer}"
-    yield f"    {name:<26}{style.outcome(hop)}{hop.seconds * 1e3:8.1f} ms   {_did(hop)}".rstrip()
-    for number, below in enumerate(hop.below):
-        if below.request.info.operation == "token" and hop.request.info.operation != "token":
-            yield f"    {'  ' * (depth + 1)}{style.paint('dim', _token_asked(below))}"
-        elif number and below.request.url != hop.below[number - 1].request.url:
-            elsewhere = f"{below.request.method} {redactor_of(below.request).url(below.request.url)}"
-            yield f"    {'  ' * (depth + 1)}{style.paint('dim', elsewhere)}"
-        yield from _branch(below, style, depth + 1)
+    yield f"    {name:<26}{style.outcome(hop)}{hop.seconds * 1e3:8.1f} ms   {_describe(hop)}".rstrip()
+    indent = f"    {'  ' * (depth + 1)}"
+    for number, inner in enumerate(hop.inner):
+        if inner.request.info.operation == "token" and hop.request.info.operation != "token":
+            yield f"{indent}{style.paint('dim', _describe_token_request(inner))}"
+        elif number and inner.request.url != hop.inner[number - 1].request.url:
+            redirected = f"{inner.request.method} {redactor_of(inner.request).url(inner.request.url)}"
+            yield f"{indent}{style.paint('dim', redirected)}"
+        yield from _render_branch(inner, style, depth + 1)
 
 
-def _did(hop: Hop) -> str:
-    """What a layer has done, in a few words."""
+def _describe(hop: Hop) -> str:
+    """What a layer did, in a few words."""
     if hop.layer == "UrllibTransport":
-        return "; ".join(part for part in (_sent(hop), _granted(hop), _challenge(hop)) if part)
-    asked = [below for below in hop.below if below.request.info.operation == hop.request.info.operation]
-    said = []
-    if hop.layer == "RedirectTransport" and len(asked) > 1:
-        leaves = any(Origin.of(one.request.url) != Origin.of(hop.request.url) for one in asked)
-        said.append(f"followed {_times(len(asked) - 1, 'redirect')}{', and left as nobody' if leaves else ''}")
-    elif len(asked) > 1:
-        said.append(f"asked {len(asked)} times")
-    added = _fields(asked[-1].request, known=hop.request.headers) if asked else ""
-    if hop.layer == "HeadersTransport" and not added:
-        said.append("both are there, by the client's own")
-    return "; ".join([*said, added] if added else said)
+        sent = f"sent {format_size(hop.sent)}, the first byte after {hop.first_byte * 1e3:.1f} ms" if hop.sent else ""
+        return "; ".join(part for part in (sent, _describe_token_response(hop), _describe_challenge(hop)) if part)
+    requests = _requests_of_same_operation(hop)
+    parts = []
+    if hop.layer == "RedirectTransport" and len(requests) > 1:
+        is_cross_origin = any(Origin.of(request.url) != Origin.of(hop.request.url) for request in requests)
+        count = len(requests) - 1
+        parts.append(
+            f"followed {count} redirect{'' if count == 1 else 's'}{', and left as nobody' if is_cross_origin else ''}"
+        )
+    elif len(requests) > 1:
+        parts.append(f"asked {len(requests)} times")
+    added = _format_headers(requests[-1], known=hop.request.headers) if requests else ""
+    if added:
+        parts.append(added)
+    elif hop.layer == "HeadersTransport":
+        parts.append("both are there, by the client's own")
+    return "; ".join(parts)
 
 
-def _fields(request: Request, *, known: Container[object]) -> str:
-    added = [(name, value) for name, value in request.headers.items() if name not in known]
-    shown = [
-        f"{name}: {_short(value)}" if name.lower() in _SHOWN else f"{name}: {_kind(value)}" for name, value in added
-    ]
+def _requests_of_same_operation(hop: Hop) -> list[Request]:
+    """The requests that a layer sent for the one that it got, without those for tokens."""
+    operation = hop.request.info.operation
+    return [inner.request for inner in hop.inner if inner.request.info.operation == operation]
+
+
+def _format_headers(request: Request, *, known: Container[object]) -> str:
+    """The headers of a request that are not known yet; values that may be secret are masked."""
+    shown = []
+    for name, value in request.headers.items():
+        if name in known:
+            continue
+        if name.lower() in _SHOWN_HEADERS:
+            text = value if len(value) <= _MAX_HEADER_VALUE else f"{value[:_MAX_HEADER_VALUE]}…"
+        else:
+            scheme, space, _ = value.partition(" ")  # of a credential, the scheme is shown: `Bearer ***`
+            text = f"{scheme} ***" if space else "***"
+        shown.append(f"{name}: {text}")
     return f"+ {', '.join(shown)}" if shown else ""
 
 
-def _short(value: str) -> str:
-    return value if len(value) <= _SHORT else f"{value[:_SHORT]}…"
-
-
-def _kind(value: str) -> str:
-    """Of a header that may hold a secret, its scheme: ``Bearer ***``."""
-    scheme, space, _ = value.partition(" ")
-    return f"{scheme} ***" if space else "***"
-
-
-def _sent(hop: Hop) -> str:
-    return f"sent {format_size(hop.sent)}, the first byte after {hop.first_byte * 1e3:.1f} ms" if hop.sent else ""
-
-
-def _challenge(hop: Hop) -> str:
+def _describe_challenge(hop: Hop) -> str:
     """What a 401 asks for."""
     if hop.response is None or hop.response.status != 401 or hop.request.info.operation == "token":
         return ""
     redactor = redactor_of(hop.request)
     challenges = Challenge.parse(*map(redactor.text, hop.response.headers.get_all("www-authenticate")))
-    told = []
+    parts = []
     for challenge in challenges:
         scope = challenge.params.get("scope", "")
-        told.append(f"wants {challenge.scheme.title()}{f' for {sanitize(scope, 200)}' if scope else ''}")
+        parts.append(f"wants {challenge.scheme.title()}{f' for {sanitize(scope, 200)}' if scope else ''}")
         if "error" in challenge.params:
-            told.append(sanitize(challenge.params["error"], 50))
-    return ", ".join(told) or "wants nothing that it names"
+            parts.append(sanitize(challenge.params["error"], 50))
+    return ", ".join(parts) or "wants nothing that it names"
 
 
-def _token_asked(hop: Hop) -> str:
-    """Whose token is asked for, where, and for what."""
+def _describe_token_request(hop: Hop) -> str:
+    """Where a token is requested, with which credential, and for which scope."""
     url = urlsplit(hop.request.url)
     scope = " ".join(parse_qs(url.query).get("scope", [])) or "(in the form)"
-    basic = hop.request.headers.get("authorization", "").startswith("Basic ")
-    who = "with a password" if basic else "with an identity token" if hop.request.method == "POST" else "as nobody"
-    return f"token: {hop.request.method} {redact_url(hop.request.url)}, {who}, for {sanitize(scope, 200)}"
+    if hop.request.headers.get("authorization", "").startswith("Basic "):
+        credential = "with a password"
+    elif hop.request.method == "POST":
+        credential = "with an identity token"
+    else:
+        credential = "as nobody"
+    return f"token: {hop.request.method} {redact_url(hop.request.url)}, {credential}, for {sanitize(scope, 200)}"
 
 
-def _granted(hop: Hop) -> str:
-    """What a token server has granted, as far as that can be told."""
+def _describe_token_response(hop: Hop) -> str:
+    """What a token server granted, as far as its response or a JWT says."""
     if hop.request.info.operation != "token" or hop.response is None or hop.response.status >= 300:
         return ""
-    answer: Any = None
+    content: Any = None
     with suppress(ValueError, RecursionError):
-        answer = json.loads(bytes(hop.said))
-    if not isinstance(answer, dict):
+        content = json.loads(bytes(hop.token_response))
+    if not isinstance(content, dict):
         return "grants nothing that is a token"
-    life = answer.get("expires_in")
-    lasts = f", for {life} s" if isinstance(life, (int, float)) else ""
-    token = answer.get("token") or answer.get("access_token")
-    access = _access(token) if isinstance(token, str) else None
-    stated = answer.get("scope") if isinstance(answer.get("scope"), str) else None
-    granted = access if access is not None else stated
-    granted = granted and redactor_of(hop.request).text(granted)
-    return f"grants {sanitize(granted, 200) or 'nothing'}{lasts}" if granted is not None else f"grants a token{lasts}"
+    expires_in = content.get("expires_in")
+    lifetime = f", for {expires_in} s" if isinstance(expires_in, (int, float)) else ""
+    token = content.get("token") or content.get("access_token")
+    scope = _scope_of_jwt(token) if isinstance(token, str) else None
+    if scope is None and isinstance(content.get("scope"), str):
+        scope = content["scope"]
+    if scope is None:
+        return f"grants a token{lifetime}"
+    return f"grants {sanitize(redactor_of(hop.request).text(scope), 200) or 'nothing'}{lifetime}"
 
 
-def _access(token: str) -> str | None:
-    """What a token grants by its own claim, where it is a JWT of the distribution project's; not verified."""
+def _scope_of_jwt(token: str) -> str | None:
+    """The scope in a token that is a JWT of the distribution project, not verified; None if it is none."""
     with suppress(ValueError, RecursionError, TypeError, KeyError, AttributeError):
         payload = token.split(".")[1] if token.count(".") == 2 else ""
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        return " ".join(f"{one['type']}:{one['name']}:{','.join(one['actions'])}" for one in claims["access"])
+        return " ".join(f"{grant['type']}:{grant['name']}:{','.join(grant['actions'])}" for grant in claims["access"])
     return None
 
 
-def _times(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
-def summary(hops: list[Hop], style: Style) -> Iterator[str]:
-    """What each layer has done in all: how often it was asked, what it answered, what it added, in what time."""
+def render_summary(hops: list[Hop], style: Style) -> Iterator[str]:
+    """Yield a table of what each layer did: requests, own time, outcomes and added headers."""
     layers: dict[str, list[Hop]] = {}
-    for hop in hops:
-        for one in hop.walk():
-            layers.setdefault(one.layer, []).append(one)
+    for root in hops:
+        for hop in root.walk():
+            layers.setdefault(hop.layer, []).append(hop)
     yield style.paint("bold", f"  {'layer':<20}{'asked':>6}{'asks':>6}{'own time':>12}   answered, added")
-    for layer, asked in layers.items():
-        asks = sum(len(hop.below) for hop in asked)
-        own = sum(hop.seconds - sum(below.seconds for below in hop.below) for hop in asked)
-        answers = Counter(str(hop.response.status) if hop.response else type(hop.error).__name__ for hop in asked)
-        counted = ", ".join(f"{count} x {status}" for status, count in sorted(answers.items()))
-        added = Counter(name for hop in asked for name in _added(hop))
+    for layer, layer_hops in layers.items():
+        requests = sum(len(hop.inner) for hop in layer_hops)
+        seconds = sum(hop.seconds - sum(inner.seconds for inner in hop.inner) for hop in layer_hops)
+        outcomes = Counter(str(hop.response.status) if hop.response else type(hop.error).__name__ for hop in layer_hops)
+        counted = ", ".join(f"{count} x {outcome}" for outcome, count in sorted(outcomes.items()))
+        added = Counter(
+            header
+            for hop in layer_hops
+            for header in {
+                name.title()
+                for request in _requests_of_same_operation(hop)
+                for name in request.headers
+                if name not in hop.request.headers
+            }
+        )
         shown = "".join(f"; + {name} x {count}" for name, count in added.items())
-        yield f"  {layer:<20}{len(asked):>6}{asks:>6}{own * 1e3:>9.1f} ms   {counted}{shown}"
-
-
-def _added(hop: Hop) -> set[str]:
-    asked = [below for below in hop.below if below.request.info.operation == hop.request.info.operation]
-    return {name.title() for below in asked for name in below.request.headers if name not in hop.request.headers}
+        yield f"  {layer:<20}{len(layer_hops):>6}{requests:>6}{seconds * 1e3:>9.1f} ms   {counted}{shown}"

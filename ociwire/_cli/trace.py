@@ -1,7 +1,7 @@
-"""What passes through a stack, layer by layer: who asked what, how often, what was answered, and in what time.
+"""Records the requests and responses at each layer of a stack, with their times.
 
-A tap above each layer writes down what passes, and reads no body itself: of a token server's answer it sees what its
-owner reads. What is kept here is not fit to be shown as it is: `ociwire._cli.render` shows it without secrets.
+A tap above each layer records what passes. It does not read bodies itself: of a token server's response it records what
+its owner reads. A trace holds secrets: `ociwire._cli.render` shows it without them.
 """
 
 from __future__ import annotations
@@ -23,58 +23,58 @@ __all__ = ["Hop", "Trace", "traced"]
 
 @dataclass(slots=True)
 class Hop:
-    """A request as one layer got it, and what came of it.
+    """A request at one layer, and its outcome.
 
     Attributes:
-        layer: The layer's name.
-        request: What it got.
-        below: What it asked of the layers below, in order.
-        response: What it answered; its body is its owner's.
-        error: What it raised instead.
-        seconds: How long that took.
-        sent: How many bytes of the request's body were pulled below it.
-        first_byte: When the first of them was pulled, in seconds from the beginning.
-        said: What its owner has read of a token server's answer.
+        layer: The name of the layer.
+        request: The request that it got.
+        inner: The requests that it sent to the layer below, in order.
+        response: The response that it returned.
+        error: The exception that it raised instead.
+        seconds: How long it took.
+        sent: Number of bytes of the request's body that were read below it.
+        first_byte: When the first of them was read, in seconds from the start.
+        token_response: What was read of the response of a token server.
     """
 
     layer: str
     request: Request
-    below: list[Hop] = field(default_factory=list)
+    inner: list[Hop] = field(default_factory=list)
     response: Response | None = None
     error: BaseException | None = None
     seconds: float = 0.0
     sent: int = 0
     first_byte: float = 0.0
-    said: bytearray = field(default_factory=bytearray)
+    token_response: bytearray = field(default_factory=bytearray)
 
     def walk(self) -> Iterator[Hop]:
-        """This hop, and all below it."""
+        """This hop, and all hops below it."""
         yield self
-        for hop in self.below:
+        for hop in self.inner:
             yield from hop.walk()
 
 
 @final
 class Trace:
-    """What has passed through the taps. For one thread."""
+    """The hops that the taps of a stack have recorded. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._conversation: list[Hop] = []
-        self._under_way: list[Hop] = []
+        self._hops: list[Hop] = []
+        self._active: list[Hop] = []
 
     def begin(self, hop: Hop) -> None:
-        """A layer is asked."""
-        (self._under_way[-1].below if self._under_way else self._conversation).append(hop)
-        self._under_way.append(hop)
+        """A layer is called: by the innermost layer that has not returned."""
+        (self._active[-1].inner if self._active else self._hops).append(hop)
+        self._active.append(hop)
 
     def end(self) -> None:
-        """It has answered, or failed."""
-        self._under_way.pop()
+        """The layer returned or raised."""
+        self._active.pop()
 
     def take(self) -> list[Hop]:
-        """What has passed since the last call."""
-        told, self._conversation = self._conversation, []
-        return told
+        """Return the hops since the last call, and forget them."""
+        hops, self._hops = self._hops, []
+        return hops
 
 
 def traced(
@@ -100,7 +100,7 @@ def traced(
 
 @final
 class _Tap:
-    """Asks its inner transport, and writes down what it was asked and what it answered."""
+    """Passes requests on, and records them with their responses."""
 
     def __init__(self, inner: Transport, *, layer: str, trace: Trace) -> None:
         self._inner = inner
@@ -118,30 +118,32 @@ class _Tap:
 
         self._trace.begin(hop)
         try:
-            watched = request if request.body is None else request.replace(body=request.body.map(count))
-            hop.response = response = self._inner.round_trip(watched)
+            observed = request if request.body is None else request.replace(body=request.body.map(count))
+            hop.response = response = self._inner.round_trip(observed)
         except BaseException as error:
             hop.error = error
             raise
         finally:
             hop.seconds = time.perf_counter() - start
             self._trace.end()
-        return response.replace(body=_Overheard(response, hop.said)) if request.info.operation == "token" else response
+        if request.info.operation != "token":
+            return response
+        return response.replace(body=_ObservedBody(response, hop.token_response))
 
     def close(self) -> None:
         self._inner.close()
 
 
-class _Overheard:
-    """The body of a response, with a copy of what its owner reads."""
+class _ObservedBody:
+    """The body of a response; what is read is copied."""
 
-    def __init__(self, response: Response, said: bytearray) -> None:
+    def __init__(self, response: Response, copy: bytearray) -> None:
         self._response = response
-        self._said = said
+        self._copy = copy
 
     def readinto(self, buffer: memoryview, /) -> Any:
         count = self._response.readinto(buffer)
-        self._said += buffer[:count]
+        self._copy += buffer[:count]
         return count
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The command: what a person sees, where it goes, and the exit status."""
+"""The command: its output and its exit status."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import trustme
 
 import ociwire.errors
 from ociwire import FunctionTransport, Headers, Response, Unauthorized, __version__
-from ociwire.__main__ import main
-from ociwire._cli.hints import advice
+from ociwire._cli.hints import get_hint
+from ociwire._cli.main import main
 from ociwire._cli.render import Style
 from ociwire.errors import OciwireError
 from ociwire.testing import AuthGuard, MemoryRegistry, serve
@@ -27,25 +27,25 @@ LAYERS = ["RetryTransport", "RedirectTransport", "HeadersTransport", "AuthTransp
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
 
-def rows(told: str) -> list[str]:
-    return re.findall(r"^    +(\w+(?:Transport|Client)|Client) ", told, re.MULTILINE)
+def layer_names(text: str) -> list[str]:
+    return re.findall(r"^    +(\w+(?:Transport|Client)|Client) ", text, re.MULTILINE)
 
 
 def test_main_without_arguments_pushes_and_pulls_artifact(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
-    said = capsys.readouterr().out
-    assert "\x1b" not in said  # this is no terminal
+    output = capsys.readouterr().out
+    assert "\x1b" not in output  # stdout is not a terminal
     for method, status in (("POST", "202 Accepted"), ("PUT", "201 Created"), ("HEAD", "200 OK"), ("GET", "200 OK")):
-        told = re.search(rf"^  {method} http://127\.0\.0\.1:\d+/v2/\S+\n((?:    .*\n)+)", said, re.MULTILINE)
-        assert told, said
-        assert list(dict.fromkeys(rows(told[1]))) == ["Client", *LAYERS]
-        assert re.search(rf"^    RetryTransport +{status} +\d+\.\d ms", told[1], re.MULTILINE)
-    assert "bytes came back, and are sha256:" in said
+        tree = re.search(rf"^  {method} http://127\.0\.0\.1:\d+/v2/\S+\n((?:    .*\n)+)", output, re.MULTILINE)
+        assert tree, output
+        assert list(dict.fromkeys(layer_names(tree[1]))) == ["Client", *LAYERS]
+        assert re.search(rf"^    RetryTransport +{status} +\d+\.\d ms", tree[1], re.MULTILINE)
+    assert "bytes came back, and are sha256:" in output
 
 
 def test_main_without_arguments_shows_work_of_every_layer(capsys: pytest.CaptureFixture[str]) -> None:
     main([])
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for part in (
         "+ User-Agent: ociwire/",
         "Expect: 100-continue",
@@ -58,11 +58,11 @@ def test_main_without_arguments_shows_work_of_every_layer(capsys: pytest.Capture
         "asked 2 times",
         "followed 1 redirect, and left as nobody",
     ):
-        assert part in said
-    summed = said.partition("what each layer did\n")[2]
+        assert part in output
+    summed = output.partition("what each layer did\n")[2]
     assert re.findall(r"^  (\w+Transport) +\d+ +\d+ +\d+\.\d ms", summed, re.MULTILINE) == LAYERS
-    assert "s3cret" not in said
-    assert not re.search(r"token-\d|Basic \w", said)
+    assert "s3cret" not in output
+    assert not re.search(r"token-\d|Basic \w", output)
 
 
 def test_demo_body_is_read_after_100_continue(capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,18 +92,18 @@ def docker_config(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_explain_existing_reference_prints_descriptor(capsys: pytest.CaptureFixture[str], docker_config: Any) -> None:
-    registry = AuthGuard(FunctionTransport(lambda request: found), users={"me": "s3cret"}, realm="/token")
-    found = Response(200, {"Docker-Content-Digest": DIGEST, "Content-Length": "7", "Content-Type": MANIFEST})
+    registry = AuthGuard(FunctionTransport(lambda request: response), users={"me": "s3cret"}, realm="/token")
+    response = Response(200, {"Docker-Content-Digest": DIGEST, "Content-Length": "7", "Content-Type": MANIFEST})
     with serve(registry) as url:
         docker_config(url.host, "me", "s3cret")
         assert main(["explain", "--insecure", f"{url.host}/team/app:v1"]) == 0
-    said = capsys.readouterr()
-    assert said.err == ""
-    assert f"credentials for {url.host}: user 'me', password, from $DOCKER_AUTH_CONFIG, auths[" in said.out
-    assert "wants Bearer for repository:team/app:pull" in said.out
-    assert "grants a token" in said.out
-    assert f"  {DIGEST}\n  {MANIFEST}, 7 bytes\n" in said.out
-    assert "s3cret" not in said.out
+    output = capsys.readouterr()
+    assert output.err == ""
+    assert f"credentials for {url.host}: user 'me', password, from $DOCKER_AUTH_CONFIG, auths[" in output.out
+    assert "wants Bearer for repository:team/app:pull" in output.out
+    assert "grants a token" in output.out
+    assert f"  {DIGEST}\n  {MANIFEST}, 7 bytes\n" in output.out
+    assert "s3cret" not in output.out
 
 
 def test_explain_failure_prints_step_and_hint(capsys: pytest.CaptureFixture[str], docker_config: Any) -> None:
@@ -118,16 +118,16 @@ def test_explain_failure_prints_step_and_hint(capsys: pytest.CaptureFixture[str]
     assert "Step: the token. Log in (docker login)" in refused.err
     assert "CredentialsRejected" in refused.out
     assert "wr0ng" not in refused.out + refused.err
-    assert f"team/app has no manifest {DIGEST}" in missing.err  # which the answer to a HEAD could not say
+    assert f"team/app has no manifest {DIGEST}" in missing.err  # from the GET, because the HEAD has no body
     assert "Step: the registry. It has no such thing" in missing.err
 
 
 def test_explain_connection_refused_prints_reason(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "--insecure", "127.0.0.1:1/app"]) == 1
-    said = capsys.readouterr()
-    assert "ConnectError" in said.out
-    assert "cannot connect to http://127.0.0.1:1" in said.err
-    assert "Step: the connection." in said.err
+    output = capsys.readouterr()
+    assert "ConnectError" in output.out
+    assert "cannot connect to http://127.0.0.1:1" in output.err
+    assert "Step: the connection." in output.err
 
 
 def test_explain_jwt_prints_granted_scope(capsys: pytest.CaptureFixture[str], docker_config: Any) -> None:
@@ -143,11 +143,11 @@ def test_explain_jwt_prints_granted_scope(capsys: pytest.CaptureFixture[str], do
 
     with serve(FunctionTransport(answer)) as url:
         assert main(["explain", "--insecure", f"{url.host}/app"]) == 1
-    said = capsys.readouterr()
-    assert "grants repository:app:pull, for 60 s" in said.out
-    assert claims not in said.out
-    assert "as nobody" in said.out
-    assert "Step: the registry. You may not" in said.err
+    output = capsys.readouterr()
+    assert "grants repository:app:pull, for 60 s" in output.out
+    assert claims not in output.out
+    assert "as nobody" in output.out
+    assert "Step: the registry. You may not" in output.err
 
 
 @pytest.mark.parametrize("reference", ["", "Upper:case:twice", "app@sha256:short"])
@@ -158,21 +158,21 @@ def test_explain_invalid_reference_exits_with_2(reference: str, capsys: pytest.C
 
 def test_hint_exists_for_every_error() -> None:
     kinds = [kind for kind in vars(ociwire.errors).values() if inspect.isclass(kind) and issubclass(kind, OciwireError)]
-    assert all(advice(kind("x")).startswith("Step: ") for kind in kinds)
+    assert all(get_hint(kind("x")).startswith("Step: ") for kind in kinds)
     assert not Style(colours=False).paint("red", "x").startswith("\x1b")
 
 
 def test_module_is_runnable() -> None:
-    said = subprocess.run([sys.executable, "-m", "ociwire", "--version"], capture_output=True, text=True, check=True)
-    assert said.stdout == f"ociwire {__version__}\n"
+    output = subprocess.run([sys.executable, "-m", "ociwire", "--version"], capture_output=True, text=True, check=True)
+    assert output.stdout == f"ociwire {__version__}\n"
 
 
 def test_main_broken_pipe_exits_quietly() -> None:
     process = subprocess.Popen([sys.executable, "-u", "-m", "ociwire"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.close()
-    _, said = process.communicate(timeout=30)
-    assert said == b""
+    _, output = process.communicate(timeout=30)
+    assert output == b""
     assert process.returncode == 1
 
 
@@ -181,8 +181,8 @@ def test_explain_ca_option_trusts_it(capsys: pytest.CaptureFixture[str], tmp_pat
     ca.cert_pem.write_to_path(str(file))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     ca.issue_cert("localhost").configure_cert(context)
-    found = Response(200, {"Docker-Content-Digest": DIGEST, "Content-Length": "7", "Content-Type": MANIFEST})
-    with serve(FunctionTransport(lambda request: found), tls=context) as url:
+    response = Response(200, {"Docker-Content-Digest": DIGEST, "Content-Length": "7", "Content-Type": MANIFEST})
+    with serve(FunctionTransport(lambda request: response), tls=context) as url:
         reference = f"localhost:{url.host.rpartition(':')[2]}/team/app:v1"
         assert main(["explain", reference]) == 1
         assert "(--ca)" in capsys.readouterr().err
@@ -193,17 +193,17 @@ def test_explain_ca_option_trusts_it(capsys: pytest.CaptureFixture[str], tmp_pat
 
 def test_explain_proxy_option_uses_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "--proxy", "http://me:s3cret@127.0.0.1:1", "registry.example/app"]) == 1
-    said = capsys.readouterr()
-    assert "proxy http://127.0.0.1:1" in said.err
-    assert "s3cret" not in said.out + said.err
+    output = capsys.readouterr()
+    assert "proxy http://127.0.0.1:1" in output.err
+    assert "s3cret" not in output.out + output.err
     assert main(["explain", "--proxy", "socks5://127.0.0.1:1", "registry.example/app"]) == 2
     assert "invalid proxy URL" in capsys.readouterr().err
 
 
 def test_hint_insufficient_scope_does_not_suggest_login() -> None:
     challenge = {"WWW-Authenticate": 'Bearer realm="https://a.example/token",error="insufficient_scope"'}
-    assert "You may not" in advice(Unauthorized(status=401, headers=Headers(challenge)))
-    assert "docker login" in advice(Unauthorized(status=401))
+    assert "You may not" in get_hint(Unauthorized(status=401, headers=Headers(challenge)))
+    assert "docker login" in get_hint(Unauthorized(status=401))
 
 
 def test_explain_refused_head_prints_message_of_get(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,117 @@
+"""The ``ociwire`` command: shows what each layer does, for a reference or for an artifact on a local registry.
+
+Exit status: 0 for success, 1 if the registry or the connection to it fails, 2 if the command line is invalid.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+
+from .._client.client import Client
+from .._oci.descriptor import Descriptor
+from .._oci.reference import Reference
+from .._version import __version__
+from ..auth import DockerConfig
+from ..errors import OciwireError, RegistryError, UsageError
+from .demo import LAYER, STEPS, get_credentials, serve_demo
+from .hints import get_hint
+from .render import Style, render_summary, render_tree
+from .trace import Hop, Trace, traced
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command. Returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="ociwire",
+        description="Without a command: push an artifact to a registry of its own, and show what each layer did.",
+    )
+    parser.add_argument("--version", action="version", version=f"ociwire {__version__}")
+    commands = parser.add_subparsers(dest="command", title="commands")
+    explain = commands.add_parser("explain", help="show, layer by layer, the conversation that resolves a reference")
+    explain.add_argument("reference", help="as docker pull takes it: [HOST/]NAME[:TAG][@DIGEST]")
+    explain.add_argument("--insecure", action="store_true", help="speak plain http")
+    explain.add_argument("--ca", metavar="FILE", help="trust these CAs, and no others")
+    explain.add_argument("--proxy", metavar="URL", help="go through this proxy: http://[USER:PASSWORD@]HOST[:PORT]")
+    options = parser.parse_args(arguments)
+    try:
+        return _explain(options) if options.command == "explain" else _demonstrate()
+    except BrokenPipeError:
+        # The reader of the output has closed it (`| head`). The rest is discarded, also what Python flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _explain(options: argparse.Namespace) -> int:
+    """Resolve a reference, and show the requests and what each layer did with them."""
+    trace, style = Trace(), _make_style()
+    try:
+        reference = Reference.parse(options.reference)
+        credentials = DockerConfig.load()
+        # Without retries: a failure is shown as it happens the first time.
+        transport = traced(trace, credentials, retry=False, tls=options.ca, proxy=options.proxy)
+        with closing(transport):
+            tag_or_digest = reference.digest or reference.tag or "latest"
+            print(style.paint("bold", f"resolve {reference.repository} {tag_or_digest} at {reference.host}"))
+            print(f"  credentials for {credentials.explain(reference.host, reference.repository)}\n", flush=True)
+            descriptor = _resolve(Client(reference.host, transport, insecure=options.insecure), reference)
+    except UsageError as error:
+        print(f"ociwire: {error}", file=sys.stderr)
+        return 2
+    except OciwireError as error:
+        _print_hops(trace.take(), style)
+        print(f"ociwire: {error}", file=sys.stderr)
+        print(f"  {get_hint(error)}", file=sys.stderr)
+        return 1
+    _print_hops(trace.take(), style)
+    print(f"\n  {descriptor.digest}\n  {descriptor.media_type}, {descriptor.size} bytes")
+    return 0
+
+
+def _resolve(client: Client, reference: Reference) -> Descriptor:
+    repository, tag, digest = reference.repository, reference.tag or "latest", reference.digest
+    try:
+        return client.resolve_manifest(repository, digest) if digest else client.resolve_tag(repository, tag)
+    except RegistryError as error:
+        if error.code or error.status == 429:
+            raise
+        # The response to a HEAD has no body that says why: a GET gets one.
+        reader = client.get_manifest(repository, digest) if digest else client.get_tag(repository, tag)
+        return reader.descriptor
+
+
+def _demonstrate() -> int:
+    """Push an artifact to a registry on loopback and pull it, and show the requests and what each layer did."""
+    trace, style, all_hops = Trace(), _make_style(), list[Hop]()
+    with serve_demo() as host, closing(traced(trace, get_credentials(host))) as transport:
+        client = Client(host, transport, insecure=True)
+        print(style.paint("bold", f"ociwire {__version__}: an artifact goes to a registry on loopback and back"))
+        print("The registry wants tokens, keeps its blobs on another server, and is overloaded once.")
+        for title, step in STEPS:
+            step(client)
+            hops = trace.take()
+            all_hops += hops
+            print(style.paint("bold", f"\n{title}"))
+            _print_hops(hops, style)
+    print(style.paint("bold", "\nwhat each layer did"))
+    for line in render_summary(all_hops, style):
+        print(line)
+    print("\nNo byte of the generator left before the registry had said 100 (Continue).")
+    print(f"{LAYER.size} bytes came back, and are {LAYER.digest}.")
+    return 0
+
+
+def _make_style() -> Style:
+    return Style(colours=sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
+
+
+def _print_hops(hops: list[Hop], style: Style) -> None:
+    for hop in hops:
+        for line in render_tree(hop, style):
+            print(line)
+    sys.stdout.flush()  # before anything is written to stderr
