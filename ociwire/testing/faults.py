@@ -1,7 +1,7 @@
-"""A network that fails, on purpose and reproducibly: faults put between a stack and whatever answers below.
+"""A layer that injects network faults, reproducibly.
 
-Nothing here waits: a stall is the timeout that it would end in. What a fault does to the registry is what it would
-do: a request that was reset on its way has not arrived, one whose answer was lost has.
+No fault waits: a stall is raised as the timeout that it would end in. The registry is affected as by a real fault: a
+request that is reset on its way does not arrive, one whose response is lost does.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from .._http.messages import Request, Response
 from ..errors import ConnectError, ReadError, TransportTimeout, UsageError
 from ..transport import Transport
 
-__all__ = ["FAULTS", "Fault", "FaultTransport", "Injected"]
+__all__ = ["FAULTS", "Fault", "FaultTransport", "InjectedFault"]
 
 Fault = Callable[[Request, Transport, random.Random], Response]
-"""What happens to a request instead of being passed on: answers it, by way of the inner transport or not, or raises."""
+"""Called instead of the inner transport: returns a response, which may come from the inner transport, or raises."""
 
 
-class Injected(NamedTuple):
+class InjectedFault(NamedTuple):
     """A fault that was injected.
 
     Attributes:
-        number: Which request it was, counted from 0.
-        fault: Its name.
+        number: The number of the request, from 0.
+        fault: The name of the fault.
         method: The request's method.
         url: The request's URL.
     """
@@ -43,21 +43,22 @@ class Injected(NamedTuple):
 
 @final
 class FaultTransport:
-    """Passes requests on, and lets some of them fail. With the same seed the same requests fail in the same way.
+    """Passes requests on and makes some of them fail. With the same seed, the same requests fail in the same way.
 
     Args:
-        inner: The transport to ask.
-        seed: For the choice of requests and faults, and for what is random in a fault.
-        rate: How likely a request is to fail, from 0 to 1.
-        faults: What may happen: names of `FAULTS`, or functions of one's own, which are known by their ``__name__``.
-        limit: The most faults in all; None is no bound.
-        where: Which requests may fail; None is all of them.
+        inner: The inner transport.
+        seed: Seed for the choice of requests and faults, and for random values of faults. Defaults to 0.
+        rate: Probability that a request fails, from 0 to 1. Defaults to 0.1.
+        faults: The faults to choose from: names of `FAULTS`, or functions, which are named by their ``__name__``.
+            Defaults to all of `FAULTS`.
+        limit: Maximum number of faults. `None` means no limit.
+        where: Returns whether a request may fail. `None` means that all may.
 
     Attributes:
-        injected: What has happened, in order.
+        injected: The faults that were injected, in order.
 
     Raises:
-        UsageError: A name is none of `FAULTS`, or the rate is not between 0 and 1.
+        UsageError: A name is not in `FAULTS`, or the rate is not between 0 and 1.
     """
 
     def __init__(
@@ -78,26 +79,26 @@ class FaultTransport:
         self._inner = inner
         self._seed = seed
         self._rate = rate
-        self._faults = [_named(fault) for fault in (FAULTS if faults is None else faults)]
+        self._faults = [_resolve_fault(fault) for fault in (FAULTS if faults is None else faults)]
         self._limit = limit
         self._where = where
         self._closed = False
         self._lock = threading.Lock()
         self._count = 0
-        self.injected: list[Injected] = []
+        self.injected: list[InjectedFault] = []
 
     def round_trip(self, request: Request, /) -> Response:
-        """Pass the request on, or let it fail.
+        """Pass the request on, or inject a fault.
 
         Raises:
-            TransportError: What the fault is.
+            TransportError: The fault.
         """
         if self._closed:
             raise UsageError("the transport is closed")
-        fault, chance = self._choose(request)
+        fault, rng = self._choose(request)
         if fault is None:
-            return _answer(request, self._inner)
-        response = fault(request, self._inner, chance)
+            return _pass_on(request, self._inner)
+        response = fault(request, self._inner, rng)
         return response if response.request is not None else response.replace(request=request)
 
     def close(self) -> None:
@@ -108,19 +109,19 @@ class FaultTransport:
     def _choose(self, request: Request) -> tuple[Fault | None, random.Random]:
         with self._lock:
             number, self._count = self._count, self._count + 1
-            chance = random.Random(f"{self._seed}/{number}")  # noqa: S311 - to be reproduced, not to be secret
-            spent = self._limit is not None and len(self.injected) >= self._limit
-            if spent or not self._faults or chance.random() >= self._rate or not self._may_fail(request):
-                return None, chance
-            name, fault = chance.choice(self._faults)
-            self.injected.append(Injected(number, name, request.method, request.url))
-            return fault, chance
+            # One generator for each request: what a fault draws from it does not change the later ones.
+            rng = random.Random(f"{self._seed}/{number}")  # noqa: S311 - must be reproducible, not secret
+            is_exhausted = self._limit is not None and len(self.injected) >= self._limit
+            if is_exhausted or not self._faults or rng.random() >= self._rate:
+                return None, rng
+            if self._where is not None and not self._where(request):
+                return None, rng
+            name, fault = rng.choice(self._faults)
+            self.injected.append(InjectedFault(number, name, request.method, request.url))
+            return fault, rng
 
-    def _may_fail(self, request: Request) -> bool:
-        return self._where is None or self._where(request)
 
-
-def _named(fault: str | Fault) -> tuple[str, Fault]:
+def _resolve_fault(fault: str | Fault) -> tuple[str, Fault]:
     if isinstance(fault, str):
         if fault not in FAULTS:
             raise UsageError(f"not a fault: {show(fault)} (FaultTransport knows {', '.join(FAULTS)})")
@@ -128,18 +129,18 @@ def _named(fault: str | Fault) -> tuple[str, Fault]:
     return getattr(fault, "__name__", type(fault).__name__), fault
 
 
-class _Cut:
-    """A response's body that goes wrong after so many bytes."""
+class _CutBody:
+    """A response's body that ends, or raises an error, after so many bytes."""
 
     def __init__(self, response: Response, at: int, error: Exception | None) -> None:
         self._response = response
-        self._left = at
+        self._remaining = at
         self._error = error
 
     def readinto(self, buffer: memoryview, /) -> int:
-        if self._left > 0:
-            count = self._response.readinto(buffer[: self._left])
-            self._left = self._left - count if count else 0
+        if self._remaining > 0:
+            count = self._response.readinto(buffer[: self._remaining])
+            self._remaining = self._remaining - count if count else 0
             if count:
                 return count
         self._response.close()
@@ -151,8 +152,8 @@ class _Cut:
         self._response.close()
 
 
-class _Flipped:
-    """A response's body with one bit of one byte turned over."""
+class _FlippedBody:
+    """A response's body with one bit of one byte inverted."""
 
     def __init__(self, response: Response, at: int, bit: int) -> None:
         self._response = response
@@ -170,85 +171,85 @@ class _Flipped:
         self._response.close()
 
 
-def _refused(request: Request, inner: Transport, chance: random.Random) -> Response:
+def _refused(request: Request, inner: Transport, rng: random.Random) -> Response:
     raise ConnectError("connection refused", request=request)
 
 
-def _reset(request: Request, inner: Transport, chance: random.Random) -> Response:
+def _reset(request: Request, inner: Transport, rng: random.Random) -> Response:
     raise ReadError("connection reset before the request was sent", request=request)
 
 
-def _reset_in_upload(request: Request, inner: Transport, chance: random.Random) -> Response:
+def _reset_in_upload(request: Request, inner: Transport, rng: random.Random) -> Response:
     if request.body is not None:
         next(request.body.open(), None)
     raise ReadError("connection reset while the request was being sent", request=request)
 
 
-def _answer(request: Request, inner: Transport) -> Response:
+def _pass_on(request: Request, inner: Transport) -> Response:
     response = inner.round_trip(request)
     return response if response.request is not None else response.replace(request=request)
 
 
-def _answer_lost(request: Request, inner: Transport, chance: random.Random) -> Response:
+def _answer_lost(request: Request, inner: Transport, rng: random.Random) -> Response:
     inner.round_trip(request).drain()
     raise ReadError("connection reset before the answer", request=request)
 
 
-def _reset_in_body(request: Request, inner: Transport, chance: random.Random) -> Response:
+def _reset_in_body(request: Request, inner: Transport, rng: random.Random) -> Response:
     error = ReadError("connection reset in the middle of the answer", request=request)
-    return _cut(_answer(request, inner), chance, error)
+    return _cut(_pass_on(request, inner), rng, error)
 
 
-def _short_body(request: Request, inner: Transport, chance: random.Random) -> Response:
-    return _cut(_answer(request, inner), chance, None)
+def _short_body(request: Request, inner: Transport, rng: random.Random) -> Response:
+    return _cut(_pass_on(request, inner), rng, None)
 
 
-def _stall(request: Request, inner: Transport, chance: random.Random) -> Response:
+def _stall(request: Request, inner: Transport, rng: random.Random) -> Response:
     raise TransportTimeout("timed out before an answer", request=request)
 
 
-def _stall_in_body(request: Request, inner: Transport, chance: random.Random) -> Response:
+def _stall_in_body(request: Request, inner: Transport, rng: random.Random) -> Response:
     error = TransportTimeout("timed out in the middle of the answer", request=request)
-    return _cut(_answer(request, inner), chance, error)
+    return _cut(_pass_on(request, inner), rng, error)
 
 
-def _cut(response: Response, chance: random.Random, error: Exception | None) -> Response:
+def _cut(response: Response, rng: random.Random, error: Exception | None) -> Response:
     length = response.length
     if length == 0:
         return response
-    at = chance.randrange(length) if length else 0
-    return response.replace(body=_Cut(response, at, error))
+    at = rng.randrange(length) if length else 0
+    return response.replace(body=_CutBody(response, at, error))
 
 
-def _flipped_byte(request: Request, inner: Transport, chance: random.Random) -> Response:
-    response = _answer(request, inner)
-    at = chance.randrange(response.length or 1)
-    return response.replace(body=_Flipped(response, at, chance.randrange(8)))
+def _flipped_byte(request: Request, inner: Transport, rng: random.Random) -> Response:
+    response = _pass_on(request, inner)
+    at = rng.randrange(response.length or 1)
+    return response.replace(body=_FlippedBody(response, at, rng.randrange(8)))
 
 
-def _too_many_requests(request: Request, inner: Transport, chance: random.Random) -> Response:
+def _too_many_requests(request: Request, inner: Transport, rng: random.Random) -> Response:
     return _json(429, "TOOMANYREQUESTS", "slow down", {"Retry-After": "1"})
 
 
-def _too_many_requests_date(request: Request, inner: Transport, chance: random.Random) -> Response:
+def _too_many_requests_date(request: Request, inner: Transport, rng: random.Random) -> Response:
     later = formatdate(time.time() + 2, usegmt=True)
     return _json(429, "TOOMANYREQUESTS", "slow down", {"Retry-After": later})
 
 
-def _unavailable(request: Request, inner: Transport, chance: random.Random) -> Response:
+def _unavailable(request: Request, inner: Transport, rng: random.Random) -> Response:
     return _json(503, "UNAVAILABLE", "down for maintenance")
 
 
-def _bad_gateway(request: Request, inner: Transport, chance: random.Random) -> Response:
+def _bad_gateway(request: Request, inner: Transport, rng: random.Random) -> Response:
     return Response(502, {"Content-Type": "text/html"}, b"<html><body><h1>502 Bad Gateway</h1></body></html>")
 
 
-def _never_continues(request: Request, inner: Transport, chance: random.Random) -> Response:
+def _never_continues(request: Request, inner: Transport, rng: random.Random) -> Response:
     if request.body is None:
         return inner.round_trip(request)
     for _ in request.body.open():
         pass
-    return _unavailable(request, inner, chance)
+    return _unavailable(request, inner, rng)
 
 
 def _json(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:
@@ -272,11 +273,12 @@ FAULTS: dict[str, Fault] = {
     "502 with HTML": _bad_gateway,
     "no 100": _never_continues,
 }
-"""What `FaultTransport` can do, by name.
+"""The faults of `FaultTransport`, by name.
 
-``refused``: no connection. ``reset``, ``reset in upload``: it breaks before the request was sent, or in its body.
-``answer lost``: the registry has acted, and its answer is lost. ``reset in body``, ``stall in body``: the answer
-breaks, or stops, at a byte of its body. ``short body``: it ends early, and nothing says so. ``flipped byte``: one bit
-of it is wrong. ``stall``: nothing comes. ``429``, ``429 with a date``: Retry-After, in seconds and as a date. ``503``,
-``502 with HTML``: refusals. ``no 100``: the body is sent unasked, to a registry that then says 503.
+``refused``: the connection is refused. ``reset``, ``reset in upload``: it is reset before the request is sent, or while
+its body is sent. ``answer lost``: it is reset after the registry has handled the request. ``reset in body``,
+``stall in body``: it is reset, or times out, at some byte of the response's body. ``short body``: the body ends early,
+without an error. ``flipped byte``: one bit of the body is inverted. ``stall``: a timeout before the response. ``429``,
+``429 with a date``: Retry-After in seconds, and as a date. ``503``, ``502 with HTML``: error responses. ``no 100``: the
+body is sent without a 100 (Continue), and the response is 503.
 """

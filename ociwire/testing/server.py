@@ -1,8 +1,8 @@
-"""Any transport behind a real HTTP server on loopback: for tests and demonstrations, never for a network.
+"""Serves a transport by HTTP on loopback, for tests and demonstrations. Not for use on a network.
 
-The standard library's server does the HTTP. A client that expects 100 (Continue) is sent it when the transport begins
-to read the body, and not before: what is one-shot stays whole, from end to end, until somebody wants it. What is no
-HTTP is refused rather than guessed at, and a body that went wrong half-way never looks like a whole one.
+It is based on the standard library's server. A client that expects 100 (Continue) gets it when the transport begins to
+read the body, so that a single-use body is not consumed before. Invalid HTTP is refused, and a body that fails midway
+never looks complete.
 """
 
 from __future__ import annotations
@@ -27,57 +27,58 @@ from .._http.messages import Request, Response
 from ..errors import UsageError
 from ..transport import Transport
 
-__all__ = ["Served", "serve"]
+__all__ = ["ServerURL", "serve"]
 
 _LOG = logging.getLogger("ociwire.testing.serve")
-_PIECE = 64 * 1024
-_LONGEST_LINE = 4096
-_MOST_TRAILERS = 100
-_LINGER = 64 * 1024 * 1024
-"""How much of a body that nobody wanted is read away, in bytes, so that the answer to it is not lost in a reset."""
-_PATIENCE = 30.0
-"""Seconds after which a connection that does nothing is closed."""
-_CONNECTION = frozenset({"connection", "content-length", "expect", "host", "keep-alive", "transfer-encoding"})
+_PIECE_SIZE = 64 * 1024
+_MAX_LINE = 4096
+_MAX_TRAILERS = 100
+_DRAIN_LIMIT = 64 * 1024 * 1024
+"""Number of bytes of an unread request body that are drained, so that a reset does not destroy the response."""
+_IDLE_TIMEOUT = 30.0
+"""Timeout in seconds of idle connections."""
+_CONNECTION_HEADERS = frozenset({"connection", "content-length", "expect", "host", "keep-alive", "transfer-encoding"})
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
-"""A chunk's size, and its extensions, which mean nothing here (RFC 9112, section 7.1)."""
-_NOT_FIELDS = (FirstHeaderLineIsContinuationDefect, MissingHeaderBodySeparatorDefect)
-"""What the standard library's parser forgives: after such a line it takes the fields that follow for a body."""
+"""The size of a chunk, and its extensions, which are ignored (RFC 9112, section 7.1)."""
+_HEADER_DEFECTS = (FirstHeaderLineIsContinuationDefect, MissingHeaderBodySeparatorDefect)
+"""Defects that the standard library's parser ignores: it reads the fields after such a line as the body."""
 
 
 @final
-class Served(str):
+class ServerURL(str):
     """The URL of a server, such as ``http://127.0.0.1:43127``."""
 
     __slots__ = ()
 
     @property
     def host(self) -> str:
-        """What `Client` takes, such as ``127.0.0.1:43127``."""
+        """The host for `Client`, such as ``127.0.0.1:43127``."""
         return self.partition("://")[2]
 
 
 @contextmanager
-def serve(transport: Transport, *, tls: ssl.SSLContext | None = None) -> Iterator[Served]:
-    """Serve a transport on a free port of 127.0.0.1 for as long as the block lasts; one thread a connection.
+def serve(transport: Transport, *, tls: ssl.SSLContext | None = None) -> Iterator[ServerURL]:
+    """Serve a transport on a free port of 127.0.0.1 while the block runs, with one thread for each connection.
 
-    When it ends, all connections are closed and all threads are over. The transport is borrowed: it stays open. What it
-    raises is logged to ``ociwire.testing.serve``, and answered 500 with JSON; where the answer has begun, the
-    connection is dropped in the middle of it. It sees sound requests only: others are refused without it.
+    At the end of the block all connections are closed, and all threads have ended. The transport is not closed. An
+    exception of the transport is logged to ``ociwire.testing.serve`` and answered 500 with JSON; if the response has
+    begun, the connection is closed in the middle of it. Invalid requests are refused, and the transport does not see
+    them.
 
     Args:
-        transport: What answers. The URLs that it is asked have the Host header's host.
-        tls: A server's context; None is plain http.
+        transport: The transport. The URLs of its requests have the host of the Host header.
+        tls: The TLS context of the server. Defaults to plain http.
 
     Yields:
-        The server's URL, a string; its ``host`` is what a `Client` takes.
+        The URL of the server, a string; its ``host`` is the argument for `Client`.
     """
     server = _Server(transport, tls)
     scheme = "http" if tls is None else "https"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), name="ociwire serve")
     thread.start()
     try:
-        yield Served(f"{scheme}://127.0.0.1:{server.server_port}")
+        yield ServerURL(f"{scheme}://127.0.0.1:{server.server_port}")
     finally:
         server.shutdown()
         thread.join()
@@ -85,8 +86,8 @@ def serve(transport: Transport, *, tls: ssl.SSLContext | None = None) -> Iterato
         server.server_close()
 
 
-class _Broken(Exception):
-    """A body that cannot be carried on: nobody is there to read more from, or what comes is no part of it."""
+class _BodyFailed(Exception):
+    """The body of a request or of a response cannot be continued: it is malformed, or the connection is lost."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -102,13 +103,13 @@ class _Server(ThreadingHTTPServer):
 
     def get_request(self) -> tuple[socket.socket, Any]:
         connection, address = super().get_request()
-        connection.settimeout(_PATIENCE)
+        connection.settimeout(_IDLE_TIMEOUT)
         if self.tls is not None:
             try:
-                # The handshake is the connection's own affair: it must not hold up the others.
+                # The handshake is done in the thread of the connection: it must not block the others.
                 connection = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
             except OSError:
-                connection.close()  # it was gone before it was here
+                connection.close()  # the client has disconnected
                 raise
         with self._lock:
             self._connections.add(connection)
@@ -120,80 +121,80 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def close_connections(self) -> None:
-        """Wake all threads that wait for a client's next request."""
+        """End all reads and writes of connections, so that their threads end."""
         with self._lock:
             for connection in self._connections:
                 with suppress(OSError):
-                    # Not SSLSocket's own, which would take the TLS away from a thread that is using it.
+                    # Not SSLSocket.shutdown, which removes the TLS object that another thread may be using.
                     socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A connection that broke is its client's affair; what the transport raised was logged where it was raised.
-        if not isinstance(sys.exc_info()[1], (OSError, _Broken)):
+        # A broken connection is not an error of the server, and exceptions of the transport are logged already.
+        if not isinstance(sys.exc_info()[1], (OSError, _BodyFailed)):
             _LOG.exception("a connection was dropped")
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    default_request_version = "HTTP/1.0"  # what cannot be read is answered in full, with a status
+    default_request_version = "HTTP/1.0"  # so that an unreadable request gets a status line (not HTTP/0.9)
     disable_nagle_algorithm = True
-    wbufsize = -1  # a head and a small body leave together
+    wbufsize = -1  # buffered: a head and a small body are sent in one packet
     server: _Server
-    _lingers = False
+    _must_drain = False
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("do_"):
-            return self._serve  # every method is the transport's to judge
+            return self._serve  # the transport decides which methods it supports
         raise AttributeError(name)
 
     def handle_expect_100(self) -> bool:
-        return True  # it is sent when the body is wanted
+        return True  # _RequestBody sends it when the body is read
 
     def log_message(self, *args: object) -> None:
         pass
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Refuse what is not a request; what follows it is not one either."""
-        self.close_connection = self._lingers = True
+        """Refuse an invalid request and close the connection, as the rest of its data cannot be interpreted."""
+        self.close_connection = self._must_drain = True
         self._answer(_error(code, message or explain or "this is not a request"))
 
     def finish(self) -> None:
         with suppress(OSError):  # a client that is gone
             super().finish()
         self.rfile.close()
-        if self._lingers:
-            self._linger()
+        if self._must_drain:
+            self._drain()
 
     def _serve(self) -> None:
         try:
-            content = _Content(self)
+            content = _RequestBody(self)
             request = self._request(content)
         except UsageError as error:
             self.send_error(400, str(error))
             return
         try:
             response = self.server.transport.round_trip(request)
-        except Exception as error:  # noqa: BLE001 - logged, whatever it is
-            if content.broken:  # whatever the transport has made of it
+        except Exception as error:  # noqa: BLE001 - every exception is logged
+            if content.broken:  # the cause, even if the transport raised another exception
                 self.send_error(400, content.broken)
                 return
             _LOG.exception("%s %s", request.method, request.url)
             response = _error(500, f"{type(error).__name__} in the transport that is served")
         content.answered = True
         if content.unread:
-            self.close_connection = self._lingers = True
+            self.close_connection = self._must_drain = True
         with response:
             self._answer(response)
 
-    def _request(self, content: _Content) -> Request:
-        if any(isinstance(defect, _NOT_FIELDS) for defect in self.headers.defects):
+    def _request(self, content: _RequestBody) -> Request:
+        if any(isinstance(defect, _HEADER_DEFECTS) for defect in self.headers.defects):
             raise UsageError("a line in the head is not a field")
-        fields = [(name, value) for name, value in self.headers.items() if name.lower() not in _CONNECTION]
-        body = Body.of(content.chunks(), content.length) if content.there_is_any else None
+        fields = [(name, value) for name, value in self.headers.items() if name.lower() not in _CONNECTION_HEADERS]
+        body = Body.of(content.chunks(), content.length) if content.exists else None
         return Request(self.command, self._url(), fields, body)
 
     def _url(self) -> str:
-        """The target with its host; absolute, it has one (RFC 9112, section 3.2)."""
+        """The URL of the request. An absolute target overrides the Host header (RFC 9112, section 3.2.2)."""
         hosts = self.headers.get_all("host", [])
         if not hosts and self.request_version < "HTTP/1.1":
             hosts = [f"127.0.0.1:{self.server.server_port}"]
@@ -206,12 +207,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, response: Response) -> None:
         has_body = self.command != "HEAD" and response.status not in (204, 304)
         if has_body and response.length is None and self.request_version < "HTTP/1.1":
-            # HTTP/1.0 has no chunks, and its clients would take a part for the whole: it is gathered.
+            # HTTP/1.0 has no chunked framing: without a length, clients cannot detect a truncated body.
             response = response.replace(body=b"".join(self._pieces(response)))
-        length = response.length if has_body else self._length_of_nothing(response)
+        length = response.length if has_body else self._length_without_body(response)
         self.send_response_only(response.status)
         for name, value in response.headers.items():
-            if name.lower() not in _CONNECTION:
+            if name.lower() not in _CONNECTION_HEADERS:
                 self.send_header(name, value)
         if length is not None:
             self.send_header("Content-Length", str(length))
@@ -224,17 +225,17 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_body(response, length)
         self.wfile.flush()
 
-    def _length_of_nothing(self, response: Response) -> int | None:
-        """What a body would have had, as far as that is known; nobody says 0 by guess (RFC 9110, section 8.6)."""
+    def _length_without_body(self, response: Response) -> int | None:
+        """The Content-Length of a response without a body, if it is known (RFC 9110, section 8.6)."""
         if response.status == 204:
             return None
-        stated = content_length(response.headers)
-        return response.length or None if stated is None else stated
+        length = content_length(response.headers)
+        return response.length or None if length is None else length
 
     def _send_body(self, response: Response, length: int | None) -> None:
         sent = 0
         if not response.in_memory:
-            self.wfile.flush()  # the rest may be long in coming
+            self.wfile.flush()  # the first piece may take long
         for piece in self._pieces(response):
             if length is None:
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
@@ -246,50 +247,50 @@ class _Handler(BaseHTTPRequestHandler):
         if length is None:
             self.wfile.write(b"0\r\n\r\n")
         elif sent != length:
-            self.close_connection = True  # the transport's body is short, and so is what the client gets
+            self.close_connection = True  # so that the client detects that the body is too short
             _LOG.error("%s %s: a body of %d bytes, not the %d it stated", self.command, self.path, sent, length)
 
     def _pieces(self, response: Response) -> Iterator[bytes]:
         try:
-            yield from response.iter_bytes(_PIECE)
-        except Exception as error:  # noqa: BLE001 - logged, whatever it is
-            if not isinstance(error, _Broken):  # a body that is the request's own ends with it
+            yield from response.iter_bytes(_PIECE_SIZE)
+        except Exception as error:  # noqa: BLE001 - every exception is logged
+            if not isinstance(error, _BodyFailed):  # the transport echoes a request body that failed
                 _LOG.exception("%s %s: in the middle of the answer", self.command, self.path)
-            raise _Broken from None
+            raise _BodyFailed from None
 
-    def _linger(self) -> None:
-        """Close so that the client reads its answer first (RFC 9112, section 9.6)."""
+    def _drain(self) -> None:
+        """Drain the request before the socket is closed: a reset could destroy the response (RFC 9112, section 9.6)."""
         with suppress(OSError):
             self.connection.shutdown(socket.SHUT_WR)
-            left = _LINGER
-            while left > 0 and (piece := self.connection.recv(_PIECE)):
-                left -= len(piece)
+            remaining = _DRAIN_LIMIT
+            while remaining > 0 and (piece := self.connection.recv(_PIECE_SIZE)):
+                remaining -= len(piece)
 
 
-class _Content:
-    """The body of a request as it comes in; 100 (Continue) goes out when its first byte is wanted.
+class _RequestBody:
+    """The body of a request, read as it arrives. 100 (Continue) is sent when its first chunk is read.
 
     Attributes:
-        length: Its Content-Length; None where it is chunked.
-        unread: Whether there is more of it to come.
-        broken: Why it could not be read to its end; empty if nothing has gone wrong.
-        answered: Whether the answer has begun: 100 (Continue) comes too late then.
+        length: The Content-Length; None if the body is chunked.
+        unread: Whether it was not read to the end.
+        broken: Why it could not be read to the end; empty without an error.
+        answered: Whether the response has begun, so that 100 (Continue) must not be sent any more.
 
     Raises:
-        UsageError: Its framing can be read in more than one way, or in none.
+        UsageError: Its framing is ambiguous or invalid.
     """
 
     def __init__(self, handler: _Handler) -> None:
         self._handler = handler
-        self.length = _framing(handler.headers)
+        self.length = _parse_framing(handler.headers)
         expects = handler.headers.get("expect", "").lower() == "100-continue"
         self._continue_first = expects and handler.request_version >= "HTTP/1.1"  # RFC 9110, section 10.1.1
-        self.unread = self.there_is_any
+        self.unread = self.exists
         self.broken = ""
         self.answered = False
 
     @property
-    def there_is_any(self) -> bool:
+    def exists(self) -> bool:
         return self.length != 0
 
     def chunks(self) -> Iterator[bytes]:
@@ -305,9 +306,9 @@ class _Content:
 
     def _pieces(self, count: int) -> Iterator[bytes]:
         while count:
-            piece: bytes = self._try(self._handler.rfile.read1, min(count, _PIECE))
+            piece: bytes = self._try(self._handler.rfile.read1, min(count, _PIECE_SIZE))
             if not piece:
-                raise self._break("the body ends too early")
+                raise self._fail("the body ends too early")
             count -= len(piece)
             yield piece
 
@@ -316,40 +317,40 @@ class _Content:
         while size := self._chunk_size():
             yield from self._pieces(size)
             if self._line():
-                raise self._break("a chunk is longer than its size")
-        for _ in range(_MOST_TRAILERS):
+                raise self._fail("a chunk is longer than its size")
+        for _ in range(_MAX_TRAILERS):
             if not self._line():
                 return
-        raise self._break("too many trailers")
+        raise self._fail("too many trailers")
 
     def _chunk_size(self) -> int:
         match = _CHUNK_SIZE.fullmatch(self._line())
         if match is None:
-            raise self._break("a chunk has no size")
+            raise self._fail("a chunk has no size")
         return int(match[1], 16)
 
     def _line(self) -> bytes:
-        line: bytes = self._try(self._handler.rfile.readline, _LONGEST_LINE)
+        line: bytes = self._try(self._handler.rfile.readline, _MAX_LINE)
         if not line.endswith(b"\n"):
-            raise self._break("a line in the body is too long, or cut off")
+            raise self._fail("a line in the body is too long, or cut off")
         return line.rstrip(b"\r\n")
 
     def _try(self, function: Callable[..., Any], *args: int) -> Any:
         try:
             return function(*args)
-        except (OSError, ValueError):  # the client is gone, or its connection was over long ago
-            raise self._break("the connection is gone") from None
+        except (OSError, ValueError):  # the client has disconnected, or the file of the connection is closed
+            raise self._fail("the connection is gone") from None
 
-    def _break(self, reason: str) -> _Broken:
+    def _fail(self, reason: str) -> _BodyFailed:
         self.broken = reason
-        return _Broken(reason)
+        return _BodyFailed(reason)
 
 
-def _framing(headers: Message) -> int | None:
-    """How long a request's body is; None if it is chunked (RFC 9112, section 6.3).
+def _parse_framing(headers: Message) -> int | None:
+    """The length of a request's body; None if it is chunked (RFC 9112, section 6.3).
 
     Raises:
-        UsageError: Two readers could disagree about it.
+        UsageError: The framing is ambiguous: it could be used to smuggle requests.
     """
     codings = [value.strip().lower() for value in headers.get_all("transfer-encoding", [])]
     lengths = {value.strip() for value in headers.get_all("content-length", [])}

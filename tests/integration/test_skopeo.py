@@ -20,7 +20,7 @@ from ociwire.auth import Anonymous, Credential, StaticCredentials
 from ociwire.errors import NotFound
 from ociwire.media_types import OCI_INDEX, OCI_MANIFEST
 from ociwire.testing import AuthGuard, MemoryRegistry, serve
-from ociwire.testing.server import Served
+from ociwire.testing.server import ServerURL
 from tests.integration.conftest import Certificates
 
 TIMEOUT = 60
@@ -165,13 +165,13 @@ def registry() -> MemoryRegistry:
 
 
 @pytest.fixture
-def url(registry: MemoryRegistry) -> Iterator[Served]:
+def url(registry: MemoryRegistry) -> Iterator[ServerURL]:
     with serve(registry) as url:
         yield url
 
 
 @contextlib.contextmanager
-def open_client(url: Served, *, tls: ssl.SSLContext | None = None, credentials: Any = None) -> Iterator[Client]:
+def open_client(url: ServerURL, *, tls: ssl.SSLContext | None = None, credentials: Any = None) -> Iterator[Client]:
     """A client with the default stack."""
     stack = default_transport(credentials=credentials or Anonymous(), tls=tls, trust_env=False)
     with contextlib.closing(stack):
@@ -197,7 +197,7 @@ def read_verified(reader: BlobReader) -> bytes:
 
 
 def test_skopeo_copy_to_registry_is_verified_by_client(
-    programs: Programs, images: Images, registry: MemoryRegistry, url: Served
+    programs: Programs, images: Images, registry: MemoryRegistry, url: ServerURL
 ) -> None:
     digest = images.digest("amd64")
     programs.copy(images.layout.image("amd64"), f"docker://{url.host}/team/app:v1")
@@ -209,7 +209,7 @@ def test_skopeo_copy_to_registry_is_verified_by_client(
 
 
 def test_skopeo_copy_between_repositories_keeps_blobs(
-    programs: Programs, images: Images, registry: MemoryRegistry, url: Served, tmp_path: Path
+    programs: Programs, images: Images, registry: MemoryRegistry, url: ServerURL, tmp_path: Path
 ) -> None:
     digest = images.digest("amd64")
     programs.copy(images.layout.image("amd64"), f"docker://{url.host}/team/app:v1")
@@ -227,7 +227,7 @@ def test_skopeo_copy_between_repositories_keeps_blobs(
     assert (tmp_path / "unpacked/rootfs/etc/amd64").read_bytes() == GREETING
 
 
-def test_skopeo_copy_index_keeps_all_platforms(programs: Programs, images: Images, url: Served, tmp_path: Path) -> None:
+def test_skopeo_copy_index_keeps_all_platforms(programs: Programs, images: Images, url: ServerURL, tmp_path: Path) -> None:
     digest = images.index.digest
     programs.copy(images.layout.image("all"), f"docker://{url.host}/team/app:all", "--all")
     with open_client(url) as client:
@@ -245,7 +245,7 @@ def test_skopeo_copy_index_keeps_all_platforms(programs: Programs, images: Image
 
 
 def test_skopeo_copy_of_image_pushed_by_client_keeps_blobs(
-    programs: Programs, images: Images, url: Served, tmp_path: Path
+    programs: Programs, images: Images, url: ServerURL, tmp_path: Path
 ) -> None:
     digest = images.digest("arm64")
     blobs = images.layout.blobs(digest)
@@ -259,7 +259,7 @@ def test_skopeo_copy_of_image_pushed_by_client_keeps_blobs(
     assert out.blobs(digest) == {digest: manifest, **blobs}
 
 
-def test_skopeo_inspect_list_and_delete_match_registry(programs: Programs, images: Images, url: Served) -> None:
+def test_skopeo_inspect_list_and_delete_match_registry(programs: Programs, images: Images, url: ServerURL) -> None:
     digest = images.digest("amd64")
     image = f"docker://{url.host}/team/app"
     for tag in ("v1", "v2"):
@@ -286,7 +286,7 @@ def test_skopeo_inspect_list_and_delete_match_registry(programs: Programs, image
         assert client.resolve_tag("team/app", "other").digest == images.digest("arm64")
 
 
-def test_skopeo_missing_image_is_reported_as_unknown(programs: Programs, url: Served) -> None:
+def test_skopeo_missing_image_is_reported_as_unknown(programs: Programs, url: ServerURL) -> None:
     with pytest.raises(ProgramError, match="manifest unknown"):
         programs.skopeo("inspect", "--tls-verify=false", f"docker://{url.host}/team/app:v1")
     with pytest.raises(ProgramError, match="404"):

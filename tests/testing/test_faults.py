@@ -16,7 +16,7 @@ import pytest
 from ociwire import Body, FunctionTransport, Request, Response, Transport
 from ociwire.errors import BodyConsumedError, ConnectError, ReadError, TransportError, TransportTimeout, UsageError
 from ociwire.testing import FaultTransport, ScriptedTransport
-from ociwire.testing.faults import FAULTS, Fault, Injected
+from ociwire.testing.faults import FAULTS, Fault, InjectedFault
 
 URL = "https://registry.example/v2/app/blobs/x"
 CONTENT = bytes(range(256)) * 4
@@ -263,7 +263,7 @@ def test_429_fault_has_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- which requests fail ---
 
 
-def happened(transport: FaultTransport, count: int = 200) -> list[Injected]:
+def happened(transport: FaultTransport, count: int = 200) -> list[InjectedFault]:
     for number in range(count):
         with suppress(TransportError):
             transport.round_trip(Request("GET", f"{URL}/{number}")).close()
@@ -345,7 +345,7 @@ def test_where_restricts_requests_that_fail() -> None:
     )
     statuses = [transport.round_trip(Request(method, URL)).status for method in ("GET", "PUT", "HEAD", "PUT", "PUT")]
     assert statuses == [200, 503, 200, 503, 200]
-    assert transport.injected == [Injected(1, "503", "PUT", URL), Injected(3, "503", "PUT", URL)]
+    assert transport.injected == [InjectedFault(1, "503", "PUT", URL), InjectedFault(3, "503", "PUT", URL)]
 
 
 def test_faults_empty_injects_none() -> None:
@@ -367,11 +367,11 @@ def test_faults_custom_function_is_called() -> None:
     assert first.status == 410
     assert first.request is GET
     assert first.read() != second.read()
-    assert transport.injected == [Injected(0, "gone", "GET", URL), Injected(1, "gone", "GET", URL)]
+    assert transport.injected == [InjectedFault(0, "gone", "GET", URL), InjectedFault(1, "gone", "GET", URL)]
     odd = failing(registry, Odd())
     with pytest.raises(ZeroDivisionError):
         odd.round_trip(GET)
-    assert odd.injected == [Injected(0, "Odd", "GET", URL)]
+    assert odd.injected == [InjectedFault(0, "Odd", "GET", URL)]
     assert registry.bodies[0].closed
     assert {one.fault for one in happened(failing(registry, gone, "503"))} == {"gone", "503"}
 

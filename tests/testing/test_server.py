@@ -29,7 +29,7 @@ from ociwire import Body, Client, Descriptor, Digest, FunctionTransport, Request
 from ociwire.auth import Credential, StaticCredentials
 from ociwire.errors import UsageError
 from ociwire.testing import AuthGuard, FaultTransport, MemoryRegistry, serve
-from ociwire.testing.server import Served
+from ociwire.testing.server import ServerURL
 from ociwire.transport import Transport, UrllibTransport
 
 PATIENCE = 10.0
@@ -88,7 +88,7 @@ class Cut(Exception):
 class Peer:
     """A client that sends what it is told, and reads answers to the letter."""
 
-    def __init__(self, url: Served, context: ssl.SSLContext | None) -> None:
+    def __init__(self, url: ServerURL, context: ssl.SSLContext | None) -> None:
         host, _, port = url.host.partition(":")
         self.sock = socket.create_connection((host, int(port)), PATIENCE)
         if context is not None:
@@ -182,15 +182,15 @@ class Site:
         self.context = authority.client if kind == "https" else None
         self.closing = ExitStack()
 
-    def serve(self, transport: Transport) -> AbstractContextManager[Served]:
+    def serve(self, transport: Transport) -> AbstractContextManager[ServerURL]:
         return serve(transport, tls=self.server_context)
 
-    def dial(self, url: Served) -> Peer:
+    def dial(self, url: ServerURL) -> Peer:
         peer = Peer(url, self.context)
         self.closing.callback(peer.close)
         return peer
 
-    def client(self, url: Served) -> http.client.HTTPConnection:
+    def client(self, url: ServerURL) -> http.client.HTTPConnection:
         connection = (
             http.client.HTTPConnection(url.host, timeout=PATIENCE)
             if self.context is None
@@ -271,7 +271,7 @@ def always(status: int, *args: Any) -> Answer:
     return lambda request: Response(status, *args)
 
 
-def ends(block: AbstractContextManager[Served]) -> None:
+def ends(block: AbstractContextManager[ServerURL]) -> None:
     """Leave the block; that it does not come to an end is a failure, not a test that hangs."""
     thread = threading.Thread(target=block.__exit__, args=(None, None, None), daemon=True)
     thread.start()
