@@ -1,7 +1,7 @@
-"""Authentication in front of any transport, token server included: the whole flow, without a socket.
+"""Authentication in front of any transport, with a token server, without a socket.
 
-It is the server's side, to the letter of the distribution project's token specifications; nothing of the client's side
-is used in it, so that the two do not err together.
+It implements the server side of the distribution project's token specification. It shares no code with the client side,
+so that an error in one is not hidden by the other.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ACTIONS = {"GET": ("pull",), "HEAD": ("pull",), "DELETE": ("delete",)}
 
 
 class _Grant(NamedTuple):
-    """What a token stands for."""
+    """The scope and the end of a token that was granted."""
 
     scope: Scope
     expires_at: float
@@ -38,30 +38,30 @@ class _Grant(NamedTuple):
 
 @final
 class AuthGuard:
-    """Lets a request pass to its inner transport if it is authorized, and challenges it if it is not.
+    """Passes authorized requests on to its inner transport, and answers the others 401 with a challenge.
 
-    With ``bearer``, requests to `realm` are answered by its token server: by GET with Basic or without a name, and by
-    POST with an identity token. What is granted, of what was asked for, is what the user's scope has. With ``basic``,
-    every user may do everything. May be shared by threads.
+    With ``bearer``, it also answers requests to `realm` as a token server: GET with Basic credentials or anonymously,
+    and POST with an identity token. A token grants the part of the requested scope that the user has. With ``basic``,
+    every user has every scope. May be shared by threads.
 
     Args:
-        inner: The transport to guard.
-        users: Passwords, by user. Not copied: a password that is changed in it is changed.
-        scheme: ``bearer`` or ``basic``.
-        scopes: What a user may do; a user that is not named may do everything. The user ``""`` is nobody, who may do
-            nothing unless it is named.
-        identity_tokens: Users, by the identity token that they may show instead of a password.
-        realm: The token server's path, on whichever host is asked; or its URL.
-        service: What the challenge calls the registry.
-        expires_in: Seconds that a token is good for; clients are told them as a whole number.
-        now: The clock, in seconds; None is `time.monotonic`, looked up at each call.
+        inner: The inner transport.
+        users: The password of each user. Not copied: changes of the mapping take effect.
+        scheme: ``bearer`` or ``basic``. Defaults to ``bearer``.
+        scopes: The scope of each user. A user that is not listed has every scope. The user ``""`` is anonymous, and has
+            none unless it is listed.
+        identity_tokens: The user of each identity token.
+        realm: The path of the token server, which is on the host of each request; or its URL.
+        service: The name of the registry in challenges.
+        expires_in: Lifetime of tokens in seconds; responses state it as an integer. Defaults to 300.
+        now: Returns the time in seconds. Defaults to `time.monotonic`, looked up at each call.
 
     Attributes:
-        asked: The scopes that tokens were asked for, in order, refused ones included.
-        challenged: How many requests were answered 401.
+        asked: The scopes of all token requests, in order, refused ones included.
+        challenged: Number of requests that were answered 401.
 
     Raises:
-        UsageError: The scheme is none of the two.
+        UsageError: The scheme is neither ``bearer`` nor ``basic``.
     """
 
     def __init__(
@@ -96,28 +96,27 @@ class AuthGuard:
         self.challenged = 0
 
     def round_trip(self, request: Request, /) -> Response:
-        """Answer for the token server, pass an authorized request on, or challenge it. No body is pulled for a 401."""
+        """Answer a token request, pass an authorized request on, or answer 401 without reading the body."""
         if self._closed:
             raise UsageError("the transport is closed")
         realm = f"{Origin.of(request.url)}{self._realm}" if self._realm.startswith("/") else self._realm
         if self._scheme == "bearer" and _is_at(realm, request.url):
-            return self._token(request)
-        needed = _needed(request)
-        proof = request.headers.get("authorization", "")
+            return self._answer_token_request(request)
+        authorization = request.headers.get("authorization", "")
         if self._scheme == "basic":
-            refused = "" if self._user(proof) else 'Basic realm="registry"'
+            challenge = "" if self._get_user(authorization) else 'Basic realm="registry"'
         else:
-            refused = self._missing(proof, needed, realm)
-        if not refused:
+            challenge = self._bearer_challenge(authorization, _required_scope(request), realm)
+        if not challenge:
             return self._inner.round_trip(request.with_headers({"Authorization": None}))
         with self._lock:
             self.challenged += 1
-        return _answer(
-            request, 401, {"errors": [{"code": "UNAUTHORIZED", "message": "authentication required"}]}, refused
+        return _json_response(
+            request, 401, {"errors": [{"code": "UNAUTHORIZED", "message": "authentication required"}]}, challenge
         )
 
     def revoke(self) -> None:
-        """Forget all tokens: whatever was granted is refused from now on."""
+        """Revoke all tokens."""
         with self._lock:
             self._grants.clear()
 
@@ -126,43 +125,45 @@ class AuthGuard:
         self._closed = True
         self._inner.close()
 
-    def _missing(self, proof: str, needed: Scope, realm: str) -> str:
-        """The challenge for a request; empty if its token is good for it."""
-        scheme, _, value = proof.partition(" ")
+    def _bearer_challenge(self, authorization: str, required: Scope, realm: str) -> str:
+        """The challenge for a request; empty if its token grants the required scope."""
+        scheme, _, value = authorization.partition(" ")
         with self._lock:
             grant = self._grants.get(value) if scheme.lower() == "bearer" else None
         if grant is not None and self._clock() < grant.expires_at:
-            if needed <= grant.scope:
+            if required <= grant.scope:
                 return ""
             error = ',error="insufficient_scope"'
         else:
-            error = ',error="invalid_token"' if proof else ""
-        scope = f',scope="{needed}"' if needed else ""
+            error = ',error="invalid_token"' if authorization else ""
+        scope = f',scope="{required}"' if required else ""
         return f'Bearer realm="{realm}",service="{self._service}"{scope}{error}'
 
-    def _token(self, request: Request) -> Response:
+    def _answer_token_request(self, request: Request) -> Response:
         if request.method == "POST" and request.body is not None:
             form = parse_qs(b"".join(request.body.open()).decode("utf-8", "replace"))
             user = self._identity_tokens.get(form.get("refresh_token", [""])[0])
         else:
             form = parse_qs(urlsplit(request.url).query)
-            proof = request.headers.get("authorization", "")
-            user = self._user(proof) if proof else ""
-        asked = Scope.parse(" ".join(form.get("scope", [])))
+            authorization = request.headers.get("authorization", "")
+            user = self._get_user(authorization) if authorization else ""
+        requested = Scope.parse(" ".join(form.get("scope", [])))
         with self._lock:
-            self.asked.append(asked)
+            self.asked.append(requested)
         allowed = Scope.EMPTY if user is None else self._scopes.get(user, Scope.UNLIMITED)
         if user is None or not (user or allowed):
-            return _answer(request, 401, {"errors": [{"code": "UNAUTHORIZED", "message": "who are you?"}]})
-        granted = Scope(member for member in asked if member in allowed)
+            return _json_response(request, 401, {"errors": [{"code": "UNAUTHORIZED", "message": "who are you?"}]})
+        granted = Scope(member for member in requested if member in allowed)
         with self._lock:
             value = f"token-{next(self._numbers)}"
             self._grants[value] = _Grant(granted, self._clock() + self._expires_in)
-        return _answer(request, 200, {"token": value, "access_token": value, "expires_in": int(self._expires_in)})
+        return _json_response(
+            request, 200, {"token": value, "access_token": value, "expires_in": int(self._expires_in)}
+        )
 
-    def _user(self, proof: str) -> str | None:
-        """Who a Basic Authorization is from; None if nobody that is known."""
-        scheme, _, encoded = proof.partition(" ")
+    def _get_user(self, authorization: str) -> str | None:
+        """The user of a Basic Authorization; None if the user or the password is wrong."""
+        scheme, _, encoded = authorization.partition(" ")
         if scheme.lower() != "basic":
             return None
         try:
@@ -179,19 +180,19 @@ def _is_at(realm: str, url: str) -> bool:
     return url == realm or url.startswith(realm + ("&" if "?" in realm else "?"))
 
 
-def _needed(request: Request) -> Scope:
-    """What a registry would demand for a request."""
+def _required_scope(request: Request) -> Scope:
+    """The scope that a registry requires for a request."""
     url = urlsplit(request.url)
     if url.path == "/v2/_catalog":
         return Scope.CATALOG
     match = _REPOSITORY.match(url.path)
     if match is None:
         return Scope.EMPTY
-    needed = Scope.repository(match[1], *_ACTIONS.get(request.method, ("pull", "push")))
-    source = parse_qs(url.query).get("from", [""])[0]
-    return needed | Scope.repository(source, "pull") if source else needed
+    scope = Scope.repository(match[1], *_ACTIONS.get(request.method, ("pull", "push")))
+    source = parse_qs(url.query).get("from", [""])[0]  # a mount reads from another repository
+    return scope | Scope.repository(source, "pull") if source else scope
 
 
-def _answer(request: Request, status: int, content: object, challenge: str = "") -> Response:
+def _json_response(request: Request, status: int, content: object, challenge: str = "") -> Response:
     headers = {"Content-Type": "application/json", **({"WWW-Authenticate": challenge} if challenge else {})}
     return Response(status, headers, b"" if request.method == "HEAD" else json.dumps(content).encode(), request)

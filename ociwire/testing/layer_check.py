@@ -1,7 +1,6 @@
-"""Holds a layer to the rules that all layers keep, whoever wrote it: what is checked here is what a stack relies on.
+"""Checks that a layer follows the rules that all layers of a stack rely on.
 
-Each check puts the layer over a probe that records what it is asked and hands out tracked responses, and plays one
-thing that happens on a wire.
+Each check wraps a probe, which records requests and returns tracked responses, and simulates one situation.
 """
 
 from __future__ import annotations
@@ -23,38 +22,42 @@ _URL = "https://registry.example/v2/conformance/blobs/"
 _CHUNKS = (b"first ", b"second ", b"third")
 _CONTENT = b"".join(_CHUNKS)
 _ANSWERED = b"the answer"
-# What a layer may want to act upon, each once before all is well.
+# Statuses that layers act upon: each is the first response of a check, and success follows.
 _STATUSES = (200, 400, 401, 403, 404, 417, 429, 500, 502, 503)
 _REDIRECTS = (301, 302, 303, 307, 308)
 
-_AT_ONCE = 0.1
-"""Seconds before the deadline of a request that fails again and again: a layer that waits between attempts gives up."""
+_SHORT_DEADLINE = 0.1
+"""Deadline in seconds of a request that always fails, so that a layer that waits between attempts gives up."""
 
 _CALLER: contextvars.ContextVar[str] = contextvars.ContextVar("ociwire_conformance", default="lost")
 
 
 class ForeignError(Exception):
-    """Stands for an exception that is none of ociwire's."""
+    """An exception that is not one of ociwire."""
 
 
 def check_layer(make: Layer) -> None:
-    """Check a layer: what it makes around another transport must keep the rules of all layers.
+    """Check that a layer follows the rules for layers.
 
-    The rules: the caller's request is not changed. What is not returned is closed. A one-shot body is never sent again
-    once a chunk of it was pulled, and never pulled by the layer itself. Exceptions of the content and foreign ones pass
-    through unchanged, and nothing is sent again after them; errors of the transport come out as such. The inner
-    transport is asked in the caller's thread and context. A response names its request. ``close`` closes the inner
-    transport and may be called twice. Threads do not get each other's answers.
+    - The caller's request is not changed, and its info is passed on.
+    - A response that the layer does not return is closed.
+    - A single-use body is not read by the layer, and not sent again after its first chunk was read.
+    - Exceptions of the content and foreign exceptions pass through unchanged, and nothing is sent again after them.
+      Errors of the transport are raised as errors of ociwire.
+    - The inner transport is called in the caller's thread and context.
+    - A response has a request.
+    - ``close`` closes the inner transport, and is idempotent.
+    - Threads do not get each other's responses.
 
-    It sends GET and PUT for blobs of the repository ``conformance`` at ``https://registry.example``, with an empty
-    scope: a layer that refuses some requests on purpose is made such that it lets these pass.
+    The check sends GET and PUT for blobs of the repository ``conformance`` at ``https://registry.example``, with an
+    empty scope. A layer that refuses some requests must allow these.
 
     Args:
-        make: The layer, as `stack` takes it. One that sleeps should be given a sleep that does not; one that
-            authenticates, credentials for ``registry.example``, which answers 401 with a Basic challenge.
+        make: The layer, as for `stack`. Give a layer that sleeps a sleep function that returns at once, and one that
+            authenticates credentials for ``registry.example``, which answers 401 with a Basic challenge.
 
     Raises:
-        AssertionError: A rule is broken; the message says which, and what was seen.
+        AssertionError: The layer breaks a rule. The message names the rule and what was observed.
     """
     for check in _CHECKS:
         check(make)
@@ -65,17 +68,17 @@ def _require(holds: bool, rule: str, seen: str = "") -> None:  # noqa: FBT001 - 
         raise AssertionError(f"{rule}{': ' if seen else ''}{seen}")
 
 
-class _Tracked:
-    """A response's body that knows whether it was let go of."""
+class _TrackedBody:
+    """A response's body that records whether it was read to the end or closed."""
 
     def __init__(self) -> None:
-        self._left = memoryview(_ANSWERED)
+        self._remaining = memoryview(_ANSWERED)
         self.open = True
 
     def readinto(self, buffer: memoryview, /) -> int:
-        count = min(len(buffer), len(self._left))
-        buffer[:count], self._left = self._left[:count], self._left[count:]
-        self.open = self.open and bool(self._left)
+        count = min(len(buffer), len(self._remaining))
+        buffer[:count], self._remaining = self._remaining[:count], self._remaining[count:]
+        self.open = self.open and bool(self._remaining)
         return count
 
     def close(self) -> None:
@@ -83,13 +86,13 @@ class _Tracked:
 
 
 class _Probe:
-    """The transport under the layer: answers with a function, and records."""
+    """The inner transport of the layer: answers by a function, and records requests and bodies."""
 
     def __init__(self, answer: Callable[[Request, int], Response | BaseException | int]) -> None:
         self._answer = answer
         self._lock = threading.Lock()
         self.requests: list[Request] = []
-        self.bodies: list[_Tracked] = []
+        self.bodies: list[_TrackedBody] = []
         self.closed = 0
 
     def round_trip(self, request: Request, /) -> Response:
@@ -102,9 +105,9 @@ class _Probe:
         return self.respond(answer, request) if isinstance(answer, int) else answer
 
     def respond(self, status: int, request: Request) -> Response:
-        body = _Tracked()
+        body = _TrackedBody()
         self.bodies.append(body)
-        # Another path each time, so that a redirect is no loop.
+        # Another path each time, so that a redirect is not a loop.
         headers = {"Location": f"{_URL}elsewhere-{len(self.bodies)}"} if status in _REDIRECTS else {}
         if status == 401:
             headers = {"WWW-Authenticate": 'Basic realm="conformance"'}
@@ -114,16 +117,16 @@ class _Probe:
         self.closed += 1
 
 
-class _OneShot:
-    """Content that counts what is pulled of it."""
+class _SingleUse:
+    """Single-use content that counts the chunks that were read."""
 
     def __init__(self, error: BaseException | None = None) -> None:
-        self.pulled = 0
+        self.chunks_read = 0
         self._error = error
 
     def __iter__(self) -> Iterator[bytes]:
         for chunk in _CHUNKS:
-            self.pulled += 1
+            self.chunks_read += 1
             yield chunk
             if self._error is not None:
                 raise self._error
@@ -132,12 +135,12 @@ class _OneShot:
 def _ask(transport: Transport, request: Request) -> Response | BaseException:
     try:
         return transport.round_trip(request)
-    except BaseException as error:  # noqa: BLE001 - which exception comes out is what is checked
+    except BaseException as error:  # noqa: BLE001 - the exception is checked
         return error
 
 
-def _hurried(name: str) -> Request:
-    return Request("GET", _URL + name, info=RequestInfo(deadline=time.monotonic() + _AT_ONCE))
+def _request_with_deadline(name: str) -> Request:
+    return Request("GET", _URL + name, info=RequestInfo(deadline=time.monotonic() + _SHORT_DEADLINE))
 
 
 def _content(outcome: Response | BaseException) -> bytes | BaseException:
@@ -174,8 +177,8 @@ def _check_answer(make: Layer) -> None:
             not probe.requests or content == _ANSWERED, "the body of a response comes through whole", repr(content)
         )
         for asked in probe.requests:
-            kept = (asked.info.operation, dict(asked.info.extra)) == ("conformance", {"tenant": "a"})
-            _require(kept, "what a request's info carries is handed on", repr(asked.info))
+            is_kept = (asked.info.operation, dict(asked.info.extra)) == ("conformance", {"tenant": "a"})
+            _require(is_kept, "what a request's info carries is handed on", repr(asked.info))
         _finish(outcome)
 
 
@@ -183,7 +186,7 @@ def _shown(request: Request) -> str:
     return repr((request.method, request.url, list(request.headers.items()), request.body, request.info))
 
 
-def _check_swallowed(make: Layer) -> None:
+def _check_unreturned_closed(make: Layer) -> None:
     for method in ("GET", "PUT"):
         for status in _STATUSES + _REDIRECTS:
             probe = _Probe(lambda request, index, status=status: status if index == 0 else 200)  # type: ignore[misc]
@@ -197,22 +200,26 @@ def _check_swallowed(make: Layer) -> None:
             )
 
 
-def _check_swallowed_before_an_error(make: Layer) -> None:
+def _check_unreturned_closed_after_error(make: Layer) -> None:
     for status in (429, 502, 503, 401, 307):
         probe = _Probe(lambda request, index, status=status: status if index == 0 else ConnectError("gone"))  # type: ignore[misc]
-        _finish(_ask(make(probe), _hurried(f"before-an-error-{status}")))
+        _finish(_ask(make(probe), _request_with_deadline(f"before-an-error-{status}")))
         rule = "a response that is not returned is closed"
         _require(not any(body.open for body in probe.bodies), rule, f"a {status} is open after what followed it failed")
 
 
-def _check_one_shot_kept(make: Layer) -> None:
-    """Nothing was pulled when the answer came: the layer may send the body again, whole, and must not pull it."""
+def _check_single_use_not_read(make: Layer) -> None:
+    """The body was not read when the response came: the layer may send it, whole, but must not read it."""
     for status in _STATUSES + _REDIRECTS:
-        content = _OneShot()
+        content = _SingleUse()
 
-        def answer(request: Request, index: int, status: int = status, content: _OneShot = content) -> int:
+        def answer(request: Request, index: int, status: int = status, content: _SingleUse = content) -> int:
             if index == 0:
-                _require(content.pulled == 0, "a layer does not pull a one-shot body", f"{content.pulled} chunks gone")
+                _require(
+                    content.chunks_read == 0,
+                    "a layer does not pull a single-use body",
+                    f"{content.chunks_read} chunks gone",
+                )
                 return status
             if request.body is not None:
                 sent = b"".join(request.body.open())
@@ -226,10 +233,10 @@ def _check_one_shot_kept(make: Layer) -> None:
         _finish(outcome)
 
 
-def _check_one_shot_spent(make: Layer) -> None:
-    """A chunk was pulled when the answer came: what is left of a body is never sent."""
+def _check_single_use_not_resent(make: Layer) -> None:
+    """A chunk was read when the response came: the rest of the body must not be sent."""
     for answered in (*_STATUSES, *_REDIRECTS, None):
-        content = _OneShot()
+        content = _SingleUse()
 
         def answer(request: Request, index: int, answered: int | None = answered) -> int | BaseException:
             if index == 0 and request.body is not None:
@@ -237,7 +244,7 @@ def _check_one_shot_spent(make: Layer) -> None:
                 return ConnectError("reset", request=request) if answered is None else answered
             _require(
                 request.body is None,
-                "a one-shot body is never sent again after its first chunk was pulled",
+                "a single-use body is never sent again after its first chunk was pulled",
                 f"it was, after {answered or 'a connection error'}",
             )
             return 200
@@ -262,9 +269,9 @@ def _check_content_exceptions(make: Layer) -> None:
             b"".join(request.body.open())
         return 201
 
-    # The content may itself be what comes from a registry: its errors are not those of this request.
+    # SizeMismatch: the content may be a blob of another registry, whose errors are not errors of this request.
     for raised in (ForeignError("foreign"), OSError(5, "of the user's own"), SizeMismatch("of the user's own")):
-        body = Body.of(_OneShot(raised), len(_CONTENT))
+        body = Body.of(_SingleUse(raised), len(_CONTENT))
         request = Request("PUT", _URL + "content", body=body)
         _check_passed_on(make, _Probe(answer), request, raised, "an exception that the content raises")
 
@@ -277,17 +284,17 @@ def _check_passed_on(make: Layer, probe: _Probe, request: Request, raised: BaseE
 
 
 def _check_transport_errors(make: Layer) -> None:
-    outcome = _ask(make(_Probe(lambda request, index: ConnectError("refused"))), _hurried("refused"))
+    outcome = _ask(make(_Probe(lambda request, index: ConnectError("refused"))), _request_with_deadline("refused"))
     _finish(outcome)
     rule = "where there is no answer, an error of ociwire's comes out"
     _require(isinstance(outcome, (OciwireError, Response)), rule, repr(outcome))
 
 
 def _check_thread_and_context(make: Layer) -> None:
-    seen: list[tuple[int, str]] = []
+    calls: list[tuple[int, str]] = []
 
     def answer(request: Request, index: int) -> int:
-        seen.append((threading.get_ident(), _CALLER.get()))
+        calls.append((threading.get_ident(), _CALLER.get()))
         return 200
 
     token = _CALLER.set("the caller's")
@@ -297,7 +304,7 @@ def _check_thread_and_context(make: Layer) -> None:
         _CALLER.reset(token)
     own = (threading.get_ident(), "the caller's")
     rule = "the inner transport is asked in the caller's thread and context"
-    _require(all(one == own for one in seen), rule, f"{seen} instead of {own}")
+    _require(all(call == own for call in calls), rule, f"{calls} instead of {own}")
 
 
 def _check_close(make: Layer) -> None:
@@ -308,7 +315,7 @@ def _check_close(make: Layer) -> None:
     again = None
     try:
         transport.close()
-    except Exception as error:  # noqa: BLE001 - any is one too many
+    except Exception as error:  # noqa: BLE001 - every exception is a failure
         again = error
     _require(again is None, "close() may be called twice", repr(again))
 
@@ -340,10 +347,10 @@ def _check_threads(make: Layer) -> None:
 _CHECKS: tuple[Callable[[Layer], None], ...] = (
     _check_shape,
     _check_answer,
-    _check_swallowed,
-    _check_swallowed_before_an_error,
-    _check_one_shot_kept,
-    _check_one_shot_spent,
+    _check_unreturned_closed,
+    _check_unreturned_closed_after_error,
+    _check_single_use_not_read,
+    _check_single_use_not_resent,
     _check_exceptions,
     _check_content_exceptions,
     _check_transport_errors,

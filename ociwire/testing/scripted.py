@@ -1,4 +1,4 @@
-"""A transport that answers from a script, in order, and remembers what it was asked."""
+"""A transport that returns scripted responses in order, and records requests."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ __all__ = ["ScriptedTransport"]
 
 @final
 class ScriptedTransport:
-    """Answers each request with the next of its answers.
+    """Answers each request with the next entry of its script.
 
-    A `Response` is handed out, with the request that it answers (one that is made of bytes may stand in the script, and
-    in other scripts, any number of times); an exception is raised; a function is called with the request for either.
-    The bodies of requests are pulled for answers below 300, as a server would that takes them, and for no others.
+    A `Response` is returned with the request set (one that is made of bytes can be used any number of times); an
+    exception is raised; a function is called with the request, and returns one of these. If the status is below 300,
+    the body of the request is read, as by a server that accepts it.
 
-    As a context manager it checks, where its block ends without an exception, that all answers were asked for.
+    As a context manager it checks, if its block ends without an exception, that all entries were used.
 
     Args:
         answers: The script.
 
     Attributes:
-        requests: What was asked, in order.
-        bodies: The content of each of these requests; None where it had none, or was not pulled.
+        requests: The requests, in order.
+        bodies: The content of the body of each request; None if it had no body, or the body was not read.
     """
 
     def __init__(
@@ -40,11 +40,11 @@ class ScriptedTransport:
         self.bodies: list[bytes | None] = []
 
     def round_trip(self, request: Request, /) -> Response:
-        """The next answer.
+        """Return the next response.
 
         Raises:
-            AssertionError: The script is at its end.
-            BodyConsumedError: The request's body is one-shot, and was pulled from before.
+            AssertionError: All entries have been used.
+            BodyConsumedError: The request's body is single-use and was read before.
             UsageError: The transport is closed.
         """
         if self._closed:
@@ -60,30 +60,30 @@ class ScriptedTransport:
         answer = self._answers[index]
         if isinstance(answer, BaseException):
             raise answer
-        was_whole = request.body is not None and request.body.resendable
+        was_resendable = request.body is not None and request.body.resendable
         response = answer if isinstance(answer, Response) else answer(request)
         if isinstance(response, BaseException):
             raise response
-        # A function may have pulled the body itself; one that came spent is refused, as a wire does.
-        if response.status < 300 and request.body is not None and (request.body.resendable or not was_whole):
+        # A function may have read the body itself. A body that was consumed before raises, as in a base transport.
+        if response.status < 300 and request.body is not None and (request.body.resendable or not was_resendable):
             self.bodies[index] = b"".join(request.body.open())
         if response.request is not None and response is not answer:
             return response
         return response.replace(request=request)
 
     def assert_done(self) -> None:
-        """Check that all answers were asked for.
+        """Check that all entries were used.
 
         Raises:
             AssertionError: Some were not.
         """
-        left = len(self._answers) - len(self.requests)
-        if left > 0:
+        unused = len(self._answers) - len(self.requests)
+        if unused > 0:
             asked = "".join(f"\n  {request.method} {request.url}" for request in self.requests)
-            raise AssertionError(f"{left} of {len(self._answers)} answers were not asked for; asked were:{asked}")
+            raise AssertionError(f"{unused} of {len(self._answers)} answers were not asked for; asked were:{asked}")
 
     def close(self) -> None:
-        """Refuse further requests. Checks nothing: see `assert_done`."""
+        """Refuse further requests. Does not check for unused entries, as `assert_done` does."""
         self._closed = True
 
     def __enter__(self) -> ScriptedTransport:

@@ -184,7 +184,7 @@ class RaisesOverOpen(Right):
 
 
 class PullsBody(Right):
-    """Pulls a one-shot body into memory."""
+    """Pulls a single-use body into memory."""
 
     def round_trip(self, request: Request, /) -> Response:
         if request.body is not None and request.body.resendable:
@@ -420,13 +420,13 @@ WRONG: list[tuple[Callable[[Transport], Any], str]] = [
     (LeavesRedirectOpen, f"{CLOSED}.* open after GET was answered 303"),
     (LeavesWrappedOpen, CLOSED),
     (RaisesOverOpen, f"{CLOSED}.* open after GET was answered 401"),
-    (PullsBody, "a layer does not pull a one-shot body: 3 chunks gone"),
+    (PullsBody, "a layer does not pull a single-use body: 3 chunks gone"),
     (SendsHalf, "a body is sent whole or not at all: b'second third' after a 401"),
-    (SendsRest, "a one-shot body is never sent again after its first chunk was pulled: it was, after 429"),
-    (RedirectsWithTheRest, "a one-shot body is never sent again .*: it was, after 307"),
-    (AuthenticatesWithTheRest, "a one-shot body is never sent again .*: it was, after 401"),
+    (SendsRest, "a single-use body is never sent again after its first chunk was pulled: it was, after 429"),
+    (RedirectsWithTheRest, "a single-use body is never sent again .*: it was, after 307"),
+    (AuthenticatesWithTheRest, "a single-use body is never sent again .*: it was, after 401"),
     (LogsBodies, "the body of a response comes through whole"),
-    (SendsRestAfterError, "a one-shot body is never sent again .*: it was, after a connection error"),
+    (SendsRestAfterError, "a single-use body is never sent again .*: it was, after a connection error"),
     (WrapsForeign, "a foreign exception is passed on unchanged: ValueError.* became ReadError"),
     (RetriesForeign, "nothing is sent again after a foreign exception: OSError"),
     (RaisesForeignAgain, "nothing is sent again after a foreign exception: ValueError"),
