@@ -13,33 +13,19 @@ from ociwire import Body, FunctionTransport, Request, Response, Scope
 from ociwire.auth import Challenge
 from ociwire.errors import UsageError
 from ociwire.testing import AuthGuard
+from tests._support.doubles import RecordingTransport
 
 URL = "https://registry.example"
 REALM = "https://auth.example/token"
 BLOB = f"{URL}/v2/team/app/blobs/x"
 
 
-class Inner:
-    """What is guarded: remembers what got through."""
-
-    def __init__(self) -> None:
-        self.requests: list[Request] = []
-        self.closed = False
-
-    def round_trip(self, request: Request, /) -> Response:
-        self.requests.append(request)
-        return Response(200, (), b"inside", request)
-
-    def close(self) -> None:
-        self.closed = True
-
-
 def basic(user: str, password: str) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
 
 
-def guarded(**options: Any) -> tuple[AuthGuard, Inner]:
-    inner = Inner()
+def guarded(**options: Any) -> tuple[AuthGuard, RecordingTransport]:
+    inner = RecordingTransport(Response(200, (), b"inside"))
     return AuthGuard(inner, users={"me": "secret", "you": "other"}, **{"realm": REALM, **options}), inner
 
 
@@ -195,12 +181,12 @@ def test_guard_relative_realm_is_served_on_any_host() -> None:
 def test_guard_close_closes_inner_transport() -> None:
     guard, inner = guarded()
     guard.close()
-    assert inner.closed
+    assert inner.closes == 1
 
 
 def test_guard_changed_password_takes_effect() -> None:
     users = {"me": "old"}
-    guard = AuthGuard(Inner(), users=users, scheme="basic")
+    guard = AuthGuard(RecordingTransport(), users=users, scheme="basic")
     users["me"] = "new"
     answers = [guard.round_trip(Request("GET", BLOB, basic("me", password))).status for password in ("old", "new")]
     assert answers == [401, 200]
@@ -214,7 +200,7 @@ def test_guard_closed_refuses_requests() -> None:
 
 
 def test_guard_default_realm_is_on_requested_host() -> None:
-    guard = AuthGuard(Inner(), users={})
+    guard = AuthGuard(RecordingTransport(), users={})
     challenge = guard.round_trip(Request("GET", BLOB)).headers["www-authenticate"]
     assert Challenge.parse(challenge)[0].params["realm"] == f"{URL}/token"
 

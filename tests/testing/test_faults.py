@@ -1,8 +1,7 @@
-"""FaultTransport: each fault is what its name says, and the same seed does the same."""
+"""FaultTransport: the effect of each fault, and reproducibility by seed."""
 
 from __future__ import annotations
 
-import io
 import random
 import threading
 import time
@@ -17,6 +16,7 @@ from ociwire import Body, FunctionTransport, Request, Response, Transport
 from ociwire.errors import BodyConsumedError, ConnectError, ReadError, TransportError, TransportTimeout, UsageError
 from ociwire.testing import FaultTransport, ScriptedTransport
 from ociwire.testing.faults import FAULTS, Fault, InjectedFault
+from tests._support.doubles import FakeReader, content_of
 
 URL = "https://registry.example/v2/app/blobs/x"
 CONTENT = bytes(range(256)) * 4
@@ -27,39 +27,25 @@ IN_BODY = {"reset in body": ReadError, "stall in body": TransportTimeout}
 STATUSES = {"429": 429, "429 with a date": 429, "503": 503, "502 with HTML": 502, "no 100": 503}
 
 
-class Watched:
-    """A response's body that knows what became of it."""
-
-    def __init__(self, content: bytes = CONTENT) -> None:
-        self.file = io.BytesIO(content)
-        self.closed = 0
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        return self.file.readinto(buffer)
-
-    def close(self) -> None:
-        self.closed += 1
-
-
 class Registry:
-    """Answers with a content, and remembers."""
+    """Answers every request with one content, and records requests, their content and the response bodies."""
 
-    def __init__(self, content: bytes = CONTENT, *, says_length: bool = True) -> None:
+    def __init__(self, content: bytes = CONTENT, *, states_length: bool = True) -> None:
         self.content = content
-        self.headers = {"Content-Length": str(len(content))} if says_length else {}
+        self.headers = {"Content-Length": str(len(content))} if states_length else {}
         self.requests: list[Request] = []
-        self.bodies: list[Watched] = []
-        self.got: list[bytes] = []
-        self.closed = 0
+        self.contents: list[bytes] = []
+        self.bodies: list[FakeReader] = []
+        self.closes = 0
 
     def round_trip(self, request: Request, /) -> Response:
         self.requests.append(request)
-        self.got.append(b"" if request.body is None else b"".join(request.body.open()))
-        self.bodies.append(Watched(b"" if request.method == "HEAD" else self.content))
+        self.contents.append(content_of(request.body))
+        self.bodies.append(FakeReader(b"" if request.method == "HEAD" else self.content))
         return Response(200, self.headers, self.bodies[-1])
 
     def close(self) -> None:
-        self.closed += 1
+        self.closes += 1
 
 
 def failing(inner: Transport, *faults: Any, **options: Any) -> FaultTransport:
@@ -103,7 +89,7 @@ def test_fault_before_request_pulls_expected_part_of_body(name: str) -> None:
         failing(registry, name).round_trip(Request("PUT", URL, body=body)).close()
     assert body.resendable is (name in {"refused", "reset", "stall", *STATUSES} - {"no 100"})
     arrives = name in {*IN_BODY, "answer lost", "short body", "flipped byte"}
-    assert registry.got == ([b"content"] if arrives else [])
+    assert registry.contents == ([b"content"] if arrives else [])
 
 
 def test_reset_in_upload_pulls_one_chunk() -> None:
@@ -145,15 +131,15 @@ def test_answer_lost_registry_has_acted() -> None:
         failing(registry, "answer lost").round_trip(request)
     assert caught.value.request is request
     assert registry.requests == [request]
-    assert registry.got == [b"content"]
+    assert registry.contents == [b"content"]
     assert registry.bodies[0].closed
 
 
 @pytest.mark.parametrize("name", IN_BODY)
 @pytest.mark.parametrize("seed", range(20))
-@pytest.mark.parametrize("says_length", [True, False])
-def test_reset_or_stall_in_body_raises_after_part_of_body(name: str, seed: int, says_length: bool) -> None:
-    registry = Registry(says_length=says_length)
+@pytest.mark.parametrize("states_length", [True, False])
+def test_reset_or_stall_in_body_raises_after_part_of_body(name: str, seed: int, states_length: bool) -> None:
+    registry = Registry(states_length=states_length)
     response = failing(registry, name, seed=seed).round_trip(GET)
     assert response.status == 200
     assert response.request is GET
@@ -176,9 +162,9 @@ def test_reset_or_stall_in_body_raises_after_part_of_body(name: str, seed: int, 
 
 
 @pytest.mark.parametrize("seed", range(20))
-@pytest.mark.parametrize("says_length", [True, False])
-def test_short_body_ends_early_without_error(seed: int, says_length: bool) -> None:
-    registry = Registry(says_length=says_length)
+@pytest.mark.parametrize("states_length", [True, False])
+def test_short_body_ends_early_without_error(seed: int, states_length: bool) -> None:
+    registry = Registry(states_length=states_length)
     response = failing(registry, "short body", seed=seed).round_trip(GET)
     got = response.read()
     assert CONTENT.startswith(got)
@@ -205,9 +191,9 @@ def test_fault_position_in_body_varies(name: str) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("size", [1, 7, 4096])
-@pytest.mark.parametrize("says_length", [True, False])
-def test_flipped_byte_changes_one_bit(seed: int, size: int, says_length: bool) -> None:
-    registry = Registry(says_length=says_length)
+@pytest.mark.parametrize("states_length", [True, False])
+def test_flipped_byte_changes_one_bit(seed: int, size: int, states_length: bool) -> None:
+    registry = Registry(states_length=states_length)
     response = failing(registry, "flipped byte", seed=seed).round_trip(GET)
     got = b"".join(response.iter_bytes(size))
     assert len(got) == len(CONTENT)
@@ -421,7 +407,7 @@ def test_fault_closes_inner_response(name: str) -> None:
 def test_close_closes_inner_transport() -> None:
     registry = Registry()
     FaultTransport(registry).close()
-    assert registry.closed == 1
+    assert registry.closes == 1
 
 
 def test_fault_transport_in_threads_numbers_each_request() -> None:

@@ -31,9 +31,10 @@ from ociwire.errors import UsageError
 from ociwire.testing import AuthGuard, FaultTransport, MemoryRegistry, serve
 from ociwire.testing.server import ServerURL
 from ociwire.transport import Transport, UrllibTransport
+from tests._support.doubles import FakeReader
 
 PATIENCE = 10.0
-"""The most that anything here waits, in seconds: reached only by what is broken."""
+"""Timeout in seconds of waits that end at once unless a test fails."""
 LOGGER = "ociwire.testing.serve"
 Answer = Callable[[Request], Response]
 
@@ -41,8 +42,13 @@ Answer = Callable[[Request], Response]
 # --- what the tests are made of
 
 
-class Fake:
-    """Answers by a function; remembers what it was asked, what was read, and what went wrong in it."""
+class Backend:
+    """Answers by a function, or echoes the body; records requests, their bodies and the exceptions raised.
+
+    Attributes:
+        entered: Set when `round_trip` is first called.
+        done: Set when `round_trip` first ends.
+    """
 
     def __init__(self, answer: Answer | None = None) -> None:
         self._answer = answer
@@ -73,20 +79,20 @@ class Fake:
 
 
 @dataclass
-class Got:
-    """An answer, as it came."""
+class Received:
+    """A response as a client received it."""
 
     status: int
     fields: dict[str, str]
     body: bytes
 
 
-class Cut(Exception):
-    """The connection ended before the answer did."""
+class Truncated(Exception):
+    """The connection ended before the response was complete."""
 
 
 class Peer:
-    """A client that sends what it is told, and reads answers to the letter."""
+    """A client on a raw socket that sends any bytes, and reads responses strictly."""
 
     def __init__(self, url: ServerURL, context: ssl.SSLContext | None) -> None:
         host, _, port = url.host.partition(":")
@@ -112,7 +118,7 @@ class Peer:
         except OSError:
             data = b""  # a reset is an end, and so is any word of TLS's for one
         if not data:
-            raise Cut(self._buffer)
+            raise Truncated(self._buffer)
         self._buffer += data
 
     def _until(self, mark: bytes) -> bytes:
@@ -127,41 +133,41 @@ class Peer:
         data, self._buffer = self._buffer[:count], self._buffer[count:]
         return data
 
-    def head(self) -> Got:
+    def head(self) -> Received:
         first, *lines = self._until(b"\r\n\r\n").decode("latin-1").split("\r\n")
         version, status, _ = first.split(" ", 2)
         assert version == "HTTP/1.1"
         pairs = [line.split(": ", 1) for line in lines]
         fields = {name.lower(): value for name, value in pairs}
         assert len(fields) == len(pairs), "a field came twice"
-        return Got(int(status), fields, b"")
+        return Received(int(status), fields, b"")
 
-    def answer(self, method: str = "GET") -> Got:
+    def answer(self, method: str = "GET") -> Received:
         """The next answer with its body; 100 (Continue) is one too."""
-        got = self.head()
-        if method == "HEAD" or got.status < 200 or got.status in (204, 304):
-            return got
-        if got.fields.get("transfer-encoding") == "chunked":
-            assert "content-length" not in got.fields
+        response = self.head()
+        if method == "HEAD" or response.status < 200 or response.status in (204, 304):
+            return response
+        if response.fields.get("transfer-encoding") == "chunked":
+            assert "content-length" not in response.fields
             while size := int(self._until(b"\r\n"), 16):
-                got.body += self.take(size)
+                response.body += self.take(size)
                 assert self.take(2) == b"\r\n"
             assert self.take(2) == b"\r\n"
         else:
-            got.body = self.take(int(got.fields["content-length"]))
-        return got
+            response.body = self.take(int(response.fields["content-length"]))
+        return response
 
     def heard(self) -> bytes:
         """What has come by now."""
         self.sock.setblocking(False)
-        with contextlib.suppress(Cut):
+        with contextlib.suppress(Truncated):
             self._more()
         self.sock.settimeout(PATIENCE)
         return self._buffer
 
     def assert_ended(self) -> None:
         """The server has closed the connection, without another word."""
-        with pytest.raises(Cut) as caught:
+        with pytest.raises(Truncated) as caught:
             self.take(1)
         assert caught.value.args[0] == b""
 
@@ -233,8 +239,8 @@ def open_sockets() -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def _frozen() -> Iterator[None]:
-    """What all the other tests have left in memory is not collected after each test of this one."""
+def _exclude_earlier_garbage() -> Iterator[None]:
+    """Exclude the objects of other tests from the garbage collections of this module, which would be slow."""
     gc.collect()
     gc.freeze()
     yield
@@ -242,8 +248,8 @@ def _frozen() -> Iterator[None]:
 
 
 @pytest.fixture
-def nothing_left(_frozen: None) -> Iterator[None]:
-    """No thread and no socket is left of any test: where `gc` finds one that is, its ResourceWarning is an error."""
+def no_sockets_left(_exclude_earlier_garbage: None) -> Iterator[None]:
+    """Fail a test that leaves a thread or a socket. A socket in garbage raises its ResourceWarning as an error."""
     threads, sockets = set(threading.enumerate()), open_sockets()
     yield
     gc.collect()
@@ -252,7 +258,7 @@ def nothing_left(_frozen: None) -> Iterator[None]:
 
 
 @pytest.fixture(params=["http", "https"])
-def site(request: pytest.FixtureRequest, authority: Authority, nothing_left: None) -> Iterator[Site]:
+def site(request: pytest.FixtureRequest, authority: Authority, no_sockets_left: None) -> Iterator[Site]:
     site = Site(request.param, authority)
     with site.closing:
         yield site
@@ -271,60 +277,33 @@ def always(status: int, *args: Any) -> Answer:
     return lambda request: Response(status, *args)
 
 
-def ends(block: AbstractContextManager[ServerURL]) -> None:
-    """Leave the block; that it does not come to an end is a failure, not a test that hangs."""
+def assert_exit_ends(block: AbstractContextManager[ServerURL]) -> None:
+    """Leave the block, and fail if that does not end."""
     thread = threading.Thread(target=block.__exit__, args=(None, None, None), daemon=True)
     thread.start()
     thread.join(PATIENCE)
     assert not thread.is_alive(), "the server does not end"
 
 
-class Streamed:
-    """A response's body that is no bytes: each piece in its turn; exceptions are raised, and what can be called is."""
-
-    def __init__(self, *pieces: Any) -> None:
-        self._pieces: Iterator[Any] = iter(pieces)
-        self.closed = threading.Event()
-
-    @classmethod
-    def of(cls, pieces: Iterator[bytes]) -> Streamed:
-        streamed = cls()
-        streamed._pieces = pieces
-        return streamed
-
-    def readinto(self, buffer: memoryview) -> int:
-        piece = next(self._pieces, b"")
-        while callable(piece):
-            piece()
-            piece = next(self._pieces, b"")
-        if isinstance(piece, Exception):
-            raise piece
-        buffer[: len(piece)] = piece
-        return len(piece)
-
-    def close(self) -> None:
-        self.closed.set()
-
-
 # --- connections, and where answers end on them
 
 
 def test_connection_many_requests_are_answered(site: Site) -> None:
-    fake = Fake()
-    with site.serve(fake) as url:
+    backend = Backend()
+    with site.serve(backend) as url:
         peer = site.dial(url)
         for number in range(5):
             peer.ask(f"/{number}", method="POST", body=b"x" * number)
-            got = peer.answer()
-            assert (got.status, got.body) == (200, b"x" * number)
-            assert "connection" not in got.fields
-    assert [request.url for request in fake.requests] == [f"{site.kind}://registry.test/{n}" for n in range(5)]
+            response = peer.answer()
+            assert (response.status, response.body) == (200, b"x" * number)
+            assert "connection" not in response.fields
+    assert [request.url for request in backend.requests] == [f"{site.kind}://registry.test/{n}" for n in range(5)]
 
 
 def test_connection_pipelined_requests_are_answered_in_order(site: Site) -> None:
-    fake = Fake()
+    backend = Backend()
     request = "POST /{0} HTTP/1.1\r\nHost: r\r\n{1}\r\n\r\n{2}"
-    with site.serve(fake) as url:
+    with site.serve(backend) as url:
         peer = site.dial(url)
         peer.send(
             request.format(1, "Content-Length: 3", "one")
@@ -339,7 +318,7 @@ def test_connection_pipelined_requests_are_answered_in_order(site: Site) -> None
 
 
 def test_request_byte_by_byte_is_read(site: Site) -> None:
-    with site.serve(Fake()) as url:
+    with site.serve(Backend()) as url:
         peer = site.dial(url)
         for (
             byte
@@ -349,7 +328,7 @@ def test_request_byte_by_byte_is_read(site: Site) -> None:
 
 
 def test_connection_close_requested_is_closed(site: Site) -> None:
-    with site.serve(Fake()) as url:
+    with site.serve(Backend()) as url:
         peer = site.dial(url)
         peer.ask("/", "Connection: close")
         assert peer.answer().fields["connection"] == "close"
@@ -368,52 +347,52 @@ def test_connection_close_requested_is_closed(site: Site) -> None:
     ids=["of the body", "as stated", "zero as stated", "unknown", "chunked"],
 )
 def test_response_to_head_has_length_and_no_body(site: Site, answer: Answer, length: str | None) -> None:
-    with site.serve(Fake(answer)) as url:
+    with site.serve(Backend(answer)) as url:
         peer = site.dial(url)
         for _ in range(2):  # what followed the first one's head would be in the way of the second
             peer.ask("/", method="HEAD")
-            got = peer.answer("HEAD")
-            assert got.fields.get("content-length") == length
-            assert "transfer-encoding" not in got.fields
+            response = peer.answer("HEAD")
+            assert response.fields.get("content-length") == length
+            assert "transfer-encoding" not in response.fields
 
 
 @pytest.mark.parametrize(("status", "stated"), [(204, None), (304, None), (304, "12")])
 def test_response_204_or_304_has_no_body(site: Site, status: int, stated: str | None) -> None:
     """RFC 9110, section 8.6."""
     fields = {"ETag": '"x"', **({"Content-Length": stated} if stated else {})}
-    with site.serve(Fake(always(status, fields))) as url:
+    with site.serve(Backend(always(status, fields))) as url:
         peer = site.dial(url)
         for _ in range(2):
             peer.ask()
-            got = peer.answer()
-            assert (got.status, got.fields["etag"]) == (status, '"x"')
-            assert got.fields.get("content-length") == stated
-            assert "transfer-encoding" not in got.fields
+            response = peer.answer()
+            assert (response.status, response.fields["etag"]) == (status, '"x"')
+            assert response.fields.get("content-length") == stated
+            assert "transfer-encoding" not in response.fields
 
 
 def test_response_201_without_body_has_length_0(site: Site) -> None:
-    with site.serve(Fake(always(201, {"Location": "/there"}))) as url:
+    with site.serve(Backend(always(201, {"Location": "/there"}))) as url:
         peer = site.dial(url)
         peer.ask(method="PUT")
-        got = peer.answer()
-        assert (got.fields["content-length"], got.fields["location"]) == ("0", "/there")
+        response = peer.answer()
+        assert (response.fields["content-length"], response.fields["location"]) == ("0", "/there")
 
 
 def test_response_body_of_unknown_length_is_chunked(site: Site) -> None:
     pieces = [b"a" * 100_000, b"b", b"c" * 70_000]
-    with site.serve(Fake(lambda request: Response(200, (), iter(pieces)))) as url:
+    with site.serve(Backend(lambda request: Response(200, (), iter(pieces)))) as url:
         peer = site.dial(url)
         for _ in range(2):
             peer.ask()
-            got = peer.answer()
-            assert got.fields["transfer-encoding"] == "chunked"
-            assert got.body == b"".join(pieces)
+            response = peer.answer()
+            assert response.fields["transfer-encoding"] == "chunked"
+            assert response.body == b"".join(pieces)
 
 
 def test_response_pieces_are_sent_as_they_come(site: Site) -> None:
     heads, first = threading.Event(), threading.Event()
-    body = Streamed(lambda: wait(heads), b"one", lambda: wait(first), b"two")
-    with site.serve(Fake(always(200, {"Content-Length": "6"}, body))) as url:
+    body = FakeReader([lambda: wait(heads), b"one", lambda: wait(first), b"two"])
+    with site.serve(Backend(always(200, {"Content-Length": "6"}, body))) as url:
         peer = site.dial(url)
         peer.ask()
         assert peer.head().status == 200
@@ -421,12 +400,12 @@ def test_response_pieces_are_sent_as_they_come(site: Site) -> None:
         assert peer.take(3) == b"one"
         first.set()
         assert peer.take(3) == b"two"
-    assert body.closed.is_set()
+    assert body.closes
 
 
 def test_headers_repeated_fields_are_kept(site: Site) -> None:
-    fake = Fake(lambda request: Response(200, [("X-One", "a"), ("Warning", "1"), ("Warning", "2")]))
-    with site.serve(fake) as url:
+    backend = Backend(lambda request: Response(200, [("X-One", "a"), ("Warning", "1"), ("Warning", "2")]))
+    with site.serve(backend) as url:
         connection = site.client(url)
         connection.putrequest("GET", "/")
         connection.putheader("Accept", "a/a")
@@ -435,25 +414,25 @@ def test_headers_repeated_fields_are_kept(site: Site) -> None:
         response = connection.getresponse()
         assert response.headers.get_all("Warning") == ["1", "2"]
         response.read()
-    assert fake.requests[0].headers.get_all("accept") == ("a/a", "b/b")
+    assert backend.requests[0].headers.get_all("accept") == ("a/a", "b/b")
 
 
 def test_headers_of_connection_are_hidden_from_transport(site: Site) -> None:
-    fake = Fake(always(200, {"Connection": "close", "Keep-Alive": "x", "X-End": "1"}))
-    with site.serve(fake) as url:
+    backend = Backend(always(200, {"Connection": "close", "Keep-Alive": "x", "X-End": "1"}))
+    with site.serve(backend) as url:
         peer = site.dial(url)
         for _ in range(2):
             peer.ask("/", "Connection: keep-alive", "Expect: 100-continue", "X-End: 2", method="PUT", body=b"")
             assert set(peer.answer().fields) == {"x-end", "content-length"}
-    assert list(fake.requests[0].headers) == ["x-end"]
+    assert list(backend.requests[0].headers) == ["x-end"]
 
 
 # --- request bodies
 
 
 def test_request_body_length_is_content_length(site: Site) -> None:
-    fake = Fake()
-    with site.serve(fake) as url:
+    backend = Backend()
+    with site.serve(backend) as url:
         peer = site.dial(url)
         peer.ask(method="PUT", body=b"12345")
         peer.answer()
@@ -462,7 +441,7 @@ def test_request_body_length_is_content_length(site: Site) -> None:
         peer.ask("/", "Transfer-Encoding: chunked", method="PUT")
         peer.send(b"0\r\n\r\n")
         peer.answer()
-    bodies = [request.body for request in fake.requests]
+    bodies = [request.body for request in backend.requests]
     assert bodies[0] is not None and bodies[0].length == 5 and bodies[0].single_use  # noqa: PT018
     assert bodies[1] is None
     assert bodies[2] is not None and bodies[2].length is None  # noqa: PT018
@@ -480,14 +459,14 @@ def test_request_body_length_is_content_length(site: Site) -> None:
     ids=["plain", "zeros", "extensions", "trailers", "bare line feeds"],
 )
 def test_request_chunks_extensions_and_trailers_are_dropped(site: Site, chunks: bytes) -> None:
-    fake = Fake()
-    with site.serve(fake) as url:
+    backend = Backend()
+    with site.serve(backend) as url:
         peer = site.dial(url)
         for _ in range(2):
             peer.ask("/", "Transfer-Encoding: Chunked", method="POST")
             peer.send(chunks)
             assert peer.answer().body == b"hello world"
-    assert not [name for request in fake.requests for name in request.headers if name.startswith("x-")]
+    assert not [name for request in backend.requests for name in request.headers if name.startswith("x-")]
 
 
 @pytest.mark.parametrize(
@@ -511,17 +490,17 @@ def test_request_chunks_extensions_and_trailers_are_dropped(site: Site, chunks: 
 def test_request_malformed_chunk_is_400_and_closes(
     site: Site, chunks: bytes, logged: Callable[[], list[Any]], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    fake = Fake()
-    with site.serve(fake) as url:
+    backend = Backend()
+    with site.serve(backend) as url:
         peer = site.dial(url)
         peer.ask("/", "Transfer-Encoding: chunked", method="POST")
         peer.send(chunks)
-        got = peer.answer()
-        assert (got.status, got.fields["connection"]) == (400, "close")
-        assert json.loads(got.body)["errors"]
+        response = peer.answer()
+        assert (response.status, response.fields["connection"]) == (400, "close")
+        assert json.loads(response.body)["errors"]
         peer.assert_ended()
-    assert len(fake.errors) == 1, "the transport must not take the part for the whole"
-    assert len(fake.requests) == 1, "what follows a broken body is no request"
+    assert len(backend.errors) == 1, "the transport must not take the part for the whole"
+    assert len(backend.requests) == 1, "what follows a broken body is no request"
     assert logged() == []
     assert capfd.readouterr().err == ""
 
@@ -539,12 +518,12 @@ def test_request_broken_body_is_400_not_500(
                 raise retold from error
         return Response(202)
 
-    with site.serve(Fake(answer)) as url:
+    with site.serve(Backend(answer)) as url:
         peer = site.dial(url)
         peer.ask("/", "Transfer-Encoding: chunked", method="POST")
         peer.send(b"zzz\r\n")
-        got = peer.answer()
-        assert (got.status, got.fields["connection"]) == (202 if retold is None else 400, "close")
+        response = peer.answer()
+        assert (response.status, response.fields["connection"]) == (202 if retold is None else 400, "close")
         peer.assert_ended()
     assert logged() == []
 
@@ -568,13 +547,13 @@ def test_request_broken_body_is_400_not_500(
 )
 def test_request_ambiguous_framing_is_400(site: Site, fields: list[str], logged: Callable[[], list[Any]]) -> None:
     """RFC 9112, section 6.3: or else somebody's body is somebody else's request."""
-    fake = Fake()
-    with site.serve(fake) as url:
+    backend = Backend()
+    with site.serve(backend) as url:
         peer = site.dial(url)
         peer.send("\r\n".join(["POST / HTTP/1.1", "Host: r", *fields, "", "GET /smuggled HTTP/1.1", "Host: r", "", ""]))
         assert peer.answer().status == 400
         peer.assert_ended()
-    assert fake.requests == []
+    assert backend.requests == []
     assert logged() == []
 
 
@@ -591,7 +570,7 @@ def test_continue_is_sent_when_transport_reads_body(site: Site) -> None:
         wait(may_read)
         return Response(201, (), b"".join(body))
 
-    with site.serve(Fake(answer)) as url:
+    with site.serve(Backend(answer)) as url:
         peer = site.dial(url)
         peer.ask("/", "Expect: 100-continue", "Content-Length: 5", method="PUT")
         wait(entered)
@@ -599,14 +578,14 @@ def test_continue_is_sent_when_transport_reads_body(site: Site) -> None:
         may_read.set()
         assert peer.answer().status == 100
         peer.send(b"hello")
-        got = peer.answer()
-        assert (got.status, got.body) == (201, b"hello")
+        response = peer.answer()
+        assert (response.status, response.body) == (201, b"hello")
         peer.ask(method="HEAD")  # the connection lives
         may_read.set()
 
 
 def test_continue_chunked_body_is_sent_once(site: Site) -> None:
-    with site.serve(Fake()) as url:
+    with site.serve(Backend()) as url:
         peer = site.dial(url)
         peer.ask("/", "expect: 100-Continue", "Transfer-Encoding: chunked", method="PUT")
         assert peer.answer().status == 100
@@ -618,7 +597,7 @@ def test_continue_chunked_body_is_sent_once(site: Site) -> None:
 
 def test_continue_http_1_0_or_no_body_is_not_sent(site: Site) -> None:
     """RFC 9110, section 10.1.1."""
-    with site.serve(Fake()) as url:
+    with site.serve(Backend()) as url:
         peer = site.dial(url)
         peer.ask("/", "Expect: 100-continue", "Content-Length: 0", method="PUT")
         assert peer.answer().status == 200
@@ -627,14 +606,14 @@ def test_continue_http_1_0_or_no_body_is_not_sent(site: Site) -> None:
 
 
 def test_continue_refused_body_is_not_sent_and_connection_closes(site: Site) -> None:
-    fake = Fake(always(401, {"WWW-Authenticate": "Basic"}, b"who?"))
-    with site.serve(fake) as url:
+    backend = Backend(always(401, {"WWW-Authenticate": "Basic"}, b"who?"))
+    with site.serve(backend) as url:
         peer = site.dial(url)
         peer.ask("/", "Expect: 100-continue", "Content-Length: 1000000", method="PUT")
-        got = peer.answer()  # and not 100
-        assert (got.status, got.body, got.fields["connection"]) == (401, b"who?", "close")
+        response = peer.answer()  # and not 100
+        assert (response.status, response.body, response.fields["connection"]) == (401, b"who?", "close")
         peer.assert_ended()
-    (body,) = [request.body for request in fake.requests]
+    (body,) = [request.body for request in backend.requests]
     assert body is not None
     assert body.resendable
 
@@ -646,7 +625,7 @@ def test_continue_after_response_began_is_not_sent(site: Site) -> None:
         assert request.body is not None
         return Response(200, {"Content-Length": "5"}, request.body.open())
 
-    with site.serve(Fake(answer)) as url:
+    with site.serve(Backend(answer)) as url:
         peer = site.dial(url)
         peer.ask("/", "Expect: 100-continue", "Content-Length: 5", method="PUT")
         assert peer.head().status == 200
@@ -704,21 +683,21 @@ def test_client_disconnects_in_blob_body_stores_nothing(
     site: Site, way: str, half: str, logged: Callable[[], list[Any]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     registry = MemoryRegistry()
-    fake = Fake(registry.round_trip)
+    backend = Backend(registry.round_trip)
     fields, data = HALVES[half]
-    with site.serve(fake) as url:
+    with site.serve(backend) as url:
         peer = site.dial(url)
         peer.ask(f"/v2/a/b/blobs/uploads/?digest={Digest.of(b'only')}", *fields, method="POST")
         if "Expect: 100-continue" in fields:
             assert peer.answer().status == 100
         peer.send(data)
-        wait(fake.entered)  # a reset may overtake what was sent before it
+        wait(backend.entered)  # a reset may overtake what was sent before it
         peer.close() if way == "closes" else peer.reset()
-        wait(fake.done)
-        peer = site.dial(url)  # and others are served as before
+        wait(backend.done)
+        peer = site.dial(url)  # and others are backend as before
         peer.ask("/v2/")
         assert peer.answer().status == 200
-    assert len(fake.errors) == 1
+    assert len(backend.errors) == 1
     assert (registry.stored_bytes, registry.open_uploads) == (0, 0)
     assert logged() == []
     assert capfd.readouterr().err == ""
@@ -726,17 +705,17 @@ def test_client_disconnects_in_blob_body_stores_nothing(
 
 def test_client_disconnects_in_chunk_keeps_upload_unchanged(site: Site) -> None:
     registry = MemoryRegistry()
-    fake = Fake(registry.round_trip)
-    with site.serve(fake) as url:
+    backend = Backend(registry.round_trip)
+    with site.serve(backend) as url:
         peer = site.dial(url)
         peer.ask("/v2/a/b/blobs/uploads/", "Content-Length: 0", method="POST")
         location = peer.answer().fields["location"]
         peer.ask(location, method="PATCH", body=b"first")
         assert peer.answer().status == 202
-        fake.done.clear()
+        backend.done.clear()
         peer.ask(location, "Content-Length: 100", method="PATCH", body=b"second")
         peer.close()
-        wait(fake.done)
+        wait(backend.done)
         peer = site.dial(url)
         peer.ask(location)
         assert peer.answer().fields["range"] == "0-4"
@@ -744,7 +723,7 @@ def test_client_disconnects_in_chunk_keeps_upload_unchanged(site: Site) -> None:
 
 def test_client_half_closes_in_body_gets_400(authority: Authority) -> None:
     site = Site("http", authority)
-    with site.closing, site.serve(Fake()) as url:
+    with site.closing, site.serve(Backend()) as url:
         peer = site.dial(url)
         peer.ask("/", "Content-Length: 100", method="PUT", body=b"short")
         peer.sock.shutdown(socket.SHUT_WR)
@@ -756,34 +735,33 @@ def test_client_half_closes_in_body_gets_400(authority: Authority) -> None:
 def test_client_disconnects_in_response_closes_it(
     site: Site, fields: dict[str, str], logged: Callable[[], list[Any]], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    gone = threading.Event()
-    body = Streamed(b"x" * 60_000, lambda: wait(gone), *[b"y" * 60_000] * 2000)
-    with site.serve(Fake(always(200, fields, body))) as url:
+    gone, closed = threading.Event(), threading.Event()
+    body = FakeReader([b"x" * 60_000, lambda: wait(gone), *[b"y" * 60_000] * 2000], on_close=closed.set)
+    with site.serve(Backend(always(200, fields, body))) as url:
         peer = site.dial(url)
         peer.ask()
         peer.head()
         assert peer.take(1000)
         peer.reset()
         gone.set()
-        wait(body.closed)
+        wait(closed)
     assert logged() == []
     assert capfd.readouterr().err == ""
 
 
 def test_response_streaming_broken_request_body_is_not_logged(site: Site, logged: Callable[[], list[Any]]) -> None:
-    bodies: list[Streamed] = []
+    closed = threading.Event()
 
     def answer(request: Request) -> Response:
         assert request.body is not None
-        bodies.append(Streamed.of(request.body.open()))
-        return Response(200, (), bodies[-1])
+        return Response(200, (), FakeReader(request.body.open(), on_close=closed.set))
 
-    with site.serve(Fake(answer)) as url:
+    with site.serve(Backend(answer)) as url:
         peer = site.dial(url)
         peer.ask("/", "Content-Length: 100", method="PUT", body=b"part")
         assert peer.head().status == 200
         peer.close()
-        wait(bodies[0].closed)
+        wait(closed)
     assert logged() == []
 
 
@@ -798,14 +776,14 @@ def test_transport_raises_is_500_and_logged(
             raise ZeroDivisionError("the secret of it")
         return Response(200, (), b"good")
 
-    with site.serve(Fake(answer)) as url:
+    with site.serve(Backend(answer)) as url:
         peer = site.dial(url)
         for _ in range(2):
             peer.ask("/bad")
-            got = peer.answer()
-            assert (got.status, got.fields["content-type"]) == (500, "application/json")
-            assert "connection" not in got.fields
-            (error,) = json.loads(got.body)["errors"]
+            response = peer.answer()
+            assert (response.status, response.fields["content-type"]) == (500, "application/json")
+            assert "connection" not in response.fields
+            (error,) = json.loads(response.body)["errors"]
             assert "ZeroDivisionError" in error["message"]
             assert "secret" not in error["message"]
             peer.ask("/good")
@@ -820,7 +798,7 @@ def test_transport_raises_oserror_is_500(site: Site, error: Exception, logged: C
     def answer(request: Request) -> Response:
         raise error
 
-    with site.serve(Fake(answer)) as url:
+    with site.serve(Backend(answer)) as url:
         peer = site.dial(url)
         peer.ask()
         assert peer.answer().status == 500
@@ -833,18 +811,18 @@ def test_transport_raises_with_unread_body_closes_connection(site: Site) -> None
         next(request.body.open())
         raise RuntimeError
 
-    fake = Fake(answer)
-    with site.serve(fake) as url:
+    backend = Backend(answer)
+    with site.serve(backend) as url:
         peer = site.dial(url)
         peer.ask("/", "Content-Length: 40", method="PUT", body=b"DELETE /v2/ HTTP/1.1\r\n")
-        got = peer.answer()
-        assert (got.status, got.fields["connection"]) == (500, "close")
+        response = peer.answer()
+        assert (response.status, response.fields["connection"]) == (500, "close")
         peer.assert_ended()
-    assert len(fake.requests) == 1
+    assert len(backend.requests) == 1
 
 
 def test_transport_returns_other_type_is_logged(site: Site, logged: Callable[[], list[Any]]) -> None:
-    with site.serve(Fake(lambda request: None)) as url:  # type: ignore[arg-type, return-value]
+    with site.serve(Backend(lambda request: None)) as url:  # type: ignore[arg-type, return-value]
         peer = site.dial(url)
         peer.ask()
         peer.assert_ended()
@@ -857,32 +835,32 @@ def test_transport_returns_other_type_is_logged(site: Site, logged: Callable[[],
 def test_response_body_raises_breaks_connection(
     site: Site, fields: dict[str, str], error: Exception, pieces: list[bytes], logged: Callable[[], list[Any]]
 ) -> None:
-    body = Streamed(*pieces, error)
-    with site.serve(Fake(always(200, fields, body))) as url:
+    body = FakeReader([*pieces, error])
+    with site.serve(Backend(always(200, fields, body))) as url:
         connection = site.client(url)
         connection.request("GET", "/")
         response = connection.getresponse()
         with pytest.raises((http.client.IncompleteRead, ssl.SSLError)):
             response.read()
         response.close()
-    assert body.closed.is_set()
+    assert body.closes
     assert [record.exc_info[1] for record in logged()] == [error]
 
 
 def test_response_body_raises_http_1_0_is_not_complete(site: Site, logged: Callable[[], list[Any]]) -> None:
-    answers = [Response(200, (), [b"all ", b"of it"]), Response(200, (), Streamed(b"a part", ValueError()))]
-    with site.serve(Fake(lambda request: answers.pop(0))) as url:
+    answers = [Response(200, (), [b"all ", b"of it"]), Response(200, (), FakeReader([b"a part", ValueError()]))]
+    with site.serve(Backend(lambda request: answers.pop(0))) as url:
         peer = site.dial(url)
         peer.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
-        got = peer.answer()
-        assert (got.body, got.fields["content-length"]) == (b"all of it", "9")
+        response = peer.answer()
+        assert (response.body, response.fields["content-length"]) == (b"all of it", "9")
         peer.send("GET / HTTP/1.0\r\n\r\n")
         peer.assert_ended()
     assert len(logged()) == 1
 
 
 def test_response_shorter_than_length_closes_connection(site: Site, logged: Callable[[], list[Any]]) -> None:
-    with site.serve(Fake(always(200, {"Content-Length": "10"}, [b"short"]))) as url:
+    with site.serve(Backend(always(200, {"Content-Length": "10"}, [b"short"]))) as url:
         peer = site.dial(url)
         peer.ask()
         assert peer.head().fields["content-length"] == "10"
@@ -892,7 +870,7 @@ def test_response_shorter_than_length_closes_connection(site: Site, logged: Call
 
 
 def test_response_longer_than_length_is_cut_and_closes_connection(site: Site) -> None:
-    with site.serve(Fake(lambda request: Response(200, {"Content-Length": "5"}, [b"hello", b" world"]))) as url:
+    with site.serve(Backend(lambda request: Response(200, {"Content-Length": "5"}, [b"hello", b" world"]))) as url:
         peer = site.dial(url)
         peer.ask()
         assert peer.answer().body == b"hello"
@@ -900,7 +878,7 @@ def test_response_longer_than_length_is_cut_and_closes_connection(site: Site) ->
 
 
 def test_response_in_memory_sends_own_length(site: Site) -> None:
-    with site.serve(Fake(always(200, {"Content-Length": "10"}, b"short"))) as url:
+    with site.serve(Backend(always(200, {"Content-Length": "10"}, b"short"))) as url:
         peer = site.dial(url)
         for _ in range(2):
             peer.ask()
@@ -944,15 +922,15 @@ def test_invalid_request_is_refused_with_json(
     site: Site, case: str, logged: Callable[[], list[Any]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     data, status = BAD[case]
-    fake = Fake()
-    with site.serve(fake) as url:
+    backend = Backend()
+    with site.serve(backend) as url:
         peer = site.dial(url)
         peer.send(data)
-        got = peer.answer()
-        assert (got.status, got.fields["connection"]) == (status, "close")
-        assert json.loads(got.body)["errors"][0]["message"]
+        response = peer.answer()
+        assert (response.status, response.fields["connection"]) == (status, "close")
+        assert json.loads(response.body)["errors"][0]["message"]
         peer.assert_ended()
-    assert fake.requests == []
+    assert backend.requests == []
     assert logged() == []
     assert capfd.readouterr().err == ""
 
@@ -961,7 +939,7 @@ def test_invalid_request_is_refused_with_json(
 def test_client_disconnects_in_head_is_ignored(
     site: Site, data: bytes, logged: Callable[[], list[Any]], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with site.serve(Fake()) as url:
+    with site.serve(Backend()) as url:
         for way in (Peer.close, Peer.reset):
             peer = site.dial(url)
             peer.send(data)
@@ -974,69 +952,69 @@ def test_client_disconnects_in_head_is_ignored(
 
 
 def test_tls_server_plain_http_client_is_harmless(authority: Authority, capfd: pytest.CaptureFixture[str]) -> None:
-    fake = Fake()
+    backend = Backend()
     site = Site("https", authority)
-    with site.closing, site.serve(fake) as url:
+    with site.closing, site.serve(backend) as url:
         with contextlib.closing(Peer(url, None)) as peer:
             peer.ask()
-            with pytest.raises(Cut):
+            with pytest.raises(Truncated):
                 peer.answer()
         peer = site.dial(url)
         peer.ask()
         assert peer.answer().status == 200
-    assert len(fake.requests) == 1
+    assert len(backend.requests) == 1
     assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("framing", ["sized", "chunked"])
 def test_unread_body_response_reaches_client(site: Site, framing: str) -> None:
     size = 8 * 1024 * 1024
-    with site.serve(Fake(always(413, (), b"too large"))) as url:
+    with site.serve(Backend(always(413, (), b"too large"))) as url:
         peer = site.dial(url)
         peer.ask("/", "Transfer-Encoding: chunked" if framing == "chunked" else f"Content-Length: {size}", method="PUT")
         peer.send((b"%x\r\n" % size if framing == "chunked" else b"") + bytes(size))
-        got = peer.answer()
-        assert (got.status, got.body, got.fields["connection"]) == (413, b"too large", "close")
+        response = peer.answer()
+        assert (response.status, response.body, response.fields["connection"]) == (413, b"too large", "close")
         peer.assert_ended()
 
 
 def test_target_absolute_overrides_host(site: Site) -> None:
-    fake = Fake()
-    with site.serve(fake) as url:
+    backend = Backend()
+    with site.serve(backend) as url:
         peer = site.dial(url)
         peer.ask("http://other.test:5000/v2/?n=1")
         assert peer.answer().status == 200
-    assert [request.url for request in fake.requests] == ["http://other.test:5000/v2/?n=1"]
+    assert [request.url for request in backend.requests] == ["http://other.test:5000/v2/?n=1"]
 
 
 def test_target_is_passed_unchanged(site: Site) -> None:
-    fake = Fake()
+    backend = Backend()
     target = "/v2/a%2Fb/%7e;x?last=%20&n=1&n=%C3%A4"
-    with site.serve(fake) as url:
+    with site.serve(backend) as url:
         peer = site.dial(url)
         peer.ask(target)
         peer.answer()
-    assert [request.url for request in fake.requests] == [f"{site.kind}://registry.test{target}"]
+    assert [request.url for request in backend.requests] == [f"{site.kind}://registry.test{target}"]
 
 
 @pytest.mark.parametrize("method", ["PATCH", "PURGE", "OPTIONS", "get", "M-SEARCH", "X_Y"])
 def test_method_of_any_name_reaches_transport(site: Site, method: str) -> None:
-    with site.serve(Fake()) as url:
+    with site.serve(Backend()) as url:
         peer = site.dial(url)
         peer.ask(method=method)
         assert peer.answer().fields["x-method"] == method
 
 
 def test_http_1_0_without_host_is_served_and_closed(site: Site) -> None:
-    fake = Fake()
-    with site.serve(fake) as url:
+    backend = Backend()
+    with site.serve(backend) as url:
         peer = site.dial(url)
         peer.send("GET /a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
         peer.answer()
         peer.send("GET /b HTTP/1.0\r\n\r\n")
         peer.answer()
         peer.assert_ended()
-        assert [request.url for request in fake.requests] == [f"{url}/a", f"{url}/b"]
+        assert [request.url for request in backend.requests] == [f"{url}/a", f"{url}/b"]
 
 
 # --- the server as a whole
@@ -1062,20 +1040,20 @@ def test_serve_fifty_clients_are_served_concurrently(site: Site) -> None:
         with connection.getresponse() as response:
             return response.read()
 
-    with site.serve(Fake(answer)) as url, ThreadPoolExecutor(50) as pool:
+    with site.serve(Backend(answer)) as url, ThreadPoolExecutor(50) as pool:
         assert list(pool.map(push, range(50))) == [b"blob %d" % number for number in range(50)]
 
 
 def test_exit_with_idle_connections_ends(site: Site) -> None:
     before = set(threading.enumerate())
-    block = site.serve(Fake())
+    block = site.serve(Backend())
     url = block.__enter__()
     peers = [site.dial(url) for _ in range(5)]
     for peer in peers:
         peer.ask()
         peer.answer()
     fresh = site.dial(url)
-    ends(block)
+    assert_exit_ends(block)
     assert set(threading.enumerate()) <= before
     for peer in [*peers, fresh]:
         peer.assert_ended()
@@ -1091,42 +1069,42 @@ def test_exit_with_request_body_under_way_ends(site: Site, logged: Callable[[], 
         entered.set()
         return Response(200, (), b"".join(body))
 
-    fake = Fake(answer)
-    block = site.serve(fake)
+    backend = Backend(answer)
+    block = site.serve(backend)
     peer = site.dial(block.__enter__())
     peer.ask("/", "Content-Length: 1000", method="PUT", body=b"part")
     wait(entered)
-    ends(block)
-    assert len(fake.errors) == 1
+    assert_exit_ends(block)
+    assert len(backend.errors) == 1
     assert logged() == []
 
 
 def test_exit_with_unread_response_ends(site: Site) -> None:
     started = threading.Event()
-    body = Streamed(b"x", started.set, *[b"y" * 60_000] * 2000)
-    block = site.serve(Fake(always(200, (), body)))
+    body = FakeReader([b"x", started.set, *[b"y" * 60_000] * 2000])
+    block = site.serve(Backend(always(200, (), body)))
     peer = site.dial(block.__enter__())
     peer.ask()
     wait(started)
-    ends(block)
-    assert body.closed.is_set()
+    assert_exit_ends(block)
+    assert body.closes
 
 
 def test_exit_with_client_lingering_after_refusal_ends(site: Site) -> None:
-    block = site.serve(Fake(always(413)))
+    block = site.serve(Backend(always(413)))
     peer = site.dial(block.__enter__())
     peer.ask("/", "Content-Length: 1000", method="PUT")
     assert peer.answer().status == 413
-    ends(block)
+    assert_exit_ends(block)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x16", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"], ids=repr)
 def test_exit_with_clients_in_handshake_ends(
-    authority: Authority, nothing_left: None, data: bytes, logged: Callable[[], list[Any]]
+    authority: Authority, no_sockets_left: None, data: bytes, logged: Callable[[], list[Any]]
 ) -> None:
     site = Site("https", authority)
     with site.closing:
-        block = site.serve(Fake())
+        block = site.serve(Backend())
         url = block.__enter__()
         slow = Peer(url, None)
         site.closing.callback(slow.close)
@@ -1134,7 +1112,7 @@ def test_exit_with_clients_in_handshake_ends(
         peer = site.dial(url)  # whom the slow one does not hold up
         peer.ask()
         assert peer.answer().status == 200
-        ends(block)
+        assert_exit_ends(block)
     assert logged() == []
 
 
@@ -1152,7 +1130,7 @@ def test_tls_client_gone_before_handshake_leaves_no_socket(authority: Authority)
     authority.certify(context)
     site = Site("https", authority)
     site.server_context = context
-    with site.closing, site.serve(Fake()) as url:
+    with site.closing, site.serve(Backend()) as url:
         before = open_sockets()
         with contextlib.closing(Peer(url, None)) as gone:
             gone.assert_ended()
@@ -1165,22 +1143,22 @@ def test_tls_client_gone_before_handshake_leaves_no_socket(authority: Authority)
 
 
 def test_exit_with_exception_ends_server(site: Site) -> None:
-    with pytest.raises(ZeroDivisionError), site.serve(Fake()) as url:
+    with pytest.raises(ZeroDivisionError), site.serve(Backend()) as url:
         raise ZeroDivisionError
     with pytest.raises(ConnectionRefusedError):
         site.dial(url)
 
 
 def test_exit_with_transport_that_keeps_requests_leaves_no_connection(site: Site) -> None:
-    fake = Fake(always(200))
+    backend = Backend(always(200))
     before = open_sockets()
-    with site.serve(fake) as url:
+    with site.serve(backend) as url:
         peer = site.dial(url)
         peer.ask("/", "Content-Length: 1000", method="PUT", body=b"unread")
         assert peer.answer().status == 200
         peer.reset()
     assert open_sockets() <= before
-    (body,) = [request.body for request in fake.requests]
+    (body,) = [request.body for request in backend.requests]
     assert body is not None
     with pytest.raises(Exception, match="the connection is gone"):
         next(body.open())
@@ -1198,7 +1176,10 @@ def test_server_url_host_is_accepted_by_client(site: Site) -> None:
 
 
 def test_serve_two_servers_are_independent(site: Site) -> None:
-    with site.serve(Fake(always(200, (), b"one"))) as first, site.serve(Fake(always(200, (), b"two"))) as second:
+    with (
+        site.serve(Backend(always(200, (), b"one"))) as first,
+        site.serve(Backend(always(200, (), b"two"))) as second,
+    ):
         assert first.host != second.host
         for url, expected in ((first, b"one"), (second, b"two"), (first, b"one")):
             peer = site.dial(url)
@@ -1207,19 +1188,19 @@ def test_serve_two_servers_are_independent(site: Site) -> None:
 
 
 def test_serve_transport_again_works(site: Site) -> None:
-    fake = Fake()
+    backend = Backend()
     for _ in range(2):
-        with site.serve(fake) as url:
+        with site.serve(backend) as url:
             peer = site.dial(url)
             peer.ask()
             assert peer.answer().status == 200
-    assert not fake.closed
-    assert len(fake.requests) == 2
+    assert not backend.closed
+    assert len(backend.requests) == 2
 
 
 def test_urllib_transport_reads_413_to_unread_body(site: Site) -> None:
     with (
-        site.serve(Fake(always(413, (), b"too large"))) as url,
+        site.serve(Backend(always(413, (), b"too large"))) as url,
         contextlib.closing(UrllibTransport(timeout=PATIENCE, tls=site.context, trust_env=False)) as transport,
     ):
         body = Body.of(iter([bytes(1024 * 1024)] * 8))
