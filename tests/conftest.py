@@ -12,6 +12,9 @@ import pytest
 
 import ociwire.transport.retry
 from tests._support.doubles import FakeClock
+from tests._support.examples import load_profile
+
+load_profile()
 
 
 @pytest.fixture(autouse=True)

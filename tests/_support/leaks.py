@@ -1,4 +1,4 @@
-"""Searches everything that a person can be shown of an exception, a log record or a value for secrets."""
+"""Searches every text of an exception, a log record or a value for secrets."""
 
 from __future__ import annotations
 
@@ -45,11 +45,14 @@ ENCODINGS: dict[str, Callable[[str], str]] = {
     "HTML in JSON": lambda text: _json_escaped(html.escape(text)).replace("&", r"\u0026"),
     "percent in JSON in HTML": lambda text: html.escape(_json_escaped(quote(text, safe=""))),
 }
-"""How a server may write what it repeats."""
+"""Encodings in which a server may repeat a text."""
+
+USUAL_ENCODINGS = ("raw", "percent", "JSON with units", "HTML", "percent in JSON in HTML")
+"""The encodings of large matrices in every run; all others are slow. tests/http/test_redact.py tests all of them."""
 
 
 def shown(thing: object) -> Iterator[str]:
-    """All texts that a person can be shown of a thing, its attributes and what it is chained to included."""
+    """Yield all texts of a thing, of its attributes, and of the exceptions that it is chained to."""
     seen: set[int] = set()
 
     def walk(value: object) -> Iterator[str]:
@@ -62,7 +65,8 @@ def shown(thing: object) -> Iterator[str]:
         yield f"{value}\n{value!r}"
         inner: Iterable[object] = ()
         if isinstance(value, BaseException):
-            yield from traceback.format_exception(value)
+            # Without the frames: they show lines of source, which hold no values, and take most of the time.
+            yield from traceback.format_exception_only(value)
             yield pickle.dumps(value).decode("latin-1") if _is_ours(value) else ""
             inner = (value.args, vars(value), value.__cause__, value.__context__)
         elif isinstance(value, dict):
@@ -77,8 +81,8 @@ def shown(thing: object) -> Iterator[str]:
             inner = (b"".join(value.open()),) if value.resendable else ()
         elif hasattr(value, "__slots__"):
             inner = [getattr(value, name) for name in value.__slots__ if hasattr(value, name)]
-        for one in inner:
-            yield from walk(one)
+        for item in inner:
+            yield from walk(item)
 
     return walk(thing)
 
@@ -89,28 +93,28 @@ def _is_ours(error: BaseException) -> bool:
 
 @lru_cache(maxsize=10_000)  # most texts are shown in several places
 def _decoded(text: str) -> frozenset[str]:
-    """A text in every form that it has with its escapes undone, up to four deep."""
-    found, last = {text}, {text}
+    """A text in every form that it has with its escapes decoded, up to four levels deep."""
+    forms, last = {text}, {text}
     for _ in range(4):
         last = {
-            undone
-            for one in last
-            for undone in (
-                unquote(one),
-                html.unescape(one),
-                re.sub(r"\\u([0-9a-fA-F]{4})", lambda match: chr(int(match[1], 16)), one),
-                re.sub(r'\\(["/\\])', r"\1", one),
+            decoded
+            for form in last
+            for decoded in (
+                unquote(form),
+                html.unescape(form),
+                re.sub(r"\\u([0-9a-fA-F]{4})", lambda match: chr(int(match[1], 16)), form),
+                re.sub(r'\\(["/\\])', r"\1", form),
             )
-        } - found
-        found |= last
-    return frozenset(one.replace("+", " ") for one in found)
+        } - forms
+        forms |= last
+    return frozenset(form.replace("+", " ") for form in forms)
 
 
 def assert_no_leak(thing: object, secrets: Iterable[str]) -> None:
-    sought = [(secret, secret.replace("+", " ")) for secret in secrets]
+    searched = [(secret, secret.replace("+", " ")) for secret in secrets]
     for text in set(shown(thing)):
         for form in _decoded(text):
-            for secret, with_spaces in sought:
+            for secret, with_spaces in searched:
                 assert with_spaces not in form, f"{secret!r} in {text!r}"
 
 

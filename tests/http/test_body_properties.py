@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from ociwire._http import body as body_module
 from ociwire._http.body import Body
 from ociwire.errors import BodyConsumedError
+from tests._support.examples import example_count
 
 CHUNK = 4
 FLIP = bytes(range(255, -1, -1))
@@ -171,7 +172,7 @@ class BodyMachine(RuleBasedStateMachine):
             assert body.length == length
 
 
-BodyMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=25, deadline=None)
+BodyMachine.TestCase.settings = settings(max_examples=example_count(200), stateful_step_count=25, deadline=None)
 TestBody = BodyMachine.TestCase
 
 

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from ociwire import Client, Descriptor, Digest, Request, errors
 from ociwire.media_types import OCI_INDEX, OCI_MANIFEST
 from ociwire.registry.memory import MemoryRegistry
+from tests._support.examples import example_count
 
 NAMES = ["b/c", "b-c"]
 CONTENTS = [b"", b"x", b"{}", b"some content", bytes(range(256))]
@@ -317,7 +318,7 @@ class RegistryMachine(RuleBasedStateMachine):
             self.tags(name=name, after="b", limit=2)
 
 
-RegistryMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+RegistryMachine.TestCase.settings = settings(max_examples=example_count(60), stateful_step_count=30, deadline=None)
 TestRegistry = RegistryMachine.TestCase
 
 

@@ -694,7 +694,7 @@ def test_client_disconnects_in_blob_body_stores_nothing(
         wait(backend.entered)  # a reset may overtake what was sent before it
         peer.close() if way == "closes" else peer.reset()
         wait(backend.done)
-        peer = site.dial(url)  # and others are backend as before
+        peer = site.dial(url)  # and others are served as before
         peer.ask("/v2/")
         assert peer.answer().status == 200
     assert len(backend.errors) == 1

@@ -1,0 +1,23 @@
+"""How many examples Hypothesis tries: a part in every run, all of them in the slow run of ``.ci/run``."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+__all__ = ["ARE_ALL", "example_count", "load_profile"]
+
+ARE_ALL = os.environ.get("OCIWIRE_EXAMPLES") == "all"
+_DIVISOR = 3
+
+
+def example_count(number: int) -> int:
+    """The number of examples of this run, for a test that should try so many in all."""
+    return number if ARE_ALL else max(number // _DIVISOR, 1)
+
+
+def load_profile() -> None:
+    """Load the settings for tests that state no number of their own. They have no deadline: no test measures time."""
+    settings.register_profile("ociwire", max_examples=example_count(100), deadline=None)
+    settings.load_profile("ociwire")
