@@ -1,4 +1,4 @@
-"""Text for messages and logs: untrusted text on one line, statuses with their names, sizes with their units."""
+"""Formatting for messages and logs: untrusted text, status lines and sizes."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from http import HTTPStatus
 
 __all__ = ["CUT", "SURROGATE", "cut", "sanitize", "format_size", "status_line"]
 
-# Control characters, ends of lines, what turns the direction of text (Unicode, UAX #9), and halves of characters.
-_HARMFUL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
+# Control characters, line separators, characters that change the direction of text (UAX #9), and surrogates.
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
 SURROGATE = re.compile(r"[\ud800-\udfff]")
-"""Half of a character: JSON can spell it, and nothing can write it."""
+"""A lone surrogate: JSON can express it, but it cannot be encoded."""
 
 CUT = "…"
-"""Stands where text was cut. `Redactor` masks the beginning of a secret in front of it."""
+"""Marks where text was cut. `Redactor` masks the beginning of a secret in front of it."""
 
 
 def cut(text: str, longest: int) -> str:
-    """Return a text of at most `longest` characters; one that is longer ends in `CUT`.
+    """Cut a text to `longest` characters, with `CUT` at its end if it was longer.
 
-    Text of a peer that is quoted before its secrets are masked must be cut by this: of a secret that was cut, only the
-    beginning is left, and nothing but the mark tells that it was longer.
+    Text of a peer that is quoted before its secrets are masked must be cut by this function: only the mark tells
+    `Redactor` that the text before it may be the beginning of a secret.
     """
     return text if len(text) <= longest else text[: longest - len(CUT)] + CUT
 
 
 def sanitize(value: object, longest: int) -> str:
     """Sanitize untrusted text for single-line output: no control characters, at most `longest` characters."""
-    return _HARMFUL.sub(" ", value[:longest]) if isinstance(value, str) else ""
+    return _UNSAFE.sub(" ", value[:longest]) if isinstance(value, str) else ""
 
 
 def status_line(status: int) -> str:
-    """A status code with its registered name: ``404 Not Found``."""
+    """Return a status code with its reason phrase, such as ``404 Not Found``."""
     try:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
@@ -39,7 +39,7 @@ def status_line(status: int) -> str:
 
 
 def format_size(count: int) -> str:
-    """A number of bytes for people: ``512 B``, ``5.0 MiB``."""
+    """Format a number of bytes, such as ``512 B`` or ``5.0 MiB``."""
     if count < 1024:
         return f"{count} B"
     power = 1 if count < 1024**2 * 0.9995 else 2 if count < 1024**3 * 0.9995 else 3

@@ -1,6 +1,6 @@
-"""Descriptors: what a content is called, how long it is and what it means.
+"""Descriptors: media type, digest and size of content.
 
-They follow the OCI image specification, "OCI Content Descriptors" (and, for `Platform`, "OCI Image Index").
+They follow the OCI image specification, "OCI Content Descriptors", and for `Platform` "OCI Image Index".
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _MEDIA_TYPE = re.compile(f"{_NAME}/{_NAME}")
 @final
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """The platform that an image of an index is for. The fields are the specification's, its dots as underscores."""
+    """The platform of an image in an index. Fields are named as in the specification, with underscores for dots."""
 
     architecture: str
     os: str
@@ -54,7 +54,7 @@ class Platform:
             object.__setattr__(self, name, _strings(f"platform.{name}", getattr(self, name)))
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON object of the specification, without the fields that are empty."""
+        """Return the JSON object of the specification, without empty fields."""
         optional = {
             "os.version": self.os_version,
             "os.features": list(self.os_features),
@@ -65,12 +65,12 @@ class Platform:
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> Platform:
-        """Read the JSON object of the specification, leniently.
+        """Parse the JSON object of the specification, leniently.
 
         Numbers and booleans are read as their JSON text. Unknown fields, and values of other types, are ignored.
 
         Raises:
-            UsageError: It is not an object.
+            UsageError: The argument is not an object.
         """
         _check(isinstance(mapping, Mapping), "platform", "an object", mapping)
         return cls(
@@ -86,7 +86,7 @@ class Platform:
 @final
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """A content's media type, digest and size in bytes, with what else is known of it.
+    """Media type, digest and size in bytes of content, with further optional properties.
 
     Raises:
         UsageError: A field has the wrong type, the digest is not valid, the media type is not
@@ -121,19 +121,19 @@ class Descriptor:
 
     @classmethod
     def of(cls, data: bytes, media_type: str = OCTET_STREAM, *, algorithm: str = "sha256") -> Descriptor:
-        """The descriptor of `data`, which is hashed.
+        """Hash data and return its descriptor.
 
         Raises:
-            UsageError: The media type is not valid, or the algorithm is none of sha256, sha384 and sha512.
+            UsageError: The media type is not valid, or the algorithm is not sha256, sha384 or sha512.
         """
         return cls(media_type, Digest.of(data, algorithm), memoryview(data).nbytes)
 
     def replace(self, **changes: Any) -> Descriptor:
-        """The same descriptor with other values in the named fields."""
+        """Return a copy with other values in the named fields."""
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON object of the specification, without the fields that are empty; `data` is in base64."""
+        """Return the JSON object of the specification, without empty fields; `data` is in base64."""
         optional = {
             "urls": list(self.urls),
             "annotations": None if self.annotations is None else dict(self.annotations),
@@ -146,7 +146,7 @@ class Descriptor:
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> Descriptor:
-        """Read the JSON object of the specification, leniently: other tools do not always follow it.
+        """Parse the JSON object of the specification, leniently: other tools do not always follow it.
 
         Media types lose their parameters; one that is absent or not valid is read as ``application/octet-stream``, or
         as None for ``artifactType``. Numbers and booleans among the values of annotations are read as their JSON text,
@@ -154,7 +154,7 @@ class Descriptor:
         ignored. Digest and size must be valid.
 
         Raises:
-            UsageError: It is not an object, or the digest or the size is missing or not valid.
+            UsageError: The argument is not an object, or the digest or the size is missing or not valid.
         """
         _check(isinstance(mapping, Mapping), "itself", "an object", mapping)
         missing = [key for key in ("digest", "size") if key not in mapping]
@@ -174,13 +174,13 @@ class Descriptor:
         )
 
 
-def _check(holds: bool, field: str, wanted: str, value: object) -> None:  # noqa: FBT001 - a statement, not an option
+def _check(holds: bool, field: str, expected: str, value: object) -> None:  # noqa: FBT001 - a statement, not an option
     if not holds:
-        raise UsageError(f"not a descriptor: {field} must be {wanted}, not {show(value, 200)}")
+        raise UsageError(f"not a descriptor: {field} must be {expected}, not {show(value, 200)}")
 
 
 def is_media_type(value: object) -> bool:
-    """Whether it reads ``type/subtype`` (RFC 6838, section 4.2), without parameters."""
+    """Whether a value is ``type/subtype`` (RFC 6838, section 4.2), without parameters."""
     return isinstance(value, str) and _MEDIA_TYPE.fullmatch(value) is not None
 
 
@@ -202,8 +202,8 @@ def _check_media_type(field: str, value: object) -> None:
 
 
 def _strings(field: str, value: object) -> tuple[str, ...]:
-    listed = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
-    _check(listed and all(isinstance(item, str) for item in value), field, "a list of strings", value)  # type: ignore[attr-defined]
+    is_list = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+    _check(is_list and all(isinstance(item, str) for item in value), field, "a list of strings", value)  # type: ignore[attr-defined]
     return tuple(value)  # type: ignore[arg-type]
 
 

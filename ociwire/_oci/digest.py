@@ -1,7 +1,7 @@
-"""A digest: the name of a content, and the only thing about it that is believed.
+"""Content digests: ``algorithm:encoded``.
 
-The grammar is that of the OCI image specification, section "Digests". Of an algorithm that is known here, the length
-and alphabet are held to as well; of any other the digest can be passed on, but nothing can be verified by it.
+The grammar is that of the OCI image specification, section "Digests". For known algorithms the length and the alphabet
+are checked, too. Digests of other algorithms are valid, but content cannot be verified by them.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _KNOWN = {
 
 @final
 class Digest(str):
-    """``algorithm:encoded``, checked. A `str`: it can be used wherever its text can.
+    """A content digest (``algorithm:encoded``). A `str` that is checked when it is made.
 
     Args:
-        text: The digest's text, such as ``sha256:6c3c624b58dbbcd3c0dd82b4c53f04194d1247c6eebdaab7c610cf7d66709b3b``.
+        text: The digest, such as ``sha256:6c3c624b58dbbcd3c0dd82b4c53f04194d1247c6eebdaab7c610cf7d66709b3b``.
 
     Raises:
         UsageError: The text is not a digest, or has the wrong length for its algorithm.
@@ -53,10 +53,10 @@ class Digest(str):
 
     @classmethod
     def of(cls, data: bytes | bytearray | memoryview, algorithm: str = "sha256") -> Digest:
-        """The digest of `data`.
+        """Hash data and return its digest.
 
         Raises:
-            UsageError: The algorithm is none of sha256, sha384 and sha512, or the data is no bytes.
+            UsageError: The algorithm is not sha256, sha384 or sha512, or the data is not bytes-like.
         """
         hasher = new_hasher(algorithm)
         try:
@@ -67,30 +67,30 @@ class Digest(str):
 
     @property
     def algorithm(self) -> str:
-        """What stands before the colon, such as ``sha256``."""
+        """The algorithm, such as ``sha256``."""
         return self.partition(":")[0]
 
     @property
     def encoded(self) -> str:
-        """What stands behind the colon; hexadecimal digits, for the algorithms that are known."""
+        """The encoded hash: hexadecimal digits for known algorithms."""
         return self.partition(":")[2]
 
     @property
     def known(self) -> bool:
-        """Whether something can be verified by it, its algorithm being sha256, sha384 or sha512."""
+        """Whether content can be verified by it: the algorithm is sha256, sha384 or sha512."""
         return self.algorithm in _KNOWN
 
     def hasher(self) -> _Hash:
-        """A new hash object of this digest's algorithm.
+        """Return a new hash object for the algorithm of this digest.
 
         Raises:
-            UsageError: The algorithm is none of sha256, sha384 and sha512, so nothing can be verified by this digest.
+            UsageError: The algorithm is not sha256, sha384 or sha512.
         """
         return new_hasher(self.algorithm)
 
 
 def new_hasher(algorithm: str) -> _Hash:
-    """A new hash object of one of the known algorithms; `UsageError` for any other."""
+    """Return a new hash object for a known algorithm. Raises `UsageError` for another."""
     if algorithm not in _KNOWN:
         raise UsageError(f"cannot hash with {show(algorithm)} (known are {', '.join(_KNOWN)})")
     return hashlib.new(algorithm)

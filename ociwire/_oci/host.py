@@ -1,4 +1,4 @@
-"""Registry hosts: their grammar, and how a host or a URL is shown in an error message."""
+"""Registry hosts: their grammar, and redaction of hosts and URLs in error messages."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from .._arguments import show
 from .._text import cut
 from ..errors import UsageError
 
-__all__ = ["check_host", "split_port", "redact_url"]
+__all__ = ["check_host", "is_host", "redact_url", "split_port"]
 
 # The domain of the distribution project's reference grammar (a name, an IPv4 address or an IPv6 address in brackets),
-# and underscores: RFC 3986, section 3.2.2, allows them, and so do DNS and the names of buckets and containers.
+# and underscores, which RFC 3986, section 3.2.2, and DNS allow, and which names of containers have.
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
 _DOMAIN = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[A-Fa-f0-9:.]+\])(?::[0-9]{{1,5}})?"
 _HOST = re.compile(_DOMAIN)
@@ -22,11 +22,10 @@ _LONGEST_SHOWN = 200
 
 
 def check_host(host: str) -> str:
-    """A registry's ``host`` or ``host:port`` in lower case.
+    """Check a registry's ``host`` or ``host:port``, and return it in lower case.
 
     Raises:
-        UsageError: It is not a valid one: empty, or with a scheme, a path, a query, userinfo, white space or two ports
-            in it.
+        UsageError: It is not valid: empty, or with a scheme, a path, a query, userinfo, white space or two ports.
     """
     if not isinstance(host, str) or not _HOST.fullmatch(host):
         shown = redact_url(host) if isinstance(host, str) else host
@@ -48,6 +47,7 @@ def check_host(host: str) -> str:
 
 
 def is_host(text: str) -> bool:
+    """Whether `check_host` accepts a text."""
     try:
         check_host(text)
     except UsageError:
@@ -56,6 +56,7 @@ def is_host(text: str) -> bool:
 
 
 def split_port(host: str) -> tuple[str, int | None]:
+    """Split a valid host into its name, with the brackets of an IPv6 address, and its port, if it has one."""
     if host.endswith("]"):
         return host, None
     name, colon, port = host.rpartition(":")
@@ -63,18 +64,19 @@ def split_port(host: str) -> tuple[str, int | None]:
 
 
 def redact_url(url: str) -> str:
-    """A URL for a message: without query, fragment and userinfo, at most 200 characters.
+    """Return a URL for a message: without query, fragment and userinfo, at most 200 characters.
 
-    A netloc that does not parse is not shown. A password may hold ``/``, ``?`` or ``#`` that should have been
-    percent-encoded: everything before an ``@`` is hidden, wherever it is.
+    A netloc that is not valid is masked. A password may contain a ``/``, ``?`` or ``#`` that should have been
+    percent-encoded: everything before an ``@`` is masked, wherever it is.
     """
     match = _SHOWN.match(url)
-    if match is None:  # a path
+    if match is None:  # a path without a host
         return cut(re.split(r"[?#]", url, maxsplit=1)[0], _LONGEST_SHOWN)
     prefix, rest, tail = match.groups()
     _, at, shown = rest.rpartition("@")
     netloc = re.split(r"[/\\]", shown, maxsplit=1)[0]
-    # In https://user:123?4@host/ the netloc seems to be a host and a port, in https://token?4@host/ a host.
+    # An @ after a ? or # may end a password: in https://user:123?4@host/ the netloc looks like a host and a port, in
+    # https://token?4@host/ like a host.
     hides_userinfo = "@" in tail and not at and (":" in netloc or netloc == shown or not is_host(netloc))
     if hides_userinfo or ((at or prefix) and not is_host(netloc)):
         return cut(f"{prefix}***", _LONGEST_SHOWN)

@@ -1,7 +1,7 @@
-"""References as ``docker pull`` reads them, and the rules for the names in them.
+"""References in the syntax of ``docker pull``, and the grammar of repository and tag names.
 
-The grammar is the distribution project's (``HOST/NAME:TAG@DIGEST``), except that a host may have underscores, which
-docker refuses; repository and tag names follow the OCI distribution specification, "Pulling manifests".
+The grammar is that of the distribution project (``HOST/NAME:TAG@DIGEST``), except that a host may have underscores,
+which docker refuses. Repository and tag names follow the OCI distribution specification, "Pulling manifests".
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .host import check_host
 __all__ = ["DOCKER_HUB", "Reference", "check_repository", "check_tag", "registry_name"]
 
 DOCKER_HUB = "docker.io"
-"""What Docker Hub is called in references; it is reached as ``registry-1.docker.io``."""
+"""The host of Docker Hub in references. Requests go to ``registry-1.docker.io``."""
 
 _HUB_ALIASES = frozenset({DOCKER_HUB, f"index.{DOCKER_HUB}", f"registry-1.{DOCKER_HUB}"})
 _DEFAULT_PORTS = {"https": ":443", "http": ":80"}
@@ -27,16 +27,18 @@ _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _MAX_NAME = 255
-# The name takes all up to a tag (which has no slash) or a digest.
+# The name ends at a tag (which has no slash) or a digest.
 _REFERENCE = re.compile(r"([^@]+?)(?::([^/:@]*))?(?:@(.*))?", re.DOTALL)
 
 
 def registry_name(host: str, scheme: str = "https") -> str:
-    """What a registry is called where credentials are kept: lower case, no default port, one name for Docker Hub.
+    """Return the name by which credentials of a registry are stored: lower case, without the default port.
+
+    All hosts of Docker Hub have one name.
 
     Args:
         host: ``host`` or ``host:port``.
-        scheme: Whose default port is dropped.
+        scheme: The scheme whose default port is removed. Defaults to ``https``.
 
     Raises:
         UsageError: The host is not valid.
@@ -46,10 +48,10 @@ def registry_name(host: str, scheme: str = "https") -> str:
 
 
 def check_repository(name: str) -> str:
-    """A repository's name, such as ``library/alpine``.
+    """Check the name of a repository, such as ``library/alpine``, and return it.
 
     Raises:
-        UsageError: It is not a valid one, or has more than 255 characters.
+        UsageError: It is not valid, or has more than 255 characters.
     """
     if not isinstance(name, str) or not _REPOSITORY.fullmatch(name):
         raise UsageError(
@@ -62,10 +64,10 @@ def check_repository(name: str) -> str:
 
 
 def check_tag(tag: str) -> str:
-    """A tag, such as ``3.20``.
+    """Check a tag, such as ``3.20``, and return it.
 
     Raises:
-        UsageError: It is not a valid one.
+        UsageError: It is not valid.
     """
     if not isinstance(tag, str) or not _TAG.fullmatch(tag):
         raise UsageError(
@@ -77,12 +79,12 @@ def check_tag(tag: str) -> str:
 @final
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A repository at a host, with a tag, a digest, both or neither.
+    """A repository of a registry, with a tag, a digest, both or neither.
 
     Attributes:
-        host: The registry, ``docker.io`` where the text names none; in the case in which it was written.
-        repository: The repository's name, ``library/alpine`` for ``alpine``.
-        tag: The tag, or None. Nothing is filled in for it.
+        host: The host of the registry, as written; ``docker.io`` if the text has none.
+        repository: The name of the repository; ``library/alpine`` for ``alpine``.
+        tag: The tag, or None. There is no default.
         digest: The digest, or None.
     """
 
@@ -101,13 +103,13 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Reference:
-        """Read a reference as ``docker pull`` does.
+        """Parse a reference as ``docker pull`` does.
 
-        The first component is a host if it has a dot or a colon in it, is ``localhost``, or is not in lower case;
-        otherwise the reference is Docker Hub's, and ``library/`` stands before a name of one component.
+        The first component is a host if it has a dot or a colon, is ``localhost``, or is not in lower case. Otherwise
+        the host is Docker Hub, and ``library/`` is added to a name of one component.
 
         Raises:
-            UsageError: It is not a reference, or is a bare image id of 64 hexadecimal digits.
+            UsageError: The text is not a reference, or is an image id of 64 hexadecimal digits.
         """
         match = _REFERENCE.fullmatch(text) if isinstance(text, str) else None
         if match is None:

@@ -1,9 +1,8 @@
-"""What a request needs and what a token grants, in the syntax of the distribution project's token scopes.
+"""Token scopes: what a request requires, and what a token grants.
 
-``repository:foo/bar:pull,push registry:catalog:*``: words apart by white space, each ``type:name:action,action``. A
-word that does not fit is kept verbatim. A `Scope` is an immutable set: it remembers its text, but compares as a set.
-
-The syntax is that of https://distribution.github.io/distribution/spec/auth/scope/.
+The syntax is that of https://distribution.github.io/distribution/spec/auth/scope/: words separated by white space, each
+``type:name:action,action``, as in ``repository:foo/bar:pull,push registry:catalog:*``. A word of another form is kept
+verbatim. A `Scope` is an immutable set that keeps its text, but is compared as a set.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ from typing import Any, ClassVar, NamedTuple, final
 
 __all__ = ["ResourceScope", "Scope"]
 
-# A name may hold a colon (a host's port), so the type ends at the first one and the actions begin after the last.
+# A name may have a colon (the port of a host): the type ends at the first one, and the actions begin after the last.
 _WORD = re.compile(r"([^:]+):(.+):([^:,]+(?:,[^:,]+)*)", re.DOTALL)
 
 
 class ResourceScope(NamedTuple):
-    """One action on one resource. A word that does not fit the syntax is all ``resource_type``, the rest empty.
+    """One action on one resource. A word of another form is the ``resource_type``, and the other fields are empty.
 
     Attributes:
-        resource_type: ``repository`` or ``registry``; the syntax admits others.
-        resource: The resource's name, such as ``library/alpine`` or ``catalog``.
-        action: ``pull``, ``push``, ``delete`` or ``*``; the syntax admits others.
+        resource_type: ``repository``, ``registry`` or another type.
+        resource: The name of the resource, such as ``library/alpine`` or ``catalog``.
+        action: ``pull``, ``push``, ``delete``, ``*`` or another action.
     """
 
     resource_type: str
@@ -33,25 +32,25 @@ class ResourceScope(NamedTuple):
     action: str
 
     def __str__(self) -> str:
-        return _word(self.resource_type, self.resource, [self.action])
+        return _format_word(self.resource_type, self.resource, [self.action])
 
 
 @final
 class Scope:
-    """An immutable set of `ResourceScope`, with the text that it was written as.
+    """An immutable set of `ResourceScope`, with the text that it was parsed from.
 
-    ``a | b`` is the union: its text is a's, then what b adds, in b's order. ``a <= b`` says that b contains a.
-    Iteration is sorted and without duplicates. ``==`` and ``hash`` go by the set. An empty scope is false.
+    ``a | b`` is the union: its text is that of a, and then what b adds, in the order of b. ``a <= b`` is true if b
+    contains a. Iteration is sorted, without duplicates. ``==`` and ``hash`` ignore the text. An empty scope is false.
     """
 
     __slots__ = ("_members", "_text", "_unlimited")
 
     EMPTY: ClassVar[Scope]
-    """Nothing at all."""
+    """The empty scope."""
     UNLIMITED: ClassVar[Scope]
-    """Everything; contains every scope and absorbs ``|``. It has no members to iterate over; its text is ``*``."""
+    """Contains every scope. It has no members to iterate over, and its text is ``*``."""
     CATALOG: ClassVar[Scope]
-    """``registry:catalog:*``, which listing a registry's repositories needs."""
+    """``registry:catalog:*``, which listing repositories requires."""
 
     def __init__(self, members: Iterable[ResourceScope] = ()) -> None:
         self._members = frozenset(members)
@@ -60,22 +59,22 @@ class Scope:
 
     @classmethod
     def parse(cls, text: str) -> Scope:
-        """Read a scope's text. Never raises: what does not fit the syntax is kept as it is."""
-        return cls._of(frozenset(member for word in text.split() for member in _parse_word(word)), text)
+        """Parse a scope. Never raises: a word of another form is kept verbatim."""
+        return cls._make(frozenset(member for word in text.split() for member in _parse_word(word)), text)
 
     @classmethod
     def repository(cls, name: str, *actions: str) -> Scope:
-        """``repository:NAME:ACTIONS``, the actions in the order given."""
-        return cls.parse(_word("repository", name, actions)) if actions else cls.EMPTY
+        """Return ``repository:NAME:ACTIONS``, with the actions in the order given; `EMPTY` without actions."""
+        return cls.parse(_format_word("repository", name, actions)) if actions else cls.EMPTY
 
     @classmethod
-    def _of(cls, members: frozenset[ResourceScope], text: str, *, unlimited: bool = False) -> Scope:
+    def _make(cls, members: frozenset[ResourceScope], text: str, *, unlimited: bool = False) -> Scope:
         scope = cls()
         scope._members, scope._text, scope._unlimited = members, text, unlimited
         return scope
 
     def canonical(self) -> Scope:
-        """The same scope with its text sorted by type, name and actions, each resource in one word."""
+        """Return the same scope with its text sorted by type, name and action, with one word for each resource."""
         return self if self._unlimited else Scope(self._members)
 
     def __or__(self, other: Scope) -> Scope:
@@ -92,8 +91,8 @@ class Scope:
             if added:
                 seen.update(added)
                 first = added[0]
-                words.append(_word(first.resource_type, first.resource, dict.fromkeys(m.action for m in added)))
-        return Scope._of(frozenset(seen), " ".join(words))
+                words.append(_format_word(first.resource_type, first.resource, dict.fromkeys(m.action for m in added)))
+        return Scope._make(frozenset(seen), " ".join(words))
 
     def __le__(self, other: Scope) -> bool:
         if not isinstance(other, Scope):
@@ -121,14 +120,14 @@ class Scope:
         return self._text
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (self._members, self._text, self._unlimited)
+        return _restore, (self._members, self._text, self._unlimited)
 
     def __repr__(self) -> str:
         return "Scope.UNLIMITED" if self._unlimited else f"Scope.parse({self._text!r})"
 
 
-def _restored(members: frozenset[ResourceScope], text: str, unlimited: bool) -> Scope:  # noqa: FBT001 - of pickle
-    return Scope._of(members, text, unlimited=unlimited)
+def _restore(members: frozenset[ResourceScope], text: str, unlimited: bool) -> Scope:  # noqa: FBT001 - called by pickle
+    return Scope._make(members, text, unlimited=unlimited)
 
 
 def _parse_word(word: str) -> list[ResourceScope]:
@@ -139,16 +138,16 @@ def _parse_word(word: str) -> list[ResourceScope]:
     return [ResourceScope(resource_type, resource, action) for action in actions.split(",")]
 
 
-def _word(resource_type: str, resource: str, actions: Iterable[str]) -> str:
+def _format_word(resource_type: str, resource: str, actions: Iterable[str]) -> str:
     joined = ",".join(actions)
     return f"{resource_type}:{resource}:{joined}" if joined else resource_type
 
 
 def _canonical_text(members: Iterable[ResourceScope]) -> str:
     resources = groupby(sorted(members), key=lambda member: (member.resource_type, member.resource))
-    return " ".join(_word(kind, name, [member.action for member in group]) for (kind, name), group in resources)
+    return " ".join(_format_word(kind, name, [member.action for member in group]) for (kind, name), group in resources)
 
 
 Scope.EMPTY = Scope()
-Scope.UNLIMITED = Scope._of(frozenset(), "*", unlimited=True)
+Scope.UNLIMITED = Scope._make(frozenset(), "*", unlimited=True)
 Scope.CATALOG = Scope.parse("registry:catalog:*")
