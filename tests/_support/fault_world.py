@@ -1,7 +1,7 @@
-"""What the fault matrix and the random schedules share: a registry with something in it, and a network that can fail.
+"""The setup of the fault matrix and the random schedules: a registry with content, behind a network that can fail.
 
-From below: a `MemoryRegistry`, guarded by tokens but for one host that stands for a CDN; a watch that knows which
-responses are still open; a `FaultTransport`; the whole default stack; a client.
+From the bottom: a `MemoryRegistry`, which requires tokens except on one host that stands for a CDN; a `Watch` that
+records which responses are open; a `FaultTransport`; the default stack; a client.
 """
 
 from __future__ import annotations
@@ -29,11 +29,16 @@ NAME = "team/app"
 CREDENTIALS = StaticCredentials(HOST, Credential(username="me", password="secret"))
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 MOST_REQUESTS = 200
-"""More requests for one operation would go on for ever."""
+"""Limit of the requests of one operation: more of them are an endless loop."""
 
 
 class Watch:
-    """Passes requests on, and knows which of the responses are still open."""
+    """Passes requests on, and records which responses are open.
+
+    Attributes:
+        open: An id for each response that was neither read to its end nor closed.
+        requests: Number of requests.
+    """
 
     def __init__(self, inner: Transport) -> None:
         self._inner = inner
@@ -42,16 +47,16 @@ class Watch:
 
     def round_trip(self, request: Request, /) -> Response:
         self.requests += 1
-        assert self.requests < MOST_REQUESTS, f"{request.method} {request.url} goes on for ever"
+        assert self.requests < MOST_REQUESTS, f"{request.method} {request.url} loops"
         response = self._inner.round_trip(request)
-        return response.replace(body=Watched(response, self)) if response.length != 0 else response
+        return response.replace(body=_ObservedBody(response, self)) if response.length != 0 else response
 
     def close(self) -> None:
         self._inner.close()
 
 
-class Watched:
-    """A body that tells when it was read to its end, or closed."""
+class _ObservedBody:
+    """A body that removes itself from the watch when it was read to its end or closed."""
 
     def __init__(self, response: Response, watch: Watch) -> None:
         self._response = response
@@ -70,7 +75,7 @@ class Watched:
 
 
 def blob(number: int, size: int = 1000) -> bytes:
-    """Some content; of one number always the same."""
+    """Content that is the same for the same number."""
     return random.Random(number).randbytes(size)
 
 
@@ -79,7 +84,7 @@ NEW = blob(2, 3000)
 
 
 def manifest(subject: Descriptor | None = None, **annotations: str) -> bytes:
-    """A manifest of the stored blob."""
+    """A manifest with the stored blob as its config."""
     content: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": MANIFEST,
@@ -94,10 +99,10 @@ def manifest(subject: Descriptor | None = None, **annotations: str) -> bytes:
 
 
 class World:
-    """A registry with something in it, and a client whose requests may fail on the way there: see `fail`.
+    """A registry with content, and a client whose requests may fail: see `fail`.
 
     Args:
-        registry: For `MemoryRegistry`.
+        registry: Options of `MemoryRegistry`.
     """
 
     faults: FaultTransport
@@ -111,7 +116,7 @@ class World:
         self.seed()
 
     def fail(self, **options: Any) -> None:
-        """Have requests fail from now on, as `FaultTransport` is told; with a new client."""
+        """Make a new client whose requests fail, with options of `FaultTransport`."""
         self.faults = FaultTransport(self.watch, **options)
         self.client = Client(HOST, default_transport(base=self.faults, credentials=CREDENTIALS))
 
@@ -128,19 +133,19 @@ class World:
         self.referrer = self.direct.push_manifest(NAME, manifest(self.subject, number="1"), MANIFEST)
 
     def token_runs_out(self, request: Request, inner: Transport, chance: random.Random) -> Response:
-        """A fault: all tokens that were granted before are refused from now on."""
+        """A fault: revokes all tokens."""
         self.guard.revoke()
         return inner.round_trip(request)
 
 
 def to_a_cdn(request: Request, inner: Transport, chance: random.Random) -> Response:
-    """A fault: what is asked for is at another origin, which knows no tokens."""
+    """A fault: redirects to another origin, which requires no tokens."""
     url = urlsplit(request.url)
     return Response(307, {"Location": f"https://{CDN}{url.path}{'?' if url.query else ''}{url.query}"})
 
 
 def faults_of(world: World) -> dict[str, str | Fault]:
-    """All that can happen, by the names that the tables have."""
+    """All faults, by their names in the tables."""
     return {
         **{name: name for name in FAULTS},
         "token ran out": world.token_runs_out,
@@ -149,10 +154,10 @@ def faults_of(world: World) -> dict[str, str | Fault]:
 
 
 COLD = ", a client's first"
-"""Behind an operation: it is the first of its client, which has no token yet."""
+"""Suffix of an operation that is the first of its client, which has no token yet."""
 FAULT_NAMES = (*FAULTS, "token ran out", "307 to a CDN")
 
-# What is pushed, in every way in which content can be given; a new one for each attempt.
+# The kinds of content of a push; new content is made for each attempt.
 BODIES: dict[str, Callable[[bytes], Any]] = {
     "bytes": lambda content: content,
     "file": io.BytesIO,
@@ -177,7 +182,7 @@ def push_chunked(client: Client, content: Iterable[bytes]) -> Descriptor:
 
 
 def resume(world: World) -> Descriptor:
-    """Begin an upload without faults, and go on with it through them, as another process would."""
+    """Begin an upload without faults, and resume it with faults, as another process does."""
     begun = world.direct.push_blob_chunked(NAME, 1000)
     begun.write(NEW[:1500])
     begun.close()
@@ -186,8 +191,8 @@ def resume(world: World) -> Descriptor:
         return writer.commit(Descriptor.of(NEW).digest)
 
 
-def fetched(world: World) -> bytes:
-    """Download the stored blob; nothing else is under its name, whatever happens."""
+def download_stored(world: World) -> bytes:
+    """Download the stored blob. If that fails, no file must be left."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "blob"
         try:
@@ -199,11 +204,11 @@ def fetched(world: World) -> bytes:
 
 
 def operations() -> dict[str, tuple[Callable[[World], Any], Callable[[World], Any]]]:
-    """Every operation of a client, and what it should return in a world without faults."""
+    """Every operation of a client, and its result in a world without faults."""
     digest = Descriptor.of(STORED).digest
     new, base = Descriptor.of(NEW), Descriptor.of(blob(3))
     second = manifest(number="2")
-    found: dict[str, tuple[Callable[[World], Any], Callable[[World], Any]]] = {
+    table: dict[str, tuple[Callable[[World], Any], Callable[[World], Any]]] = {
         "get_blob": (lambda w: w.client.get_blob(NAME, digest).read(), lambda w: STORED),
         "get_blob_range": (lambda w: w.client.get_blob_range(NAME, digest, 100, 900).read(), lambda w: STORED[100:900]),
         "resolve_blob": (lambda w: w.client.resolve_blob(NAME, digest), lambda w: Descriptor.of(STORED)),
@@ -213,11 +218,11 @@ def operations() -> dict[str, tuple[Callable[[World], Any], Callable[[World], An
         "resolve_tag": (lambda w: w.client.resolve_tag(NAME, "v1"), lambda w: w.subject),
     }
     for kind, make in BODIES.items():
-        found[f"push_blob, {kind}"] = (
+        table[f"push_blob, {kind}"] = (
             lambda w, make=make: w.client.push_blob(NAME, new, make(NEW)),  # type: ignore[misc]
             lambda w: new,
         )
-    found |= {
+    table |= {
         "push_blob_chunked": (lambda w: push_chunked(w.client, pieces(NEW)), lambda w: new),
         "push_blob_chunked_resume": (resume, lambda w: new),
         "mount_blob": (lambda w: w.client.mount_blob("team/base", NAME, base.digest), lambda w: base),
@@ -239,12 +244,12 @@ def operations() -> dict[str, tuple[Callable[[World], Any], Callable[[World], An
         "tags": (lambda w: list(w.client.tags(NAME)), lambda w: ["v1", "v2", "v3"]),
         "repositories": (lambda w: list(w.client.repositories()), lambda w: [NAME, "team/base"]),
         "referrers": (
-            lambda w: [one.digest for one in w.client.referrers(NAME, w.subject.digest)],
+            lambda w: [entry.digest for entry in w.client.referrers(NAME, w.subject.digest)],
             lambda w: [w.referrer.digest],
         ),
     }
-    found |= {
-        "download": (fetched, lambda w: STORED),
+    table |= {
+        "download": (download_stored, lambda w: STORED),
         "upload": (lambda w: upload(w.client, NAME, io.BytesIO(NEW)), lambda w: new),
         "copy, from": (
             lambda w: copy(w.client, f"{NAME}:v1", Client(HOST, MemoryRegistry()), "copied:v1", workers=1),
@@ -256,25 +261,31 @@ def operations() -> dict[str, tuple[Callable[[World], Any], Callable[[World], An
         ),
     }
     for operation in ("get_blob", "push_blob, one-shot"):
-        found[operation + COLD] = found[operation]
-    return found
+        table[operation + COLD] = table[operation]
+    return table
 
 
 def warm(world: World) -> None:
-    """Have the client get a token for all that the operations need: what follows is in the middle of a session."""
+    """Make the client get tokens for all operations, as in the middle of a session."""
     scope = Scope.repository(NAME, "pull", "push", "delete") | Scope.repository("team/base", "pull")
     world.client.do(Request("GET", f"/v2/{NAME}/tags/list"), scope=scope).drain()
     world.client.do(Request("GET", "/v2/_catalog"), scope=Scope.CATALOG).drain()
 
 
 def check_done(operation: str, world: World, *, deleted: bool = False) -> None:
-    """What was said to be done, is; `deleted` if the first referrer may have been."""
+    """Check that an operation that succeeded was performed.
+
+    Args:
+        operation: The name of the operation.
+        world: The world.
+        deleted: Whether the first referrer may have been deleted.
+    """
     direct = world.direct
     if operation.startswith("push_blob"):
         assert direct.get_blob(NAME, Descriptor.of(NEW).digest).read() == NEW
     elif operation == "push_manifest, a referrer":
         listed = direct.referrers(NAME, world.subject.digest)
-        numbers = {(one.annotations or {}).get("number") for one in listed}
+        numbers = {(entry.annotations or {}).get("number") for entry in listed}
         assert numbers in ({"1", "3"}, {"3"} if deleted else {"1", "3"})
     elif operation.startswith("push_manifest"):
         tags = ["new", "newer"] if "two" in operation else ["new"]
@@ -284,9 +295,9 @@ def check_done(operation: str, world: World, *, deleted: bool = False) -> None:
 
 
 def check_whole(world: World, *, deleted: bool = False) -> None:
-    """Whatever has happened, all that the registry has is whole: a reader verifies it.
+    """Check that everything in the registry is complete, by reading it.
 
-    Without a referrers API, deleting a manifest takes two steps: where it was `deleted`, its entry may outlive it.
+    Without a referrers API, a manifest is deleted in two steps: if it was `deleted`, its entry may still exist.
     """
     for tag in world.direct.tags(NAME):
         world.direct.get_tag(NAME, tag).read()
@@ -296,7 +307,7 @@ def check_whole(world: World, *, deleted: bool = False) -> None:
 
 
 class Numbered:
-    """For `where`: the request with this number, counted from 0 since `begin`, and no other."""
+    """Selects one request by its number, from 0 since `begin`, for the option ``where``."""
 
     def __init__(self, number: int) -> None:
         self._number = number
