@@ -227,7 +227,9 @@ def test_skopeo_copy_between_repositories_keeps_blobs(
     assert (tmp_path / "unpacked/rootfs/etc/amd64").read_bytes() == GREETING
 
 
-def test_skopeo_copy_index_keeps_all_platforms(programs: Programs, images: Images, url: ServerURL, tmp_path: Path) -> None:
+def test_skopeo_copy_index_keeps_all_platforms(
+    programs: Programs, images: Images, url: ServerURL, tmp_path: Path
+) -> None:
     digest = images.index.digest
     programs.copy(images.layout.image("all"), f"docker://{url.host}/team/app:all", "--all")
     with open_client(url) as client:
