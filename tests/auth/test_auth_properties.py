@@ -21,6 +21,7 @@ from ociwire import AuthTransport, Body, FunctionTransport, Request, RequestInfo
 from ociwire.auth import Credential
 from ociwire.errors import AuthError
 from tests._support.doubles import FakeClock
+from tests._support.examples import example_count
 
 HOST = "registry.example"
 ORIGIN = f"https://{HOST}"
@@ -184,5 +185,5 @@ class AuthMachine(RuleBasedStateMachine):
 
 
 def test_round_trip_arbitrary_answers_keeps_bounds() -> None:
-    bounded = settings(max_examples=300, stateful_step_count=20, deadline=None)
+    bounded = settings(max_examples=example_count(300), stateful_step_count=20, deadline=None)
     run_state_machine_as_test(AuthMachine, settings=bounded)  # type: ignore[no-untyped-call]

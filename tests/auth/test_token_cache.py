@@ -16,6 +16,7 @@ from ociwire.auth import Credential
 from ociwire.auth import _token_cache as cache_module
 from ociwire.auth._token_cache import Token, TokenCache, TokenKey
 from tests._support.doubles import FakeClock
+from tests._support.examples import example_count
 
 SECRET = "sEcReT-42"
 REGISTRY = Origin("https", "ghcr.io", 443)
@@ -301,7 +302,7 @@ class TokensMachine(RuleBasedStateMachine):
 
 
 TestTokensAgainstAModel = TokensMachine.TestCase
-TestTokensAgainstAModel.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestTokensAgainstAModel.settings = settings(max_examples=example_count(100), stateful_step_count=30, deadline=None)
 
 
 class FullTokensMachine(TokensMachine):
@@ -324,4 +325,4 @@ class FullTokensMachine(TokensMachine):
 
 
 TestFullTokensAgainstAModel = FullTokensMachine.TestCase
-TestFullTokensAgainstAModel.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestFullTokensAgainstAModel.settings = settings(max_examples=example_count(100), stateful_step_count=30, deadline=None)

@@ -10,6 +10,7 @@ from hypothesis.stateful import initialize
 
 from ociwire import Client, FunctionTransport
 from ociwire._client import blob_writer as writer_module
+from tests._support.examples import example_count
 from tests._support.upload_model import HOST, RANGE_FORMS, Endpoint, Quirks, UploadMachine
 
 DEFAULT_CHUNK = 12
@@ -64,5 +65,5 @@ class EndpointMachine(UploadMachine):
                 patch.stop()
 
 
-EndpointMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=20, deadline=None)
+EndpointMachine.TestCase.settings = settings(max_examples=example_count(300), stateful_step_count=20, deadline=None)
 TestUploads = EndpointMachine.TestCase

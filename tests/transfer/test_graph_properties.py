@@ -15,6 +15,7 @@ from ociwire.errors import ContentError, Unsupported, UsageError
 from ociwire.transfer import copy
 from ociwire.transfer._graph import entries_of, matches, names, platform_of, with_entries
 from tests._support.copy_world import INDEX, NAME, Side, check_whole
+from tests._support.examples import example_count
 
 # Each manifest: the blobs of an image, or the earlier manifests of an index; and which earlier one it refers to.
 NODES = st.lists(
@@ -68,7 +69,7 @@ def build(source: Side, nodes: list[tuple[Any, int | None]]) -> list[Descriptor]
     return made
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=example_count(60))
 @given(nodes=NODES, workers=st.integers(1, 3), referrers=st.booleans())
 def test_everything_comes_after_what_it_names(
     nodes: list[tuple[Any, int | None]], workers: int, referrers: bool

@@ -45,6 +45,7 @@ from ociwire.errors import (
 )
 from ociwire.testing import ScriptedTransport
 from ociwire.transport import RetryTransport
+from tests._support.examples import example_count
 
 URL = "https://registry.example/v2/app/blobs/x?secret=canary"
 OTHER = "https://other.example/v2/"
@@ -579,7 +580,7 @@ def urllib3_waits(retry: urllib3.Retry, subclasses: list[str], method: str) -> l
 COUNTS = st.one_of(st.none(), st.just(False), st.integers(0, 4))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=example_count(400), deadline=None)
 @given(
     counts=st.fixed_dictionaries(dict.fromkeys(("total", "connect", "read", "status", "other"), COUNTS)),
     sequence=st.lists(st.sampled_from(["connect", "read", "other", "status"]), max_size=12),
@@ -1043,7 +1044,7 @@ def test_blocked_hosts_many_are_all_remembered(clock: Clock) -> None:
         transport.round_trip(get(url=f"https://r{number}.example/"))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=example_count(150), deadline=None)
 @given(st.integers(0, 2**32))
 def test_retry_any_schedule_is_never_earlier_than_retry_after(seed: int) -> None:
     chance = random.Random(seed)

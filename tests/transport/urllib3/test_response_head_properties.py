@@ -18,8 +18,9 @@ from ociwire.transport._urllib3.response import WireResponse
 from ociwire.transport._urllib3.response_head import Head, framed_length, read_head
 from ociwire.transport._urllib3.socket_reader import SocketReader
 from ociwire.transport._urllib3.timeouts import TimeLimit, Timeouts
+from tests._support.examples import example_count
 
-quick = settings(max_examples=150, deadline=None)
+quick = settings(max_examples=example_count(150), deadline=None)
 
 TOKEN = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 names = st.text(TOKEN, min_size=1, max_size=12)
