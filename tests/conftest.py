@@ -17,19 +17,27 @@ from tests._support.examples import load_profile
 load_profile()
 
 
-@pytest.fixture(autouse=True)
-def _no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DOCKER_AUTH_CONFIG", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "XDG_RUNTIME_DIR"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", "/nonexistent")
+# Once for the session: a fixture for each of fifteen thousand tests would take seconds. A test that changes any of this
+# uses `monkeypatch`, which restores what is set here.
 
 
-@pytest.fixture(autouse=True)
-def _no_retry_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def _no_credentials() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("DOCKER_AUTH_CONFIG", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "XDG_RUNTIME_DIR"):
+            patch.delenv(name, raising=False)
+        patch.setenv("HOME", "/nonexistent")
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_retry_waits() -> Iterator[None]:
     # Patched, not injected: hundreds of tests get a RetryTransport from default_transport(), whose parameters are
     # public and have no place for a sleep function. Only the module's name for `time` is replaced.
     clock = SimpleNamespace(sleep=lambda seconds: None, time=lambda: time.time(), monotonic=lambda: time.monotonic())
-    monkeypatch.setattr(ociwire.transport.retry, "time", clock)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ociwire.transport.retry, "time", clock)
+        yield
 
 
 @pytest.fixture
