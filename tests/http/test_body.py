@@ -106,7 +106,7 @@ SINGLE_USE: dict[str, Callable[[], Any]] = {
 ALL = RESENDABLE | SINGLE_USE
 
 
-def whole(body: Body) -> bytes:
+def read_all(body: Body) -> bytes:
     return b"".join(body.open())
 
 
@@ -117,10 +117,10 @@ def test_body_bytes_or_seekable_file_is_resendable(make: Callable[[], Any]) -> N
     assert body.length == len(CONTENT)
     for _ in range(3):
         assert body.resendable
-        assert whole(body) == CONTENT
+        assert read_all(body) == CONTENT
     next(body.open())
     assert body.resendable
-    assert whole(body) == CONTENT
+    assert read_all(body) == CONTENT
 
 
 @pytest.mark.parametrize("make", SINGLE_USE.values(), ids=SINGLE_USE)
@@ -129,7 +129,7 @@ def test_body_other_content_is_single_use(make: Callable[[], Any]) -> None:
     assert body.single_use
     assert body.length is None
     assert body.resendable
-    assert whole(body) == CONTENT
+    assert read_all(body) == CONTENT
     assert not body.resendable
     for _ in range(2):
         with pytest.raises(BodyConsumedError, match=r"single-use.*cannot be sent again"):
@@ -202,8 +202,8 @@ def test_open_known_length_yields_chunks_of_one_mebibyte(make: Callable[[bytes],
 
 def test_open_unknown_length_reads_smaller_chunks() -> None:
     unknown, known = Pipe(b"x"), Pipe(b"x")
-    whole(Body.of(unknown))
-    whole(Body.of(known, length=1))
+    read_all(Body.of(unknown))
+    read_all(Body.of(known, length=1))
     assert set(unknown.asked) == {STREAM_CHUNK_SIZE}
     assert set(known.asked) == {CHUNK_SIZE}
 
@@ -217,7 +217,7 @@ def test_open_any_content_yields_bytes(make: Callable[[], Any]) -> None:
 def test_length_given_is_not_checked_by_the_body(make: Callable[[], Any]) -> None:
     body = Body.of(make(), length=7)
     assert body.length == 7
-    assert whole(body) == CONTENT, "the wire counts, the body does not"
+    assert read_all(body) == CONTENT, "the wire counts, the body does not"
 
 
 @pytest.mark.parametrize("length", [-1, True, 1.0, "1", b"1"])
@@ -232,26 +232,26 @@ def test_length_empty_bytes_or_file_is_zero(empty: Any) -> None:
     body = Body.of(empty)
     assert body.length == 0
     assert body.resendable
-    assert whole(body) == whole(body) == b""
+    assert read_all(body) == read_all(body) == b""
 
 
 def test_length_empty_iterator_is_unknown() -> None:
     body = Body.of(iter(()))
     assert body.length is None
-    assert whole(body) == b""
+    assert read_all(body) == b""
 
 
 def test_of_array_of_integers_counts_bytes() -> None:
     numbers = array("i", [1, -2, 3])
     body = Body.of(numbers)
     assert body.length == 3 * numbers.itemsize
-    assert whole(body) == whole(body) == numbers.tobytes()
+    assert read_all(body) == read_all(body) == numbers.tobytes()
 
 
 def test_of_noncontiguous_memoryview_is_copied() -> None:
     body = Body.of(memoryview(b"a.b.c.")[::2])
     assert body.length == 3
-    assert whole(body) == whole(body) == b"abc"
+    assert read_all(body) == read_all(body) == b"abc"
 
 
 def test_of_memory_map_is_resendable() -> None:
@@ -261,13 +261,13 @@ def test_of_memory_map_is_resendable() -> None:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             body = Body.of(mapped)
             assert body.length == len(CONTENT)
-            assert whole(body) == whole(body) == CONTENT
+            assert read_all(body) == read_all(body) == CONTENT
             del body
 
 
 def test_of_bytearray_after_sending_can_be_resized() -> None:
     content = bytearray(CONTENT)
-    whole(Body.of(content))
+    read_all(Body.of(content))
     content += b"!"
     assert bytes(content) == CONTENT + b"!"
 
@@ -280,7 +280,7 @@ def test_of_file_at_offset_starts_there_each_time(tmp_path: Path) -> None:
         body = Body.of(file)
         assert file.tell() == 6
         assert (body.length, body.resendable) == (len(CONTENT), True)
-        assert whole(body) == whole(body) == CONTENT
+        assert read_all(body) == read_all(body) == CONTENT
         assert not file.closed
 
 
@@ -289,7 +289,7 @@ def test_of_file_beyond_its_end_is_empty() -> None:
     file.seek(10)
     body = Body.of(file)
     assert body.length == 0
-    assert whole(body) == b""
+    assert read_all(body) == b""
 
 
 def test_of_pipe_is_single_use() -> None:
@@ -300,7 +300,7 @@ def test_of_pipe_is_single_use() -> None:
         body = Body.of(reader)
         assert body.single_use
         assert body.length is None
-        assert whole(body) == CONTENT
+        assert read_all(body) == CONTENT
         assert not body.resendable
 
 
@@ -387,14 +387,14 @@ def test_open_content_raises_at_first_chunk_is_consumed() -> None:
 def test_chunk_other_than_bytes_is_refused(chunk: Any) -> None:
     message = f"a body's chunks are bytes, not {type(chunk).__name__}"
     with pytest.raises(UsageError, match=message):
-        whole(Body.of(iter([b"x", chunk])))
+        read_all(Body.of(iter([b"x", chunk])))
     with pytest.raises(UsageError, match=message):
         Body.of([b"x", chunk])
 
 
 def test_open_nonblocking_file_is_refused() -> None:
     with pytest.raises(UsageError, match="non-blocking"):
-        whole(Body.of(NonBlocking()))
+        read_all(Body.of(NonBlocking()))
 
 
 @pytest.mark.parametrize("make", ALL.values(), ids=ALL)
@@ -412,7 +412,7 @@ def test_map_function_gets_each_chunk_when_it_is_pulled(make: Callable[[], Any])
 
 def test_map_two_functions_run_in_order() -> None:
     body = Body.of(b"x").map(lambda chunk: chunk + b"1").map(lambda chunk: chunk + b"2")
-    assert whole(body) == b"x12"
+    assert read_all(body) == b"x12"
 
 
 def test_map_single_use_consumes_the_original() -> None:
@@ -436,7 +436,7 @@ def test_wrap_opened_twice_calls_wrapper_for_each_opening() -> None:
     body = wrap_chunks(Body.of(io.BytesIO(CONTENT)), record)
     chunks = body.open()
     assert openings == [], "nothing runs before the first next"
-    assert b"".join(chunks) == whole(body) == CONTENT
+    assert b"".join(chunks) == read_all(body) == CONTENT
     assert openings == [CONTENT, CONTENT]
 
 
@@ -444,7 +444,7 @@ def test_of_list_changed_afterwards_keeps_its_chunks() -> None:
     content = [b"a", b"b"]
     body = Body.of(content)
     content.append(b"c")
-    assert (body.length, whole(body)) == (2, b"ab")
+    assert (body.length, read_all(body)) == (2, b"ab")
 
 
 class CustomError(Exception):
@@ -460,7 +460,7 @@ def test_has_raised_content_fails_is_true_for_that_exception_only(kind: type[Exc
 
     mapped, other = Body.of(CONTENT).map(fail), Body.of(CONTENT)
     with pytest.raises(kind) as caught:
-        whole(mapped)
+        read_all(mapped)
     assert caught.value is error
     assert has_raised(mapped, error)
     assert not has_raised(other, error)
@@ -474,7 +474,7 @@ def test_has_raised_exception_is_not_kept_alive() -> None:
 
     body = Body.of(CONTENT).map(fail)
     with suppress(CustomError):
-        whole(body)
+        read_all(body)
     assert [reference() for reference in body._source.errors] == [None]
 
 
@@ -488,7 +488,7 @@ def test_of_body_with_other_length_keeps_content_and_functions() -> None:
     body = Body.of(generator()).map(bytes.upper)
     known = Body.of(body, length=len(CONTENT))
     assert (known.length, body.length) == (len(CONTENT), None)
-    assert whole(known) == CONTENT.upper()
+    assert read_all(known) == CONTENT.upper()
     assert not body.resendable
 
 
@@ -501,7 +501,7 @@ def test_pickle_bytes_keeps_content(content: Any) -> None:
     arrived = pickle.loads(pickle.dumps(Body.of(content, length=5)))
     assert arrived.length == 5
     assert not arrived.single_use
-    assert whole(arrived) == whole(arrived) == CONTENT
+    assert read_all(arrived) == read_all(arrived) == CONTENT
 
 
 @pytest.mark.parametrize(
@@ -581,7 +581,7 @@ def race(work: Callable[[], bytes], line: int, threads: int = 8) -> tuple[list[b
 
     def run() -> None:
         try:
-            got.append(whole_or_nothing(work))
+            got.append(read_all_or_nothing(work))
         except BaseException as error:  # noqa: BLE001 - to be seen in the test's own thread
             failed.append(error)
 
@@ -621,7 +621,7 @@ def race(work: Callable[[], bytes], line: int, threads: int = 8) -> tuple[list[b
     return got, lines >= line
 
 
-def whole_or_nothing(work: Callable[[], bytes]) -> bytes:
+def read_all_or_nothing(work: Callable[[], bytes]) -> bytes:
     try:
         return work()
     except BodyConsumedError:

@@ -46,7 +46,7 @@ BODIES: dict[str, Callable[[], Any]] = {
 }
 
 
-def read_by(reader: Any, size: int) -> bytes:
+def read_all(reader: Any, size: int) -> bytes:
     """All that a reader has, read into a buffer of one size; the rest of the buffer must be left alone."""
     got = b""
     while True:
@@ -63,7 +63,7 @@ def read_by(reader: Any, size: int) -> bytes:
 @pytest.mark.parametrize("make", BODIES.values(), ids=BODIES)
 def test_readinto_any_body_and_buffer_size_reads_everything(make: Callable[[], Any], size: int) -> None:
     reader = reader_of(make())
-    assert read_by(reader, size) == b"abcdefg"
+    assert read_all(reader, size) == b"abcdefg"
     assert reader.readinto(memoryview(bytearray(3))) == 0, "the end stays the end"
     reader.close()
 
@@ -78,7 +78,7 @@ def test_readinto_empty_body_returns_zero(empty: Any) -> None:
 
 
 def test_readinto_empty_piece_is_not_the_end() -> None:
-    assert read_by(reader_of([b"", b"a", b"", b"", b"b", b""]), 4) == b"ab"
+    assert read_all(reader_of([b"", b"a", b"", b"", b"b", b""]), 4) == b"ab"
 
 
 def test_reader_of_reader_returns_it() -> None:

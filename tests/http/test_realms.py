@@ -17,7 +17,7 @@ PUBLIC = "https://registry.example"
 SECRET = "sEcReT-42"
 
 
-def allowed(realm: str, registry: str = PUBLIC, *trusted: str) -> bool:
+def is_allowed(realm: str, registry: str = PUBLIC, *trusted: str) -> bool:
     try:
         url = check_realm(realm, Origin.of(registry), trusted)
     except AuthError:
@@ -63,7 +63,7 @@ def allowed(realm: str, registry: str = PUBLIC, *trusted: str) -> bool:
     ],
 )
 def test_check_realm_scheme_and_host_rules(registry: str, realm: str, good: bool) -> None:
-    assert allowed(realm, registry) == good
+    assert is_allowed(realm, registry) == good
 
 
 @pytest.mark.parametrize(
@@ -244,25 +244,25 @@ EXTERNAL = [
 @pytest.mark.parametrize("port", ["", ":8443"])
 def test_check_realm_internal_address_for_public_registry_is_refused(host: str, port: str) -> None:
     assert is_internal(host.lower())
-    assert not allowed(f"https://{host}{port}/token")
-    assert not allowed(f"https://{host}{port}/token", "http://registry.example")
-    assert not allowed(f"https://{host}{port}/token", "https://8.8.8.8")
-    assert not allowed(f"http://{host}{port}/token")
+    assert not is_allowed(f"https://{host}{port}/token")
+    assert not is_allowed(f"https://{host}{port}/token", "http://registry.example")
+    assert not is_allowed(f"https://{host}{port}/token", "https://8.8.8.8")
+    assert not is_allowed(f"http://{host}{port}/token")
 
 
 @pytest.mark.parametrize("host", INTERNAL)
 def test_check_realm_internal_address_for_internal_registry_is_accepted(host: str) -> None:
     for registry in ("https://localhost:5000", "https://127.0.0.1:5000", "https://10.0.0.5", "https://[fd00::1]"):
-        assert allowed(f"https://{host}/token", registry)
-    assert allowed(f"https://{host}/token", f"https://{host}:5000")
-    assert allowed(f"http://{host}/token", f"http://{host}:5000")
+        assert is_allowed(f"https://{host}/token", registry)
+    assert is_allowed(f"https://{host}/token", f"https://{host}:5000")
+    assert is_allowed(f"http://{host}/token", f"http://{host}:5000")
 
 
 @pytest.mark.parametrize("host", EXTERNAL)
 def test_check_realm_public_host_is_accepted(host: str) -> None:
     assert not is_internal(host)
-    assert allowed(f"https://{host}/token")
-    assert allowed(f"https://{host}/token", "https://localhost:5000")
+    assert is_allowed(f"https://{host}/token")
+    assert is_allowed(f"https://{host}/token", "https://localhost:5000")
 
 
 @pytest.mark.parametrize("host", ["[64:ff9b:1::808:808]", "[64:ff9b:1:a00:0:100:808:808]", "[64:ff9b:1:ffff::808:808]"])
@@ -270,7 +270,7 @@ def test_is_internal_local_use_nat64_is_true(host: str) -> None:
     # RFC 8215, section 4: the prefix has a meaning in one's own network only. RFC 6052, section 2.2: where in it the
     # IPv4 address stands depends on a length that nobody else knows; below a /48, 64:ff9b:1:a00:0:100:: is 10.0.0.1.
     assert is_internal(host)
-    assert not allowed(f"https://{host}/token")
+    assert not is_allowed(f"https://{host}/token")
 
 
 def test_check_realm_resolves_no_names(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,8 +279,8 @@ def test_check_realm_resolves_no_names(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "gethostbyaddr"):
         monkeypatch.setattr(f"socket.{name}", resolve)
-    assert allowed("https://auth.example/token")
-    assert not allowed("https://auth.localhost/token")
+    assert is_allowed("https://auth.example/token")
+    assert not is_allowed("https://auth.localhost/token")
 
 
 INTERNAL_NETWORKS = ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"]
@@ -292,7 +292,7 @@ ADDRESSES = st.builds(
 
 
 @st.composite
-def spelled(draw: st.DrawFn, address: IPv4Address) -> str:
+def spellings(draw: st.DrawFn, address: IPv4Address) -> str:
     """An IPv4 address as inet_aton(3) reads it: one to four numbers, each in one of three bases, the last the rest."""
     parts = draw(st.integers(1, 4))
     value = int(address)
@@ -316,13 +316,13 @@ def in_ipv6(address: IPv4Address) -> st.SearchStrategy[str]:
 
 
 @given(
-    host=ADDRESSES.flatmap(lambda address: st.one_of(spelled(address), in_ipv6(address))),
+    host=ADDRESSES.flatmap(lambda address: st.one_of(spellings(address), in_ipv6(address))),
     registry=st.sampled_from([PUBLIC, "http://registry.example", "https://8.8.8.8:5000", "https://[2a00::1]"]),
     scheme=st.sampled_from(["https", "http"]),
     port=st.sampled_from(["", ":443", ":80", ":5000"]),
 )
 def test_check_realm_internal_address_any_spelling_is_refused(host: str, registry: str, scheme: str, port: str) -> None:
-    assert not allowed(f"{scheme}://{host}{port}/token", registry)
+    assert not is_allowed(f"{scheme}://{host}{port}/token", registry)
     assert is_internal(host)
 
 
@@ -333,7 +333,7 @@ def is_public(address: IPv4Address) -> bool:
 
 @given(st.ip_addresses(v=4).filter(is_public), st.data())
 def test_check_realm_any_spelling_of_public_address_is_accepted(address: IPv4Address, data: st.DataObject) -> None:
-    assert allowed(f"https://{data.draw(spelled(address))}/token")
+    assert is_allowed(f"https://{data.draw(spellings(address))}/token")
 
 
 # --- what the caller allows ---
@@ -361,7 +361,7 @@ def test_check_realm_any_spelling_of_public_address_is_accepted(address: IPv4Add
     ],
 )
 def test_check_realm_trusted_origin_is_accepted(registry: str, realm: str, trusted: list[str], good: bool) -> None:
-    assert allowed(realm, registry, *trusted) == good
+    assert is_allowed(realm, registry, *trusted) == good
 
 
 # --- what the message says ---
@@ -430,4 +430,4 @@ def test_check_realm_userinfo_is_refused_and_hidden(realm: str, trusted: tuple[s
 )
 def test_is_internal_address_that_python_calls_global_is_true(host: str) -> None:
     assert is_internal(host)
-    assert not allowed(f"https://{host}/token")
+    assert not is_allowed(f"https://{host}/token")

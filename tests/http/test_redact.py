@@ -24,7 +24,7 @@ HOME = Origin.of("https://registry.example")
 SIGNED = "https://cdn.example/blob?X-Amz-Signature=0123456789abcdef&digest=sha256:abcdef&v=1234567&t=c4n4ry%2Fc4n4ry"
 
 
-def masked(body: bytes, headers: Headers, *, is_cut: bool = False) -> bytes:
+def mask(body: bytes, headers: Headers, *, is_cut: bool = False) -> bytes:
     redactor = Redactor(HOME)
     redactor.add_headers(headers)
     return redactor.data(body, is_cut=is_cut)
@@ -33,7 +33,7 @@ def masked(body: bytes, headers: Headers, *, is_cut: bool = False) -> bytes:
 # --- secret headers ---
 
 
-def echoes(secret: str) -> list[str]:
+def repetitions(secret: str) -> list[str]:
     escaped = json.dumps(secret)[1:-1]
     return [secret, escaped, escaped.replace("/", "\\/")]
 
@@ -42,55 +42,55 @@ def echoes(secret: str) -> list[str]:
 @pytest.mark.parametrize("value", ["Bearer {}", "{}", "Custom {}"])
 def test_data_secret_header_value_is_masked(name: str, value: str) -> None:
     headers = Headers({name: value.format(SECRET), "Accept": "a/b"})
-    for form in echoes(SECRET):
-        assert masked(f"you sent {form}, {form}; a/b".encode(), headers) == b"you sent ***, ***; a/b"
+    for form in repetitions(SECRET):
+        assert mask(f"you sent {form}, {form}; a/b".encode(), headers) == b"you sent ***, ***; a/b"
 
 
 @pytest.mark.parametrize("scheme", ["Basic", "basic", "BASIC"])
 def test_data_basic_password_and_its_encoding_are_masked(scheme: str) -> None:
     encoded = base64.b64encode(f"me:{SECRET}".encode()).decode()
     headers = Headers({"Authorization": f"{scheme} {encoded}"})
-    for form in (*echoes(SECRET), *echoes(encoded)):
-        assert masked(f"<{form}>".encode(), headers) == b"<***>"
+    for form in (*repetitions(SECRET), *repetitions(encoded)):
+        assert mask(f"<{form}>".encode(), headers) == b"<***>"
 
 
 def test_data_password_with_colons_is_masked() -> None:
     encoded = base64.b64encode(b"me:one:two:three").decode()
-    assert masked(b"<one:two:three>", Headers({"Authorization": f"Basic {encoded}"})) == b"<***>"
+    assert mask(b"<one:two:three>", Headers({"Authorization": f"Basic {encoded}"})) == b"<***>"
 
 
 @pytest.mark.parametrize("separator", ["; ", ";"])
 def test_data_cookie_values_are_masked(separator: str) -> None:
     headers = Headers({"Cookie": separator.join(("a=first-secret", "b=second=secret"))})
-    assert masked(b"<first-secret> <second=secret>", headers) == b"<***> <***>"
+    assert mask(b"<first-secret> <second=secret>", headers) == b"<***> <***>"
 
 
 def test_data_repeated_secret_headers_are_all_masked() -> None:
     headers = Headers([("Cookie", "a=first-secret"), ("Cookie", "b=second-secret"), ("Authorization", "Bearer third")])
-    assert masked(b"first-secret second-secret third", headers) == b"*** *** ***"
+    assert mask(b"first-secret second-secret third", headers) == b"*** *** ***"
 
 
 def test_data_secret_within_longer_secret_is_masked_once() -> None:
     headers = Headers([("Cookie", "a=abcd"), ("Authorization", "Bearer abcdefgh")])
-    assert masked(b"abcdefgh abcd", headers) == b"*** ***"
+    assert mask(b"abcdefgh abcd", headers) == b"*** ***"
 
 
 @pytest.mark.parametrize("value", ["Bearer abc", "Basic !!!", "Basic gA==", "a", ""])
 def test_data_short_or_invalid_secret_is_not_masked(value: str) -> None:
     body = b"abc a Bearer Basic, and the like \xff\x00"
-    assert masked(body, Headers({"Authorization": value})) == body
+    assert mask(body, Headers({"Authorization": value})) == body
 
 
 def test_data_without_secrets_is_unchanged() -> None:
-    assert masked(b"body", Headers({"Accept": "body", "X-Token": "body"})) == b"body"
-    assert masked(b"", Headers({"Authorization": "Bearer secret"})) == b""
+    assert mask(b"body", Headers({"Accept": "body", "X-Token": "body"})) == b"body"
+    assert mask(b"", Headers({"Authorization": "Bearer secret"})) == b""
 
 
 @given(st.binary(), st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=4), st.binary())
 def test_data_any_body_with_secret_is_masked(before: bytes, secret: str, after: bytes) -> None:
     if set(secret) <= {"*"}:
         return
-    shown = masked(before + secret.encode() + after, Headers({"Authorization": f"Bearer {secret}"}))
+    shown = mask(before + secret.encode() + after, Headers({"Authorization": f"Bearer {secret}"}))
     assert secret.encode() not in shown
 
 
@@ -132,8 +132,8 @@ def test_text_secret_cut_at_ellipsis_is_masked(beginning: str) -> None:
 @pytest.mark.parametrize("tail", ["c", "c4n", "c4n4ry%2", "c4n4ry\\u00", "c4n4ry&#4"])
 def test_data_secret_cut_at_the_end_is_masked(tail: str) -> None:
     headers = Headers({"Authorization": f"Bearer {SECRET}"})
-    assert masked(f"it says {tail}".encode(), headers, is_cut=True) == b"it says ***"
-    assert masked(f"it says {tail}".encode(), headers) == f"it says {tail}".encode()
+    assert mask(f"it says {tail}".encode(), headers, is_cut=True) == b"it says ***"
+    assert mask(f"it says {tail}".encode(), headers) == f"it says {tail}".encode()
 
 
 @pytest.mark.parametrize(

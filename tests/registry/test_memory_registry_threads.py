@@ -20,12 +20,12 @@ PATIENCE = 30
 """Seconds until a test that hangs fails."""
 
 
-def ask(registry: MemoryRegistry, method: str, url: str, body: Any = None, **headers: str) -> Response:
+def send(registry: MemoryRegistry, method: str, url: str, body: Any = None, **headers: str) -> Response:
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
     return registry.round_trip(Request(method, url, fields, None if body is None else Body.of(body)))
 
 
-def together(count: int, work: Callable[[int], Any]) -> list[Any]:
+def run_together(count: int, work: Callable[[int], Any]) -> list[Any]:
     """Do it in so many threads, which begin at once; returns what each returned."""
     barrier = threading.Barrier(count)
 
@@ -52,7 +52,7 @@ def test_threads_thousand_uploads_store_all_blobs() -> None:
         return b"%d " % number * 10
 
     def push(number: int) -> None:
-        location = ask(registry, "POST", UPLOADS).headers["location"]
+        location = send(registry, "POST", UPLOADS).headers["location"]
         whole = content(number)
 
         def chunks() -> Iterator[bytes]:
@@ -60,10 +60,10 @@ def test_threads_thousand_uploads_store_all_blobs() -> None:
             everybody_is_half_done.wait(PATIENCE)
             yield whole[7:]
 
-        assert ask(registry, "PUT", f"{location}?digest={Digest.of(whole)}", chunks()).status == 201
+        assert send(registry, "PUT", f"{location}?digest={Digest.of(whole)}", chunks()).status == 201
 
     for start in range(0, 1000, 100):
-        together(100, lambda number, start=start: push(start + number))
+        run_together(100, lambda number, start=start: push(start + number))
     client = Client("registry.example", registry)
     for number in range(1000):
         assert client.get_blob("a", Digest.of(content(number))).read() == content(number)
@@ -74,23 +74,23 @@ def test_threads_thousand_uploads_store_all_blobs() -> None:
 def test_threads_thousand_open_uploads_are_independent() -> None:
     registry = MemoryRegistry()
     locations: list[str] = []
-    for found in together(50, lambda _: [ask(registry, "POST", UPLOADS).headers["location"] for _ in range(20)]):
+    for found in run_together(50, lambda _: [send(registry, "POST", UPLOADS).headers["location"] for _ in range(20)]):
         locations += found
     assert len(set(locations)) == registry.open_uploads == 1000
-    together(50, lambda number: [ask(registry, "PATCH", one, one.encode()) for one in locations[number::50]])
+    run_together(50, lambda number: [send(registry, "PATCH", one, one.encode()) for one in locations[number::50]])
 
     def finish(number: int) -> list[int]:
         mine = locations[number::50]
-        return [ask(registry, "PUT", f"{one}?digest={Digest.of(one.encode())}").status for one in mine]
+        return [send(registry, "PUT", f"{one}?digest={Digest.of(one.encode())}").status for one in mine]
 
-    assert together(50, finish) == [[201] * 20] * 50
+    assert run_together(50, finish) == [[201] * 20] * 50
 
 
 def test_threads_blocked_body_blocks_no_other_request() -> None:
     registry = MemoryRegistry()
     content = image(0)
-    ask(registry, "POST", f"{UPLOADS}?digest={Digest.of(b'{}')}", b"{}")
-    upload = ask(registry, "POST", UPLOADS).headers["location"]
+    send(registry, "POST", f"{UPLOADS}?digest={Digest.of(b'{}')}", b"{}")
+    upload = send(registry, "POST", UPLOADS).headers["location"]
     asked: list[int] = []
 
     def asking(*chunks: bytes) -> Iterator[bytes]:
@@ -98,17 +98,17 @@ def test_threads_blocked_body_blocks_no_other_request() -> None:
         for chunk in chunks:
             with ThreadPoolExecutor(1) as pool:
                 answers = [
-                    pool.submit(ask, registry, "GET", upload),
-                    pool.submit(ask, registry, "GET", "/v2/a/tags/list"),
-                    pool.submit(ask, registry, "POST", f"/v2/b/blobs/uploads/?mount={Digest.of(b'{}')}"),
+                    pool.submit(send, registry, "GET", upload),
+                    pool.submit(send, registry, "GET", "/v2/a/tags/list"),
+                    pool.submit(send, registry, "POST", f"/v2/b/blobs/uploads/?mount={Digest.of(b'{}')}"),
                 ]
                 asked.extend(answer.result(PATIENCE).status for answer in answers)
             yield chunk
 
-    ask(registry, "PATCH", upload, asking(b"one"), Content_Range="0-2")
-    ask(registry, "PUT", f"{upload}?digest={Digest.of(b'onetwo')}", asking(b"two"))
-    ask(registry, "POST", f"{UPLOADS}?digest={Digest.of(b'x')}", asking(b"x"))
-    put = ask(registry, "PUT", "/v2/a/manifests/latest", asking(content), Content_Type=OCI_MANIFEST)
+    send(registry, "PATCH", upload, asking(b"one"), Content_Range="0-2")
+    send(registry, "PUT", f"{upload}?digest={Digest.of(b'onetwo')}", asking(b"two"))
+    send(registry, "POST", f"{UPLOADS}?digest={Digest.of(b'x')}", asking(b"x"))
+    put = send(registry, "PUT", "/v2/a/manifests/latest", asking(content), Content_Type=OCI_MANIFEST)
     assert put.status == 201
     assert asked == [204, 200, 201] * 2 + [404, 200, 201] * 2
 
@@ -117,7 +117,7 @@ def test_threads_blocked_body_blocks_no_other_request() -> None:
 def test_threads_two_chunks_at_same_offset_one_is_stored(ranged: bool) -> None:
     registry = MemoryRegistry()
     for _ in range(20):
-        location = ask(registry, "POST", UPLOADS).headers["location"]
+        location = send(registry, "POST", UPLOADS).headers["location"]
         both_are_being_pulled = threading.Barrier(2)
 
         def chunk(number: int, barrier: threading.Barrier = both_are_being_pulled) -> Iterator[bytes]:
@@ -125,44 +125,44 @@ def test_threads_two_chunks_at_same_offset_one_is_stored(ranged: bool) -> None:
             yield b"%d" % number
 
         headers = {"Content_Range": "0-0"} if ranged else {}
-        answers = together(
+        answers = run_together(
             2,
-            lambda number, location=location, headers=headers: ask(
+            lambda number, location=location, headers=headers: send(
                 registry, "PATCH", location, chunk(number), **headers
             ),
         )
         assert sorted(answer.status for answer in answers) == [202, 416]
         (taken,) = (number for number, answer in enumerate(answers) if answer.status == 202)
-        assert ask(registry, "PUT", f"{location}?digest={Digest.of(b'%d' % taken)}").status == 201
+        assert send(registry, "PUT", f"{location}?digest={Digest.of(b'%d' % taken)}").status == 201
 
 
 def test_threads_chunk_during_closing_put_is_416() -> None:
     registry = MemoryRegistry()
-    location = ask(registry, "POST", UPLOADS).headers["location"]
+    location = send(registry, "POST", UPLOADS).headers["location"]
 
     def late() -> Iterator[bytes]:
-        assert ask(registry, "PATCH", location, b"between").status == 202
+        assert send(registry, "PATCH", location, b"between").status == 202
         yield b"late"
 
-    answer = ask(registry, "PUT", f"{location}?digest={Digest.of(b'late')}", late())
+    answer = send(registry, "PUT", f"{location}?digest={Digest.of(b'late')}", late())
     assert (answer.status, answer.headers["range"]) == (416, "0-6")
-    assert ask(registry, "HEAD", f"/v2/a/blobs/{Digest.of(b'late')}").status == 404
-    assert ask(registry, "PUT", f"{location}?digest={Digest.of(b'between')}").status == 201
+    assert send(registry, "HEAD", f"/v2/a/blobs/{Digest.of(b'late')}").status == 404
+    assert send(registry, "PUT", f"{location}?digest={Digest.of(b'between')}").status == 201
 
 
 def test_threads_chunk_after_upload_ended_is_refused() -> None:
     registry = MemoryRegistry()
 
     def ending(method: str, query: str = "") -> Iterator[bytes]:
-        assert ask(registry, method, location + query).status in (201, 204)
+        assert send(registry, method, location + query).status in (201, 204)
         yield b"late"
 
     for method in ("PATCH", "PUT"):
         for body in (ending("DELETE"), ending("PUT", f"?digest={Digest.of(b'')}")):
-            location = ask(registry, "POST", UPLOADS).headers["location"]
-            answer = ask(registry, method, f"{location}?digest={Digest.of(b'late')}", body)
+            location = send(registry, "POST", UPLOADS).headers["location"]
+            answer = send(registry, method, f"{location}?digest={Digest.of(b'late')}", body)
             assert (answer.status, answer.json()["errors"][0]["code"]) == (404, "BLOB_UPLOAD_UNKNOWN")
-    assert ask(registry, "HEAD", f"/v2/a/blobs/{Digest.of(b'late')}").status == 404
+    assert send(registry, "HEAD", f"/v2/a/blobs/{Digest.of(b'late')}").status == 404
     assert registry.open_uploads == 0
 
 
@@ -170,16 +170,16 @@ def test_threads_mounts_and_deletes_keep_references_right() -> None:
     registry = MemoryRegistry()
     digest = Digest.of(b"shared")
     for _ in range(20):
-        ask(registry, "POST", f"{UPLOADS}?digest={digest}", b"shared")
+        send(registry, "POST", f"{UPLOADS}?digest={digest}", b"shared")
 
         def mount(number: int) -> tuple[int, int]:
             name = f"m{number}"
-            mounted = ask(registry, "POST", f"/v2/{name}/blobs/uploads/?mount={digest}&from=a").status
-            return mounted, ask(registry, "DELETE", f"/v2/{name}/blobs/{digest}").status
+            mounted = send(registry, "POST", f"/v2/{name}/blobs/uploads/?mount={digest}&from=a").status
+            return mounted, send(registry, "DELETE", f"/v2/{name}/blobs/{digest}").status
 
-        assert together(8, mount) == [(201, 202)] * 8
+        assert run_together(8, mount) == [(201, 202)] * 8
         assert registry.stored_bytes == len(b"shared")
-        gone = together(8, lambda _: ask(registry, "DELETE", f"/v2/a/blobs/{digest}").status)
+        gone = run_together(8, lambda _: send(registry, "DELETE", f"/v2/a/blobs/{digest}").status)
         assert sorted(gone) == [202] + [404] * 7
         assert registry.stored_bytes == 0
 
@@ -189,7 +189,7 @@ def test_threads_manifests_and_tags_are_all_stored() -> None:
     client = Client("registry.example", registry)
     client.push_blob("a", Descriptor.of(b"{}"), b"{}")
     subject = {"mediaType": OCI_MANIFEST, "digest": Digest.of(b"subject"), "size": 7}
-    together(
+    run_together(
         40, lambda n: client.push_manifest("a", image(n, subject=subject), OCI_MANIFEST, tags=[f"t{n:02}", f"u{n:02}"])
     )
     assert list(client.tags("a", limit=40)) == [f"t{n:02}" for n in range(40)]
@@ -201,7 +201,7 @@ def test_threads_manifests_and_tags_are_all_stored() -> None:
 
 def test_threads_if_none_match_one_writer_wins() -> None:
     registry = MemoryRegistry()
-    ask(registry, "POST", f"{UPLOADS}?digest={Digest.of(b'{}')}", b"{}")
+    send(registry, "POST", f"{UPLOADS}?digest={Digest.of(b'{}')}", b"{}")
     everybody_is_being_pulled = threading.Barrier(8)
 
     def content(number: int) -> Iterator[bytes]:
@@ -210,11 +210,11 @@ def test_threads_if_none_match_one_writer_wins() -> None:
 
     def write(number: int) -> int:
         headers = {"If_None_Match": "*", "Content_Type": OCI_MANIFEST}
-        return ask(registry, "PUT", "/v2/a/manifests/latest", content(number), **headers).status
+        return send(registry, "PUT", "/v2/a/manifests/latest", content(number), **headers).status
 
-    statuses = together(8, write)
+    statuses = run_together(8, write)
     assert sorted(statuses) == [201] + [412] * 7
-    winner = ask(registry, "GET", "/v2/a/manifests/latest").read()
+    winner = send(registry, "GET", "/v2/a/manifests/latest").read()
     assert winner == image(statuses.index(201))
 
 
@@ -234,7 +234,7 @@ def test_threads_referrers_tag_writers_lose_nothing() -> None:
                 if error.status != 412:  # others were faster, five times
                     raise
 
-    pushed = together(8, push)
+    pushed = run_together(8, push)
     assert {one.digest for one in client.referrers("a", Digest.of(b"subject"))} == set(pushed)
 
 

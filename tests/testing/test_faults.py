@@ -48,7 +48,7 @@ class Registry:
         self.closes += 1
 
 
-def failing(inner: Transport, *faults: Any, **options: Any) -> FaultTransport:
+def always_failing(inner: Transport, *faults: Any, **options: Any) -> FaultTransport:
     return FaultTransport(inner, rate=1, faults=faults, **options)
 
 
@@ -76,7 +76,7 @@ def test_fault_transport_closed_refuses_requests() -> None:
 def test_fault_before_request_reaches_no_registry(name: str, request_: Request) -> None:
     registry = Registry()
     with pytest.raises(BEFORE[name]) as caught:
-        failing(registry, name).round_trip(request_)
+        always_failing(registry, name).round_trip(request_)
     assert caught.value.request is request_
     assert registry.requests == []
 
@@ -86,7 +86,7 @@ def test_fault_before_request_pulls_expected_part_of_body(name: str) -> None:
     body = Body.of(chunks())
     registry = Registry()
     with suppress(TransportError):
-        failing(registry, name).round_trip(Request("PUT", URL, body=body)).close()
+        always_failing(registry, name).round_trip(Request("PUT", URL, body=body)).close()
     assert body.resendable is (name in {"refused", "reset", "stall", *STATUSES} - {"no 100"})
     arrives = name in {*IN_BODY, "answer lost", "short body", "flipped byte"}
     assert registry.contents == ([b"content"] if arrives else [])
@@ -96,7 +96,7 @@ def test_reset_in_upload_pulls_one_chunk() -> None:
     pulled: list[bytes] = []
     body = Body.of(chunks()).map(lambda chunk: pulled.append(chunk) or chunk)  # type: ignore[func-returns-value]
     with pytest.raises(ReadError, match="while the request was being sent"):
-        failing(Registry(), "reset in upload").round_trip(Request("PUT", URL, body=body))
+        always_failing(Registry(), "reset in upload").round_trip(Request("PUT", URL, body=body))
     assert pulled == [b"con"]
     with pytest.raises(BodyConsumedError):
         body.open()
@@ -106,12 +106,12 @@ def test_no_100_pulls_whole_body() -> None:
     pulled: list[bytes] = []
     body = Body.of(chunks()).map(lambda chunk: pulled.append(chunk) or chunk)  # type: ignore[func-returns-value]
     registry = Registry()
-    response = failing(registry, "no 100").round_trip(Request("PUT", URL, body=body))
+    response = always_failing(registry, "no 100").round_trip(Request("PUT", URL, body=body))
     assert (response.status, registry.requests, pulled) == (503, [], [b"con", b"tent"])
 
 
 def test_no_100_without_body_passes_request() -> None:
-    response = failing(Registry(), "no 100").round_trip(GET)
+    response = always_failing(Registry(), "no 100").round_trip(GET)
     assert (response.status, response.read()) == (200, CONTENT)
 
 
@@ -121,14 +121,14 @@ def test_fault_body_raises_passes_exception_unchanged(name: str) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        failing(Registry(), name).round_trip(Request("PUT", URL, body=Body.of(b"content").map(fail)))
+        always_failing(Registry(), name).round_trip(Request("PUT", URL, body=Body.of(b"content").map(fail)))
 
 
 def test_answer_lost_registry_has_acted() -> None:
     registry = Registry()
     request = Request("PUT", URL, body=b"content")
     with pytest.raises(ReadError, match="before the answer") as caught:
-        failing(registry, "answer lost").round_trip(request)
+        always_failing(registry, "answer lost").round_trip(request)
     assert caught.value.request is request
     assert registry.requests == [request]
     assert registry.contents == [b"content"]
@@ -140,7 +140,7 @@ def test_answer_lost_registry_has_acted() -> None:
 @pytest.mark.parametrize("states_length", [True, False])
 def test_reset_or_stall_in_body_raises_after_part_of_body(name: str, seed: int, states_length: bool) -> None:
     registry = Registry(states_length=states_length)
-    response = failing(registry, name, seed=seed).round_trip(GET)
+    response = always_failing(registry, name, seed=seed).round_trip(GET)
     assert response.status == 200
     assert response.request is GET
     assert dict(response.headers.items()) == registry.headers
@@ -165,7 +165,7 @@ def test_reset_or_stall_in_body_raises_after_part_of_body(name: str, seed: int, 
 @pytest.mark.parametrize("states_length", [True, False])
 def test_short_body_ends_early_without_error(seed: int, states_length: bool) -> None:
     registry = Registry(states_length=states_length)
-    response = failing(registry, "short body", seed=seed).round_trip(GET)
+    response = always_failing(registry, "short body", seed=seed).round_trip(GET)
     got = response.read()
     assert CONTENT.startswith(got)
     assert len(got) < len(CONTENT)
@@ -178,7 +178,7 @@ def test_short_body_ends_early_without_error(seed: int, states_length: bool) -> 
 def test_fault_position_in_body_varies(name: str) -> None:
     cuts = set()
     for seed in range(30):
-        response = failing(Registry(), name, seed=seed).round_trip(GET)
+        response = always_failing(Registry(), name, seed=seed).round_trip(GET)
         got = bytearray()
         try:
             for piece in response.iter_bytes(1):
@@ -194,7 +194,7 @@ def test_fault_position_in_body_varies(name: str) -> None:
 @pytest.mark.parametrize("states_length", [True, False])
 def test_flipped_byte_changes_one_bit(seed: int, size: int, states_length: bool) -> None:
     registry = Registry(states_length=states_length)
-    response = failing(registry, "flipped byte", seed=seed).round_trip(GET)
+    response = always_failing(registry, "flipped byte", seed=seed).round_trip(GET)
     got = b"".join(response.iter_bytes(size))
     assert len(got) == len(CONTENT)
     differences = [one ^ other for one, other in zip(got, CONTENT, strict=True) if one != other]
@@ -208,7 +208,7 @@ def test_flipped_byte_changes_one_bit(seed: int, size: int, states_length: bool)
 @pytest.mark.parametrize("request_", [Request("HEAD", URL), GET])
 def test_body_fault_without_body_passes_response(name: str, request_: Request) -> None:
     registry = Registry(CONTENT if request_.method == "HEAD" else b"")
-    response = failing(registry, name).round_trip(request_)
+    response = always_failing(registry, name).round_trip(request_)
     assert (response.status, response.read()) == (200, b"")
     response.close()
     assert registry.bodies[0].closed
@@ -226,7 +226,7 @@ def test_body_fault_of_response_in_memory_breaks(name: str) -> None:
 @pytest.mark.parametrize("name", ["429", "429 with a date", "503", "502 with HTML"])
 def test_refusal_fault_returns_status(name: str) -> None:
     registry = Registry()
-    response = failing(registry, name).round_trip(GET)
+    response = always_failing(registry, name).round_trip(GET)
     assert response.status == STATUSES[name]
     assert response.request is GET
     assert registry.requests == []
@@ -240,16 +240,16 @@ def test_refusal_fault_returns_status(name: str) -> None:
 
 def test_429_fault_has_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 1_000_000.25)
-    assert failing(Registry(), "429").round_trip(GET).headers["retry-after"] == "1"
-    said = failing(Registry(), "429 with a date").round_trip(GET).headers["retry-after"]
+    assert always_failing(Registry(), "429").round_trip(GET).headers["retry-after"] == "1"
+    said = always_failing(Registry(), "429 with a date").round_trip(GET).headers["retry-after"]
     assert 0 < parsedate_to_datetime(said).timestamp() - 1_000_000.25 <= 2
-    assert "retry-after" not in failing(Registry(), "503").round_trip(GET).headers
+    assert "retry-after" not in always_failing(Registry(), "503").round_trip(GET).headers
 
 
 # --- which requests fail ---
 
 
-def happened(transport: FaultTransport, count: int = 200) -> list[InjectedFault]:
+def inject_faults(transport: FaultTransport, count: int = 200) -> list[InjectedFault]:
     for number in range(count):
         with suppress(TransportError):
             transport.round_trip(Request("GET", f"{URL}/{number}")).close()
@@ -258,10 +258,10 @@ def happened(transport: FaultTransport, count: int = 200) -> list[InjectedFault]
 
 def test_fault_transport_same_seed_is_reproducible() -> None:
     for seed in range(3):
-        once, again = (happened(FaultTransport(Registry(), seed=seed, rate=0.3)) for _ in range(2))
+        once, again = (inject_faults(FaultTransport(Registry(), seed=seed, rate=0.3)) for _ in range(2))
         assert once == again
         assert once
-    different = [tuple(happened(FaultTransport(Registry(), seed=seed, rate=0.3))) for seed in range(10)]
+    different = [tuple(inject_faults(FaultTransport(Registry(), seed=seed, rate=0.3))) for seed in range(10)]
     assert len(set(different)) == 10
 
 
@@ -276,7 +276,7 @@ def test_fault_transport_same_seed_breaks_body_at_same_byte() -> None:
 
 def test_fault_choice_is_independent_of_earlier_requests() -> None:
     """Which request fails, and how, follows from its number alone: not from the outcomes, nor the requests, before."""
-    whole = happened(FaultTransport(Registry(), seed=5, rate=0.3))
+    whole = inject_faults(FaultTransport(Registry(), seed=5, rate=0.3))
     other = FaultTransport(Registry(b""), seed=5, rate=0.3)
     for number in range(200):
         try:
@@ -287,7 +287,7 @@ def test_fault_choice_is_independent_of_earlier_requests() -> None:
             pass
     assert [(one.number, one.fault) for one in other.injected] == [(one.number, one.fault) for one in whole]
     late = FaultTransport(Registry(), seed=5, rate=0.3, where=lambda request: int(request.url.rpartition("/")[2]) > 99)
-    assert happened(late) == [one for one in whole if one.number > 99]
+    assert inject_faults(late) == [one for one in whole if one.number > 99]
 
 
 def test_fault_choice_is_independent_of_random_use_of_faults() -> None:
@@ -299,29 +299,29 @@ def test_fault_choice_is_independent_of_random_use_of_faults() -> None:
 
         return fault
 
-    results = [happened(FaultTransport(Registry(), rate=0.5, faults=[greedy(times)])) for times in (0, 7)]
+    results = [inject_faults(FaultTransport(Registry(), rate=0.5, faults=[greedy(times)])) for times in (0, 7)]
     assert results[0] == results[1]
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_rate_zero_or_one_fails_none_or_all(seed: int) -> None:
-    assert happened(FaultTransport(Registry(), seed=seed, rate=0)) == []
-    assert [one.number for one in happened(FaultTransport(Registry(), seed=seed, rate=1))] == list(range(200))
+    assert inject_faults(FaultTransport(Registry(), seed=seed, rate=0)) == []
+    assert [one.number for one in inject_faults(FaultTransport(Registry(), seed=seed, rate=1))] == list(range(200))
 
 
 def test_rate_fails_about_that_share() -> None:
-    assert 150 < len(happened(FaultTransport(Registry(), rate=0.2), 1000)) < 250
-    assert 60 < len(happened(FaultTransport(Registry()), 1000)) < 140
+    assert 150 < len(inject_faults(FaultTransport(Registry(), rate=0.2), 1000)) < 250
+    assert 60 < len(inject_faults(FaultTransport(Registry()), 1000)) < 140
 
 
 def test_fault_transport_default_uses_every_fault() -> None:
-    assert {one.fault for one in happened(FaultTransport(Registry(), rate=1), 500)} == set(FAULTS)
+    assert {one.fault for one in inject_faults(FaultTransport(Registry(), rate=1), 500)} == set(FAULTS)
 
 
 @pytest.mark.parametrize("limit", [0, 1, 7])
 def test_limit_ends_faults(limit: int) -> None:
     transport = FaultTransport(Registry(), rate=1, limit=limit)
-    assert [one.number for one in happened(transport)] == list(range(limit))
+    assert [one.number for one in inject_faults(transport)] == list(range(limit))
     assert transport.round_trip(GET).read() == CONTENT
 
 
@@ -335,7 +335,7 @@ def test_where_restricts_requests_that_fail() -> None:
 
 
 def test_faults_empty_injects_none() -> None:
-    assert happened(FaultTransport(Registry(), rate=1, faults=[])) == []
+    assert inject_faults(FaultTransport(Registry(), rate=1, faults=[])) == []
 
 
 def test_faults_custom_function_is_called() -> None:
@@ -348,18 +348,18 @@ def test_faults_custom_function_is_called() -> None:
             raise ZeroDivisionError
 
     registry = Registry()
-    transport = failing(registry, gone)
+    transport = always_failing(registry, gone)
     first, second = (transport.round_trip(GET) for _ in range(2))
     assert first.status == 410
     assert first.request is GET
     assert first.read() != second.read()
     assert transport.injected == [InjectedFault(0, "gone", "GET", URL), InjectedFault(1, "gone", "GET", URL)]
-    odd = failing(registry, Odd())
+    odd = always_failing(registry, Odd())
     with pytest.raises(ZeroDivisionError):
         odd.round_trip(GET)
     assert odd.injected == [InjectedFault(0, "Odd", "GET", URL)]
     assert registry.bodies[0].closed
-    assert {one.fault for one in happened(failing(registry, gone, "503"))} == {"gone", "503"}
+    assert {one.fault for one in inject_faults(always_failing(registry, gone, "503"))} == {"gone", "503"}
 
 
 @pytest.mark.parametrize("faults", [["no such"], ["503", "nonsense"], "429", ["REFUSED"]])
@@ -397,7 +397,7 @@ def test_response_without_fault_has_request() -> None:
 def test_fault_closes_inner_response(name: str) -> None:
     registry = Registry()
     try:
-        with failing(registry, name).round_trip(Request("PUT", URL, body=b"content")) as response:
+        with always_failing(registry, name).round_trip(Request("PUT", URL, body=b"content")) as response:
             response.read(3)
     except TransportError:
         pass
@@ -431,14 +431,14 @@ def test_fault_transport_in_threads_numbers_each_request() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    alone = happened(FaultTransport(FunctionTransport(answer), seed=3, rate=0.5, faults=["503"], limit=300), 800)
+    alone = inject_faults(FaultTransport(FunctionTransport(answer), seed=3, rate=0.5, faults=["503"], limit=300), 800)
     assert [one.number for one in transport.injected] == [one.number for one in alone]
     assert statuses.count(503) == len(alone) == 300
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_every_fault_has_request_in_response_or_error(name: str) -> None:
-    transport = failing(FunctionTransport(lambda request: Response(200, (), CONTENT)), name)
+    transport = always_failing(FunctionTransport(lambda request: Response(200, (), CONTENT)), name)
     named: Any = None
     try:
         response = transport.round_trip(GET)

@@ -273,7 +273,7 @@ def wait(event: threading.Event) -> None:
     assert event.wait(PATIENCE), "what was waited for never happened"
 
 
-def always(status: int, *args: Any) -> Answer:
+def answer_always(status: int, *args: Any) -> Answer:
     return lambda request: Response(status, *args)
 
 
@@ -338,11 +338,11 @@ def test_connection_close_requested_is_closed(site: Site) -> None:
 @pytest.mark.parametrize(
     ("answer", "length"),
     [
-        (always(200, (), b"hello"), "5"),
-        (always(200, {"Content-Length": "7340032"}), "7340032"),
-        (always(404, {"Content-Length": "0"}), "0"),
-        (always(200), None),
-        (always(200, (), [b"streamed"]), None),
+        (answer_always(200, (), b"hello"), "5"),
+        (answer_always(200, {"Content-Length": "7340032"}), "7340032"),
+        (answer_always(404, {"Content-Length": "0"}), "0"),
+        (answer_always(200), None),
+        (answer_always(200, (), [b"streamed"]), None),
     ],
     ids=["of the body", "as stated", "zero as stated", "unknown", "chunked"],
 )
@@ -360,7 +360,7 @@ def test_response_to_head_has_length_and_no_body(site: Site, answer: Answer, len
 def test_response_204_or_304_has_no_body(site: Site, status: int, stated: str | None) -> None:
     """RFC 9110, section 8.6."""
     fields = {"ETag": '"x"', **({"Content-Length": stated} if stated else {})}
-    with site.serve(Backend(always(status, fields))) as url:
+    with site.serve(Backend(answer_always(status, fields))) as url:
         peer = site.dial(url)
         for _ in range(2):
             peer.ask()
@@ -371,7 +371,7 @@ def test_response_204_or_304_has_no_body(site: Site, status: int, stated: str | 
 
 
 def test_response_201_without_body_has_length_0(site: Site) -> None:
-    with site.serve(Backend(always(201, {"Location": "/there"}))) as url:
+    with site.serve(Backend(answer_always(201, {"Location": "/there"}))) as url:
         peer = site.dial(url)
         peer.ask(method="PUT")
         response = peer.answer()
@@ -392,7 +392,7 @@ def test_response_body_of_unknown_length_is_chunked(site: Site) -> None:
 def test_response_pieces_are_sent_as_they_come(site: Site) -> None:
     heads, first = threading.Event(), threading.Event()
     body = FakeReader([lambda: wait(heads), b"one", lambda: wait(first), b"two"])
-    with site.serve(Backend(always(200, {"Content-Length": "6"}, body))) as url:
+    with site.serve(Backend(answer_always(200, {"Content-Length": "6"}, body))) as url:
         peer = site.dial(url)
         peer.ask()
         assert peer.head().status == 200
@@ -418,7 +418,7 @@ def test_headers_repeated_fields_are_kept(site: Site) -> None:
 
 
 def test_headers_of_connection_are_hidden_from_transport(site: Site) -> None:
-    backend = Backend(always(200, {"Connection": "close", "Keep-Alive": "x", "X-End": "1"}))
+    backend = Backend(answer_always(200, {"Connection": "close", "Keep-Alive": "x", "X-End": "1"}))
     with site.serve(backend) as url:
         peer = site.dial(url)
         for _ in range(2):
@@ -606,7 +606,7 @@ def test_continue_http_1_0_or_no_body_is_not_sent(site: Site) -> None:
 
 
 def test_continue_refused_body_is_not_sent_and_connection_closes(site: Site) -> None:
-    backend = Backend(always(401, {"WWW-Authenticate": "Basic"}, b"who?"))
+    backend = Backend(answer_always(401, {"WWW-Authenticate": "Basic"}, b"who?"))
     with site.serve(backend) as url:
         peer = site.dial(url)
         peer.ask("/", "Expect: 100-continue", "Content-Length: 1000000", method="PUT")
@@ -737,7 +737,7 @@ def test_client_disconnects_in_response_closes_it(
 ) -> None:
     gone, closed = threading.Event(), threading.Event()
     body = FakeReader([b"x" * 60_000, lambda: wait(gone), *[b"y" * 60_000] * 2000], on_close=closed.set)
-    with site.serve(Backend(always(200, fields, body))) as url:
+    with site.serve(Backend(answer_always(200, fields, body))) as url:
         peer = site.dial(url)
         peer.ask()
         peer.head()
@@ -836,7 +836,7 @@ def test_response_body_raises_breaks_connection(
     site: Site, fields: dict[str, str], error: Exception, pieces: list[bytes], logged: Callable[[], list[Any]]
 ) -> None:
     body = FakeReader([*pieces, error])
-    with site.serve(Backend(always(200, fields, body))) as url:
+    with site.serve(Backend(answer_always(200, fields, body))) as url:
         connection = site.client(url)
         connection.request("GET", "/")
         response = connection.getresponse()
@@ -860,7 +860,7 @@ def test_response_body_raises_http_1_0_is_not_complete(site: Site, logged: Calla
 
 
 def test_response_shorter_than_length_closes_connection(site: Site, logged: Callable[[], list[Any]]) -> None:
-    with site.serve(Backend(always(200, {"Content-Length": "10"}, [b"short"]))) as url:
+    with site.serve(Backend(answer_always(200, {"Content-Length": "10"}, [b"short"]))) as url:
         peer = site.dial(url)
         peer.ask()
         assert peer.head().fields["content-length"] == "10"
@@ -878,7 +878,7 @@ def test_response_longer_than_length_is_cut_and_closes_connection(site: Site) ->
 
 
 def test_response_in_memory_sends_own_length(site: Site) -> None:
-    with site.serve(Backend(always(200, {"Content-Length": "10"}, b"short"))) as url:
+    with site.serve(Backend(answer_always(200, {"Content-Length": "10"}, b"short"))) as url:
         peer = site.dial(url)
         for _ in range(2):
             peer.ask()
@@ -969,7 +969,7 @@ def test_tls_server_plain_http_client_is_harmless(authority: Authority, capfd: p
 @pytest.mark.parametrize("framing", ["sized", "chunked"])
 def test_unread_body_response_reaches_client(site: Site, framing: str) -> None:
     size = 8 * 1024 * 1024
-    with site.serve(Backend(always(413, (), b"too large"))) as url:
+    with site.serve(Backend(answer_always(413, (), b"too large"))) as url:
         peer = site.dial(url)
         peer.ask("/", "Transfer-Encoding: chunked" if framing == "chunked" else f"Content-Length: {size}", method="PUT")
         peer.send((b"%x\r\n" % size if framing == "chunked" else b"") + bytes(size))
@@ -1082,7 +1082,7 @@ def test_exit_with_request_body_under_way_ends(site: Site, logged: Callable[[], 
 def test_exit_with_unread_response_ends(site: Site) -> None:
     started = threading.Event()
     body = FakeReader([b"x", started.set, *[b"y" * 60_000] * 2000])
-    block = site.serve(Backend(always(200, (), body)))
+    block = site.serve(Backend(answer_always(200, (), body)))
     peer = site.dial(block.__enter__())
     peer.ask()
     wait(started)
@@ -1091,7 +1091,7 @@ def test_exit_with_unread_response_ends(site: Site) -> None:
 
 
 def test_exit_with_client_lingering_after_refusal_ends(site: Site) -> None:
-    block = site.serve(Backend(always(413)))
+    block = site.serve(Backend(answer_always(413)))
     peer = site.dial(block.__enter__())
     peer.ask("/", "Content-Length: 1000", method="PUT")
     assert peer.answer().status == 413
@@ -1150,7 +1150,7 @@ def test_exit_with_exception_ends_server(site: Site) -> None:
 
 
 def test_exit_with_transport_that_keeps_requests_leaves_no_connection(site: Site) -> None:
-    backend = Backend(always(200))
+    backend = Backend(answer_always(200))
     before = open_sockets()
     with site.serve(backend) as url:
         peer = site.dial(url)
@@ -1177,8 +1177,8 @@ def test_server_url_host_is_accepted_by_client(site: Site) -> None:
 
 def test_serve_two_servers_are_independent(site: Site) -> None:
     with (
-        site.serve(Backend(always(200, (), b"one"))) as first,
-        site.serve(Backend(always(200, (), b"two"))) as second,
+        site.serve(Backend(answer_always(200, (), b"one"))) as first,
+        site.serve(Backend(answer_always(200, (), b"two"))) as second,
     ):
         assert first.host != second.host
         for url, expected in ((first, b"one"), (second, b"two"), (first, b"one")):
@@ -1200,7 +1200,7 @@ def test_serve_transport_again_works(site: Site) -> None:
 
 def test_urllib_transport_reads_413_to_unread_body(site: Site) -> None:
     with (
-        site.serve(Backend(always(413, (), b"too large"))) as url,
+        site.serve(Backend(answer_always(413, (), b"too large"))) as url,
         contextlib.closing(UrllibTransport(timeout=PATIENCE, tls=site.context, trust_env=False)) as transport,
     ):
         body = Body.of(iter([bytes(1024 * 1024)] * 8))
