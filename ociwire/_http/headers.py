@@ -10,7 +10,7 @@ import re
 from collections.abc import ItemsView, Iterable, Iterator, Mapping
 from datetime import timezone
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple, TypeVar, final, overload
 
 from .._arguments import show
 from .._oci.descriptor import read_media_type
@@ -28,6 +28,8 @@ __all__ = [
     "content_type",
     "retry_after",
 ]
+
+T = TypeVar("T")
 
 HeadersLike = Mapping[str, str] | Iterable[tuple[str, str]]
 """Arguments of `Headers`: another `Headers`, a mapping, or pairs."""
@@ -75,8 +77,8 @@ class Headers(Mapping[str, str]):
     @classmethod
     def received(cls, fields: Iterable[tuple[str, str]]) -> Headers:
         """Make headers of fields that were parsed, and checked, elsewhere."""
-        headers = cls()
-        headers._fields = tuple(fields)
+        headers = object.__new__(cls)
+        headers._fields, headers._index = tuple(fields), None
         return headers
 
     def _lookup(self) -> dict[str, list[str]]:
@@ -90,6 +92,15 @@ class Headers(Mapping[str, str]):
 
     def __getitem__(self, name: str) -> str:
         return ", ".join(self._lookup()[name.lower()])
+
+    @overload
+    def get(self, name: str, /) -> str | None: ...
+    @overload
+    def get(self, name: str, /, default: str | T) -> str | T: ...
+    def get(self, name: str, /, default: Any = None) -> Any:
+        """The value of a name, or the default. Most look-ups miss: `Mapping.get` would raise and catch for each."""
+        values = self._lookup().get(name.lower())
+        return default if values is None else ", ".join(values)
 
     def get_all(self, name: str) -> tuple[str, ...]:
         """The values of a name, one for each of its fields; empty without any."""
