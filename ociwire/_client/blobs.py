@@ -6,6 +6,7 @@ refuse open-ended ranges.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 from .._arguments import show
@@ -37,6 +38,9 @@ def open_blob(
     stop: int | None = None,
     *,
     verify: bool = True,
+    size: int | None = None,
+    max_skip: int | None = None,
+    before_reopen: Callable[[], object] = lambda: None,
 ) -> BlobReader:
     """Open a blob, or a part of it, for reading; see `Client.get_blob_range`.
 
@@ -46,6 +50,10 @@ def open_blob(
         start: The position of the first byte.
         stop: The position after the last byte; `None` is the end of the blob.
         verify: Whether the reader verifies the whole blob. If false, the caller does.
+        size: The size of the blob in bytes, if it is known: a response that states another one is refused.
+        max_skip: Maximum number of bytes to skip if the registry answers a range request with the whole blob. `None` is
+            no limit; 0 refuses such a response.
+        before_reopen: Called before a lost connection is resumed. What it raises is raised instead.
     """
     digest.hasher()  # refuses an algorithm that cannot be verified before anything is sent
     if start == stop:  # nothing is read, so that no request is needed: the size is at least `start`
@@ -55,15 +63,17 @@ def open_blob(
     else:
         response = _open_range(repository, digest, start, stop)
     try:
-        size = _stated_size(response, start)
+        if size is None:
+            size = _stated_size(response, start)
         if size is None:
             size = resolve_blob(repository, digest, exists=True).size
-        _skip_to(response, start, size, max_skip=None)
-        end = size if stop is None else min(stop, size)
+        _skip_to(response, start, size, max_skip=max_skip)
+        end, known_size = size if stop is None else min(stop, size), size
 
         def reopen(position: int) -> Response:
+            before_reopen()
             # The request as it was first sent, through all layers: the URL of a redirect may have expired.
-            return _request_range(repository, digest, position, end, size)
+            return _request_range(repository, digest, position, end, known_size)
 
         descriptor = Descriptor(content_type(response.headers), digest, size)
         is_part = not verify or (start, end) != (0, size)

@@ -6,6 +6,7 @@ Follows the OCI distribution specification, "Pushing blobs", and the deviations 
 from __future__ import annotations
 
 import re
+import time
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -14,12 +15,13 @@ from .._http.messages import Response
 from .._oci.digest import Digest
 from .._oci.scope import Scope
 from ..errors import (
+    AuthError,
     NotFound,
     ProtocolError,
     RegistryError,
 )
 from ..media_types import OCTET_STREAM
-from .error_mapping import check_not_html, is_html, is_html_instead_of, names_digest
+from .error_mapping import check_not_html, is_html, is_html_instead_of, is_transient, names_digest
 from .repository import Repository
 from .request_sender import treat_refusal_as_missing
 
@@ -28,6 +30,7 @@ __all__ = [
     "UploadSession",
     "UploadStatus",
     "blob_exists",
+    "cancel_quietly",
     "cancel_upload",
     "mount_blob",
     "open_upload",
@@ -35,6 +38,7 @@ __all__ = [
     "get_finds_blob",
     "head_finds_blob",
     "read_status",
+    "try_mount",
     "upload_headers",
 ]
 
@@ -45,6 +49,7 @@ _OPENED_STATUSES = tuple(range(200, 300))
 
 MAX_CHUNK = 1024 * 1024 * 1024
 """Maximum for OCI-Chunk-Min-Length in bytes: a chunk is held in memory."""
+_CANCEL_TIME = 10.0
 # 0-99, bytes=0-99, bytes 0-99, 0-99/*, 0-99/100: what counts is the last byte.
 _RANGE = re.compile(r"(?:bytes[= ])?\s*[0-9]{1,18}-([0-9]{1,18})(?:/.*)?")
 
@@ -143,6 +148,25 @@ def mount_blob(repository: Repository, digest: Digest, from_name: str) -> MountR
     return MountResult(is_mounted=False, session=session, response=response, scope=scope)
 
 
+def try_mount(repository: Repository, digest: Digest, from_name: str) -> tuple[bool, UploadSession | None]:
+    """Mount a blob before it is uploaded; a refusal is no error, because the upload may be allowed.
+
+    Returns:
+        Whether the blob is mounted, and the upload session that was opened instead, if one was.
+
+    Raises:
+        RegistryError: The registry cannot answer at the moment.
+        TransportError: There is no usable response.
+    """
+    try:
+        result = mount_blob(repository, digest, from_name)
+    except (AuthError, RegistryError) as error:
+        if is_transient(error):
+            raise
+        return False, None
+    return result.is_mounted, result.session
+
+
 def _algorithm_parameter(algorithm: str) -> dict[str, str]:
     return {} if algorithm == "sha256" else {"digest-algorithm": algorithm}
 
@@ -209,6 +233,13 @@ def cancel_upload(repository: Repository, location: str) -> None:
     """Cancel an upload session (specification, "Canceling an upload"). One that does not exist is no error."""
     with suppress(NotFound):
         repository.delete(location, repository.push_scope, idempotent=True)
+
+
+def cancel_quietly(repository: Repository, location: str) -> None:
+    """Cancel an upload session that failed, if that is possible within 10 seconds, even after the client's deadline."""
+    sender = repository.sender.with_deadline(time.monotonic() + _CANCEL_TIME)
+    with suppress(Exception):  # an earlier error is about to be raised, and the session expires by itself
+        cancel_upload(Repository(sender, repository.name, repository.operation), location)
 
 
 def _min_chunk_length(response: Response) -> int:

@@ -1,10 +1,11 @@
-"""Blobs on their way from one repository to another, through memory only, a piece at a time.
+"""Copies blobs from one repository to another, through memory only, in pieces of 1 MiB.
 
-A blob is offered before it is sent, by the POST that opens its upload: ``mount=`` with the source's repository where
-both are of one registry, else with the target's own, which a registry that mounts answers with 201 if the blob is there
-already. So an upload is opened and what is there is found out by one request (OCI distribution specification,
-"Mounting a blob from another repository"). Where that is refused, the source is asked first. Never sends a last byte
-before the whole has been verified.
+A blob is offered before it is sent, by the POST that opens its upload session: with ``mount=`` from the source's
+repository if both are at one registry, else from the target's own repository. A registry that mounts answers that with
+201 if it has the blob already, so that one request finds that out or opens the session (OCI distribution specification,
+"Mounting a blob from another repository"). If it refuses, the target is not asked that way again.
+
+`BlobReader` verifies a blob before it returns the last byte, so that the target never gets all of a wrong one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,12 @@ from contextlib import nullcontext
 from typing import final
 
 from .._client.blob_reader import BlobReader
-from .._client.client import Client
+from .._client.blobs import open_blob, resolve_blob
+from .._client.error_mapping import is_transient
+from .._client.manifests import find_manifest
+from .._client.repository import Repository
+from .._client.upload_completion import UploadCompletion
+from .._client.uploads import UploadSession, blob_exists, cancel_quietly, open_upload, try_mount
 from .._http.body import Body, has_raised
 from .._oci.descriptor import Descriptor
 from .._oci.digest import Digest
@@ -31,180 +37,159 @@ from ..errors import (
     TransportError,
     TransportTimeout,
 )
-from ._repository import Repository, is_transient, origin_of
 
-__all__ = ["Relay"]
+__all__ = ["BlobCopier"]
 
-_TRIES = 3
-_PIECE = 1024 * 1024
+_MAX_ATTEMPTS = 3
+_PIECE_SIZE = 1024 * 1024
 
 
 @final
-class Relay:
-    """From one repository to another. May be shared by threads, each with another blob.
+class BlobCopier:
+    """Copies blobs. May be shared by threads, each with another blob.
 
-    Args:
-        source: Where the blobs are.
-        source_repository: In which repository.
-        target: Where they are to be.
-        target_repository: In which repository.
-        tell: Told of each piece that has been sent: the blob, and the bytes that are done. What it raises is raised.
+    `on_progress` is called with a blob and the number of its bytes that were sent.
     """
 
-    def __init__(
-        self,
-        source: Client,
-        source_repository: str,
-        target: Client,
-        target_repository: str,
-        tell: Callable[[Descriptor, int], None],
-    ) -> None:
+    def __init__(self, source: Repository, target: Repository, on_progress: Callable[[Descriptor, int], None]) -> None:
         self._source = source
-        self._source_repository = source_repository
-        self._target = Repository(target, target_repository, "copy")
-        self._tell = tell
-        same = origin_of(source) == self._target.origin
-        self._mount_from = source_repository if same else target_repository
-        self._mounts = True
-        self._warm = False
-        self._there: set[Digest] = set()
+        self._target = target
+        self._on_progress = on_progress
+        is_same_registry = source.sender.origin == target.sender.origin
+        self._mount_from = source.name if is_same_registry else target.name
+        self._can_mount = True
+        self._ask_first = False  # the target has a blob of this copy, and may have others
+        self._existing: set[Digest] = set()
 
     def has_manifest(self, digest: Digest, blobs: Sequence[Descriptor]) -> bool:
-        """Whether the target has a manifest, which then is taken to have all that it names.
+        """Whether the target has a manifest, and thus all that it references.
 
-        A manifest is not there if the first of its blobs is not: that is asked first, because it tells of both.
+        It does not if it lacks the first of the blobs: asked first, because the answer is of use for the blobs, too.
         """
-        if blobs and not self._has_blob(blobs[0].digest):
+        if blobs and not self._exists(blobs[0].digest):
             return False
-        self._warm = self._warm or bool(blobs)
-        return self.tagged(digest) is not None
+        self._ask_first = self._ask_first or bool(blobs)
+        return find_manifest(self._target, digest) is not None
 
-    def tagged(self, reference: str) -> Digest | None:
-        """The digest of the manifest that the target has by a tag or a digest; None if it has none."""
-        return self._target.resolve_manifest(reference)
-
-    def push_manifest(self, content: bytes, descriptor: Descriptor, tags: Sequence[str]) -> None:
-        """Push a manifest to the target."""
-        self._target.push_manifest(content, descriptor, tags)
-
-    def carry(self, blob: Descriptor) -> None:
-        """Have a blob at the target: found there, mounted or sent; or not, where it is foreign and not at the source.
-
-        Raises:
-            ContentError: What the source has is not what its manifest says.
-            OciwireError: What either registry, or the way to it, has failed with.
-            Exception: What `tell` has raised, as it was raised.
-        """
-        if blob.digest in self._there or (self._warm and self._has_blob(blob.digest)):
+    def copy_blob(self, blob: Descriptor) -> None:
+        """Copy a blob, unless the target has or mounts it; nor one with ``urls`` that the source does not have."""
+        if blob.digest in self._existing or (self._ask_first and self._exists(blob.digest)):
             return
-        if blob.urls and not self._is_at_source(blob):
-            return
-        for tries_left in reversed(range(_TRIES)):
-            lost = self._send(blob)
-            if lost is None or self._has_blob(blob.digest):
+        if blob.urls:
+            try:
+                resolve_blob(self._source, blob.digest)
+            except NotFound:
+                return
+        for attempts_left in reversed(range(_MAX_ATTEMPTS)):
+            error = self._attempt(blob)
+            if error is None or self._exists(blob.digest):
                 break
-            if not tries_left:
-                raise lost
-        self._there.add(blob.digest)
+            if not attempts_left:
+                raise error
+        self._existing.add(blob.digest)
 
-    def _has_blob(self, digest: Digest) -> bool:
-        if digest not in self._there and self._target.has_blob(digest):
-            self._there.add(digest)
-        return digest in self._there
+    def _exists(self, digest: Digest) -> bool:
+        if digest not in self._existing and blob_exists(self._target, digest):
+            self._existing.add(digest)
+        return digest in self._existing
 
-    def _is_at_source(self, blob: Descriptor) -> bool:
-        try:
-            self._source.resolve_blob(self._source_repository, blob.digest)
-        except NotFound:
-            return False
-        return True
+    def _attempt(self, blob: Descriptor) -> OciwireError | None:
+        """Mount or send a blob; returns an error after which it may be sent again.
 
-    def _send(self, blob: Descriptor) -> OciwireError | None:
-        """Have a blob mounted, or send it; returns what that has failed with if it may be tried again.
-
-        An upload that comes to nothing is cancelled, unless the way to the target failed: then nobody can tell what
-        became of it, and the registry gives it up in its own time.
+        A session that fails is cancelled, unless the way to the target failed: then its state is not known, and the
+        registry drops it in its own time.
         """
-        taken, location = self._offer(blob.digest)
-        if taken:
+        is_mounted, session = self._mount(blob.digest)
+        if is_mounted:
             return None
-        cargo = _Cargo(blob, self._tell)
+        transfer = _BlobTransfer(blob, self._on_progress)
         try:
-            with self._content(blob) as content:
-                if location is None:
-                    location = self._target.open_upload(blob.digest.algorithm).location
-                unfinished = self._target.put(location, blob.digest, cargo.load(content))
+            with self._open(blob) as content:
+                if session is None:
+                    session = open_upload(self._target, blob.digest.algorithm)
+                body = transfer.start(content)
+                incomplete = UploadCompletion(self._target, session.location, blob.digest, body).run()
         except BaseException as error:
-            if location is not None and not cargo.is_way_lost(error):
-                self._target.cancel_quietly(location)
-            if cargo.raised is not None:
-                raise cargo.raised  # noqa: B904 - as it was raised, with the cause that it had
-            if isinstance(error, OciwireError) and cargo.may_pass(error):
+            if session is not None and not transfer.has_lost_target(error):
+                cancel_quietly(self._target, session.location)
+            if transfer.callback_error is not None:
+                raise transfer.callback_error  # noqa: B904 - unchanged, with the cause that it had
+            if isinstance(error, OciwireError) and transfer.may_retry(error):
                 return error
             raise
-        if unfinished is None:
+        if incomplete is None:
             return None
-        gave_up = unfinished.location is not None and unfinished.offset is None
-        if unfinished.location is not None and not (gave_up and isinstance(unfinished.fault, TransportError)):
-            self._target.cancel_quietly(unfinished.location)
-        if gave_up:  # waiting and repeating the PUT did not help
-            raise unfinished.fault
-        return unfinished.error()
+        # Without an offset, waiting and repeating the PUT did not help.
+        has_given_up = incomplete.location is not None and incomplete.offset is None
+        if incomplete.location is not None and not (has_given_up and isinstance(incomplete.fault, TransportError)):
+            cancel_quietly(self._target, incomplete.location)
+        if has_given_up:
+            raise incomplete.fault
+        return incomplete.error()
 
-    def _offer(self, digest: Digest) -> tuple[bool, str | None]:
-        """Whether the target has taken a blob without its being sent; else where to send it, if that is known yet."""
-        if not self._mounts:
+    def _mount(self, digest: Digest) -> tuple[bool, UploadSession | None]:
+        if not self._can_mount:
             return False, None
-        taken, opened = self._target.mount(digest, self._mount_from)
-        if not taken and opened is None:
-            self._mounts = False  # what is refused for one is for all; they may still be sent
-        return taken, None if opened is None else opened.location
+        is_mounted, session = try_mount(self._target, digest, self._mount_from)
+        self._can_mount = is_mounted or session is not None  # a refusal is for all blobs; they may still be sent
+        return is_mounted, session
 
-    def _content(self, blob: Descriptor) -> BlobReader | nullcontext[bytes]:
-        """What a blob is read from: its descriptor, or the source."""
-        embedded = _embedded(blob)
-        if embedded is not None:
-            return nullcontext(embedded)
-        reader = self._source.get_blob(self._source_repository, blob.digest)
+    def _open(self, blob: Descriptor) -> BlobReader | nullcontext[bytes]:
+        """The content: embedded in the descriptor (image specification, "Embedded Content"), or from the source."""
+        data = b"" if blob.data is None and blob.size == 0 else blob.data
+        if data is not None and len(data) == blob.size and Digest.of(data, blob.digest.algorithm) == blob.digest:
+            return nullcontext(data)
+        reader = open_blob(self._source, blob.digest)
         if reader.descriptor.size != blob.size:
-            with reader:
-                raise _other_size(blob, reader.descriptor.size)
+            reader.close()
+            raise SizeMismatch(
+                f"{blob.digest} has {reader.descriptor.size} bytes, and its manifest says {blob.size}",
+                expected=blob.size,
+                actual=reader.descriptor.size,
+            )
         return reader
 
 
 @final
-class _Cargo:
-    """A blob while it is sent; knows on whose side it failed.
-
-    Args:
-        blob: What it is.
-        tell: Told how much was sent.
+class _BlobTransfer:
+    """A blob while it is sent: knows which side an error comes from.
 
     Attributes:
-        raised: What `tell` has raised; None if nothing.
+        callback_error: What the progress callback has raised.
     """
 
-    def __init__(self, blob: Descriptor, tell: Callable[[Descriptor, int], None]) -> None:
+    def __init__(self, blob: Descriptor, on_progress: Callable[[Descriptor, int], None]) -> None:
         self._blob = blob
-        self._tell = tell
+        self._on_progress = on_progress
         self._body: Body | None = None
-        self.raised: BaseException | None = None
+        self.callback_error: BaseException | None = None
 
-    def load(self, content: BlobReader | bytes) -> Body:
-        """What is sent; from now on, what fails may be the target's."""
+    def start(self, content: BlobReader | bytes) -> Body:
+        """Return the body to send. From now on an error may be the target's."""
         if isinstance(content, bytes):
             self._body = Body.of(content)
         else:
-            self._body = Body.of(self._pieces(content), self._blob.size)
+            self._body = Body.of(self._read_pieces(content), self._blob.size)
         return self._body
 
-    def is_way_lost(self, error: BaseException) -> bool:
-        """Whether it was the target that could not be reached, or the connection to it."""
-        ours = self._body is None or has_raised(self._body, error) or self.raised is not None
-        return isinstance(error, TransportError) and not isinstance(error, BodyConsumedError) and not ours
+    def _read_pieces(self, reader: BlobReader) -> Iterator[bytes]:
+        done = 0
+        while piece := reader.read(_PIECE_SIZE):
+            yield piece
+            done += len(piece)
+            try:
+                self._on_progress(self._blob, done)
+            except BaseException as error:
+                self.callback_error = error
+                raise
 
-    def may_pass(self, error: OciwireError) -> bool:
-        """Whether it may be sent again. What the layers below could send again, they have."""
+    def has_lost_target(self, error: BaseException) -> bool:
+        """Whether the connection to the target has failed."""
+        is_ours = self._body is None or has_raised(self._body, error) or self.callback_error is not None
+        return isinstance(error, TransportError) and not isinstance(error, BodyConsumedError) and not is_ours
+
+    def may_retry(self, error: OciwireError) -> bool:
+        """Whether to send the blob again. The layers below have repeated what they could."""
         if self._body is None or isinstance(error, AuthError):
             return False
         if isinstance(error, (BlobUploadInvalid, BlobUploadUnknown, BodyConsumedError)):
@@ -212,28 +197,3 @@ class _Cargo:
         if isinstance(error, RegistryError):
             return not self._body.resendable and (is_transient(error) or error.status == 401)
         return not self._body.resendable and isinstance(error, (ReadError, TransportTimeout))
-
-    def _pieces(self, reader: BlobReader) -> Iterator[bytes]:
-        done = 0
-        while piece := reader.read(_PIECE):
-            yield piece
-            done += len(piece)
-            try:
-                self._tell(self._blob, done)
-            except BaseException as error:
-                self.raised = error
-                raise
-
-
-def _embedded(blob: Descriptor) -> bytes | None:
-    """The content, where the descriptor has it (image specification, "Embedded Content"), and it is the right one."""
-    content = b"" if blob.data is None and blob.size == 0 else blob.data
-    if content is None or len(content) != blob.size:
-        return None
-    return content if Digest.of(content, blob.digest.algorithm) == blob.digest else None
-
-
-def _other_size(blob: Descriptor, size: int) -> SizeMismatch:
-    return SizeMismatch(
-        f"{blob.digest} has {size} bytes, and its manifest says {blob.size}", expected=blob.size, actual=size
-    )

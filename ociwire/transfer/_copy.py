@@ -1,7 +1,8 @@
 """Copies images, indexes, artifacts and what refers to them from one registry to another.
 
-First all manifests are read, then all blobs sent, and then the manifests pushed, each after all that it names; the tag
-comes last. So whatever breaks off leaves nothing at the target that is not whole, and the next copy goes on from there.
+First all manifests are read, then all blobs are copied, then the manifests are pushed, each after all that it
+references; the tag is set in the end. A copy that fails leaves nothing incomplete at the target, and the next one
+resumes it.
 """
 
 from __future__ import annotations
@@ -13,22 +14,24 @@ from typing import NamedTuple, final
 
 from .._arguments import show
 from .._client.client import Client
+from .._client.manifests import find_manifest
+from .._client.referrers import push_manifest
+from .._client.repository import repository_of, sender_of
 from .._oci.descriptor import Descriptor, Platform
 from .._oci.digest import Digest
 from .._oci.reference import DOCKER_HUB, Reference, registry_name
+from .._oci.references import parse_platform
 from ..errors import ContentError, ReferrersUpdateError, UsageError
-from . import _graph
 from ._arguments import check_client, check_progress, check_workers
-from ._blob_copier import Relay
-from ._progress import Progress, ProgressCallback
-from ._repository import origin_of
-from ._walker import Node, Survey
-from ._workers import Crew
+from ._blob_copier import BlobCopier
+from ._progress import ProgressCallback, ProgressReporter
+from ._walker import ManifestWalker, Node
+from ._workers import WorkerPool
 
 __all__ = ["copy"]
 
 _LOG = logging.getLogger("ociwire.client")
-_ANY_HOST = "host.invalid"
+_PLACEHOLDER_HOST = "host.invalid"
 
 
 def copy(
@@ -44,62 +47,70 @@ def copy(
 ) -> Descriptor:
     """Copy an image, an index with all that it contains, or any other artifact.
 
-    A reference reads ``NAME``, ``NAME:TAG`` or ``NAME@DIGEST``; where it names neither, the tag is ``latest``. Where
-    its first component reads like a host, as ``docker pull`` has it, that must be its client's. A digest wins over a
-    tag at the source; at the target, what is copied must have that digest.
+    A reference has the form ``NAME``, ``NAME:TAG`` or ``NAME@DIGEST``; the tag defaults to ``latest``. If its first
+    component looks like a host, as in ``docker pull``, it must be the client's. At the source a digest takes precedence
+    over a tag; at the target, what is copied must have the digest.
 
     Each blob is sent at most once, from registry to registry, without touching the disk; within one registry it is
-    mounted. What the target has is not sent: a manifest that is there is taken to have all that it names. Where a
-    registry does not mount blobs, not even from the repository itself, and has not the first layer of a manifest, its
-    others are not looked for. Layers with ``urls`` that the source does not have either are passed over.
+    mounted. What the target has is not sent: a manifest that exists is taken to have all that it references. If a
+    registry mounts no blobs, not even from the repository itself, and lacks the first layer of a manifest, it is not
+    asked for the others. Layers with ``urls`` that the source does not have are skipped.
 
-    Memory is bounded by 1 MiB or a few for each worker, and by some 100 MiB for the most manifests that are copied:
-    4096 of them, of 32 MiB in all, which name 65,536 others and blobs.
+    Uses 1 MiB or a few of memory for each worker, and some 100 MiB for the largest number of manifests that are copied:
+    4096 of them, of 32 MiB in all, which reference 65,536 others and blobs.
 
-    Where it fails, or is interrupted, it returns when all of its threads have ended: what a worker waits for at that
-    moment lasts as long as the client's timeouts and its deadline let it (`Client.with_options`). Then its upload is
-    cancelled, for which the target has 10 seconds, after the deadline too; where it was the way to the target that
-    failed, its upload is left to it.
+    All threads have ended when this function returns; after an error, one that waits for its connection does so until
+    the client's timeout or deadline (`Client.with_options`). Then its upload is cancelled, for which the target has 10
+    seconds, even after the deadline; if the connection to the target failed, the upload is left to the target.
 
     Args:
-        source: Where it is.
-        source_reference: What it is called there.
-        target: Where it is to be; it may be the same client.
-        target_reference: What it is to be called there.
-        platforms: Of an index, only what is for one of these: ``os/architecture``, ``os/architecture/variant`` or a
-            `Platform`, whose empty fields stand for anything. If that is one image, it alone is copied; if it is all
-            that there is, the index as it is; else a new index, with a digest of its own and the entries as they were.
-            What is no index is copied whole. None is all.
-        referrers: Whether to copy what refers to the manifests that are copied, such as signatures, too. What is listed
-            and gone is passed over.
-        workers: The most threads, 1 or more; with 1, all is done in the caller's.
-        progress: Is told of each blob and manifest, by `Progress` events of the operation ``copy``. What is there, is
-            mounted, or is passed over, is told as done, so that a sum of all comes out.
+        source: Client of the registry to copy from.
+        source_reference: Reference at the source.
+        target: Client of the registry to copy to; may be the same client.
+        target_reference: Reference at the target.
+        platforms: Platforms to copy from an index: ``os/architecture``, ``os/architecture/variant`` or a `Platform`,
+            whose empty fields match anything. One image is copied alone; if nothing is left out, the index is copied
+            unchanged; else a new index, with a digest of its own and the entries unchanged. Anything else than an index
+            is copied whole. Defaults to all.
+        referrers: Whether to copy what refers to the manifests, such as signatures, too. Listed manifests that do not
+            exist are skipped.
+        workers: Maximum number of threads, from 1; with 1, everything is done in the caller's. Defaults to 4.
+        progress: Called with a `Progress` of the operation ``copy`` for each blob and manifest, from any thread. What
+            exists, is mounted or is skipped is reported as done, so that the sum is right.
 
     Returns:
-        What the target now has: the root's descriptor.
+        The descriptor of the root at the target.
 
     Raises:
-        UsageError: A client, a reference, a platform, the number of workers or `progress` is not valid; or what is
-            copied has not the digest that the target's reference demands. Nothing was pushed.
+        UsageError: An argument is not valid, or the root has not the digest of the target's reference. Nothing was
+            pushed.
         NotFound: The source does not have it, or nothing in it is for any of the platforms.
-        ContentError: A manifest is not valid, or what comes is not what it should be (`SizeMismatch`,
-            `DigestMismatch`); or there is too much of it. The tag is as it was.
-        Unsupported: A manifest is of Docker's schema 1. The tag is as it was.
-        ReferrersUpdateError: All was copied, the tag is set, but the target has no referrers API, and the list of
+        ContentError: A manifest is not valid, content is not what it should be (`SizeMismatch`, `DigestMismatch`), or
+            there is too much of it. The tag is unchanged.
+        Unsupported: A manifest is of Docker schema 1. The tag is unchanged.
+        ReferrersUpdateError: All was copied and the tag is set, but the target has no referrers API, and the list of
             referrers under a tag could not be updated. If there are several, it is the first.
-        RegistryError: Either registry said no.
-        TransportError: There is no usable answer.
-        Exception: What `progress` has raised, as it was raised.
+        RegistryError: Either registry refused.
+        TransportError: There is no usable response.
+        Exception: What `progress` raised, unchanged.
     """
-    crew, progress = Crew(check_workers(workers)), check_progress(progress)
-    wanted = None if platforms is None else _platforms(platforms)
-    origin, goal = _place(source, source_reference), _place(target, target_reference)
-    return _Copy(source, origin, target, goal, crew, progress, referrers=referrers).run(wanted)
+    pool = WorkerPool("ociwire-copy", check_workers(workers))
+    reporter = ProgressReporter(check_progress(progress), "copy")
+    if isinstance(platforms, (str, Platform)) or not isinstance(platforms, (Iterable, type(None))):
+        raise UsageError(f"platforms are several, such as ['linux/amd64'], not {show(platforms, 200)}")
+    wanted = None if platforms is None else [parse_platform(platform) for platform in platforms]
+    origin, goal = _locate(source, source_reference), _locate(target, target_reference)
+    walker = ManifestWalker(source, origin.repository, pool, referrers=referrers)
+    root = walker.read_root(origin.tag, origin.digest)
+    if wanted is not None and root.references.manifests:
+        root = walker.select(root, wanted)
+    if goal.digest not in (None, root.descriptor.digest):
+        raise UsageError(f"what is copied is {root.descriptor.digest}, and the target's reference says {goal.digest}")
+    return _Copy(source, origin, target, goal, pool, reporter).run(walker, root)
 
 
-class _Place(NamedTuple):
-    """A reference within a client's registry; a digest wins over the tag."""
+class _Location(NamedTuple):
+    """A reference at a client's registry; a digest takes precedence over the tag."""
 
     repository: str
     tag: str | None
@@ -108,127 +119,108 @@ class _Place(NamedTuple):
 
 @final
 class _Copy:
-    """One call of `copy`, whose arguments it has."""
+    """One call of `copy`, with valid arguments."""
 
     def __init__(
         self,
         source: Client,
-        origin: _Place,
+        origin: _Location,
         target: Client,
-        goal: _Place,
-        crew: Crew,
-        progress: ProgressCallback | None,
-        *,
-        referrers: bool,
+        goal: _Location,
+        pool: WorkerPool,
+        reporter: ProgressReporter,
     ) -> None:
-        self._origin = origin
-        self._goal = goal
-        self._crew = crew
-        self._progress = progress
-        self._survey = Survey(source, origin.repository, crew, referrers=referrers)
-        self._relay = Relay(source, origin.repository, target, goal.repository, self._sent)
-        self._nodes: dict[Digest, Node] = {}
-        self._told: dict[Digest, int] = {}
-        self._not_listed: ReferrersUpdateError | None = None
+        self._target = repository_of(target, goal.repository, "copy")
+        self._push_target = repository_of(target, goal.repository, "push_manifest")
+        self._tag = goal.tag
+        self._pool = pool
+        self._reporter = reporter
+        self._copier = BlobCopier(repository_of(source, origin.repository, "get_blob"), self._target, self._report_sent)
+        self._sent: dict[Digest, int] = {}
+        self._referrers_error: ReferrersUpdateError | None = None
 
-    def run(self, platforms: list[Platform] | None) -> Descriptor:
-        root = self._survey.root(self._origin.tag, self._origin.digest)
-        if platforms is not None and root.children:
-            root = self._survey.chosen(root, platforms)
-        digest = self._goal.digest
-        if digest not in (None, root.descriptor.digest):
-            raise UsageError(f"what is copied is {root.descriptor.digest}, and the target's reference says {digest}")
-        self._nodes = self._survey.walk(root, self._is_there)
-        self._crew.each(self._carry, self._missing())
-        self._push(root)
-        if self._not_listed is not None:
-            raise self._not_listed
+    def run(self, walker: ManifestWalker, root: Node) -> Descriptor:
+        nodes = walker.walk(root, self._exists)
+        blobs: dict[Digest, Descriptor] = {}
+        for node in nodes.values():
+            for blob in () if node.exists else node.blobs:
+                if blob.digest not in blobs or blobs[blob.digest].urls:  # one manifest may need what another may skip
+                    blobs[blob.digest] = blob
+        self._pool.for_each(self._copy_blob, blobs.values())
+        self._push_all(nodes, root)
+        if self._referrers_error is not None:
+            raise self._referrers_error
         return root.descriptor
 
-    def _is_there(self, node: Node) -> bool:
-        return self._relay.has_manifest(node.descriptor.digest, [one for one in node.blobs if not one.urls])
+    def _exists(self, node: Node) -> bool:
+        return self._copier.has_manifest(node.descriptor.digest, [blob for blob in node.blobs if not blob.urls])
 
-    def _missing(self) -> Iterable[Descriptor]:
-        found: dict[Digest, Descriptor] = {}
-        for node in self._nodes.values():
-            for one in () if node.there else node.blobs:
-                if one.digest not in found or found[one.digest].urls:  # what is foreign to one may be needed by another
-                    found[one.digest] = one
-        return found.values()
+    def _copy_blob(self, blob: Descriptor) -> None:
+        self._pool.check()
+        self._copier.copy_blob(blob)
+        self._report(blob, blob.size)  # of a skipped one, too: there is nothing left to do
 
-    def _carry(self, blob: Descriptor) -> None:
-        self._crew.check()
-        self._relay.carry(blob)
-        self._tell(blob, blob.size)  # of one that is passed over, too: there is no more to be done about it
-
-    def _push(self, root: Node) -> None:
-        """Push what is missing, each after all that it names; the root at the end, unless others refer to it."""
+    def _push_all(self, nodes: dict[Digest, Node], root: Node) -> None:
+        """Push the manifests, each after those that it references; the root in the end, unless others refer to it."""
         digest = root.descriptor.digest
-        sorter = TopologicalSorter({d: sorted(node.needs & self._nodes.keys()) for d, node in self._nodes.items()})
+        sorter = TopologicalSorter({key: sorted(node.dependencies & nodes.keys()) for key, node in nodes.items()})
         try:
             sorter.prepare()
         except CycleError:
             raise ContentError(f"what {digest} names goes in a circle") from None
-        early = any(digest in node.needs for node in self._nodes.values())
+        is_dependency = any(digest in node.dependencies for node in nodes.values())
         while sorter.is_active():
             ready = sorter.get_ready()
-            due = [self._nodes[one] for one in ready if one != digest or early]
-            self._crew.each(self._put, [node for node in due if node.subject is None])
-            for node in due:
-                if node.subject is not None:  # one at a time: they may have to write the same referrers tag
-                    self._put(node)
+            batch = [nodes[key] for key in ready if key != digest or is_dependency]
+            self._pool.for_each(self._push, [node for node in batch if node.references.subject is None])
+            for node in batch:
+                if node.references.subject is not None:  # one at a time: they may write the same referrers tag
+                    self._push(node)
             sorter.done(*ready)
-        tag = self._goal.tag
-        if tag is None:
-            if not early:
-                self._put(root)
-        elif root.needs_push or self._relay.tagged(tag) != digest:
-            self._put(root, tag)
+        if self._tag is None:
+            if not is_dependency:
+                self._push(root)
+        elif root.needs_push or find_manifest(self._target, self._tag) != digest:
+            self._push(root, self._tag)
         else:
-            self._tell(root.descriptor, root.descriptor.size)
+            self._report(root.descriptor, root.descriptor.size)
 
-    def _put(self, node: Node, *tags: str) -> None:
-        self._crew.check()
+    def _push(self, node: Node, *tags: str) -> None:
+        self._pool.check()
         descriptor = node.descriptor
         if tags or node.needs_push:
             try:
-                self._relay.push_manifest(node.content, descriptor, tags)
+                push_manifest(self._push_target, node.content, descriptor, list(tags))
             except ReferrersUpdateError as error:
-                # The manifest is stored, and what else is copied is of use without its entry among the referrers.
+                # The manifest is stored, and the rest of the copy is of use without its entry in the list of referrers.
                 _LOG.warning("%s", error)
-                self._not_listed = self._not_listed or error
-        self._tell(descriptor, descriptor.size)
+                self._referrers_error = self._referrers_error or error
+        self._report(descriptor, descriptor.size)
 
-    def _sent(self, blob: Descriptor, done: int) -> None:
-        """Some of a blob is on its way; all of it is only told when the target has said so."""
-        self._crew.check()
-        if self._told.get(blob.digest, 0) < done < blob.size:  # a second try does not go back
-            self._told[blob.digest] = done
-            self._tell(blob, done)
+    def _report_sent(self, blob: Descriptor, done: int) -> None:
+        """Report that some of a blob was sent; all of it is done only when the target has confirmed it."""
+        self._pool.check()
+        if self._sent.get(blob.digest, 0) < done < blob.size:  # a second attempt does not go back
+            self._sent[blob.digest] = done
+            self._report(blob, done)
 
-    def _tell(self, what: Descriptor, done: int) -> None:
-        if self._progress is not None:
-            self._progress(Progress("copy", what.digest, done, what.size))
-
-
-def _platforms(platforms: Iterable[str | Platform]) -> list[Platform]:
-    if isinstance(platforms, (str, Platform)) or not isinstance(platforms, Iterable):
-        raise UsageError(f"platforms are several, such as ['linux/amd64'], not {show(platforms, 200)}")
-    return [_graph.platform_of(one) for one in platforms]
+    def _report(self, descriptor: Descriptor, done: int) -> None:
+        self._reporter.report(descriptor.digest, done, descriptor.size)
 
 
-def _place(client: Client, reference: str | Reference) -> _Place:
-    scheme = origin_of(check_client(client)).scheme
-    ours = registry_name(client.host, scheme)
+def _locate(client: Client, reference: str | Reference) -> _Location:
+    """Read a reference, whose host must be the client's if it has one."""
+    scheme = sender_of(check_client(client)).origin.scheme
+    host = registry_name(client.host, scheme)
     if isinstance(reference, Reference):
-        parsed, is_ours = reference, registry_name(reference.host, scheme) == ours
+        parsed, is_ours = reference, registry_name(reference.host, scheme) == host
     else:
         parsed = Reference.parse(reference)
-        named = parsed.host != DOCKER_HUB or reference.startswith((f"{DOCKER_HUB}/", f"index.{DOCKER_HUB}/"))
-        is_ours = not named or registry_name(parsed.host, scheme) == ours
-        if not named and ours != DOCKER_HUB:
-            parsed = Reference.parse(f"{_ANY_HOST}/{reference}")  # as it is, without the `library/` of Docker Hub
+        has_host = parsed.host != DOCKER_HUB or reference.startswith((f"{DOCKER_HUB}/", f"index.{DOCKER_HUB}/"))
+        is_ours = not has_host or registry_name(parsed.host, scheme) == host
+        if not has_host and host != DOCKER_HUB:
+            parsed = Reference.parse(f"{_PLACEHOLDER_HOST}/{reference}")  # without the ``library/`` of Docker Hub
     if not is_ours:
         raise UsageError(f"{str(reference)!r:.300} is of another registry than its client's, {client.host}")
     tag = parsed.tag or ("latest" if parsed.digest is None else None)
-    return _Place(parsed.repository, tag, parsed.digest)
+    return _Location(parsed.repository, tag, parsed.digest)

@@ -1,9 +1,17 @@
-"""The file that a download goes into until it is whole, beside the one that it will be.
+"""The file that a download is written to until it is complete, beside its target: ``.NAME.DIGEST.part``.
 
-It has a name that the next attempt finds, and a lock that a killed process lets go of. Without a mark beside it, all
-of it is one prefix of the content; the mark, there while parts are written further on, says how far the prefix goes.
-Neither is believed: whoever goes on hashes the prefix again. Nor is a file written that anybody else could have put
-there: another user's, one with a second name, a link, anything but a file.
+The next attempt finds the file by its name, and `flock` keeps two processes from writing it at the same time; the lock
+of a killed process is released. Without a footer, the whole file is one prefix of the content. A file that is written
+out of order has a footer behind the last byte of the content, which says how far the prefix without gaps goes::
+
+    prefix without gaps | parts and gaps ... | footer: magic, prefix as 20 decimal digits
+    0                                        size of the content
+
+The next attempt cuts the file to the prefix and hashes it again: a wrong footer, or other bytes in the file, cost a
+download of the whole and nothing else. Nor can content that looks like a footer do harm: in a file without gaps, every
+shorter prefix is one, too.
+
+A file that another user could have put there is not written: a link, a file with a second name, another user's file.
 """
 
 from __future__ import annotations
@@ -13,7 +21,6 @@ import fcntl
 import os
 import secrets
 import stat
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import final
 
@@ -21,99 +28,100 @@ from .._oci.digest import Digest
 
 __all__ = ["PartialFile", "is_at", "open_regular", "read_at"]
 
-_LONGEST_NAME = 200
-"""Of a target whose partial file has its name in it, in bytes: file systems take 255."""
-_OTHERS = 8
-"""So many names are tried beside the first, for those who download the same at the same time."""
-_SAFELY = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_FLAGS = os.O_RDWR | os.O_CREAT | _SAFELY
-_UNFIT = (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EACCES, errno.EPERM)
-"""What opening a link, a folder, a socket, another user's file ends in."""
+_MAGIC = b"ociwire partial "
+_FOOTER_SIZE = len(_MAGIC) + 20
+_MAX_NAME_LENGTH = 200
+"""Maximum length in bytes of a target's name within the name of the partial file: file systems take 255."""
+_SAFE_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_WRITE_FLAGS = os.O_RDWR | os.O_CREAT | _SAFE_FLAGS
+# What opening a link, a directory, a socket or another user's file fails with.
+_UNUSABLE = (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EACCES, errno.EPERM)
 
 
 @final
 class PartialFile:
-    """An open partial file, which nobody else writes. May be written and read by several threads.
+    """An open partial file, locked for this process. Several threads may write and read it.
 
-    Args:
-        target: What it is to be in the end, in a folder that exists.
-        digest: Of the content.
+    If the file of that name is locked, or is not safe to write, a file with a random name takes its place, which no
+    later attempt finds.
 
     Attributes:
-        prefix: How much there is to go on with, in bytes.
-
-    Raises:
-        OSError: It cannot be made.
+        prefix: Number of bytes at the beginning that are in the file without a gap.
     """
 
     def __init__(self, target: str, digest: Digest) -> None:
         self._target = target
-        self._folder, name = os.path.split(target)
+        self._directory, name = os.path.split(target)
         encoded = os.fsencode(name)
-        stem = name if len(encoded) <= _LONGEST_NAME else Digest.of(encoded).encoded
-        self._stem = os.path.join(self._folder, f".{stem}.{digest.encoded[:12]}")
-        self._mark: int | None = None
-        self._path, self._descriptor = self._open()
-        self.prefix = 0
-        found = False
+        stem = name if len(encoded) <= _MAX_NAME_LENGTH else Digest.of(encoded).encoded
+        stem = os.path.join(self._directory, f".{stem}.{digest.encoded[:12]}")
+        self._path = f"{stem}.part"
+        self._sparse_size: int | None = None  # size of the content once the file has a footer
+        descriptor = _open_locked(self._path)
+        if descriptor is None:
+            self._path = f"{stem}.{secrets.token_hex(8)}.part"
+            descriptor = os.open(self._path, _WRITE_FLAGS | os.O_EXCL, 0o666)
+        self._descriptor = descriptor
         try:
-            self.prefix = self._find_prefix()
-            found = True
-        finally:
-            if not found:
-                self.close()
+            self.prefix = self._read_prefix()
+        except BaseException:
+            self.close()
+            raise
+
+    def _read_prefix(self) -> int:
+        """Return the length of the prefix that the file has, and cut the rest off."""
+        size = os.fstat(self._descriptor).st_size
+        footer = os.pread(self._descriptor, _FOOTER_SIZE, max(0, size - _FOOTER_SIZE))
+        number = footer[len(_MAGIC) :]
+        if not footer.startswith(_MAGIC) or not number.isdigit():
+            return size
+        prefix = min(int(number), size - _FOOTER_SIZE)
+        os.ftruncate(self._descriptor, prefix)
+        return prefix
 
     def write(self, view: memoryview, offset: int) -> None:
-        """Write all of it."""
+        """Write all bytes of a buffer."""
         while view:
             count = os.pwrite(self._descriptor, view, offset)
             view, offset = view[count:], offset + count
 
     def read(self, view: memoryview, offset: int) -> None:
-        """Read back what was written there; OSError if it is no longer."""
+        """Fill a buffer with what was written there."""
         if read_at(self._descriptor, view, offset) < len(view):
             raise OSError(f"{self._path} became shorter while it was written")
 
-    def scatter(self) -> bool:
-        """From now on there may be gaps behind the prefix, which a mark tells; False if there can be no mark."""
-        if self._mark is not None:
-            return True
-        try:
-            self._unmark()
-            self._mark = os.open(_mark_of(self._path), _FLAGS | os.O_EXCL, 0o666)
-            self.note(self.prefix)
-        except OSError:
-            with suppress(OSError):
-                self._unmark()
-            return False
-        return True
+    def enable_sparse(self, size: int) -> None:
+        """Allow writes behind the prefix: add the footer to the content of `size` bytes."""
+        self._write_footer(size, self.prefix)
+        self._sparse_size = size
 
-    def note(self, prefix: int) -> None:
-        """The prefix goes so far now; all of it is written."""
+    def record_prefix(self, prefix: int) -> None:
+        """Record the number of bytes that are in the file without a gap."""
         self.prefix = prefix
-        if self._mark is not None:
-            os.pwrite(self._mark, b"%020d" % prefix, 0)
+        if self._sparse_size is not None:
+            self._write_footer(self._sparse_size, prefix)
 
-    def cut(self, prefix: int) -> None:
-        """Forget all but a prefix, in bytes, which has no gaps."""
+    def _write_footer(self, size: int, prefix: int) -> None:
+        os.pwrite(self._descriptor, _MAGIC + b"%020d" % prefix, size)
+
+    def truncate(self, prefix: int) -> None:
+        """Cut off everything behind a prefix without gaps."""
         os.ftruncate(self._descriptor, prefix)
-        self._unmark()
+        self._sparse_size = None
         self.prefix = prefix
 
     def finish(self) -> bool:
-        """It is whole: give it the name it is for, so that a loss of power leaves it whole or not there.
-
-        It is in place then, whatever the folder's file system answers to being synced.
+        """Rename the complete file to the target: after a loss of power it is there complete or not at all.
 
         Returns:
-            Whether the target is this file now. If it is not, another process has replaced it: the caller must check
-            the digest of the target before it reports success.
+            Whether the target is this file now. If not, another process has replaced it: the caller must check the
+            digest of the target before it reports success.
 
         Raises:
-            OSError: The partial file has been replaced by another file, or it cannot be renamed.
+            OSError: Another process has replaced the partial file, or it cannot be renamed.
         """
+        self.truncate(self.prefix)  # without the footer
         os.fsync(self._descriptor)
-        self._unmark()
         # A rename moves whatever file has the name, but the content was verified in the file of the descriptor.
         if not is_at(self._descriptor, self._path):
             raise OSError(
@@ -124,150 +132,83 @@ class PartialFile:
         placed = is_at(self._descriptor, self._target)  # it may have been replaced between the check and the rename
         if placed and is_at(self._descriptor, self._path):
             os.unlink(self._path)  # rename(2) does nothing where both names are links to the same file
-        with suppress(OSError):
-            _sync_folder(self._folder or ".")
+        with suppress(OSError):  # some file systems cannot sync a directory; the file is in place
+            directory = os.open(self._directory or ".", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
         self.close()
-        self._sweep()
         return placed
 
-    def leave(self, prefix: int) -> None:
-        """It is not whole, and this attempt is over: keep a prefix, in bytes; of nothing, keep nothing."""
-        with suppress(OSError):  # what it is left for is what the caller should hear of
+    def abandon(self, prefix: int) -> None:
+        """Keep a prefix for the next attempt, or remove the file if there is none; then close it."""
+        with suppress(OSError):  # an earlier error is about to be raised
             if prefix:
-                self.cut(prefix)
-            elif is_at(self._descriptor, self._path):  # else another process has put a file of its own there
+                self.truncate(prefix)
+            elif is_at(self._descriptor, self._path):  # else the name is that of another process's file
                 os.unlink(self._path)
-                self._unmark()
         self.close()
 
     def close(self) -> None:
-        """Let go of it, and of its lock."""
-        for descriptor in (self._mark, self._descriptor):
-            if descriptor is not None and descriptor >= 0:
-                os.close(descriptor)
-        self._mark, self._descriptor = None, -1
-
-    def _names(self) -> Iterator[str]:
-        """Those that the next attempt finds too."""
-        yield f"{self._stem}.part"
-        for number in range(1, _OTHERS + 1):
-            yield f"{self._stem}.{number}.part"
-
-    def _open(self) -> tuple[str, int]:
-        """The first file of these names that is nobody else's, locked; else one whose name nobody knows."""
-        for path in self._names():
-            descriptor = _claim(path, _FLAGS)
-            if descriptor is not None:
-                return path, descriptor
-        path = f"{self._stem}.{secrets.token_hex(8)}.part"
-        descriptor = os.open(path, _FLAGS | os.O_EXCL, 0o666)
-        _locked(descriptor)
-        return path, descriptor
-
-    def _find_prefix(self) -> int:
-        size = os.fstat(self._descriptor).st_size
-        try:
-            mark = os.open(_mark_of(self._path), os.O_RDONLY | _SAFELY)
-        except FileNotFoundError:
-            return size
-        except OSError:  # a link, or nothing that could be read
-            text = b""
-        else:
-            try:
-                regular = stat.S_ISREG(os.fstat(mark).st_mode)
-                text = os.read(mark, 21) if regular else b""
-            finally:
-                os.close(mark)
-            if text == b"" and regular:  # made, and not written: nothing was scattered yet
-                text = b"%020d" % size
-        prefix = min(size, int(text)) if len(text) == 20 and text.isdigit() else 0
-        self.cut(prefix)
-        return prefix
-
-    def _unmark(self) -> None:
-        if self._mark is not None:
-            os.close(self._mark)
-            self._mark = None
-        with suppress(FileNotFoundError, IsADirectoryError):  # under a folder nothing is ever scattered
-            os.unlink(_mark_of(self._path))
-
-    def _sweep(self) -> None:
-        """Take away what killed processes left under the other names: nobody needs it any more."""
-        for path in self._names():
-            if path == self._path:  # gone; where there are no locks, the next one may be at work there
-                continue
-            with suppress(OSError):
-                descriptor = _claim(path, os.O_RDWR | _SAFELY)
-                if descriptor is not None:
-                    try:
-                        os.unlink(path)
-                        os.unlink(_mark_of(path))
-                    finally:
-                        os.close(descriptor)
+        """Close the file, and release its lock."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
-def _mark_of(path: str) -> str:
-    return f"{path}.mark"
-
-
-def _claim(path: str, flags: int) -> int | None:
-    """Open the file of that name and lock it; None if somebody else is at work on it, or it is not to be trusted.
-
-    Raises:
-        OSError: It is not there and cannot be made.
-    """
+def _open_locked(path: str) -> int | None:
+    """Open or create a file and lock it; `None` if it is locked by another, or not safe to write."""
     while True:
-        try:
-            # Checked before it is opened, too: opening a device may do something.
+        with suppress(FileNotFoundError):
+            # Checked before it is opened, too: opening a device may have effects.
             if not stat.S_ISREG(os.lstat(path).st_mode):
                 return None
-        except FileNotFoundError:
-            pass
         try:
-            descriptor = os.open(path, flags, 0o666)
+            descriptor = os.open(path, _WRITE_FLAGS, 0o666)
         except OSError as error:
-            if error.errno in _UNFIT and os.path.lexists(path):
+            if error.errno in _UNUSABLE and os.path.lexists(path):
                 return None
             raise
-        locked = at = False
+        usable = current = False
         try:
-            locked = _is_ours(os.fstat(descriptor)) and _locked(descriptor)
-            at = locked and is_at(descriptor, path)
+            usable = _is_private(os.fstat(descriptor)) and _lock(descriptor)
+            current = usable and is_at(descriptor, path)
         finally:
-            if not at:
+            if not current:
                 os.close(descriptor)
-        if at or not locked:
-            return descriptor if at else None
+        if current or not usable:
+            return descriptor if current else None
+        # It was renamed or removed between the open and the lock: by a download that has just ended.
 
 
-def _is_ours(status: os.stat_result) -> bool:
-    """Whether it is an ordinary file of this user, with this name only: no other can be written through it."""
+def _is_private(status: os.stat_result) -> bool:
+    """Whether it is a regular file of this user with one name: writing it changes no other file."""
     return stat.S_ISREG(status.st_mode) and status.st_nlink <= 1 and status.st_uid == os.geteuid()
 
 
-def _locked(descriptor: int) -> bool:
-    """Lock it for this process; False if another has. Where there are no locks, everybody has one."""
+def _lock(descriptor: int) -> bool:
+    """Lock a file for this process; false if another process has. File systems without locks count as locked."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        return True  # a file system that knows no locks
+        return True
     return True
 
 
 def open_regular(path: str) -> int | None:
-    """Open a file for reading, if a regular file has that name. Follows no symbolic link, and never waits for a FIFO.
+    """Open a regular file for reading; `None` if there is none, or it is not readable for this user.
 
-    Raises:
-        OSError: The file system's, other than that there is no such file, or that this user may not read it.
+    Follows no symbolic link and never waits for a FIFO.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | _SAFELY)
-    except (FileNotFoundError, PermissionError):
+        descriptor = os.open(path, os.O_RDONLY | _SAFE_FLAGS)
+    except FileNotFoundError:
         return None
     except OSError as error:
-        if error.errno in _UNFIT:
+        if error.errno in _UNUSABLE:
             return None
         raise
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -293,11 +234,3 @@ def is_at(descriptor: int, path: str) -> bool:
         return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
     except FileNotFoundError:
         return False
-
-
-def _sync_folder(path: str) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

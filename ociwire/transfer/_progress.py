@@ -1,4 +1,4 @@
-"""What a transfer tells of itself while it goes on."""
+"""Progress events of transfers."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import final
 
 from .._oci.digest import Digest
 
-__all__ = ["Progress", "ProgressCallback", "Teller"]
+__all__ = ["Progress", "ProgressCallback", "ProgressReporter"]
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a transfer of one blob or manifest is.
+    """How far the transfer of one blob or manifest is.
 
     Attributes:
         operation: ``download``, ``upload`` or ``copy``.
-        digest: What is transferred; None as long as nobody knows, as in an upload whose content is still being hashed.
-        done: How many bytes are done; what was there before counts as done.
-        total: How many there are in all; None where nobody knows.
+        digest: Digest of the content; `None` while it is not known, as in an upload that is still being hashed.
+        done: Number of bytes that are done, including those that were there before.
+        total: Number of all bytes; `None` if it is not known.
     """
 
     operation: str
@@ -31,42 +31,70 @@ class Progress:
 
 
 ProgressCallback = Callable[[Progress], object]
-"""Called with each event, from any thread, one at a time for each digest; what it raises ends the transfer."""
+"""Called with each event, from any thread, one call at a time for each digest. An exception that it raises ends the
+transfer."""
 
 
 @final
-class Teller:
-    """Tells of progress, and keeps what that has raised: between the content and the wire it may not stay what it was.
+class ProgressReporter:
+    """Calls the progress callback, if there is one, and raises its exception unchanged from the ``with`` block.
 
-    A generator makes a RuntimeError of a StopIteration, and whoever bears the faults of a network might bear the
-    caller's. A context manager: what was raised by a call within leaves it as it was raised.
-
-    Args:
-        progress: Who is told; None is nobody.
-
-    Attributes:
-        raised: What it has raised; None if nothing.
+    On the way there, a generator turns StopIteration into RuntimeError, and a retry would tolerate a TransportError.
     """
 
-    def __init__(self, progress: ProgressCallback | None) -> None:
-        self._progress = progress
-        self.raised: BaseException | None = None
+    def __init__(self, callback: ProgressCallback | None, operation: str) -> None:
+        self._callback = callback
+        self._operation = operation
+        self.error: BaseException | None = None
 
-    def __call__(self, event: Progress) -> None:
-        """Tell of an event."""
-        if self._progress is None:
+    def report(self, digest: Digest | None, done: int, total: int | None) -> None:
+        """Call the callback."""
+        if self._callback is None:
             return
         try:
-            self._progress(event)
+            self._callback(Progress(self._operation, digest, done, total))
         except BaseException as error:
-            self.raised = error
+            self.error = error
             raise
 
-    def __enter__(self) -> Teller:
+    def has_raised(self, error: BaseException) -> bool:
+        """Whether an exception is the one that the callback raised."""
+        return error is self.error
+
+    def __enter__(self) -> ProgressReporter:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is not None and self.raised is not None and error is not self.raised:
-            raise self.raised
+        if error is not None and self.error is not None and error is not self.error:
+            raise self.error
+
+
+@final
+class ProgressTracker:
+    """The progress of one upload. Its events never go back, although bytes may be sent again."""
+
+    def __init__(self, reporter: ProgressReporter, digest: Digest | None, total: int | None) -> None:
+        self._reporter = reporter
+        self._event = (digest, -1, total)
+
+    def advance(self, position: int) -> None:
+        """Report that all bytes up to a position were sent."""
+        digest, done, total = self._event
+        position = position if total is None else min(position, total)
+        if position > done:
+            self._report(digest, position, total)
+
+    def finish(self, digest: Digest, size: int) -> None:
+        """Report that the upload is complete, unless the last event did."""
+        if self._event != (digest, size, size):
+            self._report(digest, size, size)
+
+    def has_raised(self, error: BaseException) -> bool:
+        """Whether an exception is the one that the callback raised."""
+        return self._reporter.has_raised(error)
+
+    def _report(self, digest: Digest | None, done: int, total: int | None) -> None:
+        self._event = (digest, done, total)
+        self._reporter.report(digest, done, total)

@@ -1,32 +1,38 @@
-"""Reads the manifests that are to be copied: all that a root names, and what refers to it.
+"""Reads the manifests that are to be copied: what a root references, and what refers to it.
 
-Never reads below what the target has, more than so much, or deeper than so deep: an index may be hostile.
+An index may be hostile: depth, number and size of the manifests are limited. Manifests below one that the target has
+are not read.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import threading
-from collections.abc import Callable, Container
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import final
 
-from .._client.blob_reader import BlobReader, redact_error
+from .._client.blob_reader import redact_error
 from .._client.client import Client
+from .._client.repository import sender_of
 from .._oci.descriptor import Descriptor, Platform
 from .._oci.digest import Digest
+from .._oci.manifest import IndexText, is_index
+from .._oci.references import References, index_entries, matches_platform, media_type_to_push, read_references
 from ..errors import ContentError, ManifestUnknown, NotFound, SizeMismatch
-from . import _graph
-from ._repository import Repository
-from ._workers import Crew
+from ..media_types import MANIFEST_TYPES
+from ._workers import WorkerPool
 
-__all__ = ["Node", "Survey"]
+__all__ = ["ManifestWalker", "Node"]
 
+_LOG = logging.getLogger("ociwire.client")
 _MAX_DEPTH = 8
 _MAX_MANIFESTS = 4096
-_MAX_BYTES = 32 * 1024 * 1024  # or eight manifests of Client(max_manifest_size=), if that is more
+_MAX_BYTES = 32 * 1024 * 1024
+"""Maximum size in bytes of all manifests; or eight of `Client(max_manifest_size=)`, if that is more."""
 _MAX_DESCRIPTORS = 65_536
-"""What a hostile index may make us read: so deep, so many manifests, so many bytes of them, and so many descriptors."""
 
 
 @final
@@ -35,262 +41,197 @@ class Node:
     """A manifest that is copied.
 
     Attributes:
-        descriptor: What it is.
+        descriptor: Its descriptor.
         content: Its bytes.
-        named: What it names.
-        blobs: The blobs that it names.
-        there: Whether the target has it, and with it all that it names.
-        referrers: What refers to it, where that is copied.
+        references: What it references.
+        blobs: The blobs that it references; some indexes list blobs among their entries.
+        exists: Whether the target has it, and with it all that it references.
+        referrers: The manifests that refer to it, if they are copied.
     """
 
     descriptor: Descriptor
     content: bytes
-    named: _graph.Named
+    references: References
     blobs: list[Descriptor]
-    there: bool = False
+    exists: bool = False
     referrers: list[Descriptor] = field(default_factory=list)
 
     @property
-    def children(self) -> tuple[Descriptor, ...]:
-        """The entries of an index."""
-        return self.named.manifests
-
-    @property
-    def subject(self) -> Digest | None:
-        """What it refers to."""
-        return self.named.subject
-
-    @property
-    def needs(self) -> set[Digest]:
-        """The manifests that are to be pushed before it."""
-        return {one.digest for one in self.children} | ({self.subject} if self.subject else set())
+    def dependencies(self) -> set[Digest]:
+        """The manifests that must be pushed before it."""
+        subject = self.references.subject
+        return {child.digest for child in self.references.manifests} | ({subject} if subject else set())
 
     @property
     def needs_push(self) -> bool:
-        """Whether it has to be pushed; always if it refers to something, so that the list of referrers has it."""
-        return not self.there or self.subject is not None
+        """Whether it must be pushed. One with a subject always is, so that the target lists it as a referrer."""
+        return not self.exists or self.references.subject is not None
 
 
 @final
-class Survey:
-    """Reads manifests of a repository.
+@dataclass(slots=True, eq=False)
+class _PlatformSelection:
+    """The entries that were selected from an index and the indexes in it."""
 
-    Args:
-        source: The registry.
-        repository: The repository.
-        crew: Who reads.
-        referrers: Whether to look for what refers to them, too.
-    """
+    platforms: list[Platform]
+    descriptors: dict[Digest, Descriptor] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)  # by normalized JSON, so that equal entries count once
+    indexes: set[Digest] = field(default_factory=set)  # that were read
+    is_all: bool = True
 
-    def __init__(self, source: Client, repository: str, crew: Crew, *, referrers: bool) -> None:
+
+@final
+class ManifestWalker:
+    """Reads manifests of a repository in the threads of a pool, with their referrers if that is asked for."""
+
+    def __init__(self, source: Client, repository: str, pool: WorkerPool, *, referrers: bool) -> None:
         self._source = source
         self._repository = repository
-        self._crew = crew
+        self._pool = pool
         self._referrers = referrers
         self._lock = threading.Lock()
         self._manifests = self._bytes = self._descriptors = 0
-        self._max_bytes = max(_MAX_BYTES, 8 * Repository(source, repository, "copy").max_manifest_size)
+        self._max_bytes = max(_MAX_BYTES, 8 * sender_of(source).max_manifest_size)
 
-    def root(self, tag: str | None, digest: Digest | None) -> Node:
-        """Read the manifest that a reference names; a digest wins over the tag."""
+    def read_root(self, tag: str | None, digest: Digest | None) -> Node:
+        """Read the manifest of a reference; a digest takes precedence over the tag."""
+        return self._read(digest, tag=tag)
+
+    def select(self, root: Node, platforms: list[Platform]) -> Node:
+        """Return the image of an index for the platforms; of several, the root or a new index with fewer entries."""
+        selection = _PlatformSelection(platforms)
+        self._select(root, selection, _MAX_DEPTH)
+        if not selection.descriptors:
+            names = ", ".join("/".join(filter(None, (one.os, one.architecture, one.variant))) for one in platforms)
+            raise ManifestUnknown(f"the index {root.descriptor.digest} has nothing for {names or 'no platform'}")
+        if len(selection.descriptors) == 1:
+            image = self._read_entry(next(iter(selection.descriptors.values())))
+            if image is None:
+                raise ContentError(f"what {root.descriptor.digest} has for the platform is no manifest")
+            return image
+        if selection.is_all:
+            return root
+        content = IndexText.split(root.content).join(selection.texts.values())
+        media_type = root.descriptor.media_type
+        return self._parse(Descriptor.of(content, media_type), content, media_type)
+
+    def _select(self, node: Node, selection: _PlatformSelection, depth: int) -> None:
+        for entry, text in index_entries(node.content):
+            if matches_platform(entry, selection.platforms):
+                selection.descriptors.setdefault(entry.digest, entry)
+                selection.texts.setdefault(json.dumps(json.loads(text), sort_keys=True), text)
+            elif entry.platform is not None or not is_index(entry):
+                selection.is_all = False
+            elif entry.digest not in selection.indexes:
+                selection.indexes.add(entry.digest)
+                if not depth:
+                    raise _too_deep(node)
+                nested = self._read_entry(entry)
+                if nested is not None:
+                    self._select(nested, selection, depth - 1)
+
+    def walk(self, root: Node, exists: Callable[[Node], bool]) -> dict[Digest, Node]:
+        """Read all manifests from a root on, level by level, down to those that exist at the target, by digest."""
+        nodes: dict[Digest, Node] = {}
+        level = [root]
+
+        def look_up(node: Node) -> None:
+            self._pool.check()
+            node.exists = node.exists or exists(node)
+            if self._referrers:
+                for referrer in self._source.referrers(self._repository, node.descriptor.digest):
+                    self._count(descriptors=1)
+                    # Without its annotations, which may be long: its own manifest has them.
+                    node.referrers.append(Descriptor(referrer.media_type, referrer.digest, referrer.size))
+
+        for _ in range(_MAX_DEPTH + 1):
+            nodes |= {node.descriptor.digest: node for node in level}
+            self._pool.for_each(look_up, level)
+            level = self._read_level(level, nodes)
+            if not level:
+                return nodes
+        raise _too_deep(root)
+
+    def _read_level(self, level: list[Node], nodes: dict[Digest, Node]) -> list[Node]:
+        """Read the manifests that a level references, or that refer to it, and that are not known yet."""
+        parents: dict[Digest, list[Node]] = {}
+        entries: dict[Digest, Descriptor] = {}
+        for node in level:
+            for child in node.references.manifests if self._referrers or not node.exists else ():
+                if child.digest not in nodes:
+                    entries.setdefault(child.digest, child)
+                    parents.setdefault(child.digest, []).append(node)
+        known = nodes.keys() | entries.keys()
+        referrers = {one.digest: one for node in level for one in node.referrers if one.digest not in known}
+        manifests: list[Node] = []
+
+        def read_entry(entry: Descriptor) -> None:
+            node = self._read_entry(entry)
+            if node is not None:
+                node.exists = any(index.exists for index in parents[entry.digest])
+                manifests.append(node)
+                return
+            for index in parents[entry.digest]:
+                index.blobs.append(entry)
+
+        def read_referrer(referrer: Descriptor) -> None:
+            # A list of referrers may name deleted manifests, and state wrong sizes: the digest decides.
+            with suppress(NotFound):
+                manifests.append(self._read(referrer.digest, media_type=referrer.media_type))
+
+        self._pool.for_each(read_entry, entries.values())
+        self._pool.for_each(read_referrer, referrers.values())
+        return manifests
+
+    def _read_entry(self, entry: Descriptor) -> Node | None:
+        """Read an entry of an index; `None` if it is a blob."""
+        try:
+            return self._read(entry.digest, media_type=entry.media_type, size=entry.size)
+        except NotFound:
+            if entry.media_type in MANIFEST_TYPES:
+                raise
+            return None
+
+    def _read(
+        self, digest: Digest | None, *, tag: str | None = None, media_type: str | None = None, size: int | None = None
+    ) -> Node:
+        self._pool.check()
         if digest is not None:
             reader = self._source.get_manifest(self._repository, digest)
         else:
             reader = self._source.get_tag(self._repository, str(tag))
         with reader:
             content = reader.read()
-        return self._read_node(reader, content, None)
-
-    def _read_node(self, reader: BlobReader, content: bytes, expected: str | None) -> Node:
+        if size is not None and len(content) != size:
+            raise SizeMismatch(
+                f"{digest} has {len(content)} bytes, and what names it says {size}", expected=size, actual=len(content)
+            )
         try:
-            return self._node(reader.descriptor, content, expected)
+            return self._parse(reader.descriptor, content, media_type)
         except ContentError as error:
-            redact_error(error, reader)  # it quotes the content, which may repeat the request
+            redact_error(error, reader)  # it quotes the content, which may repeat secrets of the request
             raise
 
-    def _node(self, served: Descriptor, content: bytes, expected: str | None) -> Node:
+    def _parse(self, served: Descriptor, content: bytes, expected: str | None) -> Node:
         self._count(manifests=1, size=len(content))
-        named = _graph.names(content)
-        self._count(descriptors=len(named.blobs) + len(named.manifests))
-        media_type = _graph.media_type_of(content, served.media_type, expected)
-        return Node(Descriptor(media_type, served.digest, len(content)), content, named, list(named.blobs))
-
-    def _read(self, descriptor: Descriptor, *, check_size: bool = True) -> Node | None:
-        """Read a manifest that another names; None if it is none, but a blob, which some indexes list."""
-        self._crew.check()
-        try:
-            reader = self._source.get_manifest(self._repository, descriptor.digest)
-        except NotFound:
-            if _graph.is_manifest(descriptor):
-                raise
-            return None
-        with reader:
-            content = reader.read()
-        if check_size and len(content) != descriptor.size:
-            raise SizeMismatch(
-                f"{descriptor.digest} has {len(content)} bytes, and what names it says {descriptor.size}",
-                expected=descriptor.size,
-                actual=len(content),
-            )
-        return self._read_node(reader, content, descriptor.media_type)
-
-    def chosen(self, root: Node, platforms: list[Platform]) -> Node:
-        """The one image of an index that is for one of the platforms, or an index of several.
-
-        That is the root itself where nothing is left out of it; else a new one, with the entries as they were.
-
-        Raises:
-            ManifestUnknown: It has none.
-        """
-        choice = _Choice(platforms)
-        self._choose(root, choice, _MAX_DEPTH)
-        if not choice.digests:
-            wanted = ", ".join("/".join(filter(None, (one.os, one.architecture, one.variant))) for one in platforms)
-            raise ManifestUnknown(f"the index {root.descriptor.digest} has nothing for {wanted or 'no platform'}")
-        if len(choice.digests) == 1:
-            only = self._read(next(iter(choice.digests.values())))
-            if only is None:
-                raise ContentError(f"what {root.descriptor.digest} has for the platform is no manifest")
-            return only
-        if choice.whole:
-            return root
-        content = _graph.with_entries(root.content, choice.entries.values())
-        return self._node(Descriptor.of(content, root.descriptor.media_type), content, root.descriptor.media_type)
-
-    def _choose(self, node: Node, choice: _Choice, depth: int) -> None:
-        for child, entry in _graph.entries_of(node.content):
-            if _graph.matches(child, choice.platforms):
-                choice.add(child, entry)
-            elif child.platform is not None or not _graph.is_index(child):
-                choice.whole = False
-            elif child.digest not in choice.nested:
-                choice.nested.add(child.digest)
-                if not depth:
-                    raise _too_deep(node)
-                nested = self._read(child)
-                if nested is not None:
-                    self._choose(nested, choice, depth - 1)
-
-    def walk(self, root: Node, has: Callable[[Node], bool]) -> dict[Digest, Node]:
-        """Read all manifests, level by level, down to what the target has; returns them by their digests.
-
-        Args:
-            root: Where to begin.
-            has: Whether the target has a manifest, and with it all that it names.
-
-        Raises:
-            ContentError: There are too many of them, or they go too deep.
-        """
-        nodes: dict[Digest, Node] = {}
-        level = [root]
-        for _ in range(_MAX_DEPTH + 1):
-            nodes |= {node.descriptor.digest: node for node in level}
-            self._crew.each(lambda node: self._look(node, has), level)
-            level = self._read_all(*self._named(level, nodes))
-            if not level:
-                return nodes
-        raise _too_deep(root)
-
-    def _named(self, level: list[Node], known: Container[Digest]) -> tuple[list[_Entry], list[Descriptor]]:
-        """What the manifests of a level name that is not known yet: the entries of indexes, and what refers to them."""
-        entries: dict[Digest, _Entry] = {}
-        referrers: dict[Digest, Descriptor] = {}
-        for node in level:
-            for child in node.children if self._referrers or not node.there else ():
-                if child.digest not in known:
-                    entries.setdefault(child.digest, _Entry(child)).indexes.append(node)
-            referrers |= {one.digest: one for one in node.referrers if one.digest not in known}
-        return list(entries.values()), [one for digest, one in referrers.items() if digest not in entries]
-
-    def _look(self, node: Node, has: Callable[[Node], bool]) -> None:
-        """Find out whether the target has a manifest, and what refers to it."""
-        self._crew.check()
-        node.there = node.there or has(node)
-        if self._referrers:
-            for one in self._source.referrers(self._repository, node.descriptor.digest):
-                self._count(descriptors=1)
-                # Without what the list says of it besides, which may be very much, and which its own manifest says.
-                node.referrers.append(Descriptor(one.media_type, one.digest, one.size))
-
-    def _read_all(self, entries: list[_Entry], referrers: list[Descriptor]) -> list[Node]:
-        found: list[Node] = []
-
-        def read(one: _Entry | Descriptor) -> None:
-            if isinstance(one, Descriptor):
-                node = self._read_referrer(one)
-            else:
-                node = self._read(one.descriptor)
-                if node is None:
-                    for index in one.indexes:
-                        index.blobs.append(one.descriptor)
-                else:
-                    node.there = any(index.there for index in one.indexes)
-            if node is not None:
-                found.append(node)
-
-        everything: list[_Entry | Descriptor] = [*entries, *referrers]
-        self._crew.each(read, everything)
-        return found
-
-    def _read_referrer(self, descriptor: Descriptor) -> Node | None:
-        """Read a referrer; None if it does not exist, because a list of referrers may name deleted manifests.
-
-        The sizes in the list may be wrong; the digest decides.
-        """
-        try:
-            return self._read(descriptor, check_size=False)
-        except NotFound:
-            return None
+        references = read_references(content)
+        if references.skipped:
+            _LOG.warning("skipped %d entries of an index: expected objects with a valid digest", references.skipped)
+        self._count(descriptors=len(references.blobs) + len(references.manifests))
+        media_type = media_type_to_push(content, served.media_type, expected)
+        return Node(Descriptor(media_type, served.digest, len(content)), content, references, list(references.blobs))
 
     def _count(self, *, manifests: int = 0, size: int = 0, descriptors: int = 0) -> None:
         with self._lock:
             self._manifests += manifests
             self._bytes += size
             self._descriptors += descriptors
-            too_large = self._bytes > self._max_bytes
-            if self._manifests > _MAX_MANIFESTS or too_large or self._descriptors > _MAX_DESCRIPTORS:
+            is_too_large = self._bytes > self._max_bytes
+            if self._manifests > _MAX_MANIFESTS or is_too_large or self._descriptors > _MAX_DESCRIPTORS:
                 raise ContentError(
                     f"it has more than {_MAX_MANIFESTS} manifests, {self._max_bytes} bytes of them, or"
                     f" {_MAX_DESCRIPTORS} descriptors in them: too much"
                 )
-
-
-@final
-@dataclass(slots=True, eq=False)
-class _Choice:
-    """What was chosen of an index, and of the indexes in it.
-
-    Attributes:
-        platforms: Of what platforms it is to be.
-        digests: What was chosen, by digest.
-        entries: The JSON text of each chosen entry, by its normalized JSON, so that equal entries count once.
-        nested: The indexes that were looked into.
-        whole: Whether nothing was left out.
-    """
-
-    platforms: list[Platform]
-    digests: dict[Digest, Descriptor] = field(default_factory=dict)
-    entries: dict[str, str] = field(default_factory=dict)
-    nested: set[Digest] = field(default_factory=set)
-    whole: bool = True
-
-    def add(self, descriptor: Descriptor, entry: str) -> None:
-        self.digests.setdefault(descriptor.digest, descriptor)
-        self.entries.setdefault(json.dumps(json.loads(entry), sort_keys=True), entry)
-
-
-@final
-@dataclass(slots=True, eq=False)
-class _Entry:
-    """An entry of indexes that was not read yet.
-
-    Attributes:
-        descriptor: What they say that it is.
-        indexes: The indexes of one level that have it.
-    """
-
-    descriptor: Descriptor
-    indexes: list[Node] = field(default_factory=list)
 
 
 def _too_deep(node: Node) -> ContentError:

@@ -49,13 +49,16 @@ class Recorder:
         self._inner.close()
 
     def tokens(self) -> int:
-        return sum(one.is_token for one in self.seen)
+        return sum(request.is_token for request in self.seen)
 
     def count(self, method: str = "", part: str = "", status: int = 0) -> int:
         """How many there were; those for tokens apart."""
         return sum(
-            method in ("", one.method) and part in one.url and status in (0, one.status) and not one.is_token
-            for one in self.seen
+            method in ("", request.method)
+            and part in request.url
+            and status in (0, request.status)
+            and not request.is_token
+            for request in self.seen
         )
 
 
@@ -94,7 +97,12 @@ class Side:
         return self.push(content, MANIFEST, name, tags)
 
     def index(self, *entries: Descriptor, name: str = NAME, tags: Sequence[str] = (), **fields: Any) -> Descriptor:
-        content = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [one.to_dict() for one in entries], **fields}
+        content = {
+            "schemaVersion": 2,
+            "mediaType": INDEX,
+            "manifests": [descriptor.to_dict() for descriptor in entries],
+            **fields,
+        }
         return self.push(content, INDEX, name, tags)
 
     def push(self, content: dict[str, Any], media_type: str, name: str = NAME, tags: Sequence[str] = ()) -> Descriptor:
@@ -105,11 +113,11 @@ def check_whole(client: Client, name: str, digest: str) -> set[Digest]:
     """That a manifest is there with all that it names, to the last byte; returns all the digests."""
     with client.get_manifest(name, digest) as reader:
         manifest = json.loads(reader.read())
-    found = {Digest(digest)}
-    for one in [*manifest.get("layers", ()), *([manifest["config"]] if "config" in manifest else [])]:
-        if not one.get("urls"):
-            client.get_blob(name, one["digest"]).verify()
-            found.add(Digest(one["digest"]))
-    for one in manifest.get("manifests", ()):
-        found |= check_whole(client, name, one["digest"])
-    return found
+    digests = {Digest(digest)}
+    for descriptor in [*manifest.get("layers", ()), *([manifest["config"]] if "config" in manifest else [])]:
+        if not descriptor.get("urls"):
+            client.get_blob(name, descriptor["digest"]).verify()
+            digests.add(Digest(descriptor["digest"]))
+    for descriptor in manifest.get("manifests", ()):
+        digests |= check_whole(client, name, descriptor["digest"])
+    return digests

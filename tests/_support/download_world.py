@@ -6,13 +6,8 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
-import ociwire.transfer._fetch
-import ociwire.transfer._probe
 from ociwire import Client, Descriptor, FunctionTransport, Request, Response
 from ociwire.media_types import OCTET_STREAM
 from ociwire.testing import MemoryRegistry
@@ -36,8 +31,7 @@ class Place:
         self.client = Client(HOST, self.watch)
         self.requests: list[str] = []
         self.tamper: Callable[[Request, Response], Response] = lambda request, response: response
-        stem = folder / f".blob.bin.{self.described.digest.encoded[:12]}.part"
-        self.part, self.mark = stem, Path(f"{stem}.mark")
+        self.part = folder / f".blob.bin.{self.described.digest.encoded[:12]}.part"
 
     def _answer(self, request: Request) -> Response:
         wanted = request.headers.get("range") or "all"
@@ -100,18 +94,20 @@ def whole(place: Place) -> Response:
 
 
 class Link:
-    """A link whose connections are limited, or which is itself: it moves a clock, and nothing waits.
+    """A link whose connections are limited to `PIECE` bytes in `STEP` seconds of a clock of its own.
 
-    Every connection delivers `PIECE` bytes at a time, in turn with the others that are open. Each has a rate of its
-    own (so many bytes in `STEP` seconds), or all share one.
+    Every connection delivers a piece at a time, in turn with the others that are open. Nothing really waits.
+
+    Attributes:
+        most: The most connections that were open at a time.
     """
 
     PIECE = 1000
     STEP = 0.125
 
-    def __init__(self, place: Place, *, shared: bool) -> None:
+    def __init__(self, place: Place, connections: int) -> None:
+        self._connections = connections
         self.now = 0.0
-        self.shared = shared
         self.most = 0
         self._turn = threading.Condition()
         self._due: dict[int, float] = {}
@@ -126,12 +122,15 @@ class Link:
         with self._turn:
             self._due[number] = self.now
             self.most = max(self.most, len(self._due))
+            self._turn.notify_all()
 
     def wait(self, number: int) -> None:
         """Until it is this connection's turn: the one that is due first."""
         with self._turn:
+            while self.most < self._connections:
+                assert self._turn.wait(30), "too few connections"
             if number in self._due:
-                self._due[number] += self.STEP * (len(self._due) if self.shared else 1)
+                self._due[number] += self.STEP
                 self._turn.notify_all()  # another one may be the first now
                 while self._due[number] > min(self._due.values()):
                     assert self._turn.wait(30), "nobody's turn"
@@ -161,14 +160,6 @@ class Limited:
         self._response.close()
 
 
-def linked(place: Place, monkeypatch: pytest.MonkeyPatch, *, shared: bool, again: float = 1e9) -> Link:
-    """The place's link. What is shared is measured over many pieces, and wants parts that last as long.
-
-    `again` is how long a probe's verdict that one connection is enough holds, in the link's seconds.
-    """
-    link = Link(place, shared=shared)
-    if shared:
-        monkeypatch.setattr(ociwire.transfer._probe, "WINDOW", 16 * Link.STEP)
-    monkeypatch.setattr(ociwire.transfer._probe, "AGAIN", again)
-    monkeypatch.setattr(ociwire.transfer._fetch, "time", SimpleNamespace(monotonic=lambda: link.now))
-    return link
+def limited(place: Place, *, connections: int = 1) -> Link:
+    """Limit each connection of the place; none delivers anything before so many have been opened."""
+    return Link(place, connections)

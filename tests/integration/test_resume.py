@@ -64,8 +64,8 @@ def content() -> bytes:
 
 def command(program: str, *arguments: str) -> list[str]:
     """The program in another process, which has the same ociwire and holds every warning for an error."""
-    found = f"import sys; sys.path.insert(0, {str(Path(ociwire.__file__).parent.parent)!r})"
-    return [sys.executable, "-W", "error", "-c", f"{found}\n{program}", *arguments]
+    setup = f"import sys; sys.path.insert(0, {str(Path(ociwire.__file__).parent.parent)!r})"
+    return [sys.executable, "-W", "error", "-c", f"{setup}\n{program}", *arguments]
 
 
 def run(program: str, *arguments: str) -> list[str]:
@@ -74,7 +74,7 @@ def run(program: str, *arguments: str) -> list[str]:
     return done.stdout.split()
 
 
-def test_another_process_goes_on(registry_host: str, client: Client, content: bytes) -> None:
+def test_resume_upload_in_another_process(registry_host: str, client: Client, content: bytes) -> None:
     (id_,) = run(BEGIN, registry_host)
     size, digest = run(FINISH, registry_host, id_)
     assert (size, digest) == ("250001", Digest.of(content))
@@ -83,7 +83,7 @@ def test_another_process_goes_on(registry_host: str, client: Client, content: by
         client.push_blob_chunked_resume(REPOSITORY, id_)
 
 
-def test_another_process_goes_on_after_one_that_was_killed(registry_host: str, client: Client, content: bytes) -> None:
+def test_resume_upload_of_killed_process_in_another_process(registry_host: str, client: Client, content: bytes) -> None:
     with subprocess.Popen(
         command(WRITE_UNTIL_KILLED, registry_host), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -98,7 +98,7 @@ def test_another_process_goes_on_after_one_that_was_killed(registry_host: str, c
     assert client.get_blob(REPOSITORY, digest).read() == content
 
 
-def test_this_process_goes_on_with_the_upload_of_another(registry_host: str, client: Client, content: bytes) -> None:
+def test_resume_upload_of_another_process(registry_host: str, client: Client, content: bytes) -> None:
     (id_,) = run(BEGIN, registry_host)
     with client.push_blob_chunked_resume(REPOSITORY, id_, 250_001) as writer:
         writer.write(content[250_001:])

@@ -61,7 +61,7 @@ def check_there(client: Client, name: str, image: Descriptor, layers: Sequence[b
         assert client.get_blob(name, Descriptor.of(content).digest).read() == content
 
 
-def test_what_is_there_is_mounted_from_the_repository_itself(registry_host: str, recorder: Recorder) -> None:
+def test_copy_blob_exists_is_mounted_from_own_repository(registry_host: str, recorder: Recorder) -> None:
     """One request finds out that it is there, or opens its upload."""
     name = "transfer/copied"
     layers = layers_of(name)
@@ -75,7 +75,7 @@ def test_what_is_there_is_mounted_from_the_repository_itself(registry_host: str,
     check_there(target, name, image, layers)
 
 
-def test_within_one_registry_it_is_mounted(registry_host: str, recorder: Recorder) -> None:
+def test_copy_within_one_registry_mounts_blobs(registry_host: str, recorder: Recorder) -> None:
     layers = layers_of("mounted")
     client = Client(registry_host, recorder, insecure=True)
     image = push_image(client, "transfer/here", layers)
@@ -85,7 +85,7 @@ def test_within_one_registry_it_is_mounted(registry_host: str, recorder: Recorde
     check_there(client, "transfer/there", image, layers)
 
 
-def test_what_fails_is_cancelled(registry_host: str, recorder: Recorder) -> None:
+def test_copy_fails_session_is_cancelled(registry_host: str, recorder: Recorder) -> None:
     class MineError(Exception):
         pass
 

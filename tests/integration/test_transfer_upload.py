@@ -51,7 +51,7 @@ class Broken:
 
 @pytest.mark.parametrize("known", [False, True], ids=["hashed", "digest known"])
 @pytest.mark.parametrize("kind", ["path", "one-shot", "path, chunks"])
-def test_a_blob_arrives_whole(kind: str, known: bool, registry_host: str, tmp_path: Path) -> None:
+def test_upload_to_docker_registry_arrives(kind: str, known: bool, registry_host: str, tmp_path: Path) -> None:
     content = random.Random(f"{kind} {known}").randbytes(SIZE)
     path = tmp_path / "content"
     path.write_bytes(content)
@@ -71,7 +71,7 @@ def test_a_blob_arrives_whole(kind: str, known: bool, registry_host: str, tmp_pa
         assert client.get_blob("transfer/mounted", expected.digest).read() == content
 
 
-def test_a_stream_that_broke_arrives_whole(registry_host: str, tmp_path: Path) -> None:
+def test_upload_to_docker_registry_connection_lost_resumes(registry_host: str, tmp_path: Path) -> None:
     content = random.Random("broken").randbytes(SIZE)
     path = tmp_path / "content"
     path.write_bytes(content)

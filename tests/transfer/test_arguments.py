@@ -24,7 +24,7 @@ class Odd:
 
 
 @pytest.mark.parametrize(
-    ("check", "value", "found"),
+    ("check", "value", "expected"),
     [
         (check_client, CLIENT, CLIENT),
         (check_workers, 1, 1),
@@ -34,12 +34,12 @@ class Odd:
         (check_path, pathlib.PurePosixPath("a/b"), "a/b"),
     ],
 )
-def test_what_is_right_is_handed_back(check: Callable[[Any], Any], value: Any, found: Any) -> None:
-    assert check(value) == found
+def test_check_valid_value_is_returned(check: Callable[[Any], Any], value: Any, expected: Any) -> None:
+    assert check(value) == expected
 
 
 @pytest.mark.parametrize(
-    ("check", "value", "said"),
+    ("check", "value", "message"),
     [
         (check_client, None, "not a client: None (a registry is given by its Client: Client('ghcr.io'))"),
         (check_workers, 0, "invalid number of workers 0: expected an integer from 1 to 2**63 - 1"),
@@ -52,24 +52,24 @@ def test_what_is_right_is_handed_back(check: Callable[[Any], Any], value: Any, f
         (check_path, 5, "not a path: 5 (text or a pathlib.Path, not empty, without NUL)"),
     ],
 )
-def test_what_is_wrong_is_told_with_what_to_do(check: Callable[[Any], Any], value: Any, said: str) -> None:
+def test_check_invalid_value_raises_usage_error(check: Callable[[Any], Any], value: Any, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         check(value)
-    assert str(caught.value) == said
+    assert str(caught.value) == message
 
 
-def test_a_path_of_bytes_is_none() -> None:
+def test_check_path_of_bytes_raises_usage_error() -> None:
     with pytest.raises(UsageError, match="not a path"):
         check_path(Odd())
 
 
 @pytest.mark.parametrize("check", [check_client, check_progress, check_workers, check_path])
-def test_what_is_long_is_cut_short(check: Callable[[Any], Any]) -> None:
+def test_check_long_value_is_cut(check: Callable[[Any], Any]) -> None:
     with pytest.raises(UsageError) as caught:
         check(list(range(10_000)))
     assert len(str(caught.value)) < 400
 
 
-def test_numbers_are_called_what_they_are() -> None:
+def test_check_number_names_the_argument() -> None:
     with pytest.raises(UsageError, match=r"^invalid chunk size -1: expected an integer from 1 to "):
         check_number("chunk size", -1)

@@ -35,8 +35,8 @@ from ociwire.errors import (
 from ociwire.testing import FaultTransport, MemoryRegistry, ScriptedTransport
 from ociwire.testing.faults import FAULTS
 from ociwire.transfer import Progress, copy
-from ociwire.transfer._walker import Survey
-from ociwire.transfer._workers import Crew
+from ociwire.transfer._walker import ManifestWalker
+from ociwire.transfer._workers import WorkerPool
 from tests._support.copy_world import INDEX, LAYER, NAME, Side, check_whole
 from tests._support.fault_world import MANIFEST, Numbered, blob, to_a_cdn
 
@@ -74,14 +74,14 @@ def run(source: Side, target: Side, **options: Any) -> Descriptor:
 # What arrives
 
 
-def test_an_image(source: Side, target: Side) -> None:
+def test_copy_image_arrives_whole(source: Side, target: Side) -> None:
     image = source.image(1, 2, 3, tags=["v1"])
     assert run(source, target) == image
     assert target.direct.resolve_tag("other/app", "v2") == image
     assert len(check_whole(target.direct, "other/app", image.digest)) == 5
 
 
-def test_a_cold_copy_of_six_layers_takes_few_requests(source: Side, target: Side) -> None:
+def test_copy_cold_six_layers_takes_18_and_10_requests(source: Side, target: Side) -> None:
     source.image(*range(6), tags=["v1"])
     run(source, target)
     assert (source.recorder.count(), source.recorder.tokens()) == (9, 1)  # one of them is the 401
@@ -89,7 +89,7 @@ def test_a_cold_copy_of_six_layers_takes_few_requests(source: Side, target: Side
     assert source.recorder.count(status=401) == target.recorder.count(status=401) == 1
 
 
-def test_what_is_tagged_already_takes_few_requests(source: Side, target: Side) -> None:
+def test_copy_tag_exists_takes_few_requests(source: Side, target: Side) -> None:
     source.image(*range(6), tags=["v1"])
     run(source, target)
     before = source.recorder.count(), target.recorder.count()
@@ -99,7 +99,7 @@ def test_what_is_tagged_already_takes_few_requests(source: Side, target: Side) -
     assert target.recorder.count("PUT", "/manifests/") == 1
 
 
-def test_another_tag_of_what_is_there_is_one_put_more(source: Side, target: Side) -> None:
+def test_copy_manifest_exists_new_tag_takes_one_put_more(source: Side, target: Side) -> None:
     image = source.image(*range(6), tags=["v1"])
     run(source, target)
     copy(source.client, f"{NAME}:v1", target.client, "other/app:v3")
@@ -109,7 +109,7 @@ def test_another_tag_of_what_is_there_is_one_put_more(source: Side, target: Side
 
 
 @pytest.mark.parametrize("there", [(0,), (3,), (5,), (0, 5)])
-def test_what_is_there_is_not_sent(source: Side, target: Side, there: tuple[int, ...]) -> None:
+def test_copy_blob_exists_is_not_sent(source: Side, target: Side, there: tuple[int, ...]) -> None:
     image = source.image(*range(6), tags=["v1"])
     for number in there:
         target.add(blob(number), "other/app")
@@ -119,7 +119,7 @@ def test_what_is_there_is_not_sent(source: Side, target: Side, there: tuple[int,
     assert source.recorder.count("GET", "/blobs/", 200) == 7 - len(there)
 
 
-def test_where_nothing_is_mounted_the_first_layer_tells_whether_to_look(source: Side) -> None:
+def test_copy_mount_refused_first_layer_decides_whether_to_ask(source: Side) -> None:
     target = Side("target.example", mounts=False)
     image = source.image(*range(6), tags=["v1"])
     for number in (0, 1, 2):
@@ -129,7 +129,7 @@ def test_where_nothing_is_mounted_the_first_layer_tells_whether_to_look(source: 
     assert target.recorder.count("PUT", "/uploads/") == 4
 
 
-def test_a_nested_index_with_shared_layers(source: Side, target: Side) -> None:
+def test_copy_nested_index_with_shared_layers_sends_each_once(source: Side, target: Side) -> None:
     first, second, third = source.image(1, 2), source.image(2, 3), source.image(3, 1, 4)
     root = source.index(source.index(first, second), third, first, tags=["v1"])
     run(source, target)
@@ -138,13 +138,13 @@ def test_a_nested_index_with_shared_layers(source: Side, target: Side) -> None:
     assert list(target.direct.tags("other/app")) == ["v2"]
 
 
-def test_an_artifact_with_nothing_but_annotations(source: Side, target: Side) -> None:
+def test_copy_artifact_of_annotations_arrives(source: Side, target: Side) -> None:
     content = {"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": "application/x-test"}
     artifact = source.push(content, MANIFEST, tags=["v1"])
     assert run(source, target) == artifact
 
 
-def test_an_index_that_lists_a_blob(source: Side, target: Side) -> None:
+def test_copy_index_that_lists_a_blob_copies_it(source: Side, target: Side) -> None:
     layer = source.add(blob(9))
     root = source.index(source.image(1), layer, tags=["v1"])
     assert run(source, target) == root
@@ -152,14 +152,14 @@ def test_an_index_that_lists_a_blob(source: Side, target: Side) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 3 * 1024 * 1024 + 1])
-def test_blobs_of_any_size(source: Side, target: Side, size: int) -> None:
+def test_copy_blob_of_any_size_arrives(source: Side, target: Side, size: int) -> None:
     layer = source.add(blob(7, size))
     image = source.push({"schemaVersion": 2, "layers": [layer.to_dict()]}, MANIFEST, tags=["v1"])
     run(source, target)
     check_whole(target.direct, "other/app", image.digest)
 
 
-def test_content_that_the_descriptor_has_is_not_asked_for(source: Side, target: Side) -> None:
+def test_copy_blob_with_embedded_data_is_not_requested(source: Side, target: Side) -> None:
     layer = source.add(b"{}").replace(data=b"{}")
     wrong = source.add(b"right").replace(data=b"wrong")
     source.push({"schemaVersion": 2, "layers": [layer.to_dict(), wrong.to_dict()]}, MANIFEST, tags=["v1"])
@@ -168,7 +168,7 @@ def test_content_that_the_descriptor_has_is_not_asked_for(source: Side, target: 
     assert source.recorder.count("GET", "/blobs/", 200) == 1
 
 
-def test_foreign_layers_are_passed_over_where_the_source_has_none(source: Side, target: Side) -> None:
+def test_copy_foreign_layer_missing_at_source_is_skipped(source: Side, target: Side) -> None:
     there = source.add(blob(1)).replace(urls=("https://elsewhere.example/1",))
     gone = Descriptor.of(blob(2), LAYER).replace(urls=("https://elsewhere.example/2",))
     source.push({"schemaVersion": 2, "layers": [there.to_dict(), gone.to_dict()]}, MANIFEST, tags=["v1"])
@@ -178,7 +178,7 @@ def test_foreign_layers_are_passed_over_where_the_source_has_none(source: Side, 
         target.direct.resolve_blob("other/app", gone.digest)
 
 
-def test_what_is_passed_over_is_told_as_done(source: Side, target: Side) -> None:
+def test_copy_foreign_layer_skipped_is_reported_as_done(source: Side, target: Side) -> None:
     gone = Descriptor.of(blob(2), LAYER).replace(urls=("https://elsewhere.example/2",))
     source.push({"schemaVersion": 2, "layers": [gone.to_dict()]}, MANIFEST, tags=["v1"])
     events: list[Progress] = []
@@ -188,7 +188,7 @@ def test_what_is_passed_over_is_told_as_done(source: Side, target: Side) -> None
 
 @pytest.mark.parametrize("there", [0, 1])
 @pytest.mark.parametrize("referrers", [False, True])
-def test_two_indexes_that_list_the_same_blob(source: Side, target: Side, there: int, *, referrers: bool) -> None:
+def test_copy_two_indexes_that_list_a_blob_copy_it(source: Side, target: Side, there: int, *, referrers: bool) -> None:
     """What the target has of one of them does not stand for the other."""
     layer = source.add(blob(9))
     indexes = [source.index(layer, annotations={"number": str(number)}) for number in range(2)]
@@ -202,7 +202,7 @@ def test_two_indexes_that_list_the_same_blob(source: Side, target: Side, there: 
     assert target.direct.resolve_tag("other/app", "v2") == root
 
 
-def test_other_algorithms(source: Side, target: Side) -> None:
+def test_copy_other_algorithms_arrive(source: Side, target: Side) -> None:
     layer = Descriptor.of(blob(1), LAYER, algorithm="sha512")
     source.direct.push_blob(NAME, layer, blob(1))
     content = json.dumps({"schemaVersion": 2, "layers": [layer.to_dict()]}).encode()
@@ -215,7 +215,7 @@ def test_other_algorithms(source: Side, target: Side) -> None:
 # Platforms
 
 
-def test_one_platform_is_an_image_alone(source: Side, target: Side) -> None:
+def test_copy_one_platform_is_one_image(source: Side, target: Side) -> None:
     image = source.image(1)
     source.index(image.replace(platform=AMD64), source.image(2).replace(platform=ARM64), tags=["v1"])
     assert run(source, target, platforms=["linux/amd64"]).digest == image.digest
@@ -223,7 +223,7 @@ def test_one_platform_is_an_image_alone(source: Side, target: Side) -> None:
     assert target.recorder.count("PUT", "/uploads/") == 2
 
 
-def test_several_platforms_are_a_new_index(source: Side, target: Side) -> None:
+def test_copy_several_platforms_are_a_new_index(source: Side, target: Side) -> None:
     entries = [source.image(number).replace(platform=platform) for number, platform in enumerate((AMD64, ARM64, ARM6))]
     nested = source.index(*entries[1:])
     root = source.index(entries[0], nested, tags=["v1"], annotations={"kept": "yes"})
@@ -245,7 +245,7 @@ def with_unknown_fields(side: Side, *entries: Descriptor, tags: Sequence[str] = 
     return side.push({"schemaVersion": 2, "mediaType": INDEX, "manifests": raw}, INDEX, tags=tags), raw
 
 
-def test_entries_stay_as_they_were(source: Side, target: Side) -> None:
+def test_copy_platforms_entries_keep_their_bytes(source: Side, target: Side) -> None:
     entries = [source.image(number).replace(platform=platform) for number, platform in enumerate((AMD64, ARM64, ARM6))]
     _, raw = with_unknown_fields(source, *entries, tags=["v1"])
     run(source, target, platforms=["linux/amd64", "linux/arm64"])
@@ -253,7 +253,7 @@ def test_entries_stay_as_they_were(source: Side, target: Side) -> None:
         assert json.loads(reader.read())["manifests"] == raw[:2]
 
 
-def test_an_index_of_which_nothing_is_left_out_stays_as_it_was(source: Side, target: Side) -> None:
+def test_copy_platforms_nothing_left_out_keeps_the_digest(source: Side, target: Side) -> None:
     entries = [source.image(number).replace(platform=platform) for number, platform in enumerate((AMD64, ARM64, ARM6))]
     nested = source.index(*entries[1:])
     root, _ = with_unknown_fields(source, entries[0], nested, nested, tags=["v1"])
@@ -261,7 +261,7 @@ def test_an_index_of_which_nothing_is_left_out_stays_as_it_was(source: Side, tar
     assert run(source, target, platforms=chosen) == root == target.direct.resolve_tag("other/app", "v2")
 
 
-def test_what_has_no_platform_is_left_out(source: Side, target: Side) -> None:
+def test_copy_platforms_entry_without_platform_is_left_out(source: Side, target: Side) -> None:
     entries = [source.image(number).replace(platform=platform) for number, platform in enumerate((AMD64, ARM64))]
     root = source.index(*entries, source.image(3), tags=["v1"])
     copied = run(source, target, platforms=["linux/amd64", "linux/arm64"])
@@ -269,14 +269,14 @@ def test_what_has_no_platform_is_left_out(source: Side, target: Side) -> None:
     assert len(check_whole(target.direct, "other/app", copied.digest)) == 1 + 2 * 3
 
 
-def test_no_platform_of_those(source: Side, target: Side) -> None:
+def test_copy_platforms_without_a_match_raises_not_found(source: Side, target: Side) -> None:
     source.index(source.image(1).replace(platform=AMD64), tags=["v1"])
     with pytest.raises(NotFound, match="linux/s390x"):
         run(source, target, platforms=["linux/s390x"])
     assert target.recorder.count() == 0
 
 
-def test_an_image_has_no_platforms_to_choose_from(source: Side, target: Side) -> None:
+def test_copy_platforms_of_an_image_copies_it_whole(source: Side, target: Side) -> None:
     image = source.image(1, tags=["v1"])
     assert run(source, target, platforms=["linux/amd64"]) == image
 
@@ -286,7 +286,7 @@ def test_an_image_has_no_platforms_to_choose_from(source: Side, target: Side) ->
 
 @pytest.mark.parametrize("api", [True, False])
 @pytest.mark.parametrize("again", [False, True])
-def test_what_refers_to_it(source: Side, *, api: bool, again: bool) -> None:
+def test_copy_referrers_are_copied(source: Side, *, api: bool, again: bool) -> None:
     target = Side("target.example", referrers_api=api)
     child = source.image(1)
     root = source.index(child, tags=["v1"])
@@ -299,38 +299,38 @@ def test_what_refers_to_it(source: Side, *, api: bool, again: bool) -> None:
         run(source, target, referrers=True)
     for subject, referrers in ((child, [sbom]), (sbom, [signature]), (root, others)):
         listed = list(target.direct.referrers("other/app", subject.digest))
-        assert {one.digest for one in listed} == {one.digest for one in referrers}
-        assert all(one.artifact_type for one in listed)
-        for one in referrers:
-            check_whole(target.direct, "other/app", one.digest)
+        assert {descriptor.digest for descriptor in listed} == {descriptor.digest for descriptor in referrers}
+        assert all(descriptor.artifact_type for descriptor in listed)
+        for descriptor in referrers:
+            check_whole(target.direct, "other/app", descriptor.digest)
     assert target.direct.resolve_tag("other/app", "v2") == root
 
 
-def test_what_a_list_says_of_its_entries_is_not_kept(source: Side) -> None:
+def test_walker_referrers_annotations_are_dropped(source: Side) -> None:
     image = source.image(1, tags=["v1"])
     source.image(2, subject=image.to_dict(), annotations={"long": "x" * 1000})
-    survey = Survey(source.client, NAME, Crew(1), referrers=True)
-    nodes = survey.walk(survey.root("v1", None), lambda node: False)
+    walker = ManifestWalker(source.client, NAME, WorkerPool("test"), referrers=True)
+    nodes = walker.walk(walker.read_root("v1", None), lambda node: False)
     [listed] = nodes[image.digest].referrers
     assert listed.digest in nodes
     assert listed == Descriptor(listed.media_type, listed.digest, listed.size)
 
 
 @pytest.mark.parametrize("media_type", [MANIFEST, "application/vnd.example+json"])
-def test_what_is_listed_and_gone_is_passed_over(target: Side, media_type: str) -> None:
+def test_copy_referrer_listed_but_missing_is_skipped(target: Side, media_type: str) -> None:
     source = Side("source.example", referrers_api=False)
     image = source.image(1, tags=["v1"])
-    kept = source.image(2, subject=image.to_dict())
+    existing = source.image(2, subject=image.to_dict())
     gone = source.add(blob(3)).replace(media_type=media_type)  # there as a blob, which it is not
     tag = str(image.digest).replace(":", "-")
-    source.index(kept, gone, tags=[tag])
+    source.index(existing, gone, tags=[tag])
     assert run(source, target, referrers=True) == image
-    assert [one.digest for one in target.direct.referrers("other/app", image.digest)] == [kept.digest]
+    assert [descriptor.digest for descriptor in target.direct.referrers("other/app", image.digest)] == [existing.digest]
     with pytest.raises(BlobUnknown):
         target.direct.resolve_blob("other/app", gone.digest)
 
 
-def test_what_is_named_and_gone_is_not_passed_over_though_it_is_listed_too(target: Side) -> None:
+def test_copy_child_missing_and_listed_as_referrer_raises(target: Side) -> None:
     source = Side("source.example", referrers_api=False)
     child = source.image(1)
     root = source.index(child, tags=["v1"])
@@ -340,11 +340,11 @@ def test_what_is_named_and_gone_is_not_passed_over_though_it_is_listed_too(targe
         run(source, target, referrers=True)
 
 
-def test_the_tag_comes_after_what_refers_to_it(source: Side, target: Side) -> None:
+def test_copy_referrers_are_pushed_before_the_tag(source: Side, target: Side) -> None:
     root = source.image(1, tags=["v1"])
     source.image(2, subject=root.to_dict())
     run(source, target, referrers=True)
-    puts = [one.url for one in target.recorder.seen if one.method == "PUT" and "/manifests/" in one.url]
+    puts = [request.url for request in target.recorder.seen if request.method == "PUT" and "/manifests/" in request.url]
     assert puts[0].endswith(root.digest)
     assert puts[-1].endswith("/v2")
     assert len(puts) == 3
@@ -358,7 +358,7 @@ def one_registry(**options: Any) -> tuple[Side, Side]:
     return Side("one.example", registry), Side("one.example", registry)
 
 
-def test_within_one_registry_blobs_are_mounted() -> None:
+def test_copy_within_one_registry_mounts_blobs() -> None:
     source, target = one_registry()
     image = source.image(*range(6), tags=["v1"])
     run(source, target)
@@ -368,7 +368,7 @@ def test_within_one_registry_blobs_are_mounted() -> None:
     assert source.registry.open_uploads == 0
 
 
-def test_where_it_does_not_mount_they_are_sent() -> None:
+def test_copy_within_one_registry_mount_refused_sends_blobs() -> None:
     source, target = one_registry(mounts=False)
     image = source.image(1, 2, tags=["v1"])
     run(source, target)
@@ -377,7 +377,7 @@ def test_where_it_does_not_mount_they_are_sent() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405])
-def test_a_refused_mount_is_not_asked_for_again(source: Side, target: Side, status: int) -> None:
+def test_copy_mount_refused_is_not_requested_again(source: Side, target: Side, status: int) -> None:
     def refuse(request: Request, inner: Transport, chance: object) -> Response:
         return Response(status)
 
@@ -385,10 +385,10 @@ def test_a_refused_mount_is_not_asked_for_again(source: Side, target: Side, stat
     faults = FaultTransport(target.watch, rate=1, faults=[refuse], where=lambda request: "mount=" in request.url)
     copy(source.client, f"{NAME}:v1", target.through(faults), "other/app", workers=1)
     check_whole(target.direct, "other/app", image.digest)
-    assert len({one.url for one in faults.injected}) == 1
+    assert len({request.url for request in faults.injected}) == 1
 
 
-def test_within_one_repository_it_is_a_tag() -> None:
+def test_copy_within_one_repository_sets_a_tag() -> None:
     source, target = one_registry()
     image = source.image(1, 2, tags=["v1"])
     assert copy(source.client, f"{NAME}:v1", target.client, f"{NAME}:v9") == image
@@ -409,14 +409,14 @@ def test_within_one_repository_it_is_a_tag() -> None:
         "source.example:443/team/app",
     ],
 )
-def test_references(source: Side, target: Side, reference: str | Reference) -> None:
+def test_copy_reference_forms_are_accepted(source: Side, target: Side, reference: str | Reference) -> None:
     image = source.image(1, tags=["latest"])
     assert copy(source.client, reference, target.client, "target.example/x") == image
     assert copy(source.client, f"{NAME}:gone@{image.digest}", target.client, f"x:y@{image.digest}") == image
     assert list(target.direct.tags("x")) == ["latest", "y"]
 
 
-def test_on_docker_hub_a_name_is_read_as_docker_does(target: Side) -> None:
+def test_copy_docker_hub_name_gets_library_prefix(target: Side) -> None:
     hub = Side("docker.io", guarded=False)
     image = hub.image(1, name="library/alpine", tags=["latest"])
     for reference in (
@@ -433,7 +433,7 @@ def test_on_docker_hub_a_name_is_read_as_docker_does(target: Side) -> None:
     "reference",
     ["", "UPPER", "a:b:c", "elsewhere.example/a", "docker.io/a", "a@sha256:1", None, Reference("b.example", "a")],
 )
-def test_what_is_no_reference_of_the_client(source: Side, target: Side, reference: Any) -> None:
+def test_copy_reference_of_another_registry_raises_usage_error(source: Side, target: Side, reference: Any) -> None:
     for first, second in ((reference, "a"), ("a", reference)):
         with pytest.raises(UsageError):
             copy(source.client, first, target.client, second)
@@ -452,21 +452,21 @@ def test_what_is_no_reference_of_the_client(source: Side, target: Side, referenc
         {"progress": 7},
     ],
 )
-def test_options_that_are_none(source: Side, target: Side, options: dict[str, Any]) -> None:
+def test_copy_invalid_options_raise_usage_error(source: Side, target: Side, options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         run(source, target, **options)
     assert source.recorder.count() == 0
 
 
 @pytest.mark.parametrize("client", [None, "registry.example"])
-def test_what_is_no_client(source: Side, client: Any) -> None:
+def test_copy_invalid_client_raises_usage_error(source: Side, client: Any) -> None:
     for first, second in ((source.client, client), (client, source.client)):
         with pytest.raises(UsageError, match="Client"):
             copy(first, NAME, second, NAME)
     assert source.recorder.count() == 0
 
 
-def test_another_digest_than_the_target_wants(source: Side, target: Side) -> None:
+def test_copy_target_digest_differs_raises_usage_error(source: Side, target: Side) -> None:
     source.image(1, tags=["v1"])
     with pytest.raises(UsageError, match="the target's reference says"):
         copy(source.client, f"{NAME}:v1", target.client, f"a@{Digest.of(b'')}")
@@ -487,7 +487,7 @@ def corrupt(what: str, change: Callable[[bytes], bytes]) -> Callable[..., Respon
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_wrong_content_never_arrives(source: Side, target: Side, workers: int) -> None:
+def test_copy_wrong_content_never_arrives(source: Side, target: Side, workers: int) -> None:
     image = source.image(1, 2, 3, tags=["v1"])
     wrong = Descriptor.of(blob(2)).digest
     fault = corrupt("blob", lambda content: content[:-1] + bytes([content[-1] ^ 1]))
@@ -500,7 +500,7 @@ def test_wrong_content_never_arrives(source: Side, target: Side, workers: int) -
         target.direct.resolve_blob("other/app", wrong)
 
 
-def test_a_size_that_lies(source: Side, target: Side) -> None:
+def test_copy_blob_size_wrong_raises_size_mismatch(source: Side, target: Side) -> None:
     layer = source.add(blob(1)).replace(size=999)
     source.push({"schemaVersion": 2, "layers": [layer.to_dict()]}, MANIFEST, tags=["v1"])
     with pytest.raises(SizeMismatch, match="1000 bytes, and its manifest says 999"):
@@ -508,13 +508,13 @@ def test_a_size_that_lies(source: Side, target: Side) -> None:
     assert target.recorder.count("PUT") == 0
 
 
-def test_a_size_of_a_manifest_that_lies(source: Side, target: Side) -> None:
+def test_copy_manifest_size_wrong_raises_size_mismatch(source: Side, target: Side) -> None:
     source.index(source.image(1).replace(size=7), tags=["v1"])
     with pytest.raises(SizeMismatch, match="what names it says 7"):
         run(source, target)
 
 
-def test_a_blob_that_the_source_lost(source: Side, target: Side) -> None:
+def test_copy_blob_missing_at_source_raises(source: Side, target: Side) -> None:
     source.image(1, 2, tags=["v1"])
     source.direct.delete_blob(NAME, Descriptor.of(blob(2)).digest)
     with pytest.raises(BlobUnknown):
@@ -522,7 +522,7 @@ def test_a_blob_that_the_source_lost(source: Side, target: Side) -> None:
     assert target.recorder.count("PUT", "/manifests/") == 0
 
 
-def test_a_manifest_that_the_source_lost(source: Side, target: Side) -> None:
+def test_copy_manifest_missing_at_source_raises(source: Side, target: Side) -> None:
     child = source.image(1)
     source.index(child, tags=["v1"])
     source.direct.delete_manifest(NAME, child.digest)
@@ -531,7 +531,7 @@ def test_a_manifest_that_the_source_lost(source: Side, target: Side) -> None:
     assert target.recorder.count("PUT") == 0
 
 
-def test_an_index_without_a_bottom(source: Side, target: Side) -> None:
+def test_copy_index_nested_too_deeply_raises_content_error(source: Side, target: Side) -> None:
     deepest = source.image(1)
     for _ in range(7):
         deepest = source.index(deepest, tags=["v1"])
@@ -545,7 +545,9 @@ def test_an_index_without_a_bottom(source: Side, target: Side) -> None:
         run(source, target, platforms=["linux/amd64"])
 
 
-def test_too_many_manifests(source: Side, target: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copy_too_many_manifests_raises_content_error(
+    source: Side, target: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys.modules["ociwire.transfer._walker"], "_MAX_MANIFESTS", 3)
     source.index(*(source.image(number) for number in range(5)), tags=["v1"])
     with pytest.raises(ContentError, match="too much"):
@@ -553,16 +555,20 @@ def test_too_many_manifests(source: Side, target: Side, monkeypatch: pytest.Monk
     assert target.recorder.count("PUT") == 0
 
 
-def test_each_manifest_counts_once(source: Side, target: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copy_manifest_referenced_twice_counts_once(
+    source: Side, target: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys.modules["ociwire.transfer._walker"], "_MAX_MANIFESTS", 3)
     image = source.image(1, tags=["v1"])
     referrers = {source.image(number, subject=image.to_dict()).digest for number in (2, 3)}
     run(source, target, referrers=True)
-    assert {one.digest for one in target.direct.referrers("other/app", image.digest)} == referrers
+    assert {descriptor.digest for descriptor in target.direct.referrers("other/app", image.digest)} == referrers
 
 
 @pytest.mark.parametrize("referrers", [False, True])
-def test_too_many_descriptors(source: Side, target: Side, monkeypatch: pytest.MonkeyPatch, *, referrers: bool) -> None:
+def test_copy_too_many_descriptors_raises_content_error(
+    source: Side, target: Side, monkeypatch: pytest.MonkeyPatch, *, referrers: bool
+) -> None:
     monkeypatch.setattr(sys.modules["ociwire.transfer._walker"], "_MAX_DESCRIPTORS", 3)
     image = source.image(*(() if referrers else range(3)), tags=["v1"])
     for number in range(3):
@@ -573,7 +579,9 @@ def test_too_many_descriptors(source: Side, target: Side, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("media_type", [5, [], "foo", "a/b;c=d", "x" * 1000 + "/y"])
-def test_a_media_type_that_is_none(source: Side, target: Side, media_type: Any) -> None:
+def test_copy_manifest_with_invalid_media_type_raises_content_error(
+    source: Side, target: Side, media_type: Any
+) -> None:
     """What the registry does not look at is the registry's fault, and not the caller's."""
     content = json.dumps({"schemaVersion": 2, "mediaType": media_type, "layers": [source.add(blob(1)).to_dict()]})
 
@@ -588,7 +596,7 @@ def test_a_media_type_that_is_none(source: Side, target: Side, media_type: Any) 
     assert target.recorder.count() == 0
 
 
-def test_what_a_chain_names_at_every_level_is_no_recursion(source: Side, target: Side) -> None:
+def test_copy_chain_of_subjects_is_not_recursive(source: Side, target: Side) -> None:
     chain = [source.image(1)]
     for _ in range(60):
         chain.append(source.index(chain[-1]))
@@ -599,7 +607,7 @@ def test_what_a_chain_names_at_every_level_is_no_recursion(source: Side, target:
 # Threads
 
 
-def test_progress(source: Side, target: Side) -> None:
+def test_copy_progress_reports_all_bytes(source: Side, target: Side) -> None:
     sizes = {layer.digest: layer.size for layer in (source.add(blob(1, 3_000_000)), source.add(blob(2)))}
     layers = [Descriptor(LAYER, digest, size).to_dict() for digest, size in sizes.items()]
     image = source.push({"schemaVersion": 2, "layers": layers}, MANIFEST, tags=["v1"])
@@ -630,7 +638,7 @@ THEIRS = [
 @pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.parametrize("when", ["in the middle", "at the end"])
 @pytest.mark.parametrize("error", THEIRS, ids=lambda error: type(error).__name__)
-def test_what_progress_raises_ends_it(
+def test_copy_progress_raises_ends_the_copy(
     source: Side, target: Side, workers: int, when: str, error: BaseException
 ) -> None:
     def raises(event: Progress) -> None:
@@ -640,7 +648,7 @@ def test_what_progress_raises_ends_it(
 
     asked: list[Progress] = []
     layers = [source.add(blob(number, 3_000_000)) for number in range(1 if workers == 1 else 3)]
-    source.push({"schemaVersion": 2, "layers": [one.to_dict() for one in layers]}, MANIFEST, tags=["v1"])
+    source.push({"schemaVersion": 2, "layers": [descriptor.to_dict() for descriptor in layers]}, MANIFEST, tags=["v1"])
     with pytest.raises(type(error)) as caught:
         run(source, target, workers=workers, progress=raises)
     assert caught.value is error
@@ -648,7 +656,7 @@ def test_what_progress_raises_ends_it(
     assert target.recorder.count("PUT", "/manifests/") == 0
 
 
-def test_what_progress_raises_keeps_its_cause(source: Side, target: Side) -> None:
+def test_copy_progress_raises_keeps_its_cause(source: Side, target: Side) -> None:
     cause, error = KeyError("mine"), StopIteration("mine")
 
     def raises(event: Progress) -> None:
@@ -671,7 +679,7 @@ def test_what_progress_raises_keeps_its_cause(source: Side, target: Side) -> Non
         ("target", "PUT", "/manifests/"),
     ],
 )
-def test_an_interrupt_in_the_middle_of_a_request(
+def test_copy_interrupted_in_a_request_leaves_nothing_open(
     source: Side, target: Side, workers: int, side: str, method: str, part: str
 ) -> None:
     """In the caller's thread or in another: it comes out, when no thread is left and all uploads are cancelled."""
@@ -691,7 +699,7 @@ def test_an_interrupt_in_the_middle_of_a_request(
         copy(clients["source"], f"{NAME}:v1", clients["target"], "other/app", workers=workers)
 
 
-def test_the_context_goes_along(source: Side, target: Side) -> None:
+def test_copy_workers_run_in_the_callers_context(source: Side, target: Side) -> None:
     variable = contextvars.ContextVar("variable", default="")
     variable.set("mine")
     seen: set[str] = set()
@@ -700,7 +708,7 @@ def test_the_context_goes_along(source: Side, target: Side) -> None:
     assert seen == {"mine"}
 
 
-def test_the_first_error_stops_the_others(source: Side, target: Side) -> None:
+def test_copy_first_error_stops_other_workers(source: Side, target: Side) -> None:
     """One worker fails while another is in the middle of a blob: that one does not go on."""
     begun, failed = threading.Event(), threading.Event()
     source.image(1, tags=["v1"])
@@ -724,7 +732,7 @@ def test_the_first_error_stops_the_others(source: Side, target: Side) -> None:
 
 
 @pytest.mark.parametrize("side", ["source", "target"])
-def test_a_deadline(source: Side, target: Side, side: str) -> None:
+def test_copy_deadline_ends_the_copy(source: Side, target: Side, side: str) -> None:
     source.image(1, tags=["v1"])
     clients = {"source": source.client, "target": target.client}
     late = Client(f"{side}.example", Late(clients[side].transport))
@@ -758,9 +766,7 @@ def failing_at_blobs(source: Side, fail: Callable[..., Response]) -> Client:
 
 
 @pytest.mark.parametrize("error", [ConnectError, ProtocolError, TransportTimeout])
-def test_a_source_that_cannot_be_reached_leaves_no_upload(
-    source: Side, target: Side, error: type[OciwireError]
-) -> None:
+def test_copy_source_unreachable_leaves_no_session(source: Side, target: Side, error: type[OciwireError]) -> None:
     def fail(request: Request, inner: Transport, chance: object) -> Response:
         raise error("the source's")
 
@@ -771,9 +777,7 @@ def test_a_source_that_cannot_be_reached_leaves_no_upload(
 
 
 @pytest.mark.parametrize("error", [ReadError, TransportTimeout])
-def test_a_source_that_breaks_in_the_middle_leaves_no_upload(
-    source: Side, target: Side, error: type[OciwireError]
-) -> None:
+def test_copy_source_lost_in_a_blob_leaves_no_session(source: Side, target: Side, error: type[OciwireError]) -> None:
     def pieces(content: bytes) -> Iterator[bytes]:
         yield content[:2_000_000]
         raise error("the source's")
@@ -791,7 +795,7 @@ def test_a_source_that_breaks_in_the_middle_leaves_no_upload(
     assert target.recorder.count("DELETE", status=204) == target.recorder.count("POST", status=202) == 3
 
 
-def test_where_nothing_is_mounted_the_source_is_asked_before_an_upload_is_opened(source: Side, target: Side) -> None:
+def test_copy_mount_refused_opens_source_before_session(source: Side, target: Side) -> None:
     def refuse(request: Request, inner: Transport, chance: object) -> Response:
         return Response(405)
 
@@ -804,7 +808,7 @@ def test_where_nothing_is_mounted_the_source_is_asked_before_an_upload_is_opened
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_cancelling_has_a_deadline_of_its_own(source: Side, target: Side, *, late: bool) -> None:
+def test_copy_cancel_has_its_own_deadline(source: Side, target: Side, *, late: bool) -> None:
     """Ten seconds, though the client's deadline has passed by then."""
 
     def stop(request: Request, inner: Transport, chance: object) -> Response:
@@ -827,7 +831,7 @@ def test_cancelling_has_a_deadline_of_its_own(source: Side, target: Side, *, lat
     assert deadlines[0] <= time.monotonic() + 10
 
 
-def test_what_failed_comes_out_though_cancelling_fails(source: Side, target: Side) -> None:
+def test_copy_cancel_fails_raises_the_first_error(source: Side, target: Side) -> None:
     def fail(request: Request, inner: Transport, chance: object) -> Response:
         raise ConnectError("the source's")
 
@@ -844,7 +848,7 @@ def test_what_failed_comes_out_though_cancelling_fails(source: Side, target: Sid
 # Faults
 
 
-def test_an_upload_that_breaks_is_sent_again_from_the_source(source: Side, target: Side) -> None:
+def test_copy_upload_lost_is_sent_again(source: Side, target: Side) -> None:
     image = source.image(1, 2, tags=["v1"])
     puts = iter(range(100))
     faults = FaultTransport(
@@ -861,7 +865,7 @@ def test_an_upload_that_breaks_is_sent_again_from_the_source(source: Side, targe
     target.registry._storage._uploads.clear()
 
 
-def test_but_not_for_ever(source: Side, target: Side) -> None:
+def test_copy_upload_always_lost_raises(source: Side, target: Side) -> None:
     source.image(1, tags=["v1"])
     faults = FaultTransport(
         target.watch, rate=1, faults=["reset in upload"], where=lambda r: r.method == "PUT" and "/uploads/" in r.url
@@ -877,7 +881,7 @@ FAULT_NAMES = (*FAULTS, "307 to a CDN")
 
 @pytest.mark.parametrize("side", ["source", "target"])
 @pytest.mark.parametrize("fault", FAULT_NAMES)
-def test_a_fault_at_each_request(side: str, fault: str) -> None:
+def test_copy_fault_at_each_request_ends_whole_or_raises(side: str, fault: str) -> None:
     for number in range(60):
         source, target = Side("source.example"), Side("target.example")
         image = source.image(1, 2)
@@ -905,17 +909,19 @@ def test_a_fault_at_each_request(side: str, fault: str) -> None:
             pass  # it has a name: nothing else is let through
         else:
             assert copied == root == target.direct.resolve_tag("other/app", "v2")
-            assert [one.digest for one in target.direct.referrers("other/app", image.digest)] == [referrer.digest]
+            assert [descriptor.digest for descriptor in target.direct.referrers("other/app", image.digest)] == [
+                referrer.digest
+            ]
         assert threading.active_count() == threads
         assert not source.watch.open
         assert not target.watch.open
         assert side == "target" or target.registry.open_uploads == 0
-        for one in (root, image, referrer):
+        for descriptor in (root, image, referrer):
             try:
-                target.direct.resolve_manifest("other/app", one.digest)
+                target.direct.resolve_manifest("other/app", descriptor.digest)
             except NotFound:
                 continue
-            check_whole(target.direct, "other/app", one.digest)
+            check_whole(target.direct, "other/app", descriptor.digest)
         if not faults.injected:
             assert number > 5
             return
@@ -938,7 +944,7 @@ class CdnToo:
 
 @pytest.mark.parametrize(("status", "tries"), [(404, 3), (503, 3), (500, 3), (401, 3), (400, 1), (403, 1)])
 @pytest.mark.parametrize("failures", [1, 9])
-def test_a_refusal_of_what_was_sent(source: Side, target: Side, status: int, tries: int, failures: int) -> None:
+def test_copy_upload_refused_raises(source: Side, target: Side, status: int, tries: int, failures: int) -> None:
     def pulls_and_refuses(request: Request, inner: Transport, chance: object) -> Response:
         assert request.body is not None
         for _ in request.body.open():
@@ -967,7 +973,7 @@ def test_a_refusal_of_what_was_sent(source: Side, target: Side, status: int, tri
         target.registry._storage._uploads.clear()
 
 
-def test_copy_with_referrers_that_cannot_be_listed_raises_the_first_at_the_end(
+def test_copy_referrers_cannot_be_listed_raises_in_the_end(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     source, target = Side("source.example"), Side("target.example", referrers_api=False)
@@ -981,17 +987,17 @@ def test_copy_with_referrers_that_cannot_be_listed_raises_the_first_at_the_end(
     assert [record.levelname for record in caplog.records if record.name == "ociwire.client"] == ["WARNING"] * 2
     assert target.direct.resolve_tag("other/app", tag) == other
     assert target.direct.resolve_tag("other/app", "v1") == subject
-    for one in (subject, *signed):
-        check_whole(target.direct, "other/app", one.digest)
+    for descriptor in (subject, *signed):
+        check_whole(target.direct, "other/app", descriptor.digest)
     target.direct.delete_tag("other/app", tag)
     copy(source.client, f"{NAME}:v1", target.client, "other/app:v1", referrers=True)  # completes it
-    assert {one.digest for one in target.direct.referrers("other/app", subject.digest)} == {
-        one.digest for one in signed
+    assert {descriptor.digest for descriptor in target.direct.referrers("other/app", subject.digest)} == {
+        descriptor.digest for descriptor in signed
     }
 
 
 @pytest.mark.parametrize("media_type", ["", None, f"{MANIFEST}; charset=utf-8"])
-def test_copy_of_a_manifest_with_an_odd_media_type_keeps_its_bytes(media_type: str | None) -> None:
+def test_copy_manifest_with_odd_media_type_keeps_its_bytes(media_type: str | None) -> None:
     content = json.dumps({"schemaVersion": 2, "mediaType": media_type, "layers": []}, indent=2).encode()
     served = Response(200, {"Content-Type": MANIFEST, "Content-Length": str(len(content))}, content)
     with (
@@ -1005,7 +1011,7 @@ def test_copy_of_a_manifest_with_an_odd_media_type_keeps_its_bytes(media_type: s
     assert target.requests[1].headers["content-type"] == MANIFEST
 
 
-def test_copy_of_a_larger_manifest_needs_max_manifest_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copy_larger_manifest_needs_max_manifest_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bound for all manifests grows with it."""
     monkeypatch.setattr(sys.modules["ociwire.transfer._walker"], "_MAX_BYTES", 1)
     source, target = MemoryRegistry(manifest_limit=None), MemoryRegistry(manifest_limit=None)

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-import ociwire.transfer._source
 from ociwire import Client, Descriptor, Digest, FunctionTransport, Request, Response
 from ociwire.errors import (
     BlobUnknown,
@@ -30,7 +29,7 @@ from ociwire.errors import (
 from ociwire.testing import MemoryRegistry
 from ociwire.transfer._download import download
 from ociwire.transfer._progress import Progress
-from tests._support.download_world import Link, Place, breaks_after, linked, mends, whole
+from tests._support.download_world import Place, breaks_after, limited, mends, whole
 from tests._support.fault_world import FAULT_NAMES, HOST, NAME, STORED, Numbered, World, blob, faults_of
 
 MIB = 1024 * 1024
@@ -43,6 +42,10 @@ def _no_thread_is_left() -> Iterator[None]:
     assert set(threading.enumerate()) <= before
 
 
+def footer(prefix: int) -> bytes:
+    return b"ociwire partial %020d" % prefix
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path, blob(7, 5000))
@@ -51,21 +54,21 @@ def place(tmp_path: Path) -> Place:
 # What it does
 
 
-def test_a_blob_is_in_the_file_with_one_request(place: Place) -> None:
+def test_download_blob_takes_one_request(place: Place) -> None:
     assert place.download() == place.described
     place.check()
     assert place.requests == ["GET"]
 
 
-@pytest.mark.parametrize("size", [0, 1, 4 * MIB - 1, 4 * MIB, 4 * MIB + 1, 9 * MIB])
-def test_sizes(tmp_path: Path, size: int) -> None:
+@pytest.mark.parametrize("size", [0, 1, MIB - 1, MIB, MIB + 1, 9 * MIB])
+def test_download_any_size_arrives(tmp_path: Path, size: int) -> None:
     place = Place(tmp_path, blob(1, size))
     assert place.download().size == size
     place.check()
     assert place.requests == ["GET"]
 
 
-def test_what_is_there_is_verified_and_nothing_is_sent(place: Place) -> None:
+def test_download_target_is_right_sends_nothing(place: Place) -> None:
     place.target.write_bytes(place.content)
     inode = place.target.stat().st_ino
     events: list[Progress] = []
@@ -76,7 +79,7 @@ def test_what_is_there_is_verified_and_nothing_is_sent(place: Place) -> None:
 
 
 @pytest.mark.parametrize("old", [b"", b"something else", bytes(5000)])
-def test_another_file_is_replaced_in_the_end(place: Place, old: bytes) -> None:
+def test_download_other_file_is_replaced_at_the_end(place: Place, old: bytes) -> None:
     place.target.write_bytes(old)
     breaks_after(place, 2000, ReadError("lost"))
     with pytest.raises(ReadError):
@@ -87,7 +90,7 @@ def test_another_file_is_replaced_in_the_end(place: Place, old: bytes) -> None:
     place.check()
 
 
-def test_a_relative_path_and_a_long_name(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_relative_path_and_long_name_arrives(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place.folder)
     name = "é" * 127
     download(place.client, NAME, place.described.digest, name)
@@ -95,15 +98,17 @@ def test_a_relative_path_and_a_long_name(place: Place, monkeypatch: pytest.Monke
     assert os.listdir(place.folder) == [name]
 
 
-def test_progress_tells_all_of_it_in_order(tmp_path: Path) -> None:
+def test_download_progress_reports_in_order(tmp_path: Path) -> None:
     place = Place(tmp_path, blob(1, 9 * MIB))
     events: list[Progress] = []
     place.download(progress=events.append)
-    assert [one.done for one in events] == [0, 4 * MIB, 8 * MIB, 9 * MIB]
-    assert {(one.operation, one.digest, one.total) for one in events} == {("download", place.described.digest, 9 * MIB)}
+    assert [event.done for event in events] == [number * MIB for number in range(10)]
+    assert {(event.operation, event.digest, event.total) for event in events} == {
+        ("download", place.described.digest, 9 * MIB)
+    }
 
 
-def test_what_progress_raises_ends_it(place: Place) -> None:
+def test_download_progress_raises_ends_the_download(place: Place) -> None:
     def refuse(event: Progress) -> None:
         if event.done:
             raise LookupError("enough")
@@ -118,62 +123,68 @@ def test_what_progress_raises_ends_it(place: Place) -> None:
 
 @pytest.mark.parametrize("error", [ReadError("lost"), TransportTimeout("late"), KeyboardInterrupt(), SystemExit()])
 @pytest.mark.parametrize("count", [0, 1, 999, 1000, 1001, 4999])
-def test_it_goes_on_from_what_is_there(place: Place, count: int, error: BaseException) -> None:
+def test_download_interrupted_resumes_at_position(place: Place, count: int, error: BaseException) -> None:
     breaks_after(place, count, error)
     with pytest.raises(type(error)):
         place.download()
     place.check_not_done()
-    kept = place.part.stat().st_size if place.part.exists() else 0
-    assert kept <= count
+    prefix = place.part.stat().st_size if place.part.exists() else 0
+    assert prefix <= count
     mends(place)
     events: list[Progress] = []
     assert place.download(progress=events.append) == place.described
     place.check()
-    assert place.requests == (["HEAD", f"GET bytes={kept}-4999"] if kept else ["GET"])
-    assert events[0].done == kept
+    assert place.requests == (["HEAD", f"GET bytes={prefix}-4999"] if prefix else ["GET"])
+    assert events[0].done == prefix
 
 
 @pytest.mark.parametrize("count", [1, 999, 4999])
-def test_what_a_killed_process_left_is_gone_on_from(place: Place, count: int) -> None:
+def test_download_partial_file_of_killed_process_is_resumed(place: Place, count: int) -> None:
     place.part.write_bytes(place.content[:count])
     place.download()
     place.check()
     assert place.requests == ["HEAD", f"GET bytes={count}-4999"]
 
 
-def test_what_was_killed_before_it_got_its_name_is_not_sent_again(place: Place) -> None:
+def test_download_partial_file_is_complete_sends_nothing(place: Place) -> None:
     place.part.write_bytes(place.content)
     assert place.download() == place.described
     place.check()
     assert place.requests == []
 
 
-@pytest.mark.parametrize("mark", [b"%020d" % 1000, b"%020d" % 0])
-def test_a_mark_says_how_far_there_are_no_gaps(place: Place, mark: bytes) -> None:
-    place.part.write_bytes(place.content[:1000] + bytes(3000))
-    place.mark.write_bytes(mark)
+@pytest.mark.parametrize("prefix", [1000, 0])
+def test_download_partial_file_with_gaps_resumes_at_the_prefix(place: Place, prefix: int) -> None:
+    place.part.write_bytes(place.content[:1000] + bytes(4000) + footer(prefix))
     place.download()
     place.check()
-    assert place.requests == (["HEAD", "GET bytes=1000-4999"] if int(mark) else ["GET"])
+    assert place.requests == (["HEAD", f"GET bytes={prefix}-4999"] if prefix else ["GET"])
 
 
-@pytest.mark.parametrize("mark", [b"", b"12", b"x" * 20, b"%021d" % 4, b"%020d" % 10**19])
-def test_a_mark_that_is_none(place: Place, mark: bytes) -> None:
-    place.part.write_bytes(place.content[:3000])
-    place.mark.write_bytes(mark)
+@pytest.mark.parametrize("number", [b"", b"12", b"x" * 20, b"%021d" % 4, b"%020d" % (2 * 10**19), b"%020d" % 5000])
+def test_download_partial_file_with_wrong_footer_downloads_the_blob(place: Place, number: bytes) -> None:
+    place.part.write_bytes(place.content[:3000] + b"ociwire partial " + number)
     place.download()
     place.check()
 
 
-@pytest.mark.parametrize("left", [b"x", bytes(4999), bytes(5000), bytes(5001), bytes(9000)])
-def test_what_is_wrong_on_the_disk_is_fetched_anew_once(place: Place, left: bytes) -> None:
-    place.part.write_bytes(left)
+def test_download_content_that_looks_like_a_footer_is_resumed_at_a_true_prefix(tmp_path: Path) -> None:
+    place = Place(tmp_path, blob(1, 3000) + footer(2000) + blob(2, 1000))
+    place.part.write_bytes(place.content[:3036])
+    place.download()
+    place.check()
+    assert place.requests == ["HEAD", "GET bytes=2000-4035"]
+
+
+@pytest.mark.parametrize("data", [b"x", bytes(4999), bytes(5000), bytes(5001), bytes(9000)])
+def test_download_partial_file_is_wrong_starts_again(place: Place, data: bytes) -> None:
+    place.part.write_bytes(data)
     place.download()
     place.check()
     assert place.requests[-1] == "GET"
 
 
-def test_wrong_content_is_fetched_anew_only_if_it_began_on_the_disk(place: Place) -> None:
+def test_download_wrong_content_after_resume_starts_again_once(place: Place) -> None:
     place.tamper = lambda request, response: (
         response.replace(body=bytes(response.length or 0)) if request.method == "GET" else response
     )
@@ -186,7 +197,7 @@ def test_wrong_content_is_fetched_anew_only_if_it_began_on_the_disk(place: Place
     assert os.listdir(place.folder) == []
 
 
-def test_a_registry_without_ranges_begins_anew(place: Place) -> None:
+def test_download_resume_without_range_support_starts_again(place: Place) -> None:
     place.tamper = lambda request, response: whole(place) if "range" in request.headers else response
     place.part.write_bytes(place.content[:1000])
     place.download()
@@ -194,7 +205,7 @@ def test_a_registry_without_ranges_begins_anew(place: Place) -> None:
     assert place.requests == ["HEAD", "GET bytes=1000-4999", "GET"]
 
 
-def test_another_one_at_the_same_time_has_a_file_of_its_own(place: Place) -> None:
+def test_download_partial_file_locked_writes_another_file(place: Place) -> None:
     with place.part.open("wb") as other:
         other.write(b"another's")
         other.flush()
@@ -211,7 +222,9 @@ def test_another_one_at_the_same_time_has_a_file_of_its_own(place: Place) -> Non
 @pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.parametrize("resumed", [False, True])
 @pytest.mark.parametrize("fault", FAULT_NAMES)
-def test_every_fault_at_every_request(tmp_path: Path, fault: str, resumed: bool, workers: int) -> None:
+def test_download_fault_at_each_request_ends_right_or_raises(
+    tmp_path: Path, fault: str, resumed: bool, workers: int
+) -> None:
     digest, target = Descriptor.of(STORED).digest, tmp_path / "it"
     for number in range(40):
         world, where = World(), Numbered(number)
@@ -234,7 +247,7 @@ def test_every_fault_at_every_request(tmp_path: Path, fault: str, resumed: bool,
     pytest.fail("too many requests")
 
 
-def test_a_blob_that_is_not_there(place: Place) -> None:
+def test_download_blob_missing_raises_blob_unknown(place: Place) -> None:
     with pytest.raises(BlobUnknown):
         download(place.client, NAME, Descriptor.of(b"no").digest, place.target)
     assert os.listdir(place.folder) == []
@@ -251,7 +264,7 @@ def test_a_blob_that_is_not_there(place: Place) -> None:
         {"progress": 3},
     ],
 )
-def test_arguments_are_checked(place: Place, options: dict[str, Any]) -> None:
+def test_download_invalid_options_raise_usage_error(place: Place, options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         place.download(**options)
     assert place.requests == []
@@ -259,7 +272,7 @@ def test_arguments_are_checked(place: Place, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "there", "there/", ".", "..", "missing/x", "file/x", "a\0b", "fifo", "/dev/null"])
-def test_paths_that_are_none(place: Place, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_invalid_paths_raise_usage_error(place: Place, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place.folder)
     os.mkdir("there")
     os.mkfifo("fifo")
@@ -271,13 +284,13 @@ def test_paths_that_are_none(place: Place, path: str, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("client", [None, "registry.example", MemoryRegistry()], ids=["none", "host", "transport"])
-def test_what_is_no_client(place: Place, client: Any) -> None:
+def test_download_invalid_client_raises_usage_error(place: Place, client: Any) -> None:
     with pytest.raises(UsageError, match="client"):
         download(client, NAME, place.described.digest, place.target)
     assert os.listdir(place.folder) == []
 
 
-def test_a_link_under_the_final_name_is_replaced_and_not_followed(place: Place) -> None:
+def test_download_link_at_the_target_is_not_followed(place: Place) -> None:
     other = place.folder / "other"
     other.write_bytes(b"another")
     place.target.symlink_to(other)
@@ -288,12 +301,12 @@ def test_a_link_under_the_final_name_is_replaced_and_not_followed(place: Place) 
 
 
 @pytest.mark.parametrize("path", [None, 3, b"bytes"])
-def test_what_is_no_path(place: Place, path: Any) -> None:
+def test_download_path_of_wrong_type_raises_usage_error(place: Place, path: Any) -> None:
     with pytest.raises(UsageError):
         download(place.client, NAME, place.described.digest, path)
 
 
-def test_names_are_checked(place: Place) -> None:
+def test_download_invalid_names_raise_usage_error(place: Place) -> None:
     for repository, digest in (("No", place.described.digest), (NAME, "sha256:1"), (NAME, "md5:abc")):
         with pytest.raises(UsageError):
             download(place.client, repository, digest, place.target)
@@ -301,14 +314,14 @@ def test_names_are_checked(place: Place) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_folder(place: Place) -> None:
+def test_download_read_only_directory_raises_permission_error(place: Place) -> None:
     place.folder.chmod(0o500)
     with pytest.raises(PermissionError):
         place.download()
     assert place.requests == []
 
 
-def test_a_folder_that_refuses(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_directory_refuses_raises_permission_error(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> int:
         raise PermissionError(errno.EACCES, "Permission denied")
 
@@ -319,7 +332,7 @@ def test_a_folder_that_refuses(place: Place, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+def test_download_full_disk_raises_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
     place, pwrite = Place(tmp_path, blob(1, 9 * MIB)), os.pwrite
 
     def full(descriptor: int, data: Any, offset: int) -> int:
@@ -334,13 +347,15 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: i
             place.download(workers=workers)
         assert caught.value.errno == errno.ENOSPC
     place.check_not_done()
-    assert place.part.stat().st_size == 4 * MIB
+    assert place.part.stat().st_size == 5 * MIB
     place.download()
     place.check()
 
 
 @pytest.mark.parametrize("what", ["fsync", "replace"])
-def test_the_end_fails(place: Place, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+def test_download_sync_or_rename_fails_raises_and_resumes(
+    place: Place, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
     def fail(*args: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
@@ -355,7 +370,7 @@ def test_the_end_fails(place: Place, monkeypatch: pytest.MonkeyPatch, what: str)
     assert place.requests == []
 
 
-def test_synced_before_it_is_renamed_and_the_folder_after(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_syncs_file_before_and_directory_after_rename(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
     fsync, replace = os.fsync, os.replace
 
@@ -373,7 +388,7 @@ def test_synced_before_it_is_renamed_and_the_folder_after(place: Place, monkeypa
     assert done == ["file", "rename", "folder"]
 
 
-def test_no_descriptor_is_left(place: Place) -> None:
+def test_download_leaves_no_descriptor(place: Place) -> None:
     before = os.listdir("/proc/self/fd")
     place.download()
     place.target.unlink()
@@ -387,55 +402,29 @@ def test_no_descriptor_is_left(place: Place) -> None:
 
 
 @pytest.mark.parametrize("workers", [2, 4, 7])
-def test_connections_that_are_limited_are_multiplied(
+def test_download_several_workers_use_as_many_connections(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     place = Place(tmp_path, blob(1, 400_000))
-    link = linked(place, monkeypatch, shared=False)
+    link = limited(place, connections=2)
     events: list[Progress] = []
     assert place.download(workers=workers, part_size=8000, progress=events.append).size == 400_000
     place.check()
     assert link.most == workers
-    assert [one.done for one in events] == sorted(one.done for one in events)
+    assert [event.done for event in events] == sorted(event.done for event in events)
     assert events[-1].done == 400_000
 
 
-def test_a_link_that_is_limited_itself_has_one_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_one_worker_uses_one_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Place(tmp_path, blob(1, 400_000))
-    link = linked(place, monkeypatch, shared=True)
-    place.download(workers=4, part_size=100_000)
-    place.check()
-    assert link.most == 2  # the probe
-    assert len(place.requests) <= 5  # all of it; a part or two; what is behind them
-
-
-def test_a_link_that_is_not_limited_itself_any_more_has_several(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place = Place(tmp_path, blob(1, 1_000_000))
-    link = linked(place, monkeypatch, shared=True, again=32 * Link.STEP)
-    before: list[int] = []
-
-    def look(event: Progress) -> None:
-        if event.done >= 200_000 and link.shared:
-            before.append(link.most)
-            link.shared = False
-
-    place.download(workers=4, part_size=50_000, progress=look)
-    place.check()
-    assert (before, link.most) == ([2], 4)
-
-
-def test_one_worker_never_probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = Place(tmp_path, blob(1, 400_000))
-    linked(place, monkeypatch, shared=False)
+    limited(place)
     place.download(workers=1, part_size=8000)
     assert place.requests == ["GET"]
 
 
-def test_a_probe_that_is_answered_with_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_no_range_support_uses_one_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Place(tmp_path, blob(1, 400_000))
-    link = linked(place, monkeypatch, shared=False)
+    link = limited(place)
     slow = link.tamper
     place.tamper = lambda request, response: whole(place) if "range" in request.headers else slow(request, response)
     place.download(workers=4, part_size=8000)
@@ -444,9 +433,11 @@ def test_a_probe_that_is_answered_with_the_whole(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("status", [403, 429, 500])
-def test_a_probe_that_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+def test_download_range_refused_uses_one_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
     place = Place(tmp_path, blob(1, 400_000))
-    link = linked(place, monkeypatch, shared=False)
+    link = limited(place)
     slow = link.tamper
     place.tamper = lambda request, response: Response(status) if "range" in request.headers else slow(request, response)
     place.download(workers=4, part_size=8000)
@@ -454,9 +445,9 @@ def test_a_probe_that_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(place.requests) == 2
 
 
-def test_a_wrong_part_shows_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_wrong_part_raises_digest_mismatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Place(tmp_path, blob(1, 400_000))
-    link = linked(place, monkeypatch, shared=False)
+    link = limited(place)
     slow = link.tamper
 
     def tamper(request: Request, response: Response) -> Response:
@@ -473,11 +464,11 @@ def test_a_wrong_part_shows_in_the_end(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("number", [3, 4, 7, 20])
 @pytest.mark.parametrize("error", [ReadError("lost"), KeyboardInterrupt()])
-def test_the_first_error_ends_all_and_it_goes_on(
+def test_download_first_error_ends_all_workers_and_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: BaseException
 ) -> None:
     place = Place(tmp_path, blob(1, 400_000))
-    link = linked(place, monkeypatch, shared=False)
+    link = limited(place)
     slow = link.tamper
 
     def tamper(request: Request, response: Response) -> Response:
@@ -491,35 +482,40 @@ def test_the_first_error_ends_all_and_it_goes_on(
         place.download(workers=4, part_size=8000)
     place.check_not_done()
     assert place.part.exists()
-    assert not place.mark.exists()
-    kept = place.part.stat().st_size
-    assert place.part.read_bytes() == place.content[:kept]
-    assert kept > 0
+    prefix = place.part.stat().st_size
+    assert place.part.read_bytes() == place.content[:prefix]
+    assert prefix > 0
     mends(place)
     place.download()
     place.check()
-    assert place.requests == ["HEAD", f"GET bytes={kept}-399999"]
+    assert place.requests == ["HEAD", f"GET bytes={prefix}-399999"]
 
 
-def test_while_there_are_gaps_the_mark_never_goes_beyond_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place, seen = Place(tmp_path, blob(1, 400_000)), []
-    linked(place, monkeypatch, shared=False)
+def test_download_file_with_gaps_always_has_a_footer_within_the_prefix(tmp_path: Path) -> None:
+    place, prefixes = Place(tmp_path, blob(1, 400_000)), []
+    limited(place, connections=2)
 
     def look(event: Progress) -> None:
-        if place.mark.exists() and (text := place.mark.read_bytes()):
-            prefix = int(text)
-            assert place.part.read_bytes()[:prefix] == place.content[:prefix]
-            seen.append(prefix)
+        with place.part.open("rb") as file:
+            file.seek(len(place.content))
+            footer = file.read()  # before the content, which grows
+            file.seek(0)
+            data = file.read()
+        if footer:
+            assert footer.startswith(b"ociwire partial ")
+            prefix = int(footer[-20:])
+            assert data[:prefix] == place.content[:prefix]
+            prefixes.append(prefix)
 
     place.download(workers=4, part_size=8000, progress=look)
-    assert seen
+    assert prefixes
     place.check()
 
 
-def test_workers_have_the_callers_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_workers_run_in_the_callers_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tenant = contextvars.ContextVar("tenant", default="nobody")
     place = Place(tmp_path, blob(1, 400_000))
-    slow, seen = linked(place, monkeypatch, shared=False).tamper, []
+    slow, seen = limited(place).tamper, []
 
     def tamper(request: Request, response: Response) -> Response:
         seen.append((tenant.get(), threading.get_ident()))
@@ -532,9 +528,9 @@ def test_workers_have_the_callers_context(tmp_path: Path, monkeypatch: pytest.Mo
     assert len({thread for _, thread in seen}) == 4
 
 
-def test_the_deadline_is_every_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_deadline_is_in_every_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place, deadlines = Place(tmp_path, blob(1, 400_000)), []
-    slow = linked(place, monkeypatch, shared=False).tamper
+    slow = limited(place).tamper
 
     def tamper(request: Request, response: Response) -> Response:
         deadlines.append(request.info.deadline)
@@ -547,7 +543,7 @@ def test_the_deadline_is_every_requests(tmp_path: Path, monkeypatch: pytest.Monk
     assert None not in deadlines
 
 
-def test_an_interrupt_while_threads_end_is_not_lost(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_interrupt_during_join_is_raised(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     join, interrupts = threading.Thread.join, [KeyboardInterrupt()]
 
     def interrupted(self: threading.Thread, timeout: float | None = None) -> None:
@@ -557,7 +553,7 @@ def test_an_interrupt_while_threads_end_is_not_lost(place: Place, monkeypatch: p
 
     monkeypatch.setattr(threading.Thread, "join", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        place.download()
+        place.download(part_size=1000)
     place.check_not_done()
 
 
@@ -570,14 +566,14 @@ def without_length(request: Request, response: Response) -> Response:
     return Response(response.status, {}, iter([response.read()]))
 
 
-def test_a_registry_that_does_not_state_the_length(place: Place) -> None:
+def test_download_no_content_length_asks_with_head(place: Place) -> None:
     place.tamper = without_length
     place.download()
     place.check()
     assert place.requests == ["GET", "HEAD"]
 
 
-def test_a_size_that_is_told_neither_by_head_nor_by_get(place: Place) -> None:
+def test_download_size_unknown_raises_protocol_error(place: Place) -> None:
     def tamper(request: Request, response: Response) -> Response:
         return without_length(request, response) if request.method == "GET" else Response(404)
 
@@ -591,10 +587,10 @@ def test_a_size_that_is_told_neither_by_head_nor_by_get(place: Place) -> None:
 RANGES = [None, "bytes 0-4999/5000", "bytes 1001-4999/5000", "bytes 1000-4999/6000", "garbage"]
 
 
-@pytest.mark.parametrize("said", RANGES)
-def test_other_bytes_than_were_asked_for(place: Place, said: str | None) -> None:
+@pytest.mark.parametrize("content_range", RANGES)
+def test_download_resume_with_wrong_content_range_starts_again(place: Place, content_range: str | None) -> None:
     place.tamper = lambda request, response: (
-        response.replace(headers=response.headers.updated({"Content-Range": said}))
+        response.replace(headers=response.headers.updated({"Content-Range": content_range}))
         if response.status == 206
         else response
     )
@@ -605,7 +601,7 @@ def test_other_bytes_than_were_asked_for(place: Place, said: str | None) -> None
 
 
 @pytest.mark.parametrize("status", [400, 405, 409, 410, 416, 501])
-def test_a_registry_that_refuses_ranges_begins_anew(place: Place, status: int) -> None:
+def test_download_resume_range_refused_starts_again(place: Place, status: int) -> None:
     place.tamper = lambda request, response: Response(status) if "range" in request.headers else response
     place.part.write_bytes(place.content[:1000])
     place.download()
@@ -614,7 +610,7 @@ def test_a_registry_that_refuses_ranges_begins_anew(place: Place, status: int) -
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 502, 503])
-def test_what_is_refused_for_other_reasons_stays_so(place: Place, status: int) -> None:
+def test_download_resume_refused_for_other_reasons_raises(place: Place, status: int) -> None:
     place.tamper = lambda request, response: Response(status) if "range" in request.headers else response
     place.part.write_bytes(place.content[:1000])
     with pytest.raises(RegistryError) as caught:
@@ -624,9 +620,9 @@ def test_what_is_refused_for_other_reasons_stays_so(place: Place, status: int) -
     assert place.requests == ["HEAD", "GET bytes=1000-4999"]
 
 
-def test_a_registry_that_stops_doing_ranges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_range_support_ends_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Place(tmp_path, blob(1, 400_000))
-    slow = linked(place, monkeypatch, shared=False).tamper
+    slow = limited(place).tamper
 
     def tamper(request: Request, response: Response) -> Response:
         stopped = "range" in request.headers and len(place.requests) > 8
@@ -832,17 +828,16 @@ def test_download_hashing_ends_with_the_deadline(place: Place, monkeypatch: pyte
     assert path.stat().st_size == size
 
 
-def test_download_deadline_ends_the_hashing_of_what_has_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("part_size", [None, 100_000], ids=["one part", "several"])
+def test_download_deadline_ends_the_hashing_of_what_has_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part_size: int | None
+) -> None:
     place = Place(tmp_path, blob(1, 400_000))
-    over: list[bool] = []
-
-    def check(source: Any) -> None:
-        if over:
-            raise TransportTimeout("the deadline passed")
-
-    monkeypatch.setattr(ociwire.transfer._source.Source, "check_deadline", check)
+    started, over = time.monotonic(), threading.Event()
+    monkeypatch.setattr(time, "monotonic", lambda: started + 1e6 * over.is_set())
+    place.client = place.client.with_options(deadline=started + 1000)
     with pytest.raises(TransportTimeout, match="the deadline passed"):
-        place.download(progress=lambda event: over.append(True))
+        place.download(part_size=part_size, progress=lambda event: over.set())
     place.check_not_done()
 
 

@@ -7,12 +7,10 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-import ociwire.transfer._fetch
 from ociwire import Request, Response
 from ociwire.errors import (
     AuthError,
@@ -23,10 +21,10 @@ from ociwire.errors import (
     SizeMismatch,
     TransportTimeout,
 )
+from ociwire.transfer._download import _HELPER_TIMEOUT
 from ociwire.transfer._progress import Progress
-from ociwire.transfer._source import PATIENCE
-from ociwire.transfer._verifier import Verifier
-from tests._support.download_world import Link, Place, linked
+from ociwire.transfer._workers import WorkerPool
+from tests._support.download_world import Link, Place, limited
 from tests._support.fault_world import blob
 
 SIZE = 400_000
@@ -46,9 +44,8 @@ def place(tmp_path: Path) -> Place:
 
 
 @pytest.fixture
-def link(place: Place, monkeypatch: pytest.MonkeyPatch) -> Link:
-    """Each connection is limited: several pay."""
-    return linked(place, monkeypatch, shared=False)
+def link(place: Place) -> Link:
+    return limited(place)
 
 
 class Stalling:
@@ -90,46 +87,48 @@ def is_caller() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-# Stalled
+# Lost
 
 
-@pytest.mark.parametrize("error", [None, TransportTimeout("timed out"), ReadError("reset")])
+@pytest.mark.parametrize("error", [TransportTimeout("timed out"), ReadError("reset")], ids=repr)
 @pytest.mark.parametrize("workers", [2, 4])
-@pytest.mark.parametrize(
-    ("which", "pieces"),
-    [(2, 0), (2, 1), (2, 4), (2, 7), (1, 6), (3, 1)],
-    ids=["before a verdict", "within the window", "later", "at a part's end", "the first stream", "another one"],
-)
-def test_a_stalled_connection_holds_nothing_up(
-    place: Place, link: Link, which: int, pieces: int, workers: int, error: BaseException | None
+@pytest.mark.parametrize(("which", "pieces"), [(2, 0), (2, 1), (2, 4), (2, 7), (3, 1), (5, 3), (9, 7)])
+def test_download_helper_connection_lost_others_receive_the_rest(
+    place: Place, which: int, pieces: int, workers: int, error: BaseException
 ) -> None:
-    done, stalling = threading.Event(), []
+    lost, never = [], threading.Event()
+    never.set()
+    link = limited(place, connections=2)
 
     def change(number: int, request: Request, response: Response) -> Response:
-        if number != which:
+        if is_caller() or number < which or lost:
             return response
-        stalling.append(Stalling(response, link, pieces, done, error))
-        return response.replace(body=stalling[-1])
-
-    def look(event: Progress) -> None:
-        if event.done == SIZE:
-            done.set()
+        lost.append(Stalling(response, link, pieces, never, error))
+        return response.replace(body=lost[0])
 
     tampered(place, change)
-    place.download(workers=workers, part_size=PART, progress=look)
+    place.download(workers=workers, part_size=PART)
     place.check()
-    assert stalling[0].pieces < 0
+    assert lost[0].pieces < 0
 
 
-def test_a_second_connection_that_trickles_is_given_up_with_all_of_its_part(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    link = linked(place, monkeypatch, shared=True)
-    tampered(place, lambda number, request, response: response)
-    place.download(workers=4, part_size=100_000)
+def test_download_helper_loses_the_last_part_the_caller_receives_it(place: Place) -> None:
+    """The caller has nothing left to do, and waits for what the helper may give back."""
+    lost = threading.Event()
+    link = limited(place, connections=2)
+
+    def change(number: int, request: Request, response: Response) -> Response:
+        if is_caller() or lost.is_set():
+            return response
+        return response.replace(body=Stalling(response, link, 3, lost, ReadError("reset")))
+
+    def look(event: Progress) -> None:
+        if event.done >= SIZE // 2:
+            lost.set()
+
+    tampered(place, change)
+    place.download(workers=2, part_size=SIZE // 2, progress=look)
     place.check()
-    assert link.most == 2
-    assert len(place.requests) == 3  # all of it; the second part; what is left from where that was given up
 
 
 # Refused and lost
@@ -140,11 +139,10 @@ REFUSALS = [Response(429), Response(503), Response(403), ConnectError("no"), Rea
 
 @pytest.mark.parametrize("refusal", [*REFUSALS, ProtocolError("odd"), TransportTimeout("late")], ids=repr)
 @pytest.mark.parametrize("allowed", [1, 2])
-def test_a_connection_too_many_ends_alone(
-    place: Place, link: Link, refusal: Response | OciwireError, allowed: int
-) -> None:
+def test_download_helper_refused_ends_alone(place: Place, refusal: Response | OciwireError, allowed: int) -> None:
     """The caller's thread is always answered; of the others so many are, the rest never."""
     answered: set[int] = set()
+    link = limited(place, connections=1 + allowed)
     slow = place.tamper
 
     def tamper(request: Request, response: Response) -> Response:
@@ -164,7 +162,7 @@ def test_a_connection_too_many_ends_alone(
 
 
 @pytest.mark.parametrize("pieces", [0, 1, 5, 8])
-def test_helpers_that_lose_their_connection_leave_it_to_the_first(place: Place, link: Link, pieces: int) -> None:
+def test_download_all_helpers_lost_caller_receives_the_rest(place: Place, link: Link, pieces: int) -> None:
     gone = threading.Event()
     gone.set()
 
@@ -178,7 +176,7 @@ def test_helpers_that_lose_their_connection_leave_it_to_the_first(place: Place, 
     place.check()
 
 
-def test_no_thread_to_be_had(place: Place, link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_no_more_threads_uses_fewer_workers(place: Place, link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
     start = threading.Thread.start
     started: list[threading.Thread] = []
 
@@ -194,11 +192,19 @@ def test_no_thread_to_be_had(place: Place, link: Link, monkeypatch: pytest.Monke
     assert link.most == 2
 
 
-def test_where_there_can_be_no_mark_there_is_one_stream(place: Place, link: Link) -> None:
-    place.mark.mkdir()
+def test_download_footer_cannot_be_written_uses_one_connection(
+    place: Place, link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pwrite = os.pwrite
+
+    def refuse(descriptor: int, data: Any, offset: int) -> int:
+        if offset >= SIZE:
+            raise OSError(errno.EFBIG, "File too large")
+        return pwrite(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", refuse)
     place.download(workers=4, part_size=PART)
-    assert place.target.read_bytes() == place.content
-    assert sorted(os.listdir(place.folder)) == [place.mark.name, "blob.bin"]
+    place.check()
     assert len(place.requests) == 2
 
 
@@ -206,7 +212,7 @@ def test_where_there_can_be_no_mark_there_is_one_stream(place: Place, link: Link
 
 
 @pytest.mark.parametrize("error", [TransportTimeout("mine"), ReadError("mine"), OSError("mine"), StopIteration("mine")])
-def test_what_progress_raises_in_a_helper_ends_it(place: Place, link: Link, error: BaseException) -> None:
+def test_download_progress_raises_in_helper_ends_the_download(place: Place, link: Link, error: BaseException) -> None:
     def refuse(event: Progress) -> None:
         if not is_caller():
             raise error
@@ -217,11 +223,13 @@ def test_what_progress_raises_in_a_helper_ends_it(place: Place, link: Link, erro
     place.check_not_done()
 
 
-def test_a_disk_that_is_full_for_a_helper_ends_it(place: Place, link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
-    pwrite, hashing = os.pwrite, 20
+def test_download_disk_full_in_helper_ends_the_download(
+    place: Place, link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pwrite = os.pwrite
 
     def full(descriptor: int, data: Any, offset: int) -> int:
-        if not is_caller() and len(data) != hashing:
+        if not is_caller() and offset < SIZE:  # behind them is the footer
             raise OSError(errno.ENOSPC, "No space left on device")
         return pwrite(descriptor, data, offset)
 
@@ -232,7 +240,7 @@ def test_a_disk_that_is_full_for_a_helper_ends_it(place: Place, link: Link, monk
 
 
 @pytest.mark.parametrize("error", [SizeMismatch("long", expected=1, actual=2), LookupError("foreign"), SystemExit(1)])
-def test_what_is_no_lost_connection_ends_it(place: Place, link: Link, error: BaseException) -> None:
+def test_download_helper_other_error_ends_the_download(place: Place, link: Link, error: BaseException) -> None:
     gone = threading.Event()
     gone.set()
 
@@ -248,7 +256,7 @@ def test_what_is_no_lost_connection_ends_it(place: Place, link: Link, error: Bas
     place.check_not_done()
 
 
-def test_the_first_streams_error_ends_it(place: Place, link: Link) -> None:
+def test_download_callers_connection_fails_ends_the_download(place: Place, link: Link) -> None:
     gone = threading.Event()
     gone.set()
 
@@ -266,12 +274,12 @@ def test_the_first_streams_error_ends_it(place: Place, link: Link) -> None:
 # After the end
 
 
-def test_nothing_is_asked_for_once_it_is_over(place: Place, link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_after_an_error_sends_nothing_more(place: Place, link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
     """A helper waits for its connection as another thread fails; the connection is lost only then."""
-    over, asked, end = threading.Event(), [0], Verifier.end
+    over, asked, cancel = threading.Event(), [0], WorkerPool.cancel
 
-    def ended(self: Verifier) -> None:
-        end(self)
+    def ended(self: WorkerPool, error: BaseException) -> None:
+        cancel(self, error)
         if not over.is_set():
             asked[0] = len(place.requests)
             over.set()
@@ -280,10 +288,10 @@ def test_nothing_is_asked_for_once_it_is_over(place: Place, link: Link, monkeypa
         return response.replace(body=Stalling(response, link, 3, over, ReadError("lost"))) if number == 2 else response
 
     def interrupt(event: Progress) -> None:
-        if is_caller() and len(place.requests) > 1 and event.done > 5 * PART:
+        if is_caller() and len(place.requests) > 1 and event.done > 3 * PART:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Verifier, "end", ended)
+    monkeypatch.setattr(WorkerPool, "cancel", ended)
     tampered(place, change)
     with pytest.raises(KeyboardInterrupt):
         place.download(workers=2, part_size=PART, progress=interrupt)
@@ -294,8 +302,8 @@ def test_nothing_is_asked_for_once_it_is_over(place: Place, link: Link, monkeypa
 # Bounds
 
 
-@pytest.mark.parametrize(("given", "helpers"), [(None, PATIENCE), (3.0, 3.0), (600, 600)])
-def test_helpers_are_waited_for_less_long(place: Place, link: Link, given: float | None, helpers: float) -> None:
+@pytest.mark.parametrize(("given", "helpers"), [(None, _HELPER_TIMEOUT), (3.0, 3.0), (600, 600)])
+def test_download_helpers_have_a_shorter_timeout(place: Place, link: Link, given: float | None, helpers: float) -> None:
     seen: dict[bool, set[Any]] = {True: set(), False: set()}
 
     def change(number: int, request: Request, response: Response) -> Response:
@@ -308,14 +316,13 @@ def test_helpers_are_waited_for_less_long(place: Place, link: Link, given: float
     assert seen == {True: {given}, False: {helpers}}
 
 
-def test_there_are_no_more_workers_than_parts(place: Place, link: Link) -> None:
+def test_download_has_no_more_workers_than_parts(place: Place, link: Link) -> None:
     place.download(workers=10**6, part_size=50_000)
     place.check()
     assert 2 < link.most <= SIZE // 50_000
 
 
-def test_one_stream_does_not_care_for_small_parts(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ociwire.transfer._fetch, "time", SimpleNamespace(monotonic=lambda: 0.0))
+def test_download_one_worker_ignores_the_part_size(place: Place) -> None:
     events: list[Progress] = []
     place.download(workers=1, part_size=1, progress=events.append)
     place.check()

@@ -32,14 +32,6 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path, blob(7, 5000))
 
 
-def numbered(place: Place, number: int) -> Path:
-    return Path(str(place.part).removesuffix("part") + f"{number}.part")
-
-
-def mark_of(part: Path) -> Path:
-    return Path(f"{part}.mark")
-
-
 # What is not this user's own
 
 
@@ -72,26 +64,23 @@ ODDITIES = [link, symbolic_link, dangling_link, fifo, folder, unix_socket]
 
 
 @pytest.mark.parametrize("make", ODDITIES)
-@pytest.mark.parametrize("names", [1, 9])
-def test_what_is_no_file_of_ones_own_is_left_alone(
-    place: Place, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, make: Any, names: int
+def test_partial_file_name_is_not_a_private_file_is_left_alone(
+    place: Place, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, make: Any
 ) -> None:
     monkeypatch.chdir(place.folder)
     victim = tmp_path_factory.mktemp("other") / "victim"
     victim.write_bytes(b"precious")
-    odd = [place.part, *(numbered(place, number) for number in range(1, names))]
-    for path in odd:
-        make(path, victim)
-    before = [os.lstat(path).st_ino for path in odd]
+    make(place.part, victim)
+    before = os.lstat(place.part).st_ino
     assert place.download() == place.described
     assert place.target.read_bytes() == place.content
     assert victim.read_bytes() == b"precious"
-    assert sorted(os.listdir(place.folder)) == sorted([*(path.name for path in odd), "blob.bin"])
-    assert [os.lstat(path).st_ino for path in odd] == before
+    assert sorted(os.listdir(place.folder)) == sorted([place.part.name, "blob.bin"])
+    assert os.lstat(place.part).st_ino == before
     assert not (victim.parent / "nowhere").exists()
 
 
-def test_another_users_file_is_left_alone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partial_file_of_another_user_is_left_alone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.part.write_bytes(place.content[:1000])
     fstat, uid, inode = os.fstat, os.geteuid(), place.part.stat().st_ino
 
@@ -114,7 +103,7 @@ def test_another_users_file_is_left_alone(place: Place, monkeypatch: pytest.Monk
     assert place.requests == ["GET"]
 
 
-def test_another_users_file_that_cannot_be_opened(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partial_file_of_another_user_unreadable_is_left_alone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.part.write_bytes(b"another's")
     open_ = os.open
 
@@ -129,66 +118,37 @@ def test_another_users_file_that_cannot_be_opened(place: Place, monkeypatch: pyt
     assert place.part.read_bytes() == b"another's"
 
 
-# Marks
+# Footers
 
 
-@pytest.mark.parametrize("make", ODDITIES)
-def test_a_mark_that_is_no_file_says_nothing(
-    place: Place, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, make: Any
-) -> None:
-    monkeypatch.chdir(place.folder)
-    victim = tmp_path_factory.mktemp("other") / "victim"
-    victim.write_bytes(b"precious")
-    place.part.write_bytes(place.content[:3000])
-    make(place.mark, victim)
-    place.download()
-    assert place.requests == ["GET"]
-    assert place.target.read_bytes() == place.content
-    assert victim.read_bytes() == b"precious"
-    assert sorted(os.listdir(place.folder)) == ([place.mark.name] if make is folder else []) + ["blob.bin"]
-
-
-@pytest.mark.parametrize("make", ODDITIES)
-def test_a_mark_is_made_where_there_is_none(
-    place: Place, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, make: Any
-) -> None:
-    """Whatever comes there meanwhile is not written through."""
-    monkeypatch.chdir(place.folder)
-    victim = tmp_path_factory.mktemp("other") / "victim"
-    victim.write_bytes(b"precious")
+def test_partial_file_footer_is_cut_off_and_tells_the_prefix(place: Place) -> None:
     file = PartialFile(str(place.target), place.described.digest)
-    make(place.mark, victim)
-    assert file.scatter() == (make is not folder)
-    file.note(7)
-    assert victim.read_bytes() == b"precious"
-    file.leave(0)
+    file.write(memoryview(place.content[:1000]), 0)
+    file.record_prefix(1000)
+    file.enable_sparse(5000)
+    file.write(memoryview(place.content[3000:]), 3000)
+    file.record_prefix(900)
+    assert place.part.stat().st_size == 5036
+    file.close()
+    file = PartialFile(str(place.target), place.described.digest)
+    assert file.prefix == 900
+    assert place.part.read_bytes() == place.content[:900]
+    file.abandon(0)
 
 
-def test_a_mark_that_was_made_and_not_written_costs_nothing(place: Place) -> None:
-    place.part.write_bytes(place.content[:3000])
-    place.mark.touch()
-    place.download()
+def test_partial_file_complete_after_gaps_has_no_footer(place: Place) -> None:
+    file = PartialFile(str(place.target), place.described.digest)
+    file.enable_sparse(5000)
+    file.write(memoryview(place.content), 0)
+    file.record_prefix(5000)
+    assert file.finish()
     place.check()
-    assert place.requests == ["HEAD", "GET bytes=3000-4999"]
 
 
-def test_a_mark_that_cannot_be_written_is_none(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = PartialFile(str(place.target), place.described.digest)
-
-    def full(descriptor: int, data: bytes, position: int) -> int:
-        raise OSError(errno.ENOSPC, "no room")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "pwrite", full)
-        assert not file.scatter()
-    assert not place.mark.exists()
-    file.note(0)  # where there is no mark, there is nothing to write
-    file.leave(0)
-
-
-def test_a_mark_that_cannot_be_taken_away_leaves_nothing_open(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    place.part.write_bytes(place.content[:3000])
-    place.mark.write_bytes(b"%020d" % 1000)
+def test_partial_file_footer_cannot_be_cut_off_leaves_nothing_open(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.part.write_bytes(place.content[:3000] + b"ociwire partial %020d" % 1000)
 
     def fail(*args: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
@@ -208,7 +168,9 @@ def test_a_mark_that_cannot_be_taken_away_leaves_nothing_open(place: Place, monk
 
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EIO])
 @pytest.mark.parametrize("what", ["fsync", "open"])
-def test_a_folder_that_cannot_be_synced(place: Place, monkeypatch: pytest.MonkeyPatch, what: str, code: int) -> None:
+def test_partial_file_directory_cannot_be_synced_is_in_place(
+    place: Place, monkeypatch: pytest.MonkeyPatch, what: str, code: int
+) -> None:
     real = getattr(os, what)
 
     def refuse(first: Any, *arguments: Any) -> Any:
@@ -221,49 +183,45 @@ def test_a_folder_that_cannot_be_synced(place: Place, monkeypatch: pytest.Monkey
     place.check()
 
 
-# Those of others at the same time
+# Other downloads at the same time
 
 
-def test_a_second_one_that_was_killed_is_gone_on_from(place: Place) -> None:
-    with place.part.open("wb") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        numbered(place, 1).write_bytes(place.content[:1000])
-        place.download()
-        assert sorted(os.listdir(place.folder)) == [place.part.name, "blob.bin"]
-    assert place.requests == ["HEAD", "GET bytes=1000-4999"]
-    assert place.target.read_bytes() == place.content
-
-
-def test_what_killed_ones_left_is_taken_away_in_the_end(place: Place) -> None:
-    for number in (1, 2, 8):
-        numbered(place, number).write_bytes(b"left")
-        mark_of(numbered(place, number)).write_bytes(b"%020d" % 0)
-    with numbered(place, 4).open("wb") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        mark_of(numbered(place, 4)).write_bytes(b"%020d" % 0)
-        place.download()
-        left = [numbered(place, 4).name, mark_of(numbered(place, 4)).name, "blob.bin"]
-        assert sorted(os.listdir(place.folder)) == sorted(left)
-
-
-def test_the_first_ones_file_is_taken_away_once_it_was_killed(place: Place) -> None:
-    first = PartialFile(str(place.target), place.described.digest)
-    second = PartialFile(str(place.target), place.described.digest)
-    assert place.part.exists()
-    assert numbered(place, 1).exists()
-    first.close()
-    second.finish()
-    assert os.listdir(place.folder) == ["blob.bin"]
-
-
-def test_more_at_the_same_time_than_there_are_names(place: Place) -> None:
+def test_partial_file_locked_by_another_uses_a_random_name(place: Place) -> None:
     with ExitStack() as stack:
         files = [PartialFile(str(place.target), place.described.digest) for _ in range(12)]
-        for one in files:
-            stack.callback(one.close)
+        for file in files:
+            stack.callback(file.close)
         assert len(os.listdir(place.folder)) == 12
         place.download()
         assert len(os.listdir(place.folder)) == 13
-        for one in files:
-            one.leave(0)
+        for file in files:
+            file.abandon(0)
     place.check()
+
+
+def test_partial_file_of_a_killed_process_is_taken_over(place: Place) -> None:
+    first = PartialFile(str(place.target), place.described.digest)
+    first.write(memoryview(place.content[:1000]), 0)
+    first.close()  # as the system does for a killed process
+    place.download()
+    place.check()
+    assert place.requests == ["HEAD", "GET bytes=1000-4999"]
+
+
+def test_partial_file_renamed_before_it_was_locked_is_opened_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another download has just ended: what was opened is the complete file, which must not be written."""
+    place.part.write_bytes(place.content)
+    flock, renamed = fcntl.flock, []
+
+    def late(descriptor: int, operation: int) -> None:
+        if not renamed:
+            renamed.append(os.replace(place.part, place.folder / "complete"))
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    file = PartialFile(str(place.target), place.described.digest)
+    assert file.prefix == 0
+    file.abandon(0)
+    assert (place.folder / "complete").read_bytes() == place.content

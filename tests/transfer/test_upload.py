@@ -146,7 +146,7 @@ def check_stored(registry: MemoryRegistry, content: bytes, algorithm: str = "sha
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("content", [b"", b"x", SMALL, LARGE], ids=["empty", "one byte", "small", "large"])
 @pytest.mark.parametrize("known", [False, True], ids=["hashed", "digest known"])
-def test_a_source_arrives_whole(
+def test_upload_any_source_arrives(
     kind: str, content: bytes, known: bool, registry: MemoryRegistry, client: Client, tmp_path: Path
 ) -> None:
     source = source_of(kind, content, tmp_path)
@@ -169,38 +169,38 @@ def test_a_source_arrives_whole(
         ("one-shot", LARGE, False, ["POST", "PATCH", "PATCH", "PUT"]),
     ],
 )
-def test_as_few_requests_as_can_be(
+def test_upload_takes_the_fewest_requests(
     kind: str, content: bytes, known: bool, asked: list[str], client: Client, recorder: Recorder, tmp_path: Path
 ) -> None:
     upload(client, NAME, source_of(kind, content, tmp_path), digest=Digest.of(content) if known else None)
     assert recorder.asked == asked
 
 
-def test_a_path_may_be_text(client: Client, registry: MemoryRegistry, tmp_path: Path) -> None:
+def test_upload_path_as_text_arrives(client: Client, registry: MemoryRegistry, tmp_path: Path) -> None:
     upload(client, NAME, str(source_of("path", SMALL, tmp_path)))
     check_stored(registry, SMALL)
 
 
-def test_what_is_there_is_not_sent(client: Client, recorder: Recorder) -> None:
+def test_upload_blob_exists_sends_nothing(client: Client, recorder: Recorder) -> None:
     client.push_blob(NAME, Descriptor.of(LARGE), LARGE)
     recorder.asked.clear()
     events: list[Progress] = []
     digest = Digest.of(LARGE)
     never = iter(lambda: pytest.fail("it is read"), b"")
-    found = upload(client, NAME, never, digest=digest, media_type="a/b", progress=events.append)
-    assert found == Descriptor.of(LARGE, "a/b")
+    descriptor = upload(client, NAME, never, digest=digest, media_type="a/b", progress=events.append)
+    assert descriptor == Descriptor.of(LARGE, "a/b")
     assert recorder.asked == ["HEAD"]
     assert events == [Progress("upload", digest, len(LARGE), len(LARGE))]
 
 
-def test_one_token_does_for_all_of_it() -> None:
+def test_upload_needs_one_token() -> None:
     world = World()
     world.fail(rate=0.0)
     upload(world.client, NAME, SMALL, digest=Digest.of(SMALL))
     assert len(world.guard.asked) == 1
 
 
-def test_it_is_mounted(client: Client, registry: MemoryRegistry, recorder: Recorder) -> None:
+def test_upload_mount_from_mounts_the_blob(client: Client, registry: MemoryRegistry, recorder: Recorder) -> None:
     client.push_blob("team/base", Descriptor.of(LARGE), LARGE)
     recorder.asked.clear()
     upload(client, NAME, LARGE, digest=Digest.of(LARGE), mount_from="team/base")
@@ -209,7 +209,7 @@ def test_it_is_mounted(client: Client, registry: MemoryRegistry, recorder: Recor
 
 
 @pytest.mark.parametrize("answer", [AuthError("no token for that"), 400, 401, 403, 404, 405, 501], ids=str)
-def test_a_mount_that_is_refused_is_an_upload(answer: int | Exception, registry: MemoryRegistry) -> None:
+def test_upload_mount_refused_sends_the_blob(answer: int | Exception, registry: MemoryRegistry) -> None:
     recorder = Recorder(registry, refusal_of_mounts(answer))
     upload(Client(HOST, recorder), NAME, LARGE, digest=Digest.of(LARGE), mount_from="team/base")
     check_stored(registry, LARGE)
@@ -217,7 +217,7 @@ def test_a_mount_that_is_refused_is_an_upload(answer: int | Exception, registry:
 
 
 @pytest.mark.parametrize("answer", [408, 429, 500, 503])
-def test_a_registry_that_is_not_able_to_mount_now_is_not_sent_more(answer: int, registry: MemoryRegistry) -> None:
+def test_upload_mount_fails_for_now_raises(answer: int, registry: MemoryRegistry) -> None:
     recorder = Recorder(registry, refusal_of_mounts(answer))
     with pytest.raises(RegistryError):
         upload(Client(HOST, recorder), NAME, LARGE, digest=Digest.of(LARGE), mount_from="team/base")
@@ -236,7 +236,7 @@ def refusal_of_mounts(answer: int | Exception) -> Callable[[Request, Transport],
 
 
 @pytest.mark.parametrize("kind", ["path", "one-shot"])
-def test_what_was_opened_instead_of_a_mount_is_used(kind: str, tmp_path: Path) -> None:
+def test_upload_session_opened_by_mount_is_used(kind: str, tmp_path: Path) -> None:
     registry = MemoryRegistry(mounts=False, min_chunk_length=5 * MIB)
     recorder = Recorder(registry)
     source = source_of(kind, LARGE, tmp_path)
@@ -245,7 +245,7 @@ def test_what_was_opened_instead_of_a_mount_is_used(kind: str, tmp_path: Path) -
     assert recorder.asked == ["HEAD", "POST", *(["PATCH"] if kind == "one-shot" else []), "PUT"]
 
 
-def test_what_was_opened_instead_of_a_mount_is_cancelled_too(tmp_path: Path) -> None:
+def test_upload_session_opened_by_mount_is_cancelled(tmp_path: Path) -> None:
     registry = MemoryRegistry(mounts=False)
     with pytest.raises(DigestInvalid):
         upload(Client(HOST, registry), NAME, SMALL, digest=Digest.of(LARGE), mount_from="team/base")
@@ -254,7 +254,9 @@ def test_what_was_opened_instead_of_a_mount_is_cancelled_too(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("algorithm", ["sha384", "sha512"])
 @pytest.mark.parametrize("kind", ["path", "one-shot"])
-def test_another_algorithm(algorithm: str, kind: str, client: Client, registry: MemoryRegistry, tmp_path: Path) -> None:
+def test_upload_other_algorithm_arrives(
+    algorithm: str, kind: str, client: Client, registry: MemoryRegistry, tmp_path: Path
+) -> None:
     digest = Digest.of(LARGE, algorithm)
     assert upload(client, NAME, source_of(kind, LARGE, tmp_path), digest=digest).digest == digest
     check_stored(registry, LARGE, algorithm)
@@ -262,7 +264,7 @@ def test_another_algorithm(algorithm: str, kind: str, client: Client, registry: 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
-def test_a_wrong_digest_is_refused_by_the_registry(
+def test_upload_wrong_digest_raises_digest_invalid(
     kind: str, content: bytes, client: Client, registry: MemoryRegistry, recorder: Recorder, tmp_path: Path
 ) -> None:
     with pytest.raises(DigestInvalid):
@@ -276,7 +278,7 @@ def test_a_wrong_digest_is_refused_by_the_registry(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("chunk_size", [1, 999, 1000, 3000, 3001])
-def test_chunks_as_they_are_wanted(
+def test_upload_chunk_size_is_kept(
     kind: str, chunk_size: int, client: Client, registry: MemoryRegistry, recorder: Recorder, tmp_path: Path
 ) -> None:
     content = SMALL if chunk_size > 1 else SMALL[:20]
@@ -287,7 +289,7 @@ def test_chunks_as_they_are_wanted(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("content", [b"", SMALL, LARGE], ids=["empty", "small", "large"])
-def test_the_smallest_chunk_that_a_registry_wants(kind: str, content: bytes, tmp_path: Path) -> None:
+def test_upload_min_chunk_length_is_kept(kind: str, content: bytes, tmp_path: Path) -> None:
     registry = MemoryRegistry(min_chunk_length=5 * MIB)
     for chunk_size in (None, 1000):
         upload(Client(HOST, registry), NAME, source_of(kind, content, tmp_path), chunk_size=chunk_size)
@@ -297,7 +299,7 @@ def test_the_smallest_chunk_that_a_registry_wants(kind: str, content: bytes, tmp
 @pytest.mark.parametrize("status", [413, 416])
 @pytest.mark.parametrize("limit", [4 * MIB, 3 * MIB, MIB])
 @pytest.mark.parametrize("kind", ["path", "bytearray", "one-shot"])
-def test_the_largest_chunk_that_a_registry_takes_is_learnt(
+def test_upload_too_large_halves_and_remembers(
     status: int, limit: int, kind: str, registry: MemoryRegistry, tmp_path: Path
 ) -> None:
     refused = []
@@ -318,7 +320,7 @@ def test_the_largest_chunk_that_a_registry_takes_is_learnt(
 
 
 @pytest.mark.parametrize("kind", ["path", "one-shot"])
-def test_a_registry_that_takes_nothing_says_so(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
+def test_upload_every_size_refused_raises(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
     def refuse(request: Request, inner: Transport) -> Response | None:
         return Response(413) if request.body is not None else None
 
@@ -345,7 +347,7 @@ def outcome_of(kind: str, fault: str, number: int, case: Case, folder: Path) -> 
     digest = Digest.of(content) if known else None
     dones: list[int] = []
     try:
-        found = upload(
+        descriptor = upload(
             world.client,
             NAME,
             source_of(kind, content, folder),
@@ -356,12 +358,12 @@ def outcome_of(kind: str, fault: str, number: int, case: Case, folder: Path) -> 
     except OciwireError:
         pass
     else:
-        assert found == Descriptor.of(content)
-        assert world.direct.get_blob(NAME, found.digest).read() == content
+        assert descriptor == Descriptor.of(content)
+        assert world.direct.get_blob(NAME, descriptor.digest).read() == content
         assert dones[-1] == len(content)
     assert dones == sorted(set(dones)) or dones[:-1] == sorted(set(dones))
     # What a retry has opened twice, because an answer was lost, nobody knows of.
-    orphans = sum(1 for one in world.faults.injected if one.method == "POST")
+    orphans = sum(1 for request in world.faults.injected if request.method == "POST")
     assert world.registry.open_uploads <= orphans
     assert not world.watch.open
     check_whole(world)
@@ -371,7 +373,7 @@ def outcome_of(kind: str, fault: str, number: int, case: Case, folder: Path) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["path", "file", "bytes", "one-shot"])
 @pytest.mark.parametrize("fault", FAULT_NAMES)
-def test_a_fault_at_any_request(kind: str, fault: str, tmp_path: Path) -> None:
+def test_upload_fault_at_each_request_ends_right_or_raises(kind: str, fault: str, tmp_path: Path) -> None:
     for case in CASES:
         for number in range(MOST_REQUESTS):
             if not outcome_of(kind, fault, number, case, tmp_path):
@@ -384,9 +386,9 @@ def test_a_fault_at_any_request(kind: str, fault: str, tmp_path: Path) -> None:
 class Broken:
     """Lets the first PATCH or PUT with a body break, once the registry has got a part of it, and kept that."""
 
-    def __init__(self, inner: Transport, kept: int, times: int = 1) -> None:
+    def __init__(self, inner: Transport, stored: int, times: int = 1) -> None:
         self._inner = inner
-        self._kept = kept
+        self._kept = stored
         self.times = times
         self.asked: list[tuple[str, str | None]] = []
 
@@ -404,21 +406,23 @@ class Broken:
         self._inner.close()
 
 
-@pytest.mark.parametrize("kept", [0, 1, 5 * MIB, len(LARGE) - 1, len(LARGE)])
+@pytest.mark.parametrize("stored", [0, 1, 5 * MIB, len(LARGE) - 1, len(LARGE)])
 @pytest.mark.parametrize("kind", ["path", "file", "bytes", "bytearray", "body"])
-def test_it_goes_on_from_what_the_registry_has(kind: str, kept: int, registry: MemoryRegistry, tmp_path: Path) -> None:
-    broken = Broken(registry, kept)
+def test_upload_connection_lost_resumes_at_offset(
+    kind: str, stored: int, registry: MemoryRegistry, tmp_path: Path
+) -> None:
+    broken = Broken(registry, stored)
     upload(Client(HOST, broken), NAME, source_of(kind, LARGE, tmp_path))
     check_stored(registry, LARGE)
     assert [method for method, _ in broken.asked[:3]] == ["POST", "PATCH", "GET"]
     ranges = [range_ for _, range_ in broken.asked if range_]
-    if 1 < kept < len(LARGE):
-        assert ranges[0].startswith(f"{kept}-")
+    if 1 < stored < len(LARGE):
+        assert ranges[0].startswith(f"{stored}-")
     assert sum(method == "POST" for method, _ in broken.asked) == 1
 
 
 @pytest.mark.parametrize("kind", ["path", "one-shot"])
-def test_faults_with_progress_between_them_are_borne(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
+def test_upload_faults_with_progress_are_tolerated(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
     state = {"number": 0}
 
     def every_second(request: Request, inner: Transport) -> Response | None:
@@ -433,12 +437,12 @@ def test_faults_with_progress_between_them_are_borne(kind: str, registry: Memory
 
 
 @pytest.mark.parametrize("kind", ONE_SHOT)
-def test_what_can_be_read_once_is_gone_on_with(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
+def test_upload_single_use_connection_lost_resumes(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
     upload(Client(HOST, Broken(registry, MIB)), NAME, source_of(kind, LARGE, tmp_path))
     check_stored(registry, LARGE)
 
 
-def test_a_body_that_was_read_from_is_refused(client: Client, recorder: Recorder) -> None:
+def test_upload_consumed_body_raises_usage_error(client: Client, recorder: Recorder) -> None:
     body = Body.of(pieces(LARGE))
     next(body.open())
     with pytest.raises(UsageError, match="only once"):
@@ -447,14 +451,14 @@ def test_a_body_that_was_read_from_is_refused(client: Client, recorder: Recorder
 
 
 @pytest.mark.parametrize("length", [len(LARGE) - 1, len(LARGE) + 1])
-def test_a_body_whose_length_lies(length: int, registry: MemoryRegistry, client: Client) -> None:
+def test_upload_body_length_wrong_raises_size_mismatch(length: int, registry: MemoryRegistry, client: Client) -> None:
     with pytest.raises(SizeMismatch):
         upload(client, NAME, Body.of(pieces(LARGE), length))
     assert registry.open_uploads == registry.stored_bytes == 0
 
 
 @pytest.mark.parametrize("kind", ["path", "one-shot"])
-def test_faults_without_progress_end_it(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
+def test_upload_faults_without_progress_raise(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
     error = ReadError("it broke")
 
     def always(request: Request, inner: Transport) -> Response | None:
@@ -472,7 +476,7 @@ def test_faults_without_progress_end_it(kind: str, registry: MemoryRegistry, tmp
 
 
 @pytest.mark.parametrize("status", [404, 400])
-def test_what_the_registry_has_lost_is_sent_anew(status: int, registry: MemoryRegistry) -> None:
+def test_upload_session_lost_is_sent_again(status: int, registry: MemoryRegistry) -> None:
     code = "BLOB_UPLOAD_UNKNOWN" if status == 404 else "BLOB_UPLOAD_INVALID"
     answers = [Response(status, (), f'{{"errors": [{{"code": "{code}"}}]}}'.encode())]
 
@@ -485,7 +489,7 @@ def test_what_the_registry_has_lost_is_sent_anew(status: int, registry: MemoryRe
     assert recorder.asked == ["POST", "PATCH", "DELETE", "POST", "PATCH", "PUT"]
 
 
-def test_what_the_registry_always_loses_ends_it(registry: MemoryRegistry, tmp_path: Path) -> None:
+def test_upload_session_always_lost_raises(registry: MemoryRegistry, tmp_path: Path) -> None:
     def lose(request: Request, inner: Transport) -> Response | None:
         return Response(404) if request.method == "PATCH" else None
 
@@ -499,7 +503,7 @@ def test_what_the_registry_always_loses_ends_it(registry: MemoryRegistry, tmp_pa
     assert recorder.asked.count("POST") == 4
 
 
-def test_an_answer_of_the_last_put_that_is_lost(registry: MemoryRegistry) -> None:
+def test_upload_response_of_put_lost_is_found_by_head(registry: MemoryRegistry) -> None:
     lost = [True]
 
     def lose(request: Request, inner: Transport) -> Response | None:
@@ -515,7 +519,7 @@ def test_an_answer_of_the_last_put_that_is_lost(registry: MemoryRegistry) -> Non
     assert recorder.asked == ["POST", "PATCH", "PUT", "HEAD"]
 
 
-def test_a_no_is_not_asked_again(registry: MemoryRegistry) -> None:
+def test_upload_refused_is_not_repeated(registry: MemoryRegistry) -> None:
     recorder = Recorder(registry, lambda request, inner: Response(403) if request.method == "PATCH" else None)
     with pytest.raises(RegistryError):
         upload(Client(HOST, recorder), NAME, LARGE)
@@ -523,7 +527,7 @@ def test_a_no_is_not_asked_again(registry: MemoryRegistry) -> None:
 
 
 @pytest.mark.parametrize("late", [SMALL, LARGE[: 8 * MIB]], ids=["little", "more than a chunk"])
-def test_more_of_the_stream_arrives_after_it_broke(late: bytes, registry: MemoryRegistry, tmp_path: Path) -> None:
+def test_upload_stream_arrives_late_resumes_again(late: bytes, registry: MemoryRegistry, tmp_path: Path) -> None:
     """The registry has been asked how far it is, and is further when the next chunk comes."""
     content = late + LARGE
     state = ["stream", "status"]
@@ -548,7 +552,7 @@ def test_more_of_the_stream_arrives_after_it_broke(late: bytes, registry: Memory
 
 
 @pytest.mark.parametrize("kind", ["path", "one-shot"])
-def test_a_registry_that_has_other_bytes_ends_it(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
+def test_upload_registry_has_other_bytes_raises(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
     def out_of_place(request: Request, inner: Transport) -> Response | None:
         if request.method == "GET":
             return Response(204, {"Range": "0-9999999"})
@@ -605,7 +609,7 @@ def test_upload_to_registry_without_status_of_uploads_starts_again(registry: Mem
     assert recorder.asked == ["POST", "PATCH", "GET", "DELETE", "POST", "PATCH", "PUT"]
 
 
-def test_asking_how_far_it_is_may_fail_too(registry: MemoryRegistry) -> None:
+def test_upload_status_request_fails_is_repeated(registry: MemoryRegistry) -> None:
     state = {"GET": 2, "PATCH": 1}
 
     def fail_first(request: Request, inner: Transport) -> Response | None:
@@ -619,7 +623,9 @@ def test_asking_how_far_it_is_may_fail_too(registry: MemoryRegistry) -> None:
 
 
 @pytest.mark.parametrize("range_", [f"0-{len(LARGE)}", f"0-{len(LARGE) - 2}"])
-def test_a_registry_that_has_more_than_it_was_sent(range_: str, registry: MemoryRegistry, tmp_path: Path) -> None:
+def test_upload_offset_beyond_content_raises_protocol_error(
+    range_: str, registry: MemoryRegistry, tmp_path: Path
+) -> None:
     def claim(request: Request, inner: Transport) -> Response | None:
         if request.method == "PATCH":
             raise ReadError("it broke", request=request)
@@ -641,7 +647,7 @@ def test_a_registry_that_has_more_than_it_was_sent(range_: str, registry: Memory
     ids=repr,
 )
 @pytest.mark.parametrize("after", [0, 1, 8])
-def test_what_the_content_raises_comes_out(
+def test_upload_content_raises_is_raised_unchanged(
     error: BaseException, after: int, registry: MemoryRegistry, client: Client
 ) -> None:
     def failing() -> Iterator[bytes]:
@@ -674,7 +680,7 @@ def fail() -> bytes:
 
 @pytest.mark.parametrize("error", [ReadError("mine"), DigestInvalid("mine"), RangeInvalid("mine")], ids=repr)
 @pytest.mark.parametrize("chunk_size", [None, MIB])
-def test_an_error_of_a_file_is_not_the_networks(
+def test_upload_file_raises_transport_error_is_not_retried(
     error: OciwireError, chunk_size: int | None, registry: MemoryRegistry, client: Client, recorder: Recorder
 ) -> None:
     def fail() -> bytes:
@@ -687,7 +693,7 @@ def test_an_error_of_a_file_is_not_the_networks(
     assert recorder.asked.count("POST") == 1
 
 
-def test_a_digest_of_our_own_that_is_refused_is_tried_anew(registry: MemoryRegistry) -> None:
+def test_upload_own_digest_refused_is_hashed_again(registry: MemoryRegistry) -> None:
     """The stack may have sent a part of it twice, after a 503, and the registry may have kept both."""
     twice = [LARGE[:MIB]]
 
@@ -715,7 +721,7 @@ def changing(path: Path, content: bytes, times: int) -> Callable[[Request, Trans
     return lose
 
 
-def test_a_file_that_is_written_to_meanwhile_is_hashed_again(registry: MemoryRegistry, tmp_path: Path) -> None:
+def test_upload_file_modified_is_hashed_again(registry: MemoryRegistry, tmp_path: Path) -> None:
     path = tmp_path / "content"
     path.write_bytes(LARGE)
     recorder = Recorder(registry, changing(path, LARGE, times=1))
@@ -725,7 +731,7 @@ def test_a_file_that_is_written_to_meanwhile_is_hashed_again(registry: MemoryReg
     assert sum(recorder.sizes) <= 3 * len(LARGE)  # the lost one, the one that was refused, and the one that was right
 
 
-def test_a_file_that_is_written_to_all_the_time_ends_it(registry: MemoryRegistry, tmp_path: Path) -> None:
+def test_upload_file_modified_each_time_raises(registry: MemoryRegistry, tmp_path: Path) -> None:
     path = tmp_path / "content"
     path.write_bytes(LARGE)
     recorder = Recorder(registry, changing(path, LARGE, times=9))
@@ -737,7 +743,7 @@ def test_a_file_that_is_written_to_all_the_time_ends_it(registry: MemoryRegistry
 
 @pytest.mark.parametrize("chunk_size", [None, MIB])
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
-def test_a_file_that_cannot_be_read(
+def test_upload_file_unreadable_raises_os_error(
     content: bytes, chunk_size: int | None, registry: MemoryRegistry, client: Client
 ) -> None:
     with pytest.raises(OSError, match="the disk is broken"):
@@ -749,7 +755,7 @@ def test_a_file_that_cannot_be_read(
 @pytest.mark.parametrize("chunk_size", [None, MIB])
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
 @pytest.mark.parametrize("change", ["shrinks", "grows"])
-def test_a_file_that_changes(
+def test_upload_file_size_changes_raises_size_mismatch(
     content: bytes, chunk_size: int | None, known: bool, change: str, registry: MemoryRegistry, client: Client
 ) -> None:
     reads = len(content) // MIB // 2 if change == "shrinks" else len(content) // MIB + 1
@@ -763,7 +769,7 @@ def test_a_file_that_changes(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
-def test_progress_grows_up_to_the_total(kind: str, content: bytes, client: Client, tmp_path: Path) -> None:
+def test_upload_progress_grows_to_the_total(kind: str, content: bytes, client: Client, tmp_path: Path) -> None:
     events: list[Progress] = []
     source = source_of(kind, content, tmp_path)
     upload(client, NAME, source, progress=events.append)
@@ -789,7 +795,7 @@ def test_progress_grows_up_to_the_total(kind: str, content: bytes, client: Clien
     ],
     ids=repr,
 )
-def test_progress_that_raises_ends_it(
+def test_upload_progress_raises_ends_the_upload(
     kind: str,
     error: BaseException,
     chunk_size: int | None,
@@ -811,7 +817,7 @@ def test_progress_that_raises_ends_it(
     assert registry.open_uploads == registry.stored_bytes == 0
 
 
-def test_what_progress_raises_keeps_its_cause(client: Client) -> None:
+def test_upload_progress_raises_keeps_its_cause(client: Client) -> None:
     cause, error = KeyError("mine"), StopIteration("mine")
 
     def failing(event: Progress) -> None:
@@ -824,7 +830,7 @@ def test_what_progress_raises_keeps_its_cause(client: Client) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PATCH", "PUT", "GET"])
-def test_an_interrupt_in_the_middle_of_a_request(method: str, registry: MemoryRegistry) -> None:
+def test_upload_interrupted_in_a_request_is_cancelled(method: str, registry: MemoryRegistry) -> None:
     def interrupt(request: Request, inner: Transport) -> Response | None:
         if request.method == method:
             raise KeyboardInterrupt
@@ -838,7 +844,7 @@ def test_an_interrupt_in_the_middle_of_a_request(method: str, registry: MemoryRe
 
 
 @pytest.mark.parametrize("kind", ["path", "one-shot"])
-def test_the_deadline_ends_it(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
+def test_upload_deadline_ends_the_upload(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
     late = time.monotonic() - 1
 
     def slow(request: Request, inner: Transport) -> Response | None:
@@ -852,7 +858,7 @@ def test_the_deadline_ends_it(kind: str, registry: MemoryRegistry, tmp_path: Pat
     assert recorder.asked == ["POST", "PATCH", "DELETE"]
 
 
-def test_cancelling_has_a_deadline_of_its_own(registry: MemoryRegistry) -> None:
+def test_upload_cancel_has_its_own_deadline(registry: MemoryRegistry) -> None:
     deadlines = []
 
     def refuse(request: Request, inner: Transport) -> Response | None:
@@ -867,7 +873,7 @@ def test_cancelling_has_a_deadline_of_its_own(registry: MemoryRegistry) -> None:
     assert deadlines[0] <= time.monotonic() + 10
 
 
-def test_an_upload_that_came_too_late_is_cancelled(registry: MemoryRegistry) -> None:
+def test_upload_too_late_is_cancelled(registry: MemoryRegistry) -> None:
     def late(request: Request, inner: Transport) -> Response | None:
         """The deadline has passed once something was sent."""
         if request.method == "PATCH":
@@ -908,7 +914,7 @@ def test_an_upload_that_came_too_late_is_cancelled(registry: MemoryRegistry) -> 
     ],
     ids=lambda call: ", ".join(call),
 )
-def test_a_wrong_call_sends_nothing(wrong: dict[str, Any], client: Client, recorder: Recorder) -> None:
+def test_upload_invalid_arguments_send_nothing(wrong: dict[str, Any], client: Client, recorder: Recorder) -> None:
     error = wrong.get("error", UsageError)
     arguments = {"client": client, "repository": NAME, "source": b"", **wrong}
     arguments.pop("error", None)
@@ -920,7 +926,7 @@ def test_a_wrong_call_sends_nothing(wrong: dict[str, Any], client: Client, recor
 # The thread that hashes
 
 
-def test_hashing_copies_the_context(monkeypatch: pytest.MonkeyPatch, client: Client) -> None:
+def test_upload_hashing_runs_in_the_callers_context(monkeypatch: pytest.MonkeyPatch, client: Client) -> None:
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
     seen = []
 
@@ -937,7 +943,7 @@ def test_hashing_copies_the_context(monkeypatch: pytest.MonkeyPatch, client: Cli
     assert set(seen) == {("tenant", False)}
 
 
-def test_an_error_of_the_thread_comes_out(
+def test_upload_hashing_fails_raises_its_error(
     monkeypatch: pytest.MonkeyPatch, client: Client, registry: MemoryRegistry
 ) -> None:
     class Hasher:
@@ -950,7 +956,7 @@ def test_an_error_of_the_thread_comes_out(
     assert registry.open_uploads == 0
 
 
-def test_an_interrupt_while_the_thread_is_waited_for_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hashing_thread_join_interrupted_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     join, interrupts = threading.Thread.join, [KeyboardInterrupt(), KeyboardInterrupt()]
 
     def interrupted(self: threading.Thread, timeout: float | None = None) -> None:
@@ -966,7 +972,7 @@ def test_an_interrupt_while_the_thread_is_waited_for_leaves_none(monkeypatch: py
     assert not interrupts
 
 
-def test_each_byte_is_hashed_once() -> None:
+def test_hashing_thread_overlapping_chunks_are_hashed_once() -> None:
     with hashing.HashingThread("sha256") as thread:
         thread.feed(0, b"abc")
         thread.feed(0, b"ab")
@@ -979,7 +985,7 @@ def test_each_byte_is_hashed_once() -> None:
         assert thread.digest() == Digest.of(b"abcde" + bytes(3 * MIB) + b"x")
 
 
-def test_over_the_whole_stack(registry: MemoryRegistry) -> None:
+def test_upload_over_the_default_stack_arrives(registry: MemoryRegistry) -> None:
     client = Client(HOST, default_transport(base=registry, credentials=CREDENTIALS))
     for content in (SMALL, LARGE):
         upload(client, NAME, pieces(content))

@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 
 import ociwire.transfer
-import ociwire.transfer._threads
+import ociwire.transfer._workers
 from ociwire.transfer._hashing import HashingThread
-from ociwire.transfer._threads import join_all
-from ociwire.transfer._workers import Crew
+from ociwire.transfer._workers import WorkerPool, join_all
 from tests._support.download_world import Place
 from tests._support.fault_world import blob
 
@@ -43,35 +42,33 @@ def interrupting(monkeypatch: pytest.MonkeyPatch, interrupts: list[BaseException
 
 
 @pytest.mark.parametrize("interrupts", [INTERRUPTS[:1], INTERRUPTS[1:2], INTERRUPTS, INTERRUPTS[::-1]], ids=len)
-def test_all_have_ended_and_the_first_interrupt_is_raised(
+def test_join_all_interrupted_waits_and_returns_the_first(
     monkeypatch: pytest.MonkeyPatch, interrupts: list[BaseException]
 ) -> None:
-    gate, told, expected = threading.Event(), [], interrupts[0]
+    gate, reported, expected = threading.Event(), [], interrupts[0]
 
     def stop(error: BaseException) -> None:
-        told.append(error)
+        reported.append(error)
         gate.set()
 
     threads = [threading.Thread(target=gate.wait, args=(30,)) for _ in range(3)]
     for thread in threads:
         thread.start()
     interrupting(monkeypatch, list(interrupts))
-    with pytest.raises(type(expected)) as caught:
-        join_all(threads, stop)
-    assert caught.value is expected
-    assert told == [expected]
+    assert join_all(threads, stop) is expected
+    assert reported == [expected]
     assert threads == []
 
 
-def test_nothing_comes() -> None:
+def test_join_all_not_interrupted_returns_none() -> None:
     threads = [threading.Thread(target=int) for _ in range(3)]
     for thread in threads:
         thread.start()
-    join_all(threads, lambda error: pytest.fail("not called"))
+    assert join_all(threads, lambda error: pytest.fail("not called")) is None
     assert threads == []
 
 
-def test_a_thread_that_starts_another_is_waited_for_with_it() -> None:
+def test_join_all_thread_starts_another_waits_for_both() -> None:
     threads: list[threading.Thread] = []
     ended: list[str] = []
 
@@ -90,24 +87,23 @@ def test_a_thread_that_starts_another_is_waited_for_with_it() -> None:
     assert set(ended) == {"first", "second"}
 
 
-def test_telling_is_interrupted_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    gate, told = threading.Event(), []
+def test_join_all_on_error_interrupted_is_called_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, reported = threading.Event(), []
 
     def stop(error: BaseException) -> None:
-        told.append(error)
-        if len(told) == 1:
+        reported.append(error)
+        if len(reported) == 1:
             raise SystemExit(2)
         gate.set()
 
     thread = threading.Thread(target=gate.wait, args=(30,))
     thread.start()
     interrupting(monkeypatch, [KeyboardInterrupt()])
-    with pytest.raises(KeyboardInterrupt):
-        join_all([thread], stop)
-    assert len(told) == 2
+    assert isinstance(join_all([thread], stop), KeyboardInterrupt)
+    assert len(reported) == 2
 
 
-def test_a_join_that_takes_a_thread_for_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_join_all_join_returns_early_waits_for_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """As CPython's does before 3.13, once it has been interrupted: it returns at once."""
     gate, ended = threading.Event(), []
 
@@ -123,12 +119,12 @@ def test_a_join_that_takes_a_thread_for_ended(monkeypatch: pytest.MonkeyPatch) -
     thread.start()
     real = threading
     monkeypatch.setattr(threading.Thread, "join", lambda self, timeout=None: None)
-    monkeypatch.setattr(ociwire.transfer._threads, "threading", SimpleNamespace(enumerate=real.enumerate, Event=Waited))
+    monkeypatch.setattr(ociwire.transfer._workers, "threading", SimpleNamespace(enumerate=real.enumerate, Event=Waited))
     join_all([thread], lambda error: None)
     assert ended == [1]
 
 
-def test_a_signal_while_it_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_join_all_signal_waits_for_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     joining, gate, ended, me = threading.Event(), threading.Event(), [], threading.get_ident()
     join = threading.Thread.join
 
@@ -150,8 +146,7 @@ def test_a_signal_while_it_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading.Thread, "join", seen)
     before = signal.signal(signal.SIGUSR1, handler)
     try:
-        with pytest.raises(SystemExit):
-            join_all([thread], lambda error: gate.set())
+        assert isinstance(join_all([thread], lambda error: gate.set()), SystemExit)
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert ended == [1]
@@ -161,21 +156,21 @@ def test_a_signal_while_it_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("interrupts", [INTERRUPTS[:1], INTERRUPTS[1:3], INTERRUPTS], ids=len)
-def test_a_crew_has_ended(monkeypatch: pytest.MonkeyPatch, interrupts: list[BaseException]) -> None:
-    crew, waiting = Crew(3), threading.Barrier(3)
+def test_pool_interrupted_ends_all_threads(monkeypatch: pytest.MonkeyPatch, interrupts: list[BaseException]) -> None:
+    pool, waiting = WorkerPool("test", 3), threading.Barrier(3)
 
     def work(item: int) -> None:
         waiting.wait(30)
         while True:
-            crew.check()
+            pool.check()
 
     interrupting(monkeypatch, list(interrupts))
     with pytest.raises(type(interrupts[0])):
-        crew.each(work, range(9))
+        pool.for_each(work, range(9))
 
 
-def test_a_crew_whose_threads_cannot_all_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    crew, start = Crew(3), threading.Thread.start
+def test_pool_thread_cannot_be_started_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, start = WorkerPool("test", 3), threading.Thread.start
     started: list[threading.Thread] = []
 
     def refuse(self: threading.Thread) -> None:
@@ -186,24 +181,26 @@ def test_a_crew_whose_threads_cannot_all_be_started(monkeypatch: pytest.MonkeyPa
 
     def work(item: int) -> None:
         while True:
-            crew.check()
+            pool.check()
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(RuntimeError, match="start"):
-        crew.each(work, range(9))
+        pool.for_each(work, range(9))
 
 
 @pytest.mark.parametrize("interrupts", [INTERRUPTS[:1], INTERRUPTS[1:3], INTERRUPTS], ids=len)
-def test_a_download_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupts: list[BaseException]) -> None:
+def test_download_interrupted_ends_all_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupts: list[BaseException]
+) -> None:
     place: Any = Place(tmp_path, blob(7, 5000))
     interrupting(monkeypatch, list(interrupts))
     with pytest.raises(type(interrupts[0])) as caught:
-        place.download()
+        place.download(part_size=1000)
     assert caught.value is interrupts[0]
     place.check_not_done()
 
 
-def test_one_whose_start_was_interrupted_is_waited_for() -> None:
+def test_join_all_start_interrupted_waits_for_the_thread() -> None:
     go, done = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -224,7 +221,7 @@ def test_one_whose_start_was_interrupted_is_waited_for() -> None:
     assert not thread.is_alive()
 
 
-def test_a_hasher_whose_start_is_interrupted_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hashing_thread_start_interrupted_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     start, before = threading.Thread.start, set(threading.enumerate())
 
     def interrupted(thread: threading.Thread) -> None:
@@ -234,13 +231,13 @@ def test_a_hasher_whose_start_is_interrupted_leaves_no_thread(monkeypatch: pytes
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     with pytest.raises(KeyboardInterrupt), HashingThread("sha256"):
         raise AssertionError("it was not entered")
-    left = set(threading.enumerate()) - before
-    for thread in left:
+    remaining = set(threading.enumerate()) - before
+    for thread in remaining:
         thread.join(30)
         assert not thread.is_alive()
 
 
-def test_no_lock_is_taken_in_two_steps() -> None:
+def test_transfer_locks_are_entered_in_one_step() -> None:
     # `with condition` enters and leaves its lock in two steps each, and so does an Event within; a signal's exception
     # between them keeps it locked for ever. A plain lock is entered in one.
     for path in Path(ociwire.transfer.__file__).parent.glob("*.py"):

@@ -1,0 +1,110 @@
+"""Look-ups and mounts before an upload: what a refusal means, and which answers are errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from ociwire import Client, Descriptor, Digest, Response
+from ociwire._client.blob_writer import BlobWriter
+from ociwire._client.blobs import find_blob, resolve_blob
+from ociwire._client.error_mapping import is_transient
+from ociwire._client.manifests import find_manifest
+from ociwire._client.repository import Repository, repository_of
+from ociwire._client.uploads import blob_exists, mount_blob, open_upload
+from ociwire.errors import ConnectError, NotFound, ProtocolError, RegistryError
+from ociwire.testing import MemoryRegistry, ScriptedTransport
+
+NAME = "team/app"
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 507])
+def test_is_transient_status_may_pass_is_true(status: int) -> None:
+    assert is_transient(RegistryError(status=status))
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 416, 501])
+def test_is_transient_other_errors_is_false(status: int) -> None:
+    assert not is_transient(RegistryError(status=status))
+    assert not is_transient(ConnectError("of the network, which is no answer"))
+
+
+def test_mount_blob_from_its_own_repository_is_mounted() -> None:
+    registry = MemoryRegistry()
+    client = Client("registry.example", registry)
+    blob = client.push_blob(NAME, Descriptor.of(b"content"), b"content")
+    repository = repository_of(client, NAME, "copy")
+    assert mount_blob(repository, blob.digest, NAME).is_mounted
+    assert resolve_blob(repository, blob.digest, repository.push_scope) == blob
+    assert registry.open_uploads == 0
+
+
+LOOKUPS: dict[str, Callable[[Repository], object]] = {
+    "blob_exists": lambda repository: blob_exists(repository, Digest.of(b"content")) or None,
+    "find_blob": lambda repository: find_blob(repository, Digest.of(b"content")),
+    "find_manifest": lambda repository: find_manifest(repository, Digest.of(b"content")),
+    "find_manifest, by tag": lambda repository: find_manifest(repository, "v1"),
+}
+lookups = pytest.mark.parametrize("look", LOOKUPS.values(), ids=LOOKUPS)
+
+
+@lookups
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 406, 410, 500, 501])
+def test_lookup_before_an_upload_with_a_refusal_is_none(look: Callable[[Repository], object], status: int) -> None:
+    with ScriptedTransport([Response(status)]) as script:
+        assert look(repository_of(Client("registry.example", script), NAME, "copy")) is None
+    assert [request.method for request in script.requests] == ["HEAD"]
+
+
+@lookups
+@pytest.mark.parametrize("status", [408, 429, 502, 503, 504, 507, 524])
+def test_lookup_before_an_upload_with_a_transient_error_raises(
+    look: Callable[[Repository], object], status: int
+) -> None:
+    with ScriptedTransport([Response(status)]) as script, pytest.raises(RegistryError):
+        look(repository_of(Client("registry.example", script), NAME, "copy"))
+
+
+@lookups
+def test_lookup_before_an_upload_with_a_login_page_is_none(look: Callable[[Repository], object]) -> None:
+    page = Response(200, {"Content-Type": "text/html", "Content-Length": "100"}, b"<html>" + b" " * 94)
+    answers = [page.replace()] if look in (LOOKUPS["blob_exists"], LOOKUPS["find_manifest"]) else [page.replace()] * 2
+    with ScriptedTransport(answers) as script:
+        assert look(repository_of(Client("registry.example", script), NAME, "copy")) is None
+
+
+def test_find_blob_with_a_confirmed_size_of_0_is_none_unless_it_is_empty() -> None:
+    """The registry has lost the content, which must be uploaded again."""
+    answers = [Response(200, {"Content-Length": "0"}), Response(416), Response(200, {"Content-Length": "0"})]
+    with ScriptedTransport(answers) as script:
+        repository = repository_of(Client("registry.example", script), NAME, "copy")
+        assert find_blob(repository, Digest.of(b"content")) is None
+        assert find_blob(repository, Digest.of(b"")) == Descriptor.of(b"")
+
+
+def test_lookup_before_an_upload_missing_is_none() -> None:
+    repository = repository_of(Client("registry.example", MemoryRegistry()), NAME, "copy")
+    digest = Digest.of(b"content")
+    with pytest.raises(NotFound):
+        resolve_blob(repository, digest, repository.push_scope)
+    assert find_blob(repository, digest) is None
+    assert find_manifest(repository, "v1") is find_manifest(repository, digest) is None
+    assert not blob_exists(repository, digest)
+
+
+@pytest.mark.parametrize("minimum", [2**31, 10**17])
+def test_open_upload_min_chunk_length_too_large_raises_only_for_chunks(minimum: int) -> None:
+    answer = Response(202, {"Location": "/v2/uploads/1", "OCI-Chunk-Min-Length": str(minimum)})
+    repository = repository_of(Client("registry.example", ScriptedTransport([answer])), NAME, "copy")
+    session = open_upload(repository, "sha256")
+    with pytest.raises(ProtocolError, match="too many to hold"):
+        BlobWriter(repository, session.location, min_chunk_length=session.min_chunk_length)
+
+
+def test_record_max_chunk_only_shrinks() -> None:
+    client = Client("registry.example", MemoryRegistry())
+    state = repository_of(client, NAME, "copy").sender.state
+    for size in (9, 7, 8):
+        state.record_max_chunk(size)
+    assert repository_of(client, "another", "upload").sender.state.max_chunk_size == 7
