@@ -47,10 +47,10 @@ def main() -> None:
 def _figures(folder: Path) -> Iterator[Figure]:
     yield from imports.figures(folder)
     yield from counts.figures(folder)
-    small, large, huge = _blob(folder, 4096), _blob(folder, 256 * MIB), _blob(folder, 1024 * MIB)
+    small, huge = _blob(folder, 4096), _blob(folder, 1024 * MIB)
     with nginx(folder) as host, sink() as taker:
         yield from heads.figures(host, Digest(small.name))
-        yield from transfers.figures(host, Digest(large.name), large, folder, taker)
+        yield from transfers.figures(host, Digest(huge.name), huge, folder, taker)
         yield from memory.figures(host, taker, small, huge, folder)
     with nginx(folder, limit_rate=_LIMIT) as host:
         yield transfers.limited(host, Digest(huge.name), huge.stat().st_size, folder, _LIMIT)

@@ -84,7 +84,7 @@ def _with_image() -> MemoryRegistry:
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
         "config": push(json.dumps(config).encode(), "application/vnd.oci.image.config.v1+json"),
-        "layers": [push(gzip.compress(one), "application/vnd.oci.image.layer.v1.tar+gzip") for one in archives],
+        "layers": [push(gzip.compress(archive), "application/vnd.oci.image.layer.v1.tar+gzip") for archive in archives],
     }
     client.push_manifest(_NAME, json.dumps(manifest).encode(), OCI_MANIFEST, tags=[_TAG])
     return registry
@@ -95,10 +95,10 @@ def _copy(source: str, target: str) -> None:
         credentials = StaticCredentials(host, Credential(username="me", password="secret"))
         return Client(host, default_transport(credentials=credentials), insecure=True)
 
-    with client(source) as one, client(target) as other:
-        copy(one, f"{source}/{_NAME}:{_TAG}", other, f"{target}/{_NAME}:{_TAG}")
-        one.transport.close()
-        other.transport.close()
+    with client(source) as source_client, client(target) as target_client:
+        copy(source_client, f"{source}/{_NAME}:{_TAG}", target_client, f"{target}/{_NAME}:{_TAG}")
+        source_client.transport.close()
+        target_client.transport.close()
 
 
 def _skopeo(hosts: tuple[str, str], folder: Path) -> None:

@@ -40,9 +40,9 @@ def main(job: str, host: str, small: str, huge: str, target: str) -> None:
 
 def _peak() -> int:
     """Of this program alone: what `getrusage` tells begins with what the process had that started it."""
-    found = re.search(r"^VmHWM:\s+([0-9]+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
-    assert found is not None
-    return int(found[1])
+    match = re.search(r"^VmHWM:\s+([0-9]+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert match is not None
+    return int(match[1])
 
 
 if __name__ == "__main__":

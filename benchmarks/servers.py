@@ -15,12 +15,11 @@ from pathlib import Path
 
 _SINK = textwrap.dedent(
     """
-    import socket, sys
+    import socket, sys, threading
     listener = socket.create_server(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)
-    buffer = bytearray(1024 * 1024)
-    while True:
-        connection, _ = listener.accept()
+    def answer_all(connection):
+        buffer = bytearray(1024 * 1024)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with connection, connection.makefile("rb") as stream:
             while line := stream.readline():
@@ -42,6 +41,8 @@ _SINK = textwrap.dedent(
                         length -= stream.readinto(memoryview(buffer)[:length])
                     answer = b"201 Created"
                 connection.sendall(b"HTTP/1.1 " + answer + b"\\r\\nContent-Length: 0\\r\\n\\r\\n")
+    while True:
+        threading.Thread(target=answer_all, args=(listener.accept()[0],), daemon=True).start()
     """
 )
 
@@ -78,7 +79,8 @@ def nginx(folder: Path, limit_rate: str = "0") -> Iterator[str]:
         "http { access_log off; sendfile off; output_buffers 8 128k; keepalive_requests 1000000;\n"
         f"  client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};\n"
         f"  uwsgi_temp_path {folder}; scgi_temp_path {folder}; limit_rate {limit_rate};\n"
-        f"  server {{ listen 127.0.0.1:{port}; root {folder}; }} }}\n"
+        f"  server {{ listen 127.0.0.1:{port}; root {folder}; location = /v2/ {{ return 200; }}\n"
+        "    location ~ /manifests/ { default_type application/vnd.oci.image.manifest.v1+json; } } }\n"
     )
     with subprocess.Popen([binary, "-p", str(folder), "-c", str(config)]) as process:
         try:
