@@ -50,7 +50,7 @@ class Broken:
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["hashed", "digest known"])
-@pytest.mark.parametrize("kind", ["path", "one-shot", "path, chunks"])
+@pytest.mark.parametrize("kind", ["path", "single-use", "path, chunks"])
 def test_upload_to_docker_registry_arrives(kind: str, known: bool, registry_host: str, tmp_path: Path) -> None:
     content = random.Random(f"{kind} {known}").randbytes(SIZE)
     path = tmp_path / "content"
@@ -61,7 +61,7 @@ def test_upload_to_docker_registry_arrives(kind: str, known: bool, registry_host
             done = upload(
                 client,
                 NAME,
-                pieces(content) if kind == "one-shot" else path,
+                pieces(content) if kind == "single-use" else path,
                 digest=expected.digest if known else None,
                 chunk_size=1024 * 1024 if "chunks" in kind else None,
             )

@@ -9,7 +9,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,9 @@ from ociwire.transfer._progress import Progress
 from tests._support.download_world import Place, breaks_after, limited, mends, whole
 from tests._support.fault_world import FAULT_NAMES, HOST, NAME, STORED, Numbered, World, blob, faults_of
 
+pytestmark = pytest.mark.usefixtures("no_threads_left")
+
 MIB = 1024 * 1024
-
-
-@pytest.fixture(autouse=True)
-def _no_thread_is_left() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) <= before
 
 
 def footer(prefix: int) -> bytes:

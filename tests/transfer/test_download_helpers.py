@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,10 @@ from ociwire.transfer._workers import WorkerPool
 from tests._support.download_world import Link, Place, limited
 from tests._support.fault_world import blob
 
+pytestmark = pytest.mark.usefixtures("no_threads_left")
+
 SIZE = 400_000
 PART = 8000
-
-
-@pytest.fixture(autouse=True)
-def _no_thread_is_left() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) <= before
 
 
 @pytest.fixture

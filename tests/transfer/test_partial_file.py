@@ -6,8 +6,6 @@ import errno
 import fcntl
 import os
 import socket
-import threading
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,13 +16,7 @@ from ociwire.transfer._partial_file import PartialFile
 from tests._support.download_world import Place
 from tests._support.fault_world import blob
 
-
-@pytest.fixture(autouse=True)
-def _nothing_is_left_open() -> Iterator[None]:
-    threads, descriptors = set(threading.enumerate()), os.listdir("/proc/self/fd")
-    yield
-    assert set(threading.enumerate()) <= threads
-    assert os.listdir("/proc/self/fd") == descriptors
+pytestmark = pytest.mark.usefixtures("no_threads_left", "no_files_left")
 
 
 @pytest.fixture

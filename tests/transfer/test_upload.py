@@ -46,6 +46,8 @@ from tests._support.fault_world import (
     warm,
 )
 
+pytestmark = pytest.mark.usefixtures("no_threads_left")
+
 MIB = 1024 * 1024
 SMALL = blob(11, 3000)
 STREAMED = blob(14, 4 * MIB + 5)
@@ -80,8 +82,8 @@ def pieces(content: bytes, size: int = 700_001) -> Iterator[bytes]:
         yield content[start : start + size]
 
 
-KINDS = ("path", "file", "bytes", "bytearray", "reader", "one-shot", "body", "one-shot body")
-ONE_SHOT = ("reader", "one-shot", "one-shot body")
+KINDS = ("path", "file", "bytes", "bytearray", "list", "reader", "single-use", "body", "single-use body")
+SINGLE_USE = ("reader", "single-use", "single-use body")
 
 
 def source_of(kind: str, content: bytes, folder: Path) -> Any:
@@ -98,9 +100,10 @@ def source_of(kind: str, content: bytes, folder: Path) -> Any:
     return {
         "bytes": content,
         "bytearray": bytearray(content),
-        "one-shot": pieces(content),
+        "list": list(pieces(content)),
+        "single-use": pieces(content),
         "body": Body.of(content).map(bytes),
-        "one-shot body": Body.of(pieces(content), len(content)),
+        "single-use body": Body.of(pieces(content), len(content)),
     }[kind]
 
 
@@ -127,12 +130,6 @@ def recorder(registry: MemoryRegistry) -> Recorder:
 @pytest.fixture
 def client(recorder: Recorder) -> Client:
     return Client(HOST, recorder)
-
-
-@pytest.fixture(autouse=True)
-def _no_thread_is_left() -> Iterator[None]:
-    yield
-    assert not [thread for thread in threading.enumerate() if thread.name == "ociwire-hashing"]
 
 
 def check_stored(registry: MemoryRegistry, content: bytes, algorithm: str = "sha256") -> None:
@@ -165,8 +162,8 @@ def test_upload_any_source_arrives(
         ("path", LARGE, False, ["POST", "PATCH", "PUT"]),
         ("path", LARGE, True, ["HEAD", "POST", "PUT"]),
         ("path", HUGE, True, ["HEAD", "POST", "PATCH", "PUT"]),
-        ("one-shot", SMALL, False, ["POST", "PUT"]),
-        ("one-shot", LARGE, False, ["POST", "PATCH", "PATCH", "PUT"]),
+        ("single-use", SMALL, False, ["POST", "PUT"]),
+        ("single-use", LARGE, False, ["POST", "PATCH", "PATCH", "PUT"]),
     ],
 )
 def test_upload_takes_the_fewest_requests(
@@ -235,14 +232,14 @@ def refusal_of_mounts(answer: int | Exception) -> Callable[[Request, Transport],
     return refuse
 
 
-@pytest.mark.parametrize("kind", ["path", "one-shot"])
+@pytest.mark.parametrize("kind", ["path", "single-use"])
 def test_upload_session_opened_by_mount_is_used(kind: str, tmp_path: Path) -> None:
     registry = MemoryRegistry(mounts=False, min_chunk_length=5 * MIB)
     recorder = Recorder(registry)
     source = source_of(kind, LARGE, tmp_path)
     upload(Client(HOST, recorder), NAME, source, digest=Digest.of(LARGE), mount_from="team/base")
     check_stored(registry, LARGE)
-    assert recorder.asked == ["HEAD", "POST", *(["PATCH"] if kind == "one-shot" else []), "PUT"]
+    assert recorder.asked == ["HEAD", "POST", *(["PATCH"] if kind == "single-use" else []), "PUT"]
 
 
 def test_upload_session_opened_by_mount_is_cancelled(tmp_path: Path) -> None:
@@ -253,7 +250,7 @@ def test_upload_session_opened_by_mount_is_cancelled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["sha384", "sha512"])
-@pytest.mark.parametrize("kind", ["path", "one-shot"])
+@pytest.mark.parametrize("kind", ["path", "single-use"])
 def test_upload_other_algorithm_arrives(
     algorithm: str, kind: str, client: Client, registry: MemoryRegistry, tmp_path: Path
 ) -> None:
@@ -298,7 +295,7 @@ def test_upload_min_chunk_length_is_kept(kind: str, content: bytes, tmp_path: Pa
 
 @pytest.mark.parametrize("status", [413, 416])
 @pytest.mark.parametrize("limit", [4 * MIB, 3 * MIB, MIB])
-@pytest.mark.parametrize("kind", ["path", "bytearray", "one-shot"])
+@pytest.mark.parametrize("kind", ["path", "bytearray", "single-use"])
 def test_upload_too_large_halves_and_remembers(
     status: int, limit: int, kind: str, registry: MemoryRegistry, tmp_path: Path
 ) -> None:
@@ -319,7 +316,7 @@ def test_upload_too_large_halves_and_remembers(
     assert not refused
 
 
-@pytest.mark.parametrize("kind", ["path", "one-shot"])
+@pytest.mark.parametrize("kind", ["path", "single-use"])
 def test_upload_every_size_refused_raises(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
     def refuse(request: Request, inner: Transport) -> Response | None:
         return Response(413) if request.body is not None else None
@@ -371,7 +368,7 @@ def outcome_of(kind: str, fault: str, number: int, case: Case, folder: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["path", "file", "bytes", "one-shot"])
+@pytest.mark.parametrize("kind", ["path", "file", "bytes", "single-use"])
 @pytest.mark.parametrize("fault", FAULT_NAMES)
 def test_upload_fault_at_each_request_ends_right_or_raises(kind: str, fault: str, tmp_path: Path) -> None:
     for case in CASES:
@@ -407,7 +404,7 @@ class Broken:
 
 
 @pytest.mark.parametrize("stored", [0, 1, 5 * MIB, len(LARGE) - 1, len(LARGE)])
-@pytest.mark.parametrize("kind", ["path", "file", "bytes", "bytearray", "body"])
+@pytest.mark.parametrize("kind", ["path", "file", "bytes", "bytearray", "list", "body"])
 def test_upload_connection_lost_resumes_at_offset(
     kind: str, stored: int, registry: MemoryRegistry, tmp_path: Path
 ) -> None:
@@ -421,7 +418,7 @@ def test_upload_connection_lost_resumes_at_offset(
     assert sum(method == "POST" for method, _ in broken.asked) == 1
 
 
-@pytest.mark.parametrize("kind", ["path", "one-shot"])
+@pytest.mark.parametrize("kind", ["path", "single-use"])
 def test_upload_faults_with_progress_are_tolerated(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
     state = {"number": 0}
 
@@ -436,7 +433,7 @@ def test_upload_faults_with_progress_are_tolerated(kind: str, registry: MemoryRe
     check_stored(registry, SMALL)
 
 
-@pytest.mark.parametrize("kind", ONE_SHOT)
+@pytest.mark.parametrize("kind", SINGLE_USE)
 def test_upload_single_use_connection_lost_resumes(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
     upload(Client(HOST, Broken(registry, MIB)), NAME, source_of(kind, LARGE, tmp_path))
     check_stored(registry, LARGE)
@@ -457,7 +454,7 @@ def test_upload_body_length_wrong_raises_size_mismatch(length: int, registry: Me
     assert registry.open_uploads == registry.stored_bytes == 0
 
 
-@pytest.mark.parametrize("kind", ["path", "one-shot"])
+@pytest.mark.parametrize("kind", ["path", "single-use"])
 def test_upload_faults_without_progress_raise(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
     error = ReadError("it broke")
 
@@ -551,7 +548,7 @@ def test_upload_stream_arrives_late_resumes_again(late: bytes, registry: MemoryR
     assert recorder.asked.count("POST") == 1
 
 
-@pytest.mark.parametrize("kind", ["path", "one-shot"])
+@pytest.mark.parametrize("kind", ["path", "single-use"])
 def test_upload_registry_has_other_bytes_raises(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
     def out_of_place(request: Request, inner: Transport) -> Response | None:
         if request.method == "GET":
@@ -776,12 +773,12 @@ def test_upload_progress_grows_to_the_total(kind: str, content: bytes, client: C
     dones = [event.done for event in events]
     assert dones == sorted(dones)
     assert all(event.operation == "upload" for event in events)
-    assert {event.total for event in events[:-1]} <= {None if kind in ONE_SHOT else len(content)}
+    assert {event.total for event in events[:-1]} <= {None if kind in SINGLE_USE else len(content)}
     assert events[-1] == Progress("upload", Digest.of(content), len(content), len(content))
     assert len(set(events)) == len(events)
 
 
-@pytest.mark.parametrize("kind", ["path", "one-shot"])
+@pytest.mark.parametrize("kind", ["path", "single-use"])
 @pytest.mark.parametrize("chunk_size", [None, MIB])
 @pytest.mark.parametrize(
     "error",
@@ -843,7 +840,7 @@ def test_upload_interrupted_in_a_request_is_cancelled(method: str, registry: Mem
     assert registry.open_uploads == 0
 
 
-@pytest.mark.parametrize("kind", ["path", "one-shot"])
+@pytest.mark.parametrize("kind", ["path", "single-use"])
 def test_upload_deadline_ends_the_upload(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
     late = time.monotonic() - 1
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
@@ -19,14 +18,9 @@ from ociwire.transfer._workers import WorkerPool, join_all
 from tests._support.download_world import Place
 from tests._support.fault_world import blob
 
+pytestmark = pytest.mark.usefixtures("no_threads_left")
+
 INTERRUPTS = [KeyboardInterrupt(), SystemExit(1), GeneratorExit(), TimeoutError("a test's")]
-
-
-@pytest.fixture(autouse=True)
-def _no_thread_is_left() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) <= before
 
 
 def interrupting(monkeypatch: pytest.MonkeyPatch, interrupts: list[BaseException]) -> None:
