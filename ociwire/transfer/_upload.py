@@ -21,7 +21,7 @@ from ..media_types import OCTET_STREAM
 from ._arguments import check_client, check_number, check_progress
 from ._content import open_content
 from ._progress import ProgressCallback, ProgressReporter, ProgressTracker
-from ._upload_session import ResumableUpload
+from ._resumable_upload import ResumableUpload
 
 __all__ = ["upload"]
 
