@@ -139,7 +139,7 @@ class Oras(Contender):
         return self._client.push(f"{self._target}:v1", files=[str(file)], disable_path_validation=True, quiet=True)
 
     def push_stream(self, chunks: Iterator[bytes], descriptor: Descriptor) -> object:
-        raise NotOfferedError("It takes files, not streams, and reads what goes in one PUT into memory.", "n.a.")
+        raise NotOfferedError("It accepts files, not streams, and buffers monolithic uploads in memory.", "n.a.")
 
     def push_chunked(self, file: Path, kept: Path) -> object:
         layer = oras.oci.NewLayer(str(file))

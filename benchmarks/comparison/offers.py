@@ -28,8 +28,10 @@ ROWS = Rows()
 
 
 @ROWS.ask(
-    "Code that uses it can be tested without a server, with what the package ships",
-    dict.fromkeys(("oras-py", "dxf"), "It uses requests, which other packages fake: `responses`, `requests-mock`."),
+    "Ships a fake for tests without a server",
+    dict.fromkeys(
+        ("oras-py", "dxf"), "It uses requests, for which other packages provide fakes: `responses`, `requests-mock`."
+    ),
 )
 def fakes(make: type[Contender], lab: Lab) -> bool:
     package = importlib.import_module(make.package)
@@ -42,12 +44,12 @@ def fakes(make: type[Contender], lab: Lab) -> bool:
     return False
 
 
-@ROWS.ask("Type hints are shipped (`py.typed`)")
+@ROWS.ask("Ships type hints (`py.typed`)")
 def typed(make: type[Contender], lab: Lab) -> bool:
     return files(make.package).joinpath("py.typed").is_file()
 
 
-@ROWS.ask("Packages that it brings with it")
+@ROWS.ask("Number of dependencies, including indirect ones")
 def dependencies(make: type[Contender], lab: Lab) -> str:
     needed: set[str] = set()
     _collect(distribution(make.distribution), needed)
@@ -65,7 +67,7 @@ def _collect(package: Distribution, needed: set[str]) -> None:
             _collect(found, needed)
 
 
-@ROWS.ask("Docker's logins are found without being told of them")
+@ROWS.ask("Finds Docker's stored credentials without configuration")
 def logins_found(make: type[Contender], lab: Lab) -> bool:
     store = MemoryRegistry()
     with serve(generous(guarded(store)), tls=lab.tls) as url:
@@ -80,13 +82,13 @@ def logins_found(make: type[Contender], lab: Lab) -> bool:
     return not failed and has_content(store)
 
 
-@ROWS.ask("Who uploads is told how far it is")
+@ROWS.ask("Reports upload progress")
 def told(make: type[Contender], lab: Lab) -> bool:
     with serve(MemoryRegistry()) as url:
         return make(url.host).push_told(lab.file()) == len(CONTENT)
 
 
-@ROWS.ask("A folder is pushed as an artifact, and pulled, in one call each")
+@ROWS.ask("Pushes a directory as an artifact and pulls it in one call each")
 def folders(make: type[Contender], lab: Lab) -> bool:
     source = lab.empty(f"{make.package}-source")
     (source / "one.txt").write_text("one")
@@ -98,7 +100,7 @@ def folders(make: type[Contender], lab: Lab) -> bool:
     return (target / source.name / "two.txt").read_text() == "two"
 
 
-@ROWS.ask("An image is pulled into an OCI image layout on disk")
+@ROWS.ask("Pulls an image into an OCI image layout on disk")
 def layouts(make: type[Contender], lab: Lab) -> bool:
     target = lab.folder / f"{make.package}-layout"
     with serve(with_content(MemoryRegistry())) as url:
@@ -106,7 +108,7 @@ def layouts(make: type[Contender], lab: Lab) -> bool:
     return (target / "blobs" / "sha256" / DESCRIPTOR.digest.encoded).read_bytes() == CONTENT
 
 
-@ROWS.ask("A login is written to Docker's config file")
+@ROWS.ask("Writes a login to Docker's configuration file")
 def logins_written(make: type[Contender], lab: Lab) -> bool:
     config = lab.folder / f"{make.package}.json"
     make("127.0.0.1:9").write_login(config)
@@ -114,10 +116,10 @@ def logins_written(make: type[Contender], lab: Lab) -> bool:
 
 
 @ROWS.ask(
-    "A command pushes and pulls",
+    "Has a command that pushes and pulls",
     {
-        "oras-py": "The command `oras` is another project, in Go.",
-        "ociwire": "The command `ociwire` explains; it neither pushes nor pulls.",
+        "oras-py": "The `oras` command is a separate project, written in Go.",
+        "ociwire": "The `ociwire` command explains how a reference is resolved; it neither pushes nor pulls.",
     },
 )
 def commands(make: type[Contender], lab: Lab) -> bool:

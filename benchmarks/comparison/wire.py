@@ -37,22 +37,22 @@ def _pulls(make: type[Contender], lab: Lab, *answers: Callable[[], Response]) ->
         return make(url.host).pull(DESCRIPTOR.digest, lab.folder) == CONTENT
 
 
-@ROWS.ask("A flipped byte in a blob is noticed")
+@ROWS.ask("Detects a corrupted byte in a blob")
 def flipped(make: type[Contender], lab: Lab) -> bool:
     return fails(lambda: _pulls(make, lab, lambda: Response(200, (), b"X" + CONTENT[1:])))
 
 
-@ROWS.ask("A blob that ends too early is noticed")
+@ROWS.ask("Detects a truncated blob")
 def truncated(make: type[Contender], lab: Lab) -> bool:
     return fails(lambda: _pulls(make, lab, _cut))
 
 
-@ROWS.ask("A download that loses its connection goes on where it was")
+@ROWS.ask("Resumes a download after a lost connection")
 def resumed(make: type[Contender], lab: Lab) -> bool:
     return _pulls(make, lab, _cut, _whole)
 
 
-@ROWS.ask("A 503 is tried again, no sooner than its Retry-After says")
+@ROWS.ask("Retries a 503 and waits for the time in Retry-After")
 def retried(make: type[Contender], lab: Lab) -> bool:
     witness = Witness(answering(lambda: Response(503, {"Retry-After": "1"}), _whole))
     with serve(witness) as url:
@@ -60,7 +60,7 @@ def retried(make: type[Contender], lab: Lab) -> bool:
     return got == CONTENT and witness.times[-1] - witness.times[0] + slept() >= 1
 
 
-@ROWS.ask("A redirect to another host is not sent the token")
+@ROWS.ask("Does not send the token to a cross-origin redirect")
 def redirected(make: type[Contender], lab: Lab) -> bool:
     bucket = Witness(answering(_whole))
     with elsewhere(bucket, lab) as other:
@@ -70,7 +70,7 @@ def redirected(make: type[Contender], lab: Lab) -> bool:
     return got == CONTENT and not bucket.saw_secrets()
 
 
-@ROWS.ask("Nor is an upload's Location at another host")
+@ROWS.ask("Does not send the token to a cross-origin upload Location")
 def uploaded_elsewhere(make: type[Contender], lab: Lab) -> bool:
     store = MemoryRegistry()
     bucket = Witness(store)
@@ -88,7 +88,7 @@ def uploaded_elsewhere(make: type[Contender], lab: Lab) -> bool:
     return has_content(store) and not bucket.saw_secrets()
 
 
-@ROWS.ask("A token server that is another host's, by plain http, does not get the password")
+@ROWS.ask("Does not send the password to a token server on another host over plain HTTP")
 def foreign_realm(make: type[Contender], lab: Lab) -> bool:
     thief = Witness(FunctionTransport(lambda request: Response(200, (), b'{"token": "stolen"}')))
     with serve(thief) as plain:
@@ -128,12 +128,12 @@ def _survives(make: type[Contender], lab: Lab, push: Callable[[Contender], objec
     return len(survived) == 3 or (f"after {', '.join(map(str, survived))}" if survived else False)
 
 
-@ROWS.ask("A file arrives whole after its PUT was answered 401 (an expired token), 307 or 503")
+@ROWS.ask("Uploads a file completely after a PUT response of 401 (expired token), 307 or 503")
 def file_survives(make: type[Contender], lab: Lab) -> bool | str:
     return _survives(make, lab, lambda contender: contender.push(lab.file()))
 
 
-@ROWS.ask("So does a stream that can be read once")
+@ROWS.ask("Uploads a single-use stream completely after these responses")
 def stream_survives(make: type[Contender], lab: Lab) -> bool | str:
     return _survives(make, lab, lambda contender: contender.push_stream(_once(), DESCRIPTOR))
 
@@ -143,7 +143,7 @@ def _once() -> Iterator[bytes]:
         yield CONTENT[start : start + CHUNK]
 
 
-@ROWS.ask("An upload that broke off goes on in another process", {"dxf": "One PUT is what it has."})
+@ROWS.ask("Resumes an interrupted upload in another process", {"dxf": "It supports only monolithic uploads."})
 def upload_resumed(make: type[Contender], lab: Lab) -> bool:
     store = MemoryRegistry()
     sent: list[str] = []
