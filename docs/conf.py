@@ -1,4 +1,4 @@
-"""How the site is built: see "The docs" in CONTRIBUTING.md."""
+"""How the site is built: see "Documentation" in CONTRIBUTING.md."""
 
 import sys
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""Tests against a registry that you name, see "Against a registry of your own" in CONTRIBUTING.md."""
+"""Tests against a registry that you name, see "Tests" in CONTRIBUTING.md."""
