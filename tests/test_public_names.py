@@ -29,6 +29,7 @@ ORDER = [
     "_lazy",
     "_text",
     "errors",
+    "_bounded_cache",
     "_arguments",
     "media_types",
     "_oci",

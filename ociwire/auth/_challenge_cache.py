@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple, final
 from urllib.parse import urlsplit
 
+from .._bounded_cache import BoundedCache
 from .._http.urls import Origin
 from .._oci.scope import Scope
-from ._bounded_cache import BoundedCache
 from .challenge import Challenge
 
 __all__ = ["ChallengeCache", "LearnedChallenge"]

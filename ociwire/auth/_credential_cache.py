@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import NamedTuple, final
 
+from .._bounded_cache import BoundedCache
 from ..errors import AuthError
-from ._bounded_cache import BoundedCache
 from ._single_flight import SingleFlight
 from .credentials import Credential, CredentialSource, check_source, get_failure
 

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from .._bounded_cache import BoundedCache
 from ..errors import AuthError, UsageError
-from ._bounded_cache import BoundedCache
 from .credentials import Credential
 
 __all__ = ["CredentialHelpers"]

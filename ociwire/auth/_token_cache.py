@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass, field
 from typing import NamedTuple, final
 
+from .._bounded_cache import BoundedCache
 from .._http.urls import Origin
 from .._oci.scope import Scope
-from ._bounded_cache import BoundedCache
 from .credentials import Credential
 
 __all__ = ["Token", "TokenCache", "TokenKey"]

@@ -18,14 +18,14 @@ The handshake of one request is in `WireConnection._await_continue`; `UrllibTran
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import NamedTuple
 
+from ..._bounded_cache import BoundedCache
 from ..._http.body import Body
 from ..._http.urls import Origin
 
-__all__ = ["Expectations"]
+__all__ = ["ExpectSupport"]
 
 SMALL_BODY = 256 * 1024
 """A resendable body of at most this size in bytes is sent without a wait, as RFC 9110 allows."""
@@ -39,12 +39,11 @@ class _State(NamedTuple):
     refused: bool  # else silent
 
 
-class Expectations:
+class ExpectSupport:
     """The origins that never send 100 (Continue), and those that refuse Expect (417). Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._states: dict[Origin, _State] = {}
+        self._states: BoundedCache[Origin, _State] = BoundedCache(_MAX_ORIGINS)
 
     def may_expect(self, origin: Origin) -> bool:
         """Whether Expect may be sent: false if the origin has answered 417 to it."""
@@ -71,15 +70,12 @@ class Expectations:
 
     def record_continue(self, origin: Origin) -> None:
         """The origin sent 100, in time or late."""
-        if origin in self._states and self.may_expect(origin):
-            self._states.pop(origin, None)
+        if self._states.get(origin) is not None and self.may_expect(origin):
+            self._states.remove(lambda key, _: key == origin)
 
     def _get(self, origin: Origin) -> _State | None:
         state = self._states.get(origin)
         return state if state is not None and state.expires > time.monotonic() else None
 
     def _set(self, origin: Origin, *, refused: bool) -> None:
-        with self._lock:
-            if len(self._states) >= _MAX_ORIGINS:
-                self._states.pop(next(iter(self._states)))
-            self._states[origin] = _State(time.monotonic() + MAX_AGE, refused)
+        self._states.put(origin, _State(time.monotonic() + MAX_AGE, refused))

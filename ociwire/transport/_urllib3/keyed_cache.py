@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+from ..._bounded_cache import BoundedCache
+
 __all__ = ["KeyedCache"]
 
 K = TypeVar("K", bound=Hashable)
@@ -20,15 +22,14 @@ class KeyedCache(Generic[K, V]):
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self._values: BoundedCache[K, V] = BoundedCache(limit)
         self._lock = threading.Lock()
         # Reentrant, because making a value may get another one: a host's TLS context falls back to the shared one.
         self._key_locks: dict[K, threading.RLock] = {}
-        self._values: dict[K, V] = {}
 
-    def get(self, key: K, make: Callable[[K], V]) -> V:
-        """Return the value of a key; call `make` if there is none. An exception of `make` caches nothing."""
-        value = self._values.get(key)  # without the lock: dict.get is atomic
+    def get(self, key: K, factory: Callable[[K], V]) -> V:
+        """Return the value of a key; call `factory` if there is none. An exception of `factory` caches nothing."""
+        value = self._values.get(key)
         if value is not None:
             return value
         with self._lock:
@@ -37,18 +38,13 @@ class KeyedCache(Generic[K, V]):
             with key_lock:
                 value = self._values.get(key)  # another thread may have made it meanwhile
                 if value is None:
-                    value = make(key)
-                    with self._lock:
-                        while len(self._values) >= self._limit:
-                            self._values.pop(next(iter(self._values)))
-                        self._values[key] = value
+                    value = factory(key)
+                    self._values.put(key, value)
                 return value
         finally:
             with self._lock:
                 self._key_locks.pop(key, None)
 
-    def take_all(self) -> list[V]:
+    def pop_all(self) -> list[V]:
         """Remove all values from the cache and return them."""
-        with self._lock:
-            values, self._values = self._values, {}
-        return list(values.values())
+        return self._values.pop_all()

@@ -108,5 +108,5 @@ class PoolCache:
     def close(self) -> None:
         """Close idle connections now and the others when they are returned, and refuse further requests."""
         self._closed = True
-        for pool in self._pools.take_all():
+        for pool in self._pools.pop_all():
             pool.close()

@@ -17,7 +17,7 @@ from ..._http.messages import Request, Response, exchange_redactor, with_redacto
 from ..._http.urls import Origin, split_url
 from ...errors import ConnectError, ReadError, UsageError
 from .exchange import ContentFailed, Exchange, ReusedConnection
-from .expect_continue import Expectations
+from .expect_continue import ExpectSupport
 from .map_exceptions import map_errors
 from .pools import OriginPool, PoolCache
 from .proxy import ProxySelector
@@ -65,7 +65,7 @@ class UrllibTransport:
         check_integer("pool_size", pool_size, minimum=1)
         self._timeouts = Timeouts(timeout)
         self._expect_timeout = check_seconds("expect_timeout", expect_timeout)
-        self._expectations = Expectations()
+        self._expect_support = ExpectSupport()
         self._pools = PoolCache(TLSContextCache(tls), ProxySelector(proxy, trust_env=trust_env), pool_size)
 
     def round_trip(self, request: Request, /) -> Response:
@@ -93,7 +93,7 @@ class UrllibTransport:
         if response.status != 417 or "expect" not in response.request.headers:  # type: ignore[union-attr]
             return response
         # RFC 9110, section 10.1.1: after 417 the request should be repeated without Expect.
-        self._expectations.record_refusal(origin)
+        self._expect_support.record_refusal(origin)
         if request.body is None or not request.body.resendable:
             return response
         response.drain()
@@ -106,7 +106,7 @@ class UrllibTransport:
     def _send(self, request: Request, origin: Origin, pool: OriginPool, target: str) -> Response:
         """Send a request; once more on a fresh connection if a kept-alive one was found closed."""
         body, headers = request.body, request.headers
-        if "expect" in headers and (body is None or body.length == 0 or not self._expectations.may_expect(origin)):
+        if "expect" in headers and (body is None or body.length == 0 or not self._expect_support.may_expect(origin)):
             request = request.with_headers({"Expect": None})
             headers = request.headers
         fields = [("Host", origin.netloc), *headers.items()]
@@ -121,7 +121,7 @@ class UrllibTransport:
         waits = (
             body is not None
             and headers.get("expect", "").lower() == "100-continue"
-            and self._expectations.should_wait(origin, body)
+            and self._expect_support.should_wait(origin, body)
         )
         timeouts = self._timeouts if request.info.timeout is None else Timeouts(request.info.timeout)
         fresh = False
@@ -171,9 +171,9 @@ class UrllibTransport:
             raise
         else:
             if exchange.continued:
-                self._expectations.record_continue(origin)
+                self._expect_support.record_continue(origin)
             elif exchange.expect_timed_out:
-                self._expectations.record_timeout(origin)
+                self._expect_support.record_timeout(origin)
             raw = exchange.response
             if raw.length == 0 and not raw.chunked:
                 raw.finish()

@@ -146,7 +146,7 @@ def send_100_late(peer: Peer) -> None:
     peer.send(CONTINUE, reply(201, b"", "Connection: close"))
 
 
-class TestExpectations:
+class TestExpectSupport:
     """What is remembered of an origin whose wait timed out. Only the fake clock advances."""
 
     def test_expect_silent_origin_is_remembered(self, wire: Wire, clock: FakeClock) -> None:

@@ -1,4 +1,4 @@
-"""A thread-safe mapping of bounded size, for what registries and token servers can make as large as they like."""
+"""A thread-safe mapping of bounded size, for data whose amount registries and token servers decide."""
 
 from __future__ import annotations
 
@@ -55,6 +55,13 @@ class BoundedCache(Generic[K, V]):
         with self._lock:
             for key in [key for key, (value, _) in self._entries.items() if matches(key, value)]:
                 self._remove(key)
+
+    def pop_all(self) -> list[V]:
+        """Remove all entries and return their values, the oldest first."""
+        with self._lock:
+            entries, self._entries = self._entries, {}
+            self._bytes = 0
+        return [value for value, _ in entries.values()]
 
     def _remove(self, key: K) -> None:
         entry = self._entries.pop(key, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ociwire.auth._bounded_cache import BoundedCache
+from ociwire._bounded_cache import BoundedCache
 
 
 def test_put_beyond_entry_limit_evicts_oldest() -> None:
@@ -39,3 +39,14 @@ def test_find_several_matches_returns_oldest() -> None:
         cache.put(key, number)
     assert cache.find(lambda key, value: key != "a" and value > 0) == 1
     assert cache.find(lambda key, value: value > 2) is None
+
+
+def test_pop_all_returns_values_and_frees_their_bytes() -> None:
+    cache: BoundedCache[str, int] = BoundedCache(10, 12)
+    for number, key in enumerate("abc"):
+        cache.put(key, number, 4)
+    assert cache.pop_all() == [0, 1, 2]
+    assert len(cache) == 0
+    cache.put("d", 3, 12)
+    assert cache.pop_all() == [3]
+    assert cache.pop_all() == []
