@@ -506,6 +506,8 @@ class _AuthAttempt:
         scopes = [repr(sanitize(redactor.text(str(scope)), _MAX_SHOWN_SCOPE)) for scope in (*requested, named)]
         ending = f"; the registry's challenge names {scopes[-1]}" if named else ""
         copied = copy_error(error)
+        if copied is error:
+            return error  # it cannot be copied, and its owner may raise it again
         copied.args = (f"{error}. Requested scope: {', then '.join(scopes[:-1])}{ending}",)
         return copied
 

@@ -1340,3 +1340,23 @@ def test_token_request_uses_user_agent_of_stack() -> None:
     )
     transport.round_trip(get())
     assert [request.headers["user-agent"] for request in script.requests] == ["mine/2"] * 3
+
+
+def test_round_trip_refusal_that_cannot_be_copied_raises_it_unchanged() -> None:
+    class Refusal(AuthError):
+        def __reduce__(self) -> Any:
+            raise TypeError("cannot be copied")
+
+    refusal = Refusal("refused by the vault", status=403)
+
+    def answer(request: Request) -> Response:
+        if request.url.startswith(REALM):
+            raise refusal
+        return challenged(str(PUSH))
+
+    transport = AuthTransport(FunctionTransport(answer), credentials=StaticCredentials(HOST, ME))
+    for _ in range(2):
+        with pytest.raises(Refusal) as raised:
+            transport.round_trip(get())
+        assert raised.value is refusal
+        assert raised.value.args == ("refused by the vault",)
