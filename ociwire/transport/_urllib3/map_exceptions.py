@@ -24,6 +24,7 @@ from ...errors import (
     TransportError,
     TransportTimeout,
 )
+from .response_head import NO_RESPONSE, SPEAKS_TLS
 
 __all__ = ["HasConnected", "map_errors", "to_transport_error"]
 
@@ -70,9 +71,9 @@ class HasConnected(Protocol):
 
 _MAX_TEXT = 1000
 """Maximum length in characters of quoted exception texts, which a proxy or a server may have written."""
-_NO_RESPONSE = "closed the connection without a response"
 _HINTS = (
-    (_NO_RESPONSE, "does it speak TLS? Then leave insecure=True out"),
+    (NO_RESPONSE, "does it speak TLS? Then leave insecure=True out"),
+    (SPEAKS_TLS, "leave insecure=True out"),
     ("certificate verify failed", "a private CA belongs in /etc/docker/certs.d/{host}/ca.crt, or in tls="),
     ("wrong version number", "the server seems to speak plain http: Client(..., insecure=True)"),
     ("http request", "the server seems to speak plain http: Client(..., insecure=True)"),
@@ -111,12 +112,14 @@ def to_transport_error(error: BaseException, request: Request, *, connected: boo
 def map_errors(request: Request, state: HasConnected, *, proxy: str = "") -> Iterator[None]:
     """Map exceptions of urllib3 and http.client to `TransportError`, and mask secrets in them.
 
-    Exceptions of ociwire that have no request yet are given this one.
+    Exceptions of ociwire that have no request yet are given this one, and a hint if there is one.
     """
     try:
         yield
     except OciwireError as error:
         if isinstance(error, TransportError) and error.request is None:
+            if hint := _hint(str(error), request):
+                error.args = (f"{error}{hint}",)
             error.request = request
         raise
     except (exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
@@ -140,8 +143,8 @@ def _root(error: BaseException) -> BaseException:
 def _hint(text: str, request: Request) -> str:
     if "mismatch" in text:
         return ""  # the certificate is another host's: no CA helps
-    if _NO_RESPONSE in text and request.url.startswith("https:"):
-        return ""
+    if request.url.startswith("https:") and (NO_RESPONSE in text or SPEAKS_TLS in text):
+        return ""  # `insecure=True` was not given; an https proxy may have been configured as an http one
     for sign, hint in _HINTS:
         if sign in text or sign.upper().replace(" ", "_") in text:
             return f" ({hint.format(host=Origin.of(request.url).netloc)})"

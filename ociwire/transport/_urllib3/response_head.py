@@ -12,19 +12,35 @@ from typing import NamedTuple, Protocol
 from ..._http.headers import TOKEN, Headers
 from ...errors import ProtocolError
 
-__all__ = ["Head", "LineReader", "framed_length", "read_head"]
+__all__ = [
+    "NO_RESPONSE",
+    "SPEAKS_TLS",
+    "STATUS_LENGTH",
+    "Head",
+    "LineReader",
+    "cut_off_error",
+    "framed_length",
+    "parse_status",
+    "read_head",
+]
 
 MAX_HEAD = 64 * 1024
 """Maximum size of a head in bytes."""
 
 # Messages quote nothing of an invalid head: it may repeat a part of a secret of the request, cut at a line end, which
-# could not be recognized and masked.
-NOT_HTTP = "the server does not speak HTTP/1.1: expected a status line, such as HTTP/1.1 200 OK"
+# could not be recognized and masked. `map_exceptions` appends the remedy to the two texts that it imports.
+NO_RESPONSE = "the server closed the connection without a response"
+SPEAKS_TLS = "the server speaks TLS, but the request was sent over plain http"
+_CUT_OFF = "the head of the response was cut off"
+_NOT_HTTP = "the server does not speak HTTP/1.1: expected a status line, such as HTTP/1.1 200 OK"
 
 _TLS_ALERT = b"\x15\x03"
 """The first bytes of an alert record (RFC 8446, section 5.1): a TLS server answers so to plain http."""
 _FIELD = re.compile(rb"(" + TOKEN.pattern.encode() + rb")[ \t]*:([^\0]*)")
-_STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: ([^\r\n]*))?\r?\n")
+# The two parts of a status line. The first has a fixed length, so that it can be parsed before the line has ended.
+STATUS_LENGTH = len(b"HTTP/1.1 200")
+_VERSION_AND_STATUS = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})")
+_REASON = re.compile(rb"(?: ([^\r\n]*))?\r?\n")
 
 
 class LineReader(Protocol):
@@ -62,10 +78,11 @@ def read_head(stream: LineReader) -> Head:
     """
     line = _read_line(stream, MAX_HEAD, first=True)
     remaining = MAX_HEAD - len(line)
-    match = _STATUS_LINE.fullmatch(line)
+    minor, status = parse_status(line)
+    match = _REASON.fullmatch(line, STATUS_LENGTH)
     if match is None:
-        raise ProtocolError(NOT_HTTP)
-    minor, status, reason = match.groups(b"")
+        raise ProtocolError(_NOT_HTTP)
+    reason = (match[1] or b"").decode("latin-1")
     fields: list[tuple[str, str]] = []
     while (line := _read_line(stream, remaining)) not in (b"\r\n", b"\n"):
         remaining -= len(line)
@@ -82,7 +99,26 @@ def read_head(stream: LineReader) -> Head:
             name, value = fields[-1]
             fields[-1] = (name, f"{value} {_decode_value(line)}".strip(" "))
     size = MAX_HEAD - remaining + len(line)
-    return Head(min(1, int(minor)), int(status), reason.decode("latin-1"), Headers.received(fields), size)
+    return Head(min(1, minor), status, reason, Headers.received(fields), size)
+
+
+def parse_status(line: bytes | bytearray) -> tuple[int, int]:
+    """Return the minor version and the status code of a status line, of which at least `STATUS_LENGTH` bytes are given.
+
+    Raises:
+        ProtocolError: It is not a status line of HTTP/1.
+    """
+    match = _VERSION_AND_STATUS.match(line)
+    if match is None:
+        raise ProtocolError(SPEAKS_TLS if line.startswith(_TLS_ALERT) else _NOT_HTTP)
+    return int(match[1]), int(match[2])
+
+
+def cut_off_error(received: bytes | bytearray) -> Exception:
+    """Return the exception for a connection that was closed within a status line, of which `received` has come."""
+    if not received:
+        return RemoteDisconnected(NO_RESPONSE)
+    return ProtocolError(SPEAKS_TLS if received.startswith(_TLS_ALERT) else _CUT_OFF)
 
 
 def framed_length(head: Head, method: str | None) -> tuple[bool, int | None]:
@@ -114,13 +150,9 @@ def _read_line(stream: LineReader, limit: int, *, first: bool = False) -> bytes:
     line = stream.readline(limit)
     if line.endswith(b"\n"):
         return line
-    if not line and first:
-        raise RemoteDisconnected("the server closed the connection without a response")
-    if first and line.startswith(_TLS_ALERT):
-        raise ProtocolError("the server speaks TLS, and was asked by plain http: leave insecure=True out")
     if len(line) >= limit:
         raise ProtocolError(f"the head of the response is longer than {MAX_HEAD} bytes")
-    raise ProtocolError("the head of the response was cut off")
+    raise cut_off_error(line) if first else ProtocolError(_CUT_OFF)
 
 
 def _decode_value(value: bytes) -> str:

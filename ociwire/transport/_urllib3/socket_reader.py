@@ -12,13 +12,12 @@ import socket
 import ssl
 import sys
 import time
-from http.client import RemoteDisconnected
 from typing import TYPE_CHECKING
 
 from urllib3.util import wait_for_read
 
 from ...errors import ProtocolError
-from .response_head import NOT_HTTP
+from .response_head import STATUS_LENGTH, cut_off_error, parse_status
 from .timeouts import TimeLimit
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SocketReader", "has_pending"]
 
-_STATUS_LENGTH = len(b"HTTP/1.1 401")
 _READ_SIZE = 8192
 """Number of bytes to receive at once while a head is read."""
 
@@ -125,7 +123,7 @@ class SocketReader(io.RawIOBase):
             ProtocolError: The data is not HTTP/1, or is cut off.
             TimeoutError: The deadline passed, or a status line that had begun was not completed in time.
         """
-        while len(self._buffer) < _STATUS_LENGTH:
+        while len(self._buffer) < STATUS_LENGTH:
             timeout = self._time_limit.remaining() if self._buffer else self._time_limit.clamp(end - time.monotonic())
             if timeout is not None and timeout <= 0:
                 return None
@@ -135,7 +133,7 @@ class SocketReader(io.RawIOBase):
             except TimeoutError:
                 if self._buffer:
                     raise
-        return self._parse_status()
+        return parse_status(self._buffer)[1]
 
     def poll_status(self) -> int | None:
         """The status code of a response that has been received already, without consuming it; None if there is none.
@@ -146,29 +144,22 @@ class SocketReader(io.RawIOBase):
         """
         # A readable socket may hold no data of the response (TLS 1.3 session tickets), and one that is not readable may
         # have some left: TLS decrypts whole records.
-        if not (len(self._buffer) >= _STATUS_LENGTH or has_pending(self._sock) or wait_for_read(self._sock, timeout=0)):
+        if not (len(self._buffer) >= STATUS_LENGTH or has_pending(self._sock) or wait_for_read(self._sock, timeout=0)):
             return None
         self._sock.settimeout(0)
         try:
-            while len(self._buffer) < _STATUS_LENGTH:
+            while len(self._buffer) < STATUS_LENGTH:
                 self._fill_buffer()
         except (BlockingIOError, ssl.SSLWantReadError):
             return None
-        return self._parse_status()
+        return parse_status(self._buffer)[1]
 
     def _fill_buffer(self) -> None:
         data = self._sock.recv(_READ_SIZE)
-        if not data and self._buffer:
-            raise ProtocolError("the head of the response was cut off")
         if not data:
-            raise RemoteDisconnected("the server closed the connection before its response")
+            raise cut_off_error(self._buffer)
         self._buffer += data
         self.received = True
-
-    def _parse_status(self) -> int:
-        if not (self._buffer.startswith(b"HTTP/1.") and self._buffer[9:12].isdigit()):
-            raise ProtocolError(NOT_HTTP)
-        return int(self._buffer[9:12])
 
     def close(self) -> None:
         """Release the socket. The owner of the connection closes it."""

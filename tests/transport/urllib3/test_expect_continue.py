@@ -194,6 +194,35 @@ class TestExpectSupport:
         assert counted.pulled == 0
 
 
+def read_head_and_close(peer: Peer) -> None:
+    peer.read_head()
+    peer.close()
+
+
+class TestPlainHTTPToTLSServer:
+    """A server that speaks TLS ends a connection over plain http; the error names the remedy, waiting body or not."""
+
+    @one_kind
+    @pytest.mark.parametrize("body", [None, b"abc", LARGE], ids=["none", "small", "waiting"])
+    def test_closed_without_response_error_names_remedy(self, wire: Wire, body: bytes | None) -> None:
+        server = wire.serve(read_head_and_close)
+        with pytest.raises(ReadError, match=r"without a response.*leave insecure=True out"):
+            wire.transport().round_trip(put(server.url, body))
+
+    @one_kind
+    @pytest.mark.parametrize("body", [None, b"abc", LARGE], ids=["none", "small", "waiting"])
+    @pytest.mark.parametrize("code", [b"\x46", b"\n"], ids=["protocol_version", "unexpected_message"])
+    def test_tls_alert_error_names_remedy(self, wire: Wire, body: bytes | None, code: bytes) -> None:
+        def send_alert(peer: Peer) -> None:
+            peer.read_head()
+            peer.send(b"\x15\x03\x01\x00\x02\x02" + code)
+            peer.close()
+
+        server = wire.serve(send_alert)
+        with pytest.raises(ProtocolError, match=r"the server speaks TLS.*leave insecure=True out"):
+            wire.transport().round_trip(put(server.url, body))
+
+
 class TestInterimResponses:
     """Every 1xx is skipped wherever it is sent, and the next request is in step."""
 
