@@ -16,6 +16,7 @@ from urllib.parse import unquote
 from .. import errors
 from .._http.headers import retry_after
 from .._http.messages import Response, redactor_of
+from .._http.status import is_temporary_status
 from .._oci.descriptor import HTML_TYPES, read_media_type
 from .._oci.digest import Digest
 from .._oci.host import redact_url
@@ -173,7 +174,7 @@ def is_transient(error: Exception) -> bool:
     """Return whether a registry answered that it is temporarily unable to serve: a later request may succeed."""
     if not isinstance(error, RegistryError):
         return False
-    return error.status in (408, 429) or (error.status >= 500 and error.status != 501)
+    return is_temporary_status(error.status) and error.status != 501
 
 
 def is_html(response: Response) -> bool:

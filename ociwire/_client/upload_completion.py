@@ -26,18 +26,17 @@ from ..errors import (
     AuthError,
     BlobUploadInvalid,
     BlobUploadUnknown,
-    BodyConsumedError,
     ConnectError,
     ContentError,
     NotFound,
     OciwireError,
-    RedirectError,
     RegistryError,
     TooManyRequests,
     TransportError,
     TransportTimeout,
 )
 from ..transport.retry import sleep
+from ..transport.retry_policy import MAX_RETRIES, MAX_WAIT, PERMANENT_ERRORS
 from .error_mapping import is_transient
 from .repository import Repository, add_query
 from .uploads import blob_exists, get_finds_blob, head_finds_blob, read_status, upload_headers
@@ -49,12 +48,8 @@ _MAX_COMMIT_TIME = 600.0
 _GRACE = 60.0
 """The same after a fault that says neither that the registry is at work nor that it is not."""
 _MAX_PAUSE = 30.0
-_MAX_RESENDS = 4
-"""Maximum number of repetitions of the closing PUT, as in `RetryTransport`."""
 _MAX_FAILED_POLLS = 3
 """Maximum number of consecutive polls that fail, each after the retries of the transport."""
-_MAX_RETRY_AFTER = 60.0
-"""Maximum Retry-After of a 429 in seconds that is waited for, as in `RetryTransport`."""
 
 
 class IncompleteUpload(NamedTuple):
@@ -247,7 +242,7 @@ class UploadCompletion:
     def _wait_before_resend(self) -> _State:
         """Wait before the PUT is repeated, as `RetryTransport` does: 0, 1, 2 and 4 seconds."""
         pause = 2.0 ** (self._resends - 1) if self._resends else 0.0
-        if self._resends == _MAX_RESENDS or not self._pause(pause):
+        if self._resends == MAX_RETRIES or not self._pause(pause):
             return _State.GIVEN_UP
         self._resends += 1
         return _State.RESEND
@@ -292,8 +287,8 @@ def _poll_time(fault: OciwireError) -> float:
 
 
 def _is_temporary(error: OciwireError) -> bool:
-    if isinstance(error, TooManyRequests) and (error.retry_after or 0.0) > _MAX_RETRY_AFTER:
+    if isinstance(error, TooManyRequests) and (error.retry_after or 0.0) > MAX_WAIT:
         return False
     if isinstance(error, TransportError):
-        return not isinstance(error, (AuthError, BodyConsumedError, RedirectError))
+        return not isinstance(error, PERMANENT_ERRORS)
     return is_transient(error)

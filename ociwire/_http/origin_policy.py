@@ -112,7 +112,7 @@ def redirect_target(base: str, location: str) -> tuple[str, bool]:
     return url, target != origin
 
 
-def check_realm(realm: str, registry: Origin, trusted: Collection[str] = ()) -> str:
+def check_realm(realm: str, registry: Origin, trusted: Collection[Origin] = ()) -> str:
     """Check that a registry's credentials may be sent to the token server that it names, and return its URL.
 
     The first rule that applies decides. Host names are not resolved: with a proxy, they could not be.
@@ -140,7 +140,7 @@ def check_realm(realm: str, registry: Origin, trusted: Collection[str] = ()) -> 
     except UsageError as error:
         raise AuthError(f"the token server that {registry} names is not to be used: {error}") from None
     url = realm.partition("#")[0]
-    if target in {Origin.of(origin) for origin in trusted}:
+    if target in trusted:
         return url
     if _is_downgrade(registry, target):
         netloc = re.split("[/?]", url[len("http://") :])[0]  # as written: `target` has the default port, too
@@ -159,7 +159,7 @@ def check_realm(realm: str, registry: Origin, trusted: Collection[str] = ()) -> 
 
 
 def token_redirect(
-    realm: str, location: str, registry: Origin, trusted: Collection[str] = (), *, what: str = "a redirect"
+    realm: str, location: str, registry: Origin, trusted: Collection[Origin] = (), *, what: str = "a redirect"
 ) -> str:
     """The URL that a token server redirects to. Its origin must be trusted, because the request carries credentials.
 
@@ -177,7 +177,7 @@ def token_redirect(
         url, target = resolve_url(realm, location)
     except UsageError as error:
         raise AuthError(f"{what}: refused, because its Location is not usable: {error}") from None
-    if target in {Origin.of(origin) for origin in trusted}:
+    if target in trusted:
         return url
     raise AuthError(
         f"{what}: refused, because credentials are sent to the realm only. It leads to {target}."

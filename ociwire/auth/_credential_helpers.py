@@ -7,7 +7,6 @@ may be the secret.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -15,9 +14,9 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
 from .._bounded_cache import BoundedCache
+from .._oci.manifest import parse_json_object
 from ..errors import AuthError, UsageError
 from .credentials import Credential
 
@@ -141,11 +140,8 @@ def _run(helper: str, program: str, server: str, env: Mapping[str, str]) -> byte
 
 
 def _parse(helper: str, output: bytes, source: str) -> Credential | None:
-    answer: Any = None
-    # What is raised below has no cause: an exception of json holds the text that it could not read.
-    with suppress(ValueError, RecursionError):
-        answer = json.loads(output)
-    if not isinstance(answer, dict):
+    answer = parse_json_object(output)
+    if answer is None:
         raise AuthError(f"{helper} did not answer with a JSON object")
     username, secret = answer.get("Username"), answer.get("Secret")
     if not isinstance(username, str) or not isinstance(secret, str):

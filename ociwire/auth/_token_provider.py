@@ -7,20 +7,22 @@ and none shows a secret.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 from urllib.parse import urlencode, urljoin
 
 from .._http.messages import Request, Response, redactor_of, with_redactor
 from .._http.origin_policy import check_realm, token_redirect
+from .._http.redact import Redactor
+from .._http.status import REDIRECT_STATUSES
 from .._http.urls import Origin
 from .._oci.host import redact_url
+from .._oci.manifest import parse_json_object
 from .._oci.reference import registry_name
 from .._oci.scope import Scope
 from .._text import sanitize
@@ -33,7 +35,6 @@ from .credentials import Credential
 __all__ = ["TokenProvider", "TokenRequest"]
 
 _LOG = logging.getLogger("ociwire.auth")
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_GET_ONLY = 64
 _MAX_RESPONSE = 1024 * 1024
 _MAX_TOKEN = 64 * 1024
@@ -92,13 +93,13 @@ class TokenProvider:
         self._source_name = source_name
         self._single_flight = SingleFlight("a token")
         self._get_only: set[str] = set()  # realms that answered 404 or 405 to a POST
-        self._trusted: dict[str, list[str]] = {}
+        self._trusted_origins: dict[str, set[Origin]] = {}
         for host, origins in trusted_realms.items():
             if isinstance(origins, str) or not isinstance(origins, Iterable):
                 raise UsageError(
                     f"trusted_realms has a collection of origins for each host: {{{host!r}: [{origins!r}]}}"
                 )
-            self._trusted.setdefault(registry_name(host), []).extend(str(Origin.of(origin)) for origin in origins)
+            self._trusted_origins.setdefault(registry_name(host), set()).update(map(Origin.of, origins))
 
     def find(self, wanted: TokenRequest) -> Token | None:
         """A cached token, if there is one."""
@@ -122,7 +123,7 @@ class TokenProvider:
             if wanted.credential is not None:
                 redactor.add(wanted.credential)
             try:
-                token = self._request_token(wanted, request, may_repeat)
+                token = self._request_token(wanted, request, redactor, may_repeat)
             except AuthError as error:
                 redactor.redact_error(error)
                 raise
@@ -133,12 +134,14 @@ class TokenProvider:
             (key, wanted.scope), wanted.scope, lambda: self.find(wanted), request_token, waiting.info.deadline
         )
 
-    def _request_token(self, wanted: TokenRequest, waiting: Request, may_repeat: Callable[[], bool]) -> Token:
-        credential, trusted = wanted.credential, self._trusted.get(wanted.host, ())
+    def _request_token(
+        self, wanted: TokenRequest, waiting: Request, redactor: Redactor, may_repeat: Callable[[], bool]
+    ) -> Token:
+        credential = wanted.credential
+        trusted: Collection[Origin] = self._trusted_origins.get(wanted.host, ())
         realm = check_realm(wanted.key.realm, wanted.origin, trusted)
         server = f"the token server {redact_url(realm)} (of {wanted.host})"
         if _LOG.isEnabledFor(logging.DEBUG):
-            redactor = redactor_of(waiting)
             scope = sanitize(redactor.text(str(wanted.scope)), _MAX_LOGGED_SCOPE) or "a token without a scope"
             _LOG.debug("requesting %s from %s", scope, redactor.text(server))
 
@@ -159,11 +162,13 @@ class TokenProvider:
 
         # A redirect is followed once, to an origin that the caller trusts. After 303, a POST would become a GET.
         location = response.headers.get("location")
-        if location is not None and response.status in (_REDIRECTS - {303} if post else _REDIRECTS):
+        if location is not None and response.status in (REDIRECT_STATUSES - {303} if post else REDIRECT_STATUSES):
             response.drain()
             what = f"{server} redirects ({response.status})"
             url = token_redirect(realm, location, wanted.origin, trusted, what=what)
-            response = self._send(request.replace(url=url), server)
+            request = request.replace(url=url)
+            redactor.add_request(request)  # the server may quote a signature of this URL
+            response = self._send(request, server)
         try:
             body = response.read(_MAX_RESPONSE + 1)
         except TransportTimeout as error:
@@ -174,7 +179,7 @@ class TokenProvider:
             response.drain()
 
         if not 200 <= response.status < 300:
-            raise self._to_error(wanted, realm, server, response, body)
+            raise self._to_error(wanted, realm, server, response, body, redactor)
         value, lifetime = _parse_token(body, server)
         return Token(value, wanted.scope, requested_at + lifetime - min(_MARGIN, lifetime / 4), requested_at)
 
@@ -188,17 +193,16 @@ class TokenProvider:
         except TransportError as error:
             raise AuthError(f"{server} could not be asked: {error}") from error
 
-    def _to_error(self, wanted: TokenRequest, realm: str, server: str, response: Response, body: bytes) -> AuthError:
+    def _to_error(
+        self, wanted: TokenRequest, realm: str, server: str, response: Response, body: bytes, redactor: Redactor
+    ) -> AuthError:
         """The error for a response that is not a success. It quotes the server's text, with the secrets masked."""
         status, credential = response.status, wanted.credential
         if 300 <= status < 400:
             return AuthError(
                 f"{server} redirects ({status}): refused, for credentials stay at the realm's origin", status=status
             )
-        redactor = redactor_of(response.request)
-        if credential is not None:
-            redactor.add(credential)
-        answer = _parse_object(body)
+        answer = parse_json_object(body) or {}
         # The error text of OAuth2 (RFC 6749, section 5.2), the distribution specification, or Docker Hub.
         errors = answer.get("errors")
         first = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
@@ -249,7 +253,7 @@ def _parse_token(body: bytes, server: str) -> tuple[str, float]:
     """The token of a response, and its lifetime in seconds."""
     if len(body) > _MAX_RESPONSE:
         raise AuthError(f"{server} answered with more than {_MAX_RESPONSE} bytes")
-    answer = _parse_object(body)
+    answer = parse_json_object(body) or {}
     value = answer.get("token") or answer.get("access_token")
     if not isinstance(value, str) or not _VISIBLE_ASCII.fullmatch(value):
         raise AuthError(
@@ -265,12 +269,3 @@ def _parse_token(body: bytes, server: str) -> tuple[str, float]:
         lifetime = math.nan
     is_valid = math.isfinite(lifetime) and lifetime > 0
     return value, min(lifetime, _MAX_LIFETIME) if is_valid else _DEFAULT_LIFETIME
-
-
-def _parse_object(body: bytes) -> dict[str, Any]:
-    """The JSON object of a response; empty if it is something else. An exception of json would hold the secrets."""
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return answer if isinstance(answer, dict) else {}

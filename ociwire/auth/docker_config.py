@@ -27,8 +27,6 @@ __all__ = ["DockerConfig"]
 _LOG = logging.getLogger("ociwire.auth")
 
 _MAX_FILE = 4 * 1024 * 1024
-_HUB_SERVER = f"https://index.{DOCKER_HUB}/v1/"
-"""The name of Docker Hub in docker's file, and for helpers."""
 
 
 @final
@@ -137,7 +135,7 @@ class DockerConfig:
         if program is None:
             raise file.error(field, f"names a helper that is not installed: docker-credential-{helper} is not on PATH")
         how = f"docker-credential-{helper}, which {field} of {file.name} names"
-        server = _HUB_SERVER if name == DOCKER_HUB else name
+        server = _server_name(name)
         try:
             credential = self._helpers.get(helper, program, server, how, cache_failure=key is None)
         except AuthError as error:
@@ -250,7 +248,7 @@ def _matching_keys(entries: Mapping[str, Any], name: str, repository: str | None
 
     A key is a host, a URL, or ``HOST/NAME`` for the repositories below a name, as podman writes it.
     """
-    server = _HUB_SERVER if name == DOCKER_HUB else name
+    server = _server_name(name)
     matching = []
     for key in entries:
         scheme, separator, rest = key.rpartition("://")
@@ -265,6 +263,11 @@ def _matching_keys(entries: Mapping[str, Any], name: str, repository: str | None
                 matching.append((-len(path), key != server, key))
     # A stable sort: of equal keys, the one that docker would write, then the first of the file.
     return (key for _, _, key in sorted(matching, key=lambda match: match[:2]))
+
+
+def _server_name(name: str) -> str:
+    """The name of a registry in docker's file, and for helpers. Docker Hub's is a URL."""
+    return f"https://index.{DOCKER_HUB}/v1/" if name == DOCKER_HUB else name
 
 
 def _parse_entry(file: _File, field: str, entry: object, how: str) -> Credential | None:

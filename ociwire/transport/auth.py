@@ -42,7 +42,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import final
 
-from .._http.messages import Request, Response, exchange_redactor, redactor_of, with_redactor
+from .._http.messages import Request, Response, redactor_of, with_redactor
+from .._http.status import is_temporary_status
 from .._http.transport import Transport
 from .._http.urls import Origin
 from .._oci.reference import registry_name
@@ -56,6 +57,7 @@ from ..auth._token_provider import TokenProvider, TokenRequest
 from ..auth.challenge import Challenge
 from ..auth.credentials import Credential, CredentialSource, first_repository
 from ..errors import AuthError, AuthTimeout, CredentialsRejected
+from .base import with_request
 
 __all__ = ["AuthTransport"]
 
@@ -114,8 +116,7 @@ class AuthTransport:
             AuthTimeout: No token came in time.
         """
         if "authorization" in request.headers:
-            response = self._inner.round_trip(request)
-            return response if response.request is not None else response.replace(request=request)
+            return with_request(self._inner.round_trip(request), request)
         return _AuthAttempt(self, with_redactor(request)).run()
 
     def close(self) -> None:
@@ -178,13 +179,11 @@ class _AuthAttempt:
             request = self._request
             if sent is not _NOTHING:
                 # A later response may repeat this token after another one was sent, or the password behind it.
-                redactor = exchange_redactor(request.info)
-                if redactor is not None:
-                    redactor.add(sent)
+                redactor_of(request).add(sent)
                 request = request.with_headers({"Authorization": sent.header})
             self._sent_at = time.monotonic()
             self._sends += 1
-            response = self._layer._inner.round_trip(request)
+            response = with_request(self._layer._inner.round_trip(request), request)
             following = None
             if response.status in (400, 401, 403, 404):
                 try:
@@ -196,7 +195,7 @@ class _AuthAttempt:
                     raise
             if following is None:
                 self._remember_result(sent, response.status)
-                return response if response.request is not None else response.replace(request=request)
+                return response
             response.drain()
             sent = following
 
@@ -252,7 +251,7 @@ class _AuthAttempt:
         if not self._is_from_registry(response):
             return None
         challenge = self._remember_challenge(response)
-        if challenge is None and response.status < 500 and response.status not in (408, 429):
+        if challenge is None and not is_temporary_status(response.status):
             self._challenges.mark(self._origin, "open")
         return challenge
 
@@ -276,7 +275,7 @@ class _AuthAttempt:
         try:
             return self._authorize(guess.challenge, credential, guess.scope)
         except AuthError as error:
-            if isinstance(error, AuthTimeout) or error.status >= 500 or error.status in (408, 429):
+            if isinstance(error, AuthTimeout) or is_temporary_status(error.status):
                 raise
             if hidden and error.status not in (400, 401, 403):
                 raise  # the registry's 404 says nothing as long as the token server has not refused

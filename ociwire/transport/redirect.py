@@ -12,6 +12,7 @@ from .._arguments import check_integer
 from .._http.headers import SECRET_HEADERS
 from .._http.messages import Request, Response, redactor_of, with_redactor
 from .._http.origin_policy import redirect_target
+from .._http.status import REDIRECT_STATUSES
 from .._http.transport import Transport
 from .._http.urls import Origin
 from .._oci.host import redact_url
@@ -21,8 +22,6 @@ from .base import with_request
 
 __all__ = ["RedirectTransport"]
 
-# RFC 9110, section 15.4. 300 leaves the choice to the user, and 304 is no redirect.
-_KEEP_METHOD = (301, 302, 307, 308)
 _SEE_OTHER = 303
 
 
@@ -55,11 +54,11 @@ class RedirectTransport:
         """
         visited = {(request.method, request.url)}
         while True:
-            response = self._inner.round_trip(request)
-            if response.status not in _KEEP_METHOD and response.status != _SEE_OTHER:
-                return with_request(response, request)
+            response = with_request(self._inner.round_trip(request), request)
+            if response.status not in REDIRECT_STATUSES:
+                return response
             try:
-                target = _redirected(request, response)
+                target = _build_redirect(request, response)
                 if target is not None and (target.method, target.url) in visited:
                     raise RedirectError(f"redirects lead in a circle, back to {redact_url(target.url)}")
                 if target is not None and len(visited) > self._max_redirects:
@@ -67,11 +66,11 @@ class RedirectTransport:
                         f"more than {self._max_redirects} redirects, the last to {redact_url(target.url)}"
                     )
             except RedirectError as error:
-                error.request = response.request or request
+                error.request = response.request
                 response.drain()
                 raise
             if target is None:
-                return with_request(response, request)
+                return response
             response.drain()
             visited.add((target.method, target.url))
             # Register the secrets of this URL (a signature): later responses of the exchange may repeat it.
@@ -83,7 +82,7 @@ class RedirectTransport:
         self._inner.close()
 
 
-def _redirected(request: Request, response: Response) -> Request | None:
+def _build_redirect(request: Request, response: Response) -> Request | None:
     """Return the request that a redirect asks for; None if it has no Location, or must not be followed here."""
     locations = response.headers.get_all("location")
     if not locations or request.info.operation == "token":
@@ -91,8 +90,8 @@ def _redirected(request: Request, response: Response) -> Request | None:
     if len(set(locations)) > 1:
         raise RedirectError(f"a redirect of {redact_url(request.url)} has {len(locations)} Locations")
     request = with_redactor(request)
-    source = request.url if response.request is None else response.request.url
-    url, leaves_origin = redirect_target(source, locations[0])
+    # `response.request` is set, and may be another request: an inner layer may have followed a redirect.
+    url, leaves_origin = redirect_target(response.request.url, locations[0])  # type: ignore[union-attr]
     target = request.replace(url=url)
     if response.status == _SEE_OTHER:
         method = "HEAD" if request.method == "HEAD" else "GET"

@@ -38,7 +38,7 @@ from .._http.urls import Origin
 from .._oci.host import redact_url
 from ..errors import TransportError, TransportTimeout, UsageError
 from .base import with_request
-from .retry_policy import Budget, RetryPolicy
+from .retry_policy import MAX_WAIT, Budget, RetryPolicy
 
 __all__ = ["RetryTransport", "sleep"]
 
@@ -80,7 +80,7 @@ class RetryTransport:
         inner: Transport,
         *,
         retry: urllib3.Retry | Literal[False] | None = None,
-        max_wait: float = 60.0,
+        max_wait: float = MAX_WAIT,
         sleep: Callable[[float], object] | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
@@ -112,7 +112,7 @@ class RetryTransport:
             backoff.wait(blocked, "Retry-After")
         while True:
             try:
-                response = self._inner.round_trip(request)
+                response = with_request(self._inner.round_trip(request), request)
             except TransportError as error:
                 kind = self._policy.kind(request, error)
                 if kind is None or not budget.take(kind):
@@ -122,7 +122,7 @@ class RetryTransport:
             unsent = body_probe is not None and not body_probe.was_read
             delay = self._retry_delay(backoff, request, response, budget, unsent=unsent)
             if delay is None:
-                return with_request(response, request)
+                return response
             response.drain()
             backoff.wait(delay, str(response.status))
 
@@ -139,9 +139,9 @@ class RetryTransport:
         blocked = backoff.remaining()
         now = self._tracker.now()
         retry_after = self._policy.retry_after(response, now)
-        if retry_after and response.status in urllib3.Retry.RETRY_AFTER_STATUS_CODES:
+        if retry_after and self._policy.has_retry_after(response):
             # After a redirect the response is another host's. Block that one, and the one that redirects to it.
-            sender = backoff.origin if response.request is None else Origin.of(response.request.url)
+            sender = Origin.of(response.request.url)  # type: ignore[union-attr]
             for origin in {backoff.origin, sender}:
                 self._tracker.block_until(origin, now + retry_after)
         if retry_after is not None and retry_after > min(self._tracker.max_wait, self._policy.max_retry_after):

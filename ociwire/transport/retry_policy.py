@@ -16,6 +16,7 @@ import urllib3
 from .._http.body import has_raised
 from .._http.headers import retry_after
 from .._http.messages import Request, Response
+from .._http.status import RETRY_STATUSES
 from ..errors import (
     AuthError,
     BodyConsumedError,
@@ -27,16 +28,19 @@ from ..errors import (
     TransportTimeout,
 )
 
-__all__ = ["Budget", "RetryPolicy"]
+__all__ = ["MAX_RETRIES", "MAX_WAIT", "PERMANENT_ERRORS", "Budget", "RetryPolicy"]
+
+MAX_RETRIES = 4
+"""Number of retries of the default policy."""
+MAX_WAIT = 60.0
+"""Default maximum wait before an attempt, in seconds, by Retry-After too."""
 
 # Statuses that say that the server has not acted. Some servers act first (a PATCH stored and answered 503), so that a
 # request that is marked as not idempotent is repeated only if no byte of its body was sent.
 _NOT_ACTED_UPON = frozenset({429, 503})
-# 520 to 524 are Cloudflare's: its origin server failed, refused, was unreachable or timed out.
-_STATUSES = (408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524)
 _PERMANENT_TLS_ERRORS = ("CERTIFICATE", "UNKNOWN_CA", "WRONG_VERSION_NUMBER", "HTTP_REQUEST")
 """Parts of OpenSSL's error texts after which another attempt would fail in the same way."""
-_PERMANENT = (AuthError, BodyConsumedError, RedirectError)
+PERMANENT_ERRORS = (AuthError, BodyConsumedError, RedirectError)
 """Errors that another attempt would end in, too."""
 
 
@@ -92,7 +96,7 @@ class RetryPolicy:
     def __init__(self, retry: urllib3.Retry | None) -> None:
         self._is_default = retry is None
         self._retry = retry or urllib3.Retry(
-            4, backoff_factor=0.5, backoff_jitter=0.25, status_forcelist=_STATUSES, allowed_methods=None
+            MAX_RETRIES, backoff_factor=0.5, backoff_jitter=0.25, status_forcelist=RETRY_STATUSES, allowed_methods=None
         )
         # Older versions of urllib3 do not have it.
         self.max_retry_after = float(getattr(self._retry, "retry_after_max", float("inf")))
@@ -103,7 +107,7 @@ class RetryPolicy:
 
     def kind(self, request: Request, error: TransportError) -> str | None:
         """The kind of retry for a failure: ``connect``, ``read`` or ``other``; None if it must not be retried."""
-        if isinstance(error, _PERMANENT) or _is_permanent_tls_failure(error):
+        if isinstance(error, PERMANENT_ERRORS) or _is_permanent_tls_failure(error):
             return None
         if request.body is not None and (not request.body.resendable or has_raised(request.body, error)):
             return None
@@ -130,8 +134,7 @@ class RetryPolicy:
         by_header = (
             self._retry.total  # without a total, urllib3 retries only listed statuses
             and self._retry.respect_retry_after_header
-            and status in urllib3.Retry.RETRY_AFTER_STATUS_CODES
-            and "retry-after" in response.headers
+            and self.has_retry_after(response)
         )
         resendable = request.body is None or request.body.resendable
         not_acted_upon = status in _NOT_ACTED_UPON and (unsent or request.info.idempotent is None)
@@ -141,6 +144,10 @@ class RetryPolicy:
     def is_listed(self, status: int) -> bool:
         """Whether the policy lists a status as one to retry."""
         return status in (self._retry.status_forcelist or ())
+
+    def has_retry_after(self, response: Response) -> bool:
+        """Whether a response has a Retry-After header, and one of the statuses with which urllib3 obeys it."""
+        return response.status in urllib3.Retry.RETRY_AFTER_STATUS_CODES and "retry-after" in response.headers
 
     def retry_after(self, response: Response, now: float) -> float | None:
         """Seconds of a valid Retry-After header; None if there is none, or if the policy ignores it."""

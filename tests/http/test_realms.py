@@ -19,7 +19,7 @@ SECRET = "sEcReT-42"
 
 def is_allowed(realm: str, registry: str = PUBLIC, *trusted: str) -> bool:
     try:
-        url = check_realm(realm, Origin.of(registry), trusted)
+        url = check_realm(realm, Origin.of(registry), [Origin.of(origin) for origin in trusted])
     except AuthError:
         return False
     assert url == realm
@@ -414,7 +414,7 @@ def test_check_realm_refused_names_rule_and_option(registry: str, realm: str, ru
 @pytest.mark.parametrize("trusted", [(), ("https://auth.example", "http://auth.example", PUBLIC)])
 def test_check_realm_userinfo_is_refused_and_hidden(realm: str, trusted: tuple[str, ...]) -> None:
     with pytest.raises(AuthError) as caught:
-        check_realm(realm, Origin.of(PUBLIC), trusted)
+        check_realm(realm, Origin.of(PUBLIC), [Origin.of(origin) for origin in trusted])
     error: BaseException | None = caught.value
     while error is not None:
         assert SECRET not in f"{error} {error!r}"

@@ -13,7 +13,7 @@ import urllib3
 
 from ..._arguments import check_integer, check_seconds
 from ..._http.headers import Headers
-from ..._http.messages import Request, Response, exchange_redactor, with_redactor
+from ..._http.messages import Request, Response, redactor_of, with_redactor
 from ..._http.urls import Origin, split_url
 from ...errors import ConnectError, ReadError, UsageError
 from .exchange import ContentFailed, Exchange, ReusedConnection
@@ -189,7 +189,5 @@ class UrllibTransport:
 def _with_proxy_secrets(request: Request, pool: OriginPool) -> Request:
     """Have the proxy's password masked: the proxy may repeat it in a reason phrase, or in the body of a 407."""
     request = with_redactor(request)
-    redactor = exchange_redactor(request.info)
-    if redactor is not None:
-        redactor.add_headers(Headers(pool.urllib3_pool.proxy_headers))
+    redactor_of(request).add_headers(Headers(pool.urllib3_pool.proxy_headers))
     return request
