@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import ociwire._client.upload_completion
 import ociwire.transport.retry
 from tests._support.doubles import FakeClock
 from tests._support.examples import load_profile
@@ -33,10 +34,11 @@ def _no_credentials() -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="session")
 def _no_retry_waits() -> Iterator[None]:
     # Patched, not injected: hundreds of tests get a RetryTransport from default_transport(), whose parameters are
-    # public and have no place for a sleep function. Only the module's name for `time` is replaced.
+    # public and have no place for a sleep function. Only the modules' name for `time` is replaced.
     clock = SimpleNamespace(sleep=lambda seconds: None, time=lambda: time.time(), monotonic=lambda: time.monotonic())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ociwire.transport.retry, "time", clock)
+        for module in (ociwire.transport.retry, ociwire._client.upload_completion):
+            patch.setattr(module, "time", clock)
         yield
 
 

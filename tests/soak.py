@@ -37,6 +37,7 @@ from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
 
+import ociwire._client.upload_completion
 import ociwire.transport.retry
 from ociwire import Client, Descriptor, Digest, default_transport
 from ociwire._client.blob_reader import BlobReader
@@ -536,9 +537,10 @@ def soak(seconds: float, operations: int | None, seed: str, threads: int, *, mem
     warnings.filterwarnings("ignore", ".* not read to its end or closed|.* never read to its end", ResourceWarning)
     before_threads = threading.active_count()
     wait = time.sleep
-    ociwire.transport.retry.time = SimpleNamespace(  # type: ignore[assignment, attr-defined]
+    short_waits: Any = SimpleNamespace(
         sleep=lambda pause: wait(min(pause, PAUSE)), time=time.time, monotonic=time.monotonic
     )
+    ociwire.transport.retry.time = ociwire._client.upload_completion.time = short_waits  # type: ignore[attr-defined]
     with registry(memory=memory) as host, contextlib.closing(UrllibTransport(timeout=TIMEOUT, trust_env=False)) as base:
         clean = Client(host, base, insecure=True)
         worlds = World(host, f"{seed}/a", flips=True), World(host, f"{seed}/b", flips=False)

@@ -35,7 +35,6 @@ from ..errors import (
     TransportError,
     TransportTimeout,
 )
-from ..transport.retry import sleep
 from ..transport.retry_policy import MAX_RETRIES, MAX_WAIT, PERMANENT_ERRORS
 from .error_mapping import is_transient
 from .repository import Repository, add_query
@@ -254,7 +253,7 @@ class UploadCompletion:
             self._limit = "before the deadline"
             return False
         if seconds:
-            sleep(seconds)
+            time.sleep(seconds)
         self._total_pause += seconds
         return True
 

@@ -40,7 +40,7 @@ from ..errors import TransportError, TransportTimeout, UsageError
 from .base import with_request
 from .retry_policy import MAX_WAIT, Budget, RetryPolicy
 
-__all__ = ["RetryTransport", "sleep"]
+__all__ = ["RetryTransport"]
 
 _LOG = logging.getLogger("ociwire.retry")
 _MAX_ORIGINS = 1024
@@ -149,11 +149,6 @@ class RetryTransport:
         if not self._policy.wants_retry(request, response, unsent=unsent) or not budget.take("status"):
             return None
         return max(retry_after or budget.backoff(), blocked)
-
-
-def sleep(seconds: float) -> None:
-    """Sleep between two requests of one operation, by `time.sleep`, which is looked up at each call."""
-    time.sleep(seconds)
 
 
 class _BodyProbe:

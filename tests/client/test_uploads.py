@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import ociwire.transport.retry
+import ociwire._client.upload_completion
 from ociwire import BlobWriter, Client, Descriptor, Digest, FunctionTransport, Request, Response, Scope, errors
 from ociwire.testing import ScriptedTransport
 from tests._support.doubles import FakeClock, RecordingTransport
@@ -798,7 +798,8 @@ ALL_STORED = status_response("0-113")
 def pauses(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> list[float]:
     """The pauses between requests, by which the clock advances."""
     # Patched, because the client has no parameter for the function that sleeps between polls.
-    monkeypatch.setattr(ociwire.transport.retry, "time", SimpleNamespace(sleep=clock.sleep))
+    time = SimpleNamespace(sleep=clock.sleep, monotonic=clock)
+    monkeypatch.setattr(ociwire._client.upload_completion, "time", time)
     return clock.sleeps
 
 

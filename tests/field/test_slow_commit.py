@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
 
+import ociwire._client.upload_completion
 import ociwire.transport.retry
 from ociwire import Client, Descriptor, Request, Response, Transport, default_transport
 from ociwire.auth import Anonymous
@@ -264,8 +266,11 @@ def sleeps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """The pauses between polls, without waiting; at most ten minutes in all."""
     # Patched, because neither default_transport() nor the client has a parameter for a clock.
     clock = FakeClock()
-    time = SimpleNamespace(sleep=clock.sleep, time=clock, monotonic=clock)
-    monkeypatch.setattr(ociwire.transport.retry, "time", time)
+    fake_time = SimpleNamespace(sleep=clock.sleep, time=clock, monotonic=clock)
+    monkeypatch.setattr(ociwire.transport.retry, "time", fake_time)
+    # Deadlines of the client are values of the real clock.
+    polling_time = SimpleNamespace(sleep=clock.sleep, monotonic=time.monotonic)
+    monkeypatch.setattr(ociwire._client.upload_completion, "time", polling_time)
     yield clock.sleeps
     assert sum(clock.sleeps) <= 600
 

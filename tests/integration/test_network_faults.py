@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+import ociwire._client.upload_completion
 import ociwire.transport.retry
 from ociwire import Body, Client, Descriptor, Digest, Request, Scope, check_response, default_transport
 from ociwire.auth import Anonymous
@@ -531,7 +532,8 @@ class Stage:
         patch.setattr(WireConnection, "_new_conn", record_socket)
         # Patched, because default_transport() has no parameter for the function that sleeps.
         clock = SimpleNamespace(sleep=sleep, time=time.time, monotonic=time.monotonic)
-        patch.setattr(ociwire.transport.retry, "time", clock)
+        for module in (ociwire.transport.retry, ociwire._client.upload_completion):
+            patch.setattr(module, "time", clock)
         base = UrllibTransport(timeout=TIMEOUT, expect_timeout=EXPECT_TIMEOUT, trust_env=False)
         self.transport = default_transport(base=base, credentials=Anonymous())
         self.client = Client(fault_proxy.host, self.transport, insecure=True)
