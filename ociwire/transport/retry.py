@@ -102,7 +102,7 @@ class RetryTransport:
             TransportTimeout: The deadline is before the end of a wait.
             TransportError: The exception of the last attempt.
         """
-        budget = self._policy.budget()
+        budget = self._policy.new_budget()
         body_probe = None
         if request.info.idempotent is False and request.body is not None and request.body.length != 0:
             body_probe = _BodyProbe()
@@ -114,10 +114,10 @@ class RetryTransport:
             try:
                 response = with_request(self._inner.round_trip(request), request)
             except TransportError as error:
-                kind = self._policy.kind(request, error)
+                kind = self._policy.classify(request, error)
                 if kind is None or not budget.take(kind):
                     raise
-                backoff.wait(max(budget.backoff(), backoff.remaining()), f"{type(error).__name__}: {error}")
+                backoff.wait(max(budget.backoff_time(), backoff.remaining()), f"{type(error).__name__}: {error}")
                 continue
             unsent = body_probe is not None and not body_probe.was_read
             delay = self._retry_delay(backoff, request, response, budget, unsent=unsent)
@@ -134,7 +134,7 @@ class RetryTransport:
         self, backoff: _Backoff, request: Request, response: Response, budget: Budget, *, unsent: bool
     ) -> float | None:
         """Seconds to wait before the request is sent again; None if the response is to be returned."""
-        if response.status < 400 and not self._policy.is_listed(response.status):
+        if response.status < 400 and not self._policy.is_in_forcelist(response.status):
             return None
         blocked = backoff.remaining()
         now = self._tracker.now()
@@ -146,9 +146,9 @@ class RetryTransport:
                 self._tracker.block_until(origin, now + retry_after)
         if retry_after is not None and retry_after > min(self._tracker.max_wait, self._policy.max_retry_after):
             return None
-        if not self._policy.wants_retry(request, response, unsent=unsent) or not budget.take("status"):
+        if not self._policy.should_retry(request, response, unsent=unsent) or not budget.take("status"):
             return None
-        return max(retry_after or budget.backoff(), blocked)
+        return max(retry_after or budget.backoff_time(), blocked)
 
 
 class _BodyProbe:

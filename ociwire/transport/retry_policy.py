@@ -37,7 +37,7 @@ MAX_WAIT = 60.0
 
 # Statuses that say that the server has not acted. Some servers act first (a PATCH stored and answered 503), so that a
 # request that is marked as not idempotent is repeated only if no byte of its body was sent.
-_NOT_ACTED_UPON = frozenset({429, 503})
+_UNPROCESSED_STATUSES = frozenset({429, 503})
 _PERMANENT_TLS_ERRORS = ("CERTIFICATE", "UNKNOWN_CA", "WRONG_VERSION_NUMBER", "HTTP_REQUEST")
 """Parts of OpenSSL's error texts after which another attempt would fail in the same way."""
 PERMANENT_ERRORS = (AuthError, BodyConsumedError, RedirectError)
@@ -70,7 +70,7 @@ class Budget:
         self.taken += 1
         return True
 
-    def backoff(self) -> float:
+    def backoff_time(self) -> float:
         """Seconds to wait before the retry that was taken last, by urllib3's formula: none before the first."""
         if self.taken <= 1:
             return 0.0
@@ -101,11 +101,11 @@ class RetryPolicy:
         # Older versions of urllib3 do not have it.
         self.max_retry_after = float(getattr(self._retry, "retry_after_max", float("inf")))
 
-    def budget(self) -> Budget:
+    def new_budget(self) -> Budget:
         """The retries for a new request."""
         return Budget(self._retry)
 
-    def kind(self, request: Request, error: TransportError) -> str | None:
+    def classify(self, request: Request, error: TransportError) -> str | None:
         """The kind of retry for a failure: ``connect``, ``read`` or ``other``; None if it must not be retried."""
         if isinstance(error, PERMANENT_ERRORS) or _is_permanent_tls_failure(error):
             return None
@@ -119,7 +119,7 @@ class RetryPolicy:
             return "connect"
         return "read" if isinstance(error, (ReadError, TransportTimeout, ProtocolError)) else "other"
 
-    def wants_retry(self, request: Request, response: Response, *, unsent: bool) -> bool:
+    def should_retry(self, request: Request, response: Response, *, unsent: bool) -> bool:
         """Whether the request may be sent again after a response.
 
         Args:
@@ -137,11 +137,11 @@ class RetryPolicy:
             and self.has_retry_after(response)
         )
         resendable = request.body is None or request.body.resendable
-        not_acted_upon = status in _NOT_ACTED_UPON and (unsent or request.info.idempotent is None)
-        allowed = self._allows(request) or (self._is_default and not_acted_upon)
-        return resendable and (self.is_listed(status) or bool(by_header)) and allowed
+        unprocessed = status in _UNPROCESSED_STATUSES and (unsent or request.info.idempotent is None)
+        allowed = self._allows(request) or (self._is_default and unprocessed)
+        return resendable and (self.is_in_forcelist(status) or bool(by_header)) and allowed
 
-    def is_listed(self, status: int) -> bool:
+    def is_in_forcelist(self, status: int) -> bool:
         """Whether the policy lists a status as one to retry."""
         return status in (self._retry.status_forcelist or ())
 

@@ -28,6 +28,18 @@ from .response_head import NO_RESPONSE, SPEAKS_TLS
 
 __all__ = ["HasConnected", "map_errors", "to_transport_error"]
 
+_MAX_TEXT = 1000
+"""Maximum length in characters of quoted exception texts, which a proxy or a server may have written."""
+# The first sign that is in the text of an exception decides.
+_HINTS = (
+    (NO_RESPONSE, "does it speak TLS? Then leave insecure=True out"),
+    (SPEAKS_TLS, "leave insecure=True out"),
+    ("certificate verify failed", "a private CA belongs in /etc/docker/certs.d/{host}/ca.crt, or in tls="),
+    ("wrong version number", "the server seems to speak plain http: Client(..., insecure=True)"),
+    ("http request", "the server seems to speak plain http: Client(..., insecure=True)"),
+    ("Tunnel connection failed: 407", "the proxy wants credentials: proxy='http://USER:PASSWORD@HOST:PORT'"),
+)
+
 # The first match decides. Exceptions that wrap another one are unwrapped before, by `_root`.
 _CLASSES: tuple[tuple[type[BaseException], type[TransportError]], ...] = (
     (exceptions.NewConnectionError, ConnectError),
@@ -67,18 +79,6 @@ class HasConnected(Protocol):
 
     @property
     def connected(self) -> bool: ...
-
-
-_MAX_TEXT = 1000
-"""Maximum length in characters of quoted exception texts, which a proxy or a server may have written."""
-_HINTS = (
-    (NO_RESPONSE, "does it speak TLS? Then leave insecure=True out"),
-    (SPEAKS_TLS, "leave insecure=True out"),
-    ("certificate verify failed", "a private CA belongs in /etc/docker/certs.d/{host}/ca.crt, or in tls="),
-    ("wrong version number", "the server seems to speak plain http: Client(..., insecure=True)"),
-    ("http request", "the server seems to speak plain http: Client(..., insecure=True)"),
-    ("Tunnel connection failed: 407", "the proxy wants credentials: proxy='http://USER:PASSWORD@HOST:PORT'"),
-)
 
 
 def to_transport_error(error: BaseException, request: Request, *, connected: bool, proxy: str = "") -> TransportError:

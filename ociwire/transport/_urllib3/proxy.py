@@ -18,6 +18,9 @@ from ...errors import UsageError
 
 __all__ = ["ProxySelector", "Proxy"]
 
+_EXPECTED = "http://[user:password@]host[:port]"
+_PROXY = re.compile(r"(?:([a-z][a-z0-9+.-]*)://)?(?:(.*)@)?([^@]*)", re.DOTALL | re.IGNORECASE)
+
 
 class Proxy(NamedTuple):
     """The origin of a proxy, and the headers to send to it. Its repr has no password.
@@ -64,12 +67,12 @@ class ProxySelector:
         if self._explicit is not None:
             return self._explicit
         url = self._environment.get(origin.scheme)
-        if not url or bypasses(self._environment.get("no", ""), origin):
+        if not url or should_bypass_proxy(self._environment.get("no", ""), origin):
             return None
         return _parse(url)
 
 
-def bypasses(no_proxy: str, origin: Origin) -> bool:
+def should_bypass_proxy(no_proxy: str, origin: Origin) -> bool:
     """Whether ``no_proxy`` names an origin. Names are not resolved.
 
     An entry is ``*`` (everything), an IP address, a network (``10.0.0.0/8``), a domain (which includes its subdomains,
@@ -138,7 +141,3 @@ def _parse(url: str) -> Proxy:
     if userinfo is None:
         return Proxy(origin, {})
     return Proxy(origin, {"Proxy-Authorization": f"Basic {b64encode(credentials).decode('ascii')}"})
-
-
-_EXPECTED = "http://[user:password@]host[:port]"
-_PROXY = re.compile(r"(?:([a-z][a-z0-9+.-]*)://)?(?:(.*)@)?([^@]*)", re.DOTALL | re.IGNORECASE)

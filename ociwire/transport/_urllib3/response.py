@@ -41,12 +41,12 @@ class WireResponse(http.client.HTTPResponse):
     Attributes:
         exchange: The exchange that this response ends, until the head is read; None for a response to CONNECT.
         fields: The header fields.
-        surplus: Whether bytes were received beyond the body: the connection must not be reused.
+        has_excess_data: Whether bytes were received beyond the body: the connection must not be reused.
     """
 
     exchange: Exchange | None = None
     fields: Headers
-    surplus = False
+    has_excess_data = False
 
     def begin(self) -> None:
         """Read the head, skip every 1xx, and determine the framing and whether the connection can be reused."""
@@ -135,11 +135,11 @@ class WireResponse(http.client.HTTPResponse):
         fp: Any = self.fp
         self.fp = None  # type: ignore[assignment]
         fp.raw.finish()
-        self.surplus = bool(fp.peek(1))
+        self.has_excess_data = bool(fp.peek(1))
         fp.close()
 
 
-_LEFT_OPEN: dict[weakref.ref[WireBody], tuple[SocketReader, str, str, Redactor | None]] = {}
+_UNCLOSED: dict[weakref.ref[WireBody], tuple[SocketReader, str, str, Redactor | None]] = {}
 """The sockets and requests of all open bodies, by a weak reference to the body. No value may refer to its body.
 
 In a reference cycle finalizers run in any order. Those of http.client's response or of the socket could run first: then
@@ -151,6 +151,18 @@ the same and takes three times as long.
 
 class WireBody:
     """The body of a response. Returns the connection to its pool at the end, and closes it if closed before that.
+
+    ================  ======================  =======================================  =========
+    state             event                   action                                   next
+    ================  ======================  =======================================  =========
+    open              `readinto`, bytes come  return their number                      open
+    open              `readinto`, at the end  return the connection to its pool        finished
+    open              `readinto` fails        close the connection, raise              closed
+    open              `close`                 close the connection                     closed
+    open              garbage collection      close the socket, warn (`_abandon`)      collected
+    finished, closed  `readinto`              return 0                                 unchanged
+    finished, closed  any other               none                                     unchanged
+    ================  ======================  =======================================  =========
 
     Only `readinto` returns a connection to its pool. `close` and the finalizer close the socket and touch nothing else:
     a generator's ``finally`` or an `io.BufferedReader` may call `close` in the garbage collector, in a thread that
@@ -171,7 +183,7 @@ class WireBody:
         self._request = request
         fp: Any = raw.fp
         self._open: weakref.ref[WireBody] | None = weakref.ref(self, _abandon)
-        _LEFT_OPEN[self._open] = fp.raw, request.method, request.url, exchange_redactor(request.info)
+        _UNCLOSED[self._open] = fp.raw, request.method, request.url, exchange_redactor(request.info)
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Read available bytes, at least one; 0 at the end.
@@ -207,20 +219,20 @@ class WireBody:
     def _forget(self) -> None:
         reference, self._open = self._open, None
         if reference is not None:
-            _LEFT_OPEN.pop(reference, None)
+            _UNCLOSED.pop(reference, None)
 
 
 def release(raw: WireResponse, pooled: urllib3.HTTPResponse) -> None:
     """Return the connection of a finished response to its pool, or close it if bytes were received beyond the body."""
-    if raw.surplus:
+    if raw.has_excess_data:
         pooled.close()
     else:
         pooled.release_conn()
 
 
 def _abandon(reference: weakref.ref[WireBody]) -> None:
-    reader, method, url, redactor = _LEFT_OPEN.pop(reference)
-    reader.drop()
+    reader, method, url, redactor = _UNCLOSED.pop(reference)
+    reader.abort()
     redacted = redact_url(url)
     if redactor is not None:  # a server may have written the URL, as a Location that repeats a secret
         redacted = redactor.text(redacted)

@@ -167,7 +167,7 @@ class SocketReader(io.RawIOBase):
             self._file.close()
         super().close()
 
-    def drop(self) -> None:
+    def abort(self) -> None:
         """Close the socket, too. Takes no lock and logs nothing, so that a finalizer may call it."""
         if self._file is not None:
             self._file.close()

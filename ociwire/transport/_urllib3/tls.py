@@ -22,6 +22,9 @@ __all__ = ["TLSContextCache", "TLS", "docker_certs_d"]
 
 _LOG = logging.getLogger("ociwire.tls")
 _MAX_HOSTS = 1024
+_SYSTEM = ("", True)
+"""Key of the context with the system's CAs, which hosts share. No host is empty."""
+_STANDARD_ROOTS = ("~/.config/containers/certs.d", "/etc/containers/certs.d", "/etc/docker/certs.d")
 
 TLS = str | os.PathLike[str] | ssl.SSLContext | Callable[[str], ssl.SSLContext | None]
 """Path of a CA bundle, a context, or a function from ``host[:port]`` to a context (None: the system's CAs)."""
@@ -47,9 +50,6 @@ def docker_certs_d(root: str | os.PathLike[str] | None = None) -> Callable[[str]
     if root is not None:
         return _CertsD([Path(root)])
     return _CertsD([Path(os.path.expanduser(folder)) for folder in _STANDARD_ROOTS])
-
-
-_STANDARD_ROOTS = ("~/.config/containers/certs.d", "/etc/containers/certs.d", "/etc/docker/certs.d")
 
 
 @final
@@ -153,10 +153,6 @@ class TLSContextCache:
         context_for = self._anonymous_for if anonymous and self._anonymous_for is not None else self._context_for
         context = context_for(host)
         return self._contexts.get(_SYSTEM, self._make) if context is None else context
-
-
-_SYSTEM = ("", True)
-"""Key of the context with the system's CAs, which hosts share. No host is empty."""
 
 
 def _parse(tls: TLS) -> Callable[[str], ssl.SSLContext | None]:

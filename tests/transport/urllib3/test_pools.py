@@ -147,14 +147,14 @@ class TestReuse:
 
     @one_kind
     @pytest.mark.parametrize("method", ["GET", "HEAD"])
-    def test_reuse_surplus_bytes_drop_connection(self, wire: Wire, method: str) -> None:
-        surplus = b"HTTP/1.1 500 Not yours\r\n\r\n"
-        server = wire.serve(respond(reply(200, b"hello") + surplus), respond(reply(200, b"next")))
+    def test_reuse_excess_bytes_close_connection(self, wire: Wire, method: str) -> None:
+        excess = b"HTTP/1.1 500 Not yours\r\n\r\n"
+        server = wire.serve(respond(reply(200, b"hello") + excess), respond(reply(200, b"next")))
         transport = wire.transport()
         read(transport.round_trip(Request(method, server.url)))
         assert read(transport.round_trip(get(server.url))) == (200, b"next")
 
-    def test_reuse_surplus_bytes_decrypted_by_tls_drop_connection(self, wire: Wire) -> None:
+    def test_reuse_excess_bytes_decrypted_by_tls_close_connection(self, wire: Wire) -> None:
         # The first answer fills the buffer of the file to its last byte: what follows it in its record is only TLS's.
         body = b"x" * 100
         padding = io.DEFAULT_BUFFER_SIZE - len(reply(200, body, "Pad: "))

@@ -8,7 +8,7 @@ import pytest
 
 from ociwire._http.urls import Origin
 from ociwire.errors import UsageError
-from ociwire.transport._urllib3.proxy import ProxySelector, bypasses
+from ociwire.transport._urllib3.proxy import ProxySelector, should_bypass_proxy
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ from ociwire.transport._urllib3.proxy import ProxySelector, bypasses
         ("[2001:db8::]/32", "https://[2001:db8::1]"),
     ],
 )
-def test_bypasses_matching_entry_returns_true(no_proxy: str, url: str) -> None:
-    assert bypasses(no_proxy, Origin.of(url))
+def test_should_bypass_proxy_matching_entry_returns_true(no_proxy: str, url: str) -> None:
+    assert should_bypass_proxy(no_proxy, Origin.of(url))
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_bypasses_matching_entry_returns_true(no_proxy: str, url: str) -> None:
         ("2001:db8::2", "https://[2001:db8::1]"),
     ],
 )
-def test_bypasses_no_matching_entry_returns_false(no_proxy: str, url: str) -> None:
-    assert not bypasses(no_proxy, Origin.of(url))
+def test_should_bypass_proxy_no_matching_entry_returns_false(no_proxy: str, url: str) -> None:
+    assert not should_bypass_proxy(no_proxy, Origin.of(url))
 
 
 @pytest.mark.parametrize("variable", ["no_proxy", "NO_PROXY"])
