@@ -105,10 +105,10 @@ class TokenProvider:
         """A cached token, if there is one."""
         return self.cache.get(wanted.key, wanted.scope, not_before=wanted.not_before)
 
-    def fetch(self, wanted: TokenRequest, waiting: Request, may_repeat: Callable[[], bool]) -> Token:
+    def fetch(self, wanted: TokenRequest, waiting: Request, take_request: Callable[[], bool]) -> Token:
         """Request a token for a request that waits for it, or share the one that another thread requests.
 
-        `may_repeat` is called before a POST that the token server does not support is repeated as a GET.
+        `take_request` is called before a POST that the token server does not support is repeated as a GET.
 
         Raises:
             AuthError: The token server failed, or must not be asked.
@@ -123,7 +123,7 @@ class TokenProvider:
             if wanted.credential is not None:
                 redactor.add(wanted.credential)
             try:
-                token = self._request_token(wanted, request, redactor, may_repeat)
+                token = self._request_token(wanted, request, redactor, take_request)
             except AuthError as error:
                 redactor.redact_error(error)
                 raise
@@ -135,7 +135,7 @@ class TokenProvider:
         )
 
     def _request_token(
-        self, wanted: TokenRequest, waiting: Request, redactor: Redactor, may_repeat: Callable[[], bool]
+        self, wanted: TokenRequest, waiting: Request, redactor: Redactor, take_request: Callable[[], bool]
     ) -> Token:
         credential = wanted.credential
         trusted: Collection[Origin] = self._trusted_origins.get(wanted.host, ())
@@ -152,7 +152,7 @@ class TokenProvider:
         requested_at = time.monotonic()
         request = _build_request(wanted, realm, waiting, post=post)
         response = self._send(request, server)
-        if post and has_password and response.status in (404, 405) and may_repeat():
+        if post and has_password and response.status in (404, 405) and take_request():
             response.drain()
             if len(self._get_only) < _MAX_GET_ONLY:
                 self._get_only.add(realm)

@@ -1,7 +1,7 @@
 """Authenticate requests: by Bearer tokens (the distribution project's token specifications) or by Basic (RFC 7617).
 
 A request is first sent without authorization, or, once the registry has challenged, with a token for
-`RequestInfo.required_scope`. The first row that matches the response decides (`_AuthAttempt._follow_table`):
+`RequestInfo.required_scope`. The first row that matches the response decides (`_AuthAttempt._next_authorization`):
 
 ========  ======================  =============================  ==================================================
 status    sent                    challenge                      next
@@ -64,7 +64,7 @@ __all__ = ["AuthTransport"]
 _LOG = logging.getLogger("ociwire.auth")
 _MAX_SENDS = 3
 _MAX_TOKEN_REQUESTS = 2
-_READ_BY_SERVERS = 256 * 1024
+_MAX_SERVER_READ_AHEAD = 256 * 1024
 _MAX_SHOWN_SCOPE = 200
 
 
@@ -131,7 +131,7 @@ class _Authorization:
     header: str = field(default="", repr=False)
     credential: Credential | None = None  # None for an anonymous token, too
     token: Token | None = None
-    wanted: TokenRequest | None = None  # what the token was requested for
+    token_request: TokenRequest | None = None  # what the token was requested for
     fresh: bool = False  # whether the token was granted during this request
 
     @property
@@ -144,7 +144,7 @@ class _Authorization:
         return (self.header.partition(" ")[2], *(() if self.credential is None else self.credential.secrets()))
 
 
-_NOTHING = _Authorization()
+_NO_AUTHORIZATION = _Authorization()
 
 
 class _AuthAttempt:
@@ -154,11 +154,11 @@ class _AuthAttempt:
     _token_requests = 0
     _sent_at = 0.0  # value of `time.monotonic` when the request was last sent
     _credential_cached: bool | None = None  # whether the credential was in the cache before this request
-    _looked_up_again = False
-    _answer: Answer | None = None  # the last one of the credential source
+    _reloaded = False
+    _lookup_result: Answer | None = None  # the last one of the credential source
     _probed = False
-    _guess_refused = False  # no token could be obtained ahead of the challenge
-    _learned: LearnedChallenge | None = None  # to remember if the next response is not a refusal
+    _preemptive_token_rejected = False  # no token could be obtained ahead of the challenge
+    _accepted: LearnedChallenge | None = None  # to remember if the next response is not a refusal
 
     def __init__(self, layer: AuthTransport, request: Request) -> None:
         self._layer, self._request = layer, request
@@ -174,30 +174,34 @@ class _AuthAttempt:
 
     def run(self) -> Response:
         """Send the request until the response is the result."""
-        sent = self._initial_authorization()
+        authorization = self._initial_authorization()
         while True:
             request = self._request
-            if sent is not _NOTHING:
+            if authorization is not _NO_AUTHORIZATION:
                 # A later response may repeat this token after another one was sent, or the password behind it.
-                redactor_of(request).add(sent)
-                request = request.with_headers({"Authorization": sent.header})
+                redactor_of(request).add(authorization)
+                request = request.with_headers({"Authorization": authorization.header})
             self._sent_at = time.monotonic()
             self._sends += 1
             response = with_request(self._layer._inner.round_trip(request), request)
-            following = None
+            next_authorization = None
             if response.status in (400, 401, 403, 404):
                 try:
-                    following = self._reauthenticate(sent, response)
-                    if following is None and response.status in (401, 403) and sent.credential is None:
+                    next_authorization = self._reauthenticate(authorization, response)
+                    if (
+                        next_authorization is None
+                        and response.status in (401, 403)
+                        and authorization.credential is None
+                    ):
                         self._raise_helper_failure()
                 except BaseException:
                     response.drain()
                     raise
-            if following is None:
-                self._remember_result(sent, response.status)
+            if next_authorization is None:
+                self._remember_result(authorization, response.status)
                 return response
             response.drain()
-            sent = following
+            authorization = next_authorization
 
     # Before the first response
 
@@ -206,26 +210,26 @@ class _AuthAttempt:
         challenge = self._challenges.get(self._origin)
         if not self._required:
             if challenge is None or challenge.scheme != "bearer":
-                return _NOTHING
+                return _NO_AUTHORIZATION
             # A token that was requested without a scope before. The source is not asked for it.
             cached = None if self._anonymous else self._credentials.find(self._key)
             credential = None if cached is None else cached.credential
-            wanted = TokenRequest(self._origin, self._key.host, challenge, credential, Scope.EMPTY)
-            token = self._tokens.find(wanted)
+            token_request = TokenRequest(self._origin, self._key.host, challenge, credential, Scope.EMPTY)
+            token = self._tokens.find(token_request)
             if token is None:
-                return _NOTHING
+                return _NO_AUTHORIZATION
             self._credential_cached = cached is not None
-            return _Authorization(f"Bearer {token.value}", credential, token, wanted)
-        credential = self._credential()
-        if credential is None and self._writes():
+            return _Authorization(f"Bearer {token.value}", credential, token, token_request)
+        credential = self._look_up_credential()
+        if credential is None and self._is_write():
             self._raise_helper_failure()  # a push must not become anonymous because a helper failed
         if _is_registry_token(credential):
             return _from_credential(credential, "bearer")
         if challenge is None and self._needs_probe():
             challenge = self._probe_challenge()
-        return self._authorize_ahead(challenge, credential)
+        return self._authorize_preemptively(challenge, credential)
 
-    def _writes(self) -> bool:
+    def _is_write(self) -> bool:
         """Whether the request changes something, or belongs to an operation that does."""
         actions = {member.action for member in self._required if member.resource_type == "repository"}
         return self._request.method not in ("GET", "HEAD") or not actions.isdisjoint(("push", "delete", "*"))
@@ -239,7 +243,7 @@ class _AuthAttempt:
         body = self._request.body
         if not self._layer._probe_auth or body is None or self._challenges.is_marked(self._origin, "open"):
             return False
-        return body.single_use and body.length != 0 and (body.length or 0) <= _READ_BY_SERVERS
+        return body.single_use and body.length != 0 and (body.length or 0) <= _MAX_SERVER_READ_AHEAD
 
     def _probe_challenge(self) -> Challenge | None:
         """The challenge of ``GET /v2/`` (distribution specification, "Determining Support"); None if there is none."""
@@ -255,22 +259,22 @@ class _AuthAttempt:
             self._challenges.mark(self._origin, "open")
         return challenge
 
-    def _authorize_ahead(self, challenge: Challenge | None, credential: Credential | None) -> _Authorization:
+    def _authorize_preemptively(self, challenge: Challenge | None, credential: Credential | None) -> _Authorization:
         """The authorization for a challenge that this request has not received; nothing if it cannot be known.
 
         Scope and realm are guesses, or were learned and may have changed. If the token server refuses them, the request
         is sent without a token, and the registry's challenge tells what is right.
         """
         if challenge is None:
-            return _NOTHING
+            return _NO_AUTHORIZATION
         if challenge.scheme == "basic":
             return _from_credential(credential, "basic")
         if self._required == Scope.UNLIMITED:
-            return _NOTHING
+            return _NO_AUTHORIZATION
         hidden = self._sends > 0  # the registry has answered 403 or 404
         guess = self._challenges.find(self._origin, self._required, self._request.url)
         if guess is None and not hidden and self._challenges.is_marked(self._origin, "unpredictable"):
-            return _NOTHING
+            return _NO_AUTHORIZATION
         guess = guess or LearnedChallenge(challenge, self._required)
         try:
             return self._authorize(guess.challenge, credential, guess.scope)
@@ -281,82 +285,92 @@ class _AuthAttempt:
                 raise  # the registry's 404 says nothing as long as the token server has not refused
             if not hidden and self._request.body is not None and self._request.body.single_use:
                 raise  # the body could be consumed before the registry's challenge
-            self._guess_refused = True
+            self._preemptive_token_rejected = True
             self._challenges.forget(self._origin, self._required)
             level = logging.WARNING if isinstance(error, CredentialsRejected) else logging.INFO
             _LOG.log(level, "%s; continuing without a token", error)
-            return _NOTHING
+            return _NO_AUTHORIZATION
 
     # After a response
 
-    def _reauthenticate(self, sent: _Authorization, response: Response) -> _Authorization | None:
+    def _reauthenticate(self, authorization: _Authorization, response: Response) -> _Authorization | None:
         """The authorization to repeat the request with; None if the response is the result."""
         status, is_read = response.status, self._request.method in ("GET", "HEAD")
         if not self._is_from_registry(response):
             return None  # a transport below followed a redirect: its target must not get this registry's credentials
-        if status == 400 and (sent.token is None or sent.fresh or not is_read):
+        if status == 400 and (authorization.token is None or authorization.fresh or not is_read):
             return None
-        offered = None if status == 400 else self._remember_challenge(response)
-        if offered is None and status == 401 and sent.is_credential:
-            offered = Challenge("basic")  # some gateways send no challenge with their 401
-        following = self._follow_table(sent, response, offered)
-        if sent.is_credential:
-            self._refused_headers.add(sent.header)
+        challenge = None if status == 400 else self._remember_challenge(response)
+        if challenge is None and status == 401 and authorization.is_credential:
+            challenge = Challenge("basic")  # some gateways send no challenge with their 401
+        next_authorization = self._next_authorization(authorization, response, challenge)
+        if authorization.is_credential:
+            self._refused_headers.add(authorization.header)
         # A credential that has changed in another field only is not sent again.
-        if following is _NOTHING or (following is not None and following.header in self._refused_headers):
+        if next_authorization is _NO_AUTHORIZATION or (
+            next_authorization is not None and next_authorization.header in self._refused_headers
+        ):
             return None
-        return following
+        return next_authorization
 
-    def _follow_table(
-        self, sent: _Authorization, response: Response, offered: Challenge | None
+    def _next_authorization(
+        self, authorization: _Authorization, response: Response, challenge: Challenge | None
     ) -> _Authorization | None:
         """What the table above says. A challenge that is not within the token's is beyond it, and so is Basic."""
         status, body = response.status, self._request.body
-        within = _is_within(offered, sent)
-        if within and status in (400, 401) and sent.token is not None:
-            self._tokens.cache.evict(sent.token)
+        is_covered = _covers(authorization, challenge)
+        if is_covered and status in (400, 401) and authorization.token is not None:
+            self._tokens.cache.evict(authorization.token)
 
         is_exhausted = self._sends >= _MAX_SENDS or self._token_requests >= _MAX_TOKEN_REQUESTS
         if is_exhausted or (body is not None and not body.resendable):
-            if status == 401 and sent.fresh:
-                self._credentials.invalidate(self._key, sent.credential)
-            if status == 401 and sent is _NOTHING and self._guess_refused and offered is not None:
+            if status == 401 and authorization.fresh:
+                self._credentials.invalidate(self._key, authorization.credential)
+            if (
+                status == 401
+                and authorization is _NO_AUTHORIZATION
+                and self._preemptive_token_rejected
+                and challenge is not None
+            ):
                 # The refusal of the guess says more than the 401 to the request without a token.
-                raise self._with_scopes(self._refusals[-1][1], _scope_of(offered))
+                raise self._add_scopes(self._refusals[-1][1], _parse_scope(challenge))
             return None
 
-        if within and status in (400, 401):  # a token was sent for what the challenge names
-            return self._replace_token(sent, offered)
-        if offered is not None and (status == 401 or not (within or sent.is_credential)):
-            return self._answer_challenge(sent, offered, response)
-        if sent is _NOTHING and status in (403, 404):  # without a challenge
-            return self._authorize_hidden()
-        if sent is not _NOTHING and status == 403:
-            return self._refresh_credential(sent, offered)
+        if is_covered and status in (400, 401):  # a token was sent for what the challenge names
+            return self._replace_token(authorization, challenge)
+        if challenge is not None and (status == 401 or not (is_covered or authorization.is_credential)):
+            return self._answer_challenge(authorization, challenge, response)
+        if authorization is _NO_AUTHORIZATION and status in (403, 404):  # without a challenge
+            return self._authorize_after_denial()
+        if authorization is not _NO_AUTHORIZATION and status == 403:
+            return self._refresh_credential(authorization, challenge)
         return None
 
-    def _replace_token(self, sent: _Authorization, offered: Challenge | None) -> _Authorization | None:
+    def _replace_token(self, authorization: _Authorization, challenge: Challenge | None) -> _Authorization | None:
         """A token in place of one that was refused although it covers the challenge; None if no other can help."""
-        if sent.token is None or sent.wanted is None:
+        if authorization.token is None or authorization.token_request is None:
             return None
-        challenge = offered or sent.wanted.challenge
-        scope, named = sent.token.scope, _scope_of(challenge)
-        if sent.fresh:
-            if offered is None or not named or named == scope:
-                self._credentials.invalidate(self._key, sent.credential)  # the source may have another the next time
+        answered = challenge or authorization.token_request.challenge
+        scope, challenge_scope = authorization.token.scope, _parse_scope(answered)
+        if authorization.fresh:
+            if challenge is None or not challenge_scope or challenge_scope == scope:
+                # The source may have another the next time.
+                self._credentials.invalidate(self._key, authorization.credential)
                 return None
-            scope = named  # some token servers grant nothing if they refuse a part of what was requested
+            scope = challenge_scope  # some token servers grant nothing if they refuse a part of what was requested
         elif self._required <= scope:  # which may be larger than this request needs
-            scope = named | self._required
+            scope = challenge_scope | self._required
         # Older tokens may have been revoked with the refused one.
-        return self._authorize(challenge, self._credential(), scope, not_before=self._sent_at)
+        return self._authorize(answered, self._look_up_credential(), scope, not_before=self._sent_at)
 
-    def _answer_challenge(self, sent: _Authorization, offered: Challenge, response: Response) -> _Authorization | None:
+    def _answer_challenge(
+        self, authorization: _Authorization, challenge: Challenge, response: Response
+    ) -> _Authorization | None:
         """The authorization for a challenge that the one sent before does not cover."""
-        is_basic = offered.scheme == "basic"
-        if sent.is_credential and (is_basic or _is_registry_token(sent.credential)):
-            credential = self._look_up_again(sent.credential)
-            if credential == sent.credential:
+        is_basic = challenge.scheme == "basic"
+        if authorization.is_credential and (is_basic or _is_registry_token(authorization.credential)):
+            credential = self._reload_credential(authorization.credential)
+            if credential == authorization.credential:
                 source = (credential and credential.source) or self._credentials.source_name
                 _LOG.warning(
                     "%s refused the credentials from %s; public content may be available without them",
@@ -365,78 +379,82 @@ class _AuthAttempt:
                 )
                 return None
         else:
-            credential = self._credential()
+            credential = self._look_up_credential()
         if is_basic or _is_registry_token(credential):
-            authorization = _from_credential(credential, offered.scheme)
-            if authorization is _NOTHING:
+            replacement = _from_credential(credential, challenge.scheme)
+            if replacement is _NO_AUTHORIZATION:
                 self._credentials.invalidate(self._key, credential)  # the source may have one the next time
-            return authorization
+            return replacement
         response.drain()  # so that its connection can serve the token request
-        scope, required = _scope_of(offered), self._required
+        scope, required = _parse_scope(challenge), self._required
         resources = {member[:2] for member in scope}
         if required != Scope.UNLIMITED:
-            if sent is not _NOTHING or self._guess_refused:
+            if authorization is not _NO_AUTHORIZATION or self._preemptive_token_rejected:
                 scope = scope or required  # the guess was wrong: exactly what the challenge names
             elif not scope or not required or any(member[:2] in resources for member in required):
                 scope = scope | required  # a push that is challenged for pull needs push next
             else:
                 self._challenges.mark(self._origin, "unpredictable")
-        return self._authorize(offered, credential, scope)
+        return self._authorize(challenge, credential, scope)
 
-    def _authorize_hidden(self) -> _Authorization | None:
+    def _authorize_after_denial(self) -> _Authorization | None:
         """Authorization after 403 or 404 to a request without any: some registries hide private content that way."""
-        if self._request.url == f"{self._origin}/v2/" or self._probed or self._guess_refused:
+        if self._request.url == f"{self._origin}/v2/" or self._probed or self._preemptive_token_rejected:
             return None
-        credential = self._credential()
+        credential = self._look_up_credential()
         if credential is None or self._challenges.is_marked(self._origin, "open"):
             return None
-        return self._authorize_ahead(self._challenges.get(self._origin) or self._probe_challenge(), credential)
+        return self._authorize_preemptively(self._challenges.get(self._origin) or self._probe_challenge(), credential)
 
-    def _refresh_credential(self, sent: _Authorization, offered: Challenge | None) -> _Authorization | None:
+    def _refresh_credential(self, authorization: _Authorization, challenge: Challenge | None) -> _Authorization | None:
         """Another credential after 403: ECR answers 403 when a password has expired, after 12 hours.
 
         Only a credential that was cached can have expired; the source is asked at most once a minute.
         """
-        if sent.credential is None or not self._credential_cached or self._looked_up_again:
+        if authorization.credential is None or not self._credential_cached or self._reloaded:
             return None
-        self._looked_up_again = True
-        credential = self._credentials.refresh(self._key, sent.credential, self._request.info.deadline)
-        if credential == sent.credential:
+        self._reloaded = True
+        credential = self._credentials.refresh(self._key, authorization.credential, self._request.info.deadline)
+        if credential == authorization.credential:
             return None
         _LOG.info("%s answered 403; the credential has changed since", self._key.host)
-        self._tokens.cache.evict_credential(self._origin, sent.credential)
-        known = self._challenges.get(self._origin) if sent.wanted is None else sent.wanted.challenge
-        challenge = offered or known
-        is_basic = sent.header.startswith("Basic ") or _is_registry_token(credential)
+        self._tokens.cache.evict_credential(self._origin, authorization.credential)
+        if challenge is None:
+            challenge = (
+                self._challenges.get(self._origin)
+                if authorization.token_request is None
+                else authorization.token_request.challenge
+            )
+        is_basic = authorization.header.startswith("Basic ") or _is_registry_token(credential)
         if challenge is None or challenge.scheme == "basic" or is_basic:
             return _from_credential(credential, "basic")
-        scope = self._required if sent.token is None else sent.token.scope
+        scope = self._required if authorization.token is None else authorization.token.scope
         return None if scope == Scope.UNLIMITED else self._authorize(challenge, credential, scope)
 
     # Credentials, tokens and challenges
 
-    def _credential(self) -> Credential | None:
+    def _look_up_credential(self) -> Credential | None:
         if self._anonymous:
             return None
         cached = self._credentials.find(self._key)
         if self._credential_cached is None:
             self._credential_cached = cached is not None
-        self._answer = cached or self._credentials.get(self._key, self._request.info.deadline)
-        return self._answer.credential
+        self._lookup_result = cached or self._credentials.get(self._key, self._request.info.deadline)
+        return self._lookup_result.credential
 
-    def _look_up_again(self, rejected: Credential | None) -> Credential | None:
+    def _reload_credential(self, rejected: Credential | None) -> Credential | None:
         """The source's credential after a rejection; the same one if the source has no other."""
-        if self._anonymous or self._looked_up_again:
+        if self._anonymous or self._reloaded:
             return rejected
-        self._looked_up_again = True
+        self._reloaded = True
         self._credentials.invalidate(self._key, rejected)
-        return self._credential()
+        return self._look_up_credential()
 
     def _raise_helper_failure(self) -> None:
         """Raise the failure of a credential helper, if there is no credential because of it."""
-        if self._answer is not None and self._answer.failure is not None:
+        if self._lookup_result is not None and self._lookup_result.failure is not None:
             # A copy: the source keeps its exception, whose traceback would grow with each request.
-            raise copy_error(self._answer.failure)
+            raise copy_error(self._lookup_result.failure)
 
     def _authorize(
         self, challenge: Challenge, credential: Credential | None, scope: Scope, *, not_before: float = -math.inf
@@ -447,63 +465,66 @@ class _AuthAttempt:
         is requested. If it refuses the credential, the source is asked again, and its answer sent if it differs.
         """
         while True:
-            wanted = TokenRequest(self._origin, self._key.host, challenge, credential, scope, not_before)
-            token = self._tokens.find(wanted)
+            token_request = TokenRequest(self._origin, self._key.host, challenge, credential, scope, not_before)
+            token = self._tokens.find(token_request)
             fresh = token is None
             try:
                 if token is None:
-                    token = self._fetch_token(wanted)
+                    token = self._fetch_token(token_request)
             except AuthError as error:
-                named = _scope_of(challenge)
+                challenge_scope = _parse_scope(challenge)
                 is_rejection = isinstance(error, CredentialsRejected)
                 if is_rejection and credential is None:
                     self._raise_helper_failure()
                 if self._token_requests >= _MAX_TOKEN_REQUESTS:
-                    raise self._with_scopes(error, named) from error.__cause__
+                    raise self._add_scopes(error, challenge_scope) from error.__cause__
                 refuses_scope = error.status == 403 or (error.status == 400 and not is_rejection)
-                if refuses_scope and named and named != scope and named <= scope:
-                    scope = named
+                if refuses_scope and challenge_scope and challenge_scope != scope and challenge_scope <= scope:
+                    scope = challenge_scope
                     continue
                 rejected = credential
-                credential = self._look_up_again(rejected) if is_rejection else rejected
+                credential = self._reload_credential(rejected) if is_rejection else rejected
                 if credential == rejected:
-                    raise self._with_scopes(error, named) from error.__cause__
+                    raise self._add_scopes(error, challenge_scope) from error.__cause__
                 _LOG.info("%s; the source has another one now", error)
             else:
-                self._learned = LearnedChallenge(challenge, scope)
-                return _Authorization(f"Bearer {token.value}", credential, token, wanted, fresh)
+                self._accepted = LearnedChallenge(challenge, scope)
+                return _Authorization(f"Bearer {token.value}", credential, token, token_request, fresh)
 
-    def _fetch_token(self, wanted: TokenRequest) -> Token:
+    def _fetch_token(self, token_request: TokenRequest) -> Token:
         for refused, error in self._refusals:
             # Neither the same request again, nor a secret again to the realm that has rejected it.
             is_rejection = isinstance(error, CredentialsRejected) and error.status != 403
-            same_realm = wanted.key.realm == refused.key.realm
-            if (wanted.key, wanted.scope) == (refused.key, refused.scope) or (
-                is_rejection and same_realm and _share_secret(wanted.credential, refused.credential)
+            same_realm = token_request.key.realm == refused.key.realm
+            if (token_request.key, token_request.scope) == (refused.key, refused.scope) or (
+                is_rejection and same_realm and _share_secret(token_request.credential, refused.credential)
             ):
                 raise error
+        if not self._take_token_request():  # the callers check it first, and have a better error or the response
+            raise AuthError(f"{self._key.host} needs more than {_MAX_TOKEN_REQUESTS} token requests for one request")
         try:
-            self._may_request_token()
-            return self._tokens.fetch(wanted, self._request, self._may_request_token)
+            return self._tokens.fetch(token_request, self._request, self._take_token_request)
         except AuthError as error:
-            self._refusals.append((wanted, error))
+            self._refusals.append((token_request, error))
             raise
 
-    def _may_request_token(self) -> bool:
+    def _take_token_request(self) -> bool:
         """Count a request to a token server; False if there have been as many as are allowed."""
         if self._token_requests >= _MAX_TOKEN_REQUESTS:
             return False
         self._token_requests += 1
         return True
 
-    def _with_scopes(self, error: AuthError, named: Scope) -> AuthError:
+    def _add_scopes(self, error: AuthError, challenge_scope: Scope) -> AuthError:
         """A token server's refusal, with the requested scopes and that of the registry's challenge, if they differ."""
-        requested = dict.fromkeys(wanted.scope for wanted, _ in self._refusals)
-        if not error.status or list(requested) == [named]:
+        requested = dict.fromkeys(token_request.scope for token_request, _ in self._refusals)
+        if not error.status or list(requested) == [challenge_scope]:
             return error
         redactor = redactor_of(self._request)
-        scopes = [repr(sanitize(redactor.text(str(scope)), _MAX_SHOWN_SCOPE)) for scope in (*requested, named)]
-        ending = f"; the registry's challenge names {scopes[-1]}" if named else ""
+        scopes = [
+            repr(sanitize(redactor.text(str(scope)), _MAX_SHOWN_SCOPE)) for scope in (*requested, challenge_scope)
+        ]
+        ending = f"; the registry's challenge names {scopes[-1]}" if challenge_scope else ""
         copied = copy_error(error)
         if copied is error:
             return error  # it cannot be copied, and its owner may raise it again
@@ -525,17 +546,17 @@ class _AuthAttempt:
             self._challenges.put(self._origin, chosen)
         return chosen
 
-    def _remember_result(self, sent: _Authorization, status: int) -> None:
+    def _remember_result(self, authorization: _Authorization, status: int) -> None:
         required = self._required
-        if sent is _NOTHING and status < 300:
-            if self._guess_refused:  # with a wrong password, each further guess would be a failed login
+        if authorization is _NO_AUTHORIZATION and status < 300:
+            if self._preemptive_token_rejected:  # with a wrong password, each further guess would be a failed login
                 self._challenges.mark(self._origin, "unpredictable")
             if any(member.action == "push" for member in required):  # an anonymous pull says nothing about pushes
                 self._challenges.mark(self._origin, "open")
         # A request without a scope of its own says nothing about the next one, which may be for another repository.
         is_specific = bool(required) and required != Scope.UNLIMITED
-        if self._learned is not None and self._sends > 1 and is_specific and status not in (400, 401, 403):
-            self._challenges.learn(self._origin, required, self._request.url, self._learned)
+        if self._accepted is not None and self._sends > 1 and is_specific and status not in (400, 401, 403):
+            self._challenges.learn(self._origin, required, self._request.url, self._accepted)
 
 
 @lru_cache(maxsize=1024)
@@ -544,19 +565,22 @@ def _lookup_name(origin: Origin) -> str:
     return registry_name(origin.netloc)
 
 
-def _scope_of(challenge: Challenge) -> Scope:
+def _parse_scope(challenge: Challenge) -> Scope:
     return Scope.parse(challenge.params.get("scope", ""))
 
 
-def _is_within(offered: Challenge | None, sent: _Authorization) -> bool:
-    """Whether the token that was sent is for the scope, realm and service of a challenge, if there is one."""
-    if sent.token is None or sent.wanted is None:
+def _covers(authorization: _Authorization, challenge: Challenge | None) -> bool:
+    """Whether a token was sent that covers a challenge: its scope, realm and service. Without a challenge it does."""
+    if authorization.token is None or authorization.token_request is None:
         return False
-    if offered is None:
+    if challenge is None:
         return True
-    if offered.scheme != "bearer" or replace(sent.wanted, challenge=offered).key != sent.wanted.key:
+    if (
+        challenge.scheme != "bearer"
+        or replace(authorization.token_request, challenge=challenge).key != authorization.token_request.key
+    ):
         return False
-    return _scope_of(offered) <= sent.token.scope
+    return _parse_scope(challenge) <= authorization.token.scope
 
 
 def _share_secret(first: Credential | None, second: Credential | None) -> bool:
@@ -575,4 +599,4 @@ def _from_credential(credential: Credential | None, scheme: str) -> _Authorizati
         return _Authorization(f"Bearer {credential.registry_token}", credential)
     if credential is not None and credential.basic is not None and scheme == "basic":
         return _Authorization(credential.basic, credential)
-    return _NOTHING
+    return _NO_AUTHORIZATION
