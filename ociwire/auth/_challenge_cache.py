@@ -18,14 +18,14 @@ from .._http.urls import Origin
 from .._oci.scope import Scope
 from .challenge import Challenge
 
-__all__ = ["ChallengeCache", "LearnedChallenge"]
+__all__ = ["AcceptedChallenge", "ChallengeCache"]
 
 _MAX_ENTRIES = 1024
 _MAX_BYTES = 4 * 1024 * 1024
 _ENDPOINT = re.compile(r"/v2/.+/(blobs|manifests|tags|referrers)(?:/|$)")
 
 
-class LearnedChallenge(NamedTuple):
+class AcceptedChallenge(NamedTuple):
     """A challenge that was answered successfully, and the scope that the accepted token was requested for."""
 
     challenge: Challenge
@@ -38,7 +38,7 @@ class ChallengeCache:
 
     def __init__(self) -> None:
         self._challenges: BoundedCache[Origin, Challenge] = BoundedCache(_MAX_ENTRIES, _MAX_BYTES)
-        self._learned: BoundedCache[tuple[Origin, Scope, str], LearnedChallenge] = BoundedCache(
+        self._accepted: BoundedCache[tuple[Origin, Scope, str], AcceptedChallenge] = BoundedCache(
             _MAX_ENTRIES, _MAX_BYTES
         )
         # "open": the origin does not authenticate. "unpredictable": its scopes and realms cannot be guessed.
@@ -59,27 +59,27 @@ class ChallengeCache:
         params = {name: value for name, value in challenge.params.items() if name != "scope"}
         self._challenges.put(origin, Challenge(challenge.scheme, params), _weight(params))
 
-    def find(self, origin: Origin, required: Scope, url: str) -> LearnedChallenge | None:
+    def get_accepted(self, origin: Origin, required: Scope, url: str) -> AcceptedChallenge | None:
         """The challenge and scope that were learned for a required scope at the endpoint of a URL, if any."""
-        if not self._learned:
+        if not self._accepted:
             return None
         endpoint = _endpoint(url)
-        learned = self._learned.get((origin, required, endpoint))
-        if learned is None and (not endpoint or self.is_marked(origin, "unpredictable")):
-            return self._learned.find(lambda key, _: key[:2] == (origin, required))
-        return learned
+        accepted = self._accepted.get((origin, required, endpoint))
+        if accepted is None and (not endpoint or self.is_marked(origin, "unpredictable")):
+            return self._accepted.find(lambda key, _: key[:2] == (origin, required))
+        return accepted
 
-    def learn(self, origin: Origin, required: Scope, url: str, learned: LearnedChallenge) -> None:
+    def put_accepted(self, origin: Origin, required: Scope, url: str, accepted: AcceptedChallenge) -> None:
         """Remember what a request needed, unless a guess would have been right."""
         key = (origin, required, _endpoint(url))
-        if learned.scope == required and not self.is_marked(origin, "unpredictable"):
-            self._learned.remove(lambda other, _: other == key)
+        if accepted.scope == required and not self.is_marked(origin, "unpredictable"):
+            self._accepted.remove(lambda other, _: other == key)
         else:
-            self._learned.put(key, learned, _weight(learned.challenge.params))
+            self._accepted.put(key, accepted, _weight(accepted.challenge.params))
 
-    def forget(self, origin: Origin, required: Scope) -> None:
+    def invalidate(self, origin: Origin, required: Scope) -> None:
         """Forget what was learned for a required scope, at all endpoints."""
-        self._learned.remove(lambda key, _: key[:2] == (origin, required))
+        self._accepted.remove(lambda key, _: key[:2] == (origin, required))
 
     def is_marked(self, origin: Origin, mark: Literal["open", "unpredictable"]) -> bool:
         """Whether the origin has a mark."""

@@ -8,9 +8,9 @@ from typing import NamedTuple, final
 from .._bounded_cache import BoundedCache
 from ..errors import AuthError
 from ._single_flight import SingleFlight
-from .credentials import Credential, CredentialSource, check_source, get_failure
+from .credentials import Credential, CredentialSource, check_credential_source, get_failure
 
-__all__ = ["Answer", "CredentialCache", "CredentialKey"]
+__all__ = ["CredentialCache", "CredentialKey", "LookupResult"]
 
 _MAX_ANSWERS = 4096
 _REFRESH_INTERVAL = 60.0
@@ -24,8 +24,8 @@ class CredentialKey(NamedTuple):
     repository: str | None
 
 
-class Answer(NamedTuple):
-    """An answer of a source."""
+class LookupResult(NamedTuple):
+    """The answer of a source to one look-up."""
 
     credential: Credential | None  # None for anonymous access
     failure: AuthError | None  # why the source answered None
@@ -41,29 +41,29 @@ class CredentialCache:
     """
 
     def __init__(self, source: CredentialSource) -> None:
-        self._source = check_source(source)
+        self._source = check_credential_source(source)
         self.source_name = type(source).__name__
-        self._answers: BoundedCache[CredentialKey, Answer] = BoundedCache(_MAX_ANSWERS)
+        self._answers: BoundedCache[CredentialKey, LookupResult] = BoundedCache(_MAX_ANSWERS)
         self._refreshed: BoundedCache[tuple[str, Credential], float] = BoundedCache(_MAX_ANSWERS)
         self._single_flight = SingleFlight("a credential")
 
-    def find(self, key: CredentialKey) -> Answer | None:
+    def get(self, key: CredentialKey) -> LookupResult | None:
         """The source's cached answer, None included. Does not ask the source."""
         answer = self._answers.get(key)
         expired = answer is not None and answer.expires_at is not None and time.time() >= answer.expires_at
         return None if expired else answer
 
-    def get(self, key: CredentialKey, deadline: float | None) -> Answer:
+    def lookup(self, key: CredentialKey, deadline: float | None) -> LookupResult:
         """The answer of the cache or of the source.
 
         Raises:
             AuthError: The source failed. Failures are not cached.
             AuthTimeout: The deadline passed while another thread was asking.
         """
-        answer = self.find(key)
+        answer = self.get(key)
         if answer is not None:
             return answer
-        return self._single_flight.fetch(key.host, key, lambda: self.find(key), lambda: self._ask(key), deadline)
+        return self._single_flight.fetch(key.host, key, lambda: self.get(key), lambda: self._lookup(key), deadline)
 
     def invalidate(self, key: CredentialKey, rejected: Credential | None) -> None:
         """Ask the source the next time, if the cached answer is still the one that was rejected."""
@@ -75,13 +75,13 @@ class CredentialCache:
         The source is asked at most once per host, credential and minute; other threads wait for its answer.
 
         Raises:
-            AuthError: As `get`.
+            AuthError: As `lookup`.
         """
-        cached = self.find(key)
+        cached = self.get(key)
         if cached is not None and cached.credential != used:
             return cached.credential
 
-        def is_recent() -> bool | None:
+        def get_recent_refresh() -> bool | None:
             refreshed_at = self._refreshed.get((key.host, used))
             return True if refreshed_at is not None and time.monotonic() < refreshed_at + _REFRESH_INTERVAL else None
 
@@ -89,17 +89,17 @@ class CredentialCache:
             started_at = time.monotonic()
             self.invalidate(key, used)
             try:
-                answer = self._ask(key)
+                answer = self._lookup(key)
             finally:
                 self._refreshed.put((key.host, used), started_at)
             if answer.credential != used:  # the host's other repositories would otherwise keep it for a minute
                 self._answers.remove(lambda cached, answer: cached.host == key.host and answer.credential == used)
             return True
 
-        self._single_flight.fetch(key.host, used, is_recent, ask, deadline)
-        return self.get(key, deadline).credential
+        self._single_flight.fetch(key.host, used, get_recent_refresh, ask, deadline)
+        return self.lookup(key, deadline).credential
 
-    def _ask(self, key: CredentialKey) -> Answer:
+    def _lookup(self, key: CredentialKey) -> LookupResult:
         try:
             credential = self._source.lookup(key.host, key.repository)
         except AuthError:
@@ -115,10 +115,10 @@ class CredentialCache:
                 " or None"
             )
         if credential is not None:
-            answer = Answer(credential, None, credential.expires_at)
+            answer = LookupResult(credential, None, credential.expires_at)
         else:
             failure = get_failure(self._source, key.host, key.repository)
             # A source that failed is asked again after a second: it remembers its failure itself.
-            answer = Answer(None, failure, time.time() + 1.0 if failure else None)
+            answer = LookupResult(None, failure, time.time() + 1.0 if failure else None)
         self._answers.put(key, answer)
         return answer

@@ -36,7 +36,7 @@ class Token:
 
     value: str = field(repr=False)
     scope: Scope  # as it was requested
-    good_until: float  # value of `time.monotonic`, in seconds, after which the token is no longer sent
+    valid_until: float  # value of `time.monotonic`, in seconds, after which the token is no longer sent
     requested_at: float = 0.0  # value of `time.monotonic`, in seconds
 
 
@@ -56,7 +56,7 @@ class TokenCache:
         now = time.monotonic()
 
         def is_usable(token: Token) -> bool:
-            return now < token.good_until and token.requested_at >= not_before
+            return now < token.valid_until and token.requested_at >= not_before
 
         token = self._tokens.get((key, scope))
         if token is not None and is_usable(token):

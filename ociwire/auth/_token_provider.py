@@ -35,14 +35,14 @@ from .credentials import Credential
 __all__ = ["TokenProvider", "TokenRequest"]
 
 _LOG = logging.getLogger("ociwire.auth")
-_MAX_GET_ONLY = 64
+_MAX_REALMS_WITHOUT_POST = 64
 _MAX_RESPONSE = 1024 * 1024
 _MAX_TOKEN = 64 * 1024
 """Maximum number of characters of a token: more than any server accepts in a header."""
 _DEFAULT_LIFETIME = 60.0
 """Lifetime in seconds of a token whose response has no ``expires_in`` (the specification's default)."""
 _MAX_LIFETIME = 30 * 24 * 3600.0
-_MARGIN = 30.0
+_EXPIRY_MARGIN = 30.0
 """Seconds before its expiry that a token is no longer sent, or a quarter of its lifetime if that is less."""
 _MAX_LOGGED_SCOPE = 1000
 _MAX_QUOTED = 200
@@ -88,11 +88,11 @@ class TokenProvider:
     def __init__(
         self, send: Callable[[Request], Response], *, trusted_realms: Mapping[str, Collection[str]], source_name: str
     ) -> None:
-        self.cache = TokenCache()
+        self._cache = TokenCache()
         self._inner_send = send
         self._source_name = source_name
         self._single_flight = SingleFlight("a token")
-        self._get_only: set[str] = set()  # realms that answered 404 or 405 to a POST
+        self._realms_without_post: set[str] = set()  # they answered 404 or 405 to one
         self._trusted_origins: dict[str, set[Origin]] = {}
         for host, origins in trusted_realms.items():
             if isinstance(origins, str) or not isinstance(origins, Iterable):
@@ -101,11 +101,19 @@ class TokenProvider:
                 )
             self._trusted_origins.setdefault(registry_name(host), set()).update(map(Origin.of, origins))
 
-    def find(self, wanted: TokenRequest) -> Token | None:
+    def get(self, token_request: TokenRequest) -> Token | None:
         """A cached token, if there is one."""
-        return self.cache.get(wanted.key, wanted.scope, not_before=wanted.not_before)
+        return self._cache.get(token_request.key, token_request.scope, not_before=token_request.not_before)
 
-    def fetch(self, wanted: TokenRequest, waiting: Request, take_request: Callable[[], bool]) -> Token:
+    def evict(self, token: Token) -> None:
+        """Drop a cached token, unless another one has replaced it."""
+        self._cache.evict(token)
+
+    def evict_credential(self, origin: Origin, credential: Credential | None) -> None:
+        """Drop all cached tokens that were requested for an origin with a credential."""
+        self._cache.evict_credential(origin, credential)
+
+    def fetch(self, token_request: TokenRequest, request: Request, take_request: Callable[[], bool]) -> Token:
         """Request a token for a request that waits for it, or share the one that another thread requests.
 
         `take_request` is called before a POST that the token server does not support is repeated as a GET.
@@ -115,60 +123,64 @@ class TokenProvider:
             CredentialsRejected: The token server refused the credential.
             AuthTimeout: No token came in time.
         """
-        key = wanted.key
+        key = token_request.key
 
         def request_token() -> Token:
-            request = with_redactor(waiting)
-            redactor = redactor_of(request)
-            if wanted.credential is not None:
-                redactor.add(wanted.credential)
+            request_with_redactor = with_redactor(request)
+            redactor = redactor_of(request_with_redactor)
+            if token_request.credential is not None:
+                redactor.add(token_request.credential)
             try:
-                token = self._request_token(wanted, request, redactor, take_request)
+                token = self._request_token(token_request, request_with_redactor, redactor, take_request)
             except AuthError as error:
                 redactor.redact_error(error)
                 raise
-            self.cache.put(key, token)
+            self._cache.put(key, token)
             return token
 
         return self._single_flight.fetch(
-            (key, wanted.scope), wanted.scope, lambda: self.find(wanted), request_token, waiting.info.deadline
+            (key, token_request.scope),
+            token_request.scope,
+            lambda: self.get(token_request),
+            request_token,
+            request.info.deadline,
         )
 
     def _request_token(
-        self, wanted: TokenRequest, waiting: Request, redactor: Redactor, take_request: Callable[[], bool]
+        self, token_request: TokenRequest, request: Request, redactor: Redactor, take_request: Callable[[], bool]
     ) -> Token:
-        credential = wanted.credential
-        trusted: Collection[Origin] = self._trusted_origins.get(wanted.host, ())
-        realm = check_realm(wanted.key.realm, wanted.origin, trusted)
-        server = f"the token server {redact_url(realm)} (of {wanted.host})"
+        credential = token_request.credential
+        trusted: Collection[Origin] = self._trusted_origins.get(token_request.host, ())
+        realm = check_realm(token_request.key.realm, token_request.origin, trusted)
+        server = f"the token server {redact_url(realm)} (of {token_request.host})"
         if _LOG.isEnabledFor(logging.DEBUG):
-            scope = sanitize(redactor.text(str(wanted.scope)), _MAX_LOGGED_SCOPE) or "a token without a scope"
+            scope = sanitize(redactor.text(str(token_request.scope)), _MAX_LOGGED_SCOPE) or "a token without a scope"
             _LOG.debug("requesting %s from %s", scope, redactor.text(server))
 
         has_password = credential is not None and bool(credential.password)
         post = credential is not None and credential.identity_token is not None
-        if post and has_password and realm in self._get_only:
+        if post and has_password and realm in self._realms_without_post:
             post = False
         requested_at = time.monotonic()
-        request = _build_request(wanted, realm, waiting, post=post)
-        response = self._send(request, server)
+        http_request = _build_request(token_request, realm, request, post=post)
+        response = self._send(http_request, server)
         if post and has_password and response.status in (404, 405) and take_request():
             response.drain()
-            if len(self._get_only) < _MAX_GET_ONLY:
-                self._get_only.add(realm)
+            if len(self._realms_without_post) < _MAX_REALMS_WITHOUT_POST:
+                self._realms_without_post.add(realm)
             post = False
-            request = _build_request(wanted, realm, waiting, post=False)
-            response = self._send(request, server)
+            http_request = _build_request(token_request, realm, request, post=False)
+            response = self._send(http_request, server)
 
         # A redirect is followed once, to an origin that the caller trusts. After 303, a POST would become a GET.
         location = response.headers.get("location")
         if location is not None and response.status in (REDIRECT_STATUSES - {303} if post else REDIRECT_STATUSES):
             response.drain()
             what = f"{server} redirects ({response.status})"
-            url = token_redirect(realm, location, wanted.origin, trusted, what=what)
-            request = request.replace(url=url)
-            redactor.add_request(request)  # the server may quote a signature of this URL
-            response = self._send(request, server)
+            url = token_redirect(realm, location, token_request.origin, trusted, what=what)
+            http_request = http_request.replace(url=url)
+            redactor.add_request(http_request)  # the server may quote a signature of this URL
+            response = self._send(http_request, server)
         try:
             body = response.read(_MAX_RESPONSE + 1)
         except TransportTimeout as error:
@@ -179,9 +191,11 @@ class TokenProvider:
             response.drain()
 
         if not 200 <= response.status < 300:
-            raise self._to_error(wanted, realm, server, response, body, redactor)
+            raise self._to_error(token_request, realm, server, response, body, redactor)
         value, lifetime = _parse_token(body, server)
-        return Token(value, wanted.scope, requested_at + lifetime - min(_MARGIN, lifetime / 4), requested_at)
+        return Token(
+            value, token_request.scope, requested_at + lifetime - min(_EXPIRY_MARGIN, lifetime / 4), requested_at
+        )
 
     def _send(self, request: Request, server: str) -> Response:
         try:
@@ -194,10 +208,10 @@ class TokenProvider:
             raise AuthError(f"{server} could not be asked: {error}") from error
 
     def _to_error(
-        self, wanted: TokenRequest, realm: str, server: str, response: Response, body: bytes, redactor: Redactor
+        self, token_request: TokenRequest, realm: str, server: str, response: Response, body: bytes, redactor: Redactor
     ) -> AuthError:
         """The error for a response that is not a success. It quotes the server's text, with the secrets masked."""
-        status, credential = response.status, wanted.credential
+        status, credential = response.status, token_request.credential
         if 300 <= status < 400:
             return AuthError(
                 f"{server} redirects ({status}): refused, for credentials stay at the realm's origin", status=status
@@ -217,7 +231,7 @@ class TokenProvider:
         if credential is None:
             message = (
                 f"{server} gives no token without credentials ({status}), and {self._source_name} has none for"
-                f" {wanted.host} (docker login, or credentials=)"
+                f" {token_request.host} (docker login, or credentials=)"
             )
         else:
             user = f" of user {credential.username!r}" if credential.username else ""
@@ -226,25 +240,29 @@ class TokenProvider:
                 " Public content may be available without them: replace or remove them (docker logout), or use"
                 " credentials=Anonymous()"
             )
-        return CredentialsRejected(message + quoted, host=wanted.host, realm=redact_url(realm), status=status)
+        return CredentialsRejected(message + quoted, host=token_request.host, realm=redact_url(realm), status=status)
 
 
-def _build_request(wanted: TokenRequest, realm: str, waiting: Request, *, post: bool) -> Request:
+def _build_request(token_request: TokenRequest, realm: str, request: Request, *, post: bool) -> Request:
     """A POST with the identity token (RFC 6749, section 6), or a GET, with Basic if there is a password."""
-    info = waiting.info.replace(required_scope=Scope.EMPTY, operation="token", anonymous=False, idempotent=True)
-    agent = waiting.headers.get("user-agent")
+    info = request.info.replace(required_scope=Scope.EMPTY, operation="token", anonymous=False, idempotent=True)
+    agent = request.headers.get("user-agent")
     headers = {"Accept": "application/json"} if agent is None else {"User-Agent": agent, "Accept": "application/json"}
-    credential, service = wanted.credential, wanted.key.service
+    credential, service = token_request.credential, token_request.key.service
     params = [] if service is None else [("service", service)]
     if post and credential is not None:
         form = [("grant_type", "refresh_token"), ("refresh_token", credential.identity_token or "")]
-        form += [("client_id", "ociwire"), *params, *([("scope", str(wanted.scope))] if wanted.scope else [])]
+        form += [
+            ("client_id", "ociwire"),
+            *params,
+            *([("scope", str(token_request.scope))] if token_request.scope else []),
+        ]
         headers["Content-Type"] = "application/x-www-form-urlencoded"
         return Request("POST", realm, headers, urlencode(form).encode(), info)
     if credential is not None and credential.basic is not None:
         headers["Authorization"] = credential.basic
     # By GET each resource has a scope parameter of its own ("Token Scope Documentation").
-    query = urlencode([*params, *(("scope", word) for word in str(wanted.scope).split())], safe=":,/")
+    query = urlencode([*params, *(("scope", word) for word in str(token_request.scope).split())], safe=":,/")
     separator = "" if not query else "&" if "?" in realm else "?"
     return Request("GET", f"{realm}{separator}{query}", headers, None, info)
 

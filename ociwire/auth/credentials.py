@@ -156,7 +156,7 @@ class ChainedCredentials:
     """
 
     def __init__(self, sources: Iterable[CredentialSource]) -> None:
-        self._sources = tuple(map(check_source, sources))
+        self._sources = tuple(map(check_credential_source, sources))
 
     def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
         """Return the first credential that a source has, or None."""
@@ -175,7 +175,7 @@ class ChainedCredentials:
         return f"ChainedCredentials({list(self._sources)!r})"
 
 
-def check_source(source: CredentialSource) -> CredentialSource:
+def check_credential_source(source: CredentialSource) -> CredentialSource:
     """Return a source unchanged; refuse a value that is not one, such as a `Credential`, which names no host."""
     if isinstance(source, type) or not callable(getattr(source, "lookup", None)):
         name = source.__name__ if isinstance(source, type) else type(source).__name__

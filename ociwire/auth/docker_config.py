@@ -94,10 +94,10 @@ class DockerConfig:
         result = self._find(name, repository)
         credential = result.credential
         if credential is None:
-            return f"{name}: nobody ({result.how})"
+            return f"{name}: nobody ({result.source})"
         kinds = [kind for kind in ("password", "identity_token", "registry_token") if getattr(credential, kind)]
         user = f"user {credential.username!r}, " if credential.username else ""
-        return f"{name}: {user}{' and '.join(kinds) or 'no secret'}, from {result.how}"
+        return f"{name}: {user}{' and '.join(kinds) or 'no secret'}, from {result.source}"
 
     def __repr__(self) -> str:
         return "DockerConfig()"
@@ -109,7 +109,7 @@ class DockerConfig:
             result = self._from_helper(file, name, repository) or _from_auths(file, name, repository)
             if result.credential is not None or result.is_final:
                 return result
-            reasons.append(result.how)
+            reasons.append(result.source)
             failure = failure or result.failure
         if not reasons:
             paths = ", ".join(path for path, _ in _list_paths(self._env)) or "no variable that names one is set"
@@ -134,24 +134,24 @@ class DockerConfig:
             return None
         if program is None:
             raise file.error(field, f"names a helper that is not installed: docker-credential-{helper} is not on PATH")
-        how = f"docker-credential-{helper}, which {field} of {file.name} names"
+        source = f"docker-credential-{helper}, which {field} of {file.name} names"
         server = _server_name(name)
         try:
-            credential = self._helpers.get(helper, program, server, how, cache_failure=key is None)
+            credential = self._helpers.get(helper, program, server, source, cache_failure=key is None)
         except AuthError as error:
             if key is not None:
                 raise
             failure = f"{error} ({field} of {file.name} names it)"
             return _Result(None, failure, failure=failure)
-        how = how if credential is not None else f"{how}, has nothing for {server}"
-        return _Result(credential, how, is_final=key is not None)
+        source = source if credential is not None else f"{source}, has nothing for {server}"
+        return _Result(credential, source, is_final=key is not None)
 
 
 class _Result(NamedTuple):
     """What a file says about a registry."""
 
     credential: Credential | None
-    how: str  # the credential's file and entry, or why there is none
+    source: str  # the credential's file and entry, or why there is none
     is_final: bool = False  # whether later files do not count, even if there is no credential
     failure: str = ""  # the error of a ``credsStore`` helper
 
@@ -236,10 +236,10 @@ def _from_auths(file: _File, name: str, repository: str | None) -> _Result:
     auths = file.section("auths")
     for key in _matching_keys(auths, name, repository):
         field = f"auths[{key!r}]"
-        how = f"{file.name}, {field}"
-        credential = None if auths[key] is None else _parse_entry(file, field, auths[key], how)
+        source = f"{file.name}, {field}"
+        credential = None if auths[key] is None else _parse_entry(file, field, auths[key], source)
         if credential is not None:
-            return _Result(credential, how)
+            return _Result(credential, source)
     return _Result(None, f"{file.name} has no entry for it")
 
 
@@ -270,7 +270,7 @@ def _server_name(name: str) -> str:
     return f"https://index.{DOCKER_HUB}/v1/" if name == DOCKER_HUB else name
 
 
-def _parse_entry(file: _File, field: str, entry: object, how: str) -> Credential | None:
+def _parse_entry(file: _File, field: str, entry: object, source: str) -> Credential | None:
     if not isinstance(entry, dict):
         raise file.error(field, "is not an object")
     texts = {}
@@ -290,7 +290,7 @@ def _parse_entry(file: _File, field: str, entry: object, how: str) -> Credential
             password=password,
             identity_token=texts["identitytoken"],
             registry_token=texts["registrytoken"],
-            source=how,
+            source=source,
         )
     except UsageError as error:
         raise file.error(field, f"cannot be used: {error}") from None

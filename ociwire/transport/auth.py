@@ -49,8 +49,8 @@ from .._http.urls import Origin
 from .._oci.reference import registry_name
 from .._oci.scope import Scope
 from .._text import sanitize
-from ..auth._challenge_cache import ChallengeCache, LearnedChallenge
-from ..auth._credential_cache import Answer, CredentialCache, CredentialKey
+from ..auth._challenge_cache import AcceptedChallenge, ChallengeCache
+from ..auth._credential_cache import CredentialCache, CredentialKey, LookupResult
 from ..auth._single_flight import copy_error
 from ..auth._token_cache import Token
 from ..auth._token_provider import TokenProvider, TokenRequest
@@ -155,10 +155,10 @@ class _AuthAttempt:
     _sent_at = 0.0  # value of `time.monotonic` when the request was last sent
     _credential_cached: bool | None = None  # whether the credential was in the cache before this request
     _reloaded = False
-    _lookup_result: Answer | None = None  # the last one of the credential source
+    _lookup_result: LookupResult | None = None  # the last one of the credential source
     _probed = False
     _preemptive_token_rejected = False  # no token could be obtained ahead of the challenge
-    _accepted: LearnedChallenge | None = None  # to remember if the next response is not a refusal
+    _accepted: AcceptedChallenge | None = None  # to remember if the next response is not a refusal
 
     def __init__(self, layer: AuthTransport, request: Request) -> None:
         self._layer, self._request = layer, request
@@ -212,10 +212,10 @@ class _AuthAttempt:
             if challenge is None or challenge.scheme != "bearer":
                 return _NO_AUTHORIZATION
             # A token that was requested without a scope before. The source is not asked for it.
-            cached = None if self._anonymous else self._credentials.find(self._key)
+            cached = None if self._anonymous else self._credentials.get(self._key)
             credential = None if cached is None else cached.credential
             token_request = TokenRequest(self._origin, self._key.host, challenge, credential, Scope.EMPTY)
-            token = self._tokens.find(token_request)
+            token = self._tokens.get(token_request)
             if token is None:
                 return _NO_AUTHORIZATION
             self._credential_cached = cached is not None
@@ -272,10 +272,10 @@ class _AuthAttempt:
         if self._required == Scope.UNLIMITED:
             return _NO_AUTHORIZATION
         hidden = self._sends > 0  # the registry has answered 403 or 404
-        guess = self._challenges.find(self._origin, self._required, self._request.url)
+        guess = self._challenges.get_accepted(self._origin, self._required, self._request.url)
         if guess is None and not hidden and self._challenges.is_marked(self._origin, "unpredictable"):
             return _NO_AUTHORIZATION
-        guess = guess or LearnedChallenge(challenge, self._required)
+        guess = guess or AcceptedChallenge(challenge, self._required)
         try:
             return self._authorize(guess.challenge, credential, guess.scope)
         except AuthError as error:
@@ -286,7 +286,7 @@ class _AuthAttempt:
             if not hidden and self._request.body is not None and self._request.body.single_use:
                 raise  # the body could be consumed before the registry's challenge
             self._preemptive_token_rejected = True
-            self._challenges.forget(self._origin, self._required)
+            self._challenges.invalidate(self._origin, self._required)
             level = logging.WARNING if isinstance(error, CredentialsRejected) else logging.INFO
             _LOG.log(level, "%s; continuing without a token", error)
             return _NO_AUTHORIZATION
@@ -320,7 +320,7 @@ class _AuthAttempt:
         status, body = response.status, self._request.body
         is_covered = _covers(authorization, challenge)
         if is_covered and status in (400, 401) and authorization.token is not None:
-            self._tokens.cache.evict(authorization.token)
+            self._tokens.evict(authorization.token)
 
         is_exhausted = self._sends >= _MAX_SENDS or self._token_requests >= _MAX_TOKEN_REQUESTS
         if is_exhausted or (body is not None and not body.resendable):
@@ -418,7 +418,7 @@ class _AuthAttempt:
         if credential == authorization.credential:
             return None
         _LOG.info("%s answered 403; the credential has changed since", self._key.host)
-        self._tokens.cache.evict_credential(self._origin, authorization.credential)
+        self._tokens.evict_credential(self._origin, authorization.credential)
         if challenge is None:
             challenge = (
                 self._challenges.get(self._origin)
@@ -436,10 +436,10 @@ class _AuthAttempt:
     def _look_up_credential(self) -> Credential | None:
         if self._anonymous:
             return None
-        cached = self._credentials.find(self._key)
+        cached = self._credentials.get(self._key)
         if self._credential_cached is None:
             self._credential_cached = cached is not None
-        self._lookup_result = cached or self._credentials.get(self._key, self._request.info.deadline)
+        self._lookup_result = cached or self._credentials.lookup(self._key, self._request.info.deadline)
         return self._lookup_result.credential
 
     def _reload_credential(self, rejected: Credential | None) -> Credential | None:
@@ -466,7 +466,7 @@ class _AuthAttempt:
         """
         while True:
             token_request = TokenRequest(self._origin, self._key.host, challenge, credential, scope, not_before)
-            token = self._tokens.find(token_request)
+            token = self._tokens.get(token_request)
             fresh = token is None
             try:
                 if token is None:
@@ -488,7 +488,7 @@ class _AuthAttempt:
                     raise self._add_scopes(error, challenge_scope) from error.__cause__
                 _LOG.info("%s; the source has another one now", error)
             else:
-                self._accepted = LearnedChallenge(challenge, scope)
+                self._accepted = AcceptedChallenge(challenge, scope)
                 return _Authorization(f"Bearer {token.value}", credential, token, token_request, fresh)
 
     def _fetch_token(self, token_request: TokenRequest) -> Token:
@@ -556,7 +556,7 @@ class _AuthAttempt:
         # A request without a scope of its own says nothing about the next one, which may be for another repository.
         is_specific = bool(required) and required != Scope.UNLIMITED
         if self._accepted is not None and self._sends > 1 and is_specific and status not in (400, 401, 403):
-            self._challenges.learn(self._origin, required, self._request.url, self._accepted)
+            self._challenges.put_accepted(self._origin, required, self._request.url, self._accepted)
 
 
 @lru_cache(maxsize=1024)

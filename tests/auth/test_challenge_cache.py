@@ -5,7 +5,7 @@ from __future__ import annotations
 from ociwire._http.urls import Origin
 from ociwire._oci.scope import Scope
 from ociwire.auth import Challenge
-from ociwire.auth._challenge_cache import ChallengeCache, LearnedChallenge
+from ociwire.auth._challenge_cache import AcceptedChallenge, ChallengeCache
 
 REGISTRY = Origin("https", "registry.example", 443)
 URL = "https://registry.example/v2/app/manifests/latest"
@@ -32,40 +32,40 @@ def test_put_other_realm_marks_origin_unpredictable() -> None:
     assert cache.is_marked(REGISTRY, "unpredictable")
 
 
-def test_find_other_endpoint_returns_nothing_unless_unpredictable() -> None:
+def test_get_accepted_other_endpoint_returns_nothing_unless_unpredictable() -> None:
     cache = ChallengeCache()
-    learned = LearnedChallenge(bearer(), Scope.repository("app", "metadata_read"))
+    accepted = AcceptedChallenge(bearer(), Scope.repository("app", "metadata_read"))
     tags, blob = "https://registry.example/v2/app/tags/list", "https://registry.example/v2/app/blobs/x"
-    cache.learn(REGISTRY, PULL, tags, learned)
-    assert cache.find(REGISTRY, PULL, f"{tags}?n=10") == learned
-    assert cache.find(REGISTRY, PULL, blob) is None
-    assert cache.find(REGISTRY, Scope.repository("other", "pull"), tags) is None
+    cache.put_accepted(REGISTRY, PULL, tags, accepted)
+    assert cache.get_accepted(REGISTRY, PULL, f"{tags}?n=10") == accepted
+    assert cache.get_accepted(REGISTRY, PULL, blob) is None
+    assert cache.get_accepted(REGISTRY, Scope.repository("other", "pull"), tags) is None
     cache.mark(REGISTRY, "unpredictable")
-    assert cache.find(REGISTRY, PULL, blob) == learned
+    assert cache.get_accepted(REGISTRY, PULL, blob) == accepted
 
 
-def test_find_url_without_repository_returns_learned_scope() -> None:
+def test_get_accepted_url_without_repository_returns_scope() -> None:
     """A session's Location may be any path: only the required scope says which repository it belongs to."""
     cache = ChallengeCache()
-    learned = LearnedChallenge(bearer(), Scope.repository("x", "pull"))
-    cache.learn(REGISTRY, PULL, URL, learned)
-    assert cache.find(REGISTRY, PULL, "https://registry.example/uploads/1234") == learned
+    accepted = AcceptedChallenge(bearer(), Scope.repository("x", "pull"))
+    cache.put_accepted(REGISTRY, PULL, URL, accepted)
+    assert cache.get_accepted(REGISTRY, PULL, "https://registry.example/uploads/1234") == accepted
 
 
-def test_forget_several_endpoints_removes_all() -> None:
+def test_invalidate_several_endpoints_removes_all() -> None:
     cache = ChallengeCache()
     urls = [f"https://registry.example/v2/app/{path}" for path in ("blobs/x", "manifests/x", "tags/list")]
     for url in urls:
-        cache.learn(REGISTRY, PULL, url, LearnedChallenge(bearer(), Scope.repository("x", "pull")))
-    cache.forget(REGISTRY, PULL)
-    assert [cache.find(REGISTRY, PULL, url) for url in urls] == [None] * 3
+        cache.put_accepted(REGISTRY, PULL, url, AcceptedChallenge(bearer(), Scope.repository("x", "pull")))
+    cache.invalidate(REGISTRY, PULL)
+    assert [cache.get_accepted(REGISTRY, PULL, url) for url in urls] == [None] * 3
 
 
-def test_learn_scope_equal_to_guess_removes_entry() -> None:
+def test_put_accepted_scope_equal_to_guess_removes_entry() -> None:
     cache = ChallengeCache()
-    cache.learn(REGISTRY, PULL, URL, LearnedChallenge(bearer(), Scope.repository("x", "pull")))
-    cache.learn(REGISTRY, PULL, URL, LearnedChallenge(bearer(), PULL))
-    assert cache.find(REGISTRY, PULL, URL) is None
+    cache.put_accepted(REGISTRY, PULL, URL, AcceptedChallenge(bearer(), Scope.repository("x", "pull")))
+    cache.put_accepted(REGISTRY, PULL, URL, AcceptedChallenge(bearer(), PULL))
+    assert cache.get_accepted(REGISTRY, PULL, URL) is None
 
 
 def test_put_open_origin_removes_mark() -> None:
@@ -80,12 +80,13 @@ def test_put_long_challenges_keeps_byte_limit() -> None:
     cache = ChallengeCache()
     for number in range(2000):
         cache.put(Origin("https", f"r{number}.example", 443), bearer("https://auth.example/" + "x" * 16_000))
-        learned = LearnedChallenge(bearer(scope="y" * 16_000), Scope.repository("x", "pull"))
-        cache.learn(REGISTRY, Scope.repository(f"app{number}", "pull"), URL, learned)
+        accepted = AcceptedChallenge(bearer(scope="y" * 16_000), Scope.repository("x", "pull"))
+        cache.put_accepted(REGISTRY, Scope.repository(f"app{number}", "pull"), URL, accepted)
     cached = sum(cache.get(Origin("https", f"r{number}.example", 443)) is not None for number in range(2000))
     assert 100 < cached < 300
     cached = sum(
-        cache.find(REGISTRY, Scope.repository(f"app{number}", "pull"), URL) is not None for number in range(2000)
+        cache.get_accepted(REGISTRY, Scope.repository(f"app{number}", "pull"), URL) is not None
+        for number in range(2000)
     )
     assert 5 < cached < 20
 

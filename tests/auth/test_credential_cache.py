@@ -22,11 +22,11 @@ NEW = Credential(username="me", password="new")
 
 
 def get(cache: CredentialCache, key: CredentialKey, deadline: float | None) -> Credential | None:
-    return cache.get(key, deadline).credential
+    return cache.lookup(key, deadline).credential
 
 
 def cached(cache: CredentialCache, key: CredentialKey) -> Credential | None:
-    answer = cache.find(key)
+    answer = cache.get(key)
     return None if answer is None else answer.credential
 
 
@@ -73,14 +73,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.mark.parametrize("answer", [OLD, Credential(), None])
-def test_get_repeated_asks_source_once(answer: Credential | None) -> None:
+def test_lookup_repeated_asks_source_once(answer: Credential | None) -> None:
     source = ScriptedSource(answer, NEW)
     cache = CredentialCache(source)
     assert [get(cache, KEY, None) for _ in range(3)] == [answer] * 3
     assert source.asked == [("ghcr.io", "app")]
 
 
-def test_get_other_host_or_repository_asks_source() -> None:
+def test_lookup_other_host_or_repository_asks_source() -> None:
     source = ScriptedSource(None)
     cache = CredentialCache(source)
     keys = [
@@ -95,7 +95,7 @@ def test_get_other_host_or_repository_asks_source() -> None:
     assert source.asked == keys
 
 
-def test_find_never_asks_source() -> None:
+def test_get_never_asks_source() -> None:
     source = ScriptedSource(OLD)
     cache = CredentialCache(source)
     assert cached(cache, KEY) is None
@@ -106,7 +106,7 @@ def test_find_never_asks_source() -> None:
     assert len(source.asked) == 1
 
 
-def test_get_expired_answer_asks_source(clock: Clock) -> None:
+def test_lookup_expired_answer_asks_source(clock: Clock) -> None:
     source = ScriptedSource(
         Credential(username="me", password="old", expires_at=clock.now + 10),
         Credential(username="me", password="new", expires_at=clock.now + 20),
@@ -123,7 +123,7 @@ def test_get_expired_answer_asks_source(clock: Clock) -> None:
     assert len(source.asked) == 3
 
 
-def test_get_at_expiry_asks_source(clock: Clock) -> None:
+def test_lookup_at_expiry_asks_source(clock: Clock) -> None:
     source = ScriptedSource(Credential(username="me", password="old", expires_at=clock.now + 10), NEW)
     cache = CredentialCache(source)
     get(cache, KEY, None)
@@ -132,21 +132,21 @@ def test_get_at_expiry_asks_source(clock: Clock) -> None:
     assert get(cache, KEY, None) == NEW
 
 
-def test_get_answer_expired_on_arrival_is_returned_and_not_cached(clock: Clock) -> None:
+def test_lookup_answer_expired_on_arrival_is_returned_and_not_cached(clock: Clock) -> None:
     source = ScriptedSource(Credential(username="me", password="old", expires_at=clock.now - 1))
     cache = CredentialCache(source)
     assert [get(cache, KEY, None) for _ in range(2)] == [OLD, OLD]
     assert len(source.asked) == 2
 
 
-def test_get_without_expiry_is_cached_forever(clock: Clock) -> None:
+def test_lookup_without_expiry_is_cached_forever(clock: Clock) -> None:
     cache = CredentialCache(ScriptedSource(OLD, NEW))
     get(cache, KEY, None)
     clock.now += 1e9
     assert get(cache, KEY, None) == OLD
 
 
-def test_get_many_keys_evicts_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lookup_many_keys_evicts_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_module, "_MAX_ANSWERS", 3)
     source = ScriptedSource(OLD)
     cache = CredentialCache(source)
@@ -160,7 +160,7 @@ def test_get_many_keys_evicts_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("old", "new"), [(OLD, NEW), (OLD, None), (None, NEW), (OLD, OLD), (None, None)])
-def test_get_after_rejection_asks_source_once(old: Credential | None, new: Credential | None) -> None:
+def test_lookup_after_rejection_asks_source_once(old: Credential | None, new: Credential | None) -> None:
     source = ScriptedSource(old, new, Credential(username="never"))
     cache = CredentialCache(source)
     assert get(cache, KEY, None) == old
@@ -189,7 +189,7 @@ def test_invalidate_one_key_keeps_others() -> None:
     assert all(cached(cache, key) == OLD for key in others)
 
 
-def test_get_source_fails_after_rejection_caches_nothing() -> None:
+def test_lookup_source_fails_after_rejection_caches_nothing() -> None:
     cache = CredentialCache(ScriptedSource(OLD, AuthError("broken"), NEW))
     get(cache, KEY, None)
     with pytest.raises(AuthError, match="broken"):
@@ -211,7 +211,7 @@ class FailingSource:
         raise self.error
 
 
-def test_get_source_raises_caches_nothing() -> None:
+def test_lookup_source_raises_caches_nothing() -> None:
     source = ScriptedSource(AuthError("broken"), ValueError("broken"), OLD)
     cache = CredentialCache(source)
     for _ in range(2):
@@ -236,7 +236,7 @@ def test_get_source_raises_caches_nothing() -> None:
         StopIteration(SECRET),
     ],
 )
-def test_get_source_raises_other_exception_raises_auth_error(error: Exception) -> None:
+def test_lookup_source_raises_other_exception_raises_auth_error(error: Exception) -> None:
     with pytest.raises(AuthError) as caught:
         get(CredentialCache(FailingSource(error)), KEY, None)
     assert type(caught.value) is AuthError
@@ -247,14 +247,14 @@ def test_get_source_raises_other_exception_raises_auth_error(error: Exception) -
 
 
 @pytest.mark.parametrize("error", [AuthError("x"), CredentialsRejected("x", host="h", status=401), AuthTimeout("x")])
-def test_get_source_raises_auth_error_raises_it(error: AuthError) -> None:
+def test_lookup_source_raises_auth_error_raises_it(error: AuthError) -> None:
     with pytest.raises(AuthError) as caught:
         get(CredentialCache(FailingSource(error)), KEY, None)
     assert caught.value is error
 
 
 @pytest.mark.parametrize("signal", [KeyboardInterrupt, SystemExit])
-def test_get_source_interrupted_propagates(signal: type[BaseException]) -> None:
+def test_lookup_source_interrupted_propagates(signal: type[BaseException]) -> None:
     cache = CredentialCache(ScriptedSource(signal(), OLD))
     with pytest.raises(signal):
         get(cache, KEY, None)
@@ -264,7 +264,7 @@ def test_get_source_interrupted_propagates(signal: type[BaseException]) -> None:
 @pytest.mark.parametrize(
     "answer", [SECRET, ("me", SECRET), {"username": "me", "password": SECRET}, True, False, 0, "", b"", (), Credential]
 )
-def test_get_source_returns_wrong_type_raises_auth_error(answer: Any) -> None:
+def test_lookup_source_returns_wrong_type_raises_auth_error(answer: Any) -> None:
     source = ScriptedSource(answer, OLD)
     cache = CredentialCache(source)
     with pytest.raises(AuthError) as caught:
@@ -280,7 +280,7 @@ def test_source_name_is_class_name(source: CredentialSource) -> None:
     assert CredentialCache(source).source_name == type(source).__name__
 
 
-def test_get_source_asks_itself_raises_auth_error() -> None:
+def test_lookup_source_asks_itself_raises_auth_error() -> None:
     class RecursiveSource:
         def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
             return get(cache, CredentialKey(host, "another"), None)
@@ -290,7 +290,7 @@ def test_get_source_asks_itself_raises_auth_error() -> None:
         get(cache, KEY, None)
 
 
-def test_get_source_asks_for_other_host_returns_credential() -> None:
+def test_lookup_source_asks_for_other_host_returns_credential() -> None:
     class ForwardingSource:
         def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
             return OLD if host == "quay.io" else get(cache, CredentialKey("quay.io", None), None)
@@ -341,7 +341,7 @@ def start_together(number: int, function: Callable[[int], object]) -> list[Call]
     return calls
 
 
-def test_get_same_host_asks_source_one_call_at_a_time() -> None:
+def test_lookup_same_host_asks_source_one_call_at_a_time() -> None:
     source = BlockedSource()
     cache = CredentialCache(source)
     calls = start_together(6, lambda index: get(cache, CredentialKey("ghcr.io", f"app-{index}"), None))
@@ -352,7 +352,7 @@ def test_get_same_host_asks_source_one_call_at_a_time() -> None:
     assert sorted(source.asked) == [("ghcr.io", f"app-{index}") for index in range(6)]
 
 
-def test_get_several_hosts_asks_source_concurrently() -> None:
+def test_lookup_several_hosts_asks_source_concurrently() -> None:
     source = BlockedSource()
     cache = CredentialCache(source)
     calls = start_together(4, lambda index: get(cache, CredentialKey(f"host-{index}", "app"), None))
@@ -362,7 +362,7 @@ def test_get_several_hosts_asks_source_concurrently() -> None:
     assert [call.join().result for call in calls] == [OLD] * 4
 
 
-def test_get_same_key_from_threads_asks_source_once() -> None:
+def test_lookup_same_key_from_threads_asks_source_once() -> None:
     source = BlockedSource()
     cache = CredentialCache(source)
     calls = start_together(6, lambda _: get(cache, KEY, None))
@@ -372,7 +372,7 @@ def test_get_same_key_from_threads_asks_source_once() -> None:
     assert source.asked == [KEY]
 
 
-def test_get_cached_answer_while_source_is_busy_returns_at_once() -> None:
+def test_lookup_cached_answer_while_source_is_busy_returns_at_once() -> None:
     source = BlockedSource()
     source.released.set()
     cache = CredentialCache(source)
@@ -386,7 +386,7 @@ def test_get_cached_answer_while_source_is_busy_returns_at_once() -> None:
     assert call.join().result == OLD
 
 
-def test_get_deadline_passed_while_waiting_raises_timeout() -> None:
+def test_lookup_deadline_passed_while_waiting_raises_timeout() -> None:
     source = BlockedSource()
     cache = CredentialCache(source)
     owner = Call(lambda: get(cache, KEY, None))

@@ -15,7 +15,7 @@ import pytest
 from ociwire._oci.reference import registry_name
 from ociwire._oci.scope import Scope
 from ociwire.auth import Anonymous, ChainedCredentials, Credential, CredentialSource, DockerConfig, StaticCredentials
-from ociwire.auth.credentials import check_source, first_repository
+from ociwire.auth.credentials import check_credential_source, first_repository
 from ociwire.errors import AuthError, UsageError
 
 SECRET = "sEcReT-42"
@@ -360,25 +360,25 @@ def test_chain_repr_shows_no_secret() -> None:
     "source",
     [None, "me:secret", ("me", SECRET), {"ghcr.io": ME}, ME, DockerConfig, StaticCredentials, lambda host: ME, 5],
 )
-def test_check_source_without_lookup_raises_usage_error(source: Any) -> None:
+def test_check_credential_source_without_lookup_raises_usage_error(source: Any) -> None:
     with pytest.raises(UsageError) as caught:
-        check_source(source)
+        check_credential_source(source)
     assert SECRET not in str(caught.value)
     with pytest.raises(UsageError):
         ChainedCredentials([Anonymous(), source])
 
 
-def test_check_source_credential_raises_usage_error_with_advice() -> None:
+def test_check_credential_source_credential_raises_usage_error_with_advice() -> None:
     with pytest.raises(UsageError, match="StaticCredentials"):
-        check_source(ME)  # type: ignore[arg-type]
+        check_credential_source(ME)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     "source", [Anonymous(), StaticCredentials("ghcr.io", ME), ChainedCredentials([]), DockerConfig(), Recorded(None)]
 )
-def test_check_source_with_lookup_returns_it(source: CredentialSource) -> None:
+def test_check_credential_source_with_lookup_returns_it(source: CredentialSource) -> None:
     assert isinstance(source, CredentialSource)
-    assert check_source(source) is source
+    assert check_credential_source(source) is source
 
 
 @pytest.mark.parametrize(

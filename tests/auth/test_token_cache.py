@@ -28,8 +28,8 @@ OTHER = Scope.parse("repository:other:pull")
 MOUNT = BOTH | OTHER
 
 
-def token(scope: Scope, good_until: float = float("inf")) -> Token:
-    return Token(SECRET, scope, good_until)
+def token(scope: Scope, valid_until: float = float("inf")) -> Token:
+    return Token(SECRET, scope, valid_until)
 
 
 def cache_with(*tokens: Token, key: TokenKey = KEY) -> TokenCache:
@@ -289,7 +289,7 @@ class TokensMachine(RuleBasedStateMachine):
 
     @rule(key=st.sampled_from(KEYS), required=SCOPES)
     def find(self, key: TokenKey, required: Scope) -> None:
-        good = [cached for entry_key, cached in self.model if entry_key == key and cached.good_until > self.clock.now]
+        good = [cached for entry_key, cached in self.model if entry_key == key and cached.valid_until > self.clock.now]
         exact = [cached for cached in good if cached.scope == required]
         fitting = exact or [cached for cached in good if required <= cached.scope and required != Scope.EMPTY]
         result = self.cache.get(key, required)
@@ -298,7 +298,7 @@ class TokensMachine(RuleBasedStateMachine):
     @invariant()
     def every_good_token_is_found_by_its_scope(self) -> None:
         for key, cached in self.model:
-            assert (self.cache.get(key, cached.scope) is cached) or cached.good_until <= self.clock.now
+            assert (self.cache.get(key, cached.scope) is cached) or cached.valid_until <= self.clock.now
 
 
 TestTokensAgainstAModel = TokensMachine.TestCase

@@ -445,7 +445,7 @@ def test_learned_scope_refused_later_is_learned_again(refusal: Response) -> None
     registry = FakeRegistry(needs(without_prefix))
     transport = registry.transport()
     transport.round_trip(pull("docker/app"))
-    transport._tokens.cache.evict_credential(Origin.of(ORIGIN), CREDENTIAL)
+    transport._tokens.evict_credential(Origin.of(ORIGIN), CREDENTIAL)
     registry._serve = needs(with_prefix, realm="https://new.example/token")
     registry._grant = lambda scopes, url: token(*scopes) if url.startswith("https://new.example/") else refusal
     assert transport.round_trip(pull("docker/app")).status == 200
