@@ -33,6 +33,14 @@ _LINE_ENDS = (b"\r\n", b"\n")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
 # http.client stores header fields in `headers`; ours are in `fields`.
 _NO_MESSAGE = http.client.HTTPMessage()
+_UNCLOSED: dict[weakref.ref[WireBody], tuple[SocketReader, str, str, Redactor | None]] = {}
+"""The sockets and requests of all open bodies, by a weak reference to the body. No value may refer to its body.
+
+In a reference cycle finalizers run in any order. Those of http.client's response or of the socket could run first: then
+an unread connection looks like one that was read to its end, or its descriptor is closed while another request uses it.
+The callback of a weak reference runs before all of them, and these values belong to no cycle. `weakref.finalize` does
+the same and takes three times as long.
+"""
 
 
 class WireResponse(http.client.HTTPResponse):
@@ -137,16 +145,6 @@ class WireResponse(http.client.HTTPResponse):
         fp.raw.finish()
         self.has_excess_data = bool(fp.peek(1))
         fp.close()
-
-
-_UNCLOSED: dict[weakref.ref[WireBody], tuple[SocketReader, str, str, Redactor | None]] = {}
-"""The sockets and requests of all open bodies, by a weak reference to the body. No value may refer to its body.
-
-In a reference cycle finalizers run in any order. Those of http.client's response or of the socket could run first: then
-an unread connection looks like one that was read to its end, or its descriptor is closed while another request uses it.
-The callback of a weak reference runs before all of them, and these values belong to no cycle. `weakref.finalize` does
-the same and takes three times as long.
-"""
 
 
 class WireBody:

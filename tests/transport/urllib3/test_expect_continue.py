@@ -194,9 +194,18 @@ class TestExpectSupport:
         assert counted.pulled == 0
 
 
-def read_head_and_close(peer: Peer) -> None:
-    peer.read_head()
-    peer.close()
+def end_connection(body: bytes | None, data: bytes = b"") -> Script:
+    """Send data in the place of a response, and close. Unread bytes would reset the connection."""
+
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        if body != LARGE:
+            peer.read_body()
+        if data:
+            peer.send(data)
+        peer.close()
+
+    return script
 
 
 class TestPlainHTTPToTLSServer:
@@ -205,7 +214,7 @@ class TestPlainHTTPToTLSServer:
     @one_kind
     @pytest.mark.parametrize("body", [None, b"abc", LARGE], ids=["none", "small", "waiting"])
     def test_closed_without_response_error_names_remedy(self, wire: Wire, body: bytes | None) -> None:
-        server = wire.serve(read_head_and_close)
+        server = wire.serve(end_connection(body))
         with pytest.raises(ReadError, match=r"without a response.*leave insecure=True out"):
             wire.transport().round_trip(put(server.url, body))
 
@@ -213,12 +222,7 @@ class TestPlainHTTPToTLSServer:
     @pytest.mark.parametrize("body", [None, b"abc", LARGE], ids=["none", "small", "waiting"])
     @pytest.mark.parametrize("code", [b"\x46", b"\n"], ids=["protocol_version", "unexpected_message"])
     def test_tls_alert_error_names_remedy(self, wire: Wire, body: bytes | None, code: bytes) -> None:
-        def send_alert(peer: Peer) -> None:
-            peer.read_head()
-            peer.send(b"\x15\x03\x01\x00\x02\x02" + code)
-            peer.close()
-
-        server = wire.serve(send_alert)
+        server = wire.serve(end_connection(body, b"\x15\x03\x01\x00\x02\x02" + code))
         with pytest.raises(ProtocolError, match=r"the server speaks TLS.*leave insecure=True out"):
             wire.transport().round_trip(put(server.url, body))
 
