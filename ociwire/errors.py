@@ -43,8 +43,9 @@ All of them can be pickled and deep-copied. None holds a secret of its request, 
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
+
+from ._text import status_line
 
 if TYPE_CHECKING:
     from ._http.messages import Headers, Request
@@ -292,8 +293,9 @@ class RegistryError(OciwireError):
         self.request = request  # the last one: it masks the others
 
     def __str__(self) -> str:
-        said = self.code.lower().replace("_", " ")
-        return ": ".join(part for part in (_status_line(self.status), said, self.message) if part)
+        status = status_line(self.status) if self.status else ""
+        reason = self.code.lower().replace("_", " ")
+        return ": ".join(part for part in (status, reason, self.message) if part)
 
 
 class NotFound(RegistryError):
@@ -399,11 +401,3 @@ class SizeInvalid(RegistryError):
 
 class RangeInvalid(RegistryError):
     """``RANGE_INVALID``, or any 416: the range does not fit what the registry has."""
-
-
-def _status_line(status: int) -> str:
-    """``404 Not Found``; the bare number where the status has no registered name, nothing for 0."""
-    try:
-        return f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return str(status) if status else ""

@@ -11,12 +11,12 @@ import json
 from collections import Counter
 from collections.abc import Container, Iterator
 from contextlib import suppress
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from .._http.messages import Request, redactor_of
 from .._http.urls import Origin
 from .._oci.host import redact_url
+from .._oci.manifest import parse_json_object
 from .._text import format_size, sanitize, status_line
 from ..auth import Challenge
 from .trace import Hop
@@ -149,10 +149,8 @@ def _describe_token_response(hop: Hop) -> str:
     """What a token server granted, as far as its response or a JWT says."""
     if hop.request.info.operation != "token" or hop.response is None or hop.response.status >= 300:
         return ""
-    content: Any = None
-    with suppress(ValueError, RecursionError):
-        content = json.loads(bytes(hop.token_response))
-    if not isinstance(content, dict):
+    content = parse_json_object(bytes(hop.token_response))
+    if content is None:
         return "grants nothing that is a token"
     expires_in = content.get("expires_in")
     lifetime = f", for {expires_in} s" if isinstance(expires_in, (int, float)) else ""

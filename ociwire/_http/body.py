@@ -17,9 +17,10 @@ from functools import partial
 from typing import Any, final
 
 from .._arguments import check_integer
+from ..errors import BodyConsumedError, SizeMismatch
 from .body_source import Buffers, Source, Stream, source_of
 
-__all__ = ["Body", "has_raised", "skip", "times_opened", "wrap_chunks"]
+__all__ = ["Body", "has_raised", "length_mismatch", "reopened_error", "skip", "times_opened", "wrap_chunks"]
 
 CHUNK_SIZE = 1024 * 1024
 """Number of bytes that are read from a file, or cut from bytes, at a time."""
@@ -139,6 +140,21 @@ def times_opened(body: Body) -> int:
 def has_raised(body: Body, error: BaseException) -> bool:
     """Whether the content, or a function of `Body.map`, raised this exception: the network did not fail then."""
     return any(reference() is error for reference in body._source.errors.copy())
+
+
+def length_mismatch(length: int, count: int) -> SizeMismatch:
+    """An error for a body of which `count` bytes were read: more than its stated length, or fewer at its end."""
+    comparison, quantity = ("longer", "at least") if count > length else ("shorter", "only")
+    return SizeMismatch(
+        f"the body is {comparison} than its length: {length} bytes were announced, and {quantity} {count} came",
+        expected=length,
+        actual=count,
+    )
+
+
+def reopened_error(activity: str) -> BodyConsumedError:
+    """An error for a body that was opened again while it was being read or sent, which ends the earlier iterator."""
+    return BodyConsumedError(f"the body was opened again while it was being {activity}")
 
 
 def _consumed_body(length: int | None) -> Body:

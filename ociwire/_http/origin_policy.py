@@ -20,7 +20,7 @@ from collections.abc import Collection
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from .._oci.host import redact_url
-from ..errors import AuthError, ProtocolError, RedirectError, UsageError
+from ..errors import AuthError, OciwireError, ProtocolError, RedirectError, UsageError
 from .urls import Origin, resolve_url
 
 __all__ = [
@@ -57,10 +57,7 @@ def next_page(base: str, target: str) -> str:
         ProtocolError: The target is not a valid URL, or is cross-origin.
     """
     origin = Origin.of(base)
-    try:
-        url, target_origin = resolve_url(base, target)
-    except UsageError as error:
-        raise ProtocolError(f"a Link of {origin} is not to be used: {error}") from None
+    url, target_origin = _resolve(base, target, ProtocolError, f"a Link of {origin} is not to be used")
     if target_origin != origin:
         raise ProtocolError(f"a Link of {origin} leads to another origin ({target_origin}): refused")
     return url
@@ -81,10 +78,7 @@ def upload_location(base: str, location: str | None) -> str:
     if not location:
         raise ProtocolError(f"the answer of {redact_url(base)} opens an upload but has no Location header")
     origin = Origin.of(base)
-    try:
-        url, target = resolve_url(base, location)
-    except UsageError as error:
-        raise ProtocolError(f"the upload Location of {origin} is not to be used: {error}") from None
+    url, target = _resolve(base, location, ProtocolError, f"the upload Location of {origin} is not to be used")
     if _is_downgrade(origin, target):
         raise ProtocolError(
             f"the upload Location of {origin} leads to plain http ({target}): refused. {_TLS_PROXY_HINT}"
@@ -103,10 +97,7 @@ def redirect_target(base: str, location: str) -> tuple[str, bool]:
         RedirectError: The location is not a valid URL, or leads from https to http.
     """
     origin = Origin.of(base)
-    try:
-        url, target = resolve_url(base, location)
-    except UsageError as error:
-        raise RedirectError(f"a redirect of {origin} is not to be followed: {error}") from None
+    url, target = _resolve(base, location, RedirectError, f"a redirect of {origin} is not to be followed")
     if _is_downgrade(origin, target):
         raise RedirectError(f"a redirect of {origin} leads to plain http ({target}): refused. {_TLS_PROXY_HINT}")
     return url, target != origin
@@ -173,16 +164,21 @@ def token_redirect(
     Raises:
         AuthError: The origin is not trusted, or there is no usable URL. The message says how to trust it.
     """
-    try:
-        url, target = resolve_url(realm, location)
-    except UsageError as error:
-        raise AuthError(f"{what}: refused, because its Location is not usable: {error}") from None
+    url, target = _resolve(realm, location, AuthError, f"{what}: refused, because its Location is not usable")
     if target in trusted:
         return url
     raise AuthError(
         f"{what}: refused, because credentials are sent to the realm only. It leads to {target}."
         f" {_trust_hint(registry, target)}"
     )
+
+
+def _resolve(base: str, reference: str, error_class: type[OciwireError], subject: str) -> tuple[str, Origin]:
+    """Resolve a URL reference of a server; a `UsageError` becomes an error of another class, which begins so."""
+    try:
+        return resolve_url(base, reference)
+    except UsageError as error:
+        raise error_class(f"{subject}: {error}") from None
 
 
 def _trust_hint(registry: Origin, target: Origin) -> str:

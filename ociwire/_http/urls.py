@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple, final
 from urllib.parse import urljoin
 
-from .._oci.host import is_host, redact_url, split_port
+from .._oci.host import DEFAULT_PORTS, is_host, redact_url, split_port
 from ..errors import UsageError
 
 __all__ = ["Origin", "check_url", "resolve_url", "split_url"]
@@ -26,7 +26,6 @@ _AMBIGUOUS = re.compile(r"[\x00-\x1f\x7f\\]")
 # Characters that must be percent-encoded (RFC 3986, section 2), though servers send them in Location and Link. Browsers
 # encode them; Tomcat, and so Artifactory, answers 400 to a URL that has them raw.
 _UNENCODED = re.compile(r'[^!-~]|["<>^`{|}]')
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 _LONGEST_CACHED = 2048
 """Maximum length of a cached URL: a registry may send many Locations and Links of 64 KiB."""
 
@@ -48,7 +47,7 @@ class Origin(NamedTuple):
     @property
     def netloc(self) -> str:
         """``host``, or ``host:port`` if the port is not the default of the scheme, as in the Host header."""
-        return self.host if _DEFAULT_PORTS[self.scheme] == self.port else f"{self.host}:{self.port}"
+        return self.host if DEFAULT_PORTS[self.scheme] == self.port else f"{self.host}:{self.port}"
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.netloc}"
@@ -121,7 +120,7 @@ def _origin(scheme: str, netloc: str) -> Origin:
         # The netloc is not shown: in https://user:pass/word@host/ it is the beginning of a password.
         raise UsageError(f"invalid URL {scheme}://***: expected HOST or HOST:PORT after {scheme}://")
     name, port = split_port(netloc.lower())
-    return Origin(scheme, name, _DEFAULT_PORTS[scheme] if port is None else port)
+    return Origin(scheme, name, DEFAULT_PORTS[scheme] if port is None else port)
 
 
 def resolve_url(base: str, reference: str) -> tuple[str, Origin]:

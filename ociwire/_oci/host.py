@@ -9,7 +9,10 @@ from .._arguments import show
 from .._text import cut
 from ..errors import UsageError
 
-__all__ = ["check_host", "is_host", "redact_url", "split_port"]
+__all__ = ["DEFAULT_PORTS", "check_host", "is_host", "redact_url", "split_port"]
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+"""The default port of each scheme (RFC 9110, section 4.2)."""
 
 # The domain of the distribution project's reference grammar (a name, an IPv4 address or an IPv6 address in brackets),
 # and underscores, which RFC 3986, section 3.2.2, and DNS allow, and which names of containers have.

@@ -25,6 +25,7 @@ __all__ = [
     "parse_json_object",
     "parse_manifest",
     "read_referrer",
+    "refuse_constant",
     "subject_digest",
     "to_referrer_entry",
 ]
@@ -191,14 +192,19 @@ class IndexText(NamedTuple):
         return f"{self.before}{','.join(entries)}{self.after}".encode("utf-8", "surrogatepass")
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")  # RFC 8259, section 6
+def refuse_constant(name: str) -> NoReturn:
+    """Refuse NaN and Infinity, which Python's parser of JSON accepts (RFC 8259, section 6). For ``parse_constant``.
+
+    Raises:
+        ValueError: Always.
+    """
+    raise ValueError(f"{name} is not JSON")
 
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _SEPARATOR = re.compile(r"[ \t\n\r]*,?[ \t\n\r]*")
 # Numbers stay text: only where a value begins and ends matters, and int() refuses very long ones.
-_SCANNER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refuse_constant)
+_SCANNER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=refuse_constant)
 
 
 def _members(text: str, position: int) -> Iterator[tuple[str, int, int]]:

@@ -13,7 +13,7 @@ from typing import final
 from .._arguments import show
 from ..errors import UsageError
 from .digest import Digest
-from .host import check_host
+from .host import DEFAULT_PORTS, check_host
 
 __all__ = ["DOCKER_HUB", "Reference", "check_repository", "check_tag", "registry_name"]
 
@@ -21,7 +21,6 @@ DOCKER_HUB = "docker.io"
 """The host of Docker Hub in references. Requests go to ``registry-1.docker.io``."""
 
 _HUB_ALIASES = frozenset({DOCKER_HUB, f"index.{DOCKER_HUB}", f"registry-1.{DOCKER_HUB}"})
-_DEFAULT_PORTS = {"https": ":443", "http": ":80"}
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
@@ -43,7 +42,7 @@ def registry_name(host: str, scheme: str = "https") -> str:
     Raises:
         UsageError: The host is not valid.
     """
-    name = check_host(host).removesuffix(_DEFAULT_PORTS.get(scheme, ":443"))
+    name = check_host(host).removesuffix(f":{DEFAULT_PORTS.get(scheme, DEFAULT_PORTS['https'])}")
     return DOCKER_HUB if name in _HUB_ALIASES else name
 
 

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, final
 
 from .._oci.descriptor import Descriptor, is_media_type
 from .._oci.digest import Digest
+from .._oci.manifest import refuse_constant
 from ..errors import UsageError
 from ..media_types import DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, OCI_INDEX, OCI_MANIFEST
 from ._call import Refusal
@@ -89,16 +90,12 @@ def _refuse(reason: str) -> NoReturn:
 
 def _parse_json(content: bytes) -> dict[str, Any]:
     try:
-        parsed = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
+        parsed = json.loads(content.decode("utf-8"), parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:
         _refuse(f"the manifest is not JSON: {error}")
     if not isinstance(parsed, dict):
         _refuse("the manifest is no JSON object")
     return parsed
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")  # RFC 8259, section 6
 
 
 def _media_type(fields: dict[str, Any], content_type: str) -> str:

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
 
-from .._http.body import Body, times_opened
-from ..errors import BodyConsumedError, SizeMismatch
+from .._http.body import Body, length_mismatch, reopened_error, times_opened
 from ._call import Refusal
 from ._storage import OutOfSpace, Storage
 
@@ -73,27 +72,18 @@ def _read(body: Body, limit: int | None, reserve: Callable[[int], None]) -> byte
     for chunk in chunks:
         size = len(content) + len(chunk)
         if body.length is not None and size > body.length:
-            raise _size_mismatch(body.length, size)
+            raise length_mismatch(body.length, size)
         _check_limit(size, limit)
         if body.length is None:
             reserve(len(chunk))
         content += chunk
     if times_opened(body) != opening:
-        raise BodyConsumedError("the body was opened again while it was being pulled")
+        raise reopened_error("read")
     if body.length is not None and len(content) < body.length:
-        raise _size_mismatch(body.length, len(content))
+        raise length_mismatch(body.length, len(content))
     return bytes(content)
 
 
 def _check_limit(size: int, limit: int | None) -> None:
     if limit is not None and size > limit:
         raise Refusal(413, "SIZE_INVALID", f"at most {limit} bytes are taken, and there are {size} or more")
-
-
-def _size_mismatch(length: int, size: int) -> SizeMismatch:
-    return SizeMismatch(
-        f"the body is {'longer' if size > length else 'shorter'} than its length: {length} bytes were announced, and"
-        f" {'at least' if size > length else 'only'} {size} came",
-        expected=length,
-        actual=size,
-    )

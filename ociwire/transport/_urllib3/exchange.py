@@ -28,8 +28,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..._http.body import Body, times_opened
-from ...errors import BodyConsumedError, ProtocolError, SizeMismatch
+from ..._http.body import Body, length_mismatch, reopened_error, times_opened
+from ...errors import ProtocolError
 from .response_head import Head
 from .socket_reader import SocketReader
 from .timeouts import TimeLimit
@@ -189,7 +189,7 @@ class Exchange:
                 chunk = memoryview(next(content)).cast("B")
             except StopIteration:
                 if times_opened(body) != opening:  # opening a body again ends this iterator early
-                    raise BodyConsumedError("the body was opened again while it was being sent") from None
+                    raise reopened_error("sent") from None
                 return
             except Exception as error:
                 self.pulled = True  # a failure of the content is no reason to resend
@@ -206,21 +206,13 @@ def _sized(chunks: Iterator[memoryview], length: int) -> Iterator[memoryview]:
     for chunk in chunks:
         count += len(chunk)
         if count > length:
-            raise SizeMismatch(
-                f"the body is longer than its length: {length} bytes were announced, and at least {count} came",
-                expected=length,
-                actual=count,
-            )
+            raise length_mismatch(length, count)
         if count == length:
             last = chunk
         else:
             yield from _cut(chunk)
     if count < length:
-        raise SizeMismatch(
-            f"the body is shorter than its length: {length} bytes were announced, and only {count} came",
-            expected=length,
-            actual=count,
-        )
+        raise length_mismatch(length, count)
     yield from _cut(last)
 
 
