@@ -26,6 +26,7 @@ from ociwire import (
     default_transport,
 )
 from ociwire._arguments import LONGEST, check_integer, check_seconds, resolve_timeout, show
+from ociwire._http.messages import shorten_timeout
 from ociwire.auth import Anonymous, Credential
 from ociwire.errors import UsageError
 from ociwire.testing import AuthGuard, FaultTransport, MemoryRegistry
@@ -318,9 +319,9 @@ def test_response_other_status_raises_usage_error(status: Any) -> None:
 
 
 @pytest.mark.parametrize("seconds", [*NEITHER, -1], ids=label)
-def test_hurry_other_duration_raises_usage_error(seconds: Any) -> None:
+def test_shorten_timeout_other_duration_raises_usage_error(seconds: Any) -> None:
     with Response(200, (), CONTENT) as response, pytest.raises(UsageError, match="invalid seconds"):
-        response._shorten_timeout(seconds)
+        shorten_timeout(response, seconds)
 
 
 def test_message_names_the_value_and_what_is_expected() -> None:

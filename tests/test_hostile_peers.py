@@ -85,7 +85,7 @@ def test_drain_slow_body_is_bounded_to_one_second() -> None:
     class Dripping:
         seconds: float | None = None
 
-        def _shorten_timeout(self, seconds: float) -> None:
+        def shorten_timeout(self, seconds: float) -> None:
             self.seconds = seconds
 
         def readinto(self, buffer: memoryview, /) -> int:

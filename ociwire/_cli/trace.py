@@ -9,10 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, final
+from typing import Literal, final
 
 import urllib3
 
+from .._http.body_reader import ResponseReader
 from .._http.messages import Request, Response
 from ..auth import CredentialSource
 from ..transport import Transport, UrllibTransport
@@ -134,17 +135,14 @@ class _Tap:
         self._inner.close()
 
 
-class _ObservedBody:
+class _ObservedBody(ResponseReader):
     """The body of a response; what is read is copied."""
 
     def __init__(self, response: Response, copy: bytearray) -> None:
-        self._response = response
+        super().__init__(response)
         self._copy = copy
 
-    def readinto(self, buffer: memoryview, /) -> Any:
-        count = self._response.readinto(buffer)
+    def readinto(self, buffer: memoryview, /) -> int:
+        count = super().readinto(buffer)
         self._copy += buffer[:count]
         return count
-
-    def close(self) -> None:
-        self._response.close()

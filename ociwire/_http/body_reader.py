@@ -1,16 +1,19 @@
-"""`Reader`, the interface by which a response reads its body, and adapters for other kinds of bodies."""
+"""The body of a response: the interfaces of its reader, a base class for readers around another response, adapters."""
 
 from __future__ import annotations
 
 import io
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..errors import UsageError
 from .body_source import read_bytes
 
-__all__ = ["Reader", "reader_of", "warn_left_open"]
+if TYPE_CHECKING:
+    from .messages import Response
+
+__all__ = ["Reader", "ResponseReader", "TimedReader", "reader_of", "shorten_reader_timeout", "warn_left_open"]
 
 _STANDARD_LIBRARY = ("warnings", "_py_warnings")
 """The modules that define `warnings.showwarning`: the second from Python 3.14 on."""
@@ -26,6 +29,49 @@ class Reader(Protocol):
     def close(self) -> None:
         """Release the resources. Idempotent."""
         ...
+
+
+@runtime_checkable
+class TimedReader(Reader, Protocol):
+    """A reader whose remaining time can be limited."""
+
+    def shorten_timeout(self, seconds: float) -> None:
+        """Limit the time for the rest of the body to `seconds` in all."""
+        ...
+
+
+class ResponseReader:
+    """Reads the body of another response. Layers that observe or change a body derive from it.
+
+    Args:
+        response: The response to read from. It is closed together with the reader.
+
+    Attributes:
+        known_length: Number of bytes of the body, which a body of bytes has without a Content-Length; `None` if it is
+            not known.
+    """
+
+    def __init__(self, response: Response) -> None:
+        self._response = response
+        self.known_length = response.length
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Read at least one byte; return the number of bytes, 0 at the end."""
+        return self._response.readinto(buffer)
+
+    def shorten_timeout(self, seconds: float) -> None:
+        """Limit the time for the rest of the body to `seconds` in all, if the response supports it."""
+        shorten_reader_timeout(self._response._reader, seconds)
+
+    def close(self) -> None:
+        """Close the response."""
+        self._response.close()
+
+
+def shorten_reader_timeout(reader: Reader | None, seconds: float) -> None:
+    """Limit the time for the rest of a body to `seconds` in all, if its reader supports it."""
+    if isinstance(reader, TimedReader):
+        reader.shorten_timeout(seconds)
 
 
 def reader_of(body: Any) -> Reader:

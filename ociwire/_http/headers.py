@@ -23,9 +23,11 @@ __all__ = [
     "HeadersLike",
     "SECRET_HEADERS",
     "TOKEN",
+    "URL_HEADERS",
     "content_length",
     "content_range",
     "content_type",
+    "is_bodiless",
     "retry_after",
 ]
 
@@ -36,6 +38,9 @@ HeadersLike = Mapping[str, str] | Iterable[tuple[str, str]]
 
 SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie"})
 """Names, in lower case, of the headers whose values are masked in reprs, messages and logs."""
+
+URL_HEADERS = frozenset({"location", "content-location"})
+"""Names, in lower case, of the headers whose value is a URL, absolute or relative. Its query may be a signature."""
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """Syntax of header names and methods (RFC 9110, section 5.6.2)."""
@@ -145,10 +150,21 @@ class Headers(Mapping[str, str]):
 
 
 def content_length(headers: Headers) -> int | None:
-    """The value of Content-Length (RFC 9110, section 8.6); None if it is absent or not a number."""
+    """The value of Content-Length (RFC 9110, section 8.6); None if it is absent or not a number.
+
+    Equal repeated lengths count as one (RFC 9112, section 6.3). Different ones are a sign of response splitting.
+    """
     # RFC 9112, section 6.3: Transfer-Encoding overrides Content-Length.
     value = "" if "transfer-encoding" in headers else headers.get("content-length", "")
+    if "," in value:
+        lengths = {length.strip(" \t") for length in value.split(",")}
+        value = lengths.pop() if len(lengths) == 1 else ""
     return int(value) if re.fullmatch(r"[0-9]{1,18}", value) else None
+
+
+def is_bodiless(method: str | None, status: int) -> bool:
+    """Whether a response has no body by its request's method or its status (RFC 9112, section 6.3)."""
+    return method == "HEAD" or status in (204, 304)
 
 
 def content_type(headers: Headers) -> str:
@@ -217,13 +233,13 @@ def _redact_value(name: str, value: str) -> str:
     """A header's value for a repr: without secrets, and without queries of URLs, which may be signatures."""
     if name in SECRET_HEADERS:
         return "***"
-    if name in ("location", "content-location"):  # a URL, absolute or relative
+    if name in URL_HEADERS:
         value, question_mark, _ = value.partition("?")
         return f"{value}?***" if question_mark else value
-    return _WORD.sub(_without_query, value) if "?" in value else value
+    return _WORD.sub(_mask_query, value) if "?" in value else value
 
 
-def _without_query(word: re.Match[str]) -> str:
+def _mask_query(word: re.Match[str]) -> str:
     before, _, query = word[0].partition("?")
     return f"{before}?***" if query and "//" in before else word[0]
 

@@ -17,8 +17,8 @@ from .._arguments import check_deadline, check_integer, check_read_size, check_s
 from .._oci.scope import Scope
 from ..errors import OciwireError, ProtocolError, UsageError
 from .body import Body
-from .body_reader import Reader, reader_of
-from .headers import TOKEN, Headers, HeadersLike, content_length
+from .body_reader import Reader, ResponseReader, reader_of, shorten_reader_timeout
+from .headers import TOKEN, Headers, HeadersLike, content_length, is_bodiless
 from .redact import Redactor
 from .urls import Origin, check_url
 
@@ -35,6 +35,7 @@ __all__ = [
     "info_with_redactor",
     "new_info",
     "redactor_of",
+    "shorten_timeout",
     "with_redactor",
 ]
 
@@ -268,11 +269,12 @@ class Response:
         """Number of bytes of the body; None if it is not known before it is read (RFC 9110, section 8.6)."""
         if self._data is not None:
             return len(self._data)
-        if self.status in (204, 304) or (self.request is not None and self.request.method == "HEAD"):
+        if is_bodiless(None if self.request is None else self.request.method, self.status):
             return 0
-        announced = content_length(self.headers)
-        # A reader around another response knows the length of a body of bytes that has no Content-Length.
-        return getattr(self._reader, "known_length", None) if announced is None else announced
+        length = content_length(self.headers)
+        if length is None and isinstance(self._reader, ResponseReader):
+            return self._reader.known_length
+        return length
 
     @property
     def in_memory(self) -> bool:
@@ -352,7 +354,7 @@ class Response:
         remaining = _DRAIN_LIMIT
         try:
             if self._reader is not None and (self.length or 0) <= _DRAIN_LIMIT:
-                self._shorten_timeout(_DRAIN_SECONDS)
+                shorten_timeout(self, _DRAIN_SECONDS)
                 while remaining > 0 and (piece := self._read_some(remaining)):
                     remaining -= len(piece)
         except OciwireError:
@@ -360,13 +362,6 @@ class Response:
         finally:
             with suppress(OciwireError):
                 self.close()
-
-    def _shorten_timeout(self, seconds: float) -> None:
-        """Limit the time for the rest of the body to `seconds` in all, if the body supports it."""
-        seconds = check_seconds("seconds", seconds)
-        shorten = getattr(self._reader, "_shorten_timeout", None)
-        if shorten is not None:
-            shorten(seconds)
 
     def close(self) -> None:
         """Close the body, and the connection if the body was not read to its end. Idempotent."""
@@ -411,3 +406,12 @@ class Response:
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {self.headers!r}>"
+
+
+def shorten_timeout(response: Response, seconds: float) -> None:
+    """Limit the time for the rest of a response's body to `seconds` in all, if the body supports it.
+
+    Raises:
+        UsageError: `seconds` is not a number, or is negative.
+    """
+    shorten_reader_timeout(response._reader, check_seconds("seconds", seconds))

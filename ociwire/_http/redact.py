@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from .._oci.host import redact_url
 from .._text import CUT, sanitize
 from ..errors import OciwireError
-from .headers import SECRET_HEADERS, Headers
+from .headers import SECRET_HEADERS, URL_HEADERS, Headers
 from .unescape import ESCAPE_START, PARTIAL_ESCAPE, decoded_forms
 from .urls import Origin, split_url
 
@@ -237,7 +237,7 @@ class Redactor:
         # One search over all values, as most headers hold no secret.
         lines = "\n".join([f"{name}: {value}" for name, value in fields])
         if "?" in lines or self.text(lines) is not lines:
-            fields = [(self.text(name), self.text(_without_query(name, value))) for name, value in fields]
+            fields = [(self.text(name), self.text(_drop_query(name, value))) for name, value in fields]
             is_changed = True
         return Headers.received(fields) if is_changed else headers
 
@@ -326,9 +326,9 @@ class Redactor:
         return False
 
 
-def _without_query(name: str, value: str) -> str:
+def _drop_query(name: str, value: str) -> str:
     # These may be relative, so that the search for cross-origin URLs does not see them.
-    return value.partition("?")[0] if name.lower() in ("location", "content-location") else value
+    return value.partition("?")[0] if name.lower() in URL_HEADERS else value
 
 
 def _header_secrets(value: str) -> Iterator[str]:

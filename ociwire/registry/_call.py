@@ -11,12 +11,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from .._http.headers import Headers, HeadersLike
+from .._http.headers import Headers, HeadersLike, is_bodiless
 from .._http.messages import Request, Response
 from .._oci.digest import Digest
 from ..errors import UsageError
 
-__all__ = ["JSON", "Call", "Refusal", "created_response", "make_response", "parse_digest"]
+__all__ = [
+    "JSON",
+    "Call",
+    "Refusal",
+    "complete_response",
+    "created_response",
+    "error_response",
+    "make_response",
+    "parse_digest",
+]
 
 JSON = "application/json"
 
@@ -70,8 +79,7 @@ class Refusal(Exception):
         if not self.code:
             text = "\n".join(self.reasons).encode()
             return make_response(self.status, self.headers, text, "text/plain; charset=utf-8")
-        errors = [{"code": self.code, "message": reason} for reason in self.reasons]
-        return make_response(self.status, self.headers, json.dumps({"errors": errors}).encode(), JSON)
+        return error_response(self.status, self.code, *self.reasons, headers=self.headers)
 
 
 def make_response(status: int, headers: HeadersLike = (), content: bytes = b"", media_type: str = "") -> Response:
@@ -79,9 +87,22 @@ def make_response(status: int, headers: HeadersLike = (), content: bytes = b"", 
     fields = list(Headers(headers).items())
     if media_type:
         fields.append(("Content-Type", media_type))
-    if status not in (204, 304):
+    if not is_bodiless(None, status):
         fields.append(("Content-Length", str(len(content))))
     return Response(status, fields, content)
+
+
+def error_response(status: int, code: str, *messages: str, headers: HeadersLike = ()) -> Response:
+    """An error response in the JSON of the distribution specification, with an error for each message."""
+    errors = [{"code": code, "message": message} for message in messages]
+    return make_response(status, headers, json.dumps({"errors": errors}).encode(), JSON)
+
+
+def complete_response(request: Request, response: Response) -> Response:
+    """The response with its request set, without content if the request is HEAD (RFC 9110, section 9.3.2)."""
+    if request.method == "HEAD":
+        return Response(response.status, response.headers, b"", request)
+    return response.replace(request=request)
 
 
 def created_response(call: Call, kind: str, digest: Digest, headers: HeadersLike) -> Response:

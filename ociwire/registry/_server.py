@@ -15,7 +15,7 @@ from .._http.messages import Request, Response
 from .._oci.reference import check_repository
 from ..errors import UsageError
 from ._blobs import BlobEndpoints
-from ._call import JSON, Call, Refusal, make_response
+from ._call import JSON, Call, Refusal, complete_response, make_response
 from ._lists import ListEndpoints
 from ._manifests import ManifestEndpoints
 from ._storage import Storage
@@ -107,9 +107,7 @@ class RegistryServer:
             response = self._dispatch(request)
         except Refusal as refusal:
             response = refusal.to_response()
-        if request.method == "HEAD":
-            return Response(response.status, response.headers, b"", request)
-        return response.replace(request=request)
+        return complete_response(request, response)
 
     def _dispatch(self, request: Request) -> Response:
         url = urlsplit(request.url)

@@ -21,6 +21,7 @@ from .._http.messages import Request, Response
 from .._http.urls import Origin
 from .._oci.scope import Scope
 from ..errors import UsageError
+from ..registry._call import JSON, complete_response, error_response, make_response
 from ..transport import Transport
 
 __all__ = ["AuthGuard"]
@@ -111,9 +112,9 @@ class AuthGuard:
             return self._inner.round_trip(request.with_headers({"Authorization": None}))
         with self._lock:
             self.challenged += 1
-        return _json_response(
-            request, 401, {"errors": [{"code": "UNAUTHORIZED", "message": "authentication required"}]}, challenge
-        )
+        headers = {"WWW-Authenticate": challenge}
+        response = error_response(401, "UNAUTHORIZED", "authentication required", headers=headers)
+        return complete_response(request, response)
 
     def revoke(self) -> None:
         """Revoke all tokens."""
@@ -152,14 +153,13 @@ class AuthGuard:
             self.asked.append(requested)
         allowed = Scope.EMPTY if user is None else self._scopes.get(user, Scope.UNLIMITED)
         if user is None or not (user or allowed):
-            return _json_response(request, 401, {"errors": [{"code": "UNAUTHORIZED", "message": "who are you?"}]})
+            return complete_response(request, error_response(401, "UNAUTHORIZED", "who are you?"))
         granted = Scope(member for member in requested if member in allowed)
         with self._lock:
             value = f"token-{next(self._numbers)}"
             self._grants[value] = _Grant(granted, self._clock() + self._expires_in)
-        return _json_response(
-            request, 200, {"token": value, "access_token": value, "expires_in": int(self._expires_in)}
-        )
+        content = {"token": value, "access_token": value, "expires_in": int(self._expires_in)}
+        return complete_response(request, make_response(200, (), json.dumps(content).encode(), JSON))
 
     def _get_user(self, authorization: str) -> str | None:
         """The user of a Basic Authorization; None if the user or the password is wrong."""
@@ -191,8 +191,3 @@ def _required_scope(request: Request) -> Scope:
     scope = Scope.repository(match[1], *_ACTIONS.get(request.method, ("pull", "push")))
     source = parse_qs(url.query).get("from", [""])[0]  # a mount reads from another repository
     return scope | Scope.repository(source, "pull") if source else scope
-
-
-def _json_response(request: Request, status: int, content: object, challenge: str = "") -> Response:
-    headers = {"Content-Type": "application/json", **({"WWW-Authenticate": challenge} if challenge else {})}
-    return Response(status, headers, b"" if request.method == "HEAD" else json.dumps(content).encode(), request)

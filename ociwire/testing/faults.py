@@ -14,10 +14,12 @@ from email.utils import formatdate
 from typing import NamedTuple, final
 
 from .._arguments import check_integer, is_number, show
-from .._http.headers import Headers
+from .._http.body_reader import ResponseReader
 from .._http.messages import Request, Response
 from ..errors import ConnectError, ReadError, TransportTimeout, UsageError
+from ..registry._call import error_response
 from ..transport import Transport
+from ..transport.base import with_request
 
 __all__ = ["FAULTS", "Fault", "FaultTransport", "InjectedFault"]
 
@@ -97,9 +99,8 @@ class FaultTransport:
             raise UsageError("the transport is closed")
         fault, rng = self._choose(request)
         if fault is None:
-            return _pass_on(request, self._inner)
-        response = fault(request, self._inner, rng)
-        return response if response.request is not None else response.replace(request=request)
+            return _forward(request, self._inner)
+        return with_request(fault(request, self._inner, rng), request)
 
     def close(self) -> None:
         """Close the inner transport, and refuse further requests."""
@@ -129,46 +130,41 @@ def _resolve_fault(fault: str | Fault) -> tuple[str, Fault]:
     return getattr(fault, "__name__", type(fault).__name__), fault
 
 
-class _CutBody:
+class _TruncatedBody(ResponseReader):
     """A response's body that ends, or raises an error, after so many bytes."""
 
     def __init__(self, response: Response, at: int, error: Exception | None) -> None:
-        self._response = response
+        super().__init__(response)
+        self.known_length = None  # shorter than that of the response
         self._remaining = at
         self._error = error
 
     def readinto(self, buffer: memoryview, /) -> int:
         if self._remaining > 0:
-            count = self._response.readinto(buffer[: self._remaining])
+            count = super().readinto(buffer[: self._remaining])
             self._remaining = self._remaining - count if count else 0
             if count:
                 return count
-        self._response.close()
+        self.close()
         if self._error is None:
             return 0
         raise self._error
 
-    def close(self) -> None:
-        self._response.close()
 
-
-class _FlippedBody:
+class _FlippedBody(ResponseReader):
     """A response's body with one bit of one byte inverted."""
 
     def __init__(self, response: Response, at: int, bit: int) -> None:
-        self._response = response
+        super().__init__(response)
         self._at = at
         self._bit = bit
 
     def readinto(self, buffer: memoryview, /) -> int:
-        count = self._response.readinto(buffer)
+        count = super().readinto(buffer)
         if 0 <= self._at < count:
             buffer[self._at] ^= 1 << self._bit
         self._at -= count
         return count
-
-    def close(self) -> None:
-        self._response.close()
 
 
 def _refused(request: Request, inner: Transport, rng: random.Random) -> Response:
@@ -185,9 +181,8 @@ def _reset_in_upload(request: Request, inner: Transport, rng: random.Random) -> 
     raise ReadError("connection reset while the request was being sent", request=request)
 
 
-def _pass_on(request: Request, inner: Transport) -> Response:
-    response = inner.round_trip(request)
-    return response if response.request is not None else response.replace(request=request)
+def _forward(request: Request, inner: Transport) -> Response:
+    return with_request(inner.round_trip(request), request)
 
 
 def _answer_lost(request: Request, inner: Transport, rng: random.Random) -> Response:
@@ -197,11 +192,11 @@ def _answer_lost(request: Request, inner: Transport, rng: random.Random) -> Resp
 
 def _reset_in_body(request: Request, inner: Transport, rng: random.Random) -> Response:
     error = ReadError("connection reset in the middle of the answer", request=request)
-    return _cut(_pass_on(request, inner), rng, error)
+    return _truncate(_forward(request, inner), rng, error)
 
 
 def _short_body(request: Request, inner: Transport, rng: random.Random) -> Response:
-    return _cut(_pass_on(request, inner), rng, None)
+    return _truncate(_forward(request, inner), rng, None)
 
 
 def _stall(request: Request, inner: Transport, rng: random.Random) -> Response:
@@ -210,34 +205,34 @@ def _stall(request: Request, inner: Transport, rng: random.Random) -> Response:
 
 def _stall_in_body(request: Request, inner: Transport, rng: random.Random) -> Response:
     error = TransportTimeout("timed out in the middle of the answer", request=request)
-    return _cut(_pass_on(request, inner), rng, error)
+    return _truncate(_forward(request, inner), rng, error)
 
 
-def _cut(response: Response, rng: random.Random, error: Exception | None) -> Response:
+def _truncate(response: Response, rng: random.Random, error: Exception | None) -> Response:
     length = response.length
     if length == 0:
         return response
     at = rng.randrange(length) if length else 0
-    return response.replace(body=_CutBody(response, at, error))
+    return response.replace(body=_TruncatedBody(response, at, error))
 
 
 def _flipped_byte(request: Request, inner: Transport, rng: random.Random) -> Response:
-    response = _pass_on(request, inner)
+    response = _forward(request, inner)
     at = rng.randrange(response.length or 1)
     return response.replace(body=_FlippedBody(response, at, rng.randrange(8)))
 
 
 def _too_many_requests(request: Request, inner: Transport, rng: random.Random) -> Response:
-    return _json(429, "TOOMANYREQUESTS", "slow down", {"Retry-After": "1"})
+    return error_response(429, "TOOMANYREQUESTS", "slow down", headers={"Retry-After": "1"})
 
 
 def _too_many_requests_date(request: Request, inner: Transport, rng: random.Random) -> Response:
     later = formatdate(time.time() + 2, usegmt=True)
-    return _json(429, "TOOMANYREQUESTS", "slow down", {"Retry-After": later})
+    return error_response(429, "TOOMANYREQUESTS", "slow down", headers={"Retry-After": later})
 
 
 def _unavailable(request: Request, inner: Transport, rng: random.Random) -> Response:
-    return _json(503, "UNAVAILABLE", "down for maintenance")
+    return error_response(503, "UNAVAILABLE", "down for maintenance")
 
 
 def _bad_gateway(request: Request, inner: Transport, rng: random.Random) -> Response:
@@ -250,11 +245,6 @@ def _never_continues(request: Request, inner: Transport, rng: random.Random) -> 
     for _ in request.body.open():
         pass
     return _unavailable(request, inner, rng)
-
-
-def _json(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:
-    content = f'{{"errors": [{{"code": "{code}", "message": "{message}"}}]}}'.encode()
-    return Response(status, Headers({"Content-Type": "application/json", **(headers or {})}), content)
 
 
 FAULTS: dict[str, Fault] = {

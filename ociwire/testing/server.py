@@ -7,7 +7,6 @@ never looks complete.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import socket
@@ -22,9 +21,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, final
 
 from .._http.body import Body
-from .._http.headers import content_length
+from .._http.headers import content_length, is_bodiless
 from .._http.messages import Request, Response
 from ..errors import UsageError
+from ..registry._call import error_response
 from ..transport import Transport
 
 __all__ = ["ServerURL", "serve"]
@@ -156,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Refuse an invalid request and close the connection, as the rest of its data cannot be interpreted."""
         self.close_connection = self._must_drain = True
-        self._answer(_error(code, message or explain or "this is not a request"))
+        self._answer(error_response(code, "UNKNOWN", message or explain or "this is not a request"))
 
     def finish(self) -> None:
         with suppress(OSError):  # a client that is gone
@@ -179,7 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_error(400, content.broken)
                 return
             _LOG.exception("%s %s", request.method, request.url)
-            response = _error(500, f"{type(error).__name__} in the transport that is served")
+            response = error_response(500, "UNKNOWN", f"{type(error).__name__} in the transport that is served")
         content.answered = True
         if content.unread:
             self.close_connection = self._must_drain = True
@@ -205,7 +205,7 @@ class _Handler(BaseHTTPRequestHandler):
         return f"{'http' if self.server.tls is None else 'https'}://{hosts[0]}{self.path}"
 
     def _answer(self, response: Response) -> None:
-        has_body = self.command != "HEAD" and response.status not in (204, 304)
+        has_body = not is_bodiless(self.command, response.status)
         if has_body and response.length is None and self.request_version < "HTTP/1.1":
             # HTTP/1.0 has no chunked framing: without a length, clients cannot detect a truncated body.
             response = response.replace(body=b"".join(self._pieces(response)))
@@ -361,8 +361,3 @@ def _parse_framing(headers: Message) -> int | None:
     if len(lengths) > 1 or not all(_LENGTH.fullmatch(value) for value in lengths):
         raise UsageError("a Content-Length is one number")
     return int(lengths.pop()) if lengths else 0
-
-
-def _error(status: int, message: str) -> Response:
-    content = json.dumps({"errors": [{"code": "UNKNOWN", "message": message}]}).encode()
-    return Response(status, {"Content-Type": "application/json"}, content)

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from typing import final
 
 from .._http.body import wrap_chunks
-from .._http.headers import SECRET_HEADERS, Headers
+from .._http.body_reader import ResponseReader
+from .._http.headers import SECRET_HEADERS, URL_HEADERS, Headers
 from .._http.messages import Request, Response, redactor_of
 from .._http.redact import Redactor
 from .._http.transport import Transport
@@ -171,20 +172,19 @@ class _SentCounter:
             yield chunk
 
 
-class _ObservedBody:
+class _ObservedBody(ResponseReader):
     """The body of a response: counts what its owner reads, keeps the start of an error, and logs both once."""
 
     def __init__(self, response: Response, entry: _LogEntry) -> None:
-        self._response = response
+        super().__init__(response)
         self._entry = entry
-        self.known_length = response.length
         self._count = 0
         self._start = bytearray()
         self._is_logged = False
 
     def readinto(self, buffer: memoryview, /) -> int:
         try:
-            count = self._response.readinto(buffer)
+            count = super().readinto(buffer)
         except BaseException as error:
             self._log(error)
             raise
@@ -195,12 +195,9 @@ class _ObservedBody:
             self._log(None)
         return count
 
-    def _shorten_timeout(self, seconds: float) -> None:
-        self._response._shorten_timeout(seconds)
-
     def close(self) -> None:
         self._log(None)
-        self._response.close()
+        super().close()
 
     def _log(self, error: BaseException | None) -> None:
         if not self._is_logged:
@@ -218,7 +215,7 @@ def _redact(name: str, value: str, redactor: Redactor | None) -> str:
         return "***"  # not left to the repr: log handlers see the arguments of the record
     if redactor is None:
         return sanitize(value, 300)
-    if name.lower() in ("location", "content-location"):
+    if name.lower() in URL_HEADERS:
         value = redactor.url(value)
     elif name.lower() == "link":
         value = re.sub("<([^>]*)>", lambda match: f"<{redactor.url(match[1])}>", value)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ociwire._http.headers import SECRET_HEADERS, Headers
+from ociwire._http.headers import SECRET_HEADERS, Headers, content_length
 from ociwire.errors import UsageError
 
 LINKS = [("Link", "<a>"), ("X-One", "1"), ("link", "<b>"), ("LINK", "<c>")]
@@ -212,3 +212,27 @@ def test_pickle_and_copy_keep_fields() -> None:
         assert type(other) is Headers
         assert list(other.items()) == list(headers.items())
         assert other["link"] == "<a>, <b>, <c>"
+
+
+@pytest.mark.parametrize(
+    ("values", "length"),
+    [
+        (["5"], 5),
+        (["5", "5"], 5),
+        (["5, 5"], 5),
+        (["5,\t5 ", "5"], 5),
+        (["5", "6"], None),
+        (["5, 6"], None),
+        (["5,"], None),
+        (["5", ""], None),
+        (["x", "x"], None),
+        (["5", "05"], None),
+        ([], None),
+    ],
+)
+def test_content_length_equal_repeats_count_once(values: list[str], length: int | None) -> None:
+    assert content_length(Headers([("Content-Length", value) for value in values])) == length
+
+
+def test_content_length_with_transfer_encoding_is_none() -> None:
+    assert content_length(Headers({"Content-Length": "5", "Transfer-Encoding": "chunked"})) is None

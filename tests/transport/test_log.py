@@ -17,6 +17,7 @@ import pytest
 import urllib3
 
 from ociwire import AuthTransport, Body, FunctionTransport, Request, RequestInfo, Response, Scope, Transport
+from ociwire._http.messages import shorten_timeout
 from ociwire.auth import Credential, StaticCredentials
 from ociwire.errors import AuthError, ConnectError, OciwireError, ProtocolError, ReadError, TransportTimeout, UsageError
 from ociwire.testing import AuthGuard, ScriptedTransport
@@ -78,7 +79,7 @@ class RecordedBody:
         self.file = io.BytesIO(content)
         self.error = error
         self.reads = self.closed = 0
-        self.hurried: list[float] = []
+        self.limits: list[float] = []
 
     def readinto(self, buffer: memoryview, /) -> int:
         self.reads += 1
@@ -87,8 +88,8 @@ class RecordedBody:
             raise self.error
         return count
 
-    def _shorten_timeout(self, seconds: float) -> None:
-        self.hurried.append(seconds)
+    def shorten_timeout(self, seconds: float) -> None:
+        self.limits.append(seconds)
 
     def close(self) -> None:
         self.closed += 1
@@ -412,8 +413,8 @@ def test_log_response_reads_reach_inner_body(log: LogLines) -> None:
     response = make_transport(Response(200, {"Content-Length": "7"}, body)).round_trip(Request("GET", URL))
     assert response.read(3) == b"con"
     assert body.reads == 1
-    response._shorten_timeout(3.0)
-    assert body.hurried == [3.0]
+    shorten_timeout(response, 3.0)
+    assert body.limits == [3.0]
     assert response.read() == b"tent"
     response.close()
     assert body.closed
@@ -424,7 +425,7 @@ def test_log_response_drain_reads_and_closes(log: LogLines) -> None:
     response = make_transport(Response(503, {"Content-Length": "7"}, body)).round_trip(Request("GET", URL))
     response.drain()
     assert body.closed
-    assert body.hurried
+    assert body.limits
     assert body.file.tell() == 7
 
 

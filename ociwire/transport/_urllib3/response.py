@@ -202,7 +202,7 @@ class WireBody:
             release(self._raw, self._pooled)
         return count
 
-    def _shorten_timeout(self, seconds: float) -> None:
+    def shorten_timeout(self, seconds: float) -> None:
         """Limit the time for the rest of the body to `seconds` in all."""
         if self._raw.fp is not None:
             fp: Any = self._raw.fp

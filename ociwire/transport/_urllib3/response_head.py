@@ -9,7 +9,7 @@ import re
 from http.client import RemoteDisconnected
 from typing import NamedTuple, Protocol
 
-from ..._http.headers import TOKEN, Headers
+from ..._http.headers import TOKEN, Headers, content_length, is_bodiless
 from ...errors import ProtocolError
 
 __all__ = [
@@ -129,21 +129,17 @@ def framed_length(head: Head, method: str | None) -> tuple[bool, int | None]:
     Raises:
         ProtocolError: The lengths differ or are invalid, or the transfer coding is not ``chunked``.
     """
-    if method == "HEAD" or head.status in (204, 304):
+    if is_bodiless(method, head.status):
         return False, 0
     coding = head.headers.get("transfer-encoding")
     if coding is not None:
         if coding.lower() != "chunked":
             raise ProtocolError("unsupported Transfer-Encoding in the response: expected chunked or none")
         return True, None
-    stated = head.headers.get("content-length")
-    if stated is None:
-        return False, None
-    # Equal repeated lengths count as one (RFC 9110, section 8.6). Different ones are a sign of response splitting.
-    lengths = {length.strip(" \t") for length in stated.split(",")}
-    if len(lengths) > 1 or not re.fullmatch(r"[0-9]{1,18}", length := lengths.pop()):
+    length = content_length(head.headers)
+    if length is None and "content-length" in head.headers:
         raise ProtocolError("invalid Content-Length in the response: expected one number of at most 18 digits")
-    return False, int(length)
+    return False, length
 
 
 def _read_line(stream: LineReader, limit: int, *, first: bool = False) -> bytes:
