@@ -6,6 +6,7 @@ import base64
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Protocol, final
 from urllib.parse import unquote
 
@@ -267,7 +268,9 @@ class Redactor:
     def redact_error(self, error: BaseException) -> None:
         """Mask the secrets in the text and the attributes of an exception of ociwire and of those it is chained to.
 
-        Exceptions of other libraries are not changed. If one holds a secret, the chain ends before it.
+        Exceptions of other libraries are not changed, nor are subclasses that users define of ociwire's classes. If one
+        holds a secret, the chain ends before it. If `error` itself is of such a subclass, its text and the attributes
+        that ociwire's classes define are masked.
         """
         self._redact_error(error, set())
 
@@ -275,7 +278,10 @@ class Redactor:
         seen.add(id(error))
         error.args = tuple([self._mask_value(arg) for arg in error.args])
         attributes = vars(error)
+        own_names = attributes.keys() if _is_of_ociwire(type(error)) else _inherited_attributes(type(error))
         for name, value in list(attributes.items()):
+            if name not in own_names:
+                continue
             if name == "request":
                 attributes[name] = None if value is None else self.request(value)
             else:
@@ -284,7 +290,7 @@ class Redactor:
             linked = getattr(error, name)
             if linked is None or id(linked) in seen:
                 continue
-            if isinstance(linked, OciwireError):
+            if _is_of_ociwire(type(linked)):
                 self._redact_error(linked, seen)
             elif self._holds_secret(linked):
                 setattr(error, name, None)
@@ -324,6 +330,17 @@ class Redactor:
                 return True
             chain += [current.__cause__, current.__context__]
         return False
+
+
+def _is_of_ociwire(error_class: type[BaseException]) -> bool:
+    """Whether ociwire defines a class of exceptions: not a library, and not a user who derives from `OciwireError`."""
+    return issubclass(error_class, OciwireError) and error_class.__module__ == OciwireError.__module__
+
+
+def _inherited_attributes(error_class: type[BaseException]) -> set[str]:
+    """The attributes that ociwire's base classes of a class define: the parameters of their constructors."""
+    bases = [base for base in error_class.__mro__ if issubclass(base, OciwireError) and _is_of_ociwire(base)]
+    return {name for base in bases for name in signature(base.__init__).parameters}
 
 
 def _drop_query(name: str, value: str) -> str:

@@ -260,3 +260,35 @@ def test_text_latin_1_secret_within_utf_8_characters_is_masked() -> None:
     redactor = Redactor(HOME)
     redactor.add(Credential(username="me", password="\xa9\xc3\xa9\xc3"))
     assert "***" in redactor.text("\xe9\xe9\xe9\xe9")
+
+
+class LeaseError(RegistryError):
+    """A subclass as a user may write it, with an attribute of its own."""
+
+    def __init__(self, message: str, *, lease: str, **attributes: Any) -> None:
+        super().__init__(message, **attributes)
+        self.lease = lease
+
+
+def test_error_users_subclass_keeps_own_attributes() -> None:
+    request = Request("GET", f"{HOME}/", {"Authorization": f"Bearer {SECRET}"})
+    error = LeaseError(f"refused {SECRET}", lease=SECRET, body=SECRET.encode(), detail=[SECRET])
+    redactor_of(request).redact_error(error)
+    assert error.lease == SECRET
+    assert (str(error), error.message, error.args) == ("refused ***", "refused ***", ("refused ***",))
+    assert (error.body, error.detail) == (b"***", ["***"])
+    error.request = request
+    assert error.lease == SECRET
+    assert error.request is not None
+    assert "authorization" not in error.request.headers
+
+
+@pytest.mark.parametrize(("lease", "is_kept"), [("harmless", True), (SECRET, False)])
+def test_error_cause_of_users_subclass_is_unchanged_or_removed(lease: str, is_kept: bool) -> None:
+    request = Request("GET", f"{HOME}/", {"Authorization": f"Bearer {SECRET}"})
+    cause = LeaseError("refused", lease=lease)
+    error = ProtocolError("wrong", request=request)
+    error.__cause__ = cause
+    redactor_of(request).redact_error(error)
+    assert cause.lease == lease
+    assert (error.__cause__ is cause) is is_kept
