@@ -12,7 +12,7 @@
     │   ├── ReadError                          the connection broke while it was in use
     │   ├── ProtocolError                      what came back is not HTTP, or not what a registry may say
     │   ├── RedirectError                      a redirect that must not, or cannot, be followed
-    │   └── BodyConsumedError                  a one-shot body would have to be sent again
+    │   └── BodyConsumedError                  a single-use body would have to be sent again
     ├── AuthError                              a token server, a helper or a credential source failed
     │   ├── CredentialsRejected                ... and it was a refusal
     │   └── AuthTimeout(TransportTimeout)      ... and it was for want of time
@@ -160,7 +160,7 @@ class RedirectError(TransportError):
 
 
 class BodyConsumedError(TransportError):
-    """A one-shot body was opened after its first chunk had been pulled: it cannot be sent again."""
+    """A single-use body was opened after its first chunk had been read: it cannot be sent again."""
 
 
 class AuthError(OciwireError):

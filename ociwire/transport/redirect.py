@@ -99,7 +99,7 @@ def _build_redirect(request: Request, response: Response) -> Request | None:
         target = target.replace(method=method, body=None).with_headers(dict.fromkeys(content_headers))
     elif request.body is not None and not request.body.resendable:
         raise RedirectError(
-            f"{request.method} {redact_url(request.url)} is redirected, but its one-shot body has been sent in part"
+            f"{request.method} {redact_url(request.url)} is redirected, but its single-use body has been sent in part"
             " (give bytes or a seekable file)"
         )
     # An inner layer may have sent the request to another origin than its URL names, so that both are compared.

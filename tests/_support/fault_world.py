@@ -161,7 +161,7 @@ FAULT_NAMES = (*FAULTS, "token ran out", "307 to a CDN")
 BODIES: dict[str, Callable[[bytes], Any]] = {
     "bytes": lambda content: content,
     "file": io.BytesIO,
-    "one-shot": lambda content: pieces(content),
+    "single-use": lambda content: pieces(content),
 }
 
 
@@ -260,7 +260,7 @@ def operations() -> dict[str, tuple[Callable[[World], Any], Callable[[World], An
             lambda w: w.subject,
         ),
     }
-    for operation in ("get_blob", "push_blob, one-shot"):
+    for operation in ("get_blob", "push_blob, single-use"):
         table[operation + COLD] = table[operation]
     return table
 

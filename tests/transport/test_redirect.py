@@ -117,7 +117,7 @@ def test_redirect_consumed_single_use_body_raises_redirect_error(status: int) ->
         next(request.body.open())
         return Response(status, {"Location": STORAGE}, body)
 
-    error, script = refuse(Request("PUT", URL, body=Body.of(chunks())), pull_some, match="one-shot")
+    error, script = refuse(Request("PUT", URL, body=Body.of(chunks())), pull_some, match="single-use")
     assert len(script.requests) == 1
     assert error.request is not None
     assert error.request.url == URL

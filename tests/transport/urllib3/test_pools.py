@@ -288,7 +288,7 @@ class TestStaleConnection:
         ("method", "idempotent"),
         [("POST", None), ("PATCH", None), ("LOCK", None), ("POST", False), ("PUT", False), ("DELETE", False)],
     )
-    @pytest.mark.parametrize("body", [None, b"", "one-shot"])
+    @pytest.mark.parametrize("body", [None, b"", "single-use"])
     def test_stale_connection_written_non_idempotent_request_is_not_resent(
         self, wire: Wire, end: Script, method: str, idempotent: bool | None, body: bytes | str | None
     ) -> None:
