@@ -30,7 +30,7 @@ ORDER = [
     "_text",
     "errors",
     "_bounded_cache",
-    "_arguments",
+    "_argument_checks",
     "media_types",
     "_oci",
     "_http",

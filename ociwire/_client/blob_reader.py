@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
-from .._arguments import check_read_size
+from .._argument_checks import check_read_size
 from .._http.body_reader import warn_left_open
 from .._http.messages import Response, redactor_of
 from .._oci.descriptor import HTML_TYPES, Descriptor

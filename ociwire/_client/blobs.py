@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from .._arguments import show
+from .._argument_checks import show
 from .._http.headers import content_length, content_range, content_type
 from .._http.messages import Response
 from .._oci.descriptor import Descriptor

@@ -14,7 +14,7 @@ from typing import Any, final
 
 import urllib3
 
-from .._arguments import check_deadline, check_integer, resolve_timeout, show
+from .._argument_checks import check_deadline, check_integer, resolve_timeout, show
 from .._http.body import Body
 from .._http.messages import Request, RequestInfo, Response
 from .._http.urls import Origin

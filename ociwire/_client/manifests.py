@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .._arguments import show
+from .._argument_checks import show
 from .._http.body import Body
 from .._http.headers import content_length, content_type
 from .._http.messages import Response, redactor_of

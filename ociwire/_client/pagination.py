@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
 
-from .._arguments import check_integer, show
+from .._argument_checks import check_integer, show
 from .._http.messages import Response
 from .._http.origin_policy import next_page
 from .._text import SURROGATE

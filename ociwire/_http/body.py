@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, final
 
-from .._arguments import check_integer
+from .._argument_checks import check_integer
 from ..errors import BodyConsumedError, SizeMismatch
 from .body_source import Buffers, Source, Stream, source_of
 

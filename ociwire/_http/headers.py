@@ -12,7 +12,7 @@ from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, TypeVar, final, overload
 
-from .._arguments import show
+from .._argument_checks import show
 from .._oci.descriptor import read_media_type
 from ..errors import UsageError
 from ..media_types import OCTET_STREAM

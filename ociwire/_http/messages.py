@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
 
-from .._arguments import check_deadline, check_integer, check_read_size, check_seconds, resolve_timeout, show
+from .._argument_checks import check_deadline, check_integer, check_read_size, check_seconds, resolve_timeout, show
 from .._oci.scope import Scope
 from ..errors import OciwireError, ProtocolError, UsageError
 from .body import Body

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, final
 
-from .._arguments import show
+from .._argument_checks import show
 from ..errors import UsageError
 from ..media_types import MANIFEST_TYPES, OCTET_STREAM
 from .digest import Digest

@@ -10,7 +10,7 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, final
 
-from .._arguments import show
+from .._argument_checks import show
 from ..errors import DigestMismatch, UsageError
 
 if TYPE_CHECKING:

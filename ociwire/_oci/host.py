@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from ipaddress import IPv6Address
 
-from .._arguments import show
+from .._argument_checks import show
 from .._text import cut
 from ..errors import UsageError
 

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import final
 
-from .._arguments import show
+from .._argument_checks import show
 from ..errors import UsageError
 from .digest import Digest
 from .host import DEFAULT_PORTS, check_host

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from .._arguments import show
+from .._argument_checks import show
 from ..errors import ContentError, UsageError
 from ..media_types import MANIFEST_TYPES, OCI_INDEX, OCI_MANIFEST
 from .descriptor import Descriptor, Platform, read_media_type

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, final, runtime_checkable
 
-from .._arguments import is_number, show
+from .._argument_checks import is_number, show
 from .._oci.reference import registry_name
 from .._oci.scope import Scope
 from .._text import SURROGATE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
-from .._arguments import check_integer
+from .._argument_checks import check_integer
 from .._http.messages import Request, Response
 from ..errors import UsageError
 from ._memory_storage import MemoryStorage

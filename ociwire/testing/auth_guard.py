@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple, final
 from urllib.parse import parse_qs, urlsplit
 
-from .._arguments import check_seconds, show
+from .._argument_checks import check_seconds, show
 from .._http.messages import Request, Response
 from .._http.urls import Origin
 from .._oci.scope import Scope

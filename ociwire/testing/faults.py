@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from typing import NamedTuple, final
 
-from .._arguments import check_integer, is_number, show
+from .._argument_checks import check_integer, is_number, show
 from .._http.body_reader import ResponseReader
 from .._http.messages import Request, Response
 from ..errors import ConnectError, ReadError, TransportTimeout, UsageError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from .._arguments import check_integer, show
+from .._argument_checks import check_integer, show
 from .._client.client import Client
 from ..errors import UsageError
 from ._progress import ProgressCallback

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from graphlib import CycleError, TopologicalSorter
 from typing import NamedTuple, final
 
-from .._arguments import show
+from .._argument_checks import show
 from .._client.client import Client
 from .._client.manifests import find_manifest
 from .._client.referrers import push_manifest

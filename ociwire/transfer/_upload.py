@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import BinaryIO
 
-from .._arguments import show
+from .._argument_checks import show
 from .._client.blobs import find_blob, resolve_blob
 from .._client.client import Client
 from .._client.repository import repository_of

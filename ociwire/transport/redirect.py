@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import final
 
-from .._arguments import check_integer
+from .._argument_checks import check_integer
 from .._http.headers import SECRET_HEADERS
 from .._http.messages import Request, Response, redactor_of, with_redactor
 from .._http.origin_policy import redirect_target

@@ -31,7 +31,7 @@ from typing import Literal, final
 
 import urllib3
 
-from .._arguments import check_seconds, is_number, show
+from .._argument_checks import check_seconds, is_number, show
 from .._http.messages import Request, Response, redactor_of
 from .._http.transport import Transport
 from .._http.urls import Origin

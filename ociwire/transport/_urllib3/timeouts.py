@@ -6,7 +6,7 @@ import time
 
 import urllib3
 
-from ..._arguments import LONGEST, resolve_timeout
+from ..._argument_checks import LONGEST, resolve_timeout
 
 __all__ = ["TimeLimit", "Timeouts"]
 

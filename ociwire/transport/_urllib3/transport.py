@@ -11,7 +11,7 @@ from typing import Any, final
 
 import urllib3
 
-from ..._arguments import check_integer, check_seconds
+from ..._argument_checks import check_integer, check_seconds
 from ..._http.headers import Headers
 from ..._http.messages import Request, Response, redactor_of, with_redactor
 from ..._http.urls import Origin, split_url

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import urllib3
 
-from ociwire._arguments import LONGEST, check_seconds
+from ociwire._argument_checks import LONGEST, check_seconds
 from ociwire.errors import UsageError
 from ociwire.transport._urllib3.timeouts import TimeLimit, Timeouts
 

@@ -25,7 +25,7 @@ from ociwire import (
     Response,
     default_transport,
 )
-from ociwire._arguments import LONGEST, check_integer, check_seconds, resolve_timeout, show
+from ociwire._argument_checks import LONGEST, check_integer, check_seconds, resolve_timeout, show
 from ociwire._http.messages import shorten_timeout
 from ociwire.auth import Anonymous, Credential
 from ociwire.errors import UsageError
