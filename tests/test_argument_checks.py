@@ -25,7 +25,7 @@ from ociwire import (
     Response,
     default_transport,
 )
-from ociwire._argument_checks import LONGEST, check_integer, check_seconds, resolve_timeout, show
+from ociwire._argument_checks import MAX_WAIT, check_integer, check_seconds, resolve_timeout, safe_repr
 from ociwire._http.messages import shorten_timeout
 from ociwire.auth import Anonymous, Credential
 from ociwire.errors import UsageError
@@ -137,7 +137,7 @@ MOMENTS: dict[str, Callable[[Any], object]] = {
 
 def label(value: object) -> str:
     """A test id that is the same in each process: no address of an object."""
-    return show(value, 20) if isinstance(value, (int, float, str)) else type(value).__name__
+    return safe_repr(value, 20) if isinstance(value, (int, float, str)) else type(value).__name__
 
 
 def kinds(calls: dict[str, Callable[[Any], object]], values: list[Any]) -> pytest.MarkDecorator:
@@ -294,7 +294,7 @@ def test_other_option_value_without_a_repr_raises_usage_error(call: Callable[[An
     ids=label,
 )
 def test_show_any_value_is_short_and_never_raises(value: object, text: str) -> None:
-    assert show(value) == text
+    assert safe_repr(value) == text
 
 
 @pytest.mark.parametrize("size", ["1", b"1", 1.5, math.nan, Decimal(1), [1]], ids=label)
@@ -334,7 +334,7 @@ def test_message_names_the_value_and_what_is_expected() -> None:
 
 
 def test_resolve_timeout_is_cut_to_the_longest_wait() -> None:
-    assert resolve_timeout(math.inf) == (LONGEST, LONGEST)
-    assert resolve_timeout(urllib3.Timeout(connect=1, read=1e300)) == (1, LONGEST)
+    assert resolve_timeout(math.inf) == (MAX_WAIT, MAX_WAIT)
+    assert resolve_timeout(urllib3.Timeout(connect=1, read=1e300)) == (1, MAX_WAIT)
     assert resolve_timeout(urllib3.Timeout(connect=None, read=None)) == (None, None)
     assert check_seconds("max_wait", 0) == 0

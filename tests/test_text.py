@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ociwire._text import cut, format_size, sanitize
+from ociwire._text import format_size, sanitize, truncate
 
 # --- sanitize ---
 
@@ -58,7 +58,7 @@ def test_sanitize_printable_text_is_only_cut(value: str) -> None:
 
 @pytest.mark.parametrize(("text", "expected"), [("", ""), ("12345", "12345"), ("123456", "1234…")])
 def test_cut_longer_text_ends_in_mark(text: str, expected: str) -> None:
-    assert cut(text, 5) == expected
+    assert truncate(text, 5) == expected
 
 
 @pytest.mark.parametrize(

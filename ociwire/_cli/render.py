@@ -53,7 +53,7 @@ class Style:
 
 def render_tree(hop: Hop, style: Style) -> Iterator[str]:
     """Yield the lines for one request of a client, and what each layer did with it."""
-    url = redactor_of(hop.request).url(hop.request.url)
+    url = redactor_of(hop.request).redact_url(hop.request.url)
     yield f"  {style.paint('bold', hop.request.method)} {style.paint('cyan', url)}"
     headers = _format_headers(hop.request, known=())
     yield f"    {'Client':<26}{style.outcome(hop)}{hop.seconds * 1e3:8.1f} ms   {headers}".rstrip()
@@ -68,7 +68,7 @@ def _render_branch(hop: Hop, style: Style, depth: int) -> Iterator[str]:
         if inner.request.info.operation == "token" and hop.request.info.operation != "token":
             yield f"{indent}{style.paint('dim', _describe_token_request(inner))}"
         elif number and inner.request.url != hop.inner[number - 1].request.url:
-            redirected = f"{inner.request.method} {redactor_of(inner.request).url(inner.request.url)}"
+            redirected = f"{inner.request.method} {redactor_of(inner.request).redact_url(inner.request.url)}"
             yield f"{indent}{style.paint('dim', redirected)}"
         yield from _render_branch(inner, style, depth + 1)
 
@@ -122,7 +122,7 @@ def _describe_challenge(hop: Hop) -> str:
     if hop.response is None or hop.response.status != 401 or hop.request.info.operation == "token":
         return ""
     redactor = redactor_of(hop.request)
-    challenges = Challenge.parse(*map(redactor.text, hop.response.headers.get_all("www-authenticate")))
+    challenges = Challenge.parse(*map(redactor.redact_text, hop.response.headers.get_all("www-authenticate")))
     parts = []
     for challenge in challenges:
         scope = challenge.params.get("scope", "")
@@ -160,7 +160,7 @@ def _describe_token_response(hop: Hop) -> str:
         scope = content["scope"]
     if scope is None:
         return f"grants a token{lifetime}"
-    return f"grants {sanitize(redactor_of(hop.request).text(scope), 200) or 'nothing'}{lifetime}"
+    return f"grants {sanitize(redactor_of(hop.request).redact_text(scope), 200) or 'nothing'}{lifetime}"
 
 
 def _scope_of_jwt(token: str) -> str | None:

@@ -13,8 +13,8 @@ from typing import Literal, final
 
 import urllib3
 
-from .._http.body_reader import ResponseReader
 from .._http.messages import Request, Response
+from .._http.response_body import ResponseReader
 from ..auth import CredentialSource
 from ..transport import Transport, UrllibTransport
 from ..transport.default import compose_default_stack

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
 from .._argument_checks import check_read_size
-from .._http.body_reader import warn_left_open
 from .._http.messages import Response, redactor_of
+from .._http.response_body import warn_unclosed
 from .._oci.descriptor import HTML_TYPES, Descriptor
-from .._oci.digest import check_hashed
+from .._oci.digest import verify_digest
 from ..errors import OciwireError, ReadError, RegistryError, SizeMismatch, TransportError, UsageError
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class BlobReader(io.RawIOBase):
         if self._stop == self.descriptor.size and self._has_more():
             raise self._size_mismatch("goes on beyond them", self._stop + 1)
         if self._is_whole:
-            check_hashed(self._hasher, self.descriptor.digest, hint=self._hint())
+            verify_digest(self._hasher, self.descriptor.digest, hint=self._hint())
         self._is_complete = True
         self._response.close()
 
@@ -200,7 +200,7 @@ class BlobReader(io.RawIOBase):
         # wait for a lock. The connection is dropped by the finalizer of the base transport's own body.
         response: Response | None = getattr(self, "_response", None)
         if response is not None and not response.closed and not response.in_memory:
-            warn_left_open(f"{self.descriptor.digest} was not read to its end or closed")
+            warn_unclosed(f"{self.descriptor.digest} was not read to its end or closed")
 
 
 def redact_error(error: OciwireError, reader: BlobReader) -> None:

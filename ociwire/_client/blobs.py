@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from .._argument_checks import show
+from .._argument_checks import safe_repr
 from .._http.headers import content_length, content_range, content_type
 from .._http.messages import Response
 from .._oci.descriptor import Descriptor
@@ -199,7 +199,7 @@ def _stated_size(response: Response, start: int) -> int | None:
     first, last, size = content_range(response.headers)
     if first != start or last is None or last < first or (size is not None and size <= last):
         stated = response.headers.get("content-range", "no Content-Range")
-        raise ProtocolError(f"asked for bytes from {start} on, got {show(stated)}", request=response.request)
+        raise ProtocolError(f"asked for bytes from {start} on, got {safe_repr(stated)}", request=response.request)
     return size
 
 

@@ -14,7 +14,7 @@ from typing import Any, final
 
 import urllib3
 
-from .._argument_checks import check_deadline, check_integer, resolve_timeout, show
+from .._argument_checks import check_deadline, check_integer, resolve_timeout, safe_repr
 from .._http.body import Body
 from .._http.messages import Request, RequestInfo, Response
 from .._http.urls import Origin
@@ -276,7 +276,7 @@ class Client:
         if offset is not None:
             check_integer("offset", offset)
         if not isinstance(id, str):
-            raise UsageError(f"not the id of an upload: {show(id)}")
+            raise UsageError(f"not the id of an upload: {safe_repr(id)}")
         return blob_writer.resume_upload(target, id, offset, chunk_size)
 
     def mount_blob(self, from_repository: str, to_repository: str, digest: str) -> Descriptor:
@@ -512,7 +512,7 @@ class Client:
         """
         target = self._repository(repository, "referrers")
         if artifact_type is not None and not is_media_type(artifact_type):
-            raise UsageError(f"not an artifact type: {show(artifact_type, 200)} (it reads type/subtype)")
+            raise UsageError(f"not an artifact type: {safe_repr(artifact_type, 200)} (it reads type/subtype)")
         return referrers.iter_referrers(target, Digest(digest), artifact_type)
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from .. import errors
 from .._http.headers import retry_after
 from .._http.messages import Response, redactor_of
 from .._http.status import is_temporary_status
-from .._oci.descriptor import HTML_TYPES, read_media_type
+from .._oci.descriptor import HTML_TYPES, parse_media_type
 from .._oci.digest import Digest
 from .._oci.host import redact_url
 from .._text import sanitize
@@ -155,7 +155,9 @@ def error_from_response(response: Response) -> RegistryError:
         code=code,
         detail=first.get("detail"),
         errors=errors_of_body,
-        headers=response.headers if response.request is not None else redactor_of(None).headers(response.headers),
+        headers=response.headers
+        if response.request is not None
+        else redactor_of(None).redact_headers(response.headers),
         body=body[:_MAX_BODY],
         request=response.request,
     )
@@ -189,7 +191,7 @@ def is_html(response: Response) -> bool:
 
 def is_labelled_html(response: Response) -> bool:
     """Return whether the Content-Type of a response is HTML, whatever its body."""
-    return read_media_type(response.headers.get("content-type")) in HTML_TYPES
+    return parse_media_type(response.headers.get("content-type")) in HTML_TYPES
 
 
 def is_html_body(response: Response, body: bytes) -> bool:
@@ -206,7 +208,7 @@ def check_not_html(response: Response) -> None:
     if is_html(response):
         request = response.request
         target = "the request" if request is None else f"{request.method} {redact_url(request.url)}"
-        target = redactor_of(request).text(target)
+        target = redactor_of(request).redact_text(target)
         raise errors.ContentError(
             f"{target} was answered {response.status} with an HTML page, not by a registry: check the host name, and"
             " whether a login page, a proxy or a firewall answers in its place"
@@ -232,7 +234,7 @@ def check_digest_header(digest: Digest | None, response: Response) -> None:
     """
     claimed = response.headers.get("docker-content-digest", "")
     if digest is not None and claimed != digest and claimed.partition(":")[0] == digest.algorithm:
-        claimed = redactor_of(response.request).text(claimed)
+        claimed = redactor_of(response.request).redact_text(claimed)
         raise errors.DigestMismatch(
             f"the registry answers for {digest} with {claimed!r:.200}", expected=digest, actual=claimed
         )
@@ -253,7 +255,7 @@ def _read_body(response: Response) -> bytes:
     except errors.TransportError:
         return b""  # the status alone decides then
     # Masked before it is cut or parsed: half of a secret could not be recognized.
-    return redactor_of(response.request).data(body)
+    return redactor_of(response.request).redact_bytes(body)
 
 
 def _parse_errors(body: bytes) -> tuple[dict[str, Any], ...]:
@@ -280,7 +282,7 @@ def _limits(response: Response) -> str:
     redactor = redactor_of(response.request)
     fields = [(name, value) for name, value in response.headers.items() if _LIMIT_HEADER.fullmatch(name.lower())]
     # A proxy may repeat a secret of the request in any header.
-    masked = [(redactor.text(name), redactor.text(value)) for name, value in fields[:_MAX_LIMIT_HEADERS]]
+    masked = [(redactor.redact_text(name), redactor.redact_text(value)) for name, value in fields[:_MAX_LIMIT_HEADERS]]
     return ", ".join(f"{name[:_MAX_LIMIT_VALUE]}: {sanitize(value, _MAX_LIMIT_VALUE)}" for name, value in masked)
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .._argument_checks import show
+from .._argument_checks import safe_repr
 from .._http.body import Body
 from .._http.headers import content_length, content_type
 from .._http.messages import Response, redactor_of
 from .._oci.descriptor import Descriptor, is_media_type
-from .._oci.digest import Digest, check_hashed, is_empty_digest
+from .._oci.digest import Digest, is_empty_digest, verify_digest
 from .._oci.host import redact_url
-from .._oci.manifest import check_schema, media_type_of_content, parse_manifest
+from .._oci.manifest import check_schema, detect_media_type, parse_manifest
 from .._oci.scope import Scope
 from ..errors import ContentError, ProtocolError, RegistryError, UsageError
 from ..media_types import DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, MANIFEST_TYPES, OCI_INDEX, OCI_MANIFEST
@@ -84,11 +84,11 @@ def fetch_manifest(
     expected = digest or digest_from_header(response) or Digest.of(content)
     hasher = expected.hasher()
     hasher.update(content)
-    check_hashed(hasher, expected, subject="manifest", hint=HTML_HINT if is_page else "")
+    verify_digest(hasher, expected, subject="manifest", hint=HTML_HINT if is_page else "")
     if digest is None and not parsed and is_page:
         raise ContentError(f"expected a manifest at {redact_url(url)}{HTML_HINT}")
     try:
-        media_type = media_type_of_content(parsed, stated_type)
+        media_type = detect_media_type(parsed, stated_type)
     except ContentError as error:
         redactor_of(response.request).redact_error(error)  # it quotes the content
         raise
@@ -195,10 +195,10 @@ def build_descriptor(content: bytes, media_type: str, digest: str | None) -> Des
         UsageError: The content has another digest, or states another media type; or the media type is not valid.
     """
     if not is_media_type(media_type):
-        raise UsageError(f"not a media type: {show(media_type, 200)} (it reads type/subtype, without parameters)")
+        raise UsageError(f"not a media type: {safe_repr(media_type, 200)} (it reads type/subtype, without parameters)")
     own = parse_manifest(content).get("mediaType")
     if own is not None and own != media_type:
-        raise UsageError(f"the manifest says that it is {own!r:.200}, and is pushed as {show(media_type)}")
+        raise UsageError(f"the manifest says that it is {own!r:.200}, and is pushed as {safe_repr(media_type)}")
     expected = Digest.of(content) if digest is None else Digest(digest)
     actual = Digest.of(content, expected.algorithm)
     if actual != expected:

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
 
-from .._argument_checks import check_integer, show
+from .._argument_checks import check_integer, safe_repr
 from .._http.messages import Response
 from .._http.origin_policy import next_page
 from .._text import SURROGATE
@@ -106,7 +106,7 @@ def iter_names(
         # `islice` accepts no larger number, and no list is longer.
         limit = check_integer("limit", min(limit, sys.maxsize) if type(limit) is int else limit)
     if start_after is not None and not (isinstance(start_after, str) and start_after.isprintable()):
-        raise UsageError(f"not a name to start after: {show(start_after, 200)}")
+        raise UsageError(f"not a name to start after: {safe_repr(start_after, 200)}")
     page_size = None if limit is None else min(limit, PAGE_SIZE)
     return islice(_iter_names(send, url, key, start_after, page_size), limit)
 

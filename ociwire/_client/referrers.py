@@ -17,14 +17,14 @@ from .._http.body import Body
 from .._http.headers import content_type
 from .._http.messages import Request, Response, redactor_of
 from .._http.urls import Origin
-from .._oci.descriptor import Descriptor, read_media_type
+from .._oci.descriptor import Descriptor, parse_media_type
 from .._oci.digest import Digest
 from .._oci.manifest import (
     IndexText,
     is_index,
     parse_json_object,
     parse_manifest,
-    read_referrer,
+    parse_referrer,
     subject_digest,
     to_referrer_entry,
 )
@@ -328,12 +328,13 @@ def _check_replaceable(manifest: ReceivedManifest, subject: Digest) -> None:
         ContentError: It names something else.
     """
     own = parse_manifest(manifest.content).get("mediaType")
-    if _is_referrers_index(manifest, subject) and (own in (None, "") or read_media_type(own) in INDEX_TYPES):
+    if _is_referrers_index(manifest, subject) and (own in (None, "") or parse_media_type(own) in INDEX_TYPES):
         return
     named = f"{manifest.descriptor.digest} ({manifest.descriptor.media_type})"
     raise ContentError(
-        f"the referrers tag {referrers_tag(subject)} names {redactor_of(manifest.response.request).text(named)} instead"
-        " of an index of referrers: refusing to replace it. Delete the tag, or give another one to what it names"
+        f"the referrers tag {referrers_tag(subject)} names {redactor_of(manifest.response.request).redact_text(named)}"
+        " instead of an index of referrers: refusing to replace it. Delete the tag, or give another one to what it"
+        " names"
     )
 
 
@@ -399,7 +400,7 @@ def _read_entries(index: dict[str, Any], request: Request | None) -> list[Descri
     descriptors = []
     for number, entry in enumerate(entries):
         try:
-            descriptors.append(read_referrer(entry))
+            descriptors.append(parse_referrer(entry))
         except UsageError:
             _LOG.warning("skipped entry %d of a list of referrers: expected an object with a valid digest", number)
     return descriptors

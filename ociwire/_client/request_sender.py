@@ -197,7 +197,7 @@ class RequestSender:
         """Log each warning of the registry once."""
         seen = self.state.seen_warnings
         for quoted in _WARNING.findall(response.headers["warning"]):
-            text = redactor_of(response.request).text(re.sub(r"\\(.)", r"\1", quoted))
+            text = redactor_of(response.request).redact_text(re.sub(r"\\(.)", r"\1", quoted))
             text = sanitize(text, len(text))
             if hash(text) not in seen and len(seen) < _MAX_WARNINGS:
                 seen.add(hash(text))

@@ -18,7 +18,7 @@ from typing import Any, final
 
 from .._argument_checks import check_integer
 from ..errors import BodyConsumedError, SizeMismatch
-from .body_source import Buffers, Source, Stream, source_of
+from .body_source import Buffers, Source, Stream, make_source
 
 __all__ = ["Body", "has_raised", "length_mismatch", "reopened_error", "skip", "times_opened", "wrap_chunks"]
 
@@ -64,7 +64,7 @@ class Body:
             check_integer("length", length)
         if isinstance(content, Body):
             return content if length in (None, content.length) else cls(content._source, length, content._wrappers)
-        source = source_of(content)
+        source = make_source(content)
         return cls(source, source.length if length is None else length, ())
 
     @property

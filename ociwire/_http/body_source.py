@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import BodyConsumedError, UsageError
 
-__all__ = ["Buffers", "Source", "Stream", "read_bytes", "source_of"]
+__all__ = ["Buffers", "Source", "Stream", "read_bytes", "make_source"]
 
 
 class Source:
@@ -87,13 +87,13 @@ class Stream(Source):
             yield chunk
 
 
-def source_of(content: Any) -> Source:
+def make_source(content: Any) -> Source:
     kind = type(content).__name__
     if isinstance(content, (str, io.TextIOBase)):
         raise UsageError(f"a body is bytes, not text: {kind} (encode the text, or open the file in binary mode)")
     if isinstance(content, (list, tuple)):
         return Buffers(_checked_buffer(chunk) for chunk in content)
-    buffer = _buffer_of(content)
+    buffer = _get_buffer(content)
     if buffer is not None:
         return Buffers([buffer])
     if hasattr(content, "read"):
@@ -111,7 +111,7 @@ def source_of(content: Any) -> Source:
     raise UsageError(f"not a body: {kind} is neither bytes, a binary file nor an iterable of bytes{hint}")
 
 
-def _buffer_of(content: Any) -> Any:
+def _get_buffer(content: Any) -> Any:
     """Bytes-like content as it is, or copied if it has gaps; None if it is not bytes-like."""
     try:
         view = memoryview(content)
@@ -121,7 +121,7 @@ def _buffer_of(content: Any) -> Any:
 
 
 def _checked_buffer(chunk: Any) -> Any:
-    buffer = _buffer_of(chunk)
+    buffer = _get_buffer(chunk)
     if buffer is None:
         raise UsageError(f"a body's chunks are bytes, not {type(chunk).__name__}")
     return buffer

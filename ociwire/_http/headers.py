@@ -12,8 +12,8 @@ from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, TypeVar, final, overload
 
-from .._argument_checks import show
-from .._oci.descriptor import read_media_type
+from .._argument_checks import safe_repr
+from .._oci.descriptor import parse_media_type
 from ..errors import UsageError
 from ..media_types import OCTET_STREAM
 
@@ -21,8 +21,8 @@ __all__ = [
     "ContentRange",
     "Headers",
     "HeadersLike",
-    "SECRET_HEADERS",
-    "TOKEN",
+    "SENSITIVE_HEADERS",
+    "HTTP_TOKEN",
     "URL_HEADERS",
     "content_length",
     "content_range",
@@ -36,13 +36,13 @@ T = TypeVar("T")
 HeadersLike = Mapping[str, str] | Iterable[tuple[str, str]]
 """Arguments of `Headers`: another `Headers`, a mapping, or pairs."""
 
-SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie"})
+SENSITIVE_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie"})
 """Names, in lower case, of the headers whose values are masked in reprs, messages and logs."""
 
 URL_HEADERS = frozenset({"location", "content-location"})
 """Names, in lower case, of the headers whose value is a URL, absolute or relative. Its query may be a signature."""
 
-TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+HTTP_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """Syntax of header names and methods (RFC 9110, section 5.6.2)."""
 
 _CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18}|\*)")
@@ -134,12 +134,12 @@ class Headers(Mapping[str, str]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Headers):
             return NotImplemented
-        return self._folded() == other._folded()
+        return self._normalized() == other._normalized()
 
     def __hash__(self) -> int:
-        return hash(self._folded())
+        return hash(self._normalized())
 
-    def _folded(self) -> tuple[tuple[str, str], ...]:
+    def _normalized(self) -> tuple[tuple[str, str], ...]:
         return tuple((name.lower(), value) for name, value in self._fields)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -169,7 +169,7 @@ def is_bodiless(method: str | None, status: int) -> bool:
 
 def content_type(headers: Headers) -> str:
     """Get the Content-Type without its parameters; ``application/octet-stream`` if it is absent or not valid."""
-    return read_media_type(headers.get("content-type")) or OCTET_STREAM
+    return parse_media_type(headers.get("content-type")) or OCTET_STREAM
 
 
 class ContentRange(NamedTuple):
@@ -231,7 +231,7 @@ class _Fields(ItemsView[str, str]):
 
 def _redact_value(name: str, value: str) -> str:
     """A header's value for a repr: without secrets, and without queries of URLs, which may be signatures."""
-    if name in SECRET_HEADERS:
+    if name in SENSITIVE_HEADERS:
         return "***"
     if name in URL_HEADERS:
         value, question_mark, _ = value.partition("?")
@@ -249,8 +249,8 @@ def _check_field(pair: tuple[str, str]) -> tuple[str, str]:
         name, value = pair
     except (TypeError, ValueError):
         raise UsageError("headers must be a mapping, or pairs of a name and a value") from None
-    if not isinstance(name, str) or not TOKEN.fullmatch(name):
-        raise UsageError(f"not a header name: {show(name)} (RFC 9110 takes letters, digits and !#$%&'*+-.^_`|~)")
+    if not isinstance(name, str) or not HTTP_TOKEN.fullmatch(name):
+        raise UsageError(f"not a header name: {safe_repr(name)} (RFC 9110 takes letters, digits and !#$%&'*+-.^_`|~)")
     if not isinstance(value, str):
         raise UsageError(f"the value of header {name} must be a str, not {type(value).__name__}")
     # The value itself stays out of the message: it may be a secret.

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
 
-from .._argument_checks import check_deadline, check_integer, check_read_size, check_seconds, resolve_timeout, show
+from .._argument_checks import check_deadline, check_integer, check_read_size, check_seconds, resolve_timeout, safe_repr
 from .._oci.scope import Scope
 from ..errors import OciwireError, ProtocolError, UsageError
 from .body import Body
-from .body_reader import Reader, ResponseReader, reader_of, shorten_reader_timeout
-from .headers import TOKEN, Headers, HeadersLike, content_length, is_bodiless
+from .headers import HTTP_TOKEN, Headers, HeadersLike, content_length, is_bodiless
 from .redact import Redactor
+from .response_body import Reader, ResponseReader, make_reader, shorten_reader_timeout
 from .urls import Origin, check_url
 
 if TYPE_CHECKING:
@@ -147,8 +147,8 @@ class Request:
         ) -> None: ...
 
     def __post_init__(self) -> None:
-        if not isinstance(self.method, str) or not TOKEN.fullmatch(self.method):  # RFC 9110, section 9.1
-            raise UsageError(f"not a method: {show(self.method)}")
+        if not isinstance(self.method, str) or not HTTP_TOKEN.fullmatch(self.method):  # RFC 9110, section 9.1
+            raise UsageError(f"not a method: {safe_repr(self.method)}")
         check_url(self.url)
         if not isinstance(self.info, RequestInfo):
             raise UsageError(f"a request's info is a RequestInfo, not {type(self.info).__name__}")
@@ -183,10 +183,10 @@ class Request:
         """Mask the secrets of this request's exchange in an exception; returns the request without them."""
         redactor = redactor_of(self)
         redactor.redact_error(error)
-        return redactor.request(self)
+        return redactor.redact_request(self)
 
     def __repr__(self) -> str:
-        url, info = redactor_of(self).url(self.url), self.info
+        url, info = redactor_of(self).redact_url(self.url), self.info
         return f"Request({self.method!r}, {url!r}, headers={self.headers!r}, body={self.body!r}, info={info!r})"
 
 
@@ -209,7 +209,7 @@ def with_redactor(request: Request, redactor: Redactor | None = None) -> Request
 
     Args:
         request: The request. If it has a redactor and no other is given, it is returned unchanged.
-        redactor: The redactor of the exchange; None makes one whose home is the origin of the request.
+        redactor: The redactor of the exchange; None makes one for the origin of the request.
     """
     if redactor is None:
         if request.info._redactor is not None:
@@ -256,12 +256,12 @@ class Response:
 
     def __init__(self, status: int, headers: HeadersLike = (), body: Any = b"", request: Request | None = None) -> None:
         if not isinstance(status, int) or not 100 <= status <= 999:
-            raise UsageError(f"invalid status {show(status)}: expected an integer from 100 to 999")
+            raise UsageError(f"invalid status {safe_repr(status)}: expected an integer from 100 to 999")
         self.status = status
         self.headers = headers if type(headers) is Headers else Headers(headers)
         self.request = request
         self._data: bytes | None = bytes(body) if isinstance(body, (bytes, bytearray, memoryview)) else None
-        self._reader: Reader | None = reader_of(body if self._data is None else self._data)
+        self._reader: Reader | None = make_reader(body if self._data is None else self._data)
         self._inner: Response | None = None
 
     @property

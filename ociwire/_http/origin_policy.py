@@ -29,7 +29,7 @@ __all__ = [
     "is_loopback",
     "next_page",
     "redirect_target",
-    "token_redirect",
+    "token_redirect_target",
     "upload_location",
 ]
 
@@ -149,8 +149,8 @@ def check_realm(realm: str, registry: Origin, trusted: Collection[Origin] = ()) 
     )
 
 
-def token_redirect(
-    realm: str, location: str, registry: Origin, trusted: Collection[Origin] = (), *, what: str = "a redirect"
+def token_redirect_target(
+    realm: str, location: str, registry: Origin, trusted: Collection[Origin] = (), *, subject: str = "a redirect"
 ) -> str:
     """The URL that a token server redirects to. Its origin must be trusted, because the request carries credentials.
 
@@ -159,16 +159,16 @@ def token_redirect(
         location: The response's Location header.
         registry: The origin of the registry that the credentials are for.
         trusted: See `check_realm`.
-        what: How the message names the redirect.
+        subject: How the message names the redirect.
 
     Raises:
         AuthError: The origin is not trusted, or there is no usable URL. The message says how to trust it.
     """
-    url, target = _resolve(realm, location, AuthError, f"{what}: refused, because its Location is not usable")
+    url, target = _resolve(realm, location, AuthError, f"{subject}: refused, because its Location is not usable")
     if target in trusted:
         return url
     raise AuthError(
-        f"{what}: refused, because credentials are sent to the realm only. It leads to {target}."
+        f"{subject}: refused, because credentials are sent to the realm only. It leads to {target}."
         f" {_trust_hint(registry, target)}"
     )
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol, final
 from urllib.parse import unquote
 
 from .._oci.host import redact_url
-from .._text import CUT, sanitize
+from .._text import ELLIPSIS, sanitize
 from ..errors import OciwireError
-from .headers import SECRET_HEADERS, URL_HEADERS, Headers
+from .headers import SENSITIVE_HEADERS, URL_HEADERS, Headers
 from .unescape import ESCAPE_START, PARTIAL_ESCAPE, decoded_forms
 from .urls import Origin, split_url
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 __all__ = ["HasSecrets", "Redactor"]
 
-_SHORTEST_SECRET = 4
+_MIN_SECRET_LENGTH = 4
 """Minimum length of a masked credential: shorter ones occur in any text by chance."""
-_SHORTEST_QUERY_VALUE = 8
+_MIN_QUERY_VALUE_LENGTH = 8
 """Minimum length of a masked value in a signed URL's query: most shorter ones are dates, versions and flags."""
-_RECOGNIZED = 16
+_PREFIX_LENGTH = 16
 """Number of bytes by which a long secret is recognized: a quotation may have cut the rest."""
-_CUT = CUT.encode()
+_ELLIPSIS = ELLIPSIS.encode()
 _MAX_URL_DECODINGS = 3
 _MAX_DEPTH = 100
 """Maximum depth at which JSON is searched for secrets; deeper values are masked as a whole."""
-_LONGEST_URL = 500
+_MAX_URL = 500
 # Query parameters of registries and token servers; any other parameter may be a signature.
 _SHOWN_IN_QUERY = frozenset(
     {"artifactType", "digest", "digest-algorithm", "from", "last", "mount", "n", "scope", "service", "tag"}
@@ -45,7 +45,7 @@ _SIGNATURE_NAMES = (
 )
 _SIGNATURE_NAME = re.compile(_SIGNATURE_NAMES, re.IGNORECASE)
 _SIGNATURE = re.compile(
-    rf"(?<![\w-])(?:{_SIGNATURE_NAMES})=([^\s\"'<>\\`&;,]{{{_SHORTEST_QUERY_VALUE},}})".encode(), re.IGNORECASE
+    rf"(?<![\w-])(?:{_SIGNATURE_NAMES})=([^\s\"'<>\\`&;,]{{{_MIN_QUERY_VALUE_LENGTH},}})".encode(), re.IGNORECASE
 )
 # Where a URL in a text ends. The backslash is here for JSON, in which it begins an escape.
 _WORD = re.compile(rb"[^\s\"'<>\\`]+")
@@ -68,18 +68,18 @@ class Redactor:
     An exchange is one request of a caller with everything that the layers send for it: token requests, redirects and
     retries. `RequestInfo` carries the redactor through the layers, and each layer adds the secrets that it sends. A
     secret is found raw, percent-encoded, JSON-escaped and HTML-escaped, up to three encodings deep. URLs at another
-    origin than `home` lose their query, whether or not the exchange has used them.
+    origin than `origin` lose their query, whether or not the exchange has used them.
 
     Nothing is computed before something has to be masked: adding a secret is one `list.append`.
 
     Args:
-        home: The origin whose URLs keep their query. `None` removes the query of every absolute URL.
+        origin: The origin whose URLs keep their query. `None` removes the query of every absolute URL.
     """
 
-    __slots__ = ("_added", "_home", "_needles", "_sources", "_values")
+    __slots__ = ("_added", "_needles", "_origin", "_sources", "_values")
 
-    def __init__(self, home: Origin | None = None) -> None:
-        self._home = home
+    def __init__(self, origin: Origin | None = None) -> None:
+        self._origin = origin
         self._sources: list[HasSecrets] = []
         self._values: dict[str, None] = {}
         self._needles: tuple[bytes, ...] | None = None
@@ -92,9 +92,9 @@ class Redactor:
 
     def add_headers(self, headers: Headers) -> None:
         """Mask the values of Authorization, Proxy-Authorization and cookies."""
-        for name in SECRET_HEADERS:
+        for name in SENSITIVE_HEADERS:
             for value in headers.get_all(name):
-                self._add_values(_header_secrets(value), _SHORTEST_SECRET)
+                self._add_values(_header_secrets(value), _MIN_SECRET_LENGTH)
 
     def add_request(self, request: Request) -> None:
         """Mask the secret headers of a request, and the query parameters that authorize it."""
@@ -104,11 +104,11 @@ class Redactor:
         self.add_headers(request.headers)
         if "?" not in request.url:
             return
-        is_home = self.is_home(request.url)
+        is_same_origin = self.is_same_origin(request.url)
         for part in request.url.partition("#")[0].partition("?")[2].split("&"):
             name, _, value = part.partition("=")
-            if name not in _SHOWN_IN_QUERY and (not is_home or _SIGNATURE_NAME.fullmatch(name)):
-                self._add_values(_decodings(value or name), _SHORTEST_QUERY_VALUE)
+            if name not in _SHOWN_IN_QUERY and (not is_same_origin or _SIGNATURE_NAME.fullmatch(name)):
+                self._add_values(_decodings(value or name), _MIN_QUERY_VALUE_LENGTH)
 
     def _add_values(self, values: Iterable[str], shortest: int) -> None:
         for value in values:
@@ -116,11 +116,11 @@ class Redactor:
                 self._values[value] = None
                 self._needles = None
 
-    def is_home(self, url: str) -> bool:
-        """Whether a request's URL is at the home origin. A path is."""
-        return url.startswith("/") or (self._home is not None and Origin.of(url) == self._home)
+    def is_same_origin(self, url: str) -> bool:
+        """Whether a request's URL is same-origin. A path is."""
+        return url.startswith("/") or (self._origin is not None and Origin.of(url) == self._origin)
 
-    def url(self, url: str) -> str:
+    def redact_url(self, url: str) -> str:
         """A request's URL for a log.
 
         Query parameters that the specifications define are shown, and other values are ``***``. At another origin, the
@@ -128,41 +128,41 @@ class Redactor:
         """
         query = url.partition("#")[0].partition("?")[2]
         try:
-            is_home = self.is_home(url)
+            is_same_origin = self.is_same_origin(url)
         except OciwireError:
-            is_home = False
+            is_same_origin = False
         parts = [
-            part if is_home and part.partition("=")[0] in _SHOWN_IN_QUERY else "***"
+            part if is_same_origin and part.partition("=")[0] in _SHOWN_IN_QUERY else "***"
             for part in query.split("&")
             if part
         ]
         # A peer may have written the URL, as a Location or a realm: its path may repeat a secret.
-        shown = self.text(redact_url(url)) + (f"?{'&'.join(dict.fromkeys(parts))}" if parts else "")
-        return sanitize(shown, _LONGEST_URL)
+        shown = self.redact_text(redact_url(url)) + (f"?{'&'.join(dict.fromkeys(parts))}" if parts else "")
+        return sanitize(shown, _MAX_URL)
 
-    def text(self, value: str) -> str:
+    def redact_text(self, value: str) -> str:
         """A text with ``***`` instead of each secret and of the query of each cross-origin URL."""
         data = value.encode("utf-8", "surrogatepass")
-        masked = self.data(data)
+        masked = self.redact_bytes(data)
         # Masking a secret that was found as latin-1 may leave half of a UTF-8 character.
         return value if masked is data else masked.decode("utf-8", "replace")
 
-    def data(self, data: bytes, *, is_cut: bool = False) -> bytes:
+    def redact_bytes(self, data: bytes, *, is_truncated: bool = False) -> bytes:
         """Bytes with ``***`` instead of each secret and of the query of each cross-origin URL.
 
         Args:
             data: The bytes. The same object is returned if there is nothing to mask.
-            is_cut: Whether the end may be missing. Then the beginning of a secret at the end is masked, too.
+            is_truncated: Whether the end may be missing. Then the beginning of a secret at the end is masked, too.
         """
         needles = self._get_needles()
-        if not is_cut and _CUT not in data and _is_plain(data) and not _holds_any(data, needles):
+        if not is_truncated and _ELLIPSIS not in data and _is_plain(data) and not _holds_any(data, needles):
             return data  # most texts are like this, and a search of all forms takes ten times as long
         # A secret that has a %, a backslash or an & itself may be written with one kind of escape and not the others.
         each_kind = any(ESCAPE_START.search(needle) for needle in needles)
         spans = [
             (form.offsets[start], form.offsets[end])
             for form in decoded_forms(data, each_kind=each_kind)
-            for start, end in self._find_spans(form.data, is_cut=is_cut)
+            for start, end in self._find_spans(form.data, is_truncated=is_truncated)
         ]
         pieces, position = [], 0
         for start, end in _merge_overlapping(spans):
@@ -170,9 +170,9 @@ class Redactor:
             position = end
         return b"".join([*pieces, data[position:]]) if pieces else data
 
-    def _find_spans(self, data: bytes, *, is_cut: bool) -> Iterator[tuple[int, int]]:
+    def _find_spans(self, data: bytes, *, is_truncated: bool) -> Iterator[tuple[int, int]]:
         """Start and end of everything to mask in bytes whose escapes are decoded."""
-        yield from self._find_secrets(data, is_cut=is_cut)
+        yield from self._find_secrets(data, is_truncated=is_truncated)
         if b"=" in data:
             for match in _SIGNATURE.finditer(data):
                 yield match.span(1)
@@ -182,12 +182,12 @@ class Redactor:
                 if query_length:
                     yield word.end() - query_length, word.end()
 
-    def _find_secrets(self, data: bytes, *, is_cut: bool) -> Iterator[tuple[int, int]]:
+    def _find_secrets(self, data: bytes, *, is_truncated: bool) -> Iterator[tuple[int, int]]:
         haystack = data.replace(b"+", b" ")  # a space in a query or a form is written as +
-        uncut = _PARTIAL_ESCAPE_AT_END.sub(b"", haystack) if is_cut else b""
+        text = _PARTIAL_ESCAPE_AT_END.sub(b"", haystack) if is_truncated else b""
         for needle in self._get_needles():
             # Anywhere: the first bytes, and as many of the following ones as are there.
-            head = needle[:_RECOGNIZED]
+            head = needle[:_PREFIX_LENGTH]
             start = haystack.find(head)
             while start >= 0:
                 end = start + len(head)
@@ -196,13 +196,13 @@ class Redactor:
                 yield start, end
                 start = haystack.find(head, end - len(head) + 1)
             # At the end, where the rest may be missing: any number of its first bytes.
-            longest = min(len(needle) - 1, len(uncut))
-            length = next((n for n in range(longest, 0, -1) if uncut.endswith(needle[:n])), 0)
+            longest = min(len(needle) - 1, len(text))
+            length = next((n for n in range(longest, 0, -1) if text.endswith(needle[:n])), 0)
             if length:
-                yield len(uncut) - length, len(data)
+                yield len(text) - length, len(data)
             # In front of the mark of a text that was cut before.
-            if _CUT in haystack:
-                for match in _cut_needle_pattern(needle).finditer(haystack):
+            if _ELLIPSIS in haystack:
+                for match in _truncated_needle_pattern(needle).finditer(haystack):
                     yield match.span(1)
 
     def _cross_origin_query(self, word: bytes) -> int:
@@ -212,58 +212,58 @@ class Redactor:
         """
         for netloc in _NETLOC.finditer(word):
             scheme = word[max(0, netloc.start() - 6) : netloc.start()].lower()
-            if not self._is_home_netloc(scheme, netloc[1].lower()):
+            if not self._is_same_netloc(scheme, netloc[1].lower()):
                 question_mark = word.find(b"?", netloc.end())
                 return len(word) - question_mark - 1 if question_mark >= 0 else 0
         return 0
 
-    def _is_home_netloc(self, before: bytes, netloc: bytes) -> bool:
-        home = self._home
-        if home is None or netloc != home.netloc.encode():
+    def _is_same_netloc(self, before: bytes, netloc: bytes) -> bool:
+        own = self._origin
+        if own is None or netloc != own.netloc.encode():
             return False
-        return not before.endswith(b":") or before.endswith(f"{home.scheme}:".encode())
+        return not before.endswith(b":") or before.endswith(f"{own.scheme}:".encode())
 
     def _get_needles(self) -> tuple[bytes, ...]:
         """All secrets as bytes, in each encoding of text, with spaces for each ``+``; computed when first needed."""
         if self._needles is None:
             for source in self._sources:
-                self._add_values(source.secrets(), _SHORTEST_SECRET)
+                self._add_values(source.secrets(), _MIN_SECRET_LENGTH)
             self._needles = tuple({form.replace(b"+", b" ") for value in self._values for form in _encodings(value)})
         return self._needles
 
-    def headers(self, headers: Headers) -> Headers:
+    def redact_headers(self, headers: Headers) -> Headers:
         """Headers without those that are secret, with the values of the others masked."""
-        fields = [(name, value) for name, value in headers.items() if name.lower() not in SECRET_HEADERS]
+        fields = [(name, value) for name, value in headers.items() if name.lower() not in SENSITIVE_HEADERS]
         is_changed = len(fields) < len(headers.items())
         # One search over all values, as most headers hold no secret.
         lines = "\n".join([f"{name}: {value}" for name, value in fields])
-        if "?" in lines or self.text(lines) is not lines:
-            fields = [(self.text(name), self.text(_drop_query(name, value))) for name, value in fields]
+        if "?" in lines or self.redact_text(lines) is not lines:
+            fields = [(self.redact_text(name), self.redact_text(_drop_query(name, value))) for name, value in fields]
             is_changed = True
         return Headers.received(fields) if is_changed else headers
 
-    def request(self, request: Request) -> Request:
+    def redact_request(self, request: Request) -> Request:
         """A request as an exception may keep it.
 
         It has no secret headers, no query of a cross-origin or signed URL, and no body if it asks for a token.
         """
-        is_signed = not self.is_home(request.url) or _SIGNATURE.search(request.url.encode()) is not None
-        url = self._masked_url(request.url.partition("?")[0] if is_signed else request.url)
-        headers = self.headers(request.headers)
+        is_signed = not self.is_same_origin(request.url) or _SIGNATURE.search(request.url.encode()) is not None
+        url = self._redact_request_url(request.url.partition("?")[0] if is_signed else request.url)
+        headers = self.redact_headers(request.headers)
         body = None if request.info.operation == "token" else request.body
         if url == request.url and headers is request.headers and body is request.body and not self._get_needles():
             return request
         info = request.info._with_redactor(None)
         return type(request)(request.method, url, headers, body, info)
 
-    def _masked_url(self, url: str) -> str:
+    def _redact_request_url(self, url: str) -> str:
         """A URL that a request can have, with its secrets masked; a path alone if the host holds one."""
-        if self.text(url) is url:
+        if self.redact_text(url) is url:
             return url
         origin, target = ("", url) if url.startswith("/") else split_url(url)
-        target = self.text(target)
+        target = self.redact_text(target)
         target = target if target.startswith("/") else f"/{target}"
-        return f"{origin}{target}" if self.text(str(origin)) == str(origin) else target
+        return f"{origin}{target}" if self.redact_text(str(origin)) == str(origin) else target
 
     def redact_error(self, error: BaseException) -> None:
         """Mask the secrets in the text and the attributes of an exception of ociwire and of those it is chained to.
@@ -283,7 +283,7 @@ class Redactor:
             if name not in own_names:
                 continue
             if name == "request":
-                attributes[name] = None if value is None else self.request(value)
+                attributes[name] = None if value is None else self.redact_request(value)
             else:
                 attributes[name] = self._mask_value(value)
         for name in ("__cause__", "__context__"):
@@ -300,11 +300,11 @@ class Redactor:
         if value is None or type(value) in (int, float, bool):
             return value
         if isinstance(value, str):
-            return self.text(value)
+            return self.redact_text(value)
         if isinstance(value, bytes):
-            return self.data(value)
+            return self.redact_bytes(value)
         if type(value) is Headers:
-            return self.headers(value)
+            return self.redact_headers(value)
         if depth > _MAX_DEPTH:
             return "***" if isinstance(value, (dict, list, tuple)) else value
         if type(value) in (list, tuple):
@@ -326,7 +326,7 @@ class Redactor:
                 shown = f"{current} {current!r} {vars(current)!r}"
             except Exception:  # noqa: BLE001 - the repr of another library's exception fails: its text is unknown
                 return True
-            if self.text(shown) is not shown:
+            if self.redact_text(shown) is not shown:
                 return True
             chain += [current.__cause__, current.__context__]
         return False
@@ -379,15 +379,15 @@ def _encodings(value: str) -> Iterator[bytes]:
             yield value.encode("latin-1")
 
 
-def _cut_needle_pattern(needle: bytes) -> re.Pattern[bytes]:
-    """A pattern of the first bytes of a secret in front of `CUT`; its first group is to be masked.
+def _truncated_needle_pattern(needle: bytes) -> re.Pattern[bytes]:
+    """A pattern of the first bytes of a secret in front of `ELLIPSIS`; its first group is to be masked.
 
     It matches four bytes or more, but fewer than those by which a secret is recognized anywhere, and part of an escape
     that may follow them.
     """
-    lengths = range(min(len(needle), _RECOGNIZED) - 1, _SHORTEST_SECRET - 1, -1)
+    lengths = range(min(len(needle), _PREFIX_LENGTH) - 1, _MIN_SECRET_LENGTH - 1, -1)
     beginnings = b"|".join(re.escape(needle[:length]) for length in lengths)
-    return re.compile(b"((?:" + (beginnings or b"(?!)") + b")(?i:" + PARTIAL_ESCAPE + b")?)" + _CUT)
+    return re.compile(b"((?:" + (beginnings or b"(?!)") + b")(?i:" + PARTIAL_ESCAPE + b")?)" + _ELLIPSIS)
 
 
 def _is_plain(data: bytes) -> bool:
@@ -397,7 +397,7 @@ def _is_plain(data: bytes) -> bool:
 
 def _holds_any(data: bytes, needles: tuple[bytes, ...]) -> bool:
     haystack = data.replace(b"+", b" ")
-    return any(needle[:_RECOGNIZED] in haystack for needle in needles)
+    return any(needle[:_PREFIX_LENGTH] in haystack for needle in needles)
 
 
 def _merge_overlapping(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:

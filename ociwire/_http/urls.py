@@ -26,7 +26,7 @@ _AMBIGUOUS = re.compile(r"[\x00-\x1f\x7f\\]")
 # Characters that must be percent-encoded (RFC 3986, section 2), though servers send them in Location and Link. Browsers
 # encode them; Tomcat, and so Artifactory, answers 400 to a URL that has them raw.
 _UNENCODED = re.compile(r'[^!-~]|["<>^`{|}]')
-_LONGEST_CACHED = 2048
+_MAX_CACHED = 2048
 """Maximum length of a cached URL: a registry may send many Locations and Links of 64 KiB."""
 
 
@@ -69,7 +69,7 @@ def split_url(url: str) -> tuple[Origin, str]:
         UsageError: The URL is not an absolute http or https URL, has userinfo, or its host or port is not valid.
     """
     url = _check_type(url)
-    return _split(url) if len(url) <= _LONGEST_CACHED else _split.__wrapped__(url)
+    return _split(url) if len(url) <= _MAX_CACHED else _split.__wrapped__(url)
 
 
 @lru_cache(maxsize=1024)  # every layer of a stack parses the URL

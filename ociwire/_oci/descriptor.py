@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, final
 
-from .._argument_checks import show
+from .._argument_checks import safe_repr
 from ..errors import UsageError
 from ..media_types import MANIFEST_TYPES, OCTET_STREAM
 from .digest import Digest
@@ -23,7 +23,7 @@ __all__ = [
     "Platform",
     "HTML_TYPES",
     "is_media_type",
-    "read_media_type",
+    "parse_media_type",
 ]
 
 HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
@@ -159,10 +159,10 @@ class Descriptor:
         _check(isinstance(mapping, Mapping), "itself", "an object", mapping)
         missing = [key for key in ("digest", "size") if key not in mapping]
         if missing:
-            raise UsageError(f"not a descriptor: {', '.join(missing)} missing in {show(dict(mapping), 200)}")
+            raise UsageError(f"not a descriptor: {', '.join(missing)} missing in {safe_repr(dict(mapping), 200)}")
         size, platform = mapping["size"], mapping.get("platform")
         return cls(
-            media_type=read_media_type(mapping.get("mediaType")) or OCTET_STREAM,
+            media_type=parse_media_type(mapping.get("mediaType")) or OCTET_STREAM,
             digest=mapping["digest"],
             # 7.0 and 7 are the same number in JSON (RFC 8259, section 6).
             size=int(size) if isinstance(size, float) and size.is_integer() and abs(size) < 2**53 else size,
@@ -170,13 +170,13 @@ class Descriptor:
             annotations=_read_annotations(mapping.get("annotations")),
             data=_read_base64(mapping.get("data")),
             platform=Platform.from_dict(platform) if isinstance(platform, Mapping) else None,
-            artifact_type=read_media_type(mapping.get("artifactType")),
+            artifact_type=parse_media_type(mapping.get("artifactType")),
         )
 
 
 def _check(holds: bool, field: str, expected: str, value: object) -> None:  # noqa: FBT001 - a statement, not an option
     if not holds:
-        raise UsageError(f"not a descriptor: {field} must be {expected}, not {show(value, 200)}")
+        raise UsageError(f"not a descriptor: {field} must be {expected}, not {safe_repr(value, 200)}")
 
 
 def is_media_type(value: object) -> bool:
@@ -184,7 +184,7 @@ def is_media_type(value: object) -> bool:
     return isinstance(value, str) and _MEDIA_TYPE.fullmatch(value) is not None
 
 
-def read_media_type(value: object) -> str | None:
+def parse_media_type(value: object) -> str | None:
     """Read a media type from a header or a JSON document, without its parameters; None if it is not valid.
 
     The types of manifests and web pages are returned in lower case, because media types are case-insensitive (RFC 6838,

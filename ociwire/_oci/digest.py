@@ -10,13 +10,13 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, final
 
-from .._argument_checks import show
+from .._argument_checks import safe_repr
 from ..errors import DigestMismatch, UsageError
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-__all__ = ["Digest", "check_hashed", "is_empty_digest", "new_hasher"]
+__all__ = ["Digest", "verify_digest", "is_empty_digest", "new_hasher"]
 
 _GRAMMAR = re.compile(r"([a-z0-9]+(?:[+._-][a-z0-9]+)*):([a-zA-Z0-9=_-]+)")
 _KNOWN = {
@@ -44,11 +44,11 @@ class Digest(str):
             return text
         match = _GRAMMAR.fullmatch(text) if isinstance(text, str) else None
         if match is None:
-            raise UsageError(f"not a digest: {show(text, 300)} (a digest reads sha256:<64 hexadecimal digits>)")
+            raise UsageError(f"not a digest: {safe_repr(text, 300)} (a digest reads sha256:<64 hexadecimal digits>)")
         algorithm, encoded = match.groups()
         known = _KNOWN.get(algorithm)
         if known is not None and not known.fullmatch(encoded):
-            raise UsageError(f"not a digest: {show(text, 300)} ({algorithm} takes {known.pattern})")
+            raise UsageError(f"not a digest: {safe_repr(text, 300)} ({algorithm} takes {known.pattern})")
         return super().__new__(cls, text)
 
     @classmethod
@@ -92,7 +92,7 @@ class Digest(str):
 def new_hasher(algorithm: str) -> _Hash:
     """Return a new hash object for a known algorithm. Raises `UsageError` for another."""
     if algorithm not in _KNOWN:
-        raise UsageError(f"cannot hash with {show(algorithm)} (known are {', '.join(_KNOWN)})")
+        raise UsageError(f"cannot hash with {safe_repr(algorithm)} (known are {', '.join(_KNOWN)})")
     return hashlib.new(algorithm)
 
 
@@ -101,7 +101,7 @@ def is_empty_digest(digest: Digest) -> bool:
     return digest.known and digest == Digest.of(b"", digest.algorithm)
 
 
-def check_hashed(hasher: _Hash, expected: Digest, *, subject: str = "content", hint: str = "") -> None:
+def verify_digest(hasher: _Hash, expected: Digest, *, subject: str = "content", hint: str = "") -> None:
     """Compare the hash of received content with the digest that was requested.
 
     Args:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from ipaddress import IPv6Address
 
-from .._argument_checks import show
-from .._text import cut
+from .._argument_checks import safe_repr
+from .._text import truncate
 from ..errors import UsageError
 
 __all__ = ["DEFAULT_PORTS", "check_host", "is_host", "redact_url", "split_port"]
@@ -21,7 +21,7 @@ _DOMAIN = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[A-Fa-f0-9:.]+\])(?::[0-9]{{1,5}})?"
 _HOST = re.compile(_DOMAIN)
 # Three groups: scheme and slashes; netloc and path; query and fragment. A path begins with a single slash.
 _SHOWN = re.compile(r"(?!/(?!/))((?:[a-z][a-z0-9+.-]*:)?//|)([^?#]*)(.*)", re.DOTALL | re.IGNORECASE)
-_LONGEST_SHOWN = 200
+_MAX_SHOWN = 200
 
 
 def check_host(host: str) -> str:
@@ -33,7 +33,7 @@ def check_host(host: str) -> str:
     if not isinstance(host, str) or not _HOST.fullmatch(host):
         shown = redact_url(host) if isinstance(host, str) else host
         raise UsageError(
-            f"not a registry host: {show(shown, 250)} (a host reads name or name:port, such as ghcr.io or"
+            f"not a registry host: {safe_repr(shown, 250)} (a host reads name or name:port, such as ghcr.io or"
             " localhost:5000)"
         )
     name, port = split_port(host)
@@ -45,7 +45,9 @@ def check_host(host: str) -> str:
     if port is not None and port > 65535:
         raise UsageError(f"not a registry host: {host!r} (a port is at most 65535)")
     if len(name) > 253 or any(len(label) > 63 for label in name.split(".")):
-        raise UsageError(f"not a registry host: {show(host, 80)} (a name has at most 253 characters, 63 between dots)")
+        raise UsageError(
+            f"not a registry host: {safe_repr(host, 80)} (a name has at most 253 characters, 63 between dots)"
+        )
     return host.lower()
 
 
@@ -74,7 +76,7 @@ def redact_url(url: str) -> str:
     """
     match = _SHOWN.match(url)
     if match is None:  # a path without a host
-        return cut(re.split(r"[?#]", url, maxsplit=1)[0], _LONGEST_SHOWN)
+        return truncate(re.split(r"[?#]", url, maxsplit=1)[0], _MAX_SHOWN)
     prefix, rest, tail = match.groups()
     _, at, shown = rest.rpartition("@")
     netloc = re.split(r"[/\\]", shown, maxsplit=1)[0]
@@ -82,5 +84,5 @@ def redact_url(url: str) -> str:
     # https://token?4@host/ like a host.
     hides_userinfo = "@" in tail and not at and (":" in netloc or netloc == shown or not is_host(netloc))
     if hides_userinfo or ((at or prefix) and not is_host(netloc)):
-        return cut(f"{prefix}***", _LONGEST_SHOWN)
-    return cut(f"{prefix}{'***@' if at else ''}{shown}", _LONGEST_SHOWN)
+        return truncate(f"{prefix}***", _MAX_SHOWN)
+    return truncate(f"{prefix}{'***@' if at else ''}{shown}", _MAX_SHOWN)

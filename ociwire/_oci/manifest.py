@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from ..errors import ContentError, Unsupported, UsageError
 from ..media_types import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX, OCI_MANIFEST, OCTET_STREAM
-from .descriptor import HTML_TYPES, Descriptor, read_media_type
+from .descriptor import HTML_TYPES, Descriptor, parse_media_type
 from .digest import Digest
 
 __all__ = [
@@ -21,10 +21,10 @@ __all__ = [
     "IndexText",
     "check_schema",
     "is_index",
-    "media_type_of_content",
+    "detect_media_type",
     "parse_json_object",
     "parse_manifest",
-    "read_referrer",
+    "parse_referrer",
     "refuse_constant",
     "subject_digest",
     "to_referrer_entry",
@@ -62,7 +62,7 @@ def check_schema(parsed: dict[str, Any], content_type: str = "") -> None:
     Raises:
         Unsupported: It is a schema 1 manifest.
     """
-    own = read_media_type(parsed.get("mediaType")) or ""
+    own = parse_media_type(parsed.get("mediaType")) or ""
     version = parsed.get("schemaVersion")
     has_version_1 = type(version) is int and version == 1
     if (
@@ -73,7 +73,7 @@ def check_schema(parsed: dict[str, Any], content_type: str = "") -> None:
         raise Unsupported("Docker schema 1 manifests are not supported; push the image again with a current tool")
 
 
-def media_type_of_content(parsed: dict[str, Any], content_type: str) -> str:
+def detect_media_type(parsed: dict[str, Any], content_type: str) -> str:
     """Get the media type of a manifest: what the registry states, or else what the content says or looks like.
 
     Args:
@@ -84,7 +84,7 @@ def media_type_of_content(parsed: dict[str, Any], content_type: str) -> str:
         ContentError: Content-Type and ``mediaType`` are two different types; or there is no ``mediaType``, and the
             content looks like an index and an image manifest at once (CVE-2021-41190).
     """
-    own = read_media_type(parsed.get("mediaType"))
+    own = parse_media_type(parsed.get("mediaType"))
     if own is not None:
         if content_type not in MANIFEST_TYPES:
             return own
@@ -132,7 +132,7 @@ def to_referrer_entry(content: bytes, descriptor: Descriptor) -> Descriptor:
     return Descriptor.from_dict({**descriptor.to_dict(), **fields})
 
 
-def read_referrer(entry: Any) -> Descriptor:
+def parse_referrer(entry: Any) -> Descriptor:
     """Read an entry of a list of referrers. A size that is missing or not valid is read as 0.
 
     The size does not matter: the content is verified by its digest.

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import final
 
-from .._argument_checks import show
+from .._argument_checks import safe_repr
 from ..errors import UsageError
 from .digest import Digest
 from .host import DEFAULT_PORTS, check_host
@@ -54,8 +54,8 @@ def check_repository(name: str) -> str:
     """
     if not isinstance(name, str) or not _REPOSITORY.fullmatch(name):
         raise UsageError(
-            f"not a repository name: {show(name, 300)} (lower case letters and digits, with a single ., _, __ or any"
-            " number of - between them, in components apart by /)"
+            f"not a repository name: {safe_repr(name, 300)} (lower case letters and digits, with a single ., _, __ or"
+            " any number of - between them, in components apart by /)"
         )
     if len(name) > _MAX_NAME:
         raise UsageError(f"not a repository name: {name!r:.80} has {len(name)} characters ({_MAX_NAME} are allowed)")
@@ -70,7 +70,8 @@ def check_tag(tag: str) -> str:
     """
     if not isinstance(tag, str) or not _TAG.fullmatch(tag):
         raise UsageError(
-            f"not a tag: {show(tag, 300)} (up to 128 letters, digits, _, . and -, the first a letter, a digit or _)"
+            f"not a tag: {safe_repr(tag, 300)} (up to 128 letters, digits, _, . and -, the first a letter, a digit or"
+            " _)"
         )
     return tag
 
@@ -113,7 +114,7 @@ class Reference:
         match = _REFERENCE.fullmatch(text) if isinstance(text, str) else None
         if match is None:
             raise UsageError(
-                f"not a reference: {show(text, 300)} (a reference reads HOST/NAME:TAG or HOST/NAME@DIGEST)"
+                f"not a reference: {safe_repr(text, 300)} (a reference reads HOST/NAME:TAG or HOST/NAME@DIGEST)"
             )
         name, tag, digest = match.groups()
         if re.fullmatch(r"[a-f0-9]{64}", text):

@@ -10,10 +10,10 @@ import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from .._argument_checks import show
+from .._argument_checks import safe_repr
 from ..errors import ContentError, UsageError
 from ..media_types import MANIFEST_TYPES, OCI_INDEX, OCI_MANIFEST
-from .descriptor import Descriptor, Platform, read_media_type
+from .descriptor import Descriptor, Platform, parse_media_type
 from .digest import Digest
 from .manifest import GENERIC_MEDIA_TYPES, IndexText, check_schema, parse_manifest, subject_digest
 
@@ -50,7 +50,7 @@ def read_references(content: bytes) -> References:
     parsed = parse_manifest(content)
     check_schema(parsed)
     if not _FIELDS & parsed.keys():
-        raise ContentError(f"not a manifest: {show(content)}")
+        raise ContentError(f"not a manifest: {safe_repr(content)}")
     entries = _descriptors(parsed, "manifests")
     return References(
         _unique(blob for field in ("layers", "blobs", "config") for blob in _descriptors(parsed, field)),
@@ -74,9 +74,9 @@ def media_type_to_push(content: bytes, stated: str, expected: str | None) -> str
     parsed = parse_manifest(content)
     own = parsed.get("mediaType")
     if own not in (None, ""):
-        media_type = read_media_type(own)
+        media_type = parse_media_type(own)
         if media_type is None:
-            raise ContentError(f"not a manifest: its mediaType is {show(own)}, which is not type/subtype")
+            raise ContentError(f"not a manifest: its mediaType is {safe_repr(own)}, which is not type/subtype")
         return media_type
     if expected is not None and (expected in MANIFEST_TYPES or stated in GENERIC_MEDIA_TYPES):
         return expected
@@ -94,7 +94,9 @@ def parse_platform(text: str | Platform) -> Platform:
         return text
     parts = text.split("/") if isinstance(text, str) else []
     if len(parts) not in (2, 3) or not all(parts):
-        raise UsageError(f"not a platform: {show(text, 200)} (it reads os/architecture or os/architecture/variant)")
+        raise UsageError(
+            f"not a platform: {safe_repr(text, 200)} (it reads os/architecture or os/architecture/variant)"
+        )
     return Platform(parts[1], parts[0], variant=parts[2] if len(parts) == 3 else "")
 
 
@@ -132,7 +134,7 @@ def _descriptors(parsed: dict[str, Any], field: str) -> list[Descriptor]:
         return []
     entries = [value] if field == "config" else value
     if not isinstance(entries, list):
-        raise ContentError(f"not a manifest: {field} is a list of descriptors, not {show(value)}")
+        raise ContentError(f"not a manifest: {field} is a list of descriptors, not {safe_repr(value)}")
     if field == "manifests":
         entries = [entry for entry in entries if _has_digest(entry)]
     try:

@@ -17,7 +17,7 @@ from typing import final
 from urllib.parse import urlencode, urljoin
 
 from .._http.messages import Request, Response, redactor_of, with_redactor
-from .._http.origin_policy import check_realm, token_redirect
+from .._http.origin_policy import check_realm, token_redirect_target
 from .._http.redact import Redactor
 from .._http.status import REDIRECT_STATUSES
 from .._http.urls import Origin
@@ -154,8 +154,8 @@ class TokenProvider:
         realm = check_realm(token_request.key.realm, token_request.origin, trusted)
         server = f"the token server {redact_url(realm)} (of {token_request.host})"
         if _LOG.isEnabledFor(logging.DEBUG):
-            scope = sanitize(redactor.text(str(token_request.scope)), _MAX_LOGGED_SCOPE) or "a token without a scope"
-            _LOG.debug("requesting %s from %s", scope, redactor.text(server))
+            scope = sanitize(redactor.redact_text(str(token_request.scope)), _MAX_LOGGED_SCOPE) or "a token without a scope"
+            _LOG.debug("requesting %s from %s", scope, redactor.redact_text(server))
 
         has_password = credential is not None and bool(credential.password)
         post = credential is not None and credential.identity_token is not None
@@ -177,7 +177,7 @@ class TokenProvider:
         if location is not None and response.status in (REDIRECT_STATUSES - {303} if post else REDIRECT_STATUSES):
             response.drain()
             what = f"{server} redirects ({response.status})"
-            url = token_redirect(realm, location, token_request.origin, trusted, what=what)
+            url = token_redirect_target(realm, location, token_request.origin, trusted, subject=what)
             http_request = http_request.replace(url=url)
             redactor.add_request(http_request)  # the server may quote a signature of this URL
             response = self._send(http_request, server)
@@ -221,7 +221,7 @@ class TokenProvider:
         errors = answer.get("errors")
         first = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
         texts = (answer.get("error_description"), first.get("message"), answer.get("details"), answer.get("error"))
-        reason = redactor.text(next((text for text in texts if isinstance(text, str) and text), ""))
+        reason = redactor.redact_text(next((text for text in texts if isinstance(text, str) and text), ""))
         reason = re.sub(r"[^!-~]+", " ", reason[:_MAX_QUOTED]).strip()
         quoted = f". It says: {reason}" if reason else ""
         if status not in (401, 403) and not (

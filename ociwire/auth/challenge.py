@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, final
 
-from .._http.headers import TOKEN
+from .._http.headers import HTTP_TOKEN
 
 __all__ = ["Challenge"]
 
 _MAX_HEADER = 16 * 1024
 _SEPARATOR = re.compile(r"[ \t,]*")
-_SCHEME = re.compile(rf"({TOKEN.pattern})(?=[ \t,]|$)")
+_SCHEME = re.compile(rf"({HTTP_TOKEN.pattern})(?=[ \t,]|$)")
 # An unquoted value is a token by the RFC; servers omit the quotes of URLs, too.
-_PARAM = re.compile(rf'({TOKEN.pattern})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s",=][^\s",]*))')
+_PARAM = re.compile(rf'({HTTP_TOKEN.pattern})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s",=][^\s",]*))')
 _TOKEN68 = re.compile(r"[ \t]+[A-Za-z0-9._~+/-]+=*(?=[ \t]*(?:,|$))")
 # A string that is not closed takes all the rest with it, so that its end is not searched for twice.
 _GARBAGE = re.compile(r'(?:"(?:[^"\\]|\\.)*(?:"|\\?$)|[^",])*', re.DOTALL)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, final, runtime_checkable
 
-from .._argument_checks import is_number, show
+from .._argument_checks import is_number, safe_repr
 from .._oci.reference import registry_name
 from .._oci.scope import Scope
 from .._text import SURROGATE
@@ -206,7 +206,7 @@ def _to_timestamp(value: Any) -> float | None:
         return value.timestamp()
     if not is_number(value):
         # A value of another type is not shown: it may be a secret that was passed in the wrong place.
-        given = show(value) if isinstance(value, (int, float)) else f"of type {type(value).__name__}"
+        given = safe_repr(value) if isinstance(value, (int, float)) else f"of type {type(value).__name__}"
         raise UsageError(
             f"invalid expires_at {given}: expected seconds since the epoch, a datetime with a time zone, or None"
         )

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple, final
 from urllib.parse import parse_qs, urlsplit
 
-from .._argument_checks import check_seconds, show
+from .._argument_checks import check_seconds, safe_repr
 from .._http.messages import Request, Response
 from .._http.urls import Origin
 from .._oci.scope import Scope
@@ -79,7 +79,7 @@ class AuthGuard:
         now: Callable[[], float] | None = None,
     ) -> None:
         if scheme not in ("bearer", "basic"):
-            raise UsageError(f"AuthGuard knows the schemes 'bearer' and 'basic', not {show(scheme)}")
+            raise UsageError(f"AuthGuard knows the schemes 'bearer' and 'basic', not {safe_repr(scheme)}")
         self._inner = inner
         self._scheme = scheme
         self._users = users

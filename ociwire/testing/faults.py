@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from typing import NamedTuple, final
 
-from .._argument_checks import check_integer, is_number, show
-from .._http.body_reader import ResponseReader
+from .._argument_checks import check_integer, is_number, safe_repr
 from .._http.messages import Request, Response
+from .._http.response_body import ResponseReader
 from ..errors import ConnectError, ReadError, TransportTimeout, UsageError
 from ..registry._call import error_response
 from ..transport import Transport
@@ -74,7 +74,7 @@ class FaultTransport:
         where: Callable[[Request], bool] | None = None,
     ) -> None:
         if not is_number(rate) or not 0 <= rate <= 1:
-            raise UsageError(f"invalid rate {show(rate)}: expected a number from 0 to 1")
+            raise UsageError(f"invalid rate {safe_repr(rate)}: expected a number from 0 to 1")
         check_integer("seed", seed, minimum=-(2**63))
         if limit is not None:
             check_integer("limit", limit)
@@ -125,7 +125,7 @@ class FaultTransport:
 def _resolve_fault(fault: str | Fault) -> tuple[str, Fault]:
     if isinstance(fault, str):
         if fault not in FAULTS:
-            raise UsageError(f"not a fault: {show(fault)} (FaultTransport knows {', '.join(FAULTS)})")
+            raise UsageError(f"not a fault: {safe_repr(fault)} (FaultTransport knows {', '.join(FAULTS)})")
         return fault, FAULTS[fault]
     return getattr(fault, "__name__", type(fault).__name__), fault
 

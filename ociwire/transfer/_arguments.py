@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from .._argument_checks import check_integer, show
+from .._argument_checks import check_integer, safe_repr
 from .._client.client import Client
 from ..errors import UsageError
 from ._progress import ProgressCallback
@@ -16,7 +16,7 @@ __all__ = ["check_client", "check_number", "check_path", "check_progress", "chec
 def check_client(client: Any) -> Client:
     """A registry's client, as it is; `UsageError` for anything else."""
     if not isinstance(client, Client):
-        raise UsageError(f"not a client: {show(client)} (a registry is given by its Client: Client('ghcr.io'))")
+        raise UsageError(f"not a client: {safe_repr(client)} (a registry is given by its Client: Client('ghcr.io'))")
     return client
 
 
@@ -33,7 +33,7 @@ def check_workers(workers: Any) -> int:
 def check_progress(progress: Any) -> ProgressCallback | None:
     """What is called with progress, as it is, or None; `UsageError` for anything else."""
     if progress is not None and not callable(progress):
-        raise UsageError(f"not a progress callback: {show(progress)} (a function that takes a Progress, or None)")
+        raise UsageError(f"not a progress callback: {safe_repr(progress)} (a function that takes a Progress, or None)")
     return progress  # type: ignore[no-any-return]
 
 
@@ -41,5 +41,5 @@ def check_path(path: Any) -> str:
     """A path as text; `UsageError` for anything else."""
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
     if not isinstance(text, str) or not text or "\0" in text:
-        raise UsageError(f"not a path: {show(path, 300)} (text or a pathlib.Path, not empty, without NUL)")
+        raise UsageError(f"not a path: {safe_repr(path, 300)} (text or a pathlib.Path, not empty, without NUL)")
     return text

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from graphlib import CycleError, TopologicalSorter
 from typing import NamedTuple, final
 
-from .._argument_checks import show
+from .._argument_checks import safe_repr
 from .._client.client import Client
 from .._client.manifests import find_manifest
 from .._client.referrers import push_manifest
@@ -97,7 +97,7 @@ def copy(
     pool = WorkerPool("ociwire-copy", check_workers(workers))
     reporter = ProgressReporter(check_progress(progress), "copy")
     if isinstance(platforms, (str, Platform)) or not isinstance(platforms, (Iterable, type(None))):
-        raise UsageError(f"platforms are several, such as ['linux/amd64'], not {show(platforms, 200)}")
+        raise UsageError(f"platforms are several, such as ['linux/amd64'], not {safe_repr(platforms, 200)}")
     wanted = None if platforms is None else [parse_platform(platform) for platform in platforms]
     origin, goal = _locate(source, source_reference), _locate(target, target_reference)
     walker = ManifestWalker(source, origin.repository, pool, referrers=referrers)

@@ -23,7 +23,7 @@ from .._client.blobs import open_blob, resolve_blob
 from .._client.client import Client
 from .._client.repository import Repository, repository_of
 from .._oci.descriptor import Descriptor
-from .._oci.digest import Digest, check_hashed
+from .._oci.digest import Digest, verify_digest
 from ..errors import (
     AuthError,
     DigestMismatch,
@@ -258,7 +258,7 @@ class _Download:
         finally:
             self._prefix = scheduler.prefix
         try:
-            check_hashed(hasher, self._blob.digest)
+            verify_digest(hasher, self._blob.digest)
         except DigestMismatch:
             self._prefix = 0
             raise

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import BinaryIO
 
-from .._argument_checks import show
+from .._argument_checks import safe_repr
 from .._client.blobs import find_blob, resolve_blob
 from .._client.client import Client
 from .._client.repository import repository_of
@@ -91,7 +91,7 @@ def upload(
     if chunk_size is not None:
         check_number("chunk size", chunk_size)
     if not is_media_type(media_type):
-        raise UsageError(f"not a media type: {show(media_type, 200)} (it reads type/subtype, without parameters)")
+        raise UsageError(f"not a media type: {safe_repr(media_type, 200)} (it reads type/subtype, without parameters)")
     with ProgressReporter(check_progress(progress), "upload") as reporter, open_content(source) as content:
         tracker = ProgressTracker(reporter, known, content.size)
         stored, session = None, None

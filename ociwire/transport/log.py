@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from typing import final
 
 from .._http.body import wrap_chunks
-from .._http.body_reader import ResponseReader
-from .._http.headers import SECRET_HEADERS, URL_HEADERS, Headers
+from .._http.headers import SENSITIVE_HEADERS, URL_HEADERS, Headers
 from .._http.messages import Request, Response, redactor_of
 from .._http.redact import Redactor
+from .._http.response_body import ResponseReader
 from .._http.transport import Transport
 from .._text import format_size, sanitize, status_line
 from ..errors import OciwireError
@@ -96,7 +96,7 @@ class _LogEntry:
     def log_failure(self, error: BaseException) -> None:
         """Log that the exchange ended in an exception. Only texts of ociwire's own are known to have no secrets."""
         text = f"{type(error).__name__}: {error}" if isinstance(error, OciwireError) else type(error).__name__
-        text = sanitize(redactor_of(self._request).text(text), _MAX_TEXT)
+        text = sanitize(redactor_of(self._request).redact_text(text), _MAX_TEXT)
         elapsed = f"{self._elapsed()}{self._upload_size()}"
         self._log.warning("%s %s -> failed after %s: %s", self._name, self._target(), elapsed, text)
         self._log_headers("sent", self._request.headers, None)
@@ -128,7 +128,7 @@ class _LogEntry:
         Masked when the line is logged, because only then all secrets that inner layers have sent are known. A server
         may have repeated one of them in the Location or the Link that this request follows.
         """
-        target = f"{self._request.method} {redactor_of(self._request).url(self._request.url)}"
+        target = f"{self._request.method} {redactor_of(self._request).redact_url(self._request.url)}"
         if "authorization" not in self._request.headers:
             return target
         scheme, space, _ = self._request.headers["authorization"].partition(" ")
@@ -150,7 +150,7 @@ class _LogEntry:
 
     def _log_headers(self, direction: str, headers: Headers, redactor: Redactor | None) -> None:
         if self._log.isEnabledFor(logging.DEBUG):
-            fields = headers.items() if redactor is None else [(redactor.text(n), v) for n, v in headers.items()]
+            fields = headers.items() if redactor is None else [(redactor.redact_text(n), v) for n, v in headers.items()]
             shown = Headers.received((name, _redact(name, value, redactor)) for name, value in fields)
             self._log.debug("%s %s %r", self._name, direction, shown)
 
@@ -205,21 +205,21 @@ class _ObservedBody(ResponseReader):
             start = bytes(self._start)
             if start:
                 redactor = redactor_of(self._response.request)
-                start = redactor.data(start, is_cut=len(start) != self.known_length)
+                start = redactor.redact_bytes(start, is_truncated=len(start) != self.known_length)
             self._entry.log_body(self._count, self.known_length, start, error)
 
 
 def _redact(name: str, value: str, redactor: Redactor | None) -> str:
     """Return the value of a header without secrets. Headers that were sent need no redactor."""
-    if name.lower() in SECRET_HEADERS:
+    if name.lower() in SENSITIVE_HEADERS:
         return "***"  # not left to the repr: log handlers see the arguments of the record
     if redactor is None:
         return sanitize(value, 300)
     if name.lower() in URL_HEADERS:
-        value = redactor.url(value)
+        value = redactor.redact_url(value)
     elif name.lower() == "link":
-        value = re.sub("<([^>]*)>", lambda match: f"<{redactor.url(match[1])}>", value)
-    return sanitize(redactor.text(value), 300)
+        value = re.sub("<([^>]*)>", lambda match: f"<{redactor.redact_url(match[1])}>", value)
+    return sanitize(redactor.redact_text(value), 300)
 
 
 def _format_bytes(count: int) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import final
 
 from .._argument_checks import check_integer
-from .._http.headers import SECRET_HEADERS
+from .._http.headers import SENSITIVE_HEADERS
 from .._http.messages import Request, Response, redactor_of, with_redactor
 from .._http.origin_policy import redirect_target
 from .._http.status import REDIRECT_STATUSES
@@ -104,6 +104,6 @@ def _build_redirect(request: Request, response: Response) -> Request | None:
         )
     # An inner layer may have sent the request to another origin than its URL names, so that both are compared.
     if leaves_origin or Origin.of(url) != Origin.of(request.url):
-        target = target.with_headers(dict.fromkeys(SECRET_HEADERS))
+        target = target.with_headers(dict.fromkeys(SENSITIVE_HEADERS))
         target = target.replace(info=request.info.replace(required_scope=Scope.EMPTY, anonymous=True))
     return target

@@ -31,7 +31,7 @@ from typing import Literal, final
 
 import urllib3
 
-from .._argument_checks import check_seconds, is_number, show
+from .._argument_checks import check_seconds, is_number, safe_repr
 from .._http.messages import Request, Response, redactor_of
 from .._http.transport import Transport
 from .._http.urls import Origin
@@ -86,8 +86,8 @@ class RetryTransport:
     ) -> None:
         if retry is not None and retry is not False and not isinstance(retry, urllib3.Retry):
             raise UsageError(
-                f"invalid retry {show(retry)}: expected a urllib3.util.Retry, False for no retries, or None for the"
-                " default policy"
+                f"invalid retry {safe_repr(retry)}: expected a urllib3.util.Retry, False for no retries, or None for"
+                " the default policy"
             )
         if isinstance(retry, urllib3.Retry):
             _check_numbers(retry)
@@ -167,11 +167,11 @@ def _check_numbers(retry: urllib3.Retry) -> None:
     for name in ("total", "connect", "read", "status", "other"):
         value = getattr(retry, name)
         if value is not None and not isinstance(value, int):
-            raise UsageError(f"invalid {name} {show(value)} of retry: expected an integer, False or None")
+            raise UsageError(f"invalid {name} {safe_repr(value)} of retry: expected an integer, False or None")
     # Older versions of urllib3 do not have all of them.
     for name in ("backoff_factor", "backoff_max", "backoff_jitter", "retry_after_max"):
         if not is_number(getattr(retry, name, 0)):
-            raise UsageError(f"invalid {name} {show(getattr(retry, name))} of retry: expected a number of seconds")
+            raise UsageError(f"invalid {name} {safe_repr(getattr(retry, name))} of retry: expected a number of seconds")
 
 
 class _RetryAfterTracker:
@@ -257,7 +257,8 @@ class _Backoff:
         """
         tracker, request = self._tracker, self._request
         redactor = redactor_of(request)
-        target, reason = f"{request.method} {redactor.text(redact_url(request.url))}", redactor.text(reason)
+        target = f"{request.method} {redactor.redact_text(redact_url(request.url))}"
+        reason = redactor.redact_text(reason)
         allowance = tracker.max_wait
         delay = max(delay, self.remaining())  # another thread may have blocked the host in the meantime
         while True:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ociwire._http.headers import SECRET_HEADERS, Headers, content_length
+from ociwire._http.headers import SENSITIVE_HEADERS, Headers, content_length
 from ociwire.errors import UsageError
 
 LINKS = [("Link", "<a>"), ("X-One", "1"), ("link", "<b>"), ("LINK", "<c>")]
@@ -203,7 +203,7 @@ def test_repr_secret_header_is_masked(name: str) -> None:
 
 
 def test_secret_headers_list() -> None:
-    assert {"authorization", "proxy-authorization", "cookie", "set-cookie"} == SECRET_HEADERS
+    assert {"authorization", "proxy-authorization", "cookie", "set-cookie"} == SENSITIVE_HEADERS
 
 
 def test_pickle_and_copy_keep_fields() -> None:

@@ -24,10 +24,10 @@ HOME = Origin.of("https://registry.example")
 SIGNED = "https://cdn.example/blob?X-Amz-Signature=0123456789abcdef&digest=sha256:abcdef&v=1234567&t=c4n4ry%2Fc4n4ry"
 
 
-def mask(body: bytes, headers: Headers, *, is_cut: bool = False) -> bytes:
+def mask(body: bytes, headers: Headers, *, is_truncated: bool = False) -> bytes:
     redactor = Redactor(HOME)
     redactor.add_headers(headers)
-    return redactor.data(body, is_cut=is_cut)
+    return redactor.redact_bytes(body, is_truncated=is_truncated)
 
 
 # --- secret headers ---
@@ -110,7 +110,7 @@ def test_data_any_body_with_secret_is_masked(before: bytes, secret: str, after: 
 def test_text_credential_in_any_encoding_is_masked(secret: str, encode: Any) -> None:
     redactor = Redactor(HOME)
     redactor.add(Credential(username="me", password=secret))
-    assert redactor.text(f"it says ({encode(secret)}) and no more") == "it says (***) and no more"
+    assert redactor.redact_text(f"it says ({encode(secret)}) and no more") == "it says (***) and no more"
 
 
 @pytest.mark.parametrize("length", [16, 17, 40, 4000])
@@ -118,21 +118,21 @@ def test_text_long_secret_cut_by_a_quote_is_masked(length: int) -> None:
     secret = "".join(f"{number:04x}" for number in range(2000))
     redactor = Redactor(HOME)
     redactor.add(Credential(registry_token=secret))
-    assert redactor.text(f"got '{secret[:length]}'") == "got '***'"
+    assert redactor.redact_text(f"got '{secret[:length]}'") == "got '***'"
 
 
 @pytest.mark.parametrize("beginning", ["c4n4", "c4n4ry+/", "c4n4ry%2", "c4n4ry\\u00", "c4n4ry&#4", "%63%34%6e%34ry%2"])
 def test_text_secret_cut_at_ellipsis_is_masked(beginning: str) -> None:
     redactor = Redactor(HOME)
     redactor.add_headers(Headers({"Authorization": f"Bearer {SECRET}"}))
-    assert redactor.text(f"got 'xx{beginning}… and no more") == "got 'xx***… and no more"
-    assert redactor.text(f"got 'xx{beginning} and no more") == f"got 'xx{beginning} and no more"
+    assert redactor.redact_text(f"got 'xx{beginning}… and no more") == "got 'xx***… and no more"
+    assert redactor.redact_text(f"got 'xx{beginning} and no more") == f"got 'xx{beginning} and no more"
 
 
 @pytest.mark.parametrize("tail", ["c", "c4n", "c4n4ry%2", "c4n4ry\\u00", "c4n4ry&#4"])
 def test_data_secret_cut_at_the_end_is_masked(tail: str) -> None:
     headers = Headers({"Authorization": f"Bearer {SECRET}"})
-    assert mask(f"it says {tail}".encode(), headers, is_cut=True) == b"it says ***"
+    assert mask(f"it says {tail}".encode(), headers, is_truncated=True) == b"it says ***"
     assert mask(f"it says {tail}".encode(), headers) == f"it says {tail}".encode()
 
 
@@ -159,7 +159,7 @@ def test_data_secret_cut_at_the_end_is_masked(tail: str) -> None:
     ],
 )
 def test_text_cross_origin_or_signed_query_is_masked(text: str, expected: str) -> None:
-    assert Redactor(HOME).text(text) == expected
+    assert Redactor(HOME).redact_text(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -177,20 +177,20 @@ def test_text_cross_origin_or_signed_query_is_masked(text: str, expected: str) -
     ],
 )
 def test_text_without_secret_returns_same_object(text: str) -> None:
-    assert Redactor(HOME).text(text) is text
+    assert Redactor(HOME).redact_text(text) is text
 
 
 def test_text_values_of_signed_url_of_eight_characters_are_masked() -> None:
     redactor = Redactor(HOME)
     redactor.add_request(Request("GET", SIGNED))
     text = "0123456789abcdef c4n4ry%2fc4n4ry c4n4ry/c4n4ry 1234567 sha256:abcdef"
-    assert redactor.text(text) == "*** *** *** 1234567 sha256:abcdef"
+    assert redactor.redact_text(text) == "*** *** *** 1234567 sha256:abcdef"
 
 
 def test_text_query_value_at_home_is_masked_only_if_signature() -> None:
     redactor = Redactor(HOME)
     redactor.add_request(Request("GET", f"{HOME}/v2/?state=0123456789&sig=abcdefghij"))
-    assert redactor.text("0123456789 abcdefghij") == "0123456789 ***"
+    assert redactor.redact_text("0123456789 abcdefghij") == "0123456789 ***"
 
 
 def test_text_json_stays_valid() -> None:
@@ -198,7 +198,7 @@ def test_text_json_stays_valid() -> None:
     redactor.add(Credential(username="me", password=SECRET))
     value = {"m": f'"{SECRET}" and {SIGNED}', "n": [SECRET, f"<a href='{SIGNED}'>"]}
     for text in (json.dumps(value), json.dumps(value).replace("/", r"\/"), json.dumps(value).replace("&", r"\u0026")):
-        assert set(json.loads(redactor.text(text))) == {"m", "n"}
+        assert set(json.loads(redactor.redact_text(text))) == {"m", "n"}
 
 
 def test_error_cause_with_secret_is_removed() -> None:
@@ -239,10 +239,10 @@ def test_with_redactor_is_kept_by_copies_but_not_pickled() -> None:
 
 
 @given(st.binary(), st.booleans())
-def test_data_any_bytes_are_accepted(data: bytes, is_cut: bool) -> None:
+def test_data_any_bytes_are_accepted(data: bytes, is_truncated: bool) -> None:
     redactor = Redactor(HOME)
     redactor.add_request(Request("GET", SIGNED, {"Authorization": "Bearer c4n4ry"}))
-    assert b"c4n4ry" not in redactor.data(data + b" c4n4ry", is_cut=is_cut)
+    assert b"c4n4ry" not in redactor.redact_bytes(data + b" c4n4ry", is_truncated=is_truncated)
 
 
 @pytest.mark.parametrize(
@@ -253,13 +253,13 @@ def test_text_64_kib_made_to_be_slow_is_masked(piece: str) -> None:
     redactor.add(Credential(registry_token="a" * 65536))
     redactor.add(Credential(username="me", password="%\\&<>"))
     text = f"https://registry.example/a?{piece * (65536 // len(piece))}"
-    assert redactor.text(f"{text} c {SIGNED}").endswith(" c https://cdn.example/blob?***")
+    assert redactor.redact_text(f"{text} c {SIGNED}").endswith(" c https://cdn.example/blob?***")
 
 
 def test_text_latin_1_secret_within_utf_8_characters_is_masked() -> None:
     redactor = Redactor(HOME)
     redactor.add(Credential(username="me", password="\xa9\xc3\xa9\xc3"))
-    assert "***" in redactor.text("\xe9\xe9\xe9\xe9")
+    assert "***" in redactor.redact_text("\xe9\xe9\xe9\xe9")
 
 
 class LeaseError(RegistryError):

@@ -93,7 +93,7 @@ def to_transport_error(error: BaseException, request: Request, *, connected: boo
     root = _root(error)
     cls = next((mapped for known, mapped in _CLASSES if isinstance(root, known)), ReadError)
     # Mask before cutting: a proxy's reason phrase may repeat the credentials that it was sent.
-    text = sanitize(redactor_of(request).text(str(root.__cause__ or root)), _MAX_TEXT) or type(root).__name__
+    text = sanitize(redactor_of(request).redact_text(str(root.__cause__ or root)), _MAX_TEXT) or type(root).__name__
     if not connected:
         cls = _WITHOUT_CONNECTION.get(cls, cls)
     elif cls is ReadError and "ALERT_CERTIFICATE_REQUIRED" in text:

@@ -10,9 +10,9 @@ import re
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from ..._http.body_reader import warn_left_open
 from ..._http.headers import Headers
 from ..._http.messages import Request, exchange_redactor
+from ..._http.response_body import warn_unclosed
 from ..._oci.host import redact_url
 from ...errors import ProtocolError
 from .map_exceptions import map_errors
@@ -233,5 +233,5 @@ def _abandon(reference: weakref.ref[WireBody]) -> None:
     reader.abort()
     redacted = redact_url(url)
     if redactor is not None:  # a server may have written the URL, as a Location that repeats a secret
-        redacted = redactor.text(redacted)
-    warn_left_open(f"a response was never read to its end or closed: {method} {redacted}")
+        redacted = redactor.redact_text(redacted)
+    warn_unclosed(f"a response was never read to its end or closed: {method} {redacted}")

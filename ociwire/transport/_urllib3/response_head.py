@@ -9,7 +9,7 @@ import re
 from http.client import RemoteDisconnected
 from typing import NamedTuple, Protocol
 
-from ..._http.headers import TOKEN, Headers, content_length, is_bodiless
+from ..._http.headers import HTTP_TOKEN, Headers, content_length, is_bodiless
 from ...errors import ProtocolError
 
 __all__ = [
@@ -36,7 +36,7 @@ _NOT_HTTP = "the server does not speak HTTP/1.1: expected a status line, such as
 
 _TLS_ALERT = b"\x15\x03"
 """The first bytes of an alert record (RFC 8446, section 5.1): a TLS server answers so to plain http."""
-_FIELD = re.compile(rb"(" + TOKEN.pattern.encode() + rb")[ \t]*:([^\0]*)")
+_FIELD = re.compile(rb"(" + HTTP_TOKEN.pattern.encode() + rb")[ \t]*:([^\0]*)")
 # The two parts of a status line. The first has a fixed length, so that it can be parsed before the line has ended.
 STATUS_LENGTH = len(b"HTTP/1.1 200")
 _VERSION_AND_STATUS = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})")

@@ -6,7 +6,7 @@ import time
 
 import urllib3
 
-from ..._argument_checks import LONGEST, resolve_timeout
+from ..._argument_checks import MAX_WAIT, resolve_timeout
 
 __all__ = ["TimeLimit", "Timeouts"]
 
@@ -59,7 +59,7 @@ class TimeLimit:
         """
         if self.deadline is None:
             return seconds
-        remaining = min(self.deadline - time.monotonic(), LONGEST)
+        remaining = min(self.deadline - time.monotonic(), MAX_WAIT)
         if remaining <= 0:
             raise TimeoutError("the deadline has passed")
         return remaining if seconds is None else min(remaining, seconds)

@@ -64,7 +64,7 @@ class Sock:
         return self._pieces.readinto(buffer)
 
 
-def reader_of(data: bytes, cuts: list[int]) -> SocketReader:
+def make_reader(data: bytes, cuts: list[int]) -> SocketReader:
     return SocketReader(Sock(data, cuts), TimeLimit(Timeouts(1), None))  # type: ignore[arg-type]
 
 
@@ -94,8 +94,8 @@ def test_read_head_any_cuts_same_result(written: tuple[bytes, Head], cuts: list[
         io.BytesIO(data + more),
         Pieces(data + more, cuts),
         io.BufferedReader(Pieces(data + more, cuts)),
-        reader_of(data + more, cuts),
-        reader_of(data + more, cuts).makefile("rb"),
+        make_reader(data + more, cuts),
+        make_reader(data + more, cuts).makefile("rb"),
     ):
         head = read_head(stream)
         assert (head.minor, head.status, head.reason.strip()) == (wanted.minor, wanted.status, wanted.reason.strip())
@@ -204,7 +204,7 @@ def framings(draw: st.DrawFn) -> tuple[bytes, bytes, bool]:
 
 
 def begun(data: bytes, cuts: list[int]) -> WireResponse:
-    response = WireResponse(reader_of(b"HTTP/1.1 200 OK\r\n" + data, cuts), method="GET")  # type: ignore[arg-type]
+    response = WireResponse(make_reader(b"HTTP/1.1 200 OK\r\n" + data, cuts), method="GET")  # type: ignore[arg-type]
     response.begin()
     if response.length == 0 and not response.chunked:
         response.close()  # as the wire does, at once

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import urllib3
 
-from ociwire._argument_checks import LONGEST, check_seconds
+from ociwire._argument_checks import MAX_WAIT, check_seconds
 from ociwire.errors import UsageError
 from ociwire.transport._urllib3.timeouts import TimeLimit, Timeouts
 
@@ -28,8 +28,8 @@ def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
         (urllib3.Timeout(connect=1, read=2), 1, 2),
         (urllib3.Timeout(total=1.5, connect=1, read=2), 1, 1.5),
         (urllib3.Timeout(connect=None, read=None), None, None),
-        (math.inf, LONGEST, LONGEST),
-        (1e12, LONGEST, LONGEST),
+        (math.inf, MAX_WAIT, MAX_WAIT),
+        (1e12, MAX_WAIT, MAX_WAIT),
     ],
 )
 def test_timeouts_valid_value_is_resolved(timeout: Any, connect: float | None, read: float | None) -> None:

@@ -13,7 +13,7 @@ from .body_source import read_bytes
 if TYPE_CHECKING:
     from .messages import Response
 
-__all__ = ["Reader", "ResponseReader", "TimedReader", "reader_of", "shorten_reader_timeout", "warn_left_open"]
+__all__ = ["Reader", "ResponseReader", "TimedReader", "make_reader", "shorten_reader_timeout", "warn_unclosed"]
 
 _STANDARD_LIBRARY = ("warnings", "_py_warnings")
 """The modules that define `warnings.showwarning`: the second from Python 3.14 on."""
@@ -74,7 +74,7 @@ def shorten_reader_timeout(reader: Reader | None, seconds: float) -> None:
         reader.shorten_timeout(seconds)
 
 
-def reader_of(body: Any) -> Reader:
+def make_reader(body: Any) -> Reader:
     """Return a `Reader` for bytes, a binary reader or an iterable of bytes.
 
     Raises:
@@ -92,7 +92,7 @@ def reader_of(body: Any) -> Reader:
     raise UsageError(f"not a body: {type(body).__name__} is neither bytes, a binary reader nor an iterable of bytes")
 
 
-def warn_left_open(text: str) -> None:
+def warn_unclosed(text: str) -> None:
     """Emit a `ResourceWarning` from a finalizer, unless that would run a log handler.
 
     The garbage collector runs finalizers in any thread, at any allocation, also while that thread holds a lock. With

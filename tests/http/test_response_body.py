@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ociwire._http.body_reader import reader_of
+from ociwire._http.response_body import make_reader
 from ociwire.errors import UsageError
 
 
@@ -62,7 +62,7 @@ def read_all(reader: Any, size: int) -> bytes:
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 100])
 @pytest.mark.parametrize("make", BODIES.values(), ids=BODIES)
 def test_readinto_any_body_and_buffer_size_reads_everything(make: Callable[[], Any], size: int) -> None:
-    reader = reader_of(make())
+    reader = make_reader(make())
     assert read_all(reader, size) == b"abcdefg"
     assert reader.readinto(memoryview(bytearray(3))) == 0, "the end stays the end"
     reader.close()
@@ -74,16 +74,16 @@ def test_readinto_any_body_and_buffer_size_reads_everything(make: Callable[[], A
     ids=["bytes", "list", "list of nothing", "iterator", "file", "reader"],
 )
 def test_readinto_empty_body_returns_zero(empty: Any) -> None:
-    assert reader_of(empty).readinto(memoryview(bytearray(3))) == 0
+    assert make_reader(empty).readinto(memoryview(bytearray(3))) == 0
 
 
 def test_readinto_empty_piece_is_not_the_end() -> None:
-    assert read_all(reader_of([b"", b"a", b"", b"", b"b", b""]), 4) == b"ab"
+    assert read_all(make_reader([b"", b"a", b"", b"", b"b", b""]), 4) == b"ab"
 
 
-def test_reader_of_reader_returns_it() -> None:
+def test_make_reader_reader_returns_it() -> None:
     file = io.BytesIO(b"abc")
-    assert reader_of(file) is file
+    assert make_reader(file) is file
 
 
 def test_readinto_generator_pulls_pieces_on_demand() -> None:
@@ -94,7 +94,7 @@ def test_readinto_generator_pulls_pieces_on_demand() -> None:
             pulled.append(number)
             yield b"ab"
 
-    reader = reader_of(counted())
+    reader = make_reader(counted())
     assert pulled == []
     assert reader.readinto(memoryview(bytearray(1))) == 1
     assert reader.readinto(memoryview(bytearray(1))) == 1
@@ -103,7 +103,7 @@ def test_readinto_generator_pulls_pieces_on_demand() -> None:
 
 def test_close_reader_closes_its_source() -> None:
     owner = ReadAndClose(b"abc")
-    reader = reader_of(owner)
+    reader = make_reader(owner)
     reader.close()
     assert owner.closed == 1
     assert reader.readinto(memoryview(bytearray(3))) == 0
@@ -118,7 +118,7 @@ def test_close_generator_ends_it() -> None:
         finally:
             ended.append(True)
 
-    reader = reader_of(generator())
+    reader = make_reader(generator())
     reader.readinto(memoryview(bytearray(1)))
     reader.close()
     assert ended == [True]
@@ -127,7 +127,7 @@ def test_close_generator_ends_it() -> None:
 
 
 def test_close_discards_rest_of_piece() -> None:
-    reader = reader_of(b"abc")
+    reader = make_reader(b"abc")
     reader.readinto(memoryview(bytearray(1)))
     reader.close()
     reader.close()
@@ -141,7 +141,7 @@ def test_readinto_source_raises_passes_exception_unchanged() -> None:
         yield b"ab"
         raise lost
 
-    reader = reader_of(failing())
+    reader = make_reader(failing())
     assert reader.readinto(memoryview(bytearray(3))) == 2
     with pytest.raises(OSError, match="lost") as caught:
         reader.readinto(memoryview(bytearray(3)))
@@ -149,14 +149,14 @@ def test_readinto_source_raises_passes_exception_unchanged() -> None:
 
 
 @pytest.mark.parametrize("body", [None, 5, "text", object(), io.StringIO("text")], ids=lambda b: type(b).__name__)
-def test_reader_of_unsupported_type_is_refused(body: Any) -> None:
+def test_make_reader_unsupported_type_is_refused(body: Any) -> None:
     with pytest.raises(UsageError, match=f"{type(body).__name__} is neither bytes, a binary reader nor"):
-        reader_of(body)
+        make_reader(body)
 
 
 @pytest.mark.parametrize("piece", ["text", 5, None], ids=lambda piece: type(piece).__name__)
 def test_readinto_piece_other_than_bytes_is_refused(piece: Any) -> None:
-    reader = reader_of([piece])
+    reader = make_reader([piece])
     with pytest.raises(UsageError, match=f"bytes, not {type(piece).__name__}"):
         reader.readinto(memoryview(bytearray(3)))
 
@@ -167,4 +167,4 @@ def test_readinto_nonblocking_source_is_refused() -> None:
             return None
 
     with pytest.raises(UsageError, match="non-blocking"):
-        reader_of(NonBlocking()).readinto(memoryview(bytearray(3)))
+        make_reader(NonBlocking()).readinto(memoryview(bytearray(3)))
