@@ -20,7 +20,7 @@ from ..errors import OciwireError, RegistryError, UsageError
 from .demo import LAYER, STEPS, get_credentials, serve_demo
 from .hints import get_hint
 from .render import Style, render_summary, render_tree
-from .trace import Hop, Trace, traced
+from .trace import Span, Trace, traced_stack
 
 __all__ = ["main"]
 
@@ -54,7 +54,7 @@ def _explain(options: argparse.Namespace) -> int:
         reference = Reference.parse(options.reference)
         credentials = DockerConfig.load()
         # Without retries: a failure is shown as it happens the first time.
-        transport = traced(trace, credentials, retry=False, tls=options.ca, proxy=options.proxy)
+        transport = traced_stack(trace, credentials, retry=False, tls=options.ca, proxy=options.proxy)
         with closing(transport):
             tag_or_digest = reference.digest or reference.tag or "latest"
             print(style.paint("bold", f"resolve {reference.repository} {tag_or_digest} at {reference.host}"))
@@ -64,11 +64,11 @@ def _explain(options: argparse.Namespace) -> int:
         print(f"ociwire: {error}", file=sys.stderr)
         return 2
     except OciwireError as error:
-        _print_hops(trace.take(), style)
+        _print_spans(trace.pop_spans(), style)
         print(f"ociwire: {error}", file=sys.stderr)
         print(f"  {get_hint(error)}", file=sys.stderr)
         return 1
-    _print_hops(trace.take(), style)
+    _print_spans(trace.pop_spans(), style)
     print(f"\n  {descriptor.digest}\n  {descriptor.media_type}, {descriptor.size} bytes")
     return 0
 
@@ -87,19 +87,19 @@ def _resolve(client: Client, reference: Reference) -> Descriptor:
 
 def _demonstrate() -> int:
     """Push an artifact to a registry on loopback and pull it, and show the requests and what each layer did."""
-    trace, style, all_hops = Trace(), _make_style(), list[Hop]()
-    with serve_demo() as host, closing(traced(trace, get_credentials(host))) as transport:
+    trace, style, all_spans = Trace(), _make_style(), list[Span]()
+    with serve_demo() as host, closing(traced_stack(trace, get_credentials(host))) as transport:
         client = Client(host, transport, insecure=True)
         print(style.paint("bold", f"ociwire {__version__}: an artifact goes to a registry on loopback and back"))
         print("The registry wants tokens, keeps its blobs on another server, and is overloaded once.")
         for title, step in STEPS:
             step(client)
-            hops = trace.take()
-            all_hops += hops
+            spans = trace.pop_spans()
+            all_spans += spans
             print(style.paint("bold", f"\n{title}"))
-            _print_hops(hops, style)
+            _print_spans(spans, style)
     print(style.paint("bold", "\nwhat each layer did"))
-    for line in render_summary(all_hops, style):
+    for line in render_summary(all_spans, style):
         print(line)
     print("\nNo byte of the generator left before the registry had said 100 (Continue).")
     print(f"{LAYER.size} bytes came back, and are {LAYER.digest}.")
@@ -110,8 +110,8 @@ def _make_style() -> Style:
     return Style(colours=sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
 
 
-def _print_hops(hops: list[Hop], style: Style) -> None:
-    for hop in hops:
-        for line in render_tree(hop, style):
+def _print_spans(spans: list[Span], style: Style) -> None:
+    for span in spans:
+        for line in render_tree(span, style):
             print(line)
     sys.stdout.flush()  # before anything is written to stderr

@@ -19,7 +19,7 @@ from .._oci.host import redact_url
 from .._oci.manifest import parse_json_object
 from .._text import format_size, sanitize, status_line
 from ..auth import Challenge
-from .trace import Hop
+from .trace import Span
 
 __all__ = ["Style", "render_summary", "render_tree"]
 
@@ -42,64 +42,66 @@ class Style:
         """Return text in a colour."""
         return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if self._colours and text else text
 
-    def outcome(self, hop: Hop) -> str:
-        """Return the status or the exception of a hop, in 24 columns."""
-        if hop.response is None:
-            return self.paint("red", f"{type(hop.error).__name__:<24.24}")
-        status = hop.response.status
+    def outcome(self, span: Span) -> str:
+        """Return the status or the exception of a span, in 24 columns."""
+        if span.response is None:
+            return self.paint("red", f"{type(span.error).__name__:<24.24}")
+        status = span.response.status
         colour = "green" if status < 300 else "yellow" if status < 400 or status == 401 else "red"
         return self.paint(colour, f"{status_line(status):<24.24}")
 
 
-def render_tree(hop: Hop, style: Style) -> Iterator[str]:
+def render_tree(span: Span, style: Style) -> Iterator[str]:
     """Yield the lines for one request of a client, and what each layer did with it."""
-    url = redactor_of(hop.request).redact_url(hop.request.url)
-    yield f"  {style.paint('bold', hop.request.method)} {style.paint('cyan', url)}"
-    headers = _format_headers(hop.request, known=())
-    yield f"    {'Client':<26}{style.outcome(hop)}{hop.seconds * 1e3:8.1f} ms   {headers}".rstrip()
-    yield from _render_branch(hop, style, 0)
+    url = redactor_of(span.request).redact_url(span.request.url)
+    yield f"  {style.paint('bold', span.request.method)} {style.paint('cyan', url)}"
+    headers = _format_headers(span.request, known=())
+    yield f"    {'Client':<26}{style.outcome(span)}{span.seconds * 1e3:8.1f} ms   {headers}".rstrip()
+    yield from _render_branch(span, style, 0)
 
 
-def _render_branch(hop: Hop, style: Style, depth: int) -> Iterator[str]:
-    name = f"{'  ' * depth}{hop.layer}"
-    yield f"    {name:<26}{style.outcome(hop)}{hop.seconds * 1e3:8.1f} ms   {_describe(hop)}".rstrip()
+def _render_branch(span: Span, style: Style, depth: int) -> Iterator[str]:
+    name = f"{'  ' * depth}{span.layer}"
+    yield f"    {name:<26}{style.outcome(span)}{span.seconds * 1e3:8.1f} ms   {_describe(span)}".rstrip()
     indent = f"    {'  ' * (depth + 1)}"
-    for number, inner in enumerate(hop.inner):
-        if inner.request.info.operation == "token" and hop.request.info.operation != "token":
-            yield f"{indent}{style.paint('dim', _describe_token_request(inner))}"
-        elif number and inner.request.url != hop.inner[number - 1].request.url:
-            redirected = f"{inner.request.method} {redactor_of(inner.request).redact_url(inner.request.url)}"
+    for number, child in enumerate(span.children):
+        if child.request.info.operation == "token" and span.request.info.operation != "token":
+            yield f"{indent}{style.paint('dim', _describe_token_request(child))}"
+        elif number and child.request.url != span.children[number - 1].request.url:
+            redirected = f"{child.request.method} {redactor_of(child.request).redact_url(child.request.url)}"
             yield f"{indent}{style.paint('dim', redirected)}"
-        yield from _render_branch(inner, style, depth + 1)
+        yield from _render_branch(child, style, depth + 1)
 
 
-def _describe(hop: Hop) -> str:
+def _describe(span: Span) -> str:
     """What a layer did, in a few words."""
-    if hop.layer == "UrllibTransport":
-        sent = f"sent {format_size(hop.sent)}, the first byte after {hop.first_byte * 1e3:.1f} ms" if hop.sent else ""
-        return "; ".join(part for part in (sent, _describe_token_response(hop), _describe_challenge(hop)) if part)
-    requests = _requests_of_same_operation(hop)
+    if span.layer == "UrllibTransport":
+        sent = (
+            f"sent {format_size(span.sent)}, the first byte after {span.first_byte * 1e3:.1f} ms" if span.sent else ""
+        )
+        return "; ".join(part for part in (sent, _describe_token_response(span), _describe_challenge(span)) if part)
+    requests = _requests_of_same_operation(span)
     parts = []
-    if hop.layer == "RedirectTransport" and len(requests) > 1:
-        is_cross_origin = any(Origin.of(request.url) != Origin.of(hop.request.url) for request in requests)
+    if span.layer == "RedirectTransport" and len(requests) > 1:
+        is_cross_origin = any(Origin.of(request.url) != Origin.of(span.request.url) for request in requests)
         count = len(requests) - 1
         parts.append(
             f"followed {count} redirect{'' if count == 1 else 's'}{', and left as nobody' if is_cross_origin else ''}"
         )
     elif len(requests) > 1:
         parts.append(f"asked {len(requests)} times")
-    added = _format_headers(requests[-1], known=hop.request.headers) if requests else ""
+    added = _format_headers(requests[-1], known=span.request.headers) if requests else ""
     if added:
         parts.append(added)
-    elif hop.layer == "HeadersTransport":
+    elif span.layer == "HeadersTransport":
         parts.append("both are there, by the client's own")
     return "; ".join(parts)
 
 
-def _requests_of_same_operation(hop: Hop) -> list[Request]:
+def _requests_of_same_operation(span: Span) -> list[Request]:
     """The requests that a layer sent for the one that it got, without those for tokens."""
-    operation = hop.request.info.operation
-    return [inner.request for inner in hop.inner if inner.request.info.operation == operation]
+    operation = span.request.info.operation
+    return [child.request for child in span.children if child.request.info.operation == operation]
 
 
 def _format_headers(request: Request, *, known: Container[object]) -> str:
@@ -117,12 +119,12 @@ def _format_headers(request: Request, *, known: Container[object]) -> str:
     return f"+ {', '.join(shown)}" if shown else ""
 
 
-def _describe_challenge(hop: Hop) -> str:
+def _describe_challenge(span: Span) -> str:
     """What a 401 asks for."""
-    if hop.response is None or hop.response.status != 401 or hop.request.info.operation == "token":
+    if span.response is None or span.response.status != 401 or span.request.info.operation == "token":
         return ""
-    redactor = redactor_of(hop.request)
-    challenges = Challenge.parse(*map(redactor.redact_text, hop.response.headers.get_all("www-authenticate")))
+    redactor = redactor_of(span.request)
+    challenges = Challenge.parse(*map(redactor.redact_text, span.response.headers.get_all("www-authenticate")))
     parts = []
     for challenge in challenges:
         scope = challenge.params.get("scope", "")
@@ -132,24 +134,24 @@ def _describe_challenge(hop: Hop) -> str:
     return ", ".join(parts) or "wants nothing that it names"
 
 
-def _describe_token_request(hop: Hop) -> str:
+def _describe_token_request(span: Span) -> str:
     """Where a token is requested, with which credential, and for which scope."""
-    url = urlsplit(hop.request.url)
+    url = urlsplit(span.request.url)
     scope = " ".join(parse_qs(url.query).get("scope", [])) or "(in the form)"
-    if hop.request.headers.get("authorization", "").startswith("Basic "):
+    if span.request.headers.get("authorization", "").startswith("Basic "):
         credential = "with a password"
-    elif hop.request.method == "POST":
+    elif span.request.method == "POST":
         credential = "with an identity token"
     else:
         credential = "as nobody"
-    return f"token: {hop.request.method} {redact_url(hop.request.url)}, {credential}, for {sanitize(scope, 200)}"
+    return f"token: {span.request.method} {redact_url(span.request.url)}, {credential}, for {sanitize(scope, 200)}"
 
 
-def _describe_token_response(hop: Hop) -> str:
+def _describe_token_response(span: Span) -> str:
     """What a token server granted, as far as its response or a JWT says."""
-    if hop.request.info.operation != "token" or hop.response is None or hop.response.status >= 300:
+    if span.request.info.operation != "token" or span.response is None or span.response.status >= 300:
         return ""
-    content = parse_json_object(bytes(hop.token_response))
+    content = parse_json_object(bytes(span.token_response))
     if content is None:
         return "grants nothing that is a token"
     expires_in = content.get("expires_in")
@@ -160,7 +162,7 @@ def _describe_token_response(hop: Hop) -> str:
         scope = content["scope"]
     if scope is None:
         return f"grants a token{lifetime}"
-    return f"grants {sanitize(redactor_of(hop.request).redact_text(scope), 200) or 'nothing'}{lifetime}"
+    return f"grants {sanitize(redactor_of(span.request).redact_text(scope), 200) or 'nothing'}{lifetime}"
 
 
 def _scope_of_jwt(token: str) -> str | None:
@@ -172,27 +174,29 @@ def _scope_of_jwt(token: str) -> str | None:
     return None
 
 
-def render_summary(hops: list[Hop], style: Style) -> Iterator[str]:
+def render_summary(spans: list[Span], style: Style) -> Iterator[str]:
     """Yield a table of what each layer did: requests, own time, outcomes and added headers."""
-    layers: dict[str, list[Hop]] = {}
-    for root in hops:
-        for hop in root.walk():
-            layers.setdefault(hop.layer, []).append(hop)
+    layers: dict[str, list[Span]] = {}
+    for root in spans:
+        for span in root.walk():
+            layers.setdefault(span.layer, []).append(span)
     yield style.paint("bold", f"  {'layer':<20}{'asked':>6}{'asks':>6}{'own time':>12}   answered, added")
-    for layer, layer_hops in layers.items():
-        requests = sum(len(hop.inner) for hop in layer_hops)
-        seconds = sum(hop.seconds - sum(inner.seconds for inner in hop.inner) for hop in layer_hops)
-        outcomes = Counter(str(hop.response.status) if hop.response else type(hop.error).__name__ for hop in layer_hops)
+    for layer, layer_spans in layers.items():
+        requests = sum(len(span.children) for span in layer_spans)
+        seconds = sum(span.seconds - sum(child.seconds for child in span.children) for span in layer_spans)
+        outcomes = Counter(
+            str(span.response.status) if span.response else type(span.error).__name__ for span in layer_spans
+        )
         counted = ", ".join(f"{count} x {outcome}" for outcome, count in sorted(outcomes.items()))
         added = Counter(
             header
-            for hop in layer_hops
+            for span in layer_spans
             for header in {
                 name.title()
-                for request in _requests_of_same_operation(hop)
+                for request in _requests_of_same_operation(span)
                 for name in request.headers
-                if name not in hop.request.headers
+                if name not in span.request.headers
             }
         )
         shown = "".join(f"; + {name} x {count}" for name, count in added.items())
-        yield f"  {layer:<20}{len(layer_hops):>6}{requests:>6}{seconds * 1e3:>9.1f} ms   {counted}{shown}"
+        yield f"  {layer:<20}{len(layer_spans):>6}{requests:>6}{seconds * 1e3:>9.1f} ms   {counted}{shown}"

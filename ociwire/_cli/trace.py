@@ -19,17 +19,17 @@ from ..auth import CredentialSource
 from ..transport import Transport, UrllibTransport
 from ..transport.default import compose_default_stack
 
-__all__ = ["Hop", "Trace", "traced"]
+__all__ = ["Span", "Trace", "traced_stack"]
 
 
 @dataclass(slots=True)
-class Hop:
+class Span:
     """A request at one layer, and its outcome.
 
     Attributes:
         layer: The name of the layer.
         request: The request that it got.
-        inner: The requests that it sent to the layer below, in order.
+        children: The requests that it sent to the layer below, in order.
         response: The response that it returned.
         error: The exception that it raised instead.
         seconds: How long it took.
@@ -40,7 +40,7 @@ class Hop:
 
     layer: str
     request: Request
-    inner: list[Hop] = field(default_factory=list)
+    children: list[Span] = field(default_factory=list)
     response: Response | None = None
     error: BaseException | None = None
     seconds: float = 0.0
@@ -48,37 +48,37 @@ class Hop:
     first_byte: float = 0.0
     token_response: bytearray = field(default_factory=bytearray)
 
-    def walk(self) -> Iterator[Hop]:
-        """This hop, and all hops below it."""
+    def walk(self) -> Iterator[Span]:
+        """This span, and all spans below it."""
         yield self
-        for hop in self.inner:
-            yield from hop.walk()
+        for span in self.children:
+            yield from span.walk()
 
 
 @final
 class Trace:
-    """The hops that the taps of a stack have recorded. Not thread-safe."""
+    """The spans that the taps of a stack have recorded. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._hops: list[Hop] = []
-        self._active: list[Hop] = []
+        self._spans: list[Span] = []
+        self._active: list[Span] = []
 
-    def begin(self, hop: Hop) -> None:
+    def begin(self, span: Span) -> None:
         """A layer is called: by the innermost layer that has not returned."""
-        (self._active[-1].inner if self._active else self._hops).append(hop)
-        self._active.append(hop)
+        (self._active[-1].children if self._active else self._spans).append(span)
+        self._active.append(span)
 
     def end(self) -> None:
         """The layer returned or raised."""
         self._active.pop()
 
-    def take(self) -> list[Hop]:
-        """Return the hops since the last call, and forget them."""
-        hops, self._hops = self._hops, []
-        return hops
+    def pop_spans(self) -> list[Span]:
+        """Return the spans since the last call, and forget them."""
+        spans, self._spans = self._spans, []
+        return spans
 
 
-def traced(
+def traced_stack(
     trace: Trace,
     credentials: CredentialSource,
     *,
@@ -109,27 +109,27 @@ class _Tap:
         self._trace = trace
 
     def round_trip(self, request: Request, /) -> Response:
-        hop = Hop(self._layer, request)
+        span = Span(self._layer, request)
         start = time.perf_counter()
 
         def count(chunk: bytes) -> bytes:
-            hop.first_byte = hop.first_byte or time.perf_counter() - start
-            hop.sent += len(chunk)
+            span.first_byte = span.first_byte or time.perf_counter() - start
+            span.sent += len(chunk)
             return chunk
 
-        self._trace.begin(hop)
+        self._trace.begin(span)
         try:
             observed = request if request.body is None else request.replace(body=request.body.map(count))
-            hop.response = response = self._inner.round_trip(observed)
+            span.response = response = self._inner.round_trip(observed)
         except BaseException as error:
-            hop.error = error
+            span.error = error
             raise
         finally:
-            hop.seconds = time.perf_counter() - start
+            span.seconds = time.perf_counter() - start
             self._trace.end()
         if request.info.operation != "token":
             return response
-        return response.replace(body=_ObservedBody(response, hop.token_response))
+        return response.replace(body=_ObservedBody(response, span.token_response))
 
     def close(self) -> None:
         self._inner.close()

@@ -10,7 +10,7 @@ from typing import final
 
 from .._http.messages import Response
 from ..media_types import OCTET_STREAM
-from ._call import Call, Refusal, make_response, parse_digest
+from ._messages import ErrorResponse, RegistryRequest, make_response, parse_digest
 from ._storage import Storage
 
 __all__ = ["BlobEndpoints"]
@@ -32,42 +32,42 @@ class BlobEndpoints:
         self._storage = storage
         self._digest_header = digest_header
 
-    def get(self, call: Call) -> Response:
+    def get(self, request: RegistryRequest) -> Response:
         """``GET /v2/NAME/blobs/DIGEST``: the blob, or a range of it."""
-        digest = parse_digest(call.reference)
-        content = self._storage.get_blob(call.name, digest)
+        digest = parse_digest(request.reference)
+        content = self._storage.get_blob(request.name, digest)
         if content is None:
-            raise _unknown_blob(call)
+            raise _unknown_blob(request)
         headers = {"Accept-Ranges": "bytes"}
         if self._digest_header:
             headers["Docker-Content-Digest"] = digest
-        byte_range = _parse_range(call, len(content))
+        byte_range = _parse_range(request, len(content))
         if byte_range is None:
             return make_response(200, headers, content, OCTET_STREAM)
         first, last = byte_range
         headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
         return make_response(206, headers, content[first : last + 1], OCTET_STREAM)
 
-    def delete(self, call: Call) -> Response:
+    def delete(self, request: RegistryRequest) -> Response:
         """``DELETE /v2/NAME/blobs/DIGEST``."""
-        if not self._storage.delete_blob(call.name, parse_digest(call.reference)):
-            raise _unknown_blob(call)
+        if not self._storage.delete_blob(request.name, parse_digest(request.reference)):
+            raise _unknown_blob(request)
         return make_response(202)
 
 
-def _unknown_blob(call: Call) -> Refusal:
-    return Refusal(404, "BLOB_UNKNOWN", f"{call.name} has no blob {call.reference}")
+def _unknown_blob(request: RegistryRequest) -> ErrorResponse:
+    return ErrorResponse(404, "BLOB_UNKNOWN", f"{request.name} has no blob {request.reference}")
 
 
-def _parse_range(call: Call, size: int) -> tuple[int, int] | None:
+def _parse_range(request: RegistryRequest, size: int) -> tuple[int, int] | None:
     """The first and the last byte of the range that a GET requests (RFC 9110, section 14.2); None for the whole blob.
 
     Raises:
-        Refusal: The range is not satisfiable.
+        ErrorResponse: The range is not satisfiable.
     """
-    match = _RANGE.fullmatch(call.request.headers.get("range", ""))
+    match = _RANGE.fullmatch(request.http_request.headers.get("range", ""))
     # Blobs have no validators, so that an If-Range never matches: the Range is ignored then (section 13.1.5).
-    if call.request.method != "GET" or match is None or "if-range" in call.request.headers:
+    if request.http_request.method != "GET" or match is None or "if-range" in request.http_request.headers:
         return None
     first, last = match.groups()
     if (not first and not last) or (first and last and int(last) < int(first)):
@@ -80,5 +80,5 @@ def _parse_range(call: Call, size: int) -> tuple[int, int] | None:
             return None  # satisfiable, but there is no Content-Range for a part of nothing
     if start > end:
         reason = f"there are no such bytes: the blob has {size}"
-        raise Refusal(416, "", reason, headers={"Content-Range": f"bytes */{size}"})
+        raise ErrorResponse(416, "", reason, headers={"Content-Range": f"bytes */{size}"})
     return start, end

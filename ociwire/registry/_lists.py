@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 from .._http.messages import Response
 from ..media_types import OCI_INDEX
-from ._call import JSON, Call, Refusal, make_response, parse_digest
+from ._messages import JSON, ErrorResponse, RegistryRequest, make_response, parse_digest
 from ._storage import Storage
 
 __all__ = ["ListEndpoints"]
@@ -32,62 +32,62 @@ class ListEndpoints:
         self._storage = storage
         self._page_size = page_size
 
-    def tags(self, call: Call) -> Response:
+    def tags(self, request: RegistryRequest) -> Response:
         """``GET /v2/NAME/tags/list``: "in lexical order (i.e. case-insensitive alphanumeric order)"."""
-        tags = self._storage.list_tags(call.name)
+        tags = self._storage.list_tags(request.name)
         if tags is None:
-            raise Refusal(404, "NAME_UNKNOWN", f"there is no repository {call.name}")
-        page, headers = self._page(call, tags)
-        return _json({"name": call.name, "tags": page}, headers)
+            raise ErrorResponse(404, "NAME_UNKNOWN", f"there is no repository {request.name}")
+        page, headers = self._page(request, tags)
+        return _json({"name": request.name, "tags": page}, headers)
 
-    def catalog(self, call: Call) -> Response:
+    def catalog(self, request: RegistryRequest) -> Response:
         """``GET /v2/_catalog``."""
-        page, headers = self._page(call, self._storage.list_repositories())
+        page, headers = self._page(request, self._storage.list_repositories())
         return _json({"repositories": page}, headers)
 
-    def referrers(self, call: Call) -> Response:
+    def referrers(self, request: RegistryRequest) -> Response:
         """``GET /v2/NAME/referrers/DIGEST``: empty if the digest or the repository is unknown."""
-        subject = parse_digest(call.reference)
-        types = [name for name in call.query.get("artifactType", ()) if name]
-        last = _parse_number(call, "last") or 0
+        subject = parse_digest(request.reference)
+        types = [name for name in request.query.get("artifactType", ()) if name]
+        last = _parse_number(request, "last") or 0
         entries = [
             (number, manifest.descriptor)
-            for number, manifest in self._storage.list_referrers(call.name, subject)
+            for number, manifest in self._storage.list_referrers(request.name, subject)
             if number > last and (not types or manifest.descriptor.artifact_type in types)
         ]
         page = entries[: self._page_size]
         headers = {"OCI-Filters-Applied": "artifactType"} if types else {}
         if len(page) < len(entries):
             number, _ = page[-1]
-            headers["Link"] = _next_link(call, [("last", str(number)), *(("artifactType", name) for name in types)])
+            headers["Link"] = _next_link(request, [("last", str(number)), *(("artifactType", name) for name in types)])
         manifests = [descriptor.to_dict() for _, descriptor in page]
         index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}
         return _json(index, headers, OCI_INDEX)
 
-    def _page(self, call: Call, names: list[str]) -> tuple[list[str], dict[str, str]]:
+    def _page(self, request: RegistryRequest, names: list[str]) -> tuple[list[str], dict[str, str]]:
         """The names of the requested page, and a Link to the next one, if there is one."""
-        n, last = _parse_number(call, "n"), call.get_parameter("last")
+        n, last = _parse_number(request, "n"), request.get_parameter("last")
         names = sorted((name for name in names if last is None or _sort_key(name) > _sort_key(last)), key=_sort_key)
         size = min((number for number in (n, self._page_size) if number is not None), default=None)
         page = names[:size]
         if not page or len(page) == len(names):  # "When n is zero ... MUST NOT include a Link header"
             return page, {}
-        return page, {"Link": _next_link(call, [("n", str(size)), ("last", page[-1])])}
+        return page, {"Link": _next_link(request, [("n", str(size)), ("last", page[-1])])}
 
 
 def _sort_key(name: str) -> tuple[str, str]:
     return name.lower(), name
 
 
-def _parse_number(call: Call, parameter: str) -> int | None:
-    text = call.get_parameter(parameter)
+def _parse_number(request: RegistryRequest, parameter: str) -> int | None:
+    text = request.get_parameter(parameter)
     if text is not None and not re.fullmatch(r"[0-9]{1,18}", text):
-        raise Refusal(400, "", f"not a number: {parameter}={text:.100}")
+        raise ErrorResponse(400, "", f"not a number: {parameter}={text:.100}")
     return None if text is None else int(text)
 
 
-def _next_link(call: Call, parameters: list[tuple[str, str]]) -> str:
-    return f'<{quote(call.path, safe="/:+")}?{urlencode(parameters)}>; rel="next"'
+def _next_link(request: RegistryRequest, parameters: list[tuple[str, str]]) -> str:
+    return f'<{quote(request.path, safe="/:+")}?{urlencode(parameters)}>; rel="next"'
 
 
 def _json(content: Any, headers: dict[str, str], media_type: str = JSON) -> Response:

@@ -13,9 +13,9 @@ from .._http.messages import Response
 from .._oci.digest import Digest
 from .._oci.reference import check_tag
 from ..errors import UsageError
-from ._call import Call, Refusal, created_response, make_response, parse_digest
-from ._pushed_manifest import PushedManifest, parse_manifest
-from ._request_body import receive
+from ._messages import ErrorResponse, RegistryRequest, created_response, make_response, parse_digest
+from ._pushed_manifest import PushedManifest, parse_pushed_manifest
+from ._request_body import receive_body
 from ._storage import Storage
 
 __all__ = ["ManifestEndpoints"]
@@ -38,93 +38,95 @@ class ManifestEndpoints:
         self._referrers_api = referrers_api
         self._digest_header = digest_header
 
-    def get(self, call: Call) -> Response:
+    def get(self, request: RegistryRequest) -> Response:
         """``GET /v2/NAME/manifests/REFERENCE``. The Accept header is ignored."""
-        manifest = self._storage.get_manifest(call.name, _parse_reference(call))
+        manifest = self._storage.get_manifest(request.name, _parse_reference(request))
         if manifest is None:
-            raise _unknown_manifest(call)
-        _check_preconditions(call, manifest)
+            raise _unknown_manifest(request)
+        _check_preconditions(request, manifest)
         headers = {"ETag": _etag(manifest), **self._digest_headers(manifest.descriptor.digest)}
         return make_response(200, headers, manifest.content, manifest.descriptor.media_type)
 
-    def put(self, call: Call) -> Response:
+    def put(self, request: RegistryRequest) -> Response:
         """``PUT /v2/NAME/manifests/REFERENCE``, with ``tag=`` for each tag where the reference is a digest."""
-        reference = _parse_reference(call)
-        tag_names = call.query.get("tag", ()) if isinstance(reference, Digest) else [reference]
-        tags = [_parse_tag(call, tag) for tag in dict.fromkeys(tag_names)]
+        reference = _parse_reference(request)
+        tag_names = request.query.get("tag", ()) if isinstance(reference, Digest) else [reference]
+        tags = [_parse_tag(request, tag) for tag in dict.fromkeys(tag_names)]
         # Before the body is read; add_manifest() checks again, atomically.
-        _check_preconditions(call, self._storage.get_manifest(call.name, reference))
-        with receive(self._storage, call.request.body, self._limit) as received:
+        _check_preconditions(request, self._storage.get_manifest(request.name, reference))
+        with receive_body(self._storage, request.http_request.body, self._limit) as received:
             content = received.content
             digest = Digest.of(content, reference.algorithm if isinstance(reference, Digest) else "sha256")
             if isinstance(reference, Digest) and digest != reference:
-                raise Refusal(400, "DIGEST_INVALID", f"the manifest has the digest {digest}, not {reference}")
-            manifest = parse_manifest(content, call.request.headers.get("content-type", ""), digest)
+                raise ErrorResponse(400, "DIGEST_INVALID", f"the manifest has the digest {digest}, not {reference}")
+            manifest = parse_pushed_manifest(content, request.http_request.headers.get("content-type", ""), digest)
             missing, received.stored = self._storage.add_manifest(
-                call.name, manifest, tags, reference, lambda current: _check_preconditions(call, current)
+                request.name, manifest, tags, reference, lambda current: _check_preconditions(request, current)
             )
         if missing:
-            reasons = [f"the manifest names {digest}, and {call.name} does not have it" for digest in missing]
-            raise Refusal(404, "MANIFEST_BLOB_UNKNOWN", *reasons)
+            reasons = [f"the manifest names {digest}, and {request.name} does not have it" for digest in missing]
+            raise ErrorResponse(404, "MANIFEST_BLOB_UNKNOWN", *reasons)
         headers = list(self._digest_headers(digest).items())
         if manifest.subject is not None and self._referrers_api:
             headers.append(("OCI-Subject", manifest.subject))
         if isinstance(reference, Digest):
             headers += [("OCI-Tag", tag) for tag in tags]
-        return created_response(call, "manifests", digest, headers)
+        return created_response(request, "manifests", digest, headers)
 
-    def delete(self, call: Call) -> Response:
+    def delete(self, request: RegistryRequest) -> Response:
         """``DELETE /v2/NAME/manifests/REFERENCE``: a manifest with all its tags, or a tag alone."""
-        reference = _parse_reference(call)
-        if not self._storage.delete_manifest(call.name, reference, lambda current: _check_preconditions(call, current)):
-            raise _unknown_manifest(call)
+        reference = _parse_reference(request)
+        if not self._storage.delete_manifest(
+            request.name, reference, lambda current: _check_preconditions(request, current)
+        ):
+            raise _unknown_manifest(request)
         return make_response(202)
 
     def _digest_headers(self, digest: Digest) -> dict[str, str]:
         return {"Docker-Content-Digest": digest} if self._digest_header else {}
 
 
-def _unknown_manifest(call: Call) -> Refusal:
-    return Refusal(404, "MANIFEST_UNKNOWN", f"{call.name} has no manifest {call.reference}")
+def _unknown_manifest(request: RegistryRequest) -> ErrorResponse:
+    return ErrorResponse(404, "MANIFEST_UNKNOWN", f"{request.name} has no manifest {request.reference}")
 
 
-def _parse_reference(call: Call) -> Digest | str:
+def _parse_reference(request: RegistryRequest) -> Digest | str:
     """A digest or a tag: "The <reference> MUST NOT be in any other format"."""
-    if ":" in call.reference:
-        return parse_digest(call.reference, for_verification=call.request.method == "PUT")
-    return _parse_tag(call, call.reference)
+    if ":" in request.reference:
+        return parse_digest(request.reference, for_verification=request.http_request.method == "PUT")
+    return _parse_tag(request, request.reference)
 
 
-def _parse_tag(call: Call, tag: str) -> str:
+def _parse_tag(request: RegistryRequest, tag: str) -> str:
     try:
         return check_tag(tag)
     except UsageError as error:
-        if call.request.method != "PUT":
-            raise _unknown_manifest(call) from None
-        raise Refusal(400, "MANIFEST_INVALID", str(error)) from None
+        if request.http_request.method != "PUT":
+            raise _unknown_manifest(request) from None
+        raise ErrorResponse(400, "MANIFEST_INVALID", str(error)) from None
 
 
 def _etag(manifest: PushedManifest) -> str:
     return f'"{manifest.descriptor.digest}"'
 
 
-def _check_preconditions(call: Call, current: PushedManifest | None) -> None:
+def _check_preconditions(request: RegistryRequest, current: PushedManifest | None) -> None:
     """Evaluate If-Match and If-None-Match, in the order of RFC 9110, section 13.2.2.
 
     Args:
-        call: The request.
+        request: The request.
         current: The manifest that its reference names; None without one.
 
     Raises:
-        Refusal: The request is not to be performed (412), or the client has the manifest already (304).
+        ErrorResponse: The request is not to be performed (412), or the client has the manifest already (304).
     """
-    headers = call.request.headers
+    headers = request.http_request.headers
     if "if-match" in headers and not _matches(headers["if-match"], current):
-        raise Refusal(412, "", f"{call.reference} is not, or no longer, what If-Match says")
+        raise ErrorResponse(412, "", f"{request.reference} is not, or no longer, what If-Match says")
     if "if-none-match" in headers and _matches(headers["if-none-match"].replace("W/", ""), current):
-        if call.request.method in ("GET", "HEAD") and current is not None:
-            raise Refusal(304, "", headers={"ETag": _etag(current)})
-        raise Refusal(412, "", f"{call.reference} is there, and what If-None-Match says")
+        if request.http_request.method in ("GET", "HEAD") and current is not None:
+            raise ErrorResponse(304, "", headers={"ETag": _etag(current)})
+        raise ErrorResponse(412, "", f"{request.reference} is there, and what If-None-Match says")
 
 
 def _matches(etags: str, current: PushedManifest | None) -> bool:

@@ -16,9 +16,9 @@ from .._oci.digest import Digest
 from .._oci.manifest import refuse_constant
 from ..errors import UsageError
 from ..media_types import DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, OCI_INDEX, OCI_MANIFEST
-from ._call import Refusal
+from ._messages import ErrorResponse
 
-__all__ = ["PushedManifest", "parse_manifest"]
+__all__ = ["PushedManifest", "parse_pushed_manifest"]
 
 _KNOWN_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST, OCI_INDEX, DOCKER_MANIFEST_LIST})
 
@@ -43,7 +43,7 @@ class PushedManifest:
     manifests: tuple[Digest, ...]
 
 
-def parse_manifest(content: bytes, content_type: str, digest: Digest) -> PushedManifest:
+def parse_pushed_manifest(content: bytes, content_type: str, digest: Digest) -> PushedManifest:
     """Parse a manifest.
 
     Args:
@@ -52,7 +52,7 @@ def parse_manifest(content: bytes, content_type: str, digest: Digest) -> PushedM
         digest: Its digest, which has been verified.
 
     Raises:
-        Refusal: It is not a valid manifest, or not one of this type.
+        ErrorResponse: It is not a valid manifest, or not one of this type.
     """
     fields = _parse_json(content)
     media_type = _media_type(fields, content_type.partition(";")[0].strip())
@@ -85,7 +85,7 @@ def parse_manifest(content: bytes, content_type: str, digest: Digest) -> PushedM
 
 
 def _refuse(reason: str) -> NoReturn:
-    raise Refusal(400, "MANIFEST_INVALID", reason)
+    raise ErrorResponse(400, "MANIFEST_INVALID", reason)
 
 
 def _parse_json(content: bytes) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import final
 
 from .._http.body import Body, length_mismatch, reopened_error, times_opened
-from ._call import Refusal
+from ._messages import ErrorResponse
 from ._storage import OutOfSpace, Storage
 
-__all__ = ["ReceivedBody", "receive"]
+__all__ = ["ReceivedBody", "receive_body"]
 
 
 @final
@@ -21,7 +21,7 @@ class ReceivedBody:
 
     Attributes:
         content: Its bytes.
-        stored: Number of its bytes that the storage keeps, set by the user of `receive`; the rest is released.
+        stored: Number of its bytes that the storage keeps, set by the user of `receive_body`; the rest is released.
     """
 
     content: bytes
@@ -29,7 +29,7 @@ class ReceivedBody:
 
 
 @contextmanager
-def receive(storage: Storage, body: Body | None, limit: int | None = None) -> Iterator[ReceivedBody]:
+def receive_body(storage: Storage, body: Body | None, limit: int | None = None) -> Iterator[ReceivedBody]:
     """Read the body of a request into memory. When the block ends, the space that was not used is released.
 
     What a base transport demands of a body is demanded here, too: that it has the length that it states.
@@ -40,8 +40,8 @@ def receive(storage: Storage, body: Body | None, limit: int | None = None) -> It
         limit: Maximum number of bytes. `None` means no limit.
 
     Raises:
-        Refusal: The body is longer than the limit, or there is no space for it (413). Nothing is read if its length is
-            known to be too large.
+        ErrorResponse: The body is longer than the limit, or there is no space for it (413). Nothing is read if its
+            length is known to be too large.
         BodyConsumedError: The body is single-use and was read before, or is opened by another user meanwhile.
         SizeMismatch: The body is longer or shorter than its length.
         Exception: What the content raised, unchanged.
@@ -53,7 +53,7 @@ def receive(storage: Storage, body: Body | None, limit: int | None = None) -> It
         try:
             storage.reserve(count)
         except OutOfSpace as error:
-            raise Refusal(413, "SIZE_INVALID", str(error)) from None
+            raise ErrorResponse(413, "SIZE_INVALID", str(error)) from None
         reserved += count
 
     try:
@@ -86,4 +86,4 @@ def _read(body: Body, limit: int | None, reserve: Callable[[int], None]) -> byte
 
 def _check_limit(size: int, limit: int | None) -> None:
     if limit is not None and size > limit:
-        raise Refusal(413, "SIZE_INVALID", f"at most {limit} bytes are taken, and there are {size} or more")
+        raise ErrorResponse(413, "SIZE_INVALID", f"at most {limit} bytes are taken, and there are {size} or more")

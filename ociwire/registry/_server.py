@@ -1,7 +1,7 @@
 """Finds the endpoint for a request to a registry server, and turns refusals into responses.
 
-Follows the OCI distribution specification 1.1, "Endpoints". Each handler takes a `Call` and returns a response or
-raises a `Refusal`.
+Follows the OCI distribution specification 1.1, "Endpoints". Each handler takes a `RegistryRequest` and returns a
+response or raises an `ErrorResponse`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from .._http.messages import Request, Response
 from .._oci.reference import check_repository
 from ..errors import UsageError
 from ._blobs import BlobEndpoints
-from ._call import JSON, Call, Refusal, complete_response, make_response
 from ._lists import ListEndpoints
 from ._manifests import ManifestEndpoints
+from ._messages import JSON, ErrorResponse, RegistryRequest, complete_response, make_response
 from ._storage import Storage
 from ._uploads import UploadEndpoints
 
 __all__ = ["RegistryServer"]
 
-_Handlers = Mapping[str, Callable[[Call], Response]]
+_Handlers = Mapping[str, Callable[[RegistryRequest], Response]]
 
 # The end of the path decides, because a repository may be called `a/blobs/b`.
 _BASE = re.compile(r"/v2/")
@@ -77,8 +77,11 @@ class RegistryServer:
             "PUT": uploads.complete,
             "DELETE": uploads.cancel,
         }
-        blob_handlers: dict[str, Callable[[Call], Response]] = {"GET": blobs.get}
-        manifest_handlers: dict[str, Callable[[Call], Response]] = {"GET": manifests.get, "PUT": manifests.put}
+        blob_handlers: dict[str, Callable[[RegistryRequest], Response]] = {"GET": blobs.get}
+        manifest_handlers: dict[str, Callable[[RegistryRequest], Response]] = {
+            "GET": manifests.get,
+            "PUT": manifests.put,
+        }
         if deletes:
             blob_handlers["DELETE"] = blobs.delete
             manifest_handlers["DELETE"] = manifests.delete
@@ -105,8 +108,8 @@ class RegistryServer:
         """
         try:
             response = self._dispatch(request)
-        except Refusal as refusal:
-            response = refusal.to_response()
+        except ErrorResponse as error:
+            response = error.to_response()
         return complete_response(request, response)
 
     def _dispatch(self, request: Request) -> Response:
@@ -122,11 +125,13 @@ class RegistryServer:
                 raise _method_not_allowed(request, handlers)
             groups = match.groupdict()
             query = parse_qs(url.query, keep_blank_values=True)
-            return handler(Call(request, path, _parse_name(groups.get("name")), groups.get("reference", ""), query))
-        raise Refusal(404, "", f"there is nothing at {path:.300}")
+            return handler(
+                RegistryRequest(request, path, _parse_name(groups.get("name")), groups.get("reference", ""), query)
+            )
+        raise ErrorResponse(404, "", f"there is nothing at {path:.300}")
 
 
-def _get_base(call: Call) -> Response:
+def _get_base(request: RegistryRequest) -> Response:
     """``GET /v2/``: this is a registry ("Determining Support")."""
     return make_response(200, {"Docker-Distribution-API-Version": "registry/2.0"}, b"{}", JSON)
 
@@ -135,10 +140,10 @@ def _parse_name(name: str | None) -> str:
     try:
         return "" if name is None else check_repository(name)
     except UsageError as error:
-        raise Refusal(400, "NAME_INVALID", str(error)) from None
+        raise ErrorResponse(400, "NAME_INVALID", str(error)) from None
 
 
-def _method_not_allowed(request: Request, handlers: _Handlers) -> Refusal:
+def _method_not_allowed(request: Request, handlers: _Handlers) -> ErrorResponse:
     allowed = ", ".join("GET, HEAD" if method == "GET" else method for method in handlers)
     reason = f"{request.method} is not for this path, or is switched off: it takes {allowed}"
-    return Refusal(405, "UNSUPPORTED", reason, headers={"Allow": allowed})
+    return ErrorResponse(405, "UNSUPPORTED", reason, headers={"Allow": allowed})

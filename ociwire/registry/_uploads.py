@@ -26,8 +26,8 @@ from typing import final
 from .._http.messages import Response
 from .._oci.digest import Digest, new_hasher
 from ..errors import UsageError
-from ._call import Call, Refusal, created_response, make_response, parse_digest
-from ._request_body import ReceivedBody, receive
+from ._messages import ErrorResponse, RegistryRequest, created_response, make_response, parse_digest
+from ._request_body import ReceivedBody, receive_body
 from ._storage import Storage, Upload
 
 __all__ = ["UploadEndpoints"]
@@ -52,64 +52,66 @@ class UploadEndpoints:
         self._min_chunk_length = min_chunk_length
         self._digest_header = digest_header
 
-    def start(self, call: Call) -> Response:
+    def start(self, request: RegistryRequest) -> Response:
         """``POST /v2/NAME/blobs/uploads/``: mount a blob, upload one with a single request, or open an upload."""
-        mount, digest_text = call.get_parameter("mount"), call.get_parameter("digest")
-        _check_algorithm(call.get_parameter("digest-algorithm"))
+        mount, digest_text = request.get_parameter("mount"), request.get_parameter("digest")
+        _check_algorithm(request.get_parameter("digest-algorithm"))
         if mount is not None:
             digest = parse_digest(mount, for_verification=True)
-            source = call.get_parameter("from") or None
-            if self._mounts and self._storage.mount_blob(call.name, digest, source):
-                return self._created(call, digest)
+            source = request.get_parameter("from") or None
+            if self._mounts and self._storage.mount_blob(request.name, digest, source):
+                return self._created(request, digest)
         if digest_text is not None:
             digest = parse_digest(digest_text, for_verification=True)
-            with receive(self._storage, call.request.body) as received:
+            with receive_body(self._storage, request.http_request.body) as received:
                 _verify(digest, [received.content])
-                received.stored = self._storage.add_blob(call.name, digest, received.content)
-            return self._created(call, digest)
-        return make_response(202, self._session_headers(self._storage.open_upload(call.name)))
+                received.stored = self._storage.add_blob(request.name, digest, received.content)
+            return self._created(request, digest)
+        return make_response(202, self._session_headers(self._storage.open_upload(request.name)))
 
-    def get_status(self, call: Call) -> Response:
+    def get_status(self, request: RegistryRequest) -> Response:
         """``GET`` of an upload: how many bytes it has."""
-        return make_response(204, self._session_headers(self._get_upload(call)))
+        return make_response(204, self._session_headers(self._get_upload(request)))
 
-    def append(self, call: Call) -> Response:
+    def append(self, request: RegistryRequest) -> Response:
         """``PATCH`` of an upload: append a chunk, with a Content-Range or without."""
-        upload = self._get_upload(call)
+        upload = self._get_upload(request)
         offset = upload.size
-        with self._receive_chunk(call, upload, offset) as received:
+        with self._receive_chunk(request, upload, offset) as received:
             is_last = len(received.content) < self._min_chunk_length
             if not self._storage.append_chunk(upload, offset, received.content, is_last=is_last):
-                raise self._wrong_offset(self._get_upload(call))  # another request was faster
+                raise self._wrong_offset(self._get_upload(request))  # another request was faster
             received.stored = len(received.content)
         return make_response(202, self._session_headers(upload))
 
-    def complete(self, call: Call) -> Response:
+    def complete(self, request: RegistryRequest) -> Response:
         """``PUT`` of an upload: close it with the digest of the whole content. It may have the last chunk as body."""
-        upload, digest = self._get_upload(call), parse_digest(call.get_parameter("digest"), for_verification=True)
+        upload, digest = self._get_upload(request), parse_digest(request.get_parameter("digest"), for_verification=True)
         chunks = list(self._storage.read_upload(upload))
         offset = sum(map(len, chunks))  # not `upload.size`: a chunk may have been appended since
-        with self._receive_chunk(call, upload, offset) as received:
+        with self._receive_chunk(request, upload, offset) as received:
             _verify(digest, [*chunks, received.content])
             stored = self._storage.complete_upload(upload, offset, digest, received.content)
             if stored is None:
-                raise self._wrong_offset(self._get_upload(call))
+                raise self._wrong_offset(self._get_upload(request))
             received.stored = stored
-        return self._created(call, digest)
+        return self._created(request, digest)
 
-    def cancel(self, call: Call) -> Response:
+    def cancel(self, request: RegistryRequest) -> Response:
         """``DELETE`` of an upload."""
-        self._storage.cancel_upload(self._get_upload(call))
+        self._storage.cancel_upload(self._get_upload(request))
         return make_response(204)
 
-    def _created(self, call: Call, digest: Digest) -> Response:
+    def _created(self, request: RegistryRequest, digest: Digest) -> Response:
         headers = {"Docker-Content-Digest": digest} if self._digest_header else {}
-        return created_response(call, "blobs", digest, headers)
+        return created_response(request, "blobs", digest, headers)
 
-    def _get_upload(self, call: Call) -> Upload:
-        upload = self._storage.get_upload(call.name, call.reference)
+    def _get_upload(self, request: RegistryRequest) -> Upload:
+        upload = self._storage.get_upload(request.name, request.reference)
         if upload is None:
-            raise Refusal(404, "BLOB_UPLOAD_UNKNOWN", f"{call.name} has no upload {call.reference}, or it is over")
+            raise ErrorResponse(
+                404, "BLOB_UPLOAD_UNKNOWN", f"{request.name} has no upload {request.reference}, or it is over"
+            )
         return upload
 
     def _session_headers(self, upload: Upload) -> dict[str, str]:
@@ -123,36 +125,36 @@ class UploadEndpoints:
             headers["OCI-Chunk-Min-Length"] = str(self._min_chunk_length)
         return headers
 
-    def _wrong_offset(self, upload: Upload) -> Refusal:
+    def _wrong_offset(self, upload: Upload) -> ErrorResponse:
         reason = f"the next chunk of the upload begins at {upload.size}"
-        return Refusal(416, "", reason, headers=self._session_headers(upload))
+        return ErrorResponse(416, "", reason, headers=self._session_headers(upload))
 
     @contextmanager
-    def _receive_chunk(self, call: Call, upload: Upload, offset: int) -> Iterator[ReceivedBody]:
+    def _receive_chunk(self, request: RegistryRequest, upload: Upload, offset: int) -> Iterator[ReceivedBody]:
         """Receive the chunk in the body of a request, if it fits the upload at this offset."""
-        body = call.request.body
-        length = self._announced_length(call, upload, offset)
+        body = request.http_request.body
+        length = self._announced_length(request, upload, offset)
         if upload.has_last_chunk and (body is not None and body.length != 0):
-            raise Refusal(
+            raise ErrorResponse(
                 400,
                 "BLOB_UPLOAD_INVALID",
                 f"a chunk of less than {self._min_chunk_length} bytes was the last, and another one comes",
             )
         if length is not None and body is not None and body.length is not None:
             _check_length(length, body.length)
-        with receive(self._storage, body) as received:
+        with receive_body(self._storage, body) as received:
             if length is not None:
                 _check_length(length, len(received.content))
             yield received
 
-    def _announced_length(self, call: Call, upload: Upload, offset: int) -> int | None:
+    def _announced_length(self, request: RegistryRequest, upload: Upload, offset: int) -> int | None:
         """The number of bytes that the Content-Range of a chunk announces; None without one."""
-        content_range = call.request.headers.get("content-range")
+        content_range = request.http_request.headers.get("content-range")
         if content_range is None:
             return None
         match = _CONTENT_RANGE.fullmatch(content_range)
         if match is None or int(match[1]) > int(match[2]):
-            raise Refusal(
+            raise ErrorResponse(
                 400, "BLOB_UPLOAD_INVALID", f"not the Content-Range of a chunk: {content_range!r:.100} (it reads 0-99)"
             )
         if int(match[1]) != offset:
@@ -163,7 +165,7 @@ class UploadEndpoints:
 def _check_length(announced: int, length: int) -> None:
     if announced != length:
         reason = f"the Content-Range announces {announced} bytes, and the body has {length}"
-        raise Refusal(400, "SIZE_INVALID", reason)
+        raise ErrorResponse(400, "SIZE_INVALID", reason)
 
 
 def _check_algorithm(algorithm: str | None) -> None:
@@ -171,7 +173,7 @@ def _check_algorithm(algorithm: str | None) -> None:
         if algorithm is not None:
             new_hasher(algorithm)
     except UsageError as error:
-        raise Refusal(400, "DIGEST_INVALID", str(error)) from None
+        raise ErrorResponse(400, "DIGEST_INVALID", str(error)) from None
 
 
 def _verify(digest: Digest, chunks: Iterable[bytes]) -> None:
@@ -180,4 +182,4 @@ def _verify(digest: Digest, chunks: Iterable[bytes]) -> None:
         hasher.update(chunk)
     actual = f"{digest.algorithm}:{hasher.hexdigest()}"
     if actual != digest:
-        raise Refusal(400, "DIGEST_INVALID", f"the content has the digest {actual}, not {digest}")
+        raise ErrorResponse(400, "DIGEST_INVALID", f"the content has the digest {actual}, not {digest}")

@@ -21,7 +21,7 @@ from .._http.messages import Request, Response
 from .._http.urls import Origin
 from .._oci.scope import Scope
 from ..errors import UsageError
-from ..registry._call import JSON, complete_response, error_response, make_response
+from ..registry._messages import JSON, complete_response, error_response, make_response
 from ..transport import Transport
 
 __all__ = ["AuthGuard"]

@@ -17,7 +17,7 @@ from .._argument_checks import check_integer, is_number, safe_repr
 from .._http.messages import Request, Response
 from .._http.response_body import ResponseReader
 from ..errors import ConnectError, ReadError, TransportTimeout, UsageError
-from ..registry._call import error_response
+from ..registry._messages import error_response
 from ..transport import Transport
 from ..transport.base import with_request
 

@@ -24,7 +24,7 @@ from .._http.body import Body
 from .._http.headers import content_length, is_bodiless
 from .._http.messages import Request, Response
 from ..errors import UsageError
-from ..registry._call import error_response
+from ..registry._messages import error_response
 from ..transport import Transport
 
 __all__ = ["ServerURL", "serve"]

@@ -32,7 +32,7 @@ def test_tap_token_response_drain_limits_time() -> None:
     response.drain()
     assert body.limits == [1.0]
     assert body.closed
-    assert bytes(trace.take()[0].token_response) == b"a page"
+    assert bytes(trace.pop_spans()[0].token_response) == b"a page"
 
 
 def test_tap_token_response_in_memory_keeps_its_length() -> None:

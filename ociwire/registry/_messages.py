@@ -1,6 +1,6 @@
-"""A request to a registry server, the responses to it, and the refusal that becomes an error response.
+"""A request to a registry server, the responses to it, and the exception that becomes an error response.
 
-Follows the OCI distribution specification 1.1, "Error Codes": a refusal is JSON with one of its codes, or plain text if
+Follows the OCI distribution specification 1.1, "Error Codes": an error response is JSON with one of its codes, or plain text if
 none of them fits.
 """
 
@@ -18,8 +18,8 @@ from ..errors import UsageError
 
 __all__ = [
     "JSON",
-    "Call",
-    "Refusal",
+    "RegistryRequest",
+    "ErrorResponse",
     "complete_response",
     "created_response",
     "error_response",
@@ -32,18 +32,18 @@ JSON = "application/json"
 
 @final
 @dataclass(frozen=True, slots=True)
-class Call:
+class RegistryRequest:
     """A request to one of the endpoints.
 
     Attributes:
-        request: The request.
+        http_request: The request as it was received.
         path: The decoded path of its URL.
         name: The name of the repository; empty if the endpoint has none.
         reference: The digest, the tag or the upload id in the path; empty if the endpoint has none.
         query: The query parameters, blank ones included.
     """
 
-    request: Request
+    http_request: Request
     path: str
     name: str
     reference: str
@@ -55,8 +55,8 @@ class Call:
 
 
 @final
-class Refusal(Exception):
-    """The registry refuses a request. Each reason becomes an error of the response.
+class ErrorResponse(Exception):
+    """Raised to refuse a request. Each reason becomes an error of the response.
 
     Args:
         status: The status code.
@@ -105,9 +105,9 @@ def complete_response(request: Request, response: Response) -> Response:
     return response.replace(request=request)
 
 
-def created_response(call: Call, kind: str, digest: Digest, headers: HeadersLike) -> Response:
+def created_response(request: RegistryRequest, kind: str, digest: Digest, headers: HeadersLike) -> Response:
     """A 201 for a blob or a manifest, with the Location from which it can be pulled."""
-    return make_response(201, [("Location", f"/v2/{call.name}/{kind}/{digest}"), *Headers(headers).items()])
+    return make_response(201, [("Location", f"/v2/{request.name}/{kind}/{digest}"), *Headers(headers).items()])
 
 
 def parse_digest(text: str | None, *, for_verification: bool = False) -> Digest:
@@ -118,12 +118,12 @@ def parse_digest(text: str | None, *, for_verification: bool = False) -> Digest:
         for_verification: Whether content must be verified by it.
 
     Raises:
-        Refusal: It is absent or malformed, or its algorithm is unknown and content must be verified by it.
+        ErrorResponse: It is absent or malformed, or its algorithm is unknown and content must be verified by it.
     """
     try:
         digest = Digest(text or "")
         if for_verification:
             digest.hasher()
     except UsageError as error:
-        raise Refusal(400, "DIGEST_INVALID", str(error)) from None
+        raise ErrorResponse(400, "DIGEST_INVALID", str(error)) from None
     return digest
