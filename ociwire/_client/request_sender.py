@@ -14,9 +14,8 @@ from .._http.messages import (
     RequestInfo,
     Response,
     exchange_redactor,
-    info_with_redactor,
-    new_info,
     redactor_of,
+    set_redactor,
     with_redactor,
 )
 from .._http.redact import Redactor
@@ -102,9 +101,7 @@ class RequestSender:
         """Complete a request with the client's options and send it; see `Client.do`."""
         info, defaults = request.info, self.defaults
         redactor = Redactor(self.origin)
-        completed = info_with_redactor(
-            info,
-            redactor,
+        completed = info.replace(
             required_scope=info.required_scope if scope is None else scope,
             operation=info.operation or "do",
             debug_id=info.debug_id or defaults.debug_id,
@@ -112,6 +109,7 @@ class RequestSender:
             deadline=defaults.deadline if info.deadline is None else info.deadline,
             extra={**defaults.extra, **info.extra},
         )
+        set_redactor(completed, redactor)
         url = self._base_url + request.url if request.url.startswith("/") else request.url
         if self.origin.scheme == "https" and url[:5].lower() == "http:":
             # A client of an https registry does not send credentials in clear text, whatever URL it is given.
@@ -155,8 +153,7 @@ class RequestSender:
         is_cross_origin = not url.startswith("/") and Origin.of(url) != self.origin
         defaults, redactor = self.defaults, Redactor(self.origin)
         # Set all fields at once: copying an info, as `do` does, takes longer.
-        info = new_info(
-            redactor,
+        info = RequestInfo(
             required_scope=Scope.EMPTY if is_cross_origin else scope,
             operation=operation,
             debug_id=defaults.debug_id,
@@ -166,6 +163,7 @@ class RequestSender:
             idempotent=idempotent,
             extra=defaults.extra,
         )
+        set_redactor(info, redactor)
         url = self._base_url + url if url.startswith("/") else url
         response = self._round_trip(Request(method, url, headers or {}, body, info), redactor)
         if response.status not in ok:

@@ -32,9 +32,8 @@ __all__ = [
     "RequestInfo",
     "Response",
     "exchange_redactor",
-    "info_with_redactor",
-    "new_info",
     "redactor_of",
+    "set_redactor",
     "shorten_timeout",
     "with_redactor",
 ]
@@ -93,16 +92,7 @@ class RequestInfo:
 
     def replace(self, **changes: Any) -> RequestInfo:
         """Return a copy with other values in the named fields."""
-        return self._with_redactor(self._redactor, **changes)
-
-    def _with_redactor(self, redactor: Redactor | None, **changes: Any) -> RequestInfo:
-        info = replace(self, **changes)
-        return info if redactor is None else info._set_redactor(redactor)
-
-    def _set_redactor(self, redactor: Redactor) -> RequestInfo:
-        """Set the redactor of a copy that was just made; returns it."""
-        object.__setattr__(self, "_redactor", redactor)
-        return self
+        return set_redactor(replace(self, **changes), self._redactor)
 
 
 def _restore_info(values: dict[str, Any]) -> RequestInfo:
@@ -199,7 +189,8 @@ def redactor_of(request: Request | None) -> Redactor:
         return Redactor()
     redactor = request.info._redactor
     if redactor is None:
-        redactor = Redactor(None if request.info.anonymous else _home_of(request.url))
+        has_origin = not request.info.anonymous and not request.url.startswith("/")
+        redactor = Redactor(Origin.of(request.url) if has_origin else None)
     redactor.add_request(request)
     return redactor
 
@@ -215,7 +206,7 @@ def with_redactor(request: Request, redactor: Redactor | None = None) -> Request
         if request.info._redactor is not None:
             return request
         redactor = redactor_of(request)
-    return request._derive(request.headers, request.info._with_redactor(redactor))
+    return request._derive(request.headers, set_redactor(replace(request.info), redactor))
 
 
 def exchange_redactor(info: RequestInfo) -> Redactor | None:
@@ -223,18 +214,23 @@ def exchange_redactor(info: RequestInfo) -> Redactor | None:
     return info._redactor
 
 
-def info_with_redactor(info: RequestInfo, redactor: Redactor | None, **changes: Any) -> RequestInfo:
-    """Return an info with a redactor, and other values in the named fields."""
-    return info._with_redactor(redactor, **changes)
+def set_redactor(info: RequestInfo, redactor: Redactor | None) -> RequestInfo:
+    """Set the redactor of an info that the caller has just made, and return it. An info is not changed afterwards."""
+    object.__setattr__(info, "_redactor", redactor)
+    return info
 
 
-def new_info(redactor: Redactor, **fields: Any) -> RequestInfo:
-    """Make an info with a redactor. Unlike `info_with_redactor` it copies nothing: most requests are made here."""
-    return RequestInfo(**fields)._set_redactor(redactor)
-
-
-def _home_of(url: str) -> Origin | None:
-    return None if url.startswith("/") else Origin.of(url)
+# The states of a response: what each call does, and the next state. The constructor makes an open one.
+#
+# | State             | Fields                 | readinto, read | drain, close | replace() without `body`                 |
+# |-------------------|------------------------|----------------|--------------|------------------------------------------|
+# | streamed          | `_reader`              | streamed       | closed       | body moves to the new response; closed   |
+# | in memory         | `_data`, `_reader`     | in memory      | closed       | the new response is read from the start  |
+# | closed, streamed  | neither                | UsageError     | closed       | the new response is closed, too          |
+# | closed, in memory | `_data`                | UsageError     | closed       | the new response is read from the start  |
+#
+# `replace(body=...)` changes no state: the new response keeps this one in `_inner`, and closes it when it is closed.
+# A later `replace` without a body moves `_inner` to the new response.
 
 
 @final

@@ -6,6 +6,7 @@ import base64
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Protocol, final
 from urllib.parse import unquote
@@ -253,7 +254,7 @@ class Redactor:
         body = None if request.info.operation == "token" else request.body
         if url == request.url and headers is request.headers and body is request.body and not self._get_needles():
             return request
-        info = request.info._with_redactor(None)
+        info = replace(request.info)  # which does not copy the redactor
         return type(request)(request.method, url, headers, body, info)
 
     def _redact_request_url(self, url: str) -> str:

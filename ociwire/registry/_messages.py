@@ -1,7 +1,7 @@
 """A request to a registry server, the responses to it, and the exception that becomes an error response.
 
-Follows the OCI distribution specification 1.1, "Error Codes": an error response is JSON with one of its codes, or plain text if
-none of them fits.
+Follows the OCI distribution specification 1.1, "Error Codes": an error response is JSON with one of its codes, or
+plain text if none of them fits.
 """
 
 from __future__ import annotations
