@@ -385,11 +385,20 @@ def test_get_blob_without_content_length_sends_head() -> None:
     registry.assert_done()
 
 
-@pytest.mark.parametrize("length", ["", "many", "-1", "+5", "0x5", "5, 5", "9" * 30, "\xb2"])
+@pytest.mark.parametrize("length", ["", "many", "-1", "+5", "0x5", "5, 6", "9" * 30, "\xb2"])
 def test_get_blob_invalid_content_length_sends_head(length: str) -> None:
     registry = ScriptedRegistry(Response(200, {"Content-Length": length}, CONTENT), blob_response())
     assert registry.client.get_blob("a", BLOB.digest).read() == CONTENT
     assert registry.methods == ["GET", "HEAD"]
+    registry.assert_done()
+
+
+def test_get_blob_equal_repeated_content_length_sends_no_head() -> None:
+    lengths = [("Content-Length", str(len(CONTENT)))] * 2
+    registry = ScriptedRegistry(Response(200, lengths, CONTENT))
+    with registry.client.get_blob("a", BLOB.digest) as reader:
+        assert reader.descriptor.size == len(CONTENT)
+        assert reader.read() == CONTENT
     registry.assert_done()
 
 
