@@ -222,12 +222,12 @@ def set_redactor(info: RequestInfo, redactor: Redactor | None) -> RequestInfo:
 
 # The states of a response: what each call does, and the next state. The constructor makes an open one.
 #
-# | State             | Fields             | readinto, read | drain, close | replace() without `body`                    |
-# |-------------------|--------------------|----------------|--------------|---------------------------------------------|
-# | streamed          | `_reader`          | streamed       | closed       | closed: its body moves to the new one       |
-# | in memory         | `_data`, `_reader` | in memory      | closed       | in memory: the new one reads from the start |
-# | closed, streamed  | neither            | UsageError     | closed       | closed: the new one is closed, too          |
-# | closed, in memory | `_data`            | UsageError     | closed       | closed: the new one reads from the start    |
+# | State             | Fields             | readinto, read | drain, close | replace() without `body`               |
+# |-------------------|--------------------|----------------|--------------|----------------------------------------|
+# | streamed          | `_reader`          | streamed       | closed       | closed; its body moves to the new one  |
+# | in memory         | `_data`, `_reader` | in memory      | closed       | in memory; the new one is at its start |
+# | closed, streamed  | neither            | UsageError     | closed       | closed; the new one is closed, too     |
+# | closed, in memory | `_data`            | UsageError     | closed       | closed; the new one is at its start    |
 #
 # `replace(body=...)` changes no state: the new response keeps this one in `_inner`, and closes it when it is closed.
 # A later `replace` without a body moves `_inner` to the new response.

@@ -134,6 +134,24 @@ class _Server(ThreadingHTTPServer):
             _LOG.exception("a connection was dropped")
 
 
+# A `_Handler` serves the requests of a connection, one after the other. `_RequestBody` is the body of the current one,
+# and decides whether another may follow. A request without a body begins in the state "read".
+#
+# | State          | Fields                      | Event                        | Next state                         |
+# |----------------|-----------------------------|------------------------------|------------------------------------|
+# | expected       | `unread`, `_continue_first` | its first chunk is read      | reading, after 100 (Continue)      |
+# | reading        | `unread`                    | its end is read              | read                               |
+# |                |                             | invalid framing, client gone | broken                             |
+# | either of them |                             | the response begins          | unread; closed after it, drained   |
+# | read           | not `unread`                | the response is sent         | the next request                   |
+# | broken         | `unread`, `broken`          | the transport raises         | closed after a 400, drained        |
+# |                |                             | the response begins          | unread; closed after it, drained   |
+# | unread         | `unread`, `answered`        | a chunk is read (an echo)    | unread; 100 (Continue) is not sent |
+#
+# `send_error` refuses a request that is not valid HTTP: the connection is closed after the response and drained.
+# `_must_drain` is set together with `close_connection` in these cases, and `finish` drains.
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     default_request_version = "HTTP/1.0"  # so that an unreadable request gets a status line (not HTTP/0.9)
