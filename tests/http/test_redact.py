@@ -40,54 +40,54 @@ def repetitions(secret: str) -> list[str]:
 
 @pytest.mark.parametrize("name", ["Authorization", "proxy-authorization", "COOKIE", "Set-Cookie"])
 @pytest.mark.parametrize("value", ["Bearer {}", "{}", "Custom {}"])
-def test_data_secret_header_value_is_masked(name: str, value: str) -> None:
+def test_redact_bytes_secret_header_value_is_masked(name: str, value: str) -> None:
     headers = Headers({name: value.format(SECRET), "Accept": "a/b"})
     for form in repetitions(SECRET):
         assert mask(f"you sent {form}, {form}; a/b".encode(), headers) == b"you sent ***, ***; a/b"
 
 
 @pytest.mark.parametrize("scheme", ["Basic", "basic", "BASIC"])
-def test_data_basic_password_and_its_encoding_are_masked(scheme: str) -> None:
+def test_redact_bytes_basic_password_and_its_encoding_are_masked(scheme: str) -> None:
     encoded = base64.b64encode(f"me:{SECRET}".encode()).decode()
     headers = Headers({"Authorization": f"{scheme} {encoded}"})
     for form in (*repetitions(SECRET), *repetitions(encoded)):
         assert mask(f"<{form}>".encode(), headers) == b"<***>"
 
 
-def test_data_password_with_colons_is_masked() -> None:
+def test_redact_bytes_password_with_colons_is_masked() -> None:
     encoded = base64.b64encode(b"me:one:two:three").decode()
     assert mask(b"<one:two:three>", Headers({"Authorization": f"Basic {encoded}"})) == b"<***>"
 
 
 @pytest.mark.parametrize("separator", ["; ", ";"])
-def test_data_cookie_values_are_masked(separator: str) -> None:
+def test_redact_bytes_cookie_values_are_masked(separator: str) -> None:
     headers = Headers({"Cookie": separator.join(("a=first-secret", "b=second=secret"))})
     assert mask(b"<first-secret> <second=secret>", headers) == b"<***> <***>"
 
 
-def test_data_repeated_secret_headers_are_all_masked() -> None:
+def test_redact_bytes_repeated_secret_headers_are_all_masked() -> None:
     headers = Headers([("Cookie", "a=first-secret"), ("Cookie", "b=second-secret"), ("Authorization", "Bearer third")])
     assert mask(b"first-secret second-secret third", headers) == b"*** *** ***"
 
 
-def test_data_secret_within_longer_secret_is_masked_once() -> None:
+def test_redact_bytes_secret_within_longer_secret_is_masked_once() -> None:
     headers = Headers([("Cookie", "a=abcd"), ("Authorization", "Bearer abcdefgh")])
     assert mask(b"abcdefgh abcd", headers) == b"*** ***"
 
 
 @pytest.mark.parametrize("value", ["Bearer abc", "Basic !!!", "Basic gA==", "a", ""])
-def test_data_short_or_invalid_secret_is_not_masked(value: str) -> None:
+def test_redact_bytes_short_or_invalid_secret_is_not_masked(value: str) -> None:
     body = b"abc a Bearer Basic, and the like \xff\x00"
     assert mask(body, Headers({"Authorization": value})) == body
 
 
-def test_data_without_secrets_is_unchanged() -> None:
+def test_redact_bytes_without_secrets_is_unchanged() -> None:
     assert mask(b"body", Headers({"Accept": "body", "X-Token": "body"})) == b"body"
     assert mask(b"", Headers({"Authorization": "Bearer secret"})) == b""
 
 
 @given(st.binary(), st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=4), st.binary())
-def test_data_any_body_with_secret_is_masked(before: bytes, secret: str, after: bytes) -> None:
+def test_redact_bytes_any_body_with_secret_is_masked(before: bytes, secret: str, after: bytes) -> None:
     if set(secret) <= {"*"}:
         return
     shown = mask(before + secret.encode() + after, Headers({"Authorization": f"Bearer {secret}"}))
@@ -107,14 +107,14 @@ def test_data_any_body_with_secret_is_masked(before: bytes, secret: str, after: 
         r"C:\new\u0041",
     ],
 )
-def test_text_credential_in_any_encoding_is_masked(secret: str, encode: Any) -> None:
+def test_redact_text_credential_in_any_encoding_is_masked(secret: str, encode: Any) -> None:
     redactor = Redactor(HOME)
     redactor.add(Credential(username="me", password=secret))
     assert redactor.redact_text(f"it says ({encode(secret)}) and no more") == "it says (***) and no more"
 
 
 @pytest.mark.parametrize("length", [16, 17, 40, 4000])
-def test_text_long_secret_cut_by_a_quote_is_masked(length: int) -> None:
+def test_redact_text_long_secret_cut_by_a_quote_is_masked(length: int) -> None:
     secret = "".join(f"{number:04x}" for number in range(2000))
     redactor = Redactor(HOME)
     redactor.add(Credential(registry_token=secret))
@@ -122,7 +122,7 @@ def test_text_long_secret_cut_by_a_quote_is_masked(length: int) -> None:
 
 
 @pytest.mark.parametrize("beginning", ["c4n4", "c4n4ry+/", "c4n4ry%2", "c4n4ry\\u00", "c4n4ry&#4", "%63%34%6e%34ry%2"])
-def test_text_secret_cut_at_ellipsis_is_masked(beginning: str) -> None:
+def test_redact_text_secret_cut_at_ellipsis_is_masked(beginning: str) -> None:
     redactor = Redactor(HOME)
     redactor.add_headers(Headers({"Authorization": f"Bearer {SECRET}"}))
     assert redactor.redact_text(f"got 'xx{beginning}… and no more") == "got 'xx***… and no more"
@@ -130,7 +130,7 @@ def test_text_secret_cut_at_ellipsis_is_masked(beginning: str) -> None:
 
 
 @pytest.mark.parametrize("tail", ["c", "c4n", "c4n4ry%2", "c4n4ry\\u00", "c4n4ry&#4"])
-def test_data_secret_cut_at_the_end_is_masked(tail: str) -> None:
+def test_redact_bytes_secret_cut_at_the_end_is_masked(tail: str) -> None:
     headers = Headers({"Authorization": f"Bearer {SECRET}"})
     assert mask(f"it says {tail}".encode(), headers, is_truncated=True) == b"it says ***"
     assert mask(f"it says {tail}".encode(), headers) == f"it says {tail}".encode()
@@ -158,7 +158,7 @@ def test_data_secret_cut_at_the_end_is_masked(tail: str) -> None:
         ("https://registry.example/a?sig=0123456789&n=5", "https://registry.example/a?sig=***&n=5"),
     ],
 )
-def test_text_cross_origin_or_signed_query_is_masked(text: str, expected: str) -> None:
+def test_redact_text_cross_origin_or_signed_query_is_masked(text: str, expected: str) -> None:
     assert Redactor(HOME).redact_text(text) == expected
 
 
@@ -176,24 +176,24 @@ def test_text_cross_origin_or_signed_query_is_masked(text: str, expected: str) -
         "100 %, 50%zz, \\ and & and &unknown; and \\u12",
     ],
 )
-def test_text_without_secret_returns_same_object(text: str) -> None:
+def test_redact_text_without_secret_returns_same_object(text: str) -> None:
     assert Redactor(HOME).redact_text(text) is text
 
 
-def test_text_values_of_signed_url_of_eight_characters_are_masked() -> None:
+def test_redact_text_values_of_signed_url_of_eight_characters_are_masked() -> None:
     redactor = Redactor(HOME)
     redactor.add_request(Request("GET", SIGNED))
     text = "0123456789abcdef c4n4ry%2fc4n4ry c4n4ry/c4n4ry 1234567 sha256:abcdef"
     assert redactor.redact_text(text) == "*** *** *** 1234567 sha256:abcdef"
 
 
-def test_text_query_value_at_home_is_masked_only_if_signature() -> None:
+def test_redact_text_same_origin_query_value_is_masked_only_if_signature() -> None:
     redactor = Redactor(HOME)
     redactor.add_request(Request("GET", f"{HOME}/v2/?state=0123456789&sig=abcdefghij"))
     assert redactor.redact_text("0123456789 abcdefghij") == "0123456789 ***"
 
 
-def test_text_json_stays_valid() -> None:
+def test_redact_text_json_stays_valid() -> None:
     redactor = Redactor(HOME)
     redactor.add(Credential(username="me", password=SECRET))
     value = {"m": f'"{SECRET}" and {SIGNED}', "n": [SECRET, f"<a href='{SIGNED}'>"]}
@@ -201,7 +201,7 @@ def test_text_json_stays_valid() -> None:
         assert set(json.loads(redactor.redact_text(text))) == {"m", "n"}
 
 
-def test_error_cause_with_secret_is_removed() -> None:
+def test_redact_error_cause_with_secret_is_removed() -> None:
     request = Request("GET", f"{HOME}/", {"Authorization": f"Bearer {SECRET}"})
     for text, is_kept in (("harmless", True), (f"b'{SECRET}'", False), (quote(SECRET), False)):
         error = ProtocolError("wrong", request=request)
@@ -210,7 +210,7 @@ def test_error_cause_with_secret_is_removed() -> None:
         assert (error.__cause__ is not None) is (error.__context__ is not None) is is_kept
 
 
-def test_error_of_other_library_is_not_changed() -> None:
+def test_redact_error_of_other_library_is_not_changed() -> None:
     request = Request("GET", f"{HOME}/", {"Authorization": f"Bearer {SECRET}"})
     outer = ValueError(SECRET)
     error = DigestMismatch(SECRET, actual=SECRET)
@@ -219,7 +219,7 @@ def test_error_of_other_library_is_not_changed() -> None:
     assert (str(error), error.actual, outer.args) == ("***", "***", (SECRET,))
 
 
-def test_error_deeply_nested_detail_is_masked() -> None:
+def test_redact_error_deeply_nested_detail_is_masked() -> None:
     detail: Any = SECRET
     for _ in range(500):
         detail = [detail]
@@ -239,7 +239,7 @@ def test_with_redactor_is_kept_by_copies_but_not_pickled() -> None:
 
 
 @given(st.binary(), st.booleans())
-def test_data_any_bytes_are_accepted(data: bytes, is_truncated: bool) -> None:
+def test_redact_bytes_any_bytes_are_accepted(data: bytes, is_truncated: bool) -> None:
     redactor = Redactor(HOME)
     redactor.add_request(Request("GET", SIGNED, {"Authorization": "Bearer c4n4ry"}))
     assert b"c4n4ry" not in redactor.redact_bytes(data + b" c4n4ry", is_truncated=is_truncated)
@@ -248,7 +248,7 @@ def test_data_any_bytes_are_accepted(data: bytes, is_truncated: bool) -> None:
 @pytest.mark.parametrize(
     "piece", ["a", "/", "//", "?", "//?", f"{HOME}/?", "%", "%41", "\\u0041", "&amp;", "sig=", "a:", "=", "\\"]
 )
-def test_text_64_kib_made_to_be_slow_is_masked(piece: str) -> None:
+def test_redact_text_64_kib_made_to_be_slow_is_masked(piece: str) -> None:
     redactor = Redactor(HOME)
     redactor.add(Credential(registry_token="a" * 65536))
     redactor.add(Credential(username="me", password="%\\&<>"))
@@ -256,7 +256,7 @@ def test_text_64_kib_made_to_be_slow_is_masked(piece: str) -> None:
     assert redactor.redact_text(f"{text} c {SIGNED}").endswith(" c https://cdn.example/blob?***")
 
 
-def test_text_latin_1_secret_within_utf_8_characters_is_masked() -> None:
+def test_redact_text_latin_1_secret_within_utf_8_characters_is_masked() -> None:
     redactor = Redactor(HOME)
     redactor.add(Credential(username="me", password="\xa9\xc3\xa9\xc3"))
     assert "***" in redactor.redact_text("\xe9\xe9\xe9\xe9")
@@ -270,7 +270,7 @@ class LeaseError(RegistryError):
         self.lease = lease
 
 
-def test_error_users_subclass_keeps_own_attributes() -> None:
+def test_redact_error_users_subclass_keeps_own_attributes() -> None:
     request = Request("GET", f"{HOME}/", {"Authorization": f"Bearer {SECRET}"})
     error = LeaseError(f"refused {SECRET}", lease=SECRET, body=SECRET.encode(), detail=[SECRET])
     redactor_of(request).redact_error(error)
@@ -284,7 +284,7 @@ def test_error_users_subclass_keeps_own_attributes() -> None:
 
 
 @pytest.mark.parametrize(("lease", "is_kept"), [("harmless", True), (SECRET, False)])
-def test_error_cause_of_users_subclass_is_unchanged_or_removed(lease: str, is_kept: bool) -> None:
+def test_redact_error_cause_of_users_subclass_is_unchanged_or_removed(lease: str, is_kept: bool) -> None:
     request = Request("GET", f"{HOME}/", {"Authorization": f"Bearer {SECRET}"})
     cause = LeaseError("refused", lease=lease)
     error = ProtocolError("wrong", request=request)
