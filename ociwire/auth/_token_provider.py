@@ -154,7 +154,9 @@ class TokenProvider:
         realm = check_realm(token_request.key.realm, token_request.origin, trusted)
         server = f"the token server {redact_url(realm)} (of {token_request.host})"
         if _LOG.isEnabledFor(logging.DEBUG):
-            scope = sanitize(redactor.redact_text(str(token_request.scope)), _MAX_LOGGED_SCOPE) or "a token without a scope"
+            scope = (
+                sanitize(redactor.redact_text(str(token_request.scope)), _MAX_LOGGED_SCOPE) or "a token without a scope"
+            )
             _LOG.debug("requesting %s from %s", scope, redactor.redact_text(server))
 
         has_password = credential is not None and bool(credential.password)

@@ -522,7 +522,8 @@ class _AuthAttempt:
             return error
         redactor = redactor_of(self._request)
         scopes = [
-            repr(sanitize(redactor.redact_text(str(scope)), _MAX_SHOWN_SCOPE)) for scope in (*requested, challenge_scope)
+            repr(sanitize(redactor.redact_text(str(scope)), _MAX_SHOWN_SCOPE))
+            for scope in (*requested, challenge_scope)
         ]
         ending = f"; the registry's challenge names {scopes[-1]}" if challenge_scope else ""
         copied = copy_error(error)
