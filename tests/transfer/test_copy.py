@@ -879,8 +879,14 @@ def test_copy_upload_always_lost_raises(source: Side, target: Side) -> None:
 FAULT_NAMES = (*FAULTS, "307 to a CDN")
 
 
+USUAL_FAULTS = ("503", "reset", "answer lost", "flipped byte", "short body", "307 to a CDN")
+"""The faults of every run; the others are slow."""
+
+
 @pytest.mark.parametrize("side", ["source", "target"])
-@pytest.mark.parametrize("fault", FAULT_NAMES)
+@pytest.mark.parametrize(
+    "fault", [pytest.param(name, marks=[] if name in USUAL_FAULTS else pytest.mark.slow) for name in FAULT_NAMES]
+)
 def test_copy_fault_at_each_request_ends_whole_or_raises(side: str, fault: str) -> None:
     for number in range(60):
         source, target = Side("source.example"), Side("target.example")
