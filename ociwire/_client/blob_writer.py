@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, final
 from .._http.body import Body, skip
 from .._http.messages import Response
 from .._oci.descriptor import Descriptor
-from .._oci.digest import Digest, new_hasher
+from .._oci.digest import Digest, hashed_digest, new_hasher
 from ..errors import BlobUploadInvalid, BlobUploadUnknown, ProtocolError, RangeInvalid, RegistryError, UsageError
 from ..media_types import OCTET_STREAM
 from .repository import Repository
@@ -239,7 +239,7 @@ class BlobWriter:
                 raise UsageError(
                     "the digest is not known: this writer went on with an upload (commit(digest) takes it)"
                 )
-            digest = f"{self._algorithm}:{self._hasher.hexdigest()}"
+            digest = hashed_digest(self._hasher, self._algorithm)
         descriptor = Descriptor(OCTET_STREAM, Digest(digest), self.size)
         incomplete = self.try_commit(descriptor.digest)
         if incomplete is not None:

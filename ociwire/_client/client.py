@@ -141,7 +141,7 @@ class Client:
             changes["extra"] = {**defaults.extra, **extra}
         derived = object.__new__(Client)  # not Client(…): the transport, its ownership and the state are shared
         derived.host, derived.transport, derived._owned = self.host, self.transport, self._owned
-        derived._sender = self._sender.with_defaults(defaults.replace(**changes))
+        derived._sender = self._sender.with_options(**changes)
         return derived
 
     def do(self, request: Request, *, scope: Scope | None = None) -> Response:

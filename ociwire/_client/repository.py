@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 from urllib.parse import urlencode
 
 from .._http.body import Body
@@ -50,6 +50,10 @@ class Repository:
         self.name = check_repository(name)
         self.sender = sender
         self.operation = operation
+
+    def with_options(self, **changes: Any) -> Repository:
+        """Return the repository with other values in the named fields of `RequestInfo`."""
+        return Repository(self.sender.with_options(**changes), self.name, self.operation)
 
     # Scopes
 

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import final
+from typing import Any, final
 
 from .._http.body import Body
 from .._http.messages import (
@@ -93,8 +93,9 @@ class RequestSender:
         self._base_url = str(origin)
         self._transport = transport
 
-    def with_defaults(self, defaults: RequestInfo) -> RequestSender:
-        """Return a sender of the same client with other options."""
+    def with_options(self, **changes: Any) -> RequestSender:
+        """Return a sender of the same client with other values in the named fields of `RequestInfo`."""
+        defaults = self.defaults.replace(**changes)
         return RequestSender(self.origin, self._transport, defaults, self.state, self.max_manifest_size)
 
     def do(self, request: Request, *, scope: Scope | None) -> Response:
@@ -200,10 +201,6 @@ class RequestSender:
             if hash(text) not in seen and len(seen) < _MAX_WARNINGS:
                 seen.add(hash(text))
                 _WARNINGS.warning("%s: %.500s", self.origin.netloc, text)
-
-    def with_deadline(self, deadline: float) -> RequestSender:
-        """Return a sender of the same client with another deadline (see `RequestInfo.deadline`)."""
-        return self.with_defaults(self.defaults.replace(deadline=deadline))
 
 
 def read_with_retry(send: Callable[[], Response], limit: int) -> tuple[Response, bytes]:

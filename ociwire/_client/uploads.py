@@ -237,9 +237,8 @@ def cancel_upload(repository: Repository, location: str) -> None:
 
 def cancel_quietly(repository: Repository, location: str) -> None:
     """Cancel an upload session that failed, if that is possible within 10 seconds, even after the client's deadline."""
-    sender = repository.sender.with_deadline(time.monotonic() + _CANCEL_TIME)
     with suppress(Exception):  # an earlier error is about to be raised, and the session expires by itself
-        cancel_upload(Repository(sender, repository.name, repository.operation), location)
+        cancel_upload(repository.with_options(deadline=time.monotonic() + _CANCEL_TIME), location)
 
 
 def _min_chunk_length(response: Response) -> int:

@@ -16,7 +16,7 @@ from ..errors import DigestMismatch, UsageError
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-__all__ = ["Digest", "verify_digest", "is_empty_digest", "new_hasher"]
+__all__ = ["Digest", "hashed_digest", "verify_digest", "is_empty_digest", "new_hasher"]
 
 _GRAMMAR = re.compile(r"([a-z0-9]+(?:[+._-][a-z0-9]+)*):([a-zA-Z0-9=_-]+)")
 _KNOWN = {
@@ -63,7 +63,7 @@ class Digest(str):
             hasher.update(data)
         except (TypeError, BufferError):
             raise UsageError(f"a digest is of bytes, not of {type(data).__name__}") from None
-        return cls(f"{algorithm}:{hasher.hexdigest()}")
+        return hashed_digest(hasher, algorithm)
 
     @property
     def algorithm(self) -> str:
@@ -96,6 +96,11 @@ def new_hasher(algorithm: str) -> _Hash:
     return hashlib.new(algorithm)
 
 
+def hashed_digest(hasher: _Hash, algorithm: str) -> Digest:
+    """Return the digest of what was fed to a hash object of an algorithm."""
+    return Digest(f"{algorithm}:{hasher.hexdigest()}")
+
+
 def is_empty_digest(digest: Digest) -> bool:
     """Return whether a digest is that of empty content."""
     return digest.known and digest == Digest.of(b"", digest.algorithm)
@@ -113,7 +118,7 @@ def verify_digest(hasher: _Hash, expected: Digest, *, subject: str = "content", 
     Raises:
         DigestMismatch: They differ.
     """
-    actual = Digest(f"{expected.algorithm}:{hasher.hexdigest()}")
+    actual = hashed_digest(hasher, expected.algorithm)
     if actual != expected:
         raise DigestMismatch(
             f"the {subject} is not what was asked for: its digest is {actual}, not {expected}{hint}",

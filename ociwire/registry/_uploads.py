@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from typing import final
 
 from .._http.messages import Response
-from .._oci.digest import Digest, new_hasher
+from .._oci.digest import Digest, hashed_digest, new_hasher
 from ..errors import UsageError
 from ._messages import ErrorResponse, RegistryRequest, created_response, make_response, parse_digest
 from ._request_body import ReceivedBody, receive_body
@@ -180,6 +180,6 @@ def _verify(digest: Digest, chunks: Iterable[bytes]) -> None:
     hasher = digest.hasher()
     for chunk in chunks:
         hasher.update(chunk)
-    actual = f"{digest.algorithm}:{hasher.hexdigest()}"
+    actual = hashed_digest(hasher, digest.algorithm)
     if actual != digest:
         raise ErrorResponse(400, "DIGEST_INVALID", f"the content has the digest {actual}, not {digest}")

@@ -23,7 +23,7 @@ from .._client.blobs import open_blob, resolve_blob
 from .._client.client import Client
 from .._client.repository import Repository, repository_of
 from .._oci.descriptor import Descriptor
-from .._oci.digest import Digest, verify_digest
+from .._oci.digest import Digest, hashed_digest, verify_digest
 from ..errors import (
     AuthError,
     DigestMismatch,
@@ -179,7 +179,7 @@ class _Blob:
 
     def matches(self, hasher: _Hash) -> bool:
         """Whether a hash object has the blob's digest."""
-        return f"{self.digest.algorithm}:{hasher.hexdigest()}" == self.digest
+        return hashed_digest(hasher, self.digest.algorithm) == self.digest
 
     def check_deadline(self) -> None:
         """Raise `TransportTimeout` if the client's deadline has passed, for work that sends nothing."""
@@ -469,12 +469,9 @@ class _PartReceiver:
 
 def _with_helper_timeout(source: Repository) -> Repository:
     """Return the repository with a timeout for connections that a download can do without."""
-    sender = source.sender
-    if sender.defaults.timeout is not None:
+    if source.sender.defaults.timeout is not None:
         return source
-    return Repository(
-        sender.with_defaults(sender.defaults.replace(timeout=_HELPER_TIMEOUT)), source.name, source.operation
-    )
+    return source.with_options(timeout=_HELPER_TIMEOUT)
 
 
 def _may_be_about_ranges(error: ProtocolError | RegistryError) -> bool:

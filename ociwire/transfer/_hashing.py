@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from typing import final
 
-from .._oci.digest import Digest, new_hasher
+from .._oci.digest import Digest, hashed_digest, new_hasher
 from ._workers import WorkerPool
 
 __all__ = ["MAX_PENDING", "HashingThread"]
@@ -86,7 +86,7 @@ class HashingThread:
             while self._pending and not self._stopped:
                 self._changed.wait()
             self._pool.check()
-            return Digest(f"{self._algorithm}:{self._hasher.hexdigest()}")
+            return hashed_digest(self._hasher, self._algorithm)
 
     def _run(self) -> None:
         while True:
