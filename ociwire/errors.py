@@ -376,7 +376,7 @@ class Unsupported(RegistryError):
 
 
 class BlobUploadInvalid(RegistryError):
-    """``BLOB_UPLOAD_INVALID``: the upload is broken and has to be begun anew."""
+    """``BLOB_UPLOAD_INVALID``: the upload is invalid and must be restarted."""
 
 
 class DigestInvalid(RegistryError):

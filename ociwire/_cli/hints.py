@@ -11,41 +11,44 @@ __all__ = ["get_hint"]
 _HINTS: tuple[tuple[type[OciwireError], str], ...] = (
     (
         errors.CredentialsRejected,
-        "Step: the token. Log in (docker login), anew if you have before; or log out, if what you want is public.",
+        "Step: the token. Log in (docker login) again, or log out (docker logout) for public images.",
     ),
     (
         errors.AuthTimeout,
-        "Step: the token. The token server does not answer: is it reachable from here, is a proxy needed?",
+        "Step: the token. The token server did not respond in time. Check the network and the proxy.",
     ),
-    (errors.AuthError, "Step: the token. The credentials or the token server are at fault, not the registry."),
+    (errors.AuthError, "Step: the token. The credentials or the token server failed, not the registry."),
     (
         errors.ConnectError,
-        "Step: the connection. Is the host right? Does it want a proxy (--proxy), a CA (--ca), http (--insecure)?",
+        "Step: the connection. Check the host, the proxy (--proxy), the CA (--ca) and plain http (--insecure).",
     ),
-    (errors.TransportTimeout, "Step: the answer. The registry took the request, and did not answer in time."),
+    (errors.TransportTimeout, "Step: the response. The registry did not respond in time."),
     (
         errors.RedirectError,
-        "Step: a redirect. The registry sends its clients where they must not go: its operator can mend it.",
+        "Step: a redirect. The redirect is not allowed by the origin policy. Report it to the registry's operator.",
     ),
-    (errors.TransportError, "Step: the answer. What came back is not what a registry may say: is this one?"),
+    (errors.TransportError, "Step: the response. It is not a valid response of a registry. Check the host."),
     (
         errors.Unauthorized,
-        "Step: the registry. It does not know who you are, or does not believe you: docker login to it.",
+        "Step: the registry. Authentication failed. Log in (docker login).",
     ),
     (
         errors.Denied,
-        "Step: the registry. You may not: ask for access. Some registries say so of what is not there, too.",
+        "Step: the registry. Access is denied. Some registries also respond so for missing content.",
     ),
     (
         errors.NotFound,
-        "Step: the registry. It has no such thing: is the name right, and the tag? Some hide what is private.",
+        "Step: the registry. Not found. Check the name and the tag. Some registries hide private content.",
     ),
     (
         errors.TooManyRequests,
-        "Step: the registry. It is asked too often from here: wait, or log in for a higher limit.",
+        "Step: the registry. The rate limit is exceeded. Wait, or log in for a higher limit.",
     ),
-    (errors.Unsupported, "Step: the registry. It does not do that."),
-    (errors.ContentError, "Step: the content. It is not what its digest says: a proxy or a mirror has changed it."),
+    (errors.Unsupported, "Step: the registry. It does not support the operation."),
+    (
+        errors.ContentError,
+        "Step: the content. The digest does not match. A proxy or a mirror may have changed the content.",
+    ),
 )
 
 
@@ -54,4 +57,6 @@ def get_hint(error: OciwireError) -> str:
     headers = error.headers if isinstance(error, errors.Unauthorized) else None
     if headers and "insufficient_scope" in headers.get("www-authenticate", ""):
         error = errors.Denied()  # RFC 6750, section 3.1: the token is valid
-    return next((text for kind, text in _HINTS if isinstance(error, kind)), "Step: the registry. It said no.")
+    return next(
+        (text for kind, text in _HINTS if isinstance(error, kind)), "Step: the registry. It refused the request."
+    )

@@ -91,7 +91,7 @@ def _demonstrate() -> int:
     with serve_demo() as host, closing(traced_stack(trace, get_credentials(host))) as transport:
         client = Client(host, transport, insecure=True)
         print(style.paint("bold", f"ociwire {__version__}: an artifact goes to a registry on loopback and back"))
-        print("The registry wants tokens, keeps its blobs on another server, and is overloaded once.")
+        print("The registry requires tokens, redirects blob downloads, and answers 503 once.")
         for title, step in STEPS:
             step(client)
             spans = trace.pop_spans()

@@ -85,16 +85,15 @@ def _describe(span: Span) -> str:
     if span.layer == "RedirectTransport" and len(requests) > 1:
         is_cross_origin = any(Origin.of(request.url) != Origin.of(span.request.url) for request in requests)
         count = len(requests) - 1
-        parts.append(
-            f"followed {count} redirect{'' if count == 1 else 's'}{', and left as nobody' if is_cross_origin else ''}"
-        )
+        ending = ", without credentials at another origin" if is_cross_origin else ""
+        parts.append(f"followed {count} redirect{'' if count == 1 else 's'}{ending}")
     elif len(requests) > 1:
-        parts.append(f"asked {len(requests)} times")
+        parts.append(f"sent {len(requests)} times")
     added = _format_headers(requests[-1], known=span.request.headers) if requests else ""
     if added:
         parts.append(added)
     elif span.layer == "HeadersTransport":
-        parts.append("both are there, by the client's own")
+        parts.append("headers already set")
     return "; ".join(parts)
 
 
@@ -128,10 +127,10 @@ def _describe_challenge(span: Span) -> str:
     parts = []
     for challenge in challenges:
         scope = challenge.params.get("scope", "")
-        parts.append(f"wants {challenge.scheme.title()}{f' for {sanitize(scope, 200)}' if scope else ''}")
+        parts.append(f"requires {challenge.scheme.title()}{f' for {sanitize(scope, 200)}' if scope else ''}")
         if "error" in challenge.params:
             parts.append(sanitize(challenge.params["error"], 50))
-    return ", ".join(parts) or "wants nothing that it names"
+    return ", ".join(parts) or "no challenge"
 
 
 def _describe_token_request(span: Span) -> str:
@@ -143,7 +142,7 @@ def _describe_token_request(span: Span) -> str:
     elif span.request.method == "POST":
         credential = "with an identity token"
     else:
-        credential = "as nobody"
+        credential = "anonymous"
     return f"token: {span.request.method} {redact_url(span.request.url)}, {credential}, for {sanitize(scope, 200)}"
 
 
@@ -153,7 +152,7 @@ def _describe_token_response(span: Span) -> str:
         return ""
     content = parse_json_object(bytes(span.token_response))
     if content is None:
-        return "grants nothing that is a token"
+        return "no token in the response"
     expires_in = content.get("expires_in")
     lifetime = f", for {expires_in} s" if isinstance(expires_in, (int, float)) else ""
     token = content.get("token") or content.get("access_token")

@@ -127,7 +127,7 @@ class Body:
 def wrap_chunks(body: Body, wrapper: Callable[[Iterator[bytes]], Iterator[bytes]]) -> Body:
     """Like `Body.map`, but with a generator function, which gets the chunks of each opening.
 
-    For observers that start anew when the content is sent again. It must yield as many bytes as it gets.
+    For observers that restart when the content is sent again. It must yield as many bytes as it receives.
     """
     return Body(body._source, body._length, (*body._wrappers, wrapper))
 

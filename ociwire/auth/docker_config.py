@@ -94,7 +94,7 @@ class DockerConfig:
         result = self._find(name, repository)
         credential = result.credential
         if credential is None:
-            return f"{name}: nobody ({result.source})"
+            return f"{name}: anonymous ({result.source})"
         kinds = [kind for kind in ("password", "identity_token", "registry_token") if getattr(credential, kind)]
         user = f"user {credential.username!r}, " if credential.username else ""
         return f"{name}: {user}{' and '.join(kinds) or 'no secret'}, from {result.source}"

@@ -636,7 +636,7 @@ def test_explain_entry_names_file_and_entry(files: Files, entry: dict[str, str],
 def test_explain_without_entry_says_so(files: Files) -> None:
     path = files.write("HOME", {"auths": {"ghcr.io": user("me")}})
     explanation = files.config().explain("quay.io")
-    assert explanation.startswith("quay.io: nobody")
+    assert explanation.startswith("quay.io: anonymous")
     assert str(path) in explanation
 
 
@@ -835,7 +835,7 @@ def test_helper_credentials_not_found_returns_none(programs: Programs, text: str
     config = programs.config({**STORE, "auths": {"quay.io": user("file")}})
     assert config.lookup("ghcr.io") is None
     explanation = config.explain("ghcr.io")
-    assert "nobody" in explanation
+    assert "anonymous" in explanation
     assert "docker-credential-vault" in explanation
 
 
@@ -1077,7 +1077,7 @@ def test_lookup_failing_store_returns_none_and_logs_warning(
     assert SECRET not in caplog.text
     message = str(checked_failure(config))
     assert all(word in message for word in ("docker-credential-vault", "credsStore", "$DOCKER_AUTH_CONFIG"))
-    assert config.explain("ghcr.io").startswith("ghcr.io: nobody (the credential helper docker-credential-vault")
+    assert config.explain("ghcr.io").startswith("ghcr.io: anonymous (the credential helper docker-credential-vault")
 
 
 def test_failure_of_store_is_cached_for_a_minute(

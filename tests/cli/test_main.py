@@ -49,14 +49,14 @@ def test_main_without_arguments_shows_work_of_every_layer(capsys: pytest.Capture
     for part in (
         "+ User-Agent: ociwire/",
         "Expect: 100-continue",
-        "wants Bearer for repository:demonstration:pull,push",
+        "requires Bearer for repository:demonstration:pull,push",
         "with a password, for repository:demonstration:pull,push",
         "grants a token, for 300",
         "+ Authorization: Bearer ***",
         "sent 3.0 MiB, the first byte after ",
         "503 Service Unavailable",
-        "asked 2 times",
-        "followed 1 redirect, and left as nobody",
+        "sent 2 times",
+        "followed 1 redirect, without credentials at another origin",
     ):
         assert part in output
     summed = output.partition("what each layer did\n")[2]
@@ -100,7 +100,7 @@ def test_explain_existing_reference_prints_descriptor(capsys: pytest.CaptureFixt
     output = capsys.readouterr()
     assert output.err == ""
     assert f"credentials for {url.host}: user 'me', password, from $DOCKER_AUTH_CONFIG, auths[" in output.out
-    assert "wants Bearer for repository:team/app:pull" in output.out
+    assert "requires Bearer for repository:team/app:pull" in output.out
     assert "grants a token" in output.out
     assert f"  {DIGEST}\n  {MANIFEST}, 7 bytes\n" in output.out
     assert "s3cret" not in output.out
@@ -119,7 +119,7 @@ def test_explain_failure_prints_step_and_hint(capsys: pytest.CaptureFixture[str]
     assert "CredentialsRejected" in refused.out
     assert "wr0ng" not in refused.out + refused.err
     assert f"team/app has no manifest {DIGEST}" in missing.err  # from the GET, because the HEAD has no body
-    assert "Step: the registry. It has no such thing" in missing.err
+    assert "Step: the registry. Not found." in missing.err
 
 
 def test_explain_connection_refused_prints_reason(capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,8 +146,8 @@ def test_explain_jwt_prints_granted_scope(capsys: pytest.CaptureFixture[str], do
     output = capsys.readouterr()
     assert "grants repository:app:pull, for 60 s" in output.out
     assert claims not in output.out
-    assert "as nobody" in output.out
-    assert "Step: the registry. You may not" in output.err
+    assert ", anonymous, for" in output.out
+    assert "Step: the registry. Access is denied." in output.err
 
 
 @pytest.mark.parametrize("reference", ["", "Upper:case:twice", "app@sha256:short"])
@@ -202,7 +202,7 @@ def test_explain_proxy_option_uses_it(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_hint_insufficient_scope_does_not_suggest_login() -> None:
     challenge = {"WWW-Authenticate": 'Bearer realm="https://a.example/token",error="insufficient_scope"'}
-    assert "You may not" in get_hint(Unauthorized(status=401, headers=Headers(challenge)))
+    assert "Access is denied." in get_hint(Unauthorized(status=401, headers=Headers(challenge)))
     assert "docker login" in get_hint(Unauthorized(status=401))
 
 

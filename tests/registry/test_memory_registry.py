@@ -452,7 +452,7 @@ def test_upload_min_chunk_length_is_announced_and_enforced() -> None:
     location = response.headers["location"]
     response = send_chunk(registry, location, 0, b"0123456789")
     assert (response.status, response.headers["oci-chunk-min-length"]) == (202, "10")
-    assert send(registry, "GET", location).headers["oci-chunk-min-length"] == "10", "for whoever resumes it"
+    assert send(registry, "GET", location).headers["oci-chunk-min-length"] == "10", "for a writer that resumes it"
     assert send_chunk(registry, location, 10, b"last").status == 202, "the final chunk MAY have any length"
     for method in ("PATCH", "PUT"):
         response = send(registry, method, f"{location}?digest={DIGEST}", unread_body(), {"Content-Range": "14-23"})

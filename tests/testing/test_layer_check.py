@@ -1,4 +1,4 @@
-"""check_layer: every layer of ociwire's passes, and every broken rule is told by its name."""
+"""check_layer: every layer of ociwire passes, and each broken rule is reported by its name."""
 
 from __future__ import annotations
 

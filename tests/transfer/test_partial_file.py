@@ -1,4 +1,4 @@
-"""The file beside the target: nobody else's is written, none is left, and what is whole is in place."""
+"""The partial file: files of other users are not written, none is left behind, a complete one is renamed."""
 
 from __future__ import annotations
 

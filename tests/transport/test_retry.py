@@ -314,8 +314,8 @@ def certificates() -> dict[str, ConnectError]:
         "urllib3's own": raised_from(name),
         "urllib3's own, wrapped": raised_from(exceptions.SSLError(name)),
         "the CA is unknown to the server": raised_from(ssl.SSLError(1, "[SSL: TLSV1_ALERT_UNKNOWN_CA] tlsv1 alert")),
-        "one's own is wanted": raised_from(ssl.SSLError(1, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] alert")),
-        "one's own is bad": raised_from(
+        "client certificate required": raised_from(ssl.SSLError(1, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] alert")),
+        "client certificate invalid": raised_from(
             exceptions.SSLError(ssl.SSLError(1, "[SSL: SSLV3_ALERT_BAD_CERTIFICATE] alert"))
         ),
     }
@@ -1008,7 +1008,7 @@ def test_wait_extended_is_cut_to_max_wait(clock: Clock) -> None:
 
 
 def test_wait_block_set_while_draining_is_waited(clock: Clock) -> None:
-    """Between a response and the wait after it, another request is told to wait longer."""
+    """Between a response and the wait after it, another request is blocked for longer."""
     hosts = FakeHosts(clock)
     late = DelayedResponse(hosts, "30")
     body = RecordedBody()
