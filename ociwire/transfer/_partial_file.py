@@ -1,23 +1,22 @@
 """The file that a download is written to until it is complete, beside its target: ``.NAME.DIGEST.part``.
 
 The next attempt finds the file by its name, and `flock` keeps two processes from writing it at the same time; the lock
-of a killed process is released. Without a footer, the whole file is one prefix of the content. A file that is written
-out of order has a footer behind the last byte of the content, which says how far the prefix without gaps goes::
+of a killed process is released. Normally the whole file is one prefix of the content. A file that is written out of
+order ends in a footer behind the last byte of the content, which states how long the prefix without gaps is::
 
     prefix without gaps | parts and gaps ... | footer: magic, prefix as 20 decimal digits
     0                                        size of the content
 
-The next attempt cuts the file to the prefix and hashes it again: a wrong footer, or other bytes in the file, cost a
-download of the whole and nothing else. Nor can content that looks like a footer do harm: in a file without gaps, every
-shorter prefix is one, too.
+The next attempt cuts the file to that prefix and hashes it again, so that a wrong footer, or other bytes in the file,
+cost a download of the whole and nothing else. Content that looks like a footer does no harm: in a file without gaps,
+each shorter prefix is one, too.
 
-A file that another user could have put there is not written: a link, a file with a second name, another user's file.
+A file that another user could have put there is never written: a link, a file with a second name, another user's file.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import secrets
 import stat
@@ -25,6 +24,12 @@ from contextlib import suppress
 from typing import final
 
 from .._oci.digest import Digest
+from ..errors import UsageError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["PartialFile", "is_at", "open_regular", "read_at"]
 
@@ -32,52 +37,53 @@ _MAGIC = b"ociwire partial "
 _FOOTER_SIZE = len(_MAGIC) + 20
 _MAX_NAME_LENGTH = 200
 """Maximum length in bytes of a target's name within the name of the partial file: file systems take 255."""
-_SAFE_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_SAFE_FLAGS = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK"))
 _WRITE_FLAGS = os.O_RDWR | os.O_CREAT | _SAFE_FLAGS
-# What opening a link, a directory, a socket or another user's file fails with.
 _UNUSABLE = (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EACCES, errno.EPERM)
+"""Errors of opening a symbolic link, a directory, a socket, or a file of another user."""
 
 
 @final
 class PartialFile:
     """An open partial file, locked for this process. Several threads may write and read it.
 
-    If the file of that name is locked, or is not safe to write, a file with a random name takes its place, which no
-    later attempt finds.
+    If the file of that name is locked by another download, or is not safe to write, a file with a random name takes its
+    place, which no later attempt finds.
 
     Attributes:
         prefix: Number of bytes at the beginning that are in the file without a gap.
+
+    Raises:
+        UsageError: This system has no `fcntl`.
+        OSError: The file cannot be created.
     """
 
     def __init__(self, target: str, digest: Digest) -> None:
+        if fcntl is None:
+            raise UsageError(
+                "cannot download to a file: expected a POSIX system with fcntl; read from Client.get_blob instead"
+            )
         self._target = target
         self._directory, name = os.path.split(target)
         encoded = os.fsencode(name)
         stem = name if len(encoded) <= _MAX_NAME_LENGTH else Digest.of(encoded).encoded
         stem = os.path.join(self._directory, f".{stem}.{digest.encoded[:12]}")
         self._path = f"{stem}.part"
-        self._sparse_size: int | None = None  # size of the content once the file has a footer
+        self._size: int | None = None  # of the content, once the file has a footer
         descriptor = _open_locked(self._path)
         if descriptor is None:
             self._path = f"{stem}.{secrets.token_hex(8)}.part"
             descriptor = os.open(self._path, _WRITE_FLAGS | os.O_EXCL, 0o666)
         self._descriptor = descriptor
         try:
-            self.prefix = self._read_prefix()
+            self.prefix = os.fstat(descriptor).st_size
+            footer = os.pread(descriptor, _FOOTER_SIZE, max(0, self.prefix - _FOOTER_SIZE))
+            number = footer.removeprefix(_MAGIC)
+            if len(footer) - len(number) == len(_MAGIC) and number.isdigit():
+                self.truncate(min(int(number), self.prefix - _FOOTER_SIZE))
         except BaseException:
             self.close()
             raise
-
-    def _read_prefix(self) -> int:
-        """Return the length of the prefix that the file has, and cut the rest off."""
-        size = os.fstat(self._descriptor).st_size
-        footer = os.pread(self._descriptor, _FOOTER_SIZE, max(0, size - _FOOTER_SIZE))
-        number = footer[len(_MAGIC) :]
-        if not footer.startswith(_MAGIC) or not number.isdigit():
-            return size
-        prefix = min(int(number), size - _FOOTER_SIZE)
-        os.ftruncate(self._descriptor, prefix)
-        return prefix
 
     def write(self, view: memoryview, offset: int) -> None:
         """Write all bytes of a buffer."""
@@ -86,29 +92,29 @@ class PartialFile:
             view, offset = view[count:], offset + count
 
     def read(self, view: memoryview, offset: int) -> None:
-        """Fill a buffer with what was written there."""
+        """Fill a buffer with bytes that were written before."""
         if read_at(self._descriptor, view, offset) < len(view):
-            raise OSError(f"{self._path} became shorter while it was written")
+            raise OSError(f"cannot read {self._path}: another process has cut it off while it was written")
 
-    def enable_sparse(self, size: int) -> None:
-        """Allow writes behind the prefix: add the footer to the content of `size` bytes."""
-        self._write_footer(size, self.prefix)
-        self._sparse_size = size
+    def allow_gaps(self, size: int) -> bool:
+        """Add the footer to a content of `size` bytes. False if the file cannot be that large: gaps are not allowed."""
+        try:
+            os.pwrite(self._descriptor, _MAGIC + b"%020d" % self.prefix, size)
+        except OSError:
+            return False
+        self._size = size
+        return True
 
     def record_prefix(self, prefix: int) -> None:
         """Record the number of bytes that are in the file without a gap."""
         self.prefix = prefix
-        if self._sparse_size is not None:
-            self._write_footer(self._sparse_size, prefix)
-
-    def _write_footer(self, size: int, prefix: int) -> None:
-        os.pwrite(self._descriptor, _MAGIC + b"%020d" % prefix, size)
+        if self._size is not None:
+            os.pwrite(self._descriptor, _MAGIC + b"%020d" % prefix, self._size)
 
     def truncate(self, prefix: int) -> None:
         """Cut off everything behind a prefix without gaps."""
         os.ftruncate(self._descriptor, prefix)
-        self._sparse_size = None
-        self.prefix = prefix
+        self.prefix, self._size = prefix, None
 
     def finish(self) -> bool:
         """Rename the complete file to the target: after a loss of power it is there complete or not at all.
@@ -122,7 +128,7 @@ class PartialFile:
         """
         self.truncate(self.prefix)  # without the footer
         os.fsync(self._descriptor)
-        # A rename moves whatever file has the name, but the content was verified in the file of the descriptor.
+        # A rename moves the file that has the name at that moment, but the file of the descriptor was verified.
         if not is_at(self._descriptor, self._path):
             raise OSError(
                 f"refusing to rename {self._path} to {self._target}: another process has removed or replaced it while"
@@ -133,7 +139,7 @@ class PartialFile:
         if placed and is_at(self._descriptor, self._path):
             os.unlink(self._path)  # rename(2) does nothing where both names are links to the same file
         with suppress(OSError):  # some file systems cannot sync a directory; the file is in place
-            directory = os.open(self._directory or ".", os.O_RDONLY | os.O_CLOEXEC)
+            directory = os.open(self._directory or ".", os.O_RDONLY | _SAFE_FLAGS)
             try:
                 os.fsync(directory)
             finally:
@@ -141,67 +147,54 @@ class PartialFile:
         self.close()
         return placed
 
-    def abandon(self, prefix: int) -> None:
-        """Keep a prefix for the next attempt, or remove the file if there is none; then close it."""
+    def abandon(self) -> None:
+        """Keep the prefix for the next attempt, or remove the file if there is none; then close it."""
         with suppress(OSError):  # an earlier error is about to be raised
-            if prefix:
-                self.truncate(prefix)
-            elif is_at(self._descriptor, self._path):  # else the name is that of another process's file
+            if self.prefix:
+                self.truncate(self.prefix)
+            elif is_at(self._descriptor, self._path):  # otherwise the name is that of another process's file
                 os.unlink(self._path)
         self.close()
 
     def close(self) -> None:
-        """Close the file, and release its lock."""
+        """Close the file, which releases its lock. Idempotent."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
 
 
 def _open_locked(path: str) -> int | None:
-    """Open or create a file and lock it; `None` if it is locked by another, or not safe to write."""
+    """Open or create a file and lock it; `None` if another process has locked it, or if it is not safe to write."""
     while True:
-        with suppress(FileNotFoundError):
-            # Checked before it is opened, too: opening a device may have effects.
-            if not stat.S_ISREG(os.lstat(path).st_mode):
-                return None
         try:
             descriptor = os.open(path, _WRITE_FLAGS, 0o666)
         except OSError as error:
             if error.errno in _UNUSABLE and os.path.lexists(path):
                 return None
             raise
-        usable = current = False
+        is_usable = is_current = False
         try:
-            usable = _is_private(os.fstat(descriptor)) and _lock(descriptor)
-            current = usable and is_at(descriptor, path)
+            status = os.fstat(descriptor)
+            # A regular file of this user with one name: writing it changes no other file.
+            if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1 and status.st_uid == os.geteuid():
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    is_usable = True
+                except OSError as error:  # a file system without locks (some NFS) raises other errors
+                    is_usable = not isinstance(error, BlockingIOError)
+            is_current = is_usable and is_at(descriptor, path)
         finally:
-            if not current:
+            if not is_current:
                 os.close(descriptor)
-        if current or not usable:
-            return descriptor if current else None
-        # It was renamed or removed between the open and the lock: by a download that has just ended.
-
-
-def _is_private(status: os.stat_result) -> bool:
-    """Whether it is a regular file of this user with one name: writing it changes no other file."""
-    return stat.S_ISREG(status.st_mode) and status.st_nlink <= 1 and status.st_uid == os.geteuid()
-
-
-def _lock(descriptor: int) -> bool:
-    """Lock a file for this process; false if another process has. File systems without locks count as locked."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
+        if is_current or not is_usable:
+            return descriptor if is_current else None
+        # A download that has just ended has renamed or removed the file before it was locked here: open it again.
 
 
 def open_regular(path: str) -> int | None:
-    """Open a regular file for reading; `None` if there is none, or it is not readable for this user.
+    """Open a regular file for reading; `None` if there is none, or if this user cannot read it.
 
-    Follows no symbolic link and never waits for a FIFO.
+    Does not follow a symbolic link and does not wait for the writer of a FIFO.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | _SAFE_FLAGS)
@@ -218,7 +211,7 @@ def open_regular(path: str) -> int | None:
 
 
 def read_at(descriptor: int, view: memoryview, offset: int) -> int:
-    """Read from a position until the buffer is full or the file ends; returns the number of bytes."""
+    """Read from a position until the buffer is full or the file ends; return the number of bytes."""
     filled = 0
     while filled < len(view):
         count = os.preadv(descriptor, [view[filled:]], offset + filled)

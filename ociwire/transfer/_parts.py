@@ -1,25 +1,29 @@
-"""Divides a download into parts and assigns them to workers. Bookkeeping only: no I/O, no clock, no lock.
+"""Divides a download into parts and assigns them to threads. No I/O.
 
-State of a part:
+State of a part::
 
-    state     event                                  next state
-    free      a worker takes it                      taken
-    taken     all of its bytes are in the file       done
-    taken     the worker loses its connection        free, from `position` on
+    state      event                                                next state
+    free       a thread is about to request it                      requested
+    requested  the registry answers with that range                 taken
+               it does not                                          free
+    free,      the caller's stream reaches its start before that    taken
+    requested
+    taken      all of its bytes are in the file                     done
+               the connection is lost                               free, from `position` on
 
-A part is only taken if it is one of the first `window` parts that are not done: what is written behind a gap is lost if
-the process is killed, and is hashed only when the gap is filled.
+Only the first `window` parts that are not done are assigned: what is written behind a gap is hashed when the gap is
+filled, and is lost if the process is killed before that.
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import Literal, final
 
-__all__ = ["BUFFER_SIZE", "Part", "PartScheduler", "part_size_for"]
+__all__ = ["MAX_WORKERS", "Part", "PartScheduler", "part_size_for"]
 
-BUFFER_SIZE = 1024 * 1024
-"""Size in bytes of a buffer that fits the processor's cache."""
 MAX_WORKERS = 64
 _MIN_PART_SIZE, _MAX_PART_SIZE = 64 * 1024 * 1024, 256 * 1024 * 1024
 _PARTS_PER_WORKER = 16
@@ -27,14 +31,14 @@ _MAX_PARTS = 4096
 _WINDOW_PER_WORKER = 2
 
 
-def part_size_for(size: int, workers: int, wanted: int | None) -> int:
-    """Return the part size for a download of `size` bytes: as `wanted`, but for no more than 4096 parts.
+def part_size_for(size: int, workers: int, requested: int | None) -> int:
+    """Return the part size for `size` bytes: the requested one, but for no more than 4096 parts.
 
-    By default large, because each part costs a request, and often a redirect; but small enough that all workers end at
+    By default large, because each part costs a request and often a redirect; but small enough that all threads end at
     about the same time.
     """
-    if wanted is not None:
-        return max(wanted, -(-size // _MAX_PARTS))
+    if requested is not None:
+        return max(requested, -(-size // _MAX_PARTS))
     return min(max(size // (_PARTS_PER_WORKER * workers), _MIN_PART_SIZE), _MAX_PART_SIZE)
 
 
@@ -47,68 +51,96 @@ class Part:
     start: int
     stop: int
     position: int
-    taken: bool = False
-
-    @property
-    def done(self) -> bool:
-        """Whether all bytes are in the file."""
-        return self.position == self.stop
+    state: Literal["free", "requested", "taken"] = "free"  # it is done when `position` is `stop`
 
 
 @final
 class PartScheduler:
-    """Assigns the parts of the bytes from `start` to `stop` to workers, the first ones first. Callers hold a lock."""
+    """Assigns the parts of the bytes from `start` to `stop`, the first ones first. Thread-safe.
 
-    def __init__(self, start: int, stop: int, part_size: int, workers: int) -> None:
-        starts = range(start, stop, part_size)
+    `check` is called before each wait, and raises an exception if the download is cancelled; `wake` ends all waits.
+    """
+
+    def __init__(
+        self, start: int, stop: int, part_size: int, workers: int, check: Callable[[], object] = lambda: None
+    ) -> None:
+        starts = range(start, stop, max(1, part_size))
         self.parts = [Part(index, at, min(at + part_size, stop), at) for index, at in enumerate(starts)]
+        self._first = 0  # index of the first part that is not done
         self._window = _WINDOW_PER_WORKER * workers
-        self._first = 0
-        self._start = start
+        self._stop = stop
+        self.check = check
+        # The lock is entered itself and never through the condition, which takes two steps: a signal handler that
+        # raises between them would leave the lock locked.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
 
     @property
     def prefix(self) -> int:
         """Position up to which all bytes are in the file."""
-        self._advance()
-        if self._first < len(self.parts):
-            return self.parts[self._first].position
-        return self.parts[-1].stop if self.parts else self._start
+        with self._lock:
+            undone = self._undone()
+            return undone[0].position if undone else self._stop
 
-    @property
-    def busy(self) -> bool:
-        """Whether a worker has a part that is not done, and may release it."""
-        return any(part.taken and not part.done for part in self._in_window())
-
-    def peek(self) -> Part | None:
-        """Return the second free part, or the only one. The first one is left to a stream that may go on into it."""
-        free = [part for part in self._in_window() if not part.taken]
-        return free[min(1, len(free) - 1)] if free else None
-
-    def take(self, part: Part | None = None) -> Part | None:
-        """Take a part, by default the first free one; `None` if it is not free or not in the window."""
-        free = [candidate for candidate in self._in_window() if not candidate.taken and part in (None, candidate)]
-        if not free:
+    def take(self) -> Part | None:
+        """Return a part to request. Waits while other threads may release theirs; `None` if all are done."""
+        with self._lock:
+            while undone := self._undone():
+                self.check()
+                for part in undone:
+                    if part.state == "free":
+                        part.state = "requested"
+                        return part
+                self._changed.wait()
             return None
-        free[0].taken = True
-        return free[0]
 
-    def take_following(self, part: Part) -> Part | None:
-        """Take the part after `part`, into which an open stream can go on; `None` if it is not free and untouched."""
-        index = part.index + 1
-        following = self.parts[index] if index < len(self.parts) else None
-        if following is None or following.position > following.start:
+    def begin(self, part: Part, position: int) -> bool:
+        """Take a part whose bytes from `position` on were requested. False if another thread has taken it."""
+        with self._lock:
+            if part.state != "requested" or part.position != position:
+                return False
+            part.state = "taken"
+            return True
+
+    def follow(self, index: int) -> Part | None:
+        """Take the part of an index for a stream that has reached its start; `None` if another thread receives it."""
+        with self._lock:
+            for part in self._undone():
+                if part.index == index and part.state != "taken" and part.position == part.start:
+                    part.state = "taken"
+                    return part
             return None
-        return self.take(following)
 
-    def release(self, part: Part) -> None:
-        """Give up a part: the rest of it is free. Does nothing if it is done."""
-        part.taken = part.done
+    def advance(self, part: Part, count: int) -> None:
+        """Record that the next bytes of a taken part are in the file."""
+        with self._lock:
+            part.position += count
+            if part.position == part.stop or part.index == self._first:
+                self._changed.notify_all()
 
-    def _in_window(self) -> list[Part]:
-        """The first parts that are not done."""
-        self._advance()
-        return self.parts[self._first : self._first + self._window]
+    def release(self, part: Part, *, taken: bool) -> None:
+        """Make what remains of a part free again. `taken` is the result of `begin`."""
+        with self._lock:
+            if taken or part.state == "requested":
+                part.state = "free"
+            self._changed.notify_all()
 
-    def _advance(self) -> None:
-        while self._first < len(self.parts) and self.parts[self._first].done:
+    def wait_beyond(self, position: int) -> int:
+        """Wait until the prefix without gaps is longer than `position`; return its length."""
+        with self._lock:
+            while (prefix := self.prefix) <= position:
+                self.check()
+                self._changed.wait()
+            return prefix
+
+    def wake(self) -> None:
+        """End all waits, whose threads call `check` next."""
+        with self._lock:
+            self._changed.notify_all()
+
+    def _undone(self) -> list[Part]:
+        """Return the parts in the window that are not done, the first ones first."""
+        while self._first < len(self.parts) and self.parts[self._first].position == self.parts[self._first].stop:
             self._first += 1
+        window = self.parts[self._first : self._first + self._window]
+        return [part for part in window if part.position < part.stop]

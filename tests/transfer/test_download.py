@@ -424,7 +424,8 @@ def test_download_no_range_support_uses_one_connection(tmp_path: Path, monkeypat
     place.tamper = lambda request, response: whole(place) if "range" in request.headers else slow(request, response)
     place.download(workers=4, part_size=8000)
     place.check()
-    assert len(place.requests) == 2
+    assert len(place.requests) <= 4, "each helper sends one request and ends"
+    assert place.requests.count("GET") == 1
 
 
 @pytest.mark.parametrize("status", [403, 429, 500])
@@ -437,7 +438,8 @@ def test_download_range_refused_uses_one_connection(
     place.tamper = lambda request, response: Response(status) if "range" in request.headers else slow(request, response)
     place.download(workers=4, part_size=8000)
     place.check()
-    assert len(place.requests) == 2
+    assert len(place.requests) <= 4, "each helper sends one request and ends"
+    assert place.requests.count("GET") == 1
 
 
 def test_download_wrong_part_raises_digest_mismatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -465,16 +467,22 @@ def test_download_first_error_ends_all_workers_and_resumes(
     place = Place(tmp_path, blob(1, 400_000))
     link = limited(place)
     slow = link.tamper
+    has_prefix = threading.Event()
 
     def tamper(request: Request, response: Response) -> Response:
         if len(place.requests) >= number and request.method == "GET":
             response.close()
+            assert has_prefix.wait(30)
             raise error
         return slow(request, response)
 
+    def report(event: Progress) -> None:
+        if event.done and threading.current_thread() is threading.main_thread():  # it receives the first part
+            has_prefix.set()
+
     place.tamper = tamper
     with pytest.raises(type(error)):
-        place.download(workers=4, part_size=8000)
+        place.download(workers=4, part_size=8000, progress=report)
     place.check_not_done()
     assert place.part.exists()
     prefix = place.part.stat().st_size

@@ -117,7 +117,7 @@ def test_partial_file_footer_is_cut_off_and_tells_the_prefix(place: Place) -> No
     file = PartialFile(str(place.target), place.described.digest)
     file.write(memoryview(place.content[:1000]), 0)
     file.record_prefix(1000)
-    file.enable_sparse(5000)
+    file.allow_gaps(5000)
     file.write(memoryview(place.content[3000:]), 3000)
     file.record_prefix(900)
     assert place.part.stat().st_size == 5036
@@ -125,12 +125,12 @@ def test_partial_file_footer_is_cut_off_and_tells_the_prefix(place: Place) -> No
     file = PartialFile(str(place.target), place.described.digest)
     assert file.prefix == 900
     assert place.part.read_bytes() == place.content[:900]
-    file.abandon(0)
+    file.abandon()
 
 
 def test_partial_file_complete_after_gaps_has_no_footer(place: Place) -> None:
     file = PartialFile(str(place.target), place.described.digest)
-    file.enable_sparse(5000)
+    file.allow_gaps(5000)
     file.write(memoryview(place.content), 0)
     file.record_prefix(5000)
     assert file.finish()
@@ -187,7 +187,7 @@ def test_partial_file_locked_by_another_uses_a_random_name(place: Place) -> None
         place.download()
         assert len(os.listdir(place.folder)) == 13
         for file in files:
-            file.abandon(0)
+            file.abandon()
     place.check()
 
 
@@ -215,5 +215,5 @@ def test_partial_file_renamed_before_it_was_locked_is_opened_again(
     monkeypatch.setattr(fcntl, "flock", late)
     file = PartialFile(str(place.target), place.described.digest)
     assert file.prefix == 0
-    file.abandon(0)
+    file.abandon()
     assert (place.folder / "complete").read_bytes() == place.content

@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ociwire.transfer._parts import _MAX_PART_SIZE, _MAX_PARTS, _MIN_PART_SIZE, Part, PartScheduler, part_size_for
 
 MIB = 1024 * 1024
+
+
+class Full(Exception):
+    """There is no free part: another thread would wait here."""
+
+
+def scheduler_that_never_waits(start: int, stop: int, part_size: int, workers: int) -> PartScheduler:
+    """Return a scheduler whose `take` raises `Full` where a thread would wait."""
+    scheduler = PartScheduler(start, stop, part_size, workers)
+
+    def check() -> None:
+        if all(part.state != "free" for part in scheduler._undone()):
+            raise Full
+
+    scheduler.check = check
+    return scheduler
 
 
 @settings(deadline=None)
@@ -23,87 +40,117 @@ MIB = 1024 * 1024
 def test_scheduler_workers_lose_connections_every_byte_is_received_once(
     prefix: int, remaining: int, part_size: int, workers: int, seed: int
 ) -> None:
-    """Workers take, follow, receive some bytes of, and release their parts in any order."""
+    """A stream and workers that request parts receive some bytes of them, and lose their connections, in any order.
+
+    A worker is `None` if it has no part, else the part and the position from which it was requested; a third value is
+    the result of `begin` once there is a response.
+    """
     chance = random.Random(seed)
-    scheduler = PartScheduler(prefix, prefix + remaining, part_size, workers)
+    scheduler = scheduler_that_never_waits(prefix, prefix + remaining, part_size, workers)
     received = bytearray(prefix + remaining)
-    busy: dict[int, Part] = {}
+    parts: dict[int, tuple[Part, int, bool | None]] = {}
+    stream, next_index = 0, 0  # the worker that reads the whole blob, for as long as it can follow
     while True:
         worker = chance.randrange(workers)
-        if worker not in busy:
-            part = scheduler.take(scheduler.peek() if chance.random() < 0.3 else None)
-            if part is not None:
-                busy[worker] = part
-            elif not scheduler.busy:
+        if worker not in parts:
+            if worker == stream:
+                part = scheduler.follow(next_index)
+                if part is None:
+                    stream = -1
+                else:
+                    assert part.position == part.start
+                    parts[worker] = (part, part.position, True)
+                    next_index += 1
+                continue
+            try:
+                part = scheduler.take()
+            except Full:
+                continue
+            if part is None:
                 break
+            parts[worker] = (part, part.position, None)
             continue
-        part = busy[worker]
-        if chance.random() < 0.1:  # it loses its connection
-            scheduler.release(part)
-            del busy[worker]
-        elif part.done:
-            scheduler.release(part)
-            following = scheduler.take_following(part)
-            del busy[worker]
-            if following is not None:
-                assert following.position == following.start == part.stop
-                busy[worker] = following
-        else:
-            count = chance.randint(1, part.stop - part.position)
-            for index in range(part.position, part.position + count):
-                received[index] += 1
-            part.position += count
-        taken = [part for part in scheduler.parts if part.taken and not part.done]
-        assert len(taken) <= workers
+        part, position, taken = parts[worker]
+        if taken is None:
+            taken = chance.random() < 0.9 and scheduler.begin(part, position)
+            parts[worker] = (part, position, taken)
+        if not taken or part.position == part.stop or (worker != stream and chance.random() < 0.1):
+            if worker != stream:
+                scheduler.release(part, taken=taken)
+            del parts[worker]
+            continue
+        count = chance.randint(1, part.stop - part.position)
+        for index in range(part.position, part.position + count):
+            received[index] += 1
+        scheduler.advance(part, count)
+        owned = [part for part, _, taken in parts.values() if taken]
+        assert len(owned) == len(set(map(id, owned))), "two workers receive the same part"
         assert all(received[prefix : scheduler.prefix])
-        first = next((part.index for part in scheduler.parts if not part.done), None)
-        assert all(part.index < (first or 0) + 2 * workers for part in taken), "a part is beyond the window"
+        undone = [part.index for part in scheduler.parts if part.position < part.stop]
+        assert all(part.index < undone[0] + 2 * workers for part in owned if undone), "a part is beyond the window"
     assert received == bytes(prefix) + b"\x01" * remaining
     assert scheduler.prefix == prefix + remaining
 
 
-def test_scheduler_part_is_taken_is_not_given_to_another() -> None:
+def test_scheduler_part_is_requested_is_not_requested_again() -> None:
     scheduler = PartScheduler(0, 100, 10, 4)
-    part = scheduler.peek()
-    assert part is not None
-    assert (part.start, part.stop) == (10, 20)
-    assert scheduler.take(part) is part
-    assert scheduler.take(part) is None
-    first = scheduler.take()
-    assert first is not None
-    assert first.start == 0
-    assert scheduler.take_following(first) is None
-
-
-def test_scheduler_window_is_full_has_no_free_part_until_the_first_is_done() -> None:
-    scheduler = PartScheduler(0, 100, 10, 1)
     first, second = scheduler.take(), scheduler.take()
     assert first is not None
     assert second is not None
-    assert scheduler.take() is None
-    second.position = second.stop
-    assert scheduler.take() is None
-    assert scheduler.busy
-    first.position = first.stop
+    assert (first.start, first.stop, second.start, second.stop) == (0, 10, 10, 20)
+    assert scheduler.begin(first, 0)
+    assert not scheduler.begin(first, 0)
+    assert scheduler.follow(0) is None
+
+
+def test_scheduler_stream_reaches_a_requested_part_receives_it() -> None:
+    scheduler = PartScheduler(0, 100, 10, 4)
+    part = scheduler.take()
+    assert part is not None
+    assert scheduler.follow(0) is part
+    assert not scheduler.begin(part, 0)
+    scheduler.release(part, taken=False)
+    assert part.state == "taken"
+
+
+def test_scheduler_part_has_advanced_since_its_request_is_not_begun() -> None:
+    scheduler = PartScheduler(0, 10, 10, 1)
+    part = scheduler.take()
+    assert part is not None
+    assert scheduler.begin(part, 0)
+    scheduler.advance(part, 4)
+    scheduler.release(part, taken=True)
+    assert scheduler.prefix == 4
+    assert scheduler.take() is part
+    assert not scheduler.begin(part, 0), "the response begins before the position"
+    assert scheduler.begin(part, 4)
+
+
+def test_scheduler_window_is_full_has_no_free_part_until_the_first_is_done() -> None:
+    scheduler = scheduler_that_never_waits(0, 100, 10, 1)
+    first, second = scheduler.take(), scheduler.take()
+    assert first is not None
+    assert second is not None
+    with pytest.raises(Full):
+        scheduler.take()
+    assert scheduler.follow(2) is None
+    scheduler.advance(second, 10)
+    with pytest.raises(Full):
+        scheduler.take()
+    scheduler.advance(first, 10)
     third = scheduler.take()
     assert third is not None
     assert third.start == 20
 
 
-def test_scheduler_part_is_released_is_taken_from_its_position() -> None:
+def test_scheduler_part_was_begun_before_is_not_followed() -> None:
     scheduler = PartScheduler(0, 100, 10, 4)
-    first = scheduler.take()
-    assert first is not None
-    first.position = 4
-    scheduler.release(first)
-    scheduler.release(first)
-    assert scheduler.prefix == 4
-    assert scheduler.take() is first
     part = scheduler.take()
     assert part is not None
-    part.position += 1
-    scheduler.release(part)
-    assert scheduler.take_following(first) is None, "a stream cannot go on into a part that was begun"
+    assert scheduler.begin(part, 0)
+    scheduler.advance(part, 1)
+    scheduler.release(part, taken=True)
+    assert scheduler.follow(0) is None, "a stream is at the start of the part"
 
 
 @given(st.integers(0, 2**45), st.integers(1, 64))
