@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 import ociwire._client.upload_completion
+import ociwire.transfer._download
 import ociwire.transport.retry
 from tests._support.doubles import FakeClock
 from tests._support.examples import load_profile
@@ -39,6 +41,15 @@ def _no_retry_waits() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (ociwire.transport.retry, ociwire._client.upload_completion):
             patch.setattr(module, "time", clock)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _downloads_start_helpers_at_once() -> Iterator[None]:
+    # A registry in memory is fast: without this no test would use several connections.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ociwire.transfer._download, "_ALONE_SECONDS", 0.0)
+        patch.setattr(ociwire.transfer._download, "_FAST_RATE", math.inf)
         yield
 
 

@@ -20,7 +20,7 @@ import errno
 import os
 import secrets
 import stat
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import final
 
 from .._oci.digest import Digest
@@ -172,22 +172,21 @@ def _open_locked(path: str) -> int | None:
             if error.errno in _UNUSABLE and os.path.lexists(path):
                 return None
             raise
-        is_usable = is_current = False
-        try:
+        with ExitStack() as stack:
+            stack.callback(os.close, descriptor)
             status = os.fstat(descriptor)
             # A regular file of this user with one name: writing it changes no other file.
-            if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1 and status.st_uid == os.geteuid():
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    is_usable = True
-                except OSError as error:  # a file system without locks (some NFS) raises other errors
-                    is_usable = not isinstance(error, BlockingIOError)
-            is_current = is_usable and is_at(descriptor, path)
-        finally:
-            if not is_current:
-                os.close(descriptor)
-        if is_current or not is_usable:
-            return descriptor if is_current else None
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or status.st_uid != os.geteuid():
+                return None
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return None
+            except OSError:
+                pass  # a file system without locks, as some NFS
+            if is_at(descriptor, path):
+                stack.pop_all()
+                return descriptor
         # A download that has just ended has renamed or removed the file before it was locked here: open it again.
 
 

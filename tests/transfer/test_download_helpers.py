@@ -21,9 +21,11 @@ from ociwire.errors import (
     SizeMismatch,
     TransportTimeout,
 )
+from ociwire.transfer import _download
 from ociwire.transfer._download import _HELPER_TIMEOUT
 from ociwire.transfer._progress import Progress
 from ociwire.transfer._workers import WorkerPool
+from tests._support.doubles import FakeClock
 from tests._support.download_world import Link, Place, limited
 from tests._support.fault_world import blob
 
@@ -292,6 +294,41 @@ def test_download_after_an_error_sends_nothing_more(place: Place, link: Link, mo
         place.download(workers=2, part_size=PART, progress=interrupt)
     assert len(place.requests) == asked[0]
     place.check_not_done()
+
+
+# When helpers start
+
+
+@pytest.mark.parametrize(
+    ("seconds_per_part", "helps"),
+    [
+        ([0.005] * 50, False),
+        ([0.25] + [0.0] * 49, True),
+        ([0.05] * 50, True),
+        ([0.005] * 45 + [0.3] * 5, True),
+    ],
+    ids=["fast", "slow at first", "slow", "slow after a fast start"],
+)
+def test_download_starts_helpers_only_if_one_connection_is_slow(
+    place: Place, monkeypatch: pytest.MonkeyPatch, clock: FakeClock, seconds_per_part: list[float], helps: bool
+) -> None:
+    """One connection is fast above 1 MB/s here: a part of 8,000 bytes in less than 8 ms."""
+    monkeypatch.setattr(_download, "_ALONE_SECONDS", 0.2)
+    monkeypatch.setattr(_download, "_FAST_RATE", 1_000_000)
+    seconds, started, start = iter(seconds_per_part), [], WorkerPool.start
+
+    def report(event: Progress) -> None:
+        if event.done and not started:
+            clock.now += next(seconds)
+
+    def record_start(self: WorkerPool, function: Callable[[], object]) -> None:
+        started.append(function)
+        start(self, function)
+
+    monkeypatch.setattr(WorkerPool, "start", record_start)
+    place.download(workers=4, part_size=PART, progress=report)
+    place.check()
+    assert len(started) == (4 if helps else 0), "one thread that hashes, and three helpers"
 
 
 # Bounds
