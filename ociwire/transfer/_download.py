@@ -51,7 +51,7 @@ _BUFFER_SIZE = 1024 * 1024
 """Size in bytes of a buffer that fits the processor's cache."""
 _BUFFER_MEMORY = 32 * 1024 * 1024
 """Maximum size in bytes of all buffers of a download."""
-_ALONE_SECONDS = 0.2
+_ALONE_SECONDS = 0.1
 """Seconds that the caller's thread receives alone, longer for as long as it is faster than `_FAST_RATE`."""
 _FAST_RATE = 200 * 1024 * 1024
 """Bytes per second of one connection above which more connections are hardly faster."""
