@@ -1,22 +1,23 @@
-"""An OCI registry client whose wire is a chain of small transports: compose them, extend them, fake them.
+"""OCI registry client built from composable transports that you can extend, replace, or fake in tests.
 
->>> from ociwire import Client, Descriptor
+`Client` has one method for each operation of a registry. It sends its requests through a `Transport`; by default, that
+is the stack of layers that `default_transport` composes. All exceptions derive from `OciwireError`.
+
+>>> from ociwire import Client, Descriptor, Response
 >>> from ociwire.testing import ScriptedTransport
->>> from ociwire import Response
 >>> transport = ScriptedTransport([Response(200, {"Content-Length": "5"}, b"hello")])
 >>> client = Client("registry.example", transport)
 >>> client.get_blob("greetings", Descriptor.of(b"hello").digest).read()
 b'hello'
 
-Names and subpackages are imported when they are first asked for (PEP 562): a program that only may talk to a registry
-pays for it when it does.
+Names and subpackages are imported on first use (PEP 562), so that ``import ociwire`` is fast.
 """
 
 from typing import TYPE_CHECKING
 
 from ._lazy import lazy_names
 from ._version import __version__
-from .errors import *  # noqa: F403 - all of them, and none is listed twice
+from .errors import *  # noqa: F403 - exports every exception without repeating the list
 from .errors import __all__ as _errors
 
 if TYPE_CHECKING:
@@ -83,4 +84,5 @@ _SUBMODULES = ("auth", "errors", "media_types", "registry", "testing", "transfer
 
 __all__ = ["__version__", *_MODULE_OF_NAME, *_errors]
 
-__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF_NAME, _SUBMODULES)
+if not TYPE_CHECKING:  # with a module `__getattr__`, type checkers would accept any name
+    __getattr__, __dir__ = lazy_names(__name__, _MODULE_OF_NAME, _SUBMODULES)

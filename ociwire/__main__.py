@@ -1,4 +1,4 @@
-"""Runs the ``ociwire`` command: ``python -m ociwire``."""
+"""Entry point of ``python -m ociwire``, which runs the ``ociwire`` command."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""Checks of numeric arguments, shared by the whole public API, and the text of argument values in error messages.
+"""Validation of numeric arguments, shared by the whole public API, and formatting of values in error messages.
 
-A number is checked once, where the caller passes it. A number that passes can be added, compared, converted and
-formatted without an exception: NaN, numbers beyond a float and integers beyond 64 bits are refused.
+A number is validated once, where the caller passes it. A valid number can be added, compared, converted and formatted
+without an exception: NaN, numbers too large for a float and integers beyond 64 bits are refused.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ __all__ = [
 ]
 
 MAX_WAIT = 1e8
-"""Maximum wait in seconds (three years). Longer waits are reduced to it, as sockets and `time.sleep` have a limit."""
+"""Maximum wait in seconds (three years). Longer waits are reduced to it, because `socket.settimeout` and `time.sleep`
+raise `OverflowError` for values beyond a platform-dependent limit."""
 _LARGEST = 2**63 - 1
 """Maximum size, offset or count: OCI sizes and file offsets are signed 64-bit integers."""
 
 
 def safe_repr(value: object, limit: int = 100) -> str:
-    """Return the repr of an argument for an error message, cut to `limit` characters. Never raises."""
+    """Return the repr of an argument for an error message, truncated to `limit` characters. Never raises."""
     try:
         return truncate(repr(value), limit)
     except Exception:  # noqa: BLE001 - a repr may raise anything; that of an int beyond 4300 digits raises ValueError
@@ -39,10 +40,11 @@ def safe_repr(value: object, limit: int = 100) -> str:
 
 
 def check_integer(name: str, value: Any, *, minimum: int = 0) -> int:
-    """Return an integer argument unchanged.
+    """Return an integer argument unchanged after validating it.
 
     Raises:
-        UsageError: It is not an `int` (`bool` is refused, too), is below the minimum, or needs more than 64 bits.
+        UsageError: The value is not an `int` (a `bool` is refused, too), is below the minimum, or does not fit into a
+            signed 64-bit integer.
     """
     if type(value) is not int or not minimum <= value <= _LARGEST:
         raise UsageError(f"invalid {name} {safe_repr(value)}: expected an integer from {minimum} to 2**63 - 1")
@@ -50,12 +52,12 @@ def check_integer(name: str, value: Any, *, minimum: int = 0) -> int:
 
 
 def check_read_size(size: Any) -> int:
-    """Return the size that a ``read`` method was asked for; -1, for the rest, if it is `None`.
+    """Return the size argument of a ``read`` method as an integer; -1, which means the rest, for `None`.
 
-    As in `io`, what has ``__index__`` is an integer.
+    As in `io`, any object with ``__index__`` counts as an integer.
 
     Raises:
-        UsageError: It is neither.
+        UsageError: The size is neither an integer nor `None`.
     """
     try:
         return -1 if size is None else operator.index(size)
@@ -64,7 +66,10 @@ def check_read_size(size: Any) -> int:
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is an `int` or a `float` that a float can hold: not a `bool`, not NaN. Infinity is a number."""
+    """Return whether a value is an `int` or a `float`, except for `bool`, NaN and integers too large for a float.
+
+    Infinity counts as a number.
+    """
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
     try:
@@ -75,10 +80,10 @@ def is_number(value: object) -> bool:
 
 
 def check_seconds(name: str, seconds: Any) -> float:
-    """Return a duration in seconds, cut to `MAX_WAIT`; infinity thus means the longest wait.
+    """Return a duration in seconds, reduced to `MAX_WAIT` if it is longer or infinite.
 
     Raises:
-        UsageError: It is not a number, or is negative.
+        UsageError: The duration is not a number, or is negative.
     """
     if not is_number(seconds) or seconds < 0:
         raise UsageError(f"invalid {name} {safe_repr(seconds)}: expected a number of seconds, 0 or more")
@@ -86,34 +91,34 @@ def check_seconds(name: str, seconds: Any) -> float:
 
 
 def check_deadline(deadline: Any) -> float | None:
-    """Return a deadline unchanged: a moment of `time.monotonic`, or `None`.
+    """Return a deadline (a `time.monotonic` value in seconds, or `None`) unchanged after validating it.
 
-    A negative deadline may be valid, because the clock may start anywhere. Infinity means no deadline.
+    A negative deadline is valid, because the reference point of the clock is undefined. Infinity means no deadline.
 
     Raises:
-        UsageError: It is not a number.
+        UsageError: The deadline is not a number.
     """
     if deadline is not None and not is_number(deadline):
         raise UsageError(
-            f"invalid deadline {safe_repr(deadline)}: expected a moment of time.monotonic() in seconds, such as"
+            f"invalid deadline {safe_repr(deadline)}: expected a time.monotonic() value in seconds, such as"
             " time.monotonic() + 60"
         )
     return deadline  # type: ignore[no-any-return]
 
 
 def resolve_timeout(timeout: Any) -> tuple[float | None, float | None]:
-    """Return the connect and the read timeout in seconds; `None` is no timeout.
+    """Return the connect timeout and the read timeout in seconds; `None` means no timeout.
 
     Args:
-        timeout: A number for both, or a `urllib3.Timeout`, whose ``total`` bounds both.
+        timeout: One number of seconds for both, or a `urllib3.Timeout`, whose ``total`` bounds both.
 
     Raises:
-        UsageError: It is neither, or one of its values is not a number greater than 0.
+        UsageError: The timeout has another type, or one of its values is not a number greater than 0.
     """
     if is_number(timeout) and timeout > 0:
         seconds = min(float(timeout), MAX_WAIT)
         return seconds, seconds
-    import urllib3  # already imported if the timeout is a urllib3.Timeout
+    import urllib3  # deferred: takes no time if the caller has created a urllib3.Timeout
 
     if isinstance(timeout, urllib3.Timeout):
         try:
@@ -121,7 +126,7 @@ def resolve_timeout(timeout: Any) -> tuple[float | None, float | None]:
             running.start_connect()  # with a total, urllib3 computes the read timeout only while its clock runs
             values: tuple[Any, ...] = (running.total, running.connect_timeout, running.read_timeout)
         except (TypeError, ValueError, ArithmeticError):
-            values = (False,)  # a value cannot be added to a float, such as a Decimal
+            values = (False,)  # invalid: a value, such as a Decimal, cannot be added to a float
         resolved = [urllib3.Timeout.resolve_default_timeout(value) for value in values]
         if all(value is None or is_number(value) for value in resolved):
             _, connect, read = (None if value is None else min(float(value), MAX_WAIT) for value in resolved)

@@ -1,4 +1,4 @@
-"""A thread-safe mapping of bounded size, for data whose amount registries and token servers decide."""
+"""Thread-safe cache of bounded size, for data whose amount depends on registries and token servers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ V = TypeVar("V")
 
 
 class BoundedCache(Generic[K, V]):
-    """Keeps the newest entries. No call blocks on anything but another call.
+    """Cache that evicts its oldest entries when it exceeds its bounds. Thread-safe.
+
+    No I/O is done while its lock is held.
 
     Args:
         max_entries: Maximum number of entries.
-        max_bytes: Maximum sum of the weights that `put` is given. An entry that weighs more is not kept.
+        max_bytes: Maximum total weight of the entries; see `put`. An entry that exceeds it alone is not stored.
     """
 
     def __init__(self, max_entries: int, max_bytes: int = 0) -> None:
@@ -30,17 +32,23 @@ class BoundedCache(Generic[K, V]):
         return len(self._entries)
 
     def get(self, key: K) -> V | None:
-        """The value of a key, if there is one."""
-        entry = self._entries.get(key)  # atomic: no lock on the way of every request
+        """Return the value of a key; `None` if there is none."""
+        entry = self._entries.get(key)  # `dict.get` is atomic, so that look-ups of every request need no lock
         return None if entry is None else entry[0]
 
     def find(self, matches: Callable[[K, V], bool]) -> V | None:
-        """The oldest value that matches, if there is one."""
+        """Return the oldest value for which ``matches(key, value)`` is true; `None` if there is none."""
         with self._lock:
             return next((value for key, (value, _) in self._entries.items() if matches(key, value)), None)
 
     def put(self, key: K, value: V, weight: int = 0) -> None:
-        """Set the value of a key, and evict the oldest entries beyond the bounds."""
+        """Set the value of a key, and evict the oldest entries until the bounds are met.
+
+        Args:
+            key: The key. An existing entry is replaced, and counts as the newest one.
+            value: The value.
+            weight: The size of the entry in bytes, as counted against `max_bytes`. Defaults to 0.
+        """
         with self._lock:
             self._remove(key)
             if weight > self._max_bytes:
@@ -51,13 +59,13 @@ class BoundedCache(Generic[K, V]):
             self._bytes += weight
 
     def remove(self, matches: Callable[[K, V], bool]) -> None:
-        """Remove all entries that match."""
+        """Remove all entries for which ``matches(key, value)`` is true."""
         with self._lock:
             for key in [key for key, (value, _) in self._entries.items() if matches(key, value)]:
                 self._remove(key)
 
     def pop_all(self) -> list[V]:
-        """Remove all entries and return their values, the oldest first."""
+        """Remove all entries and return their values, oldest first."""
         with self._lock:
             entries, self._entries = self._entries, {}
             self._bytes = 0

@@ -1,4 +1,4 @@
-"""Import the public names of a package on first use (PEP 562)."""
+"""Lazy imports of the public names of a package (PEP 562)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["lazy_names"]
 def lazy_names(
     package: str, module_of_name: Mapping[str, str], submodules: Collection[str] = ()
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Make the ``__getattr__`` and ``__dir__`` of a package.
+    """Return the functions ``__getattr__`` and ``__dir__`` of a package that imports its names on first use.
 
     Args:
         package: The name of the package.
         module_of_name: The module of each public name, relative to the package.
-        submodules: The names of public modules, which are imported on first use, too.
+        submodules: The names of public submodules, which are also imported on first use.
     """
 
     def get(name: str) -> Any:
@@ -27,7 +27,7 @@ def lazy_names(
         if name not in module_of_name:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value = getattr(import_module(module_of_name[name], package), name)
-        setattr(sys.modules[package], name, value)  # the next access does not come here
+        setattr(sys.modules[package], name, value)  # later accesses find the attribute and do not call this function
         return value
 
     def names() -> list[str]:

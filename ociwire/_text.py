@@ -1,4 +1,4 @@
-"""Formatting for messages and logs: untrusted text, status lines and sizes."""
+"""Formatting of untrusted text, status codes and sizes for messages and logs."""
 
 from __future__ import annotations
 
@@ -7,26 +7,32 @@ from http import HTTPStatus
 
 __all__ = ["ELLIPSIS", "SURROGATE", "truncate", "sanitize", "format_size", "status_line"]
 
-# Control characters, line separators, characters that change the direction of text (UAX #9), and surrogates.
+# Control characters and line separators could forge log lines; characters that change the direction of text (UAX #9)
+# could display a URL in another order; surrogates cannot be encoded.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
 SURROGATE = re.compile(r"[\ud800-\udfff]")
-"""A lone surrogate: JSON can express it, but it cannot be encoded."""
+"""Pattern of a lone surrogate, which JSON escapes can express, but UTF-8 cannot encode."""
 
 ELLIPSIS = "…"
-"""Marks where text was truncated. `Redactor` masks the beginning of a secret in front of it."""
+"""Mark of truncated text. `Redactor` masks the beginning of a secret in front of it."""
 
 
 def truncate(text: str, limit: int) -> str:
-    """Truncate a text to `limit` characters, with `ELLIPSIS` at its end if it was longer.
+    """Truncate text to `limit` characters, with `ELLIPSIS` at its end if it was longer.
 
-    Text of a peer that is quoted before its secrets are masked must be truncated by this function: only the mark tells
-    `Redactor` that the text before it may be the beginning of a secret.
+    Untrusted text that is truncated before its secrets are masked must be truncated with this function: `Redactor`
+    recognizes the beginning of a secret only in front of `ELLIPSIS`.
     """
     return text if len(text) <= limit else text[: limit - len(ELLIPSIS)] + ELLIPSIS
 
 
 def sanitize(value: object, limit: int) -> str:
-    """Sanitize untrusted text for single-line output: no control characters, at most `limit` characters."""
+    """Sanitize untrusted text for single-line output: replace control characters by spaces, and truncate it.
+
+    Args:
+        value: The text. Values of other types, such as from JSON, become an empty string.
+        limit: Maximum length in characters.
+    """
     return _UNSAFE.sub(" ", value[:limit]) if isinstance(value, str) else ""
 
 
@@ -42,5 +48,6 @@ def format_size(count: int) -> str:
     """Format a number of bytes, such as ``512 B`` or ``5.0 MiB``."""
     if count < 1024:
         return f"{count} B"
+    # The factor selects the next unit where rounding would give 1024.0 of the smaller one.
     power = 1 if count < 1024**2 * 0.9995 else 2 if count < 1024**3 * 0.9995 else 3
     return f"{count / 1024**power:.1f} {('', 'KiB', 'MiB', 'GiB')[power]}"

@@ -1,26 +1,26 @@
-"""Everything that ociwire raises of its own accord.
+"""Exceptions of ociwire.
 
-::
+Every exception derives from `OciwireError`. A second base class is given in parentheses::
 
-    OciwireError
-    ├── UsageError(ValueError)                 the call was wrong: nothing was sent
-    ├── TransportError                         there is no usable response
-    │   ├── ConnectError(ConnectionError)      no connection, no TLS, no way through the proxy
-    │   ├── TransportTimeout(TimeoutError)     a timeout or the deadline passed
-    │   │   ├── ConnectTimeout(ConnectError)   ... before there was a connection: nothing was sent
-    │   │   └── ReadTimeout                    ... while the request was sent or the response read
-    │   ├── ReadError                          the connection broke while it was in use
-    │   ├── ProtocolError                      what came back is not HTTP, or not what a registry may say
-    │   ├── RedirectError                      a redirect that must not, or cannot, be followed
-    │   └── BodyConsumedError                  a single-use body would have to be sent again
-    ├── AuthError                              a token server, a helper or a credential source failed
-    │   ├── CredentialsRejected                ... and it was a refusal
-    │   └── AuthTimeout(TransportTimeout)      ... and it was for want of time
-    ├── ContentError                           the bytes are not what they should be
+    OciwireError                               base class of all exceptions
+    ├── UsageError(ValueError)                 invalid argument, or use of a closed object; nothing was sent
+    ├── TransportError                         no usable response was received
+    │   ├── ConnectError(ConnectionError)      connecting failed: name resolution, TCP, TLS or the proxy
+    │   ├── TransportTimeout(TimeoutError)     a timeout or the deadline expired
+    │   │   ├── ConnectTimeout(ConnectError)   ... while connecting; nothing was sent
+    │   │   └── ReadTimeout                    ... while sending the request or reading the response
+    │   ├── ReadError                          the connection was lost while sending or reading
+    │   ├── ProtocolError                      the response violates HTTP/1.1 or the distribution specification
+    │   ├── RedirectError                      a redirect is refused, or cannot be followed
+    │   └── BodyConsumedError                  a single-use body cannot be sent again
+    ├── AuthError                              a token server, credential helper or credential source failed
+    │   ├── CredentialsRejected                ... because it rejected the credentials
+    │   └── AuthTimeout(TransportTimeout)      ... because a timeout or the deadline expired
+    ├── ContentError                           the received content is not the expected content
     │   ├── DigestMismatch
     │   └── SizeMismatch
-    ├── ReferrersUpdateError                   a manifest was stored, but its subject's referrers tag was not updated
-    └── RegistryError                          the registry answered, and the answer is no
+    ├── ReferrersUpdateError                   a manifest was stored, but the referrers tag of its subject not updated
+    └── RegistryError                          the registry responded with an error status
         ├── NotFound
         │   ├── BlobUnknown
         │   ├── ManifestUnknown
@@ -38,7 +38,7 @@
         ├── SizeInvalid
         └── RangeInvalid
 
-All of them can be pickled and deep-copied. None holds a secret of its request, in its text or in an attribute.
+All exceptions can be pickled and deep-copied. The secrets of a request are masked in the text and in the attributes.
 """
 
 from __future__ import annotations
@@ -91,18 +91,18 @@ __all__ = [
 
 
 class OciwireError(Exception):
-    """The root: catch this to catch whatever ociwire raises of its own."""
+    """Base class of all exceptions of ociwire."""
 
 
 class UsageError(OciwireError, ValueError):
-    """The caller's mistake: a bad name, digest, host, header or length, or a closed client. Nothing was sent."""
+    """An argument is invalid, such as a name or digest, or a closed object was used. Nothing was sent."""
 
 
 class _RedactedRequest:
-    """The attribute `request` of an exception.
+    """Descriptor for the attribute `request` of an exception.
 
-    Setting it masks the secrets of the request's exchange in the exception, and stores the request without them, so
-    that code that raises an exception need not do it.
+    Setting it masks the secrets of the request's exchange in the exception, and stores a request without them. Code
+    that raises an exception does not have to mask anything itself.
     """
 
     def __get__(self, error: BaseException, owner: object = None) -> Request | None:
@@ -114,14 +114,14 @@ class _RedactedRequest:
 
 
 class TransportError(OciwireError):
-    """There is no usable response.
+    """No usable response was received.
 
     Attributes:
-        request: The request that failed, as far as it is known, without its credentials and without the query of a
-            cross-origin URL.
+        request: The request that failed, without its credentials and without the query of a cross-origin URL. `None` if
+            it is not known.
     """
 
-    request = _RedactedRequest()
+    request: _RedactedRequest = _RedactedRequest()
 
     def __init__(self, message: str, *, request: Request | None = None) -> None:
         super().__init__(message)
@@ -129,45 +129,45 @@ class TransportError(OciwireError):
 
 
 class ConnectError(TransportError, ConnectionError):
-    """No connection could be made: name resolution, TCP, TLS (its certificates included) or the proxy."""
+    """Connecting failed: name resolution, TCP, TLS (including certificate verification) or the proxy."""
 
 
 class TransportTimeout(TransportError, TimeoutError):
-    """A timeout of the transport, or the deadline of the request, has passed."""
+    """A timeout of the transport or the deadline of the request expired."""
 
 
 class ConnectTimeout(TransportTimeout, ConnectError):
-    """No connection was made before the connect timeout or the deadline. Nothing was sent."""
+    """The connect timeout or the deadline expired before a connection was established. Nothing was sent."""
 
 
 class ReadTimeout(TransportTimeout):
-    """Sending the request or reading the response took longer than the read timeout, or the deadline has passed.
+    """The read timeout or the deadline expired while sending the request or reading the response.
 
-    The server may have acted on the request.
+    The server may have processed the request.
     """
 
 
 class ReadError(TransportError):
-    """The connection broke while a request was being sent or its response read."""
+    """The connection was lost while sending the request or reading the response."""
 
 
 class ProtocolError(TransportError):
-    """The peer broke HTTP/1.1 (RFC 9112) or the OCI distribution specification."""
+    """The response violates HTTP/1.1 (RFC 9112) or the OCI distribution specification."""
 
 
 class RedirectError(TransportError):
-    """A redirect that must not be followed, or cannot be."""
+    """A redirect is refused for security reasons, or cannot be followed."""
 
 
 class BodyConsumedError(TransportError):
-    """A single-use body was opened after its first chunk had been read: it cannot be sent again."""
+    """A single-use body was opened again after part of it was consumed, so that it cannot be sent again."""
 
 
 class AuthError(OciwireError):
     """A token server, a credential helper or a credential source failed.
 
     Attributes:
-        status: The status code of the token server's answer; 0 if there was none.
+        status: The status code of the token server's response; 0 if there was none.
     """
 
     def __init__(self, message: str, *, status: int = 0) -> None:
@@ -176,12 +176,12 @@ class AuthError(OciwireError):
 
 
 class CredentialsRejected(AuthError):
-    """A server refused the credentials.
+    """A token server or a registry rejected the credentials.
 
     Attributes:
-        host: The registry that the credentials are for.
-        realm: The URL of the token server that refused them; empty if it was the registry itself.
-        status: The status code of the refusal.
+        host: The host of the registry that the credentials are for.
+        realm: The URL of the token server that rejected them; empty if the registry itself did.
+        status: The status code of the response.
     """
 
     def __init__(self, message: str, *, host: str = "", realm: str = "", status: int = 0) -> None:
@@ -191,7 +191,7 @@ class CredentialsRejected(AuthError):
 
 
 class AuthTimeout(AuthError, TransportTimeout):
-    """There was no token before a timeout or the deadline of the request. As an `AuthError`, it is not retried."""
+    """A timeout or the deadline expired before a token was received. Like every `AuthError`, it is not retried."""
 
     def __init__(self, message: str, *, status: int = 0, request: Request | None = None) -> None:
         TransportTimeout.__init__(self, message, request=request)
@@ -199,15 +199,15 @@ class AuthTimeout(AuthError, TransportTimeout):
 
 
 class ContentError(OciwireError):
-    """The bytes are not what they should be."""
+    """The received content is not the expected content, such as an HTML page instead of a manifest."""
 
 
 class DigestMismatch(ContentError):
-    """The content has another digest than it should have.
+    """The digest of the content is not the expected one.
 
     Attributes:
-        expected: The digest that was asked for.
-        actual: The digest that the content has, or that the server claims for it.
+        expected: The digest that was requested.
+        actual: The digest of the content, or the digest that the server states.
     """
 
     def __init__(self, message: str, *, expected: str = "", actual: str = "") -> None:
@@ -217,11 +217,12 @@ class DigestMismatch(ContentError):
 
 
 class SizeMismatch(ContentError):
-    """The content is longer or shorter than was said.
+    """The content is longer or shorter than expected.
 
     Attributes:
-        expected: The length that was said, in bytes.
-        actual: The bytes counted when the mismatch showed; where the content is too long, what was counted until then.
+        expected: The expected size in bytes.
+        actual: The size in bytes. If the content is too long, the number of bytes that were counted when this was
+            detected, which is a lower bound.
     """
 
     def __init__(self, message: str, *, expected: int = 0, actual: int = 0) -> None:
@@ -233,10 +234,10 @@ class SizeMismatch(ContentError):
 class ReferrersUpdateError(OciwireError):
     """A manifest was stored, but the referrers tag of its subject was not updated.
 
-    The registry has no referrers API, so that clients maintain a tag that lists the referrers. The manifest can be read
-    by its digest and its tags, but it is not listed among the referrers of its subject. Pushing it again repeats the
-    update. ``__cause__`` is the reason: a `RegistryError`, a `ContentError` or an `AuthError`. A `TransportError`
-    during the update is raised as it is.
+    If a registry has no referrers API, clients maintain a tag that lists the referrers (specification, "Referrers Tag
+    Schema"). The manifest can be read by its digest and its tags, but is missing in the referrers of its subject. Push
+    it again to repeat the update. ``__cause__`` is the reason: a `RegistryError`, a `ContentError` or an `AuthError`. A
+    `TransportError` during the update is raised unchanged.
 
     Attributes:
         descriptor: The descriptor of the manifest that was stored.
@@ -248,27 +249,27 @@ class ReferrersUpdateError(OciwireError):
 
 
 class RegistryError(OciwireError):
-    """The registry answered, and the answer is not the one that was asked for.
+    """The registry responded with an error status.
 
-    Reads like ``404 Not Found: manifest unknown: manifest (x) unknown to registry``. The codes are those of the OCI
-    distribution specification, section "Error Codes". A code that contradicts the status (416 with BLOB_UNKNOWN) is
-    kept in `code`, but the status decides the class.
+    The text has the form ``404 Not Found: manifest unknown: manifest (x) unknown to registry``. Codes are defined by
+    the OCI distribution specification, section "Error Codes". A code that contradicts the status, such as BLOB_UNKNOWN
+    with 416, is stored in `code`, but the status determines the class.
 
     Attributes:
         status: The status code of the response.
-        code: The first error's ``code``, such as ``MANIFEST_UNKNOWN``; empty if the body had none.
-        message: The first error's ``message``; where the body is not the specification's JSON, what it said instead.
-        detail: The first error's ``detail``: any JSON value, or None.
-        errors: All errors of the body, as they were sent.
+        code: The ``code`` of the first error in the body, such as ``MANIFEST_UNKNOWN``; empty if there is none.
+        message: The ``message`` of the first error. If the body is not the JSON of the specification, its text.
+        detail: The ``detail`` of the first error: any JSON value; `None` if there is none.
+        errors: All errors in the body, as the registry sent them.
         headers: The headers of the response, without cookies.
         body: The first 8 KiB of the body.
         request: The request, without its credentials and without the query of a cross-origin URL.
 
-    In all of them the secrets of the request, of its redirects and of its token requests are masked, and cross-origin
-    URLs have no query.
+    In all attributes, the secrets of the request, of its redirects and of its token requests are masked, and
+    cross-origin URLs have no query.
     """
 
-    request = _RedactedRequest()
+    request: _RedactedRequest = _RedactedRequest()
 
     def __init__(
         self,
@@ -290,7 +291,7 @@ class RegistryError(OciwireError):
         self.errors = errors
         self.headers = headers
         self.body = body
-        self.request = request  # the last one: it masks the others
+        self.request = request  # set last: `_RedactedRequest` masks the attributes that are set already
 
     def __str__(self) -> str:
         status = status_line(self.status) if self.status else ""
@@ -299,32 +300,32 @@ class RegistryError(OciwireError):
 
 
 class NotFound(RegistryError):
-    """What was asked for is not there."""
+    """The requested content does not exist, or the registry hides it (404)."""
 
 
 class BlobUnknown(NotFound):
-    """``BLOB_UNKNOWN``: no such blob in the repository."""
+    """``BLOB_UNKNOWN``: the repository has no such blob."""
 
 
 class ManifestUnknown(NotFound):
-    """``MANIFEST_UNKNOWN``: no such manifest or tag in the repository."""
+    """``MANIFEST_UNKNOWN``: the repository has no such manifest or tag."""
 
 
 class NameUnknown(NotFound):
-    """``NAME_UNKNOWN``: no such repository."""
+    """``NAME_UNKNOWN``: the registry has no such repository."""
 
 
 class BlobUploadUnknown(NotFound):
-    """``BLOB_UPLOAD_UNKNOWN``: no such upload, or it is over."""
+    """``BLOB_UPLOAD_UNKNOWN``: the upload session does not exist, or is already committed, cancelled or expired."""
 
 
 class Unauthorized(RegistryError):
-    """``UNAUTHORIZED``: credentials are needed, or those that were sent are not good.
+    """``UNAUTHORIZED`` (401): credentials are required, or the registry does not accept those that were sent.
 
     Attributes:
-        required_scope: The scope that the operation needs, such as ``repository:app:pull``; empty if none.
-        challenged_scope: The scope that the registry's challenge names; empty if none. Behind a proxy that rewrites
-            paths the two differ.
+        required_scope: The scope that the operation requires, such as ``repository:app:pull``; empty if there is none.
+        challenged_scope: The scope in the registry's challenge; empty if there is none. Behind a proxy that rewrites
+            paths, it differs from `required_scope`.
     """
 
     def __init__(
@@ -338,22 +339,22 @@ class Unauthorized(RegistryError):
         if not self.challenged_scope or self.challenged_scope == self.required_scope:
             return super().__str__()
         return (
-            f"{super().__str__()} (the operation needs the scope {self.required_scope!r}, the registry's challenge"
-            f" names {self.challenged_scope!r})"
+            f"{super().__str__()} (the operation requires the scope {self.required_scope!r}, the registry's challenge"
+            f" has {self.challenged_scope!r})"
         )
 
 
 class Denied(RegistryError):
-    """``DENIED``: the credentials are good, but not for this."""
+    """``DENIED`` (403): the credentials do not permit the operation."""
 
 
 class TooManyRequests(RegistryError):
-    """``TOOMANYREQUESTS``: slow down.
+    """``TOOMANYREQUESTS`` (429): the rate limit of the registry is exceeded.
 
     Attributes:
-        retry_after: How many seconds the registry wants to be left alone; None if it did not say.
-        limits: The registry's rate-limit headers (RateLimit-*, X-RateLimit-*, docker-ratelimit-source, Retry-After) in
-            one line; empty if it sent none. The text of the error quotes them.
+        retry_after: Number of seconds to wait, from Retry-After; `None` if the header is absent or invalid.
+        limits: The rate-limit headers of the response (RateLimit-*, X-RateLimit-*, docker-ratelimit-source,
+            Retry-After) in one line; empty if there are none. The text of the exception quotes them.
     """
 
     def __init__(
@@ -372,7 +373,7 @@ class TooManyRequests(RegistryError):
 
 
 class Unsupported(RegistryError):
-    """``UNSUPPORTED``: this registry does not do that."""
+    """``UNSUPPORTED``: the registry does not support the operation."""
 
 
 class BlobUploadInvalid(RegistryError):
@@ -380,24 +381,24 @@ class BlobUploadInvalid(RegistryError):
 
 
 class DigestInvalid(RegistryError):
-    """``DIGEST_INVALID``: the content does not have the digest that was given for it."""
+    """``DIGEST_INVALID``: the digest of the content is not the one that was stated."""
 
 
 class ManifestInvalid(RegistryError):
-    """``MANIFEST_INVALID``: the registry does not take this manifest."""
+    """``MANIFEST_INVALID``: the registry does not accept the manifest."""
 
 
 class ManifestBlobUnknown(RegistryError):
-    """``MANIFEST_BLOB_UNKNOWN``: the manifest names a blob that the repository does not have."""
+    """``MANIFEST_BLOB_UNKNOWN``: the repository does not have a blob or manifest that the manifest references."""
 
 
 class NameInvalid(RegistryError):
-    """``NAME_INVALID``: the registry does not take this repository name."""
+    """``NAME_INVALID``: the registry does not accept the repository name."""
 
 
 class SizeInvalid(RegistryError):
-    """``SIZE_INVALID``: the content has another length than was said, or is too large."""
+    """``SIZE_INVALID``, or status 413: the size of the content differs from the stated one, or is too large."""
 
 
 class RangeInvalid(RegistryError):
-    """``RANGE_INVALID``, or any 416: the range does not fit what the registry has."""
+    """``RANGE_INVALID``, or status 416: the registry cannot serve the range, or store a chunk at that position."""

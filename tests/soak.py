@@ -534,7 +534,7 @@ def soak(seconds: float, operations: int | None, seed: str, threads: int, *, mem
     ledger = Ledger()
     sys.unraisablehook = lambda args: ledger.add_violation(f"ignored: {args.exc_value!r} in {args.object!r}")
     warnings.simplefilter("error")
-    warnings.filterwarnings("ignore", ".* not read to its end or closed|.* never read to its end", ResourceWarning)
+    warnings.filterwarnings("ignore", "a (response|blob reader) was neither read to its end nor ", ResourceWarning)
     before_threads = threading.active_count()
     wait = time.sleep
     short_waits: Any = SimpleNamespace(

@@ -241,7 +241,7 @@ INDEX = b'{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+
 REMEDIES = (
     Remedy(
         name="trusted_realms_allows_an_http_token_server",
-        says="refused, for an https registry's credentials do not go over plain http",
+        says="to the token server http://auth.example: it goes from https to http",
         fails=lambda _: pull(registry(realm="http://auth.example/token")),
         applied=lambda _, message: pull(
             registry(realm="http://auth.example/token"), trusted_realms=option(message, "trusted_realms")
@@ -249,7 +249,7 @@ REMEDIES = (
     ),
     Remedy(
         name="trusted_realms_allows_an_internal_token_server",
-        says="does not send credentials to an internal address",
+        says="it has an internal address, but the registry has a public one",
         fails=lambda _: pull(registry(realm="https://10.0.0.1:8443/token")),
         applied=lambda _, message: pull(
             registry(realm="https://10.0.0.1:8443/token"), trusted_realms=option(message, "trusted_realms")
@@ -257,7 +257,7 @@ REMEDIES = (
     ),
     Remedy(
         name="trusted_realms_allows_a_token_server_that_redirects",
-        says="redirects (307): refused",
+        says="redirects (307): refusing to send credentials to https://login.example",
         fails=lambda _: pull(redirecting("https://login.example")),
         applied=lambda _, message: pull(
             redirecting("https://login.example"), trusted_realms=option(message, "trusted_realms")
@@ -339,31 +339,31 @@ REMEDIES = (
     ),
     Remedy(
         name="forwarded_proto_keeps_an_upload_on_https",
-        says="have the proxy send X-Forwarded-Proto",
+        says="configure the proxy to send X-Forwarded-Proto",
         fails=lambda _: push(behind_tls_proxy(307)),
         applied=lambda _, __: push(forwarded(behind_tls_proxy(307))),
     ),
     Remedy(
         name="forwarded_proto_keeps_a_redirect_on_https",
-        says="have the proxy send X-Forwarded-Proto",
+        says="configure the proxy to send X-Forwarded-Proto",
         fails=lambda _: push(behind_tls_proxy(308), "old/app"),
         applied=lambda _, __: push(forwarded(behind_tls_proxy(308)), "old/app"),
     ),
     Remedy(
         name="relative_urls_keep_an_upload_on_https",
-        says="or the registry use relative URLs",
+        says="or the registry to send relative URLs",
         fails=lambda _: push(behind_tls_proxy(307)),
         applied=lambda _, __: push(FunctionTransport(MemoryRegistry().round_trip)),
     ),
     Remedy(
         name="bytes_can_be_redirected",
-        says="give bytes or a seekable file",
+        says="pass bytes or a seekable file",
         fails=lambda _: put_over_redirect(iter([CONTENT])),
         applied=lambda _, __: put_over_redirect(CONTENT),
     ),
     Remedy(
         name="seekable_file_can_be_redirected",
-        says="give bytes or a seekable file",
+        says="pass bytes or a seekable file",
         fails=lambda _: put_over_redirect(iter([CONTENT])),
         applied=lambda _, __: put_over_redirect(io.BytesIO(CONTENT)),
     ),
@@ -393,13 +393,13 @@ REMEDIES = (
     ),
     Remedy(
         name="upload_replaces_a_mount_that_is_not_supported",
-        says="upload it",
+        says="upload the blob instead",
         fails=lambda _: Client(HOST, MemoryRegistry(mounts=False)).mount_blob("a", "b", Descriptor.of(CONTENT).digest),
         applied=lambda _, __: push(MemoryRegistry(mounts=False)),
     ),
     Remedy(
         name="header_of_the_transport_is_left_out",
-        says="leave it out",
+        says="remove it",
         fails=lambda _: over_wire_with({"Host": HOST}),
         applied=lambda _, __: over_wire_with({}),
     ),
@@ -411,7 +411,7 @@ REMEDIES = (
     ),
     Remedy(
         name="commit_takes_the_digest_of_a_resumed_upload",
-        says="commit(digest) takes it",
+        says="pass it to commit(digest)",
         fails=lambda _: resumed(None),
         applied=lambda _, __: resumed(Descriptor.of(CONTENT).digest),
     ),
@@ -429,19 +429,19 @@ REMEDIES = (
     ),
     Remedy(
         name="without_insecure_tls_is_spoken",
-        says="eave insecure=True out",
+        says="remove insecure=True",
         fails=lambda folder: over_wire(folder, tls=True, insecure=True),
         applied=lambda folder, _: over_wire(folder, tls=True, certs_d="certs.d/{host}/ca.crt"),
     ),
     Remedy(
         name="certs_d_trusts_a_private_ca",
-        says="a private CA belongs in /etc/docker/certs.d/",
+        says="put a private CA into /etc/docker/certs.d/",
         fails=lambda folder: over_wire(folder, tls=True),
         applied=lambda folder, _: over_wire(folder, tls=True, certs_d="/etc/docker/certs.d/{host}/ca.crt"),
     ),
     Remedy(
         name="percent_encoding_lets_a_proxy_password_have_an_at_sign",
-        says="percent-encode what has a meaning in URLs",
+        says="percent-encode special characters",
         fails=lambda _: through_proxy("user:p@ss@/"),
         applied=lambda _, __: through_proxy("user:p%40ss%40%2F@"),
     ),

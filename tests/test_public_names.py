@@ -108,7 +108,8 @@ def test_public_name_is_the_same_object_in_every_module() -> None:
     "package", [ociwire, ociwire.auth, ociwire.transport], ids=["ociwire", "ociwire.auth", "ociwire.transport"]
 )
 def test_imports_for_type_checkers_match_the_lazy_imports(package: Any) -> None:
-    [block] = [node for node in parse(Path(package.__file__)).body if isinstance(node, ast.If)]
+    blocks = [node for node in parse(Path(package.__file__)).body if isinstance(node, ast.If)]
+    [block] = [node for node in blocks if ast.unparse(node.test) == "TYPE_CHECKING"]
     imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
     modules = {name.asname: f"{'.' * node.level}{node.module}" for node in imports for name in node.names}
     assert modules == package._MODULE_OF_NAME

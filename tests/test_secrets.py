@@ -599,7 +599,7 @@ def test_referrers_update_error_shows_no_token() -> None:
             return Response(201, (), b"", sent)
         return Response(200, {"Content-Type": f"application/{token}"}, b"{}", sent)
 
-    with pytest.raises(ReferrersUpdateError, match="refusing to replace it") as caught:
+    with pytest.raises(ReferrersUpdateError, match="refusing to replace the referrers tag ") as caught:
         Client(HOST, FunctionTransport(answer)).push_manifest("app", content, "application/x")
     assert_no_leak(caught.value, (token,))
     assert_no_leak(caught.value.__cause__, (token,))

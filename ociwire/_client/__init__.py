@@ -1,1 +1,1 @@
-"""The client and what it is built from, one module per subject of the OCI distribution specification."""
+"""The client, with one module for each subject of the OCI distribution specification."""

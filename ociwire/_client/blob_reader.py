@@ -1,4 +1,4 @@
-"""Reads a blob and verifies it; a lost connection is resumed at the position where it broke."""
+"""Reader that verifies a blob, and resumes it at the current position if the connection is lost."""
 
 from __future__ import annotations
 
@@ -23,23 +23,34 @@ _BUFFER_SIZE = 1024 * 1024
 
 @final
 class BlobReader(io.RawIOBase):
-    """A binary file over a response that verifies what it reads. It owns the response.
+    """Binary file that reads a blob from a response, and verifies its size and digest.
 
-    The call that takes the last byte of the known size checks size and digest, and raises instead of returning it: a
-    reader that has returned all of its bytes has verified them. Not thread-safe. Closing it early drops the connection.
+    The call that reads the last byte verifies the blob before it returns: if all bytes were returned, the blob is
+    valid. The reader owns the response. Closing it before the end closes the connection. Not thread-safe.
+
+    >>> from ociwire import BlobReader, Descriptor, Response
+    >>> with BlobReader(Response(200, body=b"hello"), Descriptor.of(b"hello")) as reader:
+    ...     reader.read(), reader.verified
+    (b'hello', True)
 
     Args:
         response: The response to read.
-        descriptor: The expected size and digest, whatever the headers of the response state.
-        start: The position of the first byte of the response.
-        stop: The position after the last byte to read. `None` is the end of the blob.
+        descriptor: Expected size and digest. They take precedence over the headers of the response.
+        start: Position of the first byte of the response. Defaults to 0.
+        stop: Position after the last byte to read. `None` means the end of the blob.
         part: True for range reads, which cannot be verified.
-        reopen: Called with a position when the connection is lost there. Returns a response that begins with that byte.
-            Without progress between two losses it is not called again.
+        reopen: Function that is called with a position if the connection is lost there, and returns a response that
+            begins with that byte. It is not called again if no byte was read since. `None` means that a lost connection
+            is an error.
+
+    Attributes:
+        descriptor: Descriptor of the blob.
 
     Raises:
-        UsageError: The digest's algorithm is none of sha256, sha384 and sha512.
+        UsageError: The algorithm of the digest is not sha256, sha384 or sha512.
     """
+
+    descriptor: Descriptor
 
     def __init__(
         self,
@@ -63,7 +74,7 @@ class BlobReader(io.RawIOBase):
 
     @property
     def verified(self) -> bool:
-        """Whether all bytes have been read and their digest matched. Always false for a part."""
+        """Whether all bytes have been read and verified. Always false for a part of a blob."""
         return self._is_complete and self._is_whole
 
     def readable(self) -> bool:
@@ -71,17 +82,18 @@ class BlobReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Buffer, /) -> int:
-        """Read into a buffer what has arrived, at least one byte. Returns 0 at the end.
+        """Read available bytes, at least one, into a buffer; return their number, or 0 at the end.
 
         Raises:
             UsageError: The reader is closed.
-            SizeMismatch: The content has fewer or more bytes than the descriptor states.
-            DigestMismatch: The content has another digest.
+            SizeMismatch: The content is shorter or longer than the descriptor states.
+            DigestMismatch: The digest of the content differs from the one in the descriptor.
             TransportError: The connection failed.
         """
         if self.closed:
-            raise UsageError("the blob's reader is closed")
+            raise UsageError("the blob reader is closed")
         view = memoryview(buffer).cast("B")
+        # An empty buffer reads nothing. At the end it must not return early: an empty blob is verified here, too.
         if self._is_complete or (not view and self._remaining):
             return 0
         try:
@@ -102,18 +114,18 @@ class BlobReader(io.RawIOBase):
         return self._stop - self._position
 
     def _receive(self, view: memoryview) -> int:
-        """Read at least one byte, from the response or from one that resumes it."""
+        """Read at least one byte, from the response or from another one that resumes it."""
         while True:
             failure: Exception
             try:
                 count = self._response.readinto(view)
                 if count:
                     return count
-                failure = self._size_mismatch(f"ended {self._remaining} bytes short", self._position)
+                failure = self._size_mismatch(f"ended at byte {self._position}", self._position)
             except ReadError as error:
                 failure = error
             if self._reopen is None or self._reopened_at == self._position:
-                raise failure
+                raise failure  # no progress since the last resume
             self._reopened_at = self._position
             self._response.close()
             try:
@@ -123,8 +135,9 @@ class BlobReader(io.RawIOBase):
 
     def _finish(self) -> None:
         """Check that the content ends here, verify its digest, and close the response."""
+        # A part that ends before the blob may come from a 200 response, in which the rest of the blob follows.
         if self._stop == self.descriptor.size and self._has_more():
-            raise self._size_mismatch("goes on beyond them", self._stop + 1)
+            raise self._size_mismatch("is longer", self._stop + 1)
         if self._is_whole:
             verify_digest(self._hasher, self.descriptor.digest, hint=self._hint())
         self._is_complete = True
@@ -134,24 +147,24 @@ class BlobReader(io.RawIOBase):
         try:
             return bool(self._response.read(1))
         except TransportError:
-            return False  # a connection that is lost after the last byte has lost nothing
+            return False  # the connection was lost after the last byte: all of the content was received
 
     def _size_mismatch(self, what: str, actual: int) -> SizeMismatch:
         size = self.descriptor.size
         return SizeMismatch(
-            f"{self.descriptor.digest} should have {size} bytes, but its content {what}{self._hint()}",
+            f"size mismatch of {self.descriptor.digest}: expected {size} bytes, but the response {what}{self._hint()}",
             expected=size,
             actual=actual,
         )
 
     def _hint(self) -> str:
-        """A hint for the error message if the Content-Type is HTML. Valid content may have that type, too."""
+        """Return a hint for the error message if the Content-Type is HTML, which valid content may have as well."""
         if self.descriptor.media_type not in HTML_TYPES:
             return ""
         return " (its Content-Type is that of an HTML page: a login page or a firewall may have answered instead)"
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read `size` bytes, fewer only at the end; everything if `size` is negative or `None`.
+        """Read `size` bytes, or fewer at the end; all remaining bytes if `size` is negative or `None`.
 
         Raises:
             OciwireError: As `readinto`.
@@ -169,7 +182,7 @@ class BlobReader(io.RawIOBase):
                 return b"".join(pieces)
 
     def readall(self) -> bytes:
-        """Read everything.
+        """Read all remaining bytes.
 
         Raises:
             OciwireError: As `readinto`.
@@ -177,32 +190,32 @@ class BlobReader(io.RawIOBase):
         return self.read()
 
     def verify(self) -> None:
-        """Read the rest of the blob without returning it, and verify the digest.
+        """Read and discard the rest of the blob, and verify the digest.
 
         Raises:
-            UsageError: This is a part of a blob, which cannot be verified.
+            UsageError: The reader is one of a part of a blob, which cannot be verified.
             OciwireError: As `readinto`.
         """
         if not self._is_whole:
-            raise UsageError("a part of a blob cannot be verified: its digest is of the whole")
+            raise UsageError("cannot verify a part of a blob: the digest covers the whole blob")
         buffer = bytearray(min(max(self._remaining, 1), _BUFFER_SIZE))
         while not self._is_complete:
             self.readinto(buffer)
 
     def close(self) -> None:
-        """Close the response. Idempotent."""
+        """Close the reader and its response. Idempotent."""
         if not self.closed:
             super().close()
             self._response.close()
 
     def __del__(self) -> None:
-        # This replaces io.IOBase's finalizer, which calls close(): that goes through every layer's body, and may log or
-        # wait for a lock. The connection is dropped by the finalizer of the base transport's own body.
+        # Replaces the finalizer of `io.IOBase`, which calls close(). This would call the readers of all layers, which
+        # may log or acquire locks. The base transport closes the connection when its own reader is garbage-collected.
         response: Response | None = getattr(self, "_response", None)
         if response is not None and not response.closed and not response.in_memory:
-            warn_unclosed(f"{self.descriptor.digest} was not read to its end or closed")
+            warn_unclosed(f"a blob reader was neither read to its end nor closed: {self.descriptor.digest}")
 
 
 def redact_error(error: OciwireError, reader: BlobReader) -> None:
-    """Mask the secrets of a reader's request in an exception that quotes the content."""
+    """Mask the secrets of the request of a reader in an exception that quotes the content."""
     redactor_of(reader._response.request).redact_error(error)

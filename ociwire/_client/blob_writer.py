@@ -1,21 +1,23 @@
-"""Uploads in chunks, which can be resumed after a fault, also by another process.
+"""Chunked uploads, which can be resumed after a fault, possibly from another process.
 
-Follows the OCI distribution specification, "Pushing a blob in chunks", and the deviations of deployed registries.
+They are specified by the OCI distribution specification, "Pushing a blob in chunks". Deviations of registries are
+tolerated.
 
-A `BlobWriter` is open, closed (`close`: nothing more is written, but the upload can be resumed or committed) or over
-(committed or cancelled). Its buffer is sent in chunks. What follows a chunk (PATCH) depends on the response::
+A `BlobWriter` is open, closed (it accepts no more bytes, but the upload can be resumed or committed), or over
+(committed or cancelled). It sends its buffer in chunks (PATCH). The response determines the next action. After a 416, a
+GET of the upload session returns the offset of the registry::
 
-    response    the GET of the session reports      what follows
-    2xx                                             acknowledge the chunk, whatever Range says (ECR states it wrongly)
-    413                                             halve the chunk size and send again; raise below the minimum
+    response    offset of the registry              action
+    2xx                                             acknowledge the chunk and ignore Range (ECR sends a wrong one)
+    413                                             halve the chunk size and resend; raise below the minimum
     416         an offset within the chunk          acknowledge the bytes up to it
-    416         0, and ``0-0`` may mean one byte    send the rest of the first chunk from byte 1
-    416         the same offset as the writer       halve the chunk size if the chunk is large (128 KiB), else raise
+    416         0, but ``0-0`` may mean one byte    send the first chunk without its first byte, from offset 1
+    416         the same offset as the writer       halve the chunk size if it is at least 128 KiB, else raise
     416         any other offset                    raise `RangeInvalid`
-    other, or a fault                               raise; from now on the registry may have more than was acknowledged
+    other, or a fault                               raise; from now on, the offset of the registry is uncertain
 
-While the registry may have more than was acknowledged (`_offset_uncertain`), the rest is sent in chunks and not with
-the closing PUT: a registry refuses a chunk at the wrong offset, but some append the body of any PUT.
+While the offset is uncertain, the registry may have more bytes than it has acknowledged. The rest is then sent in
+chunks, not with the closing PUT: registries refuse a chunk at a wrong offset, but some append the body of any PUT.
 """
 
 from __future__ import annotations
@@ -44,18 +46,18 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_CHUNK_SIZE", "BlobWriter", "begin_upload", "push_blob", "resume_upload"]
 
 DEFAULT_CHUNK_SIZE = 4 * 1024 * 1024
-"""Default size of a chunk in bytes: some registries refuse larger ones (GHCR)."""
+"""Default size of a chunk in bytes. GHCR refuses larger ones."""
 _LARGE_CHUNK = 128 * 1024
-"""Size in bytes from which a 416 without another reason may mean that the chunk is too large."""
+"""Minimum size in bytes of a chunk for which a 416 with matching offsets may mean that it is too large."""
 _MAX_FAULTS = 3
-"""Number of consecutive faults of the closing PUT, without progress between them, that end a commit."""
+"""Maximum number of consecutive faults of the closing PUT without progress between them."""
 
 
 def push_blob(repository: Repository, digest: Digest, body: Body) -> None:
     """Upload a blob with a POST and a PUT; see `Client.push_blob`.
 
-    If a fault of the PUT left a part of the content at the registry, the rest follows in chunks. If the registry has
-    lost the upload, the content is sent to a new one, once. Both need a body that can be sent again.
+    If the PUT fails after a part of the content was stored, the rest is sent in chunks. If the registry has lost the
+    upload session, the content is sent to a new session, once. Both require a resendable body.
     """
     for attempts_left in (1, 0):
         session = open_upload(repository, digest.algorithm)
@@ -72,20 +74,20 @@ def push_blob(repository: Repository, digest: Digest, body: Body) -> None:
                 incomplete.location,
                 offset=incomplete.offset,
                 min_chunk_length=incomplete.min_chunk_length,
-                offset_uncertain=True,  # more of the PUT may arrive
+                offset_uncertain=True,  # the registry may still receive more of the PUT
             )
             writer.disable_hashing()
             for chunk in skip(body.open(), incomplete.offset):
                 writer.write(chunk)
             writer.commit(digest)
             return
-        except (BlobUploadUnknown, BlobUploadInvalid):
+        except (BlobUploadUnknown, BlobUploadInvalid):  # the registry has lost the session, as after a restart
             if not body.resendable or not attempts_left:
                 raise
 
 
 def begin_upload(repository: Repository, chunk_size: int | None, algorithm: str) -> BlobWriter:
-    """Open an upload session and return its writer; see `Client.push_blob_chunked`."""
+    """Open an upload session, and return its writer; see `Client.push_blob_chunked`."""
     session = open_upload(repository, algorithm)
     return BlobWriter(
         repository,
@@ -101,8 +103,8 @@ def resume_upload(repository: Repository, upload_id: str, offset: int | None, ch
     try:
         location = repository.upload_location(Response(202, {"Location": upload_id}))
     except ProtocolError as error:
-        raise UsageError(f"not the id of an upload: {error}") from None
-    # Later requests have the operation name of a chunked upload, whichever process opened the session.
+        raise UsageError(f"invalid upload id: {error}") from None
+    # The requests of the writer have the same operation name as those of the writer that opened the session.
     target = Repository(repository.sender, repository.name, "push_blob_chunked")
     if offset is not None:
         return BlobWriter(target, location, offset=offset, chunk_size=chunk_size)
@@ -119,16 +121,27 @@ def resume_upload(repository: Repository, upload_id: str, offset: int | None, ch
 
 @final
 class BlobWriter:
-    """An upload session that bytes are written to. They are buffered, and each chunk is sent as it is full.
+    """Writer of a chunked upload, which buffers bytes and sends a chunk when the buffer is full.
 
-    Made by `Client.push_blob_chunked` and `Client.push_blob_chunked_resume`. As a context manager it ends in `close`,
-    which sends the buffer and keeps the upload: `id` resumes it, in another process too. After an exception nothing
-    more is sent. It never commits or cancels by itself. Not thread-safe.
+    It is returned by `Client.push_blob_chunked` and `Client.push_blob_chunked_resume`. The context manager calls
+    `close` at its end, which sends the buffer and keeps the upload session, or sends nothing if there was an exception.
+    It neither commits nor cancels the upload. Use `id` to resume it, possibly from another process. Not thread-safe.
+
+    >>> from ociwire import Client
+    >>> from ociwire.testing import MemoryRegistry
+    >>> client = Client("registry.example", MemoryRegistry())
+    >>> with client.push_blob_chunked("app") as writer:
+    ...     _ = writer.write(b"hello")
+    ...     writer.commit().digest
+    'sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824'
 
     Attributes:
-        flushed: The number of bytes that the registry has acknowledged.
-        chunk_size: The size of the next chunk in bytes; less than was requested if the registry refused that.
+        flushed: Number of bytes that the registry has acknowledged.
+        chunk_size: Size of the next chunk in bytes. It is less than requested if the registry has refused a larger one.
     """
+
+    flushed: int
+    chunk_size: int
 
     def __init__(
         self,
@@ -147,7 +160,7 @@ class BlobWriter:
         self._hasher = new_hasher(algorithm) if offset == 0 else None
         self._buffer = bytearray()
         self._min_chunk_length = max(min_chunk_length, 1)
-        self._offset_uncertain = offset_uncertain  # the registry may have more than it has acknowledged
+        self._offset_uncertain = offset_uncertain  # see the module docstring
         self._is_chunk_reduced = False
         self._is_open = True
         self._is_over = False
@@ -158,35 +171,38 @@ class BlobWriter:
 
     @property
     def id(self) -> str:
-        """The URL of the upload session, for `Client.push_blob_chunked_resume`. It changes with each chunk."""
+        """URL of the upload session, for `Client.push_blob_chunked_resume`. It may change with each chunk."""
         return self._location
 
     @property
     def size(self) -> int:
-        """The number of bytes that the upload has in all, sent or buffered."""
+        """Total number of bytes of the upload, sent or buffered."""
         return self.flushed + len(self._buffer)
 
     def disable_hashing(self) -> None:
-        """Stop hashing what is written: the caller hashes it, and passes the digest to `commit`."""
+        """Stop hashing written bytes, if the caller computes the digest and passes it to `commit`."""
         self._hasher = None
 
     def write(self, data: Buffer, /) -> int:
-        """Buffer bytes, and send each chunk that is full; the last chunk is sent by `commit` or `close`.
+        """Write bytes to the buffer, and send each full chunk. `commit` or `close` sends the last chunk.
 
-        If sending fails, `size` tells how many bytes were taken: the others can be written to this writer again. A
-        writer that resumes the upload needs the bytes from its own `size` on.
+        If sending fails, `size` is the number of bytes that were accepted; write the others to this writer again. To
+        resume the upload with another writer, write the bytes from its `size` on.
+
+        Args:
+            data: Bytes, or another object with the buffer protocol.
 
         Returns:
-            The number of bytes, all of them.
+            The number of bytes, which are always all of them.
 
         Raises:
             UsageError: The writer is closed.
-            RangeInvalid: The registry has other bytes than were sent; the upload can still be resumed.
-            RegistryError: The registry refused.
-            TransportError: There is no usable response.
+            RangeInvalid: The offset of the registry differs from `flushed`. The upload can still be resumed.
+            RegistryError: The registry refused the chunk.
+            TransportError: No usable response was received.
         """
         if not self._is_open:
-            raise UsageError("the upload's writer is closed")
+            raise UsageError("the blob writer is closed")
         view = memoryview(data).cast("B")
         taken = 0
         while taken < len(view):
@@ -200,10 +216,10 @@ class BlobWriter:
         return taken
 
     def close(self) -> None:
-        """Send the buffer, and accept no more bytes. The upload can be resumed and committed. Idempotent.
+        """Send the buffer, and close the writer. The upload can still be resumed or committed. Idempotent.
 
         Raises:
-            OciwireError: As `write`. The writer is closed all the same.
+            OciwireError: As `write`. The writer is closed even then.
         """
         if self._is_open:
             self._is_open = False
@@ -211,33 +227,33 @@ class BlobWriter:
                 self._send_chunk()
 
     def commit(self, digest: str | None = None) -> Descriptor:
-        """Send the buffer, and make the upload a blob.
+        """Send the buffer, and complete the upload, after which the repository has the blob.
 
-        If the closing PUT fails, the client asks whether the blob was stored. It waits up to ten minutes, or until the
-        deadline, for a registry that may still be committing the blob, and sends missing bytes.
+        If the closing PUT fails, the client queries whether the blob was stored. It sends missing bytes, and waits up
+        to ten minutes, or until the deadline, for a registry that may still be committing the blob.
 
         Args:
-            digest: The digest of the whole content. Defaults to the digest of what was written, which is known if the
-                writer began at byte 0.
+            digest: Digest of the whole content. Defaults to the digest of the written bytes, which is known if the
+                writer started at byte 0.
 
         Returns:
-            The blob's descriptor.
+            The descriptor of the blob.
 
         Raises:
-            UsageError: The upload is over, or there is no digest and the writer did not begin at byte 0.
-            DigestInvalid: The content does not have the digest.
-            BlobUploadUnknown: The registry has lost the upload.
-            RangeInvalid: The registry has fewer bytes than it acknowledged; the upload can still be resumed.
-            RegistryError: The registry refused.
-            TransportTimeout: The registry has all bytes, and did not commit the blob in time.
-            TransportError: There is no usable response.
+            UsageError: The upload is already committed or cancelled, or the digest is unknown.
+            DigestInvalid: The digest of the content differs.
+            BlobUploadUnknown: The registry has lost the upload session.
+            RangeInvalid: The registry has fewer bytes than it has acknowledged. The upload can still be resumed.
+            RegistryError: The registry refused to store the blob.
+            TransportTimeout: The registry has all bytes, but did not commit the blob in time.
+            TransportError: No usable response was received.
         """
         if self._is_over:
-            raise UsageError("the upload is over: it was committed or cancelled")
+            raise UsageError("the upload is already committed or cancelled")
         if digest is None:
             if self._hasher is None:
                 raise UsageError(
-                    "the digest is not known: this writer went on with an upload (commit(digest) takes it)"
+                    "the digest is unknown, because this writer resumed an upload: pass it to commit(digest)"
                 )
             digest = hashed_digest(self._hasher, self._algorithm)
         descriptor = Descriptor(OCTET_STREAM, Digest(digest), self.size)
@@ -245,16 +261,16 @@ class BlobWriter:
         if incomplete is not None:
             if incomplete.offset is not None and incomplete.offset < self.flushed:
                 raise RangeInvalid(
-                    f"the registry has {incomplete.offset} bytes of the upload, and had acknowledged {self.flushed}"
+                    f"the registry has {incomplete.offset} bytes of the upload, but acknowledged {self.flushed}"
                 ) from incomplete.fault
             raise incomplete.error()
         return descriptor
 
     def try_commit(self, digest: Digest) -> IncompleteUpload | None:
-        """Do what `commit` does, but return the state of the upload if faults of the closing PUT prevent it.
+        """Commit as `commit` does, but return the state of the upload if the closing PUT keeps failing.
 
-        After a fault that leaves bytes unsent, the rest is sent at once, as often as there is progress, and three times
-        without.
+        After a fault that left bytes unsent, the rest is sent immediately. This is repeated while there is progress,
+        and three times without progress.
         """
         furthest, faults = -1, 0
         while True:
@@ -271,14 +287,14 @@ class BlobWriter:
             if faults > _MAX_FAULTS:
                 return incomplete
             self._acknowledge(incomplete.offset - self.flushed)
-            self._offset_uncertain = True  # more of the PUT may arrive
+            self._offset_uncertain = True  # the registry may still receive more of the PUT
 
     def cancel(self) -> None:
-        """Cancel the upload. Idempotent; does nothing after `commit`.
+        """Cancel the upload. Idempotent. Does nothing after `commit`.
 
         Raises:
-            RegistryError: The registry refused.
-            TransportError: There is no usable response.
+            RegistryError: The registry refused to cancel the upload.
+            TransportError: No usable response was received.
         """
         self._is_open = False
         if self._is_over:
@@ -298,19 +314,19 @@ class BlobWriter:
         return f"<BlobWriter {self._repository.name} {self.size} bytes>"
 
     def _finish(self, digest: Digest) -> IncompleteUpload | None:
-        """Close the upload with a PUT of the buffer; in chunks first if it could repeat bytes, or is refused."""
+        """Close the upload with a PUT of the buffer; send chunks before if the offset is uncertain or it is refused."""
         if not self._offset_uncertain:
             try:
                 return self._put(digest)
             except RegistryError as error:
                 if not self._buffer or not (_is_too_large(error) or isinstance(error, RangeInvalid)):
                     raise
-                self._offset_uncertain = False  # a refusal is a response: nothing of the PUT was stored
+                self._offset_uncertain = False  # the PUT was refused: no byte of it was stored
         try:
             while self._buffer:
                 self._send_chunk()
         except (BlobUploadUnknown, BlobUploadInvalid):
-            # An upload that was committed is unknown: an earlier PUT may have succeeded.
+            # A committed upload is unknown, too: an earlier PUT may have succeeded.
             if not blob_exists(self._repository, digest, confirm=True):
                 raise
             return None
@@ -318,15 +334,15 @@ class BlobWriter:
 
     def _put(self, digest: Digest) -> IncompleteUpload | None:
         body = Body.of(bytes(self._buffer)) if self._buffer else None
-        self._offset_uncertain = True  # until there is a response
+        self._offset_uncertain = True  # until a response is received
         incomplete = UploadCompletion(self._repository, self._location, digest, body, self.flushed).run()
         self._offset_uncertain = incomplete is not None
         return incomplete
 
     def _send_chunk(self) -> None:
-        """Send one chunk of the buffer, and drop what is acknowledged; see the table in the module docstring."""
+        """Send one chunk of the buffer, and remove acknowledged bytes; see the table in the module docstring."""
         chunk = bytes(self._buffer[: self.chunk_size])
-        was_uncertain, self._offset_uncertain = self._offset_uncertain, True  # until there is a response
+        was_uncertain, self._offset_uncertain = self._offset_uncertain, True  # until a response
         try:
             self._patch(chunk, self.flushed)
         except RegistryError as error:
@@ -352,7 +368,7 @@ class BlobWriter:
             self._repository.sender.state.record_max_chunk(self.chunk_size)
 
     def _resync(self, chunk: bytes, *, was_uncertain: bool) -> bool:
-        """After a 416, read the offset of the session. Returns whether the upload can continue."""
+        """Read the offset of the session after a 416, and return whether the upload can continue."""
         status = read_status(self._repository, self._location)
         self._location = status.location
         stored = status.offset - self.flushed
@@ -364,11 +380,14 @@ class BlobWriter:
         if self.flushed == 0 and (was_uncertain or len(chunk) == 1) and self._probe_ambiguous_offset(chunk):
             return True
         self._offset_uncertain = was_uncertain
-        # The offsets agree, so that the registry refuses the chunk for its size, if it is large.
+        # The offsets match: the registry refuses the chunk because of its size, if it is large (GHCR).
         return len(chunk) >= _LARGE_CHUNK and self._halve(chunk)
 
     def _probe_ambiguous_offset(self, chunk: bytes) -> bool:
-        """Return whether ``0-0`` meant one byte: sends the rest of the first chunk, which is then acknowledged."""
+        """Send the first chunk without its first byte; return whether the registry accepts it, so that it has one byte.
+
+        The registry has reported ``0-0``, which some registries send for zero bytes, and others for one byte.
+        """
         try:
             if len(chunk) > 1:
                 self._patch(chunk[1:], 1)
@@ -380,7 +399,7 @@ class BlobWriter:
         return True
 
     def _halve(self, chunk: bytes) -> bool:
-        """Halve the chunk size, as some registries refuse large chunks (416, 413). Returns false below the minimum."""
+        """Halve the chunk size; return false if it would be below the minimum of the registry."""
         half = len(chunk) // 2
         if half < self._min_chunk_length:
             return False

@@ -1,7 +1,7 @@
-"""Reads blobs, whole or in part, and gets their descriptors.
+"""Reading of blobs or parts of them, and look-up of their descriptors.
 
-Ranges follow RFC 9110, section 14. A range request that resumes a lost connection states its end: some registries
-refuse open-ended ranges.
+Ranges are specified by RFC 9110, section 14. The range request that resumes a lost connection states its end, because
+some registries refuse open-ended ranges.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .request_sender import treat_refusal_as_missing
 __all__ = ["find_blob", "open_blob", "resolve_blob"]
 
 MAX_SKIP = 64 * 1024 * 1024
-"""Maximum number of bytes to skip in a 200 response to a range request that resumes a download."""
+"""Maximum number of bytes to skip in a 200 response to the range request that resumes a download."""
 
 _BUFFER_SIZE = 256 * 1024
 
@@ -46,17 +46,17 @@ def open_blob(
 
     Args:
         repository: The repository.
-        digest: The blob's digest.
-        start: The position of the first byte.
-        stop: The position after the last byte; `None` is the end of the blob.
-        verify: Whether the reader verifies the whole blob. If false, the caller does.
-        size: The size of the blob in bytes, if it is known: a response that states another one is refused.
-        max_skip: Maximum number of bytes to skip if the registry answers a range request with the whole blob. `None` is
-            no limit; 0 refuses such a response.
-        before_reopen: Called before a lost connection is resumed. What it raises is raised instead.
+        digest: Digest of the blob.
+        start: Position of the first byte. Defaults to 0.
+        stop: Position after the last byte. `None` means the end of the blob.
+        verify: Whether the reader verifies the whole blob. If false, the caller has to verify it.
+        size: Size of the blob in bytes, if it is known: a response that states another size is refused.
+        max_skip: Maximum number of bytes to skip if the registry responds to a range request with the whole blob.
+            `None` means no limit; 0 refuses such a response.
+        before_reopen: Called before a lost connection is resumed. An exception that it raises is propagated.
     """
-    digest.hasher()  # refuses an algorithm that cannot be verified before anything is sent
-    if start == stop:  # nothing is read, so that no request is needed: the size is at least `start`
+    digest.hasher()  # raises for an unsupported algorithm before anything is sent
+    if start == stop:  # there is nothing to read, so that no request is sent; the size is at least `start`
         return BlobReader(Response(200), Descriptor(OCTET_STREAM, digest, start), start=start, stop=stop, part=True)
     if start == 0 and stop is None:
         response = repository.send("GET", repository.blob_url(digest), repository.pull_scope, ok=(200,))
@@ -72,7 +72,7 @@ def open_blob(
 
         def reopen(position: int) -> Response:
             before_reopen()
-            # The request as it was first sent, through all layers: the URL of a redirect may have expired.
+            # Send the original request again, instead of one to the URL of a redirect, which may have expired.
             return _request_range(repository, digest, position, end, known_size)
 
         descriptor = Descriptor(content_type(response.headers), digest, size)
@@ -84,9 +84,10 @@ def open_blob(
 
 
 def _open_range(repository: Repository, digest: Digest, start: int, stop: int | None) -> Response:
-    """GET a range of a blob. An open-ended range that is refused (416) is requested again with its end.
+    """GET a range of a blob. If an open-ended range is refused (416), request it again with its end.
 
-    Some registries refuse open-ended ranges. The 416 states the size (RFC 9110, section 14.4), or else a HEAD does.
+    Some registries refuse open-ended ranges. The size is in the Content-Range of the 416 (RFC 9110, section 14.4), or
+    else is read with a HEAD.
     """
     url, scope = repository.blob_url(digest), repository.pull_scope
     try:
@@ -96,7 +97,7 @@ def _open_range(repository: Repository, digest: Digest, start: int, stop: int | 
             raise
         size = content_range(Response(error.status, error.headers or ()).headers).size
         if size is None:
-            with suppress(RegistryError, ContentError):  # then the 416 is raised
+            with suppress(RegistryError, ContentError):  # without a size, the 416 is raised below
                 size = resolve_blob(repository, digest, exists=True).size
         if size is None or size <= start:
             raise
@@ -104,7 +105,7 @@ def _open_range(repository: Repository, digest: Digest, start: int, stop: int | 
 
 
 def _request_range(repository: Repository, digest: Digest, start: int, stop: int, size: int) -> Response:
-    """GET a range of a blob of known size. Returns a response whose next byte is the one at `start`."""
+    """GET a range of a blob of known size, and return a response whose next byte is the one at `start`."""
     response = repository.send(
         "GET", repository.blob_url(digest), repository.pull_scope, ok=(200, 206), headers=_range_header(start, stop)
     )
@@ -119,15 +120,15 @@ def _request_range(repository: Repository, digest: Digest, start: int, stop: int
 def resolve_blob(
     repository: Repository, digest: Digest, scope: Scope | None = None, *, exists: bool = False
 ) -> Descriptor:
-    """Get a blob's descriptor by a HEAD, confirmed by a GET of the first byte where the HEAD is not conclusive.
+    """Return the descriptor of a blob, from a HEAD or, if it is inconclusive, from a GET of the first byte.
 
     See `Client.resolve_blob`.
 
     Args:
         repository: The repository.
-        digest: The blob's digest.
-        scope: What a token must grant. Defaults to reading.
-        exists: Whether the blob is known to exist, so that a 404 to the HEAD is always confirmed.
+        digest: Digest of the blob.
+        scope: Scope that a token must grant. Defaults to pull.
+        exists: Whether the blob is known to exist. If true, a GET confirms any 404 to the HEAD.
     """
     scope = repository.pull_scope if scope is None else scope
     try:
@@ -140,17 +141,17 @@ def resolve_blob(
 
 
 def find_blob(repository: Repository, digest: Digest) -> Descriptor | None:
-    """Get the descriptor of a blob before it is uploaded. Returns `None` if it is missing or the registry refuses.
+    """Return the descriptor of a blob that is about to be uploaded; `None` if it is missing or the HEAD is refused.
 
-    A refusal is not confirmed by a GET: at worst, an existing blob is uploaded again. A size of 0 is confirmed; if the
-    GET finds no bytes either, a blob whose digest is not that of empty content counts as missing.
+    A refusal is not confirmed by a GET: at worst, an existing blob is uploaded again. A size of 0 is confirmed. If the
+    GET returns no bytes either, although the digest is not the one of empty content, the blob counts as missing.
 
     Raises:
-        DigestMismatch: The registry claims another digest of the same algorithm.
-        RegistryError: The registry cannot answer at the moment.
-        TransportError: There is no usable response.
+        DigestMismatch: The registry states another digest of the same algorithm.
+        RegistryError: The registry is temporarily unavailable.
+        TransportError: No usable response was received.
     """
-    # A ProtocolError: the registry does not state the size. The check only decides whether to upload.
+    # A ProtocolError means that the registry does not state the size. The blob is uploaded then.
     with treat_refusal_as_missing(), suppress(ProtocolError):
         head = repository.head(repository.blob_url(digest), repository.push_scope)
         descriptor = _descriptor_from_head(repository, digest, repository.push_scope, head)
@@ -160,7 +161,7 @@ def find_blob(repository: Repository, digest: Digest) -> Descriptor | None:
 
 
 def _descriptor_from_head(repository: Repository, digest: Digest, scope: Scope, head: Response) -> Descriptor:
-    """Build a blob's descriptor from the response to a HEAD. A GET confirms a size that is absent or 0."""
+    """Return the descriptor of a blob from the response to a HEAD. A GET confirms a size that is absent or 0."""
     check_digest_header(digest, head)
     size, media_type = content_length(head.headers), content_type(head.headers)
     if size is None or is_html_instead_of(head, digest) or (size == 0 and not is_empty_digest(digest)):
@@ -170,15 +171,15 @@ def _descriptor_from_head(repository: Repository, digest: Digest, scope: Scope, 
 
 
 def _descriptor_from_first_byte(repository: Repository, digest: Digest, scope: Scope) -> Descriptor:
-    """Get a blob's descriptor by a GET of its first byte. The size is in Content-Range or Content-Length."""
+    """Return the descriptor of a blob from a GET of its first byte, which states the size."""
     response = repository.get_first_byte(digest, scope)
     with response:
         headers = response.headers
         size = content_length(headers) if response.status == 200 else content_range(headers).size
         if response.status == 416:
-            if size:  # the blob has bytes, but the registry refuses the first one
+            if size:  # the blob is not empty, but the registry refuses to send its first byte
                 raise error_from_response(response)
-            size = 0  # only empty content has no first byte (RFC 9110, section 15.5.17)
+            size = 0  # a range of the first byte is only unsatisfiable for empty content (RFC 9110, section 15.5.17)
         elif response.status == 200 and is_html_instead_of(response, digest):
             raise ContentError(f"expected the blob {digest}{HTML_HINT}")
         else:
@@ -186,20 +187,22 @@ def _descriptor_from_first_byte(repository: Repository, digest: Digest, scope: S
         response.drain()
     if size is None:
         raise ProtocolError(
-            f"the registry does not tell the size of {digest}: neither Content-Length nor Content-Range",
+            f"the registry does not state the size of {digest}: expected Content-Length or Content-Range",
             request=response.request,
         )
     return Descriptor(content_type(headers), digest, size)
 
 
 def _stated_size(response: Response, start: int) -> int | None:
-    """Get the size of the whole blob from the response to a range request, which must begin at `start`."""
+    """Return the size of the whole blob from a response to a range request, which must begin at `start`."""
     if response.status != 206:
         return content_length(response.headers)
     first, last, size = content_range(response.headers)
     if first != start or last is None or last < first or (size is not None and size <= last):
         stated = response.headers.get("content-range", "no Content-Range")
-        raise ProtocolError(f"asked for bytes from {start} on, got {safe_repr(stated)}", request=response.request)
+        raise ProtocolError(
+            f"invalid Content-Range {safe_repr(stated)}: expected bytes from {start} on", request=response.request
+        )
     return size
 
 
@@ -208,21 +211,21 @@ def _skip_to(response: Response, start: int, size: int, *, max_skip: int | None)
 
     Args:
         response: A 206, or a 200 with the whole blob.
-        start: The position of the first requested byte.
-        size: The size of the blob in bytes.
-        max_skip: Maximum number of bytes to skip in a 200; `None` is no limit.
+        start: Position of the first requested byte.
+        size: Size of the blob in bytes.
+        max_skip: Maximum number of bytes to skip in a 200. `None` means no limit.
 
     Raises:
-        RangeInvalid: The blob has no such byte.
-        ProtocolError: A 206 begins elsewhere, the size has changed, or there are more than `max_skip` bytes to skip.
+        RangeInvalid: The blob is not longer than `start`.
+        ProtocolError: A 206 has another range, the size has changed, or more than `max_skip` bytes had to be skipped.
         TransportError: The connection failed.
     """
     stated = _stated_size(response, start)
     if stated is not None and stated != size:
-        raise ProtocolError(f"the blob had {size} bytes, and now has {stated}", request=response.request)
+        raise ProtocolError(f"the size of the blob changed from {size} to {stated} bytes", request=response.request)
     if size <= start and start > 0:
         raise RangeInvalid(
-            f"the blob has {size} bytes, and none at {start}",
+            f"invalid range from byte {start}: the blob has {size} bytes",
             status=response.status,
             headers=response.headers,
             request=response.request,
@@ -231,14 +234,15 @@ def _skip_to(response: Response, start: int, size: int, *, max_skip: int | None)
         return
     if max_skip is not None and start > max_skip:
         raise ProtocolError(
-            f"the server does not do ranges, and {start} bytes are too many to read again", request=response.request
+            f"the server does not support ranges: refusing to skip {start} bytes, more than {max_skip}",
+            request=response.request,
         )
     buffer = memoryview(bytearray(min(start, _BUFFER_SIZE)))
     remaining = start
     while remaining:
         count = response.readinto(buffer[: min(remaining, len(buffer))])
         if count == 0:
-            raise ProtocolError(f"the content ends before byte {start}", request=response.request)
+            raise ProtocolError(f"the response ended before byte {start}", request=response.request)
         remaining -= count
 
 

@@ -1,7 +1,6 @@
-"""The client: one method for each operation of a registry.
+"""The client, with one method for each operation of the OCI distribution specification 1.1.
 
-Follows the OCI distribution specification 1.1. Names, tags, digests and options are checked here; the modules beside
-this one send the requests.
+This module validates names, tags, digests and options; the other modules of the package send the requests.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from enum import Enum
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import urllib3
 
@@ -38,11 +37,14 @@ from .blob_writer import BlobWriter
 from .repository import Repository
 from .request_sender import MAX_MANIFEST_SIZE, ClientState, RequestSender
 
+if TYPE_CHECKING:
+    from .._http.messages import BodyContent
+
 __all__ = ["Client"]
 
 
 class _Unset(Enum):
-    """The type of `UNSET`."""
+    """Type of `UNSET`."""
 
     UNSET = "UNSET"
 
@@ -51,7 +53,7 @@ class _Unset(Enum):
 
 
 UNSET = _Unset.UNSET
-"""The default of an option for which `None` has a meaning."""
+"""Default of an option whose value may be `None`."""
 
 _CLIENT_NUMBERS = itertools.count(1)
 _DOCKER_HUB_REGISTRY = "registry-1.docker.io"
@@ -60,25 +62,41 @@ _CATALOG_URL = "/v2/_catalog"
 
 @final
 class Client:
-    """A client of one registry, with a method for each of its operations.
+    """Client of one registry, with a method for each operation. A context manager that closes it.
 
-    Thread-safe. Create it in the child process after a fork. Names, tags, digests and media types are checked before
-    anything is sent. Besides the errors that each method lists, all of them raise `UsageError` for a closed client,
-    `TransportError` if there is no usable response, and `RegistryError` (see `ociwire.errors`) if the registry refuses.
+    Thread-safe. After a fork, create a new client in the child process. Names, tags, digests and media types are
+    validated before anything is sent. In addition to the exceptions that they list, all methods raise `UsageError` for
+    invalid arguments or if the client is closed, `TransportError` if no usable response was received, `AuthError` if no
+    token could be obtained, and `RegistryError` if the registry responded with an error.
+
+    >>> from ociwire import Client, Descriptor
+    >>> from ociwire.testing import MemoryRegistry
+    >>> with Client("registry.example", MemoryRegistry()) as client:
+    ...     descriptor = client.push_blob("app", Descriptor.of(b"hello"), b"hello")
+    ...     client.get_blob("app", descriptor.digest).read()
+    b'hello'
 
     Args:
-        host: ``host`` or ``host:port``; ``docker.io`` means ``registry-1.docker.io``.
-        transport: Answers the requests; the caller closes it. Defaults to `default_transport`, which the client closes.
-        insecure: Whether to use plain http. TLS certificates are always verified.
-        user_agent: The User-Agent header. Defaults to that of the transport, or else ``ociwire/VERSION``.
-        debug_id: Name of this client in log messages. Defaults to ``client-`` and a number.
-        max_manifest_size: Maximum size of a manifest that is read, in bytes, and of the index that is written under a
+        host: ``host`` or ``host:port`` of the registry. ``docker.io`` means ``registry-1.docker.io``.
+        transport: Transport that sends the requests. The caller must close it. `None` means `default_transport`, which
+            the client closes.
+        insecure: Whether to use plain http instead of https. Defaults to false. It does not disable the verification of
+            certificates.
+        user_agent: Value of the User-Agent header. `None` means that of the transport, or else ``ociwire/VERSION``.
+        debug_id: Name of this client in log messages. `None` means ``client-`` and a number.
+        max_manifest_size: Maximum size in bytes of a manifest that is read, and of an index that is written under a
             referrers tag. Defaults to 4 MiB.
 
+    Attributes:
+        host: ``host`` or ``host:port`` that requests are sent to, in lower case.
+        transport: The transport, without the layer that the client adds.
+
     Raises:
-        UsageError: The host is not valid, the user agent could not be sent, or `max_manifest_size` is not a positive
-            number.
+        UsageError: The host or the user agent is invalid, or `max_manifest_size` is not a positive integer.
     """
+
+    host: str
+    transport: Transport
 
     def __init__(
         self,
@@ -97,7 +115,7 @@ class Client:
             origin = Origin.of(f"{scheme}://{_DOCKER_HUB_REGISTRY}")
         self.host = origin.netloc
         if transport is None:
-            from ..transport import default_transport  # deferred: a client of another transport does not need it
+            from ..transport import default_transport  # deferred: not needed with another transport
 
             self.transport = default_transport(user_agent=user_agent)
         else:
@@ -115,42 +133,56 @@ class Client:
         deadline: float | _Unset | None = UNSET,
         extra: Mapping[str, Any] | None = None,
     ) -> Client:
-        """Return a client of the same registry and transport whose requests have other options.
+        """Return a client with the same registry and transport, whose requests have other options.
 
-        An option that is not given keeps its value. Closing either client closes both.
+        Options that are not given remain unchanged. Closing either client closes both.
+
+        >>> import time
+        >>> from ociwire import Client
+        >>> from ociwire.testing import MemoryRegistry
+        >>> client = Client("registry.example", MemoryRegistry())
+        >>> list(client.with_options(deadline=time.monotonic() + 60).repositories())
+        []
 
         Args:
-            timeout: See `RequestInfo.timeout`, in seconds. `None` removes it: the transport's own timeout applies.
-            deadline: See `RequestInfo.deadline`: a moment of `time.monotonic`, in seconds. `None` removes it.
-            extra: Added to what `RequestInfo.extra` carries to the layers.
+            timeout: Timeout in seconds; see `RequestInfo.timeout`. `None` removes it, so that the timeout of the
+                transport applies.
+            deadline: A `time.monotonic` value in seconds; see `RequestInfo.deadline`. `None` removes it.
+            extra: Items that are added to `RequestInfo.extra`. `None` adds none.
 
         Raises:
-            UsageError: The timeout or the deadline is not valid, or `extra` is not a mapping.
+            UsageError: The timeout or the deadline is invalid, or `extra` is not a mapping.
         """
         changes: dict[str, Any] = {}
         if not isinstance(timeout, _Unset):
             if timeout is not None:
-                resolve_timeout(timeout)  # refused now rather than with the first request
+                resolve_timeout(timeout)  # raises now, rather than with the first request
             changes["timeout"] = timeout
         if not isinstance(deadline, _Unset):
             changes["deadline"] = check_deadline(deadline)
         defaults = self._sender.defaults
         if extra is not None:
             if not isinstance(extra, Mapping):
-                raise UsageError(f"extra is a mapping, not {type(extra).__name__}")
+                raise UsageError(f"extra must be a mapping, got {type(extra).__name__}")
             changes["extra"] = {**defaults.extra, **extra}
-        derived = object.__new__(Client)  # not Client(…): the transport, its ownership and the state are shared
+        derived = object.__new__(Client)  # not Client(...), because transport and state are shared
         derived.host, derived.transport, derived._owned = self.host, self.transport, self._owned
         derived._sender = self._sender.with_options(**changes)
         return derived
 
     def do(self, request: Request, *, scope: Scope | None = None) -> Response:
-        """Send a request and return the response, whatever its status.
+        """Send a request, and return the response, whatever its status. The caller must close the response.
+
+        >>> from ociwire import Client, Request
+        >>> from ociwire.testing import MemoryRegistry
+        >>> with Client("registry.example", MemoryRegistry()).do(Request("GET", "/v2/")) as response:
+        ...     response.status
+        200
 
         Args:
-            request: The request. If its URL is a path, scheme and host are the client's. Its info takes precedence over
-                the options of the client.
-            scope: What a token must grant. Defaults to `RequestInfo.required_scope` of the request.
+            request: The request. A path as its URL is resolved against the registry. Its `RequestInfo` takes precedence
+                over the options of the client.
+            scope: Scope that a token must grant. `None` means `RequestInfo.required_scope` of the request.
         """
         return self._checked_sender.do(request, scope=scope)
 
@@ -159,8 +191,15 @@ class Client:
     def get_blob(self, repository: str, digest: str) -> BlobReader:
         """Open a blob for reading: ``GET /v2/NAME/blobs/DIGEST`` (specification, "Pulling blobs"; scope: pull).
 
-        The reader verifies the content against `digest`, whatever the headers state. A lost connection is resumed at
-        the position where it broke.
+        The reader verifies the content against `digest`, whatever the headers state. If the connection is lost, the
+        reader resumes the download at the current position.
+
+        Args:
+            repository: Name of the repository.
+            digest: Digest of the blob.
+
+        Returns:
+            The reader, which the caller must read to its end or close.
 
         Raises:
             BlobUnknown: The repository has no such blob.
@@ -173,16 +212,19 @@ class Client:
         A part cannot be verified. If the registry sends the whole blob instead (200), the other bytes are skipped.
 
         Args:
-            repository: The repository's name.
-            digest: The blob's digest.
-            start: The position of the first byte, counted from 0.
-            stop: The position after the last byte. Defaults to the end of the blob. With ``start == stop`` no request
-                is sent.
+            repository: Name of the repository.
+            digest: Digest of the blob.
+            start: Position of the first byte, counted from 0.
+            stop: Position after the last byte. `None` means the end of the blob. With ``start == stop``, no request is
+                sent.
+
+        Returns:
+            The reader, which the caller must read to its end or close.
 
         Raises:
-            UsageError: The range is not valid.
+            UsageError: The range is invalid.
             BlobUnknown: The repository has no such blob.
-            RangeInvalid: The blob has no byte at `start`.
+            RangeInvalid: The blob is not longer than `start`.
         """
         check_integer("start of the range", start)
         if stop is not None and check_integer("end of the range", stop) < start:
@@ -190,43 +232,49 @@ class Client:
         return blobs.open_blob(self._repository(repository, "get_blob_range"), Digest(digest), start, stop)
 
     def resolve_blob(self, repository: str, digest: str) -> Descriptor:
-        """Get a blob's descriptor: ``HEAD /v2/NAME/blobs/DIGEST`` (specification, "Checking if content exists").
+        """Return the descriptor of a blob: ``HEAD /v2/NAME/blobs/DIGEST`` ("Checking if content exists"; scope: pull).
 
-        Needs the scope pull. A GET of the first byte follows where the registry may not support HEAD (400, 403, 404,
-        405, 406, 500, 501), or the response has no size or a size of 0. Once the host has answered a HEAD with 200, its
-        404 is not confirmed.
+        The result of the HEAD is confirmed by a GET of the first byte if the registry may not support HEAD (400, 403,
+        404, 405, 406, 500, 501), or if the response has no size or a size of 0. Once the host has responded to a HEAD
+        with 200, a 404 is not confirmed.
+
+        Args:
+            repository: Name of the repository.
+            digest: Digest of the blob.
 
         Raises:
             BlobUnknown: The repository has no such blob.
-            DigestMismatch: The registry claims another digest of the same algorithm for it.
+            DigestMismatch: The registry states another digest of the same algorithm.
             ContentError: The response is an HTML page.
         """
         return blobs.resolve_blob(self._repository(repository, "resolve_blob"), Digest(digest))
 
-    def push_blob(self, repository: str, descriptor: Descriptor, content: Any) -> Descriptor:
-        """Upload a blob: a POST that opens an upload session, and a PUT (specification, "POST then PUT").
+    def push_blob(self, repository: str, descriptor: Descriptor, content: BodyContent) -> Descriptor:
+        """Upload a blob: POST, which opens an upload session, and PUT ("POST then PUT"; scope: pull,push).
 
-        Needs the scope pull,push. The content is not hashed first: the registry reports a wrong digest. If the PUT
-        fails, the client asks the registry what it has. It waits up to ten minutes, or until the deadline, for a
-        registry that may still be committing the blob, and sends missing bytes if the content can be read again.
+        The content is not hashed before: the registry reports a wrong digest. If the PUT fails, the client queries the
+        state of the upload. It sends missing bytes if the content can be read again, and waits up to ten minutes, or
+        until the deadline, for a registry that may still be committing the blob.
 
         Args:
-            repository: The repository's name.
-            descriptor: The blob's descriptor; its size is sent as the Content-Length.
-            content: Anything that `Body.of` accepts. Single-use content is not read before the registry accepts the
-                request.
+            repository: Name of the repository.
+            descriptor: Descriptor of the blob. Its size is sent as the Content-Length.
+            content: Any content that `Body.of` accepts, such as bytes, a binary file, or an iterable of bytes.
+                Single-use content is not read before the registry accepts the request.
 
         Returns:
-            The descriptor that was given.
+            The given descriptor.
 
         Raises:
             UsageError: The content has the wrong type.
             SizeMismatch: The content is longer or shorter than the descriptor states.
-            DigestInvalid: The content does not have the descriptor's digest.
-            Exception: What reading the content raised, unchanged.
+            DigestInvalid: The digest of the content differs from the one in the descriptor.
+            Exception: Any exception that reading the content raises, unchanged.
         """
         if not isinstance(descriptor, Descriptor):
-            raise UsageError(f"a descriptor is a Descriptor, not {type(descriptor).__name__} (see Descriptor.of)")
+            raise UsageError(
+                f"descriptor must be a Descriptor, got {type(descriptor).__name__} (Descriptor.of creates one)"
+            )
         target = self._repository(repository, "push_blob")
         blob_writer.push_blob(target, descriptor.digest, Body.of(content, descriptor.size))
         return descriptor
@@ -234,16 +282,16 @@ class Client:
     def push_blob_chunked(
         self, repository: str, chunk_size: int | None = None, *, algorithm: str = "sha256"
     ) -> BlobWriter:
-        """Open an upload and return its writer (specification, "Pushing a blob in chunks"; scope: pull,push).
+        """Open an upload session, and return its writer ("Pushing a blob in chunks"; scope: pull,push).
 
         Args:
-            repository: The repository's name.
-            chunk_size: The size of a chunk in bytes. Defaults to 4 MiB, or less if the registry has refused that. It is
-                raised to what the registry demands (``OCI-Chunk-Min-Length``).
-            algorithm: The hash algorithm of `BlobWriter.commit`: sha256, sha384 or sha512.
+            repository: Name of the repository.
+            chunk_size: Size of a chunk in bytes. `None` means 4 MiB, or less if the registry has refused that size. It
+                is increased to the minimum of the registry (``OCI-Chunk-Min-Length``).
+            algorithm: Hash algorithm of `BlobWriter.commit`: sha256 (default), sha384 or sha512.
 
         Raises:
-            UsageError: The chunk size is not a positive integer, or the algorithm is not one of these.
+            UsageError: The chunk size is not a positive integer, or the algorithm is not supported.
         """
         target = self._repository(repository, "push_blob_chunked")
         new_hasher(algorithm)
@@ -261,14 +309,14 @@ class Client:
         """Resume an upload, possibly from another process (scope: pull,push).
 
         Args:
-            repository: The repository's name.
-            id: `BlobWriter.id` of the writer that was interrupted.
-            offset: The number of bytes that the registry has. Defaults to asking the registry (GET).
+            repository: Name of the repository.
+            id: `BlobWriter.id` of the interrupted writer.
+            offset: Number of bytes that the registry has. `None` means to query the registry (GET).
             chunk_size: As for `push_blob_chunked`.
 
         Raises:
-            UsageError: The offset or the chunk size is not an integer, or the id is not valid.
-            BlobUploadUnknown: The upload was committed, cancelled, or dropped by the registry.
+            UsageError: The offset, the chunk size or the id is invalid.
+            BlobUploadUnknown: The upload was committed or cancelled, or the upload session has expired.
         """
         target = self._repository(repository, "push_blob_chunked_resume")
         if chunk_size is not None:
@@ -276,26 +324,34 @@ class Client:
         if offset is not None:
             check_integer("offset", offset)
         if not isinstance(id, str):
-            raise UsageError(f"not the id of an upload: {safe_repr(id)}")
+            raise UsageError(f"id must be a str, the id of a BlobWriter, got {safe_repr(id)}")
         return blob_writer.resume_upload(target, id, offset, chunk_size)
 
     def mount_blob(self, from_repository: str, to_repository: str, digest: str) -> Descriptor:
-        """Mount a blob from another repository: a POST with ``mount=DIGEST&from=NAME``.
+        """Mount a blob from another repository of the registry: a POST with ``mount=DIGEST&from=NAME``.
 
-        Specification: "Mounting a blob from another repository". Needs pull,push of the target and pull of the source.
+        Specification: "Mounting a blob from another repository". Scopes: pull,push for the target, pull for the source.
+
+        Args:
+            from_repository: Name of the repository that has the blob.
+            to_repository: Name of the repository to mount it in.
+            digest: Digest of the blob.
+
+        Returns:
+            The descriptor of the blob.
 
         Raises:
-            Unsupported: The registry did not mount the blob. An upload that it opened instead was cancelled.
+            Unsupported: The registry did not mount the blob. An upload session that it opened instead was cancelled.
         """
         target, expected = self._repository(to_repository, "mount_blob"), Digest(digest)
         result = uploads.mount_blob(target, expected, from_repository)
         if result.is_mounted:
             return blobs.resolve_blob(target, expected, result.scope)
         if result.session is not None:
-            with suppress(OciwireError):  # otherwise the registry drops the session after some time
+            with suppress(OciwireError):  # if it fails, the session expires by itself
                 uploads.cancel_upload(target, result.session.location)
         raise Unsupported(
-            f"the registry did not mount {expected} from {from_repository}: upload it",
+            f"the registry did not mount {expected} from {from_repository}: upload the blob instead",
             status=result.response.status,
             headers=result.response.headers,
             request=result.response.request,
@@ -303,6 +359,10 @@ class Client:
 
     def delete_blob(self, repository: str, digest: str) -> None:
         """Delete a blob: ``DELETE /v2/NAME/blobs/DIGEST`` (specification, "Deleting Blobs"; scope: delete).
+
+        Args:
+            repository: Name of the repository.
+            digest: Digest of the blob.
 
         Raises:
             BlobUnknown: The repository has no such blob.
@@ -316,14 +376,21 @@ class Client:
     def get_manifest(self, repository: str, digest: str) -> BlobReader:
         """Read a manifest: ``GET /v2/NAME/manifests/DIGEST`` (specification, "Pulling manifests"; scope: pull).
 
-        The manifest is read and verified before the reader is returned.
+        The manifest is read into memory and verified before the reader is returned.
+
+        Args:
+            repository: Name of the repository.
+            digest: Digest of the manifest.
+
+        Returns:
+            A reader of the manifest. `BlobReader.descriptor` has its media type.
 
         Raises:
             ManifestUnknown: The repository has no such manifest.
-            DigestMismatch: The content has another digest.
-            ContentError: It is larger than `max_manifest_size`, its ``mediaType`` contradicts its Content-Type, or it
-                could be an index and an image manifest at once.
-            Unsupported: It is a Docker schema 1 manifest.
+            DigestMismatch: The digest of the content differs.
+            ContentError: The manifest is larger than `max_manifest_size`, its ``mediaType`` contradicts its
+                Content-Type, or it has the fields of both an index and an image manifest.
+            Unsupported: The content is a Docker schema 1 manifest.
         """
         target, expected = self._repository(repository, "get_manifest"), Digest(digest)
         return self._get_manifest(target, expected, expected)
@@ -331,35 +398,49 @@ class Client:
     def get_tag(self, repository: str, tag: str) -> BlobReader:
         """Read the manifest of a tag: ``GET /v2/NAME/manifests/TAG`` (scope: pull).
 
-        `BlobReader.descriptor` has the digest: that of Docker-Content-Digest, verified, or else the content's.
-        Its media type is the Content-Type if that is a manifest type; otherwise the content decides.
+        Args:
+            repository: Name of the repository.
+            tag: The tag.
+
+        Returns:
+            A reader of the manifest. The digest in `BlobReader.descriptor` is that of Docker-Content-Digest, after
+            verification, or else the sha256 of the content. The media type is the Content-Type if this is a manifest
+            type, or else is determined from the content.
 
         Raises:
             ManifestUnknown: The repository has no such tag.
-            DigestMismatch: The content does not have the digest that the registry states.
-            ContentError: As for `get_manifest`; or it is an HTML page.
-            Unsupported: It is a Docker schema 1 manifest.
+            DigestMismatch: The digest of the content differs from the one that the registry states.
+            ContentError: As for `get_manifest`, or the response is an HTML page.
+            Unsupported: The content is a Docker schema 1 manifest.
         """
         return self._get_manifest(self._repository(repository, "get_tag"), check_tag(tag), None)
 
     def resolve_manifest(self, repository: str, digest: str) -> Descriptor:
-        """Get a manifest's descriptor: ``HEAD /v2/NAME/manifests/DIGEST`` (scope: pull).
+        """Return the descriptor of a manifest: ``HEAD /v2/NAME/manifests/DIGEST`` (scope: pull).
 
-        The manifest is read with GET and verified where the registry may not support HEAD (see `resolve_blob`), or does
-        not state the size or a manifest type.
+        The manifest is read with a GET and verified if the registry may not support HEAD (see `resolve_blob`), or if
+        the response has no size or no manifest type.
+
+        Args:
+            repository: Name of the repository.
+            digest: Digest of the manifest.
 
         Raises:
             ManifestUnknown: The repository has no such manifest.
-            DigestMismatch: The registry claims another digest of the same algorithm for it.
+            DigestMismatch: The registry states another digest of the same algorithm.
         """
         target, expected = self._repository(repository, "resolve_manifest"), Digest(digest)
         return manifests.resolve_manifest(target, expected, expected)
 
     def resolve_tag(self, repository: str, tag: str) -> Descriptor:
-        """Get the descriptor of the manifest of a tag: ``HEAD /v2/NAME/manifests/TAG`` (scope: pull).
+        """Return the descriptor of the manifest of a tag: ``HEAD /v2/NAME/manifests/TAG`` (scope: pull).
 
-        The manifest is read with GET and hashed if the registry does not state the digest, and as for
+        The manifest is read with a GET and hashed if the response has no digest, and in the cases of
         `resolve_manifest`.
+
+        Args:
+            repository: Name of the repository.
+            tag: The tag.
 
         Raises:
             ManifestUnknown: The repository has no such tag.
@@ -377,31 +458,43 @@ class Client:
     ) -> Descriptor:
         """Push a manifest (specification, "Pushing Manifests"; scope: pull,push).
 
-        Without tags it is a PUT by digest; with one, a PUT by tag; with several, a PUT by digest with ``tag=`` for
-        each, and one more PUT for each tag that the response does not list (``OCI-Tag``). If the manifest has a subject
-        and the registry has no referrers API, the referrers tag is updated.
+        Without tags, this sends a PUT by digest; with one tag, a PUT by tag; with several tags, a PUT by digest with
+        ``tag=`` for each, and another PUT for each tag that the response does not confirm (``OCI-Tag``). If the
+        manifest has a subject and the registry has no referrers API, the referrers tag is updated.
+
+        >>> from ociwire import Client
+        >>> from ociwire.media_types import OCI_INDEX
+        >>> from ociwire.testing import MemoryRegistry
+        >>> client = Client("registry.example", MemoryRegistry())
+        >>> index = b'{"schemaVersion": 2, "manifests": []}'
+        >>> client.push_manifest("app", index, OCI_INDEX, tags=["v1"]) == client.resolve_tag("app", "v1")
+        True
 
         Args:
-            repository: The repository's name.
+            repository: Name of the repository.
             content: The manifest, which is sent unchanged.
-            media_type: Its media type.
-            digest: Its digest. Defaults to the sha256 of the content.
-            tags: The tags to store it under.
+            media_type: Media type of the manifest.
+            digest: Digest of the manifest. `None` means the sha256 of the content.
+            tags: Tags for the manifest. Defaults to none.
+
+        Returns:
+            The descriptor of the manifest.
 
         Raises:
-            UsageError: The content has another digest, or states another media type.
-            ManifestInvalid: The registry refuses the manifest.
-            ManifestBlobUnknown: It refers to a blob that the repository does not have.
-            ReferrersUpdateError: It was stored, but the referrers tag was not updated.
+            UsageError: The digest of the content differs, or its ``mediaType`` does.
+            ManifestInvalid: The registry refused the manifest.
+            ManifestBlobUnknown: The repository does not have a blob that the manifest references.
+            ReferrersUpdateError: The manifest was stored, but the referrers tag was not updated.
         """
         target = self._repository(repository, "push_manifest")
         if not isinstance(tags, Iterable):
-            raise UsageError(f"tags are strings, not {type(tags).__name__}")
+            raise UsageError(f"tags must be an iterable of str, got {type(tags).__name__}")
+        # A str is one tag, not an iterable of characters. Duplicates are removed, because each tag may cost a request.
         unique_tags = list(dict.fromkeys([tags] if isinstance(tags, str) else tags))
         for tag in unique_tags:
             check_tag(tag)
         if not isinstance(content, (bytes, bytearray, memoryview)):
-            raise UsageError(f"a manifest is bytes, not {type(content).__name__}")
+            raise UsageError(f"content must be bytes, got {type(content).__name__}")
         content = bytes(content)
         descriptor = manifests.build_descriptor(content, media_type, digest)
         referrers.push_manifest(target, content, descriptor, unique_tags)
@@ -410,8 +503,12 @@ class Client:
     def delete_manifest(self, repository: str, digest: str) -> None:
         """Delete a manifest: ``DELETE /v2/NAME/manifests/DIGEST`` (specification, "Deleting Manifests"; scope: delete).
 
-        The manifest is read first (scope: pull). If it has a subject and the registry has no referrers API, its entry
-        is removed from the referrers tag before, and added again if the registry refuses the deletion.
+        The manifest is read before (scope: pull). If it has a subject and the registry has no referrers API, its entry
+        is removed from the referrers tag first, and added again if the registry refuses to delete the manifest.
+
+        Args:
+            repository: Name of the repository.
+            digest: Digest of the manifest.
 
         Raises:
             ManifestUnknown: The repository has no such manifest.
@@ -422,9 +519,13 @@ class Client:
     def delete_tag(self, repository: str, tag: str) -> None:
         """Delete a tag, but not its manifest: ``DELETE /v2/NAME/manifests/TAG`` ("Deleting tags"; scope: delete).
 
+        Args:
+            repository: Name of the repository.
+            tag: The tag.
+
         Raises:
             ManifestUnknown: The repository has no such tag.
-            Unsupported: The registry does not support the deletion of tags.
+            Unsupported: The registry does not support the deletion of tags, as most older ones.
         """
         target = self._repository(repository, "delete_tag")
         target.delete(target.manifest_url(check_tag(tag)), target.delete_scope)
@@ -432,20 +533,19 @@ class Client:
     # Lists
 
     def tags(self, repository: str, *, start_after: str | None = None, limit: int | None = None) -> Iterator[str]:
-        """Iterate over the tags of a repository: ``GET /v2/NAME/tags/list`` ("Listing Tags"; scope: pull).
+        """Yield the tags of a repository: ``GET /v2/NAME/tags/list`` ("Listing Tags"; scope: pull).
 
-        Pages are requested as they are needed.
+        Pages are requested lazily. An entry that is not a string is skipped with a log line.
 
         Args:
-            repository: The repository's name.
-            start_after: Begin after this tag, in the registry's order.
-            limit: Maximum number of tags. With 0 no request is sent.
+            repository: Name of the repository.
+            start_after: Tag after which to begin, in the order of the registry. `None` means the first tag.
+            limit: Maximum number of tags. `None` means no limit; with 0, no request is sent.
 
         Raises:
-            UsageError: The limit is not an integer.
-            NameUnknown: There is no such repository.
-            ProtocolError: The pages form a loop, lead to another origin, or are not valid. An entry that is not a
-                string is skipped with a log line.
+            UsageError: The limit is not an integer of 0 or more, or `start_after` is not a printable string.
+            NameUnknown: The registry has no such repository.
+            ProtocolError: There is a pagination loop, or a page is invalid or cross-origin.
             ContentError: The response is an HTML page.
         """
         target = self._repository(repository, "tags")
@@ -456,16 +556,18 @@ class Client:
         return pagination.iter_names(send, target.tags_url(), "tags", start_after, limit)
 
     def repositories(self, *, start_after: str | None = None, limit: int | None = None) -> Iterator[str]:
-        """Iterate over the repositories of a registry: ``GET /v2/_catalog`` (scope: ``registry:catalog:*``).
+        """Yield the repositories of the registry: ``GET /v2/_catalog`` (scope: ``registry:catalog:*``).
+
+        Pages are requested lazily. An entry that is not a string is skipped with a log line.
 
         Args:
-            start_after: Begin after this repository, in the registry's order.
-            limit: Maximum number of repositories. With 0 no request is sent.
+            start_after: Repository after which to begin, in the order of the registry. `None` means the first one.
+            limit: Maximum number of repositories. `None` means no limit; with 0, no request is sent.
 
         Raises:
-            UsageError: The limit is not an integer.
-            Unsupported: The registry has no catalog (404, 405, 501 or the code UNSUPPORTED), as most public ones.
-            ProtocolError: The pages form a loop, lead to another origin, or are not valid.
+            UsageError: The limit is not an integer of 0 or more, or `start_after` is not a printable string.
+            Unsupported: The registry has no catalog (404, 405, 501 or UNSUPPORTED), as most public registries.
+            ProtocolError: There is a pagination loop, or a page is invalid or cross-origin.
             ContentError: The response is an HTML page.
         """
         sender = self._checked_sender
@@ -477,8 +579,8 @@ class Client:
                 if error.status not in (404, 405, 501) and not isinstance(error, Unsupported):
                     raise
                 raise Unsupported(
-                    f"{sender.origin.netloc} has no catalog of its repositories (GET {_CATALOG_URL}): use the"
-                    " registry's own API or web page to list them",
+                    f"{sender.origin.netloc} does not support listing repositories (GET {_CATALOG_URL}): use the"
+                    " registry's own API or web page",
                     status=error.status,
                     code=error.code,
                     detail=error.detail,
@@ -491,32 +593,33 @@ class Client:
         return pagination.iter_names(send, _CATALOG_URL, "repositories", start_after, limit)
 
     def referrers(self, repository: str, digest: str, *, artifact_type: str | None = None) -> Iterator[Descriptor]:
-        """Iterate over the referrers of a manifest: ``GET /v2/NAME/referrers/DIGEST`` (scope: pull).
+        """Yield the referrers of a manifest: ``GET /v2/NAME/referrers/DIGEST`` ("Listing Referrers"; scope: pull).
 
-        Specification: "Listing Referrers". If the registry has no such API, the referrers tag is read. These responses
-        mean that it has none: 400, 404, 405, 406, 501, a redirect that cannot be followed, HTML, and JSON without
-        ``manifests``. If the manifest has no referrers, or the tag does not name an index of referrers, the result is
-        empty.
+        If the registry has no referrers API, the referrers tag is read instead. This is assumed after 400, 404, 405,
+        406, 501, a redirect that cannot be followed, an HTML page, and JSON without ``manifests``. There are no results
+        if the manifest has no referrers, or the referrers tag does not reference an index of referrers.
 
-        An entry without a valid digest is skipped with a log line. Sizes may be wrong; a missing or invalid size is
-        read as 0.
+        Pages are requested lazily. An entry without a valid digest is skipped with a log line. The sizes may be wrong;
+        a missing or invalid size is read as 0.
 
         Args:
-            repository: The repository's name.
-            digest: The digest of the subject.
-            artifact_type: Only referrers of this type. Filtered by the client if the registry does not filter.
+            repository: Name of the repository.
+            digest: Digest of the subject.
+            artifact_type: Artifact type of the referrers to yield. The client filters if the registry does not. `None`
+                means all types.
 
         Raises:
-            ProtocolError: The response is not an index, or its pages form a loop or lead to another origin.
-            ContentError: The referrers tag names something that is not JSON, such as an HTML page.
+            UsageError: The artifact type is invalid.
+            ProtocolError: There is a pagination loop, or a page is invalid or cross-origin.
+            ContentError: The content under the referrers tag is not JSON, such as an HTML page.
         """
         target = self._repository(repository, "referrers")
         if artifact_type is not None and not is_media_type(artifact_type):
-            raise UsageError(f"not an artifact type: {safe_repr(artifact_type, 200)} (it reads type/subtype)")
+            raise UsageError(f"invalid artifact type {safe_repr(artifact_type, 200)}: expected type/subtype")
         return referrers.iter_referrers(target, Digest(digest), artifact_type)
 
     def close(self) -> None:
-        """Close the client, and the transport if the client made it. Idempotent."""
+        """Close the client, and the transport if the client has created it. Idempotent."""
         self._sender.state.closed = True
         if self._owned:
             self.transport.close()

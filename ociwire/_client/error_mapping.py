@@ -1,8 +1,8 @@
-"""Maps an error response to an exception, and recognizes responses that do not come from a registry.
+"""Mapping of error responses to exceptions, and detection of responses that do not come from a registry.
 
-The class comes from the code in the body (OCI distribution specification, "Error Codes"). If there is none, or it is
-unknown or contradicts the status, it comes from the status and the operation. At most 64 KiB of a body are read, and
-responses are not closed.
+The code in the body determines the class of the exception (OCI distribution specification, "Error Codes"). If there is
+no code, or it is unknown or contradicts the status, the status and the operation determine it. At most 64 KiB of a body
+are read, and responses are not closed.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _BY_CODE: dict[str, type[RegistryError]] = {
     "MANIFEST_UNKNOWN": errors.ManifestUnknown,
     "NAME_INVALID": errors.NameInvalid,
     "NAME_UNKNOWN": errors.NameUnknown,
-    "RANGE_INVALID": errors.RangeInvalid,  # the distribution project's own
+    "RANGE_INVALID": errors.RangeInvalid,  # defined by the distribution project, not by the specification
     "SIZE_INVALID": errors.SizeInvalid,
     "TOOMANYREQUESTS": errors.TooManyRequests,
     "UNAUTHORIZED": errors.Unauthorized,
@@ -74,13 +74,13 @@ _BY_STATUS: dict[int, type[RegistryError]] = {
     429: errors.TooManyRequests,
     501: errors.Unsupported,
 }
-# The classes that a status admits. A code of another class contradicts the status (416 with BLOB_UNKNOWN, 500 with
-# MANIFEST_UNKNOWN, 401 with DENIED): then the status decides. Any other status admits every class: a 400, 409 or 412
-# says only that the request is at fault.
+# The classes that a status permits. A code of another class contradicts the status (BLOB_UNKNOWN with 416,
+# MANIFEST_UNKNOWN with 500, DENIED with 401), so that the status determines the class. A status that is not listed,
+# such as 400, 409 or 412, is unspecific and permits every class.
 _ADMITTED_BY_STATUS: dict[int, tuple[type[RegistryError], ...]] = {
     401: (errors.Unauthorized,),
     403: (errors.Denied,),
-    # docker-registry 2.8 and ACR answer BLOB_UPLOAD_INVALID for an upload that they have given up.
+    # docker-registry 2.8 and ACR respond with BLOB_UPLOAD_INVALID to requests for an expired upload session.
     404: (errors.NotFound, errors.ManifestBlobUnknown, errors.BlobUploadInvalid),
     405: (errors.Unsupported,),
     413: (errors.SizeInvalid,),
@@ -88,10 +88,10 @@ _ADMITTED_BY_STATUS: dict[int, tuple[type[RegistryError], ...]] = {
     429: (errors.TooManyRequests,),
 }
 _ADMITTED_BY_SERVER_ERRORS = (errors.Unsupported, errors.TooManyRequests)
-# The headers that state a rate limit: Docker Hub (RateLimit-*, docker-ratelimit-source), GitHub and others
-# (X-RateLimit-*), the IETF draft (RateLimit, RateLimit-Policy), RFC 9110, section 10.2.3 (Retry-After).
+# Headers that state a rate limit: RateLimit-* and docker-ratelimit-source of Docker Hub, X-RateLimit-* of GitHub and
+# others, RateLimit and RateLimit-Policy of the IETF draft, and Retry-After (RFC 9110, section 10.2.3).
 _LIMIT_HEADER = re.compile(r"(x-)?ratelimit(-.*)?|docker-ratelimit-source|retry-after")
-# What is missing after a 404, by operation and method: after a redirect the path would be that of a CDN.
+# Class for a 404 by operation and method. The path cannot be used, because after a redirect, it is that of a CDN.
 _NOT_FOUND_BY_OPERATION: dict[str, type[RegistryError]] = {
     "get_blob GET": errors.BlobUnknown,
     "get_blob_range GET": errors.BlobUnknown,
@@ -118,7 +118,7 @@ _NOT_FOUND_BY_OPERATION: dict[str, type[RegistryError]] = {
     "upload PUT": errors.BlobUploadUnknown,
     "copy PUT": errors.BlobUploadUnknown,
 }
-# The same by path (specification, "Endpoints"), for `Client.do`: the first pattern that matches.
+# Class for a 404 by path (specification, "Endpoints"), for requests of `Client.do`. The first match determines it.
 _NOT_FOUND_BY_PATH: tuple[tuple[re.Pattern[str], type[RegistryError]], ...] = (
     (re.compile(r"POST .*/blobs/uploads/?$"), errors.NameUnknown),
     (re.compile(r".*/blobs/uploads/.+"), errors.BlobUploadUnknown),
@@ -129,14 +129,19 @@ _NOT_FOUND_BY_PATH: tuple[tuple[re.Pattern[str], type[RegistryError]], ...] = (
 
 
 def check_response(response: Response, *ok: int) -> None:
-    """Raise the error of a response whose status is not a success. Its body is read, and not closed.
+    """Raise an exception if the status of a response is not successful. The response is not closed.
+
+    >>> from ociwire import Response, check_response
+    >>> check_response(Response(404, body=b'{"errors": [{"code": "NAME_UNKNOWN", "message": "no such app"}]}'))
+    Traceback (most recent call last):
+    ociwire.errors.NameUnknown: 404 Not Found: name unknown: no such app
 
     Args:
-        response: The response.
-        ok: The statuses of success. Defaults to all 2xx.
+        response: The response. Its body is read if its status is not successful.
+        ok: The successful statuses. Defaults to all 2xx.
 
     Raises:
-        RegistryError: The status is another one. For a 2xx or 3xx the message is "unexpected status".
+        RegistryError: The status is not successful. For 2xx and 3xx, the message is "unexpected status".
     """
     if response.status in ok if ok else 200 <= response.status < 300:
         return
@@ -144,7 +149,14 @@ def check_response(response: Response, *ok: int) -> None:
 
 
 def error_from_response(response: Response) -> RegistryError:
-    """Return the exception for a response, whatever its status. At most 64 KiB of its body are read."""
+    """Return the exception for a response, whatever its status. The response is not closed.
+
+    Args:
+        response: The response. At most 64 KiB of its body are read.
+
+    Returns:
+        An exception of the class that corresponds to the code or status; see `ociwire.errors`.
+    """
     body = _read_body(response)
     errors_of_body = _parse_errors(body)
     first = errors_of_body[0] if errors_of_body else {}
@@ -173,16 +185,17 @@ def error_from_response(response: Response) -> RegistryError:
 
 
 def is_transient(error: Exception) -> bool:
-    """Return whether a registry answered that it is temporarily unable to serve: a later request may succeed."""
+    """Return whether an exception means that the registry is temporarily unavailable, so that a retry may succeed."""
     if not isinstance(error, RegistryError):
         return False
     return is_temporary_status(error.status) and error.status != 501
 
 
 def is_html(response: Response) -> bool:
-    """Return whether a response is an HTML page: a login page, or one of a proxy or firewall.
+    """Return whether a response is an HTML page, such as a login page, or an error page of a proxy or firewall.
 
-    An empty body is no page: Flask and Django label it text/html (Quay, Pulp). At most one byte of the body is read.
+    An empty body is not a page, although Flask and Django, and thus Quay and Pulp, label it as text/html. At most one
+    byte of the body is read.
     """
     if not is_labelled_html(response) or response.length == 0:
         return False
@@ -195,53 +208,63 @@ def is_labelled_html(response: Response) -> bool:
 
 
 def is_html_body(response: Response, body: bytes) -> bool:
-    """Return whether a response whose body was read, and should be JSON, is an HTML page.
+    """Return whether a response that should be JSON is an HTML page.
 
-    A body that begins with ``<`` counts as one, whatever the Content-Type. JSON does not, even if it is labelled so.
+    A body that begins with ``<`` is a page, whatever its Content-Type. JSON is not, even if it is labelled as HTML.
+
+    Args:
+        response: The response.
+        body: Its body.
     """
     beginning = body[:1024].removeprefix(b"\xef\xbb\xbf").lstrip()
     return beginning.startswith(b"<") or (not beginning.startswith((b"{", b"[")) and is_labelled_html(response))
 
 
 def check_not_html(response: Response) -> None:
-    """Raise `ContentError` if a response is an HTML page, whatever its status."""
+    """Raise a `ContentError` if a response is an HTML page, whatever its status."""
     if is_html(response):
         request = response.request
         target = "the request" if request is None else f"{request.method} {redact_url(request.url)}"
         target = redactor_of(request).redact_text(target)
         raise errors.ContentError(
-            f"{target} was answered {response.status} with an HTML page, not by a registry: check the host name, and"
-            " whether a login page, a proxy or a firewall answers in its place"
+            f"{target} was answered with an HTML page (status {response.status}), not by a registry: check the host"
+            " name, and whether a login page, a proxy or a firewall responded instead"
         )
 
 
 def is_html_instead_of(response: Response, digest: str) -> bool:
-    """Return whether a response to a request for a blob is labelled as HTML and does not name the blob's digest."""
+    """Return whether a response to a request for a blob is labelled as HTML, and does not contain its digest."""
     return is_labelled_html(response) and not names_digest(response, digest)
 
 
 def names_digest(response: Response, digest: str) -> bool:
-    """Return whether Docker-Content-Digest is the digest, or Location ends in it."""
+    """Return whether the Docker-Content-Digest of a response is the digest, or its Location ends with the digest."""
     location = unquote(response.headers.get("location", "").partition("?")[0])
     return response.headers.get("docker-content-digest") == digest or location.endswith(f"/{digest}")
 
 
 def check_digest_header(digest: Digest | None, response: Response) -> None:
-    """Refuse a Docker-Content-Digest of the same algorithm as the requested digest, and another value.
+    """Check that Docker-Content-Digest does not contradict a requested digest of the same algorithm.
+
+    Args:
+        digest: The requested digest. `None` disables the check.
+        response: The response.
 
     Raises:
-        DigestMismatch: The registry claims another digest.
+        DigestMismatch: The registry states another digest.
     """
     claimed = response.headers.get("docker-content-digest", "")
     if digest is not None and claimed != digest and claimed.partition(":")[0] == digest.algorithm:
         claimed = redactor_of(response.request).redact_text(claimed)
         raise errors.DigestMismatch(
-            f"the registry answers for {digest} with {claimed!r:.200}", expected=digest, actual=claimed
+            f"digest mismatch: requested {digest}, the registry states {claimed!r:.200}",
+            expected=digest,
+            actual=claimed,
         )
 
 
 def digest_from_header(response: Response) -> Digest | None:
-    """Get the digest of Docker-Content-Digest. Returns `None` if it is absent or cannot be verified."""
+    """Return the digest in Docker-Content-Digest; `None` if it is absent, invalid or cannot be verified."""
     try:
         claimed = Digest(response.headers.get("docker-content-digest", ""))
     except errors.UsageError:
@@ -253,8 +276,8 @@ def _read_body(response: Response) -> bytes:
     try:
         body = b"" if response.closed else response.read(_READ_LIMIT)
     except errors.TransportError:
-        return b""  # the status alone decides then
-    # Masked before it is cut or parsed: half of a secret could not be recognized.
+        return b""  # the exception is created from the status alone
+    # Masked before it is truncated or parsed, because a part of a secret could not be recognized.
     return redactor_of(response.request).redact_bytes(body)
 
 
@@ -278,21 +301,21 @@ def _message(response: Response, first: dict[str, Any], body: bytes) -> str:
 
 
 def _limits(response: Response) -> str:
-    """The rate-limit headers of a response, in one line, for a message: ``RateLimit-Limit: 100;w=21600, ...``."""
+    """Return the rate-limit headers of a response in one line, such as ``RateLimit-Limit: 100;w=21600, ...``."""
     redactor = redactor_of(response.request)
     fields = [(name, value) for name, value in response.headers.items() if _LIMIT_HEADER.fullmatch(name.lower())]
-    # A proxy may repeat a secret of the request in any header.
+    # Masked, because a proxy may repeat a secret of the request in any header.
     masked = [(redactor.redact_text(name), redactor.redact_text(value)) for name, value in fields[:_MAX_LIMIT_HEADERS]]
     return ", ".join(f"{name[:_MAX_LIMIT_VALUE]}: {sanitize(value, _MAX_LIMIT_VALUE)}" for name, value in masked)
 
 
 def _error_class(response: Response, code: str) -> type[RegistryError]:
-    """The class for the code, if the status admits it; else the class for the status."""
+    """Return the class for the code, if the status permits it, or else the class for the status."""
     by_code, by_status = _BY_CODE.get(code), _class_by_status(response)
     default = _ADMITTED_BY_SERVER_ERRORS if response.status >= 500 else (RegistryError,)
     if by_code is None or not issubclass(by_code, _ADMITTED_BY_STATUS.get(response.status, default)):
         return by_status
-    # GHCR answers a request to an upload that it has lost with BLOB_UNKNOWN.
+    # GHCR responds with BLOB_UNKNOWN to requests for an upload session that it has lost.
     return by_status if by_code is errors.BlobUnknown and by_status is errors.BlobUploadUnknown else by_code
 
 

@@ -1,4 +1,4 @@
-"""Reads, resolves and stores manifests, one request at a time. Tags and subjects of a push are in `referrers`."""
+"""Requests that read, resolve and store manifests. `referrers` handles the tags and the subject of a push."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ __all__ = [
 ]
 
 ACCEPT = {"Accept": ", ".join((OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, "*/*"))}
-"""The header that asks for any manifest. Without it, some registries convert images to schema 1."""
+"""Accept header for any manifest. Without it, some registries convert images to Docker schema 1."""
 
 
 class ReceivedManifest(NamedTuple):
-    """A manifest as the registry sent it, verified.
+    """A manifest that was received from a registry and verified.
 
     Attributes:
-        descriptor: Its descriptor.
-        content: Its bytes.
-        response: The response, closed.
+        descriptor: Descriptor of the manifest.
+        content: The bytes of the manifest.
+        response: The closed response.
     """
 
     descriptor: Descriptor
@@ -51,23 +51,25 @@ class ReceivedManifest(NamedTuple):
 def fetch_manifest(
     repository: Repository, reference: str, digest: Digest | None, scope: Scope | None = None
 ) -> ReceivedManifest:
-    """GET a manifest and verify it; again from the beginning if the connection is lost.
+    """GET a manifest and verify it. If the connection is lost, the request is repeated.
 
     Args:
         repository: The repository.
         reference: A tag or a digest.
-        digest: The requested digest. `None`, for a tag, is the digest of Docker-Content-Digest, or else the content's.
-        scope: What a token must grant. Defaults to reading.
+        digest: The requested digest. For a tag, `None` means the digest in Docker-Content-Digest, or else the sha256 of
+            the content.
+        scope: Scope that a token must grant. Defaults to pull.
 
     Raises:
-        DigestMismatch: The content has another digest.
-        ContentError: It is larger than `Client(max_manifest_size=)`, contradicts its Content-Type, or is an HTML page.
-        Unsupported: It is a Docker schema 1 manifest.
-        RegistryError: The registry refused.
-        TransportError: There is no usable response.
+        DigestMismatch: The digest of the content differs.
+        ContentError: The manifest is larger than `Client(max_manifest_size=)`, contradicts its Content-Type, or is an
+            HTML page.
+        Unsupported: The content is a Docker schema 1 manifest.
+        RegistryError: The registry responded with an error.
+        TransportError: No usable response was received.
     """
     if digest is not None:
-        digest.hasher()  # refuses what cannot be verified before anything is sent
+        digest.hasher()  # raises for an unsupported algorithm before anything is sent
     url, limit = repository.manifest_url(reference), repository.sender.max_manifest_size
     scope = repository.pull_scope if scope is None else scope
     response, content = read_with_retry(
@@ -75,10 +77,10 @@ def fetch_manifest(
     )
     if len(content) > limit:
         raise ContentError(
-            f"a manifest of more than {limit} bytes is not read: raise the limit with Client(max_manifest_size=...)"
+            f"the manifest is larger than the limit of {limit} bytes: raise it with Client(max_manifest_size=...)"
         )
     parsed, stated_type = parse_manifest(content), content_type(response.headers)
-    # Before the digest: that of a signed schema 1 manifest does not cover its signatures, and would be a mismatch.
+    # Checked before the digest, which does not cover the signatures of a signed schema 1 manifest: it would not match.
     check_schema(parsed, stated_type)
     is_page = is_html_body(response, content)
     expected = digest or digest_from_header(response) or Digest.of(content)
@@ -96,13 +98,13 @@ def fetch_manifest(
 
 
 def resolve_manifest(repository: Repository, reference: str, digest: Digest | None) -> Descriptor:
-    """Get the descriptor of a manifest by a HEAD, confirmed or completed by a GET where necessary.
+    """Return the descriptor of a manifest, from a HEAD or, if it is inconclusive, from a GET.
 
-    A GET follows a HEAD that is refused although it may only be unsupported (`Repository.needs_confirmation`), and one
-    without digest or size, or with a Content-Type that is not a manifest type.
+    A GET is sent if the HEAD may not be supported (`Repository.needs_confirmation`), if its response has no digest or
+    size, or if its Content-Type is not a manifest type.
 
     Raises:
-        DigestMismatch: The registry claims another digest of the same algorithm.
+        DigestMismatch: The registry states another digest of the same algorithm.
         OciwireError: As `fetch_manifest`.
     """
     can_verify = digest is None or digest.known
@@ -116,8 +118,8 @@ def resolve_manifest(repository: Repository, reference: str, digest: Digest | No
     headers, actual = response.headers, digest or digest_from_header(response)
     size, media_type = content_length(headers), content_type(headers)
     if not can_verify and not size:
-        raise ProtocolError(f"the registry does not tell the size of {actual}", request=response.request)
-    # Without a Content-Type a HEAD is incomplete; another type than a manifest's is wrong, or an HTML page's.
+        raise ProtocolError(f"the registry does not state the size of {actual}", request=response.request)
+    # Registries may omit the Content-Type of a HEAD. A type that is not a manifest type is wrong, or of an HTML page.
     has_type = media_type in MANIFEST_TYPES or "content-type" not in headers
     has_size = bool(size) or (size == 0 and actual is not None and is_empty_digest(actual))
     if actual is None or size is None or (can_verify and not (has_type and has_size)):
@@ -126,14 +128,14 @@ def resolve_manifest(repository: Repository, reference: str, digest: Digest | No
 
 
 def find_manifest(repository: Repository, reference: str) -> Digest | None:
-    """Get the digest of a manifest before it is pushed. Returns `None` if it is missing or the registry refuses.
+    """Return the digest of a manifest that is about to be pushed; `None` if it is missing or the HEAD is refused.
 
     A refusal is not confirmed by a GET: at worst, an existing manifest is pushed again.
 
     Raises:
-        DigestMismatch: The registry claims another digest of the same algorithm.
-        RegistryError: The registry cannot answer at the moment.
-        TransportError: There is no usable response.
+        DigestMismatch: The registry states another digest of the same algorithm.
+        RegistryError: The registry is temporarily unavailable.
+        TransportError: No usable response was received.
     """
     digest = Digest(reference) if ":" in reference else None
     with treat_refusal_as_missing():
@@ -142,7 +144,7 @@ def find_manifest(repository: Repository, reference: str) -> Digest | None:
         claimed = digest_from_header(response)
         if claimed is not None:
             return digest or claimed
-        if digest is not None:
+        if digest is not None:  # a registry does not have to send Docker-Content-Digest, but an HTML page is not one
             return None if is_labelled_html(response) else digest
         return fetch_manifest(repository, reference, None, repository.push_scope).descriptor.digest
     return None
@@ -151,19 +153,19 @@ def find_manifest(repository: Repository, reference: str) -> Digest | None:
 def put_manifest(
     repository: Repository, reference: str, content: bytes, descriptor: Descriptor, query_tags: list[str]
 ) -> Response:
-    """PUT a manifest under a tag or its digest. Returns the response, closed.
+    """PUT a manifest under a tag or its digest, and return the closed response.
 
     Args:
         repository: The repository.
         reference: A tag or the digest.
         content: The manifest.
-        descriptor: Its descriptor.
-        query_tags: Further tags, sent as ``tag=`` (specification, "Pushing Manifests").
+        descriptor: Descriptor of the manifest.
+        query_tags: Further tags, which are sent as ``tag=`` (specification, "Pushing Manifests").
 
     Raises:
-        DigestMismatch: The registry has computed another digest.
-        RegistryError: The registry refused.
-        TransportError: There is no usable response.
+        DigestMismatch: The registry states another digest.
+        RegistryError: The registry responded with an error.
+        TransportError: No usable response was received.
     """
     url = repository.manifest_url(reference)
     for tag in query_tags:
@@ -180,7 +182,7 @@ def put_manifest(
 
 
 def is_stored(repository: Repository, reference: str, digest: Digest) -> bool:
-    """Return whether a GET of a manifest, by tag or digest, finds the content of a digest."""
+    """Return whether a GET of a manifest, by tag or digest, returns the content with the given digest."""
     try:
         fetch_manifest(repository, reference, digest, repository.push_scope)
     except (RegistryError, ContentError):
@@ -189,18 +191,18 @@ def is_stored(repository: Repository, reference: str, digest: Digest) -> bool:
 
 
 def build_descriptor(content: bytes, media_type: str, digest: str | None) -> Descriptor:
-    """Build the descriptor of a manifest that is to be pushed.
+    """Return the descriptor of a manifest that a user pushes.
 
     Raises:
-        UsageError: The content has another digest, or states another media type; or the media type is not valid.
+        UsageError: The media type is invalid or differs from the ``mediaType`` of the content, or the digest differs.
     """
     if not is_media_type(media_type):
-        raise UsageError(f"not a media type: {safe_repr(media_type, 200)} (it reads type/subtype, without parameters)")
+        raise UsageError(f"invalid media type {safe_repr(media_type, 200)}: expected type/subtype without parameters")
     own = parse_manifest(content).get("mediaType")
     if own is not None and own != media_type:
-        raise UsageError(f"the manifest says that it is {own!r:.200}, and is pushed as {safe_repr(media_type)}")
+        raise UsageError(f"invalid media type {safe_repr(media_type)}: the mediaType of the manifest is {own!r:.200}")
     expected = Digest.of(content) if digest is None else Digest(digest)
     actual = Digest.of(content, expected.algorithm)
     if actual != expected:
-        raise UsageError(f"the manifest's digest is {actual}, not {expected}")
+        raise UsageError(f"invalid digest {expected}: the digest of the manifest is {actual}")
     return Descriptor(media_type, expected, len(content))

@@ -1,7 +1,7 @@
-"""Manifests with a subject: lists of referrers, and the referrers tag of registries that have no referrers API.
+"""Referrers of a manifest, and the referrers tag for registries without the referrers API.
 
-Follows the OCI distribution specification, "Listing Referrers", "Referrers Tag Schema" and "Pushing Manifests with
-Subject". Pushing and deleting a manifest are here, too, because both maintain the referrers tag.
+They are specified by the OCI distribution specification, "Listing Referrers", "Referrers Tag Schema" and "Pushing
+Manifests with Subject". Manifests are also pushed and deleted here, because both update the referrers tag.
 """
 
 from __future__ import annotations
@@ -57,23 +57,23 @@ __all__ = ["delete_manifest", "iter_referrers", "push_manifest"]
 
 _LOG = logging.getLogger("ociwire.client")
 _MAX_ATTEMPTS = 5
-# The statuses of registries that do not know the path of the referrers API.
+# Statuses with which registries without the referrers API respond to its path.
 _NO_API_STATUSES = frozenset({400, 404, 405, 406, 501})
 _EMPTY_INDEX = f'{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[]}}'.encode()
 
 
 class _NoReferrersAPI(Exception):
-    """The registry has no referrers API: the referrers tag is read instead."""
+    """The registry has no referrers API, so that the referrers tag must be used."""
 
 
 def iter_referrers(repository: Repository, digest: Digest, artifact_type: str | None) -> Iterator[Descriptor]:
-    """Iterate over the manifests whose subject has a digest, optionally those of one artifact type.
+    """Yield the referrers of the manifest with a digest; see `Client.referrers`.
 
     Raises:
         ProtocolError: The response is not an index.
-        ContentError: There is no referrers API, and the referrers tag does not name a JSON object.
-        RegistryError: The registry refused.
-        TransportError: There is no usable response.
+        ContentError: There is no referrers API, and the content under the referrers tag is not a JSON object.
+        RegistryError: The registry responded with an error.
+        TransportError: No usable response was received.
     """
     first_url = repository.referrers_url(digest, artifact_type)
 
@@ -94,18 +94,18 @@ def iter_referrers(repository: Repository, digest: Digest, artifact_type: str | 
     except Unsupported as error:
         if error.status:
             raise
-        return  # a Docker schema 1 manifest, which is no index
+        return  # the tag references a Docker schema 1 manifest, not an index
     if manifest is not None and _is_referrers_index(manifest, digest):
         entries = _read_entries(parse_manifest(manifest.content), manifest.response.request)
         yield from _filter_by_type(entries, artifact_type)
 
 
 def _request_api(repository: Repository, url: str) -> Response:
-    """GET a list of referrers by the API, and read the body of the response into memory.
+    """GET a list of referrers from the referrers API, and read the body of the response into memory.
 
     Raises:
-        _NoReferrersAPI: The response is an error that says so, a redirect that cannot be followed, or no index, such as
-            the HTML page of a login form: registries without the API answer with any of these.
+        _NoReferrersAPI: The registry does not have the API. It may respond with an error, a redirect that cannot be
+            followed, or a body that is not an index, such as an HTML page.
     """
 
     def send() -> Response:
@@ -120,8 +120,8 @@ def _request_api(repository: Repository, url: str) -> Response:
         raise
     except RedirectError:
         raise _NoReferrersAPI from None
-    # Gateways that answer any path send `OK`, `[]`, `{}` or nothing at all. A broken index, labelled as one, stays an
-    # error. The body is parsed later; here only if it cannot be an index.
+    # Gateways respond to unknown paths with `OK`, `[]`, `{}` or an empty body. Invalid JSON that is labelled as an
+    # index remains an error. To avoid parsing a large body twice, it is parsed here only if it has no "manifests".
     is_labelled = content_type(response.headers) in INDEX_TYPES
     is_not_index = b'"manifests"' not in body and not (is_labelled and parse_json_object(body) is None)
     if is_not_index or is_html_body(response, body):
@@ -130,7 +130,7 @@ def _request_api(repository: Repository, url: str) -> Response:
 
 
 def _is_login_page(repository: Repository, error: RegistryError) -> bool:
-    """Return whether a request was redirected to an HTML page of another origin that asks for a login (401, 403)."""
+    """Return whether an error is a cross-origin redirect to an HTML login page (401, 403)."""
     if error.request is None or error.status not in (401, 403):
         return False
     if Origin.of(error.request.url) == repository.sender.origin:
@@ -139,14 +139,14 @@ def _is_login_page(repository: Repository, error: RegistryError) -> bool:
 
 
 def push_manifest(repository: Repository, content: bytes, descriptor: Descriptor, tags: list[str]) -> None:
-    """Push a manifest under tags that were checked, and update the referrers tag of its subject if necessary.
+    """Push a manifest under valid tags, and update the referrers tag of its subject if necessary.
 
-    See `Client.push_manifest`. A manifest that is copied may have a ``mediaType`` that is not valid.
+    See `Client.push_manifest`. The ``mediaType`` of the manifest is not checked.
 
     Raises:
-        ReferrersUpdateError: It was stored, but the referrers tag was not updated.
-        RegistryError: The registry refused.
-        TransportError: There is no usable response.
+        ReferrersUpdateError: The manifest was stored, but the referrers tag was not updated.
+        RegistryError: The registry responded with an error.
+        TransportError: No usable response was received.
     """
     has_several = len(tags) > 1
     reference = tags[0] if len(tags) == 1 else descriptor.digest
@@ -162,11 +162,11 @@ def push_manifest(repository: Repository, content: bytes, descriptor: Descriptor
 
 
 def add_entry(repository: Repository, subject: Digest, content: bytes, descriptor: Descriptor) -> None:
-    """Add a stored manifest to the index under its subject's referrers tag; see `update_tag`.
+    """Add a stored manifest to the index under the referrers tag of its subject; see `update_tag`.
 
     Raises:
-        ReferrersUpdateError: The registry refused, or the tag names something that must not be replaced.
-        TransportError: There is no usable response.
+        ReferrersUpdateError: The registry responded with an error, or the tag must not be replaced.
+        TransportError: No usable response was received.
     """
     entry = to_referrer_entry(content, descriptor)
 
@@ -189,9 +189,9 @@ def add_entry(repository: Repository, subject: Digest, content: bytes, descripto
 def delete_manifest(repository: Repository, digest: Digest) -> None:
     """Delete a manifest, and its entry in the referrers tag of its subject; see `Client.delete_manifest`.
 
-    The entry is removed first: a tag that names a missing manifest can break the pushes of others, and once the
-    manifest is deleted, its subject is unknown. A deletion that fails half-way is completed by the next one. If the
-    registry does not permit writing the tag, the manifest is deleted, and the refusal is raised afterwards.
+    The entry is removed first, because some registries refuse to store an index that references a missing manifest, and
+    because the subject cannot be read once the manifest is deleted. If the deletion fails after this, call it again. If
+    the credentials do not permit writing the tag, the manifest is deleted, and the error is raised afterwards.
     """
     manifest = _read_to_delete(repository, digest)
     subject = None if manifest is None else subject_digest(manifest.content)
@@ -207,12 +207,12 @@ def delete_manifest(repository: Repository, digest: Digest) -> None:
     try:
         repository.delete(repository.manifest_url(digest), repository.delete_scope)
     except NotFound:
-        # It existed a moment ago: this very request may have deleted it, and its first response was lost.
+        # The manifest was read before. An earlier attempt of this DELETE may have deleted it before a lost response.
         if manifest is None:
             raise
     except RegistryError:
         if manifest is not None and subject is not None and is_removed:
-            with suppress(OciwireError):  # the first refusal is raised
+            with suppress(OciwireError):  # the error of the DELETE is raised instead
                 add_entry(repository, subject, manifest.content, manifest.descriptor)
         raise
     if refusal is not None:
@@ -220,7 +220,7 @@ def delete_manifest(repository: Repository, digest: Digest) -> None:
 
 
 def _read_to_delete(repository: Repository, digest: Digest) -> ReceivedManifest | None:
-    """Read a manifest that is to be deleted. Returns `None` if that is refused: the DELETE shows why."""
+    """Return a manifest that is about to be deleted; `None` if it cannot be read: the DELETE then shows why."""
     for attempts_left in (1, 0):
         try:
             return fetch_manifest(repository, digest, digest)
@@ -228,7 +228,7 @@ def _read_to_delete(repository: Repository, digest: Digest) -> ReceivedManifest 
             if not attempts_left:
                 return None
         except RegistryError as error:
-            if is_transient(error) and error.status != 500:  # it can be read, but not now
+            if is_transient(error) and error.status != 500:  # the registry is temporarily unavailable
                 raise
             return None
         except (AuthError, UsageError):
@@ -246,11 +246,11 @@ def _has_api(repository: Repository, subject: Digest) -> bool:
 
 
 class _Entry(NamedTuple):
-    """An entry of the index under a referrers tag.
+    """Entry of the index under a referrers tag.
 
     Attributes:
-        digest: The digest of the referrer; `None` if it is not valid.
-        text: Its JSON, as it stands in the index.
+        digest: Digest of the referrer; `None` if it is invalid.
+        text: JSON text of the entry, unchanged.
     """
 
     digest: Digest | None
@@ -258,30 +258,30 @@ class _Entry(NamedTuple):
 
 
 def update_tag(repository: Repository, subject: Digest, change: Callable[[list[_Entry]], list[_Entry]]) -> bool:
-    """Change the index under a subject's referrers tag; repeated if another client changes it meanwhile.
+    """Update the index under the referrers tag of a subject; repeat this if another client updates it concurrently.
 
-    Entries that stay, and all other fields, keep their bytes.
+    The bytes of remaining entries and of all other fields are not changed.
 
     Args:
         repository: The repository.
-        subject: The digest of the subject.
-        change: Returns the new entries for the present ones. If they are equal, nothing is written.
+        subject: Digest of the subject.
+        change: Function that returns the new entries for the current ones. If both are equal, nothing is written.
 
     Returns:
         Whether the tag was written.
 
     Raises:
-        ContentError: The tag does not name an index of referrers, and is not replaced; or the new index would be larger
-            than the client reads.
-        RegistryError: The registry refused, or other clients changed the tag five times meanwhile (412).
-        TransportError: There is no usable response.
+        ContentError: The tag does not reference an index of referrers, and is not replaced; or the new index would be
+            larger than `Client(max_manifest_size=)`.
+        RegistryError: The registry responded with an error, such as 412 after five concurrent updates.
+        TransportError: No usable response was received.
     """
     missing: set[Digest | None] = set()
     for attempts_left in reversed(range(_MAX_ATTEMPTS)):
         manifest = _read_tag_index(repository, subject, repository.push_scope)
         if manifest is not None:
             if not _is_referrers_index(manifest, subject) and not change([]):
-                return False  # it has no entries, so that none has to be removed
+                return False  # there is no index, so that no entry has to be removed
             _check_replaceable(manifest, subject)
         index = IndexText.split(_EMPTY_INDEX if manifest is None else manifest.content)
         before = [_Entry(_entry_digest(text), text) for text in index.entries]
@@ -292,7 +292,8 @@ def update_tag(repository: Repository, subject: Digest, change: Callable[[list[_
         try:
             _write_tag_index(repository, subject, content, manifest)
         except ManifestBlobUnknown:
-            # Some registries refuse an index that names missing manifests, which an interrupted deletion can leave.
+            # Some registries refuse an index that references missing manifests, which remain after an interrupted
+            # deletion. Remove their entries.
             newly_missing = {entry.digest for entry in before if _is_missing(repository, entry.digest)} - missing
             if not newly_missing or not attempts_left:
                 raise
@@ -306,10 +307,10 @@ def update_tag(repository: Repository, subject: Digest, change: Callable[[list[_
 
 
 def _read_tag_index(repository: Repository, subject: Digest, scope: Scope) -> ReceivedManifest | None:
-    """Read the manifest under the referrers tag. Returns `None` if there is no such tag.
+    """Return the manifest under the referrers tag; `None` if there is no such tag.
 
     Raises:
-        ContentError: The tag names something that is not a JSON object.
+        ContentError: The content under the tag is not a JSON object.
     """
     tag = referrers_tag(subject)
     try:
@@ -317,39 +318,39 @@ def _read_tag_index(repository: Repository, subject: Digest, scope: Scope) -> Re
     except NotFound:
         return None
     if parse_json_object(manifest.content) is None:
-        raise ContentError(f"the referrers tag {tag} names something that is not a JSON object")
+        raise ContentError(f"invalid content under the referrers tag {tag}: expected a JSON object")
     return manifest
 
 
 def _check_replaceable(manifest: ReceivedManifest, subject: Digest) -> None:
-    """Check that a referrers tag names an index of referrers, also by its ``mediaType``: only that may be replaced.
+    """Check that a referrers tag references an index of referrers, because no other content may be replaced.
 
     Raises:
-        ContentError: It names something else.
+        ContentError: The tag references something else, according to its content or its ``mediaType``.
     """
     own = parse_manifest(manifest.content).get("mediaType")
     if _is_referrers_index(manifest, subject) and (own in (None, "") or parse_media_type(own) in INDEX_TYPES):
         return
     named = f"{manifest.descriptor.digest} ({manifest.descriptor.media_type})"
     raise ContentError(
-        f"the referrers tag {referrers_tag(subject)} names {redactor_of(manifest.response.request).redact_text(named)}"
-        " instead of an index of referrers: refusing to replace it. Delete the tag, or give another one to what it"
-        " names"
+        f"refusing to replace the referrers tag {referrers_tag(subject)}: expected an index of referrers, got"
+        f" {redactor_of(manifest.response.request).redact_text(named)}"
+        " (delete the tag, after pushing what you need of it under another tag)"
     )
 
 
 def _write_tag_index(repository: Repository, subject: Digest, content: bytes, current: ReceivedManifest | None) -> None:
-    """PUT an index under the referrers tag, if the tag has not changed; without a strong ETag, unconditionally."""
+    """PUT an index under the referrers tag if the tag has not changed; unconditionally if there is no strong ETag."""
     tag, limit = referrers_tag(subject), repository.sender.max_manifest_size
     if len(content) > limit:
         raise ContentError(
-            f"the index under the referrers tag {tag} would have {len(content)} bytes, more than the {limit} that are"
-            " read: raise the limit with Client(max_manifest_size=...)"
+            f"the index under the referrers tag {tag} would have {len(content)} bytes, more than the limit of {limit}"
+            " bytes: raise it with Client(max_manifest_size=...)"
         )
     if current is None:
-        condition = {"If-None-Match": "*"}  # RFC 9110, section 13.1.2: the tag must still not exist
+        condition = {"If-None-Match": "*"}  # RFC 9110, section 13.1.2: only if the tag does not exist
     else:
-        # If-Match compares strongly (RFC 9110, section 13.1.1): a weak one never matches.
+        # If-Match uses the strong comparison (RFC 9110, section 13.1.1), with which a weak ETag never matches.
         etag = current.response.headers.get("etag", "")
         condition = {"If-Match": etag} if etag and not etag.startswith("W/") else {}
     digest = Digest.of(content)
@@ -363,7 +364,7 @@ def _write_tag_index(repository: Repository, subject: Digest, content: bytes, cu
 
 
 def _is_missing(repository: Repository, digest: Digest | None) -> bool:
-    """Return whether a manifest does not exist; a GET confirms it where HEAD may not be supported."""
+    """Return whether a manifest does not exist. A GET confirms this if HEAD may not be supported."""
     if digest is None:
         return False
     url, scope = repository.manifest_url(digest), repository.push_scope
@@ -384,19 +385,19 @@ def _is_missing(repository: Repository, digest: Digest | None) -> bool:
 def _is_referrers_index(manifest: ReceivedManifest, subject: Digest) -> bool:
     """Return whether the manifest under a referrers tag is an index of referrers.
 
-    Some registries read ``sha256-…`` as the digest, and answer with the subject, which may be an index, too.
+    Some registries interpret the tag ``sha256-…`` as the digest, and return the subject, which may be an index itself.
     """
     is_subject = subject.known and Digest.of(manifest.content, subject.algorithm) == subject
     return is_index(manifest.descriptor) and "manifests" in parse_manifest(manifest.content) and not is_subject
 
 
 def _read_entries(index: dict[str, Any], request: Request | None) -> list[Descriptor]:
-    """Read the entries of a list of referrers. An entry without a valid digest is skipped with a log line."""
+    """Return the entries of a list of referrers. An entry without a valid digest is skipped with a log line."""
     entries = index.get("manifests")
     if entries is None:
         return []  # Go serializes an empty list as null
     if not isinstance(entries, list):
-        raise ProtocolError("a list of referrers is no index", request=request)
+        raise ProtocolError("invalid list of referrers: expected a list under 'manifests'", request=request)
     descriptors = []
     for number, entry in enumerate(entries):
         try:
@@ -420,15 +421,15 @@ def _entry_digest(text: str) -> Digest | None:
 
 
 def _to_json(entry: dict[str, Any]) -> str:
-    """Serialize an entry without needless escapes, so that the index does not grow beyond what readers accept."""
+    """Return the JSON text of an entry, without unnecessary escapes, so that the index stays within size limits."""
     text = json.dumps(entry, ensure_ascii=False, separators=(",", ":"))
-    return SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text)  # UTF-8 cannot write them
+    return SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text)  # UTF-8 cannot encode surrogates
 
 
 def referrers_tag(digest: Digest) -> str:
-    """Get the referrers tag of a subject.
+    """Return the referrers tag of a subject.
 
-    Specification, "Referrers Tag Schema": the first 32 characters of the algorithm, a ``-``, and the first 64 of the
-    encoded part, with a ``-`` instead of each character that a tag cannot have.
+    Specification, "Referrers Tag Schema": the first 32 characters of the algorithm, a ``-``, and the first 64
+    characters of the encoded part, with a ``-`` instead of each character that is invalid in a tag.
     """
     return re.sub(r"[^a-zA-Z0-9._-]", "-", f"{digest.algorithm[:32]}-{digest.encoded[:64]}")

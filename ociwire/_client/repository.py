@@ -1,7 +1,7 @@
-"""One repository at a registry: its URLs, its scopes, and how its requests are sent.
+"""A repository of a registry: its URLs, its scopes, and requests to it.
 
-This is the only module that builds a ``/v2/NAME/…`` URL or a repository scope. The probe ``GET /v2/`` of
-`AuthTransport` is the one exception.
+URLs of the form ``/v2/NAME/…`` and repository scopes are built only in this module. The only other path of the API is
+``/v2/``, which `AuthTransport` requests to probe for a challenge.
 """
 
 from __future__ import annotations
@@ -27,24 +27,27 @@ if TYPE_CHECKING:
 __all__ = ["Repository", "add_query", "repository_of", "sender_of"]
 
 _MAX_HEAD_ORIGINS = 64
-# Registries and signed URLs that do not support HEAD answer it with one of these, whatever a GET would find.
+# Statuses with which registries and signed URLs that do not support HEAD respond to it, whatever a GET returns.
 _HEAD_UNSUPPORTED = frozenset({400, 403, 405, 406, 500, 501})
 
 
 @final
 class Repository:
-    """A repository bound to one operation of a client. Thread-safe.
+    """Repository that sends the requests of one operation of a client. Thread-safe.
 
     Args:
-        sender: Sends the requests.
-        name: The repository's name.
-        operation: The name of the operation, for `RequestInfo.operation`.
+        sender: Sender of the requests.
+        name: Name of the repository.
+        operation: Name of the operation, for `RequestInfo.operation`.
 
     Raises:
-        UsageError: The name is not valid.
+        UsageError: The name is invalid.
     """
 
     __slots__ = ("name", "operation", "sender")
+    name: str
+    sender: RequestSender
+    operation: str
 
     def __init__(self, sender: RequestSender, name: str, operation: str) -> None:
         self.name = check_repository(name)
@@ -52,46 +55,46 @@ class Repository:
         self.operation = operation
 
     def with_options(self, **changes: Any) -> Repository:
-        """Return the repository with other values in the named fields of `RequestInfo`."""
+        """Return the same repository, for requests with other values in the given fields of `RequestInfo`."""
         return Repository(self.sender.with_options(**changes), self.name, self.operation)
 
     # Scopes
 
     @property
     def pull_scope(self) -> Scope:
-        """The scope for reading."""
+        """Scope for reading."""
         return _scope(self.name, "pull")
 
     @property
     def push_scope(self) -> Scope:
-        """The scope for writing. It includes reading, so that look-ups before an upload need no second token."""
+        """Scope for writing. It includes pull, so that look-ups before an upload do not require another token."""
         return _scope(self.name, "pull", "push")
 
     @property
     def delete_scope(self) -> Scope:
-        """The scope for deleting."""
+        """Scope for deleting."""
         return _scope(self.name, "delete")
 
-    # URLs, as paths at the registry (specification, "Endpoints")
+    # URLs, as paths (specification, "Endpoints")
 
     def blob_url(self, digest: Digest) -> str:
-        """The URL of a blob."""
+        """Return the URL of a blob."""
         return f"/v2/{self.name}/blobs/{digest}"
 
     def uploads_url(self, parameters: Mapping[str, str] | None = None) -> str:
-        """The URL to which a POST opens an upload session."""
+        """Return the URL for the POST that opens an upload session."""
         return add_query(f"/v2/{self.name}/blobs/uploads/", parameters or {})
 
     def manifest_url(self, reference: str) -> str:
-        """The URL of a manifest, by tag or digest."""
+        """Return the URL of a manifest, by tag or digest."""
         return f"/v2/{self.name}/manifests/{reference}"
 
     def tags_url(self) -> str:
-        """The URL of the list of tags."""
+        """Return the URL of the list of tags."""
         return f"/v2/{self.name}/tags/list"
 
     def referrers_url(self, digest: Digest, artifact_type: str | None = None) -> str:
-        """The URL of the list of referrers of a manifest."""
+        """Return the URL of the list of referrers of a manifest."""
         parameters = {} if artifact_type is None else {"artifactType": artifact_type}
         return add_query(f"/v2/{self.name}/referrers/{digest}", parameters)
 
@@ -114,33 +117,33 @@ class Repository:
         )
 
     def head(self, url: str, scope: Scope, headers: Mapping[str, str] | None = None) -> Response:
-        """Send a HEAD; returns the 200 response, closed. An error may need confirmation: see `needs_confirmation`.
+        """Send a HEAD, and return the closed response.
 
         Raises:
-            RegistryError: The status is another one.
-            TransportError: There is no usable response.
+            RegistryError: The status is not 200. If `needs_confirmation`, a GET has to confirm it.
+            TransportError: No usable response was received.
         """
         response = self.send("HEAD", url, scope, ok=(200,), headers=headers)
         response.close()
         origins, origin = self.sender.state.head_origins, self._responding_origin(response)
         if origin not in origins and len(origins) < _MAX_HEAD_ORIGINS:
-            # A redirect to a CDN that ends in 200 shows that both hosts support HEAD.
+            # After a redirect to a CDN that responds with 200, both hosts are known to support HEAD.
             origins.update((origin, str(self.sender.origin)))
         return response
 
     def needs_confirmation(self, refusal: RegistryError) -> bool:
-        """Return whether an error response to a HEAD may only mean that HEAD is not supported: a GET must decide."""
+        """Return whether an error response to a HEAD may only mean that HEAD is not supported."""
         if refusal.status == 404:
             return self._responding_origin(refusal) not in self.sender.state.head_origins
         return refusal.status in _HEAD_UNSUPPORTED
 
     def _responding_origin(self, response: Response | RegistryError) -> str:
-        """The origin that has sent a response, as text of the form ``scheme://host:port``."""
+        """Return the origin that has sent a response, as text of the form ``scheme://host:port``."""
         url = str(self.sender.origin) if response.request is None else response.request.url
         return "/".join(url.split("/", 3)[:3])
 
     def get_first_byte(self, digest: Digest, scope: Scope) -> Response:
-        """GET the first byte of a blob. Returns the open response; 416 means that the blob is empty."""
+        """GET the first byte of a blob, and return the open response. A 416 means that the blob is empty."""
         return self.send("GET", self.blob_url(digest), scope, ok=(200, 206, 416), headers={"Range": "bytes=0-0"})
 
     def put(
@@ -155,24 +158,24 @@ class Repository:
     ) -> Response:
         """Send the PUT that stores a blob or a manifest.
 
-        201 is success (specification, "Endpoints"). Deployed registries answer 200, 202 and 204, too: these are success
-        only if the response names the digest, or the registry has the content.
+        The status of success is 201 (specification, "Endpoints"). Some registries respond with 200, 202 or 204. This is
+        success only if the response contains the digest, or the registry has the content.
 
         Args:
             url: As for `send`.
-            digest: The content's digest.
-            body: The body of the PUT.
-            is_stored: Asks the registry whether it has the content.
+            digest: Digest of the content.
+            body: Body of the PUT.
+            is_stored: Function that queries whether the registry has the content.
             headers: As for `send`.
             idempotent: As for `send`.
 
         Returns:
-            The response, closed.
+            The closed response.
 
         Raises:
-            RegistryError: The registry refused, or answered 200, 202 or 204 and does not have the content.
+            RegistryError: The registry responded with an error, or with 200, 202 or 204 without storing the content.
             ContentError: The response is an HTML page.
-            TransportError: There is no usable response.
+            TransportError: No usable response was received.
         """
         response = self.send(
             "PUT",
@@ -187,10 +190,7 @@ class Repository:
         if response.status == 201 or names_digest(response, digest) or is_stored():
             return response
         error = error_from_response(response)
-        error.message = (
-            f"unexpected status: expected 201; the response does not name {digest}, and the registry does not have it:"
-            " push it again"
-        )
+        error.message = f"unexpected status: expected 201, and the registry does not have {digest} (push it again)"
         error.args = (error.message,)
         raise error
 
@@ -198,16 +198,16 @@ class Repository:
         """Send a DELETE.
 
         Raises:
-            RegistryError: The status is none of 200, 202 and 204.
-            TransportError: There is no usable response.
+            RegistryError: The status is not 200, 202 or 204.
+            TransportError: No usable response was received.
         """
         self.send("DELETE", url, scope, ok=(200, 202, 204), idempotent=idempotent).drain()
 
     def upload_location(self, response: Response) -> str:
-        """Get the URL of an upload session from the Location of a response.
+        """Return the URL of an upload session from the Location of a response.
 
         Raises:
-            ProtocolError: There is no Location, or it must not be followed.
+            ProtocolError: There is no Location, or it is invalid or goes from https to http.
         """
         requested = response.request.url if response.request is not None else str(self.sender.origin)
         try:
@@ -221,16 +221,16 @@ class Repository:
 
 
 def repository_of(client: Client, name: str, operation: str) -> Repository:
-    """Get a repository of a client, for the packages that build on it.
+    """Return a repository of a client, for packages that extend the client.
 
     Raises:
-        UsageError: The name is not valid, or the client is closed.
+        UsageError: The name is invalid, or the client is closed.
     """
     return Repository(sender_of(client), name, operation)
 
 
 def sender_of(client: Client) -> RequestSender:
-    """Get the sender of a client, with its origin and options.
+    """Return the sender of a client, which has its origin and options.
 
     Raises:
         UsageError: The client is closed.
@@ -239,7 +239,7 @@ def sender_of(client: Client) -> RequestSender:
 
 
 def add_query(url: str, parameters: Mapping[str, str]) -> str:
-    """Add parameters to the query of a URL. The colons of digests and the slashes of names are not encoded."""
+    """Return a URL with parameters added to its query. The : of digests and the / of names are not encoded."""
     if not parameters:
         return url
     return f"{url}{'&' if '?' in url else '?'}{urlencode(parameters, safe=':/')}"

@@ -1,4 +1,4 @@
-"""Sends the requests of a client: with its options, to its registry, with the secrets of each exchange masked."""
+"""Sender of a client's requests, which adds its options and masks the secrets of each exchange."""
 
 from __future__ import annotations
 
@@ -29,25 +29,24 @@ from .error_mapping import check_not_html, error_from_response, is_transient
 __all__ = ["MAX_MANIFEST_SIZE", "ClientState", "RequestSender", "read_with_retry", "treat_refusal_as_missing"]
 
 MAX_MANIFEST_SIZE = 4 * 1024 * 1024
-"""Default limit for the size of a manifest in bytes (specification, "Pushing Manifests")."""
+"""Default maximum size of a manifest in bytes. Registries should accept this size ("Pushing Manifests")."""
 
 _WARNINGS = logging.getLogger("ociwire.warnings")
 _MAX_WARNINGS = 1000
 _MAX_ATTEMPTS = 3
-# Specification, "Warnings": 299 - "text".
+# Format of a Warning header: 299 - "text" (specification, "Warnings").
 _WARNING = re.compile(r'299 - "((?:[^"\\]|\\.)*)"')
 
 
 @final
 class ClientState:
-    """The mutable state of a client, shared by all clients that `Client.with_options` derives from it.
+    """Mutable state of a client, which clients that `Client.with_options` returns share.
 
     Attributes:
         closed: Whether the client is closed.
-        max_chunk_size: The size in bytes of the largest chunk that the registry accepts, once it has refused a larger
-            one; else `None`.
-        seen_warnings: The hashes of the registry's warnings. The texts may be long.
-        head_origins: The origins that have answered a HEAD with 200. Their 404 to a HEAD needs no confirmation.
+        max_chunk_size: Maximum size of a chunk in bytes, once the registry has refused a larger one; else `None`.
+        seen_warnings: Hashes of the warnings that were logged. The texts may be long.
+        head_origins: Origins that have responded to a HEAD with 200, so that a 404 does not have to be confirmed.
     """
 
     def __init__(self) -> None:
@@ -62,20 +61,21 @@ class ClientState:
             raise UsageError("the client is closed")
 
     def record_max_chunk(self, size: int) -> None:
-        """Remember that the registry accepts chunks of at most `size` bytes."""
+        """Record that the registry accepts chunks of at most `size` bytes."""
         self.max_chunk_size = min(size, self.max_chunk_size or size)
 
 
 @final
 class RequestSender:
-    """Sends requests to one registry through one transport. Thread-safe.
+    """Sends requests to one registry. Thread-safe.
 
     Args:
-        origin: The registry.
-        transport: Answers the requests.
-        defaults: The options of each request that does not set its own.
-        state: The state of the client.
-        max_manifest_size: Maximum size in bytes of a manifest that is read, or written as an index of referrers.
+        origin: Origin of the registry.
+        transport: Transport that sends the requests.
+        defaults: Options for requests that do not have their own.
+        state: State of the client.
+        max_manifest_size: Maximum size in bytes of a manifest that is read, and of an index of referrers that is
+            written.
     """
 
     def __init__(
@@ -94,12 +94,12 @@ class RequestSender:
         self._transport = transport
 
     def with_options(self, **changes: Any) -> RequestSender:
-        """Return a sender of the same client with other values in the named fields of `RequestInfo`."""
+        """Return a sender for requests with other values in the given fields of `RequestInfo`."""
         defaults = self.defaults.replace(**changes)
         return RequestSender(self.origin, self._transport, defaults, self.state, self.max_manifest_size)
 
     def do(self, request: Request, *, scope: Scope | None) -> Response:
-        """Complete a request with the client's options and send it; see `Client.do`."""
+        """Add the options of the client to a request, and send it; see `Client.do`."""
         info, defaults = request.info, self.defaults
         redactor = Redactor(self.origin)
         completed = info.replace(
@@ -113,7 +113,7 @@ class RequestSender:
         set_redactor(completed, redactor)
         url = self._base_url + request.url if request.url.startswith("/") else request.url
         if self.origin.scheme == "https" and url[:5].lower() == "http:":
-            # A client of an https registry does not send credentials in clear text, whatever URL it is given.
+            # A client of an https registry must not send credentials in clear text, even to a URL of the caller.
             completed = completed.replace(anonymous=True, required_scope=Scope.EMPTY)
         return self._round_trip(Request(request.method, url, request.headers, request.body, completed), redactor)
 
@@ -129,31 +129,29 @@ class RequestSender:
         body: Body | None = None,
         idempotent: bool | None = None,
     ) -> Response:
-        """Send one request of an operation.
-
-        A cross-origin URL is requested without credentials and without a scope.
+        """Send one request of an operation. If the URL is cross-origin, it has no credentials and no scope.
 
         Args:
-            operation: The name of the client's operation.
-            method: The HTTP method.
-            url: A path at the registry, or an absolute URL.
-            scope: What a token must grant.
-            ok: The statuses of success.
-            headers: The headers of the request.
-            body: The body of the request.
+            operation: Name of the operation of the client.
+            method: HTTP method.
+            url: Path, or absolute URL.
+            scope: Scope that a token must grant.
+            ok: The successful statuses.
+            headers: Headers of the request. `None` means none.
+            body: Body of the request. `None` means none.
             idempotent: See `RequestInfo.idempotent`.
 
         Returns:
-            The response, open, if its status is one of `ok`.
+            The open response, whose status is one of `ok`.
 
         Raises:
-            RegistryError: The status is another one; the response is closed.
-            ContentError: A request other than GET and HEAD was answered with an HTML page; the response is closed.
-            TransportError: There is no usable response.
+            RegistryError: The status is not successful. The response is closed.
+            ContentError: The response to a request other than GET and HEAD is an HTML page. The response is closed.
+            TransportError: No usable response was received.
         """
         is_cross_origin = not url.startswith("/") and Origin.of(url) != self.origin
         defaults, redactor = self.defaults, Redactor(self.origin)
-        # Set all fields at once: copying an info, as `do` does, takes longer.
+        # Created with all fields: `RequestInfo.replace`, as in `do`, takes longer.
         info = RequestInfo(
             required_scope=Scope.EMPTY if is_cross_origin else scope,
             operation=operation,
@@ -168,7 +166,7 @@ class RequestSender:
         url = self._base_url + url if url.startswith("/") else url
         response = self._round_trip(Request(method, url, headers or {}, body, info), redactor)
         if response.status not in ok:
-            with response:
+            with response:  # closed after its body was read for the exception
                 raise error_from_response(response)
         if method not in ("GET", "HEAD"):
             try:
@@ -179,7 +177,7 @@ class RequestSender:
         return response
 
     def _round_trip(self, request: Request, redactor: Redactor) -> Response:
-        """Send a complete request, and mask the secrets of its exchange in the response or the error."""
+        """Send a complete request, and mask the secrets of its exchange in the response or the exception."""
         self.state.check_open()
         try:
             response = self._transport.round_trip(request)
@@ -204,18 +202,18 @@ class RequestSender:
 
 
 def read_with_retry(send: Callable[[], Response], limit: int) -> tuple[Response, bytes]:
-    """Send a request and read its small body; both again, up to three times, if the connection is lost meanwhile.
+    """Send a request and read its small body, up to three times if the connection is lost while reading.
 
     Args:
-        send: Sends a request that may be sent again.
-        limit: Maximum number of bytes to read. One more is read, which shows that the body is larger.
+        send: Function that sends an idempotent request.
+        limit: Maximum size of the body in bytes. One more byte is read, so that the caller can detect a larger body.
 
     Returns:
-        The response, closed, and its body.
+        The closed response, and its body.
 
     Raises:
         ReadError: The connection was lost three times.
-        OciwireError: What `send` raises.
+        OciwireError: Raised by `send`.
     """
     attempts = 0
     while True:
@@ -233,13 +231,14 @@ def read_with_retry(send: Callable[[], Response], limit: int) -> tuple[Response,
 
 @contextmanager
 def treat_refusal_as_missing() -> Iterator[None]:
-    """Suppress the refusal of a request, and a response of the wrong type, such as an HTML page.
+    """Suppress error responses and responses of the wrong type, such as an HTML page.
 
-    For look-ups before an upload: at worst, existing content is uploaded again.
+    This is used for look-ups before an upload: at worst, existing content is uploaded again.
 
     Raises:
-        DigestMismatch: As raised inside.
-        RegistryError: The registry cannot answer at the moment. A 500 is a refusal: some send it to any HEAD.
+        DigestMismatch: Not suppressed.
+        RegistryError: The registry is temporarily unavailable. A 500 is suppressed, because some registries respond
+            with it to every HEAD.
     """
     try:
         yield

@@ -1,17 +1,17 @@
-"""Completes an upload with the closing PUT, and finds out after a fault whether the registry has the blob.
+"""Completion of an upload with the closing PUT, and recovery after it fails.
 
-The PUT that closes an upload may outlast every timeout: a registry may need minutes to commit a large blob, and a proxy
-in front of it answers 502, 504 or 524, or closes the connection, while the registry goes on. Repeating the PUT then
-disturbs the commit (GHCR loses the upload), so that `UploadCompletion` queries the state of the upload first::
+A registry may need minutes to commit a large blob after the closing PUT. Meanwhile, a proxy responds with 502, 504 or
+524, or closes the connection, while the registry continues. Repeating the PUT then can disturb the commit (GHCR loses
+the upload session). `UploadCompletion` therefore queries the state of the upload first::
 
-    HEAD of the blob    GET of the upload        what follows
+    HEAD of the blob    GET of the session       action
     found               -                        done
-    not found           not found                the upload is gone: start again, if the body can be sent again
-    not supported       not found                a GET of the blob's first byte tells which of the two it is
-    not found           fewer bytes than sent    resume at once
-    not found           not supported, HTML      repeat the PUT without a body, or start again if it had one
-    not found           all bytes                poll, up to ten minutes or the deadline; after a fault that suggests
-                                                 that the registry is not at work (see `_poll_time`), send the PUT again
+    not found           not found                the session is lost: start again if the body is resendable
+    not supported       not found                GET the blob's first byte: if it is found, done; else as above
+    not found           fewer bytes than sent    resume immediately
+    not found           not supported, HTML      repeat the PUT without a body; if it had one, start again
+    not found           all bytes                poll for up to ten minutes or until the deadline; repeat the PUT if the
+                                                 registry is probably not committing the blob (see `_poll_time`)
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ from .uploads import blob_exists, get_finds_blob, head_finds_blob, read_status, 
 __all__ = ["IncompleteUpload", "UploadCompletion"]
 
 _MAX_COMMIT_TIME = 600.0
-"""Maximum time in seconds to wait for a registry that has all bytes of an upload."""
+"""Maximum time in seconds to wait for the commit of an upload of which the registry has all bytes."""
 _GRACE = 60.0
-"""The same after a fault that says neither that the registry is at work nor that it is not."""
+"""The same maximum if the fault does not show whether the registry is committing the blob."""
 _MAX_PAUSE = 30.0
 _MAX_FAILED_POLLS = 3
-"""Maximum number of consecutive polls that fail, each after the retries of the transport."""
+"""Maximum number of consecutive failed polls. The transport has already retried each of them."""
 
 
 class IncompleteUpload(NamedTuple):
-    """An upload whose closing PUT failed, and what the registry has of it.
+    """State of an upload whose closing PUT failed.
 
     Attributes:
-        fault: The failure of the PUT.
-        location: The URL of the upload session; `None` if the registry does not have it any more.
-        offset: The number of bytes that the registry has, if it has fewer than were sent. `None` if it has all of them,
-            or does not tell: then waiting and repeating the PUT did not help.
-        min_chunk_length: The length of the smallest chunk that the registry accepts, in bytes.
+        fault: Exception of the PUT.
+        location: URL of the upload session; `None` if the registry has lost it.
+        offset: Number of bytes that the registry has, if these are fewer than were sent. `None` if it has all of them
+            or does not state it, and waiting and repeating the PUT did not succeed.
+        min_chunk_length: Minimum length of a chunk in bytes that the registry accepts.
     """
 
     fault: OciwireError
@@ -68,41 +68,41 @@ class IncompleteUpload(NamedTuple):
     min_chunk_length: int = 0
 
     def error(self) -> OciwireError:
-        """Return the exception to raise if the upload is not resumed."""
+        """Return the exception to raise if the upload cannot be resumed."""
         if self.location is not None:
             return self.fault
-        error = BlobUploadUnknown("the registry does not have the upload any more: upload the content again")
+        error = BlobUploadUnknown("the registry has lost the upload session: upload the content again")
         error.__cause__ = self.fault
         return error
 
 
 class _State(Enum):
-    """What is known of an upload whose closing PUT failed."""
+    """State of an upload after its closing PUT failed."""
 
     STORED = "the registry has the blob"
-    SESSION_LOST = "the registry does not have the upload any more"
-    INCOMPLETE = "the upload has fewer bytes than were sent"
-    COMPLETE = "the upload has all bytes"
-    UNKNOWN = "the registry does not tell how many bytes the upload has"
-    FAILED = "the registry did not answer"
-    RESEND = "the PUT is to be repeated"
-    GIVEN_UP = "waiting does not help"
+    SESSION_LOST = "the registry has lost the upload session"
+    INCOMPLETE = "the registry has fewer bytes than were sent"
+    COMPLETE = "the registry has all bytes"
+    UNKNOWN = "the registry does not state how many bytes it has"
+    FAILED = "the query of the state failed"
+    RESEND = "the PUT has to be repeated"
+    GIVEN_UP = "waiting did not succeed"
 
 
 @final
 class UploadCompletion:
-    """Completes an upload with the closing PUT; after a fault, determines whether the blob was stored.
+    """Completes an upload with the closing PUT, and determines after a fault whether the blob was stored.
 
-    The PUT is marked as not idempotent, so that no layer repeats it after a part of it was sent: see the table in
-    the module docstring.
+    The PUT is marked as not idempotent, so that no layer repeats it after a part of it was sent. The actions after a
+    fault are listed in the module docstring.
 
     Args:
         repository: The repository.
-        location: The URL of the upload session.
-        digest: The digest of the complete blob.
-        body: The content that goes with the PUT.
-        offset: The position of its first byte: the number of bytes that were sent before. At 0 there is no
-            Content-Range, which some registries refuse.
+        location: URL of the upload session.
+        digest: Digest of the complete blob.
+        body: Content to send with the PUT. `None` means none.
+        offset: Position of its first byte, which is the number of bytes that were sent before. With 0, no Content-Range
+            is sent, because some registries refuse it.
     """
 
     def __init__(
@@ -123,19 +123,19 @@ class UploadCompletion:
         self._resends = 0
         self._began: float | None = None
         self._total_pause = 0.0
-        self._limit = ""  # why the wait ended, for the message
-        self._failure: OciwireError | None = None  # of the last poll, if the wait ended because of it
+        self._limit = ""  # what ended the wait, for the error message
+        self._failure: OciwireError | None = None  # exception of the last poll, if it failed
 
     def run(self) -> IncompleteUpload | None:
-        """Send the PUT.
+        """Send the PUT, and recover from faults.
 
         Returns:
-            `None` if the registry has the blob; else the state of the upload.
+            `None` if the registry has the blob; otherwise the state of the upload.
 
         Raises:
-            RegistryError: The registry refused.
+            RegistryError: The registry responded with a permanent error.
             ContentError: The response is an HTML page.
-            TransportError: There is no usable response, and waiting does not help.
+            TransportError: No usable response was received, and the error is permanent.
         """
         while True:
             fault = self._put()
@@ -152,7 +152,7 @@ class UploadCompletion:
                 return IncompleteUpload(self._error(fault), self._location, None)
 
     def _put(self) -> OciwireError | None:
-        """Send the PUT once. Returns a transient fault, or `None` if the registry has the blob."""
+        """Send the PUT once; return a transient fault, or `None` if the registry has the blob."""
         repository, digest = self._repository, self._digest
         try:
             repository.put(
@@ -164,7 +164,7 @@ class UploadCompletion:
                 idempotent=False,
             )
         except (NotFound, BlobUploadInvalid):
-            # An upload that was committed is unknown: an earlier PUT may have succeeded.
+            # A committed upload is unknown, too: an earlier PUT may have succeeded.
             if not blob_exists(repository, digest, confirm=True):
                 raise
         except (TransportError, RegistryError) as error:
@@ -174,23 +174,23 @@ class UploadCompletion:
         return None
 
     def _recover_from(self, fault: OciwireError) -> _State:
-        """Determine the state of the upload, and wait until it is decided or the PUT is to be repeated."""
+        """Determine the state of the upload, and wait until it is final or the PUT has to be repeated."""
         self._began = time.monotonic() if self._began is None else self._began
         deadline = self._repository.sender.defaults.deadline
         if deadline is not None and time.monotonic() >= deadline:
             return _State.GIVEN_UP
-        if isinstance(fault, ConnectError):  # nothing was sent: there is nothing to find out
+        if isinstance(fault, ConnectError):  # nothing was sent, so that the state is unchanged
             return self._wait_before_resend()
         state = self._poll_for(_poll_time(fault))
         if state is _State.UNKNOWN and self._body is not None:
-            return _State.SESSION_LOST  # which bytes to send again is unknown: a new upload is needed
+            return _State.SESSION_LOST  # it is unknown which bytes to resend, so that a new session is required
         if state not in (_State.COMPLETE, _State.UNKNOWN):
             return state
-        self._body = None  # it has arrived, and some registries append the body of a repeated PUT
+        self._body = None  # the registry has it; some registries would append the body of a repeated PUT
         return self._wait_before_resend()
 
     def _poll_for(self, seconds: float) -> _State:
-        """Poll with backoff while the registry has all bytes, or does not tell, for at most `seconds`."""
+        """Poll with backoff for at most `seconds`, while the registry has all bytes or does not state the offset."""
         began, pause, failed = self._elapsed(), 0.0, 0
         while True:
             state = self._poll()
@@ -211,7 +211,7 @@ class UploadCompletion:
                 return _State.GIVEN_UP
 
     def _poll(self) -> _State:
-        """HEAD the blob, and GET the upload session if it is not found; see the table at the head of this module."""
+        """HEAD the blob, and GET the upload session if it is not found; see the table in the module docstring."""
         exists: bool | None = False
         try:
             exists = head_finds_blob(self._repository, self._digest)
@@ -221,7 +221,7 @@ class UploadCompletion:
             self._location = status.location
             self._min_chunk_length = status.min_chunk_length
         except (NotFound, BlobUploadInvalid):
-            # An upload that was committed is unknown, too. Where HEAD is not supported, only a GET tells.
+            # A committed upload is unknown, too. If HEAD is not supported, a GET determines whether the blob exists.
             is_stored = exists is None and get_finds_blob(self._repository, self._digest)
             return _State.STORED if is_stored else _State.SESSION_LOST
         except ContentError:
@@ -230,16 +230,16 @@ class UploadCompletion:
             if isinstance(error, AuthError):
                 raise
             if isinstance(error, RegistryError) and not is_transient(error):
-                return _State.UNKNOWN  # some registries have no GET of uploads (405): only the HEAD tells then
+                return _State.UNKNOWN  # some registries do not support the GET of a session (405)
             self._failure = error
             return _State.FAILED
         self._offset = status.offset
         if self._offset == 0 and self._offset_sent == 1:
-            self._offset = 1  # 0-0 may be one byte, and one was acknowledged
+            self._offset = 1  # Range: 0-0 may mean one byte, and one byte was acknowledged before
         return _State.INCOMPLETE if self._offset < self._size else _State.COMPLETE
 
     def _wait_before_resend(self) -> _State:
-        """Wait before the PUT is repeated, as `RetryTransport` does: 0, 1, 2 and 4 seconds."""
+        """Wait for 0, 1, 2 or 4 seconds before the PUT is repeated, as `RetryTransport` does."""
         pause = 2.0 ** (self._resends - 1) if self._resends else 0.0
         if self._resends == MAX_RETRIES or not self._pause(pause):
             return _State.GIVEN_UP
@@ -247,7 +247,7 @@ class UploadCompletion:
         return _State.RESEND
 
     def _pause(self, seconds: float) -> bool:
-        """Sleep. Returns False without sleeping if the deadline is nearer."""
+        """Sleep; return false without sleeping if the deadline expires before."""
         deadline = self._repository.sender.defaults.deadline
         if deadline is not None and time.monotonic() + seconds >= deadline:
             self._limit = "before the deadline"
@@ -258,17 +258,17 @@ class UploadCompletion:
         return True
 
     def _elapsed(self) -> float:
-        """Seconds since the first fault; not less than all pauses, whatever the clock says."""
+        """Return the seconds since the first fault, at least the sum of all pauses, even if the clock stands still."""
         began = time.monotonic() if self._began is None else self._began
         return max(self._total_pause, time.monotonic() - began)
 
     def _error(self, fault: OciwireError) -> OciwireError:
-        """Return the exception to raise when waiting did not help: the last failure, as from a retry."""
+        """Return the exception to raise after waiting did not succeed."""
         if not self._limit:
             return self._failure or fault
         error = TransportTimeout(
             f"the registry did not commit the upload of {self._digest} {self._limit} after this failure: {fault}"
-            " (push the blob again later: if it was committed meanwhile, it is not sent again)",
+            " (push the blob again later)",
             request=getattr(fault, "request", None),
         )
         error.__cause__ = fault
@@ -276,11 +276,11 @@ class UploadCompletion:
 
 
 def _poll_time(fault: OciwireError) -> float:
-    """Seconds for which a registry that has all bytes is polled before the closing PUT is repeated."""
+    """Return the seconds for which a registry that has all bytes is polled before the closing PUT is repeated."""
     if isinstance(fault, RegistryError):
-        if fault.status in (504, 524):  # a proxy did not wait for the registry, which goes on
+        if fault.status in (504, 524):  # timeout of a proxy: the registry continues
             return _MAX_COMMIT_TIME
-        if fault.status in (408, 429, 500, 503, 521, 522, 523):  # the registry is not at work, or was not reached
+        if fault.status in (408, 429, 500, 503, 521, 522, 523):  # not processed
             return 0.0
     return _MAX_COMMIT_TIME if isinstance(fault, TransportTimeout) else _GRACE
 

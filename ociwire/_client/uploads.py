@@ -1,6 +1,6 @@
-"""Upload sessions: opened or mounted by a POST, queried by a GET, closed by a PUT, cancelled by a DELETE.
+"""Requests of upload sessions: POST opens or mounts, GET queries, PATCH sends, PUT closes, DELETE cancels.
 
-Follows the OCI distribution specification, "Pushing blobs", and the deviations of deployed registries.
+They are specified by the OCI distribution specification, "Pushing blobs". Deviations of registries are tolerated.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ __all__ = [
 ]
 
 _PATCHED_STATUSES = (200, 201, 202, 204)
-"""The statuses of a PATCH that was stored: 202 by the specification, 201 by ECR, 204 by Pulp, 200 by others."""
+"""Successful statuses of a PATCH: 202 in the specification, 201 of ECR, 204 of Pulp, 200 of others."""
 _OPENED_STATUSES = tuple(range(200, 300))
-"""The statuses of a POST that may have opened an upload session: what counts is a usable Location."""
+"""Statuses of a POST that may have opened an upload session. A usable Location is required in addition."""
 
 MAX_CHUNK = 1024 * 1024 * 1024
-"""Maximum for OCI-Chunk-Min-Length in bytes: a chunk is held in memory."""
+"""Maximum supported OCI-Chunk-Min-Length in bytes, because a chunk is held in memory."""
 _CANCEL_TIME = 10.0
-# 0-99, bytes=0-99, bytes 0-99, 0-99/*, 0-99/100: what counts is the last byte.
+# Formats that registries use for Range: 0-99, bytes=0-99, bytes 0-99, 0-99/*, 0-99/100. Only the last byte is used.
 _RANGE = re.compile(r"(?:bytes[= ])?\s*[0-9]{1,18}-([0-9]{1,18})(?:/.*)?")
 
 
 class UploadSession(NamedTuple):
-    """An upload session that was opened.
+    """Upload session that was opened.
 
     Attributes:
-        location: The URL for the next request.
-        response: The response that opened it, closed.
+        location: URL for the next request.
+        response: The closed response of the POST.
     """
 
     location: str
@@ -67,22 +67,22 @@ class UploadSession(NamedTuple):
 
     @property
     def min_chunk_length(self) -> int:
-        """The length of the smallest chunk that the registry accepts, in bytes.
+        """Minimum length of a chunk in bytes that the registry accepts.
 
         Raises:
-            ProtocolError: It is more than 1 GiB, too much to hold in memory.
+            ProtocolError: The length is more than 1 GiB.
         """
         return _min_chunk_length(self.response)
 
 
 class MountResult(NamedTuple):
-    """The result of a request to mount a blob.
+    """Result of a request to mount a blob.
 
     Attributes:
-        is_mounted: Whether the repository has the blob now.
-        session: The upload session that was opened instead, if one was.
-        response: The response, closed.
-        scope: What the request needed: the token for it serves the requests that follow.
+        is_mounted: Whether the blob was mounted.
+        session: The upload session that was opened instead; `None` if none was.
+        response: The closed response.
+        scope: Scope of the request. Later requests with the same scope can use the same token.
     """
 
     is_mounted: bool
@@ -92,12 +92,12 @@ class MountResult(NamedTuple):
 
 
 class UploadStatus(NamedTuple):
-    """The state of an upload session.
+    """State of an upload session.
 
     Attributes:
-        location: The URL for the next request.
-        offset: The number of bytes that the registry has. It is 0 for ``0-0``, which may mean 0 or 1 byte.
-        response: The response that reports it, closed.
+        location: URL for the next request.
+        offset: Number of bytes that the registry has. It is 0 for ``Range: 0-0``, which may mean 0 bytes or 1 byte.
+        response: The closed response of the GET.
     """
 
     location: str
@@ -106,21 +106,22 @@ class UploadStatus(NamedTuple):
 
     @property
     def min_chunk_length(self) -> int:
-        """The length of the smallest chunk that the registry accepts, in bytes; see `UploadSession`."""
+        """Minimum length of a chunk in bytes that the registry accepts; see `UploadSession`."""
         return _min_chunk_length(self.response)
 
 
 def open_upload(repository: Repository, algorithm: str) -> UploadSession:
     """Open an upload session with a POST (specification, "Pushing blobs").
 
-    An algorithm other than sha256 is announced (``digest-algorithm=``), so that the registry hashes with it.
+    An algorithm other than sha256 is announced with ``digest-algorithm=``, so that the registry can use it for hashing.
 
     Raises:
         ProtocolError: The response has no usable Location.
-        RegistryError: The registry refused.
-        TransportError: There is no usable response.
+        RegistryError: The registry responded with an error.
+        TransportError: No usable response was received.
     """
     url = repository.uploads_url(_algorithm_parameter(algorithm))
+    # Idempotent: a repeated POST opens another session, and the unused one expires by itself.
     response = repository.send("POST", url, repository.push_scope, ok=_OPENED_STATUSES, idempotent=True)
     response.drain()
     return UploadSession(repository.upload_location(response), response)
@@ -130,8 +131,8 @@ def mount_blob(repository: Repository, digest: Digest, from_name: str) -> MountR
     """Mount a blob from another repository, with a POST (specification, "Mounting a blob from another repository").
 
     Raises:
-        RegistryError: The registry refused.
-        TransportError: There is no usable response.
+        RegistryError: The registry responded with an error.
+        TransportError: No usable response was received.
     """
     source = Repository(repository.sender, from_name, repository.operation)
     parameters = {"mount": str(digest), "from": from_name} | _algorithm_parameter(digest.algorithm)
@@ -141,22 +142,22 @@ def mount_blob(repository: Repository, digest: Digest, from_name: str) -> MountR
     if response.status == 201:
         return MountResult(is_mounted=True, session=None, response=response, scope=scope)
     session = None
-    # Other statuses than 202 open a session if they have a Location that is not the blob itself.
+    # With a status other than 202, the registry has opened a session if the Location is not the URL of the blob.
     if response.status == 202 or ("location" in response.headers and not names_digest(response, digest)):
-        with suppress(ProtocolError):  # no usable Location: the session expires by itself
+        with suppress(ProtocolError):  # a session without a usable Location expires by itself
             session = UploadSession(repository.upload_location(response), response)
     return MountResult(is_mounted=False, session=session, response=response, scope=scope)
 
 
 def try_mount(repository: Repository, digest: Digest, from_name: str) -> tuple[bool, UploadSession | None]:
-    """Mount a blob before it is uploaded; a refusal is no error, because the upload may be allowed.
+    """Try to mount a blob instead of uploading it. A refusal is not an error, because the upload may be permitted.
 
     Returns:
-        Whether the blob is mounted, and the upload session that was opened instead, if one was.
+        Whether the blob was mounted, and the upload session that was opened instead, if one was.
 
     Raises:
-        RegistryError: The registry cannot answer at the moment.
-        TransportError: There is no usable response.
+        RegistryError: The registry is temporarily unavailable.
+        TransportError: No usable response was received.
     """
     try:
         result = mount_blob(repository, digest, from_name)
@@ -175,11 +176,12 @@ def read_status(repository: Repository, location: str) -> UploadStatus:
     """GET the state of an upload session (specification, "Pushing a blob in chunks").
 
     Raises:
-        BlobUploadUnknown: The upload session is closed, or the registry has dropped it.
+        BlobUploadUnknown: The upload session is closed or has expired.
         ContentError: The response is an HTML page.
-        RegistryError: The registry refused.
-        TransportError: There is no usable response.
+        RegistryError: The registry responded with an error.
+        TransportError: No usable response was received.
     """
+    # 204 is specified; some registries respond with 200 or 202.
     with repository.send("GET", location, repository.push_scope, ok=(200, 202, 204)) as response:
         check_not_html(response)
         response.drain()
@@ -191,19 +193,20 @@ def read_status(repository: Repository, location: str) -> UploadStatus:
 def patch_upload(
     repository: Repository, location: str, body: Body, *, offset: int | None = None, idempotent: bool
 ) -> str:
-    """Send bytes to an upload session with a PATCH. Returns the URL for the next request.
+    """Send bytes to an upload session with a PATCH, and return the URL for the next request.
 
     Args:
         repository: The repository.
-        location: The URL of the upload session.
+        location: URL of the upload session.
         body: The bytes.
-        offset: The position of the first byte of a chunk, for Content-Range. Without it, as docker sends it, registries
-            take a body of any length; some take only small chunks.
-        idempotent: Whether the request may be repeated: a registry refuses a chunk that it has already.
+        offset: Position of the first byte of a chunk, for Content-Range. `None` sends no Content-Range, as Docker does:
+            registries then accept a body of any length, although some accept only small chunks.
+        idempotent: Whether the request may be repeated. It may for chunks, because a registry refuses a chunk that it
+            already has.
 
     Raises:
-        RegistryError: The registry refused.
-        TransportError: There is no usable response.
+        RegistryError: The registry responded with an error.
+        TransportError: No usable response was received.
     """
     response = repository.send(
         "PATCH",
@@ -219,9 +222,9 @@ def patch_upload(
 
 
 def upload_headers(body: Body | None, offset: int | None) -> dict[str, str]:
-    """Build the headers of a PATCH or PUT; with Content-Range if `offset` is the position of the first byte.
+    """Return the headers of a PATCH or PUT, with Content-Range if `offset` is the position of the first byte.
 
-    The specification writes the range without the unit that RFC 9110 demands: ``0-99``.
+    In the distribution specification, the range has no unit, unlike in RFC 9110: ``0-99``.
     """
     headers = {"Content-Type": OCTET_STREAM}
     if offset is not None and body is not None and body.length:
@@ -230,50 +233,53 @@ def upload_headers(body: Body | None, offset: int | None) -> dict[str, str]:
 
 
 def cancel_upload(repository: Repository, location: str) -> None:
-    """Cancel an upload session (specification, "Canceling an upload"). One that does not exist is no error."""
+    """Cancel an upload session (specification, "Canceling an upload"). An unknown session is not an error."""
     with suppress(NotFound):
         repository.delete(location, repository.push_scope, idempotent=True)
 
 
 def cancel_quietly(repository: Repository, location: str) -> None:
-    """Cancel an upload session that failed, if that is possible within 10 seconds, even after the client's deadline."""
-    with suppress(Exception):  # an earlier error is about to be raised, and the session expires by itself
+    """Cancel an upload session after a failure, with a deadline of 10 seconds, and suppress all exceptions."""
+    with suppress(Exception):  # an earlier exception is being raised, and the session expires by itself
         cancel_upload(repository.with_options(deadline=time.monotonic() + _CANCEL_TIME), location)
 
 
 def _min_chunk_length(response: Response) -> int:
-    """Parse OCI-Chunk-Min-Length; 0 if it is absent or not valid.
+    """Parse OCI-Chunk-Min-Length; return 0 if it is absent or invalid.
 
     Raises:
-        ProtocolError: It is larger than `MAX_CHUNK`.
+        ProtocolError: The length is larger than `MAX_CHUNK`.
     """
     stated = response.headers.get("oci-chunk-min-length", "").strip()
     length = int(stated) if re.fullmatch(r"[0-9]{1,18}", stated) else 0
     if length > MAX_CHUNK:
-        raise ProtocolError(f"the registry wants chunks of {length} bytes, too many to hold", request=response.request)
+        raise ProtocolError(
+            f"unsupported OCI-Chunk-Min-Length {length}: expected at most {MAX_CHUNK} bytes", request=response.request
+        )
     return length
 
 
 def _parse_upload_offset(response: Response) -> int:
-    """Parse the number of bytes of an upload session from Range; 0 if it is absent, and for ``0-0``."""
+    """Return the number of bytes of an upload session from Range; 0 if it is absent or ``0-0``."""
     match = _RANGE.fullmatch(response.headers.get("range", "").strip())
+    # docker-registry sends 0-0 for zero bytes and for one byte: the conservative reading never skips a byte.
     last = int(match[1]) if match else 0
     return last + 1 if last else 0
 
 
 def blob_exists(repository: Repository, digest: Digest, *, confirm: bool = False) -> bool:
-    """Return whether a HEAD finds a blob, to decide whether to upload it.
+    """Return whether a blob exists, to decide whether to upload it.
 
-    Any refusal means that it is missing, and so does an HTML page that does not name the digest.
+    The blob counts as missing if the HEAD is refused, or if the response is an HTML page without the digest.
 
     Args:
         repository: The repository.
-        digest: The blob's digest.
-        confirm: Whether a GET decides if HEAD is not supported, because the blob may have been stored a moment ago.
+        digest: Digest of the blob.
+        confirm: Whether to send a GET if HEAD is not supported, because the blob may have just been stored.
 
     Raises:
-        RegistryError: The registry cannot answer at the moment.
-        TransportError: There is no usable response.
+        RegistryError: The registry is temporarily unavailable.
+        TransportError: No usable response was received.
     """
     exists = head_finds_blob(repository, digest)
     if exists is None and confirm:
@@ -282,7 +288,7 @@ def blob_exists(repository: Repository, digest: Digest, *, confirm: bool = False
 
 
 def head_finds_blob(repository: Repository, digest: Digest) -> bool | None:
-    """Return whether a HEAD finds a blob; `None` if it is refused and HEAD may not be supported (not for a 404)."""
+    """Return whether a HEAD finds a blob; `None` if HEAD may not be supported. A 404 means that it is missing."""
     with treat_refusal_as_missing():
         try:
             response = repository.head(repository.blob_url(digest), repository.push_scope)

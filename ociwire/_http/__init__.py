@@ -1,1 +1,1 @@
-"""HTTP values and rules: messages, headers, bodies, URLs, the origin policy, redaction. No I/O."""
+"""HTTP messages, headers, bodies and URLs, the origin policy, and redaction of secrets. No I/O."""

@@ -1,7 +1,7 @@
-"""Header fields (RFC 9110, section 5): ordered, with case-insensitive names that may be repeated.
+"""Header fields (RFC 9110, section 5), and parsers for the header fields that ociwire uses.
 
-The constructor refuses fields that cannot be sent: names that are not tokens, and values that would end their line.
-Fields from a server are passed to `Headers.received`, and checked by the code that parses them.
+The constructor of `Headers` validates fields that will be sent. Received fields are passed to `Headers.received`, which
+does not validate them: each parser in this module checks the value that it reads.
 """
 
 from __future__ import annotations
@@ -34,35 +34,43 @@ __all__ = [
 T = TypeVar("T")
 
 HeadersLike = Mapping[str, str] | Iterable[tuple[str, str]]
-"""Arguments of `Headers`: another `Headers`, a mapping, or pairs."""
+"""Type of the argument of `Headers`: another `Headers`, a mapping of names to values, or pairs of name and value."""
 
 SENSITIVE_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie"})
-"""Names, in lower case, of the headers whose values are masked in reprs, messages and logs."""
+"""Lower case names of the headers whose values are masked in reprs, messages and logs."""
 
 URL_HEADERS = frozenset({"location", "content-location"})
-"""Names, in lower case, of the headers whose value is a URL, absolute or relative. Its query may be a signature."""
+"""Lower case names of the headers whose value is an absolute or relative URL. Its query may contain a signature."""
 
 HTTP_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-"""Syntax of header names and methods (RFC 9110, section 5.6.2)."""
+"""Pattern of header names and methods (RFC 9110, section 5.6.2)."""
 
+# At most 18 digits, so that all numbers fit into a signed 64-bit integer.
 _CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18}|\*)")
 _NOT_LATIN_1 = re.compile(r"[^\x00-\xff]")
-_LINE_END = re.compile(r"[\r\n\0]")
+_LINE_END = re.compile(r"[\r\n\0]")  # RFC 9110, section 5.5: these allow header injection
 _WORD = re.compile(r"[^\s\"'<>\\]+")
 
 
 @final
 class Headers(Mapping[str, str]):
-    """An immutable mapping of header fields with case-insensitive names, which keeps repeated fields.
+    """Immutable, ordered mapping of header fields with case-insensitive names, which may be repeated.
 
-    ``h[name]`` joins the values of a name by a comma (RFC 9110, section 5.3); `get_all` keeps them apart; iteration is
-    over the distinct names, in lower case. Two `Headers` are equal if they have the same fields in the same order.
+    ``headers[name]`` joins repeated fields with a comma (RFC 9110, section 5.3); `get_all` returns them separately.
+    Iteration yields the distinct names in lower case. Two `Headers` are equal if they have the same fields in the same
+    order.
+
+    >>> headers = Headers([("Link", "</a>"), ("link", "</b>")])
+    >>> headers["LINK"]
+    '</a>, </b>'
+    >>> headers.get_all("link")
+    ('</a>', '</b>')
 
     Args:
-        fields: Another `Headers`, a mapping of names to values, or pairs of them.
+        fields: Another `Headers`, a mapping of names to values, or pairs of name and value. Defaults to no fields.
 
     Raises:
-        UsageError: A name is not a token, or a value is not latin-1 or has CR, LF or NUL in it.
+        UsageError: A name is not a token, or a value contains CR, LF, NUL or a character outside latin-1.
     """
 
     __slots__ = ("_fields", "_index")
@@ -75,13 +83,13 @@ class Headers(Mapping[str, str]):
         else:
             pairs = fields.items() if isinstance(fields, Mapping) else fields
             if not isinstance(pairs, Iterable):
-                raise UsageError("headers must be a mapping, or pairs of a name and a value")
+                raise UsageError(f"headers must be a mapping, or pairs of name and value, got {type(fields).__name__}")
             self._fields = tuple([_check_field(pair) for pair in pairs])
         self._index = None
 
     @classmethod
     def received(cls, fields: Iterable[tuple[str, str]]) -> Headers:
-        """Make headers of fields that were parsed, and checked, elsewhere."""
+        """Return headers from received or already validated fields, without validating them."""
         headers = object.__new__(cls)
         headers._fields, headers._index = tuple(fields), None
         return headers
@@ -103,20 +111,25 @@ class Headers(Mapping[str, str]):
     @overload
     def get(self, name: str, /, default: str | T) -> str | T: ...
     def get(self, name: str, /, default: Any = None) -> Any:
-        """The value of a name, or the default. Most look-ups miss: `Mapping.get` would raise and catch for each."""
+        """Return the value of a header, repeated fields joined with a comma; the default if it is absent."""
+        # Overridden because `Mapping.get` raises and catches a KeyError if a header is absent, as most are.
         values = self._lookup().get(name.lower())
         return default if values is None else ", ".join(values)
 
     def get_all(self, name: str) -> tuple[str, ...]:
-        """The values of a name, one for each of its fields; empty without any."""
+        """Return the value of each field with a name; empty if the header is absent."""
         return tuple(self._lookup().get(name.lower(), ()))
 
     def items(self) -> ItemsView[str, str]:
-        """Every field as a pair, in order, repetitions included."""
+        """Return a view of all fields as pairs of name and value, in order, including repeated ones."""
         return _Fields(self)
 
     def updated(self, changes: Mapping[str, str | None]) -> Headers:
-        """Return headers with other values for the named fields, at the end; None removes a field."""
+        """Return headers in which the given fields are replaced and moved to the end; `None` removes a field.
+
+        Raises:
+            UsageError: As the constructor.
+        """
         replaced = {name.lower() for name in changes}
         unchanged = [field for field in self._fields if field[0].lower() not in replaced]
         added = [_check_field((name, value)) for name, value in changes.items() if value is not None]
@@ -150,35 +163,37 @@ class Headers(Mapping[str, str]):
 
 
 def content_length(headers: Headers) -> int | None:
-    """The value of Content-Length (RFC 9110, section 8.6); None if it is absent or not a number.
+    """Parse Content-Length (RFC 9110, section 8.6); return `None` if it is absent or invalid.
 
-    Equal repeated lengths count as one (RFC 9112, section 6.3). Different ones are a sign of response splitting.
+    Repeated equal lengths count as one (RFC 9112, section 6.3). Different lengths, a sign of response splitting, are
+    invalid.
     """
     # RFC 9112, section 6.3: Transfer-Encoding overrides Content-Length.
     value = "" if "transfer-encoding" in headers else headers.get("content-length", "")
     if "," in value:
         lengths = {length.strip(" \t") for length in value.split(",")}
         value = lengths.pop() if len(lengths) == 1 else ""
+    # Not `int` alone, which accepts signs, white space, underscores and non-ASCII digits.
     return int(value) if re.fullmatch(r"[0-9]{1,18}", value) else None
 
 
 def is_bodiless(method: str | None, status: int) -> bool:
-    """Whether a response has no body by its request's method or its status (RFC 9112, section 6.3)."""
+    """Return whether a response has no body because of the request method or the status (RFC 9112, section 6.3)."""
     return method == "HEAD" or status in (204, 304)
 
 
 def content_type(headers: Headers) -> str:
-    """Get the Content-Type without its parameters; ``application/octet-stream`` if it is absent or not valid."""
+    """Return the Content-Type without parameters; ``application/octet-stream`` if it is absent or invalid."""
     return parse_media_type(headers.get("content-type")) or OCTET_STREAM
 
 
 class ContentRange(NamedTuple):
-    """A Content-Range header (RFC 9110, section 14.4). A number that it does not state is `None`.
+    """Content-Range header (RFC 9110, section 14.4). A number that it does not state is `None`.
 
     Attributes:
-        first: The position of the first byte.
-        last: The position of the last byte.
-        size: The size of the whole content in bytes.
+        first: Position of the first byte, counted from 0.
+        last: Position of the last byte.
+        size: Size of the complete content in bytes.
     """
 
     first: int | None
@@ -187,7 +202,7 @@ class ContentRange(NamedTuple):
 
 
 def content_range(headers: Headers) -> ContentRange:
-    """Parse Content-Range. Each number is `None` if the header is absent or not valid."""
+    """Parse Content-Range; all numbers are `None` if the header is absent or invalid."""
     match = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
     if match is None:
         return ContentRange(None, None, None)
@@ -195,16 +210,18 @@ def content_range(headers: Headers) -> ContentRange:
 
 
 def retry_after(headers: Headers, now: float) -> float | None:
-    """The wait in seconds that Retry-After asks for, from `now` (seconds since the epoch); None if it is not valid.
+    """Return the wait in seconds that Retry-After requests; `None` if it is absent or invalid.
 
-    RFC 9110, section 10.2.3: a number of seconds, or a date.
+    Args:
+        headers: The headers of the response. Retry-After is a number of seconds or a date (RFC 9110, section 10.2.3).
+        now: The current time in seconds since the epoch, from which the wait until a date is computed.
     """
     value = headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]{1,9}", value):
         return float(value)
     try:
         date = parsedate_to_datetime(value)
-        # A date without a zone is in UTC (section 5.6.7), but is parsed to a naive datetime.
+        # HTTP dates are in UTC (RFC 9110, section 5.6.7), but a date without a zone is parsed to a naive datetime.
         aware = date if date.tzinfo is not None else date.replace(tzinfo=timezone.utc)
         return max(0.0, aware.timestamp() - now)
     except (ValueError, TypeError, IndexError, OverflowError):
@@ -212,7 +229,7 @@ def retry_after(headers: Headers, now: float) -> float | None:
 
 
 class _Fields(ItemsView[str, str]):
-    """`Headers.items`: a view that has an item for each field, as opposed to each name."""
+    """View that `Headers.items` returns: it has an item for each field, whereas `ItemsView` has one for each name."""
 
     _mapping: Headers
 
@@ -230,7 +247,7 @@ class _Fields(ItemsView[str, str]):
 
 
 def _redact_value(name: str, value: str) -> str:
-    """A header's value for a repr: without secrets, and without queries of URLs, which may be signatures."""
+    """Return the value of a header for a repr: without secrets and queries of URLs, which may be signatures."""
     if name in SENSITIVE_HEADERS:
         return "***"
     if name in URL_HEADERS:
@@ -248,14 +265,14 @@ def _check_field(pair: tuple[str, str]) -> tuple[str, str]:
     try:
         name, value = pair
     except (TypeError, ValueError):
-        raise UsageError("headers must be a mapping, or pairs of a name and a value") from None
+        raise UsageError("headers must be a mapping, or pairs of name and value") from None
     if not isinstance(name, str) or not HTTP_TOKEN.fullmatch(name):
-        raise UsageError(f"not a header name: {safe_repr(name)} (RFC 9110 takes letters, digits and !#$%&'*+-.^_`|~)")
+        raise UsageError(f"invalid header name {safe_repr(name)}: expected letters, digits and !#$%&'*+-.^_`|~")
+    # The messages below do not quote the value, because it may be a secret.
     if not isinstance(value, str):
-        raise UsageError(f"the value of header {name} must be a str, not {type(value).__name__}")
-    # The value itself stays out of the message: it may be a secret.
+        raise UsageError(f"invalid value of the header {name}: expected a str, got {type(value).__name__}")
     if _LINE_END.search(value):
-        raise UsageError(f"the value of header {name} holds a CR, LF or NUL, which would end the field")
+        raise UsageError(f"invalid value of the header {name}: expected no CR, LF or NUL")
     if _NOT_LATIN_1.search(value):
-        raise UsageError(f"the value of header {name} is not latin-1 (RFC 8187 tells how to encode it)")
+        raise UsageError(f"invalid value of the header {name}: expected latin-1 (RFC 8187 describes how to encode it)")
     return name, value.strip(" \t")

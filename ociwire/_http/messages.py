@@ -1,17 +1,17 @@
-"""The two messages that pass through a stack: a `Request` goes down, a `Response` comes up.
+"""HTTP requests and responses, as they pass through the layers of a transport.
 
-A request is frozen: a layer that changes it makes another one with `Request.replace`. A response has one owner. A layer
-that returns a response passes ownership on; one that does not return it calls `Response.drain` or `close`.
+A request is immutable: a layer changes it by `Request.replace`, which returns a copy. A response has one owner. A layer
+that returns a response transfers ownership; a layer that does not return it must call `Response.drain` or `close`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, TypedDict, final
 
 from .._argument_checks import check_deadline, check_integer, check_read_size, check_seconds, resolve_timeout, safe_repr
 from .._oci.scope import Scope
@@ -19,11 +19,45 @@ from ..errors import OciwireError, ProtocolError, UsageError
 from .body import Body
 from .headers import HTTP_TOKEN, Headers, HeadersLike, content_length, is_bodiless
 from .redact import Redactor
-from .response_body import Reader, ResponseReader, make_reader, shorten_reader_timeout
+from .response_body import BinaryReader, Reader, ResponseContent, ResponseReader, make_reader, shorten_reader_timeout
 from .urls import Origin, check_url
 
 if TYPE_CHECKING:
     import urllib3
+    from typing_extensions import Buffer, Unpack
+
+    BodyContent = Body | Buffer | BinaryReader | Iterable[Buffer]
+    """Type of content that `Body.of` accepts."""
+
+    class RequestInfoFields(TypedDict, total=False):
+        """Keyword arguments of `RequestInfo.replace`."""
+
+        required_scope: Scope
+        operation: str
+        debug_id: str
+        timeout: float | urllib3.Timeout | None
+        deadline: float | None
+        anonymous: bool
+        idempotent: bool | None
+        extra: Mapping[str, Any]
+
+    class RequestFields(TypedDict, total=False):
+        """Keyword arguments of `Request.replace`."""
+
+        method: str
+        url: str
+        headers: HeadersLike
+        body: BodyContent | None
+        info: RequestInfo
+
+    class ResponseFields(TypedDict, total=False):
+        """Keyword arguments of `Response.replace`."""
+
+        status: int
+        headers: HeadersLike
+        body: ResponseContent
+        request: Request | None
+
 
 __all__ = [
     "Body",
@@ -41,6 +75,7 @@ __all__ = [
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """Idempotent methods (RFC 9110, section 9.2.2)."""
 _CHUNK_SIZE = 256 * 1024
+# Limits of `Response.drain`: beyond them, a new connection costs less than reading the rest.
 _DRAIN_LIMIT = 64 * 1024
 _DRAIN_SECONDS = 1.0
 _JSON_LIMIT = 16 * 1024 * 1024
@@ -49,23 +84,24 @@ _JSON_LIMIT = 16 * 1024 * 1024
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestInfo:
-    """Metadata of a request for the layers. It is not sent.
+    """Metadata of a request for layers. It is not sent. Immutable.
 
     Attributes:
-        required_scope: The scope that a token must grant for this request.
-        operation: The client method that the request belongs to, such as ``push_blob``: for logs and metrics.
-        debug_id: The name of the client: for logs and metrics.
+        required_scope: Scope that a token must grant for this request. Defaults to `Scope.EMPTY`.
+        operation: Name of the client method that sends the request, such as ``push_blob``, for logs and metrics.
+        debug_id: Name of the client, for logs and metrics.
         timeout: Timeout in seconds for connecting and for each wait on the socket, or a `urllib3.Timeout`. Overrides
-            the transport's. Infinity means no timeout.
-        deadline: A `time.monotonic` value in seconds that bounds all work for this request. Infinity means no deadline,
-            and overrides the client's options.
-        anonymous: If true, layers must not add credentials; set on cross-origin requests.
-        idempotent: Whether the request may be repeated. `None` means that its method decides (RFC 9110, section 9.2.2).
-        extra: Values from the caller for layers of its own; ociwire does not read them.
+            the timeout of the transport. `None` leaves it unchanged; infinity means no timeout.
+        deadline: A `time.monotonic` value in seconds that bounds all work for this request, including retries and token
+            requests. `None` means the deadline of the client, if it has one; infinity means no deadline.
+        anonymous: If true, layers must not add credentials; set on cross-origin requests. Defaults to false.
+        idempotent: Whether the request may be repeated. `None` means that this depends on its method (RFC 9110, section
+            9.2.2).
+        extra: Values of the caller for its own layers. ociwire does not read them.
 
     Raises:
-        UsageError: The timeout or the deadline is not a number, is NaN, is too large for a float, or the timeout is
-            not greater than 0.
+        UsageError: The timeout or the deadline is not a number, is NaN or too large for a float, or the timeout is not
+            greater than 0.
     """
 
     required_scope: Scope = Scope.EMPTY
@@ -76,7 +112,7 @@ class RequestInfo:
     anonymous: bool = False
     idempotent: bool | None = None
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    # Shared by all requests of one exchange; each layer adds the secrets that it sends. Not pickled.
+    # Shared by all requests of an exchange: each layer adds the secrets that it sends. Not pickled, as it has secrets.
     _redactor: Redactor | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -90,8 +126,8 @@ class RequestInfo:
         values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.init}
         return _restore_info, ({**values, "extra": dict(self.extra)},)
 
-    def replace(self, **changes: Any) -> RequestInfo:
-        """Return a copy with other values in the named fields."""
+    def replace(self, **changes: Unpack[RequestInfoFields]) -> RequestInfo:
+        """Return a copy in which the given fields have other values."""
         return set_redactor(replace(self, **changes), self._redactor)
 
 
@@ -105,18 +141,22 @@ _NO_INFO = RequestInfo()
 @final
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An HTTP request, as layers see it.
+    """HTTP request. Immutable.
+
+    >>> request = Request("GET", "https://registry.example/v2/", {"Accept": "*/*"})
+    >>> request.with_headers({"X-Trace": "1"}).headers
+    Headers([('Accept', '*/*'), ('X-Trace', '1')])
 
     Args:
-        method: ``GET``, ``HEAD``, ``POST``, ``PUT``, ``PATCH``, ``DELETE``, or another token.
-        url: An absolute URL. `Client.do` also takes a path.
-        headers: The fields to send. The base transport adds Host, Connection and framing (Content-Length,
-            Transfer-Encoding).
-        body: A `Body`, or content for `Body.of`.
-        info: Metadata for the layers.
+        method: HTTP method, such as ``GET`` or ``PUT``.
+        url: Absolute http or https URL. `Client.do` also accepts a path.
+        headers: Header fields to send. The base transport adds Host, Connection and the framing (Content-Length,
+            Transfer-Encoding). Defaults to none.
+        body: A `Body`, or content for `Body.of`. `None` means no body.
+        info: Metadata for layers.
 
     Raises:
-        UsageError: The method is not a token, the URL is not valid, or a header cannot be sent.
+        UsageError: The method is not a token, the URL is invalid, or a header cannot be sent.
     """
 
     method: str
@@ -132,16 +172,16 @@ class Request:
             method: str,
             url: str,
             headers: HeadersLike = (),
-            body: Body | bytes | None = None,
+            body: BodyContent | None = None,
             info: RequestInfo = _NO_INFO,
         ) -> None: ...
 
     def __post_init__(self) -> None:
         if not isinstance(self.method, str) or not HTTP_TOKEN.fullmatch(self.method):  # RFC 9110, section 9.1
-            raise UsageError(f"not a method: {safe_repr(self.method)}")
+            raise UsageError(f"invalid method {safe_repr(self.method)}: expected an HTTP token, such as GET")
         check_url(self.url)
         if not isinstance(self.info, RequestInfo):
-            raise UsageError(f"a request's info is a RequestInfo, not {type(self.info).__name__}")
+            raise UsageError(f"info must be a RequestInfo, got {type(self.info).__name__}")
         if type(self.headers) is not Headers:
             object.__setattr__(self, "headers", Headers(self.headers))
         if self.body is not None and type(self.body) is not Body:
@@ -149,20 +189,27 @@ class Request:
 
     @property
     def idempotent(self) -> bool:
-        """Whether the request may be repeated although it may have had an effect: by `info`, else by its method."""
+        """Whether the request may be repeated: `RequestInfo.idempotent`, or else whether the method is idempotent."""
         idempotent = self.info.idempotent
         return self.method in _IDEMPOTENT if idempotent is None else idempotent
 
-    def replace(self, **changes: Any) -> Request:
-        """Return a copy with other values in the named fields."""
-        return replace(self, **changes)
+    def replace(self, **changes: Unpack[RequestFields]) -> Request:
+        """Return a copy in which the given fields have other values."""
+        return replace(self, **changes)  # type: ignore[arg-type]  # converted by `__post_init__`
 
     def with_headers(self, changes: Mapping[str, str | None]) -> Request:
-        """Return a copy with other values for the named headers; None removes a header."""
+        """Return a copy in which the given headers are replaced or added; `None` removes a header.
+
+        Raises:
+            UsageError: A header cannot be sent.
+        """
         return self._derive(self.headers.updated(changes), self.info)
 
     def _derive(self, headers: Headers, info: RequestInfo) -> Request:
-        """Return a copy with other headers and info, without checking the fields again."""
+        """Return a copy with other headers and info, without validating the fields again.
+
+        Layers derive several requests from each request of a caller, so that validation would be a measurable cost.
+        """
         derived = object.__new__(Request)
         for name, value in (("method", self.method), ("url", self.url), ("headers", headers), ("body", self.body)):
             object.__setattr__(derived, name, value)
@@ -170,7 +217,7 @@ class Request:
         return derived
 
     def _redacted_for(self, error: Any) -> Request:
-        """Mask the secrets of this request's exchange in an exception; returns the request without them."""
+        """Mask the secrets of this request's exchange in an exception, and return the request without them."""
         redactor = redactor_of(self)
         redactor.redact_error(error)
         return redactor.redact_request(self)
@@ -181,9 +228,9 @@ class Request:
 
 
 def redactor_of(request: Request | None) -> Redactor:
-    """Return the redactor of the exchange that a request belongs to, with the secrets of the request added to it.
+    """Return the redactor of a request's exchange, to which the secrets of the request are added.
 
-    Without a request, or if no layer has made a redactor yet, it is a new one.
+    If there is no request, or its exchange has no redactor yet, a new one is created.
     """
     if request is None:
         return Redactor()
@@ -196,11 +243,11 @@ def redactor_of(request: Request | None) -> Redactor:
 
 
 def with_redactor(request: Request, redactor: Redactor | None = None) -> Request:
-    """Return the request with a redactor, which the later requests of its exchange share.
+    """Return the request with a redactor, which all requests that are derived from it share.
 
     Args:
-        request: The request. If it has a redactor and no other is given, it is returned unchanged.
-        redactor: The redactor of the exchange; None makes one for the origin of the request.
+        request: The request. It is returned unchanged if it has a redactor and `redactor` is `None`.
+        redactor: The redactor of the exchange. `None` creates one for the origin of the request.
     """
     if redactor is None:
         if request.info._redactor is not None:
@@ -210,17 +257,21 @@ def with_redactor(request: Request, redactor: Redactor | None = None) -> Request
 
 
 def exchange_redactor(info: RequestInfo) -> Redactor | None:
-    """Get the redactor that the requests of an exchange share; `None` before a layer has set one."""
+    """Return the redactor that the requests of an exchange share; `None` if there is none yet."""
     return info._redactor
 
 
 def set_redactor(info: RequestInfo, redactor: Redactor | None) -> RequestInfo:
-    """Set the redactor of an info that the caller has just made, and return it. An info is not changed afterwards."""
+    """Set the redactor of a `RequestInfo`, and return the `RequestInfo`.
+
+    Only for an object that the caller has just created: it is immutable once it is shared.
+    """
     object.__setattr__(info, "_redactor", redactor)
     return info
 
 
-# The states of a response: what each call does, and the next state. The constructor makes an open one.
+# States of a response, and the next state after each call. The constructor creates a response that is streamed or in
+# memory.
 #
 # | State             | Fields             | readinto, read | drain, close | replace() without `body`               |
 # |-------------------|--------------------|----------------|--------------|----------------------------------------|
@@ -229,28 +280,41 @@ def set_redactor(info: RequestInfo, redactor: Redactor | None) -> RequestInfo:
 # | closed, streamed  | neither            | UsageError     | closed       | closed; the new one is closed, too     |
 # | closed, in memory | `_data`            | UsageError     | closed       | closed; the new one is at its start    |
 #
-# `replace(body=...)` changes no state: the new response keeps this one in `_inner`, and closes it when it is closed.
-# A later `replace` without a body moves `_inner` to the new response.
+# `replace(body=...)` does not change the state: the new response stores this one in `_inner`, and closes it when it is
+# closed itself. A later `replace` without a body moves `_inner` to the new response.
 
 
 @final
 class Response:
-    """An HTTP response: status, headers, and a body that can be read once.
+    """HTTP response: status, headers, and a body that can be read once. A context manager that closes it.
 
-    It has one owner, which reads it to the end, drains or closes it; as a context manager it is closed. A response that
-    is read to the end returns its connection to the pool; one that is closed earlier closes the connection. A response
-    that is made of bytes can be used several times: `replace` returns a copy that is read from the start.
+    A response has one owner, which must read it to its end, drain it or close it. Reading it to its end returns the
+    connection to its pool; closing it earlier closes the connection. Not thread-safe. The body of a response that was
+    created from bytes can be read several times: `replace` returns a copy that is read from the start.
+
+    >>> with Response(200, {"Content-Type": "application/json"}, b'{"tags": ["v1"]}') as response:
+    ...     response.json()
+    {'tags': ['v1']}
 
     Args:
-        status: The status code.
-        headers: The header fields.
-        body: Bytes; a reader, with ``readinto`` or ``read``; or an iterable of bytes.
-        request: The request that was sent, after redirects: Location and Link are relative to its URL.
+        status: Status code, from 100 to 999.
+        headers: Header fields. Defaults to none.
+        body: Bytes, a binary reader (with ``readinto`` or ``read``), or an iterable of bytes. Defaults to no bytes.
+        request: The request that was sent, after redirects. The URLs in Location and Link are relative to its URL.
+
+    Raises:
+        UsageError: The status is invalid, or the body has another type.
     """
 
     __slots__ = ("_data", "_inner", "_reader", "headers", "request", "status")
 
-    def __init__(self, status: int, headers: HeadersLike = (), body: Any = b"", request: Request | None = None) -> None:
+    status: int
+    headers: Headers
+    request: Request | None
+
+    def __init__(
+        self, status: int, headers: HeadersLike = (), body: ResponseContent = b"", request: Request | None = None
+    ) -> None:
         if not isinstance(status, int) or not 100 <= status <= 999:
             raise UsageError(f"invalid status {safe_repr(status)}: expected an integer from 100 to 999")
         self.status = status
@@ -262,7 +326,7 @@ class Response:
 
     @property
     def length(self) -> int | None:
-        """Number of bytes of the body; None if it is not known before it is read (RFC 9110, section 8.6)."""
+        """Length of the body in bytes; `None` if it is unknown until the body is read (RFC 9110, section 8.6)."""
         if self._data is not None:
             return len(self._data)
         if is_bodiless(None if self.request is None else self.request.method, self.status):
@@ -274,30 +338,30 @@ class Response:
 
     @property
     def in_memory(self) -> bool:
-        """Whether the body is bytes, and no response under it is open."""
+        """Whether the body is in memory, and the response does not own another one with an open connection."""
         return self._data is not None and (self._inner is None or self._inner.closed or self._inner.in_memory)
 
     @property
     def closed(self) -> bool:
-        """Whether it can no longer be read, because it was closed or `replace` moved its body to another response."""
+        """Whether the response can no longer be read: it was closed, or `replace` moved its body to another one."""
         return self._reader is None
 
     def readinto(self, buffer: bytearray | memoryview) -> int:
-        """Read at least one byte into a buffer, as many as are available; return their number, 0 at the end.
+        """Read available bytes, at least one, into a buffer; return their number, or 0 at the end.
 
         Raises:
             UsageError: The response is closed.
             TransportError: The connection failed.
         """
         if self._reader is None:
-            raise UsageError("the response is closed, or its body was handed on to another one")
+            raise UsageError("the response is closed, or its body was moved to another response")
         count: int | None = self._reader.readinto(memoryview(buffer))
         if count is None:
-            raise UsageError("the body's reader is in non-blocking mode and has nothing to read: set it to blocking")
+            raise UsageError("the reader of the body is in non-blocking mode: expected a reader in blocking mode")
         return count
 
     def read(self, n: int | None = -1) -> bytes:
-        """Read `n` bytes, fewer only at the end; the rest of the body if `n` is negative or None.
+        """Read `n` bytes, or fewer at the end; the rest of the body if `n` is negative or `None`.
 
         Raises:
             UsageError: The response is closed.
@@ -312,7 +376,12 @@ class Response:
         return b"".join(pieces)
 
     def iter_bytes(self, size: int = _CHUNK_SIZE) -> Iterator[bytes]:
-        """Iterate over the body in pieces of at most `size` bytes, as they arrive."""
+        """Yield the rest of the body in pieces of at most `size` bytes (default 256 KiB), as they arrive.
+
+        Raises:
+            UsageError: The response is closed, or `size` is not a positive integer.
+            TransportError: The connection failed.
+        """
         check_integer("size", size, minimum=1)
         while piece := self._read_some(size):
             yield piece
@@ -324,28 +393,33 @@ class Response:
             return bytes(view[: self.readinto(view)])
 
     def json(self, *, limit: int = _JSON_LIMIT) -> Any:
-        """Read the rest of the body, at most `limit` bytes, as JSON.
+        """Read the rest of the body and parse it as JSON.
+
+        Args:
+            limit: Maximum number of bytes. Defaults to 16 MiB.
 
         Raises:
             UsageError: The response is closed.
-            ProtocolError: It is not JSON, or is longer.
+            ProtocolError: The body is not valid JSON, or is longer than `limit`.
             TransportError: The connection failed.
         """
         check_integer("limit", limit)
         data = self.read(limit + 1)
         if len(data) > limit:
             self.close()
-            raise ProtocolError(f"a JSON body longer than {limit} bytes is not read", request=self.request)
+            raise ProtocolError(f"the JSON body is longer than the limit of {limit} bytes", request=self.request)
         try:
             return json.loads(data)
         except (ValueError, RecursionError) as error:
-            failure = ProtocolError(f"not JSON: {error}", request=self.request)
-        raise failure  # outside of the handler: json's exception holds the whole body, which may repeat a secret
+            failure = ProtocolError(f"invalid JSON: {error}", request=self.request)
+        # Raised outside the handler, without `__context__`: json.JSONDecodeError has the whole body, which may repeat a
+        # secret, as an attribute.
+        raise failure
 
     def drain(self) -> None:
         """Drain the remaining body (up to 64 KiB, 1 s) so that the connection can be reused, then close.
 
-        Does not raise exceptions of ociwire: the response is not needed any more.
+        Exceptions of ociwire are suppressed, because the response is no longer needed.
         """
         remaining = _DRAIN_LIMIT
         try:
@@ -354,13 +428,13 @@ class Response:
                 while remaining > 0 and (piece := self._read_some(remaining)):
                     remaining -= len(piece)
         except OciwireError:
-            pass  # closing drops the connection
+            pass  # `close` below closes the connection
         finally:
             with suppress(OciwireError):
                 self.close()
 
     def close(self) -> None:
-        """Close the body, and the connection if the body was not read to its end. Idempotent."""
+        """Close the response, and its connection if the body was not read to its end. Idempotent."""
         reader, self._reader = self._reader, None
         inner, self._inner = self._inner, None
         try:
@@ -370,11 +444,11 @@ class Response:
             if inner is not None:
                 inner.close()
 
-    def replace(self, **changes: Any) -> Response:
-        """Return a response with another ``status``, ``headers``, ``body`` or ``request``; ownership moves to it.
+    def replace(self, **changes: Unpack[ResponseFields]) -> Response:
+        """Return a response with another ``status``, ``headers``, ``body`` or ``request``, which takes ownership.
 
-        Without a new body, the body moves to the new response, and this one is closed. A new body is expected to read
-        from this response, which is closed together with the new one.
+        Without a new body, the body moves to the new response, and this one is closed. A new body may read from this
+        response, which stays open until the new response is closed.
         """
         values: dict[str, Any] = {"status": self.status, "headers": self.headers, "request": self.request, **changes}
         if "body" in changes:
@@ -397,7 +471,7 @@ class Response:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if not self.in_memory:
-            raise TypeError("a response whose body is still to be read cannot be pickled or copied")
+            raise TypeError("cannot pickle or copy a response whose body is not in memory")
         return Response, (self.status, self.headers, self._data, self.request)
 
     def __repr__(self) -> str:
@@ -405,7 +479,7 @@ class Response:
 
 
 def shorten_timeout(response: Response, seconds: float) -> None:
-    """Limit the time for the rest of a response's body to `seconds` in all, if the body supports it.
+    """Limit the total time for reading the rest of a response to `seconds`, if its body supports this.
 
     Raises:
         UsageError: `seconds` is not a number, or is negative.

@@ -1,4 +1,4 @@
-"""Masks secrets in messages, exceptions and log records: credentials, tokens, and the queries of signed URLs."""
+"""Redaction of secrets in messages, exceptions and logs: credentials, tokens, and the queries of signed URLs."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 __all__ = ["HasSecrets", "Redactor"]
 
 _MIN_SECRET_LENGTH = 4
-"""Minimum length of a masked credential: shorter ones occur in any text by chance."""
+"""Minimum length of a credential that is masked: shorter ones occur in any text by chance."""
 _MIN_QUERY_VALUE_LENGTH = 8
-"""Minimum length of a masked value in a signed URL's query: most shorter ones are dates, versions and flags."""
+"""Minimum length of a query value that is masked: most shorter values are dates, versions and flags."""
 _PREFIX_LENGTH = 16
-"""Number of bytes by which a long secret is recognized: a quotation may have cut the rest."""
+"""Number of bytes by which a long secret is recognized, because a server may quote only its beginning."""
 _ELLIPSIS = ELLIPSIS.encode()
 _MAX_URL_DECODINGS = 3
 _MAX_DEPTH = 100
-"""Maximum depth at which JSON is searched for secrets; deeper values are masked as a whole."""
+"""Maximum depth at which JSON is searched for secrets. Deeper lists and objects are masked as a whole."""
 _MAX_URL = 500
-# Query parameters of registries and token servers; any other parameter may be a signature.
+# Query parameters of the distribution and token specifications. Any other parameter may be a signature.
 _SHOWN_IN_QUERY = frozenset(
     {"artifactType", "digest", "digest-algorithm", "from", "last", "mount", "n", "scope", "service", "tag"}
 )
 
-# The parameters that authorize a signed URL: Amazon S3 and CloudFront, Google, Azure, Alibaba OSS, Tencent COS.
+# Query parameters that authorize a signed URL of Amazon S3 and CloudFront, Google, Azure, Alibaba OSS or Tencent COS.
 _SIGNATURE_NAMES = (
     r"x-(?:amz|goog|oss|cos)-(?:signature|security-token|credential)|(?:aws|oss)accesskeyid|googleaccessid|signature|sig"
     r"|policy|key-pair-id|q-signature|security-token|(?:access_|refresh_|id_)?token"
@@ -48,33 +48,33 @@ _SIGNATURE_NAME = re.compile(_SIGNATURE_NAMES, re.IGNORECASE)
 _SIGNATURE = re.compile(
     rf"(?<![\w-])(?:{_SIGNATURE_NAMES})=([^\s\"'<>\\`&;,]{{{_MIN_QUERY_VALUE_LENGTH},}})".encode(), re.IGNORECASE
 )
-# Where a URL in a text ends. The backslash is here for JSON, in which it begins an escape.
+# A word that may contain a URL. It ends at a backslash, because this begins an escape in JSON.
 _WORD = re.compile(rb"[^\s\"'<>\\`]+")
 _NETLOC = re.compile(rb"//([^/?#]*)")
 _PARTIAL_ESCAPE_AT_END = re.compile(b"(?:" + PARTIAL_ESCAPE + rb")\Z", re.IGNORECASE)
 
 
 class HasSecrets(Protocol):
-    """Anything that can list its secrets, such as a `Credential`."""
+    """Protocol of objects that can list their secrets, such as a `Credential`."""
 
     def secrets(self) -> Iterable[str]:
-        """The secrets, in each form in which they are sent."""
+        """Return the secrets, in each form in which they are sent."""
         ...
 
 
 @final
 class Redactor:
-    """Masks the secrets of one exchange in whatever is shown of it.
+    """Masks the secrets of one exchange in messages, exceptions and logs.
 
-    An exchange is one request of a caller with everything that the layers send for it: token requests, redirects and
-    retries. `RequestInfo` carries the redactor through the layers, and each layer adds the secrets that it sends. A
-    secret is found raw, percent-encoded, JSON-escaped and HTML-escaped, up to three encodings deep. URLs at another
-    origin than `origin` lose their query, whether or not the exchange has used them.
+    An exchange is a request of the caller, and all requests that layers send for it: token requests, redirects and
+    retries. `RequestInfo` passes the redactor through the layers, and each layer adds the secrets that it sends.
+    Secrets are found raw, percent-encoded, JSON-escaped and HTML-escaped, with up to three nested encodings. The query
+    of each cross-origin URL is masked, too, because it may be a signature.
 
-    Nothing is computed before something has to be masked: adding a secret is one `list.append`.
+    Secrets are encoded only when something has to be masked, so that successful requests pay only for adding them.
 
     Args:
-        origin: The origin whose URLs keep their query. `None` removes the query of every absolute URL.
+        origin: The origin whose URLs are shown with their query. `None` masks the query of every absolute URL.
     """
 
     __slots__ = ("_added", "_needles", "_origin", "_sources", "_values")
@@ -84,24 +84,24 @@ class Redactor:
         self._sources: list[HasSecrets] = []
         self._values: dict[str, None] = {}
         self._needles: tuple[bytes, ...] | None = None
-        self._added: tuple[Headers, str] | None = None  # of the last request: most are added several times
+        self._added: tuple[Headers, str] | None = None  # the last request: several layers add the same one
 
     def add(self, source: HasSecrets) -> None:
-        """Mask the secrets of a credential or another source that have four characters or more."""
+        """Add the secrets of a credential or another source. Those of less than four characters are not masked."""
         self._sources.append(source)
         self._needles = None
 
     def add_headers(self, headers: Headers) -> None:
-        """Mask the values of Authorization, Proxy-Authorization and cookies."""
+        """Add the values of Authorization, Proxy-Authorization and cookies."""
         for name in SENSITIVE_HEADERS:
             for value in headers.get_all(name):
                 self._add_values(_header_secrets(value), _MIN_SECRET_LENGTH)
 
     def add_request(self, request: Request) -> None:
-        """Mask the secret headers of a request, and the query parameters that authorize it."""
+        """Add the secret headers of a request, and the query parameters that authorize it."""
         if self._added is not None and self._added[0] is request.headers and self._added[1] is request.url:
             return
-        self._added = (request.headers, request.url)  # the request itself has this redactor: that would be a cycle
+        self._added = (request.headers, request.url)  # not the request: a reference cycle
         self.add_headers(request.headers)
         if "?" not in request.url:
             return
@@ -118,14 +118,14 @@ class Redactor:
                 self._needles = None
 
     def is_same_origin(self, url: str) -> bool:
-        """Whether a request's URL is same-origin. A path is."""
+        """Return whether the URL of a request is same-origin. A path is."""
         return url.startswith("/") or (self._origin is not None and Origin.of(url) == self._origin)
 
     def redact_url(self, url: str) -> str:
-        """A request's URL for a log.
+        """Return the URL of a request for a log.
 
-        Query parameters that the specifications define are shown, and other values are ``***``. At another origin, the
-        whole query is ``***``.
+        Query parameters of the specifications are shown; others are masked. The query of a cross-origin URL is masked
+        as a whole.
         """
         query = url.partition("#")[0].partition("?")[2]
         try:
@@ -137,28 +137,28 @@ class Redactor:
             for part in query.split("&")
             if part
         ]
-        # A peer may have written the URL, as a Location or a realm: its path may repeat a secret.
+        # The path may repeat a secret, too, if a server has sent the URL as a Location or a realm.
         shown = self.redact_text(redact_url(url)) + (f"?{'&'.join(dict.fromkeys(parts))}" if parts else "")
         return sanitize(shown, _MAX_URL)
 
     def redact_text(self, value: str) -> str:
-        """A text with ``***`` instead of each secret and of the query of each cross-origin URL."""
+        """Return a text in which each secret and the query of each cross-origin URL are replaced by ``***``."""
         data = value.encode("utf-8", "surrogatepass")
         masked = self.redact_bytes(data)
-        # Masking a secret that was found as latin-1 may leave half of a UTF-8 character.
+        # "replace", because masking a secret that was encoded as latin-1 may leave a part of a UTF-8 character.
         return value if masked is data else masked.decode("utf-8", "replace")
 
     def redact_bytes(self, data: bytes, *, is_truncated: bool = False) -> bytes:
-        """Bytes with ``***`` instead of each secret and of the query of each cross-origin URL.
+        """Return bytes in which each secret and the query of each cross-origin URL are replaced by ``***``.
 
         Args:
             data: The bytes. The same object is returned if there is nothing to mask.
-            is_truncated: Whether the end may be missing. Then the beginning of a secret at the end is masked, too.
+            is_truncated: Whether the end may be missing. If true, the beginning of a secret at the end is masked, too.
         """
         needles = self._get_needles()
         if not is_truncated and _ELLIPSIS not in data and _is_plain(data) and not _holds_any(data, needles):
-            return data  # most texts are like this, and a search of all forms takes ten times as long
-        # A secret that has a %, a backslash or an & itself may be written with one kind of escape and not the others.
+            return data  # fast path: most texts have no escapes, and decoding them takes ten times as long
+        # If a secret itself contains a %, a backslash or an &, decoding all kinds of escapes together would change it.
         each_kind = any(ESCAPE_START.search(needle) for needle in needles)
         spans = [
             (form.offsets[start], form.offsets[end])
@@ -172,7 +172,7 @@ class Redactor:
         return b"".join([*pieces, data[position:]]) if pieces else data
 
     def _find_spans(self, data: bytes, *, is_truncated: bool) -> Iterator[tuple[int, int]]:
-        """Start and end of everything to mask in bytes whose escapes are decoded."""
+        """Yield the start and end of each span to mask in bytes whose escapes are decoded."""
         yield from self._find_secrets(data, is_truncated=is_truncated)
         if b"=" in data:
             for match in _SIGNATURE.finditer(data):
@@ -184,10 +184,10 @@ class Redactor:
                     yield word.end() - query_length, word.end()
 
     def _find_secrets(self, data: bytes, *, is_truncated: bool) -> Iterator[tuple[int, int]]:
-        haystack = data.replace(b"+", b" ")  # a space in a query or a form is written as +
+        haystack = data.replace(b"+", b" ")  # a space is encoded as + in queries and forms
         text = _PARTIAL_ESCAPE_AT_END.sub(b"", haystack) if is_truncated else b""
         for needle in self._get_needles():
-            # Anywhere: the first bytes, and as many of the following ones as are there.
+            # Anywhere: the first bytes of the secret, and as many of the following bytes as match.
             head = needle[:_PREFIX_LENGTH]
             start = haystack.find(head)
             while start >= 0:
@@ -196,20 +196,20 @@ class Redactor:
                     end += 1
                 yield start, end
                 start = haystack.find(head, end - len(head) + 1)
-            # At the end, where the rest may be missing: any number of its first bytes.
+            # At the end of truncated data: any number of first bytes of the secret.
             longest = min(len(needle) - 1, len(text))
             length = next((n for n in range(longest, 0, -1) if text.endswith(needle[:n])), 0)
             if length:
                 yield len(text) - length, len(data)
-            # In front of the mark of a text that was cut before.
+            # In front of the ellipsis of text that was truncated before: at least four first bytes of the secret.
             if _ELLIPSIS in haystack:
                 for match in _truncated_needle_pattern(needle).finditer(haystack):
                     yield match.span(1)
 
     def _cross_origin_query(self, word: bytes) -> int:
-        """The length of the query of the first cross-origin URL in a word; 0 without one.
+        """Return the length of the query of the first cross-origin URL in a word; 0 if there is none.
 
-        A word may be several URLs, as one may stand in the query of another.
+        A word may contain several URLs, because the query of a URL may contain another one.
         """
         for netloc in _NETLOC.finditer(word):
             scheme = word[max(0, netloc.start() - 6) : netloc.start()].lower()
@@ -225,7 +225,7 @@ class Redactor:
         return not before.endswith(b":") or before.endswith(f"{own.scheme}:".encode())
 
     def _get_needles(self) -> tuple[bytes, ...]:
-        """All secrets as bytes, in each encoding of text, with spaces for each ``+``; computed when first needed."""
+        """Return all secrets as bytes, in each text encoding, with a space instead of each ``+``. Computed lazily."""
         if self._needles is None:
             for source in self._sources:
                 self._add_values(source.secrets(), _MIN_SECRET_LENGTH)
@@ -233,10 +233,10 @@ class Redactor:
         return self._needles
 
     def redact_headers(self, headers: Headers) -> Headers:
-        """Headers without those that are secret, with the values of the others masked."""
+        """Return headers without the sensitive ones, and with the secrets in the others masked."""
         fields = [(name, value) for name, value in headers.items() if name.lower() not in SENSITIVE_HEADERS]
         is_changed = len(fields) < len(headers.items())
-        # One search over all values, as most headers hold no secret.
+        # A single search in all fields, because most responses contain no secret.
         lines = "\n".join([f"{name}: {value}" for name, value in fields])
         if "?" in lines or self.redact_text(lines) is not lines:
             fields = [(self.redact_text(name), self.redact_text(_drop_query(name, value))) for name, value in fields]
@@ -244,9 +244,10 @@ class Redactor:
         return Headers.received(fields) if is_changed else headers
 
     def redact_request(self, request: Request) -> Request:
-        """A request as an exception may keep it.
+        """Return a copy of a request that an exception may refer to.
 
-        It has no secret headers, no query of a cross-origin or signed URL, and no body if it asks for a token.
+        It has no sensitive headers. The query of a cross-origin or signed URL, and the body of a token request, are
+        removed.
         """
         is_signed = not self.is_same_origin(request.url) or _SIGNATURE.search(request.url.encode()) is not None
         url = self._redact_request_url(request.url.partition("?")[0] if is_signed else request.url)
@@ -254,11 +255,11 @@ class Redactor:
         body = None if request.info.operation == "token" else request.body
         if url == request.url and headers is request.headers and body is request.body and not self._get_needles():
             return request
-        info = replace(request.info)  # which does not copy the redactor
+        info = replace(request.info)  # `dataclasses.replace` does not copy the redactor, which refers to the secrets
         return type(request)(request.method, url, headers, body, info)
 
     def _redact_request_url(self, url: str) -> str:
-        """A URL that a request can have, with its secrets masked; a path alone if the host holds one."""
+        """Return a valid URL with its secrets masked; only the path if the host contains a secret."""
         if self.redact_text(url) is url:
             return url
         origin, target = ("", url) if url.startswith("/") else split_url(url)
@@ -267,11 +268,11 @@ class Redactor:
         return f"{origin}{target}" if self.redact_text(str(origin)) == str(origin) else target
 
     def redact_error(self, error: BaseException) -> None:
-        """Mask the secrets in the text and the attributes of an exception of ociwire and of those it is chained to.
+        """Mask the secrets in the text and attributes of an exception, and of the exceptions that it is chained to.
 
-        Exceptions of other libraries are not changed, nor are subclasses that users define of ociwire's classes. If one
-        holds a secret, the chain ends before it. If `error` itself is of such a subclass, its text and the attributes
-        that ociwire's classes define are masked.
+        Chained exceptions of other libraries, and of subclasses that users define, are not modified: if one contains a
+        secret, it is removed from the chain, together with the rest of the chain. If `error` itself is an instance of
+        a user's subclass, its text and the attributes that ociwire defines are masked.
         """
         self._redact_error(error, set())
 
@@ -297,7 +298,7 @@ class Redactor:
                 setattr(error, name, None)
 
     def _mask_value(self, value: Any, depth: int = 0) -> Any:
-        """An attribute's value with its secrets masked: text, bytes, headers, and JSON values that contain them."""
+        """Return the value of an attribute with its secrets masked: text, bytes, headers, or a JSON value of these."""
         if value is None or type(value) in (int, float, bool):
             return value
         if isinstance(value, str):
@@ -315,7 +316,7 @@ class Redactor:
         return value
 
     def _holds_secret(self, error: BaseException) -> bool:
-        """Whether an exception of another library, or one that it is chained to, shows a secret."""
+        """Return whether an exception of another library, or one that it is chained to, contains a secret."""
         chain: list[BaseException | None] = [error]
         seen: set[int] = set()
         while chain:
@@ -325,7 +326,7 @@ class Redactor:
             seen.add(id(current))
             try:
                 shown = f"{current} {current!r} {vars(current)!r}"
-            except Exception:  # noqa: BLE001 - the repr of another library's exception fails: its text is unknown
+            except Exception:  # noqa: BLE001 - a repr may raise anything; without a text, assume a secret
                 return True
             if self.redact_text(shown) is not shown:
                 return True
@@ -334,23 +335,23 @@ class Redactor:
 
 
 def _is_of_ociwire(error_class: type[BaseException]) -> bool:
-    """Whether ociwire defines a class of exceptions: not a library, and not a user who derives from `OciwireError`."""
+    """Return whether an exception class is defined by ociwire, not by another library or a user."""
     return issubclass(error_class, OciwireError) and error_class.__module__ == OciwireError.__module__
 
 
 def _inherited_attributes(error_class: type[BaseException]) -> set[str]:
-    """The attributes that ociwire's base classes of a class define: the parameters of their constructors."""
+    """Return the attributes that a class inherits from ociwire's classes: the parameters of their constructors."""
     bases = [base for base in error_class.__mro__ if issubclass(base, OciwireError) and _is_of_ociwire(base)]
     return {name for base in bases for name in signature(base.__init__).parameters}
 
 
 def _drop_query(name: str, value: str) -> str:
-    # These may be relative, so that the search for cross-origin URLs does not see them.
+    # A relative URL has no origin, so that the search for cross-origin URLs does not find it.
     return value.partition("?")[0] if name.lower() in URL_HEADERS else value
 
 
 def _header_secrets(value: str) -> Iterator[str]:
-    """The secrets in a header's value: the text after the scheme, the password in it, the values of cookies."""
+    """Yield the secrets in the value of a header: the text after the scheme, its password, and values of cookies."""
     scheme, _, proof = value.partition(" ")
     yield proof or value
     for cookie in re.split("; *", value):
@@ -361,7 +362,7 @@ def _header_secrets(value: str) -> Iterator[str]:
 
 
 def _decodings(value: str) -> Iterator[str]:
-    """The value of a query's parameter as it stands in the URL, and percent-decoded."""
+    """Yield the value of a query parameter unchanged, and percent-decoded up to three times."""
     for _ in range(_MAX_URL_DECODINGS):
         yield value
         decoded = unquote(value)
@@ -371,7 +372,7 @@ def _decodings(value: str) -> Iterator[str]:
 
 
 def _encodings(value: str) -> Iterator[bytes]:
-    """A text as UTF-8, and as the bytes that result if a server or a parser of headers takes it for latin-1."""
+    """Yield a text as UTF-8, and as it appears if a server or a header parser treats it as latin-1."""
     data = value.encode("utf-8", "surrogatepass")
     yield data
     if not value.isascii():
@@ -381,10 +382,10 @@ def _encodings(value: str) -> Iterator[bytes]:
 
 
 def _truncated_needle_pattern(needle: bytes) -> re.Pattern[bytes]:
-    """A pattern of the first bytes of a secret in front of `ELLIPSIS`; its first group is to be masked.
+    """Return a pattern of the first bytes of a secret in front of `ELLIPSIS`. Its first group has to be masked.
 
-    It matches four bytes or more, but fewer than those by which a secret is recognized anywhere, and part of an escape
-    that may follow them.
+    It matches at least four bytes, but fewer than those by which a secret is recognized anywhere, and an incomplete
+    escape after them.
     """
     lengths = range(min(len(needle), _PREFIX_LENGTH) - 1, _MIN_SECRET_LENGTH - 1, -1)
     beginnings = b"|".join(re.escape(needle[:length]) for length in lengths)
@@ -392,7 +393,7 @@ def _truncated_needle_pattern(needle: bytes) -> re.Pattern[bytes]:
 
 
 def _is_plain(data: bytes) -> bool:
-    """Whether the bytes have no escape, no parameter, and no URL with a query."""
+    """Return whether bytes contain no escape, no parameter, and no URL with a query."""
     return ESCAPE_START.search(data) is None and b"=" not in data and (b"?" not in data or b"//" not in data)
 
 
@@ -402,7 +403,7 @@ def _holds_any(data: bytes, needles: tuple[bytes, ...]) -> bool:
 
 
 def _merge_overlapping(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Sort spans by their start, and merge those that overlap or touch."""
+    """Return spans sorted by start, with those that overlap or touch merged."""
     merged: list[tuple[int, int]] = []
     for start, end in sorted(spans):
         if merged and start <= merged[-1][1]:

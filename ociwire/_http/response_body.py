@@ -1,4 +1,4 @@
-"""The body of a response: the interfaces of its reader, a base class for readers around another response, adapters."""
+"""Readers of response bodies: their protocols, adapters for bytes, files and iterables, and a base class for layers."""
 
 from __future__ import annotations
 
@@ -13,54 +13,80 @@ from .body_source import read_bytes
 if TYPE_CHECKING:
     from .messages import Response
 
-__all__ = ["Reader", "ResponseReader", "TimedReader", "make_reader", "shorten_reader_timeout", "warn_unclosed"]
+__all__ = [
+    "BinaryReader",
+    "Reader",
+    "ResponseContent",
+    "ResponseReader",
+    "TimedReader",
+    "make_reader",
+    "shorten_reader_timeout",
+    "warn_unclosed",
+]
 
 _STANDARD_LIBRARY = ("warnings", "_py_warnings")
-"""The modules that define `warnings.showwarning`: the second from Python 3.14 on."""
+"""Modules that define the original `warnings.showwarning`; the second one since Python 3.14."""
 
 
 class Reader(Protocol):
-    """A source of bytes that a response reads from."""
+    """Source of bytes that a response reads from."""
 
-    def readinto(self, buffer: memoryview, /) -> int:
-        """Read at least one byte, as many as are available; return the number of bytes, 0 at the end."""
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Read available bytes, at least one, into a buffer; return their number, or 0 at the end.
+
+        `None`, which raw files in non-blocking mode return, is an error.
+        """
         ...
 
     def close(self) -> None:
-        """Release the resources. Idempotent."""
+        """Release all resources. Idempotent."""
         ...
+
+
+class BinaryReader(Protocol):
+    """Binary file or another object with ``read``."""
+
+    def read(self, size: int, /) -> bytes | None:
+        """Read at most `size` bytes; return no bytes at the end."""
+        ...
+
+
+ResponseContent = bytes | bytearray | memoryview | Reader | BinaryReader | Iterable[bytes]
+"""Type of the body argument of `Response`."""
 
 
 @runtime_checkable
 class TimedReader(Reader, Protocol):
-    """A reader whose remaining time can be limited."""
+    """Reader whose remaining time can be limited."""
 
     def shorten_timeout(self, seconds: float) -> None:
-        """Limit the time for the rest of the body to `seconds` in all."""
+        """Limit the total time for reading the rest of the body to `seconds`."""
         ...
 
 
 class ResponseReader:
-    """Reads the body of another response. Layers that observe or change a body derive from it.
+    """Reader of the body of another response. Base class for layers that observe or change a body.
 
     Args:
         response: The response to read from. It is closed together with the reader.
 
     Attributes:
-        known_length: Number of bytes of the body, which a body of bytes has without a Content-Length; `None` if it is
-            not known.
+        known_length: Length of the body in bytes; `None` if it is unknown. It is known without a Content-Length if the
+            body is in memory.
     """
+
+    known_length: int | None
 
     def __init__(self, response: Response) -> None:
         self._response = response
         self.known_length = response.length
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """Read at least one byte; return the number of bytes, 0 at the end."""
+        """Read available bytes, at least one, into a buffer; return their number, or 0 at the end."""
         return self._response.readinto(buffer)
 
     def shorten_timeout(self, seconds: float) -> None:
-        """Limit the time for the rest of the body to `seconds` in all, if the response supports it."""
+        """Limit the total time for reading the rest of the body to `seconds`, if the response supports this."""
         shorten_reader_timeout(self._response._reader, seconds)
 
     def close(self) -> None:
@@ -69,7 +95,7 @@ class ResponseReader:
 
 
 def shorten_reader_timeout(reader: Reader | None, seconds: float) -> None:
-    """Limit the time for the rest of a body to `seconds` in all, if its reader supports it."""
+    """Limit the total time for reading the rest of a body to `seconds`, if its reader supports this."""
     if isinstance(reader, TimedReader):
         reader.shorten_timeout(seconds)
 
@@ -78,8 +104,9 @@ def make_reader(body: Any) -> Reader:
     """Return a `Reader` for bytes, a binary reader or an iterable of bytes.
 
     Raises:
-        UsageError: The body is none of these.
+        UsageError: The body has another type.
     """
+    # A text file has `read`, and a str is iterable, but neither yields bytes.
     is_text = isinstance(body, (str, io.TextIOBase))
     if isinstance(body, bytes):
         return _PieceReader(iter((body,)))
@@ -89,22 +116,22 @@ def make_reader(body: Any) -> Reader:
         return _PieceReader(iter(lambda: read_bytes(body, 64 * 1024), b""), body)
     if isinstance(body, Iterable) and not is_text:
         return _PieceReader(iter(body), body)
-    raise UsageError(f"not a body: {type(body).__name__} is neither bytes, a binary reader nor an iterable of bytes")
+    raise UsageError(f"body must be bytes, a binary reader or an iterable of bytes, got {type(body).__name__}")
 
 
 def warn_unclosed(text: str) -> None:
-    """Emit a `ResourceWarning` from a finalizer, unless that would run a log handler.
+    """Emit a `ResourceWarning` from a finalizer, unless `warnings.showwarning` was replaced.
 
-    The garbage collector runs finalizers in any thread, at any allocation, also while that thread holds a lock. With
-    `logging.captureWarnings` a warning is a log record: a handler whose lock is not reentrant (`queue.Queue` of a
-    `QueueHandler`) would wait for itself. Another replacement of `warnings.showwarning` may do the same.
+    The garbage collector runs finalizers in any thread and at any allocation, even while that thread holds a lock. With
+    `logging.captureWarnings`, a warning becomes a log record: a handler with a lock that is not reentrant, such as a
+    `QueueHandler` with a `queue.Queue`, would deadlock. Other replacements of `warnings.showwarning` may do the same.
     """
     if getattr(warnings.showwarning, "__module__", None) in _STANDARD_LIBRARY:
         warnings.warn(text, ResourceWarning, stacklevel=3)
 
 
 class _PieceReader:
-    """Reads the pieces of an iterator; a piece that is larger than the buffer is read in parts."""
+    """Reader of the pieces of an iterator. A piece that is larger than the buffer is read by several calls."""
 
     def __init__(self, pieces: Iterator[bytes], owner: Any = None) -> None:
         self._pieces = pieces
@@ -120,7 +147,7 @@ class _PieceReader:
             try:
                 self._piece = memoryview(piece)
             except TypeError:
-                raise UsageError(f"a body's pieces are bytes, not {type(piece).__name__}") from None
+                raise UsageError(f"body must yield bytes, got {type(piece).__name__}") from None
         count = min(len(buffer), len(self._piece))
         buffer[:count] = self._piece[:count]
         self._piece = self._piece[count:]

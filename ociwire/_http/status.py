@@ -1,19 +1,19 @@
-"""Groups of status codes that several layers decide by."""
+"""Groups of status codes that are handled alike in several layers."""
 
 from __future__ import annotations
 
 __all__ = ["REDIRECT_STATUSES", "RETRY_STATUSES", "is_temporary_status"]
 
 REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
-"""RFC 9110, section 15.4. 300 leaves the choice to the user, and 304 is no redirect."""
+"""Statuses of redirects to follow (RFC 9110, section 15.4). 300 requires a choice, and 304 is not a redirect."""
 RETRY_STATUSES = (408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524)
-"""Temporary statuses after which the default policy retries. 520 to 524 are Cloudflare's: its origin server failed,
-refused, was unreachable or timed out."""
+"""Statuses after which the default policy retries. Cloudflare sends 520 to 524 if the origin server failed, refused the
+connection, was unreachable or timed out."""
 
 
 def is_temporary_status(status: int) -> bool:
-    """Whether a later request may succeed: 408, 429 and all of 500 and above.
+    """Return whether a later request may succeed: after 408, 429, and 500 or above.
 
-    That includes 501 (Not Implemented). Callers for which it is a permanent refusal exclude it.
+    This includes 501 (Not Implemented). Callers that treat it as a permanent refusal must exclude it.
     """
     return status in (408, 429) or status >= 500

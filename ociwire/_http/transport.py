@@ -1,4 +1,4 @@
-"""The interfaces of the stack: `Transport`, which answers requests, and `Layer`, which wraps a transport."""
+"""Protocol of transports, which send requests, and type of layers, which wrap a transport."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ __all__ = ["Layer", "Transport"]
 
 @runtime_checkable
 class Transport(Protocol):
-    """Answers requests: from a socket, from memory, or by way of another transport."""
+    """Protocol of objects that send requests and return responses.
+
+    A base transport sends requests over sockets, or answers them from memory or disk. A layer passes them to the inner
+    transport that it wraps. Implementations must be thread-safe.
+    """
 
     def round_trip(self, request: Request, /) -> Response:
-        """Send one request and return the response, whatever its status. The caller owns the response.
+        """Send a request and return the response, whatever its status. The caller owns the response.
 
-        The request is not changed, and no reference to it is kept. An inner transport is called in the caller's thread.
+        Implementations must not modify or store the request, and must call an inner transport in the caller's thread.
 
         Raises:
-            TransportError: There is no usable response.
-            UsageError: The request cannot be sent as it is, or the transport is closed.
+            TransportError: No usable response was received.
+            UsageError: The request is invalid for this transport, or the transport is closed.
         """
         ...
 
@@ -31,4 +35,5 @@ class Transport(Protocol):
 
 
 Layer = Callable[[Transport], Transport]
-"""Wraps a transport in another: a class whose constructor takes ``(inner, *, options)``, or a partial of one."""
+"""Callable that wraps a transport in another one: a class with the constructor ``(inner, *, options)``, or a
+`functools.partial` of it."""

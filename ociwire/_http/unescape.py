@@ -1,4 +1,7 @@
-"""Decodes percent-encoding, JSON escapes and HTML references in bytes, and tells which original bytes they were."""
+"""Decoding of percent-encoding, JSON escapes and HTML character references, with offsets into the original bytes.
+
+`Redactor` searches for secrets in the decoded bytes, and masks the original ones.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,18 @@ from typing import NamedTuple
 __all__ = ["ESCAPE_START", "PARTIAL_ESCAPE", "DecodedText", "decoded_forms"]
 
 ESCAPE_START = re.compile(rb"[%\\&]")
-"""The characters that begin an escape."""
+"""Pattern of a character that begins an escape."""
 PARTIAL_ESCAPE = rb"%[0-9a-f]?|\\u?[0-9a-f]{0,3}|&[#a-z0-9]{0,8}"
-"""Source of a pattern, without regard to case, of an escape whose end is missing."""
+"""Source of a case-insensitive pattern of an escape whose end is missing."""
 
 _MAX_NESTING = 3
-"""Number of nested encodings that are decoded, such as a URL in HTML in JSON."""
+"""Number of nested encodings that are decoded: a percent-encoded URL in HTML in JSON has three."""
 _FLAGS = re.IGNORECASE | re.DOTALL
 _KINDS = (
     rb"%[0-9a-f]{2}",  # RFC 3986, section 2.1
-    # JSON (RFC 8259, section 7; a pair of surrogates is one character), and Python's repr.
+    # JSON (RFC 8259, section 7; a pair of surrogates is one character), and \xNN in the repr of Python strings.
     rb"\\u(?:d[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|[0-9a-f]{4})|\\x[0-9a-f]{2}|\\[^ux]",
-    rb"&(?:#[0-9]{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});",  # HTML
+    rb"&(?:#[0-9]{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});",  # HTML character references
 )
 _ANY_KIND = re.compile(b"|".join(_KINDS), _FLAGS)
 _EACH_KIND = tuple(re.compile(kind, _FLAGS) for kind in _KINDS)
@@ -28,11 +31,11 @@ _SHORT_JSON_ESCAPES = {b"\\b": b"\b", b"\\f": b"\f", b"\\n": b"\n", b"\\r": b"\r
 
 
 class DecodedText(NamedTuple):
-    """Bytes with some of their escapes decoded.
+    """Bytes in which some escapes are decoded.
 
     Attributes:
-        data: The bytes.
-        offsets: For each of these bytes, and for their end, the offset in the original where it begins.
+        data: The decoded bytes.
+        offsets: For each decoded byte, and for their end, its offset in the original bytes.
     """
 
     data: bytes
@@ -40,12 +43,12 @@ class DecodedText(NamedTuple):
 
 
 def decoded_forms(data: bytes, *, each_kind: bool) -> Iterator[DecodedText]:
-    """Yield the bytes as they are, and each different form of them with up to three levels of escapes decoded.
+    """Yield the original bytes, and each distinct result of decoding up to three levels of escapes.
 
     Args:
         data: The original bytes.
-        each_kind: Whether each kind of escape is also decoded alone. That finds text which itself has a ``%``, a
-            backslash or an ``&``, and takes up to 40 forms instead of four.
+        each_kind: Whether each kind of escape is also decoded separately, in every order. This is required to find text
+            that itself contains a ``%``, a backslash or an ``&``. It yields up to 40 results instead of four.
     """
     patterns = (_ANY_KIND, *_EACH_KIND) if each_kind else (_ANY_KIND,)
     forms, seen = [DecodedText(data, range(len(data) + 1))], {data}
@@ -73,7 +76,7 @@ def _decode(form: DecodedText, pattern: re.Pattern[bytes]) -> DecodedText:
         decoded = _decode_escape(match[0])
         pieces += [data[position:start], decoded]
         decoded_offsets += offsets[position:start]
-        decoded_offsets += [offsets[start]] * len(decoded)  # all bytes of a character begin where its escape does
+        decoded_offsets += [offsets[start]] * len(decoded)  # all bytes of a character have the offset of its escape
         position = end
     pieces.append(data[position:])
     decoded_offsets += offsets[position:]
@@ -82,7 +85,7 @@ def _decode(form: DecodedText, pattern: re.Pattern[bytes]) -> DecodedText:
 
 def _decode_escape(escape: bytes) -> bytes:
     if escape[:1] == b"&":
-        from html import unescape  # imported late: its table of 2,000 names is not needed before something fails
+        from html import unescape  # deferred: its table of 2,000 names is needed only to redact errors and logs
 
         return unescape(escape.decode()).encode("utf-8", "surrogatepass")
     if escape[:2].lower() == b"\\u":

@@ -1,7 +1,6 @@
-"""URLs: parsing, validation, and resolution of URL references from Location and Link headers.
+"""Parsing and validation of URLs, and resolution of URL references in Location and Link headers.
 
-An origin is a scheme, a host and a port, with the default port filled in (RFC 6454). Userinfo in a URL is refused
-everywhere: it is a secret, and URLs are logged.
+Userinfo in a URL is always refused, because it is a secret, and URLs are logged.
 """
 
 from __future__ import annotations
@@ -17,27 +16,31 @@ from ..errors import UsageError
 __all__ = ["Origin", "check_url", "resolve_url", "split_url"]
 
 _URL = re.compile(r"(https?)://([^/?#\\]*)([^#]*)(?:#.*)?", re.IGNORECASE)
-# References without a host that other parsers complete: https:path and https:///path.
+# References without a host, which browsers and other parsers accept: https:path and https:///path.
 _HOSTLESS = re.compile(r"(?:https?:(?!//[^/?#])|//(?![^/?#]))", re.IGNORECASE)
 _FORBIDDEN = re.compile(r"[^!-~]|\\")
-# Browsers read a backslash as a slash, other parsers as part of the host, and some drop control characters: a URL that
-# can be read in two ways is refused.
+# Browsers treat a backslash as a slash, other parsers as part of the host, and some remove control characters. A URL
+# that is parsed in different ways could pass a check for one host and be sent to another one, and is refused.
 _AMBIGUOUS = re.compile(r"[\x00-\x1f\x7f\\]")
-# Characters that must be percent-encoded (RFC 3986, section 2), though servers send them in Location and Link. Browsers
-# encode them; Tomcat, and so Artifactory, answers 400 to a URL that has them raw.
+# Characters that must be percent-encoded (RFC 3986, section 2), but that servers send in Location and Link. They are
+# encoded as browsers do: Tomcat, and thus Artifactory, responds with 400 to a URL that contains them.
 _UNENCODED = re.compile(r'[^!-~]|["<>^`{|}]')
 _MAX_CACHED = 2048
-"""Maximum length of a cached URL: a registry may send many Locations and Links of 64 KiB."""
+"""Maximum length of a cached URL, because a registry may send many Locations and Links of 64 KiB."""
 
 
 @final
 class Origin(NamedTuple):
-    """Scheme, host and port of a URL. Credentials belong to an origin.
+    """Origin of a URL: scheme, host and port (RFC 6454). Credentials belong to an origin.
+
+    >>> origin = Origin.of("https://Registry.Example/v2/")
+    >>> origin.host, origin.port, str(origin)
+    ('registry.example', 443, 'https://registry.example')
 
     Attributes:
         scheme: ``http`` or ``https``.
-        host: Lower case; an IPv6 address is in brackets.
-        port: The port; the default port of the scheme if the URL has none.
+        host: Host in lower case; an IPv6 address is in brackets.
+        port: Port; the default port of the scheme if the URL has none.
     """
 
     scheme: str
@@ -46,7 +49,7 @@ class Origin(NamedTuple):
 
     @property
     def netloc(self) -> str:
-        """``host``, or ``host:port`` if the port is not the default of the scheme, as in the Host header."""
+        """The value of the Host header: ``host``, or ``host:port`` if the port is not the default port."""
         return self.host if DEFAULT_PORTS[self.scheme] == self.port else f"{self.host}:{self.port}"
 
     def __str__(self) -> str:
@@ -54,40 +57,43 @@ class Origin(NamedTuple):
 
     @classmethod
     def of(cls, url: str) -> Origin:
-        """The origin of an absolute http or https URL.
+        """Return the origin of an absolute http or https URL.
 
         Raises:
-            UsageError: The URL is not absolute, has userinfo, or its host or port is not valid.
+            UsageError: The URL is not absolute, has userinfo, or its host or port is invalid.
         """
         return split_url(url)[0]
 
 
 def split_url(url: str) -> tuple[Origin, str]:
-    """Split an absolute URL into its origin and request target (path and query, at least ``/``), without the fragment.
+    """Split an absolute URL into its origin and its request target.
+
+    The request target is the path (at least ``/``) and the query, without the fragment (RFC 9112, section 3.2.1).
 
     Raises:
-        UsageError: The URL is not an absolute http or https URL, has userinfo, or its host or port is not valid.
+        UsageError: The URL is not an absolute http or https URL, has userinfo, or its host or port is invalid.
     """
     url = _check_type(url)
     return _split(url) if len(url) <= _MAX_CACHED else _split.__wrapped__(url)
 
 
-@lru_cache(maxsize=1024)  # every layer of a stack parses the URL
+@lru_cache(maxsize=1024)  # several layers parse the URL of each request
 def _split(url: str) -> tuple[Origin, str]:
     _check_characters(url)
     match = _URL.fullmatch(url)
     if match is None:
-        raise UsageError(f"not an absolute http or https URL: {redact_url(url)!r}")
+        raise UsageError(f"invalid URL {redact_url(url)!r}: expected an absolute http or https URL")
     scheme, netloc, target = match.groups()
     origin = _origin(scheme.lower(), netloc)
     return origin, target if target.startswith("/") else f"/{target}"
 
 
 def check_url(url: str) -> None:
-    """Check that a URL can be sent: an absolute http or https URL or a path, without characters that must be encoded.
+    """Validate the URL of a request: an absolute http or https URL, or a path.
 
     Raises:
-        UsageError: The URL cannot be sent.
+        UsageError: The URL is neither, contains a character that must be percent-encoded, has userinfo, or its host or
+            port is invalid.
     """
     if _check_type(url).startswith("/"):
         _check_characters(url)
@@ -95,57 +101,64 @@ def check_url(url: str) -> None:
         split_url(url)
     else:
         _check_characters(url)
-        raise UsageError(f"not a URL: {redact_url(url)!r} (a URL begins with http://, https:// or, as a path, with /)")
+        raise UsageError(
+            f"invalid URL {redact_url(url)!r}: expected an http or https URL, or a path that begins with /"
+        )
 
 
 def _check_type(url: object) -> str:
     if not isinstance(url, str):
-        raise UsageError(f"a URL is a str, not {type(url).__name__}")
+        raise UsageError(f"url must be a str, got {type(url).__name__}")
     return url
 
 
 def _check_characters(url: str) -> None:
     if _FORBIDDEN.search(url):
-        raise UsageError(f"not a URL: {redact_url(url)!r} holds a character that must be percent-encoded")
+        raise UsageError(f"invalid URL {redact_url(url)!r}: it contains a character that must be percent-encoded")
 
 
 @lru_cache(maxsize=1024)
 def _origin(scheme: str, netloc: str) -> Origin:
     if "@" in netloc:
         raise UsageError(
-            f"userinfo in a URL is refused: {redact_url(f'{scheme}://{netloc}')} (remove it; pass the credentials as"
+            f"invalid URL {redact_url(f'{scheme}://{netloc}')}: userinfo is not allowed (remove it, and pass"
             " credentials=StaticCredentials(host, credential) to default_transport)"
         )
     if not is_host(netloc):
-        # The netloc is not shown: in https://user:pass/word@host/ it is the beginning of a password.
+        # The netloc is not quoted: in https://user:pass/word@host/, it contains the beginning of a password.
         raise UsageError(f"invalid URL {scheme}://***: expected HOST or HOST:PORT after {scheme}://")
     name, port = split_port(netloc.lower())
     return Origin(scheme, name, DEFAULT_PORTS[scheme] if port is None else port)
 
 
 def resolve_url(base: str, reference: str) -> tuple[str, Origin]:
-    """Resolve a URL reference (RFC 3986, section 5). Return the absolute URL without its fragment, and its origin.
+    """Resolve a URL reference (RFC 3986, section 5); return the absolute URL without its fragment, and its origin.
+
+    Args:
+        base: Absolute URL.
+        reference: Absolute or relative URL of a server. Characters that should have been percent-encoded are encoded.
 
     Raises:
-        UsageError: The result is not an http or https URL, can be read in two ways, or has userinfo.
+        UsageError: The result is not an http or https URL or has userinfo, or parsers interpret the reference
+            differently.
     """
     if _AMBIGUOUS.search(reference):
         raise UsageError(
-            f"not a URL: {redact_url(reference)!r} holds a control character or a backslash, which parsers read in"
-            " different ways"
+            f"invalid URL {redact_url(reference)!r}: it contains a control character or a backslash, which makes"
+            " it ambiguous"
         )
     reference = _UNENCODED.sub(_percent_encode, reference)
     if _HOSTLESS.match(reference):
-        raise UsageError(f"not a URL: {redact_url(reference)!r} has no host where one belongs")
+        raise UsageError(f"invalid URL {redact_url(reference)!r}: expected a host after the scheme")
     try:
         url = urljoin(base, reference)
-    except ValueError:  # from None: its text repeats the netloc, which may be a password
-        raise UsageError(f"not a URL: {redact_url(reference)!r} has no valid host") from None
+    except ValueError:  # not chained: its text contains the netloc, which may be a password
+        raise UsageError(f"invalid URL {redact_url(reference)!r}: its host is invalid") from None
     return url.partition("#")[0], Origin.of(url)
 
 
 def _percent_encode(match: re.Match[str]) -> str:
-    # Headers are decoded as latin-1: a character up to U+00FF is a byte that the server sent.
+    # Headers are decoded as latin-1, so that a character up to U+00FF stands for the byte that the server sent.
     character = match[0]
     data = character.encode("latin-1") if character <= "\xff" else character.encode("utf-8", "surrogatepass")
     return "".join(f"%{byte:02X}" for byte in data)

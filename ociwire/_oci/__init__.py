@@ -1,1 +1,1 @@
-"""Values that the OCI specifications define: digests, descriptors, references, scopes. No I/O."""
+"""Values defined by the OCI specifications: digests, descriptors, manifests, references and scopes. No I/O."""

@@ -1,6 +1,6 @@
 """Descriptors: media type, digest and size of content.
 
-They follow the OCI image specification, "OCI Content Descriptors", and for `Platform` "OCI Image Index".
+Defined by the OCI image specification, "OCI Content Descriptors", and for `Platform`, "OCI Image Index".
 """
 
 from __future__ import annotations
@@ -11,12 +11,28 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, TypedDict, final
 
 from .._argument_checks import safe_repr
 from ..errors import UsageError
 from ..media_types import MANIFEST_TYPES, OCTET_STREAM
 from .digest import Digest
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    class DescriptorFields(TypedDict, total=False):
+        """Keyword arguments of `Descriptor.replace`."""
+
+        media_type: str
+        digest: Digest
+        size: int
+        urls: tuple[str, ...]
+        annotations: Mapping[str, str] | None
+        data: bytes | None
+        platform: Platform | None
+        artifact_type: str | None
+
 
 __all__ = [
     "Descriptor",
@@ -28,9 +44,9 @@ __all__ = [
 
 HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
 """The media types of web pages."""
-_COMPARED_TYPES = MANIFEST_TYPES | HTML_TYPES
+_COMPARED_TYPES = MANIFEST_TYPES | HTML_TYPES  # `parse_media_type` returns these in lower case
 
-# RFC 6838, section 4.2: the restricted names of a type and a subtype.
+# RFC 6838, section 4.2: type and subtype are restricted names of at most 127 characters.
 _NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
 _MEDIA_TYPE = re.compile(f"{_NAME}/{_NAME}")
 
@@ -38,7 +54,21 @@ _MEDIA_TYPE = re.compile(f"{_NAME}/{_NAME}")
 @final
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """The platform of an image in an index. Fields are named as in the specification, with underscores for dots."""
+    """Platform of an image in an index, such as linux/arm64/v8.
+
+    The fields are those of the specification, with underscores instead of dots.
+
+    Attributes:
+        architecture: CPU architecture, such as ``amd64`` (a GOARCH value).
+        os: Operating system, such as ``linux`` (a GOOS value).
+        os_version: Version of the operating system; empty if unspecified.
+        os_features: Required features of the operating system.
+        variant: Variant of the CPU, such as ``v8``; empty if unspecified.
+        features: Reserved by the specification.
+
+    Raises:
+        UsageError: A field has the wrong type.
+    """
 
     architecture: str
     os: str
@@ -54,7 +84,7 @@ class Platform:
             object.__setattr__(self, name, _strings(f"platform.{name}", getattr(self, name)))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object of the specification, without empty fields."""
+        """Return the platform as the JSON object of the specification, without empty optional fields."""
         optional = {
             "os.version": self.os_version,
             "os.features": list(self.os_features),
@@ -65,12 +95,12 @@ class Platform:
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> Platform:
-        """Parse the JSON object of the specification, leniently.
+        """Parse the JSON object of the specification leniently.
 
-        Numbers and booleans are read as their JSON text. Unknown fields, and values of other types, are ignored.
+        Numbers and booleans are converted to their JSON text. Unknown fields and values of other types are ignored.
 
         Raises:
-            UsageError: The argument is not an object.
+            UsageError: The argument is not a mapping.
         """
         _check(isinstance(mapping, Mapping), "platform", "an object", mapping)
         return cls(
@@ -86,11 +116,27 @@ class Platform:
 @final
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """Media type, digest and size in bytes of content, with further optional properties.
+    """Descriptor of content: media type, digest and size, with optional further properties. Immutable.
+
+    >>> descriptor = Descriptor.of(b"hello", "text/plain")
+    >>> descriptor.size
+    5
+    >>> descriptor.digest
+    'sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824'
+
+    Attributes:
+        media_type: Media type of the content, without parameters.
+        digest: Digest of the content.
+        size: Size of the content in bytes.
+        urls: URLs from which the content may also be downloaded.
+        annotations: Arbitrary metadata; `None` if there is none.
+        data: The content itself, if it is embedded in the descriptor.
+        platform: Platform of an image in an index.
+        artifact_type: Artifact type of the manifest that the descriptor references.
 
     Raises:
-        UsageError: A field has the wrong type, the digest is not valid, the media type is not
-            ``type/subtype`` (RFC 6838), or the size is negative.
+        UsageError: A field has the wrong type, the digest is invalid, a media type is not ``type/subtype`` (RFC 6838),
+            or the size is not an integer from 0 to 2**63 - 1.
     """
 
     media_type: str
@@ -121,19 +167,24 @@ class Descriptor:
 
     @classmethod
     def of(cls, data: bytes, media_type: str = OCTET_STREAM, *, algorithm: str = "sha256") -> Descriptor:
-        """Hash data and return its descriptor.
+        """Return the descriptor of data, whose digest is computed.
+
+        Args:
+            data: The content.
+            media_type: Its media type. Defaults to ``application/octet-stream``.
+            algorithm: Hash algorithm of the digest: sha256 (default), sha384 or sha512.
 
         Raises:
-            UsageError: The media type is not valid, or the algorithm is not sha256, sha384 or sha512.
+            UsageError: The media type is invalid, or the algorithm is not supported.
         """
         return cls(media_type, Digest.of(data, algorithm), memoryview(data).nbytes)
 
-    def replace(self, **changes: Any) -> Descriptor:
-        """Return a copy with other values in the named fields."""
+    def replace(self, **changes: Unpack[DescriptorFields]) -> Descriptor:
+        """Return a copy in which the given fields have other values."""
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object of the specification, without empty fields; `data` is in base64."""
+        """Return the descriptor as the JSON object of the specification, without empty fields; `data` in base64."""
         optional = {
             "urls": list(self.urls),
             "annotations": None if self.annotations is None else dict(self.annotations),
@@ -146,20 +197,21 @@ class Descriptor:
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> Descriptor:
-        """Parse the JSON object of the specification, leniently: other tools do not always follow it.
+        """Parse the JSON object of the specification leniently, because other tools deviate from it.
 
-        Media types lose their parameters; one that is absent or not valid is read as ``application/octet-stream``, or
-        as None for ``artifactType``. Numbers and booleans among the values of annotations are read as their JSON text,
-        and other values that are not strings are dropped. Unknown fields, and optional fields of the wrong type, are
-        ignored. Digest and size must be valid.
+        Only digest and size must be valid. Parameters of media types are removed. A missing or invalid ``mediaType`` is
+        read as ``application/octet-stream``, an invalid ``artifactType`` as `None`. Numbers and booleans in annotations
+        are converted to their JSON text; other values that are not strings are dropped. Unknown fields and optional
+        fields of the wrong type are ignored.
 
         Raises:
-            UsageError: The argument is not an object, or the digest or the size is missing or not valid.
+            UsageError: The argument is not a mapping, or its digest or size is missing or invalid.
         """
-        _check(isinstance(mapping, Mapping), "itself", "an object", mapping)
+        if not isinstance(mapping, Mapping):
+            raise UsageError(f"invalid descriptor: expected an object, got {safe_repr(mapping, 200)}")
         missing = [key for key in ("digest", "size") if key not in mapping]
         if missing:
-            raise UsageError(f"not a descriptor: {', '.join(missing)} missing in {safe_repr(dict(mapping), 200)}")
+            raise UsageError(f"invalid descriptor: {' and '.join(missing)} missing in {safe_repr(dict(mapping), 200)}")
         size, platform = mapping["size"], mapping.get("platform")
         return cls(
             media_type=parse_media_type(mapping.get("mediaType")) or OCTET_STREAM,
@@ -174,21 +226,21 @@ class Descriptor:
         )
 
 
-def _check(holds: bool, field: str, expected: str, value: object) -> None:  # noqa: FBT001 - a statement, not an option
+def _check(holds: bool, field: str, expected: str, value: object) -> None:  # noqa: FBT001 - the condition to check, not an option
     if not holds:
-        raise UsageError(f"not a descriptor: {field} must be {expected}, not {safe_repr(value, 200)}")
+        raise UsageError(f"invalid descriptor: {field} must be {expected}, got {safe_repr(value, 200)}")
 
 
 def is_media_type(value: object) -> bool:
-    """Whether a value is ``type/subtype`` (RFC 6838, section 4.2), without parameters."""
+    """Return whether a value is a media type (RFC 6838, section 4.2) without parameters."""
     return isinstance(value, str) and _MEDIA_TYPE.fullmatch(value) is not None
 
 
 def parse_media_type(value: object) -> str | None:
-    """Read a media type from a header or a JSON document, without its parameters; None if it is not valid.
+    """Return the media type in a header or a JSON document, without its parameters; `None` if it is invalid.
 
-    The types of manifests and web pages are returned in lower case, because media types are case-insensitive (RFC 6838,
-    section 4.2).
+    Media types of manifests and HTML pages are returned in lower case, because media types are case-insensitive
+    (RFC 6838, section 4.2), and these are compared.
     """
     name = value.partition(";")[0].strip() if isinstance(value, str) else ""
     if not is_media_type(name):
@@ -212,7 +264,7 @@ def _is_string_map(value: object) -> bool:
 
 
 def _read_text(value: object) -> str | None:
-    """A string of a JSON document, or the JSON text of a number or a boolean; None for any other value."""
+    """Return a string unchanged, the JSON text of a number or boolean, and `None` for any other value."""
     if isinstance(value, (bool, int, float)):
         return json.dumps(value)
     return value if isinstance(value, str) else None
@@ -231,6 +283,6 @@ def _read_annotations(value: object) -> dict[str, str] | None:
 
 def _read_base64(value: object) -> bytes | None:
     if isinstance(value, (str, bytes)):
-        with suppress(ValueError):  # the content can still be fetched by its digest
+        with suppress(ValueError):  # invalid `data` is ignored: the content can be fetched by its digest
             return base64.b64decode(value, validate=True)
     return None

@@ -1,4 +1,4 @@
-"""Registry hosts: their grammar, and redaction of hosts and URLs in error messages."""
+"""Validation of registry hosts, and redaction of URLs for error messages."""
 
 from __future__ import annotations
 
@@ -14,45 +14,47 @@ __all__ = ["DEFAULT_PORTS", "check_host", "is_host", "redact_url", "split_port"]
 DEFAULT_PORTS = {"http": 80, "https": 443}
 """The default port of each scheme (RFC 9110, section 4.2)."""
 
-# The domain of the distribution project's reference grammar (a name, an IPv4 address or an IPv6 address in brackets),
-# and underscores, which RFC 3986, section 3.2.2, and DNS allow, and which names of containers have.
+# The "domain" of the distribution project's reference grammar: a name, an IPv4 address, or an IPv6 address in brackets.
+# Underscores are accepted in addition: RFC 3986, section 3.2.2, allows them, and Docker Compose uses them in the names
+# of containers.
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
 _DOMAIN = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[A-Fa-f0-9:.]+\])(?::[0-9]{{1,5}})?"
 _HOST = re.compile(_DOMAIN)
-# Three groups: scheme and slashes; netloc and path; query and fragment. A path begins with a single slash.
+# Three groups: scheme and slashes; netloc and path; query and fragment. It does not match a path, which begins with a
+# single slash.
 _SHOWN = re.compile(r"(?!/(?!/))((?:[a-z][a-z0-9+.-]*:)?//|)([^?#]*)(.*)", re.DOTALL | re.IGNORECASE)
 _MAX_SHOWN = 200
 
 
 def check_host(host: str) -> str:
-    """Check a registry's ``host`` or ``host:port``, and return it in lower case.
+    """Validate the ``host`` or ``host:port`` of a registry, and return it in lower case.
 
     Raises:
-        UsageError: It is not valid: empty, or with a scheme, a path, a query, userinfo, white space or two ports.
+        UsageError: The host is invalid, such as one that is empty or has a scheme, a path, a query or userinfo.
     """
     if not isinstance(host, str) or not _HOST.fullmatch(host):
         shown = redact_url(host) if isinstance(host, str) else host
         raise UsageError(
-            f"not a registry host: {safe_repr(shown, 250)} (a host reads name or name:port, such as ghcr.io or"
-            " localhost:5000)"
+            f"invalid registry host {safe_repr(shown, 250)}: expected HOST or HOST:PORT, such as ghcr.io or"
+            " localhost:5000"
         )
     name, port = split_port(host)
     if name.startswith("["):
         try:
             IPv6Address(name[1:-1])
         except ValueError:
-            raise UsageError(f"not a registry host: {host!r} (no IPv6 address stands in the brackets)") from None
+            raise UsageError(f"invalid registry host {host!r}: expected an IPv6 address in the brackets") from None
     if port is not None and port > 65535:
-        raise UsageError(f"not a registry host: {host!r} (a port is at most 65535)")
-    if len(name) > 253 or any(len(label) > 63 for label in name.split(".")):
+        raise UsageError(f"invalid registry host {host!r}: expected a port of at most 65535")
+    if len(name) > 253 or any(len(label) > 63 for label in name.split(".")):  # RFC 1035, section 2.3.4
         raise UsageError(
-            f"not a registry host: {safe_repr(host, 80)} (a name has at most 253 characters, 63 between dots)"
+            f"invalid registry host {safe_repr(host, 80)}: expected at most 253 characters, and at most 63 between dots"
         )
     return host.lower()
 
 
 def is_host(text: str) -> bool:
-    """Whether `check_host` accepts a text."""
+    """Return whether `check_host` accepts a text."""
     try:
         check_host(text)
     except UsageError:
@@ -61,7 +63,7 @@ def is_host(text: str) -> bool:
 
 
 def split_port(host: str) -> tuple[str, int | None]:
-    """Split a valid host into its name, with the brackets of an IPv6 address, and its port, if it has one."""
+    """Split a valid host into its name, including the brackets of an IPv6 address, and its port, if it has one."""
     if host.endswith("]"):
         return host, None
     name, colon, port = host.rpartition(":")
@@ -69,10 +71,10 @@ def split_port(host: str) -> tuple[str, int | None]:
 
 
 def redact_url(url: str) -> str:
-    """Return a URL for a message: without query, fragment and userinfo, at most 200 characters.
+    """Return a URL for messages: without query, fragment and userinfo, and at most 200 characters long.
 
-    A netloc that is not valid is masked. A password may contain a ``/``, ``?`` or ``#`` that should have been
-    percent-encoded: everything before an ``@`` is masked, wherever it is.
+    Everything before an ``@`` is masked, because a password may contain a ``/``, ``?`` or ``#`` that should have been
+    percent-encoded. An invalid netloc is masked, too: it may be the beginning of such a password.
     """
     match = _SHOWN.match(url)
     if match is None:  # a path without a host
@@ -80,8 +82,8 @@ def redact_url(url: str) -> str:
     prefix, rest, tail = match.groups()
     _, at, shown = rest.rpartition("@")
     netloc = re.split(r"[/\\]", shown, maxsplit=1)[0]
-    # An @ after a ? or # may end a password: in https://user:123?4@host/ the netloc looks like a host and a port, in
-    # https://token?4@host/ like a host.
+    # An @ after a ? or # may be the end of userinfo. The text before it then looks like a host and port, as in
+    # https://user:123?4@host/, or like a host, as in https://token?4@host/.
     hides_userinfo = "@" in tail and not at and (":" in netloc or netloc == shown or not is_host(netloc))
     if hides_userinfo or ((at or prefix) and not is_host(netloc)):
         return truncate(f"{prefix}***", _MAX_SHOWN)

@@ -1,7 +1,7 @@
-"""Manifests and indexes as JSON documents: their media type, their subject, and the entries of an index.
+"""Manifests and indexes as JSON documents: media type, subject, and the entries of an index.
 
-They follow the OCI image specification 1.1 ("Image Manifest", "Image Index"). Reading is lenient, because other tools
-do not always follow it: what is missing or has the wrong type is treated as absent.
+They are defined by the OCI image specification 1.1, "OCI Image Manifest" and "OCI Image Index". Parsing is lenient,
+because other tools deviate from it: a field of the wrong type is treated as absent.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 GENERIC_MEDIA_TYPES = HTML_TYPES | {OCTET_STREAM, "binary/octet-stream", "application/json", "text/json", "text/plain"}
-"""Content-Types of servers that do not know the type of the content. S3 sends binary/octet-stream."""
+"""Content-Types that servers send if they do not know the type of the content. S3 sends binary/octet-stream."""
 
 _SCHEMA_1_TYPES = frozenset(
     f"application/vnd.docker.distribution.manifest.v1+{suffix}" for suffix in ("json", "prettyjws")
@@ -39,28 +39,28 @@ _SCHEMA_1_TYPES = frozenset(
 
 
 def parse_manifest(content: bytes) -> dict[str, Any]:
-    """Parse a manifest. Returns an empty dictionary if the content is not a JSON object."""
+    """Return the JSON object of a manifest; an empty dictionary if the content is not a JSON object."""
     return parse_json_object(content) or {}
 
 
 def parse_json_object(content: bytes) -> dict[str, Any] | None:
-    """Parse a JSON object. Returns `None` if the content is not one."""
+    """Return the parsed JSON object; `None` if the content is not a JSON object."""
     try:
         parsed = json.loads(content)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # RecursionError: deeply nested arrays
         return None
     return parsed if isinstance(parsed, dict) else None
 
 
 def check_schema(parsed: dict[str, Any], content_type: str = "") -> None:
-    """Refuse a Docker schema 1 manifest: by its mediaType, its schemaVersion, or its Content-Type.
+    """Refuse a Docker schema 1 manifest, as stated by its ``mediaType``, ``schemaVersion`` or Content-Type.
 
     Args:
         parsed: The manifest.
-        content_type: The Content-Type without its parameters, if there is one.
+        content_type: The Content-Type without its parameters; empty if there is none.
 
     Raises:
-        Unsupported: It is a schema 1 manifest.
+        Unsupported: The manifest is a schema 1 manifest.
     """
     own = parse_media_type(parsed.get("mediaType")) or ""
     version = parsed.get("schemaVersion")
@@ -70,32 +70,33 @@ def check_schema(parsed: dict[str, Any], content_type: str = "") -> None:
         or own.lower() in _SCHEMA_1_TYPES
         or content_type.lower() in _SCHEMA_1_TYPES
     ):
-        raise Unsupported("Docker schema 1 manifests are not supported; push the image again with a current tool")
+        raise Unsupported("Docker schema 1 manifests are not supported: push the image again with a current tool")
 
 
 def detect_media_type(parsed: dict[str, Any], content_type: str) -> str:
-    """Get the media type of a manifest: what the registry states, or else what the content says or looks like.
+    """Return the media type of a manifest, from its Content-Type, its ``mediaType``, or its fields.
 
     Args:
         parsed: The manifest.
-        content_type: The Content-Type without its parameters. It decides if it is one of `MANIFEST_TYPES`.
+        content_type: The Content-Type without its parameters. It takes precedence if it is one of `MANIFEST_TYPES`.
 
     Raises:
-        ContentError: Content-Type and ``mediaType`` are two different types; or there is no ``mediaType``, and the
-            content looks like an index and an image manifest at once (CVE-2021-41190).
+        ContentError: Content-Type and ``mediaType`` differ; or there is no ``mediaType``, and the content has fields of
+            both an index and an image manifest (CVE-2021-41190).
     """
     own = parse_media_type(parsed.get("mediaType"))
     if own is not None:
         if content_type not in MANIFEST_TYPES:
             return own
         if own != content_type and own not in GENERIC_MEDIA_TYPES:
-            raise ContentError(f"a manifest says that it is {own}, and its Content-Type that it is {content_type}")
+            raise ContentError(f"manifest media type mismatch: mediaType is {own}, but Content-Type is {content_type}")
         return content_type
     fields = {field for field in ("manifests", "config", "layers") if parsed.get(field) is not None}
+    # Tools could interpret such a document differently: one would verify an index, another run an image manifest.
     if "manifests" in fields and len(fields) > 1:
         raise ContentError(
-            f"a manifest without a mediaType has manifests and {' and '.join(sorted(fields - {'manifests'}))}:"
-            " expected either an index or an image manifest"
+            f"ambiguous manifest: it has manifests and {' and '.join(sorted(fields - {'manifests'}))}, but no mediaType"
+            " (expected an index or an image manifest)"
         )
     if content_type in MANIFEST_TYPES:
         return content_type
@@ -105,12 +106,12 @@ def detect_media_type(parsed: dict[str, Any], content_type: str) -> str:
 
 
 def is_index(descriptor: Descriptor) -> bool:
-    """Return whether a descriptor's media type is that of an index."""
+    """Return whether the media type of a descriptor is an index type."""
     return descriptor.media_type in INDEX_TYPES
 
 
 def subject_digest(content: bytes) -> Digest | None:
-    """Get the digest of a manifest's subject. Returns `None` if it has none, or its digest is not valid."""
+    """Return the digest of the subject of a manifest; `None` if there is no subject, or its digest is invalid."""
     subject = parse_manifest(content).get("subject")
     try:
         return Digest(subject["digest"]) if isinstance(subject, dict) else None
@@ -119,26 +120,26 @@ def subject_digest(content: bytes) -> Digest | None:
 
 
 def to_referrer_entry(content: bytes, descriptor: Descriptor) -> Descriptor:
-    """Build the entry of a manifest in a list of referrers: its descriptor, artifact type and annotations.
+    """Return the entry of a manifest in a list of referrers: its descriptor with artifact type and annotations.
 
-    Distribution specification, "Listing Referrers": the artifact type is the manifest's, or else the media type of its
-    configuration.
+    The artifact type is the ``artifactType`` of the manifest, or else the media type of its config (distribution
+    specification, "Listing Referrers").
     """
     parsed = parse_manifest(content)
     config = parsed.get("config")
     artifact_type = parsed.get("artifactType") or (config.get("mediaType") if isinstance(config, dict) else None)
-    # Read leniently: an annotation that is a number in the manifest becomes its text in the index.
+    # `from_dict` is lenient: a number among the annotations of the manifest becomes a string in the index.
     fields = {"artifactType": artifact_type, "annotations": parsed.get("annotations")}
     return Descriptor.from_dict({**descriptor.to_dict(), **fields})
 
 
 def parse_referrer(entry: Any) -> Descriptor:
-    """Read an entry of a list of referrers. A size that is missing or not valid is read as 0.
+    """Parse an entry of a list of referrers. A missing or invalid size is read as 0.
 
-    The size does not matter: the content is verified by its digest.
+    The size may be wrong, because the content is verified by its digest.
 
     Raises:
-        UsageError: It is not an object, or has no valid digest.
+        UsageError: The entry is not an object, or has no valid digest.
     """
     try:
         return Descriptor.from_dict(entry)
@@ -149,15 +150,15 @@ def parse_referrer(entry: Any) -> Descriptor:
 
 
 class IndexText(NamedTuple):
-    """The text of an index, divided at its entries, so that it can be written again with other entries.
+    """JSON text of an index, split at its entries, so that entries can be replaced without changing the rest.
 
-    Parsing and serializing it would change other fields: ``1e400`` would become ``Infinity``, and escapes would make it
-    grow.
+    Parsing and serializing would change other fields: ``1e400`` would become ``Infinity``, and escapes would make the
+    text longer.
 
     Attributes:
-        before: The text before the entries, up to the bracket.
-        entries: The text of each entry.
-        after: The text from the closing bracket on.
+        before: Text before the entries, including the opening bracket.
+        entries: Text of each entry.
+        after: Text after the entries, including the closing bracket.
     """
 
     before: str
@@ -166,49 +167,50 @@ class IndexText(NamedTuple):
 
     @classmethod
     def split(cls, content: bytes) -> IndexText:
-        """Divide an index.
+        """Split the JSON text of an index.
 
         Raises:
-            ContentError: It is not a JSON object in UTF-8, it is nested too deeply, or ``manifests`` is not a list.
+            ContentError: The content is not a JSON object in UTF-8, is nested too deeply, or ``manifests`` is not a
+                list.
         """
         try:
-            # As in json.loads: half of a surrogate pair keeps its bytes.
+            # "surrogatepass", as in json.loads, keeps the bytes of a lone surrogate.
             text = content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogatepass")
             if not isinstance(_SCANNER.decode(text), dict):
-                raise ValueError("expected a JSON object")
+                raise ValueError("it is not a JSON object")
             members = {name: span for name, *span in _members(text, text.index("{"))}
             start, stop = members.get("manifests", (0, 0))
-            if text[start:stop] == "null":
+            if text[start:stop] == "null":  # Go serializes an empty list as null
                 return cls(f"{text[:start]}[", (), f"]{text[stop:]}")
             if text[start] != "[":
                 raise ValueError("manifests is not a list")
             entries = tuple(text[first:last] for _, first, last in _members(text, start))
         except (ValueError, RecursionError) as error:
-            raise ContentError(f"cannot rewrite an index: {error}") from None
+            raise ContentError(f"cannot update the index: {error}") from None
         return cls(text[: start + 1], entries, text[stop - 1 :])
 
     def join(self, entries: Iterable[str]) -> bytes:
-        """Return the index with other entries, and otherwise the same bytes."""
+        """Return the content of the index with other entries and otherwise unchanged bytes."""
         return f"{self.before}{','.join(entries)}{self.after}".encode("utf-8", "surrogatepass")
 
 
 def refuse_constant(name: str) -> NoReturn:
-    """Refuse NaN and Infinity, which Python's parser of JSON accepts (RFC 8259, section 6). For ``parse_constant``.
+    """Refuse NaN and Infinity, which `json` accepts, but RFC 8259, section 6, forbids. Passed as ``parse_constant``.
 
     Raises:
         ValueError: Always.
     """
-    raise ValueError(f"{name} is not JSON")
+    raise ValueError(f"invalid JSON: {name}")
 
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _SEPARATOR = re.compile(r"[ \t\n\r]*,?[ \t\n\r]*")
-# Numbers stay text: only where a value begins and ends matters, and int() refuses very long ones.
+# Numbers are not converted: only the position of each value is needed, and int() refuses more than 4300 digits.
 _SCANNER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=refuse_constant)
 
 
 def _members(text: str, position: int) -> Iterator[tuple[str, int, int]]:
-    """Yield name, start and end of each member of the JSON object or array that begins at a position of valid JSON."""
+    """Yield the name, start and end of each member of the JSON object or array at a position of valid JSON."""
     name, has_names = "", text[position : position + 1] == "{"
     position = _SPACE.match(text, position + 1).end()  # type: ignore[union-attr]
     while text[position] not in "]}":

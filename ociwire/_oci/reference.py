@@ -1,7 +1,7 @@
-"""References in the syntax of ``docker pull``, and the grammar of repository and tag names.
+"""References in the syntax of ``docker pull``, and validation of repository names and tags.
 
-The grammar is that of the distribution project (``HOST/NAME:TAG@DIGEST``), except that a host may have underscores,
-which docker refuses. Repository and tag names follow the OCI distribution specification, "Pulling manifests".
+The grammar is that of the distribution project (``HOST/NAME:TAG@DIGEST``), except that hosts may have underscores,
+which Docker refuses. Repository names and tags follow the OCI distribution specification, "Pulling manifests".
 """
 
 from __future__ import annotations
@@ -26,52 +26,54 @@ _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _MAX_NAME = 255
-# The name ends at a tag (which has no slash) or a digest.
+# The name ends at the last colon without a slash after it, which begins a tag, or at an @, which begins a digest.
 _REFERENCE = re.compile(r"([^@]+?)(?::([^/:@]*))?(?:@(.*))?", re.DOTALL)
 
 
 def registry_name(host: str, scheme: str = "https") -> str:
-    """Return the name by which credentials of a registry are stored: lower case, without the default port.
+    """Return the name under which credentials of a registry are stored: lower case, without the default port.
 
-    All hosts of Docker Hub have one name.
+    All hosts of Docker Hub have the same name, `DOCKER_HUB`.
 
     Args:
         host: ``host`` or ``host:port``.
         scheme: The scheme whose default port is removed. Defaults to ``https``.
 
     Raises:
-        UsageError: The host is not valid.
+        UsageError: The host is invalid.
     """
     name = check_host(host).removesuffix(f":{DEFAULT_PORTS.get(scheme, DEFAULT_PORTS['https'])}")
     return DOCKER_HUB if name in _HUB_ALIASES else name
 
 
 def check_repository(name: str) -> str:
-    """Check the name of a repository, such as ``library/alpine``, and return it.
+    """Validate the name of a repository, such as ``library/alpine``, and return it.
 
     Raises:
-        UsageError: It is not valid, or has more than 255 characters.
+        UsageError: The name is invalid, or longer than 255 characters.
     """
     if not isinstance(name, str) or not _REPOSITORY.fullmatch(name):
         raise UsageError(
-            f"not a repository name: {safe_repr(name, 300)} (lower case letters and digits, with a single ., _, __ or"
-            " any number of - between them, in components apart by /)"
+            f"invalid repository name {safe_repr(name, 300)}: expected components of lower case letters and digits,"
+            " separated by '/', with '.', '_', '__' or any number of '-' inside a component"
         )
     if len(name) > _MAX_NAME:
-        raise UsageError(f"not a repository name: {name!r:.80} has {len(name)} characters ({_MAX_NAME} are allowed)")
+        raise UsageError(
+            f"invalid repository name {safe_repr(name, 80)}: expected at most {_MAX_NAME} characters, got {len(name)}"
+        )
     return name
 
 
 def check_tag(tag: str) -> str:
-    """Check a tag, such as ``3.20``, and return it.
+    """Validate a tag, such as ``3.20``, and return it.
 
     Raises:
-        UsageError: It is not valid.
+        UsageError: The tag is invalid.
     """
     if not isinstance(tag, str) or not _TAG.fullmatch(tag):
         raise UsageError(
-            f"not a tag: {safe_repr(tag, 300)} (up to 128 letters, digits, _, . and -, the first a letter, a digit or"
-            " _)"
+            f"invalid tag {safe_repr(tag, 300)}: expected 1 to 128 characters of [A-Za-z0-9_.-], the first of"
+            " [A-Za-z0-9_]"
         )
     return tag
 
@@ -79,13 +81,22 @@ def check_tag(tag: str) -> str:
 @final
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A repository of a registry, with a tag, a digest, both or neither.
+    """Reference to a repository of a registry, with an optional tag and an optional digest.
+
+    >>> reference = Reference.parse("alpine:3.20")
+    >>> reference.host, reference.repository, reference.tag
+    ('docker.io', 'library/alpine', '3.20')
+    >>> str(Reference("ghcr.io", "org/app", "v1"))
+    'ghcr.io/org/app:v1'
 
     Attributes:
-        host: The host of the registry, as written; ``docker.io`` if the text has none.
-        repository: The name of the repository; ``library/alpine`` for ``alpine``.
-        tag: The tag, or None. There is no default.
-        digest: The digest, or None.
+        host: Host of the registry, unchanged; ``docker.io`` if the parsed text has none.
+        repository: Name of the repository; ``library/alpine`` for ``alpine``.
+        tag: Tag, or `None`. ``latest`` is not filled in.
+        digest: Digest, or `None`.
+
+    Raises:
+        UsageError: A field is invalid.
     """
 
     host: str
@@ -103,25 +114,25 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Reference:
-        """Parse a reference as ``docker pull`` does.
+        """Parse a reference in the same way as ``docker pull``.
 
-        The first component is a host if it has a dot or a colon, is ``localhost``, or is not in lower case. Otherwise
-        the host is Docker Hub, and ``library/`` is added to a name of one component.
+        The first component is the host if it contains a dot, a colon or an upper case letter, or is ``localhost``.
+        Otherwise the host is Docker Hub, and a name of one component is prefixed with ``library/``.
 
         Raises:
-            UsageError: The text is not a reference, or is an image id of 64 hexadecimal digits.
+            UsageError: The text is not a reference, or is an image ID of 64 hexadecimal digits.
         """
         match = _REFERENCE.fullmatch(text) if isinstance(text, str) else None
         if match is None:
-            raise UsageError(
-                f"not a reference: {safe_repr(text, 300)} (a reference reads HOST/NAME:TAG or HOST/NAME@DIGEST)"
-            )
+            raise UsageError(f"invalid reference {safe_repr(text, 300)}: expected HOST/NAME:TAG or HOST/NAME@DIGEST")
         name, tag, digest = match.groups()
         if re.fullmatch(r"[a-f0-9]{64}", text):
-            raise UsageError(f"not a reference: {text!r:.300} (it reads like an image id, which no registry knows)")
+            raise UsageError(
+                f"invalid reference {safe_repr(text, 300)}: expected HOST/NAME:TAG or HOST/NAME@DIGEST, got an image ID"
+            )
         host, repository = _split_host(name)
         if repository != repository.lower():
-            raise UsageError(f"not a reference: {text!r:.300} (a repository name is in lower case)")
+            raise UsageError(f"invalid reference {safe_repr(text, 300)}: expected a repository name in lower case")
         return cls(host, repository, tag, None if digest is None else Digest(digest))
 
     def __str__(self) -> str:
@@ -134,7 +145,7 @@ def _split_host(name: str) -> tuple[str, str]:
     first, slash, rest = name.partition("/")
     is_host = slash and (any(c in first for c in ".:") or first == "localhost" or first != first.lower())
     host, repository = (first, rest) if is_host else (DOCKER_HUB, name)
-    if host == "index.docker.io":
+    if host == "index.docker.io":  # the host of the index in Docker's registry API version 1
         host = DOCKER_HUB
     if host == DOCKER_HUB and "/" not in repository:
         repository = f"library/{repository}"

@@ -1,7 +1,7 @@
-"""What a manifest references, and which entries of an index are for a platform.
+"""References of a manifest to blobs and other manifests, and selection of index entries by platform.
 
-Follows the OCI image specification, "Image Manifest" and "Image Index", and Docker's manifests, from which they were
-derived. What does not is a `ContentError`: it comes from a registry, and is not a mistake of the caller.
+Manifests follow the OCI image specification, "OCI Image Manifest" and "OCI Image Index", or are Docker manifests, from
+which these were derived. Invalid manifests raise `ContentError`, not `UsageError`, because they come from a registry.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from .manifest import GENERIC_MEDIA_TYPES, IndexText, check_schema, parse_manife
 __all__ = ["References", "index_entries", "matches_platform", "media_type_to_push", "parse_platform", "read_references"]
 
 _FIELDS = {"schemaVersion", "artifactType", "config", "layers", "blobs", "manifests"}
-# What Go programs assume if an architecture has no variant.
+# The variants that containerd and other Go programs assume if an architecture has none.
 _DEFAULT_VARIANTS = {"arm64": "v8", "arm": "v7"}
 
 
 class References(NamedTuple):
-    """What a manifest references.
+    """References of a manifest, without duplicates.
 
     Attributes:
-        blobs: Its layers, blobs and config, each once; the base layer first, the config last.
-        manifests: The entries of an index, each once.
-        subject: Digest of the manifest that it refers to, which need not exist; `None` if there is none.
-        skipped: Number of entries without a valid digest, which reference nothing.
+        blobs: Descriptors of its layers, blobs and config, in this order.
+        manifests: Entries of an index.
+        subject: Digest of its subject, which does not have to exist; `None` if there is none.
+        skipped: Number of entries of an index that were skipped because they have no valid digest.
     """
 
     blobs: tuple[Descriptor, ...]
@@ -41,16 +41,19 @@ class References(NamedTuple):
 
 
 def read_references(content: bytes) -> References:
-    """Read what a manifest references.
+    """Return the references of a manifest.
 
     Raises:
-        ContentError: It is not a JSON object, an entry is not a descriptor, or a digest cannot be verified.
-        Unsupported: It is a Docker schema 1 manifest.
+        ContentError: The content is not a manifest, a reference is not a descriptor, or the algorithm of a digest is
+            not supported.
+        Unsupported: The content is a Docker schema 1 manifest.
     """
     parsed = parse_manifest(content)
     check_schema(parsed)
     if not _FIELDS & parsed.keys():
-        raise ContentError(f"not a manifest: {safe_repr(content)}")
+        raise ContentError(
+            f"invalid manifest: expected a JSON object with fields of a manifest or index, got {safe_repr(content)}"
+        )
     entries = _descriptors(parsed, "manifests")
     return References(
         _unique(blob for field in ("layers", "blobs", "config") for blob in _descriptors(parsed, field)),
@@ -61,23 +64,24 @@ def read_references(content: bytes) -> References:
 
 
 def media_type_to_push(content: bytes, stated: str, expected: str | None) -> str:
-    """Return the media type as which a manifest is to be pushed.
+    """Return the media type with which to push a manifest that was read from a registry.
 
     Args:
-        content: The manifest.
+        content: The manifest. Its ``mediaType`` takes precedence.
         stated: Media type that the registry states.
-        expected: Media type of the descriptor that references the manifest, if there is one.
+        expected: Media type in the descriptor that references the manifest; `None` if there is no such descriptor.
 
     Raises:
-        ContentError: Its own ``mediaType`` is not valid: no registry would accept it.
+        ContentError: The ``mediaType`` of the manifest is invalid, so that no registry would accept it.
     """
     parsed = parse_manifest(content)
     own = parsed.get("mediaType")
     if own not in (None, ""):
         media_type = parse_media_type(own)
         if media_type is None:
-            raise ContentError(f"not a manifest: its mediaType is {safe_repr(own)}, which is not type/subtype")
+            raise ContentError(f"invalid manifest: mediaType must be type/subtype, got {safe_repr(own)}")
         return media_type
+    # Without a `mediaType`, the descriptor is more reliable than the Content-Type, which may be generic (S3, proxies).
     if expected is not None and (expected in MANIFEST_TYPES or stated in GENERIC_MEDIA_TYPES):
         return expected
     guess = OCI_INDEX if "manifests" in parsed else OCI_MANIFEST
@@ -85,23 +89,23 @@ def media_type_to_push(content: bytes, stated: str, expected: str | None) -> str
 
 
 def parse_platform(text: str | Platform) -> Platform:
-    """Parse ``os/architecture`` or ``os/architecture/variant``; a `Platform` is returned unchanged.
+    """Parse ``os/architecture`` or ``os/architecture/variant``; return a `Platform` unchanged.
 
     Raises:
-        UsageError: It is neither.
+        UsageError: The argument has another form.
     """
     if isinstance(text, Platform):
         return text
     parts = text.split("/") if isinstance(text, str) else []
     if len(parts) not in (2, 3) or not all(parts):
         raise UsageError(
-            f"not a platform: {safe_repr(text, 200)} (it reads os/architecture or os/architecture/variant)"
+            f"invalid platform {safe_repr(text, 200)}: expected os/architecture or os/architecture/variant"
         )
     return Platform(parts[1], parts[0], variant=parts[2] if len(parts) == 3 else "")
 
 
 def matches_platform(descriptor: Descriptor, platforms: Iterable[Platform]) -> bool:
-    """Whether an entry of an index is for one of the platforms. An empty field of those matches anything."""
+    """Return whether an entry of an index matches one of the platforms. Empty fields of these match any value."""
     own = descriptor.platform
     return own is not None and any(
         (own.os, own.architecture) == (wanted.os, wanted.architecture)
@@ -113,41 +117,41 @@ def matches_platform(descriptor: Descriptor, platforms: Iterable[Platform]) -> b
 
 
 def index_entries(content: bytes) -> list[tuple[Descriptor, str]]:
-    """Return the entries of an index that reference something: as descriptors, and as JSON text with all fields."""
+    """Return the entries of an index that have a valid digest: as descriptor, and as JSON text with all fields."""
     descriptors = _descriptors(parse_manifest(content), "manifests")
     texts = IndexText.split(content).entries if descriptors else ()
     return list(zip(descriptors, (text for text in texts if _has_digest(json.loads(text))), strict=True))
 
 
 def _unique(descriptors: Iterable[Descriptor]) -> tuple[Descriptor, ...]:
-    by_digest: dict[Digest, Descriptor] = {}
+    by_digest: dict[Digest, Descriptor] = {}  # in the order of the first occurrence
     for descriptor in descriptors:
         if by_digest.setdefault(descriptor.digest, descriptor).size != descriptor.size:
-            raise ContentError(f"a manifest names {descriptor.digest} with two sizes")
+            raise ContentError(f"invalid manifest: two descriptors of {descriptor.digest} have different sizes")
     return tuple(by_digest.values())
 
 
 def _descriptors(parsed: dict[str, Any], field: str) -> list[Descriptor]:
-    """The descriptors of a field: a list, or one for ``config``. Go programs write null for none."""
+    """Return the descriptors in a field: a list of them, or a single one in ``config``."""
     value = parsed.get(field)
-    if value is None:
+    if value is None:  # absent, or null, to which Go serializes an empty list
         return []
     entries = [value] if field == "config" else value
     if not isinstance(entries, list):
-        raise ContentError(f"not a manifest: {field} is a list of descriptors, not {safe_repr(value)}")
+        raise ContentError(f"invalid manifest: {field} must be a list of descriptors, got {safe_repr(value)}")
     if field == "manifests":
         entries = [entry for entry in entries if _has_digest(entry)]
     try:
         descriptors = [Descriptor.from_dict(entry) for entry in entries]
         for descriptor in descriptors:
-            descriptor.digest.hasher()  # refuses an algorithm that cannot be verified
+            descriptor.digest.hasher()  # raises for an unsupported algorithm, which could not be verified
     except UsageError as error:
-        raise ContentError(f"not a manifest: {field}: {error}") from None
+        raise ContentError(f"invalid manifest: {field}: {error}") from None
     return descriptors
 
 
 def _has_digest(entry: Any) -> bool:
-    """Whether an entry of an index references anything."""
+    """Return whether an entry of an index has a valid digest."""
     try:
         Digest(entry["digest"])
     except (KeyError, TypeError, UsageError):

@@ -1,8 +1,7 @@
-"""Token scopes: what a request requires, and what a token grants.
+"""Token scopes, which a request requires and a token grants.
 
 The syntax is that of https://distribution.github.io/distribution/spec/auth/scope/: words separated by white space, each
-``type:name:action,action``, as in ``repository:foo/bar:pull,push registry:catalog:*``. A word of another form is kept
-verbatim. A `Scope` is an immutable set that keeps its text, but is compared as a set.
+of the form ``type:name:action,action``, as in ``repository:foo/bar:pull,push registry:catalog:*``.
 """
 
 from __future__ import annotations
@@ -14,16 +13,19 @@ from typing import Any, ClassVar, NamedTuple, final
 
 __all__ = ["ResourceScope", "Scope"]
 
-# A name may have a colon (the port of a host): the type ends at the first one, and the actions begin after the last.
+# A name may contain colons, before the port of a host: the type ends at the first colon, the actions begin after the
+# last one.
 _WORD = re.compile(r"([^:]+):(.+):([^:,]+(?:,[^:,]+)*)", re.DOTALL)
 
 
 class ResourceScope(NamedTuple):
-    """One action on one resource. A word of another form is the ``resource_type``, and the other fields are empty.
+    """A single action on a single resource.
+
+    For a word of another form, `resource_type` is the word, and the other fields are empty.
 
     Attributes:
-        resource_type: ``repository``, ``registry`` or another type.
-        resource: The name of the resource, such as ``library/alpine`` or ``catalog``.
+        resource_type: Type of the resource: ``repository``, ``registry`` or another one.
+        resource: Name of the resource, such as ``library/alpine`` or ``catalog``.
         action: ``pull``, ``push``, ``delete``, ``*`` or another action.
     """
 
@@ -37,20 +39,32 @@ class ResourceScope(NamedTuple):
 
 @final
 class Scope:
-    """An immutable set of `ResourceScope`, with the text that it was parsed from.
+    """Immutable set of `ResourceScope` that preserves the text that it was parsed from.
 
-    ``a | b`` is the union: its text is that of a, and then what b adds, in the order of b. ``a <= b`` is true if b
-    contains a. Iteration is sorted, without duplicates. ``==`` and ``hash`` ignore the text. An empty scope is false.
+    ``a | b`` is the union: its text is the text of a, followed by the members that only b has. ``a <= b`` is true if b
+    contains a. Iteration is sorted and without duplicates. ``==`` and ``hash`` ignore the text. An empty scope is
+    false.
+
+    >>> scope = Scope.repository("app", "pull") | Scope.repository("app", "push")
+    >>> str(scope)
+    'repository:app:pull repository:app:push'
+    >>> str(scope.canonical())
+    'repository:app:pull,push'
+    >>> Scope.parse("repository:app:pull") <= scope
+    True
+
+    Args:
+        members: The members of the set. Its text is canonical. Defaults to an empty scope.
     """
 
     __slots__ = ("_members", "_text", "_unlimited")
 
     EMPTY: ClassVar[Scope]
-    """The empty scope."""
+    """The empty scope, for requests that require no token."""
     UNLIMITED: ClassVar[Scope]
-    """Contains every scope. It has no members to iterate over, and its text is ``*``."""
+    """The scope that contains every scope. It has no members to iterate over, and its text is ``*``."""
     CATALOG: ClassVar[Scope]
-    """``registry:catalog:*``, which listing repositories requires."""
+    """The scope ``registry:catalog:*``, which is required to list repositories."""
 
     def __init__(self, members: Iterable[ResourceScope] = ()) -> None:
         self._members = frozenset(members)
@@ -59,12 +73,12 @@ class Scope:
 
     @classmethod
     def parse(cls, text: str) -> Scope:
-        """Parse a scope. Never raises: a word of another form is kept verbatim."""
+        """Parse a scope. Never raises: words of another form are preserved verbatim."""
         return cls._make(frozenset(member for word in text.split() for member in _parse_word(word)), text)
 
     @classmethod
     def repository(cls, name: str, *actions: str) -> Scope:
-        """Return ``repository:NAME:ACTIONS``, with the actions in the order given; `EMPTY` without actions."""
+        """Return the scope ``repository:NAME:ACTIONS`` with the actions in the given order; `EMPTY` without actions."""
         return cls.parse(_format_word("repository", name, actions)) if actions else cls.EMPTY
 
     @classmethod
@@ -74,7 +88,7 @@ class Scope:
         return scope
 
     def canonical(self) -> Scope:
-        """Return the same scope with its text sorted by type, name and action, with one word for each resource."""
+        """Return an equal scope whose text has one word for each resource, sorted by type, name and action."""
         return self if self._unlimited else Scope(self._members)
 
     def __or__(self, other: Scope) -> Scope:

@@ -1,6 +1,6 @@
-"""The transports and layers, and the functions that compose them.
+"""Transports, layers, and functions that compose them.
 
-Names are imported on first use (PEP 562): a client of another transport needs neither the default stack nor `auth`.
+Names are imported on first use (PEP 562), so that a client with another transport does not import the default stack.
 """
 
 from typing import TYPE_CHECKING
@@ -37,4 +37,5 @@ _MODULE_OF_NAME = {
 
 __all__ = [*_MODULE_OF_NAME]
 
-__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF_NAME)
+if not TYPE_CHECKING:  # with a module `__getattr__`, type checkers would accept any name
+    __getattr__, __dir__ = lazy_names(__name__, _MODULE_OF_NAME)

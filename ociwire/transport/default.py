@@ -1,4 +1,4 @@
-"""The default stack: the transport of a `Client` that is given none."""
+"""The default stack of layers, which `Client` uses if no transport is passed to it."""
 
 from __future__ import annotations
 
@@ -36,17 +36,23 @@ def default_transport(
     trust_env: bool | None = None,
     trusted_realms: Mapping[str, Collection[str]] | None = None,
 ) -> Transport:
-    """Compose the default layers over a base transport.
+    """Return the default stack: the default layers over a base transport.
 
-    Outermost first, they are `RetryTransport`, `RedirectTransport`, `HeadersTransport` and `AuthTransport`.
+    The layers are, outermost first, `RetryTransport`, `RedirectTransport`, `HeadersTransport` and `AuthTransport`.
+
+    >>> from ociwire import Client, default_transport
+    >>> from ociwire.auth import Anonymous
+    >>> with Client("ghcr.io", default_transport(credentials=Anonymous(), timeout=30)) as client:
+    ...     client.host
+    'ghcr.io'
 
     Args:
-        base: The innermost transport. `None` means a `UrllibTransport`. `timeout`, `expect_timeout`, `tls`, `proxy` and
-            `trust_env` are options of that one, and cannot be combined with another base.
+        base: The innermost transport. `None` means a new `UrllibTransport`, which receives the options `timeout`,
+            `expect_timeout`, `tls`, `proxy` and `trust_env`. These cannot be combined with another base.
         credentials: See `AuthTransport`. `None` means `DockerConfig.load`, the credentials of ``docker login``.
         user_agent: See `HeadersTransport`. The user agent of a `Client` takes precedence.
         retry: See `RetryTransport`: a `urllib3.util.Retry`, `False` for no retries, or `None` for the default policy.
-            Applies to token requests, too.
+            It also applies to token requests.
         timeout: See `UrllibTransport`. `None` means its default.
         expect_timeout: See `UrllibTransport`. `None` means its default.
         tls: See `UrllibTransport`.
@@ -88,7 +94,7 @@ def compose_default_stack(
     trusted_realms: Mapping[str, Collection[str]] | None = None,
     wrap: Callable[[str, Transport], Transport] | None = None,
 ) -> Transport:
-    """Compose the default stack. This is the only place that knows its layers, their order and their options.
+    """Return the default stack over a base transport. The layers, their order and their options are defined only here.
 
     Args:
         base: The innermost transport.
@@ -96,12 +102,14 @@ def compose_default_stack(
         user_agent: See `default_transport`.
         retry: See `default_transport`.
         trusted_realms: See `default_transport`.
-        wrap: Called with the class name of the base and of each layer, innermost first, and with the transport, and
-            returns the transport to use in its place. None wraps nothing. The layers that token requests pass are
-            not wrapped, except for the base, which they share.
+        wrap: Called for the base and for each layer, innermost first, with its class name and the transport. Returns
+            the transport to use instead. `None` means no wrapping. Layers for token requests are not wrapped; the base,
+            which they share, is.
     """
     if wrap is not None:
         base = wrap(type(base).__name__, base)
+    # Retry and Redirect are outside Auth, so that each attempt gets a valid token, and the Authorization for a registry
+    # is not sent to the Location of a redirect. Retry is outside Redirect, because a redirect may have expired.
     headers = partial(HeadersTransport, user_agent=user_agent)
     retries = partial(RetryTransport, retry=retry)
     auth = partial(

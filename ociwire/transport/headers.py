@@ -1,7 +1,7 @@
-"""Adds the headers that every request has: User-Agent, and Expect if there is a body.
+"""Layer that adds the headers User-Agent and Expect.
 
-Headers that a request has already are not changed, so that a stack may have several of these layers: a client adds
-one above the transport that it is given.
+Headers that are already set are not changed, so that a stack may have several of these layers: `Client` adds one on top
+of the transport that is passed to it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ _DEFAULT_USER_AGENT = f"ociwire/{__version__}"
 
 @final
 class HeadersTransport:
-    """Adds ``User-Agent`` and, to a request with content, ``Expect: 100-continue`` (RFC 9110, section 10.1.1).
+    """Adds ``User-Agent`` and, to requests with a body, ``Expect: 100-continue`` (RFC 9110, section 10.1.1).
+
+    Thread-safe.
 
     Args:
         inner: The transport to wrap.
-        user_agent: The User-Agent of requests that have none, or only the default ``ociwire/VERSION`` of a layer above.
-            `None` means that default.
+        user_agent: The User-Agent of requests that have none, or only the default of an outer layer. `None` means the
+            default, ``ociwire/VERSION``.
 
     Raises:
         UsageError: The user agent is not a valid header value.
@@ -35,14 +37,14 @@ class HeadersTransport:
     def __init__(self, inner: Transport, *, user_agent: str | None = None) -> None:
         self._inner = inner
         self._user_agent = _DEFAULT_USER_AGENT if user_agent is None else user_agent
-        Headers([("User-Agent", self._user_agent)])  # validates it
+        Headers([("User-Agent", self._user_agent)])  # raises if it is invalid, rather than with the first request
 
     def round_trip(self, request: Request, /) -> Response:
-        """Send the request with the missing headers."""
+        """Add the missing headers, and send the request."""
         changes: dict[str, str | None] = {}
         current = request.headers.get("user-agent")
-        # An explicit user agent replaces the default of an outer layer: the client above does not know whether the
-        # transport that it was given has a user agent of its own.
+        # An explicit user agent replaces the default of an outer layer, because `Client` cannot know whether its
+        # transport has a user agent of its own.
         if current is None or (current == _DEFAULT_USER_AGENT and current != self._user_agent):
             changes["User-Agent"] = self._user_agent
         if request.body is not None and request.body.length != 0 and "expect" not in request.headers:

@@ -1,9 +1,9 @@
-"""Logs what passes, wherever in a stack it stands: a line per exchange, and one when its response body was read.
+"""Layer that logs requests and responses: one line per exchange, and one when the response body has been read.
 
-Secrets are never logged: headers are masked as in their repr, and the secrets of the exchange in all text of a server.
-Only query parameters that the OCI distribution specification defines are shown, and none of a cross-origin URL. The
-body of a token server's response is not shown. The layer never reads a body itself: it sees the bytes that the owner of
-the response reads.
+It can be placed anywhere in a stack, and logs what passes at that position. Secrets are never logged: sensitive headers
+are masked, and so are the secrets of the exchange in all text from a server. Only query parameters of the OCI
+distribution specification are shown, and none of a cross-origin URL. The body of a token response is not shown. The
+layer does not read a body itself: it observes the bytes that the owner of the response reads.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ _SHOWN_HEADERS = (
     "OCI-Chunk-Min-Length",
     "Warning",
 )
-"""Headers of responses that are logged at INFO, too."""
+"""Headers of responses that are logged at INFO, in the line of the exchange."""
 _MAX_TEXT = 500
-"""Maximum length of a quoted error body, in bytes, and of an error message, in characters."""
+"""Maximum length of a quoted error body in bytes, and of an error message in characters."""
 
 
 @final
 class LogTransport:
-    """Logs each exchange: the client (``debug_id``, operation), a number, method, URL, status, time and sizes.
+    """Logs each exchange with client, operation, number, method, URL, status, duration and sizes.
 
-    Successful exchanges, 401 and 404 are logged at INFO; every other error status and every exception at WARNING. DEBUG
-    adds the headers. If the logger is not enabled for INFO, requests pass at no cost.
+    Successful exchanges, 401 and 404 are logged at INFO, other error statuses and exceptions at WARNING. Headers are
+    logged at DEBUG. If the logger is not enabled for INFO, requests pass unobserved. Thread-safe.
 
     Args:
         inner: The transport to wrap.
-        logger: The logger. `None` means ``ociwire.wire``.
+        logger: The logger. `None` means the logger ``ociwire.wire``.
     """
 
     def __init__(self, inner: Transport, *, logger: logging.Logger | None = None) -> None:
@@ -60,7 +60,7 @@ class LogTransport:
         self._numbers = itertools.count(1)
 
     def round_trip(self, request: Request, /) -> Response:
-        """Send the request, and log it with its response."""
+        """Send the request, and log the exchange."""
         if not self._log.isEnabledFor(logging.INFO):
             return self._inner.round_trip(request)
         entry = _LogEntry(self._log, request, next(self._numbers))
@@ -68,7 +68,7 @@ class LogTransport:
             request = request.replace(body=wrap_chunks(request.body, entry.sent))
         try:
             response = self._inner.round_trip(request)
-        except BaseException as error:
+        except BaseException as error:  # also KeyboardInterrupt and exceptions of the body's content
             entry.log_failure(error)
             raise
         entry.log_response(response)
@@ -94,7 +94,7 @@ class _LogEntry:
         self._name = " ".join(word for word in (info.debug_id, info.operation, f"[{number}]") if word)
 
     def log_failure(self, error: BaseException) -> None:
-        """Log that the exchange ended in an exception. Only texts of ociwire's own are known to have no secrets."""
+        """Log an exception. The text of other libraries' exceptions is omitted, because it may contain secrets."""
         text = f"{type(error).__name__}: {error}" if isinstance(error, OciwireError) else type(error).__name__
         text = sanitize(redactor_of(self._request).redact_text(text), _MAX_TEXT)
         elapsed = f"{self._elapsed()}{self._upload_size()}"
@@ -102,7 +102,7 @@ class _LogEntry:
         self._log_headers("sent", self._request.headers, None)
 
     def log_response(self, response: Response) -> None:
-        """Log the head of the response."""
+        """Log the status and the headers of the response."""
         self._quotes_body = response.status >= 400 and self._request.info.operation != "token"
         if response.status >= 400 and response.status not in (401, 404):
             self._level = logging.WARNING
@@ -114,7 +114,14 @@ class _LogEntry:
         self._log_headers("received", headers, redactor)
 
     def log_body(self, count: int, length: int | None, start: bytes, error: BaseException | None) -> None:
-        """Log how much of the body was read, when it was read to its end, closed or failed."""
+        """Log how much of the body was read, once it has been read to its end, closed, or has failed.
+
+        Args:
+            count: Number of bytes that were read.
+            length: Length of the body in bytes; `None` if it is unknown.
+            start: Beginning of the body of an error response, with secrets masked; else empty.
+            error: The exception that reading raised; `None` if there was none.
+        """
         of_length = "" if length is None or count == length else f" of {_format_bytes(length)}"
         quote = f": {sanitize(start.decode('utf-8', 'replace'), _MAX_TEXT)}" if start and self._quotes_body else ""
         failure = "" if error is None else f", then {type(error).__name__}"
@@ -123,10 +130,10 @@ class _LogEntry:
         self._log.log(level, "%s <- %s", self._name, line)
 
     def _target(self) -> str:
-        """Method and URL, and how the request is authorized.
+        """Return method, URL and authentication scheme of the request.
 
-        Masked when the line is logged, because only then all secrets that inner layers have sent are known. A server
-        may have repeated one of them in the Location or the Link that this request follows.
+        The URL is masked when the line is logged, because the secrets that inner layers send are known only then. A
+        server may have repeated one in the Location or Link that this request follows.
         """
         target = f"{self._request.method} {redactor_of(self._request).redact_url(self._request.url)}"
         if "authorization" not in self._request.headers:
@@ -134,7 +141,7 @@ class _LogEntry:
         scheme, space, _ = self._request.headers["authorization"].partition(" ")
         if space and scheme.lower() in ("basic", "bearer"):
             return f"{target} (with {scheme.title()})"
-        return f"{target} (with credentials)"  # an unknown scheme may be a secret itself
+        return f"{target} (with credentials)"  # not the scheme, which may be a secret if it is unknown
 
     def _upload_size(self) -> str:
         body = self._request.body
@@ -156,16 +163,16 @@ class _LogEntry:
 
 
 class _SentCounter:
-    """Counts the bytes of a request's body that were sent. For `wrap_chunks`.
+    """Counts the bytes of a request body that were sent. Passed to `wrap_chunks`.
 
-    Refers to no request: an exception may keep the body alive, and the headers of its request may be secret.
+    It must not refer to the request, which has secret headers: an exception may keep the body alive.
     """
 
     def __init__(self) -> None:
         self.count = 0
 
     def __call__(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """Count the chunks of one opening: the body may be sent more than once."""
+        """Yield the chunks, and count their bytes, starting at 0 each time the body is opened."""
         self.count = 0
         for chunk in chunks:
             self.count += len(chunk)
@@ -173,7 +180,7 @@ class _SentCounter:
 
 
 class _ObservedBody(ResponseReader):
-    """The body of a response: counts what its owner reads, keeps the start of an error, and logs both once."""
+    """Reader that counts the bytes that are read, keeps the beginning of an error body, and logs both once."""
 
     def __init__(self, response: Response, entry: _LogEntry) -> None:
         super().__init__(response)
@@ -191,6 +198,7 @@ class _ObservedBody(ResponseReader):
         self._count += count
         if self._response.status >= 400 and len(self._start) < _MAX_TEXT:
             self._start += buffer[:count]
+        # Most owners stop reading at the known length, and never see the 0 that marks the end.
         if (count == 0 and len(buffer)) or self._count == self.known_length:
             self._log(None)
         return count
@@ -210,9 +218,9 @@ class _ObservedBody(ResponseReader):
 
 
 def _redact(name: str, value: str, redactor: Redactor | None) -> str:
-    """Return the value of a header without secrets. Headers that were sent need no redactor."""
+    """Return the value of a header without secrets. `redactor` is `None` for headers of the request."""
     if name.lower() in SENSITIVE_HEADERS:
-        return "***"  # not left to the repr: log handlers see the arguments of the record
+        return "***"  # masked before the repr of `Headers` does it, because log handlers receive the object
     if redactor is None:
         return sanitize(value, 300)
     if name.lower() in URL_HEADERS:

@@ -1,7 +1,7 @@
-"""Follows redirects, and takes no secret along to another origin.
+"""Layer that follows redirects, without credentials if they are cross-origin.
 
-Once a request has left its origin it stays anonymous: a redirect back to that origin is followed without credentials,
-too. A redirect that `origin_policy` forbids, or whose body cannot be resent, raises `RedirectError`.
+After a cross-origin redirect, all further redirects are followed without credentials, even one back to the first
+origin. A redirect that the origin policy forbids, or whose body cannot be resent, raises `RedirectError`.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _SEE_OTHER = 303
 
 @final
 class RedirectTransport:
-    """Follows redirects (RFC 9110, section 15.4) without credentials at other origins.
+    """Follows redirects (RFC 9110, section 15.4), without credentials if they are cross-origin. Thread-safe.
 
-    301, 302, 307 and 308 keep method and body; 303 becomes a GET without a body (a HEAD stays one). Range and Accept
-    are kept. At another origin the request has no credentials, an empty `required_scope` and is anonymous, so that a
-    registry cannot use a redirect to act in the client's name at another one. Redirects of token servers are returned:
-    `AuthTransport` refuses them.
+    301, 302, 307 and 308 preserve method and body; 303 becomes a GET without a body, except for HEAD. Headers such as
+    Range and Accept are preserved. A cross-origin request has no credentials, an empty `RequestInfo.required_scope`,
+    and is anonymous: a registry must not be able to act on behalf of the client at another registry. Redirects of token
+    servers are returned, not followed: `AuthTransport` handles them.
 
     Args:
         inner: The transport to wrap.
         max_redirects: Maximum number of redirects of one request, 0 or more. Defaults to 10.
 
     Raises:
-        UsageError: `max_redirects` is not such a number.
+        UsageError: `max_redirects` is not an integer of 0 or more.
     """
 
     def __init__(self, inner: Transport, *, max_redirects: int = 10) -> None:
@@ -47,10 +47,11 @@ class RedirectTransport:
         self._max_redirects = check_integer("max_redirects", max_redirects)
 
     def round_trip(self, request: Request, /) -> Response:
-        """Send the request and follow its redirects.
+        """Send the request, and follow redirects.
 
         Raises:
-            RedirectError: A redirect is not allowed, leads into a loop, exceeds the maximum, or needs a consumed body.
+            RedirectError: A redirect is refused, there is a redirect loop or more than `max_redirects` redirects, or
+                the body was consumed and cannot be sent again.
         """
         visited = {(request.method, request.url)}
         while True:
@@ -60,10 +61,11 @@ class RedirectTransport:
             try:
                 target = _build_redirect(request, response)
                 if target is not None and (target.method, target.url) in visited:
-                    raise RedirectError(f"redirects lead in a circle, back to {redact_url(target.url)}")
+                    raise RedirectError(f"redirect loop: {redact_url(target.url)} was requested before")
                 if target is not None and len(visited) > self._max_redirects:
                     raise RedirectError(
-                        f"more than {self._max_redirects} redirects, the last to {redact_url(target.url)}"
+                        f"too many redirects: expected at most {self._max_redirects}, the next one goes to"
+                        f" {redact_url(target.url)}"
                     )
             except RedirectError as error:
                 error.request = response.request
@@ -73,7 +75,7 @@ class RedirectTransport:
                 return response
             response.drain()
             visited.add((target.method, target.url))
-            # Register the secrets of this URL (a signature): later responses of the exchange may repeat it.
+            # Add the signature in this URL to the redactor, because later responses of the exchange may repeat it.
             redactor_of(target)
             request = target
 
@@ -83,14 +85,16 @@ class RedirectTransport:
 
 
 def _build_redirect(request: Request, response: Response) -> Request | None:
-    """Return the request that a redirect asks for; None if it has no Location, or must not be followed here."""
+    """Return the redirected request; `None` if the redirect has no Location, or is one of a token server."""
     locations = response.headers.get_all("location")
     if not locations or request.info.operation == "token":
         return None
     if len(set(locations)) > 1:
-        raise RedirectError(f"a redirect of {redact_url(request.url)} has {len(locations)} Locations")
+        raise RedirectError(
+            f"invalid redirect of {redact_url(request.url)}: expected one Location header, got {len(locations)}"
+        )
     request = with_redactor(request)
-    # `response.request` is set, and may be another request: an inner layer may have followed a redirect.
+    # Not `request.url`: an inner layer may have followed a redirect. `with_request` has set `response.request`.
     url, leaves_origin = redirect_target(response.request.url, locations[0])  # type: ignore[union-attr]
     target = request.replace(url=url)
     if response.status == _SEE_OTHER:
@@ -99,10 +103,10 @@ def _build_redirect(request: Request, response: Response) -> Request | None:
         target = target.replace(method=method, body=None).with_headers(dict.fromkeys(content_headers))
     elif request.body is not None and not request.body.resendable:
         raise RedirectError(
-            f"{request.method} {redact_url(request.url)} is redirected, but its single-use body has been sent in part"
-            " (give bytes or a seekable file)"
+            f"cannot follow the redirect of {request.method} {redact_url(request.url)}: its single-use body was"
+            " consumed (pass bytes or a seekable file)"
         )
-    # An inner layer may have sent the request to another origin than its URL names, so that both are compared.
+    # Compared with the URLs of both requests: an inner layer may have sent `request` to another origin.
     if leaves_origin or Origin.of(url) != Origin.of(request.url):
         target = target.with_headers(dict.fromkeys(SENSITIVE_HEADERS))
         target = target.replace(info=request.info.replace(required_scope=Scope.EMPTY, anonymous=True))

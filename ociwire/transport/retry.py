@@ -1,22 +1,22 @@
-"""Retries requests that are safe to repeat, and obeys Retry-After across all threads.
+"""Layer that retries idempotent requests, and applies Retry-After to all threads.
 
-The last response or exception is returned or raised unchanged. A partially consumed body is never resent, and failures
-that would repeat themselves are not retried: an exception of the content, an invalid certificate, rejected credentials,
-a wrong length. `RetryPolicy` decides; this module counts and waits:
+The last response or exception is returned or raised unchanged. A partially consumed body is never resent. Permanent
+failures are not retried: an exception raised by the content, an invalid certificate, rejected credentials, or a wrong
+length. `RetryPolicy` decides what to retry; this module counts and waits:
 
 ========  ==============================================  ====================================================  ========
 state     event                                           action                                                next
 ========  ==============================================  ====================================================  ========
-start     the host is blocked by an earlier Retry-After                                                         waiting
+start     an earlier Retry-After still blocks the host                                                          waiting
 start     otherwise                                                                                             sending
 sending   an exception that may be retried                take one retry from the budget                        waiting
 sending   any other exception, or no retry remains        raise it                                              (done)
-sending   413, 429 or 503 with Retry-After                block the host for all threads, then as below
+sending   413, 429 or 503 with Retry-After                block the host for all threads; continue below        sending
 sending   Retry-After exceeds `max_wait`                  return the response                                   (done)
 sending   a response that may be retried                  take one retry from the budget; drain the response    waiting
 sending   any other response, or no retry remains         return the response                                   (done)
-waiting   the deadline is before the end of the wait      raise `TransportTimeout`                              (done)
-waiting   another thread has blocked the host for longer  extend the wait; `max_wait` in all                    waiting
+waiting   the deadline expires before the wait ends       raise `TransportTimeout`                              (done)
+waiting   another thread has blocked the host for longer  extend the wait, up to `max_wait` in total            waiting
 waiting   the wait is over                                                                                      sending
 ========  ==============================================  ====================================================  ========
 """
@@ -44,32 +44,38 @@ __all__ = ["RetryTransport"]
 
 _LOG = logging.getLogger("ociwire.retry")
 _MAX_ORIGINS = 1024
-"""Number of hosts with a Retry-After from which on those whose time has passed are removed."""
+"""Number of tracked hosts at which those whose Retry-After has expired are removed."""
 _MAX_BLOCKED = 16 * 1024
-"""Maximum number of hosts with a pending Retry-After (8 MiB); the oldest is evicted. Redirects may name many hosts."""
+"""Maximum number of blocked hosts (8 MiB), because redirects may name any number of hosts. The oldest is evicted."""
 
 
 @final
 class RetryTransport:
-    """Retries requests as a `urllib3.util.Retry` says, which is read as data. Thread-safe.
+    """Retries requests according to a `urllib3.util.Retry`, with shared Retry-After. Thread-safe.
 
-    The default policy is up to four retries of idempotent requests (by their method, or as `RequestInfo.idempotent`
-    says) after a connection error, a timeout, 408, 429, 500, 502 to 504 or 520 to 524. A HEAD is not retried after 500,
-    because the client confirms it by a GET. Other requests are retried after 429 and 503; a request with
-    ``idempotent=False`` only if no byte of its body was sent, because some servers act before they answer so. The first
-    retry is sent at once, the others after 1, 2 and 4 seconds plus up to 0.25 seconds of jitter. The wait is never
-    shorter than Retry-After, and a Retry-After that one thread receives applies to all requests to that host.
+    By default, idempotent requests (see `Request.idempotent`) are retried up to four times after a connection error, a
+    timeout, or status 408, 429, 500, 502 to 504 or 520 to 524. A HEAD is not retried after 500, because the client
+    confirms it with a GET. Other requests are retried only after 429 and 503; a request with ``idempotent=False`` only
+    if no byte of its body was sent, because some servers store the data before they respond with 503. The first retry
+    is sent immediately, the others after 1, 2 and 4 seconds plus up to 0.25 seconds of jitter. A wait is never shorter
+    than Retry-After, which applies to all requests of all threads to that host.
+
+    >>> from ociwire import FunctionTransport, Request, Response, RetryTransport
+    >>> responses = iter([Response(503), Response(200)])
+    >>> transport = RetryTransport(FunctionTransport(lambda request: next(responses)))
+    >>> transport.round_trip(Request("GET", "https://registry.example/v2/")).status
+    200
 
     Args:
         inner: The transport to wrap.
-        retry: A `urllib3.util.Retry`, of which the counts, methods, statuses, backoff and
-            ``respect_retry_after_header`` are obeyed; a request with ``idempotent=False`` is sent once all the same.
-            `None` means the default policy, `False` no retries. `True` and integers are refused.
-        max_wait: Maximum wait before an attempt, in seconds. Defaults to 60. A response that asks for more is returned
-            at once.
-        sleep: Waits for a number of seconds. `None` means `time.sleep`, looked up at each call.
-        clock: Returns the wall-clock time in seconds since the epoch, for Retry-After. `None` means `time.time`, looked
-            up at each call.
+        retry: A `urllib3.util.Retry`. Its counts, methods, statuses, backoff and ``respect_retry_after_header`` are
+            used; its methods are not called. A request with ``idempotent=False`` is not retried, whatever its methods
+            are. `None` means the default policy, `False` no retries. `True` and integers are refused.
+        max_wait: Maximum wait before an attempt, in seconds. Defaults to 60. A response with a longer Retry-After is
+            returned immediately.
+        sleep: Function that waits for a number of seconds. `None` means `time.sleep`, looked up at each call.
+        clock: Function that returns the wall-clock time in seconds since the epoch, for Retry-After. `None` means
+            `time.time`, looked up at each call.
 
     Raises:
         UsageError: `retry` or `max_wait` is invalid.
@@ -96,11 +102,11 @@ class RetryTransport:
         self._tracker = _RetryAfterTracker(sleep, clock, check_seconds("max_wait", max_wait))
 
     def round_trip(self, request: Request, /) -> Response:
-        """Send the request, and again as long as the policy allows.
+        """Send the request, and retry it as the policy allows.
 
         Raises:
-            TransportTimeout: The deadline is before the end of a wait.
-            TransportError: The exception of the last attempt.
+            TransportTimeout: The deadline expires before the end of a wait.
+            TransportError: The exception of the last attempt, unchanged.
         """
         budget = self._policy.new_budget()
         body_probe = None
@@ -133,14 +139,14 @@ class RetryTransport:
     def _retry_delay(
         self, backoff: _Backoff, request: Request, response: Response, budget: Budget, *, unsent: bool
     ) -> float | None:
-        """Seconds to wait before the request is sent again; None if the response is to be returned."""
+        """Return the seconds to wait before a retry; `None` if the response has to be returned."""
         if response.status < 400 and not self._policy.is_in_forcelist(response.status):
             return None
         blocked = backoff.remaining()
         now = self._tracker.now()
         retry_after = self._policy.retry_after(response, now)
         if retry_after and self._policy.has_retry_after(response):
-            # After a redirect the response is another host's. Block that one, and the one that redirects to it.
+            # After a redirect, another host has sent the response. Block this host, and the one that redirected to it.
             sender = Origin.of(response.request.url)  # type: ignore[union-attr]
             for origin in {backoff.origin, sender}:
                 self._tracker.block_until(origin, now + retry_after)
@@ -152,7 +158,7 @@ class RetryTransport:
 
 
 class _BodyProbe:
-    """Records whether any byte of a body was read, and may thus have been sent. For `Body.map`."""
+    """Records whether any byte of a body was read, and so may have been sent. Passed to `Body.map`."""
 
     def __init__(self) -> None:
         self.was_read = False
@@ -163,23 +169,23 @@ class _BodyProbe:
 
 
 def _check_numbers(retry: urllib3.Retry) -> None:
-    """Check that counts and durations are numbers: with a total of NaN, retries would never end."""
+    """Validate counts and durations, which urllib3 does not do: with a total of NaN, retries would never end."""
     for name in ("total", "connect", "read", "status", "other"):
         value = getattr(retry, name)
         if value is not None and not isinstance(value, int):
             raise UsageError(f"invalid {name} {safe_repr(value)} of retry: expected an integer, False or None")
-    # Older versions of urllib3 do not have all of them.
+    # `retry_after_max` is missing in older versions of urllib3.
     for name in ("backoff_factor", "backoff_max", "backoff_jitter", "retry_after_max"):
         if not is_number(getattr(retry, name, 0)):
             raise UsageError(f"invalid {name} {safe_repr(getattr(retry, name))} of retry: expected a number of seconds")
 
 
 class _RetryAfterTracker:
-    """Until when hosts have asked not to be sent requests. Shared by all threads.
+    """Times until which hosts are blocked by Retry-After. Shared by all threads.
 
     Attributes:
         max_wait: Maximum time in seconds for which a host is blocked.
-        monotonic: The clock of deadlines.
+        monotonic: Clock of the deadlines.
     """
 
     def __init__(
@@ -194,66 +200,68 @@ class _RetryAfterTracker:
         self._thread = threading.local()
 
     def now(self) -> float:
-        """The wall-clock time in seconds since the epoch."""
+        """Return the wall-clock time in seconds since the epoch."""
         return time.time() if self._clock is None else self._clock()
 
     def sleep(self, seconds: float) -> None:
-        """Sleep."""
+        """Wait for a number of seconds."""
         (time.sleep if self._sleep is None else self._sleep)(seconds)
 
     def blocked_until(self, origin: Origin) -> float:
-        """The time until which a host is blocked; 0 if it never was."""
+        """Return the time until which a host is blocked; 0 if it is not."""
         return self._blocked_until.get(origin, 0.0)
 
     def block_until(self, origin: Origin, until: float) -> None:
-        """Block a host for all threads. An earlier time does not shorten a block; `max_wait` bounds it."""
+        """Block a host for all threads, for at most `max_wait` seconds. An existing block is not shortened."""
         now = self.now()
         with self._lock:
             if origin not in self._blocked_until and len(self._blocked_until) >= _MAX_ORIGINS:
                 self._blocked_until = {host: end for host, end in self._blocked_until.items() if end > now}
                 while len(self._blocked_until) >= _MAX_BLOCKED:
                     del self._blocked_until[next(iter(self._blocked_until))]
+            # `max`, because a later response with a shorter Retry-After must not shorten the block.
             self._blocked_until[origin] = max(min(until, now + self.max_wait), self.blocked_until(origin))
 
     def last_waited(self, origin: Origin) -> float:
-        """The latest block of a host that this thread has waited for.
+        """Return the end of the latest block of a host for which this thread has waited.
 
-        The thread does not wait for it again, even if the wall clock was set back or stands still.
+        The thread does not wait for the same block again, even if the wall clock is set back or does not advance.
         """
         until: float = getattr(self._thread, "waited", {}).get(origin, 0.0)
         return until
 
     def mark_waited(self, origin: Origin, until: float) -> None:
-        """Record that this thread has waited for a block."""
+        """Record that this thread has waited for the block of a host that ends at `until`."""
         waited = getattr(self._thread, "waited", {})
+        # Without an entry, a thread waits for a block once more, so that entries may be discarded.
         self._thread.waited = {**(waited if len(waited) < _MAX_ORIGINS else {}), origin: until}
 
 
 class _Backoff:
-    """The waits of one request.
+    """Waits before the attempts of one request.
 
     Attributes:
-        origin: The host that the request is sent to.
+        origin: The origin that the request is sent to.
     """
 
     def __init__(self, tracker: _RetryAfterTracker, request: Request) -> None:
         self.origin = Origin.of(request.url)
         self._tracker = tracker
         self._request = request
-        self._waited_until = 0.0  # the end of the block of the host that was waited for
+        self._waited_until = 0.0  # end of the latest block that this request has waited for
 
     def remaining(self) -> float:
-        """Seconds for which the host is still blocked, unless this request has waited for that already."""
+        """Return the seconds for which the host is still blocked; 0 if this request has waited for that block."""
         until = self._tracker.blocked_until(self.origin)
         if until <= self._waited_until or until <= self._tracker.last_waited(self.origin):
             return 0.0
         return min(max(0.0, until - self._tracker.now()), self._tracker.max_wait)
 
     def wait(self, delay: float, reason: str) -> None:
-        """Sleep for `delay` seconds; longer if the host is blocked for longer meanwhile, `max_wait` at most.
+        """Wait for `delay` seconds, or longer if another thread blocks the host meanwhile, up to `max_wait` in total.
 
         Raises:
-            TransportTimeout: The deadline of the request is before the end of the wait.
+            TransportTimeout: The deadline of the request expires before the end of the wait.
         """
         tracker, request = self._tracker, self._request
         redactor = redactor_of(request)
@@ -264,12 +272,13 @@ class _Backoff:
         while True:
             self._waited_until = tracker.blocked_until(self.origin)
             delay = min(delay, allowance)
+            # Raised before the wait, because the request could not succeed after it.
             if request.info.deadline is not None and tracker.monotonic() + delay >= request.info.deadline:
                 raise TransportTimeout(
-                    f"the deadline comes before {target} may be sent again, in {delay:.1f} s ({reason})",
+                    f"the deadline expires before {target} can be sent in {delay:.1f} s ({reason})",
                     request=request,
                 )
-            _LOG.info("%s: %s; again in %.1f s", target, reason, delay)
+            _LOG.info("%s: %s; retrying in %.1f s", target, reason, delay)
             if delay > 0:
                 tracker.sleep(delay)
             allowance -= delay

@@ -707,7 +707,7 @@ def test_do_http_url_with_https_client_is_anonymous() -> None:
 @pytest.mark.parametrize("location", [f"http://{HOST}/uploads/1", "http://storage.example/u", f"http://{HOST}:443/u"])
 def test_push_blob_http_location_raises_protocol_error(location: str) -> None:
     registry = ScriptedRegistry(upload_response(location))
-    with pytest.raises(errors.ProtocolError, match="proxy that ends TLS"):
+    with pytest.raises(errors.ProtocolError, match=r"it goes from https to http .*proxy that terminates TLS"):
         registry.client.push_blob("library/alpine", BLOB, iter([CONTENT]))
     assert len(registry.requests) == 1
     registry.assert_done()
@@ -850,7 +850,7 @@ def test_push_blob_put_of_other_success_status_without_blob_is_error(status: int
     other = Digest.of(b"other")
     registry = ScriptedRegistry(upload_response(), Response(status, {"Docker-Content-Digest": other}), *lookups)
     with pytest.raises(
-        errors.RegistryError, match=f"{status} .*expected 201; .* does not name {BLOB.digest}"
+        errors.RegistryError, match=f"^{status} .*expected 201, and the registry does not have {BLOB.digest} "
     ) as caught:
         registry.client.push_blob("library/alpine", BLOB, CONTENT)
     assert caught.value.status == status

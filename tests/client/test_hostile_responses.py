@@ -26,7 +26,7 @@ def range_response(content_range: str, content: bytes) -> Response:
 
 @pytest.mark.parametrize("content_range", ["2-9/5", "2-1/10", "2-9/9", "3-9/10", "*/10", "2-*/10"])
 def test_get_blob_range_contradictory_content_range_raises_protocol_error(content_range: str) -> None:
-    with pytest.raises(errors.ProtocolError, match="asked for bytes from 2 on"):
+    with pytest.raises(errors.ProtocolError, match=r"^invalid Content-Range .*: expected bytes from 2 on$"):
         client_of(range_response(content_range, b"23456789")).get_blob_range("a", DIGEST, 2)
 
 
@@ -34,7 +34,7 @@ def test_get_blob_range_resumed_with_other_size_raises_protocol_error() -> None:
     reader = client_of(range_response("2-9/10", b"234"), range_response("5-9/999", b"XXXXX")).get_blob_range(
         "a", DIGEST, 2
     )
-    with pytest.raises(errors.ProtocolError, match="had 10 bytes, and now has 999"):
+    with pytest.raises(errors.ProtocolError, match="size of the blob changed from 10 to 999 bytes"):
         reader.read()
 
 
@@ -44,7 +44,7 @@ def test_tags_endless_empty_pages_raise_protocol_error() -> None:
     def page(request: Request) -> Response:
         return Response(200, {"Link": f"</v2/a/tags/list?p={next(numbers)}>; rel=next"}, b'{"tags": []}')
 
-    with pytest.raises(errors.ProtocolError, match="100 pages in a row without tags"):
+    with pytest.raises(errors.ProtocolError, match="at most 100 consecutive pages without tags"):
         list(Client(HOST, FunctionTransport(page)).tags("a", limit=1))
 
 
@@ -59,7 +59,7 @@ def test_tags_without_pagination_changed_list_yields_each_name_once() -> None:
 
 def test_push_blob_chunked_huge_min_chunk_length_raises_protocol_error() -> None:
     opened = Response(202, {"Location": "/u/1", "OCI-Chunk-Min-Length": "999999999999999999"})
-    with pytest.raises(errors.ProtocolError, match="too many to hold"):
+    with pytest.raises(errors.ProtocolError, match=r"unsupported OCI-Chunk-Min-Length .* at most 1073741824"):
         client_of(opened).push_blob_chunked("a", 1024)
 
 
@@ -87,7 +87,7 @@ def test_referrers_unusual_digest_makes_valid_tag() -> None:
 def test_manifest_methods_unknown_algorithm_fetch_nothing() -> None:
     with pytest.raises(errors.UsageError):
         client_of().get_manifest("a", UNKNOWN_ALGORITHM)
-    with pytest.raises(errors.ProtocolError, match="does not tell the size"):
+    with pytest.raises(errors.ProtocolError, match="does not state the size"):
         client_of(Response(200)).resolve_manifest("a", UNKNOWN_ALGORITHM)
     with pytest.raises(errors.Unsupported):
         client_of(Response(405)).resolve_manifest("a", UNKNOWN_ALGORITHM)

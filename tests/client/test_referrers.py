@@ -345,7 +345,9 @@ def test_referrers_tag_not_an_index_lists_nothing_and_is_not_replaced(
     assert list(registry.client.referrers(NAME, subject)) == []
     registry.assert_done()
     registry = ScriptedRegistry(Response(201), response)
-    with pytest.raises(errors.ReferrersUpdateError, match="refusing to replace it") as caught:
+    with pytest.raises(
+        errors.ReferrersUpdateError, match=r"refusing to replace .*: expected an index of referrers, got "
+    ) as caught:
         registry.client.push_manifest(NAME, pushed, OCI_MANIFEST)
     assert caught.value.descriptor is not None
     assert caught.value.descriptor.digest == Digest.of(pushed)
@@ -362,7 +364,9 @@ def test_referrers_tag_not_an_index_lists_nothing_and_is_not_replaced(
 def test_push_manifest_referrers_tag_of_other_media_type_is_not_replaced(media_type: Any) -> None:
     content = json.dumps({"schemaVersion": 2, "mediaType": media_type, "manifests": []}).encode()
     registry = ScriptedRegistry(Response(201), Response(200, {"Content-Type": "text/plain"}, content))
-    with pytest.raises(errors.ReferrersUpdateError, match="refusing to replace it"):
+    with pytest.raises(
+        errors.ReferrersUpdateError, match=r"refusing to replace .*: expected an index of referrers, got "
+    ):
         registry.client.push_manifest(NAME, referrer(), OCI_MANIFEST)
     assert registry.methods == ["PUT", "GET"]
 
@@ -583,7 +587,7 @@ def test_push_manifest_index_beyond_max_manifest_size_is_not_written() -> None:
             registry.client.push_manifest(NAME, content, OCI_MANIFEST)
             assert len(registry.transport.bodies[2] or b"") == limit
         else:
-            with pytest.raises(errors.ReferrersUpdateError, match=r"raise the limit with Client\(max_manifest_size="):
+            with pytest.raises(errors.ReferrersUpdateError, match=r"limit of .* bytes: raise it with Client\(max"):
                 registry.client.push_manifest(NAME, content, OCI_MANIFEST)
         registry.assert_done()
 

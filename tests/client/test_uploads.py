@@ -936,7 +936,7 @@ def test_commit_registry_losing_bytes_raises_range_invalid(pauses: list[float]) 
     registry = UploadRegistry(OPENED, ACCEPTED, *attempt * 4)
     writer = registry.begin(50)
     writer.write(CONTENT[:100])
-    with pytest.raises(errors.RangeInvalid, match="has 50 bytes of the upload, and had acknowledged 100") as caught:
+    with pytest.raises(errors.RangeInvalid, match="has 50 bytes of the upload, but acknowledged 100") as caught:
         writer.commit()
     assert caught.value.__cause__ is RESPONSE_LOST
 

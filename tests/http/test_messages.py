@@ -75,20 +75,20 @@ def test_request_method_token_is_accepted(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["", "GET ", "G T", "GET\r\n", "GÉT", "GET/", None, 5, b"GET"])
 def test_request_method_not_a_token_is_refused(method: Any) -> None:
-    with pytest.raises(UsageError, match=r"^not a method: ") as caught:
+    with pytest.raises(UsageError, match=r"^invalid method .*: expected an HTTP token") as caught:
         Request(method, "/")
     assert repr(method) in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["", "v2/", "ftp://h/", "/a b", "/a\r\nX: y", "/é", "/a\\b"])
 def test_request_invalid_url_is_refused(url: str) -> None:
-    with pytest.raises(UsageError, match=r"^not a URL: "):
+    with pytest.raises(UsageError, match=r"^invalid URL "):
         Request("GET", url)
 
 
 @pytest.mark.parametrize("url", [None, 5, b"/v2/"])
 def test_request_url_other_than_str_is_refused(url: Any) -> None:
-    with pytest.raises(UsageError, match=f"a URL is a str, not {type(url).__name__}"):
+    with pytest.raises(UsageError, match=f"^url must be a str, got {type(url).__name__}$"):
         Request("GET", url)
 
 
@@ -163,7 +163,7 @@ def test_pickle_response_works_in_memory_only() -> None:
     for other in (pickle.loads(pickle.dumps(response)), copy.deepcopy(response)):
         assert (other.status, other.headers, other.read()) == (404, response.headers, b"gone")
         assert other.request.url == "https://registry.example/v2/"
-    with pytest.raises(TypeError, match="still to be read"):
+    with pytest.raises(TypeError, match="cannot pickle or copy a response whose body is not in memory"):
         pickle.dumps(Response(200, (), iter([b"x"])))
 
 
@@ -222,7 +222,7 @@ def test_read_second_time_returns_nothing(body: Any) -> None:
 
 @pytest.mark.parametrize("body", ["text", None, 5, object()], ids=lambda body: type(body).__name__)
 def test_response_unsupported_body_is_refused(body: Any) -> None:
-    with pytest.raises(UsageError, match=f"{type(body).__name__} is neither"):
+    with pytest.raises(UsageError, match=f"^body must be bytes, .*, got {type(body).__name__}$"):
         Response(200, (), body)
 
 
@@ -320,7 +320,7 @@ def test_json_returns_value() -> None:
 )
 def test_json_invalid_content_raises_protocol_error(body: bytes) -> None:
     request = Request("GET", "/")
-    with pytest.raises(ProtocolError, match=r"^not JSON: ") as caught:
+    with pytest.raises(ProtocolError, match=r"^invalid JSON: ") as caught:
         Response(200, (), body, request).json()
     assert caught.value.request is request
     assert len(str(caught.value)) < 500
@@ -330,7 +330,7 @@ def test_json_longer_than_limit_is_refused() -> None:
     assert Response(200, (), b"[12]").json(limit=4) == [12]
     source = FakeReader(b"[123]" + b" " * 100)
     response = Response(200, (), source, Request("GET", "/"))
-    with pytest.raises(ProtocolError, match="longer than 4 bytes") as caught:
+    with pytest.raises(ProtocolError, match="longer than the limit of 4 bytes") as caught:
         response.json(limit=4)
     assert caught.value.request is response.request
     assert source.bytes_read <= 5
@@ -423,7 +423,7 @@ def test_response_replace_moves_ownership_of_the_body() -> None:
     assert (other.status, other.headers, other.request) == (203, Headers({"B": "2"}), request)
     assert response.closed
     assert not other.closed
-    with pytest.raises(UsageError, match="handed on"):
+    with pytest.raises(UsageError, match="moved to another response"):
         response.read()
     response.close()
     assert source.closes == 0, "who gave it away does not close it"

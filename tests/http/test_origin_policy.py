@@ -125,7 +125,7 @@ def test_origin_of_invalid_url_is_refused(url: str) -> None:
 
 @pytest.mark.parametrize("url", WITH_USERINFO[:3])
 def test_origin_of_url_with_userinfo_names_the_reason(url: str) -> None:
-    with pytest.raises(UsageError, match=r"userinfo in a URL is refused: https?://\*\*\*@h"):
+    with pytest.raises(UsageError, match=r"^invalid URL https?://\*\*\*@h(:5000)?: userinfo is not allowed "):
         Origin.of(url)
 
 
@@ -168,7 +168,7 @@ def test_check_url_valid_is_accepted(url: str) -> None:
     ],
 )
 def test_check_url_invalid_is_refused(url: str) -> None:
-    with pytest.raises(UsageError, match=r"^not a URL: "):
+    with pytest.raises(UsageError, match=r"^invalid URL "):
         check_url(url)
 
 
@@ -277,7 +277,7 @@ def test_check_host_valid_returns_lower_case(host: str, lower: str) -> None:
     ],
 )
 def test_check_host_invalid_is_refused(host: str) -> None:
-    with pytest.raises(UsageError, match=r"^not a registry host: "):
+    with pytest.raises(UsageError, match=r"^invalid registry host .*: expected "):
         check_host(host)
 
 
@@ -371,7 +371,9 @@ def test_upload_location_http_registry_compares_origins(location: str, secrets: 
 
 @pytest.mark.parametrize("location", ["http://registry.example/up/1", "http://registry.example:443/", "http://o/"])
 def test_upload_location_plain_http_is_refused_and_names_tls_proxy(location: str) -> None:
-    with pytest.raises(ProtocolError, match=r"https://registry\.example .*proxy.*TLS.*X-Forwarded-Proto") as caught:
+    with pytest.raises(
+        ProtocolError, match=r"of https://registry\.example: it goes from https to http .*proxy.*TLS.*X-Forwarded-Proto"
+    ) as caught:
         upload_location(ASKED, location)
     assert "secret" not in str(caught.value)
 
@@ -408,7 +410,9 @@ def test_upload_location_missing_is_refused(location: str | None) -> None:
     ],
 )
 def test_upload_location_invalid_url_is_refused(location: str) -> None:
-    with pytest.raises(ProtocolError, match=r"^the upload Location of https://registry\.example ") as caught:
+    with pytest.raises(
+        ProtocolError, match=r"^cannot use the upload Location of https://registry\.example: invalid "
+    ) as caught:
         upload_location(ASKED, location)
     assert "secret" not in str(caught.value)
 

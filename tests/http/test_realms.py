@@ -370,15 +370,25 @@ def test_check_realm_trusted_origin_is_accepted(registry: str, realm: str, trust
 @pytest.mark.parametrize(
     ("registry", "realm", "rule", "option"),
     [
-        (PUBLIC, "http://auth.corp/token", "plain http", "{'registry.example': ['http://auth.corp']}"),
+        (PUBLIC, "http://auth.corp/token", "it goes from https to http", "{'registry.example': ['http://auth.corp']}"),
         (
             "http://registry.example:5000",
             "http://auth.corp:8080/token",
-            "own host",
+            "plain http is allowed only with the host of the registry",
             "{'registry.example:5000': ['http://auth.corp:8080']}",
         ),
-        (PUBLIC, "https://10.0.0.1/token", "internal address", "{'registry.example': ['https://10.0.0.1']}"),
-        (PUBLIC, "https://0x7f.1/token", "internal address", "{'registry.example': ['https://0x7f.1']}"),
+        (
+            PUBLIC,
+            "https://10.0.0.1/token",
+            "it has an internal address, but the registry has a public one",
+            "{'registry.example': ['https://10.0.0.1']}",
+        ),
+        (
+            PUBLIC,
+            "https://0x7f.1/token",
+            "it has an internal address, but the registry has a public one",
+            "{'registry.example': ['https://0x7f.1']}",
+        ),
     ],
 )
 def test_check_realm_refused_names_rule_and_option(registry: str, realm: str, rule: str, option: str) -> None:

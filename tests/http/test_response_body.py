@@ -150,14 +150,16 @@ def test_readinto_source_raises_passes_exception_unchanged() -> None:
 
 @pytest.mark.parametrize("body", [None, 5, "text", object(), io.StringIO("text")], ids=lambda b: type(b).__name__)
 def test_make_reader_unsupported_type_is_refused(body: Any) -> None:
-    with pytest.raises(UsageError, match=f"{type(body).__name__} is neither bytes, a binary reader nor"):
+    with pytest.raises(
+        UsageError, match=f"^body must be bytes, a binary reader or an iterable of bytes, got {type(body).__name__}$"
+    ):
         make_reader(body)
 
 
 @pytest.mark.parametrize("piece", ["text", 5, None], ids=lambda piece: type(piece).__name__)
 def test_readinto_piece_other_than_bytes_is_refused(piece: Any) -> None:
     reader = make_reader([piece])
-    with pytest.raises(UsageError, match=f"bytes, not {type(piece).__name__}"):
+    with pytest.raises(UsageError, match=f"^body must yield bytes, got {type(piece).__name__}$"):
         reader.readinto(memoryview(bytearray(3)))
 
 

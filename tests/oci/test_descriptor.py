@@ -137,7 +137,7 @@ def test_media_type_invalid_is_refused(media_type: Any) -> None:
 
 @pytest.mark.parametrize("size", [-1, 1.0, "1", True, None, [1]])
 def test_size_invalid_is_refused(size: Any) -> None:
-    with pytest.raises(UsageError, match=r"size must be an integer from 0 to 2\*\*63 - 1, not ") as caught:
+    with pytest.raises(UsageError, match=r"size must be an integer from 0 to 2\*\*63 - 1, got ") as caught:
         Descriptor(OCTET_STREAM, DIGEST, size)  # type: ignore[arg-type]
     assert repr(size) in str(caught.value)
 
@@ -246,15 +246,15 @@ def test_from_dict_unknown_fields_are_ignored() -> None:
 
 @pytest.mark.parametrize("missing", ["digest", "size"])
 def test_from_dict_required_field_missing_is_refused(missing: str) -> None:
-    with pytest.raises(UsageError, match=rf"^not a descriptor: {missing} missing in "):
+    with pytest.raises(UsageError, match=rf"^invalid descriptor: {missing} missing in "):
         Descriptor.from_dict({key: value for key, value in REQUIRED.items() if key != missing})
 
 
 @pytest.mark.parametrize("value", [None, [], "x", 3, True, [("mediaType", "a/b")]])
 def test_from_dict_other_than_object_is_refused(value: Any) -> None:
-    with pytest.raises(UsageError, match=r"^not a descriptor: .* must be an object, not "):
+    with pytest.raises(UsageError, match=r"^invalid descriptor: expected an object, got "):
         Descriptor.from_dict(value)
-    with pytest.raises(UsageError, match="platform must be an object, not "):
+    with pytest.raises(UsageError, match=r"^invalid descriptor: platform must be an object, got "):
         Platform.from_dict(value)
 
 
@@ -355,7 +355,7 @@ def test_platform_from_dict_null_field_is_absent(field: str) -> None:
 @pytest.mark.parametrize("field", ["architecture", "os", "os_version", "variant", "os_features", "features"])
 def test_platform_field_of_wrong_type_is_refused(field: str) -> None:
     values: dict[str, Any] = {"architecture": "arm", "os": "linux", field: 5}
-    with pytest.raises(UsageError, match=rf"platform\.{field} must be .*, not 5"):
+    with pytest.raises(UsageError, match=rf"platform\.{field} must be .*, got 5"):
         Platform(**values)
 
 

@@ -39,10 +39,10 @@ def test_of_without_algorithm_uses_sha256() -> None:
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha1", "SHA256", "sha512-256", "blake3", "", "sha256 ", None])
 def test_of_unknown_algorithm_is_refused(algorithm: Any) -> None:
-    with pytest.raises(UsageError, match="known are sha256, sha384, sha512") as caught:
+    with pytest.raises(UsageError, match="expected one of sha256, sha384, sha512") as caught:
         Digest.of(b"", algorithm)
     assert repr(algorithm) in str(caught.value)
-    with pytest.raises(UsageError, match="known are sha256, sha384, sha512"):
+    with pytest.raises(UsageError, match="expected one of sha256, sha384, sha512"):
         new_hasher(algorithm)
 
 
@@ -98,14 +98,14 @@ def test_digest_valid_text_is_accepted(text: str, algorithm: str) -> None:
     ],
 )
 def test_digest_invalid_text_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match=r"^not a digest: ") as caught:
+    with pytest.raises(UsageError, match=r"^invalid digest .*: expected ") as caught:
         Digest(text)
     assert repr(text) in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [None, 5, b"sha256:" + HEX.encode(), ["sha256"], object()])
 def test_digest_other_than_str_is_refused(value: Any) -> None:
-    with pytest.raises(UsageError, match=r"^not a digest: "):
+    with pytest.raises(UsageError, match=r"^invalid digest .*: expected "):
         Digest(value)
 
 
@@ -122,7 +122,7 @@ def test_digest_known_algorithm_with_wrong_length_is_refused(algorithm: str, cha
 @pytest.mark.parametrize("algorithm", ABC)
 def test_digest_error_names_expected_length(algorithm: str) -> None:
     length = str(len(ABC[algorithm]))
-    with pytest.raises(UsageError, match=rf"{algorithm} takes .*{length}"):
+    with pytest.raises(UsageError, match=rf"expected {algorithm}:\[a-f0-9\]\{{{length}\}}$"):
         Digest(f"{algorithm}:abc")
 
 
@@ -167,11 +167,11 @@ def test_hasher_returns_hash_of_algorithm(algorithm: str) -> None:
 
 def test_digest_unknown_algorithm_is_valid_but_has_no_hasher() -> None:
     digest = Digest("blake3:abcd")
-    with pytest.raises(UsageError, match="cannot hash with 'blake3'"):
+    with pytest.raises(UsageError, match=r"^unsupported digest algorithm 'blake3': expected one of "):
         digest.hasher()
 
 
 @pytest.mark.parametrize("data", ["text", None, 5])
 def test_of_other_than_bytes_is_refused(data: Any) -> None:
-    with pytest.raises(UsageError, match=f"not of {type(data).__name__}"):
+    with pytest.raises(UsageError, match=f"^data must be bytes, .*, got {type(data).__name__}$"):
         Digest.of(data)

@@ -581,7 +581,7 @@ def test_download_size_unknown_raises_protocol_error(place: Place) -> None:
         return without_length(request, response) if request.method == "GET" else Response(404)
 
     place.tamper = tamper
-    with pytest.raises(ProtocolError, match="does not tell the size"):
+    with pytest.raises(ProtocolError, match="does not state the size"):
         place.download()
     assert not place.watch.open
     assert os.listdir(place.folder) == []

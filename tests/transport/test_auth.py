@@ -764,7 +764,7 @@ def test_token_response_endless_is_read_to_limit() -> None:
 def test_token_response_redirect_raises_auth_error(status: int, credential: Credential) -> None:
     elsewhere = Response(status, {"Location": "https://evil.example/token"})
     transport, script = scripted(challenged(), elsewhere, credentials=StaticCredentials(HOST, credential))
-    with script, pytest.raises(AuthError, match=rf"redirects \({status}\): refused"):
+    with script, pytest.raises(AuthError, match=rf"redirects \({status}\): (refusing to send credentials|refused)"):
         transport.round_trip(get())
 
 
@@ -786,7 +786,7 @@ def test_token_response_redirect_to_trusted_origin_is_followed_once(status: int,
     trusted = {HOST: ["https://login.example"]}
     credentials = StaticCredentials(HOST, credential)
     transport, script = scripted(challenged(), first, second, credentials=credentials, trusted_realms=trusted)
-    with script, pytest.raises(AuthError, match=rf"redirects \({status}\): refused"):
+    with script, pytest.raises(AuthError, match=rf"redirects \({status}\): (refusing to send credentials|refused)"):
         transport.round_trip(get())
     asked, followed = script.requests[1:]
     assert followed.url == "https://login.example/token?x=1"
@@ -848,15 +848,15 @@ def test_token_request_other_exception_propagates() -> None:
 @pytest.mark.parametrize(
     ("realm", "rule"),
     [
-        ("http://auth.example/token", "an https registry's credentials do not go over plain http"),
-        ("https://127.0.0.1/token", "a registry out there does not send credentials to an internal address"),
+        ("http://auth.example/token", "it goes from https to http"),
+        ("https://127.0.0.1/token", "it has an internal address, but the registry has a public one"),
         ("https://10.0.0.1/token", "internal address"),
         ("https://localhost/token", "internal address"),
         ("https://[::ffff:169.254.169.254]/token", "internal address"),
-        ("file:///etc/passwd", "not an absolute http or https URL"),
-        ("//auth.example/token", "not an absolute http or https URL"),
-        ("https://user:hunter2@auth.example/token", "userinfo in a URL is refused"),
-        ("", "not an absolute http or https URL"),
+        ("file:///etc/passwd", "expected an absolute http or https URL"),
+        ("//auth.example/token", "expected an absolute http or https URL"),
+        ("https://user:hunter2@auth.example/token", "userinfo is not allowed"),
+        ("", "expected an absolute http or https URL"),
     ],
 )
 def test_realm_refused_by_policy_receives_nothing(realm: str, rule: str) -> None:
@@ -1159,7 +1159,7 @@ def test_round_trip_registry_token_does_not_check_realm() -> None:
 @pytest.mark.parametrize("realm", ["https://[x]#", "https://[::1#t", "https://a]#t"])
 def test_realm_unparsable_raises_auth_error(realm: str) -> None:
     transport, _ = scripted(challenged(realm=realm))
-    with pytest.raises(AuthError, match="is not to be used"):
+    with pytest.raises(AuthError, match=r"^cannot use the token server of https://registry.example: invalid "):
         transport.round_trip(get())
 
 

@@ -317,7 +317,7 @@ def test_redirect_location_without_host_raises_redirect_error(location: str) -> 
 def test_redirect_different_locations_raise_redirect_error() -> None:
     fields = [("Location", "/a?canary"), ("location", "https://evil.example/")]
     body = RecordedBody()
-    error, script = refuse(Request("GET", URL), Response(307, fields, body), match="2 Locations")
+    error, script = refuse(Request("GET", URL), Response(307, fields, body), match="one Location header, got 2$")
     assert body.closed
     assert error.request is not None
     assert "canary" not in str(error)
@@ -331,14 +331,14 @@ def test_redirect_different_locations_raise_redirect_error() -> None:
 )
 @pytest.mark.parametrize("status", REDIRECTS)
 def test_redirect_https_to_http_raises_redirect_error(location: str, status: int) -> None:
-    error, _ = refuse(Request("GET", URL), to(location, status), match="plain http")
-    assert "proxy that ends TLS" in str(error)
+    error, _ = refuse(Request("GET", URL), to(location, status), match="from https to http")
+    assert "proxy that terminates TLS" in str(error)
     assert "X-Forwarded-Proto" in str(error)
     assert "canary" not in str(error)
 
 
 def test_redirect_https_to_http_via_another_host_raises_redirect_error() -> None:
-    error, _ = refuse(Request("GET", URL), to(STORAGE), to("http://storage.example/"), match="plain http")
+    error, _ = refuse(Request("GET", URL), to(STORAGE), to("http://storage.example/"), match="from https to http")
     assert error.request is not None
     assert error.request.url == STORAGE.partition("?")[0]
 
@@ -355,7 +355,12 @@ def test_redirect_http_to_any_origin_is_followed_anonymously(location: str) -> N
 
 
 def test_redirect_http_to_https_and_back_raises_redirect_error() -> None:
-    refuse(Request("GET", "http://r.example/"), to("https://r.example/"), to("http://r.example/x"), match="plain http")
+    refuse(
+        Request("GET", "http://r.example/"),
+        to("https://r.example/"),
+        to("http://r.example/x"),
+        match="from https to http",
+    )
 
 
 # --- on and on ---
@@ -368,7 +373,7 @@ def test_redirect_eleventh_raises_redirect_error() -> None:
     assert script.requests[-1].url == f"https://{HOST}/9"
     body = RecordedBody()
     last = Response(307, {"Location": "/eleventh?canary"}, body)
-    error, script = refuse(Request("GET", URL), *hops, last, match="more than 10 redirects")
+    error, script = refuse(Request("GET", URL), *hops, last, match="too many redirects: expected at most 10,")
     assert len(script.requests) == 11
     assert body.closed
     assert error.request is not None
@@ -380,7 +385,7 @@ def test_redirect_eleventh_raises_redirect_error() -> None:
 def test_redirect_max_redirects_is_obeyed(most: int) -> None:
     hops = [to(f"/{number}") for number in range(most)]
     assert follow(Request("GET", URL), *hops, OK, max_redirects=most)[0].status == 200
-    refuse(Request("GET", URL), *hops, to("/more"), match=f"more than {most}", max_redirects=most)
+    refuse(Request("GET", URL), *hops, to("/more"), match=f"redirects: expected at most {most},", max_redirects=most)
 
 
 @pytest.mark.parametrize("bad", [-1, 1.0, "3", None, True])
@@ -405,7 +410,7 @@ def test_redirect_transport_invalid_max_redirects_raises_usage_error(bad: Any) -
 def test_redirect_loop_raises_redirect_error(hops: list[str]) -> None:
     bodies = [RecordedBody() for _ in hops]
     answers = [Response(307, {"Location": hop}, body) for hop, body in zip(hops, bodies, strict=True)]
-    error, script = refuse(Request("GET", URL), *answers, match="circle")
+    error, script = refuse(Request("GET", URL), *answers, match="^redirect loop: ")
     assert len(script.requests) == len(hops)
     assert all(body.closed and body.whole for body in bodies)
     assert error.request is not None

@@ -1,1 +1,1 @@
-"""The base transport: requests over urllib3 connections."""
+"""The base transport, which sends requests over urllib3 connections."""

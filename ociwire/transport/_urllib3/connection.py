@@ -1,8 +1,8 @@
-"""urllib3's connections, extended to wait for 100 (Continue) before the body is sent.
+"""Connections of urllib3, extended to wait for 100 (Continue) before the body is sent.
 
-These connections replace urllib3's own in its pools. `request` sends the head, waits, and sends the body;
-`getresponse` reads the final response; `close` resets the state. The states are described in `exchange`. Two private
-methods of urllib3 are overridden to bound their time: `_new_conn` (urllib3's SOCKS connection overrides it, too) and
+They replace urllib3's connection classes in its pools. `request` sends the head, waits, and sends the body;
+`getresponse` reads the final response; `close` resets the state. The states are listed in `exchange`. Two private
+methods are overridden to limit their duration: `_new_conn`, which urllib3's own SOCKS connection also overrides, and
 `_tunnel`.
 """
 
@@ -29,41 +29,41 @@ from .timeouts import TimeLimit, Timeouts
 
 __all__ = ["IdleConnections", "WirePool", "WireTLSPool"]
 
-# What a send raises if the peer has closed the connection. Before Python 3.13, TLS raises the last two.
+# Exceptions of `send` if the server has closed the connection. TLS raises the last two before Python 3.13.
 _CLOSED_BY_PEER = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 _MIN_ATTEMPT = 2.0
-"""Minimum time in seconds for each of several addresses, if that much remains, as in Go's net.Dialer."""
+"""Minimum time in seconds for each of several addresses, unless less time remains, as in Go's net.Dialer."""
 _SEND_SLICE = 0.5
-"""Seconds for which a send may block before the connection is checked for an early response."""
-_NO_HEADERS = urllib3.HTTPHeaderDict()  # shared, as urllib3 only reads from it
+"""Maximum seconds for which `send` may block before the connection is checked for an early response."""
+_NO_HEADERS = urllib3.HTTPHeaderDict()  # shared, because urllib3 does not modify it
 _NO_TIMEOUT = Timeouts(urllib3.Timeout(None))
 
 
 class WireConnection(HTTPConnection):
-    """A connection whose `request` takes an `Exchange` in the place of the body."""
+    """Connection whose `request` expects an `Exchange` as the body."""
 
     _has_served = False  # a response was read on this connection
-    _connect_limit: TimeLimit  # bounds all steps of connecting together
-    _exchange: Exchange | None = None  # the current exchange, until its response is read
+    _connect_limit: TimeLimit  # limits all steps of connecting together
+    _exchange: Exchange | None = None  # the current exchange, until the head of its response is read
     _reader: SocketReader | None = None  # until the response takes it over
     _tunnel_responses: tuple[WireResponse, ...] = ()  # responses of the proxy to CONNECT
 
     def connect(self) -> None:
-        """Connect, through the proxy if there is one. The connect timeout bounds all steps together."""
+        """Connect, through the proxy if there is one. The connect timeout limits all steps together."""
         self._connect_limit = TimeLimit(_NO_TIMEOUT, None if self.timeout is None else time.monotonic() + self.timeout)
         super().connect()
 
     def _new_conn(self) -> socket.socket:
-        """Connect to the first address of the name that answers.
+        """Connect to the first address of the host that accepts the connection.
 
-        `urllib3.util.connection.create_connection` gives each address the whole timeout. Here each address has a share
-        of the remaining time, so that one that drops packets leaves time for the next.
+        Each address gets a share of the remaining time, so that one that drops packets leaves time for the others.
+        `urllib3.util.connection.create_connection` would wait for the whole timeout for each address.
         """
         try:
             addresses = socket.getaddrinfo(self._dns_host, self.port, allowed_gai_family(), socket.SOCK_STREAM)
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error
-        failure: OSError = OSError("the name has no address")
+        failure: OSError = OSError("the host has no address")
         try:
             for index, address in enumerate(addresses):
                 try:
@@ -74,7 +74,7 @@ class WireConnection(HTTPConnection):
                 raise ConnectTimeoutError(self, f"Connection to {self.host} timed out") from failure
             raise NewConnectionError(self, f"Failed to establish a new connection: {failure}") from failure
         finally:
-            del failure  # its traceback refers to this frame: a reference cycle that would hold the socket
+            del failure  # breaks the reference cycle with its traceback, which would keep the socket open
 
     def _connect_to(self, address: tuple[Any, ...], untried: int) -> socket.socket:
         remaining = self._connect_limit.remaining()
@@ -91,7 +91,7 @@ class WireConnection(HTTPConnection):
         return sock
 
     def _tunnel(self) -> None:
-        """Send CONNECT and read the response within the remaining time, and leave the rest to the TLS handshake."""
+        """Send CONNECT and read the response within the remaining time; set the rest for the TLS handshake."""
         self.sock.settimeout(self._connect_limit.remaining())
         super()._tunnel()
         self.sock.settimeout(self._connect_limit.remaining())
@@ -99,7 +99,11 @@ class WireConnection(HTTPConnection):
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
         """Send the head, wait for 100 (Continue) if the exchange requires it, and send the body.
 
-        If the server answers first, this returns before the whole body is sent, and `getresponse` reads that response.
+        If the server sends an early final response, the rest of the body is not sent, and `getresponse` reads that
+        response.
+
+        Raises:
+            ReusedConnection: The connection cannot be used for this exchange; see there.
         """
         exchange: Exchange = body
         exchange.reused = self._has_served
@@ -112,21 +116,21 @@ class WireConnection(HTTPConnection):
         self._reader = exchange.reader = SocketReader(self.sock, exchange.time_limit)
         self.sock.settimeout(exchange.time_limit.remaining())
         if exchange.body is not None and exchange.body.length == 0:
-            # The head alone is the whole request: check before it is sent that the content is really empty.
+            # The request is complete once the head is sent: check before that the content is really empty.
             exchange.sent = next(exchange.pieces, None) is None
         self.putrequest(method, exchange.target, skip_host=True, skip_accept_encoding=True)
-        put_header = super(HTTPConnection, self).putheader  # http.client's: urllib3's looks for its SKIP_HEADER
+        put_header = super(HTTPConnection, self).putheader  # http.client's: urllib3's searches for SKIP_HEADER
         for name, value in exchange.fields:
             put_header(name, value)
         for name, value in headers.items():  # Proxy-Authorization, from urllib3's pool
             put_header(name, value)
-        exchange.written = True
+        exchange.written = True  # set first, because a failing send may have written a part
         self.endheaders()
         if not exchange.sent and self._await_continue(exchange, exchange.reader):
             self._send_body(exchange, exchange.reader)
 
     def _await_continue(self, exchange: Exchange, reader: SocketReader) -> bool:
-        """Wait for 100 (Continue) for as long as the exchange says. Return false if a final status came instead."""
+        """Wait for 100 (Continue), at most `Exchange.expect_wait`; return false if a final response arrives."""
         if exchange.expect_wait is None:
             return True
         end = time.monotonic() + exchange.expect_wait
@@ -141,14 +145,14 @@ class WireConnection(HTTPConnection):
         return True
 
     def _send_body(self, exchange: Exchange, reader: SocketReader) -> None:
-        """Send the body until its end, or until the server answers or closes the connection.
+        """Send the body until its end, or until the server responds or closes the connection.
 
-        The socket is checked before each piece: a response that was sent before the connection was closed is lost if
-        sending goes on until a broken pipe.
+        The socket is checked before each piece. If a server responds and closes the connection, the operating system
+        may discard the received response once sending fails with a reset.
         """
         if self._has_response(exchange, reader):
             return
-        # urllib3's socket for TLS in TLS loses data that it could not send in time, so it gets all of the time at once.
+        # urllib3's SSLTransport (TLS in TLS) loses data if a send times out. It gets all the remaining time at once.
         send_slice = _SEND_SLICE if isinstance(self.sock, socket.socket) else exchange.time_limit.remaining()
         for piece in exchange.pieces:
             if self._has_response(exchange, reader):
@@ -161,7 +165,7 @@ class WireConnection(HTTPConnection):
                     unsent = unsent[self.sock.send(unsent) :]
                     last_progress = time.monotonic()
                 except _CLOSED_BY_PEER:
-                    return  # a response may have been sent before the close: `getresponse` reads it
+                    return  # the server may have responded before it closed: `getresponse` reads the response
                 except TimeoutError:
                     if self._has_response(exchange, reader):
                         return
@@ -169,7 +173,7 @@ class WireConnection(HTTPConnection):
         exchange.sent = True
 
     def _has_response(self, exchange: Exchange, reader: SocketReader) -> bool:
-        """Whether a final status has been received, or the connection was closed. Skips interim responses."""
+        """Return whether a final status was received, or the connection was closed; skip interim responses."""
         try:
             while (status := reader.poll_status()) is not None:
                 if status >= 200:
@@ -181,14 +185,17 @@ class WireConnection(HTTPConnection):
         return False
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
-        """Read the head of the response. The result only returns the connection to urllib3's pool."""
+        """Read the head of the response, and store it in the exchange.
+
+        The returned response is used only to return the connection to urllib3's pool.
+        """
         exchange = self._exchange
         if exchange is None:
             raise http.client.ResponseNotReady
         self.sock.settimeout(exchange.time_limit.remaining())
         raw: Any = http.client.HTTPConnection.getresponse(self)
         exchange.response = raw
-        self._exchange = None  # an idle connection must not keep the request, or its secrets, alive
+        self._exchange = None  # an idle connection must not keep the secrets of a request alive
         self._has_served = not self.is_closed
         return urllib3.HTTPResponse(
             body=raw,
@@ -203,20 +210,21 @@ class WireConnection(HTTPConnection):
         )
 
     def response_class(self, sock: Any, *args: Any, **options: Any) -> WireResponse:  # type: ignore[override]
-        """Make the response that reads what the wait has left. http.client calls this for CONNECT, too."""
+        """Create the response, which continues with the buffered bytes. http.client also calls this for CONNECT."""
         reader, self._reader = self._reader, None
         if reader is not None:
             response = WireResponse(reader, *args, **options)  # type: ignore[arg-type]
             response.exchange = self._exchange
             return response
-        # No request is under way: this is the response of a proxy to CONNECT, which has a head and no body.
+        # No request is in progress: this is a proxy's response to CONNECT. It gets its own reader, which is limited to
+        # the size of a head, because the response has no body.
         reader = SocketReader(sock, self._connect_limit, max_bytes=MAX_HEAD)
         response = WireResponse(reader, *args, **options)  # type: ignore[arg-type]
         self._tunnel_responses = (*self._tunnel_responses, response)
         return response
 
     def close(self) -> None:
-        """Close the socket and drop the state of the exchange."""
+        """Close the socket, and reset the state of the exchange."""
         reader, self._reader, self._exchange = self._reader, None, None
         if reader is not None:
             reader.close()
@@ -228,14 +236,14 @@ class WireConnection(HTTPConnection):
 
 
 class WireTLSConnection(WireConnection, HTTPSConnection):
-    """The same over TLS."""
+    """`WireConnection` over TLS."""
 
 
 class IdleConnections:
-    """The idle connections of a pool. Replaces `queue.LifoQueue`, without a lock.
+    """The idle connections of a pool, last in, first out. Replaces `queue.LifoQueue`, without locks.
 
-    The lock of `queue.LifoQueue` is not reentrant: a finalizer that runs inside `get` and calls `put` waits for its own
-    thread. The operations of `collections.deque` are atomic, so no lock is needed. Nothing here blocks.
+    The lock of `queue.LifoQueue` is not reentrant: if the garbage collector runs a finalizer inside `get` that calls
+    `put`, the thread deadlocks. The operations of `collections.deque` are atomic and need no lock. No method blocks.
 
     Args:
         maxsize: Maximum number of idle connections.
@@ -247,28 +255,31 @@ class IdleConnections:
         self._closed = False
 
     def get(self, **_options: object) -> WireConnection:
-        """Take the most recently returned connection. Raises `queue.Empty` if there is none: the pool makes one."""
+        """Remove and return the most recently used connection; raise `queue.Empty` if there is none.
+
+        The pool creates a new connection then.
+        """
         try:
             return self._idle.pop()
         except IndexError:
             raise queue.Empty from None
 
     def put(self, item: WireConnection | None, **_options: object) -> None:
-        """Add a connection. Raises `queue.Full` if there is no room: the pool closes it. None is ignored."""
+        """Add a connection; raise `queue.Full` if there is no room, after which the pool closes it. Ignores `None`."""
         if item is None:
             return
         if len(self._idle) >= self._maxsize and not self._closed:
             raise queue.Full
         self._idle.append(item)
-        if self._closed:  # closed after urllib3's own check: the connection would stay open
+        if self._closed:  # another thread closed the pool after urllib3 checked it
             self.close()
 
     def qsize(self) -> int:
-        """Number of idle connections."""
+        """Return the number of idle connections."""
         return len(self._idle)
 
     def close(self) -> None:
-        """Close all connections, and those that are added later. Idempotent."""
+        """Close all idle connections, and those that are added later. Idempotent."""
         self._closed = True
         try:
             while True:
@@ -278,14 +289,14 @@ class IdleConnections:
 
 
 class WirePool(urllib3.HTTPConnectionPool):
-    """urllib3's pool for http, with the connections of this module."""
+    """Pool of urllib3 for http, with the connections of this module."""
 
     ConnectionCls = WireConnection
     QueueCls = IdleConnections  # type: ignore[assignment]
 
 
 class WireTLSPool(urllib3.HTTPSConnectionPool):
-    """urllib3's pool for https, with the connections of this module."""
+    """Pool of urllib3 for https, with the connections of this module."""
 
     ConnectionCls = WireTLSConnection
     QueueCls = IdleConnections  # type: ignore[assignment]

@@ -1,23 +1,23 @@
-"""The state of one request on its connection.
+"""State of a request on its connection.
 
-An `Exchange` travels through urllib3 in the place of the body, which urllib3 passes to the connection unchanged. It
-tells the connection what to send, and records what happened, so that the transport can decide whether to resend. With
-``Expect: 100-continue`` (RFC 9110, section 10.1.1) a request passes through these states (`WireConnection.request`):
+An `Exchange` is passed to urllib3 as the body, which urllib3 passes on to the connection unchanged. It contains what
+the connection has to send, and records what happened, so that the transport can decide whether to resend the request.
+A request has these states, which `WireConnection.request` implements (RFC 9110, section 10.1.1):
 
 ========  ==============================  ===============================================================  ========
 state     event                           action                                                           next
 ========  ==============================  ===============================================================  ========
-head      the head is sent, no wait                                                                        body
-head      the head is sent, must wait                                                                      waiting
+head      the head is sent, no wait is required                                                            body
+head      the head is sent, a wait is required                                                             waiting
 waiting   100 (Continue)                  set `continued`                                                  body
 waiting   another 1xx                     skip it                                                          waiting
-waiting   a status of 200 or more         take nothing from the content                                    answered
+waiting   a status of 200 or more         do not read the content                                          answered
 waiting   nothing within `expect_wait`    set `expect_timed_out`                                           body
 waiting   the connection is closed        raise; the transport resends if `may_resend`                     (failed)
 body      the content ends                set `sent`                                                       answered
 body      1xx                             skip it                                                          body
 body      a status of 200 or more         stop sending                                                     answered
-body      the connection is closed        stop sending: a response may have been sent before               answered
+body      the connection is closed        stop sending: the server may have responded before               answered
 answered  1xx                             skip it                                                          answered
 answered  a status of 200 or more         read the response; reuse the connection only if `sent`           (done)
 ========  ==============================  ===============================================================  ========
@@ -40,15 +40,15 @@ if TYPE_CHECKING:
 __all__ = ["ContentFailed", "Exchange", "ReusedConnection"]
 
 MAX_INTERIM = 32
-"""Maximum number of 1xx responses before the final one."""
+"""Maximum number of interim responses (1xx) to one request."""
 MAX_INTERIM_BYTES = 64 * 1024
-"""Maximum size in bytes of all interim responses to one request together."""
+"""Maximum total size in bytes of all interim responses to one request."""
 _PIECE = 1024 * 1024
-"""Maximum size in bytes of one send. The timeout applies to each piece, not to the whole of a large body."""
+"""Maximum size in bytes of one send, so that the timeout applies to each piece instead of a large body as a whole."""
 
 
 class ContentFailed(Exception):
-    """Carries an exception of the caller's content past the handlers that would take it for a network error."""
+    """Wraps an exception of the caller's content, so that urllib3 does not handle it as a network error."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -56,34 +56,34 @@ class ContentFailed(Exception):
 
 
 class ReusedConnection(Exception):
-    """A fresh connection is required, and this one has served before, or has bytes that no request asked for."""
+    """A kept-alive connection was selected, but a fresh one is required, or it has received unexpected bytes."""
 
 
 class Exchange:
-    """One attempt to send a request: what to send, how, and what happened.
+    """One attempt to send a request: what to send, and what happened.
 
     Args:
-        target: The request target, as it is to be sent.
-        fields: The header fields to send, framing included.
-        body: The content, or None.
-        time_limit: Bounds each wait on the socket.
-        expect_wait: Seconds to wait for 100 (Continue) before the body is sent. None means no wait.
-        fresh: If true, a connection that has served before is refused with `ReusedConnection`.
+        target: Request target.
+        fields: Header fields, including the framing.
+        body: Content; `None` if there is none.
+        time_limit: Limit for each wait on the socket.
+        expect_wait: Seconds to wait for 100 (Continue) before the body is sent. `None` means no wait.
+        fresh: If true, a kept-alive connection is refused with `ReusedConnection`.
         idempotent: Whether the request may be sent again after part of it was written.
 
     Attributes:
-        connected: A connection was established. Later failures are not connect failures.
-        reused: The connection had served before.
-        written: A byte of the request may have reached the server.
-        pulled: A chunk of the content was taken.
-        sent: The whole request was sent.
-        interims: Number of 1xx responses received.
+        connected: Whether a connection was established. Later failures are not connect errors.
+        reused: Whether the connection was used by an earlier request.
+        written: Whether a byte of the request may have reached the server.
+        pulled: Whether a chunk of the content was read.
+        sent: Whether the whole request was sent.
+        interims: Number of interim responses (1xx) that were received.
         interim_bytes: Their total size in bytes.
-        continued: A 100 (Continue) was received, in time or late.
-        expect_timed_out: Nothing was received within `expect_wait`.
-        reader: Receives from the socket; None until the connection is in use.
+        continued: Whether 100 (Continue) was received, in time or late.
+        expect_timed_out: Whether nothing was received within `expect_wait`.
+        reader: Reader of the socket; `None` until the connection is in use.
         pieces: The framed body; see `open_body`.
-        response: The final response; set when its head was read.
+        response: The final response; set once its head was read.
     """
 
     response: WireResponse
@@ -141,28 +141,28 @@ class Exchange:
         self.pieces: Iterator[bytes | memoryview] = iter(())
 
     def skip_interim(self, head: Head) -> None:
-        """Record a 1xx response and skip it. Any may come, known or not (RFC 9110, section 15.2).
+        """Record and skip an interim response. A client must accept any 1xx status (RFC 9110, section 15.2).
 
         Raises:
-            ProtocolError: It is a 101, which was not requested, or the interim responses are too many or too long.
+            ProtocolError: The status is 101, which was not requested, or there are too many or too long responses.
         """
         self.interims += 1
         self.interim_bytes += head.size
         if head.status == 101:
-            raise ProtocolError("the server switches protocols (101), which was not asked for")
+            raise ProtocolError("unexpected status 101 (Switching Protocols): no Upgrade was requested")
         if self.interims > MAX_INTERIM:
-            raise ProtocolError(f"more than {MAX_INTERIM} interim responses (1xx) and no final one")
+            raise ProtocolError(f"too many interim responses (1xx): expected at most {MAX_INTERIM}")
         if self.interim_bytes > MAX_INTERIM_BYTES:
-            raise ProtocolError(f"the interim responses (1xx) are longer than {MAX_INTERIM_BYTES} bytes in all")
+            raise ProtocolError(f"too large interim responses (1xx): expected at most {MAX_INTERIM_BYTES} bytes in all")
         self.continued = self.continued or head.status == 100
 
     @property
     def may_resend(self) -> bool:
-        """Whether a failed request may be sent again on a fresh connection, because a kept-alive one was found closed.
+        """Whether a request that failed on a kept-alive connection may be sent again on a fresh one.
 
-        A server that closes an idle connection and one that acts and closes before it answers look the same: only an
-        idempotent request may be sent again once a byte of it was written (RFC 9110, section 9.2.2; RFC 9112, section
-        9.3.1).
+        A server that has closed an idle connection cannot be distinguished from one that processes the request and
+        closes without a response. Once a byte was written, only an idempotent request may be sent again (RFC 9110,
+        section 9.2.2; RFC 9112, section 9.3.1).
         """
         if not self.reused or (self.reader is not None and self.reader.received):
             return False
@@ -171,13 +171,13 @@ class Exchange:
         return self.idempotent or not self.written
 
     def open_body(self) -> None:
-        """Set `pieces` to the framed content, which never exceeds the announced length.
+        """Set `pieces` to an iterator over the framed content, which never exceeds the announced length.
 
-        Taking a piece raises `ContentFailed` if the content raised an exception, and `SizeMismatch` if the content is
-        longer or shorter than its length. The last piece is not yielded before the length is known to be right.
+        The iterator raises `ContentFailed` if the content raises an exception, and `SizeMismatch` if the content is
+        longer or shorter than its length. It yields the last piece only after the length was verified.
 
         Raises:
-            BodyConsumedError: The body is single-use, and was pulled from before.
+            BodyConsumedError: The body is single-use, and was consumed before.
         """
         if self.body is not None:
             chunks = self._chunks(self.body.open(), self.body, times_opened(self.body))
@@ -188,11 +188,11 @@ class Exchange:
             try:
                 chunk = memoryview(next(content)).cast("B")
             except StopIteration:
-                if times_opened(body) != opening:  # opening a body again ends this iterator early
+                if times_opened(body) != opening:  # the body was opened again meanwhile, which ends this iterator
                     raise reopened_error("sent") from None
                 return
             except Exception as error:
-                self.pulled = True  # a failure of the content is no reason to resend
+                self.pulled = True  # prevents `may_resend`: the failure is not one of the connection
                 raise ContentFailed(error) from error
             if chunk:
                 self.pulled = True
@@ -200,8 +200,8 @@ class Exchange:
 
 
 def _sized(chunks: Iterator[memoryview], length: int) -> Iterator[memoryview]:
-    # The chunk that completes the length is held back until the content has ended. A request whose content is longer
-    # than its Content-Length is thus never complete, and the server does not act on it.
+    # The chunk that completes the length is held back until the content has ended. If the content is longer than its
+    # Content-Length, the request is therefore never complete, and the server does not process it.
     count, last = 0, memoryview(b"")
     for chunk in chunks:
         count += len(chunk)
@@ -217,7 +217,7 @@ def _sized(chunks: Iterator[memoryview], length: int) -> Iterator[memoryview]:
 
 
 def _chunked(chunks: Iterator[memoryview]) -> Iterator[bytes]:
-    # RFC 9112, section 7.1
+    # Chunked transfer coding (RFC 9112, section 7.1).
     for chunk in chunks:
         for piece in _cut(chunk):
             yield b"%x\r\n%b\r\n" % (len(piece), bytes(piece))

@@ -1,19 +1,19 @@
-"""What is known about each origin's support of ``Expect: 100-continue`` (RFC 9110, section 10.1.1).
+"""Record of each origin's support for ``Expect: 100-continue`` (RFC 9110, section 10.1.1).
 
-A client must not wait for 100 (Continue) forever, because a server may not know Expect at all. An origin is in one of
-three states. ``silent`` and ``refused`` are forgotten after ten minutes.
+A client must not wait for 100 (Continue) indefinitely, because a server may not support it. Each origin has one of
+three states; ``silent`` and ``refused`` expire after ten minutes.
 
 ========  =========================================  =====================================  ========
-state     a request with a body is sent              event                                  becomes
+state     how a request with a body is sent          event                                  next
 ========  =========================================  =====================================  ========
-unknown   with Expect; a large or single-use body    the wait timed out                     silent
-          waits for 100                              417 (Expectation Failed)               refused
-silent    with Expect; a single-use body waits       100, in time or late                   unknown
-                                                     417                                    refused
+unknown   with Expect; waits for 100 before a large  the wait timed out                     silent
+          or single-use body                         417 (Expectation Failed)               refused
+silent    with Expect; waits for 100 before a        100, in time or late                   unknown
+          single-use body                            417                                    refused
 refused   without Expect, without a wait             any                                    refused
 ========  =========================================  =====================================  ========
 
-The handshake of one request is in `WireConnection._await_continue`; `UrllibTransport.round_trip` resends after 417.
+`WireConnection._await_continue` implements the wait; `UrllibTransport.round_trip` resends a request after 417.
 """
 
 from __future__ import annotations
@@ -28,48 +28,52 @@ from ..._http.urls import Origin
 __all__ = ["ExpectSupport"]
 
 SMALL_BODY = 256 * 1024
-"""A resendable body of at most this size in bytes is sent without a wait, as RFC 9110 allows."""
+"""Maximum size in bytes of a resendable body that is sent without a wait.
+
+Go's net/http reads up to 256 KiB of an unread body before it completes a response: docker-registry 2.8 delays a 401 to
+a smaller body by a second if the client waits.
+"""
 MAX_AGE = 600.0
-"""Seconds after which the state of an origin is forgotten."""
+"""Seconds after which the state of an origin expires."""
 _MAX_ORIGINS = 1024
 
 
 class _State(NamedTuple):
     expires: float
-    refused: bool  # else silent
+    refused: bool  # if false, the state is `silent`
 
 
 class ExpectSupport:
-    """The origins that never send 100 (Continue), and those that refuse Expect (417). Thread-safe."""
+    """Origins that do not send 100 (Continue), and origins that refuse Expect (417). Thread-safe."""
 
     def __init__(self) -> None:
         self._states: BoundedCache[Origin, _State] = BoundedCache(_MAX_ORIGINS)
 
     def may_expect(self, origin: Origin) -> bool:
-        """Whether Expect may be sent: false if the origin has answered 417 to it."""
+        """Return whether Expect may be sent: false if the origin has responded to it with 417."""
         state = self._get(origin)
         return state is None or not state.refused
 
     def should_wait(self, origin: Origin, body: Body) -> bool:
-        """Whether to wait for 100 (Continue) before a body is sent.
+        """Return whether to wait for 100 (Continue) before the body is sent.
 
-        A single-use body cannot be sent again after an early refusal, so it always waits.
+        True for every single-use body, because it cannot be sent again after an early refusal.
         """
         if body.single_use:
             return True
         return (body.length or 0) > SMALL_BODY and self._get(origin) is None
 
     def record_timeout(self, origin: Origin) -> None:
-        """The origin sent nothing while a request waited for 100."""
+        """Record that the origin sent nothing while a request waited for 100."""
         if self.may_expect(origin):
             self._set(origin, refused=False)
 
     def record_refusal(self, origin: Origin) -> None:
-        """The origin answered 417 to Expect."""
+        """Record that the origin responded to Expect with 417."""
         self._set(origin, refused=True)
 
     def record_continue(self, origin: Origin) -> None:
-        """The origin sent 100, in time or late."""
+        """Record that the origin sent 100, in time or late."""
         if self._states.get(origin) is not None and self.may_expect(origin):
             self._states.remove(lambda key, _: key == origin)
 

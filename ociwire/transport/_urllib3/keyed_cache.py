@@ -1,4 +1,4 @@
-"""A cache that makes the value of each key once, even if several threads ask for it at the same time."""
+"""Cache that creates the value of each key only once, even if several threads request it at the same time."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ V = TypeVar("V")
 
 
 class KeyedCache(Generic[K, V]):
-    """Thread-safe cache. While a value is made, only threads that ask for the same key wait.
+    """Thread-safe cache with a lock for each key: creating a value blocks only threads that request the same key.
 
     Args:
-        limit: Maximum number of values. Beyond it the oldest is evicted.
+        limit: Maximum number of values. If it is exceeded, the oldest value is evicted.
     """
 
     def __init__(self, limit: int) -> None:
         self._values: BoundedCache[K, V] = BoundedCache(limit)
         self._lock = threading.Lock()
-        # Reentrant, because making a value may get another one: a host's TLS context falls back to the shared one.
+        # Reentrant, because `factory` may call `get`: the TLS context of a host falls back to the shared context. The
+        # lock of a host is always acquired before the lock of the shared context, so that threads cannot deadlock.
         self._key_locks: dict[K, threading.RLock] = {}
 
     def get(self, key: K, factory: Callable[[K], V]) -> V:
-        """Return the value of a key; call `factory` if there is none. An exception of `factory` caches nothing."""
+        """Return the value of a key, created by `factory` if there is none. An exception of `factory` is not cached."""
         value = self._values.get(key)
         if value is not None:
             return value
@@ -36,7 +37,7 @@ class KeyedCache(Generic[K, V]):
             key_lock = self._key_locks.setdefault(key, threading.RLock())
         try:
             with key_lock:
-                value = self._values.get(key)  # another thread may have made it meanwhile
+                value = self._values.get(key)  # another thread may have created it while this one waited
                 if value is None:
                     value = factory(key)
                     self._values.put(key, value)

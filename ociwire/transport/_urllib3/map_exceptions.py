@@ -1,4 +1,4 @@
-"""Maps the exceptions of urllib3, http.client, ssl and the socket to those of `ociwire.errors`, in one place."""
+"""Mapping of exceptions of urllib3, http.client, ssl and sockets to those of `ociwire.errors`."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from .response_head import NO_RESPONSE, SPEAKS_TLS
 __all__ = ["HasConnected", "map_errors", "to_transport_error"]
 
 _MAX_TEXT = 1000
-"""Maximum length in characters of quoted exception texts, which a proxy or a server may have written."""
-# The first sign that is in the text of an exception decides.
+"""Maximum length of a quoted exception text in characters: a proxy or server may determine a part of it."""
+# Texts in an exception, and the hint for each. The first text that matches determines the hint.
 _HINTS = (
-    (NO_RESPONSE, "does it speak TLS? Then leave insecure=True out"),
-    (SPEAKS_TLS, "leave insecure=True out"),
-    ("certificate verify failed", "a private CA belongs in /etc/docker/certs.d/{host}/ca.crt, or in tls="),
-    ("wrong version number", "the server seems to speak plain http: Client(..., insecure=True)"),
-    ("http request", "the server seems to speak plain http: Client(..., insecure=True)"),
-    ("Tunnel connection failed: 407", "the proxy wants credentials: proxy='http://USER:PASSWORD@HOST:PORT'"),
+    (NO_RESPONSE, "if it requires TLS, remove insecure=True"),
+    (SPEAKS_TLS, "remove insecure=True"),
+    ("certificate verify failed", "put a private CA into /etc/docker/certs.d/{host}/ca.crt, or pass it with tls="),
+    ("wrong version number", "if the server uses plain http, pass Client(..., insecure=True)"),
+    ("http request", "if the server uses plain http, pass Client(..., insecure=True)"),
+    ("Tunnel connection failed: 407", "the proxy requires credentials: pass proxy='http://USER:PASSWORD@HOST:PORT'"),
 )
 
-# The first match decides. Exceptions that wrap another one are unwrapped before, by `_root`.
+# The first class that matches determines the mapping. `_root` unwraps exceptions that wrap another one before.
 _CLASSES: tuple[tuple[type[BaseException], type[TransportError]], ...] = (
     (exceptions.NewConnectionError, ConnectError),
     (exceptions.ConnectTimeoutError, ConnectTimeout),
@@ -66,8 +66,8 @@ _CLASSES: tuple[tuple[type[BaseException], type[TransportError]], ...] = (
     (http.client.HTTPException, ProtocolError),
     (ValueError, ConnectError),  # a host name that does not match a certificate, or that IDNA cannot encode
 )
-# Without a connection, the failure is one to connect. urllib3 reports a TLS handshake that takes too long as a read
-# timeout, and one that fails as an SSLError.
+# Classes to use instead if no connection was established. urllib3 reports a timeout of the TLS handshake as a read
+# timeout, and its failure as an SSLError.
 _WITHOUT_CONNECTION: dict[type[TransportError], type[TransportError]] = {
     ReadError: ConnectError,
     ReadTimeout: ConnectTimeout,
@@ -75,29 +75,32 @@ _WITHOUT_CONNECTION: dict[type[TransportError], type[TransportError]] = {
 
 
 class HasConnected(Protocol):
-    """Tells whether a connection was established when an exception was raised."""
+    """Protocol of objects that record whether a connection was established."""
 
     @property
-    def connected(self) -> bool: ...
+    def connected(self) -> bool:
+        """Whether a connection was established before the exception was raised."""
+        ...
 
 
 def to_transport_error(error: BaseException, request: Request, *, connected: bool, proxy: str = "") -> TransportError:
-    """Return the `TransportError` for an exception of urllib3, http.client, ssl or the socket.
+    """Return the `TransportError` for an exception of urllib3, http.client, ssl or a socket.
 
     Args:
         error: The exception. Raise the result ``from`` it.
         request: The request that failed.
         connected: Whether a connection was established before.
-        proxy: The URL of the proxy in use, without its password; empty if there is none.
+        proxy: The URL of the proxy, without its password; empty if there is none.
     """
     root = _root(error)
     cls = next((mapped for known, mapped in _CLASSES if isinstance(root, known)), ReadError)
-    # Mask before cutting: a proxy's reason phrase may repeat the credentials that it was sent.
+    # Masked before it is truncated: the reason phrase of a proxy may repeat the credentials that were sent to it.
     text = sanitize(redactor_of(request).redact_text(str(root.__cause__ or root)), _MAX_TEXT) or type(root).__name__
     if not connected:
         cls = _WITHOUT_CONNECTION.get(cls, cls)
     elif cls is ReadError and "ALERT_CERTIFICATE_REQUIRED" in text:
-        # TLS 1.3 refuses a client's certificate, or the lack of one, only when the first response is read.
+        # In TLS 1.3, the server refuses a client certificate after the client has completed the handshake (RFC 8446,
+        # section 4.4), so that the alert arrives when the first response is read.
         cls = ConnectError
     if cls is ConnectError:
         through = f" through the proxy {proxy}" if proxy else ""
@@ -112,7 +115,7 @@ def to_transport_error(error: BaseException, request: Request, *, connected: boo
 def map_errors(request: Request, state: HasConnected, *, proxy: str = "") -> Iterator[None]:
     """Map exceptions of urllib3 and http.client to `TransportError`, and mask secrets in them.
 
-    Exceptions of ociwire that have no request yet are given this one, and a hint if there is one.
+    The request and a hint, if there is one, are added to exceptions of ociwire that have no request yet.
     """
     try:
         yield
@@ -126,13 +129,13 @@ def map_errors(request: Request, state: HasConnected, *, proxy: str = "") -> Ite
         try:
             raise to_transport_error(error, request, connected=state.connected, proxy=proxy) from error
         except TransportError as mapped:
-            # Masked again, now that the cause is set: exceptions of http.client contain the line that is invalid.
+            # Masked again, now that `__cause__` is set: exceptions of http.client quote the invalid line of a response.
             redactor_of(request).redact_error(mapped)
             raise
 
 
 def _root(error: BaseException) -> BaseException:
-    """The innermost of the exceptions that urllib3 has wrapped in each other."""
+    """Return the innermost exception of those that urllib3 has wrapped in each other."""
     inner: Any = getattr(error, "reason", None) or getattr(error, "original_error", None)
     if isinstance(error, (exceptions.ProtocolError, exceptions.SSLError)) and not isinstance(inner, BaseException):
         inner = next((arg for arg in error.args if isinstance(arg, BaseException)), None)
@@ -142,9 +145,9 @@ def _root(error: BaseException) -> BaseException:
 
 def _hint(text: str, request: Request) -> str:
     if "mismatch" in text:
-        return ""  # the certificate is another host's: no CA helps
+        return ""  # the certificate is for another host name: a private CA does not help
     if request.url.startswith("https:") and (NO_RESPONSE in text or SPEAKS_TLS in text):
-        return ""  # `insecure=True` was not given; an https proxy may have been configured as an http one
+        return ""  # `insecure=True` is not the cause; an https proxy may have been configured with an http URL
     for sign, hint in _HINTS:
         if sign in text or sign.upper().replace(" ", "_") in text:
             return f" ({hint.format(host=Origin.of(request.url).netloc)})"

@@ -1,4 +1,4 @@
-"""One connection pool per origin, created on first use with the origin's TLS context and proxy."""
+"""Connection pools: one for each origin, created on first use with the TLS context and proxy of the origin."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .tls import TLSContextCache
 __all__ = ["OriginPool", "PoolCache"]
 
 _MAX_ORIGINS = 256
-"""Maximum number of pools. Beyond it the oldest is evicted together with its idle connections."""
+"""Maximum number of pools. If it is exceeded, the oldest pool is evicted together with its idle connections."""
 
 
 @final
 class OriginPool:
-    """The connection pool of one origin.
+    """Connection pool of an origin.
 
     Attributes:
-        urllib3_pool: urllib3's pool, which uses the connection classes of this package.
-        target_prefix: Prefix of each request target: the origin if a proxy forwards plain http (absolute form,
-            RFC 9112, section 3.2.2), else empty.
-        proxy: The proxy's URL without its password; empty if there is none.
+        urllib3_pool: Pool of urllib3 with the connection classes of this package.
+        target_prefix: Prefix of each request target: the origin if a proxy forwards plain http (absolute-form, RFC
+            9112, section 3.2.2), else empty.
+        proxy: URL of the proxy without its password; empty if there is none.
     """
 
     __slots__ = ("proxy", "target_prefix", "urllib3_pool")
@@ -38,7 +38,7 @@ class OriginPool:
         self.proxy = proxy
 
     def close(self) -> None:
-        """Close idle connections now and the others when they are returned. Idempotent."""
+        """Close idle connections immediately, and others when they are returned. Idempotent."""
         idle: Any = self.urllib3_pool.pool  # None once the pool is closed
         self.urllib3_pool.close()
         if idle is not None:
@@ -47,12 +47,12 @@ class OriginPool:
 
 @final
 class PoolCache:
-    """The pools of a transport. Thread-safe.
+    """The connection pools of a transport. Thread-safe.
 
     Args:
-        contexts: Provides the TLS contexts.
-        proxies: Selects the proxy for an origin.
-        pool_size: Maximum number of idle connections of a pool.
+        contexts: Cache of the TLS contexts.
+        proxies: Selector of the proxy for an origin.
+        pool_size: Maximum number of idle connections in each pool.
     """
 
     def __init__(self, contexts: TLSContextCache, proxies: ProxySelector, pool_size: int) -> None:
@@ -65,15 +65,16 @@ class PoolCache:
     def get(self, origin: Origin, *, anonymous: bool) -> OriginPool:
         """Return the pool of an origin.
 
-        Anonymous https requests have a pool of their own, because a TLS connection may carry a client certificate.
+        Anonymous https requests have a separate pool, because a TLS connection may be authenticated by a client
+        certificate.
 
         Raises:
-            UsageError: The pools are closed, or the origin's certificates or proxy cannot be used.
+            UsageError: The transport is closed, or the certificates or the proxy of the origin are invalid.
         """
         if self._closed:
             raise UsageError("the transport is closed")
         pool = self._pools.get((origin, anonymous and origin.scheme == "https"), self._make)
-        if self._closed:  # close() ran while the pool was made, and may have missed it
+        if self._closed:  # another thread called close() meanwhile, which may have missed the new pool
             pool.close()
             raise UsageError("the transport is closed")
         return pool
@@ -84,7 +85,7 @@ class PoolCache:
         if origin.scheme == "https":
             options["ssl_context"] = context = self._contexts.get(origin, anonymous=anonymous)
             if not context.check_hostname:
-                # The caller's own context disables the check; without this, urllib3 would check the name itself.
+                # The user has passed such a context. Without this option, urllib3 checks the host name itself.
                 options["assert_hostname"] = False
         proxy = self._proxies.get(origin)
         manager: urllib3.PoolManager
@@ -93,7 +94,7 @@ class PoolCache:
         else:
             proxy_context = self._contexts.get(proxy.origin) if proxy.origin.scheme == "https" else None
             if origin.scheme == "http":
-                options["ssl_context"] = proxy_context  # urllib3 2.0 reads the proxy's context from here
+                options["ssl_context"] = proxy_context  # urllib3 2.0 uses this as the context for the proxy
             manager = urllib3.ProxyManager(
                 str(proxy.origin),
                 proxy_headers=proxy.headers,
@@ -106,7 +107,7 @@ class PoolCache:
         return OriginPool(pool, str(origin) if is_forwarded else "", "" if proxy is None else str(proxy.origin))
 
     def close(self) -> None:
-        """Close idle connections now and the others when they are returned, and refuse further requests."""
+        """Close idle connections immediately, others when they are returned, and refuse further requests."""
         self._closed = True
         for pool in self._pools.pop_all():
             pool.close()

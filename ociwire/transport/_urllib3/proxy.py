@@ -1,7 +1,7 @@
-"""Select the proxy for an origin: the caller's, or that of the environment as curl and Go read it.
+"""Selection of the proxy for an origin: the one that was passed, or the one in the environment.
 
-``no_proxy`` has no specification. Entries are separated by commas or white space, and match as in curl, with two
-additions of Go's golang.org/x/net/http/httpproxy that curl does not have: ``HOST:PORT`` and ``*.DOMAIN``.
+There is no specification of ``no_proxy``. Its entries are separated by commas or white space, and match as in curl,
+with two additions of Go (golang.org/x/net/http/httpproxy): ``HOST:PORT`` and ``*.DOMAIN``.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _PROXY = re.compile(r"(?:([a-z][a-z0-9+.-]*)://)?(?:(.*)@)?([^@]*)", re.DOTALL |
 
 
 class Proxy(NamedTuple):
-    """The origin of a proxy, and the headers to send to it. Its repr has no password.
+    """Proxy, whose repr does not contain the password.
 
     Attributes:
-        origin: The proxy's origin.
-        headers: ``Proxy-Authorization``, if the URL had userinfo.
+        origin: Origin of the proxy.
+        headers: Headers to send to it: ``Proxy-Authorization`` if its URL has userinfo, else none.
     """
 
     origin: Origin
@@ -38,29 +38,30 @@ class Proxy(NamedTuple):
 
 
 class ProxySelector:
-    """Selects the proxy for each origin. Loopback is never proxied.
+    """Selects the proxy for each origin. Loopback hosts never use a proxy.
 
     Args:
-        proxy: A proxy's URL, ``http://[user:password@]host[:port]``, for every origin. Overrides the environment.
-        trust_env: Whether to use ``http_proxy``, ``https_proxy`` and ``no_proxy``, in lower or upper case. They are
-            read once, by the constructor. ``HTTP_PROXY`` is ignored if ``REQUEST_METHOD`` is set, because a client of a
-            CGI program can set it with a header.
+        proxy: URL of the proxy for every origin, ``http://[user:password@]host[:port]``. Overrides the environment.
+            `None` means the environment.
+        trust_env: Whether to use ``http_proxy``, ``https_proxy`` and ``no_proxy``, in lower or upper case. The
+            constructor reads them once. ``HTTP_PROXY`` is ignored if ``REQUEST_METHOD`` is set, because the client of a
+            CGI program can set it with a header (CVE-2016-1000110).
 
     Raises:
-        UsageError: The proxy's URL is not valid, or of a scheme other than http and https.
+        UsageError: The URL of the proxy is invalid, or its scheme is not http or https.
     """
 
     def __init__(self, proxy: str | None, *, trust_env: bool) -> None:
-        from urllib.request import getproxies  # deferred: a program with a fake transport does not need it
+        from urllib.request import getproxies  # deferred: its import is slow, and not needed with a fake transport
 
         self._explicit = None if proxy is None else _parse(proxy)
         self._environment = getproxies() if trust_env and proxy is None else {}
 
     def get(self, origin: Origin) -> Proxy | None:
-        """Return the proxy for an origin, or None.
+        """Return the proxy for an origin; `None` for a direct connection.
 
         Raises:
-            UsageError: The environment's proxy URL is not valid, or of a scheme other than http and https.
+            UsageError: The URL of the proxy in the environment is invalid, or its scheme is not http or https.
         """
         if is_loopback(origin.host):
             return None
@@ -73,11 +74,11 @@ class ProxySelector:
 
 
 def should_bypass_proxy(no_proxy: str, origin: Origin) -> bool:
-    """Whether ``no_proxy`` names an origin. Names are not resolved.
+    """Return whether ``no_proxy`` matches an origin. Names are not resolved.
 
-    An entry is ``*`` (everything), an IP address, a network (``10.0.0.0/8``), a domain (which includes its subdomains,
-    with or without a leading dot) or ``*.DOMAIN`` (its subdomains alone). All but networks may have a port. IPv6
-    addresses may be in brackets.
+    An entry is ``*`` (any host), an IP address, a network (``10.0.0.0/8``), a domain (with its subdomains, with or
+    without a leading dot) or ``*.DOMAIN`` (only its subdomains). All except networks may have a port. IPv6 addresses
+    may be in brackets.
     """
     address = _address(origin.host)
     return any(_matches(entry, origin, address) for entry in re.split(r"[\s,]+", no_proxy.lower()) if entry)
@@ -87,7 +88,7 @@ def _matches(entry: str, origin: Origin, address: IPv4Address | IPv6Address | No
     if entry == "*":
         return True
     if address is not None and "/" in entry:
-        try:  # host bits may be set, as in 10.1.2.3/8: curl and Go ignore them
+        try:  # not strict: curl and Go ignore host bits, as in 10.1.2.3/8
             return address in ip_network(entry.replace("[", "").replace("]", ""), strict=False)
         except ValueError:
             return False
@@ -114,11 +115,11 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
 def _parse(url: str) -> Proxy:
     if not isinstance(url, str):
         raise UsageError(f"invalid proxy URL: expected {_EXPECTED}, got {type(url).__name__}")
-    # curl and others take a bare host:port, too. The scheme ends at the first ://; a password may hold another.
+    # As in curl, the scheme is optional. It ends at the first ://, because a password may contain another one.
     match = _PROXY.fullmatch(url)
     scheme, userinfo, address = match.groups() if match else ("", None, "")
     if (scheme or "http").lower() not in ("http", "https"):
-        # Not shown unless it is a known scheme: in user://word@host it is a user name.
+        # The scheme is not quoted: in user://word@host, it is a user name.
         kind = "SOCKS proxies are not supported" if scheme.lower().startswith("socks") else "unknown scheme"
         raise UsageError(f"invalid proxy URL: {kind}, expected {_EXPECTED}")
     problem = ""
@@ -126,18 +127,16 @@ def _parse(url: str) -> Proxy:
     try:
         origin, _ = split_url(f"{scheme or 'http'}://{address}")
         if userinfo is not None:
-            user, _, password = userinfo.partition(":")  # RFC 7617: there is a colon, with or without a password
+            user, _, password = userinfo.partition(":")  # RFC 7617, section 2: the colon is required
             credentials = b":".join(
                 unquote_to_bytes(text.encode("utf-8", "surrogateescape")) for text in (user, password)
             )
-    except UnicodeError:  # it holds the password
+    except UnicodeError:  # not chained: the exception contains the password
         problem = "the user or the password is not Unicode text"
-    except UsageError:  # it may hold a part of the password
+    except UsageError:  # not chained: the exception may contain a part of the password
         problem = "the host or port is invalid"
     if problem:
-        raise UsageError(
-            f"invalid proxy URL: {problem}, expected {_EXPECTED} (percent-encode what has a meaning in URLs)"
-        )
+        raise UsageError(f"invalid proxy URL: {problem}, expected {_EXPECTED} (percent-encode special characters)")
     if userinfo is None:
         return Proxy(origin, {})
     return Proxy(origin, {"Proxy-Authorization": f"Basic {b64encode(credentials).decode('ascii')}"})

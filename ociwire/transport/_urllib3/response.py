@@ -1,6 +1,6 @@
-"""Responses read from a socket: the strictly parsed head, the body, and the return of the connection to its pool.
+"""Responses from a socket: parsing of the head and the body, and return of the connection to its pool.
 
-`WireResponse` replaces http.client's response, as far as urllib3 uses it; `WireBody` is the reader of a `Response`.
+`WireResponse` replaces http.client's response for urllib3. `WireBody` is the reader of the body of a `Response`.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ __all__ = ["WireBody", "WireResponse", "release"]
 _MAX_LINE = 4096
 _LINE_ENDS = (b"\r\n", b"\n")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
-# http.client stores header fields in `headers`; ours are in `fields`.
+# A placeholder for the attribute `headers` of http.client's response: `WireResponse` stores the fields in `fields`.
 _NO_MESSAGE = http.client.HTTPMessage()
 _UNCLOSED: dict[weakref.ref[WireBody], tuple[SocketReader, str, str, Redactor | None]] = {}
-"""The sockets and requests of all open bodies, by a weak reference to the body. No value may refer to its body.
+"""Socket and request of each open body, by a weak reference to the body. A value must not refer to its body.
 
-In a reference cycle finalizers run in any order. Those of http.client's response or of the socket could run first: then
-an unread connection looks like one that was read to its end, or its descriptor is closed while another request uses it.
-The callback of a weak reference runs before all of them, and these values belong to no cycle. `weakref.finalize` does
-the same and takes three times as long.
+The finalizers of the objects in a reference cycle run in any order. If the finalizer of http.client's response or of
+the socket ran first, an unread connection would appear to be read to its end, or its file descriptor would be closed
+while another request uses it. The callback of a weak reference runs before all finalizers, and these values are not
+part of a cycle. `weakref.finalize` works in the same way, but takes three times as long.
 """
 
 
 class WireResponse(http.client.HTTPResponse):
-    """Replaces the standard library's response, as far as urllib3 uses it to maintain its pool.
+    """Replacement for http.client's response, with the methods that urllib3 and `WireBody` use.
 
     Attributes:
-        exchange: The exchange that this response ends, until the head is read; None for a response to CONNECT.
-        fields: The header fields.
-        has_excess_data: Whether bytes were received beyond the body: the connection must not be reused.
+        exchange: The exchange of the request, until the head is read; `None` for a response to CONNECT.
+        fields: Header fields.
+        has_excess_data: Whether bytes were received after the body, so that the connection must not be reused.
     """
 
     exchange: Exchange | None = None
@@ -57,8 +57,8 @@ class WireResponse(http.client.HTTPResponse):
     has_excess_data = False
 
     def begin(self) -> None:
-        """Read the head, skip every 1xx, and determine the framing and whether the connection can be reused."""
-        if self.headers is not None:
+        """Read the head, skip interim responses, and determine the framing and whether the connection is reusable."""
+        if self.headers is not None:  # the head was read already
             return
         exchange, self.exchange = self.exchange, None
         head = read_head(self.fp)
@@ -72,7 +72,7 @@ class WireResponse(http.client.HTTPResponse):
         self.headers = self.msg = _NO_MESSAGE
         self.chunked, self.length = framed_length(head, self._method)
         self.chunk_left = None
-        # After a partly sent request, the server would take the next request for the rest of the body.
+        # If the request was only partly sent, the server would read the next request as the rest of its body.
         self.will_close = self._ends_connection(head.minor) or (exchange is not None and not exchange.sent)
 
     def _ends_connection(self, minor: int) -> bool:
@@ -80,12 +80,13 @@ class WireResponse(http.client.HTTPResponse):
         if "close" in options or (minor == 0 and "keep-alive" not in options):
             return True
         if self.chunked:
-            # Two framings, or chunks in HTTP/1.0, are a sign of request smuggling (RFC 9112, sections 6.1 and 6.3).
+            # An additional Content-Length, or chunks in HTTP/1.0, may be an attempt at response splitting: the
+            # connection must be closed (RFC 9112, sections 6.1 and 6.3).
             return minor == 0 or "content-length" in self.fields
         return self.length is None
 
     def readinto(self, buffer: Buffer, /) -> int:
-        """Read available bytes, at least one, without an intermediate copy if possible; 0 at the end.
+        """Read available bytes, at least one, into a buffer; return their number, or 0 at the end.
 
         Raises:
             IncompleteRead: The connection was closed before the end of the body.
@@ -114,13 +115,13 @@ class WireResponse(http.client.HTTPResponse):
         return count
 
     def _next_chunk(self) -> bool:
-        """Read the next chunk size (RFC 9112, section 7.1). At the last chunk, skip the trailers and return false."""
+        """Read the next chunk size (RFC 9112, section 7.1). At the last chunk, skip the trailers, and return false."""
         if self.chunk_left == 0 and self._framing_line(2) not in _LINE_ENDS:
-            raise ProtocolError("the chunked body is broken: a chunk does not end where its size says")
+            raise ProtocolError("invalid chunked body in the response: expected a line end after the data of a chunk")
         line = self._framing_line(_MAX_LINE)
         match = _CHUNK_SIZE.fullmatch(line)
         if match is None:
-            raise ProtocolError("the chunked body is broken: expected a chunk size in hexadecimal digits")
+            raise ProtocolError("invalid chunked body in the response: expected a chunk size in hexadecimal digits")
         self.chunk_left = int(match[1], 16)
         if self.chunk_left:
             return True
@@ -136,10 +137,10 @@ class WireResponse(http.client.HTTPResponse):
             return line
         if len(line) < limit:
             raise http.client.IncompleteRead(b"")
-        raise ProtocolError(f"the chunked body is broken: a line is longer than {_MAX_LINE} bytes")
+        raise ProtocolError(f"invalid chunked body in the response: expected a line of at most {_MAX_LINE} bytes")
 
     def finish(self) -> None:
-        """Mark the body as completely read. A response that is closed without this closes its connection."""
+        """Mark the body as read to its end. If a response is closed without this, its connection is closed, too."""
         fp: Any = self.fp
         self.fp = None  # type: ignore[assignment]
         fp.raw.finish()
@@ -148,32 +149,32 @@ class WireResponse(http.client.HTTPResponse):
 
 
 class WireBody:
-    """The body of a response. Returns the connection to its pool at the end, and closes it if closed before that.
+    """Reader of the body of a response, which returns the connection to its pool at the end.
 
     ================  ======================  =======================================  =========
     state             event                   action                                   next
     ================  ======================  =======================================  =========
-    open              `readinto`, bytes come  return their number                      open
+    open              `readinto` reads bytes  return their number                      open
     open              `readinto`, at the end  return the connection to its pool        finished
     open              `readinto` fails        close the connection, raise              closed
     open              `close`                 close the connection                     closed
     open              garbage collection      close the socket, warn (`_abandon`)      collected
     finished, closed  `readinto`              return 0                                 unchanged
-    finished, closed  any other               none                                     unchanged
+    finished, closed  any other event         none                                     unchanged
     ================  ======================  =======================================  =========
 
-    Only `readinto` returns a connection to its pool. `close` and the finalizer close the socket and touch nothing else:
-    a generator's ``finally`` or an `io.BufferedReader` may call `close` in the garbage collector, in a thread that
-    holds the lock of a pool or of a log handler at that moment.
+    Only `readinto` returns a connection to its pool, which takes locks. `close` and the finalizer only close the
+    socket: the garbage collector may call `close`, through the ``finally`` of a generator or an `io.BufferedReader`, in
+    a thread that holds the lock of a pool or a log handler.
 
     Args:
-        raw: The response to read from.
+        raw: Response to read from.
         pooled: urllib3's response, which returns the connection to its pool.
-        request: The request, for error messages.
+        request: Request, for error messages.
     """
 
     __slots__ = ("__weakref__", "_open", "_pooled", "_raw", "_request")
-    connected = True  # for `map_errors`: no failure here is a connect failure
+    connected = True  # for `map_errors`: failures of a body are not connect errors
 
     def __init__(self, raw: WireResponse, pooled: urllib3.HTTPResponse, request: Request) -> None:
         self._raw = raw
@@ -184,10 +185,10 @@ class WireBody:
         _UNCLOSED[self._open] = fp.raw, request.method, request.url, exchange_redactor(request.info)
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """Read available bytes, at least one; 0 at the end.
+        """Read available bytes, at least one, into a buffer; return their number, or 0 at the end.
 
         Raises:
-            TransportError: The connection failed, or the body is cut off or its framing is invalid.
+            TransportError: The connection failed, or the body is incomplete or has invalid framing.
         """
         if self._open is None:
             return 0
@@ -198,12 +199,12 @@ class WireBody:
             self.close()
             raise
         if self._raw.isclosed():
-            self._forget()  # first: once released, the connection may serve another request
+            self._forget()  # before the release: afterwards, another request may use the connection
             release(self._raw, self._pooled)
         return count
 
     def shorten_timeout(self, seconds: float) -> None:
-        """Limit the time for the rest of the body to `seconds` in all."""
+        """Limit the total time for reading the rest of the body to `seconds`."""
         if self._raw.fp is not None:
             fp: Any = self._raw.fp
             fp.raw.shorten(seconds)
@@ -221,7 +222,7 @@ class WireBody:
 
 
 def release(raw: WireResponse, pooled: urllib3.HTTPResponse) -> None:
-    """Return the connection of a finished response to its pool, or close it if bytes were received beyond the body."""
+    """Return the connection of a finished response to its pool; close it if bytes were received after the body."""
     if raw.has_excess_data:
         pooled.close()
     else:
@@ -232,6 +233,6 @@ def _abandon(reference: weakref.ref[WireBody]) -> None:
     reader, method, url, redactor = _UNCLOSED.pop(reference)
     reader.abort()
     redacted = redact_url(url)
-    if redactor is not None:  # a server may have written the URL, as a Location that repeats a secret
+    if redactor is not None:  # the URL may be a Location from a server, which may repeat a secret
         redacted = redactor.redact_text(redacted)
-    warn_unclosed(f"a response was never read to its end or closed: {method} {redacted}")
+    warn_unclosed(f"a response was neither read to its end nor closed: {method} {redacted}")

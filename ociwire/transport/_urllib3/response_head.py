@@ -1,6 +1,6 @@
-"""Parses the head of a response (RFC 9112): the status line, the header fields, and the framing of the body.
+"""Parser for the head of a response (RFC 9112): status line, header fields, and framing of the body.
 
-Stricter than the standard library: a head that is cut off, too long, or frames its body in two ways is refused.
+It is stricter than `http.client`: a head that is incomplete, too long, or has contradictory framing is refused.
 """
 
 from __future__ import annotations
@@ -27,39 +27,39 @@ __all__ = [
 MAX_HEAD = 64 * 1024
 """Maximum size of a head in bytes."""
 
-# Messages quote nothing of an invalid head: it may repeat a part of a secret of the request, cut at a line end, which
-# could not be recognized and masked. `map_exceptions` appends the remedy to the two texts that it imports.
+# The messages in this module do not quote an invalid head. It may repeat a part of a secret of the request, cut at a
+# line end, which could not be recognized and masked. `map_exceptions` adds a hint to the first two texts.
 NO_RESPONSE = "the server closed the connection without a response"
 SPEAKS_TLS = "the server speaks TLS, but the request was sent over plain http"
-_CUT_OFF = "the head of the response was cut off"
-_NOT_HTTP = "the server does not speak HTTP/1.1: expected a status line, such as HTTP/1.1 200 OK"
+_CUT_OFF = "the server closed the connection before the end of the response head"
+_NOT_HTTP = "the response is not HTTP/1.1: expected a status line, such as HTTP/1.1 200 OK"
 
 _TLS_ALERT = b"\x15\x03"
-"""The first bytes of an alert record (RFC 8446, section 5.1): a TLS server answers so to plain http."""
+"""The first bytes of an alert record (RFC 8446, section 5.1), with which a TLS server responds to plain http."""
 _FIELD = re.compile(rb"(" + HTTP_TOKEN.pattern.encode() + rb")[ \t]*:([^\0]*)")
-# The two parts of a status line. The first has a fixed length, so that it can be parsed before the line has ended.
+# A status line is matched in two parts. The first has a fixed length, so that it can be parsed before the line ends.
 STATUS_LENGTH = len(b"HTTP/1.1 200")
 _VERSION_AND_STATUS = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})")
 _REASON = re.compile(rb"(?: ([^\r\n]*))?\r?\n")
 
 
 class LineReader(Protocol):
-    """The stream that a head is read from."""
+    """Protocol of the stream that a head is read from."""
 
     def readline(self, size: int, /) -> bytes:
-        """Read the next line with its end, or its first `size` bytes; empty at the end."""
+        """Read the next line including its end, or its first `size` bytes; return no bytes at the end."""
         ...
 
 
 class Head(NamedTuple):
-    """The head of a response.
+    """Head of a response.
 
     Attributes:
-        minor: The minor version of HTTP/1: 0 or 1.
-        status: The status code.
-        reason: The reason phrase. Clients should ignore it (RFC 9112, section 4).
-        headers: The header fields.
-        size: Size in bytes, line ends included.
+        minor: Minor version of HTTP/1: 0 or 1.
+        status: Status code.
+        reason: Reason phrase. Clients should ignore it (RFC 9112, section 4).
+        headers: Header fields.
+        size: Size in bytes, including line ends.
     """
 
     minor: int
@@ -70,10 +70,10 @@ class Head(NamedTuple):
 
 
 def read_head(stream: LineReader) -> Head:
-    """Read one head, interim or final.
+    """Read the head of an interim or final response.
 
     Raises:
-        RemoteDisconnected: The stream ended before its first byte.
+        RemoteDisconnected: The stream ended before the first byte.
         ProtocolError: The head is invalid, incomplete, or longer than `MAX_HEAD`.
     """
     line = _read_line(stream, MAX_HEAD, first=True)
@@ -90,23 +90,27 @@ def read_head(stream: LineReader) -> Head:
         if match is not None:
             fields.append((match[1].decode("latin-1"), _decode_value(match[2])))
         elif b"\0" in line:
-            raise ProtocolError("a NUL in the head of the response")
+            raise ProtocolError("invalid header field in the response: expected no NUL")
         elif line[:1] not in b" \t":
             raise ProtocolError("invalid header field in the response: expected a name, a colon and a value")
         elif not fields:
-            raise ProtocolError("the head of the response begins with a folded line")
-        else:  # obsolete line folding (RFC 9112, section 5.2)
+            raise ProtocolError("invalid header field in the response: the first one begins with white space")
+        else:  # obsolete line folding (RFC 9112, section 5.2): append the line to the value of the last field
             name, value = fields[-1]
             fields[-1] = (name, f"{value} {_decode_value(line)}".strip(" "))
     size = MAX_HEAD - remaining + len(line)
+    # A higher minor version is processed as HTTP/1.1 (RFC 9110, section 2.5).
     return Head(min(1, minor), status, reason, Headers.received(fields), size)
 
 
 def parse_status(line: bytes | bytearray) -> tuple[int, int]:
-    """Return the minor version and the status code of a status line, of which at least `STATUS_LENGTH` bytes are given.
+    """Return the minor version and the status code of a status line.
+
+    Args:
+        line: At least the first `STATUS_LENGTH` bytes of the line.
 
     Raises:
-        ProtocolError: It is not a status line of HTTP/1.
+        ProtocolError: The line is not a status line of HTTP/1.
     """
     match = _VERSION_AND_STATUS.match(line)
     if match is None:
@@ -115,19 +119,19 @@ def parse_status(line: bytes | bytearray) -> tuple[int, int]:
 
 
 def cut_off_error(received: bytes | bytearray) -> Exception:
-    """Return the exception for a connection that was closed within a status line, of which `received` has come."""
+    """Return the exception for a connection that was closed after only a part of a status line was received."""
     if not received:
         return RemoteDisconnected(NO_RESPONSE)
     return ProtocolError(SPEAKS_TLS if received.startswith(_TLS_ALERT) else _CUT_OFF)
 
 
 def framed_length(head: Head, method: str | None) -> tuple[bool, int | None]:
-    """Return whether the body is chunked, and its length otherwise (RFC 9112, section 6.3).
+    """Return whether the body is chunked, and otherwise its length in bytes (RFC 9112, section 6.3).
 
-    A length of None means that the body ends when the connection is closed.
+    A length of `None` means that the body ends when the connection is closed.
 
     Raises:
-        ProtocolError: The lengths differ or are invalid, or the transfer coding is not ``chunked``.
+        ProtocolError: Content-Length is invalid or has different values, or Transfer-Encoding is not ``chunked``.
     """
     if is_bodiless(method, head.status):
         return False, 0
@@ -147,10 +151,10 @@ def _read_line(stream: LineReader, limit: int, *, first: bool = False) -> bytes:
     if line.endswith(b"\n"):
         return line
     if len(line) >= limit:
-        raise ProtocolError(f"the head of the response is longer than {MAX_HEAD} bytes")
+        raise ProtocolError(f"the response head is longer than the limit of {MAX_HEAD} bytes")
     raise cut_off_error(line) if first else ProtocolError(_CUT_OFF)
 
 
 def _decode_value(value: bytes) -> str:
-    # A bare CR is read as a space (RFC 9112, section 2.2).
+    # A bare CR is replaced by a space (RFC 9112, section 2.2).
     return value.decode("latin-1").replace("\r", " ").strip(" \t\n")

@@ -1,8 +1,8 @@
-"""The receiving side of a connection during one exchange.
+"""Buffered reader of the socket of a connection during one exchange.
 
-The status of an early response (``HTTP/1.1 401``) must be known before the body is sent. `SocketReader` looks at it and
-buffers what it has received, for the reader of the head and of the body. A file made by ``socket.makefile`` cannot do
-that: it is unusable after its first timeout.
+The status of an early response, such as ``HTTP/1.1 401``, must be read before the body of the request is sent. The
+bytes that are received meanwhile stay in the buffer of `SocketReader`, from which head and body of the response are
+read. A file of ``socket.makefile`` is not suitable, because it cannot be used after a timeout.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _READ_SIZE = 8192
 
 
 class SocketReader(io.RawIOBase):
-    """Reads from a socket, within the time limit of the exchange, through a buffer that is never lost.
+    """Reads from a socket through a buffer, within the time limit of the exchange.
 
     Args:
-        sock: The socket, or urllib3's replacement for it for TLS in TLS.
-        time_limit: Bounds each wait. Without a deadline the socket's own timeout applies.
-        max_bytes: Maximum number of bytes to receive in all; None means no limit.
+        sock: The socket, or urllib3's `SSLTransport` for TLS in TLS.
+        time_limit: Limit for each wait. Without a deadline, the timeout of the socket applies.
+        max_bytes: Maximum number of bytes to receive in total. `None` means no limit.
 
     Attributes:
         received: Whether any byte has been received.
@@ -45,22 +45,22 @@ class SocketReader(io.RawIOBase):
         self._sock = sock
         self._time_limit = time_limit
         self._allowance = max_bytes
-        self._buffer = bytearray()  # received, and not read yet
+        self._buffer = bytearray()  # received, but not read yet
         self._file: io.RawIOBase | None = None
         self._finished = False
         self.received = False
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        """Return a buffered file, as http.client demands of a socket. It keeps the socket open until it is closed."""
+        """Return a buffered file, as http.client requires of a socket. The socket stays open until it is closed."""
         self._file = self._sock.makefile(mode, buffering=0)  # type: ignore[call-overload]
         return io.BufferedReader(self)
 
     def readable(self) -> bool:
-        """True."""
+        """Return true."""
         return True
 
     def readinto(self, buffer: Buffer, /) -> int:
-        """Read buffered bytes if there are any, else receive; 0 at the end."""
+        """Read buffered bytes, or receive bytes if there are none; return their number, or 0 at the end."""
         view = memoryview(buffer).cast("B")
         if self._buffer:
             count = min(len(view), len(self._buffer))
@@ -80,13 +80,13 @@ class SocketReader(io.RawIOBase):
         if self._allowance is not None:
             self._allowance -= count
             if self._allowance < 0:
-                raise ProtocolError("the peer sends more than is read of it")
+                raise ProtocolError("the response of the proxy to CONNECT is too long")
         return count
 
     def readline(self, size: int | None = -1, /) -> bytes:
-        """Read to the next line end, at most `size` bytes; fewer only at the end.
+        """Read up to and including the next line end, at most `size` bytes.
 
-        Overridden because `io.RawIOBase.readline` receives one byte at a time.
+        Overridden because `io.RawIOBase.readline` receives single bytes.
         """
         limit = sys.maxsize if size is None or size < 0 else size
         searched = 0
@@ -103,25 +103,26 @@ class SocketReader(io.RawIOBase):
         return line
 
     def finish(self) -> None:
-        """Stop receiving. Later reads return only buffered bytes, which do not belong to the response."""
+        """Stop receiving. Later reads return only bytes that were buffered after the end of the response."""
         self._finished = True
 
     def shorten(self, seconds: float) -> None:
-        """Limit the time for the rest of the response to `seconds` in all."""
+        """Limit the total time for reading the rest of the response to `seconds`."""
         self._time_limit.shorten(seconds)
 
     def wait_for_status(self, end: float) -> int | None:
-        """Wait for the next status code, without consuming the status line; None if nothing was received by `end`.
+        """Wait for the next status code, without consuming it; return `None` if nothing was received by `end`.
 
-        Changes the timeout of the socket, as `poll_status` does.
+        Like `poll_status`, this changes the timeout of the socket.
 
         Args:
-            end: A `time.monotonic` value in seconds. A status line that has begun by then is read to its end.
+            end: A `time.monotonic` value in seconds. If a part of a status line was received by then, the read timeout
+                applies to the rest.
 
         Raises:
-            RemoteDisconnected: The server closed the connection instead.
-            ProtocolError: The data is not HTTP/1, or is cut off.
-            TimeoutError: The deadline passed, or a status line that had begun was not completed in time.
+            RemoteDisconnected: The server closed the connection without a response.
+            ProtocolError: The data is not HTTP/1, or is incomplete.
+            TimeoutError: The deadline expired, or the rest of a status line was not received in time.
         """
         while len(self._buffer) < STATUS_LENGTH:
             timeout = self._time_limit.remaining() if self._buffer else self._time_limit.clamp(end - time.monotonic())
@@ -136,14 +137,14 @@ class SocketReader(io.RawIOBase):
         return parse_status(self._buffer)[1]
 
     def poll_status(self) -> int | None:
-        """The status code of a response that has been received already, without consuming it; None if there is none.
+        """Return the status code of a response that was already received, without consuming it; `None` without one.
 
         Raises:
-            RemoteDisconnected: The server closed the connection instead.
-            ProtocolError: The data is not HTTP/1, or is cut off.
+            RemoteDisconnected: The server closed the connection without a response.
+            ProtocolError: The data is not HTTP/1, or is incomplete.
         """
-        # A readable socket may hold no data of the response (TLS 1.3 session tickets), and one that is not readable may
-        # have some left: TLS decrypts whole records.
+        # A readable socket may have received a TLS 1.3 session ticket (RFC 8446, section 4.6.1) instead of a response.
+        # One that is not readable may have data that TLS has already decrypted, because it decrypts whole records.
         if not (len(self._buffer) >= STATUS_LENGTH or has_pending(self._sock) or wait_for_read(self._sock, timeout=0)):
             return None
         self._sock.settimeout(0)
@@ -162,20 +163,20 @@ class SocketReader(io.RawIOBase):
         self.received = True
 
     def close(self) -> None:
-        """Release the socket. The owner of the connection closes it."""
+        """Close the file of the socket. The socket itself is closed by the connection, which owns it."""
         if self._file is not None:
             self._file.close()
         super().close()
 
     def abort(self) -> None:
-        """Close the socket, too. Takes no lock and logs nothing, so that a finalizer may call it."""
+        """Close the file and the socket. May be called by a finalizer: it acquires no lock, and does not log."""
         if self._file is not None:
             self._file.close()
         self._sock.close()
 
 
 def has_pending(sock: socket.socket) -> bool:
-    """Whether TLS has decrypted bytes that were not read yet. Polling the socket does not show them."""
-    # urllib3's socket for TLS in TLS keeps them in its `sslobj`.
+    """Return whether TLS has decrypted bytes that were not read yet, which polling the socket does not detect."""
+    # urllib3's SSLTransport (TLS in TLS) has them in its `sslobj`.
     tls = sock if isinstance(sock, ssl.SSLSocket) else getattr(sock, "sslobj", None)
     return tls is not None and tls.pending() > 0

@@ -1,4 +1,4 @@
-"""Timeouts and deadlines of an exchange: how long each wait on the socket may last."""
+"""Timeouts and deadlines, which limit the duration of each wait on a socket."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["TimeLimit", "Timeouts"]
 
 
 class Timeouts:
-    """Connect and read timeout, resolved once from what the user gave.
+    """Connect timeout and read timeout in seconds, as resolved from the argument of the user.
 
     Args:
         timeout: Seconds for connecting and for each wait on the socket, or a `urllib3.Timeout`, whose ``total`` bounds
             both.
 
     Raises:
-        UsageError: It is neither.
+        UsageError: The timeout is invalid; see `resolve_timeout`.
     """
 
     __slots__ = ("connect", "read", "urllib3_timeout")
@@ -30,11 +30,11 @@ class Timeouts:
 
 
 class TimeLimit:
-    """Bounds each wait of one exchange by its timeouts and its deadline.
+    """Limit for each wait of an exchange, from its timeouts and its deadline.
 
     Args:
-        timeouts: Timeouts for connecting and for each other wait.
-        deadline: A `time.monotonic` value in seconds, or None for no deadline.
+        timeouts: Timeout for connecting, and for each other wait.
+        deadline: A `time.monotonic` value in seconds; `None` for no deadline.
     """
 
     __slots__ = ("_timeouts", "deadline")
@@ -44,7 +44,7 @@ class TimeLimit:
         self.deadline = deadline
 
     def remaining(self) -> float | None:
-        """Seconds that the next wait on the socket may last; None means no limit.
+        """Return the maximum duration of the next wait on the socket in seconds; `None` means no limit.
 
         Raises:
             TimeoutError: The deadline has passed.
@@ -52,31 +52,31 @@ class TimeLimit:
         return self.clamp(self._timeouts.read)
 
     def clamp(self, seconds: float | None) -> float | None:
-        """Return `seconds`, or the time until the deadline if that is shorter.
+        """Return `seconds`, or the time until the deadline if it is shorter; `None` means no limit.
 
         Raises:
             TimeoutError: The deadline has passed.
         """
         if self.deadline is None:
             return seconds
-        remaining = min(self.deadline - time.monotonic(), MAX_WAIT)
+        remaining = min(self.deadline - time.monotonic(), MAX_WAIT)  # `settimeout` refuses very long timeouts
         if remaining <= 0:
             raise TimeoutError("the deadline has passed")
         return remaining if seconds is None else min(remaining, seconds)
 
     def check_progress(self, since: float) -> None:
-        """Raise `TimeoutError` if a wait that began at `since` (`time.monotonic`) has exceeded a limit."""
+        """Raise `TimeoutError` if a wait that began at `since` (a `time.monotonic` value) exceeds a limit."""
         self.remaining()
         if self._timeouts.read is not None and time.monotonic() - since >= self._timeouts.read:
             raise TimeoutError("timed out")
 
     def shorten(self, seconds: float) -> None:
-        """Move the deadline to `seconds` from now, unless it is earlier."""
+        """Move the deadline to `seconds` from now, unless it is already earlier."""
         deadline = time.monotonic() + seconds
         self.deadline = deadline if self.deadline is None else min(deadline, self.deadline)
 
     def for_urllib3(self) -> urllib3.Timeout:
-        """The timeouts that urllib3 connects with.
+        """Return the timeouts for urllib3, which connects with them.
 
         Raises:
             TimeoutError: The deadline has passed.

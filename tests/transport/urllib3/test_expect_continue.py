@@ -215,7 +215,7 @@ class TestPlainHTTPToTLSServer:
     @pytest.mark.parametrize("body", [None, b"abc", LARGE], ids=["none", "small", "waiting"])
     def test_closed_without_response_error_names_remedy(self, wire: Wire, body: bytes | None) -> None:
         server = wire.serve(end_connection(body))
-        with pytest.raises(ReadError, match=r"without a response.*leave insecure=True out"):
+        with pytest.raises(ReadError, match=r"without a response.*remove insecure=True"):
             wire.transport().round_trip(put(server.url, body))
 
     @one_kind
@@ -223,7 +223,7 @@ class TestPlainHTTPToTLSServer:
     @pytest.mark.parametrize("code", [b"\x46", b"\n"], ids=["protocol_version", "unexpected_message"])
     def test_tls_alert_error_names_remedy(self, wire: Wire, body: bytes | None, code: bytes) -> None:
         server = wire.serve(end_connection(body, b"\x15\x03\x01\x00\x02\x02" + code))
-        with pytest.raises(ProtocolError, match=r"the server speaks TLS.*leave insecure=True out"):
+        with pytest.raises(ProtocolError, match=r"the server speaks TLS.*remove insecure=True"):
             wire.transport().round_trip(put(server.url, body))
 
 

@@ -161,7 +161,7 @@ class TestDistrust:
 
     def test_plain_http_to_tls_server_error_names_remedy(self, wire: Wire) -> None:
         server = wire.serve(read_until_close, handshake_fails=True)
-        with pytest.raises((ProtocolError, ReadError), match="leave insecure=True out"):
+        with pytest.raises((ProtocolError, ReadError), match="remove insecure=True"):
             wire.transport().round_trip(get(server.url.replace("https", "http")))
 
     def test_tls_old_version_raises_connect_error(self, wire: Wire, certificates: Certificates, kind: str) -> None:
