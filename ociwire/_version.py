@@ -1,3 +1,3 @@
-"""The version, in the one place from which the package, its metadata and its User-Agent take it."""
+"""Version of the package, also used for its metadata and its User-Agent header."""
 
 __version__ = "0.1.0"

@@ -170,15 +170,15 @@ class BlobReader(io.RawIOBase):
             OciwireError: As `readinto`.
         """
         size = check_read_size(size)
-        wanted = self._remaining if size < 0 else min(size, self._remaining)
+        remaining = self._remaining if size < 0 else min(size, self._remaining)
         pieces = []
         while True:
-            buffer = bytearray(min(wanted, _BUFFER_SIZE))
+            buffer = bytearray(min(remaining, _BUFFER_SIZE))
             with memoryview(buffer) as view:
                 count = self.readinto(view)
                 pieces.append(bytes(view[:count]))
-            wanted -= count
-            if wanted <= 0:
+            remaining -= count
+            if remaining <= 0:
                 return b"".join(pieces)
 
     def readall(self) -> bytes:

@@ -199,9 +199,10 @@ def _stated_size(response: Response, start: int) -> int | None:
         return content_length(response.headers)
     first, last, size = content_range(response.headers)
     if first != start or last is None or last < first or (size is not None and size <= last):
-        stated = response.headers.get("content-range", "no Content-Range")
+        content_range_header = response.headers.get("content-range", "no Content-Range")
         raise ProtocolError(
-            f"invalid Content-Range {safe_repr(stated)}: expected bytes from {start} on", request=response.request
+            f"invalid Content-Range {safe_repr(content_range_header)}: expected bytes from {start} on",
+            request=response.request,
         )
     return size
 
@@ -220,9 +221,11 @@ def _skip_to(response: Response, start: int, size: int, *, max_skip: int | None)
         ProtocolError: A 206 has another range, the size has changed, or more than `max_skip` bytes had to be skipped.
         TransportError: The connection failed.
     """
-    stated = _stated_size(response, start)
-    if stated is not None and stated != size:
-        raise ProtocolError(f"the size of the blob changed from {size} to {stated} bytes", request=response.request)
+    stated_size = _stated_size(response, start)
+    if stated_size is not None and stated_size != size:
+        raise ProtocolError(
+            f"the size of the blob changed from {size} to {stated_size} bytes", request=response.request
+        )
     if size <= start and start > 0:
         raise RangeInvalid(
             f"invalid range from byte {start}: the blob has {size} bytes",

@@ -62,7 +62,7 @@ _CATALOG_URL = "/v2/_catalog"
 
 @final
 class Client:
-    """Client of one registry, with a method for each operation. A context manager that closes it.
+    """Client of one registry, with a method for each operation. Its context manager closes it.
 
     Thread-safe. After a fork, create a new client in the child process. Names, tags, digests and media types are
     validated before anything is sent. In addition to the exceptions that they list, all methods raise `UsageError` for
@@ -252,9 +252,9 @@ class Client:
     def push_blob(self, repository: str, descriptor: Descriptor, content: BodyContent) -> Descriptor:
         """Upload a blob: POST, which opens an upload session, and PUT ("POST then PUT"; scope: pull,push).
 
-        The content is not hashed before: the registry reports a wrong digest. If the PUT fails, the client queries the
-        state of the upload. It sends missing bytes if the content can be read again, and waits up to ten minutes, or
-        until the deadline, for a registry that may still be committing the blob.
+        The content is not hashed first, because the registry verifies the digest. If the PUT fails, the client queries
+        the state of the upload. It sends missing bytes if the content can be read again, and waits up to ten minutes,
+        or until the deadline, for a registry that may still be committing the blob.
 
         Args:
             repository: Name of the repository.
@@ -306,7 +306,7 @@ class Client:
         offset: int | None = None,
         chunk_size: int | None = None,
     ) -> BlobWriter:
-        """Resume an upload, possibly from another process (scope: pull,push).
+        """Return a writer that resumes an upload, possibly from another process (scope: pull,push).
 
         Args:
             repository: Name of the repository.

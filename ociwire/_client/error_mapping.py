@@ -159,13 +159,13 @@ def error_from_response(response: Response) -> RegistryError:
     """
     body = _read_body(response)
     errors_of_body = _parse_errors(body)
-    first = errors_of_body[0] if errors_of_body else {}
-    code = sanitize(first.get("code"), _MAX_CODE)
+    first_error = errors_of_body[0] if errors_of_body else {}
+    code = sanitize(first_error.get("code"), _MAX_CODE)
     error = _error_class(response, code)(
-        _message(response, first, body),
+        _message(response, first_error, body),
         status=response.status,
         code=code,
-        detail=first.get("detail"),
+        detail=first_error.get("detail"),
         errors=errors_of_body,
         headers=response.headers
         if response.request is not None
@@ -253,23 +253,23 @@ def check_digest_header(digest: Digest | None, response: Response) -> None:
     Raises:
         DigestMismatch: The registry states another digest.
     """
-    claimed = response.headers.get("docker-content-digest", "")
-    if digest is not None and claimed != digest and claimed.partition(":")[0] == digest.algorithm:
-        claimed = redactor_of(response.request).redact_text(claimed)
+    stated_digest = response.headers.get("docker-content-digest", "")
+    if digest is not None and stated_digest != digest and stated_digest.partition(":")[0] == digest.algorithm:
+        stated_digest = redactor_of(response.request).redact_text(stated_digest)
         raise errors.DigestMismatch(
-            f"digest mismatch: requested {digest}, the registry states {claimed!r:.200}",
+            f"digest mismatch: requested {digest}, the registry states {stated_digest!r:.200}",
             expected=digest,
-            actual=claimed,
+            actual=stated_digest,
         )
 
 
 def digest_from_header(response: Response) -> Digest | None:
     """Return the digest in Docker-Content-Digest; `None` if it is absent, invalid or cannot be verified."""
     try:
-        claimed = Digest(response.headers.get("docker-content-digest", ""))
+        digest = Digest(response.headers.get("docker-content-digest", ""))
     except errors.UsageError:
         return None
-    return claimed if claimed.known else None
+    return digest if digest.known else None
 
 
 def _read_body(response: Response) -> bytes:
@@ -289,9 +289,9 @@ def _parse_errors(body: bytes) -> tuple[dict[str, Any], ...]:
     return tuple(entry for entry in entries if isinstance(entry, dict)) if isinstance(entries, list) else ()
 
 
-def _message(response: Response, first: dict[str, Any], body: bytes) -> str:
-    if first:
-        return sanitize(first.get("message"), _MAX_BODY)
+def _message(response: Response, first_error: dict[str, Any], body: bytes) -> str:
+    if first_error:
+        return sanitize(first_error.get("message"), _MAX_BODY)
     if response.status < 400:
         return "unexpected status"
     text = body[:_MAX_BODY].decode("utf-8", "replace").strip()

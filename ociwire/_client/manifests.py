@@ -141,9 +141,9 @@ def find_manifest(repository: Repository, reference: str) -> Digest | None:
     with treat_refusal_as_missing():
         response = repository.head(repository.manifest_url(reference), repository.push_scope, ACCEPT)
         check_digest_header(digest, response)
-        claimed = digest_from_header(response)
-        if claimed is not None:
-            return digest or claimed
+        stated_digest = digest_from_header(response)
+        if stated_digest is not None:
+            return digest or stated_digest
         if digest is not None:  # a registry does not have to send Docker-Content-Digest, but an HTML page is not one
             return None if is_labelled_html(response) else digest
         return fetch_manifest(repository, reference, None, repository.push_scope).descriptor.digest
@@ -198,9 +198,11 @@ def build_descriptor(content: bytes, media_type: str, digest: str | None) -> Des
     """
     if not is_media_type(media_type):
         raise UsageError(f"invalid media type {safe_repr(media_type, 200)}: expected type/subtype without parameters")
-    own = parse_manifest(content).get("mediaType")
-    if own is not None and own != media_type:
-        raise UsageError(f"invalid media type {safe_repr(media_type)}: the mediaType of the manifest is {own!r:.200}")
+    stated_type = parse_manifest(content).get("mediaType")
+    if stated_type is not None and stated_type != media_type:
+        raise UsageError(
+            f"invalid media type {safe_repr(media_type)}: the mediaType of the manifest is {stated_type!r:.200}"
+        )
     expected = Digest.of(content) if digest is None else Digest(digest)
     actual = Digest.of(content, expected.algorithm)
     if actual != expected:

@@ -121,23 +121,23 @@ def _iter_names(
     send: Callable[[str], Response], url: str, key: str, start_after: str | None, page_size: int | None
 ) -> Iterator[str]:
     """Yield the names of all pages. If a full first page has no Link, request the next names with ``last=``."""
-    last, known = start_after, frozenset[str]()
+    last_name, last_names = start_after, frozenset[str]()
     while page_size != 0:
         page_count, entry_count, names = 0, 0, list[str]()
-        parameters = {"n": page_size, "last": last}
+        parameters = {"n": page_size, "last": last_name}
         query = urlencode({name: value for name, value in parameters.items() if value is not None})
         for page, response in iter_pages(send, f"{url}?{query}" if query else url, key):
             names, entry_count = _read_names(page, key, response)
-            if not page_count and not known.isdisjoint(names):
+            if not page_count and not last_names.isdisjoint(names):
                 # The registry ignores last=, and sends the same list again: yield only names that are new.
-                yield from names[: next(index for index, name in enumerate(names) if name in known)]
+                yield from names[: next(index for index, name in enumerate(names) if name in last_names)]
                 return
             yield from names
             page_count += 1
         # A full page without a Link may not be the last one: some registries support last=, but send no Link.
         if page_count > 1 or page_size is None or entry_count < page_size or not names:
             return
-        last, known = names[-1], frozenset(names)
+        last_name, last_names = names[-1], frozenset(names)
 
 
 def _read_names(page: dict[str, Any], key: str, response: Response) -> tuple[list[str], int]:

@@ -328,14 +328,16 @@ def _check_replaceable(manifest: ReceivedManifest, subject: Digest) -> None:
     Raises:
         ContentError: The tag references something else, according to its content or its ``mediaType``.
     """
-    own = parse_manifest(manifest.content).get("mediaType")
-    if _is_referrers_index(manifest, subject) and (own in (None, "") or parse_media_type(own) in INDEX_TYPES):
+    stated_type = parse_manifest(manifest.content).get("mediaType")
+    if _is_referrers_index(manifest, subject) and (
+        stated_type in (None, "") or parse_media_type(stated_type) in INDEX_TYPES
+    ):
         return
     named = f"{manifest.descriptor.digest} ({manifest.descriptor.media_type})"
     raise ContentError(
         f"refusing to replace the referrers tag {referrers_tag(subject)}: expected an index of referrers, got"
         f" {redactor_of(manifest.response.request).redact_text(named)}"
-        " (delete the tag, after pushing what you need of it under another tag)"
+        " (delete the tag; if you need its manifest, push it under another tag first)"
     )
 
 
@@ -409,8 +411,10 @@ def _read_entries(index: dict[str, Any], request: Request | None) -> list[Descri
 
 def _filter_by_type(descriptors: list[Descriptor], artifact_type: str | None) -> Iterator[Descriptor]:
     # Media types are case-insensitive (RFC 6838, section 4.2).
-    wanted = None if artifact_type is None else artifact_type.lower()
-    return (descriptor for descriptor in descriptors if wanted in (None, (descriptor.artifact_type or "").lower()))
+    lowered_type = None if artifact_type is None else artifact_type.lower()
+    return (
+        descriptor for descriptor in descriptors if lowered_type in (None, (descriptor.artifact_type or "").lower())
+    )
 
 
 def _entry_digest(text: str) -> Digest | None:

@@ -245,6 +245,6 @@ def add_query(url: str, parameters: Mapping[str, str]) -> str:
     return f"{url}{'&' if '?' in url else '?'}{urlencode(parameters, safe=':/')}"
 
 
-@lru_cache(maxsize=1024)  # every request needs one
+@lru_cache(maxsize=1024)  # called for each request
 def _scope(name: str, *actions: str) -> Scope:
     return Scope.repository(name, *actions)

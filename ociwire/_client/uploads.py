@@ -250,8 +250,8 @@ def _min_chunk_length(response: Response) -> int:
     Raises:
         ProtocolError: The length is larger than `MAX_CHUNK`.
     """
-    stated = response.headers.get("oci-chunk-min-length", "").strip()
-    length = int(stated) if re.fullmatch(r"[0-9]{1,18}", stated) else 0
+    value = response.headers.get("oci-chunk-min-length", "").strip()
+    length = int(value) if re.fullmatch(r"[0-9]{1,18}", value) else 0
     if length > MAX_CHUNK:
         raise ProtocolError(
             f"unsupported OCI-Chunk-Min-Length {length}: expected at most {MAX_CHUNK} bytes", request=response.request

@@ -286,7 +286,7 @@ def set_redactor(info: RequestInfo, redactor: Redactor | None) -> RequestInfo:
 
 @final
 class Response:
-    """HTTP response: status, headers, and a body that can be read once. A context manager that closes it.
+    """HTTP response: status, headers, and a body that can be read once. Its context manager closes it.
 
     A response has one owner, which must read it to its end, drain it or close it. Reading it to its end returns the
     connection to its pool; closing it earlier closes the connection. Not thread-safe. The body of a response that was

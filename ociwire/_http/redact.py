@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["HasSecrets", "Redactor"]
 
 _MIN_SECRET_LENGTH = 4
-"""Minimum length of a credential that is masked: shorter ones occur in any text by chance."""
+"""Minimum length of a credential that is masked: shorter ones occur in texts by chance."""
 _MIN_QUERY_VALUE_LENGTH = 8
 """Minimum length of a query value that is masked: most shorter values are dates, versions and flags."""
 _PREFIX_LENGTH = 16
@@ -71,7 +71,7 @@ class Redactor:
     Secrets are found raw, percent-encoded, JSON-escaped and HTML-escaped, with up to three nested encodings. The query
     of each cross-origin URL is masked, too, because it may be a signature.
 
-    Secrets are encoded only when something has to be masked, so that successful requests pay only for adding them.
+    Secrets are encoded only when something has to be masked, because most requests succeed and nothing is logged.
 
     Args:
         origin: The origin whose URLs are shown with their query. `None` masks the query of every absolute URL.
@@ -138,8 +138,8 @@ class Redactor:
             if part
         ]
         # The path may repeat a secret, too, if a server has sent the URL as a Location or a realm.
-        shown = self.redact_text(redact_url(url)) + (f"?{'&'.join(dict.fromkeys(parts))}" if parts else "")
-        return sanitize(shown, _MAX_URL)
+        text = self.redact_text(redact_url(url)) + (f"?{'&'.join(dict.fromkeys(parts))}" if parts else "")
+        return sanitize(text, _MAX_URL)
 
     def redact_text(self, value: str) -> str:
         """Return a text in which each secret and the query of each cross-origin URL are replaced by ``***``."""
@@ -219,10 +219,10 @@ class Redactor:
         return 0
 
     def _is_same_netloc(self, before: bytes, netloc: bytes) -> bool:
-        own = self._origin
-        if own is None or netloc != own.netloc.encode():
+        origin = self._origin
+        if origin is None or netloc != origin.netloc.encode():
             return False
-        return not before.endswith(b":") or before.endswith(f"{own.scheme}:".encode())
+        return not before.endswith(b":") or before.endswith(f"{origin.scheme}:".encode())
 
     def _get_needles(self) -> tuple[bytes, ...]:
         """Return all secrets as bytes, in each text encoding, with a space instead of each ``+``. Computed lazily."""
@@ -325,10 +325,10 @@ class Redactor:
                 continue
             seen.add(id(current))
             try:
-                shown = f"{current} {current!r} {vars(current)!r}"
+                text = f"{current} {current!r} {vars(current)!r}"
             except Exception:  # noqa: BLE001 - a repr may raise anything; without a text, assume a secret
                 return True
-            if self.redact_text(shown) is not shown:
+            if self.redact_text(text) is not text:
                 return True
             chain += [current.__cause__, current.__context__]
         return False

@@ -56,9 +56,9 @@ class Digest(str):
                 " digits"
             )
         algorithm, encoded = match.groups()
-        known = _KNOWN.get(algorithm)
-        if known is not None and not known.fullmatch(encoded):
-            raise UsageError(f"invalid digest {safe_repr(text, 300)}: expected {algorithm}:{known.pattern}")
+        pattern = _KNOWN.get(algorithm)
+        if pattern is not None and not pattern.fullmatch(encoded):
+            raise UsageError(f"invalid digest {safe_repr(text, 300)}: expected {algorithm}:{pattern.pattern}")
         return super().__new__(cls, text)
 
     @classmethod

@@ -33,9 +33,9 @@ def check_host(host: str) -> str:
         UsageError: The host is invalid, such as one that is empty or has a scheme, a path, a query or userinfo.
     """
     if not isinstance(host, str) or not _HOST.fullmatch(host):
-        shown = redact_url(host) if isinstance(host, str) else host
+        redacted = redact_url(host) if isinstance(host, str) else host
         raise UsageError(
-            f"invalid registry host {safe_repr(shown, 250)}: expected HOST or HOST:PORT, such as ghcr.io or"
+            f"invalid registry host {safe_repr(redacted, 250)}: expected HOST or HOST:PORT, such as ghcr.io or"
             " localhost:5000"
         )
     name, port = split_port(host)
@@ -79,12 +79,14 @@ def redact_url(url: str) -> str:
     match = _SHOWN.match(url)
     if match is None:  # a path without a host
         return truncate(re.split(r"[?#]", url, maxsplit=1)[0], _MAX_SHOWN)
-    prefix, rest, tail = match.groups()
-    _, at, shown = rest.rpartition("@")
-    netloc = re.split(r"[/\\]", shown, maxsplit=1)[0]
+    prefix, netloc_and_path, query_and_fragment = match.groups()
+    _, at, host_and_path = netloc_and_path.rpartition("@")
+    netloc = re.split(r"[/\\]", host_and_path, maxsplit=1)[0]
     # An @ after a ? or # may be the end of userinfo. The text before it then looks like a host and port, as in
     # https://user:123?4@host/, or like a host, as in https://token?4@host/.
-    hides_userinfo = "@" in tail and not at and (":" in netloc or netloc == shown or not is_host(netloc))
+    hides_userinfo = (
+        "@" in query_and_fragment and not at and (":" in netloc or netloc == host_and_path or not is_host(netloc))
+    )
     if hides_userinfo or ((at or prefix) and not is_host(netloc)):
         return truncate(f"{prefix}***", _MAX_SHOWN)
-    return truncate(f"{prefix}{'***@' if at else ''}{shown}", _MAX_SHOWN)
+    return truncate(f"{prefix}{'***@' if at else ''}{host_and_path}", _MAX_SHOWN)

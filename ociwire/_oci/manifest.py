@@ -62,12 +62,12 @@ def check_schema(parsed: dict[str, Any], content_type: str = "") -> None:
     Raises:
         Unsupported: The manifest is a schema 1 manifest.
     """
-    own = parse_media_type(parsed.get("mediaType")) or ""
+    stated_type = parse_media_type(parsed.get("mediaType")) or ""
     version = parsed.get("schemaVersion")
     has_version_1 = type(version) is int and version == 1
     if (
-        (has_version_1 and own not in MANIFEST_TYPES and content_type not in MANIFEST_TYPES)
-        or own.lower() in _SCHEMA_1_TYPES
+        (has_version_1 and stated_type not in MANIFEST_TYPES and content_type not in MANIFEST_TYPES)
+        or stated_type.lower() in _SCHEMA_1_TYPES
         or content_type.lower() in _SCHEMA_1_TYPES
     ):
         raise Unsupported("Docker schema 1 manifests are not supported: push the image again with a current tool")
@@ -84,12 +84,14 @@ def detect_media_type(parsed: dict[str, Any], content_type: str) -> str:
         ContentError: Content-Type and ``mediaType`` differ; or there is no ``mediaType``, and the content has fields of
             both an index and an image manifest (CVE-2021-41190).
     """
-    own = parse_media_type(parsed.get("mediaType"))
-    if own is not None:
+    stated_type = parse_media_type(parsed.get("mediaType"))
+    if stated_type is not None:
         if content_type not in MANIFEST_TYPES:
-            return own
-        if own != content_type and own not in GENERIC_MEDIA_TYPES:
-            raise ContentError(f"manifest media type mismatch: mediaType is {own}, but Content-Type is {content_type}")
+            return stated_type
+        if stated_type != content_type and stated_type not in GENERIC_MEDIA_TYPES:
+            raise ContentError(
+                f"manifest media type mismatch: mediaType is {stated_type}, but Content-Type is {content_type}"
+            )
         return content_type
     fields = {field for field in ("manifests", "config", "layers") if parsed.get(field) is not None}
     # Tools could interpret such a document differently: one would verify an index, another run an image manifest.

@@ -75,11 +75,11 @@ def media_type_to_push(content: bytes, stated: str, expected: str | None) -> str
         ContentError: The ``mediaType`` of the manifest is invalid, so that no registry would accept it.
     """
     parsed = parse_manifest(content)
-    own = parsed.get("mediaType")
-    if own not in (None, ""):
-        media_type = parse_media_type(own)
+    field = parsed.get("mediaType")
+    if field not in (None, ""):
+        media_type = parse_media_type(field)
         if media_type is None:
-            raise ContentError(f"invalid manifest: mediaType must be type/subtype, got {safe_repr(own)}")
+            raise ContentError(f"invalid manifest: mediaType must be type/subtype, got {safe_repr(field)}")
         return media_type
     # Without a `mediaType`, the descriptor is more reliable than the Content-Type, which may be generic (S3, proxies).
     if expected is not None and (expected in MANIFEST_TYPES or stated in GENERIC_MEDIA_TYPES):
@@ -106,13 +106,16 @@ def parse_platform(text: str | Platform) -> Platform:
 
 def matches_platform(descriptor: Descriptor, platforms: Iterable[Platform]) -> bool:
     """Return whether an entry of an index matches one of the platforms. Empty fields of these match any value."""
-    own = descriptor.platform
-    return own is not None and any(
-        (own.os, own.architecture) == (wanted.os, wanted.architecture)
-        and (not wanted.variant or (own.variant or _DEFAULT_VARIANTS.get(wanted.architecture, "")) == wanted.variant)
-        and wanted.os_version in ("", own.os_version)
-        and set(wanted.os_features) <= set(own.os_features)
-        for wanted in platforms
+    platform = descriptor.platform
+    return platform is not None and any(
+        (platform.os, platform.architecture) == (requested.os, requested.architecture)
+        and (
+            not requested.variant
+            or (platform.variant or _DEFAULT_VARIANTS.get(requested.architecture, "")) == requested.variant
+        )
+        and requested.os_version in ("", platform.os_version)
+        and set(requested.os_features) <= set(platform.os_features)
+        for requested in platforms
     )
 
 

@@ -70,14 +70,14 @@ def default_transport(
         "proxy": proxy,
         "trust_env": trust_env,
     }
-    given = {name: value for name, value in options.items() if value is not None}
-    if base is not None and given:
+    base_options = {name: value for name, value in options.items() if value is not None}
+    if base is not None and base_options:
         raise UsageError(
-            f"{' and '.join(given)} cannot be combined with base: pass it to the base transport instead, such as"
-            f" base=UrllibTransport({next(iter(given))}=...)"
+            f"{' and '.join(base_options)} cannot be combined with base: pass it to the base transport instead, such as"
+            f" base=UrllibTransport({next(iter(base_options))}=...)"
         )
     return compose_default_stack(
-        UrllibTransport(**given) if base is None else base,
+        UrllibTransport(**base_options) if base is None else base,
         credentials=DockerConfig.load() if credentials is None else credentials,
         user_agent=user_agent,
         retry=retry,

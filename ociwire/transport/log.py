@@ -107,8 +107,10 @@ class _LogEntry:
         if response.status >= 400 and response.status not in (401, 404):
             self._level = logging.WARNING
         redactor, headers = redactor_of(response.request or self._request), response.headers
-        shown = [f"; {name}: {_redact(name, headers[name], redactor)}" for name in _SHOWN_HEADERS if name in headers]
-        line = f"{status_line(response.status)} in {self._elapsed()}{self._upload_size()}{''.join(shown)}"
+        header_texts = [
+            f"; {name}: {_redact(name, headers[name], redactor)}" for name in _SHOWN_HEADERS if name in headers
+        ]
+        line = f"{status_line(response.status)} in {self._elapsed()}{self._upload_size()}{''.join(header_texts)}"
         self._log.log(self._level, "%s %s -> %s", self._name, self._target(), line)
         self._log_headers("sent", self._request.headers, None)
         self._log_headers("received", headers, redactor)
@@ -158,8 +160,8 @@ class _LogEntry:
     def _log_headers(self, direction: str, headers: Headers, redactor: Redactor | None) -> None:
         if self._log.isEnabledFor(logging.DEBUG):
             fields = headers.items() if redactor is None else [(redactor.redact_text(n), v) for n, v in headers.items()]
-            shown = Headers.received((name, _redact(name, value, redactor)) for name, value in fields)
-            self._log.debug("%s %s %r", self._name, direction, shown)
+            masked = Headers.received((name, _redact(name, value, redactor)) for name, value in fields)
+            self._log.debug("%s %s %r", self._name, direction, masked)
 
 
 class _SentCounter:

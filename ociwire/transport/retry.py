@@ -68,9 +68,10 @@ class RetryTransport:
 
     Args:
         inner: The transport to wrap.
-        retry: A `urllib3.util.Retry`. Its counts, methods, statuses, backoff and ``respect_retry_after_header`` are
-            used; its methods are not called. A request with ``idempotent=False`` is not retried, whatever its methods
-            are. `None` means the default policy, `False` no retries. `True` and integers are refused.
+        retry: A `urllib3.util.Retry`. Its counts, allowed methods, statuses, backoff and
+            ``respect_retry_after_header`` are used; ``increment`` and ``sleep`` are not called. A request with
+            ``idempotent=False`` is not sent again, whatever the allowed methods are. `None` means the default policy,
+            `False` no retries. `True` and integers are refused.
         max_wait: Maximum wait before an attempt, in seconds. Defaults to 60. A response with a longer Retry-After is
             returned immediately.
         sleep: Function that waits for a number of seconds. `None` means `time.sleep`, looked up at each call.
@@ -208,7 +209,7 @@ class _RetryAfterTracker:
         (time.sleep if self._sleep is None else self._sleep)(seconds)
 
     def blocked_until(self, origin: Origin) -> float:
-        """Return the time until which a host is blocked; 0 if it is not."""
+        """Return the time until which a host is or was blocked; 0 if it never was."""
         return self._blocked_until.get(origin, 0.0)
 
     def block_until(self, origin: Origin, until: float) -> None:
@@ -275,7 +276,7 @@ class _Backoff:
             # Raised before the wait, because the request could not succeed after it.
             if request.info.deadline is not None and tracker.monotonic() + delay >= request.info.deadline:
                 raise TransportTimeout(
-                    f"the deadline expires before {target} can be sent in {delay:.1f} s ({reason})",
+                    f"cannot send {target} before the deadline: the wait is {delay:.1f} s ({reason})",
                     request=request,
                 )
             _LOG.info("%s: %s; retrying in %.1f s", target, reason, delay)

@@ -36,8 +36,8 @@ MAX_WAIT = 60.0
 """Default maximum wait before an attempt in seconds, including Retry-After."""
 
 # Statuses of requests that the server has not processed (RFC 6585, section 4; RFC 9110, section 15.6.4). Some servers
-# process them all the same, and store a PATCH before they respond with 503. A request that is marked as not idempotent
-# is therefore retried only if no byte of its body was sent.
+# do process them, such as those that store a PATCH before they respond with 503. A request that is marked as not
+# idempotent is therefore retried only if no byte of its body was sent.
 _UNPROCESSED_STATUSES = frozenset({429, 503})
 _PERMANENT_TLS_ERRORS = ("CERTIFICATE", "UNKNOWN_CA", "WRONG_VERSION_NUMBER", "HTTP_REQUEST")
 """Parts of OpenSSL's error texts for permanent failures: another attempt would fail in the same way."""

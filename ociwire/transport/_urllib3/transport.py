@@ -29,7 +29,7 @@ __all__ = ["UrllibTransport"]
 
 _FRAMING = ("content-length", "transfer-encoding", "connection", "host")
 # RFC 9110, section 8.6: methods that expect content are sent with Content-Length: 0 if they have none.
-_WANTS_LENGTH = ("POST", "PUT", "PATCH")
+_METHODS_WITH_CONTENT = ("POST", "PUT", "PATCH")
 _NO_RETRIES = urllib3.Retry(total=False, redirect=False)
 
 
@@ -122,7 +122,7 @@ class UrllibTransport:
             fields.append(
                 ("Transfer-Encoding", "chunked") if body.length is None else ("Content-Length", str(body.length))
             )
-        elif request.method in _WANTS_LENGTH:
+        elif request.method in _METHODS_WITH_CONTENT:
             fields.append(("Content-Length", "0"))
         waits = (
             body is not None
