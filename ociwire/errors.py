@@ -43,13 +43,27 @@ All exceptions can be pickled and deep-copied. The secrets of a request are mask
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from ._text import status_line
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from ._http.messages import Headers, Request
     from ._oci.descriptor import Descriptor
+
+    class RegistryErrorFields(TypedDict, total=False):
+        """Keyword arguments of `RegistryError`."""
+
+        status: int
+        code: str
+        detail: Any
+        errors: tuple[dict[str, Any], ...]
+        headers: Headers | None
+        body: bytes
+        request: Request | None
+
 
 __all__ = [
     "OciwireError",
@@ -329,7 +343,12 @@ class Unauthorized(RegistryError):
     """
 
     def __init__(
-        self, message: str = "", *, required_scope: str = "", challenged_scope: str = "", **attributes: Any
+        self,
+        message: str = "",
+        *,
+        required_scope: str = "",
+        challenged_scope: str = "",
+        **attributes: Unpack[RegistryErrorFields],
     ) -> None:
         super().__init__(message, **attributes)
         self.required_scope = required_scope
@@ -358,7 +377,12 @@ class TooManyRequests(RegistryError):
     """
 
     def __init__(
-        self, message: str = "", *, retry_after: float | None = None, limits: str = "", **attributes: Any
+        self,
+        message: str = "",
+        *,
+        retry_after: float | None = None,
+        limits: str = "",
+        **attributes: Unpack[RegistryErrorFields],
     ) -> None:
         super().__init__(message, **attributes)
         self.retry_after = retry_after

@@ -124,6 +124,7 @@ class BlobReader(io.RawIOBase):
                 failure = self._size_mismatch(f"ended at byte {self._position}", self._position)
             except ReadError as error:
                 failure = error
+            # Proxies and CDNs end long downloads with a reset or with a clean end of the body: both are resumed.
             if self._reopen is None or self._reopened_at == self._position:
                 raise failure  # no progress since the last resume
             self._reopened_at = self._position

@@ -386,7 +386,7 @@ class BlobWriter:
     def _probe_ambiguous_offset(self, chunk: bytes) -> bool:
         """Send the first chunk without its first byte; return whether the registry accepts it, so that it has one byte.
 
-        The registry has reported ``0-0``, which some registries send for zero bytes, and others for one byte.
+        The registry has reported ``Range: 0-0``, which may mean zero bytes or one byte.
         """
         try:
             if len(chunk) > 1:

@@ -122,6 +122,7 @@ def resolve_manifest(repository: Repository, reference: str, digest: Digest | No
     # Registries may omit the Content-Type of a HEAD. A type that is not a manifest type is wrong, or of an HTML page.
     has_type = media_type in MANIFEST_TYPES or "content-type" not in headers
     has_size = bool(size) or (size == 0 and actual is not None and is_empty_digest(actual))
+    # ECR and older registries send no Docker-Content-Digest in response to a HEAD, so that the content must be hashed.
     if actual is None or size is None or (can_verify and not (has_type and has_size)):
         return fetch_manifest(repository, reference, digest).descriptor
     return Descriptor(media_type, actual, size)

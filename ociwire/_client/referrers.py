@@ -152,11 +152,13 @@ def push_manifest(repository: Repository, content: bytes, descriptor: Descriptor
     reference = tags[0] if len(tags) == 1 else descriptor.digest
     response = put_manifest(repository, reference, content, descriptor, tags if has_several else [])
     if has_several:
+        # Registries that support ``tag=`` list the stored tags in OCI-Tag; others ignore the parameter.
         accepted = {tag.strip() for value in response.headers.get_all("oci-tag") for tag in value.split(",")}
         for tag in tags:
             if tag not in accepted:
                 put_manifest(repository, tag, content, descriptor, [])
     subject = subject_digest(content)
+    # OCI-Subject in the response means that the registry has the referrers API and has processed the subject.
     if subject is not None and "oci-subject" not in response.headers:
         add_entry(repository, subject, content, descriptor)
 
@@ -207,7 +209,7 @@ def delete_manifest(repository: Repository, digest: Digest) -> None:
     try:
         repository.delete(repository.manifest_url(digest), repository.delete_scope)
     except NotFound:
-        # The manifest was read before. An earlier attempt of this DELETE may have deleted it before a lost response.
+        # The manifest was read before. Probably an earlier attempt of this DELETE succeeded, but its response was lost.
         if manifest is None:
             raise
     except RegistryError:
@@ -220,7 +222,7 @@ def delete_manifest(repository: Repository, digest: Digest) -> None:
 
 
 def _read_to_delete(repository: Repository, digest: Digest) -> ReceivedManifest | None:
-    """Return a manifest that is about to be deleted; `None` if it cannot be read: the DELETE then shows why."""
+    """Return a manifest that is about to be deleted; `None` if it cannot be read. The DELETE then fails."""
     for attempts_left in (1, 0):
         try:
             return fetch_manifest(repository, digest, digest)

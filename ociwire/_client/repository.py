@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 from urllib.parse import urlencode
 
 from .._http.body import Body
@@ -22,6 +22,9 @@ from .error_mapping import error_from_response, names_digest
 from .request_sender import RequestSender
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .._http.messages import RequestInfoFields
     from .client import Client
 
 __all__ = ["Repository", "add_query", "repository_of", "sender_of"]
@@ -54,7 +57,7 @@ class Repository:
         self.sender = sender
         self.operation = operation
 
-    def with_options(self, **changes: Any) -> Repository:
+    def with_options(self, **changes: Unpack[RequestInfoFields]) -> Repository:
         """Return the same repository, for requests with other values in the given fields of `RequestInfo`."""
         return Repository(self.sender.with_options(**changes), self.name, self.operation)
 

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, final
+from typing import TYPE_CHECKING, final
 
 from .._http.body import Body
 from .._http.messages import (
@@ -25,6 +25,11 @@ from .._oci.scope import Scope
 from .._text import sanitize
 from ..errors import ContentError, DigestMismatch, OciwireError, ReadError, RegistryError, UsageError
 from .error_mapping import check_not_html, error_from_response, is_transient
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .._http.messages import RequestInfoFields
 
 __all__ = ["MAX_MANIFEST_SIZE", "ClientState", "RequestSender", "read_with_retry", "treat_refusal_as_missing"]
 
@@ -93,7 +98,7 @@ class RequestSender:
         self._base_url = str(origin)
         self._transport = transport
 
-    def with_options(self, **changes: Any) -> RequestSender:
+    def with_options(self, **changes: Unpack[RequestInfoFields]) -> RequestSender:
         """Return a sender for requests with other values in the given fields of `RequestInfo`."""
         defaults = self.defaults.replace(**changes)
         return RequestSender(self.origin, self._transport, defaults, self.state, self.max_manifest_size)

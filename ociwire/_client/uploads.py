@@ -136,6 +136,7 @@ def mount_blob(repository: Repository, digest: Digest, from_name: str) -> MountR
     """
     source = Repository(repository.sender, from_name, repository.operation)
     parameters = {"mount": str(digest), "from": from_name} | _algorithm_parameter(digest.algorithm)
+    # Docker Hub requires pull on the source. The target is first, because some servers evaluate only the first scope.
     url, scope = repository.uploads_url(parameters), repository.push_scope | source.pull_scope
     response = repository.send("POST", url, scope, ok=_OPENED_STATUSES, idempotent=True)
     response.drain()

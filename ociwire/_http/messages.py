@@ -86,6 +86,10 @@ _JSON_LIMIT = 16 * 1024 * 1024
 class RequestInfo:
     """Metadata of a request for layers. It is not sent. Immutable.
 
+    >>> request = Request("GET", "/v2/", info=RequestInfo(operation="ping", extra={"tenant": "blue"}))
+    >>> request.info.extra["tenant"]
+    'blue'
+
     Attributes:
         required_scope: Scope that a token must grant for this request. Defaults to `Scope.EMPTY`.
         operation: Name of the client method that sends the request, such as ``push_blob``, for logs and metrics.

@@ -142,7 +142,7 @@ def check_realm(realm: str, registry: Origin, trusted: Collection[Origin] = ()) 
             return f"https{url[len('http') :]}"
         rule = "it goes from https to http"
     elif target.scheme == "http" and not _is_same_host(target.host, registry.host):
-        rule = "plain http is allowed only with the host of the registry"
+        rule = "plain http is allowed only to the host of the registry"
     elif is_internal(target.host) and not is_internal(registry.host):
         rule = "it has an internal address, but the registry has a public one"
     else:

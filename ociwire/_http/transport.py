@@ -16,6 +16,17 @@ class Transport(Protocol):
 
     A base transport sends requests over sockets, or answers them from memory or disk. A layer passes them to the inner
     transport that it wraps. Implementations must be thread-safe.
+
+    >>> from ociwire import Client, Request, Response
+    >>> class EmptyRegistry:
+    ...     def round_trip(self, request: Request, /) -> Response:
+    ...         return Response(404, request=request)
+    ...
+    ...     def close(self) -> None:
+    ...         pass
+    >>> with Client("registry.example", EmptyRegistry()).do(Request("GET", "/v2/")) as response:
+    ...     response.status
+    404
     """
 
     def round_trip(self, request: Request, /) -> Response:

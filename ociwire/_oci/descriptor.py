@@ -58,6 +58,9 @@ class Platform:
 
     The fields are those of the specification, with underscores instead of dots.
 
+    >>> Platform("arm64", "linux", variant="v8").to_dict()
+    {'architecture': 'arm64', 'os': 'linux', 'variant': 'v8'}
+
     Attributes:
         architecture: CPU architecture, such as ``amd64`` (a GOARCH value).
         os: Operating system, such as ``linux`` (a GOOS value).

@@ -49,6 +49,9 @@ class LogTransport:
     Successful exchanges, 401 and 404 are logged at INFO, other error statuses and exceptions at WARNING. Headers are
     logged at DEBUG. If the logger is not enabled for INFO, requests pass unobserved. Thread-safe.
 
+    >>> from ociwire import LogTransport, UrllibTransport, default_transport
+    >>> transport = default_transport(base=LogTransport(UrllibTransport()))  # logs each request that is really sent
+
     Args:
         inner: The transport to wrap.
         logger: The logger. `None` means the logger ``ociwire.wire``.

@@ -106,7 +106,8 @@ def _build_redirect(request: Request, response: Response) -> Request | None:
             f"cannot follow the redirect of {request.method} {redact_url(request.url)}: its single-use body was"
             " consumed (pass bytes or a seekable file)"
         )
-    # Compared with the URLs of both requests: an inner layer may have sent `request` to another origin.
+    # Compared with the URLs of both requests: an inner layer may have sent `request` to another origin. Apart from the
+    # disclosure, S3 refuses a signed URL with an Authorization header ("Only one auth mechanism allowed").
     if leaves_origin or Origin.of(url) != Origin.of(request.url):
         target = target.with_headers(dict.fromkeys(SENSITIVE_HEADERS))
         target = target.replace(info=request.info.replace(required_scope=Scope.EMPTY, anonymous=True))

@@ -1,4 +1,4 @@
-"""Decision which requests may be retried, based on the attributes of a `urllib3.util.Retry`.
+"""Rules that determine which requests may be retried, from the attributes of a `urllib3.util.Retry`.
 
 ``Retry.increment`` and ``Retry.sleep`` are not used: `MaxRetryError` would replace the original exception, and tests
 could not replace the sleep.

@@ -153,7 +153,7 @@ def test_explain_jwt_prints_granted_scope(capsys: pytest.CaptureFixture[str], do
 @pytest.mark.parametrize("reference", ["", "Upper:case:twice", "app@sha256:short"])
 def test_explain_invalid_reference_exits_with_2(reference: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", reference]) == 2
-    assert "not a" in capsys.readouterr().err
+    assert "ociwire: invalid " in capsys.readouterr().err
 
 
 def test_hint_exists_for_every_error() -> None:

@@ -333,7 +333,7 @@ ROWS = (
         source="[specification, error codes](https://github.com/opencontainers/distribution-spec/blob/main/spec.md#error-codes)",
         answer=refuse("GET", "/v2/_catalog", 400, error_body("UNSUPPORTED")),
         call=catalog_error,
-        expected="use the registry's own API or web page to list them",
+        expected="use the registry's own API or web page",
     ),
     SuccessRow(
         name="rate_limit_in_headers",

@@ -26,7 +26,7 @@ IMAGE = json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": CON
 SUBJECT = Descriptor.of(IMAGE, OCI_MANIFEST)
 SIGNATURE = json.dumps({**json.loads(IMAGE), "subject": SUBJECT.to_dict()}).encode()
 SIGNED = Descriptor.of(SIGNATURE, OCI_MANIFEST)
-SCHEMA_1 = "^Docker schema 1 manifests are not supported; push the image again with a current tool$"
+SCHEMA_1 = "^Docker schema 1 manifests are not supported: push the image again with a current tool$"
 TAG = f"sha256-{SUBJECT.digest.encoded}"
 
 Answer = Callable[[Request, Response], Response]
@@ -309,7 +309,10 @@ ROWS = (
         source=REFERRERS_TAG,
         answer=serve_subject_as_tag,
         call=push,
-        expected=(ReferrersUpdateError, "refusing to replace it"),
+        expected=(
+            ReferrersUpdateError,
+            "refusing to replace .*: expected an index of referrers, got ",
+        ),
     ),
     ValidatedRow(
         name="referrers_tag_names_an_image",
@@ -330,7 +333,10 @@ ROWS = (
         source="[cosign#4641](https://github.com/sigstore/cosign/issues/4641)",
         answer=referrers_status(404),
         call=push_over_image,
-        expected=(ReferrersUpdateError, "refusing to replace it"),
+        expected=(
+            ReferrersUpdateError,
+            "refusing to replace .*: expected an index of referrers, got ",
+        ),
         tagged=SUBJECT.digest,
     ),
     ValidatedRow(
@@ -341,7 +347,10 @@ ROWS = (
         source="[cosign#4641](https://github.com/sigstore/cosign/issues/4641)",
         answer=referrers_status(404),
         call=copy_over_image,
-        expected=(ReferrersUpdateError, "refusing to replace it"),
+        expected=(
+            ReferrersUpdateError,
+            "refusing to replace .*: expected an index of referrers, got ",
+        ),
         tagged=SUBJECT.digest,
     ),
     ValidatedRow(
@@ -428,7 +437,7 @@ ROWS = (
         call=lambda client: client.get_tag(NAME, "v1"),
         expected=(
             Unsupported,
-            "^Docker schema 1 manifests are not supported; push the image again with a current tool$",
+            "^Docker schema 1 manifests are not supported: push the image again with a current tool$",
         ),
     ),
     ValidatedRow(
@@ -441,7 +450,7 @@ ROWS = (
         call=copy_from,
         expected=(
             Unsupported,
-            "^Docker schema 1 manifests are not supported; push the image again with a current tool$",
+            "^Docker schema 1 manifests are not supported: push the image again with a current tool$",
         ),
     ),
 )

@@ -374,7 +374,7 @@ def test_check_realm_trusted_origin_is_accepted(registry: str, realm: str, trust
         (
             "http://registry.example:5000",
             "http://auth.corp:8080/token",
-            "plain http is allowed only with the host of the registry",
+            "plain http is allowed only to the host of the registry",
             "{'registry.example:5000': ['http://auth.corp:8080']}",
         ),
         (

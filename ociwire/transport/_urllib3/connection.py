@@ -147,8 +147,8 @@ class WireConnection(HTTPConnection):
     def _send_body(self, exchange: Exchange, reader: SocketReader) -> None:
         """Send the body until its end, or until the server responds or closes the connection.
 
-        The socket is checked before each piece. If a server responds and closes the connection, the operating system
-        may discard the received response once sending fails with a reset.
+        The socket is checked before each piece. If a server responds and closes the connection, as docker-registry does
+        with a 401 to a large body, the response may be lost once sending fails with a reset.
         """
         if self._has_response(exchange, reader):
             return

@@ -153,7 +153,7 @@ class Exchange:
         if self.interims > MAX_INTERIM:
             raise ProtocolError(f"too many interim responses (1xx): expected at most {MAX_INTERIM}")
         if self.interim_bytes > MAX_INTERIM_BYTES:
-            raise ProtocolError(f"too large interim responses (1xx): expected at most {MAX_INTERIM_BYTES} bytes in all")
+            raise ProtocolError(f"interim responses (1xx) are too large: expected at most {MAX_INTERIM_BYTES} bytes")
         self.continued = self.continued or head.status == 100
 
     @property

@@ -117,7 +117,8 @@ class UrllibTransport:
             headers = request.headers
         fields = [("Host", origin.netloc), *headers.items()]
         if "accept-encoding" not in headers:
-            fields.append(("Accept-Encoding", "identity"))  # a digest covers the uncompressed bytes
+            # Some proxies compress responses otherwise, and the digest of the content would not match.
+            fields.append(("Accept-Encoding", "identity"))
         if body is not None:
             fields.append(
                 ("Transfer-Encoding", "chunked") if body.length is None else ("Content-Length", str(body.length))
