@@ -7,6 +7,7 @@ import importlib
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
+from types import GenericAlias
 
 import pytest
 
@@ -25,8 +26,10 @@ def public_objects(module: str) -> Iterator[tuple[str, object]]:
     """Yield the classes and functions in ``__all__`` of a module, and their public methods and properties."""
     for name in importlib.import_module(module).__all__:
         value = getattr(importlib.import_module(module), name)
-        if not (inspect.isclass(value) or inspect.isfunction(value)):
-            continue  # constants have their docstring after the assignment, which is not accessible
+        # The docstring of a constant or a type alias follows its assignment, and is not accessible. On Python 3.10,
+        # `isclass` is true for an alias.
+        if isinstance(value, GenericAlias) or not (inspect.isclass(value) or inspect.isfunction(value)):
+            continue
         yield f"{module}.{name}", value
         for member_name, member in vars(value).items() if inspect.isclass(value) else ():
             member = member.__func__ if isinstance(member, (classmethod, staticmethod)) else member
