@@ -80,7 +80,7 @@ _MODULE_OF_NAME = {
     "check_response": "._client.error_mapping",
     "error_from_response": "._client.error_mapping",
 }
-_SUBMODULES = ("auth", "errors", "media_types", "registry", "testing", "transfer", "transport")
+_SUBMODULES = ("aio", "auth", "errors", "media_types", "registry", "testing", "transfer", "transport")
 
 __all__ = ["__version__", *_MODULE_OF_NAME, *_errors]
 

@@ -21,6 +21,7 @@ from enum import Enum
 from typing import NamedTuple, final
 
 from .._http.body import Body, has_raised
+from .._http.cancellation import current_cancellation
 from .._oci.digest import Digest
 from ..errors import (
     AuthError,
@@ -252,7 +253,10 @@ class UploadCompletion:
         if deadline is not None and time.monotonic() + seconds >= deadline:
             self._limit = "before the deadline"
             return False
-        if seconds:
+        cancellation = current_cancellation()
+        if cancellation is not None:
+            cancellation.sleep(seconds)
+        elif seconds:
             time.sleep(seconds)
         self._total_pause += seconds
         return True

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from .._http.body import Body
+from .._http.cancellation import cancellable_by
 from .._http.messages import Response
 from .._oci.digest import Digest
 from .._oci.scope import Scope
@@ -241,7 +242,8 @@ def cancel_upload(repository: Repository, location: str) -> None:
 
 def cancel_quietly(repository: Repository, location: str) -> None:
     """Cancel an upload session after a failure, with a deadline of 10 seconds, and suppress all exceptions."""
-    with suppress(Exception):  # an earlier exception is being raised, and the session expires by itself
+    # Sent after a cancellation, too: the registry would keep the session for days. An earlier exception is being raised.
+    with cancellable_by(None), suppress(Exception):
         cancel_upload(repository.with_options(deadline=time.monotonic() + _CANCEL_TIME), location)
 
 

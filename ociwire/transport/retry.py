@@ -32,6 +32,7 @@ from typing import Literal, final
 import urllib3
 
 from .._argument_checks import check_seconds, is_number, safe_repr
+from .._http.cancellation import current_cancellation
 from .._http.messages import Request, Response, redactor_of
 from .._http.transport import Transport
 from .._http.urls import Origin
@@ -205,8 +206,14 @@ class _RetryAfterTracker:
         return time.time() if self._clock is None else self._clock()
 
     def sleep(self, seconds: float) -> None:
-        """Wait for a number of seconds."""
-        (time.sleep if self._sleep is None else self._sleep)(seconds)
+        """Wait for a number of seconds, or until the call is cancelled."""
+        cancellation = current_cancellation()
+        if self._sleep is not None:
+            self._sleep(seconds)
+        elif cancellation is not None:
+            cancellation.sleep(seconds)
+        else:
+            time.sleep(seconds)
 
     def blocked_until(self, origin: Origin) -> float:
         """Return the time until which a host is or was blocked; 0 if it never was."""

@@ -21,6 +21,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.util.connection import allowed_gai_family
 
+from ..._http.cancellation import current_cancellation
 from .exchange import Exchange, ReusedConnection
 from .response import WireResponse
 from .response_head import MAX_HEAD, read_head
@@ -109,11 +110,14 @@ class WireConnection(HTTPConnection):
         exchange.reused = self._has_served
         if exchange.reused and (exchange.fresh or has_pending(self.sock)):
             raise ReusedConnection
+        cancellation = current_cancellation()
+        if cancellation is not None:
+            cancellation.check()
         if self.is_closed:
-            self.connect()
+            self.connect()  # not cancelled, but ends at the connect timeout
         exchange.connected = True
         self._exchange = exchange
-        self._reader = exchange.reader = SocketReader(self.sock, exchange.time_limit)
+        self._reader = exchange.reader = SocketReader(self.sock, exchange.time_limit, cancellation=cancellation)
         self.sock.settimeout(exchange.time_limit.remaining())
         if exchange.body is not None and exchange.body.length == 0:
             # The request is complete once the head is sent: check before that the content is really empty.

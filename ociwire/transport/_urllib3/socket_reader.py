@@ -12,6 +12,7 @@ import socket
 import ssl
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from urllib3.util import wait_for_read
@@ -22,6 +23,8 @@ from .timeouts import TimeLimit
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+    from ..._http.cancellation import Cancellation
 
 __all__ = ["SocketReader", "has_pending"]
 
@@ -36,12 +39,20 @@ class SocketReader(io.RawIOBase):
         sock: The socket, or urllib3's `SSLTransport` for TLS in TLS.
         time_limit: Limit for each wait. Without a deadline, the timeout of the socket applies.
         max_bytes: Maximum number of bytes to receive in total. `None` means no limit.
+        cancellation: Shuts the socket down if the call is cancelled.
 
     Attributes:
         received: Whether any byte has been received.
     """
 
-    def __init__(self, sock: socket.socket, time_limit: TimeLimit, *, max_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        time_limit: TimeLimit,
+        *,
+        max_bytes: int | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> None:
         self._sock = sock
         self._time_limit = time_limit
         self._allowance = max_bytes
@@ -49,6 +60,9 @@ class SocketReader(io.RawIOBase):
         self._file: io.RawIOBase | None = None
         self._finished = False
         self.received = False
+        self._cancellation = cancellation
+        if cancellation is not None:
+            cancellation.add(self)
 
     def makefile(self, mode: str) -> io.BufferedReader:
         """Return a buffered file, as http.client requires of a socket. The socket stays open until it is closed."""
@@ -105,6 +119,7 @@ class SocketReader(io.RawIOBase):
     def finish(self) -> None:
         """Stop receiving. Later reads return only bytes that were buffered after the end of the response."""
         self._finished = True
+        self._leave_cancellation()
 
     def shorten(self, seconds: float) -> None:
         """Limit the total time for reading the rest of the response to `seconds`."""
@@ -164,15 +179,28 @@ class SocketReader(io.RawIOBase):
 
     def close(self) -> None:
         """Close the file of the socket. The socket itself is closed by the connection, which owns it."""
+        self._leave_cancellation()
         if self._file is not None:
             self._file.close()
         super().close()
 
     def abort(self) -> None:
-        """Close the file and the socket. May be called by a finalizer: it acquires no lock, and does not log."""
+        """Close the file and the socket. May be called by a finalizer: it does not log, and waits for no other call."""
+        self._leave_cancellation()
         if self._file is not None:
             self._file.close()
         self._sock.close()
+
+    def shut_down(self) -> None:
+        """Make a wait on the socket end as if the peer had closed it. For `Cancellation`, from another thread."""
+        sock = getattr(self._sock, "socket", self._sock)  # SSLTransport (TLS in TLS) wraps the socket
+        with suppress(OSError):  # it is closed already
+            # Not `SSLSocket.shutdown`, which drops the TLS object that the other thread is using.
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    def _leave_cancellation(self) -> None:
+        if self._cancellation is not None:
+            self._cancellation.discard(self)
 
 
 def has_pending(sock: socket.socket) -> bool:

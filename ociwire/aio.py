@@ -1,0 +1,556 @@
+"""The client and the transfers for asyncio: each call runs in a worker thread, and can be cancelled.
+
+The methods, their arguments, results and errors are those of `Client` and `ociwire.transfer`; transports, layers and
+credential sources are the same objects, and are called in the threads. Threads are what lets one layer serve both kinds
+of program (see the decision records). A call waits for a free thread if `max_concurrency` calls are running.
+
+A call that is cancelled raises `asyncio.CancelledError` at once. Its thread ends soon if it waits in `UrllibTransport`,
+whose socket is shut down, or between two attempts: an open upload session is cancelled then. While it connects, it ends
+at the connect timeout. Other transports end at the client's timeout or deadline, and occupy the thread until then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar, final
+
+from typing_extensions import Self
+
+from . import transfer
+from ._argument_checks import check_integer, safe_repr
+from ._client.blob_reader import BlobReader
+from ._client.blob_writer import BlobWriter
+from ._client.client import UNSET, Client
+from ._client.request_sender import MAX_MANIFEST_SIZE
+from ._http.body import Body
+from ._http.cancellation import Cancellation, cancellable_by, current_cancellation
+from ._http.headers import Headers
+from ._http.messages import Request, Response
+from ._oci.descriptor import Descriptor, Platform
+from ._oci.reference import Reference
+from ._oci.scope import Scope
+from .errors import UsageError
+from .media_types import OCTET_STREAM
+from .transfer import ProgressCallback
+from .transport import Transport, UrllibTransport, default_transport
+
+if TYPE_CHECKING:
+    import urllib3
+    from typing_extensions import Buffer, ParamSpec
+
+    from ._client.client import _Unset
+
+    P = ParamSpec("P")
+
+__all__ = ["AsyncBlobReader", "AsyncBlobWriter", "AsyncClient", "AsyncResponse", "copy", "download", "upload"]
+
+T = TypeVar("T")
+R = TypeVar("R", bound="BlobReader | Response")
+_CHUNK_SIZE = 256 * 1024
+_END = object()
+
+
+class _Threads:
+    """The worker threads of a client, which clients with other options share."""
+
+    def __init__(self, max_concurrency: int) -> None:
+        self._executor = ThreadPoolExecutor(max_concurrency, "ociwire-aio")
+
+    async def run(
+        self, cancellation: Cancellation, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Call a function in a thread, in a copy of the caller's context."""
+
+        def call() -> T:
+            with cancellable_by(cancellation):
+                return function(*args, **kwargs)
+
+        try:
+            future = self._executor.submit(contextvars.copy_context().run, call)
+        except RuntimeError as error:  # the executor was shut down
+            raise UsageError("the client is closed") from error
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            cancellation.cancel()
+            future.add_done_callback(_close_result)
+            raise
+
+    def close(self) -> None:
+        """End the threads when they are idle. Does not wait for them."""
+        self._executor.shutdown(wait=False)
+
+
+def _close_result(future: Future[Any]) -> None:
+    """Close a reader that was opened although its call was cancelled."""
+    if not future.cancelled() and future.exception() is None:
+        close = getattr(future.result(), "close", None)
+        if close is not None:
+            close()
+
+
+class _AsyncReader(Generic[R]):
+    """What `AsyncBlobReader` and `AsyncResponse` have in common. One call at a time."""
+
+    def __init__(self, threads: _Threads, cancellation: Cancellation, reader: R) -> None:
+        self._threads = threads
+        self._cancellation = cancellation  # that of the call that opened it, which owns the connection
+        self._reader = reader
+
+    async def read(self, size: int | None = -1) -> bytes:
+        """Read `size` bytes, fewer only at the end; everything if `size` is negative or `None`."""
+        return await self._run(self._reader.read, size)
+
+    async def iter_bytes(self, size: int = _CHUNK_SIZE) -> AsyncIterator[bytes]:
+        """Iterate over the rest in chunks of `size` bytes, from 1; the last one may be shorter. Defaults to 256 KiB."""
+        check_integer("size", size, minimum=1)
+        while chunk := await self._run(self._reader.read, size):
+            yield chunk
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self.iter_bytes()
+
+    async def aclose(self) -> None:
+        """Close the reader. If it was not read to its end, its connection is closed. Idempotent."""
+        await self._threads.run(Cancellation(), self._reader.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    async def _run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._threads.run(self._cancellation, function, *args, **kwargs)
+
+
+@final
+class AsyncBlobReader(_AsyncReader[BlobReader]):
+    """Reads a blob and verifies it; see `BlobReader`. Iterating yields chunks of 256 KiB.
+
+    A call that is cancelled leaves the reader unusable.
+    """
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """Descriptor of the blob or manifest."""
+        return self._reader.descriptor
+
+    @property
+    def verified(self) -> bool:
+        """Whether all bytes have been read and their digest matched. Always false for a part."""
+        return self._reader.verified
+
+    async def verify(self) -> None:
+        """Read the rest of the blob without returning it, and verify the digest."""
+        await self._run(self._reader.verify)
+
+
+@final
+class AsyncResponse(_AsyncReader[Response]):
+    """The response to `AsyncClient.do`; see `Response`. Iterating yields chunks of 256 KiB."""
+
+    @property
+    def status(self) -> int:
+        """Status code."""
+        return self._reader.status
+
+    @property
+    def headers(self) -> Headers:
+        """Header fields."""
+        return self._reader.headers
+
+    async def json(self) -> Any:
+        """Read the body and decode it as JSON; see `Response.json`."""
+        return await self._run(self._reader.json)
+
+
+@final
+class AsyncBlobWriter:
+    """An upload session that bytes are written to; see `BlobWriter`. One call at a time.
+
+    As an asynchronous context manager it ends in `aclose`, which keeps the upload: `id` resumes it.
+    """
+
+    def __init__(self, threads: _Threads, cancellation: Cancellation, writer: BlobWriter) -> None:
+        self._threads = threads
+        self._cancellation = cancellation
+        self._writer = writer
+
+    @property
+    def id(self) -> str:
+        """Identifies the upload for `AsyncClient.push_blob_chunked_resume`."""
+        return self._writer.id
+
+    @property
+    def size(self) -> int:
+        """Number of bytes that were written."""
+        return self._writer.size
+
+    @property
+    def flushed(self) -> int:
+        """Number of bytes that the registry has acknowledged."""
+        return self._writer.flushed
+
+    async def write(self, data: Buffer, /) -> int:
+        """Buffer the data, and send each chunk that is full."""
+        return await self._run(self._writer.write, data)
+
+    async def commit(self, digest: str | None = None) -> Descriptor:
+        """Send the rest and close the upload session; see `BlobWriter.commit`."""
+        return await self._run(self._writer.commit, digest)
+
+    async def cancel(self) -> None:
+        """Cancel the upload."""
+        await self._run(self._writer.cancel)
+
+    async def aclose(self) -> None:
+        """Send the buffer and keep the upload. Idempotent."""
+        await self._run(self._writer.close)
+
+    async def __aenter__(self) -> AsyncBlobWriter:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None or not issubclass(kind, asyncio.CancelledError):
+            await self.aclose()
+
+    async def _run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._threads.run(self._cancellation, function, *args, **kwargs)
+
+
+@final
+class AsyncClient:
+    """A client of one registry for asyncio, with the methods of `Client` as coroutines.
+
+    May be used by several tasks, and by several event loops. Example::
+
+        async with AsyncClient("ghcr.io") as client:
+            async for tag in client.tags("org/app"):
+                print(tag)
+
+    Args:
+        host: See `Client`.
+        transport: See `Client`. Defaults to `default_transport` with as many idle connections as threads.
+        insecure: See `Client`.
+        user_agent: See `Client`.
+        debug_id: See `Client`.
+        max_manifest_size: See `Client`.
+        max_concurrency: Maximum number of threads, and so of calls that run at a time; others wait. Defaults to 64.
+
+    Raises:
+        UsageError: An argument is not valid.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        transport: Transport | None = None,
+        *,
+        insecure: bool = False,
+        user_agent: str | None = None,
+        debug_id: str | None = None,
+        max_manifest_size: int = MAX_MANIFEST_SIZE,
+        max_concurrency: int = 64,
+    ) -> None:
+        check_integer("max_concurrency", max_concurrency, minimum=1)
+        self._owned = default_transport(base=UrllibTransport(pool_size=max_concurrency)) if transport is None else None
+        self._client = Client(
+            host,
+            self._owned if transport is None else transport,
+            insecure=insecure,
+            user_agent=user_agent,
+            debug_id=debug_id,
+            max_manifest_size=max_manifest_size,
+        )
+        self._threads = _Threads(max_concurrency)
+
+    @property
+    def host(self) -> str:
+        """``host`` or ``host:port`` of the registry."""
+        return self._client.host
+
+    @property
+    def transport(self) -> Transport:
+        """The transport that answers the requests."""
+        return self._client.transport
+
+    def with_options(
+        self,
+        *,
+        timeout: float | urllib3.Timeout | _Unset | None = UNSET,
+        deadline: float | _Unset | None = UNSET,
+        extra: Mapping[str, Any] | None = None,
+    ) -> AsyncClient:
+        """Return a client of the same registry, transport and threads with other options; see `Client.with_options`."""
+        derived = object.__new__(AsyncClient)
+        derived._owned, derived._threads = self._owned, self._threads
+        derived._client = self._client.with_options(timeout=timeout, deadline=deadline, extra=extra)
+        return derived
+
+    async def do(self, request: Request, *, scope: Scope | None = None) -> AsyncResponse:
+        """See `Client.do`."""
+        cancellation = Cancellation()
+        return AsyncResponse(
+            self._threads, cancellation, await self._threads.run(cancellation, self._client.do, request, scope=scope)
+        )
+
+    # Blobs
+
+    async def get_blob(self, repository: str, digest: str) -> AsyncBlobReader:
+        """See `Client.get_blob`."""
+        return await self._open(self._client.get_blob, repository, digest)
+
+    async def get_blob_range(
+        self, repository: str, digest: str, start: int, stop: int | None = None
+    ) -> AsyncBlobReader:
+        """See `Client.get_blob_range`."""
+        return await self._open(self._client.get_blob_range, repository, digest, start, stop)
+
+    async def resolve_blob(self, repository: str, digest: str) -> Descriptor:
+        """See `Client.resolve_blob`."""
+        return await self._run(self._client.resolve_blob, repository, digest)
+
+    async def push_blob(self, repository: str, descriptor: Descriptor, content: Any) -> Descriptor:
+        """See `Client.push_blob`. The content may also be an asynchronous iterable of bytes."""
+        return await self._run(self._client.push_blob, repository, descriptor, _to_sync(content))
+
+    async def push_blob_chunked(
+        self, repository: str, chunk_size: int | None = None, *, algorithm: str = "sha256"
+    ) -> AsyncBlobWriter:
+        """See `Client.push_blob_chunked`."""
+        cancellation = Cancellation()
+        open_upload = self._client.push_blob_chunked
+        writer = await self._threads.run(cancellation, open_upload, repository, chunk_size, algorithm=algorithm)
+        return AsyncBlobWriter(self._threads, cancellation, writer)
+
+    async def push_blob_chunked_resume(
+        self,
+        repository: str,
+        id: str,  # noqa: A002 - as in `Client`
+        offset: int | None = None,
+        chunk_size: int | None = None,
+    ) -> AsyncBlobWriter:
+        """See `Client.push_blob_chunked_resume`."""
+        cancellation = Cancellation()
+        resume = self._client.push_blob_chunked_resume
+        writer = await self._threads.run(cancellation, resume, repository, id, offset, chunk_size)
+        return AsyncBlobWriter(self._threads, cancellation, writer)
+
+    async def mount_blob(self, from_repository: str, to_repository: str, digest: str) -> Descriptor:
+        """See `Client.mount_blob`."""
+        return await self._run(self._client.mount_blob, from_repository, to_repository, digest)
+
+    async def delete_blob(self, repository: str, digest: str) -> None:
+        """See `Client.delete_blob`."""
+        await self._run(self._client.delete_blob, repository, digest)
+
+    # Manifests and tags
+
+    async def get_manifest(self, repository: str, digest: str) -> AsyncBlobReader:
+        """See `Client.get_manifest`."""
+        return await self._open(self._client.get_manifest, repository, digest)
+
+    async def get_tag(self, repository: str, tag: str) -> AsyncBlobReader:
+        """See `Client.get_tag`."""
+        return await self._open(self._client.get_tag, repository, tag)
+
+    async def resolve_manifest(self, repository: str, digest: str) -> Descriptor:
+        """See `Client.resolve_manifest`."""
+        return await self._run(self._client.resolve_manifest, repository, digest)
+
+    async def resolve_tag(self, repository: str, tag: str) -> Descriptor:
+        """See `Client.resolve_tag`."""
+        return await self._run(self._client.resolve_tag, repository, tag)
+
+    async def push_manifest(
+        self,
+        repository: str,
+        content: bytes,
+        media_type: str,
+        *,
+        digest: str | None = None,
+        tags: Iterable[str] = (),
+    ) -> Descriptor:
+        """See `Client.push_manifest`."""
+        return await self._run(self._client.push_manifest, repository, content, media_type, digest=digest, tags=tags)
+
+    async def delete_manifest(self, repository: str, digest: str) -> None:
+        """See `Client.delete_manifest`."""
+        await self._run(self._client.delete_manifest, repository, digest)
+
+    async def delete_tag(self, repository: str, tag: str) -> None:
+        """See `Client.delete_tag`."""
+        await self._run(self._client.delete_tag, repository, tag)
+
+    # Lists
+
+    def tags(self, repository: str, *, start_after: str | None = None, limit: int | None = None) -> AsyncIterator[str]:
+        """See `Client.tags`. An asynchronous iterator."""
+        return self._iterate(lambda: self._client.tags(repository, start_after=start_after, limit=limit))
+
+    def repositories(self, *, start_after: str | None = None, limit: int | None = None) -> AsyncIterator[str]:
+        """See `Client.repositories`. An asynchronous iterator."""
+        return self._iterate(lambda: self._client.repositories(start_after=start_after, limit=limit))
+
+    def referrers(self, repository: str, digest: str, *, artifact_type: str | None = None) -> AsyncIterator[Descriptor]:
+        """See `Client.referrers`. An asynchronous iterator."""
+        return self._iterate(lambda: self._client.referrers(repository, digest, artifact_type=artifact_type))
+
+    async def aclose(self) -> None:
+        """Close the client, and the transport if the client made it. Idempotent.
+
+        Threads end when their calls do; later calls raise `UsageError`.
+        """
+        self._client.close()
+        if self._owned is not None:
+            self._owned.close()
+        self._threads.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return repr(self._client).replace("<Client", "<AsyncClient")
+
+    async def _run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._threads.run(Cancellation(), function, *args, **kwargs)
+
+    async def _open(self, function: Callable[P, BlobReader], /, *args: P.args, **kwargs: P.kwargs) -> AsyncBlobReader:
+        cancellation = Cancellation()
+        reader = await self._threads.run(cancellation, function, *args, **kwargs)
+        return AsyncBlobReader(self._threads, cancellation, reader)
+
+    async def _iterate(self, make: Callable[[], Iterator[T]]) -> AsyncIterator[T]:
+        iterator = await self._run(make)
+        while (item := await self._run(next, iterator, _END)) is not _END:
+            yield item  # type: ignore[misc]
+
+
+def _to_sync(content: Any) -> Any:
+    """Return a content that a thread can read: an asynchronous iterable is advanced in the event loop."""
+    if not isinstance(content, AsyncIterable):
+        return content
+    loop = asyncio.get_running_loop()
+
+    def chunks() -> Iterator[bytes]:
+        iterator, cancellation = aiter(content), current_cancellation()
+        while True:
+            pending = _PendingChunk(asyncio.run_coroutine_threadsafe(_next(iterator), loop))
+            if cancellation is None:
+                chunk = pending.future.result()
+            else:
+                cancellation.add(pending)
+                try:
+                    chunk = pending.future.result()
+                finally:
+                    cancellation.discard(pending)
+                    cancellation.check()
+            if chunk is _END:
+                return
+            yield chunk
+
+    return chunks()
+
+
+async def _next(iterator: AsyncIterator[Any]) -> Any:
+    return await anext(iterator, _END)
+
+
+class _PendingChunk:
+    """A chunk that a thread waits for."""
+
+    def __init__(self, future: Future[Any]) -> None:
+        self.future = future
+
+    def shut_down(self) -> None:
+        self.future.cancel()
+
+
+# Transfers
+
+
+async def download(
+    client: AsyncClient,
+    repository: str,
+    digest: str,
+    path: str | os.PathLike[str],
+    *,
+    workers: int = 4,
+    part_size: int | None = None,
+    progress: ProgressCallback | None = None,
+) -> Descriptor:
+    """See `ociwire.transfer.download`. `progress` is called from threads, and so are those of the other transfers.
+
+    A transfer occupies one thread of the client, and starts `workers` of its own.
+    """
+    return await client._run(
+        transfer.download,
+        client._client,
+        repository,
+        digest,
+        path,
+        workers=workers,
+        part_size=part_size,
+        progress=progress,
+    )
+
+
+async def upload(
+    client: AsyncClient,
+    repository: str,
+    source: str | os.PathLike[str] | BinaryIO | bytes | Iterable[bytes] | AsyncIterable[bytes] | Body,
+    *,
+    digest: str | None = None,
+    chunk_size: int | None = None,
+    mount_from: str | None = None,
+    media_type: str = OCTET_STREAM,
+    progress: ProgressCallback | None = None,
+) -> Descriptor:
+    """See `ociwire.transfer.upload`. The source may also be an asynchronous iterable of bytes."""
+    return await client._run(
+        transfer.upload,
+        client._client,
+        repository,
+        _to_sync(source),
+        digest=digest,
+        chunk_size=chunk_size,
+        mount_from=mount_from,
+        media_type=media_type,
+        progress=progress,
+    )
+
+
+async def copy(
+    source: AsyncClient,
+    source_reference: str | Reference,
+    target: AsyncClient,
+    target_reference: str | Reference,
+    *,
+    platforms: Iterable[str | Platform] | None = None,
+    referrers: bool = False,
+    workers: int = 4,
+    progress: ProgressCallback | None = None,
+) -> Descriptor:
+    """See `ociwire.transfer.copy`. Occupies a thread of the source's client."""
+    for client in (source, target):
+        if not isinstance(client, AsyncClient):
+            raise UsageError(f"invalid client {safe_repr(client)}: expected an AsyncClient")
+    return await source._run(
+        transfer.copy,
+        source._client,
+        source_reference,
+        target._client,
+        target_reference,
+        platforms=platforms,
+        referrers=referrers,
+        workers=workers,
+        progress=progress,
+    )
