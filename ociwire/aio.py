@@ -15,7 +15,7 @@ import asyncio
 import contextvars
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar, final
 
 from typing_extensions import Self
@@ -27,7 +27,7 @@ from ._client.blob_writer import BlobWriter
 from ._client.client import UNSET, Client
 from ._client.request_sender import MAX_MANIFEST_SIZE
 from ._http.body import Body
-from ._http.cancellation import Cancellation, cancellable_by, current_cancellation
+from ._http.cancellation import Cancellation, OperationCancelled, cancellable_by, current_cancellation
 from ._http.headers import Headers
 from ._http.messages import Request, Response
 from ._oci.descriptor import Descriptor, Platform
@@ -51,7 +51,29 @@ __all__ = ["AsyncBlobReader", "AsyncBlobWriter", "AsyncClient", "AsyncResponse",
 T = TypeVar("T")
 R = TypeVar("R", bound="BlobReader | Response")
 _CHUNK_SIZE = 256 * 1024
+_CLOSE_TIMEOUT = 10.0
 _END = object()
+
+
+class _Call:
+    """What a call that opens a reader, and the calls of that reader, have in common.
+
+    Attributes:
+        cancellation: Shuts down the sockets that these calls use.
+        reader: The reader, once it is open.
+    """
+
+    def __init__(self) -> None:
+        self.cancellation = Cancellation()
+        self.reader: Any = None
+
+    def close_reader(self, future: Future[Any]) -> None:
+        """Close the reader after one of the calls was cancelled and its thread has ended."""
+        if self.reader is None and not future.cancelled() and future.exception() is None:
+            self.reader = future.result()  # opened although the call was cancelled
+        close = getattr(self.reader, "close", None)
+        if close is not None:
+            close()
 
 
 class _Threads:
@@ -59,47 +81,42 @@ class _Threads:
 
     def __init__(self, max_concurrency: int) -> None:
         self._executor = ThreadPoolExecutor(max_concurrency, "ociwire-aio")
+        self._cancelled: set[Future[Any]] = set()  # calls whose threads have not ended
 
-    async def run(
-        self, cancellation: Cancellation, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    async def run(self, call: _Call, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function in a thread, in a copy of the caller's context."""
 
-        def call() -> T:
-            with cancellable_by(cancellation):
+        def run() -> T:
+            with cancellable_by(call.cancellation):
                 return function(*args, **kwargs)
 
         try:
-            future = self._executor.submit(contextvars.copy_context().run, call)
+            future = self._executor.submit(contextvars.copy_context().run, run)
         except RuntimeError as error:  # the executor was shut down
             raise UsageError("the client is closed") from error
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
-            cancellation.cancel()
-            future.add_done_callback(_close_result)
+            self._cancelled.add(future)
+            future.add_done_callback(self._cancelled.discard)
+            future.add_done_callback(call.close_reader)
+            call.cancellation.cancel()
             raise
 
-    def close(self) -> None:
-        """End the threads when they are idle. Does not wait for them."""
+    async def aclose(self) -> None:
+        """Refuse further calls, and wait up to 10 seconds for the threads of cancelled calls."""
         self._executor.shutdown(wait=False)
-
-
-def _close_result(future: Future[Any]) -> None:
-    """Close a reader that was opened although its call was cancelled."""
-    if not future.cancelled() and future.exception() is None:
-        close = getattr(future.result(), "close", None)
-        if close is not None:
-            close()
+        if self._cancelled:
+            await asyncio.to_thread(wait, list(self._cancelled), _CLOSE_TIMEOUT)
 
 
 class _AsyncReader(Generic[R]):
     """What `AsyncBlobReader` and `AsyncResponse` have in common. One call at a time."""
 
-    def __init__(self, threads: _Threads, cancellation: Cancellation, reader: R) -> None:
+    def __init__(self, threads: _Threads, call: _Call, reader: R) -> None:
         self._threads = threads
-        self._cancellation = cancellation  # that of the call that opened it, which owns the connection
-        self._reader = reader
+        self._call = call
+        self._reader = call.reader = reader
 
     async def read(self, size: int | None = -1) -> bytes:
         """Read `size` bytes, fewer only at the end; everything if `size` is negative or `None`."""
@@ -116,7 +133,7 @@ class _AsyncReader(Generic[R]):
 
     async def aclose(self) -> None:
         """Close the reader. If it was not read to its end, its connection is closed. Idempotent."""
-        await self._threads.run(Cancellation(), self._reader.close)
+        await self._threads.run(_Call(), self._reader.close)
 
     async def __aenter__(self) -> Self:
         return self
@@ -125,7 +142,7 @@ class _AsyncReader(Generic[R]):
         await self.aclose()
 
     async def _run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._threads.run(self._cancellation, function, *args, **kwargs)
+        return await self._threads.run(self._call, function, *args, **kwargs)
 
 
 @final
@@ -176,9 +193,9 @@ class AsyncBlobWriter:
     As an asynchronous context manager it ends in `aclose`, which keeps the upload: `id` resumes it.
     """
 
-    def __init__(self, threads: _Threads, cancellation: Cancellation, writer: BlobWriter) -> None:
+    def __init__(self, threads: _Threads, call: _Call, writer: BlobWriter) -> None:
         self._threads = threads
-        self._cancellation = cancellation
+        self._call = call
         self._writer = writer
 
     @property
@@ -220,7 +237,7 @@ class AsyncBlobWriter:
             await self.aclose()
 
     async def _run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._threads.run(self._cancellation, function, *args, **kwargs)
+        return await self._threads.run(self._call, function, *args, **kwargs)
 
 
 @final
@@ -294,10 +311,8 @@ class AsyncClient:
 
     async def do(self, request: Request, *, scope: Scope | None = None) -> AsyncResponse:
         """See `Client.do`."""
-        cancellation = Cancellation()
-        return AsyncResponse(
-            self._threads, cancellation, await self._threads.run(cancellation, self._client.do, request, scope=scope)
-        )
+        call = _Call()
+        return AsyncResponse(self._threads, call, await self._threads.run(call, self._client.do, request, scope=scope))
 
     # Blobs
 
@@ -323,10 +338,10 @@ class AsyncClient:
         self, repository: str, chunk_size: int | None = None, *, algorithm: str = "sha256"
     ) -> AsyncBlobWriter:
         """See `Client.push_blob_chunked`."""
-        cancellation = Cancellation()
+        call = _Call()
         open_upload = self._client.push_blob_chunked
-        writer = await self._threads.run(cancellation, open_upload, repository, chunk_size, algorithm=algorithm)
-        return AsyncBlobWriter(self._threads, cancellation, writer)
+        writer = await self._threads.run(call, open_upload, repository, chunk_size, algorithm=algorithm)
+        return AsyncBlobWriter(self._threads, call, writer)
 
     async def push_blob_chunked_resume(
         self,
@@ -336,10 +351,10 @@ class AsyncClient:
         chunk_size: int | None = None,
     ) -> AsyncBlobWriter:
         """See `Client.push_blob_chunked_resume`."""
-        cancellation = Cancellation()
+        call = _Call()
         resume = self._client.push_blob_chunked_resume
-        writer = await self._threads.run(cancellation, resume, repository, id, offset, chunk_size)
-        return AsyncBlobWriter(self._threads, cancellation, writer)
+        writer = await self._threads.run(call, resume, repository, id, offset, chunk_size)
+        return AsyncBlobWriter(self._threads, call, writer)
 
     async def mount_blob(self, from_repository: str, to_repository: str, digest: str) -> Descriptor:
         """See `Client.mount_blob`."""
@@ -404,12 +419,13 @@ class AsyncClient:
     async def aclose(self) -> None:
         """Close the client, and the transport if the client made it. Idempotent.
 
-        Threads end when their calls do; later calls raise `UsageError`.
+        Later calls raise `UsageError`. Waits up to 10 seconds for the threads of cancelled calls, so that their upload
+        sessions are cancelled.
         """
+        await self._threads.aclose()
         self._client.close()
         if self._owned is not None:
             self._owned.close()
-        self._threads.close()
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -421,12 +437,12 @@ class AsyncClient:
         return repr(self._client).replace("<Client", "<AsyncClient")
 
     async def _run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._threads.run(Cancellation(), function, *args, **kwargs)
+        return await self._threads.run(_Call(), function, *args, **kwargs)
 
     async def _open(self, function: Callable[P, BlobReader], /, *args: P.args, **kwargs: P.kwargs) -> AsyncBlobReader:
-        cancellation = Cancellation()
-        reader = await self._threads.run(cancellation, function, *args, **kwargs)
-        return AsyncBlobReader(self._threads, cancellation, reader)
+        call = _Call()
+        reader = await self._threads.run(call, function, *args, **kwargs)
+        return AsyncBlobReader(self._threads, call, reader)
 
     async def _iterate(self, make: Callable[[], Iterator[T]]) -> AsyncIterator[T]:
         iterator = await self._run(make)
@@ -444,15 +460,16 @@ def _to_sync(content: Any) -> Any:
         iterator, cancellation = aiter(content), current_cancellation()
         while True:
             pending = _PendingChunk(asyncio.run_coroutine_threadsafe(_next(iterator), loop))
-            if cancellation is None:
+            try:
+                if cancellation is not None:
+                    cancellation.add(pending)
                 chunk = pending.future.result()
-            else:
-                cancellation.add(pending)
-                try:
-                    chunk = pending.future.result()
-                finally:
+            except CancelledError:
+                raise OperationCancelled from None
+            finally:
+                pending.future.cancel()  # does nothing if it is done
+                if cancellation is not None:
                     cancellation.discard(pending)
-                    cancellation.check()
             if chunk is _END:
                 return
             yield chunk
