@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import counts, heads, imports, memory, transfers
+from benchmarks import concurrency, counts, heads, imports, memory, transfers
 from benchmarks.figures import MIB, Figure
 from benchmarks.servers import nginx, sink
 from ociwire import Digest
@@ -47,6 +47,7 @@ def main() -> None:
 def _figures(folder: Path) -> Iterator[Figure]:
     yield from imports.figures(folder)
     yield from counts.figures(folder)
+    yield from concurrency.figures()
     small, huge = _blob(folder, 4096), _blob(folder, 1024 * MIB)
     with nginx(folder) as host, sink() as taker:
         yield from heads.figures(host, Digest(small.name))

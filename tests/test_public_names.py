@@ -38,6 +38,7 @@ ORDER = [
     "transport",
     "_client",
     "transfer",
+    "aio",
     "registry",
     "testing",
     "_cli",
