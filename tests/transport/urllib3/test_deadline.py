@@ -20,6 +20,7 @@ from tests._support.doubles import FakeClock
 from tests.transport.urllib3.conftest import Wire
 from tests.transport.urllib3.scripted_server import (
     CONTINUE,
+    PATIENCE,
     Content,
     Peer,
     Script,
@@ -292,14 +293,16 @@ class TestTimeout:
     def test_timeout_half_a_status_line_raises_read_timeout(self, wire: Wire) -> None:
         server = wire.serve(lambda peer: (peer.read_head(), peer.send(b"HTTP/1.")))
         given = Content(b"abc")
+        timeout = urllib3.Timeout(connect=PATIENCE, read=0.05)
         with pytest.raises(ReadTimeout):
-            wire.transport(timeout=0.05).round_trip(put(server.url, given.body("sized")))
+            wire.transport(timeout=timeout).round_trip(put(server.url, given.body("sized")))
         assert given.pulled == 0
 
     def test_timeout_of_request_shorter_applies(self, wire: Wire) -> None:
         server = wire.serve(lambda peer: peer.read_head())
+        timeout = urllib3.Timeout(connect=PATIENCE, read=0.05)  # a TLS handshake takes longer on a busy machine
         with pytest.raises(ReadTimeout):
-            wire.transport().round_trip(get(server.url, timeout=0.05))
+            wire.transport().round_trip(get(server.url, timeout=timeout))
 
     def test_timeout_of_request_longer_applies(self, wire: Wire) -> None:
         def script(peer: Peer) -> None:
