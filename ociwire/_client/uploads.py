@@ -242,7 +242,7 @@ def cancel_upload(repository: Repository, location: str) -> None:
 
 def cancel_quietly(repository: Repository, location: str) -> None:
     """Cancel an upload session after a failure, with a deadline of 10 seconds, and suppress all exceptions."""
-    # Sent after a cancellation, too: the registry would keep the session for days. An earlier exception is being raised.
+    # Sent after a cancellation, too: the registry would keep the session for days.
     with cancellable_by(None), suppress(Exception):
         cancel_upload(repository.with_options(deadline=time.monotonic() + _CANCEL_TIME), location)
 
