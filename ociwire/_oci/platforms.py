@@ -1,0 +1,59 @@
+"""Which images run on a platform, and which of them is the best: the rules of containerd's package ``platforms``."""
+
+from __future__ import annotations
+
+import re
+
+from .descriptor import Platform
+
+__all__ = ["describe_platform", "rank_platform"]
+
+_ARCHITECTURES = {"aarch64": ("arm64", ""), "x86_64": ("amd64", ""), "x86-64": ("amd64", ""), "i386": ("386", "")}
+_ARCHITECTURES |= {"armhf": ("arm", "v7"), "armel": ("arm", "v6")}
+_VARIANT = re.compile(r"v?([0-9]{1,3})(?:\.([0-9]{1,3}))?")
+
+
+def describe_platform(platform: Platform) -> str:
+    """Return ``os/architecture`` or ``os/architecture/variant``."""
+    return "/".join(filter(None, (platform.os, platform.architecture, platform.variant)))
+
+
+def rank_platform(requested: Platform, offered: Platform) -> int | None:
+    """Return how well an image for one platform runs on another: 0 is best; `None` if it does not run.
+
+    An image for an older variant of the architecture runs, too, a newer variant being better: linux/arm/v6 on
+    linux/arm/v7, linux/amd64 on linux/amd64/v3. So does a 32-bit image on arm64 and amd64, after all 64-bit ones. A
+    missing variant is v7 for arm, v8 for arm64 and v1 for amd64.
+    """
+    if requested.os.lower() != offered.os.lower() or not set(requested.os_features) <= set(offered.os_features):
+        return None
+    # Windows: an image is for one build, such as 10.0.17763, of which each revision is compatible.
+    if requested.os_version and not f"{offered.os_version}.".startswith(f"{requested.os_version}."):
+        return None
+    architecture, level = _level(requested)
+    offered_architecture, offered_level = _level(offered)
+    if level is None or offered_level is None:
+        same = architecture == offered_architecture and requested.variant == offered.variant
+        return 0 if same else None
+    if architecture == offered_architecture:
+        return level - offered_level if offered_level <= level else None
+    if (architecture, offered_architecture) == ("arm64", "arm") and offered_level <= 8:
+        return 100 + 8 - offered_level
+    if (architecture, offered_architecture) == ("amd64", "386"):
+        return 100
+    return None
+
+
+def _level(platform: Platform) -> tuple[str, int | None]:
+    """Return the architecture by its Go name, and the number of its variant; `None` for an unknown variant."""
+    architecture, variant = platform.architecture.lower(), platform.variant.lower()
+    name, implied = _ARCHITECTURES.get(architecture, (architecture, ""))
+    default = {"arm": "v7", "arm64": "v8", "amd64": "v1"}.get(name, "v0")
+    match = _VARIANT.fullmatch(variant or implied or default)
+    if match is None:
+        return name, None
+    major, minor = int(match[1]), int(match[2] or 0)
+    if name == "arm64":
+        # Armv9.0 contains Armv8.5, 9.1 contains 8.6, and so on.
+        return name, minor + 5 * (major - 8)
+    return name, major
