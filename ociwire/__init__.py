@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ._http.urls import Origin as Origin
     from ._oci.descriptor import Descriptor as Descriptor, Platform as Platform
     from ._oci.digest import Digest as Digest
+    from ._oci.image_manifest import Index as Index, Manifest as Manifest
     from ._oci.reference import Reference as Reference
     from ._oci.scope import ResourceScope as ResourceScope, Scope as Scope
     from .transport import (
@@ -59,6 +60,8 @@ _MODULE_OF_NAME = {
     "Digest": "._oci.digest",
     "Descriptor": "._oci.descriptor",
     "Platform": "._oci.descriptor",
+    "Manifest": "._oci.image_manifest",
+    "Index": "._oci.image_manifest",
     "Reference": "._oci.reference",
     "Origin": "._http.urls",
     "BlobReader": "._client.blob_reader",

@@ -16,7 +16,7 @@ import contextvars
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar, final, overload
 
 from typing_extensions import Self
 
@@ -31,6 +31,7 @@ from ._http.cancellation import Cancellation, OperationCancelled, cancellable_by
 from ._http.headers import Headers
 from ._http.messages import Request, Response
 from ._oci.descriptor import Descriptor, Platform
+from ._oci.image_manifest import Index, Manifest
 from ._oci.reference import Reference
 from ._oci.scope import Scope
 from .errors import UsageError
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer, ParamSpec
 
     from ._client.client import _Unset
+    from ._http.messages import BodyContent
 
     P = ParamSpec("P")
 
@@ -314,24 +316,46 @@ class AsyncClient:
         call = _Call()
         return AsyncResponse(self._threads, call, await self._threads.run(call, self._client.do, request, scope=scope))
 
+    async def ping(self) -> None:
+        """See `Client.ping`."""
+        await self._run(self._client.ping)
+
     # Blobs
 
-    async def get_blob(self, repository: str, digest: str) -> AsyncBlobReader:
+    async def get_blob(self, repository: str, digest: str | Descriptor) -> AsyncBlobReader:
         """See `Client.get_blob`."""
         return await self._open(self._client.get_blob, repository, digest)
 
     async def get_blob_range(
-        self, repository: str, digest: str, start: int, stop: int | None = None
+        self, repository: str, digest: str | Descriptor, start: int, stop: int | None = None
     ) -> AsyncBlobReader:
         """See `Client.get_blob_range`."""
         return await self._open(self._client.get_blob_range, repository, digest, start, stop)
 
-    async def resolve_blob(self, repository: str, digest: str) -> Descriptor:
+    async def resolve_blob(self, repository: str, digest: str | Descriptor) -> Descriptor:
         """See `Client.resolve_blob`."""
         return await self._run(self._client.resolve_blob, repository, digest)
 
-    async def push_blob(self, repository: str, descriptor: Descriptor, content: Any) -> Descriptor:
-        """See `Client.push_blob`. The content may also be an asynchronous iterable of bytes."""
+    async def has_blob(self, repository: str, digest: str | Descriptor) -> bool:
+        """See `Client.has_blob`."""
+        return await self._run(self._client.has_blob, repository, digest)
+
+    @overload
+    async def push_blob(self, repository: str, content: bytes | os.PathLike[str] | BinaryIO, /) -> Descriptor: ...
+
+    @overload
+    async def push_blob(self, repository: str, *, content: bytes | os.PathLike[str] | BinaryIO) -> Descriptor: ...
+
+    @overload
+    async def push_blob(
+        self,
+        repository: str,
+        descriptor: Descriptor,
+        content: BodyContent | os.PathLike[str] | AsyncIterable[bytes],
+    ) -> Descriptor: ...
+
+    async def push_blob(self, repository: str, descriptor: Any = UNSET, content: Any = UNSET) -> Descriptor:
+        """See `Client.push_blob`. The content of a descriptor may also be an asynchronous iterable of bytes."""
         return await self._run(self._client.push_blob, repository, descriptor, _to_sync(content))
 
     async def push_blob_chunked(
@@ -356,27 +380,35 @@ class AsyncClient:
         writer = await self._threads.run(call, resume, repository, id, offset, chunk_size)
         return AsyncBlobWriter(self._threads, call, writer)
 
-    async def mount_blob(self, from_repository: str, to_repository: str, digest: str) -> Descriptor:
+    async def mount_blob(self, from_repository: str, to_repository: str, digest: str | Descriptor) -> Descriptor:
         """See `Client.mount_blob`."""
         return await self._run(self._client.mount_blob, from_repository, to_repository, digest)
 
-    async def delete_blob(self, repository: str, digest: str) -> None:
+    async def delete_blob(self, repository: str, digest: str | Descriptor) -> None:
         """See `Client.delete_blob`."""
         await self._run(self._client.delete_blob, repository, digest)
 
     # Manifests and tags
 
-    async def get_manifest(self, repository: str, digest: str) -> AsyncBlobReader:
+    async def get_manifest(self, repository: str, reference: str | Descriptor) -> AsyncBlobReader:
         """See `Client.get_manifest`."""
-        return await self._open(self._client.get_manifest, repository, digest)
+        return await self._open(self._client.get_manifest, repository, reference)
+
+    async def fetch_manifest(self, repository: str, reference: str | Descriptor) -> Manifest | Index:
+        """See `Client.fetch_manifest`."""
+        return await self._run(self._client.fetch_manifest, repository, reference)
 
     async def get_tag(self, repository: str, tag: str) -> AsyncBlobReader:
         """See `Client.get_tag`."""
         return await self._open(self._client.get_tag, repository, tag)
 
-    async def resolve_manifest(self, repository: str, digest: str) -> Descriptor:
+    async def resolve_manifest(self, repository: str, reference: str | Descriptor) -> Descriptor:
         """See `Client.resolve_manifest`."""
-        return await self._run(self._client.resolve_manifest, repository, digest)
+        return await self._run(self._client.resolve_manifest, repository, reference)
+
+    async def has_manifest(self, repository: str, reference: str | Descriptor) -> bool:
+        """See `Client.has_manifest`."""
+        return await self._run(self._client.has_manifest, repository, reference)
 
     async def resolve_tag(self, repository: str, tag: str) -> Descriptor:
         """See `Client.resolve_tag`."""
@@ -385,8 +417,8 @@ class AsyncClient:
     async def push_manifest(
         self,
         repository: str,
-        content: bytes,
-        media_type: str,
+        content: bytes | Mapping[str, Any] | Manifest | Index,
+        media_type: str | None = None,
         *,
         digest: str | None = None,
         tags: Iterable[str] = (),
@@ -394,7 +426,11 @@ class AsyncClient:
         """See `Client.push_manifest`."""
         return await self._run(self._client.push_manifest, repository, content, media_type, digest=digest, tags=tags)
 
-    async def delete_manifest(self, repository: str, digest: str) -> None:
+    async def tag(self, repository: str, source: str | Descriptor, *tags: str) -> Descriptor:
+        """See `Client.tag`."""
+        return await self._run(self._client.tag, repository, source, *tags)
+
+    async def delete_manifest(self, repository: str, digest: str | Descriptor) -> None:
         """See `Client.delete_manifest`."""
         await self._run(self._client.delete_manifest, repository, digest)
 
@@ -412,7 +448,9 @@ class AsyncClient:
         """See `Client.repositories`. An asynchronous iterator."""
         return self._iterate(lambda: self._client.repositories(start_after=start_after, limit=limit))
 
-    def referrers(self, repository: str, digest: str, *, artifact_type: str | None = None) -> AsyncIterator[Descriptor]:
+    def referrers(
+        self, repository: str, digest: str | Descriptor, *, artifact_type: str | None = None
+    ) -> AsyncIterator[Descriptor]:
         """See `Client.referrers`. An asynchronous iterator."""
         return self._iterate(lambda: self._client.referrers(repository, digest, artifact_type=artifact_type))
 

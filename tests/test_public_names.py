@@ -31,6 +31,7 @@ ORDER = [
     "errors",
     "_bounded_cache",
     "_argument_checks",
+    "_files",
     "media_types",
     "_oci",
     "_http",

@@ -6,23 +6,27 @@ This module validates names, tags, digests and options; the other modules of the
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from enum import Enum
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, BinaryIO, final, overload
 
 import urllib3
 
 from .._argument_checks import check_deadline, check_integer, resolve_timeout, safe_repr
+from .._files import open_regular_file
 from .._http.body import Body
-from .._http.messages import Request, RequestInfo, Response
+from .._http.messages import Request, RequestInfo, Response, redactor_of
 from .._http.urls import Origin
 from .._oci.descriptor import Descriptor, is_media_type
 from .._oci.digest import Digest, new_hasher
 from .._oci.host import check_host
+from .._oci.image_manifest import Index, Manifest
 from .._oci.reference import DOCKER_HUB, check_tag, registry_name
 from .._oci.scope import Scope
-from ..errors import OciwireError, RegistryError, Unsupported, UsageError
+from ..errors import ContentError, NotFound, OciwireError, RegistryError, SizeMismatch, Unsupported, UsageError
+from ..media_types import INDEX_TYPES
 from ..transport import HeadersTransport, Transport
 from . import (
     blob_writer,
@@ -56,6 +60,28 @@ UNSET = _Unset.UNSET
 """Default of an option whose value may be `None`."""
 
 _CLIENT_NUMBERS = itertools.count(1)
+_OTHER_NAMES = {
+    "list_tags": "tags(repository)",
+    "get_tags": "tags(repository)",
+    "catalog": "repositories()",
+    "list_repositories": "repositories()",
+    "pull_blob": "get_blob(repository, digest)",
+    "fetch_blob": "get_blob(repository, digest)",
+    "head_blob": "resolve_blob(repository, digest)",
+    "blob_exists": "has_blob(repository, digest)",
+    "upload_blob": "push_blob(repository, content), or ociwire.transfer.upload",
+    "download_blob": "get_blob(repository, digest), or ociwire.transfer.download",
+    "pull_manifest": "fetch_manifest(repository, reference)",
+    "head_manifest": "resolve_manifest(repository, reference)",
+    "put_manifest": "push_manifest(repository, content)",
+    "put_blob": "push_blob(repository, content)",
+    "manifest_exists": "has_manifest(repository, reference)",
+    "list_referrers": "referrers(repository, digest)",
+    "get_referrers": "referrers(repository, digest)",
+    "request": "do(Request(method, path))",
+    "send": "do(Request(method, path))",
+}
+"""Names of operations in other clients, and those of this one."""
 _DOCKER_HUB_REGISTRY = "registry-1.docker.io"
 _CATALOG_URL = "/v2/_catalog"
 
@@ -186,9 +212,19 @@ class Client:
         """
         return self._checked_sender.do(request, scope=scope)
 
+    def ping(self) -> None:
+        """Check that the registry responds and accepts the credentials: ``GET /v2/`` ("Determining Support").
+
+        Raises:
+            Unauthorized: The registry refuses anonymous requests, or the credentials.
+            NotFound: The host is not a registry.
+            TransportError: No usable response was received.
+        """
+        self._checked_sender.send("ping", "GET", "/v2/", Scope.EMPTY, ok=(200,)).drain()
+
     # Blobs
 
-    def get_blob(self, repository: str, digest: str) -> BlobReader:
+    def get_blob(self, repository: str, digest: str | Descriptor) -> BlobReader:
         """Open a blob for reading: ``GET /v2/NAME/blobs/DIGEST`` (specification, "Pulling blobs"; scope: pull).
 
         The reader verifies the content against `digest`, whatever the headers state. If the connection is lost, the
@@ -196,24 +232,28 @@ class Client:
 
         Args:
             repository: Name of the repository.
-            digest: Digest of the blob.
+            digest: Digest of the blob, or its descriptor, whose size is then verified, too.
 
         Returns:
             The reader, which the caller must read to its end or close.
 
         Raises:
             BlobUnknown: The repository has no such blob.
+            SizeMismatch: The blob has another size than the descriptor states.
         """
-        return blobs.open_blob(self._repository(repository, "get_blob"), Digest(digest))
+        expected, size = _digest_and_size(digest)
+        return _check_reader(blobs.open_blob(self._repository(repository, "get_blob"), expected), size)
 
-    def get_blob_range(self, repository: str, digest: str, start: int, stop: int | None = None) -> BlobReader:
+    def get_blob_range(
+        self, repository: str, digest: str | Descriptor, start: int, stop: int | None = None
+    ) -> BlobReader:
         """Open a part of a blob: a GET with a Range header (RFC 9110, section 14; scope: pull).
 
         A part cannot be verified. If the registry sends the whole blob instead (200), the other bytes are skipped.
 
         Args:
             repository: Name of the repository.
-            digest: Digest of the blob.
+            digest: Digest or descriptor of the blob.
             start: Position of the first byte, counted from 0.
             stop: Position after the last byte. `None` means the end of the blob. With ``start == stop``, no request is
                 sent.
@@ -229,9 +269,11 @@ class Client:
         check_integer("start of the range", start)
         if stop is not None and check_integer("end of the range", stop) < start:
             raise UsageError(f"invalid range {start} to {stop}: expected start <= stop, where stop is exclusive")
-        return blobs.open_blob(self._repository(repository, "get_blob_range"), Digest(digest), start, stop)
+        expected, size = _digest_and_size(digest)
+        target = self._repository(repository, "get_blob_range")
+        return _check_reader(blobs.open_blob(target, expected, start, stop), None if start == stop else size)
 
-    def resolve_blob(self, repository: str, digest: str) -> Descriptor:
+    def resolve_blob(self, repository: str, digest: str | Descriptor) -> Descriptor:
         """Return the descriptor of a blob: ``HEAD /v2/NAME/blobs/DIGEST`` ("Checking if content exists"; scope: pull).
 
         The result of the HEAD is confirmed by a GET of the first byte if the registry may not support HEAD (400, 403,
@@ -240,44 +282,93 @@ class Client:
 
         Args:
             repository: Name of the repository.
-            digest: Digest of the blob.
+            digest: Digest of the blob, or its descriptor, whose size is then verified.
 
         Raises:
             BlobUnknown: The repository has no such blob.
             DigestMismatch: The registry states another digest of the same algorithm.
+            SizeMismatch: The registry states another size than the descriptor.
             ContentError: The response is an HTML page.
         """
-        return blobs.resolve_blob(self._repository(repository, "resolve_blob"), Digest(digest))
+        expected, size = _digest_and_size(digest)
+        return _check_size(blobs.resolve_blob(self._repository(repository, "resolve_blob"), expected), size)
 
-    def push_blob(self, repository: str, descriptor: Descriptor, content: BodyContent) -> Descriptor:
-        """Upload a blob: POST, which opens an upload session, and PUT ("POST then PUT"; scope: pull,push).
-
-        The content is not hashed first, because the registry verifies the digest. If the PUT fails, the client queries
-        the state of the upload. It sends missing bytes if the content can be read again, and waits up to ten minutes,
-        or until the deadline, for a registry that may still be committing the blob.
+    def has_blob(self, repository: str, digest: str | Descriptor) -> bool:
+        """Return whether a repository has a blob; see `resolve_blob`.
 
         Args:
             repository: Name of the repository.
-            descriptor: Descriptor of the blob. Its size is sent as the Content-Length.
-            content: Any content that `Body.of` accepts, such as bytes, a binary file, or an iterable of bytes.
-                Single-use content is not read before the registry accepts the request.
-
-        Returns:
-            The given descriptor.
+            digest: Digest of the blob, or its descriptor, whose size is then verified.
 
         Raises:
-            UsageError: The content has the wrong type.
+            OciwireError: As `resolve_blob`, except that false is returned for `BlobUnknown` and `NameUnknown`.
+        """
+        expected, size = _digest_and_size(digest)
+        try:
+            _check_size(blobs.resolve_blob(self._repository(repository, "has_blob"), expected), size)
+        except NotFound:
+            return False
+        return True
+
+    @overload
+    def push_blob(self, repository: str, content: bytes | os.PathLike[str] | BinaryIO, /) -> Descriptor: ...
+
+    @overload
+    def push_blob(self, repository: str, *, content: bytes | os.PathLike[str] | BinaryIO) -> Descriptor: ...
+
+    @overload
+    def push_blob(
+        self, repository: str, descriptor: Descriptor, content: BodyContent | os.PathLike[str]
+    ) -> Descriptor: ...
+
+    def push_blob(self, repository: str, descriptor: Any = UNSET, content: Any = UNSET) -> Descriptor:
+        """Upload a blob: POST, which opens an upload session, and PUT ("POST then PUT"; scope: pull,push).
+
+        With a descriptor, the content is not hashed first, because the registry verifies the digest. If the PUT fails,
+        the client queries the state of the upload. It sends missing bytes if the content can be read again, and waits
+        up to ten minutes, or until the deadline, for a registry that may still be committing the blob.
+
+        >>> from ociwire import Client
+        >>> from ociwire.testing import MemoryRegistry
+        >>> Client("registry.example", MemoryRegistry()).push_blob("app", b"hello").size
+        5
+
+        Args:
+            repository: Name of the repository.
+            descriptor: Descriptor of the blob, whose size is sent as the Content-Length. It may be omitted for bytes, a
+                path (`os.PathLike`) and a seekable binary file, which are then read twice: to compute the descriptor,
+                and to send them.
+            content: Any content that `Body.of` accepts, such as bytes, a binary file, or an iterable of bytes; or a
+                path. Single-use content is not read before the registry accepts the request.
+
+        Returns:
+            The given or computed descriptor.
+
+        Raises:
+            UsageError: The content has the wrong type, or is an iterable or an unseekable file without a descriptor.
             SizeMismatch: The content is longer or shorter than the descriptor states.
             DigestInvalid: The digest of the content differs from the one in the descriptor.
+            OSError: The file cannot be opened.
             Exception: Any exception that reading the content raises, unchanged.
         """
-        if not isinstance(descriptor, Descriptor):
+        if content is UNSET or descriptor is UNSET:
+            descriptor, content = None, descriptor if content is UNSET else content
+        elif not isinstance(descriptor, Descriptor):
             raise UsageError(
                 f"descriptor must be a Descriptor, got {type(descriptor).__name__} (Descriptor.of creates one)"
             )
+        if isinstance(content, str):
+            raise UsageError(
+                "content must be bytes, a path or a binary file, got str: pass text as text.encode(), and a file name"
+                " as pathlib.Path(name)"
+            )
         target = self._repository(repository, "push_blob")
-        blob_writer.push_blob(target, descriptor.digest, Body.of(content, descriptor.size))
-        return descriptor
+        with ExitStack() as opened:
+            if isinstance(content, os.PathLike):
+                content = opened.enter_context(open_regular_file(content))
+            pushed: Descriptor = Descriptor.of(content) if descriptor is None else descriptor
+            blob_writer.push_blob(target, pushed.digest, Body.of(content, pushed.size))
+        return pushed
 
     def push_blob_chunked(
         self, repository: str, chunk_size: int | None = None, *, algorithm: str = "sha256"
@@ -327,7 +418,7 @@ class Client:
             raise UsageError(f"id must be a str, the id of a BlobWriter, got {safe_repr(id)}")
         return blob_writer.resume_upload(target, id, offset, chunk_size)
 
-    def mount_blob(self, from_repository: str, to_repository: str, digest: str) -> Descriptor:
+    def mount_blob(self, from_repository: str, to_repository: str, digest: str | Descriptor) -> Descriptor:
         """Mount a blob from another repository of the registry: a POST with ``mount=DIGEST&from=NAME``.
 
         Specification: "Mounting a blob from another repository". Scopes: pull,push for the target, pull for the source.
@@ -335,7 +426,7 @@ class Client:
         Args:
             from_repository: Name of the repository that has the blob.
             to_repository: Name of the repository to mount it in.
-            digest: Digest of the blob.
+            digest: Digest or descriptor of the blob.
 
         Returns:
             The descriptor of the blob.
@@ -343,10 +434,10 @@ class Client:
         Raises:
             Unsupported: The registry did not mount the blob. An upload session that it opened instead was cancelled.
         """
-        target, expected = self._repository(to_repository, "mount_blob"), Digest(digest)
+        target, (expected, size) = self._repository(to_repository, "mount_blob"), _digest_and_size(digest)
         result = uploads.mount_blob(target, expected, from_repository)
         if result.is_mounted:
-            return blobs.resolve_blob(target, expected, result.scope)
+            return _check_size(blobs.resolve_blob(target, expected, result.scope), size)
         if result.session is not None:
             with suppress(OciwireError):  # if it fails, the session expires by itself
                 uploads.cancel_upload(target, result.session.location)
@@ -357,43 +448,76 @@ class Client:
             request=result.response.request,
         )
 
-    def delete_blob(self, repository: str, digest: str) -> None:
+    def delete_blob(self, repository: str, digest: str | Descriptor) -> None:
         """Delete a blob: ``DELETE /v2/NAME/blobs/DIGEST`` (specification, "Deleting Blobs"; scope: delete).
 
         Args:
             repository: Name of the repository.
-            digest: Digest of the blob.
+            digest: Digest or descriptor of the blob.
 
         Raises:
             BlobUnknown: The repository has no such blob.
             Unsupported: The registry does not support deletion.
         """
         target = self._repository(repository, "delete_blob")
-        target.delete(target.blob_url(Digest(digest)), target.delete_scope)
+        target.delete(target.blob_url(_digest_and_size(digest)[0]), target.delete_scope)
 
     # Manifests and tags
 
-    def get_manifest(self, repository: str, digest: str) -> BlobReader:
-        """Read a manifest: ``GET /v2/NAME/manifests/DIGEST`` (specification, "Pulling manifests"; scope: pull).
+    def get_manifest(self, repository: str, reference: str | Descriptor) -> BlobReader:
+        """Read a manifest: ``GET /v2/NAME/manifests/REFERENCE`` (specification, "Pulling manifests"; scope: pull).
 
-        The manifest is read into memory and verified before the reader is returned.
+        The manifest is read into memory and verified before the reader is returned. `fetch_manifest` returns it parsed.
 
         Args:
             repository: Name of the repository.
-            digest: Digest of the manifest.
+            reference: A tag, a digest, or a descriptor, whose size is then verified, too.
 
         Returns:
-            A reader of the manifest. `BlobReader.descriptor` has its media type.
+            A reader of the manifest. `BlobReader.descriptor` has its media type and digest; see `get_tag`.
 
         Raises:
             ManifestUnknown: The repository has no such manifest.
             DigestMismatch: The digest of the content differs.
             ContentError: The manifest is larger than `max_manifest_size`, its ``mediaType`` contradicts its
-                Content-Type, or it has the fields of both an index and an image manifest.
+                Content-Type, it has the fields of both an index and an image manifest, or another size than the
+                descriptor states.
             Unsupported: The content is a Docker schema 1 manifest.
         """
-        target, expected = self._repository(repository, "get_manifest"), Digest(digest)
-        return self._get_manifest(target, expected, expected)
+        name, expected, size = _parse_reference(reference)
+        return _check_reader(self._get_manifest(self._repository(repository, "get_manifest"), name, expected), size)
+
+    def fetch_manifest(self, repository: str, reference: str | Descriptor) -> Manifest | Index:
+        """Read a manifest as `get_manifest` does, and parse it.
+
+        >>> from ociwire import Client, Index
+        >>> from ociwire.testing import MemoryRegistry
+        >>> client = Client("registry.example", MemoryRegistry())
+        >>> client.push_manifest("app", Index(annotations={"made": "here"}), tags=["v1"]).size
+        118
+        >>> client.fetch_manifest("app", "v1").annotations["made"]
+        'here'
+
+        Args:
+            repository: Name of the repository.
+            reference: A tag, a digest, or a descriptor.
+
+        Returns:
+            An `Index` if the manifest is an index or a Docker manifest list, otherwise a `Manifest`. Its `to_bytes`
+            returns the bytes that were verified.
+
+        Raises:
+            ContentError: As `get_manifest`, or the content is not a valid manifest or index.
+            OciwireError: As `get_manifest`.
+        """
+        name, expected, size = _parse_reference(reference)
+        received = manifests.fetch_manifest(self._repository(repository, "fetch_manifest"), name, expected)
+        media_type = _check_size(received.descriptor, size).media_type
+        try:
+            return (Index if media_type in INDEX_TYPES else Manifest).from_bytes(received.content)
+        except ContentError as error:
+            redactor_of(received.response.request).redact_error(error)  # it quotes the content
+            raise
 
     def get_tag(self, repository: str, tag: str) -> BlobReader:
         """Read the manifest of a tag: ``GET /v2/NAME/manifests/TAG`` (scope: pull).
@@ -415,22 +539,41 @@ class Client:
         """
         return self._get_manifest(self._repository(repository, "get_tag"), check_tag(tag), None)
 
-    def resolve_manifest(self, repository: str, digest: str) -> Descriptor:
-        """Return the descriptor of a manifest: ``HEAD /v2/NAME/manifests/DIGEST`` (scope: pull).
+    def resolve_manifest(self, repository: str, reference: str | Descriptor) -> Descriptor:
+        """Return the descriptor of a manifest: ``HEAD /v2/NAME/manifests/REFERENCE`` (scope: pull).
 
         The manifest is read with a GET and verified if the registry may not support HEAD (see `resolve_blob`), or if
-        the response has no size or no manifest type.
+        the response has no size or no manifest type, or no digest for a tag.
 
         Args:
             repository: Name of the repository.
-            digest: Digest of the manifest.
+            reference: A tag, a digest, or a descriptor, whose size is then verified.
 
         Raises:
             ManifestUnknown: The repository has no such manifest.
             DigestMismatch: The registry states another digest of the same algorithm.
+            SizeMismatch: The registry states another size than the descriptor.
         """
-        target, expected = self._repository(repository, "resolve_manifest"), Digest(digest)
-        return manifests.resolve_manifest(target, expected, expected)
+        name, expected, size = _parse_reference(reference)
+        target = self._repository(repository, "resolve_manifest")
+        return _check_size(manifests.resolve_manifest(target, name, expected), size)
+
+    def has_manifest(self, repository: str, reference: str | Descriptor) -> bool:
+        """Return whether a repository has a manifest; see `resolve_manifest`.
+
+        Args:
+            repository: Name of the repository.
+            reference: A tag, a digest, or a descriptor, whose size is then verified.
+
+        Raises:
+            OciwireError: As `resolve_manifest`, except that false is returned for `ManifestUnknown` and `NameUnknown`.
+        """
+        name, expected, size = _parse_reference(reference)
+        try:
+            _check_size(manifests.resolve_manifest(self._repository(repository, "has_manifest"), name, expected), size)
+        except NotFound:
+            return False
+        return True
 
     def resolve_tag(self, repository: str, tag: str) -> Descriptor:
         """Return the descriptor of the manifest of a tag: ``HEAD /v2/NAME/manifests/TAG`` (scope: pull).
@@ -450,30 +593,30 @@ class Client:
     def push_manifest(
         self,
         repository: str,
-        content: bytes,
-        media_type: str,
+        content: bytes | Mapping[str, Any] | Manifest | Index,
+        media_type: str | None = None,
         *,
         digest: str | None = None,
         tags: Iterable[str] = (),
     ) -> Descriptor:
         """Push a manifest (specification, "Pushing Manifests"; scope: pull,push).
 
-        Without tags, this sends a PUT by digest; with one tag, a PUT by tag; with several tags, a PUT by digest with
-        ``tag=`` for each, and another PUT for each tag that the response does not confirm (``OCI-Tag``). If the
-        manifest has a subject and the registry has no referrers API, the referrers tag is updated.
+        Without tags, this sends a PUT by digest; with one tag, a PUT by tag. With several tags, or one tag and a digest
+        of another algorithm than sha256, it sends a PUT by digest with ``tag=`` for each, and another PUT for each tag
+        that the response does not confirm (``OCI-Tag``). If the manifest has a subject and the registry has no
+        referrers API, the referrers tag is updated.
 
-        >>> from ociwire import Client
-        >>> from ociwire.media_types import OCI_INDEX
+        >>> from ociwire import Client, Index
         >>> from ociwire.testing import MemoryRegistry
         >>> client = Client("registry.example", MemoryRegistry())
-        >>> index = b'{"schemaVersion": 2, "manifests": []}'
-        >>> client.push_manifest("app", index, OCI_INDEX, tags=["v1"]) == client.resolve_tag("app", "v1")
+        >>> client.push_manifest("app", Index(), tags=["v1"]) == client.resolve_tag("app", "v1")
         True
 
         Args:
             repository: Name of the repository.
-            content: The manifest, which is sent unchanged.
-            media_type: Media type of the manifest.
+            content: The manifest: bytes, which are sent unchanged, a `Manifest` or `Index`, or a mapping, which is
+                written as JSON without spaces.
+            media_type: Media type of the manifest. `None` means its ``mediaType``, or else that of OCI for its fields.
             digest: Digest of the manifest. `None` means the sha256 of the content.
             tags: Tags for the manifest. Defaults to none.
 
@@ -481,26 +624,51 @@ class Client:
             The descriptor of the manifest.
 
         Raises:
-            UsageError: The digest of the content differs, or its ``mediaType`` does.
+            UsageError: The digest of the content differs, or its ``mediaType`` does, or it has no known media type.
             ManifestInvalid: The registry refused the manifest.
             ManifestBlobUnknown: The repository does not have a blob that the manifest references.
             ReferrersUpdateError: The manifest was stored, but the referrers tag was not updated.
         """
         target = self._repository(repository, "push_manifest")
-        if not isinstance(tags, Iterable):
-            raise UsageError(f"tags must be an iterable of str, got {type(tags).__name__}")
-        # A str is one tag, not an iterable of characters. Duplicates are removed, because each tag may cost a request.
-        unique_tags = list(dict.fromkeys([tags] if isinstance(tags, str) else tags))
-        for tag in unique_tags:
-            check_tag(tag)
-        if not isinstance(content, (bytes, bytearray, memoryview)):
-            raise UsageError(f"content must be bytes, got {type(content).__name__}")
-        content = bytes(content)
-        descriptor = manifests.build_descriptor(content, media_type, digest)
-        referrers.push_manifest(target, content, descriptor, unique_tags)
+        unique_tags = _unique_tags(tags)
+        text = manifests.serialize(content)
+        descriptor = manifests.build_descriptor(text, media_type, digest)
+        referrers.push_manifest(target, text, descriptor, unique_tags)
         return descriptor
 
-    def delete_manifest(self, repository: str, digest: str) -> None:
+    def tag(self, repository: str, source: str | Descriptor, *tags: str) -> Descriptor:
+        """Add tags to a manifest of a repository: a GET of the manifest, and a PUT for each tag (scope: pull,push).
+
+        >>> from ociwire import Client, Index
+        >>> from ociwire.testing import MemoryRegistry
+        >>> client = Client("registry.example", MemoryRegistry())
+        >>> client.push_manifest("app", Index(), tags=["v1.2.3"]) == client.tag("app", "v1.2.3", "v1.2", "v1")
+        True
+
+        Args:
+            repository: Name of the repository.
+            source: A tag, a digest, or a descriptor of the manifest.
+            tags: The new tags, at least one. A tag that exists is moved.
+
+        Returns:
+            The descriptor of the manifest.
+
+        Raises:
+            UsageError: A tag is invalid, or there is none.
+            OciwireError: As `get_manifest` and `push_manifest`.
+        """
+        name, expected, size = _parse_reference(source)
+        unique_tags = _unique_tags(tags)
+        if not unique_tags:
+            raise UsageError("tags must be given: expected tag(repository, source, 'v1', ...)")
+        target = self._repository(repository, "tag")
+        manifest = manifests.fetch_manifest(target, name, expected, target.push_scope)
+        _check_size(manifest.descriptor, size)
+        for tag in unique_tags:
+            manifests.put_manifest(target, tag, manifest.content, manifest.descriptor, [])
+        return manifest.descriptor
+
+    def delete_manifest(self, repository: str, digest: str | Descriptor) -> None:
         """Delete a manifest: ``DELETE /v2/NAME/manifests/DIGEST`` (specification, "Deleting Manifests"; scope: delete).
 
         The manifest is read before (scope: pull). If it has a subject and the registry has no referrers API, its entry
@@ -508,13 +676,13 @@ class Client:
 
         Args:
             repository: Name of the repository.
-            digest: Digest of the manifest.
+            digest: Digest or descriptor of the manifest.
 
         Raises:
             ManifestUnknown: The repository has no such manifest.
             Unsupported: The registry does not support deletion.
         """
-        referrers.delete_manifest(self._repository(repository, "delete_manifest"), Digest(digest))
+        referrers.delete_manifest(self._repository(repository, "delete_manifest"), _digest_and_size(digest)[0])
 
     def delete_tag(self, repository: str, tag: str) -> None:
         """Delete a tag, but not its manifest: ``DELETE /v2/NAME/manifests/TAG`` ("Deleting tags"; scope: delete).
@@ -592,7 +760,9 @@ class Client:
 
         return pagination.iter_names(send, _CATALOG_URL, "repositories", start_after, limit)
 
-    def referrers(self, repository: str, digest: str, *, artifact_type: str | None = None) -> Iterator[Descriptor]:
+    def referrers(
+        self, repository: str, digest: str | Descriptor, *, artifact_type: str | None = None
+    ) -> Iterator[Descriptor]:
         """Yield the referrers of a manifest: ``GET /v2/NAME/referrers/DIGEST`` ("Listing Referrers"; scope: pull).
 
         If the registry has no referrers API, the referrers tag is read instead. This is assumed after 400, 404, 405,
@@ -604,7 +774,7 @@ class Client:
 
         Args:
             repository: Name of the repository.
-            digest: Digest of the subject.
+            digest: Digest or descriptor of the subject.
             artifact_type: Artifact type of the referrers to yield. The client filters if the registry does not. `None`
                 means all types.
 
@@ -616,7 +786,7 @@ class Client:
         target = self._repository(repository, "referrers")
         if artifact_type is not None and not is_media_type(artifact_type):
             raise UsageError(f"invalid artifact type {safe_repr(artifact_type, 200)}: expected type/subtype")
-        return referrers.iter_referrers(target, Digest(digest), artifact_type)
+        return referrers.iter_referrers(target, _digest_and_size(digest)[0], artifact_type)
 
     def close(self) -> None:
         """Close the client, and the transport if the client has created it. Idempotent."""
@@ -633,6 +803,13 @@ class Client:
     def __repr__(self) -> str:
         return f"<Client {self._sender.origin}>"
 
+    if not TYPE_CHECKING:  # type checkers would accept any name
+
+        def __getattr__(self, name: str) -> object:
+            other = _OTHER_NAMES.get(name)
+            hint = "" if other is None else f"; use client.{other}"
+            raise AttributeError(f"'Client' object has no attribute {name!r}{hint}")
+
     @property
     def _checked_sender(self) -> RequestSender:
         self._sender.state.check_open()
@@ -645,3 +822,44 @@ class Client:
     def _get_manifest(repository: Repository, reference: str, digest: Digest | None) -> BlobReader:
         manifest = manifests.fetch_manifest(repository, reference, digest)
         return BlobReader(manifest.response.replace(body=manifest.content), manifest.descriptor)
+
+
+def _digest_and_size(digest: str | Descriptor) -> tuple[Digest, int | None]:
+    """Return a digest, and the size that a descriptor states."""
+    return (digest.digest, digest.size) if isinstance(digest, Descriptor) else (Digest(digest), None)
+
+
+def _parse_reference(reference: str | Descriptor) -> tuple[str, Digest | None, int | None]:
+    """Return what follows ``manifests/`` in the URL, the digest unless it is a tag, and the size if it is known."""
+    if isinstance(reference, str) and ":" not in reference:  # a tag has no colon
+        return check_tag(reference), None, None
+    digest, size = _digest_and_size(reference)
+    return digest, digest, size
+
+
+def _check_size(descriptor: Descriptor, size: int | None) -> Descriptor:
+    """Return a descriptor that a registry states. Raises `SizeMismatch` if another size is expected."""
+    if size not in (None, descriptor.size):
+        raise SizeMismatch(
+            f"{descriptor.digest} has {descriptor.size} bytes: expected {size}, as its descriptor states",
+            expected=size or 0,
+            actual=descriptor.size,
+        )
+    return descriptor
+
+
+def _check_reader(reader: BlobReader, size: int | None) -> BlobReader:
+    """Return a reader; close it if its content has another size than is expected."""
+    try:
+        _check_size(reader.descriptor, size)
+    except SizeMismatch:
+        reader.close()
+        raise
+    return reader
+
+
+def _unique_tags(tags: Iterable[str]) -> list[str]:
+    if not isinstance(tags, Iterable):
+        raise UsageError(f"tags must be an iterable of str, got {type(tags).__name__}")
+    # A str is one tag, not an iterable of characters. Duplicates are removed, because each tag may cost a request.
+    return [check_tag(tag) for tag in dict.fromkeys([tags] if isinstance(tags, str) else tags)]

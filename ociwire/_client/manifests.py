@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from .._argument_checks import safe_repr
 from .._http.body import Body
@@ -11,6 +13,7 @@ from .._http.messages import Response, redactor_of
 from .._oci.descriptor import Descriptor, is_media_type
 from .._oci.digest import Digest, is_empty_digest, verify_digest
 from .._oci.host import redact_url
+from .._oci.image_manifest import Index, Manifest
 from .._oci.manifest import check_schema, detect_media_type, parse_manifest
 from .._oci.scope import Scope
 from ..errors import ContentError, ProtocolError, RegistryError, UsageError
@@ -28,6 +31,7 @@ __all__ = [
     "is_stored",
     "put_manifest",
     "resolve_manifest",
+    "serialize",
 ]
 
 ACCEPT = {"Accept": ", ".join((OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, "*/*"))}
@@ -191,15 +195,43 @@ def is_stored(repository: Repository, reference: str, digest: Digest) -> bool:
     return True
 
 
-def build_descriptor(content: bytes, media_type: str, digest: str | None) -> Descriptor:
+def serialize(content: bytes | Mapping[str, Any] | Manifest | Index) -> bytes:
+    """Return the bytes of a manifest that a user pushes.
+
+    Raises:
+        UsageError: The content has another type, or cannot be written as JSON.
+    """
+    if isinstance(content, (Manifest, Index)):
+        return content.to_bytes()
+    if isinstance(content, (bytes, bytearray, memoryview)):
+        return bytes(content)
+    if not isinstance(content, Mapping):
+        raise UsageError(f"content must be bytes, a mapping, a Manifest or an Index, got {type(content).__name__}")
+    try:
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"cannot write the manifest as JSON: {error}") from None
+
+
+def build_descriptor(content: bytes, media_type: str | None, digest: str | None) -> Descriptor:
     """Return the descriptor of a manifest that a user pushes.
 
     Raises:
-        UsageError: The media type is invalid or differs from the ``mediaType`` of the content, or the digest differs.
+        UsageError: The media type is invalid, missing, or differs from the ``mediaType`` of the content; or the digest
+            differs.
     """
+    parsed = parse_manifest(content)
+    stated_type = parsed.get("mediaType")
+    if media_type is None:
+        guess = OCI_INDEX if "manifests" in parsed else OCI_MANIFEST if "config" in parsed else None
+        media_type = guess if stated_type is None else stated_type
+        if media_type is None:
+            raise UsageError(
+                "the media type of the manifest is unknown: expected a JSON object with the field mediaType, config or"
+                " manifests, or the argument media_type"
+            )
     if not is_media_type(media_type):
         raise UsageError(f"invalid media type {safe_repr(media_type, 200)}: expected type/subtype without parameters")
-    stated_type = parse_manifest(content).get("mediaType")
     if stated_type is not None and stated_type != media_type:
         raise UsageError(
             f"invalid media type {safe_repr(media_type)}: the mediaType of the manifest is {stated_type!r:.200}"

@@ -148,10 +148,12 @@ def push_manifest(repository: Repository, content: bytes, descriptor: Descriptor
         RegistryError: The registry responded with an error.
         TransportError: No usable response was received.
     """
-    has_several = len(tags) > 1
-    reference = tags[0] if len(tags) == 1 else descriptor.digest
-    response = put_manifest(repository, reference, content, descriptor, tags if has_several else [])
-    if has_several:
+    # A registry computes the sha256 digest of a manifest that is put by tag: with another algorithm it would not have
+    # the manifest under its digest.
+    by_digest = len(tags) != 1 or descriptor.digest.algorithm != "sha256"
+    reference = descriptor.digest if by_digest else tags[0]
+    response = put_manifest(repository, reference, content, descriptor, tags if by_digest else [])
+    if by_digest:
         # Registries that support ``tag=`` list the stored tags in OCI-Tag; others ignore the parameter.
         accepted = {tag.strip() for value in response.headers.get_all("oci-tag") for tag in value.split(",")}
         for tag in tags:

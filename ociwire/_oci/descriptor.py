@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypedDict, final
+from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict, final
 
 from .._argument_checks import safe_repr
+from .._files import open_regular_file
 from ..errors import UsageError
 from ..media_types import MANIFEST_TYPES, OCTET_STREAM
-from .digest import Digest
+from .digest import Digest, hashed_digest, new_hasher
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -44,6 +46,7 @@ __all__ = [
 
 HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
 """The media types of web pages."""
+_CHUNK_SIZE = 256 * 1024
 _COMPARED_TYPES = MANIFEST_TYPES | HTML_TYPES  # `parse_media_type` returns these in lower case
 
 # RFC 6838, section 4.2: type and subtype are restricted names of at most 127 characters.
@@ -169,18 +172,58 @@ class Descriptor:
         return hash((self.media_type, self.digest, self.size))
 
     @classmethod
-    def of(cls, data: bytes, media_type: str = OCTET_STREAM, *, algorithm: str = "sha256") -> Descriptor:
-        """Return the descriptor of data, whose digest is computed.
+    def of(
+        cls,
+        content: bytes | os.PathLike[str] | BinaryIO,
+        media_type: str = OCTET_STREAM,
+        *,
+        algorithm: str = "sha256",
+    ) -> Descriptor:
+        """Return the descriptor of content, whose digest is computed.
 
         Args:
-            data: The content.
+            content: Bytes; the path of a regular file; or a seekable binary file, which is read from its current
+                position, and set back to it.
             media_type: Its media type. Defaults to ``application/octet-stream``.
             algorithm: Hash algorithm of the digest: sha256 (default), sha384 or sha512.
 
         Raises:
-            UsageError: The media type is invalid, or the algorithm is not supported.
+            UsageError: The content has another type, such as `str` or an iterable, or the file cannot be set back; the
+                media type is invalid; or the algorithm is not supported.
+            OSError: The file cannot be opened or read.
         """
-        return cls(media_type, Digest.of(data, algorithm), memoryview(data).nbytes)
+        if isinstance(content, os.PathLike):
+            with open_regular_file(content) as opened:
+                return cls.of(opened, media_type, algorithm=algorithm)
+        hasher, size = new_hasher(algorithm), 0
+        if not hasattr(content, "read"):
+            try:
+                view = memoryview(content)
+            except TypeError:
+                raise UsageError(
+                    f"content must be bytes, a path or a binary file, got {type(content).__name__}: pass text as"
+                    " text.encode(), a file name as pathlib.Path(name), and the descriptor of other content"
+                ) from None
+            hasher.update(view if view.c_contiguous else view.tobytes())
+            return cls(media_type, hashed_digest(hasher, algorithm), view.nbytes)
+        file: Any = content
+        try:
+            start = file.tell()
+            file.seek(start)
+        except (AttributeError, OSError, ValueError):
+            raise UsageError(
+                "cannot compute the descriptor of a file that is closed or not seekable: pass a descriptor, or use"
+                " ociwire.transfer.upload, which hashes what it sends"
+            ) from None
+        try:
+            while chunk := file.read(_CHUNK_SIZE):
+                if not isinstance(chunk, (bytes, bytearray, memoryview)):
+                    raise UsageError(f"content must be a binary file, got one that yields {type(chunk).__name__}")
+                hasher.update(chunk)
+                size += len(chunk)
+        finally:
+            file.seek(start)
+        return cls(media_type, hashed_digest(hasher, algorithm), size)
 
     def replace(self, **changes: Unpack[DescriptorFields]) -> Descriptor:
         """Return a copy in which the given fields have other values."""

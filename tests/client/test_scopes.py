@@ -195,6 +195,43 @@ CASES = {
             ("HEAD", BLOB_PATH, PUSH),
         ],
     ),
+    "push_blob, without descriptor": Case(
+        "push_blob",
+        lambda client: client.push_blob(NAME, CONTENT),
+        [upload_response(), BLOB_CREATED],
+        [("POST", UPLOADS_PATH, PUSH), ("PUT", f"{UPLOADS_PATH}1?digest={BLOB.digest}", PUSH)],
+    ),
+    "has_blob": Case(
+        "has_blob",
+        lambda client: client.has_blob(NAME, BLOB.digest),
+        [blob_response()],
+        [("HEAD", BLOB_PATH, PULL)],
+    ),
+    "has_manifest": Case(
+        "has_manifest",
+        lambda client: client.has_manifest(NAME, MANIFEST_DIGEST),
+        [blob_response(MANIFEST)],
+        [("HEAD", f"{MANIFESTS}/{MANIFEST_DIGEST}", PULL)],
+    ),
+    "fetch_manifest": Case(
+        "fetch_manifest",
+        lambda client: client.fetch_manifest(NAME, "latest"),
+        [manifest_response()],
+        [("GET", f"{MANIFESTS}/latest", PULL)],
+    ),
+    "get_manifest, by tag": Case(
+        "get_manifest",
+        lambda client: client.get_manifest(NAME, "latest"),
+        [manifest_response()],
+        [("GET", f"{MANIFESTS}/latest", PULL)],
+    ),
+    "tag": Case(
+        "tag",
+        lambda client: client.tag(NAME, "latest", "a", "b"),
+        [manifest_response(), Response(201), Response(201)],
+        [("GET", f"{MANIFESTS}/latest", PUSH), ("PUT", f"{MANIFESTS}/a", PUSH), ("PUT", f"{MANIFESTS}/b", PUSH)],
+    ),
+    "ping": Case("ping", lambda client: client.ping(), [Response(200)], [("GET", "/v2/", "")]),
     "push_blob_chunked": Case(
         "push_blob_chunked",
         push_chunked,
