@@ -152,14 +152,12 @@ def test_copy_error_keeps_attributes(kind: type[OciwireError], duplicate: Any) -
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CLASSES if hasattr(example(kind), "request")])
-def test_pickle_error_of_request_with_generator_body_is_consumed(kind: type[OciwireError]) -> None:
+def test_pickle_error_of_request_with_generator_body_drops_content(kind: type[OciwireError]) -> None:
     request = REQUEST.replace(method="PUT", body=Body.of(chunks(), length=3))
     arrived = pickle.loads(pickle.dumps(example(kind, request)))
     assert arrived.request.replace(body=None) == request.replace(body=None)
     assert arrived.request.body.length == 3
-    assert not arrived.request.body.resendable
-    with pytest.raises(BodyConsumedError):
-        arrived.request.body.open()
+    assert b"".join(arrived.request.body.open()) == b""
     assert request.body is not None
     assert b"".join(request.body.open()) == b"abc", "pickling must not pull from the original"
 

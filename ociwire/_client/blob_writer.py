@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-from .._http.body import Body, skip
+from .._http.body import Body, open_at
 from .._http.messages import Response
 from .._oci.descriptor import Descriptor
 from .._oci.digest import Digest, hashed_digest, new_hasher
@@ -77,7 +77,7 @@ def push_blob(repository: Repository, digest: Digest, body: Body) -> None:
                 offset_uncertain=True,  # the registry may still receive more of the PUT
             )
             writer.disable_hashing()
-            for chunk in skip(body.open(), incomplete.offset):
+            for chunk in open_at(body, incomplete.offset):
                 writer.write(chunk)
             writer.commit(digest)
             return

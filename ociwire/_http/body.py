@@ -1,47 +1,42 @@
-"""A request's content: borrowed, read chunk by chunk, and sent again only where that is possible.
+"""The content of a request: borrowed, never closed, read in chunks, and sent again only if that is possible.
 
 | Content                                      | Opened again before the first chunk | Opened again later     |
 |----------------------------------------------|-------------------------------------|------------------------|
 | bytes-like, list or tuple of bytes-like      | independent iterator                | independent iterator   |
 | seekable file                                | ends the earlier iterator           | ends the earlier one   |
 | single-use: other iterables and readers      | ends the earlier iterator           | `BodyConsumedError`    |
-
-ociwire never closes the content.
 """
 
 from __future__ import annotations
 
+import io
+import threading
 import weakref
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, final
 
 from .._argument_checks import check_integer
-from ..errors import BodyConsumedError, SizeMismatch
-from .body_source import Buffers, Source, Stream, make_source
+from ..errors import BodyConsumedError, SizeMismatch, UsageError
 
-__all__ = ["Body", "has_raised", "length_mismatch", "reopened_error", "skip", "times_opened", "wrap_chunks"]
+__all__ = ["Body", "has_raised", "length_mismatch", "open_at", "times_opened", "wrap_chunks"]
 
-CHUNK_SIZE = 1024 * 1024
-"""Number of bytes that are read from a file, or cut from bytes, at a time."""
-STREAM_CHUNK_SIZE = 64 * 1024
-"""The same where the length is not known: chunked framing copies each chunk."""
+CHUNK_SIZE = 1024 * 1024  # maximum size in bytes of a chunk that is read from a file or cut from bytes
+STREAM_CHUNK_SIZE = 64 * 1024  # the same for content of unknown length: chunked framing copies each chunk
+_Wrapper = Callable[[Iterator[bytes]], Iterator[bytes]]
 
 
 @final
 class Body:
-    """A request's content, made by `Body.of`.
+    """The content of a request, made by `Body.of`.
 
-    A resendable body yields the same bytes however often it is opened. If it is a file or single-use, opening it again
-    ends the earlier iterator. A body of bytes may be shared by threads; any other has one owner.
+    A resendable body yields the same bytes each time it is opened. If it is a file or single-use, opening it again
+    ends the earlier iterator. A body of bytes may be shared by threads; any other belongs to one request at a time.
     """
 
-    __slots__ = ("_length", "_source", "_wrappers")
-
-    def __init__(
-        self, source: Source, length: int | None, wrappers: tuple[Callable[[Iterator[bytes]], Iterator[bytes]], ...]
-    ) -> None:
-        self._source = source
+    def __init__(self, content: _Content, length: int | None, wrappers: tuple[_Wrapper, ...]) -> None:
+        self._content = content
         self._length = length
         self._wrappers = wrappers
 
@@ -53,34 +48,33 @@ class Body:
             content: Bytes-like; a list or tuple of bytes-like chunks; a binary file or reader, read from its current
                 position; or another iterable of bytes-like chunks. A `Body` is returned unchanged, unless `length`
                 differs from its own.
-            length: Number of bytes of the content. Defaults to the length of bytes, lists, tuples and seekable files;
+            length: Length of the content in bytes. Defaults to the length of bytes, lists, tuples and seekable files;
                 without one the body is sent chunked.
 
         Raises:
-            UsageError: The content is text or nothing that bytes can be read from, or the length is not an integer or
-                is negative.
+            UsageError: The content is text or not readable as bytes, or the length is not an integer or is negative.
         """
         if length is not None:
             check_integer("length", length)
         if isinstance(content, Body):
-            return content if length in (None, content.length) else cls(content._source, length, content._wrappers)
-        source = make_source(content)
-        return cls(source, source.length if length is None else length, ())
+            return content if length in (None, content.length) else cls(content._content, length, content._wrappers)
+        shared = _Content(content)
+        return cls(shared, shared.length if length is None else length, ())
 
     @property
     def length(self) -> int | None:
-        """The stated number of bytes of the content; None if it is unknown."""
+        """The stated length of the content in bytes; `None` if it is unknown."""
         return self._length
 
     @property
     def single_use(self) -> bool:
         """Whether the content can be read only once: it is neither in memory nor a seekable file."""
-        return self._source.single_use
+        return self._content.single_use
 
     @property
     def resendable(self) -> bool:
         """Whether `open` would yield the whole content: false for a single-use body that has been read from."""
-        return not self._source.is_consumed
+        return not self._content.is_consumed
 
     def open(self) -> Iterator[bytes]:
         """Return an iterator over the content from its start. Nothing is read before the first ``next``.
@@ -88,89 +82,149 @@ class Body:
         Raises:
             BodyConsumedError: The body is single-use and its first chunk has been read.
         """
-        chunks = self._source.open(STREAM_CHUNK_SIZE if self._length is None else CHUNK_SIZE)
-        for wrapper in self._wrappers:
-            chunks = wrapper(chunks)
-        return self._record_errors(chunks)
+        return open_at(self, 0)
 
-    def _record_errors(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def _read_from(self, position: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
         try:
-            yield from chunks
+            for chunk in chunks:
+                if position < len(chunk):
+                    yield chunk[position:] if position else chunk
+                position = max(0, position - len(chunk))
         except Exception as error:
-            try:  # without a reference cycle by way of the traceback
-                self._source.errors.append(weakref.ref(error))
+            try:  # a strong reference would form a cycle through the traceback
+                self._content.errors.append(weakref.ref(error))
             except TypeError:  # built-in exceptions cannot be referenced weakly
-                self._source.errors.append(lambda error=error: error)  # type: ignore[misc]
+                self._content.errors.append(lambda error=error: error)  # type: ignore[misc]
             raise
 
     def map(self, function: Callable[[bytes], bytes]) -> Body:
-        """Return a body whose chunks pass through `function`, each time that it is opened: to count or pace them.
+        """Return a body whose chunks pass through a function each time it is opened, to count or throttle them.
 
-        The chunk that the function returns is sent instead; the length is taken to stay the same.
+        The chunk that the function returns is sent instead; the length is assumed to stay the same.
         """
-        return wrap_chunks(self, partial(_map_chunks, function))
+        # `map()` would take a StopIteration of the function for the end of the content.
+        return wrap_chunks(self, lambda chunks: (function(chunk) for chunk in chunks))
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Body:
-        return self  # the content is borrowed, and what was read from it stays read
+    def __copy__(self, memo: object = None) -> Body:
+        return self  # the content is borrowed, and both copies would share its position
+
+    __deepcopy__ = __copy__
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions hold requests and are pickled, whatever their body is: only plain bytes keep their content.
-        if isinstance(self._source, Buffers) and not self._wrappers:
-            return Body.of, ([bytes(buffer) for buffer in self._source.buffers], self._length)
-        return _consumed_body, (self._length,)
+        # Requests are pickled with the exceptions that hold them. Content that is not plain bytes is dropped, and the
+        # stated length makes sure that the empty body is not sent in its place.
+        if self._content.buffers is None or self._wrappers:
+            return Body.of, (b"", self._length or 1)
+        return Body.of, ([bytes(buffer) for buffer in self._content.buffers], self._length)
 
     def __repr__(self) -> str:
         kind = "single-use" if self.single_use else "resendable"
         return f"<Body of {'unknown' if self._length is None else self._length} bytes, {kind}>"
 
 
-def wrap_chunks(body: Body, wrapper: Callable[[Iterator[bytes]], Iterator[bytes]]) -> Body:
-    """Like `Body.map`, but with a generator function, which gets the chunks of each opening.
-
-    For observers that restart when the content is sent again. It must yield as many bytes as it receives.
-    """
-    return Body(body._source, body._length, (*body._wrappers, wrapper))
+def wrap_chunks(body: Body, wrapper: _Wrapper) -> Body:
+    """Like `Body.map`, but with a generator function, which is called each time the body is opened."""
+    return Body(body._content, body._length, (*body._wrappers, wrapper))
 
 
 def times_opened(body: Body) -> int:
-    """How often the content was opened, if opening it again ends the earlier iterator; else 0."""
-    return body._source.openings
+    """Return how often the content was opened, if opening it again ends the earlier iterator; else 0."""
+    return body._content.openings
 
 
 def has_raised(body: Body, error: BaseException) -> bool:
-    """Whether the content, or a function of `Body.map`, raised this exception: the network did not fail then."""
-    return any(reference() is error for reference in body._source.errors.copy())
+    """Whether the content, or a function of `Body.map`, raised an exception, and not the network."""
+    return any(reference() is error for reference in body._content.errors.copy())
+
+
+def open_at(body: Body, position: int) -> Iterator[bytes]:
+    """Like `Body.open`, but from a position on. A file is not read before it, unless a function needs all chunks."""
+    content = body._content
+    skipped = 0 if body._wrappers or content.start is None else position
+    with content.lock:
+        if content.is_consumed:
+            raise BodyConsumedError("cannot resend a single-use body that was read: use bytes or a seekable file")
+        content.openings += content.buffers is None
+        chunks = content.read(content.openings, STREAM_CHUNK_SIZE if body.length is None else CHUNK_SIZE, skipped)
+    for wrapper in body._wrappers:
+        chunks = wrapper(chunks)
+    return body._read_from(position - skipped, chunks)
 
 
 def length_mismatch(length: int, count: int) -> SizeMismatch:
-    """An error for a body of which `count` bytes were read: more than its stated length, or fewer at its end."""
-    comparison, quantity = ("longer", "at least") if count > length else ("shorter", "only")
-    return SizeMismatch(
-        f"the body is {comparison} than its length: {length} bytes were announced, and {quantity} {count} came",
-        expected=length,
-        actual=count,
-    )
+    """Return an error for a body of which `count` bytes were read: more than its length, or fewer at its end."""
+    text = f"the body is {'longer' if count > length else 'shorter'} than its length of {length} bytes: read {count}"
+    return SizeMismatch(text, expected=length, actual=count)
 
 
-def reopened_error(activity: str) -> BodyConsumedError:
-    """An error for a body that was opened again while it was being read or sent, which ends the earlier iterator."""
-    return BodyConsumedError(f"the body was opened again while it was being {activity}")
+class _Content:
+    """What all bodies of one content share: how often it was opened, whether it was read, and what it raised."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+        self.lock = threading.Lock()
+        self.buffers: list[Any] | None = None
+        self.length: int | None = None
+        self.start: int | None = None  # position of a seekable file
+        self.is_consumed = False
+        self.openings = 0
+        # Threads that share a body of bytes may fail at the same time; more than 64 do not.
+        self.errors: deque[Callable[[], BaseException | None]] = deque(maxlen=64)
+        is_list = isinstance(source, (list, tuple))
+        try:
+            self.buffers = [_to_buffer(chunk) for chunk in (source if is_list else [source])]
+            self.length = sum(memoryview(buffer).nbytes for buffer in self.buffers)
+        except UsageError:
+            if is_list:
+                raise
+            self._inspect(source)
+        self.single_use = self.buffers is None and self.start is None
+
+    def _inspect(self, source: Any) -> None:
+        kind, is_file = type(source).__name__, hasattr(source, "read")
+        is_text = isinstance(source, (str, io.TextIOBase))
+        if is_file and not is_text:
+            if getattr(source, "closed", False) or (hasattr(source, "readable") and not source.readable()):
+                raise UsageError(f"content must be open for reading, got a closed or write-only {kind}")
+            # `seekable()` is not reliable: files of /proc claim to be, and cannot seek to their end.
+            with suppress(AttributeError, NotImplementedError, OSError, ValueError):
+                start = source.tell()
+                end = source.seek(0, io.SEEK_END) or source.tell()  # some file objects return `None` from `seek`
+                source.seek(start)
+                self.start, self.length = start, max(0, end - start)
+                is_text = isinstance(source.read(0), str)
+        if is_text or not (is_file or isinstance(source, Iterable)):
+            raise UsageError(f"content must be bytes, a file in binary mode or an iterable of bytes, got {kind}")
+
+    def read(self, opening: int, chunk_size: int, position: int) -> Iterator[bytes]:
+        for buffer in self.buffers or ():
+            data = buffer if isinstance(buffer, bytes) else memoryview(buffer).cast("B")
+            for start in range(0, len(data), chunk_size):
+                yield bytes(data[start : start + chunk_size])  # a `bytes` object of one chunk is not copied
+        with self.lock:
+            if opening != self.openings or self.is_consumed or self.buffers is not None:
+                return  # a later opening has ended this one, which must neither seek nor take a chunk
+            self.is_consumed = self.single_use
+        if self.start is not None:
+            self._source.seek(self.start + position)
+        if hasattr(self._source, "read"):
+            while opening == self.openings and (chunk := read_bytes(self._source, chunk_size)):
+                yield chunk
+        else:
+            yield from (bytes(_to_buffer(chunk)) for chunk in self._source)
 
 
-def _consumed_body(length: int | None) -> Body:
-    source = Stream(())
-    source.is_consumed = True
-    return Body(source, length, ())
+def read_bytes(file: Any, size: int) -> bytes:
+    """Read from a caller's file; `UsageError` if it has no data in non-blocking mode, or returns other objects."""
+    chunk = file.read(size)
+    if chunk is None:
+        raise UsageError("the file is in non-blocking mode and has no data: set it to blocking mode")
+    return bytes(_to_buffer(chunk))
 
 
-def _map_chunks(function: Callable[[bytes], bytes], chunks: Iterator[bytes]) -> Iterator[bytes]:
-    for chunk in chunks:  # not `map()`: it would take a StopIteration of the function for the end of the content
-        yield function(chunk)
-
-
-def skip(chunks: Iterator[bytes], count: int) -> Iterator[bytes]:
-    """Yield the bytes after the first `count` ones."""
-    for chunk in chunks:
-        if count < len(chunk):
-            yield chunk[count:] if count else chunk
-        count = max(0, count - len(chunk))
+def _to_buffer(chunk: Any) -> Any:
+    try:
+        view = memoryview(chunk)
+    except TypeError:
+        raise UsageError(f"each chunk of the content must be bytes, got {type(chunk).__name__}") from None
+    return chunk if view.c_contiguous else view.tobytes()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..errors import UsageError
-from .body_source import read_bytes
+from .body import read_bytes
 
 if TYPE_CHECKING:
     from .messages import Response

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
 
-from .._http.body import Body, length_mismatch, reopened_error, times_opened
+from .._http.body import Body, length_mismatch, times_opened
+from ..errors import BodyConsumedError
 from ._messages import ErrorResponse
 from ._storage import OutOfSpace, Storage
 
@@ -78,7 +79,7 @@ def _read(body: Body, limit: int | None, reserve: Callable[[int], None]) -> byte
             reserve(len(chunk))
         content += chunk
     if times_opened(body) != opening:
-        raise reopened_error("read")
+        raise BodyConsumedError("the body was opened again while it was being read")
     if body.length is not None and len(content) < body.length:
         raise length_mismatch(body.length, len(content))
     return bytes(content)

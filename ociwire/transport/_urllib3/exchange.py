@@ -28,8 +28,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..._http.body import Body, length_mismatch, reopened_error, times_opened
-from ...errors import ProtocolError
+from ..._http.body import Body, length_mismatch, times_opened
+from ...errors import BodyConsumedError, ProtocolError
 from .response_head import Head
 from .socket_reader import SocketReader
 from .timeouts import TimeLimit
@@ -189,7 +189,7 @@ class Exchange:
                 chunk = memoryview(next(content)).cast("B")
             except StopIteration:
                 if times_opened(body) != opening:  # the body was opened again meanwhile, which ends this iterator
-                    raise reopened_error("sent") from None
+                    raise BodyConsumedError("the body was opened again while it was being sent") from None
                 return
             except Exception as error:
                 self.pulled = True  # prevents `may_resend`: the failure is not one of the connection

@@ -241,7 +241,7 @@ class TestContentException:
     @pytest.mark.parametrize("chunk", ["text", 5, None])
     def test_content_chunk_of_other_type_raises_usage_error(self, wire: Wire, chunk: Any) -> None:
         server = wire.serve(continues)
-        with pytest.raises(UsageError, match="chunks are bytes"):
+        with pytest.raises(UsageError, match="chunk of the content must be bytes"):
             wire.transport().round_trip(put(server.url, Body.of(iter([b"one", chunk]))))
 
 
