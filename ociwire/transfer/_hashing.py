@@ -1,27 +1,24 @@
-"""Hashes an upload in a thread of its own while it is sent: each byte once, however often it is sent.
+"""Hashes an upload in its own thread while it is sent: each byte once, however often it is sent.
 
-Hashing and sending both release the interpreter's lock, so that on two cores hashing costs hardly any time.
+Hashing and sending both release the interpreter lock, so that on two cores they take hardly longer than one of them.
 """
 
 from __future__ import annotations
 
-import threading
-from collections import deque
+from queue import SimpleQueue
 from typing import final
 
 from .._oci.digest import Digest, hashed_digest, new_hasher
 from ._workers import WorkerPool
 
-__all__ = ["MAX_PENDING", "HashingThread"]
-
-MAX_PENDING = 1024 * 1024
-"""Maximum number of bytes that wait to be hashed; one larger chunk may, too. More would leave the processor's cache:
-two chunks of 1 MiB take a tenth more CPU time than one."""
+__all__ = ["HashingThread"]
 
 
 @final
 class HashingThread:
-    """Hashes what it is fed, in order. On leaving its ``with`` block the thread has ended, and its exception is raised.
+    """Hashes the chunks that it is fed, in order. Leaving its ``with`` block ends the thread and raises its exception.
+
+    One chunk is hashed while the caller sends it and reads the next one. More would not fit into the processor's cache.
 
     Attributes:
         fed: Number of bytes that were fed.
@@ -31,12 +28,10 @@ class HashingThread:
         self.fed = 0
         self._algorithm = algorithm
         self._hasher = new_hasher(algorithm)
-        # Entered itself, not by way of the condition: that takes two steps, and a signal between them keeps it locked.
-        self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
-        self._chunks: deque[bytes | memoryview] = deque()
-        self._pending = 0  # number of bytes that wait, or are being hashed
-        self._stopped = False
+        # Queues, because they wait in one step: an exception of a signal handler cannot leave a lock held.
+        self._chunks: SimpleQueue[bytes | memoryview | None] = SimpleQueue()  # `None` ends the thread
+        self._idle: SimpleQueue[None] = SimpleQueue()  # has an item unless a chunk is pending
+        self._idle.put(None)
         self._pool = WorkerPool("ociwire-hashing", on_cancel=self._stop)
 
     def __enter__(self) -> HashingThread:
@@ -50,53 +45,41 @@ class HashingThread:
         self._stop()
         self._pool.join()
 
-    def _stop(self) -> None:
-        with self._lock:
-            self._stopped = True
-            self._changed.notify_all()
-
     def feed(self, position: int, chunk: bytes) -> None:
-        """Hash a chunk at a position, except for what was fed before. Waits while too much is pending.
+        """Hash the bytes of a chunk at a position that were not fed before. Waits until the chunk before is hashed.
 
         Raises:
             Cancelled: The thread has failed.
         """
         skipped = self.fed - position
         if skipped < 0:
-            raise ValueError(f"bytes {self.fed} to {position} were never hashed")
-        if len(chunk) <= skipped:
-            return
-        piece = memoryview(chunk)[skipped:] if skipped else chunk
-        with self._lock:
-            while self._pending and self._pending + len(piece) > MAX_PENDING and not self._stopped:
-                self._changed.wait()
-            self._pool.check()
-            self._chunks.append(piece)
-            self._pending += len(piece)
-            self._changed.notify_all()
-        self.fed += len(piece)
+            raise ValueError(f"cannot hash from byte {position}: only {self.fed} bytes were fed")
+        if len(chunk) > skipped:
+            self._wait()
+            self._chunks.put(memoryview(chunk)[skipped:])
+            self.fed = position + len(chunk)
 
     def digest(self) -> Digest:
         """Return the digest of all bytes that were fed. Waits until they are hashed.
 
         Raises:
-            Cancelled: As `feed`.
+            Cancelled: The thread has failed.
         """
-        with self._lock:
-            while self._pending and not self._stopped:
-                self._changed.wait()
+        self._wait()
+        self._idle.put(None)
+        return hashed_digest(self._hasher, self._algorithm)
+
+    def _wait(self) -> None:
+        self._idle.get()
+        if self._pool.cancelled:
+            self._idle.put(None)  # so that later calls do not block
             self._pool.check()
-            return hashed_digest(self._hasher, self._algorithm)
+
+    def _stop(self) -> None:
+        self._chunks.put(None)
+        self._idle.put(None)
 
     def _run(self) -> None:
-        while True:
-            with self._lock:
-                while not (self._chunks or self._stopped):
-                    self._changed.wait()
-                if self._stopped:
-                    return
-                chunk = self._chunks.popleft()
+        while (chunk := self._chunks.get()) is not None:
             self._hasher.update(chunk)
-            with self._lock:
-                self._pending -= len(chunk)
-                self._changed.notify_all()
+            self._idle.put(None)

@@ -1,4 +1,4 @@
-"""Threads that work for one call: the first error cancels the others, and the call returns when all have ended."""
+"""Threads of one call: the first error cancels the others, and the call returns when all threads have ended."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import TypeVar, final
 __all__ = ["Cancelled", "WorkerPool", "join_all"]
 
 _Item = TypeVar("_Item")
-_POLL_INTERVAL = 0.02
-"""Seconds between two looks at a thread whose `join` was interrupted."""
+_POLL_INTERVAL = 0.02  # seconds between two checks of a thread whose `join` was interrupted
 
 
 class Cancelled(Exception):
@@ -25,7 +24,7 @@ class WorkerPool:
     Args:
         name: Name of the threads.
         workers: Maximum number of threads of `for_each`.
-        on_cancel: Called after an error, perhaps more than once and from any thread, to wake threads that wait.
+        on_cancel: Called after an error, possibly more than once and from any thread, to wake threads that wait.
 
     Attributes:
         cancelled: Whether a thread has failed.
@@ -41,16 +40,16 @@ class WorkerPool:
         self.cancelled = False
 
     def check(self) -> None:
-        """Raise `Cancelled` if another thread has failed. Long work calls this now and then."""
+        """Raise `Cancelled` if another thread has failed. Call it regularly in long work."""
         if self.cancelled:
             raise Cancelled
 
     def start(self, function: Callable[[], object]) -> None:
-        """Run a function in a thread of its own. An exception that it raises cancels the pool.
+        """Run a function in a new thread. An exception that it raises cancels the pool.
 
         Raises:
             Cancelled: The pool is cancelled.
-            RuntimeError: The system has no more threads.
+            RuntimeError: The system cannot start a thread.
         """
 
         def run() -> None:
@@ -66,7 +65,7 @@ class WorkerPool:
             thread.start()
 
     def cancel(self, error: BaseException) -> None:
-        """Have all threads stop because of an error. Only the first one is kept, and never `Cancelled`."""
+        """Make all threads stop because of an error. Only the first one is kept, and never `Cancelled`."""
         with self._lock:
             if self._error is None and not isinstance(error, Cancelled):
                 self._error = error
@@ -74,10 +73,10 @@ class WorkerPool:
         self._on_cancel()
 
     def join(self, error: BaseException | None = None) -> None:
-        """Wait until all threads have ended; then raise the first error of the pool.
+        """Wait until all threads have ended, then raise the first error of the pool.
 
         Args:
-            error: What the caller's own work has raised: cancels the pool.
+            error: Exception that the caller's own work has raised, which cancels the pool.
         """
         join_all(self._threads, self.cancel, error)
         try:
@@ -92,23 +91,20 @@ class WorkerPool:
         Raises:
             BaseException: The first exception of a call, unchanged.
         """
-        remaining = list(items)
-        workers = min(self._workers, len(remaining))
-        if workers <= 1:
-            for item in remaining:
-                function(item)
-            return
-        remaining.reverse()
+        remaining = list(items)[::-1]
 
         def work() -> None:
-            while not self.cancelled:
+            while remaining and not self.cancelled:
                 try:
                     item = remaining.pop()
-                except IndexError:
+                except IndexError:  # another thread took the last one
                     return
                 function(item)
 
-        error: BaseException | None = None
+        workers, error = min(self._workers, len(remaining)), None
+        if workers <= 1:
+            work()
+            return
         try:
             for _ in range(workers):
                 self.start(work)
@@ -118,21 +114,19 @@ class WorkerPool:
 
 
 def join_all(
-    threads: list[threading.Thread],
-    on_error: Callable[[BaseException], object],
-    error: BaseException | None = None,
+    threads: list[threading.Thread], on_error: Callable[[BaseException], object], error: BaseException | None = None
 ) -> BaseException | None:
-    """Wait until all threads have ended, whatever interrupts the waiting: KeyboardInterrupt, SystemExit, a timeout.
+    """Wait until all threads have ended, even if KeyboardInterrupt or another exception interrupts the wait.
 
     Args:
         threads: Threads that were started, or whose start was interrupted. They are removed as they end, the last one
             first, so that a running one may append others.
-        on_error: Called with the first exception, to have the threads end soon. Called again if another exception
+        on_error: Called with the first exception, to make the threads end soon. Called again if another exception
             interrupts it; must not raise by itself.
         error: The first exception, if there is one already.
 
     Returns:
-        The first exception: `error`, or what interrupted the waiting.
+        The first exception: `error`, or the one that interrupted the wait.
     """
     reported = False
     while True:
@@ -142,19 +136,14 @@ def join_all(
                 reported = True
             while threads:
                 thread = threads[-1]
-                _join(thread)
+                if thread.ident is not None:
+                    thread.join()
+                # Before CPython 3.13, an interrupted `join` marks the thread as ended, and the next one returns at
+                # once. A running thread, also one whose start was interrupted, is in this list until it ends.
+                while thread in threading.enumerate():
+                    threading.Event().wait(_POLL_INTERVAL)
                 threads.remove(thread)
             return error
         except BaseException as interrupt:  # noqa: BLE001 - returned when all threads have ended
             if error is None:
                 error = interrupt
-
-
-def _join(thread: threading.Thread) -> None:
-    """Join a thread whose start or join may have been interrupted before."""
-    if thread.ident is not None:
-        thread.join()
-    # Before CPython 3.13, a join that was interrupted marks the thread as ended, and the next join returns at once. The
-    # thread itself removes its entry in this list.
-    while thread in threading.enumerate():
-        threading.Event().wait(_POLL_INTERVAL)

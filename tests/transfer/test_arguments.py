@@ -41,15 +41,15 @@ def test_check_valid_value_is_returned(check: Callable[[Any], Any], value: Any, 
 @pytest.mark.parametrize(
     ("check", "value", "message"),
     [
-        (check_client, None, "not a client: None (a registry is given by its Client: Client('ghcr.io'))"),
+        (check_client, None, "invalid client None: expected a Client, such as Client('ghcr.io')"),
         (check_workers, 0, "invalid number of workers 0: expected an integer from 1 to 2**63 - 1"),
         (check_workers, True, "invalid number of workers True: expected an integer from 1 to 2**63 - 1"),
         (check_workers, 2.0, "invalid number of workers 2.0: expected an integer from 1 to 2**63 - 1"),
-        (check_progress, 5, "not a progress callback: 5 (a function that takes a Progress, or None)"),
-        (check_path, "a\0b", r"not a path: 'a\x00b' (text or a pathlib.Path, not empty, without NUL)"),
-        (check_path, "", "not a path: '' (text or a pathlib.Path, not empty, without NUL)"),
-        (check_path, b"a", "not a path: b'a' (text or a pathlib.Path, not empty, without NUL)"),
-        (check_path, 5, "not a path: 5 (text or a pathlib.Path, not empty, without NUL)"),
+        (check_progress, 5, "invalid progress 5: expected a function that takes a Progress, or None"),
+        (check_path, "a\0b", r"invalid path 'a\x00b': expected a str or pathlib.Path, not empty, without NUL"),
+        (check_path, "", "invalid path '': expected a str or pathlib.Path, not empty, without NUL"),
+        (check_path, b"a", "invalid path b'a': expected a str or pathlib.Path, not empty, without NUL"),
+        (check_path, 5, "invalid path 5: expected a str or pathlib.Path, not empty, without NUL"),
     ],
 )
 def test_check_invalid_value_raises_usage_error(check: Callable[[Any], Any], value: Any, message: str) -> None:
@@ -59,7 +59,7 @@ def test_check_invalid_value_raises_usage_error(check: Callable[[Any], Any], val
 
 
 def test_check_path_of_bytes_raises_usage_error() -> None:
-    with pytest.raises(UsageError, match="not a path"):
+    with pytest.raises(UsageError, match=r"^invalid path <.*Odd object at .*>: expected a str"):
         check_path(Odd())
 
 
