@@ -1,16 +1,16 @@
 """Copies blobs from one repository to another, through memory only, in pieces of 1 MiB.
 
-A blob is offered before it is sent, by the POST that opens its upload session: with ``mount=`` from the source's
-repository if both are at one registry, else from the target's own repository. A registry that mounts answers that with
-201 if it has the blob already, so that one request finds that out or opens the session (OCI distribution specification,
-"Mounting a blob from another repository"). If it refuses, the target is not asked that way again.
+The POST that opens an upload session offers to mount the blob: with ``from=`` the source's repository if both are at
+one registry, else the target's own. A registry that supports mounts answers with 201 if it has the blob already, so
+that one request either finds that out or opens the session (OCI distribution specification, "Mounting a blob from
+another repository"). After a refusal, no further blob is offered.
 
-`BlobReader` verifies a blob before it returns the last byte, so that the target never gets all of a wrong one.
+`BlobReader` verifies a blob before it returns the last byte, so that the target never receives all of a wrong one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import final
 
@@ -37,6 +37,8 @@ from ..errors import (
     TransportError,
     TransportTimeout,
 )
+from ._progress import ProgressReporter
+from ._workers import WorkerPool
 
 __all__ = ["BlobCopier"]
 
@@ -46,25 +48,25 @@ _PIECE_SIZE = 1024 * 1024
 
 @final
 class BlobCopier:
-    """Copies blobs. May be shared by threads, each with another blob.
+    """Copies blobs. May be shared by the threads of a pool, each with another blob."""
 
-    `on_progress` is called with a blob and the number of its bytes that were sent.
-    """
-
-    def __init__(self, source: Repository, target: Repository, on_progress: Callable[[Descriptor, int], None]) -> None:
+    def __init__(self, source: Repository, target: Repository, pool: WorkerPool, reporter: ProgressReporter) -> None:
         self._source = source
         self._target = target
-        self._on_progress = on_progress
+        self._pool = pool
+        self._reporter = reporter
         is_same_registry = source.sender.origin == target.sender.origin
         self._mount_from = source.name if is_same_registry else target.name
         self._can_mount = True
         self._ask_first = False  # the target has a blob of this copy, and may have others
         self._existing: set[Digest] = set()
+        self._reported: dict[Digest, int] = {}
 
-    def has_manifest(self, digest: Digest, blobs: Sequence[Descriptor]) -> bool:
+    def has_manifest(self, digest: Digest, blobs: list[Descriptor]) -> bool:
         """Whether the target has a manifest, and thus all that it references.
 
-        It does not if it lacks the first of the blobs: asked first, because the answer is of use for the blobs, too.
+        If it lacks the first blob, the answer is no: that is asked first, because it also tells whether to ask for the
+        other blobs.
         """
         if blobs and not self._exists(blobs[0].digest):
             return False
@@ -72,9 +74,18 @@ class BlobCopier:
         return find_manifest(self._target, digest) is not None
 
     def copy_blob(self, blob: Descriptor) -> None:
-        """Copy a blob, unless the target has or mounts it; nor one with ``urls`` that the source does not have."""
-        if blob.digest in self._existing or (self._ask_first and self._exists(blob.digest)):
-            return
+        """Copy a blob, unless the target has or mounts it. One with ``urls`` that the source lacks is skipped."""
+        self._pool.check()
+        if not (blob.digest in self._existing or (self._ask_first and self._exists(blob.digest))):
+            self._send(blob)
+        self._reporter.report(blob.digest, blob.size, blob.size)
+
+    def _exists(self, digest: Digest) -> bool:
+        if digest not in self._existing and blob_exists(self._target, digest):
+            self._existing.add(digest)
+        return digest in self._existing
+
+    def _send(self, blob: Descriptor) -> None:
         if blob.urls:
             try:
                 resolve_blob(self._source, blob.digest)
@@ -88,112 +99,76 @@ class BlobCopier:
                 raise error
         self._existing.add(blob.digest)
 
-    def _exists(self, digest: Digest) -> bool:
-        if digest not in self._existing and blob_exists(self._target, digest):
-            self._existing.add(digest)
-        return digest in self._existing
-
     def _attempt(self, blob: Descriptor) -> OciwireError | None:
-        """Mount or send a blob; returns an error after which it may be sent again.
+        """Mount or send a blob. Returns an error after which it may be sent again.
 
-        A session that fails is cancelled, unless the way to the target failed: then its state is not known, and the
-        registry drops it in its own time.
+        A session that fails is cancelled, unless the connection to the target has failed: then the state of the session
+        is unknown, and the registry lets it expire.
         """
-        is_mounted, session = self._mount(blob.digest)
-        if is_mounted:
-            return None
-        transfer = _BlobTransfer(blob, self._on_progress)
+        session: UploadSession | None = None
+        if self._can_mount:
+            is_mounted, session = try_mount(self._target, blob.digest, self._mount_from)
+            if is_mounted:
+                return None
+            self._can_mount = session is not None  # a refusal holds for all blobs; they may still be sent
+        body: Body | None = None
         try:
             with self._open(blob) as content:
                 if session is None:
                     session = open_upload(self._target, blob.digest.algorithm)
-                body = transfer.start(content)
+                # From here on, an error that the body has not raised is the target's.
+                body = Body.of(content if isinstance(content, bytes) else self._read_pieces(content, blob), blob.size)
                 incomplete = UploadCompletion(self._target, session.location, blob.digest, body).run()
         except BaseException as error:
-            if session is not None and not transfer.has_lost_target(error):
+            if session is not None and not _is_target_lost(error, body):
                 cancel_quietly(self._target, session.location)
-            if transfer.callback_error is not None:
-                raise transfer.callback_error  # noqa: B904 - unchanged, with the cause that it had
-            if isinstance(error, OciwireError) and transfer.may_retry(error):
+            if isinstance(error, OciwireError) and self._reporter.error is None and _may_retry(error, body):
                 return error
             raise
-        if incomplete is None:
-            return None
-        # Without an offset, waiting and repeating the PUT did not help.
-        has_given_up = incomplete.location is not None and incomplete.offset is None
-        if incomplete.location is not None and not (has_given_up and isinstance(incomplete.fault, TransportError)):
+        if incomplete is None or incomplete.location is None:
+            return None if incomplete is None else incomplete.error()
+        has_given_up = incomplete.offset is None  # waiting and repeating the PUT did not help
+        if not (has_given_up and isinstance(incomplete.fault, TransportError)):
             cancel_quietly(self._target, incomplete.location)
         if has_given_up:
             raise incomplete.fault
-        return incomplete.error()
-
-    def _mount(self, digest: Digest) -> tuple[bool, UploadSession | None]:
-        if not self._can_mount:
-            return False, None
-        is_mounted, session = try_mount(self._target, digest, self._mount_from)
-        self._can_mount = is_mounted or session is not None  # a refusal is for all blobs; they may still be sent
-        return is_mounted, session
+        return incomplete.fault
 
     def _open(self, blob: Descriptor) -> BlobReader | nullcontext[bytes]:
-        """The content: embedded in the descriptor (image specification, "Embedded Content"), or from the source."""
+        """Open the content: embedded in the descriptor (image specification, "Embedded Content") or at the source."""
         data = b"" if blob.data is None and blob.size == 0 else blob.data
         if data is not None and len(data) == blob.size and Digest.of(data, blob.digest.algorithm) == blob.digest:
             return nullcontext(data)
         reader = open_blob(self._source, blob.digest)
-        if reader.descriptor.size != blob.size:
+        size = reader.descriptor.size
+        if size != blob.size:
             reader.close()
-            raise SizeMismatch(
-                f"{blob.digest} has {reader.descriptor.size} bytes, and its manifest says {blob.size}",
-                expected=blob.size,
-                actual=reader.descriptor.size,
-            )
+            text = f"the blob {blob.digest} has {size} bytes, but its manifest states {blob.size}"
+            raise SizeMismatch(text, expected=blob.size, actual=size)
         return reader
 
-
-@final
-class _BlobTransfer:
-    """A blob while it is sent: knows which side an error comes from.
-
-    Attributes:
-        callback_error: What the progress callback has raised.
-    """
-
-    def __init__(self, blob: Descriptor, on_progress: Callable[[Descriptor, int], None]) -> None:
-        self._blob = blob
-        self._on_progress = on_progress
-        self._body: Body | None = None
-        self.callback_error: BaseException | None = None
-
-    def start(self, content: BlobReader | bytes) -> Body:
-        """Return the body to send. From now on an error may be the target's."""
-        if isinstance(content, bytes):
-            self._body = Body.of(content)
-        else:
-            self._body = Body.of(self._read_pieces(content), self._blob.size)
-        return self._body
-
-    def _read_pieces(self, reader: BlobReader) -> Iterator[bytes]:
+    def _read_pieces(self, reader: BlobReader, blob: Descriptor) -> Iterator[bytes]:
         done = 0
         while piece := reader.read(_PIECE_SIZE):
             yield piece
             done += len(piece)
-            try:
-                self._on_progress(self._blob, done)
-            except BaseException as error:
-                self.callback_error = error
-                raise
+            self._pool.check()
+            # A second attempt does not go back, and all of the blob is done only when the target has confirmed it.
+            if self._reported.get(blob.digest, 0) < done < blob.size:
+                self._reported[blob.digest] = done
+                self._reporter.report(blob.digest, done, blob.size)
 
-    def has_lost_target(self, error: BaseException) -> bool:
-        """Whether the connection to the target has failed."""
-        is_ours = self._body is None or has_raised(self._body, error) or self.callback_error is not None
-        return isinstance(error, TransportError) and not isinstance(error, BodyConsumedError) and not is_ours
 
-    def may_retry(self, error: OciwireError) -> bool:
-        """Whether to send the blob again. The layers below have repeated what they could."""
-        if self._body is None or isinstance(error, AuthError):
-            return False
-        if isinstance(error, (BlobUploadInvalid, BlobUploadUnknown, BodyConsumedError)):
-            return True
-        if isinstance(error, RegistryError):
-            return not self._body.resendable and (is_transient(error) or error.status == 401)
-        return not self._body.resendable and isinstance(error, (ReadError, TransportTimeout))
+def _is_target_lost(error: BaseException, body: Body | None) -> bool:
+    """Whether the connection to the target has failed: neither the source nor the progress callback."""
+    is_lost = isinstance(error, TransportError) and not isinstance(error, BodyConsumedError)
+    return is_lost and body is not None and not has_raised(body, error)
+
+
+def _may_retry(error: OciwireError, body: Body | None) -> bool:
+    """Whether to send a blob again after an error. The layers of the transport have resent what can be sent again."""
+    if isinstance(error, (BlobUploadInvalid, BlobUploadUnknown, BodyConsumedError)):
+        return body is not None
+    is_refused_for_now = isinstance(error, RegistryError) and (is_transient(error) or error.status == 401)
+    is_temporary = is_refused_for_now or isinstance(error, (ReadError, TransportTimeout))
+    return is_temporary and not isinstance(error, AuthError) and body is not None and not body.resendable

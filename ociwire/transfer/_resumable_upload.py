@@ -53,8 +53,7 @@ from ..errors import (
     TransportTimeout,
 )
 from ..media_types import OCTET_STREAM
-from ._content import Content
-from ._hashing import HashingThread
+from ._content import Content, HashingThread
 from ._progress import ProgressReporter
 
 __all__ = ["ResumableUpload"]

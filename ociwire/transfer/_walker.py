@@ -1,7 +1,7 @@
-"""Reads the manifests that are to be copied: what a root references, and what refers to it.
+"""Reads the manifests to copy: those that a root references, and their referrers.
 
-An index may be hostile: depth, number and size of the manifests are limited. Manifests below one that the target has
-are not read.
+An index may be hostile: depth, number and total size of the manifests are limited. Manifests below one that the target
+has are not read.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import final
 
@@ -31,14 +30,14 @@ _LOG = logging.getLogger("ociwire.client")
 _MAX_DEPTH = 8
 _MAX_MANIFESTS = 4096
 _MAX_BYTES = 32 * 1024 * 1024
-"""Maximum size in bytes of all manifests; or eight of `Client(max_manifest_size=)`, if that is more."""
+"""Maximum size in bytes of all manifests; or eight times `Client(max_manifest_size=)`, if that is more."""
 _MAX_DESCRIPTORS = 65_536
 
 
 @final
 @dataclass(slots=True, eq=False)
 class Node:
-    """A manifest that is copied.
+    """A manifest to copy.
 
     Attributes:
         descriptor: Its descriptor.
@@ -46,7 +45,7 @@ class Node:
         references: What it references.
         blobs: The blobs that it references; some indexes list blobs among their entries.
         exists: Whether the target has it, and with it all that it references.
-        referrers: The manifests that refer to it, if they are copied.
+        referrers: Its referrers, if they are copied.
     """
 
     descriptor: Descriptor
@@ -69,20 +68,8 @@ class Node:
 
 
 @final
-@dataclass(slots=True, eq=False)
-class _PlatformSelection:
-    """The entries that were selected from an index and the indexes in it."""
-
-    platforms: list[Platform]
-    descriptors: dict[Digest, Descriptor] = field(default_factory=dict)
-    texts: dict[str, str] = field(default_factory=dict)  # by normalized JSON, so that equal entries count once
-    indexes: set[Digest] = field(default_factory=set)  # that were read
-    is_all: bool = True
-
-
-@final
 class ManifestWalker:
-    """Reads manifests of a repository in the threads of a pool, with their referrers if that is asked for."""
+    """Reads manifests of a repository in the threads of a pool, with their referrers if `referrers` is true."""
 
     def __init__(self, source: Client, repository: str, pool: WorkerPool, *, referrers: bool) -> None:
         self._source = source
@@ -93,57 +80,64 @@ class ManifestWalker:
         self._manifests = self._bytes = self._descriptors = 0
         self._max_bytes = max(_MAX_BYTES, 8 * sender_of(source).max_manifest_size)
 
-    def read_root(self, tag: str | None, digest: Digest | None) -> Node:
-        """Read the manifest of a reference; a digest takes precedence over the tag."""
-        return self._read(digest, tag=tag)
-
     def select(self, root: Node, platforms: list[Platform]) -> Node:
-        """Return the image of an index for the platforms; of several, the root or a new index with fewer entries."""
-        selection = _PlatformSelection(platforms)
-        self._select(root, selection, _MAX_DEPTH)
-        if not selection.descriptors:
-            names = ", ".join("/".join(filter(None, (one.os, one.architecture, one.variant))) for one in platforms)
-            raise ManifestUnknown(f"the index {root.descriptor.digest} has nothing for {names or 'no platform'}")
-        if len(selection.descriptors) == 1:
-            image = self._read_entry(next(iter(selection.descriptors.values())))
-            if image is None:
-                raise ContentError(f"what {root.descriptor.digest} has for the platform is no manifest")
-            return image
-        if selection.is_all:
+        """Select the entries of an index, and of the indexes in it, for the platforms.
+
+        Returns the image if there is one entry, the root if no entry is left out, else a new index.
+        """
+        entries = list(self._entries(root, platforms, set(), 0))
+        selected = {entry.digest: entry for entry, _, matches in entries if matches}
+        digest, media_type = root.descriptor.digest, root.descriptor.media_type
+        if not selected:
+            names = ", ".join("/".join(filter(None, (p.os, p.architecture, p.variant))) for p in platforms)
+            raise ManifestUnknown(f"the index {digest} has no entry for {names or 'an empty list of platforms'}")
+        if len(selected) == 1:
+            [image] = selected.values()
+            return self.read(image.digest, media_type=image.media_type, size=image.size)
+        if all(matches for _, _, matches in entries):
             return root
-        content = IndexText.split(root.content).join(selection.texts.values())
-        media_type = root.descriptor.media_type
+        # By normalized JSON, so that equal entries count once.
+        texts = {json.dumps(json.loads(text), sort_keys=True): text for _, text, matches in entries if matches}
+        content = IndexText.split(root.content).join(texts.values())
         return self._parse(Descriptor.of(content, media_type), content, media_type)
 
-    def _select(self, node: Node, selection: _PlatformSelection, depth: int) -> None:
+    def _entries(
+        self, node: Node, platforms: list[Platform], seen: set[Digest], depth: int
+    ) -> Iterator[tuple[Descriptor, str, bool]]:
+        """Yield the entries of an index and of the indexes in it, their JSON text, and whether they are selected."""
         for entry, text in index_entries(node.content):
-            if matches_platform(entry, selection.platforms):
-                selection.descriptors.setdefault(entry.digest, entry)
-                selection.texts.setdefault(json.dumps(json.loads(text), sort_keys=True), text)
-            elif entry.platform is not None or not is_index(entry):
-                selection.is_all = False
-            elif entry.digest not in selection.indexes:
-                selection.indexes.add(entry.digest)
-                if not depth:
+            if entry.platform is not None or not is_index(entry):
+                yield entry, text, matches_platform(entry, platforms)
+            elif entry.digest not in seen:
+                seen.add(entry.digest)
+                if depth == _MAX_DEPTH:
                     raise _too_deep(node)
-                nested = self._read_entry(entry)
-                if nested is not None:
-                    self._select(nested, selection, depth - 1)
+                nested = self.read(entry.digest, media_type=entry.media_type, size=entry.size)
+                yield from self._entries(nested, platforms, seen, depth + 1)
 
-    def walk(self, root: Node, exists: Callable[[Node], bool]) -> dict[Digest, Node]:
-        """Read all manifests from a root on, level by level, down to those that exist at the target, by digest."""
-        nodes: dict[Digest, Node] = {}
-        level = [root]
+    def walk(self, root: Node, exists: Callable[[Digest, list[Descriptor]], bool]) -> dict[Digest, Node]:
+        """Read all manifests from a root on, level by level, down to those that exist at the target.
+
+        Args:
+            root: The root.
+            exists: Called with a manifest and the blobs that the target must have if it has the manifest.
+
+        Returns:
+            The manifests by digest.
+        """
 
         def look_up(node: Node) -> None:
             self._pool.check()
-            node.exists = node.exists or exists(node)
+            digest = node.descriptor.digest
+            node.exists = node.exists or exists(digest, [blob for blob in node.blobs if not blob.urls])
             if self._referrers:
-                for referrer in self._source.referrers(self._repository, node.descriptor.digest):
+                for referrer in self._source.referrers(self._repository, digest):
                     self._count(descriptors=1)
                     # Without its annotations, which may be long: its own manifest has them.
                     node.referrers.append(Descriptor(referrer.media_type, referrer.digest, referrer.size))
 
+        nodes: dict[Digest, Node] = {}
+        level = [root]
         for _ in range(_MAX_DEPTH + 1):
             nodes |= {node.descriptor.digest: node for node in level}
             self._pool.for_each(look_up, level)
@@ -153,48 +147,46 @@ class ManifestWalker:
         raise _too_deep(root)
 
     def _read_level(self, level: list[Node], nodes: dict[Digest, Node]) -> list[Node]:
-        """Read the manifests that a level references, or that refer to it, and that are not known yet."""
+        """Read the manifests that a level references, and its referrers, except for those that are known."""
         parents: dict[Digest, list[Node]] = {}
-        entries: dict[Digest, Descriptor] = {}
+        unread: dict[Digest, Descriptor] = {}
         for node in level:
             for child in node.references.manifests if self._referrers or not node.exists else ():
-                if child.digest not in nodes:
-                    entries.setdefault(child.digest, child)
-                    parents.setdefault(child.digest, []).append(node)
-        known = nodes.keys() | entries.keys()
-        referrers = {one.digest: one for node in level for one in node.referrers if one.digest not in known}
+                unread[child.digest] = child
+                parents.setdefault(child.digest, []).append(node)
+            for referrer in node.referrers:
+                unread.setdefault(referrer.digest, referrer)
         manifests: list[Node] = []
 
-        def read_entry(entry: Descriptor) -> None:
-            node = self._read_entry(entry)
-            if node is not None:
-                node.exists = any(index.exists for index in parents[entry.digest])
+        def read(descriptor: Descriptor) -> None:
+            digest, media_type = descriptor.digest, descriptor.media_type
+            indexes = parents.get(digest, [])
+            try:
+                # A list of referrers may contain wrong sizes and deleted manifests: the digest decides.
+                node = self.read(digest, media_type=media_type, size=descriptor.size if indexes else None)
+            except NotFound:
+                if indexes and media_type in MANIFEST_TYPES:
+                    raise
+                for index in indexes:  # some indexes list blobs
+                    index.blobs.append(descriptor)
+            else:
+                node.exists = any(index.exists for index in indexes)
                 manifests.append(node)
-                return
-            for index in parents[entry.digest]:
-                index.blobs.append(entry)
 
-        def read_referrer(referrer: Descriptor) -> None:
-            # A list of referrers may name deleted manifests, and state wrong sizes: the digest decides.
-            with suppress(NotFound):
-                manifests.append(self._read(referrer.digest, media_type=referrer.media_type))
-
-        self._pool.for_each(read_entry, entries.values())
-        self._pool.for_each(read_referrer, referrers.values())
+        self._pool.for_each(read, [unread[digest] for digest in unread.keys() - nodes.keys()])
         return manifests
 
-    def _read_entry(self, entry: Descriptor) -> Node | None:
-        """Read an entry of an index; `None` if it is a blob."""
-        try:
-            return self._read(entry.digest, media_type=entry.media_type, size=entry.size)
-        except NotFound:
-            if entry.media_type in MANIFEST_TYPES:
-                raise
-            return None
-
-    def _read(
+    def read(
         self, digest: Digest | None, *, tag: str | None = None, media_type: str | None = None, size: int | None = None
     ) -> Node:
+        """Read a manifest by digest or tag; a digest takes precedence.
+
+        Args:
+            digest: Its digest.
+            tag: Its tag.
+            media_type: The media type of the descriptor that references it.
+            size: The size of that descriptor.
+        """
         self._pool.check()
         if digest is not None:
             reader = self._source.get_manifest(self._repository, digest)
@@ -202,10 +194,10 @@ class ManifestWalker:
             reader = self._source.get_tag(self._repository, str(tag))
         with reader:
             content = reader.read()
-        if size is not None and len(content) != size:
-            raise SizeMismatch(
-                f"{digest} has {len(content)} bytes, and what names it says {size}", expected=size, actual=len(content)
-            )
+        actual = len(content)
+        if size not in (None, actual):
+            text = f"the manifest {digest} has {actual} bytes, but the index that references it states {size}"
+            raise SizeMismatch(text, expected=size, actual=actual)
         try:
             return self._parse(reader.descriptor, content, media_type)
         except ContentError as error:
@@ -226,13 +218,13 @@ class ManifestWalker:
             self._manifests += manifests
             self._bytes += size
             self._descriptors += descriptors
-            is_too_large = self._bytes > self._max_bytes
-            if self._manifests > _MAX_MANIFESTS or is_too_large or self._descriptors > _MAX_DESCRIPTORS:
-                raise ContentError(
-                    f"it has more than {_MAX_MANIFESTS} manifests, {self._max_bytes} bytes of them, or"
-                    f" {_MAX_DESCRIPTORS} descriptors in them: too much"
+            is_too_large = self._manifests > _MAX_MANIFESTS or self._bytes > self._max_bytes
+            if is_too_large or self._descriptors > _MAX_DESCRIPTORS:
+                limits = (
+                    f"{_MAX_MANIFESTS} manifests, {self._max_bytes} bytes or {_MAX_DESCRIPTORS} descriptors in them"
                 )
+                raise ContentError(f"cannot copy more than {limits} at once")
 
 
 def _too_deep(node: Node) -> ContentError:
-    return ContentError(f"{node.descriptor.digest} goes deeper than {_MAX_DEPTH} manifests")
+    return ContentError(f"manifests are nested deeper than {_MAX_DEPTH} levels below {node.descriptor.digest}")

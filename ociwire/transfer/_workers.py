@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TypeVar, final
 
-__all__ = ["Cancelled", "WorkerPool", "join_all"]
+__all__ = ["Cancelled", "WorkerPool"]
 
 _Item = TypeVar("_Item")
 _POLL_INTERVAL = 0.02  # seconds between two checks of a thread whose `join` was interrupted
@@ -73,12 +73,28 @@ class WorkerPool:
         self._on_cancel()
 
     def join(self, error: BaseException | None = None) -> None:
-        """Wait until all threads have ended, then raise the first error of the pool.
+        """Wait until all threads have ended, whatever interrupts the wait, then raise the first error of the pool.
 
         Args:
             error: Exception that the caller's own work has raised, which cancels the pool.
         """
-        join_all(self._threads, self.cancel, error)
+        while True:
+            try:
+                if error is not None:
+                    self.cancel(error)
+                    error = None
+                while self._threads:
+                    thread = self._threads[-1]  # a running thread may start others
+                    if thread.ident is not None:
+                        thread.join()
+                    # Before CPython 3.13, an interrupted `join` marks the thread as ended, and the next one returns at
+                    # once. A running thread, also one whose start was interrupted, is in this list until it ends.
+                    while thread in threading.enumerate():
+                        threading.Event().wait(_POLL_INTERVAL)
+                    self._threads.remove(thread)
+                break
+            except BaseException as interrupt:  # noqa: BLE001 - KeyboardInterrupt, for example; raised in the end
+                error = interrupt if error is None else error
         try:
             if self._error is not None:
                 raise self._error
@@ -111,39 +127,3 @@ class WorkerPool:
         except BaseException as caught:  # noqa: BLE001 - raised by `join`, when all threads have ended
             error = caught
         self.join(error)
-
-
-def join_all(
-    threads: list[threading.Thread], on_error: Callable[[BaseException], object], error: BaseException | None = None
-) -> BaseException | None:
-    """Wait until all threads have ended, even if KeyboardInterrupt or another exception interrupts the wait.
-
-    Args:
-        threads: Threads that were started, or whose start was interrupted. They are removed as they end, the last one
-            first, so that a running one may append others.
-        on_error: Called with the first exception, to make the threads end soon. Called again if another exception
-            interrupts it; must not raise by itself.
-        error: The first exception, if there is one already.
-
-    Returns:
-        The first exception: `error`, or the one that interrupted the wait.
-    """
-    reported = False
-    while True:
-        try:
-            if error is not None and not reported:
-                on_error(error)
-                reported = True
-            while threads:
-                thread = threads[-1]
-                if thread.ident is not None:
-                    thread.join()
-                # Before CPython 3.13, an interrupted `join` marks the thread as ended, and the next one returns at
-                # once. A running thread, also one whose start was interrupted, is in this list until it ends.
-                while thread in threading.enumerate():
-                    threading.Event().wait(_POLL_INTERVAL)
-                threads.remove(thread)
-            return error
-        except BaseException as interrupt:  # noqa: BLE001 - returned when all threads have ended
-            if error is None:
-                error = interrupt

@@ -310,7 +310,7 @@ def test_walker_referrers_annotations_are_dropped(source: Side) -> None:
     image = source.image(1, tags=["v1"])
     source.image(2, subject=image.to_dict(), annotations={"long": "x" * 1000})
     walker = ManifestWalker(source.client, NAME, WorkerPool("test"), referrers=True)
-    nodes = walker.walk(walker.read_root("v1", None), lambda node: False)
+    nodes = walker.walk(walker.read(None, tag="v1"), lambda digest, blobs: False)
     [listed] = nodes[image.digest].referrers
     assert listed.digest in nodes
     assert listed == Descriptor(listed.media_type, listed.digest, listed.size)
@@ -468,7 +468,7 @@ def test_copy_invalid_client_raises_usage_error(source: Side, client: Any) -> No
 
 def test_copy_target_digest_differs_raises_usage_error(source: Side, target: Side) -> None:
     source.image(1, tags=["v1"])
-    with pytest.raises(UsageError, match="the target's reference says"):
+    with pytest.raises(UsageError, match=r"^cannot copy sha256:[0-9a-f]{64} to a reference with the digest sha256:"):
         copy(source.client, f"{NAME}:v1", target.client, f"a@{Digest.of(b'')}")
     assert target.recorder.count() == 0
 
@@ -503,14 +503,14 @@ def test_copy_wrong_content_never_arrives(source: Side, target: Side, workers: i
 def test_copy_blob_size_wrong_raises_size_mismatch(source: Side, target: Side) -> None:
     layer = source.add(blob(1)).replace(size=999)
     source.push({"schemaVersion": 2, "layers": [layer.to_dict()]}, MANIFEST, tags=["v1"])
-    with pytest.raises(SizeMismatch, match="1000 bytes, and its manifest says 999"):
+    with pytest.raises(SizeMismatch, match=r"has 1000 bytes, but its manifest states 999$"):
         run(source, target)
     assert target.recorder.count("PUT") == 0
 
 
 def test_copy_manifest_size_wrong_raises_size_mismatch(source: Side, target: Side) -> None:
     source.index(source.image(1).replace(size=7), tags=["v1"])
-    with pytest.raises(SizeMismatch, match="what names it says 7"):
+    with pytest.raises(SizeMismatch, match=r"but the index that references it states 7$"):
         run(source, target)
 
 
@@ -538,10 +538,10 @@ def test_copy_index_nested_too_deeply_raises_content_error(source: Side, target:
     run(source, target)
     for _ in range(2):
         deepest = source.index(deepest, tags=["v1"])
-    with pytest.raises(ContentError, match="deeper than 8"):
+    with pytest.raises(ContentError, match="nested deeper than 8 levels"):
         copy(source.client, f"{NAME}:v1", target.client, "another")
     source.index(deepest, tags=["v1"])
-    with pytest.raises(ContentError, match="deeper than 8"):
+    with pytest.raises(ContentError, match="nested deeper than 8 levels"):
         run(source, target, platforms=["linux/amd64"])
 
 
@@ -550,7 +550,7 @@ def test_copy_too_many_manifests_raises_content_error(
 ) -> None:
     monkeypatch.setattr(sys.modules["ociwire.transfer._walker"], "_MAX_MANIFESTS", 3)
     source.index(*(source.image(number) for number in range(5)), tags=["v1"])
-    with pytest.raises(ContentError, match="too much"):
+    with pytest.raises(ContentError, match=r"^cannot copy more than "):
         run(source, target)
     assert target.recorder.count("PUT") == 0
 
@@ -573,7 +573,7 @@ def test_copy_too_many_descriptors_raises_content_error(
     image = source.image(*(() if referrers else range(3)), tags=["v1"])
     for number in range(3):
         source.image(subject=image.to_dict(), annotations={"number": str(number)})
-    with pytest.raises(ContentError, match="too much"):
+    with pytest.raises(ContentError, match=r"^cannot copy more than "):
         run(source, target, referrers=referrers)
     assert target.recorder.count("PUT") == 0
 

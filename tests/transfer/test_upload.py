@@ -30,7 +30,7 @@ from ociwire.errors import (
     UsageError,
 )
 from ociwire.testing import MemoryRegistry
-from ociwire.transfer import _hashing as hashing
+from ociwire.transfer import _content as hashing
 from ociwire.transfer._progress import Progress
 from ociwire.transfer._upload import upload
 from tests._support.fault_world import (

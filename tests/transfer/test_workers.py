@@ -1,4 +1,4 @@
-"""Whoever has started threads goes on when they have ended, and not before, whatever comes meanwhile."""
+"""A call that has started threads returns when they have ended, and not before, whatever interrupts it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 
 import ociwire.transfer
 import ociwire.transfer._workers
-from ociwire.transfer._hashing import HashingThread
-from ociwire.transfer._workers import WorkerPool, join_all
+from ociwire.transfer._content import HashingThread
+from ociwire.transfer._workers import WorkerPool
 from tests._support.download_world import Place
 from tests._support.fault_world import blob
 
@@ -36,68 +36,60 @@ def interrupting(monkeypatch: pytest.MonkeyPatch, interrupts: list[BaseException
 
 
 @pytest.mark.parametrize("interrupts", [INTERRUPTS[:1], INTERRUPTS[1:2], INTERRUPTS, INTERRUPTS[::-1]], ids=len)
-def test_join_all_interrupted_waits_and_returns_the_first(
+def test_join_interrupted_waits_and_raises_the_first(
     monkeypatch: pytest.MonkeyPatch, interrupts: list[BaseException]
 ) -> None:
-    gate, reported, expected = threading.Event(), [], interrupts[0]
-
-    def stop(error: BaseException) -> None:
-        reported.append(error)
-        gate.set()
-
-    threads = [threading.Thread(target=gate.wait, args=(30,)) for _ in range(3)]
-    for thread in threads:
-        thread.start()
+    gate, expected = threading.Event(), interrupts[0]
+    pool = WorkerPool("test", on_cancel=gate.set)
+    for _ in range(3):
+        pool.start(lambda: gate.wait(30))
     interrupting(monkeypatch, list(interrupts))
-    assert join_all(threads, stop) is expected
-    assert reported == [expected]
-    assert threads == []
+    with pytest.raises(type(expected)) as caught:
+        pool.join()
+    assert caught.value is expected
+    assert gate.is_set()
+    assert pool._threads == []
 
 
-def test_join_all_not_interrupted_returns_none() -> None:
-    threads = [threading.Thread(target=int) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    assert join_all(threads, lambda error: pytest.fail("not called")) is None
-    assert threads == []
+def test_join_not_interrupted_does_not_cancel() -> None:
+    pool = WorkerPool("test", on_cancel=lambda: pytest.fail("not called"))
+    for _ in range(3):
+        pool.start(int)
+    pool.join()
+    assert pool._threads == []
+    assert not pool.cancelled
 
 
-def test_join_all_thread_starts_another_waits_for_both() -> None:
-    threads: list[threading.Thread] = []
-    ended: list[str] = []
-
-    def second() -> None:
-        ended.append("second")
+def test_join_thread_starts_another_waits_for_both() -> None:
+    pool, ended = WorkerPool("test"), []
 
     def first() -> None:
-        other = threading.Thread(target=second)
-        other.start()
-        threads.append(other)
+        pool.start(lambda: ended.append("second"))
         ended.append("first")
 
-    threads.append(threading.Thread(target=first))
-    threads[0].start()
-    join_all(threads, lambda error: None)
+    pool.start(first)
+    pool.join()
     assert set(ended) == {"first", "second"}
 
 
-def test_join_all_on_error_interrupted_is_called_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    gate, reported = threading.Event(), []
+def test_join_on_cancel_interrupted_is_called_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, called = threading.Event(), []
 
-    def stop(error: BaseException) -> None:
-        reported.append(error)
-        if len(reported) == 1:
+    def stop() -> None:
+        called.append(1)
+        if len(called) == 1:
             raise SystemExit(2)
         gate.set()
 
-    thread = threading.Thread(target=gate.wait, args=(30,))
-    thread.start()
+    pool = WorkerPool("test", on_cancel=stop)
+    pool.start(lambda: gate.wait(30))
     interrupting(monkeypatch, [KeyboardInterrupt()])
-    assert isinstance(join_all([thread], stop), KeyboardInterrupt)
-    assert len(reported) == 2
+    with pytest.raises(KeyboardInterrupt):
+        pool.join()
+    assert len(called) == 2
 
 
-def test_join_all_join_returns_early_waits_for_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_join_returns_early_waits_for_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """As CPython's does before 3.13, once it has been interrupted: it returns at once."""
     gate, ended = threading.Event(), []
 
@@ -109,16 +101,16 @@ def test_join_all_join_returns_early_waits_for_the_thread(monkeypatch: pytest.Mo
         def wait(self, timeout: float) -> None:
             gate.set()
 
-    thread = threading.Thread(target=work)
-    thread.start()
+    pool = WorkerPool("test")
+    pool.start(work)
     real = threading
     monkeypatch.setattr(threading.Thread, "join", lambda self, timeout=None: None)
     monkeypatch.setattr(ociwire.transfer._workers, "threading", SimpleNamespace(enumerate=real.enumerate, Event=Waited))
-    join_all([thread], lambda error: None)
+    pool.join()
     assert ended == [1]
 
 
-def test_join_all_signal_waits_for_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_join_signal_waits_for_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     joining, gate, ended, me = threading.Event(), threading.Event(), [], threading.get_ident()
     join = threading.Thread.join
 
@@ -135,12 +127,13 @@ def test_join_all_signal_waits_for_the_thread(monkeypatch: pytest.MonkeyPatch) -
         joining.set()
         join(self, timeout)
 
-    thread = threading.Thread(target=work)
-    thread.start()
+    pool = WorkerPool("test", on_cancel=gate.set)
+    pool.start(work)
     monkeypatch.setattr(threading.Thread, "join", seen)
     before = signal.signal(signal.SIGUSR1, handler)
     try:
-        assert isinstance(join_all([thread], lambda error: gate.set()), SystemExit)
+        with pytest.raises(SystemExit):
+            pool.join()
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert ended == [1]
@@ -194,25 +187,28 @@ def test_download_interrupted_ends_all_threads(
     place.check_not_done()
 
 
-def test_join_all_start_interrupted_waits_for_the_thread() -> None:
-    go, done = threading.Event(), threading.Event()
+def test_join_start_interrupted_waits_for_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    go, done, start, pool = threading.Event(), threading.Event(), threading.Thread.start, WorkerPool("test")
+    started: list[threading.Thread] = []
 
     def work() -> None:
         assert go.wait(30)
         done.set()
 
-    class Interrupted(threading.Thread):
-        def start(self) -> None:
-            super().start()
-            raise KeyboardInterrupt
+    def interrupted(self: threading.Thread) -> None:
+        if not started:
+            started.append(self)
+            start(self)
+        raise KeyboardInterrupt
 
-    thread, never = Interrupted(target=work), threading.Thread(target=work)
-    with pytest.raises(KeyboardInterrupt):
-        thread.start()
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    for _ in range(2):  # one has started before the interrupt, the other has not
+        with pytest.raises(KeyboardInterrupt):
+            pool.start(work)
     go.set()
-    join_all([thread, never], lambda error: None)
+    pool.join()
     assert done.is_set()
-    assert not thread.is_alive()
+    assert not started[0].is_alive()
 
 
 def test_hashing_thread_start_interrupted_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
