@@ -36,7 +36,7 @@ raises ends the transfer."""
 
 @final
 class ProgressReporter:
-    """Calls the progress callback, if there is one.
+    """Calls the progress callback, if there is one; not again with the same event.
 
     As a context manager it raises the callback's exception unchanged, whatever became of it on its way: a generator
     turns StopIteration into RuntimeError, and a retry tolerates a TransportError.
@@ -48,14 +48,17 @@ class ProgressReporter:
     def __init__(self, callback: ProgressCallback | None, operation: str) -> None:
         self._callback = callback
         self._operation = operation
+        self._last: Progress | None = None
         self.error: BaseException | None = None
 
     def report(self, digest: Digest | None, done: int, total: int | None) -> None:
         """Call the callback."""
-        if self._callback is None:
+        event = Progress(self._operation, digest, done, total)
+        if self._callback is None or event == self._last:
             return
+        self._last = event
         try:
-            self._callback(Progress(self._operation, digest, done, total))
+            self._callback(event)
         except BaseException as error:
             self.error = error
             raise

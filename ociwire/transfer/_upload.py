@@ -1,29 +1,78 @@
-"""Uploads a blob from a path, a file, bytes or a stream, unless the registry has it or can mount it."""
+"""Uploads a blob in one stream or in chunks, resumes it after a fault, and cancels it if it fails.
+
+Content that can be sent again goes out in one stream; after a fault, or if the registry accepts only smaller requests,
+the rest follows in chunks from the registry's offset. Content that can be read only once goes out in chunks, one of
+which is held in memory. The states of `_ResumableUpload`::
+
+    state       event                                           next state
+    streaming   2xx                                             committing
+                413, 416                                        resuming, in chunks of at most 4 MiB
+                a fault                                         resuming
+    resuming    the registry reports its offset                 chunks
+                it does not support that: 400, 405, 501         a new session
+                a fault                                         resuming
+    chunks      all bytes are acknowledged                      committing
+                416 with another offset                         resuming
+                a fault                                         chunks (the same one again)
+    committing  201                                             done
+                the registry has fewer bytes than were sent     resuming
+                a fault                                         committing
+    any         the session is unknown or has other bytes       done if a HEAD finds the blob, else a new session
+                the digest is refused                           a new session, hashed again
+                any other error, or one fault too many          failed: the session is cancelled
+
+A fault is a `TransportError` or a transient status after all retries of the transport. Any number of faults is
+tolerated with progress between them, three without; so are three sessions.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from contextlib import suppress
-from typing import BinaryIO
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
+from typing import BinaryIO, TypeVar, final
 
 from .._argument_checks import safe_repr
+from .._client.blob_writer import DEFAULT_CHUNK_SIZE, BlobWriter, resume_upload
 from .._client.blobs import find_blob, resolve_blob
 from .._client.client import Client
-from .._client.repository import repository_of
-from .._client.uploads import try_mount
-from .._http.body import Body
+from .._client.error_mapping import is_transient
+from .._client.repository import Repository, repository_of
+from .._client.upload_completion import UploadCompletion
+from .._client.uploads import UploadSession, blob_exists, cancel_quietly, open_upload, patch_upload, try_mount
+from .._http.body import Body, has_raised, wrap_chunks
 from .._oci.descriptor import Descriptor, is_media_type
 from .._oci.digest import Digest
 from .._oci.reference import check_repository
-from ..errors import NotFound, UsageError
+from ..errors import (
+    AuthError,
+    BlobUploadInvalid,
+    BlobUploadUnknown,
+    ConnectError,
+    DigestInvalid,
+    NotFound,
+    ProtocolError,
+    RangeInvalid,
+    ReadError,
+    RegistryError,
+    TransportTimeout,
+    UsageError,
+)
 from ..media_types import OCTET_STREAM
 from ._arguments import check_client, check_number, check_progress
-from ._content import open_content
+from ._content import Content, HashingThread, open_content
 from ._progress import ProgressCallback, ProgressReporter
-from ._resumable_upload import ResumableUpload
 
 __all__ = ["upload"]
+
+_Result = TypeVar("_Result")
+_HASH_FIRST = 4 * 1024 * 1024
+"""Maximum size in bytes of content without a digest that is hashed before it is sent, which saves a request."""
+_SINGLE_PUT = 32 * 1024 * 1024
+"""Maximum size in bytes of content that is sent with the closing PUT. A PATCH can be resumed."""
+_MAX_FAULTS = 3
+_FAULTS = (ReadError, ConnectError, TransportTimeout, RegistryError)
 
 
 def upload(
@@ -96,15 +145,220 @@ def upload(
             f"invalid media type {safe_repr(media_type, 200)}: expected the form type/subtype, without parameters"
         )
     with ProgressReporter(check_progress(progress), "upload") as reporter, open_content(source) as content:
-        stored, session = None, None
-        if known is not None:
-            stored = find_blob(target, known)
-            if stored is None and mount_from is not None:
-                is_mounted, session = try_mount(target, known, mount_from)
-                if is_mounted:
-                    with suppress(NotFound):  # some registries claim to have mounted a blob that they do not have
-                        stored = resolve_blob(target, known, target.push_scope)
-        if stored is not None:
-            reporter.report(known, stored.size, stored.size)
-            return Descriptor(media_type, stored.digest, stored.size)
-        return ResumableUpload(target, content, chunk_size, reporter).run(known, session).replace(media_type=media_type)
+        stored, session = None if known is None else find_blob(target, known), None
+        if known is not None and stored is None and mount_from is not None:
+            is_mounted, session = try_mount(target, known, mount_from)
+            if is_mounted:
+                with suppress(NotFound):  # some registries claim to have mounted a blob that they do not have
+                    stored = resolve_blob(target, known, target.push_scope)
+        if stored is None:
+            stored = _ResumableUpload(target, content, chunk_size, reporter).run(known, session)
+        reporter.report(stored.digest, stored.size, stored.size)
+    return Descriptor(media_type, stored.digest, stored.size)
+
+
+@final
+class _ResumableUpload:
+    """One upload, in one or more sessions; see the module docstring."""
+
+    def __init__(
+        self, repository: Repository, content: Content, chunk_size: int | None, reporter: ProgressReporter
+    ) -> None:
+        self._repository = repository
+        self._content = content
+        self._chunk_size = chunk_size
+        self._reporter = reporter
+        self._reported = -1
+        self._threads = ExitStack()
+        self._hashing: HashingThread | None = None
+        self._digest: Digest | None = None  # known from the caller, or once all bytes are hashed
+        self._location: str | None = None  # of a session that must be cancelled if the upload fails
+        self._furthest, self._faults_left = -1, _MAX_FAULTS
+
+    def run(self, digest: Digest | None, session: UploadSession | None) -> Descriptor:
+        """Send the content, which is hashed if its digest is not known yet, and return its descriptor."""
+        self._digest = digest
+        self._location = None if session is None else session.location
+        with self._threads:
+            try:
+                if digest is None and self._content.size is not None and self._content.size <= _HASH_FIRST:
+                    held = b"".join(self._content.read_from(0))
+                    self._content, self._digest = Content(held), Digest.of(held)
+                elif digest is None:
+                    self._start_hashing()
+                size = self._run_with_restarts(session, is_digest_given=digest is not None)
+            except BaseException:
+                self._cancel()
+                raise
+        return Descriptor(OCTET_STREAM, self._complete_digest(), size)
+
+    def _run_with_restarts(self, session: UploadSession | None, *, is_digest_given: bool) -> int:
+        """Upload the content; in a new session if the registry has lost the session or has other bytes."""
+        restarts = 0
+        while True:
+            try:
+                return self._attempt(session)
+            except (BlobUploadUnknown, BlobUploadInvalid, DigestInvalid) as error:
+                size, is_digest_wrong = self._content.size, isinstance(error, DigestInvalid)
+                if size is None or self._is_callers_error(error):
+                    raise
+                # A committed session is unknown: the PUT whose response was lost may have succeeded.
+                if not is_digest_wrong and self._digest is not None and blob_exists(self._repository, self._digest):
+                    return size
+                restarts += 1
+                if (is_digest_wrong and is_digest_given) or restarts == _MAX_FAULTS:
+                    raise
+                self._cancel()
+                session = None
+                if is_digest_wrong and self._hashing is not None:  # the content may have changed meanwhile
+                    self._start_hashing()
+
+    def _start_hashing(self) -> None:
+        """Hash from the first byte on."""
+        self._threads.close()
+        self._hashing, self._digest = self._threads.enter_context(HashingThread("sha256")), None
+
+    def _attempt(self, session: UploadSession | None) -> int:
+        """Upload the content in one session, and return its size."""
+        if session is None:
+            session = open_upload(self._repository, "sha256" if self._digest is None else self._digest.algorithm)
+        self._location = session.location
+        size, limit = self._content.size, self._repository.sender.state.max_chunk_size
+        if size is None or self._chunk_size is not None or (limit is not None and size > limit):
+            minimum, chunk_size = session.min_chunk_length, self._chunk_size
+            writer = BlobWriter(self._repository, session.location, min_chunk_length=minimum, chunk_size=chunk_size)
+        elif self._send_stream(session.location, size):
+            return size
+        else:
+            writer = self._resume()
+        while True:
+            try:
+                self._send_chunks(writer)
+                return writer.size
+            except RangeInvalid as error:  # more of what was sent before has arrived meanwhile
+                if size is None or self._is_callers_error(error):
+                    raise
+                self._spend_fault(error, writer.flushed)
+                writer = self._resume()
+
+    def _send_stream(self, location: str, size: int) -> bool:
+        """Send all of the content and close the session. Returns false if it must be resumed."""
+        body = wrap_chunks(self._content.body, self._hash_and_report)
+        try:
+            if self._digest is not None and size <= _SINGLE_PUT:
+                completion = UploadCompletion(self._repository, location, self._digest, body if size else None)
+            else:
+                # Not idempotent: before it is repeated, the registry must be asked how much has arrived. Without
+                # Content-Range, as docker sends it: with one it is a chunk, and some registries accept only small ones.
+                self._location = patch_upload(self._repository, location, body, idempotent=False)
+                completion = UploadCompletion(self._repository, self._location, self._complete_digest(), None, size)
+            incomplete = completion.run()
+        except _FAULTS as error:
+            if has_raised(body, error):
+                raise
+            if not (isinstance(error, RegistryError) and error.status in (413, 416)):  # some send 416 for too large
+                self._spend_fault(error, 0)
+            elif size > DEFAULT_CHUNK_SIZE:
+                self._repository.sender.state.record_max_chunk(DEFAULT_CHUNK_SIZE)
+            return False
+        if incomplete is None:
+            return True
+        if incomplete.offset is None:
+            raise incomplete.error()
+        self._location = incomplete.location
+        self._spend_fault(incomplete.fault, incomplete.offset)
+        return False
+
+    def _hash_and_report(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        position = 0
+        for chunk in chunks:
+            if self._hashing is not None:
+                self._hashing.feed(position, chunk)
+            position += len(chunk)
+            self._report(position)
+            yield chunk
+
+    def _resume(self) -> BlobWriter:
+        """Return a writer at the registry's offset."""
+        while True:
+            try:
+                # `resume_upload` refuses an id that is not a usable URL; a location of the registry always is one.
+                return resume_upload(self._repository, self._location or "", None, self._chunk_size)
+            except _FAULTS as error:
+                if isinstance(error, RegistryError) and error.status in (400, 405, 501):
+                    # A registry without a GET of uploads (Pulp): its offset is unknown, so start again.
+                    raise BlobUploadUnknown("the registry does not report the offset of the upload") from error
+                self._spend_fault(error, 0)
+
+    def _send_chunks(self, writer: BlobWriter) -> None:
+        """Send the rest in chunks, and commit."""
+        writer.disable_hashing()  # it would hash in this thread
+        position, size = writer.size, self._content.size
+        if size is not None:
+            sent = size if self._hashing is None else min(size, self._hashing.fed)
+            if position > sent:
+                raise ProtocolError(f"the registry has {position} bytes of the upload, expected at most {sent}")
+        self._report(position)
+        chunk, start = b"", position
+
+        def write() -> int:
+            return writer.write(memoryview(chunk)[writer.size - start :])  # after a fault, a part of it is written
+
+        for chunk in self._content.read_from(position):
+            start = writer.size
+            if self._hashing is not None:
+                self._hashing.feed(start, chunk)
+            self._retry(writer, write)
+            self._report(writer.flushed)
+        incomplete = self._retry(writer, lambda: writer.try_commit(self._complete_digest()))
+        if incomplete is None:
+            return
+        if incomplete.offset is not None:
+            raise RangeInvalid("the registry has fewer bytes of the upload than it acknowledged") from incomplete.fault
+        raise incomplete.error()
+
+    def _retry(self, writer: BlobWriter, action: Callable[[], _Result]) -> _Result:
+        """Return the result of an action of the writer, which is repeated after a fault."""
+        while True:
+            try:
+                return action()
+            except _FAULTS as error:
+                if isinstance(error, RangeInvalid):
+                    raise
+                self._spend_fault(error, writer.flushed)
+            finally:
+                self._location = writer.id
+
+    def _spend_fault(self, error: Exception, acknowledged: int) -> None:
+        """Tolerate a fault after so many acknowledged bytes; raises it if it is permanent, late or one too many."""
+        deadline = self._repository.sender.defaults.deadline
+        is_late = deadline is not None and time.monotonic() >= deadline
+        is_passing = isinstance(error, RangeInvalid) or is_transient(error) or not isinstance(error, RegistryError)
+        if acknowledged > self._furthest:
+            self._furthest, self._faults_left = acknowledged, _MAX_FAULTS
+        if is_late or not is_passing or isinstance(error, AuthError) or self._faults_left == 0:
+            raise error
+        self._faults_left -= 1
+
+    def _report(self, done: int) -> None:
+        """Report that so many bytes were sent. The number never decreases, although bytes may be sent again."""
+        total = self._content.size
+        done = done if total is None else min(done, total)
+        if done > self._reported:
+            self._reported = done
+            self._reporter.report(self._digest, done, total)
+
+    def _complete_digest(self) -> Digest:
+        """Return the digest, once all bytes were sent."""
+        if self._digest is None and self._hashing is not None:
+            self._digest = self._hashing.digest()
+        return self._digest  # type: ignore[return-value]  # without a given digest the content is hashed
+
+    def _is_callers_error(self, error: BaseException) -> bool:
+        """Whether the progress callback or the content has raised an exception, of whatever type."""
+        return error is self._reporter.error or has_raised(self._content.body, error)
+
+    def _cancel(self) -> None:
+        location, self._location = self._location, None
+        if location is not None:
+            cancel_quietly(self._repository, location)

@@ -173,7 +173,7 @@ class ManifestWalker:
                 node.exists = any(index.exists for index in indexes)
                 manifests.append(node)
 
-        self._pool.for_each(read, [unread[digest] for digest in unread.keys() - nodes.keys()])
+        self._pool.for_each(read, [descriptor for digest, descriptor in unread.items() if digest not in nodes])
         return manifests
 
     def read(
