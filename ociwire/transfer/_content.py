@@ -19,58 +19,22 @@ from ..errors import UsageError
 from ._arguments import check_path
 from ._workers import WorkerPool
 
-__all__ = ["Content", "HashingThread", "open_content"]
+__all__ = ["HashingThread", "open_content", "read_content"]
 
-_MIN_CHUNK = 256 * 1024
-"""Minimum size in bytes of a chunk of a stream. Smaller ones are merged."""
-
-
-@final
-class Content:
-    """The content of an upload. It is borrowed and never closed.
-
-    Attributes:
-        body: All of it.
-        size: Number of bytes; `None` if it can be read only once.
-
-    Raises:
-        UsageError: It is none of these, or can be read only once and was read before.
-    """
-
-    def __init__(self, source: Any) -> None:
-        self.body = Body.of(source)
-        if not self.body.resendable:
-            raise UsageError("cannot upload a single-use body that was read before: it can be read only once")
-        self.size = None if self.body.single_use else self.body.length
-
-    def read_from(self, position: int) -> Iterator[bytes]:
-        """Yield the bytes from a position on, which must be 0 if the content can be read only once.
-
-        Raises `SizeMismatch` if their number is not the one that was stated when the upload began.
-        """
-        length, merged = self.body.length, bytearray()
-        for chunk in open_at(self.body, position):
-            position += len(chunk)
-            if length is not None and position > length:
-                break
-            if self.size is not None or (len(chunk) >= _MIN_CHUNK and not merged):
-                yield chunk
-                continue
-            merged += chunk
-            if len(merged) >= _MIN_CHUNK:
-                yield bytes(merged)
-                merged.clear()
-        if length is not None and position != length:
-            raise length_mismatch(length, position)
-        if merged:
-            yield bytes(merged)
+_MIN_CHUNK = 256 * 1024  # minimum size in bytes of a chunk of a single-use body, except for the last
 
 
 @contextmanager
-def open_content(source: Any) -> Iterator[Content]:
-    """Provide the content of a source. A path is opened and closed; `UsageError` if it is not a regular file."""
+def open_content(source: Any) -> Iterator[Body]:
+    """Provide the content of a source. A path is opened and closed; other sources are borrowed.
+
+    Raises `UsageError` if the path is not that of a regular file, or the source was read before and cannot be reread.
+    """
     if not isinstance(source, (str, os.PathLike)):
-        yield Content(source)
+        body = Body.of(source)
+        if not body.resendable:
+            raise UsageError("cannot upload a single-use body that was read before: it can be read only once")
+        yield body
         return
     path = check_path(source)
     mode = os.stat(path).st_mode  # symbolic links are followed
@@ -83,7 +47,30 @@ def open_content(source: Any) -> Iterator[Content]:
     # O_NONBLOCK has no effect on regular files. If a FIFO has replaced the file since, the open does not wait.
     extra = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)  # Windows has neither
     with io.FileIO(path, "rb", opener=lambda name, flags: os.open(name, flags | extra)) as file:
-        yield Content(file)
+        yield Body.of(file)
+
+
+def read_content(body: Body, position: int) -> Iterator[bytes]:
+    """Yield the bytes from a position on, which must be 0 for a single-use body; its small chunks are merged.
+
+    Raises `SizeMismatch` if their number is not the one that was stated when the upload began.
+    """
+    merged = bytearray()
+    for chunk in open_at(body, position):
+        position += len(chunk)
+        if body.length is not None and position > body.length:
+            break
+        if not body.single_use or (len(chunk) >= _MIN_CHUNK and not merged):
+            yield chunk
+            continue
+        merged += chunk
+        if len(merged) >= _MIN_CHUNK:
+            yield bytes(merged)
+            merged.clear()
+    if body.length is not None and position != body.length:
+        raise length_mismatch(body.length, position)
+    if merged:
+        yield bytes(merged)
 
 
 @final
@@ -91,13 +78,11 @@ class HashingThread:
     """Hashes the chunks that it is fed, in order. Leaving its ``with`` block ends the thread and raises its exception.
 
     One chunk is hashed while the caller sends it and reads the next one. More would not fit into the processor's cache.
-
-    Attributes:
-        fed: Number of bytes that were fed.
+    The methods raise `Cancelled` if the thread has failed.
     """
 
     def __init__(self, algorithm: str) -> None:
-        self.fed = 0
+        self.fed = 0  # number of bytes that were fed
         self._algorithm = algorithm
         self._hasher = new_hasher(algorithm)
         # Queues, because they wait in one step: an exception of a signal handler cannot leave a lock held.
@@ -118,11 +103,7 @@ class HashingThread:
         self._pool.join()
 
     def feed(self, position: int, chunk: bytes) -> None:
-        """Hash the bytes of a chunk at a position that were not fed before. Waits until the chunk before is hashed.
-
-        Raises:
-            Cancelled: The thread has failed.
-        """
+        """Hash the bytes of a chunk at a position that were not fed before. Waits until the chunk before is hashed."""
         skipped = self.fed - position
         if skipped < 0:
             raise ValueError(f"cannot hash from byte {position}: only {self.fed} bytes were fed")
@@ -132,11 +113,7 @@ class HashingThread:
             self.fed = position + len(chunk)
 
     def digest(self) -> Digest:
-        """Return the digest of all bytes that were fed. Waits until they are hashed.
-
-        Raises:
-            Cancelled: The thread has failed.
-        """
+        """Return the digest of all bytes that were fed. Waits until they are hashed."""
         self._wait()
         self._idle.put(None)
         return hashed_digest(self._hasher, self._algorithm)

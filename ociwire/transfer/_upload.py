@@ -61,7 +61,7 @@ from ..errors import (
 )
 from ..media_types import OCTET_STREAM
 from ._arguments import check_client, check_number, check_progress
-from ._content import Content, HashingThread, open_content
+from ._content import HashingThread, open_content, read_content
 from ._progress import ProgressCallback, ProgressReporter
 
 __all__ = ["upload"]
@@ -144,7 +144,7 @@ def upload(
         raise UsageError(
             f"invalid media type {safe_repr(media_type, 200)}: expected the form type/subtype, without parameters"
         )
-    with ProgressReporter(check_progress(progress), "upload") as reporter, open_content(source) as content:
+    with ProgressReporter(check_progress(progress), "upload") as reporter, open_content(source) as body:
         stored, session = None if known is None else find_blob(target, known), None
         if known is not None and stored is None and mount_from is not None:
             is_mounted, session = try_mount(target, known, mount_from)
@@ -152,7 +152,7 @@ def upload(
                 with suppress(NotFound):  # some registries claim to have mounted a blob that they do not have
                     stored = resolve_blob(target, known, target.push_scope)
         if stored is None:
-            stored = _ResumableUpload(target, content, chunk_size, reporter).run(known, session)
+            stored = _ResumableUpload(target, body, chunk_size, reporter).run(known, session)
         reporter.report(stored.digest, stored.size, stored.size)
     return Descriptor(media_type, stored.digest, stored.size)
 
@@ -161,11 +161,10 @@ def upload(
 class _ResumableUpload:
     """One upload, in one or more sessions; see the module docstring."""
 
-    def __init__(
-        self, repository: Repository, content: Content, chunk_size: int | None, reporter: ProgressReporter
-    ) -> None:
+    def __init__(self, repository: Repository, body: Body, chunk_size: int | None, reporter: ProgressReporter) -> None:
         self._repository = repository
-        self._content = content
+        self._body = body
+        self._size = None if body.single_use else body.length
         self._chunk_size = chunk_size
         self._reporter = reporter
         self._reported = -1
@@ -181,9 +180,9 @@ class _ResumableUpload:
         self._location = None if session is None else session.location
         with self._threads:
             try:
-                if digest is None and self._content.size is not None and self._content.size <= _HASH_FIRST:
-                    held = b"".join(self._content.read_from(0))
-                    self._content, self._digest = Content(held), Digest.of(held)
+                if digest is None and self._size is not None and self._size <= _HASH_FIRST:
+                    content = b"".join(read_content(self._body, 0))
+                    self._body, self._digest = Body.of(content), Digest.of(content)
                 elif digest is None:
                     self._start_hashing()
                 size = self._run_with_restarts(session, is_digest_given=digest is not None)
@@ -199,12 +198,12 @@ class _ResumableUpload:
             try:
                 return self._attempt(session)
             except (BlobUploadUnknown, BlobUploadInvalid, DigestInvalid) as error:
-                size, is_digest_wrong = self._content.size, isinstance(error, DigestInvalid)
-                if size is None or self._is_callers_error(error):
+                is_digest_wrong = isinstance(error, DigestInvalid)
+                if self._size is None or self._is_callers_error(error):
                     raise
                 # A committed session is unknown: the PUT whose response was lost may have succeeded.
                 if not is_digest_wrong and self._digest is not None and blob_exists(self._repository, self._digest):
-                    return size
+                    return self._size
                 restarts += 1
                 if (is_digest_wrong and is_digest_given) or restarts == _MAX_FAULTS:
                     raise
@@ -223,7 +222,7 @@ class _ResumableUpload:
         if session is None:
             session = open_upload(self._repository, "sha256" if self._digest is None else self._digest.algorithm)
         self._location = session.location
-        size, limit = self._content.size, self._repository.sender.state.max_chunk_size
+        size, limit = self._size, self._repository.sender.state.max_chunk_size
         if size is None or self._chunk_size is not None or (limit is not None and size > limit):
             minimum, chunk_size = session.min_chunk_length, self._chunk_size
             writer = BlobWriter(self._repository, session.location, min_chunk_length=minimum, chunk_size=chunk_size)
@@ -243,7 +242,7 @@ class _ResumableUpload:
 
     def _send_stream(self, location: str, size: int) -> bool:
         """Send all of the content and close the session. Returns false if it must be resumed."""
-        body = wrap_chunks(self._content.body, self._hash_and_report)
+        body = wrap_chunks(self._body, self._hash_and_report)
         try:
             if self._digest is not None and size <= _SINGLE_PUT:
                 completion = UploadCompletion(self._repository, location, self._digest, body if size else None)
@@ -293,9 +292,9 @@ class _ResumableUpload:
     def _send_chunks(self, writer: BlobWriter) -> None:
         """Send the rest in chunks, and commit."""
         writer.disable_hashing()  # it would hash in this thread
-        position, size = writer.size, self._content.size
-        if size is not None:
-            sent = size if self._hashing is None else min(size, self._hashing.fed)
+        position = writer.size
+        if self._size is not None:
+            sent = self._size if self._hashing is None else min(self._size, self._hashing.fed)
             if position > sent:
                 raise ProtocolError(f"the registry has {position} bytes of the upload, expected at most {sent}")
         self._report(position)
@@ -304,7 +303,7 @@ class _ResumableUpload:
         def write() -> int:
             return writer.write(memoryview(chunk)[writer.size - start :])  # after a fault, a part of it is written
 
-        for chunk in self._content.read_from(position):
+        for chunk in read_content(self._body, position):
             start = writer.size
             if self._hashing is not None:
                 self._hashing.feed(start, chunk)
@@ -342,11 +341,10 @@ class _ResumableUpload:
 
     def _report(self, done: int) -> None:
         """Report that so many bytes were sent. The number never decreases, although bytes may be sent again."""
-        total = self._content.size
-        done = done if total is None else min(done, total)
+        done = done if self._size is None else min(done, self._size)
         if done > self._reported:
             self._reported = done
-            self._reporter.report(self._digest, done, total)
+            self._reporter.report(self._digest, done, self._size)
 
     def _complete_digest(self) -> Digest:
         """Return the digest, once all bytes were sent."""
@@ -356,7 +354,7 @@ class _ResumableUpload:
 
     def _is_callers_error(self, error: BaseException) -> bool:
         """Whether the progress callback or the content has raised an exception, of whatever type."""
-        return error is self._reporter.error or has_raised(self._content.body, error)
+        return error is self._reporter.error or has_raised(self._body, error)
 
     def _cancel(self) -> None:
         location, self._location = self._location, None

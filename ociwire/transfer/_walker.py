@@ -40,9 +40,6 @@ class Node:
     """A manifest to copy.
 
     Attributes:
-        descriptor: Its descriptor.
-        content: Its bytes.
-        references: What it references.
         blobs: The blobs that it references; some indexes list blobs among their entries.
         exists: Whether the target has it, and with it all that it references.
         referrers: Its referrers, if they are copied.
@@ -116,14 +113,9 @@ class ManifestWalker:
                 yield from self._entries(nested, platforms, seen, depth + 1)
 
     def walk(self, root: Node, exists: Callable[[Digest, list[Descriptor]], bool]) -> dict[Digest, Node]:
-        """Read all manifests from a root on, level by level, down to those that exist at the target.
+        """Read all manifests from a root on, level by level, down to those that exist at the target; by digest.
 
-        Args:
-            root: The root.
-            exists: Called with a manifest and the blobs that the target must have if it has the manifest.
-
-        Returns:
-            The manifests by digest.
+        `exists` is called with a manifest and the blobs that the target must have if it has the manifest.
         """
 
         def look_up(node: Node) -> None:
@@ -179,20 +171,10 @@ class ManifestWalker:
     def read(
         self, digest: Digest | None, *, tag: str | None = None, media_type: str | None = None, size: int | None = None
     ) -> Node:
-        """Read a manifest by digest or tag; a digest takes precedence.
-
-        Args:
-            digest: Its digest.
-            tag: Its tag.
-            media_type: The media type of the descriptor that references it.
-            size: The size of that descriptor.
-        """
+        """Read a manifest by digest, or else by tag; media type and size are those of a descriptor of it."""
         self._pool.check()
-        if digest is not None:
-            reader = self._source.get_manifest(self._repository, digest)
-        else:
-            reader = self._source.get_tag(self._repository, str(tag))
-        with reader:
+        source, name = self._source, self._repository
+        with source.get_tag(name, str(tag)) if digest is None else source.get_manifest(name, digest) as reader:
             content = reader.read()
         actual = len(content)
         if size not in (None, actual):

@@ -25,9 +25,6 @@ class WorkerPool:
         name: Name of the threads.
         workers: Maximum number of threads of `for_each`.
         on_cancel: Called after an error, possibly more than once and from any thread, to wake threads that wait.
-
-    Attributes:
-        cancelled: Whether a thread has failed.
     """
 
     def __init__(self, name: str, workers: int = 1, on_cancel: Callable[[], object] = lambda: None) -> None:
@@ -47,9 +44,7 @@ class WorkerPool:
     def start(self, function: Callable[[], object]) -> None:
         """Run a function in a new thread. An exception that it raises cancels the pool.
 
-        Raises:
-            Cancelled: The pool is cancelled.
-            RuntimeError: The system cannot start a thread.
+        Raises `Cancelled` if the pool is cancelled, and RuntimeError if the system cannot start a thread.
         """
 
         def run() -> None:
@@ -75,8 +70,7 @@ class WorkerPool:
     def join(self, error: BaseException | None = None) -> None:
         """Wait until all threads have ended, whatever interrupts the wait, then raise the first error of the pool.
 
-        Args:
-            error: Exception that the caller's own work has raised, which cancels the pool.
+        `error` is an exception of the caller's own work, which cancels the pool.
         """
         while True:
             try:
@@ -104,8 +98,7 @@ class WorkerPool:
     def for_each(self, function: Callable[[_Item], object], items: Iterable[_Item]) -> None:
         """Call a function with each item, from several threads; with one worker or item, from this thread.
 
-        Raises:
-            BaseException: The first exception of a call, unchanged.
+        Raises the first exception of a call, unchanged.
         """
         remaining = list(items)[::-1]
 

@@ -31,8 +31,9 @@ from ociwire.errors import (
 )
 from ociwire.testing import MemoryRegistry
 from ociwire.transfer import _content as hashing
-from ociwire.transfer._progress import Progress
+from ociwire.transfer._progress import Progress, ProgressReporter
 from ociwire.transfer._upload import upload
+from ociwire.transfer._workers import Cancelled
 from tests._support.fault_world import (
     CREDENTIALS,
     FAULT_NAMES,
@@ -982,6 +983,31 @@ def test_hashing_thread_overlapping_chunks_are_hashed_once() -> None:
         assert thread.digest() == Digest.of(b"abcde" + bytes(3 * MIB) + b"x")
 
 
+def test_hashing_thread_failed_does_not_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hasher:
+        def update(self, data: Any) -> None:
+            raise MemoryError("mine")
+
+    monkeypatch.setattr(hashing, "new_hasher", lambda algorithm: Hasher())
+    thread = hashing.HashingThread("sha256").__enter__()
+    thread.feed(0, b"a")
+    for _ in range(3):
+        with pytest.raises(Cancelled):
+            thread.feed(1, b"b")
+    with pytest.raises(Cancelled):
+        thread.digest()
+    with pytest.raises(MemoryError, match="mine"):
+        thread.__exit__()
+
+
+def test_progress_reporter_same_event_is_reported_once() -> None:
+    events: list[Progress] = []
+    reporter = ProgressReporter(events.append, "upload")
+    for done in (1, 1, 2, 1):
+        reporter.report(None, done, None)
+    assert [event.done for event in events] == [1, 2, 1]
+
+
 def test_upload_over_the_default_stack_arrives(registry: MemoryRegistry) -> None:
     client = Client(HOST, default_transport(base=registry, credentials=CREDENTIALS))
     for content in (SMALL, LARGE):
@@ -1010,6 +1036,14 @@ def test_upload_path_not_of_a_regular_file_raises_usage_error(
     with pytest.raises(UsageError, match=r"not a regular file; open .* pass the file object"):
         upload(Client(HOST, recorder), NAME, path)
     assert recorder.asked == []
+
+
+def test_upload_path_without_posix_flags_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows."""
+    monkeypatch.delattr(os, "O_NONBLOCK")
+    monkeypatch.delattr(os, "O_CLOEXEC")
+    (tmp_path / "content").write_bytes(SMALL)
+    assert upload(Client(HOST, MemoryRegistry()), NAME, tmp_path / "content").digest == Digest.of(SMALL)
 
 
 def test_upload_path_of_a_link_to_a_regular_file_is_followed(tmp_path: Path) -> None:
