@@ -95,9 +95,7 @@ def copy(
     """
     pool = WorkerPool("ociwire-copy", check_workers(workers))
     if isinstance(platforms, (str, Platform)) or not isinstance(platforms, (Iterable, type(None))):
-        raise UsageError(
-            f"invalid platforms {safe_repr(platforms, 200)}: expected an iterable such as ['linux/amd64'], or None"
-        )
+        raise UsageError(f"invalid platforms {safe_repr(platforms)}: expected an iterable such as ['linux/amd64']")
     wanted = None if platforms is None else [parse_platform(platform) for platform in platforms]
     reporter = ProgressReporter(check_progress(progress), "copy")
     source_name, source_tag, source_digest = _locate(source, source_reference)
@@ -157,9 +155,10 @@ class _ManifestPusher:
                 if node.references.subject is not None:  # one at a time: they may write the same referrers tag
                     self._push(node)
             sorter.done(*ready)
-        is_tagged = tag is None or not (root.needs_push or find_manifest(self._target, tag) != digest)
-        if not (is_tagged and is_dependency):
-            self._push(root, *([] if is_tagged or tag is None else [tag]))
+        if tag is not None and (root.needs_push or find_manifest(self._target, tag) != digest):
+            self._push(root, tag)
+        elif not is_dependency:
+            self._push(root)
 
     def _push(self, node: Node, *tags: str) -> None:
         self._pool.check()

@@ -141,9 +141,7 @@ def upload(
     if chunk_size is not None:
         check_number("chunk size", chunk_size)
     if not is_media_type(media_type):
-        raise UsageError(
-            f"invalid media type {safe_repr(media_type, 200)}: expected the form type/subtype, without parameters"
-        )
+        raise UsageError(f"invalid media type {safe_repr(media_type)}: expected type/subtype without parameters")
     with ProgressReporter(check_progress(progress), "upload") as reporter, open_content(source) as body:
         stored, session = None if known is None else find_blob(target, known), None
         if known is not None and stored is None and mount_from is not None:
