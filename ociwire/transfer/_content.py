@@ -17,7 +17,7 @@ from .._http.body import Body, length_mismatch, open_at
 from .._oci.digest import Digest, hashed_digest, new_hasher
 from ..errors import UsageError
 from ._arguments import check_path
-from ._workers import WorkerPool
+from ._workers import Cancelled, WorkerPool
 
 __all__ = ["HashingThread", "open_content", "read_content"]
 
@@ -75,7 +75,7 @@ def read_content(body: Body, position: int) -> Iterator[bytes]:
 
 @final
 class HashingThread:
-    """Hashes the chunks that it is fed, in order. Leaving its ``with`` block ends the thread and raises its exception.
+    """Hashes the chunks that it is fed, in order.
 
     One chunk is hashed while the caller sends it and reads the next one. More would not fit into the processor's cache.
     The methods raise `Cancelled` if the thread has failed.
@@ -89,18 +89,15 @@ class HashingThread:
         self._chunks: SimpleQueue[bytes | memoryview | None] = SimpleQueue()  # `None` ends the thread
         self._idle: SimpleQueue[None] = SimpleQueue()  # has an item unless a chunk is pending
         self._idle.put(None)
-        self._pool = WorkerPool("ociwire-hashing", on_cancel=self._stop)
+        self._pool = WorkerPool("ociwire-hashing", on_cancel=self._wake)
 
-    def __enter__(self) -> HashingThread:
-        try:
-            self._pool.start(self._run)
-        except BaseException as error:  # noqa: BLE001 - raised by `join`; the thread may have started
-            self._pool.join(error)
-        return self
+    def start(self) -> None:
+        """Start the thread. Arrange for the call of `stop` before: a signal may interrupt the start."""
+        self._pool.start(self._run)
 
-    def __exit__(self, *exception: object) -> None:
-        self._stop()
-        self._pool.join()
+    def stop(self) -> None:
+        """End the thread, and raise its exception."""
+        self._pool.join(Cancelled())
 
     def feed(self, position: int, chunk: bytes) -> None:
         """Hash the bytes of a chunk at a position that were not fed before. Waits until the chunk before is hashed."""
@@ -124,7 +121,7 @@ class HashingThread:
             self._idle.put(None)  # so that later calls do not block
             self._pool.check()
 
-    def _stop(self) -> None:
+    def _wake(self) -> None:
         self._chunks.put(None)
         self._idle.put(None)
 

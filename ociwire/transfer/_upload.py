@@ -213,7 +213,9 @@ class _ResumableUpload:
     def _start_hashing(self) -> None:
         """Hash from the first byte on."""
         self._threads.close()
-        self._hashing, self._digest = self._threads.enter_context(HashingThread("sha256")), None
+        self._hashing, self._digest = HashingThread("sha256"), None
+        self._threads.callback(self._hashing.stop)
+        self._hashing.start()
 
     def _attempt(self, session: UploadSession | None) -> int:
         """Upload the content in one session, and return its size."""

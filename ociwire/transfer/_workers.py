@@ -70,7 +70,7 @@ class WorkerPool:
     def join(self, error: BaseException | None = None) -> None:
         """Wait until all threads have ended, whatever interrupts the wait, then raise the first error of the pool.
 
-        `error` is an exception of the caller's own work, which cancels the pool.
+        `error` is an exception of the caller's own work, which cancels the pool; `Cancelled` just ends the threads.
         """
         while True:
             try:
@@ -79,10 +79,10 @@ class WorkerPool:
                     error = None
                 while self._threads:
                     thread = self._threads[-1]  # a running thread may start others
-                    if thread.ident is not None:
+                    if thread.is_alive():
                         thread.join()
                     # Before CPython 3.13, an interrupted `join` marks the thread as ended, and the next one returns at
-                    # once. A running thread, also one whose start was interrupted, is in this list until it ends.
+                    # once. A running thread, also one that is still starting, is in this list until it ends.
                     while thread in threading.enumerate():
                         threading.Event().wait(_POLL_INTERVAL)
                     self._threads.remove(thread)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import io
 import os
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -963,15 +965,18 @@ def test_hashing_thread_join_interrupted_leaves_no_thread(monkeypatch: pytest.Mo
         join(self, timeout)
 
     thread = hashing.HashingThread("sha256")
-    thread.__enter__()
+    thread.start()
     monkeypatch.setattr(threading.Thread, "join", interrupted)
+    monkeypatch.setattr(threading.Thread, "is_alive", lambda self: True)  # it is joined, even if it ends at once
     with pytest.raises(KeyboardInterrupt):
-        thread.__exit__()
+        thread.stop()
     assert not interrupts
 
 
 def test_hashing_thread_overlapping_chunks_are_hashed_once() -> None:
-    with hashing.HashingThread("sha256") as thread:
+    thread = hashing.HashingThread("sha256")
+    with contextlib.closing(SimpleNamespace(close=thread.stop)):
+        thread.start()
         thread.feed(0, b"abc")
         thread.feed(0, b"ab")
         thread.feed(1, b"bcde")
@@ -989,7 +994,8 @@ def test_hashing_thread_failed_does_not_block(monkeypatch: pytest.MonkeyPatch) -
             raise MemoryError("mine")
 
     monkeypatch.setattr(hashing, "new_hasher", lambda algorithm: Hasher())
-    thread = hashing.HashingThread("sha256").__enter__()
+    thread = hashing.HashingThread("sha256")
+    thread.start()
     thread.feed(0, b"a")
     for _ in range(3):
         with pytest.raises(Cancelled):
@@ -997,7 +1003,7 @@ def test_hashing_thread_failed_does_not_block(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(Cancelled):
         thread.digest()
     with pytest.raises(MemoryError, match="mine"):
-        thread.__exit__()
+        thread.stop()
 
 
 def test_progress_reporter_same_event_is_reported_once() -> None:
