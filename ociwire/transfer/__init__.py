@@ -1,4 +1,4 @@
-"""Large transfers, on top of the client: a blob into a file, out of one, and whole artifacts between registries."""
+"""Large transfers: download a blob to a file, upload one, and copy artifacts between registries."""
 
 from ._copy import copy
 from ._download import download

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any, final
 
-from .._http.body import Body, length_mismatch, open_at
+from .._http.body import CHUNK_SIZE, Body, length_mismatch, open_at
 from .._oci.digest import Digest, hashed_digest, new_hasher
 from ..errors import UsageError
 from ._arguments import check_path
@@ -93,6 +93,9 @@ class HashingThread:
 
     def start(self) -> None:
         """Start the thread. Arrange for the call of `stop` before: a signal may interrupt the start."""
+        # glibc returns freed chunks to the system, and each page of the next one costs a fault, unless it has freed a
+        # larger block before.
+        bytes(4 * CHUNK_SIZE)
         self._pool.start(self._run)
 
     def stop(self) -> None:
