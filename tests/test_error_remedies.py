@@ -381,7 +381,7 @@ REMEDIES = (
     ),
     Remedy(
         name="bytes_can_be_sent_again",
-        says="give bytes or a seekable file",
+        says="use bytes or a seekable file",
         fails=lambda _: [list(body.open()) for body in [Body.of(iter([CONTENT]))] * 2],
         applied=lambda _, __: [list(body.open()) for body in [Body.of(CONTENT)] * 2],
     ),

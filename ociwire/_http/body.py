@@ -111,8 +111,7 @@ class Body:
     __deepcopy__ = __copy__
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Requests are pickled with the exceptions that hold them. Content that is not plain bytes is dropped, and the
-        # stated length makes sure that the empty body is not sent in its place.
+        # Exceptions are pickled with their request, without other content than bytes. Its length prevents sending.
         if self._content.buffers is None or self._wrappers:
             return Body.of, (b"", self._length or 1)
         return Body.of, ([bytes(buffer) for buffer in self._content.buffers], self._length)
@@ -181,7 +180,7 @@ class _Content:
         self.single_use = self.buffers is None and self.start is None
 
     def _inspect(self, source: Any) -> None:
-        kind, is_file = type(source).__name__, hasattr(source, "read")
+        kind, is_file, is_path = type(source).__name__, hasattr(source, "read"), hasattr(source, "__fspath__")
         is_text = isinstance(source, (str, io.TextIOBase))
         if is_file and not is_text:
             if getattr(source, "closed", False) or (hasattr(source, "readable") and not source.readable()):
@@ -194,7 +193,8 @@ class _Content:
                 self.start, self.length = start, max(0, end - start)
                 is_text = isinstance(source.read(0), str)
         if is_text or not (is_file or isinstance(source, Iterable)):
-            raise UsageError(f"content must be bytes, a file in binary mode or an iterable of bytes, got {kind}")
+            hint = ": encode the text, or open the file in binary mode" if is_text or is_path else ""
+            raise UsageError(f"content must be bytes, a binary file or an iterable of bytes, got {kind}{hint}")
 
     def read(self, opening: int, chunk_size: int, position: int) -> Iterator[bytes]:
         for buffer in self.buffers or ():
