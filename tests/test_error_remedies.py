@@ -369,7 +369,7 @@ REMEDIES = (
     ),
     Remedy(
         name="encoded_text_is_a_body",
-        says="encode the text",
+        says="text.encode()",
         fails=lambda _: push(MemoryRegistry(), content="content"),
         applied=lambda _, __: push(MemoryRegistry(), content=b"content"),
     ),
