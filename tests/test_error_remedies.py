@@ -265,7 +265,7 @@ REMEDIES = (
     ),
     Remedy(
         name="trusted_realms_takes_a_collection_for_each_host",
-        says="has a collection of origins for each host: {'registry.example': ['http://auth.example']}",
+        says="must map a host to a collection of origins: expected {'registry.example': ['http://auth.example']}",
         fails=lambda _: pull(registry(realm="http://auth.example/token"), trusted_realms={HOST: "http://auth.example"}),
         applied=lambda _, message: pull(
             registry(realm="http://auth.example/token"),
@@ -274,7 +274,7 @@ REMEDIES = (
     ),
     Remedy(
         name="anonymous_pulls_what_is_public",
-        says="use credentials=Anonymous()",
+        says="remove them (docker logout, or credentials=Anonymous())",
         fails=lambda _: pull(registry(public=True, users={"me": "changed"})),
         applied=lambda _, __: pull(registry(public=True, users={"me": "changed"}), credentials=Anonymous()),
     ),
@@ -291,13 +291,13 @@ REMEDIES = (
     ),
     Remedy(
         name="docker_login_pulls_what_is_private",
-        says="docker login, or credentials=",
+        says="run docker login, or pass credentials=",
         fails=lambda folder: pull(registry(), credentials=docker_login(folder, {})),
         applied=lambda folder, _: pull(registry(), credentials=docker_login(folder, {"auths": {HOST: {"auth": AUTH}}})),
     ),
     Remedy(
         name="credentials_option_pulls_what_is_private",
-        says="docker login, or credentials=",
+        says="run docker login, or pass credentials=",
         fails=lambda folder: pull(registry(), credentials=docker_login(folder, {})),
         applied=lambda _, __: pull(registry(), credentials=StaticCredentials(HOST, ME)),
     ),

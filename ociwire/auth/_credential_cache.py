@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import NamedTuple, final
 
@@ -13,8 +14,6 @@ from .credentials import Credential, CredentialSource, check_credential_source, 
 __all__ = ["CredentialCache", "CredentialKey", "LookupResult"]
 
 _MAX_ANSWERS = 4096
-_REFRESH_INTERVAL = 60.0
-"""Minimum time in seconds between two refreshes of a credential that a registry answers with 403."""
 
 
 class CredentialKey(NamedTuple):
@@ -25,7 +24,7 @@ class CredentialKey(NamedTuple):
 
 
 class LookupResult(NamedTuple):
-    """The answer of a source to one look-up."""
+    """The answer of a source to one lookup."""
 
     credential: Credential | None  # None for anonymous access
     failure: AuthError | None  # why the source answered None
@@ -34,7 +33,7 @@ class LookupResult(NamedTuple):
 
 @final
 class CredentialCache:
-    """Asks a source, one call at a time per host, and caches its answers, None included. Thread-safe.
+    """Calls a source, once at a time per host, and caches its answers, None included. Thread-safe.
 
     Raises:
         UsageError: The source has no ``lookup`` method.
@@ -44,60 +43,53 @@ class CredentialCache:
         self._source = check_credential_source(source)
         self.source_name = type(source).__name__
         self._answers: BoundedCache[CredentialKey, LookupResult] = BoundedCache(_MAX_ANSWERS)
-        self._refreshed: BoundedCache[tuple[str, Credential], float] = BoundedCache(_MAX_ANSWERS)
+        # When the source last returned a credential for a host, as a value of `time.monotonic`.
+        self._returned_at: BoundedCache[tuple[str, Credential | None], float] = BoundedCache(_MAX_ANSWERS)
         self._single_flight = SingleFlight("a credential")
 
     def get(self, key: CredentialKey) -> LookupResult | None:
-        """The source's cached answer, None included. Does not ask the source."""
+        """Return the cached answer, if there is one that has not expired. Does not call the source."""
         answer = self._answers.get(key)
         expired = answer is not None and answer.expires_at is not None and time.time() >= answer.expires_at
         return None if expired else answer
 
     def lookup(self, key: CredentialKey, deadline: float | None) -> LookupResult:
-        """The answer of the cache or of the source.
+        """Return the answer of the cache or of the source.
 
         Raises:
             AuthError: The source failed. Failures are not cached.
-            AuthTimeout: The deadline passed while another thread was asking.
+            AuthTimeout: The deadline passed while another thread was calling the source.
         """
-        answer = self.get(key)
-        if answer is not None:
-            return answer
-        return self._single_flight.fetch(key.host, key, lambda: self.get(key), lambda: self._lookup(key), deadline)
+        return self.get(key) or self._single_flight.fetch(
+            key.host, key, lambda: self.get(key), lambda: self._lookup(key), deadline
+        )
 
-    def invalidate(self, key: CredentialKey, rejected: Credential | None) -> None:
-        """Ask the source the next time, if the cached answer is still the one that was rejected."""
-        self._answers.remove(lambda cached, answer: cached == key and answer.credential is rejected)
+    def renew(
+        self, key: CredentialKey, used: Credential | None, deadline: float | None, *, min_age: float = 0.0
+    ) -> LookupResult:
+        """Call the source again after a server refused the credential that was used.
 
-    def refresh(self, key: CredentialKey, used: Credential, deadline: float | None) -> Credential | None:
-        """Ask the source again for a credential that may have expired. Returns `used` if nothing changed.
-
-        The source is asked at most once per host, credential and minute; other threads wait for its answer.
+        The source is not called if another thread has replaced the credential, nor if the source has returned the same
+        credential for this host within the last `min_age` seconds.
 
         Raises:
             AuthError: As `lookup`.
         """
-        cached = self.get(key)
-        if cached is not None and cached.credential != used:
-            return cached.credential
 
-        def get_recent_refresh() -> bool | None:
-            refreshed_at = self._refreshed.get((key.host, used))
-            return True if refreshed_at is not None and time.monotonic() < refreshed_at + _REFRESH_INTERVAL else None
+        def find() -> LookupResult | None:
+            answer = self.get(key)
+            age = time.monotonic() - (self._returned_at.get((key.host, used)) or -math.inf)
+            return answer if answer is not None and (answer.credential is not used or age < min_age) else None
 
-        def ask() -> bool:
-            started_at = time.monotonic()
+        def lookup() -> LookupResult:
             self.invalidate(key, used)
-            try:
-                answer = self._lookup(key)
-            finally:
-                self._refreshed.put((key.host, used), started_at)
-            if answer.credential != used:  # the host's other repositories would otherwise keep it for a minute
-                self._answers.remove(lambda cached, answer: cached.host == key.host and answer.credential == used)
-            return True
+            return self._lookup(key)
 
-        self._single_flight.fetch(key.host, used, get_recent_refresh, ask, deadline)
-        return self.lookup(key, deadline).credential
+        return self._single_flight.fetch(key.host, key, find, lookup, deadline)
+
+    def invalidate(self, key: CredentialKey, rejected: Credential | None) -> None:
+        """Call the source the next time, if the cached answer is still the rejected one."""
+        self._answers.remove(lambda cached, answer: cached == key and answer.credential is rejected)
 
     def _lookup(self, key: CredentialKey) -> LookupResult:
         try:
@@ -109,16 +101,17 @@ class CredentialCache:
             raise AuthError(
                 f"the credential source {self.source_name} failed for {key.host}: {type(error).__name__}"
             ) from error
-        if credential is not None and not isinstance(credential, Credential):
+        if credential is None:
+            failure = get_failure(self._source, key.host, key.repository)
+            # A source that failed is called again after a second: it remembers its failure itself.
+            answer = LookupResult(None, failure, time.time() + 1.0 if failure else None)
+        elif isinstance(credential, Credential):
+            answer = LookupResult(credential, None, credential.expires_at)
+        else:
             raise AuthError(
                 f"the credential source {self.source_name} returned {type(credential).__name__}: expected a Credential"
                 " or None"
             )
-        if credential is not None:
-            answer = LookupResult(credential, None, credential.expires_at)
-        else:
-            failure = get_failure(self._source, key.host, key.repository)
-            # A source that failed is asked again after a second: it remembers its failure itself.
-            answer = LookupResult(None, failure, time.time() + 1.0 if failure else None)
+        self._returned_at.put((key.host, credential), time.monotonic())
         self._answers.put(key, answer)
         return answer

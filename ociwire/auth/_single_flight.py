@@ -4,10 +4,10 @@
 the other thread's fetch      what a waiting thread does
 ============================  ==============================================================
 succeeded                     takes the cached result
-failed, for the same key      raises a copy of the failure
+failed, for the same key      raises a copy of the error
 failed, for another key       fetches its own key
 was interrupted by a signal   fetches itself
-ended after its deadline      fetches itself
+failed after its deadline     fetches itself
 waits for this thread         raises `AuthError`: the fetches need each other
 is still running              waits until its own deadline, a second after the fetch's, or 120 s
 ============================  ==============================================================
@@ -29,10 +29,10 @@ V = TypeVar("V")
 E = TypeVar("E", bound=Exception)
 
 _MAX_WAIT = 120.0
-"""Seconds to wait for another thread's fetch when no deadline is closer: twice what a credential helper may take."""
+"""Maximum wait in seconds for another thread's fetch: twice what a credential helper may take."""
 _POLL_INTERVAL = 1.0
 _GRACE = 1.0
-"""Seconds that a fetch has after its deadline to end by itself, before a waiting thread gives up on it."""
+"""Seconds that a fetch has after its deadline to end by itself, before a waiting thread raises."""
 
 
 class _Call:
@@ -42,7 +42,7 @@ class _Call:
         self.key, self.deadline = key, deadline
         self.thread = threading.get_ident()
         self.done = False
-        self.failure: Exception | None = None
+        self.error: Exception | None = None
         # A plain lock, held while the fetch runs: a signal handler that raises within the Python code of an Event, a
         # Condition or a Future can leave their internal lock held for ever.
         self.running = threading.Lock()
@@ -77,55 +77,63 @@ class SingleFlight:
         fetch: Callable[[], V],
         deadline: float | None,
     ) -> V:
-        """Return the value that `find` finds in a cache, or that `fetch` puts there, called by this or another thread.
+        """Return what `find` finds in a cache, or else what `fetch` returns and caches, here or in another thread.
 
-        Fetches of the same group run one after the other. Only threads that wait for the same key share a failure.
+        Fetches of the same group run one after the other. Only threads that wait for the same key share an error.
 
         Raises:
             AuthTimeout: The wait for another thread reached a deadline, or 120 seconds.
             AuthError: The other thread's fetch waits for this thread.
         """
         call = _Call(key, deadline)
-        give_up = time.monotonic() + _MAX_WAIT
+        give_up = time.monotonic() + _MAX_WAIT if deadline is None else min(deadline, time.monotonic() + _MAX_WAIT)
         try:
-            while True:
-                with self._lock:
-                    cached = find()
-                    other = self._calls.get(group)
-                    if cached is None and (other is None or other.done):
-                        self._calls[group] = other = call
-                if cached is not None:
-                    return cached
-                if other is None or other is call:
-                    break
-                self._wait(other, deadline, give_up)
-                if other.failure is not None and other.key == key:
-                    raise copy_error(other.failure)
             try:
+                while True:
+                    with self._lock:
+                        cached = find()
+                        other = self._calls.get(group)
+                        if cached is None and (other is None or other.done):
+                            self._calls[group] = call
+                            break
+                    if cached is not None:
+                        return cached
+                    if other is not None:
+                        self._wait(other, give_up)
+                        if other.error is not None and other.key == key:
+                            raise copy_error(other.error)
                 return fetch()
             except Exception as error:
                 if deadline is None or time.monotonic() < deadline:
-                    call.failure = error
+                    call.error = error
                 raise
             finally:
                 call.finish()
-        finally:  # again: a signal may interrupt the `finally` above, or come before the inner `try`
+        finally:  # again: a signal may interrupt the inner `finally`
             call.finish()
             with self._lock:
                 if self._calls.get(group) is call:
                     del self._calls[group]
 
-    def _wait(self, other: _Call, deadline: float | None, give_up: float) -> None:
+    def _wait(self, other: _Call, give_up: float) -> None:
+        # The fetch's own deadline counts, too: it may wait for this thread in a way that cannot be detected.
+        if other.deadline is not None:
+            give_up = min(give_up, other.deadline + _GRACE)
         thread = threading.get_ident()
         self._waiting[thread] = other
         try:
-            # The fetch's own deadline counts, too: it may wait for this thread in a way that `_check_cycle` cannot see.
-            if other.deadline is not None:
-                give_up = min(give_up, other.deadline + _GRACE)
-            if deadline is not None:
-                give_up = min(give_up, deadline)
             while not other.done:
-                self._check_cycle(other, thread)
+                # Each thread registers before it follows the chain, so that the last one to close a cycle sees it.
+                chain: list[_Call] = []
+                call: _Call | None = other
+                while call is not None and not call.done and call not in chain:
+                    if call.thread == thread:
+                        raise AuthError(
+                            f"getting {self._what} requires {self._what}: a credential source or token transport must"
+                            " not send its requests through the layer that calls it"
+                        )
+                    chain.append(call)
+                    call = self._waiting.get(call.thread)
                 remaining = give_up - time.monotonic()
                 if remaining <= 0:
                     raise AuthTimeout(f"timed out while another thread was getting {self._what}")
@@ -134,28 +142,12 @@ class SingleFlight:
         finally:
             self._waiting.pop(thread, None)
 
-    def _check_cycle(self, other: _Call, thread: int) -> None:
-        """Raise if the thread that runs a fetch waits, directly or through others, for this thread.
 
-        Each thread registers what it waits for before it checks, so that the last one to close a cycle sees all of it.
-        """
-        seen = set()
-        call: _Call | None = other
-        while call is not None and not call.done and call.thread not in seen:
-            if call.thread == thread:
-                raise AuthError(
-                    f"getting {self._what} requires {self._what}: a credential source or token transport must not send"
-                    " its requests through the layer that asks it"
-                )
-            seen.add(call.thread)
-            call = self._waiting.get(call.thread)
-
-
-def copy_error(failure: E) -> E:
-    """A copy to raise in another thread, with a traceback of its own."""
+def copy_error(error: E) -> E:
+    """Copy an error, to raise it in another thread with a traceback of its own. Returns it if it cannot be copied."""
     try:
-        copied = copy.copy(failure)
+        copied = copy.copy(error)
     except Exception:  # noqa: BLE001 - a user's exception may not support copying
-        return failure
-    copied.__cause__ = failure.__cause__
+        return error
+    copied.__cause__ = error.__cause__
     return copied

@@ -1,4 +1,4 @@
-"""Obtain bearer tokens: from the cache, or from a token server, one request for all threads that need the same token.
+"""Obtain bearer tokens from a cache, or from a token server with one request for all threads that need the same token.
 
 Follows the distribution project's "Token Authentication Specification" (GET) and "OAuth2 Token Authentication" (POST).
 A credential is sent to a token server only if `origin_policy.check_realm` allows it. Every failure is an `AuthError`,
@@ -12,10 +12,11 @@ import math
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import final
+from dataclasses import dataclass, field
+from typing import NamedTuple, final
 from urllib.parse import urlencode, urljoin
 
+from .._bounded_cache import BoundedCache
 from .._http.messages import Request, Response, redactor_of, with_redactor
 from .._http.origin_policy import check_realm, token_redirect_target
 from .._http.redact import Redactor
@@ -28,14 +29,16 @@ from .._oci.scope import Scope
 from .._text import sanitize
 from ..errors import AuthError, AuthTimeout, CredentialsRejected, TransportError, TransportTimeout, UsageError
 from ._single_flight import SingleFlight
-from ._token_cache import Token, TokenCache, TokenKey
 from .challenge import Challenge
 from .credentials import Credential
 
-__all__ = ["TokenProvider", "TokenRequest"]
+__all__ = ["Token", "TokenKey", "TokenProvider", "TokenRequest"]
 
 _LOG = logging.getLogger("ociwire.auth")
-_MAX_REALMS_WITHOUT_POST = 64
+_MAX_TOKENS = 1024
+_MAX_BYTES = 8 * 1024 * 1024
+_BYTES_PER_ACTION = 256
+"""Estimated memory size in bytes of one action of a `Scope`: a hostile challenge may name thousands."""
 _MAX_RESPONSE = 1024 * 1024
 _MAX_TOKEN = 64 * 1024
 """Maximum number of characters of a token: more than any server accepts in a header."""
@@ -44,37 +47,55 @@ _DEFAULT_LIFETIME = 60.0
 _MAX_LIFETIME = 30 * 24 * 3600.0
 _EXPIRY_MARGIN = 30.0
 """Seconds before its expiry that a token is no longer sent, or a quarter of its lifetime if that is less."""
-_MAX_LOGGED_SCOPE = 1000
 _MAX_QUOTED = 200
-"""Maximum number of characters of a server's text that a message quotes."""
+"""Maximum number of characters of a server's text, or of a scope, that a message quotes."""
 _ABSOLUTE_URL = re.compile(r"//|[A-Za-z][A-Za-z0-9+.-]*:")
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class TokenRequest:
-    """A token that is needed."""
+class TokenKey(NamedTuple):
+    """What a token is valid for, apart from its scope. The credential is None for an anonymous token."""
 
-    origin: Origin  # the registry
-    host: str  # the registry, as it is passed to the credential source
-    challenge: Challenge  # names realm and service
-    credential: Credential | None  # None for anonymous access
-    scope: Scope
-    not_before: float = -math.inf  # a token that was requested before this `time.monotonic` value is not used
+    origin: Origin
+    credential: Credential | None
+    realm: str = ""
+    service: str | None = None
 
-    @property
-    def key(self) -> TokenKey:
-        """The token's key in the cache. A relative realm is resolved against the registry's own origin."""
-        realm = self.challenge.params["realm"]
+    @classmethod
+    def from_challenge(cls, origin: Origin, credential: Credential | None, challenge: Challenge) -> TokenKey:
+        """Return the key for a challenge. A relative realm is resolved against the registry's own origin."""
+        realm = challenge.params["realm"]
         if realm and not _ABSOLUTE_URL.match(realm):
-            realm = urljoin(f"{self.origin}/", realm)
-        return TokenKey(self.origin, self.credential, realm, self.challenge.params.get("service"))
+            realm = urljoin(f"{origin}/", realm)
+        return cls(origin, credential, realm, challenge.params.get("service"))
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Token:
+    """A bearer token. Compares by identity: two requests may be answered with the same text."""
+
+    key: TokenKey
+    value: str = field(repr=False)
+    scope: Scope  # as it was requested
+    valid_until: float  # value of `time.monotonic`, in seconds, after which the token is no longer sent
+
+
+class TokenRequest(NamedTuple):
+    """A token that is needed, and what messages say about it."""
+
+    key: TokenKey
+    scope: Scope
+    host: str  # the registry, as it is passed to the credential source
+    challenge_scope: Scope = Scope.EMPTY
+    refused_scopes: tuple[Scope, ...] = ()  # those of earlier token requests for the same request
 
 
 @final
 class TokenProvider:
     """Obtains tokens; concurrent requests for the same token share one fetch. Thread-safe.
+
+    At most 1,024 tokens and 8 MiB are cached.
 
     Args:
         send: Sends a request to a token server.
@@ -88,135 +109,119 @@ class TokenProvider:
     def __init__(
         self, send: Callable[[Request], Response], *, trusted_realms: Mapping[str, Collection[str]], source_name: str
     ) -> None:
-        self._cache = TokenCache()
-        self._inner_send = send
+        self._tokens: BoundedCache[tuple[TokenKey, Scope], Token] = BoundedCache(_MAX_TOKENS, _MAX_BYTES)
+        self._send = send
         self._source_name = source_name
         self._single_flight = SingleFlight("a token")
-        self._realms_without_post: set[str] = set()  # they answered 404 or 405 to one
         self._trusted_origins: dict[str, set[Origin]] = {}
         for host, origins in trusted_realms.items():
             if isinstance(origins, str) or not isinstance(origins, Iterable):
                 raise UsageError(
-                    f"trusted_realms has a collection of origins for each host: {{{host!r}: [{origins!r}]}}"
+                    f"trusted_realms must map a host to a collection of origins: expected {{{host!r}: [{origins!r}]}}"
                 )
             self._trusted_origins.setdefault(registry_name(host), set()).update(map(Origin.of, origins))
 
-    def get(self, token_request: TokenRequest) -> Token | None:
-        """A cached token, if there is one."""
-        return self._cache.get(token_request.key, token_request.scope, not_before=token_request.not_before)
+    def get(self, key: TokenKey, scope: Scope, *, exact: bool = False) -> Token | None:
+        """Return a cached token with this scope, or else (unless `exact`) with a larger one.
+
+        The empty scope, which every scope contains, is matched exactly: a token that grants something must not be sent
+        where nothing is needed.
+        """
+        now = time.monotonic()
+        token = self._tokens.get((key, scope))
+        if token is not None and now < token.valid_until:
+            return token
+        if exact or not scope:
+            return None
+        return self._tokens.find(lambda entry, token: scope <= entry[1] and entry[0] == key and now < token.valid_until)
+
+    def put(self, token: Token) -> None:
+        """Cache a token. It replaces one with the same key and scope."""
+        key = token.key
+        text_size = len(token.value) + len(str(token.scope)) + len(key.realm) + len(key.service or "")
+        weight = text_size + _BYTES_PER_ACTION * (1 + sum(1 for _ in token.scope))
+        self._tokens.put((key, token.scope), token, weight)
 
     def evict(self, token: Token) -> None:
         """Drop a cached token, unless another one has replaced it."""
-        self._cache.evict(token)
+        self._tokens.remove(lambda _, cached: cached is token)
 
-    def evict_credential(self, origin: Origin, credential: Credential | None) -> None:
-        """Drop all cached tokens that were requested for an origin with a credential."""
-        self._cache.evict_credential(origin, credential)
-
-    def fetch(self, token_request: TokenRequest, request: Request, take_request: Callable[[], bool]) -> Token:
+    def fetch(self, token_request: TokenRequest, request: Request) -> Token:
         """Request a token for a request that waits for it, or share the one that another thread requests.
 
-        `take_request` is called before a POST that the token server does not support is repeated as a GET.
-
         Raises:
-            AuthError: The token server failed, or must not be asked.
+            AuthError: The token server failed, or the origin policy forbids the request.
             CredentialsRejected: The token server refused the credential.
-            AuthTimeout: No token came in time.
+            AuthTimeout: The token server or the other thread took too long.
         """
-        key = token_request.key
+        key, scope = token_request.key, token_request.scope
 
         def request_token() -> Token:
             request_with_redactor = with_redactor(request)
             redactor = redactor_of(request_with_redactor)
-            if token_request.credential is not None:
-                redactor.add(token_request.credential)
+            if key.credential is not None:
+                redactor.add(key.credential)
             try:
-                token = self._request_token(token_request, request_with_redactor, redactor, take_request)
+                token = self._request_token(token_request, request_with_redactor, redactor)
             except AuthError as error:
                 redactor.redact_error(error)
                 raise
-            self._cache.put(key, token)
+            self.put(token)
             return token
 
+        # Only a token with exactly this scope: an older, larger one may have been revoked with the one just refused.
         return self._single_flight.fetch(
-            (key, token_request.scope),
-            token_request.scope,
-            lambda: self.get(token_request),
-            request_token,
-            request.info.deadline,
+            (key, scope), scope, lambda: self.get(key, scope, exact=True), request_token, request.info.deadline
         )
 
-    def _request_token(
-        self, token_request: TokenRequest, request: Request, redactor: Redactor, take_request: Callable[[], bool]
-    ) -> Token:
-        credential = token_request.credential
+    def _request_token(self, token_request: TokenRequest, request: Request, redactor: Redactor) -> Token:
+        origin = token_request.key.origin
         trusted: Collection[Origin] = self._trusted_origins.get(token_request.host, ())
-        realm = check_realm(token_request.key.realm, token_request.origin, trusted)
+        realm = check_realm(token_request.key.realm, origin, trusted)
         server = f"the token server {redact_url(realm)} (of {token_request.host})"
         if _LOG.isEnabledFor(logging.DEBUG):
-            scope = (
-                sanitize(redactor.redact_text(str(token_request.scope)), _MAX_LOGGED_SCOPE) or "a token without a scope"
-            )
+            scope = sanitize(redactor.redact_text(str(token_request.scope)), 1000) or "a token without a scope"
             _LOG.debug("requesting %s from %s", scope, redactor.redact_text(server))
-
-        has_password = credential is not None and bool(credential.password)
-        post = credential is not None and credential.identity_token is not None
-        if post and has_password and realm in self._realms_without_post:
-            post = False
         requested_at = time.monotonic()
-        http_request = _build_request(token_request, realm, request, post=post)
-        response = self._send(http_request, server)
-        if post and has_password and response.status in (404, 405) and take_request():
-            response.drain()
-            if len(self._realms_without_post) < _MAX_REALMS_WITHOUT_POST:
-                self._realms_without_post.add(realm)
-            post = False
-            http_request = _build_request(token_request, realm, request, post=False)
-            response = self._send(http_request, server)
+        http_request = _build_request(token_request, realm, request)
+        response, body = self._exchange(http_request, server)
 
         # A redirect is followed once, to an origin that the caller trusts. After 303, a POST would become a GET.
         location = response.headers.get("location")
-        if location is not None and response.status in (REDIRECT_STATUSES - {303} if post else REDIRECT_STATUSES):
-            response.drain()
+        followed = REDIRECT_STATUSES - {303} if http_request.method == "POST" else REDIRECT_STATUSES
+        if location is not None and response.status in followed:
             what = f"{server} redirects ({response.status})"
-            url = token_redirect_target(realm, location, token_request.origin, trusted, subject=what)
+            url = token_redirect_target(realm, location, origin, trusted, subject=what)
             http_request = http_request.replace(url=url)
             redactor.add_request(http_request)  # the server may quote a signature of this URL
-            response = self._send(http_request, server)
-        try:
-            body = response.read(_MAX_RESPONSE + 1)
-        except TransportTimeout as error:
-            raise AuthTimeout(f"{server} did not finish its answer in time") from error
-        except TransportError as error:
-            raise AuthError(f"{server}: the answer broke off") from error
-        finally:
-            response.drain()
-
+            response, body = self._exchange(http_request, server)
         if not 200 <= response.status < 300:
-            raise self._to_error(token_request, realm, server, response, body, redactor)
+            raise self._to_error(token_request, realm, server, response.status, body, redactor)
         value, lifetime = _parse_token(body, server)
-        return Token(
-            value, token_request.scope, requested_at + lifetime - min(_EXPIRY_MARGIN, lifetime / 4), requested_at
-        )
+        margin = min(_EXPIRY_MARGIN, lifetime / 4)
+        return Token(token_request.key, value, token_request.scope, requested_at + lifetime - margin)
 
-    def _send(self, request: Request, server: str) -> Response:
+    def _exchange(self, request: Request, server: str) -> tuple[Response, bytes]:
+        """Send a request, and return the response with the first megabyte of its body."""
         try:
-            return self._inner_send(request)
+            with self._send(request) as response:
+                return response, response.read(_MAX_RESPONSE + 1)
         except AuthError:
             raise
         except TransportTimeout as error:
-            raise AuthTimeout(f"{server} did not answer in time") from error
+            raise AuthTimeout(f"{server} did not respond in time") from error
         except TransportError as error:
-            raise AuthError(f"{server} could not be asked: {error}") from error
+            raise AuthError(f"the request to {server} failed: {error}") from error
 
     def _to_error(
-        self, token_request: TokenRequest, realm: str, server: str, response: Response, body: bytes, redactor: Redactor
+        self, token_request: TokenRequest, realm: str, server: str, status: int, body: bytes, redactor: Redactor
     ) -> AuthError:
-        """The error for a response that is not a success. It quotes the server's text, with the secrets masked."""
-        status, credential = response.status, token_request.credential
+        """Build the error for a response that is not a success. It quotes the server's text, with secrets redacted."""
+        credential = token_request.key.credential
         if 300 <= status < 400:
             return AuthError(
-                f"{server} redirects ({status}): refused, for credentials stay at the realm's origin", status=status
+                f"{server} redirects ({status}): refused, because credentials are sent to the realm's origin only",
+                status=status,
             )
         answer = parse_json_object(body) or {}
         # The error text of OAuth2 (RFC 6749, section 5.2), the distribution specification, or Docker Hub.
@@ -225,67 +230,71 @@ class TokenProvider:
         texts = (answer.get("error_description"), first.get("message"), answer.get("details"), answer.get("error"))
         reason = redactor.redact_text(next((text for text in texts if isinstance(text, str) and text), ""))
         reason = re.sub(r"[^!-~]+", " ", reason[:_MAX_QUOTED]).strip()
-        quoted = f". It says: {reason}" if reason else ""
+        details = f": it said {reason!r}" if reason else ""
+        scopes = dict.fromkeys((*token_request.refused_scopes, token_request.scope))
+        if list(scopes) != [token_request.challenge_scope]:
+            shown = [
+                repr(sanitize(redactor.redact_text(str(scope)), _MAX_QUOTED))
+                for scope in (*scopes, token_request.challenge_scope)
+            ]
+            details += f". Requested scope: {', then '.join(shown[:-1])}"
+            details += f"; the registry's challenge names {shown[-1]}" if token_request.challenge_scope else ""
         if status not in (401, 403) and not (
             status == 400 and answer.get("error") in ("invalid_grant", "invalid_client")
         ):
-            return AuthError(f"{server} answered {status}{quoted}", status=status)
+            return AuthError(f"{server} answered with status {status}{details}", status=status)
         if credential is None:
             message = (
-                f"{server} gives no token without credentials ({status}), and {self._source_name} has none for"
-                f" {token_request.host} (docker login, or credentials=)"
+                f"{server} refused an anonymous token (status {status}){details}. {self._source_name} has no"
+                f" credentials for {token_request.host}: run docker login, or pass credentials="
             )
         else:
             user = f" of user {credential.username!r}" if credential.username else ""
             message = (
-                f"{server} refused ({status}) the credentials{user} from {credential.source or self._source_name}."
-                " Public content may be available without them: replace or remove them (docker logout), or use"
-                " credentials=Anonymous()"
+                f"{server} refused the credentials{user} from {credential.source or self._source_name} (status"
+                f" {status}){details}. Replace them, or remove them (docker logout, or credentials=Anonymous()): public"
+                " content may be available without them"
             )
-        return CredentialsRejected(message + quoted, host=token_request.host, realm=redact_url(realm), status=status)
+        return CredentialsRejected(message, host=token_request.host, realm=redact_url(realm), status=status)
 
 
-def _build_request(token_request: TokenRequest, realm: str, request: Request, *, post: bool) -> Request:
-    """A POST with the identity token (RFC 6749, section 6), or a GET, with Basic if there is a password."""
+def _build_request(token_request: TokenRequest, realm: str, request: Request) -> Request:
+    """Build a GET, with Basic if there is a password, or a POST with the identity token (RFC 6749, section 6).
+
+    With both, the password is sent: every token server supports GET, and some answer 404 or 405 to POST.
+    """
     info = request.info.replace(required_scope=Scope.EMPTY, operation="token", anonymous=False, idempotent=True)
     agent = request.headers.get("user-agent")
     headers = {"Accept": "application/json"} if agent is None else {"User-Agent": agent, "Accept": "application/json"}
-    credential, service = token_request.credential, token_request.key.service
+    credential, service = token_request.key.credential, token_request.key.service
     params = [] if service is None else [("service", service)]
-    if post and credential is not None:
-        form = [("grant_type", "refresh_token"), ("refresh_token", credential.identity_token or "")]
-        form += [
-            ("client_id", "ociwire"),
-            *params,
-            *([("scope", str(token_request.scope))] if token_request.scope else []),
-        ]
+    if credential is not None and credential.identity_token is not None and not credential.password:
+        form = [("grant_type", "refresh_token"), ("refresh_token", credential.identity_token), ("client_id", "ociwire")]
+        form += params + ([("scope", str(token_request.scope))] if token_request.scope else [])
         headers["Content-Type"] = "application/x-www-form-urlencoded"
         return Request("POST", realm, headers, urlencode(form).encode(), info)
     if credential is not None and credential.basic is not None:
         headers["Authorization"] = credential.basic
-    # By GET each resource has a scope parameter of its own ("Token Scope Documentation").
+    # In a GET, each resource has a scope parameter of its own ("Token Scope Documentation").
     query = urlencode([*params, *(("scope", word) for word in str(token_request.scope).split())], safe=":,/")
     separator = "" if not query else "&" if "?" in realm else "?"
     return Request("GET", f"{realm}{separator}{query}", headers, None, info)
 
 
 def _parse_token(body: bytes, server: str) -> tuple[str, float]:
-    """The token of a response, and its lifetime in seconds."""
+    """Return the token of a response, and its lifetime in seconds."""
     if len(body) > _MAX_RESPONSE:
         raise AuthError(f"{server} answered with more than {_MAX_RESPONSE} bytes")
     answer = parse_json_object(body) or {}
     value = answer.get("token") or answer.get("access_token")
-    if not isinstance(value, str) or not _VISIBLE_ASCII.fullmatch(value):
+    if not isinstance(value, str) or not _VISIBLE_ASCII.fullmatch(value) or len(value) > _MAX_TOKEN:
         raise AuthError(
-            f"{server} answered without a token: expected a JSON object with the string token or access_token, in"
-            " visible ASCII"
+            f"{server} answered without a valid token: expected a JSON object with the string token or access_token, at"
+            f" most {_MAX_TOKEN} characters of visible ASCII"
         )
-    if len(value) > _MAX_TOKEN:
-        raise AuthError(f"{server} answered with a token of more than {_MAX_TOKEN} characters")
-    stated = answer.get("expires_in")
-    try:  # some servers write it as a string
-        lifetime = float(stated) if isinstance(stated, (int, float, str)) and not isinstance(stated, bool) else math.nan
-    except (ValueError, OverflowError):
+    try:  # some servers send it as a string
+        lifetime = float(answer["expires_in"]) if answer["expires_in"] is not True else math.nan
+    except (KeyError, TypeError, ValueError, OverflowError):
         lifetime = math.nan
     is_valid = math.isfinite(lifetime) and lifetime > 0
     return value, min(lifetime, _MAX_LIFETIME) if is_valid else _DEFAULT_LIFETIME

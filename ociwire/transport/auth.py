@@ -3,28 +3,26 @@
 A request is first sent without authorization, or, once the registry has challenged, with a token for
 `RequestInfo.required_scope`. The first row that matches the response decides (`_AuthAttempt._next_authorization`):
 
-========  ======================  =============================  ==================================================
-status    sent                    challenge                      next
-========  ======================  =============================  ==================================================
-400       a cached token, by GET  any                            a fresh token (public.ecr.aws)
-401       a cached token          within the token's, or none    a fresh token
-401       a fresh token           smaller than the token's       token for the challenge's scope alone
-401       a fresh token           the token's, or none           return the response
-401       any token               not within the token's         token for exactly what the challenge names
-401       nothing                 Bearer, the same repository    token for the challenge's and the required scope
-401       nothing                 Bearer, another repository     token for the challenge's scope alone
-401       nothing                 Basic                          user name and password
-401       Basic                   Bearer                         token for the challenge's scope
-401       Basic, registry token   Basic, or none                 look the credential up again; repeat if it changed
-403, 404  nothing, or a token     not within the token's         as 401 (RFC 6750, ``insufficient_scope``)
-403, 404  nothing                 none                           probe ``GET /v2/``; repeat with credentials
-403       any credential          none, or within the token's    refresh the credential; repeat if it changed (ECR)
-any       any                     any                            return the response
-========  ======================  =============================  ==================================================
+=============  ==============================  ==================================================================
+status         sent                            next
+=============  ==============================  ==================================================================
+400            a cached token, by GET or HEAD  repeat with a fresh token (public.ecr.aws)
+401            a token that covers             repeat with a fresh token; after a fresh one, with the challenge's scope
+401            a credential that covers        look the credential up again; repeat if it changed
+403            any credential that covers      the same, if the source has not returned it within a minute (ECR)
+401, 403, 404  anything else, and a challenge  answer the challenge (403: RFC 6750, ``insufficient_scope``)
+403, 404       nothing, and no challenge       probe ``GET /v2/``; repeat with the authorization that it demands
+any            any                             return the response
+=============  ==============================  ==================================================================
 
-A challenge is within a token's if it names the same realm and service and no other scope.
+What was sent covers a challenge if it already answers it: a token, if the challenge has the same realm and service and
+no other scope; Basic, if it is Basic; a registry token, always. Without a challenge, anything that was sent covers.
 
-A token that is requested ahead of a challenge is a guess. If the token server refuses it, the request is sent without a
+A challenge is answered with a token for its scope and the required one; with its scope alone if it names another
+repository, or if a token was sent. If the token server refuses a scope larger than the challenge's, the challenge's
+alone is requested; if it refuses the credential, the credential is looked up again.
+
+A token that is requested before a challenge is a guess. If the token server refuses it, the request is sent without a
 token, and the challenge decides.
 
 A request is sent at most three times, and at most two requests are sent to token servers for it. A secret that was
@@ -35,10 +33,8 @@ consumed, nor if the response comes from another origin than the registry's.
 from __future__ import annotations
 
 import logging
-import math
-import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import final
 
@@ -48,12 +44,10 @@ from .._http.transport import Transport
 from .._http.urls import Origin
 from .._oci.reference import registry_name
 from .._oci.scope import Scope
-from .._text import sanitize
 from ..auth._challenge_cache import AcceptedChallenge, ChallengeCache
 from ..auth._credential_cache import CredentialCache, CredentialKey, LookupResult
 from ..auth._single_flight import copy_error
-from ..auth._token_cache import Token
-from ..auth._token_provider import TokenProvider, TokenRequest
+from ..auth._token_provider import Token, TokenKey, TokenProvider, TokenRequest
 from ..auth.challenge import Challenge
 from ..auth.credentials import Credential, CredentialSource, first_repository
 from ..errors import AuthError, AuthTimeout, CredentialsRejected
@@ -64,16 +58,19 @@ __all__ = ["AuthTransport"]
 _LOG = logging.getLogger("ociwire.auth")
 _MAX_SENDS = 3
 _MAX_TOKEN_REQUESTS = 2
-_MAX_SERVER_READ_AHEAD = 256 * 1024
-_MAX_SHOWN_SCOPE = 200
+_MIN_REFRESH_AGE = 60.0
+"""Minimum age in seconds of a credential that is looked up again because of a 403."""
+_MAX_READ_AHEAD = 256 * 1024
+"""Maximum number of bytes of a body that servers written in Go read before they answer."""
+_BASIC = Challenge("basic")
 
 
 @final
 class AuthTransport:
-    """Authenticates requests for the scope that they need, and answers the registry's challenges.
+    """Transport that authenticates requests and answers the registry's challenges.
 
-    A request that has an Authorization header passes unchanged. A request that needs no scope is sent without
-    credentials until it is challenged. Thread-safe: threads that need the same token share one token request.
+    Requests are authenticated for `RequestInfo.required_scope`. A request that has an Authorization header passes
+    unchanged. A request that needs no scope is sent without credentials until it is challenged. Thread-safe: threads that need the same token share one token request.
 
     Args:
         inner: The transport to wrap.
@@ -111,9 +108,9 @@ class AuthTransport:
         """Send a request with the authorization that it needs, and again as the registry's challenge demands.
 
         Raises:
-            AuthError: A credential source or a token server failed, or the token server must not be asked.
+            AuthError: A credential source or a token server failed, or the origin policy forbids the token server.
             CredentialsRejected: The token server refused the credentials.
-            AuthTimeout: No token came in time.
+            AuthTimeout: No token was obtained in time.
         """
         if "authorization" in request.headers:
             return with_request(self._inner.round_trip(request), request)
@@ -126,25 +123,17 @@ class AuthTransport:
 
 @dataclass(frozen=True, slots=True)
 class _Authorization:
-    """What a request is authorized with: nothing, a token, or a credential itself (Basic, or a registry token)."""
+    """What a request is sent with: nothing, a token, or a credential itself (Basic, or a registry token)."""
 
     header: str = field(default="", repr=False)
+    challenge: Challenge = _BASIC  # what it answers
     credential: Credential | None = None  # None for an anonymous token, too
+    scope: Scope = Scope.EMPTY  # what the token was needed for
     token: Token | None = None
-    token_request: TokenRequest | None = None  # what the token was requested for
     fresh: bool = False  # whether the token was granted during this request
 
-    @property
-    def is_credential(self) -> bool:
-        """Whether the header holds the credential itself."""
-        return self.token is None and bool(self.header)
 
-    def secrets(self) -> tuple[str, ...]:
-        """The header's value after its scheme, and the secrets of the credential."""
-        return (self.header.partition(" ")[2], *(() if self.credential is None else self.credential.secrets()))
-
-
-_NO_AUTHORIZATION = _Authorization()
+_NOTHING = _Authorization()
 
 
 class _AuthAttempt:
@@ -152,13 +141,10 @@ class _AuthAttempt:
 
     _sends = 0
     _token_requests = 0
-    _sent_at = 0.0  # value of `time.monotonic` when the request was last sent
-    _credential_cached: bool | None = None  # whether the credential was in the cache before this request
-    _reloaded = False
-    _lookup_result: LookupResult | None = None  # the last one of the credential source
+    _renewed = False  # whether the credential was looked up again
     _probed = False
-    _preemptive_token_rejected = False  # no token could be obtained ahead of the challenge
-    _accepted: AcceptedChallenge | None = None  # to remember if the next response is not a refusal
+    _guess_error: AuthError | None = None  # why the token server refused a token before the registry's challenge
+    _lookup_result: LookupResult | None = None
 
     def __init__(self, layer: AuthTransport, request: Request) -> None:
         self._layer, self._request = layer, request
@@ -169,84 +155,74 @@ class _AuthAttempt:
         # A source is asked for REGISTRY:443 as for REGISTRY, whose credential must not be sent in clear text to the
         # port of https: the scheme decides which port is the default.
         self._anonymous = request.info.anonymous or (origin.scheme == "http" and origin.port == 443)
-        self._refused_headers: set[str] = set()  # Basic and registry tokens
-        self._refusals: list[tuple[TokenRequest, AuthError]] = []
+        self._refused_scopes: list[Scope] = []
+        # Realms and registries, and the secrets that they answered with 401.
+        self._rejected: dict[tuple[str, str], AuthError | None] = {}
 
     def run(self) -> Response:
         """Send the request until the response is the result."""
-        authorization = self._initial_authorization()
+        sent = self._initial_authorization()
         while True:
             request = self._request
-            if authorization is not _NO_AUTHORIZATION:
+            if sent.header:
+                request = request.with_headers({"Authorization": sent.header})
                 # A later response may repeat this token after another one was sent, or the password behind it.
-                redactor_of(request).add(authorization)
-                request = request.with_headers({"Authorization": authorization.header})
-            self._sent_at = time.monotonic()
+                redactor = redactor_of(request)
+                if sent.credential is not None:
+                    redactor.add(sent.credential)
             self._sends += 1
             response = with_request(self._layer._inner.round_trip(request), request)
-            next_authorization = None
-            if response.status in (400, 401, 403, 404):
+            following = None
+            if response.status in (400, 401, 403, 404) and self._is_from_registry(response):
                 try:
-                    next_authorization = self._reauthenticate(authorization, response)
-                    if (
-                        next_authorization is None
-                        and response.status in (401, 403)
-                        and authorization.credential is None
-                    ):
+                    following = self._next_authorization(sent, response)
+                    if following is None and response.status in (401, 403) and sent.credential is None:
                         self._raise_helper_failure()
                 except BaseException:
                     response.drain()
                     raise
-            if next_authorization is None:
-                self._remember_result(authorization, response.status)
+            if following is None:
+                self._remember_result(sent, response.status)
                 return response
             response.drain()
-            authorization = next_authorization
+            sent = following
 
     # Before the first response
 
     def _initial_authorization(self) -> _Authorization:
-        """The authorization that the registry is known to require; nothing before its first challenge."""
-        challenge = self._challenges.get(self._origin)
-        if not self._required:
+        """Return the authorization that the registry is known to require; nothing before its first challenge."""
+        challenge = self._challenges.get(self._origin).challenge
+        if not self._required:  # only a token that was requested without a scope before; the source is not asked
             if challenge is None or challenge.scheme != "bearer":
-                return _NO_AUTHORIZATION
-            # A token that was requested without a scope before. The source is not asked for it.
+                return _NOTHING
             cached = None if self._anonymous else self._credentials.get(self._key)
             credential = None if cached is None else cached.credential
-            token_request = TokenRequest(self._origin, self._key.host, challenge, credential, Scope.EMPTY)
-            token = self._tokens.get(token_request)
+            token = self._tokens.get(TokenKey.from_challenge(self._origin, credential, challenge), Scope.EMPTY)
             if token is None:
-                return _NO_AUTHORIZATION
-            self._credential_cached = cached is not None
-            return _Authorization(f"Bearer {token.value}", credential, token, token_request)
+                return _NOTHING
+            return _Authorization(f"Bearer {token.value}", challenge, credential, Scope.EMPTY, token)
+
         credential = self._look_up_credential()
-        if credential is None and self._is_write():
-            self._raise_helper_failure()  # a push must not become anonymous because a helper failed
-        if _is_registry_token(credential):
-            return _from_credential(credential, "bearer")
-        if challenge is None and self._needs_probe():
-            challenge = self._probe_challenge()
-        return self._authorize_preemptively(challenge, credential)
-
-    def _is_write(self) -> bool:
-        """Whether the request changes something, or belongs to an operation that does."""
         actions = {member.action for member in self._required if member.resource_type == "repository"}
-        return self._request.method not in ("GET", "HEAD") or not actions.isdisjoint(("push", "delete", "*"))
-
-    def _needs_probe(self) -> bool:
-        """Whether a 401 could come too late for the request's body.
-
-        Servers written in Go read up to 256 KiB of a body before they answer, with or without Expect: by then a
-        single-use body is consumed. A longer body with a Content-Length is refused at once.
-        """
+        is_write = self._request.method not in ("GET", "HEAD") or not actions.isdisjoint(("push", "delete", "*"))
+        if credential is None and is_write:
+            self._raise_helper_failure()  # a push must not become anonymous because a helper failed
+        if credential is not None and credential.registry_token is not None:
+            return self._authorize_once(challenge or _BASIC, credential, Scope.EMPTY) or _NOTHING
+        # A server may read ahead, with or without Expect: by the time of its 401, a single-use body is consumed. A
+        # longer body with a Content-Length is refused at once.
         body = self._request.body
-        if not self._layer._probe_auth or body is None or self._challenges.is_marked(self._origin, "open"):
-            return False
-        return body.single_use and body.length != 0 and (body.length or 0) <= _MAX_SERVER_READ_AHEAD
+        is_at_risk = (
+            body is not None and body.single_use and (body.length is None or 0 < body.length <= _MAX_READ_AHEAD)
+        )
+        if challenge is None and is_at_risk and self._layer._probe_auth:
+            challenge = self._probe()
+        return _NOTHING if challenge is None else self._guess(challenge, credential)
 
-    def _probe_challenge(self) -> Challenge | None:
-        """The challenge of ``GET /v2/`` (distribution specification, "Determining Support"); None if there is none."""
+    def _probe(self) -> Challenge | None:
+        """Return the challenge of ``GET /v2/`` (distribution specification, "Determining Support"), if there is one."""
+        if self._challenges.get(self._origin).is_open:
+            return None
         self._probed = True
         agent = {name: value for name, value in self._request.headers.items() if name.lower() == "user-agent"}
         info = self._request.info.replace(required_scope=Scope.EMPTY, idempotent=None)
@@ -256,199 +232,147 @@ class _AuthAttempt:
             return None
         challenge = self._remember_challenge(response)
         if challenge is None and not is_temporary_status(response.status):
-            self._challenges.mark(self._origin, "open")
+            self._challenges.update(self._origin, is_open=True)
         return challenge
 
-    def _authorize_preemptively(self, challenge: Challenge | None, credential: Credential | None) -> _Authorization:
-        """The authorization for a challenge that this request has not received; nothing if it cannot be known.
+    def _guess(self, challenge: Challenge, credential: Credential | None) -> _Authorization:
+        """Return the authorization for a challenge that this request has not received; nothing if it is refused.
 
-        Scope and realm are guesses, or were learned and may have changed. If the token server refuses them, the request
-        is sent without a token, and the registry's challenge tells what is right.
+        Scope and realm are guesses, or were accepted before and may have changed.
         """
-        if challenge is None:
-            return _NO_AUTHORIZATION
-        if challenge.scheme == "basic":
-            return _from_credential(credential, "basic")
-        if self._required == Scope.UNLIMITED:
-            return _NO_AUTHORIZATION
-        hidden = self._sends > 0  # the registry has answered 403 or 404
-        guess = self._challenges.get_accepted(self._origin, self._required, self._request.url)
-        if guess is None and not hidden and self._challenges.is_marked(self._origin, "unpredictable"):
-            return _NO_AUTHORIZATION
-        guess = guess or AcceptedChallenge(challenge, self._required)
+        scope, is_hidden = self._required, self._sends > 0  # hidden: the registry has answered 403 or 404
+        if challenge.scheme == "bearer":
+            accepted = self._challenges.get_accepted(self._origin, scope, self._request.url)
+            is_predictable = is_hidden or self._challenges.get(self._origin).is_predictable
+            if scope == Scope.UNLIMITED or (accepted is None and not is_predictable):
+                return _NOTHING
+            challenge, scope = accepted or (challenge, scope)
         try:
-            return self._authorize(guess.challenge, credential, guess.scope)
+            return self._authorize_once(challenge, credential, scope) or _NOTHING
         except AuthError as error:
             if isinstance(error, AuthTimeout) or is_temporary_status(error.status):
                 raise
-            if hidden and error.status not in (400, 401, 403):
-                raise  # the registry's 404 says nothing as long as the token server has not refused
-            if not hidden and self._request.body is not None and self._request.body.single_use:
-                raise  # the body could be consumed before the registry's challenge
-            self._preemptive_token_rejected = True
+            if is_hidden and error.status not in (400, 401, 403):
+                raise  # the registry's 404 says nothing unless the token server has refused
+            self._guess_error = error
             self._challenges.invalidate(self._origin, self._required)
             level = logging.WARNING if isinstance(error, CredentialsRejected) else logging.INFO
             _LOG.log(level, "%s; continuing without a token", error)
-            return _NO_AUTHORIZATION
+            return _NOTHING
 
     # After a response
 
-    def _reauthenticate(self, authorization: _Authorization, response: Response) -> _Authorization | None:
-        """The authorization to repeat the request with; None if the response is the result."""
+    def _next_authorization(self, sent: _Authorization, response: Response) -> _Authorization | None:
+        """Return the authorization to repeat the request with, by the table above; None to return the response."""
         status, is_read = response.status, self._request.method in ("GET", "HEAD")
-        if not self._is_from_registry(response):
-            return None  # a transport below followed a redirect: its target must not get this registry's credentials
-        if status == 400 and (authorization.token is None or authorization.fresh or not is_read):
+        if status == 400 and (sent.token is None or sent.fresh or not is_read):
             return None
         challenge = None if status == 400 else self._remember_challenge(response)
-        if challenge is None and status == 401 and authorization.is_credential:
-            challenge = Challenge("basic")  # some gateways send no challenge with their 401
-        next_authorization = self._next_authorization(authorization, response, challenge)
-        if authorization.is_credential:
-            self._refused_headers.add(authorization.header)
-        # A credential that has changed in another field only is not sent again.
-        if next_authorization is _NO_AUTHORIZATION or (
-            next_authorization is not None and next_authorization.header in self._refused_headers
-        ):
+        covers = self._covers(sent, challenge)
+        if status == 401 and sent.header and sent.token is None:
+            self._rejected[str(self._origin), sent.header] = None
+        if covers and status in (400, 401) and sent.token is not None:
+            return self._replace_token(sent, sent.token, challenge or sent.challenge)
+        if not self._may_repeat():
+            if status == 401 and self._guess_error is not None and not sent.header:
+                raise self._guess_error  # it says more than the 401 to the request without a token
             return None
-        return next_authorization
-
-    def _next_authorization(
-        self, authorization: _Authorization, response: Response, challenge: Challenge | None
-    ) -> _Authorization | None:
-        """What the table above says. A challenge that is not within the token's is beyond it, and so is Basic."""
-        status, body = response.status, self._request.body
-        is_covered = _covers(authorization, challenge)
-        if is_covered and status in (400, 401) and authorization.token is not None:
-            self._tokens.evict(authorization.token)
-
-        is_exhausted = self._sends >= _MAX_SENDS or self._token_requests >= _MAX_TOKEN_REQUESTS
-        if is_exhausted or (body is not None and not body.resendable):
-            if status == 401 and authorization.fresh:
-                self._credentials.invalidate(self._key, authorization.credential)
-            if (
-                status == 401
-                and authorization is _NO_AUTHORIZATION
-                and self._preemptive_token_rejected
-                and challenge is not None
-            ):
-                # The refusal of the guess says more than the 401 to the request without a token.
-                raise self._add_scopes(self._refusals[-1][1], _parse_scope(challenge))
-            return None
-
-        if is_covered and status in (400, 401):  # a token was sent for what the challenge names
-            return self._replace_token(authorization, challenge)
-        if challenge is not None and (status == 401 or not (is_covered or authorization.is_credential)):
-            return self._answer_challenge(authorization, challenge, response)
-        if authorization is _NO_AUTHORIZATION and status in (403, 404):  # without a challenge
+        if covers and status in (401, 403):
+            return self._replace_credential(sent, challenge or sent.challenge, status)
+        if challenge is not None and not covers:
+            response.drain()  # so that its connection can serve the token request
+            return self._authorize(challenge, self._look_up_credential(), self._choose_scope(sent, challenge))
+        if not sent.header and status in (403, 404):
             return self._authorize_after_denial()
-        if authorization is not _NO_AUTHORIZATION and status == 403:
-            return self._refresh_credential(authorization, challenge)
         return None
 
-    def _replace_token(self, authorization: _Authorization, challenge: Challenge | None) -> _Authorization | None:
-        """A token in place of one that was refused although it covers the challenge; None if no other can help."""
-        if authorization.token is None or authorization.token_request is None:
-            return None
-        answered = challenge or authorization.token_request.challenge
-        scope, challenge_scope = authorization.token.scope, _parse_scope(answered)
-        if authorization.fresh:
-            if challenge is None or not challenge_scope or challenge_scope == scope:
-                # The source may have another the next time.
-                self._credentials.invalidate(self._key, authorization.credential)
-                return None
-            scope = challenge_scope  # some token servers grant nothing if they refuse a part of what was requested
-        elif self._required <= scope:  # which may be larger than this request needs
-            scope = challenge_scope | self._required
-        # Older tokens may have been revoked with the refused one.
-        return self._authorize(answered, self._look_up_credential(), scope, not_before=self._sent_at)
+    def _covers(self, sent: _Authorization, challenge: Challenge | None) -> bool:
+        """Whether what was sent already answers a challenge, so that only another token or credential can help."""
+        if challenge is None or not sent.header:
+            return bool(sent.header)
+        if sent.token is None:
+            return challenge.scheme == "basic" or not sent.header.startswith("Basic ")
+        return (
+            challenge.scheme == "bearer"
+            and TokenKey.from_challenge(self._origin, sent.credential, challenge) == sent.token.key
+            and _parse_scope(challenge) <= sent.token.scope
+        )
 
-    def _answer_challenge(
-        self, authorization: _Authorization, challenge: Challenge, response: Response
-    ) -> _Authorization | None:
-        """The authorization for a challenge that the one sent before does not cover."""
-        is_basic = challenge.scheme == "basic"
-        if authorization.is_credential and (is_basic or _is_registry_token(authorization.credential)):
-            credential = self._reload_credential(authorization.credential)
-            if credential == authorization.credential:
-                source = (credential and credential.source) or self._credentials.source_name
-                _LOG.warning(
-                    "%s refused the credentials from %s; public content may be available without them",
-                    self._key.host,
-                    source,
-                )
-                return None
-        else:
-            credential = self._look_up_credential()
-        if is_basic or _is_registry_token(credential):
-            replacement = _from_credential(credential, challenge.scheme)
-            if replacement is _NO_AUTHORIZATION:
-                self._credentials.invalidate(self._key, credential)  # the source may have one the next time
-            return replacement
-        response.drain()  # so that its connection can serve the token request
+    def _may_repeat(self) -> bool:
+        body = self._request.body
+        is_exhausted = self._sends >= _MAX_SENDS or self._token_requests >= _MAX_TOKEN_REQUESTS
+        return not is_exhausted and (body is None or body.resendable)
+
+    def _replace_token(self, sent: _Authorization, token: Token, challenge: Challenge) -> _Authorization | None:
+        """Return a fresh token in place of one that was refused although it covers the challenge."""
+        self._tokens.evict(token)
+        scope = _parse_scope(challenge)
+        if not sent.fresh:
+            scope = sent.scope | scope
+        elif not scope or scope == token.scope:
+            self._credentials.invalidate(self._key, sent.credential)  # the source may have another the next time
+            return None
+        # Else some token servers grant nothing if they refuse a part of what was requested.
+        return (
+            self._authorize(challenge, self._look_up_credential(), scope, reuse=False) if self._may_repeat() else None
+        )
+
+    def _replace_credential(self, sent: _Authorization, challenge: Challenge, status: int) -> _Authorization | None:
+        """Return the authorization by the credential that the source has now, if it has changed.
+
+        ECR answers 403 when a password has expired, after 12 hours. After other answers of 403 the credential is good.
+        """
+        if sent.credential is None:
+            return None
+        credential = self._renew_credential(sent.credential, 0.0 if status == 401 else _MIN_REFRESH_AGE)
+        if credential != sent.credential:
+            _LOG.info("%s answered with status %d; the credentials have changed since", self._key.host, status)
+            scope = self._choose_scope(sent, challenge) if sent.token is None else sent.scope
+            return self._authorize(challenge, credential, scope)
+        if status == 401:
+            source = credential.source or self._credentials.source_name
+            message = "%s refused the credentials from %s; public content may be available without them"
+            _LOG.warning(message, self._key.host, source)
+        return None
+
+    def _choose_scope(self, sent: _Authorization, challenge: Challenge) -> Scope:
+        """Return the scope of the token that answers a challenge."""
         scope, required = _parse_scope(challenge), self._required
+        if required == Scope.UNLIMITED or not required:
+            return scope
+        if sent.header or self._guess_error is not None:
+            return scope or required  # the guess was wrong: exactly what the challenge names
         resources = {member[:2] for member in scope}
-        if required != Scope.UNLIMITED:
-            if authorization is not _NO_AUTHORIZATION or self._preemptive_token_rejected:
-                scope = scope or required  # the guess was wrong: exactly what the challenge names
-            elif not scope or not required or any(member[:2] in resources for member in required):
-                scope = scope | required  # a push that is challenged for pull needs push next
-            else:
-                self._challenges.mark(self._origin, "unpredictable")
-        return self._authorize(challenge, credential, scope)
+        if not scope or any(member[:2] in resources for member in required):
+            return scope | required  # a push that is challenged for pull needs push next
+        if challenge.scheme == "bearer":
+            self._challenges.update(self._origin, is_predictable=False)
+        return scope
 
     def _authorize_after_denial(self) -> _Authorization | None:
-        """Authorization after 403 or 404 to a request without any: some registries hide private content that way."""
-        if self._request.url == f"{self._origin}/v2/" or self._probed or self._preemptive_token_rejected:
+        """Authorize after 403 or 404 to a request without any: some registries hide private content that way."""
+        if self._request.url == f"{self._origin}/v2/" or self._probed or self._guess_error is not None:
             return None
-        credential = self._look_up_credential()
-        if credential is None or self._challenges.is_marked(self._origin, "open"):
-            return None
-        return self._authorize_preemptively(self._challenges.get(self._origin) or self._probe_challenge(), credential)
-
-    def _refresh_credential(self, authorization: _Authorization, challenge: Challenge | None) -> _Authorization | None:
-        """Another credential after 403: ECR answers 403 when a password has expired, after 12 hours.
-
-        Only a credential that was cached can have expired; the source is asked at most once a minute.
-        """
-        if authorization.credential is None or not self._credential_cached or self._reloaded:
-            return None
-        self._reloaded = True
-        credential = self._credentials.refresh(self._key, authorization.credential, self._request.info.deadline)
-        if credential == authorization.credential:
-            return None
-        _LOG.info("%s answered 403; the credential has changed since", self._key.host)
-        self._tokens.evict_credential(self._origin, authorization.credential)
-        if challenge is None:
-            challenge = (
-                self._challenges.get(self._origin)
-                if authorization.token_request is None
-                else authorization.token_request.challenge
-            )
-        is_basic = authorization.header.startswith("Basic ") or _is_registry_token(credential)
-        if challenge is None or challenge.scheme == "basic" or is_basic:
-            return _from_credential(credential, "basic")
-        scope = self._required if authorization.token is None else authorization.token.scope
-        return None if scope == Scope.UNLIMITED else self._authorize(challenge, credential, scope)
+        credential, state = self._look_up_credential(), self._challenges.get(self._origin)
+        challenge = None if credential is None or state.is_open else state.challenge or self._probe()
+        authorization = _NOTHING if challenge is None else self._guess(challenge, credential)
+        return authorization if authorization.header else None
 
     # Credentials, tokens and challenges
 
     def _look_up_credential(self) -> Credential | None:
         if self._anonymous:
             return None
-        cached = self._credentials.get(self._key)
-        if self._credential_cached is None:
-            self._credential_cached = cached is not None
-        self._lookup_result = cached or self._credentials.lookup(self._key, self._request.info.deadline)
+        self._lookup_result = self._credentials.lookup(self._key, self._request.info.deadline)
         return self._lookup_result.credential
 
-    def _reload_credential(self, rejected: Credential | None) -> Credential | None:
-        """The source's credential after a rejection; the same one if the source has no other."""
-        if self._anonymous or self._reloaded:
-            return rejected
-        self._reloaded = True
-        self._credentials.invalidate(self._key, rejected)
-        return self._look_up_credential()
+    def _renew_credential(self, used: Credential | None, min_age: float = 0.0) -> Credential | None:
+        """Return the source's credential after a refusal; the same one if the source has no other."""
+        if self._anonymous or self._renewed:
+            return used
+        self._renewed = True
+        self._lookup_result = self._credentials.renew(self._key, used, self._request.info.deadline, min_age=min_age)
+        return self._lookup_result.credential
 
     def _raise_helper_failure(self) -> None:
         """Raise the failure of a credential helper, if there is no credential because of it."""
@@ -457,86 +381,71 @@ class _AuthAttempt:
             raise copy_error(self._lookup_result.failure)
 
     def _authorize(
-        self, challenge: Challenge, credential: Credential | None, scope: Scope, *, not_before: float = -math.inf
-    ) -> _Authorization:
-        """A token for a scope, cached or requested.
+        self, challenge: Challenge, credential: Credential | None, scope: Scope, *, reuse: bool = True
+    ) -> _Authorization | None:
+        """Return the authorization that answers a challenge, with a second token request if the first one is refused.
 
-        If the token server refuses a scope that is larger than the challenge's (400, 403), the challenge's scope alone
-        is requested. If it refuses the credential, the source is asked again, and its answer sent if it differs.
+        With `reuse`, a cached token whose scope is larger may be used. None if the credential cannot be used.
         """
-        while True:
-            token_request = TokenRequest(self._origin, self._key.host, challenge, credential, scope, not_before)
-            token = self._tokens.get(token_request)
-            fresh = token is None
-            try:
-                if token is None:
-                    token = self._fetch_token(token_request)
-            except AuthError as error:
-                challenge_scope = _parse_scope(challenge)
-                is_rejection = isinstance(error, CredentialsRejected)
-                if is_rejection and credential is None:
-                    self._raise_helper_failure()
-                if self._token_requests >= _MAX_TOKEN_REQUESTS:
-                    raise self._add_scopes(error, challenge_scope) from error.__cause__
-                refuses_scope = error.status == 403 or (error.status == 400 and not is_rejection)
-                if refuses_scope and challenge_scope and challenge_scope != scope and challenge_scope <= scope:
-                    scope = challenge_scope
-                    continue
-                rejected = credential
-                credential = self._reload_credential(rejected) if is_rejection else rejected
-                if credential == rejected:
-                    raise self._add_scopes(error, challenge_scope) from error.__cause__
-                _LOG.info("%s; the source has another one now", error)
-            else:
-                self._accepted = AcceptedChallenge(challenge, scope)
-                return _Authorization(f"Bearer {token.value}", credential, token, token_request, fresh)
-
-    def _fetch_token(self, token_request: TokenRequest) -> Token:
-        for refused, error in self._refusals:
-            # Neither the same request again, nor a secret again to the realm that has rejected it.
-            is_rejection = isinstance(error, CredentialsRejected) and error.status != 403
-            same_realm = token_request.key.realm == refused.key.realm
-            if (token_request.key, token_request.scope) == (refused.key, refused.scope) or (
-                is_rejection and same_realm and _share_secret(token_request.credential, refused.credential)
-            ):
-                raise error
-        if not self._take_token_request():  # the callers check it first, and have a better error or the response
-            raise AuthError(f"{self._key.host} needs more than {_MAX_TOKEN_REQUESTS} token requests for one request")
         try:
-            return self._tokens.fetch(token_request, self._request, self._take_token_request)
+            authorization = self._authorize_once(challenge, credential, scope, reuse=reuse)
         except AuthError as error:
-            self._refusals.append((token_request, error))
+            if self._token_requests >= _MAX_TOKEN_REQUESTS:
+                raise
+            challenge_scope, is_rejection = _parse_scope(challenge), isinstance(error, CredentialsRejected)
+            refuses_scope = error.status == 403 or (error.status == 400 and not is_rejection)
+            rejected = credential
+            if refuses_scope and challenge_scope and challenge_scope != scope and challenge_scope <= scope:
+                scope = challenge_scope
+            elif not is_rejection or (credential := self._renew_credential(rejected)) == rejected:
+                raise
+            authorization = self._authorize_once(challenge, credential, scope, reuse=reuse)
+        if authorization is None:
+            self._credentials.invalidate(self._key, credential)  # the source may have one the next time
+        return authorization
+
+    def _authorize_once(
+        self, challenge: Challenge, credential: Credential | None, scope: Scope, *, reuse: bool = True
+    ) -> _Authorization | None:
+        if credential is not None and credential.registry_token is not None:
+            header = f"Bearer {credential.registry_token}"
+        elif challenge.scheme == "basic":
+            header = ("" if credential is None else credential.basic) or ""
+        else:
+            key = TokenKey.from_challenge(self._origin, credential, challenge)
+            token = self._tokens.get(key, scope) if reuse else None
+            fresh = token is None
+            if token is None:
+                token = self._fetch_token(key, scope, _parse_scope(challenge))
+            return _Authorization(f"Bearer {token.value}", challenge, credential, scope, token, fresh)
+        # A credential that has changed in another field only is not sent again.
+        is_usable = bool(header) and (str(self._origin), header) not in self._rejected
+        return _Authorization(header, challenge, credential) if is_usable else None
+
+    def _fetch_token(self, key: TokenKey, scope: Scope, challenge_scope: Scope) -> Token:
+        secrets = () if key.credential is None else key.credential.secrets()
+        for secret in secrets:
+            if (error := self._rejected.get((key.realm, secret))) is not None:
+                raise error
+        self._token_requests += 1
+        token_request = TokenRequest(key, scope, self._key.host, challenge_scope, tuple(self._refused_scopes))
+        try:
+            return self._tokens.fetch(token_request, self._request)
+        except AuthError as error:
+            self._refused_scopes.append(scope)
+            if isinstance(error, CredentialsRejected):
+                if key.credential is None:
+                    self._raise_helper_failure()
+                if error.status != 403:
+                    self._rejected.update(((key.realm, secret), error) for secret in secrets)
             raise
 
-    def _take_token_request(self) -> bool:
-        """Count a request to a token server; False if there have been as many as are allowed."""
-        if self._token_requests >= _MAX_TOKEN_REQUESTS:
-            return False
-        self._token_requests += 1
-        return True
-
-    def _add_scopes(self, error: AuthError, challenge_scope: Scope) -> AuthError:
-        """A token server's refusal, with the requested scopes and that of the registry's challenge, if they differ."""
-        requested = dict.fromkeys(token_request.scope for token_request, _ in self._refusals)
-        if not error.status or list(requested) == [challenge_scope]:
-            return error
-        redactor = redactor_of(self._request)
-        scopes = [
-            repr(sanitize(redactor.redact_text(str(scope)), _MAX_SHOWN_SCOPE))
-            for scope in (*requested, challenge_scope)
-        ]
-        ending = f"; the registry's challenge names {scopes[-1]}" if challenge_scope else ""
-        copied = copy_error(error)
-        if copied is error:
-            return error  # it cannot be copied, and its owner may raise it again
-        copied.args = (f"{error}. Requested scope: {', then '.join(scopes[:-1])}{ending}",)
-        return copied
-
     def _is_from_registry(self, response: Response) -> bool:
+        """Whether no transport below followed a redirect: its target must not get this registry's credentials."""
         return response.request is None or Origin.of(response.request.url) == self._origin
 
     def _remember_challenge(self, response: Response) -> Challenge | None:
-        """The challenge to answer: Bearer is preferred to Basic. Remembered for its origin."""
+        """Return the challenge to answer, and remember it for the origin. Bearer is preferred to Basic."""
         if "www-authenticate" not in response.headers:
             return None
         challenges = Challenge.parse(*response.headers.get_all("www-authenticate"))
@@ -547,57 +456,26 @@ class _AuthAttempt:
             self._challenges.put(self._origin, chosen)
         return chosen
 
-    def _remember_result(self, authorization: _Authorization, status: int) -> None:
+    def _remember_result(self, sent: _Authorization, status: int) -> None:
         required = self._required
-        if authorization is _NO_AUTHORIZATION and status < 300:
-            if self._preemptive_token_rejected:  # with a wrong password, each further guess would be a failed login
-                self._challenges.mark(self._origin, "unpredictable")
-            if any(member.action == "push" for member in required):  # an anonymous pull says nothing about pushes
-                self._challenges.mark(self._origin, "open")
+        if not sent.header and status < 300:
+            # With a wrong password, each further guess would be a failed login. An anonymous pull says nothing about
+            # pushes.
+            is_open = any(member.action == "push" for member in required)
+            if is_open or self._guess_error is not None:
+                self._challenges.update(self._origin, is_open=is_open, is_predictable=self._guess_error is None)
         # A request without a scope of its own says nothing about the next one, which may be for another repository.
         is_specific = bool(required) and required != Scope.UNLIMITED
-        if self._accepted is not None and self._sends > 1 and is_specific and status not in (400, 401, 403):
-            self._challenges.put_accepted(self._origin, required, self._request.url, self._accepted)
+        if sent.token is not None and self._sends > 1 and is_specific and status not in (400, 401, 403):
+            accepted = AcceptedChallenge(sent.challenge, sent.scope)
+            self._challenges.put_accepted(self._origin, required, self._request.url, accepted)
 
 
 @lru_cache(maxsize=1024)
 def _lookup_name(origin: Origin) -> str:
-    """The host that is passed to a credential source."""
+    """Return the host that is passed to a credential source."""
     return registry_name(origin.netloc)
 
 
 def _parse_scope(challenge: Challenge) -> Scope:
     return Scope.parse(challenge.params.get("scope", ""))
-
-
-def _covers(authorization: _Authorization, challenge: Challenge | None) -> bool:
-    """Whether a token was sent that covers a challenge: its scope, realm and service. Without a challenge it does."""
-    if authorization.token is None or authorization.token_request is None:
-        return False
-    if challenge is None:
-        return True
-    if (
-        challenge.scheme != "bearer"
-        or replace(authorization.token_request, challenge=challenge).key != authorization.token_request.key
-    ):
-        return False
-    return _parse_scope(challenge) <= authorization.token.scope
-
-
-def _share_secret(first: Credential | None, second: Credential | None) -> bool:
-    if first is None or second is None:
-        return first is second
-    return not set(first.secrets()).isdisjoint(second.secrets())
-
-
-def _is_registry_token(credential: Credential | None) -> bool:
-    return credential is not None and credential.registry_token is not None
-
-
-def _from_credential(credential: Credential | None, scheme: str) -> _Authorization:
-    """The authorization that a credential gives without a token server; nothing if it has none for a scheme."""
-    if credential is not None and credential.registry_token is not None:
-        return _Authorization(f"Bearer {credential.registry_token}", credential)
-    if credential is not None and credential.basic is not None and scheme == "basic":
-        return _Authorization(credential.basic, credential)
-    return _NO_AUTHORIZATION

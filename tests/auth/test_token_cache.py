@@ -1,4 +1,4 @@
-"""TokenCache: look-up by scope, expiry, eviction, bounds."""
+"""The cache of TokenProvider: lookup by scope, expiry, eviction, bounds."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from ociwire._http.urls import Origin
 from ociwire._oci.scope import Scope
 from ociwire.auth import Credential
-from ociwire.auth import _token_cache as cache_module
-from ociwire.auth._token_cache import Token, TokenCache, TokenKey
+from ociwire.auth import _token_provider as provider_module
+from ociwire.auth._token_provider import Token, TokenKey, TokenProvider
+from ociwire.testing import ScriptedTransport
 from tests._support.doubles import FakeClock
 from tests._support.examples import example_count
 
@@ -28,14 +29,14 @@ OTHER = Scope.parse("repository:other:pull")
 MOUNT = BOTH | OTHER
 
 
-def token(scope: Scope, valid_until: float = float("inf")) -> Token:
-    return Token(SECRET, scope, valid_until)
+def token(scope: Scope, valid_until: float = float("inf"), key: TokenKey = KEY) -> Token:
+    return Token(key, SECRET, scope, valid_until)
 
 
-def cache_with(*tokens: Token, key: TokenKey = KEY) -> TokenCache:
-    cache = TokenCache()
+def cache_with(*tokens: Token) -> TokenProvider:
+    cache = TokenProvider(ScriptedTransport([]).round_trip, trusted_realms={}, source_name="source")
     for cached in tokens:
-        cache.put(key, cached)
+        cache.put(cached)
     return cache
 
 
@@ -91,8 +92,16 @@ def test_get_other_key_returns_none() -> None:
 
 def test_get_anonymous_key_returns_token() -> None:
     anonymous = TokenKey(REGISTRY, None)
-    cached = token(PULL)
-    assert cache_with(cached, key=anonymous).get(anonymous, PULL) is cached
+    cached = token(PULL, key=anonymous)
+    assert cache_with(cached).get(anonymous, PULL) is cached
+
+
+def test_get_exact_ignores_larger_scope() -> None:
+    """A larger token may have been revoked with the one that was refused."""
+    wide = token(BOTH)
+    cache = cache_with(wide)
+    assert cache.get(KEY, PULL, exact=True) is None
+    assert cache.get(KEY, BOTH, exact=True) is wide
 
 
 def test_put_same_scope_replaces_token() -> None:
@@ -131,7 +140,7 @@ def test_evict_replaced_token_keeps_new_one() -> None:
     cache = cache_with(old, wide)
     cache.evict(new)
     assert cache.get(KEY, PULL) is old
-    cache.put(KEY, new)
+    cache.put(new)
     cache.evict(old)
     assert cache.get(KEY, PULL) is new
     cache.evict(new)
@@ -152,45 +161,36 @@ def test_put_beyond_entry_limit_evicts_oldest() -> None:
 
 
 def test_put_large_scopes_keeps_byte_limit() -> None:
-    cache = TokenCache()
+    cache = cache_with()
     scopes = [Scope.parse(f"repository:{number}:" + ",".join(map(str, range(1000)))) for number in range(100)]
     for scope in scopes:
-        cache.put(KEY, token(scope))
+        cache.put(token(scope))
     result = [scope for scope in scopes if cache.get(KEY, scope) is not None]
     assert result == scopes[-len(result) :]
     assert 10 < len(result) < 40  # 8 MiB of about 256 KiB
 
 
 def test_put_long_realms_keeps_byte_limit() -> None:
-    cache = TokenCache()
+    cache = cache_with()
     keys = [TokenKey(REGISTRY, None, f"https://auth.example/{number}/" + "x" * 16_000) for number in range(1000)]
     for key in keys:
-        cache.put(key, token(PULL))
+        cache.put(token(PULL, key=key))
     assert sum(cache.get(key, PULL) is not None for key in keys) < 600  # 8 MiB
 
 
 def test_put_token_larger_than_cache_evicts_nothing() -> None:
     cache = cache_with(token(PULL))
     huge = Scope.parse("repository:huge:" + ",".join(map(str, range(50_000))))
-    cache.put(KEY, token(huge))
+    cache.put(token(huge))
     assert cache.get(KEY, huge) is None
     assert cache.get(KEY, PULL) is not None
 
 
-def test_evict_credential_removes_all_its_tokens() -> None:
-    cache = cache_with(token(PULL), token(PUSH))
-    other = TokenKey(REGISTRY, None)
-    cache.put(other, token(PULL))
-    cache.evict_credential(REGISTRY, KEY.credential)
-    assert [cache.get(KEY, PULL), cache.get(KEY, PUSH)] == [None, None]
-    assert cache.get(other, PULL) is not None
-
-
 def test_put_many_keys_share_entry_limit() -> None:
     keys = [TokenKey(REGISTRY, Credential(username=str(number))) for number in range(1030)]
-    cache = TokenCache()
+    cache = cache_with()
     for key in keys:
-        cache.put(key, token(PULL))
+        cache.put(token(PULL, key=key))
     assert [key for key in keys if cache.get(key, PULL)] == keys[6:]
 
 
@@ -199,17 +199,17 @@ def test_put_after_evict_or_replace_frees_entry() -> None:
     cache = cache_with(*tokens)
     for _ in range(3):
         replaced = token(scope(1023))
-        cache.put(KEY, replaced)
+        cache.put(replaced)
         cache.evict(replaced)
         cache.evict(replaced)
-        cache.put(KEY, tokens[1023])
+        cache.put(tokens[1023])
     assert all(cache.get(KEY, cached.scope) is cached for cached in tokens)
 
 
 def test_put_several_keys_evicts_oldest_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_module, "_MAX_TOKENS", 4)
+    monkeypatch.setattr(provider_module, "_MAX_TOKENS", 4)
     other = TokenKey(REGISTRY, None)
-    cache = TokenCache()
+    cache = cache_with()
     order = [
         (KEY, scope(0)),
         (other, scope(1)),
@@ -219,7 +219,7 @@ def test_put_several_keys_evicts_oldest_of_all(monkeypatch: pytest.MonkeyPatch) 
         (other, scope(5)),
     ]
     for key, required in order:
-        cache.put(key, token(required))
+        cache.put(token(required, key=key))
     assert [cached for cached in order if cache.get(*cached)] == order[2:]
 
 
@@ -245,14 +245,14 @@ SCOPES = st.one_of(
 
 
 class TokensMachine(RuleBasedStateMachine):
-    """TokenCache against a plain list of the cached tokens."""
+    """The cache of TokenProvider against a plain list of the cached tokens."""
 
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
         self.clock = FakeClock()
         self.patch.setattr(time, "monotonic", self.clock)
-        self.cache = TokenCache()
+        self.cache = cache_with()
         self.model: list[tuple[TokenKey, Token]] = []
         self.gone: list[tuple[TokenKey, Token]] = []
 
@@ -266,8 +266,8 @@ class TokensMachine(RuleBasedStateMachine):
 
     @rule(key=st.sampled_from(KEYS), required=SCOPES, life=st.integers(-1, 10))
     def keep(self, key: TokenKey, required: Scope, life: int) -> None:
-        cached = Token("x", required, self.clock.now + life)
-        self.cache.put(key, cached)
+        cached = Token(key, "x", required, self.clock.now + life)
+        self.cache.put(cached)
         self.drop(key, required)
         self.model.append((key, cached))
 
@@ -312,13 +312,13 @@ class FullTokensMachine(TokensMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.patch.setattr(cache_module, "_MAX_TOKENS", self.ROOM)
-        self.cache = TokenCache()
+        self.patch.setattr(provider_module, "_MAX_TOKENS", self.ROOM)
+        self.cache = cache_with()
 
     @rule(key=st.sampled_from(KEYS), required=SCOPES, life=st.integers(-1, 10))
     def keep(self, key: TokenKey, required: Scope, life: int) -> None:
-        cached = Token("x", required, self.clock.now + life)
-        self.cache.put(key, cached)
+        cached = Token(key, "x", required, self.clock.now + life)
+        self.cache.put(cached)
         self.drop(key, required)
         self.gone += self.model[: -self.ROOM + 1]
         self.model = [*self.model[-self.ROOM + 1 :], (key, cached)]

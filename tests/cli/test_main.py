@@ -114,7 +114,7 @@ def test_explain_failure_prints_step_and_hint(capsys: pytest.CaptureFixture[str]
         docker_config(url.host, "me", "s3cret")
         assert main(["explain", "--insecure", f"{url.host}/team/app@{DIGEST}"]) == 1
         missing = capsys.readouterr()
-    assert "refused (401) the credentials of user 'me' from $DOCKER_AUTH_CONFIG, auths[" in refused.err
+    assert "refused the credentials of user 'me' from $DOCKER_AUTH_CONFIG, auths[" in refused.err
     assert "Step: the token. Log in (docker login)" in refused.err
     assert "CredentialsRejected" in refused.out
     assert "wr0ng" not in refused.out + refused.err

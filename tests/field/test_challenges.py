@@ -14,7 +14,6 @@ from ociwire import (
     Descriptor,
     Digest,
     FunctionTransport,
-    Origin,
     Request,
     Response,
     Scope,
@@ -25,6 +24,7 @@ from ociwire.auth import Credential, StaticCredentials
 from ociwire.errors import AuthError, CredentialsRejected, Unauthorized
 from ociwire.testing import AuthGuard, MemoryRegistry
 from ociwire.transfer import copy
+from tests._support.doubles import FakeClock
 from tests.field.registries import CREDENTIAL, HOST, ORIGIN, REALM, FakeRegistry, challenge, get, pull, token
 from tests.field.rows import Row
 
@@ -246,7 +246,7 @@ ROWS = (
         fake=lambda: two_realms(None),
         requests=(pull("red"), pull("blue"), pull("red"), pull("blue")),
         tokens=[["repository:red:pull"], ["repository:blue:pull"], ["repository:blue:pull"]],
-        sends=7,
+        sends=6,
     ),
     ChallengeRow(
         name="realm_of_another_repository_refuses_the_guess_with_401",
@@ -284,7 +284,7 @@ ROWS = (
             get("/v2/app/blobs/x", "repository:app:pull"),
         ),
         tokens=[["repository:app:pull"], ["repository:app:pull"]],
-        sends=7,
+        sends=6,
     ),
     ChallengeRow(
         name="403_says_insufficient_scope",
@@ -441,11 +441,11 @@ def test_token_refused_is_replaced_at_its_own_realm() -> None:
 
 
 @pytest.mark.parametrize("refusal", [Response(400), Response(403), Response(404), Response(301)])
-def test_learned_scope_refused_later_is_learned_again(refusal: Response) -> None:
+def test_learned_scope_refused_later_is_learned_again(refusal: Response, clock: FakeClock) -> None:
     registry = FakeRegistry(needs(without_prefix))
     transport = registry.transport()
     transport.round_trip(pull("docker/app"))
-    transport._tokens.evict_credential(Origin.of(ORIGIN), CREDENTIAL)
+    clock.now += 3600  # the token has expired
     registry._serve = needs(with_prefix, realm="https://new.example/token")
     registry._grant = lambda scopes, url: token(*scopes) if url.startswith("https://new.example/") else refusal
     assert transport.round_trip(pull("docker/app")).status == 200
@@ -515,7 +515,7 @@ def test_guess_refused_with_every_credential_error_names_both_scopes() -> None:
 
 
 def test_rejected_password_in_other_credential_is_not_sent() -> None:
-    """Realms that answer 405 to POST are asked by GET with the password."""
+    """The source adds an identity token to the password that the token server has rejected."""
     old = Credential(username="ci", password="sEcReT-42")
     new = Credential(username="ci", password="sEcReT-42", identity_token="iDeNtItY")
     methods: list[str] = []
@@ -532,24 +532,6 @@ def test_rejected_password_in_other_credential_is_not_sent() -> None:
     with pytest.raises(CredentialsRejected):
         transport.round_trip(pull("app"))
     assert methods == ["GET"]
-
-
-def test_realm_without_post_is_asked_by_get_afterwards() -> None:
-    both = Credential(username="ci", password="sEcReT-42", identity_token="iDeNtItY")
-    methods: list[str] = []
-    registry = FakeRegistry(needs(plain))
-
-    def round_trip(request: Request, /) -> Response:
-        if request.info.operation == "token":
-            methods.append(request.method)
-            if request.method == "POST":
-                return Response(405, request=request)
-        return registry.round_trip(request)
-
-    transport = AuthTransport(FunctionTransport(round_trip), credentials=StaticCredentials(HOST, both))
-    for name in ("a", "b"):
-        assert transport.round_trip(pull(name)).status == 200
-    assert methods == ["POST", "GET", "GET"]
 
 
 class PathRewritingProxy:

@@ -21,6 +21,8 @@ TITLE = "Expired credentials"
 OLD = Credential(username="AWS", password="expired-password")
 NEW = Credential(username="AWS", password="current-password")
 OK = Response(200, (), b"{}")
+LATER = 61.0
+"""Seconds after which a 403 may mean that a credential has expired since the source returned it."""
 FORBIDDEN = Response(403, (), b'{"errors":[{"code":"DENIED","message":"Your authorization token has expired."}]}')
 
 
@@ -80,7 +82,7 @@ class Expiring:
         if request.info.operation == "token":
             self.fake.token_requests.append([])
             value = "old" if request.headers.get("authorization") == OLD.basic else "new"
-            return Response(200, (), json.dumps({"token": value}).encode(), request)
+            return Response(200, (), json.dumps({"token": value, "expires_in": 300}).encode(), request)
         return self.fake.round_trip(request)
 
     def expire(self) -> None:
@@ -147,10 +149,11 @@ ROWS = (
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_expiry_row_looks_up_credential_again(row: ExpiryRow) -> None:
+def test_expiry_row_looks_up_credential_again(row: ExpiryRow, clock: FakeClock) -> None:
     registry, source = Expiring(row), Source()
     transport = AuthTransport(registry, credentials=source)
     assert transport.round_trip(pull("app")).status == 200
+    clock.now += LATER
     registry.expire()
     source.credential = NEW if row.changed else OLD
     before = len(registry.fake.sent)
@@ -160,17 +163,18 @@ def test_expiry_row_looks_up_credential_again(row: ExpiryRow) -> None:
     assert len(registry.fake.sent) - before == row.sends
 
 
-def started(credential: Credential | None = OLD) -> tuple[Expiring, Source, AuthTransport]:
+def started(clock: FakeClock, credential: Credential | None = OLD) -> tuple[Expiring, Source, AuthTransport]:
     registry, source = Expiring(ROWS[0]), Source()
     transport = AuthTransport(registry, credentials=source)
     transport.round_trip(pull("app"))
+    clock.now += LATER
     registry.expire()
     source.credential = credential
     return registry, source, transport
 
 
 def test_repeated_403_asks_source_once_a_minute(clock: FakeClock) -> None:
-    _, source, transport = started()
+    _, source, transport = started(clock)
     for seconds, lookups in [(0, 2), (1, 2), (30, 2), (30, 3), (59, 3)]:
         clock.now += seconds
         assert transport.round_trip(pull("app")).status == 403
@@ -180,13 +184,23 @@ def test_repeated_403_asks_source_once_a_minute(clock: FakeClock) -> None:
     assert transport.round_trip(pull("app")).status == 200
 
 
-def test_refreshed_credential_is_used_for_other_repository() -> None:
-    registry, source, transport = started()
+def test_refreshed_credential_is_used_for_other_repository(clock: FakeClock) -> None:
+    registry, source, transport = started(clock)
     registry.expired.clear()
     transport.round_trip(pull("other"))
+    clock.now += LATER
     registry.expire()
     source.credential = NEW
     assert [transport.round_trip(pull(name)).status for name in ("app", "other")] == [200, 200]
+
+
+def test_403_right_after_lookup_does_not_ask_source_for_any_repository(clock: FakeClock) -> None:
+    """Another repository has made the source return the same credential within the last minute."""
+    _, source, transport = started(clock)
+    assert transport.round_trip(pull("other")).status == 403
+    clock.now += 59
+    assert [transport.round_trip(pull(name)).status for name in ("app", "other")] == [403, 403]
+    assert source.lookups == 2
 
 
 def test_credential_looked_up_for_request_is_not_looked_up_again() -> None:
@@ -196,14 +210,14 @@ def test_credential_looked_up_for_request_is_not_looked_up_again() -> None:
     assert source.lookups == 1
 
 
-def test_refreshed_credential_is_none_repeats_without_credential() -> None:
-    _registry, source, transport = started(None)
+def test_refreshed_credential_is_none_repeats_without_credential(clock: FakeClock) -> None:
+    _registry, source, transport = started(clock, None)
     assert transport.round_trip(pull("app")).status in (401, 403)
     assert source.lookups <= 3
 
 
-def test_single_use_body_read_is_not_resent() -> None:
-    registry, _source, transport = started(NEW)
+def test_single_use_body_read_is_not_resent(clock: FakeClock) -> None:
+    registry, _source, transport = started(clock, NEW)
     sent: list[bytes] = []
     serve = registry.serve
 
@@ -219,13 +233,13 @@ def test_single_use_body_read_is_not_resent() -> None:
     assert sent == [b"once"]
 
 
-def test_push_403_is_repeated_with_new_credential() -> None:
-    _, _, transport = started(NEW)
+def test_push_403_is_repeated_with_new_credential(clock: FakeClock) -> None:
+    _, _, transport = started(clock, NEW)
     assert transport.round_trip(get("/v2/app/manifests/x", "repository:app:pull", "PUT", b"{}")).status == 200
 
 
-def test_refreshed_credential_both_are_sent_once() -> None:
-    registry, _, transport = started(NEW)
+def test_refreshed_credential_both_are_sent_once(clock: FakeClock) -> None:
+    registry, _, transport = started(clock, NEW)
     before = len(registry.fake.sent)
     transport.round_trip(pull("app"))
     used = [line.partition(" Basic ")[2] for line in registry.fake.sent[before:]]
@@ -235,13 +249,14 @@ def test_refreshed_credential_both_are_sent_once() -> None:
     assert used == expected
 
 
-def test_request_without_scope_403_looks_up_credential_again() -> None:
+def test_request_without_scope_403_looks_up_credential_again(clock: FakeClock) -> None:
     registry, source = Expiring(ROWS[2]), Source()
     transport = AuthTransport(registry, credentials=source)
     ping = get("/v2/", "")
     serve = registry.serve
     registry.fake._serve = lambda request, scopes: challenge() if scopes is None else serve(request, scopes)
     assert transport.round_trip(ping).status == 200
+    clock.now += LATER
     registry.expire()
     source.credential = NEW
     assert transport.round_trip(ping).status == 200
@@ -249,13 +264,14 @@ def test_request_without_scope_403_looks_up_credential_again() -> None:
 
 
 @pytest.mark.parametrize("repositories", [1, 8])
-def test_many_threads_403_wait_for_refreshed_credential(repositories: int) -> None:
+def test_many_threads_403_wait_for_refreshed_credential(repositories: int, clock: FakeClock) -> None:
     """Without waiting, all but one would fail while the source is asked."""
     registry, source = Expiring(ROWS[0]), Source()
     transport = AuthTransport(registry, credentials=source)
     requests = [pull(f"app{number % repositories}") for number in range(8)]
     for request in requests:
         transport.round_trip(request)
+    clock.now += LATER
     registry.expire()
     refused = threading.Barrier(8)
     serve, lookup = registry.serve, source.lookup
@@ -283,8 +299,8 @@ def test_many_threads_403_wait_for_refreshed_credential(repositories: int) -> No
     assert [call.join().result.status for call in calls] == [200] * 8  # type: ignore[attr-defined]
 
 
-def test_password_401_without_challenge_looks_up_credential_again() -> None:
-    registry, source, transport = started(NEW)
+def test_password_401_without_challenge_looks_up_credential_again(clock: FakeClock) -> None:
+    registry, source, transport = started(clock, NEW)
     serve = registry.serve
 
     def strips_challenges(request: Request, scopes: set[str] | None) -> Response:
@@ -296,8 +312,8 @@ def test_password_401_without_challenge_looks_up_credential_again() -> None:
     assert source.lookups == 2
 
 
-def test_registry_changes_from_basic_to_bearer_gets_token() -> None:
-    registry, _source, transport = started(OLD)
+def test_registry_changes_from_basic_to_bearer_gets_token(clock: FakeClock) -> None:
+    registry, _source, transport = started(clock, OLD)
     registry.fake._serve = lambda request, scopes: (
         OK if "Bearer" in request.headers["authorization"] else challenge("repository:app:pull")
     )
