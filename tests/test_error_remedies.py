@@ -327,7 +327,7 @@ REMEDIES = (
     ),
     Remedy(
         name="command_shows_what_a_failing_helper_says",
-        says="see what it says: echo registry.example | docker-credential-vault get",
+        says="to see why, run echo registry.example | docker-credential-vault get",
         fails=lambda folder: helped(folder, "echo 'the vault is sealed' >&2; exit 1"),
         applied=ask_helper,
     ),

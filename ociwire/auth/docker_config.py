@@ -13,20 +13,25 @@ import logging
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple, final
 
+from .._bounded_cache import BoundedCache
 from .._oci.reference import DOCKER_HUB, registry_name
 from ..errors import AuthError, UsageError
-from ._credential_helpers import CredentialHelpers
+from ._credential_helpers import find_helper, run_helper
 from .credentials import Credential
 
 __all__ = ["DockerConfig"]
 
 _LOG = logging.getLogger("ociwire.auth")
-
 _MAX_FILE = 4 * 1024 * 1024
+_MAX_ANSWERS = 1024
+_LIFETIME = 60.0
+"""Seconds for which the answer of a helper is cached."""
+_FILE_TYPES = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a character device", stat.S_IFBLK: "a block device"}
 
 
 @final
@@ -43,44 +48,45 @@ class DockerConfig:
     ``auths`` by host, URL or, as podman writes it, ``HOST/NAME``, the longest that matches. A ``credsStore`` whose
     program is not installed is ignored. If the program fails, the failure is logged as a warning and kept for a minute,
     `lookup` returns `None` unless a later file has an entry, and `failure` returns the error. A helper of
-    ``credHelpers`` that is not installed or fails is an error.
+    ``credHelpers`` that is not installed or fails is an error. On Windows, every helper fails.
 
     Args:
-        env: The environment; None is `os.environ`.
+        env: The environment. Defaults to `os.environ`.
     """
 
     def __init__(self, env: Mapping[str, str] | None = None) -> None:
         self._env: Mapping[str, str] = os.environ if env is None else env
-        self._helpers = CredentialHelpers(self._env)
+        # Expiry, and the credential or the text of a failure: a cached exception would collect tracebacks.
+        self._answers: BoundedCache[tuple[str, str], tuple[float, Credential | str | None]] = BoundedCache(_MAX_ANSWERS)
 
     @classmethod
     def load(cls, *, env: Mapping[str, str] | None = None) -> DockerConfig:
-        """The configuration of an environment. Nothing is read yet.
+        """Return the configuration of an environment. Nothing is read yet.
 
         Args:
-            env: Where the variables are looked up, ``HOME`` and ``PATH`` too, and what helpers are run with; None is
-                `os.environ`.
+            env: Where the variables are looked up, ``HOME`` (or ``USERPROFILE``) and ``PATH`` too, and what helpers are
+                run with. Defaults to `os.environ`.
         """
         return cls(env)
 
     def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
-        """The credential for a registry; None if the file has none, or there is no file.
+        """Return the credential for a registry; `None` if no file has one.
 
         Raises:
             UsageError: The host is not valid.
             AuthError: A file or an entry is malformed or cannot be read, or a helper that ``credHelpers`` names failed
                 or is not installed.
         """
-        return self._find(host, repository).credential
+        return self._find(registry_name(host), repository).credential
 
     def failure(self, host: str, repository: str | None = None, /) -> AuthError | None:
-        """The error of a ``credsStore`` helper because of which `lookup` returned `None`; `None` if there is none.
+        """Return the error of a ``credsStore`` helper because of which `lookup` returned `None`, if there is one.
 
         `AuthTransport` raises it if the registry refuses an anonymous request, and before it pushes. After a
-        minute, the helper is asked again.
+        minute, the helper is run again.
         """
         try:
-            result = self._find(host, repository)
+            result = self._find(registry_name(host), repository)
         except AuthError as error:
             return error
         return AuthError(result.failure) if result.credential is None and result.failure else None
@@ -91,19 +97,17 @@ class DockerConfig:
         Raises what `lookup` raises.
         """
         name = registry_name(host)
-        result = self._find(name, repository)
-        credential = result.credential
+        credential, source, *_ = self._find(name, repository)
         if credential is None:
-            return f"{name}: anonymous ({result.source})"
+            return f"{name}: anonymous ({source})"
         kinds = [kind for kind in ("password", "identity_token", "registry_token") if getattr(credential, kind)]
         user = f"user {credential.username!r}, " if credential.username else ""
-        return f"{name}: {user}{' and '.join(kinds) or 'no secret'}, from {result.source}"
+        return f"{name}: {user}{' and '.join(kinds) or 'no secret'}, from {source}"
 
     def __repr__(self) -> str:
         return "DockerConfig()"
 
-    def _find(self, host: str, repository: str | None) -> _Result:
-        name = registry_name(host)
+    def _find(self, name: str, repository: str | None) -> _Result:
         reasons, failure = [], ""
         for file in _read_files(self._env):
             result = self._from_helper(file, name, repository) or _from_auths(file, name, repository)
@@ -117,7 +121,7 @@ class DockerConfig:
         return _Result(None, "; ".join(reasons), failure=failure)
 
     def _from_helper(self, file: _File, name: str, repository: str | None) -> _Result | None:
-        """The answer of the helper that a file names for a registry; None if it names none, or one not installed."""
+        """Return the answer of the helper that a file names for a registry; None if there is none installed."""
         helpers = file.section("credHelpers")
         key = next(_matching_keys(helpers, name, repository), None)
         field = "credsStore" if key is None else f"credHelpers[{key!r}]"
@@ -125,19 +129,19 @@ class DockerConfig:
         if helper == "" or (key is None and not helper):
             return None  # an empty name tells docker to use no helper for a host
         if not isinstance(helper, str):
-            raise file.error(field, "is not a string")
+            raise file.error(field, "expected a string")
         try:
-            program = self._helpers.find_program(helper)
+            program = find_helper(helper, self._env.get("PATH", ""))
         except AuthError as error:
             raise file.error(field, str(error)) from None
         if program is None and key is None:
             return None
         if program is None:
-            raise file.error(field, f"names a helper that is not installed: docker-credential-{helper} is not on PATH")
-        source = f"docker-credential-{helper}, which {field} of {file.name} names"
+            raise file.error(field, f"docker-credential-{helper} is not on PATH")
         server = _server_name(name)
+        source = f"docker-credential-{helper}, which {field} of {file.name} names"
         try:
-            credential = self._helpers.get(helper, program, server, source, cache_failure=key is None)
+            credential = self._ask_helper(program, server, source, cache_failure=key is None)
         except AuthError as error:
             if key is not None:
                 raise
@@ -145,6 +149,21 @@ class DockerConfig:
             return _Result(None, failure, failure=failure)
         source = source if credential is not None else f"{source}, has nothing for {server}"
         return _Result(credential, source, is_final=key is not None)
+
+    def _ask_helper(self, program: str, server: str, source: str, *, cache_failure: bool) -> Credential | None:
+        expires_at, answer = self._answers.get((program, server)) or (0.0, None)
+        if time.monotonic() >= expires_at:
+            try:
+                answer = run_helper(program, server, self._env, source)
+            except AuthError as error:
+                if not cache_failure:
+                    raise
+                answer = str(error)
+                _LOG.warning("%s; continuing without credentials for %s", answer, server)
+            self._answers.put((program, server), (time.monotonic() + _LIFETIME, answer))
+        if isinstance(answer, str):
+            raise AuthError(answer)
+        return answer
 
 
 class _Result(NamedTuple):
@@ -163,25 +182,25 @@ class _File(NamedTuple):
     content: dict[str, Any]
 
     def section(self, field: str) -> dict[str, Any]:
-        """An object of the file; empty where it is absent."""
+        """Return an object of the file; empty where it is absent."""
         value = self.content.get(field)
         if value is not None and not isinstance(value, dict):
-            raise self.error(field, "is not an object")
+            raise self.error(field, "expected an object")
         return value or {}
 
     def error(self, field: str, problem: str) -> AuthError:
-        return AuthError(f"{self.name}: {field} {problem}")
+        return AuthError(f"invalid {field} in {self.name}: {problem}")
 
 
 def _list_paths(env: Mapping[str, str]) -> Iterator[tuple[str, bool]]:
-    """The paths where a file may be, in order; and whether one that this user may not read is skipped."""
+    """List the paths where a file may be, in order, and whether one that this user may not read is skipped."""
     if path := env.get("REGISTRY_AUTH_FILE"):
         yield path, False
         return
     if folder := env.get("DOCKER_CONFIG"):
         yield os.path.join(folder, "config.json"), False
         return
-    home = env.get("HOME")
+    home = env.get("HOME") or env.get("USERPROFILE")  # the latter is Windows'
     if home:
         yield os.path.join(home, ".docker", "config.json"), False
     # podman's files (containers-auth.json(5)). After `su`, XDG_RUNTIME_DIR may be another user's, which is mode 0700.
@@ -192,13 +211,14 @@ def _list_paths(env: Mapping[str, str]) -> Iterator[tuple[str, bool]]:
 
 
 def _read_files(env: Mapping[str, str]) -> Iterator[_File]:
-    """The files that exist, each one read when the one before has no entry."""
+    """Read the files that exist, each one when the one before has no entry."""
     if inline := env.get("DOCKER_AUTH_CONFIG"):
         yield _parse("$DOCKER_AUTH_CONFIG", inline.encode("utf-8", "surrogateescape"))
+    # Without O_NONBLOCK, opening a FIFO waits for a writer. Windows has neither.
+    nonblock = getattr(os, "O_NONBLOCK", 0)
     for path, skip_denied in _list_paths(env):
         try:
-            # Without O_NONBLOCK, opening a FIFO waits for a writer.
-            with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            with open(path, "rb", opener=lambda name, flags: os.open(name, flags | nonblock)) as file:
                 mode = os.fstat(file.fileno()).st_mode
                 data = file.read(_MAX_FILE + 1) if stat.S_ISREG(mode) else None
         except (FileNotFoundError, NotADirectoryError):
@@ -207,28 +227,26 @@ def _read_files(env: Mapping[str, str]) -> Iterator[_File]:
             if skip_denied and isinstance(error, PermissionError):
                 _LOG.info("skipping %s: %s", path, error.strerror)
                 continue
-            reason = error.strerror if isinstance(error, OSError) else "not a path"
+            reason = error.strerror if isinstance(error, OSError) else "invalid path"
             raise AuthError(f"cannot read Docker's configuration {path}: {reason}") from None
         if data is None:
-            kind = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a character device", stat.S_IFBLK: "a block device"}
-            kind_name = kind.get(stat.S_IFMT(mode), "a special file")
-            raise AuthError(f"cannot read Docker's configuration {path}: it is {kind_name}, expected a regular file")
+            kind = _FILE_TYPES.get(stat.S_IFMT(mode), "a special file")
+            raise AuthError(f"cannot read Docker's configuration {path}: it is {kind}, expected a regular file")
         yield _parse(path, data)
 
 
 def _parse(name: str, data: bytes) -> _File:
     if len(data) > _MAX_FILE:
-        raise AuthError(f"{name}: longer than {_MAX_FILE} bytes, which no Docker configuration is")
-    content: Any = None
-    position = ""
+        raise AuthError(f"invalid Docker configuration {name}: it is longer than {_MAX_FILE} bytes")
+    content, position = None, ""
     try:
         content = json.loads(data.decode("utf-8-sig").strip() or "{}")
     except json.JSONDecodeError as error:
         position = f" ({error.msg}, line {error.lineno}, column {error.colno})"
     except (ValueError, RecursionError):
         pass
-    if not isinstance(content, dict):
-        raise AuthError(f"{name}: not a JSON object{position}")
+    if not isinstance(content, dict):  # outside of `except`, so that the error has no context
+        raise AuthError(f"invalid Docker configuration {name}: expected a JSON object{position}")
     return _File(name, content)
 
 
@@ -236,15 +254,14 @@ def _from_auths(file: _File, name: str, repository: str | None) -> _Result:
     auths = file.section("auths")
     for key in _matching_keys(auths, name, repository):
         field = f"auths[{key!r}]"
-        source = f"{file.name}, {field}"
-        credential = None if auths[key] is None else _parse_entry(file, field, auths[key], source)
+        credential = None if auths[key] is None else _parse_entry(file, field, auths[key])
         if credential is not None:
-            return _Result(credential, source)
+            return _Result(credential, credential.source)
     return _Result(None, f"{file.name} has no entry for it")
 
 
 def _matching_keys(entries: Mapping[str, Any], name: str, repository: str | None) -> Iterator[str]:
-    """The keys of ``auths`` or ``credHelpers`` for a registry or a part of it, the most specific first.
+    """List the keys of ``auths`` or ``credHelpers`` for a registry or a part of it, the most specific first.
 
     A key is a host, a URL, or ``HOST/NAME`` for the repositories below a name, as podman writes it.
     """
@@ -256,7 +273,7 @@ def _matching_keys(entries: Mapping[str, Any], name: str, repository: str | None
         # A URL is for the whole registry, and so are the entries of docker's first versions: HOST/v1/, or HOST/v1.
         path = path.strip("/")
         path = "" if separator or path in ("v1", "v2") else path
-        with suppress(UsageError):  # not a registry's host
+        with suppress(UsageError):  # the key is no registry's host
             if registry_name(host, scheme.lower() or "https") == name and (
                 not path or (repository is not None and f"{repository}/".startswith(f"{path}/"))
             ):
@@ -266,45 +283,37 @@ def _matching_keys(entries: Mapping[str, Any], name: str, repository: str | None
 
 
 def _server_name(name: str) -> str:
-    """The name of a registry in docker's file, and for helpers. Docker Hub's is a URL."""
+    """Return the name of a registry in docker's file, and for helpers. Docker Hub's is a URL."""
     return f"https://index.{DOCKER_HUB}/v1/" if name == DOCKER_HUB else name
 
 
-def _parse_entry(file: _File, field: str, entry: object, source: str) -> Credential | None:
+def _parse_entry(file: _File, field: str, entry: object) -> Credential | None:
     if not isinstance(entry, dict):
-        raise file.error(field, "is not an object")
-    texts = {}
-    for key in ("auth", "username", "password", "identitytoken", "registrytoken"):
-        value = entry.get(key)
+        raise file.error(field, "expected an object")
+    texts = {key: entry.get(key) for key in ("auth", "username", "password", "identitytoken", "registrytoken")}
+    for key, value in texts.items():
         if value is not None and not isinstance(value, str):
-            raise file.error(f"{field}.{key}", "is not a string")
-        texts[key] = value or None
-    username, password = texts["username"], texts["password"]
-    if texts["auth"] is not None:
-        username, password = _decode_auth(file, f"{field}.auth", texts["auth"])
-    if not (username or password or texts["identitytoken"] or texts["registrytoken"]):
+            raise file.error(f"{field}.{key}", "expected a string")
+    encoded, username, password, identity_token, registry_token = (value or None for value in texts.values())
+    if encoded is not None:
+        # Go's decoder ignores line breaks; other tools wrap, indent, omit the padding, or use the URL-safe alphabet.
+        encoded = re.sub(r"[ \t\r\n]", "", encoded).rstrip("=").replace("-", "+").replace("_", "/")
+        text = ""
+        with suppress(ValueError):  # binascii.Error is one
+            text = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode()
+        username, colon, password = text.partition(":")
+        if not colon:
+            raise file.error(f"{field}.auth", "expected the base64 of USERNAME:PASSWORD")
+        password = password.rstrip("\0")
+    if not (username or password or identity_token or registry_token):
         return None  # docker leaves an empty entry where a helper keeps the secret
     try:
         return Credential(
             username=username,
             password=password,
-            identity_token=texts["identitytoken"],
-            registry_token=texts["registrytoken"],
-            source=source,
+            identity_token=identity_token,
+            registry_token=registry_token,
+            source=f"{file.name}, {field}",
         )
     except UsageError as error:
-        raise file.error(field, f"cannot be used: {error}") from None
-
-
-def _decode_auth(file: _File, field: str, encoded: str) -> tuple[str, str]:
-    # Go's decoder ignores line breaks; other tools wrap, indent or leave out the padding, or use the URL-safe alphabet.
-    encoded = re.sub(r"[ \t\r\n]", "", encoded).rstrip("=").replace("-", "+").replace("_", "/")
-    text = None
-    with suppress(ValueError):  # binascii.Error is one
-        text = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode()
-    if text is None:
-        raise file.error(field, "is not the base64 of a text")
-    username, colon, password = text.partition(":")
-    if not colon:
-        raise file.error(field, "is not the base64 of USERNAME:PASSWORD")
-    return username, password.rstrip("\0")
+        raise file.error(field, str(error)) from None

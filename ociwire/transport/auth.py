@@ -58,10 +58,10 @@ __all__ = ["AuthTransport"]
 _LOG = logging.getLogger("ociwire.auth")
 _MAX_SENDS = 3
 _MAX_TOKEN_REQUESTS = 2
-_MIN_REFRESH_AGE = 60.0
-"""Minimum age in seconds of a credential that is looked up again because of a 403."""
+_MIN_AGE_AT_403 = 60.0
+"""Seconds after which a credential that is answered 403 may have expired since the source returned it."""
 _MAX_READ_AHEAD = 256 * 1024
-"""Maximum number of bytes of a body that servers written in Go read before they answer."""
+"""Bytes of a body that servers written in Go read before they answer."""
 _BASIC = Challenge("basic")
 
 
@@ -69,8 +69,9 @@ _BASIC = Challenge("basic")
 class AuthTransport:
     """Transport that authenticates requests and answers the registry's challenges.
 
-    Requests are authenticated for `RequestInfo.required_scope`. A request that has an Authorization header passes
-    unchanged. A request that needs no scope is sent without credentials until it is challenged. Thread-safe: threads that need the same token share one token request.
+    Requests are authenticated for `RequestInfo.required_scope`; one that needs no scope is sent without credentials
+    until it is challenged. A request that has an Authorization header passes unchanged. Thread-safe: threads that need
+    the same token share one token request.
 
     Args:
         inner: The transport to wrap.
@@ -147,11 +148,11 @@ class _AuthAttempt:
     _lookup_result: LookupResult | None = None
 
     def __init__(self, layer: AuthTransport, request: Request) -> None:
-        self._layer, self._request = layer, request
+        self._layer, self._request, self._required = layer, request, request.info.required_scope
         self._credentials, self._challenges, self._tokens = layer._credentials, layer._challenges, layer._tokens
-        self._required = request.info.required_scope
         self._origin = origin = Origin.of(request.url)
         self._key = CredentialKey(_lookup_name(origin), first_repository(self._required))
+        self._is_read = request.method in ("GET", "HEAD")
         # A source is asked for REGISTRY:443 as for REGISTRY, whose credential must not be sent in clear text to the
         # port of https: the scheme decides which port is the default.
         self._anonymous = request.info.anonymous or (origin.scheme == "http" and origin.port == 443)
@@ -191,32 +192,20 @@ class _AuthAttempt:
 
     def _initial_authorization(self) -> _Authorization:
         """Return the authorization that the registry is known to require; nothing before its first challenge."""
+        required, body = self._required, self._request.body
         challenge = self._challenges.get(self._origin).challenge
-        if not self._required:  # only a token that was requested without a scope before; the source is not asked
-            if challenge is None or challenge.scheme != "bearer":
-                return _NOTHING
-            cached = None if self._anonymous else self._credentials.get(self._key)
-            credential = None if cached is None else cached.credential
-            token = self._tokens.get(TokenKey.from_challenge(self._origin, credential, challenge), Scope.EMPTY)
-            if token is None:
-                return _NOTHING
-            return _Authorization(f"Bearer {token.value}", challenge, credential, Scope.EMPTY, token)
-
+        if not required and self._challenges.get_accepted(self._origin, required, self._request.url) is None:
+            return _NOTHING
         credential = self._look_up_credential()
-        actions = {member.action for member in self._required if member.resource_type == "repository"}
-        is_write = self._request.method not in ("GET", "HEAD") or not actions.isdisjoint(("push", "delete", "*"))
-        if credential is None and is_write:
+        actions = {member.action for member in required if member.resource_type == "repository"}
+        if credential is None and not (self._is_read and actions.isdisjoint(("push", "delete", "*"))):
             self._raise_helper_failure()  # a push must not become anonymous because a helper failed
         if credential is not None and credential.registry_token is not None:
-            return self._authorize_once(challenge or _BASIC, credential, Scope.EMPTY) or _NOTHING
-        # A server may read ahead, with or without Expect: by the time of its 401, a single-use body is consumed. A
-        # longer body with a Content-Length is refused at once.
-        body = self._request.body
-        is_at_risk = (
-            body is not None and body.single_use and (body.length is None or 0 < body.length <= _MAX_READ_AHEAD)
-        )
-        if challenge is None and is_at_risk and self._layer._probe_auth:
-            challenge = self._probe()
+            challenge = challenge or _BASIC
+        elif challenge is None and self._layer._probe_auth and body is not None and body.single_use:
+            # A server may read ahead, with or without Expect: by the time of its 401, the body is consumed. A longer
+            # body with a Content-Length is refused at once.
+            challenge = self._probe() if body.length is None or 0 < body.length <= _MAX_READ_AHEAD else None
         return _NOTHING if challenge is None else self._guess(challenge, credential)
 
     def _probe(self) -> Challenge | None:
@@ -241,7 +230,7 @@ class _AuthAttempt:
         Scope and realm are guesses, or were accepted before and may have changed.
         """
         scope, is_hidden = self._required, self._sends > 0  # hidden: the registry has answered 403 or 404
-        if challenge.scheme == "bearer":
+        if challenge.scheme == "bearer" and (credential is None or credential.registry_token is None):
             accepted = self._challenges.get_accepted(self._origin, scope, self._request.url)
             is_predictable = is_hidden or self._challenges.get(self._origin).is_predictable
             if scope == Scope.UNLIMITED or (accepted is None and not is_predictable):
@@ -264,27 +253,45 @@ class _AuthAttempt:
 
     def _next_authorization(self, sent: _Authorization, response: Response) -> _Authorization | None:
         """Return the authorization to repeat the request with, by the table above; None to return the response."""
-        status, is_read = response.status, self._request.method in ("GET", "HEAD")
-        if status == 400 and (sent.token is None or sent.fresh or not is_read):
+        status, token, body = response.status, sent.token, self._request.body
+        if status == 400 and (token is None or sent.fresh or not self._is_read):
             return None
         challenge = None if status == 400 else self._remember_challenge(response)
+        answered = challenge or sent.challenge
         covers = self._covers(sent, challenge)
-        if status == 401 and sent.header and sent.token is None:
+        if covers and token is not None and status in (400, 401):
+            self._tokens.evict(token)
+            # A token that this request has received is refused: no other one will be accepted, unless it is smaller.
+            # Some token servers grant nothing if they refuse a part of what was requested.
+            if sent.fresh and _parse_scope(answered) in (Scope.EMPTY, token.scope):
+                self._credentials.invalidate(self._key, sent.credential)  # the source may have another the next time
+                return None
+        if status == 401 and sent.header and token is None:
             self._rejected[str(self._origin), sent.header] = None
-        if covers and status in (400, 401) and sent.token is not None:
-            return self._replace_token(sent, sent.token, challenge or sent.challenge)
-        if not self._may_repeat():
+
+        is_exhausted = self._sends >= _MAX_SENDS or self._token_requests >= _MAX_TOKEN_REQUESTS
+        if is_exhausted or (body is not None and not body.resendable):
             if status == 401 and self._guess_error is not None and not sent.header:
                 raise self._guess_error  # it says more than the 401 to the request without a token
             return None
+        if covers and token is not None and status in (400, 401):
+            scope = _parse_scope(answered) if sent.fresh else sent.scope | _parse_scope(answered)
+            return self._authorize(answered, self._look_up_credential(), scope, reuse=False)
         if covers and status in (401, 403):
-            return self._replace_credential(sent, challenge or sent.challenge, status)
+            return self._replace_credential(sent, answered, status)
         if challenge is not None and not covers:
             response.drain()  # so that its connection can serve the token request
             return self._authorize(challenge, self._look_up_credential(), self._choose_scope(sent, challenge))
-        if not sent.header and status in (403, 404):
-            return self._authorize_after_denial()
-        return None
+        return self._authorize_hidden() if not sent.header and status in (403, 404) else None
+
+    def _authorize_hidden(self) -> _Authorization | None:
+        """Authorize after 403 or 404 to a request without any: some registries hide private content that way."""
+        if self._request.url == f"{self._origin}/v2/" or self._probed or self._guess_error is not None:
+            return None
+        credential, state = self._look_up_credential(), self._challenges.get(self._origin)
+        challenge = None if credential is None or state.is_open else state.challenge or self._probe()
+        authorization = _NOTHING if challenge is None else self._guess(challenge, credential)
+        return authorization if authorization.header else None
 
     def _covers(self, sent: _Authorization, challenge: Challenge | None) -> bool:
         """Whether what was sent already answers a challenge, so that only another token or credential can help."""
@@ -292,39 +299,17 @@ class _AuthAttempt:
             return bool(sent.header)
         if sent.token is None:
             return challenge.scheme == "basic" or not sent.header.startswith("Basic ")
-        return (
+        is_same_server = (
             challenge.scheme == "bearer"
             and TokenKey.from_challenge(self._origin, sent.credential, challenge) == sent.token.key
-            and _parse_scope(challenge) <= sent.token.scope
         )
-
-    def _may_repeat(self) -> bool:
-        body = self._request.body
-        is_exhausted = self._sends >= _MAX_SENDS or self._token_requests >= _MAX_TOKEN_REQUESTS
-        return not is_exhausted and (body is None or body.resendable)
-
-    def _replace_token(self, sent: _Authorization, token: Token, challenge: Challenge) -> _Authorization | None:
-        """Return a fresh token in place of one that was refused although it covers the challenge."""
-        self._tokens.evict(token)
-        scope = _parse_scope(challenge)
-        if not sent.fresh:
-            scope = sent.scope | scope
-        elif not scope or scope == token.scope:
-            self._credentials.invalidate(self._key, sent.credential)  # the source may have another the next time
-            return None
-        # Else some token servers grant nothing if they refuse a part of what was requested.
-        return (
-            self._authorize(challenge, self._look_up_credential(), scope, reuse=False) if self._may_repeat() else None
-        )
+        return is_same_server and _parse_scope(challenge) <= sent.token.scope
 
     def _replace_credential(self, sent: _Authorization, challenge: Challenge, status: int) -> _Authorization | None:
-        """Return the authorization by the credential that the source has now, if it has changed.
-
-        ECR answers 403 when a password has expired, after 12 hours. After other answers of 403 the credential is good.
-        """
+        """Return the authorization by the credential that the source has now, if it has changed."""
         if sent.credential is None:
             return None
-        credential = self._renew_credential(sent.credential, 0.0 if status == 401 else _MIN_REFRESH_AGE)
+        credential = self._renew_credential(sent.credential, min_age=0.0 if status == 401 else _MIN_AGE_AT_403)
         if credential != sent.credential:
             _LOG.info("%s answered with status %d; the credentials have changed since", self._key.host, status)
             scope = self._choose_scope(sent, challenge) if sent.token is None else sent.scope
@@ -345,18 +330,8 @@ class _AuthAttempt:
         resources = {member[:2] for member in scope}
         if not scope or any(member[:2] in resources for member in required):
             return scope | required  # a push that is challenged for pull needs push next
-        if challenge.scheme == "bearer":
-            self._challenges.update(self._origin, is_predictable=False)
+        self._challenges.update(self._origin, is_predictable=False)
         return scope
-
-    def _authorize_after_denial(self) -> _Authorization | None:
-        """Authorize after 403 or 404 to a request without any: some registries hide private content that way."""
-        if self._request.url == f"{self._origin}/v2/" or self._probed or self._guess_error is not None:
-            return None
-        credential, state = self._look_up_credential(), self._challenges.get(self._origin)
-        challenge = None if credential is None or state.is_open else state.challenge or self._probe()
-        authorization = _NOTHING if challenge is None else self._guess(challenge, credential)
-        return authorization if authorization.header else None
 
     # Credentials, tokens and challenges
 
@@ -366,7 +341,7 @@ class _AuthAttempt:
         self._lookup_result = self._credentials.lookup(self._key, self._request.info.deadline)
         return self._lookup_result.credential
 
-    def _renew_credential(self, used: Credential | None, min_age: float = 0.0) -> Credential | None:
+    def _renew_credential(self, used: Credential | None, *, min_age: float = 0.0) -> Credential | None:
         """Return the source's credential after a refusal; the same one if the source has no other."""
         if self._anonymous or self._renewed:
             return used
@@ -383,10 +358,7 @@ class _AuthAttempt:
     def _authorize(
         self, challenge: Challenge, credential: Credential | None, scope: Scope, *, reuse: bool = True
     ) -> _Authorization | None:
-        """Return the authorization that answers a challenge, with a second token request if the first one is refused.
-
-        With `reuse`, a cached token whose scope is larger may be used. None if the credential cannot be used.
-        """
+        """Return the authorization that answers a challenge, with a second token request if the first is refused."""
         try:
             authorization = self._authorize_once(challenge, credential, scope, reuse=reuse)
         except AuthError as error:
@@ -401,44 +373,44 @@ class _AuthAttempt:
                 raise
             authorization = self._authorize_once(challenge, credential, scope, reuse=reuse)
         if authorization is None:
-            self._credentials.invalidate(self._key, credential)  # the source may have one the next time
+            self._credentials.invalidate(self._key, credential)  # the source may have another the next time
         return authorization
 
     def _authorize_once(
         self, challenge: Challenge, credential: Credential | None, scope: Scope, *, reuse: bool = True
     ) -> _Authorization | None:
-        if credential is not None and credential.registry_token is not None:
-            header = f"Bearer {credential.registry_token}"
-        elif challenge.scheme == "basic":
-            header = ("" if credential is None else credential.basic) or ""
-        else:
-            key = TokenKey.from_challenge(self._origin, credential, challenge)
-            token = self._tokens.get(key, scope) if reuse else None
-            fresh = token is None
-            if token is None:
-                token = self._fetch_token(key, scope, _parse_scope(challenge))
-            return _Authorization(f"Bearer {token.value}", challenge, credential, scope, token, fresh)
-        # A credential that has changed in another field only is not sent again.
-        is_usable = bool(header) and (str(self._origin), header) not in self._rejected
-        return _Authorization(header, challenge, credential) if is_usable else None
+        """Return the authorization that answers a challenge; None if the credential gives none that was not refused.
 
-    def _fetch_token(self, key: TokenKey, scope: Scope, challenge_scope: Scope) -> Token:
-        secrets = () if key.credential is None else key.credential.secrets()
-        for secret in secrets:
-            if (error := self._rejected.get((key.realm, secret))) is not None:
-                raise error
+        With `reuse`, a token may be a cached one whose scope is larger.
+        """
+        registry_token = None if credential is None else credential.registry_token
+        if registry_token is not None or challenge.scheme == "basic":
+            basic = None if credential is None else credential.basic
+            header = basic or "" if registry_token is None else f"Bearer {registry_token}"
+            # A credential that has changed in another field only is not sent again.
+            is_usable = bool(header) and (str(self._origin), header) not in self._rejected
+            return _Authorization(header, challenge, credential) if is_usable else None
+
+        key = TokenKey.from_challenge(self._origin, credential, challenge)
+        token = self._tokens.get(key, scope) if reuse else None
+        if token is not None:
+            return _Authorization(f"Bearer {token.value}", challenge, credential, scope, token)
+        secrets = [(key.realm, secret) for secret in (() if credential is None else credential.secrets())]
+        for rejected in filter(None, map(self._rejected.get, secrets)):
+            raise rejected
         self._token_requests += 1
-        token_request = TokenRequest(key, scope, self._key.host, challenge_scope, tuple(self._refused_scopes))
+        refused_scopes = tuple(self._refused_scopes)
+        token_request = TokenRequest(key, scope, self._key.host, _parse_scope(challenge), refused_scopes)
         try:
-            return self._tokens.fetch(token_request, self._request)
+            token = self._tokens.fetch(token_request, self._request)
         except AuthError as error:
             self._refused_scopes.append(scope)
-            if isinstance(error, CredentialsRejected):
-                if key.credential is None:
-                    self._raise_helper_failure()
-                if error.status != 403:
-                    self._rejected.update(((key.realm, secret), error) for secret in secrets)
+            if isinstance(error, CredentialsRejected) and credential is None:
+                self._raise_helper_failure()
+            if isinstance(error, CredentialsRejected) and error.status != 403:
+                self._rejected.update(dict.fromkeys(secrets, error))
             raise
+        return _Authorization(f"Bearer {token.value}", challenge, credential, scope, token, fresh=True)
 
     def _is_from_registry(self, response: Response) -> bool:
         """Whether no transport below followed a redirect: its target must not get this registry's credentials."""
@@ -446,8 +418,6 @@ class _AuthAttempt:
 
     def _remember_challenge(self, response: Response) -> Challenge | None:
         """Return the challenge to answer, and remember it for the origin. Bearer is preferred to Basic."""
-        if "www-authenticate" not in response.headers:
-            return None
         challenges = Challenge.parse(*response.headers.get_all("www-authenticate"))
         bearer = (challenge for challenge in challenges if challenge.scheme == "bearer" and "realm" in challenge.params)
         basic = (challenge for challenge in challenges if challenge.scheme == "basic")
@@ -457,15 +427,14 @@ class _AuthAttempt:
         return chosen
 
     def _remember_result(self, sent: _Authorization, status: int) -> None:
-        required = self._required
-        if not sent.header and status < 300:
-            # With a wrong password, each further guess would be a failed login. An anonymous pull says nothing about
-            # pushes.
-            is_open = any(member.action == "push" for member in required)
-            if is_open or self._guess_error is not None:
-                self._challenges.update(self._origin, is_open=is_open, is_predictable=self._guess_error is None)
+        required, is_refused = self._required, self._guess_error is not None
+        # An anonymous pull says nothing about pushes.
+        is_open = any(member.action == "push" for member in required)
+        if not sent.header and status < 300 and (is_open or is_refused):
+            # With a wrong password, each further guess would be a failed login.
+            self._challenges.update(self._origin, is_open=is_open, is_predictable=not is_refused)
         # A request without a scope of its own says nothing about the next one, which may be for another repository.
-        is_specific = bool(required) and required != Scope.UNLIMITED
+        is_specific = required != Scope.UNLIMITED and bool(required or not sent.scope)
         if sent.token is not None and self._sends > 1 and is_specific and status not in (400, 401, 403):
             accepted = AcceptedChallenge(sent.challenge, sent.scope)
             self._challenges.put_accepted(self._origin, required, self._request.url, accepted)

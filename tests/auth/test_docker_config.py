@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import subprocess
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -593,7 +594,7 @@ def test_lookup_entry_returns_its_fields(entry: dict[str, Any], expected: Creden
 
 
 def test_lookup_identity_token_without_password_is_only_posted() -> None:
-    # As docker login writes it for Azure: "falls back to GET only if there is a username and password too".
+    # As docker login writes it for Azure: there is no password for a GET.
     entry = {"auth": encoded("00000000-0000-0000-0000-000000000000", ""), "identitytoken": SECRET}
     challenge = Response(401, {"WWW-Authenticate": 'Bearer realm="https://ghcr.io/token"'})
     script = ScriptedTransport([challenge, Response(404)])
@@ -1043,6 +1044,51 @@ def test_helper_closes_pipes_and_stays_is_killed(programs: Programs, fifo: Path)
 def test_helper_password_with_line_breaks_returns_it(programs: Programs) -> None:
     programs.install("vault", "printf '%s' '" + json.dumps({"Username": "_json_key", "Secret": JSON_KEY}) + "'")
     assert programs.config(STORE).lookup("ghcr.io") == Credential(username="_json_key", password=JSON_KEY)
+
+
+# --- Windows ---
+
+
+def test_lookup_without_posix_flags_reads_file(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "O_NONBLOCK")
+    monkeypatch.delattr(os, "O_CLOEXEC")
+    files.write("HOME", {"auths": {"ghcr.io": user("me")}})
+    assert username(files.config(), "ghcr.io") == "me"
+
+
+def test_lookup_without_home_reads_below_userprofile(files: Files) -> None:
+    files.write("HOME", {"auths": {"ghcr.io": user("me")}})
+    assert username(DockerConfig.load(env={"USERPROFILE": files.env["HOME"]}), "ghcr.io") == "me"
+
+
+def test_lookup_path_is_split_at_separator_of_system(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs.answers("vault")
+    monkeypatch.setattr(os, "pathsep", ";")
+    assert username(programs.config(STORE, PATH=f"bin;{programs.folder};/nonexistent"), "ghcr.io") == "me"
+
+
+def test_helper_on_windows_raises_auth_error(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs.answers("vault")
+    monkeypatch.setattr(helper, "_CAN_SELECT_PIPES", False)
+    message = str(failure(programs.config(OWN)))
+    assert "docker-credential-vault: credential helpers are not supported on Windows, pass credentials=" in message
+    config = programs.config(STORE)
+    assert config.lookup("ghcr.io") is None
+    assert "not supported on Windows" in str(config.failure("ghcr.io"))
+    assert programs.asked == []
+
+
+def test_import_auth_without_posix_modules_succeeds() -> None:
+    """Windows has no fcntl, pwd, grp, resource or termios, and no O_NONBLOCK or O_CLOEXEC in os."""
+    script = """
+import os, sys
+sys.modules.update(dict.fromkeys(("fcntl", "pwd", "grp", "resource", "termios")))
+del os.O_NONBLOCK, os.O_CLOEXEC
+import ociwire.auth
+assert all(getattr(ociwire.auth, name) for name in ociwire.auth.__all__)
+assert ociwire.auth.DockerConfig(env={}).lookup("ghcr.io") is None
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 # --- a store that fails ---
