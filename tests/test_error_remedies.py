@@ -315,7 +315,7 @@ REMEDIES = (
     ),
     Remedy(
         name="strip_removes_the_newline_of_a_registry_token",
-        says="strip() it",
+        says="strip() the newline at its end",
         fails=lambda _: Credential(registry_token="token\n"),
         applied=lambda _, __: Credential(registry_token="token\n".strip()),
     ),

@@ -17,7 +17,7 @@ from typing import NamedTuple, final
 from urllib.parse import urlencode, urljoin
 
 from .._bounded_cache import BoundedCache
-from .._http.messages import Request, Response, redactor_of, with_redactor
+from .._http.messages import Request, Response, redactor_of
 from .._http.origin_policy import check_realm, token_redirect_target
 from .._http.redact import Redactor
 from .._http.status import REDIRECT_STATUSES
@@ -147,7 +147,7 @@ class TokenProvider:
         self._tokens.remove(lambda _, cached: cached is token)
 
     def fetch(self, token_request: TokenRequest, request: Request) -> Token:
-        """Request a token for a request that waits for it, or share the one that another thread requests.
+        """Request a token on behalf of a request, or share the one that another thread requests.
 
         Raises:
             AuthError: The token server failed, or the origin policy forbids the request.
@@ -157,12 +157,9 @@ class TokenProvider:
         key, scope = token_request.key, token_request.scope
 
         def request_token() -> Token:
-            request_with_redactor = with_redactor(request)
-            redactor = redactor_of(request_with_redactor)
-            if key.credential is not None:
-                redactor.add(key.credential)
+            redactor = redactor_of(request)
             try:
-                token = self._request_token(token_request, request_with_redactor, redactor)
+                token = self._request_token(token_request, request, redactor)
             except AuthError as error:
                 redactor.redact_error(error)
                 raise
@@ -175,13 +172,15 @@ class TokenProvider:
         )
 
     def _request_token(self, token_request: TokenRequest, request: Request, redactor: Redactor) -> Token:
-        origin = token_request.key.origin
-        trusted: Collection[Origin] = self._trusted_origins.get(token_request.host, ())
-        realm = check_realm(token_request.key.realm, origin, trusted)
-        server = f"the token server {redact_url(realm)} (of {token_request.host})"
+        key, scope, host, *_ = token_request
+        if key.credential is not None:
+            redactor.add(key.credential)
+        trusted: Collection[Origin] = self._trusted_origins.get(host, ())
+        realm = check_realm(key.realm, key.origin, trusted)
+        server = f"the token server {redact_url(realm)} (of {host})"
         if _LOG.isEnabledFor(logging.DEBUG):
-            scope = sanitize(redactor.redact_text(str(token_request.scope)), 1000) or "a token without a scope"
-            _LOG.debug("requesting %s from %s", scope, redactor.redact_text(server))
+            shown = sanitize(redactor.redact_text(str(scope)), 1000) or "a token without a scope"
+            _LOG.debug("requesting %s from %s", shown, redactor.redact_text(server))
         requested_at = time.monotonic()
         http_request = _build_request(token_request, realm, request)
         response, body = self._exchange(http_request, server)
@@ -191,15 +190,14 @@ class TokenProvider:
         followed = REDIRECT_STATUSES - {303} if http_request.method == "POST" else REDIRECT_STATUSES
         if location is not None and response.status in followed:
             what = f"{server} redirects ({response.status})"
-            url = token_redirect_target(realm, location, origin, trusted, subject=what)
+            url = token_redirect_target(realm, location, key.origin, trusted, subject=what)
             http_request = http_request.replace(url=url)
             redactor.add_request(http_request)  # the server may quote a signature of this URL
             response, body = self._exchange(http_request, server)
         if not 200 <= response.status < 300:
             raise self._to_error(token_request, realm, server, response.status, body, redactor)
         value, lifetime = _parse_token(body, server)
-        margin = min(_EXPIRY_MARGIN, lifetime / 4)
-        return Token(token_request.key, value, token_request.scope, requested_at + lifetime - margin)
+        return Token(key, value, scope, requested_at + lifetime - min(_EXPIRY_MARGIN, lifetime / 4))
 
     def _exchange(self, request: Request, server: str) -> tuple[Response, bytes]:
         """Send a request, and return the response with the first megabyte of its body."""

@@ -1,8 +1,4 @@
-"""The `Credential` value, the `CredentialSource` protocol, and the simplest sources.
-
-Implement `CredentialSource` to integrate a vault, a cloud's token exchange, or secrets that rotate. A source is asked
-for the registry's host, never for the token server's. No repr and no message shows a secret.
-"""
+"""The `Credential` value, the `CredentialSource` protocol and simple sources. No repr or message shows a secret."""
 
 from __future__ import annotations
 
@@ -30,20 +26,26 @@ _REPOSITORY = re.compile(r"(?:^|\s)repository:(\S+):[^:,\s]+(?:,[^:,\s]+)*(?=\s|
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
-    """The secrets of one user at one registry. Two are equal if they send the same; the repr shows no secret.
+    """The secrets of one user at one registry.
+
+    Two credentials are equal if their secrets and user names are. The repr shows no secret.
+
+        >>> Credential(username="ci", password="s3cret", source="vault kv/registry")
+        Credential(username='ci', password=***)
 
     Attributes:
-        username: For Basic, and for the token server (RFC 7617: without a colon and without control characters).
+        username: For Basic, and for the token server. Without a colon and control characters (RFC 7617).
         password: Any Unicode text, line breaks included: Google's ``_json_key`` is a JSON file. It is sent as base64.
         identity_token: An OAuth2 refresh token for the token server (in Docker's file, ``identitytoken``): any Unicode
-            text. It is sent URL-encoded, in the body of a request.
-        registry_token: A bearer token for the registry itself (``registrytoken``). Takes precedence over other fields.
-        expires_at: When to ask the source again, in seconds since the epoch or as a `datetime` with a time zone. None
-            means never.
+            text. It is sent URL-encoded, in the body of a request. With a password, the password is sent instead.
+        registry_token: A bearer token for the registry itself (``registrytoken``), in visible ASCII. Takes precedence
+            over the other fields.
+        expires_at: When to call the source again, in seconds since the epoch or as a `datetime` with a time zone.
+            `None`, the default, means never.
         source: Origin of the credential for messages: a file and an entry, or a vault and a path.
 
     Raises:
-        UsageError: A field has the wrong type, cannot be sent in a header, or there is a password without a username.
+        UsageError: A field has the wrong type or cannot be sent in a header, or there is a password without a username.
     """
 
     username: str | None = None
@@ -57,30 +59,30 @@ class Credential:
         for name in ("username", *_SECRETS):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
-                raise UsageError(f"a credential's {name} is a str, not {type(value).__name__}")
+                raise UsageError(f"credential {name} must be a str, got {type(value).__name__}")
             if value is not None and SURROGATE.search(value):  # an exception of encode() would hold the value
-                raise UsageError(f"a credential's {name} is not Unicode text")
+                raise UsageError(f"credential {name} must be Unicode text, got a lone surrogate")
             # Passwords and identity tokens are sent encoded. The others are sent as they are, and could end a header.
             if value is not None and name in ("username", "registry_token") and _CONTROL.search(value):
-                ending = " (a newline at its end? strip() it)" if value.endswith(("\n", "\r")) else ""
-                raise UsageError(f"a credential's {name} holds a control character{ending}")
+                hint = "; strip() the newline at its end" if value.endswith(("\n", "\r")) else ""
+                raise UsageError(f"credential {name} must not contain control characters{hint}")
         if self.username is not None and ":" in self.username:
-            raise UsageError("a credential's username holds a colon, which Basic cannot carry (RFC 7617, section 2)")
+            raise UsageError("credential username must not contain a colon (RFC 7617, section 2)")
         if self.password is not None and self.username is None:
-            raise UsageError("a credential has a password but no username")
+            raise UsageError("credential has a password and no username")
         if self.registry_token is not None and not _VISIBLE.fullmatch(self.registry_token):
-            raise UsageError("a credential's registry_token holds what a header cannot carry (visible ASCII can be)")
+            raise UsageError("credential registry_token must be visible ASCII characters")
         object.__setattr__(self, "expires_at", _to_timestamp(self.expires_at))
 
     @property
     def basic(self) -> str | None:
-        """The Authorization header with username and password (RFC 7617, in UTF-8); None without both."""
+        """The Authorization header for the username and password (RFC 7617, in UTF-8); `None` without both."""
         if self.username is None or self.password is None:
             return None
         return f"Basic {base64.b64encode(f'{self.username}:{self.password}'.encode()).decode()}"
 
     def secrets(self) -> tuple[str, ...]:
-        """All secrets, in each form in which they are sent."""
+        """Return all secrets, in each form in which they are sent."""
         texts = (*(getattr(self, name) for name in _SECRETS), (self.basic or "").removeprefix("Basic "))
         return tuple(text for text in texts if text)
 
@@ -93,18 +95,21 @@ class Credential:
 
 @runtime_checkable
 class CredentialSource(Protocol):
-    """Looks up the credentials for a registry. Implement this to integrate a vault."""
+    """Looks up the credentials for a registry.
+
+    Implement this to integrate a vault, a token exchange of a cloud, or secrets that rotate.
+    """
 
     def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
-        """Return the credential for a registry, or None for anonymous access.
+        """Return the credential for a registry, or `None` for anonymous access.
 
         May be called from any thread, one call at a time for each host. The answer is cached for that host and
         repository until it expires or a server rejects it. An exception is not cached, and is raised as `AuthError`.
 
         Args:
-            host: The registry's ``host`` or ``host:port``: lower case, without the scheme's default port; ``docker.io``
-                for every name of Docker Hub.
-            repository: The first repository that the request needs, or None.
+            host: The registry's ``host`` or ``host:port``, never the token server's: lower case, without the scheme's
+                default port; ``docker.io`` for every name of Docker Hub.
+            repository: The first repository that the request needs, or `None`.
         """
         ...
 
@@ -114,7 +119,7 @@ class Anonymous:
     """A source that always returns no credentials."""
 
     def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
-        """Return None."""
+        """Return `None`."""
         return None
 
 
@@ -122,8 +127,12 @@ class Anonymous:
 class StaticCredentials:
     """A source with one credential for one host, and none for other hosts.
 
+        >>> source = StaticCredentials("registry.example", Credential(username="ci", password="s3cret"))
+        >>> source.lookup("quay.io") is None
+        True
+
     Args:
-        host: ``host`` or ``host:port``; all names of Docker Hub count as one.
+        host: ``host`` or ``host:port``. All names of Docker Hub are the same host.
         credential: The credential.
 
     Raises:
@@ -132,12 +141,12 @@ class StaticCredentials:
 
     def __init__(self, host: str, credential: Credential) -> None:
         if not isinstance(credential, Credential):
-            raise UsageError(f"a credential is a Credential, not {type(credential).__name__}")
+            raise UsageError(f"credential must be a Credential, got {type(credential).__name__}")
         self._host = registry_name(host)
         self._credential = credential
 
     def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
-        """Return the credential if it is for that host."""
+        """Return the credential if it is for this host, else `None`."""
         return self._credential if registry_name(host) == self._host else None
 
     def __repr__(self) -> str:
@@ -146,25 +155,25 @@ class StaticCredentials:
 
 @final
 class ChainedCredentials:
-    """Several sources: the first one that returns a credential is used. An exception of a source is raised.
+    """A source that calls several sources in order, until one returns a credential. An exception of one is raised.
 
     Args:
-        sources: The sources, in the order in which they are asked.
+        sources: The sources, in the order in which they are called.
 
     Raises:
-        UsageError: One of them has no ``lookup``.
+        UsageError: A source has no ``lookup`` method.
     """
 
     def __init__(self, sources: Iterable[CredentialSource]) -> None:
         self._sources = tuple(map(check_credential_source, sources))
 
     def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
-        """Return the first credential that a source has, or None."""
+        """Return the first credential that a source returns, or `None`."""
         answers = (source.lookup(host, repository) for source in self._sources)
         return next((answer for answer in answers if answer is not None), None)
 
     def failure(self, host: str, repository: str | None = None, /) -> AuthError | None:
-        """The failure of the first source that answered `None` because it failed; see `DockerConfig.failure`.
+        """Return the failure of the first source that returned `None` because it failed; see `DockerConfig.failure`.
 
         Call it after `lookup` returned `None`.
         """
@@ -176,23 +185,27 @@ class ChainedCredentials:
 
 
 def check_credential_source(source: CredentialSource) -> CredentialSource:
-    """Return a source unchanged; refuse a value that is not one, such as a `Credential`, which names no host."""
+    """Check that a value is a credential source, and return it.
+
+    Raises:
+        UsageError: It has no ``lookup`` method, such as a `Credential`, which names no host.
+    """
     if isinstance(source, type) or not callable(getattr(source, "lookup", None)):
         name = source.__name__ if isinstance(source, type) else type(source).__name__
-        hint = " (StaticCredentials(host, credential) says for which host)" if isinstance(source, Credential) else ""
-        raise UsageError(f"a credential source has lookup(host, repository): {name} has not{hint}")
+        hint = ": use StaticCredentials(host, credential)" if isinstance(source, Credential) else ""
+        raise UsageError(f"a credential source must have a method lookup(host, repository), got {name}{hint}")
     return source
 
 
 def get_failure(source: CredentialSource, host: str, repository: str | None) -> AuthError | None:
-    """The error because of which a source answered None, if it reports one; see `DockerConfig.failure`."""
+    """Return the error because of which a source returned None, if it reports one; see `DockerConfig.failure`."""
     failure = getattr(source, "failure", None)
     error = failure(host, repository) if callable(failure) else None
     return error if isinstance(error, AuthError) else None
 
 
 def first_repository(scope: Scope) -> str | None:
-    """The first repository in a scope's text: of a mount's two, the one that is pushed to."""
+    """Return the first repository in a scope's text: of a mount's two, the one that is pushed to."""
     match = _REPOSITORY.search(str(scope))
     return None if match is None else match[1]
 
@@ -200,14 +213,13 @@ def first_repository(scope: Scope) -> str | None:
 def _to_timestamp(value: Any) -> float | None:
     if value is None:
         return None
+    expected = "expected seconds since the epoch, a datetime with a time zone, or None"
     if isinstance(value, datetime):
         if value.tzinfo is None:
-            raise UsageError("a credential's expires_at has no time zone: datetime.now(timezone.utc) has one")
+            raise UsageError(f"invalid expires_at without a time zone: {expected}, such as datetime.now(timezone.utc)")
         return value.timestamp()
     if not is_number(value):
         # A value of another type is not shown: it may be a secret that was passed in the wrong place.
-        given = safe_repr(value) if isinstance(value, (int, float)) else f"of type {type(value).__name__}"
-        raise UsageError(
-            f"invalid expires_at {given}: expected seconds since the epoch, a datetime with a time zone, or None"
-        )
+        shown = safe_repr(value) if isinstance(value, (int, float)) else f"of type {type(value).__name__}"
+        raise UsageError(f"invalid expires_at {shown}: {expected}")
     return float(value)

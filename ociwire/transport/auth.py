@@ -133,6 +133,10 @@ class _Authorization:
     token: Token | None = None
     fresh: bool = False  # whether the token was granted during this request
 
+    def secrets(self) -> tuple[str, ...]:
+        """The header's value after its scheme, and the secrets of the credential."""
+        return (self.header.partition(" ")[2], *(() if self.credential is None else self.credential.secrets()))
+
 
 _NOTHING = _Authorization()
 
@@ -166,11 +170,9 @@ class _AuthAttempt:
         while True:
             request = self._request
             if sent.header:
-                request = request.with_headers({"Authorization": sent.header})
                 # A later response may repeat this token after another one was sent, or the password behind it.
-                redactor = redactor_of(request)
-                if sent.credential is not None:
-                    redactor.add(sent.credential)
+                redactor_of(request).add(sent)
+                request = request.with_headers({"Authorization": sent.header})
             self._sends += 1
             response = with_request(self._layer._inner.round_trip(request), request)
             following = None
@@ -197,12 +199,13 @@ class _AuthAttempt:
         if not required and self._challenges.get_accepted(self._origin, required, self._request.url) is None:
             return _NOTHING
         credential = self._look_up_credential()
-        actions = {member.action for member in required if member.resource_type == "repository"}
-        if credential is None and not (self._is_read and actions.isdisjoint(("push", "delete", "*"))):
-            self._raise_helper_failure()  # a push must not become anonymous because a helper failed
-        if credential is not None and credential.registry_token is not None:
+        if credential is None:
+            actions = {member.action for member in required if member.resource_type == "repository"}
+            if not (self._is_read and actions.isdisjoint(("push", "delete", "*"))):
+                self._raise_helper_failure()  # a push must not become anonymous because a helper failed
+        elif credential.registry_token is not None:
             challenge = challenge or _BASIC
-        elif challenge is None and self._layer._probe_auth and body is not None and body.single_use:
+        if challenge is None and self._layer._probe_auth and body is not None and body.single_use:
             # A server may read ahead, with or without Expect: by the time of its 401, the body is consumed. A longer
             # body with a Content-Length is refused at once.
             challenge = self._probe() if body.length is None or 0 < body.length <= _MAX_READ_AHEAD else None
@@ -232,8 +235,8 @@ class _AuthAttempt:
         scope, is_hidden = self._required, self._sends > 0  # hidden: the registry has answered 403 or 404
         if challenge.scheme == "bearer" and (credential is None or credential.registry_token is None):
             accepted = self._challenges.get_accepted(self._origin, scope, self._request.url)
-            is_predictable = is_hidden or self._challenges.get(self._origin).is_predictable
-            if scope == Scope.UNLIMITED or (accepted is None and not is_predictable):
+            is_known = accepted is not None or is_hidden or self._challenges.get(self._origin).is_predictable
+            if scope == Scope.UNLIMITED or not is_known:
                 return _NOTHING
             challenge, scope = accepted or (challenge, scope)
         try:

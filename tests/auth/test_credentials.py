@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import dataclasses
+import doctest
 import pickle
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -15,6 +16,7 @@ import pytest
 from ociwire._oci.reference import registry_name
 from ociwire._oci.scope import Scope
 from ociwire.auth import Anonymous, ChainedCredentials, Credential, CredentialSource, DockerConfig, StaticCredentials
+from ociwire.auth import credentials as credentials_module
 from ociwire.auth.credentials import check_credential_source, first_repository
 from ociwire.errors import AuthError, UsageError
 
@@ -369,7 +371,7 @@ def test_check_credential_source_without_lookup_raises_usage_error(source: Any) 
 
 
 def test_check_credential_source_credential_raises_usage_error_with_advice() -> None:
-    with pytest.raises(UsageError, match="StaticCredentials"):
+    with pytest.raises(UsageError, match=r"got Credential: use StaticCredentials\(host, credential\)$"):
         check_credential_source(ME)  # type: ignore[arg-type]
 
 
@@ -396,3 +398,9 @@ def test_check_credential_source_with_lookup_returns_it(source: CredentialSource
 )
 def test_first_repository_scope_returns_first_in_text(scope: Scope, repository: str | None) -> None:
     assert first_repository(scope) == repository
+
+
+def test_docstring_examples_of_module_are_true() -> None:
+    results = doctest.testmod(credentials_module)
+    assert results.attempted > 0
+    assert results.failed == 0

@@ -655,7 +655,7 @@ class TrackedBody:
     "source", [None, ME, "me:secret", StaticCredentials, object(), lambda host, repository=None: ME]
 )
 def test_init_invalid_source_raises_usage_error(source: Any) -> None:
-    with pytest.raises(UsageError, match="a credential source has lookup"):
+    with pytest.raises(UsageError, match=r"a credential source must have a method lookup\(host, repository\), got "):
         AuthTransport(FunctionTransport(lambda request: OK), credentials=source)
 
 
