@@ -161,8 +161,8 @@ class _AuthAttempt:
         # port of https: the scheme decides which port is the default.
         self._anonymous = request.info.anonymous or (origin.scheme == "http" and origin.port == 443)
         self._refused_scopes: list[Scope] = []
-        # Realms and registries, and the secrets that they answered with 401.
-        self._rejected: dict[tuple[str, str], AuthError | None] = {}
+        # What is not sent again: a token request that failed, and a secret to a realm or registry that answered 401.
+        self._refused: dict[tuple[object, object], AuthError | None] = {}
 
     def run(self) -> Response:
         """Send the request until the response is the result."""
@@ -232,7 +232,8 @@ class _AuthAttempt:
 
         Scope and realm are guesses, or were accepted before and may have changed.
         """
-        scope, is_hidden = self._required, self._sends > 0  # hidden: the registry has answered 403 or 404
+        scope, body = self._required, self._request.body
+        is_hidden = self._sends > 0  # the registry has answered 403 or 404
         if challenge.scheme == "bearer" and (credential is None or credential.registry_token is None):
             accepted = self._challenges.get_accepted(self._origin, scope, self._request.url)
             is_known = accepted is not None or is_hidden or self._challenges.get(self._origin).is_predictable
@@ -240,12 +241,14 @@ class _AuthAttempt:
                 return _NOTHING
             challenge, scope = accepted or (challenge, scope)
         try:
-            return self._authorize_once(challenge, credential, scope) or _NOTHING
+            return self._authorize(challenge, credential, scope) or _NOTHING
         except AuthError as error:
             if isinstance(error, AuthTimeout) or is_temporary_status(error.status):
                 raise
             if is_hidden and error.status not in (400, 401, 403):
                 raise  # the registry's 404 says nothing unless the token server has refused
+            if not is_hidden and body is not None and body.single_use:
+                raise  # the body could be consumed before the registry's challenge
             self._guess_error = error
             self._challenges.invalidate(self._origin, self._required)
             level = logging.WARNING if isinstance(error, CredentialsRejected) else logging.INFO
@@ -270,7 +273,7 @@ class _AuthAttempt:
                 self._credentials.invalidate(self._key, sent.credential)  # the source may have another the next time
                 return None
         if status == 401 and sent.header and token is None:
-            self._rejected[str(self._origin), sent.header] = None
+            self._refused[str(self._origin), sent.header] = None
 
         is_exhausted = self._sends >= _MAX_SENDS or self._token_requests >= _MAX_TOKEN_REQUESTS
         if is_exhausted or (body is not None and not body.resendable):
@@ -375,7 +378,7 @@ class _AuthAttempt:
             elif not is_rejection or (credential := self._renew_credential(rejected)) == rejected:
                 raise
             authorization = self._authorize_once(challenge, credential, scope, reuse=reuse)
-        if authorization is None:
+        if authorization is None and self._sends > 0:
             self._credentials.invalidate(self._key, credential)  # the source may have another the next time
         return authorization
 
@@ -391,7 +394,7 @@ class _AuthAttempt:
             basic = None if credential is None else credential.basic
             header = basic or "" if registry_token is None else f"Bearer {registry_token}"
             # A credential that has changed in another field only is not sent again.
-            is_usable = bool(header) and (str(self._origin), header) not in self._rejected
+            is_usable = bool(header) and (str(self._origin), header) not in self._refused
             return _Authorization(header, challenge, credential) if is_usable else None
 
         key = TokenKey.from_challenge(self._origin, credential, challenge)
@@ -399,19 +402,21 @@ class _AuthAttempt:
         if token is not None:
             return _Authorization(f"Bearer {token.value}", challenge, credential, scope, token)
         secrets = [(key.realm, secret) for secret in (() if credential is None else credential.secrets())]
-        for rejected in filter(None, map(self._rejected.get, secrets)):
-            raise rejected
+        for entry in ((key, scope), *secrets):
+            if (refusal := self._refused.get(entry)) is not None:
+                raise refusal
         self._token_requests += 1
         refused_scopes = tuple(self._refused_scopes)
         token_request = TokenRequest(key, scope, self._key.host, _parse_scope(challenge), refused_scopes)
         try:
             token = self._tokens.fetch(token_request, self._request)
         except AuthError as error:
+            self._refused[key, scope] = error
             self._refused_scopes.append(scope)
             if isinstance(error, CredentialsRejected) and credential is None:
                 self._raise_helper_failure()
             if isinstance(error, CredentialsRejected) and error.status != 403:
-                self._rejected.update(dict.fromkeys(secrets, error))
+                self._refused.update(dict.fromkeys(secrets, error))
             raise
         return _Authorization(f"Bearer {token.value}", challenge, credential, scope, token, fresh=True)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
 
 from ociwire import (
     AuthTransport,
+    Body,
     Client,
     Descriptor,
     Digest,
@@ -477,6 +478,43 @@ def test_wrong_password_for_public_content_is_sent_once() -> None:
     assert registry.token_requests == [["repository:first:pull"], ["repository:a:pull"]]
 
 
+def test_guess_refused_for_hidden_content_uses_changed_credential() -> None:
+    """A registry that hides private content answers a request without a token with 404, and without a challenge."""
+    first = Credential(username="ci", password="sEcReT-1")
+    second = Credential(username="ci", password="sEcReT-2")
+    registry = FakeRegistry(
+        lambda r, scopes: needs(plain)(r, scopes) if "first" in r.url or scopes else Response(404),
+        lambda asked, url: token(*asked),
+    )
+    valid = {first.basic}
+
+    def round_trip(request: Request, /) -> Response:
+        if request.info.operation == "token" and request.headers.get("authorization") not in valid:
+            return Response(401, request=request)
+        return registry.round_trip(request)
+
+    transport = AuthTransport(FunctionTransport(round_trip), credentials=PerRepository(first, second))
+    for name in ("first", "app"):
+        assert transport.round_trip(pull(name)).status == 200
+        valid = {second.basic}
+
+
+def test_guess_refused_single_use_body_is_not_consumed() -> None:
+    consumed: list[bytes] = []
+
+    def chunks() -> Iterator[bytes]:
+        consumed.append(b"x")
+        yield b"x"
+
+    registry = FakeRegistry(needs(plain), refuses("repository:b:pull,push", status=401))
+    transport = registry.transport()
+    transport.round_trip(pull("a"))
+    push = get("/v2/b/blobs/uploads/1", "repository:b:pull,push", "PUT").replace(body=Body.of(chunks()))
+    with pytest.raises(CredentialsRejected, match="Requested scope: 'repository:b:pull,push'"):
+        transport.round_trip(push)
+    assert consumed == []
+
+
 def test_realm_refused_by_policy_does_not_block_other_repositories() -> None:
     registry = FakeRegistry(
         lambda r, scopes: needs(plain, realm="http://plain.example" if "bad" in r.url else REALM)(r, scopes)
@@ -485,6 +523,19 @@ def test_realm_refused_by_policy_does_not_block_other_repositories() -> None:
     with pytest.raises(AuthError, match="trusted_realms"):
         transport.round_trip(pull("bad"))
     assert transport.round_trip(pull("good")).status == 200
+
+
+class PerRepository:
+    """A source that returns one credential until it is called again for a repository, then another one."""
+
+    def __init__(self, first: Credential, second: Credential) -> None:
+        self._first, self._second = first, second
+        self._seen: set[str | None] = set()
+
+    def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
+        is_repeated = repository in self._seen
+        self._seen.add(repository)
+        return self._second if is_repeated else self._first
 
 
 class Changing:
@@ -497,7 +548,7 @@ class Changing:
         return next(self._credentials)
 
 
-def test_guess_refused_with_every_credential_error_names_both_scopes() -> None:
+def test_guess_refused_with_every_credential_error_names_requested_scope() -> None:
     first = Credential(username="ci", password="sEcReT-1")
     second = Credential(username="ci", password="sEcReT-2")
     registry = FakeRegistry(
@@ -509,8 +560,8 @@ def test_guess_refused_with_every_credential_error_names_both_scopes() -> None:
     request = get("/v2/app/manifests/x", "repository:first:push repository:app:pull")
     with pytest.raises(CredentialsRejected) as caught:
         transport.round_trip(request)
-    assert "'repository:first:push repository:app:pull'" in str(caught.value)
-    assert "'repository:project/app:pull'" in str(caught.value)
+    assert "Requested scope: 'repository:first:push repository:app:pull'" in str(caught.value)
+    assert "user 'ci'" in str(caught.value)
     assert len(registry.token_requests) == 3
 
 
