@@ -34,22 +34,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import final
 
 from .._http.messages import Request, Response, redactor_of, with_redactor
 from .._http.status import is_temporary_status
 from .._http.transport import Transport
 from .._http.urls import Origin
-from .._oci.reference import registry_name
 from .._oci.scope import Scope
+from ..auth._authorizer import Authorization, Authorizer, parse_scope
 from ..auth._challenge_cache import AcceptedChallenge, ChallengeCache
-from ..auth._credential_cache import CredentialCache, CredentialKey, LookupResult
-from ..auth._single_flight import copy_error
-from ..auth._token_provider import Token, TokenKey, TokenProvider, TokenRequest
+from ..auth._credential_cache import CredentialCache
+from ..auth._token_provider import TokenKey, TokenProvider
 from ..auth.challenge import Challenge
-from ..auth.credentials import Credential, CredentialSource, first_repository
+from ..auth.credentials import Credential, CredentialSource
 from ..errors import AuthError, AuthTimeout, CredentialsRejected
 from .base import with_request
 
@@ -57,12 +54,10 @@ __all__ = ["AuthTransport"]
 
 _LOG = logging.getLogger("ociwire.auth")
 _MAX_SENDS = 3
-_MAX_TOKEN_REQUESTS = 2
-_MIN_AGE_AT_403 = 60.0
-"""Seconds after which a credential that is answered 403 may have expired since the source returned it."""
 _MAX_READ_AHEAD = 256 * 1024
 """Bytes of a body that servers written in Go read before they answer."""
 _BASIC = Challenge("basic")
+_NOTHING = Authorization(_BASIC)
 
 
 @final
@@ -122,47 +117,18 @@ class AuthTransport:
         self._inner.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _Authorization:
-    """What a request is sent with: nothing, a token, or a credential itself (Basic, or a registry token)."""
-
-    header: str = field(default="", repr=False)
-    challenge: Challenge = _BASIC  # what it answers
-    credential: Credential | None = None  # None for an anonymous token, too
-    scope: Scope = Scope.EMPTY  # what the token was needed for
-    token: Token | None = None
-    fresh: bool = False  # whether the token was granted during this request
-
-    def secrets(self) -> tuple[str, ...]:
-        """The header's value after its scheme, and the secrets of the credential."""
-        return (self.header.partition(" ")[2], *(() if self.credential is None else self.credential.secrets()))
-
-
-_NOTHING = _Authorization()
-
-
 class _AuthAttempt:
     """One request on its way through the layer."""
 
     _sends = 0
-    _token_requests = 0
-    _renewed = False  # whether the credential was looked up again
     _probed = False
     _guess_error: AuthError | None = None  # why the token server refused a token before the registry's challenge
-    _lookup_result: LookupResult | None = None
 
     def __init__(self, layer: AuthTransport, request: Request) -> None:
         self._layer, self._request, self._required = layer, request, request.info.required_scope
-        self._credentials, self._challenges, self._tokens = layer._credentials, layer._challenges, layer._tokens
-        self._origin = origin = Origin.of(request.url)
-        self._key = CredentialKey(_lookup_name(origin), first_repository(self._required))
+        self._challenges, self._origin = layer._challenges, Origin.of(request.url)
+        self._authorizer = Authorizer(layer._credentials, layer._tokens, request, self._origin)
         self._is_read = request.method in ("GET", "HEAD")
-        # A source is asked for REGISTRY:443 as for REGISTRY, whose credential must not be sent in clear text to the
-        # port of https: the scheme decides which port is the default.
-        self._anonymous = request.info.anonymous or (origin.scheme == "http" and origin.port == 443)
-        self._refused_scopes: list[Scope] = []
-        # What is not sent again: a token request that failed, and a secret to a realm or registry that answered 401.
-        self._refused: dict[tuple[object, object], AuthError | None] = {}
 
     def run(self) -> Response:
         """Send the request until the response is the result."""
@@ -180,7 +146,7 @@ class _AuthAttempt:
                 try:
                     following = self._next_authorization(sent, response)
                     if following is None and response.status in (401, 403) and sent.credential is None:
-                        self._raise_helper_failure()
+                        self._authorizer.raise_failure()
                 except BaseException:
                     response.drain()
                     raise
@@ -192,17 +158,17 @@ class _AuthAttempt:
 
     # Before the first response
 
-    def _initial_authorization(self) -> _Authorization:
+    def _initial_authorization(self) -> Authorization:
         """Return the authorization that the registry is known to require; nothing before its first challenge."""
         required, body = self._required, self._request.body
         challenge = self._challenges.get(self._origin).challenge
         if not required and self._challenges.get_accepted(self._origin, required, self._request.url) is None:
             return _NOTHING
-        credential = self._look_up_credential()
+        credential = self._authorizer.look_up()
         if credential is None:
             actions = {member.action for member in required if member.resource_type == "repository"}
             if not (self._is_read and actions.isdisjoint(("push", "delete", "*"))):
-                self._raise_helper_failure()  # a push must not become anonymous because a helper failed
+                self._authorizer.raise_failure()  # a push must not become anonymous because a helper failed
         elif credential.registry_token is not None:
             challenge = challenge or _BASIC
         if challenge is None and self._layer._probe_auth and body is not None and body.single_use:
@@ -227,7 +193,7 @@ class _AuthAttempt:
             self._challenges.update(self._origin, is_open=True)
         return challenge
 
-    def _guess(self, challenge: Challenge, credential: Credential | None) -> _Authorization:
+    def _guess(self, challenge: Challenge, credential: Credential | None) -> Authorization:
         """Return the authorization for a challenge that this request has not received; nothing if it is refused.
 
         Scope and realm are guesses, or were accepted before and may have changed.
@@ -241,7 +207,7 @@ class _AuthAttempt:
                 return _NOTHING
             challenge, scope = accepted or (challenge, scope)
         try:
-            return self._authorize(challenge, credential, scope) or _NOTHING
+            return self._authorizer.authorize(challenge, credential, scope, is_guess=True) or _NOTHING
         except AuthError as error:
             if isinstance(error, AuthTimeout) or is_temporary_status(error.status):
                 raise
@@ -257,7 +223,7 @@ class _AuthAttempt:
 
     # After a response
 
-    def _next_authorization(self, sent: _Authorization, response: Response) -> _Authorization | None:
+    def _next_authorization(self, sent: Authorization, response: Response) -> Authorization | None:
         """Return the authorization to repeat the request with, by the table above; None to return the response."""
         status, token, body = response.status, sent.token, self._request.body
         if status == 400 and (token is None or sent.fresh or not self._is_read):
@@ -265,41 +231,42 @@ class _AuthAttempt:
         challenge = None if status == 400 else self._remember_challenge(response)
         answered = challenge or sent.challenge
         covers = self._covers(sent, challenge)
-        if covers and token is not None and status in (400, 401):
-            self._tokens.evict(token)
-            # A token that this request has received is refused: no other one will be accepted, unless it is smaller.
-            # Some token servers grant nothing if they refuse a part of what was requested.
-            if sent.fresh and _parse_scope(answered) in (Scope.EMPTY, token.scope):
-                self._credentials.invalidate(self._key, sent.credential)  # the source may have another the next time
-                return None
-        if status == 401 and sent.header and token is None:
-            self._refused[str(self._origin), sent.header] = None
+        if status in (400, 401) and (covers or token is None):
+            self._authorizer.record_refusal(sent)
+        # After a fresh token, only a smaller one can be accepted: some token servers grant nothing if they refuse a
+        # part of what was requested.
+        is_smaller = token is not None and parse_scope(answered) not in (Scope.EMPTY, token.scope)
+        if covers and sent.fresh and status == 401 and not is_smaller:
+            self._authorizer.invalidate(sent.credential)
+            return None
 
-        is_exhausted = self._sends >= _MAX_SENDS or self._token_requests >= _MAX_TOKEN_REQUESTS
+        is_exhausted = self._sends >= _MAX_SENDS or self._authorizer.is_exhausted
         if is_exhausted or (body is not None and not body.resendable):
             if status == 401 and self._guess_error is not None and not sent.header:
                 raise self._guess_error  # it says more than the 401 to the request without a token
             return None
         if covers and token is not None and status in (400, 401):
-            scope = _parse_scope(answered) if sent.fresh else sent.scope | _parse_scope(answered)
-            return self._authorize(answered, self._look_up_credential(), scope, reuse=False)
+            scope = parse_scope(answered) if sent.fresh else sent.scope | parse_scope(answered)
+            return self._authorizer.authorize(answered, self._authorizer.look_up(), scope, reuse=False)
         if covers and status in (401, 403):
-            return self._replace_credential(sent, answered, status)
+            scope = sent.scope if token is not None else self._choose_scope(sent, answered)
+            return self._authorizer.replace(sent, answered, status, scope)
         if challenge is not None and not covers:
             response.drain()  # so that its connection can serve the token request
-            return self._authorize(challenge, self._look_up_credential(), self._choose_scope(sent, challenge))
+            scope = self._choose_scope(sent, challenge)
+            return self._authorizer.authorize(challenge, self._authorizer.look_up(), scope)
         return self._authorize_hidden() if not sent.header and status in (403, 404) else None
 
-    def _authorize_hidden(self) -> _Authorization | None:
+    def _authorize_hidden(self) -> Authorization | None:
         """Authorize after 403 or 404 to a request without any: some registries hide private content that way."""
         if self._request.url == f"{self._origin}/v2/" or self._probed or self._guess_error is not None:
             return None
-        credential, state = self._look_up_credential(), self._challenges.get(self._origin)
+        credential, state = self._authorizer.look_up(), self._challenges.get(self._origin)
         challenge = None if credential is None or state.is_open else state.challenge or self._probe()
         authorization = _NOTHING if challenge is None else self._guess(challenge, credential)
         return authorization if authorization.header else None
 
-    def _covers(self, sent: _Authorization, challenge: Challenge | None) -> bool:
+    def _covers(self, sent: Authorization, challenge: Challenge | None) -> bool:
         """Whether what was sent already answers a challenge, so that only another token or credential can help."""
         if challenge is None or not sent.header:
             return bool(sent.header)
@@ -309,26 +276,11 @@ class _AuthAttempt:
             challenge.scheme == "bearer"
             and TokenKey.from_challenge(self._origin, sent.credential, challenge) == sent.token.key
         )
-        return is_same_server and _parse_scope(challenge) <= sent.token.scope
+        return is_same_server and parse_scope(challenge) <= sent.token.scope
 
-    def _replace_credential(self, sent: _Authorization, challenge: Challenge, status: int) -> _Authorization | None:
-        """Return the authorization by the credential that the source has now, if it has changed."""
-        if sent.credential is None:
-            return None
-        credential = self._renew_credential(sent.credential, min_age=0.0 if status == 401 else _MIN_AGE_AT_403)
-        if credential != sent.credential:
-            _LOG.info("%s answered with status %d; the credentials have changed since", self._key.host, status)
-            scope = self._choose_scope(sent, challenge) if sent.token is None else sent.scope
-            return self._authorize(challenge, credential, scope)
-        if status == 401:
-            source = credential.source or self._credentials.source_name
-            message = "%s refused the credentials from %s; public content may be available without them"
-            _LOG.warning(message, self._key.host, source)
-        return None
-
-    def _choose_scope(self, sent: _Authorization, challenge: Challenge) -> Scope:
+    def _choose_scope(self, sent: Authorization, challenge: Challenge) -> Scope:
         """Return the scope of the token that answers a challenge."""
-        scope, required = _parse_scope(challenge), self._required
+        scope, required = parse_scope(challenge), self._required
         if required == Scope.UNLIMITED or not required:
             return scope
         if sent.header or self._guess_error is not None:
@@ -338,87 +290,6 @@ class _AuthAttempt:
             return scope | required  # a push that is challenged for pull needs push next
         self._challenges.update(self._origin, is_predictable=False)
         return scope
-
-    # Credentials, tokens and challenges
-
-    def _look_up_credential(self) -> Credential | None:
-        if self._anonymous:
-            return None
-        self._lookup_result = self._credentials.lookup(self._key, self._request.info.deadline)
-        return self._lookup_result.credential
-
-    def _renew_credential(self, used: Credential | None, *, min_age: float = 0.0) -> Credential | None:
-        """Return the source's credential after a refusal; the same one if the source has no other."""
-        if self._anonymous or self._renewed:
-            return used
-        self._renewed = True
-        self._lookup_result = self._credentials.renew(self._key, used, self._request.info.deadline, min_age=min_age)
-        return self._lookup_result.credential
-
-    def _raise_helper_failure(self) -> None:
-        """Raise the failure of a credential helper, if there is no credential because of it."""
-        if self._lookup_result is not None and self._lookup_result.failure is not None:
-            # A copy: the source keeps its exception, whose traceback would grow with each request.
-            raise copy_error(self._lookup_result.failure)
-
-    def _authorize(
-        self, challenge: Challenge, credential: Credential | None, scope: Scope, *, reuse: bool = True
-    ) -> _Authorization | None:
-        """Return the authorization that answers a challenge, with a second token request if the first is refused."""
-        try:
-            authorization = self._authorize_once(challenge, credential, scope, reuse=reuse)
-        except AuthError as error:
-            if self._token_requests >= _MAX_TOKEN_REQUESTS:
-                raise
-            challenge_scope, is_rejection = _parse_scope(challenge), isinstance(error, CredentialsRejected)
-            refuses_scope = error.status == 403 or (error.status == 400 and not is_rejection)
-            rejected = credential
-            if refuses_scope and challenge_scope and challenge_scope != scope and challenge_scope <= scope:
-                scope = challenge_scope
-            elif not is_rejection or (credential := self._renew_credential(rejected)) == rejected:
-                raise
-            authorization = self._authorize_once(challenge, credential, scope, reuse=reuse)
-        if authorization is None and self._sends > 0:
-            self._credentials.invalidate(self._key, credential)  # the source may have another the next time
-        return authorization
-
-    def _authorize_once(
-        self, challenge: Challenge, credential: Credential | None, scope: Scope, *, reuse: bool = True
-    ) -> _Authorization | None:
-        """Return the authorization that answers a challenge; None if the credential gives none that was not refused.
-
-        With `reuse`, a token may be a cached one whose scope is larger.
-        """
-        registry_token = None if credential is None else credential.registry_token
-        if registry_token is not None or challenge.scheme == "basic":
-            basic = None if credential is None else credential.basic
-            header = basic or "" if registry_token is None else f"Bearer {registry_token}"
-            # A credential that has changed in another field only is not sent again.
-            is_usable = bool(header) and (str(self._origin), header) not in self._refused
-            return _Authorization(header, challenge, credential) if is_usable else None
-
-        key = TokenKey.from_challenge(self._origin, credential, challenge)
-        token = self._tokens.get(key, scope) if reuse else None
-        if token is not None:
-            return _Authorization(f"Bearer {token.value}", challenge, credential, scope, token)
-        secrets = [(key.realm, secret) for secret in (() if credential is None else credential.secrets())]
-        for entry in ((key, scope), *secrets):
-            if (refusal := self._refused.get(entry)) is not None:
-                raise refusal
-        self._token_requests += 1
-        refused_scopes = tuple(self._refused_scopes)
-        token_request = TokenRequest(key, scope, self._key.host, _parse_scope(challenge), refused_scopes)
-        try:
-            token = self._tokens.fetch(token_request, self._request)
-        except AuthError as error:
-            self._refused[key, scope] = error
-            self._refused_scopes.append(scope)
-            if isinstance(error, CredentialsRejected) and credential is None:
-                self._raise_helper_failure()
-            if isinstance(error, CredentialsRejected) and error.status != 403:
-                self._refused.update(dict.fromkeys(secrets, error))
-            raise
-        return _Authorization(f"Bearer {token.value}", challenge, credential, scope, token, fresh=True)
 
     def _is_from_registry(self, response: Response) -> bool:
         """Whether no transport below followed a redirect: its target must not get this registry's credentials."""
@@ -434,25 +305,16 @@ class _AuthAttempt:
             self._challenges.put(self._origin, chosen)
         return chosen
 
-    def _remember_result(self, sent: _Authorization, status: int) -> None:
+    def _remember_result(self, sent: Authorization, status: int) -> None:
         required, is_refused = self._required, self._guess_error is not None
-        # An anonymous pull says nothing about pushes.
-        is_open = any(member.action == "push" for member in required)
-        if not sent.header and status < 300 and (is_open or is_refused):
-            # With a wrong password, each further guess would be a failed login.
-            self._challenges.update(self._origin, is_open=is_open, is_predictable=not is_refused)
+        if not sent.header and status < 300:
+            # An anonymous pull says nothing about pushes. With a wrong password, each further guess would be a failed
+            # login.
+            is_open = any(member.action == "push" for member in required)
+            if is_open or is_refused:
+                self._challenges.update(self._origin, is_open=is_open, is_predictable=not is_refused)
         # A request without a scope of its own says nothing about the next one, which may be for another repository.
         is_specific = required != Scope.UNLIMITED and bool(required or not sent.scope)
         if sent.token is not None and self._sends > 1 and is_specific and status not in (400, 401, 403):
             accepted = AcceptedChallenge(sent.challenge, sent.scope)
             self._challenges.put_accepted(self._origin, required, self._request.url, accepted)
-
-
-@lru_cache(maxsize=1024)
-def _lookup_name(origin: Origin) -> str:
-    """Return the host that is passed to a credential source."""
-    return registry_name(origin.netloc)
-
-
-def _parse_scope(challenge: Challenge) -> Scope:
-    return Scope.parse(challenge.params.get("scope", ""))

@@ -25,7 +25,7 @@ from ociwire.auth import Credential, StaticCredentials
 from ociwire.errors import AuthError, CredentialsRejected, Unauthorized
 from ociwire.testing import AuthGuard, MemoryRegistry
 from ociwire.transfer import copy
-from tests._support.doubles import FakeClock
+from tests._support.doubles import FakeClock, content_of
 from tests.field.registries import CREDENTIAL, HOST, ORIGIN, REALM, FakeRegistry, challenge, get, pull, token
 from tests.field.rows import Row
 
@@ -478,6 +478,17 @@ def test_wrong_password_for_public_content_is_sent_once() -> None:
     assert registry.token_requests == [["repository:first:pull"], ["repository:a:pull"]]
 
 
+def test_wrong_password_for_learned_scope_of_public_content_is_sent_once(clock: FakeClock) -> None:
+    registry = FakeRegistry(needs(with_prefix))
+    transport = registry.transport()
+    assert transport.round_trip(pull("app")).status == 200
+    clock.now += 3600  # the token has expired
+    registry._serve = lambda request, scopes: OK if scopes is None else Response(401)
+    registry._grant = lambda scopes, url: Response(401)
+    assert [transport.round_trip(pull("app")).status for _ in range(3)] == [200] * 3
+    assert registry.token_requests == [["repository:project/app:pull"]] * 2
+
+
 def test_guess_refused_for_hidden_content_uses_changed_credential() -> None:
     """A registry that hides private content answers a request without a token with 404, and without a challenge."""
     first = Credential(username="ci", password="sEcReT-1")
@@ -499,6 +510,18 @@ def test_guess_refused_for_hidden_content_uses_changed_credential() -> None:
         valid = {second.basic}
 
 
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_guess_failed_temporarily_raises_auth_error(status: int) -> None:
+    """The failure says nothing about the guess: a request without a token would be one more challenge."""
+    registry = FakeRegistry(needs(plain), refuses("repository:b:pull", status=status))
+    transport = registry.transport()
+    transport.round_trip(pull("a"))
+    sends = len(registry.sent)
+    with pytest.raises(AuthError, match=f"answered with status {status}"):
+        transport.round_trip(pull("b"))
+    assert len(registry.sent) == sends
+
+
 def test_guess_refused_single_use_body_is_not_consumed() -> None:
     consumed: list[bytes] = []
 
@@ -506,7 +529,11 @@ def test_guess_refused_single_use_body_is_not_consumed() -> None:
         consumed.append(b"x")
         yield b"x"
 
-    registry = FakeRegistry(needs(plain), refuses("repository:b:pull,push", status=401))
+    def serve(request: Request, scopes: set[str] | None) -> Response:
+        content_of(request.body)
+        return needs(plain)(request, scopes)
+
+    registry = FakeRegistry(serve, refuses("repository:b:pull,push", status=401))
     transport = registry.transport()
     transport.round_trip(pull("a"))
     push = get("/v2/b/blobs/uploads/1", "repository:b:pull,push", "PUT").replace(body=Body.of(chunks()))

@@ -169,6 +169,23 @@ def test_get_tag_token_refused_raises_error_of_registry() -> None:
         client.get_tag("app", "latest")
 
 
+@pytest.mark.parametrize(
+    ("realm", "refusal", "match"),
+    [
+        ("http://auth.example/token", Response(200), "trusted_realms"),
+        ("https://auth.example/token", Response(302, {"Location": "https://other.example/"}), "redirects"),
+        ("https://auth.example/token", Response(404), "answered with status 404"),
+    ],
+)
+def test_round_trip_hidden_content_without_usable_token_server_raises_auth_error(
+    realm: str, refusal: Response, match: str
+) -> None:
+    """The content may exist: the 404 of the registry says nothing unless the token server has refused the user."""
+    registry = FakeRegistry(hide_content(404, challenge(realm=realm)), lambda scopes, url: refusal)
+    with pytest.raises(AuthError, match=match):
+        registry.transport().round_trip(pull("app"))
+
+
 def test_round_trip_anonymous_request_is_not_repeated() -> None:
     registry = FakeRegistry(hide_content(404, BASIC))
     info = RequestInfo(required_scope=Scope.parse("repository:app:pull"), anonymous=True)
