@@ -121,7 +121,6 @@ class _AuthAttempt:
     """One request on its way through the layer."""
 
     _sends = 0
-    _probed = False
     _guess_error: AuthError | None = None  # why the token server refused a token before the registry's challenge
 
     def __init__(self, layer: AuthTransport, request: Request) -> None:
@@ -181,7 +180,6 @@ class _AuthAttempt:
         """Return the challenge of ``GET /v2/`` (distribution specification, "Determining Support"), if there is one."""
         if self._challenges.get(self._origin).is_open:
             return None
-        self._probed = True
         agent = {name: value for name, value in self._request.headers.items() if name.lower() == "user-agent"}
         info = self._request.info.replace(required_scope=Scope.EMPTY, idempotent=None)
         response = self._layer._inner.round_trip(Request("GET", f"{self._origin}/v2/", agent, None, info))
@@ -252,14 +250,15 @@ class _AuthAttempt:
             scope = sent.scope if token is not None else self._choose_scope(sent, answered)
             return self._authorizer.replace(sent, answered, status, scope)
         if challenge is not None and not covers:
-            response.drain()  # so that its connection can serve the token request
+            if challenge.scheme == "bearer":
+                response.drain()  # so that its connection can serve the token request
             scope = self._choose_scope(sent, challenge)
             return self._authorizer.authorize(challenge, self._authorizer.look_up(), scope)
         return self._authorize_hidden() if not sent.header and status in (403, 404) else None
 
     def _authorize_hidden(self) -> Authorization | None:
         """Authorize after 403 or 404 to a request without any: some registries hide private content that way."""
-        if self._request.url == f"{self._origin}/v2/" or self._probed or self._guess_error is not None:
+        if self._request.url == f"{self._origin}/v2/" or self._guess_error is not None:
             return None
         credential, state = self._authorizer.look_up(), self._challenges.get(self._origin)
         challenge = None if credential is None or state.is_open else state.challenge or self._probe()

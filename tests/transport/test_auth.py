@@ -175,8 +175,9 @@ def test_round_trip_basic_without_credential_asks_source_again_next_time(unusabl
 
 
 def test_round_trip_basic_without_credential_returns_401() -> None:
-    transport, script = scripted(BASIC, credentials=Anonymous())
-    assert transport.round_trip(get()).status == 401
+    transport, script = scripted(Response(401, BASIC.headers, b"why"), credentials=Anonymous())
+    with transport.round_trip(get()) as response:
+        assert (response.status, response.read()) == (401, b"why")
     assert len(script.requests) == 1
 
 
@@ -480,6 +481,37 @@ def test_round_trip_400_to_fresh_token_or_none_returns_400() -> None:
         assert transport.round_trip(get()).status == 400
         assert transport.round_trip(get()).status == 200
     assert sent(script)[-1] == "GET x Bearer token-1"  # which is as good as before
+
+
+def test_round_trip_refused_token_is_replaced_with_same_scope_if_challenge_names_none() -> None:
+    transport, script = scripted(challenged(""), granted("a"), OK, challenged(""), granted("b"), OK)
+    with script:
+        for _ in range(2):
+            assert transport.round_trip(get()).status == 200
+    assert script.requests[1].url == script.requests[4].url
+    assert parse_qs(urlsplit(script.requests[4].url).query)["scope"] == [str(PULL)]
+
+
+def test_round_trip_challenged_response_is_closed_before_token_request() -> None:
+    """The token request can use its connection."""
+    body = TrackedBody()
+    closed: list[bool] = []
+
+    def grant(request: Request) -> Response:
+        closed.append(body.closed)
+        return granted()
+
+    transport, script = scripted(lambda request: Response(401, challenged().headers, body), grant, OK)
+    with script:
+        assert transport.round_trip(get()).status == 200
+    assert closed == [True]
+
+
+def test_round_trip_password_rejected_before_token_is_not_sent_again() -> None:
+    transport, script = scripted(BASIC, OK, challenged(), granted(), BASIC)
+    with script:
+        assert [transport.round_trip(get()).status for _ in range(2)] == [200, 401]
+    assert sent(script)[2:] == ["GET x me", "GET token me", "GET x Bearer token-1"]
 
 
 def test_round_trip_401_without_challenge_uses_known_challenge() -> None:
