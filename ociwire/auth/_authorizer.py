@@ -49,14 +49,7 @@ class Authorization:
 
 @final
 class Authorizer:
-    """Authorizes one request within its bounds.
-
-    Args:
-        credentials: The credentials, which other requests share.
-        tokens: The tokens, which other requests share.
-        request: The request, for its URL, scope, deadline and redactor.
-        origin: The origin of its URL.
-    """
+    """Authorizes one request, with credentials and tokens that other requests share."""
 
     _token_requests = 0
     _renewed = False  # whether the credential was looked up again
@@ -120,17 +113,17 @@ class Authorizer:
         reuse: bool = True,
         is_guess: bool = False,
     ) -> Authorization | None:
-        """Return the authorization that answers a challenge, with a second token request if the first is refused.
+        """Return the authorization that answers a challenge; `None` if the credential gives none that was not refused.
+
+        A second token is requested if the first is refused: for the challenge's scope alone, or with the credential
+        that the source has by then.
 
         Args:
-            challenge: The challenge.
-            credential: The credential.
+            challenge: The challenge. With `is_guess`, one that the registry has not sent for this request.
+            credential: The credential, or `None` for an anonymous token.
             scope: What the token is needed for.
-            reuse: Whether a cached token with a larger scope may be used. Defaults to True.
-            is_guess: Whether the registry has not sent this challenge in answer to this request. Defaults to False.
-
-        Returns:
-            The authorization; `None` if the credential gives none that was not refused.
+            reuse: Whether a cached token with a larger scope may be used. Defaults to true.
+            is_guess: Whether to keep a credential in the cache that gives no authorization. Defaults to false.
 
         Raises:
             AuthError: The token server failed, or refused both requests.
@@ -143,7 +136,7 @@ class Authorizer:
             challenge_scope, is_rejection = parse_scope(challenge), isinstance(error, CredentialsRejected)
             refuses_scope = error.status == 403 or (error.status == 400 and not is_rejection)
             rejected = credential
-            if refuses_scope and challenge_scope and challenge_scope != scope and challenge_scope <= scope:
+            if refuses_scope and challenge_scope and challenge_scope != scope:
                 scope = challenge_scope
             elif not is_rejection or (credential := self._renew(rejected)) == rejected:
                 raise

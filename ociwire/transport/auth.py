@@ -260,8 +260,8 @@ class _AuthAttempt:
         """Authorize after 403 or 404 to a request without any: some registries hide private content that way."""
         if self._request.url == f"{self._origin}/v2/" or self._guess_error is not None:
             return None
-        credential, state = self._authorizer.look_up(), self._challenges.get(self._origin)
-        challenge = None if credential is None or state.is_open else state.challenge or self._probe()
+        credential = self._authorizer.look_up()
+        challenge = None if credential is None else self._challenges.get(self._origin).challenge or self._probe()
         authorization = _NOTHING if challenge is None else self._guess(challenge, credential)
         return authorization if authorization.header else None
 

@@ -510,6 +510,16 @@ def test_guess_refused_for_hidden_content_uses_changed_credential() -> None:
         valid = {second.basic}
 
 
+@pytest.mark.parametrize("status", [400, 403, 404])
+def test_guess_refused_is_not_requested_again_for_same_challenge(status: int) -> None:
+    registry = FakeRegistry(needs(plain), refuses("repository:b:pull", status=status))
+    transport = registry.transport()
+    transport.round_trip(pull("a"))
+    with pytest.raises(AuthError, match=f"status {status}"):
+        transport.round_trip(pull("b"))
+    assert registry.token_requests == [["repository:a:pull"], ["repository:b:pull"]]
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_guess_failed_temporarily_raises_auth_error(status: int) -> None:
     """The failure says nothing about the guess: a request without a token would be one more challenge."""

@@ -164,6 +164,14 @@ def test_round_trip_anonymous_gets_token() -> None:
     assert sent(script) == ["GET x nothing", "GET token nothing", "GET x Bearer token-1"]
 
 
+def test_round_trip_public_content_of_basic_registry_asks_source_once() -> None:
+    source = ScriptedSource(None)
+    transport, script = scripted(BASIC, OK, OK, OK, credentials=source)
+    with script:
+        assert [transport.round_trip(get()).status for _ in range(4)] == [401, 200, 200, 200]
+    assert len(source.asked) == 2  # once more after the 401
+
+
 @pytest.mark.parametrize("unusable", [None, Credential(username="me")])
 def test_round_trip_basic_without_credential_asks_source_again_next_time(unusable: Credential | None) -> None:
     source = ScriptedSource(unusable, ME)
@@ -304,6 +312,13 @@ def test_round_trip_empty_scope_reuses_its_own_token() -> None:
     for _ in range(2):
         transport.round_trip(get(Scope.EMPTY, path=""))
     assert sent(script) == ["GET  nothing", "GET token me", "GET  Bearer token-1", "GET  Bearer token-1"]
+
+
+def test_round_trip_empty_scope_does_not_reuse_token_of_other_repository() -> None:
+    transport, script = scripted(challenged(), granted(), OK, OK)
+    transport.round_trip(get(Scope.EMPTY))
+    transport.round_trip(get(Scope.EMPTY, path="other/blobs/x"))
+    assert sent(script) == ["GET x nothing", "GET token me", "GET x Bearer token-1", "GET x nothing"]
 
 
 def test_round_trip_source_receives_normalized_host() -> None:
@@ -550,6 +565,14 @@ def test_round_trip_source_always_changes_is_asked_twice() -> None:
     assert len(source.asked) == 2
 
 
+def test_round_trip_source_always_changes_is_asked_once_more_by_known_basic_registry() -> None:
+    source = ScriptedSource(*(Credential(username="me", password=f"number {number}") for number in range(9)))
+    transport, script = scripted(BASIC, OK, BASIC, BASIC, credentials=source)
+    with script:
+        assert [transport.round_trip(get()).status for _ in range(2)] == [200, 401]
+    assert len(source.asked) == 2
+
+
 def test_round_trip_credential_unchanged_is_not_sent_again(caplog: pytest.LogCaptureFixture) -> None:
     source = ScriptedSource(Credential(username="me", password="secret", source="vault kv/registry"))
     transport, script = scripted(BASIC, BASIC, credentials=source)
@@ -584,6 +607,19 @@ def test_log_scope_of_challenge_is_sanitized(caplog: pytest.LogCaptureFixture) -
     [line] = [line for line in caplog.messages if line.startswith("requesting ")]
     assert "evil" in line
     assert line.isprintable()
+
+
+def test_round_trip_403_credential_changed_requests_same_scope(clock: FakeClock) -> None:
+    """The challenge names less than a push needs."""
+    transport, script = scripted(
+        challenged(), granted(), OK, challenged(status=403), granted("b"), OK, credentials=ScriptedSource(ME, NEXT)
+    )
+    push = get(PUSH, method="PUT")
+    assert transport.round_trip(push).status == 200
+    clock.now += 61
+    assert transport.round_trip(push).status == 200
+    assert script.requests[4].url == script.requests[1].url
+    assert script.requests[4].headers["authorization"] == NEXT.basic
 
 
 def test_round_trip_registry_token_rejected_looks_up_credential_again() -> None:
