@@ -1,6 +1,6 @@
-"""Credentials, and where they come from. Names are imported on first use (PEP 562).
+"""Credentials and their sources, which `ociwire.AuthTransport` uses. Names are imported on first use (PEP 562).
 
-`AuthTransport` (of `ociwire.transport`) uses them. A source of your own needs nothing from here but `Credential`.
+To write a source, you need only `Credential`: see `CredentialSource`.
 """
 
 from typing import TYPE_CHECKING

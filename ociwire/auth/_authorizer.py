@@ -58,8 +58,7 @@ class Authorizer:
     def __init__(self, credentials: CredentialCache, tokens: TokenProvider, request: Request, origin: Origin) -> None:
         self._credentials, self._tokens, self._request, self._origin = credentials, tokens, request, origin
         self._key = CredentialKey(_lookup_name(origin), first_repository(request.info.required_scope))
-        # A source is asked for REGISTRY:443 as for REGISTRY, whose credential must not be sent in clear text to the
-        # port of https: the scheme decides which port is the default.
+        # A source knows REGISTRY:443 as REGISTRY, whose credential must not be sent in clear text to the port of https.
         self._anonymous = request.info.anonymous or (origin.scheme == "http" and origin.port == 443)
         self._refused: dict[tuple[object, object], AuthError | None] = {}  # token requests, and (realm, secret) pairs
         self._refused_scopes: list[Scope] = []
@@ -113,7 +112,7 @@ class Authorizer:
         reuse: bool = True,
         is_guess: bool = False,
     ) -> Authorization | None:
-        """Return the authorization that answers a challenge; `None` if the credential gives none that was not refused.
+        """Return the authorization that answers a challenge; `None` if the credential has none that may be sent.
 
         A second token is requested if the first is refused: for the challenge's scope alone, or with the credential
         that the source has by then.
@@ -123,7 +122,7 @@ class Authorizer:
             credential: The credential, or `None` for an anonymous token.
             scope: What the token is needed for.
             reuse: Whether a cached token with a larger scope may be used. Defaults to true.
-            is_guess: Whether to keep a credential in the cache that gives no authorization. Defaults to false.
+            is_guess: Whether a credential that has no authorization stays in the cache. Defaults to false.
 
         Raises:
             AuthError: The token server failed, or refused both requests.
@@ -146,7 +145,7 @@ class Authorizer:
         return authorization
 
     def record_refusal(self, sent: Authorization) -> None:
-        """Record that the registry has answered 401: a credential is not sent again, nor is a token from the cache."""
+        """Record that the registry has refused what was sent: neither the credential nor the token is sent again."""
         if sent.token is not None:
             self._tokens.evict(sent.token)
         elif sent.header:
