@@ -56,7 +56,7 @@ class ChallengeCache:
         """Mark an origin as one that does not authenticate, or whose challenges cannot be predicted."""
         state = self.get(origin)
         is_open, is_predictable = is_open or state.is_open, is_predictable and state.is_predictable
-        self._put(origin, state._replace(is_open=is_open, is_predictable=is_predictable))
+        self._put(origin, OriginState(state.challenge, is_open, is_predictable))
 
     def put(self, origin: Origin, challenge: Challenge) -> None:
         """Remember the last challenge of an origin. A second token server makes the origin unpredictable."""

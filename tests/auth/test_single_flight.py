@@ -364,6 +364,26 @@ def test_fetch_interrupted_at_any_line_leaves_no_thread_waiting(flight: Flight) 
     pytest.fail("the fetch has more lines than expected")
 
 
+def test_fetch_interrupted_while_finishing_wakes_waiting_threads(
+    flight: Flight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupts = [KeyboardInterrupt()]
+    finish = _single_flight._Call.finish
+
+    def interrupted(call: _single_flight._Call) -> None:
+        if interrupts:
+            raise interrupts.pop()
+        finish(call)
+
+    monkeypatch.setattr(_single_flight._Call, "finish", interrupted)
+    blocked = BlockedFetch()
+    owner = flight.start_owner(blocked)
+    waiting = flight.wait(must_not_fetch, 2)
+    blocked.released.set()
+    assert isinstance(owner.join().error, KeyboardInterrupt)
+    assert [waiter.join().result for waiter in waiting] == ["value"] * 2
+
+
 def test_fetch_nested_in_other_group_returns(flight: Flight) -> None:
     assert flight.fetch(lambda: flight.fetch(lambda: "inner", group="2", key="2"), group="1") == "inner"
 
