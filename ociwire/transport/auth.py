@@ -7,7 +7,7 @@ A request is first sent without authorization, or, once the registry has challen
 status         sent                            next
 =============  ==============================  ==================================================================
 400            a cached token, by GET or HEAD  repeat with a fresh token (public.ecr.aws)
-401            a token that covers             repeat with a fresh token; after a fresh one, with the challenge's scope
+401            a token that covers             repeat with a fresh token; after a fresh one, only for a smaller scope
 401            a credential that covers        look the credential up again; repeat if it changed
 403            any credential that covers      the same, if the source has not returned it within a minute (ECR)
 401, 403, 404  anything else, and a challenge  answer the challenge (403: RFC 6750, ``insufficient_scope``)
