@@ -1,6 +1,6 @@
-"""The demonstration that the command runs without arguments: a registry on loopback that every layer has to deal with.
+"""Demonstration of all layers with a registry on loopback, which the command runs without arguments.
 
-It requires a token, redirects downloads of blobs to another server, and answers 503 once. It is a server on a socket,
+The registry requires tokens, redirects blob downloads to another server, and answers 503 once. It listens on a socket,
 so that the demonstration includes connections and 100 (Continue).
 """
 
@@ -26,7 +26,7 @@ _CHUNK = bytes(range(256)) * 4096
 _EMPTY = Descriptor.of(b"{}", "application/vnd.oci.empty.v1+json")
 
 LAYER = Descriptor.of(_CHUNK * 3)
-"""The blob that is pushed and pulled."""
+"""Descriptor of the blob that is pushed and pulled."""
 
 _MANIFEST = json.dumps(
     {
@@ -49,28 +49,28 @@ def _pull(client: Client) -> None:
 
 
 STEPS: tuple[tuple[str, Callable[[Client], object]], ...] = (
-    ("push a blob that a generator makes", lambda client: client.push_blob(_NAME, LAYER, _chunks())),
-    ("push its config", lambda client: client.push_blob(_NAME, _EMPTY, b"{}")),
+    ("push a blob from a generator", lambda client: client.push_blob(_NAME, LAYER, _chunks())),
+    ("push the config", lambda client: client.push_blob(_NAME, _EMPTY, b"{}")),
     (
-        "push the manifest that names them",
+        "push the manifest",
         lambda client: client.push_manifest(_NAME, _MANIFEST, OCI_MANIFEST, tags=["latest"]),
     ),
-    ("resolve its tag", lambda client: client.resolve_tag(_NAME, "latest")),
-    ("pull the blob, and verify it", _pull),
+    ("resolve the tag", lambda client: client.resolve_tag(_NAME, "latest")),
+    ("pull and verify the blob", _pull),
 )
-"""The steps: a title and a function."""
+"""Title and function of each step, in order."""
 
 
 def get_credentials(host: str) -> StaticCredentials:
-    """The credentials of the registry."""
+    """Return the credentials for the registry."""
     return StaticCredentials(host, Credential(username=_USER, password=_PASSWORD, source="the demonstration"))
 
 
 @contextmanager
 def serve_demo() -> Iterator[str]:
-    """Serve the registry while the block runs. Yields its ``host:port``."""
+    """Serve the registry on loopback while the block runs. Yields ``HOST:PORT``."""
     registry = MemoryRegistry()
-    with serve(registry) as blobs:  # the other server: like a CDN, it knows no tokens
+    with serve(registry) as blobs:  # the redirect target, which like a CDN accepts requests without a token
 
         def redirect_blobs(request: Request) -> Response:
             path = request.url.partition("/v2/")[2]

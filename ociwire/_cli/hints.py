@@ -1,4 +1,4 @@
-"""Hints for the command line: the step at which an error happened, and what usually helps."""
+"""Hints of the command line: the step that failed, and what to do about it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ..errors import OciwireError
 
 __all__ = ["get_hint"]
 
-# The first class that matches decides: subclasses stand before their bases.
+# The first matching class wins, so subclasses must precede their base classes.
 _HINTS: tuple[tuple[type[OciwireError], str], ...] = (
     (
         errors.CredentialsRejected,
@@ -53,10 +53,10 @@ _HINTS: tuple[tuple[type[OciwireError], str], ...] = (
 
 
 def get_hint(error: OciwireError) -> str:
-    """Return the step at which an error happened, and what to do about it."""
+    """Return the step that failed and what to do about it, for an error."""
     headers = error.headers if isinstance(error, errors.Unauthorized) else None
     if headers and "insufficient_scope" in headers.get("www-authenticate", ""):
-        error = errors.Denied()  # RFC 6750, section 3.1: the token is valid
+        error = errors.Denied()  # RFC 6750, section 3.1: the token is valid, but its scope does not suffice
     return next(
         (text for kind, text in _HINTS if isinstance(error, kind)), "Step: the registry. It refused the request."
     )

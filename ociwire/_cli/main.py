@@ -1,6 +1,6 @@
-"""The ``ociwire`` command: shows what each layer does, for a reference or for an artifact on a local registry.
+"""The ``ociwire`` command, which shows what each layer does.
 
-Exit status: 0 for success, 1 if the registry or the connection to it fails, 2 if the command line is invalid.
+Exit status: 0 on success, 1 if the registry or the connection fails, 2 if the command line is invalid.
 """
 
 from __future__ import annotations
@@ -26,34 +26,38 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Returns its exit status."""
+    """Run the command and return its exit status.
+
+    Args:
+        arguments: Command line arguments without the program name. Defaults to those of the process.
+    """
     parser = argparse.ArgumentParser(
         prog="ociwire",
-        description="Without a command: push an artifact to a registry of its own, and show what each layer did.",
+        description="Without a command: push an artifact to a local registry, pull it, and show what each layer did.",
     )
     parser.add_argument("--version", action="version", version=f"ociwire {__version__}")
     commands = parser.add_subparsers(dest="command", title="commands")
-    explain = commands.add_parser("explain", help="show, layer by layer, the conversation that resolves a reference")
-    explain.add_argument("reference", help="as docker pull takes it: [HOST/]NAME[:TAG][@DIGEST]")
-    explain.add_argument("--insecure", action="store_true", help="speak plain http")
-    explain.add_argument("--ca", metavar="FILE", help="trust these CAs, and no others")
-    explain.add_argument("--proxy", metavar="URL", help="go through this proxy: http://[USER:PASSWORD@]HOST[:PORT]")
+    explain = commands.add_parser("explain", help="resolve a reference, and show the requests layer by layer")
+    explain.add_argument("reference", help="reference as for docker pull: [HOST/]NAME[:TAG][@DIGEST]")
+    explain.add_argument("--insecure", action="store_true", help="use plain HTTP")
+    explain.add_argument("--ca", metavar="FILE", help="trust only the CA certificates in this file")
+    explain.add_argument("--proxy", metavar="URL", help="proxy: http://[USER:PASSWORD@]HOST[:PORT]")
     options = parser.parse_args(arguments)
     try:
         return _explain(options) if options.command == "explain" else _demonstrate()
     except BrokenPipeError:
-        # The reader of the output has closed it (`| head`). The rest is discarded, also what Python flushes at exit.
+        # The reader of stdout has closed it (`| head`). Redirect it, because Python's flush at exit would fail, too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
 def _explain(options: argparse.Namespace) -> int:
-    """Resolve a reference, and show the requests and what each layer did with them."""
+    """Resolve a reference and print the requests and what each layer did."""
     trace, style = Trace(), _make_style()
     try:
         reference = Reference.parse(options.reference)
         credentials = DockerConfig.load()
-        # Without retries: a failure is shown as it happens the first time.
+        # No retries, so that the first failure is shown.
         transport = traced_stack(trace, credentials, retry=False, tls=options.ca, proxy=options.proxy)
         with closing(transport):
             tag_or_digest = reference.digest or reference.tag or "latest"
@@ -80,17 +84,17 @@ def _resolve(client: Client, reference: Reference) -> Descriptor:
     except RegistryError as error:
         if error.code or error.status == 429:
             raise
-        # The response to a HEAD has no body that says why: a GET gets one.
+        # A response to HEAD has no body with an error code. Repeat the request as GET to get the reason.
         reader = client.get_manifest(repository, digest) if digest else client.get_tag(repository, tag)
         return reader.descriptor
 
 
 def _demonstrate() -> int:
-    """Push an artifact to a registry on loopback and pull it, and show the requests and what each layer did."""
+    """Push an artifact to a registry on loopback, pull it, and print the requests and what each layer did."""
     trace, style, all_spans = Trace(), _make_style(), list[Span]()
     with serve_demo() as host, closing(traced_stack(trace, get_credentials(host))) as transport:
         client = Client(host, transport, insecure=True)
-        print(style.paint("bold", f"ociwire {__version__}: an artifact goes to a registry on loopback and back"))
+        print(style.paint("bold", f"ociwire {__version__}: push an artifact to a registry on loopback and pull it"))
         print("The registry requires tokens, redirects blob downloads, and answers 503 once.")
         for title, step in STEPS:
             step(client)
@@ -101,8 +105,8 @@ def _demonstrate() -> int:
     print(style.paint("bold", "\nwhat each layer did"))
     for line in render_summary(all_spans, style):
         print(line)
-    print("\nNo byte of the generator left before the registry had said 100 (Continue).")
-    print(f"{LAYER.size} bytes came back, and are {LAYER.digest}.")
+    print("\nThe generator was not read before the registry responded with 100 (Continue).")
+    print(f"Pulled and verified {LAYER.size} bytes with the digest {LAYER.digest}.")
     return 0
 
 
@@ -114,4 +118,4 @@ def _print_spans(spans: list[Span], style: Style) -> None:
     for span in spans:
         for line in render_tree(span, style):
             print(line)
-    sys.stdout.flush()  # before anything is written to stderr
+    sys.stdout.flush()  # so that it appears before the error message on stderr

@@ -1,7 +1,7 @@
-"""Renders a trace as text: a tree for each request, and a summary of what each layer did.
+"""Renders a trace as text: a tree per request, and a summary per layer.
 
-No secrets are shown: of headers only the values of those that hold none, of queries only parameters that the
-specifications define, and of tokens only what they grant.
+The output contains no secrets. Values are shown only for headers that cannot hold secrets and for query parameters that
+the specifications define. Of a token, only its scope is shown.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _COLOURS = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "cyan": 3
 
 
 class Style:
-    """Colours text for a terminal.
+    """Formatter of text for a terminal.
 
     Args:
-        colours: Whether to use colours; if not, text is returned unchanged.
+        colours: Whether to use colours. If false, text is returned unchanged.
     """
 
     def __init__(self, *, colours: bool) -> None:
         self._colours = colours
 
     def paint(self, colour: str, text: str) -> str:
-        """Return text in a colour."""
+        """Return text in a colour or in bold."""
         return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if self._colours and text else text
 
     def outcome(self, span: Span) -> str:
@@ -52,7 +52,7 @@ class Style:
 
 
 def render_tree(span: Span, style: Style) -> Iterator[str]:
-    """Yield the lines for one request of a client, and what each layer did with it."""
+    """Yield the lines for a request of a client and what each layer did."""
     url = redactor_of(span.request).redact_url(span.request.url)
     yield f"  {style.paint('bold', span.request.method)} {style.paint('cyan', url)}"
     headers = _format_headers(span.request, known=())
@@ -74,18 +74,16 @@ def _render_branch(span: Span, style: Style, depth: int) -> Iterator[str]:
 
 
 def _describe(span: Span) -> str:
-    """What a layer did, in a few words."""
+    """Return a short description of what a layer did."""
     if span.layer == "UrllibTransport":
-        sent = (
-            f"sent {format_size(span.sent)}, the first byte after {span.first_byte * 1e3:.1f} ms" if span.sent else ""
-        )
+        sent = f"sent {format_size(span.sent)}, first byte after {span.first_byte * 1e3:.1f} ms" if span.sent else ""
         return "; ".join(part for part in (sent, _describe_token_response(span), _describe_challenge(span)) if part)
     requests = _requests_of_same_operation(span)
     parts = []
     if span.layer == "RedirectTransport" and len(requests) > 1:
         is_cross_origin = any(Origin.of(request.url) != Origin.of(span.request.url) for request in requests)
         count = len(requests) - 1
-        ending = ", without credentials at another origin" if is_cross_origin else ""
+        ending = ", without credentials to another origin" if is_cross_origin else ""
         parts.append(f"followed {count} redirect{'' if count == 1 else 's'}{ending}")
     elif len(requests) > 1:
         parts.append(f"sent {len(requests)} times")
@@ -98,13 +96,13 @@ def _describe(span: Span) -> str:
 
 
 def _requests_of_same_operation(span: Span) -> list[Request]:
-    """The requests that a layer sent for the one that it got, without those for tokens."""
+    """Return the requests that a layer sent for a request, except those for tokens."""
     operation = span.request.info.operation
     return [child.request for child in span.children if child.request.info.operation == operation]
 
 
 def _format_headers(request: Request, *, known: Container[object]) -> str:
-    """The headers of a request that are not known yet; values that may be secret are masked."""
+    """Return the headers of a request that are not in `known`. Values that may be secret are masked."""
     shown = []
     for name, value in request.headers.items():
         if name in known:
@@ -112,14 +110,14 @@ def _format_headers(request: Request, *, known: Container[object]) -> str:
         if name.lower() in _SHOWN_HEADERS:
             text = value if len(value) <= _MAX_HEADER_VALUE else f"{value[:_MAX_HEADER_VALUE]}…"
         else:
-            scheme, space, _ = value.partition(" ")  # of a credential, the scheme is shown: `Bearer ***`
+            scheme, space, _ = value.partition(" ")  # shows the scheme of an Authorization: `Bearer ***`
             text = f"{scheme} ***" if space else "***"
         shown.append(f"{name}: {text}")
     return f"+ {', '.join(shown)}" if shown else ""
 
 
 def _describe_challenge(span: Span) -> str:
-    """What a 401 asks for."""
+    """Return what the challenges of a 401 require."""
     if span.response is None or span.response.status != 401 or span.request.info.operation == "token":
         return ""
     redactor = redactor_of(span.request)
@@ -134,8 +132,9 @@ def _describe_challenge(span: Span) -> str:
 
 
 def _describe_token_request(span: Span) -> str:
-    """Where a token is requested, with which credential, and for which scope."""
+    """Return the URL, the kind of credential and the scope of a token request."""
     url = urlsplit(span.request.url)
+    # A POST has its scope in the form, which holds the identity token and is not read.
     scope = " ".join(parse_qs(url.query).get("scope", [])) or "(in the form)"
     if span.request.headers.get("authorization", "").startswith("Basic "):
         credential = "with a password"
@@ -147,7 +146,7 @@ def _describe_token_request(span: Span) -> str:
 
 
 def _describe_token_response(span: Span) -> str:
-    """What a token server granted, as far as its response or a JWT says."""
+    """Return what a token server granted, from its response or from the claims of a JWT."""
     if span.request.info.operation != "token" or span.response is None or span.response.status >= 300:
         return ""
     content = parse_json_object(bytes(span.token_response))
@@ -165,7 +164,7 @@ def _describe_token_response(span: Span) -> str:
 
 
 def _scope_of_jwt(token: str) -> str | None:
-    """The scope in a token that is a JWT of the distribution project, not verified; None if it is none."""
+    """Return the scope of a JWT of the distribution project without verifying it, or None for other tokens."""
     with suppress(ValueError, RecursionError, TypeError, KeyError, AttributeError):
         payload = token.split(".")[1] if token.count(".") == 2 else ""
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
@@ -174,12 +173,12 @@ def _scope_of_jwt(token: str) -> str | None:
 
 
 def render_summary(spans: list[Span], style: Style) -> Iterator[str]:
-    """Yield a table of what each layer did: requests, own time, outcomes and added headers."""
+    """Yield the lines of a table with the requests, time, outcomes and added headers of each layer."""
     layers: dict[str, list[Span]] = {}
     for root in spans:
         for span in root.walk():
             layers.setdefault(span.layer, []).append(span)
-    yield style.paint("bold", f"  {'layer':<20}{'asked':>6}{'asks':>6}{'own time':>12}   answered, added")
+    yield style.paint("bold", f"  {'layer':<20}{'in':>6}{'out':>6}{'own time':>12}   outcomes, added headers")
     for layer, layer_spans in layers.items():
         requests = sum(len(span.children) for span in layer_spans)
         seconds = sum(span.seconds - sum(child.seconds for child in span.children) for span in layer_spans)

@@ -1,7 +1,7 @@
-"""Records the requests and responses at each layer of a stack, with their times.
+"""Records the requests and responses at each layer of a stack, and their times.
 
-A tap above each layer records what passes. It does not read bodies itself: of a token server's response it records what
-its owner reads. A trace holds secrets: `ociwire._cli.render` shows it without them.
+A tap above each layer records what passes. It does not read bodies. It copies a token server's response as the layer
+above reads it. A trace contains secrets, which `ociwire._cli.render` masks.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ __all__ = ["Span", "Trace", "traced_stack"]
 
 @dataclass(slots=True)
 class Span:
-    """A request at one layer, and its outcome.
+    """A request at a layer, and its outcome.
 
     Attributes:
-        layer: The name of the layer.
-        request: The request that it got.
-        children: The requests that it sent to the layer below, in order.
-        response: The response that it returned.
-        error: The exception that it raised instead.
-        seconds: How long it took.
-        sent: Number of bytes of the request's body that were read below it.
-        first_byte: When the first of them was read, in seconds from the start.
-        token_response: What was read of the response of a token server.
+        layer: Name of the layer.
+        request: The request that the layer received.
+        children: Spans of the requests that the layer sent to the layer below, in order.
+        response: The response that the layer returned. `None` if it raised an exception.
+        error: The exception that the layer raised, if any.
+        seconds: Duration in seconds, including the layers below.
+        sent: Number of bytes of the request's body that were sent.
+        first_byte: Time in seconds from the start until the first of them was sent.
+        token_response: Bytes read so far from the response of a token server.
     """
 
     layer: str
@@ -49,7 +49,7 @@ class Span:
     token_response: bytearray = field(default_factory=bytearray)
 
     def walk(self) -> Iterator[Span]:
-        """This span, and all spans below it."""
+        """Yield this span and all spans below it."""
         yield self
         for span in self.children:
             yield from span.walk()
@@ -57,23 +57,23 @@ class Span:
 
 @final
 class Trace:
-    """The spans that the taps of a stack have recorded. Not thread-safe."""
+    """Spans recorded by the taps of a stack. Not thread-safe."""
 
     def __init__(self) -> None:
         self._spans: list[Span] = []
         self._active: list[Span] = []
 
     def begin(self, span: Span) -> None:
-        """A layer is called: by the innermost layer that has not returned."""
+        """Record the call of a layer, as a child of the innermost layer that has not returned."""
         (self._active[-1].children if self._active else self._spans).append(span)
         self._active.append(span)
 
     def end(self) -> None:
-        """The layer returned or raised."""
+        """Record that the innermost layer has returned or raised."""
         self._active.pop()
 
     def pop_spans(self) -> list[Span]:
-        """Return the spans since the last call, and forget them."""
+        """Remove and return the spans recorded since the last call."""
         spans, self._spans = self._spans, []
         return spans
 
@@ -86,10 +86,17 @@ def traced_stack(
     tls: str | None = None,
     proxy: str | None = None,
 ) -> Transport:
-    """The default stack, with each of its layers observed.
+    """Return the default stack with a tap above each layer.
+
+    Args:
+        trace: The trace in which the taps record.
+        credentials: Source of the credentials.
+        retry: As for `RetryTransport`. False disables retries. Defaults to None, the default policy.
+        tls: Path of a file with the trusted CA certificates. Defaults to None, the system's.
+        proxy: URL of the proxy. Defaults to None, that of the environment.
 
     Raises:
-        UsageError: The URL of the proxy or the CA bundle is invalid.
+        UsageError: The URL of the proxy or the CA file is invalid.
     """
     return compose_default_stack(
         UrllibTransport(tls=tls, proxy=proxy),
@@ -101,7 +108,7 @@ def traced_stack(
 
 @final
 class _Tap:
-    """Passes requests on, and records them with their responses."""
+    """Layer that forwards requests and records them with their outcomes."""
 
     def __init__(self, inner: Transport, *, layer: str, trace: Trace) -> None:
         self._inner = inner
@@ -136,7 +143,7 @@ class _Tap:
 
 
 class _ObservedBody(ResponseReader):
-    """The body of a response; what is read is copied."""
+    """Response body that copies what is read from it."""
 
     def __init__(self, response: Response, copy: bytearray) -> None:
         super().__init__(response)

@@ -1,4 +1,4 @@
-"""Registry servers as transports: the protocol of the OCI distribution specification over a storage."""
+"""Registry servers as transports, which implement the OCI distribution specification on top of a storage."""
 
 from .memory import MemoryRegistry
 

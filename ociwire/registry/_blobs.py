@@ -1,6 +1,6 @@
-"""The endpoints for blobs.
+"""Endpoints for blobs.
 
-Follows the OCI distribution specification 1.1, "Pulling blobs" and "Deleting Blobs".
+Implements the OCI distribution specification 1.1, "Pulling blobs" and "Deleting Blobs".
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from ._storage import Storage
 
 __all__ = ["BlobEndpoints"]
 
-# RFC 9110, section 14.1.2: one range of bytes. Several are ignored, as a server may.
+# A single range of bytes (RFC 9110, section 14.1.2). Requests for several ranges get the whole blob, which is allowed.
 _RANGE = re.compile(r"bytes=\s*([0-9]{0,18})-([0-9]{0,18})\s*", re.IGNORECASE)
 
 
 @final
 class BlobEndpoints:
-    """Handlers for blobs.
+    """Handlers of the blob endpoints. Thread-safe.
 
     Args:
         storage: The storage.
-        digest_header: Whether responses have a Docker-Content-Digest.
+        digest_header: Whether responses have a Docker-Content-Digest header.
     """
 
     def __init__(self, storage: Storage, *, digest_header: bool) -> None:
@@ -33,7 +33,7 @@ class BlobEndpoints:
         self._digest_header = digest_header
 
     def get(self, request: RegistryRequest) -> Response:
-        """``GET /v2/NAME/blobs/DIGEST``: the blob, or a range of it."""
+        """Handle ``GET /v2/NAME/blobs/DIGEST``: return the blob, or the requested range."""
         digest = parse_digest(request.reference)
         content = self._storage.get_blob(request.name, digest)
         if content is None:
@@ -49,36 +49,37 @@ class BlobEndpoints:
         return make_response(206, headers, content[first : last + 1], OCTET_STREAM)
 
     def delete(self, request: RegistryRequest) -> Response:
-        """``DELETE /v2/NAME/blobs/DIGEST``."""
+        """Handle ``DELETE /v2/NAME/blobs/DIGEST``: remove the blob from the repository."""
         if not self._storage.delete_blob(request.name, parse_digest(request.reference)):
             raise _unknown_blob(request)
         return make_response(202)
 
 
 def _unknown_blob(request: RegistryRequest) -> ErrorResponse:
-    return ErrorResponse(404, "BLOB_UNKNOWN", f"{request.name} has no blob {request.reference}")
+    return ErrorResponse(404, "BLOB_UNKNOWN", f"repository {request.name} has no blob {request.reference}")
 
 
 def _parse_range(request: RegistryRequest, size: int) -> tuple[int, int] | None:
-    """The first and the last byte of the range that a GET requests (RFC 9110, section 14.2); None for the whole blob.
+    """Return the positions of the first and the last requested byte, or None for the whole blob.
 
     Raises:
-        ErrorResponse: The range is not satisfiable.
+        ErrorResponse: The range is not satisfiable (416).
     """
     match = _RANGE.fullmatch(request.http_request.headers.get("range", ""))
-    # Blobs have no validators, so that an If-Range never matches: the Range is ignored then (section 13.1.5).
+    # RFC 9110, section 14.2: a Range is defined for GET only. Section 13.1.5: it is ignored if If-Range does not match,
+    # which it never does because blobs are sent without an ETag and a Last-Modified.
     if request.http_request.method != "GET" or match is None or "if-range" in request.http_request.headers:
         return None
     first, last = match.groups()
     if (not first and not last) or (first and last and int(last) < int(first)):
-        return None  # not a valid range: ignored
+        return None  # RFC 9110, section 14.2: an invalid Range is ignored
     if first:
         start, end = int(first), min(int(last), size - 1) if last else size - 1
-    else:  # the last N bytes
+    else:  # a suffix range: the last N bytes
         start, end = max(size - int(last), 0), size - 1
         if not size and int(last):
-            return None  # satisfiable, but there is no Content-Range for a part of nothing
+            return None  # satisfiable (section 14.1.2), but a Content-Range cannot describe zero bytes
     if start > end:
-        reason = f"there are no such bytes: the blob has {size}"
+        reason = f"range not satisfiable: the blob has {size} bytes"
         raise ErrorResponse(416, "", reason, headers={"Content-Range": f"bytes */{size}"})
     return start, end

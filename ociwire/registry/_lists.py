@@ -1,14 +1,15 @@
-"""The endpoints that list tags, repositories and referrers.
+"""Endpoints that list tags, repositories and referrers.
 
-Follows the OCI distribution specification 1.1, "Listing Tags" and "Listing Referrers"; the catalog is not part of it,
-but of the distribution project. A page that is not the last one has a Link to the next.
+Implements the OCI distribution specification 1.1, "Listing Tags" and "Listing Referrers", and the catalog of the
+distribution project, which the specification does not define. Every page but the last has a Link to the next page.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Any, final
+from collections.abc import Mapping
+from typing import final
 from urllib.parse import quote, urlencode
 
 from .._http.messages import Response
@@ -21,11 +22,11 @@ __all__ = ["ListEndpoints"]
 
 @final
 class ListEndpoints:
-    """Handlers for lists.
+    """Handlers of the list endpoints. Thread-safe.
 
     Args:
         storage: The storage.
-        page_size: Maximum number of entries of a page. `None` means no limit.
+        page_size: Maximum number of entries per page. `None` means no limit.
     """
 
     def __init__(self, storage: Storage, *, page_size: int | None) -> None:
@@ -33,20 +34,20 @@ class ListEndpoints:
         self._page_size = page_size
 
     def tags(self, request: RegistryRequest) -> Response:
-        """``GET /v2/NAME/tags/list``: "in lexical order (i.e. case-insensitive alphanumeric order)"."""
+        """Handle ``GET /v2/NAME/tags/list``: return the tags in lexical order."""
         tags = self._storage.list_tags(request.name)
         if tags is None:
-            raise ErrorResponse(404, "NAME_UNKNOWN", f"there is no repository {request.name}")
+            raise ErrorResponse(404, "NAME_UNKNOWN", f"repository {request.name} does not exist")
         page, headers = self._page(request, tags)
         return _json({"name": request.name, "tags": page}, headers)
 
     def catalog(self, request: RegistryRequest) -> Response:
-        """``GET /v2/_catalog``."""
+        """Handle ``GET /v2/_catalog``: return the names of the repositories in lexical order."""
         page, headers = self._page(request, self._storage.list_repositories())
         return _json({"repositories": page}, headers)
 
     def referrers(self, request: RegistryRequest) -> Response:
-        """``GET /v2/NAME/referrers/DIGEST``: empty if the digest or the repository is unknown."""
+        """Handle ``GET /v2/NAME/referrers/DIGEST``: return an index, which is empty if the digest is unknown."""
         subject = parse_digest(request.reference)
         types = [name for name in request.query.get("artifactType", ()) if name]
         last = _parse_number(request, "last") or 0
@@ -65,16 +66,18 @@ class ListEndpoints:
         return _json(index, headers, OCI_INDEX)
 
     def _page(self, request: RegistryRequest, names: list[str]) -> tuple[list[str], dict[str, str]]:
-        """The names of the requested page, and a Link to the next one, if there is one."""
+        """Return the names on the requested page and, unless it is the last page, a Link header."""
         n, last = _parse_number(request, "n"), request.get_parameter("last")
         names = sorted((name for name in names if last is None or _sort_key(name) > _sort_key(last)), key=_sort_key)
         size = min((number for number in (n, self._page_size) if number is not None), default=None)
         page = names[:size]
-        if not page or len(page) == len(names):  # "When n is zero ... MUST NOT include a Link header"
+        # "Listing Tags": "When n is zero ... MUST NOT include a Link header".
+        if not page or len(page) == len(names):
             return page, {}
         return page, {"Link": _next_link(request, [("n", str(size)), ("last", page[-1])])}
 
 
+# "Listing Tags": "in lexical order (i.e. case-insensitive alphanumeric order)". The name itself makes the order total.
 def _sort_key(name: str) -> tuple[str, str]:
     return name.lower(), name
 
@@ -82,7 +85,8 @@ def _sort_key(name: str) -> tuple[str, str]:
 def _parse_number(request: RegistryRequest, parameter: str) -> int | None:
     text = request.get_parameter(parameter)
     if text is not None and not re.fullmatch(r"[0-9]{1,18}", text):
-        raise ErrorResponse(400, "", f"not a number: {parameter}={text:.100}")
+        reason = f"invalid query parameter {parameter}={text:.100}: expected 1 to 18 decimal digits"
+        raise ErrorResponse(400, "", reason)
     return None if text is None else int(text)
 
 
@@ -90,5 +94,5 @@ def _next_link(request: RegistryRequest, parameters: list[tuple[str, str]]) -> s
     return f'<{quote(request.path, safe="/:+")}?{urlencode(parameters)}>; rel="next"'
 
 
-def _json(content: Any, headers: dict[str, str], media_type: str = JSON) -> Response:
+def _json(content: Mapping[str, object], headers: dict[str, str], media_type: str = JSON) -> Response:
     return make_response(200, headers, json.dumps(content).encode(), media_type)

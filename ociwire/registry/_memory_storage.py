@@ -1,4 +1,4 @@
-"""The storage of the registry in memory. The lock is not held while a body is received or hashed."""
+"""Storage of a registry in memory. The lock is never held while a body is received or hashed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["MemoryStorage"]
 
 @final
 class _Repository:
-    """The content of a repository.
+    """Content of a repository.
 
     Attributes:
-        blobs: The digests of its blobs.
-        manifests: Its manifests, in the order in which they were pushed.
-        numbers: The number of each manifest; see `Storage.list_referrers`.
-        tags: The digest that each tag names.
+        blobs: Digests of the blobs.
+        manifests: Manifests by digest, in push order.
+        numbers: Sequence number of each manifest; see `Storage.list_referrers`.
+        tags: Digest of the manifest of each tag.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class _Repository:
         return None if digest is None else self.manifests.get(digest)
 
     def missing_references(self, manifest: PushedManifest) -> list[Digest]:
-        """The blobs and manifests that a manifest names and the repository does not have."""
+        """Return the digests in a manifest that the repository has neither as a blob nor as a manifest."""
         missing = [digest for digest in manifest.blobs if digest not in self.blobs]
         known = self.blobs | self.manifests.keys()
         missing += [digest for digest in manifest.manifests if digest not in known]
@@ -46,21 +46,21 @@ class _Repository:
 
 @final
 class MemoryStorage:
-    """A `Storage` in memory.
+    """A `Storage` in memory. Thread-safe.
 
     Args:
-        max_bytes: Maximum number of bytes in all. `None` means no limit.
+        max_bytes: Maximum number of bytes of all content, including reserved space. `None` means no limit.
     """
 
     def __init__(self, max_bytes: int | None = None) -> None:
         self._lock = threading.Lock()
         self._max_bytes = max_bytes
-        self._used = 0  # bytes that are stored or reserved
+        self._used = 0  # stored and reserved bytes
         self._contents: dict[Digest, bytes] = {}
         self._reference_counts: dict[Digest, int] = {}  # number of repositories that have the blob
         self._repositories: dict[str, _Repository] = {}
         self._uploads: dict[str, Upload] = {}
-        self._chunks: dict[str, list[bytes]] = {}  # by the id of the upload
+        self._chunks: dict[str, list[bytes]] = {}  # by upload id
         self._numbers = itertools.count(1)
 
     @property
@@ -71,18 +71,16 @@ class MemoryStorage:
 
     @property
     def stored_bytes(self) -> int:
-        """Number of bytes of all blobs, each counted once."""
+        """Total size of all blobs in bytes. A blob in several repositories is counted once."""
         with self._lock:
             return sum(map(len, self._contents.values()))
 
-    # Each of the following methods is documented in `Storage`.
+    # The following methods are documented in `Storage`.
 
     def reserve(self, count: int) -> None:
         with self._lock:
             if self._max_bytes is not None and self._used + count > self._max_bytes:
-                raise OutOfSpace(
-                    f"the registry holds at most {self._max_bytes} bytes, {self._used} of which are in use"
-                )
+                raise OutOfSpace(f"not enough space for {count} bytes: {self._used} of {self._max_bytes} are in use")
             self._used += count
 
     def release(self, count: int) -> None:
@@ -121,7 +119,7 @@ class MemoryStorage:
         return name in self._repositories and digest in self._repositories[name].blobs
 
     def _link(self, name: str, digest: Digest, content: bytes) -> bool:
-        """Add a blob to a repository. Returns whether its content is new to the storage."""
+        """Add a blob to a repository. Return whether its content is new to the storage."""
         repository = self._repositories.setdefault(name, _Repository())
         is_new = digest not in self._contents
         if digest not in repository.blobs:
@@ -163,10 +161,10 @@ class MemoryStorage:
             if not self._is_open_at(upload, offset):
                 return None
             chunks = self._close_upload(upload)
-            # Joined under the lock, so that only one such copy exists at a time.
+            # Joining holds the lock, so that concurrent uploads do not double the memory at the same time.
             if self._link(upload.name, digest, b"".join([*chunks, last_chunk])):
                 return len(last_chunk)
-            self._used -= upload.size  # the same content is stored already
+            self._used -= upload.size  # the same content is already stored
             return 0
 
     def cancel_upload(self, upload: Upload) -> None:

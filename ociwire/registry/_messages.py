@@ -1,7 +1,7 @@
-"""A request to a registry server, the responses to it, and the exception that becomes an error response.
+"""Requests to a registry server, its responses, and the exception that becomes an error response.
 
-Follows the OCI distribution specification 1.1, "Error Codes": an error response is JSON with one of its codes, or
-plain text if none of them fits.
+Implements the OCI distribution specification 1.1, "Error Codes": the body of an error response is JSON with one of
+these codes, or plain text if no code applies.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ JSON = "application/json"
 @final
 @dataclass(frozen=True, slots=True)
 class RegistryRequest:
-    """A request to one of the endpoints.
+    """A request to an endpoint. Immutable.
 
     Attributes:
-        http_request: The request as it was received.
-        path: The decoded path of its URL.
-        name: The name of the repository; empty if the endpoint has none.
-        reference: The digest, the tag or the upload id in the path; empty if the endpoint has none.
-        query: The query parameters, blank ones included.
+        http_request: The request as received.
+        path: Percent-decoded path of the URL.
+        name: Name of the repository. Empty if the endpoint has none.
+        reference: Digest, tag or upload id at the end of the path. Empty if the endpoint has none.
+        query: Query parameters, including blank ones.
     """
 
     http_request: Request
@@ -50,18 +50,19 @@ class RegistryRequest:
     query: Mapping[str, Sequence[str]]
 
     def get_parameter(self, name: str) -> str | None:
-        """The first value of a query parameter; None if it is absent."""
+        """Return the first value of a query parameter, or None if it is absent."""
         return next(iter(self.query.get(name, ())), None)
 
 
 @final
 class ErrorResponse(Exception):
-    """Raised to refuse a request. Each reason becomes an error of the response.
+    """Raised by a handler to refuse a request.
 
     Args:
-        status: The status code.
-        code: One of the specification's error codes; empty if none fits, which makes the response plain text.
-        reasons: What is wrong, a sentence each. Without any, as for a 304, the response has no body.
+        status: Status code of the response.
+        code: Error code of the specification. If empty, the response is plain text.
+        reasons: Messages, each of which becomes an error in the response. Without any, as for a 304, the response has
+            no body.
         headers: Further headers of the response.
     """
 
@@ -73,7 +74,7 @@ class ErrorResponse(Exception):
         self.headers = dict(headers or {})
 
     def to_response(self) -> Response:
-        """The error response."""
+        """Return the error response."""
         if not self.reasons:
             return make_response(self.status, self.headers)
         if not self.code:
@@ -83,7 +84,10 @@ class ErrorResponse(Exception):
 
 
 def make_response(status: int, headers: HeadersLike = (), content: bytes = b"", media_type: str = "") -> Response:
-    """A response with a Content-Length, if it may have one (RFC 9110, section 8.6), and a Content-Type, if given."""
+    """Return a response with a Content-Length and, if a media type is given, a Content-Type.
+
+    A status without a body, such as 204, gets no Content-Length (RFC 9110, section 8.6).
+    """
     fields = list(Headers(headers).items())
     if media_type:
         fields.append(("Content-Type", media_type))
@@ -93,32 +97,33 @@ def make_response(status: int, headers: HeadersLike = (), content: bytes = b"", 
 
 
 def error_response(status: int, code: str, *messages: str, headers: HeadersLike = ()) -> Response:
-    """An error response in the JSON of the distribution specification, with an error for each message."""
+    """Return an error response as JSON, with one error per message."""
     errors = [{"code": code, "message": message} for message in messages]
     return make_response(status, headers, json.dumps({"errors": errors}).encode(), JSON)
 
 
 def complete_response(request: Request, response: Response) -> Response:
-    """The response with its request set, without content if the request is HEAD (RFC 9110, section 9.3.2)."""
+    """Return the response with its request set, and without content for HEAD (RFC 9110, section 9.3.2)."""
     if request.method == "HEAD":
         return Response(response.status, response.headers, b"", request)
     return response.replace(request=request)
 
 
 def created_response(request: RegistryRequest, kind: str, digest: Digest, headers: HeadersLike) -> Response:
-    """A 201 for a blob or a manifest, with the Location from which it can be pulled."""
+    """Return a 201 whose Location is the URL of the new blob or manifest."""
     return make_response(201, [("Location", f"/v2/{request.name}/{kind}/{digest}"), *Headers(headers).items()])
 
 
 def parse_digest(text: str | None, *, for_verification: bool = False) -> Digest:
-    """Parse a digest of a request.
+    """Parse a digest in a request.
 
     Args:
-        text: The text; None if it is absent.
-        for_verification: Whether content must be verified by it.
+        text: The digest. `None` if the request has none.
+        for_verification: Whether content will be verified against the digest. Defaults to False.
 
     Raises:
-        ErrorResponse: It is absent or malformed, or its algorithm is unknown and content must be verified by it.
+        ErrorResponse: The digest is missing or malformed, or `for_verification` is set and its algorithm is not
+            supported (400).
     """
     try:
         digest = Digest(text or "")

@@ -1,8 +1,8 @@
-"""Parses and validates a manifest that is pushed, strictly, unlike `ociwire._oci.manifest`.
+"""Strict parser for pushed manifests. The lenient parser of the client is `ociwire._oci.manifest`.
 
-Follows the OCI image specification, "Image Manifest" and "Image Index", and Docker's manifests. Of other types only the
-fields that these have are read. A field that should be there and is missing is accepted, as a registry of the
-distribution specification 1.1 may do.
+Implements the OCI image specification, "Image Manifest" and "Image Index", and Docker's manifest formats. In a manifest
+of another type the same fields are read and all others are ignored. Missing fields are accepted, which the distribution
+specification 1.1 allows.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _KNOWN_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST, OCI_INDEX, DOCKER_MANIF
 @final
 @dataclass(frozen=True, slots=True)
 class PushedManifest:
-    """A manifest.
+    """A manifest that was pushed. Immutable.
 
     Attributes:
-        descriptor: Its descriptor with its artifact type and annotations, as in a list of referrers.
-        content: Its bytes.
-        subject: The digest of its subject, if it has one.
-        blobs: The digests that must be blobs of the repository.
-        manifests: The digests that must be manifests or blobs of the repository.
+        descriptor: Descriptor with the artifact type and annotations, as in a list of referrers.
+        content: The manifest's bytes.
+        subject: Digest of the subject. `None` if the manifest has no subject.
+        blobs: Digests that must be blobs of the repository.
+        manifests: Digests that must be manifests or blobs of the repository.
     """
 
     descriptor: Descriptor
@@ -44,26 +44,26 @@ class PushedManifest:
 
 
 def parse_pushed_manifest(content: bytes, content_type: str, digest: Digest) -> PushedManifest:
-    """Parse a manifest.
+    """Parse and validate a manifest.
 
     Args:
-        content: Its bytes.
-        content_type: The Content-Type of the request, empty if there is none; its parameters are ignored.
-        digest: Its digest, which has been verified.
+        content: The manifest's bytes.
+        content_type: Content-Type of the request, of which parameters are ignored. Empty if the request has none.
+        digest: Digest of the content, which the caller has verified.
 
     Raises:
-        ErrorResponse: It is not a valid manifest, or not one of this type.
+        ErrorResponse: The manifest is invalid, or its media type differs from the Content-Type (400).
     """
     fields = _parse_json(content)
     media_type = _media_type(fields, content_type.partition(";")[0].strip())
     if media_type in _KNOWN_TYPES and fields.get("schemaVersion", 2) != 2:
-        _refuse(f"the schemaVersion is 2, not {fields.get('schemaVersion')!r:.100}")
+        _refuse(f"invalid schemaVersion {fields.get('schemaVersion')!r:.100}: expected 2")
     try:
         config = _descriptors(fields, "config")
         blobs = [*config, *_descriptors(fields, "layers"), *_descriptors(fields, "blobs")]
         manifests = _descriptors(fields, "manifests")
         subject = _descriptors(fields, "subject")
-        # "Listing Referrers": without an artifactType it is the media type of the config. An index has no config.
+        # "Listing Referrers": the default artifact type is the media type of the config. An index has no config.
         artifact_type = fields.get("artifactType") or (config[0].media_type if config else None)
         descriptor = Descriptor(
             media_type,
@@ -74,7 +74,7 @@ def parse_pushed_manifest(content: bytes, content_type: str, digest: Digest) -> 
         )
     except UsageError as error:
         _refuse(str(error))
-    # Content with URLs can be fetched from elsewhere, and need not be in the repository.
+    # Content with `urls` is stored elsewhere (foreign layers), so it need not be in the repository.
     return PushedManifest(
         descriptor,
         content,
@@ -92,9 +92,9 @@ def _parse_json(content: bytes) -> dict[str, Any]:
     try:
         parsed = json.loads(content.decode("utf-8"), parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:
-        _refuse(f"the manifest is not JSON: {error}")
+        _refuse(f"invalid manifest: expected JSON: {error}")
     if not isinstance(parsed, dict):
-        _refuse("the manifest is no JSON object")
+        _refuse(f"invalid manifest: expected a JSON object, got {type(parsed).__name__}")
     return parsed
 
 
@@ -102,21 +102,21 @@ def _media_type(fields: dict[str, Any], content_type: str) -> str:
     own = fields.get("mediaType")
     media_type = content_type or own
     if media_type is None:
-        _refuse("the manifest is of no type: there is neither a Content-Type nor a mediaType")
+        _refuse("missing media type: expected a Content-Type header or a mediaType field in the manifest")
     if not is_media_type(media_type):
-        _refuse(f"not a media type: {media_type!r:.200}")
+        _refuse(f"invalid media type {media_type!r:.200}: expected TYPE/SUBTYPE")
     if own is not None and own != media_type:
-        _refuse(f"the manifest says that it is {own!r:.200}, and is pushed as {media_type}")
+        _refuse(f"media type mismatch: the manifest has the mediaType {own!r:.200}, the Content-Type is {media_type}")
     return str(media_type)
 
 
 def _descriptors(fields: dict[str, Any], field: str) -> list[Descriptor]:
-    """The descriptors in a field: a list, or one alone."""
+    """Return the descriptors in a field. ``config`` and ``subject`` hold one descriptor, other fields a list."""
     value = fields.get(field)
     if value is None:
         return []
     if field in ("config", "subject"):
         return [Descriptor.from_dict(value)]
     if not isinstance(value, list):
-        raise UsageError(f"{field} is a list of descriptors, not {value!r:.200}")
+        raise UsageError(f"invalid field {field} {value!r:.200}: expected a list of descriptors")
     return [Descriptor.from_dict(entry) for entry in value]

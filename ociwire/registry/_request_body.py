@@ -1,4 +1,4 @@
-"""Receives the body of a request: whole, or not at all."""
+"""Receives request bodies completely, within the limits of the storage."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ __all__ = ["ReceivedBody", "receive_body"]
 @final
 @dataclass(slots=True)
 class ReceivedBody:
-    """The body of a request, for which space is reserved.
+    """A received body, for which space is reserved.
 
     Attributes:
-        content: Its bytes.
-        stored: Number of its bytes that the storage keeps, set by the user of `receive_body`; the rest is released.
+        content: The bytes of the body.
+        stored: Number of bytes that the storage keeps. Set it inside the block of `receive_body`; the rest of the
+            reserved space is released. Defaults to 0.
     """
 
     content: bytes
@@ -31,21 +32,21 @@ class ReceivedBody:
 
 @contextmanager
 def receive_body(storage: Storage, body: Body | None, limit: int | None = None) -> Iterator[ReceivedBody]:
-    """Read the body of a request into memory. When the block ends, the space that was not used is released.
+    """Read the body of a request into memory. Unused space is released at the end of the block.
 
-    What a base transport demands of a body is demanded here, too: that it has the length that it states.
+    As in every base transport, the body must have exactly the length that it declares.
 
     Args:
-        storage: Where space is reserved.
-        body: The body of the request.
-        limit: Maximum number of bytes. `None` means no limit.
+        storage: The storage in which space is reserved.
+        body: Body of the request. `None` is read as empty.
+        limit: Maximum number of bytes. Defaults to `None`, no limit.
 
     Raises:
-        ErrorResponse: The body is longer than the limit, or there is no space for it (413). Nothing is read if its
-            length is known to be too large.
-        BodyConsumedError: The body is single-use and was read before, or is opened by another user meanwhile.
-        SizeMismatch: The body is longer or shorter than its length.
-        Exception: What the content raised, unchanged.
+        ErrorResponse: The body exceeds the limit or the space of the storage (413). If the declared length does, the
+            body is not read.
+        BodyConsumedError: The body is single-use and was read before, or was opened again while it was read.
+        SizeMismatch: The body is longer or shorter than its declared length.
+        Exception: Any exception that the content raises, unchanged.
     """
     received, reserved = ReceivedBody(b""), 0
 
@@ -68,7 +69,7 @@ def receive_body(storage: Storage, body: Body | None, limit: int | None = None) 
 def _read(body: Body, limit: int | None, reserve: Callable[[int], None]) -> bytes:
     _check_limit(body.length or 0, limit)
     reserve(body.length or 0)
-    content = bytearray()  # not a list: each of very many small chunks would take 40 bytes more
+    content = bytearray()  # not a list of chunks: the overhead of 40 bytes per chunk is not counted as used space
     chunks, opening = body.open(), times_opened(body)
     for chunk in chunks:
         size = len(content) + len(chunk)
@@ -87,4 +88,5 @@ def _read(body: Body, limit: int | None, reserve: Callable[[int], None]) -> byte
 
 def _check_limit(size: int, limit: int | None) -> None:
     if limit is not None and size > limit:
-        raise ErrorResponse(413, "SIZE_INVALID", f"at most {limit} bytes are taken, and there are {size} or more")
+        reason = f"content too large: at least {size} bytes, expected at most {limit}"
+        raise ErrorResponse(413, "SIZE_INVALID", reason)

@@ -1,6 +1,6 @@
-"""Finds the endpoint for a request to a registry server, and turns refusals into responses.
+"""Routes the requests to a registry server and converts exceptions of handlers to error responses.
 
-Follows the OCI distribution specification 1.1, "Endpoints". Each handler takes a `RegistryRequest` and returns a
+Implements the OCI distribution specification 1.1, "Endpoints". Each handler takes a `RegistryRequest` and returns a
 response or raises an `ErrorResponse`.
 """
 
@@ -25,7 +25,7 @@ __all__ = ["RegistryServer"]
 
 _Handlers = Mapping[str, Callable[[RegistryRequest], Response]]
 
-# The end of the path decides, because a repository may be called `a/blobs/b`.
+# The names are greedy and the patterns are anchored at the end, because `a/blobs/b` is a valid repository name.
 _BASE = re.compile(r"/v2/")
 _CATALOG = re.compile(r"/v2/_catalog")
 _TAGS = re.compile(r"/v2/(?P<name>.+)/tags/list")
@@ -38,17 +38,17 @@ _REFERRERS = re.compile(r"/v2/(?P<name>.+)/referrers/(?P<reference>[^/]+)")
 
 @final
 class RegistryServer:
-    """Answers requests from a storage. For the options see `MemoryRegistry`.
+    """Protocol of a registry on top of a storage. Thread-safe. `MemoryRegistry` documents the options in detail.
 
     Args:
         storage: The storage.
         deletes: Whether blobs, manifests and tags can be deleted.
         referrers_api: Whether the referrers API is supported.
-        mounts: Whether blobs are mounted from other repositories.
-        min_chunk_length: Minimum number of bytes of every chunk but the last. 0 means no minimum.
-        digest_header: Whether responses have a Docker-Content-Digest.
-        page_size: Maximum number of entries of a page. `None` means no limit.
-        manifest_limit: Maximum number of bytes of a manifest. `None` means no limit.
+        mounts: Whether blobs can be mounted from other repositories.
+        min_chunk_length: Minimum size in bytes of every chunk but the last. 0 means no minimum.
+        digest_header: Whether responses have a Docker-Content-Digest header.
+        page_size: Maximum number of entries per page. `None` means no limit.
+        manifest_limit: Maximum size of a manifest in bytes. `None` means no limit.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class RegistryServer:
         if deletes:
             blob_handlers["DELETE"] = blobs.delete
             manifest_handlers["DELETE"] = manifests.delete
-        # The first pattern that matches decides: uploads come before blobs, whose pattern matches them, too.
+        # The first matching pattern wins: the pattern of blobs also matches uploads, so uploads come first.
         self._endpoints: list[tuple[re.Pattern[str], _Handlers]] = [
             (_BASE, {"GET": _get_base}),
             (_CATALOG, {"GET": lists.catalog}),
@@ -99,12 +99,12 @@ class RegistryServer:
             self._endpoints.append((_REFERRERS, {"GET": lists.referrers}))
 
     def handle(self, request: Request) -> Response:
-        """Answer a request.
+        """Return the response to a request.
 
         Raises:
             BodyConsumedError: The request's body is single-use and was read before.
-            SizeMismatch: The request's body is longer or shorter than its length.
-            Exception: What the request's body raised, unchanged.
+            SizeMismatch: The request's body is longer or shorter than its declared length.
+            Exception: Any exception that the request's body raises, unchanged.
         """
         try:
             response = self._dispatch(request)
@@ -119,7 +119,7 @@ class RegistryServer:
             match = pattern.fullmatch(path)
             if match is None:
                 continue
-            # RFC 9110, section 9.1: what supports GET supports HEAD.
+            # RFC 9110, section 9.1: a server must support GET and HEAD. complete_response() removes the content.
             handler = handlers.get("GET" if request.method == "HEAD" else request.method)
             if handler is None:
                 raise _method_not_allowed(request, handlers)
@@ -128,11 +128,11 @@ class RegistryServer:
             return handler(
                 RegistryRequest(request, path, _parse_name(groups.get("name")), groups.get("reference", ""), query)
             )
-        raise ErrorResponse(404, "", f"there is nothing at {path:.300}")
+        raise ErrorResponse(404, "", f"no endpoint at {path:.300}")
 
 
 def _get_base(request: RegistryRequest) -> Response:
-    """``GET /v2/``: this is a registry ("Determining Support")."""
+    """Handle ``GET /v2/``, by which clients detect a registry ("Determining Support")."""
     return make_response(200, {"Docker-Distribution-API-Version": "registry/2.0"}, b"{}", JSON)
 
 
@@ -145,5 +145,5 @@ def _parse_name(name: str | None) -> str:
 
 def _method_not_allowed(request: Request, handlers: _Handlers) -> ErrorResponse:
     allowed = ", ".join("GET, HEAD" if method == "GET" else method for method in handlers)
-    reason = f"{request.method} is not for this path, or is switched off: it takes {allowed}"
+    reason = f"method {request.method} is not supported or is disabled for this path: expected one of {allowed}"
     return ErrorResponse(405, "UNSUPPORTED", reason, headers={"Allow": allowed})

@@ -1,4 +1,4 @@
-"""The interface between the protocol of a registry server and its storage."""
+"""Interface between the protocol of a registry server and its storage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["OutOfSpace", "Storage", "Upload"]
 
 
 class OutOfSpace(Exception):
-    """The storage has no space for the content of a request. Its text says why."""
+    """Raised if the storage has not enough space for the content of a request."""
 
 
 @final
@@ -22,10 +22,11 @@ class Upload:
     """An open upload session.
 
     Attributes:
-        id: The UUID in its Location.
-        name: The name of its repository.
-        size: Number of bytes received so far.
-        has_last_chunk: Whether a chunk was received that only the last one may be: one below the minimum length.
+        id: UUID in the Location.
+        name: Name of the repository.
+        size: Number of bytes received so far. Defaults to 0.
+        has_last_chunk: Whether a chunk below the minimum length was received, so that no other chunk may follow.
+            Defaults to False.
     """
 
     id: str
@@ -35,86 +36,90 @@ class Upload:
 
 
 class Storage(Protocol):
-    """Blobs, each stored once, and for each repository its blobs, manifests and tags; and open uploads.
+    """Storage of blobs, manifests, tags and open uploads. A blob in several repositories is stored once.
 
-    Each method is atomic, and may be called by several threads at once. Contents have been verified by the caller. A
-    repository exists from its first blob or manifest on, and continues to exist when it is empty.
+    Methods are atomic and thread-safe. The caller verifies content before it adds it. The first blob or manifest
+    creates a repository, which continues to exist when it is empty.
 
-    Space is accounted for by the caller: it reserves the bytes of a body before it receives them, and releases those
-    that a method did not store. A method that deletes content releases its bytes itself.
+    The caller reserves space for a body before it reads the body, and releases the space that was not used for stored
+    content. Methods that delete content release its space.
     """
 
     def reserve(self, count: int) -> None:
-        """Reserve space for so many bytes.
+        """Reserve space for `count` bytes.
 
         Raises:
-            OutOfSpace: There is not enough.
+            OutOfSpace: The storage has not enough space.
         """
         ...
 
     def release(self, count: int) -> None:
-        """Release reserved space that was not used."""
+        """Release `count` bytes of reserved space that were not used."""
         ...
 
     # Blobs
 
     def get_blob(self, name: str, digest: Digest) -> bytes | None:
-        """The content of a blob; None if the repository does not have it."""
+        """Return the content of a blob, or None if the repository does not have it."""
         ...
 
     def add_blob(self, name: str, digest: Digest, content: bytes) -> int:
-        """Add a blob to a repository. Returns the number of bytes that are new to the storage."""
+        """Add a blob to a repository. Return the number of bytes that are new to the storage."""
         ...
 
     def mount_blob(self, name: str, digest: Digest, source: str | None) -> bool:
-        """Add a blob of another repository, or of any if `source` is None; False if it is not there."""
+        """Mount a blob from the repository `source`, or from any if it is None. Return False if it is not found."""
         ...
 
     def delete_blob(self, name: str, digest: Digest) -> bool:
-        """Remove a blob from a repository, and its content if no other repository has it; False if it is not there."""
+        """Remove a blob from a repository. Return False if the repository does not have it.
+
+        The content is deleted if no other repository has the blob.
+        """
         ...
 
     # Uploads
 
     def open_upload(self, name: str) -> Upload:
-        """Open an upload to a repository."""
+        """Open an upload session."""
         ...
 
     def get_upload(self, name: str, upload_id: str) -> Upload | None:
-        """An open upload; None if the repository has none with this id."""
+        """Return an open upload, or None if the repository has none with this id."""
         ...
 
     def read_upload(self, upload: Upload) -> Iterable[bytes]:
-        """The bytes received so far, in chunks."""
+        """Return the bytes received so far, in chunks."""
         ...
 
     def append_chunk(self, upload: Upload, offset: int, content: bytes, *, is_last: bool) -> bool:
-        """Append a chunk; False if the upload is closed or has another size than `offset`.
+        """Append a chunk. Return False if the upload is closed or its size is not `offset`.
 
         Args:
             upload: The upload.
-            offset: The position of the chunk.
-            content: Its bytes.
-            is_last: Whether only the last chunk may be like this one; see `Upload.has_last_chunk`.
+            offset: Position of the chunk in bytes.
+            content: Bytes of the chunk.
+            is_last: Whether no other chunk may follow; see `Upload.has_last_chunk`.
         """
         ...
 
     def complete_upload(self, upload: Upload, offset: int, digest: Digest, last_chunk: bytes) -> int | None:
-        """Close an upload, and add its bytes and a last chunk as a blob.
+        """Close an upload and add its content, followed by a last chunk, as a blob.
 
         Returns:
-            The number of bytes of the last chunk that were stored; None if the upload is closed or has another size.
+            Number of bytes of the last chunk that were stored, or None if the upload is closed or its size is not
+            `offset`.
         """
         ...
 
     def cancel_upload(self, upload: Upload) -> None:
-        """Close an upload and drop its bytes."""
+        """Close an upload and delete its content."""
         ...
 
     # Manifests and tags
 
     def get_manifest(self, name: str, reference: Digest | str) -> PushedManifest | None:
-        """A manifest by its digest or by a tag; None if the repository does not have it."""
+        """Return the manifest for a digest or a tag, or None if the repository does not have it."""
         ...
 
     def add_manifest(
@@ -125,39 +130,43 @@ class Storage(Protocol):
         reference: Digest | str,
         check: Callable[[PushedManifest | None], None],
     ) -> tuple[list[Digest], int]:
-        """Add a manifest to a repository and set tags, if the repository has everything that the manifest names.
+        """Add a manifest to a repository and set its tags, unless content that it refers to is missing.
 
         Args:
-            name: The name of the repository.
+            name: Name of the repository.
             manifest: The manifest.
-            tags: The tags.
-            reference: The reference of the request: one of the tags, or the digest.
-            check: Called with the manifest that `reference` names before; an exception of it leaves all as it was.
+            tags: The tags to set.
+            reference: Reference in the request: a tag or the digest.
+            check: Called with the manifest that `reference` currently resolves to. If it raises, nothing is changed.
 
         Returns:
-            The digests that are missing, because of which nothing was stored; and the number of bytes that are new.
+            The digests of missing content, in which case nothing is changed, and the number of bytes that are new to
+            the storage.
         """
         ...
 
     def delete_manifest(
         self, name: str, reference: Digest | str, check: Callable[[PushedManifest | None], None]
     ) -> bool:
-        """Delete a manifest with all its tags, or a tag alone; False if it is not there. See `add_manifest`."""
+        """Delete a manifest and all its tags, or a single tag. Return False if it does not exist.
+
+        `check` is called as in `add_manifest`.
+        """
         ...
 
     # Lists
 
     def list_repositories(self) -> list[str]:
-        """The names of all repositories."""
+        """Return the names of all repositories."""
         ...
 
     def list_tags(self, name: str) -> list[str] | None:
-        """The tags of a repository; None if there is no such repository."""
+        """Return the tags of a repository, or None if the repository does not exist."""
         ...
 
     def list_referrers(self, name: str, subject: Digest) -> list[tuple[int, PushedManifest]]:
-        """The manifests of a repository that have this subject, in the order of their numbers.
+        """Return the manifests with a subject, with their sequence numbers and in that order.
 
-        A manifest has the same number as long as it exists, and a later one has a larger number.
+        The number of a manifest does not change while it exists. Manifests pushed later have larger numbers.
         """
         ...

@@ -1,16 +1,16 @@
-"""The endpoints for uploads of blobs.
+"""Endpoints for blob uploads.
 
-Follows the OCI distribution specification 1.1, "Pushing blobs". A request that can be refused by its head is refused
-before its body is read. A body that fails leaves its upload unchanged.
+Implements the OCI distribution specification 1.1, "Pushing blobs". The head of a request is checked before its body is
+read. If the body raises an exception, the upload is unchanged.
 
 | State | Request                | Condition                          | Response             | Next state |
 |-------|------------------------|------------------------------------|----------------------|------------|
-| -     | POST, mount            | the blob is found, mounts allowed  | 201                  | -          |
+| -     | POST, mount            | blob found, mounts enabled         | 201                  | -          |
 | -     | POST, digest           | the content matches                | 201                  | -          |
 | -     | POST                   |                                    | 202, Location        | open       |
 | open  | GET                    |                                    | 204, Range           | open       |
 | open  | PATCH                  | the chunk begins at the offset     | 202, Range           | open       |
-| open  | PUT, digest            | the whole content matches          | 201                  | -          |
+| open  | PUT, digest            | the complete content matches       | 201                  | -          |
 | open  | DELETE                 |                                    | 204                  | -          |
 | open  | PATCH or PUT           | the chunk begins at another offset | 416, Range           | open       |
 | open  | PATCH or PUT with body | a chunk below the minimum was sent | 400                  | open       |
@@ -37,13 +37,13 @@ _CONTENT_RANGE = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
 
 @final
 class UploadEndpoints:
-    """Handlers for uploads.
+    """Handlers of the upload endpoints. Thread-safe.
 
     Args:
         storage: The storage.
-        mounts: Whether blobs are mounted from other repositories.
-        min_chunk_length: Minimum number of bytes of every chunk but the last. 0 means no minimum.
-        digest_header: Whether responses have a Docker-Content-Digest.
+        mounts: Whether blobs can be mounted from other repositories.
+        min_chunk_length: Minimum size in bytes of every chunk but the last. 0 means no minimum.
+        digest_header: Whether responses have a Docker-Content-Digest header.
     """
 
     def __init__(self, storage: Storage, *, mounts: bool, min_chunk_length: int, digest_header: bool) -> None:
@@ -53,7 +53,7 @@ class UploadEndpoints:
         self._digest_header = digest_header
 
     def start(self, request: RegistryRequest) -> Response:
-        """``POST /v2/NAME/blobs/uploads/``: mount a blob, upload one with a single request, or open an upload."""
+        """Handle ``POST /v2/NAME/blobs/uploads/``: mount or store a blob, or open an upload session."""
         mount, digest_text = request.get_parameter("mount"), request.get_parameter("digest")
         _check_algorithm(request.get_parameter("digest-algorithm"))
         if mount is not None:
@@ -70,25 +70,26 @@ class UploadEndpoints:
         return make_response(202, self._session_headers(self._storage.open_upload(request.name)))
 
     def get_status(self, request: RegistryRequest) -> Response:
-        """``GET`` of an upload: how many bytes it has."""
+        """Handle ``GET`` of an upload: return its offset in the Range header."""
         return make_response(204, self._session_headers(self._get_upload(request)))
 
     def append(self, request: RegistryRequest) -> Response:
-        """``PATCH`` of an upload: append a chunk, with a Content-Range or without."""
+        """Handle ``PATCH`` of an upload: append a chunk. Its Content-Range is optional."""
         upload = self._get_upload(request)
         offset = upload.size
         with self._receive_chunk(request, upload, offset) as received:
             is_last = len(received.content) < self._min_chunk_length
             if not self._storage.append_chunk(upload, offset, received.content, is_last=is_last):
-                raise self._wrong_offset(self._get_upload(request))  # another request was faster
+                # Another request has changed the upload while this body was received.
+                raise self._wrong_offset(self._get_upload(request))
             received.stored = len(received.content)
         return make_response(202, self._session_headers(upload))
 
     def complete(self, request: RegistryRequest) -> Response:
-        """``PUT`` of an upload: close it with the digest of the whole content. It may have the last chunk as body."""
+        """Handle ``PUT`` of an upload: verify the digest and store the blob. The body may be the last chunk."""
         upload, digest = self._get_upload(request), parse_digest(request.get_parameter("digest"), for_verification=True)
         chunks = list(self._storage.read_upload(upload))
-        offset = sum(map(len, chunks))  # not `upload.size`: a chunk may have been appended since
+        offset = sum(map(len, chunks))  # not `upload.size`, which a concurrent PATCH may have increased since
         with self._receive_chunk(request, upload, offset) as received:
             _verify(digest, [*chunks, received.content])
             stored = self._storage.complete_upload(upload, offset, digest, received.content)
@@ -98,7 +99,7 @@ class UploadEndpoints:
         return self._created(request, digest)
 
     def cancel(self, request: RegistryRequest) -> Response:
-        """``DELETE`` of an upload."""
+        """Handle ``DELETE`` of an upload: cancel it."""
         self._storage.cancel_upload(self._get_upload(request))
         return make_response(204)
 
@@ -109,37 +110,35 @@ class UploadEndpoints:
     def _get_upload(self, request: RegistryRequest) -> Upload:
         upload = self._storage.get_upload(request.name, request.reference)
         if upload is None:
-            raise ErrorResponse(
-                404, "BLOB_UPLOAD_UNKNOWN", f"{request.name} has no upload {request.reference}, or it is over"
-            )
+            reason = f"repository {request.name} has no open upload {request.reference}: start a new one"
+            raise ErrorResponse(404, "BLOB_UPLOAD_UNKNOWN", reason)
         return upload
 
     def _session_headers(self, upload: Upload) -> dict[str, str]:
         headers = {
             "Location": f"/v2/{upload.name}/blobs/uploads/{upload.id}",
             "Docker-Upload-UUID": upload.id,
-            # The end is inclusive, so that both no byte and one byte are 0-0. The header is mandatory.
+            # The header is mandatory and its end is inclusive, so 0-0 stands for both zero bytes and one byte.
             "Range": f"0-{max(upload.size - 1, 0)}",
         }
-        if self._min_chunk_length:  # in every response: a client that resumes in another process needs it, too
+        if self._min_chunk_length:  # in every response, as a client that resumes in another process needs it
             headers["OCI-Chunk-Min-Length"] = str(self._min_chunk_length)
         return headers
 
     def _wrong_offset(self, upload: Upload) -> ErrorResponse:
-        reason = f"the next chunk of the upload begins at {upload.size}"
+        reason = f"wrong offset: expected a chunk that starts at byte {upload.size}"
         return ErrorResponse(416, "", reason, headers=self._session_headers(upload))
 
     @contextmanager
     def _receive_chunk(self, request: RegistryRequest, upload: Upload, offset: int) -> Iterator[ReceivedBody]:
-        """Receive the chunk in the body of a request, if it fits the upload at this offset."""
+        """Receive the chunk in the body of a request, if its head is valid for the upload at this offset."""
         body = request.http_request.body
         length = self._announced_length(request, upload, offset)
         if upload.has_last_chunk and (body is not None and body.length != 0):
-            raise ErrorResponse(
-                400,
-                "BLOB_UPLOAD_INVALID",
-                f"a chunk of less than {self._min_chunk_length} bytes was the last, and another one comes",
+            reason = (
+                f"a chunk after one of less than {self._min_chunk_length} bytes: expected only the last to be smaller"
             )
+            raise ErrorResponse(400, "BLOB_UPLOAD_INVALID", reason)
         if length is not None and body is not None and body.length is not None:
             _check_length(length, body.length)
         with receive_body(self._storage, body) as received:
@@ -148,15 +147,14 @@ class UploadEndpoints:
             yield received
 
     def _announced_length(self, request: RegistryRequest, upload: Upload, offset: int) -> int | None:
-        """The number of bytes that the Content-Range of a chunk announces; None without one."""
+        """Return the number of bytes that the Content-Range declares, or None without a Content-Range."""
         content_range = request.http_request.headers.get("content-range")
         if content_range is None:
             return None
         match = _CONTENT_RANGE.fullmatch(content_range)
         if match is None or int(match[1]) > int(match[2]):
-            raise ErrorResponse(
-                400, "BLOB_UPLOAD_INVALID", f"not the Content-Range of a chunk: {content_range!r:.100} (it reads 0-99)"
-            )
+            reason = f"invalid Content-Range {content_range!r:.100}: expected FIRST-LAST, such as 0-99"
+            raise ErrorResponse(400, "BLOB_UPLOAD_INVALID", reason)
         if int(match[1]) != offset:
             raise self._wrong_offset(upload)
         return int(match[2]) + 1 - offset
@@ -164,7 +162,7 @@ class UploadEndpoints:
 
 def _check_length(announced: int, length: int) -> None:
     if announced != length:
-        reason = f"the Content-Range announces {announced} bytes, and the body has {length}"
+        reason = f"size mismatch: the Content-Range declares {announced} bytes, the body has {length}"
         raise ErrorResponse(400, "SIZE_INVALID", reason)
 
 
@@ -182,4 +180,5 @@ def _verify(digest: Digest, chunks: Iterable[bytes]) -> None:
         hasher.update(chunk)
     actual = hashed_digest(hasher, digest.algorithm)
     if actual != digest:
-        raise ErrorResponse(400, "DIGEST_INVALID", f"the content has the digest {actual}, not {digest}")
+        reason = f"digest mismatch: expected {digest}, but the content has the digest {actual}"
+        raise ErrorResponse(400, "DIGEST_INVALID", reason)

@@ -1,4 +1,4 @@
-"""`MemoryRegistry`: a registry server in memory, as a transport."""
+"""A registry server in memory, as a transport."""
 
 from __future__ import annotations
 
@@ -15,31 +15,43 @@ __all__ = ["MemoryRegistry"]
 
 @final
 class MemoryRegistry:
-    """A registry in memory that follows the OCI distribution specification 1.1. May be shared by threads.
+    """Registry in memory that implements the OCI distribution specification 1.1. Thread-safe.
 
-    It answers for any host. It does what the specification demands and recommends, and what clients rely on of what it
-    allows. It neither authenticates nor fails on purpose: put `AuthGuard` or `FaultTransport` in front of it for that.
+    It accepts requests for any host, without authentication. It implements everything that the specification requires
+    and recommends, and the optional features that clients rely on. Combine it with `AuthGuard` to require
+    authentication, with `FaultTransport` to simulate faults, and with `serve` to make it available over HTTP.
 
-    A repository is created by the first push to it. A request's body is read only after its head has been checked,
-    without holding a lock. If the body raises an exception, the exception passes through and an upload stays unchanged.
+    The first push to a repository creates it. The head of a request is checked before its body is read, and no lock is
+    held while a body is read. If a body raises an exception, the exception passes through and nothing is stored.
 
     Args:
-        deletes: Whether blobs, manifests and tags can be deleted; if not, DELETE is answered 405. Uploads can always be
-            cancelled.
-        referrers_api: Whether the referrers API is supported; if not, it is answered 404, and OCI-Subject is not sent.
-        mounts: Whether blobs are mounted from other repositories; if not, an upload is opened instead.
-        min_chunk_length: Minimum number of bytes of a chunk (``OCI-Chunk-Min-Length``). A smaller one can only be the
-            last: another chunk after it is refused. `None` means no minimum.
-        digest_header: Whether responses have a Docker-Content-Digest. Those of ECR do not always.
-        page_size: Maximum number of entries of a page of a list, whatever ``n`` says. `None` means no limit.
-        manifest_limit: Maximum number of bytes of a manifest; a larger one is answered 413. `None` means no limit.
-        max_bytes: Maximum number of bytes of all blobs, manifests, open uploads and request bodies. Defaults to
-            1 GiB. A request for which there is no space is answered 413 with SIZE_INVALID. Deleting a blob from its
-            last repository, deleting a manifest and cancelling an upload free space. Names, tags and Python's
-            overhead per object are not counted. `None` means no limit.
+        deletes: Whether blobs, manifests and tags can be deleted. If false, DELETE is answered with 405. Uploads can
+            always be cancelled. Defaults to True.
+        referrers_api: Whether the referrers API is supported. If false, it is answered with 404, and responses have no
+            OCI-Subject header. Defaults to True.
+        mounts: Whether blobs can be mounted from other repositories. If false, a mount request opens an upload.
+            Defaults to True.
+        min_chunk_length: Minimum size of a chunk in bytes, sent as ``OCI-Chunk-Min-Length``. Only the last chunk may be
+            smaller. Defaults to `None`, no minimum.
+        digest_header: Whether responses have a Docker-Content-Digest header, which ECR omits in some responses.
+            Defaults to True.
+        page_size: Maximum number of entries per page of a list, even if ``n`` is larger. Defaults to `None`, no limit.
+        manifest_limit: Maximum size of a manifest in bytes. Larger manifests are answered with 413. Defaults to 4 MiB.
+            `None` means no limit.
+        max_bytes: Maximum total size in bytes of blobs, manifests, open uploads and request bodies. Names, tags and
+            the overhead of Python objects are not counted. A request that exceeds it is answered with 413 and
+            SIZE_INVALID. Deleting content and cancelling uploads free space. Defaults to 1 GiB. `None` means no limit.
 
     Raises:
         UsageError: A number is not an integer, or is less than 1.
+
+    >>> from ociwire import Client, Descriptor
+    >>> from ociwire.testing import MemoryRegistry
+    >>> registry = MemoryRegistry(page_size=100)
+    >>> client = Client("registry.example", registry)
+    >>> descriptor = client.push_blob("models/llm", Descriptor.of(b"weights"), b"weights")
+    >>> registry.stored_bytes
+    7
     """
 
     def __init__(
@@ -77,27 +89,27 @@ class MemoryRegistry:
 
     @property
     def open_uploads(self) -> int:
-        """Number of uploads that are neither completed nor cancelled."""
+        """Number of uploads that have been neither completed nor cancelled."""
         return self._storage.open_uploads
 
     @property
     def stored_bytes(self) -> int:
-        """Number of bytes of all blobs. A blob of several repositories is counted once."""
+        """Total size of all blobs in bytes. A blob in several repositories is counted once."""
         return self._storage.stored_bytes
 
     def round_trip(self, request: Request, /) -> Response:
-        """Answer a request.
+        """Return the response to a request.
 
         Raises:
             BodyConsumedError: The request's body is single-use and was read before.
-            SizeMismatch: The request's body is longer or shorter than its length.
+            SizeMismatch: The request's body is longer or shorter than its declared length.
             UsageError: The registry is closed.
-            Exception: What the request's body raised, unchanged.
+            Exception: Any exception that the request's body raises, unchanged.
         """
         if self._closed:
             raise UsageError("the registry is closed")
         return self._server.handle(request)
 
     def close(self) -> None:
-        """Refuse further requests. Idempotent."""
+        """Close the registry, which then raises `UsageError` for every request. Idempotent."""
         self._closed = True

@@ -1,4 +1,4 @@
-"""What users test their own code with: fakes that answer requests, and checks for layers of their own."""
+"""Testing tools: fake registries, fault injection, a local HTTP server, and a conformance check for custom layers."""
 
 from ..registry.memory import MemoryRegistry
 from .auth_guard import AuthGuard

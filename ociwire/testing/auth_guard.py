@@ -1,7 +1,7 @@
-"""Authentication in front of any transport, with a token server, without a socket.
+"""Authentication and a token server in front of any transport, without sockets.
 
-It implements the server side of the distribution project's token specification. It shares no code with the client side,
-so that an error in one is not hidden by the other.
+Implements the server side of the token specification of the distribution project. It shares no code with the client
+side, so that a bug in one cannot hide a bug in the other.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ACTIONS = {"GET": ("pull",), "HEAD": ("pull",), "DELETE": ("delete",)}
 
 
 class _Grant(NamedTuple):
-    """The scope and the end of a token that was granted."""
+    """Scope and expiry of an issued token."""
 
     scope: Scope
     expires_at: float
@@ -39,30 +39,42 @@ class _Grant(NamedTuple):
 
 @final
 class AuthGuard:
-    """Passes authorized requests on to its inner transport, and answers the others 401 with a challenge.
+    """Layer that requires authentication, and a token server. Thread-safe.
 
-    With ``bearer``, it also answers requests to `realm` as a token server: GET with Basic credentials or anonymously,
-    and POST with an identity token. A token grants the part of the requested scope that the user has. With ``basic``,
-    every user has every scope. May be shared by threads.
+    Authorized requests are forwarded to the inner transport without their Authorization header. All others are answered
+    with 401 and a challenge. With the scheme ``bearer``, requests to `realm` are answered by the token server, which
+    supports GET with Basic credentials, anonymous GET, and POST with an identity token. A token grants the part of the
+    requested scope that the user has. With the scheme ``basic``, every user has access to everything.
 
     Args:
         inner: The inner transport.
-        users: The password of each user. Not copied: changes of the mapping take effect.
+        users: Password of each user name. The mapping is not copied, so later changes take effect.
         scheme: ``bearer`` or ``basic``. Defaults to ``bearer``.
-        scopes: The scope of each user. A user that is not listed has every scope. The user ``""`` is anonymous, and has
-            none unless it is listed.
-        identity_tokens: The user of each identity token.
-        realm: The path of the token server, which is on the host of each request; or its URL.
-        service: The name of the registry in challenges.
-        expires_in: Lifetime of tokens in seconds; responses state it as an integer. Defaults to 300.
-        now: Returns the time in seconds. Defaults to `time.monotonic`, looked up at each call.
+        scopes: Scope of each user. Users that are not listed have every scope. The user ``""`` is the anonymous user,
+            whose scope is empty unless it is listed.
+        identity_tokens: User of each identity token. Defaults to none.
+        realm: URL of the token server, or its path on the host of each request. Defaults to ``/token``.
+        service: Name of the registry in challenges. Defaults to ``registry.example``.
+        expires_in: Lifetime of tokens in seconds. Responses contain it as an integer. Defaults to 300.
+        now: Function that returns the time in seconds. Defaults to `time.monotonic`, looked up at each call.
 
     Attributes:
-        asked: The scopes of all token requests, in order, refused ones included.
-        challenged: Number of requests that were answered 401.
+        asked: Scopes of all token requests in order, including refused ones.
+        challenged: Number of registry requests that were answered with 401.
 
     Raises:
-        UsageError: The scheme is neither ``bearer`` nor ``basic``.
+        UsageError: The scheme is neither ``bearer`` nor ``basic``, or `expires_in` is negative or not a number.
+
+    >>> from ociwire import Client, Descriptor, stack
+    >>> from ociwire.auth import Credential, StaticCredentials
+    >>> from ociwire.testing import AuthGuard, MemoryRegistry
+    >>> from ociwire.transport import AuthTransport
+    >>> guard = AuthGuard(MemoryRegistry(), users={"alice": "secret"})
+    >>> credentials = StaticCredentials("registry.example", Credential(username="alice", password="secret"))
+    >>> client = Client("registry.example", AuthTransport(guard, credentials=credentials))
+    >>> _ = client.push_blob("models/llm", Descriptor.of(b"weights"), b"weights")
+    >>> guard.challenged
+    1
     """
 
     def __init__(
@@ -79,7 +91,7 @@ class AuthGuard:
         now: Callable[[], float] | None = None,
     ) -> None:
         if scheme not in ("bearer", "basic"):
-            raise UsageError(f"AuthGuard knows the schemes 'bearer' and 'basic', not {safe_repr(scheme)}")
+            raise UsageError(f"invalid scheme {safe_repr(scheme)}: expected 'bearer' or 'basic'")
         self._inner = inner
         self._scheme = scheme
         self._users = users
@@ -97,7 +109,11 @@ class AuthGuard:
         self.challenged = 0
 
     def round_trip(self, request: Request, /) -> Response:
-        """Answer a token request, pass an authorized request on, or answer 401 without reading the body."""
+        """Answer a token request, forward an authorized request, or return a 401 without reading the body.
+
+        Raises:
+            UsageError: The transport is closed.
+        """
         if self._closed:
             raise UsageError("the transport is closed")
         realm = f"{Origin.of(request.url)}{self._realm}" if self._realm.startswith("/") else self._realm
@@ -117,17 +133,17 @@ class AuthGuard:
         return complete_response(request, response)
 
     def revoke(self) -> None:
-        """Revoke all tokens."""
+        """Revoke all tokens that have been issued. Identity tokens remain valid."""
         with self._lock:
             self._grants.clear()
 
     def close(self) -> None:
-        """Close the inner transport, and refuse further requests."""
+        """Close this transport and the inner one. Idempotent if the inner transport's `close` is."""
         self._closed = True
         self._inner.close()
 
     def _bearer_challenge(self, authorization: str, required: Scope, realm: str) -> str:
-        """The challenge for a request; empty if its token grants the required scope."""
+        """Return the challenge for a request, or an empty string if its token grants the required scope."""
         scheme, _, value = authorization.partition(" ")
         with self._lock:
             grant = self._grants.get(value) if scheme.lower() == "bearer" else None
@@ -153,7 +169,7 @@ class AuthGuard:
             self.asked.append(requested)
         allowed = Scope.EMPTY if user is None else self._scopes.get(user, Scope.UNLIMITED)
         if user is None or not (user or allowed):
-            return complete_response(request, error_response(401, "UNAUTHORIZED", "who are you?"))
+            return complete_response(request, error_response(401, "UNAUTHORIZED", "invalid credentials"))
         granted = Scope(member for member in requested if member in allowed)
         with self._lock:
             value = f"token-{next(self._numbers)}"
@@ -162,7 +178,7 @@ class AuthGuard:
         return complete_response(request, make_response(200, (), json.dumps(content).encode(), JSON))
 
     def _get_user(self, authorization: str) -> str | None:
-        """The user of a Basic Authorization; None if the user or the password is wrong."""
+        """Return the user of a Basic Authorization header, or None if the user or the password is wrong."""
         scheme, _, encoded = authorization.partition(" ")
         if scheme.lower() != "basic":
             return None
@@ -181,7 +197,7 @@ def _is_at(realm: str, url: str) -> bool:
 
 
 def _required_scope(request: Request) -> Scope:
-    """The scope that a registry requires for a request."""
+    """Return the scope that a registry requires for a request."""
     url = urlsplit(request.url)
     if url.path == "/v2/_catalog":
         return Scope.CATALOG

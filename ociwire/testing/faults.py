@@ -1,7 +1,8 @@
-"""A layer that injects network faults, reproducibly.
+"""Layer that injects reproducible network faults.
 
-No fault waits: a stall is raised as the timeout that it would end in. The registry is affected as by a real fault: a
-request that is reset on its way does not arrive, one whose response is lost does.
+Faults do not sleep: a stalled connection raises the timeout error immediately. Each fault affects the registry as the
+real one does: a request that is reset before it is sent does not reach the registry, a request whose response is lost
+does.
 """
 
 from __future__ import annotations
@@ -24,17 +25,20 @@ from ..transport.base import with_request
 __all__ = ["FAULTS", "Fault", "FaultTransport", "InjectedFault"]
 
 Fault = Callable[[Request, Transport, random.Random], Response]
-"""Called instead of the inner transport: returns a response, which may come from the inner transport, or raises."""
+"""Function that handles a request in place of the inner transport.
+
+It gets the request, the inner transport and a seeded random number generator. It returns a response or raises.
+"""
 
 
 class InjectedFault(NamedTuple):
-    """A fault that was injected.
+    """Record of an injected fault.
 
     Attributes:
-        number: The number of the request, from 0.
-        fault: The name of the fault.
-        method: The request's method.
-        url: The request's URL.
+        number: Number of the request, counted from 0.
+        fault: Name of the fault.
+        method: Method of the request.
+        url: URL of the request.
     """
 
     number: int
@@ -45,22 +49,35 @@ class InjectedFault(NamedTuple):
 
 @final
 class FaultTransport:
-    """Passes requests on and makes some of them fail. With the same seed, the same requests fail in the same way.
+    """Layer that forwards requests and injects faults into some of them. Thread-safe.
+
+    The same seed and the same sequence of requests give the same faults.
 
     Args:
         inner: The inner transport.
-        seed: Seed for the choice of requests and faults, and for random values of faults. Defaults to 0.
+        seed: Seed that determines which requests fail and how. Defaults to 0.
         rate: Probability that a request fails, from 0 to 1. Defaults to 0.1.
-        faults: The faults to choose from: names of `FAULTS`, or functions, which are named by their ``__name__``.
-            Defaults to all of `FAULTS`.
-        limit: Maximum number of faults. `None` means no limit.
-        where: Returns whether a request may fail. `None` means that all may.
+        faults: Faults to choose from: names of `FAULTS`, or functions of the type `Fault`. Defaults to all of `FAULTS`.
+        limit: Maximum number of faults. Defaults to `None`, no limit.
+        where: Predicate of the requests that may fail. Defaults to `None`, all requests.
 
     Attributes:
         injected: The faults that were injected, in order.
 
     Raises:
-        UsageError: A name is not in `FAULTS`, or the rate is not between 0 and 1.
+        UsageError: A name is not in `FAULTS`, `rate` is not a number from 0 to 1, or `seed` or `limit` is not an
+            integer.
+
+    >>> from ociwire import Client, Descriptor
+    >>> from ociwire.testing import FaultTransport, MemoryRegistry
+    >>> faults = FaultTransport(MemoryRegistry(), rate=1, faults=["refused"], limit=1)
+    >>> client = Client("registry.example", faults)
+    >>> client.push_blob("models/llm", Descriptor.of(b"weights"), b"weights")
+    Traceback (most recent call last):
+        ...
+    ociwire.errors.ConnectError: connection refused
+    >>> faults.injected[0].fault
+    'refused'
     """
 
     def __init__(
@@ -90,10 +107,11 @@ class FaultTransport:
         self.injected: list[InjectedFault] = []
 
     def round_trip(self, request: Request, /) -> Response:
-        """Pass the request on, or inject a fault.
+        """Forward the request, or inject a fault.
 
         Raises:
-            TransportError: The fault.
+            TransportError: The injected fault.
+            UsageError: The transport is closed.
         """
         if self._closed:
             raise UsageError("the transport is closed")
@@ -103,14 +121,14 @@ class FaultTransport:
         return with_request(fault(request, self._inner, rng), request)
 
     def close(self) -> None:
-        """Close the inner transport, and refuse further requests."""
+        """Close this transport and the inner one. Idempotent if the inner transport's `close` is."""
         self._closed = True
         self._inner.close()
 
     def _choose(self, request: Request) -> tuple[Fault | None, random.Random]:
         with self._lock:
             number, self._count = self._count, self._count + 1
-            # One generator for each request: what a fault draws from it does not change the later ones.
+            # A separate generator per request, so that random numbers drawn by a fault do not affect later requests.
             rng = random.Random(f"{self._seed}/{number}")  # noqa: S311 - must be reproducible, not secret
             is_exhausted = self._limit is not None and len(self.injected) >= self._limit
             if is_exhausted or not self._faults or rng.random() >= self._rate:
@@ -125,17 +143,17 @@ class FaultTransport:
 def _resolve_fault(fault: str | Fault) -> tuple[str, Fault]:
     if isinstance(fault, str):
         if fault not in FAULTS:
-            raise UsageError(f"not a fault: {safe_repr(fault)} (FaultTransport knows {', '.join(FAULTS)})")
+            raise UsageError(f"invalid fault {safe_repr(fault)}: expected one of {', '.join(FAULTS)}")
         return fault, FAULTS[fault]
     return getattr(fault, "__name__", type(fault).__name__), fault
 
 
 class _TruncatedBody(ResponseReader):
-    """A response's body that ends, or raises an error, after so many bytes."""
+    """Response body that ends, or raises an exception, after `at` bytes."""
 
     def __init__(self, response: Response, at: int, error: Exception | None) -> None:
         super().__init__(response)
-        self.known_length = None  # shorter than that of the response
+        self.known_length = None  # the inherited one is that of the complete body
         self._remaining = at
         self._error = error
 
@@ -152,7 +170,7 @@ class _TruncatedBody(ResponseReader):
 
 
 class _FlippedBody(ResponseReader):
-    """A response's body with one bit of one byte inverted."""
+    """Response body in which one bit is inverted."""
 
     def __init__(self, response: Response, at: int, bit: int) -> None:
         super().__init__(response)
@@ -187,11 +205,11 @@ def _forward(request: Request, inner: Transport) -> Response:
 
 def _answer_lost(request: Request, inner: Transport, rng: random.Random) -> Response:
     inner.round_trip(request).drain()
-    raise ReadError("connection reset before the answer", request=request)
+    raise ReadError("connection reset before the response", request=request)
 
 
 def _reset_in_body(request: Request, inner: Transport, rng: random.Random) -> Response:
-    error = ReadError("connection reset in the middle of the answer", request=request)
+    error = ReadError("connection reset while the response was being read", request=request)
     return _truncate(_forward(request, inner), rng, error)
 
 
@@ -200,11 +218,11 @@ def _short_body(request: Request, inner: Transport, rng: random.Random) -> Respo
 
 
 def _stall(request: Request, inner: Transport, rng: random.Random) -> Response:
-    raise TransportTimeout("timed out before an answer", request=request)
+    raise TransportTimeout("timed out before the response", request=request)
 
 
 def _stall_in_body(request: Request, inner: Transport, rng: random.Random) -> Response:
-    error = TransportTimeout("timed out in the middle of the answer", request=request)
+    error = TransportTimeout("timed out while the response was being read", request=request)
     return _truncate(_forward(request, inner), rng, error)
 
 
@@ -232,7 +250,7 @@ def _too_many_requests_date(request: Request, inner: Transport, rng: random.Rand
 
 
 def _unavailable(request: Request, inner: Transport, rng: random.Random) -> Response:
-    return error_response(503, "UNAVAILABLE", "down for maintenance")
+    return error_response(503, "UNAVAILABLE", "service unavailable")
 
 
 def _bad_gateway(request: Request, inner: Transport, rng: random.Random) -> Response:
@@ -263,12 +281,20 @@ FAULTS: dict[str, Fault] = {
     "502 with HTML": _bad_gateway,
     "no 100": _never_continues,
 }
-"""The faults of `FaultTransport`, by name.
+"""The faults of `FaultTransport` by name.
 
-``refused``: the connection is refused. ``reset``, ``reset in upload``: it is reset before the request is sent, or while
-its body is sent. ``answer lost``: it is reset after the registry has handled the request. ``reset in body``,
-``stall in body``: it is reset, or times out, at some byte of the response's body. ``short body``: the body ends early,
-without an error. ``flipped byte``: one bit of the body is inverted. ``stall``: a timeout before the response. ``429``,
-``429 with a date``: Retry-After in seconds, and as a date. ``503``, ``502 with HTML``: error responses. ``no 100``: the
-body is sent without a 100 (Continue), and the response is 503.
+- ``refused``: the connection is refused.
+- ``reset``: the connection is reset before the request is sent.
+- ``reset in upload``: the connection is reset while the request's body is sent.
+- ``answer lost``: the connection is reset after the registry has handled the request.
+- ``reset in body``: the connection is reset at a random byte of the response's body.
+- ``short body``: the response's body ends early, without an error.
+- ``flipped byte``: one bit of the response's body is inverted.
+- ``stall``: the request times out before the response.
+- ``stall in body``: the request times out at a random byte of the response's body.
+- ``429``: response with Retry-After in seconds.
+- ``429 with a date``: response with Retry-After as a date.
+- ``503``: error response in the format of the specification.
+- ``502 with HTML``: error response of a proxy.
+- ``no 100``: the complete body is read without 100 (Continue), and the response is 503.
 """

@@ -1,6 +1,7 @@
-"""Checks that a layer follows the rules that all layers of a stack rely on.
+"""Conformance check for layers.
 
-Each check wraps a probe, which records requests and returns tracked responses, and simulates one situation.
+Each check puts the layer on top of a probe, which records requests and tracks whether its responses are closed, and
+simulates one situation.
 """
 
 from __future__ import annotations
@@ -22,42 +23,46 @@ _URL = "https://registry.example/v2/conformance/blobs/"
 _CHUNKS = (b"first ", b"second ", b"third")
 _CONTENT = b"".join(_CHUNKS)
 _ANSWERED = b"the answer"
-# Statuses that layers act upon: each is the first response of a check, and success follows.
+# Statuses that layers may act upon. A check answers the first request with one of them, and later ones with success.
 _STATUSES = (200, 400, 401, 403, 404, 417, 429, 500, 502, 503)
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 _SHORT_DEADLINE = 0.1
-"""Deadline in seconds of a request that always fails, so that a layer that waits between attempts gives up."""
+"""Time in seconds until the deadline of requests that always fail, so that a layer with retries ends them."""
 
 _CALLER: contextvars.ContextVar[str] = contextvars.ContextVar("ociwire_conformance", default="lost")
 
 
 class ForeignError(Exception):
-    """An exception that is not one of ociwire."""
+    """An exception that is not an `OciwireError`."""
 
 
 def check_layer(make: Layer) -> None:
-    """Check that a layer follows the rules for layers.
+    """Check that a layer follows the rules on which the other layers of a stack rely.
 
-    - The caller's request is not changed, and its info is passed on.
-    - A response that the layer does not return is closed.
-    - A single-use body is not read by the layer, and not sent again after its first chunk was read.
-    - Exceptions of the content and foreign exceptions pass through unchanged, and nothing is sent again after them.
-      Errors of the transport are raised as errors of ociwire.
-    - The inner transport is called in the caller's thread and context.
-    - A response has a request.
-    - ``close`` closes the inner transport, and is idempotent.
-    - Threads do not get each other's responses.
+    - The layer does not change the caller's request, and forwards its info.
+    - It closes every response that it does not return.
+    - It does not read a single-use body, and does not resend one after its first chunk was read.
+    - Exceptions that the content raises, and exceptions that are not an `OciwireError`, pass through unchanged, and the
+      request is not repeated after them. Transport errors are raised as an `OciwireError`.
+    - It calls the inner transport in the caller's thread and context.
+    - Its responses have a request.
+    - `close` closes the inner transport and is idempotent.
+    - It is thread-safe: threads do not get each other's responses.
 
-    The check sends GET and PUT for blobs of the repository ``conformance`` at ``https://registry.example``, with an
-    empty scope. A layer that refuses some requests must allow these.
+    The check sends GET and PUT requests for blobs of the repository ``conformance`` at ``https://registry.example``,
+    with an empty scope. A layer that blocks requests must allow these.
 
     Args:
-        make: The layer, as for `stack`. Give a layer that sleeps a sleep function that returns at once, and one that
-            authenticates credentials for ``registry.example``, which answers 401 with a Basic challenge.
+        make: The layer, as for `stack`. If it sleeps, pass it a sleep function that returns immediately. If it
+            authenticates, pass it credentials for ``registry.example``, which requires Basic authentication.
 
     Raises:
-        AssertionError: The layer breaks a rule. The message names the rule and what was observed.
+        AssertionError: The layer breaks a rule. The message contains the rule and what was observed.
+
+    >>> from ociwire.testing import check_layer
+    >>> from ociwire.transport import RedirectTransport
+    >>> check_layer(RedirectTransport)
     """
     for check in _CHECKS:
         check(make)
@@ -69,7 +74,7 @@ def _require(holds: bool, rule: str, seen: str = "") -> None:  # noqa: FBT001 - 
 
 
 class _TrackedBody:
-    """A response's body that records whether it was read to the end or closed."""
+    """Response body that records whether it was read to its end or closed."""
 
     def __init__(self) -> None:
         self._remaining = memoryview(_ANSWERED)
@@ -86,7 +91,7 @@ class _TrackedBody:
 
 
 class _Probe:
-    """The inner transport of the layer: answers by a function, and records requests and bodies."""
+    """Inner transport of the layer under test. Answers with the result of a function and records requests."""
 
     def __init__(self, answer: Callable[[Request, int], Response | BaseException | int]) -> None:
         self._answer = answer
@@ -107,7 +112,7 @@ class _Probe:
     def respond(self, status: int, request: Request) -> Response:
         body = _TrackedBody()
         self.bodies.append(body)
-        # Another path each time, so that a redirect is not a loop.
+        # A different path each time, so that redirects do not form a loop.
         headers = {"Location": f"{_URL}elsewhere-{len(self.bodies)}"} if status in _REDIRECTS else {}
         if status == 401:
             headers = {"WWW-Authenticate": 'Basic realm="conformance"'}
@@ -118,7 +123,7 @@ class _Probe:
 
 
 class _SingleUse:
-    """Single-use content that counts the chunks that were read."""
+    """Single-use content that counts its chunks as they are read."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.chunks_read = 0
@@ -158,7 +163,7 @@ def _finish(outcome: Response | BaseException) -> None:
 def _check_shape(make: Layer) -> None:
     made: Any = make(_Probe(lambda request, index: 200))
     for name in ("round_trip", "close"):
-        _require(callable(getattr(made, name, None)), f"a transport has {name}()", repr(made))
+        _require(callable(getattr(made, name, None)), f"a transport must have the method {name}()", repr(made))
 
 
 def _check_answer(make: Layer) -> None:
@@ -168,17 +173,16 @@ def _check_answer(make: Layer) -> None:
         request = Request("GET" if body is None else "PUT", _URL + "answer", {"X-Own": "a"}, body, info)
         before = _shown(request)
         outcome = _ask(make(probe), request)
-        _require(_shown(request) == before, "the caller's request is not changed", f"{_shown(request)}, was {before}")
+        changed = f"expected {before}, got {_shown(request)}"
+        _require(_shown(request) == before, "a layer must not change the caller's request", changed)
         if not isinstance(outcome, Response):
-            raise AssertionError(f"a request that is answered returns a response: {outcome!r}")
-        _require(outcome.request is not None, "a response names its request (Response.request)")
+            raise AssertionError(f"a layer must return the response to a request: {outcome!r}")
+        _require(outcome.request is not None, "a response must have a request (Response.request)")
         content = _content(outcome)
-        _require(
-            not probe.requests or content == _ANSWERED, "the body of a response comes through whole", repr(content)
-        )
+        _require(not probe.requests or content == _ANSWERED, "the body of a response must be complete", repr(content))
         for asked in probe.requests:
             is_kept = (asked.info.operation, dict(asked.info.extra)) == ("conformance", {"tenant": "a"})
-            _require(is_kept, "what a request's info carries is handed on", repr(asked.info))
+            _require(is_kept, "a layer must forward the info of a request", repr(asked.info))
         _finish(outcome)
 
 
@@ -195,8 +199,8 @@ def _check_unreturned_closed(make: Layer) -> None:
             left_open = sum(body.open for body in probe.bodies)
             _require(
                 left_open == 0,
-                "a response that is not returned is closed, and closing the returned one closes what it wraps",
-                f"{left_open} open after {method} was answered {status}",
+                "a layer must close responses that it does not return, and those wrapped by one that is closed",
+                f"{left_open} open after a {status} response to {method}",
             )
 
 
@@ -204,12 +208,13 @@ def _check_unreturned_closed_after_error(make: Layer) -> None:
     for status in (429, 502, 503, 401, 307):
         probe = _Probe(lambda request, index, status=status: status if index == 0 else ConnectError("gone"))  # type: ignore[misc]
         _finish(_ask(make(probe), _request_with_deadline(f"before-an-error-{status}")))
-        rule = "a response that is not returned is closed"
-        _require(not any(body.open for body in probe.bodies), rule, f"a {status} is open after what followed it failed")
+        rule = "a layer must close responses that it does not return"
+        seen = f"a {status} response is open after the next request failed"
+        _require(not any(body.open for body in probe.bodies), rule, seen)
 
 
 def _check_single_use_not_read(make: Layer) -> None:
-    """The body was not read when the response came: the layer may send it, whole, but must not read it."""
+    """Check that a layer does not read a body of which nothing was read. It may send the complete body."""
     for status in _STATUSES + _REDIRECTS:
         content = _SingleUse()
 
@@ -217,13 +222,14 @@ def _check_single_use_not_read(make: Layer) -> None:
             if index == 0:
                 _require(
                     content.chunks_read == 0,
-                    "a layer does not pull a single-use body",
-                    f"{content.chunks_read} chunks gone",
+                    "a layer must not read a single-use body",
+                    f"{content.chunks_read} chunks were read",
                 )
                 return status
             if request.body is not None:
                 sent = b"".join(request.body.open())
-                _require(sent == _CONTENT, "a body is sent whole or not at all", f"{sent!r} after a {status}")
+                rule = "a layer must send a body completely or not at all"
+                _require(sent == _CONTENT, rule, f"sent {sent!r} after a {status} response")
             return 201
 
         body = Body.of(content, len(_CONTENT))
@@ -234,7 +240,7 @@ def _check_single_use_not_read(make: Layer) -> None:
 
 
 def _check_single_use_not_resent(make: Layer) -> None:
-    """A chunk was read when the response came: the rest of the body must not be sent."""
+    """Check that a layer does not send the rest of a body of which a chunk was read."""
     for answered in (*_STATUSES, *_REDIRECTS, None):
         content = _SingleUse()
 
@@ -244,8 +250,8 @@ def _check_single_use_not_resent(make: Layer) -> None:
                 return ConnectError("reset", request=request) if answered is None else answered
             _require(
                 request.body is None,
-                "a single-use body is never sent again after its first chunk was pulled",
-                f"it was, after {answered or 'a connection error'}",
+                "a layer must not resend a single-use body after its first chunk was read",
+                f"resent after {answered or 'a connection error'}",
             )
             return 200
 
@@ -257,10 +263,11 @@ def _check_single_use_not_resent(make: Layer) -> None:
 
 
 def _check_exceptions(make: Layer) -> None:
-    own = "of the user's own"
-    for raised in (ForeignError(own), OSError(5, own), ValueError(own), KeyboardInterrupt(own)):
+    text = "raised by the inner transport"
+    for raised in (ForeignError(text), OSError(5, text), ValueError(text), KeyboardInterrupt(text)):
         probe = _Probe(lambda request, index, raised=raised: raised)  # type: ignore[misc]
-        _check_passed_on(make, probe, Request("GET", _URL + "foreign"), raised, "a foreign exception")
+        kind = "an exception that is not an OciwireError"
+        _check_passed_on(make, probe, Request("GET", _URL + "foreign"), raised, kind)
 
 
 def _check_content_exceptions(make: Layer) -> None:
@@ -269,8 +276,9 @@ def _check_content_exceptions(make: Layer) -> None:
             b"".join(request.body.open())
         return 201
 
+    text = "raised by the content"
     # SizeMismatch: the content may be a blob of another registry, whose errors are not errors of this request.
-    for raised in (ForeignError("foreign"), OSError(5, "of the user's own"), SizeMismatch("of the user's own")):
+    for raised in (ForeignError(text), OSError(5, text), SizeMismatch(text)):
         body = Body.of(_SingleUse(raised), len(_CONTENT))
         request = Request("PUT", _URL + "content", body=body)
         _check_passed_on(make, _Probe(answer), request, raised, "an exception that the content raises")
@@ -279,14 +287,14 @@ def _check_content_exceptions(make: Layer) -> None:
 def _check_passed_on(make: Layer, probe: _Probe, request: Request, raised: BaseException, what: str) -> None:
     outcome = _ask(make(probe), request)
     _finish(outcome)
-    _require(outcome is raised, f"{what} is passed on unchanged", f"{raised!r} became {outcome!r}")
-    _require(len(probe.requests) == 1, f"nothing is sent again after {what}", repr(raised))
+    _require(outcome is raised, f"{what} must pass through unchanged", f"expected {raised!r}, got {outcome!r}")
+    _require(len(probe.requests) == 1, f"a layer must not repeat a request after {what}", repr(raised))
 
 
 def _check_transport_errors(make: Layer) -> None:
     outcome = _ask(make(_Probe(lambda request, index: ConnectError("refused"))), _request_with_deadline("refused"))
     _finish(outcome)
-    rule = "where there is no answer, an error of ociwire's comes out"
+    rule = "a layer must raise transport errors as an OciwireError"
     _require(isinstance(outcome, (OciwireError, Response)), rule, repr(outcome))
 
 
@@ -297,32 +305,33 @@ def _check_thread_and_context(make: Layer) -> None:
         calls.append((threading.get_ident(), _CALLER.get()))
         return 200
 
-    token = _CALLER.set("the caller's")
+    token = _CALLER.set("caller")
     try:
         _finish(_ask(make(_Probe(answer)), Request("GET", _URL + "thread")))
     finally:
         _CALLER.reset(token)
-    own = (threading.get_ident(), "the caller's")
-    rule = "the inner transport is asked in the caller's thread and context"
-    _require(all(call == own for call in calls), rule, f"{calls} instead of {own}")
+    own = (threading.get_ident(), "caller")
+    rule = "a layer must call the inner transport in the caller's thread and context"
+    _require(all(call == own for call in calls), rule, f"expected {own}, got {calls}")
 
 
 def _check_close(make: Layer) -> None:
     probe = _Probe(lambda request, index: 200)
     transport = make(probe)
     transport.close()
-    _require(probe.closed >= 1, "close() closes the inner transport")
+    _require(probe.closed >= 1, "close() must close the inner transport")
     again = None
     try:
         transport.close()
     except Exception as error:  # noqa: BLE001 - every exception is a failure
         again = error
-    _require(again is None, "close() may be called twice", repr(again))
+    _require(again is None, "close() must be idempotent", repr(again))
 
 
 def _check_threads(make: Layer) -> None:
     def answer(request: Request, index: int) -> Response:
-        return Response(200, (), request.url.rpartition("/")[2].encode(), request)  # a layer may ask another host
+        # Only the end of the URL, because a layer may send the request to another host.
+        return Response(200, (), request.url.rpartition("/")[2].encode(), request)
 
     transport = make(_Probe(answer))
     start = threading.Barrier(8)
@@ -334,14 +343,14 @@ def _check_threads(make: Layer) -> None:
             name = f"thread-{number}-{turn}"
             content = _content(_ask(transport, Request("GET", _URL + name)))
             if content != name.encode():
-                wrong.append(f"{content!r} instead of {name}")
+                wrong.append(f"expected {name}, got {content!r}")
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    _require(not wrong, "threads do not get each other's answers", "; ".join(wrong[:3]))
+    _require(not wrong, "threads must not get each other's responses", "; ".join(wrong[:3]))
 
 
 _CHECKS: tuple[Callable[[Layer], None], ...] = (

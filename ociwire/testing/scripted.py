@@ -1,4 +1,4 @@
-"""A transport that returns scripted responses in order, and records requests."""
+"""Transport that returns scripted responses in order and records requests."""
 
 from __future__ import annotations
 
@@ -14,20 +14,28 @@ __all__ = ["ScriptedTransport"]
 
 @final
 class ScriptedTransport:
-    """Answers each request with the next entry of its script.
+    """Transport that answers each request with the next entry of a script. Thread-safe.
 
-    A `Response` is returned with the request set (one that is made of bytes can be used any number of times); an
-    exception is raised; a function is called with the request, and returns one of these. If the status is below 300,
-    the body of the request is read, as by a server that accepts it.
+    An entry is a response, which is returned with its request set, an exception, which is raised, or a function, which
+    gets the request and returns a response or an exception. A response that is made from bytes can be used repeatedly.
+    If the status is below 300, the body of the request is read, as by a server that accepts the request.
 
-    As a context manager it checks, if its block ends without an exception, that all entries were used.
+    The transport is a context manager. If the block ends without an exception, it calls `assert_done`.
 
     Args:
-        answers: The script.
+        answers: The entries of the script.
 
     Attributes:
         requests: The requests, in order.
-        bodies: The content of the body of each request; None if it had no body, or the body was not read.
+        bodies: Content of the body of each request. `None` if it had no body or its body was not read.
+
+    >>> from ociwire import Client, Response
+    >>> from ociwire.testing import ScriptedTransport
+    >>> with ScriptedTransport([Response(200, (), b'{"name": "models/llm", "tags": ["v1"]}')]) as transport:
+    ...     list(Client("registry.example", transport).tags("models/llm"))
+    ['v1']
+    >>> transport.requests[0].url
+    'https://registry.example/v2/models/llm/tags/list'
     """
 
     def __init__(
@@ -40,7 +48,7 @@ class ScriptedTransport:
         self.bodies: list[bytes | None] = []
 
     def round_trip(self, request: Request, /) -> Response:
-        """Return the next response.
+        """Return the next response of the script, or raise its next exception.
 
         Raises:
             AssertionError: All entries have been used.
@@ -55,7 +63,8 @@ class ScriptedTransport:
             self.bodies.append(None)
         if index >= len(self._answers):
             raise AssertionError(
-                f"request {index + 1} of a script of {len(self._answers)}: {request.method} {request.url}"
+                f"unexpected request {index + 1}: {request.method} {request.url}: "
+                f"the script has {len(self._answers)} entries"
             )
         answer = self._answers[index]
         if isinstance(answer, BaseException):
@@ -64,7 +73,8 @@ class ScriptedTransport:
         response = answer if isinstance(answer, Response) else answer(request)
         if isinstance(response, BaseException):
             raise response
-        # A function may have read the body itself. A body that was consumed before raises, as in a base transport.
+        # A single-use body that a function in the script has read must not be opened again. A body that was consumed
+        # before this call is opened, which raises BodyConsumedError as in a base transport.
         if response.status < 300 and request.body is not None and (request.body.resendable or not was_resendable):
             self.bodies[index] = b"".join(request.body.open())
         if response.request is not None and response is not answer:
@@ -72,18 +82,18 @@ class ScriptedTransport:
         return response.replace(request=request)
 
     def assert_done(self) -> None:
-        """Check that all entries were used.
+        """Check that all entries have been used.
 
         Raises:
-            AssertionError: Some were not.
+            AssertionError: Some entries have not been used. The message lists the requests.
         """
         unused = len(self._answers) - len(self.requests)
         if unused > 0:
             asked = "".join(f"\n  {request.method} {request.url}" for request in self.requests)
-            raise AssertionError(f"{unused} of {len(self._answers)} answers were not asked for; asked were:{asked}")
+            raise AssertionError(f"{unused} of {len(self._answers)} script entries were not used; requests:{asked}")
 
     def close(self) -> None:
-        """Refuse further requests. Does not check for unused entries, as `assert_done` does."""
+        """Close the transport. Idempotent. Unused entries are not checked; see `assert_done`."""
         self._closed = True
 
     def __enter__(self) -> ScriptedTransport:

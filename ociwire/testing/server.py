@@ -1,8 +1,8 @@
-"""Serves a transport by HTTP on loopback, for tests and demonstrations. Not for use on a network.
+"""HTTP server on loopback that serves a transport. For tests and demonstrations, not for use on a network.
 
-It is based on the standard library's server. A client that expects 100 (Continue) gets it when the transport begins to
-read the body, so that a single-use body is not consumed before. Invalid HTTP is refused, and a body that fails midway
-never looks complete.
+It is based on the standard library's `http.server`. A client that expects 100 (Continue) gets it when the transport
+starts to read the body, so that the client does not send a single-use body before. Invalid HTTP is refused. If a
+response body fails, the connection is closed before the end of the body, so that the client detects the truncation.
 """
 
 from __future__ import annotations
@@ -34,44 +34,54 @@ _PIECE_SIZE = 64 * 1024
 _MAX_LINE = 4096
 _MAX_TRAILERS = 100
 _DRAIN_LIMIT = 64 * 1024 * 1024
-"""Number of bytes of an unread request body that are drained, so that a reset does not destroy the response."""
+"""Maximum number of bytes of an unread request body that are drained before the connection is closed."""
 _IDLE_TIMEOUT = 30.0
 """Timeout in seconds of idle connections."""
 _CONNECTION_HEADERS = frozenset({"connection", "content-length", "expect", "host", "keep-alive", "transfer-encoding"})
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
-"""The size of a chunk, and its extensions, which are ignored (RFC 9112, section 7.1)."""
+"""Size of a chunk and its extensions, which are ignored (RFC 9112, sections 7.1 and 7.1.1)."""
 _HEADER_DEFECTS = (FirstHeaderLineIsContinuationDefect, MissingHeaderBodySeparatorDefect)
-"""Defects that the standard library's parser ignores: it reads the fields after such a line as the body."""
+"""Parser defects that are refused. The standard library's parser treats the fields after such a line as the body."""
 
 
 @final
 class ServerURL(str):
-    """The URL of a server, such as ``http://127.0.0.1:43127``."""
+    """URL of a server, such as ``http://127.0.0.1:43127``. A string with the property `host`."""
 
     __slots__ = ()
 
     @property
     def host(self) -> str:
-        """The host for `Client`, such as ``127.0.0.1:43127``."""
+        """Host and port for `Client`, such as ``127.0.0.1:43127``."""
         return self.partition("://")[2]
 
 
 @contextmanager
 def serve(transport: Transport, *, tls: ssl.SSLContext | None = None) -> Iterator[ServerURL]:
-    """Serve a transport on a free port of 127.0.0.1 while the block runs, with one thread for each connection.
+    """Serve a transport over HTTP on a free port of 127.0.0.1 while the block runs.
 
-    At the end of the block all connections are closed, and all threads have ended. The transport is not closed. An
-    exception of the transport is logged to ``ociwire.testing.serve`` and answered 500 with JSON; if the response has
-    begun, the connection is closed in the middle of it. Invalid requests are refused, and the transport does not see
-    them.
+    Each connection has its own thread. At the end of the block all connections are closed and all threads have ended.
+    The transport is not closed. If the transport raises an exception, it is logged to ``ociwire.testing.serve`` and the
+    response is a 500 with JSON, or the connection is closed if the response has started. Requests that are not valid
+    HTTP are refused and do not reach the transport. Idle connections are closed after 30 seconds.
 
     Args:
-        transport: The transport. The URLs of its requests have the host of the Host header.
-        tls: The TLS context of the server. Defaults to plain http.
+        transport: The transport, which must be thread-safe. The URLs of its requests contain the value of the Host
+            header.
+        tls: TLS context of the server. Defaults to `None`, plain HTTP.
 
     Yields:
-        The URL of the server, a string; its ``host`` is the argument for `Client`.
+        URL of the server. Pass its `host` to `Client`.
+
+    >>> from ociwire import Client, Descriptor
+    >>> from ociwire.testing import MemoryRegistry, serve
+    >>> with serve(MemoryRegistry()) as url:
+    ...     client = Client(url.host, insecure=True)
+    ...     descriptor = client.push_blob("models/llm", Descriptor.of(b"weights"), b"weights")
+    ...     client.get_blob("models/llm", descriptor.digest).read()
+    ...     client.close()
+    b'weights'
     """
     server = _Server(transport, tls)
     scheme = "http" if tls is None else "https"
@@ -87,11 +97,11 @@ def serve(transport: Transport, *, tls: ssl.SSLContext | None = None) -> Iterato
 
 
 class _BodyFailed(Exception):
-    """The body of a request or of a response cannot be continued: it is malformed, or the connection is lost."""
+    """Raised if the body of a request or a response is malformed or its connection is lost."""
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = False  # so that server_close() waits for them
+    daemon_threads = False  # so that server_close() joins them
     request_queue_size = 128
 
     def __init__(self, transport: Transport, tls: ssl.SSLContext | None) -> None:
@@ -106,7 +116,7 @@ class _Server(ThreadingHTTPServer):
         connection.settimeout(_IDLE_TIMEOUT)
         if self.tls is not None:
             try:
-                # The handshake is done in the thread of the connection: it must not block the others.
+                # The handshake runs in the thread of the connection, so that it does not block the accepting thread.
                 connection = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
             except OSError:
                 connection.close()  # the client has disconnected
@@ -121,32 +131,33 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def close_connections(self) -> None:
-        """End all reads and writes of connections, so that their threads end."""
+        """Shut down all connections, so that their threads end."""
         with self._lock:
             for connection in self._connections:
                 with suppress(OSError):
-                    # Not SSLSocket.shutdown, which removes the TLS object that another thread may be using.
+                    # Not SSLSocket.shutdown(), which removes the TLS object that the connection's thread may be using.
                     socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A broken connection is not an error of the server, and exceptions of the transport are logged already.
+        # OSError: the client has disconnected. _BodyFailed: the cause is already logged.
         if not isinstance(sys.exc_info()[1], (OSError, _BodyFailed)):
-            _LOG.exception("a connection was dropped")
+            _LOG.exception("connection closed after an exception")
 
 
-# A `_Handler` serves the requests of a connection, one after the other. `_RequestBody` is the body of the current one,
-# and decides whether another may follow. A request without a body begins in the state "read".
+# A `_Handler` serves the requests of a connection sequentially. `_RequestBody` is the body of the current request, and
+# its state decides whether the connection can be reused. A request without a body starts in the state "read".
 #
 # | State          | Fields                      | Event                        | Next state                         |
 # |----------------|-----------------------------|------------------------------|------------------------------------|
 # | expected       | `unread`, `_continue_first` | its first chunk is read      | reading, after 100 (Continue)      |
 # | reading        | `unread`                    | its end is read              | read                               |
-# |                |                             | invalid framing, client gone | broken                             |
-# | either of them |                             | the response begins          | unread; closed after it, drained   |
+# |                |                             | invalid framing, lost client | broken                             |
+# | expected, or   | `unread`                    | the response begins          | unread; closed after it, drained   |
+# | reading        |                             |                              |                                    |
 # | read           | not `unread`                | the response is sent         | the next request                   |
 # | broken         | `unread`, `broken`          | the transport raises         | closed after a 400, drained        |
 # |                |                             | the response begins          | unread; closed after it, drained   |
-# | unread         | `unread`, `answered`        | a chunk is read (an echo)    | unread; 100 (Continue) is not sent |
+# | unread         | `unread`, `answered`        | a chunk is read to be echoed | unread; 100 (Continue) is not sent |
 #
 # `send_error` refuses a request that is not valid HTTP: the connection is closed after the response and drained.
 # `_must_drain` is set together with `close_connection` in these cases, and `finish` drains.
@@ -154,9 +165,9 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    default_request_version = "HTTP/1.0"  # so that an unreadable request gets a status line (not HTTP/0.9)
+    default_request_version = "HTTP/1.0"  # the standard library's HTTP/0.9 sends error responses without a status line
     disable_nagle_algorithm = True
-    wbufsize = -1  # buffered: a head and a small body are sent in one packet
+    wbufsize = -1  # buffered, so that a head and a small body are sent in one packet
     server: _Server
     _must_drain = False
 
@@ -172,12 +183,12 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Refuse an invalid request and close the connection, as the rest of its data cannot be interpreted."""
+        """Refuse an invalid request and close the connection, because the next request's start is unknown."""
         self.close_connection = self._must_drain = True
-        self._answer(error_response(code, "UNKNOWN", message or explain or "this is not a request"))
+        self._answer(error_response(code, "UNKNOWN", message or explain or "invalid HTTP request"))
 
     def finish(self) -> None:
-        with suppress(OSError):  # a client that is gone
+        with suppress(OSError):  # the client has disconnected
             super().finish()
         self.rfile.close()
         if self._must_drain:
@@ -193,11 +204,11 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             response = self.server.transport.round_trip(request)
         except Exception as error:  # noqa: BLE001 - every exception is logged
-            if content.broken:  # the cause, even if the transport raised another exception
+            if content.broken:  # the root cause, even if the transport has raised another exception from it
                 self.send_error(400, content.broken)
                 return
             _LOG.exception("%s %s", request.method, request.url)
-            response = error_response(500, "UNKNOWN", f"{type(error).__name__} in the transport that is served")
+            response = error_response(500, "UNKNOWN", f"the served transport raised {type(error).__name__}")
         content.answered = True
         if content.unread:
             self.close_connection = self._must_drain = True
@@ -206,18 +217,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _request(self, content: _RequestBody) -> Request:
         if any(isinstance(defect, _HEADER_DEFECTS) for defect in self.headers.defects):
-            raise UsageError("a line in the head is not a field")
+            raise UsageError("invalid header: expected only lines of the form NAME: VALUE")
         fields = [(name, value) for name, value in self.headers.items() if name.lower() not in _CONNECTION_HEADERS]
         body = Body.of(content.chunks(), content.length) if content.exists else None
         return Request(self.command, self._url(), fields, body)
 
     def _url(self) -> str:
-        """The URL of the request. An absolute target overrides the Host header (RFC 9112, section 3.2.2)."""
+        """Return the URL of the request. An absolute target overrides the Host header (RFC 9112, section 3.2.2)."""
         hosts = self.headers.get_all("host", [])
         if not hosts and self.request_version < "HTTP/1.1":
             hosts = [f"127.0.0.1:{self.server.server_port}"]
         if len(hosts) != 1:
-            raise UsageError(f"a request has one Host, not {len(hosts)}")
+            raise UsageError(f"invalid Host: expected one header, got {len(hosts)}")  # RFC 9112, section 3.2
         if not self.path.startswith("/"):
             return self.path
         return f"{'http' if self.server.tls is None else 'https'}://{hosts[0]}{self.path}"
@@ -225,7 +236,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, response: Response) -> None:
         has_body = not is_bodiless(self.command, response.status)
         if has_body and response.length is None and self.request_version < "HTTP/1.1":
-            # HTTP/1.0 has no chunked framing: without a length, clients cannot detect a truncated body.
+            # Buffer the body: HTTP/1.0 has no chunked coding, and without a length clients cannot detect a truncation.
             response = response.replace(body=b"".join(self._pieces(response)))
         length = response.length if has_body else self._length_without_body(response)
         self.send_response_only(response.status)
@@ -244,7 +255,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def _length_without_body(self, response: Response) -> int | None:
-        """The Content-Length of a response without a body, if it is known (RFC 9110, section 8.6)."""
+        """Return the Content-Length of a response without a body, or None if unknown (RFC 9110, section 8.6)."""
         if response.status == 204:
             return None
         length = content_length(response.headers)
@@ -253,7 +264,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_body(self, response: Response, length: int | None) -> None:
         sent = 0
         if not response.in_memory:
-            self.wfile.flush()  # the first piece may take long
+            self.wfile.flush()  # send the head now, as the first piece of a stream may be delayed
         for piece in self._pieces(response):
             if length is None:
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
@@ -265,19 +276,25 @@ class _Handler(BaseHTTPRequestHandler):
         if length is None:
             self.wfile.write(b"0\r\n\r\n")
         elif sent != length:
-            self.close_connection = True  # so that the client detects that the body is too short
-            _LOG.error("%s %s: a body of %d bytes, not the %d it stated", self.command, self.path, sent, length)
+            self.close_connection = (
+                True  # so that the client detects the truncation, and no excess is read as a response
+            )
+            _LOG.error("%s %s: the response body has %d bytes, expected %d", self.command, self.path, sent, length)
 
     def _pieces(self, response: Response) -> Iterator[bytes]:
         try:
             yield from response.iter_bytes(_PIECE_SIZE)
         except Exception as error:  # noqa: BLE001 - every exception is logged
-            if not isinstance(error, _BodyFailed):  # the transport echoes a request body that failed
-                _LOG.exception("%s %s: in the middle of the answer", self.command, self.path)
+            if not isinstance(error, _BodyFailed):  # raised if the transport echoes a request body that fails
+                _LOG.exception("%s %s: the response body raised an exception", self.command, self.path)
             raise _BodyFailed from None
 
     def _drain(self) -> None:
-        """Drain the request before the socket is closed: a reset could destroy the response (RFC 9112, section 9.6)."""
+        """Drain the request before the socket is closed.
+
+        Closing a socket with unread data resets the connection, and the client may lose the response (RFC 9112, section
+        9.6).
+        """
         with suppress(OSError):
             self.connection.shutdown(socket.SHUT_WR)
             remaining = _DRAIN_LIMIT
@@ -286,23 +303,24 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class _RequestBody:
-    """The body of a request, read as it arrives. 100 (Continue) is sent when its first chunk is read.
+    """Body of a request, read on demand. Reading the first chunk sends 100 (Continue).
 
     Attributes:
-        length: The Content-Length; None if the body is chunked.
-        unread: Whether it was not read to the end.
-        broken: Why it could not be read to the end; empty without an error.
-        answered: Whether the response has begun, so that 100 (Continue) must not be sent any more.
+        length: Content-Length in bytes. `None` if the body is chunked.
+        unread: Whether the body has not been read to its end.
+        broken: Why the body could not be read to its end. Empty without an error.
+        answered: Whether the response has begun, after which 100 (Continue) must not be sent.
 
     Raises:
-        UsageError: Its framing is ambiguous or invalid.
+        UsageError: The framing is ambiguous or invalid.
     """
 
     def __init__(self, handler: _Handler) -> None:
         self._handler = handler
         self.length = _parse_framing(handler.headers)
         expects = handler.headers.get("expect", "").lower() == "100-continue"
-        self._continue_first = expects and handler.request_version >= "HTTP/1.1"  # RFC 9110, section 10.1.1
+        # RFC 9110, section 10.1.1: a server must ignore the expectation of an HTTP/1.0 client.
+        self._continue_first = expects and handler.request_version >= "HTTP/1.1"
         self.unread = self.exists
         self.broken = ""
         self.answered = False
@@ -326,38 +344,38 @@ class _RequestBody:
         while count:
             piece: bytes = self._try(self._handler.rfile.read1, min(count, _PIECE_SIZE))
             if not piece:
-                raise self._fail("the body ends too early")
+                raise self._fail("truncated request body: the connection was closed")
             count -= len(piece)
             yield piece
 
     def _in_chunks(self) -> Iterator[bytes]:
-        """RFC 9112, section 7.1."""
+        """Yield the pieces of a chunked body (RFC 9112, section 7.1)."""
         while size := self._chunk_size():
             yield from self._pieces(size)
             if self._line():
-                raise self._fail("a chunk is longer than its size")
+                raise self._fail("invalid chunk: expected a line break after its data")
         for _ in range(_MAX_TRAILERS):
             if not self._line():
                 return
-        raise self._fail("too many trailers")
+        raise self._fail(f"too many trailer fields: expected fewer than {_MAX_TRAILERS}")
 
     def _chunk_size(self) -> int:
         match = _CHUNK_SIZE.fullmatch(self._line())
         if match is None:
-            raise self._fail("a chunk has no size")
+            raise self._fail("invalid chunk size: expected 1 to 15 hexadecimal digits")
         return int(match[1], 16)
 
     def _line(self) -> bytes:
         line: bytes = self._try(self._handler.rfile.readline, _MAX_LINE)
         if not line.endswith(b"\n"):
-            raise self._fail("a line in the body is too long, or cut off")
+            raise self._fail(f"invalid line in a chunked body: expected a line break within {_MAX_LINE} bytes")
         return line.rstrip(b"\r\n")
 
     def _try(self, function: Callable[..., Any], *args: int) -> Any:
         try:
             return function(*args)
-        except (OSError, ValueError):  # the client has disconnected, or the file of the connection is closed
-            raise self._fail("the connection is gone") from None
+        except (OSError, ValueError):  # ValueError: the file of the connection is closed
+            raise self._fail("the connection was closed") from None
 
     def _fail(self, reason: str) -> _BodyFailed:
         self.broken = reason
@@ -365,17 +383,17 @@ class _RequestBody:
 
 
 def _parse_framing(headers: Message) -> int | None:
-    """The length of a request's body; None if it is chunked (RFC 9112, section 6.3).
+    """Return the length of a request's body, or None if it is chunked (RFC 9112, section 6.3).
 
     Raises:
-        UsageError: The framing is ambiguous: it could be used to smuggle requests.
+        UsageError: The framing is ambiguous, which could be used for request smuggling.
     """
     codings = [value.strip().lower() for value in headers.get_all("transfer-encoding", [])]
     lengths = {value.strip() for value in headers.get_all("content-length", [])}
     if codings:
         if codings != ["chunked"] or lengths:
-            raise UsageError("the one Transfer-Encoding is chunked, and it goes without a Content-Length")
+            raise UsageError("invalid Transfer-Encoding: expected chunked alone, without a Content-Length")
         return None
     if len(lengths) > 1 or not all(_LENGTH.fullmatch(value) for value in lengths):
-        raise UsageError("a Content-Length is one number")
+        raise UsageError("invalid Content-Length: expected one number of 1 to 18 digits")
     return int(lengths.pop()) if lengths else 0

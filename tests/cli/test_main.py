@@ -40,7 +40,7 @@ def test_main_without_arguments_pushes_and_pulls_artifact(capsys: pytest.Capture
         assert tree, output
         assert list(dict.fromkeys(layer_names(tree[1]))) == ["Client", *LAYERS]
         assert re.search(rf"^    RetryTransport +{status} +\d+\.\d ms", tree[1], re.MULTILINE)
-    assert "bytes came back, and are sha256:" in output
+    assert "\nPulled and verified 3145728 bytes with the digest sha256:" in output
 
 
 def test_main_without_arguments_shows_work_of_every_layer(capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,10 +53,10 @@ def test_main_without_arguments_shows_work_of_every_layer(capsys: pytest.Capture
         "with a password, for repository:demonstration:pull,push",
         "grants a token, for 300",
         "+ Authorization: Bearer ***",
-        "sent 3.0 MiB, the first byte after ",
+        "sent 3.0 MiB, first byte after ",
         "503 Service Unavailable",
         "sent 2 times",
-        "followed 1 redirect, without credentials at another origin",
+        "followed 1 redirect, without credentials to another origin",
     ):
         assert part in output
     summed = output.partition("what each layer did\n")[2]
@@ -67,7 +67,7 @@ def test_main_without_arguments_shows_work_of_every_layer(capsys: pytest.Capture
 
 def test_demo_body_is_read_after_100_continue(capsys: pytest.CaptureFixture[str]) -> None:
     main([])
-    match = re.search(r"sent 3.0 MiB, the first byte after (\d+\.\d) ms", capsys.readouterr().out)
+    match = re.search(r"sent 3.0 MiB, first byte after (\d+\.\d) ms", capsys.readouterr().out)
     assert match
     assert float(match[1]) > 0
 

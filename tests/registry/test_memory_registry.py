@@ -1231,7 +1231,7 @@ def test_max_bytes_blob_beyond_it_is_413() -> None:
         ("PUT", f"{location}?digest={DIGEST}"),
     ):
         [message] = assert_refused(send(registry, method, url, Body.of(unread_body(), 41)), 413, "SIZE_INVALID")
-        assert "at most 100 bytes" in message
+        assert "of 100 are in use" in message
     assert store_blob(registry, b"b" * 40) == Digest.of(b"b" * 40)
     assert registry.stored_bytes == 100
 

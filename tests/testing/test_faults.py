@@ -127,7 +127,7 @@ def test_fault_body_raises_passes_exception_unchanged(name: str) -> None:
 def test_answer_lost_registry_has_acted() -> None:
     registry = Registry()
     request = Request("PUT", URL, body=b"content")
-    with pytest.raises(ReadError, match="before the answer") as caught:
+    with pytest.raises(ReadError, match=r"^connection reset before the response$") as caught:
         always_failing(registry, "answer lost").round_trip(request)
     assert caught.value.request is request
     assert registry.requests == [request]
@@ -151,7 +151,9 @@ def test_reset_or_stall_in_body_raises_after_part_of_body(name: str, seed: int, 
         while piece := response.read(100):
             got += piece
 
-    with pytest.raises(IN_BODY[name], match="in the middle") as caught:
+    with pytest.raises(
+        IN_BODY[name], match=r"^(connection reset|timed out) while the response was being read$"
+    ) as caught:
         read()
     assert caught.value.request is GET
     assert registry.bodies[0].closed
@@ -364,7 +366,7 @@ def test_faults_custom_function_is_called() -> None:
 
 @pytest.mark.parametrize("faults", [["no such"], ["503", "nonsense"], "429", ["REFUSED"]])
 def test_faults_unknown_name_is_refused(faults: Any) -> None:
-    with pytest.raises(UsageError, match="not a fault") as caught:
+    with pytest.raises(UsageError, match=r"^invalid fault .*: expected one of refused, ") as caught:
         FaultTransport(Registry(), faults=faults)
     assert "reset in body" in str(caught.value)
 
