@@ -1,4 +1,4 @@
-"""Fixtures for all tests: no credentials of the machine are read, no retry waits, and checks for leftover resources."""
+"""Fixtures for all tests, which isolate them from credentials and sleeps and detect leaked threads and files."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests._support.examples import load_profile
 load_profile()
 
 
-# Once for the session: a fixture for each of fifteen thousand tests would take seconds. A test that changes any of this
-# uses `monkeypatch`, which restores what is set here.
+# Session scope, because a fixture per test would take seconds for fifteen thousand tests. Tests that change the same
+# values use `monkeypatch`, which restores those that are set here.
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -35,8 +35,7 @@ def _no_credentials() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _no_retry_waits() -> Iterator[None]:
-    # Patched, not injected: hundreds of tests get a RetryTransport from default_transport(), whose parameters are
-    # public and have no place for a sleep function. Only the modules' name for `time` is replaced.
+    # default_transport() has no parameter for a sleep function, so the modules' name `time` is replaced.
     clock = SimpleNamespace(sleep=lambda seconds: None, time=lambda: time.time(), monotonic=lambda: time.monotonic())
     with pytest.MonkeyPatch.context() as patch:
         for module in (ociwire.transport.retry, ociwire._client.upload_completion):
@@ -55,7 +54,7 @@ def _downloads_start_helpers_at_once() -> Iterator[None]:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    """A `FakeClock` in place of `time.monotonic`."""
+    """Replace `time.monotonic` by a `FakeClock`."""
     clock = FakeClock()
     monkeypatch.setattr(time, "monotonic", clock)
     return clock
@@ -63,7 +62,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
 
 @pytest.fixture
 def no_threads_left() -> Iterator[None]:
-    """Fail the test if a thread that it started is alive at its end."""
+    """Fail if the test leaves a thread running."""
     before = set(threading.enumerate())
     yield
     assert not set(threading.enumerate()) - before, "threads are left"
@@ -71,7 +70,7 @@ def no_threads_left() -> Iterator[None]:
 
 @pytest.fixture
 def no_files_left() -> Iterator[None]:
-    """Fail the test if it leaves a file descriptor open."""
+    """Fail if the test leaves a file descriptor open."""
     before = os.listdir("/proc/self/fd")
     yield
     assert os.listdir("/proc/self/fd") == before, "file descriptors are left open"

@@ -1,14 +1,14 @@
-"""Operations of all kinds in threads: ``python -m tests.soak [--seconds S | --operations N] [--seed N] [--threads N]``.
+"""Soak test: ``python -m tests.soak [--seconds S | --operations N] [--seed N] [--threads N] [--memory]``.
 
-The threads use the whole stack against a docker-registry of their own. Faults are injected below the stack and on the
-network, readers are left open in reference cycles, and garbage is collected at random points of the operations. An
-operation may fail with an error of ociwire. It may not return wrong bytes, raise another exception, or hang; what was
-reported as stored must be stored at the end; and no connection, thread or memory may be left.
+The threads use the default stack with a docker-registry that the test starts. Faults are injected below the stack and in
+the network, readers are leaked in reference cycles, and garbage is collected at random points of the operations. An
+operation may raise an `OciwireError`. It must not return wrong bytes, raise another exception, or hang. At the end, all
+content that was reported as stored must be stored, and no connection, thread or memory may be leaked.
 
-With ``--memory`` the registry is a `MemoryRegistry` behind `ociwire.testing.serve`, in this process: memory is not
-measured then.
+With ``--memory`` the registry is a `MemoryRegistry` behind `ociwire.testing.serve` in the same process, and memory is not
+measured.
 
-The seed determines what each thread does and which of its requests fail, but not how the threads are scheduled.
+The seed determines the operations and faults of each thread, but not the scheduling of threads.
 """
 
 # ruff: noqa: T201 - it prints a report
@@ -52,13 +52,13 @@ from tests.integration.conftest import Registries
 from tests.transport.urllib3.fault_proxy import KINDS, NO_FAULT, FaultProxy, NetworkFault
 
 RATE, NETWORK_RATE = 0.06, 0.15
-"""Share of the requests that fail, below the stack and in the proxy."""
+"""Fraction of the requests that fail, below the stack and in the proxy."""
 PROXY_RATE = 0.25
-"""Share of the operations that go through the proxy."""
+"""Fraction of the operations that use the proxy."""
 COLLECTION_RATE = 0.2
-"""Share of the operations during which garbage is collected at a random point."""
+"""Fraction of the operations during which garbage is collected at a random point."""
 POINTS = 2000
-"""The latest such point: number of calls and returns of functions since the start of the operation."""
+"""Latest random point: number of calls and returns of functions since the start of the operation."""
 PAUSE = 0.002
 """Maximum wait of a retry in seconds."""
 TIMEOUT, STALLED = 30.0, 1.0
@@ -69,7 +69,7 @@ CONFIG = Descriptor.of(b"{}", "application/vnd.oci.image.config.v1+json")
 CHUNK = 20_000
 FLIPPED = "flipped byte"
 NETWORK = [kind for kind in KINDS if kind not in ("goes down", "reset at accept")]
-"""The faults of the proxy: all that do not need a restart of it."""
+"""Faults of the proxy: all that do not require a restart of it."""
 
 THREAD = threading.local()
 NO_VIOLATION = "no violation"
@@ -77,7 +77,7 @@ NO_VIOLATION = "no violation"
 
 @dataclass
 class Ledger:
-    """Results, shared by the threads, which update them under the lock."""
+    """Results of all threads, updated under the lock."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     done: Counter[str] = field(default_factory=Counter)
@@ -104,7 +104,7 @@ class Ledger:
 
 
 class FaultCounter:
-    """Counts the failed requests of each thread."""
+    """Number of failed requests per thread."""
 
     def __init__(self, inner: Transport) -> None:
         self._inner = inner
@@ -121,7 +121,7 @@ class FaultCounter:
 
 
 def counted(name: str) -> Fault:
-    """A fault that is counted for its thread."""
+    """Fault that is counted for its thread."""
 
     def fault(request: Request, inner: Transport, rng: random.Random) -> Response:
         THREAD.faults += 1
@@ -132,7 +132,7 @@ def counted(name: str) -> Fault:
 
 
 class World:
-    """Two clients of the registry: one with faults below the stack, one that also goes through the faulty proxy.
+    """Two clients of the registry: one with faults below the stack, and one that also uses the faulty proxy.
 
     Args:
         registry: ``host:port``.
@@ -168,7 +168,7 @@ class World:
         return below + Counter(f"network: {kind}" for kind in self.proxy.injected)
 
     def close(self) -> int:
-        """Close all. Returns the number of connections that the proxy still had."""
+        """Close everything. Return the number of connections that the proxy still had."""
         for client in (self.direct, self.proxied):
             client.transport.close()
             client.close()
@@ -182,13 +182,13 @@ def seed_of(*parts: str) -> int:
 
 
 def make_content(recipe: tuple[str, int]) -> bytes:
-    """The content of a blob, made again from its recipe whenever it is needed."""
+    """Return the content of a blob, which is generated from its recipe."""
     name, size = recipe
     return random.Random(name).randbytes(size)
 
 
 def closing_generator(reader: BlobReader) -> Iterator[None]:
-    """A generator that closes a reader when the garbage collector closes the generator."""
+    """Generator that closes a reader when the garbage collector closes the generator."""
     with reader:
         yield
 
@@ -200,11 +200,11 @@ def start_generator(reader: BlobReader) -> Iterator[None]:
 
 
 HOLDERS: tuple[Callable[[BlobReader], object], ...] = (lambda reader: reader, io.BufferedReader, start_generator)
-"""Objects that may be left open with a reader in them."""
+"""Objects that may be leaked together with a reader that they hold."""
 
 
 class Worker(threading.Thread):
-    """A thread that runs operations in its own repositories, one after the other.
+    """Thread that runs operations in its own repositories.
 
     Args:
         number: The number of the thread.
@@ -278,7 +278,7 @@ class Worker(threading.Thread):
                 self.ledger.recovered[name] += 1
 
     def profiler_collecting_at(self, point: int) -> Callable[[FrameType, str, object], None]:
-        """A profile function that collects garbage at the n-th call or return of a function."""
+        """Profile function that collects garbage at the n-th call or return of a function."""
         events = 0
 
         def profile(frame: FrameType, event: str, arg: object) -> None:
@@ -384,7 +384,7 @@ class Worker(threading.Thread):
     def delete(self) -> None:
         digest = self.choose(self.blobs)
         if digest is not None:
-            del self.blobs[digest]  # whether or not it succeeds, it must not be expected any more
+            del self.blobs[digest]  # the blob may be deleted even if the operation failed
             with self.ledger.lock:
                 del self.ledger.blobs[self.home, digest]
             self.verified_world.client(self.rng).delete_blob(self.home, digest)
@@ -465,20 +465,20 @@ OPERATIONS: dict[Callable[[Worker], object], int] = {
     Worker.list_referrers: 2,
     Worker.delete_manifest: 2,
 }
-"""The operations, with their relative frequencies."""
+"""Operations and their relative frequencies."""
 
 
 # --- checks at the end ---
 
 
 def resident_bytes() -> int:
-    """The resident memory of this process in bytes."""
+    """Return the resident memory of this process in bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def connections_to(ports: set[int]) -> list[str]:
-    """The sockets of this process that are connected to one of the ports, in whatever state."""
+    """Return the sockets of this process that are connected to one of the ports, in any state."""
     own = set()
     for descriptor in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
@@ -488,7 +488,7 @@ def connections_to(ports: set[int]) -> list[str]:
 
 
 def verify(ledger: Ledger, clean: Client) -> int:
-    """Pull everything that was reported as stored, without faults. Returns the number of correct contents."""
+    """Pull everything that was reported as stored, without faults. Return the number of correct contents."""
     passed = 0
     expected: list[tuple[Callable[[str, str], Any], str, str, Callable[[], bytes]]] = [
         *((clean.get_blob, *key, lambda recipe=recipe: make_content(recipe)) for key, recipe in ledger.blobs.items()),
@@ -521,7 +521,7 @@ def registry(*, memory: bool) -> Iterator[str]:
 
 
 def soak(seconds: float, operations: int | None, seed: str, threads: int, *, memory: bool) -> int:
-    """Run it, print the table and return the exit status.
+    """Run the soak test, print its report and return the exit status.
 
     Args:
         seconds: Duration.
@@ -562,7 +562,7 @@ def soak(seconds: float, operations: int | None, seed: str, threads: int, *, mem
                 ledger.add_violation(f"{worker.name} {worker.count} hangs")
                 faulthandler.dump_traceback()
         passed = verify(ledger, clean)
-        gc.collect()  # readers that were left open
+        gc.collect()  # readers that were leaked
         proxy_connections = sum(world.close() for world in worlds)
         base.close()
         faulthandler.cancel_dump_traceback_later()

@@ -1,4 +1,4 @@
-"""Every numeric option of the public API refuses values that are not such numbers, with a `UsageError` that says so."""
+"""Every numeric option of the public API refuses invalid values with a `UsageError` that names the value."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ UPLOAD = CLIENT.push_blob_chunked("a").id
 
 
 class Number:
-    """An object that converts to numbers, as the scalars of numpy do, but is none of Python's."""
+    """Object that converts to numbers, as a numpy scalar does, but is not a Python number."""
 
     def __index__(self) -> int:
         return 1
@@ -64,7 +64,7 @@ class Number:
 
 
 class Unprintable:
-    """An object whose repr fails."""
+    """Object whose repr raises."""
 
     def __repr__(self) -> str:
         raise RuntimeError("no repr")
@@ -89,7 +89,7 @@ NEITHER = [
     datetime(2030, 1, 1),
     object(),
 ]
-"""Values that are neither a valid integer nor a valid duration or moment anywhere."""
+"""Values that are not a valid integer, duration or time for any option."""
 NO_INTEGER = [*NEITHER, 1.0, math.inf, -math.inf, 2**63, 10**20, -1]
 NO_DURATION = [*NEITHER, -1, -0.5, -math.inf]
 
@@ -136,7 +136,7 @@ MOMENTS: dict[str, Callable[[Any], object]] = {
 
 
 def label(value: object) -> str:
-    """A test id that is the same in each process: no address of an object."""
+    """Return a test id that is the same in each process, without the address of an object."""
     return safe_repr(value, 20) if isinstance(value, (int, float, str)) else type(value).__name__
 
 

@@ -1,4 +1,4 @@
-"""Every example in the README and the docs runs, and every link between them leads somewhere."""
+"""The examples in the README, the docs and the docstrings run, and links between pages are valid."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import trustme
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("**/*.md"))]
-# Those that want a registry, tests/integration/test_howto.py runs.
+# Examples that require a registry are run by tests/integration/test_howto.py.
 RUN_HERE = [page for page in PAGES if page.parent.name != "howto" or "localhost:5000" not in page.read_text()]
 
 
 def _blocks(page: Path) -> list[str]:
-    """The examples of a page, each at its own line."""
+    """Return the examples of a page, each padded to its line number."""
     text = page.read_text()
     blocks = re.finditer(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     return ["\n" * (text[: block.start()].count("\n") + 1) + block[1] for block in blocks]
@@ -26,7 +26,7 @@ def _blocks(page: Path) -> list[str]:
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the files that the examples name."""
+    """Folder with the files that the examples use."""
     folder = tmp_path_factory.mktemp("examples")
     ca = trustme.CA()
     client = ca.issue_cert("client@registry.example")
@@ -41,7 +41,7 @@ def test_page_examples_run(page: Path, files: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(files)
     names: dict[str, object] = {"__name__": "example"}
     for source in _blocks(page):
-        exec(compile(source, str(page), "exec"), names)  # a page is read from its top: what was defined stays so
+        exec(compile(source, str(page), "exec"), names)  # an example may use the names of earlier ones
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -46,13 +46,13 @@ AUTH = base64.b64encode(b"me:s3cret").decode()
 
 @dataclass(frozen=True, kw_only=True)
 class Remedy:
-    """A remedy that a message suggests.
+    """A remedy that an error message suggests.
 
     Attributes:
-        name: The test's id.
-        says: What the message says.
-        fails: Provokes the error.
-        applied: Does the same with the remedy applied; it gets the message, from which it may take the option.
+        name: Test id.
+        says: Pattern of the message.
+        fails: Function that provokes the error.
+        applied: Function that does the same with the remedy applied. It gets the message, which may contain the option.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Remedy:
 
 
 def registry(*, realm: str = "/token", public: bool = False, users: dict[str, str] | None = None) -> Transport:
-    """A registry with one blob that wants a token; with `public`, everybody may pull."""
+    """Registry with one blob that requires a token. With `public`, anonymous users may pull."""
     memory = MemoryRegistry()
     with Client(HOST, memory) as client:
         client.push_blob("app", Descriptor.of(CONTENT), CONTENT)
@@ -80,7 +80,7 @@ def pull(base: Transport, host: str = HOST, *, insecure: bool = False, **options
 
 
 def option(message: str, name: str) -> Any:
-    """The value of an option as a message spells it."""
+    """Return the value of an option that a message suggests."""
     text = message.partition(f"{name}=")[2]
     for end in range(1, len(text) + 1):
         try:
@@ -91,7 +91,7 @@ def option(message: str, name: str) -> Any:
 
 
 def redirecting(target: str) -> Transport:
-    """A registry whose token server redirects to another origin, which grants the tokens."""
+    """Registry whose token server redirects to another origin, which grants the tokens."""
     inner = registry(realm="/token")
 
     def answer(request: Request) -> Response:
@@ -104,7 +104,7 @@ def redirecting(target: str) -> Transport:
 
 
 def behind_tls_proxy(status: int) -> Transport:
-    """A registry that writes http into its absolute Locations unless X-Forwarded-Proto says https."""
+    """Registry that uses http in its absolute Locations unless X-Forwarded-Proto is https."""
     memory = MemoryRegistry()
 
     def answer(request: Request) -> Response:
@@ -120,7 +120,7 @@ def behind_tls_proxy(status: int) -> Transport:
 
 
 def forwarded(inner: Transport) -> Transport:
-    """A proxy that sends X-Forwarded-Proto."""
+    """Proxy that sends X-Forwarded-Proto."""
     return FunctionTransport(lambda request: inner.round_trip(request.with_headers({"X-Forwarded-Proto": "https"})))
 
 
@@ -130,7 +130,7 @@ def push(base: Transport, repository: str = "app", content: object = CONTENT) ->
 
 
 def put_over_redirect(content: object) -> None:
-    """A PUT that is redirected after its body was read."""
+    """Send a PUT that is redirected after its body was read."""
 
     def answer(request: Request) -> Response:
         if request.body is not None:
@@ -145,13 +145,13 @@ def put_over_redirect(content: object) -> None:
 
 
 def docker_login(folder: Path, content: object) -> CredentialSource:
-    """A configuration file in a folder, with credential helpers on PATH."""
+    """Write a configuration file, and put its credential helpers on PATH."""
     (folder / "config.json").write_text(json.dumps(content))
     return DockerConfig.load(env={"DOCKER_CONFIG": str(folder), "PATH": str(folder)})
 
 
 def helped(folder: Path, script: str = "") -> Credential | None:
-    """Look the host up with a helper of its own, which is installed if there is a script."""
+    """Look the host up with its own helper, which is installed if a script is given."""
     if script:
         path = folder / "docker-credential-vault"
         path.write_text(f"#!/bin/sh\n{script}\n")
@@ -160,7 +160,7 @@ def helped(folder: Path, script: str = "") -> Credential | None:
 
 
 def ask_helper(folder: Path, message: str) -> None:
-    """Run the command that a message spells."""
+    """Run the command that a message suggests."""
     command = re.search(r"echo \S+ \| docker-credential-vault get", message)
     assert command is not None
     ran = subprocess.run(["/bin/sh", "-c", command[0]], env={"PATH": f"{folder}"}, capture_output=True, check=False)
@@ -168,7 +168,7 @@ def ask_helper(folder: Path, message: str) -> None:
 
 
 def over_wire(folder: Path, *, tls: bool, **options: Any) -> None:
-    """Pull from a server on loopback; `certs_d` installs its CA in that folder, by the message or by its host."""
+    """Pull from a server on loopback. `certs_d` installs its CA in the folder that the message names."""
     insecure, installs = options.pop("insecure", False), options.pop("certs_d", None)
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
@@ -199,7 +199,7 @@ def over_wire_with(headers: dict[str, str]) -> None:
 
 
 def certs_d(folder: Path, name: str) -> None:
-    """Read a host's folder that has one CA under a name."""
+    """Read a host's folder that contains one CA file with the given name."""
     host = folder / name / HOST
     host.mkdir(parents=True)
     trustme.CA().cert_pem.write_to_path(str(host / name))
@@ -207,7 +207,7 @@ def certs_d(folder: Path, name: str) -> None:
 
 
 def through_proxy(userinfo: str) -> None:
-    """A CONNECT to a proxy that wants credentials, and then a request that it does not pass on."""
+    """Send CONNECT to a proxy that requires credentials, and then a request that it does not forward."""
 
     def answer(request: Request) -> Response:
         return Response(407 if "proxy-authorization" not in request.headers else 200, (), b"", request)

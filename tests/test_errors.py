@@ -1,4 +1,4 @@
-"""The exception tree: as it is drawn, as it reads, and as it travels between processes."""
+"""The exception hierarchy: documented tree, messages and pickling."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from ociwire.errors import (
     UsageError,
 )
 
-# One line of the drawing: indentation of four a level, a name, another base in brackets, a remark two spaces off.
+# A line of the tree: indentation of four spaces per level, name, other base in brackets, remark after two spaces.
 BRANCH = re.compile(r" {4}((?:│   |    )*(?:[├└]── )?)([A-Z]\w+)(?:\((\w+)\))?(?: {2,}\S.*)?")
 
 CLASSES = [found for found in vars(errors).values() if isinstance(found, type) and issubclass(found, OciwireError)]
@@ -43,7 +43,7 @@ REQUEST = Request(
 
 
 def drawn_tree() -> dict[str, tuple[str, ...]]:
-    """Each class in the docstring's drawing with the names of its bases, in the order of the drawing."""
+    """Return each class in the docstring's tree with the names of its bases, in order."""
     tree: dict[str, tuple[str, ...]] = {}
     ancestors: list[str] = []
     for match in filter(None, map(BRANCH.fullmatch, (errors.__doc__ or "").splitlines())):
@@ -56,7 +56,7 @@ def drawn_tree() -> dict[str, tuple[str, ...]]:
 
 
 def attributes_of(kind: type[OciwireError], request: Request) -> dict[str, Any]:
-    """For every attribute of a class, as its docstring lists them, a value that is not the default."""
+    """Return a value that is not the default for each attribute that the docstring of a class lists."""
     attributes: dict[str, Any] = {}
     if issubclass(kind, TransportError):
         attributes = {"request": request}

@@ -1,6 +1,7 @@
-"""Every operation, every fault, at every request that the operation makes: the right result, or an error with a name.
+"""Every operation with every fault at each of its requests: the result is correct, or a documented error is raised.
 
-The table of it in docs/faults.md is made here: ``OCIWIRE_WRITE_DOCS=1`` writes it, and the test holds the page to it.
+The table in docs/faults.md is generated from the results. ``OCIWIRE_WRITE_DOCS=1`` writes it; without it, the test fails
+if the page differs.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ BEGIN, END = "<!-- The matrix is written by tests/test_fault_matrix.py. -->\n", 
 OPERATIONS = operations()
 MOST_REQUESTS = 40
 OK, UNVERIFIED = "✓", "(✓)"
-# What has no digest cannot be verified: a flipped byte shows only where it breaks the JSON. TLS is what keeps it out.
+# Content without a digest cannot be verified: a flipped byte is detected only if it breaks the JSON. TLS prevents it.
 UNVERIFIABLE = ("get_blob_range", "tags", "repositories", "referrers")
 
 
 def outcome_of(operation: str, fault: str, number: int) -> str | None:
-    """What comes of an operation whose request with that number fails; None if it has no such request."""
+    """Return the outcome of an operation whose request with this number fails, or None if it has no such request."""
     world, where = World(), Numbered(number)
     world.fail(rate=1.0, faults=[faults_of(world)[fault]], where=where)
     if not operation.endswith(COLD):
@@ -55,7 +56,7 @@ def outcome_of(operation: str, fault: str, number: int) -> str | None:
 
 
 def outcomes_of(operation: str, fault: str) -> Iterator[str]:
-    """What comes of it, for each request of the operation."""
+    """Return the outcomes of an operation, one for each of its requests."""
     for number in range(MOST_REQUESTS):
         outcome = outcome_of(operation, fault, number)
         if outcome is None:
@@ -67,7 +68,7 @@ def outcomes_of(operation: str, fault: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def cells() -> dict[tuple[str, str], str]:
-    """What the tests below have found."""
+    """Results of the tests below."""
     return {}
 
 

@@ -1,6 +1,6 @@
 """Random operations under random faults. A failure prints the seed that reproduces it.
 
-``OCIWIRE_SCHEDULES`` is the number of schedules (the slow run of ``.ci/run`` has ten thousand), ``OCIWIRE_SEED`` the
+``OCIWIRE_SCHEDULES`` is the number of schedules (ten thousand in the slow run of ``.ci/run``). ``OCIWIRE_SEED`` is the
 first seed.
 """
 
@@ -18,13 +18,13 @@ COUNT = int(os.environ.get("OCIWIRE_SCHEDULES", "200"))
 FIRST = int(os.environ.get("OCIWIRE_SEED", "0"))
 BATCH = 50
 OPERATIONS = operations()
-# What one operation does, the next one meets: what each of them returns depends on what came before.
+# Operations share state, so the result of each depends on those before.
 READS = ("get_blob", "get_blob_range", "get_manifest", "resolve_blob", "resolve_manifest")
 VERIFIED = ("get_blob", "get_manifest")
 
 
 def run(seed: int) -> list[str]:
-    """A session: what each of its operations came to."""
+    """Run a session and return the outcome of each operation."""
     chance = random.Random(seed)
     world = World(
         mounts=chance.random() < 0.8,

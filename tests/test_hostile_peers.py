@@ -1,4 +1,4 @@
-"""Attacks by a registry or a peer that no other module tests; SECURITY.md names the test module of each."""
+"""Attacks by a registry or a peer that no other module tests. SECURITY.md names the test module of each attack."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_tls_host_with_dots_never_reaches_certificate_lookup(host: str) -> None:
     transport = UrllibTransport(tls=context_for, trust_env=False)
     with pytest.raises(UsageError):
         Client(host, transport)
-    if "/" not in host:  # what follows a slash would be a path
+    if "/" not in host:  # after a slash it would be a path
         with pytest.raises(UsageError):
             transport.round_trip(Request("GET", f"https://{host}/v2/"))
     transport.close()

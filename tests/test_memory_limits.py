@@ -1,4 +1,4 @@
-"""Whatever a hostile registry makes the client remember is bounded in bytes, not only in entries."""
+"""Everything that a client remembers about a hostile registry is bounded in bytes, not only in entries."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ MIB = 1024 * 1024
 COUNT = 1100
 """More entries than any cache has."""
 LONG = "x" * 60_000
-"""About the longest value of a response head."""
+"""Approximately the maximum length of a value in a response head."""
 LONG_COUNT = 100
 """Number of long texts: 6 MB, if a cache keeps them."""
 NUMBERS = itertools.count()
-"""Makes the URLs of all tests different, so that no test finds those of another in a cache."""
+"""Makes the URLs of all tests different, so that no test finds entries of another in a cache."""
 STDLIB = 128 * 2 * len(LONG)
 """Size of the cache of `urllib.parse.urlsplit`: 128 URLs and their parts."""
 
 
 @pytest.fixture
 def held_bytes() -> Iterator[Callable[[], int]]:
-    """Returns the number of bytes that were allocated since the start of the test and are still held."""
+    """Return the number of bytes allocated since the start of the test that are still in use."""
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]

@@ -1,4 +1,4 @@
-"""Garbage in, `UsageError` out (`ProtocolError`, where a server sent it), and whatever is read can be written again."""
+"""Parsers raise `UsageError` (`ProtocolError` for data of a server) for invalid input, and values round-trip."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DIGESTS = st.one_of(
     .map(Digest),
 )
 
-# Text that is nearly right goes further into a parser than text at random.
+# Nearly valid text reaches more code of a parser than random text.
 PIECES = [
     "https://",
     "http://",

@@ -1,4 +1,4 @@
-"""The public names, their docstrings, and the order in which packages build on each other."""
+"""Public names, their docstrings, and the order in which packages import each other."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REFERENCE = ROOT.parent / "docs" / "reference"
 
 PUBLIC = ["ociwire", *(f"ociwire.{name}" for name in ociwire._SUBMODULES)]
 
-# A package, or a module beside the packages, imports only from those above it.
+# A package or module may import only from those above it.
 ORDER = [
     "_version",
     "_lazy",
@@ -46,7 +46,7 @@ ORDER = [
     "__main__",
 ]
 
-# An error masks the secrets of its request when it is set; `errors` is above everything that could do it.
+# An error masks the secrets of its request when it is set, and `errors` is above every module that could do that.
 EXCEPTIONS = {"errors": {"_redacted_for"}}
 
 FILES = sorted(ROOT.rglob("*.py"))
@@ -54,7 +54,7 @@ IDS = [str(path.relative_to(ROOT)) for path in FILES]
 
 
 def module_name(path: Path) -> str:
-    """``transport.retry`` of ``transport/retry.py``; ``transport`` of its package; empty for ociwire itself."""
+    """Return the dotted name: ``transport.retry`` for ``transport/retry.py``, and ``""`` for ociwire itself."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -87,7 +87,7 @@ def test_public_modules_are_those_without_underscore() -> None:
 def test_every_public_name_is_in_the_reference(module: str) -> None:
     text = "\n".join(path.read_text("utf-8") for path in REFERENCE.glob("*.md"))
     if f"automodule:: {module}\n   :members:" in text:
-        return  # the page lists all of them
+        return  # the page lists all names
     names = set(importlib.import_module(module).__all__) - {"__version__"}
     missing = sorted(name for name in names if name not in text)
     assert missing == []
@@ -168,7 +168,7 @@ print(callable(copy), callable(download), callable(upload))
 
 
 def public_objects(module: ModuleType) -> Iterator[tuple[str, Any]]:
-    """The classes and functions of a module, and their public methods and properties."""
+    """Return the classes and functions of a module, and their public methods and properties."""
     for name in module.__all__:
         value = getattr(module, name)
         if isinstance(value, GenericAlias) or not (inspect.isclass(value) or inspect.isroutine(value)):
@@ -183,7 +183,7 @@ def public_objects(module: ModuleType) -> Iterator[tuple[str, Any]]:
 def test_every_public_object_has_a_docstring(module: str) -> None:
     objects = dict(public_objects(importlib.import_module(module)))
     assert objects
-    # a dataclass without a docstring gets its signature as one
+    # the default docstring of a dataclass is its signature
     undocumented = [
         name
         for name, value in objects.items()
@@ -196,7 +196,7 @@ def test_every_public_object_has_a_docstring(module: str) -> None:
 
 
 def runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes except those that only a type checker sees."""
+    """Yield all nodes except those in ``if TYPE_CHECKING:``."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
             continue
@@ -205,7 +205,7 @@ def runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def imported_modules(path: Path) -> set[str]:
-    """The modules of ociwire that a module imports when it runs."""
+    """Return the modules of ociwire that a module imports at run time."""
     package = ["ociwire", *module_name(path).split(".")] if module_name(path) else ["ociwire"]
     package = package if path.name == "__init__.py" else package[:-1]
     imported: set[str] = set()
@@ -215,7 +215,7 @@ def imported_modules(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *filter(None, [node.module])])
-            # `from . import errors` imports the module of that name, `from .errors import X` does not
+            # `from . import errors` imports a module, `from .errors import X` does not
             names = {f"{module}.{alias.name}" for alias in node.names}
             imported |= {name if name.removeprefix("ociwire.") in MODULES else module for name in names}
     return {name.removeprefix("ociwire").removeprefix(".") for name in imported if name.split(".")[0] == "ociwire"}
@@ -224,14 +224,14 @@ def imported_modules(path: Path) -> set[str]:
 def test_imported_modules_finds_relative_and_deferred_imports() -> None:
     assert imported_modules(ROOT / "_client" / "error_mapping.py") >= {"errors", "_http.headers", "_http.messages"}
     assert "transport._urllib3.timeouts" in imported_modules(ROOT / "transport" / "_urllib3" / "transport.py")
-    assert "_http.messages" not in imported_modules(ROOT / "errors.py")  # for a type checker only
+    assert "_http.messages" not in imported_modules(ROOT / "errors.py")  # only for type checkers
 
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)
 def test_module_imports_only_packages_above_it(path: Path) -> None:
     name = module_name(path)
     if not name:
-        return  # ociwire itself exports names of all packages
+        return  # ociwire itself exports the names of all packages
     package = name.split(".")[0]
     for other in imported_modules(path):
         assert other, f"{name} imports ociwire itself"
@@ -247,7 +247,7 @@ def test_modules_have_no_import_cycle() -> None:
 
 
 def private_names(tree: ast.AST) -> tuple[set[str], set[str]]:
-    """The private attributes that a module accesses on other objects than ``self``, and those that it defines."""
+    """Return the private attributes that a module uses on objects other than ``self``, and those that it defines."""
     accessed, defined = set(), set()
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):

@@ -1,6 +1,6 @@
-"""No secret is shown: not in a repr, a log record, the text of an exception, or the exceptions that it is chained to.
+"""Secrets do not appear in a repr, a log record, the text of an exception or its chained exceptions.
 
-A canary is put into every kind of credential, all kinds of failures are provoked, and every text is searched for it.
+Every kind of credential contains a canary. The tests provoke all kinds of failures and search every text for it.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def shown(thing: object) -> list[str]:
-    """All texts of a thing, and of the exceptions that it is chained to."""
+    """Return all texts of an object and of its chained exceptions."""
     texts = [repr(thing), str(thing)]
     if isinstance(thing, BaseException):
         for error in chain(thing):
@@ -104,7 +104,7 @@ def bearer(realm: str = REALM) -> Response:
 
 
 def repeat(request: Request) -> bytes:
-    """The headers and the content of a request, as a server repeats them."""
+    """Return the headers and the content of a request as a server repeats them."""
     content = b"" if request.body is None else b"".join(request.body.open())
     return "\n".join(f"{name}: {value}" for name, value in request.headers.items()).encode() + content
 
@@ -161,7 +161,7 @@ REGISTRIES: dict[str, Callable[[Request], Response]] = {
     "breaks": raising(ReadError("reset")),
 }
 USUAL = ("wants Bearer", "wants Basic", "repeats", "repeats with escapes in JSON")
-"""The registries of every run; the others are slow."""
+"""Registries that are tested in every run. The others are slow."""
 
 
 @pytest.mark.parametrize("credential", CREDENTIALS.values(), ids=CREDENTIALS)
@@ -188,7 +188,7 @@ def test_failed_exchange_shows_no_secret(
     source: CredentialSource = Source(credential)
     transport = default_transport(base=FunctionTransport(answer), credentials=source)
     client = Client(HOST, transport)
-    for _ in range(2):  # cached values of the first time must not show the second time
+    for _ in range(2):  # the values that the first pass cached must not appear in the second one
         with pytest.raises(OciwireError) as caught:
             client.get_tag("app", "latest").read()
         assert_unseen(caught.value)
@@ -204,7 +204,7 @@ def test_failed_exchange_shows_no_secret(
 
 
 class Source:
-    """A source with one credential."""
+    """Credential source with one credential."""
 
     def __init__(self, credential: Credential | None) -> None:
         self._credential = credential
@@ -222,7 +222,7 @@ def test_repr_of_credentials_and_sources_shows_no_secret(credential: Credential 
 
 
 class Failing:
-    """A transport that cannot connect."""
+    """Transport that cannot connect."""
 
     def round_trip(self, request: Request, /) -> Response:
         raise ConnectError("no", request=request)
@@ -325,7 +325,7 @@ def test_failed_credential_helper_shows_no_secret(script: str, tmp_path: Path) -
     assert_unseen(failure, store.explain(HOST), store)
 
 
-# --- a registry, a storage and a token server that repeat what they were sent, wherever they can ---
+# --- a registry, a storage and a token server that repeat what they receive, in every place of a response ---
 
 PASSWORD, TOKEN = "p+ss/w0rd&<=", "t0k3n+of/the=registry"
 STORAGE_TOKEN, SIGNATURE = "st0rage/t0ken+f00==", "0123456789abcdef+/"
@@ -336,7 +336,7 @@ ECHOED = {
     "storage": (PASSWORD, TOKEN, COOKIE, PAIR, SIGNATURE, STORAGE_TOKEN),
     "token server": (PASSWORD, COOKIE, PAIR),
 }
-"""What each of them repeats: all that the exchange has sent by then."""
+"""Secrets that each of them repeats: all that have been sent so far."""
 STORAGE_QUERY = f"X-Amz-Signature={quote(SIGNATURE, safe='')}&X-Amz-Security-Token={quote(STORAGE_TOKEN, safe='')}&n=1"
 STORAGE_URL = f"https://storage.example/blob?{STORAGE_QUERY}"
 DIGEST = f"sha256:{'a' * 64}"
@@ -460,12 +460,12 @@ def failure_of(call: Callable[[], object]) -> OciwireError | None:
     return None
 
 
-# --- a layer or a transport by itself, without a client ---
+# --- a layer or a transport without a client ---
 
 
 @pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
 def test_signature_of_earlier_redirect_is_masked_in_later_response(encode: Callable[[str], str]) -> None:
-    """The last answer repeats the URL of an earlier hop, of which its own request has nothing."""
+    """The last response repeats the URL of an earlier redirect, which its own request does not contain."""
     script = ScriptedTransport(
         [
             Response(307, {"Location": STORAGE_URL}),
@@ -478,7 +478,7 @@ def test_signature_of_earlier_redirect_is_masked_in_later_response(encode: Calla
 
 
 def test_earlier_token_is_masked_in_later_response() -> None:
-    """The second token is sent, and the answer repeats the first one, and the password behind both."""
+    """The response repeats the first token and its password, after the second token was sent."""
     tokens = iter(["first-token-1", "second-token-2"])
     answers = iter([Response(200), bearer()])
 
@@ -530,7 +530,7 @@ def test_repr_of_messages_shows_no_signed_query() -> None:
 
 @contextmanager
 def server_that_repeats() -> Iterator[str]:
-    """Answers everything 500, and repeats what it was sent."""
+    """Transport that answers every request with 500, and repeats what it was sent."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -605,9 +605,9 @@ def test_referrers_update_error_shows_no_token() -> None:
     assert_no_leak(caught.value.__cause__, (token,))
 
 
-# --- a quote that is cut within a secret ---
+# --- quotes that are cut within a secret ---
 
-LONG_PASSWORD = "Zq7Xw9Kv3Jt5Yp"  # shorter than what a secret is recognized by
+LONG_PASSWORD = "Zq7Xw9Kv3Jt5Yp"  # shorter than the parts by which a cut secret is recognized
 CONTENT_DIGEST = str(Digest.of(b"content"))
 INDEX, MANIFEST = "application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json"
 
@@ -682,7 +682,7 @@ def test_pickled_error_of_logged_request_has_no_credentials() -> None:
     def answer(request: Request) -> Response:
         return Response(403, (), b"", request)
 
-    log = LogTransport(FunctionTransport(answer))  # below what adds the credentials
+    log = LogTransport(FunctionTransport(answer))  # below the layers that add credentials
     headers = {"Authorization": f"Bearer {CANARY}"}
     with log.round_trip(Request("PUT", f"https://{HOST}/v2/", headers, b"content")) as response:
         error = error_from_response(response)

@@ -1,4 +1,4 @@
-"""Every row of SECURITY.md names test modules that exist."""
+"""Every row of SECURITY.md names existing test modules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MODULE = re.compile(r"`(tests/[^`\s:]+/test_[a-z0-9_]+\.py|tests/test_[a-z0-9_]+
 
 
 def table_rows() -> list[list[str]]:
-    """The cells of every row of a table, without the heads."""
+    """Return the cells of all rows of a table, without the header rows."""
     lines = [line for line in PAGE.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return [row for row in cells if row[-1] != "Tests" and set("".join(row)) != {"-"}]

@@ -1,4 +1,4 @@
-"""A short form of the soak (``python -m tests.soak``), in a process of its own, so that a hang is a failure."""
+"""Short soak test (``python -m tests.soak``) in its own process, so that a hang is a failure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 LIMIT = 120.0
-"""Seconds after which the soak is taken to hang: it needs about four."""
+"""Seconds after which the soak test counts as hanging. It takes about four."""
 
 
 def test_soak_with_leaks_faults_and_collections_ends_without_violation() -> None:

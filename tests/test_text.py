@@ -1,4 +1,4 @@
-"""What strangers and secrets may look like in a message or a log."""
+"""Sanitizing and redaction of texts in messages and logs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_sanitize_any_text_is_short_and_printable(value: str, longest: int) -> N
     assert len(made.splitlines()) <= 1
     assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in made)
     assert not set(made) & set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-    made.encode()  # there are no halves of characters in it
+    made.encode()  # no surrogate is left
 
 
 @pytest.mark.parametrize("harm", ["\ud800", "\u202e", "\x1b[2J", "\r\n", "\u2028"])

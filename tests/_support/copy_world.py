@@ -1,4 +1,4 @@
-"""Two registries, guarded by tokens, whose requests are recorded; and images to be copied from one to the other."""
+"""Two registries that require tokens and record requests, and images to copy from one to the other."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAME = "team/app"
 
 
 class Seen(NamedTuple):
-    """A request, and how it was answered."""
+    """A request and the status of its response."""
 
     method: str
     url: str
@@ -31,7 +31,7 @@ class Seen(NamedTuple):
 
 
 class Recorder:
-    """Notes each request and its answer's status."""
+    """Records each request and the status of its response."""
 
     def __init__(self, inner: Transport) -> None:
         self._inner = inner
@@ -52,7 +52,7 @@ class Recorder:
         return sum(request.is_token for request in self.seen)
 
     def count(self, method: str = "", part: str = "", status: int = 0) -> int:
-        """How many there were; those for tokens apart."""
+        """Return the number of requests, without those for tokens."""
         return sum(
             method in ("", request.method)
             and part in request.url
@@ -63,7 +63,7 @@ class Recorder:
 
 
 class Side:
-    """A registry, a client that goes straight to it, and one that goes the long way."""
+    """A registry, a client that uses it directly, and a client that uses the default stack."""
 
     def __init__(
         self, host: str, registry: MemoryRegistry | None = None, *, guarded: bool = True, **options: Any
@@ -84,7 +84,7 @@ class Side:
         return self.direct.push_blob(name, Descriptor.of(content, LAYER), content)
 
     def image(self, *numbers: int, name: str = NAME, tags: Sequence[str] = (), **fields: Any) -> Descriptor:
-        """An image whose layers are the blobs of these numbers."""
+        """Push an image whose layers are the numbered blobs."""
         config = json.dumps({"layers": numbers}).encode()
         self.add(config, name)
         content = {
@@ -110,7 +110,7 @@ class Side:
 
 
 def check_whole(client: Client, name: str, digest: str) -> set[Digest]:
-    """That a manifest is there with all that it names, to the last byte; returns all the digests."""
+    """Check that a manifest and everything it refers to is in the registry, byte for byte. Return all digests."""
     with client.get_manifest(name, digest) as reader:
         manifest = json.loads(reader.read())
     digests = {Digest(digest)}

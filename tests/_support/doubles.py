@@ -1,4 +1,4 @@
-"""Test doubles shared by all tests: a response body, a transport, a clock, and a call in a thread."""
+"""Test doubles for all tests: a response body, a transport, a clock, and a function call in a thread."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 from ociwire import Body, Request, Response, Transport
 
 PATIENCE = 30.0
-"""Timeout in seconds of waits that end at once unless a test fails."""
+"""Timeout in seconds of waits that only fail if the code hangs."""
 
 
 class FakeClock:
-    """A clock that a test sets. A call returns the time, as `time.monotonic` and `time.time` do.
+    """Clock that a test sets. A call returns the time, as `time.monotonic` and `time.time` do.
 
     Attributes:
-        now: The time in seconds.
-        step: By how many seconds each call advances the clock before it returns. Defaults to 0.
-        sleeps: The arguments of `sleep`, in order.
-        on_sleep: Called once each at the beginning of the next `sleep`, then removed.
+        now: Current time in seconds.
+        step: Seconds by which each call advances the clock before it returns. Defaults to 0.
+        sleeps: Arguments of `sleep`, in order.
+        on_sleep: Functions that are called at the start of the next `sleep`, and then removed.
     """
 
     def __init__(self, now: float = 1_000_000.0) -> None:
@@ -34,7 +34,7 @@ class FakeClock:
         return self.now
 
     def sleep(self, seconds: float) -> None:
-        """Record the wait and advance the clock by it, in place of `time.sleep`."""
+        """Record the wait and advance the clock, in place of `time.sleep`."""
         assert seconds > 0, f"sleep({seconds})"
         self.sleeps.append(seconds)
         actions, self.on_sleep = self.on_sleep, []
@@ -44,16 +44,16 @@ class FakeClock:
 
 
 class FakeReader:
-    """A response body: pieces that are read in order. Fails the test when it is read after `close`.
+    """Response body whose pieces are read in order. A read after `close` fails the test.
 
     Args:
-        content: The bytes, or an iterable of pieces. A piece of bytes is read, in several calls if the buffer is
-            smaller. An exception is raised, a callable is called (to block, for example) and the next piece is read.
-            An infinite iterator, such as ``itertools.repeat(b"x")``, makes an endless body.
-        error: Raised by each read at the end of the content. Defaults to an ordinary end.
-        max_read: Maximum number of bytes returned by a read. Defaults to the size of the buffer.
+        content: The bytes, or an iterable of pieces. A piece is bytes, an exception that is raised, or a function that
+            is called (to block, for example) before the next piece is read. An infinite iterator, such as
+            ``itertools.repeat(b"x")``, makes an endless body.
+        error: Exception that every read at the end of the content raises. Defaults to None, a normal end.
+        max_read: Maximum number of bytes per read. Defaults to the size of the buffer.
         limit: Number of bytes after which another read fails the test. Defaults to no limit.
-        on_close: Called by the first `close`.
+        on_close: Function that the first `close` calls.
 
     Attributes:
         reads: Number of calls of `readinto`.
@@ -107,7 +107,7 @@ class FakeReader:
             self.on_close()
 
     def _fetch_piece(self) -> bool:
-        """Take the next piece that is not empty; returns false at the end."""
+        """Move to the next piece that is not empty. Return False at the end."""
         for piece in self._pieces:
             if isinstance(piece, BaseException):
                 raise piece
@@ -120,7 +120,7 @@ class FakeReader:
 
 
 class UnseekableFile(io.RawIOBase):
-    """A binary file that can be read once and not seeked, such as a pipe.
+    """Binary file that can be read once and not seeked, such as a pipe.
 
     Attributes:
         bytes_read: Number of bytes returned.
@@ -140,15 +140,15 @@ class UnseekableFile(io.RawIOBase):
 
 
 class RecordingTransport:
-    """A transport that records requests and answers from a response, a function or an inner transport. Thread-safe.
+    """Transport that records requests and answers from a response, a function or an inner transport. Thread-safe.
 
     Args:
-        answer: A response (used for all requests, so made of bytes), a function from a request to a response, or the
-            transport to pass the requests on to. Defaults to ``200`` without a body.
+        answer: A response for all requests (made from bytes), a function from a request to a response, or an inner
+            transport. Defaults to ``200`` without a body.
 
     Attributes:
         requests: The requests, in order.
-        exchanges: Each request with the status of its response; None where an exception was raised.
+        exchanges: Each request with the status of its response. The status is None if an exception was raised.
         closes: Number of calls of `close`.
     """
 
@@ -183,11 +183,11 @@ class RecordingTransport:
 
 
 class Call:
-    """A function call in a thread of its own.
+    """Function call in its own thread.
 
     Attributes:
-        result: What the function returned; None before.
-        error: What it raised; None if nothing.
+        result: Result of the function. None before it returns.
+        error: Exception that the function raised. None without one.
     """
 
     def __init__(self, function: Callable[[], object]) -> None:
@@ -200,7 +200,7 @@ class Call:
     def _run(self) -> None:
         try:
             self.result = self._function()
-        except BaseException as error:  # noqa: BLE001 - the test looks at it
+        except BaseException as error:  # noqa: BLE001 - the test checks it
             self.error = error
 
     def join(self) -> Call:
@@ -214,5 +214,5 @@ class Call:
 
 
 def content_of(body: Body | None) -> bytes:
-    """The whole content of a request's body; empty without one."""
+    """Return the complete content of a request's body. Empty without a body."""
     return b"" if body is None else b"".join(body.open())

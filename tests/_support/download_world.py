@@ -1,4 +1,4 @@
-"""A registry with one blob, a folder to download it into, and links that can be limited, broken and stalled."""
+"""A registry with one blob, a folder to download it to, and connections that are limited, broken or stalled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WRITES = 1000
 
 
 class Place:
-    """A registry with one blob, whose answers can be tampered with, and a folder."""
+    """A registry with one blob whose responses a test can change, and a download folder."""
 
     def __init__(self, folder: Path, content: bytes) -> None:
         self.folder = folder
@@ -42,7 +42,7 @@ class Place:
         return download(self.client, NAME, self.described.digest, self.target, **options)
 
     def check(self) -> None:
-        """It is done, and nothing else is left."""
+        """Check that the download is complete and that no other file is left."""
         assert self.target.read_bytes() == self.content
         assert os.listdir(self.folder) == ["blob.bin"]
         assert not self.watch.open
@@ -53,7 +53,7 @@ class Place:
 
 
 class Broken:
-    """A body that ends in an error after so many bytes."""
+    """Body that raises an error after `at` bytes."""
 
     def __init__(self, content: bytes, error: BaseException) -> None:
         self._content = content
@@ -71,7 +71,7 @@ class Broken:
 
 
 def breaks_after(place: Place, count: int, error: BaseException) -> None:
-    """From now on the blob comes so far and no further."""
+    """Truncate all later responses with the blob."""
 
     def tamper(request: Request, response: Response) -> Response:
         if request.method != "GET":
@@ -94,12 +94,12 @@ def whole(place: Place) -> Response:
 
 
 class Link:
-    """A link whose connections are limited to `PIECE` bytes in `STEP` seconds of a clock of its own.
+    """Connections that are limited to `PIECE` bytes in `STEP` seconds of a simulated clock.
 
-    Every connection delivers a piece at a time, in turn with the others that are open. Nothing really waits.
+    The open connections deliver one piece each in turn. Nothing sleeps.
 
     Attributes:
-        most: The most connections that were open at a time.
+        most: Maximum number of connections that were open at the same time.
     """
 
     PIECE = 1000
@@ -125,13 +125,13 @@ class Link:
             self._turn.notify_all()
 
     def wait(self, number: int) -> None:
-        """Until it is this connection's turn: the one that is due first."""
+        """Wait until this connection is the one that is due first."""
         with self._turn:
             while self.most < self._connections:
                 assert self._turn.wait(30), "too few connections"
             if number in self._due:
                 self._due[number] += self.STEP
-                self._turn.notify_all()  # another one may be the first now
+                self._turn.notify_all()  # another connection may be the first now
                 while self._due[number] > min(self._due.values()):
                     assert self._turn.wait(30), "nobody's turn"
                 self.now = max(self.now, self._due[number])
@@ -161,5 +161,5 @@ class Limited:
 
 
 def limited(place: Place, *, connections: int = 1) -> Link:
-    """Limit each connection of the place; none delivers anything before so many have been opened."""
+    """Limit each connection of the place. No connection delivers data before `together` of them are open."""
     return Link(place, connections)

@@ -1,4 +1,4 @@
-"""How many examples Hypothesis tries: a part in every run, all of them in the slow run of ``.ci/run``."""
+"""Number of examples that Hypothesis tries: a part in every run, all of them in the slow run of ``.ci/run``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _DIVISOR = 3
 
 
 def example_count(number: int) -> int:
-    """The number of examples of this run, for a test that should try so many in all."""
+    """Return the number of examples of this run for a test that tries `count` in a complete run."""
     return number if ARE_ALL else max(number // _DIVISOR, 1)
 
 
 def load_profile() -> None:
-    """Load the settings for tests that state no number of their own. They have no deadline: no test measures time."""
+    """Load the profile of tests that state no number of examples. Without a deadline, as no test measures time."""
     settings.register_profile("ociwire", max_examples=example_count(100), deadline=None)
     settings.load_profile("ociwire")

@@ -1,7 +1,7 @@
-"""The setup of the fault matrix and the random schedules: a registry with content, behind a network that can fail.
+"""Setup of the fault matrix and the random schedules: a registry with content behind a network that can fail.
 
-From the bottom: a `MemoryRegistry`, which requires tokens except on one host that stands for a CDN; a `Watch` that
-records which responses are open; a `FaultTransport`; the default stack; a client.
+From the bottom to the top: a `MemoryRegistry`, which requires tokens except on one host that represents a CDN, a `Watch`,
+which records the open responses, a `FaultTransport`, the default stack, and a client.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ NAME = "team/app"
 CREDENTIALS = StaticCredentials(HOST, Credential(username="me", password="secret"))
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 MOST_REQUESTS = 200
-"""Limit of the requests of one operation: more of them are an endless loop."""
+"""Maximum number of requests of an operation. More of them are an endless loop."""
 
 
 class Watch:
-    """Passes requests on, and records which responses are open.
+    """Layer that records which responses are open.
 
     Attributes:
-        open: An id for each response that was neither read to its end nor closed.
+        open: Ids of the responses that were neither read to their end nor closed.
         requests: Number of requests.
     """
 
@@ -56,7 +56,7 @@ class Watch:
 
 
 class _ObservedBody:
-    """A body that removes itself from the watch when it was read to its end or closed."""
+    """Body that removes itself from the watch when it was read to its end or closed."""
 
     def __init__(self, response: Response, watch: Watch) -> None:
         self._response = response
@@ -75,7 +75,7 @@ class _ObservedBody:
 
 
 def blob(number: int, size: int = 1000) -> bytes:
-    """Content that is the same for the same number."""
+    """Return deterministic content for a number."""
     return random.Random(number).randbytes(size)
 
 
@@ -84,7 +84,7 @@ NEW = blob(2, 3000)
 
 
 def manifest(subject: Descriptor | None = None, **annotations: str) -> bytes:
-    """A manifest with the stored blob as its config."""
+    """Return a manifest whose config is the stored blob."""
     content: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": MANIFEST,
@@ -99,7 +99,7 @@ def manifest(subject: Descriptor | None = None, **annotations: str) -> bytes:
 
 
 class World:
-    """A registry with content, and a client whose requests may fail: see `fail`.
+    """A registry with content, and a client whose requests may fail; see `fail`.
 
     Args:
         registry: Options of `MemoryRegistry`.
@@ -116,7 +116,7 @@ class World:
         self.seed()
 
     def fail(self, **options: Any) -> None:
-        """Make a new client whose requests fail, with options of `FaultTransport`."""
+        """Make a new client whose requests fail. The arguments are options of `FaultTransport`."""
         self.faults = FaultTransport(self.watch, **options)
         self.client = Client(HOST, default_transport(base=self.faults, credentials=CREDENTIALS))
 
@@ -133,19 +133,19 @@ class World:
         self.referrer = self.direct.push_manifest(NAME, manifest(self.subject, number="1"), MANIFEST)
 
     def token_runs_out(self, request: Request, inner: Transport, chance: random.Random) -> Response:
-        """A fault: revokes all tokens."""
+        """Fault that revokes all tokens."""
         self.guard.revoke()
         return inner.round_trip(request)
 
 
 def to_a_cdn(request: Request, inner: Transport, chance: random.Random) -> Response:
-    """A fault: redirects to another origin, which requires no tokens."""
+    """Fault that redirects to another origin, which requires no tokens."""
     url = urlsplit(request.url)
     return Response(307, {"Location": f"https://{CDN}{url.path}{'?' if url.query else ''}{url.query}"})
 
 
 def faults_of(world: World) -> dict[str, str | Fault]:
-    """All faults, by their names in the tables."""
+    """All faults, by the names used in the tables."""
     return {
         **{name: name for name in FAULTS},
         "token ran out": world.token_runs_out,
@@ -154,10 +154,10 @@ def faults_of(world: World) -> dict[str, str | Fault]:
 
 
 COLD = ", a client's first"
-"""Suffix of an operation that is the first of its client, which has no token yet."""
+"""Suffix of operations that are the first of a client, which has no token yet."""
 FAULT_NAMES = (*FAULTS, "token ran out", "307 to a CDN")
 
-# The kinds of content of a push; new content is made for each attempt.
+# Kinds of content of a push. Each attempt gets new content.
 BODIES: dict[str, Callable[[bytes], Any]] = {
     "bytes": lambda content: content,
     "file": io.BytesIO,
@@ -182,7 +182,7 @@ def push_chunked(client: Client, content: Iterable[bytes]) -> Descriptor:
 
 
 def resume(world: World) -> Descriptor:
-    """Begin an upload without faults, and resume it with faults, as another process does."""
+    """Start an upload without faults, and resume it with faults, as another process does."""
     begun = world.direct.push_blob_chunked(NAME, 1000)
     begun.write(NEW[:1500])
     begun.close()
@@ -192,7 +192,7 @@ def resume(world: World) -> Descriptor:
 
 
 def download_stored(world: World) -> bytes:
-    """Download the stored blob. If that fails, no file must be left."""
+    """Download the stored blob. A failed download must not leave a file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "blob"
         try:
@@ -204,7 +204,7 @@ def download_stored(world: World) -> bytes:
 
 
 def operations() -> dict[str, tuple[Callable[[World], Any], Callable[[World], Any]]]:
-    """Every operation of a client, and its result in a world without faults."""
+    """Every operation of a client, and its result without faults."""
     digest = Descriptor.of(STORED).digest
     new, base = Descriptor.of(NEW), Descriptor.of(blob(3))
     second = manifest(number="2")
@@ -266,14 +266,14 @@ def operations() -> dict[str, tuple[Callable[[World], Any], Callable[[World], An
 
 
 def warm(world: World) -> None:
-    """Make the client get tokens for all operations, as in the middle of a session."""
+    """Make the client get tokens for all operations, as in a running session."""
     scope = Scope.repository(NAME, "pull", "push", "delete") | Scope.repository("team/base", "pull")
     world.client.do(Request("GET", f"/v2/{NAME}/tags/list"), scope=scope).drain()
     world.client.do(Request("GET", "/v2/_catalog"), scope=Scope.CATALOG).drain()
 
 
 def check_done(operation: str, world: World, *, deleted: bool = False) -> None:
-    """Check that an operation that succeeded was performed.
+    """Check the effect of an operation that succeeded.
 
     Args:
         operation: The name of the operation.
@@ -295,9 +295,9 @@ def check_done(operation: str, world: World, *, deleted: bool = False) -> None:
 
 
 def check_whole(world: World, *, deleted: bool = False) -> None:
-    """Check that everything in the registry is complete, by reading it.
+    """Check that all content of the registry is complete, by reading it.
 
-    Without a referrers API, a manifest is deleted in two steps: if it was `deleted`, its entry may still exist.
+    Without a referrers API, a manifest is deleted in two steps. If it was `deleted`, its entry may still exist.
     """
     for tag in world.direct.tags(NAME):
         world.direct.get_tag(NAME, tag).read()
@@ -307,7 +307,7 @@ def check_whole(world: World, *, deleted: bool = False) -> None:
 
 
 class Numbered:
-    """Selects one request by its number, from 0 since `begin`, for the option ``where``."""
+    """Predicate for ``where`` that selects one request by its number, counted from 0 since `begin`."""
 
     def __init__(self, number: int) -> None:
         self._number = number

@@ -1,4 +1,4 @@
-"""Searches every text of an exception, a log record or a value for secrets."""
+"""Searches all texts of an exception, a log record or a value for secrets."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ ENCODINGS: dict[str, Callable[[str], str]] = {
     "HTML in JSON": lambda text: _json_escaped(html.escape(text)).replace("&", r"\u0026"),
     "percent in JSON in HTML": lambda text: html.escape(_json_escaped(quote(text, safe=""))),
 }
-"""Encodings in which a server may repeat a text."""
+"""Encodings in which a server may repeat a secret."""
 
 USUAL_ENCODINGS = ("raw", "percent", "JSON with units", "HTML", "percent in JSON in HTML")
-"""The encodings of large matrices in every run; all others are slow. tests/http/test_redact.py tests all of them."""
+"""Encodings that large matrices test in every run. All others are slow. tests/http/test_redact.py tests all of them."""
 
 
 def shown(thing: object) -> Iterator[str]:
-    """Yield all texts of a thing, of its attributes, and of the exceptions that it is chained to."""
+    """Yield all texts of an object, of its attributes, and of its chained exceptions."""
     seen: set[int] = set()
 
     def walk(value: object) -> Iterator[str]:
@@ -65,7 +65,7 @@ def shown(thing: object) -> Iterator[str]:
         yield f"{value}\n{value!r}"
         inner: Iterable[object] = ()
         if isinstance(value, BaseException):
-            # Without the frames: they show lines of source, which hold no values, and take most of the time.
+            # Without the frames, which show lines of source that contain no values, and are slow to format.
             yield from traceback.format_exception_only(value)
             yield pickle.dumps(value).decode("latin-1") if _is_ours(value) else ""
             inner = (value.args, vars(value), value.__cause__, value.__context__)
@@ -91,9 +91,9 @@ def _is_ours(error: BaseException) -> bool:
     return type(error).__module__.startswith("ociwire")
 
 
-@lru_cache(maxsize=10_000)  # most texts are shown in several places
+@lru_cache(maxsize=10_000)  # most texts occur in several places
 def _decoded(text: str) -> frozenset[str]:
-    """A text in every form that it has with its escapes decoded, up to four levels deep."""
+    """Return a text in all forms that it has when its escapes are decoded, up to four levels deep."""
     forms, last = {text}, {text}
     for _ in range(4):
         last = {

@@ -27,11 +27,11 @@ PUSH = Scope.repository(REPOSITORY, "pull", "push")
 PULL = Scope.repository(REPOSITORY, "pull")
 
 LOST_REQUEST = "lost request"
-"""The request does not arrive."""
+"""The request does not reach the registry."""
 BROKEN_REQUEST = "broken request"
 """Half of the request body arrives and is stored."""
 LOST_RESPONSE = "lost response"
-"""The request arrives and is processed, and the response is lost."""
+"""The request is processed, and the response is lost."""
 FAULTS = (None, LOST_REQUEST, BROKEN_REQUEST, LOST_RESPONSE)
 
 RANGE_FORMS: dict[str, Callable[[int], str | None]] = {
@@ -49,14 +49,14 @@ class Quirks:
     Attributes:
         minimum: OCI-Chunk-Min-Length in bytes. Defaults to 0, which is no header.
         maximum: Maximum number of bytes in a request. None means no limit.
-        too_large: The status for more bytes: 413, or 416 as GHCR answers.
-        code: The error code of a 416.
+        too_large: Status for larger requests: 413, or 416 as GHCR sends.
+        code: Error code of a 416.
         repeats_first_range: Whether the response to a PATCH repeats the Range of the first chunk, as ECR does.
-        patch_status: The status of the response to a PATCH.
+        patch_status: Status of the response to a PATCH.
         absolute: Whether the Location is an absolute URL.
-        range_form: The form of the Range header, a key of `RANGE_FORMS`.
-        checks_put: Whether a closing PUT must match its Content-Range. If not, its body is appended, as docker-registry
-            does.
+        range_form: Form of the Range header, a key of `RANGE_FORMS`.
+        checks_put: Whether a closing PUT must match its Content-Range. If false, its body is appended, as
+            docker-registry does.
     """
 
     minimum: int = 0
@@ -72,14 +72,14 @@ class Quirks:
 
 @dataclass
 class Endpoint:
-    """Answers requests for the uploads and blobs of one repository, as the specification says except for its quirks.
+    """Upload endpoint of one repository, which follows the specification except for its quirks.
 
     Attributes:
         quirks: See `Quirks`.
-        faults: The faults of the next requests, in order.
-        uploads: The content of each open upload.
-        blobs: The committed blobs.
-        patch_sizes: The lengths of the chunks, including refused ones.
+        faults: Faults of the next requests, in order.
+        uploads: Content of each open upload.
+        blobs: Committed blobs.
+        patch_sizes: Lengths of the chunks, including refused ones.
     """
 
     quirks: Quirks = field(default_factory=Quirks)
@@ -134,7 +134,7 @@ class Endpoint:
         return Response(200, {"Content-Length": str(len(content))}, content)
 
     def _append(self, request: Request, name: str, body: bytes) -> Response | None:
-        """Append the body to the upload. Returns the response that refuses it, or None."""
+        """Append the body to the upload. Return an error response, or None."""
         if self.quirks.maximum is not None and len(body) > self.quirks.maximum:
             return error_response(self.quirks.too_large, "" if self.quirks.too_large == 413 else self.quirks.code)
         content_range, size = request.headers.get("content-range"), len(self.uploads[name])
@@ -145,7 +145,7 @@ class Endpoint:
         return None
 
     def _finish(self, request: Request, name: str, query: dict[str, list[str]]) -> Response:
-        """The response to a PATCH or a PUT whose body has been appended."""
+        """Return the response to a PATCH or a PUT whose body has been appended."""
         if request.method == "PATCH":
             self._first_range[name] = self._first_range[name] or self._range(name)
             range_ = self._first_range[name] if self.quirks.repeats_first_range else self._range(name)
@@ -183,7 +183,7 @@ def error_response(status: int, code: str = "") -> Response:
 
 
 class UploadMachine(RuleBasedStateMachine):
-    """Writes the bytes of `content` to an upload in order, with any faults. Only these bytes may be committed.
+    """State machine that writes `content` to an upload in order, with faults. Only these bytes may be committed.
 
     Attributes:
         unit: Sizes and chunk sizes are multiples of this number of bytes.
@@ -203,15 +203,15 @@ class UploadMachine(RuleBasedStateMachine):
     resumed = False
     offset_given = False  # the writer was resumed at a given offset
     start = 0
-    written = 0  # the largest number of bytes that any writer of this upload got
+    written = 0  # the largest number of bytes that a writer of this upload has written
 
     def begin_with(self, client: Client, faults: list[str | None]) -> None:
-        """Set the client, and the list from which its transport takes the faults."""
+        """Set the client, and the list from which its transport takes faults."""
         self.client = client
         self.faults = faults
 
     def check_chunks(self, *, full: bool) -> None:
-        """Check the chunks that a call has sent. `full` is true if they had to have the minimum size."""
+        """Check the chunks that a call has sent. `full` is true if all must have the minimum length."""
 
     @property
     def current_writer(self) -> BlobWriter:
@@ -220,7 +220,7 @@ class UploadMachine(RuleBasedStateMachine):
 
     @contextmanager
     def with_faults(self, faults: list[str | None]) -> Iterator[None]:
-        """Run a call with faults. A lost request or response is expected, and the upload can be continued."""
+        """Run a call with faults. If a request or a response is lost, the upload must still be resumable."""
         self.faults[:] = faults
         try:
             yield
@@ -332,7 +332,7 @@ class UploadMachine(RuleBasedStateMachine):
         with pytest.raises(errors.BlobUploadUnknown):
             self.client.push_blob_chunked_resume(REPOSITORY, writer.id)
 
-    # a status of 0 bytes may mean one byte: only a writer that has written a byte finds out
+    # a status of 0 bytes may mean one byte, which only a writer that has written a byte detects
     @precondition(lambda self: self.writer is not None and (self.writer.size or not self.resumed))
     @rule(
         attempts=st.lists(st.lists(st.sampled_from(FAULTS), max_size=3), min_size=1, max_size=4),

@@ -1,4 +1,4 @@
-"""The command: its output and its exit status."""
+"""The command: output and exit status."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_explain_failure_prints_step_and_hint(capsys: pytest.CaptureFixture[str]
     assert "Step: the token. Log in (docker login)" in refused.err
     assert "CredentialsRejected" in refused.out
     assert "wr0ng" not in refused.out + refused.err
-    assert f"team/app has no manifest {DIGEST}" in missing.err  # from the GET, because the HEAD has no body
+    assert f"team/app has no manifest {DIGEST}" in missing.err  # from the GET, as a HEAD has no body
     assert "Step: the registry. Not found." in missing.err
 
 

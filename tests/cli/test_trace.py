@@ -1,4 +1,4 @@
-"""The taps of a trace: what they record of a token response, and what they pass to its body."""
+"""The taps of a trace: what they record of a token response, and which deadline its body gets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TOKEN_REQUEST = Request("GET", "https://auth.example/token", info=RequestInfo(op
 
 
 class TimedBody(FakeReader):
-    """A body that records limits of its remaining time."""
+    """Body that records the limits set for its remaining time."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__(content)

@@ -1,4 +1,4 @@
-"""The registry in memory, by the sentences of the OCI distribution specification 1.1 and of RFC 9110."""
+"""MemoryRegistry: each requirement of the OCI distribution specification 1.1 and of RFC 9110."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def send(
 
 
 def assert_refused(response: Response, status: int, code: str = "") -> list[str]:
-    """Check a refusal; returns its messages."""
+    """Check an error response and return its messages."""
     assert response.status == status
     if not code:
         assert response.headers["content-type"].startswith("text/plain")
@@ -66,7 +66,7 @@ def assert_refused(response: Response, status: int, code: str = "") -> list[str]
 
 
 def unread_body() -> Iterator[bytes]:
-    """A content that must not be pulled."""
+    """Content that fails the test when it is read."""
     raise AssertionError("a chunk was pulled")
     yield b""
 
@@ -84,7 +84,7 @@ def store_blob(registry: Transport, content: bytes = CONTENT, name: str = "a/b",
 
 
 def manifest(registry: Transport | None = None, name: str = "a/b", **fields: Any) -> bytes:
-    """An image whose config is there, if a registry is given."""
+    """Return an image manifest. If a registry is given, its config is stored there."""
     config = b"{}"
     if registry is not None:
         store_blob(registry, config, name)
@@ -227,7 +227,7 @@ def test_get_blob_range_of_empty_blob(registry: MemoryRegistry, stated: str, sta
     assert send(registry, "GET", f"/v2/a/b/blobs/{empty}", headers={"Range": stated}).status == status
 
 
-# --- pushing blobs, whole ---
+# --- monolithic uploads ---
 
 
 def test_upload_post_and_put_stores_blob(registry: MemoryRegistry) -> None:
@@ -334,7 +334,7 @@ def test_upload_open_creates_no_repository(registry: MemoryRegistry) -> None:
     assert send(registry, "GET", "/v2/_catalog").json() == {"repositories": []}
 
 
-# --- pushing blobs, in chunks ---
+# --- chunked uploads ---
 
 
 def send_chunk(registry: Transport, location: str, first: int, content: Any, length: int | None = None) -> Response:
@@ -461,7 +461,7 @@ def test_upload_min_chunk_length_is_announced_and_enforced() -> None:
     assert send(registry, "PUT", f"{start_upload(registry)}?digest={Digest.of(b'x')}", b"x").status == 201
 
 
-# --- content that fails ---
+# --- content that raises an exception ---
 
 
 class Broken(Exception):
@@ -808,7 +808,7 @@ def test_put_manifest_without_limit_is_accepted() -> None:
     assert put_manifest(registry, "latest", manifest(registry) + b" " * LIMIT).status == 201
 
 
-# --- conditions (RFC 9110, section 13) ---
+# --- conditional requests (RFC 9110, section 13) ---
 
 
 def test_put_manifest_if_match_or_none_match_is_checked(registry: MemoryRegistry) -> None:
@@ -892,7 +892,7 @@ def test_delete_disabled_is_405() -> None:
     assert send(registry, "DELETE", start_upload(registry)).status == 204, "an upload can be cancelled all the same"
 
 
-# --- tags ---
+# --- lists of tags ---
 
 
 def store_tags(registry: Transport, *tags: str) -> None:
@@ -1079,7 +1079,7 @@ def test_referrers_are_paginated() -> None:
     registry = MemoryRegistry(page_size=2)
     pushed = [store_referrer(registry, ABSENT, artifactType=SBOM, annotations={"n": str(n)}).digest for n in range(5)]
     store_referrer(registry, ABSENT)
-    store_referrer(registry, ABSENT, artifactType=SBOM, annotations={"n": "0"})  # again, and it stays in its place
+    store_referrer(registry, ABSENT, artifactType=SBOM, annotations={"n": "0"})  # must not change its position
     client = Client("registry.example", registry)
     assert [one.digest for one in client.referrers("a/b", ABSENT, artifact_type=SBOM)] == pushed
     assert len(list(client.referrers("a/b", ABSENT))) == 6
@@ -1153,7 +1153,7 @@ def test_repository_name_valid_is_accepted(registry: MemoryRegistry, name: str) 
     assert send(registry, "GET", "/v2/_catalog").json() == {"repositories": [name]}
 
 
-# --- the transport ---
+# --- transport methods ---
 
 
 def test_memory_registry_is_transport(registry: MemoryRegistry) -> None:
@@ -1207,15 +1207,15 @@ def test_error_codes_of_specification_are_all_used(registry: MemoryRegistry) -> 
         send(registry, "PATCH", location, b"x", {"Content-Range": "0-1"}),
         send(registry, "PUT", "/v2/"),
     ]
-    # UNAUTHORIZED, DENIED and TOOMANYREQUESTS are not its own
+    # UNAUTHORIZED, DENIED and TOOMANYREQUESTS are never sent by this registry
     assert [response.json()["errors"][0]["code"] for response in answers] == sorted(CODES)
 
 
-# --- the bound of memory ---
+# --- memory limit ---
 
 
 def has_room(registry: Transport, count: int) -> bool:
-    """Whether there is room for so many bytes; nothing of them is kept."""
+    """Return whether `count` bytes are free, without storing anything."""
     response = send(registry, "POST", f"{UPLOADS}?digest={ABSENT}", b"\0" * count)
     assert response.status in (400, 413)
     return response.status == 400
@@ -1254,7 +1254,7 @@ def test_max_bytes_counts_manifests_and_open_uploads() -> None:
     registry = MemoryRegistry(max_bytes=1000)
     content = manifest(registry)  # its config has 2 bytes
     assert put_manifest(registry, "v1", content).status == 201
-    assert put_manifest(registry, "v2", content).status == 201  # the same manifest counts once
+    assert put_manifest(registry, "v2", content).status == 201  # the same manifest is counted once
     assert send(registry, "PATCH", start_upload(registry), b"x" * 100).status == 202
     remaining = 1000 - 2 - len(content) - 100
     assert has_room(registry, remaining)

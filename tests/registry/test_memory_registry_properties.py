@@ -48,7 +48,7 @@ class Repository:
 
 
 def image(config: bytes, kind: str, artifact_type: str | None, subject: str | None, note: int) -> bytes:
-    """An image, of few, so that they are met again; its subject need not exist."""
+    """Generate one of few images, so that they are found again. The subject need not exist."""
     content: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
@@ -100,7 +100,7 @@ class RegistryMachine(RuleBasedStateMachine):
         self.left_open = 0
 
     def of(self, name: str) -> Repository:
-        """What the model has of a repository; nothing is made of it."""
+        """Return the model of a repository, without creating it."""
         return self.model.get(name, Repository())
 
     def make(self, name: str) -> Repository:
@@ -129,7 +129,7 @@ class RegistryMachine(RuleBasedStateMachine):
         body = iter([given]) if single_use else given
         if wrong:
             self.raises(errors.DigestInvalid, lambda: self.client.push_blob(name, descriptor, body))
-            self.left_open += 1  # for another PUT
+            self.left_open += 1  # so that another PUT can complete it
             return
         assert self.client.push_blob(name, descriptor, body) == descriptor
         self.make(name).blobs[descriptor.digest] = content
@@ -145,7 +145,7 @@ class RegistryMachine(RuleBasedStateMachine):
             writer.cancel()
             self.raises(errors.BlobUploadUnknown, lambda: self.client.push_blob_chunked_resume(name, writer.id))
             return
-        if len(whole) % 2:  # in another process, without a chunk that is too short
+        if len(whole) % 2:  # resumed in another process, without a chunk below the minimum length
             writer = self.client.push_blob_chunked_resume(name, writer.id, None, chunk)
             writer.write(whole[writer.size :])
         assert writer.commit(Digest.of(whole)).digest == Digest.of(whole)
@@ -271,7 +271,7 @@ class RegistryMachine(RuleBasedStateMachine):
         if self.referrers_api:
             assert listed() == expected[:limit]
             return
-        # the tags that stand in for the referrers API are the client's, and sort between the others
+        # tags of the client's fallback for the referrers API, sorted between the other tags
         found = [tag for tag in listed() if not tag.startswith("sha256-")]
         assert found == expected[: len(found)]
         assert limit is not None or found == expected
@@ -303,7 +303,7 @@ class RegistryMachine(RuleBasedStateMachine):
             assert self.registry.open_uploads == self.left_open
 
     def teardown(self) -> None:
-        """All of it is as in the model, and so is what is not there."""
+        """Check that the registry has everything that is in the model, and nothing else."""
         for name in NAMES if hasattr(self, "model") else ():
             for content in CONTENTS:
                 for algorithm in set(ALGORITHMS):

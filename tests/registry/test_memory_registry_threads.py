@@ -1,4 +1,4 @@
-"""The registry in memory with many at work in it at once: nothing is lost, and nobody waits for another's content."""
+"""MemoryRegistry used by several threads: no update is lost, and no request waits for the body of another."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ociwire.registry.memory import MemoryRegistry
 
 UPLOADS = "/v2/a/blobs/uploads/"
 PATIENCE = 30
-"""Seconds until a test that hangs fails."""
+"""Timeout in seconds after which a hanging test fails."""
 
 
 def send(registry: MemoryRegistry, method: str, url: str, body: Any = None, **headers: str) -> Response:
@@ -26,7 +26,7 @@ def send(registry: MemoryRegistry, method: str, url: str, body: Any = None, **he
 
 
 def run_together(count: int, work: Callable[[int], Any]) -> list[Any]:
-    """Do it in so many threads, which begin at once; returns what each returned."""
+    """Call a function in `count` threads that start together, and return their results."""
     barrier = threading.Barrier(count)
 
     def begin(number: int) -> Any:
@@ -94,7 +94,7 @@ def test_threads_blocked_body_blocks_no_other_request() -> None:
     asked: list[int] = []
 
     def asking(*chunks: bytes) -> Iterator[bytes]:
-        """Asks the same registry from another thread, in the midst of the content, and waits for the answer."""
+        """Content that sends a request to the same registry from another thread while it is read."""
         for chunk in chunks:
             with ThreadPoolExecutor(1) as pool:
                 answers = [
@@ -219,7 +219,7 @@ def test_threads_if_none_match_one_writer_wins() -> None:
 
 
 def test_threads_referrers_tag_writers_lose_nothing() -> None:
-    """Without the referrers API the client writes the tag; the ETag keeps writers from undoing each other."""
+    """Without the referrers API the client updates the tag index. The ETag prevents lost updates."""
     registry = MemoryRegistry(referrers_api=False)
     client = Client("registry.example", registry)
     client.push_blob("a", Descriptor.of(b"{}"), b"{}")
@@ -231,7 +231,7 @@ def test_threads_referrers_tag_writers_lose_nothing() -> None:
             try:
                 return client.push_manifest("a", content, OCI_MANIFEST).digest
             except errors.RegistryError as error:
-                if error.status != 412:  # others were faster, five times
+                if error.status != 412:  # 412: the client gives up after five lost races
                     raise
 
     pushed = run_together(8, push)

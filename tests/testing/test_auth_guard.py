@@ -1,4 +1,4 @@
-"""AuthGuard: the server's side of the token specifications, asked by hand."""
+"""AuthGuard: the server side of the token specification, tested with literal requests."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ STATUSES = {"429": 429, "429 with a date": 429, "503": 503, "502 with HTML": 502
 
 
 class Registry:
-    """Answers every request with one content, and records requests, their content and the response bodies."""
+    """Transport that answers all requests with the same content, and records requests and response bodies."""
 
     def __init__(self, content: bytes = CONTENT, *, states_length: bool = True) -> None:
         self.content = content
@@ -277,13 +277,13 @@ def test_fault_transport_same_seed_breaks_body_at_same_byte() -> None:
 
 
 def test_fault_choice_is_independent_of_earlier_requests() -> None:
-    """Which request fails, and how, follows from its number alone: not from the outcomes, nor the requests, before."""
+    """The number of a request alone determines its fault, not the outcome of earlier requests."""
     whole = inject_faults(FaultTransport(Registry(), seed=5, rate=0.3))
     other = FaultTransport(Registry(b""), seed=5, rate=0.3)
     for number in range(200):
         try:
             response = other.round_trip(Request("PUT", f"{URL}/{number}", body=Body.of(chunks())))
-            response.read(number % 3)  # and some are left open
+            response.read(number % 3)  # some responses are left open
             response.close()
         except TransportError:
             pass
@@ -377,7 +377,7 @@ def test_rate_invalid_is_refused(rate: float) -> None:
         FaultTransport(Registry(), rate=rate)
 
 
-# --- what passes ---
+# --- forwarded requests and responses ---
 
 
 def test_request_without_fault_passes_unchanged() -> None:

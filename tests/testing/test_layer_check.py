@@ -1,4 +1,4 @@
-"""check_layer: every layer of ociwire passes, and each broken rule is reported by its name."""
+"""check_layer: every layer of ociwire passes, and each broken rule is reported by its message."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ociwire.transport import AuthTransport, HeadersTransport
 
 
 def is_layer(value: object) -> bool:
-    """Whether it is a class whose constructor takes ``(inner, *, options)``."""
+    """Return whether it is a class whose constructor takes ``(inner, *, options)``."""
     return inspect.isclass(value) and next(iter(inspect.signature(value).parameters), "") == "inner"
 
 
@@ -66,11 +66,11 @@ def test_check_layer_each_stack_passes(make: Layer) -> None:
     check_layer(make)
 
 
-# --- layers that are wrong, in one thing each ---
+# --- layers that break one rule each ---
 
 
 class Right:
-    """A layer that does nothing; those below do one thing wrong."""
+    """Layer that forwards everything. Each subclass breaks one rule."""
 
     def __init__(self, inner: Transport) -> None:
         self.inner = inner
@@ -83,21 +83,21 @@ class Right:
 
 
 class NoClose:
-    """Has no close()."""
+    """Has no method close()."""
 
     def __init__(self, inner: Transport) -> None:
         self.round_trip = inner.round_trip
 
 
 class NoRoundTrip:
-    """Has no round_trip()."""
+    """Has no method round_trip()."""
 
     def __init__(self, inner: Transport) -> None:
         self.close = inner.close
 
 
 class ReturnsNothing(Right):
-    """Forgets to return."""
+    """Returns None instead of the response."""
 
     def round_trip(self, request: Request, /) -> Response:
         super().round_trip(request).close()
@@ -105,14 +105,14 @@ class ReturnsNothing(Right):
 
 
 class RaisesAlways(Right):
-    """Takes no request at all."""
+    """Raises for every request."""
 
     def round_trip(self, request: Request, /) -> Response:
         raise ReadError("no")
 
 
 class ChangesHeaders(Right):
-    """Writes into its caller's request."""
+    """Changes the headers of the caller's request."""
 
     def round_trip(self, request: Request, /) -> Response:
         object.__setattr__(request, "headers", request.headers.updated({"X-Added": "1"}))
@@ -120,14 +120,14 @@ class ChangesHeaders(Right):
 
 
 class LosesRequest(Right):
-    """Returns a response that names no request."""
+    """Returns a response without a request."""
 
     def round_trip(self, request: Request, /) -> Response:
         return super().round_trip(request).replace(request=None)
 
 
 class ReadsBody(Right):
-    """Reads of the response what is its owner's."""
+    """Reads the body of the response that it returns."""
 
     def round_trip(self, request: Request, /) -> Response:
         response = super().round_trip(request)
@@ -136,7 +136,7 @@ class ReadsBody(Right):
 
 
 class SendsAgain(Right):
-    """Sends again what it should not, or forgets what it got: as its subclasses say."""
+    """Base of layers that retry incorrectly. Subclasses say how."""
 
     again: tuple[int, ...] = ()
     discards = True
@@ -152,21 +152,21 @@ class SendsAgain(Right):
 
 
 class LeavesOpen(SendsAgain):
-    """Forgets the response of a first try."""
+    """Does not close the response of the first attempt."""
 
     again = (503,)
     discards = False
 
 
 class LeavesRedirectOpen(SendsAgain):
-    """Forgets the response of a redirect."""
+    """Does not close the redirect response that it follows."""
 
     again = (303,)
     discards = False
 
 
 class LeavesWrappedOpen(Right):
-    """Returns a response of its own that does not close what it wraps."""
+    """Returns a new response whose close() does not close the wrapped one."""
 
     def round_trip(self, request: Request, /) -> Response:
         response = super().round_trip(request)
@@ -174,7 +174,7 @@ class LeavesWrappedOpen(Right):
 
 
 class RaisesOverOpen(Right):
-    """Raises without closing what it got."""
+    """Raises without closing the response."""
 
     def round_trip(self, request: Request, /) -> Response:
         response = super().round_trip(request)
@@ -184,7 +184,7 @@ class RaisesOverOpen(Right):
 
 
 class PullsBody(Right):
-    """Pulls a single-use body into memory."""
+    """Reads a single-use body into memory."""
 
     def round_trip(self, request: Request, /) -> Response:
         if request.body is not None and request.body.resendable:
@@ -193,7 +193,7 @@ class PullsBody(Right):
 
 
 class SendsHalf(Right):
-    """Sends less of a body after a 401."""
+    """Sends a part of the body after a 401."""
 
     def round_trip(self, request: Request, /) -> Response:
         response = super().round_trip(request)
@@ -206,14 +206,14 @@ class SendsHalf(Right):
 
 
 class SendsRest(SendsAgain):
-    """Sends what is left of a body after a 429."""
+    """Sends the rest of a single-use body after a 429."""
 
     again = (429,)
     checks = False
 
 
 class SendsRestAfterError(Right):
-    """Sends what is left of a body after a connection error."""
+    """Sends the rest of a single-use body after a connection error."""
 
     def round_trip(self, request: Request, /) -> Response:
         try:
@@ -223,7 +223,7 @@ class SendsRestAfterError(Right):
 
 
 class RedirectsWithTheRest(Right):
-    """Follows a 307 with what is left of a body."""
+    """Sends the rest of a single-use body to the target of a 307."""
 
     def round_trip(self, request: Request, /) -> Response:
         response = super().round_trip(request)
@@ -234,7 +234,7 @@ class RedirectsWithTheRest(Right):
 
 
 class AuthenticatesWithTheRest(Right):
-    """Answers a 401 with what is left of a body."""
+    """Sends the rest of a single-use body after a 401."""
 
     def round_trip(self, request: Request, /) -> Response:
         response = super().round_trip(request)
@@ -245,7 +245,7 @@ class AuthenticatesWithTheRest(Right):
 
 
 class LogsBodies(Right):
-    """Reads a response to log it, and forgets to give it back."""
+    """Reads a response to log it, and returns it without its content."""
 
     def round_trip(self, request: Request, /) -> Response:
         response = super().round_trip(request)
@@ -254,7 +254,7 @@ class LogsBodies(Right):
 
 
 class WrapsForeign(Right):
-    """Makes an error of ociwire's of everything."""
+    """Converts every exception to a ReadError."""
 
     def round_trip(self, request: Request, /) -> Response:
         try:
@@ -264,7 +264,7 @@ class WrapsForeign(Right):
 
 
 class RetriesForeign(Right):
-    """Takes a foreign OSError for the network's."""
+    """Treats every OSError as a network error."""
 
     def round_trip(self, request: Request, /) -> Response:
         try:
@@ -276,7 +276,7 @@ class RetriesForeign(Right):
 
 
 class RaisesForeignAgain(Right):
-    """Sends again after a foreign exception, and raises it if it comes again."""
+    """Retries after an exception that is not an OciwireError, and raises the second one."""
 
     def round_trip(self, request: Request, /) -> Response:
         if request.body is not None:
@@ -288,7 +288,7 @@ class RaisesForeignAgain(Right):
 
 
 class WrapsContent(Right):
-    """Takes an exception of the content for its own."""
+    """Converts exceptions that the content raises."""
 
     def round_trip(self, request: Request, /) -> Response:
         try:
@@ -300,7 +300,7 @@ class WrapsContent(Right):
 
 
 class SwallowsContent(Right):
-    """Answers by itself where the content failed."""
+    """Returns a response after the content has raised an exception."""
 
     def round_trip(self, request: Request, /) -> Response:
         try:
@@ -312,7 +312,7 @@ class SwallowsContent(Right):
 
 
 class ResendsContent(Right):
-    """Sends something else after an exception of the content, then raises it."""
+    """Sends another request after the content has raised an exception, then raises it."""
 
     def round_trip(self, request: Request, /) -> Response:
         try:
@@ -324,7 +324,7 @@ class ResendsContent(Right):
 
 
 class ForeignErrors(Right):
-    """Raises foreign exceptions where there is no answer."""
+    """Raises a RuntimeError for a transport error."""
 
     def round_trip(self, request: Request, /) -> Response:
         try:
@@ -334,7 +334,7 @@ class ForeignErrors(Right):
 
 
 class OtherThread(Right):
-    """Asks from a thread of its own."""
+    """Calls the inner transport in another thread."""
 
     def round_trip(self, request: Request, /) -> Response:
         outcome: list[Any] = []
@@ -342,7 +342,7 @@ class OtherThread(Right):
         def ask() -> None:
             try:
                 outcome.append(self.inner.round_trip(request))
-            except BaseException as error:  # noqa: BLE001 - handed on to the caller
+            except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
                 outcome.append(error)
 
         thread = threading.Thread(target=ask)
@@ -354,14 +354,14 @@ class OtherThread(Right):
 
 
 class KeepsOpen(Right):
-    """Does not close what it wraps."""
+    """Does not close the inner transport."""
 
     def close(self) -> None:
         pass
 
 
 class ClosesOnce(Right):
-    """Cannot be closed twice."""
+    """Raises if close() is called twice."""
 
     closed = False
 
@@ -373,7 +373,7 @@ class ClosesOnce(Right):
 
 
 class MixesUp(Right):
-    """Keeps the last response in itself, where other threads find it."""
+    """Stores the last response in an attribute that threads share."""
 
     def __init__(self, inner: Transport) -> None:
         super().__init__(inner)
@@ -389,7 +389,7 @@ class MixesUp(Right):
 
 
 class ReturnsClosed(Right):
-    """Returns responses that cannot be read."""
+    """Returns closed responses."""
 
     def round_trip(self, request: Request, /) -> Response:
         response = super().round_trip(request)
@@ -398,7 +398,7 @@ class ReturnsClosed(Right):
 
 
 class ReturnsClosedToThreads(Right):
-    """Returns a response that another thread has closed."""
+    """Returns responses of the thread check closed."""
 
     def round_trip(self, request: Request, /) -> Response:
         response = super().round_trip(request)

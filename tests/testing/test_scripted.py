@@ -1,4 +1,4 @@
-"""ScriptedTransport: what it answers, what it records, and when it complains."""
+"""ScriptedTransport: responses, records, and errors about unexpected and missing requests."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_scripted_consumed_body_is_refused() -> None:
     body = Body.of(chunks())
     next(body.open())
     transport = ScriptedTransport([Response(201)])
-    with pytest.raises(BodyConsumedError):  # as every transport that would send it
+    with pytest.raises(BodyConsumedError):  # as a transport that sends the body raises
         transport.round_trip(Request("PUT", URL, body=body))
 
 
@@ -154,7 +154,7 @@ def test_scripted_body_raises_passes_exception_unchanged() -> None:
     assert transport.bodies == [None]
 
 
-# --- complaints ---
+# --- unexpected and missing requests ---
 
 
 def test_scripted_request_after_the_end_fails() -> None:

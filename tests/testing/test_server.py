@@ -1,4 +1,4 @@
-"""serve: a transport behind a real server, by raw sockets where a client would hide something, plain and over TLS."""
+"""serve: plain and over TLS. Raw sockets are used where an HTTP client would hide a difference."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ from ociwire.transport import Transport, UrllibTransport
 from tests._support.doubles import FakeReader
 
 PATIENCE = 10.0
-"""Timeout in seconds of waits that end at once unless a test fails."""
+"""Timeout in seconds of waits that only fail if the server hangs."""
 LOGGER = "ociwire.testing.serve"
 Answer = Callable[[Request], Response]
 
 
-# --- what the tests are made of
+# --- helpers ---
 
 
 class Backend:
-    """Answers by a function, or echoes the body; records requests, their bodies and the exceptions raised.
+    """Transport that answers with a function's result or echoes the body, and records requests, bodies and exceptions.
 
     Attributes:
         entered: Set when `round_trip` is first called.
@@ -88,11 +88,11 @@ class Received:
 
 
 class Truncated(Exception):
-    """The connection ended before the response was complete."""
+    """The connection was closed before the response was complete."""
 
 
 class Peer:
-    """A client on a raw socket that sends any bytes, and reads responses strictly."""
+    """Client on a raw socket that sends arbitrary bytes and parses responses strictly."""
 
     def __init__(self, url: ServerURL, context: ssl.SSLContext | None) -> None:
         host, _, port = url.host.partition(":")
@@ -116,7 +116,7 @@ class Peer:
         except TimeoutError:
             raise AssertionError(f"nothing comes any more after {self._buffer[-100:]!r}") from None
         except OSError:
-            data = b""  # a reset is an end, and so is any word of TLS's for one
+            data = b""  # a reset, and each error of TLS, counts as the end of the connection
         if not data:
             raise Truncated(self._buffer)
         self._buffer += data
@@ -143,7 +143,7 @@ class Peer:
         return Received(int(status), fields, b"")
 
     def answer(self, method: str = "GET") -> Received:
-        """The next answer with its body; 100 (Continue) is one too."""
+        """Return the next response with its body. 100 (Continue) is a response, too."""
         response = self.head()
         if method == "HEAD" or response.status < 200 or response.status in (204, 304):
             return response
@@ -158,7 +158,7 @@ class Peer:
         return response
 
     def heard(self) -> bytes:
-        """What has come by now."""
+        """Return the data that has been received so far."""
         self.sock.setblocking(False)
         with contextlib.suppress(Truncated):
             self._more()
@@ -166,7 +166,7 @@ class Peer:
         return self._buffer
 
     def assert_ended(self) -> None:
-        """The server has closed the connection, without another word."""
+        """Check that the server has closed the connection and sent nothing else."""
         with pytest.raises(Truncated) as caught:
             self.take(1)
         assert caught.value.args[0] == b""
@@ -180,7 +180,7 @@ class Peer:
 
 
 class Site:
-    """Servers of one kind, and clients for them that are closed after the test."""
+    """Starts servers with or without TLS, and clients that are closed after the test."""
 
     def __init__(self, kind: str, authority: Authority) -> None:
         self.kind = kind
@@ -214,7 +214,7 @@ class Site:
 
 
 class Authority:
-    """A CA, for both sides."""
+    """A CA that the server and the client trust."""
 
     def __init__(self, folder: Path) -> None:
         ca = trustme.CA()
@@ -249,7 +249,7 @@ def _exclude_earlier_garbage() -> Iterator[None]:
 
 @pytest.fixture
 def no_sockets_left(_exclude_earlier_garbage: None) -> Iterator[None]:
-    """Fail a test that leaves a thread or a socket. A socket in garbage raises its ResourceWarning as an error."""
+    """Fail if the test leaves a thread or a socket. A leaked socket raises its ResourceWarning as an error."""
     threads, sockets = set(threading.enumerate()), open_sockets()
     yield
     gc.collect()
@@ -278,14 +278,14 @@ def answer_always(status: int, *args: Any) -> Answer:
 
 
 def assert_exit_ends(block: AbstractContextManager[ServerURL]) -> None:
-    """Leave the block, and fail if that does not end."""
+    """Leave the block. Fail if that hangs."""
     thread = threading.Thread(target=block.__exit__, args=(None, None, None), daemon=True)
     thread.start()
     thread.join(PATIENCE)
     assert not thread.is_alive(), "the server does not end"
 
 
-# --- connections, and where answers end on them
+# --- connections, and the end of responses on them
 
 
 def test_connection_many_requests_are_answered(site: Site) -> None:
@@ -349,7 +349,7 @@ def test_connection_close_requested_is_closed(site: Site) -> None:
 def test_response_to_head_has_length_and_no_body(site: Site, answer: Answer, length: str | None) -> None:
     with site.serve(Backend(answer)) as url:
         peer = site.dial(url)
-        for _ in range(2):  # what followed the first one's head would be in the way of the second
+        for _ in range(2):  # a body after the first head would be parsed as the second response
             peer.ask("/", method="HEAD")
             response = peer.answer("HEAD")
             assert response.fields.get("content-length") == length
@@ -358,7 +358,7 @@ def test_response_to_head_has_length_and_no_body(site: Site, answer: Answer, len
 
 @pytest.mark.parametrize(("status", "stated"), [(204, None), (304, None), (304, "12")])
 def test_response_204_or_304_has_no_body(site: Site, status: int, stated: str | None) -> None:
-    """RFC 9110, section 8.6."""
+    """A response without a body may have a Content-Length (RFC 9110, section 8.6)."""
     fields = {"ETag": '"x"', **({"Content-Length": stated} if stated else {})}
     with site.serve(Backend(answer_always(status, fields))) as url:
         peer = site.dial(url)
@@ -513,7 +513,7 @@ def test_request_broken_body_is_400_not_500(
         assert request.body is not None
         try:
             b"".join(request.body.open())
-        except Exception as error:  # as somebody's layer might
+        except Exception as error:  # as a custom layer might do
             if retold is not None:
                 raise retold from error
         return Response(202)
@@ -546,7 +546,7 @@ def test_request_broken_body_is_400_not_500(
     ids=lambda fields: " and ".join(fields)[:40],
 )
 def test_request_ambiguous_framing_is_400(site: Site, fields: list[str], logged: Callable[[], list[Any]]) -> None:
-    """RFC 9112, section 6.3: or else somebody's body is somebody else's request."""
+    """Ambiguous framing allows request smuggling (RFC 9112, section 6.3)."""
     backend = Backend()
     with site.serve(backend) as url:
         peer = site.dial(url)
@@ -580,7 +580,7 @@ def test_continue_is_sent_when_transport_reads_body(site: Site) -> None:
         peer.send(b"hello")
         response = peer.answer()
         assert (response.status, response.body) == (201, b"hello")
-        peer.ask(method="HEAD")  # the connection lives
+        peer.ask(method="HEAD")  # the connection can be reused
         may_read.set()
 
 
@@ -596,7 +596,7 @@ def test_continue_chunked_body_is_sent_once(site: Site) -> None:
 
 
 def test_continue_http_1_0_or_no_body_is_not_sent(site: Site) -> None:
-    """RFC 9110, section 10.1.1."""
+    """A server must ignore Expect of an HTTP/1.0 client (RFC 9110, section 10.1.1)."""
     with site.serve(Backend()) as url:
         peer = site.dial(url)
         peer.ask("/", "Expect: 100-continue", "Content-Length: 0", method="PUT")
@@ -610,7 +610,7 @@ def test_continue_refused_body_is_not_sent_and_connection_closes(site: Site) -> 
     with site.serve(backend) as url:
         peer = site.dial(url)
         peer.ask("/", "Expect: 100-continue", "Content-Length: 1000000", method="PUT")
-        response = peer.answer()  # and not 100
+        response = peer.answer()  # not 100 (Continue)
         assert (response.status, response.body, response.fields["connection"]) == (401, b"who?", "close")
         peer.assert_ended()
     (body,) = [request.body for request in backend.requests]
@@ -619,7 +619,7 @@ def test_continue_refused_body_is_not_sent_and_connection_closes(site: Site) -> 
 
 
 def test_continue_after_response_began_is_not_sent(site: Site) -> None:
-    """A transport that answers with the request's own body."""
+    """Transport that echoes the request body in its response."""
 
     def answer(request: Request) -> Response:
         assert request.body is not None
@@ -664,7 +664,7 @@ def test_single_use_body_after_challenge_arrives_whole(
     assert logged() == []
 
 
-# --- clients that vanish
+# --- clients that disconnect
 
 
 HALVES = {
@@ -691,10 +691,10 @@ def test_client_disconnects_in_blob_body_stores_nothing(
         if "Expect: 100-continue" in fields:
             assert peer.answer().status == 100
         peer.send(data)
-        wait(backend.entered)  # a reset may overtake what was sent before it
+        wait(backend.entered)  # otherwise the reset could overtake the data
         peer.close() if way == "closes" else peer.reset()
         wait(backend.done)
-        peer = site.dial(url)  # and others are served as before
+        peer = site.dial(url)  # other clients are still served
         peer.ask("/v2/")
         assert peer.answer().status == 200
     assert len(backend.errors) == 1
@@ -765,7 +765,7 @@ def test_response_streaming_broken_request_body_is_not_logged(site: Site, logged
     assert logged() == []
 
 
-# --- transports that fail
+# --- transports that raise exceptions
 
 
 def test_transport_raises_is_500_and_logged(
@@ -885,7 +885,7 @@ def test_response_in_memory_sends_own_length(site: Site) -> None:
             assert peer.answer().body == b"short"
 
 
-# --- what is no request
+# --- invalid requests
 
 
 BAD = {
@@ -1109,7 +1109,7 @@ def test_exit_with_clients_in_handshake_ends(
         slow = Peer(url, None)
         site.closing.callback(slow.close)
         slow.send(data)
-        peer = site.dial(url)  # whom the slow one does not hold up
+        peer = site.dial(url)  # not blocked by the stalled handshake
         peer.ask()
         assert peer.answer().status == 200
         assert_exit_ends(block)
@@ -1220,7 +1220,7 @@ def test_serve_fault_transport_breaks_connections(site: Site) -> None:
     assert {injected.fault for injected in faults.injected} == set(faulty)
 
 
-# --- other people's clients
+# --- clients of other packages
 
 
 def test_serve_urllib_request_works(site: Site) -> None:
