@@ -1,1 +1,1 @@
-"""What ociwire costs, as ratios in one run: ``python -m benchmarks``."""
+"""Benchmarks as ratios measured in one run: ``python -m benchmarks``."""

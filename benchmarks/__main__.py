@@ -1,4 +1,4 @@
-"""Takes the figures of `docs/benchmarks.md`: ``python -m benchmarks`` prints them, and ``--write`` puts them there."""
+"""Measures the figures of `docs/benchmarks.md`: ``python -m benchmarks`` prints them, ``--write`` updates the page."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _LIMIT = "12m"
 
 
 def main() -> None:
-    """Take all figures, print each as it comes, and write them down if that is asked for."""
+    """Measure all figures, print each when it is ready, and write them to the page if requested."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--write", action="store_true", help=f"write the table into {_PAGE.name}")
     write = parser.parse_args().write
     lines = [*_machine(), "", "| what | measured | ratio | should be | |", "|---|---|---|---|---|"]
     print("\n".join(lines))
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:  # in memory: the disk is not what is measured
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:  # in memory, so that the disk is not measured
         folder = Path(name)
         folder.chmod(0o755)
         for figure in _figures(folder):
@@ -81,7 +81,7 @@ def _version(command: str) -> str:
 
 
 def _blob(folder: Path, size: int) -> Path:
-    """A file of so many bytes, named by its digest, where a registry would have it."""
+    """Create a file of `size` bytes with its digest as the name, at the path that a registry serves."""
     blobs = folder / "v2" / "bench" / "blobs"
     blobs.mkdir(parents=True, exist_ok=True)
     unnamed = blobs / "unnamed"

@@ -1,4 +1,4 @@
-"""How many requests it takes to push and to pull an image of six layers, at a registry that wants tokens."""
+"""Number of requests to push and pull an image of six layers with a registry that requires tokens."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NAME, _TAG = "team/app", "v1"
 
 
 class _Counting:
-    """Passes on, and counts: what a registry does, and its tokens, apart."""
+    """Layer that counts requests to the registry and token requests."""
 
     def __init__(self, inner: Transport) -> None:
         self._inner = inner
@@ -43,7 +43,7 @@ class _Counting:
 
 
 def figures(folder: Path) -> Iterator[Figure]:
-    """A push to, and a pull from, a registry that nothing was said to before; then the same by skopeo."""
+    """Yield the request counts of a push to and a pull from a registry with empty caches, by ociwire and by skopeo."""
     for what, most in (("push", 17), ("pull", 9)):
         with _two_registries(guarded=1 if what == "push" else 0) as (hosts, counting):
             _copy(*hosts)
@@ -55,14 +55,14 @@ def figures(folder: Path) -> Iterator[Figure]:
 
 
 def _figure(what: str, counting: _Counting, bound: str, most: int | None) -> Figure:
-    # One token too many is one request too many.
+    # A second token request counts as exceeding the bound.
     judged = None if most is None else counting.requests + most * (counting.tokens > 1)
     return Figure(what, f"{counting.requests} + {counting.tokens} token", bound=bound, judged=judged)
 
 
 @contextmanager
 def _two_registries(guarded: int) -> Iterator[tuple[tuple[str, str], _Counting]]:
-    """The hosts of a registry that has the image and of an empty one; one of them wants tokens and is counted."""
+    """Serve a registry with the image and an empty one. The guarded one requires tokens. Yields hosts and counts."""
     registries: list[Transport] = [_with_image(), MemoryRegistry()]
     counting = _Counting(AuthGuard(registries[guarded], users={"me": "secret"}))
     registries[guarded] = counting

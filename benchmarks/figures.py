@@ -1,4 +1,4 @@
-"""How a figure is taken, and how it is written down."""
+"""Measurement and formatting of figures."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ MIB = 1024 * 1024
 
 
 class Figure(NamedTuple):
-    """One row of the table.
+    """A row of the table.
 
     Attributes:
-        what: What was done.
-        measured: How fast, how large or how many, with its unit: for orientation.
-        ratio: What is measured, against ``than``; None where a count or a size says it all.
-        than: What it is a ratio to.
-        bound: ``at most 1.00``, ``at least 2``; nothing for a figure that is only told.
-        judged: What the bound is for, where that is not the ratio.
+        what: The operation.
+        measured: Absolute value with its unit.
+        ratio: Ratio of the measured value to that of ``than``. None for counts and sizes.
+        than: What the ratio is relative to.
+        bound: ``at most 1.00`` or ``at least 2``. Empty if the figure has no bound.
+        judged: Value to which the bound applies. None means the ratio.
     """
 
     what: str
@@ -31,7 +31,7 @@ class Figure(NamedTuple):
 
     @property
     def held(self) -> bool:
-        """Whether the bound is kept."""
+        """Whether the figure is within its bound."""
         if not self.bound:
             return True
         _, way, limit = self.bound.split()[:3]
@@ -41,13 +41,13 @@ class Figure(NamedTuple):
 
     @property
     def row(self) -> str:
-        """As a row of a Markdown table."""
+        """The figure as a row of a Markdown table."""
         ratio = "" if self.ratio is None else f"{self.ratio:.2f} of {self.than}"
         return f"| {self.what} | {self.measured} | {ratio} | {self.bound} | {'' if self.held else 'missed'} |"
 
 
 class Pairs(NamedTuple):
-    """Medians of times, in seconds, that were taken in turn; and of what the first is of the second, pair by pair."""
+    """Median times in seconds of two functions that ran alternately, and the median of their ratios per pair."""
 
     first: float
     second: float
@@ -61,8 +61,8 @@ def pairs(
     *,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Pairs:
-    """Time two functions in turn: a machine that becomes slow is slow for both."""
-    first(), second()  # warm, both
+    """Time two functions alternately, so that a slowdown of the machine affects both."""
+    first(), second()  # warm up both
     taken = [(timed(first, clock), timed(second, clock)) for _ in range(turns)]
     return Pairs(
         statistics.median(one for one, _ in taken),
@@ -72,7 +72,7 @@ def pairs(
 
 
 def timed(function: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
-    """How long it takes, in seconds."""
+    """Return the duration of a call in seconds."""
     start = clock()
     function()
     return clock() - start

@@ -1,4 +1,4 @@
-"""What an import costs, with its bytecode compiled, as an installed package has it."""
+"""Import time with compiled bytecode, as in an installed package."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _URLLIB3 = "import urllib3"
 
 
 def figures(folder: Path) -> Iterator[Figure]:
-    """Of ociwire, and of its client, beside urllib3."""
+    """Yield the import times of ociwire and of its client, compared with urllib3."""
     installed = Path(shutil.copytree(Path(ociwire.__file__).parent, folder / "installed" / "ociwire"))
     compileall.compile_dir(installed, quiet=1)
     for statement, bound in (("import ociwire", "at most 1.4"), ("from ociwire import Client", "")):

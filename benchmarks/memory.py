@@ -1,4 +1,4 @@
-"""How far the memory of a process peaks above what it has when idle, while it moves a gibibyte."""
+"""Increase of the peak memory of a process during transfers of 1 GiB."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST = 40
 
 
 def figures(host: str, taker: str, small: Path, huge: Path, folder: Path) -> Iterator[Figure]:
-    """A download from ``host`` and an upload to ``taker``, of 1 GiB after one of 4 KiB, each in a process of its own."""
+    """Yield the increase for a download from ``host`` and an upload to ``taker``, each in its own process."""
     for job, where in (("download", host), ("upload", taker)):
         command = [sys.executable, "-m", "benchmarks.memory", job, where, str(small), str(huge), str(folder / "target")]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -26,7 +26,7 @@ def figures(host: str, taker: str, small: Path, huge: Path, folder: Path) -> Ite
 
 
 def main(job: str, host: str, small: str, huge: str, target: str) -> None:
-    """Print the peak after the small one, and after the huge one, in KiB."""
+    """Print the peak after the small transfer and after the large one, in KiB."""
     jobs: dict[str, Callable[[Client, Path], object]] = {
         "download": lambda client, path: download(client, "bench", Digest(path.name), target),
         "upload": lambda client, path: upload(client, "bench", path),
@@ -39,7 +39,7 @@ def main(job: str, host: str, small: str, huge: str, target: str) -> None:
 
 
 def _peak() -> int:
-    """Of this program alone: what `getrusage` tells begins with what the process had that started it."""
+    """Return the peak of this program alone. `getrusage` includes the memory of the process that started it."""
     match = re.search(r"^VmHWM:\s+([0-9]+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
     assert match is not None
     return int(match[1])

@@ -1,4 +1,4 @@
-"""The other ends, as fast as they come: nginx for what is read, and a sink for what is sent."""
+"""Fast servers: nginx for downloads, and a sink for uploads."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _SINK = textwrap.dedent(
 
 @contextmanager
 def sink() -> Iterator[str]:
-    """A registry that takes every blob and keeps none; yields its ``host:port``."""
+    """Serve a registry that accepts and discards every blob. Yields ``HOST:PORT``."""
     with subprocess.Popen([sys.executable, "-c", _SINK], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -60,11 +60,11 @@ def sink() -> Iterator[str]:
 
 @contextmanager
 def nginx(folder: Path, limit_rate: str = "0") -> Iterator[str]:
-    """Serve a folder; yields its ``host:port``.
+    """Serve a folder with nginx. Yields ``HOST:PORT``.
 
     Args:
-        folder: What is served, and where nginx keeps its own.
-        limit_rate: How many bytes a second each connection gets, as nginx reads it; 0 is as many as there are.
+        folder: Folder that is served, and in which nginx stores its own files.
+        limit_rate: Bytes per second and connection, in nginx's syntax. Defaults to 0, no limit.
     """
     binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/sbin")
     if binary is None:

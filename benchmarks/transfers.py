@@ -1,6 +1,6 @@
-"""Large blobs: CPU time beside the plainest loop that does the same, and wall time beside other programs.
+"""Transfers of large blobs: CPU time compared with a minimal loop, and wall time compared with other programs.
 
-The other end is a process of its own. CPU times are those of this process, in pairs that alternate in one run.
+The server runs in another process. CPU times are those of this process, measured alternately in one run.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from ociwire.transfer import download, upload
 
 _TURNS = 7
 _BUFFER = 256 * 1024
-"""Size of the buffer of the plain loops: the processor's cache has room for it."""
+"""Buffer size of the minimal loops in bytes. It fits the processor's cache."""
 
 
 def figures(host: str, digest: Digest, source: Path, folder: Path, taker: str) -> Iterator[Figure]:
-    """Downloads from ``host`` to a folder, and uploads to ``taker``.
+    """Yield the figures of downloads from ``host`` to a folder and of uploads to ``taker``.
 
     Args:
-        host: An nginx.
-        digest: A blob of it.
-        source: The blob's file.
-        folder: Where to.
-        taker: A sink.
+        host: Host of an nginx.
+        digest: Digest of a blob that it serves.
+        source: File with the content of the blob.
+        folder: Folder for downloads.
+        taker: Host of a sink.
     """
     size, target = source.stat().st_size, folder / "target"
     what = f"{size // MIB} MiB"
@@ -66,7 +66,7 @@ def figures(host: str, digest: Digest, source: Path, folder: Path, taker: str) -
 
 
 def limited(host: str, digest: Digest, size: int, folder: Path, rate: str) -> Figure:
-    """Four workers beside one, at a server that gives each connection so much and no more."""
+    """Compare four workers with one, at a server that limits the rate of each connection."""
     target = folder / "target"
     with Client(host, insecure=True) as client:
         alone = timed(_without_target(target, _download(client, digest, target, 1)))
@@ -85,7 +85,7 @@ def _cpu(
 
 
 def _as_processes(host: str, digest: Digest, folder: Path, target: Path) -> Iterator[Figure]:
-    """Wall time of whole programs, which all verify the blob, in turn."""
+    """Yield the wall times of complete programs that verify the blob."""
     url = f"http://{host}/v2/bench/blobs/{digest}"
     program = (
         "import sys; from ociwire import Client; from ociwire.transfer import download;"
@@ -118,7 +118,7 @@ def _as_processes(host: str, digest: Digest, folder: Path, target: Path) -> Iter
 
 
 def _put_image(folder: Path, digest: Digest) -> None:
-    """Put an image, whose one layer is the blob, where nginx serves it."""
+    """Put an image whose only layer is the blob in the folder that nginx serves."""
     config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [digest]}})
     blobs, manifests = folder / "v2" / "bench" / "blobs", folder / "v2" / "bench" / "manifests"
     manifests.mkdir(exist_ok=True)
@@ -139,7 +139,7 @@ def _download(client: Client, digest: Digest, target: Path, workers: int) -> Cal
 
 
 def _receive(host: str, digest: Digest, target: Path | None) -> None:
-    """Receive, hash, and write if there is a target."""
+    """Receive and hash the blob, and write it if there is a target."""
     connection = http.client.HTTPConnection(host)
     connection.request("GET", f"/v2/bench/blobs/{digest}")
     response = connection.getresponse()
@@ -161,7 +161,7 @@ def _receive(host: str, digest: Digest, target: Path | None) -> None:
 
 
 def _send(host: str, source: Path) -> None:
-    """Read, hash and send."""
+    """Read, hash and send the blob."""
     connection = http.client.HTTPConnection(host)
     connection.putrequest("PATCH", "/v2/bench/blobs/uploads/1")
     connection.putheader("Content-Length", str(source.stat().st_size))

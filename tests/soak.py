@@ -1,12 +1,12 @@
 """Soak test: ``python -m tests.soak [--seconds S | --operations N] [--seed N] [--threads N] [--memory]``.
 
-The threads use the default stack with a docker-registry that the test starts. Faults are injected below the stack and in
-the network, readers are leaked in reference cycles, and garbage is collected at random points of the operations. An
+The threads use the default stack with a docker-registry that the test starts. Faults are injected below the stack and
+in the network, readers are leaked in reference cycles, and garbage is collected at random points of the operations. An
 operation may raise an `OciwireError`. It must not return wrong bytes, raise another exception, or hang. At the end, all
 content that was reported as stored must be stored, and no connection, thread or memory may be leaked.
 
-With ``--memory`` the registry is a `MemoryRegistry` behind `ociwire.testing.serve` in the same process, and memory is not
-measured.
+With ``--memory`` the registry is a `MemoryRegistry` behind `ociwire.testing.serve` in the same process, and memory is
+not measured.
 
 The seed determines the operations and faults of each thread, but not the scheduling of threads.
 """

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import doctest
 import importlib
+import importlib.util
+import pkgutil
 import re
 import subprocess
 import sys
@@ -10,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import trustme
+
+import ociwire
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -42,6 +47,19 @@ def test_page_examples_run(page: Path, files: Path, monkeypatch: pytest.MonkeyPa
     names: dict[str, object] = {"__name__": "example"}
     for source in _blocks(page):
         exec(compile(source, str(page), "exec"), names)  # an example may use the names of earlier ones
+
+
+def _with_examples() -> list[str]:
+    modules = pkgutil.walk_packages(ociwire.__path__, "ociwire.")
+    names = ["ociwire", *(module.name for module in modules if not module.name.endswith("__main__"))]
+    return [name for name in names if ">>> " in Path(importlib.util.find_spec(name).origin).read_text("utf-8")]  # type: ignore[union-attr, arg-type]
+
+
+@pytest.mark.parametrize("name", _with_examples())
+def test_docstring_examples_run(name: str) -> None:
+    failed, attempted = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    assert attempted > 0
+    assert failed == 0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -1,6 +1,6 @@
 """Every operation with every fault at each of its requests: the result is correct, or a documented error is raised.
 
-The table in docs/faults.md is generated from the results. ``OCIWIRE_WRITE_DOCS=1`` writes it; without it, the test fails
+The table in docs/faults.md is generated from the results. ``OCIWIRE_WRITE_DOCS=1`` writes it. Otherwise the test fails
 if the page differs.
 """
 

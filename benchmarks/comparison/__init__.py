@@ -1,1 +1,1 @@
-"""What ociwire, oras-py and dxf do and do not do, found out by having them do it."""
+"""Comparison of the features of ociwire, oras-py and dxf, determined by experiments."""

@@ -1,6 +1,6 @@
-"""ociwire, oras-py and dxf behind one set of verbs: each as its own documentation has it, with its own defaults.
+"""ociwire, oras-py and dxf behind a common interface, used as their documentation says and with their defaults.
 
-What its package has no means for raises `NotOfferedError`.
+A method raises `NotOfferedError` if the package does not have the feature.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest import mock
@@ -28,7 +29,7 @@ CHUNK = 64 * 1024
 
 
 class NotOfferedError(Exception):
-    """The package has nothing for it; the message, if there is one, becomes a footnote."""
+    """The package does not have the feature. A message becomes a footnote of the table."""
 
     def __init__(self, reason: str = "", verdict: str = "no") -> None:
         super().__init__(reason)
@@ -36,7 +37,7 @@ class NotOfferedError(Exception):
 
 
 class Contender:
-    """What is compared: over https with the CA's file, over plain http without; with a password unless told not to."""
+    """Base class of the packages that are compared. With a CA file it uses https, otherwise plain http."""
 
     name: ClassVar[str]
     package: ClassVar[str]
@@ -47,39 +48,39 @@ class Contender:
         raise NotImplementedError
 
     def pull(self, digest: str, folder: Path) -> bytes:
-        """A blob's content; the folder is there to be used."""
+        """Pull a blob and return its content. The folder is for temporary files."""
         raise NotOfferedError
 
     def push(self, file: Path) -> object:
-        """A file as a blob, with or without a manifest."""
+        """Push a file as a blob, with or without a manifest."""
         raise NotOfferedError
 
     def push_stream(self, chunks: Iterator[bytes], descriptor: Descriptor) -> object:
-        """What can be read once."""
+        """Push content that can be read once."""
         raise NotOfferedError
 
     def push_chunked(self, file: Path, kept: Path) -> object:
-        """In chunks if it can; what it takes to go on after a fault is kept in a file of that name."""
+        """Push a file, in chunks if possible. `kept` is a file for the state with which to resume the upload."""
         raise NotOfferedError
 
     def push_told(self, file: Path) -> int:
-        """How many bytes it has told of while it pushed."""
+        """Push a file, and return the number of bytes that were reported as progress."""
         raise NotOfferedError
 
     def push_folder(self, folder: Path) -> object:
-        """A folder as an artifact."""
+        """Push a folder as an artifact."""
         raise NotOfferedError
 
     def pull_folder(self, target: Path) -> object:
-        """That artifact, into a folder."""
+        """Pull this artifact to a folder."""
         raise NotOfferedError
 
     def pull_layout(self, tag: str, target: Path) -> object:
-        """An image as an OCI image layout."""
+        """Pull an image as an OCI image layout."""
         raise NotOfferedError
 
     def write_login(self, config: Path) -> object:
-        """Name and password, into a file as Docker has it."""
+        """Write user and password to a configuration file in Docker's format."""
         raise NotOfferedError
 
 
@@ -177,7 +178,7 @@ class Dxf(Contender):
         return self._dxf.push_blob(data=chunks, digest=str(descriptor.digest))
 
     def push_chunked(self, file: Path, kept: Path) -> object:
-        return self.push(file)  # one PUT is what it has
+        return self.push(file)  # supports only monolithic uploads
 
     def push_told(self, file: Path) -> int:
         told: list[int] = []
@@ -192,18 +193,18 @@ def _authenticate(registry: Any, response: Any) -> None:
 CONTENDERS: tuple[type[Contender], ...] = (Ociwire, Oras, Dxf)
 
 
-def undisturbed() -> Any:
-    """While it lasts, oras-py does not wait between its attempts, which would take two minutes."""
+def without_sleeps() -> AbstractContextManager[object]:
+    """While the block runs, oras-py does not sleep between its attempts, which would take two minutes."""
     return mock.patch.object(oras.decorator, "time")
 
 
 def slept() -> float:
-    """How many seconds oras-py would have waited since then."""
+    """Return the number of seconds that oras-py would have slept in the block of `without_sleeps`."""
     return float(sum(call.args[0] for call in oras.decorator.time.sleep.call_args_list))
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    """Another Python, to its end, with some variables more."""
+    """Run Python in a subprocess with additional environment variables."""
     return subprocess.run(
         [sys.executable, *arguments],
         env={**os.environ, **environment},

@@ -1,4 +1,4 @@
-"""A row of the comparison: a question, and the experiment that settles it."""
+"""A row of the comparison: a feature, and the experiment that checks it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Check = Callable[[type[Contender], Lab], bool | str]
 
 @dataclass(frozen=True)
 class Row:
-    """A question, how it is settled, and what has to be said of a contender's answer unless it is yes."""
+    """A feature, its check, and footnotes by contender for results other than "yes"."""
 
     question: str
     check: Check
@@ -21,10 +21,10 @@ class Row:
 
 
 class Rows(list[Row]):
-    """Rows in the order in which their functions are written."""
+    """List of rows in the order of their functions."""
 
     def ask(self, question: str, notes: dict[str, str] | None = None) -> Callable[[Check], Check]:
-        """Make a row of the function that follows."""
+        """Add the decorated function as the check of a row."""
 
         def add(check: Check) -> Check:
             self.append(Row(question, check, notes or {}))
@@ -34,11 +34,11 @@ class Rows(list[Row]):
 
 
 def fails(function: Callable[[], object]) -> bool:
-    """Whether it raises; what is not offered has not failed."""
+    """Return whether the function raises an exception. A missing feature is not a failure and passes through."""
     try:
         function()
     except NotOfferedError:
         raise
-    except Exception:  # noqa: BLE001 - each has its own
+    except Exception:  # noqa: BLE001 - each package raises its own exceptions
         return True
     return False

@@ -1,4 +1,4 @@
-"""The other ends of the comparison: registries on loopback that do one thing wrong, or one thing that they may."""
+"""Servers of the comparison: registries on loopback that have a fault or use an optional feature."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DESCRIPTOR = Descriptor.of(CONTENT)
 
 @dataclass(frozen=True)
 class Lab:
-    """A folder to work in, and certificates for 127.0.0.1 and localhost."""
+    """Working folder, and certificates for 127.0.0.1 and localhost."""
 
     folder: Path
     ca: Path
@@ -37,13 +37,13 @@ class Lab:
         return cls(folder, folder / "ca.pem", tls)
 
     def file(self) -> Path:
-        """A file with the content."""
+        """Return the path of a file with the content."""
         path = self.folder / "content.bin"
         path.write_bytes(CONTENT)
         return path
 
     def empty(self, name: str) -> Path:
-        """A folder of that name that was not there."""
+        """Create and return an empty folder."""
         path = self.folder / name
         path.mkdir()
         return path
@@ -51,7 +51,7 @@ class Lab:
 
 @dataclass
 class Witness:
-    """Passes on, and remembers which requests came, when, and how many bytes their bodies had."""
+    """Layer that records the requests, their times, and the lengths of their bodies."""
 
     inner: Transport
     requests: list[Request] = field(default_factory=list)
@@ -77,7 +77,7 @@ class Witness:
 
 
 def answering(*answers: Callable[[], Response]) -> Transport:
-    """Answers to the GETs of a blob, in order, the last one again and again; what is whole is given in parts, too."""
+    """Answer GETs of a blob with responses in order. The last is repeated. Complete responses support ranges."""
     left = list(answers)
 
     def answer(request: Request) -> Response:
@@ -94,7 +94,7 @@ def answering(*answers: Callable[[], Response]) -> Transport:
 
 
 def with_content(registry: MemoryRegistry) -> MemoryRegistry:
-    """The registry, with the blob and an image of it under the tag ``v1``."""
+    """Return a registry that has the blob, and an image with it under the tag ``v1``."""
     client = Client("registry.example", registry)
     blob = client.push_blob(REPOSITORY, DESCRIPTOR, CONTENT).to_dict()
     media_type = "application/vnd.oci.image.manifest.v1+json"
@@ -108,7 +108,7 @@ def guarded(inner: Transport) -> AuthGuard:
 
 
 def generous(guard: AuthGuard) -> Transport:
-    """Its challenges offer a token for pull and push, whatever was asked for; some registries do so."""
+    """Return a layer whose challenges always name the scope for pull and push, as some registries do."""
 
     def answer(request: Request) -> Response:
         response = guard.round_trip(request)
@@ -121,7 +121,7 @@ def generous(guard: AuthGuard) -> Transport:
 
 
 def has_content(registry: MemoryRegistry) -> bool:
-    """Whether the blob is in it, whole."""
+    """Return whether the registry has the complete blob."""
     try:
         with Client("registry.example", registry).get_blob(REPOSITORY, DESCRIPTOR.digest) as blob:
             return blob.read() == CONTENT
@@ -131,6 +131,6 @@ def has_content(registry: MemoryRegistry) -> bool:
 
 @contextmanager
 def elsewhere(transport: Transport, lab: Lab) -> Iterator[str]:
-    """Serve it at an origin that is another one: ``https://localhost:PORT``."""
+    """Serve a transport at another origin, ``https://localhost:PORT``."""
     with serve(transport, tls=lab.tls) as url:
         yield url.replace("127.0.0.1", "localhost")

@@ -1,7 +1,7 @@
 """Setup of the fault matrix and the random schedules: a registry with content behind a network that can fail.
 
-From the bottom to the top: a `MemoryRegistry`, which requires tokens except on one host that represents a CDN, a `Watch`,
-which records the open responses, a `FaultTransport`, the default stack, and a client.
+From the bottom to the top: a `MemoryRegistry`, which requires tokens except on one host that represents a CDN, a
+`Watch`, which records the open responses, a `FaultTransport`, the default stack, and a client.
 """
 
 from __future__ import annotations

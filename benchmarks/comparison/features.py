@@ -1,4 +1,4 @@
-"""What comes with a package, and what can be done with it in one call."""
+"""Rows about features of the packages, and about operations that take one call."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _collect(package: Distribution, needed: set[str]) -> None:
         name = re.split(r"[^A-Za-z0-9._-]", requirement)[0].lower().replace("_", "-")
         if name in needed or re.search(r"\bextra\b", requirement):
             continue
-        with suppress(PackageNotFoundError):  # a marker has left it out here
+        with suppress(PackageNotFoundError):  # its environment marker excludes it here
             found = distribution(name)
             needed.add(name)
             _collect(found, needed)

@@ -1,4 +1,4 @@
-"""What goes over the wire: each row is a server that does something, and what a client makes of it."""
+"""Rows about HTTP behaviour: each serves a fault or an optional feature, and checks the client's reaction."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def foreign_realm(make: type[Contender], lab: Lab) -> bool:
 
 
 def _interrupted(status: int, store: MemoryRegistry, other: str) -> FunctionTransport:
-    """Answers the first PUT with that status, without a look at its body."""
+    """Layer that answers the first PUT with a status, without reading its body."""
     left, guard = [status], guarded(store)
     registry = generous(guard)
 
@@ -108,7 +108,7 @@ def _interrupted(status: int, store: MemoryRegistry, other: str) -> FunctionTran
         if request.method != "PUT" or not left:
             return registry.round_trip(request)
         if left.pop() == 401:
-            guard.revoke()  # the token has expired meanwhile
+            guard.revoke()  # simulates the expiry of the token
             return registry.round_trip(request)
         if status == 307:
             return Response(307, {"Location": other + "/v2/" + request.url.partition("/v2/")[2]})
@@ -147,7 +147,7 @@ def _once() -> Iterator[bytes]:
 def upload_resumed(make: type[Contender], lab: Lab) -> bool:
     store = MemoryRegistry()
     sent: list[str] = []
-    over: list[bool] = []  # the fault is
+    over: list[bool] = []  # not empty after the fault has occurred
 
     def answer(request: Request) -> Response:
         if request.method in ("PATCH", "PUT") and not over:
