@@ -1,4 +1,4 @@
-"""How the site is built: see "Documentation" in CONTRIBUTING.md."""
+"""Sphinx configuration. CONTRIBUTING.md, "Documentation", says how to build the site."""
 
 import sys
 from pathlib import Path

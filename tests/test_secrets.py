@@ -384,7 +384,7 @@ PLACES: dict[str, Callable[[str], Response]] = {
     "scope of a challenge": with_header("WWW-Authenticate", 'Bearer realm="https://auth.example/x",scope="{}"', 401),
     "realm of a challenge": with_header("WWW-Authenticate", 'Bearer realm="https://auth.example/{}"', 401),
     "realm that is refused": with_header("WWW-Authenticate", 'Bearer realm="http://127.0.0.1/{}"', 401),
-    "a header of its own": with_header("X-Error"),
+    "an unknown header": with_header("X-Error"),
     "Retry-After": with_header("Retry-After", "{}", 429),
     "Set-Cookie": with_header("Set-Cookie"),
     "Content-Range": with_header("Content-Range", "bytes {}/3", 206),

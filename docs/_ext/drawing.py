@@ -82,7 +82,7 @@ def errors() -> str:
 
 
 def _kinds() -> Iterator[type]:
-    """The client, and the default stack from its outermost layer to the wire."""
+    """Yield the client and the transports of the default stack, from the outermost layer to the base transport."""
     yield Client
     transport: Transport | None = default_transport(credentials=Anonymous())
     while transport is not None:

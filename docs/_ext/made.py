@@ -51,7 +51,7 @@ class Operations(SphinxDirective):
 
 
 class Help(SphinxDirective):
-    """What the command says of itself: with no argument, or with that of a subcommand."""
+    """Directive that shows the command's help. The optional argument is a subcommand."""
 
     optional_arguments = 1
 

@@ -99,7 +99,7 @@ def table() -> list[str]:
 
 
 def _seen(done: Callable[[Client], Any]) -> list[Request]:
-    """What is asked of a registry that has a blob, a manifest and a tag."""
+    """Return the requests of an operation to a registry that has a blob, a manifest and a tag."""
     registry = MemoryRegistry()
     before = Client("registry.example", registry)
     before.push_blob("app", _HELD, b"held")
@@ -131,7 +131,7 @@ def _shape(request: Request) -> str:
 
 
 def _actions(request: Request) -> str:
-    """What a request's scope is: the actions at its repository, and what else there is in full."""
+    """Return a request's scope: the actions for its repository, and other members in full."""
     name = "other" if "/other/" in request.url else "app"
     here: list[str] = []
     elsewhere: list[str] = []

@@ -133,7 +133,7 @@ class Link:
                 self._due[number] += self.STEP
                 self._turn.notify_all()  # another connection may be the first now
                 while self._due[number] > min(self._due.values()):
-                    assert self._turn.wait(30), "nobody's turn"
+                    assert self._turn.wait(30), "no connection was due for 30 seconds"
                 self.now = max(self.now, self._due[number])
                 self._turn.notify_all()
 

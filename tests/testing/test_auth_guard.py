@@ -85,7 +85,8 @@ def test_guard_token_allows_only_its_scope() -> None:
 
 
 @pytest.mark.parametrize(
-    "headers", [basic("me", "wrong"), basic("nobody", "secret"), {"Authorization": "Basic ???"}, {"Authorization": "X"}]
+    "headers",
+    [basic("me", "wrong"), basic("unknown", "secret"), {"Authorization": "Basic ???"}, {"Authorization": "X"}],
 )
 def test_guard_unknown_user_gets_no_token(headers: dict[str, str]) -> None:
     guard, _ = guarded()
