@@ -12,10 +12,22 @@ author = "The ociwire authors"
 copyright = "2026, the ociwire authors"  # noqa: A001 - Sphinx's name
 release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "made"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "made", "references"]
 
 default_role = "py:obj"
-nitpicky = False
+nitpicky = True
+# `references` in _ext resolves short names, parameters and names of other packages. The rest is not documented:
+nitpick_ignore = [
+    ("py:class", "T"),  # type variables
+    ("py:class", "ociwire._http.headers.T"),
+    ("py:class", "Buffer"),  # of typing_extensions, which autodoc does not import
+    ("py:class", "_Hash"),  # of typeshed: the result of hashlib.new()
+    ("py:class", "ociwire._client.client._Unset"),  # default of options for which None has a meaning
+    ("py:class", "ociwire._http.body_source.Source"),  # alias: the content types that `Body.of` lists
+    ("py:class", "ociwire._client.repository.Repository"),  # parameters of `BlobWriter`, which only the client sets
+    ("py:class", "ociwire._client.upload_completion.IncompleteUpload"),
+    ("py:obj", "origin_policy"),  # a module, named where an error of it is explained
+]
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3

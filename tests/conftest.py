@@ -6,7 +6,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -16,8 +16,20 @@ import ociwire.transfer._download
 import ociwire.transport.retry
 from tests._support.doubles import FakeClock
 from tests._support.examples import load_profile
+from tests._support.messages import recorder
 
 load_profile()
+recorder.install()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """Fail a test during which ociwire has created an error whose message is malformed; see `MessageRecorder`."""
+    recorder.pop_violations()
+    result = yield
+    violations = recorder.pop_violations()
+    assert not violations, "\n" + "\n".join(violations)
+    return result
 
 
 # Session scope, because a fixture per test would take seconds for fifteen thousand tests. Tests that change the same

@@ -1,4 +1,4 @@
-"""The pictures, as SVG: the default stack from its layers, the exceptions from their classes. Nothing is drawn by hand.
+"""Draws the default stack and the tree of exceptions as SVG.
 
 ``python docs/_ext/drawing.py`` prints the stack, which the README shows from ``docs/images/stack.svg``.
 """
@@ -31,10 +31,10 @@ _STYLE = f"""<style>
 
 
 def stack(links: str = "") -> str:
-    """The default stack, a client on top, with what each layer's docstring begins with.
+    """Return a drawing of a client on top of the default stack, with the first sentence of each docstring.
 
     Args:
-        links: What a name's link begins with; nothing for none.
+        links: Prefix of the link of each name. Defaults to no links.
     """
     top, gap, margin = 8, 18, 64
     parts: list[str] = []
@@ -62,7 +62,7 @@ def stack(links: str = "") -> str:
 
 
 def errors() -> str:
-    """The exceptions that ociwire raises, as a tree."""
+    """Return a drawing of the tree of exceptions."""
     row, indent = 26, 24
     rows = list(_tree(OciwireError, 0))
     parts: list[str] = []
@@ -91,7 +91,7 @@ def _kinds() -> Iterator[type]:
 
 
 def _summary(kind: type) -> str:
-    """The first sentence of a class's docstring, without its markup."""
+    """Return the first sentence of a class's docstring without its markup."""
     first = (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ")
     sentence = re.split(r"(?<=[a-z)])\. ", first)[0].rstrip(".")
     return sentence.replace("`", "")
@@ -120,4 +120,4 @@ def _svg(height: float, parts: list[str], title: str) -> str:
 
 
 if __name__ == "__main__":
-    print(stack(), end="")  # noqa: T201 - that is what it is for
+    print(stack(), end="")  # noqa: T201 - prints the drawing

@@ -1,4 +1,4 @@
-"""Sphinx directives for what is made from the code: ``stack-picture``, ``error-tree``, ``operations``, ``help``."""
+"""Sphinx directives for generated content: ``stack-picture``, ``error-tree``, ``operations`` and ``help``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Picture(SphinxDirective):
 
 
 class StackPicture(_Picture):
-    """The default stack; its names lead to the reference."""
+    """Directive that draws the default stack, with links to the reference."""
 
     def svg(self) -> str:
         up = "../" * self.env.docname.count("/")
@@ -33,14 +33,14 @@ class StackPicture(_Picture):
 
 
 class ErrorTree(_Picture):
-    """The exceptions; their names lead down the page."""
+    """Directive that draws the tree of exceptions, with links to their descriptions on the page."""
 
     def svg(self) -> str:
         return drawing.errors()
 
 
 class Operations(SphinxDirective):
-    """The table of operations."""
+    """Directive that shows the table of operations."""
 
     has_content = False
 
@@ -65,12 +65,12 @@ class Help(SphinxDirective):
 def _without_what_is_inherited(
     app: Any, what: str, name: str, thing: Any, options: Any, signature: str, returned: str
 ) -> tuple[str, str] | None:
-    """No arguments for an exception that takes those of its parent: the tree of them would be a wall of these."""
+    """Return an empty signature for an exception that inherits its constructor, to keep the page short."""
     return ("", "") if what == "exception" and signature and "__init__" not in vars(thing) else None
 
 
 def setup(app: Any) -> dict[str, bool]:
-    """Called by Sphinx."""
+    """Register the extension. Called by Sphinx."""
     app.add_directive("stack-picture", StackPicture)
     app.add_directive("error-tree", ErrorTree)
     app.add_directive("operations", Operations)

@@ -1,4 +1,4 @@
-"""The table of a client's operations: each is done once, at a registry in memory, and what was sent is written down."""
+"""Generates the table of a client's operations. Each is run with a registry in memory, which records its requests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _resumed(client: Client) -> None:
     again.commit(Descriptor.of(b"new").digest)
 
 
-# How each operation is done. What has no entry here is named by `rows`, and the build fails.
+# How each operation is called. `rows` raises LookupError for one without an entry, so that the build fails.
 _DONE: dict[str, Callable[[Client], Any]] = {
     "get_blob": lambda client: client.get_blob("app", _HELD.digest).close(),
     "get_blob_range": lambda client: client.get_blob_range("app", _HELD.digest, 1, 3).close(),
@@ -63,7 +63,7 @@ _NO_OPERATIONS = {"host", "transport", "close", "with_options"}
 
 
 class Row(NamedTuple):
-    """An operation, the requests that it made, the scope that each of them needed, and the errors that it names."""
+    """An operation, its requests with the scope of each, and the errors that it documents."""
 
     name: str
     requests: list[str]
@@ -72,10 +72,10 @@ class Row(NamedTuple):
 
 
 def rows() -> Iterator[Row]:
-    """Every operation of a client, in the order of the class.
+    """Return the rows of all operations of a client, in the order of the class.
 
     Raises:
-        LookupError: One of them is not known here.
+        LookupError: An operation has no entry.
     """
     for name, member in vars(Client).items():
         if name.startswith("_") or name in _NO_OPERATIONS:
@@ -88,7 +88,7 @@ def rows() -> Iterator[Row]:
 
 
 def table() -> list[str]:
-    """The rows, in Markdown."""
+    """Return the table in Markdown."""
     lines = ["| operation | requests | scope | errors |", "|---|---|---|---|"]
     for row in rows():
         name = f"{{py:meth}}`{row.name} <ociwire.Client.{row.name}>`"
@@ -119,7 +119,7 @@ def _seen(done: Callable[[Client], Any]) -> list[Request]:
 
 
 def _shape(request: Request) -> str:
-    """A request's method and its path beneath ``/v2/NAME/``, with words in the place of what was chosen here."""
+    """Return a request's method and its path below ``/v2/NAME/``, with placeholders for values of the examples."""
     path = request.url.partition("registry.example")[2]
     path = re.sub(r"uploads/[^/?]+", "uploads/ID", path)
     path = re.sub(r"sha256(:|%3A)[0-9a-f]{64}", "DIGEST", path)
@@ -144,7 +144,7 @@ def _actions(request: Request) -> str:
 
 
 def _errors(member: Any) -> list[str]:
-    """The exceptions of the docstring's ``Raises``, those of ociwire."""
+    """Return the exceptions of ociwire in the ``Raises`` section of a docstring."""
     _, _, raises = (inspect.getdoc(member) or "").partition("\nRaises:\n")
     names: list[str] = []
     for line in raises.splitlines():

@@ -86,7 +86,7 @@ def test_guard_token_allows_only_its_scope() -> None:
 
 @pytest.mark.parametrize(
     "headers",
-    [basic("me", "wrong"), basic("unknown", "secret"), {"Authorization": "Basic ???"}, {"Authorization": "X"}],
+    [basic("me", "wrong"), basic("other", "secret"), {"Authorization": "Basic ???"}, {"Authorization": "X"}],
 )
 def test_guard_unknown_user_gets_no_token(headers: dict[str, str]) -> None:
     guard, _ = guarded()
