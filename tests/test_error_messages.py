@@ -171,7 +171,9 @@ def test_check_form_bad_message_is_reported(message: str) -> None:
     assert check_form("UsageError", message)
 
 
-@pytest.mark.parametrize("message", ["two\nlines", "\x1b[31m", "a\rb", "\u2028", "a" * 10_001, "the password is hunter2"])
+@pytest.mark.parametrize(
+    "message", ["two\nlines", "\x1b[31m", "a\rb", "\u2028", "\ud800", "a" * 40_001, "the password is hunter2"]
+)
 def test_check_text_bad_message_is_reported(message: str) -> None:
     assert check_text(message)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from ociwire import errors
 from ociwire.errors import OciwireError
 
 PACKAGE = Path(ociwire.__file__).parent
-MAX_LENGTH = 10_000
-"""Maximum number of characters of a message. A `RegistryError` quotes up to 8 KiB of the response."""
+MAX_LENGTH = 40_000
+"""Maximum number of characters of a message. A `RegistryError` has the repr of up to 8 KiB of the response."""
 SKIPPED = ("auth/docker_config.py",)
 """Modules whose messages may quote control characters. Remove a module when its messages are sanitized."""
 SECRETS = ("s3cret", "hunter2")
@@ -62,8 +63,8 @@ def check_form(kind: str, message: str) -> list[str]:
 def check_text(message: str) -> list[str]:
     """Return what is wrong with the text of a message that was raised, whatever it quotes."""
     wrong = []
-    if not message.isprintable():
-        wrong.append("line break or control character")
+    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in message):
+        wrong.append("line break, control character or surrogate")
     if len(message) > MAX_LENGTH:
         wrong.append(f"{len(message)} characters, expected at most {MAX_LENGTH}")
     wrong += [f"contains the secret {secret}" for secret in SECRETS if secret in message]
