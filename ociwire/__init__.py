@@ -21,7 +21,17 @@ from .errors import *  # noqa: F403 - exports every exception without repeating 
 from .errors import __all__ as _errors
 
 if TYPE_CHECKING:
-    from ._client.blob_reader import BlobReader as BlobReader  # noqa: I001 - "as" re-exports a name to type checkers
+    from . import (  # noqa: I001 - "as" re-exports a name to type checkers
+        aio as aio,
+        auth as auth,
+        errors as errors,
+        media_types as media_types,
+        registry as registry,
+        testing as testing,
+        transfer as transfer,
+        transport as transport,
+    )
+    from ._client.blob_reader import BlobReader as BlobReader
     from ._client.blob_writer import BlobWriter as BlobWriter
     from ._client.client import Client as Client
     from ._client.error_mapping import check_response as check_response, error_from_response as error_from_response

@@ -113,8 +113,12 @@ def test_imports_for_type_checkers_match_the_lazy_imports(package: Any) -> None:
     blocks = [node for node in parse(Path(package.__file__)).body if isinstance(node, ast.If)]
     [block] = [node for node in blocks if ast.unparse(node.test) == "TYPE_CHECKING"]
     imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
-    modules = {name.asname: f"{'.' * node.level}{node.module}" for node in imports for name in node.names}
+    modules = {
+        name.asname: f"{'.' * node.level}{node.module}" for node in imports if node.module for name in node.names
+    }
     assert modules == package._MODULE_OF_NAME
+    submodules = {name.asname for node in imports if not node.module for name in node.names}
+    assert submodules == set(getattr(package, "_SUBMODULES", ()))
     assert {name.asname == name.name for node in imports for name in node.names} == {True}
 
 

@@ -164,10 +164,10 @@ class BlobWriter:
         self._is_chunk_reduced = False
         self._is_open = True
         self._is_over = False
-        self.flushed = offset
+        self.flushed: int = offset
         requested = DEFAULT_CHUNK_SIZE if chunk_size is None else chunk_size
         limit = repository.sender.state.max_chunk_size or requested
-        self.chunk_size = max(min(requested, limit), min_chunk_length)
+        self.chunk_size: int = max(min(requested, limit), min_chunk_length)
 
     @property
     def id(self) -> str:

@@ -139,7 +139,8 @@ class Client:
         origin = Origin.of(f"{scheme}://{check_host(host)}")
         if registry_name(origin.netloc) == DOCKER_HUB:
             origin = Origin.of(f"{scheme}://{_DOCKER_HUB_REGISTRY}")
-        self.host = origin.netloc
+        self.host: str = origin.netloc
+        self.transport: Transport
         if transport is None:
             from ..transport import default_transport  # deferred: not needed with another transport
 

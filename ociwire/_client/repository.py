@@ -53,9 +53,9 @@ class Repository:
     operation: str
 
     def __init__(self, sender: RequestSender, name: str, operation: str) -> None:
-        self.name = check_repository(name)
-        self.sender = sender
-        self.operation = operation
+        self.name: str = check_repository(name)
+        self.sender: RequestSender = sender
+        self.operation: str = operation
 
     def with_options(self, **changes: Unpack[RequestInfoFields]) -> Repository:
         """Return the same repository, for requests with other values in the given fields of `RequestInfo`."""

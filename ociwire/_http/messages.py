@@ -321,9 +321,9 @@ class Response:
     ) -> None:
         if not isinstance(status, int) or not 100 <= status <= 999:
             raise UsageError(f"invalid status {safe_repr(status)}: expected an integer from 100 to 999")
-        self.status = status
-        self.headers = headers if type(headers) is Headers else Headers(headers)
-        self.request = request
+        self.status: int = status
+        self.headers: Headers = headers if type(headers) is Headers else Headers(headers)
+        self.request: Request | None = request
         self._data: bytes | None = bytes(body) if isinstance(body, (bytes, bytearray, memoryview)) else None
         self._reader: Reader | None = make_reader(body if self._data is None else self._data)
         self._inner: Response | None = None

@@ -31,4 +31,5 @@ _MODULE_OF_NAME = {
 
 __all__ = [*_MODULE_OF_NAME]
 
-__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF_NAME)
+if not TYPE_CHECKING:  # type checkers import the names directly
+    __getattr__, __dir__ = lazy_names(__name__, _MODULE_OF_NAME)

@@ -106,7 +106,7 @@ class AuthGuard:
         self._numbers = itertools.count(1)
         self._grants: dict[str, _Grant] = {}
         self.asked: list[Scope] = []
-        self.challenged = 0
+        self.challenged: int = 0
 
     def round_trip(self, request: Request, /) -> Response:
         """Answer a token request, forward an authorized request, or return a 401 without reading the body.
