@@ -21,7 +21,7 @@ from benchmarks.comparison.rows import Row
 from benchmarks.comparison.servers import Lab
 
 _README = Path(__file__).parent.parent.parent / "README.md"
-_BEGIN, _END = "<!-- checked by `python -m benchmarks.comparison`: -->\n", "<!-- end of what was checked -->\n"
+_BEGIN, _END = "<!-- checked by `python -m benchmarks.comparison`: -->\n", "<!-- end of the checked table -->\n"
 
 
 def main() -> None:
