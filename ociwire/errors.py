@@ -135,7 +135,10 @@ class TransportError(OciwireError):
             it is not known.
     """
 
-    request: _RedactedRequest = _RedactedRequest()
+    if TYPE_CHECKING:
+        request: Request | None
+    else:
+        request = _RedactedRequest()
 
     def __init__(self, message: str, *, request: Request | None = None) -> None:
         super().__init__(message)
@@ -283,7 +286,10 @@ class RegistryError(OciwireError):
     cross-origin URLs have no query.
     """
 
-    request: _RedactedRequest = _RedactedRequest()
+    if TYPE_CHECKING:
+        request: Request | None
+    else:
+        request = _RedactedRequest()
 
     def __init__(
         self,
