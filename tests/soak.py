@@ -324,7 +324,7 @@ class Worker(threading.Thread):
         pushed = self.verified_world.client(self.rng).push_blob(self.home, Descriptor.of(content), content)
         self.record_stored(pushed.digest, recipe)
 
-    def push_one_shot(self) -> None:
+    def push_single_use(self) -> None:
         recipe = self.new_recipe()
         content = make_content(recipe)
         pieces = (content[start : start + 7000] for start in range(0, len(content), 7000))
@@ -448,7 +448,7 @@ class Worker(threading.Thread):
 
 OPERATIONS: dict[Callable[[Worker], object], int] = {
     Worker.push: 8,
-    Worker.push_one_shot: 6,
+    Worker.push_single_use: 6,
     Worker.push_chunked: 5,
     Worker.pull: 14,
     Worker.pull_and_stop: 3,
