@@ -18,15 +18,16 @@ default_role = "py:obj"
 nitpicky = True
 # `references` in _ext resolves short names, parameters and names of other packages. The rest is not documented:
 nitpick_ignore = [
-    ("py:class", "T"),  # type variables
-    ("py:class", "ociwire._http.headers.T"),
     ("py:class", "Buffer"),  # of typing_extensions, which autodoc does not import
     ("py:class", "_Hash"),  # of typeshed: the result of hashlib.new()
-    ("py:class", "ociwire._client.client._Unset"),  # default of options for which None has a meaning
-    ("py:class", "ociwire._http.body_source.Source"),  # alias: the content types that `Body.of` lists
-    ("py:class", "ociwire._client.repository.Repository"),  # parameters of `BlobWriter`, which only the client sets
-    ("py:class", "ociwire._client.upload_completion.IncompleteUpload"),
     ("py:obj", "origin_policy"),  # a module, named where an error of it is explained
+]
+nitpick_ignore_regex = [
+    ("py:class", r"([\w.]+\.)?[TR]"),  # type variables
+    ("py:class", r"([\w.]+\.)?_(Unset|Threads|Call)"),  # defaults and types that only ociwire creates
+    ("py:class", r"([\w.]+\.)?(Repository|IncompleteUpload)"),  # parameters of `BlobWriter`, which only the client sets
+    ("py:class", r"([\w.]+\.)?(BodyContent|Source|Reader|BinaryReader)"),  # aliases: the content types of `Body.of`
+    ("py:class", r"[A-Z]\w+Fields"),  # keyword arguments of `replace`, which are those of the constructor
 ]
 
 myst_enable_extensions = ["colon_fence"]

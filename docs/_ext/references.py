@@ -17,6 +17,7 @@ from sphinx.ext.napoleon.docstring import GoogleDocstring
 
 PACKAGES = (
     "ociwire",
+    "ociwire.aio",
     "ociwire.auth",
     "ociwire.errors",
     "ociwire.registry",
@@ -24,7 +25,7 @@ PACKAGES = (
     "ociwire.transfer",
     "ociwire.transport",
 )
-EXTERNAL = ("collections", "datetime", "logging", "os", "random", "ssl", "time", "urllib3")
+EXTERNAL = ("asyncio", "collections", "datetime", "logging", "os", "random", "ssl", "time", "urllib3")
 """Packages whose names are rendered as literals. A link would require their inventory, and thus the network."""
 CONSTANTS = ("False", "None", "True")
 

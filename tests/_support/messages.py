@@ -39,7 +39,7 @@ BANNED = {
 """Forms that a message must not have, and what to write instead."""
 EXPLANATION = re.compile(
     r"\b(?:expected|must|cannot|requires?|needs?|refusing|unsupported|closed|committed|missing|mismatch|unexpected)\b"
-    r"|[:;] (?:create|delete|download|leave|open|pass|push|remove|set|start|upload|use)\b"
+    r"|[:;(] ?(?:create|delete|download|encode|leave|open|pass|push|remove|set|start|upload|use)\b"
 )
 """What the message of a `UsageError` contains: what was expected, or an instruction."""
 
