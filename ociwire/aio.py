@@ -66,7 +66,7 @@ class _Call:
     """
 
     def __init__(self) -> None:
-        self.cancellation = Cancellation()
+        self.cancellation: Cancellation = Cancellation()
         self.reader: Any = None
 
     def close_reader(self, future: Future[Any]) -> None:
