@@ -26,7 +26,10 @@ nitpick_ignore_regex = [
     ("py:class", r"([\w.]+\.)?[TR]"),  # type variables
     ("py:class", r"([\w.]+\.)?_(Unset|Threads|Call)"),  # defaults and types that only ociwire creates
     ("py:class", r"([\w.]+\.)?(Repository|IncompleteUpload)"),  # parameters of `BlobWriter`, which only the client sets
-    ("py:class", r"([\w.]+\.)?(BodyContent|Source|Reader|BinaryReader)"),  # aliases: the content types of `Body.of`
+    (
+        "py:class",
+        r"([\w.]+\.)?(BodyContent|_Content|Source|Reader|BinaryReader)",
+    ),  # aliases: the content types of `Body.of`
     ("py:class", r"[A-Z]\w+Fields"),  # keyword arguments of `replace`, which are those of the constructor
 ]
 

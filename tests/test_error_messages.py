@@ -19,18 +19,8 @@ SKIPPED: frozenset[str] = frozenset(
     {
         "_client/blob_writer.py",
         "_client/manifests.py",
-        "_http/body_source.py",
         "_http/urls.py",
-        "auth/_credential_helpers.py",
-        "auth/_token_provider.py",
         "auth/credentials.py",
-        "transfer/_arguments.py",
-        "transfer/_blob_copier.py",
-        "transfer/_content.py",
-        "transfer/_copy.py",
-        "transfer/_resumable_upload.py",
-        "transfer/_upload.py",
-        "transfer/_walker.py",
     }
 )
 
