@@ -161,12 +161,12 @@ class _Content:
 
     def __init__(self, source: Any) -> None:
         self._source = source
-        self.lock = threading.Lock()
+        self.lock: threading.Lock = threading.Lock()
         self.buffers: list[Any] | None = None
         self.length: int | None = None
         self.start: int | None = None  # position of a seekable file
-        self.is_consumed = False
-        self.openings = 0
+        self.is_consumed: bool = False
+        self.openings: int = 0
         # Threads that share a body of bytes may fail at the same time; more than 64 do not.
         self.errors: deque[Callable[[], BaseException | None]] = deque(maxlen=64)
         is_list = isinstance(source, (list, tuple))
@@ -177,7 +177,7 @@ class _Content:
             if is_list:
                 raise
             self._inspect(source)
-        self.single_use = self.buffers is None and self.start is None
+        self.single_use: bool = self.buffers is None and self.start is None
 
     def _inspect(self, source: Any) -> None:
         kind, is_file, is_path = type(source).__name__, hasattr(source, "read"), hasattr(source, "__fspath__")
