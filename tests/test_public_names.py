@@ -42,6 +42,7 @@ ORDER = [
     "aio",
     "registry",
     "testing",
+    "_pytest_plugin",
     "_cli",
     "__main__",
 ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import final
 
 from .._argument_checks import check_integer
 from .._http.messages import Request, Response
+from .._oci.descriptor import Platform
 from ..errors import UsageError
 from ._memory_storage import MemoryStorage
+from ._seed import SeededContent, seed
 from ._server import RegistryServer
 
 __all__ = ["MemoryRegistry"]
@@ -85,6 +88,43 @@ class MemoryRegistry:
             digest_header=digest_header,
             page_size=page_size,
             manifest_limit=manifest_limit,
+        )
+
+    def seed(
+        self,
+        reference: str,
+        *,
+        layers: Iterable[bytes] = (b"layer",),
+        platforms: Iterable[str | Platform] = (),
+        artifact_type: str | None = None,
+        referrers: Iterable[str] = (),
+    ) -> SeededContent:
+        """Store an image, a multi-platform index, or an artifact, and return the descriptors.
+
+        >>> from ociwire import Client
+        >>> from ociwire.registry import MemoryRegistry
+        >>> registry = MemoryRegistry()
+        >>> index = registry.seed("team/app:v1", platforms=["linux/amd64", "linux/arm64"]).root
+        >>> Client("registry.example", registry).resolve_tag("team/app", "v1") == index
+        True
+
+        Args:
+            reference: ``NAME`` or ``NAME:TAG``. The tag defaults to ``latest``.
+            layers: Content of the layers of each image, or of the artifact. Defaults to one layer of 5 bytes.
+            platforms: Platforms of the images of an index. Defaults to one image for linux/amd64, without an index.
+            artifact_type: Media type of an artifact, which is stored instead of an image.
+            referrers: Artifact types of manifests that refer to the image, index or artifact. Defaults to none.
+
+        Raises:
+            UsageError: An argument is invalid, or there are both platforms and an artifact type.
+        """
+        return seed(
+            self,
+            reference,
+            layers=layers,
+            platforms=platforms,
+            artifact_type=artifact_type,
+            referrers=referrers,
         )
 
     @property

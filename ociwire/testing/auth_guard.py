@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 from .._argument_checks import check_seconds, safe_repr
 from .._http.messages import Request, Response
 from .._http.urls import Origin
-from .._oci.scope import Scope
+from .._oci.scope import ResourceScope, Scope
 from ..errors import UsageError
 from ..registry._messages import JSON, complete_response, error_response, make_response
 from ..transport import Transport
@@ -50,8 +50,8 @@ class AuthGuard:
         inner: The inner transport.
         users: Password of each user name. The mapping is not copied, so later changes take effect.
         scheme: ``bearer`` or ``basic``. Defaults to ``bearer``.
-        scopes: Scope of each user. Users that are not listed have every scope. The user ``""`` is the anonymous user,
-            whose scope is empty unless it is listed.
+        scopes: Scope of each user, in which the action ``*`` means all actions. Users that are not listed have every
+            scope. The user ``""`` is the anonymous user, whose scope is empty unless it is listed.
         identity_tokens: User of each identity token. Defaults to none.
         realm: URL of the token server, or its path on the host of each request. Defaults to ``/token``.
         service: Name of the registry in challenges. Defaults to ``registry.example``.
@@ -148,7 +148,7 @@ class AuthGuard:
         with self._lock:
             grant = self._grants.get(value) if scheme.lower() == "bearer" else None
         if grant is not None and self._clock() < grant.expires_at:
-            if required <= grant.scope:
+            if all(_includes(grant.scope, member) for member in required):
                 return ""
             error = ',error="insufficient_scope"'
         else:
@@ -170,7 +170,7 @@ class AuthGuard:
         allowed = Scope.EMPTY if user is None else self._scopes.get(user, Scope.UNLIMITED)
         if user is None or not (user or allowed):
             return complete_response(request, error_response(401, "UNAUTHORIZED", "invalid credentials"))
-        granted = Scope(member for member in requested if member in allowed)
+        granted = _intersect(requested, allowed)
         with self._lock:
             value = f"token-{next(self._numbers)}"
             self._grants[value] = _Grant(granted, self._clock() + self._expires_in)
@@ -190,6 +190,20 @@ class AuthGuard:
 
     def _clock(self) -> float:
         return time.monotonic() if self._now is None else self._now()
+
+
+def _includes(scope: Scope, member: ResourceScope) -> bool:
+    """Return whether a scope grants an action. The action ``*`` grants all of its resource."""
+    return member in scope or ResourceScope(member.resource_type, member.resource, "*") in scope
+
+
+def _intersect(requested: Scope, allowed: Scope) -> Scope:
+    """Return what is requested and allowed. The requested action ``*`` means all allowed actions of its resource."""
+    granted = {member for member in requested if _includes(allowed, member)}
+    for member in requested:
+        if member.action == "*" and member not in granted:
+            granted |= {other for other in allowed if other[:2] == member[:2]}
+    return Scope(granted)
 
 
 def _is_at(realm: str, url: str) -> bool:

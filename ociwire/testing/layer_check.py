@@ -58,7 +58,7 @@ def check_layer(make: Layer) -> None:
             authenticates, pass it credentials for ``registry.example``, which requires Basic authentication.
 
     Raises:
-        AssertionError: The layer breaks a rule. The message contains the rule and what was observed.
+        AssertionError: The layer breaks a rule. The message states the violation, what to do, and what was observed.
 
     >>> from ociwire.testing import check_layer
     >>> from ociwire.transport import RedirectTransport
@@ -163,7 +163,7 @@ def _finish(outcome: Response | BaseException) -> None:
 def _check_shape(make: Layer) -> None:
     made: Any = make(_Probe(lambda request, index: 200))
     for name in ("round_trip", "close"):
-        _require(callable(getattr(made, name, None)), f"a transport must have the method {name}()", repr(made))
+        _require(callable(getattr(made, name, None)), f"the layer has no method {name}()", repr(made))
 
 
 def _check_answer(make: Layer) -> None:
@@ -171,23 +171,33 @@ def _check_answer(make: Layer) -> None:
         probe = _Probe(lambda request, index: 200)
         info = RequestInfo(operation="conformance", extra={"tenant": "a"})
         request = Request("GET" if body is None else "PUT", _URL + "answer", {"X-Own": "a"}, body, info)
-        before = _shown(request)
+        before = _fields(request)
         outcome = _ask(make(probe), request)
-        changed = f"expected {before}, got {_shown(request)}"
-        _require(_shown(request) == before, "a layer must not change the caller's request", changed)
+        for name, value in _fields(request).items():
+            remedy = "with_headers()" if name == "headers" else "replace()"
+            changed = f"expected {before[name]}, got {value}"
+            _require(value == before[name], f"the layer modified request.{name}; use request.{remedy}", changed)
         if not isinstance(outcome, Response):
-            raise AssertionError(f"a layer must return the response to a request: {outcome!r}")
-        _require(outcome.request is not None, "a response must have a request (Response.request)")
+            raise AssertionError(f"the layer did not return the response to a request: {outcome!r}")
+        remedy = "use response.replace(request=request)"
+        _require(outcome.request is not None, f"the layer returned a response without a request; {remedy}")
         content = _content(outcome)
-        _require(not probe.requests or content == _ANSWERED, "the body of a response must be complete", repr(content))
+        is_complete = not probe.requests or content == _ANSWERED
+        _require(is_complete, "the layer changed the body of a response", f"expected {_ANSWERED!r}, got {content!r}")
         for asked in probe.requests:
             is_kept = (asked.info.operation, dict(asked.info.extra)) == ("conformance", {"tenant": "a"})
-            _require(is_kept, "a layer must forward the info of a request", repr(asked.info))
+            _require(is_kept, "the layer dropped the info of a request; use request.replace()", repr(asked.info))
         _finish(outcome)
 
 
-def _shown(request: Request) -> str:
-    return repr((request.method, request.url, list(request.headers.items()), request.body, request.info))
+def _fields(request: Request) -> dict[str, str]:
+    return {
+        "method": request.method,
+        "url": request.url,
+        "headers": repr(list(request.headers.items())),
+        "body": repr(request.body),
+        "info": repr(request.info),
+    }
 
 
 def _check_unreturned_closed(make: Layer) -> None:
@@ -199,7 +209,8 @@ def _check_unreturned_closed(make: Layer) -> None:
             left_open = sum(body.open for body in probe.bodies)
             _require(
                 left_open == 0,
-                "a layer must close responses that it does not return, and those wrapped by one that is closed",
+                "the layer left responses open that it did not return; call drain() or close() on them, and close the"
+                " body that another one wraps",
                 f"{left_open} open after a {status} response to {method}",
             )
 
@@ -208,7 +219,7 @@ def _check_unreturned_closed_after_error(make: Layer) -> None:
     for status in (429, 502, 503, 401, 307):
         probe = _Probe(lambda request, index, status=status: status if index == 0 else ConnectError("gone"))  # type: ignore[misc]
         _finish(_ask(make(probe), _request_with_deadline(f"before-an-error-{status}")))
-        rule = "a layer must close responses that it does not return"
+        rule = "the layer left a response open that it did not return; call drain() or close() on it"
         seen = f"a {status} response is open after the next request failed"
         _require(not any(body.open for body in probe.bodies), rule, seen)
 
@@ -222,13 +233,13 @@ def _check_single_use_not_read(make: Layer) -> None:
             if index == 0:
                 _require(
                     content.chunks_read == 0,
-                    "a layer must not read a single-use body",
+                    "the layer read a single-use body before it forwarded the request; use body.map() to observe it",
                     f"{content.chunks_read} chunks were read",
                 )
                 return status
             if request.body is not None:
                 sent = b"".join(request.body.open())
-                rule = "a layer must send a body completely or not at all"
+                rule = "the layer sent only a part of a body; check request.body.resendable before you repeat a request"
                 _require(sent == _CONTENT, rule, f"sent {sent!r} after a {status} response")
             return 201
 
@@ -250,7 +261,7 @@ def _check_single_use_not_resent(make: Layer) -> None:
                 return ConnectError("reset", request=request) if answered is None else answered
             _require(
                 request.body is None,
-                "a layer must not resend a single-use body after its first chunk was read",
+                "the layer resent a single-use body of which a chunk was read; check request.body.resendable",
                 f"resent after {answered or 'a connection error'}",
             )
             return 200
@@ -287,14 +298,15 @@ def _check_content_exceptions(make: Layer) -> None:
 def _check_passed_on(make: Layer, probe: _Probe, request: Request, raised: BaseException, what: str) -> None:
     outcome = _ask(make(probe), request)
     _finish(outcome)
-    _require(outcome is raised, f"{what} must pass through unchanged", f"expected {raised!r}, got {outcome!r}")
-    _require(len(probe.requests) == 1, f"a layer must not repeat a request after {what}", repr(raised))
+    seen = f"expected {raised!r}, got {outcome!r}"
+    _require(outcome is raised, f"the layer changed or suppressed {what}; let it pass through", seen)
+    _require(len(probe.requests) == 1, f"the layer repeated a request after {what}", repr(raised))
 
 
 def _check_transport_errors(make: Layer) -> None:
     outcome = _ask(make(_Probe(lambda request, index: ConnectError("refused"))), _request_with_deadline("refused"))
     _finish(outcome)
-    rule = "a layer must raise transport errors as an OciwireError"
+    rule = "the layer turned a transport error into an exception that is not an OciwireError"
     _require(isinstance(outcome, (OciwireError, Response)), rule, repr(outcome))
 
 
@@ -311,7 +323,7 @@ def _check_thread_and_context(make: Layer) -> None:
     finally:
         _CALLER.reset(token)
     own = (threading.get_ident(), "caller")
-    rule = "a layer must call the inner transport in the caller's thread and context"
+    rule = "the layer called the inner transport in another thread or context than the caller's"
     _require(all(call == own for call in calls), rule, f"expected {own}, got {calls}")
 
 
@@ -319,13 +331,13 @@ def _check_close(make: Layer) -> None:
     probe = _Probe(lambda request, index: 200)
     transport = make(probe)
     transport.close()
-    _require(probe.closed >= 1, "close() must close the inner transport")
+    _require(probe.closed >= 1, "the layer's close() did not close the inner transport; call close() on it")
     again = None
     try:
         transport.close()
     except Exception as error:  # noqa: BLE001 - every exception is a failure
         again = error
-    _require(again is None, "close() must be idempotent", repr(again))
+    _require(again is None, "the layer's second close() raised; make close() idempotent", repr(again))
 
 
 def _check_threads(make: Layer) -> None:
@@ -350,7 +362,11 @@ def _check_threads(make: Layer) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    _require(not wrong, "threads must not get each other's responses", "; ".join(wrong[:3]))
+    _require(
+        not wrong,
+        "the layer mixed up the responses of threads; keep no state of a request in the layer",
+        "; ".join(wrong[:3]),
+    )
 
 
 _CHECKS: tuple[Callable[[Layer], None], ...] = (

@@ -209,3 +209,26 @@ def test_guard_default_realm_is_on_requested_host() -> None:
 def test_guard_unknown_scheme_is_refused() -> None:
     with pytest.raises(UsageError, match="'digest'"):
         AuthGuard(FunctionTransport(lambda request: Response(200)), users={}, scheme="digest")
+
+
+def test_token_for_all_actions_grants_each_of_them() -> None:
+    guard, _ = guarded()
+    _, answer = token(guard, "repository:team/app:*", basic("me", "secret"))
+    assert [status(guard, answer["token"], method) for method in ("GET", "PUT", "DELETE")] == [200, 200, 200]
+    assert status(guard, answer["token"], url=f"{URL}/v2/other/blobs/x") == 401
+
+
+@pytest.mark.parametrize(
+    ("allowed", "requested", "granted"),
+    [
+        ("repository:team/app:*", "repository:team/app:pull,push", ["GET", "PUT"]),
+        ("repository:team/app:*", "repository:team/app:*", ["GET", "PUT", "DELETE"]),
+        ("repository:team/app:pull", "repository:team/app:*", ["GET"]),
+        ("repository:other:*", "repository:team/app:*", []),
+    ],
+)
+def test_scope_of_a_user_with_all_actions(allowed: str, requested: str, granted: list[str]) -> None:
+    guard, _ = guarded(scopes={"me": Scope.parse(allowed)})
+    _, answer = token(guard, requested, basic("me", "secret"))
+    methods = [method for method in ("GET", "PUT", "DELETE") if status(guard, answer["token"], method) == 200]
+    assert methods == granted

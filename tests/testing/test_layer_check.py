@@ -407,51 +407,58 @@ class ReturnsClosedToThreads(Right):
         return response
 
 
-CLOSED = "a layer must close responses that it does not return"
+CLOSED = r"the layer left (?:responses|a response) open that it did not return; call drain\(\) or close\(\)"
+RESENT = "the layer resent a single-use body of which a chunk was read; check request.body.resendable"
+BODY = "the layer changed the body of a response: expected b'the answer', got "
+FOREIGN = "an exception that is not an OciwireError"
+CONTENT = "an exception that the content raises"
 WRONG: list[tuple[Callable[[Transport], Any], str]] = [
-    (NoClose, r"a transport must have the method close\(\)"),
-    (NoRoundTrip, r"a transport must have the method round_trip\(\)"),
-    (ReturnsNothing, "a layer must return the response to a request: None"),
-    (RaisesAlways, "a layer must return the response to a request: ReadError"),
-    (ChangesHeaders, "a layer must not change the caller's request: expected .*, got .*X-Added"),
-    (LosesRequest, "a response must have a request"),
-    (ReadsBody, "the body of a response must be complete"),
+    (NoClose, r"the layer has no method close\(\)"),
+    (NoRoundTrip, r"the layer has no method round_trip\(\)"),
+    (ReturnsNothing, "the layer did not return the response to a request: None"),
+    (RaisesAlways, "the layer did not return the response to a request: ReadError"),
+    (
+        ChangesHeaders,
+        r"the layer modified request.headers; use request.with_headers\(\): expected .*X-Own.*, got .*X-Added",
+    ),
+    (LosesRequest, r"the layer returned a response without a request; use response.replace\(request=request\)$"),
+    (ReadsBody, BODY),
     (LeavesOpen, f"{CLOSED}.* open after a 503 response to GET"),
     (LeavesRedirectOpen, f"{CLOSED}.* open after a 303 response to GET"),
     (LeavesWrappedOpen, CLOSED),
     (RaisesOverOpen, f"{CLOSED}.* open after a 401 response to GET"),
-    (PullsBody, "a layer must not read a single-use body: 3 chunks were read"),
-    (SendsHalf, "a layer must send a body completely or not at all: sent b'second third' after a 401"),
-    (SendsRest, "a layer must not resend a single-use body after its first chunk was read: resent after 429"),
-    (RedirectsWithTheRest, "a layer must not resend a single-use body .*: resent after 307"),
-    (AuthenticatesWithTheRest, "a layer must not resend a single-use body .*: resent after 401"),
-    (LogsBodies, "the body of a response must be complete"),
-    (SendsRestAfterError, "a layer must not resend a single-use body .*: resent after a connection error"),
+    (PullsBody, r"the layer read a single-use body before .*; use body.map\(\) to observe it: 3 chunks were read"),
+    (SendsHalf, "the layer sent only a part of a body; .*: sent b'second third' after a 401"),
+    (SendsRest, f"{RESENT}: resent after 429"),
+    (RedirectsWithTheRest, f"{RESENT}: resent after 307"),
+    (AuthenticatesWithTheRest, f"{RESENT}: resent after 401"),
+    (LogsBodies, BODY),
+    (SendsRestAfterError, f"{RESENT}: resent after a connection error"),
     (
         WrapsForeign,
-        "an exception that is not an OciwireError must pass through unchanged: expected ValueError.*, got ReadError",
+        f"the layer changed or suppressed {FOREIGN}; let it pass through: expected ValueError.*, got ReadError",
     ),
-    (RetriesForeign, "a layer must not repeat a request after an exception that is not an OciwireError: OSError"),
-    (
-        RaisesForeignAgain,
-        "a layer must not repeat a request after an exception that is not an OciwireError: ValueError",
-    ),
+    (RetriesForeign, f"the layer repeated a request after {FOREIGN}: OSError"),
+    (RaisesForeignAgain, f"the layer repeated a request after {FOREIGN}: ValueError"),
     (
         WrapsContent,
-        "an exception that the content raises must pass through unchanged: expected ForeignError.*, got ReadError",
+        f"the layer changed or suppressed {CONTENT}; let it pass through: expected ForeignError.*, got ReadError",
     ),
     (
         SwallowsContent,
-        "an exception that the content raises must pass through unchanged: expected OSError.*, got <Response 500",
+        f"the layer changed or suppressed {CONTENT}; let it pass through: expected OSError.*, got <Response 500",
     ),
-    (ResendsContent, "a layer must not repeat a request after an exception that the content raises: ForeignError"),
-    (ForeignErrors, "a layer must raise transport errors as an OciwireError: RuntimeError"),
-    (OtherThread, "a layer must call the inner transport in the caller's thread and context: expected .*caller"),
-    (KeepsOpen, r"close\(\) must close the inner transport"),
-    (ClosesOnce, r"close\(\) must be idempotent: RuntimeError"),
-    (MixesUp, "threads must not get each other's responses"),
-    (ReturnsClosed, "the body of a response must be complete"),
-    (ReturnsClosedToThreads, "threads must not get each other's responses"),
+    (ResendsContent, f"the layer repeated a request after {CONTENT}: ForeignError"),
+    (
+        ForeignErrors,
+        "the layer turned a transport error into an exception that is not an OciwireError: RuntimeError",
+    ),
+    (OtherThread, "the layer called the inner transport in another thread or context .*: expected .*caller"),
+    (KeepsOpen, r"the layer's close\(\) did not close the inner transport"),
+    (ClosesOnce, r"the layer's second close\(\) raised; make close\(\) idempotent: RuntimeError"),
+    (MixesUp, "the layer mixed up the responses of threads"),
+    (ReturnsClosed, BODY),
+    (ReturnsClosedToThreads, "the layer mixed up the responses of threads"),
 ]
 
 
