@@ -85,11 +85,11 @@ def download(
     mode and owner. A symbolic link at the target is replaced and never followed. A file on disk of more than 64 MiB is
     hashed only if its size fits the blob's, for which the registry is asked first (HEAD).
 
-    A blob of at least two parts is received over up to `workers` connections by Range requests (RFC 9110, section 14)
-    if the registry supports them, any other blob over one connection. After an error, and when all bytes are there, no
-    more parts are requested. All threads have ended when this function returns: a helper thread that waits for its
-    connection does so until the client's timeout or deadline (`Client.with_options`), or for 10 seconds if the client
-    has no timeout of its own.
+    If one connection delivers less than 200 MiB/s, a blob of at least two parts is received over up to `workers`
+    connections by Range requests (RFC 9110, section 14), provided that the registry supports them. After an error, and
+    when all bytes are there, no more parts are requested. All threads have ended when this function returns. A helper
+    thread that waits for its connection does so until the client's timeout or deadline (`Client.with_options`), or for
+    10 seconds if the client has no timeout.
 
     Args:
         client: Client of the registry.
