@@ -1,4 +1,4 @@
-"""Body: which contents are resendable, which are single-use, and that a consumed one is never sent again."""
+"""Tests of `Body`: resendable content, single-use content, and consumed content, which is never sent again."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ CONTENT = b"the quick brown fox"
 
 
 class Pipe:
-    """A reader that cannot go back, and that notes what it is asked for."""
+    """Reader that is not seekable, and records the requested sizes."""
 
     def __init__(self, content: bytes) -> None:
         self._file = io.BytesIO(content)
-        self.asked: list[int] = []
+        self.requested_sizes: list[int] = []
         self.closed = False
 
     def read(self, size: int) -> bytes:
-        self.asked.append(size)
+        self.requested_sizes.append(size)
         return self._file.read(size)
 
     def close(self) -> None:
@@ -45,14 +45,14 @@ class Pipe:
 
 
 class Unseekable(io.BytesIO):
-    """A file that has ``seek`` and ``tell``, and refuses them, as one over a pipe does."""
+    """File whose ``seek`` raises an error, as that of a file over a pipe does."""
 
     def seek(self, *_: Any) -> int:
         raise io.UnsupportedOperation("seek")
 
 
 class NoEnd(io.BytesIO):
-    """A file that can go back but does not know its end, as those of /proc."""
+    """Seekable file that does not support ``SEEK_END``, as some files in /proc."""
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if whence == io.SEEK_END:
@@ -61,14 +61,14 @@ class NoEnd(io.BytesIO):
 
 
 class NonBlocking:
-    """A file in non-blocking mode, with nothing to read."""
+    """File in non-blocking mode without available data."""
 
     def read(self, size: int) -> None:
         return None
 
 
 class Iterable:
-    """An iterable that is no iterator and has no length."""
+    """Iterable that is not an iterator and has no length."""
 
     def __iter__(self) -> Iterator[bytes]:
         return iter([CONTENT[:5], CONTENT[5:]])
@@ -79,7 +79,7 @@ def generator() -> Iterator[bytes]:
     yield CONTENT[5:]
 
 
-def at_an_offset() -> io.BytesIO:
+def file_at_offset() -> io.BytesIO:
     file = io.BytesIO(b"before" + CONTENT)
     file.seek(6)
     return file
@@ -90,7 +90,7 @@ RESENDABLE: dict[str, Callable[[], Any]] = {
     "bytearray": lambda: bytearray(CONTENT),
     "memoryview": lambda: memoryview(b"x" + CONTENT)[1:],
     "file": lambda: io.BytesIO(CONTENT),
-    "file at an offset": at_an_offset,
+    "file at an offset": file_at_offset,
     "list": lambda: list(generator()),
     "tuple": lambda: tuple(generator()),
     "list of bytes-like": lambda: [bytearray(CONTENT[:5]), b"", memoryview(CONTENT + b"x")[5:-1]],
@@ -142,29 +142,31 @@ def test_open_single_use_before_first_chunk_ends_earlier_iterator(make: Callable
     earlier = body.open()
     later = body.open()
     assert body.resendable
-    assert next(earlier, None) is None, "opening again ends the earlier iterator"
+    assert next(earlier, None) is None, "a second open() ends the earlier iterator"
     assert body.resendable
     first = next(later)
     assert not body.resendable
     with pytest.raises(BodyConsumedError):
         body.open()
-    assert first + b"".join(later) == CONTENT, "a refused opening does not end the iterator that owns the content"
+    assert first + b"".join(later) == CONTENT, (
+        "a refused open() does not end the iterator that has read from the content"
+    )
 
 
-def test_open_generator_pulls_nothing_before_first_next() -> None:
-    pulled: list[int] = []
+def test_open_generator_reads_nothing_before_first_next() -> None:
+    read_chunks: list[int] = []
 
     def counted() -> Iterator[bytes]:
         for number in range(3):
-            pulled.append(number)
+            read_chunks.append(number)
             yield b"x"
 
     chunks = Body.of(counted()).open()
-    assert pulled == []
+    assert read_chunks == []
     next(chunks)
-    assert pulled == [0]
+    assert read_chunks == [0]
     next(chunks)
-    assert pulled == [0, 1]
+    assert read_chunks == [0, 1]
 
 
 def test_open_file_again_ends_earlier_iterator() -> None:
@@ -204,8 +206,8 @@ def test_open_unknown_length_reads_smaller_chunks() -> None:
     unknown, known = Pipe(b"x"), Pipe(b"x")
     read_all(Body.of(unknown))
     read_all(Body.of(known, length=1))
-    assert set(unknown.asked) == {STREAM_CHUNK_SIZE}
-    assert set(known.asked) == {CHUNK_SIZE}
+    assert set(unknown.requested_sizes) == {STREAM_CHUNK_SIZE}
+    assert set(known.requested_sizes) == {CHUNK_SIZE}
 
 
 @pytest.mark.parametrize("make", ALL.values(), ids=ALL)
@@ -214,14 +216,14 @@ def test_open_any_content_yields_bytes(make: Callable[[], Any]) -> None:
 
 
 @pytest.mark.parametrize("make", ALL.values(), ids=ALL)
-def test_length_given_is_not_checked_by_the_body(make: Callable[[], Any]) -> None:
+def test_length_argument_is_not_checked_by_body(make: Callable[[], Any]) -> None:
     body = Body.of(make(), length=7)
     assert body.length == 7
-    assert read_all(body) == CONTENT, "the wire counts, the body does not"
+    assert read_all(body) == CONTENT, "the transport checks the length, the body does not"
 
 
 @pytest.mark.parametrize("length", [-1, True, 1.0, "1", b"1"])
-def test_of_invalid_length_is_refused(length: Any) -> None:
+def test_of_invalid_length_raises_usage_error(length: Any) -> None:
     with pytest.raises(UsageError, match=r"^invalid length ") as caught:
         Body.of(b"", length=length)
     assert repr(length) in str(caught.value)
@@ -305,7 +307,7 @@ def test_of_pipe_is_single_use() -> None:
 
 
 @pytest.mark.parametrize("content", [Pipe(CONTENT), io.BytesIO(CONTENT)], ids=["pipe", "file"])
-def test_body_deleted_leaves_content_open(content: Any) -> None:
+def test_body_deleted_does_not_close_content(content: Any) -> None:
     body = Body.of(content)
     chunks = body.open()
     next(chunks)
@@ -327,12 +329,12 @@ def test_body_deleted_leaves_content_open(content: Any) -> None:
         (Path("x"), "got PosixPath: encode the text, or open the file in binary mode$"),
     ],
 )
-def test_of_unsupported_type_is_refused(content: Any, rule: str) -> None:
+def test_of_unsupported_type_raises_usage_error(content: Any, rule: str) -> None:
     with pytest.raises(UsageError, match=f"^content must be bytes, a binary file or an iterable of bytes, {rule}"):
         Body.of(content)
 
 
-def test_of_text_file_is_refused(tmp_path: Path) -> None:
+def test_of_text_file_raises_usage_error(tmp_path: Path) -> None:
     path = tmp_path / "text"
     path.write_text("text")
     with path.open() as file, pytest.raises(UsageError, match=r"got TextIOWrapper: .*open the file in binary mode$"):
@@ -340,7 +342,7 @@ def test_of_text_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [tempfile.NamedTemporaryFile, tempfile.SpooledTemporaryFile])
-def test_of_wrapped_text_file_is_refused(make: Any) -> None:
+def test_of_wrapped_text_file_raises_usage_error(make: Any) -> None:
     with make(mode="w+") as file:
         file.write("text")
         file.seek(0)
@@ -348,15 +350,15 @@ def test_of_wrapped_text_file_is_refused(make: Any) -> None:
             Body.of(file)
 
 
-def test_of_write_only_or_closed_file_is_refused(tmp_path: Path) -> None:
+def test_of_write_only_or_closed_file_raises_usage_error(tmp_path: Path) -> None:
     with (tmp_path / "new").open("wb") as file, pytest.raises(UsageError):
         Body.of(file)
     with pytest.raises(UsageError):
-        Body.of(file)  # it is closed by now
+        Body.of(file)  # the file is closed
 
 
 def test_open_content_raises_passes_exception_unchanged() -> None:
-    lost = OSError("the user's own")
+    lost = OSError("content failed")
 
     def failing() -> Iterator[bytes]:
         yield b"abc"
@@ -365,7 +367,7 @@ def test_open_content_raises_passes_exception_unchanged() -> None:
     body = Body.of(failing())
     chunks = body.open()
     assert next(chunks) == b"abc"
-    with pytest.raises(OSError, match="the user's own") as caught:
+    with pytest.raises(OSError, match="content failed") as caught:
         next(chunks)
     assert caught.value is lost
     with pytest.raises(BodyConsumedError):
@@ -384,7 +386,7 @@ def test_open_content_raises_at_first_chunk_is_consumed() -> None:
 
 
 @pytest.mark.parametrize("chunk", ["text", 5, None, [b"x"]], ids=lambda chunk: type(chunk).__name__)
-def test_chunk_other_than_bytes_is_refused(chunk: Any) -> None:
+def test_open_chunk_other_than_bytes_raises_usage_error(chunk: Any) -> None:
     message = f"^each chunk of the content must be bytes, got {type(chunk).__name__}$"
     with pytest.raises(UsageError, match=message):
         read_all(Body.of(iter([b"x", chunk])))
@@ -392,13 +394,13 @@ def test_chunk_other_than_bytes_is_refused(chunk: Any) -> None:
         Body.of([b"x", chunk])
 
 
-def test_open_nonblocking_file_is_refused() -> None:
+def test_open_nonblocking_file_raises_usage_error() -> None:
     with pytest.raises(UsageError, match="non-blocking"):
         read_all(Body.of(NonBlocking()))
 
 
 @pytest.mark.parametrize("make", ALL.values(), ids=ALL)
-def test_map_function_gets_each_chunk_when_it_is_pulled(make: Callable[[], Any]) -> None:
+def test_map_function_receives_each_chunk_when_it_is_read(make: Callable[[], Any]) -> None:
     body = Body.of(make())
     seen: list[bytes] = []
     mapped = body.map(lambda chunk: seen.append(chunk) or chunk).map(bytes.upper)
@@ -412,7 +414,7 @@ def test_map_function_gets_each_chunk_when_it_is_pulled(make: Callable[[], Any])
 
 @pytest.mark.parametrize("make", ALL.values(), ids=ALL)
 @pytest.mark.parametrize("position", [0, 1, 5, 7, len(CONTENT), len(CONTENT) + 1])
-def test_open_at_yields_the_rest(make: Callable[[], Any], position: int) -> None:
+def test_open_at_yields_remaining_bytes(make: Callable[[], Any], position: int) -> None:
     assert b"".join(open_at(Body.of(make()), position)) == CONTENT[position:]
     mapped = Body.of(make()).map(bytes.upper)
     assert b"".join(open_at(mapped, position)) == CONTENT.upper()[position:]
@@ -420,10 +422,10 @@ def test_open_at_yields_the_rest(make: Callable[[], Any], position: int) -> None
 
 def test_open_at_file_is_not_read_before_the_position() -> None:
     seen: list[bytes] = []
-    body = Body.of(at_an_offset())
+    body = Body.of(file_at_offset())
     assert next(open_at(wrap_chunks(body, lambda chunks: (seen.append(chunk) or chunk for chunk in chunks)), 4))
-    assert seen == [CONTENT], "a function gets all chunks"
-    file = at_an_offset()
+    assert seen == [CONTENT], "a mapped function receives all chunks"
+    file = file_at_offset()
     reads = []
     file.read = lambda size: reads.append(file.tell()) or io.BytesIO.read(file, size)  # type: ignore[method-assign]
     next(open_at(Body.of(file), 4))
@@ -468,7 +470,7 @@ def test_of_list_changed_afterwards_keeps_its_chunks() -> None:
 
 
 class CustomError(Exception):
-    """An exception that can be referenced weakly, unlike built-in ones."""
+    """Exception that supports weak references, unlike built-in exceptions."""
 
 
 @pytest.mark.parametrize("kind", [CustomError, OSError, KeyError])
@@ -543,7 +545,7 @@ def test_pickle_other_content_arrives_empty(body: Body) -> None:
 
 def test_pickle_other_content_of_unknown_length_arrives_with_wrong_length() -> None:
     arrived = pickle.loads(pickle.dumps(Body.of(generator())))
-    assert (arrived.length, read_all(arrived)) == (1, b""), "so that it is not sent as an empty body"
+    assert (arrived.length, read_all(arrived)) == (1, b""), "the wrong length prevents an empty upload"
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, copy.copy])
@@ -570,43 +572,43 @@ def test_repr_hides_content(body: Body, text: str) -> None:
     assert repr(body) == text
 
 
-class PulledBy:
-    """A single-use content, to be read or to be iterated over, that notes which threads pull from it."""
+class RecordedContent:
+    """Single-use content that records the threads that read from it."""
 
     def __init__(self) -> None:
         self._file = io.BytesIO(CONTENT)
         self.threads: set[int] = set()
 
-    def pull(self, size: int) -> bytes:
+    def read_recorded(self, size: int) -> bytes:
         self.threads.add(threading.get_ident())
         return self._file.read(size)
 
 
-class PulledByRead(PulledBy):
+class RecordedReader(RecordedContent):
     def read(self, size: int) -> bytes:
-        return self.pull(min(size, 5))
+        return self.read_recorded(min(size, 5))
 
 
-class PulledByNext(PulledBy):
+class RecordedIterable(RecordedContent):
     def __iter__(self) -> Iterator[bytes]:
-        return iter(lambda: self.pull(5), b"")
+        return iter(lambda: self.read_recorded(5), b"")
 
 
 def race(work: Callable[[], bytes], line: int, threads: int = 8) -> tuple[list[bytes], bool]:
-    """What each of the threads gets out of the work, while one of them is held up before a line of the module.
+    """Run a function in several threads, and pause one of them before a line of `ociwire._http.body`.
 
-    The others begin when it has come to its n-th line there, and it goes on when they are done, or seem to be waiting
-    for it. Also returns whether there was such a line.
+    The other threads start when this thread reaches the n-th line that it executes in the module. It continues when
+    they have finished, or appear to wait for it. Returns the results, and whether the line was reached.
     """
     barrier = threading.Barrier(threads)
-    got: list[bytes] = []
+    results: list[bytes] = []
     failed: list[BaseException] = []
     lines = 0
 
     def run() -> None:
         try:
-            got.append(read_all_or_nothing(work))
-        except BaseException as error:  # noqa: BLE001 - to be seen in the test's own thread
+            results.append(read_unless_consumed(work))
+        except BaseException as error:  # noqa: BLE001 - asserted in the main thread
             failed.append(error)
 
     def trace(frame: FrameType, event: str, _arg: object) -> Any:
@@ -616,13 +618,13 @@ def race(work: Callable[[], bytes], line: int, threads: int = 8) -> tuple[list[b
         lines += event == "line"
         if event == "line" and lines == line:
             barrier.wait()
-            patience = 2000
-            while len(got) + len(failed) < threads - 1 and patience:
-                select.select((), (), (), 0)  # lets the others run, and comes back at once
-                patience -= 1
+            polls = 2000
+            while len(results) + len(failed) < threads - 1 and polls:
+                select.select((), (), (), 0)  # yields to the other threads and returns at once
+                polls -= 1
         return trace
 
-    def run_held_up() -> None:
+    def run_paused() -> None:
         tracing = sys.gettrace()
         sys.settrace(trace)
         try:
@@ -632,37 +634,37 @@ def race(work: Callable[[], bytes], line: int, threads: int = 8) -> tuple[list[b
         if lines < line:
             barrier.wait()
 
-    def run_behind() -> None:
+    def run_after_pause() -> None:
         barrier.wait()
         run()
 
-    started = [threading.Thread(target=run_behind if number else run_held_up) for number in range(threads)]
+    started = [threading.Thread(target=run_after_pause if number else run_paused) for number in range(threads)]
     for thread in started:
         thread.start()
     for thread in started:
         thread.join()
     assert failed == []
-    return got, lines >= line
+    return results, lines >= line
 
 
-def read_all_or_nothing(work: Callable[[], bytes]) -> bytes:
+def read_unless_consumed(work: Callable[[], bytes]) -> bytes:
     try:
         return work()
     except BodyConsumedError:
         return b""
 
 
-@pytest.mark.parametrize("make", [PulledByRead, PulledByNext])
-@pytest.mark.parametrize("opened", ["by each", "before"])
-def test_open_single_use_in_eight_threads_is_read_by_one(make: type[PulledBy], opened: str) -> None:
+@pytest.mark.parametrize("make", [RecordedReader, RecordedIterable])
+@pytest.mark.parametrize("opened", ["in each thread", "before"])
+def test_open_single_use_in_eight_threads_is_read_by_one_thread(make: type[RecordedContent], opened: str) -> None:
     for line in itertools.count(1):
         content = make()
         body = Body.of(content)
         iterators = [body.open() for _ in range(8)] if opened == "before" else []
-        got, held_up = race(lambda: b"".join(iterators.pop() if iterators else body.open()), line)  # noqa: B023
+        results, was_paused = race(lambda: b"".join(iterators.pop() if iterators else body.open()), line)  # noqa: B023
         assert len(content.threads) == 1
-        assert sorted(got) == [b""] * 7 + [CONTENT]
+        assert sorted(results) == [b""] * 7 + [CONTENT]
         assert not body.resendable
-        if not held_up:
-            assert line > 5, "the lines of the module were seen"
+        if not was_paused:
+            assert line > 5, "the lines of the module were traced"
             break

@@ -1,4 +1,4 @@
-"""A body opened, half-read, reopened and mapped in any order: the same bytes again, or never any."""
+"""Property tests of `Body`: content is resent from its start, or refused after its first chunk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FLIP = bytes(range(255, -1, -1))
 
 
 def flip(chunk: bytes) -> bytes:
-    """A function for `Body.map` that gives the same bytes however the content is cut, and undoes itself."""
+    """Invert each byte. The result does not depend on the chunks, and a second call restores the content."""
     return chunk.translate(FLIP)
 
 
@@ -36,39 +36,39 @@ class Unseekable:
         return self._file.read(size)
 
 
-def at_an_offset(file: Any, content: bytes) -> Any:
+def file_at_offset(file: Any, content: bytes) -> Any:
     file.write(b"before" + content)
     file.seek(6)
     return file
 
 
 def real_file(content: bytes) -> Any:
-    return at_an_offset(tempfile.TemporaryFile(), content)
+    return file_at_offset(tempfile.TemporaryFile(), content)
 
 
-def cut(content: bytes) -> list[bytes]:
-    """The content in pieces, an empty one among them."""
+def to_chunks(content: bytes) -> list[bytes]:
+    """Return the content in chunks, one of which is empty."""
     return [content[:1], b"", content[1:6], content[6:]]
 
 
-def generated(content: bytes) -> Iterator[bytes]:
-    yield from cut(content)
+def generate_chunks(content: bytes) -> Iterator[bytes]:
+    yield from to_chunks(content)
 
 
 BUFFERS: dict[str, Callable[[bytes], Any]] = {
     "bytes": bytes,
     "bytearray": bytearray,
     "memoryview": memoryview,
-    "list": cut,
+    "list": to_chunks,
 }
 FILES: dict[str, Callable[[bytes], Any]] = {
     "BytesIO": io.BytesIO,
-    "BytesIO at an offset": lambda content: at_an_offset(io.BytesIO(), content),
+    "BytesIO at an offset": lambda content: file_at_offset(io.BytesIO(), content),
     "real file": real_file,
 }
 SINGLE_USE: dict[str, Callable[[bytes], Any]] = {
     "reader": Unseekable,
-    "generator": generated,
+    "generator": generate_chunks,
 }
 KINDS = BUFFERS | FILES | SINGLE_USE
 
@@ -77,7 +77,7 @@ KINDS = BUFFERS | FILES | SINGLE_USE
 class Opening:
     chunks: Iterator[bytes]
     expected: bytes
-    got: bytes = b""
+    received: bytes = b""
     ended: bool = False
 
 
@@ -89,7 +89,7 @@ class BodyMachine(RuleBasedStateMachine):
             patch.start()
         self.openings: list[Opening] = []
         self.latest: Opening | None = None
-        self.pulled = False
+        self.was_read = False
         self.content: Any = None
 
     @initialize(kind=st.sampled_from(sorted(KINDS)), content=st.binary(min_size=1, max_size=14))
@@ -97,20 +97,20 @@ class BodyMachine(RuleBasedStateMachine):
         self.kind = kind
         self.content = KINDS[kind](content)
         self.length = None if kind in SINGLE_USE else len(content)
-        # every handle on the body, with what it is to yield and the length it was given
-        self.handles = [(Body.of(self.content), content, self.length)]
+        # each body over the content, with the expected bytes and length
+        self.bodies = [(Body.of(self.content), content, self.length)]
 
     def teardown(self) -> None:
         for patch in self._patches:
             patch.stop()
         if isinstance(self.content, io.IOBase):
-            assert not self.content.closed, "the content is borrowed"
+            assert not self.content.closed, "the body does not close the content"
             self.content.close()
 
     @rule(data=st.data())
     def open(self, data: st.DataObject) -> None:
-        body, expected, _ = data.draw(st.sampled_from(self.handles))
-        if self.kind in SINGLE_USE and self.pulled:
+        body, expected, _ = data.draw(st.sampled_from(self.bodies))
+        if self.kind in SINGLE_USE and self.was_read:
             with pytest.raises(BodyConsumedError):
                 body.open()
             return
@@ -118,57 +118,57 @@ class BodyMachine(RuleBasedStateMachine):
         self.openings.append(self.latest)
 
     @rule()
-    @precondition(lambda self: len(self.handles) < 4)
+    @precondition(lambda self: len(self.bodies) < 4)
     def map(self) -> None:
-        body, expected, length = self.handles[-1]
-        self.handles.append((body.map(flip), flip(expected), length))
+        body, expected, length = self.bodies[-1]
+        self.bodies.append((body.map(flip), flip(expected), length))
 
     @rule(length=st.integers(0, 20))
-    @precondition(lambda self: len(self.handles) < 4)
-    def say_the_length(self, length: int) -> None:
-        body, expected, _ = self.handles[0]
-        self.handles.append((Body.of(body, length), expected, length))
+    @precondition(lambda self: len(self.bodies) < 4)
+    def set_length(self, length: int) -> None:
+        body, expected, _ = self.bodies[0]
+        self.bodies.append((Body.of(body, length), expected, length))
 
     @rule(data=st.data())
     @precondition(lambda self: self.openings)
-    def pull(self, data: st.DataObject) -> None:
-        self._pull(data.draw(st.sampled_from(self.openings)))
+    def read_chunk(self, data: st.DataObject) -> None:
+        self._read_chunk(data.draw(st.sampled_from(self.openings)))
 
     @rule()
     @precondition(lambda self: self.latest)
-    def pull_from_the_latest(self) -> None:
+    def read_chunk_from_latest(self) -> None:
         assert self.latest is not None
-        self._pull(self.latest)
+        self._read_chunk(self.latest)
 
     @rule(data=st.data())
     @precondition(lambda self: self.openings)
-    def read_to_the_end(self, data: st.DataObject) -> None:
+    def read_to_end(self, data: st.DataObject) -> None:
         opening = data.draw(st.sampled_from(self.openings))
         while not opening.ended:
-            self._pull(opening)
+            self._read_chunk(opening)
 
-    def _pull(self, opening: Opening) -> None:
-        alive = opening is self.latest or self.kind in BUFFERS
+    def _read_chunk(self, opening: Opening) -> None:
+        is_active = opening is self.latest or self.kind in BUFFERS
         chunk = next(opening.chunks, None)
-        if not alive:
+        if not is_active:
             assert chunk is None, "a later opening ends the earlier ones"
             opening.ended = True
             return
-        self.pulled = True
+        self.was_read = True
         if chunk is None:
-            assert opening.got == opening.expected, "an iterator that was not ended yields all there is"
+            assert opening.received == opening.expected, "an iterator that was not ended yields all bytes"
             opening.ended = True
             return
         assert not opening.ended
         assert type(chunk) is bytes
-        opening.got += chunk
-        assert opening.expected.startswith(opening.got)
+        opening.received += chunk
+        assert opening.expected.startswith(opening.received)
 
     @invariant()
-    def it_tells_the_truth(self) -> None:
+    def attributes_match_state(self) -> None:
         for body, _, length in getattr(self, "handles", ()):
             assert body.single_use == (self.kind in SINGLE_USE)
-            assert body.resendable == (self.kind not in SINGLE_USE or not self.pulled)
+            assert body.resendable == (self.kind not in SINGLE_USE or not self.was_read)
             assert body.length == length
 
 

@@ -1,4 +1,4 @@
-"""Headers: order, case and repetition are kept; what could not be sent is refused; secrets are masked."""
+"""Tests of `Headers`: kept order, case and repetition, refused names and values, and masked secrets."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_updated_replaces_adds_and_removes() -> None:
     assert list(headers.items()) == [*LINKS, ("Range", "x")]
 
 
-def test_updated_invalid_value_is_refused() -> None:
+def test_updated_invalid_value_raises_usage_error() -> None:
     with pytest.raises(UsageError):
         Headers().updated({"A": "1\r\nB: 2"})
 
@@ -130,7 +130,7 @@ def test_name_token_is_accepted(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", " ", "a b", "a:", "a\n", " a", "é", "a\0", "(a)", "a/b", None, 5, b"a"])
-def test_name_not_a_token_is_refused(name: Any) -> None:
+def test_name_not_a_token_raises_usage_error(name: Any) -> None:
     with pytest.raises(UsageError, match=r"^invalid header name .*: expected letters, digits and ") as caught:
         Headers([(name, "secret")])
     assert repr(name) in str(caught.value)
@@ -138,11 +138,11 @@ def test_name_not_a_token_is_refused(name: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "kept"),
+    ("value", "stripped"),
     [("", ""), ("a b", "a b"), ("é", "é"), ("\xff", "\xff"), ("a\tb", "a\tb"), (" \ta \t", "a")],
 )
-def test_value_is_stripped_of_whitespace(value: str, kept: str) -> None:
-    assert Headers({"A": value})["A"] == kept
+def test_value_is_stripped_of_whitespace(value: str, stripped: str) -> None:
+    assert Headers({"A": value})["A"] == stripped
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_value_is_stripped_of_whitespace(value: str, kept: str) -> None:
         (5, "a str, got int"),
     ],
 )
-def test_value_that_cannot_be_sent_is_refused(value: Any, rule: str) -> None:
+def test_value_that_cannot_be_sent_raises_usage_error(value: Any, rule: str) -> None:
     with pytest.raises(UsageError, match=rf"^invalid value of the header X-Name: expected .*{rule}") as caught:
         Headers({"X-Name": value})
     assert "secret" not in str(caught.value)
@@ -181,7 +181,7 @@ def test_value_that_cannot_be_sent_is_refused(value: Any, rule: str) -> None:
     ],
     ids=lambda fields: type(fields).__name__,
 )
-def test_headers_from_unsupported_type_are_refused(fields: Any) -> None:
+def test_headers_from_unsupported_type_raise_usage_error(fields: Any) -> None:
     with pytest.raises(UsageError, match="mapping, or pairs") as caught:
         Headers(fields)
     assert "secret" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Request, RequestInfo and Response: frozen values on the way down, one owner on the way up."""
+"""Tests of `Request`, `RequestInfo` and `Response`: immutable requests, and ownership of response bodies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONTENT = b"abcdef"
 
 
 class WrappingReader:
-    """The body that a layer puts around a response: reads from the response, and logs when it is closed."""
+    """Body of a layer that wraps a response. Records when it is closed."""
 
     def __init__(self, inner: Response, log: list[str], name: str) -> None:
         self._inner, self._log, self._name = inner, log, name
@@ -254,7 +254,7 @@ def test_read_size_reads_no_further() -> None:
 
 
 @pytest.mark.parametrize("buffer", [bytearray(4), memoryview(bytearray(4))], ids=lambda b: type(b).__name__)
-def test_readinto_returns_what_is_there(buffer: Any) -> None:
+def test_readinto_returns_available_bytes(buffer: Any) -> None:
     response = Response(200, (), [b"abc", b"def"])
     assert response.readinto(buffer) == 3
     assert bytes(buffer) == b"abc\0"
@@ -300,7 +300,7 @@ def test_iter_bytes_size_below_one_is_refused(body: Any, size: int) -> None:
 def test_length_from_bytes_header_method_and_status(response: Response, length: int | None) -> None:
     assert response.length == length
     response.read()
-    assert response.length == length, "the length is that of the whole body"
+    assert response.length == length, "reading does not change the length"
 
 
 def test_length_of_5000_digits_is_unknown() -> None:
@@ -426,7 +426,7 @@ def test_response_replace_moves_ownership_of_the_body() -> None:
     with pytest.raises(UsageError, match="moved to another response"):
         response.read()
     response.close()
-    assert source.closes == 0, "who gave it away does not close it"
+    assert source.closes == 0, "the response that was replaced does not close the body"
     assert other.read() == b"cdef"
     other.close()
     assert source.closes == 1
@@ -444,14 +444,14 @@ def test_response_replace_unknown_field_is_refused() -> None:
 
 
 def test_response_replace_of_bytes_can_be_repeated() -> None:
-    canned = Response(200, {"A": "1"}, b"abc")
+    original = Response(200, {"A": "1"}, b"abc")
     for number in range(3):
-        out = canned.replace(request=Request("GET", f"/{number}"))
-        assert out.request is not None
-        assert out.request.url == f"/{number}"
-        assert out.read() == b"abc"
-        out.close()
-    assert canned.request is None
+        response_copy = original.replace(request=Request("GET", f"/{number}"))
+        assert response_copy.request is not None
+        assert response_copy.request.url == f"/{number}"
+        assert response_copy.read() == b"abc"
+        response_copy.close()
+    assert original.request is None
 
 
 def test_response_replace_body_closes_the_old_response_with_the_new() -> None:
@@ -469,13 +469,13 @@ def test_response_replace_body_closes_the_old_response_with_the_new() -> None:
 
 def test_response_replace_body_twice_closes_outermost_first() -> None:
     log: list[str] = []
-    wire = Response(200, (), FakeReader(CONTENT, on_close=lambda: log.append("wire")))
-    inner = wire.replace(body=WrappingReader(wire, log, "inner"))
-    handed_on = inner.replace(status=201)
-    outer = handed_on.replace(body=WrappingReader(handed_on, log, "outer"))
+    base = Response(200, (), FakeReader(CONTENT, on_close=lambda: log.append("base")))
+    inner = base.replace(body=WrappingReader(base, log, "inner"))
+    replaced = inner.replace(status=201)
+    outer = replaced.replace(body=WrappingReader(replaced, log, "outer"))
     assert outer.read() == b"abcdef"
     outer.close()
-    assert log == ["outer", "inner", "wire"]
+    assert log == ["outer", "inner", "base"]
 
 
 def test_close_new_body_fails_still_closes_old_response() -> None:

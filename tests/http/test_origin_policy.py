@@ -1,4 +1,4 @@
-"""The origin policy: which URLs are read at all, and which may have secrets."""
+"""Tests of the origin policy: accepted URLs, and URLs to which credentials may be sent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ociwire._http.urls import Origin, check_url, split_url
 from ociwire._oci.host import check_host, redact_url
 from ociwire.errors import OciwireError, ProtocolError, UsageError
 
-ASKED = "https://registry.example/v2/app/blobs/uploads/?secret=1"
+REQUEST_URL = "https://registry.example/v2/app/blobs/uploads/?secret=1"
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_url_error_shows_no_userinfo_or_query(read: Callable[[str], object], tex
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("read", [Origin.of, check_url, check_host, lambda text: upload_location(ASKED, text)])
+@pytest.mark.parametrize("read", [Origin.of, check_url, check_host, lambda text: upload_location(REQUEST_URL, text)])
 @pytest.mark.parametrize("text", ["x" * 9999 + "!", "https://" + "x" * 9999 + "!/ ", "https://u@" + "x" * 9999 + "/ "])
 def test_url_error_long_url_is_cut(read: Callable[[str], object], text: str) -> None:
     with pytest.raises((UsageError, ProtocolError)) as caught:
@@ -350,9 +350,9 @@ def test_is_loopback_other_host_is_false(host: str) -> None:
     ],
 )
 def test_upload_location_https_registry_resolves_location(location: str, url: str, secrets: bool) -> None:
-    found = upload_location(ASKED, location)
+    found = upload_location(REQUEST_URL, location)
     assert found == url
-    assert (Origin.of(found) == Origin.of(ASKED)) is secrets
+    assert (Origin.of(found) == Origin.of(REQUEST_URL)) is secrets
 
 
 @pytest.mark.parametrize(
@@ -374,14 +374,14 @@ def test_upload_location_plain_http_is_refused_and_names_tls_proxy(location: str
     with pytest.raises(
         ProtocolError, match=r"of https://registry\.example: it goes from https to http .*proxy.*TLS.*X-Forwarded-Proto"
     ) as caught:
-        upload_location(ASKED, location)
+        upload_location(REQUEST_URL, location)
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("location", [None, ""])
 def test_upload_location_missing_is_refused(location: str | None) -> None:
     with pytest.raises(ProtocolError, match="no Location header") as caught:
-        upload_location(ASKED, location)
+        upload_location(REQUEST_URL, location)
     assert "https://registry.example/v2/app/blobs/uploads/" in str(caught.value)
     assert "secret" not in str(caught.value)
 
@@ -413,7 +413,7 @@ def test_upload_location_invalid_url_is_refused(location: str) -> None:
     with pytest.raises(
         ProtocolError, match=r"^cannot use the upload Location of https://registry\.example: invalid "
     ) as caught:
-        upload_location(ASKED, location)
+        upload_location(REQUEST_URL, location)
     assert "secret" not in str(caught.value)
 
 
@@ -463,8 +463,8 @@ def test_redact_url_removes_query_and_userinfo(url: str, shown: str) -> None:
     ],
 )
 def test_upload_location_unencoded_characters_are_encoded(location: str, url: str) -> None:
-    assert upload_location(ASKED, location) == url
-    assert redirect_target(ASKED, location)[0] == url
+    assert upload_location(REQUEST_URL, location) == url
+    assert redirect_target(REQUEST_URL, location)[0] == url
 
 
 def test_next_page_unencoded_characters_are_encoded() -> None:
@@ -473,30 +473,30 @@ def test_next_page_unencoded_characters_are_encoded() -> None:
 
 
 def _upload(text: str) -> object:
-    return upload_location(ASKED, text)
+    return upload_location(REQUEST_URL, text)
 
 
 def _redirect(text: str) -> object:
-    return redirect_target(ASKED, text)
+    return redirect_target(REQUEST_URL, text)
 
 
 def _page(text: str) -> object:
-    return next_page(ASKED, text)
+    return next_page(REQUEST_URL, text)
 
 
 def _realm(text: str) -> object:
-    return check_realm(text, Origin.of(ASKED))
+    return check_realm(text, Origin.of(REQUEST_URL))
 
 
-READERS: list[Callable[[str], object]] = [Origin.of, check_url, check_host, _upload, _redirect, _page, _realm]
+PARSERS: list[Callable[[str], object]] = [Origin.of, check_url, check_host, _upload, _redirect, _page, _realm]
 PASSWORDS = ["sec/ret", "sec?ret", "sec#ret", "sec\\ret", "sec?r/t#ret", "[sec]ret", "sec@ret"]
-# Of these the beginning reads as a host and a port.
+# The start of each looks like a port.
 PORTS = ["12/ret", "12?ret", "12#ret"]
 
 
 @pytest.mark.parametrize("password", PASSWORDS)
 @pytest.mark.parametrize("form", ["https://user:{}@h/v2/", "HTTP://user:{}@h", "ftp://u:{}@h"])
-@pytest.mark.parametrize("call", READERS, ids=lambda call: call.__name__)
+@pytest.mark.parametrize("call", PARSERS, ids=lambda call: call.__name__)
 def test_url_error_shows_no_part_of_password(call: Callable[[str], object], form: str, password: str) -> None:
     with pytest.raises(OciwireError) as caught:
         call(form.format(password))

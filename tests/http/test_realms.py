@@ -1,4 +1,4 @@
-"""Which token servers may be given a registry's credentials: the realm's row of the origin policy."""
+"""Tests of `check_realm`: the token servers to which the credentials of a registry may be sent."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def is_allowed(realm: str, registry: str = PUBLIC, *trusted: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("registry", "realm", "good"),
+    ("registry", "realm", "accepted"),
     [
         ("https://registry.example", "https://registry.example/token", True),
         ("https://registry.example", "https://registry.example:8443/token", True),
@@ -62,8 +62,8 @@ def is_allowed(realm: str, registry: str = PUBLIC, *trusted: str) -> bool:
         ("http://[::1]:5000", "http://[::1]:5001/token", True),
     ],
 )
-def test_check_realm_scheme_and_host_rules(registry: str, realm: str, good: bool) -> None:
-    assert is_allowed(realm, registry) == good
+def test_check_realm_scheme_and_host_rules(registry: str, realm: str, accepted: bool) -> None:
+    assert is_allowed(realm, registry) == accepted
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ INTERNAL = [
     "0xc0a80001",
     "3232235521",
     "0300.0250.1",
-    # link-local: the clouds' metadata
+    # link-local: metadata servers of cloud providers
     "169.254.169.254",
     "169.254.43518",
     "0xa9fea9fe",
@@ -267,8 +267,8 @@ def test_check_realm_public_host_is_accepted(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["[64:ff9b:1::808:808]", "[64:ff9b:1:a00:0:100:808:808]", "[64:ff9b:1:ffff::808:808]"])
 def test_is_internal_local_use_nat64_is_true(host: str) -> None:
-    # RFC 8215, section 4: the prefix has a meaning in one's own network only. RFC 6052, section 2.2: where in it the
-    # IPv4 address stands depends on a length that nobody else knows; below a /48, 64:ff9b:1:a00:0:100:: is 10.0.0.1.
+    # RFC 8215, section 4: the prefix is for use within a network. RFC 6052, section 2.2: the position of the IPv4
+    # address depends on the prefix length, which is unknown here; with /48, 64:ff9b:1:a00:0:100:: is 10.0.0.1.
     assert is_internal(host)
     assert not is_allowed(f"https://{host}/token")
 
@@ -293,7 +293,7 @@ ADDRESSES = st.builds(
 
 @st.composite
 def spellings(draw: st.DrawFn, address: IPv4Address) -> str:
-    """An IPv4 address as inet_aton(3) reads it: one to four numbers, each in one of three bases, the last the rest."""
+    """Draw an IPv4 address as inet_aton(3) accepts it: one to four decimal, octal or hexadecimal numbers."""
     parts = draw(st.integers(1, 4))
     value = int(address)
     numbers = [value >> (24 - 8 * i) & 0xFF for i in range(parts - 1)]
@@ -311,8 +311,8 @@ def in_ipv6(address: IPv4Address) -> st.SearchStrategy[str]:
     tails = st.sampled_from([f"{high:x}:{low:x}", f"{high:04X}:{low:04X}", str(address)])
     prefixes = st.sampled_from(["::ffff:", "0:0:0:0:0:FFFF:", "::0:ffff:", "64:ff9b::", "64:ff9b:0:0:0:0:"])
     embedded = st.tuples(prefixes, tails).map("".join)
-    six_to_four = st.sampled_from([f"2002:{high:x}:{low:x}::1", f"2002:{high:x}:{low:x}:0:1:2:3:4"])
-    return st.one_of(embedded, six_to_four).map("[{}]".format)
+    embedded_6to4 = st.sampled_from([f"2002:{high:x}:{low:x}::1", f"2002:{high:x}:{low:x}:0:1:2:3:4"])
+    return st.one_of(embedded, embedded_6to4).map("[{}]".format)
 
 
 @given(
@@ -327,7 +327,7 @@ def test_check_realm_internal_address_any_spelling_is_refused(host: str, registr
 
 
 def is_public(address: IPv4Address) -> bool:
-    """Whether anybody may have it; 192.0.0.0/24 is for protocols (RFC 6890), though Python calls some of it global."""
+    """Return whether an address is public. Python calls parts of 192.0.0.0/24 global, see RFC 6890, section 2.2.2."""
     return address.is_global and not address.is_multicast and not str(address).startswith("192.0.0.")
 
 
@@ -336,11 +336,11 @@ def test_check_realm_any_spelling_of_public_address_is_accepted(address: IPv4Add
     assert is_allowed(f"https://{data.draw(spellings(address))}/token")
 
 
-# --- what the caller allows ---
+# --- trusted realms ---
 
 
 @pytest.mark.parametrize(
-    ("registry", "realm", "trusted", "good"),
+    ("registry", "realm", "trusted", "accepted"),
     [
         (PUBLIC, "http://auth.corp/token", ["http://auth.corp"], True),
         (PUBLIC, "http://auth.corp:80/token", ["http://auth.corp"], True),
@@ -360,11 +360,11 @@ def test_check_realm_any_spelling_of_public_address_is_accepted(address: IPv4Add
         (PUBLIC, "https://auth.example/token", ["http://auth.corp"], True),
     ],
 )
-def test_check_realm_trusted_origin_is_accepted(registry: str, realm: str, trusted: list[str], good: bool) -> None:
-    assert is_allowed(realm, registry, *trusted) == good
+def test_check_realm_trusted_origin_is_accepted(registry: str, realm: str, trusted: list[str], accepted: bool) -> None:
+    assert is_allowed(realm, registry, *trusted) == accepted
 
 
-# --- what the message says ---
+# --- error messages ---
 
 
 @pytest.mark.parametrize(

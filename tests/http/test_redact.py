@@ -1,4 +1,4 @@
-"""Secrets are masked in whatever encoding they are repeated, and nothing else is."""
+"""Tests of `Redactor`: secrets are masked in any encoding, and other text is not changed."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def test_redact_bytes_any_bytes_are_accepted(data: bytes, is_truncated: bool) ->
 @pytest.mark.parametrize(
     "piece", ["a", "/", "//", "?", "//?", f"{HOME}/?", "%", "%41", "\\u0041", "&amp;", "sig=", "a:", "=", "\\"]
 )
-def test_redact_text_64_kib_made_to_be_slow_is_masked(piece: str) -> None:
+def test_redact_text_64_kib_of_worst_case_input_is_masked(piece: str) -> None:
     redactor = Redactor(HOME)
     redactor.add(Credential(registry_token="a" * 65536))
     redactor.add(Credential(username="me", password="%\\&<>"))
@@ -263,7 +263,7 @@ def test_redact_text_latin_1_secret_within_utf_8_characters_is_masked() -> None:
 
 
 class LeaseError(RegistryError):
-    """A subclass as a user may write it, with an attribute of its own."""
+    """Error class of a user, with an additional attribute."""
 
     def __init__(self, message: str, *, lease: str, **attributes: Any) -> None:
         super().__init__(message, **attributes)

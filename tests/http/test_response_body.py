@@ -1,4 +1,4 @@
-"""Readers: bytes, binary readers and iterables, all read into a buffer."""
+"""Tests of `make_reader`: bytes, binary readers and iterables are read into a buffer."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ociwire._http.response_body import make_reader
 from ociwire.errors import UsageError
 
 
-class OnlyRead:
-    """What has ``read`` and no more, and gives less than is asked for."""
+class ReadOnly:
+    """Reader that has only ``read``, and returns fewer bytes than requested."""
 
     def __init__(self, content: bytes) -> None:
         self._file = io.BytesIO(content)
@@ -22,7 +22,7 @@ class OnlyRead:
         return self._file.read(min(size, 3))
 
 
-class ReadAndClose(OnlyRead):
+class ReadAndClose(ReadOnly):
     closed = 0
 
     def close(self) -> None:
@@ -38,7 +38,7 @@ def pieces() -> Iterator[bytes]:
 BODIES: dict[str, Callable[[], Any]] = {
     "bytes": lambda: b"abcdefg",
     "file": lambda: io.BytesIO(b"abcdefg"),
-    "read only": lambda: OnlyRead(b"abcdefg"),
+    "read only": lambda: ReadOnly(b"abcdefg"),
     "generator": pieces,
     "list": lambda: list(pieces()),
     "tuple": lambda: (b"abc", b"defg"),
@@ -47,16 +47,16 @@ BODIES: dict[str, Callable[[], Any]] = {
 
 
 def read_all(reader: Any, size: int) -> bytes:
-    """All that a reader has, read into a buffer of one size; the rest of the buffer must be left alone."""
-    got = b""
+    """Read everything with a buffer of one size. Check that the reader does not write beyond its count."""
+    content = b""
     while True:
         buffer = bytearray(b"\xff" * (size + 1))
         count = reader.readinto(memoryview(buffer)[:size])
         assert 0 <= count <= size
         assert buffer[count:] == b"\xff" * (size + 1 - count)
         if not count:
-            return got
-        got += buffer[:count]
+            return content
+        content += buffer[:count]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 100])
@@ -64,13 +64,13 @@ def read_all(reader: Any, size: int) -> bytes:
 def test_readinto_any_body_and_buffer_size_reads_everything(make: Callable[[], Any], size: int) -> None:
     reader = make_reader(make())
     assert read_all(reader, size) == b"abcdefg"
-    assert reader.readinto(memoryview(bytearray(3))) == 0, "the end stays the end"
+    assert reader.readinto(memoryview(bytearray(3))) == 0, "a read after the end returns 0 again"
     reader.close()
 
 
 @pytest.mark.parametrize(
     "empty",
-    [b"", [], [b"", b""], iter(()), io.BytesIO(), OnlyRead(b"")],
+    [b"", [], [b"", b""], iter(()), io.BytesIO(), ReadOnly(b"")],
     ids=["bytes", "list", "list of nothing", "iterator", "file", "reader"],
 )
 def test_readinto_empty_body_returns_zero(empty: Any) -> None:
@@ -86,19 +86,19 @@ def test_make_reader_reader_returns_it() -> None:
     assert make_reader(file) is file
 
 
-def test_readinto_generator_pulls_pieces_on_demand() -> None:
-    pulled: list[int] = []
+def test_readinto_generator_reads_pieces_on_demand() -> None:
+    read_pieces: list[int] = []
 
     def counted() -> Iterator[bytes]:
         for number in range(2):
-            pulled.append(number)
+            read_pieces.append(number)
             yield b"ab"
 
     reader = make_reader(counted())
-    assert pulled == []
+    assert read_pieces == []
     assert reader.readinto(memoryview(bytearray(1))) == 1
     assert reader.readinto(memoryview(bytearray(1))) == 1
-    assert pulled == [0], "the rest of a piece comes before the next one"
+    assert read_pieces == [0], "the rest of a piece is returned before the next piece is read"
 
 
 def test_close_reader_closes_its_source() -> None:
@@ -149,7 +149,7 @@ def test_readinto_source_raises_passes_exception_unchanged() -> None:
 
 
 @pytest.mark.parametrize("body", [None, 5, "text", object(), io.StringIO("text")], ids=lambda b: type(b).__name__)
-def test_make_reader_unsupported_type_is_refused(body: Any) -> None:
+def test_make_reader_unsupported_type_raises_usage_error(body: Any) -> None:
     with pytest.raises(
         UsageError, match=f"^body must be bytes, a binary reader or an iterable of bytes, got {type(body).__name__}$"
     ):
@@ -157,13 +157,13 @@ def test_make_reader_unsupported_type_is_refused(body: Any) -> None:
 
 
 @pytest.mark.parametrize("piece", ["text", 5, None], ids=lambda piece: type(piece).__name__)
-def test_readinto_piece_other_than_bytes_is_refused(piece: Any) -> None:
+def test_readinto_piece_other_than_bytes_raises_usage_error(piece: Any) -> None:
     reader = make_reader([piece])
     with pytest.raises(UsageError, match=f"^body must yield bytes, got {type(piece).__name__}$"):
         reader.readinto(memoryview(bytearray(3)))
 
 
-def test_readinto_nonblocking_source_is_refused() -> None:
+def test_readinto_nonblocking_source_raises_usage_error() -> None:
     class NonBlocking:
         def read(self, size: int) -> None:
             return None

@@ -1,4 +1,4 @@
-"""Descriptor and Platform: what they hold, what they refuse, and their JSON."""
+"""Tests of `Descriptor` and `Platform`: fields, checks, and JSON."""
 
 from __future__ import annotations
 
@@ -198,19 +198,19 @@ def test_descriptor_mutable_arguments_are_copied() -> None:
 
 def test_to_dict_result_changed_leaves_descriptor_unchanged() -> None:
     descriptor = Descriptor.from_dict(FULL)
-    given = descriptor.to_dict()
-    given["annotations"]["new"] = "x"
-    given["urls"].append("x")
-    given["platform"]["features"].append("x")
+    result = descriptor.to_dict()
+    result["annotations"]["new"] = "x"
+    result["urls"].append("x")
+    result["platform"]["features"].append("x")
     assert descriptor.to_dict() == FULL
 
 
 def test_equal_descriptors_have_equal_hashes() -> None:
-    one, other = Descriptor.from_dict(FULL), Descriptor.from_dict(json.loads(json.dumps(FULL)))
-    assert one == other
-    assert hash(one) == hash(other)
-    assert one != one.replace(annotations=None)
-    assert len({one, other}) == 1
+    first, second = Descriptor.from_dict(FULL), Descriptor.from_dict(json.loads(json.dumps(FULL)))
+    assert first == second
+    assert hash(first) == hash(second)
+    assert first != first.replace(annotations=None)
+    assert len({first, second}) == 1
 
 
 @pytest.mark.parametrize("mapping", [REQUIRED, FULL], ids=["required", "full"])
@@ -234,9 +234,9 @@ def test_from_dict_full_object_reads_every_field() -> None:
 
 
 def test_to_dict_returns_plain_types() -> None:
-    given = Descriptor.from_dict(FULL).to_dict()
-    assert type(given["digest"]) is str
-    assert type(given["urls"]) is list
+    result = Descriptor.from_dict(FULL).to_dict()
+    assert type(result["digest"]) is str
+    assert type(result["urls"]) is list
 
 
 def test_from_dict_unknown_fields_are_ignored() -> None:
@@ -289,7 +289,7 @@ def test_from_dict_invalid_digest_or_size_is_refused(field: str, value: Any) -> 
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "attribute", "read"),
+    ("field", "value", "attribute", "parsed"),
     [
         ("mediaType", f"{OCI_MANIFEST}; charset=utf-8", "media_type", OCI_MANIFEST),
         ("mediaType", "text/plain;charset=utf-8", "media_type", "text/plain"),
@@ -334,10 +334,10 @@ def test_from_dict_invalid_digest_or_size_is_refused(field: str, value: Any) -> 
         ("artifactType", [], "artifact_type", None),
     ],
 )
-def test_from_dict_unusual_field_is_read_leniently(field: str, value: Any, attribute: str, read: Any) -> None:
+def test_from_dict_unusual_field_is_read_leniently(field: str, value: Any, attribute: str, parsed: Any) -> None:
     described = Descriptor.from_dict(REQUIRED | {field: value})
-    assert getattr(described, attribute) == read
-    assert type(getattr(described, attribute)) is type(read)
+    assert getattr(described, attribute) == parsed
+    assert type(getattr(described, attribute)) is type(parsed)
     assert described.replace(**{attribute: getattr(Descriptor.from_dict(REQUIRED), attribute)}) == (
         Descriptor.from_dict(REQUIRED)
     )
@@ -361,6 +361,6 @@ def test_platform_field_of_wrong_type_is_refused(field: str) -> None:
 
 @pytest.mark.parametrize("value", [Descriptor.from_dict(FULL), Descriptor.of(b""), Platform("arm", "linux")])
 def test_pickle_and_copy_are_equal(value: Any) -> None:
-    for other in (pickle.loads(pickle.dumps(value)), copy.copy(value), copy.deepcopy(value)):
-        assert other == value
-        assert hash(other) == hash(value)
+    for duplicate in (pickle.loads(pickle.dumps(value)), copy.copy(value), copy.deepcopy(value)):
+        assert duplicate == value
+        assert hash(duplicate) == hash(value)

@@ -1,4 +1,4 @@
-"""Digest: the grammar of the image specification, and hashing."""
+"""Tests of `Digest`: the grammar of the image specification, and hashing."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_of_unknown_algorithm_is_refused(algorithm: Any) -> None:
         (f"sha256:{HEX}", "sha256"),
         (f"sha384:{'0a' * 48}", "sha384"),
         (f"sha512:{'0a' * 64}", "sha512"),
-        # the image specification's examples of what the grammar lets through
+        # examples of the image specification, "Digests"
         (f"multihash+base58:{'QmRZxt2b1FVZPNqd8hsiykDL3TdBDeTSPX9Kv46HmX4Gx8'}", "multihash+base58"),
         ("sha256+b64u:LCa0a2j_xo_5m0U8HTBBNBNCLXBkg7-g-YpeiGJm564", "sha256+b64u"),
         ("a:A", "a"),

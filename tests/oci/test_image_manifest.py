@@ -1,4 +1,4 @@
-"""`Manifest` and `Index`: reading and writing loses nothing, values are immutable, platforms are selected."""
+"""Tests of `Manifest` and `Index`: reading and writing, immutability, and selection of platforms."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_manifest_new_is_written_in_a_fixed_order() -> None:
     assert manifest.descriptor == Descriptor.of(manifest.to_bytes(), OCI_MANIFEST)
 
 
-def test_manifest_fields_are_those_that_were_given() -> None:
+def test_manifest_fields_have_values_of_arguments() -> None:
     manifest = Manifest(CONFIG, LAYERS, artifact_type="a/b", subject=SUBJECT, annotations={"a": "1"})
     assert (manifest.config, manifest.layers, manifest.subject) == (CONFIG, LAYERS, SUBJECT)
     assert (manifest.artifact_type, manifest.media_type, dict(manifest.annotations)) == (
@@ -176,7 +176,7 @@ def test_manifest_invalid_content_raises_content_error(
     assert message in str(caught.value)
 
 
-def test_manifest_numbers_in_annotations_are_not_texts() -> None:
+def test_manifest_numbers_in_annotations_are_not_strings() -> None:
     assert dict(Manifest.from_bytes(b'{"annotations":{"a":1,"b":"2"}}').annotations) == {"b": "2"}
     assert Manifest.from_bytes(b'{"annotations":7}').annotations == {}
 
@@ -249,7 +249,7 @@ def test_index_select_returns_the_best_image(requested: str, offered: list[str],
         ("linux/mips64le", ["linux/mips64le/hardfloat"]),
     ],
 )
-def test_index_select_nothing_fits_raises_with_what_there_is(requested: str, offered: list[str]) -> None:
+def test_index_select_nothing_matches_raises_with_offered_platforms(requested: str, offered: list[str]) -> None:
     index = Index(entry(*name.split("/")) for name in offered)
     with pytest.raises(ManifestUnknown) as caught:
         index.select(requested)

@@ -1,4 +1,4 @@
-"""References, as `docker pull` reads them, and the names in them."""
+"""Tests of `Reference`: parsing as `docker pull` does it, repository names and tags."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DIGEST = f"sha256:{HEX}"
 @pytest.mark.parametrize(
     ("text", "host", "repository", "tag", "digest"),
     [
-        # Docker Hub, where no host is named
+        # Docker Hub: no host
         ("alpine", "docker.io", "library/alpine", None, None),
         ("alpine:3.20", "docker.io", "library/alpine", "3.20", None),
         (f"alpine@{DIGEST}", "docker.io", "library/alpine", None, DIGEST),
@@ -46,11 +46,11 @@ DIGEST = f"sha256:{HEX}"
         ("192.0.2.1/app", "192.0.2.1", "app", None, None),
         ("[2001:db8::1]:5000/team/app:1", "[2001:db8::1]:5000", "team/app", "1", None),
         ("[::1]/app", "[::1]", "app", None, None),
-        # no host at all: there is no slash after it
+        # not a host: no slash follows
         ("localhost:5000", "docker.io", "library/localhost", "5000", None),
         ("localhost", "docker.io", "library/localhost", None, None),
         ("ghcr.io", "docker.io", "library/ghcr.io", None, None),
-        # only the image id by itself is one
+        # only a complete image ID is refused
         (f"team/{HEX}", "docker.io", f"team/{HEX}", None, None),
         (f"ghcr.io/{HEX}", "ghcr.io", HEX, None, None),
         (f"{HEX}:1", "docker.io", f"library/{HEX}", "1", None),
@@ -122,12 +122,12 @@ def test_parse_invalid_text_is_refused(text: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_parse_image_id_names_the_mistake() -> None:
+def test_parse_image_id_error_names_it() -> None:
     with pytest.raises(UsageError, match=r"got an image ID$"):
         Reference.parse(HEX)
 
 
-def test_parse_upper_case_repository_names_the_mistake() -> None:
+def test_parse_upper_case_repository_error_says_lower_case() -> None:
     with pytest.raises(UsageError, match=r"'ghcr\.io/App'.*lower case"):
         Reference.parse("ghcr.io/App")
 
@@ -139,7 +139,7 @@ def test_parse_other_than_str_is_refused(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "whole"),
+    ("text", "full"),
     [
         ("alpine", "docker.io/library/alpine"),
         (f"ghcr.io/a:1@{DIGEST}", f"ghcr.io/a:1@{DIGEST}"),
@@ -147,16 +147,16 @@ def test_parse_other_than_str_is_refused(value: Any) -> None:
         ("localhost/a:1", "localhost/a:1"),
     ],
 )
-def test_str_returns_full_reference(text: str, whole: str) -> None:
-    assert str(Reference.parse(text)) == whole
-    assert Reference.parse(whole) == Reference.parse(text)
+def test_str_returns_full_reference(text: str, full: str) -> None:
+    assert str(Reference.parse(text)) == full
+    assert Reference.parse(full) == Reference.parse(text)
 
 
 def test_reference_invalid_part_is_refused() -> None:
     reference = Reference("ghcr.io", "team/app", "1", DIGEST)  # type: ignore[arg-type]
     assert type(reference.digest) is Digest
-    bad: list[dict[str, Any]] = [{"host": "a b"}, {"repository": "App"}, {"tag": "-"}, {"digest": "x"}, {"tag": ""}]
-    for change in bad:
+    invalid: list[dict[str, Any]] = [{"host": "a b"}, {"repository": "App"}, {"tag": "-"}, {"digest": "x"}, {"tag": ""}]
+    for change in invalid:
         with pytest.raises(UsageError):
             dataclasses.replace(reference, **change)
 
@@ -208,7 +208,7 @@ def test_check_repository_valid_is_accepted(name: str) -> None:
         "a?b",
         "a\n",
         "é",
-        "ａ",  # noqa: RUF001 - a letter of full width, which is the point
+        "ａ",  # noqa: RUF001 - a full-width letter, which must be refused
         "٣",
         None,
         5,

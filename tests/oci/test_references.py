@@ -1,4 +1,4 @@
-"""`ociwire._oci.references`: what a manifest references, platforms, and indexes that are written again."""
+"""Tests of `ociwire._oci.references`: descriptors in manifests, platforms, and edited indexes."""
 
 from __future__ import annotations
 
@@ -100,9 +100,9 @@ def test_index_text_join_keeps_untouched_bytes(other: str) -> None:
     entries = [f'{{"digest": "{Digest.of(b"")}", "x" : {other}}}', f'{{ "y":[{other},\t1]}}']
     index = f'\r\n{{"x": {other},\n "manifests" : [ {entries[0]} ,\n{entries[1]}],"z":{other} }}\n'.encode()
     assert IndexText.split(index).entries == tuple(entries)
-    for kept in (entries, entries[:1], entries[1:], []):
+    for remaining in (entries, entries[:1], entries[1:], []):
         before, after = f'\r\n{{"x": {other},\n "manifests" : [', f'],"z":{other} }}\n'
-        assert IndexText.split(index).join(kept) == f"{before}{','.join(kept)}{after}".encode()
+        assert IndexText.split(index).join(remaining) == f"{before}{','.join(remaining)}{after}".encode()
 
 
 @given(JSON, JSON, st.booleans(), st.sampled_from([None, 1, "\t"]))

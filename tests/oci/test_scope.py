@@ -1,4 +1,4 @@
-"""Scope: the text it reads, the set it is, and the text it gives back."""
+"""Tests of `Scope`: parsing, set operations, and its text."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def opaque(word: str) -> ResourceScope:
         ),
         ("repository(plugin):a:pull", [ResourceScope("repository(plugin)", "a", "pull")]),
         ("repository:a:pull,pull repository:a:pull", [pull("a")]),
-        # a name may hold a colon: the actions begin after the last one
+        # a name may contain colons: the actions follow the last one
         ("repository:localhost:5000/a:pull", [pull("localhost:5000/a")]),
         ("repository:a:b:c:pull", [pull("a:b:c")]),
     ],
@@ -116,32 +116,32 @@ def test_resource_scope_str_is_its_word(member: ResourceScope, text: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "text"),
+    ("left", "right", "text"),
     [
-        # the left text first, then what the right adds, in its order
+        # the left text, then the additions of the right one in its order
         ("repository:b:push", "repository:a:pull", "repository:b:push repository:a:pull"),
         ("repository:a:pull", "z repository:b:pull y", "repository:a:pull z repository:b:pull y"),
-        # of a word that is there in part, the rest
+        # the missing actions of a word
         ("repository:a:pull", "repository:a:push,pull,delete", "repository:a:pull repository:a:push,delete"),
         ("x  y", "y z", "x  y z"),
-        # nothing to add: the text stays as it was
+        # nothing to add: the left text is unchanged
         ("repository:a:push,pull", "repository:a:pull", "repository:a:push,pull"),
         ("repository:a:pull", "", "repository:a:pull"),
-        # nothing to add to
+        # the left scope is empty
         ("", "repository:a:push,pull", "repository:a:push,pull"),
         ("", "", ""),
-        # nothing is added twice
+        # no duplicates
         ("x", "y y repository:a:pull,pull repository:a:pull", "x y repository:a:pull"),
     ],
 )
-def test_union_text_appends_what_is_new(one: str, other: str, text: str) -> None:
-    union = Scope.parse(one) | Scope.parse(other)
+def test_union_text_appends_additions(left: str, right: str, text: str) -> None:
+    union = Scope.parse(left) | Scope.parse(right)
     assert str(union) == text
-    assert set(union) == set(Scope.parse(one)) | set(Scope.parse(other))
+    assert set(union) == set(Scope.parse(left)) | set(Scope.parse(right))
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "contained"),
+    ("left", "right", "contained"),
     [
         ("repository:a:pull", "repository:a:pull,push", True),
         ("repository:a:pull,push", "repository:a:pull", False),
@@ -150,13 +150,13 @@ def test_union_text_appends_what_is_new(one: str, other: str, text: str) -> None
         ("", "repository:a:pull", True),
         ("", "", True),
         ("x", "x y", True),
-        # an action is a name: a star stands for no other
+        # "*" is an action name, not a wildcard
         ("repository:a:pull", "repository:a:*", False),
     ],
 )
-def test_le_compares_members(one: str, other: str, contained: bool) -> None:
-    assert (Scope.parse(one) <= Scope.parse(other)) is contained
-    assert (Scope.parse(other) >= Scope.parse(one)) is contained
+def test_le_compares_members(left: str, right: str, contained: bool) -> None:
+    assert (Scope.parse(left) <= Scope.parse(right)) is contained
+    assert (Scope.parse(right) >= Scope.parse(left)) is contained
 
 
 def test_contains_member() -> None:
@@ -168,12 +168,12 @@ def test_contains_member() -> None:
 
 
 def test_equality_and_hash_ignore_text() -> None:
-    one, other = Scope.parse("repository:a:push,pull  x"), Scope.parse("x repository:a:pull repository:a:push")
-    assert one == other
-    assert hash(one) == hash(other)
-    assert str(one) != str(other)
-    assert one != Scope.parse("x")
-    assert one != "repository:a:push,pull  x"
+    left, right = Scope.parse("repository:a:push,pull  x"), Scope.parse("x repository:a:pull repository:a:push")
+    assert left == right
+    assert hash(left) == hash(right)
+    assert str(left) != str(right)
+    assert left != Scope.parse("x")
+    assert left != "repository:a:push,pull  x"
 
 
 def test_iter_is_sorted_without_duplicates() -> None:
@@ -202,11 +202,11 @@ def test_unlimited_contains_every_scope() -> None:
     assert Scope.UNLIMITED != Scope.EMPTY
 
 
-@pytest.mark.parametrize("other", [Scope.EMPTY, Scope.CATALOG, Scope.UNLIMITED, Scope.parse("x")])
-def test_unlimited_union_is_unlimited(other: Scope) -> None:
-    assert Scope.UNLIMITED | other == Scope.UNLIMITED
-    assert other | Scope.UNLIMITED == Scope.UNLIMITED
-    assert str(other | Scope.UNLIMITED) == "*"
+@pytest.mark.parametrize("right", [Scope.EMPTY, Scope.CATALOG, Scope.UNLIMITED, Scope.parse("x")])
+def test_unlimited_union_is_unlimited(right: Scope) -> None:
+    assert Scope.UNLIMITED | right == Scope.UNLIMITED
+    assert right | Scope.UNLIMITED == Scope.UNLIMITED
+    assert str(right | Scope.UNLIMITED) == "*"
 
 
 def test_unlimited_has_no_members() -> None:
@@ -223,11 +223,11 @@ def test_parse_star_is_not_unlimited() -> None:
 @pytest.mark.parametrize("scope", [Scope.EMPTY, Scope.UNLIMITED, Scope.CATALOG, Scope.parse("b  a repository:a:b")])
 def test_pickle_and_copy_scope_are_equal(scope: Scope) -> None:
     every_protocol = [pickle.loads(pickle.dumps(scope, protocol)) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)]
-    for other in (*every_protocol, copy.copy(scope), copy.deepcopy(scope)):
-        assert other == scope
-        assert hash(other) == hash(scope)
-        assert str(other) == str(scope)
-        assert bool(other) == bool(scope)
+    for duplicate in (*every_protocol, copy.copy(scope), copy.deepcopy(scope)):
+        assert duplicate == scope
+        assert hash(duplicate) == hash(scope)
+        assert str(duplicate) == str(scope)
+        assert bool(duplicate) == bool(scope)
 
 
 @pytest.mark.parametrize(
@@ -249,10 +249,10 @@ def test_scope_has_no_dict() -> None:
         scope.text = "y"
 
 
-@pytest.mark.parametrize("other", [3, None, "repository:a:pull", frozenset()])
-def test_scope_with_other_type_raises_type_error(other: Any) -> None:
+@pytest.mark.parametrize("right", [3, None, "repository:a:pull", frozenset()])
+def test_scope_with_other_type_raises_type_error(right: Any) -> None:
     scope = Scope.parse("repository:a:pull")
     with pytest.raises(TypeError):
-        scope <= other  # noqa: B015
+        scope <= right  # noqa: B015
     with pytest.raises(TypeError):
-        scope | other
+        scope | right

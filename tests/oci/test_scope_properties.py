@@ -1,4 +1,4 @@
-"""Scopes are sets, whatever words are in them, and their text says the same as the set."""
+"""Property tests of `Scope`: set operations, and the text of the result."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_member_str_parses_to_member(a: Scope) -> None:
 
 
 @given(LIMITED, LIMITED)
-def test_union_text_is_left_text_and_what_right_adds(a: Scope, b: Scope) -> None:
+def test_union_text_is_left_text_and_additions_of_right(a: Scope, b: Scope) -> None:
     union = a | b
     assert Scope.parse(str(union)) == union
     if not a:
@@ -138,12 +138,12 @@ def test_union_text_is_left_text_and_what_right_adds(a: Scope, b: Scope) -> None
 def test_union_text_keeps_order_of_right(a: Scope, b: Scope) -> None:
     assume(a)
     added = str(a | b)[len(str(a)) :].split()
-    in_order = [member for word in str(b).split() for member in _in_order(word) if member not in a]
-    assert [member for word in added for member in _in_order(word)] == list(dict.fromkeys(in_order))
+    in_order = [member for word in str(b).split() for member in _members_in_order(word) if member not in a]
+    assert [member for word in added for member in _members_in_order(word)] == list(dict.fromkeys(in_order))
 
 
-def _in_order(word: str) -> list[ResourceScope]:
-    """The members of one word in the order in which it names them."""
+def _members_in_order(word: str) -> list[ResourceScope]:
+    """Return the members of a word in their order."""
     members = list(Scope.parse(word))
     actions = word.rpartition(":")[2].split(",")
     return sorted(members, key=lambda member: actions.index(member.action) if member.action else 0)
@@ -162,7 +162,7 @@ def test_canonical_text_round_trip(a: Scope) -> None:
     text = str(a.canonical())
     assert Scope.parse(text) == a
     assert text == " ".join(text.split())
-    assert sum(len(_in_order(word)) for word in text.split()) == len(list(a)), "each member once"
+    assert sum(len(_members_in_order(word)) for word in text.split()) == len(list(a)), "each member appears once"
 
 
 @given(SCOPES)

@@ -1,4 +1,4 @@
-"""AuthTransport: requests, token requests, their number, and the response that is returned."""
+"""Tests of `AuthTransport`: requests, token requests, and the returned responses."""
 
 from __future__ import annotations
 
@@ -66,32 +66,32 @@ def scripted(
 
 
 def sent(script: ScriptedTransport) -> list[str]:
-    """Method, last part of the path (or ``token``) and Authorization of each request."""
+    """Return the method, the last part of the path (or ``token``) and the Authorization of each request."""
     lines = []
     for request in script.requests:
         url = urlsplit(request.url)
-        where = "token" if request.url.startswith(REALM) else url.path.rpartition("/")[2]
-        proof = request.headers.get("authorization", "nothing")
-        lines.append(f"{request.method} {where} {'me' if proof == ME.basic else proof}")
+        target = "token" if request.url.startswith(REALM) else url.path.rpartition("/")[2]
+        authorization = request.headers.get("authorization", "nothing")
+        lines.append(f"{request.method} {target} {'me' if authorization == ME.basic else authorization}")
     return lines
 
 
 class ScriptedSource:
-    """A source that answers from a list and repeats the last answer."""
+    """Credential source that returns the items of a list, and repeats the last one."""
 
     def __init__(self, *answers: Credential | Exception | None) -> None:
         self.answers = list(answers)
-        self.asked: list[tuple[str, str | None]] = []
+        self.calls: list[tuple[str, str | None]] = []
 
     def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
-        self.asked.append((host, repository))
+        self.calls.append((host, repository))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
         return answer
 
 
-# --- a first challenge ---
+# --- first challenges ---
 
 
 def test_round_trip_bearer_challenge_sends_token() -> None:
@@ -148,12 +148,12 @@ def test_round_trip_own_authorization_passes_unchanged() -> None:
     request = get().with_headers({"authorization": "Bearer own"})
     assert transport.round_trip(request).status == 401
     assert script.requests == [request]
-    assert source.asked == []
+    assert source.calls == []
 
 
 def test_round_trip_registry_token_is_sent_at_once() -> None:
-    mine = Credential(registry_token="given", username="me", password="secret")
-    transport, script = scripted(OK, credentials=StaticCredentials(HOST, mine))
+    credential = Credential(registry_token="given", username="me", password="secret")
+    transport, script = scripted(OK, credentials=StaticCredentials(HOST, credential))
     transport.round_trip(get())
     assert sent(script) == ["GET x Bearer given"]
 
@@ -164,16 +164,16 @@ def test_round_trip_anonymous_gets_token() -> None:
     assert sent(script) == ["GET x nothing", "GET token nothing", "GET x Bearer token-1"]
 
 
-def test_round_trip_public_content_of_basic_registry_asks_source_once() -> None:
+def test_round_trip_public_content_of_basic_registry_looks_up_credential_once() -> None:
     source = ScriptedSource(None)
     transport, script = scripted(BASIC, OK, OK, OK, credentials=source)
     with script:
         assert [transport.round_trip(get()).status for _ in range(4)] == [401, 200, 200, 200]
-    assert len(source.asked) == 2  # once more after the 401
+    assert len(source.calls) == 2  # again after the 401
 
 
 @pytest.mark.parametrize("unusable", [None, Credential(username="me")])
-def test_round_trip_basic_without_credential_asks_source_again_next_time(unusable: Credential | None) -> None:
+def test_round_trip_basic_without_credential_looks_up_credential_next_time(unusable: Credential | None) -> None:
     source = ScriptedSource(unusable, ME)
     transport, script = scripted(BASIC, OK, credentials=source)
     with script:
@@ -194,16 +194,16 @@ def test_token_request_copies_info_and_user_agent() -> None:
     later = time.monotonic() + 1000
     request = get(operation="get_blob", debug_id="c1", deadline=later, timeout=3.0, extra={"tenant": "a"})
     transport.round_trip(request.with_headers({"User-Agent": "mine/1", "Accept": "x/y", "Range": "bytes=0-1"}))
-    asked = script.requests[1]
-    assert dict(asked.headers.items()) == {
+    token_request = script.requests[1]
+    assert dict(token_request.headers.items()) == {
         "User-Agent": "mine/1",
         "Accept": "application/json",
         "Authorization": ME.basic,
     }
-    assert asked.info == RequestInfo(
+    assert token_request.info == RequestInfo(
         operation="token", debug_id="c1", deadline=later, timeout=3.0, extra={"tenant": "a"}, idempotent=True
     )
-    assert asked.body is None
+    assert token_request.body is None
 
 
 def test_token_transport_is_used_and_stays_open() -> None:
@@ -213,7 +213,7 @@ def test_token_transport_is_used_and_stays_open() -> None:
         transport.round_trip(get())
     transport.close()
     assert len(tokens.requests) == 1
-    assert tokens.round_trip(get()).status == 200  # it was borrowed
+    assert tokens.round_trip(get()).status == 200  # close() of the layer does not close it
 
 
 @pytest.mark.parametrize(
@@ -235,9 +235,9 @@ def test_token_request_realm_with_query_keeps_it(realm: str, url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("challenge", "required", "asked"),
+    ("challenge", "required", "scopes"),
     [
-        ("repository:app:push,pull", "repository:app:pull", ["repository:app:push,pull"]),  # to the letter
+        ("repository:app:push,pull", "repository:app:pull", ["repository:app:push,pull"]),  # sent unchanged
         ("repository:app:pull", "repository:app:pull,push", ["repository:app:pull", "repository:app:push"]),
         ("", "repository:app:pull", ["repository:app:pull"]),
         ("odd  words", "", ["odd", "words"]),
@@ -246,22 +246,22 @@ def test_token_request_realm_with_query_keeps_it(realm: str, url: str) -> None:
     ],
 )
 def test_token_request_scope_is_that_of_challenge_and_operation(
-    challenge: str, required: str, asked: list[str]
+    challenge: str, required: str, scopes: list[str]
 ) -> None:
     transport, script = scripted(challenged(challenge), granted(), OK)
     needed = Scope.UNLIMITED if required == "*" else Scope.parse(required)
     transport.round_trip(get(needed))
-    assert parse_qs(urlsplit(script.requests[1].url).query).get("scope", []) == asked
+    assert parse_qs(urlsplit(script.requests[1].url).query).get("scope", []) == scopes
 
 
 def test_mount_blob_token_request_names_target_first() -> None:
     """Some token servers read only the first scope, and a mount needs both."""
-    asked: list[list[str]] = []
+    scopes: list[list[str]] = []
     digest = Descriptor.of(b"x").digest
 
     def answer(request: Request) -> Response:
         if request.url.startswith(REALM):
-            asked.append(parse_qs(urlsplit(request.url).query)["scope"])
+            scopes.append(parse_qs(urlsplit(request.url).query)["scope"])
             return granted()
         if "authorization" not in request.headers:
             return challenged("repository:target:pull,push")
@@ -270,8 +270,8 @@ def test_mount_blob_token_request_names_target_first() -> None:
     source = ScriptedSource(ME)
     client = Client(HOST, AuthTransport(FunctionTransport(answer), credentials=source))
     client.mount_blob("source", "target", digest)
-    assert asked == [["repository:target:pull,push", "repository:source:pull"]]
-    assert source.asked == [(HOST, "target")]
+    assert scopes == [["repository:target:pull,push", "repository:source:pull"]]
+    assert source.calls == [(HOST, "target")]
 
 
 def test_round_trip_known_registry_requests_token_ahead() -> None:
@@ -292,19 +292,19 @@ def test_round_trip_push_after_pull_requests_larger_token() -> None:
         "GET token me",
         "GET x Bearer token-2",
         "GET x Bearer token-2",
-        "GET x Bearer token-1",  # exactly this scope's
+        "GET x Bearer token-1",  # the token of exactly this scope
     ]
 
 
 @pytest.mark.parametrize("credential", [ME, None])
-def test_round_trip_empty_scope_sends_no_token_and_asks_no_source(credential: Credential | None) -> None:
+def test_round_trip_empty_scope_sends_no_token_and_looks_up_no_credential(credential: Credential | None) -> None:
     source = ScriptedSource(credential)
     transport, script = scripted(challenged(), granted(), OK, OK, credentials=source)
     transport.round_trip(get(PULL))
-    asked = len(source.asked)
+    lookups = len(source.calls)
     transport.round_trip(get(Scope.EMPTY, path=""))
     assert sent(script)[-1] == "GET  nothing"
-    assert len(source.asked) == asked
+    assert len(source.calls) == lookups
 
 
 def test_round_trip_empty_scope_reuses_its_own_token() -> None:
@@ -332,10 +332,10 @@ def test_round_trip_source_receives_normalized_host() -> None:
         source = ScriptedSource(ME)
         transport, _ = scripted(OK, credentials=source)
         transport.round_trip(get().replace(url=url))
-        assert source.asked == [(host, "app")]
+        assert source.calls == [(host, "app")]
 
 
-# --- how long things live ---
+# --- lifetimes of tokens ---
 
 
 def test_round_trip_token_about_to_expire_is_replaced(clock: FakeClock) -> None:
@@ -352,7 +352,7 @@ def test_round_trip_token_about_to_expire_is_replaced(clock: FakeClock) -> None:
 
 
 @pytest.mark.parametrize(
-    ("expires_in", "lives"),
+    ("expires_in", "lifetime"),
     [
         (None, 45),
         (60, 45),
@@ -366,13 +366,13 @@ def test_round_trip_token_about_to_expire_is_replaced(clock: FakeClock) -> None:
         (1e12, 1e6),
     ],
 )
-def test_token_expires_in_determines_lifetime(clock: FakeClock, expires_in: Any, lives: float) -> None:
+def test_token_expires_in_determines_lifetime(clock: FakeClock, expires_in: Any, lifetime: float) -> None:
     transport, script = scripted(challenged(), granted("a", expires_in=expires_in), OK, OK, granted("b"), OK)
     transport.round_trip(get())
-    clock.now += lives - 0.5
+    clock.now += lifetime - 0.5
     transport.round_trip(get())
     assert sent(script)[3:] == ["GET x Bearer a"]
-    clock.now += 1 if lives < 1e6 else 1e7
+    clock.now += 1 if lifetime < 1e6 else 1e7
     transport.round_trip(get())
     assert sent(script)[4:] == ["GET token me", "GET x Bearer b"]
 
@@ -441,25 +441,27 @@ def test_round_trip_401_for_other_scope_keeps_token() -> None:
     transport, script = scripted(challenged(), granted(), OK, other, granted("b"), other, OK)
     with script:
         transport.round_trip(get())
-        transport.round_trip(get())  # the registry wants more than was foreseen, and still says no
+        transport.round_trip(get())  # the registry requires another scope, and refuses its token, too
         transport.round_trip(get())
     assert sent(script)[3:] == ["GET x Bearer token-1", "GET token me", "GET x Bearer b", "GET x Bearer token-1"]
 
 
 def test_round_trip_token_replaced_by_other_thread_uses_it() -> None:
-    """Another thread has received the same 401 and a new token while this request was being sent."""
+    """Another thread gets the same 401 and a new token while this request is in flight."""
     transport: Transport
 
-    def overtaken(request: Request) -> Response:
+    def refuse_old_token(request: Request) -> Response:
         if request.headers["authorization"] != "Bearer old":
             return OK
-        if not overtaking:
-            overtaking.append(True)
+        if not nested_requests:
+            nested_requests.append(True)
             assert transport.round_trip(get()).status == 200
         return challenged()
 
-    overtaking: list[bool] = []
-    transport, script = scripted(challenged(), granted("old"), OK, overtaken, overtaken, granted("new"), OK, OK)
+    nested_requests: list[bool] = []
+    transport, script = scripted(
+        challenged(), granted("old"), OK, refuse_old_token, refuse_old_token, granted("new"), OK, OK
+    )
     transport.round_trip(get())
     transport.round_trip(get())
     assert sent(script)[3:] == [
@@ -495,7 +497,7 @@ def test_round_trip_400_to_fresh_token_or_none_returns_400() -> None:
         assert transport.round_trip(get()).status == 400
         assert transport.round_trip(get()).status == 400
         assert transport.round_trip(get()).status == 200
-    assert sent(script)[-1] == "GET x Bearer token-1"  # which is as good as before
+    assert sent(script)[-1] == "GET x Bearer token-1"  # the token is still valid
 
 
 def test_round_trip_refused_token_is_replaced_with_same_scope_if_challenge_names_none() -> None:
@@ -554,23 +556,23 @@ def test_round_trip_basic_rejected_looks_up_credential_again() -> None:
         NEXT.basic,
         NEXT.basic,
     ]
-    assert len(source.asked) == 2
+    assert len(source.calls) == 2
 
 
-def test_round_trip_source_always_changes_is_asked_twice() -> None:
+def test_round_trip_source_always_changes_is_called_twice() -> None:
     source = ScriptedSource(*(Credential(username="me", password=f"number {number}") for number in range(9)))
     transport, script = scripted(BASIC, BASIC, BASIC, credentials=source)
     with script:
         assert transport.round_trip(get()).status == 401
-    assert len(source.asked) == 2
+    assert len(source.calls) == 2
 
 
-def test_round_trip_source_always_changes_is_asked_once_more_by_known_basic_registry() -> None:
+def test_round_trip_source_always_changes_is_called_once_more_for_known_basic_registry() -> None:
     source = ScriptedSource(*(Credential(username="me", password=f"number {number}") for number in range(9)))
     transport, script = scripted(BASIC, OK, BASIC, BASIC, credentials=source)
     with script:
         assert [transport.round_trip(get()).status for _ in range(2)] == [200, 401]
-    assert len(source.asked) == 2
+    assert len(source.calls) == 2
 
 
 def test_round_trip_credential_unchanged_is_not_sent_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -578,7 +580,7 @@ def test_round_trip_credential_unchanged_is_not_sent_again(caplog: pytest.LogCap
     transport, script = scripted(BASIC, BASIC, credentials=source)
     with script:
         assert transport.round_trip(get()).status == 401
-    assert len(source.asked) == 2
+    assert len(source.calls) == 2
     assert f"{HOST} refused the credentials from vault kv/registry" in caplog.text
 
 
@@ -597,7 +599,7 @@ def test_round_trip_credential_rejected_each_time_is_looked_up_once_per_request(
     with script:
         for lookups in (2, 3, 4):
             assert transport.round_trip(get()).status == 401
-            assert len(source.asked) == lookups
+            assert len(source.calls) == lookups
 
 
 def test_log_scope_of_challenge_is_sanitized(caplog: pytest.LogCaptureFixture) -> None:
@@ -652,7 +654,7 @@ def test_credentials_rejected_message_names_source_and_remedy() -> None:
     assert (error.host, error.realm, error.status) == (HOST, REALM, 401)
     for part in ("user 'me'", stale.source, "may be available without them", "Anonymous()", "bad password", REALM):
         assert part in str(error)
-    assert len(source.asked) == 2
+    assert len(source.calls) == 2
 
 
 def test_credentials_rejected_anonymous_message_names_source() -> None:
@@ -673,7 +675,7 @@ def test_round_trip_expired_credential_is_replaced(monkeypatch: pytest.MonkeyPat
         transport.round_trip(get())
     assert script.requests[2].headers["authorization"] != NEXT.basic
     assert script.requests[3].headers["authorization"] == NEXT.basic
-    assert len(source.asked) == 2
+    assert len(source.calls) == 2
 
 
 def test_round_trip_new_credential_does_not_use_old_tokens() -> None:
@@ -687,7 +689,7 @@ def test_round_trip_new_credential_does_not_use_old_tokens() -> None:
     assert script.requests[5].headers["authorization"] == NEXT.basic
 
 
-def test_round_trip_source_fails_raises_auth_error_and_is_asked_again() -> None:
+def test_round_trip_source_fails_raises_auth_error_and_is_called_again() -> None:
     source = ScriptedSource(RuntimeError("vault is sealed"), ME)
     transport, _ = scripted(OK, credentials=source)
     with pytest.raises(
@@ -786,7 +788,7 @@ def test_token_response_oauth2_error_raises_credentials_rejected(code: str) -> N
         transport.round_trip(get())
 
 
-# --- token servers that mean ill ---
+# --- hostile token servers ---
 
 
 @pytest.mark.parametrize(
@@ -865,9 +867,9 @@ def test_token_response_redirect_to_trusted_origin_is_followed_once(status: int,
     transport, script = scripted(challenged(), first, second, credentials=credentials, trusted_realms=trusted)
     with script, pytest.raises(AuthError, match=rf"redirects \({status}\): (refusing to send credentials|refused)"):
         transport.round_trip(get())
-    asked, followed = script.requests[1:]
+    original, followed = script.requests[1:]
     assert followed.url == "https://login.example/token?x=1"
-    assert (followed.method, followed.headers) == (asked.method, asked.headers)
+    assert (followed.method, followed.headers) == (original.method, original.headers)
 
 
 @pytest.mark.parametrize("status", [400, 404, 429, 500, 503])
@@ -948,7 +950,7 @@ def test_realm_refused_by_policy_receives_nothing(realm: str, rule: str) -> None
         assert "trusted_realms={'registry.example': ['" in str(caught.value)
 
 
-def test_realm_in_trusted_realms_is_asked() -> None:
+def test_realm_in_trusted_realms_receives_token_request() -> None:
     realm = "http://10.0.0.1:8080"
     transport, script = scripted(
         challenged(realm=f"{realm}/token"), granted(), OK, trusted_realms={"Registry.Example:443": [realm]}
@@ -991,27 +993,27 @@ def test_single_use_body_unread_is_sent_after_challenge() -> None:
 
 
 @pytest.mark.parametrize(
-    ("length", "content", "asks"),
+    ("length", "content", "probes"),
     [(None, b"x", True), (1, b"x", True), (262_144, b"x" * 262_144, True), (262_145, b"x" * 262_145, False)],
 )
-def test_probe_auth_single_use_body_probes_unknown_registry(length: int | None, content: bytes, asks: bool) -> None:
-    first = [challenged("")] if asks else [challenged(str(PUSH))]
+def test_probe_auth_single_use_body_probes_unknown_registry(length: int | None, content: bytes, probes: bool) -> None:
+    first = [challenged("")] if probes else [challenged(str(PUSH))]
     transport, script = scripted(*first, granted(), Response(201), Response(201), probe_auth=True)
     put = get(PUSH, method="PUT", operation="own").with_headers({"User-Agent": "mine/1", "X-Own": "1"})
     assert transport.round_trip(put.replace(body=Body.of(iter([content]), length))).status == 201
     assert transport.round_trip(put.replace(body=Body.of(iter([content]), length))).status == 201
-    assert [request.method for request in script.requests] == ["GET" if asks else "PUT", "GET", "PUT", "PUT"]
+    assert [request.method for request in script.requests] == ["GET" if probes else "PUT", "GET", "PUT", "PUT"]
     assert script.bodies[2:] == [content, content]
-    if asks:
-        question = script.requests[0]
-        assert (question.url, question.info.operation, question.body) == (URL, "own", None)
-        assert list(question.headers.items()) == [("User-Agent", "mine/1")]
+    if probes:
+        probe = script.requests[0]
+        assert (probe.url, probe.info.operation, probe.body) == (URL, "own", None)
+        assert list(probe.headers.items()) == [("User-Agent", "mine/1")]
 
 
 @pytest.mark.parametrize("answer", [OK, Response(404), Response(401), BASIC])
 def test_probe_auth_any_answer_sends_request(answer: Response) -> None:
     transport, script = scripted(answer, Response(201), Response(201), probe_auth=True)
-    with script:  # it is asked once
+    with script:  # it is probed once
         for _ in range(2):
             response = transport.round_trip(get(PUSH, method="PUT").replace(body=Body.of(iter([b"x"]))))
             assert response.status == 201
@@ -1026,7 +1028,7 @@ def test_probe_auth_open_registry_is_not_probed() -> None:
         transport.round_trip(get(PUSH, method="POST"))
         transport.round_trip(single_use.replace(body=Body.of(iter([b"x"]))))
     transport, script = scripted(OK, challenged(""), granted(), Response(201), probe_auth=True)
-    with script:  # an anonymous pull says nothing about pushes
+    with script:  # an anonymous pull does not show that pushes need no credentials
         transport.round_trip(get(PULL))
         transport.round_trip(single_use.replace(body=Body.of(iter([b"x"]))))
 
@@ -1041,19 +1043,19 @@ def test_probe_auth_resendable_request_is_sent_at_once() -> None:
         transport, script = scripted(Response(201), probe_auth=True)
         with script:
             assert transport.round_trip(request).status == 201
-    mine = StaticCredentials(HOST, Credential(registry_token="given"))
-    transport, script = scripted(Response(201), credentials=mine, probe_auth=True)
+    source = StaticCredentials(HOST, Credential(registry_token="given"))
+    transport, script = scripted(Response(201), credentials=source, probe_auth=True)
     with script:
         transport.round_trip(get(PUSH, method="PUT").replace(body=Body.of(iter([b"x"]))))
 
 
 def test_single_use_body_read_is_not_resent_and_challenge_is_remembered() -> None:
-    def pull(request: Request) -> Response:
+    def read_first_chunk(request: Request) -> Response:
         assert request.body is not None
         next(request.body.open())
         return challenged(str(PUSH))
 
-    transport, script = scripted(pull, granted(), Response(201))
+    transport, script = scripted(read_first_chunk, granted(), Response(201))
     put = get(PUSH, method="PUT")
     assert transport.round_trip(put.replace(body=Body.of(iter([b"one", b"shot"]), 1_000_000))).status == 401
     assert transport.round_trip(put.replace(body=b"bytes")).status == 201
@@ -1141,7 +1143,7 @@ def test_round_trip_anonymous_request_gets_anonymous_token() -> None:
     with script:
         assert transport.round_trip(get(anonymous=True)).status == 200
     assert sent(script) == ["GET x nothing", "GET token nothing", "GET x Bearer token-1"]
-    assert source.asked == []
+    assert source.calls == []
 
 
 def test_round_trip_response_of_other_origin_is_not_answered() -> None:
@@ -1199,7 +1201,7 @@ def test_round_trip_http_on_port_443_gets_no_credentials(url: str, authorized: b
     )
 
 
-def test_round_trip_anonymous_token_refused_asks_source_next_time() -> None:
+def test_round_trip_anonymous_token_refused_looks_up_credential_next_time() -> None:
     """Docker Hub grants anonymous users a token that permits nothing; then the user logs in."""
     source = ScriptedSource(None, ME)
     transport, script = scripted(challenged(), granted("weak"), challenged(), granted("good"), OK, credentials=source)
@@ -1209,12 +1211,12 @@ def test_round_trip_anonymous_token_refused_asks_source_next_time() -> None:
     assert sent(script)[3:] == ["GET token me", "GET x Bearer good"]
 
 
-def test_round_trip_many_threads_rejected_ask_source_once() -> None:
+def test_round_trip_many_threads_rejected_share_lookups() -> None:
     class Vault:
-        asked = 0
+        calls = 0
 
         def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
-            self.asked += 1
+            self.calls += 1
             return Credential(username="me", password="secret")  # another object each time
 
     all_refused = threading.Barrier(8)
@@ -1227,12 +1229,12 @@ def test_round_trip_many_threads_rejected_ask_source_once() -> None:
     vault = Vault()
     transport = AuthTransport(FunctionTransport(registry), credentials=vault)
     assert run([lambda: transport.round_trip(get()).status] * 8) == [401] * 8
-    assert vault.asked <= 3
+    assert vault.calls <= 3
 
 
 def test_round_trip_registry_token_does_not_check_realm() -> None:
-    mine = StaticCredentials(HOST, Credential(registry_token="given"))
-    transport, _ = scripted(challenged(realm="http://127.0.0.1/"), credentials=mine)
+    source = StaticCredentials(HOST, Credential(registry_token="given"))
+    transport, _ = scripted(challenged(realm="http://127.0.0.1/"), credentials=source)
     assert transport.round_trip(get()).status == 401
 
 
@@ -1247,7 +1249,7 @@ def test_realm_unparsable_raises_auth_error(realm: str) -> None:
 
 
 def run(threads: list[Callable[[], object]]) -> list[object]:
-    """Run functions at the same time; returns what each returned or raised."""
+    """Run functions at the same time. Return the result or the exception of each."""
     start = threading.Barrier(len(threads))
     outcomes: list[object] = [None] * len(threads)
 
@@ -1285,7 +1287,7 @@ def test_round_trip_many_threads_share_one_token_request() -> None:
     outcomes = run([lambda: transport.round_trip(get()).status] * 16)
     assert outcomes == [200] * 16
     assert len(tokens) == 1
-    assert len(source.asked) == 1
+    assert len(source.calls) == 1
 
 
 def test_round_trip_slow_token_request_does_not_block_other_scope() -> None:
@@ -1326,7 +1328,7 @@ def test_round_trip_token_request_fails_raises_in_waiting_threads_once() -> None
     transport = AuthTransport(FunctionTransport(registry), credentials=StaticCredentials(HOST, ME))
     outcomes = run([lambda: transport.round_trip(get()).status] * 4)
     errors = [outcome for outcome in outcomes if isinstance(outcome, AuthError)]
-    # Who came too late to wait for the failure has made an attempt of its own, which went well.
+    # A thread that arrives after the failure makes another request, which succeeds.
     assert errors
     assert len({id(error) for error in errors}) == len(errors)
     assert all(outcome == 200 for outcome in outcomes if outcome not in errors)
@@ -1359,11 +1361,11 @@ def test_source_reenters_layer_raises_auth_error() -> None:
 
 
 def test_round_trip_deadline_passed_while_waiting_raises_auth_timeout() -> None:
-    asked, may_answer = threading.Event(), threading.Event()
+    token_requested, may_answer = threading.Event(), threading.Event()
 
     def registry(request: Request) -> Response:
         if request.url.startswith(REALM):
-            asked.set()
+            token_requested.set()
             assert may_answer.wait(30)
             return granted()
         return OK if "authorization" in request.headers else challenged()
@@ -1371,7 +1373,7 @@ def test_round_trip_deadline_passed_while_waiting_raises_auth_timeout() -> None:
     transport = AuthTransport(FunctionTransport(registry), credentials=StaticCredentials(HOST, ME))
 
     def late() -> object:
-        assert asked.wait(30)
+        assert token_requested.wait(30)
         try:
             return transport.round_trip(get(deadline=time.monotonic())).status
         finally:
@@ -1382,7 +1384,7 @@ def test_round_trip_deadline_passed_while_waiting_raises_auth_timeout() -> None:
     assert isinstance(outcomes[1], AuthTimeout)
 
 
-# --- what comes out ---
+# --- returned responses ---
 
 
 def test_round_trip_response_has_sent_request() -> None:

@@ -1,4 +1,4 @@
-"""`LogTransport`: the content of its lines, and the secrets that are masked."""
+"""Tests of `LogTransport`: the log lines, and the secrets that are masked in them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PULL = Scope.repository("app", "pull")
 
 
 class LogLines(logging.Handler):
-    """A log handler that collects levels and lines."""
+    """Log handler that collects levels and lines."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,13 +52,13 @@ class LogLines(logging.Handler):
 
 @pytest.fixture
 def log() -> Iterator[LogLines]:
-    """The lines of `ociwire.wire` at INFO."""
+    """Yield the lines of `ociwire.wire` at INFO."""
     yield from capture(logging.INFO)
 
 
 @pytest.fixture
 def debug() -> Iterator[LogLines]:
-    """The lines of `ociwire.wire` at DEBUG."""
+    """Yield the lines of `ociwire.wire` at DEBUG."""
     yield from capture(logging.DEBUG)
 
 
@@ -73,7 +73,7 @@ def capture(level: int) -> Iterator[LogLines]:
 
 
 class RecordedBody:
-    """The body of a response, which records reads and closes, and may fail."""
+    """Response body that records reads and closes, and raises an optional error."""
 
     def __init__(self, content: bytes = b"content", error: BaseException | None = None) -> None:
         self.file = io.BytesIO(content)
@@ -96,7 +96,7 @@ class RecordedBody:
 
 
 class UnreadableBody:
-    """A body that must not be read."""
+    """Response body that must not be read."""
 
     def readinto(self, buffer: memoryview, /) -> int:
         raise AssertionError("the body is read")
@@ -109,12 +109,12 @@ def make_transport(*answers: Any) -> LogTransport:
     return LogTransport(ScriptedTransport(answers))
 
 
-def stream(status: int = 200, content: bytes = b"content", *, says_length: bool = True, **headers: str) -> Response:
-    fields = {**headers, **({"Content-Length": str(len(content))} if says_length else {})}
+def stream(status: int = 200, content: bytes = b"content", *, with_length: bool = True, **headers: str) -> Response:
+    fields = {**headers, **({"Content-Length": str(len(content))} if with_length else {})}
     return Response(status, fields, RecordedBody(content))
 
 
-# --- a line's parts ---
+# --- parts of a line ---
 
 
 def test_log_exchange_has_response_line_and_body_line(log: LogLines) -> None:
@@ -170,7 +170,7 @@ def test_log_level_depends_on_status(status: int, level: str, log: LogLines) -> 
 
 
 @pytest.mark.parametrize(
-    ("content", "pull", "sent"),
+    ("content", "chunk_count", "sent"),
     [
         (lambda: None, 9, None),
         (lambda: b"", 9, None),
@@ -185,18 +185,18 @@ def test_log_level_depends_on_status(status: int, level: str, log: LogLines) -> 
 )
 @pytest.mark.parametrize("error", [None, ReadError("reset")])
 def test_log_line_has_sent_bytes(
-    content: Any, pull: int, sent: str | None, error: Exception | None, log: LogLines
+    content: Any, chunk_count: int, sent: str | None, error: Exception | None, log: LogLines
 ) -> None:
-    def take(request: Request) -> Any:
+    def respond(request: Request) -> Any:
         if request.body is not None:
             pieces = request.body.open()
-            for _ in range(pull):
+            for _ in range(chunk_count):
                 next(pieces, None)
         if error is not None:
             raise error
         return Response(413)
 
-    transport = LogTransport(FunctionTransport(take))
+    transport = LogTransport(FunctionTransport(respond))
     with suppress(ReadError):
         transport.round_trip(Request("PUT", URL, body=content()))
     assert ("sent" in log.lines[0]) is (sent is not None)
@@ -204,12 +204,12 @@ def test_log_line_has_sent_bytes(
 
 
 def test_log_body_sent_twice_is_counted_once(log: LogLines) -> None:
-    def take(request: Request) -> Response:
+    def respond(request: Request) -> Response:
         assert request.body is not None
         assert b"".join(request.body.open()) == b"x" * 100
         return Response(503)
 
-    script = ScriptedTransport([take, Response(201)])
+    script = ScriptedTransport([respond, Response(201)])
     transport = LogTransport(RetryTransport(script, sleep=lambda seconds: None))
     transport.round_trip(Request("PUT", URL, body=b"x" * 100))
     assert "200 B" not in log.text
@@ -217,17 +217,17 @@ def test_log_body_sent_twice_is_counted_once(log: LogLines) -> None:
 
 
 @pytest.mark.parametrize(
-    ("take", "read"), [(0, "<- 0 B of 7 B in"), (3, "<- 3 B of 7 B in"), (7, "<- 7 B in"), (-1, "<- 7 B in")]
+    ("count", "read"), [(0, "<- 0 B of 7 B in"), (3, "<- 3 B of 7 B in"), (7, "<- 7 B in"), (-1, "<- 7 B in")]
 )
-def test_log_body_line_has_read_bytes(take: int, read: str, log: LogLines) -> None:
+def test_log_body_line_has_read_bytes(count: int, read: str, log: LogLines) -> None:
     with make_transport(stream()).round_trip(Request("GET", URL)) as response:
-        response.read(take)
+        response.read(count)
     assert read in log.lines[1]
     assert len(log.lines) == 2
 
 
 def test_log_body_of_unknown_length_has_read_bytes(log: LogLines) -> None:
-    with make_transport(stream(says_length=False)).round_trip(Request("GET", URL)) as response:
+    with make_transport(stream(with_length=False)).round_trip(Request("GET", URL)) as response:
         response.read()
     assert re.search(r"<- 7 B in \d+ ms$", log.lines[1])
 
@@ -338,11 +338,11 @@ def test_log_exception_of_content_propagates(log: LogLines) -> None:
     assert ", 0 B of 7 B sent: ZeroDivisionError" in log.lines[0]
 
 
-# --- what passes through ---
+# --- requests and responses ---
 
 
 def test_log_disabled_request_and_response_are_unchanged() -> None:
-    logger = logging.getLogger("ociwire.wire.nobody")
+    logger = logging.getLogger("ociwire.wire.disabled")
     logger.setLevel(logging.WARNING)
     answer = Response(200, (), UnreadableBody(), request=Request("GET", URL))
     script = ScriptedTransport([lambda request: answer, ReadError("no")])
@@ -382,7 +382,7 @@ def test_log_request_without_body_is_unchanged(log: LogLines) -> None:
 
 
 @pytest.mark.parametrize("content", [lambda: b"content", lambda: io.BytesIO(b"content"), lambda: iter([b"content"])])
-def test_log_body_is_sent_whole_and_not_pulled(content: Any, debug: LogLines) -> None:
+def test_log_body_is_sent_unchanged_and_not_read_ahead(content: Any, debug: LogLines) -> None:
     script = ScriptedTransport([Response(401), Response(201)])
     transport = LogTransport(script)
     request = Request("PUT", URL, {"A": "b"}, Body.of(content()))
@@ -462,7 +462,7 @@ def test_log_transport_close_closes_inner() -> None:
         transport.round_trip(Request("GET", URL))
 
 
-# --- what is quoted ---
+# --- quoted bodies ---
 
 
 def test_log_error_body_read_part_is_quoted_in_one_line(log: LogLines) -> None:
@@ -495,7 +495,7 @@ def test_log_token_response_body_is_not_quoted(status: int, debug: LogLines) -> 
     request = Request("POST", URL, body=CANARY.encode(), info=RequestInfo(operation="token"))
     with make_transport(stream(status, f'{{"token": "{CANARY}"}}'.encode())).round_trip(request) as response:
         assert CANARY.encode() in response.read()
-    assert_unseen(debug)
+    assert_not_logged(debug)
     assert "<- " in debug.text
 
 
@@ -549,7 +549,7 @@ def test_log_query_without_names_is_hidden(query: str, where: str, debug: LogLin
 def test_log_relative_location_query_is_hidden(location: str, debug: LogLines) -> None:
     make_transport(Response(202, {"Location": location})).round_trip(Request("POST", URL))
     assert "Location: " in debug.lines[0]
-    assert_unseen(debug)
+    assert_not_logged(debug)
 
 
 @pytest.mark.parametrize("value", ["x%0d%0aINFO%20forged", "x%0AINFO", "%1b%5b31m", "x%C2%85INFO"])
@@ -575,7 +575,7 @@ def test_log_debug_headers_are_shown_and_masked(debug: LogLines) -> None:
     assert "('Authorization', '***')" in debug.lines[1]
     assert "('ETag', 'e')" in debug.lines[2]
     assert "('Set-Cookie', '***')" in debug.lines[2]
-    assert_unseen(debug)
+    assert_not_logged(debug)
 
 
 def test_log_info_headers_are_not_shown(log: LogLines) -> None:
@@ -591,10 +591,10 @@ def test_log_debug_failure_shows_sent_headers(debug: LogLines) -> None:
     assert "a/b" in debug.lines[1]
 
 
-# --- no secret, wherever it was planted ---
+# --- masked secrets ---
 
 
-def assert_unseen(lines: LogLines) -> None:
+def assert_not_logged(lines: LogLines) -> None:
     for record in lines.records:
         for form in FORMS:
             assert form not in record.getMessage()
@@ -628,17 +628,17 @@ def test_log_secret_in_header_is_masked(
         response.read()
     with pytest.raises(ReadError):
         make_transport(ReadError("reset")).round_trip(request)
-    assert_unseen(debug)
+    assert_not_logged(debug)
 
 
 @pytest.mark.parametrize("value", [CANARY, f"{CANARY} x", f"Bearer={CANARY}", f"Bearer\t{CANARY}"])
 def test_log_secret_without_scheme_is_masked(value: str, debug: LogLines) -> None:
     make_transport(Response(204)).round_trip(Request("GET", URL, {"Authorization": value}))
-    assert_unseen(debug)
+    assert_not_logged(debug)
 
 
 def test_log_secret_cut_off_is_masked(debug: LogLines) -> None:
-    """Only the start of a body is kept: a secret that begins in it and ends after it is masked, too."""
+    """Only the start of a body is quoted. A secret that is truncated at the end of the quotation is masked, too."""
     secret = "".join(chr(ord("a") + number % 26) for number in range(200)).upper()
     content = b"." * 400 + secret.encode() + b"." * 400
     for size in (1, 50, 100, 499, 4096):
@@ -647,10 +647,10 @@ def test_log_secret_cut_off_is_masked(debug: LogLines) -> None:
         with make_transport(answer).round_trip(request) as response:
             for _ in response.iter_bytes(size):
                 pass
-    for take in (410, 450, 550):  # and where its owner reads no further
+    for count in (410, 450, 550):  # the caller stops in or after the secret
         answer = stream(403, content)
         with make_transport(answer).round_trip(Request("GET", URL, {"Authorization": f"Bearer {secret}"})) as response:
-            response.read(take)
+            response.read(count)
     assert secret[:8] not in debug.text
 
 
@@ -658,13 +658,13 @@ def test_log_secret_cut_off_is_masked(debug: LogLines) -> None:
 def test_log_secret_repeated_by_header_is_masked(name: str, debug: LogLines) -> None:
     request = Request("GET", URL, {"Authorization": f"Bearer {CANARY}"})
     make_transport(Response(401, {name: f'Bearer error="{CANARY} is no token"'})).round_trip(request)
-    assert_unseen(debug)
+    assert_not_logged(debug)
 
 
 @pytest.mark.parametrize("value", ["<https://a.example/?sig={}>; rel=next", "<x?n=1&token={}>; rel=next"])
 def test_log_secret_in_link_query_is_masked(value: str, debug: LogLines) -> None:
     make_transport(Response(200, {"Link": value.format(CANARY)})).round_trip(Request("GET", URL))
-    assert_unseen(debug)
+    assert_not_logged(debug)
 
 
 def test_log_secret_in_redirect_is_masked(debug: LogLines) -> None:
@@ -674,7 +674,7 @@ def test_log_secret_in_redirect_is_masked(debug: LogLines) -> None:
     with pytest.raises(ReadError):
         transport.round_trip(Request("GET", URL, {"Authorization": f"Bearer {CANARY}"}))
     assert len(script.requests) == 2
-    assert_unseen(debug)
+    assert_not_logged(debug)
 
 
 LAYERS: dict[str, Any] = {
@@ -685,9 +685,9 @@ LAYERS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("at", range(len(LAYERS) + 1))
-@pytest.mark.parametrize("everywhere", [False, True])
-def test_log_at_any_place_of_a_stack_masks_secrets(at: int, everywhere: bool, debug: LogLines) -> None:
+@pytest.mark.parametrize("position", range(len(LAYERS) + 1))
+@pytest.mark.parametrize("at_all_positions", [False, True])
+def test_log_at_any_position_in_stack_masks_secrets(position: int, at_all_positions: bool, debug: LogLines) -> None:
     signed = f"https://storage.example/b?sig={CANARY}"
 
     def answer(request: Request) -> Response:
@@ -702,8 +702,8 @@ def test_log_at_any_place_of_a_stack_masks_secrets(at: int, everywhere: bool, de
     guard = AuthGuard(FunctionTransport(answer), users={"me": CANARY})
     base = FunctionTransport(lambda request: (answer if "storage" in request.url else guard.round_trip)(request))
     layers = list(LAYERS.values())
-    for place in range(len(LAYERS), -1, -1) if everywhere else [at]:
-        layers.insert(place, LogTransport)
+    for index in range(len(LAYERS), -1, -1) if at_all_positions else [position]:
+        layers.insert(index, LogTransport)
     transport: Transport = stack(base, *layers)
     info = RequestInfo(required_scope=PULL, operation="do", debug_id="me")
     with transport.round_trip(Request("GET", f"https://{HOST}/v2/app/redirected", info=info)) as response:
@@ -716,4 +716,4 @@ def test_log_at_any_place_of_a_stack_masks_secrets(at: int, everywhere: bool, de
         assert response.status == 201
     transport.close()
     assert debug.lines
-    assert_unseen(debug)
+    assert_not_logged(debug)

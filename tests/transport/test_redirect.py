@@ -1,4 +1,4 @@
-"""`RedirectTransport`: which redirects it follows, with which request, and which it refuses."""
+"""Tests of `RedirectTransport`: followed redirects, their requests, and refused redirects."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECRETS = {"Authorization": "Bearer canary", "Proxy-Authorization": "Basic canar
 OK = Response(200, (), b"there")
 
 
-def to(location: str, status: int = 307) -> Response:
+def redirect_to(location: str, status: int = 307) -> Response:
     return Response(status, {"Location": location}, b"elsewhere")
 
 
@@ -45,16 +45,16 @@ def refuse(
 
 
 class RecordedBody:
-    """The body of a response, which records reads and closes."""
+    """Response body that records reads and closes."""
 
     def __init__(self, content: bytes = b"elsewhere") -> None:
         self.file = io.BytesIO(content)
         self.closed = 0
-        self.whole = False
+        self.read_to_end = False
 
     def readinto(self, buffer: memoryview, /) -> int:
         count = self.file.readinto(buffer)
-        self.whole = self.whole or not count
+        self.read_to_end = self.read_to_end or not count
         return count
 
     def close(self) -> None:
@@ -68,7 +68,7 @@ class RecordedBody:
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
 def test_redirect_method_and_headers_are_kept(status: int, method: str) -> None:
     headers = {"Accept": "a/b", "Range": "bytes=1-2", "Content-Type": "c/d", "Expect": "100-continue"}
-    response, script = follow(Request(method, URL, headers), to("/elsewhere", status), OK)
+    response, script = follow(Request(method, URL, headers), redirect_to("/elsewhere", status), OK)
     assert response.status == 200
     request = script.requests[1]
     assert (request.method, request.url) == (method, f"https://{HOST}/elsewhere")
@@ -87,7 +87,7 @@ def chunks() -> Iterator[bytes]:
 )
 def test_redirect_body_is_resent(status: int, method: str, content: Callable[[], Any]) -> None:
     request = Request(method, URL, body=Body.of(content()))
-    _, script = follow(request, to(STORAGE, status), OK)
+    _, script = follow(request, redirect_to(STORAGE, status), OK)
     assert script.requests[1].method == method
     assert script.requests[1].body is request.body
     assert script.bodies == [None, b"content"]
@@ -97,13 +97,13 @@ def test_redirect_resendable_body_sent_in_part_is_resent_from_start() -> None:
     file = io.BytesIO(b"before content")
     file.seek(7)
 
-    def pull_some(request: Request) -> Response:
+    def read_first_chunk(request: Request) -> Response:
         assert request.body is not None
         next(request.body.open())
-        return to(STORAGE)
+        return redirect_to(STORAGE)
 
     for content in (file, b"content"):
-        _, script = follow(Request("PUT", URL, body=Body.of(content)), pull_some, OK)
+        _, script = follow(Request("PUT", URL, body=Body.of(content)), read_first_chunk, OK)
         assert script.bodies == [None, b"content"]
     assert not file.closed
 
@@ -112,32 +112,32 @@ def test_redirect_resendable_body_sent_in_part_is_resent_from_start() -> None:
 def test_redirect_consumed_single_use_body_raises_redirect_error(status: int) -> None:
     body = RecordedBody()
 
-    def pull_some(request: Request) -> Response:
+    def read_first_chunk(request: Request) -> Response:
         assert request.body is not None
         next(request.body.open())
         return Response(status, {"Location": STORAGE}, body)
 
-    error, script = refuse(Request("PUT", URL, body=Body.of(chunks())), pull_some, match="single-use")
+    error, script = refuse(Request("PUT", URL, body=Body.of(chunks())), read_first_chunk, match="single-use")
     assert len(script.requests) == 1
     assert error.request is not None
     assert error.request.url == URL
     assert body.closed
-    assert body.whole
+    assert body.read_to_end
     assert "canary" not in str(error)
 
 
-@pytest.mark.parametrize("pulled", [False, True])
+@pytest.mark.parametrize("consumed", [False, True])
 @pytest.mark.parametrize(
-    ("method", "then"), [("GET", "GET"), ("HEAD", "HEAD"), ("POST", "GET"), ("PUT", "GET"), ("DELETE", "GET")]
+    ("method", "second_method"), [("GET", "GET"), ("HEAD", "HEAD"), ("POST", "GET"), ("PUT", "GET"), ("DELETE", "GET")]
 )
-def test_see_other_becomes_get_without_body(method: str, then: str, pulled: bool) -> None:
+def test_see_other_becomes_get_without_body(method: str, second_method: str, consumed: bool) -> None:
     body = Body.of(chunks())
 
     def answer(request: Request) -> Response:
-        if pulled:
+        if consumed:
             assert request.body is not None
             list(request.body.open())
-        return to("/there", 303)
+        return redirect_to("/there", 303)
 
     headers = [
         ("Accept", "a/b"),
@@ -150,22 +150,22 @@ def test_see_other_becomes_get_without_body(method: str, then: str, pulled: bool
     ]
     _, script = follow(Request(method, URL, headers, body), answer, OK)
     request = script.requests[1]
-    assert (request.method, request.body) == (then, None)
+    assert (request.method, request.body) == (second_method, None)
     assert list(request.headers.items()) == [("Accept", "a/b"), ("Range", "bytes=1-2"), ("X-Content-Type", "f")]
-    assert body.resendable is not pulled
+    assert body.resendable is not consumed
 
 
 def test_see_other_then_307_keeps_get() -> None:
-    _, script = follow(Request("POST", URL, body=b"content"), to("/a", 303), to("/b", 308), OK)
+    _, script = follow(Request("POST", URL, body=b"content"), redirect_to("/a", 303), redirect_to("/b", 308), OK)
     assert [(request.method, request.body) for request in script.requests[1:]] == [("GET", None)] * 2
 
 
 def test_see_other_to_same_url_is_followed() -> None:
-    _, script = follow(Request("POST", URL, body=b"content"), to(URL, 303), OK)
+    _, script = follow(Request("POST", URL, body=b"content"), redirect_to(URL, 303), OK)
     assert [request.method for request in script.requests] == ["POST", "GET"]
 
 
-# --- what is handed back ---
+# --- returned responses ---
 
 
 @pytest.mark.parametrize("status", [100, 200, 201, 204, 300, 304, 305, 306, 309, 400, 404, 500])
@@ -190,7 +190,7 @@ def test_redirect_without_location_is_returned(status: int) -> None:
 @pytest.mark.parametrize("location", [STORAGE, URL, "http://evil.example/", "https://me:pw@evil.example/"])
 def test_redirect_of_token_server_is_returned(status: int, location: str) -> None:
     request = Request("POST", URL, body=b"refresh_token=canary", info=RequestInfo(operation="token"))
-    response, _ = follow(request, to(location, status))
+    response, _ = follow(request, redirect_to(location, status))
     assert response.status == status
     assert response.read() == b"elsewhere"
 
@@ -212,11 +212,11 @@ def test_redirect_response_without_request_gets_the_last_request() -> None:
 
 def test_redirect_response_keeps_its_request() -> None:
     really = Request("GET", "https://mirror.example/x")
-    response, _ = follow(Request("GET", URL), to("/b"), lambda request: Response(200, request=really))
+    response, _ = follow(Request("GET", URL), redirect_to("/b"), lambda request: Response(200, request=really))
     assert response.request is really
 
 
-# --- where to ---
+# --- Location ---
 
 
 RELATIVE = [
@@ -242,7 +242,7 @@ RELATIVE = [
 @pytest.mark.parametrize(("location", "url"), RELATIVE)
 def test_redirect_relative_location_is_resolved(location: str, url: str) -> None:
     base = "https://r.example/a/b/c?q=1"
-    _, script = follow(Request("GET", base), to(location), OK)
+    _, script = follow(Request("GET", base), redirect_to(location), OK)
     assert script.requests[1].url.replace("HTTPS", "https") == url
     assert redirect_target(base, location)[0].replace("HTTPS", "https") == url
 
@@ -256,11 +256,11 @@ def test_redirect_location_is_relative_to_request_of_response() -> None:
 
 
 def test_redirect_second_location_is_relative_to_the_first() -> None:
-    _, script = follow(Request("GET", URL), to("https://storage.example/a/b"), to("c"), OK)
+    _, script = follow(Request("GET", URL), redirect_to("https://storage.example/a/b"), redirect_to("c"), OK)
     assert script.requests[2].url == "https://storage.example/a/c"
 
 
-BAD = [
+INVALID = [
     "ftp://storage.example/x",
     "file:///etc/passwd",
     "data:,x",
@@ -289,16 +289,16 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("location", BAD)
+@pytest.mark.parametrize("location", INVALID)
 @pytest.mark.parametrize("status", REDIRECTS)
 def test_redirect_invalid_location_raises_redirect_error(location: str, status: int) -> None:
     body = RecordedBody()
     answer = Response(status, [("Location", location)], body)
-    if answer.headers["location"] != location:  # what surrounds a value is no part of it
-        pytest.skip("not a value")
+    if answer.headers["location"] != location:  # RFC 9110, section 5.5: a value excludes surrounding whitespace
+        pytest.skip("Headers strips whitespace around values")
     error, script = refuse(Request("GET", URL, SECRETS), answer, match=f"redirect of https://{HOST}")
     assert body.closed
-    assert body.whole
+    assert body.read_to_end
     assert len(script.requests) == 1
     assert error.request is not None
     assert error.request.url == URL
@@ -331,14 +331,16 @@ def test_redirect_different_locations_raise_redirect_error() -> None:
 )
 @pytest.mark.parametrize("status", REDIRECTS)
 def test_redirect_https_to_http_raises_redirect_error(location: str, status: int) -> None:
-    error, _ = refuse(Request("GET", URL), to(location, status), match="from https to http")
+    error, _ = refuse(Request("GET", URL), redirect_to(location, status), match="from https to http")
     assert "proxy that terminates TLS" in str(error)
     assert "X-Forwarded-Proto" in str(error)
     assert "canary" not in str(error)
 
 
 def test_redirect_https_to_http_via_another_host_raises_redirect_error() -> None:
-    error, _ = refuse(Request("GET", URL), to(STORAGE), to("http://storage.example/"), match="from https to http")
+    error, _ = refuse(
+        Request("GET", URL), redirect_to(STORAGE), redirect_to("http://storage.example/"), match="from https to http"
+    )
     assert error.request is not None
     assert error.request.url == STORAGE.partition("?")[0]
 
@@ -348,7 +350,7 @@ def test_redirect_https_to_http_via_another_host_raises_redirect_error() -> None
 )
 def test_redirect_http_to_any_origin_is_followed_anonymously(location: str) -> None:
     request = Request("GET", "http://r.example/v2/", SECRETS, info=RequestInfo(required_scope=PULL))
-    _, script = follow(request, to(location), OK)
+    _, script = follow(request, redirect_to(location), OK)
     assert script.requests[1].url == location
     assert not script.requests[1].headers
     assert script.requests[1].info == RequestInfo(anonymous=True)
@@ -357,17 +359,17 @@ def test_redirect_http_to_any_origin_is_followed_anonymously(location: str) -> N
 def test_redirect_http_to_https_and_back_raises_redirect_error() -> None:
     refuse(
         Request("GET", "http://r.example/"),
-        to("https://r.example/"),
-        to("http://r.example/x"),
+        redirect_to("https://r.example/"),
+        redirect_to("http://r.example/x"),
         match="from https to http",
     )
 
 
-# --- on and on ---
+# --- limits and loops ---
 
 
-def test_redirect_eleventh_raises_redirect_error() -> None:
-    hops = [to(f"/{number}") for number in range(10)]
+def test_redirect_eleventh_redirect_raises_redirect_error() -> None:
+    hops = [redirect_to(f"/{number}") for number in range(10)]
     response, script = follow(Request("GET", URL), *hops, OK)
     assert response.status == 200
     assert script.requests[-1].url == f"https://{HOST}/9"
@@ -381,17 +383,23 @@ def test_redirect_eleventh_raises_redirect_error() -> None:
     assert "canary" not in str(error)
 
 
-@pytest.mark.parametrize("most", [0, 1, 3])
-def test_redirect_max_redirects_is_obeyed(most: int) -> None:
-    hops = [to(f"/{number}") for number in range(most)]
-    assert follow(Request("GET", URL), *hops, OK, max_redirects=most)[0].status == 200
-    refuse(Request("GET", URL), *hops, to("/more"), match=f"redirects: expected at most {most},", max_redirects=most)
+@pytest.mark.parametrize("limit", [0, 1, 3])
+def test_redirect_max_redirects_is_obeyed(limit: int) -> None:
+    hops = [redirect_to(f"/{number}") for number in range(limit)]
+    assert follow(Request("GET", URL), *hops, OK, max_redirects=limit)[0].status == 200
+    refuse(
+        Request("GET", URL),
+        *hops,
+        redirect_to("/more"),
+        match=f"redirects: expected at most {limit},",
+        max_redirects=limit,
+    )
 
 
-@pytest.mark.parametrize("bad", [-1, 1.0, "3", None, True])
-def test_redirect_transport_invalid_max_redirects_raises_usage_error(bad: Any) -> None:
+@pytest.mark.parametrize("invalid", [-1, 1.0, "3", None, True])
+def test_redirect_transport_invalid_max_redirects_raises_usage_error(invalid: Any) -> None:
     with pytest.raises(UsageError, match="max_redirects"):
-        RedirectTransport(ScriptedTransport([]), max_redirects=bad)
+        RedirectTransport(ScriptedTransport([]), max_redirects=invalid)
 
 
 @pytest.mark.parametrize(
@@ -412,14 +420,14 @@ def test_redirect_loop_raises_redirect_error(hops: list[str]) -> None:
     answers = [Response(307, {"Location": hop}, body) for hop, body in zip(hops, bodies, strict=True)]
     error, script = refuse(Request("GET", URL), *answers, match="^redirect loop: ")
     assert len(script.requests) == len(hops)
-    assert all(body.closed and body.whole for body in bodies)
+    assert all(body.closed and body.read_to_end for body in bodies)
     assert error.request is not None
     last = script.requests[-1].url
     assert error.request.url == (last.partition("?")[0] if last == STORAGE else last)
     assert "canary" not in str(error)
 
 
-# --- secrets ---
+# --- credentials ---
 
 
 def info() -> RequestInfo:
@@ -451,7 +459,7 @@ def test_redirect_cross_origin_has_no_credentials(status: int, location: str) ->
     except RedirectError:
         pytest.skip("not a host")
     fields = [*SECRETS.items(), ("COOKIE", "b=canary"), ("Accept", "a/b"), ("Range", "bytes=0-"), ("X-Mine", "1")]
-    _, script = follow(Request("GET", URL, fields, info=info()), to(location, status), OK)
+    _, script = follow(Request("GET", URL, fields, info=info()), redirect_to(location, status), OK)
     assert list(script.requests[1].headers.items()) == [("Accept", "a/b"), ("Range", "bytes=0-"), ("X-Mine", "1")]
     assert script.requests[1].info == info().replace(required_scope=Scope.EMPTY, anonymous=True)
     assert "canary" not in str(list(script.requests[1].headers.items()))
@@ -460,31 +468,33 @@ def test_redirect_cross_origin_has_no_credentials(status: int, location: str) ->
 @pytest.mark.parametrize("location", ["/x", f"https://{HOST}/x", f"https://{HOST}:443/x", f"HTTPS://{HOST.upper()}/x"])
 @pytest.mark.parametrize("status", REDIRECTS)
 def test_redirect_same_origin_keeps_credentials(location: str, status: int) -> None:
-    _, script = follow(Request("GET", URL, SECRETS, info=info()), to(location, status), OK)
+    _, script = follow(Request("GET", URL, SECRETS, info=info()), redirect_to(location, status), OK)
     assert dict(script.requests[1].headers.items()) == SECRETS
     assert script.requests[1].info == info()
 
 
 def test_redirect_other_scheme_has_no_credentials() -> None:
     request = Request("GET", f"http://{HOST}:443/", SECRETS, info=info())
-    _, script = follow(request, to(f"https://{HOST}:443/"), OK)
+    _, script = follow(request, redirect_to(f"https://{HOST}:443/"), OK)
     assert not script.requests[1].headers
     assert script.requests[1].info.anonymous
 
 
 def test_redirect_back_to_origin_has_no_credentials() -> None:
     request = Request("GET", URL, SECRETS, info=info())
-    _, script = follow(request, to("/same"), to(STORAGE), to(URL + "/back"), to("/again"), OK)
+    _, script = follow(
+        request, redirect_to("/same"), redirect_to(STORAGE), redirect_to(URL + "/back"), redirect_to("/again"), OK
+    )
     assert [bool(request.headers) for request in script.requests] == [True, True, False, False, False]
     assert [request.info.anonymous for request in script.requests] == [False, False, True, True, True]
     assert [request.info.required_scope for request in script.requests] == [PULL, PULL, *[Scope.EMPTY] * 3]
 
 
 def test_redirect_to_origin_of_inner_layer_has_no_credentials() -> None:
-    def mirrored(request: Request) -> Response:
+    def respond_as_mirror(request: Request) -> Response:
         return Response(307, {"Location": "/x"}, request=Request("GET", "https://mirror.example/"))
 
-    _, script = follow(Request("GET", URL, SECRETS, info=info()), mirrored, OK)
+    _, script = follow(Request("GET", URL, SECRETS, info=info()), respond_as_mirror, OK)
     assert script.requests[1].url == "https://mirror.example/x"
     assert not script.requests[1].headers
     assert script.requests[1].info.required_scope == Scope.EMPTY
@@ -500,9 +510,9 @@ def test_redirect_followed_response_is_drained_and_last_is_not() -> None:
     transport = RedirectTransport(script)
     with pytest.raises(AssertionError, match="request 4"):
         transport.round_trip(Request("GET", URL))
-    assert [body.closed > 0 and body.whole for body in bodies] == [True] * 3
+    assert [body.closed > 0 and body.read_to_end for body in bodies] == [True] * 3
     body = RecordedBody()
-    response, _ = follow(Request("GET", URL), to("/a"), Response(200, (), body))
+    response, _ = follow(Request("GET", URL), redirect_to("/a"), Response(200, (), body))
     assert body.closed == 0
     assert response.read() == b"elsewhere"
     response.close()
@@ -512,33 +522,33 @@ def test_redirect_followed_response_is_drained_and_last_is_not() -> None:
 def test_redirect_followed_response_is_closed_before_next_request() -> None:
     body = RecordedBody()
 
-    def then(request: Request) -> Response:
+    def check_closed(request: Request) -> Response:
         assert body.closed
         return OK
 
-    follow(Request("GET", URL), Response(307, {"Location": "/a"}, body), then)
+    follow(Request("GET", URL), Response(307, {"Location": "/a"}, body), check_closed)
 
 
 def test_redirect_request_of_caller_is_not_changed() -> None:
     fields = [*SECRETS.items(), ("Content-Type", "a/b"), ("Expect", "100-continue")]
     content = Body.of(b"content")
     request = Request("PUT", URL, fields, content, info())
-    _, script = follow(request, to(STORAGE, 303), OK)
+    _, script = follow(request, redirect_to(STORAGE, 303), OK)
     assert script.requests[0] is request
     assert request == Request("PUT", URL, fields, content, info())
     assert list(request.headers.items()) == fields
 
 
-def test_redirect_body_is_not_pulled() -> None:
+def test_redirect_body_is_not_read() -> None:
     body = Body.of(chunks())
-    _, script = follow(Request("PUT", URL, body=body), to(STORAGE), Response(401))
+    _, script = follow(Request("PUT", URL, body=body), redirect_to(STORAGE), Response(401))
     assert body.resendable
     assert script.requests[1].body is body
 
 
 @pytest.mark.parametrize("error", [ConnectError("no"), ZeroDivisionError(), KeyboardInterrupt()])
 def test_redirect_exception_propagates(error: BaseException) -> None:
-    scripts: list[list[Any]] = [[error], [to("/a"), error]]
+    scripts: list[list[Any]] = [[error], [redirect_to("/a"), error]]
     for answers in scripts:
         with pytest.raises(type(error)) as caught:
             RedirectTransport(ScriptedTransport(answers)).round_trip(Request("GET", URL))
@@ -546,7 +556,7 @@ def test_redirect_exception_propagates(error: BaseException) -> None:
 
 
 def test_redirect_error_has_redirected_request() -> None:
-    error, script = refuse(Request("GET", URL, SECRETS), to("/a"), to("ftp://x/"))
+    error, script = refuse(Request("GET", URL, SECRETS), redirect_to("/a"), redirect_to("ftp://x/"))
     assert isinstance(error, TransportError)
     assert error.request is not None
     assert error.request.url == script.requests[1].url

@@ -1,4 +1,4 @@
-"""`RetryTransport`: which requests are retried, how often, when, and with which result."""
+"""Tests of `RetryTransport`: retried requests, their number, their waits, and the result."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ START = 1_000_000.0
 
 
 class Clock:
-    """A clock on which only sleeps take time."""
+    """Clock that only sleeps advance."""
 
     def __init__(self) -> None:
         self.time = START
         self.sleeps: list[float] = []
-        self.while_asleep: list[Callable[[], object]] = []
+        self.during_sleep: list[Callable[[], object]] = []
 
     def now(self) -> float:
         return self.time
@@ -67,7 +67,7 @@ class Clock:
     def sleep(self, seconds: float) -> None:
         assert seconds > 0
         self.sleeps.append(seconds)
-        actions, self.while_asleep = self.while_asleep, []
+        actions, self.during_sleep = self.during_sleep, []
         for action in actions:
             action()
         self.time += seconds
@@ -75,7 +75,7 @@ class Clock:
 
 @pytest.fixture
 def clock() -> Clock:
-    """The clock of a test, for Retry-After, sleeps and deadlines."""
+    """Return the clock for Retry-After, sleeps and deadlines."""
     return Clock()
 
 
@@ -86,11 +86,11 @@ def make_transport(inner: Any, clock: Clock, **options: Any) -> RetryTransport:
 
 
 def attempts(request: Request, answers: list[Any], clock: Clock, **options: Any) -> tuple[int, Any]:
-    """Return how often a request is sent, and the final response or exception."""
+    """Return the number of attempts, and the final response or exception."""
     script = ScriptedTransport(answers)
     try:
         outcome: Any = make_transport(script, clock, **options).round_trip(request)
-    except Exception as error:  # noqa: BLE001 - it is what is asked for
+    except Exception as error:  # noqa: BLE001 - the outcome is inspected
         outcome = error
     assert not isinstance(outcome, AssertionError), outcome
     return len(script.requests), outcome
@@ -105,16 +105,16 @@ def busy(seconds: str | None = None, status: int = 429, body: Any = b"busy") -> 
 
 
 class RecordedBody:
-    """The body of a response, which records reads and closes."""
+    """Response body that records reads and closes."""
 
     def __init__(self) -> None:
         self.file = io.BytesIO(b"busy")
-        self.closed = self.whole = False
+        self.closed = self.read_to_end = False
         self.on_close: Callable[[], object] = lambda: None
 
     def readinto(self, buffer: memoryview, /) -> int:
         count = self.file.readinto(buffer)
-        self.whole = self.whole or not count
+        self.read_to_end = self.read_to_end or not count
         return count
 
     def close(self) -> None:
@@ -129,7 +129,7 @@ SAFE = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"]
 UNSAFE = ["POST", "PATCH", "CONNECT", "MKCOL", "get"]
 METHODS = [(method, True) for method in SAFE] + [(method, False) for method in UNSAFE]
 TRANSIENT = [ConnectError, ConnectTimeout, ReadTimeout, TransportTimeout, ReadError, ProtocolError, TransportError]
-HOPELESS: list[type[Exception]] = [
+PERMANENT: list[type[Exception]] = [
     AuthError,
     AuthTimeout,
     CredentialsRejected,
@@ -153,20 +153,20 @@ def subclasses(kind: type[Exception]) -> Iterator[type[Exception]]:
         yield from subclasses(below)
 
 
-def test_transport_error_every_subclass_is_in_the_tables() -> None:
-    ours = {kind for kind in subclasses(TransportError) if kind.__module__ == "ociwire.errors"}
-    assert ours <= {*TRANSIENT, *HOPELESS}
+def test_transport_error_every_subclass_is_classified() -> None:
+    defined = {kind for kind in subclasses(TransportError) if kind.__module__ == "ociwire.errors"}
+    assert defined <= {*TRANSIENT, *PERMANENT}
 
 
 @pytest.mark.parametrize(("method", "idempotent"), METHODS)
-@pytest.mark.parametrize("stated", [None, True, False])
+@pytest.mark.parametrize("value", [None, True, False])
 @pytest.mark.parametrize("kind", TRANSIENT)
 @pytest.mark.parametrize("body", [None, b"content"])
 def test_retry_transient_error_idempotent_request_is_retried(
-    method: str, idempotent: bool, stated: bool | None, kind: type[TransportError], body: Any, clock: Clock
+    method: str, idempotent: bool, value: bool | None, kind: type[TransportError], body: Any, clock: Clock
 ) -> None:
-    safe = idempotent if stated is None else stated
-    count, outcome = attempts(get(method, body=body, idempotent=stated), [kind("no")] * 4 + [OK], clock)
+    safe = idempotent if value is None else value
+    count, outcome = attempts(get(method, body=body, idempotent=value), [kind("no")] * 4 + [OK], clock)
     assert count == (5 if safe else 1)
     assert isinstance(outcome, Response if safe else kind)
 
@@ -175,17 +175,17 @@ STATUSES = [408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524]
 
 
 @pytest.mark.parametrize(("method", "idempotent"), METHODS)
-@pytest.mark.parametrize("stated", [None, True, False])
+@pytest.mark.parametrize("value", [None, True, False])
 @pytest.mark.parametrize("status", STATUSES)
 def test_retry_transient_status_idempotent_request_is_retried(
-    method: str, idempotent: bool, stated: bool | None, status: int, clock: Clock
+    method: str, idempotent: bool, value: bool | None, status: int, clock: Clock
 ) -> None:
-    safe = idempotent if stated is None else stated
-    if stated is None and status in (429, 503):
+    safe = idempotent if value is None else value
+    if value is None and status in (429, 503):
         safe = True
     if method == "HEAD" and status == 500:
-        safe = False  # the client asks by GET at once
-    count, outcome = attempts(get(method, idempotent=stated), [Response(status)] * 4 + [OK], clock)
+        safe = False  # the client falls back to GET at once
+    count, outcome = attempts(get(method, idempotent=value), [Response(status)] * 4 + [OK], clock)
     assert count == (5 if safe else 1)
     assert outcome.status == (200 if safe else status)
 
@@ -199,7 +199,7 @@ def test_retry_non_idempotent_request_is_retried_only_if_no_byte_was_sent(
 ) -> None:
     refusal = Response(status, headers)
     request = get(method, body=Body.of(content()), idempotent=False)
-    count, outcome = attempts(request, [refusal, pulling(refusal, most=1), OK], clock)
+    count, outcome = attempts(request, [refusal, read_body_then(refusal, limit=1), OK], clock)
     assert (count, outcome.status) == (2, status)
     count, outcome = attempts(get(method, body=Body.of(content()), idempotent=False), [refusal, OK], clock)
     assert (count, outcome.status) == (2, 200)
@@ -232,7 +232,7 @@ def test_retry_head_500_follows_policy_of_caller(retry: urllib3.Retry, clock: Cl
 @pytest.mark.parametrize("headers", [{}, {"Retry-After": "0"}, {"Retry-After": "1"}])
 def test_retry_other_status_is_returned(status: int, headers: dict[str, str], clock: Clock) -> None:
     if status == 413 and headers:
-        pytest.skip("urllib3 heeds Retry-After there")
+        pytest.skip("urllib3 respects Retry-After there")
     count, outcome = attempts(get(idempotent=True), [Response(status, headers)], clock)
     assert (count, outcome.status, clock.sleeps) == (1, status, [])
 
@@ -263,10 +263,10 @@ def test_backoff_default_policy_first_is_zero_then_doubles(clock: Clock, monkeyp
     assert clock.sleeps == [1.25, 2.25, 4.25]
 
 
-# --- what is never tried again ---
+# --- never retried ---
 
 
-@pytest.mark.parametrize("kind", HOPELESS)
+@pytest.mark.parametrize("kind", PERMANENT)
 @pytest.mark.parametrize("retry", [None, urllib3.Retry(9, allowed_methods=None)])
 def test_retry_permanent_error_is_raised_at_once(kind: type[Exception], retry: Any, clock: Clock) -> None:
     error = kind("no")
@@ -305,14 +305,14 @@ def certificates() -> dict[str, ConnectError]:
     name = urllib3.util.ssl_match_hostname.CertificateError("no match")
     return {
         "verification": raised_from(failed),
-        "a name": raised_from(mismatch),
+        "host name": raised_from(mismatch),
         "wrapped": raised_from(ssl_error),
-        "wrapped name": raised_from(exceptions.SSLError(mismatch)),
+        "wrapped host name": raised_from(exceptions.SSLError(mismatch)),
         "wrapped twice": raised_from(exceptions.MaxRetryError(pool, "/", ssl_error)),
-        "behind a proxy": raised_from(exceptions.ProxyError("proxy", ssl_error)),
-        "behind another": raised_from(OSError("no"), ssl_error),
-        "urllib3's own": raised_from(name),
-        "urllib3's own, wrapped": raised_from(exceptions.SSLError(name)),
+        "below a proxy error": raised_from(exceptions.ProxyError("proxy", ssl_error)),
+        "below another error": raised_from(OSError("no"), ssl_error),
+        "of urllib3": raised_from(name),
+        "of urllib3, wrapped": raised_from(exceptions.SSLError(name)),
         "the CA is unknown to the server": raised_from(ssl.SSLError(1, "[SSL: TLSV1_ALERT_UNKNOWN_CA] tlsv1 alert")),
         "client certificate required": raised_from(ssl.SSLError(1, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] alert")),
         "client certificate invalid": raised_from(
@@ -349,17 +349,17 @@ def test_retry_other_connect_error_is_retried(cause: BaseException, clock: Clock
     assert attempts(get(), [raised_from(cause), OK], clock)[0] == 2
 
 
-def pulling(answer: Callable[[Request], Any] | Any = OK, most: int | None = None) -> Callable[[Request], Any]:
-    """A server that reads a body, or a part of it, before it responds."""
+def read_body_then(answer: Callable[[Request], Any] | Any = OK, limit: int | None = None) -> Callable[[Request], Any]:
+    """Return a server that reads a body, or its first `limit` chunks, before it responds."""
 
-    def take(request: Request) -> Any:
+    def respond(request: Request) -> Any:
         if request.body is not None:
             pieces = request.body.open()
-            for _ in pieces if most is None else (next(pieces) for _ in range(most)):
+            for _ in pieces if limit is None else (next(pieces) for _ in range(limit)):
                 pass
         return answer
 
-    return take
+    return respond
 
 
 @pytest.mark.parametrize("kind", [*TRANSIENT, ZeroDivisionError, OSError])
@@ -373,7 +373,7 @@ def test_retry_exception_of_content_is_raised_at_once(
         raise error
 
     request = get("PUT", body=Body.of(content()).map(fail), idempotent=True)
-    count, outcome = attempts(request, [pulling(), OK], clock)
+    count, outcome = attempts(request, [read_body_then(), OK], clock)
     assert count == 1
     assert outcome is error
     assert request.body is not None
@@ -383,19 +383,19 @@ def test_retry_exception_of_content_is_raised_at_once(
 def test_retry_network_error_after_content_error_is_retried(clock: Clock) -> None:
     failures = [ReadError("mine")]
 
-    def once(chunk: bytes) -> bytes:
+    def fail_once(chunk: bytes) -> bytes:
         if failures:
             raise failures.pop()
         return chunk
 
-    request = get("PUT", body=Body.of(b"content").map(once))
+    request = get("PUT", body=Body.of(b"content").map(fail_once))
     with pytest.raises(ReadError, match="mine"):
-        make_transport(ScriptedTransport([pulling()]), clock).round_trip(request)
-    assert attempts(request, [pulling(ReadError("network")), OK], clock)[0] == 2
+        make_transport(ScriptedTransport([read_body_then()]), clock).round_trip(request)
+    assert attempts(request, [read_body_then(ReadError("network")), OK], clock)[0] == 2
 
 
 def test_retry_network_error_at_address_of_content_error_is_retried(clock: Clock) -> None:
-    """Python may reuse the address of a freed exception: the record of the content's must not apply to a new one."""
+    """Python may reuse the address of a freed exception: the record of that exception must not apply to a new one."""
 
     def fail(chunk: bytes) -> bytes:
         raise ReadError("mine")
@@ -405,13 +405,13 @@ def test_retry_network_error_at_address_of_content_error_is_retried(clock: Clock
         list(body.open())
     gc.collect()
     errors: list[ReadError] = []
-    for _ in range(2000):  # one of these is where the content's own was
+    for _ in range(2000):  # one of them gets the address of the freed exception
         errors.append(ReadError("network"))
         assert not has_raised(body, errors[-1])
 
 
 def test_retry_content_error_body_opened_by_another_request_is_raised_at_once(clock: Clock) -> None:
-    """Threads may share a body of bytes: here another opens it just after the first one's content has failed."""
+    """Another thread opens the shared body just after its content has failed in the first thread."""
     first = [True]
 
     def fail(chunk: bytes) -> bytes:
@@ -442,7 +442,7 @@ def generated() -> Iterator[bytes]:
 
 
 class Pipe:
-    """A reader that is not seekable."""
+    """Reader that is not seekable."""
 
     def __init__(self) -> None:
         self._file = io.BytesIO(b"content")
@@ -451,20 +451,25 @@ class Pipe:
         return self._file.read(size)
 
 
-ONE_SHOT: list[Callable[[], Any]] = [generated, Pipe, lambda: iter([b"con", b"tent"]), lambda: Body.of(generated(), 7)]
+SINGLE_USE: list[Callable[[], Any]] = [
+    generated,
+    Pipe,
+    lambda: iter([b"con", b"tent"]),
+    lambda: Body.of(generated(), 7),
+]
 
 
-@pytest.mark.parametrize("content", ONE_SHOT)
+@pytest.mark.parametrize("content", SINGLE_USE)
 @pytest.mark.parametrize("failure", [*(kind("no") for kind in TRANSIENT), busy("1"), busy(), busy(status=503)])
 @pytest.mark.parametrize("retry", [None, urllib3.Retry(9, allowed_methods=None, status_forcelist=[429, 503])])
-def test_retry_single_use_body_is_resent_only_if_not_pulled(
+def test_retry_single_use_body_is_resent_only_if_unread(
     content: Callable[[], Any], failure: Any, retry: Any, clock: Clock
 ) -> None:
     request = get("PUT", body=Body.of(content()))
     count, outcome = attempts(request, [lambda request: failure, OK], clock, retry=retry)
     assert (count, outcome.status) == (2, 200)
     request = get("PUT", body=Body.of(content()))
-    count, outcome = attempts(request, [pulling(failure, most=1)], clock, retry=retry)
+    count, outcome = attempts(request, [read_body_then(failure, limit=1)], clock, retry=retry)
     assert count == 1
     if isinstance(failure, Response):
         assert outcome.status == failure.status
@@ -474,13 +479,13 @@ def test_retry_single_use_body_is_resent_only_if_not_pulled(
 
 
 @pytest.mark.parametrize("content", [lambda: b"content", lambda: io.BytesIO(b"content")])
-def test_retry_resendable_body_is_sent_whole_each_time(content: Callable[[], Any], clock: Clock) -> None:
-    script = ScriptedTransport([pulling(ReadError("no"), 1), pulling(busy()), OK])
+def test_retry_resendable_body_is_sent_from_start_each_time(content: Callable[[], Any], clock: Clock) -> None:
+    script = ScriptedTransport([read_body_then(ReadError("no"), 1), read_body_then(busy()), OK])
     make_transport(script, clock).round_trip(get("PUT", body=Body.of(content())))
     assert script.bodies[-1] == b"content"
 
 
-# --- what comes out ---
+# --- outcomes ---
 
 
 @pytest.mark.parametrize("retry", [None, False, urllib3.Retry(1, status_forcelist=[429])])
@@ -525,7 +530,7 @@ def test_retry_exhausted_raises_last_error_with_its_cause(clock: Clock) -> None:
 def test_retry_discarded_response_is_drained_before_wait(clock: Clock) -> None:
     bodies = [RecordedBody() for _ in range(3)]
     seen: list[bool] = []
-    clock.while_asleep.append(lambda: seen.append(bodies[0].closed and bodies[0].whole))
+    clock.during_sleep.append(lambda: seen.append(bodies[0].closed and bodies[0].read_to_end))
     script = ScriptedTransport([busy("5", body=body) for body in bodies])
     response = make_transport(script, clock, retry=urllib3.Retry(2)).round_trip(get())
     assert seen == [True]
@@ -543,10 +548,10 @@ def test_retry_transport_close_closes_inner(clock: Clock) -> None:
         transport.round_trip(get())
 
 
-# --- a caller's own policy ---
+# --- policies of the caller ---
 
 
-def outcome_of(kind: str) -> Any:
+def make_outcome(kind: str) -> Any:
     return {
         "connect": ConnectError("no"),
         "read": ReadError("no"),
@@ -556,7 +561,7 @@ def outcome_of(kind: str) -> Any:
 
 
 def urllib3_waits(retry: urllib3.Retry, subclasses: list[str], method: str) -> list[float]:
-    """The waits of urllib3 itself before each attempt but the first, until it gives up."""
+    """Return the waits of urllib3 before each retry, until it stops."""
     exceptions_by_kind = {
         "connect": exceptions.ConnectTimeoutError("no"),
         "read": exceptions.ProtocolError("no"),
@@ -584,28 +589,28 @@ COUNTS = st.one_of(st.none(), st.just(False), st.integers(0, 4))
 @given(
     counts=st.fixed_dictionaries(dict.fromkeys(("total", "connect", "read", "status", "other"), COUNTS)),
     sequence=st.lists(st.sampled_from(["connect", "read", "other", "status"]), max_size=12),
-    listed=st.booleans(),
+    forcelist=st.booleans(),
     factor=st.sampled_from([0, 0.1, 0.5, 1, 3]),
-    most=st.sampled_from([0, 1, 2.5, 120]),
+    limit=st.sampled_from([0, 1, 2.5, 120]),
     jitter=st.sampled_from([0, 0.25, 2]),
-    luck=st.floats(0, 0.999),
+    random_value=st.floats(0, 0.999),
 )
 @example(dict.fromkeys(("total", "connect", "read", "status", "other")), ["other"] * 12, True, 1, 120, 0, 0.0)
 def test_retry_any_policy_counts_and_waits_as_urllib3(
     counts: dict[str, Any],
     sequence: list[str],
-    listed: bool,
+    forcelist: bool,
     factor: float,
-    most: float,
+    limit: float,
     jitter: float,
-    luck: float,
+    random_value: float,
 ) -> None:
     retry = urllib3.Retry(
         **counts,
         allowed_methods=None,
-        status_forcelist=[503] if listed else [],
+        status_forcelist=[503] if forcelist else [],
         backoff_factor=factor,
-        backoff_max=most,
+        backoff_max=limit,
         backoff_jitter=jitter,
     )
     clock = Clock()
@@ -615,13 +620,13 @@ def test_retry_any_policy_counts_and_waits_as_urllib3(
     def answer(request: Request) -> Response:
         waits.append(sum(clock.sleeps))
         clock.sleeps.clear()
-        outcome = outcome_of(next(script, "ok")) if len(waits) <= len(sequence) else OK
+        outcome = make_outcome(next(script, "ok")) if len(waits) <= len(sequence) else OK
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(random, "random", lambda: luck)
+        patch.setattr(random, "random", lambda: random_value)
         expected = urllib3_waits(retry, sequence, "GET")
         transport = make_transport(FunctionTransport(answer), clock, retry=retry, max_wait=1000)
         try:
@@ -630,9 +635,9 @@ def test_retry_any_policy_counts_and_waits_as_urllib3(
             outcome = error
     assert waits[1:] == expected
     last = "ok" if len(expected) == len(sequence) else sequence[len(expected)]
-    wanted = OK if last == "ok" else outcome_of(last)
-    assert type(outcome) is type(wanted)
-    assert getattr(outcome, "status", None) == getattr(wanted, "status", None)
+    expected_outcome = OK if last == "ok" else make_outcome(last)
+    assert type(outcome) is type(expected_outcome)
+    assert getattr(outcome, "status", None) == getattr(expected_outcome, "status", None)
 
 
 @pytest.mark.parametrize(
@@ -660,7 +665,7 @@ COUNTED = ("connect", "read", "other", "status")
 
 @pytest.mark.parametrize(("error", "count"), [(ConnectTimeout("no"), 2), (ReadTimeout("no"), 1)])
 def test_retry_timeout_kind_is_decided_by_class(error: TransportTimeout, count: int, clock: Clock) -> None:
-    error.__cause__ = exceptions.ConnectTimeoutError("timed out")  # not looked at
+    error.__cause__ = exceptions.ConnectTimeoutError("timed out")  # ignored
     retry = urllib3.Retry(total=5, connect=5, read=0)
     assert attempts(get(), [error, OK], clock, retry=retry)[0] == count
 
@@ -675,39 +680,39 @@ def test_retry_connect_timeout_of_any_method_is_retried_by_caller_policy(
 
 @pytest.mark.parametrize("failure", [ReadError("no"), Response(503)])
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH"])
-@pytest.mark.parametrize("stated", [None, True])
+@pytest.mark.parametrize("value", [None, True])
 @pytest.mark.parametrize("allowed", [None, {"GET"}, ["POST", "PUT"], frozenset({"PATCH"})])
 def test_retry_allowed_methods_are_obeyed(
-    failure: Any, method: str, stated: bool | None, allowed: Any, clock: Clock
+    failure: Any, method: str, value: bool | None, allowed: Any, clock: Clock
 ) -> None:
     retry = urllib3.Retry(3, allowed_methods=allowed, status_forcelist=[503])
-    count, _ = attempts(get(method, idempotent=stated), [failure, OK], clock, retry=retry)
+    count, _ = attempts(get(method, idempotent=value), [failure, OK], clock, retry=retry)
     assert count == (2 if allowed is None or method in allowed else 1)
 
 
-@pytest.mark.parametrize("listed", [[], [500], [418, 404], range(500, 600), [202], [304]])
+@pytest.mark.parametrize("forcelist", [[], [500], [418, 404], range(500, 600), [202], [304]])
 @pytest.mark.parametrize("status", [200, 202, 304, 404, 418, 429, 500, 502, 503, 504, 599])
-def test_retry_status_forcelist_is_obeyed(listed: Any, status: int, clock: Clock) -> None:
-    retry = urllib3.Retry(3, status_forcelist=listed)
+def test_retry_status_forcelist_is_obeyed(forcelist: Any, status: int, clock: Clock) -> None:
+    retry = urllib3.Retry(3, status_forcelist=forcelist)
     count, _ = attempts(get(), [Response(status), Response(201)], clock, retry=retry)
-    assert count == (2 if status in listed else 1)
+    assert count == (2 if status in forcelist else 1)
 
 
 @pytest.mark.parametrize("status", [413, 429, 500, 502, 503, 504])
-@pytest.mark.parametrize("heeds", [True, False])
+@pytest.mark.parametrize("respected", [True, False])
 @pytest.mark.parametrize("total", [0, 1, None, False])
-@pytest.mark.parametrize("listed", [[], [429, 502]])
+@pytest.mark.parametrize("forcelist", [[], [429, 502]])
 def test_retry_respect_retry_after_header_is_obeyed(
-    status: int, heeds: bool, total: Any, listed: list[int], clock: Clock
+    status: int, respected: bool, total: Any, forcelist: list[int], clock: Clock
 ) -> None:
-    retry = urllib3.Retry(total, respect_retry_after_header=heeds, status_forcelist=listed)
+    retry = urllib3.Retry(total, respect_retry_after_header=respected, status_forcelist=forcelist)
     expected = retry.is_retry("GET", status, has_retry_after=True)
     if total in (0, False):
-        assert not expected or status in listed
+        assert not expected or status in forcelist
         expected = False
     count, _ = attempts(get(), [busy("3", status), OK], clock, retry=retry)
     assert count == (2 if expected else 1)
-    assert clock.sleeps == ([3.0] if expected and heeds else [])
+    assert clock.sleeps == ([3.0] if expected and respected else [])
 
 
 def test_retry_ignored_retry_after_waits_backoff_and_blocks_no_host(clock: Clock) -> None:
@@ -749,7 +754,7 @@ def test_retry_transport_invalid_max_wait_raises_usage_error(seconds: Any) -> No
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 @pytest.mark.parametrize(
-    ("stated", "wait"),
+    ("value", "wait"),
     [
         ("1", 1),
         ("60", 60),
@@ -761,8 +766,8 @@ def test_retry_transport_invalid_max_wait_raises_usage_error(seconds: Any) -> No
         ("Monday, 12-Jan-70 13:46:45 GMT", 5),
     ],
 )
-def test_retry_after_valid_value_is_waited(status: int, stated: str, wait: int, clock: Clock) -> None:
-    assert attempts(get(), [busy(stated, status), OK], clock)[0] == 2
+def test_retry_after_valid_value_is_waited(status: int, value: str, wait: int, clock: Clock) -> None:
+    assert attempts(get(), [busy(value, status), OK], clock)[0] == 2
     assert clock.sleeps == [wait]
 
 
@@ -774,7 +779,7 @@ def test_retry_after_date_is_relative_to_the_time_of_the_response(clock: Clock) 
 
 
 @pytest.mark.parametrize(
-    "stated",
+    "value",
     [
         "",
         "0",
@@ -792,8 +797,8 @@ def test_retry_after_date_is_relative_to_the_time_of_the_response(clock: Clock) 
         "Mon, 99 Foo 1970 13:46:45 GMT",
     ],
 )
-def test_retry_after_invalid_value_waits_backoff(stated: str, clock: Clock) -> None:
-    count, _ = attempts(get(), [busy(stated), busy(stated), OK], clock)
+def test_retry_after_invalid_value_waits_backoff(value: str, clock: Clock) -> None:
+    count, _ = attempts(get(), [busy(value), busy(value), OK], clock)
     assert count == 3
     assert len(clock.sleeps) == 1
     assert 1.0 <= clock.sleeps[0] <= 1.25
@@ -805,16 +810,16 @@ def test_retry_after_shorter_than_backoff_is_waited(clock: Clock) -> None:
     assert clock.sleeps == [3.0, 40.0]
 
 
-@pytest.mark.parametrize("stated", ["61", "86400", "999999999", formatdate(START + 62, usegmt=True)])
-def test_retry_after_beyond_max_wait_returns_response(stated: str, clock: Clock) -> None:
-    count, outcome = attempts(get(), [busy(stated)], clock)
+@pytest.mark.parametrize("value", ["61", "86400", "999999999", formatdate(START + 62, usegmt=True)])
+def test_retry_after_beyond_max_wait_returns_response(value: str, clock: Clock) -> None:
+    count, outcome = attempts(get(), [busy(value)], clock)
     assert (count, outcome.status, clock.sleeps) == (1, 429, [])
     assert outcome.read() == b"busy"
 
 
-@pytest.mark.parametrize("most", [0, 0.5, 5.0])
-def test_retry_after_max_wait_is_inclusive(most: float, clock: Clock) -> None:
-    assert attempts(get(), [busy("6")], clock, max_wait=most)[0] == 1
+@pytest.mark.parametrize("limit", [0, 0.5, 5.0])
+def test_retry_after_max_wait_is_inclusive(limit: float, clock: Clock) -> None:
+    assert attempts(get(), [busy("6")], clock, max_wait=limit)[0] == 1
     assert attempts(get(), [busy("5"), OK], clock, max_wait=5.0)[0] == 2
 
 
@@ -824,12 +829,12 @@ def test_backoff_beyond_max_wait_is_cut(clock: Clock) -> None:
     assert clock.sleeps == [7.0, 7.0]
 
 
-@pytest.mark.parametrize("most", [0, 1, 5])
-def test_retry_after_max_of_policy_is_obeyed(most: int, clock: Clock) -> None:
+@pytest.mark.parametrize("limit", [0, 1, 5])
+def test_retry_after_max_of_policy_is_obeyed(limit: int, clock: Clock) -> None:
     if not hasattr(urllib3.Retry, "DEFAULT_RETRY_AFTER_MAX"):
-        pytest.skip("urllib3 has no such bound")
-    retry = urllib3.Retry(3, retry_after_max=most)
-    assert attempts(get(), [busy(str(most + 1))], clock, retry=retry)[0] == 1
+        pytest.skip("this urllib3 has no retry_after_max")
+    retry = urllib3.Retry(3, retry_after_max=limit)
+    assert attempts(get(), [busy(str(limit + 1))], clock, retry=retry)[0] == 1
     assert clock.sleeps == []
 
 
@@ -837,12 +842,12 @@ def test_retry_after_max_of_policy_is_obeyed(most: int, clock: Clock) -> None:
 
 
 class FakeHosts:
-    """Registries with Retry-After: a request before the stated time is an error."""
+    """Registries that send Retry-After. A request that comes too early fails the test."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.until: dict[Origin, float] = {}
-        self.asked: list[tuple[float, str]] = []
+        self.requests_seen: list[tuple[float, str]] = []
         self.answers: list[Response] = []
 
     def __call__(self, request: Request) -> Response:
@@ -852,7 +857,7 @@ class FakeHosts:
 
     def answer(self, request: Request, answer: Response) -> Response:
         origin = Origin.of(request.url)
-        self.asked.append((self.clock.time - START, origin.netloc))
+        self.requests_seen.append((self.clock.time - START, origin.netloc))
         if "retry-after" in answer.headers:
             seconds = float(answer.headers["retry-after"])
             self.until[origin] = max(self.until.get(origin, 0), self.clock.time + seconds)
@@ -860,12 +865,12 @@ class FakeHosts:
 
 
 class DelayedResponse:
-    """A stack over `FakeHosts` with a pending request, which was sent before the host was blocked."""
+    """Stack over `FakeHosts` with a pending request that was sent before the host was blocked."""
 
     def __init__(self, hosts: FakeHosts, seconds: str, url: str = URL) -> None:
         self._hosts = hosts
         self._seconds = seconds
-        self._arrived, self._go = threading.Event(), threading.Event()
+        self._arrived, self._released = threading.Event(), threading.Event()
         self.transport = make_transport(FunctionTransport(self._answer), hosts.clock, retry=GETS)
         self._thread = threading.Thread(target=lambda: self.transport.round_trip(get("POST", url)).close())
         self._thread.start()
@@ -875,16 +880,16 @@ class DelayedResponse:
         if request.method != "POST":
             return self._hosts(request)
         self._arrived.set()
-        assert self._go.wait(30)
+        assert self._released.wait(30)
         return self._hosts.answer(request, busy(self._seconds))
 
     def deliver(self) -> None:
         """Deliver the response of the pending request."""
-        self._go.set()
+        self._released.set()
         self._thread.join()
 
 
-# A POST is given its answer at once, whatever it says: it is how a host tells something without anybody waiting.
+# With this policy the response to a POST is returned at once: it blocks the host, but the test does not wait.
 GETS = urllib3.Retry(5, allowed_methods=["GET"], status_forcelist=[429, 503])
 
 
@@ -901,7 +906,7 @@ def test_blocked_host_new_requests_wait_and_other_hosts_do_not(clock: Clock) -> 
     assert clock.sleeps == [30.0]
     transport.round_trip(get())
     assert clock.sleeps == [30.0]
-    assert hosts.asked[-1] == (30.0, "registry.example")
+    assert hosts.requests_seen[-1] == (30.0, "registry.example")
 
 
 def test_blocked_host_past_block_is_not_waited_again(clock: Clock) -> None:
@@ -926,22 +931,22 @@ def test_blocked_host_long_retry_after_blocks_for_max_wait(clock: Clock) -> None
 
 def test_blocked_host_shorter_block_during_wait_is_ignored(clock: Clock) -> None:
     hosts = FakeHosts(clock)
-    late = DelayedResponse(hosts, "1")
+    delayed = DelayedResponse(hosts, "1")
     hosts.answers = [busy("30")]
     body = RecordedBody()
-    body.on_close = late.deliver
+    body.on_close = delayed.deliver
     hosts.answers = [busy("30", body=body)]
-    assert late.transport.round_trip(get()).status == 200
+    assert delayed.transport.round_trip(get()).status == 200
     assert clock.sleeps == [30.0]
 
 
 def test_blocked_host_shorter_later_block_is_ignored(clock: Clock) -> None:
     hosts = FakeHosts(clock)
-    late = DelayedResponse(hosts, "1")
+    delayed = DelayedResponse(hosts, "1")
     hosts.answers = [busy("30")]
-    assert late.transport.round_trip(get("PUT")).status == 429
-    late.deliver()
-    assert late.transport.round_trip(get()).status == 200
+    assert delayed.transport.round_trip(get("PUT")).status == 429
+    delayed.deliver()
+    assert delayed.transport.round_trip(get()).status == 200
     assert clock.sleeps == [30.0]
 
 
@@ -954,7 +959,7 @@ def test_retry_response_waits_for_block_of_another_request(own: Response, clock:
         if request.method == "GET" and first:
             first.clear()
             hosts.answers = [busy("12")]
-            transport.round_trip(get("POST")).close()  # another's, while this one is on its way
+            transport.round_trip(get("POST")).close()  # another request, while this one is in flight
             return hosts.answer(request, own)
         return hosts(request)
 
@@ -963,58 +968,58 @@ def test_retry_response_waits_for_block_of_another_request(own: Response, clock:
     assert clock.sleeps == [12.0]
 
 
-def test_retry_stopped_clock_waits_for_a_block_once() -> None:
-    slept: list[float] = []
+def test_retry_stopped_clock_waits_for_block_once() -> None:
+    waits: list[float] = []
     script = ScriptedTransport([busy("30"), ReadError("no"), OK])
-    RetryTransport(script, sleep=slept.append, clock=lambda: START).round_trip(get())
-    assert slept[0] == 30.0
-    assert len(slept) == 2
-    assert slept[1] < 2
+    RetryTransport(script, sleep=waits.append, clock=lambda: START).round_trip(get())
+    assert waits[0] == 30.0
+    assert len(waits) == 2
+    assert waits[1] < 2
 
 
 @pytest.mark.parametrize(("later", "sleeps"), [("25", [10.0, 15.0]), ("3", [10.0]), ("59", [10.0, 49.0])])
 def test_wait_longer_block_of_another_request_extends_it(later: str, sleeps: list[float], clock: Clock) -> None:
     hosts = FakeHosts(clock)
-    late = DelayedResponse(hosts, later)
+    delayed = DelayedResponse(hosts, later)
     hosts.answers = [busy("10")]
-    clock.while_asleep.append(late.deliver)
-    assert late.transport.round_trip(get()).status == 200
+    clock.during_sleep.append(delayed.deliver)
+    assert delayed.transport.round_trip(get()).status == 200
     assert clock.sleeps == sleeps
 
 
 def test_wait_block_of_another_host_does_not_extend_it(clock: Clock) -> None:
     hosts = FakeHosts(clock)
-    late = DelayedResponse(hosts, "25", OTHER)
+    delayed = DelayedResponse(hosts, "25", OTHER)
     hosts.answers = [busy("10")]
-    clock.while_asleep.append(late.deliver)
-    assert late.transport.round_trip(get()).status == 200
+    clock.during_sleep.append(delayed.deliver)
+    assert delayed.transport.round_trip(get()).status == 200
     assert clock.sleeps == [10.0]
 
 
 def test_wait_extended_is_cut_to_max_wait(clock: Clock) -> None:
     hosts = FakeHosts(clock)
-    late = DelayedResponse(hosts, "59")
+    delayed = DelayedResponse(hosts, "59")
     hosts.answers = [busy("59")]
 
     def deliver() -> None:
         clock.time += 30
-        late.deliver()
-        hosts.until.clear()  # it may be asked too early now: nobody waits longer than that
+        delayed.deliver()
+        hosts.until.clear()  # max_wait ends before the block: the next request may come early
         clock.time -= 30
 
-    clock.while_asleep.append(deliver)
-    late.transport.round_trip(get())
+    clock.during_sleep.append(deliver)
+    delayed.transport.round_trip(get())
     assert sum(clock.sleeps) == 60.0
 
 
 def test_wait_block_set_while_draining_is_waited(clock: Clock) -> None:
-    """Between a response and the wait after it, another request is blocked for longer."""
+    """Another request receives a longer Retry-After between a response and the wait after it."""
     hosts = FakeHosts(clock)
-    late = DelayedResponse(hosts, "30")
+    delayed = DelayedResponse(hosts, "30")
     body = RecordedBody()
-    body.on_close = late.deliver
+    body.on_close = delayed.deliver
     hosts.answers = [busy("1", body=body)]
-    assert late.transport.round_trip(get()).status == 200
+    assert delayed.transport.round_trip(get()).status == 200
     assert clock.time == START + 30
 
 
@@ -1025,7 +1030,7 @@ def test_retry_error_waits_for_block_of_another_request(clock: Clock) -> None:
     def answer(request: Request) -> Response:
         if request.method == "GET" and failures:
             hosts.answers = [busy("12")]
-            transport.round_trip(get("POST")).close()  # another's, while this one is on its way
+            transport.round_trip(get("POST")).close()  # another request, while this one is in flight
             raise failures.pop()
         return hosts(request)
 
@@ -1047,26 +1052,26 @@ def test_blocked_hosts_many_are_all_remembered(clock: Clock) -> None:
 @settings(max_examples=example_count(150), deadline=None)
 @given(st.integers(0, 2**32))
 def test_retry_any_schedule_is_never_earlier_than_retry_after(seed: int) -> None:
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     clock = Clock()
     hosts = FakeHosts(clock)
 
     def answer(request: Request) -> Response:
-        roll = chance.random()
+        roll = rng.random()
         if roll < 0.3:
-            hosts.answers = [busy(str(chance.randrange(0, 59)), chance.choice([429, 503, 413]))]
+            hosts.answers = [busy(str(rng.randrange(0, 59)), rng.choice([429, 503, 413]))]
         elif roll < 0.4:
-            hosts.answers = [Response(chance.choice([429, 502, 503, 504]))]
+            hosts.answers = [Response(rng.choice([429, 502, 503, 504]))]
         response = hosts(request)
         if 0.4 <= roll < 0.5:
             raise ReadError("no")
         return response
 
-    transport = make_transport(FunctionTransport(answer), clock, retry=chance.choice([None, GETS]))
+    transport = make_transport(FunctionTransport(answer), clock, retry=rng.choice([None, GETS]))
     for _ in range(20):
-        clock.time += chance.choice([0, 0, 1, 30])
+        clock.time += rng.choice([0, 0, 1, 30])
         before = clock.time
-        request = get(chance.choice(["GET", "POST", "HEAD"]), chance.choice([URL, OTHER, "http://third.example/"]))
+        request = get(rng.choice(["GET", "POST", "HEAD"]), rng.choice([URL, OTHER, "http://third.example/"]))
         try:
             with transport.round_trip(request) as response:
                 assert response.read() in (b"busy", b"there", b"")
@@ -1076,7 +1081,7 @@ def test_retry_any_schedule_is_never_earlier_than_retry_after(seed: int) -> None
 
 
 def test_retry_threads_wait_for_block_of_one_thread() -> None:
-    """Each thread has its own clock, on which only its own sleeps take time."""
+    """Each thread has its own clock, which only its own sleeps advance."""
     lock = threading.Lock()
     local = threading.local()
     blocked_until = [0.0]
@@ -1114,10 +1119,10 @@ def test_retry_threads_wait_for_block_of_one_thread() -> None:
     assert early == []
 
 
-def test_retry_thread_waits_for_a_block_once() -> None:
+def test_retry_next_request_waits_for_block_once() -> None:
     sleeps: list[float] = []
     script = ScriptedTransport([busy("5"), OK, OK])
-    transport = RetryTransport(script, sleep=sleeps.append, clock=lambda: START)  # a clock that stands still
+    transport = RetryTransport(script, sleep=sleeps.append, clock=lambda: START)  # a stopped clock
     with script:
         for _ in range(2):
             transport.round_trip(get()).close()
@@ -1178,7 +1183,7 @@ def test_deadline_after_wait_changes_nothing(clock: Clock) -> None:
     assert clock.sleeps == [30.0]
 
 
-# --- the log, and the clocks ---
+# --- logs and clocks ---
 
 
 def test_log_retry_has_reason_and_wait(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
@@ -1194,7 +1199,7 @@ def test_log_retry_has_reason_and_wait(clock: Clock, caplog: pytest.LogCaptureFi
     assert "canary" not in "".join(lines)
 
 
-def test_log_success_is_empty(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_success_logs_nothing(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     attempts(get(), [OK], clock)
     attempts(get(), [Response(404)], clock)
@@ -1212,11 +1217,11 @@ def test_log_blocked_host_names_retry_after(clock: Clock, caplog: pytest.LogCapt
 
 def test_retry_default_clocks_are_looked_up_at_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
     transport = RetryTransport(ScriptedTransport([busy("7"), OK]))
-    slept: list[float] = []
-    fake = SimpleNamespace(time=lambda: START, sleep=slept.append, monotonic=time.monotonic)
+    waits: list[float] = []
+    fake = SimpleNamespace(time=lambda: START, sleep=waits.append, monotonic=time.monotonic)
     monkeypatch.setattr(ociwire.transport.retry, "time", fake)
     transport.round_trip(get())
-    assert slept == [7.0]
+    assert waits == [7.0]
 
 
 def test_retry_injected_clocks_real_ones_unused(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Composing a stack: `stack`, `FunctionTransport`, `HeadersTransport` and `default_transport`."""
+"""Tests of `stack`, `FunctionTransport`, `HeadersTransport` and `default_transport`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ AGENT = f"ociwire/{__version__}"
 
 
 class RecordingTransport:
-    """Answers 200 and records the requests."""
+    """Transport that responds with 200 and records the requests."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -50,7 +50,7 @@ class RecordingTransport:
 
 
 class RecordingLayer:
-    """A layer that records when a request and a response pass."""
+    """Layer that records when a request and a response pass through it."""
 
     def __init__(self, inner: Transport, *, name: str, passed: list[str]) -> None:
         self.inner, self.name, self.passed = inner, name, passed
@@ -164,7 +164,7 @@ BODIES: list[tuple[Callable[[], Any], bool]] = [
     (lambda: b"a", True),
     (lambda: Body.of(b"x" * 1_000_000), True),
     (lambda: Body.of(chunks(), 1), True),
-    (lambda: Body.of(chunks()), True),  # its length is not known, so it may have one
+    (lambda: Body.of(chunks()), True),  # of unknown length: it may have content
 ]
 
 
@@ -173,14 +173,14 @@ BODIES: list[tuple[Callable[[], Any], bool]] = [
 def test_headers_transport_missing_headers_are_added(method: str, body: Callable[[], Any], expects: bool) -> None:
     request = Request(method, URL, {"Accept": "*/*"}, body())
     expected = [("Accept", "*/*"), ("User-Agent", AGENT), *([("Expect", "100-continue")] if expects else [])]
-    got = sent(request)
-    assert list(got.headers.items()) == expected
-    assert got.body is request.body
-    assert (got.method, got.url, got.info) == (request.method, request.url, request.info)
+    sent_request = sent(request)
+    assert list(sent_request.headers.items()) == expected
+    assert sent_request.body is request.body
+    assert (sent_request.method, sent_request.url, sent_request.info) == (request.method, request.url, request.info)
     assert list(request.headers.items()) == [("Accept", "*/*")]
 
 
-def test_headers_transport_single_use_body_is_not_pulled() -> None:
+def test_headers_transport_single_use_body_is_not_read() -> None:
     body = Body.of(chunks())
     sent(Request("PUT", URL, body=body))
     assert body.resendable
@@ -202,18 +202,18 @@ def test_headers_transport_present_headers_are_kept(headers: Any) -> None:
 def test_headers_transport_user_agent_is_sent() -> None:
     assert sent(Request("GET", URL), user_agent="mine/1").headers["user-agent"] == "mine/1"
     assert sent(Request("GET", URL), user_agent="").headers["user-agent"] == ""
-    for bad in ("a\r\nB: c", "\N{SNOWMAN}"):
+    for invalid in ("a\r\nB: c", "\N{SNOWMAN}"):
         with pytest.raises(UsageError):
-            HeadersTransport(RecordingTransport(), user_agent=bad)
+            HeadersTransport(RecordingTransport(), user_agent=invalid)
 
 
 @pytest.mark.parametrize("body", [body for body, _ in BODIES])
 def test_headers_transport_twice_changes_nothing(body: Callable[[], Any]) -> None:
     request = Request("PUT", URL, body=body())
-    once, twice = RecordingTransport(), RecordingTransport()
-    HeadersTransport(once).round_trip(request)
-    HeadersTransport(HeadersTransport(twice)).round_trip(request)
-    assert once.requests == twice.requests
+    wrapped_once, wrapped_twice = RecordingTransport(), RecordingTransport()
+    HeadersTransport(wrapped_once).round_trip(request)
+    HeadersTransport(HeadersTransport(wrapped_twice)).round_trip(request)
+    assert wrapped_once.requests == wrapped_twice.requests
 
 
 def test_headers_transport_default_of_outer_layer_is_replaced() -> None:
@@ -222,9 +222,9 @@ def test_headers_transport_default_of_outer_layer_is_replaced() -> None:
     assert list(base.requests[0].headers.items()) == [("User-Agent", "inner/1")]
 
 
-# The explicit user agent of the client wins, then that of the stack, then the default. None is not given.
+# Precedence: the header of the request, the user agent of the client, that of the stack, the default.
 @pytest.mark.parametrize(
-    ("client", "stacked", "own", "expected"),
+    ("client", "stacked", "header", "expected"),
     [
         (None, None, None, AGENT),
         ("client/1", None, None, "client/1"),
@@ -234,10 +234,12 @@ def test_headers_transport_default_of_outer_layer_is_replaced() -> None:
         (None, None, "own/1", "own/1"),
     ],
 )
-def test_client_user_agent_precedence(client: str | None, stacked: str | None, own: str | None, expected: str) -> None:
+def test_client_user_agent_precedence(
+    client: str | None, stacked: str | None, header: str | None, expected: str
+) -> None:
     base = RecordingTransport()
     transport = default_transport(base=base, credentials=Anonymous(), user_agent=stacked)
-    headers = {} if own is None else {"User-Agent": own}
+    headers = {} if header is None else {"User-Agent": header}
     request = Request("GET", "/v2/", headers)
     Client("registry.example", transport, user_agent=client).do(request).close()
     assert [sent.headers["user-agent"] for sent in base.requests] == [expected]
@@ -290,11 +292,11 @@ def test_default_transport_base_gets_headers_and_is_closed() -> None:
 
 
 def test_default_transport_options_reach_urllib_transport(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[dict[str, Any]] = []
+    calls: list[dict[str, Any]] = []
 
     def make(**options: Any) -> RecordingTransport:
-        made.append(options)
-        UrllibTransport(**options).close()  # which takes them
+        calls.append(options)
+        UrllibTransport(**options).close()  # raises if it does not accept them
         return RecordingTransport()
 
     monkeypatch.setattr("ociwire.transport.default.UrllibTransport", make)
@@ -306,7 +308,7 @@ def test_default_transport_options_reach_urllib_transport(monkeypatch: pytest.Mo
         "trust_env": False,
     }
     with_options = default_transport(**options)
-    assert made == [options]
+    assert calls == [options]
     assert with_options.round_trip(Request("GET", URL)).status == 200
 
 
