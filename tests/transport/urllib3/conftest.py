@@ -1,4 +1,4 @@
-"""Fixtures of the socket tests: scripted servers of every kind, and transports that must leave nothing open."""
+"""Fixtures of the socket tests: scripted servers over http and TLS, and transports that must close all connections."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ class Certificates:
         self.client = ssl.create_default_context(cafile=str(self.pem))
 
     def server(self, kind: str, leaf: trustme.LeafCert | None = None) -> ssl.SSLContext:
-        """Return a new context for a server. With TLS 1.3 it sends session tickets."""
+        """Return a new context for a server. With TLS 1.3 the server sends session tickets."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = context.maximum_version = _VERSIONS[kind]
         (leaf or self._leaf).configure_cert(context)
         return context
 
     def shared(self, kind: str) -> ssl.SSLContext | None:
-        """The shared context for servers; None for plain http."""
+        """Return the shared context for servers. None for plain http."""
         return self._servers.get(kind)
 
 
 class Wire:
-    """Servers and transports of one kind, all closed after the test.
+    """Servers and transports of one kind, which are closed after the test.
 
     Args:
         kind: One of `KINDS`.
-        certificates: For TLS.
+        certificates: The certificates for TLS.
     """
 
     def __init__(self, kind: str, certificates: Certificates) -> None:
@@ -61,14 +61,14 @@ class Wire:
         self._transports: list[UrllibTransport] = []
 
     def serve(self, *scripts: Script, kind: str | None = None, **options: Any) -> Server:
-        """Start a server of this kind, or of another."""
+        """Start a server of this kind, or of `kind`."""
         options.setdefault("context", self.certificates.shared(kind or self.kind))
         server = Server(*scripts, **options)
         self._servers.append(server)
         return server
 
     def transport(self, **options: Any) -> UrllibTransport:
-        """Make a transport that trusts the CA, and waits for 100 (Continue) longer than any server's patience."""
+        """Return a transport that trusts the CA, and waits for 100 (Continue) for longer than a server waits."""
         options = {
             "timeout": PATIENCE,
             "expect_timeout": 60.0,
@@ -81,7 +81,7 @@ class Wire:
         return transport
 
     def close(self) -> None:
-        """Close all. A server whose connections are not all closed then fails the test."""
+        """Close everything. The test fails if a server has open connections afterwards."""
         for transport in self._transports:
             transport.close()
         with contextlib.ExitStack() as stack:
@@ -96,7 +96,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
-    """Every kind. A test that needs fewer parametrizes it itself."""
+    """Return each of `KINDS`. A test for fewer kinds parametrizes `kind`."""
     kind: str = request.param
     return kind
 
@@ -117,7 +117,7 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Resolve every name to loopback, and record it."""
+    """Resolve all names to loopback, and return the list of resolved names."""
     asked: list[str] = []
     real = socket.getaddrinfo
 

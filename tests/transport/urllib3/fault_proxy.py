@@ -1,7 +1,7 @@
-"""A TCP proxy on loopback, between a client and a real server, that causes the faults of real networks.
+"""A TCP proxy on loopback between a client and a real server that injects network faults.
 
-It forwards bytes, and parses them only to find the end of each head: everything that the server sends after the head of
-its response is the body. No wait outlasts `FaultProxy.close`, which joins all threads.
+The proxy forwards bytes. It parses them only to find the end of each head: all bytes after the head of a response are
+its body. `FaultProxy.close` ends all waits and joins all threads.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _END_OF_HEAD = b"\r\n\r\n"
 
 
 class NetworkFault(NamedTuple):
-    """A fault (one of `KINDS`) of the n-th request over all connections, and of `times` in a row (None: all)."""
+    """Fault (one of `KINDS`) of `times` requests from the n-th one, counted over all connections. None: all of them."""
 
     kind: str
     first: int = 0
     times: int | None = 1
     at: int = 0
 
-    def hits(self, number: int) -> bool:
+    def matches(self, number: int) -> bool:
         return self.first <= number and (self.times is None or number < self.first + self.times)
 
 
@@ -52,17 +52,17 @@ NO_FAULT = NetworkFault("")
 
 
 class _ConnectionEnded(Exception):
-    """The connection has ended."""
+    """Raised to end the thread of a connection."""
 
 
 @final
 class FaultProxy:
-    """The proxy. A context manager.
+    """TCP proxy that injects faults. A context manager.
 
     Args:
-        server: The real server's ``host:port``.
-        faults: The faults; the first that hits a request applies.
-        choose: Returns the fault of a request that none of `faults` hits, by its number and its request line.
+        server: ``host:port`` of the real server.
+        faults: The faults. The first one that matches a request applies.
+        choose: Returns the fault of a request that matches none of `faults`, by its number and its request line.
 
     Attributes:
         host: ``127.0.0.1:PORT`` of the proxy.
@@ -105,11 +105,11 @@ class FaultProxy:
         with self._lock:
             listener, self._listener = self._listener, None
         if listener is not None:
-            listener.shutdown(socket.SHUT_RDWR)  # stops listening at once, and wakes the acceptor
+            listener.shutdown(socket.SHUT_RDWR)  # stops listening at once and wakes the accept thread
             listener.close()
 
     def _accept(self, listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # it was closed
+        with contextlib.suppress(OSError):  # the listener was closed
             while True:
                 client, _ = listener.accept()
                 with self._lock:
@@ -123,17 +123,17 @@ class FaultProxy:
         with self._lock:
             number = len(self.requests)
             self.requests.append(line)
-        hit = self.fault(number)
-        return hit if hit.kind else self._choose(number, line)
+        fault_of_request = self.fault(number)
+        return fault_of_request if fault_of_request.kind else self._choose(number, line)
 
     def fault(self, number: int, *, accepted: bool = False) -> NetworkFault:
-        """The fault of the n-th request, or connection, by `faults`."""
+        """Return the fault of the n-th request, or, if `accepted`, of the n-th connection."""
         faults = (fault for fault in self._faults if (fault.kind == "reset at accept") == accepted)
-        return next((fault for fault in faults if fault.hits(number)), NO_FAULT)
+        return next((fault for fault in faults if fault.matches(number)), NO_FAULT)
 
-    def open_connections(self, patience: float = GRACE) -> int:
-        """Number of connections that the client still keeps open after `patience` seconds."""
-        end = time.monotonic() + patience
+    def open_connections(self, timeout: float = GRACE) -> int:
+        """Return the number of connections that the client has not closed after `timeout` seconds."""
+        end = time.monotonic() + timeout
         for connection in self._connections:
             connection.thread.join(max(0.0, end - time.monotonic()))
         return sum(connection.thread.is_alive() for connection in self._connections)
@@ -145,10 +145,10 @@ class FaultProxy:
             acceptor.join(PATIENCE)
         for connection in self._connections:
             for sock in (connection.client, connection.upstream):
-                with contextlib.suppress(OSError):  # it is closed, or was never connected
+                with contextlib.suppress(OSError):  # closed, or never connected
                     sock.shutdown(socket.SHUT_RDWR)
             connection.thread.join(PATIENCE)
-            assert not connection.thread.is_alive(), "a connection of the proxy does not end"
+            assert not connection.thread.is_alive(), "a connection thread of the proxy does not end"
 
     def __enter__(self) -> FaultProxy:
         return self
@@ -158,16 +158,16 @@ class FaultProxy:
 
 
 class _Connection:
-    """A connection of the client and one to the server, both in one thread."""
+    """Connection of the client and its connection to the server, both in one thread."""
 
     def __init__(self, proxy: FaultProxy, client: socket.socket, number: int) -> None:
         self.client, self.upstream = client, socket.socket()
         self.thread = threading.Thread(target=self._run, daemon=True)
         self._proxy = proxy
         self._kind, self._at = proxy.fault(number, accepted=True)[::3]
-        self._request: bytes | None = b""  # the head of a request, as upstream as it has come; None after it
-        self._answer: bytes | None = None  # likewise the head of the response
-        self._sent = self._forwarded = 0  # bytes of the bodies that were forwarded
+        self._request: bytes | None = b""  # the received part of a request head; None after its end
+        self._answer: bytes | None = None  # likewise for the head of the response
+        self._sent = self._forwarded = 0  # forwarded bytes of the bodies
 
     def _run(self) -> None:
         with (
@@ -250,7 +250,7 @@ class _Connection:
         return True
 
     def _to_server(self, data: bytes) -> None:
-        with contextlib.suppress(OSError):  # it may have closed after a response, which is still to be forwarded
+        with contextlib.suppress(OSError):  # the server may have closed after a response, which is still forwarded
             self.upstream.sendall(data)
 
     def _record(self) -> None:

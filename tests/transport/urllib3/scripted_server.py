@@ -1,6 +1,6 @@
-"""A scripted server on raw sockets: each connection runs the next script and records what it receives.
+"""A scripted server on raw sockets: each connection runs the next script and records the received bytes.
 
-Every wait is bounded. A failure in a script fails the test when the server is closed.
+All waits have a timeout. A failure in a script fails the test when the server is closed.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import Any
 from ociwire._http.messages import Body, Headers, Request, RequestInfo, Response
 
 PATIENCE = 5.0
-"""Maximum wait of either side for the other, in seconds. Only broken code reaches it."""
+"""Timeout of all waits in seconds. It is only reached if a test fails."""
 GRACE = 1.0
-"""Seconds within which a closed transport must have closed its connections."""
+"""Time in seconds that a closed transport has for closing its connections."""
 
 Script = Callable[["Peer"], object]
 
 
 def reply(status: int, body: bytes = b"", *fields: str, version: str = "1.1") -> bytes:
-    """A response, with a Content-Length unless the fields frame it."""
+    """Return a response. Add a Content-Length unless the fields contain the framing."""
     framed = any(field.lower().startswith(("content-length:", "transfer-encoding:")) for field in fields)
     bodiless = status < 200 or status in (204, 304)
     lines = [f"HTTP/{version} {status} Because", *fields]
@@ -39,12 +39,12 @@ CONTINUE = reply(100)
 
 
 class Peer:
-    """The server's side of one connection.
+    """Server side of a connection.
 
     Attributes:
         heads: The request heads that were read.
         bodies: The request bodies that were read.
-        rest: Bytes received after the script had ended.
+        rest: The bytes that were received after the end of the script.
         ended: Set when the client has closed the connection.
     """
 
@@ -56,14 +56,14 @@ class Peer:
         self.ended = threading.Event()
         self._buffer = b""
 
-    def _more(self) -> bool:
+    def _receive(self) -> bool:
         data = self.sock.recv(65536)
         self._buffer += data
         return bool(data)
 
-    def _until(self, mark: bytes) -> bytes:
+    def _read_until(self, mark: bytes) -> bytes:
         while mark not in self._buffer:
-            if not self._more():
+            if not self._receive():
                 raise AssertionError(f"the client closed the connection after {self._buffer[-200:]!r}")
         data, _, self._buffer = self._buffer.partition(mark)
         return data + mark
@@ -71,21 +71,21 @@ class Peer:
     def read(self, count: int) -> bytes:
         """Read exactly `count` bytes."""
         while len(self._buffer) < count:
-            if not self._more():
+            if not self._receive():
                 raise AssertionError(f"the client closed the connection {count - len(self._buffer)} bytes too early")
         data, self._buffer = self._buffer[:count], self._buffer[count:]
         return data
 
     def read_head(self) -> bytes:
         """Read the head of the next request, with its blank line."""
-        self.heads.append(self._until(b"\r\n\r\n"))
+        self.heads.append(self._read_until(b"\r\n\r\n"))
         return self.heads[-1]
 
     def read_body(self) -> bytes:
         """Read the body that the last head announces."""
         if self.field("transfer-encoding") == b"chunked":
             body = b""
-            while size := int(self._until(b"\r\n"), 16):
+            while size := int(self._read_until(b"\r\n"), 16):
                 body += self.read(size)
                 assert self.read(2) == b"\r\n"
             assert self.read(2) == b"\r\n"
@@ -95,22 +95,22 @@ class Peer:
         return body
 
     def read_request(self) -> bytes:
-        """Read a whole request and return its body."""
+        """Read a request and return its body."""
         self.read_head()
         return self.read_body()
 
     def field(self, name: str, index: int = -1) -> bytes | None:
-        """The value of a field of a head that was read; None if it is missing. A repeated field is an error."""
+        """Return the value of a field of a received head, or None. A repeated field is an error."""
         values = re.findall(rb"(?im)^%b:[ \t]*(.*?)\r$" % name.encode(), self.heads[index])
         assert len(values) <= 1, f"{name} was sent {len(values)} times"
         return values[0] if values else None
 
     def line(self, index: int = -1) -> bytes:
-        """The request line of a head that was read."""
+        """Return the request line of a received head."""
         return self.heads[index].split(b"\r\n", 1)[0]
 
     def send(self, *data: bytes) -> None:
-        """Send each piece by itself, in its own TLS record."""
+        """Send each piece in a separate TLS record."""
         for piece in data:
             self.sock.sendall(piece)
 
@@ -119,11 +119,11 @@ class Peer:
         self.send(*(data[i : i + 1] for i in range(len(data))))
 
     def receives_more(self) -> bool:
-        """Whether the client sends anything else before it closes."""
-        return bool(self._buffer) or self._more()
+        """Return whether the client sends more bytes before it closes."""
+        return bool(self._buffer) or self._receive()
 
     def expect_silence(self, seconds: float) -> None:
-        """Check that the client sends nothing for some seconds."""
+        """Check that the client sends nothing for `seconds`."""
         self.sock.settimeout(seconds)
         try:
             data = self.sock.recv(1)
@@ -133,14 +133,14 @@ class Peer:
             raise AssertionError(f"expected nothing from the client, got {data!r}")
 
     def drain(self) -> None:
-        """Read on until the client closes."""
+        """Read until the client closes."""
         try:
-            while self._more():
+            while self._receive():
                 pass
         except TimeoutError:
             raise AssertionError("the client left its connection open") from None
         except OSError:
-            pass  # a reset is an end, too, and so is each of TLS's errors for one
+            pass  # a reset, or one of the TLS errors for it, is also an end
         self.rest, self._buffer = self._buffer, b""
         self.ended.set()
 
@@ -149,7 +149,7 @@ class Peer:
         if notify and isinstance(self.sock, ssl.SSLSocket):
             self.sock.settimeout(0)
             with contextlib.suppress(OSError):
-                self.sock.unwrap()  # sends close_notify, and does not wait for the other's
+                self.sock.unwrap()  # sends close_notify without waiting for that of the client
         self.sock.close()
 
     def reset(self) -> None:
@@ -159,12 +159,12 @@ class Peer:
 
 
 class Server:
-    """Listens on loopback. The n-th connection runs the n-th script, then is read until the client closes it.
+    """Server on loopback. The n-th connection runs the n-th script and is then read until the client closes it.
 
     Args:
-        scripts: One per connection. More or fewer connections than scripts are an error.
-        context: For TLS.
-        host: The name for `url`.
+        scripts: One script per connection. Another number of connections is an error.
+        context: The context for TLS. None means plain http.
+        host: The host name in `url`.
         handshake_fails: Whether a failed TLS handshake is expected.
     """
 
@@ -198,7 +198,7 @@ class Server:
                 return
             if len(self.peers) == len(self._scripts):
                 self.errors.append(AssertionError("more connections than scripts"))
-                self._listener.close()  # a client that retries without end is refused from now on
+                self._listener.close()  # refuses a client that retries endlessly
                 sock.close()
                 return
             sock.settimeout(PATIENCE)
@@ -213,7 +213,9 @@ class Server:
     def peer(self, index: int) -> Peer:
         """Wait for the n-th connection and return it."""
         with self._accepted:
-            assert self._accepted.wait_for(lambda: len(self.peers) > index, PATIENCE), "no such connection was made"
+            assert self._accepted.wait_for(lambda: len(self.peers) > index, PATIENCE), (
+                "the client did not open this connection in time"
+            )
         return self.peers[index]
 
     def ended(self, index: int) -> Peer:
@@ -224,18 +226,18 @@ class Server:
     def _run(self, index: int) -> None:
         peer = self.peers[index]
         try:
-            if self._context is not None and not self._shake_hands(peer):
+            if self._context is not None and not self._do_handshake(peer):
                 return
             self._scripts[index](peer)
             if peer.sock.fileno() >= 0:
                 peer.drain()
-        except BaseException as error:  # noqa: BLE001 - handed to the test's own thread
+        except BaseException as error:  # noqa: BLE001 - raised by close() in the main thread
             self.errors.append(error)
         finally:
             peer.sock.close()
             peer.ended.set()
 
-    def _shake_hands(self, peer: Peer) -> bool:
+    def _do_handshake(self, peer: Peer) -> bool:
         assert self._context is not None
         plain = peer.sock
         try:
@@ -244,10 +246,10 @@ class Server:
         except OSError:
             if not self._handshake_fails:
                 raise
-            # Read what the client has sent: otherwise the close sends a reset, which may overtake the alert.
+            # Read the sent bytes: otherwise the close sends a reset, and the client may not receive the alert.
             peer.sock = socket.socket(fileno=peer.sock.detach())
             peer.sock.settimeout(PATIENCE)
-            with contextlib.suppress(OSError):  # the client may have gone
+            with contextlib.suppress(OSError):  # the client may have closed
                 peer.sock.shutdown(socket.SHUT_WR)
             peer.drain()
             return False
@@ -255,7 +257,7 @@ class Server:
 
     def close(self) -> None:
         """Stop, join all threads, and raise their first error."""
-        with socket.socket() as waker, contextlib.suppress(OSError):  # it may have stopped already
+        with socket.socket() as waker, contextlib.suppress(OSError):  # the server may have stopped already
             waker.bind(("127.0.0.1", 0))
             self._waker = waker.getsockname()
             waker.connect(self._listener.getsockname())
@@ -274,7 +276,7 @@ class Server:
 
 
 def respond(*responses: bytes) -> Script:
-    """For each response, read a whole request and send the response."""
+    """Return a script that reads a request and sends a response, for each response."""
 
     def script(peer: Peer) -> None:
         for response in responses:
@@ -285,7 +287,7 @@ def respond(*responses: bytes) -> Script:
 
 
 def respond_after_body(*before: bytes, response: bytes = reply(201)) -> Script:
-    """Read a head, send `before`, read the body and send the response."""
+    """Return a script that reads a head, sends `before`, reads the body and sends the response."""
 
     def script(peer: Peer) -> None:
         peer.read_head()
@@ -297,7 +299,7 @@ def respond_after_body(*before: bytes, response: bytes = reply(201)) -> Script:
 
 
 def respond_early(response: bytes) -> Script:
-    """Send a response after the head, and read no body."""
+    """Return a script that sends a response after the head and does not read the body."""
 
     def script(peer: Peer) -> None:
         peer.read_head()
@@ -313,36 +315,36 @@ def close_after_head(peer: Peer) -> None:
 
 
 def read_until_close(_peer: Peer) -> None:
-    """Only read until the client closes."""
+    """Do nothing. The server then reads until the client closes."""
 
 
 def tunnel_to(server: Server, response: bytes = reply(200, b"", "Content-Length: 0")) -> Script:
-    """Read a CONNECT, respond to it, and relay bytes in both directions."""
+    """Return a script that reads a CONNECT, responds to it, and relays bytes in both directions."""
 
     def script(proxy: Peer) -> None:
         proxy.read_head()
-        with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as far:
+        with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as upstream:
             proxy.send(response)
-            _relay(proxy.sock, far)
+            _relay(proxy.sock, upstream)
         proxy.close()
 
     return script
 
 
-def _relay(near: socket.socket, far: socket.socket) -> None:
-    other = {near: far, far: near}
+def _relay(client: socket.socket, upstream: socket.socket) -> None:
+    targets = {client: upstream, upstream: client}
     with selectors.DefaultSelector() as selector:
-        for sock in other:
+        for sock in targets:
             selector.register(sock, selectors.EVENT_READ)
         while True:
             ready = selector.select(PATIENCE)
             assert ready, "the tunnel was left open"
             for key, _ in ready:
-                if not _carry(key.fileobj, other[key.fileobj]):  # type: ignore[index, arg-type]
+                if not _forward(key.fileobj, targets[key.fileobj]):  # type: ignore[index, arg-type]
                     return
 
 
-def _carry(source: Any, target: socket.socket) -> bool:
+def _forward(source: Any, target: socket.socket) -> bool:
     try:
         data = source.recv(65536)
         while isinstance(source, ssl.SSLSocket) and source.pending():
@@ -354,15 +356,15 @@ def _carry(source: Any, target: socket.socket) -> bool:
 
 
 class Content:
-    """Single-use content that counts the chunks pulled from it.
+    """Single-use content that counts the chunks that were read.
 
     Args:
-        chunks: Its chunks. An exception among them is raised in its turn, and a callable is called.
+        chunks: The chunks. Exceptions are raised and callables are called in their position.
     """
 
     def __init__(self, *chunks: bytes | BaseException | Callable[[], object]) -> None:
         self._chunks: Iterable[bytes | BaseException | Callable[[], object]] = chunks
-        self.pulled = 0
+        self.chunks_read = 0
 
     def __iter__(self) -> Iterator[bytes]:
         for chunk in self._chunks:
@@ -371,47 +373,47 @@ class Content:
             if callable(chunk):
                 chunk()
                 continue
-            self.pulled += 1
+            self.chunks_read += 1
             yield chunk
 
     @property
-    def whole(self) -> bytes:
-        """All chunks, unpulled."""
+    def data(self) -> bytes:
+        """The bytes of all chunks."""
         return b"".join(chunk for chunk in self._chunks if isinstance(chunk, bytes))
 
     def body(self, framing: str) -> Body:
         """Return a single-use body, ``sized`` or ``chunked``."""
-        return Body.of(self, length=len(self.whole) if framing == "sized" else None)
+        return Body.of(self, length=len(self.data) if framing == "sized" else None)
 
 
 class CountingBody:
-    """Resendable content that counts the chunks pulled from it."""
+    """Resendable content that counts the chunks that were read."""
 
     def __init__(self, data: bytes) -> None:
-        self.pulled = 0
+        self.chunks_read = 0
         self.body = Body.of(data).map(self._count)
 
     def _count(self, chunk: bytes) -> bytes:
-        self.pulled += 1
+        self.chunks_read += 1
         return chunk
 
 
 def put(url: str, body: Body | bytes | None, *, expect: bool = True, **info: Any) -> Request:
-    """A PUT with ``Expect: 100-continue``."""
+    """Return a PUT request with ``Expect: 100-continue``, unless `expect` is false."""
     return Request("PUT", url, Headers({"Expect": "100-continue"} if expect else {}), body, RequestInfo(**info))
 
 
 def get(url: str, **info: Any) -> Request:
-    """A GET."""
+    """Return a GET request."""
     return Request("GET", url, Headers(), None, RequestInfo(**info))
 
 
 def wait(event: threading.Event) -> None:
-    """Wait for an event, at most `PATIENCE`."""
+    """Wait for an event for at most `PATIENCE`."""
     assert event.wait(PATIENCE), "the event was not set in time"
 
 
 def read(response: Response) -> tuple[int, bytes]:
-    """Return the status and the whole body."""
+    """Return the status and the body."""
     with response:
         return response.status, response.read()

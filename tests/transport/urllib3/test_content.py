@@ -1,4 +1,4 @@
-"""Request content: its types, content of another length than announced, and content that raises an exception."""
+"""Request content: its types, content of the wrong length, and content that raises an exception."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ one_kind = pytest.mark.parametrize("kind", ["http"])
 two_kinds = pytest.mark.parametrize("kind", ["http", "tls1.3"])
 
 
-def continues(peer: Peer) -> None:
+def send_continue(peer: Peer) -> None:
     """Read any part of a body."""
     peer.read_head()
     peer.send(CONTINUE)
 
 
 class Unseekable(io.BytesIO):
-    """A pipe."""
+    """File over a pipe."""
 
     def seekable(self) -> bool:
         return False
@@ -48,7 +48,7 @@ class Unseekable(io.BytesIO):
 
 
 class Seekable(io.BytesIO):
-    """A file."""
+    """Seekable file."""
 
 
 def list_of(data: bytes) -> list[bytes]:
@@ -60,7 +60,7 @@ def iter_of(data: bytes) -> Iterator[bytes]:
 
 
 class TestContent:
-    """Content of any type is sent unchanged."""
+    """Content of all types is sent unchanged."""
 
     @two_kinds
     @pytest.mark.parametrize("length", [None, 3_000_000])
@@ -99,14 +99,14 @@ class TestContent:
     def test_content_consumed_body_sends_nothing(self, wire: Wire) -> None:
         body = Content(b"abc").body("sized")
         next(body.open())
-        server = wire.serve()  # no connection is wasted on it
+        server = wire.serve()  # no connection is opened
         with pytest.raises(BodyConsumedError) as raised:
             wire.transport().round_trip(put(server.url, body))
         assert raised.value.request is not None
 
 
 class TestWrongLength:
-    """The transport counts what it sends: the server never receives a complete request."""
+    """The transport checks the length while it sends: the server never receives a complete request."""
 
     @pytest.mark.parametrize(
         ("chunks", "length", "actual"),
@@ -125,7 +125,7 @@ class TestWrongLength:
     def test_content_wrong_length_raises_size_mismatch(
         self, wire: Wire, chunks: tuple[bytes, ...], length: int, actual: int
     ) -> None:
-        server = wire.serve(continues, respond(reply(200)))
+        server = wire.serve(send_continue, respond(reply(200)))
         transport = wire.transport()
         with pytest.raises(SizeMismatch) as raised:
             transport.round_trip(put(server.url, Body.of(iter(chunks), length=length)))
@@ -171,7 +171,7 @@ ERRORS = [
 ]
 
 
-def identify(value: object) -> str | None:
+def exception_id(value: object) -> str | None:
     return f"{type(value).__module__}.{type(value).__name__}" if isinstance(value, BaseException) else None
 
 
@@ -180,36 +180,36 @@ class TestContentException:
 
     @two_kinds
     @pytest.mark.parametrize("framing", FRAMINGS)
-    @pytest.mark.parametrize("error", ERRORS, ids=identify)
+    @pytest.mark.parametrize("error", ERRORS, ids=exception_id)
     def test_content_exception_in_middle_is_raised_unchanged(
         self, wire: Wire, framing: str, error: BaseException
     ) -> None:
-        server = wire.serve(continues, respond(reply(200)))
+        server = wire.serve(send_continue, respond(reply(200)))
         transport = wire.transport()
-        given = Content(b"one", b"two", error, b"three")
+        recorded = Content(b"one", b"two", error, b"three")
         with pytest.raises(type(error)) as raised:
-            transport.round_trip(put(server.url, given.body(framing)))
-        check_untouched(raised.value, error)
+            transport.round_trip(put(server.url, recorded.body(framing)))
+        check_unchanged(raised.value, error)
         server.ended(0)
         assert not server.peer(0).rest.endswith(b"\r\n0\r\n\r\n")
-        assert len(server.peer(0).rest) < len(given.whole) or framing == "chunked"
+        assert len(server.peer(0).rest) < len(recorded.data) or framing == "chunked"
         assert read(transport.round_trip(get(server.url))) == (200, b"")
 
     @one_kind
     @pytest.mark.parametrize("framing", FRAMINGS)
-    @pytest.mark.parametrize("error", ERRORS, ids=identify)
+    @pytest.mark.parametrize("error", ERRORS, ids=exception_id)
     def test_content_exception_on_reused_connection_is_raised_unchanged(
         self, wire: Wire, framing: str, error: BaseException
     ) -> None:
-        # Nothing has come back, and nothing was pulled: but it is not the connection that failed.
+        # No byte was received or sent, but the connection did not fail: the request must not be resent.
         server = wire.serve(respond(reply(200)))
         transport = wire.transport(expect_timeout=0)
         assert read(transport.round_trip(get(server.url))) == (200, b"")
-        given = Content(error, b"never")
+        recorded = Content(error, b"never")
         with pytest.raises(type(error)) as raised:
-            transport.round_trip(put(server.url, given.body(framing)))
-        check_untouched(raised.value, error)
-        assert given.pulled == 0
+            transport.round_trip(put(server.url, recorded.body(framing)))
+        check_unchanged(raised.value, error)
+        assert recorded.chunks_read == 0
 
     @one_kind
     def test_content_exception_in_mapped_function_is_raised_unchanged(self, wire: Wire) -> None:
@@ -218,10 +218,10 @@ class TestContentException:
         def fail(_chunk: bytes) -> bytes:
             raise error
 
-        server = wire.serve(continues)
+        server = wire.serve(send_continue)
         with pytest.raises(ConnectionResetError) as raised:
             wire.transport().round_trip(put(server.url, Body.of(b"x" * 300_000).map(fail)))
-        check_untouched(raised.value, error)
+        check_unchanged(raised.value, error)
 
     @one_kind
     def test_content_exception_keeps_its_cause(self, wire: Wire) -> None:
@@ -232,7 +232,7 @@ class TestContentException:
             except KeyError as error:
                 raise OSError("mine") from error
 
-        server = wire.serve(continues)
+        server = wire.serve(send_continue)
         with pytest.raises(OSError, match="mine") as raised:
             wire.transport().round_trip(put(server.url, Body.of(content())))
         assert isinstance(raised.value.__cause__, KeyError)
@@ -240,17 +240,17 @@ class TestContentException:
     @one_kind
     @pytest.mark.parametrize("chunk", ["text", 5, None])
     def test_content_chunk_of_other_type_raises_usage_error(self, wire: Wire, chunk: Any) -> None:
-        server = wire.serve(continues)
+        server = wire.serve(send_continue)
         with pytest.raises(UsageError, match="chunk of the content must be bytes"):
             wire.transport().round_trip(put(server.url, Body.of(iter([b"one", chunk]))))
 
 
-def check_untouched(raised: BaseException, error: BaseException) -> None:
+def check_unchanged(raised: BaseException, error: BaseException) -> None:
     try:
         assert raised is error
         assert (raised.__cause__, raised.__context__) == (None, None)
         assert not getattr(raised, "__notes__", None)
         assert getattr(raised, "request", None) is None
     finally:
-        error.__traceback__ = None  # it is raised once more in another test
+        error.__traceback__ = None  # another test raises it again
         error.__cause__ = error.__context__ = None

@@ -1,4 +1,4 @@
-"""Timeouts and deadlines bound every wait."""
+"""Timeouts and deadlines limit all waits."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ from tests.transport.urllib3.scripted_server import (
 one_kind = pytest.mark.parametrize("kind", ["http"])
 
 
-def send_slowly(clock: FakeClock, head: bytes, drop: bytes, begin: threading.Event | None = None) -> Script:
-    """Send a head, then one byte per second of the clock, without an end. Nothing else advances the clock."""
+def send_slowly(clock: FakeClock, head: bytes, drop: bytes, start: threading.Event | None = None) -> Script:
+    """Return a script that sends a head, then `drop` every second. Only this script advances the clock."""
 
     def script(peer: Peer) -> None:
         peer.read_head()
         peer.send(head)
-        if begin is not None:
-            wait(begin)
+        if start is not None:
+            wait(start)
         try:
             for _ in range(2000):
                 peer.send(drop)
                 clock.now += 1
         except OSError:
-            peer.close()  # the client has gone
+            peer.close()  # the client has closed
 
     return script
 
 
 class TestDeadline:
-    """`RequestInfo.deadline` bounds all work for a request."""
+    """`RequestInfo.deadline` limits all work for a request."""
 
     def test_deadline_slow_head_raises_read_timeout(self, wire: Wire, clock: FakeClock) -> None:
         server = wire.serve(send_slowly(clock, b"HTTP/1.1 200 OK\r\nX-Drip: ", b"x"))
@@ -67,18 +67,18 @@ class TestDeadline:
 
     def test_deadline_slow_interim_responses_raise_read_timeout(self, wire: Wire, clock: FakeClock) -> None:
         server = wire.serve(send_slowly(clock, b"HTTP/1.1 103 Hints\r\nX-Drip: ", b"x"))
-        given = Content(b"abc")
+        content = Content(b"abc")
         with pytest.raises(ReadTimeout):
-            wire.transport().round_trip(put(server.url, given.body("sized"), deadline=clock.now + 4))
-        assert given.pulled == 0
+            wire.transport().round_trip(put(server.url, content.body("sized"), deadline=clock.now + 4))
+        assert content.chunks_read == 0
 
     @pytest.mark.parametrize("chunked", [False, True])
     def test_deadline_slow_body_raises_read_timeout(self, wire: Wire, clock: FakeClock, chunked: bool) -> None:
         framing = "Transfer-Encoding: chunked" if chunked else "Content-Length: 5000"
-        begin = threading.Event()
-        server = wire.serve(send_slowly(clock, reply(200, b"", framing), b"1\r\nx\r\n" if chunked else b"x", begin))
+        start = threading.Event()
+        server = wire.serve(send_slowly(clock, reply(200, b"", framing), b"1\r\nx\r\n" if chunked else b"x", start))
         response = wire.transport().round_trip(get(server.url, deadline=clock.now + 4))
-        begin.set()
+        start.set()
         with pytest.raises(ReadTimeout) as raised:
             response.read()
         assert raised.value.request is response.request
@@ -98,9 +98,9 @@ class TestDeadline:
 
         server = wire.serve(script)
         transport = wire.transport()
-        read(transport.round_trip(get(server.url)))  # connects, so that the deadline does not bound a TLS handshake
-        given = Content(b"abc")
-        body = given.body("sized")
+        read(transport.round_trip(get(server.url)))  # connects, so that the deadline does not include a TLS handshake
+        content = Content(b"abc")
+        body = content.body("sized")
         with pytest.raises(ReadTimeout):
             transport.round_trip(put(server.url, body, deadline=time.monotonic() + 0.1))
         assert body.resendable
@@ -124,13 +124,13 @@ class TestDeadline:
 
     @one_kind
     def test_deadline_slow_content_raises_read_timeout(self, wire: Wire, clock: FakeClock) -> None:
-        def dawdle() -> None:
+        def advance_clock() -> None:
             clock.now += 5
 
         server = wire.serve(respond_early(CONTINUE))
-        given = Content(b"one", b"two", dawdle, b"three")
+        content = Content(b"one", b"two", advance_clock, b"three")
         with pytest.raises(ReadTimeout):
-            wire.transport().round_trip(put(server.url, given.body("sized"), deadline=clock.now + 4))
+            wire.transport().round_trip(put(server.url, content.body("sized"), deadline=clock.now + 4))
         server.ended(0)
 
     @pytest.mark.parametrize("deadline", [-1.0, 0.0, -math.inf])
@@ -153,7 +153,7 @@ class TestDeadline:
         server = wire.serve(respond(reply(200, b"ok"), reply(200, b"next")))
         transport = wire.transport()
         assert read(transport.round_trip(get(server.url, deadline=clock.now + 1000))) == (200, b"ok")
-        clock.now += 2000  # it was that request's, not the connection's
+        clock.now += 2000  # the deadline applied to the first request only
         assert read(transport.round_trip(get(server.url))) == (200, b"next")
 
     def test_deadline_silent_tls_handshake_raises_connect_timeout(self, wire: Wire) -> None:
@@ -166,7 +166,7 @@ class TestDeadline:
         def script(peer: Peer) -> None:
             peer.read_head()
             peer.send(b"HTTP/1.1 200 Yes\r\n")
-            with contextlib.suppress(OSError, AssertionError):  # the client has gone
+            with contextlib.suppress(OSError, AssertionError):  # the client has closed
                 for _ in range(10):
                     peer.expect_silence(0.03)
                     peer.send(b"X: y\r\n")
@@ -180,15 +180,15 @@ class TestDeadline:
 
 
 class TestConnecting:
-    """All steps of connecting share one timeout, which ends with the deadline."""
+    """All steps of connecting share one timeout, which the deadline limits."""
 
     @one_kind
     @pytest.mark.parametrize(
         ("timeout", "deadline", "waits"),
         [
-            (9, None, [3, 3, 3]),  # a share for each address, so that one that drops packets leaves time for the next
+            (9, None, [3, 3, 3]),  # an address that drops packets leaves time for the next
             (9, 6, [2, 2, 2]),
-            (3, None, [2, 1]),  # at least 2 s for each, as far as they go
+            (3, None, [2, 1]),  # at least 2 s per address, until the timeout ends
             (60, 0.5, [0.5]),
             (None, None, [None, None, None]),
         ],
@@ -202,13 +202,13 @@ class TestConnecting:
         deadline: float | None,
         waits: list[float | None],
     ) -> None:
-        waited: list[float | None] = []
+        timeouts: list[float | None] = []
 
         class Silent(socket.socket):
-            """A socket to an address that drops packets."""
+            """Socket to an address that drops packets."""
 
             def connect(self, address: Any) -> None:
-                waited.append(self.gettimeout())
+                timeouts.append(self.gettimeout())
                 clock.now += self.gettimeout() or 0
                 raise TimeoutError("timed out")
 
@@ -220,7 +220,7 @@ class TestConnecting:
             transport.round_trip(
                 get("http://registry.test/", deadline=None if deadline is None else clock.now + deadline)
             )
-        assert waited == pytest.approx(waits)
+        assert timeouts == pytest.approx(waits)
 
     @one_kind
     def test_connect_refused_address_tries_the_next(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +244,7 @@ class TestConnecting:
         waits: list[float | None] = []
         wrap = ssl.SSLContext.wrap_socket
 
-        def noted(context: ssl.SSLContext, sock: socket.socket, **options: Any) -> ssl.SSLSocket:
+        def record_timeout(context: ssl.SSLContext, sock: socket.socket, **options: Any) -> ssl.SSLSocket:
             if not options.get("server_side"):
                 waits.append(sock.gettimeout())
             return wrap(context, sock, **options)
@@ -252,7 +252,7 @@ class TestConnecting:
         server = wire.serve(respond(reply(200, b"ok")))
         monkeypatch.setattr(socket, "socket", Slow)
         transport = wire.transport()
-        monkeypatch.setattr(ssl.SSLContext, "wrap_socket", noted)
+        monkeypatch.setattr(ssl.SSLContext, "wrap_socket", record_timeout)
         assert read(transport.round_trip(get(server.url, timeout=60, deadline=clock.now + 4))) == (200, b"ok")
         assert waits == pytest.approx([1])
 
@@ -270,7 +270,7 @@ class TestConnecting:
 
 
 class TestTimeout:
-    """The timeout of the transport, and that of the request."""
+    """Timeouts of the transport and of the request."""
 
     @pytest.mark.parametrize("timeout", [0.05, urllib3.Timeout(connect=5, read=0.05), urllib3.Timeout(total=0.05)])
     def test_timeout_no_response_raises_read_timeout(self, wire: Wire, timeout: Any) -> None:
@@ -292,11 +292,11 @@ class TestTimeout:
 
     def test_timeout_half_a_status_line_raises_read_timeout(self, wire: Wire) -> None:
         server = wire.serve(lambda peer: (peer.read_head(), peer.send(b"HTTP/1.")))
-        given = Content(b"abc")
+        content = Content(b"abc")
         timeout = urllib3.Timeout(connect=PATIENCE, read=0.05)
         with pytest.raises(ReadTimeout):
-            wire.transport(timeout=timeout).round_trip(put(server.url, given.body("sized")))
-        assert given.pulled == 0
+            wire.transport(timeout=timeout).round_trip(put(server.url, content.body("sized")))
+        assert content.chunks_read == 0
 
     def test_timeout_of_request_shorter_applies(self, wire: Wire) -> None:
         server = wire.serve(lambda peer: peer.read_head())

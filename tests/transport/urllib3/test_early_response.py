@@ -1,4 +1,4 @@
-"""A response that is received while the body is sent is returned, not lost behind a broken pipe."""
+"""A response that is received while the body is sent is returned instead of a broken pipe."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ CHUNK = b"c" * 65536
 TOO_LARGE = reply(413, b"too large, really", "Connection: close")
 
 
-class Gated:
+class PausedContent:
     """Single-use content that waits for the response after a number of chunks.
 
     Args:
         before: Number of chunks before the wait.
-        after: Number of chunks after it. Pulling all of them is an error.
+        after: Number of chunks after it. Reading all of them is an error.
     """
 
     def __init__(self, before: int, after: int) -> None:
-        self.answered = threading.Event()
+        self.response_sent = threading.Event()
         self._before = before
         self._after = after
-        self.pulled = 0
+        self.chunks_read = 0
 
     def __iter__(self) -> Any:
         for _ in range(self._before):
-            self.pulled += 1
+            self.chunks_read += 1
             yield CHUNK
-        wait(self.answered)
+        wait(self.response_sent)
         for _ in range(self._after):
-            self.pulled += 1
+            self.chunks_read += 1
             yield CHUNK
-        raise AssertionError("the whole body was pulled although a response was received")
+        raise AssertionError("the whole body was read although a response was received")
 
     def body(self, framing: str) -> Body:
         """Return a single-use body, ``sized`` or ``chunked``."""
@@ -59,28 +59,30 @@ class Gated:
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
-@pytest.mark.parametrize("before", [(CONTINUE,), ()], ids=["after 100", "unasked"])
-@pytest.mark.parametrize("end", ["close", "notify", "reset", "read on"])
-def test_early_response_during_body_is_returned(wire: Wire, framing: str, before: tuple[bytes, ...], end: str) -> None:
-    given = Gated(3, 200)
+@pytest.mark.parametrize("before", [(CONTINUE,), ()], ids=["after 100", "without 100"])
+@pytest.mark.parametrize("ending", ["close", "notify", "reset", "keep open"])
+def test_early_response_during_body_is_returned(
+    wire: Wire, framing: str, before: tuple[bytes, ...], ending: str
+) -> None:
+    content = PausedContent(3, 200)
 
     def script(peer: Peer) -> None:
         peer.read_head()
         peer.send(*before)
         peer.read(len(CHUNK))
         peer.send(TOO_LARGE)
-        if end == "reset":
+        if ending == "reset":
             peer.reset()
-        elif end != "read on":
-            peer.close(notify=end == "notify")
-        given.answered.set()
+        elif ending != "keep open":
+            peer.close(notify=ending == "notify")
+        content.response_sent.set()
 
     server = wire.serve(script, respond(reply(200, b"next")))
     transport = wire.transport(expect_timeout=60 if before else 0)
-    body = given.body(framing)
+    body = content.body(framing)
     response = transport.round_trip(put(server.url, body))
     assert (response.status, response.read()) == (413, b"too large, really")
-    assert given.pulled < 100
+    assert content.chunks_read < 100
     assert not body.resendable
     with pytest.raises(BodyConsumedError):
         body.open()
@@ -89,57 +91,57 @@ def test_early_response_during_body_is_returned(wire: Wire, framing: str, before
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_early_response_with_100_is_returned(wire: Wire, framing: str) -> None:
-    # In one TLS record with it, so that no socket says that there is more to read.
-    given = Gated(1, 200)
-    given.answered.set()
+    # Both are in one TLS record, so that the socket is not readable for the second one.
+    content = PausedContent(1, 200)
+    content.response_sent.set()
 
     def script(peer: Peer) -> None:
         peer.read_head()
         peer.send(CONTINUE + reply(413, b"too large"))
 
     server = wire.serve(script)
-    assert read(wire.transport().round_trip(put(server.url, given.body(framing)))) == (413, b"too large")
-    assert given.pulled < 100
+    assert read(wire.transport().round_trip(put(server.url, content.body(framing)))) == (413, b"too large")
+    assert content.chunks_read < 100
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_early_response_bytewise_during_body_is_returned(wire: Wire, framing: str) -> None:
-    given = Gated(3, 200)
+    content = PausedContent(3, 200)
 
     def script(peer: Peer) -> None:
         peer.read_head()
         peer.send(CONTINUE)
         peer.read(len(CHUNK))
         peer.send_bytewise(reply(102, b"", "X: y") + TOO_LARGE)
-        given.answered.set()
+        content.response_sent.set()
 
     server = wire.serve(script)
-    response = wire.transport().round_trip(put(server.url, given.body(framing)))
+    response = wire.transport().round_trip(put(server.url, content.body(framing)))
     assert read(response) == (413, b"too large, really")
-    assert given.pulled < 100
+    assert content.chunks_read < 100
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_early_response_of_server_that_stops_reading_is_returned(wire: Wire, framing: str) -> None:
-    # The client finds it when a send has timed out, at the latest.
-    given = Gated(0, 1000)
-    given.answered.set()
-    over = threading.Event()
+    # The client looks for a response when a send has timed out, at the latest.
+    content = PausedContent(0, 1000)
+    content.response_sent.set()
+    response_read = threading.Event()
 
     def script(peer: Peer) -> None:
         peer.read_head()
         peer.send(CONTINUE)
         peer.read(len(CHUNK))
         peer.send(TOO_LARGE)
-        wait(over)
+        wait(response_read)
 
     server = wire.serve(script)
     try:
-        response = wire.transport(timeout=0.2).round_trip(put(server.url, given.body(framing)))
+        response = wire.transport(timeout=0.2).round_trip(put(server.url, content.body(framing)))
         assert read(response) == (413, b"too large, really")
     finally:
-        over.set()
-    assert given.pulled < 1000
+        response_read.set()
+    assert content.chunks_read < 1000
 
 
 @pytest.mark.parametrize("body", [b"abc", b"x" * 3_000_000], ids=["small", "large"])
@@ -158,23 +160,23 @@ def test_early_response_resendable_body_is_sent_again(wire: Wire, body: bytes) -
 def test_response_just_after_last_byte_keeps_connection(
     wire: Wire, framing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The request went out whole, so the connection is as good as any.
-    answered = threading.Event()
+    # The request was sent completely, so that the connection can be reused.
+    response_sent = threading.Event()
     send = http.client.HTTPConnection.send
 
     def send_and_wait(connection: http.client.HTTPConnection, data: Any) -> None:
         send(connection, data)
         if bytes(data).endswith((b"the very end", b"0\r\n\r\n")):
-            wait(answered)
+            wait(response_sent)
 
     def script(peer: Peer) -> None:
         respond_after_body(CONTINUE, response=reply(201, b"done"))(peer)
-        answered.set()
+        response_sent.set()
         respond(reply(200, b"next"))(peer)
 
     monkeypatch.setattr(http.client.HTTPConnection, "send", send_and_wait)
     server = wire.serve(script)
     transport = wire.transport()
-    given = Content(b"the beginning", b"the very end")
-    assert read(transport.round_trip(put(server.url, given.body(framing)))) == (201, b"done")
+    content = Content(b"the beginning", b"the very end")
+    assert read(transport.round_trip(put(server.url, content.body(framing)))) == (201, b"done")
     assert read(transport.round_trip(get(server.url))) == (200, b"next")

@@ -1,4 +1,4 @@
-"""Servers that repeat secrets where http.client does not look: they are masked."""
+"""Secrets that a server repeats in invalid responses are masked in errors and logs."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ pytestmark = pytest.mark.parametrize("kind", ["http"])
 SECRETS = (TOKEN, COOKIE, SIGNATURE)
 QUERY = f"X-Amz-Signature={quote(SIGNATURE, safe='')}&n=1"
 
-PLACES: dict[str, Callable[[str], bytes]] = {
-    "instead of a head": lambda echoed: f"{echoed}\r\n\r\n".encode(),
-    "status line": lambda echoed: f"HTTP/1.1 {echoed}\r\n\r\n".encode(),
-    "version": lambda echoed: f"HTTP/{echoed} 200 OK\r\n\r\n".encode(),
-    "reason": lambda echoed: f"HTTP/1.1 403 {echoed}\r\nContent-Length: 0\r\n\r\n".encode(),
-    "reason and body": lambda echoed: (
-        f"HTTP/1.1 403 {echoed}\r\nContent-Length: {len(echoed)}\r\n\r\n{echoed}".encode()
+POSITIONS: dict[str, Callable[[str], bytes]] = {
+    "instead of a head": lambda secret: f"{secret}\r\n\r\n".encode(),
+    "status line": lambda secret: f"HTTP/1.1 {secret}\r\n\r\n".encode(),
+    "version": lambda secret: f"HTTP/{secret} 200 OK\r\n\r\n".encode(),
+    "reason": lambda secret: f"HTTP/1.1 403 {secret}\r\nContent-Length: 0\r\n\r\n".encode(),
+    "reason and body": lambda secret: (
+        f"HTTP/1.1 403 {secret}\r\nContent-Length: {len(secret)}\r\n\r\n{secret}".encode()
     ),
-    "field name": lambda echoed: f"HTTP/1.1 200 OK\r\n{echoed}: x\r\n\r\n".encode(),
-    "field without a colon": lambda echoed: f"HTTP/1.1 200 OK\r\n{echoed}\r\n\r\n".encode(),
-    "field cut off": lambda echoed: f"HTTP/1.1 200 OK\r\n{echoed}".encode(),
-    "Content-Length": lambda echoed: f"HTTP/1.1 200 OK\r\nContent-Length: {echoed}\r\n\r\n".encode(),
-    "Transfer-Encoding": lambda echoed: f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {echoed}\r\n\r\n".encode(),
-    "chunk size": lambda echoed: f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{echoed}\r\n".encode(),
-    "chunk's end": lambda echoed: f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na{echoed}\r\n".encode(),
-    "chunk size without an end": lambda echoed: (
-        f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{echoed * 200}".encode()
+    "field name": lambda secret: f"HTTP/1.1 200 OK\r\n{secret}: x\r\n\r\n".encode(),
+    "field without a colon": lambda secret: f"HTTP/1.1 200 OK\r\n{secret}\r\n\r\n".encode(),
+    "field cut off": lambda secret: f"HTTP/1.1 200 OK\r\n{secret}".encode(),
+    "Content-Length": lambda secret: f"HTTP/1.1 200 OK\r\nContent-Length: {secret}\r\n\r\n".encode(),
+    "Transfer-Encoding": lambda secret: f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {secret}\r\n\r\n".encode(),
+    "chunk size": lambda secret: f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{secret}\r\n".encode(),
+    "end of chunk": lambda secret: f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na{secret}\r\n".encode(),
+    "chunk size without an end": lambda secret: (
+        f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{secret * 200}".encode()
     ),
-    "body cut off": lambda echoed: f"HTTP/1.1 403 No\r\nContent-Length: 99999\r\n\r\n{echoed}".encode(),
-    "interim": lambda echoed: f"HTTP/1.1 101 {echoed}\r\n\r\n".encode(),
+    "body cut off": lambda secret: f"HTTP/1.1 403 No\r\nContent-Length: 99999\r\n\r\n{secret}".encode(),
+    "interim": lambda secret: f"HTTP/1.1 101 {secret}\r\n\r\n".encode(),
 }
 
 
@@ -53,7 +53,7 @@ def send_raw(data: bytes) -> Callable[[Peer], None]:
     return script
 
 
-def failure_of(transport: Transport, request: Request) -> OciwireError:
+def get_error(transport: Transport, request: Request) -> OciwireError:
     """Return the error of the transport or of the body, or the error for the response."""
     try:
         with transport.round_trip(request) as response:
@@ -64,32 +64,32 @@ def failure_of(transport: Transport, request: Request) -> OciwireError:
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("position", POSITIONS)
 def test_error_text_secret_of_request_is_masked(
-    wire: Wire, place: str, encoding: str, caplog: pytest.LogCaptureFixture
+    wire: Wire, position: str, encoding: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
-    echoed = ENCODINGS[encoding](" ".join(SECRETS))
-    server = wire.serve(send_raw(PLACES[place](echoed)))
+    secret = ENCODINGS[encoding](" ".join(SECRETS))
+    server = wire.serve(send_raw(POSITIONS[position](secret)))
     headers = {"Authorization": f"Bearer {TOKEN}", "Cookie": f"id={COOKIE}"}
     request = Request("GET", f"{server.url}/blob?{QUERY}", headers, info=RequestInfo(anonymous=True))
     transport = RetryTransport(LogTransport(wire.transport(timeout=2)), retry=False)
-    assert_no_leak(failure_of(transport, request), (*SECRETS, QUERY))
+    assert_no_leak(get_error(transport, request), (*SECRETS, QUERY))
     assert_no_leak_in_records(caplog.records, (*SECRETS, QUERY))
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("place", ["instead of a head", "status line", "version", "reason", "field cut off"])
+@pytest.mark.parametrize("position", ["instead of a head", "status line", "version", "reason", "field cut off"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_proxy_error_text_repeated_credentials_are_masked(
-    wire: Wire, scheme: str, place: str, encoding: str, caplog: pytest.LogCaptureFixture
+    wire: Wire, scheme: str, position: str, encoding: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
-    echoed = ENCODINGS[encoding](f"{PASSWORD} {PAIR}")
-    proxy = wire.serve(send_raw(PLACES[place](echoed)), kind="http")
+    secret = ENCODINGS[encoding](f"{PASSWORD} {PAIR}")
+    proxy = wire.serve(send_raw(POSITIONS[position](secret)), kind="http")
     userinfo = f"me:{quote(PASSWORD, safe='')}"
     transport = LogTransport(wire.transport(proxy=proxy.url.replace("://", f"://{userinfo}@")))
-    assert_no_leak(failure_of(transport, get(f"{scheme}://registry.test/v2/")), (PASSWORD, PAIR))
+    assert_no_leak(get_error(transport, get(f"{scheme}://registry.test/v2/")), (PASSWORD, PAIR))
     assert_no_leak_in_records(caplog.records, (PASSWORD, PAIR))
 
 

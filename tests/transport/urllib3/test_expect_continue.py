@@ -1,4 +1,4 @@
-"""``Expect: 100-continue``: when a body waits, for how long, and what is remembered."""
+"""``Expect: 100-continue``: which bodies wait for 100, for how long, and what is cached per origin."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ READ_ONLY = urllib3.Timeout(connect=None, read=PATIENCE)
 one_kind = pytest.mark.parametrize("kind", ["http"])
 
 
-def content() -> Content:
+def make_content() -> Content:
     return Content(b"one", b"two" * 1000, b"three")
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("status", [401, 307, 413, 429, 503])
-def test_expect_early_final_status_body_is_not_pulled(wire: Wire, framing: str, status: int) -> None:
+def test_expect_early_final_status_body_is_not_read(wire: Wire, framing: str, status: int) -> None:
     server = wire.serve(respond_early(reply(status, b"first log in", "X-Why: so")), respond_after_body(CONTINUE))
     transport = wire.transport()
-    given = content()
-    body = given.body(framing)
+    content = make_content()
+    body = content.body(framing)
     response = transport.round_trip(put(server.url, body))
     assert (response.status, response.headers["x-why"], response.read()) == (status, "so", b"first log in")
-    assert given.pulled == 0
+    assert content.chunks_read == 0
     assert body.resendable
     assert server.ended(0).rest == b""
     assert read(transport.round_trip(put(server.url, body))) == (201, b"")
-    assert server.peer(1).bodies == [given.whole]
+    assert server.peer(1).bodies == [content.data]
     assert not body.resendable
 
 
@@ -60,9 +60,9 @@ def test_expect_early_final_status_body_is_not_pulled(wire: Wire, framing: str, 
 def test_expect_early_final_status_without_body_closes_connection(wire: Wire, status: int) -> None:
     server = wire.serve(respond_early(reply(status)), respond(reply(200)))
     transport = wire.transport()
-    given = content()
-    assert read(transport.round_trip(put(server.url, given.body("sized")))) == (status, b"")
-    assert given.pulled == 0
+    content = make_content()
+    assert read(transport.round_trip(put(server.url, content.body("sized")))) == (status, b"")
+    assert content.chunks_read == 0
     server.ended(0)
     assert read(transport.round_trip(get(server.url))) == (200, b"")
 
@@ -71,16 +71,16 @@ def test_expect_early_final_status_without_body_closes_connection(wire: Wire, st
 def test_expect_silent_server_body_is_sent_after_wait(wire: Wire, framing: str) -> None:
     server = wire.serve(respond(reply(201), reply(200, b"next")))
     transport = wire.transport(expect_timeout=0.02)
-    given = content()
-    assert read(transport.round_trip(put(server.url, given.body(framing)))) == (201, b"")
-    assert server.peer(0).bodies == [given.whole]
+    content = make_content()
+    assert read(transport.round_trip(put(server.url, content.body(framing)))) == (201, b"")
+    assert server.peer(0).bodies == [content.data]
     assert read(transport.round_trip(get(server.url))) == (200, b"next")
 
 
 def test_expect_timeout_zero_body_is_sent_at_once(wire: Wire) -> None:
     server = wire.serve(respond(reply(201)))
     transport = wire.transport(expect_timeout=0)
-    assert read(transport.round_trip(put(server.url, content().body("chunked")))) == (201, b"")
+    assert read(transport.round_trip(put(server.url, make_content().body("chunked")))) == (201, b"")
 
 
 @pytest.mark.parametrize("data", [SMALL, b"x"])
@@ -98,7 +98,7 @@ def test_expect_small_resendable_body_is_sent_at_once(wire: Wire, data: bytes) -
 def test_no_expect_body_is_sent_at_once(wire: Wire, framing: str) -> None:
     server = wire.serve(respond(reply(201)))
     transport = wire.transport(expect_timeout=10_000)
-    assert read(transport.round_trip(put(server.url, content().body(framing), expect=False))) == (201, b"")
+    assert read(transport.round_trip(put(server.url, make_content().body(framing), expect=False))) == (201, b"")
     assert server.peer(0).field("expect") is None
 
 
@@ -115,27 +115,27 @@ def test_expect_without_body_is_not_sent(wire: Wire, body: Body | bytes | None) 
 
 
 def refuse_early(peer: Peer) -> None:
-    """Check that nothing of a body arrives for a while, and answer 401."""
+    """Check that the client does not send a body, and respond with 401."""
     peer.read_head()
     peer.expect_silence(0.05)
     peer.send(reply(401))
 
 
 def second_request_waits(wire: Wire, clock: FakeClock, *, first: Script, between: float, single_use: bool) -> bool:
-    """Return whether a second request waits, after the wait of a first one timed out."""
+    """Return whether a second request waits for 100, after the wait of a first one timed out."""
 
-    # The one server takes no body before its answer, the other gives no answer before the body.
+    # If the request should wait, the server expects no body before its response, otherwise it reads the body first.
     waits = single_use or between > 600 or first is send_100_late
     server = wire.serve(first, refuse_early if waits else respond(reply(201)))
     transport = wire.transport(expect_timeout=1000, timeout=READ_ONLY)
-    clock.step = 2000  # whoever looks twice has waited long enough
+    clock.step = 2000  # each look at the clock ends a wait
     read(transport.round_trip(put(server.url, LARGE)))
     clock.step = 0
     clock.now += between
     counted = CountingBody(LARGE)
-    given = Content(LARGE)
-    read(transport.round_trip(put(server.url, given.body("sized") if single_use else counted.body)))
-    return counted.pulled + given.pulled == 0
+    content = Content(LARGE)
+    read(transport.round_trip(put(server.url, content.body("sized") if single_use else counted.body)))
+    return counted.chunks_read + content.chunks_read == 0
 
 
 send_no_100 = respond_after_body(response=reply(201, b"", "Connection: close"))
@@ -147,22 +147,22 @@ def send_100_late(peer: Peer) -> None:
 
 
 class TestExpectSupport:
-    """What is remembered of an origin whose wait timed out. Only the fake clock advances."""
+    """Cached state of an origin whose wait timed out. Only the fake clock advances."""
 
-    def test_expect_silent_origin_is_remembered(self, wire: Wire, clock: FakeClock) -> None:
+    def test_expect_silent_origin_is_cached(self, wire: Wire, clock: FakeClock) -> None:
         assert not second_request_waits(wire, clock, first=send_no_100, between=590, single_use=False)
 
     def test_expect_silent_origin_single_use_body_waits(self, wire: Wire, clock: FakeClock) -> None:
         assert second_request_waits(wire, clock, first=send_no_100, between=0, single_use=True)
 
-    def test_expect_silent_origin_is_forgotten_after_ten_minutes(self, wire: Wire, clock: FakeClock) -> None:
+    def test_expect_silent_origin_expires_after_ten_minutes(self, wire: Wire, clock: FakeClock) -> None:
         assert second_request_waits(wire, clock, first=send_no_100, between=601, single_use=False)
 
-    def test_expect_late_100_forgets_silent_origin(self, wire: Wire, clock: FakeClock) -> None:
+    def test_expect_late_100_evicts_silent_origin(self, wire: Wire, clock: FakeClock) -> None:
         assert second_request_waits(wire, clock, first=send_100_late, between=0, single_use=False)
 
     @one_kind
-    def test_expect_100_without_wait_forgets_silent_origin(self, wire: Wire, clock: FakeClock) -> None:
+    def test_expect_100_without_wait_evicts_silent_origin(self, wire: Wire, clock: FakeClock) -> None:
         server = wire.serve(send_no_100, send_100_late, refuse_early)
         transport = wire.transport(expect_timeout=1000, timeout=READ_ONLY)
         clock.step = 2000
@@ -171,7 +171,7 @@ class TestExpectSupport:
         read(transport.round_trip(put(server.url, LARGE)))
         counted = CountingBody(LARGE)
         assert read(transport.round_trip(put(server.url, counted.body))) == (401, b"")
-        assert counted.pulled == 0
+        assert counted.chunks_read == 0
 
     @one_kind
     def test_expect_silent_origin_does_not_affect_another(self, wire: Wire, clock: FakeClock) -> None:
@@ -182,7 +182,7 @@ class TestExpectSupport:
         clock.step = 0
         counted = CountingBody(LARGE)
         assert read(transport.round_trip(put(other.url, counted.body))) == (401, b"")
-        assert counted.pulled == 0
+        assert counted.chunks_read == 0
 
     @one_kind
     def test_expect_100_in_time_next_body_waits(self, wire: Wire) -> None:
@@ -191,11 +191,11 @@ class TestExpectSupport:
         assert read(transport.round_trip(put(server.url, LARGE))) == (201, b"")
         counted = CountingBody(LARGE)
         assert read(transport.round_trip(put(server.url, counted.body))) == (401, b"")
-        assert counted.pulled == 0
+        assert counted.chunks_read == 0
 
 
 def end_connection(body: bytes | None, data: bytes = b"") -> Script:
-    """Send data in the place of a response, and close. Unread bytes would reset the connection."""
+    """Return a script that sends data instead of a response, and closes. Unread bytes would reset the connection."""
 
     def script(peer: Peer) -> None:
         peer.read_head()
@@ -209,7 +209,7 @@ def end_connection(body: bytes | None, data: bytes = b"") -> Script:
 
 
 class TestPlainHTTPToTLSServer:
-    """A server that speaks TLS ends a connection over plain http; the error names the remedy, waiting body or not."""
+    """A TLS server closes a connection over plain http. The error names the remedy."""
 
     @one_kind
     @pytest.mark.parametrize("body", [None, b"abc", LARGE], ids=["none", "small", "waiting"])
@@ -228,7 +228,7 @@ class TestPlainHTTPToTLSServer:
 
 
 class TestInterimResponses:
-    """Every 1xx is skipped wherever it is sent, and the next request is in step."""
+    """All 1xx responses are skipped, and the next request gets its own response."""
 
     @pytest.mark.parametrize(
         "interims",
@@ -253,10 +253,10 @@ class TestInterimResponses:
 
         server = wire.serve(script)
         transport = wire.transport()
-        given = content()
-        assert read(transport.round_trip(put(server.url, given.body(framing)))) == (201, b"done")
+        content = make_content()
+        assert read(transport.round_trip(put(server.url, content.body(framing)))) == (201, b"done")
         assert read(transport.round_trip(get(server.url))) == (200, b"next")
-        assert server.peer(0).bodies == [given.whole, b""]
+        assert server.peer(0).bodies == [content.data, b""]
 
     @pytest.mark.parametrize("interims", [CONTINUE, HINTS, PROCESSING + CONTINUE + HINTS])
     @pytest.mark.parametrize("body", [None, b"abc", LARGE])
@@ -274,15 +274,18 @@ class TestInterimResponses:
 
     def test_interim_responses_without_100_wait_times_out(self, wire: Wire) -> None:
         server = wire.serve(respond_after_body(HINTS, PROCESSING))
-        given = content()
-        assert read(wire.transport(expect_timeout=0.05).round_trip(put(server.url, given.body("sized")))) == (201, b"")
-        assert server.peer(0).bodies == [given.whole]
+        content = make_content()
+        assert read(wire.transport(expect_timeout=0.05).round_trip(put(server.url, content.body("sized")))) == (
+            201,
+            b"",
+        )
+        assert server.peer(0).bodies == [content.data]
 
-    def test_interim_responses_then_final_status_body_is_not_pulled(self, wire: Wire) -> None:
+    def test_interim_responses_then_final_status_body_is_not_read(self, wire: Wire) -> None:
         server = wire.serve(respond_early(HINTS + PROCESSING + reply(401, b"no")))
-        given = content()
-        assert read(wire.transport().round_trip(put(server.url, given.body("sized")))) == (401, b"no")
-        assert given.pulled == 0
+        content = make_content()
+        assert read(wire.transport().round_trip(put(server.url, content.body("sized")))) == (401, b"no")
+        assert content.chunks_read == 0
 
     def test_interim_late_100_is_skipped(self, wire: Wire) -> None:
         def script(peer: Peer) -> None:
@@ -292,7 +295,7 @@ class TestInterimResponses:
 
         server = wire.serve(script)
         transport = wire.transport(expect_timeout=0.02)
-        assert read(transport.round_trip(put(server.url, content().body("chunked")))) == (201, b"done")
+        assert read(transport.round_trip(put(server.url, make_content().body("chunked")))) == (201, b"done")
         assert read(transport.round_trip(get(server.url))) == (200, b"next")
 
     @one_kind
@@ -308,12 +311,12 @@ class TestInterimResponses:
             peer.send(switch)
 
         server = wire.serve(script)
-        given = content()
-        request = get(server.url) if where == "without" else put(server.url, given.body("sized"))
+        content = make_content()
+        request = get(server.url) if where == "without" else put(server.url, content.body("sized"))
         with pytest.raises(ProtocolError, match="101") as raised:
             wire.transport().round_trip(request)
         assert raised.value.request is not None
-        assert (given.pulled == 0) == (where != "after")
+        assert (content.chunks_read == 0) == (where != "after")
 
     @pytest.mark.parametrize("where", ["before", "after", "without"])
     def test_interim_responses_33_raise_protocol_error(self, wire: Wire, where: str) -> None:
@@ -325,11 +328,11 @@ class TestInterimResponses:
             peer.send(PROCESSING * 33 + reply(200))
 
         server = wire.serve(script)
-        given = content()
-        request = get(server.url) if where == "without" else put(server.url, given.body("sized"))
+        content = make_content()
+        request = get(server.url) if where == "without" else put(server.url, content.body("sized"))
         with pytest.raises(ProtocolError, match="32"):
             wire.transport().round_trip(request)
-        assert (given.pulled == 0) == (where != "after")
+        assert (content.chunks_read == 0) == (where != "after")
 
     @pytest.mark.parametrize("where", ["before", "after", "without"])
     @pytest.mark.parametrize("count", [2, 30])
@@ -344,16 +347,16 @@ class TestInterimResponses:
             peer.send(padded * count + reply(200))
 
         server = wire.serve(script)
-        given = content()
-        request = get(server.url) if where == "without" else put(server.url, given.body("sized"))
+        content = make_content()
+        request = get(server.url) if where == "without" else put(server.url, content.body("sized"))
         with pytest.raises(ProtocolError, match="are too large: expected at most 65536 bytes"):
             wire.transport().round_trip(request)
-        assert (given.pulled == 0) == (where != "after")
+        assert (content.chunks_read == 0) == (where != "after")
 
     @one_kind
     @pytest.mark.parametrize("where", ["before", "after"])
     def test_interim_responses_following_bytes_are_kept(self, wire: Wire, where: str) -> None:
-        # Interim responses, the final one and bytes of its body arrive together and are read together.
+        # Interim responses, the final response and bytes of its body are received together.
         padded = reply(103, b"", "X-Pad: " + "x" * 20_000)
         body = b"x" * 30_000
         together = padded * 3 + reply(400, body)
@@ -366,16 +369,16 @@ class TestInterimResponses:
             peer.send(together)
 
         server = wire.serve(script)
-        assert read(wire.transport().round_trip(put(server.url, content().body("sized")))) == (400, body)
+        assert read(wire.transport().round_trip(put(server.url, make_content().body("sized")))) == (400, body)
 
     @one_kind
     def test_interim_responses_32_are_skipped(self, wire: Wire) -> None:
         server = wire.serve(respond_after_body(PROCESSING * 15 + CONTINUE, response=PROCESSING * 16 + reply(201)))
-        assert read(wire.transport().round_trip(put(server.url, content().body("sized")))) == (201, b"")
+        assert read(wire.transport().round_trip(put(server.url, make_content().body("sized")))) == (201, b"")
 
 
 class TestBytewise:
-    """A status line that arrives in pieces is not lost."""
+    """A status line that is received in pieces is not lost."""
 
     @pytest.mark.parametrize("framing", FRAMINGS)
     def test_100_sent_bytewise_body_is_sent(self, wire: Wire, framing: str) -> None:
@@ -389,28 +392,28 @@ class TestBytewise:
 
         server = wire.serve(script)
         transport = wire.transport()
-        given = content()
-        assert read(transport.round_trip(put(server.url, given.body(framing)))) == (201, b"done")
+        content = make_content()
+        assert read(transport.round_trip(put(server.url, content.body(framing)))) == (201, b"done")
         assert read(transport.round_trip(get(server.url))) == (200, b"next")
-        assert server.peer(0).bodies == [given.whole, b""]
+        assert server.peer(0).bodies == [content.data, b""]
 
-    def test_final_status_sent_bytewise_body_is_not_pulled(self, wire: Wire) -> None:
+    def test_final_status_sent_bytewise_body_is_not_read(self, wire: Wire) -> None:
         def script(peer: Peer) -> None:
             peer.read_head()
             peer.send_bytewise(HINTS + reply(401, b"no"))
 
         server = wire.serve(script)
-        given = content()
-        assert read(wire.transport().round_trip(put(server.url, given.body("sized")))) == (401, b"no")
-        assert given.pulled == 0
+        content = make_content()
+        assert read(wire.transport().round_trip(put(server.url, content.body("sized")))) == (401, b"no")
+        assert content.chunks_read == 0
 
     @pytest.mark.parametrize("at", [1, 11, 12, 13, 14, len(reply(401)) - 1])
-    def test_final_status_in_two_pieces_body_is_not_pulled(self, wire: Wire, at: int) -> None:
+    def test_final_status_in_two_pieces_body_is_not_read(self, wire: Wire, at: int) -> None:
         whole = reply(401, b"no")
         server = wire.serve(lambda peer: (peer.read_head(), peer.send(whole[:at], whole[at:])))
-        given = content()
-        assert read(wire.transport().round_trip(put(server.url, given.body("sized")))) == (401, b"no")
-        assert given.pulled == 0
+        content = make_content()
+        assert read(wire.transport().round_trip(put(server.url, content.body("sized")))) == (401, b"no")
+        assert content.chunks_read == 0
 
     @pytest.mark.parametrize("first", [CONTINUE, reply(401, b"no")], ids=["100", "401"])
     def test_status_begun_within_wait_is_read_to_its_end(self, wire: Wire, first: bytes) -> None:
@@ -424,23 +427,23 @@ class TestBytewise:
                 peer.send(reply(201))
 
         server = wire.serve(script)
-        given = content()
-        response = wire.transport(expect_timeout=0.15).round_trip(put(server.url, given.body("sized")))
+        content = make_content()
+        response = wire.transport(expect_timeout=0.15).round_trip(put(server.url, content.body("sized")))
         if first == CONTINUE:
             assert read(response) == (201, b"")
-            assert server.peer(0).bodies == [given.whole]
+            assert server.peer(0).bodies == [content.data]
         else:
             assert read(response) == (401, b"no")
-            assert given.pulled == 0
+            assert content.chunks_read == 0
 
 
 class TestClosedWhileWaiting:
-    """A server that closes the connection instead of responding."""
+    """The server closes the connection instead of responding."""
 
     def test_closed_while_waiting_raises_read_error(self, wire: Wire) -> None:
         server = wire.serve(lambda peer: (peer.read_head(), peer.close()))
-        given = content()
-        body = given.body("sized")
+        content = make_content()
+        body = content.body("sized")
         with pytest.raises(ReadError) as raised:
             wire.transport().round_trip(put(server.url, body))
         assert raised.value.request is not None
@@ -450,38 +453,38 @@ class TestClosedWhileWaiting:
     @pytest.mark.parametrize("data", [b"HTT", b"HTTP/1.1 401", b"HTTP/1.1 401 No\r\nX-Why", b"HTTP/1.1 100 Go\r\n"])
     def test_closed_within_head_while_waiting_raises_protocol_error(self, wire: Wire, data: bytes) -> None:
         server = wire.serve(lambda peer: (peer.read_head(), peer.send(data), peer.close()))
-        given = content()
+        content = make_content()
         with pytest.raises(ProtocolError):
-            wire.transport().round_trip(put(server.url, given.body("sized")))
-        assert given.pulled == 0
+            wire.transport().round_trip(put(server.url, content.body("sized")))
+        assert content.chunks_read == 0
 
     @pytest.mark.parametrize(
         "data", [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/2.0 401 No\r\n\r\n", b"HTTP/1.1 4x1 No\r\n\r\n"]
     )
     def test_not_http_while_waiting_raises_protocol_error(self, wire: Wire, data: bytes) -> None:
         server = wire.serve(lambda peer: (peer.read_head(), peer.send(data)))
-        given = content()
+        content = make_content()
         with pytest.raises(ProtocolError):
-            wire.transport().round_trip(put(server.url, given.body("sized")))
-        assert given.pulled == 0
+            wire.transport().round_trip(put(server.url, content.body("sized")))
+        assert content.chunks_read == 0
 
 
 class TestExpectationFailed:
-    """After 417 the request is repeated without Expect, and the origin is remembered."""
+    """After 417 the request is resent without Expect, and the origin is cached."""
 
     @pytest.mark.parametrize("framing", FRAMINGS)
-    def test_417_unpulled_body_is_resent_without_expect(self, wire: Wire, framing: str) -> None:
+    def test_417_unread_body_is_resent_without_expect(self, wire: Wire, framing: str) -> None:
         server = wire.serve(respond_early(reply(417, b"what?")), respond(reply(201), reply(201)))
         transport = wire.transport()
-        given, more = content(), content()
-        assert read(transport.round_trip(put(server.url, given.body(framing)))) == (201, b"")
+        content, more = make_content(), make_content()
+        assert read(transport.round_trip(put(server.url, content.body(framing)))) == (201, b"")
         response = transport.round_trip(put(server.url, more.body(framing)))
         assert read(response) == (201, b"")
         assert response.request is not None
         assert "expect" not in response.request.headers
         assert server.peer(0).field("expect") == b"100-continue"
         assert [server.peer(1).field("expect", index) for index in (0, 1)] == [None, None]
-        assert server.peer(1).bodies == [given.whole, more.whole]
+        assert server.peer(1).bodies == [content.data, more.data]
 
     @one_kind
     def test_417_body_of_bytes_is_resent_without_expect(self, wire: Wire) -> None:
@@ -493,8 +496,8 @@ class TestExpectationFailed:
     @one_kind
     def test_417_consumed_body_is_not_resent(self, wire: Wire) -> None:
         server = wire.serve(respond_after_body(CONTINUE, response=reply(417, b"what?")))
-        given = content()
-        assert read(wire.transport().round_trip(put(server.url, given.body("sized")))) == (417, b"what?")
+        content = make_content()
+        assert read(wire.transport().round_trip(put(server.url, content.body("sized")))) == (417, b"what?")
 
     @one_kind
     def test_417_without_expect_is_returned(self, wire: Wire) -> None:
@@ -508,7 +511,7 @@ class TestExpectationFailed:
         assert read(wire.transport().round_trip(put(server.url, b"abc"))) == (417, b"what now?")
 
     @one_kind
-    def test_417_is_forgotten_after_ten_minutes(self, wire: Wire, clock: FakeClock) -> None:
+    def test_417_expires_after_ten_minutes(self, wire: Wire, clock: FakeClock) -> None:
         server = wire.serve(respond(reply(417), reply(201), reply(201)))
         transport = wire.transport()
         assert read(transport.round_trip(put(server.url, b"abc"))) == (201, b"")

@@ -1,4 +1,4 @@
-"""What is stored about the origins that do not support ``Expect``, without a server."""
+"""Cache of the origins that do not support ``Expect``, tested without a server."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_record_beyond_limit_evicts_oldest_origin(monkeypatch: pytest.MonkeyPatc
     assert [support.may_expect(origin) for origin in (FIRST, SECOND, THIRD)] == [True, False, False]
 
 
-def test_record_continue_forgets_timeout_but_not_refusal(clock: FakeClock) -> None:
+def test_record_continue_removes_timeout_but_not_refusal(clock: FakeClock) -> None:
     support = expect_continue.ExpectSupport()
     support.record_timeout(FIRST)
     support.record_refusal(SECOND)

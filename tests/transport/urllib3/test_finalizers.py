@@ -1,4 +1,4 @@
-"""The garbage collection of a response that was left open closes its socket, and warns."""
+"""If a response that was not closed is garbage-collected, its socket is closed and a ResourceWarning is issued."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tests.transport.urllib3.scripted_server import Peer, get, read, reply, resp
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _few_objects() -> Iterator[None]:
-    """Exclude existing objects from each collection, which would take half a second in a long test run."""
+def _existing_objects_frozen() -> Iterator[None]:
+    """Exclude existing objects from collections, each of which would take half a second in a long test run."""
     gc.collect()
     gc.freeze()
     yield
@@ -39,32 +39,32 @@ BODIES = {
     "sized": reply(200, b"unread" * 10),
     "chunked": reply(200, b"6\r\nunread\r\n", "Transfer-Encoding: chunked"),
     "last": reply(200, b"unread", "Connection: close"),
-    "until the end": b"HTTP/1.1 200 OK\r\n\r\nunread",
+    "until close": b"HTTP/1.1 200 OK\r\n\r\nunread",
 }
 
 
 class Cycle:
-    """A reference cycle, so that only the garbage collector frees the value."""
+    """Reference cycle, so that only the garbage collector frees the value."""
 
-    def __init__(self, *held: object) -> None:
-        self.held = held
-        self.itself = self
+    def __init__(self, *values: object) -> None:
+        self.values = values
+        self.cycle = self
 
 
-def suspended(response: Response) -> Iterator[bytes]:
-    """A generator that closes a response when the garbage collector closes the generator."""
+def iterate_and_close(response: Response) -> Iterator[bytes]:
+    """Close a response when the garbage collector closes this generator."""
     with response:
         yield from response.iter_bytes(1)
 
 
-def begun(response: Response) -> Iterator[bytes]:
-    generator = suspended(response)
+def start_generator(response: Response) -> Iterator[bytes]:
+    generator = iterate_and_close(response)
     next(generator)
     return generator
 
 
-class Raw(io.RawIOBase):
-    """A file over a response, as users write it. The finalizer of its buffer closes it."""
+class ResponseFile(io.RawIOBase):
+    """File over a response, as in programs of users. The finalizer of its buffer closes it."""
 
     def __init__(self, response: Response) -> None:
         self._response = response
@@ -80,8 +80,8 @@ class Raw(io.RawIOBase):
         self._response.close()
 
 
-def failed(response: Response) -> BaseException:
-    """A kept exception, with a traceback whose frames refer to the response and to the exception."""
+def raise_and_store(response: Response) -> BaseException:
+    """Return an exception whose traceback has frames that refer to the response and to the exception."""
     try:
         response.read(1)
         raise ValueError("in the middle of a body")
@@ -91,14 +91,14 @@ def failed(response: Response) -> BaseException:
 
 HOLDERS: dict[str, Callable[[Response], object]] = {
     "response": lambda response: response,
-    "generator": begun,
-    "buffered file": lambda response: io.BufferedReader(Raw(response)),
-    "traceback": failed,
+    "generator": start_generator,
+    "buffered file": lambda response: io.BufferedReader(ResponseFile(response)),
+    "traceback": raise_and_store,
 }
 
 
 @pytest.fixture(autouse=True)
-def _collected_by_hand() -> Iterator[None]:
+def _collection_disabled() -> Iterator[None]:
     gc.collect()
     gc.disable()
     yield
@@ -122,7 +122,7 @@ def test_finalizer_response_in_cycle_closes_connection(wire: Wire, holder: str, 
 
 @pytest.mark.parametrize("holder", HOLDERS)
 def test_finalizer_does_not_run_log_handler(wire: Wire, holder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A handler may wait for a lock that the collector's own thread holds; with captureWarnings, a warning is a record.
+    # A handler may wait for a lock that the collecting thread holds. captureWarnings() logs warnings.
     records: list[logging.LogRecord] = []
 
     class Handler(logging.Handler):
@@ -147,7 +147,7 @@ def test_finalizer_does_not_run_log_handler(wire: Wire, holder: str, monkeypatch
 
 @one_kind
 def test_finalizer_warning_masks_secrets_of_url(wire: Wire) -> None:
-    # A registry chooses the URL, as a Location or a Link, and may repeat a secret in it.
+    # A registry can repeat a secret in a URL that it chooses, for example in a Location or a Link.
     server = wire.serve(respond(BODIES["sized"]))
     request = Request("GET", f"{server.url}/s3cr3t-token", {"Authorization": "Bearer s3cr3t-token"})
     Cycle(wire.transport().round_trip(with_redactor(request)))
@@ -174,15 +174,15 @@ def test_finalizer_does_not_call_close_of_layers(wire: Wire, caplog: pytest.LogC
     client.close()
 
 
-def events_of_a_request(transport: Transport, url: str) -> int:
+def count_profile_events(transport: Transport, url: str) -> int:
     """Count the calls and returns of a request and the reading of its body."""
     count = 0
 
-    def counts(frame: FrameType, event: str, arg: object) -> None:
+    def count_event(frame: FrameType, event: str, arg: object) -> None:
         nonlocal count
         count += 1
 
-    sys.setprofile(counts)
+    sys.setprofile(count_event)
     try:
         transport.round_trip(get(url)).read()
     finally:
@@ -190,14 +190,14 @@ def events_of_a_request(transport: Transport, url: str) -> int:
     return count
 
 
-def collects_at(moment: int) -> Callable[[FrameType, str, object], None]:
-    """A profiler that runs the garbage collector at the n-th call or return."""
+def collect_at(event_number: int) -> Callable[[FrameType, str, object], None]:
+    """Return a profiler that runs the garbage collector at the n-th call or return."""
     seen = 0
 
     def profile(frame: FrameType, event: str, arg: object) -> None:
         nonlocal seen
         seen += 1
-        if seen == moment:
+        if seen == event_number:
             sys.setprofile(None)
             gc.collect()
 
@@ -208,28 +208,28 @@ def collects_at(moment: int) -> Callable[[FrameType, str, object], None]:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("holder", ["response", "generator", "buffered file"])
 def test_finalizer_at_any_call_does_not_hang_or_mix_responses(holder: str) -> None:
-    # Inside the lock of queue.LifoQueue a finalizer that returned its connection would wait for its own thread.
+    # A finalizer that returned its connection while its thread holds the lock of queue.LifoQueue would deadlock.
     def answer(request: Any) -> Response:
         return Response(200, (), request.url.encode() * 20)
 
     with serve(FunctionTransport(answer)) as url:
         transport = default_transport(credentials=Anonymous())
-        count = events_of_a_request(transport, f"{url}/first")
-        gc.freeze()  # what other tests left in memory is not looked through each time
+        count = count_profile_events(transport, f"{url}/first")
+        gc.freeze()  # excludes the objects of other tests from each collection
         try:
-            for moment in range(1, count + 1, 2):
-                Cycle(HOLDERS[holder](transport.round_trip(get(f"{url}/left/{moment}"))))
+            for event_number in range(1, count + 1, 2):
+                Cycle(HOLDERS[holder](transport.round_trip(get(f"{url}/open/{event_number}"))))
 
-                def ask(moment: int = moment) -> tuple[int, bytes]:
-                    sys.setprofile(collects_at(moment))
+                def send_request(event_number: int = event_number) -> tuple[int, bytes]:
+                    sys.setprofile(collect_at(event_number))
                     try:
-                        return read(transport.round_trip(get(f"{url}/asked/{moment}")))
+                        return read(transport.round_trip(get(f"{url}/next/{event_number}")))
                     finally:
                         sys.setprofile(None)
 
-                call = Call(ask).join()
+                call = Call(send_request).join()
                 assert call.error is None
-                assert call.result == (200, f"{url}/asked/{moment}".encode() * 20)
+                assert call.result == (200, f"{url}/next/{event_number}".encode() * 20)
         finally:
             gc.unfreeze()
             transport.close()
@@ -249,18 +249,18 @@ def test_finalizer_threads_with_exceptions_and_open_readers_do_not_hang() -> Non
             try:
                 reader = client.get_blob("a/b", digest)
                 reader.read(10)
-                raise OciwireError("kept")
+                raise OciwireError("stored")
             except OciwireError as error:
-                reference = error  # noqa: F841 - its traceback refers to this frame, and the frame to it and to the reader
+                reference = error  # noqa: F841 - makes a cycle: traceback, frame, exception; the frame holds the reader
 
         def work(number: int) -> None:
             try:
-                for turn in range(150):
-                    wanted = (number + turn) % len(blobs)
-                    leave_open(blobs[wanted].digest)
-                    if client.get_blob("a/b", blobs[wanted].digest).read() != contents[wanted]:
-                        wrong.append(wanted)
-            except BaseException as error:  # noqa: BLE001 - reported by the test's own thread
+                for round_number in range(150):
+                    index = (number + round_number) % len(blobs)
+                    leave_open(blobs[index].digest)
+                    if client.get_blob("a/b", blobs[index].digest).read() != contents[index]:
+                        wrong.append(index)
+            except BaseException as error:  # noqa: BLE001 - asserted in the main thread
                 wrong.append(error)
 
         gc.enable()
@@ -278,10 +278,10 @@ def test_finalizer_threads_with_exceptions_and_open_readers_do_not_hang() -> Non
 
 @one_kind
 def test_finalizer_of_old_response_does_not_close_returned_connection(wire: Wire) -> None:
-    def two(peer: Peer) -> None:
+    def script(peer: Peer) -> None:
         respond(reply(200, b"first"), reply(200, b"next" * 20_000), reply(200, b"last"))(peer)
 
-    server = wire.serve(two)
+    server = wire.serve(script)
     transport = wire.transport()
     first = transport.round_trip(get(server.url))
     assert first.read() == b"first"

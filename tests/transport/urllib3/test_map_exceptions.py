@@ -1,4 +1,4 @@
-"""Mapping of exceptions to `TransportError`, and arguments that are refused before anything is sent."""
+"""Mapping of exceptions to `TransportError`, and invalid arguments, which are refused before a request is sent."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ one_kind = pytest.mark.parametrize("kind", ["http"])
 
 
 def subclasses(cls: type[Any]) -> Iterator[type[Any]]:
-    """Yield all subclasses, once each."""
-    for sub in cls.__subclasses__():
-        yield sub
-        yield from subclasses(sub)
+    """Yield each subclass once."""
+    for subclass in cls.__subclasses__():
+        yield subclass
+        yield from subclasses(subclass)
 
 
-Anything: Any = SimpleNamespace(tell=lambda: 0, length_remaining=5)
-MAKERS: dict[str, Callable[[Any], BaseException]] = {
+Stub: Any = SimpleNamespace(tell=lambda: 0, length_remaining=5)
+FACTORIES: dict[str, Callable[[Any], BaseException]] = {
     "PoolError": lambda cls: cls(None, "broken"),
     "RequestError": lambda cls: cls(None, "/", "broken"),
     "MaxRetryError": lambda cls: cls(None, "/"),
     "HostChangedError": lambda cls: cls(None, "/"),
     "ReadTimeoutError": lambda cls: cls(None, "/", "broken"),
-    "NewConnectionError": lambda cls: cls(Anything, "broken"),
-    "NameResolutionError": lambda cls: cls("registry.test", Anything, socket.gaierror("broken")),
+    "NewConnectionError": lambda cls: cls(Stub, "broken"),
+    "NameResolutionError": lambda cls: cls("registry.test", Stub, socket.gaierror("broken")),
     "EmptyPoolError": lambda cls: cls(None, "broken"),
     "FullPoolError": lambda cls: cls(None, "broken"),
     "ClosedPoolError": lambda cls: cls(None, "broken"),
     "ProxyError": lambda cls: cls("broken", OSError("broken")),
     "IncompleteRead": lambda cls: cls(3, 5),
-    "InvalidChunkLength": lambda cls: cls(Anything, b"x"),
+    "InvalidChunkLength": lambda cls: cls(Stub, b"x"),
     "HeaderParsingError": lambda cls: cls([], b"x"),
 }
 KNOWN = sorted(
@@ -94,7 +94,7 @@ SOCKET = [
 
 
 def make(cls: type[Any]) -> BaseException:
-    return MAKERS.get(cls.__name__, lambda cls: cls("broken"))(cls)
+    return FACTORIES.get(cls.__name__, lambda cls: cls("broken"))(cls)
 
 
 def name_of(value: Any) -> str | None:
@@ -121,7 +121,7 @@ wrapped = pytest.mark.parametrize(
 
 
 def check(error: BaseException) -> TransportError:
-    """Check that an exception is mapped, when the request is sent and when the body is read."""
+    """Check that an exception is mapped before and after the connection is established."""
     for connected in (False, True):
         with pytest.raises(TransportError) as raised, map_errors(REQUEST, SimpleNamespace(connected=connected)):  # type: ignore[arg-type]
             raise error
@@ -137,7 +137,7 @@ def check(error: BaseException) -> TransportError:
 
 
 class TestMapErrors:
-    """Every exception becomes one strict subclass of `TransportError`."""
+    """Each exception is mapped to a strict subclass of `TransportError`."""
 
     @wrapped
     @pytest.mark.parametrize("cls", URLLIB3, ids=name_of)
@@ -236,7 +236,7 @@ class TestMapErrors:
 
 
 class TestConnectErrors:
-    """The same with real sockets."""
+    """Connection errors of real sockets."""
 
     def test_connect_refused_raises_connect_error(self, wire: Wire) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -283,7 +283,7 @@ def refuse(*_: Any) -> None:
 
 
 class TestUsageErrors:
-    """`UsageError`, without a connection."""
+    """Invalid arguments raise `UsageError` before a connection is opened."""
 
     @pytest.mark.parametrize("name", ["Content-Length", "transfer-encoding", "CONNECTION", "Host"])
     def test_framing_header_raises_usage_error(self, wire: Wire, name: str) -> None:

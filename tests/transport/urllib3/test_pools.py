@@ -1,4 +1,4 @@
-"""Connection pools: which connections are reused, and what happens if the server has closed one."""
+"""Connection pools: reuse of connections, and stale connections."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ one_kind = pytest.mark.parametrize("kind", ["http"])
 
 
 def respond_then(end: Script) -> Script:
-    """Send one response that keeps the connection alive, then run another script."""
+    """Return a script that sends a response that keeps the connection alive, then runs another script."""
 
     def script(peer: Peer) -> None:
         respond(reply(200, b"first"))(peer)
@@ -53,13 +53,13 @@ def reset_after_head(peer: Peer) -> None:
 
 
 def respond_and_close(peer: Peer) -> None:
-    """Read a head and close the connection with TLS's close_notify."""
+    """Read a head and close the connection, with close_notify if it uses TLS."""
     peer.read_head()
     peer.close(notify=True)
 
 
 class TestReuse:
-    """A response that was read to its end returns its connection."""
+    """A response that was read to its end returns its connection to the pool."""
 
     def test_reuse_sequential_requests_share_a_connection(self, wire: Wire) -> None:
         server = wire.serve(respond(reply(200, b"a"), reply(404, b"b" * 100_000), reply(200, b""), reply(201)))
@@ -73,7 +73,7 @@ class TestReuse:
         server = wire.serve(respond(reply(200, b"abcdef"), reply(200, b"next")))
         transport = wire.transport()
         response = transport.round_trip(get(server.url))
-        assert [response.read(4), response.read(2)] == [b"abcd", b"ef"]  # nobody has asked for the end itself
+        assert [response.read(4), response.read(2)] == [b"abcd", b"ef"]  # no read() returned b""
         assert read(transport.round_trip(get(server.url))) == (200, b"next")
         assert response.read() == b""
         response.close()
@@ -155,7 +155,7 @@ class TestReuse:
         assert read(transport.round_trip(get(server.url))) == (200, b"next")
 
     def test_reuse_excess_bytes_decrypted_by_tls_close_connection(self, wire: Wire) -> None:
-        # The first answer fills the buffer of the file to its last byte: what follows it in its record is only TLS's.
+        # The first response fills the buffer of the file: the rest of its TLS record is only in the buffer of OpenSSL.
         body = b"x" * 100
         padding = io.DEFAULT_BUFFER_SIZE - len(reply(200, body, "Pad: "))
         server = wire.serve(
@@ -169,13 +169,13 @@ class TestReuse:
     def test_reuse_idle_connection_holds_no_request(self, wire: Wire) -> None:
         server = wire.serve(respond_after_body(CONTINUE))
         transport = wire.transport()
-        given = Content(b"some ", b"content")
-        request = put(server.url, given.body("sized"))
+        content = Content(b"some ", b"content")
+        request = put(server.url, content.body("sized"))
         assert read(transport.round_trip(request)) == (201, b"")
-        gone = weakref.ref(given)
-        del given, request
+        reference = weakref.ref(content)
+        del content, request
         gc.collect()
-        assert gone() is None
+        assert reference() is None
 
     def test_reuse_concurrent_responses_have_own_connections(self, wire: Wire) -> None:
         server = wire.serve(respond(reply(200, b"first")), respond(reply(200, b"second"), reply(200, b"third")))
@@ -225,11 +225,11 @@ class TestReuse:
 
     def test_pools_threads_get_own_responses(self, wire: Wire) -> None:
         count = 6
-        all_there = threading.Barrier(count)
+        all_connected = threading.Barrier(count)
 
         def echo(peer: Peer) -> None:
             peer.read_request()
-            all_there.wait(5)
+            all_connected.wait(5)
             peer.send(reply(200, peer.line()))
             while peer.receives_more():
                 peer.read_request()
@@ -239,13 +239,13 @@ class TestReuse:
         transport = wire.transport(pool_size=count)
         wrong: list[Any] = []
 
-        def ask(name: int) -> None:
-            for turn in range(5):
-                answer = read(transport.round_trip(get(f"{server.url}/{name}/{turn}")))
-                if answer != (200, b"GET /%d/%d HTTP/1.1" % (name, turn)):
+        def send_requests(name: int) -> None:
+            for number in range(5):
+                answer = read(transport.round_trip(get(f"{server.url}/{name}/{number}")))
+                if answer != (200, b"GET /%d/%d HTTP/1.1" % (name, number)):
                     wrong.append(answer)
 
-        threads = [threading.Thread(target=ask, args=(name,)) for name in range(count)]
+        threads = [threading.Thread(target=send_requests, args=(name,)) for name in range(count)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -254,7 +254,7 @@ class TestReuse:
 
 
 class TestStaleConnection:
-    """A kept-alive connection that the server has closed: the request is resent on a fresh one if that is safe."""
+    """If the server has closed an idle connection, the request is resent on a new one if that is safe."""
 
     def first(self, transport: UrllibTransport, url: str) -> None:
         assert read(transport.round_trip(get(url))) == (200, b"first")
@@ -292,7 +292,7 @@ class TestStaleConnection:
     def test_stale_connection_written_non_idempotent_request_is_not_resent(
         self, wire: Wire, end: Script, method: str, idempotent: bool | None, body: bytes | str | None
     ) -> None:
-        # The server may have acted before it closed the connection: a resend would execute the request twice.
+        # The server may have processed the request before it closed the connection: a resend could execute it twice.
         server = wire.serve(respond_then(end))
         transport = wire.transport()
         self.first(transport, server.url)
@@ -306,11 +306,11 @@ class TestStaleConnection:
         )
         with pytest.raises(ReadError):
             transport.round_trip(request)
-        assert content.pulled == 0
+        assert content.chunks_read == 0
 
     @one_kind
     def test_stale_connection_unwritten_non_idempotent_request_is_sent(self, wire: Wire) -> None:
-        # The connection is found closed before the request is sent, so that the server cannot have acted.
+        # The client detects that the connection is closed before it sends the request.
         server = wire.serve(respond_then(Peer.close), respond(reply(202)))
         transport = wire.transport()
         self.first(transport, server.url)
@@ -323,13 +323,13 @@ class TestStaleConnection:
         server = wire.serve(respond_then(end), respond_after_body(CONTINUE))
         transport = wire.transport()
         self.first(transport, server.url)
-        given = Content(b"one", b"two")
-        assert read(transport.round_trip(put(server.url, given.body(framing)))) == (201, b"")
+        content = Content(b"one", b"two")
+        assert read(transport.round_trip(put(server.url, content.body(framing)))) == (201, b"")
         assert server.peer(1).bodies == [b"onetwo"]
 
     @one_kind
     def test_stale_connection_empty_body_is_resent(self, wire: Wire) -> None:
-        # On the wire it is the same as none.
+        # An empty body is sent like no body.
         server = wire.serve(respond_then(close_after_head), respond(reply(202)))
         transport = wire.transport()
         self.first(transport, server.url)
@@ -337,7 +337,7 @@ class TestStaleConnection:
 
     @one_kind
     @pytest.mark.parametrize("body", [b"abc", b"x" * 300_000])
-    def test_stale_connection_pulled_body_is_not_resent(self, wire: Wire, body: bytes) -> None:
+    def test_stale_connection_consumed_body_is_not_resent(self, wire: Wire, body: bytes) -> None:
         server = wire.serve(respond_then(lambda peer: (peer.read_head(), peer.read(1), peer.close())))
         transport = wire.transport(expect_timeout=0)
         self.first(transport, server.url)
@@ -349,9 +349,9 @@ class TestStaleConnection:
         server = wire.serve(respond_then(lambda peer: (respond_early(CONTINUE)(peer), peer.close())))
         transport = wire.transport()
         self.first(transport, server.url)
-        given = Content(b"one", b"two")
+        content = Content(b"one", b"two")
         with pytest.raises(ReadError):
-            transport.round_trip(put(server.url, given.body("sized")))
+            transport.round_trip(put(server.url, content.body("sized")))
 
     @pytest.mark.parametrize("end", [close_after_head, reset_after_head, respond_and_close])
     def test_closed_fresh_connection_request_is_not_resent(self, wire: Wire, end: Script) -> None:
@@ -368,13 +368,13 @@ class TestStaleConnection:
 
     @pytest.mark.parametrize("idle", [2, 5])
     def test_stale_connection_resend_uses_no_idle_connection(self, wire: Wire, idle: int) -> None:
-        # What has closed one connection, a restart for example, has closed them all.
-        def fickle(peer: Peer) -> None:
+        # A restart of the server, for example, closes all connections.
+        def close_on_second_request(peer: Peer) -> None:
             respond(reply(200, b"first"))(peer)
             if peer.receives_more():
                 peer.close()
 
-        server = wire.serve(*[fickle] * idle, respond(reply(200, b"next")))
+        server = wire.serve(*[close_on_second_request] * idle, respond(reply(200, b"next")))
         transport = wire.transport()
         responses = [transport.round_trip(get(server.url)) for _ in range(idle)]
         assert [response.read() for response in responses] == [b"first"] * idle
@@ -384,26 +384,26 @@ class TestStaleConnection:
 
     @one_kind
     def test_stale_connection_resend_uses_no_connection_returned_meanwhile(self, wire: Wire) -> None:
-        asked, returned = threading.Event(), threading.Event()
+        request_received, returned = threading.Event(), threading.Event()
 
-        def dying(peer: Peer) -> None:
+        def close_after_request(peer: Peer) -> None:
             respond(reply(200, b"first"))(peer)
             peer.read_head()
-            asked.set()
+            request_received.set()
             wait(returned)
             peer.close()
 
-        server = wire.serve(dying, respond(reply(200, b"second")), respond(reply(200, b"next")))
-        transport = wire.transport(pool_size=1)  # so that the place of the dead one is taken
+        server = wire.serve(close_after_request, respond(reply(200, b"second")), respond(reply(200, b"next")))
+        transport = wire.transport(pool_size=1)  # so that the other connection fills the pool
         first, second = transport.round_trip(get(server.url)), transport.round_trip(get(server.url))
         assert first.read() == b"first"
 
-        def bring_back() -> None:
-            wait(asked)
+        def return_connection() -> None:
+            wait(request_received)
             second.read()
             returned.set()
 
-        thread = threading.Thread(target=bring_back)
+        thread = threading.Thread(target=return_connection)
         thread.start()
         assert read(transport.round_trip(get(server.url))) == (200, b"next")
         thread.join()
@@ -413,7 +413,7 @@ class TestStaleConnection:
 
 
 class TestClose:
-    """A closed transport."""
+    """Closed transports."""
 
     def test_close_idle_connections_are_closed_and_requests_refused(self, wire: Wire) -> None:
         server = wire.serve(respond(reply(200, b"first")))
@@ -436,15 +436,15 @@ class TestClose:
     @one_kind
     def test_close_while_pool_is_made_raises_usage_error(self, wire: Wire) -> None:
         server = wire.serve()
-        asked, closed = threading.Event(), threading.Event()
+        request_received, closed = threading.Event(), threading.Event()
 
         def slow(host: str) -> None:
-            asked.set()
+            request_received.set()
             wait(closed)
 
         transport = wire.transport(tls=slow)
         call = Call(lambda: transport.round_trip(get(f"https://{server.netloc}")))
-        wait(asked)
+        wait(request_received)
         transport.close()
         closed.set()
         assert isinstance(call.join().error, UsageError)
@@ -455,30 +455,30 @@ class TestClose:
     def test_close_after_pool_look_up_raises_usage_error(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
         server = wire.serve()
         transport = wire.transport()
-        find = PoolCache.get
+        get_pool = PoolCache.get
 
-        def closes(pools: PoolCache, *args: Any, **options: Any) -> OriginPool:
-            pool = find(pools, *args, **options)
+        def get_pool_and_close(pools: PoolCache, *args: Any, **options: Any) -> OriginPool:
+            pool = get_pool(pools, *args, **options)
             transport.close()
             return pool
 
-        monkeypatch.setattr(PoolCache, "get", closes)
+        monkeypatch.setattr(PoolCache, "get", get_pool_and_close)
         with pytest.raises(UsageError, match="closed"):
             transport.round_trip(get(server.url))
 
     @one_kind
     def test_close_connection_returned_meanwhile_is_closed(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-        # urllib3 looks whether its pool is closed, and puts the connection into the pool's queue afterwards.
+        # urllib3 checks whether the pool is closed before it puts the connection into the queue of the pool.
         server = wire.serve(respond(reply(200, b"first")))
         transport = wire.transport()
         response = transport.round_trip(get(server.url))
         put_back = IdleConnections.put
 
-        def closes_before(idle: IdleConnections, item: Any, **options: Any) -> None:
+        def close_and_put(idle: IdleConnections, item: Any, **options: Any) -> None:
             transport.close()
             put_back(idle, item, **options)
 
-        monkeypatch.setattr(IdleConnections, "put", closes_before)
+        monkeypatch.setattr(IdleConnections, "put", close_and_put)
         assert read(response) == (200, b"first")
         server.ended(0)
 
@@ -492,7 +492,7 @@ class TestClose:
 
 
 class TestLeftOpen:
-    """A response that is neither read nor closed."""
+    """Responses that are neither read nor closed."""
 
     def test_response_left_open_warns_and_closes_connection(self, wire: Wire) -> None:
         server = wire.serve(respond(reply(200, b"unread")))

@@ -75,16 +75,16 @@ class TestConnect:
     @proxy_kinds
     @tls_kinds
     @pytest.mark.parametrize("framing", ["sized", "chunked"])
-    def test_proxy_early_401_body_is_not_pulled(self, wire: Wire, proxy_kind: str, framing: str) -> None:
+    def test_proxy_early_401_body_is_not_read(self, wire: Wire, proxy_kind: str, framing: str) -> None:
         server = registry(wire, respond_early(reply(401, b"log in")), respond_after_body(CONTINUE))
         proxy = wire.serve(tunnel_to(server), tunnel_to(server), kind=proxy_kind)
         transport = wire.transport(proxy=proxy.url)
-        given = Content(b"one", b"two" * 10_000)
-        body = given.body(framing)
+        content = Content(b"one", b"two" * 10_000)
+        body = content.body(framing)
         assert read(transport.round_trip(put(server.url, body))) == (401, b"log in")
-        assert given.pulled == 0
+        assert content.chunks_read == 0
         assert read(transport.round_trip(put(server.url, body))) == (201, b"")
-        assert server.peer(1).bodies == [given.whole]
+        assert server.peer(1).bodies == [content.data]
         assert [peer.field("expect") for peer in proxy.peers] == [None, None]
         assert [peer.field("expect") for peer in server.peers] == [b"100-continue"] * 2
 
@@ -95,8 +95,8 @@ class TestConnect:
         proxy = wire.serve(tunnel_to(server), kind=proxy_kind)
         transport = wire.transport(proxy=proxy.url, expect_timeout=0.02)
         for answer in (b"first", b"second"):
-            given = Content(b"one", b"two" * 10_000)
-            assert read(transport.round_trip(put(server.url, given.body("chunked")))) == (201, answer)
+            content = Content(b"one", b"two" * 10_000)
+            assert read(transport.round_trip(put(server.url, content.body("chunked")))) == (201, answer)
 
     @one_tls_kind
     @pytest.mark.parametrize(
@@ -124,15 +124,15 @@ class TestConnect:
     @pytest.mark.parametrize("userinfo", ["", "user:wrong-password"])
     def test_connect_407_error_names_remedy(self, wire: Wire, userinfo: str) -> None:
         proxy = wire.serve(respond_early(reply(407, b"who?", "Proxy-Authenticate: Basic realm=x")), kind="http")
-        given = Content(b"abc")
+        content = Content(b"abc")
         with pytest.raises(ConnectError, match="407") as raised:
             wire.transport(proxy=url_of(proxy, userinfo)).round_trip(
-                put("https://registry.test/v2/", given.body("sized"))
+                put("https://registry.test/v2/", content.body("sized"))
             )
         assert "proxy=" in str(raised.value)
         assert "wrong-password" not in str(raised.value)
         assert raised.value.request is not None
-        assert given.pulled == 0
+        assert content.chunks_read == 0
 
     @one_tls_kind
     @pytest.mark.parametrize("status", [403, 502, 503])
@@ -210,15 +210,15 @@ class TestForward:
     @plain
     @proxy_kinds
     @pytest.mark.parametrize("framing", ["sized", "chunked"])
-    def test_proxy_early_401_body_is_not_pulled(self, wire: Wire, proxy_kind: str, framing: str) -> None:
+    def test_proxy_early_401_body_is_not_read(self, wire: Wire, proxy_kind: str, framing: str) -> None:
         proxy = wire.serve(respond_early(reply(401, b"log in")), respond_after_body(CONTINUE), kind=proxy_kind)
         transport = wire.transport(proxy=proxy.url)
-        given = Content(b"one", b"two" * 10_000)
-        body = given.body(framing)
+        content = Content(b"one", b"two" * 10_000)
+        body = content.body(framing)
         assert read(transport.round_trip(put("http://registry.test/v2/", body))) == (401, b"log in")
-        assert given.pulled == 0
+        assert content.chunks_read == 0
         assert read(transport.round_trip(put("http://registry.test/v2/", body))) == (201, b"")
-        assert proxy.peer(1).bodies == [given.whole]
+        assert proxy.peer(1).bodies == [content.data]
 
     @plain
     def test_forward_407_is_returned(self, wire: Wire) -> None:
@@ -228,7 +228,7 @@ class TestForward:
 
 
 class TestSelection:
-    """Which requests go through a proxy."""
+    """Selection of the requests that use a proxy."""
 
     @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1.2.3", "x.localhost"])
     @plain
@@ -308,7 +308,7 @@ class TestSelection:
         ],
     )
     def test_proxy_credentials_forms_are_accepted(self, wire: Wire, userinfo: str, credentials: bytes) -> None:
-        # RFC 7617, section 2: there is a colon, whatever stands on either side of it.
+        # RFC 7617, section 2: the credentials always contain a colon.
         proxy = wire.serve(respond(reply(200)))
         read(wire.transport(proxy=url_of(proxy, userinfo)).round_trip(get("http://registry.test/")))
         assert proxy.peer(0).field("proxy-authorization") == b"Basic " + b64encode(credentials)

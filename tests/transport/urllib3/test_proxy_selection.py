@@ -1,4 +1,4 @@
-"""Which origins `no_proxy` names, and how the URL of a proxy is parsed."""
+"""Matching of origins with `no_proxy`, and parsing of proxy URLs."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_proxy_selector_no_proxy_in_either_case_is_read(monkeypatch: pytest.Monk
 
 
 def test_proxy_selector_http_proxy_in_cgi_program_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    # "httpoxy": the header Proxy of a request to a CGI program becomes HTTP_PROXY.
+    # "httpoxy" (CVE-2016-5385): the header Proxy of a request to a CGI program becomes HTTP_PROXY.
     for name in ("http_proxy", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HTTP_PROXY", "http://evil.example:3128")

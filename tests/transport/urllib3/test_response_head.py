@@ -1,4 +1,4 @@
-"""Heads, framing and bodies of responses, valid and invalid."""
+"""Valid and invalid heads, framing and bodies of responses."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 @pytest.fixture
 def kind() -> str:
-    """Heads do not depend on TLS: tests use plain http unless they say otherwise."""
+    """Return plain http. Heads do not depend on TLS."""
     return "http"
 
 
 def send_raw(data: bytes, *, then_close: bool = True) -> Script:
-    """Read a request, send data, and close."""
+    """Return a script that reads a request, sends data, and closes unless `then_close` is false."""
 
     def script(peer: Peer) -> None:
         peer.read_request()
@@ -274,15 +274,15 @@ class TestBrokenBodies:
         def script(peer: Peer) -> None:
             peer.read_request()
             peer.send(OK + b"Content-Length: 5\r\n\r\nhell")
-            wait(got)  # a reset may overtake what was sent
+            wait(head_received)  # a reset may discard sent bytes
             peer.reset()
 
-        got = threading.Event()
+        head_received = threading.Event()
         server = wire.serve(script)
         response = wire.transport().round_trip(get(server.url))
         buffer = bytearray(4)
         assert response.readinto(buffer) == 4
-        got.set()
+        head_received.set()
         with pytest.raises(ReadError) as raised:
             response.read()
         assert raised.value.__cause__ is not None
@@ -348,7 +348,7 @@ class TestRequests:
         ["/v2/a%2fb/", "/a?sig=a%2bb%3d", "/a/../b/./c", "//double//", "/a?b?c", "/a;b=c,d@e:f!$&'()*+~"],
     )
     def test_request_target_is_sent_unchanged(self, wire: Wire, target: str) -> None:
-        # It may be signed.
+        # A changed target would invalidate a signed URL.
         server = wire.serve(respond(reply(200)))
         read(wire.transport().round_trip(get(server.url + target)))
         assert server.peer(0).line() == f"GET {target} HTTP/1.1".encode()

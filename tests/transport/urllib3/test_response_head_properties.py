@@ -1,4 +1,4 @@
-"""Any head in any pieces is parsed alike, garbage raises `ProtocolError`, and any framing returns the body."""
+"""Property tests of response heads and bodies that are received in pieces."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ LINE_ENDS = st.sampled_from(["\r\n", "\n"])
 
 
 class Pieces(io.RawIOBase):
-    """A stream that returns one piece per read."""
+    """Stream that returns one piece per read."""
 
     def __init__(self, data: bytes, cuts: list[int]) -> None:
         self._data = data
         self._cuts = cuts
-        self._turn = 0
+        self._reads = 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        size = min(len(buffer), self._cuts[self._turn % len(self._cuts)])
-        self._turn += 1
+        size = min(len(buffer), self._cuts[self._reads % len(self._cuts)])
+        self._reads += 1
         piece, self._data = self._data[:size], self._data[size:]
         buffer[: len(piece)] = piece
         return len(piece)
 
 
-class Sock:
-    """A socket that returns pieces, for `SocketReader`."""
+class FakeSocket:
+    """Socket that returns pieces, for `SocketReader`."""
 
     def __init__(self, data: bytes, cuts: list[int]) -> None:
         self._pieces = Pieces(data, cuts)
@@ -65,47 +65,51 @@ class Sock:
 
 
 def make_reader(data: bytes, cuts: list[int]) -> SocketReader:
-    return SocketReader(Sock(data, cuts), TimeLimit(Timeouts(1), None))  # type: ignore[arg-type]
+    return SocketReader(FakeSocket(data, cuts), TimeLimit(Timeouts(1), None))  # type: ignore[arg-type]
 
 
 @st.composite
 def heads(draw: st.DrawFn) -> tuple[bytes, Head]:
-    """A head as written, with optional variations, and as parsed."""
+    """Draw the bytes of a head, with optional variations, and the parsed head."""
     minor = draw(st.integers(0, 9))
     status = draw(st.integers(100, 999))
     reason = draw(reasons)
-    wanted = draw(fields)
+    expected = draw(fields)
     lines = [f"HTTP/1.{minor} {status}" + draw(st.sampled_from(["", " "] if not reason else [" "])) + reason]
-    for name, value in wanted:
+    for name, value in expected:
         before, after = draw(st.text(" \t", max_size=2)), draw(st.text(" \t", max_size=2))
         fold = draw(st.sampled_from([" ", "\r\n ", "\n\t"])) if " " in value else " "
         head, space, tail = value.partition(" ")
         lines.append(f"{name}:{before}{head}{fold if space else ''}{tail}{after}")
     ends = [draw(LINE_ENDS) for _ in range(len(lines) + 1)]
     text = "".join(line + end for line, end in zip([*lines, ""], ends, strict=True))
-    return text.encode("latin-1"), Head(min(1, minor), status, reason, Headers.received(wanted))
+    return text.encode("latin-1"), Head(min(1, minor), status, reason, Headers.received(expected))
 
 
 @quick
 @given(heads(), sizes, st.binary(max_size=20))
-def test_read_head_any_cuts_same_result(written: tuple[bytes, Head], cuts: list[int], more: bytes) -> None:
-    data, wanted = written
+def test_read_head_any_cuts_same_result(written: tuple[bytes, Head], cuts: list[int], following: bytes) -> None:
+    data, expected = written
     for stream in (
-        io.BytesIO(data + more),
-        Pieces(data + more, cuts),
-        io.BufferedReader(Pieces(data + more, cuts)),
-        make_reader(data + more, cuts),
-        make_reader(data + more, cuts).makefile("rb"),
+        io.BytesIO(data + following),
+        Pieces(data + following, cuts),
+        io.BufferedReader(Pieces(data + following, cuts)),
+        make_reader(data + following, cuts),
+        make_reader(data + following, cuts).makefile("rb"),
     ):
         head = read_head(stream)
-        assert (head.minor, head.status, head.reason.strip()) == (wanted.minor, wanted.status, wanted.reason.strip())
-        assert list(head.headers.items()) == list(wanted.headers.items())
-        assert stream.read() == more  # no byte of what follows is lost
+        assert (head.minor, head.status, head.reason.strip()) == (
+            expected.minor,
+            expected.status,
+            expected.reason.strip(),
+        )
+        assert list(head.headers.items()) == list(expected.headers.items())
+        assert stream.read() == following  # the bytes after the head are kept
 
 
 def test_read_head_is_received_in_blocks() -> None:
-    # 2 MiB of interim responses, received byte by byte, took 12 s of processor time.
-    class Counting(Sock):
+    # Receiving 2 MiB of interim responses byte by byte took 12 s of processor time.
+    class CountingSocket(FakeSocket):
         calls = 0
 
         def settimeout(self, seconds: float | None) -> None:
@@ -119,11 +123,11 @@ def test_read_head_is_received_in_blocks() -> None:
             self.calls += 1
             return super().recv_into(buffer)
 
-    whole = b"HTTP/1.1 103 Hints\r\n" + b"X: y\r\n" * 10_000 + b"\r\n"
-    sock = Counting(whole + b"body", [len(whole)])
+    message = b"HTTP/1.1 103 Hints\r\n" + b"X: y\r\n" * 10_000 + b"\r\n"
+    sock = CountingSocket(message + b"body", [len(message)])
     reader = SocketReader(sock, TimeLimit(Timeouts(1), None))  # type: ignore[arg-type]
     assert reader.wait_for_status(math.inf) == 103
-    assert read_head(reader).size == len(whole)
+    assert read_head(reader).size == len(message)
     assert reader.read() == b"body"
     assert sock.calls < 20
 
@@ -131,10 +135,10 @@ def test_read_head_is_received_in_blocks() -> None:
 @quick
 @given(heads(), st.data())
 def test_read_head_cut_off_raises(written: tuple[bytes, Head], data: st.DataObject) -> None:
-    whole, _ = written
-    at = data.draw(st.integers(0, len(whole) - 1))
+    message, _ = written
+    at = data.draw(st.integers(0, len(message) - 1))
     with pytest.raises(ProtocolError if at else RemoteDisconnected):
-        read_head(io.BytesIO(whole[:at]))
+        read_head(io.BytesIO(message[:at]))
 
 
 PARTS = st.sampled_from(
@@ -186,12 +190,12 @@ def test_framed_length_is_unambiguous_or_raises(name: str, value: str) -> None:
 
 @st.composite
 def framings(draw: st.DrawFn) -> tuple[bytes, bytes, bool]:
-    """A body, a response with it, and whether a cut body can be told from a complete one."""
+    """Draw a body, a response with it, and whether truncation of the body can be detected."""
     content = draw(st.binary(max_size=200)) * draw(st.sampled_from([1, 1, 100]))
-    how = draw(st.sampled_from(["sized", "chunked", "until the close"]))
-    if how == "sized":
+    kind = draw(st.sampled_from(["sized", "chunked", "until close"]))
+    if kind == "sized":
         return content, b"Content-Length: %d\r\n\r\n%b" % (len(content), content), True
-    if how == "until the close":
+    if kind == "until close":
         return content, b"\r\n" + content, False
     framed = b"Transfer-Encoding: chunked\r\n\r\n"
     rest = content
@@ -203,19 +207,19 @@ def framings(draw: st.DrawFn) -> tuple[bytes, bytes, bool]:
     return content, framed + b"0\r\n" + draw(st.sampled_from([b"", b"T: x\r\n"])) + b"\r\n", True
 
 
-def begun(data: bytes, cuts: list[int]) -> WireResponse:
+def make_response(data: bytes, cuts: list[int]) -> WireResponse:
     response = WireResponse(make_reader(b"HTTP/1.1 200 OK\r\n" + data, cuts), method="GET")  # type: ignore[arg-type]
     response.begin()
     if response.length == 0 and not response.chunked:
-        response.close()  # as the wire does, at once
+        response.close()  # as the transport does
     return response
 
 
 def read_by(response: WireResponse, buffers: list[int]) -> bytes:
-    read, turn = b"", 0
+    read, reads = b"", 0
     while True:
-        buffer = bytearray(buffers[turn % len(buffers)])
-        turn += 1
+        buffer = bytearray(buffers[reads % len(buffers)])
+        reads += 1
         count = response.readinto(buffer)
         if count == 0:
             return read
@@ -232,7 +236,7 @@ def test_response_any_framing_returns_content(
     framing: tuple[bytes, bytes, bool], cuts: list[int], buffers: list[int]
 ) -> None:
     content, data, _ = framing
-    response = begun(data, cuts)
+    response = make_response(data, cuts)
     assert read_by(response, buffers) == content
     assert response.isclosed()
     assert response.readinto(bytearray(5)) == 0
@@ -243,12 +247,12 @@ def test_response_any_framing_returns_content(
 def test_response_body_cut_short_raises(
     framing: tuple[bytes, bytes, bool], buffers: list[int], data: st.DataObject
 ) -> None:
-    _, whole, tells = framing
-    head = whole.index(b"\r\n\r\n") + 4 if not whole.startswith(b"\r\n") else 2
-    if not tells or head == len(whole):
+    _, message, is_detectable = framing
+    head = message.index(b"\r\n\r\n") + 4 if not message.startswith(b"\r\n") else 2
+    if not is_detectable or head == len(message):
         return
-    at = data.draw(st.integers(head, len(whole) - 1))
-    response = begun(whole[:at], [7])
+    at = data.draw(st.integers(head, len(message) - 1))
+    response = make_response(message[:at], [7])
     with pytest.raises(IncompleteRead):
         read_by(response, buffers)
     assert not response.isclosed()

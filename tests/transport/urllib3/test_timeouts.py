@@ -1,4 +1,4 @@
-"""`Timeouts` and `TimeLimit`."""
+"""Tests of `Timeouts` and `TimeLimit`."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def test_time_limit_check_progress_exceeded_raises_timeout_error(deadline: float
         TimeLimit(Timeouts(5), deadline).check_progress(since)
 
 
-@pytest.mark.parametrize(("deadline", "becomes"), [(None, NOW + 1), (NOW + 9, NOW + 1), (NOW + 0.5, NOW + 0.5)])
-def test_time_limit_shorten_moves_deadline(deadline: float | None, becomes: float) -> None:
+@pytest.mark.parametrize(("deadline", "expected"), [(None, NOW + 1), (NOW + 9, NOW + 1), (NOW + 0.5, NOW + 0.5)])
+def test_time_limit_shorten_moves_deadline(deadline: float | None, expected: float) -> None:
     time_limit = TimeLimit(Timeouts(5), deadline)
     time_limit.shorten(1)
-    assert time_limit.deadline == becomes
+    assert time_limit.deadline == expected

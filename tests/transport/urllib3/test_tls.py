@@ -1,4 +1,4 @@
-"""TLS: trusted CAs, host names, and errors."""
+"""TLS: trusted CAs, host names, client certificates, and errors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def causes(error: BaseException | None) -> list[BaseException]:
 
 @pytest.fixture
 def certs_d(tmp_path: Path) -> Callable[..., Path]:
-    """Create the folder of a host."""
+    """Return a function that creates the folder of a host."""
 
     def folder(server: Server, name: str = "{netloc}") -> Path:
         path = tmp_path / "certs.d" / name.format(netloc=server.netloc)
@@ -47,8 +47,8 @@ def certs_d(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def strict(kind: str, certificates: Certificates) -> ssl.SSLContext:
-    """The context of a server that requires a client certificate."""
+def mutual_tls(kind: str, certificates: Certificates) -> ssl.SSLContext:
+    """Return the context of a server that requires a client certificate."""
     context = certificates.server(kind)
     context.verify_mode = ssl.CERT_REQUIRED
     certificates.ca.configure_trust(context)
@@ -56,14 +56,14 @@ def strict(kind: str, certificates: Certificates) -> ssl.SSLContext:
 
 
 class TestTrust:
-    """The types of `tls`."""
+    """Types of the argument `tls`."""
 
     @pytest.mark.parametrize("form", [str, Path])
     def test_tls_path_trusts_ca_bundle(self, wire: Wire, certificates: Certificates, form: Any) -> None:
         server = wire.serve(respond(reply(200, b"ok")))
         assert read(wire.transport(tls=form(certificates.pem)).round_trip(get(server.url))) == (200, b"ok")
 
-    @pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")  # it is what was asked for
+    @pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")  # the test disables verification
     def test_tls_context_is_used_unchanged(self, wire: Wire) -> None:
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -133,14 +133,14 @@ class TestDistrust:
         server = wire.serve(read_until_close, host="other.test", handshake_fails=True)
         with pytest.raises(ConnectError, match=r"(?i)other\.test") as raised:
             wire.transport().round_trip(get(server.url))
-        assert "ca.crt" not in str(raised.value)  # the CA is known: another one would not help
+        assert "ca.crt" not in str(raised.value)  # the CA is trusted: another one would not help
 
-    def test_tls_client_certificate_missing_raises_connect_error(self, wire: Wire, strict: ssl.SSLContext) -> None:
-        server = wire.serve(read_until_close, context=strict, handshake_fails=True)
+    def test_tls_client_certificate_missing_raises_connect_error(self, wire: Wire, mutual_tls: ssl.SSLContext) -> None:
+        server = wire.serve(read_until_close, context=mutual_tls, handshake_fails=True)
         with pytest.raises(TransportError) as raised:
             wire.transport().round_trip(get(server.url))
         assert raised.value.request is not None
-        # TLS 1.3 tells only after the handshake; it is the connecting that fails all the same.
+        # With TLS 1.3 the alert is received after the handshake, but it is still a failure to connect.
         assert type(raised.value) is ConnectError
 
     def test_tls_closed_during_handshake_raises_connect_error(self, wire: Wire) -> None:
@@ -173,8 +173,8 @@ class TestDistrust:
             wire.transport(tls=context).round_trip(get(server.url))
 
 
-def deny(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    """Make reading a folder fail as for an unprivileged user, because root may read everything."""
+def make_unreadable(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """Make a folder unreadable, also for root, by patching the function that lists it."""
     really = os.listdir
 
     def refuse(name: Path) -> list[str]:
@@ -186,7 +186,7 @@ def deny(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
 
 
 def standard_roots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
-    """The default folders of `docker_certs_d`, below `tmp_path` where they are the system's."""
+    """Return the default folders of `docker_certs_d`, with those of the system below `tmp_path`."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     roots = [folder.replace("/etc/", f"{tmp_path}/etc/") for folder in tls._STANDARD_ROOTS]
     monkeypatch.setattr(tls, "_STANDARD_ROOTS", roots)
@@ -194,7 +194,7 @@ def standard_roots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path
 
 
 class TestDockerCertsD:
-    """`docker_certs_d`: a folder per host."""
+    """`docker_certs_d`: one folder per host."""
 
     def test_certs_d_private_ca_is_trusted(
         self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path]
@@ -237,9 +237,9 @@ class TestDockerCertsD:
         assert read(transport.round_trip(get(server.url))) == (200, b"ok")
 
     def test_certs_d_client_certificate_is_sent(
-        self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path], strict: ssl.SSLContext
+        self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path], mutual_tls: ssl.SSLContext
     ) -> None:
-        server = wire.serve(respond(reply(200, b"ok"), reply(200, b"next")), context=strict)
+        server = wire.serve(respond(reply(200, b"ok"), reply(200, b"next")), context=mutual_tls)
         folder = certs_d(server)
         certificates.ca.cert_pem.write_to_path(str(folder / "ca.crt"))
         client = certificates.ca.issue_cert("client@example.org")
@@ -249,18 +249,18 @@ class TestDockerCertsD:
         assert read(transport.round_trip(get(server.url))) == (200, b"ok")
         assert read(transport.round_trip(get(server.url))) == (200, b"next")
 
-    @pytest.mark.parametrize("first", ["as somebody", "as nobody"])
+    @pytest.mark.parametrize("first", ["authenticated", "anonymous"])
     def test_certs_d_anonymous_request_sends_no_client_certificate(
         self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path], kind: str, first: str
     ) -> None:
         optional = certificates.server(kind)
         optional.verify_mode = ssl.CERT_OPTIONAL
         certificates.ca.configure_trust(optional)
-        shown: list[bool] = []
+        certificate_received: list[bool] = []
 
         def script(peer: Any) -> None:
             peer.read_head()
-            shown.append(peer.sock.getpeercert() is not None)
+            certificate_received.append(peer.sock.getpeercert() is not None)
             peer.send(reply(200, b"ok"))
 
         server = wire.serve(script, script, context=optional)
@@ -270,21 +270,21 @@ class TestDockerCertsD:
         client.cert_chain_pems[0].write_to_path(str(folder / "client.cert"))
         client.private_key_pem.write_to_path(str(folder / "client.key"))
         transport = wire.transport(tls=docker_certs_d(folder.parent))
-        for anonymous in (first == "as nobody", first != "as nobody"):  # no connection serves both
+        for anonymous in (first == "anonymous", first != "anonymous"):  # each needs its own connection
             assert read(transport.round_trip(get(server.url, anonymous=anonymous))) == (200, b"ok")
-        assert shown == [first != "as nobody", first == "as nobody"]
+        assert certificate_received == [first != "anonymous", first == "anonymous"]
 
-    @pytest.mark.parametrize("lost", ["client.cert", "client.key"])
+    @pytest.mark.parametrize("missing_name", ["client.cert", "client.key"])
     def test_certs_d_half_a_pair_raises_usage_error(
-        self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path], lost: str
+        self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path], missing_name: str
     ) -> None:
         server = wire.serve()
         folder = certs_d(server)
         client = certificates.ca.issue_cert("client@example.org")
         client.cert_chain_pems[0].write_to_path(str(folder / "client.cert"))
         client.private_key_pem.write_to_path(str(folder / "client.key"))
-        (folder / lost).unlink()
-        with pytest.raises(UsageError, match=lost.replace(".", r"\.")):
+        (folder / missing_name).unlink()
+        with pytest.raises(UsageError, match=missing_name.replace(".", r"\.")):
             wire.transport(tls=docker_certs_d(folder.parent)).round_trip(get(server.url))
 
     @pytest.mark.parametrize("name", ["ca.crt", "client.cert"])
@@ -309,7 +309,7 @@ class TestDockerCertsD:
     ) -> None:
         caplog.set_level("INFO", "ociwire.tls")
         (tmp_path / "certs.d" / "registry.test").mkdir(parents=True)
-        deny(monkeypatch, tmp_path / folder.format(host="registry.test"))
+        make_unreadable(monkeypatch, tmp_path / folder.format(host="registry.test"))
         assert docker_certs_d(tmp_path / "certs.d")("registry.test") is None
         assert str(tmp_path / "certs.d" / "registry.test") in caplog.text
 
@@ -349,10 +349,10 @@ class TestDockerCertsD:
         certificates: Certificates,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
-        strict: ssl.SSLContext,
+        mutual_tls: ssl.SSLContext,
     ) -> None:
         roots = standard_roots(monkeypatch, tmp_path)
-        server = wire.serve(respond(reply(200, b"ok")), context=strict)
+        server = wire.serve(respond(reply(200, b"ok")), context=mutual_tls)
         for root, authority in ((roots[0], certificates.ca), (roots[2], trustme.CA())):
             folder = root / server.netloc
             folder.mkdir(parents=True)
@@ -376,7 +376,7 @@ class TestDockerCertsD:
 
 
 def test_tls_connection_is_reused_after_early_response(wire: Wire) -> None:
-    # The tickets of TLS 1.3 come first: they make a socket readable, and are no answer.
+    # The session tickets of TLS 1.3 are received first: they make the socket readable, but are not a response.
     server = wire.serve(respond(*[reply(200, b"%d" % n) for n in range(3)]), respond_early(reply(200)))
     transport = wire.transport()
     assert [read(transport.round_trip(get(server.url)))[1] for _ in range(3)] == [b"0", b"1", b"2"]
