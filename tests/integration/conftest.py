@@ -1,4 +1,4 @@
-"""Debian's docker-registry on loopback, with storage in temporary directories, with and without authentication."""
+"""Fixtures that run docker-registry of Debian on loopback, with and without authentication."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.integration.token_server import EVERYTHING, TokenServer, User
 
 ATTEMPTS = 400
 PAUSE = 0.05
-"""Seconds between two attempts to reach a registry that starts."""
+"""Time between attempts to connect to a starting registry, in seconds."""
 
 PASSWORD = "correct horse"
 USERS = {
@@ -37,7 +37,7 @@ GUARDED = ("token-http", "token-https", "htpasswd-http", "htpasswd-https")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test of this folder."""
+    """Mark all tests in this folder."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.integration)
@@ -63,7 +63,7 @@ class Guarded:
 
 
 class Certificates:
-    """A CA and a server certificate, as files.
+    """Files of a CA and a server certificate.
 
     Args:
         folder: The directory of the files.
@@ -88,7 +88,7 @@ class Registries:
 
     Args:
         binary: The path of docker-registry.
-        make_directory: Makes a new directory with a name that begins like this.
+        make_directory: Creates a directory with this prefix.
         processes: Stops the registries when it is closed.
     """
 
@@ -98,7 +98,7 @@ class Registries:
         self._processes = processes
 
     def start(self, *, certificates: Certificates | None = None, **sections: dict[str, Any]) -> str:
-        """Start a registry and wait until it answers. Returns its ``127.0.0.1:PORT``.
+        """Start a registry, wait until it responds, and return its ``127.0.0.1:PORT``.
 
         Args:
             certificates: The certificates for TLS. None means plain http.
@@ -120,7 +120,7 @@ class Registries:
 
 @pytest.fixture(scope="session")
 def registries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registries]:
-    """Starts registries, which run until the end of the session."""
+    """Yield a starter of registries, which run until the end of the session."""
     binary = shutil.which("docker-registry")
     if binary is None:
         reason = "docker-registry is not installed"
@@ -133,13 +133,13 @@ def registries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registries]
 
 @pytest.fixture(scope="session")
 def registry_host(registries: Registries) -> str:
-    """``127.0.0.1:PORT`` of a registry without authentication, shared by all tests."""
+    """Return ``127.0.0.1:PORT`` of a registry without authentication that all tests share."""
     return registries.start()
 
 
 @pytest.fixture(scope="session")
 def guard(registries: Registries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Guarded]]:
-    """Returns a registry of `GUARDED` by name. Each is started on first use and shared by all tests."""
+    """Yield a function that returns a registry of `GUARDED`. Each is started on first use and shared by all tests."""
     server_certificates = Certificates(tmp_path_factory.mktemp("tls"))
     token_certificates = Certificates(tmp_path_factory.mktemp("tokens"))
     started: dict[str, Guarded] = {}
@@ -228,7 +228,7 @@ def wait_for_answer(process: subprocess.Popen[bytes], port: int, log: Path, cert
 
 
 def is_ready(port: int, context: ssl.SSLContext | None) -> bool:
-    """Whether ``GET /v2/`` is answered 200 or 401."""
+    """Return whether the status of ``GET /v2/`` is 200 or 401."""
     try:
         with contextlib.ExitStack() as sockets:
             sock = sockets.enter_context(socket.create_connection(("127.0.0.1", port), timeout=1))

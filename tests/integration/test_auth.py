@@ -1,4 +1,4 @@
-"""Authentication at real registries: tokens and passwords, over http and TLS."""
+"""Authentication against docker-registry: tokens and passwords, over http and TLS."""
 
 from __future__ import annotations
 
@@ -17,67 +17,67 @@ from ociwire.auth import Anonymous, Credential, CredentialSource, StaticCredenti
 from ociwire.errors import BlobUnknown, CredentialsRejected, Unauthorized
 from ociwire.transport import UrllibTransport
 from tests.integration.conftest import GUARDED, PASSWORD, Guarded
-from tests.integration.token_server import Asked, TokenServer
+from tests.integration.token_server import ReceivedRequest, TokenServer
 
 SIZE = 5_000_000
 CHUNK = 65_536
-CONTENT = hashlib.shake_256(b"5 MB, no two parts of them alike").digest(SIZE)
+CONTENT = hashlib.shake_256(b"5 MB without repetitions").digest(SIZE)
 BLOB = Descriptor.of(CONTENT)
 ME = Credential(username="me", password=PASSWORD)
 PATIENCE = 10.0
-"""Seconds to wait for a 100 (Continue): more than any test takes."""
-HELD_BACK = 256 * 1024
-"""A body of up to so many bytes, or without a length, is read before it is answered 401."""
+"""Timeout of the wait for 100 (Continue) in seconds. It is longer than any test."""
+MAX_READ_BEFORE_401 = 256 * 1024
+"""docker-registry reads a body of at most this size in bytes, or of unknown length, before it responds with 401."""
 
 
-def of_token_servers(*names: str) -> pytest.MarkDecorator:
-    """Parametrize a test by the registries with a token server."""
+def with_token_servers(*names: str) -> pytest.MarkDecorator:
+    """Parametrize a test with the registries that have a token server."""
     return pytest.mark.parametrize("name", names or ("token-http", "token-https"))
 
 
-class Visit:
-    """A client of a registry, and the answers to its requests.
+class Session:
+    """Client of a registry that records the responses.
 
     Args:
         guarded: The registry.
         credentials: The credential source.
-        expect_timeout: As of `UrllibTransport`.
+        expect_timeout: The `expect_timeout` of `UrllibTransport`.
 
     Attributes:
-        client: The client, which has sent nothing yet.
-        events: ``METHOD STATUS`` for each answer, and whatever else the test adds.
+        client: The client.
+        events: ``METHOD STATUS`` of each response, and the events of `single_use`.
     """
 
     def __init__(self, guarded: Guarded, credentials: CredentialSource, expect_timeout: float = PATIENCE) -> None:
-        self._wire = UrllibTransport(tls=guarded.ca, trust_env=False, expect_timeout=expect_timeout)
-        below = FunctionTransport(self._answer, close=self._wire.close)
-        self._transport = default_transport(base=below, credentials=credentials)
-        self._instead: dict[str, str] = {}
-        self._shown = ""
+        self._urllib = UrllibTransport(tls=guarded.ca, trust_env=False, expect_timeout=expect_timeout)
+        base = FunctionTransport(self._answer, close=self._urllib.close)
+        self._transport = default_transport(base=base, credentials=credentials)
+        self._replacements: dict[str, str] = {}
+        self._authorization = ""
         self.client = Client(guarded.host, self._transport, insecure=guarded.insecure)
         self.events: list[str] = []
 
     def _answer(self, request: Request) -> Response:
         if request.info.operation == "token":
-            return self._wire.round_trip(request)
-        self._shown = request.headers.get("authorization", "")
-        if self._shown in self._instead:
-            request = request.with_headers({"Authorization": self._instead[self._shown]})
-        response = self._wire.round_trip(request)
+            return self._urllib.round_trip(request)
+        self._authorization = request.headers.get("authorization", "")
+        if self._authorization in self._replacements:
+            request = request.with_headers({"Authorization": self._replacements[self._authorization]})
+        response = self._urllib.round_trip(request)
         self.events.append(f"{request.method} {response.status}")
         return response
 
     def revoke(self, outdated: str) -> None:
-        """Replace the token that the client sent last by an outdated one, from now on."""
-        self._instead[self._shown] = f"Bearer {outdated}"
+        """Replace the token that the client sent last with an expired one in all later requests."""
+        self._replacements[self._authorization] = f"Bearer {outdated}"
 
     @property
-    def refused(self) -> int:
-        """How many of the requests were answered 401."""
+    def unauthorized_count(self) -> int:
+        """Number of responses with status 401."""
         return sum(event.endswith(" 401") for event in self.events)
 
     def single_use(self, content: bytes = CONTENT) -> Iterator[bytes]:
-        """A generator of the content, whose beginning and end are events."""
+        """Yield chunks of the content. The first and the last chunk are events."""
         self.events.append("first chunk")
         for start in range(0, len(content), CHUNK):
             yield content[start : start + CHUNK]
@@ -88,34 +88,34 @@ class Visit:
         self._transport.close()
 
 
-class Visits(Protocol):
-    """Makes visits, which are closed when the test ends."""
+class OpenSession(Protocol):
+    """Function that opens a session, which is closed after the test."""
 
     def __call__(
         self, guarded: Guarded, credentials: CredentialSource | Credential = ME, *, expect_timeout: float = PATIENCE
-    ) -> Visit: ...
+    ) -> Session: ...
 
 
 @pytest.fixture
-def visit() -> Iterator[Visits]:
-    visits: list[Visit] = []
+def open_session() -> Iterator[OpenSession]:
+    sessions: list[Session] = []
 
     def make(
         guarded: Guarded, credentials: CredentialSource | Credential = ME, *, expect_timeout: float = PATIENCE
-    ) -> Visit:
+    ) -> Session:
         if isinstance(credentials, Credential):
             credentials = StaticCredentials(guarded.host, credentials)
-        visits.append(Visit(guarded, credentials, expect_timeout))
-        return visits[-1]
+        sessions.append(Session(guarded, credentials, expect_timeout))
+        return sessions[-1]
 
     yield make
-    for visit in visits:
-        visit.close()
+    for session in sessions:
+        session.close()
 
 
 @pytest.fixture(params=GUARDED)
 def name(request: pytest.FixtureRequest) -> str:
-    """Every guarded registry; a test that needs fewer parametrises it itself."""
+    """Return each name of `GUARDED`. A test for fewer registries parametrizes `name`."""
     name: str = request.param
     return name
 
@@ -127,18 +127,18 @@ def guarded(guard: Callable[[str], Guarded], name: str) -> Guarded:
 
 @pytest.fixture
 def tokens(guarded: Guarded) -> TokenServer:
-    """The token server of a registry that has one."""
+    """Return the token server of the registry."""
     assert guarded.tokens is not None
     return guarded.tokens
 
 
-def asked(guarded: Guarded) -> int:
-    """How many tokens were asked for."""
-    return 0 if guarded.tokens is None else len(guarded.tokens.asked)
+def count_token_requests(guarded: Guarded) -> int:
+    """Return the number of token requests."""
+    return 0 if guarded.tokens is None else len(guarded.tokens.requests)
 
 
-def one_token(guarded: Guarded) -> int:
-    """How many tokens are needed where one is."""
+def requests_per_token(guarded: Guarded) -> int:
+    """Return the number of token requests for one token: 0 with Basic authentication."""
     return 0 if guarded.tokens is None else 1
 
 
@@ -147,7 +147,7 @@ def scope(repository: str, *actions: str) -> str:
 
 
 def open_upload(client: Client, repository: str) -> str:
-    """Open an upload; where its closing PUT goes that says it is `BLOB`."""
+    """Open an upload and return the URL of the PUT that completes it as `BLOB`."""
     answer = client.do(
         Request("POST", f"/v2/{repository}/blobs/uploads/"), scope=Scope.repository(repository, "pull", "push")
     )
@@ -158,213 +158,225 @@ def open_upload(client: Client, repository: str) -> str:
 
 
 def put(client: Client, repository: str, url: str, body: Body) -> int:
-    """Send the closing PUT of an upload without the client; returns the status."""
+    """Complete an upload with one PUT and return the status."""
     with client.do(Request("PUT", url, body=body), scope=Scope.repository(repository, "pull", "push")) as answer:
         return answer.status
 
 
-def pulled(client: Client, repository: str, blob: Descriptor = BLOB) -> bytes:
+def get_content(client: Client, repository: str, blob: Descriptor = BLOB) -> bytes:
     with client.get_blob(repository, blob.digest) as reader:
         content = reader.read()
         assert reader.verified
     return content
 
 
-def nothing_is_pulled() -> Iterator[bytes]:
-    raise AssertionError("a chunk was pulled")
+def unread_content() -> Iterator[bytes]:
+    raise AssertionError("a chunk was read")
     yield b""
 
 
 # --- single-use content ---
 
 
-def test_client_new_pushes_single_use_content(guarded: Guarded, visit: Visits) -> None:
-    new = visit(guarded)
+def test_client_new_pushes_single_use_content(guarded: Guarded, open_session: OpenSession) -> None:
+    new = open_session(guarded)
     assert new.client.push_blob("first/push", BLOB, new.single_use()) is BLOB
     assert new.events == ["POST 401", "POST 202", "first chunk", "last chunk", "PUT 201"]
-    assert asked(guarded) == one_token(guarded)
-    assert pulled(visit(guarded).client, "first/push") == CONTENT
+    assert count_token_requests(guarded) == requests_per_token(guarded)
+    assert get_content(open_session(guarded).client, "first/push") == CONTENT
 
 
-def test_client_first_request_single_use_body_succeeds(guarded: Guarded, visit: Visits) -> None:
-    url = open_upload(visit(guarded).client, "first/sized")
-    new = visit(guarded)
+def test_client_first_request_single_use_body_succeeds(guarded: Guarded, open_session: OpenSession) -> None:
+    url = open_upload(open_session(guarded).client, "first/sized")
+    new = open_session(guarded)
     body = Body.of(new.single_use(), SIZE)
     assert put(new.client, "first/sized", url, body) == 201
     assert new.events == ["PUT 401", "first chunk", "last chunk", "PUT 201"]
-    assert pulled(visit(guarded).client, "first/sized") == CONTENT
+    assert get_content(open_session(guarded).client, "first/sized") == CONTENT
 
 
-def test_client_single_use_body_without_length_succeeds_with_known_challenge(guarded: Guarded, visit: Visits) -> None:
-    url = open_upload(visit(guarded).client, "first/chunked")
-    new = visit(guarded)
+def test_client_single_use_body_without_length_succeeds_with_known_challenge(
+    guarded: Guarded, open_session: OpenSession
+) -> None:
+    url = open_upload(open_session(guarded).client, "first/chunked")
+    new = open_session(guarded)
     with pytest.raises(BlobUnknown):
         new.client.resolve_blob("first/chunked", BLOB.digest)
     assert put(new.client, "first/chunked", url, Body.of(new.single_use())) == 201
     assert new.events == ["HEAD 401", "HEAD 404", "GET 404", "first chunk", "last chunk", "PUT 201"]
-    assert pulled(visit(guarded).client, "first/chunked") == CONTENT
+    assert get_content(open_session(guarded).client, "first/chunked") == CONTENT
 
 
-@pytest.mark.parametrize("length", [None, HELD_BACK], ids=["without a length", "small"])
+@pytest.mark.parametrize("length", [None, MAX_READ_BEFORE_401], ids=["without a length", "small"])
 def test_client_first_request_slow_single_use_body_succeeds(
-    guarded: Guarded, visit: Visits, length: int | None
+    guarded: Guarded, open_session: OpenSession, length: int | None
 ) -> None:
-    """This registry holds its 401 back until it has such a body: it is asked what it wants before."""
+    """The registry sends the 401 only after it has read the body, so the client probes authentication before."""
     content = CONTENT if length is None else CONTENT[:length]
     blob = Descriptor.of(content)
-    url = open_upload(visit(guarded).client, "first/waited").replace(BLOB.digest, blob.digest)
-    new = visit(guarded, expect_timeout=0.05)
+    url = open_upload(open_session(guarded).client, "first/waited").replace(BLOB.digest, blob.digest)
+    new = open_session(guarded, expect_timeout=0.05)
     assert put(new.client, "first/waited", url, Body.of(new.single_use(content), length)) == 201
     assert new.events == ["GET 401", "first chunk", "last chunk", "PUT 201"]
-    assert pulled(visit(guarded).client, "first/waited", blob) == content
+    assert get_content(open_session(guarded).client, "first/waited", blob) == content
 
 
-# --- how often it is asked ---
+# --- number of requests ---
 
 
-def test_client_ten_pushes_and_pulls_cost_one_challenge_and_token(guarded: Guarded, visit: Visits) -> None:
-    session = visit(guarded)
+def test_client_ten_pushes_and_pulls_cost_one_challenge_and_token(guarded: Guarded, open_session: OpenSession) -> None:
+    session = open_session(guarded)
     for number in range(10):
         content = f"blob {number} of {guarded.host}".encode() * 1000
         blob = Descriptor.of(content)
         session.client.push_blob("session/ten", blob, session.single_use(content))
-        assert pulled(session.client, "session/ten", blob) == content
-    of_one = ["POST 202", "first chunk", "last chunk", "PUT 201", "GET 200"]
-    assert session.events == ["POST 401", *of_one * 10]
-    assert asked(guarded) == one_token(guarded)
+        assert get_content(session.client, "session/ten", blob) == content
+    events_of_round = ["POST 202", "first chunk", "last chunk", "PUT 201", "GET 200"]
+    assert session.events == ["POST 401", *events_of_round * 10]
+    assert count_token_requests(guarded) == requests_per_token(guarded)
 
 
-@of_token_servers()
-def test_token_request_names_service_and_scope(guarded: Guarded, tokens: TokenServer, visit: Visits) -> None:
-    visit(guarded).client.push_blob("session/asked", BLOB, CONTENT)
-    assert tokens.asked == [Asked("GET", (scope("session/asked", "pull", "push"),), "basic", 200)]
+@with_token_servers()
+def test_token_request_names_service_and_scope(
+    guarded: Guarded, tokens: TokenServer, open_session: OpenSession
+) -> None:
+    open_session(guarded).client.push_blob("session/asked", BLOB, CONTENT)
+    assert tokens.requests == [ReceivedRequest("GET", (scope("session/asked", "pull", "push"),), "basic", 200)]
 
 
-@of_token_servers()
-def test_push_after_pull_costs_one_more_token(guarded: Guarded, tokens: TokenServer, visit: Visits) -> None:
-    visit(guarded).client.push_blob("session/grows", BLOB, CONTENT)
+@with_token_servers()
+def test_push_after_pull_costs_one_more_token(guarded: Guarded, tokens: TokenServer, open_session: OpenSession) -> None:
+    open_session(guarded).client.push_blob("session/grows", BLOB, CONTENT)
     tokens.reset()
-    new = visit(guarded)
-    assert pulled(new.client, "session/grows") == CONTENT
-    content = b"of the push after it"
+    new = open_session(guarded)
+    assert get_content(new.client, "session/grows") == CONTENT
+    content = b"content of the second push"
     new.client.push_blob("session/grows", Descriptor.of(content), new.single_use(content))
-    assert pulled(new.client, "session/grows", Descriptor.of(content)) == content
-    assert [asked.scopes for asked in tokens.asked] == [
+    assert get_content(new.client, "session/grows", Descriptor.of(content)) == content
+    assert [request.scopes for request in tokens.requests] == [
         (scope("session/grows", "pull"),),
         (scope("session/grows", "pull", "push"),),
     ]
     assert new.events == ["GET 401", "GET 200", "POST 202", "first chunk", "last chunk", "PUT 201", "GET 200"]
 
 
-@pytest.mark.parametrize("knows", [True, False], ids=["challenge known", "new client"])
-def test_mount_blob_requests_both_repositories(guarded: Guarded, visit: Visits, knows: bool) -> None:
-    source, target = "mount/a-source", f"mount/z-target-{knows}".lower()
-    visit(guarded).client.push_blob(source, BLOB, CONTENT)
-    new = visit(guarded)
-    if knows:
+@pytest.mark.parametrize("challenge_known", [True, False], ids=["challenge known", "new client"])
+def test_mount_blob_requests_both_repositories(
+    guarded: Guarded, open_session: OpenSession, challenge_known: bool
+) -> None:
+    source, target = "mount/a-source", f"mount/z-target-{challenge_known}".lower()
+    open_session(guarded).client.push_blob(source, BLOB, CONTENT)
+    new = open_session(guarded)
+    if challenge_known:
         with pytest.raises(BlobUnknown):
             new.client.resolve_blob(target, BLOB.digest)
     if guarded.tokens is not None:
         guarded.tokens.reset()
     new.events.clear()
     assert new.client.mount_blob(source, target, BLOB.digest) == BLOB
-    assert new.events == [*([] if knows else ["POST 401"]), "POST 201", "HEAD 200"]
+    assert new.events == [*([] if challenge_known else ["POST 401"]), "POST 201", "HEAD 200"]
     if guarded.tokens is not None:
-        (asked,) = guarded.tokens.asked
-        of_both = (scope(target, "pull", "push"), scope(source, "pull"))
-        # A new client repeats the challenge, whose order this registry leaves to chance.
-        assert asked.scopes == of_both if knows else sorted(asked.scopes) == sorted(of_both)
-    assert pulled(visit(guarded).client, target) == CONTENT
+        (token_request,) = guarded.tokens.requests
+        both_scopes = (scope(target, "pull", "push"), scope(source, "pull"))
+        # A new client requests the scopes of the challenge, which docker-registry sends in random order.
+        assert (
+            token_request.scopes == both_scopes
+            if challenge_known
+            else sorted(token_request.scopes) == sorted(both_scopes)
+        )
+    assert get_content(open_session(guarded).client, target) == CONTENT
 
 
 # --- permissions ---
 
 
-@of_token_servers()
-def test_wrong_password_is_rejected_by_token_server(guarded: Guarded, tokens: TokenServer, visit: Visits) -> None:
-    wrong = visit(guarded, Credential(username="me", password="battery staple"))
+@with_token_servers()
+def test_wrong_password_is_rejected_by_token_server(
+    guarded: Guarded, tokens: TokenServer, open_session: OpenSession
+) -> None:
+    wrong = open_session(guarded, Credential(username="me", password="battery staple"))
     with pytest.raises(CredentialsRejected) as caught:
-        wrong.client.push_blob("who/wrong", BLOB, nothing_is_pulled())
+        wrong.client.push_blob("who/wrong", BLOB, unread_content())
     assert (caught.value.host, caught.value.realm, caught.value.status) == (guarded.host, tokens.realm, 401)
     assert "battery staple" not in str(caught.value)
     assert "incorrect username or password" in str(caught.value)
     assert wrong.events == ["POST 401"]
-    assert [asked.status for asked in tokens.asked] == [401]
+    assert [request.status for request in tokens.requests] == [401]
 
 
 @pytest.mark.parametrize("name", ["htpasswd-http", "htpasswd-https"])
-def test_wrong_password_is_rejected_by_registry(guarded: Guarded, visit: Visits) -> None:
-    wrong = visit(guarded, Credential(username="me", password="battery staple"))
+def test_wrong_password_is_rejected_by_registry(guarded: Guarded, open_session: OpenSession) -> None:
+    wrong = open_session(guarded, Credential(username="me", password="battery staple"))
     with pytest.raises(Unauthorized) as caught:
-        wrong.client.push_blob("who/wrong", BLOB, nothing_is_pulled())
+        wrong.client.push_blob("who/wrong", BLOB, unread_content())
     assert (caught.value.status, caught.value.code) == (401, "UNAUTHORIZED")
     assert "battery staple" not in str(caught.value)
     assert wrong.events == ["POST 401", "POST 401"]
 
 
 @pytest.mark.parametrize("name", ["htpasswd-http", "htpasswd-https"])
-def test_anonymous_is_rejected_by_basic_registry(guarded: Guarded, visit: Visits) -> None:
-    anonymous = visit(guarded, Anonymous())
+def test_anonymous_is_rejected_by_basic_registry(guarded: Guarded, open_session: OpenSession) -> None:
+    anonymous = open_session(guarded, Anonymous())
     with pytest.raises(Unauthorized):
-        anonymous.client.push_blob("public/htpasswd", BLOB, nothing_is_pulled())
+        anonymous.client.push_blob("public/htpasswd", BLOB, unread_content())
     assert anonymous.events == ["POST 401"]
 
 
-@of_token_servers()
+@with_token_servers()
 @pytest.mark.parametrize(
     ("credential", "kind"),
     [(None, ""), (Credential(username="reader", password=PASSWORD), "basic")],
     ids=["anonymous", "reader"],
 )
 def test_read_only_user_can_pull_and_not_push(
-    guarded: Guarded, tokens: TokenServer, visit: Visits, credential: Credential | None, kind: str
+    guarded: Guarded, tokens: TokenServer, open_session: OpenSession, credential: Credential | None, kind: str
 ) -> None:
-    visit(guarded).client.push_blob("public/app", BLOB, CONTENT)
+    open_session(guarded).client.push_blob("public/app", BLOB, CONTENT)
     tokens.reset()
-    other = visit(guarded, Anonymous() if credential is None else credential)
-    assert pulled(other.client, "public/app") == CONTENT
+    other = open_session(guarded, Anonymous() if credential is None else credential)
+    assert get_content(other.client, "public/app") == CONTENT
     with pytest.raises(Unauthorized) as caught:
-        other.client.push_blob("public/app", BLOB, nothing_is_pulled())
+        other.client.push_blob("public/app", BLOB, unread_content())
     assert (caught.value.status, caught.value.code) == (401, "UNAUTHORIZED")
-    assert tokens.asked == [
-        Asked("GET", (scope("public/app", "pull"),), kind, 200),
-        Asked("GET", (scope("public/app", "pull", "push"),), kind, 200),
+    assert tokens.requests == [
+        ReceivedRequest("GET", (scope("public/app", "pull"),), kind, 200),
+        ReceivedRequest("GET", (scope("public/app", "pull", "push"),), kind, 200),
     ]
     assert other.events == ["GET 401", "GET 200", "POST 401"]
-    assert pulled(other.client, "public/app") == CONTENT  # what it may do it still may
+    assert get_content(other.client, "public/app") == CONTENT  # pulls are still permitted
 
 
-@of_token_servers()
-def test_anonymous_pull_of_private_content_is_rejected(guarded: Guarded, visit: Visits) -> None:
-    visit(guarded).client.push_blob("private/app", BLOB, CONTENT)
-    anonymous = visit(guarded, Anonymous())
+@with_token_servers()
+def test_anonymous_pull_of_private_content_is_rejected(guarded: Guarded, open_session: OpenSession) -> None:
+    open_session(guarded).client.push_blob("private/app", BLOB, CONTENT)
+    anonymous = open_session(guarded, Anonymous())
     with pytest.raises(Unauthorized):
         anonymous.client.get_blob("private/app", BLOB.digest)
 
 
-@of_token_servers()
-def test_identity_token_is_posted(guarded: Guarded, tokens: TokenServer, visit: Visits) -> None:
-    known = visit(guarded, Credential(identity_token="me again"))
+@with_token_servers()
+def test_identity_token_is_posted(guarded: Guarded, tokens: TokenServer, open_session: OpenSession) -> None:
+    known = open_session(guarded, Credential(identity_token="me again"))
     known.client.push_blob("who/identity", BLOB, known.single_use())
-    assert pulled(known.client, "who/identity") == CONTENT
-    assert tokens.asked == [Asked("POST", (scope("who/identity", "pull", "push"),), "identity_token", 200)]
-    assert known.refused == 1
+    assert get_content(known.client, "who/identity") == CONTENT
+    assert tokens.requests == [ReceivedRequest("POST", (scope("who/identity", "pull", "push"),), "identity_token", 200)]
+    assert known.unauthorized_count == 1
 
 
-@of_token_servers()
-def test_wrong_identity_token_is_rejected(guarded: Guarded, tokens: TokenServer, visit: Visits) -> None:
-    wrong = visit(guarded, Credential(identity_token="somebody else"))
+@with_token_servers()
+def test_wrong_identity_token_is_rejected(guarded: Guarded, tokens: TokenServer, open_session: OpenSession) -> None:
+    wrong = open_session(guarded, Credential(identity_token="unknown token"))
     with pytest.raises(CredentialsRejected) as caught:
-        wrong.client.push_blob("who/identity", BLOB, nothing_is_pulled())
+        wrong.client.push_blob("who/identity", BLOB, unread_content())
     assert (caught.value.host, caught.value.realm, caught.value.status) == (guarded.host, tokens.realm, 401)
-    assert "somebody else" not in str(caught.value)
+    assert "unknown token" not in str(caught.value)
 
 
-# --- tokens that end in the middle ---
+# --- tokens that expire during an upload ---
 
 
 class SkippingClock:
-    """`time.monotonic`, ahead of itself by `ahead` seconds."""
+    """`time.monotonic` plus `ahead` seconds."""
 
     def __init__(self) -> None:
         self._real = time.monotonic
@@ -375,50 +387,52 @@ class SkippingClock:
 
 
 SMALL_CHUNK = 100_000
-"""A chunk that is sent at once."""
+"""Size in bytes of a chunk that is sent without waiting for 100 (Continue)."""
 LARGE_CHUNK = 1_000_000
-"""A chunk that waits for 100 (Continue)."""
+"""Size in bytes of a chunk that waits for 100 (Continue)."""
 
 
-@of_token_servers()
+@with_token_servers()
 @pytest.mark.parametrize("size", [SMALL_CHUNK, LARGE_CHUNK])
 def test_upload_token_expires_succeeds(
-    guarded: Guarded, tokens: TokenServer, visit: Visits, monkeypatch: pytest.MonkeyPatch, size: int
+    guarded: Guarded, tokens: TokenServer, open_session: OpenSession, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     clock = SkippingClock()
     monkeypatch.setattr(time, "monotonic", clock)
     tokens.expires_in = 60
-    session = visit(guarded)
+    session = open_session(guarded)
     writer = session.client.push_blob_chunked("middle/expires", size)
     for start in range(0, 3 * size, size):
         writer.write(CONTENT[start : start + size])
         clock.ahead += 50
     blob = writer.commit()
-    assert pulled(session.client, "middle/expires", blob) == CONTENT[: 3 * size]
+    assert get_content(session.client, "middle/expires", blob) == CONTENT[: 3 * size]
     assert session.events == ["POST 401", "POST 202", "PATCH 202", "PATCH 202", "PUT 201", "GET 200"]
-    assert tokens.asked == [Asked("GET", (scope("middle/expires", "pull", "push"),), "basic", 200)] * 4
+    assert tokens.requests == [ReceivedRequest("GET", (scope("middle/expires", "pull", "push"),), "basic", 200)] * 4
 
 
-@of_token_servers()
+@with_token_servers()
 @pytest.mark.parametrize("size", [SMALL_CHUNK, LARGE_CHUNK])
-def test_upload_token_revoked_succeeds(guarded: Guarded, tokens: TokenServer, visit: Visits, size: int) -> None:
-    wanted = scope("middle/revoked", "pull", "push")
-    session = visit(guarded)
+def test_upload_token_revoked_succeeds(
+    guarded: Guarded, tokens: TokenServer, open_session: OpenSession, size: int
+) -> None:
+    required = scope("middle/revoked", "pull", "push")
+    session = open_session(guarded)
     writer = session.client.push_blob_chunked("middle/revoked", size)
     for start in range(0, 3 * size, size):
         writer.write(CONTENT[start : start + size])
-        session.revoke(tokens.token("me", (wanted,), age=3600))
+        session.revoke(tokens.token("me", (required,), age=3600))
     blob = writer.commit()
-    assert pulled(session.client, "middle/revoked", blob) == CONTENT[: 3 * size]
-    in_the_middle = ["PATCH 401", "PATCH 202"] * 2
-    assert session.events == ["POST 401", "POST 202", *in_the_middle, "PUT 401", "PUT 201", "GET 200"]
-    assert tokens.asked == [Asked("GET", (wanted,), "basic", 200)] * 4
+    assert get_content(session.client, "middle/revoked", blob) == CONTENT[: 3 * size]
+    events_of_patches = ["PATCH 401", "PATCH 202"] * 2
+    assert session.events == ["POST 401", "POST 202", *events_of_patches, "PUT 401", "PUT 201", "GET 200"]
+    assert tokens.requests == [ReceivedRequest("GET", (required,), "basic", 200)] * 4
 
 
-# --- as most people do ---
+# --- default credentials ---
 
 
-@of_token_servers("token-http")
+@with_token_servers("token-http")
 def test_client_default_credentials_reads_docker_login(
     guarded: Guarded, tokens: TokenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -427,5 +441,5 @@ def test_client_default_credentials_reads_docker_login(
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     with Client(guarded.host, insecure=True) as client:
         client.push_blob("docker/config", BLOB, iter([CONTENT]))
-        assert pulled(client, "docker/config") == CONTENT
-    assert tokens.asked == [Asked("GET", (scope("docker/config", "pull", "push"),), "basic", 200)]
+        assert get_content(client, "docker/config") == CONTENT
+    assert tokens.requests == [ReceivedRequest("GET", (scope("docker/config", "pull", "push"),), "basic", 200)]

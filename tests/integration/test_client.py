@@ -1,4 +1,4 @@
-"""The client against docker-registry: manifests, lists, ranges, mounts, deletions, and connections that it keeps."""
+"""`Client` against docker-registry: manifests, lists, ranges, mounts, deletions, and reuse of connections."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_mount_blob_missing_blob_raises_unsupported(client: Client) -> None:
         with pytest.raises(Unsupported) as caught:
             client.mount_blob(source, "whole/target", absent.digest)
         assert caught.value.status == 202
-    # the blob can be uploaded instead
+    # the upload of the blob still works
     client.push_blob("whole/target", absent, b"to be mounted, never pushed")
 
 
@@ -275,7 +275,7 @@ def test_referrers_by_tag_follow_pushes_and_deletions(client: Client) -> None:
 
 THREADS = 3
 OPERATIONS = 10_000
-POOL_SIZE = 2  # fewer than threads, so that connections are dropped, too
+POOL_SIZE = 2  # fewer than THREADS, so that some connections are closed
 
 
 @pytest.mark.slow
@@ -285,10 +285,10 @@ def test_client_ten_thousand_operations_leave_only_idle_connections(
     sockets: list[Any] = []
 
     def record_socket(*args: Any, **options: Any) -> Any:
-        sockets.append(create(*args, **options))
+        sockets.append(new_connection(*args, **options))
         return sockets[-1]
 
-    create = WireConnection._new_conn
+    new_connection = WireConnection._new_conn
     monkeypatch.setattr(WireConnection, "_new_conn", record_socket)
     transport = UrllibTransport(pool_size=POOL_SIZE, trust_env=False)
     with contextlib.closing(transport):
@@ -301,7 +301,7 @@ def test_client_ten_thousand_operations_leave_only_idle_connections(
         pool = transport._pools.get(Origin.of(f"http://{registry_host}"), anonymous=False).urllib3_pool.pool
         assert pool is not None
         connections = [pool.get(block=False) for _ in range(pool.qsize())]
-        assert len(connections) == POOL_SIZE  # every place in the pool has been given back
+        assert len(connections) == POOL_SIZE  # all connections were returned to the pool
         idle = {connection.sock.fileno() for connection in connections if connection and connection.sock is not None}
         still_open = {sock.fileno() for sock in sockets if sock.fileno() >= 0}
         assert idle == still_open  # only connections in the pool are open
@@ -311,7 +311,7 @@ def test_client_ten_thousand_operations_leave_only_idle_connections(
 
 
 class MixedWorkload:
-    """Operations of all kinds, most of them small reads, in several threads."""
+    """Operations of all kinds in several threads. Most of them are small reads."""
 
     def __init__(self, client: Client) -> None:
         self.errors: list[str] = []
@@ -339,7 +339,7 @@ class MixedWorkload:
                 return
             try:
                 self._run_operation(number)
-            except Exception as error:  # noqa: BLE001 - the thread of the test looks at it
+            except Exception as error:  # noqa: BLE001 - asserted in the main thread
                 self.errors.append(f"{number}: {error!r}")
                 return
             with self._lock:
@@ -368,7 +368,7 @@ class MixedWorkload:
         client = self._client
         if kind < 190:
             with client.get_blob("whole/mixed", self._blob.digest) as reader:
-                assert reader.read(5) == self._content[:5]  # and is closed before its end
+                assert reader.read(5) == self._content[:5]  # the reader is closed before its end
         elif kind < 192:
             with pytest.raises(BlobUnknown):
                 client.get_blob("whole/mixed", self._absent)

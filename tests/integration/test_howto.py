@@ -1,4 +1,4 @@
-"""Run the code of the how-to pages against docker-registry, in the order in which a reader would read them."""
+"""Run the code of the how-to pages against docker-registry, in their reading order."""
 
 from __future__ import annotations
 

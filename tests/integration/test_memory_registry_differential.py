@@ -1,4 +1,4 @@
-"""The same operations on MemoryRegistry and on Debian's docker-registry must have the same results.
+"""Operations on MemoryRegistry and on docker-registry of Debian must have the same results.
 
 `DIFFERENCES` lists the known differences and their reasons; the state machine avoids them.
 """
@@ -54,7 +54,7 @@ images = st.sampled_from(IMAGES)
 
 
 def result_of(call: Callable[[], Any]) -> Any:
-    """The result of a call, or the name of the exception class that it raises."""
+    """Return the result of a call, or the name of the class of its exception."""
     try:
         return call()
     except OciwireError as error:
@@ -68,7 +68,7 @@ def read(reader: Any) -> tuple[bytes, Descriptor]:
 
 @pytest.fixture
 def clients(registry_host: str) -> Iterator[tuple[Client, Client]]:
-    """A client of `MemoryRegistry` and one of docker-registry."""
+    """Yield a client of `MemoryRegistry` and one of docker-registry."""
     with contextlib.closing(UrllibTransport()) as transport:
         yield Client("registry.example", MemoryRegistry()), Client(registry_host, transport, insecure=True)
 
@@ -183,7 +183,7 @@ class DifferentialMachine(RuleBasedStateMachine):
                 tags = sorted(client.tags(self.name(name)))
             except errors.NameUnknown:
                 tags = []  # see DIFFERENCES
-            # docker-registry has no referrers API, and so has referrers tags
+            # docker-registry has no referrers API: the client uses the referrers tag
             return tags if client is self.clients[0] else [tag for tag in tags if not tag.startswith("sha256-")]
 
         self.assert_same(list_tags)
@@ -208,7 +208,7 @@ class DifferentialMachine(RuleBasedStateMachine):
             self.referrers(name=name, artifact_type=None)
 
 
-# The differences and their reasons. docker-registry 2.8 is older than version 1.1 of the specification.
+# Differences and their reasons. docker-registry 2.8 is older than version 1.1 of the distribution specification.
 
 
 def push(client: Client, name: str, content: bytes = SUBJECT, media_type: str = OCI_MANIFEST, **options: Any) -> str:
@@ -229,13 +229,13 @@ def open_upload(client: Client, name: str) -> str:
 
 
 def tags_of_repository_without_tags(client: Client, name: str) -> Any:
-    """In 2.8 only a repository with tags exists."""
+    """2.8 lists no tags of a repository without tags: it answers NAME_UNKNOWN."""
     client.push_blob(name, Descriptor.of(CONFIG), CONFIG)
     return list(client.tags(name))
 
 
 def order_of_tags(client: Client, name: str) -> Any:
-    """2.8 lists tags in the order of pushes, or of a directory. The sorted lists are the same."""
+    """2.8 does not sort tags. The sorted lists are the same."""
     push(client, name, tags=["b", "a", "B", "A"])
     tags = list(client.tags(name))
     return sorted(tags), tags == ["A", "a", "B", "b"]
@@ -319,7 +319,7 @@ def mount_blob_without_from(client: Client, name: str) -> Any:
 
 
 def commit_again_after_wrong_digest(client: Client, name: str) -> Any:
-    """2.8 deletes an upload after a wrong digest. The specification does not define it."""
+    """2.8 deletes an upload after a wrong digest. The specification does not define this case."""
     writer = client.push_blob_chunked(name, 2)
     writer.write(b"abcd")
     first = result_of(lambda: writer.commit(Digest.of(b"x")))

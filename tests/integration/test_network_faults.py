@@ -1,8 +1,8 @@
-"""Every operation of the client, over the default stack and real sockets, with every network fault at each request.
+"""All operations of the client with each network fault at each request, over the default stack and real sockets.
 
-A cell is an operation, one of its requests, and a fault that happens to this request once, or to it and to all requests
-after it. The operation recovers with the right result or raises an error that `expected` lists. It never returns wrong
-bytes and never hangs, and no connection and no partial content is left.
+A cell is an operation, one of its requests, and a fault of this request, or of this request and all later ones. The
+operation recovers and returns the right result, or raises an error that `expected` lists. It never returns wrong bytes
+and never hangs. It leaves no open connection and no partial content.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ LARGE = 300 * 1024
 
 @dataclass
 class Scene:
-    """The content of a cell, which differs from that of all other cells.
+    """Content of a cell. It is different for each cell.
 
     Attributes:
         direct: A client without the proxy.
         name: The name of the cell.
         size: The size of the content in bytes.
-        upload_id: The id of the upload that `prepare` has begun.
+        upload_id: The ID of the upload that `prepare` has started.
     """
 
     direct: Client
@@ -96,19 +96,19 @@ class Scene:
 
 
 def prepare_nothing(scene: Scene) -> None:
-    """Nothing to prepare."""
+    """Do nothing."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation of the client.
+    """Operation of the client.
 
     Attributes:
-        requests: The methods of its requests without faults. ``+`` means that the request has a body, ``-`` that the
-            response has one.
+        requests: The methods of the requests without faults. ``+`` means that the request has a body, ``-`` that the
+            response has a body.
         run: Runs the operation and checks the result.
         prepare: Pushes what the operation needs.
-        verify: Checks the state of the registry without the proxy. Called with whether the operation succeeded.
+        verify: Checks the state of the registry without the proxy. It also gets whether the operation succeeded.
         waits: Whether the transport waits for a 100 (Continue).
         size: The size of the content in bytes.
     """
@@ -215,7 +215,7 @@ def begin_upload(scene: Scene) -> None:
 
 
 def push_blob_chunked_resume(client: Client, scene: Scene) -> None:
-    id_ = scene.upload_id.replace(scene.direct.host, client.host)  # the id is a URL of the registry
+    id_ = scene.upload_id.replace(scene.direct.host, client.host)  # the ID is a URL of the registry
     with client.push_blob_chunked_resume(WRITE, id_, chunk_size=CHUNK) as writer:
         assert writer.size == 2 * CHUNK
         writer.write(scene.content[2 * CHUNK :])
@@ -260,7 +260,7 @@ def run_push_referrer(client: Client, scene: Scene) -> None:
 
 
 def is_referred_to(scene: Scene, succeeded: bool) -> None:
-    """A referrer that is listed is stored."""
+    """Check that a listed referrer is stored."""
     digests = [entry.digest for entry in scene.direct.referrers(WRITE, scene.manifest.digest)]
     assert digests in ([], [Digest.of(scene.referrer)])
     assert digests or not succeeded
@@ -299,7 +299,7 @@ def delete_referrer(client: Client, scene: Scene) -> None:
 
 
 def is_unlisted(scene: Scene, succeeded: bool) -> None:
-    """The referrer is deleted and not listed any more, at the latest after a second deletion."""
+    """Check that the referrer is deleted and not listed, at the latest after a second deletion."""
     if not succeeded:
         with contextlib.suppress(ManifestUnknown):
             scene.direct.delete_manifest(WRITE, Digest.of(scene.referrer))
@@ -353,7 +353,7 @@ OPERATIONS = {
 # --- faults and expected results ---
 
 REFUSED = "refused"
-"""The registry refuses connections from the beginning. The other faults are those of `NetworkFault`."""
+"""The registry refuses all connections. The other faults are the kinds of `NetworkFault`."""
 CUTS = ("reset in answer", "short answer", "stall in answer")
 SAME_FIRST_REQUEST = (
     "push_blob, file",
@@ -362,11 +362,11 @@ SAME_FIRST_REQUEST = (
     "push_blob, large file",
     UNKNOWN_LENGTH,
 )
-"""Operations whose first request is the same as that of another operation, and gets no faults of its own."""
+"""Operations whose first request is the same as that of another operation, and is not tested again."""
 SINGLE_USE = ("push_blob, iterator", UNKNOWN_LENGTH)
 IGNORED_BODY = {("referrers", 0), ("delete_manifest, subject", 1), ("push_manifest, subject", 1)}
-"""Requests that are answered 404, with a body that does not matter."""
-LASTING: dict[str, tuple[type[OciwireError], ...]] = {
+"""Requests whose response has status 404 and a body that is not used."""
+PERMANENT: dict[str, tuple[type[OciwireError], ...]] = {
     REFUSED: (ConnectError,),
     "goes down": (ConnectError,),
     "reset at accept": (ReadError, ConnectError),  # the reset comes before or after the end of the handshake
@@ -380,13 +380,13 @@ LASTING: dict[str, tuple[type[OciwireError], ...]] = {
     "stall in answer": (ReadTimeout,),
 }
 """The errors of each fault from which an operation does not recover."""
-UNSETTLED = (BlobUploadInvalid, BlobUploadUnknown, DigestInvalid)
-"""Responses of docker-registry 2.8 after a broken request body: it has deleted the upload, or stored a part of it."""
+BROKEN_UPLOAD = (BlobUploadInvalid, BlobUploadUnknown, DigestInvalid)
+"""Errors of docker-registry 2.8 after a broken request body: it has deleted the upload, or stored a part of it."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """An operation, the number of one of its requests, and the fault of this request.
+    """Operation, number of one of its requests, and fault of this request.
 
     Attributes:
         operation: The name of the operation.
@@ -403,8 +403,8 @@ class Cell:
     always: bool
 
     def __str__(self) -> str:
-        where = f" at {self.at}" if self.kind in CUTS else ""
-        return f"{self.operation} {self.number}: {self.kind}{where}, {'always' if self.always else 'once'}"
+        position = f" at {self.at}" if self.kind in CUTS else ""
+        return f"{self.operation} {self.number}: {self.kind}{position}, {'always' if self.always else 'once'}"
 
     @property
     def definition(self) -> Operation:
@@ -426,20 +426,20 @@ def cells() -> Iterator[Cell]:
 
 
 def is_repeated(name: str, number: int, kind: str) -> bool:
-    """Whether there is a cell in which the fault happens to all later requests, too."""
+    """Return whether there is also a cell in which all later requests have the fault."""
     if name == "delete_manifest, subject" and (number, kind) == (0, "flipped byte"):
-        return False  # a manifest that cannot be read is deleted, and its subject is unknown
+        return False  # an invalid manifest is deleted without an update of its subject
     return name == "get_blob" if kind.startswith("stall") else kind != "no 100"  # stalls take time
 
 
 def fault_positions(name: str, number: int, kind: str) -> tuple[int, ...]:
-    """The positions in a body at which a fault happens. Empty if the request cannot have the fault."""
+    """Return the positions of a fault in the body. Empty if the request cannot have the fault."""
     operation = OPERATIONS[name]
     if kind in (REFUSED, "reset at accept"):
         return (0,) if number == 0 else ()
     if kind in CUTS:
-        inside = 1000 if name.startswith("get_blob") else 10
-        return (0, inside)[kind == "stall in answer" :] if operation.has_answer(number) else ()
+        middle = 1000 if name.startswith("get_blob") else 10
+        return (0, middle)[kind == "stall in answer" :] if operation.has_answer(number) else ()
     if kind == "flipped byte":  # a flipped byte in a range is not detected, see the last test
         return (0,) if operation.has_answer(number) and name != "get_blob_range" else ()
     if kind == "reset in request":
@@ -450,7 +450,7 @@ def fault_positions(name: str, number: int, kind: str) -> tuple[int, ...]:
 
 
 def expected(cell: Cell) -> tuple[type[OciwireError] | None, ...]:
-    """The exact classes of the permitted errors. None stands for the right result."""
+    """Return the exact classes of the permitted errors. None means the right result."""
     if cell.kind == "no 100" or (cell.kind in CUTS and is_recovered(cell)):
         return (None,)
     if cell.kind == "flipped byte":
@@ -458,13 +458,13 @@ def expected(cell: Cell) -> tuple[type[OciwireError] | None, ...]:
     if cell.operation == "push_blob, iterator" and cell.kind == "answer lost" and not cell.always:
         return (None,)  # the blob is stored
     if cell.operation in SINGLE_USE and cell.kind in ("reset in request", "answer lost", "stall"):
-        return LASTING[cell.kind]  # a consumed chunk cannot be sent again
+        return PERMANENT[cell.kind]  # a consumed body cannot be resent
     if cell.operation.startswith("push_blob") and cell.kind == "reset in request":
-        return (*LASTING[cell.kind], *UNSETTLED) if cell.always else (None, *UNSETTLED)
+        return (*PERMANENT[cell.kind], *BROKEN_UPLOAD) if cell.always else (None, *BROKEN_UPLOAD)
     if cell.kind == "stall in answer":
-        return LASTING[cell.kind]
+        return PERMANENT[cell.kind]
     if cell.always:
-        return LASTING[cell.kind]
+        return PERMANENT[cell.kind]
     if cell.kind == "answer lost" and cell.method == "PATCH":
         return (BlobUploadInvalid,)  # docker-registry 2.8 deletes an upload that is requested with an old Location
     if cell.kind == "answer lost" and cell.method == "DELETE":
@@ -473,14 +473,14 @@ def expected(cell: Cell) -> tuple[type[OciwireError] | None, ...]:
 
 
 def is_recovered(cell: Cell) -> bool:
-    """Whether a truncated response body does not matter, or is requested again."""
+    """Return whether a truncated response body is ignored or requested again."""
     if (cell.operation, cell.number) in IGNORED_BODY:
         return not cell.always or cell.operation == "push_manifest, subject"
     if cell.kind == "stall in answer":
         return False
     return not cell.always or (
         cell.operation.startswith("get_blob") and cell.at > 0
-    )  # downloads resume as long as bytes arrive
+    )  # downloads resume while they make progress
 
 
 def expected_after_flipped_byte(cell: Cell) -> tuple[type[OciwireError] | None, ...]:
@@ -490,7 +490,7 @@ def expected_after_flipped_byte(cell: Cell) -> tuple[type[OciwireError] | None, 
         return (None,)  # an invalid manifest can be deleted
     if cell.operation in ("tags", "repositories"):
         return (ProtocolError,)  # the first byte; a flipped byte in a name is not detected
-    return LASTING[cell.kind]
+    return PERMANENT[cell.kind]
 
 
 # --- tests ---
@@ -498,7 +498,7 @@ def expected_after_flipped_byte(cell: Cell) -> tuple[type[OciwireError] | None, 
 
 @pytest.fixture(scope="module")
 def direct(registry_host: str) -> Iterator[Client]:
-    """A client without the proxy. Open responses are reported by the garbage collection at its end."""
+    """Yield a client without the proxy. The garbage collection at the end reports responses that are still open."""
     with contextlib.closing(UrllibTransport(timeout=TIMEOUT, trust_env=False)) as transport:
         client = Client(registry_host, transport, insecure=True)
         for repository in (READ, WRITE):
@@ -508,12 +508,12 @@ def direct(registry_host: str) -> Iterator[Client]:
     gc.collect()
 
 
-class Stage:
-    """A client with the default stack behind the proxy, which records each socket.
+class ProxiedClient:
+    """Client with the default stack behind the proxy. Records all sockets.
 
     Args:
         fault_proxy: The proxy.
-        patch: Undoes its changes after the test.
+        patch: The fixture that undoes the patches after the test.
         recovers: Whether a registry that refuses connections accepts them again at the first retry.
     """
 
@@ -530,7 +530,7 @@ class Stage:
                 fault_proxy.listen()
 
         patch.setattr(WireConnection, "_new_conn", record_socket)
-        # Patched, because default_transport() has no parameter for the function that sleeps.
+        # default_transport() has no parameter for the sleep function.
         clock = SimpleNamespace(sleep=sleep, time=time.time, monotonic=time.monotonic)
         for module in (ociwire.transport.retry, ociwire._client.upload_completion):
             patch.setattr(module, "time", clock)
@@ -540,7 +540,7 @@ class Stage:
         self._proxy = fault_proxy
 
     def close(self) -> None:
-        """Close the transport, and check that no connection is left on either side."""
+        """Close the transport, and check that neither side has open connections."""
         self.transport.close()
         assert [sock for sock in self.sockets if sock.fileno() >= 0] == []
         assert self._proxy.open_connections() == 0
@@ -550,16 +550,16 @@ class Stage:
 def test_operation_without_faults_sends_expected_requests(
     name: str, registry_host: str, direct: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The operation sends the requests that the cells assume, on one connection."""
+    """Check the requests that the cells assume, on one connection."""
     operation = OPERATIONS[name]
     scene = Scene(direct, f"{name}, no fault", operation.size)
     operation.prepare(scene)
     with FaultProxy(registry_host) as fault_proxy:
-        stage = Stage(fault_proxy, monkeypatch, recovers=False)
-        operation.run(stage.client, scene)
+        proxied = ProxiedClient(fault_proxy, monkeypatch, recovers=False)
+        operation.run(proxied.client, scene)
         assert [line.split(" ")[0] for line in fault_proxy.requests] == operation.methods
-        assert len(stage.sockets) == 1
-        stage.close()
+        assert len(proxied.sockets) == 1
+        proxied.close()
     operation.verify(scene, True)
 
 
@@ -572,8 +572,8 @@ def test_operation_with_network_fault_recovers_or_raises_expected_error(
     cell.definition.prepare(scene)
     faults = [] if cell.kind == REFUSED else [NetworkFault(cell.kind, cell.number, None if cell.always else 1, cell.at)]
     with FaultProxy(registry_host, faults) as fault_proxy:
-        stage = Stage(fault_proxy, monkeypatch, recovers=not cell.always)
-        client = stage.client
+        proxied = ProxiedClient(fault_proxy, monkeypatch, recovers=not cell.always)
+        client = proxied.client
         if cell.kind == REFUSED:
             fault_proxy.refuse()
         if cell.kind.startswith("stall"):
@@ -585,7 +585,7 @@ def test_operation_with_network_fault_recovers_or_raises_expected_error(
             raise error
         assert set(fault_proxy.injected) == ({cell.kind} if cell.kind != REFUSED else set())
         assert (None if error is None else type(error)) in expected(cell), error
-        stage.close()
+        proxied.close()
     cell.definition.verify(scene, error is None)
 
 
@@ -595,11 +595,11 @@ def test_get_blob_range_flipped_byte_is_not_verified(
     scene = Scene(direct, "flipped byte in a range")
     push(scene)
     with FaultProxy(registry_host, [NetworkFault("flipped byte", at=3)]) as fault_proxy:
-        stage = Stage(fault_proxy, monkeypatch, recovers=False)
-        with stage.client.get_blob_range(READ, scene.blob.digest, 1000, 2000) as reader:
+        proxied = ProxiedClient(fault_proxy, monkeypatch, recovers=False)
+        with proxied.client.get_blob_range(READ, scene.blob.digest, 1000, 2000) as reader:
             content = reader.read()
             assert [index for index in range(1000) if content[index] != scene.content[1000 + index]] == [3]
             assert not reader.verified
             with pytest.raises(UsageError):
                 reader.verify()
-        stage.close()
+        proxied.close()

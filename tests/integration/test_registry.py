@@ -1,4 +1,4 @@
-"""Blobs against docker-registry: pushed blobs are read back, and wrong content is not stored."""
+"""Blobs against docker-registry: pushes are read back, and wrong content is not stored."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def client(registry_host: str) -> Iterator[Client]:
 
 
 def large_chunks() -> Iterator[bytes]:
-    """50 chunks of 1 MiB, all different."""
+    """Yield 50 different chunks of 1 MiB."""
     noise = b"".join(hashlib.sha256(number.to_bytes(4, "big")).digest() for number in range(MEBIBYTE // 32))
     for number in range(LARGE):
         yield noise[number:] + noise[:number]
 
 
 def single_use(content: bytes) -> Iterator[bytes]:
-    """A generator of the content, in three chunks."""
+    """Yield the content in three chunks."""
     third = len(content) // 3 + 1
     for start in range(0, len(content), third):
         yield content[start : start + third]

@@ -1,4 +1,4 @@
-"""An upload survives the process that began it: another one goes on with it, by its id."""
+"""Resume an upload in another process by its ID."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHUNK = 64 * 1024
 PATIENCE = 20.0
 
 CONTENT = "content = b''.join(number.to_bytes(4, 'big') for number in range(100_000))"
-BEGIN = f"""
+START_UPLOAD = f"""
 import sys
 from ociwire import Client
 {CONTENT}
@@ -27,7 +27,7 @@ with Client(sys.argv[1], insecure=True) as client:
         writer.write(content[:250_001])
     print(writer.id)
 """
-FINISH = f"""
+RESUME_UPLOAD = f"""
 import sys
 from ociwire import Client, Digest
 {CONTENT}
@@ -63,7 +63,7 @@ def content() -> bytes:
 
 
 def command(program: str, *arguments: str) -> list[str]:
-    """The program in another process, which has the same ociwire and holds every warning for an error."""
+    """Return the command that runs a program with the same ociwire. Warnings are errors."""
     setup = f"import sys; sys.path.insert(0, {str(Path(ociwire.__file__).parent.parent)!r})"
     return [sys.executable, "-W", "error", "-c", f"{setup}\n{program}", *arguments]
 
@@ -75,8 +75,8 @@ def run(program: str, *arguments: str) -> list[str]:
 
 
 def test_resume_upload_in_another_process(registry_host: str, client: Client, content: bytes) -> None:
-    (id_,) = run(BEGIN, registry_host)
-    size, digest = run(FINISH, registry_host, id_)
+    (id_,) = run(START_UPLOAD, registry_host)
+    size, digest = run(RESUME_UPLOAD, registry_host, id_)
     assert (size, digest) == ("250001", Digest.of(content))
     assert client.get_blob(REPOSITORY, digest).read() == content
     with pytest.raises(BlobUploadUnknown):
@@ -91,15 +91,15 @@ def test_resume_upload_of_killed_process_in_another_process(registry_host: str, 
         id_, flushed = process.stdout.readline().split()
         process.kill()
         assert process.wait(PATIENCE) == -9
-    # what was gathered died with it; what was acknowledged did not
+    # buffered bytes are lost, acknowledged ones are not
     assert int(flushed) == 250_001 // CHUNK * CHUNK
-    size, digest = run(FINISH, registry_host, id_)
+    size, digest = run(RESUME_UPLOAD, registry_host, id_)
     assert (size, digest) == (flushed, Digest.of(content))
     assert client.get_blob(REPOSITORY, digest).read() == content
 
 
 def test_resume_upload_of_another_process(registry_host: str, client: Client, content: bytes) -> None:
-    (id_,) = run(BEGIN, registry_host)
+    (id_,) = run(START_UPLOAD, registry_host)
     with client.push_blob_chunked_resume(REPOSITORY, id_, 250_001) as writer:
         writer.write(content[250_001:])
     assert writer.commit(Digest.of(content)) == Descriptor("application/octet-stream", Digest.of(content), len(content))

@@ -1,4 +1,4 @@
-"""skopeo against MemoryRegistry over HTTP: images that umoci made are pushed, copied, pulled and deleted."""
+"""skopeo against MemoryRegistry over HTTP: images of umoci are pushed, copied, pulled and deleted."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ GREETING = b"greetings from umoci\n"
 
 
 class ProgramError(AssertionError):
-    """A program ended with an exit status other than 0."""
+    """Raised if the exit status of a program is not 0."""
 
 
 @dataclass(frozen=True)
 class Programs:
-    """Runs skopeo and umoci with their own home directory.
+    """Runner of skopeo and umoci with a separate home directory.
 
     Attributes:
         folder: The home directory.
@@ -72,7 +72,7 @@ class Programs:
 
 @dataclass(frozen=True)
 class Layout:
-    """An OCI image layout on disk.
+    """OCI image layout on disk.
 
     Attributes:
         folder: The directory of the layout.
@@ -94,7 +94,7 @@ class Layout:
         return Descriptor.from_dict(entry)
 
     def blobs(self, digest: str) -> dict[str, bytes]:
-        """A manifest and everything that it refers to, by digest."""
+        """Return a manifest and the contents that it references, by digest."""
         blobs = {digest: self.blob(digest)}
         content = json.loads(blobs[digest])
         for child in content.get("manifests", []):
@@ -106,7 +106,7 @@ class Layout:
 
 @dataclass
 class Images:
-    """Images made by umoci.
+    """Images created with umoci.
 
     Attributes:
         layout: The layout with the tags ``amd64``, ``arm64``, and ``all`` for an index of both.
@@ -172,14 +172,14 @@ def url(registry: MemoryRegistry) -> Iterator[ServerURL]:
 
 @contextlib.contextmanager
 def open_client(url: ServerURL, *, tls: ssl.SSLContext | None = None, credentials: Any = None) -> Iterator[Client]:
-    """A client with the default stack."""
+    """Yield a client with the default stack."""
     stack = default_transport(credentials=credentials or Anonymous(), tls=tls, trust_env=False)
     with contextlib.closing(stack):
         yield Client(url.host, stack, insecure=tls is None)
 
 
 def fetch_image(client: Client, repository: str, digest: str) -> dict[str, bytes]:
-    """Read and verify a manifest and everything that it refers to. Returns the contents by digest."""
+    """Read and verify a manifest and the contents that it references. Return the contents by digest."""
     blobs = {digest: read_verified(client.get_manifest(repository, digest))}
     content = json.loads(blobs[digest])
     for child in content.get("manifests", []):

@@ -1,7 +1,7 @@
-"""A download whose process is killed (SIGKILL) at a random moment, again and again, ends in the right file.
+"""Downloads whose process is killed (SIGKILL) at random moments resume, and complete with the right content.
 
-A process of one thread has everything imported, and forks: each child is one attempt. The moments are random, by a seed
-that is printed; those who got to the end before they were killed do not count as killed.
+A single-threaded driver imports ociwire once and forks a child for each attempt. The moments depend on a seed, which
+the test prints. Attempts that complete before the signal are not counted as killed.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from ociwire import Client
 from ociwire.transfer import _download
 from ociwire.transfer._download import download
 
-_download._ALONE_SECONDS = 0.0  # several connections from the first byte on, although loopback is fast
+_download._ALONE_SECONDS = 0.0  # use several connections from the start, although loopback is fast
 _download._FAST_RATE = float("inf")
 host, name, digest, target, seed, kills, workers = sys.argv[1:]
-chance, longest = random.Random(int(seed)), 0.02
+rng, longest = random.Random(int(seed)), 0.02
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
 killed = finished = with_gaps = 0
 
@@ -56,14 +56,14 @@ def has_footer():
 
 def check():
     with open(target, "rb") as file:
-        assert "sha256:" + hashlib.sha256(file.read()).hexdigest() == digest, "a wrong file"
+        assert "sha256:" + hashlib.sha256(file.read()).hexdigest() == digest, "the content of the file is wrong"
     os.unlink(target)
 
 while killed < int(kills):
     began, pid = time.monotonic(), attempt()
     if finished:
-        signal.sigtimedwait({signal.SIGCHLD}, chance.random() * longest)
-        os.kill(pid, signal.SIGKILL)  # it is not waited for yet, so this is nobody else
+        signal.sigtimedwait({signal.SIGCHLD}, rng.random() * longest)
+        os.kill(pid, signal.SIGKILL)  # no waitpid() yet, so that the pid cannot have been reused
     _, status = os.waitpid(pid, 0)
     signal.sigtimedwait({signal.SIGCHLD}, 0)
     with_gaps += has_footer()
@@ -84,29 +84,29 @@ print(killed, finished, with_gaps, os.listdir(os.path.dirname(target)))
 """
 
 
-def kill(host: str, digest: str, folder: Path, *, workers: int, kills: int) -> list[str]:
-    """How many were killed, how many got to the end, how many were killed among gaps; and what is left."""
+def run_driver(host: str, digest: str, folder: Path, *, workers: int, kills: int) -> list[str]:
+    """Return the numbers of killed, completed and sparse attempts, and the remaining files."""
     seed = random.SystemRandom().randrange(2**32)
-    print(f"seed {seed}, {workers} workers")  # noqa: T201 - to be seen where it fails
+    print(f"seed {seed}, {workers} workers")  # noqa: T201 - shown if the test fails
     arguments = [host, NAME, digest, str(folder / "blob.bin"), str(seed), str(kills), str(workers)]
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", DRIVER, *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
-    print(done.stdout, done.stderr)  # noqa: T201 - to be seen where it fails
-    assert done.returncode == 0
-    return done.stdout.split(maxsplit=3)
+    print(process.stdout, process.stderr)  # noqa: T201 - shown if the test fails
+    assert process.returncode == 0
+    return process.stdout.split(maxsplit=3)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 4])
-def test_download_killed_at_random_moments_ends_right(tmp_path: Path, workers: int) -> None:
+def test_download_killed_at_random_moments_completes(tmp_path: Path, workers: int) -> None:
     content = random.Random(1).randbytes(SIZE)
-    described = Descriptor.of(content, OCTET_STREAM)
+    descriptor = Descriptor.of(content, OCTET_STREAM)
     registry = MemoryRegistry()
     with serve(registry) as url, Client(url.host, insecure=True) as client:
-        client.push_blob(NAME, described, content)
-        killed, finished, with_gaps, remaining = kill(
-            url.host, described.digest, tmp_path, workers=workers, kills=KILLS
+        client.push_blob(NAME, descriptor, content)
+        killed, finished, with_gaps, remaining = run_driver(
+            url.host, descriptor.digest, tmp_path, workers=workers, kills=KILLS
         )
     assert int(killed) == KILLS
     assert int(finished) > 0
@@ -115,11 +115,11 @@ def test_download_killed_at_random_moments_ends_right(tmp_path: Path, workers: i
 
 
 @pytest.mark.slow
-def test_download_killed_over_docker_registry_ends_right(registry_host: str, tmp_path: Path) -> None:
+def test_download_from_docker_registry_killed_completes(registry_host: str, tmp_path: Path) -> None:
     content = random.Random(2).randbytes(SIZE)
-    described = Descriptor.of(content, OCTET_STREAM)
+    descriptor = Descriptor.of(content, OCTET_STREAM)
     with Client(registry_host, insecure=True) as client:
-        client.push_blob(NAME, described, content)
-    killed, _, _, remaining = kill(registry_host, described.digest, tmp_path, workers=4, kills=KILLS // 2)
+        client.push_blob(NAME, descriptor, content)
+    killed, _, _, remaining = run_driver(registry_host, descriptor.digest, tmp_path, workers=4, kills=KILLS // 2)
     assert int(killed) == KILLS // 2
     assert remaining.strip() == "[]"

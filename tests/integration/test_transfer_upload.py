@@ -1,4 +1,4 @@
-"""`ociwire.transfer.upload` to Debian's docker-registry."""
+"""`ociwire.transfer.upload` to docker-registry."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ def pieces(content: bytes) -> Iterator[bytes]:
         yield content[start : start + 300_000]
 
 
-class Broken:
-    """Breaks the connection in the middle of the first PATCH."""
+class FailingTransport:
+    """Transport that fails in the middle of the first PATCH."""
 
     def __init__(self, inner: Transport) -> None:
         self._inner = inner
-        self.broken = False
+        self.failing = False
         self._sent = 0
 
     def round_trip(self, request: Request, /) -> Response:
-        if request.method != "PATCH" or self.broken or request.body is None:
+        if request.method != "PATCH" or self.failing or request.body is None:
             return self._inner.round_trip(request)
         try:
-            return self._inner.round_trip(request.replace(body=request.body.map(self._cut)))
+            return self._inner.round_trip(request.replace(body=request.body.map(self._fail_halfway)))
         except ZeroDivisionError:
-            self.broken = True
-            raise ReadError("it broke", request=request) from None
+            self.failing = True
+            raise ReadError("connection lost", request=request) from None
 
-    def _cut(self, chunk: bytes) -> bytes:
+    def _fail_halfway(self, chunk: bytes) -> bytes:
         self._sent += len(chunk)
         if self._sent > SIZE // 2:
             raise ZeroDivisionError
@@ -51,21 +51,21 @@ class Broken:
 
 @pytest.mark.parametrize("known", [False, True], ids=["hashed", "digest known"])
 @pytest.mark.parametrize("kind", ["path", "single-use", "path, chunks"])
-def test_upload_to_docker_registry_arrives(kind: str, known: bool, registry_host: str, tmp_path: Path) -> None:
+def test_upload_to_docker_registry_stores_content(kind: str, known: bool, registry_host: str, tmp_path: Path) -> None:
     content = random.Random(f"{kind} {known}").randbytes(SIZE)
     path = tmp_path / "content"
     path.write_bytes(content)
     expected = Descriptor.of(content)
     with Client(registry_host, insecure=True) as client:
         for _ in range(2):
-            done = upload(
+            descriptor = upload(
                 client,
                 NAME,
                 pieces(content) if kind == "single-use" else path,
                 digest=expected.digest if known else None,
                 chunk_size=1024 * 1024 if "chunks" in kind else None,
             )
-            assert done == expected
+            assert descriptor == expected
         assert client.get_blob(NAME, expected.digest).read() == content
         upload(client, "transfer/mounted", path, digest=expected.digest, mount_from=NAME)
         assert client.get_blob("transfer/mounted", expected.digest).read() == content
@@ -75,8 +75,8 @@ def test_upload_to_docker_registry_connection_lost_resumes(registry_host: str, t
     content = random.Random("broken").randbytes(SIZE)
     path = tmp_path / "content"
     path.write_bytes(content)
-    with contextlib.closing(Broken(UrllibTransport())) as broken:
-        client = Client(registry_host, broken, insecure=True)
+    with contextlib.closing(FailingTransport(UrllibTransport())) as failing:
+        client = Client(registry_host, failing, insecure=True)
         assert upload(client, NAME, path) == Descriptor.of(content)
-        assert broken.broken
+        assert failing.failing
         assert client.get_blob(NAME, Descriptor.of(content).digest).read() == content

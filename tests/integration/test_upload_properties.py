@@ -1,4 +1,4 @@
-"""Chunked uploads by calls in any order, to Debian's docker-registry over a transport that loses requests."""
+"""Chunked uploads with calls in any order, to docker-registry over a transport that loses requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UNIT = 10_007
 
 
 class RegistryMachine(UploadMachine):
-    """The upload machine with a transport that loses requests only.
+    """`UploadMachine` over a transport that loses requests, but no responses.
 
     A lost response would end an upload to docker-registry, whose Location contains the offset. docker-registry answers
     ``0-0`` for one byte and for none, and never 416.

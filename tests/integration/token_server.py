@@ -1,7 +1,7 @@
 """A token server with GET and POST that issues JWTs which docker-registry verifies, and records its requests.
 
 It follows the "Token Authentication Specification" (GET) and "OAuth2 Token Authentication" (POST) of the distribution
-project. It uses no code of ociwire, so that both cannot have the same error.
+project. It uses no code of ociwire, so that both cannot have the same bug.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _SCOPE = re.compile(r"([a-z]+):(.+):([^:]+)")
 
 @dataclass(frozen=True)
 class User:
-    """A user and its permissions.
+    """User with permissions.
 
     Attributes:
         password: The password for Basic authentication.
-        permissions: The permitted actions, by pattern of repository names.
+        permissions: The permitted actions by pattern of repository names.
         identity_token: The refresh token for POST. Empty means none.
     """
 
@@ -44,13 +44,13 @@ class User:
     identity_token: str = ""
 
     def allowed(self, repository: str) -> frozenset[str]:
-        """The permitted actions for a repository."""
+        """Return the permitted actions for a repository."""
         patterns = self.permissions.items()
         return frozenset().union(*(actions for pattern, actions in patterns if fnmatch(repository, pattern)))
 
 
-class Asked(NamedTuple):
-    """A request for a token.
+class ReceivedRequest(NamedTuple):
+    """Received token request.
 
     Attributes:
         method: The method.
@@ -67,7 +67,7 @@ class Asked(NamedTuple):
 
 
 class TokenServer:
-    """A token server on a free loopback port. Thread-safe.
+    """Token server on a free loopback port. Thread-safe.
 
     Args:
         users: The users by name. ``""`` is the anonymous user; without it, anonymous requests get no token.
@@ -75,7 +75,7 @@ class TokenServer:
         tls: The TLS context. None means plain http.
 
     Attributes:
-        asked: The token requests since the start, or since `reset`.
+        requests: The token requests since the start, or since `reset`.
         expires_in: The ``expires_in`` of responses, in seconds.
     """
 
@@ -85,7 +85,7 @@ class TokenServer:
     def __init__(self, users: Mapping[str, User], leaf: trustme.LeafCert, tls: ssl.SSLContext | None) -> None:
         self._users = users
         self._key = leaf.private_key_pem.bytes().decode()
-        # RFC 7515, section 4.1.6: the certificate chain of the key. The registry has its root.
+        # RFC 7515, section 4.1.6: the certificate chain of the key. The registry trusts its root.
         self._chain = ["".join(pem.bytes().decode().split("-----")[2].split()) for pem in leaf.cert_chain_pems]
         self._server = _Server(self)
         if tls is not None:
@@ -96,8 +96,8 @@ class TokenServer:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the requests and restore the defaults."""
-        self.asked: list[Asked] = []
+        """Clear the requests and restore the defaults."""
+        self.requests: list[ReceivedRequest] = []
         self.expires_in = 300
 
     def close(self) -> None:
@@ -106,12 +106,12 @@ class TokenServer:
         self._server.server_close()
 
     def token(self, user: str, scopes: tuple[str, ...], *, age: int = 0) -> str:
-        """A token for the requested actions that a user is permitted.
+        """Return a token for the requested actions that the user is permitted.
 
         Args:
             user: The name of the user.
             scopes: The scopes, as in `Asked.scopes`.
-            age: The age of the token in seconds. docker-registry accepts a token until a minute after its expiry.
+            age: The age of the token in seconds. docker-registry accepts a token for a minute after its expiry.
         """
         issued = int(time.time()) - age
         claims = {
@@ -138,12 +138,12 @@ class TokenServer:
         return access
 
     def answer(self, method: str, form: dict[str, list[str]], authorization: str) -> tuple[int, dict[str, Any]]:
-        """The status and the JSON content of the response to a request."""
+        """Return the status and the JSON content of the response to a request."""
         scopes = tuple(scope for text in form.get("scope", []) for scope in text.split())
         user, kind = self._user_of_form(form) if method == "POST" else self._user_of_basic(authorization)
         is_valid = form.get("service") == [self.service]
         status = 400 if not is_valid else 200 if user in self._users else 401
-        self.asked.append(Asked(method, tuple(map(_sort_actions, scopes)), kind, status))
+        self.requests.append(ReceivedRequest(method, tuple(map(_sort_actions, scopes)), kind, status))
         if user is None or status != 200:
             return status, {"errors": [{"code": "UNAUTHORIZED", "message": "incorrect username or password"}]}
         name = "access_token" if method == "POST" else "token"
@@ -176,7 +176,7 @@ def _sort_actions(scope: str) -> str:
 
 
 class _Server(ThreadingHTTPServer):
-    """Has a daemon thread for each connection, which ends when the client closes the connection."""
+    """Server with a daemon thread for each connection, which ends when the client closes the connection."""
 
     daemon_threads = True
     block_on_close = False
@@ -187,7 +187,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Reads token requests and writes the responses."""
+    """Handler of token requests."""
 
     server: _Server
     protocol_version = "HTTP/1.1"
@@ -210,4 +210,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *args: Any) -> None:
-        """Log nothing."""
+        """Suppress log messages."""

@@ -1,4 +1,4 @@
-"""Ping, push, pull, tags, referrers and deletion at a registry that the environment names.
+"""Ping, push, pull, tags, referrers and deletion at a registry that environment variables select.
 
 Skipped unless OCIWIRE_LIVE_REGISTRY is set. The tests push to the repository OCIWIRE_LIVE_REPOSITORY, and delete the
 manifests that they pushed if the registry permits it.
@@ -20,7 +20,7 @@ from ociwire.errors import Denied, NotFound, Unsupported
 
 HOST = os.environ.get("OCIWIRE_LIVE_REGISTRY", "")
 REPOSITORY = os.environ.get("OCIWIRE_LIVE_REPOSITORY", "ociwire-live")
-# A fixture of tests/conftest.py removes the credentials of the user from the environment of every test.
+# Read at import, because a fixture in tests/conftest.py removes the credentials of the user from the environment.
 ENVIRONMENT = dict(os.environ)
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
@@ -36,12 +36,12 @@ def client() -> Iterator[Client]:
 
 @pytest.fixture
 def tag() -> str:
-    """A unique tag."""
+    """Return a unique tag."""
     return f"live-{secrets.token_hex(8)}"
 
 
 def push_image(client: Client, tag: str, subject: Descriptor | None = None) -> tuple[Descriptor, Descriptor]:
-    """Push a manifest with one layer of random content. Returns the descriptors of both."""
+    """Push a manifest with one layer of random content. Return both descriptors."""
     content = secrets.token_bytes(100_000)
     layer = client.push_blob(REPOSITORY, Descriptor.of(content, "application/octet-stream"), content)
     empty = Descriptor.of(b"{}", "application/vnd.oci.empty.v1+json")
@@ -65,7 +65,7 @@ def delete(client: Client, manifest: Descriptor) -> None:
         pytest.skip(f"the registry does not delete manifests: {error}")
 
 
-def test_ping_is_answered_200_or_401(client: Client) -> None:
+def test_ping_returns_200_or_401(client: Client) -> None:
     with client.do(Request("GET", "/v2/")) as response:
         response.read()
         assert response.status in (200, 401)

@@ -981,15 +981,15 @@ def test_trusted_realms_invalid_raises_usage_error(trusted: Any) -> None:
 
 def test_single_use_body_unread_is_sent_after_challenge() -> None:
     def chunks() -> Iterator[bytes]:
-        pulled.append(len(script.requests))
+        requests_sent.append(len(script.requests))
         yield b"content"
 
-    pulled: list[int] = []
+    requests_sent: list[int] = []
     transport, script = scripted(challenged(str(PUSH)), granted(), Response(201))
     response = transport.round_trip(get(PUSH, method="PUT").replace(body=Body.of(chunks(), 7)))
     assert response.status == 201
     assert script.bodies[2] == b"content"
-    assert pulled == [3]
+    assert requests_sent == [3]
 
 
 @pytest.mark.parametrize(
