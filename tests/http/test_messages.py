@@ -74,39 +74,39 @@ def test_request_method_token_is_accepted(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["", "GET ", "G T", "GET\r\n", "GÉT", "GET/", None, 5, b"GET"])
-def test_request_method_not_a_token_is_refused(method: Any) -> None:
+def test_request_method_not_a_token_raises_usage_error(method: Any) -> None:
     with pytest.raises(UsageError, match=r"^invalid method .*: expected an HTTP token") as caught:
         Request(method, "/")
     assert repr(method) in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["", "v2/", "ftp://h/", "/a b", "/a\r\nX: y", "/é", "/a\\b"])
-def test_request_invalid_url_is_refused(url: str) -> None:
+def test_request_invalid_url_raises_usage_error(url: str) -> None:
     with pytest.raises(UsageError, match=r"^invalid URL "):
         Request("GET", url)
 
 
 @pytest.mark.parametrize("url", [None, 5, b"/v2/"])
-def test_request_url_other_than_str_is_refused(url: Any) -> None:
+def test_request_url_other_than_str_raises_usage_error(url: Any) -> None:
     with pytest.raises(UsageError, match=f"^url must be a str, got {type(url).__name__}$"):
         Request("GET", url)
 
 
 @pytest.mark.parametrize("url", ["https://user:secret@ghcr.io/v2/", "http://secret@h"])
-def test_request_url_with_userinfo_is_refused(url: str) -> None:
+def test_request_url_with_userinfo_raises_usage_error(url: str) -> None:
     with pytest.raises(UsageError, match="userinfo") as caught:
         Request("GET", url)
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("headers", [None, 5, "A: 1", {"A B": "1"}, {"A": "1\n"}, {"A": 1}, ["A"]])
-def test_request_invalid_headers_are_refused(headers: Any) -> None:
+def test_request_invalid_headers_raise_usage_error(headers: Any) -> None:
     with pytest.raises(UsageError):
         Request("GET", "/", headers)
 
 
 @pytest.mark.parametrize("body", ["text", 5, io.StringIO("x"), object()], ids=lambda body: type(body).__name__)
-def test_request_invalid_body_is_refused(body: Any) -> None:
+def test_request_invalid_body_raises_usage_error(body: Any) -> None:
     with pytest.raises(UsageError):
         Request("PUT", "/", (), body)
 
@@ -186,7 +186,7 @@ def test_info_defaults() -> None:
     assert info.extra == {}
 
 
-def test_info_positional_argument_is_refused() -> None:
+def test_info_positional_argument_raises_type_error() -> None:
     info: Any = RequestInfo
     with pytest.raises(TypeError):
         info(Scope.EMPTY)
@@ -221,12 +221,12 @@ def test_read_second_time_returns_nothing(body: Any) -> None:
 
 
 @pytest.mark.parametrize("body", ["text", None, 5, object()], ids=lambda body: type(body).__name__)
-def test_response_unsupported_body_is_refused(body: Any) -> None:
+def test_response_unsupported_body_raises_usage_error(body: Any) -> None:
     with pytest.raises(UsageError, match=f"^body must be bytes, .*, got {type(body).__name__}$"):
         Response(200, (), body)
 
 
-def test_response_invalid_headers_are_refused() -> None:
+def test_response_invalid_headers_raise_usage_error() -> None:
     with pytest.raises(UsageError):
         Response(200, {"A": "1\n"})
 
@@ -272,7 +272,7 @@ def test_iter_bytes_yields_pieces_of_at_most_size(size: int, headers: dict[str, 
 
 @pytest.mark.parametrize("size", [0, -1])
 @pytest.mark.parametrize("body", [b"abcdef", [b"abcdef"]], ids=["known", "unknown"])
-def test_iter_bytes_size_below_one_is_refused(body: Any, size: int) -> None:
+def test_iter_bytes_size_below_one_raises_usage_error(body: Any, size: int) -> None:
     with pytest.raises(UsageError):
         list(Response(200, (), body).iter_bytes(size))
 
@@ -326,7 +326,7 @@ def test_json_invalid_content_raises_protocol_error(body: bytes) -> None:
     assert len(str(caught.value)) < 500
 
 
-def test_json_longer_than_limit_is_refused() -> None:
+def test_json_longer_than_limit_raises_protocol_error() -> None:
     assert Response(200, (), b"[12]").json(limit=4) == [12]
     source = FakeReader(b"[123]" + b" " * 100)
     response = Response(200, (), source, Request("GET", "/"))
@@ -338,7 +338,7 @@ def test_json_longer_than_limit_is_refused() -> None:
     assert source.closes == 1
 
 
-def test_read_closed_response_is_refused() -> None:
+def test_read_closed_response_raises_usage_error() -> None:
     response = Response(200, (), FakeReader(CONTENT))
     assert not response.closed
     response.close()
@@ -438,7 +438,7 @@ def test_response_replace_without_changes_keeps_fields() -> None:
     assert (other.status, other.headers, other.request, other.read()) == (404, Headers({"A": "1"}), request, b"x")
 
 
-def test_response_replace_unknown_field_is_refused() -> None:
+def test_response_replace_unknown_field_raises_type_error() -> None:
     with pytest.raises(TypeError):
         Response(200).replace(reason="OK")
 
@@ -516,12 +516,12 @@ def test_close_generator_body_ends_it() -> None:
     assert ended == [True]
 
 
-def test_request_info_other_type_is_refused() -> None:
+def test_request_info_other_type_raises_usage_error() -> None:
     with pytest.raises(UsageError, match="RequestInfo"):
         Request("GET", "/v2/", info=None)  # type: ignore[arg-type]
 
 
-def test_read_nonblocking_reader_is_refused() -> None:
+def test_read_nonblocking_reader_raises_usage_error() -> None:
     class NonBlocking(io.RawIOBase):
         def readable(self) -> bool:
             return True

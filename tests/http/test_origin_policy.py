@@ -117,7 +117,7 @@ READ_IN_TWO_WAYS = [
 
 
 @pytest.mark.parametrize("url", [*NOT_ABSOLUTE, *NO_HOST, *WITH_USERINFO, *READ_IN_TWO_WAYS])
-def test_origin_of_invalid_url_is_refused(url: str) -> None:
+def test_origin_of_invalid_url_raises_usage_error(url: str) -> None:
     with pytest.raises(UsageError) as caught:
         Origin.of(url)
     assert "secret" not in str(caught.value)
@@ -167,13 +167,13 @@ def test_check_url_valid_is_accepted(url: str) -> None:
         "https://h/a b",
     ],
 )
-def test_check_url_invalid_is_refused(url: str) -> None:
+def test_check_url_invalid_raises_usage_error(url: str) -> None:
     with pytest.raises(UsageError, match=r"^invalid URL "):
         check_url(url)
 
 
 @pytest.mark.parametrize("url", [*NO_HOST, *WITH_USERINFO])
-def test_check_url_invalid_host_or_userinfo_is_refused(url: str) -> None:
+def test_check_url_invalid_host_or_userinfo_raises_usage_error(url: str) -> None:
     with pytest.raises(UsageError) as caught:
         check_url(url)
     assert "secret" not in str(caught.value)
@@ -181,7 +181,7 @@ def test_check_url_invalid_host_or_userinfo_is_refused(url: str) -> None:
 
 @pytest.mark.parametrize("read", [Origin.of, check_url, split_url, check_host])
 @pytest.mark.parametrize("value", [None, 5, b"https://h/", ["/"], object()], ids=lambda value: type(value).__name__)
-def test_url_or_host_other_than_str_is_refused(read: Callable[[Any], object], value: Any) -> None:
+def test_url_or_host_other_than_str_raises_usage_error(read: Callable[[Any], object], value: Any) -> None:
     with pytest.raises(UsageError):
         read(value)
 
@@ -276,7 +276,7 @@ def test_check_host_valid_returns_lower_case(host: str, lower: str) -> None:
         ".".join(["a" * 60] * 5),
     ],
 )
-def test_check_host_invalid_is_refused(host: str) -> None:
+def test_check_host_invalid_raises_usage_error(host: str) -> None:
     with pytest.raises(UsageError, match=r"^invalid registry host .*: expected "):
         check_host(host)
 
@@ -379,7 +379,7 @@ def test_upload_location_plain_http_is_refused_and_names_tls_proxy(location: str
 
 
 @pytest.mark.parametrize("location", [None, ""])
-def test_upload_location_missing_is_refused(location: str | None) -> None:
+def test_upload_location_missing_raises_protocol_error(location: str | None) -> None:
     with pytest.raises(ProtocolError, match="no Location header") as caught:
         upload_location(REQUEST_URL, location)
     assert "https://registry.example/v2/app/blobs/uploads/" in str(caught.value)
@@ -409,7 +409,7 @@ def test_upload_location_missing_is_refused(location: str | None) -> None:
         "/\x00",
     ],
 )
-def test_upload_location_invalid_url_is_refused(location: str) -> None:
+def test_upload_location_invalid_url_raises_protocol_error(location: str) -> None:
     with pytest.raises(
         ProtocolError, match=r"^cannot use the upload Location of https://registry\.example: invalid "
     ) as caught:

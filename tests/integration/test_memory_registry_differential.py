@@ -229,50 +229,50 @@ def open_upload(client: Client, name: str) -> str:
 
 
 def tags_of_repository_without_tags(client: Client, name: str) -> Any:
-    """2.8 lists no tags of a repository without tags: it answers NAME_UNKNOWN."""
+    """docker-registry 2.8 lists no tags of a repository without tags: it answers NAME_UNKNOWN."""
     client.push_blob(name, Descriptor.of(CONFIG), CONFIG)
     return list(client.tags(name))
 
 
 def order_of_tags(client: Client, name: str) -> Any:
-    """2.8 does not sort tags. The sorted lists are the same."""
+    """docker-registry 2.8 does not sort tags. The sorted lists are the same."""
     push(client, name, tags=["b", "a", "B", "A"])
     tags = list(client.tags(name))
     return sorted(tags), tags == ["A", "a", "B", "b"]
 
 
 def tags_start_after(client: Client, name: str) -> Any:
-    """2.8 does not support `n` and `last` for tags."""
+    """docker-registry 2.8 does not support `n` and `last` for tags."""
     push(client, name, tags=["a", "b", "c"])
     return len(list(client.tags(name, start_after="b")))
 
 
 def tags_limit_of_0(client: Client, name: str) -> Any:
-    """2.8 ignores `n`, also `n=0`."""
+    """docker-registry 2.8 ignores `n`, also `n=0`."""
     push(client, name, tags=["a", "b"])
     with client.do(Request("GET", f"/v2/{name}/tags/list?n=0")) as response:
         return len(response.json()["tags"])
 
 
 def delete_tag(client: Client, name: str) -> Any:
-    """2.8 deletes manifests by digest only."""
+    """docker-registry 2.8 deletes manifests by digest only."""
     push(client, name, tags=["a", "b"])
     client.delete_tag(name, "a")
     return list(client.tags(name))
 
 
 def push_manifest_of_other_algorithm(client: Client, name: str) -> Any:
-    """2.8 stores manifests by sha256 only."""
+    """docker-registry 2.8 stores manifests by sha256 only."""
     return push(client, name, digest=Digest.of(SUBJECT, "sha512"))
 
 
 def push_manifest_of_unknown_type(client: Client, name: str) -> Any:
-    """2.8 accepts only the media types that it knows."""
+    """docker-registry 2.8 accepts only the media types that it knows."""
     return push(client, name, image("application/vnd.example+json"), "application/vnd.example+json")
 
 
 def push_manifest_over_limit(client: Client, name: str) -> Any:
-    """2.8 does not answer 413."""
+    """docker-registry 2.8 does not answer 413."""
     return push(client, name, SUBJECT + b" " * (4 << 20))
 
 
@@ -282,7 +282,7 @@ def push_manifest_with_missing_blob(client: Client, name: str) -> Any:
 
 
 def push_manifest_with_several_tags(client: Client, name: str) -> Any:
-    """2.8 ignores `tag=`. The client then pushes each tag."""
+    """docker-registry 2.8 ignores `tag=`. The client then pushes each tag."""
     push(client, name)
     url = f"/v2/{name}/manifests/{Digest.of(SUBJECT)}?tag=a&tag=b"
     with client.do(Request("PUT", url, {"Content-Type": OCI_MANIFEST}, SUBJECT)) as response:
@@ -290,12 +290,12 @@ def push_manifest_with_several_tags(client: Client, name: str) -> Any:
 
 
 def referrers_api(client: Client, name: str) -> Any:
-    """2.8 has no referrers API. The client uses the referrers tag."""
+    """docker-registry 2.8 has no referrers API. The client uses the referrers tag."""
     return request_status(client, "GET", f"/v2/{name}/referrers/{Digest.of(SUBJECT)}")
 
 
 def push_manifest_with_if_none_match(client: Client, name: str) -> Any:
-    """2.8 sends ETags, and ignores conditions in requests that write."""
+    """docker-registry 2.8 sends ETags, and ignores conditions in requests that write."""
     push(client, name, tags=["a"])
     return request_status(
         client, "PUT", f"/v2/{name}/manifests/a", SUBJECT, Content_Type=OCI_MANIFEST, If_None_Match="*"
@@ -303,23 +303,23 @@ def push_manifest_with_if_none_match(client: Client, name: str) -> Any:
 
 
 def patch_out_of_order(client: Client, name: str) -> Any:
-    """2.8 ignores Content-Range and appends the chunk."""
+    """docker-registry 2.8 ignores Content-Range and appends the chunk."""
     return request_status(client, "PATCH", open_upload(client, name), b"abcd", Content_Range="5-8")
 
 
 def push_blob_by_single_post(client: Client, name: str) -> Any:
-    """2.8 opens an upload (202), which needs a PUT."""
+    """docker-registry 2.8 opens an upload (202), which needs a PUT."""
     return request_status(client, "POST", f"/v2/{name}/blobs/uploads/?digest={Digest.of(b'x')}", b"x")
 
 
 def mount_blob_without_from(client: Client, name: str) -> Any:
-    """2.8 does not mount a blob without a source repository."""
+    """docker-registry 2.8 does not mount a blob without a source repository."""
     push(client, name)
     return request_status(client, "POST", f"/v2/{name}/to/blobs/uploads/?mount={Digest.of(CONFIG)}")
 
 
 def commit_again_after_wrong_digest(client: Client, name: str) -> Any:
-    """2.8 deletes an upload after a wrong digest. The specification does not define this case."""
+    """docker-registry 2.8 deletes an upload after a wrong digest. The specification does not define this case."""
     writer = client.push_blob_chunked(name, 2)
     writer.write(b"abcd")
     first = result_of(lambda: writer.commit(Digest.of(b"x")))
@@ -327,7 +327,7 @@ def commit_again_after_wrong_digest(client: Client, name: str) -> Any:
 
 
 def tags_of_invalid_name(client: Client, name: str) -> Any:
-    """2.8 has no route for invalid names, and so does not answer NAME_INVALID."""
+    """docker-registry 2.8 has no route for invalid names, and so does not answer NAME_INVALID."""
     return request_status(client, "GET", f"/v2/{name.upper()}/tags/list")
 
 

@@ -27,16 +27,16 @@ class FailingTransport:
 
     def __init__(self, inner: Transport) -> None:
         self._inner = inner
-        self.failing = False
+        self.has_failed = False
         self._sent = 0
 
     def round_trip(self, request: Request, /) -> Response:
-        if request.method != "PATCH" or self.failing or request.body is None:
+        if request.method != "PATCH" or self.has_failed or request.body is None:
             return self._inner.round_trip(request)
         try:
             return self._inner.round_trip(request.replace(body=request.body.map(self._fail_halfway)))
         except ZeroDivisionError:
-            self.failing = True
+            self.has_failed = True
             raise ReadError("connection lost", request=request) from None
 
     def _fail_halfway(self, chunk: bytes) -> bytes:
@@ -75,8 +75,8 @@ def test_upload_to_docker_registry_connection_lost_resumes(registry_host: str, t
     content = random.Random("broken").randbytes(SIZE)
     path = tmp_path / "content"
     path.write_bytes(content)
-    with contextlib.closing(FailingTransport(UrllibTransport())) as failing:
-        client = Client(registry_host, failing, insecure=True)
+    with contextlib.closing(FailingTransport(UrllibTransport())) as transport:
+        client = Client(registry_host, transport, insecure=True)
         assert upload(client, NAME, path) == Descriptor.of(content)
-        assert failing.failing
+        assert transport.has_failed
         assert client.get_blob(NAME, Descriptor.of(content).digest).read() == content

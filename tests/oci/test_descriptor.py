@@ -81,7 +81,7 @@ def test_of_memoryview_of_integers_counts_bytes() -> None:
     assert Descriptor.of(numbers).size == numbers.nbytes
 
 
-def test_of_unknown_algorithm_is_refused() -> None:
+def test_of_unknown_algorithm_raises_usage_error() -> None:
     with pytest.raises(UsageError, match="md5"):
         Descriptor.of(b"", algorithm="md5")
 
@@ -126,7 +126,7 @@ def test_media_type_valid_is_accepted(media_type: str) -> None:
         b"a/b",
     ],
 )
-def test_media_type_invalid_is_refused(media_type: Any) -> None:
+def test_media_type_invalid_raises_usage_error(media_type: Any) -> None:
     with pytest.raises(UsageError, match=r"mediaType must be type/subtype") as caught:
         Descriptor(media_type, DIGEST, 0)  # type: ignore[arg-type]
     assert repr(media_type)[:100] in str(caught.value)
@@ -136,7 +136,7 @@ def test_media_type_invalid_is_refused(media_type: Any) -> None:
 
 
 @pytest.mark.parametrize("size", [-1, 1.0, "1", True, None, [1]])
-def test_size_invalid_is_refused(size: Any) -> None:
+def test_size_invalid_raises_usage_error(size: Any) -> None:
     with pytest.raises(UsageError, match=r"size must be an integer from 0 to 2\*\*63 - 1, got ") as caught:
         Descriptor(OCTET_STREAM, DIGEST, size)  # type: ignore[arg-type]
     assert repr(size) in str(caught.value)
@@ -159,7 +159,7 @@ def test_size_invalid_is_refused(size: Any) -> None:
         ("digest", None),
     ],
 )
-def test_replace_field_of_wrong_type_is_refused(field: str, value: Any) -> None:
+def test_replace_field_of_wrong_type_raises_usage_error(field: str, value: Any) -> None:
     with pytest.raises(UsageError, match="digest" if field == "digest" else f"{field} must be ") as caught:
         Descriptor.of(b"").replace(**{field: value})
     assert repr(value) in str(caught.value)
@@ -245,13 +245,13 @@ def test_from_dict_unknown_fields_are_ignored() -> None:
 
 
 @pytest.mark.parametrize("missing", ["digest", "size"])
-def test_from_dict_required_field_missing_is_refused(missing: str) -> None:
+def test_from_dict_required_field_missing_raises_usage_error(missing: str) -> None:
     with pytest.raises(UsageError, match=rf"^invalid descriptor: {missing} missing in "):
         Descriptor.from_dict({key: value for key, value in REQUIRED.items() if key != missing})
 
 
 @pytest.mark.parametrize("value", [None, [], "x", 3, True, [("mediaType", "a/b")]])
-def test_from_dict_other_than_object_is_refused(value: Any) -> None:
+def test_from_dict_other_than_object_raises_usage_error(value: Any) -> None:
     with pytest.raises(UsageError, match=r"^invalid descriptor: expected an object, got "):
         Descriptor.from_dict(value)
     with pytest.raises(UsageError, match=r"^invalid descriptor: platform must be an object, got "):
@@ -283,7 +283,7 @@ def test_from_dict_empty_artifact_type_is_none() -> None:
         ("size", True),
     ],
 )
-def test_from_dict_invalid_digest_or_size_is_refused(field: str, value: Any) -> None:
+def test_from_dict_invalid_digest_or_size_raises_usage_error(field: str, value: Any) -> None:
     with pytest.raises(UsageError):
         Descriptor.from_dict(REQUIRED | {field: value})
 
@@ -353,7 +353,7 @@ def test_platform_from_dict_null_field_is_absent(field: str) -> None:
 
 
 @pytest.mark.parametrize("field", ["architecture", "os", "os_version", "variant", "os_features", "features"])
-def test_platform_field_of_wrong_type_is_refused(field: str) -> None:
+def test_platform_field_of_wrong_type_raises_usage_error(field: str) -> None:
     values: dict[str, Any] = {"architecture": "arm", "os": "linux", field: 5}
     with pytest.raises(UsageError, match=rf"platform\.{field} must be .*, got 5"):
         Platform(**values)

@@ -38,7 +38,7 @@ def test_of_without_algorithm_uses_sha256() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha1", "SHA256", "sha512-256", "blake3", "", "sha256 ", None])
-def test_of_unknown_algorithm_is_refused(algorithm: Any) -> None:
+def test_of_unknown_algorithm_raises_usage_error(algorithm: Any) -> None:
     with pytest.raises(UsageError, match="expected one of sha256, sha384, sha512") as caught:
         Digest.of(b"", algorithm)
     assert repr(algorithm) in str(caught.value)
@@ -97,14 +97,14 @@ def test_digest_valid_text_is_accepted(text: str, algorithm: str) -> None:
         "alg/../../x:abc",
     ],
 )
-def test_digest_invalid_text_is_refused(text: str) -> None:
+def test_digest_invalid_text_raises_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match=r"^invalid digest .*: expected ") as caught:
         Digest(text)
     assert repr(text) in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [None, 5, b"sha256:" + HEX.encode(), ["sha256"], object()])
-def test_digest_other_than_str_is_refused(value: Any) -> None:
+def test_digest_other_than_str_raises_usage_error(value: Any) -> None:
     with pytest.raises(UsageError, match=r"^invalid digest .*: expected "):
         Digest(value)
 
@@ -113,7 +113,9 @@ def test_digest_other_than_str_is_refused(value: Any) -> None:
 @pytest.mark.parametrize(
     "change", [lambda text: text[:-1], lambda text: text + "0", str.upper], ids=["short", "long", "upper"]
 )
-def test_digest_known_algorithm_with_wrong_length_is_refused(algorithm: str, change: Callable[[str], str]) -> None:
+def test_digest_known_algorithm_with_wrong_length_raises_usage_error(
+    algorithm: str, change: Callable[[str], str]
+) -> None:
     assert Digest(f"{algorithm}:{ABC[algorithm]}")
     with pytest.raises(UsageError):
         Digest(f"{algorithm}:{change(ABC[algorithm])}")
@@ -172,6 +174,6 @@ def test_digest_unknown_algorithm_is_valid_but_has_no_hasher() -> None:
 
 
 @pytest.mark.parametrize("data", ["text", None, 5])
-def test_of_other_than_bytes_is_refused(data: Any) -> None:
+def test_of_other_than_bytes_raises_usage_error(data: Any) -> None:
     with pytest.raises(UsageError, match=f"^data must be bytes, .*, got {type(data).__name__}$"):
         Digest.of(data)

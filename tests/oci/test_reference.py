@@ -116,7 +116,7 @@ def test_parse_valid_text_returns_parts(
         "a" * 250,
     ],
 )
-def test_parse_invalid_text_is_refused(text: str) -> None:
+def test_parse_invalid_text_raises_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match=r"^invalid ") as caught:
         Reference.parse(text)
     assert "secret" not in str(caught.value)
@@ -133,7 +133,7 @@ def test_parse_upper_case_repository_error_says_lower_case() -> None:
 
 
 @pytest.mark.parametrize("value", [None, 5, b"alpine", ["alpine"], object()])
-def test_parse_other_than_str_is_refused(value: Any) -> None:
+def test_parse_other_than_str_raises_usage_error(value: Any) -> None:
     with pytest.raises(UsageError, match=r"^invalid reference .*: expected HOST/NAME:TAG "):
         Reference.parse(value)
 
@@ -152,7 +152,7 @@ def test_str_returns_full_reference(text: str, full: str) -> None:
     assert Reference.parse(full) == Reference.parse(text)
 
 
-def test_reference_invalid_part_is_refused() -> None:
+def test_reference_invalid_part_raises_usage_error() -> None:
     reference = Reference("ghcr.io", "team/app", "1", DIGEST)  # type: ignore[arg-type]
     assert type(reference.digest) is Digest
     invalid: list[dict[str, Any]] = [{"host": "a b"}, {"repository": "App"}, {"tag": "-"}, {"digest": "x"}, {"tag": ""}]
@@ -216,13 +216,13 @@ def test_check_repository_valid_is_accepted(name: str) -> None:
         ["a"],
     ],
 )
-def test_check_repository_invalid_is_refused(name: Any) -> None:
+def test_check_repository_invalid_raises_usage_error(name: Any) -> None:
     with pytest.raises(UsageError, match=r"^invalid repository name .*: expected components of ") as caught:
         check_repository(name)
     assert repr(name) in str(caught.value)
 
 
-def test_check_repository_longer_than_255_is_refused() -> None:
+def test_check_repository_longer_than_255_raises_usage_error() -> None:
     with pytest.raises(UsageError, match=r"expected at most 255 characters, got 256$"):
         check_repository("a" * 256)
 
@@ -235,7 +235,7 @@ def test_check_tag_valid_is_accepted(tag: str) -> None:
 @pytest.mark.parametrize(
     "tag", ["", ".a", "-a", "a b", "a/b", "a:b", "a@b", "é", "a\n", "a+b", "x" * 129, None, 5, b"a"]
 )
-def test_check_tag_invalid_is_refused(tag: Any) -> None:
+def test_check_tag_invalid_raises_usage_error(tag: Any) -> None:
     with pytest.raises(UsageError, match=r"^invalid tag .*: expected 1 to 128 characters of ") as caught:
         check_tag(tag)
     assert repr(tag) in str(caught.value)
