@@ -189,9 +189,9 @@ def test_open_file_earlier_iterator_started_late_does_not_seek() -> None:
 def test_open_bytes_twice_gives_independent_iterators() -> None:
     content = b"a" * CHUNK_SIZE + b"b"
     body = Body.of(content)
-    one, other = body.open(), body.open()
-    first, second = next(one), next(other)
-    assert first + b"".join(one) == second + b"".join(other) == content
+    chunks, other_chunks = body.open(), body.open()
+    first, second = next(chunks), next(other_chunks)
+    assert first + b"".join(chunks) == second + b"".join(other_chunks) == content
 
 
 @pytest.mark.parametrize("make", [bytes, bytearray, memoryview, io.BytesIO], ids=lambda make: make.__name__)
@@ -402,13 +402,13 @@ def test_open_nonblocking_file_raises_usage_error() -> None:
 @pytest.mark.parametrize("make", ALL.values(), ids=ALL)
 def test_map_function_receives_each_chunk_when_it_is_read(make: Callable[[], Any]) -> None:
     body = Body.of(make())
-    seen: list[bytes] = []
-    mapped = body.map(lambda chunk: seen.append(chunk) or chunk).map(bytes.upper)
+    mapped_chunks: list[bytes] = []
+    mapped = body.map(lambda chunk: mapped_chunks.append(chunk) or chunk).map(bytes.upper)
     assert (mapped.length, mapped.resendable, mapped.single_use) == (body.length, body.resendable, body.single_use)
     chunks = mapped.open()
-    assert seen == []
+    assert mapped_chunks == []
     assert b"".join(chunks) == CONTENT.upper()
-    assert b"".join(seen) == CONTENT
+    assert b"".join(mapped_chunks) == CONTENT
     assert mapped.resendable is body.resendable is (not body.single_use)
 
 
@@ -421,10 +421,12 @@ def test_open_at_yields_remaining_bytes(make: Callable[[], Any], position: int) 
 
 
 def test_open_at_file_is_not_read_before_the_position() -> None:
-    seen: list[bytes] = []
+    mapped_chunks: list[bytes] = []
     body = Body.of(file_at_offset())
-    assert next(open_at(wrap_chunks(body, lambda chunks: (seen.append(chunk) or chunk for chunk in chunks)), 4))
-    assert seen == [CONTENT], "a mapped function receives all chunks"
+    assert next(
+        open_at(wrap_chunks(body, lambda chunks: (mapped_chunks.append(chunk) or chunk for chunk in chunks)), 4)
+    )
+    assert mapped_chunks == [CONTENT], "a mapped function receives all chunks"
     file = file_at_offset()
     reads = []
     file.read = lambda size: reads.append(file.tell()) or io.BytesIO.read(file, size)  # type: ignore[method-assign]

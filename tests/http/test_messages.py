@@ -142,10 +142,10 @@ def test_with_headers_replaces_adds_and_removes() -> None:
 
 
 def test_request_equal_requests_have_equal_hashes() -> None:
-    one, other = Request("GET", "/", {"A": "1"}), Request("GET", "/", {"a": "1"})
-    assert one == other
-    assert hash(one) == hash(other)
-    assert one != one.replace(info=RequestInfo(operation="x"))
+    first, second = Request("GET", "/", {"A": "1"}), Request("GET", "/", {"a": "1"})
+    assert first == second
+    assert hash(first) == hash(second)
+    assert first != first.replace(info=RequestInfo(operation="x"))
 
 
 @pytest.mark.parametrize("name", ["Authorization", "proxy-authorization", "Cookie", "Set-Cookie"])

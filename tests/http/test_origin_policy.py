@@ -105,7 +105,7 @@ WITH_USERINFO = [
     "https://user:secret@",
     "https://user:secret@h?x",
 ]
-READ_IN_TWO_WAYS = [
+AMBIGUOUS = [
     "https://h\\@evil/",
     "https://h/\\..",
     "https://h/a b",
@@ -116,7 +116,7 @@ READ_IN_TWO_WAYS = [
 ]
 
 
-@pytest.mark.parametrize("url", [*NOT_ABSOLUTE, *NO_HOST, *WITH_USERINFO, *READ_IN_TWO_WAYS])
+@pytest.mark.parametrize("url", [*NOT_ABSOLUTE, *NO_HOST, *WITH_USERINFO, *AMBIGUOUS])
 def test_origin_of_invalid_url_raises_usage_error(url: str) -> None:
     with pytest.raises(UsageError) as caught:
         Origin.of(url)
@@ -350,9 +350,9 @@ def test_is_loopback_other_host_is_false(host: str) -> None:
     ],
 )
 def test_upload_location_https_registry_resolves_location(location: str, url: str, secrets: bool) -> None:
-    found = upload_location(REQUEST_URL, location)
-    assert found == url
-    assert (Origin.of(found) == Origin.of(REQUEST_URL)) is secrets
+    resolved = upload_location(REQUEST_URL, location)
+    assert resolved == url
+    assert (Origin.of(resolved) == Origin.of(REQUEST_URL)) is secrets
 
 
 @pytest.mark.parametrize(

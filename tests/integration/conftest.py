@@ -224,7 +224,7 @@ def wait_for_answer(process: subprocess.Popen[bytes], port: int, log: Path, cert
         if process.poll() is not None:
             break
         pause.wait(PAUSE)
-    pytest.fail(f"docker-registry does not answer; its log: {log.read_text('utf-8', 'replace')[-2000:]}")
+    pytest.fail(f"docker-registry does not respond; log: {log.read_text('utf-8', 'replace')[-2000:]}")
 
 
 def is_ready(port: int, context: ssl.SSLContext | None) -> bool:

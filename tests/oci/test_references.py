@@ -109,10 +109,10 @@ def test_index_text_join_keeps_untouched_bytes(other: str) -> None:
 def test_index_text_split_any_json_yields_the_entries(x: Any, y: Any, ascii: bool, indent: Any) -> None:  # noqa: A002
     index = {"x": x, "manifests": [x, y], "y": y}
     content = json.dumps(index, ensure_ascii=ascii, indent=indent).encode("utf-8", "surrogatepass")
-    divided = IndexText.split(content)
-    assert [json.loads(one) for one in divided.entries] == [x, y]
-    assert json.loads(divided.join(divided.entries)) == index
-    assert json.loads(divided.join([])) == {**index, "manifests": []}
+    index_text = IndexText.split(content)
+    assert [json.loads(entry_text) for entry_text in index_text.entries] == [x, y]
+    assert json.loads(index_text.join(index_text.entries)) == index
+    assert json.loads(index_text.join([])) == {**index, "manifests": []}
 
 
 @pytest.mark.parametrize("depth", [1, 300])

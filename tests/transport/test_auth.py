@@ -475,8 +475,10 @@ def test_round_trip_token_replaced_by_other_thread_uses_it() -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_round_trip_400_to_cached_token_requests_fresh_token_once(method: str) -> None:
-    bad = Response(400, (), b"expired")
-    transport, script = scripted(challenged(), granted("a"), OK, bad, granted("b"), OK, bad, granted("c"), bad)
+    bad_request = Response(400, (), b"expired")
+    transport, script = scripted(
+        challenged(), granted("a"), OK, bad_request, granted("b"), OK, bad_request, granted("c"), bad_request
+    )
     with script:
         assert transport.round_trip(get(method=method)).status == 200
         assert transport.round_trip(get(method=method)).status == 200

@@ -244,8 +244,8 @@ def test_log_body_in_memory_has_body_line(log: LogLines) -> None:
 
 @pytest.mark.parametrize("response", [Response(200, {"Content-Length": "700"}), Response(204), Response(304)])
 def test_log_response_without_body_has_one_line(response: Response, log: LogLines) -> None:
-    with make_transport(response).round_trip(Request("HEAD", URL)) as got:
-        assert got.read() == b""
+    with make_transport(response).round_trip(Request("HEAD", URL)) as head_response:
+        assert head_response.read() == b""
     assert len(log.lines) == 1
 
 
@@ -430,10 +430,10 @@ def test_log_response_drain_reads_and_closes(log: LogLines) -> None:
 
 
 def test_log_response_keeps_its_request(log: LogLines) -> None:
-    really = Request("GET", "https://mirror.example/")
-    answer = Response(200, {"A": "b"}, RecordedBody(), request=really)
+    actual_request = Request("GET", "https://mirror.example/")
+    answer = Response(200, {"A": "b"}, RecordedBody(), request=actual_request)
     response = LogTransport(FunctionTransport(lambda request: answer)).round_trip(Request("GET", URL))
-    assert response.request is really
+    assert response.request is actual_request
     assert (response.status, response.headers) == (200, answer.headers)
     response.close()
 
@@ -516,32 +516,32 @@ def test_log_token_response_body_is_not_quoted(status: int, debug: LogLines) -> 
         ("Digest=canary", "?***"),
     ],
 )
-@pytest.mark.parametrize("where", ["url", "location"])
-def test_log_query_shows_only_specified_parameters(query: str, shown: str, where: str, debug: LogLines) -> None:
+@pytest.mark.parametrize("source", ["url", "location"])
+def test_log_query_shows_only_specified_parameters(query: str, shown: str, source: str, debug: LogLines) -> None:
     url = f"https://{HOST}/a?{query}"
-    request = Request("GET", url if where == "url" else URL)
-    make_transport(Response(202, {"Location": url} if where == "location" else {})).round_trip(request)
+    request = Request("GET", url if source == "url" else URL)
+    make_transport(Response(202, {"Location": url} if source == "location" else {})).round_trip(request)
     assert f"https://{HOST}/a{shown}" in debug.text
     assert "canary" not in debug.text
 
 
 @pytest.mark.parametrize("query", ["digest=sha256:ab", "n=5", "n=5&sig=canary"])
-@pytest.mark.parametrize("where", ["url", "Location", "Content-Location", "Link", "Warning"])
-def test_log_cross_origin_url_query_is_hidden(query: str, where: str, debug: LogLines) -> None:
+@pytest.mark.parametrize("source", ["url", "Location", "Content-Location", "Link", "Warning"])
+def test_log_cross_origin_url_query_is_hidden(query: str, source: str, debug: LogLines) -> None:
     url = f"https://storage.example/a?{query}"
     anonymous = Request("GET", url, info=RequestInfo(anonymous=True))
-    answer = Response(202, {} if where == "url" else {where: f"<{url}>" if where == "Link" else url})
-    make_transport(answer).round_trip(anonymous if where == "url" else Request("GET", URL))
+    answer = Response(202, {} if source == "url" else {source: f"<{url}>" if source == "Link" else url})
+    make_transport(answer).round_trip(anonymous if source == "url" else Request("GET", URL))
     assert "https://storage.example/a?***" in debug.text
     assert query not in debug.text
 
 
 @pytest.mark.parametrize("query", ["canary", "canary&n=1", "n=1&canary=", "canary/sig=abc"])
-@pytest.mark.parametrize("where", ["url", "location"])
-def test_log_query_without_names_is_hidden(query: str, where: str, debug: LogLines) -> None:
+@pytest.mark.parametrize("source", ["url", "location"])
+def test_log_query_without_names_is_hidden(query: str, source: str, debug: LogLines) -> None:
     url = f"https://storage.example/a?{query}"
-    request = Request("GET", url if where == "url" else URL)
-    make_transport(Response(202, {"Location": url} if where == "location" else {})).round_trip(request)
+    request = Request("GET", url if source == "url" else URL)
+    make_transport(Response(202, {"Location": url} if source == "location" else {})).round_trip(request)
     assert "canary" not in debug.text
 
 

@@ -197,23 +197,23 @@ def test_redirect_of_token_server_is_returned(status: int, location: str) -> Non
 
 def test_redirect_response_without_request_gets_the_last_request() -> None:
     class Bare:
-        asked: list[Request] = []  # noqa: RUF012
+        requests_seen: list[Request] = []  # noqa: RUF012
 
         def round_trip(self, request: Request, /) -> Response:
-            self.asked.append(request)
-            return Response(307, {"Location": "/b"}) if len(self.asked) == 1 else Response(200)
+            self.requests_seen.append(request)
+            return Response(307, {"Location": "/b"}) if len(self.requests_seen) == 1 else Response(200)
 
         def close(self) -> None: ...
 
     response = RedirectTransport(Bare()).round_trip(Request("GET", URL))
-    assert response.request is Bare.asked[1]
+    assert response.request is Bare.requests_seen[1]
     assert response.request.url == f"https://{HOST}/b"
 
 
 def test_redirect_response_keeps_its_request() -> None:
-    really = Request("GET", "https://mirror.example/x")
-    response, _ = follow(Request("GET", URL), redirect_to("/b"), lambda request: Response(200, request=really))
-    assert response.request is really
+    actual_request = Request("GET", "https://mirror.example/x")
+    response, _ = follow(Request("GET", URL), redirect_to("/b"), lambda request: Response(200, request=actual_request))
+    assert response.request is actual_request
 
 
 # --- Location ---

@@ -529,11 +529,11 @@ def test_retry_exhausted_raises_last_error_with_its_cause(clock: Clock) -> None:
 
 def test_retry_discarded_response_is_drained_before_wait(clock: Clock) -> None:
     bodies = [RecordedBody() for _ in range(3)]
-    seen: list[bool] = []
-    clock.during_sleep.append(lambda: seen.append(bodies[0].closed and bodies[0].read_to_end))
+    drained: list[bool] = []
+    clock.during_sleep.append(lambda: drained.append(bodies[0].closed and bodies[0].read_to_end))
     script = ScriptedTransport([busy("5", body=body) for body in bodies])
     response = make_transport(script, clock, retry=urllib3.Retry(2)).round_trip(get())
-    assert seen == [True]
+    assert drained == [True]
     assert [body.closed for body in bodies] == [True, True, False]
     assert response.read() == b"busy"
 
@@ -823,7 +823,7 @@ def test_retry_after_max_wait_is_inclusive(limit: float, clock: Clock) -> None:
     assert attempts(get(), [busy("5"), OK], clock, max_wait=5.0)[0] == 2
 
 
-def test_backoff_beyond_max_wait_is_cut(clock: Clock) -> None:
+def test_backoff_beyond_max_wait_is_limited(clock: Clock) -> None:
     retry = urllib3.Retry(3, backoff_factor=100)
     attempts(get(), [ReadError("no")] * 4, clock, retry=retry, max_wait=7)
     assert clock.sleeps == [7.0, 7.0]
@@ -996,7 +996,7 @@ def test_wait_block_of_another_host_does_not_extend_it(clock: Clock) -> None:
     assert clock.sleeps == [10.0]
 
 
-def test_wait_extended_is_cut_to_max_wait(clock: Clock) -> None:
+def test_wait_extended_is_limited_to_max_wait(clock: Clock) -> None:
     hosts = FakeHosts(clock)
     delayed = DelayedResponse(hosts, "59")
     hosts.answers = [busy("59")]
@@ -1039,7 +1039,7 @@ def test_retry_error_waits_for_block_of_another_request(clock: Clock) -> None:
     assert clock.sleeps == [12.0]
 
 
-def test_blocked_hosts_many_are_all_remembered(clock: Clock) -> None:
+def test_blocked_hosts_many_are_all_stored(clock: Clock) -> None:
     hosts = FakeHosts(clock)
     transport = make_transport(FunctionTransport(hosts), clock, retry=GETS)
     for number in range(1500):
@@ -1224,7 +1224,7 @@ def test_retry_default_clocks_are_looked_up_at_each_call(monkeypatch: pytest.Mon
     assert waits == [7.0]
 
 
-def test_retry_injected_clocks_real_ones_unused(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_injected_clocks_replace_real_clocks(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*args: object) -> float:
         raise AssertionError("the real clock is used")
 

@@ -101,16 +101,16 @@ def test_transport_isinstance_requires_both_methods() -> None:
 
 
 def test_function_transport_round_trip_calls_function() -> None:
-    seen: list[Request] = []
+    received: list[Request] = []
 
     def answer(request: Request) -> Response:
-        seen.append(request)
+        received.append(request)
         return Response(418, {"A": "b"}, b"teapot")
 
     request = Request("GET", URL)
     response = FunctionTransport(answer).round_trip(request)
     assert (response.status, response.headers["a"], response.read()) == (418, "b", b"teapot")
-    assert seen == [request]
+    assert received == [request]
     assert response.request is request
 
 

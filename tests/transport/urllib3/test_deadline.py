@@ -149,7 +149,7 @@ class TestDeadline:
             transport.round_trip(get(server.url, deadline=clock.now))
         assert read(transport.round_trip(get(server.url))) == (200, b"next")
 
-    def test_deadline_far_off_changes_nothing(self, wire: Wire, clock: FakeClock) -> None:
+    def test_deadline_not_reached_changes_nothing(self, wire: Wire, clock: FakeClock) -> None:
         server = wire.serve(respond(reply(200, b"ok"), reply(200, b"next")))
         transport = wire.transport()
         assert read(transport.round_trip(get(server.url, deadline=clock.now + 1000))) == (200, b"ok")
@@ -280,7 +280,7 @@ class TestTimeout:
         assert raised.value.request is not None
         assert raised.value.__cause__ is not None
 
-    def test_timeout_half_a_body_raises_read_timeout(self, wire: Wire) -> None:
+    def test_timeout_incomplete_body_raises_read_timeout(self, wire: Wire) -> None:
         server = wire.serve(respond(reply(200, b"half", "Content-Length: 8")), respond(reply(200, b"next")))
         transport = wire.transport(timeout=0.1)
         response = transport.round_trip(get(server.url))
@@ -290,7 +290,7 @@ class TestTimeout:
         assert read(transport.round_trip(get(server.url))) == (200, b"next")
         response.close()
 
-    def test_timeout_half_a_status_line_raises_read_timeout(self, wire: Wire) -> None:
+    def test_timeout_incomplete_status_line_raises_read_timeout(self, wire: Wire) -> None:
         server = wire.serve(lambda peer: (peer.read_head(), peer.send(b"HTTP/1.")))
         content = Content(b"abc")
         timeout = urllib3.Timeout(connect=PATIENCE, read=0.05)

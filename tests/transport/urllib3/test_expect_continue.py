@@ -128,7 +128,7 @@ def second_request_waits(wire: Wire, clock: FakeClock, *, first: Script, between
     waits = single_use or between > 600 or first is send_100_late
     server = wire.serve(first, refuse_early if waits else respond(reply(201)))
     transport = wire.transport(expect_timeout=1000, timeout=READ_ONLY)
-    clock.step = 2000  # each look at the clock ends a wait
+    clock.step = 2000  # each reading of the clock advances it beyond expect_timeout
     read(transport.round_trip(put(server.url, LARGE)))
     clock.step = 0
     clock.now += between
@@ -299,63 +299,63 @@ class TestInterimResponses:
         assert read(transport.round_trip(get(server.url))) == (200, b"next")
 
     @one_kind
-    @pytest.mark.parametrize("where", ["before", "after", "without"])
-    def test_interim_101_raises_protocol_error(self, wire: Wire, where: str) -> None:
+    @pytest.mark.parametrize("position", ["before", "after", "without"])
+    def test_interim_101_raises_protocol_error(self, wire: Wire, position: str) -> None:
         switch = reply(101, b"", "Upgrade: h2c", "Connection: Upgrade")
 
         def script(peer: Peer) -> None:
             peer.read_head()
-            if where == "after":
+            if position == "after":
                 peer.send(CONTINUE)
                 peer.read_body()
             peer.send(switch)
 
         server = wire.serve(script)
         content = make_content()
-        request = get(server.url) if where == "without" else put(server.url, content.body("sized"))
+        request = get(server.url) if position == "without" else put(server.url, content.body("sized"))
         with pytest.raises(ProtocolError, match="101") as raised:
             wire.transport().round_trip(request)
         assert raised.value.request is not None
-        assert (content.chunks_read == 0) == (where != "after")
+        assert (content.chunks_read == 0) == (position != "after")
 
-    @pytest.mark.parametrize("where", ["before", "after", "without"])
-    def test_interim_responses_33_raise_protocol_error(self, wire: Wire, where: str) -> None:
+    @pytest.mark.parametrize("position", ["before", "after", "without"])
+    def test_interim_responses_33_raise_protocol_error(self, wire: Wire, position: str) -> None:
         def script(peer: Peer) -> None:
             peer.read_head()
-            if where == "after":
+            if position == "after":
                 peer.send(CONTINUE)
                 peer.read_body()
             peer.send(PROCESSING * 33 + reply(200))
 
         server = wire.serve(script)
         content = make_content()
-        request = get(server.url) if where == "without" else put(server.url, content.body("sized"))
+        request = get(server.url) if position == "without" else put(server.url, content.body("sized"))
         with pytest.raises(ProtocolError, match="32"):
             wire.transport().round_trip(request)
-        assert (content.chunks_read == 0) == (where != "after")
+        assert (content.chunks_read == 0) == (position != "after")
 
-    @pytest.mark.parametrize("where", ["before", "after", "without"])
+    @pytest.mark.parametrize("position", ["before", "after", "without"])
     @pytest.mark.parametrize("count", [2, 30])
-    def test_interim_responses_over_64_kib_raise_protocol_error(self, wire: Wire, where: str, count: int) -> None:
+    def test_interim_responses_over_64_kib_raise_protocol_error(self, wire: Wire, position: str, count: int) -> None:
         padded = reply(103, b"", "X-Pad: " + "x" * (66_000 // count))
 
         def script(peer: Peer) -> None:
             peer.read_head()
-            if where == "after":
+            if position == "after":
                 peer.send(CONTINUE)
                 peer.read_body()
             peer.send(padded * count + reply(200))
 
         server = wire.serve(script)
         content = make_content()
-        request = get(server.url) if where == "without" else put(server.url, content.body("sized"))
+        request = get(server.url) if position == "without" else put(server.url, content.body("sized"))
         with pytest.raises(ProtocolError, match="are too large: expected at most 65536 bytes"):
             wire.transport().round_trip(request)
-        assert (content.chunks_read == 0) == (where != "after")
+        assert (content.chunks_read == 0) == (position != "after")
 
     @one_kind
-    @pytest.mark.parametrize("where", ["before", "after"])
-    def test_interim_responses_following_bytes_are_kept(self, wire: Wire, where: str) -> None:
+    @pytest.mark.parametrize("position", ["before", "after"])
+    def test_interim_responses_following_bytes_are_kept(self, wire: Wire, position: str) -> None:
         # Interim responses, the final response and bytes of its body are received together.
         padded = reply(103, b"", "X-Pad: " + "x" * 20_000)
         body = b"x" * 30_000
@@ -363,7 +363,7 @@ class TestInterimResponses:
 
         def script(peer: Peer) -> None:
             peer.read_head()
-            if where == "after":
+            if position == "after":
                 peer.send(CONTINUE)
                 peer.read_body()
             peer.send(together)
@@ -409,8 +409,8 @@ class TestBytewise:
 
     @pytest.mark.parametrize("at", [1, 11, 12, 13, 14, len(reply(401)) - 1])
     def test_final_status_in_two_pieces_body_is_not_read(self, wire: Wire, at: int) -> None:
-        whole = reply(401, b"no")
-        server = wire.serve(lambda peer: (peer.read_head(), peer.send(whole[:at], whole[at:])))
+        response = reply(401, b"no")
+        server = wire.serve(lambda peer: (peer.read_head(), peer.send(response[:at], response[at:])))
         content = make_content()
         assert read(wire.transport().round_trip(put(server.url, content.body("sized")))) == (401, b"no")
         assert content.chunks_read == 0

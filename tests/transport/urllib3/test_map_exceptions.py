@@ -239,8 +239,8 @@ class TestConnectErrors:
     """Connection errors of real sockets."""
 
     def test_connect_refused_raises_connect_error(self, wire: Wire) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port = taken.getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
         scheme = "http" if wire.kind == "http" else "https"
         with pytest.raises(ConnectError, match=f"{scheme}://127.0.0.1:{port}") as raised:
             wire.transport().round_trip(get(f"{scheme}://127.0.0.1:{port}/v2/?secret"))

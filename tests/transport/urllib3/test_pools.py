@@ -261,7 +261,7 @@ class TestStaleConnection:
 
     @pytest.mark.parametrize("end", [Peer.close, Peer.reset, lambda peer: peer.close(notify=True)])
     @pytest.mark.parametrize("method", ["GET", "POST"])
-    def test_stale_connection_request_uses_a_fresh_one(self, wire: Wire, end: Script, method: str) -> None:
+    def test_stale_connection_request_uses_new_connection(self, wire: Wire, end: Script, method: str) -> None:
         server = wire.serve(respond_then(end), respond(reply(200, b"next")))
         transport = wire.transport()
         self.first(transport, server.url)
@@ -354,7 +354,7 @@ class TestStaleConnection:
             transport.round_trip(put(server.url, content.body("sized")))
 
     @pytest.mark.parametrize("end", [close_after_head, reset_after_head, respond_and_close])
-    def test_closed_fresh_connection_request_is_not_resent(self, wire: Wire, end: Script) -> None:
+    def test_closed_new_connection_request_is_not_resent(self, wire: Wire, end: Script) -> None:
         server = wire.serve(end)
         with pytest.raises(ReadError):
             wire.transport().round_trip(get(server.url))

@@ -168,8 +168,8 @@ class TestConnect:
         assert type(raised.value) in (ConnectError, ProtocolError)
 
     def test_connect_proxy_unreachable_raises_connect_error(self, wire: Wire) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port = taken.getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
         scheme = "http" if wire.kind == "http" else "https"
         with pytest.raises(ConnectError):
             wire.transport(proxy=f"http://127.0.0.1:{port}").round_trip(get(f"{scheme}://registry.test/"))

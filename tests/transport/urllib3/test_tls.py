@@ -79,10 +79,10 @@ class TestTrust:
         assert read(wire.transport(tls=context).round_trip(get(server.url))) == (200, b"ok")
 
     def test_tls_function_is_called_once_per_host(self, wire: Wire, certificates: Certificates) -> None:
-        asked: list[str] = []
+        hosts: list[str] = []
 
         def choose(host: str) -> ssl.SSLContext:
-            asked.append(host)
+            hosts.append(host)
             return certificates.client
 
         servers = [wire.serve(respond(reply(200)), respond(reply(200))) for _ in range(2)]
@@ -90,7 +90,7 @@ class TestTrust:
         for server in servers:
             for anonymous in (False, True):
                 read(transport.round_trip(get(server.url, anonymous=anonymous)))
-        assert asked == [server.netloc for server in servers]
+        assert hosts == [server.netloc for server in servers]
 
     def test_tls_function_returning_none_trusts_system(
         self, wire: Wire, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
@@ -175,12 +175,12 @@ class TestDistrust:
 
 def make_unreadable(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     """Make a folder unreadable, also for root, by patching the function that lists it."""
-    really = os.listdir
+    list_folder = os.listdir
 
     def refuse(name: Path) -> list[str]:
         if path == name or path in name.parents:
             raise PermissionError(13, "Permission denied", str(name))
-        return really(name)
+        return list_folder(name)
 
     monkeypatch.setattr(os, "listdir", refuse)
 
@@ -275,7 +275,7 @@ class TestDockerCertsD:
         assert certificate_received == [first != "anonymous", first == "anonymous"]
 
     @pytest.mark.parametrize("missing_name", ["client.cert", "client.key"])
-    def test_certs_d_half_a_pair_raises_usage_error(
+    def test_certs_d_incomplete_pair_raises_usage_error(
         self, wire: Wire, certificates: Certificates, certs_d: Callable[..., Path], missing_name: str
     ) -> None:
         server = wire.serve()
@@ -326,7 +326,7 @@ class TestDockerCertsD:
             docker_certs_d(tmp_path)("registry.test")
 
     @pytest.mark.parametrize("number", [0, 1, 2])
-    def test_certs_d_default_folders_are_podmans_and_dockers(
+    def test_certs_d_default_folders_are_those_of_podman_and_docker(
         self,
         wire: Wire,
         certificates: Certificates,
