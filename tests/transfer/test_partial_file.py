@@ -1,4 +1,4 @@
-"""The partial file: files of other users are not written, none is left behind, a complete one is renamed."""
+"""Partial files: they are renamed when complete, and files of other users are never written."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Any
 import pytest
 
 from ociwire.transfer._partial_file import PartialFile
-from tests._support.download_world import Place
+from tests._support.download_world import DownloadWorld
 from tests._support.fault_world import blob
 
 pytestmark = pytest.mark.usefixtures("no_threads_left", "no_files_left")
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path, blob(7, 5000))
+def world(tmp_path: Path) -> DownloadWorld:
+    return DownloadWorld(tmp_path, blob(7, 5000))
 
 
-# What is not this user's own
+# Files that are not private to this user
 
 
 def link(path: Path, victim: Path) -> None:
@@ -48,99 +48,101 @@ def folder(path: Path, victim: Path) -> None:
 
 
 def unix_socket(path: Path, victim: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as made:
-        made.bind(os.path.relpath(path))
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(path))
 
 
-ODDITIES = [link, symbolic_link, dangling_link, fifo, folder, unix_socket]
+NOT_PRIVATE = [link, symbolic_link, dangling_link, fifo, folder, unix_socket]
 
 
-@pytest.mark.parametrize("make", ODDITIES)
-def test_partial_file_name_is_not_a_private_file_is_left_alone(
-    place: Place, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, make: Any
+@pytest.mark.parametrize("make", NOT_PRIVATE)
+def test_partial_file_path_is_not_a_private_file_is_not_changed(
+    world: DownloadWorld, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, make: Any
 ) -> None:
-    monkeypatch.chdir(place.folder)
+    monkeypatch.chdir(world.folder)
     victim = tmp_path_factory.mktemp("other") / "victim"
     victim.write_bytes(b"precious")
-    make(place.part, victim)
-    before = os.lstat(place.part).st_ino
-    assert place.download() == place.described
-    assert place.target.read_bytes() == place.content
+    make(world.part, victim)
+    before = os.lstat(world.part).st_ino
+    assert world.download() == world.descriptor
+    assert world.target.read_bytes() == world.content
     assert victim.read_bytes() == b"precious"
-    assert sorted(os.listdir(place.folder)) == sorted([place.part.name, "blob.bin"])
-    assert os.lstat(place.part).st_ino == before
+    assert sorted(os.listdir(world.folder)) == sorted([world.part.name, "blob.bin"])
+    assert os.lstat(world.part).st_ino == before
     assert not (victim.parent / "nowhere").exists()
 
 
-def test_partial_file_of_another_user_is_left_alone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    place.part.write_bytes(place.content[:1000])
-    fstat, uid, inode = os.fstat, os.geteuid(), place.part.stat().st_ino
+def test_partial_file_of_another_user_is_not_changed(world: DownloadWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.part.write_bytes(world.content[:1000])
+    fstat, uid, inode = os.fstat, os.geteuid(), world.part.stat().st_ino
 
-    class Foreign:
+    class OtherOwner:
         def __init__(self, status: os.stat_result) -> None:
             self._status, self.st_uid = status, uid + 1
 
         def __getattr__(self, name: str) -> Any:
             return getattr(self._status, name)
 
-    def looked(descriptor: int) -> Any:
+    def fstat_with_other_owner(descriptor: int) -> Any:
         status = fstat(descriptor)
-        return Foreign(status) if status.st_ino == inode else status
+        return OtherOwner(status) if status.st_ino == inode else status
 
-    monkeypatch.setattr(os, "fstat", looked)
-    place.download()
-    assert place.target.read_bytes() == place.content
-    assert place.target.stat().st_ino != inode
-    assert place.part.read_bytes() == place.content[:1000]
-    assert place.requests == ["GET"]
+    monkeypatch.setattr(os, "fstat", fstat_with_other_owner)
+    world.download()
+    assert world.target.read_bytes() == world.content
+    assert world.target.stat().st_ino != inode
+    assert world.part.read_bytes() == world.content[:1000]
+    assert world.requests == ["GET"]
 
 
-def test_partial_file_of_another_user_unreadable_is_left_alone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    place.part.write_bytes(b"another's")
+def test_partial_file_of_another_user_unreadable_is_not_changed(
+    world: DownloadWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.part.write_bytes(b"foreign")
     open_ = os.open
 
-    def refuse(path: Any, *arguments: Any, **options: Any) -> int:
-        if os.fspath(path) == str(place.part):
+    def fail(path: Any, *arguments: Any, **options: Any) -> int:
+        if os.fspath(path) == str(world.part):
             raise PermissionError(errno.EACCES, "Permission denied")
         return open_(path, *arguments, **options)
 
-    monkeypatch.setattr(os, "open", refuse)
-    place.download()
-    assert place.target.read_bytes() == place.content
-    assert place.part.read_bytes() == b"another's"
+    monkeypatch.setattr(os, "open", fail)
+    world.download()
+    assert world.target.read_bytes() == world.content
+    assert world.part.read_bytes() == b"foreign"
 
 
 # Footers
 
 
-def test_partial_file_footer_is_cut_off_and_tells_the_prefix(place: Place) -> None:
-    file = PartialFile(str(place.target), place.described.digest)
-    file.write(memoryview(place.content[:1000]), 0)
+def test_partial_file_footer_is_truncated_and_sets_the_prefix(world: DownloadWorld) -> None:
+    file = PartialFile(str(world.target), world.descriptor.digest)
+    file.write(memoryview(world.content[:1000]), 0)
     file.record_prefix(1000)
     file.allow_gaps(5000)
-    file.write(memoryview(place.content[3000:]), 3000)
+    file.write(memoryview(world.content[3000:]), 3000)
     file.record_prefix(900)
-    assert place.part.stat().st_size == 5036
+    assert world.part.stat().st_size == 5036
     file.close()
-    file = PartialFile(str(place.target), place.described.digest)
+    file = PartialFile(str(world.target), world.descriptor.digest)
     assert file.prefix == 900
-    assert place.part.read_bytes() == place.content[:900]
+    assert world.part.read_bytes() == world.content[:900]
     file.abandon()
 
 
-def test_partial_file_complete_after_gaps_has_no_footer(place: Place) -> None:
-    file = PartialFile(str(place.target), place.described.digest)
+def test_partial_file_complete_after_gaps_has_no_footer(world: DownloadWorld) -> None:
+    file = PartialFile(str(world.target), world.descriptor.digest)
     file.allow_gaps(5000)
-    file.write(memoryview(place.content), 0)
+    file.write(memoryview(world.content), 0)
     file.record_prefix(5000)
     assert file.finish()
-    place.check()
+    world.check_complete()
 
 
-def test_partial_file_footer_cannot_be_cut_off_leaves_nothing_open(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+def test_partial_file_footer_truncation_fails_releases_the_lock(
+    world: DownloadWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place.part.write_bytes(place.content[:3000] + b"ociwire partial %020d" % 1000)
+    world.part.write_bytes(world.content[:3000] + b"ociwire partial %020d" % 1000)
 
     def fail(*args: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
@@ -149,71 +151,71 @@ def test_partial_file_footer_cannot_be_cut_off_leaves_nothing_open(
         patched.setattr(os, "ftruncate", fail)
         for _ in range(3):
             with pytest.raises(OSError, match="Input/output"):
-                place.download()
-    place.download()  # the lock is free
-    place.check()
-    assert place.requests == ["HEAD", "GET bytes=1000-4999"]
+                world.download()
+    world.download()  # the lock was released
+    world.check_complete()
+    assert world.requests == ["HEAD", "GET bytes=1000-4999"]
 
 
-# The end
+# Rename
 
 
-@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EIO])
-@pytest.mark.parametrize("what", ["fsync", "open"])
-def test_partial_file_directory_cannot_be_synced_is_in_place(
-    place: Place, monkeypatch: pytest.MonkeyPatch, what: str, code: int
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EIO])
+@pytest.mark.parametrize("function", ["fsync", "open"])
+def test_partial_file_directory_sync_fails_keeps_the_download(
+    world: DownloadWorld, monkeypatch: pytest.MonkeyPatch, function: str, number: int
 ) -> None:
-    real = getattr(os, what)
+    original = getattr(os, function)
 
-    def refuse(first: Any, *arguments: Any) -> Any:
-        if os.path.isdir(first if what == "open" else f"/proc/self/fd/{first}"):
-            raise OSError(code, os.strerror(code))
-        return real(first, *arguments)
+    def fail(first: Any, *arguments: Any) -> Any:
+        if os.path.isdir(first if function == "open" else f"/proc/self/fd/{first}"):
+            raise OSError(number, os.strerror(number))
+        return original(first, *arguments)
 
-    monkeypatch.setattr(os, what, refuse)
-    assert place.download() == place.described
-    place.check()
+    monkeypatch.setattr(os, function, fail)
+    assert world.download() == world.descriptor
+    world.check_complete()
 
 
 # Other downloads at the same time
 
 
-def test_partial_file_locked_by_another_uses_a_random_name(place: Place) -> None:
+def test_partial_file_locked_by_another_uses_a_random_name(world: DownloadWorld) -> None:
     with ExitStack() as stack:
-        files = [PartialFile(str(place.target), place.described.digest) for _ in range(12)]
+        files = [PartialFile(str(world.target), world.descriptor.digest) for _ in range(12)]
         for file in files:
             stack.callback(file.close)
-        assert len(os.listdir(place.folder)) == 12
-        place.download()
-        assert len(os.listdir(place.folder)) == 13
+        assert len(os.listdir(world.folder)) == 12
+        world.download()
+        assert len(os.listdir(world.folder)) == 13
         for file in files:
             file.abandon()
-    place.check()
+    world.check_complete()
 
 
-def test_partial_file_of_a_killed_process_is_taken_over(place: Place) -> None:
-    first = PartialFile(str(place.target), place.described.digest)
-    first.write(memoryview(place.content[:1000]), 0)
-    first.close()  # as the system does for a killed process
-    place.download()
-    place.check()
-    assert place.requests == ["HEAD", "GET bytes=1000-4999"]
+def test_partial_file_of_a_killed_process_is_resumed(world: DownloadWorld) -> None:
+    first = PartialFile(str(world.target), world.descriptor.digest)
+    first.write(memoryview(world.content[:1000]), 0)
+    first.close()  # the system also closes the files of a killed process
+    world.download()
+    world.check_complete()
+    assert world.requests == ["HEAD", "GET bytes=1000-4999"]
 
 
 def test_partial_file_renamed_before_it_was_locked_is_opened_again(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    world: DownloadWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another download has just ended: what was opened is the complete file, which must not be written."""
-    place.part.write_bytes(place.content)
+    """If another download has just completed, the opened file is the complete one, which must not be written."""
+    world.part.write_bytes(world.content)
     flock, renamed = fcntl.flock, []
 
-    def late(descriptor: int, operation: int) -> None:
+    def flock_after_rename(descriptor: int, operation: int) -> None:
         if not renamed:
-            renamed.append(os.replace(place.part, place.folder / "complete"))
+            renamed.append(os.replace(world.part, world.folder / "complete"))
         flock(descriptor, operation)
 
-    monkeypatch.setattr(fcntl, "flock", late)
-    file = PartialFile(str(place.target), place.described.digest)
+    monkeypatch.setattr(fcntl, "flock", flock_after_rename)
+    file = PartialFile(str(world.target), world.descriptor.digest)
     assert file.prefix == 0
     file.abandon()
-    assert (place.folder / "complete").read_bytes() == place.content
+    assert (world.folder / "complete").read_bytes() == world.content

@@ -1,4 +1,4 @@
-"""A call that has started threads returns when they have ended, and not before, whatever interrupts it."""
+"""Calls that start threads return only after all threads have ended, even if they are interrupted."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ import ociwire.transfer
 import ociwire.transfer._workers
 from ociwire.transfer._content import HashingThread
 from ociwire.transfer._workers import WorkerPool
-from tests._support.download_world import Place
+from tests._support.download_world import DownloadWorld
 from tests._support.fault_world import blob
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
 
-INTERRUPTS = [KeyboardInterrupt(), SystemExit(1), GeneratorExit(), TimeoutError("a test's")]
+INTERRUPTS = [KeyboardInterrupt(), SystemExit(1), GeneratorExit(), TimeoutError("test")]
 
 
-def interrupting(monkeypatch: pytest.MonkeyPatch, interrupts: list[BaseException]) -> None:
-    """Joining is interrupted so often, one after the other."""
+def interrupt_joins(monkeypatch: pytest.MonkeyPatch, interrupts: list[BaseException]) -> None:
+    """Make each of the next calls of `Thread.join` raise one of the interrupts."""
     join = threading.Thread.join
 
-    def interrupted(self: threading.Thread, timeout: float | None = None) -> None:
+    def interrupted_call(self: threading.Thread, timeout: float | None = None) -> None:
         if interrupts:
             raise interrupts.pop(0)
         join(self, timeout)
 
-    monkeypatch.setattr(threading.Thread, "join", interrupted)
-    # A thread that has ended is joined, too, so that the interrupts do not depend on its speed.
+    monkeypatch.setattr(threading.Thread, "join", interrupted_call)
+    # So that ended threads are also joined, and the number of interrupts does not depend on timing.
     monkeypatch.setattr(threading.Thread, "is_alive", lambda self: self.ident is not None)
 
 
@@ -41,15 +41,15 @@ def interrupting(monkeypatch: pytest.MonkeyPatch, interrupts: list[BaseException
 def test_join_interrupted_waits_and_raises_the_first(
     monkeypatch: pytest.MonkeyPatch, interrupts: list[BaseException]
 ) -> None:
-    gate, expected = threading.Event(), interrupts[0]
-    pool = WorkerPool("test", on_cancel=gate.set)
+    release, expected = threading.Event(), interrupts[0]
+    pool = WorkerPool("test", on_cancel=release.set)
     for _ in range(3):
-        pool.start(lambda: gate.wait(30))
-    interrupting(monkeypatch, list(interrupts))
+        pool.start(lambda: release.wait(30))
+    interrupt_joins(monkeypatch, list(interrupts))
     with pytest.raises(type(expected)) as caught:
         pool.join()
     assert caught.value is expected
-    assert gate.is_set()
+    assert release.is_set()
     assert pool._threads == []
 
 
@@ -75,45 +75,47 @@ def test_join_thread_starts_another_waits_for_both() -> None:
 
 
 def test_join_on_cancel_interrupted_is_called_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    gate, called = threading.Event(), []
+    release, calls = threading.Event(), []
 
     def stop() -> None:
-        called.append(1)
-        if len(called) == 1:
+        calls.append(1)
+        if len(calls) == 1:
             raise SystemExit(2)
-        gate.set()
+        release.set()
 
     pool = WorkerPool("test", on_cancel=stop)
-    pool.start(lambda: gate.wait(30))
-    interrupting(monkeypatch, [KeyboardInterrupt()])
+    pool.start(lambda: release.wait(30))
+    interrupt_joins(monkeypatch, [KeyboardInterrupt()])
     with pytest.raises(KeyboardInterrupt):
         pool.join()
-    assert len(called) == 2
+    assert len(calls) == 2
 
 
 def test_join_returns_early_waits_for_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As CPython's does before 3.13, once it has been interrupted: it returns at once."""
-    gate, ended = threading.Event(), []
+    """Before CPython 3.13, `Thread.join` returns at once after it was interrupted."""
+    release, ended = threading.Event(), []
 
     def work() -> None:
-        gate.wait(30)
+        release.wait(30)
         ended.append(1)
 
-    class Waited:
+    class FakeEvent:
         def wait(self, timeout: float) -> None:
-            gate.set()
+            release.set()
 
     pool = WorkerPool("test")
     pool.start(work)
-    real = threading
+    real_threading = threading
     monkeypatch.setattr(threading.Thread, "join", lambda self, timeout=None: None)
-    monkeypatch.setattr(ociwire.transfer._workers, "threading", SimpleNamespace(enumerate=real.enumerate, Event=Waited))
+    monkeypatch.setattr(
+        ociwire.transfer._workers, "threading", SimpleNamespace(enumerate=real_threading.enumerate, Event=FakeEvent)
+    )
     pool.join()
     assert ended == [1]
 
 
 def test_join_signal_waits_for_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    joining, gate, ended, me = threading.Event(), threading.Event(), [], threading.get_ident()
+    joining, release, ended, main_thread = threading.Event(), threading.Event(), [], threading.get_ident()
     join = threading.Thread.join
 
     def handler(number: int, frame: FrameType | None) -> None:
@@ -121,17 +123,17 @@ def test_join_signal_waits_for_the_thread(monkeypatch: pytest.MonkeyPatch) -> No
 
     def work() -> None:
         joining.wait(30)
-        signal.pthread_kill(me, signal.SIGUSR1)
-        gate.wait(30)
+        signal.pthread_kill(main_thread, signal.SIGUSR1)
+        release.wait(30)
         ended.append(1)
 
-    def seen(self: threading.Thread, timeout: float | None = None) -> None:
+    def recorded_join(self: threading.Thread, timeout: float | None = None) -> None:
         joining.set()
         join(self, timeout)
 
-    pool = WorkerPool("test", on_cancel=gate.set)
+    pool = WorkerPool("test", on_cancel=release.set)
     pool.start(work)
-    monkeypatch.setattr(threading.Thread, "join", seen)
+    monkeypatch.setattr(threading.Thread, "join", recorded_join)
     before = signal.signal(signal.SIGUSR1, handler)
     try:
         with pytest.raises(SystemExit):
@@ -141,7 +143,7 @@ def test_join_signal_waits_for_the_thread(monkeypatch: pytest.MonkeyPatch) -> No
     assert ended == [1]
 
 
-# Those that use it
+# Users of the pool
 
 
 @pytest.mark.parametrize("interrupts", [INTERRUPTS[:1], INTERRUPTS[1:3], INTERRUPTS], ids=len)
@@ -153,7 +155,7 @@ def test_pool_interrupted_ends_all_threads(monkeypatch: pytest.MonkeyPatch, inte
         while True:
             pool.check()
 
-    interrupting(monkeypatch, list(interrupts))
+    interrupt_joins(monkeypatch, list(interrupts))
     with pytest.raises(type(interrupts[0])):
         pool.for_each(work, range(9))
 
@@ -162,7 +164,7 @@ def test_pool_thread_cannot_be_started_raises(monkeypatch: pytest.MonkeyPatch) -
     pool, start = WorkerPool("test", 3), threading.Thread.start
     started: list[threading.Thread] = []
 
-    def refuse(self: threading.Thread) -> None:
+    def fail_second_start(self: threading.Thread) -> None:
         if started:
             raise RuntimeError("can't start new thread")
         started.append(self)
@@ -172,7 +174,7 @@ def test_pool_thread_cannot_be_started_raises(monkeypatch: pytest.MonkeyPatch) -
         while True:
             pool.check()
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(threading.Thread, "start", fail_second_start)
     with pytest.raises(RuntimeError, match="start"):
         pool.for_each(work, range(9))
 
@@ -181,40 +183,40 @@ def test_pool_thread_cannot_be_started_raises(monkeypatch: pytest.MonkeyPatch) -
 def test_download_interrupted_ends_all_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupts: list[BaseException]
 ) -> None:
-    place: Any = Place(tmp_path, blob(7, 5000))
-    interrupting(monkeypatch, list(interrupts))
+    world: Any = DownloadWorld(tmp_path, blob(7, 5000))
+    interrupt_joins(monkeypatch, list(interrupts))
     with pytest.raises(type(interrupts[0])) as caught:
-        place.download(part_size=1000)
+        world.download(part_size=1000)
     assert caught.value is interrupts[0]
-    place.check_not_done()
+    world.check_incomplete()
 
 
 def test_join_start_interrupted_waits_for_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    go, done, start, pool = threading.Event(), threading.Event(), threading.Thread.start, WorkerPool("test")
+    release, done, start, pool = threading.Event(), threading.Event(), threading.Thread.start, WorkerPool("test")
     started: list[threading.Thread] = []
 
     def work() -> None:
-        assert go.wait(30)
+        assert release.wait(30)
         done.set()
 
-    def interrupted(self: threading.Thread) -> None:
+    def interrupted_call(self: threading.Thread) -> None:
         if not started:
             started.append(self)
             start(self)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(threading.Thread, "start", interrupted)
-    for _ in range(2):  # one has started before the interrupt, the other has not
+    monkeypatch.setattr(threading.Thread, "start", interrupted_call)
+    for _ in range(2):  # the first thread starts before the interrupt, the second does not
         with pytest.raises(KeyboardInterrupt):
             pool.start(work)
-    go.set()
+    release.set()
     pool.join()
     assert done.is_set()
     assert not started[0].is_alive()
 
 
-def test_join_thread_has_ident_and_is_starting_does_not_raise() -> None:
-    """As after an interrupt in the middle of a start: such a thread cannot be joined yet."""
+def test_join_thread_is_starting_does_not_raise() -> None:
+    """An interrupt during `Thread.start` leaves such a thread. It cannot be joined yet."""
 
     class Starting(threading.Thread):
         ident = 1
@@ -228,11 +230,11 @@ def test_join_thread_has_ident_and_is_starting_does_not_raise() -> None:
 def test_hashing_thread_start_interrupted_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     start, before = threading.Thread.start, set(threading.enumerate())
 
-    def interrupted(thread: threading.Thread) -> None:
+    def interrupted_call(thread: threading.Thread) -> None:
         start(thread)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    monkeypatch.setattr(threading.Thread, "start", interrupted_call)
     hashing = HashingThread("sha256")
     with pytest.raises(KeyboardInterrupt):
         hashing.start()
@@ -244,8 +246,8 @@ def test_hashing_thread_start_interrupted_leaves_no_thread(monkeypatch: pytest.M
 
 
 def test_transfer_locks_are_entered_in_one_step() -> None:
-    # `with condition` enters and leaves its lock in two steps each, and so does an Event within; a signal's exception
-    # between them keeps it locked for ever. A plain lock is entered in one.
+    # `with condition`, and so each method of an Event, acquires and releases its lock in two steps. If a signal handler
+    # raises between them, the lock is never released. A plain lock is acquired in one step.
     for path in Path(ociwire.transfer.__file__).parent.glob("*.py"):
         text = path.read_text()
         for name in re.findall(r"self\.(\w+) = threading\.Condition\(", text):
