@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ociwire import Client, Descriptor, Digest, Request, Response, Transport, default_transport
 from ociwire.auth import Credential, StaticCredentials
 from ociwire.testing import AuthGuard, MemoryRegistry
-from tests._support.fault_world import MANIFEST, MOST_REQUESTS, Watch, blob
+from tests._support.fault_world import MANIFEST, MOST_REQUESTS, ResponseTracker, blob
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -18,7 +18,7 @@ LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 NAME = "team/app"
 
 
-class Seen(NamedTuple):
+class Exchange(NamedTuple):
     """A request and the status of its response."""
 
     method: str
@@ -36,13 +36,13 @@ class Recorder:
     def __init__(self, inner: Transport) -> None:
         self._inner = inner
         self._lock = threading.Lock()
-        self.seen: list[Seen] = []
+        self.seen: list[Exchange] = []
 
     def round_trip(self, request: Request, /) -> Response:
         response = self._inner.round_trip(request)
         with self._lock:
-            self.seen.append(Seen(request.method, request.url, response.status))
-        assert len(self.seen) < 2 * MOST_REQUESTS, "it goes on for ever"
+            self.seen.append(Exchange(request.method, request.url, response.status))
+        assert len(self.seen) < 2 * MOST_REQUESTS, "the requests do not end"
         return response
 
     def close(self) -> None:
@@ -52,7 +52,7 @@ class Recorder:
         return sum(request.is_token for request in self.seen)
 
     def count(self, method: str = "", part: str = "", status: int = 0) -> int:
-        """Return the number of requests, without those for tokens."""
+        """Return the number of matching requests, without requests for tokens. Empty arguments match all."""
         return sum(
             method in ("", request.method)
             and part in request.url
@@ -63,7 +63,7 @@ class Recorder:
 
 
 class Side:
-    """A registry, a client that uses it directly, and a client that uses the default stack."""
+    """Source or target of a copy: a registry, a client that uses it directly, and a client with the default stack."""
 
     def __init__(
         self, host: str, registry: MemoryRegistry | None = None, *, guarded: bool = True, **options: Any
@@ -73,7 +73,7 @@ class Side:
         self.direct = Client(host, self.registry)
         guard = AuthGuard(self.registry, users={"me": "secret"}) if guarded else self.registry
         self.recorder = Recorder(guard)
-        self.watch = Watch(self.recorder)
+        self.watch = ResponseTracker(self.recorder)
         self.client = self.through(self.watch)
 
     def through(self, base: Transport) -> Client:
@@ -109,8 +109,8 @@ class Side:
         return self.direct.push_manifest(name, json.dumps(content).encode(), media_type, tags=tags)
 
 
-def check_whole(client: Client, name: str, digest: str) -> set[Digest]:
-    """Check that a manifest and everything it refers to is in the registry, byte for byte. Return all digests."""
+def check_complete(client: Client, name: str, digest: str) -> set[Digest]:
+    """Check that a manifest and all content that it references exist and are correct. Return all digests."""
     with client.get_manifest(name, digest) as reader:
         manifest = json.loads(reader.read())
     digests = {Digest(digest)}
@@ -119,5 +119,5 @@ def check_whole(client: Client, name: str, digest: str) -> set[Digest]:
             client.get_blob(name, descriptor["digest"]).verify()
             digests.add(Digest(descriptor["digest"]))
     for descriptor in manifest.get("manifests", ()):
-        digests |= check_whole(client, name, descriptor["digest"])
+        digests |= check_complete(client, name, descriptor["digest"])
     return digests

@@ -12,7 +12,7 @@ from ociwire import Client, Descriptor, FunctionTransport, Request, Response
 from ociwire.media_types import OCTET_STREAM
 from ociwire.testing import MemoryRegistry
 from ociwire.transfer._download import download
-from tests._support.fault_world import HOST, NAME, Watch
+from tests._support.fault_world import HOST, NAME, ResponseTracker
 
 READ_SIZE = 1000
 
@@ -41,7 +41,7 @@ class DownloadWorld:
         self.registry = MemoryRegistry()
         self.descriptor = Descriptor.of(content, OCTET_STREAM)
         Client(HOST, self.registry).push_blob(NAME, self.descriptor, content)
-        self.watch = Watch(FunctionTransport(self._answer))
+        self.watch = ResponseTracker(FunctionTransport(self._answer))
         self.client = Client(HOST, self.watch)
         self.requests: list[str] = []
         self.modify_response: Callable[[Request, Response], Response] = lambda request, response: response

@@ -1,7 +1,7 @@
-"""Setup of the fault matrix and the random schedules: a registry with content behind a network that can fail.
+"""Setup of the fault matrix and the random schedules: a registry with content, and a network that can fail.
 
 From the bottom to the top: a `MemoryRegistry`, which requires tokens except on one host that represents a CDN, a
-`Watch`, which records the open responses, a `FaultTransport`, the default stack, and a client.
+`ResponseTracker`, a `FaultTransport`, the default stack, and a client.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ NAME = "team/app"
 CREDENTIALS = StaticCredentials(HOST, Credential(username="me", password="secret"))
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 MOST_REQUESTS = 200
-"""Maximum number of requests of an operation. More of them are an endless loop."""
+"""Maximum number of requests of an operation. More requests indicate an endless loop."""
 
 
-class Watch:
+class ResponseTracker:
     """Layer that records which responses are open.
 
     Attributes:
@@ -56,9 +56,9 @@ class Watch:
 
 
 class _ObservedBody:
-    """Body that removes itself from the watch when it was read to its end or closed."""
+    """Body that notifies the tracker when it is read to its end or closed."""
 
-    def __init__(self, response: Response, watch: Watch) -> None:
+    def __init__(self, response: Response, watch: ResponseTracker) -> None:
         self._response = response
         self._watch = watch
         watch.open.add(id(self))
@@ -112,7 +112,7 @@ class World:
         self.registry = MemoryRegistry(**registry)
         self.direct = Client(HOST, self.registry)
         self.guard = AuthGuard(self.registry, users={"me": "secret"})
-        self.watch = Watch(self)
+        self.watch = ResponseTracker(self)
         self.seed()
 
     def fail(self, **options: Any) -> None:
@@ -132,29 +132,29 @@ class World:
         self.subject = self.direct.push_manifest(NAME, manifest(), MANIFEST, tags=["v1", "v2", "v3"])
         self.referrer = self.direct.push_manifest(NAME, manifest(self.subject, number="1"), MANIFEST)
 
-    def token_runs_out(self, request: Request, inner: Transport, chance: random.Random) -> Response:
-        """Fault that revokes all tokens."""
+    def revoke_tokens(self, request: Request, inner: Transport, chance: random.Random) -> Response:
+        """Fault that revokes all tokens before the request."""
         self.guard.revoke()
         return inner.round_trip(request)
 
 
-def to_a_cdn(request: Request, inner: Transport, chance: random.Random) -> Response:
+def redirect_to_cdn(request: Request, inner: Transport, chance: random.Random) -> Response:
     """Fault that redirects to another origin, which requires no tokens."""
     url = urlsplit(request.url)
     return Response(307, {"Location": f"https://{CDN}{url.path}{'?' if url.query else ''}{url.query}"})
 
 
 def faults_of(world: World) -> dict[str, str | Fault]:
-    """All faults, by the names used in the tables."""
+    """Return all faults by their names in the tables."""
     return {
         **{name: name for name in FAULTS},
-        "token ran out": world.token_runs_out,
-        "307 to a CDN": to_a_cdn,
+        "token ran out": world.revoke_tokens,
+        "307 to a CDN": redirect_to_cdn,
     }
 
 
 COLD = ", a client's first"
-"""Suffix of operations that are the first of a client, which has no token yet."""
+"""Suffix of operations that are the first of their client, which has no token yet."""
 FAULT_NAMES = (*FAULTS, "token ran out", "307 to a CDN")
 
 # Kinds of content of a push. Each attempt gets new content.
@@ -182,11 +182,11 @@ def push_chunked(client: Client, content: Iterable[bytes]) -> Descriptor:
 
 
 def resume(world: World) -> Descriptor:
-    """Start an upload without faults, and resume it with faults, as another process does."""
-    begun = world.direct.push_blob_chunked(NAME, 1000)
-    begun.write(NEW[:1500])
-    begun.close()
-    with world.client.push_blob_chunked_resume(NAME, begun.id, chunk_size=1000) as writer:
+    """Start an upload without faults, and resume it with faults, as another process can."""
+    started = world.direct.push_blob_chunked(NAME, 1000)
+    started.write(NEW[:1500])
+    started.close()
+    with world.client.push_blob_chunked_resume(NAME, started.id, chunk_size=1000) as writer:
         writer.write(NEW[writer.size :])
         return writer.commit(Descriptor.of(NEW).digest)
 
@@ -204,7 +204,7 @@ def download_stored(world: World) -> bytes:
 
 
 def operations() -> dict[str, tuple[Callable[[World], Any], Callable[[World], Any]]]:
-    """Every operation of a client, and its result without faults."""
+    """Return each operation of a client and its result without faults, by name."""
     digest = Descriptor.of(STORED).digest
     new, base = Descriptor.of(NEW), Descriptor.of(blob(3))
     second = manifest(number="2")
@@ -277,8 +277,8 @@ def check_done(operation: str, world: World, *, deleted: bool = False) -> None:
 
     Args:
         operation: The name of the operation.
-        world: The world.
-        deleted: Whether the first referrer may have been deleted.
+        world: The registry.
+        deleted: Whether the first referrer may have been deleted. Defaults to false.
     """
     direct = world.direct
     if operation.startswith("push_blob"):

@@ -1,4 +1,4 @@
-"""`ociwire.transfer._arguments`: what is refused at the call, in the same words by all transfers."""
+"""`ociwire.transfer._arguments`: all transfers raise the same errors for invalid arguments."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ociwire.transfer._arguments import check_client, check_number, check_path, 
 CLIENT = Client("registry.example", MemoryRegistry())
 
 
-class Odd:
-    """A path of bytes, which `os.fspath` lets pass."""
+class BytesPath:
+    """Path of bytes, which `os.fspath` accepts."""
 
     def __fspath__(self) -> bytes:
         return b"a"
@@ -59,12 +59,12 @@ def test_check_invalid_value_raises_usage_error(check: Callable[[Any], Any], val
 
 
 def test_check_path_of_bytes_raises_usage_error() -> None:
-    with pytest.raises(UsageError, match=r"^invalid path <.*Odd object at .*>: expected a str"):
-        check_path(Odd())
+    with pytest.raises(UsageError, match=r"^invalid path <.*BytesPath object at .*>: expected a str"):
+        check_path(BytesPath())
 
 
 @pytest.mark.parametrize("check", [check_client, check_progress, check_workers, check_path])
-def test_check_long_value_is_cut(check: Callable[[Any], Any]) -> None:
+def test_check_long_value_is_truncated_in_the_message(check: Callable[[Any], Any]) -> None:
     with pytest.raises(UsageError) as caught:
         check(list(range(10_000)))
     assert len(str(caught.value)) < 400

@@ -1,4 +1,4 @@
-"""Copies between registries in memory: what arrives, in which order, and by how many requests."""
+"""Copies between registries in memory: the copied content, the order, and the number of requests."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from ociwire.testing.faults import FAULTS
 from ociwire.transfer import Progress, copy
 from ociwire.transfer._walker import ManifestWalker
 from ociwire.transfer._workers import WorkerPool
-from tests._support.copy_world import INDEX, LAYER, NAME, Side, check_whole
-from tests._support.fault_world import MANIFEST, Numbered, blob, to_a_cdn
+from tests._support.copy_world import INDEX, LAYER, NAME, Side, check_complete
+from tests._support.fault_world import MANIFEST, Numbered, blob, redirect_to_cdn
 
 AMD64, ARM64, ARM6 = (
     Platform("amd64", "linux"),
@@ -58,33 +58,33 @@ def target() -> Side:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left(source: Side, target: Side) -> Iterator[None]:
+def _check_no_leaks(source: Side, target: Side) -> Iterator[None]:
     before = threading.active_count()
     yield
-    assert threading.active_count() == before, "a thread is left"
-    assert not source.watch.open, "a response is left open"
-    assert not target.watch.open, "a response is left open"
-    assert target.registry.open_uploads == 0, "an upload is left"
+    assert threading.active_count() == before, "a thread is still running"
+    assert not source.watch.open, "a response is still open"
+    assert not target.watch.open, "a response is still open"
+    assert target.registry.open_uploads == 0, "an upload session is still open"
 
 
 def run(source: Side, target: Side, **options: Any) -> Descriptor:
     return copy(source.client, f"{NAME}:v1", target.client, "other/app:v2", **options)
 
 
-# What arrives
+# Content
 
 
-def test_copy_image_arrives_whole(source: Side, target: Side) -> None:
+def test_copy_image_copies_all_content(source: Side, target: Side) -> None:
     image = source.image(1, 2, 3, tags=["v1"])
     assert run(source, target) == image
     assert target.direct.resolve_tag("other/app", "v2") == image
-    assert len(check_whole(target.direct, "other/app", image.digest)) == 5
+    assert len(check_complete(target.direct, "other/app", image.digest)) == 5
 
 
-def test_copy_cold_six_layers_takes_18_and_10_requests(source: Side, target: Side) -> None:
+def test_copy_six_layers_without_token_takes_18_and_10_requests(source: Side, target: Side) -> None:
     source.image(*range(6), tags=["v1"])
     run(source, target)
-    assert (source.recorder.count(), source.recorder.tokens()) == (9, 1)  # one of them is the 401
+    assert (source.recorder.count(), source.recorder.tokens()) == (9, 1)  # including the 401
     assert (target.recorder.count(), target.recorder.tokens()) == (17, 1)
     assert source.recorder.count(status=401) == target.recorder.count(status=401) == 1
 
@@ -99,7 +99,7 @@ def test_copy_tag_exists_takes_few_requests(source: Side, target: Side) -> None:
     assert target.recorder.count("PUT", "/manifests/") == 1
 
 
-def test_copy_manifest_exists_new_tag_takes_one_put_more(source: Side, target: Side) -> None:
+def test_copy_manifest_exists_new_tag_sends_one_put(source: Side, target: Side) -> None:
     image = source.image(*range(6), tags=["v1"])
     run(source, target)
     copy(source.client, f"{NAME}:v1", target.client, "other/app:v3")
@@ -108,24 +108,24 @@ def test_copy_manifest_exists_new_tag_takes_one_put_more(source: Side, target: S
     assert target.direct.resolve_tag("other/app", "v3") == image
 
 
-@pytest.mark.parametrize("there", [(0,), (3,), (5,), (0, 5)])
-def test_copy_blob_exists_is_not_sent(source: Side, target: Side, there: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("existing", [(0,), (3,), (5,), (0, 5)])
+def test_copy_blob_exists_is_not_sent(source: Side, target: Side, existing: tuple[int, ...]) -> None:
     image = source.image(*range(6), tags=["v1"])
-    for number in there:
+    for number in existing:
         target.add(blob(number), "other/app")
     run(source, target)
-    check_whole(target.direct, "other/app", image.digest)
-    assert target.recorder.count("PUT", "/uploads/") == 7 - len(there)
-    assert source.recorder.count("GET", "/blobs/", 200) == 7 - len(there)
+    check_complete(target.direct, "other/app", image.digest)
+    assert target.recorder.count("PUT", "/uploads/") == 7 - len(existing)
+    assert source.recorder.count("GET", "/blobs/", 200) == 7 - len(existing)
 
 
-def test_copy_mount_refused_first_layer_decides_whether_to_ask(source: Side) -> None:
+def test_copy_mount_unsupported_and_first_layer_exists_checks_other_layers(source: Side) -> None:
     target = Side("target.example", mounts=False)
     image = source.image(*range(6), tags=["v1"])
     for number in (0, 1, 2):
         target.add(blob(number), "other/app")
     run(source, target)
-    check_whole(target.direct, "other/app", image.digest)
+    check_complete(target.direct, "other/app", image.digest)
     assert target.recorder.count("PUT", "/uploads/") == 4
 
 
@@ -133,12 +133,12 @@ def test_copy_nested_index_with_shared_layers_sends_each_once(source: Side, targ
     first, second, third = source.image(1, 2), source.image(2, 3), source.image(3, 1, 4)
     root = source.index(source.index(first, second), third, first, tags=["v1"])
     run(source, target)
-    assert len(check_whole(target.direct, "other/app", root.digest)) == 5 + 3 + 4
+    assert len(check_complete(target.direct, "other/app", root.digest)) == 5 + 3 + 4
     assert source.recorder.count("GET", "/blobs/", 200) == target.recorder.count("PUT", "/uploads/") == 7
     assert list(target.direct.tags("other/app")) == ["v2"]
 
 
-def test_copy_artifact_of_annotations_arrives(source: Side, target: Side) -> None:
+def test_copy_artifact_without_layers_is_copied(source: Side, target: Side) -> None:
     content = {"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": "application/x-test"}
     artifact = source.push(content, MANIFEST, tags=["v1"])
     assert run(source, target) == artifact
@@ -152,11 +152,11 @@ def test_copy_index_that_lists_a_blob_copies_it(source: Side, target: Side) -> N
 
 
 @pytest.mark.parametrize("size", [0, 1, 3 * 1024 * 1024 + 1])
-def test_copy_blob_of_any_size_arrives(source: Side, target: Side, size: int) -> None:
+def test_copy_blob_of_any_size_is_copied(source: Side, target: Side, size: int) -> None:
     layer = source.add(blob(7, size))
     image = source.push({"schemaVersion": 2, "layers": [layer.to_dict()]}, MANIFEST, tags=["v1"])
     run(source, target)
-    check_whole(target.direct, "other/app", image.digest)
+    check_complete(target.direct, "other/app", image.digest)
 
 
 def test_copy_blob_with_embedded_data_is_not_requested(source: Side, target: Side) -> None:
@@ -164,37 +164,37 @@ def test_copy_blob_with_embedded_data_is_not_requested(source: Side, target: Sid
     wrong = source.add(b"right").replace(data=b"wrong")
     source.push({"schemaVersion": 2, "layers": [layer.to_dict(), wrong.to_dict()]}, MANIFEST, tags=["v1"])
     image = run(source, target)
-    check_whole(target.direct, "other/app", image.digest)
+    check_complete(target.direct, "other/app", image.digest)
     assert source.recorder.count("GET", "/blobs/", 200) == 1
 
 
 def test_copy_foreign_layer_missing_at_source_is_skipped(source: Side, target: Side) -> None:
-    there = source.add(blob(1)).replace(urls=("https://elsewhere.example/1",))
-    gone = Descriptor.of(blob(2), LAYER).replace(urls=("https://elsewhere.example/2",))
-    source.push({"schemaVersion": 2, "layers": [there.to_dict(), gone.to_dict()]}, MANIFEST, tags=["v1"])
+    existing = source.add(blob(1)).replace(urls=("https://elsewhere.example/1",))
+    missing = Descriptor.of(blob(2), LAYER).replace(urls=("https://elsewhere.example/2",))
+    source.push({"schemaVersion": 2, "layers": [existing.to_dict(), missing.to_dict()]}, MANIFEST, tags=["v1"])
     run(source, target)
-    assert target.direct.get_blob("other/app", there.digest).read() == blob(1)
+    assert target.direct.get_blob("other/app", existing.digest).read() == blob(1)
     with pytest.raises(BlobUnknown):
-        target.direct.resolve_blob("other/app", gone.digest)
+        target.direct.resolve_blob("other/app", missing.digest)
 
 
 def test_copy_foreign_layer_skipped_is_reported_as_done(source: Side, target: Side) -> None:
-    gone = Descriptor.of(blob(2), LAYER).replace(urls=("https://elsewhere.example/2",))
-    source.push({"schemaVersion": 2, "layers": [gone.to_dict()]}, MANIFEST, tags=["v1"])
+    missing = Descriptor.of(blob(2), LAYER).replace(urls=("https://elsewhere.example/2",))
+    source.push({"schemaVersion": 2, "layers": [missing.to_dict()]}, MANIFEST, tags=["v1"])
     events: list[Progress] = []
     run(source, target, progress=events.append)
-    assert events[0] == Progress("copy", gone.digest, gone.size, gone.size)
+    assert events[0] == Progress("copy", missing.digest, missing.size, missing.size)
 
 
-@pytest.mark.parametrize("there", [0, 1])
+@pytest.mark.parametrize("existing", [0, 1])
 @pytest.mark.parametrize("referrers", [False, True])
-def test_copy_two_indexes_that_list_a_blob_copy_it(source: Side, target: Side, there: int, *, referrers: bool) -> None:
-    """What the target has of one of them does not stand for the other."""
+def test_copy_two_indexes_list_a_blob_copies_it(source: Side, target: Side, existing: int, *, referrers: bool) -> None:
+    """An index that exists at the target does not prove that the blobs of another index exist."""
     layer = source.add(blob(9))
     indexes = [source.index(layer, annotations={"number": str(number)}) for number in range(2)]
     root = source.index(*indexes, tags=["v1"])
     target.add(blob(9), "other/app")
-    with source.direct.get_manifest(NAME, indexes[there].digest) as reader:
+    with source.direct.get_manifest(NAME, indexes[existing].digest) as reader:
         target.direct.push_manifest("other/app", reader.read(), reader.descriptor.media_type)
     target.direct.delete_blob("other/app", layer.digest)
     run(source, target, referrers=referrers)
@@ -202,7 +202,7 @@ def test_copy_two_indexes_that_list_a_blob_copy_it(source: Side, target: Side, t
     assert target.direct.resolve_tag("other/app", "v2") == root
 
 
-def test_copy_other_algorithms_arrive(source: Side, target: Side) -> None:
+def test_copy_other_digest_algorithm_is_copied(source: Side, target: Side) -> None:
     layer = Descriptor.of(blob(1), LAYER, algorithm="sha512")
     source.direct.push_blob(NAME, layer, blob(1))
     content = json.dumps({"schemaVersion": 2, "layers": [layer.to_dict()]}).encode()
@@ -215,7 +215,7 @@ def test_copy_other_algorithms_arrive(source: Side, target: Side) -> None:
 # Platforms
 
 
-def test_copy_one_platform_is_one_image(source: Side, target: Side) -> None:
+def test_copy_one_platform_copies_one_image(source: Side, target: Side) -> None:
     image = source.image(1)
     source.index(image.replace(platform=AMD64), source.image(2).replace(platform=ARM64), tags=["v1"])
     assert run(source, target, platforms=["linux/amd64"]).digest == image.digest
@@ -223,7 +223,7 @@ def test_copy_one_platform_is_one_image(source: Side, target: Side) -> None:
     assert target.recorder.count("PUT", "/uploads/") == 2
 
 
-def test_copy_several_platforms_are_a_new_index(source: Side, target: Side) -> None:
+def test_copy_several_platforms_pushes_new_index(source: Side, target: Side) -> None:
     entries = [source.image(number).replace(platform=platform) for number, platform in enumerate((AMD64, ARM64, ARM6))]
     nested = source.index(*entries[1:])
     root = source.index(entries[0], nested, tags=["v1"], annotations={"kept": "yes"})
@@ -234,39 +234,39 @@ def test_copy_several_platforms_are_a_new_index(source: Side, target: Side) -> N
         index = json.loads(reader.read())
     assert index["annotations"] == {"kept": "yes"}
     assert index["manifests"] == [entries[1].to_dict(), entries[2].to_dict()]
-    check_whole(target.direct, "other/app", copied.digest)
+    check_complete(target.direct, "other/app", copied.digest)
     with pytest.raises(ManifestUnknown):
         target.direct.resolve_manifest("other/app", entries[0].digest)
 
 
-def with_unknown_fields(side: Side, *entries: Descriptor, tags: Sequence[str] = ()) -> tuple[Descriptor, list[Any]]:
-    """An index whose entries have what no specification knows; returns it, and them."""
+def push_unknown_fields(side: Side, *entries: Descriptor, tags: Sequence[str] = ()) -> tuple[Descriptor, list[Any]]:
+    """Push an index whose entries have fields of no specification. Return its descriptor and the entries."""
     raw = [{**entry.to_dict(), "com.example.number": number} for number, entry in enumerate(entries)]
     return side.push({"schemaVersion": 2, "mediaType": INDEX, "manifests": raw}, INDEX, tags=tags), raw
 
 
 def test_copy_platforms_entries_keep_their_bytes(source: Side, target: Side) -> None:
     entries = [source.image(number).replace(platform=platform) for number, platform in enumerate((AMD64, ARM64, ARM6))]
-    _, raw = with_unknown_fields(source, *entries, tags=["v1"])
+    _, raw = push_unknown_fields(source, *entries, tags=["v1"])
     run(source, target, platforms=["linux/amd64", "linux/arm64"])
     with target.direct.get_tag("other/app", "v2") as reader:
         assert json.loads(reader.read())["manifests"] == raw[:2]
 
 
-def test_copy_platforms_nothing_left_out_keeps_the_digest(source: Side, target: Side) -> None:
+def test_copy_platforms_select_all_entries_keeps_the_digest(source: Side, target: Side) -> None:
     entries = [source.image(number).replace(platform=platform) for number, platform in enumerate((AMD64, ARM64, ARM6))]
     nested = source.index(*entries[1:])
-    root, _ = with_unknown_fields(source, entries[0], nested, nested, tags=["v1"])
+    root, _ = push_unknown_fields(source, entries[0], nested, nested, tags=["v1"])
     chosen = ["linux/arm/v6", "linux/amd64", "linux/arm64", "linux/s390x"]
     assert run(source, target, platforms=chosen) == root == target.direct.resolve_tag("other/app", "v2")
 
 
-def test_copy_platforms_entry_without_platform_is_left_out(source: Side, target: Side) -> None:
+def test_copy_platforms_entry_without_platform_is_omitted(source: Side, target: Side) -> None:
     entries = [source.image(number).replace(platform=platform) for number, platform in enumerate((AMD64, ARM64))]
     root = source.index(*entries, source.image(3), tags=["v1"])
     copied = run(source, target, platforms=["linux/amd64", "linux/arm64"])
     assert copied != root
-    assert len(check_whole(target.direct, "other/app", copied.digest)) == 1 + 2 * 3
+    assert len(check_complete(target.direct, "other/app", copied.digest)) == 1 + 2 * 3
 
 
 def test_copy_platforms_without_a_match_raises_not_found(source: Side, target: Side) -> None:
@@ -276,7 +276,7 @@ def test_copy_platforms_without_a_match_raises_not_found(source: Side, target: S
     assert target.recorder.count() == 0
 
 
-def test_copy_platforms_of_an_image_copies_it_whole(source: Side, target: Side) -> None:
+def test_copy_platforms_of_an_image_copies_the_image(source: Side, target: Side) -> None:
     image = source.image(1, tags=["v1"])
     assert run(source, target, platforms=["linux/amd64"]) == image
 
@@ -302,7 +302,7 @@ def test_copy_referrers_are_copied(source: Side, *, api: bool, again: bool) -> N
         assert {descriptor.digest for descriptor in listed} == {descriptor.digest for descriptor in referrers}
         assert all(descriptor.artifact_type for descriptor in listed)
         for descriptor in referrers:
-            check_whole(target.direct, "other/app", descriptor.digest)
+            check_complete(target.direct, "other/app", descriptor.digest)
     assert target.direct.resolve_tag("other/app", "v2") == root
 
 
@@ -321,13 +321,13 @@ def test_copy_referrer_listed_but_missing_is_skipped(target: Side, media_type: s
     source = Side("source.example", referrers_api=False)
     image = source.image(1, tags=["v1"])
     existing = source.image(2, subject=image.to_dict())
-    gone = source.add(blob(3)).replace(media_type=media_type)  # there as a blob, which it is not
+    missing = source.add(blob(3)).replace(media_type=media_type)  # it exists as a blob, but not as a manifest
     tag = str(image.digest).replace(":", "-")
-    source.index(existing, gone, tags=[tag])
+    source.index(existing, missing, tags=[tag])
     assert run(source, target, referrers=True) == image
     assert [descriptor.digest for descriptor in target.direct.referrers("other/app", image.digest)] == [existing.digest]
     with pytest.raises(BlobUnknown):
-        target.direct.resolve_blob("other/app", gone.digest)
+        target.direct.resolve_blob("other/app", missing.digest)
 
 
 def test_copy_child_missing_and_listed_as_referrer_raises(target: Side) -> None:
@@ -362,7 +362,7 @@ def test_copy_within_one_registry_mounts_blobs() -> None:
     source, target = one_registry()
     image = source.image(*range(6), tags=["v1"])
     run(source, target)
-    check_whole(target.direct, "other/app", image.digest)
+    check_complete(target.direct, "other/app", image.digest)
     assert source.recorder.count("GET", "/blobs/") == target.recorder.count("PUT", "/uploads/") == 0
     assert target.recorder.count("POST", f"from={NAME}", 201) == 7
     assert source.registry.open_uploads == 0
@@ -372,7 +372,7 @@ def test_copy_within_one_registry_mount_refused_sends_blobs() -> None:
     source, target = one_registry(mounts=False)
     image = source.image(1, 2, tags=["v1"])
     run(source, target)
-    check_whole(target.direct, "other/app", image.digest)
+    check_complete(target.direct, "other/app", image.digest)
     assert target.recorder.count("POST") == target.recorder.count("PUT", "/uploads/") == 3
 
 
@@ -384,7 +384,7 @@ def test_copy_mount_refused_is_not_requested_again(source: Side, target: Side, s
     image = source.image(1, 2, 3, tags=["v1"])
     faults = FaultTransport(target.watch, rate=1, faults=[refuse], where=lambda request: "mount=" in request.url)
     copy(source.client, f"{NAME}:v1", target.through(faults), "other/app", workers=1)
-    check_whole(target.direct, "other/app", image.digest)
+    check_complete(target.direct, "other/app", image.digest)
     assert len({request.url for request in faults.injected}) == 1
 
 
@@ -473,7 +473,7 @@ def test_copy_target_digest_differs_raises_usage_error(source: Side, target: Sid
     assert target.recorder.count() == 0
 
 
-# What is wrong
+# Errors
 
 
 def corrupt(what: str, change: Callable[[bytes], bytes]) -> Callable[..., Response]:
@@ -487,7 +487,7 @@ def corrupt(what: str, change: Callable[[bytes], bytes]) -> Callable[..., Respon
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_copy_wrong_content_never_arrives(source: Side, target: Side, workers: int) -> None:
+def test_copy_wrong_content_raises_digest_mismatch(source: Side, target: Side, workers: int) -> None:
     image = source.image(1, 2, 3, tags=["v1"])
     wrong = Descriptor.of(blob(2)).digest
     fault = corrupt("blob", lambda content: content[:-1] + bytes([content[-1] ^ 1]))
@@ -582,7 +582,7 @@ def test_copy_too_many_descriptors_raises_content_error(
 def test_copy_manifest_with_invalid_media_type_raises_content_error(
     source: Side, target: Side, media_type: Any
 ) -> None:
-    """What the registry does not look at is the registry's fault, and not the caller's."""
+    """The error is a ContentError, not a UsageError: the registry has served the manifest without validating it."""
     content = json.dumps({"schemaVersion": 2, "mediaType": media_type, "layers": [source.add(blob(1)).to_dict()]})
 
     def serve(request: Request, inner: Transport, chance: object) -> Response:
@@ -623,41 +623,41 @@ def test_copy_progress_reports_all_bytes(source: Side, target: Side) -> None:
     assert len(events) == 3 + 2
 
 
-THEIRS = [
-    ZeroDivisionError("mine"),
-    StopIteration("mine"),
-    KeyboardInterrupt("mine"),
-    ReadError("mine"),
-    TransportTimeout("mine"),
-    BlobUploadInvalid("mine", status=400),
-    RegistryError("mine", status=503),
-    BodyConsumedError("mine"),
+CALLBACK_ERRORS = [
+    ZeroDivisionError("from the callback"),
+    StopIteration("from the callback"),
+    KeyboardInterrupt("from the callback"),
+    ReadError("from the callback"),
+    TransportTimeout("from the callback"),
+    BlobUploadInvalid("from the callback", status=400),
+    RegistryError("from the callback", status=503),
+    BodyConsumedError("from the callback"),
 ]
 
 
 @pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.parametrize("when", ["in the middle", "at the end"])
-@pytest.mark.parametrize("error", THEIRS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("error", CALLBACK_ERRORS, ids=lambda error: type(error).__name__)
 def test_copy_progress_raises_ends_the_copy(
     source: Side, target: Side, workers: int, when: str, error: BaseException
 ) -> None:
     def raises(event: Progress) -> None:
         if (event.done == event.total) == (when == "at the end"):
-            asked.append(event)
+            calls.append(event)
             raise error
 
-    asked: list[Progress] = []
+    calls: list[Progress] = []
     layers = [source.add(blob(number, 3_000_000)) for number in range(1 if workers == 1 else 3)]
     source.push({"schemaVersion": 2, "layers": [descriptor.to_dict() for descriptor in layers]}, MANIFEST, tags=["v1"])
     with pytest.raises(type(error)) as caught:
         run(source, target, workers=workers, progress=raises)
     assert caught.value is error
-    assert len(asked) <= workers
+    assert len(calls) <= workers
     assert target.recorder.count("PUT", "/manifests/") == 0
 
 
 def test_copy_progress_raises_keeps_its_cause(source: Side, target: Side) -> None:
-    cause, error = KeyError("mine"), StopIteration("mine")
+    cause, error = KeyError("from the callback"), StopIteration("from the callback")
 
     def raises(event: Progress) -> None:
         raise error from cause
@@ -682,7 +682,7 @@ def test_copy_progress_raises_keeps_its_cause(source: Side, target: Side) -> Non
 def test_copy_interrupted_in_a_request_leaves_nothing_open(
     source: Side, target: Side, workers: int, side: str, method: str, part: str
 ) -> None:
-    """In the caller's thread or in another: it comes out, when no thread is left and all uploads are cancelled."""
+    """The interrupt is raised after all threads have ended and all upload sessions are cancelled."""
 
     def interrupt(request: Request, inner: Transport, chance: object) -> Response:
         if request.body is not None:
@@ -701,32 +701,32 @@ def test_copy_interrupted_in_a_request_leaves_nothing_open(
 
 def test_copy_workers_run_in_the_callers_context(source: Side, target: Side) -> None:
     variable = contextvars.ContextVar("variable", default="")
-    variable.set("mine")
-    seen: set[str] = set()
+    variable.set("value")
+    values: set[str] = set()
     source.image(*range(6), tags=["v1"])
-    run(source, target, progress=lambda event: seen.add(variable.get()))
-    assert seen == {"mine"}
+    run(source, target, progress=lambda event: values.add(variable.get()))
+    assert values == {"value"}
 
 
 def test_copy_first_error_stops_other_workers(source: Side, target: Side) -> None:
-    """One worker fails while another is in the middle of a blob: that one does not go on."""
-    begun, failed = threading.Event(), threading.Event()
+    """One worker fails while another copies a blob: the other worker stops."""
+    started, failed = threading.Event(), threading.Event()
     source.image(1, tags=["v1"])
     large = source.add(blob(8, 3_000_000))
     source.push({"schemaVersion": 2, "layers": [large.to_dict(), source.add(blob(2)).to_dict()]}, MANIFEST, tags=["v1"])
 
     def progress(event: Progress) -> None:
         if event.digest == large.digest:
-            begun.set()
+            started.set()
             assert failed.wait(30)
 
-    def fails(request: Request, inner: Transport, chance: object) -> Response:
-        assert begun.wait(30)
+    def refuse(request: Request, inner: Transport, chance: object) -> Response:
+        assert started.wait(30)
         failed.set()
         return Response(403)
 
     where = Descriptor.of(blob(2)).digest
-    faults = FaultTransport(source.watch, rate=1, faults=[fails], where=lambda request: request.url.endswith(where))
+    faults = FaultTransport(source.watch, rate=1, faults=[refuse], where=lambda request: request.url.endswith(where))
     with pytest.raises(Denied):
         copy(source.through(faults), f"{NAME}:v1", target.client, "other/app", progress=progress, workers=2)
 
@@ -735,14 +735,14 @@ def test_copy_first_error_stops_other_workers(source: Side, target: Side) -> Non
 def test_copy_deadline_ends_the_copy(source: Side, target: Side, side: str) -> None:
     source.image(1, tags=["v1"])
     clients = {"source": source.client, "target": target.client}
-    late = Client(f"{side}.example", Late(clients[side].transport))
+    late = Client(f"{side}.example", DeadlineTransport(clients[side].transport))
     clients[side] = late.with_options(deadline=time.monotonic() - 1)
     with pytest.raises(TransportTimeout):
         copy(clients["source"], f"{NAME}:v1", clients["target"], "a")
 
 
-class Late:
-    """A transport that obeys deadlines, as the wire does."""
+class DeadlineTransport:
+    """Transport that enforces deadlines, as the HTTP transport does."""
 
     def __init__(self, inner: Transport) -> None:
         self._inner = inner
@@ -756,11 +756,11 @@ class Late:
         self._inner.close()
 
 
-# Uploads that come to nothing
+# Cancelled uploads
 
 
-def failing_at_blobs(source: Side, fail: Callable[..., Response]) -> Client:
-    """The source, which fails where a blob is asked for."""
+def fail_blob_downloads(source: Side, fail: Callable[..., Response]) -> Client:
+    """Return a client of the source whose requests for blobs fail."""
     where = lambda request: request.method == "GET" and "/blobs/" in request.url  # noqa: E731
     return source.through(FaultTransport(source.watch, rate=1, faults=[fail], where=where))
 
@@ -768,11 +768,11 @@ def failing_at_blobs(source: Side, fail: Callable[..., Response]) -> Client:
 @pytest.mark.parametrize("error", [ConnectError, ProtocolError, TransportTimeout])
 def test_copy_source_unreachable_leaves_no_session(source: Side, target: Side, error: type[OciwireError]) -> None:
     def fail(request: Request, inner: Transport, chance: object) -> Response:
-        raise error("the source's")
+        raise error("source failed")
 
     source.image(1, tags=["v1"])
-    with pytest.raises(error, match="the source's"):
-        copy(failing_at_blobs(source, fail), f"{NAME}:v1", target.client, "other/app")
+    with pytest.raises(error, match="source failed"):
+        copy(fail_blob_downloads(source, fail), f"{NAME}:v1", target.client, "other/app")
     assert target.recorder.count("POST", status=202) == target.recorder.count("DELETE", status=204) > 0
 
 
@@ -780,17 +780,17 @@ def test_copy_source_unreachable_leaves_no_session(source: Side, target: Side, e
 def test_copy_source_lost_in_a_blob_leaves_no_session(source: Side, target: Side, error: type[OciwireError]) -> None:
     def pieces(content: bytes) -> Iterator[bytes]:
         yield content[:2_000_000]
-        raise error("the source's")
+        raise error("source failed")
 
     def fail(request: Request, inner: Transport, chance: object) -> Response:
         if "range" in request.headers:
-            raise error("the source's")
+            raise error("source failed")
         with inner.round_trip(request) as response:
             return Response(response.status, response.headers, pieces(response.read()), request)
 
     source.push({"schemaVersion": 2, "layers": [source.add(blob(1, 3_000_000)).to_dict()]}, MANIFEST, tags=["v1"])
-    client = failing_at_blobs(source, fail)
-    with pytest.raises(error, match="the source's"):
+    client = fail_blob_downloads(source, fail)
+    with pytest.raises(error, match="source failed"):
         copy(client, f"{NAME}:v1", target.client, "other/app")
     assert target.recorder.count("DELETE", status=204) == target.recorder.count("POST", status=202) == 3
 
@@ -809,22 +809,24 @@ def test_copy_mount_refused_opens_source_before_session(source: Side, target: Si
 
 @pytest.mark.parametrize("late", [False, True])
 def test_copy_cancel_has_its_own_deadline(source: Side, target: Side, *, late: bool) -> None:
-    """Ten seconds, though the client's deadline has passed by then."""
+    """The request that cancels an upload has ten seconds, even if the client's deadline has passed."""
 
-    def stop(request: Request, inner: Transport, chance: object) -> Response:
+    def time_out(request: Request, inner: Transport, chance: object) -> Response:
         raise TransportTimeout("the deadline has passed", request=request)
 
-    def look(request: Request, inner: Transport, chance: object) -> Response:
+    def record_deadline(request: Request, inner: Transport, chance: object) -> Response:
         deadlines.append(request.info.deadline)
         return inner.round_trip(request)
 
     deadlines: list[float | None] = []
     source.image(1, tags=["v1"])
-    faults = FaultTransport(target.watch, rate=1, faults=[look], where=lambda request: request.method == "DELETE")
+    faults = FaultTransport(
+        target.watch, rate=1, faults=[record_deadline], where=lambda request: request.method == "DELETE"
+    )
     deadline = time.monotonic() + (-1 if late else 1000)
     client = target.through(faults).with_options(deadline=deadline)
     with pytest.raises(TransportTimeout):
-        copy(failing_at_blobs(source, stop), f"{NAME}:v1", client, "other/app", workers=1)
+        copy(fail_blob_downloads(source, time_out), f"{NAME}:v1", client, "other/app", workers=1)
     assert len(set(deadlines)) == 1
     assert deadlines[0] is not None
     assert deadline < deadlines[0] if late else deadlines[0] < deadline
@@ -833,22 +835,22 @@ def test_copy_cancel_has_its_own_deadline(source: Side, target: Side, *, late: b
 
 def test_copy_cancel_fails_raises_the_first_error(source: Side, target: Side) -> None:
     def fail(request: Request, inner: Transport, chance: object) -> Response:
-        raise ConnectError("the source's")
+        raise ConnectError("source failed")
 
     def refuse(request: Request, inner: Transport, chance: object) -> Response:
-        raise ValueError("the target's transport is broken")
+        raise ValueError("target failed")
 
     source.image(1, tags=["v1"])
     faults = FaultTransport(target.watch, rate=1, faults=[refuse], where=lambda request: request.method == "DELETE")
-    with pytest.raises(ConnectError, match="the source's"):
-        copy(failing_at_blobs(source, fail), f"{NAME}:v1", target.through(faults), "other/app", workers=1)
+    with pytest.raises(ConnectError, match="source failed"):
+        copy(fail_blob_downloads(source, fail), f"{NAME}:v1", target.through(faults), "other/app", workers=1)
     target.registry._storage._uploads.clear()
 
 
 # Faults
 
 
-def test_copy_upload_lost_is_sent_again(source: Side, target: Side) -> None:
+def test_copy_upload_connection_lost_is_retried(source: Side, target: Side) -> None:
     image = source.image(1, 2, tags=["v1"])
     puts = iter(range(100))
     faults = FaultTransport(
@@ -858,14 +860,14 @@ def test_copy_upload_lost_is_sent_again(source: Side, target: Side) -> None:
         where=lambda request: request.method == "PUT" and "/uploads/" in request.url and next(puts) < 2,
     )
     copy(source.client, f"{NAME}:v1", target.through(faults), "other/app", workers=1)
-    check_whole(target.direct, "other/app", image.digest)
+    check_complete(target.direct, "other/app", image.digest)
     assert source.recorder.count("GET", "/blobs/", 200) == 3 + 2
-    for number in range(target.registry.open_uploads):  # what was cut off, nobody can tell of
+    for number in range(target.registry.open_uploads):  # sessions whose PUT was lost cannot be cancelled
         assert number < 2
     target.registry._storage._uploads.clear()
 
 
-def test_copy_upload_always_lost_raises(source: Side, target: Side) -> None:
+def test_copy_upload_connection_always_lost_raises(source: Side, target: Side) -> None:
     source.image(1, tags=["v1"])
     faults = FaultTransport(
         target.watch, rate=1, faults=["reset in upload"], where=lambda r: r.method == "PUT" and "/uploads/" in r.url
@@ -880,24 +882,24 @@ FAULT_NAMES = (*FAULTS, "307 to a CDN")
 
 
 USUAL_FAULTS = ("503", "reset", "answer lost", "flipped byte", "short body", "307 to a CDN")
-"""The faults of every run; the others are slow."""
+"""Faults that are tested in every run. All others are slow."""
 
 
 @pytest.mark.parametrize("side", ["source", "target"])
 @pytest.mark.parametrize(
     "fault", [pytest.param(name, marks=[] if name in USUAL_FAULTS else pytest.mark.slow) for name in FAULT_NAMES]
 )
-def test_copy_fault_at_each_request_ends_whole_or_raises(side: str, fault: str) -> None:
+def test_copy_fault_at_each_request_completes_or_raises(side: str, fault: str) -> None:
     for number in range(60):
         source, target = Side("source.example"), Side("target.example")
         image = source.image(1, 2)
         referrer = source.image(3, subject=image.to_dict())
         root = source.index(image, tags=["v1"])
         failing = source if side == "source" else target
-        failing.watch._inner = CdnToo(failing)
+        failing.watch._inner = RegistryWithCdn(failing)
         where = Numbered(number)
         faults = FaultTransport(
-            failing.watch, rate=1, faults=[to_a_cdn if fault == "307 to a CDN" else fault], where=where
+            failing.watch, rate=1, faults=[redirect_to_cdn if fault == "307 to a CDN" else fault], where=where
         )
         clients = {"source": source.client, "target": target.client, side: failing.through(faults)}
         where.begin()
@@ -912,7 +914,7 @@ def test_copy_fault_at_each_request_ends_whole_or_raises(side: str, fault: str) 
                 workers=1 + number % 2,
             )
         except OciwireError:
-            pass  # it has a name: nothing else is let through
+            pass  # any other exception fails the test
         else:
             assert copied == root == target.direct.resolve_tag("other/app", "v2")
             assert [descriptor.digest for descriptor in target.direct.referrers("other/app", image.digest)] == [
@@ -927,31 +929,31 @@ def test_copy_fault_at_each_request_ends_whole_or_raises(side: str, fault: str) 
                 target.direct.resolve_manifest("other/app", descriptor.digest)
             except NotFound:
                 continue
-            check_whole(target.direct, "other/app", descriptor.digest)
+            check_complete(target.direct, "other/app", descriptor.digest)
         if not faults.injected:
             assert number > 5
             return
     pytest.fail("more than 60 requests")
 
 
-class CdnToo:
-    """The guarded registry, and at another host the same without a guard."""
+class RegistryWithCdn:
+    """The guarded registry, and the same registry without a guard at the host of a CDN."""
 
     def __init__(self, side: Side) -> None:
         self._side = side
 
     def round_trip(self, request: Request, /) -> Response:
-        outside = "cdn.example" in request.url
-        return (self._side.registry if outside else self._side.recorder).round_trip(request)
+        is_cdn = "cdn.example" in request.url
+        return (self._side.registry if is_cdn else self._side.recorder).round_trip(request)
 
     def close(self) -> None:
         pass
 
 
-@pytest.mark.parametrize(("status", "tries"), [(404, 3), (503, 3), (500, 3), (401, 3), (400, 1), (403, 1)])
+@pytest.mark.parametrize(("status", "attempts"), [(404, 3), (503, 3), (500, 3), (401, 3), (400, 1), (403, 1)])
 @pytest.mark.parametrize("failures", [1, 9])
-def test_copy_upload_refused_raises(source: Side, target: Side, status: int, tries: int, failures: int) -> None:
-    def pulls_and_refuses(request: Request, inner: Transport, chance: object) -> Response:
+def test_copy_upload_refused_raises(source: Side, target: Side, status: int, attempts: int, failures: int) -> None:
+    def read_and_refuse(request: Request, inner: Transport, chance: object) -> Response:
         assert request.body is not None
         for _ in request.body.open():
             pass
@@ -963,30 +965,30 @@ def test_copy_upload_refused_raises(source: Side, target: Side, status: int, tri
     faults = FaultTransport(
         target.watch,
         rate=1,
-        faults=[pulls_and_refuses],
+        faults=[read_and_refuse],
         where=lambda r: r.method == "PUT" and "/uploads/" in r.url and next(numbers) < failures,
     )
     client = target.through(faults)
-    if failures < tries:
+    if failures < attempts:
         assert copy(source.client, f"{NAME}:v1", client, "other/app") == image
-        check_whole(target.direct, "other/app", image.digest)
+        check_complete(target.direct, "other/app", image.digest)
     else:
         with pytest.raises(RegistryError) as caught:
             copy(source.client, f"{NAME}:v1", client, "other/app")
         assert caught.value.status == status
-        assert len(faults.injected) == tries
-    if status == 401:  # without a challenge: then the client has no token to cancel with
+        assert len(faults.injected) == attempts
+    if status == 401:  # no challenge was sent, so the client has no token for the DELETE
         target.registry._storage._uploads.clear()
 
 
-def test_copy_referrers_cannot_be_listed_raises_in_the_end(
+def test_copy_referrers_update_fails_raises_after_the_copy(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     source, target = Side("source.example"), Side("target.example", referrers_api=False)
     subject = source.image(1, tags=["v1"])
     signed = [source.image(number, subject=subject.to_dict()) for number in (2, 3)]
     tag = f"sha256-{subject.digest.encoded}"
-    other = target.image(9, name="other/app", tags=[tag])  # no index
+    other = target.image(9, name="other/app", tags=[tag])  # not an index
     with caplog.at_level("WARNING", "ociwire.client"), pytest.raises(ReferrersUpdateError) as caught:
         copy(source.client, f"{NAME}:v1", target.client, "other/app:v1", referrers=True)
     assert caught.value.descriptor in signed
@@ -994,16 +996,16 @@ def test_copy_referrers_cannot_be_listed_raises_in_the_end(
     assert target.direct.resolve_tag("other/app", tag) == other
     assert target.direct.resolve_tag("other/app", "v1") == subject
     for descriptor in (subject, *signed):
-        check_whole(target.direct, "other/app", descriptor.digest)
+        check_complete(target.direct, "other/app", descriptor.digest)
     target.direct.delete_tag("other/app", tag)
-    copy(source.client, f"{NAME}:v1", target.client, "other/app:v1", referrers=True)  # completes it
+    copy(source.client, f"{NAME}:v1", target.client, "other/app:v1", referrers=True)  # adds the missing referrers
     assert {descriptor.digest for descriptor in target.direct.referrers("other/app", subject.digest)} == {
         descriptor.digest for descriptor in signed
     }
 
 
 @pytest.mark.parametrize("media_type", ["", None, f"{MANIFEST}; charset=utf-8"])
-def test_copy_manifest_with_odd_media_type_keeps_its_bytes(media_type: str | None) -> None:
+def test_copy_manifest_with_unusual_media_type_keeps_its_bytes(media_type: str | None) -> None:
     content = json.dumps({"schemaVersion": 2, "mediaType": media_type, "layers": []}, indent=2).encode()
     served = Response(200, {"Content-Type": MANIFEST, "Content-Length": str(len(content))}, content)
     with (
@@ -1018,7 +1020,7 @@ def test_copy_manifest_with_odd_media_type_keeps_its_bytes(media_type: str | Non
 
 
 def test_copy_larger_manifest_needs_max_manifest_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bound for all manifests grows with it."""
+    """The limit for the total size of all manifests grows with `max_manifest_size`."""
     monkeypatch.setattr(sys.modules["ociwire.transfer._walker"], "_MAX_BYTES", 1)
     source, target = MemoryRegistry(manifest_limit=None), MemoryRegistry(manifest_limit=None)
     config = Descriptor.of(b"{}")

@@ -1,4 +1,4 @@
-"""Copies of any graph of manifests: each is pushed after all that it references, and each blob is sent at most once."""
+"""Copies of any graph of manifests: content is pushed before the manifests that reference it, and each blob once."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from ociwire import Descriptor, Request, Response, Transport
 from ociwire.transfer import copy
-from tests._support.copy_world import NAME, Side, check_whole
+from tests._support.copy_world import NAME, Side, check_complete
 from tests._support.examples import example_count
 
-# Each manifest: the blobs of an image, or the earlier manifests of an index; and which earlier one it refers to.
+# Each manifest: the blobs of an image or the earlier manifests of an index, and its subject, an earlier manifest.
 NODES = st.lists(
     st.tuples(
         st.one_of(st.lists(st.integers(0, 4), max_size=3), st.frozensets(st.integers(0, 7), min_size=1, max_size=4)),
@@ -24,8 +24,8 @@ NODES = st.lists(
 )
 
 
-class InOrder:
-    """A registry that sees to it that whatever a manifest names came before it, and no blob came twice."""
+class OrderChecker:
+    """Layer that checks that all content that a pushed manifest references was pushed before, and records pushes."""
 
     def __init__(self, inner: Transport) -> None:
         self._inner = inner
@@ -53,16 +53,16 @@ class InOrder:
 
 
 def build(source: Side, nodes: list[tuple[Any, int | None]]) -> list[Descriptor]:
-    made: list[Descriptor] = []
+    descriptors: list[Descriptor] = []
     for number, (content, subject) in enumerate(nodes):
         fields: dict[str, Any] = {"annotations": {"number": str(number)}}
-        if subject is not None and made:
-            fields["subject"] = made[subject % len(made)].to_dict()
-        if isinstance(content, frozenset) and made:
-            made.append(source.index(*(made[index % len(made)] for index in content), **fields))
+        if subject is not None and descriptors:
+            fields["subject"] = descriptors[subject % len(descriptors)].to_dict()
+        if isinstance(content, frozenset) and descriptors:
+            descriptors.append(source.index(*(descriptors[index % len(descriptors)] for index in content), **fields))
         else:
-            made.append(source.image(*(content if isinstance(content, list) else ()), **fields))
-    return made
+            descriptors.append(source.image(*(content if isinstance(content, list) else ()), **fields))
+    return descriptors
 
 
 @settings(deadline=None, max_examples=example_count(60))
@@ -72,7 +72,7 @@ def test_copy_any_graph_pushes_dependencies_first(
 ) -> None:
     source, target = Side("source.example", guarded=False), Side("target.example", guarded=False)
     root = build(source, nodes)[-1]
-    order = InOrder(target.registry)
+    order = OrderChecker(target.registry)
     copied = copy(
         source.client,
         f"{NAME}@{root.digest}",
@@ -82,10 +82,10 @@ def test_copy_any_graph_pushes_dependencies_first(
         referrers=referrers,
     )
     assert copied == root == target.direct.resolve_tag(NAME, "v1")
-    there = check_whole(target.direct, NAME, root.digest)
+    copied_digests = check_complete(target.direct, NAME, root.digest)
     assert len(order.blobs) == len(set(order.blobs))
     assert order.manifests[-1] == root.digest
     if referrers:
-        for digest in there & set(order.manifests):
+        for digest in copied_digests & set(order.manifests):
             expected = {descriptor.digest for descriptor in source.direct.referrers(NAME, digest)}
             assert {descriptor.digest for descriptor in target.direct.referrers(NAME, digest)} == expected

@@ -1,4 +1,4 @@
-"""`ociwire.transfer._parts`: whatever the size, the parts and the workers do, every byte is received exactly once."""
+"""`ociwire.transfer._parts`: every byte is received exactly once, for all sizes, part sizes and worker counts."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ociwire.transfer._parts import _MAX_PART_SIZE, _MAX_PARTS, _MIN_PART_SIZE, 
 MIB = 1024 * 1024
 
 
-class Full(Exception):
-    """There is no free part: another thread would wait here."""
+class NoFreePart(Exception):
+    """Raised instead of waiting for a free part."""
 
 
 def scheduler_that_never_waits(start: int, stop: int, part_size: int, workers: int) -> PartScheduler:
-    """Return a scheduler whose `take` raises `Full` where a thread would wait."""
+    """Return a scheduler whose `take` raises `NoFreePart` instead of waiting."""
     scheduler = PartScheduler(start, stop, part_size, workers)
 
     def check() -> None:
         if all(part.state != "free" for part in scheduler._undone()):
-            raise Full
+            raise NoFreePart
 
     scheduler.check = check
     return scheduler
@@ -37,19 +37,19 @@ def scheduler_that_never_waits(start: int, stop: int, part_size: int, workers: i
     workers=st.integers(1, 6),
     seed=st.integers(0, 2**32),
 )
-def test_scheduler_workers_lose_connections_every_byte_is_received_once(
+def test_scheduler_connections_lost_every_byte_is_received_once(
     prefix: int, remaining: int, part_size: int, workers: int, seed: int
 ) -> None:
-    """A stream and workers that request parts receive some bytes of them, and lose their connections, in any order.
+    """A stream, and workers that request parts, receive bytes and lose their connections in any order.
 
-    A worker is `None` if it has no part, else the part and the position from which it was requested; a third value is
-    the result of `begin` once there is a response.
+    `parts` maps each worker that has a part to the part, the position from which it was requested, and the result of
+    `begin`, which is None before there is a response.
     """
     chance = random.Random(seed)
     scheduler = scheduler_that_never_waits(prefix, prefix + remaining, part_size, workers)
     received = bytearray(prefix + remaining)
     parts: dict[int, tuple[Part, int, bool | None]] = {}
-    stream, next_index = 0, 0  # the worker that reads the whole blob, for as long as it can follow
+    stream, next_index = 0, 0  # the worker that reads the complete blob, or -1 after it has ended
     while True:
         worker = chance.randrange(workers)
         if worker not in parts:
@@ -64,7 +64,7 @@ def test_scheduler_workers_lose_connections_every_byte_is_received_once(
                 continue
             try:
                 part = scheduler.take()
-            except Full:
+            except NoFreePart:
                 continue
             if part is None:
                 break
@@ -122,7 +122,7 @@ def test_scheduler_part_has_advanced_since_its_request_is_not_begun() -> None:
     scheduler.release(part, taken=True)
     assert scheduler.prefix == 4
     assert scheduler.take() is part
-    assert not scheduler.begin(part, 0), "the response begins before the position"
+    assert not scheduler.begin(part, 0), "the response starts before the position"
     assert scheduler.begin(part, 4)
 
 
@@ -131,11 +131,11 @@ def test_scheduler_window_is_full_has_no_free_part_until_the_first_is_done() -> 
     first, second = scheduler.take(), scheduler.take()
     assert first is not None
     assert second is not None
-    with pytest.raises(Full):
+    with pytest.raises(NoFreePart):
         scheduler.take()
     assert scheduler.follow(2) is None
     scheduler.advance(second, 10)
-    with pytest.raises(Full):
+    with pytest.raises(NoFreePart):
         scheduler.take()
     scheduler.advance(first, 10)
     third = scheduler.take()
@@ -150,7 +150,7 @@ def test_scheduler_part_was_begun_before_is_not_followed() -> None:
     assert scheduler.begin(part, 0)
     scheduler.advance(part, 1)
     scheduler.release(part, taken=True)
-    assert scheduler.follow(0) is None, "a stream is at the start of the part"
+    assert scheduler.follow(0) is None, "a stream can only continue at the start of a part"
 
 
 @given(st.integers(0, 2**45), st.integers(1, 64))
@@ -159,7 +159,7 @@ def test_part_size_default_is_within_its_bounds(size: int, workers: int) -> None
 
 
 @given(st.integers(0, 2**45), st.integers(1, 64), st.integers(1, 2**40))
-def test_part_size_given_makes_no_more_than_4096_parts(size: int, workers: int, wanted: int) -> None:
-    part_size = part_size_for(size, workers, wanted)
+def test_part_size_given_makes_at_most_4096_parts(size: int, workers: int, requested: int) -> None:
+    part_size = part_size_for(size, workers, requested)
     assert size <= part_size * _MAX_PARTS
-    assert part_size == max(wanted, -(-size // _MAX_PARTS))
+    assert part_size == max(requested, -(-size // _MAX_PARTS))

@@ -1,4 +1,4 @@
-"""`ociwire.transfer.upload`: every kind of source, every fault at every request, and what registries do and refuse."""
+"""`ociwire.transfer.upload`: all kinds of sources, all faults at all requests, and refusals of registries."""
 
 from __future__ import annotations
 
@@ -60,20 +60,25 @@ MOST_REQUESTS = 40
 
 
 class Recorder:
-    """Passes requests on, and knows what they were; what comes before may answer in the registry's place."""
+    """Layer that records requests, and forwards them unless `intercept` returns a response.
+
+    Attributes:
+        methods: The methods of the requests.
+        sizes: The lengths of their bodies in bytes.
+    """
 
     def __init__(
-        self, inner: Transport, before: Callable[[Request, Transport], Response | None] = lambda request, inner: None
+        self, inner: Transport, intercept: Callable[[Request, Transport], Response | None] = lambda request, inner: None
     ) -> None:
         self.inner = inner
-        self.asked: list[str] = []
+        self.methods: list[str] = []
         self.sizes: list[int] = []
-        self._before = before
+        self._intercept = intercept
 
     def round_trip(self, request: Request, /) -> Response:
-        self.asked.append(request.method)
+        self.methods.append(request.method)
         self.sizes.append((request.body.length or 0) if request.body is not None else 0)
-        response = self._before(request, self.inner)
+        response = self._intercept(request, self.inner)
         return self.inner.round_trip(request) if response is None else response
 
     def close(self) -> None:
@@ -111,7 +116,7 @@ def source_of(kind: str, content: bytes, folder: Path) -> Any:
 
 
 class Reader:
-    """Can be read, and not sought in."""
+    """Reader that has no `seek`."""
 
     def __init__(self, content: bytes) -> None:
         self._file = io.BytesIO(content)
@@ -140,13 +145,13 @@ def check_stored(registry: MemoryRegistry, content: bytes, algorithm: str = "sha
     assert registry.open_uploads == 0
 
 
-# What goes out, and in which requests
+# Requests and stored content
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("content", [b"", b"x", SMALL, LARGE], ids=["empty", "one byte", "small", "large"])
 @pytest.mark.parametrize("known", [False, True], ids=["hashed", "digest known"])
-def test_upload_any_source_arrives(
+def test_upload_any_source_stores_content(
     kind: str, content: bytes, known: bool, registry: MemoryRegistry, client: Client, tmp_path: Path
 ) -> None:
     source = source_of(kind, content, tmp_path)
@@ -158,7 +163,7 @@ def test_upload_any_source_arrives(
 
 
 @pytest.mark.parametrize(
-    ("kind", "content", "known", "asked"),
+    ("kind", "content", "known", "methods"),
     [
         ("path", SMALL, False, ["POST", "PUT"]),
         ("path", SMALL, True, ["HEAD", "POST", "PUT"]),
@@ -170,30 +175,30 @@ def test_upload_any_source_arrives(
     ],
 )
 def test_upload_takes_the_fewest_requests(
-    kind: str, content: bytes, known: bool, asked: list[str], client: Client, recorder: Recorder, tmp_path: Path
+    kind: str, content: bytes, known: bool, methods: list[str], client: Client, recorder: Recorder, tmp_path: Path
 ) -> None:
     upload(client, NAME, source_of(kind, content, tmp_path), digest=Digest.of(content) if known else None)
-    assert recorder.asked == asked
+    assert recorder.methods == methods
 
 
-def test_upload_path_as_text_arrives(client: Client, registry: MemoryRegistry, tmp_path: Path) -> None:
+def test_upload_path_as_str_stores_content(client: Client, registry: MemoryRegistry, tmp_path: Path) -> None:
     upload(client, NAME, str(source_of("path", SMALL, tmp_path)))
     check_stored(registry, SMALL)
 
 
-def test_upload_blob_exists_sends_nothing(client: Client, recorder: Recorder) -> None:
+def test_upload_blob_exists_sends_only_head(client: Client, recorder: Recorder) -> None:
     client.push_blob(NAME, Descriptor.of(LARGE), LARGE)
-    recorder.asked.clear()
+    recorder.methods.clear()
     events: list[Progress] = []
     digest = Digest.of(LARGE)
-    never = iter(lambda: pytest.fail("it is read"), b"")
-    descriptor = upload(client, NAME, never, digest=digest, media_type="a/b", progress=events.append)
+    unread = iter(lambda: pytest.fail("the source is read"), b"")
+    descriptor = upload(client, NAME, unread, digest=digest, media_type="a/b", progress=events.append)
     assert descriptor == Descriptor.of(LARGE, "a/b")
-    assert recorder.asked == ["HEAD"]
+    assert recorder.methods == ["HEAD"]
     assert events == [Progress("upload", digest, len(LARGE), len(LARGE))]
 
 
-def test_upload_needs_one_token() -> None:
+def test_upload_requests_one_token() -> None:
     world = World()
     world.fail(rate=0.0)
     upload(world.client, NAME, SMALL, digest=Digest.of(SMALL))
@@ -202,26 +207,26 @@ def test_upload_needs_one_token() -> None:
 
 def test_upload_mount_from_mounts_the_blob(client: Client, registry: MemoryRegistry, recorder: Recorder) -> None:
     client.push_blob("team/base", Descriptor.of(LARGE), LARGE)
-    recorder.asked.clear()
+    recorder.methods.clear()
     upload(client, NAME, LARGE, digest=Digest.of(LARGE), mount_from="team/base")
-    assert recorder.asked == ["HEAD", "POST", "HEAD"]
+    assert recorder.methods == ["HEAD", "POST", "HEAD"]
     check_stored(registry, LARGE)
 
 
-@pytest.mark.parametrize("answer", [AuthError("no token for that"), 400, 401, 403, 404, 405, 501], ids=str)
+@pytest.mark.parametrize("answer", [AuthError("no token"), 400, 401, 403, 404, 405, 501], ids=str)
 def test_upload_mount_refused_sends_the_blob(answer: int | Exception, registry: MemoryRegistry) -> None:
     recorder = Recorder(registry, refusal_of_mounts(answer))
     upload(Client(HOST, recorder), NAME, LARGE, digest=Digest.of(LARGE), mount_from="team/base")
     check_stored(registry, LARGE)
-    assert recorder.asked == ["HEAD", "POST", "POST", "PUT"]
+    assert recorder.methods == ["HEAD", "POST", "POST", "PUT"]
 
 
 @pytest.mark.parametrize("answer", [408, 429, 500, 503])
-def test_upload_mount_fails_for_now_raises(answer: int, registry: MemoryRegistry) -> None:
+def test_upload_mount_fails_temporarily_raises(answer: int, registry: MemoryRegistry) -> None:
     recorder = Recorder(registry, refusal_of_mounts(answer))
     with pytest.raises(RegistryError):
         upload(Client(HOST, recorder), NAME, LARGE, digest=Digest.of(LARGE), mount_from="team/base")
-    assert recorder.asked == ["HEAD", "POST"]
+    assert recorder.methods == ["HEAD", "POST"]
 
 
 def refusal_of_mounts(answer: int | Exception) -> Callable[[Request, Transport], Response | None]:
@@ -242,7 +247,7 @@ def test_upload_session_opened_by_mount_is_used(kind: str, tmp_path: Path) -> No
     source = source_of(kind, LARGE, tmp_path)
     upload(Client(HOST, recorder), NAME, source, digest=Digest.of(LARGE), mount_from="team/base")
     check_stored(registry, LARGE)
-    assert recorder.asked == ["HEAD", "POST", *(["PATCH"] if kind == "single-use" else []), "PUT"]
+    assert recorder.methods == ["HEAD", "POST", *(["PATCH"] if kind == "single-use" else []), "PUT"]
 
 
 def test_upload_session_opened_by_mount_is_cancelled(tmp_path: Path) -> None:
@@ -254,7 +259,7 @@ def test_upload_session_opened_by_mount_is_cancelled(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("algorithm", ["sha384", "sha512"])
 @pytest.mark.parametrize("kind", ["path", "single-use"])
-def test_upload_other_algorithm_arrives(
+def test_upload_other_algorithm_stores_content(
     algorithm: str, kind: str, client: Client, registry: MemoryRegistry, tmp_path: Path
 ) -> None:
     digest = Digest.of(LARGE, algorithm)
@@ -270,7 +275,7 @@ def test_upload_wrong_digest_raises_digest_invalid(
     with pytest.raises(DigestInvalid):
         upload(client, NAME, source_of(kind, content, tmp_path), digest=Digest.of(b"other"))
     assert registry.open_uploads == registry.stored_bytes == 0
-    assert recorder.asked.count("POST") == 1  # that the digest is wrong is not for sending again
+    assert recorder.methods.count("POST") == 1  # a wrong digest is not retried
 
 
 # Chunks
@@ -278,7 +283,7 @@ def test_upload_wrong_digest_raises_digest_invalid(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("chunk_size", [1, 999, 1000, 3000, 3001])
-def test_upload_chunk_size_is_kept(
+def test_upload_chunk_size_limits_requests(
     kind: str, chunk_size: int, client: Client, registry: MemoryRegistry, recorder: Recorder, tmp_path: Path
 ) -> None:
     content = SMALL if chunk_size > 1 else SMALL[:20]
@@ -289,7 +294,7 @@ def test_upload_chunk_size_is_kept(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("content", [b"", SMALL, LARGE], ids=["empty", "small", "large"])
-def test_upload_min_chunk_length_is_kept(kind: str, content: bytes, tmp_path: Path) -> None:
+def test_upload_min_chunk_length_is_respected(kind: str, content: bytes, tmp_path: Path) -> None:
     registry = MemoryRegistry(min_chunk_length=5 * MIB)
     for chunk_size in (None, 1000):
         upload(Client(HOST, registry), NAME, source_of(kind, content, tmp_path), chunk_size=chunk_size)
@@ -299,7 +304,7 @@ def test_upload_min_chunk_length_is_kept(kind: str, content: bytes, tmp_path: Pa
 @pytest.mark.parametrize("status", [413, 416])
 @pytest.mark.parametrize("limit", [4 * MIB, 3 * MIB, MIB])
 @pytest.mark.parametrize("kind", ["path", "bytearray", "single-use"])
-def test_upload_too_large_halves_and_remembers(
+def test_upload_request_too_large_halves_and_remembers_the_size(
     status: int, limit: int, kind: str, registry: MemoryRegistry, tmp_path: Path
 ) -> None:
     refused = []
@@ -334,18 +339,18 @@ def test_upload_every_size_refused_raises(kind: str, registry: MemoryRegistry, t
 
 Case = tuple[bytes, "int | None", bool]
 CASES: tuple[Case, ...] = ((SMALL, None, False), (SMALL, 1000, False), (SMALL, 1000, True), (STREAMED, None, False))
-"""Content, chunk size, whether the digest is known: so that all kinds of requests are met."""
+"""Content, chunk size, and whether the digest is known. Together the cases send all kinds of requests."""
 
 
 def outcome_of(kind: str, fault: str, number: int, case: Case, folder: Path) -> bool:
-    """Whether an upload has a request with that number, which fails."""
+    """Upload with a fault at the request with this number. Return false if the upload has no such request."""
     content, chunk_size, known = case
     world, where = World(), Numbered(number)
     world.fail(rate=1.0, faults=[faults_of(world)[fault]], where=where)
     warm(world)
     where.begin()
     digest = Digest.of(content) if known else None
-    dones: list[int] = []
+    counts: list[int] = []
     try:
         descriptor = upload(
             world.client,
@@ -353,16 +358,16 @@ def outcome_of(kind: str, fault: str, number: int, case: Case, folder: Path) -> 
             source_of(kind, content, folder),
             digest=digest,
             chunk_size=chunk_size,
-            progress=lambda event: dones.append(event.done),
+            progress=lambda event: counts.append(event.done),
         )
     except OciwireError:
         pass
     else:
         assert descriptor == Descriptor.of(content)
         assert world.direct.get_blob(NAME, descriptor.digest).read() == content
-        assert dones[-1] == len(content)
-    assert dones == sorted(set(dones)) or dones[:-1] == sorted(set(dones))
-    # What a retry has opened twice, because an answer was lost, nobody knows of.
+        assert counts[-1] == len(content)
+    assert counts == sorted(set(counts)) or counts[:-1] == sorted(set(counts))
+    # A POST whose response was lost leaves a session that the client cannot cancel.
     orphans = sum(1 for request in world.faults.injected if request.method == "POST")
     assert world.registry.open_uploads <= orphans
     assert not world.watch.open
@@ -373,33 +378,33 @@ def outcome_of(kind: str, fault: str, number: int, case: Case, folder: Path) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["path", "file", "bytes", "single-use"])
 @pytest.mark.parametrize("fault", FAULT_NAMES)
-def test_upload_fault_at_each_request_ends_right_or_raises(kind: str, fault: str, tmp_path: Path) -> None:
+def test_upload_fault_at_each_request_completes_or_raises(kind: str, fault: str, tmp_path: Path) -> None:
     for case in CASES:
         for number in range(MOST_REQUESTS):
             if not outcome_of(kind, fault, number, case, tmp_path):
                 assert number > 0
                 break
         else:
-            pytest.fail("it goes on for ever")
+            pytest.fail("the requests do not end")
 
 
-class Broken:
-    """Lets the first PATCH or PUT with a body break, once the registry has got a part of it, and kept that."""
+class BrokenUpload:
+    """Layer whose first PATCH requests fail after the registry has stored the first `stored` bytes of the body."""
 
     def __init__(self, inner: Transport, stored: int, times: int = 1) -> None:
         self._inner = inner
-        self._kept = stored
+        self._stored = stored
         self.times = times
-        self.asked: list[tuple[str, str | None]] = []
+        self.requests: list[tuple[str, str | None]] = []
 
     def round_trip(self, request: Request, /) -> Response:
-        self.asked.append((request.method, request.headers.get("content-range")))
+        self.requests.append((request.method, request.headers.get("content-range")))
         if self.times and request.method == "PATCH" and request.body is not None:
             self.times -= 1
-            part = b"".join(request.body.open())[: self._kept]
+            part = b"".join(request.body.open())[: self._stored]
             if part:
                 self._inner.round_trip(Request("PATCH", request.url, body=part)).drain()
-            raise ReadError("it broke", request=request)
+            raise ReadError("connection lost", request=request)
         return self._inner.round_trip(request)
 
     def close(self) -> None:
@@ -411,34 +416,34 @@ class Broken:
 def test_upload_connection_lost_resumes_at_offset(
     kind: str, stored: int, registry: MemoryRegistry, tmp_path: Path
 ) -> None:
-    broken = Broken(registry, stored)
+    broken = BrokenUpload(registry, stored)
     upload(Client(HOST, broken), NAME, source_of(kind, LARGE, tmp_path))
     check_stored(registry, LARGE)
-    assert [method for method, _ in broken.asked[:3]] == ["POST", "PATCH", "GET"]
-    ranges = [range_ for _, range_ in broken.asked if range_]
+    assert [method for method, _ in broken.requests[:3]] == ["POST", "PATCH", "GET"]
+    ranges = [range_ for _, range_ in broken.requests if range_]
     if 1 < stored < len(LARGE):
         assert ranges[0].startswith(f"{stored}-")
-    assert sum(method == "POST" for method, _ in broken.asked) == 1
+    assert sum(method == "POST" for method, _ in broken.requests) == 1
 
 
 @pytest.mark.parametrize("kind", ["path", "single-use"])
 def test_upload_faults_with_progress_are_tolerated(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
     state = {"number": 0}
 
-    def every_second(request: Request, inner: Transport) -> Response | None:
+    def fail_every_second(request: Request, inner: Transport) -> Response | None:
         if request.method in ("PATCH", "PUT"):
             state["number"] += 1
             if state["number"] % 2:
-                raise ReadError("it broke", request=request)
+                raise ReadError("connection lost", request=request)
         return None
 
-    upload(Client(HOST, Recorder(registry, every_second)), NAME, source_of(kind, SMALL, tmp_path), chunk_size=100)
+    upload(Client(HOST, Recorder(registry, fail_every_second)), NAME, source_of(kind, SMALL, tmp_path), chunk_size=100)
     check_stored(registry, SMALL)
 
 
 @pytest.mark.parametrize("kind", SINGLE_USE)
 def test_upload_single_use_connection_lost_resumes(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
-    upload(Client(HOST, Broken(registry, MIB)), NAME, source_of(kind, LARGE, tmp_path))
+    upload(Client(HOST, BrokenUpload(registry, MIB)), NAME, source_of(kind, LARGE, tmp_path))
     check_stored(registry, LARGE)
 
 
@@ -447,7 +452,7 @@ def test_upload_consumed_body_raises_usage_error(client: Client, recorder: Recor
     next(body.open())
     with pytest.raises(UsageError, match="only once"):
         upload(client, NAME, body)
-    assert not recorder.asked
+    assert not recorder.methods
 
 
 @pytest.mark.parametrize("length", [len(LARGE) - 1, len(LARGE) + 1])
@@ -459,24 +464,24 @@ def test_upload_body_length_wrong_raises_size_mismatch(length: int, registry: Me
 
 @pytest.mark.parametrize("kind", ["path", "single-use"])
 def test_upload_faults_without_progress_raise(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
-    error = ReadError("it broke")
+    error = ReadError("connection lost")
 
-    def always(request: Request, inner: Transport) -> Response | None:
+    def fail_always(request: Request, inner: Transport) -> Response | None:
         if request.method == "PATCH":
             raise error
         return None
 
-    recorder = Recorder(registry, always)
+    recorder = Recorder(registry, fail_always)
     with pytest.raises(ReadError) as raised:
         upload(Client(HOST, recorder), NAME, source_of(kind, LARGE, tmp_path))
     assert raised.value is error
     assert registry.open_uploads == 0
-    assert recorder.asked.count("PATCH") == 4
-    assert recorder.asked[-1] == "DELETE"
+    assert recorder.methods.count("PATCH") == 4
+    assert recorder.methods[-1] == "DELETE"
 
 
 @pytest.mark.parametrize("status", [404, 400])
-def test_upload_session_lost_is_sent_again(status: int, registry: MemoryRegistry) -> None:
+def test_upload_session_lost_restarts(status: int, registry: MemoryRegistry) -> None:
     code = "BLOB_UPLOAD_UNKNOWN" if status == 404 else "BLOB_UPLOAD_INVALID"
     answers = [Response(status, (), f'{{"errors": [{{"code": "{code}"}}]}}'.encode())]
 
@@ -486,7 +491,7 @@ def test_upload_session_lost_is_sent_again(status: int, registry: MemoryRegistry
     recorder = Recorder(registry, lose)
     upload(Client(HOST, recorder), NAME, LARGE)
     check_stored(registry, LARGE)
-    assert recorder.asked == ["POST", "PATCH", "DELETE", "POST", "PATCH", "PUT"]
+    assert recorder.methods == ["POST", "PATCH", "DELETE", "POST", "PATCH", "PUT"]
 
 
 def test_upload_session_always_lost_raises(registry: MemoryRegistry, tmp_path: Path) -> None:
@@ -496,48 +501,48 @@ def test_upload_session_always_lost_raises(registry: MemoryRegistry, tmp_path: P
     recorder = Recorder(registry, lose)
     with pytest.raises(BlobUploadUnknown):
         upload(Client(HOST, recorder), NAME, LARGE)
-    assert recorder.asked.count("POST") == 3
+    assert recorder.methods.count("POST") == 3
     assert registry.open_uploads == 0
     with pytest.raises(BlobUploadUnknown):
         upload(Client(HOST, recorder), NAME, pieces(LARGE))
-    assert recorder.asked.count("POST") == 4
+    assert recorder.methods.count("POST") == 4
 
 
 def test_upload_response_of_put_lost_is_found_by_head(registry: MemoryRegistry) -> None:
-    lost = [True]
+    remaining_faults = [True]
 
     def lose(request: Request, inner: Transport) -> Response | None:
-        if request.method == "PUT" and lost:
-            lost.pop()
+        if request.method == "PUT" and remaining_faults:
+            remaining_faults.pop()
             inner.round_trip(request).drain()
-            raise ReadError("it broke", request=request)
+            raise ReadError("connection lost", request=request)
         return None
 
     recorder = Recorder(registry, lose)
     upload(Client(HOST, recorder), NAME, LARGE)
     check_stored(registry, LARGE)
-    assert recorder.asked == ["POST", "PATCH", "PUT", "HEAD"]
+    assert recorder.methods == ["POST", "PATCH", "PUT", "HEAD"]
 
 
 def test_upload_refused_is_not_repeated(registry: MemoryRegistry) -> None:
     recorder = Recorder(registry, lambda request, inner: Response(403) if request.method == "PATCH" else None)
     with pytest.raises(RegistryError):
         upload(Client(HOST, recorder), NAME, LARGE)
-    assert recorder.asked == ["POST", "PATCH", "DELETE"]
+    assert recorder.methods == ["POST", "PATCH", "DELETE"]
 
 
 @pytest.mark.parametrize("late", [SMALL, LARGE[: 8 * MIB]], ids=["little", "more than a chunk"])
-def test_upload_stream_arrives_late_resumes_again(late: bytes, registry: MemoryRegistry, tmp_path: Path) -> None:
-    """The registry has been asked how far it is, and is further when the next chunk comes."""
+def test_upload_offset_grows_after_status_resumes_again(late: bytes, registry: MemoryRegistry, tmp_path: Path) -> None:
+    """The registry stores more bytes after it has reported its offset, and before the next chunk."""
     content = late + LARGE
     state = ["stream", "status"]
 
-    def arrive(request: Request, inner: Transport) -> Response | None:
+    def store_after_status(request: Request, inner: Transport) -> Response | None:
         if request.method == "PATCH" and state[0] == "stream" and request.body is not None:
             state.pop(0)
             for _ in request.body.open():
                 pass
-            raise ReadError("it broke", request=request)
+            raise ReadError("connection lost", request=request)
         if request.method == "GET" and state[0] == "status":
             state[0] = "over"
             status = inner.round_trip(request)
@@ -545,25 +550,25 @@ def test_upload_stream_arrives_late_resumes_again(late: bytes, registry: MemoryR
             return status
         return None
 
-    recorder = Recorder(registry, arrive)
+    recorder = Recorder(registry, store_after_status)
     upload(Client(HOST, recorder), NAME, content)
     check_stored(registry, content)
-    assert recorder.asked.count("POST") == 1
+    assert recorder.methods.count("POST") == 1
 
 
 @pytest.mark.parametrize("kind", ["path", "single-use"])
-def test_upload_registry_has_other_bytes_raises(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
-    def out_of_place(request: Request, inner: Transport) -> Response | None:
+def test_upload_registry_reports_wrong_offset_raises(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
+    def report_wrong_offset(request: Request, inner: Transport) -> Response | None:
         if request.method == "GET":
             return Response(204, {"Range": "0-9999999"})
         return Response(416) if request.method == "PATCH" else None
 
-    recorder = Recorder(registry, out_of_place)
+    recorder = Recorder(registry, report_wrong_offset)
     source = source_of(kind, LARGE, tmp_path)
     with pytest.raises(OciwireError):
         upload(Client(HOST, recorder), NAME, source, chunk_size=MIB)
     assert registry.open_uploads == registry.stored_bytes == 0
-    assert len(recorder.asked) < 20
+    assert len(recorder.methods) < 20
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["hashed", "digest known"])
@@ -573,11 +578,11 @@ def test_upload_registry_has_other_bytes_raises(kind: str, registry: MemoryRegis
 def test_upload_patch_that_was_stored_and_refused_is_not_repeated(
     answer: int | Exception, known: bool, registry: MemoryRegistry
 ) -> None:
-    """Some servers act before they answer 503; a repeated PATCH without a Content-Range would be appended."""
+    """Some servers store the body before they send 503. A repeated PATCH without Content-Range would be appended."""
     content = blob(17, 40 * MIB)
     state = ["PATCH"]
 
-    def act(request: Request, inner: Transport) -> Response | None:
+    def store_and_refuse(request: Request, inner: Transport) -> Response | None:
         if request.method in state:
             state.remove(request.method)
             inner.round_trip(request).drain()
@@ -586,14 +591,14 @@ def test_upload_patch_that_was_stored_and_refused_is_not_repeated(
             return Response(answer, {"Retry-After": "1"})
         return None
 
-    recorder = Recorder(registry, act)
+    recorder = Recorder(registry, store_and_refuse)
     client = Client(HOST, default_transport(base=recorder, credentials=Anonymous()))
     upload(client, NAME, content, digest=Digest.of(content) if known else None)
     check_stored(registry, content)
-    assert recorder.asked[-4:] == ["POST", "PATCH", "GET", "PUT"]
+    assert recorder.methods[-4:] == ["POST", "PATCH", "GET", "PUT"]
 
 
-def test_upload_to_registry_without_status_of_uploads_starts_again(registry: MemoryRegistry) -> None:
+def test_upload_registry_without_upload_status_restarts(registry: MemoryRegistry) -> None:
     state = ["PATCH"]
 
     def refuse(request: Request, inner: Transport) -> Response | None:
@@ -606,7 +611,7 @@ def test_upload_to_registry_without_status_of_uploads_starts_again(registry: Mem
     recorder = Recorder(registry, refuse)
     upload(Client(HOST, recorder), NAME, LARGE)
     check_stored(registry, LARGE)
-    assert recorder.asked == ["POST", "PATCH", "GET", "DELETE", "POST", "PATCH", "PUT"]
+    assert recorder.methods == ["POST", "PATCH", "GET", "DELETE", "POST", "PATCH", "PUT"]
 
 
 def test_upload_status_request_fails_is_repeated(registry: MemoryRegistry) -> None:
@@ -615,7 +620,7 @@ def test_upload_status_request_fails_is_repeated(registry: MemoryRegistry) -> No
     def fail_first(request: Request, inner: Transport) -> Response | None:
         state[request.method] = state.get(request.method, 0) - 1
         if state[request.method] >= 0:
-            raise ReadError("it broke", request=request)
+            raise ReadError("connection lost", request=request)
         return None
 
     upload(Client(HOST, Recorder(registry, fail_first)), NAME, LARGE)
@@ -626,24 +631,30 @@ def test_upload_status_request_fails_is_repeated(registry: MemoryRegistry) -> No
 def test_upload_offset_beyond_content_raises_protocol_error(
     range_: str, registry: MemoryRegistry, tmp_path: Path
 ) -> None:
-    def claim(request: Request, inner: Transport) -> Response | None:
+    def report_offset(request: Request, inner: Transport) -> Response | None:
         if request.method == "PATCH":
-            raise ReadError("it broke", request=request)
+            raise ReadError("connection lost", request=request)
         if request.method == "GET":
             return Response(204, {"Location": request.url, "Range": range_})
         return None
 
     with pytest.raises(OciwireError, match="the registry has"):
-        upload(Client(HOST, Recorder(registry, claim)), NAME, LARGE)
+        upload(Client(HOST, Recorder(registry, report_offset)), NAME, LARGE)
     assert registry.open_uploads == 0
 
 
-# What the caller's side does
+# Errors of the caller
 
 
 @pytest.mark.parametrize(
     "error",
-    [ValueError("mine"), OSError("mine"), ReadError("mine"), DigestInvalid("mine"), KeyboardInterrupt()],
+    [
+        ValueError("from the caller"),
+        OSError("from the caller"),
+        ReadError("from the caller"),
+        DigestInvalid("from the caller"),
+        KeyboardInterrupt(),
+    ],
     ids=repr,
 )
 @pytest.mark.parametrize("after", [0, 1, 8])
@@ -660,25 +671,27 @@ def test_upload_content_raises_is_raised_unchanged(
     assert registry.open_uploads == registry.stored_bytes == 0
 
 
-class BadFile(io.BytesIO):
-    """A file that fails, or changes, after so many reads of it."""
+class UnreliableFile(io.BytesIO):
+    """File that returns the result of `on_exhausted` instead of its content after `reads` reads."""
 
-    def __init__(self, content: bytes, reads: int, then: Callable[[], bytes]) -> None:
+    def __init__(self, content: bytes, reads: int, on_exhausted: Callable[[], bytes]) -> None:
         super().__init__(content)
         self._reads = reads
-        self._then = then
+        self._on_exhausted = on_exhausted
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size:
             self._reads -= 1
-        return self._then() if self._reads < 0 else super().read(size)
+        return self._on_exhausted() if self._reads < 0 else super().read(size)
 
 
 def fail() -> bytes:
     raise OSError("the disk is broken")
 
 
-@pytest.mark.parametrize("error", [ReadError("mine"), DigestInvalid("mine"), RangeInvalid("mine")], ids=repr)
+@pytest.mark.parametrize(
+    "error", [ReadError("from the caller"), DigestInvalid("from the caller"), RangeInvalid("from the caller")], ids=repr
+)
 @pytest.mark.parametrize("chunk_size", [None, MIB])
 def test_upload_file_raises_transport_error_is_not_retried(
     error: OciwireError, chunk_size: int | None, registry: MemoryRegistry, client: Client, recorder: Recorder
@@ -687,27 +700,27 @@ def test_upload_file_raises_transport_error_is_not_retried(
         raise error
 
     with pytest.raises(type(error)) as raised:
-        upload(client, NAME, BadFile(LARGE, 2, fail), chunk_size=chunk_size)
+        upload(client, NAME, UnreliableFile(LARGE, 2, fail), chunk_size=chunk_size)
     assert raised.value is error
     assert registry.open_uploads == 0
-    assert recorder.asked.count("POST") == 1
+    assert recorder.methods.count("POST") == 1
 
 
-def test_upload_own_digest_refused_is_hashed_again(registry: MemoryRegistry) -> None:
-    """The stack may have sent a part of it twice, after a 503, and the registry may have kept both."""
+def test_upload_computed_digest_refused_hashes_again(registry: MemoryRegistry) -> None:
+    """A retry after a 503 may have stored a part twice, so the refusal does not prove that the file has changed."""
     twice = [LARGE[:MIB]]
 
-    def keep(request: Request, inner: Transport) -> Response | None:
+    def store_twice(request: Request, inner: Transport) -> Response | None:
         if request.method == "PATCH" and twice:
             inner.round_trip(Request("PATCH", request.url, body=twice.pop())).drain()
         return None
 
-    upload(Client(HOST, Recorder(registry, keep)), NAME, LARGE)
+    upload(Client(HOST, Recorder(registry, store_twice)), NAME, LARGE)
     check_stored(registry, LARGE)
 
 
-def changing(path: Path, content: bytes, times: int) -> Callable[[Request, Transport], Response | None]:
-    """Each stream, so many, is lost on its way, and then the file is written to."""
+def fail_streams_and_modify(path: Path, content: bytes, times: int) -> Callable[[Request, Transport], Response | None]:
+    """Return a function that fails the first `times` streams and then modifies the file."""
     changes = list(range(times))
 
     def lose(request: Request, inner: Transport) -> Response | None:
@@ -721,23 +734,23 @@ def changing(path: Path, content: bytes, times: int) -> Callable[[Request, Trans
     return lose
 
 
-def test_upload_file_modified_is_hashed_again(registry: MemoryRegistry, tmp_path: Path) -> None:
+def test_upload_file_modified_hashes_again(registry: MemoryRegistry, tmp_path: Path) -> None:
     path = tmp_path / "content"
     path.write_bytes(LARGE)
-    recorder = Recorder(registry, changing(path, LARGE, times=1))
+    recorder = Recorder(registry, fail_streams_and_modify(path, LARGE, times=1))
     assert upload(Client(HOST, recorder), NAME, path) == Descriptor.of(path.read_bytes())
     check_stored(registry, path.read_bytes())
-    assert recorder.asked.count("POST") == 2
-    assert sum(recorder.sizes) <= 3 * len(LARGE)  # the lost one, the one that was refused, and the one that was right
+    assert recorder.methods.count("POST") == 2
+    assert sum(recorder.sizes) <= 3 * len(LARGE)  # one lost, one refused and one complete upload
 
 
 def test_upload_file_modified_each_time_raises(registry: MemoryRegistry, tmp_path: Path) -> None:
     path = tmp_path / "content"
     path.write_bytes(LARGE)
-    recorder = Recorder(registry, changing(path, LARGE, times=9))
+    recorder = Recorder(registry, fail_streams_and_modify(path, LARGE, times=9))
     with pytest.raises(DigestInvalid):
         upload(Client(HOST, recorder), NAME, path)
-    assert recorder.asked.count("POST") == 3
+    assert recorder.methods.count("POST") == 3
     assert registry.open_uploads == registry.stored_bytes == 0
 
 
@@ -747,7 +760,7 @@ def test_upload_file_unreadable_raises_os_error(
     content: bytes, chunk_size: int | None, registry: MemoryRegistry, client: Client
 ) -> None:
     with pytest.raises(OSError, match="the disk is broken"):
-        upload(client, NAME, BadFile(content, len(content) // MIB // 2, fail), chunk_size=chunk_size)
+        upload(client, NAME, UnreliableFile(content, len(content) // MIB // 2, fail), chunk_size=chunk_size)
     assert registry.open_uploads == registry.stored_bytes == 0
 
 
@@ -759,11 +772,11 @@ def test_upload_file_size_changes_raises_size_mismatch(
     content: bytes, chunk_size: int | None, known: bool, change: str, registry: MemoryRegistry, client: Client
 ) -> None:
     reads = len(content) // MIB // 2 if change == "shrinks" else len(content) // MIB + 1
-    more = [b"more", b""]
-    then = (lambda: b"") if change == "shrinks" else (lambda: more.pop(0))
+    additional = [b"more", b""]
+    on_exhausted = (lambda: b"") if change == "shrinks" else (lambda: additional.pop(0))
     digest = Digest.of(content) if known else None
     with pytest.raises(SizeMismatch):
-        upload(client, NAME, BadFile(content, reads, then), chunk_size=chunk_size, digest=digest)
+        upload(client, NAME, UnreliableFile(content, reads, on_exhausted), chunk_size=chunk_size, digest=digest)
     assert registry.open_uploads == registry.stored_bytes == 0
 
 
@@ -773,8 +786,8 @@ def test_upload_progress_grows_to_the_total(kind: str, content: bytes, client: C
     events: list[Progress] = []
     source = source_of(kind, content, tmp_path)
     upload(client, NAME, source, progress=events.append)
-    dones = [event.done for event in events]
-    assert dones == sorted(dones)
+    counts = [event.done for event in events]
+    assert counts == sorted(counts)
     assert all(event.operation == "upload" for event in events)
     assert {event.total for event in events[:-1]} <= {None if kind in SINGLE_USE else len(content)}
     assert events[-1] == Progress("upload", Digest.of(content), len(content), len(content))
@@ -786,12 +799,12 @@ def test_upload_progress_grows_to_the_total(kind: str, content: bytes, client: C
 @pytest.mark.parametrize(
     "error",
     [
-        ValueError("mine"),
+        ValueError("from the caller"),
         KeyboardInterrupt(),
-        StopIteration("mine"),
-        ReadError("mine"),
-        RangeInvalid("mine"),
-        DigestInvalid("mine"),
+        StopIteration("from the caller"),
+        ReadError("from the caller"),
+        RangeInvalid("from the caller"),
+        DigestInvalid("from the caller"),
     ],
     ids=repr,
 )
@@ -803,22 +816,22 @@ def test_upload_progress_raises_ends_the_upload(
     client: Client,
     tmp_path: Path,
 ) -> None:
-    asked = []
+    calls = []
 
     def failing(event: Progress) -> None:
         if event.done > MIB:
-            asked.append(event)
+            calls.append(event)
             raise error
 
     with pytest.raises(type(error)) as raised:
         upload(client, NAME, source_of(kind, LARGE, tmp_path), progress=failing, chunk_size=chunk_size)
     assert raised.value is error
-    assert len(asked) == 1
+    assert len(calls) == 1
     assert registry.open_uploads == registry.stored_bytes == 0
 
 
 def test_upload_progress_raises_keeps_its_cause(client: Client) -> None:
-    cause, error = KeyError("mine"), StopIteration("mine")
+    cause, error = KeyError("from the caller"), StopIteration("from the caller")
 
     def failing(event: Progress) -> None:
         raise error from cause
@@ -835,7 +848,7 @@ def test_upload_interrupted_in_a_request_is_cancelled(method: str, registry: Mem
         if request.method == method:
             raise KeyboardInterrupt
         if request.method == "PATCH" and method == "GET":
-            raise ReadError("it broke", request=request)
+            raise ReadError("connection lost", request=request)
         return None
 
     with pytest.raises(KeyboardInterrupt):
@@ -847,15 +860,15 @@ def test_upload_interrupted_in_a_request_is_cancelled(method: str, registry: Mem
 def test_upload_deadline_ends_the_upload(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
     late = time.monotonic() - 1
 
-    def slow(request: Request, inner: Transport) -> Response | None:
+    def time_out(request: Request, inner: Transport) -> Response | None:
         if request.method == "PATCH":
             raise TransportTimeout("the deadline has passed", request=request)
         return None
 
-    recorder = Recorder(registry, slow)
+    recorder = Recorder(registry, time_out)
     with pytest.raises(TransportTimeout):
         upload(Client(HOST, recorder).with_options(deadline=late), NAME, source_of(kind, LARGE, tmp_path))
-    assert recorder.asked == ["POST", "PATCH", "DELETE"]
+    assert recorder.methods == ["POST", "PATCH", "DELETE"]
 
 
 def test_upload_cancel_has_its_own_deadline(registry: MemoryRegistry) -> None:
@@ -864,7 +877,7 @@ def test_upload_cancel_has_its_own_deadline(registry: MemoryRegistry) -> None:
     def refuse(request: Request, inner: Transport) -> Response | None:
         if request.method == "DELETE":
             deadlines.append(request.info.deadline)
-            raise ReadError("it broke", request=request)
+            raise ReadError("connection lost", request=request)
         return Response(403) if request.method == "PATCH" else None
 
     with pytest.raises(RegistryError):
@@ -873,9 +886,9 @@ def test_upload_cancel_has_its_own_deadline(registry: MemoryRegistry) -> None:
     assert deadlines[0] <= time.monotonic() + 10
 
 
-def test_upload_too_late_is_cancelled(registry: MemoryRegistry) -> None:
+def test_upload_deadline_passed_cancels_the_session(registry: MemoryRegistry) -> None:
     def late(request: Request, inner: Transport) -> Response | None:
-        """The deadline has passed once something was sent."""
+        """Time out all requests with the deadline, beginning with the first PATCH."""
         if request.method == "PATCH":
             sent.append(request)
         if sent and request.info.deadline == deadline:
@@ -891,7 +904,7 @@ def test_upload_too_late_is_cancelled(registry: MemoryRegistry) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "invalid",
     [
         {"source": "no such file", "error": FileNotFoundError},
         {"source": "/", "error": IsADirectoryError},
@@ -914,25 +927,25 @@ def test_upload_too_late_is_cancelled(registry: MemoryRegistry) -> None:
     ],
     ids=lambda call: ", ".join(call),
 )
-def test_upload_invalid_arguments_send_nothing(wrong: dict[str, Any], client: Client, recorder: Recorder) -> None:
-    error = wrong.get("error", UsageError)
-    arguments = {"client": client, "repository": NAME, "source": b"", **wrong}
+def test_upload_invalid_arguments_send_nothing(invalid: dict[str, Any], client: Client, recorder: Recorder) -> None:
+    error = invalid.get("error", UsageError)
+    arguments = {"client": client, "repository": NAME, "source": b"", **invalid}
     arguments.pop("error", None)
     with pytest.raises(error):
         upload(**arguments)
-    assert recorder.asked == []
+    assert recorder.methods == []
 
 
-# The thread that hashes
+# Hashing thread
 
 
 def test_upload_hashing_runs_in_the_callers_context(monkeypatch: pytest.MonkeyPatch, client: Client) -> None:
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
-    seen = []
+    contexts = []
 
     class Hasher:
         def update(self, data: Any) -> None:
-            seen.append((variable.get(), threading.current_thread() is threading.main_thread()))
+            contexts.append((variable.get(), threading.current_thread() is threading.main_thread()))
 
         def hexdigest(self) -> str:
             return Digest.of(LARGE).encoded
@@ -940,7 +953,7 @@ def test_upload_hashing_runs_in_the_callers_context(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(hashing, "new_hasher", lambda algorithm: Hasher())
     variable.set("tenant")
     upload(client, NAME, LARGE)
-    assert set(seen) == {("tenant", False)}
+    assert set(contexts) == {("tenant", False)}
 
 
 def test_upload_hashing_fails_raises_its_error(
@@ -948,7 +961,7 @@ def test_upload_hashing_fails_raises_its_error(
 ) -> None:
     class Hasher:
         def update(self, data: Any) -> None:
-            raise MemoryError("mine")
+            raise MemoryError("from the caller")
 
     monkeypatch.setattr(hashing, "new_hasher", lambda algorithm: Hasher())
     with pytest.raises(MemoryError):
@@ -959,15 +972,16 @@ def test_upload_hashing_fails_raises_its_error(
 def test_hashing_thread_join_interrupted_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     join, interrupts = threading.Thread.join, [KeyboardInterrupt(), KeyboardInterrupt()]
 
-    def interrupted(self: threading.Thread, timeout: float | None = None) -> None:
+    def interrupted_join(self: threading.Thread, timeout: float | None = None) -> None:
         if interrupts:
             raise interrupts.pop()
         join(self, timeout)
 
     thread = hashing.HashingThread("sha256")
     thread.start()
-    monkeypatch.setattr(threading.Thread, "join", interrupted)
-    monkeypatch.setattr(threading.Thread, "is_alive", lambda self: True)  # it is joined, even if it ends at once
+    monkeypatch.setattr(threading.Thread, "join", interrupted_join)
+    # So that the thread is joined even if it has already ended.
+    monkeypatch.setattr(threading.Thread, "is_alive", lambda self: True)
     with pytest.raises(KeyboardInterrupt):
         thread.stop()
     assert not interrupts
@@ -991,7 +1005,7 @@ def test_hashing_thread_overlapping_chunks_are_hashed_once() -> None:
 def test_hashing_thread_failed_does_not_block(monkeypatch: pytest.MonkeyPatch) -> None:
     class Hasher:
         def update(self, data: Any) -> None:
-            raise MemoryError("mine")
+            raise MemoryError("from the caller")
 
     monkeypatch.setattr(hashing, "new_hasher", lambda algorithm: Hasher())
     thread = hashing.HashingThread("sha256")
@@ -1002,7 +1016,7 @@ def test_hashing_thread_failed_does_not_block(monkeypatch: pytest.MonkeyPatch) -
             thread.feed(1, b"b")
     with pytest.raises(Cancelled):
         thread.digest()
-    with pytest.raises(MemoryError, match="mine"):
+    with pytest.raises(MemoryError, match="from the caller"):
         thread.stop()
 
 
@@ -1014,18 +1028,18 @@ def test_progress_reporter_same_event_is_reported_once() -> None:
     assert [event.done for event in events] == [1, 2, 1]
 
 
-def test_upload_over_the_default_stack_arrives(registry: MemoryRegistry) -> None:
+def test_upload_with_default_stack_stores_content(registry: MemoryRegistry) -> None:
     client = Client(HOST, default_transport(base=registry, credentials=CREDENTIALS))
     for content in (SMALL, LARGE):
         upload(client, NAME, pieces(content))
         check_stored(registry, content)
 
 
-# --- paths that are not those of regular files ---
+# Special files
 
 
 @pytest.mark.parametrize("kind", ["fifo", "device", "socket", "link to a fifo"])
-def test_upload_path_not_of_a_regular_file_raises_usage_error(
+def test_upload_path_is_not_a_regular_file_raises_usage_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -1033,32 +1047,32 @@ def test_upload_path_not_of_a_regular_file_raises_usage_error(
     if kind == "fifo":
         os.mkfifo(path)
     elif kind == "socket":
-        with socket.socket(socket.AF_UNIX) as made:
-            made.bind(str(path))
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
     elif kind == "link to a fifo":
         os.mkfifo("fifo")
         path.symlink_to("fifo")
     recorder = Recorder(MemoryRegistry())
     with pytest.raises(UsageError, match=r"not a regular file; open .* pass the file object"):
         upload(Client(HOST, recorder), NAME, path)
-    assert recorder.asked == []
+    assert recorder.methods == []
 
 
-def test_upload_path_without_posix_flags_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on Windows."""
+def test_upload_path_without_posix_flags_stores_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows has neither of these flags."""
     monkeypatch.delattr(os, "O_NONBLOCK")
     monkeypatch.delattr(os, "O_CLOEXEC")
     (tmp_path / "content").write_bytes(SMALL)
     assert upload(Client(HOST, MemoryRegistry()), NAME, tmp_path / "content").digest == Digest.of(SMALL)
 
 
-def test_upload_path_of_a_link_to_a_regular_file_is_followed(tmp_path: Path) -> None:
+def test_upload_path_is_a_link_to_a_regular_file_is_followed(tmp_path: Path) -> None:
     (tmp_path / "content").write_bytes(SMALL)
     (tmp_path / "link").symlink_to("content")
     assert upload(Client(HOST, MemoryRegistry()), NAME, tmp_path / "link").digest == Digest.of(SMALL)
 
 
-def test_upload_fifo_that_the_caller_has_opened_is_read_as_a_stream(tmp_path: Path) -> None:
+def test_upload_opened_fifo_is_read_as_a_stream(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
 
     def write() -> None:
