@@ -24,14 +24,14 @@ def challenge(
 
 
 def token(*scopes: str) -> Response:
-    """The response of a token server, with a token that is the granted scopes, joined by ``+``."""
+    """Return the response of a token server. The token consists of the granted scopes, joined by ``+``."""
     return Response(
         200, (), json.dumps({"token": "+".join(scopes).replace(" ", "+") or "none", "expires_in": 300}).encode()
     )
 
 
 class FakeRegistry:
-    """Answers requests with `serve` and token requests with `grant`, and records both.
+    """Registry and token server that answer requests with `serve` and `grant`, and record them.
 
     Args:
         serve: Returns the response to a request. Called with the request and the scopes of its token, None without one.
@@ -67,7 +67,7 @@ class FakeRegistry:
         return self._serve(request, scopes_of_token).replace(request=request)
 
     def close(self) -> None:
-        """Nothing to close."""
+        pass
 
     def transport(self, credentials: CredentialSource | None = None) -> AuthTransport:
         return AuthTransport(self, credentials=credentials or StaticCredentials(HOST, CREDENTIAL))

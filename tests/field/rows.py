@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One behaviour of one registry, as a test reproduces it and as docs/registries.md describes it.
+    """Behaviour of a registry, which a test reproduces and docs/registries.md describes.
 
     A test module extends this class with the attributes that its test needs: a fake registry and the expected result.
     Its rows are in ``ROWS``, and the heading of its section is ``TITLE``.
 
     Attributes:
-        name: The test's id: what the registry does, such as ``challenge_names_another_repository``.
-        registry: The registry or tool that behaves like this: ``Artifactory``, ``Go registries behind nginx``.
-        behaviour: What it does, in one sentence.
+        name: The id of the test, which describes the behaviour, such as ``challenge_names_another_repository``.
+        registry: The registry or tool, such as ``Artifactory`` or ``Go registries behind nginx``.
+        behaviour: What the registry does, in one sentence.
         result: What ociwire does, in one sentence.
         source: A Markdown link to the report, the documentation or the source code.
         real: Whether a test in tests/integration reproduces it with the real server. Defaults to false.

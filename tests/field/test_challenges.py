@@ -35,13 +35,13 @@ OK = Response(200, (), b"{}")
 
 @dataclass(frozen=True, kw_only=True)
 class ChallengeRow(Row):
-    """A registry, requests to it, and the token requests that they cost.
+    """A registry, requests to it, and the token requests that they cause.
 
     Attributes:
-        fake: Makes the registry.
-        requests: What is sent, in order; all must succeed.
+        fake: Creates the registry.
+        requests: The requests, in order. All must succeed.
         tokens: The scopes of the token requests.
-        sends: How many requests the registry gets.
+        sends: Number of requests that the registry receives.
     """
 
     fake: Callable[[], FakeRegistry]
@@ -50,10 +50,10 @@ class ChallengeRow(Row):
     sends: int
 
 
-def needs(
+def require_scope(
     scope_of: Callable[[Request], str], **challenge_options: str
 ) -> Callable[[Request, set[str] | None], Response]:
-    """Serves a request whose token has exactly the scope that the registry derives from the request."""
+    """Return a function that serves requests whose token has the scope that it derives from the request."""
 
     def serve(request: Request, scopes: set[str] | None) -> Response:
         scope = scope_of(request)
@@ -78,22 +78,22 @@ def plain(request: Request) -> str:
     return f"repository:{repository_of(request)}:pull"
 
 
-def refuses(*scopes: str, status: int) -> Callable[[list[str], str], Response]:
-    return lambda asked, url: Response(status) if set(asked) & set(scopes) else token(*asked)
+def refuse_scopes(*scopes: str, status: int) -> Callable[[list[str], str], Response]:
+    return lambda requested, url: Response(status) if set(requested) & set(scopes) else token(*requested)
 
 
-def only_one_scope(status: int) -> Callable[[list[str], str], Response]:
-    return lambda asked, url: Response(status) if len(asked) > 1 else token(*asked)
+def refuse_two_scopes(status: int) -> Callable[[list[str], str], Response]:
+    return lambda requested, url: Response(status) if len(requested) > 1 else token(*requested)
 
 
-def acr() -> FakeRegistry:
+def azure_registry() -> FakeRegistry:
     def scope_of(request: Request) -> str:
         return plain(request).replace("pull", "metadata_read" if "/tags/" in request.url else "pull")
 
-    return FakeRegistry(needs(scope_of))
+    return FakeRegistry(require_scope(scope_of))
 
 
-def two_realms(refusal: Response | None) -> FakeRegistry:
+def registry_with_two_realms(refusal: Response | None) -> FakeRegistry:
     def serve(request: Request, scopes: set[str] | None) -> Response:
         repository = repository_of(request)
         realm = f"https://{repository}.auth.example/token"
@@ -109,7 +109,7 @@ def two_realms(refusal: Response | None) -> FakeRegistry:
     return FakeRegistry(serve, grant)
 
 
-def services() -> FakeRegistry:
+def registry_with_two_services() -> FakeRegistry:
     def serve(request: Request, scopes: set[str] | None) -> Response:
         service = "blobs" if "/blobs/" in request.url else "manifests"
         return OK if scopes and service in scopes else challenge(plain(request), service=service)
@@ -117,23 +117,23 @@ def services() -> FakeRegistry:
     return FakeRegistry(serve, lambda scopes, url: token("blobs" if "service=blobs" in url else "manifests"))
 
 
-def insufficient_scope() -> FakeRegistry:
+def registry_with_insufficient_scope_errors() -> FakeRegistry:
     def serve(request: Request, scopes: set[str] | None) -> Response:
-        wanted = "repository:app:pull,push" if request.method == "POST" else "repository:app:pull"
+        required = "repository:app:pull,push" if request.method == "POST" else "repository:app:pull"
         if scopes is None:
             return challenge("repository:app:pull")
-        return OK if wanted in scopes else challenge(wanted, status=403, error="insufficient_scope")
+        return OK if required in scopes else challenge(required, status=403, error="insufficient_scope")
 
     return FakeRegistry(serve)
 
 
-def placeholder() -> FakeRegistry:
+def registry_with_placeholder_scope() -> FakeRegistry:
     def serve(request: Request, scopes: set[str] | None) -> Response:
         if request.url == f"{ORIGIN}/v2/":
             return challenge("repository:user/image:pull")
         return OK if scopes and plain(request) in scopes else challenge(plain(request))
 
-    return FakeRegistry(serve, refuses("repository:user/image:pull", status=403))
+    return FakeRegistry(serve, refuse_scopes("repository:user/image:pull", status=403))
 
 
 CONTAINERD = "[containerd#13412](https://github.com/containerd/containerd/pull/13412)"
@@ -144,7 +144,7 @@ ROWS = (
         behaviour="The challenge names the repository without the prefix of its path.",
         result="Requests a token for the scope in the challenge, for every repository.",
         source="[containerd#6339](https://github.com/containerd/containerd/issues/6339)",
-        fake=lambda: FakeRegistry(needs(without_prefix)),
+        fake=lambda: FakeRegistry(require_scope(without_prefix)),
         requests=(pull("foo-docker/test/a"), pull("foo-docker/test/b"), pull("foo-docker/test/c")),
         tokens=[[f"repository:test/{name}:pull"] for name in "abc"],
         sends=6,
@@ -155,7 +155,7 @@ ROWS = (
         behaviour="The challenge names the repository with a prefix.",
         result="Requests a token for the scope in the challenge and remembers it for the repository.",
         source=CONTAINERD,
-        fake=lambda: FakeRegistry(needs(with_prefix), refuses("repository:alpine:pull", status=403)),
+        fake=lambda: FakeRegistry(require_scope(with_prefix), refuse_scopes("repository:alpine:pull", status=403)),
         requests=(pull("alpine"), pull("alpine"), get("/v2/alpine/blobs/x", "repository:alpine:pull")),
         tokens=[["repository:project/alpine:pull"]],
         sends=4,
@@ -163,10 +163,10 @@ ROWS = (
     ChallengeRow(
         name="prefetched_token_is_refused_by_the_registry",
         registry="Artifactory with a mixed layout",
-        behaviour="The first repository has its own name in the challenge, the second another one.",
-        result="Requests a second token for the scope in the challenge alone.",
+        behaviour="The challenge of one repository names it correctly, and that of another names a different one.",
+        result="Requests a second token for only the scope in the challenge.",
         source="[containerd#6339](https://github.com/containerd/containerd/issues/6339)",
-        fake=lambda: FakeRegistry(needs(lambda r: plain(r) if "plain" in r.url else without_prefix(r))),
+        fake=lambda: FakeRegistry(require_scope(lambda r: plain(r) if "plain" in r.url else without_prefix(r))),
         requests=(pull("plain"), pull("proxy/app"), pull("proxy/app")),
         tokens=[["repository:plain:pull"], ["repository:proxy/app:pull"], ["repository:app:pull"]],
         sends=5,
@@ -174,10 +174,10 @@ ROWS = (
     ChallengeRow(
         name="token_server_refuses_the_union_with_403",
         registry="Google Artifact Registry, GHCR",
-        behaviour="The token server answers 403 to a request for more than the challenge names.",
-        result="Requests a token for the scope in the challenge alone.",
+        behaviour="The token server responds with 403 to requests for more scopes than the challenge names.",
+        result="Requests a token for only the scope in the challenge.",
         source=CONTAINERD,
-        fake=lambda: FakeRegistry(needs(plain), only_one_scope(403)),
+        fake=lambda: FakeRegistry(require_scope(plain), refuse_two_scopes(403)),
         requests=(get("/v2/app/manifests/x", "repository:app:pull repository:other:pull"),),
         tokens=[["repository:app:pull", "repository:other:pull"], ["repository:app:pull"]],
         sends=2,
@@ -185,10 +185,10 @@ ROWS = (
     ChallengeRow(
         name="token_server_refuses_the_union_with_400",
         registry="Token servers that accept one scope parameter",
-        behaviour="The token server answers 400 to two scopes.",
-        result="Requests a token for the scope in the challenge alone, and remembers it.",
+        behaviour="The token server responds with 400 to two scopes.",
+        result="Requests a token for only the scope in the challenge, and remembers it.",
         source="[docker_auth#67](https://github.com/cesanta/docker_auth/issues/67)",
-        fake=lambda: FakeRegistry(needs(plain), only_one_scope(400)),
+        fake=lambda: FakeRegistry(require_scope(plain), refuse_two_scopes(400)),
         requests=(get("/v2/app/manifests/x", "repository:app:pull repository:other:pull"),) * 2,
         tokens=[["repository:app:pull", "repository:other:pull"], ["repository:app:pull"]],
         sends=3,
@@ -196,11 +196,12 @@ ROWS = (
     ChallengeRow(
         name="token_server_refuses_a_guessed_scope_with_403",
         registry="Google Artifact Registry remote repositories",
-        behaviour="The token server answers 403 to a scope that no challenge named.",
+        behaviour="The token server responds with 403 to a scope that no challenge named.",
         result="Sends the request without a token and requests the scope in the challenge.",
         source=CONTAINERD,
         fake=lambda: FakeRegistry(
-            needs(lambda r: plain(r) if "first" in r.url else with_prefix(r)), refuses("repository:b:pull", status=403)
+            require_scope(lambda r: plain(r) if "first" in r.url else with_prefix(r)),
+            refuse_scopes("repository:b:pull", status=403),
         ),
         requests=(pull("first"), pull("b"), pull("b")),
         tokens=[["repository:first:pull"], ["repository:b:pull"], ["repository:project/b:pull"]],
@@ -209,14 +210,14 @@ ROWS = (
     ChallengeRow(
         name="token_server_refuses_a_guess_for_public_content",
         registry="Registries that challenge for private repositories only",
-        behaviour="The token server answers 403 to the guessed scope, and the content is public.",
+        behaviour="The token server responds with 403 to the guessed scope, and the content is public.",
         result="Sends the request without a token.",
         source=CONTAINERD,
         fake=lambda: FakeRegistry(
             lambda r, scopes: (
-                needs(plain)(r, scopes) if "private" in r.url else OK if scopes is None else Response(401)
+                require_scope(plain)(r, scopes) if "private" in r.url else OK if scopes is None else Response(401)
             ),
-            refuses("repository:public:pull", status=403),
+            refuse_scopes("repository:public:pull", status=403),
         ),
         requests=(pull("private"), pull("public")),
         tokens=[["repository:private:pull"], ["repository:public:pull"]],
@@ -225,10 +226,10 @@ ROWS = (
     ChallengeRow(
         name="tag_list_needs_metadata_read",
         registry="Azure Container Registry",
-        behaviour="The tag list is challenged with the action `metadata_read` instead of `pull`.",
+        behaviour="The challenge for the tag list has the action `metadata_read` instead of `pull`.",
         result="Requests a token for that scope and remembers it for the repository's tag lists.",
         source="[renovate#14708](https://github.com/renovatebot/renovate/issues/14708)",
-        fake=acr,
+        fake=azure_registry,
         requests=(
             pull("app"),
             get("/v2/app/tags/list", "repository:app:pull"),
@@ -244,7 +245,7 @@ ROWS = (
         behaviour="Each repository names its own token server.",
         result="Requests the token from the realm in the challenge.",
         source="[token authentication](https://distribution.github.io/distribution/spec/auth/token/)",
-        fake=lambda: two_realms(None),
+        fake=lambda: registry_with_two_realms(None),
         requests=(pull("red"), pull("blue"), pull("red"), pull("blue")),
         tokens=[["repository:red:pull"], ["repository:blue:pull"], ["repository:blue:pull"]],
         sends=6,
@@ -252,21 +253,21 @@ ROWS = (
     ChallengeRow(
         name="realm_of_another_repository_refuses_the_guess_with_401",
         registry="Gateways in front of several registries",
-        behaviour="The token server of one repository answers 401 for the other.",
+        behaviour="The token server of one repository responds with 401 to requests for the other.",
         result="Sends the credentials to the realm that the challenge for this repository names.",
         source="[token authentication](https://distribution.github.io/distribution/spec/auth/token/)",
-        fake=lambda: two_realms(Response(401)),
+        fake=lambda: registry_with_two_realms(Response(401)),
         requests=(pull("red"), pull("blue")),
         tokens=[["repository:red:pull"], ["repository:blue:pull"], ["repository:blue:pull"]],
         sends=4,
     ),
     ChallengeRow(
         name="realm_is_relative",
-        registry="Registries that know only their own paths",
+        registry="Registries that send relative URLs",
         behaviour="The challenge names a realm without scheme and host.",
         result="Resolves it against the registry's own origin.",
         source="[RFC 3986, section 5](https://www.rfc-editor.org/rfc/rfc3986#section-5)",
-        fake=lambda: FakeRegistry(needs(plain, realm="/service/token")),
+        fake=lambda: FakeRegistry(require_scope(plain, realm="/service/token")),
         requests=(pull("app"),),
         tokens=[["repository:app:pull"]],
         sends=2,
@@ -274,10 +275,10 @@ ROWS = (
     ChallengeRow(
         name="endpoints_have_different_services",
         registry="Registries composed of several services",
-        behaviour="Blobs and manifests are challenged with different services.",
+        behaviour="The challenges for blobs and manifests name different services.",
         result="Requests a token for each service.",
         source="[token authentication](https://distribution.github.io/distribution/spec/auth/token/)",
-        fake=services,
+        fake=registry_with_two_services,
         requests=(
             pull("app"),
             get("/v2/app/blobs/x", "repository:app:pull"),
@@ -290,10 +291,10 @@ ROWS = (
     ChallengeRow(
         name="403_says_insufficient_scope",
         registry="Registries that follow RFC 6750",
-        behaviour="A token with too small a scope is answered 403 with a challenge.",
+        behaviour="A token with an insufficient scope is answered with 403 and a challenge.",
         result="Requests a token for the scope in the challenge.",
         source="[RFC 6750, section 3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)",
-        fake=insufficient_scope,
+        fake=registry_with_insufficient_scope_errors,
         requests=(pull("app"), get("/v2/app/blobs/uploads/", "repository:app:pull", "POST")),
         tokens=[["repository:app:pull"], ["repository:app:pull,push"]],
         sends=4,
@@ -301,10 +302,10 @@ ROWS = (
     ChallengeRow(
         name="probe_names_a_placeholder_scope",
         registry="GHCR",
-        behaviour="`GET /v2/` is challenged with the scope of a repository that does not exist.",
+        behaviour="The challenge for `GET /v2/` has the scope of a repository that does not exist.",
         result="Uses the scope of a challenge only for the request that was challenged.",
         source="[serverless-registry#148](https://github.com/cloudflare/serverless-registry/issues/148)",
-        fake=placeholder,
+        fake=registry_with_placeholder_scope,
         requests=(pull("app"), pull("app2")),
         tokens=[["repository:app:pull"], ["repository:app2:pull"]],
         sends=3,
@@ -312,7 +313,7 @@ ROWS = (
     ChallengeRow(
         name="challenge_has_no_scope",
         registry="Artifactory",
-        behaviour="The challenge names no scope.",
+        behaviour="The challenge has no scope.",
         result="Requests a token for the scope that the operation needs.",
         source="[containerd#3556](https://github.com/containerd/containerd/issues/3556)",
         fake=lambda: FakeRegistry(lambda r, scopes: OK if scopes and plain(r) in scopes else challenge()),
@@ -337,24 +338,24 @@ def test_challenge_row_requests_named_token(row: ChallengeRow) -> None:
 
 
 def test_realm_relative_is_resolved_against_registry() -> None:
-    registry = FakeRegistry(needs(plain, realm="/service/token"))
+    registry = FakeRegistry(require_scope(plain, realm="/service/token"))
     registry.transport().round_trip(pull("app"))
     assert registry.realms == [f"{ORIGIN}/service/token"]
 
 
-@pytest.mark.parametrize("known", [False, True])
-def test_challenge_changes_each_time_costs_two_tokens_and_three_sends(known: bool) -> None:
-    """A registry that asks for something else each time."""
+@pytest.mark.parametrize("has_challenge", [False, True])
+def test_challenge_changes_each_time_requests_two_tokens_and_sends_three_times(has_challenge: bool) -> None:
+    """Each challenge of the registry has a different scope."""
     numbers = iter(range(100))
 
     def serve(request: Request, scopes: set[str] | None) -> Response:
         if "first" in request.url:
-            return needs(plain)(request, scopes)
+            return require_scope(plain)(request, scopes)
         return challenge(f"repository:app-{next(numbers)}:pull")
 
     registry = FakeRegistry(serve)
     transport = registry.transport()
-    if known:
+    if has_challenge:
         transport.round_trip(pull("first"))
     sends, tokens = len(registry.sent), len(registry.token_requests)
     assert transport.round_trip(pull("app")).status == 401
@@ -362,14 +363,15 @@ def test_challenge_changes_each_time_costs_two_tokens_and_three_sends(known: boo
     assert len(registry.token_requests) - tokens == 2
 
 
-@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("has_challenge", [False, True])
 @pytest.mark.parametrize("scope", ["repository:app:pull", "repository:app:pull repository:other:pull"])
-def test_token_server_answers_401_secret_is_not_sent_again(known: bool, scope: str) -> None:
+def test_token_server_answers_401_secret_is_not_sent_again(has_challenge: bool, scope: str) -> None:
     registry = FakeRegistry(
-        needs(plain), lambda scopes, url: token(*scopes) if scopes == ["repository:first:pull"] else Response(401)
+        require_scope(plain),
+        lambda scopes, url: token(*scopes) if scopes == ["repository:first:pull"] else Response(401),
     )
     transport = registry.transport()
-    if known:
+    if has_challenge:
         transport.round_trip(pull("first"))
     before = len(registry.token_requests)
     with pytest.raises(CredentialsRejected, match="refused"):
@@ -378,7 +380,7 @@ def test_token_server_answers_401_secret_is_not_sent_again(known: bool, scope: s
 
 
 def test_token_server_refuses_both_scopes_error_names_both() -> None:
-    registry = FakeRegistry(needs(plain), lambda scopes, url: Response(403))
+    registry = FakeRegistry(require_scope(plain), lambda scopes, url: Response(403))
     with pytest.raises(AuthError) as caught:
         registry.transport().round_trip(get("/v2/app/manifests/x", "repository:app:pull repository:other:pull"))
     assert "'repository:app:pull'" in str(caught.value)
@@ -387,7 +389,7 @@ def test_token_server_refuses_both_scopes_error_names_both() -> None:
 
 
 def test_registry_refuses_every_token_error_names_both_scopes() -> None:
-    # The token is not the scope's text, as it is elsewhere here: a token is masked in every message.
+    # Not the text of the scope as in the other tests, because messages redact tokens.
     registry = FakeRegistry(
         lambda request, scopes: challenge("repository:test/cp5:pull"), lambda scopes, url: token("opaque")
     )
@@ -399,14 +401,14 @@ def test_registry_refuses_every_token_error_names_both_scopes() -> None:
 
 
 def test_realm_on_plain_http_gets_no_credentials() -> None:
-    registry = FakeRegistry(needs(plain, realm="http://auth.example/token"))
+    registry = FakeRegistry(require_scope(plain, realm="http://auth.example/token"))
     with pytest.raises(AuthError, match="trusted_realms"):
         registry.transport().round_trip(pull("app"))
     assert registry.token_requests == []
 
 
-def test_prefetched_token_right_scope_costs_no_challenge() -> None:
-    registry = FakeRegistry(needs(plain))
+def test_prefetched_token_with_right_scope_is_accepted() -> None:
+    registry = FakeRegistry(require_scope(plain))
     transport = registry.transport()
     for name in ("a", "b", "c"):
         assert transport.round_trip(pull(name)).status == 200
@@ -417,9 +419,9 @@ def test_prefetched_token_right_scope_costs_no_challenge() -> None:
 
 
 def test_unlimited_scope_does_not_reuse_token_of_other_repository() -> None:
-    """The token of one repository would turn the hidden content of another into a plain 404."""
+    """With the token of another repository, the registry would answer 404 without a challenge."""
     registry = FakeRegistry(
-        lambda r, scopes: Response(404) if scopes and plain(r) not in scopes else needs(plain)(r, scopes)
+        lambda r, scopes: Response(404) if scopes and plain(r) not in scopes else require_scope(plain)(r, scopes)
     )
     transport = registry.transport()
     for name in ("a", "b"):
@@ -430,7 +432,7 @@ def test_unlimited_scope_does_not_reuse_token_of_other_repository() -> None:
 
 def test_token_refused_is_replaced_at_its_own_realm() -> None:
     """The last challenge of the host names the realm of another repository."""
-    registry = two_realms(None)
+    registry = registry_with_two_realms(None)
     transport = registry.transport()
     for name in ("red", "blue", "red", "green"):
         transport.round_trip(pull(name))
@@ -443,23 +445,25 @@ def test_token_refused_is_replaced_at_its_own_realm() -> None:
 
 @pytest.mark.parametrize("refusal", [Response(400), Response(403), Response(404), Response(301)])
 def test_learned_scope_refused_later_is_learned_again(refusal: Response, clock: FakeClock) -> None:
-    registry = FakeRegistry(needs(without_prefix))
+    registry = FakeRegistry(require_scope(without_prefix))
     transport = registry.transport()
     transport.round_trip(pull("docker/app"))
     clock.now += 3600  # the token has expired
-    registry._serve = needs(with_prefix, realm="https://new.example/token")
+    registry._serve = require_scope(with_prefix, realm="https://new.example/token")
     registry._grant = lambda scopes, url: token(*scopes) if url.startswith("https://new.example/") else refusal
     assert transport.round_trip(pull("docker/app")).status == 200
     assert transport.round_trip(pull("docker/app")).status == 200
     assert len(registry.token_requests) == 3
 
 
-@pytest.mark.parametrize("known", [False, True])
-def test_union_granting_nothing_is_narrowed_to_challenge(known: bool) -> None:
-    """Some token servers answer 200 and grant nothing if they refuse a part of what was requested."""
-    registry = FakeRegistry(needs(plain), lambda asked, url: token(*asked) if len(asked) == 1 else token("nothing"))
+@pytest.mark.parametrize("has_challenge", [False, True])
+def test_two_scopes_grant_nothing_requests_scope_of_challenge(has_challenge: bool) -> None:
+    """Some token servers grant no scope, with status 200, if they refuse one of the requested scopes."""
+    registry = FakeRegistry(
+        require_scope(plain), lambda scopes, url: token(*scopes) if len(scopes) == 1 else token("nothing")
+    )
     transport = registry.transport()
-    if known:
+    if has_challenge:
         transport.round_trip(pull("first"))
     request = get("/v2/app/manifests/x", "repository:app:pull repository:other:pull")
     assert transport.round_trip(request).status == 200
@@ -467,10 +471,12 @@ def test_union_granting_nothing_is_narrowed_to_challenge(known: bool) -> None:
 
 
 def test_wrong_password_for_public_content_is_sent_once() -> None:
-    """Each further guess would be a failed login, until the account is locked."""
+    """Each further token request would be a failed login, and may lock the account."""
     registry = FakeRegistry(
-        lambda r, scopes: needs(plain)(r, scopes) if "first" in r.url else OK if scopes is None else Response(401),
-        lambda asked, url: token(*asked) if asked == ["repository:first:pull"] else Response(401),
+        lambda r, scopes: (
+            require_scope(plain)(r, scopes) if "first" in r.url else OK if scopes is None else Response(401)
+        ),
+        lambda scopes, url: token(*scopes) if scopes == ["repository:first:pull"] else Response(401),
     )
     transport = registry.transport()
     for name in ("first", "a", "a", "b"):
@@ -479,7 +485,7 @@ def test_wrong_password_for_public_content_is_sent_once() -> None:
 
 
 def test_wrong_password_for_learned_scope_of_public_content_is_sent_once(clock: FakeClock) -> None:
-    registry = FakeRegistry(needs(with_prefix))
+    registry = FakeRegistry(require_scope(with_prefix))
     transport = registry.transport()
     assert transport.round_trip(pull("app")).status == 200
     clock.now += 3600  # the token has expired
@@ -490,12 +496,12 @@ def test_wrong_password_for_learned_scope_of_public_content_is_sent_once(clock: 
 
 
 def test_guess_refused_for_hidden_content_uses_changed_credential() -> None:
-    """A registry that hides private content answers a request without a token with 404, and without a challenge."""
+    """The registry hides private content: it answers requests without a token with 404 and no challenge."""
     first = Credential(username="ci", password="sEcReT-1")
     second = Credential(username="ci", password="sEcReT-2")
     registry = FakeRegistry(
-        lambda r, scopes: needs(plain)(r, scopes) if "first" in r.url or scopes else Response(404),
-        lambda asked, url: token(*asked),
+        lambda r, scopes: require_scope(plain)(r, scopes) if "first" in r.url or scopes else Response(404),
+        lambda scopes, url: token(*scopes),
     )
     valid = {first.basic}
 
@@ -504,7 +510,7 @@ def test_guess_refused_for_hidden_content_uses_changed_credential() -> None:
             return Response(401, request=request)
         return registry.round_trip(request)
 
-    transport = AuthTransport(FunctionTransport(round_trip), credentials=PerRepository(first, second))
+    transport = AuthTransport(FunctionTransport(round_trip), credentials=ChangingPerRepository(first, second))
     for name in ("first", "app"):
         assert transport.round_trip(pull(name)).status == 200
         valid = {second.basic}
@@ -512,7 +518,7 @@ def test_guess_refused_for_hidden_content_uses_changed_credential() -> None:
 
 @pytest.mark.parametrize("status", [400, 403, 404])
 def test_guess_refused_is_not_requested_again_for_same_challenge(status: int) -> None:
-    registry = FakeRegistry(needs(plain), refuses("repository:b:pull", status=status))
+    registry = FakeRegistry(require_scope(plain), refuse_scopes("repository:b:pull", status=status))
     transport = registry.transport()
     transport.round_trip(pull("a"))
     with pytest.raises(AuthError, match=f"status {status}"):
@@ -522,8 +528,8 @@ def test_guess_refused_is_not_requested_again_for_same_challenge(status: int) ->
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_guess_failed_temporarily_raises_auth_error(status: int) -> None:
-    """The failure says nothing about the guess: a request without a token would be one more challenge."""
-    registry = FakeRegistry(needs(plain), refuses("repository:b:pull", status=status))
+    """A temporary failure does not show whether the guess is right, so the request is not sent without a token."""
+    registry = FakeRegistry(require_scope(plain), refuse_scopes("repository:b:pull", status=status))
     transport = registry.transport()
     transport.round_trip(pull("a"))
     sends = len(registry.sent)
@@ -541,9 +547,9 @@ def test_guess_refused_single_use_body_is_not_consumed() -> None:
 
     def serve(request: Request, scopes: set[str] | None) -> Response:
         content_of(request.body)
-        return needs(plain)(request, scopes)
+        return require_scope(plain)(request, scopes)
 
-    registry = FakeRegistry(serve, refuses("repository:b:pull,push", status=401))
+    registry = FakeRegistry(serve, refuse_scopes("repository:b:pull,push", status=401))
     transport = registry.transport()
     transport.round_trip(pull("a"))
     push = get("/v2/b/blobs/uploads/1", "repository:b:pull,push", "PUT").replace(body=Body.of(chunks()))
@@ -554,7 +560,7 @@ def test_guess_refused_single_use_body_is_not_consumed() -> None:
 
 def test_realm_refused_by_policy_does_not_block_other_repositories() -> None:
     registry = FakeRegistry(
-        lambda r, scopes: needs(plain, realm="http://plain.example" if "bad" in r.url else REALM)(r, scopes)
+        lambda r, scopes: require_scope(plain, realm="http://plain.example" if "bad" in r.url else REALM)(r, scopes)
     )
     transport = registry.transport()
     with pytest.raises(AuthError, match="trusted_realms"):
@@ -562,8 +568,8 @@ def test_realm_refused_by_policy_does_not_block_other_repositories() -> None:
     assert transport.round_trip(pull("good")).status == 200
 
 
-class PerRepository:
-    """A source that returns one credential until it is called again for a repository, then another one."""
+class ChangingPerRepository:
+    """Source that returns one credential at the first call for a repository, and another one at later calls."""
 
     def __init__(self, first: Credential, second: Credential) -> None:
         self._first, self._second = first, second
@@ -576,7 +582,7 @@ class PerRepository:
 
 
 class Changing:
-    """A source that returns each of its credentials once."""
+    """Source that returns each of its credentials once."""
 
     def __init__(self, *credentials: Credential) -> None:
         self._credentials = iter(credentials)
@@ -589,8 +595,8 @@ def test_guess_refused_with_every_credential_error_names_requested_scope() -> No
     first = Credential(username="ci", password="sEcReT-1")
     second = Credential(username="ci", password="sEcReT-2")
     registry = FakeRegistry(
-        lambda r, scopes: needs(plain if "first" in r.url else with_prefix)(r, scopes),
-        lambda asked, url: token(*asked) if asked == ["repository:first:pull"] else Response(401),
+        lambda r, scopes: require_scope(plain if "first" in r.url else with_prefix)(r, scopes),
+        lambda scopes, url: token(*scopes) if scopes == ["repository:first:pull"] else Response(401),
     )
     transport = registry.transport(Changing(first, second))
     transport.round_trip(get("/v2/first/manifests/x", "repository:first:pull"))
@@ -607,7 +613,7 @@ def test_rejected_password_in_other_credential_is_not_sent() -> None:
     old = Credential(username="ci", password="sEcReT-42")
     new = Credential(username="ci", password="sEcReT-42", identity_token="iDeNtItY")
     methods: list[str] = []
-    registry = FakeRegistry(needs(plain))
+    registry = FakeRegistry(require_scope(plain))
     grant = registry.round_trip
 
     def round_trip(request: Request, /) -> Response:
@@ -623,11 +629,11 @@ def test_rejected_password_in_other_credential_is_not_sent() -> None:
 
 
 class PathRewritingProxy:
-    """Serves a registry below ``/v2/docker/``; challenges keep the registry's own names (Artifactory).
+    """Serves a registry below ``/v2/docker/``. Challenges keep the names of the registry, as with Artifactory.
 
     Args:
         inner: The registry.
-        opaque: Whether the Locations of uploads have no repository in their path.
+        opaque: Whether the paths of upload Locations contain no repository.
     """
 
     def __init__(self, inner: Transport, *, opaque: bool) -> None:
@@ -643,10 +649,10 @@ class PathRewritingProxy:
         response = self._inner.round_trip(request.replace(url=url))
         location = response.headers.get("location", "").removeprefix(ORIGIN)
         if "/uploads/" in location:
-            shown = f"/upload/{len(self._uploads)}" if self._opaque else location.replace("/v2/", "/v2/docker/")
-            self._uploads[shown] = location
+            alias = f"/upload/{len(self._uploads)}" if self._opaque else location.replace("/v2/", "/v2/docker/")
+            self._uploads[alias] = location
             others = [(name, value) for name, value in response.headers.items() if name.lower() != "location"]
-            response = response.replace(headers=[*others, ("Location", shown)])
+            response = response.replace(headers=[*others, ("Location", alias)])
         return response.replace(request=request)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A credential that has expired is looked up again after 403, and the request repeated if it changed."""
+"""After a 403, an expired credential is looked up again, and the request is repeated if the credential changed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FORBIDDEN = Response(403, (), b'{"errors":[{"code":"DENIED","message":"Your auth
 
 
 class Source:
-    """A source whose answer the test sets."""
+    """Source that returns the credential that the test sets."""
 
     def __init__(self) -> None:
         self.credential: Credential | None = OLD
@@ -43,12 +43,12 @@ class ExpiryRow(Row):
     """A registry whose credential expires.
 
     Attributes:
-        refusal: Its answer to an expired credential.
-        basic: Whether it wants Basic; else tokens.
-        changed: Whether the source has a new credential by then.
-        status: What comes of the second request.
-        lookups: How often the source is asked in all.
-        sends: How many requests the registry gets for the second one.
+        refusal: The response to an expired credential.
+        basic: Whether the registry requires Basic authentication. If not, it requires tokens. Defaults to true.
+        changed: Whether the source then returns a new credential. Defaults to true.
+        status: The status of the second response. Defaults to 200.
+        lookups: Total number of lookups. Defaults to 2.
+        sends: Number of times that the second request is sent. Defaults to 2.
     """
 
     refusal: Response
@@ -59,8 +59,8 @@ class ExpiryRow(Row):
     sends: int = 2
 
 
-class Expiring:
-    """A registry that refuses `OLD` after `expire`."""
+class ExpiringRegistry:
+    """Registry that refuses the credential `OLD` after `expire`."""
 
     def __init__(self, row: ExpiryRow) -> None:
         self.expired: set[str] = set()
@@ -89,7 +89,7 @@ class Expiring:
         self.expired = {OLD.basic or "", "Bearer old"}
 
     def close(self) -> None:
-        """Nothing to close."""
+        pass
 
 
 ECR = "[pulumi-docker-build#424](https://github.com/pulumi/pulumi-docker-build/issues/424)"
@@ -98,7 +98,7 @@ ROWS = (
     ExpiryRow(
         name="password_expired_after_twelve_hours",
         registry="Amazon ECR",
-        behaviour="An expired password is answered 403 without a challenge.",
+        behaviour="An expired password is answered with 403 without a challenge.",
         result="Looks the credential up again and repeats the request once.",
         source=ECR,
         refusal=FORBIDDEN,
@@ -106,8 +106,8 @@ ROWS = (
     ExpiryRow(
         name="password_expired_and_its_source_has_no_other",
         registry="Amazon ECR with a credential helper that serves an old password",
-        behaviour="An expired password is answered 403, and the source still returns it.",
-        result="Returns the 403; asks the source at most once a minute.",
+        behaviour="An expired password is answered with 403, and the source still returns it.",
+        result="Returns the 403; calls the source at most once a minute.",
         source=HELPER,
         refusal=FORBIDDEN,
         changed=False,
@@ -117,7 +117,7 @@ ROWS = (
     ExpiryRow(
         name="token_of_an_expired_credential",
         registry="Registries that revoke the tokens of a rotated secret",
-        behaviour="A token that a replaced secret has obtained is answered 403.",
+        behaviour="A token that was obtained with a replaced secret is answered with 403.",
         result="Requests a token with the new secret.",
         source="[token authentication](https://distribution.github.io/distribution/spec/auth/token/)",
         refusal=Response(403, (), b"revoked"),
@@ -126,8 +126,8 @@ ROWS = (
     ExpiryRow(
         name="expired_token_is_answered_401",
         registry="Docker Hub and most registries",
-        behaviour="An expired token is answered 401 with a challenge.",
-        result="Requests one fresh token with the same credential.",
+        behaviour="An expired token is answered with 401 and a challenge.",
+        result="Requests one new token with the same credential.",
         source="[token authentication](https://distribution.github.io/distribution/spec/auth/token/)",
         refusal=challenge("repository:app:pull", error="invalid_token"),
         basic=False,
@@ -137,7 +137,7 @@ ROWS = (
     ExpiryRow(
         name="html_403_of_a_firewall",
         registry="Firewalls in front of a registry",
-        behaviour="A request is answered 403 although the credential is good.",
+        behaviour="A request is answered with 403 although the credential is valid.",
         result="Returns the 403.",
         source=HELPER,
         refusal=Response(403, {"Content-Type": "text/html"}, b"<html>blocked</html>"),
@@ -150,7 +150,7 @@ ROWS = (
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_expiry_row_looks_up_credential_again(row: ExpiryRow, clock: FakeClock) -> None:
-    registry, source = Expiring(row), Source()
+    registry, source = ExpiringRegistry(row), Source()
     transport = AuthTransport(registry, credentials=source)
     assert transport.round_trip(pull("app")).status == 200
     clock.now += LATER
@@ -163,8 +163,8 @@ def test_expiry_row_looks_up_credential_again(row: ExpiryRow, clock: FakeClock) 
     assert len(registry.fake.sent) - before == row.sends
 
 
-def started(clock: FakeClock, credential: Credential | None = OLD) -> tuple[Expiring, Source, AuthTransport]:
-    registry, source = Expiring(ROWS[0]), Source()
+def expired(clock: FakeClock, credential: Credential | None = OLD) -> tuple[ExpiringRegistry, Source, AuthTransport]:
+    registry, source = ExpiringRegistry(ROWS[0]), Source()
     transport = AuthTransport(registry, credentials=source)
     transport.round_trip(pull("app"))
     clock.now += LATER
@@ -174,7 +174,7 @@ def started(clock: FakeClock, credential: Credential | None = OLD) -> tuple[Expi
 
 
 def test_repeated_403_asks_source_once_a_minute(clock: FakeClock) -> None:
-    _, source, transport = started(clock)
+    _, source, transport = expired(clock)
     for seconds, lookups in [(0, 2), (1, 2), (30, 2), (30, 3), (59, 3)]:
         clock.now += seconds
         assert transport.round_trip(pull("app")).status == 403
@@ -185,7 +185,7 @@ def test_repeated_403_asks_source_once_a_minute(clock: FakeClock) -> None:
 
 
 def test_refreshed_credential_is_used_for_other_repository(clock: FakeClock) -> None:
-    registry, source, transport = started(clock)
+    registry, source, transport = expired(clock)
     registry.expired.clear()
     transport.round_trip(pull("other"))
     clock.now += LATER
@@ -195,8 +195,8 @@ def test_refreshed_credential_is_used_for_other_repository(clock: FakeClock) -> 
 
 
 def test_403_right_after_lookup_does_not_ask_source_for_any_repository(clock: FakeClock) -> None:
-    """Another repository has made the source return the same credential within the last minute."""
-    _, source, transport = started(clock)
+    """The source has returned the same credential for another repository within the last minute."""
+    _, source, transport = expired(clock)
     assert transport.round_trip(pull("other")).status == 403
     clock.now += 59
     assert [transport.round_trip(pull(name)).status for name in ("app", "other")] == [403, 403]
@@ -204,29 +204,29 @@ def test_403_right_after_lookup_does_not_ask_source_for_any_repository(clock: Fa
 
 
 def test_credential_looked_up_for_request_is_not_looked_up_again() -> None:
-    registry, source = Expiring(ROWS[0]), Source()
+    registry, source = ExpiringRegistry(ROWS[0]), Source()
     registry.expire()
     assert AuthTransport(registry, credentials=source).round_trip(pull("app")).status == 403
     assert source.lookups == 1
 
 
 def test_refreshed_credential_is_none_repeats_without_credential(clock: FakeClock) -> None:
-    _registry, source, transport = started(clock, None)
+    _registry, source, transport = expired(clock, None)
     assert transport.round_trip(pull("app")).status in (401, 403)
     assert source.lookups <= 3
 
 
 def test_single_use_body_read_is_not_resent(clock: FakeClock) -> None:
-    registry, _source, transport = started(clock, NEW)
+    registry, _source, transport = expired(clock, NEW)
     sent: list[bytes] = []
     serve = registry.serve
 
-    def reads(request: Request, scopes: set[str] | None) -> Response:
+    def consume_body(request: Request, scopes: set[str] | None) -> Response:
         if request.body is not None:
             sent.append(b"".join(request.body.open()))
         return serve(request, scopes)
 
-    registry.fake._serve = reads
+    registry.fake._serve = consume_body
     body = Body.of(iter([b"once"]))
     info = RequestInfo(required_scope=Scope.parse("repository:app:pull"))
     assert transport.round_trip(Request("PUT", f"https://{HOST}/v2/app/blobs/uploads/1", (), body, info)).status == 403
@@ -234,23 +234,23 @@ def test_single_use_body_read_is_not_resent(clock: FakeClock) -> None:
 
 
 def test_push_403_is_repeated_with_new_credential(clock: FakeClock) -> None:
-    _, _, transport = started(clock, NEW)
+    _, _, transport = expired(clock, NEW)
     assert transport.round_trip(get("/v2/app/manifests/x", "repository:app:pull", "PUT", b"{}")).status == 200
 
 
 def test_refreshed_credential_both_are_sent_once(clock: FakeClock) -> None:
-    registry, _, transport = started(clock, NEW)
+    registry, _, transport = expired(clock, NEW)
     before = len(registry.fake.sent)
     transport.round_trip(pull("app"))
-    used = [line.partition(" Basic ")[2] for line in registry.fake.sent[before:]]
+    sent_credentials = [line.partition(" Basic ")[2] for line in registry.fake.sent[before:]]
     expected: list[Callable[[], str] | str] = [
         (credential.basic or "").removeprefix("Basic ") for credential in (OLD, NEW)
     ]
-    assert used == expected
+    assert sent_credentials == expected
 
 
 def test_request_without_scope_403_looks_up_credential_again(clock: FakeClock) -> None:
-    registry, source = Expiring(ROWS[2]), Source()
+    registry, source = ExpiringRegistry(ROWS[2]), Source()
     transport = AuthTransport(registry, credentials=source)
     ping = get("/v2/", "")
     serve = registry.serve
@@ -265,8 +265,8 @@ def test_request_without_scope_403_looks_up_credential_again(clock: FakeClock) -
 
 @pytest.mark.parametrize("repositories", [1, 8])
 def test_many_threads_403_wait_for_refreshed_credential(repositories: int, clock: FakeClock) -> None:
-    """Without waiting, all but one would fail while the source is asked."""
-    registry, source = Expiring(ROWS[0]), Source()
+    """Threads wait while the source is called. Without waiting, all but one would fail."""
+    registry, source = ExpiringRegistry(ROWS[0]), Source()
     transport = AuthTransport(registry, credentials=source)
     requests = [pull(f"app{number % repositories}") for number in range(8)]
     for request in requests:
@@ -283,7 +283,7 @@ def test_many_threads_403_wait_for_refreshed_credential(repositories: int, clock
             refused.wait(PATIENCE)
         return response
 
-    def look_up(host: str, repository: str | None = None, /) -> Credential | None:
+    def lookup_once_all_wait(host: str, repository: str | None = None, /) -> Credential | None:
         if source.credential is OLD:
             all_are_started.wait(PATIENCE)
             while len(SingleFlight._waiting) < 7 and all(call.alive for call in calls):
@@ -293,27 +293,27 @@ def test_many_threads_403_wait_for_refreshed_credential(repositories: int, clock
 
     all_are_started = threading.Event()
     registry.fake._serve = serve_at_once
-    source.lookup = look_up  # type: ignore[method-assign]
+    source.lookup = lookup_once_all_wait  # type: ignore[method-assign]
     calls += [Call(partial(transport.round_trip, request)) for request in requests]
     all_are_started.set()
     assert [call.join().result.status for call in calls] == [200] * 8  # type: ignore[attr-defined]
 
 
 def test_password_401_without_challenge_looks_up_credential_again(clock: FakeClock) -> None:
-    registry, source, transport = started(clock, NEW)
+    registry, source, transport = expired(clock, NEW)
     serve = registry.serve
 
-    def strips_challenges(request: Request, scopes: set[str] | None) -> Response:
+    def remove_challenges(request: Request, scopes: set[str] | None) -> Response:
         response = serve(request, scopes)
         return Response(401) if response.status == 403 else response
 
-    registry.fake._serve = strips_challenges
+    registry.fake._serve = remove_challenges
     assert transport.round_trip(pull("app")).status == 200
     assert source.lookups == 2
 
 
 def test_registry_changes_from_basic_to_bearer_gets_token(clock: FakeClock) -> None:
-    registry, _source, transport = started(clock, OLD)
+    registry, _source, transport = expired(clock, OLD)
     registry.fake._serve = lambda request, scopes: (
         OK if "Bearer" in request.headers["authorization"] else challenge("repository:app:pull")
     )

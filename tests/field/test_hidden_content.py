@@ -24,7 +24,7 @@ class HiddenRow(Row):
     """A registry, and the results of two requests for a manifest.
 
     Attributes:
-        serve: Answers requests, see `FakeRegistry`.
+        serve: Function that answers requests, see `FakeRegistry`.
         status: The expected status of both requests.
         sent: The requests that the registry receives: ``METHOD PATH SCHEME``, with the authentication scheme.
         anonymous: Whether there are no credentials. Defaults to false.
@@ -37,7 +37,7 @@ class HiddenRow(Row):
 
 
 def hide_content(status: int, base_url: Response) -> Callable[[Request, set[str] | None], Response]:
-    """Answers an unauthorized request for a manifest with `status`, and ``/v2/`` with `base_url`."""
+    """Return a function that answers unauthorized requests with `status`, and ``/v2/`` with `base_url`."""
 
     def serve(request: Request, scopes: set[str] | None) -> Response:
         if request.url == f"{ORIGIN}/v2/":
@@ -53,8 +53,8 @@ ROWS = (
     HiddenRow(
         name="nginx_with_basic_answers_404",
         registry="distribution behind nginx with Basic authentication",
-        behaviour="A private repository is answered 404 without a challenge; `/v2/` is challenged.",
-        result="Asks `/v2/` once and repeats the request with the credentials.",
+        behaviour="A private repository is answered with 404 without a challenge; `/v2/` sends one.",
+        result="Requests `/v2/` once, and repeats the request with the credentials.",
         source="[docker-registry#1034](https://github.com/docker-archive/docker-registry/issues/1034)",
         serve=hide_content(404, BASIC),
         status=200,
@@ -63,8 +63,8 @@ ROWS = (
     HiddenRow(
         name="token_registry_answers_404",
         registry="Registries that hide private repositories",
-        behaviour="A private repository is answered 404 so that its existence is not revealed.",
-        result="Asks `/v2/` once and repeats the request with a token.",
+        behaviour="A private repository is answered with 404 so that its existence is not revealed.",
+        result="Requests `/v2/` once, and repeats the request with a token.",
         source="[distribution#1984](https://github.com/distribution/distribution/issues/1984)",
         serve=hide_content(404, challenge()),
         status=200,
@@ -73,8 +73,8 @@ ROWS = (
     HiddenRow(
         name="artifactory_answers_403",
         registry="Artifactory",
-        behaviour="An anonymous request for private content is answered 403 without a challenge.",
-        result="Asks `/v2/` once and repeats the request with the credentials.",
+        behaviour="An anonymous request for private content is answered with 403 without a challenge.",
+        result="Requests `/v2/` once, and repeats the request with the credentials.",
         source="[cargo#15118](https://github.com/rust-lang/cargo/issues/15118)",
         serve=hide_content(403, BASIC),
         status=200,
@@ -83,8 +83,8 @@ ROWS = (
     HiddenRow(
         name="open_registry_answers_404",
         registry="Registries without authentication",
-        behaviour="Content does not exist, and `/v2/` is not challenged.",
-        result="Returns the 404, and does not ask `/v2/` again.",
+        behaviour="Content does not exist, and `/v2/` sends no challenge.",
+        result="Returns the 404, and does not request `/v2/` again.",
         source="[Distribution specification](https://github.com/opencontainers/distribution-spec/blob/main/spec.md)",
         serve=hide_content(404, OK),
         status=404,
@@ -93,7 +93,7 @@ ROWS = (
     HiddenRow(
         name="no_credentials_exist",
         registry="Any registry",
-        behaviour="Content is answered 404, and there are no credentials.",
+        behaviour="Content is answered with 404, and there are no credentials.",
         result="Returns the 404 without another request.",
         source="[Distribution specification](https://github.com/opencontainers/distribution-spec/blob/main/spec.md)",
         serve=hide_content(404, BASIC),
@@ -104,8 +104,8 @@ ROWS = (
     HiddenRow(
         name="404_has_a_challenge",
         registry="Gateways that answer 404 with a challenge",
-        behaviour="The 404 itself names the realm.",
-        result="Answers the challenge without asking `/v2/`.",
+        behaviour="The 404 has a challenge.",
+        result="Answers the challenge without a request to `/v2/`.",
         source="[RFC 9110, section 11.6.1](https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1)",
         serve=lambda request, scopes: challenge("repository:app:pull", status=404) if scopes is None else OK,
         status=200,
@@ -114,8 +114,8 @@ ROWS = (
     HiddenRow(
         name="credentials_do_not_help",
         registry="Registries that hide private repositories",
-        behaviour="Content does not exist; `/v2/` is challenged.",
-        result="Returns the 404 of the authenticated request; later requests are authenticated at once.",
+        behaviour="Content does not exist; `/v2/` sends a challenge.",
+        result="Returns the 404 of the authenticated request; later requests are authenticated from the start.",
         source="[distribution#1984](https://github.com/distribution/distribution/issues/1984)",
         serve=lambda request, scopes: BASIC if request.url == f"{ORIGIN}/v2/" else Response(404),
         status=404,
@@ -180,7 +180,7 @@ def test_get_tag_token_refused_raises_error_of_registry() -> None:
 def test_round_trip_hidden_content_without_usable_token_server_raises_auth_error(
     realm: str, refusal: Response, match: str
 ) -> None:
-    """The content may exist: the 404 of the registry says nothing unless the token server has refused the user."""
+    """The content may exist: the 404 is only definite if the token server has refused the user."""
     registry = FakeRegistry(hide_content(404, challenge(realm=realm)), lambda scopes, url: refusal)
     with pytest.raises(AuthError, match=match):
         registry.transport().round_trip(pull("app"))
@@ -227,7 +227,7 @@ def test_round_trip_404_of_base_url_is_not_probed() -> None:
 
 
 class FailingHelper:
-    """A credential source that finds no credentials because its helper failed."""
+    """Source without credentials, because its helper failed."""
 
     def __init__(self) -> None:
         self.error = AuthError("the credential helper docker-credential-pass failed")

@@ -30,7 +30,7 @@ class ReadRow(Row):
     """One deviation in JSON or headers.
 
     Attributes:
-        call: Reads or copies something with a client.
+        call: Function that reads or copies content with a client.
         expected: The result of the call, or the type of the exception that it raises.
     """
 
@@ -39,7 +39,7 @@ class ReadRow(Row):
 
 
 def client_of(body: Any, content_type: str) -> Client:
-    """A client whose first request is answered with this body."""
+    """Return a client whose first request is answered with this body."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return Client("registry.example", ScriptedTransport([Response(200, {"Content-Type": content_type}, content)]))
 
@@ -59,7 +59,7 @@ def media_type(content_type: str, **fields: Any) -> str:
 
 
 def copy_keeps_bytes(manifest: dict[str, Any], media_type: str = OCI_MANIFEST, **options: Any) -> bool:
-    """Copy a manifest with unusual white space. Returns whether the target has the same bytes."""
+    """Copy a manifest with unusual white space. Return whether the target has the same bytes."""
     source, target = Client("source.example", MemoryRegistry()), Client("target.example", MemoryRegistry())
     for content in (LAYER, b"{}"):
         source.push_blob(NAME, Descriptor.of(content), content)
@@ -71,7 +71,7 @@ def copy_keeps_bytes(manifest: dict[str, Any], media_type: str = OCI_MANIFEST, *
 
 
 def client_serving(registry: Client, content: bytes, media_type: str) -> Client:
-    """A client of a registry with this manifest as the tag v1, which `MemoryRegistry` may refuse to store."""
+    """Return a client of a registry whose tag v1 is this manifest, which `MemoryRegistry` may refuse to store."""
 
     def answer(request: Request) -> Response:
         if request.url.endswith("/manifests/v1"):
@@ -82,7 +82,7 @@ def client_serving(registry: Client, content: bytes, media_type: str) -> Client:
 
 
 def copy_sends_same_bytes(manifest: dict[str, Any], media_type: str) -> bool:
-    """Copy a manifest that `MemoryRegistry` refuses. Returns whether the same bytes are sent to the target."""
+    """Copy a manifest that `MemoryRegistry` refuses. Return whether the same bytes are sent to the target."""
     source, target = Client("source.example", MemoryRegistry()), MemoryRegistry()
     sent: list[bytes] = []
     content = json.dumps({"schemaVersion": 2, **manifest}, indent=3).encode()
@@ -105,7 +105,7 @@ def image(**layer: Any) -> dict[str, Any]:
 
 
 def copy_referrer_of_size(size: int) -> list[int]:
-    """Copy an image whose referrer is listed with this size. Returns the size errors of the referrers at the target."""
+    """Copy an image whose referrer is listed with this size. Return the errors of the sizes listed at the target."""
     source, target = MemoryRegistry(), Client("target.example", MemoryRegistry())
     client = Client("source.example", source)
     client.push_blob(NAME, Descriptor.of(b"{}"), b"{}")
@@ -130,7 +130,7 @@ def copy_referrer_of_size(size: int) -> list[int]:
 
 
 def copy_selects(platform: Any, *others: Any) -> bool:
-    """Copy linux/amd64 of an index with an entry of this platform. Returns whether that entry is copied."""
+    """Copy linux/amd64 of an index with an entry of this platform. Return whether that entry is copied."""
     source, target = Client("source.example", MemoryRegistry()), Client("target.example", MemoryRegistry())
     source.push_blob(NAME, Descriptor.of(b"{}"), b"{}")
     pushed = [
@@ -148,7 +148,7 @@ ROWS = (
         name="layer_type_has_parameters",
         registry="podman artifact",
         behaviour="The mediaType of a layer is `text/plain; charset=utf-8`.",
-        result="Copies the image with the same bytes; the descriptor says `text/plain`.",
+        result="Copies the image with the same bytes; the descriptor has `text/plain`.",
         source="[podman#25884](https://github.com/containers/podman/issues/25884)",
         call=lambda: copy_keeps_bytes(image(mediaType="text/plain; charset=utf-8")),
         expected=True,
@@ -157,7 +157,7 @@ ROWS = (
         name="layer_type_is_no_media_type",
         registry="oras 0.16 on Windows",
         behaviour="The mediaType of a layer is `test:test:test`.",
-        result="Copies the image with the same bytes; the descriptor says `application/octet-stream`.",
+        result="Copies the image with the same bytes; the descriptor has `application/octet-stream`.",
         source="[oras#697](https://github.com/oras-project/oras/issues/697)",
         call=lambda: copy_keeps_bytes(image(mediaType="test:test:test")),
         expected=True,
@@ -213,7 +213,7 @@ ROWS = (
         name="referrers_state_wrong_sizes",
         registry="Harbor 2.10",
         behaviour="The size of an entry in a list of referrers is the sum of the manifest, its config and its layers.",
-        result="Copies the referrer: its digest decides.",
+        result="Copies the referrer: its content is verified by its digest.",
         source="[harbor#20187](https://github.com/goharbor/harbor/issues/20187)",
         call=lambda: copy_referrer_of_size(2621),
         expected=[0],
@@ -221,7 +221,7 @@ ROWS = (
     ReadRow(
         name="referrers_state_no_valid_size",
         registry="Registries that do not compute sizes",
-        behaviour="Entries of a list of referrers have a negative size, or none.",
+        behaviour="Entries of a list of referrers have a negative size or no size.",
         result="Returns the entries with a size of 0.",
         source="[harbor#20187](https://github.com/goharbor/harbor/issues/20187)",
         call=lambda: [
@@ -232,8 +232,8 @@ ROWS = (
     ReadRow(
         name="referrers_have_an_unusable_entry",
         registry="Any registry",
-        behaviour="One entry of a list of referrers is null, another has no valid digest.",
-        result="Skips the two with a log line and returns the others.",
+        behaviour="One entry of a list of referrers is null, and another has no valid digest.",
+        result="Skips and logs both, and returns the others.",
         source="[Distribution specification]"
         "(https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#listing-referrers)",
         call=lambda: referrers(None, ENTRY, {**ENTRY, "digest": "latest"}),
@@ -242,8 +242,8 @@ ROWS = (
     ReadRow(
         name="tags_hold_null",
         registry="Nexus 3.58",
-        behaviour="A list of tags holds null.",
-        result="Skips the entry with a log line.",
+        behaviour="A list of tags contains null.",
+        result="Skips and logs the entry.",
         source="[image#2544](https://github.com/containers/image/pull/2544)",
         call=lambda: tags("v1", None, "v2"),
         expected=["v1", "v2"],
@@ -251,7 +251,7 @@ ROWS = (
     ReadRow(
         name="tags_are_not_valid",
         registry="Amazon ECR Public (datadog/agent)",
-        behaviour="A list of tags holds `-ot-beta`, which is not a valid tag.",
+        behaviour="A list of tags contains `-ot-beta`, which is not a valid tag.",
         result="Returns the name as it is.",
         source="[image#2771](https://github.com/containers/image/issues/2771)",
         call=lambda: tags("v1", "-ot-beta"),
@@ -271,7 +271,7 @@ ROWS = (
             name=f"manifest_is_served_as_{content_type.partition(';')[0].replace('/', '_')}",
             registry=registry,
             behaviour=f"The Content-Type of a manifest is `{content_type}`.",
-            result="The mediaType of the manifest decides.",
+            result="Uses the mediaType of the manifest.",
             source=source,
             call=lambda content_type=content_type: media_type(content_type, mediaType=DOCKER_MANIFEST),
             expected=DOCKER_MANIFEST,
@@ -299,7 +299,7 @@ ROWS = (
         name="index_has_no_type_at_all",
         registry="Registries that redirect manifests to S3",
         behaviour="An index has no mediaType, and its Content-Type is `binary/octet-stream`.",
-        result="Takes it for an index, because it has `manifests`.",
+        result="Treats it as an index, because it has `manifests`.",
         source="[image-builder#2372](https://github.com/osbuild/image-builder/pull/2372)",
         call=lambda: media_type("binary/octet-stream", manifests=[]),
         expected=OCI_INDEX,
@@ -308,7 +308,7 @@ ROWS = (
         name="image_manifest_has_no_type_at_all",
         registry="Registries that serve manifests as JSON",
         behaviour="A manifest has no mediaType, and its Content-Type is `application/json`.",
-        result="Takes it for an image manifest, because it has `config` and `layers`.",
+        result="Treats it as an image manifest, because it has `config` and `layers`.",
         source="[image-builder#2372](https://github.com/osbuild/image-builder/pull/2372)",
         call=lambda: media_type("application/json", config=CONFIG, layers=[]),
         expected=OCI_MANIFEST,
@@ -325,7 +325,7 @@ ROWS = (
     ReadRow(
         name="header_and_manifest_state_different_types",
         registry="A hostile registry",
-        behaviour="The Content-Type is that of an index, the mediaType that of an image manifest.",
+        behaviour="The Content-Type is that of an index, and the mediaType is that of an image manifest.",
         result="Raises `ContentError`.",
         source="[image#1409](https://github.com/containers/image/pull/1409)",
         call=lambda: media_type(DOCKER_MANIFEST_LIST, mediaType=OCI_MANIFEST),
@@ -334,8 +334,8 @@ ROWS = (
     ReadRow(
         name="index_entry_is_odd_and_not_selected",
         registry="Tools that write indexes by hand",
-        behaviour="One entry of an index is null, another has no valid digest.",
-        result="Copies the entry of the platform that was asked for; logs that the two were skipped.",
+        behaviour="One entry of an index is null, and another has no valid digest.",
+        result="Copies the entry of the requested platform, and logs that two entries were skipped.",
         source="[Image specification](https://github.com/opencontainers/image-spec/blob/v1.1.1/image-index.md)",
         call=lambda: copy_selects({"architecture": "amd64", "os": "linux"}, None, {**ENTRY, "digest": "latest"}),
         expected=True,
@@ -343,8 +343,8 @@ ROWS = (
     ReadRow(
         name="index_entry_is_odd_and_passed_on",
         registry="Tools that write indexes by hand",
-        behaviour="One entry of an index is null, another has no valid digest.",
-        result="Copies the index with the same bytes; logs that the two were skipped.",
+        behaviour="One entry of an index is null, and another has no valid digest.",
+        result="Copies the index with the same bytes, and logs that two entries were skipped.",
         source="[Image specification](https://github.com/opencontainers/image-spec/blob/v1.1.1/image-index.md)",
         call=lambda: copy_sends_same_bytes({"manifests": [None, {**ENTRY, "digest": "latest"}]}, OCI_INDEX),
         expected=True,
@@ -371,7 +371,7 @@ ROWS = (
         name="media_types_in_upper_case",
         registry="Proxies that rewrite headers",
         behaviour="The Content-Type of a manifest is in upper case.",
-        result="Compares media types without regard to case (RFC 6838, section 4.2).",
+        result="Compares media types case-insensitively (RFC 6838, section 4.2).",
         source="[RFC 6838, section 4.2](https://www.rfc-editor.org/rfc/rfc6838#section-4.2)",
         call=lambda: media_type(OCI_MANIFEST.upper(), mediaType=OCI_MANIFEST),
         expected=OCI_MANIFEST,

@@ -1,4 +1,4 @@
-"""The configuration of a machine, as docker, podman and curl read and write it: proxies, credentials, certificates."""
+"""Configuration that docker, podman and curl also read or write: proxies, credentials and certificates."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ TITLE = "Configuration of the machine"
 
 @dataclass(frozen=True, kw_only=True)
 class NoProxy(Row):
-    """URLs that are reached directly although there is a proxy.
+    """Value of ``no_proxy``, and the URLs to which the client connects directly.
 
     Attributes:
         no_proxy: The value of the variable.
-        direct: URLs that are reached directly.
-        proxied: URLs that are reached through the proxy.
+        direct: URLs without a proxy.
+        proxied: URLs with a proxy.
     """
 
     no_proxy: str
@@ -41,11 +41,11 @@ class NoProxy(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class Login(Row):
-    """The user that is found for a registry.
+    """Configuration files, and the user that is found for a registry.
 
     Attributes:
         files: The JSON of files, by path below the home directory.
-        env: Further environment variables. ``{home}`` is replaced by the home directory.
+        env: Additional environment variables. ``{home}`` is replaced by the home directory.
         host: The host of the registry.
         user: The expected user. None means anonymous access.
         helper: A shell script that is installed as docker-credential-desktop. Empty means none.
@@ -62,11 +62,11 @@ class Login(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class Certificates(Row):
-    """Whether the certificates of a host are used.
+    """Directory with the certificates of a host, and whether they are used.
 
     Attributes:
         folder: The directory with a CA certificate.
-        denied: The directory that the user may not list. Empty means none.
+        denied: The directory that the user cannot list. Empty means none.
         trusted: Whether the CA is trusted.
     """
 
@@ -91,7 +91,7 @@ ROWS: tuple[Row, ...] = (
         name="no_proxy_with_networks",
         registry="curl and Go programs",
         behaviour="`no_proxy` contains networks, such as `10.0.0.0/8`.",
-        result="Reaches the addresses in them directly; names are not resolved.",
+        result="Connects directly to addresses in these networks; host names are not resolved.",
         source="[curl#9773](https://github.com/curl/curl/issues/9773)",
         no_proxy=".domain1,.domain2,127.0.0.1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fd00::/8",
         direct=("http://10.10.20.1", "https://192.168.3.4:5000", "https://[fd00::1]", "https://a.domain2"),
@@ -101,7 +101,7 @@ ROWS: tuple[Row, ...] = (
         name="no_proxy_with_an_asterisk",
         registry="Machines with a proxy",
         behaviour="`no_proxy` contains `*.DOMAIN`.",
-        result="Reaches the subdomains directly, but not the domain itself.",
+        result="Connects directly to the subdomains, but not to the domain itself.",
         source="[request#2194](https://github.com/request/request/issues/2194)",
         no_proxy="*.corp.example",
         direct=("https://registry.corp.example", "https://a.b.corp.example:5000"),
@@ -121,7 +121,7 @@ ROWS: tuple[Row, ...] = (
         name="no_proxy_with_spaces_and_domains",
         registry="Docker Desktop",
         behaviour="`no_proxy` contains addresses, networks and a domain with a leading dot.",
-        result="Reaches the domain and its subdomains directly.",
+        result="Connects directly to the domain and its subdomains.",
         source="[for-mac#5844](https://github.com/docker/for-mac/issues/5844)",
         no_proxy="localhost, 127.0.0.1, 172.16.0.0/12 .dev.example.com",
         direct=("https://registry.dev.example.com", "https://172.20.1.1"),
@@ -214,8 +214,8 @@ ROWS: tuple[Row, ...] = (
     Login(
         name="credentials_store_that_fails",
         registry="Docker Desktop",
-        behaviour="`credsStore` names a helper that fails, though only public content is pulled.",
-        result="Logs a warning and pulls anonymously; the failure is raised if that is refused, or before a push.",
+        behaviour="`credsStore` names a helper that fails, although only public content is pulled.",
+        result="Logs a warning and pulls anonymously; raises the failure if the pull is refused, or before a push.",
         source="[go-containerregistry#666](https://github.com/google/go-containerregistry/issues/666)",
         files={".docker/config.json": STORE},
         helper="echo 'not signed in' >&2; exit 1",
@@ -225,7 +225,7 @@ ROWS: tuple[Row, ...] = (
     Login(
         name="credentials_store_that_is_not_installed",
         registry="Docker Desktop",
-        behaviour="`credsStore` names a helper that is not installed any more.",
+        behaviour="`credsStore` names a helper that is no longer installed.",
         result="Ignores the store.",
         source="[docker-credential-helpers#149](https://github.com/docker/docker-credential-helpers/issues/149)",
         files={".docker/config.json": {**auths("docker"), "credsStore": "desktop"}},
@@ -234,8 +234,8 @@ ROWS: tuple[Row, ...] = (
     Certificates(
         name="certs_d_that_is_not_readable",
         registry="Docker's package",
-        behaviour="`/etc/docker` is mode 0700, so that an unprivileged user cannot look for certificates.",
-        result="Skips it with a log line.",
+        behaviour="`/etc/docker` has mode 0700, so an unprivileged user cannot look for certificates.",
+        result="Skips and logs it.",
         source="[image#297](https://github.com/containers/image/issues/297)",
         folder="/etc/docker/certs.d",
         denied="/etc/docker/certs.d",
@@ -245,7 +245,7 @@ ROWS: tuple[Row, ...] = (
         name="certs_d_of_the_host_that_is_not_readable",
         registry="Rootless Docker",
         behaviour="The folder of one registry is not readable.",
-        result="Skips it with a log line.",
+        result="Skips and logs it.",
         source="[moby#40236](https://github.com/moby/moby/issues/40236)",
         folder="/etc/docker/certs.d",
         denied="/etc/docker/certs.d/registry.example",
@@ -255,7 +255,7 @@ ROWS: tuple[Row, ...] = (
         name="certs_d_of_the_host_that_is_not_searchable",
         registry="Machines where a folder was copied with mode 0744",
         behaviour="The folder of one registry can be listed, but its files cannot be opened.",
-        result="Skips it and logs that.",
+        result="Skips and logs it.",
         source="[path_resolution(7)](https://man7.org/linux/man-pages/man7/path_resolution.7.html)",
         folder="/etc/docker/certs.d",
         denied="/etc/docker/certs.d/registry.example/.",
@@ -265,7 +265,7 @@ ROWS: tuple[Row, ...] = (
         name="certs_d_of_containers",
         registry="podman",
         behaviour="The CA is in `/etc/containers/certs.d`.",
-        result="Trusts it for the host.",
+        result="Trusts the CA for the host.",
         source="[containers-certs.d(5)](https://github.com/containers/image/blob/main/docs/containers-certs.d.5.md)",
         folder="/etc/containers/certs.d",
         trusted=True,
@@ -274,7 +274,7 @@ ROWS: tuple[Row, ...] = (
         name="certs_d_below_the_home",
         registry="podman",
         behaviour="The CA is in `~/.config/containers/certs.d`.",
-        result="Trusts it for the host.",
+        result="Trusts the CA for the host.",
         source="[containers-certs.d(5)](https://github.com/containers/image/blob/main/docs/containers-certs.d.5.md)",
         folder="~/.config/containers/certs.d",
         trusted=True,
@@ -319,17 +319,17 @@ def test_docker_certs_d_is_read_or_skipped(
 
     original_listdir, original_stat = os.listdir, os.stat
 
-    def check(path: Any) -> None:
-        # The tests may run as root, whom file permissions do not stop.
+    def check_permission(path: Any) -> None:
+        # File permissions do not apply to root, and the tests may run as root.
         if row.denied and f"{path}/".startswith(f"{relocate(row.denied)}/"):
             raise PermissionError(13, "Permission denied", str(path))
 
     def listdir(path: Any) -> list[str]:
-        check(path)
+        check_permission(path)
         return original_listdir(path)
 
     def stat(path: Any, **options: Any) -> os.stat_result:
-        check(path)
+        check_permission(path)
         return original_stat(path, **options)
 
     host = Path(relocate(row.folder)) / "registry.example"

@@ -1,4 +1,4 @@
-"""The PUT that closes an upload fails, but the registry commits the blob, has a part of it, or loses the upload."""
+"""The PUT that closes an upload fails, and the registry commits the blob, stores a part of it, or loses the upload."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 @dataclass(frozen=True, kw_only=True)
 class SlowCommit(Row):
-    """The behaviour of a registry at the first closing PUT.
+    """Behaviour of a registry when it receives the first closing PUT.
 
     Attributes:
-        fault: The response, or the exception, that the client gets instead of a 201.
+        fault: The response or the exception that the client gets instead of a 201.
         stored: Number of bytes of the body of the PUT that arrive. None means all.
-        polls: Number of HEAD requests after which the blob exists. None means that it does not.
-        loses: Whether the upload is deleted. Defaults to false.
-        has_status: Whether the registry supports GET of uploads. Defaults to true.
-        has_head: Whether the registry supports HEAD of blobs. Defaults to true.
+        polls: Number of HEAD requests after which the blob exists. None means that it never exists.
+        deletes_upload: Whether the upload is deleted. Defaults to false.
+        supports_status: Whether the registry supports GET of uploads. Defaults to true.
+        supports_head: Whether the registry supports HEAD of blobs. Defaults to true.
         puts: The expected number of PUTs. Defaults to 1.
     """
 
     fault: Response | Exception
     stored: int | None = None
     polls: int | None = None
-    loses: bool = False
-    has_status: bool = True
-    has_head: bool = True
+    deletes_upload: bool = False
+    supports_status: bool = True
+    supports_head: bool = True
     puts: int = 1
 
 
@@ -75,21 +75,21 @@ ROWS = (
         name="upload_is_lost_after_timeout",
         registry="GHCR",
         behaviour="Has neither the blob nor the upload after a timeout (404 with BLOB_UNKNOWN).",
-        result="Uploads the content again, if it can be read again.",
+        result="Uploads the content again unless it is single-use.",
         source=JIB,
         fault=TIMEOUT,
-        loses=True,
+        deletes_upload=True,
         puts=2,
     ),
     SlowCommit(
         name="registry_without_head_commits_after_reset",
         registry="Servers without a handler for HEAD",
-        behaviour="The connection is closed without a response, the blob is committed, and HEAD is answered 405.",
-        result="Asks for the first byte of the blob with GET before it takes the upload for lost.",
+        behaviour="The connection is closed without a response, the blob is committed, and HEAD is answered with 405.",
+        result="Requests the first byte of the blob with GET before it treats the upload as lost.",
         source="[kbld#457](https://github.com/carvel-dev/kbld/pull/457)",
         fault=RESET,
         polls=4,
-        has_head=False,
+        supports_head=False,
     ),
     SlowCommit(
         name="commit_takes_minutes",
@@ -103,7 +103,7 @@ ROWS = (
     SlowCommit(
         name="proxy_answers_504",
         registry="Harbor behind nginx",
-        behaviour="nginx answers 504 while the registry still commits the blob.",
+        behaviour="nginx answers with 504 while the registry still commits the blob.",
         result="Polls, as after a timeout.",
         source="[harbor#9394](https://github.com/goharbor/harbor/issues/9394)",
         fault=html_page(504),
@@ -112,7 +112,7 @@ ROWS = (
     SlowCommit(
         name="proxy_answers_524",
         registry="Harbor behind Cloudflare",
-        behaviour="Cloudflare answers 524 after 100 seconds while the registry still commits the blob.",
+        behaviour="Cloudflare answers with 524 after 100 seconds while the registry still commits the blob.",
         result="Polls, as after a timeout.",
         source="[harbor#17546](https://github.com/goharbor/harbor/issues/17546)",
         fault=html_page(524),
@@ -121,7 +121,7 @@ ROWS = (
     SlowCommit(
         name="proxy_answers_502",
         registry="Docker registry behind Apache",
-        behaviour="The proxy answers 502 because its own connection to the registry broke; the registry commits.",
+        behaviour="The proxy answers with 502 because it loses its connection to the registry, which commits the blob.",
         result="Polls for a minute before it repeats the PUT.",
         source="[docker-registry#320](https://github.com/docker-archive/docker-registry/issues/320)",
         fault=html_page(502),
@@ -140,7 +140,7 @@ ROWS = (
         name="put_never_arrived",
         registry="Registries behind load balancers",
         behaviour="The connection is closed before the PUT arrives: the upload lacks the bytes of the PUT.",
-        result="Sends the missing bytes at once, or repeats the PUT after a minute of polling.",
+        result="Sends the missing bytes immediately, or repeats the PUT after a minute of polling.",
         source="[regclient#69](https://github.com/regclient/regclient/issues/69)",
         fault=RESET,
         stored=0,
@@ -149,8 +149,8 @@ ROWS = (
     SlowCommit(
         name="part_of_the_put_arrived",
         registry="ECR",
-        behaviour="Keeps what arrived of a PUT that broke, and refuses to get the first byte again.",
-        result="Asks for the number of stored bytes and sends the rest.",
+        behaviour="Stores the received part of an interrupted PUT, and refuses bytes that it already has.",
+        result="Requests the offset of the upload and sends the remaining bytes.",
         source="[containerization#790](https://github.com/apple/containerization/issues/790)",
         fault=RESET,
         stored=123,
@@ -159,8 +159,8 @@ ROWS = (
     SlowCommit(
         name="answers_408_to_a_large_layer",
         registry="Docker registry 2",
-        behaviour="Answers 408 when a large body arrives too slowly, and keeps a part of it.",
-        result="Sends the rest.",
+        behaviour="Responds with 408 when a large body arrives too slowly, and stores a part of it.",
+        result="Sends the remaining bytes.",
         source="[distribution#755](https://github.com/distribution/distribution/issues/755)",
         fault=Response(408),
         stored=7,
@@ -169,7 +169,7 @@ ROWS = (
     SlowCommit(
         name="answers_500_when_storage_fails",
         registry="Docker registry on S3",
-        behaviour="Answers 500 because the storage failed; the upload has all bytes.",
+        behaviour="Responds with 500 because the storage failed; the upload has all bytes.",
         result="Repeats the PUT, without the bytes that are stored.",
         source="[distribution#2634](https://github.com/distribution/distribution/issues/2634)",
         fault=Response(500, {}, b'{"errors": [{"code": "BLOB_UPLOAD_UNKNOWN"}]}'),
@@ -178,18 +178,18 @@ ROWS = (
     SlowCommit(
         name="uploads_have_no_status",
         registry="Pulp",
-        behaviour="Has no GET of uploads (405).",
-        result="Polls the blob alone.",
+        behaviour="Does not support GET of uploads (405).",
+        result="Polls only the blob.",
         source="[pulp_container#2201](https://github.com/pulp/pulp_container/pull/2201)",
         fault=TIMEOUT,
         polls=6,
-        has_status=False,
+        supports_status=False,
     ),
 )
 
 
 class SlowRegistry:
-    """A registry in memory whose first closing PUT fails as a row says."""
+    """Registry in memory whose first closing PUT fails as defined by a row."""
 
     def __init__(self, row: SlowCommit) -> None:
         self.memory = MemoryRegistry()
@@ -202,7 +202,7 @@ class SlowRegistry:
     def round_trip(self, request: Request, /) -> Response:
         if request.method == "PUT" and "digest=" in request.url:
             self.puts += 1
-            assert self._polls_left < 0, "a PUT while the registry commits the blob"
+            assert self._polls_left < 0, "no PUT may be sent while the registry commits the blob"
             if self.puts == 1:
                 return self._fail(request)
         if request.method == "HEAD" and self._polls_left >= 0:
@@ -210,9 +210,9 @@ class SlowRegistry:
             self._polls_left -= 1
             if self._polls_left < 0:
                 self.memory.round_trip(Request("PUT", self._url)).drain()
-        if request.method == "HEAD" and not self._row.has_head:
+        if request.method == "HEAD" and not self._row.supports_head:
             return Response(405)
-        if request.method == "GET" and "/blobs/uploads/" in request.url and not self._row.has_status:
+        if request.method == "GET" and "/blobs/uploads/" in request.url and not self._row.supports_status:
             return Response(405)
         return self.memory.round_trip(request)
 
@@ -223,7 +223,7 @@ class SlowRegistry:
         content = content_of(request.body)[: self._row.stored]
         if content:
             self.memory.round_trip(Request("PATCH", request.url.partition("?")[0], body=content)).drain()
-        if self._row.loses:
+        if self._row.deletes_upload:
             self.memory.round_trip(Request("DELETE", request.url.partition("?")[0])).drain()
         if self._row.polls is not None:
             self._url, self._polls_left = request.url, self._row.polls - 1
@@ -263,7 +263,7 @@ WITHOUT_RESTART = ("push_blob_chunked", "upload of single-use content")
 
 @pytest.fixture(autouse=True)
 def sleeps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
-    """The pauses between polls, without waiting; at most ten minutes in all."""
+    """Replace the pauses between polls and return their durations. The total must be at most ten minutes."""
     # Patched, because neither default_transport() nor the client has a parameter for a clock.
     clock = FakeClock()
     fake_time = SimpleNamespace(sleep=clock.sleep, time=clock, monotonic=clock)
@@ -281,10 +281,10 @@ def client_with_default_stack(base: Transport) -> Client:
 
 @pytest.mark.parametrize("name", PUSHES)
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_push_closing_put_fails_stores_right_blob(row: SlowCommit, name: str) -> None:
+def test_push_closing_put_fails_stores_blob(row: SlowCommit, name: str) -> None:
     content, push_content = PUSHES[name]
     registry = SlowRegistry(row)
-    if row.loses and name in WITHOUT_RESTART:
+    if row.deletes_upload and name in WITHOUT_RESTART:
         with pytest.raises(BlobUploadUnknown) as caught:
             push_content(client_with_default_stack(registry), content)
         assert isinstance(caught.value.__cause__, TransportTimeout)

@@ -42,9 +42,9 @@ class SuccessRow(Row):
     """One deviation in status codes.
 
     Attributes:
-        answer: Returns the response to a request. Called with the request and a function that asks a registry which
-            follows the specification.
-        call: Calls the client.
+        answer: Returns the response to a request. Called with the request and a function that sends it to a
+            registry that follows the specification.
+        call: Function that calls the client.
         expected: The result of the call, or the type of the exception that it raises.
     """
 
@@ -54,7 +54,7 @@ class SuccessRow(Row):
 
 
 def replace_status(method: str, part: str, status: int, headers: dict[str, str | None] | None = None) -> Answer:
-    """Answers successful requests of a method to URLs that contain `part` with another status and other headers."""
+    """Return a function that replaces the status and headers of successful responses to matching requests."""
 
     def answer(request: Request, registry: Callable[[Request], Response]) -> Response:
         response = registry(request)
@@ -66,7 +66,7 @@ def replace_status(method: str, part: str, status: int, headers: dict[str, str |
 
 
 def refuse(method: str, part: str, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> Answer:
-    """Answers all requests of a method to URLs that contain `part` with the same response."""
+    """Return a function that answers all requests of a method to URLs that contain `part` with the same response."""
 
     def answer(request: Request, registry: Callable[[Request], Response]) -> Response:
         if request.method != method or part not in request.url:
@@ -148,7 +148,7 @@ def without_referrers_api(inner: Answer) -> Answer:
 
 
 def once(method: str, response: Response) -> Answer:
-    """Answers the first request of a method with this response."""
+    """Return a function that answers the first request of a method with this response."""
     responses = [response]
 
     def answer(request: Request, registry: Callable[[Request], Response]) -> Response:
@@ -197,8 +197,8 @@ ROWS = (
     SuccessRow(
         name="closing_put_answered_204",
         registry="Registries that follow the first drafts of the specification",
-        behaviour="Answer the PUT that closes an upload with 204, and name no digest.",
-        result="Asks whether the registry has the blob.",
+        behaviour="Answer the PUT that closes an upload with 204, without a digest.",
+        result="Checks whether the registry has the blob.",
         source="[distribution-spec#86](https://github.com/opencontainers/distribution-spec/issues/86)",
         answer=replace_status("PUT", "/uploads/", 204, {"Docker-Content-Digest": None, "Location": None}),
         call=push,
@@ -207,7 +207,7 @@ ROWS = (
     SuccessRow(
         name="closing_put_answered_202_and_nothing_stored",
         registry="Docker registry",
-        behaviour="Answers 202 to a request that was meant to complete an upload, and stores no blob.",
+        behaviour="Responds with 202 to a request that completes an upload, and stores no blob.",
         result="Raises an error: the push did not succeed.",
         source="[distribution#3230](https://github.com/distribution/distribution/issues/3230)",
         answer=refuse("PUT", "/uploads/", 202, headers={"Location": "/v2/team/app/blobs/uploads/1"}),
@@ -218,7 +218,7 @@ ROWS = (
         name="manifest_put_answered_202",
         registry="Quay",
         behaviour="Answers the PUT of a manifest with 202.",
-        result="Accepts it, because the response names the digest.",
+        result="Accepts it, because the response has the digest.",
         source="[containerd#3750](https://github.com/containerd/containerd/pull/3750)",
         answer=replace_status("PUT", "/manifests/", 202),
         call=push_manifest,
@@ -227,8 +227,8 @@ ROWS = (
     SuccessRow(
         name="manifest_put_answered_202_without_digest",
         registry="Docker registry before 2.1",
-        behaviour="Answers the PUT of a manifest with 202 and names no digest.",
-        result="Reads the manifest to find out whether it is stored.",
+        behaviour="Answers the PUT of a manifest with 202, without a digest.",
+        result="Reads the manifest to check whether it is stored.",
         source="[distribution#142](https://github.com/distribution/distribution/issues/142)",
         answer=replace_status("PUT", "/manifests/", 202, {"Docker-Content-Digest": None, "Location": None}),
         call=push_manifest,
@@ -237,8 +237,8 @@ ROWS = (
     SuccessRow(
         name="referrers_tag_put_answered_202",
         registry="Quay",
-        behaviour="Answers the PUT of the referrers tag with 202, too.",
-        result="Accepts it, if the tag has the new index.",
+        behaviour="Also answers the PUT of the referrers tag with 202.",
+        result="Accepts it if the tag has the new index.",
         source="[image#381](https://github.com/containers/image/issues/381)",
         answer=without_referrers_api(replace_status("PUT", "/manifests/", 202, {"Docker-Content-Digest": None})),
         call=push_referrer,
@@ -257,7 +257,7 @@ ROWS = (
     SuccessRow(
         name="upload_opened_with_200",
         registry="Registries that deviate from the specification",
-        behaviour="Open an upload with another success code than 202.",
+        behaviour="Open an upload with a success code other than 202.",
         result="Uses the Location.",
         source="[Distribution specification, POST then PUT]"
         "(https://github.com/opencontainers/distribution-spec/blob/main/spec.md#post-then-put)",
@@ -268,7 +268,7 @@ ROWS = (
     SuccessRow(
         name="proxy_answers_html",
         registry="Proxies and login pages in front of a registry",
-        behaviour="Answer a request that stores something with an HTML page, even with a success code.",
+        behaviour="Answer requests that store content with an HTML page, also with a success code.",
         result="Raises `ContentError`: nothing was stored.",
         source="[moby#27877](https://github.com/moby/moby/issues/27877)",
         answer=refuse("PUT", "/uploads/", 200, b"<html>Log in</html>", HTML),
@@ -278,8 +278,8 @@ ROWS = (
     SuccessRow(
         name="empty_body_labelled_html",
         registry="Registries made with Flask or Django (Quay, Pulp)",
-        behaviour="Label every empty body text/html.",
-        result="Accepts it: an empty body is not an HTML page.",
+        behaviour="Send empty bodies with the Content-Type text/html.",
+        result="Accepts the response: an empty body is not an HTML page.",
         source="[Flask, Response.default_mimetype](https://flask.palletsprojects.com/en/stable/api/#flask.Response)",
         answer=label_empty_bodies,
         call=push,
@@ -288,8 +288,8 @@ ROWS = (
     SuccessRow(
         name="lost_upload_answered_404_with_blob_upload_invalid",
         registry="ACR",
-        behaviour="Answers 404 with BLOB_UPLOAD_INVALID to a chunk of an upload that cannot be continued.",
-        result="Uploads the content again, if it can be read again.",
+        behaviour="Responds with 404 and BLOB_UPLOAD_INVALID to a chunk of an upload that cannot be continued.",
+        result="Uploads the content again unless it is single-use.",
         source="[azure-sdk-for-python#29738](https://github.com/Azure/azure-sdk-for-python/issues/29738)",
         answer=once("PATCH", Response(404, {}, error_body("BLOB_UPLOAD_INVALID"))),
         call=lambda client: upload(client, NAME, STREAMED).digest,
@@ -298,8 +298,8 @@ ROWS = (
     SuccessRow(
         name="chunk_out_of_order_answered_416_with_blob_upload_invalid",
         registry="ECR, zot",
-        behaviour="Answer 416 with BLOB_UPLOAD_INVALID to bytes that are out of order.",
-        result="Lets the status decide: `RangeInvalid`, after which the upload can be resumed.",
+        behaviour="Respond with 416 and BLOB_UPLOAD_INVALID to bytes that are out of order.",
+        result="Raises `RangeInvalid`, after which the upload can be resumed.",
         source="[containerization#790](https://github.com/apple/containerization/issues/790)",
         answer=refuse("PATCH", "/uploads/", 416, error_body("BLOB_UPLOAD_INVALID")),
         call=push_chunked,
@@ -318,8 +318,8 @@ ROWS = (
     SuccessRow(
         name="catalog_is_missing",
         registry="GHCR and most public registries",
-        behaviour="Have no catalog of repositories: 404.",
-        result="Raises `Unsupported`, which names the alternatives.",
+        behaviour="Do not support the catalog of repositories (404).",
+        result="Raises `Unsupported`, whose message names the alternatives.",
         source="[oras-go#621](https://github.com/oras-project/oras-go/issues/621)",
         answer=refuse("GET", "/v2/_catalog", 404, b"404 page not found"),
         call=lambda client: list(client.repositories()),
@@ -328,8 +328,8 @@ ROWS = (
     SuccessRow(
         name="catalog_is_unsupported_by_code",
         registry="Registries that answer unknown paths with an error code",
-        behaviour="Answer 400 with UNSUPPORTED to a request for the catalog.",
-        result="Raises `Unsupported`, which names the alternatives.",
+        behaviour="Respond with 400 and UNSUPPORTED to a request for the catalog.",
+        result="Raises `Unsupported`, whose message names the alternatives.",
         source="[specification, error codes](https://github.com/opencontainers/distribution-spec/blob/main/spec.md#error-codes)",
         answer=refuse("GET", "/v2/_catalog", 400, error_body("UNSUPPORTED")),
         call=catalog_error,
@@ -338,8 +338,8 @@ ROWS = (
     SuccessRow(
         name="rate_limit_in_headers",
         registry="Docker Hub",
-        behaviour="States the pull rate limit in headers of the 429 alone.",
-        result="Quotes the headers in the error, and says what to do.",
+        behaviour="States the pull rate limit only in headers of the 429.",
+        result="Quotes the headers in the error message, with advice.",
         source="[docs#13499](https://github.com/docker/docs/pull/13499)",
         answer=refuse(
             "GET",
@@ -355,7 +355,7 @@ ROWS = (
 
 
 def client_of(answer: Answer) -> Client:
-    """A client of a registry in memory whose responses `answer` changes."""
+    """Return a client of a registry in memory whose responses `answer` modifies."""
     memory = MemoryRegistry()
     base = FunctionTransport(lambda request: answer(request, memory.round_trip))
     return Client(HOST, default_transport(base=base, credentials=Anonymous()))

@@ -37,11 +37,11 @@ PASSWORDS = {"_json_key": JSON_KEY, "me": "tab\t, snowman \N{SNOWMAN} and bell \
 
 @dataclass(frozen=True, kw_only=True)
 class Pull(Row):
-    """A pull of a blob, and the URLs that it requests.
+    """Pull of a blob from an unusual URL or with an unusual password.
 
     Attributes:
         host: The registry's host.
-        fake: Makes the transport that answers requests.
+        fake: Creates the transport that answers requests.
         url: The URL of the last request.
         credential: The credentials for the registry. None means none.
     """
@@ -54,7 +54,7 @@ class Pull(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class ProxyURL(Row):
-    """The URL of a proxy.
+    """URL of a proxy.
 
     Attributes:
         url: The URL.
@@ -79,7 +79,7 @@ def memory_registry() -> MemoryRegistry:
 
 
 def redirect_blobs(location: str) -> Callable[[], Transport]:
-    """A registry that redirects blobs. Other URLs are answered with the blob."""
+    """Return a factory of registries that redirect requests for blobs, and send the blob from all other URLs."""
 
     def answer(request: Request) -> Response:
         if "/blobs/" in request.url:
@@ -95,7 +95,7 @@ def guarded_registry(**options: Any) -> Callable[[], Transport]:
 
 
 def registry_with_identity_token(token: str) -> Callable[[], Transport]:
-    """A registry whose token server accepts an identity token."""
+    """Return a factory of registries whose token server accepts an identity token."""
     return lambda: AuthGuard(memory_registry(), users=PASSWORDS, identity_tokens={token: "me"})
 
 
@@ -104,7 +104,7 @@ ROWS: tuple[Row, ...] = (
     Pull(
         name="redirect_to_a_host_with_an_underscore",
         registry="S3 and other buckets",
-        behaviour="A blob is redirected to a bucket whose name, and so whose host, has an underscore.",
+        behaviour="A blob is redirected to a bucket whose host name has an underscore.",
         result="Follows the redirect.",
         source="[moby#27447](https://github.com/moby/moby/issues/27447)",
         fake=redirect_blobs("https://my_bucket.store.example/blob?sig=abc"),
@@ -113,8 +113,8 @@ ROWS: tuple[Row, ...] = (
     Pull(
         name="registry_host_with_an_underscore",
         registry="Registries in containers",
-        behaviour="The registry is reached by a container's name, such as `qual_registry:5000`.",
-        result="Accepts the host, in references too.",
+        behaviour="The host of the registry is the name of a container, such as `qual_registry:5000`.",
+        result="Accepts the host, also in references.",
         source="[regclient#933](https://github.com/regclient/regclient/issues/933)",
         host="qual_registry:5000",
         fake=memory_registry,
@@ -123,7 +123,7 @@ ROWS: tuple[Row, ...] = (
     Pull(
         name="artifactory_host_with_an_underscore",
         registry="Artifactory",
-        behaviour="Each repository has a subdomain of its name, with underscores; the realm has that host, too.",
+        behaviour="Each repository has its own subdomain, which can contain underscores; the realm has the same host.",
         result="Accepts the host in references, challenges and credentials.",
         source="[moby#34975](https://github.com/moby/moby/issues/34975)",
         host="docker_test.artifactory.example",
@@ -152,8 +152,8 @@ ROWS: tuple[Row, ...] = (
     Pull(
         name="http_realm_on_the_own_host",
         registry="Harbor",
-        behaviour="Behind a proxy that ends TLS, the challenge names an http realm on the registry's own host.",
-        result="Requests the token by https; the password never goes over http.",
+        behaviour="Behind a proxy that terminates TLS, the challenge names an http realm on the registry's own host.",
+        result="Requests the token with https; the password is never sent with http.",
         source="[harbor#3114](https://github.com/goharbor/harbor/issues/3114)",
         fake=lambda: FunctionTransport(harbor),
         url=BLOB,
@@ -173,7 +173,7 @@ ROWS: tuple[Row, ...] = (
     Pull(
         name="password_with_control_characters_by_basic",
         registry="Registries with Basic authentication",
-        behaviour="Passwords hold tabs, other control characters and any Unicode.",
+        behaviour="Passwords contain tabs, other control characters and any Unicode.",
         result="Sends them as UTF-8, encoded in base64.",
         source="[RFC 7617, section 2.1](https://www.rfc-editor.org/rfc/rfc7617#section-2.1)",
         fake=guarded_registry(scheme="basic"),
@@ -183,8 +183,8 @@ ROWS: tuple[Row, ...] = (
     Pull(
         name="identity_token_with_line_breaks",
         registry="Token servers with OAuth2",
-        behaviour="An identity token holds characters that a header cannot carry.",
-        result="Posts it, URL-encoded.",
+        behaviour="An identity token contains characters that are not valid in a header.",
+        result="Sends it URL-encoded in a POST.",
         source="[distribution: OAuth2 token authentication](https://distribution.github.io/distribution/spec/auth/oauth/)",
         fake=registry_with_identity_token("line 1\nline 2 \N{SNOWMAN}"),
         url=BLOB,
@@ -194,7 +194,7 @@ ROWS: tuple[Row, ...] = (
         name="proxy_password_with_a_slash",
         registry="Proxies",
         behaviour="The password in the proxy's URL has a slash, a question mark or a number sign that is not encoded.",
-        result="Reads everything up to the last `@` as user and password, and shows none of it.",
+        result="Parses all text up to the last `@` as user and password, and never shows it.",
         source="[rosa#3052](https://github.com/openshift/rosa/pull/3052)",
         url="http://proxyuser:Qvo/trk?C#5@10.0.0.161:8080",
         proxy="http://10.0.0.161:8080",
@@ -203,8 +203,8 @@ ROWS: tuple[Row, ...] = (
     ProxyURL(
         name="proxy_password_with_a_scheme",
         registry="Proxies",
-        behaviour="The password in the proxy's URL has `://` and `@` in it.",
-        result="The first `://` ends the scheme, and the last `@` the password.",
+        behaviour="The password in the proxy's URL contains `://` and `@`.",
+        result="The first `://` ends the scheme, and the last `@` ends the password.",
         source="[pypac#49](https://github.com/carsonyl/pypac/issues/49)",
         url="http://proxyuser:https://@:@@proxy.example",
         proxy="http://proxy.example",
@@ -213,7 +213,7 @@ ROWS: tuple[Row, ...] = (
     ProxyURL(
         name="proxy_host_with_an_underscore",
         registry="Proxies in containers",
-        behaviour="The proxy is reached by a container's name that has an underscore.",
+        behaviour="The host of the proxy is the name of a container that has an underscore.",
         result="Accepts the host.",
         source="[distribution#2160](https://github.com/distribution/distribution/issues/2160)",
         url="http://my_proxy_1:3128",

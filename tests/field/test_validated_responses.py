@@ -34,15 +34,15 @@ Answer = Callable[[Request, Response], Response]
 
 @dataclass(frozen=True, kw_only=True)
 class ValidatedRow(Row):
-    """One response of another kind than requested.
+    """Response of another kind than requested.
 
     Attributes:
         answer: Returns the response to a request. Called with the request and the response of a registry without the
             referrers API.
-        call: Calls the client.
+        call: Function that calls the client.
         expected: The result of the call, or the type of the exception that it raises and a pattern for its message.
-        tagged: The manifests that the referrers tag lists in the end, or its digest if it is not an index. None means
-            that the tag is not checked.
+        tagged: The manifests that the referrers tag finally lists, or its digest if it is not an index. None means that
+            the tag is not checked. Defaults to None.
     """
 
     answer: Answer
@@ -55,13 +55,13 @@ def html_page(request: Request, correct: Response) -> Response:
     return Response(200, {"Content-Type": "text/html; charset=utf-8"}, PAGE)
 
 
-def at(part: str, answer: Answer) -> Answer:
-    """Answers URLs that contain `part` with `answer`, and other URLs correctly."""
+def at_url(part: str, answer: Answer) -> Answer:
+    """Return a function that answers URLs that contain `part` with `answer`, and other URLs correctly."""
     return lambda request, correct: answer(request, correct) if part in request.url else correct
 
 
 def referrers_status(code: int) -> Answer:
-    return at("/referrers/", lambda request, correct: Response(code, {"Content-Type": "text/html"}, PAGE))
+    return at_url("/referrers/", lambda request, correct: Response(code, {"Content-Type": "text/html"}, PAGE))
 
 
 def redirect_referrers(target: str, status: int = 200, body: bytes = PAGE) -> Answer:
@@ -74,7 +74,7 @@ def redirect_referrers(target: str, status: int = 200, body: bytes = PAGE) -> An
 
 
 def serve_subject_as_tag(request: Request, correct: Response) -> Response:
-    """Takes the tag ``sha256-…`` for the digest."""
+    """Serve the subject as its referrers tag, because the server treats ``sha256-…`` as a digest."""
     if request.method == "GET" and request.url.endswith(f"/manifests/{TAG}"):
         return Response(200, {"Content-Type": OCI_MANIFEST}, IMAGE)
     return correct
@@ -87,7 +87,7 @@ def deny_referrers_tag(request: Request, correct: Response) -> Response:
 
 def serve_signed_schema_1(request: Request, correct: Response) -> Response:
     content = json.dumps({"schemaVersion": 1, "fsLayers": [], "signatures": [{"protected": "e30"}]}).encode()
-    digest = Digest.of(b"what the signature covers")
+    digest = Digest.of(b"signed content")
     headers = {"Content-Type": "application/vnd.docker.distribution.manifest.v1+prettyjws"}
     return Response(200, {**headers, "Docker-Content-Digest": digest}, content)
 
@@ -150,8 +150,8 @@ ROWS = (
         ValidatedRow(
             name=f"referrers_api_is_{code}",
             registry=registry,
-            behaviour=f"The referrers endpoint is answered {code}.",
-            result="Takes it for a missing referrers API and uses the referrers tag.",
+            behaviour=f"The referrers endpoint is answered with {code}.",
+            result="Treats it as a missing referrers API and uses the referrers tag.",
             source=source,
             answer=referrers_status(code),
             call=push_and_delete,
@@ -173,10 +173,10 @@ ROWS = (
     ValidatedRow(
         name="referrers_api_is_a_web_page",
         registry="Registries whose web interface answers unknown paths",
-        behaviour="The referrers endpoint is answered 200 with HTML.",
-        result="Takes it for a missing referrers API and uses the referrers tag, in reading, pushing and deleting.",
+        behaviour="The referrers endpoint is answered with 200 and HTML.",
+        result="Treats it as a missing referrers API and uses the referrers tag to read, push and delete.",
         source="[sigstore-js#1187](https://github.com/sigstore/sigstore-js/pull/1187)",
-        answer=at("/referrers/", html_page),
+        answer=at_url("/referrers/", html_page),
         call=push_and_delete,
         expected=[],
         tagged=[],
@@ -184,10 +184,12 @@ ROWS = (
     ValidatedRow(
         name="referrers_api_is_json_without_manifests",
         registry="Registries whose gateway answers unknown paths",
-        behaviour="The referrers endpoint is answered 200 with a JSON object that is no index.",
-        result="Takes it for a missing referrers API.",
+        behaviour="The referrers endpoint is answered with 200 and a JSON object that is not an index.",
+        result="Treats it as a missing referrers API.",
         source="[sigstore-js#1187](https://github.com/sigstore/sigstore-js/pull/1187)",
-        answer=at("/referrers/", lambda request, correct: Response(200, {"Content-Type": "application/json"}, b"{}")),
+        answer=at_url(
+            "/referrers/", lambda request, correct: Response(200, {"Content-Type": "application/json"}, b"{}")
+        ),
         call=push_and_delete,
         expected=[],
         tagged=[],
@@ -195,10 +197,10 @@ ROWS = (
     ValidatedRow(
         name="referrers_api_is_text",
         registry="Registries whose gateway answers unknown paths",
-        behaviour="The referrers endpoint is answered 200 with the text `OK`.",
-        result="Takes it for a missing referrers API and uses the referrers tag, in reading, pushing and deleting.",
+        behaviour="The referrers endpoint is answered with 200 and the text `OK`.",
+        result="Treats it as a missing referrers API and uses the referrers tag to read, push and delete.",
         source="[sigstore-js#1187](https://github.com/sigstore/sigstore-js/pull/1187)",
-        answer=at("/referrers/", lambda request, correct: Response(200, {"Content-Type": "text/plain"}, b"OK")),
+        answer=at_url("/referrers/", lambda request, correct: Response(200, {"Content-Type": "text/plain"}, b"OK")),
         call=push_and_delete,
         expected=[],
         tagged=[],
@@ -206,10 +208,10 @@ ROWS = (
     ValidatedRow(
         name="referrers_api_is_empty",
         registry="Registries whose gateway answers unknown paths",
-        behaviour="The referrers endpoint is answered 200 without a body.",
-        result="Takes it for a missing referrers API and uses the referrers tag, in reading, pushing and deleting.",
+        behaviour="The referrers endpoint is answered with 200 without a body.",
+        result="Treats it as a missing referrers API and uses the referrers tag to read, push and delete.",
         source="[sigstore-js#1187](https://github.com/sigstore/sigstore-js/pull/1187)",
-        answer=at("/referrers/", lambda request, correct: Response(200)),
+        answer=at_url("/referrers/", lambda request, correct: Response(200)),
         call=push_and_delete,
         expected=[],
         tagged=[],
@@ -218,8 +220,8 @@ ROWS = (
         ValidatedRow(
             name=f"referrers_api_redirects_to_a_login_page_with_{code}",
             registry="Registries behind single sign-on",
-            behaviour=f"The referrers endpoint redirects to another host, which answers {code} with a login page.",
-            result="Takes it for a missing referrers API; the login host receives no credentials.",
+            behaviour=f"The referrers endpoint redirects to another host, which answers with {code} and a login page.",
+            result="Treats it as a missing referrers API; the login host receives no credentials.",
             source="[Cloudflare-Accel#13](https://github.com/fscarmen2/Cloudflare-Accel/issues/13)",
             answer=redirect_referrers("https://sso.example/login", code),
             call=push_and_delete,
@@ -231,8 +233,8 @@ ROWS = (
     ValidatedRow(
         name="referrers_api_redirects_to_a_refusal",
         registry="Registries that redirect to a bucket",
-        behaviour="The referrers endpoint redirects to another host, which answers 403 with JSON.",
-        result="Raises `Denied`: it is no login page, and referrers that may not be read are not the same as none.",
+        behaviour="The referrers endpoint redirects to another host, which answers with 403 and JSON.",
+        result="Raises `Denied`: it is not a login page, and unreadable referrers are not the same as no referrers.",
         source="[cosign#2973](https://github.com/sigstore/cosign/issues/2973)",
         answer=redirect_referrers("https://s3.example/login", 403, b'{"Code": "AccessDenied"}'),
         call=read,
@@ -244,7 +246,7 @@ ROWS = (
         behaviour="The referrers tag names a Docker schema 1 manifest.",
         result="Returns no referrers.",
         source=REFERRERS_TAG,
-        answer=at(TAG, serve_signed_schema_1),
+        answer=at_url(TAG, serve_signed_schema_1),
         call=read,
         expected=[],
     ),
@@ -252,7 +254,7 @@ ROWS = (
         name="referrers_api_redirects_to_a_login_page",
         registry="Registries behind single sign-on",
         behaviour="The referrers endpoint redirects to a login page on another host.",
-        result="Takes it for a missing referrers API; the login host receives no credentials.",
+        result="Treats it as a missing referrers API; the login host receives no credentials.",
         source="[Cloudflare-Accel#13](https://github.com/fscarmen2/Cloudflare-Accel/issues/13)",
         answer=redirect_referrers("https://sso.example/login"),
         call=push_and_delete,
@@ -263,7 +265,7 @@ ROWS = (
         name="referrers_api_redirects_to_plain_http",
         registry="Registries behind a TLS proxy",
         behaviour="The referrers endpoint redirects to a login page with plain http.",
-        result="Does not follow the redirect and takes it for a missing referrers API.",
+        result="Does not follow the redirect and treats it as a missing referrers API.",
         source=REFERRERS_TAG,
         answer=redirect_referrers("http://registry.example/login"),
         call=push_and_delete,
@@ -273,8 +275,8 @@ ROWS = (
     ValidatedRow(
         name="referrers_api_is_403",
         registry="Any registry",
-        behaviour="The referrers endpoint is answered 403.",
-        result="Raises `Denied`: referrers that may not be read are not the same as none.",
+        behaviour="The referrers endpoint is answered with 403.",
+        result="Raises `Denied`: unreadable referrers are not the same as no referrers.",
         source="[cosign#2973](https://github.com/sigstore/cosign/issues/2973)",
         answer=referrers_status(403),
         call=read,
@@ -343,7 +345,7 @@ ROWS = (
         name="copy_where_the_referrers_tag_names_an_image",
         registry="Repositories where `sha256-…` was pushed as a tag",
         behaviour="The referrers tag at the target of a copy names an image.",
-        result="Copies everything, sets the tag and raises `ReferrersUpdateError` at the end.",
+        result="Copies all content, sets the tag and raises `ReferrersUpdateError` at the end.",
         source="[cosign#4641](https://github.com/sigstore/cosign/issues/4641)",
         answer=referrers_status(404),
         call=copy_over_image,
@@ -356,8 +358,8 @@ ROWS = (
     ValidatedRow(
         name="copy_where_the_referrers_tag_must_not_be_written",
         registry="Registries with rules for tags",
-        behaviour="The PUT of the referrers tag is answered 403.",
-        result="Copies everything, sets the tag and raises `ReferrersUpdateError` at the end.",
+        behaviour="The PUT of the referrers tag is answered with 403.",
+        result="Copies all content, sets the tag and raises `ReferrersUpdateError` at the end.",
         source="[cosign#2973](https://github.com/sigstore/cosign/issues/2973)",
         answer=deny_referrers_tag,
         call=copy_with_signature,
@@ -366,18 +368,18 @@ ROWS = (
     ValidatedRow(
         name="referrers_tag_is_a_web_page",
         registry="Networks with a captive portal",
-        behaviour="The referrers tag is answered 200 with HTML.",
+        behaviour="The referrers tag is answered with 200 and HTML.",
         result="Raises `ContentError`: a page does not show that there are no referrers.",
         source="[official-images#4309](https://github.com/docker-library/official-images/issues/4309)",
-        answer=at(TAG, html_page),
+        answer=at_url(TAG, html_page),
         call=read,
         expected=(ContentError, "HTML page"),
     ),
     ValidatedRow(
         name="manifest_is_a_web_page",
         registry="Networks with a captive portal",
-        behaviour="A manifest is answered 200 with HTML.",
-        result="Raises `ContentError`, which says that it is an HTML page.",
+        behaviour="A manifest is answered with 200 and HTML.",
+        result="Raises `ContentError`, whose message states that it is an HTML page.",
         source="[Cloudflare-Accel#13](https://github.com/fscarmen2/Cloudflare-Accel/issues/13)",
         answer=html_page,
         call=lambda client: client.get_tag(NAME, "v1"),
@@ -386,8 +388,8 @@ ROWS = (
     ValidatedRow(
         name="head_of_a_manifest_is_a_web_page",
         registry="Networks with a captive portal",
-        behaviour="HEAD and GET of a manifest are answered 200 with HTML.",
-        result="Raises `ContentError`, which says that it is an HTML page.",
+        behaviour="HEAD and GET of a manifest are answered with 200 and HTML.",
+        result="Raises `ContentError`, whose message states that it is an HTML page.",
         source="[Cloudflare-Accel#13](https://github.com/fscarmen2/Cloudflare-Accel/issues/13)",
         answer=html_page,
         call=lambda client: client.resolve_manifest(NAME, SUBJECT.digest),
@@ -396,8 +398,8 @@ ROWS = (
     ValidatedRow(
         name="blob_is_a_web_page",
         registry="Networks with a captive portal",
-        behaviour="A blob is answered 200 with HTML.",
-        result="Raises `SizeMismatch` or `DigestMismatch`, which says that it is an HTML page.",
+        behaviour="A blob is answered with 200 and HTML.",
+        result="Raises `SizeMismatch` or `DigestMismatch`, whose message states that it is an HTML page.",
         source="[official-images#4309](https://github.com/docker-library/official-images/issues/4309)",
         answer=lambda request, correct: html_page(request, correct).replace(
             headers={"Content-Type": "text/html", "Content-Length": str(len(PAGE))}
@@ -408,7 +410,7 @@ ROWS = (
     ValidatedRow(
         name="size_of_a_blob_is_that_of_a_web_page",
         registry="Networks with a captive portal",
-        behaviour="HEAD and GET of a blob are answered 200 with HTML.",
+        behaviour="HEAD and GET of a blob are answered with 200 and HTML.",
         result="`resolve_blob` raises `ContentError`.",
         source="[official-images#4309](https://github.com/docker-library/official-images/issues/4309)",
         answer=lambda request, correct: html_page(request, correct).replace(
@@ -420,8 +422,8 @@ ROWS = (
     ValidatedRow(
         name="list_of_tags_is_a_web_page",
         registry="Networks with a captive portal",
-        behaviour="A list of tags is answered 200 with HTML.",
-        result="Raises `ContentError`, which says that it is an HTML page.",
+        behaviour="A list of tags is answered with 200 and HTML.",
+        result="Raises `ContentError`, whose message states that it is an HTML page.",
         source="[kubegems#328](https://github.com/kubegems/kubegems/issues/328)",
         answer=html_page,
         call=lambda client: list(client.tags(NAME)),
@@ -429,9 +431,9 @@ ROWS = (
     ),
     ValidatedRow(
         name="manifest_is_a_signed_schema_1",
-        registry="Registries with images of 2015",
+        registry="Registries with images from 2015",
         behaviour="A tag names a signed schema 1 manifest, whose digest does not cover its signatures.",
-        result="Raises `Unsupported`, which says to push the image again.",
+        result="Raises `Unsupported`, whose message says to push the image again.",
         source="[manifest-tool#120](https://github.com/estesp/manifest-tool/issues/120)",
         answer=serve_signed_schema_1,
         call=lambda client: client.get_tag(NAME, "v1"),
@@ -442,7 +444,7 @@ ROWS = (
     ),
     ValidatedRow(
         name="copy_of_a_signed_schema_1",
-        registry="Registries with images of 2015",
+        registry="Registries with images from 2015",
         behaviour="A tag names a signed schema 1 manifest.",
         result="`copy` raises `Unsupported`.",
         source="[cds#7735](https://github.com/ovh/cds/issues/7735)",
