@@ -1,7 +1,7 @@
-"""Any sequence of requests, to a registry and token servers that answer anything, keeps the bounds of `AuthTransport`.
+"""Limits of `AuthTransport`, for any sequence of requests and any responses of the registry and of token servers.
 
-The bounds: three sends and two token requests for a request, no secret twice to a realm that answered 401, secrets only
-where they belong, and no single-use body sent twice.
+A request is sent at most three times and causes at most two token requests. A secret is not sent again to a realm that
+has answered with 401, nor to another origin. A single-use body is sent once.
 """
 
 from __future__ import annotations
@@ -56,16 +56,16 @@ def bearer(chance: random.Random, received: Sequence[str]) -> str:
     return "Bearer " + ",".join(f'{name}="{value}"' for name, value in params.items() if value or name == "realm")
 
 
-def registry_answer(chance: random.Random, received: Sequence[str]) -> Response:
-    """Any answer; a challenge may repeat a secret that was received."""
+def registry_response(chance: random.Random, received: Sequence[str]) -> Response:
+    """Return any response. Its challenges may contain a secret that the registry has received."""
     status = chance.choice((200, 202, 400, 401, 401, 401, 401, 403, 403, 404, 500))
     kinds = (*("Bearer",) * 4, 'Basic realm="r"', "Negotiate")
-    offered = [chance.choice(kinds) for _ in range(chance.choice((0, 1, 1, 1, 2)))]
-    offered = [bearer(chance, received) if kind == "Bearer" else kind for kind in offered]
-    return Response(status, {"WWW-Authenticate": ", ".join(offered)} if offered and status > 400 else {})
+    challenges = [chance.choice(kinds) for _ in range(chance.choice((0, 1, 1, 1, 2)))]
+    challenges = [bearer(chance, received) if kind == "Bearer" else kind for kind in challenges]
+    return Response(status, {"WWW-Authenticate": ", ".join(challenges)} if challenges and status > 400 else {})
 
 
-def token_answer(chance: random.Random) -> Response:
+def token_response(chance: random.Random) -> Response:
     if chance.random() < 0.6:
         token = {"token": chance.choice(("t1", "t2", "t3")), "expires_in": chance.choice((1, 300))}
         return Response(200, (), json.dumps(token).encode())
@@ -74,9 +74,9 @@ def token_answer(chance: random.Random) -> Response:
 
 
 class AuthMachine(RuleBasedStateMachine):
-    """Checks each request as it arrives.
+    """State machine that sends requests and checks each request that a server receives.
 
-    The answers come from a seeded generator: drawn one by one, hypothesis seldom gets beyond the first.
+    The responses come from a seeded generator, because hypothesis seldom tries many if it draws them one by one.
     """
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class AuthMachine(RuleBasedStateMachine):
         return self.credential
 
     @rule(credential=st.sampled_from(CREDENTIALS))
-    def change_the_credential(self, credential: Credential | None) -> None:
+    def change_credential(self, credential: Credential | None) -> None:
         self.credential = credential
 
     @rule(seconds=st.sampled_from((1, 61, 400)))
@@ -122,12 +122,12 @@ class AuthMachine(RuleBasedStateMachine):
         self.consumed = 0
         body = None if method in ("GET", "HEAD") else Body.of(self.chunks() if single_use else b"content")
         info = RequestInfo(required_scope=required, anonymous=anonymous)
-        shown = ""
+        message = ""
         try:
             self.transport.round_trip(Request(method, f"{ORIGIN}/v2/app/{path}", (), body, info)).drain()
         except AuthError as error:
-            shown = f"{error!r} {error}"
-        assert not any(secret in shown for secret in self.received)
+            message = f"{error!r} {error}"
+        assert not any(secret in message for secret in self.received)
         assert self.sends <= 3
         assert self.token_requests <= 2
         assert self.probes <= 1
@@ -153,7 +153,7 @@ class AuthMachine(RuleBasedStateMachine):
             assert self.consumed == 0 or request.body.resendable
             if self.chance.random() < 0.5:
                 b"".join(request.body.open())
-        answer = registry_answer(self.chance, self.received)
+        answer = registry_response(self.chance, self.received)
         note(f"{request.method} {request.url} {secret}: {answer.status} {answer.headers}")
         if secret is not None and answer.status == 401:
             self.rejected.add((ORIGIN, secret))
@@ -168,14 +168,14 @@ class AuthMachine(RuleBasedStateMachine):
         assert not (self.anonymous and secret)
         if secret is not None:
             assert (realm, secret) not in self.rejected
-        answer = token_answer(self.chance)
+        answer = token_response(self.chance)
         note(f"{request.method} {request.url} {secret}: {answer.status}")
         if secret is not None and answer.status == 401:
             self.rejected.add((realm, secret))
         return answer.replace(request=request)
 
     def secret_of(self, request: Request) -> str | None:
-        """The secret that a request carries; None if it carries none, or a token of a token server."""
+        """Return the secret in a request. None if it has no secret, or only a token of a token server."""
         if request.method == "POST" and request.info.operation == "token" and request.body is not None:
             return parse_qs(b"".join(request.body.open()).decode())["refresh_token"][0]
         scheme, _, value = request.headers.get("authorization", "").partition(" ")
@@ -184,6 +184,6 @@ class AuthMachine(RuleBasedStateMachine):
         return value if value in SECRETS else None
 
 
-def test_round_trip_arbitrary_answers_keeps_bounds() -> None:
-    bounded = settings(max_examples=example_count(300), stateful_step_count=20, deadline=None)
-    run_state_machine_as_test(AuthMachine, settings=bounded)  # type: ignore[no-untyped-call]
+def test_round_trip_any_responses_keeps_limits() -> None:
+    limits = settings(max_examples=example_count(300), stateful_step_count=20, deadline=None)
+    run_state_machine_as_test(AuthMachine, settings=limits)  # type: ignore[no-untyped-call]

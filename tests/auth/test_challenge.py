@@ -1,4 +1,4 @@
-"""WWW-Authenticate, as servers write it."""
+"""Parsing of WWW-Authenticate headers in the forms that servers send."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HUB_PARAMS = {
 }
 
 
-def read(*headers: str) -> list[tuple[str, dict[str, str]]]:
+def parse(*headers: str) -> list[tuple[str, dict[str, str]]]:
     return [(challenge.scheme, dict(challenge.params)) for challenge in Challenge.parse(*headers)]
 
 
@@ -54,12 +54,12 @@ def read(*headers: str) -> list[tuple[str, dict[str, str]]]:
     ],
 )
 def test_parse_parameters_returns_them(header: str, params: dict[str, str]) -> None:
-    assert read(header) == [("bearer", params)]
+    assert parse(header) == [("bearer", params)]
 
 
 @pytest.mark.parametrize("written", ["Bearer", "bearer", "BEARER", "bEaReR"])
 def test_parse_scheme_returns_lower_case(written: str) -> None:
-    assert read(f'{written} realm="x"') == [("bearer", {"realm": "x"})]
+    assert parse(f'{written} realm="x"') == [("bearer", {"realm": "x"})]
 
 
 @pytest.mark.parametrize(
@@ -74,36 +74,36 @@ def test_parse_scheme_returns_lower_case(written: str) -> None:
     ],
 )
 def test_parse_several_challenges_in_header_returns_all(header: str) -> None:
-    assert read(header) == [("bearer", {"realm": "x", "service": "y"}), ("basic", {"realm": "z"})]
+    assert parse(header) == [("bearer", {"realm": "x", "service": "y"}), ("basic", {"realm": "z"})]
 
 
 def test_parse_several_headers_returns_all() -> None:
-    assert read(HUB, 'Basic realm="z"') == [("bearer", HUB_PARAMS), ("basic", {"realm": "z"})]
-    assert read('Basic realm="z"', "", HUB) == [("basic", {"realm": "z"}), ("bearer", HUB_PARAMS)]
-    assert read() == []
+    assert parse(HUB, 'Basic realm="z"') == [("bearer", HUB_PARAMS), ("basic", {"realm": "z"})]
+    assert parse('Basic realm="z"', "", HUB) == [("basic", {"realm": "z"}), ("bearer", HUB_PARAMS)]
+    assert parse() == []
 
 
 def test_parse_several_headers_keeps_them_apart() -> None:
-    assert read("Bearer", 'realm="x"', 'Basic realm="y') == [("bearer", {}), ("basic", {})]
+    assert parse("Bearer", 'realm="x"', 'Basic realm="y') == [("bearer", {}), ("basic", {})]
 
 
 def test_parse_repeated_scheme_returns_two_challenges() -> None:
-    assert read('Basic realm="x", Basic realm="y"') == [("basic", {"realm": "x"}), ("basic", {"realm": "y"})]
+    assert parse('Basic realm="x", Basic realm="y"') == [("basic", {"realm": "x"}), ("basic", {"realm": "y"})]
 
 
 @pytest.mark.parametrize(
     "token68", ["YWJj", "YWJjZA=", "YWJj=", "YWJjZA==", "a-b._~+/c", "TlRMTVNTUAACAAAA", "a/b+c==", "x", "1"]
 )
 def test_parse_token68_skips_it(token68: str) -> None:
-    assert read(f"Negotiate {token68}") == [("negotiate", {})]
+    assert parse(f"Negotiate {token68}") == [("negotiate", {})]
     bearer = ("bearer", {"realm": "x"})
-    assert read(f'Negotiate {token68}, Bearer realm="x"') == [("negotiate", {}), bearer]
-    assert read(f'Bearer realm="x", Negotiate {token68} ,Basic') == [bearer, ("negotiate", {}), ("basic", {})]
+    assert parse(f'Negotiate {token68}, Bearer realm="x"') == [("negotiate", {}), bearer]
+    assert parse(f'Bearer realm="x", Negotiate {token68} ,Basic') == [bearer, ("negotiate", {}), ("basic", {})]
 
 
 def test_parse_schemes_without_parameters_returns_them() -> None:
-    assert read("Negotiate, NTLM,Basic") == [("negotiate", {}), ("ntlm", {}), ("basic", {})]
-    assert read('Negotiate Basic realm="x"') == [("negotiate", {}), ("basic", {"realm": "x"})]
+    assert parse("Negotiate, NTLM,Basic") == [("negotiate", {}), ("ntlm", {}), ("basic", {})]
+    assert parse('Negotiate Basic realm="x"') == [("negotiate", {}), ("basic", {"realm": "x"})]
 
 
 GARBAGE = ["", " ", ",", " , ,\t", '""', '"x"', "=", "=x", "realm=x", 'realm="x"', '@Bearer realm="x"', "é", "\0", "\n"]
@@ -112,35 +112,35 @@ GARBAGE += ['"Bearer realm=x"', '"a, Bearer realm=\\"x\\""', "Bearer=", "(Bearer
 
 @pytest.mark.parametrize("header", GARBAGE)
 def test_parse_garbage_returns_nothing(header: str) -> None:
-    assert read(header) == []
-    assert read(f"{header},{HUB}") == [("bearer", HUB_PARAMS)]
+    assert parse(header) == []
+    assert parse(f"{header},{HUB}") == [("bearer", HUB_PARAMS)]
 
 
 @pytest.mark.parametrize(
     "garbage", ["realm=", 'realm="x', "@", "@@@ @@", "=x", '=","', '"y"', '"a,b=c"', "é=1", "\0", "\n", '("u,v")']
 )
 def test_parse_garbage_in_challenge_resumes_after_comma(garbage: str) -> None:
-    assert read(f'Bearer service="y",{garbage}') == [("bearer", {"service": "y"})]
+    assert parse(f'Bearer service="y",{garbage}') == [("bearer", {"service": "y"})]
     if garbage != 'realm="x':
-        assert read(f'Bearer service="y",{garbage},realm="z"') == [("bearer", {"service": "y", "realm": "z"})]
+        assert parse(f'Bearer service="y",{garbage},realm="z"') == [("bearer", {"service": "y", "realm": "z"})]
 
 
-def test_parse_unclosed_quote_drops_value() -> None:
-    assert read('Bearer realm="x') == [("bearer", {})]
-    assert read('Bearer realm="x\\') == [("bearer", {})]
-    assert read('Bearer realm="x\\"') == [("bearer", {})]
-    assert read('Basic realm="x", Bearer realm="y') == [("basic", {"realm": "x"}), ("bearer", {})]
+def test_parse_unclosed_quote_ignores_value() -> None:
+    assert parse('Bearer realm="x') == [("bearer", {})]
+    assert parse('Bearer realm="x\\') == [("bearer", {})]
+    assert parse('Bearer realm="x\\"') == [("bearer", {})]
+    assert parse('Basic realm="x", Bearer realm="y') == [("basic", {"realm": "x"}), ("bearer", {})]
 
 
 def test_parse_long_header_reads_beginning() -> None:
     padding = f'Bearer realm="x",pad="{"p" * 16_000}",'
     assert len(padding) < 16 * 1024
-    assert read(f'{padding}service="y"')[0][1]["service"] == "y"
-    assert "service" not in read(f'{padding}pad2="{"p" * 500}",service="y"')[0][1]
-    assert len(read("a," * 1_000_000)) == 8 * 1024
-    assert read(f'Bearer realm="{"x" * 100_000}"') == [("bearer", {})]
-    assert read("a" * 100_000) == [("a" * 16 * 1024, {})]
-    assert read("a " * 9000 + HUB, 'Basic realm="z"')[-1] == ("basic", {"realm": "z"})
+    assert parse(f'{padding}service="y"')[0][1]["service"] == "y"
+    assert "service" not in parse(f'{padding}pad2="{"p" * 500}",service="y"')[0][1]
+    assert len(parse("a," * 1_000_000)) == 8 * 1024
+    assert parse(f'Bearer realm="{"x" * 100_000}"') == [("bearer", {})]
+    assert parse("a" * 100_000) == [("a" * 16 * 1024, {})]
+    assert parse("a " * 9000 + HUB, 'Basic realm="z"')[-1] == ("basic", {"realm": "z"})
 
 
 def test_challenge_equal_fields_compares_equal() -> None:

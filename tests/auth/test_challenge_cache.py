@@ -1,4 +1,4 @@
-"""What is remembered of a registry's challenges, and how much of it."""
+"""`ChallengeCache`: the cached challenges of registries, and limits of the cache."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_get_accepted_other_endpoint_returns_nothing_unless_unpredictable() -> N
 
 
 def test_get_accepted_url_without_repository_returns_scope() -> None:
-    """A session's Location may be any path: only the required scope says which repository it belongs to."""
+    """An upload Location can have any path, so the required scope is the only hint at its repository."""
     cache = ChallengeCache()
     accepted = AcceptedChallenge(bearer(), Scope.repository("x", "pull"))
     cache.put_accepted(REGISTRY, PULL, URL, accepted)
@@ -108,7 +108,7 @@ def test_put_long_challenges_keeps_byte_limit() -> None:
         cache.get_accepted(REGISTRY, Scope.repository(f"app{number}", "pull"), URL) is not None
         for number in range(2000)
     )
-    assert cached == 4  # 4 MiB of 480 KiB, each under two keys
+    assert cached == 4  # each entry has 480 KiB and two keys, and the limit is 4 MiB
 
 
 def test_put_many_origins_keeps_entry_limit() -> None:

@@ -1,4 +1,4 @@
-"""WWW-Authenticate: nothing in it raises, and what is written well is read back."""
+"""Parsing of WWW-Authenticate: no text raises an exception, and valid challenges round-trip."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ociwire.auth import Challenge
 
-# Text that is nearly right goes further into a parser than text at random.
+# Nearly valid text reaches more of the parser than random text.
 PIECES = ["Bearer", "Basic", "Negotiate", "realm", "service", " ", "\t", ",", ", ", "=", "==", '"', '""', "\\", '\\"']
 PIECES += [
     'realm="x"',
@@ -47,14 +47,14 @@ def is_token(value: str) -> bool:
 
 
 @st.composite
-def written(draw: st.DrawFn, challenge: Challenge) -> str:
-    """A challenge in one of the spellings that RFC 9110, section 11.6.1 allows."""
+def draw_header(draw: st.DrawFn, challenge: Challenge) -> str:
+    """Draw a text of a challenge in a form that RFC 9110, section 11.6.1 allows."""
     params = []
     for name, value in challenge.params.items():
-        bare = is_token(value) and draw(st.booleans())
+        is_unquoted = is_token(value) and draw(st.booleans())
         space = draw(st.sampled_from(["", "", " ", "\t"]))
         name = draw(st.sampled_from([name, name.upper(), name.title()]))
-        params.append(f"{name}{space}={space}{value if bare else quoted(value)}")
+        params.append(f"{name}{space}={space}{value if is_unquoted else quoted(value)}")
     scheme = draw(st.sampled_from([challenge.scheme, challenge.scheme.upper()]))
     text = f"{scheme} " if params else scheme
     for number, param in enumerate(params):
@@ -76,7 +76,7 @@ def test_parse_arbitrary_text_never_raises(headers: list[str]) -> None:
 
 @given(st.lists(CHALLENGES, max_size=4), st.data())
 def test_parse_well_formed_challenges_round_trips(challenges: list[Challenge], data: st.DataObject) -> None:
-    texts = [data.draw(written(challenge)) for challenge in challenges]
+    texts = [data.draw(draw_header(challenge)) for challenge in challenges]
     assert Challenge.parse(*texts) == challenges
     joined = "".join((data.draw(SEPARATORS) if number else "") + text for number, text in enumerate(texts))
     assert Challenge.parse(joined) == challenges
@@ -86,7 +86,7 @@ def test_parse_well_formed_challenges_round_trips(challenges: list[Challenge], d
 def test_parse_garbage_after_challenges_keeps_them(
     challenges: list[Challenge], garbage: str, data: st.DataObject
 ) -> None:
-    text = ", ".join(data.draw(written(challenge)) for challenge in challenges)
+    text = ", ".join(data.draw(draw_header(challenge)) for challenge in challenges)
     parsed = Challenge.parse(f"{text}, {garbage}")
     assert parsed[: len(challenges) - 1] == challenges[:-1]
     last = parsed[len(challenges) - 1]

@@ -1,4 +1,4 @@
-"""CredentialCache: expiry, rejections, errors of sources, threads."""
+"""`CredentialCache`: expiry, rejections, errors of sources, and threads."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def get_after_rejection(
 
 
 class ScriptedSource:
-    """A source that answers from a list and repeats the last answer."""
+    """Source that returns credentials from a list, and repeats the last one."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
-        self.asked: list[tuple[str, str | None]] = []
+        self.lookups: list[tuple[str, str | None]] = []
 
     def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
-        self.asked.append((host, repository))
+        self.lookups.append((host, repository))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, BaseException):
             raise answer
@@ -53,7 +53,7 @@ class ScriptedSource:
 
 
 class Clock:
-    """A `time.time` that the test sets."""
+    """Replacement of `time.time` that the test sets."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.0
@@ -77,7 +77,7 @@ def test_lookup_repeated_asks_source_once(answer: Credential | None) -> None:
     source = ScriptedSource(answer, NEW)
     cache = CredentialCache(source)
     assert [get(cache, KEY, None) for _ in range(3)] == [answer] * 3
-    assert source.asked == [("ghcr.io", "app")]
+    assert source.lookups == [("ghcr.io", "app")]
 
 
 def test_lookup_other_host_or_repository_asks_source() -> None:
@@ -92,21 +92,21 @@ def test_lookup_other_host_or_repository_asks_source() -> None:
     for _ in range(2):
         for key in keys:
             get(cache, key, None)
-    assert source.asked == keys
+    assert source.lookups == keys
 
 
 def test_get_never_asks_source() -> None:
     source = ScriptedSource(OLD)
     cache = CredentialCache(source)
     assert cached(cache, KEY) is None
-    assert source.asked == []
+    assert source.lookups == []
     get(cache, KEY, None)
     assert cached(cache, KEY) is OLD
     assert cached(cache, CredentialKey("ghcr.io", None)) is None
-    assert len(source.asked) == 1
+    assert len(source.lookups) == 1
 
 
-def test_lookup_expired_answer_asks_source(clock: Clock) -> None:
+def test_lookup_expired_answer_calls_source(clock: Clock) -> None:
     source = ScriptedSource(
         Credential(username="me", password="old", expires_at=clock.now + 10),
         Credential(username="me", password="new", expires_at=clock.now + 20),
@@ -120,7 +120,7 @@ def test_lookup_expired_answer_asks_source(clock: Clock) -> None:
     assert results == [[OLD, OLD], [OLD, OLD], [NEW, NEW], [None, None]]
     clock.now += 1e9
     assert get(cache, KEY, None) is None
-    assert len(source.asked) == 3
+    assert len(source.lookups) == 3
 
 
 def test_lookup_at_expiry_asks_source(clock: Clock) -> None:
@@ -136,7 +136,7 @@ def test_lookup_answer_expired_on_arrival_is_returned_and_not_cached(clock: Cloc
     source = ScriptedSource(Credential(username="me", password="old", expires_at=clock.now - 1))
     cache = CredentialCache(source)
     assert [get(cache, KEY, None) for _ in range(2)] == [OLD, OLD]
-    assert len(source.asked) == 2
+    assert len(source.lookups) == 2
 
 
 def test_lookup_without_expiry_is_cached_forever(clock: Clock) -> None:
@@ -166,7 +166,7 @@ def test_lookup_after_rejection_asks_source_once(old: Credential | None, new: Cr
     assert get(cache, KEY, None) == old
     assert get_after_rejection(cache, KEY, old, None) == new
     assert get(cache, KEY, None) == new
-    assert len(source.asked) == 2
+    assert len(source.lookups) == 2
 
 
 def test_invalidate_replaced_answer_keeps_new_one() -> None:
@@ -175,7 +175,7 @@ def test_invalidate_replaced_answer_keeps_new_one() -> None:
     get(cache, KEY, None)
     get_after_rejection(cache, KEY, OLD, None)
     assert get_after_rejection(cache, KEY, OLD, None) == NEW
-    assert len(source.asked) == 2
+    assert len(source.lookups) == 2
 
 
 def test_invalidate_one_key_keeps_others() -> None:
@@ -185,7 +185,7 @@ def test_invalidate_one_key_keeps_others() -> None:
     for key in (KEY, *others):
         get(cache, key, None)
     get_after_rejection(cache, KEY, OLD, None)
-    assert source.asked == [KEY, *others, KEY]
+    assert source.lookups == [KEY, *others, KEY]
     assert all(cached(cache, key) == OLD for key in others)
 
 
@@ -202,7 +202,7 @@ def test_lookup_source_fails_after_rejection_caches_nothing() -> None:
 
 
 class FailingSource:
-    """A source that raises."""
+    """Source that raises an exception."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -219,7 +219,7 @@ def test_lookup_source_raises_caches_nothing() -> None:
             get(cache, KEY, None)
         assert cached(cache, KEY) is None
     assert get(cache, KEY, None) == OLD
-    assert len(source.asked) == 3
+    assert len(source.lookups) == 3
 
 
 @pytest.mark.parametrize(
@@ -303,20 +303,20 @@ def test_lookup_source_asks_for_other_host_returns_credential() -> None:
 
 
 class BlockedSource:
-    """A source that counts its concurrent calls for each host, and answers when the test releases it."""
+    """Source that counts its concurrent calls for each host, and blocks until the test releases it."""
 
     def __init__(self, answer: Any = OLD) -> None:
         self.answer = answer
         self.entered = threading.Semaphore(0)
         self.released = threading.Event()
-        self.asked: list[tuple[str, str | None]] = []
+        self.lookups: list[tuple[str, str | None]] = []
         self.max_concurrent: dict[str, int] = {}
         self._running: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
         with self._lock:
-            self.asked.append((host, repository))
+            self.lookups.append((host, repository))
             self._running[host] = self._running.get(host, 0) + 1
             self.max_concurrent[host] = max(self.max_concurrent.get(host, 0), self._running[host])
         self.entered.release()
@@ -329,7 +329,7 @@ class BlockedSource:
 
 
 def start_together(number: int, function: Callable[[int], object]) -> list[Call]:
-    """Calls that start at the same time."""
+    """Start calls at the same time, each in a thread."""
     barrier = threading.Barrier(number + 1)
 
     def call(index: int) -> object:
@@ -349,7 +349,7 @@ def test_lookup_same_host_asks_source_one_call_at_a_time() -> None:
     source.released.set()
     assert [call.join().result for call in calls] == [OLD] * 6
     assert source.max_concurrent == {"ghcr.io": 1}
-    assert sorted(source.asked) == [("ghcr.io", f"app-{index}") for index in range(6)]
+    assert sorted(source.lookups) == [("ghcr.io", f"app-{index}") for index in range(6)]
 
 
 def test_lookup_several_hosts_asks_source_concurrently() -> None:
@@ -357,7 +357,7 @@ def test_lookup_several_hosts_asks_source_concurrently() -> None:
     cache = CredentialCache(source)
     calls = start_together(4, lambda index: get(cache, CredentialKey(f"host-{index}", "app"), None))
     for _ in calls:
-        assert source.entered.acquire(timeout=PATIENCE), "a host waits for another"
+        assert source.entered.acquire(timeout=PATIENCE), "a lookup for one host waits for another host"
     source.released.set()
     assert [call.join().result for call in calls] == [OLD] * 4
 
@@ -369,7 +369,7 @@ def test_lookup_same_key_from_threads_asks_source_once() -> None:
     assert source.entered.acquire(timeout=PATIENCE)
     source.released.set()
     assert [call.join().result for call in calls] == [OLD] * 6
-    assert source.asked == [KEY]
+    assert source.lookups == [KEY]
 
 
 def test_lookup_cached_answer_while_source_is_busy_returns_at_once() -> None:
@@ -397,4 +397,4 @@ def test_lookup_deadline_passed_while_waiting_raises_timeout() -> None:
         assert isinstance(caught.value, TransportTimeout)
     source.released.set()
     assert owner.join().result == OLD
-    assert source.asked == [KEY]
+    assert source.lookups == [KEY]

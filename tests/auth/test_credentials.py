@@ -1,4 +1,4 @@
-"""Credentials, and the simplest sources of them."""
+"""`Credential`, `Anonymous`, `StaticCredentials` and `ChainedCredentials`."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ FULL = Credential(
 )
 
 
-class Recorded:
-    """A source with a fixed answer that records its arguments."""
+class RecordingSource:
+    """Source that returns a fixed credential and records its arguments."""
 
     def __init__(self, answer: Credential | Exception | None) -> None:
         self.answer = answer
-        self.asked: list[tuple[str, str | None]] = []
+        self.lookups: list[tuple[str, str | None]] = []
 
     def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
-        self.asked.append((host, repository))
+        self.lookups.append((host, repository))
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -203,7 +203,7 @@ def test_expires_at_invalid_raises_usage_error(far: int) -> None:
         Credential(expires_at=far)
 
 
-# --- the names of registries ---
+# --- names of registries ---
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_registry_name_invalid_host_raises_usage_error(host: Any) -> None:
         registry_name(host)
 
 
-# --- the sources ---
+# --- sources ---
 
 
 def test_anonymous_any_host_returns_none() -> None:
@@ -251,13 +251,13 @@ def test_anonymous_any_host_returns_none() -> None:
 
 
 @pytest.mark.parametrize("bound", ["docker.io", "index.docker.io", "registry-1.docker.io", "REGISTRY-1.docker.io:443"])
-@pytest.mark.parametrize("asked", ["docker.io", "index.docker.io", "registry-1.docker.io"])
-def test_static_credentials_docker_hub_alias_returns_credential(bound: str, asked: str) -> None:
-    assert StaticCredentials(bound, ME).lookup(asked, "library/alpine") is ME
+@pytest.mark.parametrize("host", ["docker.io", "index.docker.io", "registry-1.docker.io"])
+def test_static_credentials_docker_hub_alias_returns_credential(bound: str, host: str) -> None:
+    assert StaticCredentials(bound, ME).lookup(host, "library/alpine") is ME
 
 
 @pytest.mark.parametrize(
-    ("bound", "asked", "same"),
+    ("bound", "host", "is_found"),
     [
         ("ghcr.io", "ghcr.io", True),
         ("GHCR.io", "ghcr.io", True),
@@ -277,9 +277,9 @@ def test_static_credentials_docker_hub_alias_returns_credential(bound: str, aske
         ("localhost:5000", "127.0.0.1:5000", False),
     ],
 )
-def test_static_credentials_other_host_returns_none(bound: str, asked: str, same: bool) -> None:
-    assert StaticCredentials(bound, ME).lookup(asked) is (ME if same else None)
-    assert StaticCredentials(bound, ME).lookup(asked, "app") is (ME if same else None)
+def test_static_credentials_other_host_returns_none(bound: str, host: str, is_found: bool) -> None:
+    assert StaticCredentials(bound, ME).lookup(host) is (ME if is_found else None)
+    assert StaticCredentials(bound, ME).lookup(host, "app") is (ME if is_found else None)
 
 
 @pytest.mark.parametrize("host", ["", "https://ghcr.io", "ghcr.io/app", "*", "me@ghcr.io", None])
@@ -296,11 +296,11 @@ def test_static_credentials_wrong_type_raises_usage_error(credential: Any) -> No
 
 
 def test_chain_several_sources_returns_first_credential() -> None:
-    without, first, second = Recorded(None), Recorded(ME), Recorded(OTHER)
+    without, first, second = RecordingSource(None), RecordingSource(ME), RecordingSource(OTHER)
     chain = ChainedCredentials([without, first, second])
     assert chain.lookup("ghcr.io", "app") is ME
-    assert without.asked == first.asked == [("ghcr.io", "app")]
-    assert second.asked == []
+    assert without.lookups == first.lookups == [("ghcr.io", "app")]
+    assert second.lookups == []
 
 
 def test_chain_without_credential_returns_none() -> None:
@@ -308,8 +308,8 @@ def test_chain_without_credential_returns_none() -> None:
     assert ChainedCredentials([Anonymous(), StaticCredentials("ghcr.io", ME)]).lookup("quay.io") is None
 
 
-class Failing:
-    """A source that has no credential because it failed."""
+class FailingSource:
+    """Source without credentials, because it failed."""
 
     def __init__(self, text: str | None) -> None:
         self._text = text
@@ -322,16 +322,16 @@ class Failing:
 
 
 def test_chain_failure_returns_first_failure() -> None:
-    chain = ChainedCredentials([Anonymous(), Failing(None), Failing("first"), Failing("second")])
+    chain = ChainedCredentials([Anonymous(), FailingSource(None), FailingSource("first"), FailingSource("second")])
     assert chain.lookup("ghcr.io", "app") is None
     assert str(chain.failure("ghcr.io", "app")) == "first ghcr.io app"
     assert str(ChainedCredentials([chain]).failure("ghcr.io")) == "first ghcr.io None"
-    assert ChainedCredentials([Anonymous(), Recorded(None)]).failure("ghcr.io") is None
+    assert ChainedCredentials([Anonymous(), RecordingSource(None)]).failure("ghcr.io") is None
 
 
 def test_chain_empty_credential_ends_search() -> None:
     empty = Credential()
-    assert ChainedCredentials([Recorded(empty), Recorded(ME)]).lookup("ghcr.io") is empty
+    assert ChainedCredentials([RecordingSource(empty), RecordingSource(ME)]).lookup("ghcr.io") is empty
 
 
 def test_chain_from_iterator_can_be_asked_twice() -> None:
@@ -345,11 +345,11 @@ def test_chain_from_iterator_can_be_asked_twice() -> None:
 
 @pytest.mark.parametrize("error", [AuthError("broken"), ValueError("broken"), KeyError("x")])
 def test_chain_source_raises_propagates(error: Exception) -> None:
-    later = Recorded(ME)
+    later = RecordingSource(ME)
     with pytest.raises(type(error)) as caught:
-        ChainedCredentials([Anonymous(), Recorded(error), later]).lookup("ghcr.io")
+        ChainedCredentials([Anonymous(), RecordingSource(error), later]).lookup("ghcr.io")
     assert caught.value is error
-    assert later.asked == []
+    assert later.lookups == []
 
 
 def test_chain_repr_shows_no_secret() -> None:
@@ -376,7 +376,8 @@ def test_check_credential_source_credential_raises_usage_error_with_advice() -> 
 
 
 @pytest.mark.parametrize(
-    "source", [Anonymous(), StaticCredentials("ghcr.io", ME), ChainedCredentials([]), DockerConfig(), Recorded(None)]
+    "source",
+    [Anonymous(), StaticCredentials("ghcr.io", ME), ChainedCredentials([]), DockerConfig(), RecordingSource(None)],
 )
 def test_check_credential_source_with_lookup_returns_it(source: CredentialSource) -> None:
     assert isinstance(source, CredentialSource)

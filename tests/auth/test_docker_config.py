@@ -1,4 +1,4 @@
-"""DockerConfig: files, entries, helpers, and the errors of broken ones."""
+"""`DockerConfig`: files, entries, credential helpers, and errors."""
 
 from __future__ import annotations
 
@@ -35,40 +35,40 @@ def user(name: str) -> dict[str, str]:
     return {"auth": encoded(name)}
 
 
-def inline(content: object, **env: str) -> DockerConfig:
+def config_of(content: object, **env: str) -> DockerConfig:
     return DockerConfig.load(env={"DOCKER_AUTH_CONFIG": json.dumps(content), **env})
 
 
-def chain_of(error: BaseException) -> Iterator[BaseException]:
-    """An exception, and all that it hangs on to, whether it is shown or not."""
+def iter_chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and all exceptions that are chained to it, even if a traceback does not show them."""
     pending, seen = [error], set()
     while pending:
-        link = pending.pop()
-        if id(link) not in seen:
-            seen.add(id(link))
-            yield link
-            pending += [other for other in (link.__cause__, link.__context__) if other is not None]
+        chained = pending.pop()
+        if id(chained) not in seen:
+            seen.add(id(chained))
+            yield chained
+            pending += [other for other in (chained.__cause__, chained.__context__) if other is not None]
 
 
-def all_text_of(error: BaseException) -> str:
+def format_all(error: BaseException) -> str:
     parts = ["".join(traceback.format_exception(error))]
-    for link in chain_of(error):
+    for chained in iter_chain(error):
         parts += [
-            str(link),
-            repr(link),
-            *(repr(getattr(link, name, None)) for name in dir(link) if not name.startswith("__")),
+            str(chained),
+            repr(chained),
+            *(repr(getattr(chained, name, None)) for name in dir(chained) if not name.startswith("__")),
         ]
     return "\n".join(parts)
 
 
 def failure(config: DockerConfig, host: str = "ghcr.io", repository: str | None = None) -> AuthError:
-    """The error of a lookup, once it is sure that it shows no secret and that `explain` raises it too."""
+    """Return the error of a lookup. Check that it contains no secret, and that `explain` also raises it."""
     for call in (config.lookup, config.explain):
         with pytest.raises(AuthError) as caught:
             call(host, repository)
-        shown = all_text_of(caught.value)
+        text = format_all(caught.value)
         for secret in (SECRET, encoded(), base64.b64encode(SECRET.encode()).decode().rstrip("=")):
-            assert secret not in shown
+            assert secret not in text
     return caught.value
 
 
@@ -77,11 +77,11 @@ def username(config: DockerConfig, host: str, repository: str | None = None) -> 
     return None if credential is None else credential.username
 
 
-# --- which file ---
+# --- selection of the file ---
 
 
 class Files:
-    """The paths where a configuration may be, below one directory."""
+    """Paths of configuration files below a directory."""
 
     def __init__(self, root: Path) -> None:
         self.named = {
@@ -111,8 +111,8 @@ class Files:
         path.write_text(content if isinstance(content, str) else json.dumps(content))
         return path
 
-    def config(self, **more: str) -> DockerConfig:
-        return DockerConfig.load(env={**self.env, **more})
+    def config(self, **variables: str) -> DockerConfig:
+        return DockerConfig.load(env={**self.env, **variables})
 
 
 @pytest.fixture
@@ -125,17 +125,17 @@ DEFAULTS = ORDER[3:]
 
 
 def write_all(files: Files, variables: list[str], content: object = None) -> DockerConfig:
-    """A configuration in which each of the variables leads to a file, by default with a user of that name."""
-    inlined = {}
+    """Write a file for each of the variables, by default with a user of that name. Return the configuration."""
+    inline_env = {}
     for variable in variables:
-        given = {"auths": {"ghcr.io": user(variable)}} if content is None else content
+        entry_content = {"auths": {"ghcr.io": user(variable)}} if content is None else content
         if variable == "DOCKER_AUTH_CONFIG":
-            inlined[variable] = given if isinstance(given, str) else json.dumps(given)
+            inline_env[variable] = entry_content if isinstance(entry_content, str) else json.dumps(entry_content)
             continue
-        files.write(variable, given)
+        files.write(variable, entry_content)
         if variable in files.named:
             files.name(variable)
-    return files.config(**inlined)
+    return files.config(**inline_env)
 
 
 @pytest.mark.parametrize("first", ORDER)
@@ -206,21 +206,21 @@ def test_lookup_podman_file_without_permission_is_skipped(
 ) -> None:
     caplog.set_level("INFO", "ociwire.auth")
     config = write_all(files, [variable])
-    deny(monkeypatch, files.paths[variable])
+    deny_access(monkeypatch, files.paths[variable])
     assert config.lookup("ghcr.io") is None
     assert str(files.paths[variable]) in caplog.text
 
 
-def deny(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    """Make opening a file fail as for an unprivileged user: root may read everything."""
-    really = open
+def deny_access(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """Make `open` fail for a file, as for an unprivileged user. The tests may run as root."""
+    original_open = open
 
-    def refuse(name: object, *args: Any, **kwargs: Any) -> Any:
+    def fail(name: object, *args: Any, **kwargs: Any) -> Any:
         if name == str(path):
             raise PermissionError(13, "Permission denied", name)
-        return really(name, *args, **kwargs)  # type: ignore[call-overload]
+        return original_open(name, *args, **kwargs)  # type: ignore[call-overload]
 
-    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr("builtins.open", fail)
 
 
 @pytest.mark.parametrize("variable", ["REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "HOME"])
@@ -261,7 +261,7 @@ def test_lookup_file_instead_of_directory_returns_none(tmp_path: Path, files: Fi
     assert username(files.config(), "ghcr.io") == "podman"
 
 
-def test_lookup_uses_home_of_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_lookup_env_given_uses_its_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("mine", "process"):
         (tmp_path / name / ".docker").mkdir(parents=True)
         (tmp_path / name / ".docker" / "config.json").write_text(json.dumps({"auths": {"ghcr.io": user(name)}}))
@@ -281,8 +281,8 @@ def test_lookup_reads_file_each_time(files: Files) -> None:
     path = files.write("HOME", f'{{"auths": {SECRET}')
     config = files.config()
     assert str(path) in str(failure(config))
-    files.write("HOME", {"auths": {"ghcr.io": user("mended")}})
-    assert username(config, "ghcr.io") == "mended"
+    files.write("HOME", {"auths": {"ghcr.io": user("fixed")}})
+    assert username(config, "ghcr.io") == "fixed"
 
 
 def test_lookup_byte_order_mark_is_skipped(files: Files) -> None:
@@ -290,7 +290,7 @@ def test_lookup_byte_order_mark_is_skipped(files: Files) -> None:
     assert username(files.config(), "ghcr.io") == "me"
 
 
-# --- files that are broken ---
+# --- invalid files ---
 
 
 @pytest.mark.parametrize(
@@ -348,7 +348,7 @@ def test_lookup_unreadable_file_raises_auth_error(files: Files, variable: str) -
 def test_lookup_file_without_permission_raises_auth_error(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     path = files.write("HOME", {"auths": {"ghcr.io": user("me")}})
 
-    deny(monkeypatch, path)
+    deny_access(monkeypatch, path)
     message = str(failure(files.config()))
     assert str(path) in message
     assert "Permission denied" in message
@@ -410,12 +410,12 @@ def test_lookup_broken_entry_fails_for_its_host_only(files: Files, entry: object
 
 @pytest.mark.parametrize("host", ["", "https://ghcr.io", "ghcr.io/x", "a b"])
 def test_lookup_invalid_host_raises_usage_error(host: str) -> None:
-    for call in (inline({}).lookup, inline({}).explain):
+    for call in (config_of({}).lookup, config_of({}).explain):
         with pytest.raises(UsageError):
             call(host)
 
 
-# --- auths: which entry ---
+# --- auths: selection of the entry ---
 
 
 @pytest.mark.parametrize(
@@ -454,7 +454,7 @@ def test_lookup_invalid_host_raises_usage_error(host: str) -> None:
     ],
 )
 def test_lookup_matching_key_returns_entry(key: str, host: str) -> None:
-    config = inline({"auths": {key: user("me")}})
+    config = config_of({"auths": {key: user("me")}})
     assert username(config, host) == "me"
     assert username(config, host, "team/app") == "me"
 
@@ -482,7 +482,7 @@ def test_lookup_matching_key_returns_entry(key: str, host: str) -> None:
     ],
 )
 def test_lookup_key_of_other_host_returns_none(key: str, host: str) -> None:
-    config = inline({"auths": {key: user("me")}})
+    config = config_of({"auths": {key: user("me")}})
     assert config.lookup(host) is None
     assert config.lookup(host, "ghcr.io") is None
 
@@ -532,7 +532,7 @@ def test_lookup_several_namespaces_returns_longest(
     host: str, repository: str | None, expected: str | None, reverse: bool
 ) -> None:
     keys = sorted(NAMESPACED, reverse=reverse)
-    assert username(inline({"auths": {key: NAMESPACED[key] for key in keys}}), host, repository) == expected
+    assert username(config_of({"auths": {key: NAMESPACED[key] for key in keys}}), host, repository) == expected
 
 
 @pytest.mark.parametrize(
@@ -540,12 +540,12 @@ def test_lookup_several_namespaces_returns_longest(
 )
 def test_lookup_equal_keys_prefers_dockers_form(own: str, other: str, host: str) -> None:
     for keys in ((own, other), (other, own)):
-        assert username(inline({"auths": {key: user(key.replace(":", "")) for key in keys}}), host) == own.replace(
+        assert username(config_of({"auths": {key: user(key.replace(":", "")) for key in keys}}), host) == own.replace(
             ":", ""
         )
 
 
-# --- auths: what an entry says ---
+# --- auths: fields of an entry ---
 
 
 @pytest.mark.parametrize(
@@ -585,7 +585,7 @@ def test_lookup_equal_keys_prefers_dockers_form(own: str, other: str, host: str)
     ],
 )
 def test_lookup_entry_returns_its_fields(entry: dict[str, Any], expected: Credential | None) -> None:
-    credential = inline({"auths": {"ghcr.io": entry}}).lookup("ghcr.io")
+    credential = config_of({"auths": {"ghcr.io": entry}}).lookup("ghcr.io")
     assert credential == expected
     if credential is not None:
         assert "$DOCKER_AUTH_CONFIG" in credential.source
@@ -593,12 +593,12 @@ def test_lookup_entry_returns_its_fields(entry: dict[str, Any], expected: Creden
         assert credential.expires_at is None
 
 
-def test_lookup_identity_token_without_password_is_only_posted() -> None:
-    # As docker login writes it for Azure: there is no password for a GET.
+def test_lookup_identity_token_without_password_is_only_sent_by_post() -> None:
+    # docker login writes this entry for Azure. It has no password for a GET.
     entry = {"auth": encoded("00000000-0000-0000-0000-000000000000", ""), "identitytoken": SECRET}
     challenge = Response(401, {"WWW-Authenticate": 'Bearer realm="https://ghcr.io/token"'})
     script = ScriptedTransport([challenge, Response(404)])
-    transport = AuthTransport(script, credentials=inline({"auths": {"ghcr.io": entry}}))
+    transport = AuthTransport(script, credentials=config_of({"auths": {"ghcr.io": entry}}))
     with script, pytest.raises(AuthError, match=r"answered with status 404$"):
         transport.round_trip(Request("GET", "https://ghcr.io/v2/"))
     assert [request.method for request in script.requests] == ["GET", "POST"]
@@ -608,9 +608,9 @@ def test_lookup_identity_token_without_password_is_only_posted() -> None:
 
 
 def test_lookup_base64_with_line_breaks_is_decoded() -> None:
-    # Go's decoder, which docker reads its file with, ignores them.
+    # The decoder of Go, which docker uses, ignores them.
     text = encoded(password="x" * 80)
-    credential = inline({"auths": {"ghcr.io": {"auth": f"{text[:76]}\r\n{text[76:]}\n"}}}).lookup("ghcr.io")
+    credential = config_of({"auths": {"ghcr.io": {"auth": f"{text[:76]}\r\n{text[76:]}\n"}}}).lookup("ghcr.io")
     assert credential == Credential(username="me", password="x" * 80)
 
 
@@ -634,7 +634,7 @@ def test_explain_entry_names_file_and_entry(files: Files, entry: dict[str, str],
     assert encoded() not in explanation
 
 
-def test_explain_without_entry_says_so(files: Files) -> None:
+def test_explain_without_entry_states_anonymous_access(files: Files) -> None:
     path = files.write("HOME", {"auths": {"ghcr.io": user("me")}})
     explanation = files.config().explain("quay.io")
     assert explanation.startswith("quay.io: anonymous")
@@ -642,14 +642,14 @@ def test_explain_without_entry_says_so(files: Files) -> None:
 
 
 def test_repr_shows_no_environment() -> None:
-    assert SECRET not in repr(inline({"auths": {"ghcr.io": {"username": "me", "password": SECRET}}}, TOKEN=SECRET))
+    assert SECRET not in repr(config_of({"auths": {"ghcr.io": {"username": "me", "password": SECRET}}}, TOKEN=SECRET))
 
 
 # --- helpers ---
 
 
 class Programs:
-    """Installed helpers, and a log of their input."""
+    """Installs credential helpers and records their input."""
 
     def __init__(self, root: Path) -> None:
         self.folder = root / "bin"
@@ -664,18 +664,20 @@ class Programs:
         path.chmod(0o755)
         return path
 
-    def answers(self, name: str, username: object = "me", secret: object = SECRET, *, path: Path | None = None) -> Path:
-        return self.install(name, prints({"ServerURL": "x", "Username": username, "Secret": secret}), path=path)
+    def install_credential(
+        self, name: str, username: object = "me", secret: object = SECRET, *, path: Path | None = None
+    ) -> Path:
+        return self.install(name, print_json({"ServerURL": "x", "Username": username, "Secret": secret}), path=path)
 
     @property
-    def asked(self) -> list[str]:
+    def requests(self) -> list[str]:
         return self.log.read_text().splitlines() if self.log.exists() else []
 
     def config(self, content: Mapping[str, object], **env: str) -> DockerConfig:
-        return inline(content, **{"PATH": str(self.folder), **env})
+        return config_of(content, **{"PATH": str(self.folder), **env})
 
 
-def prints(answer: object) -> str:
+def print_json(answer: object) -> str:
     text = json.dumps(answer)
     assert "'" not in text
     return f"printf '%s\\n' '{text}'"
@@ -687,7 +689,7 @@ def programs(tmp_path: Path) -> Programs:
 
 
 STORE = {"credsStore": "vault"}
-OWN = {"credHelpers": {"ghcr.io": "vault"}}
+CRED_HELPER = {"credHelpers": {"ghcr.io": "vault"}}
 
 
 @pytest.mark.parametrize(
@@ -702,16 +704,16 @@ OWN = {"credHelpers": {"ghcr.io": "vault"}}
     ],
 )
 def test_helper_receives_host_on_stdin(programs: Programs, host: str, server: str) -> None:
-    programs.answers("vault")
+    programs.install_credential("vault")
     credential = programs.config(STORE).lookup(host, "team/app")
     assert credential == Credential(username="me", password=SECRET)
-    assert programs.asked == [f"get {server}"]
+    assert programs.requests == [f"get {server}"]
 
 
 @pytest.mark.parametrize("key", ["ghcr.io", "https://ghcr.io", "GHCR.io:443", "ghcr.io/team"])
 def test_lookup_cred_helper_precedes_store(programs: Programs, key: str) -> None:
-    programs.answers("vault", "store")
-    programs.answers("own", "own")
+    programs.install_credential("vault", "store")
+    programs.install_credential("own", "own")
     config = programs.config({**STORE, "credHelpers": {key: "own"}, "auths": {"ghcr.io": user("file")}})
     assert username(config, "ghcr.io", "team/app") == "own"
     assert username(config, "quay.io", "team/app") == "store"
@@ -719,13 +721,13 @@ def test_lookup_cred_helper_precedes_store(programs: Programs, key: str) -> None
 
 @pytest.mark.parametrize("key", ["docker.io", "index.docker.io", HUB, "registry-1.docker.io"])
 def test_lookup_cred_helper_of_docker_hub_matches_any_alias(programs: Programs, key: str) -> None:
-    programs.answers("own", "own")
+    programs.install_credential("own", "own")
     assert username(programs.config({"credHelpers": {key: "own"}}), "docker.io") == "own"
-    assert programs.asked == [f"get {HUB}"]
+    assert programs.requests == [f"get {HUB}"]
 
 
 def test_lookup_store_precedes_auths(programs: Programs) -> None:
-    programs.answers("vault", "store")
+    programs.install_credential("vault", "store")
     assert username(programs.config({**STORE, "auths": {"ghcr.io": user("file")}}), "ghcr.io") == "store"
 
 
@@ -737,7 +739,7 @@ def test_lookup_store_not_installed_is_skipped(programs: Programs) -> None:
 
 
 def test_lookup_cred_helper_not_installed_raises_auth_error(programs: Programs) -> None:
-    programs.answers("vault", "store")
+    programs.install_credential("vault", "store")
     config = programs.config({**STORE, "credHelpers": {"ghcr.io": "gone"}, "auths": {"ghcr.io": user("file")}})
     message = str(failure(config))
     assert "docker-credential-gone" in message
@@ -763,18 +765,18 @@ def test_lookup_helper_not_string_raises_auth_error(programs: Programs, value: o
 )
 def test_lookup_helper_name_is_path_raises_auth_error(programs: Programs, tmp_path: Path, name: str) -> None:
     (programs.folder / "docker-credential-..").mkdir()
-    programs.answers("x", path=tmp_path / "x")
-    programs.answers("x", path=programs.folder / "x")
+    programs.install_credential("x", path=tmp_path / "x")
+    programs.install_credential("x", path=programs.folder / "x")
     for content, field in (({"credsStore": name}, "credsStore"), ({"credHelpers": {"ghcr.io": name}}, "credHelpers")):
         message = str(failure(programs.config(content)))
         assert field in message
         assert "$DOCKER_AUTH_CONFIG" in message
-    assert programs.asked == []
+    assert programs.requests == []
 
 
 @pytest.mark.parametrize("name", ["vault", "ecr-login", "osx_key.chain2", "A"])
 def test_lookup_helper_name_valid_is_run(programs: Programs, name: str) -> None:
-    programs.answers(name)
+    programs.install_credential(name)
     assert username(programs.config({"credsStore": name}), "ghcr.io") == "me"
 
 
@@ -785,19 +787,19 @@ def test_lookup_relative_path_entries_are_not_searched(
     here = tmp_path / "here"
     here.mkdir()
     programs = Programs(here)
-    programs.answers("vault")
-    programs.answers("vault", path=here / "docker-credential-vault")
+    programs.install_credential("vault")
+    programs.install_credential("vault", path=here / "docker-credential-vault")
     monkeypatch.chdir(here)
     assert programs.config(STORE, PATH=path).lookup("ghcr.io") is None
-    assert programs.asked == []
+    assert programs.requests == []
     assert username(programs.config(STORE, PATH=f"{path}:{programs.folder}"), "ghcr.io") == "me"
 
 
 def test_lookup_uses_path_of_env(monkeypatch: pytest.MonkeyPatch, programs: Programs) -> None:
-    programs.answers("vault")
+    programs.install_credential("vault")
     monkeypatch.setenv("PATH", str(programs.folder))
-    assert inline(STORE).lookup("ghcr.io") is None
-    assert programs.asked == []
+    assert config_of(STORE).lookup("ghcr.io") is None
+    assert programs.requests == []
 
 
 def test_helper_runs_with_env(monkeypatch: pytest.MonkeyPatch, programs: Programs) -> None:
@@ -807,20 +809,20 @@ def test_helper_runs_with_env(monkeypatch: pytest.MonkeyPatch, programs: Program
 
 
 def test_lookup_helper_not_executable_is_skipped(programs: Programs) -> None:
-    programs.answers("vault").chmod(0o644)
+    programs.install_credential("vault").chmod(0o644)
     assert username(programs.config({**STORE, "auths": {"ghcr.io": user("file")}}), "ghcr.io") == "file"
 
 
 @pytest.mark.parametrize("content", ["echo no interpreter line\n", "#!/nonexistent/interpreter\n", "\x7fELF?"])
 def test_lookup_helper_cannot_run_raises_auth_error(programs: Programs, content: str) -> None:
-    path = programs.answers("vault")
+    path = programs.install_credential("vault")
     path.write_text(content)
-    message = str(failure(programs.config(OWN)))
+    message = str(failure(programs.config(CRED_HELPER)))
     assert str(path) in message
 
 
 def test_helper_username_token_returns_identity_token(programs: Programs) -> None:
-    programs.answers("vault", "<token>")
+    programs.install_credential("vault", "<token>")
     credential = programs.config(STORE).lookup("ghcr.io")
     assert credential == Credential(identity_token=SECRET)
     assert credential is not None
@@ -842,7 +844,7 @@ def test_helper_credentials_not_found_returns_none(programs: Programs, text: str
 
 def test_helper_writes_stderr_is_ignored(programs: Programs) -> None:
     noise = f"i=0; while [ $i -lt 3000 ]; do echo 'warning: {SECRET} is not JSON' >&2; i=$((i+1)); done"
-    programs.install("vault", f"{noise}\n{prints({'Username': 'me', 'Secret': SECRET})}\n{noise}")
+    programs.install("vault", f"{noise}\n{print_json({'Username': 'me', 'Secret': SECRET})}\n{noise}")
     assert programs.config(STORE).lookup("ghcr.io") == Credential(username="me", password=SECRET)
 
 
@@ -853,14 +855,14 @@ def test_helper_writes_stderr_is_ignored(programs: Programs) -> None:
         f"echo {SECRET}; exit 1",
         f"echo {SECRET} >&2; exit 1",
         "echo credentials not found >&2; exit 1",
-        f"{prints({'Username': 'me', 'Secret': SECRET})}; exit 1",
+        f"{print_json({'Username': 'me', 'Secret': SECRET})}; exit 1",
         "kill -9 $$",
         f"echo {SECRET}; kill -15 $$",
     ],
 )
 def test_helper_exits_nonzero_raises_auth_error(programs: Programs, script: str) -> None:
     programs.install("vault", script)
-    message = str(failure(programs.config({**OWN, "auths": {"ghcr.io": user("file")}})))
+    message = str(failure(programs.config({**CRED_HELPER, "auths": {"ghcr.io": user("file")}})))
     assert "docker-credential-vault" in message
     assert "ghcr.io" in message
 
@@ -875,40 +877,40 @@ def test_helper_exits_nonzero_raises_auth_error(programs: Programs, script: str)
         "echo null",
         f'echo \'{{"Secret": "{SECRET}"\'',
         f"printf '{SECRET}\\377'",
-        f"echo 'warning: {SECRET}'; {prints({'Username': 'me', 'Secret': SECRET})}",
-        prints({"Username": "me", "Secret": SECRET}) * 2,
-        prints({}),
-        prints({"Username": "me"}),
-        prints({"Secret": SECRET}),
-        prints({"Username": None, "Secret": SECRET}),
-        prints({"Username": ["me"], "Secret": SECRET}),
-        prints({"Username": "me", "Secret": [SECRET]}),
-        prints({"Username": "me", "Secret": {"x": SECRET}}),
-        prints({"Username": SECRET, "Secret": 7}),
-        prints({"username": "me", "secret": SECRET}),
-        prints({"Username": "a:b", "Secret": SECRET}),
-        prints({"Username": "me\n", "Secret": SECRET}),
-        prints({"Username": "<token>", "Secret": f"{SECRET}\udc80"}),
-        prints({"Username": "me", "Secret": f"{SECRET}\udc80"}),
+        f"echo 'warning: {SECRET}'; {print_json({'Username': 'me', 'Secret': SECRET})}",
+        print_json({"Username": "me", "Secret": SECRET}) * 2,
+        print_json({}),
+        print_json({"Username": "me"}),
+        print_json({"Secret": SECRET}),
+        print_json({"Username": None, "Secret": SECRET}),
+        print_json({"Username": ["me"], "Secret": SECRET}),
+        print_json({"Username": "me", "Secret": [SECRET]}),
+        print_json({"Username": "me", "Secret": {"x": SECRET}}),
+        print_json({"Username": SECRET, "Secret": 7}),
+        print_json({"username": "me", "secret": SECRET}),
+        print_json({"Username": "a:b", "Secret": SECRET}),
+        print_json({"Username": "me\n", "Secret": SECRET}),
+        print_json({"Username": "<token>", "Secret": f"{SECRET}\udc80"}),
+        print_json({"Username": "me", "Secret": f"{SECRET}\udc80"}),
         f"printf '%0100000d{SECRET}' 0",
         "echo credentials not found",
     ],
 )
 def test_helper_invalid_output_raises_auth_error(programs: Programs, script: str) -> None:
     programs.install("vault", script)
-    assert "docker-credential-vault" in str(failure(programs.config(OWN)))
+    assert "docker-credential-vault" in str(failure(programs.config(CRED_HELPER)))
 
 
 def test_helper_does_not_read_stdin_returns_credential(programs: Programs) -> None:
     path = programs.folder / "docker-credential-vault"
-    path.write_text(f"#!/bin/sh\nexec <&-\n{prints({'Username': 'me', 'Secret': SECRET})}\n")
+    path.write_text(f"#!/bin/sh\nexec <&-\n{print_json({'Username': 'me', 'Secret': SECRET})}\n")
     path.chmod(0o755)
     assert username(programs.config(STORE), "ghcr.io") == "me"
 
 
 def test_explain_helper_names_it(programs: Programs) -> None:
-    programs.answers("vault")
-    programs.answers("own", "<token>")
+    programs.install_credential("vault")
+    programs.install_credential("own", "<token>")
     config = programs.config({**STORE, "credHelpers": {"ghcr.io": "own"}})
     explanation = {host: config.explain(host) for host in ("ghcr.io", "quay.io")}
     assert all(word in explanation["quay.io"] for word in ("quay.io", "'me'", "docker-credential-vault", "credsStore"))
@@ -924,26 +926,28 @@ def test_explain_helper_names_it(programs: Programs) -> None:
 # --- cached answers of helpers ---
 
 
-@pytest.mark.parametrize("script", [prints({"Username": "me", "Secret": SECRET}), "echo credentials not found; exit 1"])
+@pytest.mark.parametrize(
+    "script", [print_json({"Username": "me", "Secret": SECRET}), "echo credentials not found; exit 1"]
+)
 def test_helper_answer_is_cached_for_a_minute(programs: Programs, clock: FakeClock, script: str) -> None:
     programs.install("vault", script)
     config = programs.config(STORE)
     first = config.lookup("ghcr.io")
     clock.now += 59.9
     assert config.lookup("ghcr.io", "other/repository") == first
-    assert programs.asked == ["get ghcr.io"]
+    assert programs.requests == ["get ghcr.io"]
     config.lookup("quay.io")
-    assert programs.asked == ["get ghcr.io", "get quay.io"]
+    assert programs.requests == ["get ghcr.io", "get quay.io"]
     clock.now += 0.2
     assert config.lookup("ghcr.io") == first
-    assert programs.asked == ["get ghcr.io", "get quay.io", "get ghcr.io"]
+    assert programs.requests == ["get ghcr.io", "get quay.io", "get ghcr.io"]
 
 
-def test_helper_new_answer_is_seen_after_a_minute(programs: Programs, clock: FakeClock) -> None:
-    programs.answers("vault", "old")
+def test_helper_new_answer_is_used_after_a_minute(programs: Programs, clock: FakeClock) -> None:
+    programs.install_credential("vault", "old")
     config = programs.config(STORE)
     assert username(config, "ghcr.io") == "old"
-    programs.answers("vault", "new")
+    programs.install_credential("vault", "new")
     assert username(config, "ghcr.io") == "old"
     clock.now += 60.1
     assert username(config, "ghcr.io") == "new"
@@ -951,18 +955,18 @@ def test_helper_new_answer_is_seen_after_a_minute(programs: Programs, clock: Fak
 
 def test_helper_failure_is_not_cached(programs: Programs, clock: FakeClock) -> None:
     programs.install("vault", "exit 1")
-    config = programs.config(OWN)
+    config = programs.config(CRED_HELPER)
     failure(config)
-    programs.answers("vault")
+    programs.install_credential("vault")
     assert username(config, "ghcr.io") == "me"
 
 
-# --- helpers that do not end ---
+# --- helpers that do not exit ---
 
 
 @pytest.fixture
 def fifo(tmp_path: Path) -> Iterator[Path]:
-    """A pipe that stays empty until the test ends."""
+    """Named pipe that is empty until the test ends."""
     path = tmp_path / "fifo"
     os.mkfifo(path)
     end = os.open(path, os.O_RDWR)
@@ -971,52 +975,52 @@ def fifo(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
-    """The helpers that were started; each may take 0.2 s."""
+def helper_processes(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
+    """Record the processes of helpers, and set their timeout to 0.2 s."""
     processes: list[subprocess.Popen[bytes]] = []
 
-    class Recorded(subprocess.Popen[bytes]):
+    class RecordedPopen(subprocess.Popen[bytes]):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             processes.append(self)
 
-    monkeypatch.setattr(subprocess, "Popen", Recorded)
+    monkeypatch.setattr(subprocess, "Popen", RecordedPopen)
     monkeypatch.setattr(helper, "_TIMEOUT", 0.2)
     return processes
 
 
-Blocks = Callable[[Path], str]
+BlockingScript = Callable[[Path], str]
 
 
 @pytest.mark.parametrize(
-    "blocks",
+    "blocking_script",
     [
-        pytest.param(lambda fifo: f"read -r x <'{fifo}'", id="silent"),
-        pytest.param(lambda fifo: f"echo {SECRET}; echo {SECRET} >&2; read -r x <'{fifo}'", id="talking"),
+        pytest.param(lambda fifo: f"read -r x <'{fifo}'", id="no_output"),
+        pytest.param(lambda fifo: f"echo {SECRET}; echo {SECRET} >&2; read -r x <'{fifo}'", id="partial_output"),
         pytest.param(lambda fifo: f"exec 3<'{fifo}'; echo {SECRET}; read -r x <&3 & exit 0", id="grandchild"),
-        pytest.param(lambda fifo: f"exec 3<'{fifo}'; trap '' TERM INT HUP; read -r x <&3", id="deaf"),
+        pytest.param(lambda fifo: f"exec 3<'{fifo}'; trap '' TERM INT HUP; read -r x <&3", id="ignores_signals"),
     ],
 )
 def test_helper_times_out_is_killed(
-    programs: Programs, fifo: Path, started: list[subprocess.Popen[bytes]], blocks: Blocks
+    programs: Programs, fifo: Path, helper_processes: list[subprocess.Popen[bytes]], blocking_script: BlockingScript
 ) -> None:
-    programs.install("vault", blocks(fifo))
-    message = str(failure(programs.config(OWN)))
+    programs.install("vault", blocking_script(fifo))
+    message = str(failure(programs.config(CRED_HELPER)))
     assert "docker-credential-vault" in message
     assert "ghcr.io" in message
-    assert len(started) == 2  # a failure is not cached: `explain` asks again
-    for process in started:
+    assert len(helper_processes) == 2  # failures are not cached, so `explain` calls the helper again
+    for process in helper_processes:
         assert process.returncode is not None
         assert all(pipe is not None and pipe.closed for pipe in (process.stdin, process.stdout))
         assert process.stderr is None
 
 
-@pytest.mark.usefixtures("started")
-def test_helper_timed_out_is_asked_again(programs: Programs, fifo: Path) -> None:
+@pytest.mark.usefixtures("helper_processes")
+def test_helper_timed_out_is_called_again(programs: Programs, fifo: Path) -> None:
     programs.install("vault", f"read -r x <'{fifo}'")
-    config = programs.config(OWN)
+    config = programs.config(CRED_HELPER)
     failure(config)
-    programs.answers("vault")
+    programs.install_credential("vault")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(helper, "_TIMEOUT", 60.0)
         assert username(config, "ghcr.io") == "me"
@@ -1026,19 +1030,19 @@ def test_helper_floods_stdout_is_killed(programs: Programs) -> None:
     programs.install(
         "vault", "while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done"
     )
-    assert f"more than {1024 * 1024} bytes" in str(failure(programs.config(OWN)))
+    assert f"more than {1024 * 1024} bytes" in str(failure(programs.config(CRED_HELPER)))
 
 
 def test_helper_floods_stderr_returns_credential(programs: Programs) -> None:
     noise = "/bin/dd if=/dev/zero bs=65536 count=64 >&2 2>/dev/null"
-    programs.install("vault", f"{noise}\n{prints({'Username': 'me', 'Secret': SECRET})}")
-    assert username(programs.config(OWN), "ghcr.io") == "me"
+    programs.install("vault", f"{noise}\n{print_json({'Username': 'me', 'Secret': SECRET})}")
+    assert username(programs.config(CRED_HELPER), "ghcr.io") == "me"
 
 
-@pytest.mark.usefixtures("started")
-def test_helper_closes_pipes_and_stays_is_killed(programs: Programs, fifo: Path) -> None:
+@pytest.mark.usefixtures("helper_processes")
+def test_helper_closes_pipes_without_exit_is_killed(programs: Programs, fifo: Path) -> None:
     programs.install("vault", f"exec 3<'{fifo}' >&- 2>&-; read -r x <&3")
-    assert "did not answer" in str(failure(programs.config(OWN)))
+    assert "did not answer" in str(failure(programs.config(CRED_HELPER)))
 
 
 def test_helper_password_with_line_breaks_returns_it(programs: Programs) -> None:
@@ -1062,24 +1066,24 @@ def test_lookup_without_home_reads_below_userprofile(files: Files) -> None:
 
 
 def test_lookup_path_is_split_at_separator_of_system(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
-    programs.answers("vault")
+    programs.install_credential("vault")
     monkeypatch.setattr(os, "pathsep", ";")
     assert username(programs.config(STORE, PATH=f"bin;{programs.folder};/nonexistent"), "ghcr.io") == "me"
 
 
 def test_helper_on_windows_raises_auth_error(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
-    programs.answers("vault")
+    programs.install_credential("vault")
     monkeypatch.setattr(helper, "_CAN_SELECT_PIPES", False)
-    message = str(failure(programs.config(OWN)))
+    message = str(failure(programs.config(CRED_HELPER)))
     assert "docker-credential-vault: credential helpers are not supported on Windows, pass credentials=" in message
     config = programs.config(STORE)
     assert config.lookup("ghcr.io") is None
     assert "not supported on Windows" in str(config.failure("ghcr.io"))
-    assert programs.asked == []
+    assert programs.requests == []
 
 
 def test_import_auth_without_posix_modules_succeeds() -> None:
-    """Windows has no fcntl, pwd, grp, resource or termios, and no O_NONBLOCK or O_CLOEXEC in os."""
+    """Windows has neither these modules nor these flags of `os`."""
     script = """
 import os, sys
 sys.modules.update(dict.fromkeys(("fcntl", "pwd", "grp", "resource", "termios")))
@@ -1091,27 +1095,27 @@ assert ociwire.auth.DockerConfig(env={}).lookup("ghcr.io") is None
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-# --- a store that fails ---
+# --- failing stores ---
 
 
-FAILING = [
+FAILING_SCRIPTS = [
     "exit 3",
     f"echo {SECRET}; exit 1",
     f"echo '{SECRET}'",
-    prints({"Username": "a:b", "Secret": SECRET}),
+    print_json({"Username": "a:b", "Secret": SECRET}),
     "kill -9 $$",
 ]
 
 
-def checked_failure(config: DockerConfig) -> AuthError:
-    """The failure of a store, after a check that it shows no secret."""
+def failure_of_store(config: DockerConfig) -> AuthError:
+    """Return the failure of a store. Check that it contains no secret."""
     error = config.failure("ghcr.io")
     assert error is not None
-    assert SECRET not in all_text_of(error)
+    assert SECRET not in format_all(error)
     return error
 
 
-@pytest.mark.parametrize("script", FAILING)
+@pytest.mark.parametrize("script", FAILING_SCRIPTS)
 def test_lookup_failing_store_returns_none_and_logs_warning(
     programs: Programs, caplog: pytest.LogCaptureFixture, script: str
 ) -> None:
@@ -1121,7 +1125,7 @@ def test_lookup_failing_store_returns_none_and_logs_warning(
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "docker-credential-vault" in caplog.text
     assert SECRET not in caplog.text
-    message = str(checked_failure(config))
+    message = str(failure_of_store(config))
     assert all(word in message for word in ("docker-credential-vault", "credsStore", "$DOCKER_AUTH_CONFIG"))
     assert config.explain("ghcr.io").startswith("ghcr.io: anonymous (the credential helper docker-credential-vault")
 
@@ -1133,12 +1137,12 @@ def test_failure_of_store_is_cached_for_a_minute(
     config = programs.config(STORE)
     for _ in range(3):
         assert config.lookup("ghcr.io") is None
-        assert config.failure("ghcr.io") is not config.failure("ghcr.io")  # each can be raised once
+        assert config.failure("ghcr.io") is not config.failure("ghcr.io")  # a new exception for each caller
     clock.now += 59.9
     assert config.failure("ghcr.io") is not None
-    assert programs.asked == ["get ghcr.io"]
+    assert programs.requests == ["get ghcr.io"]
     assert len(caplog.records) == 1
-    programs.answers("vault")
+    programs.install_credential("vault")
     assert config.lookup("ghcr.io") is None
     clock.now += 0.2
     assert config.failure("ghcr.io") is None
@@ -1171,14 +1175,14 @@ def test_failure_without_failing_helper_returns_none(programs: Programs, content
     assert programs.config(content).failure("ghcr.io") is None
 
 
-def test_failure_of_cred_helper_is_error_of_lookup_too(programs: Programs) -> None:
+def test_failure_of_cred_helper_is_also_raised_by_lookup(programs: Programs) -> None:
     programs.install("vault", "exit 1")
-    config = programs.config(OWN)
+    config = programs.config(CRED_HELPER)
     assert "docker-credential-vault" in str(failure(config))
-    assert "docker-credential-vault" in str(checked_failure(config))
+    assert "docker-credential-vault" in str(failure_of_store(config))
 
 
-@pytest.mark.parametrize("script", ["echo credentials not found; exit 1", prints({"Username": "", "Secret": ""})])
+@pytest.mark.parametrize("script", ["echo credentials not found; exit 1", print_json({"Username": "", "Secret": ""})])
 def test_lookup_store_without_credentials_reads_next_file(files: Files, programs: Programs, script: str) -> None:
     programs.install("vault", script)
     files.write("HOME", STORE)
@@ -1190,6 +1194,6 @@ def test_lookup_store_without_credentials_reads_next_file(files: Files, programs
 
 def test_lookup_cred_helper_without_credentials_ends_search(files: Files, programs: Programs) -> None:
     programs.install("vault", "echo credentials not found; exit 1")
-    files.write("HOME", OWN)
+    files.write("HOME", CRED_HELPER)
     files.write("XDG_CONFIG_HOME", {"auths": {"ghcr.io": user("podman")}})
     assert files.config(PATH=str(programs.folder)).lookup("ghcr.io") is None

@@ -1,4 +1,4 @@
-"""SingleFlight: one fetch at a time per group, shared results and failures, deadlines, signals, cycles."""
+"""`SingleFlight`: one fetch at a time per group, shared results and failures, deadlines, signals and cycles."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests._support.doubles import PATIENCE, Call, FakeClock
 
 
 class BlockedFetch:
-    """A fetch that ends when the test releases it."""
+    """Fetch that blocks until the test releases it."""
 
     def __init__(self, outcome: object = "value") -> None:
         self.started = threading.Event()
@@ -38,7 +38,7 @@ class BlockedFetch:
 
 
 class Flight:
-    """A SingleFlight that counts cache lookups, so that a test knows when a thread waits."""
+    """`SingleFlight` that counts cache lookups, so that a test can detect when a thread waits."""
 
     def __init__(self) -> None:
         self.single_flight = SingleFlight("a thing")
@@ -59,19 +59,19 @@ class Flight:
 
         return self.single_flight.fetch(group, key, find, fetch_and_cache, deadline)
 
-    def start(self, fetch: Callable[[], Any], **where: Any) -> Call:
-        return Call(lambda: self.fetch(fetch, **where))
+    def start(self, fetch: Callable[[], Any], **options: Any) -> Call:
+        return Call(lambda: self.fetch(fetch, **options))
 
-    def start_owner(self, blocked: BlockedFetch, **where: Any) -> Call:
+    def start_owner(self, blocked: BlockedFetch, **options: Any) -> Call:
         """Start a call and wait until it runs its fetch."""
-        call = self.start(blocked, **where)
+        call = self.start(blocked, **options)
         assert blocked.started.wait(PATIENCE)
         assert self.lookups.acquire(timeout=PATIENCE)
         return call
 
-    def wait(self, fetch: Callable[[], Any], number: int = 1, **where: Any) -> list[Call]:
-        """Start calls while another one runs, and wait until they have looked into the cache."""
-        calls = [self.start(fetch, **where) for _ in range(number)]
+    def wait(self, fetch: Callable[[], Any], number: int = 1, **options: Any) -> list[Call]:
+        """Start calls while another one runs, and wait until each has looked up the cache."""
+        calls = [self.start(fetch, **options) for _ in range(number)]
         for _ in calls:
             assert self.lookups.acquire(timeout=PATIENCE)
         return calls
@@ -184,7 +184,7 @@ def test_fetch_failed_is_not_cached(flight: Flight) -> None:
 
 
 class Uncopyable(Exception):
-    """An exception whose constructor does not take its `args`."""
+    """Exception whose constructor does not accept its `args`."""
 
     def __init__(self, host: str, status: int) -> None:
         super().__init__(f"{host}: {status}")
@@ -196,7 +196,7 @@ class Recursive(Exception):
 
 
 @pytest.mark.parametrize("failure", [Uncopyable("ghcr.io", 500), Recursive("deep")])
-def test_fetch_uncopyable_failure_raises_it_itself(flight: Flight, failure: Exception) -> None:
+def test_fetch_uncopyable_failure_raises_same_exception(flight: Flight, failure: Exception) -> None:
     blocked = BlockedFetch(failure)
     owner = flight.start_owner(blocked)
     waiting = flight.wait(must_not_fetch, 2)
@@ -205,14 +205,14 @@ def test_fetch_uncopyable_failure_raises_it_itself(flight: Flight, failure: Exce
     assert [waiter.join().error for waiter in waiting] == [failure, failure]
 
 
-@pytest.mark.parametrize("killed_by", [KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_fetch_owner_interrupted_is_repeated_by_waiting_thread(flight: Flight, killed_by: type[BaseException]) -> None:
-    blocked, repeated = BlockedFetch(killed_by()), BlockedFetch("repeated")
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_fetch_owner_interrupted_is_repeated_by_waiting_thread(flight: Flight, interrupt: type[BaseException]) -> None:
+    blocked, repeated = BlockedFetch(interrupt()), BlockedFetch("repeated")
     repeated.released.set()
     owner = flight.start_owner(blocked)
     waiting = flight.wait(repeated, 3)
     blocked.released.set()
-    assert isinstance(owner.join().error, killed_by)
+    assert isinstance(owner.join().error, interrupt)
     assert [waiter.join().result for waiter in waiting] == ["repeated"] * 3
     assert repeated.calls == 1
 
@@ -243,11 +243,11 @@ def test_fetch_failed_before_deadline_raises_in_waiting_thread(flight: Flight) -
 def test_fetch_waiting_past_deadline_raises_timeout(flight: Flight) -> None:
     blocked = BlockedFetch()
     owner = flight.start_owner(blocked)
-    [late] = flight.wait(must_not_fetch, deadline=time.monotonic() + 0.05)
+    [waiting_late] = flight.wait(must_not_fetch, deadline=time.monotonic() + 0.05)
     [too_late] = flight.wait(must_not_fetch, deadline=time.monotonic() - 1)
     [in_time] = flight.wait(must_not_fetch, deadline=time.monotonic() + 3600)
     [unbounded] = flight.wait(must_not_fetch, deadline=float("inf"))
-    for call in (late.join(), too_late.join()):
+    for call in (waiting_late.join(), too_late.join()):
         assert isinstance(call.error, AuthTimeout)
         assert isinstance(call.error, AuthError)
         assert isinstance(call.error, TransportTimeout)
@@ -273,19 +273,19 @@ def test_fetch_reentered_in_thread_raises_auth_error(flight: Flight) -> None:
     assert flight.fetch(lambda: "value") == "value"
 
 
-def test_fetch_mutually_dependent_raises_auth_error(flight: Flight) -> None:
-    """Two sources, each of which asks the other's registry, from two threads."""
+def test_fetch_dependency_cycle_raises_auth_error(flight: Flight) -> None:
+    """Two sources in two threads each need a credential of the other."""
     barrier = threading.Barrier(2)
 
-    def needs(group: str) -> Callable[[], Any]:
+    def fetch_from(group: str) -> Callable[[], Any]:
         def fetch() -> Any:
             barrier.wait(PATIENCE)
             return flight.fetch(lambda: "inner", group=group, key=group)
 
         return fetch
 
-    first = flight.start(needs("2"), group="1", key="1")
-    second = flight.start(needs("1"), group="2", key="2")
+    first = flight.start(fetch_from("2"), group="1", key="1")
+    second = flight.start(fetch_from("1"), group="2", key="2")
     errors = [call.join().error for call in (first, second)]
     assert any(isinstance(error, AuthError) and "requires a thing" in str(error) for error in errors)
     assert flight.fetch(lambda: "value", group="1", key="3") == "value"
@@ -295,20 +295,20 @@ def test_fetch_cycle_across_instances_raises_auth_error() -> None:
     credentials, tokens = Flight(), Flight()
     barrier = threading.Barrier(2)
 
-    def needs(flight: Flight) -> Callable[[], Any]:
+    def fetch_from(flight: Flight) -> Callable[[], Any]:
         def fetch() -> Any:
             barrier.wait(PATIENCE)
             return flight.fetch(lambda: "inner")
 
         return fetch
 
-    first, second = credentials.start(needs(tokens)), tokens.start(needs(credentials))
+    first, second = credentials.start(fetch_from(tokens)), tokens.start(fetch_from(credentials))
     errors = [call.join().error for call in (first, second)]
     assert any(isinstance(error, AuthError) for error in errors)
 
 
-def test_fetch_waits_for_own_thread_pool_ends_after_deadline(flight: Flight, clock: FakeClock) -> None:
-    """The fetch waits for another thread, which waits for the fetch: a cycle that cannot be detected."""
+def test_fetch_depends_on_itself_through_other_thread_ends_after_deadline(flight: Flight, clock: FakeClock) -> None:
+    """The fetch waits for a thread that waits for the fetch. Such a cycle cannot be detected."""
 
     def fetch() -> Any:
         inner = flight.start(must_not_fetch, deadline=None)
@@ -334,7 +334,7 @@ def test_fetch_waiting_without_deadline_ends_after_two_minutes(flight: Flight, c
 
 
 def test_fetch_interrupted_at_any_line_leaves_no_thread_waiting(flight: Flight) -> None:
-    """A signal handler may raise between any two lines; a stored exception keeps the frames of the fetch."""
+    """A signal handler can raise between any two lines. Stored exceptions keep the frames of the fetch alive."""
     cached: list[BaseException] = []
     source = Path(_single_flight.__file__).read_text("utf-8").splitlines()
     for number in range(1, 200):
@@ -343,7 +343,7 @@ def test_fetch_interrupted_at_any_line_leaves_no_thread_waiting(flight: Flight) 
         def interrupt(frame: Any, event: str, _: Any, lines: Any = lines, number: int = number) -> Any:
             if frame.f_code.co_filename != _single_flight.__file__:
                 return None
-            # CPython handles signals after calls and at jumps, not where `with` leaves its block or `try` begins.
+            # CPython handles signals after calls and at jumps, not at the end of a `with` block or at `try`.
             line = source[frame.f_lineno - 1].strip()
             if event == "line" and not line.startswith(("with ", "try:")) and next(lines) == number:
                 raise KeyboardInterrupt
@@ -370,12 +370,12 @@ def test_fetch_interrupted_while_finishing_wakes_waiting_threads(
     interrupts = [KeyboardInterrupt()]
     finish = _single_flight._Call.finish
 
-    def interrupted(call: _single_flight._Call) -> None:
+    def interrupted_finish(call: _single_flight._Call) -> None:
         if interrupts:
             raise interrupts.pop()
         finish(call)
 
-    monkeypatch.setattr(_single_flight._Call, "finish", interrupted)
+    monkeypatch.setattr(_single_flight._Call, "finish", interrupted_finish)
     blocked = BlockedFetch()
     owner = flight.start_owner(blocked)
     waiting = flight.wait(must_not_fetch, 2)
@@ -390,8 +390,8 @@ def test_fetch_nested_in_other_group_returns(flight: Flight) -> None:
 
 def test_fetch_find_raises_leaves_no_call(flight: Flight) -> None:
     def find() -> Any:
-        raise ValueError("find is broken")
+        raise ValueError("find failed")
 
-    with pytest.raises(ValueError, match="find is broken"):
+    with pytest.raises(ValueError, match="find failed"):
         flight.single_flight.fetch("group", "key", find, must_not_fetch, None)
     assert flight.fetch(lambda: "value") == "value"

@@ -62,7 +62,7 @@ def cache_with(*tokens: Token) -> TokenProvider:
         ([Scope.UNLIMITED], Scope.UNLIMITED, Scope.UNLIMITED),
         ([MOUNT], Scope.UNLIMITED, None),
         ([Scope.EMPTY], PULL, None),
-        # A token that grants something is not sent where nothing is needed.
+        # A token is not sent with a request that requires no scope.
         ([Scope.EMPTY], Scope.EMPTY, Scope.EMPTY),
         ([PULL], Scope.EMPTY, None),
         ([MOUNT, Scope.UNLIMITED, PULL], Scope.EMPTY, None),
@@ -97,7 +97,7 @@ def test_get_anonymous_key_returns_token() -> None:
 
 
 def test_get_exact_ignores_larger_scope() -> None:
-    """A larger token may have been revoked with the one that was refused."""
+    """A token with a larger scope may have been revoked together with the refused one."""
     wide = token(BOTH)
     cache = cache_with(wide)
     assert cache.get(KEY, PULL, exact=True) is None
@@ -167,7 +167,7 @@ def test_put_large_scopes_keeps_byte_limit() -> None:
         cache.put(token(scope))
     result = [scope for scope in scopes if cache.get(KEY, scope) is not None]
     assert result == scopes[-len(result) :]
-    assert 10 < len(result) < 40  # 8 MiB of about 256 KiB
+    assert 10 < len(result) < 40  # each entry has about 256 KiB, and the limit is 8 MiB
 
 
 def test_put_long_realms_keeps_byte_limit() -> None:
@@ -175,7 +175,7 @@ def test_put_long_realms_keeps_byte_limit() -> None:
     keys = [TokenKey(REGISTRY, None, f"https://auth.example/{number}/" + "x" * 16_000) for number in range(1000)]
     for key in keys:
         cache.put(token(PULL, key=key))
-    assert sum(cache.get(key, PULL) is not None for key in keys) < 600  # 8 MiB
+    assert sum(cache.get(key, PULL) is not None for key in keys) < 600  # the limit is 8 MiB
 
 
 def test_put_token_larger_than_cache_evicts_nothing() -> None:
@@ -235,7 +235,7 @@ def test_token_compares_by_identity_and_hides_value() -> None:
     assert str(PULL) in repr(cached)
 
 
-# --- against a model ---
+# --- model ---
 
 KEYS = [KEY, TokenKey(REGISTRY, None), TokenKey(Origin("https", "quay.io", 443), KEY.credential)]
 WORDS = ["repository:a:pull", "repository:a:pull,push", "repository:b:pull", "registry:catalog:*"]
@@ -244,8 +244,8 @@ SCOPES = st.one_of(
 )
 
 
-class TokensMachine(RuleBasedStateMachine):
-    """The cache of TokenProvider against a plain list of the cached tokens."""
+class TokenCacheMachine(RuleBasedStateMachine):
+    """State machine that compares the cache of TokenProvider with a list of the cached tokens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -254,21 +254,21 @@ class TokensMachine(RuleBasedStateMachine):
         self.patch.setattr(time, "monotonic", self.clock)
         self.cache = cache_with()
         self.model: list[tuple[TokenKey, Token]] = []
-        self.gone: list[tuple[TokenKey, Token]] = []
+        self.evicted: list[tuple[TokenKey, Token]] = []
 
     def teardown(self) -> None:
         self.patch.undo()
 
-    def drop(self, key: TokenKey, required: Scope) -> None:
-        dropped = [entry for entry in self.model if entry[0] == key and entry[1].scope == required]
-        self.model = [entry for entry in self.model if entry not in dropped]
-        self.gone += dropped
+    def remove_from_model(self, key: TokenKey, required: Scope) -> None:
+        removed = [entry for entry in self.model if entry[0] == key and entry[1].scope == required]
+        self.model = [entry for entry in self.model if entry not in removed]
+        self.evicted += removed
 
-    @rule(key=st.sampled_from(KEYS), required=SCOPES, life=st.integers(-1, 10))
-    def keep(self, key: TokenKey, required: Scope, life: int) -> None:
-        cached = Token(key, "x", required, self.clock.now + life)
+    @rule(key=st.sampled_from(KEYS), required=SCOPES, lifetime=st.integers(-1, 10))
+    def put(self, key: TokenKey, required: Scope, lifetime: int) -> None:
+        cached = Token(key, "x", required, self.clock.now + lifetime)
         self.cache.put(cached)
-        self.drop(key, required)
+        self.remove_from_model(key, required)
         self.model.append((key, cached))
 
     @precondition(lambda self: self.model)
@@ -276,12 +276,12 @@ class TokensMachine(RuleBasedStateMachine):
     def evict(self, data: Any) -> None:
         key, cached = data.draw(st.sampled_from(self.model))
         self.cache.evict(cached)
-        self.drop(key, cached.scope)
+        self.remove_from_model(key, cached.scope)
 
-    @precondition(lambda self: self.gone)
+    @precondition(lambda self: self.evicted)
     @rule(data=st.data())
-    def evict_what_is_gone(self, data: Any) -> None:
-        self.cache.evict(data.draw(st.sampled_from(self.gone))[1])
+    def evict_again(self, data: Any) -> None:
+        self.cache.evict(data.draw(st.sampled_from(self.evicted))[1])
 
     @rule(seconds=st.integers(0, 5))
     def wait(self, seconds: int) -> None:
@@ -289,40 +289,40 @@ class TokensMachine(RuleBasedStateMachine):
 
     @rule(key=st.sampled_from(KEYS), required=SCOPES)
     def find(self, key: TokenKey, required: Scope) -> None:
-        good = [cached for entry_key, cached in self.model if entry_key == key and cached.valid_until > self.clock.now]
-        exact = [cached for cached in good if cached.scope == required]
-        fitting = exact or [cached for cached in good if required <= cached.scope and required != Scope.EMPTY]
+        valid = [cached for entry_key, cached in self.model if entry_key == key and cached.valid_until > self.clock.now]
+        exact = [cached for cached in valid if cached.scope == required]
+        matching = exact or [cached for cached in valid if required <= cached.scope and required != Scope.EMPTY]
         result = self.cache.get(key, required)
-        assert result in fitting if fitting else result is None
+        assert result in matching if matching else result is None
 
     @invariant()
-    def every_good_token_is_found_by_its_scope(self) -> None:
+    def valid_tokens_are_found_by_scope(self) -> None:
         for key, cached in self.model:
             assert (self.cache.get(key, cached.scope) is cached) or cached.valid_until <= self.clock.now
 
 
-TestTokensAgainstAModel = TokensMachine.TestCase
-TestTokensAgainstAModel.settings = settings(max_examples=example_count(100), stateful_step_count=30, deadline=None)
+TestTokenCache = TokenCacheMachine.TestCase
+TestTokenCache.settings = settings(max_examples=example_count(100), stateful_step_count=30, deadline=None)
 
 
-class FullTokensMachine(TokensMachine):
-    """The same with room for three tokens: the newest three are cached."""
+class FullTokenCacheMachine(TokenCacheMachine):
+    """State machine for a cache of three tokens, which contains the three newest ones."""
 
-    ROOM = 3
+    MAX_TOKENS = 3
 
     def __init__(self) -> None:
         super().__init__()
-        self.patch.setattr(provider_module, "_MAX_TOKENS", self.ROOM)
+        self.patch.setattr(provider_module, "_MAX_TOKENS", self.MAX_TOKENS)
         self.cache = cache_with()
 
-    @rule(key=st.sampled_from(KEYS), required=SCOPES, life=st.integers(-1, 10))
-    def keep(self, key: TokenKey, required: Scope, life: int) -> None:
-        cached = Token(key, "x", required, self.clock.now + life)
+    @rule(key=st.sampled_from(KEYS), required=SCOPES, lifetime=st.integers(-1, 10))
+    def put(self, key: TokenKey, required: Scope, lifetime: int) -> None:
+        cached = Token(key, "x", required, self.clock.now + lifetime)
         self.cache.put(cached)
-        self.drop(key, required)
-        self.gone += self.model[: -self.ROOM + 1]
-        self.model = [*self.model[-self.ROOM + 1 :], (key, cached)]
+        self.remove_from_model(key, required)
+        self.evicted += self.model[: -self.MAX_TOKENS + 1]
+        self.model = [*self.model[-self.MAX_TOKENS + 1 :], (key, cached)]
 
 
-TestFullTokensAgainstAModel = FullTokensMachine.TestCase
-TestFullTokensAgainstAModel.settings = settings(max_examples=example_count(100), stateful_step_count=30, deadline=None)
+TestFullTokenCache = FullTokenCacheMachine.TestCase
+TestFullTokenCache.settings = settings(max_examples=example_count(100), stateful_step_count=30, deadline=None)

@@ -272,7 +272,7 @@ ROWS = (
     HeadRow(
         name="bucket_answers_head_with_404",
         registry="Registries with blobs in a bucket",
-        behaviour="The registry answers HEAD correctly, but redirects HEAD of a blob to a bucket that answers with 404.",
+        behaviour="The registry supports HEAD, but redirects HEAD of a blob to a bucket that answers with 404.",
         result="Confirms the 404, because that host has never answered a HEAD with 200.",
         source="[artifact-keeper#3209](https://github.com/artifact-keeper/artifact-keeper/issues/3209)",
         answer=redirect_to_bucket_without_head,
