@@ -13,6 +13,6 @@ from tests._support.doubles import PATIENCE
 
 @pytest.fixture
 def transport() -> Iterator[UrllibTransport]:
-    """A base transport, closed after the test."""
+    """Base transport that is closed after the test."""
     with contextlib.closing(UrllibTransport(timeout=PATIENCE, trust_env=False)) as transport:
         yield transport

@@ -1,4 +1,4 @@
-"""A client over scripted responses, and the responses that the tests of this folder share."""
+"""Client with scripted responses, and responses for several tests."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ PUSH = f"repository:{NAME}:pull,push"
 
 
 class ScriptedRegistry:
-    """A client over a script of responses, whose bodies record whether they are closed.
+    """Client with scripted responses whose bodies record whether they are closed.
 
     Args:
-        answers: What the requests are answered with, in order: responses, functions from a request to a response, and
-            exceptions, which are raised.
+        answers: Answers to the requests, in order: responses, functions from a request to a response, and exceptions to
+            raise.
         options: Options of `Client`; ``host`` defaults to `HOST`.
     """
 
@@ -39,7 +39,7 @@ class ScriptedRegistry:
     def _track(self, answer: Any) -> Any:
         if not isinstance(answer, Response):
             return answer
-        self.bodies.append(FakeReader(answer.replace().read()))  # a constant response may be in other scripts, too
+        self.bodies.append(FakeReader(answer.replace().read()))  # a constant response may also be in other scripts
         return Response(answer.status, answer.headers, self.bodies[-1])
 
     @property
@@ -61,29 +61,29 @@ class ScriptedRegistry:
         return [request.url.removeprefix(BASE) for request in self.requests]
 
     def assert_done(self) -> None:
-        """Assert that every answer has been used and every response closed."""
+        """Assert that all answers were used and all responses closed."""
         self.transport.assert_done()
         assert [body.closed for body in self.bodies] == [True] * len(self.bodies)
 
 
 def headers_from(fields: dict[str, str]) -> dict[str, str]:
-    """Headers from keyword arguments, whose underscores are hyphens."""
+    """Return headers from keyword arguments. Underscores in names become hyphens."""
     return {name.replace("_", "-"): value for name, value in fields.items()}
 
 
 def blob_response(content: bytes = CONTENT, **fields: str) -> Response:
-    """A 200 with a blob, or the response to its HEAD."""
+    """Return a 200 response with a blob, which is also the response to its HEAD."""
     return Response(200, {"Content-Length": str(len(content)), **headers_from(fields)}, content)
 
 
 def error_response(status: int, code: str = "", message: str = "") -> Response:
-    """An error with a code, or with a body that is not JSON."""
+    """Return an error response with a code, or with a body that is not JSON."""
     body = json.dumps({"errors": [{"code": code, "message": message}]}).encode() if code else b"<html>"
     return Response(status, (), body)
 
 
 def upload_response(location: str | None = UPLOADS_PATH + "1", *, status: int = 202, **fields: str) -> Response:
-    """The response that opens an upload, or that accepts a chunk."""
+    """Return the response that opens an upload or accepts a chunk."""
     headers = headers_from(fields)
     return Response(status, headers if location is None else {"Location": location, **headers})
 
@@ -92,7 +92,7 @@ BLOB_CREATED = Response(201, {"Location": BLOB_PATH})
 
 
 def send_and_close(data: bytes) -> Script:
-    """Read a request, send `data` and close the connection."""
+    """Return a script that reads a request, sends `data` and closes the connection."""
 
     def script(peer: Peer) -> None:
         peer.read_head()

@@ -1,4 +1,4 @@
-"""BlobReader: content is verified before its last byte is returned, whatever reads it, and the response is closed."""
+"""`BlobReader`: content is verified before its last byte is returned, and the response is closed."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ CONTENT = b"the content of a blob, of no great length"
 
 
 def open_reader(
-    *pieces: bytes | Exception, of: bytes = CONTENT, size: int | None = None, algorithm: str = "sha256"
+    *pieces: bytes | Exception, expected: bytes = CONTENT, size: int | None = None, algorithm: str = "sha256"
 ) -> tuple[BlobReader, FakeReader]:
-    """A reader that expects the content `of`, over a body in pieces; both are returned."""
+    """Return a reader that expects the content `expected`, and its body, which delivers `pieces`."""
     body = FakeReader(pieces)
-    descriptor = Descriptor.of(of, algorithm=algorithm)
-    return BlobReader(Response(200, (), body), descriptor.replace(size=len(of) if size is None else size)), body
+    descriptor = Descriptor.of(expected, algorithm=algorithm)
+    return BlobReader(Response(200, (), body), descriptor.replace(size=len(expected) if size is None else size)), body
 
 
 # --- right content ---
@@ -86,7 +86,7 @@ def test_read_last_byte_verifies_and_closes_body() -> None:
 
 
 def test_readinto_large_buffer_returns_available_bytes() -> None:
-    reader, _ = open_reader(b"ab", b"cde", of=b"abcde")
+    reader, _ = open_reader(b"ab", b"cde", expected=b"abcde")
     buffer = bytearray(10)
     assert reader.readinto(buffer) == 2
     assert reader.readinto(memoryview(buffer)[2:]) == 3
@@ -96,7 +96,7 @@ def test_readinto_large_buffer_returns_available_bytes() -> None:
 
 def test_readinto_array_of_integers_counts_bytes() -> None:
     content = bytes(range(12))
-    reader, _ = open_reader(content, of=content)
+    reader, _ = open_reader(content, expected=content)
     items = array.array("I", [0] * 4)
     assert reader.readinto(items) == 12
     assert items.tobytes()[:12] == content
@@ -123,7 +123,7 @@ def test_verify_after_partial_read_reads_rest() -> None:
 def test_read_large_content_in_pieces_is_verified() -> None:
     content = bytes(range(256)) * 16 * 1024  # 4 MiB
     reader, _ = open_reader(
-        *(content[start : start + 100_000] for start in range(0, len(content), 100_000)), of=content
+        *(content[start : start + 100_000] for start in range(0, len(content), 100_000)), expected=content
     )
     assert reader.read(3_000_000) + reader.read() == content
     assert reader.verified
@@ -131,7 +131,7 @@ def test_read_large_content_in_pieces_is_verified() -> None:
 
 def test_read_empty_content_is_verified() -> None:
     for read in (*READS.values(), lambda reader: reader.verify() or b"", lambda reader: reader.read(0)):
-        reader, body = open_reader(of=b"")
+        reader, body = open_reader(expected=b"")
         assert not reader.verified
         assert read(reader) == b""
         assert reader.verified
@@ -161,7 +161,7 @@ def test_read_wrong_content_withholds_last_byte() -> None:
     with pytest.raises(DigestMismatch):
         reader.read(1)
     with pytest.raises(UsageError):
-        reader.read()  # no b"" after the error, which would look like the end of right content
+        reader.read()  # not b"", which would look like the end of correct content
 
 
 @pytest.mark.parametrize("read", [*READS.values(), BlobReader.verify], ids=[*READS, "verify()"])
@@ -195,7 +195,7 @@ def test_read_too_many_bytes_raises_before_reading_all() -> None:
 
 
 def test_read_empty_content_with_wrong_digest_raises_digest_mismatch() -> None:
-    reader, body = open_reader(of=CONTENT, size=0)
+    reader, body = open_reader(expected=CONTENT, size=0)
     with pytest.raises(DigestMismatch):
         reader.read()
     assert body.closed
@@ -226,22 +226,22 @@ def test_read_exception_of_body_propagates_and_closes_body(error: Exception) -> 
     assert not reader.verified
 
 
-# --- any pieces and buffer sizes ---
+# --- arbitrary pieces and buffer sizes ---
 
 
 @st.composite
-def split(draw: st.DrawFn, content: bytes) -> list[bytes]:
+def draw_pieces(draw: st.DrawFn, content: bytes) -> list[bytes]:
     cuts = sorted(draw(st.lists(st.integers(0, len(content)), max_size=8)))
     return [content[start:end] for start, end in zip([0, *cuts], [*cuts, len(content)], strict=True)]
 
 
-def read_in_sizes(reader: BlobReader, sizes: list[int], *, into: bool) -> bytes:
+def read_in_sizes(reader: BlobReader, sizes: list[int], *, uses_readinto: bool) -> bytes:
     read = b""
-    for turn in range(10_000):
+    for number in range(10_000):
         if reader.verified:
             return read
-        size = sizes[turn % len(sizes)]
-        if into:
+        size = sizes[number % len(sizes)]
+        if uses_readinto:
             buffer = bytearray(size)
             count = reader.readinto(buffer)
             assert count <= size
@@ -250,35 +250,35 @@ def read_in_sizes(reader: BlobReader, sizes: list[int], *, into: bool) -> bytes:
             piece = reader.read(size)
             assert len(piece) == min(size, reader.descriptor.size - len(read))
             read += piece
-    raise AssertionError("the reader does not end")
+    raise AssertionError("the reader does not reach the end")
 
 
 SIZES = st.lists(st.integers(0, 70), max_size=5).map(lambda sizes: [*sizes, 1])
 
 
-@given(data=st.data(), content=st.binary(max_size=200), sizes=SIZES, into=st.booleans())
+@given(data=st.data(), content=st.binary(max_size=200), sizes=SIZES, uses_readinto=st.booleans())
 def test_read_any_pieces_and_buffers_returns_content(
-    data: st.DataObject, content: bytes, sizes: list[int], into: bool
+    data: st.DataObject, content: bytes, sizes: list[int], uses_readinto: bool
 ) -> None:
-    reader, body = open_reader(*data.draw(split(content)), of=content)
-    assert read_in_sizes(reader, sizes, into=into) == content
+    reader, body = open_reader(*data.draw(draw_pieces(content)), expected=content)
+    assert read_in_sizes(reader, sizes, uses_readinto=uses_readinto) == content
     assert body.closed
 
 
-@given(data=st.data(), content=st.binary(min_size=1, max_size=200), sizes=SIZES, into=st.booleans())
+@given(data=st.data(), content=st.binary(min_size=1, max_size=200), sizes=SIZES, uses_readinto=st.booleans())
 def test_read_any_flipped_byte_raises_digest_mismatch(
-    data: st.DataObject, content: bytes, sizes: list[int], into: bool
+    data: st.DataObject, content: bytes, sizes: list[int], uses_readinto: bool
 ) -> None:
     index = data.draw(st.integers(0, len(content) - 1))
     wrong = bytearray(content)
     wrong[index] ^= data.draw(st.integers(1, 255))
-    reader, body = open_reader(*data.draw(split(bytes(wrong))), of=content)
+    reader, body = open_reader(*data.draw(draw_pieces(bytes(wrong))), expected=content)
     with pytest.raises(DigestMismatch):
-        read_in_sizes(reader, sizes, into=into)
+        read_in_sizes(reader, sizes, uses_readinto=uses_readinto)
     assert body.closed
 
 
-# --- read by the standard library ---
+# --- readers of the standard library ---
 
 
 def test_blob_reader_in_copyfileobj_verifies() -> None:
@@ -312,14 +312,16 @@ def test_blob_reader_in_buffered_reader_verifies() -> None:
 def test_blob_reader_in_json_load_verifies() -> None:
     config = {"architecture": "amd64", "os": "linux"}
     content = json.dumps(config).encode()
-    assert json.load(open_reader(content[:5], content[5:], of=content)[0]) == config
+    assert json.load(open_reader(content[:5], content[5:], expected=content)[0]) == config
     with pytest.raises(DigestMismatch):
-        json.load(open_reader(content.replace(b"amd64", b"arm64"), of=content)[0])
+        json.load(open_reader(content.replace(b"amd64", b"arm64"), expected=content)[0])
 
 
 def test_blob_reader_in_text_wrapper_reads_lines() -> None:
     content = "\N{GREEK SMALL LETTER ALPHA}\nb\n".encode()
-    with io.TextIOWrapper(io.BufferedReader(open_reader(content[:1], content[1:], of=content)[0]), "utf-8") as text:
+    with io.TextIOWrapper(
+        io.BufferedReader(open_reader(content[:1], content[1:], expected=content)[0]), "utf-8"
+    ) as text:
         assert list(text) == ["\N{GREEK SMALL LETTER ALPHA}\n", "b\n"]
 
 
@@ -336,7 +338,7 @@ def layer(files: dict[str, bytes]) -> bytes:
 def extract(reader: BlobReader) -> dict[str, bytes]:
     with tarfile.open(fileobj=reader, mode="r|gz") as archive:
         files = {entry.name: archive.extractfile(entry).read() for entry in archive}  # type: ignore[union-attr]
-    reader.verify()  # tarfile stops reading at the end of the archive, which may be before the end of the file
+    reader.verify()  # tarfile may stop reading before the end of the file
     return files
 
 
@@ -344,7 +346,9 @@ def test_blob_reader_in_tarfile_verifies() -> None:
     noise = b"".join(Digest.of(bytes([a, b])).encode() for a in range(32) for b in range(64))
     files = {"etc/passwd": b"root:x:0:0", "empty": b"", "noise": noise}
     content = layer(files)
-    reader, body = open_reader(*(content[start : start + 999] for start in range(0, len(content), 999)), of=content)
+    reader, body = open_reader(
+        *(content[start : start + 999] for start in range(0, len(content), 999)), expected=content
+    )
     assert extract(reader) == files
     assert reader.verified
     assert body.closed
@@ -354,7 +358,7 @@ def test_blob_reader_in_tarfile_wrong_content_raises_digest_mismatch() -> None:
     content = layer({"a": b"content"})
     other = layer({"a": b"another"})
     assert gzip.decompress(other) != gzip.decompress(content)
-    reader, body = open_reader(other, of=content, size=len(other))
+    reader, body = open_reader(other, expected=content, size=len(other))
     with pytest.raises(DigestMismatch):
         extract(reader)
     assert body.closed
@@ -374,7 +378,7 @@ def test_close_before_end_closes_body_unverified() -> None:
         assert not reader.verified
 
 
-@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("is_complete", [True, False])
 @pytest.mark.parametrize(
     "call",
     [
@@ -386,12 +390,12 @@ def test_close_before_end_closes_body_unverified() -> None:
         lambda reader: next(reader),
     ],
 )
-def test_read_after_close_raises_value_error(call: Callable[[BlobReader], Any], whole: bool) -> None:
+def test_read_after_close_raises_value_error(call: Callable[[BlobReader], Any], is_complete: bool) -> None:
     reader, _ = open_reader(CONTENT)
-    reader.read(-1 if whole else 5)
+    reader.read(-1 if is_complete else 5)
     reader.close()
     reader.close()
-    with pytest.raises(ValueError):  # as for every closed file of Python; a UsageError is a ValueError
+    with pytest.raises(ValueError):  # like other closed files of Python. UsageError is a ValueError
         call(reader)
 
 
@@ -412,7 +416,7 @@ def test_finalizer_open_reader_warns_and_does_not_close_body(count: int) -> None
     del reader
     with pytest.warns(ResourceWarning, match=str(digest)):
         readers.clear()
-    assert not body.closed  # close() of a layer may log or wait for a lock, which a finalizer must not do
+    assert not body.closed  # closing a body may log or wait for a lock, which a finalizer must not do
 
 
 def test_finalizer_finished_reader_does_not_warn() -> None:

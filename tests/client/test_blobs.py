@@ -1,4 +1,4 @@
-"""get_blob_range, and downloads that resume after a lost connection."""
+"""`get_blob_range`, and downloads that resume after a lost connection."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ MEBIBYTE = 1024 * 1024
 
 
 def range_response(start: int, stop: int, content: bytes = CONTENT, **headers: str) -> Response:
-    """A 206 with the bytes from `start` to `stop`."""
+    """Return a 206 response with the bytes from `start` to `stop`."""
     range_headers = {"Content-Range": f"bytes {start}-{stop - 1}/{len(content)}", "Content-Length": str(stop - start)}
     return Response(206, {**range_headers, **headers}, content[start:stop])
 
 
 def broken_response(body: FakeReader) -> Callable[[Request], Response]:
-    """A 200 that states the size of the blob, with a body that may end before."""
+    """Return a 200 response with the size of the blob, and a body that may be truncated."""
     return lambda request: Response(200, {"Content-Length": str(SIZE)}, body)
 
 
@@ -57,7 +57,7 @@ def broken_response(body: FakeReader) -> Callable[[Request], Response]:
 def test_get_blob_range_sends_range_header(start: int, stop: int | None, range_header: str) -> None:
     registry = ScriptedRegistry(range_response(start, stop or SIZE))
     with registry.client.get_blob_range(NAME, BLOB.digest, start, stop) as reader:
-        assert reader.descriptor == BLOB  # the descriptor of the whole blob
+        assert reader.descriptor == BLOB  # the descriptor of the complete blob
         assert reader.read() == CONTENT[start:stop]
         assert reader.read() == b""
         assert not reader.verified
@@ -103,7 +103,7 @@ def test_get_blob_range_stop_beyond_end_reads_to_end(stop: int) -> None:
 
 
 def test_get_blob_range_shorter_206_requests_missing_bytes() -> None:
-    """A server may send less than the range (RFC 9110, section 15.3.7)."""
+    """A server may send a part of the range (RFC 9110, section 15.3.7)."""
     registry = ScriptedRegistry(range_response(3, 6), range_response(6, 10))
     with registry.client.get_blob_range(NAME, BLOB.digest, 3, 10) as reader:
         assert reader.read() == CONTENT[3:10]
@@ -203,8 +203,8 @@ def test_get_blob_range_416_raises_range_invalid(answer: Response) -> None:
 def test_get_blob_range_open_range_refused_is_repeated_as_closed_range(
     refusal: Response, lookups: list[Response]
 ) -> None:
-    rest = Response(206, {"Content-Range": f"bytes 3-{SIZE - 1}/{SIZE}"}, CONTENT[3:])
-    registry = ScriptedRegistry(refusal, *lookups, rest)
+    response = Response(206, {"Content-Range": f"bytes 3-{SIZE - 1}/{SIZE}"}, CONTENT[3:])
+    registry = ScriptedRegistry(refusal, *lookups, response)
     assert registry.client.get_blob_range(NAME, BLOB.digest, 3).read() == CONTENT[3:]
     assert [request.headers["range"] for request in registry.requests if request.method == "GET"] == [
         "bytes=3-",
@@ -295,16 +295,17 @@ def test_get_blob_range_invalid_repository_or_digest_sends_nothing(
 
 
 class BreakingRegistry:
-    """A registry with one blob, whose responses break after a number of bytes.
+    """Registry with one blob, whose responses are interrupted after a number of bytes.
 
     Args:
         content: The blob.
-        breaks: The number of bytes after which each response breaks, in order. None, and no further number, is a
-            response that is complete.
-        ranges: Whether it supports ranges. If not, it sends the whole blob. Defaults to true.
-        error: Makes the exception that is raised at a break. None ends the body early. Defaults to `ReadError`.
+        breaks: The number of bytes after which each response is interrupted, in order. None means that the response is
+            complete, as all responses after the last number are.
+        ranges: Whether the registry supports ranges. If not, it sends the complete blob. Defaults to true.
+        error: Creates the exception that an interrupted response raises. None ends its body early. Defaults to
+            `ReadError`.
         has_length: Whether a 200 has a Content-Length. Defaults to true.
-        breaks_at_end: Whether a response also breaks after its last byte. Defaults to false.
+        breaks_at_end: Whether a response is also interrupted after its last byte. Defaults to false.
     """
 
     def __init__(
@@ -330,7 +331,7 @@ class BreakingRegistry:
 
     @property
     def ranges(self) -> list[str]:
-        """The Range header of each GET, empty without one."""
+        """The Range header of each GET, or an empty string."""
         return [request.headers.get("range", "") for request in self.transport.requests if request.method == "GET"]
 
     def _answer(self, request: Request) -> Response:
@@ -356,14 +357,14 @@ class BreakingRegistry:
         assert [body.closed for body in self.bodies] == [True] * len(self.bodies)
 
 
-BREAKS: dict[str, Callable[[], Exception] | None] = {
+FAULTS: dict[str, Callable[[], Exception] | None] = {
     "reset": lambda: errors.ReadError("reset"),
     "early end": None,
 }
-any_break = pytest.mark.parametrize("error", BREAKS.values(), ids=BREAKS)
+with_each_fault = pytest.mark.parametrize("error", FAULTS.values(), ids=FAULTS)
 
 
-@any_break
+@with_each_fault
 def test_get_blob_connection_lost_resumes_at_position(error: Callable[[], Exception] | None) -> None:
     registry = BreakingRegistry(CONTENT, [5, 4], error=error)
     with registry.client.get_blob(NAME, registry.blob.digest) as reader:
@@ -373,7 +374,7 @@ def test_get_blob_connection_lost_resumes_at_position(error: Callable[[], Except
     assert registry.ranges == ["", "bytes=5-20", "bytes=9-20"]
 
 
-@any_break
+@with_each_fault
 def test_get_blob_connection_lost_after_each_byte_resumes_each_time(error: Callable[[], Exception] | None) -> None:
     registry = BreakingRegistry(CONTENT, [1] * (SIZE - 1), error=error)
     with registry.client.get_blob(NAME, registry.blob.digest) as reader:
@@ -384,7 +385,7 @@ def test_get_blob_connection_lost_after_each_byte_resumes_each_time(error: Calla
 
 
 def test_get_blob_resumed_after_redirect_repeats_original_request() -> None:
-    """The URL that a redirect led to may have expired."""
+    """The URL in a redirect may have expired."""
 
     def redirect(request: Request) -> Response:
         redirected = request.replace(url="https://cdn.example/data?signature=expired")
@@ -405,7 +406,7 @@ def test_get_blob_resumed_after_redirect_repeats_original_request() -> None:
     assert dict(resumed.headers) == {**first.headers, "range": "bytes=6-20"}
 
 
-@any_break
+@with_each_fault
 def test_get_blob_resumed_without_progress_raises_original_error(error: Callable[[], Exception] | None) -> None:
     registry = BreakingRegistry(CONTENT, [5, 0, 0, 0, 0], error=error)
     kind = errors.SizeMismatch if error is None else errors.ReadError
@@ -419,7 +420,7 @@ def test_get_blob_resumed_without_progress_raises_original_error(error: Callable
     registry.assert_closed()
 
 
-@any_break
+@with_each_fault
 def test_get_blob_connection_lost_before_first_byte_resumes_once(error: Callable[[], Exception] | None) -> None:
     registry = BreakingRegistry(CONTENT, [0], error=error)
     assert registry.client.get_blob(NAME, registry.blob.digest).read() == CONTENT
@@ -427,7 +428,7 @@ def test_get_blob_connection_lost_before_first_byte_resumes_once(error: Callable
     registry.assert_closed()
 
 
-@any_break
+@with_each_fault
 @pytest.mark.parametrize(("status", "code"), [(416, ""), (404, ""), (404, "BLOB_UNKNOWN"), (403, "DENIED"), (500, "")])
 def test_get_blob_resume_refused_raises_original_error(
     status: int, code: str, error: Callable[[], Exception] | None
@@ -490,7 +491,7 @@ def test_get_blob_resumed_at_other_position_raises_protocol_error(content_range:
     registry.assert_done()
 
 
-@any_break
+@with_each_fault
 def test_get_blob_resumed_without_range_support_skips_to_position(error: Callable[[], Exception] | None) -> None:
     registry = BreakingRegistry(CONTENT, [5, 9, 20], ranges=False, error=error)
     with registry.client.get_blob(NAME, registry.blob.digest) as reader:
@@ -500,16 +501,16 @@ def test_get_blob_resumed_without_range_support_skips_to_position(error: Callabl
     registry.assert_closed()
 
 
-def zeros(size: int, error: Exception | None = None) -> FakeReader:
-    """A body of zero bytes, made as it is read."""
+def zero_body(size: int, error: Exception | None = None) -> FakeReader:
+    """Return a body of zero bytes, which are created when they are read."""
     pieces = itertools.chain(itertools.repeat(bytes(MEBIBYTE), size // MEBIBYTE), [bytes(size % MEBIBYTE)])
     return FakeReader(pieces, error=error)
 
 
-@pytest.mark.parametrize(("position", "fits"), [(64 * MEBIBYTE, True), (64 * MEBIBYTE + 1, False)])
-def test_get_blob_resumed_without_range_support_skips_at_most_64_mebibytes(position: int, fits: bool) -> None:
+@pytest.mark.parametrize(("position", "is_allowed"), [(64 * MEBIBYTE, True), (64 * MEBIBYTE + 1, False)])
+def test_get_blob_resumed_without_range_support_skips_at_most_64_mebibytes(position: int, is_allowed: bool) -> None:
     size = position + 3
-    bodies = [zeros(position, errors.ReadError("reset")), zeros(size)]
+    bodies = [zero_body(position, errors.ReadError("reset")), zero_body(size)]
     digest = Digest.of(bytes(size))
     responses = (Response(200, {"Content-Length": str(size)}, body) for body in bodies)
     client = Client(HOST, FunctionTransport(lambda request: next(responses)))
@@ -518,7 +519,7 @@ def test_get_blob_resumed_without_range_support_skips_at_most_64_mebibytes(posit
         total = 0
         while total < position:
             total += reader.readinto(buffer)
-        if fits:
+        if is_allowed:
             assert reader.read() == bytes(3)
             assert reader.verified
         else:
@@ -528,7 +529,7 @@ def test_get_blob_resumed_without_range_support_skips_at_most_64_mebibytes(posit
     assert [body.closed for body in bodies] == [True, True]
 
 
-@any_break
+@with_each_fault
 def test_get_blob_range_connection_lost_resumes_at_position(error: Callable[[], Exception] | None) -> None:
     registry = BreakingRegistry(CONTENT, [2, 3], error=error)
     with registry.client.get_blob_range(NAME, registry.blob.digest, 4, 15) as reader:
@@ -538,14 +539,14 @@ def test_get_blob_range_connection_lost_resumes_at_position(error: Callable[[], 
     registry.assert_closed()
 
 
-@any_break
+@with_each_fault
 def test_get_blob_range_open_range_lost_resumes_with_closed_range(error: Callable[[], Exception] | None) -> None:
     registry = BreakingRegistry(CONTENT, [2], error=error)
     assert registry.client.get_blob_range(NAME, registry.blob.digest, 4).read() == CONTENT[4:]
     assert registry.ranges == ["bytes=4-", "bytes=6-20"]
 
 
-@any_break
+@with_each_fault
 def test_get_blob_range_resumed_without_range_support_skips_to_position(error: Callable[[], Exception] | None) -> None:
     registry = BreakingRegistry(CONTENT, [7, 8], ranges=False, error=error)
     assert registry.client.get_blob_range(NAME, registry.blob.digest, 4, 15).read() == CONTENT[4:15]
@@ -561,7 +562,7 @@ def test_get_blob_without_content_length_resumes_with_size_of_head() -> None:
 
 
 def test_get_blob_connection_lost_after_last_byte_succeeds() -> None:
-    """The last chunk of a chunked body did not arrive: the blob is complete, and its digest is right."""
+    """The blob is complete, but the last chunk of the chunked body is missing."""
     registry = BreakingRegistry(CONTENT, [SIZE], has_length=False, breaks_at_end=True)
     with registry.client.get_blob(NAME, registry.blob.digest) as reader:
         assert reader.read() == CONTENT
@@ -570,16 +571,16 @@ def test_get_blob_connection_lost_after_last_byte_succeeds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rest", "error"),
+    ("response", "error"),
     [
         (range_response(5, SIZE, b"X" * SIZE), errors.DigestMismatch),
         (Response(206, {"Content-Range": "bytes 5-20/21"}, CONTENT[5:] + b"more"), errors.SizeMismatch),
     ],
     ids=["other bytes", "extra bytes"],
 )
-def test_get_blob_resumed_with_wrong_bytes_raises_content_error(rest: Response, error: type[Exception]) -> None:
+def test_get_blob_resumed_with_wrong_bytes_raises_content_error(response: Response, error: type[Exception]) -> None:
     body = FakeReader(CONTENT[:5], error=errors.ReadError("reset"))
-    registry = ScriptedRegistry(broken_response(body), rest)
+    registry = ScriptedRegistry(broken_response(body), response)
     with registry.client.get_blob(NAME, BLOB.digest) as reader, pytest.raises(error):
         reader.read()
     registry.assert_done()
@@ -621,7 +622,7 @@ def test_get_blob_range_any_breaks_reads_right_bytes_or_raises(
             while piece := reader.read(sizes[len(read) % len(sizes)]):
                 read += piece
     except (errors.ReadError, errors.ContentError, errors.ProtocolError, errors.RangeInvalid):
-        assert expected.startswith(read)  # bytes before the error are right
+        assert expected.startswith(read)  # the bytes before the error are correct
     else:
         assert read == expected
     registry.assert_closed()
@@ -636,7 +637,7 @@ def test_get_blob_range_any_breaks_reads_right_bytes_or_raises(
 def test_get_blob_any_breaks_with_progress_reads_whole_blob(
     content: bytes, breaks: list[int], ranges: bool, reset: bool
 ) -> None:
-    if not ranges:  # each response is the whole blob, and must break further on than the one before
+    if not ranges:  # each response starts at 0, and so must be longer than the previous one
         breaks = sorted({count for count in breaks if count < len(content)})
     error = (lambda: errors.ReadError("reset")) if reset else None
     registry = BreakingRegistry(content, breaks, ranges=ranges, error=error)
@@ -650,7 +651,7 @@ def test_get_blob_any_breaks_with_progress_reads_whole_blob(
 
 
 def send_and_reset(data: bytes, may_reset: threading.Semaphore) -> Script:
-    """Read a request, send `data` and reset the connection, which discards bytes that the client has not read."""
+    """Return a script that sends `data` and resets the connection, which discards unread bytes."""
 
     def script(peer: Peer) -> None:
         peer.read_head()
@@ -662,7 +663,7 @@ def send_and_reset(data: bytes, may_reset: threading.Semaphore) -> Script:
 
 
 def ranges_of(server: Server) -> list[str]:
-    """The Range header of each request, empty without one."""
+    """Return the Range header of each request, or an empty string."""
     return [(peer.field("range") or b"").decode() for peer in server.peers]
 
 
@@ -671,12 +672,12 @@ def raw_response(status: str, *fields: str, body: bytes = b"") -> bytes:
 
 
 def raw_200(count: int) -> bytes:
-    """A 200 whose body ends after `count` bytes of the blob."""
+    """Return a 200 response whose body ends after `count` bytes of the blob."""
     return raw_response("200 OK", f"Content-Length: {SIZE}", body=CONTENT[:count])
 
 
 def raw_206(start: int, count: int | None = None) -> bytes:
-    """A 206 from `start` to the end of the blob, whose body ends after `count` bytes."""
+    """Return a 206 response from `start` to the end of the blob, whose body ends after `count` bytes."""
     stop = SIZE if count is None else start + count
     fields = f"Content-Range: bytes {start}-20/21", f"Content-Length: {SIZE - start}"
     return raw_response("206 Partial Content", *fields, body=CONTENT[start:stop])
@@ -685,8 +686,8 @@ def raw_206(start: int, count: int | None = None) -> bytes:
 @pytest.mark.parametrize("reset", [False, True], ids=["close", "reset"])
 def test_get_blob_socket_closed_resumes_at_position(transport: UrllibTransport, reset: bool) -> None:
     may_reset = threading.Semaphore(0)
-    cut = partial(send_and_reset, may_reset=may_reset) if reset else send_and_close
-    with closing(Server(cut(raw_200(5)), cut(raw_206(5, 4)), send_and_close(raw_206(9)))) as server:
+    script = partial(send_and_reset, may_reset=may_reset) if reset else send_and_close
+    with closing(Server(script(raw_200(5)), script(raw_206(5, 4)), send_and_close(raw_206(9)))) as server:
         client = Client(server.netloc, transport, insecure=True)
         with client.get_blob(NAME, BLOB.digest) as reader:
             read = b""

@@ -1,4 +1,4 @@
-"""Client and its methods for blobs: the requests that they send, the results, the errors, and closed responses."""
+"""`Client` and its methods for blobs: requests, results, errors, and closed responses."""
 
 from __future__ import annotations
 
@@ -646,7 +646,7 @@ DIGEST = f"digest={BLOB.digest}"
         (f"{BASE}:443/uploads/1", f"{BASE}:443/uploads/1?{DIGEST}"),
         ("HTTPS://REGISTRY.example/uploads/1?a", f"https://REGISTRY.example/uploads/1?a&{DIGEST}"),
         ("//registry.example/uploads/1", f"{BASE}/uploads/1?{DIGEST}"),
-        # a fragment is never sent (RFC 9110, section 7.1), so nothing may get into it
+        # a fragment is not sent (RFC 9110, section 7.1), so the query must precede it
         ("/uploads/1#part", f"{BASE}/uploads/1?{DIGEST}"),
     ],
 )
@@ -681,7 +681,7 @@ def test_push_blob_cross_origin_location_gets_no_credentials(location: str) -> N
 
 def test_push_blob_relative_location_is_resolved_against_redirected_url() -> None:
     def redirect(request: Request) -> Response:
-        info = request.info.replace(required_scope=Scope.EMPTY)  # RedirectTransport does so for another origin
+        info = request.info.replace(required_scope=Scope.EMPTY)  # as RedirectTransport does for a cross-origin redirect
         redirected = request.replace(url="https://eu.registry.example/v2/x/blobs/uploads/", info=info)
         return Response(202, {"Location": "1"}, request=redirected)
 
@@ -689,7 +689,7 @@ def test_push_blob_relative_location_is_resolved_against_redirected_url() -> Non
     registry.client.push_blob("library/alpine", BLOB, CONTENT)
     put = registry.requests[1]
     assert put.url == f"https://eu.registry.example/v2/x/blobs/uploads/1?{DIGEST}"
-    assert put.info.required_scope == Scope.EMPTY  # another origin than the client's registry
+    assert put.info.required_scope == Scope.EMPTY  # not the origin of the registry
 
 
 def test_do_http_url_with_https_client_is_anonymous() -> None:
@@ -753,7 +753,7 @@ def test_push_blob_created_response_without_location_succeeds() -> None:
 
 
 class CountingContent:
-    """Single-use content that counts the bytes that are read of it."""
+    """Single-use content that counts the bytes that are read from it."""
 
     def __init__(self) -> None:
         self.bytes_read = 0
@@ -887,15 +887,15 @@ def test_push_blob_empty_body_labelled_html_is_success() -> None:
 
 @pytest.mark.parametrize("error", [OSError("of the content"), errors.ReadError("of the content")])
 def test_push_blob_exception_of_content_propagates_without_polls(error: Exception) -> None:
-    """The client does not take it for a fault of the registry, even if it is a `TransportError`."""
+    """An exception of the content is not treated as a fault of the registry, even if it is a `TransportError`."""
 
-    def broken() -> Iterator[bytes]:
+    def raise_error() -> Iterator[bytes]:
         yield CONTENT[:5]
         raise error
 
     registry = ScriptedRegistry(upload_response(), BLOB_CREATED)
     with pytest.raises(type(error)) as caught:
-        registry.client.push_blob("a", BLOB, broken())
+        registry.client.push_blob("a", BLOB, raise_error())
     assert caught.value is error
     assert registry.methods == ["POST", "PUT"]
     assert registry.bodies[0].closed

@@ -1,4 +1,4 @@
-"""error_from_response and check_response: the class, text and fields of errors, bounds, and redaction."""
+"""`error_from_response` and `check_response`: the class, text and fields of errors, limits, and redaction."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def request_to(method: str = "GET", path: str = "/v2/a/manifests/latest", operat
     return Request(method, ORIGIN + path, info=RequestInfo(operation=operation))
 
 
-# --- the class ---
+# --- class ---
 
 
 CODES = {
@@ -73,7 +73,7 @@ def test_error_from_response_unspecific_status_uses_code(
             404,
             {
                 *("BLOB_UNKNOWN", "BLOB_UPLOAD_UNKNOWN", "MANIFEST_UNKNOWN", "NAME_UNKNOWN"),
-                "MANIFEST_BLOB_UNKNOWN",  # answer to the push of a manifest
+                "MANIFEST_BLOB_UNKNOWN",  # in the response to a push of a manifest
                 "BLOB_UPLOAD_INVALID",  # docker-registry 2.8, for an upload that it has deleted
             },
             errors.ManifestUnknown,
@@ -111,13 +111,13 @@ def test_error_from_response_contradicting_code_uses_status(
 )
 @pytest.mark.parametrize("path", ["/v2/a/blobs/uploads/1", "/elsewhere/1"])
 def test_error_from_response_blob_unknown_of_upload_is_upload_unknown(operation: str, method: str, path: str) -> None:
-    """GHCR answers BLOB_UNKNOWN to a request to an upload that it has lost. An upload may have any path."""
+    """GHCR sends BLOB_UNKNOWN for an upload that it has lost. The URL of an upload can have any path."""
     error = error_from_response(Response(404, (), error_body("BLOB_UNKNOWN"), request_to(method, path, operation)))
     assert type(error) is errors.BlobUploadUnknown
 
 
 def test_registry_errors_all_have_a_code() -> None:
-    by_code = {*CODES.values(), errors.NotFound}  # NotFound is a 404 to any other URL
+    by_code = {*CODES.values(), errors.NotFound}  # NotFound is raised for a 404 from any other URL
     kinds = {getattr(errors, name) for name in errors.__all__}
     assert {kind for kind in kinds if issubclass(kind, errors.RegistryError)} == {errors.RegistryError, *by_code}
 
@@ -150,7 +150,7 @@ def test_error_from_response_without_known_code_uses_status(
 @pytest.mark.parametrize(
     ("method", "path", "operation", "kind"),
     [
-        # by operation: after a redirect the path is that of a CDN
+        # by operation, because after a redirect the path is that of a CDN
         ("GET", "/some/where?X-Amz-Signature=s", "get_blob", errors.BlobUnknown),
         ("HEAD", "/some/where", "resolve_blob", errors.BlobUnknown),
         ("HEAD", f"/v2/a/blobs/{BLOB}", "resolve_blob", errors.BlobUnknown),
@@ -167,7 +167,7 @@ def test_error_from_response_without_known_code_uses_status(
         ("GET", "/v2/a/tags/list", "", errors.NameUnknown),
         ("GET", "/v2/a/tags/list?n=5&last=x", "", errors.NameUnknown),
         ("GET", f"/v2/a/referrers/{BLOB}", "", errors.NameUnknown),
-        # without a repository no upload can be opened; other requests miss the upload itself
+        # a POST fails if the repository does not exist, and other requests fail if the upload does not exist
         ("POST", "/v2/a/blobs/uploads/", "push_blob", errors.NameUnknown),
         ("POST", f"/v2/a/blobs/uploads/?mount={BLOB}&from=b/c", "", errors.NameUnknown),
         ("POST", "/v2/a/blobs/uploads", "", errors.NameUnknown),
@@ -189,7 +189,7 @@ def test_error_from_response_404_uses_operation_and_path(
     assert isinstance(error, errors.NotFound)
 
 
-# --- the text ---
+# --- text ---
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_error_from_response_json_beyond_8_kib_is_parsed_and_body_is_cut() -> No
     assert error.body == body[:8192]
 
 
-# --- reading of the body ---
+# --- reading the body ---
 
 
 @pytest.mark.parametrize("content", [None, b"x" * 1_000_000, error_body("DENIED", "m" * 70_000)])
@@ -349,7 +349,7 @@ def far_from_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("Wed, 21 Oct 2015 09:28:00 +0200", 60.0),
         ("Wed, 21 Oct 2015 07:26:00 GMT", 0.0),
         ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
-        # RFC 9110, section 5.6.7: obsolete, but to be read; all of them in UTC
+        # obsolete formats, which must be accepted (RFC 9110, section 5.6.7). All times are UTC
         ("Wednesday, 21-Oct-15 07:28:00 GMT", 60.0),
         ("Wed Oct 21 07:28:00 2015", 60.0),
         ("Wed, 21 Oct 2015 07:28:00 -0000", 60.0),
@@ -406,7 +406,7 @@ def rate_limit_error(
 
 
 def test_too_many_requests_rate_limit_headers_are_quoted_with_remedy() -> None:
-    """The response of Docker Hub to an anonymous pull beyond the limit."""
+    """The response is that of Docker Hub to an anonymous pull beyond the limit."""
     headers = {
         "RateLimit-Limit": "100;w=21600",
         "RateLimit-Remaining": "0;w=21600",
@@ -444,7 +444,7 @@ def test_too_many_requests_rate_limit_headers_are_bounded_and_sanitized() -> Non
     assert "X-RateLimit-8" not in error.limits
 
 
-def test_too_many_requests_secret_in_rate_limit_header_is_mrequest_to() -> None:
+def test_too_many_requests_secret_in_rate_limit_header_is_redacted() -> None:
     error = rate_limit_error({"X-RateLimit-Key": "x" * 90 + " secret-token"}, Authorization="Bearer secret-token")
     assert "secret" not in str(error)
     assert error.limits.endswith(" ***")

@@ -1,4 +1,4 @@
-"""Hostile or careless registries: what they send is bounded, and contradictions are errors."""
+"""Hostile or faulty registries: responses are bounded, and contradictory responses raise errors."""
 
 from __future__ import annotations
 

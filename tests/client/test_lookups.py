@@ -1,4 +1,4 @@
-"""Look-ups and mounts before an upload: what a refusal means, and which answers are errors."""
+"""Lookups and mounts before an upload: refusals, and responses that raise errors."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ NAME = "team/app"
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 507])
-def test_is_transient_status_may_pass_is_true(status: int) -> None:
+def test_is_transient_temporary_status_is_true(status: int) -> None:
     assert is_transient(RegistryError(status=status))
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 416, 501])
 def test_is_transient_other_errors_is_false(status: int) -> None:
     assert not is_transient(RegistryError(status=status))
-    assert not is_transient(ConnectError("of the network, which is no answer"))
+    assert not is_transient(ConnectError("no response"))
 
 
 def test_mount_blob_from_its_own_repository_is_mounted() -> None:
@@ -46,36 +46,36 @@ LOOKUPS: dict[str, Callable[[Repository], object]] = {
     "find_manifest": lambda repository: find_manifest(repository, Digest.of(b"content")),
     "find_manifest, by tag": lambda repository: find_manifest(repository, "v1"),
 }
-lookups = pytest.mark.parametrize("look", LOOKUPS.values(), ids=LOOKUPS)
+with_each_lookup = pytest.mark.parametrize("lookup", LOOKUPS.values(), ids=LOOKUPS)
 
 
-@lookups
+@with_each_lookup
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 406, 410, 500, 501])
-def test_lookup_before_an_upload_with_a_refusal_is_none(look: Callable[[Repository], object], status: int) -> None:
+def test_lookup_before_an_upload_with_a_refusal_is_none(lookup: Callable[[Repository], object], status: int) -> None:
     with ScriptedTransport([Response(status)]) as script:
-        assert look(repository_of(Client("registry.example", script), NAME, "copy")) is None
+        assert lookup(repository_of(Client("registry.example", script), NAME, "copy")) is None
     assert [request.method for request in script.requests] == ["HEAD"]
 
 
-@lookups
+@with_each_lookup
 @pytest.mark.parametrize("status", [408, 429, 502, 503, 504, 507, 524])
 def test_lookup_before_an_upload_with_a_transient_error_raises(
-    look: Callable[[Repository], object], status: int
+    lookup: Callable[[Repository], object], status: int
 ) -> None:
     with ScriptedTransport([Response(status)]) as script, pytest.raises(RegistryError):
-        look(repository_of(Client("registry.example", script), NAME, "copy"))
+        lookup(repository_of(Client("registry.example", script), NAME, "copy"))
 
 
-@lookups
-def test_lookup_before_an_upload_with_a_login_page_is_none(look: Callable[[Repository], object]) -> None:
+@with_each_lookup
+def test_lookup_before_an_upload_with_a_login_page_is_none(lookup: Callable[[Repository], object]) -> None:
     page = Response(200, {"Content-Type": "text/html", "Content-Length": "100"}, b"<html>" + b" " * 94)
-    answers = [page.replace()] if look in (LOOKUPS["blob_exists"], LOOKUPS["find_manifest"]) else [page.replace()] * 2
+    answers = [page.replace()] if lookup in (LOOKUPS["blob_exists"], LOOKUPS["find_manifest"]) else [page.replace()] * 2
     with ScriptedTransport(answers) as script:
-        assert look(repository_of(Client("registry.example", script), NAME, "copy")) is None
+        assert lookup(repository_of(Client("registry.example", script), NAME, "copy")) is None
 
 
-def test_find_blob_with_a_confirmed_size_of_0_is_none_unless_it_is_empty() -> None:
-    """The registry has lost the content, which must be uploaded again."""
+def test_find_blob_size_0_confirmed_is_none_unless_blob_is_empty() -> None:
+    """A registry that reports a size of 0 for other content has lost it. The content must be uploaded again."""
     answers = [Response(200, {"Content-Length": "0"}), Response(416), Response(200, {"Content-Length": "0"})]
     with ScriptedTransport(answers) as script:
         repository = repository_of(Client("registry.example", script), NAME, "copy")

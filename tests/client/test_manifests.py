@@ -1,4 +1,4 @@
-"""Manifests and tags, mounts and deletions: requests, results, errors, and closed responses."""
+"""Manifests, tags, mounts and deletions: requests, results, errors, and closed responses."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ UNKNOWN_ALGORITHM = "blake3:abcdef"
 
 
 def manifest_response(content: bytes = CONTENT, media_type: str | None = OCI_MANIFEST, **fields: str) -> Response:
-    """A 200 with a manifest, or the response to its HEAD."""
+    """Return a 200 response with a manifest, which is also the response to its HEAD."""
     content_type = {} if media_type is None else {"Content-Type": media_type}
     return Response(200, {"Content-Length": str(len(content)), **content_type, **headers_from(fields)}, content)
 
@@ -74,7 +74,7 @@ each_call = pytest.mark.parametrize("call", [*READS.values(), *RESOLVES.values()
 def test_get_manifest_and_tag_return_verified_content(read: Callable[[Client], BlobReader]) -> None:
     registry = ScriptedRegistry(manifest_response(Docker_Content_Digest=MANIFEST.digest))
     reader = read(registry.client)
-    assert registry.bodies[0].closed  # the manifest has been read and verified
+    assert registry.bodies[0].closed  # the manifest was read and verified
     assert reader.descriptor == MANIFEST
     assert json.load(reader) == json.loads(CONTENT)
     assert reader.verified
@@ -170,16 +170,20 @@ def test_get_tag_without_usable_digest_header_hashes_content(header: str | None)
 
 
 @pytest.mark.parametrize(
-    ("read", "size", "fits"),
+    ("read", "size", "is_allowed"),
     [
-        (name, size, fits)
+        (name, size, is_allowed)
         for name in READS
-        for size, fits in [(MAX_MANIFEST_SIZE, True), (MAX_MANIFEST_SIZE + 1, False), (3 * MAX_MANIFEST_SIZE, False)]
+        for size, is_allowed in [
+            (MAX_MANIFEST_SIZE, True),
+            (MAX_MANIFEST_SIZE + 1, False),
+            (3 * MAX_MANIFEST_SIZE, False),
+        ]
     ],
 )
 @pytest.mark.parametrize("has_length", [True, False])
 def test_manifest_reads_more_than_4_mebibytes_raise_content_error(
-    read: str, size: int, fits: bool, has_length: bool
+    read: str, size: int, is_allowed: bool, has_length: bool
 ) -> None:
     content = b" " * size
     body = FakeReader(content)
@@ -189,7 +193,7 @@ def test_manifest_reads_more_than_4_mebibytes_raise_content_error(
         "get_manifest": lambda: registry.client.get_manifest(NAME, Digest.of(content)),
         "get_tag": lambda: registry.client.get_tag(NAME, "latest"),
     }[read]
-    if fits:
+    if is_allowed:
         with call() as reader:
             assert reader.descriptor.size == size
     else:
@@ -295,7 +299,7 @@ def test_manifest_reads_error_status_raises_registry_error(
 
 
 def broken_response(body: FakeReader) -> Callable[[Request], Response]:
-    """A 200 that states the size of the manifest, with a body that ends before."""
+    """Return a 200 response with the size of the manifest, and a truncated body."""
     headers = {"Content-Type": OCI_MANIFEST, "Content-Length": str(MANIFEST.size)}
     return lambda request: Response(200, headers, body)
 
@@ -886,7 +890,7 @@ def test_delete_methods_send_delete(status: int) -> None:
 )
 @pytest.mark.parametrize("name", DELETES)
 def test_delete_methods_error_status_raises_registry_error(name: str, answer: Response, kind: type[Exception]) -> None:
-    # A 404 to the DELETE of a manifest that could be read is a success: it has just been deleted.
+    # A DELETE with status 404 succeeds if the manifest could be read before: it has just been deleted.
     read = [error_response(404) if answer.status == 404 else manifest_response()] if name == "delete_manifest" else []
     registry = ScriptedRegistry(*read, answer)
     if answer.status == 404:
@@ -962,7 +966,7 @@ def test_manifest_reads_unread_reader_does_not_warn(read: Callable[[Client], Blo
 @pytest.mark.parametrize(
     "content_type", ["text/html", "application/json", "binary/octet-stream", "application/x-troff-man"]
 )
-def test_resolve_content_type_of_no_manifest_sends_get(
+def test_resolve_content_type_is_not_a_manifest_sends_get(
     resolve: Callable[[Client], Descriptor], content_type: str
 ) -> None:
     head = manifest_response(media_type=content_type, Docker_Content_Digest=MANIFEST.digest)
@@ -973,7 +977,7 @@ def test_resolve_content_type_of_no_manifest_sends_get(
 
 
 def test_resolve_manifest_unknown_algorithm_sends_no_get() -> None:
-    """The content of a GET could not be verified."""
+    """The client could not verify the content of a GET."""
     registry = ScriptedRegistry(error_response(403), manifest_response(media_type="text/html"), manifest_response(b""))
     with pytest.raises(errors.Denied):
         registry.client.resolve_manifest(NAME, UNKNOWN_ALGORITHM)
@@ -1013,7 +1017,7 @@ SCHEMA_1_TYPES = [f"application/vnd.docker.distribution.manifest.v1+{suffix}" fo
     ],
 )
 def test_manifest_reads_schema_1_raises_unsupported(content: bytes, content_type: str | None) -> None:
-    """It is raised before the digest is compared: the digest of a signed manifest does not cover its signatures."""
+    """The error has precedence over a digest mismatch, because the digest of a signed manifest excludes signatures."""
     for call in (*READS.values(), *RESOLVES.values()):
         head = [error_response(405)] if call in RESOLVES.values() else []
         registry = ScriptedRegistry(*head, manifest_response(content, content_type))
@@ -1084,9 +1088,9 @@ def test_max_manifest_size_raised_reads_larger_manifest() -> None:
 
 
 def test_max_manifest_size_lowered_refuses_larger_manifest() -> None:
-    for size, fits in ((len(CONTENT), True), (len(CONTENT) - 1, False)):
+    for size, is_allowed in ((len(CONTENT), True), (len(CONTENT) - 1, False)):
         registry = ScriptedRegistry(manifest_response(), max_manifest_size=size)
-        if fits:
+        if is_allowed:
             registry.client.get_tag(NAME, "a").close()
         else:
             with pytest.raises(errors.ContentError):

@@ -1,4 +1,4 @@
-"""with_options, and deadlines over real sockets."""
+"""`with_options`, and deadlines with real sockets."""
 
 from __future__ import annotations
 
@@ -164,15 +164,15 @@ def test_close_with_options_default_transport_is_closed(monkeypatch: pytest.Monk
 
 
 class SlowResponse:
-    """A script that sends the beginning of a response, and then one byte after the other until the client closes.
+    """Script that sends the beginning of a response, and then single bytes until the client closes the connection.
 
     Args:
-        clock: Advanced by one second for each byte.
+        clock: Clock that each byte advances by one second.
         beginning: The beginning of the response.
         byte: The byte that is repeated. Defaults to ``x``.
 
     Attributes:
-        begin: Set by the test to let the slow bytes begin.
+        begin: Event that the test sets to start the slow bytes.
         bytes_sent: Number of slow bytes.
     """
 
@@ -187,7 +187,7 @@ class SlowResponse:
         peer.read_head()
         peer.send(self._beginning)
         assert self.begin.wait(PATIENCE)
-        with contextlib.suppress(OSError):  # raised when the client has closed the connection
+        with contextlib.suppress(OSError):  # the client has closed the connection
             while self.bytes_sent < 100_000:
                 peer.send(self._byte)
                 self.bytes_sent += 1

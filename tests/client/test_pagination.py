@@ -1,4 +1,4 @@
-"""tags and repositories: pages by Link or by ``last=``, limits, and pagination loops."""
+"""`tags` and `repositories`: pages by Link or by ``last=``, limits, and pagination loops."""
 
 from __future__ import annotations
 
@@ -246,7 +246,7 @@ def test_tags_last_page_without_link_ends(pages: list[Response], count: int) -> 
 
 @pytest.mark.parametrize("extra", [0, 500])
 def test_tags_server_without_pagination_lists_each_name_once(extra: int) -> None:
-    """The server ignores ``n`` and ``last``. With `extra`, its list is longer than ``n``."""
+    """The server ignores ``n`` and ``last``. With `extra`, its list has more than ``n`` names."""
     registry = ScriptedRegistry(*[page(numbered(0, 1000 + extra))] * 2)
     assert list(registry.client.tags("a", limit=5000)) == numbered(0, 1000 + extra)
     registry.assert_done()
@@ -400,14 +400,14 @@ def test_tags_abandoned_iteration_leaves_nothing_open() -> None:
 
 
 class PagedRegistry:
-    """A registry that lists tags in order, with ``n`` and ``last``.
+    """Registry that lists tags in order, with ``n`` and ``last``.
 
     Args:
         names: The tags.
-        page_size: Maximum number of tags in a page. None lists all.
-        links: Whether it sends a Link to the next page. Defaults to true.
-        supports_last: Whether it starts after ``last``. Defaults to true.
-        supports_n: Whether it lists at most ``n`` tags. Defaults to true.
+        page_size: Maximum number of tags in a page. None means no limit.
+        links: Whether the registry sends a Link to the next page. Defaults to true.
+        supports_last: Whether lists start after ``last``. Defaults to true.
+        supports_n: Whether pages have at most ``n`` tags. Defaults to true.
     """
 
     def __init__(
@@ -440,7 +440,7 @@ class PagedRegistry:
 
 
 def count_with_peak(tags: Iterator[str]) -> tuple[int, int]:
-    """The number of tags, and the peak of additional memory in bytes."""
+    """Return the number of tags, and the peak of additional memory in bytes."""
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
@@ -459,7 +459,7 @@ def test_tags_ten_thousand_names_use_memory_of_one_page(limit: int | None) -> No
         registry = PagedRegistry(names, page_size, links=True)
         count, peaks[page_size] = count_with_peak(registry.client.tags("a", limit=limit))
         assert count == len(names)
-    # A page of 100 has about 15 KB, the read buffer 256 KB; all tags in one page have about 3 MB.
+    # A page of 100 tags needs about 15 KB, the read buffer 256 KB, and a page of all tags about 3 MB.
     assert peaks[100] < 600_000
     assert limit is not None or peaks[10_000] > 2 * peaks[100]
 
@@ -477,7 +477,7 @@ def test_tags_any_pages_and_limit_lists_each_name_once_in_order(
 ) -> None:
     names = numbered(0, count)
     if not links:
-        page_size = None  # without Link, a page of less than n tags is the last: shorter pages cannot be supported
+        page_size = None  # without a Link, a page of fewer than n tags is the last one
     registry = PagedRegistry(names, page_size, links=links, supports_n=supports_n)
     start_after = None if start is None else f"t{start:06}"
     after = names if start_after is None else [name for name in names if name > start_after]

@@ -1,4 +1,4 @@
-"""referrers by the API and by the referrers tag, and updates of that tag, also by concurrent writers."""
+"""`referrers` with the API and with the referrers tag, and updates of that tag, also by concurrent writers."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ def manifest_response(content: bytes) -> Response:
 
 
 def request_paths(registry: ScriptedRegistry) -> list[str]:
-    """``METHOD PATH`` of each request."""
+    """Return ``METHOD PATH`` of each request."""
     return [line.replace(BASE, "", 1) for line in registry.lines]
 
 
 def written_index(registry: ScriptedRegistry, number: int) -> Any:
-    """The JSON of the body of a request."""
+    """Return the parsed body of a request."""
     return json.loads(registry.transport.bodies[number] or b"")
 
 
 def referrer(**fields: Any) -> bytes:
-    """A manifest that refers to the subject."""
+    """Return a manifest that refers to the subject."""
     manifest = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "subject": SUBJECT.to_dict(), **fields}
     return json.dumps({name: value for name, value in manifest.items() if value is not None}).encode()
 
@@ -86,7 +86,7 @@ def test_referrers_api_lists_entries() -> None:
         ("annotations,artifactType", [SIGNED]),
     ],
 )
-def test_referrers_by_type_filters_what_server_did_not(filters_applied: str | None, entries: list[Descriptor]) -> None:
+def test_referrers_by_type_filters_unfiltered_response(filters_applied: str | None, entries: list[Descriptor]) -> None:
     fields = {} if filters_applied is None else {"OCI_Filters_Applied": filters_applied}
     registry = ScriptedRegistry(index_response(*entries, **fields))
     assert list(registry.client.referrers(NAME, SUBJECT.digest, artifact_type=SIGNATURE)) == [SIGNED]
@@ -181,7 +181,7 @@ UNUSABLE_ENTRIES: list[Any] = [
     {**VALID_ENTRY, "digest": None},
     {name: value for name, value in VALID_ENTRY.items() if name != "digest"},
 ]
-ODD_ENTRIES: list[tuple[dict[str, Any], Descriptor]] = [
+UNUSUAL_ENTRIES: list[tuple[dict[str, Any], Descriptor]] = [
     ({**VALID_ENTRY, "size": -1}, SIGNED.replace(size=0)),
     ({**VALID_ENTRY, "size": "1"}, SIGNED.replace(size=0)),
     ({**VALID_ENTRY, "size": None}, SIGNED.replace(size=0)),
@@ -211,9 +211,9 @@ def test_referrers_unusable_entry_is_skipped_and_logged(
     registry.assert_done()
 
 
-@pytest.mark.parametrize(("odd", "expected"), ODD_ENTRIES)
-def test_referrers_odd_entry_is_returned(odd: dict[str, Any], expected: Descriptor) -> None:
-    registry = ScriptedRegistry(index_response(odd, PLAIN_ENTRY))
+@pytest.mark.parametrize(("unusual", "expected"), UNUSUAL_ENTRIES)
+def test_referrers_unusual_entry_is_returned(unusual: dict[str, Any], expected: Descriptor) -> None:
+    registry = ScriptedRegistry(index_response(unusual, PLAIN_ENTRY))
     assert list(registry.client.referrers(NAME, SUBJECT.digest)) == [expected, PLAIN_ENTRY]
     registry.assert_done()
 
@@ -356,7 +356,7 @@ def test_referrers_tag_not_an_index_lists_nothing_and_is_not_replaced(
     registry = ScriptedRegistry(
         Response(200, {"Content-Type": OCI_MANIFEST}, pushed), error_response(404), response, Response(202)
     )
-    registry.client.delete_manifest(NAME, Digest.of(pushed))  # the index has no entry to remove
+    registry.client.delete_manifest(NAME, Digest.of(pushed))  # there is no entry to remove
     registry.assert_done()
 
 
@@ -375,7 +375,7 @@ def test_push_manifest_referrers_tag_of_other_media_type_is_not_replaced(media_t
 
 
 def push(*answers: Response, content: bytes | None = None, **options: Any) -> tuple[ScriptedRegistry, Descriptor]:
-    """Push a referrer to a registry with these answers."""
+    """Push a referrer to a registry that sends these responses."""
     registry = ScriptedRegistry(*answers)
     return registry, registry.client.push_manifest(NAME, content or referrer(), OCI_MANIFEST, **options)
 
@@ -517,7 +517,7 @@ def test_push_manifest_refused_tag_update_raises_referrers_update_error(status: 
 
 @pytest.mark.parametrize("error", [errors.ReadError("reset"), errors.TransportTimeout("late"), errors.AuthTimeout("x")])
 def test_push_manifest_connection_lost_in_tag_update_raises_transport_error(error: Exception) -> None:
-    """A caller that repeats calls after a `TransportError` repeats this one, too."""
+    """Callers that retry after a `TransportError` also retry this call."""
     registry = ScriptedRegistry(Response(201), error)
     with pytest.raises(type(error)) as caught:
         registry.client.push_manifest(NAME, referrer(), OCI_MANIFEST)
@@ -533,7 +533,7 @@ def test_push_manifest_credentials_rejected_in_tag_update_raises_referrers_updat
 
 # --- bytes of other entries ---
 
-ODD_INDEX = (
+UNUSUAL_INDEX = (
     '{ "schemaVersion":2,\n"mediaType" : "'
     + OCI_INDEX
     + '", "x":1e400 , "manifests":[\n  {"digest":"'
@@ -544,10 +544,10 @@ ODD_INDEX = (
 
 
 def test_push_manifest_other_entries_keep_their_bytes() -> None:
-    response = Response(200, {"Content-Type": OCI_INDEX}, ODD_INDEX.encode())
+    response = Response(200, {"Content-Type": OCI_INDEX}, UNUSUAL_INDEX.encode())
     registry, pushed = push(Response(201), response, Response(201), content=referrer(annotations={"t": "\u00e9\ud800"}))
     written = (registry.transport.bodies[2] or b"").decode()
-    head, _, tail = ODD_INDEX.partition("[\n  ")
+    head, _, tail = UNUSUAL_INDEX.partition("[\n  ")
     entries, _, tail = tail.partition(' ],"annotations"')
     others = entries.replace("null, ", "null,")
     added = written.removeprefix(f"{head}[{others},").removesuffix(f'],"annotations"{tail}')
@@ -557,7 +557,7 @@ def test_push_manifest_other_entries_keep_their_bytes() -> None:
 
 
 def test_delete_manifest_other_entries_keep_their_bytes() -> None:
-    content = ODD_INDEX.replace(SIGNED.digest, Digest.of(referrer()))
+    content = UNUSUAL_INDEX.replace(SIGNED.digest, Digest.of(referrer()))
     registry = ScriptedRegistry(
         Response(200, {"Content-Type": OCI_MANIFEST}, referrer()),
         error_response(404),
@@ -576,14 +576,14 @@ def test_push_manifest_index_beyond_max_manifest_size_is_not_written() -> None:
     before = index_of(*(entry(f"{number}".encode()) for number in range(10))).replace(b"}, {", b"},{")
     content = referrer()
     added = len(json.dumps(Descriptor.of(content, OCI_MANIFEST).to_dict(), separators=(",", ":"))) + 1
-    for limit, fits in [(len(before) + added, True), (len(before) + added - 1, False)]:
+    for limit, is_allowed in [(len(before) + added, True), (len(before) + added - 1, False)]:
         answers = [
             Response(201),
             Response(200, {"Content-Type": OCI_INDEX}, before),
-            *([Response(201)] if fits else []),
+            *([Response(201)] if is_allowed else []),
         ]
         registry = ScriptedRegistry(*answers, max_manifest_size=limit)
-        if fits:
+        if is_allowed:
             registry.client.push_manifest(NAME, content, OCI_MANIFEST)
             assert len(registry.transport.bodies[2] or b"") == limit
         else:
@@ -608,7 +608,8 @@ def test_delete_manifest_referrer_is_removed_from_index() -> None:
     )
     registry.client.delete_manifest(NAME, DELETED)
     assert request_paths(registry)[1:4] == [f"GET {API_PATH}", f"GET {TAG_PATH}", f"PUT {TAG_PATH}"]
-    assert registry.requests[4].method == "DELETE"  # last, so that an interrupted deletion can be repeated
+    # The manifest is deleted last, so that an interrupted deletion can be repeated.
+    assert registry.requests[4].method == "DELETE"
     assert registry.requests[3].headers["if-match"] == '"7"'
     written = written_index(registry, 3)
     assert written["manifests"] == [SIGNED.to_dict(), SBOM_ENTRY.to_dict()]
@@ -683,7 +684,7 @@ def test_delete_manifest_referrers_api_refused_deletes_manifest_and_raises(
 
 
 def test_delete_manifest_already_gone_succeeds() -> None:
-    """The response to a first DELETE was lost, and a layer below repeated the request."""
+    """A lower layer repeats a DELETE whose response was lost, and gets a 404."""
     registry = ScriptedRegistry(manifest_response(referrer()), index_response(), error_response(404))
     registry.client.delete_manifest(NAME, DELETED)
     registry.assert_done()
@@ -693,7 +694,7 @@ def test_push_manifest_index_refused_drops_entries_of_missing_manifests() -> Non
     unknown = Response(400, (), b'{"errors": [{"code": "MANIFEST_BLOB_UNKNOWN"}]}')
     registry = ScriptedRegistry(
         *(Response(201), index_response(SIGNED, SBOM_ENTRY), unknown),
-        # SIGNED is missing, as a GET confirms; SBOM_ENTRY exists
+        # SIGNED is missing, which a GET confirms. SBOM_ENTRY exists
         *(error_response(404), error_response(404), Response(200)),
         *(index_response(SIGNED, SBOM_ENTRY), Response(201)),
     )
@@ -716,14 +717,14 @@ def test_push_manifest_index_refused_keeps_entries_found_by_get() -> None:
 
 
 class ManifestRegistry:
-    """A registry in memory for manifests only, without the referrers API.
+    """Registry in memory for manifests only, without the referrers API.
 
     Args:
-        etags: Whether it sends ETags and obeys If-Match and If-None-Match (RFC 9110, section 13.1). Defaults to true.
+        etags: Whether it supports ETags, If-Match and If-None-Match (RFC 9110, section 13.1). Defaults to true.
         writers: Number of writers that wait for each other after their first read of the referrers tag. Defaults to 1.
 
     Attributes:
-        conflicts: Number of requests that were answered 412.
+        conflicts: Number of requests that were answered with 412.
     """
 
     def __init__(self, *, etags: bool = True, writers: int = 1) -> None:
@@ -732,8 +733,8 @@ class ManifestRegistry:
         self.bodies: list[FakeReader] = []
         self._etags = etags
         self._lock = threading.Lock()
-        self._all_have_read = threading.Barrier(writers)
-        self._have_read: set[int] = set()
+        self._read_barrier = threading.Barrier(writers)
+        self._readers: set[int] = set()
 
     def client(self) -> Client:
         return Client(HOST, FunctionTransport(self._answer))
@@ -749,9 +750,9 @@ class ManifestRegistry:
             return self._track(Response(404, (), b"<html>"))
         with self._lock:
             response = getattr(self, f"_{request.method.lower()}")(match[1], request)
-        if (request.method, match[1]) == ("GET", REFERRERS_TAG) and threading.get_ident() not in self._have_read:
-            self._have_read.add(threading.get_ident())
-            self._all_have_read.wait(PATIENCE)
+        if (request.method, match[1]) == ("GET", REFERRERS_TAG) and threading.get_ident() not in self._readers:
+            self._readers.add(threading.get_ident())
+            self._read_barrier.wait(PATIENCE)
         return self._track(response)
 
     def _track(self, response: Response) -> Response:
@@ -792,12 +793,12 @@ def run_concurrently(*functions: Callable[[], object]) -> None:
             raise call.error
 
 
-def numbered(number: int) -> bytes:
+def numbered_referrer(number: int) -> bytes:
     return referrer(annotations={"number": str(number)})
 
 
-def pusher(registry: ManifestRegistry, number: int) -> Callable[[], object]:
-    return lambda: registry.client().push_manifest(NAME, numbered(number), OCI_MANIFEST)
+def push_numbered(registry: ManifestRegistry, number: int) -> Callable[[], object]:
+    return lambda: registry.client().push_manifest(NAME, numbered_referrer(number), OCI_MANIFEST)
 
 
 def digests(registry: ManifestRegistry) -> set[str]:
@@ -808,13 +809,13 @@ def digests(registry: ManifestRegistry) -> set[str]:
 def test_referrers_tag_sequential_writers_keep_all_entries(etags: bool) -> None:
     registry = ManifestRegistry(etags=etags)
     for number in range(5):
-        pusher(registry, number)()
+        push_numbered(registry, number)()
     client = registry.client()
     assert [entry.digest for entry in client.referrers(NAME, SUBJECT.digest)] == [
-        Digest.of(numbered(number)) for number in range(5)
+        Digest.of(numbered_referrer(number)) for number in range(5)
     ]
     for number in (1, 4):
-        client.delete_manifest(NAME, Digest.of(numbered(number)))
+        client.delete_manifest(NAME, Digest.of(numbered_referrer(number)))
     assert [(entry.annotations or {})["number"] for entry in client.referrers(NAME, SUBJECT.digest)] == ["0", "2", "3"]
     assert registry.conflicts == 0
     assert all(body.closed for body in registry.bodies)
@@ -824,39 +825,41 @@ def test_referrers_tag_sequential_writers_keep_all_entries(etags: bool) -> None:
 def test_referrers_tag_concurrent_writers_keep_all_entries(writers: int) -> None:
     registry = ManifestRegistry(writers=writers)
     registry.manifests[REFERRERS_TAG] = (OCI_INDEX, index_of(SIGNED))
-    run_concurrently(*(pusher(registry, number) for number in range(writers)))
-    assert digests(registry) == {SIGNED.digest, *(Digest.of(numbered(number)) for number in range(writers))}
+    run_concurrently(*(push_numbered(registry, number) for number in range(writers)))
+    assert digests(registry) == {SIGNED.digest, *(Digest.of(numbered_referrer(number)) for number in range(writers))}
     assert len(registry.entries()) == writers + 1
-    assert registry.conflicts >= writers - 1  # all writers read the tag before the first one wrote
+    assert registry.conflicts >= writers - 1  # all writers have read the tag before the first write
     assert all(body.closed for body in registry.bodies)
 
 
 def test_referrers_tag_concurrent_first_writers_keep_both_entries() -> None:
-    """Before the tag exists there is no ETag: the writers send ``If-None-Match: *``."""
+    """A tag that does not exist has no ETag, so the writers send ``If-None-Match: *``."""
     registry = ManifestRegistry(writers=2)
-    run_concurrently(pusher(registry, 0), pusher(registry, 1))
-    assert digests(registry) == {Digest.of(numbered(0)), Digest.of(numbered(1))}
+    run_concurrently(push_numbered(registry, 0), push_numbered(registry, 1))
+    assert digests(registry) == {Digest.of(numbered_referrer(0)), Digest.of(numbered_referrer(1))}
     assert registry.conflicts == 1
 
 
 def test_referrers_tag_concurrent_push_and_delete_keep_both_changes() -> None:
     registry = ManifestRegistry(writers=1)
-    pusher(registry, 0)()
-    pusher(registry, 1)()
+    push_numbered(registry, 0)()
+    push_numbered(registry, 1)()
     content = registry.manifests[REFERRERS_TAG]
     concurrent = ManifestRegistry(writers=2)
     concurrent.manifests = {**registry.manifests, REFERRERS_TAG: content}
-    run_concurrently(pusher(concurrent, 2), lambda: concurrent.client().delete_manifest(NAME, Digest.of(numbered(0))))
-    assert digests(concurrent) == {Digest.of(numbered(1)), Digest.of(numbered(2))}
+    run_concurrently(
+        push_numbered(concurrent, 2), lambda: concurrent.client().delete_manifest(NAME, Digest.of(numbered_referrer(0)))
+    )
+    assert digests(concurrent) == {Digest.of(numbered_referrer(1)), Digest.of(numbered_referrer(2))}
     assert concurrent.conflicts == 1
 
 
 def test_referrers_tag_without_etags_last_writer_wins() -> None:
-    """A client cannot prevent it. The index is complete and has at least one of the entries."""
+    """A client cannot prevent lost updates without ETags. The index is valid and has at least one of the entries."""
     registry = ManifestRegistry(etags=False, writers=2)
     registry.manifests[REFERRERS_TAG] = (OCI_INDEX, index_of(SIGNED))
-    run_concurrently(pusher(registry, 0), pusher(registry, 1))
-    pushed = {Digest.of(numbered(0)), Digest.of(numbered(1))}
+    run_concurrently(push_numbered(registry, 0), push_numbered(registry, 1))
+    pushed = {Digest.of(numbered_referrer(0)), Digest.of(numbered_referrer(1))}
     assert SIGNED.digest in digests(registry)
     assert digests(registry) & pushed
     assert registry.conflicts == 0

@@ -1,4 +1,4 @@
-"""Every method of the client: the requests that it sends, and their scopes and operation names."""
+"""Requests of all client methods, with their scopes and operation names."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ INDEX_WITH_ENTRY = json.dumps(
 ).encode()
 
 
-class SentRequest(NamedTuple):
-    """What a case expects of a request."""
+class ExpectedRequest(NamedTuple):
+    """Expected request."""
 
     method: str
     url: str
@@ -62,11 +62,11 @@ class SentRequest(NamedTuple):
 
 
 class Case(NamedTuple):
-    """A call of a method.
+    """Call of a client method and its expected requests.
 
     Attributes:
         method: The name of the method, and of the operation of its requests.
-        call: Calls it.
+        call: Function that calls the method.
         answers: The responses to its requests, in order.
         requests: The method, the path and the scope of each request.
     """
@@ -300,7 +300,7 @@ CASES = {
         [Response(202)],
         [("DELETE", BLOB_PATH, DELETE)],
     ),
-    # The manifest is read first, with the pull scope: if it has a subject, the referrers tag may have to be updated.
+    # The manifest is read first, with the pull scope, because the referrers tag must be updated if it has a subject.
     "delete_manifest": Case(
         "delete_manifest",
         lambda client: client.delete_manifest(NAME, MANIFEST_DIGEST),
@@ -379,9 +379,9 @@ def test_client_methods_send_documented_scope_and_operation(case: Case) -> None:
     registry = ScriptedRegistry(*case.answers)
     case.call(registry.client)
     assert [
-        SentRequest(request.method, request.url, str(request.info.required_scope), request.info.operation)
+        ExpectedRequest(request.method, request.url, str(request.info.required_scope), request.info.operation)
         for request in registry.requests
-    ] == [SentRequest(method, BASE + path, scope, case.method) for method, path, scope in case.requests]
+    ] == [ExpectedRequest(method, BASE + path, scope, case.method) for method, path, scope in case.requests]
     assert len({request.info.debug_id for request in registry.requests} - {""}) == 1
     registry.assert_done()
 

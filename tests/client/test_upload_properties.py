@@ -1,4 +1,4 @@
-"""Chunked uploads by calls in any order, to an endpoint with any quirks that loses requests and responses."""
+"""Chunked uploads with calls in any order, to endpoints with any quirks that lose requests and responses."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ MIN_CHUNK = 2
 @st.composite
 def quirks(draw: st.DrawFn) -> Quirks:
     minimum = draw(st.sampled_from([0, 0, 1, 3, 6]))
-    smallest = 2 * max(minimum, MIN_CHUNK)  # chunks can be halved until they are accepted
+    min_limit = 2 * max(minimum, MIN_CHUNK)  # a limit that chunks reach when they are halved
     return Quirks(
         minimum=minimum,
-        maximum=draw(st.none() | st.integers(smallest, smallest + 8)),
+        maximum=draw(st.none() | st.integers(min_limit, min_limit + 8)),
         too_large=draw(st.sampled_from([413, 416])),
-        code=draw(st.sampled_from(["RANGE_INVALID", "", "BLOB_UPLOAD_INVALID"])),  # the last is zot's
+        code=draw(st.sampled_from(["RANGE_INVALID", "", "BLOB_UPLOAD_INVALID"])),  # zot sends BLOB_UPLOAD_INVALID
         repeats_first_range=draw(st.booleans()),
         patch_status=draw(st.sampled_from([202, 201])),
         absolute=draw(st.booleans()),
@@ -52,8 +52,8 @@ class EndpointMachine(UploadMachine):
     def check_chunks(self, *, full: bool) -> None:
         sizes, minimum = self.endpoint.patch_sizes[:], self.endpoint.quirks.minimum
         self.endpoint.patch_sizes.clear()
-        # One byte less is the rest of a first chunk whose first byte is stored. A writer that is resumed at a given
-        # offset has requested no status, and so does not know the minimum.
+        # A first chunk whose first byte is stored is sent without that byte. A writer that is resumed at a given offset
+        # has not requested the status, which states the minimum.
         if full and not self.offset_given:
             assert all(size >= minimum - 1 for size in sizes)
 

@@ -1,4 +1,4 @@
-"""BlobWriter: the requests of chunked uploads, and how they continue after every response that a registry may send."""
+"""`BlobWriter`: requests of chunked uploads, and how they continue after the responses of registries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONTENT = bytes(range(100)) + b"the rest of it"
 
 
 class UploadRegistry(ScriptedRegistry):
-    """A scripted registry with chunked uploads."""
+    """Scripted registry with chunked uploads."""
 
     def begin(self, chunk_size: int | None = None, **options: Any) -> BlobWriter:
         return self.client.push_blob_chunked(NAME, chunk_size, **options)
@@ -44,7 +44,7 @@ class UploadRegistry(ScriptedRegistry):
 
 
 def status_response(range_: str | None, status: int = 204) -> Response:
-    """The status of an upload."""
+    """Return the response to a request for the status of an upload."""
     return upload_response(status=status) if range_ is None else upload_response(status=status, Range=range_)
 
 
@@ -52,7 +52,7 @@ OPENED = upload_response()
 ACCEPTED = upload_response()
 CREATED = Response(201, {"Location": "/v2/library/alpine/blobs/x"})
 UPLOAD_UNKNOWN = error_response(404, "BLOB_UPLOAD_UNKNOWN")
-RESPONSE_LOST = errors.ReadError("the response is lost")
+RESPONSE_LOST = errors.ReadError("response lost")
 
 
 # --- requests ---
@@ -228,7 +228,7 @@ def test_write_first_chunk_too_large_is_halved_and_remembered(status: int, code:
     ]
     assert b"".join(body for body in registry.transport.bodies if body) == content
     assert writer.chunk_size == quarter
-    # the size is remembered by the client, and by clients made of it
+    # the client and its copies by with_options remember the size
     assert registry.begin().chunk_size == quarter
     small = registry.client.with_options(timeout=5).push_blob_chunked("b", 1000)
     assert small.chunk_size == 1000
@@ -264,7 +264,7 @@ def test_chunk_size_smallest_learned_maximum_is_kept() -> None:
 
 
 def test_write_chunk_always_refused_raises_after_halving_to_64_kib() -> None:
-    """The chunk size of later uploads is unchanged, because smaller chunks did not help."""
+    """The chunk size of later uploads is unchanged, because smaller chunks were also refused."""
     responses = {"POST": OPENED, "PATCH": error_response(416), "GET": status_response("0-0")}
     transport = RecordingTransport(lambda request: responses[request.method].replace())
     client = Client(HOST, transport)
@@ -376,7 +376,7 @@ def test_resume_range_header_in_any_form_is_parsed(range_: str | None, offset: i
     assert (writer.size, writer.flushed) == (offset, offset)
 
 
-@pytest.mark.parametrize("code", ["", "RANGE_INVALID", "BLOB_UPLOAD_INVALID"])  # the last is zot's
+@pytest.mark.parametrize("code", ["", "RANGE_INVALID", "BLOB_UPLOAD_INVALID"])  # zot sends BLOB_UPLOAD_INVALID
 @pytest.mark.parametrize(("range_", "stored"), [("0-49", 50), ("bytes=0-20/*", 21), ("0-1", 2), ("40-48", 49)])
 def test_write_first_chunk_answered_416_resumes_at_status(range_: str, stored: int, code: str) -> None:
     chunks = [ACCEPTED] * ((len(CONTENT) - 1 - stored) // 50)
@@ -412,7 +412,7 @@ def test_write_416_with_unreachable_offset_raises_and_stays_writable(range_: str
     with pytest.raises(errors.RangeInvalid):
         writer.write(CONTENT)
     assert (writer.flushed, writer.size) == (50, 100)
-    # the registry accepts the chunk the next time
+    # the registry accepts the repeated chunk
     assert writer.write(CONTENT[writer.size :]) == 14
     assert writer.commit().digest == Digest.of(CONTENT)
     assert registry.steps == ["PATCH 0-49", "PATCH 50-99", "GET", "PATCH 50-99", "PUT 100-113"]
@@ -461,11 +461,11 @@ def test_write_after_range_0_0_retries_from_second_byte_once() -> None:
         writer.close()
     patches = [request for request in transport.requests if request.method == "PATCH"]
     assert [request.headers["content-range"] for request in patches] == ["0-113", "1-113"]
-    assert (writer.flushed, writer.size) == (0, 114), "nothing was acknowledged"
+    assert (writer.flushed, writer.size) == (0, 114), "no byte was acknowledged"
 
 
 def test_commit_after_range_0_0_does_not_repeat_byte() -> None:
-    """A PUT of the whole content has no Content-Range: the registry would append the content to the byte."""
+    """A PUT with all content has no Content-Range, so the registry would append it to the stored byte."""
     registry = UploadRegistry(status_response("0-0"), error_response(416), status_response("0-0"), ACCEPTED, CREATED)
     writer = registry.resume()
     writer.write(CONTENT)
@@ -527,8 +527,8 @@ def test_write_cross_origin_location_gets_no_credentials(location: str) -> None:
     assert writer.id == location
     writer.write(CONTENT[51:])
     origin = writer.id.removesuffix("/v")
-    assert location.startswith(origin), "a relative Location is resolved against the URL of the request"
-    writer.commit()  # after a 404 to the PUT, the client looks for the blob at the registry itself
+    assert location.startswith(origin), "expected the relative Location to be resolved against the URL of the request"
+    writer.commit()  # after a 404 to the PUT, the client checks for the blob at the registry
     assert registry.lines[2:] == [
         f"PATCH {location} 50-99",
         f"PUT {origin}/v?digest={Digest.of(CONTENT)} 100-113",
@@ -563,7 +563,7 @@ def test_blob_writer_http_location_raises_protocol_error(location: str) -> None:
         UploadRegistry(upload_response(location)).begin()
     with pytest.raises(errors.ProtocolError):
         UploadRegistry(upload_response(location, status=204, Range="0-9")).resume()
-    # in the response to a chunk: the upload keeps its URL, and a 416 shows what the registry has stored
+    # in the response to a chunk, the upload keeps its URL, and a 416 shows which bytes the registry has stored
     registry = UploadRegistry(OPENED, upload_response(location), error_response(416), status_response("0-49"), CREATED)
     writer = registry.begin(50)
     with pytest.raises(errors.ProtocolError):
@@ -641,7 +641,9 @@ def test_close_fails_keeps_upload_resumable() -> None:
     assert (writer.size, writer.flushed, writer.id) == (114, 0, UPLOAD)
     writer.commit()
     assert registry.steps == ["PATCH 0-113", "PATCH 0-113", "GET", "PUT"]
-    assert registry.requests[-1].body is None, "bytes that may be stored are not sent with a PUT, which may append them"
+    assert registry.requests[-1].body is None, (
+        "a PUT may append its body, so it must not contain bytes that may be stored"
+    )
 
 
 def test_commit_done_refuses_further_calls() -> None:
@@ -795,8 +797,8 @@ ALL_STORED = status_response("0-113")
 
 
 @pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> list[float]:
-    """The pauses between requests, by which the clock advances."""
+def sleeps(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> list[float]:
+    """Replace the pauses between requests, and return their durations. They advance the clock."""
     # Patched, because the client has no parameter for the function that sleeps between polls.
     time = SimpleNamespace(sleep=clock.sleep, monotonic=clock)
     monkeypatch.setattr(ociwire._client.upload_completion, "time", time)
@@ -812,26 +814,26 @@ def commit(registry: UploadRegistry) -> Descriptor:
 @pytest.mark.parametrize(
     "fault", [TIMEOUT, error_response(504), error_response(524), error_response(502), RESPONSE_LOST]
 )
-def test_commit_failed_put_is_polled_with_backoff(fault: Any, pauses: list[float]) -> None:
+def test_commit_failed_put_is_polled_with_backoff(fault: Any, sleeps: list[float]) -> None:
     polls = [Response(404), ALL_STORED] * 5
     registry = UploadRegistry(OPENED, fault, *polls, Response(200))
     assert commit(registry).digest == Digest.of(CONTENT)
     assert registry.steps == ["PUT", *["HEAD", "GET"] * 5, "HEAD"]
-    assert pauses == [1, 2, 4, 8, 16]
+    assert sleeps == [1, 2, 4, 8, 16]
     assert registry.requests[1].info.idempotent is False
     registry.assert_done()
 
 
-def test_commit_polls_until_deadline(pauses: list[float], clock: FakeClock) -> None:
+def test_commit_polls_until_deadline(sleeps: list[float], clock: FakeClock) -> None:
     registry = UploadRegistry(OPENED, error_response(504), *[Response(404), ALL_STORED] * 3)
     registry.client = registry.client.with_options(deadline=clock.now + 6)
     with pytest.raises(errors.TransportTimeout, match=r"did not commit .* before the deadline after this failure: 504"):
         commit(registry)
-    assert pauses == [1, 2]
+    assert sleeps == [1, 2]
     registry.assert_done()
 
 
-def test_commit_put_at_deadline_is_not_polled(pauses: list[float], clock: FakeClock) -> None:
+def test_commit_put_at_deadline_is_not_polled(sleeps: list[float], clock: FakeClock) -> None:
     def time_out(request: Request) -> Exception:
         clock.now += 7
         return TIMEOUT
@@ -841,10 +843,10 @@ def test_commit_put_at_deadline_is_not_polled(pauses: list[float], clock: FakeCl
     with pytest.raises(errors.TransportTimeout) as caught:
         commit(registry)
     assert caught.value is TIMEOUT
-    assert pauses == []
+    assert sleeps == []
 
 
-def test_commit_poll_can_be_interrupted(pauses: list[float], clock: FakeClock) -> None:
+def test_commit_poll_can_be_interrupted(sleeps: list[float], clock: FakeClock) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
@@ -856,7 +858,7 @@ def test_commit_poll_can_be_interrupted(pauses: list[float], clock: FakeClock) -
 
 
 @pytest.mark.parametrize("failure", [RESPONSE_LOST, error_response(503), errors.ConnectError("refused")])
-def test_commit_failed_polls_raise_last_failure(failure: Any, pauses: list[float]) -> None:
+def test_commit_failed_polls_raise_last_failure(failure: Any, sleeps: list[float]) -> None:
     registry = UploadRegistry(OPENED, TIMEOUT, *[failure] * 3)
     with pytest.raises(errors.OciwireError) as caught:
         commit(registry)
@@ -864,7 +866,7 @@ def test_commit_failed_polls_raise_last_failure(failure: Any, pauses: list[float
     registry.assert_done()
 
 
-def test_commit_poll_failed_once_is_repeated(pauses: list[float]) -> None:
+def test_commit_poll_failed_once_is_repeated(sleeps: list[float]) -> None:
     registry = UploadRegistry(
         OPENED, TIMEOUT, RESPONSE_LOST, RESPONSE_LOST, Response(404), ALL_STORED, RESPONSE_LOST, Response(200)
     )
@@ -872,55 +874,55 @@ def test_commit_poll_failed_once_is_repeated(pauses: list[float]) -> None:
     registry.assert_done()
 
 
-def test_commit_poll_without_token_raises_auth_error(pauses: list[float]) -> None:
+def test_commit_poll_without_token_raises_auth_error(sleeps: list[float]) -> None:
     registry = UploadRegistry(OPENED, TIMEOUT, errors.AuthTimeout("no token"))
     with pytest.raises(errors.AuthTimeout):
         commit(registry)
 
 
-def test_commit_connect_error_repeats_put_without_polls(pauses: list[float]) -> None:
+def test_commit_connect_error_repeats_put_without_polls(sleeps: list[float]) -> None:
     refusal = errors.ConnectError("refused")
     registry = UploadRegistry(OPENED, *[refusal] * 5)
     with pytest.raises(errors.ConnectError) as caught:
         commit(registry)
     assert caught.value is refusal
     assert registry.steps == ["PUT"] * 5
-    assert pauses == [1, 2, 4]
+    assert sleeps == [1, 2, 4]
     registry = UploadRegistry(OPENED, refusal, CREATED)
     assert commit(registry).digest == Digest.of(CONTENT)
     assert registry.transport.bodies[-1] == CONTENT
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503, 521, 522, 523])
-def test_commit_put_refused_temporarily_is_repeated_without_stored_bytes(status: int, pauses: list[float]) -> None:
+def test_commit_put_refused_temporarily_is_repeated_without_stored_bytes(status: int, sleeps: list[float]) -> None:
     registry = UploadRegistry(
         OPENED, error_response(status), Response(404), upload_response("/two", status=204, Range="0-113"), CREATED
     )
     assert commit(registry).digest == Digest.of(CONTENT)
     assert registry.lines[-1] == f"PUT {BASE}/two?digest={Digest.of(CONTENT)}"
     assert registry.requests[-1].body is None
-    assert pauses == []
+    assert sleeps == []
     registry.assert_done()
 
 
-def test_commit_put_always_refused_raises_registry_error(pauses: list[float]) -> None:
+def test_commit_put_always_refused_raises_registry_error(sleeps: list[float]) -> None:
     registry = UploadRegistry(OPENED, *[error_response(503), Response(404), ALL_STORED] * 5)
     with pytest.raises(errors.RegistryError) as caught:
         commit(registry)
     assert caught.value.status == 503
-    assert pauses == [1, 2, 4]
+    assert sleeps == [1, 2, 4]
     registry.assert_done()
 
 
-def test_commit_put_with_long_retry_after_raises_too_many_requests(pauses: list[float]) -> None:
+def test_commit_put_with_long_retry_after_raises_too_many_requests(sleeps: list[float]) -> None:
     registry = UploadRegistry(OPENED, Response(429, {"Retry-After": "61"}))
     with pytest.raises(errors.TooManyRequests):
         commit(registry)
-    assert pauses == []
+    assert sleeps == []
 
 
 @pytest.mark.parametrize("status", [error_response(405), Response(200, {"Content-Type": "text/html"}, b"<html>")])
-def test_commit_upload_without_status_is_polled_by_head(status: Response, pauses: list[float]) -> None:
+def test_commit_upload_without_status_is_polled_by_head(status: Response, sleeps: list[float]) -> None:
     registry = UploadRegistry(OPENED, TIMEOUT, *[Response(404), status] * 3, Response(200))
     assert commit(registry).digest == Digest.of(CONTENT)
     registry.assert_done()
@@ -931,7 +933,7 @@ def test_commit_upload_without_status_is_polled_by_head(status: Response, pauses
     registry.assert_done()
 
 
-def test_commit_registry_losing_bytes_raises_range_invalid(pauses: list[float]) -> None:
+def test_commit_registry_losing_bytes_raises_range_invalid(sleeps: list[float]) -> None:
     attempt = [RESPONSE_LOST, Response(404), status_response("0-49"), ACCEPTED]
     registry = UploadRegistry(OPENED, ACCEPTED, *attempt * 4)
     writer = registry.begin(50)
@@ -941,8 +943,8 @@ def test_commit_registry_losing_bytes_raises_range_invalid(pauses: list[float]) 
     assert caught.value.__cause__ is RESPONSE_LOST
 
 
-def test_commit_lost_put_after_one_byte_resumes(pauses: list[float]) -> None:
-    """``0-0`` may mean one byte or none; here one byte was acknowledged."""
+def test_commit_lost_put_after_one_byte_resumes(sleeps: list[float]) -> None:
+    """``0-0`` means one byte or no byte. Here one byte was acknowledged."""
     registry = UploadRegistry(OPENED, ACCEPTED, RESPONSE_LOST, Response(404), status_response("0-0"), ACCEPTED, CREATED)
     writer = registry.begin(1)
     writer.write(b"ab")
@@ -953,10 +955,10 @@ def test_commit_lost_put_after_one_byte_resumes(pauses: list[float]) -> None:
 @pytest.mark.parametrize(
     "poll", [Response(200, {"Content-Type": "text/html"}), error_response(403), error_response(500)]
 )
-def test_commit_poll_refused_or_html_does_not_find_blob(poll: Response, pauses: list[float]) -> None:
+def test_commit_poll_refused_or_html_does_not_find_blob(poll: Response, sleeps: list[float]) -> None:
     registry = UploadRegistry(OPENED, TIMEOUT, poll, ALL_STORED, Response(200))
     assert commit(registry).digest == Digest.of(CONTENT)
-    assert pauses == [1]
+    assert sleeps == [1]
     registry.assert_done()
 
 
@@ -996,7 +998,7 @@ def test_commit_unknown_upload_with_stored_blob_succeeds(code: str, location: st
 
 @pytest.mark.parametrize("body", [b"", CONTENT])
 def test_commit_lost_response_can_be_repeated(body: bytes) -> None:
-    """The second commit succeeds with whichever request it sends first."""
+    """The second commit succeeds with any of its first requests."""
     answers: dict[str, list[Any]] = {
         "POST": [OPENED],
         "PUT": [RESPONSE_LOST, UPLOAD_UNKNOWN],
@@ -1040,7 +1042,7 @@ def test_blob_writer_unknown_upload_raises_upload_unknown(location: str) -> None
             writer.close()
 
 
-# --- an upload that takes longer than a token is valid ---
+# --- uploads that take longer than a token is valid ---
 
 
 def test_write_each_chunk_is_authorized_separately() -> None:
@@ -1048,7 +1050,7 @@ def test_write_each_chunk_is_authorized_separately() -> None:
     used_tokens: list[str] = []
 
     def authorize(request: Request) -> Response:
-        """Add a token for one request, as an authentication layer does by the scope of each request."""
+        """Add a token for one request, as an authentication layer does."""
         scopes.append(str(request.info.required_scope))
         return scripted.round_trip(request.with_headers({"Authorization": f"Bearer {len(scopes)}"}))
 
