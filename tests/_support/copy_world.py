@@ -31,25 +31,25 @@ class Exchange(NamedTuple):
 
 
 class Recorder:
-    """Records each request and the status of its response."""
+    """Layer that records each request and the status of its response."""
 
     def __init__(self, inner: Transport) -> None:
         self._inner = inner
         self._lock = threading.Lock()
-        self.seen: list[Exchange] = []
+        self.exchanges: list[Exchange] = []
 
     def round_trip(self, request: Request, /) -> Response:
         response = self._inner.round_trip(request)
         with self._lock:
-            self.seen.append(Exchange(request.method, request.url, response.status))
-        assert len(self.seen) < 2 * MOST_REQUESTS, "the requests do not end"
+            self.exchanges.append(Exchange(request.method, request.url, response.status))
+        assert len(self.exchanges) < 2 * MOST_REQUESTS, "the requests do not end"
         return response
 
     def close(self) -> None:
         self._inner.close()
 
     def tokens(self) -> int:
-        return sum(request.is_token for request in self.seen)
+        return sum(request.is_token for request in self.exchanges)
 
     def count(self, method: str = "", part: str = "", status: int = 0) -> int:
         """Return the number of matching requests, without requests for tokens. Empty arguments match all."""
@@ -58,7 +58,7 @@ class Recorder:
             and part in request.url
             and status in (0, request.status)
             and not request.is_token
-            for request in self.seen
+            for request in self.exchanges
         )
 
 

@@ -1,4 +1,4 @@
-"""Number of examples that Hypothesis tries: a part in every run, all of them in the slow run of ``.ci/run``."""
+"""Number of Hypothesis examples: a third in normal runs, and all of them in the slow run of ``.ci/run``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _DIVISOR = 3
 
 
 def example_count(number: int) -> int:
-    """Return the number of examples of this run for a test that tries `count` in a complete run."""
+    """Return the number of examples in this run for a test with `number` examples in a complete run."""
     return number if ARE_ALL else max(number // _DIVISOR, 1)
 
 
 def load_profile() -> None:
-    """Load the profile of tests that state no number of examples. Without a deadline, as no test measures time."""
+    """Load the default profile. It has no deadline, because tests do not measure time."""
     settings.register_profile("ociwire", max_examples=example_count(100), deadline=None)
     settings.load_profile("ociwire")

@@ -51,8 +51,8 @@ USUAL_ENCODINGS = ("raw", "percent", "JSON with units", "HTML", "percent in JSON
 """Encodings that large matrices test in every run. All others are slow. tests/http/test_redact.py tests all of them."""
 
 
-def shown(thing: object) -> Iterator[str]:
-    """Yield all texts of an object, of its attributes, and of its chained exceptions."""
+def iter_texts(value: object) -> Iterator[str]:
+    """Yield all texts of an object, its attributes and its chained exceptions."""
     seen: set[int] = set()
 
     def walk(value: object) -> Iterator[str]:
@@ -65,9 +65,9 @@ def shown(thing: object) -> Iterator[str]:
         yield f"{value}\n{value!r}"
         inner: Iterable[object] = ()
         if isinstance(value, BaseException):
-            # Without the frames, which show lines of source that contain no values, and are slow to format.
+            # Without the frames, which are slow to format and contain only lines of source.
             yield from traceback.format_exception_only(value)
-            yield pickle.dumps(value).decode("latin-1") if _is_ours(value) else ""
+            yield pickle.dumps(value).decode("latin-1") if _is_ociwire_error(value) else ""
             inner = (value.args, vars(value), value.__cause__, value.__context__)
         elif isinstance(value, dict):
             inner = (*value.keys(), *value.values())
@@ -84,16 +84,16 @@ def shown(thing: object) -> Iterator[str]:
         for item in inner:
             yield from walk(item)
 
-    return walk(thing)
+    return walk(value)
 
 
-def _is_ours(error: BaseException) -> bool:
+def _is_ociwire_error(error: BaseException) -> bool:
     return type(error).__module__.startswith("ociwire")
 
 
 @lru_cache(maxsize=10_000)  # most texts occur in several places
 def _decoded(text: str) -> frozenset[str]:
-    """Return a text in all forms that it has when its escapes are decoded, up to four levels deep."""
+    """Return a text and all forms of it whose escapes are decoded, up to four levels deep."""
     forms, last = {text}, {text}
     for _ in range(4):
         last = {
@@ -110,9 +110,9 @@ def _decoded(text: str) -> frozenset[str]:
     return frozenset(form.replace("+", " ") for form in forms)
 
 
-def assert_no_leak(thing: object, secrets: Iterable[str]) -> None:
+def assert_no_leak(value: object, secrets: Iterable[str]) -> None:
     searched = [(secret, secret.replace("+", " ")) for secret in secrets]
-    for text in set(shown(thing)):
+    for text in set(iter_texts(value)):
         for form in _decoded(text):
             for secret, with_spaces in searched:
                 assert with_spaces not in form, f"{secret!r} in {text!r}"

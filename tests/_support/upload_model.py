@@ -1,6 +1,6 @@
 """An upload endpoint with the quirks of registries, and a hypothesis state machine that writes to an upload.
 
-The machine works with every registry: `UploadMachine` gets a client in `begin_with`, and uses nothing else of it.
+`UploadMachine` works with any registry, because it only uses the client that `begin_with` sets.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PULL = Scope.repository(REPOSITORY, "pull")
 LOST_REQUEST = "lost request"
 """The request does not reach the registry."""
 BROKEN_REQUEST = "broken request"
-"""Half of the request body arrives and is stored."""
+"""The first half of the request body is received and stored."""
 LOST_RESPONSE = "lost response"
 """The request is processed, and the response is lost."""
 FAULTS = (None, LOST_REQUEST, BROKEN_REQUEST, LOST_RESPONSE)
@@ -122,7 +122,9 @@ class Endpoint:
             del self.uploads[name]
             return Response(204)
         if request.method == "PUT" and not self.uploads[name]:
-            assert "content-range" not in request.headers, "some registries refuse it with the whole blob"
+            assert "content-range" not in request.headers, (
+                "some registries refuse a Content-Range with the complete blob"
+            )
         if request.method == "GET":
             return self._accepted(204, name, self._range(name))
         return self._append(request, name, body) or self._finish(request, name, parse_qs(url.query))

@@ -73,14 +73,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.mark.parametrize("answer", [OLD, Credential(), None])
-def test_lookup_repeated_asks_source_once(answer: Credential | None) -> None:
+def test_lookup_repeated_calls_source_once(answer: Credential | None) -> None:
     source = ScriptedSource(answer, NEW)
     cache = CredentialCache(source)
     assert [get(cache, KEY, None) for _ in range(3)] == [answer] * 3
     assert source.lookups == [("ghcr.io", "app")]
 
 
-def test_lookup_other_host_or_repository_asks_source() -> None:
+def test_lookup_other_host_or_repository_calls_source() -> None:
     source = ScriptedSource(None)
     cache = CredentialCache(source)
     keys = [
@@ -95,7 +95,7 @@ def test_lookup_other_host_or_repository_asks_source() -> None:
     assert source.lookups == keys
 
 
-def test_get_never_asks_source() -> None:
+def test_get_never_calls_source() -> None:
     source = ScriptedSource(OLD)
     cache = CredentialCache(source)
     assert cached(cache, KEY) is None
@@ -123,7 +123,7 @@ def test_lookup_expired_answer_calls_source(clock: Clock) -> None:
     assert len(source.lookups) == 3
 
 
-def test_lookup_at_expiry_asks_source(clock: Clock) -> None:
+def test_lookup_at_expiry_calls_source(clock: Clock) -> None:
     source = ScriptedSource(Credential(username="me", password="old", expires_at=clock.now + 10), NEW)
     cache = CredentialCache(source)
     get(cache, KEY, None)
@@ -132,7 +132,7 @@ def test_lookup_at_expiry_asks_source(clock: Clock) -> None:
     assert get(cache, KEY, None) == NEW
 
 
-def test_lookup_answer_expired_on_arrival_is_returned_and_not_cached(clock: Clock) -> None:
+def test_lookup_expired_answer_is_returned_and_not_cached(clock: Clock) -> None:
     source = ScriptedSource(Credential(username="me", password="old", expires_at=clock.now - 1))
     cache = CredentialCache(source)
     assert [get(cache, KEY, None) for _ in range(2)] == [OLD, OLD]
@@ -160,7 +160,7 @@ def test_lookup_many_keys_evicts_oldest(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize(("old", "new"), [(OLD, NEW), (OLD, None), (None, NEW), (OLD, OLD), (None, None)])
-def test_lookup_after_rejection_asks_source_once(old: Credential | None, new: Credential | None) -> None:
+def test_lookup_after_rejection_calls_source_once(old: Credential | None, new: Credential | None) -> None:
     source = ScriptedSource(old, new, Credential(username="never"))
     cache = CredentialCache(source)
     assert get(cache, KEY, None) == old
@@ -280,7 +280,7 @@ def test_source_name_is_class_name(source: CredentialSource) -> None:
     assert CredentialCache(source).source_name == type(source).__name__
 
 
-def test_lookup_source_asks_itself_raises_auth_error() -> None:
+def test_lookup_source_calls_itself_raises_auth_error() -> None:
     class RecursiveSource:
         def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
             return get(cache, CredentialKey(host, "another"), None)
@@ -290,7 +290,7 @@ def test_lookup_source_asks_itself_raises_auth_error() -> None:
         get(cache, KEY, None)
 
 
-def test_lookup_source_asks_for_other_host_returns_credential() -> None:
+def test_lookup_source_looks_up_other_host_returns_credential() -> None:
     class ForwardingSource:
         def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
             return OLD if host == "quay.io" else get(cache, CredentialKey("quay.io", None), None)
@@ -341,7 +341,7 @@ def start_together(number: int, function: Callable[[int], object]) -> list[Call]
     return calls
 
 
-def test_lookup_same_host_asks_source_one_call_at_a_time() -> None:
+def test_lookup_same_host_calls_source_one_call_at_a_time() -> None:
     source = BlockedSource()
     cache = CredentialCache(source)
     calls = start_together(6, lambda index: get(cache, CredentialKey("ghcr.io", f"app-{index}"), None))
@@ -352,7 +352,7 @@ def test_lookup_same_host_asks_source_one_call_at_a_time() -> None:
     assert sorted(source.lookups) == [("ghcr.io", f"app-{index}") for index in range(6)]
 
 
-def test_lookup_several_hosts_asks_source_concurrently() -> None:
+def test_lookup_several_hosts_calls_source_concurrently() -> None:
     source = BlockedSource()
     cache = CredentialCache(source)
     calls = start_together(4, lambda index: get(cache, CredentialKey(f"host-{index}", "app"), None))
@@ -362,7 +362,7 @@ def test_lookup_several_hosts_asks_source_concurrently() -> None:
     assert [call.join().result for call in calls] == [OLD] * 4
 
 
-def test_lookup_same_key_from_threads_asks_source_once() -> None:
+def test_lookup_same_key_from_threads_calls_source_once() -> None:
     source = BlockedSource()
     cache = CredentialCache(source)
     calls = start_together(6, lambda _: get(cache, KEY, None))
@@ -372,7 +372,7 @@ def test_lookup_same_key_from_threads_asks_source_once() -> None:
     assert source.lookups == [KEY]
 
 
-def test_lookup_cached_answer_while_source_is_busy_returns_at_once() -> None:
+def test_lookup_cached_answer_while_source_is_busy_returns_immediately() -> None:
     source = BlockedSource()
     source.released.set()
     cache = CredentialCache(source)

@@ -334,7 +334,7 @@ def test_chain_empty_credential_ends_search() -> None:
     assert ChainedCredentials([RecordingSource(empty), RecordingSource(ME)]).lookup("ghcr.io") is empty
 
 
-def test_chain_from_iterator_can_be_asked_twice() -> None:
+def test_chain_from_iterator_can_be_used_twice() -> None:
     def sources() -> Iterator[CredentialSource]:
         yield Anonymous()
         yield StaticCredentials("ghcr.io", ME)

@@ -67,7 +67,7 @@ def test_get_blob_range_sends_range_header(start: int, stop: int | None, range_h
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 5), (3, 7), (4, None), (0, SIZE), (0, None), (0, 1000), (4, 1000)])
-def test_get_blob_range_answered_200_is_cut_to_range(start: int, stop: int | None) -> None:
+def test_get_blob_range_answered_200_is_truncated_to_range(start: int, stop: int | None) -> None:
     registry = ScriptedRegistry(blob_response())
     with registry.client.get_blob_range(NAME, BLOB.digest, start, stop) as reader:
         assert reader.descriptor == BLOB
@@ -111,7 +111,7 @@ def test_get_blob_range_shorter_206_requests_missing_bytes() -> None:
     registry.assert_done()
 
 
-def test_get_blob_range_longer_206_is_cut() -> None:
+def test_get_blob_range_longer_206_is_truncated() -> None:
     registry = ScriptedRegistry(range_response(3, SIZE))
     assert registry.client.get_blob_range(NAME, BLOB.digest, 3, 7).read() == CONTENT[3:7]
     registry.assert_done()
@@ -596,7 +596,7 @@ def test_get_blob_resumed_with_wrong_bytes_raises_content_error(response: Respon
     sizes=st.lists(st.integers(1, 400), min_size=1, max_size=4),
     bounds=st.none() | st.tuples(st.integers(0, 300), st.integers(0, 300)),
 )
-def test_get_blob_range_any_breaks_reads_right_bytes_or_raises(
+def test_get_blob_range_any_breaks_reads_correct_bytes_or_raises(
     content: bytes,
     breaks: list[int | None],
     ranges: bool,

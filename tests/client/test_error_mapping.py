@@ -243,7 +243,7 @@ def test_error_from_response_other_body_is_quoted_up_to_8_kib() -> None:
     assert error.errors == ()
 
 
-def test_error_from_response_json_beyond_8_kib_is_parsed_and_body_is_cut() -> None:
+def test_error_from_response_json_beyond_8_kib_is_parsed_and_body_is_truncated() -> None:
     body = error_body("DENIED", "no", detail="d" * 50_000)
     error = error_from_response(Response(403, (), body))
     assert type(error) is errors.Denied

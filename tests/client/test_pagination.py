@@ -212,7 +212,7 @@ def test_tags_limit_reached_requests_no_further_page(links: list[str]) -> None:
     registry.assert_done()
 
 
-def test_tags_page_longer_than_limit_is_cut() -> None:
+def test_tags_page_longer_than_limit_is_truncated() -> None:
     registry = ScriptedRegistry(page(["a", "b", "c"]))
     assert list(registry.client.tags("a", limit=2)) == ["a", "b"]
     registry.assert_done()

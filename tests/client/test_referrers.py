@@ -683,7 +683,7 @@ def test_delete_manifest_referrers_api_refused_deletes_manifest_and_raises(
     registry.assert_done()
 
 
-def test_delete_manifest_already_gone_succeeds() -> None:
+def test_delete_manifest_already_deleted_succeeds() -> None:
     """A lower layer repeats a DELETE whose response was lost, and gets a 404."""
     registry = ScriptedRegistry(manifest_response(referrer()), index_response(), error_response(404))
     registry.client.delete_manifest(NAME, DELETED)

@@ -235,7 +235,7 @@ def test_write_first_chunk_too_large_is_halved_and_remembered(status: int, code:
     registry.assert_done()
 
 
-def test_chunk_size_learned_by_client_is_not_shared_with_others() -> None:
+def test_chunk_size_remembered_by_client_is_not_shared_with_others() -> None:
     registry = UploadRegistry(OPENED, error_response(413), ACCEPTED, ACCEPTED)
     writer = registry.begin(MEBIBYTE)
     writer.write(bytes(MEBIBYTE))
@@ -243,7 +243,7 @@ def test_chunk_size_learned_by_client_is_not_shared_with_others() -> None:
     assert UploadRegistry(OPENED).begin().chunk_size == 4 * MEBIBYTE
 
 
-def test_chunk_size_min_length_overrides_learned_maximum() -> None:
+def test_chunk_size_min_length_overrides_remembered_maximum() -> None:
     min_length = upload_response(OCI_Chunk_Min_Length=str(MEBIBYTE))
     registry = UploadRegistry(OPENED, error_response(413), ACCEPTED, ACCEPTED, min_length)
     writer = registry.begin(MEBIBYTE)
@@ -252,7 +252,7 @@ def test_chunk_size_min_length_overrides_learned_maximum() -> None:
     assert registry.begin().chunk_size == MEBIBYTE
 
 
-def test_chunk_size_smallest_learned_maximum_is_kept() -> None:
+def test_chunk_size_smallest_remembered_maximum_is_kept() -> None:
     registry = UploadRegistry(
         OPENED, OPENED, error_response(413), ACCEPTED, ACCEPTED, error_response(413), ACCEPTED, ACCEPTED, OPENED
     )

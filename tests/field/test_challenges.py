@@ -407,7 +407,7 @@ def test_realm_on_plain_http_gets_no_credentials() -> None:
     assert registry.token_requests == []
 
 
-def test_prefetched_token_with_right_scope_is_accepted() -> None:
+def test_prefetched_token_with_correct_scope_is_accepted() -> None:
     registry = FakeRegistry(require_scope(plain))
     transport = registry.transport()
     for name in ("a", "b", "c"):
@@ -444,7 +444,7 @@ def test_token_refused_is_replaced_at_its_own_realm() -> None:
 
 
 @pytest.mark.parametrize("refusal", [Response(400), Response(403), Response(404), Response(301)])
-def test_learned_scope_refused_later_is_learned_again(refusal: Response, clock: FakeClock) -> None:
+def test_remembered_scope_refused_later_is_replaced(refusal: Response, clock: FakeClock) -> None:
     registry = FakeRegistry(require_scope(without_prefix))
     transport = registry.transport()
     transport.round_trip(pull("docker/app"))
@@ -484,7 +484,7 @@ def test_wrong_password_for_public_content_is_sent_once() -> None:
     assert registry.token_requests == [["repository:first:pull"], ["repository:a:pull"]]
 
 
-def test_wrong_password_for_learned_scope_of_public_content_is_sent_once(clock: FakeClock) -> None:
+def test_wrong_password_for_remembered_scope_of_public_content_is_sent_once(clock: FakeClock) -> None:
     registry = FakeRegistry(require_scope(with_prefix))
     transport = registry.transport()
     assert transport.round_trip(pull("app")).status == 200

@@ -149,7 +149,7 @@ ROWS = (
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_expiry_row_looks_up_credential_again(row: ExpiryRow, clock: FakeClock) -> None:
+def test_expired_credential_of_registry_is_looked_up_again(row: ExpiryRow, clock: FakeClock) -> None:
     registry, source = ExpiringRegistry(row), Source()
     transport = AuthTransport(registry, credentials=source)
     assert transport.round_trip(pull("app")).status == 200
@@ -173,7 +173,7 @@ def expired(clock: FakeClock, credential: Credential | None = OLD) -> tuple[Expi
     return registry, source, transport
 
 
-def test_repeated_403_asks_source_once_a_minute(clock: FakeClock) -> None:
+def test_repeated_403_calls_source_once_a_minute(clock: FakeClock) -> None:
     _, source, transport = expired(clock)
     for seconds, lookups in [(0, 2), (1, 2), (30, 2), (30, 3), (59, 3)]:
         clock.now += seconds
@@ -194,7 +194,7 @@ def test_refreshed_credential_is_used_for_other_repository(clock: FakeClock) -> 
     assert [transport.round_trip(pull(name)).status for name in ("app", "other")] == [200, 200]
 
 
-def test_403_right_after_lookup_does_not_ask_source_for_any_repository(clock: FakeClock) -> None:
+def test_403_right_after_lookup_does_not_call_source_for_any_repository(clock: FakeClock) -> None:
     """The source has returned the same credential for another repository within the last minute."""
     _, source, transport = expired(clock)
     assert transport.round_trip(pull("other")).status == 403
@@ -203,7 +203,7 @@ def test_403_right_after_lookup_does_not_ask_source_for_any_repository(clock: Fa
     assert source.lookups == 2
 
 
-def test_credential_looked_up_for_request_is_not_looked_up_again() -> None:
+def test_credential_looked_up_for_request_is_not_refreshed() -> None:
     registry, source = ExpiringRegistry(ROWS[0]), Source()
     registry.expire()
     assert AuthTransport(registry, credentials=source).round_trip(pull("app")).status == 403

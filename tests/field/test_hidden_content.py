@@ -205,7 +205,7 @@ def test_round_trip_consumed_single_use_body_is_not_resent() -> None:
     assert len(registry.sent) == 1
 
 
-def test_round_trip_several_404s_of_open_registry_cost_one_probe() -> None:
+def test_round_trip_several_404s_of_open_registry_send_one_probe() -> None:
     registry = FakeRegistry(hide_content(404, OK))
     transport = registry.transport()
     for name in ("a", "b", "c", "d"):

@@ -27,7 +27,7 @@ ENTRY = Descriptor.of(b"manifest", OCI_MANIFEST).to_dict()
 
 @dataclass(frozen=True, kw_only=True)
 class ReadRow(Row):
-    """One deviation in JSON or headers.
+    """Deviation in JSON or headers.
 
     Attributes:
         call: Function that reads or copies content with a client.

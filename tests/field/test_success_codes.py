@@ -39,7 +39,7 @@ Answer = Callable[[Request, Callable[[Request], Response]], Response]
 
 @dataclass(frozen=True, kw_only=True)
 class SuccessRow(Row):
-    """One deviation in status codes.
+    """Deviation in status codes.
 
     Attributes:
         answer: Returns the response to a request. Called with the request and a function that sends it to a

@@ -344,7 +344,9 @@ def test_copy_referrers_are_pushed_before_the_tag(source: Side, target: Side) ->
     root = source.image(1, tags=["v1"])
     source.image(2, subject=root.to_dict())
     run(source, target, referrers=True)
-    puts = [request.url for request in target.recorder.seen if request.method == "PUT" and "/manifests/" in request.url]
+    puts = [
+        request.url for request in target.recorder.exchanges if request.method == "PUT" and "/manifests/" in request.url
+    ]
     assert puts[0].endswith(root.digest)
     assert puts[-1].endswith("/v2")
     assert len(puts) == 3

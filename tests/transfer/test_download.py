@@ -804,7 +804,7 @@ def test_download_sparse_partial_file_is_discarded_without_being_hashed(
 
 
 @pytest.mark.parametrize("name", ["target", "part"])
-def test_download_large_file_of_the_right_size_is_hashed_and_kept(
+def test_download_large_file_of_the_expected_size_is_hashed_and_kept(
     world: DownloadWorld, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setitem(download.__globals__, "_HASH_LIMIT", 4999)

@@ -160,16 +160,16 @@ def test_partial_file_footer_truncation_fails_releases_the_lock(
 # Rename
 
 
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EIO])
+@pytest.mark.parametrize("error_number", [errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EIO])
 @pytest.mark.parametrize("function", ["fsync", "open"])
 def test_partial_file_directory_sync_fails_keeps_the_download(
-    world: DownloadWorld, monkeypatch: pytest.MonkeyPatch, function: str, number: int
+    world: DownloadWorld, monkeypatch: pytest.MonkeyPatch, function: str, error_number: int
 ) -> None:
     original = getattr(os, function)
 
     def fail(first: Any, *arguments: Any) -> Any:
         if os.path.isdir(first if function == "open" else f"/proc/self/fd/{first}"):
-            raise OSError(number, os.strerror(number))
+            raise OSError(error_number, os.strerror(error_number))
         return original(first, *arguments)
 
     monkeypatch.setattr(os, function, fail)

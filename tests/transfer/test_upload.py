@@ -707,7 +707,7 @@ def test_upload_file_raises_transport_error_is_not_retried(
 
 
 def test_upload_computed_digest_refused_hashes_again(registry: MemoryRegistry) -> None:
-    """A retry after a 503 may have stored a part twice, so the refusal does not prove that the file has changed."""
+    """The stack may have resent a part after a 503, and the registry may have stored it twice."""
     twice = [LARGE[:MIB]]
 
     def store_twice(request: Request, inner: Transport) -> Response | None:
