@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from http import HTTPStatus
 
-__all__ = ["ELLIPSIS", "SURROGATE", "truncate", "sanitize", "format_size", "status_line"]
+__all__ = ["ELLIPSIS", "SURROGATE", "format_path", "format_size", "sanitize", "status_line", "truncate"]
 
 # Control characters and line separators could forge log lines; characters that change the direction of text (UAX #9)
 # could display a URL in another order; surrogates cannot be encoded.
@@ -15,6 +16,8 @@ SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 ELLIPSIS = "…"
 """Mark of truncated text. `Redactor` masks the beginning of a secret in front of it."""
+_MAX_PATH = 4096
+"""Maximum length of a path in a message: the limit of Linux."""
 
 
 def truncate(text: str, limit: int) -> str:
@@ -34,6 +37,11 @@ def sanitize(value: object, limit: int) -> str:
         limit: Maximum length in characters.
     """
     return _UNSAFE.sub(" ", value[:limit]) if isinstance(value, str) else ""
+
+
+def format_path(path: str | os.PathLike[str]) -> str:
+    """Format a path for a message: without control characters and surrogates, which file names may contain."""
+    return sanitize(os.fspath(path), _MAX_PATH)
 
 
 def status_line(status: int) -> str:

@@ -14,16 +14,6 @@ from ociwire import Client, FunctionTransport, Response, errors
 from ociwire.errors import AuthError, OciwireError, UsageError
 from tests._support.messages import PACKAGE, MessageRecorder, check_form, check_text, recorder
 
-# Modules whose messages do not have the form yet. Remove a module when its messages are rewritten.
-SKIPPED: frozenset[str] = frozenset(
-    {
-        "_client/blob_writer.py",
-        "_client/manifests.py",
-        "_http/urls.py",
-        "auth/credentials.py",
-    }
-)
-
 ERRORS = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, OciwireError)}
 BUILTIN = {
     name for name, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, BaseException)
@@ -84,7 +74,7 @@ MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob(
 SITES = {module: list(sites(PACKAGE / module)) for module in MODULES}
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if SITES[module] and module not in SKIPPED])
+@pytest.mark.parametrize("module", [module for module in MODULES if SITES[module]])
 def test_module_messages_have_the_form(module: str) -> None:
     wrong = [f"{site.place}: {site.message!r}: {what}" for site in SITES[module] for what in check_form(*site[1:])]
     assert not wrong, "\n" + "\n".join(wrong)
@@ -96,10 +86,6 @@ def test_sites_are_found() -> None:
     assert {site.kind for site in found} > {"UsageError", "ProtocolError", "OSError", "ErrorResponse"}
     literal = [site for site in found if site.message.strip("…: ")]
     assert len(literal) > 0.9 * len(found)
-
-
-def test_sites_skipped_modules_exist() -> None:
-    assert set(MODULES) >= SKIPPED
 
 
 @pytest.mark.parametrize(

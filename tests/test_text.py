@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ociwire._text import format_size, sanitize, truncate
+from ociwire._text import format_path, format_size, sanitize, truncate
 
 # --- sanitize ---
 
@@ -51,6 +53,11 @@ def test_sanitize_harmful_character_is_replaced(harm: str) -> None:
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126)))
 def test_sanitize_printable_text_is_only_cut(value: str) -> None:
     assert sanitize(value, 10) == value[:10]
+
+
+@pytest.mark.parametrize("path", ["a\nb/\udcff", Path("a\nb", "\udcff")])
+def test_format_path_control_characters_and_surrogates_become_spaces(path: str | Path) -> None:
+    assert format_path(path) == "a b/ "
 
 
 # --- size ---

@@ -92,8 +92,8 @@ def traced_stack(
         trace: The trace in which the taps record.
         credentials: Source of the credentials.
         retry: As for `RetryTransport`. False disables retries. Defaults to None, the default policy.
-        tls: Path of a file with the trusted CA certificates. Defaults to None, the system's.
-        proxy: URL of the proxy. Defaults to None, that of the environment.
+        tls: Path of a file with the trusted CA certificates. Defaults to those of the system.
+        proxy: URL of the proxy. Defaults to the proxy in the environment.
 
     Raises:
         UsageError: The URL of the proxy or the CA file is invalid.

@@ -103,7 +103,7 @@ def resume_upload(repository: Repository, upload_id: str, offset: int | None, ch
     try:
         location = repository.upload_location(Response(202, {"Location": upload_id}))
     except ProtocolError as error:
-        raise UsageError(f"invalid upload id: {error}") from None
+        raise UsageError(f"invalid upload id: expected the URL of an upload session: {error}") from None
     # The requests of the writer have the same operation name as those of the writer that opened the session.
     target = Repository(repository.sender, repository.name, "push_blob_chunked")
     if offset is not None:

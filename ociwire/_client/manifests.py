@@ -234,10 +234,10 @@ def build_descriptor(content: bytes, media_type: str | None, digest: str | None)
         raise UsageError(f"invalid media type {safe_repr(media_type, 200)}: expected type/subtype without parameters")
     if stated_type is not None and stated_type != media_type:
         raise UsageError(
-            f"invalid media type {safe_repr(media_type)}: the mediaType of the manifest is {stated_type!r:.200}"
+            f"invalid media type {safe_repr(media_type)}: expected {stated_type!r:.200}, the mediaType of the manifest"
         )
     expected = Digest.of(content) if digest is None else Digest(digest)
     actual = Digest.of(content, expected.algorithm)
     if actual != expected:
-        raise UsageError(f"invalid digest {expected}: the digest of the manifest is {actual}")
+        raise UsageError(f"invalid digest {expected}: expected {actual}, the digest of the manifest")
     return Descriptor(media_type, expected, len(content))

@@ -144,7 +144,7 @@ def resolve_url(base: str, reference: str) -> tuple[str, Origin]:
     """
     if _AMBIGUOUS.search(reference):
         raise UsageError(
-            f"invalid URL {redact_url(reference)!r}: it contains a control character or a backslash, which makes"
+            f"invalid URL {redact_url(reference)!r}: expected no control character and no backslash, which would make"
             " it ambiguous"
         )
     reference = _UNENCODED.sub(_percent_encode, reference)
@@ -153,7 +153,7 @@ def resolve_url(base: str, reference: str) -> tuple[str, Origin]:
     try:
         url = urljoin(base, reference)
     except ValueError:  # not chained: its text contains the netloc, which may be a password
-        raise UsageError(f"invalid URL {redact_url(reference)!r}: its host is invalid") from None
+        raise UsageError(f"invalid URL {redact_url(reference)!r}: expected a valid host") from None
     return url.partition("#")[0], Origin.of(url)
 
 

@@ -22,8 +22,8 @@ _DOMAIN = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[A-Fa-f0-9:.]+\])(?::[0-9]{{1,5}})?"
 _HOST = re.compile(_DOMAIN)
 # Three groups: scheme and slashes; netloc and path; query and fragment. It does not match a path, which begins with a
 # single slash.
-_SHOWN = re.compile(r"(?!/(?!/))((?:[a-z][a-z0-9+.-]*:)?//|)([^?#]*)(.*)", re.DOTALL | re.IGNORECASE)
-_MAX_SHOWN = 200
+_URL_PARTS = re.compile(r"(?!/(?!/))((?:[a-z][a-z0-9+.-]*:)?//|)([^?#]*)(.*)", re.DOTALL | re.IGNORECASE)
+_MAX_LENGTH = 200
 
 
 def check_host(host: str) -> str:
@@ -76,9 +76,9 @@ def redact_url(url: str) -> str:
     Everything before an ``@`` is masked, because a password may contain a ``/``, ``?`` or ``#`` that should have been
     percent-encoded. An invalid netloc is masked, too: it may be the beginning of such a password.
     """
-    match = _SHOWN.match(url)
+    match = _URL_PARTS.match(url)
     if match is None:  # a path without a host
-        return truncate(re.split(r"[?#]", url, maxsplit=1)[0], _MAX_SHOWN)
+        return truncate(re.split(r"[?#]", url, maxsplit=1)[0], _MAX_LENGTH)
     prefix, netloc_and_path, query_and_fragment = match.groups()
     _, at, host_and_path = netloc_and_path.rpartition("@")
     netloc = re.split(r"[/\\]", host_and_path, maxsplit=1)[0]
@@ -88,5 +88,5 @@ def redact_url(url: str) -> str:
         "@" in query_and_fragment and not at and (":" in netloc or netloc == host_and_path or not is_host(netloc))
     )
     if hides_userinfo or ((at or prefix) and not is_host(netloc)):
-        return truncate(f"{prefix}***", _MAX_SHOWN)
-    return truncate(f"{prefix}{'***@' if at else ''}{host_and_path}", _MAX_SHOWN)
+        return truncate(f"{prefix}***", _MAX_LENGTH)
+    return truncate(f"{prefix}{'***@' if at else ''}{host_and_path}", _MAX_LENGTH)

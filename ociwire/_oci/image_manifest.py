@@ -1,8 +1,8 @@
 """`Manifest` and `Index`: manifests as immutable values that keep all fields, known or not.
 
 Defined by the OCI image specification 1.1, "OCI Image Manifest" and "OCI Image Index"; Docker's manifest and manifest
-list have the same fields. What was read is written again byte for byte, so that its digest stays the same. A changed or
-new value is written in a fixed order of fields, without spaces.
+list have the same fields. The bytes that a value was parsed from are kept, so that its digest stays the same. A new or
+changed value is serialized in a fixed order of fields, without spaces.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _EMPTY_CONFIG = Descriptor.of(b"{}", OCI_EMPTY)
 
 
 class _Document:
-    """A JSON object, and the bytes that it was read from or is written as. Immutable."""
+    """A JSON object, and its bytes as parsed or serialized. Immutable."""
 
     __slots__ = ("_content", "_object")
 
     _content: bytes
     _object: dict[str, Any]
     _media_types: ClassVar[tuple[str, ...]]
-    _single: ClassVar[tuple[str, ...]]  # fields with one descriptor
-    _lists: ClassVar[tuple[str, ...]]  # fields with a list of descriptors
+    _descriptor_fields: ClassVar[tuple[str, ...]]  # JSON fields with one descriptor
+    _list_fields: ClassVar[tuple[str, ...]]  # JSON fields with a list of descriptors
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Self:
@@ -60,9 +60,9 @@ class _Document:
             raise ContentError(f"invalid {kind}: expected the mediaType {cls._media_types[0]}, got {stated!r}")
         document = cls._make(parsed, content)
         try:
-            for name in cls._single:
+            for name in cls._descriptor_fields:
                 document._descriptor(name)
-            for name in cls._lists:
+            for name in cls._list_fields:
                 document._descriptors(name)
         except UsageError as error:
             raise ContentError(f"invalid {kind}: {error}") from None
@@ -87,7 +87,7 @@ class _Document:
         return document
 
     def to_bytes(self) -> bytes:
-        """Return the JSON text: the bytes that were read, or those of a new value, which are always the same."""
+        """Return the JSON text: the parsed bytes, or the serialized value. Equal arguments give equal bytes."""
         return self._content
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class _Document:
 
     @property
     def media_type(self) -> str:
-        """Media type: the ``mediaType`` field, or that of OCI if there is none."""
+        """Media type: the ``mediaType`` field, or the OCI media type if there is no such field."""
         return parse_media_type(self._object.get("mediaType")) or self._media_types[0]
 
     @property
@@ -135,10 +135,11 @@ class _Document:
         return tuple(map(Descriptor.from_dict, values))
 
     def _with(self, changes: Mapping[str, Any]) -> Self:
-        """Return a copy with other values of the fields of the constructor; the others are kept."""
+        """Return a copy with changed JSON fields. All other fields are kept."""
         fields = dict(self._object)
-        originals = {}  # the JSON of descriptors that are kept, with fields that `Descriptor` does not have
-        for name in (*self._single, *self._lists):
+        # The JSON of the present descriptors: it may have fields that `Descriptor` does not, which must not get lost.
+        originals = {}
+        for name in (*self._descriptor_fields, *self._list_fields):
             values = self._object.get(name)
             for value in values if isinstance(values, list) else [] if values is None else [values]:
                 originals[Descriptor.from_dict(value)] = value
@@ -182,7 +183,7 @@ class Manifest(_Document):
         artifact_type: Media type of the artifact. Required if the configuration is the empty object.
         subject: Descriptor of the manifest that this one refers to.
         annotations: Arbitrary metadata.
-        media_type: Media type: that of OCI, the default, or of Docker.
+        media_type: The OCI or the Docker media type of a manifest. Defaults to the OCI media type.
 
     Raises:
         UsageError: A value has the wrong type, or the artifact type is missing.
@@ -190,8 +191,8 @@ class Manifest(_Document):
 
     __slots__ = ()
     _media_types = (OCI_MANIFEST, DOCKER_MANIFEST)
-    _single = ("config", "subject")
-    _lists = ("layers",)
+    _descriptor_fields = ("config", "subject")
+    _list_fields = ("layers",)
 
     def __new__(
         cls,
@@ -221,7 +222,7 @@ class Manifest(_Document):
 
     @property
     def config(self) -> Descriptor:
-        """Descriptor of the configuration; that of the empty object if there is none."""
+        """Descriptor of the configuration; the descriptor of the empty JSON object if there is none."""
         return self._descriptor("config") or _EMPTY_CONFIG
 
     @property
@@ -235,7 +236,7 @@ class Manifest(_Document):
         Raises:
             UsageError: There is no such argument, or a value has the wrong type.
         """
-        return self._with(_rename(changes, ("config", "layers")))
+        return self._with(_to_json_names(changes, ("config", "layers")))
 
 
 @final
@@ -248,10 +249,10 @@ class Index(_Document):
 
     Args:
         manifests: Descriptors of the manifests, with their platforms.
-        artifact_type: Media type of the artifact, if the index is one.
+        artifact_type: Media type of the artifact, if the index describes an artifact.
         subject: Descriptor of the manifest that this one refers to.
         annotations: Arbitrary metadata.
-        media_type: Media type: that of OCI, the default, or of Docker.
+        media_type: The OCI or the Docker media type of an index. Defaults to the OCI media type.
 
     Raises:
         UsageError: A value has the wrong type.
@@ -259,8 +260,8 @@ class Index(_Document):
 
     __slots__ = ()
     _media_types = (OCI_INDEX, DOCKER_MANIFEST_LIST)
-    _single = ("subject",)
-    _lists = ("manifests",)
+    _descriptor_fields = ("subject",)
+    _list_fields = ("manifests",)
 
     def __new__(
         cls,
@@ -288,8 +289,8 @@ class Index(_Document):
     def select(self, platform: str | Platform) -> Descriptor:
         """Return the entry that fits a platform best, as containerd does.
 
-        Images for older variants of the architecture fit, too, and so do 32-bit images on arm64 and amd64. Of several
-        that fit equally well, the first is returned.
+        Images for older variants of the architecture fit, too, and so do 32-bit images on arm64 and amd64. If several
+        entries fit equally well, the first one is returned.
 
         Args:
             platform: ``os/architecture``, ``os/architecture/variant``, or a `Platform`.
@@ -315,11 +316,11 @@ class Index(_Document):
         Raises:
             UsageError: There is no such argument, or a value has the wrong type.
         """
-        return self._with(_rename(changes, ("manifests",)))
+        return self._with(_to_json_names(changes, ("manifests",)))
 
 
-def _rename(changes: Mapping[str, Any], own: tuple[str, ...]) -> dict[str, Any]:
-    """Return changes by the names of the JSON fields."""
+def _to_json_names(changes: Mapping[str, Any], own: tuple[str, ...]) -> dict[str, Any]:
+    """Return the arguments of `replace` by the names of the JSON fields."""
     names = {"media_type": "mediaType", "artifact_type": "artifactType", "subject": "subject"}
     names |= {"annotations": "annotations"} | {name: name for name in own}
     for name in changes:

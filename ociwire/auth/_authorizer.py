@@ -1,7 +1,8 @@
-"""Authorize one request: look its credential up, and obtain the token or header that answers a challenge.
+"""Authorize one request: look up its credential, and obtain the token or header that answers a challenge.
 
 At most two requests are sent to token servers for a request, and its credential is looked up again at most once. A
-secret that was answered 401 is not sent to the same realm or registry again, nor is a token request that failed.
+secret that was refused with 401 is not sent to the same realm or registry again. A failed token request is not
+repeated.
 """
 
 from __future__ import annotations
@@ -27,20 +28,23 @@ __all__ = ["Authorization", "Authorizer", "parse_scope"]
 _LOG = logging.getLogger("ociwire.auth")
 _MAX_TOKEN_REQUESTS = 2
 _MIN_AGE_AT_403 = 60.0
-"""Seconds after which a credential that is answered 403 may have expired since the source returned it."""
+"""Minimum age in seconds of a credential that is looked up again after a 403, because it may have expired."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Authorization:
-    """What a request is sent with: nothing, a token, or a credential itself (Basic, or a registry token)."""
+    """Value of the Authorization header of a request, and its origin: a token, or a credential (Basic, registry token).
 
-    challenge: Challenge  # what it answers
+    An empty header means that the request is sent without authorization.
+    """
+
+    challenge: Challenge  # the challenge that it answers
     header: str = field(default="", repr=False)
     credential: Credential | None = None  # None for an anonymous token, too
-    scope: Scope = Scope.EMPTY  # what the token was needed for
+    scope: Scope = Scope.EMPTY  # the scope for which a token was needed; the token's scope may be larger
     token: Token | None = None
-    fresh: bool = False  # whether the token was granted during this request
+    fresh: bool = False  # whether the token was obtained during this request, not from the cache
 
     def secrets(self) -> tuple[str, ...]:
         """The header's value after its scheme, and the secrets of the credential."""
@@ -58,7 +62,7 @@ class Authorizer:
     def __init__(self, credentials: CredentialCache, tokens: TokenProvider, request: Request, origin: Origin) -> None:
         self._credentials, self._tokens, self._request, self._origin = credentials, tokens, request, origin
         self._key = CredentialKey(_lookup_name(origin), first_repository(request.info.required_scope))
-        # A source knows REGISTRY:443 as REGISTRY, whose credential must not be sent in clear text to the port of https.
+        # Sources look up REGISTRY:443 as REGISTRY, whose credential must not be sent in clear text to the https port.
         self._anonymous = request.info.anonymous or (origin.scheme == "http" and origin.port == 443)
         self._refused: dict[tuple[object, object], AuthError | None] = {}  # token requests, and (realm, secret) pairs
         self._refused_scopes: list[Scope] = []
@@ -78,18 +82,18 @@ class Authorizer:
     def raise_failure(self) -> None:
         """Raise the failure of a credential helper, if there is no credential because of it."""
         if self._lookup_result is not None and self._lookup_result.failure is not None:
-            # A copy: the source keeps its exception, whose traceback would grow with each request.
+            # A copy, because the source caches its exception, whose traceback would grow with each request.
             raise copy_error(self._lookup_result.failure)
 
     def invalidate(self, credential: Credential | None) -> None:
-        """Call the source again for the next request: it may have another credential by then."""
+        """Remove a credential from the cache, so that the source is called again for the next request."""
         self._credentials.invalidate(self._key, credential)
 
-    def replace(self, sent: Authorization, challenge: Challenge, status: int, scope: Scope) -> Authorization | None:
-        """Return the authorization by the credential that the source has after a 401 or 403; None if it has no other.
+    def reauthorize(self, sent: Authorization, challenge: Challenge, status: int, scope: Scope) -> Authorization | None:
+        """Look up the credential again after a 401 or 403; return the authorization if it has changed, else `None`.
 
-        ECR answers 403 when a password has expired, after 12 hours. Most other answers of 403 mean that the user lacks
-        a permission, so the source is not called if it has returned the credential within the last minute.
+        ECR responds with 403 after a password has expired, which is after 12 hours. Most other 403 responses mean that
+        the user lacks a permission: the source is not called if it returned the credential within the last minute.
         """
         if sent.credential is None:
             return None
@@ -110,19 +114,20 @@ class Authorizer:
         scope: Scope,
         *,
         reuse: bool = True,
-        is_guess: bool = False,
+        is_preemptive: bool = False,
     ) -> Authorization | None:
         """Return the authorization that answers a challenge; `None` if the credential has none that may be sent.
 
-        A second token is requested if the first is refused: for the challenge's scope alone, or with the credential
-        that the source has by then.
+        If the token server refuses the token request, a second one is sent: for the scope of the challenge alone, or
+        with the credential that a second look-up returns.
 
         Args:
-            challenge: The challenge. With `is_guess`, one that the registry has not sent for this request.
+            challenge: The challenge.
             credential: The credential, or `None` for an anonymous token.
-            scope: What the token is needed for.
+            scope: Scope for which the token is needed.
             reuse: Whether a cached token with a larger scope may be used. Defaults to true.
-            is_guess: Whether a credential that has no authorization stays in the cache. Defaults to false.
+            is_preemptive: Whether the registry has not sent the challenge in response to this request. The credential
+                then stays in the cache, even if it has no authorization for the challenge. Defaults to false.
 
         Raises:
             AuthError: The token server failed, or refused both requests.
@@ -140,12 +145,12 @@ class Authorizer:
             elif not is_rejection or (credential := self._renew(rejected)) == rejected:
                 raise
             authorization = self._authorize_once(challenge, credential, scope, reuse=reuse)
-        if authorization is None and not is_guess:
+        if authorization is None and not is_preemptive:
             self.invalidate(credential)
         return authorization
 
     def record_refusal(self, sent: Authorization) -> None:
-        """Record that the registry has refused what was sent: neither the credential nor the token is sent again."""
+        """Record that the registry refused an authorization, so that neither token nor credential is sent again."""
         if sent.token is not None:
             self._tokens.evict(sent.token)
         elif sent.header:
@@ -166,7 +171,7 @@ class Authorizer:
         if registry_token is not None or challenge.scheme == "basic":
             basic = None if credential is None else credential.basic
             header = basic or "" if registry_token is None else f"Bearer {registry_token}"
-            # A credential that has changed in another field only is not sent again.
+            # Compared by the header: a credential that differs in another field only would be refused again.
             is_usable = bool(header) and (self._origin, header) not in self._refused
             return Authorization(challenge, header, credential) if is_usable else None
 

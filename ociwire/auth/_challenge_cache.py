@@ -1,8 +1,9 @@
-"""Remember how a registry authenticates: its challenge, and the scopes that it names for what was requested.
+"""Cache of the challenges of registries, so that later requests are sent with a token at once.
 
-The scope of a challenge can only be guessed in advance. The guess is wrong behind a proxy that rewrites paths
-(Artifactory), where an endpoint needs another action (``metadata_read`` at Azure Container Registry), and where the
-repositories of one host have different token servers. The accepted scope is remembered per required scope and endpoint.
+Before a request is challenged, the scope of its challenge is a guess. The guess is wrong if a proxy rewrites paths
+(Artifactory), if an endpoint requires another action (``metadata_read`` at Azure Container Registry), or if the
+repositories of one host have different token servers. Therefore the cache also stores, for each required scope and
+endpoint, the challenge and the scope of the last token that the registry accepted.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ _ENDPOINT = re.compile(r"/v2/.+/(blobs|manifests|tags|referrers)(?:/|$)")
 
 
 class OriginState(NamedTuple):
-    """What is known about an origin."""
+    """How an origin authenticates requests. The default values mean that no response has been received yet."""
 
-    challenge: Challenge | None = None  # the last one, without its scope, which belongs to another request
-    is_open: bool = False  # it does not authenticate
-    is_predictable: bool = True  # it has one token server, which was never refused a guessed scope
+    challenge: Challenge | None = None  # the last challenge, without its scope, which is specific to a request
+    is_open: bool = False  # whether the origin requires no authentication
+    is_predictable: bool = True  # whether it has one token server, and no guessed scope was refused
 
 
 class AcceptedChallenge(NamedTuple):
@@ -49,7 +50,7 @@ class ChallengeCache:
         )
 
     def get(self, origin: Origin) -> OriginState:
-        """Return what is known about an origin."""
+        """Return the state of an origin."""
         return self._origins.get(origin) or OriginState()
 
     def update(self, origin: Origin, *, is_open: bool = False, is_predictable: bool = True) -> None:
@@ -68,22 +69,22 @@ class ChallengeCache:
         self._put(origin, OriginState(Challenge(challenge.scheme, params), is_predictable=is_predictable))
 
     def get_accepted(self, origin: Origin, required: Scope, url: str) -> AcceptedChallenge | None:
-        """Return what was accepted for a required scope at the endpoint of a URL.
+        """Return the accepted challenge for a required scope and the endpoint of a URL.
 
-        If the URL has none (an upload's Location may be any path), or if the origin is unpredictable, this is what was
-        accepted last at any endpoint.
+        If the URL has no such endpoint (the Location of an upload may be any path), or if nothing is cached for the
+        endpoint and the origin is unpredictable, the result is the last one of any endpoint.
         """
         endpoint = _parse_endpoint(url)
         accepted = self._accepted.get((origin, required, endpoint))
         return accepted or (None if self.get(origin).is_predictable else self._accepted.get((origin, required, "")))
 
     def put_accepted(self, origin: Origin, required: Scope, url: str, accepted: AcceptedChallenge) -> None:
-        """Remember what was accepted for a required scope at the endpoint of a URL."""
-        for endpoint in {_parse_endpoint(url), ""}:
+        """Cache an accepted challenge for a required scope and the endpoint of a URL."""
+        for endpoint in {_parse_endpoint(url), ""}:  # the empty name stands for any endpoint
             self._accepted.put((origin, required, endpoint), accepted, _weigh(accepted.challenge))
 
     def invalidate(self, origin: Origin, required: Scope) -> None:
-        """Forget what was accepted for a required scope, at all endpoints."""
+        """Remove the accepted challenges for a required scope, of all endpoints."""
         self._accepted.remove(lambda key, _: key[:2] == (origin, required))
 
     def _put(self, origin: Origin, state: OriginState) -> None:
@@ -91,6 +92,7 @@ class ChallengeCache:
 
 
 def _parse_endpoint(url: str) -> str:
+    """Return the kind of endpoint in a URL, such as ``blobs``; empty if it is not that of a registry's API."""
     match = _ENDPOINT.search(urlsplit(url).path)
     return "" if match is None else match[1]
 

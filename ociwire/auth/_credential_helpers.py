@@ -1,8 +1,8 @@
 """Run Docker's credential helpers.
 
 Follows the protocol of docker-credential-helpers: ``docker-credential-NAME get``, the server on standard input, JSON on
-standard output. A helper is run without a shell, by a name that is not a path. No message shows its output, which may
-be the secret.
+standard output. A helper is run without a shell, and its name must not be a path. No message contains its output, which
+may be the secret.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from .._oci.manifest import parse_json_object
+from .._text import format_path
 from ..errors import AuthError, UsageError
 from .credentials import Credential
 
@@ -22,16 +23,17 @@ __all__ = ["find_helper", "run_helper"]
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _TIMEOUT = 60.0
-"""Seconds that a helper has to answer: it may ask the user for a passphrase."""
+"""Timeout in seconds of a helper, which may prompt the user for a passphrase."""
 _MAX_OUTPUT = 1024 * 1024
 _CAN_SELECT_PIPES = os.name != "nt"
 
 
 def find_helper(name: str, path: str) -> str | None:
-    """Return the path of a helper's program; None if it is not installed.
+    """Return the path of a helper's program; `None` if it is not installed.
 
     Raises:
-        AuthError: The name is not valid: it could name a program outside of PATH.
+        AuthError: The name contains other characters than letters, digits, ``.``, ``_`` and ``-``: a name with a slash
+            could run a program outside of PATH.
     """
     if not _NAME.fullmatch(name):
         raise AuthError(f"invalid credential helper {name!r:.100}: expected letters, digits, '.', '_' and '-'")
@@ -40,10 +42,10 @@ def find_helper(name: str, path: str) -> str | None:
 
 
 def run_helper(program: str, server: str, env: Mapping[str, str], source: str) -> Credential | None:
-    """Return the credential that a helper has for a server, which is a host or Docker Hub's URL.
+    """Return the credential that a helper has for a server: a host, or the URL of Docker Hub.
 
     Raises:
-        AuthError: The helper failed, took longer than a minute, or its output is not valid; or this is Windows.
+        AuthError: The helper failed, took longer than a minute, or printed invalid output; or the system is Windows.
     """
     name = os.path.basename(program)
     helper = f"the credential helper {name}"
@@ -52,7 +54,7 @@ def run_helper(program: str, server: str, env: Mapping[str, str], source: str) -
     try:
         status, output = _run(helper, program, server, env)
     except OSError as error:
-        raise AuthError(f"cannot run {helper} ({program}): {error.strerror}") from error
+        raise AuthError(f"cannot run {helper} ({format_path(program)}): {error.strerror}") from error
     if status != 0:
         if "credentials not found" in output[:200].decode("utf-8", "replace").lower():
             return None
@@ -93,11 +95,12 @@ def _run(helper: str, program: str, server: str, env: Mapping[str, str]) -> tupl
     ):
         try:
             if process.stdin is not None and process.stdout is not None:  # always: both are pipes
-                with suppress(BrokenPipeError):  # a helper may answer without reading
+                with suppress(BrokenPipeError):  # a helper may exit without reading
                     process.stdin.write(server.encode())  # never blocks: a host is shorter than a pipe
                 process.stdin.close()
                 selector.register(process.stdout, selectors.EVENT_READ)
-            # `Popen.communicate` has no limit, and waits for what the helper has started, if that holds the pipe.
+            # Not `Popen.communicate`: its output has no limit, and it also waits for background processes of the helper
+            # that inherited the pipe.
             while (remaining := ends_at - time.monotonic()) > 0 and (ready := selector.select(remaining)):
                 data = os.read(ready[0][0].fd, 64 * 1024)
                 output += data

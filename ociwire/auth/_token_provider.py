@@ -46,7 +46,7 @@ _DEFAULT_LIFETIME = 60.0
 """Lifetime in seconds of a token whose response has no ``expires_in`` (the specification's default)."""
 _MAX_LIFETIME = 30 * 24 * 3600.0
 _EXPIRY_MARGIN = 30.0
-"""Seconds before its expiry that a token is no longer sent, or a quarter of its lifetime if that is less."""
+"""Seconds by which the use of a token ends before its expiry; a quarter of its lifetime if that is less."""
 _MAX_QUOTED = 200
 """Maximum number of characters of a server's text, or of a scope, that a message quotes."""
 _ABSOLUTE_URL = re.compile(r"//|[A-Za-z][A-Za-z0-9+.-]*:")
@@ -54,7 +54,10 @@ _VISIBLE_ASCII = re.compile(r"[!-~]+")
 
 
 class TokenKey(NamedTuple):
-    """What a token is valid for, apart from its scope. The credential is None for an anonymous token."""
+    """Registry, user and token server of a token: the cache key without the scope.
+
+    The credential is `None` for an anonymous token.
+    """
 
     origin: Origin
     credential: Credential | None
@@ -73,22 +76,22 @@ class TokenKey(NamedTuple):
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Token:
-    """A bearer token. Compares by identity: two requests may be answered with the same text."""
+    """A bearer token. Compares by identity, because a token server may return the same text twice."""
 
     key: TokenKey
     value: str = field(repr=False)
-    scope: Scope  # as it was requested
+    scope: Scope  # the requested scope; the token server may have granted less
     valid_until: float  # value of `time.monotonic`, in seconds, after which the token is no longer sent
 
 
 class TokenRequest(NamedTuple):
-    """A token that is needed, and what messages say about it."""
+    """A request for a token. The last two fields are only for error messages."""
 
     key: TokenKey
     scope: Scope
     host: str  # the registry, as it is passed to the credential source
     challenge_scope: Scope = Scope.EMPTY
-    refused_scopes: tuple[Scope, ...] = ()  # those of earlier token requests for the same request
+    refused_scopes: tuple[Scope, ...] = ()  # scopes of earlier token requests on behalf of the same request
 
 
 @final
@@ -136,18 +139,18 @@ class TokenProvider:
         return self._tokens.find(lambda entry, token: scope <= entry[1] and entry[0] == key and now < token.valid_until)
 
     def put(self, token: Token) -> None:
-        """Cache a token. It replaces one with the same key and scope."""
+        """Cache a token. Replaces a cached token with the same key and scope."""
         key = token.key
         text_size = len(token.value) + len(str(token.scope)) + len(key.realm) + len(key.service or "")
         weight = text_size + _BYTES_PER_ACTION * (1 + sum(1 for _ in token.scope))
         self._tokens.put((key, token.scope), token, weight)
 
     def evict(self, token: Token) -> None:
-        """Drop a cached token, unless another one has replaced it."""
+        """Remove a token from the cache, unless another token has replaced it."""
         self._tokens.remove(lambda _, cached: cached is token)
 
     def fetch(self, token_request: TokenRequest, request: Request) -> Token:
-        """Request a token on behalf of a request, or share the one that another thread requests.
+        """Request a token on behalf of a request, or wait for another thread that requests the same token.
 
         Raises:
             AuthError: The token server failed, or the origin policy forbids the request.
@@ -166,7 +169,7 @@ class TokenProvider:
             self.put(token)
             return token
 
-        # Only a token with exactly this scope: an older, larger one may have been revoked with the one just refused.
+        # Exactly this scope: an older token with a larger scope may have been revoked together with the refused one.
         return self._single_flight.fetch(
             (key, scope), scope, lambda: self.get(key, scope, exact=True), request_token, request.info.deadline
         )
@@ -273,7 +276,7 @@ def _build_request(token_request: TokenRequest, realm: str, request: Request) ->
         return Request("POST", realm, headers, urlencode(form).encode(), info)
     if credential is not None and credential.basic is not None:
         headers["Authorization"] = credential.basic
-    # In a GET, each resource has a scope parameter of its own ("Token Scope Documentation").
+    # In a GET, there is one scope parameter for each resource ("Token Scope Documentation").
     query = urlencode([*params, *(("scope", word) for word in str(token_request.scope).split())], safe=":,/")
     separator = "" if not query else "&" if "?" in realm else "?"
     return Request("GET", f"{realm}{separator}{query}", headers, None, info)
@@ -290,7 +293,7 @@ def _parse_token(body: bytes, server: str) -> tuple[str, float]:
             f"{server} answered without a valid token: expected a JSON object with the string token or access_token, at"
             f" most {_MAX_TOKEN} characters of visible ASCII"
         )
-    try:  # some servers send it as a string
+    try:  # some servers send a string; `float` would accept JSON's true as 1.0
         lifetime = float(answer["expires_in"]) if answer["expires_in"] is not True else math.nan
     except (KeyError, TypeError, ValueError, OverflowError):
         lifetime = math.nan

@@ -69,7 +69,7 @@ class Credential:
         if self.username is not None and ":" in self.username:
             raise UsageError("credential username must not contain a colon (RFC 7617, section 2)")
         if self.password is not None and self.username is None:
-            raise UsageError("credential has a password and no username")
+            raise UsageError("credential must have a username if it has a password")
         if self.registry_token is not None and not _VISIBLE.fullmatch(self.registry_token):
             raise UsageError("credential registry_token must be visible ASCII characters")
         object.__setattr__(self, "expires_at", _to_timestamp(self.expires_at))
@@ -213,13 +213,15 @@ def first_repository(scope: Scope) -> str | None:
 def _to_timestamp(value: Any) -> float | None:
     if value is None:
         return None
-    expected = "expected seconds since the epoch, a datetime with a time zone, or None"
+    expected = "seconds since the epoch, a datetime with a time zone, or None"
     if isinstance(value, datetime):
         if value.tzinfo is None:
-            raise UsageError(f"invalid expires_at without a time zone: {expected}, such as datetime.now(timezone.utc)")
+            raise UsageError(
+                f"invalid expires_at without a time zone: expected {expected}, such as datetime.now(timezone.utc)"
+            )
         return value.timestamp()
     if not is_number(value):
         # A value of another type is not shown: it may be a secret that was passed in the wrong place.
         shown = safe_repr(value) if isinstance(value, (int, float)) else f"of type {type(value).__name__}"
-        raise UsageError(f"invalid expires_at {shown}: {expected}")
+        raise UsageError(f"invalid expires_at {shown}: expected {expected}")
     return float(value)

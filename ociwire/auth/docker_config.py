@@ -1,8 +1,8 @@
-"""Find credentials as docker and podman do: in JSON files, and from the helpers that they name.
+"""Credentials of Docker and Podman: from their JSON files, and from the credential helpers that these files name.
 
-The first file with an entry for the registry counts; entries are not merged. Files are read at each lookup and not
-before, so that a broken file is an error only where it is needed. Errors name the file and the field, never the value,
-and have no cause: an exception of a decoder holds the text, and so the secrets.
+The first file that has an entry for the registry is used; entries are not merged. Files are read at each lookup and not
+before, so that an invalid file is an error only if it is needed. Messages contain the file and the field, never the
+value. Errors have no cause, because the exception of a decoder contains the text, and thus the secrets.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, final
 
 from .._bounded_cache import BoundedCache
 from .._oci.reference import DOCKER_HUB, registry_name
+from .._text import format_path
 from ..errors import AuthError, UsageError
 from ._credential_helpers import find_helper, run_helper
 from .credentials import Credential
@@ -28,9 +29,9 @@ __all__ = ["DockerConfig"]
 
 _LOG = logging.getLogger("ociwire.auth")
 _MAX_FILE = 4 * 1024 * 1024
-_MAX_ANSWERS = 1024
+_MAX_CACHED = 1024
 _LIFETIME = 60.0
-"""Seconds for which the answer of a helper is cached."""
+"""Seconds for which the result of a helper is cached."""
 _FILE_TYPES = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a character device", stat.S_IFBLK: "a block device"}
 
 
@@ -56,16 +57,17 @@ class DockerConfig:
 
     def __init__(self, env: Mapping[str, str] | None = None) -> None:
         self._env: Mapping[str, str] = os.environ if env is None else env
-        # Expiry, and the credential or the text of a failure: a cached exception would collect tracebacks.
-        self._answers: BoundedCache[tuple[str, str], tuple[float, Credential | str | None]] = BoundedCache(_MAX_ANSWERS)
+        # By program and server: the expiry, and the credential or the message of an error. The exception itself is not
+        # cached, because its traceback would grow with each `raise`.
+        self._cache: BoundedCache[tuple[str, str], tuple[float, Credential | str | None]] = BoundedCache(_MAX_CACHED)
 
     @classmethod
     def load(cls, *, env: Mapping[str, str] | None = None) -> DockerConfig:
         """Return the configuration of an environment. Nothing is read yet.
 
         Args:
-            env: Where the variables are looked up, ``HOME`` (or ``USERPROFILE``) and ``PATH`` too, and what helpers are
-                run with. Defaults to `os.environ`.
+            env: The environment, which is also that of the helpers. ``HOME`` (or ``USERPROFILE``) and ``PATH`` are read
+                from it, too. Defaults to `os.environ`.
         """
         return cls(env)
 
@@ -73,7 +75,7 @@ class DockerConfig:
         """Return the credential for a registry; `None` if no file has one.
 
         Raises:
-            UsageError: The host is not valid.
+            UsageError: The host is invalid.
             AuthError: A file or an entry is malformed or cannot be read, or a helper that ``credHelpers`` names failed
                 or is not installed.
         """
@@ -94,7 +96,7 @@ class DockerConfig:
     def explain(self, host: str, repository: str | None = None) -> str:
         """Describe which file, and which entry or helper of it, `lookup` uses. Shows no secret.
 
-        Raises what `lookup` raises.
+        Raises the same errors as `lookup`.
         """
         name = registry_name(host)
         credential, source, *_ = self._find(name, repository)
@@ -116,18 +118,19 @@ class DockerConfig:
             reasons.append(result.source)
             failure = failure or result.failure
         if not reasons:
-            paths = ", ".join(path for path, _ in _list_paths(self._env)) or "no variable that names one is set"
+            paths = ", ".join(format_path(path) for path, _ in _list_paths(self._env))
+            paths = paths or "no variable that names one is set"
             reasons = [f"no Docker configuration found: {paths}"]
         return _Result(None, "; ".join(reasons), failure=failure)
 
     def _from_helper(self, file: _File, name: str, repository: str | None) -> _Result | None:
-        """Return the answer of the helper that a file names for a registry; None if there is none installed."""
+        """Return the result of the helper that a file names for a registry; None if it names none that is installed."""
         helpers = file.section("credHelpers")
         key = next(_matching_keys(helpers, name, repository), None)
         field = "credsStore" if key is None else f"credHelpers[{key!r}]"
         helper = file.content.get("credsStore") if key is None else helpers[key]
         if helper == "" or (key is None and not helper):
-            return None  # an empty name tells docker to use no helper for a host
+            return None  # an empty name in `credHelpers` means that docker uses no helper for the host
         if not isinstance(helper, str):
             raise file.error(field, "expected a string")
         try:
@@ -151,38 +154,38 @@ class DockerConfig:
         return _Result(credential, source, is_final=key is not None)
 
     def _ask_helper(self, program: str, server: str, source: str, *, cache_failure: bool) -> Credential | None:
-        expires_at, answer = self._answers.get((program, server)) or (0.0, None)
+        expires_at, result = self._cache.get((program, server)) or (0.0, None)
         if time.monotonic() >= expires_at:
             try:
-                answer = run_helper(program, server, self._env, source)
+                result = run_helper(program, server, self._env, source)
             except AuthError as error:
                 if not cache_failure:
                     raise
-                answer = str(error)
-                _LOG.warning("%s; continuing without credentials for %s", answer, server)
-            self._answers.put((program, server), (time.monotonic() + _LIFETIME, answer))
-        if isinstance(answer, str):
-            raise AuthError(answer)
-        return answer
+                result = str(error)
+                _LOG.warning("%s; continuing without credentials for %s", result, server)
+            self._cache.put((program, server), (time.monotonic() + _LIFETIME, result))
+        if isinstance(result, str):
+            raise AuthError(result)
+        return result
 
 
 class _Result(NamedTuple):
-    """What a file says about a registry."""
+    """Result of the look-up of a registry in one file."""
 
     credential: Credential | None
-    source: str  # the credential's file and entry, or why there is none
-    is_final: bool = False  # whether later files do not count, even if there is no credential
+    source: str  # file and entry of the credential, or the reason why there is none
+    is_final: bool = False  # whether later files are not read, even if there is no credential
     failure: str = ""  # the error of a ``credsStore`` helper
 
 
 class _File(NamedTuple):
-    """The path of a file, and the object in it."""
+    """A configuration file: its path, sanitized for messages, and the JSON object in it."""
 
     name: str
     content: dict[str, Any]
 
     def section(self, field: str) -> dict[str, Any]:
-        """Return an object of the file; empty where it is absent."""
+        """Return the object in a field; an empty one if the field is absent."""
         value = self.content.get(field)
         if value is not None and not isinstance(value, dict):
             raise self.error(field, "expected an object")
@@ -193,17 +196,17 @@ class _File(NamedTuple):
 
 
 def _list_paths(env: Mapping[str, str]) -> Iterator[tuple[str, bool]]:
-    """List the paths where a file may be, in order, and whether one that this user may not read is skipped."""
+    """Yield the paths of the files in order, and whether to skip the file if the user has no permission to read it."""
     if path := env.get("REGISTRY_AUTH_FILE"):
         yield path, False
         return
     if folder := env.get("DOCKER_CONFIG"):
         yield os.path.join(folder, "config.json"), False
         return
-    home = env.get("HOME") or env.get("USERPROFILE")  # the latter is Windows'
+    home = env.get("HOME") or env.get("USERPROFILE")  # Windows has only the latter
     if home:
         yield os.path.join(home, ".docker", "config.json"), False
-    # podman's files (containers-auth.json(5)). After `su`, XDG_RUNTIME_DIR may be another user's, which is mode 0700.
+    # Podman's files (containers-auth.json(5)). After `su`, XDG_RUNTIME_DIR may be another user's folder (mode 0700).
     if runtime := env.get("XDG_RUNTIME_DIR"):
         yield os.path.join(runtime, "containers", "auth.json"), True
     if config := env.get("XDG_CONFIG_HOME") or (home and os.path.join(home, ".config")):
@@ -211,7 +214,7 @@ def _list_paths(env: Mapping[str, str]) -> Iterator[tuple[str, bool]]:
 
 
 def _read_files(env: Mapping[str, str]) -> Iterator[_File]:
-    """Read the files that exist, each one when the one before has no entry."""
+    """Yield the files that exist. Each is read only when the caller requests it: if the previous file has no entry."""
     if inline := env.get("DOCKER_AUTH_CONFIG"):
         yield _parse("$DOCKER_AUTH_CONFIG", inline.encode("utf-8", "surrogateescape"))
     # Without O_NONBLOCK, opening a FIFO waits for a writer. Windows has neither.
@@ -225,14 +228,17 @@ def _read_files(env: Mapping[str, str]) -> Iterator[_File]:
             continue
         except (OSError, ValueError) as error:
             if skip_denied and isinstance(error, PermissionError):
-                _LOG.info("skipping %s: %s", path, error.strerror)
+                _LOG.info("skipping %s: %s", format_path(path), error.strerror)
                 continue
-            reason = error.strerror if isinstance(error, OSError) else "invalid path"
-            raise AuthError(f"cannot read Docker's configuration {path}: {reason}") from None
+            # `open` raises ValueError for a path with NUL.
+            reason = error.strerror if isinstance(error, OSError) else "expected a path without NUL"
+            raise AuthError(f"cannot read Docker's configuration {format_path(path)}: {reason}") from None
         if data is None:
             kind = _FILE_TYPES.get(stat.S_IFMT(mode), "a special file")
-            raise AuthError(f"cannot read Docker's configuration {path}: it is {kind}, expected a regular file")
-        yield _parse(path, data)
+            raise AuthError(
+                f"cannot read Docker's configuration {format_path(path)}: it is {kind}, expected a regular file"
+            )
+        yield _parse(format_path(path), data)
 
 
 def _parse(name: str, data: bytes) -> _File:
@@ -261,9 +267,9 @@ def _from_auths(file: _File, name: str, repository: str | None) -> _Result:
 
 
 def _matching_keys(entries: Mapping[str, Any], name: str, repository: str | None) -> Iterator[str]:
-    """List the keys of ``auths`` or ``credHelpers`` for a registry or a part of it, the most specific first.
+    """Return the keys of ``auths`` or ``credHelpers`` for a registry or a part of it, the most specific first.
 
-    A key is a host, a URL, or ``HOST/NAME`` for the repositories below a name, as podman writes it.
+    A key is a host, a URL, or ``HOST/NAME`` for the repositories below a name, as Podman writes it.
     """
     server = _server_name(name)
     matching = []
@@ -273,17 +279,17 @@ def _matching_keys(entries: Mapping[str, Any], name: str, repository: str | None
         # A URL is for the whole registry, and so are the entries of docker's first versions: HOST/v1/, or HOST/v1.
         path = path.strip("/")
         path = "" if separator or path in ("v1", "v2") else path
-        with suppress(UsageError):  # the key is no registry's host
+        with suppress(UsageError):  # not the host of a registry
             if registry_name(host, scheme.lower() or "https") == name and (
                 not path or (repository is not None and f"{repository}/".startswith(f"{path}/"))
             ):
                 matching.append((-len(path), key != server, key))
-    # A stable sort: of equal keys, the one that docker would write, then the first of the file.
+    # Equally specific keys: first the key that docker writes, then in the order of the file (the sort is stable).
     return (key for _, _, key in sorted(matching, key=lambda match: match[:2]))
 
 
 def _server_name(name: str) -> str:
-    """Return the name of a registry in docker's file, and for helpers. Docker Hub's is a URL."""
+    """Return the name of a registry in Docker's file and for helpers: the host, or a URL for Docker Hub."""
     return f"https://index.{DOCKER_HUB}/v1/" if name == DOCKER_HUB else name
 
 
@@ -296,10 +302,10 @@ def _parse_entry(file: _File, field: str, entry: object) -> Credential | None:
             raise file.error(f"{field}.{key}", "expected a string")
     encoded, username, password, identity_token, registry_token = (value or None for value in texts.values())
     if encoded is not None:
-        # Go's decoder ignores line breaks; other tools wrap, indent, omit the padding, or use the URL-safe alphabet.
+        # Go's decoder ignores line breaks. Other tools wrap or indent, omit the padding, or use the URL-safe alphabet.
         encoded = re.sub(r"[ \t\r\n]", "", encoded).rstrip("=").replace("-", "+").replace("_", "/")
         text = ""
-        with suppress(ValueError):  # binascii.Error is one
+        with suppress(ValueError):  # of which binascii.Error and UnicodeDecodeError are subclasses
             text = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode()
         username, colon, password = text.partition(":")
         if not colon:

@@ -1,7 +1,8 @@
 """Copies images, indexes, artifacts and their referrers from one registry to another.
 
 First all manifests are read, then all blobs are copied, then the manifests are pushed, each after all that it
-references; the tag is set last. A copy that fails leaves nothing incomplete at the target, and the next one resumes it.
+references; the tag is set last. Therefore every manifest at the target is complete, even if a copy fails. Another call
+sends only what the target does not have yet.
 """
 
 from __future__ import annotations
@@ -47,20 +48,22 @@ def copy(
     """Copy an image, an index with all that it references, or any other artifact.
 
     A reference has the form ``NAME``, ``NAME:TAG`` or ``NAME@DIGEST``; the tag defaults to ``latest``. If its first
-    component looks like a host, as in ``docker pull``, it must be the client's. At the source a digest takes precedence
-    over a tag; at the target, the copied manifest must have the digest.
+    component looks like a host, as in ``docker pull``, it must be the host of the client. At the source a digest takes
+    precedence over a tag; at the target, the copied manifest must have the digest.
 
     Each blob is sent at most once, from registry to registry, without touching the disk; within one registry it is
     mounted. Content that the target has is not sent: a manifest that exists is assumed to have all that it references.
-    If a registry mounts no blobs, not even from the repository itself, and lacks the first layer of a manifest, it is
-    not asked for the other layers. Layers with ``urls`` that the source does not have are skipped.
+    The first blob of each manifest is looked up at the target (HEAD). The others are looked up only if the target has
+    one of these; otherwise the request to mount a blob also finds a blob that exists, and a registry that does not
+    support mounting receives all blobs. Layers with ``urls`` that the source does not have are skipped.
 
-    Uses a few MiB of memory per worker, and about 100 MiB for the maximum number of manifests: 4096, of 32 MiB in
-    total, which reference 65,536 others and blobs.
+    A copy is limited to 4096 manifests with a total size of 32 MiB and 65,536 descriptors. At these limits, the
+    manifests use about 100 MiB of memory. Each worker uses a few MiB.
 
-    All threads have ended when this function returns. After an error, a thread that waits for its connection does so
-    until the client's timeout or deadline (`Client.with_options`). Its upload is cancelled if the target answers within
-    10 seconds, even after the deadline; if the connection to the target failed, the target lets the upload expire.
+    All threads have ended when this function returns. After an error, a thread that is blocked on its connection ends
+    at the client's timeout or deadline (`Client.with_options`) at the latest. Its upload is cancelled if the target
+    answers within 10 seconds, even after the deadline; if the connection to the target failed, the upload is left to
+    expire.
 
     Args:
         source: Client of the registry to copy from.
@@ -68,14 +71,16 @@ def copy(
         target: Client of the registry to copy to; may be the same client.
         target_reference: Reference at the target.
         platforms: Platforms to copy from an index: ``os/architecture``, ``os/architecture/variant`` or a `Platform`,
-            whose empty fields match anything. A single matching image is copied without the index. If nothing is left
-            out, the index is copied unchanged; otherwise a new index, with its own digest and the entries unchanged.
-            An artifact that is not an index is copied completely. Defaults to all platforms.
+            whose empty fields match anything. A single matching image is copied without the index. If all entries
+            match, the index is copied unchanged. Otherwise a new index is pushed, which has the matching entries,
+            unchanged, and a different digest. An artifact that is not an index is copied completely. Defaults to all
+            platforms.
         referrers: Whether to copy the referrers of the manifests, such as signatures, too. Listed referrers that do
             not exist are skipped. Defaults to false.
         workers: Maximum number of threads, from 1; with 1, all work is done in the caller's thread. Defaults to 4.
         progress: Called with a `Progress` of the operation ``copy`` for each blob and manifest, from any thread.
-            Content that exists, is mounted or is skipped is reported as done, so that the sum is right.
+            Content that exists, is mounted or is skipped is reported as done, so that the reported sizes add up to
+            the size of the artifact.
 
     Returns:
         The descriptor of the root manifest at the target.
@@ -98,8 +103,8 @@ def copy(
         raise UsageError(f"invalid platforms {safe_repr(platforms)}: expected an iterable such as ['linux/amd64']")
     wanted = None if platforms is None else [parse_platform(platform) for platform in platforms]
     reporter = ProgressReporter(check_progress(progress), "copy")
-    source_name, source_tag, source_digest = _locate(source, source_reference)
-    name, tag, digest = _locate(target, target_reference)
+    source_name, source_tag, source_digest = _parse_reference(source, source_reference)
+    name, tag, digest = _parse_reference(target, target_reference)
     walker = ManifestWalker(source, source_name, pool, referrers=referrers)
     root = walker.read(source_digest, tag=source_tag)
     if wanted is not None and root.references.manifests:
@@ -113,7 +118,8 @@ def copy(
         nodes = walker.walk(root, copier.has_manifest)
         for node in nodes.values():
             for blob in () if node.exists else node.blobs:
-                if blob.digest not in blobs or blobs[blob.digest].urls:  # one manifest may need what another may skip
+                # A layer with `urls` may be skipped. If another manifest lists the same layer without, it is required.
+                if blob.digest not in blobs or blobs[blob.digest].urls:
                     blobs[blob.digest] = blob
         pool.for_each(copier.copy_blob, blobs.values())
         pusher = _ManifestPusher(target_repository, pool, reporter)
@@ -125,10 +131,10 @@ def copy(
 
 @final
 class _ManifestPusher:
-    """Pushes manifests.
+    """Pushes the manifests of a copy in the threads of a pool.
 
     Attributes:
-        error: The first manifest that could not be listed as a referrer.
+        error: The first failed update of a list of referrers, if any. It does not stop the copy.
     """
 
     def __init__(self, target: Repository, pool: WorkerPool, reporter: ProgressReporter) -> None:
@@ -155,6 +161,7 @@ class _ManifestPusher:
                 if node.references.subject is not None:  # one at a time: they may write the same referrers tag
                     self._push(node)
             sorter.done(*ready)
+        # The root is pushed last, with its tag; not if the target has the manifest and the tag already refers to it.
         if tag is not None and (root.needs_push or find_manifest(self._target, tag) != digest):
             self._push(root, tag)
         elif not is_dependency:
@@ -173,8 +180,8 @@ class _ManifestPusher:
         self._reporter.report(descriptor.digest, descriptor.size, descriptor.size)
 
 
-def _locate(client: Client, reference: str | Reference) -> tuple[str, str | None, Digest | None]:
-    """Return repository, tag and digest of a reference, whose host must be the client's if it has one."""
+def _parse_reference(client: Client, reference: str | Reference) -> tuple[str, str | None, Digest | None]:
+    """Return the repository, tag and digest of a reference. If it has a host, this must be the host of the client."""
     scheme = sender_of(check_client(client)).origin.scheme
     host = registry_name(client.host, scheme)
     if isinstance(reference, Reference):

@@ -11,8 +11,8 @@ State of a part::
     taken      all of its bytes are in the file                     done
                the connection is lost                               free, from `position` on
 
-Only the first `window` parts that are not done are assigned: what is written behind a gap is hashed when the gap is
-filled, and is lost if the process is killed before that.
+Only parts in a window behind the first one that is not done are assigned. Bytes behind a gap are hashed only after the
+gap is filled, and if the process is killed before that, another call downloads them again.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _WINDOW_PER_WORKER = 2
 
 
 def part_size_for(size: int, workers: int, requested: int | None) -> int:
-    """Return the part size for `size` bytes: the requested one, but for no more than 4096 parts.
+    """Return the part size for `size` bytes: the requested one, or a larger one if there would be over 4096 parts.
 
-    By default large, because each part costs a request and often a redirect; but small enough that all threads end at
-    about the same time.
+    The default is large, because each part costs a request and often a redirect, but small enough that all threads end
+    at about the same time.
     """
     if requested is not None:
         return max(requested, -(-size // _MAX_PARTS))
@@ -70,8 +70,8 @@ class PartScheduler:
         self._window = _WINDOW_PER_WORKER * workers
         self._stop = stop
         self.check = check
-        # The lock is entered itself and never through the condition, which takes two steps: a signal handler that
-        # raises between them would leave the lock locked.
+        # Methods enter the lock itself, not the condition, whose `__enter__` is written in Python: if a signal handler
+        # raises an exception in it after the lock is acquired, the lock stays locked.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
 
@@ -103,7 +103,7 @@ class PartScheduler:
             return True
 
     def follow(self, index: int) -> Part | None:
-        """Take the part of an index for a stream that has reached its start; `None` if another thread receives it."""
+        """Take the part with an index, whose start a stream has reached; `None` if another thread receives the part."""
         with self._lock:
             for part in self._undone():
                 if part.index == index and part.state != "taken" and part.position == part.start:
@@ -119,7 +119,7 @@ class PartScheduler:
                 self._changed.notify_all()
 
     def release(self, part: Part, *, taken: bool) -> None:
-        """Make what remains of a part free again. `taken` is the result of `begin`."""
+        """Make the rest of a part free again. `taken` is the result of `begin`."""
         with self._lock:
             if taken or part.state == "requested":
                 part.state = "free"
@@ -134,7 +134,7 @@ class PartScheduler:
             return prefix
 
     def wake(self) -> None:
-        """End all waits, whose threads call `check` next."""
+        """End all waits. The waiting threads then call `check`."""
         with self._lock:
             self._changed.notify_all()
 

@@ -1,7 +1,7 @@
 """Reads the manifests to copy: those that a root references, and their referrers.
 
-An index may be hostile: depth, number and total size of the manifests are limited. Manifests below one that the target
-has are not read.
+An index may be hostile: depth, number and total size of the manifests are limited. If the target has an index, the
+manifests that the index references are not read, unless their referrers are copied.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ class Node:
 
     @property
     def dependencies(self) -> set[Digest]:
-        """The manifests that must be pushed before it."""
+        """Digests of the manifests that must be pushed before this one: its entries and its subject."""
         subject = self.references.subject
         return {child.digest for child in self.references.manifests} | ({subject} if subject else set())
 
     @property
     def needs_push(self) -> bool:
-        """Whether it must be pushed. One with a subject always is, so that the target lists it as a referrer."""
+        """Whether to push the manifest. A manifest with a subject is always pushed, so that the target lists it."""
         return not self.exists or self.references.subject is not None
 
 
@@ -93,7 +93,7 @@ class ManifestWalker:
             return self.read(image.digest, media_type=image.media_type, size=image.size)
         if all(matches for _, _, matches in entries):
             return root
-        # By normalized JSON, so that equal entries count once.
+        # Keyed by normalized JSON, so that equal entries are included only once.
         texts = {json.dumps(json.loads(text), sort_keys=True): text for _, text, matches in entries if matches}
         content = IndexText.split(root.content).join(texts.values())
         return self._parse(Descriptor.of(content, media_type), content, media_type)
@@ -113,9 +113,10 @@ class ManifestWalker:
                 yield from self._entries(nested, platforms, seen, depth + 1)
 
     def walk(self, root: Node, exists: Callable[[Digest, list[Descriptor]], bool]) -> dict[Digest, Node]:
-        """Read all manifests from a root on, level by level, down to those that exist at the target; by digest.
+        """Read the manifests that a root references, breadth-first, and return all nodes by digest, with the root.
 
-        `exists` is called with a manifest and the blobs that the target must have if it has the manifest.
+        `exists` returns whether the target has a manifest. Its arguments are the digest of the manifest, and the blobs
+        without which the target cannot have it.
         """
 
         def look_up(node: Node) -> None:
@@ -139,7 +140,7 @@ class ManifestWalker:
         raise _too_deep(root)
 
     def _read_level(self, level: list[Node], nodes: dict[Digest, Node]) -> list[Node]:
-        """Read the manifests that a level references, and its referrers, except for those that are known."""
+        """Read the entries and the referrers of the manifests of a level, except for those in `nodes`."""
         parents: dict[Digest, list[Node]] = {}
         unread: dict[Digest, Descriptor] = {}
         for node in level:
@@ -154,12 +155,12 @@ class ManifestWalker:
             digest, media_type = descriptor.digest, descriptor.media_type
             indexes = parents.get(digest, [])
             try:
-                # A list of referrers may contain wrong sizes and deleted manifests: the digest decides.
+                # A list of referrers may state wrong sizes, and it may list deleted manifests. The digest is verified.
                 node = self.read(digest, media_type=media_type, size=descriptor.size if indexes else None)
             except NotFound:
                 if indexes and media_type in MANIFEST_TYPES:
                     raise
-                for index in indexes:  # some indexes list blobs
+                for index in indexes:  # some indexes list blobs, such as those of BuildKit's cache
                     index.blobs.append(descriptor)
             else:
                 node.exists = any(index.exists for index in indexes)
@@ -171,7 +172,10 @@ class ManifestWalker:
     def read(
         self, digest: Digest | None, *, tag: str | None = None, media_type: str | None = None, size: int | None = None
     ) -> Node:
-        """Read a manifest by digest, or else by tag; media type and size are those of a descriptor of it."""
+        """Read a manifest by digest, or by tag if `digest` is None.
+
+        If a descriptor references the manifest, pass its media type, and its size if the content must have that size.
+        """
         self._pool.check()
         source, name = self._source, self._repository
         with source.get_tag(name, str(tag)) if digest is None else source.get_manifest(name, digest) as reader:

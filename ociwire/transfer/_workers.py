@@ -68,9 +68,12 @@ class WorkerPool:
         self._on_cancel()
 
     def join(self, error: BaseException | None = None) -> None:
-        """Wait until all threads have ended, whatever interrupts the wait, then raise the first error of the pool.
+        """Wait until all threads have ended, then raise the first error of the pool.
 
-        `error` is an exception of the caller's own work, which cancels the pool; `Cancelled` just ends the threads.
+        An exception during the wait, such as `KeyboardInterrupt`, cancels the pool, but the wait continues.
+
+        Args:
+            error: Exception that the calling thread has raised. It cancels the pool. `Cancelled` is not raised.
         """
         while True:
             try:

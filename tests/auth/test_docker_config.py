@@ -354,9 +354,24 @@ def test_lookup_file_without_permission_raises_auth_error(files: Files, monkeypa
     assert "Permission denied" in message
 
 
-@pytest.mark.parametrize("path", ["a\0b", "a" * 5000, "/dev/null/\0"])
-def test_lookup_invalid_path_raises_auth_error(path: str) -> None:
-    failure(DockerConfig.load(env={"REGISTRY_AUTH_FILE": path}))
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("a\0b", "a b: expected a path without NUL"),
+        ("/dev/null/\0\n", "/dev/null/ : expected a path without NUL"),
+        ("a" * 5000, "a" * 4096 + ": File name too long"),
+    ],
+)
+def test_lookup_invalid_path_raises_auth_error_on_one_line(path: str, expected: str) -> None:
+    error = failure(DockerConfig.load(env={"REGISTRY_AUTH_FILE": path}))
+    assert str(error) == f"cannot read Docker's configuration {expected}"
+
+
+def test_explain_path_with_control_characters_is_sanitized(tmp_path: Path) -> None:
+    path = tmp_path / "a\nb.json"
+    path.write_text("{}")
+    config = DockerConfig.load(env={"REGISTRY_AUTH_FILE": str(path)})
+    assert config.explain("ghcr.io") == f"ghcr.io: anonymous ({tmp_path}/a b.json has no entry for it)"
 
 
 @pytest.mark.parametrize("section", ["auths", "credHelpers"])

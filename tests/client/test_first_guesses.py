@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pathlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def test_push_manifest_of_unknown_type_raises_usage_error(client: Client, conten
 
 
 def test_push_manifest_of_another_media_type_raises_usage_error(client: Client) -> None:
-    with pytest.raises(errors.UsageError, match="the mediaType of the manifest is"):
+    with pytest.raises(errors.UsageError, match=re.escape(f"expected '{OCI_MANIFEST}', the mediaType of the manifest")):
         client.push_manifest(NAME, FIELDS, DOCKER_MANIFEST)
 
 

@@ -81,6 +81,7 @@ class PoolCache:
 
     def _make(self, key: tuple[Origin, bool]) -> OriginPool:
         origin, anonymous = key
+        # Not blocking: a reader that is left open must not stop other requests. Connections beyond maxsize are closed.
         options: dict[str, Any] = {"maxsize": self._pool_size, "block": False}
         if origin.scheme == "https":
             options["ssl_context"] = context = self._contexts.get(origin, anonymous=anonymous)

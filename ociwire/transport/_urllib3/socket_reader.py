@@ -55,7 +55,7 @@ class SocketReader(io.RawIOBase):
     ) -> None:
         self._sock = sock
         self._time_limit = time_limit
-        self._allowance = max_bytes
+        self._bytes_allowed = max_bytes
         self._buffer = bytearray()  # received, but not read yet
         self._file: io.RawIOBase | None = None
         self._finished = False
@@ -91,9 +91,9 @@ class SocketReader(io.RawIOBase):
         count = self._sock.recv_into(view)
         if count:
             self.received = True
-        if self._allowance is not None:
-            self._allowance -= count
-            if self._allowance < 0:
+        if self._bytes_allowed is not None:
+            self._bytes_allowed -= count
+            if self._bytes_allowed < 0:
                 raise ProtocolError("the response of the proxy to CONNECT is too long")
         return count
 
@@ -158,8 +158,8 @@ class SocketReader(io.RawIOBase):
             RemoteDisconnected: The server closed the connection without a response.
             ProtocolError: The data is not HTTP/1, or is incomplete.
         """
-        # A readable socket may have received a TLS 1.3 session ticket (RFC 8446, section 4.6.1) instead of a response.
-        # One that is not readable may have data that TLS has already decrypted, because it decrypts whole records.
+        # TLS decrypts whole records: there may be decrypted data although the socket is not readable. Conversely, a
+        # readable socket may have received only a TLS 1.3 session ticket (RFC 8446, section 4.6.1).
         if not (len(self._buffer) >= STATUS_LENGTH or has_pending(self._sock) or wait_for_read(self._sock, timeout=0)):
             return None
         self._sock.settimeout(0)
@@ -192,7 +192,10 @@ class SocketReader(io.RawIOBase):
         self._sock.close()
 
     def shut_down(self) -> None:
-        """Make a wait on the socket end as if the peer had closed it. For `Cancellation`, from another thread."""
+        """Shut the socket down, so that a thread that waits for it continues as if the peer had closed it.
+
+        `Cancellation` calls this method from another thread.
+        """
         sock = getattr(self._sock, "socket", self._sock)  # SSLTransport (TLS in TLS) wraps the socket
         with suppress(OSError):  # it is closed already
             # Not `SSLSocket.shutdown`, which drops the TLS object that the other thread is using.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import final
 
 from ..._http.urls import Origin
+from ..._text import format_path
 from ...errors import UsageError
 from .keyed_cache import KeyedCache
 
@@ -102,11 +103,12 @@ def _list_files(folder: Path) -> Iterator[Path]:
         _LOG.info("skipping the certificates of %s: %s", folder, error.strerror)
         return
     except OSError as error:
-        raise UsageError(f"cannot read {folder}: {error.strerror}") from error
+        raise UsageError(f"cannot read {format_path(folder)}: {error.strerror}") from error
     yield from (folder / name for name in names)
 
 
 def _load_file(context: ssl.SSLContext, path: Path) -> None:
+    shown = format_path(path)
     try:
         if path.suffix == ".crt":
             _check_regular(path)
@@ -114,20 +116,22 @@ def _load_file(context: ssl.SSLContext, path: Path) -> None:
         elif path.suffix == ".cert":
             key = path.with_suffix(".key")
             if not key.exists():
-                raise UsageError(f"the client certificate {path} has no key: expected {key.name} (CAs are named *.crt)")
+                raise UsageError(
+                    f"the client certificate {shown} has no key: expected {format_path(key.name)} (CAs are named *.crt)"
+                )
             for file in (path, key):
                 _check_regular(file)
             context.load_cert_chain(path, key)
         elif path.suffix == ".key" and not path.with_suffix(".cert").exists():
-            raise UsageError(f"the client key {path} has no certificate: expected {path.stem}.cert")
+            raise UsageError(f"the client key {shown} has no certificate: expected {format_path(path.stem)}.cert")
     except (ssl.SSLError, OSError) as error:
-        raise UsageError(f"cannot use the certificate file {path}: {error}") from error
+        raise UsageError(f"cannot use the certificate file {shown}: {error}") from error
 
 
 def _check_regular(path: Path) -> None:
     if path.exists() and not path.is_file():
         # Opening a FIFO would block until another process writes to it.
-        raise UsageError(f"cannot use the certificate file {path}: expected a regular file")
+        raise UsageError(f"cannot use the certificate file {format_path(path)}: expected a regular file")
 
 
 class TLSContextCache:
@@ -166,7 +170,7 @@ def _parse(tls: TLS) -> Callable[[str], ssl.SSLContext | None]:
         try:
             context = ssl.create_default_context(cafile=tls)
         except (ssl.SSLError, OSError) as error:
-            raise UsageError(f"cannot use the CA bundle {os.fspath(tls)}: {error}") from error
+            raise UsageError(f"cannot use the CA bundle {format_path(tls)}: {error}") from error
         return lambda host: context
     if not callable(tls):
         raise UsageError(f"tls must be a path, an ssl.SSLContext or a function, got {type(tls).__name__}")
