@@ -179,17 +179,17 @@ class Descriptor:
         *,
         algorithm: str = "sha256",
     ) -> Descriptor:
-        """Return the descriptor of content, whose digest is computed.
+        """Return the descriptor of content; computes its digest.
 
         Args:
             content: Bytes; the path of a regular file; or a seekable binary file, which is read from its current
-                position, and set back to it.
-            media_type: Its media type. Defaults to ``application/octet-stream``.
+                position. The position is restored.
+            media_type: Media type of the content. Defaults to ``application/octet-stream``.
             algorithm: Hash algorithm of the digest: sha256 (default), sha384 or sha512.
 
         Raises:
-            UsageError: The content has another type, such as `str` or an iterable, or the file cannot be set back; the
-                media type is invalid; or the algorithm is not supported.
+            UsageError: The content has another type, such as `str` or an iterable; the file is not seekable; the media
+                type is invalid; or the algorithm is not supported.
             OSError: The file cannot be opened or read.
         """
         if isinstance(content, os.PathLike):
@@ -226,7 +226,7 @@ class Descriptor:
         return cls(media_type, hashed_digest(hasher, algorithm), size)
 
     def replace(self, **changes: Unpack[DescriptorFields]) -> Descriptor:
-        """Return a copy in which the given fields have other values."""
+        """Return a copy with changed fields."""
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,16 +1,16 @@
-"""Share one fetch among the threads that need its result.
+"""Share one fetch among all threads that need its result (like Go's ``singleflight``).
 
-============================  ==============================================================
-the other thread's fetch      what a waiting thread does
-============================  ==============================================================
-succeeded                     takes the cached result
+============================  ====================================================================================
+fetch of the other thread     waiting thread
+============================  ====================================================================================
+succeeded                     returns the cached result
 failed, for the same key      raises a copy of the error
 failed, for another key       fetches its own key
-was interrupted by a signal   fetches itself
-failed after its deadline     fetches itself
-waits for this thread         raises `AuthError`: the fetches need each other
-is still running              waits until its own deadline, a second after the fetch's, or 120 s
-============================  ==============================================================
+was interrupted by a signal   fetches
+failed after its deadline     fetches
+waits for this thread         raises `AuthError`, because this is a deadlock
+is still running              waits, but not beyond its own deadline, 120 s, or 1 s after the deadline of the fetch
+============================  ====================================================================================
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ V = TypeVar("V")
 E = TypeVar("E", bound=Exception)
 
 _MAX_WAIT = 120.0
-"""Maximum wait in seconds for another thread's fetch: twice what a credential helper may take."""
+"""Maximum wait in seconds for the fetch of another thread: twice the timeout of a credential helper."""
 _POLL_INTERVAL = 1.0
+"""Seconds between two checks for a deadlock."""
 _GRACE = 1.0
-"""Seconds that a fetch has after its deadline to end by itself, before a waiting thread raises."""
+"""Seconds after the deadline of a fetch in which it may still end, before a waiting thread raises."""
 
 
 class _Call:
@@ -43,8 +44,8 @@ class _Call:
         self.thread = threading.get_ident()
         self.done = False
         self.error: Exception | None = None
-        # A plain lock, held while the fetch runs: a signal handler that raises within the Python code of an Event, a
-        # Condition or a Future can leave their internal lock held for ever.
+        # A plain lock, held while the fetch runs. Event, Condition and Future are written in Python: if a signal
+        # handler raises an exception in their code, their internal lock may stay locked.
         self.running = threading.Lock()
         self.running.acquire()
 
@@ -58,10 +59,11 @@ class SingleFlight:
     """Runs one fetch at a time per group, and shares its result. No lock is held while a fetch runs.
 
     Args:
-        what: What is fetched, for messages: ``a token``.
+        what: Name of the result in messages, such as ``a token``.
     """
 
-    # Which thread waits for which call, of all instances: a source may need a token, and a token a credential.
+    # The call for which each thread waits. Shared by all instances, because a credential source may need a token, and
+    # a token a credential.
     _waiting: ClassVar[dict[int, _Call]] = {}
 
     def __init__(self, what: str) -> None:
@@ -77,16 +79,21 @@ class SingleFlight:
         fetch: Callable[[], V],
         deadline: float | None,
     ) -> V:
-        """Return what `find` finds in a cache, or else what `fetch` returns and caches, here or in another thread.
+        """Return a cached result, or fetch it in this thread or wait for another thread that fetches it.
 
-        Fetches of the same group run one after the other. Only threads that wait for the same key share an error.
+        Args:
+            group: Fetches of the same group run one after another.
+            key: Result to fetch. Only threads that wait for the same key share an error.
+            find: Function that returns the cached result; `None` if there is none.
+            fetch: Function that fetches and caches the result.
+            deadline: Maximum `time.monotonic` value of the fetch; `None` means no deadline.
 
         Raises:
             AuthTimeout: The wait for another thread reached a deadline, or 120 seconds.
-            AuthError: The other thread's fetch waits for this thread.
+            AuthError: The fetch of the other thread waits for this thread.
         """
         call = _Call(key, deadline)
-        give_up = time.monotonic() + _MAX_WAIT if deadline is None else min(deadline, time.monotonic() + _MAX_WAIT)
+        wait_until = time.monotonic() + _MAX_WAIT if deadline is None else min(deadline, time.monotonic() + _MAX_WAIT)
         try:
             try:
                 while True:
@@ -99,11 +106,12 @@ class SingleFlight:
                     if cached is not None:
                         return cached
                     if other is not None:
-                        self._wait(other, give_up)
+                        self._wait(other, wait_until)
                         if other.error is not None and other.key == key:
                             raise copy_error(other.error)
                 return fetch()
             except Exception as error:
+                # An error after the deadline is not shared: other threads may have a later deadline.
                 if deadline is None or time.monotonic() < deadline:
                     call.error = error
                 raise
@@ -115,15 +123,15 @@ class SingleFlight:
                 if self._calls.get(group) is call:
                     del self._calls[group]
 
-    def _wait(self, other: _Call, give_up: float) -> None:
-        # The fetch's own deadline counts, too: it may wait for this thread in a way that cannot be detected.
+    def _wait(self, other: _Call, wait_until: float) -> None:
+        # Not longer than the fetch may take: it may wait for this thread in a way that cannot be detected.
         if other.deadline is not None:
-            give_up = min(give_up, other.deadline + _GRACE)
+            wait_until = min(wait_until, other.deadline + _GRACE)
         thread = threading.get_ident()
         self._waiting[thread] = other
         try:
             while not other.done:
-                # Each thread registers before it follows the chain, so that the last one to close a cycle sees it.
+                # Each thread registers before it follows the chain, so that the thread that closes a cycle detects it.
                 chain: list[_Call] = []
                 call: _Call | None = other
                 while call is not None and not call.done and call not in chain:
@@ -134,7 +142,7 @@ class SingleFlight:
                         )
                     chain.append(call)
                     call = self._waiting.get(call.thread)
-                remaining = give_up - time.monotonic()
+                remaining = wait_until - time.monotonic()
                 if remaining <= 0:
                     raise AuthTimeout(f"timed out while another thread was getting {self._what}")
                 if other.running.acquire(timeout=min(remaining, _POLL_INTERVAL)):
@@ -144,7 +152,7 @@ class SingleFlight:
 
 
 def copy_error(error: E) -> E:
-    """Copy an error, to raise it in another thread with a traceback of its own. Returns it if it cannot be copied."""
+    """Copy an error, so that each thread has a separate traceback. An error that cannot be copied is returned."""
     try:
         copied = copy.copy(error)
     except Exception:  # noqa: BLE001 - a user's exception may not support copying

@@ -99,14 +99,16 @@ def _parse_json(content: bytes) -> dict[str, Any]:
 
 
 def _media_type(fields: dict[str, Any], content_type: str) -> str:
-    own = fields.get("mediaType")
-    media_type = content_type or own
+    stated = fields.get("mediaType")
+    media_type = content_type or stated
     if media_type is None:
         _refuse("missing media type: expected a Content-Type header or a mediaType field in the manifest")
     if not is_media_type(media_type):
         _refuse(f"invalid media type {media_type!r:.200}: expected TYPE/SUBTYPE")
-    if own is not None and own != media_type:
-        _refuse(f"media type mismatch: the manifest has the mediaType {own!r:.200}, the Content-Type is {media_type}")
+    if stated is not None and stated != media_type:
+        _refuse(
+            f"media type mismatch: the manifest has the mediaType {stated!r:.200}, the Content-Type is {media_type}"
+        )
     return str(media_type)
 
 

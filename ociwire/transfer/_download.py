@@ -1,12 +1,20 @@
-"""Downloads a blob to a file, verified before the file has its name, and resumable after any interruption.
+"""Download of a blob to a file. An interrupted download is resumed, and only a verified file gets the target's name.
 
-`_Download` decides where to start: behind the prefix of an earlier attempt, which is hashed again, or at 0. `_Receiver`
-receives the rest. The caller's thread reads one response from there on, hashes it and writes it to the file. If that is
-slow and there are several parts, helper threads request parts further on by ranges. From then on, another thread hashes
-what is in the file, in order.
+Steps:
 
-A helper whose request is refused, or whose connection is lost, releases its part and ends; the caller's thread receives
-what no helper does, and an error in it ends the download. Any other error in any thread ends the download, too.
+1. `_Download.run`: if the file at the target has the digest, nothing is downloaded.
+2. `_Download._resume`: hash the partial file of an earlier call (see `_partial_file`), and request the bytes that are
+   missing with a Range.
+3. `_Download._start`: if there is no partial file, if the registry does not support ranges, or if the digest is wrong
+   after step 2, download the whole blob.
+4. `PartialFile.finish`: sync the file, and rename it to the target.
+
+In steps 2 and 3, `_Receiver` receives the response. The calling thread reads it, hashes the bytes and writes them to
+the file. If the connection is slow and there are several parts, helper threads request other parts by ranges. From then
+on, another thread hashes the file in order, as far as it has no gap.
+
+If the request of a helper is refused or its connection is lost, it releases its part and ends. The calling thread
+receives the parts that remain. Any other error of a helper, and every error of the calling thread, ends the download.
 """
 
 from __future__ import annotations
@@ -25,6 +33,7 @@ from .._client.client import Client
 from .._client.repository import Repository, repository_of
 from .._oci.descriptor import Descriptor
 from .._oci.digest import Digest, hashed_digest, verify_digest
+from .._text import format_path
 from ..errors import (
     AuthError,
     DigestMismatch,
@@ -52,15 +61,15 @@ _BUFFER_SIZE = 1024 * 1024
 _BUFFER_MEMORY = 32 * 1024 * 1024
 """Maximum size in bytes of all buffers of a download."""
 _ALONE_SECONDS = 0.1
-"""Seconds that the caller's thread receives alone, longer for as long as it is faster than `_FAST_RATE`."""
+"""Minimum time in seconds before helpers are started. They are not started while the rate is above `_FAST_RATE`."""
 _FAST_RATE = 200 * 1024 * 1024
 """Bytes per second of one connection above which more connections are hardly faster."""
 _FLUSH_INTERVAL = 0.2
-"""Seconds after which a buffer is written although it is not full: bytes in the file need not be received again."""
+"""Seconds after which a buffer is written although it is not full, so that little is lost if the process is killed."""
 _HASH_LIMIT = 64 * 1024 * 1024
-"""Maximum size in bytes of a file on disk that is hashed (40 ms) before the registry is asked for the blob's size."""
+"""Maximum size in bytes of a file that is hashed (in 40 ms) before the size of the blob is requested (HEAD)."""
 _HELPER_TIMEOUT = 10.0
-"""Timeout in seconds of a helper's requests if the client's options name none: the download continues without it."""
+"""Timeout in seconds of a helper's requests if the client has no timeout. The download continues without the helper."""
 
 
 def download(
@@ -73,23 +82,23 @@ def download(
     part_size: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> Descriptor:
-    """Download a blob to a file, which gets its name when it is complete and verified.
+    """Download a blob to a file. The file appears at the path only when it is complete and verified.
 
-    The blob is written to a hidden file beside the target, ``.NAME.DIGEST.part``, which is synced and renamed. If a
-    download is interrupted or its process is killed, the next one resumes from that file, whose content is hashed
-    again. If the digest is wrong in the end, or the registry does not support ranges, the whole blob is downloaded once
-    more. If another download is writing the hidden file, or if it belongs to another user, has a second hard link or is
-    not a regular file, a file with a random name is written instead, which no later download resumes.
+    The blob is written to a hidden file in the directory of the target, ``.NAME.DIGEST.part``, which is then synced and
+    renamed. If a download is interrupted or its process is killed, the next call hashes the content of this file and
+    resumes the download. If the registry does not support ranges, or if the digest of the resumed blob is wrong, the
+    whole blob is downloaded again. If another download is writing the hidden file, or if it belongs to another user,
+    has a second hard link or is not a regular file, a file with a random name is used instead, which is not resumed.
 
-    If the file at the target has the digest, nothing is sent or written. Any other file is replaced in the end with its
-    mode and owner. A symbolic link at the target is replaced and never followed. A file on disk of more than 64 MiB is
-    hashed only if its size fits the blob's, for which the registry is asked first (HEAD).
+    If the file at the target has the digest already, nothing is written, and nothing is requested except for the size
+    (see below). Any other file at the target is replaced, including its mode and owner. A symbolic link at the target
+    is replaced and never followed. Before a file of more than 64 MiB is hashed, the size of the blob is requested
+    (HEAD): a file at the target is hashed only if it has the same size, and a partial file only if it is not longer.
 
     If one connection delivers less than 200 MiB/s, a blob of at least two parts is received over up to `workers`
-    connections by Range requests (RFC 9110, section 14), provided that the registry supports them. After an error, and
-    when all bytes are there, no more parts are requested. All threads have ended when this function returns. A helper
-    thread that waits for its connection does so until the client's timeout or deadline (`Client.with_options`), or for
-    10 seconds if the client has no timeout.
+    connections by Range requests (RFC 9110, section 14), provided that the registry supports them. All threads have
+    ended when this function returns. A helper thread that is blocked on its connection ends at the latest at the
+    client's timeout or deadline (`Client.with_options`), or after 10 seconds if the client has no timeout.
 
     Args:
         client: Client of the registry.
@@ -101,20 +110,22 @@ def download(
         part_size: Size of a part in bytes, from 1. Defaults to 64 to 256 MiB, depending on the size of the blob. It is
             increased if there would be more than 4096 parts.
         progress: Called with a `Progress` from any thread, one call at a time. An exception that it raises ends the
-            download. A download that starts again counts from 0.
+            download. If the whole blob is downloaded again, the count restarts at 0.
 
     Returns:
-        The blob's descriptor, with the media type that the registry states.
+        The descriptor of the blob, with the media type that the registry states, or ``application/octet-stream`` if
+        the content was already present.
 
     Raises:
-        UsageError: An argument is not valid, the path is a directory, a FIFO, a socket or a device, its directory does
-            not exist, or the system is not POSIX.
+        UsageError: An argument is invalid; the path is a directory, a FIFO, a socket or a device; its directory does
+            not exist; or the system is not POSIX.
         BlobUnknown: The repository does not have the blob.
-        DigestMismatch: The content has another digest. Nothing of it is kept.
+        DigestMismatch: The content has another digest. The hidden file is removed.
         SizeMismatch: The content is longer or shorter than the registry states.
         TransportError: There is no usable response, or the connection is lost and cannot be resumed.
         OSError: The file system fails: the disk is full, the directory is not writable, or another process has replaced
-            the file. After this error and all others, the bytes before the first gap are kept for the next download.
+            the file. After this error and all others except for `DigestMismatch`, the bytes before the first gap are
+            kept for the next download.
     """
     source = repository_of(check_client(client), repository, "get_blob")
     blob_digest = Digest(digest)
@@ -127,7 +138,7 @@ def download(
 
 @final
 class _Download:
-    """One call of `download`, with valid arguments."""
+    """One call of `download`, with validated arguments."""
 
     def __init__(
         self,
@@ -157,7 +168,7 @@ class _Download:
         except BaseException:
             file.abandon()
             raise
-        # Another download of the same blob may have been renamed to the target in the same moment.
+        # Another process has replaced the file since the rename. If it has downloaded the same blob, this is a success.
         if not placed and self._verified_size(descriptor.size) is None:
             raise OSError(
                 f"{self._target} does not hold {self.digest}: another process replaced the file when the download was"
@@ -170,7 +181,7 @@ class _Download:
         start = file.prefix
         if not start or not self._may_have_size(start, at_least=True):
             return None
-        hasher = self._hash_file(file.read, start)
+        hasher = self._hash_prefix(file.read, start)
         if hashed_digest(hasher, self.digest.algorithm) == self.digest:  # the process was killed before the rename
             self.reporter.report(self.digest, start, start)
             return Descriptor(OCTET_STREAM, self.digest, start)
@@ -178,16 +189,16 @@ class _Download:
             descriptor = self._resolve()
             if start >= descriptor.size:
                 return None
-            # A response with the whole blob is refused: `_start` requests that without a range.
+            # `max_skip=0` refuses a response with the whole blob instead of the range: `_start` requests it anyway.
             size = descriptor.size
             reader = open_blob(self.source, self.digest, start, size, verify=False, size=size, max_skip=0)
         except (ProtocolError, RegistryError) as error:
-            if not _may_concern_range(error):
+            if not _may_serve_whole_blob(error):
                 raise
             return None
         try:
             _Receiver(self, file, descriptor, hasher).run(reader)
-        except DigestMismatch:  # the bytes on disk may be the wrong ones
+        except DigestMismatch:  # the partial file may have been corrupt: download the whole blob
             return None
         return descriptor
 
@@ -207,34 +218,34 @@ class _Download:
             size = os.fstat(file).st_size
             if size != expected if expected is not None else not self._may_have_size(size):
                 return None
-            hasher = self._hash_file(lambda view, offset: read_at(file, view, offset), size)
+            hasher = self._hash_prefix(lambda view, offset: read_at(file, view, offset), size)
             unchanged = os.fstat(file).st_size == size and is_at(file, self._target)
             return size if unchanged and hashed_digest(hasher, self.digest.algorithm) == self.digest else None
         finally:
             os.close(file)
 
     def _may_have_size(self, size: int, *, at_least: bool = False) -> bool:
-        """Whether a file of that size is worth hashing: the blob may have that size, or at least that size.
+        """Whether the blob may have this size (or at least this size), so that a file of this size is worth hashing.
 
-        If hashing would take longer than a request, the registry is asked: a file may have any size at no cost, and a
-        sparse file of 1 TiB takes many minutes to hash.
+        The size of the blob is requested if hashing would take longer than a request: a sparse file of 1 TiB takes no
+        disk space, but many minutes to hash.
         """
         if size <= _HASH_LIMIT:
             return True
         try:
             return size <= self._resolve().size if at_least else size == self._resolve().size
         except (ProtocolError, RegistryError) as error:
-            if not _may_concern_range(error):
+            if not _may_serve_whole_blob(error):
                 raise
             return False  # the registry does not state the size: the blob is downloaded instead
 
     def _resolve(self) -> Descriptor:
-        """Return the blob's descriptor, requested by HEAD at the first call."""
+        """Return the descriptor of the blob. Only the first call sends a request (HEAD)."""
         if self._descriptor is None:
             self._descriptor = resolve_blob(self.source, self.digest)
         return self._descriptor
 
-    def _hash_file(self, read: Callable[[memoryview, int], object], size: int) -> _Hash:
+    def _hash_prefix(self, read: Callable[[memoryview, int], object], size: int) -> _Hash:
         """Hash the first `size` bytes of a file."""
         hasher = self.digest.hasher()
         with memoryview(bytearray(min(_BUFFER_SIZE, size))) as buffer:
@@ -246,7 +257,10 @@ class _Download:
         return hasher
 
     def check_deadline(self) -> None:
-        """Raise `TransportTimeout` if the client's deadline has passed: hashing sends nothing that would be refused."""
+        """Raise `TransportTimeout` if the client's deadline has passed.
+
+        The transport checks the deadline only when it sends or receives, but hashing a large file may take minutes.
+        """
         deadline = self.source.sender.defaults.deadline
         if deadline is not None and time.monotonic() >= deadline:
             raise TransportTimeout(f"the deadline passed while {self.digest} was hashed on disk")
@@ -254,7 +268,7 @@ class _Download:
 
 @final
 class _Receiver:
-    """Receives the bytes behind the file's prefix, and hashes them; see the head of the module."""
+    """Receives and hashes the bytes that follow the prefix of the partial file; see the module docstring."""
 
     def __init__(self, download: _Download, file: PartialFile, descriptor: Descriptor, hasher: _Hash) -> None:
         self._download, self._source = download, download.source
@@ -265,16 +279,21 @@ class _Receiver:
         self._pool = WorkerPool("ociwire-download", on_cancel=self._parts.wake)
         self._parts.check = self._pool.check
         self._helpers = min(workers, len(self._parts.parts)) - 1
-        self._is_alone = True  # the caller's thread receives and hashes everything, until there are helpers
+        self._is_single_threaded = True  # the calling thread also hashes, until the other threads are started
         self._began = time.monotonic()
         self._report_lock = threading.Lock()
 
     def run(self, reader: BlobReader) -> None:
-        """Receive and verify the rest of the file. The reader, which begins at the prefix, is closed in the end."""
+        """Receive and verify the rest of the blob.
+
+        Args:
+            reader: Response that starts at the end of the prefix. It is closed.
+        """
         error: BaseException | None = None
         try:
             with reader:
                 self._report(0)
+                # The response continues after the first part: read on until a helper has taken the next part.
                 part = self._parts.follow(0)
                 while part is not None:
                     self._receive(reader, part)
@@ -289,14 +308,14 @@ class _Receiver:
         try:
             verify_digest(self._hasher, self._descriptor.digest)
         except DigestMismatch:
-            self._file.prefix = 0  # none of it is kept
+            self._file.prefix = 0  # it is unknown which bytes are wrong: keep none of them
             raise
 
     def _start_helpers_if_slow(self) -> None:
-        """Start the other threads once the caller's connection is slower than more connections could be.
+        """Start the other threads if the first connection is too slow.
 
-        Where one connection is fast, its thread is as fast as several, and hashes what is still in its processor's
-        cache, while what several receive must be read back from the file.
+        Several connections are no faster than one fast connection, whose bytes are hashed while they are in the
+        processor's cache. The bytes from several connections must be read back from the file to be hashed in order.
         """
         received = self._parts.prefix - self._parts.parts[0].start
         if not self._helpers or time.monotonic() - self._began < _ALONE_SECONDS + received / _FAST_RATE:
@@ -304,20 +323,20 @@ class _Receiver:
         helpers, self._helpers = self._helpers, 0
         if self._file.allow_gaps(self._descriptor.size):
             with suppress(RuntimeError):  # the system has no more threads: continue with fewer
-                self._pool.start(self._hash_file)
-                self._is_alone = False
+                self._pool.start(self._hash_in_order)
+                self._is_single_threaded = False
                 for _ in range(helpers):
-                    self._pool.start(self._help)
+                    self._pool.start(self._run_helper)
 
-    def _help(self) -> None:
-        """Receive parts in a helper thread, for as long as the registry answers with ranges."""
+    def _run_helper(self) -> None:
+        """Receive parts in a helper thread, until all are done or a request fails."""
         has_timeout = self._source.sender.defaults.timeout is not None
         source = self._source if has_timeout else self._source.with_options(timeout=_HELPER_TIMEOUT)
         with suppress(TransportError, AuthError, RegistryError):
             self._receive_parts(source, max_skip=0)
 
     def _receive_parts(self, source: Repository, *, max_skip: int | None) -> None:
-        """Request and receive one part after the other, until all are done."""
+        """Request and receive one part after another, until all are done."""
         digest, size, check = self._descriptor.digest, self._descriptor.size, self._pool.check
         while (part := self._parts.take()) is not None:
             start, stop, taken = part.position, part.stop, False
@@ -334,11 +353,12 @@ class _Receiver:
     def _receive(self, reader: BlobReader, part: Part) -> None:
         """Write the bytes of a part to the file as they arrive."""
         # With several threads, larger buffers mean fewer TCP acknowledgements and thread switches: 12 % less CPU time.
-        size = min(_BUFFER_SIZE if self._is_alone else 4 * _BUFFER_SIZE, _BUFFER_MEMORY // (self._download.workers + 1))
+        size = _BUFFER_SIZE if self._is_single_threaded else 4 * _BUFFER_SIZE
+        size = min(size, _BUFFER_MEMORY // (self._download.workers + 1))
         with memoryview(bytearray(min(size, part.stop - part.position))) as buffer:
             while part.position < part.stop:
                 self._pool.check()
-                if self._is_alone:
+                if self._is_single_threaded:
                     self._start_helpers_if_slow()
                 filled, began = 0, time.monotonic()
                 with buffer[: part.stop - part.position] as view:
@@ -348,26 +368,26 @@ class _Receiver:
                             raise ReadError(f"the content of {self._descriptor.digest} ends too early")
                         filled += count
                     self._file.write(view[:filled], part.position)
-                    if self._is_alone:
+                    if self._is_single_threaded:
                         self._hash(view[:filled], part.position)
                 self._parts.advance(part, filled)
                 self._report(filled)
 
-    def _hash_file(self) -> None:
-        """Hash the file from the prefix on, as far as it has no gap."""
+    def _hash_in_order(self) -> None:
+        """Hash the file from its prefix to its end. Waits at each gap until it is filled."""
         hashed = self._file.prefix
         with memoryview(bytearray(min(_BUFFER_SIZE, self._descriptor.size - hashed))) as buffer:
             while hashed < self._descriptor.size:
                 prefix = self._parts.wait_beyond(hashed)
                 while hashed < prefix:
                     with buffer[: prefix - hashed] as view:
-                        # From the page cache: not slower than to pass the buffers from thread to thread in order.
+                        # Reads from the page cache, which is as fast as passing buffers between threads in order.
                         self._file.read(view, hashed)
                         self._hash(view, hashed)
                         hashed += len(view)
 
     def _hash(self, view: memoryview, position: int) -> None:
-        """Hash bytes at a position up to which the file has no gap."""
+        """Hash bytes, and record that the file has no gap before their end."""
         self._download.check_deadline()
         self._hasher.update(view)
         self._file.record_prefix(position + len(view))
@@ -378,30 +398,34 @@ class _Receiver:
             try:
                 self._download.reporter.report(self._descriptor.digest, self._done, self._descriptor.size)
             except BaseException as error:
-                self._pool.cancel(error)  # before `_help` takes it for a failure of the network
+                # Cancel at once: if the callback raises a `TransportError`, `_run_helper` suppresses it.
+                self._pool.cancel(error)
                 raise
 
 
-def _may_concern_range(error: ProtocolError | RegistryError) -> bool:
-    """Whether a registry that refuses a range may serve the whole blob."""
+def _may_serve_whole_blob(error: ProtocolError | RegistryError) -> bool:
+    """Whether the registry may serve the whole blob after a HEAD or Range request failed with this error."""
     if isinstance(error, ProtocolError):
         return True
-    # A request without a Range would be answered 401, 403, 404, 429 or a server's error, too.
+    # With these statuses, a request without a Range would fail, too.
     return error.status not in (401, 403, 404, 429) and (error.status < 500 or error.status == 501)
 
 
 def _check_target(path: str | os.PathLike[str]) -> str:
-    """Return the absolute path of the target; `UsageError` if there can be no file."""
+    """Return the absolute path of the target; `UsageError` if no file can be created there."""
     target = check_path(path)
     directory, name = os.path.split(target)
     if not os.path.isdir(directory or "."):
-        raise UsageError(f"cannot download to {target}: the directory {directory} does not exist; create it first")
+        raise UsageError(
+            f"cannot download to {format_path(target)}: the directory {format_path(directory)} does not exist; create"
+            " it first"
+        )
     try:
         mode = os.lstat(target).st_mode  # not `stat`: a symbolic link is replaced, and may be dangling or a loop
     except FileNotFoundError:
         mode = stat.S_IFREG
     if name in ("", ".", "..") or stat.S_ISDIR(mode):
-        raise UsageError(f"cannot download to {target}: it is a directory; expected the path of a file")
+        raise UsageError(f"cannot download to {format_path(target)}: it is a directory; expected the path of a file")
     if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
-        raise UsageError(f"cannot download to {target}: it exists and is not a regular file")
+        raise UsageError(f"cannot download to {format_path(target)}: it exists and is not a regular file")
     return os.path.abspath(target)

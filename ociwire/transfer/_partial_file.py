@@ -1,17 +1,20 @@
-"""The file that a download is written to until it is complete, beside its target: ``.NAME.DIGEST.part``.
+"""The file that a download writes until it is complete: ``.NAME.DIGEST.part`` in the directory of the target.
 
-The next attempt finds the file by its name, and `flock` keeps two processes from writing it at the same time; the lock
-of a killed process is released. Normally the whole file is one prefix of the content. A file that is written out of
-order ends in a footer behind the last byte of the content, which states how long the prefix without gaps is::
+A later call finds the file by its name. `flock` prevents two processes from writing it at the same time; the system
+releases the lock of a killed process. There are two states:
+
+- Without gaps: the file is a prefix of the content.
+- With gaps, if several connections write parts of it: a footer follows the last byte of the content, and states the
+  length of the prefix that has no gap::
 
     prefix without gaps | parts and gaps ... | footer: magic, prefix as 20 decimal digits
     0                                        size of the content
 
-The next attempt cuts the file to that prefix and hashes it again, so that a wrong footer, or other bytes in the file,
-cost a download of the whole and nothing else. Content that looks like a footer does no harm: in a file without gaps,
-each shorter prefix is one, too.
+A later call truncates the file to the prefix, and hashes it. Therefore a wrong footer or wrong bytes only cause the
+whole blob to be downloaded again. If the content itself ends like a footer, the file is only truncated too far.
 
-A file that another user could have put there is never written: a link, a file with a second name, another user's file.
+For security, a file that another user could have placed there is never written: a symbolic link, a file with a second
+hard link, or a file of another user.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from contextlib import ExitStack, suppress
 from typing import final
 
 from .._oci.digest import Digest
+from .._text import format_path
 from ..errors import UsageError
 
 try:
@@ -36,7 +40,7 @@ __all__ = ["PartialFile", "is_at", "open_regular", "read_at"]
 _MAGIC = b"ociwire partial "
 _FOOTER_SIZE = len(_MAGIC) + 20
 _MAX_NAME_LENGTH = 200
-"""Maximum length in bytes of a target's name within the name of the partial file: file systems take 255."""
+"""Maximum length in bytes of the target's name in the name of the partial file; file systems allow 255 in total."""
 _SAFE_FLAGS = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK"))
 _WRITE_FLAGS = os.O_RDWR | os.O_CREAT | _SAFE_FLAGS
 _UNUSABLE = (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EACCES, errno.EPERM)
@@ -47,11 +51,11 @@ _UNUSABLE = (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EACCES, errno.EPERM)
 class PartialFile:
     """An open partial file, locked for this process. Several threads may write and read it.
 
-    If the file of that name is locked by another download, or is not safe to write, a file with a random name takes its
-    place, which no later attempt finds.
+    If the file is locked by another download, or is not safe to write, a file with a random name is used instead, which
+    is not resumed.
 
     Attributes:
-        prefix: Number of bytes at the beginning that are in the file without a gap.
+        prefix: Number of bytes before the first gap.
 
     Raises:
         UsageError: This system has no `fcntl`.
@@ -69,7 +73,7 @@ class PartialFile:
         stem = name if len(encoded) <= _MAX_NAME_LENGTH else Digest.of(encoded).encoded
         stem = os.path.join(self._directory, f".{stem}.{digest.encoded[:12]}")
         self._path = f"{stem}.part"
-        self._size: int | None = None  # of the content, once the file has a footer
+        self._size: int | None = None  # size of the content; `None` if the file has no footer
         descriptor = _open_locked(self._path)
         if descriptor is None:
             self._path = f"{stem}.{secrets.token_hex(8)}.part"
@@ -94,10 +98,12 @@ class PartialFile:
     def read(self, view: memoryview, offset: int) -> None:
         """Fill a buffer with bytes that were written before."""
         if read_at(self._descriptor, view, offset) < len(view):
-            raise OSError(f"cannot read {self._path}: another process has cut it off while it was written")
+            raise OSError(
+                f"cannot read {format_path(self._path)}: another process has truncated it during the download"
+            )
 
     def allow_gaps(self, size: int) -> bool:
-        """Add the footer to a content of `size` bytes. False if the file cannot be that large: gaps are not allowed."""
+        """Write the footer after `size` bytes of content; return false if the file cannot be that large."""
         try:
             os.pwrite(self._descriptor, _MAGIC + b"%020d" % self.prefix, size)
         except OSError:
@@ -106,38 +112,38 @@ class PartialFile:
         return True
 
     def record_prefix(self, prefix: int) -> None:
-        """Record the number of bytes that are in the file without a gap."""
+        """Record the number of bytes before the first gap."""
         self.prefix = prefix
         if self._size is not None:
             os.pwrite(self._descriptor, _MAGIC + b"%020d" % prefix, self._size)
 
     def truncate(self, prefix: int) -> None:
-        """Cut off everything behind a prefix without gaps."""
+        """Truncate the file to a prefix without gaps, which also removes the footer."""
         os.ftruncate(self._descriptor, prefix)
         self.prefix, self._size = prefix, None
 
     def finish(self) -> bool:
-        """Rename the complete file to the target: after a loss of power it is there complete or not at all.
+        """Sync the complete file, and rename it to the target. After a power loss, the target is complete or unchanged.
 
         Returns:
-            Whether the target is this file now. If not, another process has replaced it: the caller must check the
-            digest of the target before it reports success.
+            Whether the target is this file. If not, another process has replaced it meanwhile, and the caller must
+            verify the digest of the target before it reports success.
 
         Raises:
             OSError: Another process has replaced the partial file, or it cannot be renamed.
         """
         self.truncate(self.prefix)  # without the footer
         os.fsync(self._descriptor)
-        # A rename moves the file that has the name at that moment, but the file of the descriptor was verified.
+        # The verified file is that of the descriptor. A rename moves whatever file has the name at that moment.
         if not is_at(self._descriptor, self._path):
             raise OSError(
-                f"refusing to rename {self._path} to {self._target}: another process has removed or replaced it while"
-                " it was written; download again"
+                f"refusing to rename {format_path(self._path)} to {format_path(self._target)}: another process has"
+                " removed or replaced it during the download; download again"
             )
         os.replace(self._path, self._target)
         placed = is_at(self._descriptor, self._target)  # it may have been replaced between the check and the rename
         if placed and is_at(self._descriptor, self._path):
-            os.unlink(self._path)  # rename(2) does nothing where both names are links to the same file
+            os.unlink(self._path)  # rename(2) does nothing if both names are hard links to the same file
         with suppress(OSError):  # some file systems cannot sync a directory; the file is in place
             directory = os.open(self._directory or ".", os.O_RDONLY | _SAFE_FLAGS)
             try:
@@ -148,11 +154,11 @@ class PartialFile:
         return placed
 
     def abandon(self) -> None:
-        """Keep the prefix for the next attempt, or remove the file if there is none; then close it."""
-        with suppress(OSError):  # an earlier error is about to be raised
+        """Keep the prefix for a later call, or remove the file if the prefix is empty; then close it."""
+        with suppress(OSError):  # the caller is about to raise another error
             if self.prefix:
                 self.truncate(self.prefix)
-            elif is_at(self._descriptor, self._path):  # otherwise the name is that of another process's file
+            elif is_at(self._descriptor, self._path):  # otherwise another process has replaced it: keep its file
                 os.unlink(self._path)
         self.close()
 
@@ -175,7 +181,7 @@ def _open_locked(path: str) -> int | None:
         with ExitStack() as stack:
             stack.callback(os.close, descriptor)
             status = os.fstat(descriptor)
-            # A regular file of this user with one name: writing it changes no other file.
+            # Only a regular file of this user with a single name, so that writing it changes no other file.
             if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or status.st_uid != os.geteuid():
                 return None
             try:
@@ -183,17 +189,17 @@ def _open_locked(path: str) -> int | None:
             except BlockingIOError:
                 return None
             except OSError:
-                pass  # a file system without locks, as some NFS
+                pass  # a file system without locks, such as some NFS mounts
             if is_at(descriptor, path):
                 stack.pop_all()
                 return descriptor
-        # A download that has just ended has renamed or removed the file before it was locked here: open it again.
+        # Another download renamed or removed the file between the open and the lock: open it again.
 
 
 def open_regular(path: str) -> int | None:
-    """Open a regular file for reading; `None` if there is none, or if this user cannot read it.
+    """Open a regular file for reading; `None` if it does not exist, or if this user has no permission to read it.
 
-    Does not follow a symbolic link and does not wait for the writer of a FIFO.
+    Does not follow a symbolic link, and does not wait for the writer of a FIFO.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | _SAFE_FLAGS)

@@ -45,7 +45,7 @@ __all__ = ["RetryTransport"]
 
 _LOG = logging.getLogger("ociwire.retry")
 _MAX_ORIGINS = 1024
-"""Number of tracked hosts at which those whose Retry-After has expired are removed."""
+"""Number of tracked hosts from which expired entries are removed before another host is added."""
 _MAX_BLOCKED = 16 * 1024
 """Maximum number of blocked hosts (8 MiB), because redirects may name any number of hosts. The oldest is evicted."""
 

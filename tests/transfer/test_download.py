@@ -683,7 +683,7 @@ def test_download_partial_file_is_swapped_raises_os_error(world: DownloadWorld, 
         elif replacement == "directory":
             world.part.mkdir()
 
-    with pytest.raises(OSError, match=r"refusing to rename .* removed or replaced it while it was written"):
+    with pytest.raises(OSError, match=r"refusing to rename .* removed or replaced it during the download"):
         world.download(workers=workers, progress=progress)
     assert world.target.read_bytes() == b"old"
     assert other.read_bytes() == b"foreign"
