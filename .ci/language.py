@@ -1,8 +1,8 @@
 """Finds phrases that CONTRIBUTING.md, "Language", rules out, in docstrings, comments, messages and pages.
 
-Usage: ``python .ci/language.py [FILE...]``. Without files it checks all committed files. The exit status is 1 if a
-phrase is found. A phrase is also found if it is broken across lines. To allow one, for example in a quotation, end its
-first line with ``language: ok``.
+Usage: ``python .ci/language.py [PATH...]``. Of a directory, and without a path, it checks all committed files. The exit
+status is 1 if a phrase is found. A phrase is also found if it is broken across lines. To allow one, for example in a
+quotation, end its first line with ``language: ok``.
 """
 
 from __future__ import annotations
@@ -82,9 +82,10 @@ PATTERNS = {
 }
 
 
-def committed_files() -> list[Path]:
-    """Return the files under version control."""
-    output = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True).stdout
+def committed_files(directory: str = ".") -> list[Path]:
+    """Return the files under version control in a directory."""
+    command = ["git", "ls-files", "--", directory]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603 - no shell
     return [Path(name) for name in output.splitlines()]
 
 
@@ -109,7 +110,9 @@ def findings(path: Path) -> list[str]:
 
 def main() -> int:
     """Print all findings and return the exit status."""
-    paths = [Path(name) for name in sys.argv[1:]] or committed_files()
+    paths: list[Path] = []
+    for name in sys.argv[1:] or ["."]:
+        paths += committed_files(name) if Path(name).is_dir() else [Path(name)]
     found = [line for path in paths if is_checked(path) for line in findings(path)]
     print("\n".join([*found, f"{len(found)} phrases found"]) if found else "no phrases found")
     return 1 if found else 0

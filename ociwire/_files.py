@@ -6,6 +6,7 @@ import io
 import os
 import stat
 
+from ._text import format_path
 from .errors import UsageError
 
 __all__ = ["open_regular_file"]
@@ -21,8 +22,8 @@ def open_regular_file(path: str | os.PathLike[str]) -> io.FileIO:
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # `open` refuses a directory with IsADirectoryError
         raise UsageError(
-            f"cannot upload {os.fspath(path)}: it is not a regular file; open a FIFO or a device yourself and pass the"
-            " file object, which is read once as a stream"
+            f"cannot upload {format_path(path)}: it is not a regular file; open a FIFO or a device yourself and pass"
+            " the file object, which is read once as a stream"
         )
     # O_NONBLOCK changes nothing for a regular file. If a FIFO has replaced it since, this does not wait.
     extra_flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)

@@ -47,6 +47,17 @@ def test_findings_other_text_is_accepted(language: ModuleType, tmp_path: Path, t
     assert language.findings(path) == []
 
 
+def test_main_directory_checks_its_committed_files(
+    language: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "example.md"
+    path.write_text("Nobody.")
+    monkeypatch.setattr(language, "committed_files", lambda directory: [path] if directory == str(tmp_path) else [])
+    monkeypatch.setattr("sys.argv", ["language.py", str(tmp_path)])
+    assert language.main() == 1
+    assert "1 phrases found" in capsys.readouterr().out
+
+
 def test_main_exit_status_says_whether_phrases_were_found(
     language: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

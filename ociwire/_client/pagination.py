@@ -105,7 +105,7 @@ def iter_names(
     Raises:
         UsageError: The limit is not an integer of 0 or more, or `start_after` is not a printable string.
         ContentError: As `iter_pages`.
-        ProtocolError: As `iter_pages`, or there is no list under `key`.
+        ProtocolError: As `iter_pages`, or the value of `key` is not a list.
         OciwireError: Raised by `send`.
     """
     if limit is not None:

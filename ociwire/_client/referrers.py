@@ -285,7 +285,7 @@ def update_tag(repository: Repository, subject: Digest, change: Callable[[list[_
         manifest = _read_tag_index(repository, subject, repository.push_scope)
         if manifest is not None:
             if not _is_referrers_index(manifest, subject) and not change([]):
-                return False  # there is no index, so that no entry has to be removed
+                return False  # without an index, there are no entries to remove
             _check_replaceable(manifest, subject)
         index = IndexText.split(_EMPTY_INDEX if manifest is None else manifest.content)
         before = [_Entry(_entry_digest(text), text) for text in index.entries]

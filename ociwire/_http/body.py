@@ -1,4 +1,6 @@
-"""The content of a request: borrowed, never closed, read in chunks, and sent again only if that is possible.
+"""The content of a request, which is read in chunks and never closed.
+
+A body is opened for each attempt to send it. Opening it again has these effects:
 
 | Content                                      | Opened again before the first chunk | Opened again later     |
 |----------------------------------------------|-------------------------------------|------------------------|
@@ -98,11 +100,11 @@ class Body:
             raise
 
     def map(self, function: Callable[[bytes], bytes]) -> Body:
-        """Return a body whose chunks pass through a function each time it is opened, to count or throttle them.
+        """Return a body that calls a function with each chunk and sends its result, for example to count the bytes.
 
-        The chunk that the function returns is sent instead; the length is assumed to stay the same.
+        The results must have the same total length as the chunks.
         """
-        # `map()` would take a StopIteration of the function for the end of the content.
+        # Not `map()`, which would treat a StopIteration of the function as the end of the content.
         return wrap_chunks(self, lambda chunks: (function(chunk) for chunk in chunks))
 
     def __copy__(self, memo: object = None) -> Body:
@@ -111,7 +113,8 @@ class Body:
     __deepcopy__ = __copy__
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions are pickled with their request, without other content than bytes. Its length prevents sending.
+        # Exceptions are pickled with their request. Other content than bytes cannot be pickled: it is replaced by empty
+        # content with a wrong length, which can never be sent.
         if self._content.buffers is None or self._wrappers:
             return Body.of, (b"", self._length or 1)
         return Body.of, ([bytes(buffer) for buffer in self._content.buffers], self._length)
@@ -127,17 +130,21 @@ def wrap_chunks(body: Body, wrapper: _Wrapper) -> Body:
 
 
 def times_opened(body: Body) -> int:
-    """Return how often the content was opened, if opening it again ends the earlier iterator; else 0."""
+    """Return the number of times that the content was opened; 0 for bytes, whose iterators are independent."""
     return body._content.openings
 
 
 def has_raised(body: Body, error: BaseException) -> bool:
-    """Whether the content, or a function of `Body.map`, raised an exception, and not the network."""
+    """Whether an exception was raised by the content or by a function of `Body.map`, not by the transport."""
     return any(reference() is error for reference in body._content.errors.copy())
 
 
 def open_at(body: Body, position: int) -> Iterator[bytes]:
-    """Like `Body.open`, but from a position on. A file is not read before it, unless a function needs all chunks."""
+    """Return an iterator over the content from a position; see `Body.open`.
+
+    A file is read from the position. Any other content, and content with a function of `Body.map`, is read from its
+    start, and the bytes before the position are dropped.
+    """
     content = body._content
     skipped = 0 if body._wrappers or content.start is None else position
     with content.lock:
@@ -157,7 +164,7 @@ def length_mismatch(length: int, count: int) -> SizeMismatch:
 
 
 class _Content:
-    """What all bodies of one content share: how often it was opened, whether it was read, and what it raised."""
+    """Content that is shared by a body and its copies with `Body.map`, and the state of its iterators."""
 
     def __init__(self, source: Any) -> None:
         self._source = source
@@ -167,7 +174,7 @@ class _Content:
         self.start: int | None = None  # position of a seekable file
         self.is_consumed: bool = False
         self.openings: int = 0
-        # Threads that share a body of bytes may fail at the same time; more than 64 do not.
+        # Several threads may send the same bytes, and fail at the same time. The limit bounds the memory.
         self.errors: deque[Callable[[], BaseException | None]] = deque(maxlen=64)
         is_list = isinstance(source, (list, tuple))
         try:
@@ -203,7 +210,7 @@ class _Content:
                 yield bytes(data[start : start + chunk_size])  # a `bytes` object of one chunk is not copied
         with self.lock:
             if opening != self.openings or self.is_consumed or self.buffers is not None:
-                return  # a later opening has ended this one, which must neither seek nor take a chunk
+                return  # the content was opened again: this iterator must neither seek nor read
             self.is_consumed = self.single_use
         if self.start is not None:
             self._source.seek(self.start + position)
@@ -215,7 +222,7 @@ class _Content:
 
 
 def read_bytes(file: Any, size: int) -> bytes:
-    """Read from a caller's file; `UsageError` if it has no data in non-blocking mode, or returns other objects."""
+    """Read from a file of the caller; `UsageError` if it is non-blocking and has no data, or does not return bytes."""
     chunk = file.read(size)
     if chunk is None:
         raise UsageError("the file is in non-blocking mode and has no data: set it to blocking mode")

@@ -1,8 +1,8 @@
-"""Cancels the work of one call in another thread: its sockets are shut down, its waits end, and it sends nothing more.
+"""Cancellation of a call that runs in another thread: its sockets are shut down, and its waits end.
 
-`ociwire.aio` runs each call in a thread, in a context that has a `Cancellation`. The base transport and the waits
-between attempts look it up in that context, which threads of a transfer inherit. Code without asyncio has none, and
-pays for one look-up in each request.
+`ociwire.aio` runs each call in a thread whose context has a `Cancellation`. The base transport and the waits between
+attempts look it up in the context, which the threads of a transfer inherit. Without asyncio there is no cancellation,
+and the cost is one look-up per request.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ __all__ = ["Cancellation", "OperationCancelled", "current_cancellation", "cancel
 
 
 class OperationCancelled(BaseException):
-    """The call was cancelled. Not an `Exception`: no layer may tolerate it or repeat the request."""
+    """The call was cancelled. Not an `Exception`, so that no layer handles it as an error and retries the request."""
 
 
 class Abortable(Protocol):
-    """What waits for the network in the cancelled thread."""
+    """Protocol of objects that wait for the network, such as a `SocketReader`."""
 
     def shut_down(self) -> None:
-        """Make the wait end. Called from another thread."""
+        """End the current wait and prevent later ones. Called from another thread."""
         ...
 
 
 @final
 class Cancellation:
-    """Whether one call was cancelled, and the sockets that it uses. Thread-safe."""
+    """State of one call: whether it is cancelled, and the sockets that it uses. Thread-safe."""
 
     def __init__(self) -> None:
         # Reentrant: a finalizer may call `discard` while this thread holds the lock.
@@ -39,8 +39,9 @@ class Cancellation:
         self._in_use: dict[Abortable, None] = {}
 
     def cancel(self) -> None:
-        """End the waits of the call, and refuse all that it does from now on. Idempotent."""
-        with self._lock:  # a socket that is shut down under the lock has not been returned to its pool
+        """Shut down the sockets of the call, and make its later requests and waits raise. Idempotent."""
+        # Under the lock, so that a socket cannot be returned to its pool and used by another call before its shutdown.
+        with self._lock:
             self._cancelled.set()
             for abortable in list(self._in_use):
                 abortable.shut_down()
@@ -51,18 +52,18 @@ class Cancellation:
             raise OperationCancelled
 
     def add(self, abortable: Abortable) -> None:
-        """Register a socket that the call uses from now on. Raises `OperationCancelled` if the call was cancelled."""
+        """Register a socket that the call uses. Raises `OperationCancelled` if the call was cancelled."""
         with self._lock:
             self.check()
             self._in_use[abortable] = None
 
     def discard(self, abortable: Abortable) -> None:
-        """Forget a socket that the call no longer uses: it may serve another call next."""
+        """Unregister a socket that the call no longer uses, because another call may use it."""
         with self._lock:
             self._in_use.pop(abortable, None)
 
     def sleep(self, seconds: float) -> None:
-        """Wait. Raises `OperationCancelled` if the call is cancelled before the end."""
+        """Wait for a number of seconds. Raises `OperationCancelled` if the call is cancelled before the end."""
         self._cancelled.wait(seconds)
         self.check()
 
@@ -71,13 +72,13 @@ _CURRENT: ContextVar[Cancellation | None] = ContextVar("ociwire_cancellation", d
 
 
 def current_cancellation() -> Cancellation | None:
-    """Return the cancellation of the call that this thread works for, if it can be cancelled."""
+    """Return the cancellation of the call that runs in this context; `None` if it cannot be cancelled."""
     return _CURRENT.get()
 
 
 @contextmanager
 def cancellable_by(cancellation: Cancellation | None) -> Iterator[None]:
-    """Have the block end if a cancellation is cancelled; with `None`, shield it, such as a clean-up after that."""
+    """Make the code of the block cancellable. `None` shields the block, such as a clean-up after a cancellation."""
     token = _CURRENT.set(cancellation)
     try:
         yield

@@ -12,7 +12,7 @@ connection, was unreachable or timed out."""
 
 
 def is_temporary_status(status: int) -> bool:
-    """Return whether a later request may succeed: after 408, 429, and 500 or above.
+    """Return whether a status is temporary, so that a later request may succeed: 408, 429, and 500 or above.
 
     This includes 501 (Not Implemented). Callers that treat it as a permanent refusal must exclude it.
     """

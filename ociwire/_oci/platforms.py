@@ -1,4 +1,4 @@
-"""Which images run on a platform, and which of them is the best: the rules of containerd's package ``platforms``."""
+"""Selection of the best image for a platform, by the rules of containerd's package ``platforms``."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def describe_platform(platform: Platform) -> str:
 def rank_platform(requested: Platform, offered: Platform) -> int | None:
     """Return how well an image for one platform runs on another: 0 is best; `None` if it does not run.
 
-    An image for an older variant of the architecture runs, too, a newer variant being better: linux/arm/v6 on
-    linux/arm/v7, linux/amd64 on linux/amd64/v3. So does a 32-bit image on arm64 and amd64, after all 64-bit ones. A
-    missing variant is v7 for arm, v8 for arm64 and v1 for amd64.
+    Images for older variants of the architecture also run: linux/arm/v6 on linux/arm/v7, linux/amd64 on linux/amd64/v3.
+    Newer variants rank higher. 32-bit images run on arm64 and amd64, and rank below all 64-bit images. A missing
+    variant means v7 for arm, v8 for arm64 and v1 for amd64.
     """
     if requested.os.lower() != offered.os.lower() or not set(requested.os_features) <= set(offered.os_features):
         return None
-    # Windows: an image is for one build, such as 10.0.17763, of which each revision is compatible.
+    # Windows: an image runs on all revisions of one build, such as 10.0.17763.
     if requested.os_version and not f"{offered.os_version}.".startswith(f"{requested.os_version}."):
         return None
     architecture, level = _level(requested)
@@ -54,6 +54,6 @@ def _level(platform: Platform) -> tuple[str, int | None]:
         return name, None
     major, minor = int(match[1]), int(match[2] or 0)
     if name == "arm64":
-        # Armv9.0 contains Armv8.5, 9.1 contains 8.6, and so on.
+        # Armv9.0 includes Armv8.5, 9.1 includes 8.6, and so on.
         return name, minor + 5 * (major - 8)
     return name, major

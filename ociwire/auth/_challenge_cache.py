@@ -25,7 +25,7 @@ _ENDPOINT = re.compile(r"/v2/.+/(blobs|manifests|tags|referrers)(?:/|$)")
 
 
 class OriginState(NamedTuple):
-    """How an origin authenticates requests. The default values mean that no response has been received yet."""
+    """State of an origin. The default values mean that no response has been received yet."""
 
     challenge: Challenge | None = None  # the last challenge, without its scope, which is specific to a request
     is_open: bool = False  # whether the origin requires no authentication

@@ -1,4 +1,4 @@
-"""Cache the answers of a credential source until they expire or a server rejects them."""
+"""Cache of the results of a credential source, until they expire or a server refuses the credential."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class CredentialKey(NamedTuple):
 
 
 class LookupResult(NamedTuple):
-    """The answer of a source to one lookup."""
+    """The result of one lookup."""
 
     credential: Credential | None  # None for anonymous access
-    failure: AuthError | None  # why the source answered None
-    expires_at: float | None  # in seconds since the epoch; None means never
+    failure: AuthError | None  # the error because of which the source returned None, if any
+    expires_at: float | None  # expiry in seconds since the epoch; None means never
 
 
 @final
 class CredentialCache:
-    """Calls a source, once at a time per host, and caches its answers, None included. Thread-safe.
+    """Calls a source, for each host one call at a time, and caches its results, including None. Thread-safe.
 
     Raises:
         UsageError: The source has no ``lookup`` method.
@@ -48,13 +48,13 @@ class CredentialCache:
         self._single_flight = SingleFlight("a credential")
 
     def get(self, key: CredentialKey) -> LookupResult | None:
-        """Return the cached answer, if there is one that has not expired. Does not call the source."""
+        """Return the cached result, unless it has expired. Does not call the source."""
         answer = self._answers.get(key)
         expired = answer is not None and answer.expires_at is not None and time.time() >= answer.expires_at
         return None if expired else answer
 
     def lookup(self, key: CredentialKey, deadline: float | None) -> LookupResult:
-        """Return the answer of the cache or of the source.
+        """Return the result from the cache, or else from the source.
 
         Raises:
             AuthError: The source failed. Failures are not cached.
@@ -73,7 +73,7 @@ class CredentialCache:
         credential for this host within the last `min_age` seconds.
 
         Raises:
-            AuthError: As `lookup`.
+            AuthError: See `lookup`.
         """
 
         def find() -> LookupResult | None:
@@ -88,7 +88,7 @@ class CredentialCache:
         return self._single_flight.fetch(key.host, key, find, lookup, deadline)
 
     def invalidate(self, key: CredentialKey, rejected: Credential | None) -> None:
-        """Call the source the next time, if the cached answer is still the rejected one."""
+        """Remove the cached result if it still contains the rejected credential."""
         self._answers.remove(lambda cached, answer: cached == key and answer.credential is rejected)
 
     def _lookup(self, key: CredentialKey) -> LookupResult:
@@ -97,13 +97,13 @@ class CredentialCache:
         except AuthError:
             raise
         except Exception as error:
-            # Another exception would be retried by the retry layer. Its text may hold a secret.
+            # An AuthError, because the retry layer may retry other exceptions. The text may contain a secret.
             raise AuthError(
                 f"the credential source {self.source_name} failed for {key.host}: {type(error).__name__}"
             ) from error
         if credential is None:
             failure = get_failure(self._source, key.host, key.repository)
-            # A source that failed is called again after a second: it remembers its failure itself.
+            # Call the source again after a second: a source that reports failures also caches them.
             answer = LookupResult(None, failure, time.time() + 1.0 if failure else None)
         elif isinstance(credential, Credential):
             answer = LookupResult(credential, None, credential.expires_at)

@@ -192,8 +192,8 @@ class TokenProvider:
         location = response.headers.get("location")
         followed = REDIRECT_STATUSES - {303} if http_request.method == "POST" else REDIRECT_STATUSES
         if location is not None and response.status in followed:
-            what = f"{server} redirects ({response.status})"
-            url = token_redirect_target(realm, location, key.origin, trusted, subject=what)
+            subject = f"{server} redirects ({response.status})"
+            url = token_redirect_target(realm, location, key.origin, trusted, subject=subject)
             http_request = http_request.replace(url=url)
             redactor.add_request(http_request)  # the server may quote a signature of this URL
             response, body = self._exchange(http_request, server)

@@ -1,7 +1,7 @@
 """Parse the WWW-Authenticate header.
 
-Follows RFC 9110, section 11.6.1: one header may hold several challenges, and there may be several headers. What cannot
-be parsed yields fewer challenges, never an exception: the header is untrusted text.
+Follows RFC 9110, section 11.6.1: one header may contain several challenges, and there may be several headers. Text that
+is not a challenge is skipped without an exception, because the header is untrusted.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ __all__ = ["Challenge"]
 _MAX_HEADER = 16 * 1024
 _SEPARATOR = re.compile(r"[ \t,]*")
 _SCHEME = re.compile(rf"({HTTP_TOKEN.pattern})(?=[ \t,]|$)")
-# An unquoted value is a token by the RFC; servers omit the quotes of URLs, too.
+# An unquoted value must be a token in the RFC, but some servers omit the quotes of URLs.
 _PARAM = re.compile(rf'({HTTP_TOKEN.pattern})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s",=][^\s",]*))')
 _TOKEN68 = re.compile(r"[ \t]+[A-Za-z0-9._~+/-]+=*(?=[ \t]*(?:,|$))")
-# A string that is not closed takes all the rest with it, so that its end is not searched for twice.
+# A string that is not closed matches up to the end of the text: searching for its end again would take quadratic time.
 _GARBAGE = re.compile(r'(?:"(?:[^"\\]|\\.)*(?:"|\\?$)|[^",])*', re.DOTALL)
 
 
@@ -32,8 +32,8 @@ class Challenge:
     """One challenge of a server.
 
     Attributes:
-        scheme: In lower case: ``bearer``, ``basic``, or another.
-        params: The parameters, with names in lower case. Of a repeated parameter, the first value is kept.
+        scheme: Authentication scheme in lower case, such as ``bearer`` or ``basic``.
+        params: The parameters, with names in lower case. If a parameter is repeated, the first value is kept.
     """
 
     scheme: str

@@ -1,11 +1,12 @@
-"""Copies blobs from one repository to another, through memory only, in pieces of 1 MiB.
+"""Copies blobs from one repository to another, through memory, in pieces of 1 MiB.
 
-The POST that opens an upload session offers to mount the blob: with ``from=`` the source's repository if both are at
-one registry, else the target's own. A registry that supports mounts answers with 201 if it has the blob already, so
-that one request either finds that out or opens the session (OCI distribution specification, "Mounting a blob from
-another repository"). After a refusal, no further blob is offered.
+The POST that opens an upload session also requests to mount the blob (OCI distribution specification, "Mounting a blob
+from another repository"). Its parameter ``from`` is the source repository if both repositories are in one registry;
+otherwise it is the target repository itself, because a registry that supports mounting then responds with 201 if it has
+the blob already. A single request thus finds an existing blob or opens the session. If the registry refuses one mount,
+no other is requested.
 
-`BlobReader` verifies a blob before it returns the last byte, so that the target never receives all of a wrong one.
+`BlobReader` verifies a blob before it returns the last byte, so that the target never receives a complete wrong blob.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _PIECE_SIZE = 1024 * 1024
 
 @final
 class BlobCopier:
-    """Copies blobs. May be shared by the threads of a pool, each with another blob."""
+    """Copies blobs. Thread-safe, if each thread copies another blob."""
 
     def __init__(self, source: Repository, target: Repository, pool: WorkerPool, reporter: ProgressReporter) -> None:
         self._source = source
@@ -58,25 +59,25 @@ class BlobCopier:
         is_same_registry = source.sender.origin == target.sender.origin
         self._mount_from = source.name if is_same_registry else target.name
         self._can_mount = True
-        self._ask_first = False  # the target has a blob of this copy, and may have others
+        self._check_exists = False  # whether to look up blobs (HEAD): the target has one of them, and may have others
         self._existing: set[Digest] = set()
         self._reported: dict[Digest, int] = {}
 
     def has_manifest(self, digest: Digest, blobs: list[Descriptor]) -> bool:
-        """Whether the target has a manifest, and thus all that it references.
+        """Whether the target has a manifest, and therefore all content that the manifest references.
 
-        If it lacks the first blob, the answer is no: that is asked first, because it also tells whether to ask for the
-        other blobs.
+        Without the first blob, the manifest cannot exist. The blob is looked up first, because its existence decides
+        whether the other blobs are looked up, too.
         """
         if blobs and not self._exists(blobs[0].digest):
             return False
-        self._ask_first = self._ask_first or bool(blobs)
+        self._check_exists = self._check_exists or bool(blobs)
         return find_manifest(self._target, digest) is not None
 
     def copy_blob(self, blob: Descriptor) -> None:
-        """Copy a blob, unless the target has or mounts it. One with ``urls`` that the source lacks is skipped."""
+        """Copy a blob, unless the target has or mounts it. Skip a blob with ``urls`` that the source does not have."""
         self._pool.check()
-        if not (blob.digest in self._existing or (self._ask_first and self._exists(blob.digest))):
+        if not (blob.digest in self._existing or (self._check_exists and self._exists(blob.digest))):
             self._send(blob)
         self._reporter.report(blob.digest, blob.size, blob.size)
 
@@ -100,23 +101,23 @@ class BlobCopier:
         self._existing.add(blob.digest)
 
     def _attempt(self, blob: Descriptor) -> OciwireError | None:
-        """Mount or send a blob. Returns an error after which it may be sent again.
+        """Mount or send a blob. Return an error after which the blob may be sent again; `None` after success.
 
-        A session that fails is cancelled, unless the connection to the target has failed: then the state of the session
-        is unknown, and the registry lets it expire.
+        A session that fails is cancelled, unless the connection to the target has failed. In this case the state of the
+        session is unknown, and the session is left to expire.
         """
         session: UploadSession | None = None
         if self._can_mount:
             is_mounted, session = try_mount(self._target, blob.digest, self._mount_from)
             if is_mounted:
                 return None
-            self._can_mount = session is not None  # a refusal holds for all blobs; they may still be sent
+            self._can_mount = session is not None  # do not request other mounts after a refusal
         body: Body | None = None
         try:
             with self._open(blob) as content:
                 if session is None:
                     session = open_upload(self._target, blob.digest.algorithm)
-                # From here on, an error that the body has not raised is the target's.
+                # Once there is a body, an error that it has not raised comes from the target.
                 body = Body.of(content if isinstance(content, bytes) else self._read_pieces(content, blob), blob.size)
                 incomplete = UploadCompletion(self._target, session.location, blob.digest, body).run()
         except BaseException as error:
@@ -127,10 +128,10 @@ class BlobCopier:
             raise
         if incomplete is None or incomplete.location is None:
             return None if incomplete is None else incomplete.error()
-        has_given_up = incomplete.offset is None  # waiting and repeating the PUT did not help
-        if not (has_given_up and isinstance(incomplete.fault, TransportError)):
+        is_final = incomplete.offset is None  # `UploadCompletion` has already waited and repeated the PUT
+        if not (is_final and isinstance(incomplete.fault, TransportError)):
             cancel_quietly(self._target, incomplete.location)
-        if has_given_up:
+        if is_final:
             raise incomplete.fault
         return incomplete.fault
 
@@ -153,20 +154,21 @@ class BlobCopier:
             yield piece
             done += len(piece)
             self._pool.check()
-            # A second attempt does not go back, and all of the blob is done only when the target has confirmed it.
+            # The number never decreases in a second attempt. The blob is reported as done by `copy_blob`, after the
+            # target has confirmed it.
             if self._reported.get(blob.digest, 0) < done < blob.size:
                 self._reported[blob.digest] = done
                 self._reporter.report(blob.digest, done, blob.size)
 
 
 def _is_target_lost(error: BaseException, body: Body | None) -> bool:
-    """Whether the connection to the target has failed: neither the source nor the progress callback."""
+    """Whether the connection to the target has failed, and not the source or the progress callback."""
     is_lost = isinstance(error, TransportError) and not isinstance(error, BodyConsumedError)
     return is_lost and body is not None and not has_raised(body, error)
 
 
 def _may_retry(error: OciwireError, body: Body | None) -> bool:
-    """Whether to send a blob again after an error. The layers of the transport have resent what can be sent again."""
+    """Whether to send a blob again after an error. The transport has already retried if the body is resendable."""
     if isinstance(error, (BlobUploadInvalid, BlobUploadUnknown, BodyConsumedError)):
         return body is not None
     is_refused_for_now = isinstance(error, RegistryError) and (is_transient(error) or error.status == 401)

@@ -1,6 +1,6 @@
-"""The content of an upload: read from any position, and hashed in its own thread while it is sent.
+"""The content of an upload: read from any position, and hashed in a separate thread while it is sent.
 
-Hashing and sending both release the interpreter lock, so that on two cores they take hardly longer than one of them.
+Hashing and sending both release the interpreter lock, so that they run in parallel on two cores.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, final
 
 from .._http.body import CHUNK_SIZE, Body, length_mismatch, open_at
 from .._oci.digest import Digest, hashed_digest, new_hasher
+from .._text import format_path
 from ..errors import UsageError
 from ._arguments import check_path
 from ._workers import Cancelled, WorkerPool
@@ -26,9 +27,9 @@ _MIN_CHUNK = 256 * 1024  # minimum size in bytes of a chunk of a single-use body
 
 @contextmanager
 def open_content(source: Any) -> Iterator[Body]:
-    """Provide the content of a source. A path is opened and closed; other sources are borrowed.
+    """Open the content of a source while the block runs. A path is opened and closed; other sources are not closed.
 
-    Raises `UsageError` if the path is not that of a regular file, or the source was read before and cannot be reread.
+    Raises `UsageError` if the path is not that of a regular file, or if the source is single-use and was read before.
     """
     if not isinstance(source, (str, os.PathLike)):
         body = Body.of(source)
@@ -41,8 +42,8 @@ def open_content(source: Any) -> Iterator[Body]:
     # Opening a FIFO waits for its writer, past any deadline, and a device may have no end.
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # `open` refuses a directory with IsADirectoryError
         raise UsageError(
-            f"cannot upload {path}: it is not a regular file; open a FIFO or a device yourself and pass the file"
-            " object, which is read once as a stream"
+            f"cannot upload {format_path(path)}: it is not a regular file; open a FIFO or a device yourself and pass"
+            " the file object, which is read once as a stream"
         )
     # O_NONBLOCK has no effect on regular files. If a FIFO has replaced the file since, the open does not wait.
     extra = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)  # Windows has neither
@@ -51,9 +52,9 @@ def open_content(source: Any) -> Iterator[Body]:
 
 
 def read_content(body: Body, position: int) -> Iterator[bytes]:
-    """Yield the bytes from a position on, which must be 0 for a single-use body; its small chunks are merged.
+    """Yield the content from a position, which must be 0 for a single-use body. Small chunks of such a body are merged.
 
-    Raises `SizeMismatch` if their number is not the one that was stated when the upload began.
+    Raises `SizeMismatch` if the content is longer or shorter than it was when the upload began.
     """
     merged = bytearray()
     for chunk in open_at(body, position):
@@ -75,26 +76,26 @@ def read_content(body: Body, position: int) -> Iterator[bytes]:
 
 @final
 class HashingThread:
-    """Hashes the chunks that it is fed, in order.
+    """Thread that hashes the chunks passed to `feed`, in order.
 
-    One chunk is hashed while the caller sends it and reads the next one. More would not fit into the processor's cache.
-    The methods raise `Cancelled` if the thread has failed.
+    At most one chunk is pending: it is hashed while the caller sends it and reads the next one. More chunks would not
+    fit into the processor's cache. The methods raise `Cancelled` if the thread has failed.
     """
 
     def __init__(self, algorithm: str) -> None:
-        self.fed = 0  # number of bytes that were fed
+        self.fed = 0  # number of bytes that were passed to `feed`
         self._algorithm = algorithm
         self._hasher = new_hasher(algorithm)
-        # Queues, because they wait in one step: an exception of a signal handler cannot leave a lock held.
+        # Queues that are written in C: an exception of a signal handler cannot leave their lock held.
         self._chunks: SimpleQueue[bytes | memoryview | None] = SimpleQueue()  # `None` ends the thread
         self._idle: SimpleQueue[None] = SimpleQueue()  # has an item unless a chunk is pending
         self._idle.put(None)
         self._pool = WorkerPool("ociwire-hashing", on_cancel=self._wake)
 
     def start(self) -> None:
-        """Start the thread. Arrange for the call of `stop` before: a signal may interrupt the start."""
-        # glibc returns freed chunks to the system, and each page of the next one costs a fault, unless it has freed a
-        # larger block before.
+        """Start the thread. Register the call of `stop` before, because a signal may interrupt the start."""
+        # Allocate and free a large block once: glibc then keeps freed chunks. Otherwise it would return each chunk to
+        # the system, and each page of the next chunk would cause a page fault.
         bytes(4 * CHUNK_SIZE)
         self._pool.start(self._run)
 
@@ -103,7 +104,7 @@ class HashingThread:
         self._pool.join(Cancelled())
 
     def feed(self, position: int, chunk: bytes) -> None:
-        """Hash the bytes of a chunk at a position that were not fed before. Waits until the chunk before is hashed."""
+        """Hash the bytes of a chunk at a position, except for those already fed. Wait for the previous chunk first."""
         skipped = self.fed - position
         if skipped < 0:
             raise ValueError(f"cannot hash from byte {position}: only {self.fed} bytes were fed")
@@ -113,7 +114,7 @@ class HashingThread:
             self.fed = position + len(chunk)
 
     def digest(self) -> Digest:
-        """Return the digest of all bytes that were fed. Waits until they are hashed."""
+        """Wait until all fed bytes are hashed, and return their digest."""
         self._wait()
         self._idle.put(None)
         return hashed_digest(self._hasher, self._algorithm)

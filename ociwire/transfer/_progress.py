@@ -36,13 +36,13 @@ raises ends the transfer."""
 
 @final
 class ProgressReporter:
-    """Calls the progress callback, if there is one; not again with the same event.
+    """Calls the progress callback, if there is one. Omits an event that is equal to the previous one.
 
-    As a context manager it raises the callback's exception unchanged, whatever became of it on its way: a generator
-    turns StopIteration into RuntimeError, and a retry tolerates a TransportError.
+    As a context manager, it raises the exception of the callback unchanged, although other code may have replaced it: a
+    generator replaces StopIteration by RuntimeError, and a `TransportError` is treated as a fault of the network.
 
     Attributes:
-        error: The exception that the callback has raised.
+        error: The exception that the callback has raised; `None` if there is none.
     """
 
     def __init__(self, callback: ProgressCallback | None, operation: str) -> None:

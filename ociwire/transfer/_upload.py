@@ -1,15 +1,15 @@
-"""Uploads a blob in one stream or in chunks, resumes it after a fault, and cancels it if it fails.
+"""Upload of a blob in one stream or in chunks. It is resumed after a fault, and cancelled if it fails.
 
-Content that can be sent again goes out in one stream; after a fault, or if the registry accepts only smaller requests,
-the rest follows in chunks from the registry's offset. Content that can be read only once goes out in chunks, one of
-which is held in memory. The states of `_ResumableUpload`::
+Resendable content is sent in one stream. After a fault, or if the registry accepts only smaller requests, the rest is
+sent in chunks, from the offset that the registry reports. Single-use content is sent in chunks, one of which is held in
+memory. The states of `_ResumableUpload`::
 
     state       event                                           next state
     streaming   2xx                                             committing
                 413, 416                                        resuming, in chunks of at most 4 MiB
                 a fault                                         resuming
     resuming    the registry reports its offset                 chunks
-                it does not support that: 400, 405, 501         a new session
+                it does not report one: 400, 405, 501           a new session
                 a fault                                         resuming
     chunks      all bytes are acknowledged                      committing
                 416 with another offset                         resuming
@@ -21,8 +21,8 @@ which is held in memory. The states of `_ResumableUpload`::
                 the digest is refused                           a new session, hashed again
                 any other error, or one fault too many          failed: the session is cancelled
 
-A fault is a `TransportError` or a transient status after all retries of the transport. Any number of faults is
-tolerated with progress between them, three without; so are three sessions.
+A fault is a `TransportError` or a transient status after all retries of the transport. The fourth fault without
+progress since the first one fails the upload, and so does the third session that has to be replaced by a new one.
 """
 
 from __future__ import annotations
@@ -88,16 +88,17 @@ def upload(
 ) -> Descriptor:
     """Upload a blob of any size.
 
-    Without a digest, the content is hashed (sha256) in a thread of its own while it is sent. With a digest, the
-    registry is asked first, and content that it has or mounts is neither read nor sent; only the registry verifies
-    content that is sent.
+    Without a digest, the content is hashed (sha256) in a separate thread while it is sent. With a digest, the blob is
+    looked up first (HEAD): if the registry has or mounts it, the content is neither read nor sent. Content that is sent
+    with a digest is verified only by the registry.
 
-    After a fault that outlasts the retries of the transport, the upload is resumed from the registry's offset: any
-    number of times with progress between the faults, three times without. If the registry has dropped the upload, or
-    computes another digest, content that can be read again is sent again. In the latter case it is also hashed again,
-    so that a file that was modified meanwhile is uploaded with its new digest. If the registry has all bytes and may
-    still be committing the blob, the call waits up to ten minutes or until the deadline. An upload that fails, also by
-    KeyboardInterrupt, is cancelled if the registry answers within 10 seconds, even after the client's deadline.
+    If a request fails despite the retries of the transport, the upload is resumed from the offset that the registry
+    reports: up to three times without progress, and any number of times if each attempt makes progress. If the registry
+    has lost the upload, or computes another digest, resendable content is sent again. In the latter case it is also
+    hashed again, so that a file that was modified meanwhile is uploaded with its new digest. If the registry has all
+    bytes and may still be committing the blob, the call waits up to ten minutes or until the deadline. An upload that
+    fails, also by KeyboardInterrupt, is cancelled if the registry answers within 10 seconds, even after the client's
+    deadline.
 
     Uses at most about 20 MiB of memory with the default chunk size, unless the source yields larger chunks.
 
@@ -105,25 +106,25 @@ def upload(
         client: Client of the registry.
         repository: Name of the repository.
         source: Path of a regular file; a seekable binary file, which is read from its current position and not closed;
-            bytes; a `Body`; or any reader or iterable of bytes, which is read once, with one chunk held in memory. Open
+            bytes; a `Body`; or any reader or iterable of bytes, which is single-use: one chunk is held in memory. Open
             a FIFO, a device or standard input yourself and pass the file object.
         digest: Digest of the content, if it is known.
-        chunk_size: Number of bytes to send in one request. Defaults to the whole content if it can be sent again and
-            the registry accepts that, else to 4 MiB or the largest size that the registry accepts.
+        chunk_size: Number of bytes to send in one request. Defaults to the whole content if it is resendable and the
+            registry accepts that, else to 4 MiB or the largest size that the registry accepts.
         mount_from: Another repository of the registry that may have the blob (specification, "Mounting a blob from
             another repository"). Requires the digest. A blob that is not mounted is uploaded.
         media_type: Media type of the returned descriptor. It is not sent to the registry.
         progress: Called with a `Progress` in the caller's thread. `Progress.done` is the number of bytes that were sent
-            or that the registry had, and never decreases; `Progress.total` is `None` if the source can be read only
-            once.
+            or that the registry had, and never decreases; `Progress.total` is `None` if the source is single-use.
 
     Returns:
-        The blob's descriptor.
+        The descriptor of the blob.
 
     Raises:
-        UsageError: An argument is not valid, the path is not that of a regular file, the source can be read only once
-            and was read before, or `mount_from` is given without a digest. Nothing was sent.
-        DigestInvalid: The content does not have the digest; or, without one, it changed each time it was sent.
+        UsageError: An argument is invalid, the path is not that of a regular file, the source is single-use and was
+            read before, or `mount_from` is passed without a digest. Nothing was sent.
+        DigestInvalid: The content does not have the given digest; or no digest was given, and the content changed each
+            time it was sent.
         SizeMismatch: The content became longer or shorter while it was read.
         RegistryError: The registry refused.
         TransportError: There is no usable response, or the deadline has passed.
@@ -169,11 +170,16 @@ class _ResumableUpload:
         self._threads = ExitStack()
         self._hashing: HashingThread | None = None
         self._digest: Digest | None = None  # known from the caller, or once all bytes are hashed
-        self._location: str | None = None  # of a session that must be cancelled if the upload fails
-        self._furthest, self._faults_left = -1, _MAX_FAULTS
+        self._location: str | None = None  # URL of the session that must be cancelled if the upload fails
+        self._acknowledged, self._faults_left = -1, _MAX_FAULTS  # largest offset so far, and faults until it grows
 
     def run(self, digest: Digest | None, session: UploadSession | None) -> Descriptor:
-        """Send the content, which is hashed if its digest is not known yet, and return its descriptor."""
+        """Upload the content, and return its descriptor. Without a digest, the content is hashed.
+
+        Args:
+            digest: Digest of the content, if it is known.
+            session: Open upload session to use, if there is one.
+        """
         self._digest = digest
         self._location = None if session is None else session.location
         with self._threads:
@@ -190,7 +196,7 @@ class _ResumableUpload:
         return Descriptor(OCTET_STREAM, self._complete_digest(), size)
 
     def _run_with_restarts(self, session: UploadSession | None, *, is_digest_given: bool) -> int:
-        """Upload the content; in a new session if the registry has lost the session or has other bytes."""
+        """Upload the content; open a new session if the registry has lost the session or has other bytes."""
         restarts = 0
         while True:
             try:
@@ -199,7 +205,7 @@ class _ResumableUpload:
                 is_digest_wrong = isinstance(error, DigestInvalid)
                 if self._size is None or self._is_callers_error(error):
                     raise
-                # A committed session is unknown: the PUT whose response was lost may have succeeded.
+                # A PUT whose response was lost may have succeeded, after which the registry does not know the session.
                 if not is_digest_wrong and self._digest is not None and blob_exists(self._repository, self._digest):
                     return self._size
                 restarts += 1
@@ -211,7 +217,7 @@ class _ResumableUpload:
                     self._start_hashing()
 
     def _start_hashing(self) -> None:
-        """Hash from the first byte on."""
+        """Start to hash the content from its first byte, in a new thread."""
         self._threads.close()
         self._hashing, self._digest = HashingThread("sha256"), None
         self._threads.callback(self._hashing.stop)
@@ -234,28 +240,29 @@ class _ResumableUpload:
             try:
                 self._send_chunks(writer)
                 return writer.size
-            except RangeInvalid as error:  # more of what was sent before has arrived meanwhile
+            except RangeInvalid as error:  # bytes of an earlier request have arrived since its connection was lost
                 if size is None or self._is_callers_error(error):
                     raise
                 self._spend_fault(error, writer.flushed)
                 writer = self._resume()
 
     def _send_stream(self, location: str, size: int) -> bool:
-        """Send all of the content and close the session. Returns false if it must be resumed."""
+        """Send the whole content and close the session. Return false if the upload must be resumed."""
         body = wrap_chunks(self._body, self._hash_and_report)
         try:
             if self._digest is not None and size <= _SINGLE_PUT:
                 completion = UploadCompletion(self._repository, location, self._digest, body if size else None)
             else:
-                # Not idempotent: before it is repeated, the registry must be asked how much has arrived. Without
-                # Content-Range, as docker sends it: with one it is a chunk, and some registries accept only small ones.
+                # Not idempotent: the offset must be requested before the PATCH is repeated. It has no Content-Range, as
+                # in docker: some registries treat a PATCH with Content-Range as a chunk, and accept only small chunks.
                 self._location = patch_upload(self._repository, location, body, idempotent=False)
                 completion = UploadCompletion(self._repository, self._location, self._complete_digest(), None, size)
             incomplete = completion.run()
         except _FAULTS as error:
             if has_raised(body, error):
                 raise
-            if not (isinstance(error, RegistryError) and error.status in (413, 416)):  # some send 416 for too large
+            # Some registries respond with 416 instead of 413 to a request that is too large.
+            if not (isinstance(error, RegistryError) and error.status in (413, 416)):
                 self._spend_fault(error, 0)
             elif size > DEFAULT_CHUNK_SIZE:
                 self._repository.sender.state.record_max_chunk(DEFAULT_CHUNK_SIZE)
@@ -278,20 +285,20 @@ class _ResumableUpload:
             yield chunk
 
     def _resume(self) -> BlobWriter:
-        """Return a writer at the registry's offset."""
+        """Return a writer that continues at the offset that the registry reports."""
         while True:
             try:
-                # `resume_upload` refuses an id that is not a usable URL; a location of the registry always is one.
+                # The location was validated when it was received, so that `resume_upload` does not raise `UsageError`.
                 return resume_upload(self._repository, self._location or "", None, self._chunk_size)
             except _FAULTS as error:
                 if isinstance(error, RegistryError) and error.status in (400, 405, 501):
-                    # A registry without a GET of uploads (Pulp): its offset is unknown, so start again.
+                    # The registry does not support GET of uploads (Pulp). Its offset is unknown: open a new session.
                     raise BlobUploadUnknown("the registry does not report the offset of the upload") from error
                 self._spend_fault(error, 0)
 
     def _send_chunks(self, writer: BlobWriter) -> None:
         """Send the rest in chunks, and commit."""
-        writer.disable_hashing()  # it would hash in this thread
+        writer.disable_hashing()  # the hashing thread does it, without delaying this one
         position = writer.size
         if self._size is not None:
             sent = self._size if self._hashing is None else min(self._size, self._hashing.fed)
@@ -301,7 +308,8 @@ class _ResumableUpload:
         chunk, start = b"", position
 
         def write() -> int:
-            return writer.write(memoryview(chunk)[writer.size - start :])  # after a fault, a part of it is written
+            # Only the rest of the chunk: before a fault, a part of it may have been written.
+            return writer.write(memoryview(chunk)[writer.size - start :])
 
         for chunk in read_content(self._body, position):
             start = writer.size
@@ -317,7 +325,7 @@ class _ResumableUpload:
         raise incomplete.error()
 
     def _retry(self, writer: BlobWriter, action: Callable[[], _Result]) -> _Result:
-        """Return the result of an action of the writer, which is repeated after a fault."""
+        """Call a method of the writer, and again after each fault; return its result."""
         while True:
             try:
                 return action()
@@ -329,31 +337,36 @@ class _ResumableUpload:
                 self._location = writer.id
 
     def _spend_fault(self, error: Exception, acknowledged: int) -> None:
-        """Tolerate a fault after so many acknowledged bytes; raises it if it is permanent, late or one too many."""
+        """Count a fault; raise it if it is permanent, the deadline has passed or there were too many.
+
+        Args:
+            error: The fault.
+            acknowledged: Number of bytes that the registry has acknowledged. The count restarts when it increases.
+        """
         deadline = self._repository.sender.defaults.deadline
         is_late = deadline is not None and time.monotonic() >= deadline
         is_passing = isinstance(error, RangeInvalid) or is_transient(error) or not isinstance(error, RegistryError)
-        if acknowledged > self._furthest:
-            self._furthest, self._faults_left = acknowledged, _MAX_FAULTS
+        if acknowledged > self._acknowledged:
+            self._acknowledged, self._faults_left = acknowledged, _MAX_FAULTS
         if is_late or not is_passing or isinstance(error, AuthError) or self._faults_left == 0:
             raise error
         self._faults_left -= 1
 
     def _report(self, done: int) -> None:
-        """Report that so many bytes were sent. The number never decreases, although bytes may be sent again."""
+        """Report that `done` bytes were sent, unless more were reported already, because bytes may be sent again."""
         done = done if self._size is None else min(done, self._size)
         if done > self._reported:
             self._reported = done
             self._reporter.report(self._digest, done, self._size)
 
     def _complete_digest(self) -> Digest:
-        """Return the digest, once all bytes were sent."""
+        """Return the digest of the content. Call it after all bytes were sent."""
         if self._digest is None and self._hashing is not None:
             self._digest = self._hashing.digest()
         return self._digest  # type: ignore[return-value]  # without a given digest the content is hashed
 
     def _is_callers_error(self, error: BaseException) -> bool:
-        """Whether the progress callback or the content has raised an exception, of whatever type."""
+        """Whether the progress callback or the content has raised an exception, which is then not a fault."""
         return error is self._reporter.error or has_raised(self._body, error)
 
     def _cancel(self) -> None:

@@ -43,8 +43,8 @@ class HeadersTransport:
         """Add the missing headers, and send the request."""
         changes: dict[str, str | None] = {}
         current = request.headers.get("user-agent")
-        # An explicit user agent replaces the default of an outer layer, because `Client` cannot know whether its
-        # transport has a user agent of its own.
+        # An explicit user agent replaces the default that an outer layer has set, because `Client` adds the default
+        # regardless of the layers in its transport.
         if current is None or (current == _DEFAULT_USER_AGENT and current != self._user_agent):
             changes["User-Agent"] = self._user_agent
         if request.body is not None and request.body.length != 0 and "expect" not in request.headers:

@@ -56,11 +56,11 @@ class ContentFailed(Exception):
 
 
 class ReusedConnection(Exception):
-    """A kept-alive connection was selected, but a fresh one is required, or it has received unexpected bytes."""
+    """A kept-alive connection was selected, but a new one is required, or it has received unexpected bytes."""
 
 
 class Exchange:
-    """One attempt to send a request: what to send, and what happened.
+    """One attempt to send a request: the message to send, and the events so far.
 
     Args:
         target: Request target.
