@@ -25,6 +25,6 @@ def open_regular_file(path: str | os.PathLike[str]) -> io.FileIO:
             f"cannot upload {format_path(path)}: it is not a regular file; open a FIFO or a device yourself and pass"
             " the file object, which is read once as a stream"
         )
-    # O_NONBLOCK changes nothing for a regular file. If a FIFO has replaced it since, this does not wait.
-    extra_flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+    # O_NONBLOCK has no effect on regular files. If a FIFO has replaced the file since, the open does not wait.
+    extra_flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)  # Windows has neither
     return io.FileIO(path, "rb", opener=lambda name, flags: os.open(name, flags | extra_flags))

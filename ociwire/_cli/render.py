@@ -1,7 +1,7 @@
 """Renders a trace as text: a tree per request, and a summary per layer.
 
 The output contains no secrets. Values are shown only for headers that cannot hold secrets and for query parameters that
-the specifications define. Of a token, only its scope is shown.
+the specifications define. Tokens are not shown, only their scopes.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _format_headers(request: Request, *, known: Container[object]) -> str:
 
 
 def _describe_challenge(span: Span) -> str:
-    """Return what the challenges of a 401 require."""
+    """Return the scheme, scope and error of each challenge of a 401."""
     if span.response is None or span.response.status != 401 or span.request.info.operation == "token":
         return ""
     redactor = redactor_of(span.request)
@@ -134,7 +134,7 @@ def _describe_challenge(span: Span) -> str:
 def _describe_token_request(span: Span) -> str:
     """Return the URL, the kind of credential and the scope of a token request."""
     url = urlsplit(span.request.url)
-    # A POST has its scope in the form, which holds the identity token and is not read.
+    # The scope of a POST is in the form, which is not read because it contains the identity token.
     scope = " ".join(parse_qs(url.query).get("scope", [])) or "(in the form)"
     if span.request.headers.get("authorization", "").startswith("Basic "):
         credential = "with a password"
@@ -146,7 +146,7 @@ def _describe_token_request(span: Span) -> str:
 
 
 def _describe_token_response(span: Span) -> str:
-    """Return what a token server granted, from its response or from the claims of a JWT."""
+    """Return the scope and lifetime of a granted token, from the response or from the claims of a JWT."""
     if span.request.info.operation != "token" or span.response is None or span.response.status >= 300:
         return ""
     content = parse_json_object(bytes(span.token_response))

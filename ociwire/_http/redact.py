@@ -84,10 +84,10 @@ class Redactor:
         self._sources: list[HasSecrets] = []
         self._values: dict[str, None] = {}
         self._needles: tuple[bytes, ...] | None = None
-        self._added: tuple[Headers, str] | None = None  # the last request: several layers add the same one
+        self._added: tuple[Headers, str] | None = None  # the last request, because several layers add the same one
 
     def add(self, source: HasSecrets) -> None:
-        """Add the secrets of a credential or another source. Those of less than four characters are not masked."""
+        """Add the secrets of a credential or another source. Secrets of less than four characters are not masked."""
         self._sources.append(source)
         self._needles = None
 
@@ -118,7 +118,7 @@ class Redactor:
                 self._needles = None
 
     def is_same_origin(self, url: str) -> bool:
-        """Return whether the URL of a request is same-origin. A path is."""
+        """Return whether the URL of a request is same-origin, as every path is."""
         return url.startswith("/") or (self._origin is not None and Origin.of(url) == self._origin)
 
     def redact_url(self, url: str) -> str:

@@ -94,7 +94,7 @@ def detect_media_type(parsed: dict[str, Any], content_type: str) -> str:
             )
         return content_type
     fields = {field for field in ("manifests", "config", "layers") if parsed.get(field) is not None}
-    # Tools could interpret such a document differently: one would verify an index, another run an image manifest.
+    # Tools could interpret such a document differently: one could verify it as an index, another run it as an image.
     if "manifests" in fields and len(fields) > 1:
         raise ContentError(
             f"ambiguous manifest: it has manifests and {' and '.join(sorted(fields - {'manifests'}))}, but no mediaType"

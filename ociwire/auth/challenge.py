@@ -21,6 +21,7 @@ _SEPARATOR = re.compile(r"[ \t,]*")
 _SCHEME = re.compile(rf"({HTTP_TOKEN.pattern})(?=[ \t,]|$)")
 # An unquoted value must be a token in the RFC, but some servers omit the quotes of URLs.
 _PARAM = re.compile(rf'({HTTP_TOKEN.pattern})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s",=][^\s",]*))')
+# Credentials in the form of a single value, such as those of Negotiate (RFC 9110, section 11.2). They are skipped.
 _TOKEN68 = re.compile(r"[ \t]+[A-Za-z0-9._~+/-]+=*(?=[ \t]*(?:,|$))")
 # A string that is not closed matches up to the end of the text: searching for its end again would take quadratic time.
 _GARBAGE = re.compile(r'(?:"(?:[^"\\]|\\.)*(?:"|\\?$)|[^",])*', re.DOTALL)

@@ -42,8 +42,8 @@ def receive_body(storage: Storage, body: Body | None, limit: int | None = None) 
         limit: Maximum number of bytes. Defaults to `None`, no limit.
 
     Raises:
-        ErrorResponse: The body exceeds the limit or the space of the storage (413). If the declared length does, the
-            body is not read.
+        ErrorResponse: The body exceeds the limit or the space of the storage (413). It is not read if its declared
+            length already exceeds them.
         BodyConsumedError: The body is single-use and was read before, or was opened again while it was read.
         SizeMismatch: The body is longer or shorter than its declared length.
         Exception: Any exception that the content raises, unchanged.

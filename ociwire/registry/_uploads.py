@@ -131,12 +131,18 @@ class UploadEndpoints:
 
     @contextmanager
     def _receive_chunk(self, request: RegistryRequest, upload: Upload, offset: int) -> Iterator[ReceivedBody]:
-        """Receive the chunk in the body of a request, if its head is valid for the upload at this offset."""
+        """Check the Content-Range of a request, and receive the chunk in its body.
+
+        Raises:
+            ErrorResponse: The Content-Range is invalid, does not start at the offset or does not have the length of the
+                body; or no other chunk may follow.
+        """
         body = request.http_request.body
         length = self._announced_length(request, upload, offset)
         if upload.has_last_chunk and (body is not None and body.length != 0):
             reason = (
-                f"a chunk after one of less than {self._min_chunk_length} bytes: expected only the last to be smaller"
+                f"unexpected chunk after a chunk of less than {self._min_chunk_length} bytes: only the last chunk may"
+                " be smaller"
             )
             raise ErrorResponse(400, "BLOB_UPLOAD_INVALID", reason)
         if length is not None and body is not None and body.length is not None:

@@ -1,8 +1,7 @@
 """Layer that injects reproducible network faults.
 
-Faults do not sleep: a stalled connection raises the timeout error immediately. Each fault affects the registry as the
-real one does: a request that is reset before it is sent does not reach the registry, a request whose response is lost
-does.
+Faults do not sleep: a stalled connection raises the timeout error immediately. Whether a request reaches the registry
+is as in reality: it does if only its response is lost, and it does not if the connection is reset before it is sent.
 """
 
 from __future__ import annotations

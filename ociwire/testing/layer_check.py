@@ -225,7 +225,7 @@ def _check_unreturned_closed_after_error(make: Layer) -> None:
 
 
 def _check_single_use_not_read(make: Layer) -> None:
-    """Check that a layer does not read a body of which nothing was read. It may send the complete body."""
+    """Check that a layer does not read a single-use body itself. It may resend the body while it is unread."""
     for status in _STATUSES + _REDIRECTS:
         content = _SingleUse()
 
@@ -251,7 +251,7 @@ def _check_single_use_not_read(make: Layer) -> None:
 
 
 def _check_single_use_not_resent(make: Layer) -> None:
-    """Check that a layer does not send the rest of a body of which a chunk was read."""
+    """Check that a layer does not resend a partially consumed body."""
     for answered in (*_STATUSES, *_REDIRECTS, None):
         content = _SingleUse()
 

@@ -16,8 +16,12 @@ __all__ = ["ScriptedTransport"]
 class ScriptedTransport:
     """Transport that answers each request with the next entry of a script. Thread-safe.
 
-    An entry is a response, which is returned with its request set, an exception, which is raised, or a function, which
-    gets the request and returns a response or an exception. A response that is made from bytes can be used repeatedly.
+    An entry is one of the following:
+
+    - a response, which is returned with its request set. It can be used repeatedly if its body is bytes.
+    - an exception, which is raised.
+    - a function that gets the request and returns a response or an exception.
+
     If the status is below 300, the body of the request is read, as by a server that accepts the request.
 
     The transport is a context manager. If the block ends without an exception, it calls `assert_done`.

@@ -5,17 +5,15 @@ Hashing and sending both release the interpreter lock, so that they run in paral
 
 from __future__ import annotations
 
-import io
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any, final
 
+from .._files import open_regular_file
 from .._http.body import CHUNK_SIZE, Body, length_mismatch, open_at
 from .._oci.digest import Digest, hashed_digest, new_hasher
-from .._text import format_path
 from ..errors import UsageError
 from ._arguments import check_path
 from ._workers import Cancelled, WorkerPool
@@ -37,17 +35,7 @@ def open_content(source: Any) -> Iterator[Body]:
             raise UsageError("cannot upload a single-use body that was read before: it can be read only once")
         yield body
         return
-    path = check_path(source)
-    mode = os.stat(path).st_mode  # symbolic links are followed
-    # Opening a FIFO waits for its writer, past any deadline, and a device may have no end.
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # `open` refuses a directory with IsADirectoryError
-        raise UsageError(
-            f"cannot upload {format_path(path)}: it is not a regular file; open a FIFO or a device yourself and pass"
-            " the file object, which is read once as a stream"
-        )
-    # O_NONBLOCK has no effect on regular files. If a FIFO has replaced the file since, the open does not wait.
-    extra = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)  # Windows has neither
-    with io.FileIO(path, "rb", opener=lambda name, flags: os.open(name, flags | extra)) as file:
+    with open_regular_file(check_path(source)) as file:
         yield Body.of(file)
 
 

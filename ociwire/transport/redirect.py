@@ -85,7 +85,7 @@ class RedirectTransport:
 
 
 def _build_redirect(request: Request, response: Response) -> Request | None:
-    """Return the redirected request; `None` if the redirect has no Location, or is one of a token server."""
+    """Return the redirected request; `None` if the redirect has no Location, or is a response to a token request."""
     locations = response.headers.get_all("location")
     if not locations or request.info.operation == "token":
         return None

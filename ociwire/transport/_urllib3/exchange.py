@@ -1,7 +1,7 @@
 """State of a request on its connection.
 
-An `Exchange` is passed to urllib3 as the body, which urllib3 passes on to the connection unchanged. It contains what
-the connection has to send, and records what happened, so that the transport can decide whether to resend the request.
+An `Exchange` is passed to urllib3 as the body, which urllib3 passes to the connection unchanged. It contains the
+message to send, and records its progress, so that the transport can decide whether to resend the request.
 A request has these states, which `WireConnection.request` implements (RFC 9110, section 10.1.1):
 
 ========  ==============================  ===============================================================  ========

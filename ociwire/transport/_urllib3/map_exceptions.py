@@ -135,7 +135,7 @@ def map_errors(request: Request, state: HasConnected, *, proxy: str = "") -> Ite
 
 
 def _root(error: BaseException) -> BaseException:
-    """Return the innermost exception of those that urllib3 has wrapped in each other."""
+    """Return the innermost exception that urllib3 has wrapped in others."""
     inner: Any = getattr(error, "reason", None) or getattr(error, "original_error", None)
     if isinstance(error, (exceptions.ProtocolError, exceptions.SSLError)) and not isinstance(inner, BaseException):
         inner = next((arg for arg in error.args if isinstance(arg, BaseException)), None)

@@ -1,4 +1,4 @@
-"""Selection of the proxy for an origin: the one that was passed, or the one in the environment.
+"""Selection of the proxy for an origin, from an argument or from the environment.
 
 There is no specification of ``no_proxy``. Its entries are separated by commas or white space, and match as in curl,
 with two additions of Go (golang.org/x/net/http/httpproxy): ``HOST:PORT`` and ``*.DOMAIN``.
