@@ -2,7 +2,8 @@
 
 1. First request. Until the registry has sent a challenge, a request is sent without authorization. Afterwards it is
    sent with preemptive authorization: with Basic, or with a token for `RequestInfo.required_scope`, which is requested
-   before the response is known. If the token server refuses this token, the request is sent without a token.
+   before the response is known. If the token server refuses this token, the request is sent without a token. A registry
+   token is sent even before the first challenge, and `probe_auth` requests a challenge with ``GET /v2/``.
 2. Response. The table says whether the request is repeated, and with which authorization.
 3. Repetition. Its response is handled in the same way. A request is sent at most three times, and at most two requests
    are sent to token servers for it.
@@ -23,7 +24,7 @@ status         sent authorization         next
                registry token
 403            matching, of any kind      the same, unless the credential was looked up within the last minute (ECR)
 401, 403, 404  any; with a challenge      answer the challenge (403: RFC 6750, ``insufficient_scope``)
-403, 404       none; without a challenge  probe ``GET /v2/``; repeat with authorization for its challenge
+403, 404       none; without a challenge  if there is a credential: use the cached challenge, or that of ``GET /v2/``
 any            any                        return the response
 =============  =========================  =======================================================================
 
