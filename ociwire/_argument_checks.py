@@ -7,21 +7,34 @@ without an exception: NaN, numbers too large for a float and integers beyond 64 
 from __future__ import annotations
 
 import operator
-from typing import Any
+import time
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._text import truncate
-from .errors import UsageError
+from .errors import DeadlinePassed, UsageError
+
+if TYPE_CHECKING:
+    from typing_extensions import ParamSpec
+
+    P = ParamSpec("P")
 
 __all__ = [
     "MAX_WAIT",
+    "check_boolean",
     "check_deadline",
+    "check_future_deadline",
     "check_integer",
     "check_read_size",
     "check_seconds",
     "is_number",
     "resolve_timeout",
     "safe_repr",
+    "suggest_options",
 ]
+
+R = TypeVar("R")
 
 MAX_WAIT = 1e8
 """Maximum wait in seconds (three years). Longer waits are reduced to it, because `socket.settimeout` and `time.sleep`
@@ -37,6 +50,17 @@ def safe_repr(value: object, limit: int = 100) -> str:
     except Exception:  # noqa: BLE001 - a repr may raise anything; that of an int beyond 4300 digits raises ValueError
         size = f" of {value.bit_length()} bits" if isinstance(value, int) else ""
         return f"<{type(value).__name__}{size}>"
+
+
+def check_boolean(name: str, value: Any) -> bool:
+    """Return a boolean argument unchanged after validating it: a string such as "false" would count as true.
+
+    Raises:
+        UsageError: The value is not a `bool`.
+    """
+    if type(value) is not bool:
+        raise UsageError(f"invalid {name} {safe_repr(value)}: expected True or False")
+    return value
 
 
 def check_integer(name: str, value: Any, *, minimum: int = 0) -> int:
@@ -106,6 +130,23 @@ def check_deadline(deadline: Any) -> float | None:
     return deadline  # type: ignore[no-any-return]
 
 
+def check_future_deadline(deadline: Any) -> float | None:
+    """Return a deadline that a caller has just set; see `check_deadline`.
+
+    Raises:
+        DeadlinePassed: The deadline has passed.
+        UsageError: The deadline is not a number, or is a value of `time.time`.
+    """
+    now = time.monotonic()
+    expected = "expected a time.monotonic() value, such as time.monotonic() + 60, or within=60 for 60 seconds from now"
+    if check_deadline(deadline) is not None and deadline < now:
+        raise DeadlinePassed(f"the deadline {safe_repr(deadline)} passed {now - deadline:.3g} s ago: {expected}")
+    # Both clocks count seconds, but `time.monotonic` starts near 0: such a deadline would never be reached.
+    if deadline is not None and abs(deadline - time.time()) < MAX_WAIT and deadline - now > MAX_WAIT:
+        raise UsageError(f"invalid deadline {safe_repr(deadline)}, which is a time.time() value: {expected}")
+    return deadline  # type: ignore[no-any-return]
+
+
 def resolve_timeout(timeout: Any) -> tuple[float | None, float | None]:
     """Return the connect timeout and the read timeout in seconds; `None` means no timeout.
 
@@ -133,5 +174,24 @@ def resolve_timeout(timeout: Any) -> tuple[float | None, float | None]:
             return connect, read
     raise UsageError(
         f"invalid timeout {safe_repr(timeout)}: expected a number of seconds greater than 0, or a urllib3.Timeout of"
-        " such numbers"
+        " such numbers, such as urllib3.Timeout(connect=5, read=60)"
     )
+
+
+def suggest_options(names: Mapping[str, str]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return a decorator for a function that names the right option if it is called with one of another library.
+
+    Args:
+        names: What to use instead of each option of another library.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            for name in kwargs.keys() & names.keys():
+                raise UsageError(f"unknown option {name}: use {names[name]}")
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate

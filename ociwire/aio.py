@@ -18,13 +18,11 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar, final, overload
 
-from typing_extensions import Self
-
 from . import transfer
-from ._argument_checks import check_integer, safe_repr
+from ._argument_checks import check_integer, safe_repr, suggest_options
 from ._client.blob_reader import BlobReader
 from ._client.blob_writer import BlobWriter
-from ._client.client import UNSET, Client
+from ._client.client import OTHER_OPTIONS, UNSET, Client, resolve_transport
 from ._client.request_sender import MAX_MANIFEST_SIZE
 from ._http.body import Body
 from ._http.cancellation import Cancellation, OperationCancelled, cancellable_by, current_cancellation
@@ -37,14 +35,20 @@ from ._oci.scope import Scope
 from .errors import UsageError
 from .media_types import OCTET_STREAM
 from .transfer import ProgressCallback
-from .transport import Transport, UrllibTransport, default_transport
+from .transport import Transport
 
 if TYPE_CHECKING:
     import urllib3
-    from typing_extensions import Buffer, ParamSpec
+    from typing_extensions import Buffer, ParamSpec, Self, Unpack
 
-    from ._client.client import _Unset
+    from ._client.client import ClientOptions, CredentialsLike, _Unset
     from ._http.messages import BodyContent
+    from .transport._urllib3.tls import TLS
+
+    class AsyncClientOptions(ClientOptions, total=False):
+        """Keyword arguments of `AsyncClient`."""
+
+        max_concurrency: int
 
     P = ParamSpec("P")
 
@@ -255,6 +259,12 @@ class AsyncClient:
     Args:
         host: See `Client`.
         transport: See `Client`. Defaults to `default_transport` with as many idle connections as threads.
+        credentials: See `Client`.
+        timeout: See `Client`.
+        retry: See `Client`.
+        tls: See `Client`.
+        proxy: See `Client`.
+        trust_env: See `Client`.
         insecure: See `Client`.
         user_agent: See `Client`.
         debug_id: See `Client`.
@@ -265,11 +275,18 @@ class AsyncClient:
         UsageError: An argument is not valid.
     """
 
+    @suggest_options({name: use for name, use in OTHER_OPTIONS.items() if name != "max_concurrency"})
     def __init__(
         self,
         host: str,
         transport: Transport | None = None,
         *,
+        credentials: CredentialsLike | None = None,
+        timeout: float | urllib3.Timeout | None = None,
+        retry: int | urllib3.Retry | None = None,
+        tls: TLS | None = None,
+        proxy: str | None = None,
+        trust_env: bool | None = None,
         insecure: bool = False,
         user_agent: str | None = None,
         debug_id: str | None = None,
@@ -277,16 +294,35 @@ class AsyncClient:
         max_concurrency: int = 64,
     ) -> None:
         check_integer("max_concurrency", max_concurrency, minimum=1)
-        self._owned = default_transport(base=UrllibTransport(pool_size=max_concurrency)) if transport is None else None
+        resolved = resolve_transport(
+            host,
+            transport,
+            max_concurrency,
+            credentials=credentials,
+            retry=retry,
+            tls=tls,
+            proxy=proxy,
+            trust_env=trust_env,
+        )
+        self._owned = resolved if transport is None else None
         self._client = Client(
             host,
-            self._owned if transport is None else transport,
+            resolved,
+            timeout=timeout,
             insecure=insecure,
             user_agent=user_agent,
             debug_id=debug_id,
             max_manifest_size=max_manifest_size,
         )
         self._threads = _Threads(max_concurrency)
+
+    @classmethod
+    def from_reference(
+        cls, reference: str | Reference, transport: Transport | None = None, **options: Unpack[AsyncClientOptions]
+    ) -> AsyncClient:
+        """Return a client of the registry that a reference names; see `Client.from_reference`."""
+        parsed = reference if isinstance(reference, Reference) else Reference.parse(reference)
+        return cls(parsed.host, transport, **options)
 
     @property
     def host(self) -> str:
@@ -303,12 +339,13 @@ class AsyncClient:
         *,
         timeout: float | urllib3.Timeout | _Unset | None = UNSET,
         deadline: float | _Unset | None = UNSET,
+        within: float | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> AsyncClient:
         """Return a client of the same registry, transport and threads with other options; see `Client.with_options`."""
         derived = object.__new__(AsyncClient)
         derived._owned, derived._threads = self._owned, self._threads
-        derived._client = self._client.with_options(timeout=timeout, deadline=deadline, extra=extra)
+        derived._client = self._client.with_options(timeout=timeout, deadline=deadline, within=within, extra=extra)
         return derived
 
     async def do(self, request: Request, *, scope: Scope | None = None) -> AsyncResponse:

@@ -8,7 +8,8 @@ Every exception derives from `OciwireError`. A second base class is given in par
     │   ├── ConnectError(ConnectionError)      connecting failed: name resolution, TCP, TLS or the proxy
     │   ├── TransportTimeout(TimeoutError)     a timeout or the deadline expired
     │   │   ├── ConnectTimeout(ConnectError)   ... while connecting; nothing was sent
-    │   │   └── ReadTimeout                    ... while sending the request or reading the response
+    │   │   ├── ReadTimeout                    ... while sending the request or reading the response
+    │   │   └── DeadlinePassed(UsageError)     ... before the options of a client were changed; nothing was sent
     │   ├── ReadError                          the connection was lost while sending or reading
     │   ├── ProtocolError                      the response violates HTTP/1.1 or the distribution specification
     │   ├── RedirectError                      a redirect is refused, or cannot be followed
@@ -73,6 +74,7 @@ __all__ = [
     "TransportTimeout",
     "ConnectTimeout",
     "ReadTimeout",
+    "DeadlinePassed",
     "ReadError",
     "ProtocolError",
     "RedirectError",
@@ -161,6 +163,14 @@ class ReadTimeout(TransportTimeout):
     """The read timeout or the deadline expired while sending the request or reading the response.
 
     The server may have processed the request.
+    """
+
+
+class DeadlinePassed(TransportTimeout, UsageError):
+    """The deadline for `Client.with_options` has passed already. Nothing was sent.
+
+    A `TransportTimeout`, because the time may have run out, and a `UsageError`, because the deadline may be a number of
+    seconds instead of a `time.monotonic` value.
     """
 
 

@@ -121,6 +121,7 @@ LIMITS: dict[str, Callable[[Any], object]] = {
 DURATIONS: dict[str, Callable[[Any], object]] = {
     "RequestInfo timeout": lambda value: RequestInfo(timeout=value),
     "with_options timeout": lambda value: CLIENT.with_options(timeout=value),
+    "Client timeout": lambda value: Client("registry.example", REGISTRY, timeout=value),
     "UrllibTransport timeout": lambda value: UrllibTransport(timeout=value),
     "default_transport timeout": lambda value: default_transport(credentials=Anonymous(), timeout=value),
     "UrllibTransport expect_timeout": lambda value: UrllibTransport(expect_timeout=value),
@@ -130,8 +131,10 @@ DURATIONS: dict[str, Callable[[Any], object]] = {
 MOMENTS: dict[str, Callable[[Any], object]] = {
     "RequestInfo deadline": lambda value: RequestInfo(deadline=value),
     "RequestInfo.replace deadline": lambda value: RequestInfo().replace(deadline=value),
-    "with_options deadline": lambda value: CLIENT.with_options(deadline=value),
     "Credential expires_at": lambda value: Credential(expires_at=value),
+}
+FUTURE: dict[str, Callable[[Any], object]] = {
+    "with_options deadline": lambda value: CLIENT.with_options(deadline=value),
 }
 
 
@@ -168,7 +171,7 @@ def test_duration_option_other_value_raises_usage_error(call: Callable[[Any], ob
         call(value)
 
 
-@kinds(MOMENTS, NEITHER)
+@kinds(MOMENTS | FUTURE, NEITHER)
 def test_moment_option_other_value_raises_usage_error(call: Callable[[Any], object], value: Any) -> None:
     with pytest.raises(UsageError):
         call(value)
@@ -177,6 +180,17 @@ def test_moment_option_other_value_raises_usage_error(call: Callable[[Any], obje
 @kinds(DURATIONS | MOMENTS, [1, 0.5, 1e308, 10**300, math.inf, sys.float_info.min])
 def test_duration_and_moment_option_number_is_accepted(call: Callable[[Any], object], value: Any) -> None:
     call(value)
+
+
+@kinds(FUTURE, [1e308, 10**300, math.inf])
+def test_deadline_of_a_client_in_the_future_is_accepted(call: Callable[[Any], object], value: Any) -> None:
+    call(value)
+
+
+@kinds(FUTURE, [1, 0.5, -1, -1e308, -math.inf])
+def test_deadline_of_a_client_in_the_past_raises_usage_error(call: Callable[[Any], object], value: Any) -> None:
+    with pytest.raises(UsageError, match=r"time\.monotonic\(\)"):
+        call(value)
 
 
 @kinds(MOMENTS, [-1, -1e308, -math.inf])

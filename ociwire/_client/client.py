@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from enum import Enum
@@ -14,20 +15,29 @@ from typing import TYPE_CHECKING, Any, BinaryIO, final, overload
 
 import urllib3
 
-from .._argument_checks import check_deadline, check_integer, resolve_timeout, safe_repr
+from .._argument_checks import (
+    check_boolean,
+    check_future_deadline,
+    check_integer,
+    check_seconds,
+    resolve_timeout,
+    safe_repr,
+    suggest_options,
+)
 from .._files import open_regular_file
 from .._http.body import Body
 from .._http.messages import Request, RequestInfo, Response, redactor_of
+from .._http.transport import Transport, check_transport
 from .._http.urls import Origin
 from .._oci.descriptor import Descriptor, is_media_type
 from .._oci.digest import Digest, new_hasher
 from .._oci.host import check_host
 from .._oci.image_manifest import Index, Manifest
-from .._oci.reference import DOCKER_HUB, check_tag, registry_name
+from .._oci.reference import DOCKER_HUB, Reference, check_tag, registry_name
 from .._oci.scope import Scope
 from ..errors import ContentError, NotFound, OciwireError, RegistryError, SizeMismatch, Unsupported, UsageError
 from ..media_types import INDEX_TYPES
-from ..transport import HeadersTransport, Transport
+from ..transport import HeadersTransport
 from . import (
     blob_writer,
     blobs,
@@ -42,7 +52,31 @@ from .repository import Repository
 from .request_sender import MAX_MANIFEST_SIZE, ClientState, RequestSender
 
 if TYPE_CHECKING:
+    from typing import TypedDict
+
+    from typing_extensions import Unpack
+
     from .._http.messages import BodyContent
+    from ..auth import Credential, CredentialFunction, CredentialSource
+    from ..transport._urllib3.tls import TLS
+
+    CredentialsLike = CredentialSource | Credential | tuple[str, str] | CredentialFunction
+    """Type of the option ``credentials`` of a client."""
+
+    class ClientOptions(TypedDict, total=False):
+        """Keyword arguments of `Client`."""
+
+        credentials: CredentialsLike | None
+        timeout: float | urllib3.Timeout | None
+        retry: int | urllib3.Retry | None
+        tls: TLS | None
+        proxy: str | None
+        trust_env: bool | None
+        insecure: bool
+        user_agent: str | None
+        debug_id: str | None
+        max_manifest_size: int
+
 
 __all__ = ["Client"]
 
@@ -82,6 +116,31 @@ _OTHER_NAMES = {
     "send": "do(Request(method, path))",
 }
 """Names of operations in other clients, and those of this one."""
+OTHER_OPTIONS = {
+    "auth": "credentials=(username, password)",
+    "auth_config": "credentials=(username, password)",
+    "username": "credentials=(username, password)",
+    "user": "credentials=(username, password)",
+    "password": "credentials=(username, password)",
+    "token": "credentials=Credential(registry_token=...) for a bearer token, or credentials=(username, token)",
+    "verify": "tls='ca.pem' for a CA bundle, or tls=context with an ssl.SSLContext; insecure=True means plain http",
+    "cert": "tls=TLSConfig(cert='client.pem', key='client.key')",
+    "ca": "tls='ca.pem' or tls=TLSConfig(ca='ca.pem')",
+    "ssl_context": "tls=context",
+    "tls_verify": "tls='ca.pem' for a CA bundle, or tls=context with an ssl.SSLContext; insecure=True means plain http",
+    "proxies": "proxy='http://proxy.example:3128'",
+    "retries": "retry=3",
+    "max_retries": "retry=3",
+    "timeouts": "timeout=30",
+    "headers": "user_agent=..., or a transport layer that adds headers (Request.with_headers)",
+    "http": "insecure=True",
+    "plain_http": "insecure=True",
+    "base_url": "Client('ghcr.io'); insecure=True means plain http",
+    "registry": "Client('ghcr.io')",
+    "deadline": "client.with_options(deadline=...) or with_options(within=60)",
+    "max_concurrency": "ociwire.aio.AsyncClient",
+}
+"""Options of other clients, and what to use instead."""
 _DOCKER_HUB_REGISTRY = "registry-1.docker.io"
 _CATALOG_URL = "/v2/_catalog"
 
@@ -98,14 +157,28 @@ class Client:
     >>> from ociwire import Client, Descriptor
     >>> from ociwire.testing import MemoryRegistry
     >>> with Client("registry.example", MemoryRegistry()) as client:
-    ...     descriptor = client.push_blob("app", Descriptor.of(b"hello"), b"hello")
-    ...     client.get_blob("app", descriptor.digest).read()
+    ...     descriptor = client.push_blob("app", b"hello")
+    ...     client.get_blob("app", descriptor).read()
     b'hello'
+    >>> client = Client("ghcr.io", credentials=("user", "password"), timeout=30, retry=2)
 
     Args:
         host: ``host`` or ``host:port`` of the registry. ``docker.io`` means ``registry-1.docker.io``.
         transport: Transport that sends the requests. The caller must close it. `None` means `default_transport`, which
             the client closes.
+        credentials: A pair of user name and password or a `Credential`, which are used for this host only; a credential
+            source; or a function with the arguments of `CredentialSource.lookup`. `None` means those of ``docker
+            login``. With another transport, pass it to `default_transport`.
+        timeout: Timeout in seconds for connecting and for each wait on the socket, or a `urllib3.Timeout`. `None` means
+            that of the transport: by default, 10 seconds for connecting and 120 seconds for each wait.
+        retry: Number of retries, a `urllib3.util.Retry`, or `False` for none; see `RetryTransport`. `None` means the
+            default policy. With another transport, pass it to `default_transport`.
+        tls: Path of a CA bundle, a `TLSConfig`, or an `ssl.SSLContext`; see `UrllibTransport`. `None` means the CAs of
+            the system and `docker_certs_d`. With another transport, pass it to `default_transport`.
+        proxy: URL of a proxy; see `UrllibTransport`. `None` means the proxy in the environment. With another transport,
+            pass it to `default_transport`.
+        trust_env: Whether to use the proxy in the environment. `None` means true. With another transport, pass it to
+            `default_transport`.
         insecure: Whether to use plain http instead of https. Defaults to false. It does not disable the verification of
             certificates.
         user_agent: Value of the User-Agent header. `None` means that of the transport, or else ``ociwire/VERSION``.
@@ -118,67 +191,102 @@ class Client:
         transport: The transport, without the layer that the client adds.
 
     Raises:
-        UsageError: The host or the user agent is invalid, or `max_manifest_size` is not a positive integer.
+        UsageError: An argument is invalid, or an option of `default_transport` is combined with a transport.
     """
 
     host: str
     transport: Transport
 
+    @suggest_options(OTHER_OPTIONS)
     def __init__(
         self,
         host: str,
         transport: Transport | None = None,
         *,
+        credentials: CredentialsLike | None = None,
+        timeout: float | urllib3.Timeout | None = None,
+        retry: int | urllib3.Retry | None = None,
+        tls: TLS | None = None,
+        proxy: str | None = None,
+        trust_env: bool | None = None,
         insecure: bool = False,
         user_agent: str | None = None,
         debug_id: str | None = None,
         max_manifest_size: int = MAX_MANIFEST_SIZE,
     ) -> None:
         check_integer("max_manifest_size", max_manifest_size, minimum=1)
-        scheme = "http" if insecure else "https"
+        scheme = "http" if check_boolean("insecure", insecure) else "https"
         origin = Origin.of(f"{scheme}://{check_host(host)}")
         if registry_name(origin.netloc) == DOCKER_HUB:
             origin = Origin.of(f"{scheme}://{_DOCKER_HUB_REGISTRY}")
         self.host: str = origin.netloc
-        self.transport: Transport
-        if transport is None:
-            from ..transport import default_transport  # deferred: not needed with another transport
-
-            self.transport = default_transport(user_agent=user_agent)
-        else:
-            self.transport = transport
+        self.transport: Transport = resolve_transport(
+            origin.netloc,
+            transport,
+            user_agent=user_agent,
+            credentials=credentials,
+            retry=retry,
+            tls=tls,
+            proxy=proxy,
+            trust_env=trust_env,
+        )
         self._owned = transport is None
         wire = HeadersTransport(self.transport, user_agent=user_agent)
         debug_id = f"client-{next(_CLIENT_NUMBERS)}" if debug_id is None else debug_id
-        defaults = RequestInfo(debug_id=debug_id)
+        defaults = RequestInfo(debug_id=debug_id, timeout=timeout)
         self._sender = RequestSender(origin, wire, defaults, ClientState(), max_manifest_size)
+
+    @classmethod
+    def from_reference(
+        cls, reference: str | Reference, transport: Transport | None = None, **options: Unpack[ClientOptions]
+    ) -> Client:
+        """Return a client of the registry that a reference names.
+
+        >>> from ociwire import Client
+        >>> Client.from_reference("ghcr.io/org/app:v1").host
+        'ghcr.io'
+
+        Args:
+            reference: A reference as for ``docker pull``. The host defaults to Docker Hub.
+            transport: See `Client`.
+            options: Options of `Client`.
+
+        Raises:
+            UsageError: The reference or an option is invalid.
+        """
+        parsed = reference if isinstance(reference, Reference) else Reference.parse(reference)
+        return cls(parsed.host, transport, **options)
 
     def with_options(
         self,
         *,
         timeout: float | urllib3.Timeout | _Unset | None = UNSET,
         deadline: float | _Unset | None = UNSET,
+        within: float | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> Client:
         """Return a client with the same registry and transport, whose requests have other options.
 
         Options that are not given remain unchanged. Closing either client closes both.
 
-        >>> import time
         >>> from ociwire import Client
         >>> from ociwire.testing import MemoryRegistry
         >>> client = Client("registry.example", MemoryRegistry())
-        >>> list(client.with_options(deadline=time.monotonic() + 60).repositories())
+        >>> list(client.with_options(within=60).repositories())  # at most a minute from now, including retries
         []
 
         Args:
             timeout: Timeout in seconds; see `RequestInfo.timeout`. `None` removes it, so that the timeout of the
                 transport applies.
-            deadline: A `time.monotonic` value in seconds; see `RequestInfo.deadline`. `None` removes it.
+            deadline: A `time.monotonic` value in seconds, now or later; see `RequestInfo.deadline`. `None` removes it.
+            within: Seconds from now until the deadline, instead of `deadline`. With 0, all requests time out. `None`
+                means that it is not used.
             extra: Items that are added to `RequestInfo.extra`. `None` adds none.
 
         Raises:
-            UsageError: The timeout or the deadline is invalid, or `extra` is not a mapping.
+            DeadlinePassed: The deadline has passed. This is a `UsageError` and a `TransportTimeout`.
+            UsageError: The timeout or the deadline is invalid, both `deadline` and `within` are given, or `extra` is
+                not a mapping.
         """
         changes: dict[str, Any] = {}
         if not isinstance(timeout, _Unset):
@@ -186,7 +294,11 @@ class Client:
                 resolve_timeout(timeout)  # raises now, rather than with the first request
             changes["timeout"] = timeout
         if not isinstance(deadline, _Unset):
-            changes["deadline"] = check_deadline(deadline)
+            changes["deadline"] = check_future_deadline(deadline)
+        if within is not None:
+            if changes.get("deadline") is not None:
+                raise UsageError("deadline and within must not be combined")
+            changes["deadline"] = time.monotonic() + check_seconds("within", within)
         defaults = self._sender.defaults
         if extra is not None:
             if not isinstance(extra, Mapping):
@@ -823,6 +935,52 @@ class Client:
     def _get_manifest(repository: Repository, reference: str, digest: Digest | None) -> BlobReader:
         manifest = manifests.fetch_manifest(repository, reference, digest)
         return BlobReader(manifest.response.replace(body=manifest.content), manifest.descriptor)
+
+
+def resolve_transport(
+    host: str,
+    transport: Transport | None,
+    pool_size: int | None = None,
+    *,
+    credentials: CredentialsLike | None,
+    user_agent: str | None = None,
+    **options: Any,
+) -> Transport:
+    """Return the transport of a client, or a new `default_transport` if it is `None`.
+
+    Args:
+        host: Host of the client.
+        transport: The transport that was passed to the client.
+        pool_size: See `default_transport`. Not used with another transport.
+        credentials: See `Client`.
+        user_agent: See `default_transport`. Not used with another transport.
+        options: Other options of `default_transport`. `None` means that an option is not given.
+
+    Raises:
+        UsageError: The transport is not one, an option is invalid, or is combined with a transport.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if transport is None:
+        from ..auth.credentials import as_credential_source  # deferred: not needed with another transport
+        from ..transport import default_transport
+
+        source = None if credentials is None else as_credential_source(credentials, check_host(host))
+        own: dict[str, Any] = {"credentials": source, "user_agent": user_agent, "pool_size": pool_size}
+        return default_transport(**given, **{name: value for name, value in own.items() if value is not None})
+    if isinstance(transport, str):
+        # The value is not shown: it may be a secret.
+        raise UsageError(
+            "transport must be a transport with round_trip(request) and close(), got str: pass a user name and password"
+            " as credentials=(username, password)"
+        )
+    check_transport("transport", transport)
+    names = [*(["credentials"] if credentials is not None else []), *given]
+    if names:
+        raise UsageError(
+            f"{' and '.join(names)} cannot be combined with transport: pass it to default_transport instead, such as"
+            f" Client(host, default_transport({names[0]}=...))"
+        )
+    return transport
 
 
 def _digest_and_size(digest: str | Descriptor) -> tuple[Digest, int | None]:

@@ -57,8 +57,8 @@ class Headers(Mapping[str, str]):
     """Immutable, ordered mapping of header fields with case-insensitive names, which may be repeated.
 
     ``headers[name]`` joins repeated fields with a comma (RFC 9110, section 5.3); `get_all` returns them separately.
-    Iteration yields the distinct names in lower case. Two `Headers` are equal if they have the same fields in the same
-    order.
+    Iteration yields the distinct names, each as it is first spelled, so that ``dict(headers)`` keeps the names. Two
+    `Headers` are equal if they have the same fields in the same order, whatever the case of their names.
 
     >>> headers = Headers([("Link", "</a>"), ("link", "</b>")])
     >>> headers["LINK"]
@@ -139,7 +139,10 @@ class Headers(Mapping[str, str]):
         return isinstance(name, str) and name.lower() in self._lookup()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._lookup())
+        names: dict[str, str] = {}
+        for name, _ in self._fields:
+            names.setdefault(name.lower(), name)
+        return iter(names.values())
 
     def __len__(self) -> int:
         return len(self._lookup())

@@ -7,9 +7,11 @@ that returns a response transfers ownership; a layer that does not return it mus
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
+from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypedDict, final
 
@@ -78,7 +80,30 @@ _CHUNK_SIZE = 256 * 1024
 # Limits of `Response.drain`: beyond them, a new connection costs less than reading the rest.
 _DRAIN_LIMIT = 64 * 1024
 _DRAIN_SECONDS = 1.0
-_JSON_LIMIT = 16 * 1024 * 1024
+_TEXT_LIMIT = 16 * 1024 * 1024
+_CHARSET = re.compile(r";\s*charset=\"?([^\s\";]+)", re.IGNORECASE)
+_OTHER_NAMES = {
+    "status_code": "status",
+    "code": "status",
+    "reason": "status",
+    "ok": "status < 400, or raise_for_status()",
+    "is_success": "status < 300, or raise_for_status()",
+    "is_error": "status >= 400, or raise_for_status()",
+    "url": "request.url",
+    "content": "read()",
+    "body": "read()",
+    "data": "read()",
+    "raw": "read()",
+    "encoding": "text()",
+    "iter_content": "iter_bytes(size)",
+    "iter_raw": "iter_bytes(size)",
+    "iter_lines": "text().splitlines()",
+    "stream": "iter_bytes(size)",
+    "getheader": "headers.get(name)",
+    "getheaders": "headers",
+    "release_conn": "drain()",
+}
+"""Attributes of responses in other libraries, and those of `Response`."""
 
 
 @final
@@ -396,7 +421,30 @@ class Response:
         with memoryview(buffer) as view:
             return bytes(view[: self.readinto(view)])
 
-    def json(self, *, limit: int = _JSON_LIMIT) -> Any:
+    def text(self, *, limit: int = _TEXT_LIMIT) -> str:
+        """Read the rest of the body and decode it with the charset in Content-Type, by default UTF-8.
+
+        Bytes that cannot be decoded are replaced.
+
+        >>> Response(200, body=b"hello").text()
+        'hello'
+
+        Args:
+            limit: Maximum number of bytes. Defaults to 16 MiB.
+
+        Raises:
+            UsageError: The response is closed.
+            ProtocolError: The body is longer than `limit`.
+            TransportError: The connection failed.
+        """
+        data = self._read_limited(limit, "body")
+        charset = _CHARSET.search(self.headers.get("content-type", ""))
+        try:
+            return data.decode(charset[1] if charset else "utf-8", "replace")
+        except (LookupError, ValueError):  # an unknown charset, or a codec such as base64 that does not decode to text
+            return data.decode("utf-8", "replace")
+
+    def json(self, *, limit: int = _TEXT_LIMIT) -> Any:
         """Read the rest of the body and parse it as JSON.
 
         Args:
@@ -407,11 +455,7 @@ class Response:
             ProtocolError: The body is not valid JSON, or is longer than `limit`.
             TransportError: The connection failed.
         """
-        check_integer("limit", limit)
-        data = self.read(limit + 1)
-        if len(data) > limit:
-            self.close()
-            raise ProtocolError(f"the JSON body is longer than the limit of {limit} bytes", request=self.request)
+        data = self._read_limited(limit, "JSON body")
         try:
             return json.loads(data)
         except (ValueError, RecursionError) as error:
@@ -419,6 +463,33 @@ class Response:
         # Raised outside the handler, without `__context__`: json.JSONDecodeError has the whole body, which may repeat a
         # secret, as an attribute.
         raise failure
+
+    def _read_limited(self, limit: int, name: str) -> bytes:
+        check_integer("limit", limit)
+        data = self.read(limit + 1)
+        if len(data) > limit:
+            self.close()
+            raise ProtocolError(f"the {name} is longer than the limit of {limit} bytes", request=self.request)
+        return data
+
+    def raise_for_status(self) -> Response:
+        """Return the response if its status is 2xx; otherwise close it and raise the exception for it.
+
+        >>> Response(404).raise_for_status()
+        Traceback (most recent call last):
+        ociwire.errors.NotFound: 404 Not Found
+
+        Raises:
+            RegistryError: The status is not 2xx; see `check_response`.
+        """
+        # Imported by name, because the module that maps responses to errors builds on this one.
+        check_response = import_module("ociwire._client.error_mapping").check_response
+        try:
+            check_response(self)
+        except BaseException:
+            self.close()
+            raise
+        return self
 
     def drain(self) -> None:
         """Drain the remaining body (up to 64 KiB, 1 s) so that the connection can be reused, then close.
@@ -447,6 +518,16 @@ class Response:
         finally:
             if inner is not None:
                 inner.close()
+
+    def with_headers(self, changes: Mapping[str, str | None]) -> Response:
+        """Return a response in which the given headers are replaced or added; `None` removes a header.
+
+        The body moves to the new response; see `replace`.
+
+        Raises:
+            UsageError: A header is invalid.
+        """
+        return self.replace(headers=self.headers.updated(changes))
 
     def replace(self, **changes: Unpack[ResponseFields]) -> Response:
         """Return a response with another ``status``, ``headers``, ``body`` or ``request``, which takes ownership.
@@ -480,6 +561,13 @@ class Response:
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {self.headers!r}>"
+
+    if not TYPE_CHECKING:  # type checkers would accept any name
+
+        def __getattr__(self, name: str) -> object:
+            other = _OTHER_NAMES.get(name)
+            hint = "" if other is None else f"; use response.{other}"
+            raise AttributeError(f"'Response' object has no attribute {name!r}{hint}")
 
 
 def shorten_timeout(response: Response, seconds: float) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from ..errors import UsageError
 from .messages import Request, Response
 
-__all__ = ["Layer", "Transport"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["BaseTransport", "Layer", "Transport", "check_transport"]
 
 
 @runtime_checkable
@@ -48,3 +52,47 @@ class Transport(Protocol):
 Layer = Callable[[Transport], Transport]
 """Callable that wraps a transport in another one: a class with the constructor ``(inner, *, options)``, or a
 `functools.partial` of it."""
+
+
+class BaseTransport:
+    """Base of the transports of ociwire: a context manager that closes the transport, and a repr that shows the stack.
+
+    Layers store the transport that they wrap as ``_inner``.
+    """
+
+    if TYPE_CHECKING:
+
+        def close(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        inner = getattr(self, "_inner", None)
+        # No option is shown, because options may be secret.
+        return f"<{type(self).__name__}>" if inner is None else f"<{type(self).__name__} over {inner!r}>"
+
+
+def check_transport(name: str, transport: Any) -> Transport:
+    """Return a transport unchanged after validating that it has the methods of one.
+
+    Args:
+        name: Name of the argument for the message.
+        transport: The argument.
+
+    Raises:
+        UsageError: The argument is a class, a function, or has no ``round_trip`` or no ``close``.
+    """
+    if isinstance(transport, type):
+        name_of_class = transport.__name__
+        got, hint = f"the class {name_of_class}", f": pass an instance, such as {name_of_class}(...)"
+    elif callable(getattr(transport, "round_trip", None)) and callable(getattr(transport, "close", None)):
+        return transport  # type: ignore[no-any-return]
+    else:
+        got = type(transport).__name__
+        hint = ": use FunctionTransport(function)" if callable(transport) else ""
+    # The value is not shown: a password may have been passed as the transport.
+    raise UsageError(f"{name} must be a transport with round_trip(request) and close(), got {got}{hint}")

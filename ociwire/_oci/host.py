@@ -33,10 +33,16 @@ def check_host(host: str) -> str:
         UsageError: The host is invalid, such as one that is empty or has a scheme, a path, a query or userinfo.
     """
     if not isinstance(host, str) or not _HOST.fullmatch(host):
-        redacted = redact_url(host) if isinstance(host, str) else host
+        redacted, hint = host, ""
+        if isinstance(host, str):
+            redacted = redact_url(host)
+            if "://" in host:
+                hint = ", without a scheme"
+            elif "/" in host:
+                hint = "; for a reference, use Client.from_reference(...)"
         raise UsageError(
             f"invalid registry host {safe_repr(redacted, 250)}: expected HOST or HOST:PORT, such as ghcr.io or"
-            " localhost:5000"
+            f" localhost:5000{hint}"
         )
     name, port = split_port(host)
     if name.startswith("["):

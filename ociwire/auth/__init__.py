@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         Anonymous as Anonymous,
         ChainedCredentials as ChainedCredentials,
         Credential as Credential,
+        CredentialFunction as CredentialFunction,
         CredentialSource as CredentialSource,
         StaticCredentials as StaticCredentials,
     )
@@ -23,6 +24,7 @@ _MODULE_OF_NAME = {
     "Challenge": ".challenge",
     "Credential": ".credentials",
     "CredentialSource": ".credentials",
+    "CredentialFunction": ".credentials",
     "Anonymous": ".credentials",
     "StaticCredentials": ".credentials",
     "ChainedCredentials": ".credentials",

@@ -9,7 +9,7 @@ from typing import NamedTuple, final
 from .._bounded_cache import BoundedCache
 from ..errors import AuthError
 from ._single_flight import SingleFlight
-from .credentials import Credential, CredentialSource, check_credential_source, get_failure
+from .credentials import Credential, CredentialFunction, CredentialSource, as_credential_source, get_failure, get_name
 
 __all__ = ["CredentialCache", "CredentialKey", "LookupResult"]
 
@@ -36,12 +36,12 @@ class CredentialCache:
     """Calls a source, for each host one call at a time, and caches its results, including None. Thread-safe.
 
     Raises:
-        UsageError: The source has no ``lookup`` method.
+        UsageError: The source has no ``lookup`` method, and is not a function.
     """
 
-    def __init__(self, source: CredentialSource) -> None:
-        self._source = check_credential_source(source)
-        self.source_name = type(source).__name__
+    def __init__(self, source: CredentialSource | CredentialFunction) -> None:
+        self._source = as_credential_source(source)
+        self.source_name = get_name(self._source)
         self._answers: BoundedCache[CredentialKey, LookupResult] = BoundedCache(_MAX_ANSWERS)
         # When the source last returned a credential for a host, as a value of `time.monotonic`.
         self._returned_at: BoundedCache[tuple[str, Credential | None], float] = BoundedCache(_MAX_ANSWERS)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, final, runtime_checkable
 
@@ -24,13 +25,13 @@ _REPOSITORY = re.compile(r"(?:^|\s)repository:(\S+):[^:,\s]+(?:,[^:,\s]+)*(?=\s|
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Credential:
     """The secrets of one user at one registry.
 
     Two credentials are equal if their secrets and user names are. The repr shows no secret.
 
-        >>> Credential(username="ci", password="s3cret", source="vault kv/registry")
+        >>> Credential("ci", "s3cret", source="vault kv/registry")
         Credential(username='ci', password=***)
 
     Attributes:
@@ -50,6 +51,7 @@ class Credential:
 
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    _: KW_ONLY
     identity_token: str | None = field(default=None, repr=False)
     registry_token: str | None = field(default=None, repr=False)
     expires_at: float | None = field(default=None, compare=False)
@@ -114,6 +116,10 @@ class CredentialSource(Protocol):
         ...
 
 
+CredentialFunction = Callable[[str, str | None], Credential | None]
+"""Type of functions that are accepted instead of a `CredentialSource`: the arguments are those of its ``lookup``."""
+
+
 @final
 class Anonymous:
     """A source that always returns no credentials."""
@@ -161,11 +167,11 @@ class ChainedCredentials:
         sources: The sources, in the order in which they are called.
 
     Raises:
-        UsageError: A source has no ``lookup`` method.
+        UsageError: A source has no ``lookup`` method, and is not a function.
     """
 
-    def __init__(self, sources: Iterable[CredentialSource]) -> None:
-        self._sources = tuple(map(check_credential_source, sources))
+    def __init__(self, sources: Iterable[CredentialSource | CredentialFunction]) -> None:
+        self._sources = tuple(map(as_credential_source, sources))
 
     def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
         """Return the first credential that a source returns, or `None`."""
@@ -184,17 +190,84 @@ class ChainedCredentials:
         return f"ChainedCredentials({list(self._sources)!r})"
 
 
-def check_credential_source(source: CredentialSource) -> CredentialSource:
-    """Check that a value is a credential source, and return it.
+@final
+class FunctionCredentials:
+    """A source that calls a function.
+
+    Args:
+        function: The function, with the arguments of `CredentialSource.lookup`.
 
     Raises:
-        UsageError: It has no ``lookup`` method, such as a `Credential`, which names no host.
+        UsageError: The function cannot be called with these arguments.
     """
-    if isinstance(source, type) or not callable(getattr(source, "lookup", None)):
-        name = source.__name__ if isinstance(source, type) else type(source).__name__
-        hint = ": use StaticCredentials(host, credential)" if isinstance(source, Credential) else ""
-        raise UsageError(f"a credential source must have a method lookup(host, repository), got {name}{hint}")
-    return source
+
+    def __init__(self, function: CredentialFunction) -> None:
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError):  # some functions that are written in C have no signature
+            signature = None
+        if signature is not None:
+            try:
+                signature.bind("registry.example", None)
+            except TypeError as error:
+                raise UsageError(f"a credential function must take (host, repository): {error}") from None
+        self._function = function
+        self.name: str = getattr(function, "__qualname__", type(function).__name__)
+
+    def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
+        """Return the result of the function."""
+        return self._function(host, repository)
+
+    def __repr__(self) -> str:
+        return f"<FunctionCredentials {self.name}>"
+
+
+def as_credential_source(
+    credentials: CredentialSource | CredentialFunction | Credential | tuple[str, str], host: str | None = None
+) -> CredentialSource:
+    """Return the source that a value of the option ``credentials`` stands for.
+
+    Args:
+        credentials: A source, or a function with the arguments of `CredentialSource.lookup`; if there is a host, also a
+            credential, or a pair of user name and password.
+        host: The only host for which a credential or a pair is used. `None` means that these are refused.
+
+    Raises:
+        UsageError: The value has another type, or a field of the credential is invalid.
+    """
+    if isinstance(credentials, type):
+        name = credentials.__name__
+        raise UsageError(f"credentials must be a credential source, got the class {name}: pass an instance of it")
+    if callable(getattr(credentials, "lookup", None)):
+        return credentials  # type: ignore[return-value]
+    if isinstance(credentials, (Credential, tuple, list)):
+        if host is None:
+            hint = "" if isinstance(credentials, Credential) else " with Credential(username, password)"
+            raise UsageError(
+                "a credential source must have a method lookup(host, repository), got"
+                f" {type(credentials).__name__}: use StaticCredentials(host, credential){hint}"
+            )
+        if not isinstance(credentials, Credential):
+            # The values are not shown, because they may be secret.
+            if [isinstance(item, str) for item in credentials] != [True, True]:
+                types = ", ".join(type(item).__name__ for item in credentials)
+                raise UsageError(f"credentials must be a pair of user name and password, both str, got ({types})")
+            credentials = Credential(*credentials)
+        return StaticCredentials(host, credentials)
+    if callable(credentials):
+        return FunctionCredentials(credentials)
+    name = type(credentials).__name__
+    if host is None:
+        raise UsageError(f"a credential source must have a method lookup(host, repository), got {name}")
+    raise UsageError(
+        "credentials must be a pair (username, password), a Credential, a credential source or a function of (host,"
+        f" repository), got {name}"
+    )
+
+
+def get_name(source: CredentialSource) -> str:
+    """Return the name of a source for messages: that of its class, or of its function."""
+    return source.name if isinstance(source, FunctionCredentials) else type(source).__name__
 
 
 def get_failure(source: CredentialSource, host: str, repository: str | None) -> AuthError | None:

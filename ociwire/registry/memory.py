@@ -7,6 +7,7 @@ from typing import final
 
 from .._argument_checks import check_integer
 from .._http.messages import Request, Response
+from .._http.transport import BaseTransport
 from .._oci.descriptor import Platform
 from ..errors import UsageError
 from ._memory_storage import MemoryStorage
@@ -17,7 +18,7 @@ __all__ = ["MemoryRegistry"]
 
 
 @final
-class MemoryRegistry:
+class MemoryRegistry(BaseTransport):
     """Registry in memory that implements the OCI distribution specification 1.1. Thread-safe.
 
     It accepts requests for any host, without authentication. It implements everything that the specification requires

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from .._argument_checks import check_seconds, safe_repr
 from .._http.messages import Request, Response
+from .._http.transport import BaseTransport, check_transport
 from .._http.urls import Origin
 from .._oci.scope import ResourceScope, Scope
 from ..errors import UsageError
@@ -38,7 +39,7 @@ class _Grant(NamedTuple):
 
 
 @final
-class AuthGuard:
+class AuthGuard(BaseTransport):
     """Layer that requires authentication, and a token server. Thread-safe.
 
     Authorized requests are forwarded to the inner transport without their Authorization header. All others are answered
@@ -92,7 +93,7 @@ class AuthGuard:
     ) -> None:
         if scheme not in ("bearer", "basic"):
             raise UsageError(f"invalid scheme {safe_repr(scheme)}: expected 'bearer' or 'basic'")
-        self._inner = inner
+        self._inner = check_transport("inner", inner)
         self._scheme = scheme
         self._users = users
         self._scopes = {"": Scope.EMPTY, **(scopes or {})}

@@ -16,6 +16,7 @@ from typing import NamedTuple, final
 from .._argument_checks import check_integer, is_number, safe_repr
 from .._http.messages import Request, Response
 from .._http.response_body import ResponseReader
+from .._http.transport import BaseTransport, check_transport
 from ..errors import ConnectError, ReadError, TransportTimeout, UsageError
 from ..registry._messages import error_response
 from ..transport import Transport
@@ -47,7 +48,7 @@ class InjectedFault(NamedTuple):
 
 
 @final
-class FaultTransport:
+class FaultTransport(BaseTransport):
     """Layer that forwards requests and injects faults into some of them. Thread-safe.
 
     The same seed and the same sequence of requests give the same faults.
@@ -94,7 +95,7 @@ class FaultTransport:
         check_integer("seed", seed, minimum=-(2**63))
         if limit is not None:
             check_integer("limit", limit)
-        self._inner = inner
+        self._inner = check_transport("inner", inner)
         self._seed = seed
         self._rate = rate
         self._faults = [_resolve_fault(fault) for fault in (FAULTS if faults is None else faults)]

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable
 from typing import final
 
 from .._http.messages import Request, Response
+from .._http.transport import BaseTransport
 from ..errors import UsageError
 
 __all__ = ["ScriptedTransport"]
 
 
 @final
-class ScriptedTransport:
+class ScriptedTransport(BaseTransport):
     """Transport that answers each request with the next entry of a script. Thread-safe.
 
     An entry is one of the following:
@@ -100,10 +101,7 @@ class ScriptedTransport:
         """Close the transport. Idempotent. Unused entries are not checked; see `assert_done`."""
         self._closed = True
 
-    def __enter__(self) -> ScriptedTransport:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
-        if kind is None:
+        if not any(exc_info):
             self.assert_done()

@@ -9,7 +9,7 @@ from .._lazy import lazy_names
 
 if TYPE_CHECKING:
     from .._http.transport import Layer as Layer, Transport as Transport  # noqa: I001 - "as" exports a name
-    from ._urllib3.tls import docker_certs_d as docker_certs_d
+    from ._urllib3.tls import TLSConfig as TLSConfig, docker_certs_d as docker_certs_d
     from ._urllib3.transport import UrllibTransport as UrllibTransport
     from .auth import AuthTransport as AuthTransport
     from .base import FunctionTransport as FunctionTransport, stack as stack
@@ -32,6 +32,7 @@ _MODULE_OF_NAME = {
     "HeadersTransport": ".headers",
     "AuthTransport": ".auth",
     "UrllibTransport": "._urllib3.transport",
+    "TLSConfig": "._urllib3.tls",
     "docker_certs_d": "._urllib3.tls",
 }
 

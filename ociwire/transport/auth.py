@@ -45,7 +45,7 @@ from typing import final
 
 from .._http.messages import Request, Response, redactor_of, with_redactor
 from .._http.status import is_temporary_status
-from .._http.transport import Transport
+from .._http.transport import BaseTransport, Transport, check_transport
 from .._http.urls import Origin
 from .._oci.scope import Scope
 from ..auth._authorizer import Authorization, Authorizer, parse_scope
@@ -53,7 +53,7 @@ from ..auth._challenge_cache import AcceptedChallenge, ChallengeCache
 from ..auth._credential_cache import CredentialCache
 from ..auth._token_provider import TokenKey, TokenProvider
 from ..auth.challenge import Challenge
-from ..auth.credentials import Credential, CredentialSource
+from ..auth.credentials import Credential, CredentialFunction, CredentialSource
 from ..errors import AuthError, AuthTimeout, CredentialsRejected
 from .base import with_request
 
@@ -68,7 +68,7 @@ _NO_AUTHORIZATION = Authorization(_BASIC)
 
 
 @final
-class AuthTransport:
+class AuthTransport(BaseTransport):
     """Transport that authenticates requests and answers the registry's challenges.
 
     Requests are authenticated for `RequestInfo.required_scope`. A request with an empty scope is sent without
@@ -77,7 +77,7 @@ class AuthTransport:
 
     Args:
         inner: The transport to wrap.
-        credentials: The credential source; see `ociwire.auth`.
+        credentials: The credential source (see `ociwire.auth`), or a function with the arguments of its ``lookup``.
         token_transport: The transport for token requests; the caller closes it. Defaults to `inner`.
         trusted_realms: For a registry's ``host[:port]``, the origins of token servers that are allowed for it although
             `origin_policy` would refuse them: ``{"registry.corp": ["http://auth.corp:8080"]}``.
@@ -85,23 +85,23 @@ class AuthTransport:
             of unknown length: some servers respond with 401 only after they have read it. Defaults to false.
 
     Raises:
-        UsageError: The credentials have no ``lookup`` method, or a host or an origin is not valid.
+        UsageError: The credentials have no ``lookup`` method and are not a function, or a host or an origin is invalid.
     """
 
     def __init__(
         self,
         inner: Transport,
         *,
-        credentials: CredentialSource,
+        credentials: CredentialSource | CredentialFunction,
         token_transport: Transport | None = None,
         trusted_realms: Mapping[str, Collection[str]] | None = None,
         probe_auth: bool = False,
     ) -> None:
-        self._inner = inner
+        self._inner = check_transport("inner", inner)
         self._credentials = CredentialCache(credentials)
         self._challenges = ChallengeCache()
         self._tokens = TokenProvider(
-            (inner if token_transport is None else token_transport).round_trip,
+            (inner if token_transport is None else check_transport("token_transport", token_transport)).round_trip,
             trusted_realms=trusted_realms or {},
             source_name=self._credentials.source_name,
         )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import final
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, final
 
 from .._http.messages import Request, Response
-from .._http.transport import Layer, Transport
+from .._http.transport import BaseTransport, Layer, Transport, check_transport
 from ..errors import UsageError
 
 __all__ = ["FunctionTransport", "stack", "with_request"]
@@ -25,11 +26,34 @@ def stack(base: Transport, *layers: Layer) -> Transport:
 
     Returns:
         The outermost transport. Closing it closes all of them.
+
+    Raises:
+        UsageError: The base is not a transport, a layer is not callable, or a layer did not return a transport.
     """
-    transport = base
+    transport = check_transport("base", base)
     for layer in layers:
-        transport = layer(transport)
+        if not callable(layer):
+            raise UsageError(_describe_layer_error(layer))
+    for layer in layers:
+        transport = check_transport(f"the result of the layer {_name_of(layer)}", layer(transport))
     return transport
+
+
+def _describe_layer_error(layer: object) -> str:
+    name = type(layer).__name__
+    hint = ""
+    if isinstance(layer, Iterable):
+        hint = ": pass the layers as separate arguments, such as stack(base, *layers)"
+    elif hasattr(layer, "round_trip"):
+        hint = f": pass the class, such as stack(base, {name}), or functools.partial({name}, option=...)"
+    return f"a layer must be a callable that takes a transport and returns one, got {name}{hint}"
+
+
+def _name_of(function: Any) -> str:
+    while isinstance(function, partial):
+        function = function.func
+    name: str = getattr(function, "__qualname__", type(function).__name__)
+    return name
 
 
 def with_request(response: Response, request: Request) -> Response:
@@ -38,7 +62,7 @@ def with_request(response: Response, request: Request) -> Response:
 
 
 @final
-class FunctionTransport:
+class FunctionTransport(BaseTransport):
     """Transport that calls a function, for fakes in tests and for simple layers.
 
     >>> from ociwire import Client, FunctionTransport, Response
@@ -51,9 +75,14 @@ class FunctionTransport:
             request.
         close: Called by the first call of `close`. A layer must pass the `close` of its inner transport. `None` means
             that there is nothing to close.
+
+    Raises:
+        UsageError: `function` is not callable.
     """
 
     def __init__(self, function: Callable[[Request], Response], *, close: Callable[[], None] | None = None) -> None:
+        if not callable(function):
+            raise UsageError(f"function must take a request and return a response, got {type(function).__name__}")
         self._function = function
         self._close = close
         self._closed = False
@@ -75,3 +104,6 @@ class FunctionTransport:
         close, self._close = self._close, None
         if close is not None:
             close()
+
+    def __repr__(self) -> str:
+        return f"<FunctionTransport of {_name_of(self._function)}>"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, cast
 
 import urllib3
 
-from .._http.transport import Layer, Transport
-from ..auth.credentials import CredentialSource
+from .._http.transport import Layer, Transport, check_transport
+from ..auth.credentials import CredentialFunction, CredentialSource
 from ..auth.docker_config import DockerConfig
 from ..errors import UsageError
 from ._urllib3.tls import TLS
@@ -26,19 +26,23 @@ __all__ = ["compose_default_stack", "default_transport"]
 def default_transport(
     *,
     base: Transport | None = None,
-    credentials: CredentialSource | None = None,
+    credentials: CredentialSource | CredentialFunction | None = None,
     user_agent: str | None = None,
-    retry: urllib3.Retry | Literal[False] | None = None,
+    retry: int | urllib3.Retry | None = None,
     timeout: float | urllib3.Timeout | None = None,
     expect_timeout: float | None = None,
     tls: TLS | None = None,
     proxy: str | None = None,
     trust_env: bool | None = None,
+    pool_size: int | None = None,
     trusted_realms: Mapping[str, Collection[str]] | None = None,
-) -> Transport:
+    sleep: Callable[[float], object] | None = None,
+    clock: Callable[[], float] | None = None,
+) -> RetryTransport:
     """Return the default stack: the default layers over a base transport.
 
-    The layers are, outermost first, `RetryTransport`, `RedirectTransport`, `HeadersTransport` and `AuthTransport`.
+    The layers are, outermost first, `RetryTransport`, `RedirectTransport`, `HeadersTransport` and `AuthTransport`. The
+    stack is a context manager that closes it.
 
     >>> from ociwire import Client, default_transport
     >>> from ociwire.auth import Anonymous
@@ -48,17 +52,23 @@ def default_transport(
 
     Args:
         base: The innermost transport. `None` means a new `UrllibTransport`, which receives the options `timeout`,
-            `expect_timeout`, `tls`, `proxy` and `trust_env`. These cannot be combined with another base.
-        credentials: See `AuthTransport`. `None` means `DockerConfig.load`, the credentials of ``docker login``.
+            `expect_timeout`, `tls`, `proxy`, `trust_env` and `pool_size`. These cannot be combined with another base.
+        credentials: A credential source, or a function with the arguments of `CredentialSource.lookup`. `None` means
+            `DockerConfig.load`, the credentials of ``docker login``. A single `Credential` is refused, because it
+            does not name its host: use `StaticCredentials`.
         user_agent: See `HeadersTransport`. The user agent of a `Client` takes precedence.
-        retry: See `RetryTransport`: a `urllib3.util.Retry`, `False` for no retries, or `None` for the default policy.
-            It also applies to token requests.
+        retry: See `RetryTransport`: the number of retries, a `urllib3.util.Retry`, `False` for no retries, or `None`
+            for the default policy. It also applies to token requests.
         timeout: See `UrllibTransport`. `None` means its default.
         expect_timeout: See `UrllibTransport`. `None` means its default.
         tls: See `UrllibTransport`.
         proxy: See `UrllibTransport`.
         trust_env: See `UrllibTransport`. `None` means its default.
+        pool_size: See `UrllibTransport`. `None` means its default.
         trusted_realms: See `AuthTransport`.
+        sleep: See `RetryTransport`: function that waits before a retry. Pass ``lambda seconds: None`` in tests.
+        clock: See `RetryTransport`: wall clock in seconds since the epoch, as `time.time`, for Retry-After. Deadlines
+            are not affected: they are values of `time.monotonic`.
 
     Raises:
         UsageError: An argument is invalid, or an option of `UrllibTransport` is combined with `base`.
@@ -69,6 +79,7 @@ def default_transport(
         "tls": tls,
         "proxy": proxy,
         "trust_env": trust_env,
+        "pool_size": pool_size,
     }
     base_options = {name: value for name, value in options.items() if value is not None}
     if base is not None and base_options:
@@ -76,22 +87,27 @@ def default_transport(
             f"{' and '.join(base_options)} cannot be combined with base: pass it to the base transport instead, such as"
             f" base=UrllibTransport({next(iter(base_options))}=...)"
         )
-    return compose_default_stack(
-        UrllibTransport(**base_options) if base is None else base,
+    transport = compose_default_stack(
+        UrllibTransport(**base_options) if base is None else check_transport("base", base),
         credentials=DockerConfig.load() if credentials is None else credentials,
         user_agent=user_agent,
         retry=retry,
         trusted_realms=trusted_realms,
+        sleep=sleep,
+        clock=clock,
     )
+    return cast("RetryTransport", transport)  # the outermost layer, because no layer is wrapped
 
 
 def compose_default_stack(
     base: Transport,
     *,
-    credentials: CredentialSource,
+    credentials: CredentialSource | CredentialFunction,
     user_agent: str | None = None,
-    retry: urllib3.Retry | Literal[False] | None = None,
+    retry: int | urllib3.Retry | None = None,
     trusted_realms: Mapping[str, Collection[str]] | None = None,
+    sleep: Callable[[float], object] | None = None,
+    clock: Callable[[], float] | None = None,
     wrap: Callable[[str, Transport], Transport] | None = None,
 ) -> Transport:
     """Return the default stack over a base transport. The layers, their order and their options are defined only here.
@@ -102,6 +118,8 @@ def compose_default_stack(
         user_agent: See `default_transport`.
         retry: See `default_transport`.
         trusted_realms: See `default_transport`.
+        sleep: See `default_transport`.
+        clock: See `default_transport`.
         wrap: Called for the base and for each layer, innermost first, with its class name and the transport. Returns
             the transport to use instead. `None` means no wrapping. Layers for token requests are not wrapped; the base,
             which they share, is.
@@ -111,7 +129,7 @@ def compose_default_stack(
     # Retry and Redirect are outside Auth, so that each attempt gets a valid token, and the Authorization for a registry
     # is not sent to the Location of a redirect. Retry is outside Redirect, because a redirect may have expired.
     headers = partial(HeadersTransport, user_agent=user_agent)
-    retries = partial(RetryTransport, retry=retry)
+    retries = partial(RetryTransport, retry=retry, sleep=sleep, clock=clock)
     auth = partial(
         AuthTransport,
         credentials=credentials,

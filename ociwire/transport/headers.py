@@ -10,7 +10,7 @@ from typing import final
 
 from .._http.headers import Headers
 from .._http.messages import Request, Response
-from .._http.transport import Transport
+from .._http.transport import BaseTransport, Transport, check_transport
 from .._version import __version__
 from .base import with_request
 
@@ -20,7 +20,7 @@ _DEFAULT_USER_AGENT = f"ociwire/{__version__}"
 
 
 @final
-class HeadersTransport:
+class HeadersTransport(BaseTransport):
     """Adds ``User-Agent`` and, to requests with a body, ``Expect: 100-continue`` (RFC 9110, section 10.1.1).
 
     Thread-safe.
@@ -35,7 +35,7 @@ class HeadersTransport:
     """
 
     def __init__(self, inner: Transport, *, user_agent: str | None = None) -> None:
-        self._inner = inner
+        self._inner = check_transport("inner", inner)
         self._user_agent = _DEFAULT_USER_AGENT if user_agent is None else user_agent
         Headers([("User-Agent", self._user_agent)])  # raises if it is invalid, rather than with the first request
 

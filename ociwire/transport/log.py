@@ -20,7 +20,7 @@ from .._http.headers import SENSITIVE_HEADERS, URL_HEADERS, Headers
 from .._http.messages import Request, Response, redactor_of
 from .._http.redact import Redactor
 from .._http.response_body import ResponseReader
-from .._http.transport import Transport
+from .._http.transport import BaseTransport, Transport, check_transport
 from .._text import format_size, sanitize, status_line
 from ..errors import OciwireError
 from .base import with_request
@@ -43,7 +43,7 @@ _MAX_TEXT = 500
 
 
 @final
-class LogTransport:
+class LogTransport(BaseTransport):
     """Logs each exchange with client, operation, number, method, URL, status, duration and sizes.
 
     Successful exchanges, 401 and 404 are logged at INFO, other error statuses and exceptions at WARNING. Headers are
@@ -58,7 +58,7 @@ class LogTransport:
     """
 
     def __init__(self, inner: Transport, *, logger: logging.Logger | None = None) -> None:
-        self._inner = inner
+        self._inner = check_transport("inner", inner)
         self._log = _LOGGER if logger is None else logger
         self._numbers = itertools.count(1)
 

@@ -6,6 +6,7 @@ origin. A redirect that the origin policy forbids, or whose body cannot be resen
 
 from __future__ import annotations
 
+import re
 from typing import final
 
 from .._argument_checks import check_integer
@@ -13,7 +14,7 @@ from .._http.headers import SENSITIVE_HEADERS
 from .._http.messages import Request, Response, redactor_of, with_redactor
 from .._http.origin_policy import redirect_target
 from .._http.status import REDIRECT_STATUSES
-from .._http.transport import Transport
+from .._http.transport import BaseTransport, Transport, check_transport
 from .._http.urls import Origin
 from .._oci.host import redact_url
 from .._oci.scope import Scope
@@ -26,7 +27,7 @@ _SEE_OTHER = 303
 
 
 @final
-class RedirectTransport:
+class RedirectTransport(BaseTransport):
     """Follows redirects (RFC 9110, section 15.4), without credentials if they are cross-origin. Thread-safe.
 
     301, 302, 307 and 308 preserve method and body; 303 becomes a GET without a body, except for HEAD. Headers such as
@@ -43,7 +44,7 @@ class RedirectTransport:
     """
 
     def __init__(self, inner: Transport, *, max_redirects: int = 10) -> None:
-        self._inner = inner
+        self._inner = check_transport("inner", inner)
         self._max_redirects = check_integer("max_redirects", max_redirects)
 
     def round_trip(self, request: Request, /) -> Response:
@@ -99,7 +100,7 @@ def _build_redirect(request: Request, response: Response) -> Request | None:
     target = request.replace(url=url)
     if response.status == _SEE_OTHER:
         method = "HEAD" if request.method == "HEAD" else "GET"
-        content_headers = [name for name in request.headers if name == "expect" or name.startswith("content-")]
+        content_headers = [name for name in request.headers if re.fullmatch("expect|content-.*", name, re.IGNORECASE)]
         target = target.replace(method=method, body=None).with_headers(dict.fromkeys(content_headers))
     elif request.body is not None and not request.body.resendable:
         raise RedirectError(

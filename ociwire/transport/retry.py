@@ -27,19 +27,19 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Literal, final
+from typing import Any, final
 
 import urllib3
 
 from .._argument_checks import check_seconds, is_number, safe_repr
 from .._http.cancellation import current_cancellation
 from .._http.messages import Request, Response, redactor_of
-from .._http.transport import Transport
+from .._http.transport import BaseTransport, Transport, check_transport
 from .._http.urls import Origin
 from .._oci.host import redact_url
 from ..errors import TransportError, TransportTimeout, UsageError
 from .base import with_request
-from .retry_policy import MAX_WAIT, Budget, RetryPolicy
+from .retry_policy import MAX_RETRIES, MAX_WAIT, Budget, RetryPolicy
 
 __all__ = ["RetryTransport"]
 
@@ -51,7 +51,7 @@ _MAX_BLOCKED = 16 * 1024
 
 
 @final
-class RetryTransport:
+class RetryTransport(BaseTransport):
     """Retries requests according to a `urllib3.util.Retry`, with shared Retry-After. Thread-safe.
 
     By default, idempotent requests (see `Request.idempotent`) are retried up to four times after a connection error, a
@@ -69,10 +69,10 @@ class RetryTransport:
 
     Args:
         inner: The transport to wrap.
-        retry: A `urllib3.util.Retry`. Its counts, allowed methods, statuses, backoff and
-            ``respect_retry_after_header`` are used; ``increment`` and ``sleep`` are not called. A request with
-            ``idempotent=False`` is not sent again, whatever the allowed methods are. `None` means the default policy,
-            `False` no retries. `True` and integers are refused.
+        retry: Maximum number of retries, 0 or more, of the default policy, or a `urllib3.util.Retry`. Its counts,
+            allowed methods, statuses, backoff and ``respect_retry_after_header`` are used; ``increment`` and ``sleep``
+            are not called. A request with ``idempotent=False`` is not sent again, whatever the allowed methods are.
+            `None` means 4 retries of the default policy; 0 and `False` mean no retries.
         max_wait: Maximum wait before an attempt, in seconds. Defaults to 60. A response with a longer Retry-After is
             returned immediately.
         sleep: Function that waits for a number of seconds. `None` means `time.sleep`, looked up at each call.
@@ -87,20 +87,13 @@ class RetryTransport:
         self,
         inner: Transport,
         *,
-        retry: urllib3.Retry | Literal[False] | None = None,
+        retry: int | urllib3.Retry | None = None,
         max_wait: float = MAX_WAIT,
         sleep: Callable[[float], object] | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        if retry is not None and retry is not False and not isinstance(retry, urllib3.Retry):
-            raise UsageError(
-                f"invalid retry {safe_repr(retry)}: expected a urllib3.util.Retry, False for no retries, or None for"
-                " the default policy"
-            )
-        if isinstance(retry, urllib3.Retry):
-            _check_numbers(retry)
-        self._inner = inner
-        self._policy = RetryPolicy(urllib3.Retry(total=False) if retry is False else retry)
+        self._inner = check_transport("inner", inner)
+        self._policy = RetryPolicy(_check_retry(retry))
         self._tracker = _RetryAfterTracker(sleep, clock, check_seconds("max_wait", max_wait))
 
     def round_trip(self, request: Request, /) -> Response:
@@ -170,8 +163,25 @@ class _BodyProbe:
         return chunk
 
 
-def _check_numbers(retry: urllib3.Retry) -> None:
-    """Validate counts and durations, which urllib3 does not do: with a total of NaN, retries would never end."""
+def _check_retry(retry: Any) -> urllib3.Retry | int:
+    """Return the policy or the number of retries of the option ``retry``.
+
+    Counts and durations are validated, which urllib3 does not do: with a total of NaN, retries would never end.
+
+    Raises:
+        UsageError: The option has another type, or one of its numbers is invalid.
+    """
+    if retry is None:
+        return MAX_RETRIES
+    if type(retry) is int and 0 <= retry < 2**63:
+        return retry or urllib3.Retry(total=False)
+    if retry is False:
+        return urllib3.Retry(total=False)
+    if not isinstance(retry, urllib3.Retry):
+        raise UsageError(
+            f"invalid retry {safe_repr(retry)}: expected the number of retries, a urllib3.util.Retry, False for no"
+            " retries, or None for the default policy"
+        )
     for name in ("total", "connect", "read", "status", "other"):
         value = getattr(retry, name)
         if value is not None and not isinstance(value, int):
@@ -180,6 +190,7 @@ def _check_numbers(retry: urllib3.Retry) -> None:
     for name in ("backoff_factor", "backoff_max", "backoff_jitter", "retry_after_max"):
         if not is_number(getattr(retry, name, 0)):
             raise UsageError(f"invalid {name} {safe_repr(getattr(retry, name))} of retry: expected a number of seconds")
+    return retry
 
 
 class _RetryAfterTracker:

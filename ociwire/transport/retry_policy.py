@@ -21,6 +21,7 @@ from ..errors import (
     AuthError,
     BodyConsumedError,
     ConnectError,
+    DeadlinePassed,
     ProtocolError,
     ReadError,
     RedirectError,
@@ -31,7 +32,7 @@ from ..errors import (
 __all__ = ["MAX_RETRIES", "MAX_WAIT", "PERMANENT_ERRORS", "Budget", "RetryPolicy"]
 
 MAX_RETRIES = 4
-"""Maximum number of retries of the default policy."""
+"""Number of retries of the default policy."""
 MAX_WAIT = 60.0
 """Default maximum wait before an attempt in seconds, including Retry-After."""
 
@@ -41,7 +42,7 @@ MAX_WAIT = 60.0
 _UNPROCESSED_STATUSES = frozenset({429, 503})
 _PERMANENT_TLS_ERRORS = ("CERTIFICATE", "UNKNOWN_CA", "WRONG_VERSION_NUMBER", "HTTP_REQUEST")
 """Parts of OpenSSL's error texts for permanent failures: another attempt would fail in the same way."""
-PERMANENT_ERRORS = (AuthError, BodyConsumedError, RedirectError)
+PERMANENT_ERRORS = (AuthError, BodyConsumedError, DeadlinePassed, RedirectError)
 """Permanent errors, which are not retried: another attempt would fail in the same way."""
 
 
@@ -91,7 +92,7 @@ class RetryPolicy:
     """Policy that decides which exceptions and responses are retried.
 
     Args:
-        retry: The policy of the user. `None` means the default policy, see `RetryTransport`.
+        retry: The policy of the user, or the number of retries of the default policy; see `RetryTransport`.
 
     Attributes:
         max_retry_after: Maximum Retry-After in seconds. A response with a longer one is not retried.
@@ -99,10 +100,14 @@ class RetryPolicy:
 
     max_retry_after: float
 
-    def __init__(self, retry: urllib3.Retry | None) -> None:
-        self._is_default = retry is None
-        self._retry = retry or urllib3.Retry(
-            MAX_RETRIES, backoff_factor=0.5, backoff_jitter=0.25, status_forcelist=RETRY_STATUSES, allowed_methods=None
+    def __init__(self, retry: urllib3.Retry | int) -> None:
+        self._is_default = not isinstance(retry, urllib3.Retry)
+        self._retry = (
+            retry
+            if isinstance(retry, urllib3.Retry)
+            else urllib3.Retry(
+                retry, backoff_factor=0.5, backoff_jitter=0.25, status_forcelist=RETRY_STATUSES, allowed_methods=None
+            )
         )
         # `retry_after_max` is missing in older versions of urllib3.
         self.max_retry_after = float(getattr(self._retry, "retry_after_max", float("inf")))

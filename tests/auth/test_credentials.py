@@ -17,7 +17,7 @@ from ociwire._oci.reference import registry_name
 from ociwire._oci.scope import Scope
 from ociwire.auth import Anonymous, ChainedCredentials, Credential, CredentialSource, DockerConfig, StaticCredentials
 from ociwire.auth import credentials as credentials_module
-from ociwire.auth.credentials import check_credential_source, first_repository
+from ociwire.auth.credentials import as_credential_source, first_repository
 from ociwire.errors import AuthError, UsageError
 
 SECRET = "sEcReT-42"
@@ -114,9 +114,10 @@ def test_credential_sendable_field_is_accepted(fields: dict[str, Any]) -> None:
     assert all(getattr(credential, name) == value for name, value in fields.items())
 
 
-def test_credential_is_keyword_only_and_frozen() -> None:
+def test_credential_takes_user_name_and_password_by_position_and_is_frozen() -> None:
+    assert Credential("me", SECRET) == Credential(username="me", password=SECRET)
     with pytest.raises(TypeError):
-        Credential("me", SECRET)  # type: ignore[call-arg]
+        Credential("me", SECRET, "identity")  # type: ignore[misc]
     with pytest.raises(dataclasses.FrozenInstanceError):
         ME.username = "you"  # type: ignore[misc]
     with pytest.raises((AttributeError, TypeError)):
@@ -362,26 +363,26 @@ def test_chain_repr_shows_no_secret() -> None:
     "source",
     [None, "me:secret", ("me", SECRET), {"ghcr.io": ME}, ME, DockerConfig, StaticCredentials, lambda host: ME, 5],
 )
-def test_check_credential_source_without_lookup_raises_usage_error(source: Any) -> None:
+def test_as_credential_source_without_lookup_raises_usage_error(source: Any) -> None:
     with pytest.raises(UsageError) as caught:
-        check_credential_source(source)
+        as_credential_source(source)
     assert SECRET not in str(caught.value)
     with pytest.raises(UsageError):
         ChainedCredentials([Anonymous(), source])
 
 
-def test_check_credential_source_credential_raises_usage_error_with_advice() -> None:
+def test_as_credential_source_credential_raises_usage_error_with_advice() -> None:
     with pytest.raises(UsageError, match=r"got Credential: use StaticCredentials\(host, credential\)$"):
-        check_credential_source(ME)  # type: ignore[arg-type]
+        as_credential_source(ME)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     "source",
     [Anonymous(), StaticCredentials("ghcr.io", ME), ChainedCredentials([]), DockerConfig(), RecordingSource(None)],
 )
-def test_check_credential_source_with_lookup_returns_it(source: CredentialSource) -> None:
+def test_as_credential_source_with_lookup_returns_it(source: CredentialSource) -> None:
     assert isinstance(source, CredentialSource)
-    assert check_credential_source(source) is source
+    assert as_credential_source(source) is source
 
 
 @pytest.mark.parametrize(

@@ -403,7 +403,7 @@ def test_get_blob_resumed_after_redirect_repeats_original_request() -> None:
     assert (first.info.deadline, first.info.timeout, dict(first.info.extra)) == (1e12, 3.0, {"tenant": 7})
     assert str(resumed.info.required_scope) == PULL
     assert resumed.info.operation == "get_blob"
-    assert dict(resumed.headers) == {**first.headers, "range": "bytes=6-20"}
+    assert dict(resumed.headers) == {**first.headers, "Range": "bytes=6-20"}
 
 
 @with_each_fault

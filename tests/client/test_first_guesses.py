@@ -6,14 +6,38 @@ import io
 import json
 import pathlib
 import re
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 
-from ociwire import Client, Descriptor, Index, Manifest, Request, Response, errors
+from ociwire import (
+    AuthTransport,
+    Client,
+    Descriptor,
+    FunctionTransport,
+    HeadersTransport,
+    Index,
+    LogTransport,
+    Manifest,
+    RedirectTransport,
+    Reference,
+    Request,
+    Response,
+    RetryTransport,
+    TLSConfig,
+    UrllibTransport,
+    default_transport,
+    errors,
+    stack,
+)
+from ociwire.auth import Anonymous, Credential, StaticCredentials
 from ociwire.media_types import DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
-from ociwire.testing import MemoryRegistry, ScriptedTransport
+from ociwire.testing import AuthGuard, FaultTransport, MemoryRegistry, ScriptedTransport
 
 HOST, NAME = "registry.example", "a"
 CONFIG, LAYER = Descriptor.of(b"{}", OCI_CONFIG), Descriptor.of(b"layer", OCI_LAYER)
@@ -26,6 +50,455 @@ def client() -> Client:
     client.push_blob(NAME, CONFIG, b"{}")
     client.push_blob(NAME, LAYER, b"layer")
     return client
+
+
+# Client(...)
+
+SECRET = "hunter2-secret"
+
+
+def over(base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the default stack use `base` instead of sockets."""
+    monkeypatch.setattr("ociwire.transport.default.UrllibTransport", lambda **options: base)
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        ("me", SECRET),
+        ["me", SECRET],
+        Credential("me", SECRET),
+        StaticCredentials(HOST, Credential("me", SECRET)),
+        lambda host, repository: Credential("me", SECRET) if host == HOST else None,
+    ],
+    ids=["pair", "list", "Credential", "source", "function"],
+)
+@pytest.mark.parametrize("scheme", ["bearer", "basic"])
+def test_client_credentials_of_each_form_are_used(
+    credentials: Any, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over(AuthGuard(MemoryRegistry(), users={"me": SECRET}, scheme=scheme), monkeypatch)
+    with Client(HOST, credentials=credentials) as client:
+        assert client.push_blob(NAME, b"hello").size == 5
+
+
+@pytest.mark.parametrize("credentials", [("me", SECRET), Credential("me", SECRET)], ids=["pair", "Credential"])
+def test_client_pair_is_used_for_the_host_of_the_client_only(credentials: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard = AuthGuard(MemoryRegistry(), users={"me": SECRET}, scheme="basic")
+    over(guard, monkeypatch)
+    client = Client(HOST, credentials=credentials)
+    client.ping()
+    with client.do(Request("GET", "https://other.example/v2/")) as response:
+        assert response.status == 401
+    with pytest.raises(errors.Unauthorized):
+        Client("other.example", client.transport).ping()
+
+
+def test_client_pair_of_docker_hub_is_used_for_its_other_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    over(AuthGuard(MemoryRegistry(), users={"me": SECRET}), monkeypatch)
+    for host in ("docker.io", "index.docker.io", "registry-1.docker.io"):
+        Client(host, credentials=("me", SECRET)).push_blob(NAME, b"hello")
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        f"me:{SECRET}",
+        ("me", None),
+        (None, None),
+        ("me", SECRET, "x"),
+        (SECRET,),
+        {"username": "me", "password": SECRET},
+        b"me",
+        7,
+        lambda: None,
+        lambda host: None,
+        Credential,
+        StaticCredentials,
+        (SECRET + ":colon", "x"),
+    ],
+)
+def test_client_other_credentials_raise_usage_error_without_secrets(credentials: Any) -> None:
+    with pytest.raises(errors.UsageError, match="credential") as caught:
+        Client(HOST, credentials=credentials)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("credentials", [("me", SECRET), Credential("me", SECRET)], ids=["pair", "Credential"])
+def test_default_transport_credential_without_host_names_static_credentials(credentials: Any) -> None:
+    with pytest.raises(errors.UsageError, match=r"StaticCredentials\(host, credential\)") as caught:
+        default_transport(credentials=credentials)
+    assert SECRET not in str(caught.value)
+
+
+def test_default_transport_credential_function_is_named_if_it_fails() -> None:
+    def look_up(host: str, repository: str | None) -> Credential | None:
+        raise KeyError(SECRET)
+
+    transport = default_transport(base=AuthGuard(MemoryRegistry(), users={}), credentials=look_up)
+    with pytest.raises(errors.AuthError, match=r"source .*look_up failed for registry.example: KeyError"):
+        Client(HOST, transport).push_blob(NAME, b"hello")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"credentials": ("me", SECRET)},
+        {"retry": 3},
+        {"retry": False},
+        {"tls": "ca.pem"},
+        {"proxy": "http://proxy.example"},
+        {"trust_env": False},
+        {"credentials": Anonymous(), "retry": 0},
+    ],
+)
+def test_client_option_of_the_stack_with_a_transport_raises_usage_error(options: dict[str, Any]) -> None:
+    names = " and ".join(options)
+    with pytest.raises(errors.UsageError, match=rf"^{names} cannot be combined with transport: .*default_transport"):
+        Client(HOST, MemoryRegistry(), **options)
+
+
+def test_client_own_options_combine_with_any_transport() -> None:
+    transport = ScriptedTransport([Response(200)])
+    client = Client(HOST, transport, timeout=5, insecure=True, user_agent="me/1", debug_id="mine")
+    client.ping()
+    [request] = transport.requests
+    assert (request.info.timeout, request.info.debug_id) == (5, "mine")
+    assert (request.url, request.headers["user-agent"]) == (f"http://{HOST}/v2/", "me/1")
+
+
+def test_client_timeout_applies_to_token_requests_and_can_be_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    timeouts = []
+    guard = AuthGuard(MemoryRegistry(), users={"me": SECRET})
+
+    def observe(request: Request) -> Response:
+        timeouts.append((request.info.operation, request.info.timeout))
+        return guard.round_trip(request)
+
+    over(FunctionTransport(observe), monkeypatch)
+    client = Client(HOST, timeout=5, credentials=("me", SECRET))
+    client.push_blob(NAME, b"hello")
+    assert {timeout for _, timeout in timeouts} == {5}
+    assert "token" in dict(timeouts)
+    timeouts.clear()
+    client.with_options(timeout=None).resolve_blob(NAME, Descriptor.of(b"hello"))
+    assert {timeout for _, timeout in timeouts} == {None}
+
+
+def test_client_options_reach_the_default_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, Any]] = []
+    base = ScriptedTransport([errors.ReadError("lost")] * 2)
+    monkeypatch.setattr("ociwire.transport.default.UrllibTransport", lambda **options: (made.append(options), base)[1])
+    tls = TLSConfig(ca="ca.pem")
+    options: dict[str, Any] = {"tls": tls, "proxy": "http://proxy.example", "trust_env": False}
+    with Client(HOST, retry=1, **options) as client, pytest.raises(errors.ReadError):
+        client.ping()
+    assert len(base.requests) == 2
+    assert made == [options]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"timeout": (3, 10)}, r"urllib3\.Timeout\(connect=5, read=60\)"),
+        ({"timeout": 0}, "invalid timeout 0"),
+        ({"timeout": "5"}, "invalid timeout '5'"),
+        ({"retry": True}, "invalid retry True: expected the number of retries"),
+        ({"retry": "3"}, "invalid retry '3'"),
+        ({"tls": False}, "tls must be a path, a TLSConfig, an ssl.SSLContext or a function, got bool"),
+        ({"tls": ("a.pem", "a.key")}, r"got tuple: use TLSConfig\(cert=\.\.\., key=\.\.\.\)"),
+        ({"tls": "/missing/ca.pem"}, "cannot use the CA bundle /missing/ca.pem"),
+        ({"proxy": "socks5://proxy.example"}, "SOCKS proxies are not supported"),
+        ({"proxy": {"https": "http://proxy.example"}}, "invalid proxy URL"),
+        ({"insecure": "false"}, "invalid insecure 'false': expected True or False"),
+        ({"trust_env": "no"}, "invalid trust_env 'no': expected True or False"),
+    ],
+)
+def test_client_invalid_option_raises_usage_error(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(errors.UsageError, match=message):
+        Client(HOST, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        ({"auth": ("me", SECRET)}, r"unknown option auth: use credentials=\(username, password\)"),
+        ({"username": "me", "password": SECRET}, r"use credentials=\(username, password\)"),
+        ({"verify": False}, "use tls="),
+        ({"cert": ("a", "b")}, "use tls=TLSConfig"),
+        ({"proxies": {}}, "use proxy="),
+        ({"max_retries": 3}, "use retry=3"),
+        ({"retries": 3}, "use retry=3"),
+        ({"headers": {}}, "layer that adds headers"),
+    ],
+)
+@pytest.mark.parametrize("make", [Client, Client.from_reference], ids=["Client", "from_reference"])
+def test_client_option_of_another_library_names_the_right_one(make: Any, options: dict[str, Any], hint: str) -> None:
+    with pytest.raises(errors.UsageError, match=hint) as caught:
+        make("ghcr.io/a", **options) if make is not Client else make("ghcr.io", **options)
+    assert SECRET not in str(caught.value)
+    with pytest.raises(TypeError, match="something"):
+        make("ghcr.io/a", something=1) if make is not Client else make("ghcr.io", something=1)
+
+
+@pytest.mark.parametrize(
+    ("transport", "message"),
+    [
+        (MemoryRegistry, r"got the class MemoryRegistry: pass an instance, such as MemoryRegistry\(\.\.\.\)"),
+        (SECRET, r"got str: pass a user name and password as credentials=\(username, password\)"),
+        (("me", SECRET), "got tuple"),
+        (lambda request: Response(200), r"got function: use FunctionTransport\(function\)"),
+        (object(), r"with round_trip\(request\) and close\(\), got object"),
+    ],
+)
+def test_client_other_transport_raises_usage_error(transport: Any, message: str) -> None:
+    for make in (partial(Client, HOST), lambda value: default_transport(base=value), RetryTransport, stack):
+        with pytest.raises(errors.UsageError, match="must be a transport") as caught:
+            make(transport)
+        assert SECRET not in str(caught.value)
+    with pytest.raises(errors.UsageError, match=message):
+        Client(HOST, transport)
+
+
+@pytest.mark.parametrize(
+    ("reference", "host"),
+    [
+        ("ghcr.io/org/app:v1", "ghcr.io"),
+        ("localhost:5000/app", "localhost:5000"),
+        ("alpine", "registry-1.docker.io"),
+        (Reference("quay.io", "a/b"), "quay.io"),
+    ],
+)
+def test_client_from_reference_is_a_client_of_its_host(reference: Any, host: str) -> None:
+    with Client.from_reference(reference, MemoryRegistry(), timeout=5) as client:
+        assert client.host == host
+        client.push_blob("a", b"hello")
+    with Client.from_reference(reference) as client:
+        assert client.host == host
+
+
+@pytest.mark.parametrize(
+    ("host", "hint"),
+    [("https://ghcr.io", "without a scheme"), ("ghcr.io/org/app:v1", r"use Client\.from_reference\(\.\.\.\)")],
+)
+def test_client_url_or_reference_as_host_names_the_right_spelling(host: str, hint: str) -> None:
+    with pytest.raises(errors.UsageError, match=hint):
+        Client(host)
+
+
+# with_options
+
+
+def test_with_options_within_is_a_deadline_from_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    transport = ScriptedTransport([Response(200)])
+    Client(HOST, transport).with_options(within=10).ping()
+    assert transport.requests[0].info.deadline == 110.0
+
+
+@pytest.mark.parametrize("deadline", [lambda: 10, lambda: time.monotonic() - 1, lambda: time.time() + 60])
+def test_with_options_deadline_of_another_clock_explains_monotonic(
+    client: Client, deadline: Callable[[], float]
+) -> None:
+    with pytest.raises(errors.UsageError, match=r"time\.monotonic\(\) value, such as .*within=60"):
+        client.with_options(deadline=deadline())
+
+
+def test_with_options_deadline_that_has_passed_is_a_timeout(client: Client) -> None:
+    with pytest.raises(errors.TransportTimeout, match=r"passed .* s ago"):
+        client.with_options(deadline=time.monotonic() - 1)
+
+
+@pytest.mark.parametrize("within", [-1, "10", True, float("nan")])
+def test_with_options_invalid_within_raises_usage_error(client: Client, within: Any) -> None:
+    with pytest.raises(errors.UsageError, match="within"):
+        client.with_options(within=within)
+
+
+def test_with_options_deadline_and_within_raise_usage_error(client: Client) -> None:
+    with pytest.raises(errors.UsageError, match="deadline and within must not be combined"):
+        client.with_options(deadline=time.monotonic() + 10, within=10)
+    client.with_options(deadline=None, within=10)
+
+
+# Transports
+
+LAYERS: list[Callable[[Any], Any]] = [
+    RetryTransport,
+    RedirectTransport,
+    HeadersTransport,
+    LogTransport,
+    partial(AuthTransport, credentials=Anonymous()),
+    partial(AuthGuard, users={"me": SECRET}),
+    FaultTransport,
+]
+BASES: list[Callable[[], Any]] = [
+    UrllibTransport,
+    MemoryRegistry,
+    partial(ScriptedTransport, []),
+    partial(FunctionTransport, lambda request: Response(200)),
+    partial(default_transport, credentials=StaticCredentials(HOST, Credential("me", SECRET))),
+]
+
+
+@pytest.mark.parametrize("make", [*BASES, *(partial(stack, MemoryRegistry(), layer) for layer in LAYERS)])
+def test_every_transport_is_a_context_manager(make: Callable[[], Any]) -> None:
+    with make() as transport:
+        assert callable(transport.round_trip)
+    with pytest.raises(errors.UsageError, match="closed"):
+        transport.round_trip(Request("GET", f"https://{HOST}/v2/"))
+    transport.close()
+
+
+def test_context_manager_closes_after_an_exception() -> None:
+    closed: list[bool] = []
+    with pytest.raises(KeyError), FunctionTransport(lambda request: Response(200), close=lambda: closed.append(True)):
+        raise KeyError
+    assert closed == [True]
+
+
+def test_repr_of_a_stack_shows_its_layers() -> None:
+    transport = default_transport(proxy=f"http://me:{SECRET}@proxy.example", credentials=Anonymous())
+    assert repr(transport) == (
+        "<RetryTransport over <RedirectTransport over <HeadersTransport over <AuthTransport over <UrllibTransport>>>>>"
+    )
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_repr_of_each_layer_shows_its_inner_transport_and_no_secret(layer: Callable[[Any], Any]) -> None:
+    shown = repr(layer(MemoryRegistry()))
+    name = getattr(layer, "func", layer).__name__
+    assert shown == f"<{name} over <MemoryRegistry>>"
+
+
+def test_repr_of_function_transport_names_the_function() -> None:
+    def answer(request: Request) -> Response:
+        return Response(200)
+
+    assert repr(FunctionTransport(answer)).endswith("<locals>.answer>")
+    assert repr(FunctionTransport(partial(answer))).endswith("<locals>.answer>")
+
+
+def test_function_transport_without_function_raises_usage_error() -> None:
+    with pytest.raises(errors.UsageError, match="function must take a request and return a response"):
+        FunctionTransport(MemoryRegistry())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (([RetryTransport],), r"got list: pass the layers as separate arguments, such as stack\(base, \*layers\)"),
+        (
+            (RetryTransport(MemoryRegistry()),),
+            r"got RetryTransport: pass the class, such as stack\(base, RetryTransport",
+        ),
+        (("RetryTransport",), "got str"),
+        ((RetryTransport, None), "got NoneType"),
+        ((lambda inner: None,), "the result of the layer .*<lambda> must be a transport.*got NoneType"),
+        ((lambda inner: RetryTransport,), "the result of the layer .* got the class RetryTransport"),
+    ],
+)
+def test_stack_other_layer_raises_usage_error(layers: Any, message: str) -> None:
+    with pytest.raises(errors.UsageError, match=message):
+        stack(MemoryRegistry(), *layers)
+
+
+def test_stack_calls_no_layer_if_one_is_invalid() -> None:
+    with pytest.raises(errors.UsageError):
+        stack(MemoryRegistry(), lambda inner: pytest.fail("called"), None)  # type: ignore[arg-type]
+
+
+def test_default_transport_sleep_and_clock_make_a_429_immediate() -> None:
+    sleeps: list[float] = []
+    base = ScriptedTransport([Response(429, {"Retry-After": "Thu, 01 Jan 1970 00:00:30 GMT"}), Response(200)])
+    with default_transport(base=base, credentials=Anonymous(), sleep=sleeps.append, clock=lambda: 10.0) as transport:
+        assert transport.round_trip(Request("GET", f"https://{HOST}/v2/")).status == 200
+    assert sleeps == [20.0]
+
+
+@pytest.mark.parametrize("retry", [3, urllib3.Retry(3)])
+def test_retry_transport_number_means_that_many_retries(retry: Any) -> None:
+    base = ScriptedTransport([Response(429)] * 4)
+    transport = RetryTransport(base, retry=retry, sleep=lambda seconds: None)
+    transport.round_trip(Request("GET", f"https://{HOST}/v2/")).close()
+    assert len(base.requests) == (4 if retry == 3 else 1)  # a urllib3.Retry lists its own statuses
+
+
+# Response
+
+
+def test_response_with_headers_changes_them_and_moves_the_body() -> None:
+    first = Response(200, {"X-One": "1", "X-Two": "2"}, iter([b"hello"]), Request("GET", "/v2/"))
+    second = first.with_headers({"x-one": None, "X-Three": "3"})
+    assert dict(second.headers) == {"X-Two": "2", "X-Three": "3"}
+    assert (second.status, second.request, second.read()) == (200, first.request, b"hello")
+    assert first.closed
+    with pytest.raises(errors.UsageError):
+        second.with_headers({"a b": "1"})
+
+
+def test_dict_of_headers_keeps_the_names_as_they_came() -> None:
+    response = Response(200, [("Docker-Content-Digest", "x"), ("LINK", "a"), ("link", "b")])
+    assert dict(response.headers) == {"Docker-Content-Digest": "x", "LINK": "a, b"}
+    assert list(response.headers) == list(response.headers.keys()) == ["Docker-Content-Digest", "LINK"]
+    assert response.headers["docker-content-digest"] == "x"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "text"),
+    [
+        ("", "héllo".encode(), "héllo"),
+        ("text/plain; charset=latin-1", "héllo".encode("latin-1"), "héllo"),
+        ('text/plain; boundary=x; CHARSET="UTF-16"', "héllo".encode("utf-16"), "héllo"),
+        ("text/plain; charset=unknown", b"hello", "hello"),
+        ("text/plain; charset=base64", b"hello", "hello"),
+        ("text/plain; charset=a\0b", b"hello", "hello"),
+        ("text/plain", b"h\xffllo", "h\ufffdllo"),
+    ],
+)
+def test_response_text_decodes_the_body(content_type: str, body: bytes, text: str) -> None:
+    response = Response(200, (), body)
+    response.headers = type(response.headers).received([("Content-Type", content_type)])
+    assert response.text() == text
+
+
+def test_response_text_longer_than_its_limit_raises_protocol_error() -> None:
+    response = Response(200, (), b"hello")
+    with pytest.raises(errors.ProtocolError, match="the body is longer than the limit of 4 bytes"):
+        response.text(limit=4)
+    assert response.closed
+    with pytest.raises(errors.UsageError):
+        response.text()
+
+
+def test_response_raise_for_status_returns_a_success() -> None:
+    response = Response(204)
+    assert response.raise_for_status() is response
+    assert not response.closed
+
+
+@pytest.mark.parametrize(("status", "kind"), [(301, "RegistryError"), (404, "NotFound"), (429, "TooManyRequests")])
+def test_response_raise_for_status_raises_and_closes(status: int, kind: str) -> None:
+    response = Response(status, (), iter([b'{"errors": [{"message": "hello"}]}']))
+    with pytest.raises(errors.RegistryError, match="hello") as caught:
+        response.raise_for_status()
+    assert type(caught.value).__name__ == kind
+    assert response.closed
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("status_code", "response.status$"),
+        ("content", r"response\.read\(\)"),
+        ("ok", "raise_for_status"),
+        ("url", "request"),
+    ],
+)
+def test_response_names_of_other_libraries_name_the_right_one(name: str, hint: str) -> None:
+    with pytest.raises(AttributeError, match=hint):
+        getattr(Response(200), name)
+    assert not hasattr(Response(200), "something_else")
 
 
 # push_blob

@@ -31,13 +31,13 @@ def test_with_options_apply_to_every_request() -> None:
         blob_response(), Response(202, {"Location": "/u"}), Response(201), Response(200, (), b"{}")
     )
     timeout = urllib3.Timeout(connect=1, read=2)
-    client = registry.client.with_options(timeout=timeout, deadline=12.5, extra={"tenant": 7})
+    client = registry.client.with_options(timeout=timeout, deadline=1e12, extra={"tenant": 7})
     assert client.get_blob("a", BLOB.digest).read() == CONTENT
     client.push_blob("a", BLOB, CONTENT)
     assert list(client.tags("a")) == []
     for info in infos(registry):
         assert info.timeout is timeout
-        assert info.deadline == 12.5
+        assert info.deadline == 1e12
         assert dict(info.extra) == {"tenant": 7}
     assert [info.operation for info in infos(registry)] == ["get_blob", "push_blob", "push_blob", "tags"]
     assert str(infos(registry)[0].required_scope) == "repository:a:pull"
@@ -46,7 +46,7 @@ def test_with_options_apply_to_every_request() -> None:
 
 def test_with_options_does_not_modify_client() -> None:
     registry = ScriptedRegistry(blob_response(), blob_response())
-    registry.client.with_options(timeout=1, deadline=2.0, extra={"a": 1}).resolve_blob("a", BLOB.digest)
+    registry.client.with_options(timeout=1, deadline=2e12, extra={"a": 1}).resolve_blob("a", BLOB.digest)
     registry.client.resolve_blob("a", BLOB.digest)
     info = infos(registry)[1]
     assert (info.timeout, info.deadline, dict(info.extra)) == (None, None, {})
@@ -54,10 +54,10 @@ def test_with_options_does_not_modify_client() -> None:
 
 def test_with_options_none_removes_timeout_and_deadline() -> None:
     registry = ScriptedRegistry(blob_response(), blob_response())
-    client = registry.client.with_options(timeout=1, deadline=5.0, extra={"a": 1})
+    client = registry.client.with_options(timeout=1, deadline=5e12, extra={"a": 1})
     client.with_options(timeout=None).resolve_blob("a", BLOB.digest)
     client.with_options(deadline=None).resolve_blob("a", BLOB.digest)
-    assert [(info.timeout, info.deadline) for info in infos(registry)] == [(None, 5.0), (1, None)]
+    assert [(info.timeout, info.deadline) for info in infos(registry)] == [(None, 5e12), (1, None)]
     assert all(dict(info.extra) == {"a": 1} for info in infos(registry))
 
 
@@ -65,14 +65,14 @@ def test_with_options_repeated_merges_options() -> None:
     registry = ScriptedRegistry(*[blob_response()] * 4)
     first = registry.client.with_options(timeout=1, extra={"a": 1, "b": 1})
     for client in (
-        first.with_options(deadline=5.0),
+        first.with_options(deadline=5e12),
         first.with_options(timeout=2, extra={"b": 2, "c": 2}),
         first.with_options(extra={}),
         first.with_options(),
     ):
         client.resolve_blob("a", BLOB.digest)
     assert [(info.timeout, info.deadline, dict(info.extra)) for info in infos(registry)] == [
-        (1, 5.0, {"a": 1, "b": 1}),
+        (1, 5e12, {"a": 1, "b": 1}),
         (2, None, {"a": 1, "b": 2, "c": 2}),
         (1, None, {"a": 1, "b": 1}),
         (1, None, {"a": 1, "b": 1}),
@@ -81,7 +81,7 @@ def test_with_options_repeated_merges_options() -> None:
 
 def test_with_options_request_info_of_caller_takes_precedence() -> None:
     registry = ScriptedRegistry(blob_response(), blob_response())
-    client = registry.client.with_options(timeout=1, deadline=5.0, extra={"a": 1, "b": 1})
+    client = registry.client.with_options(timeout=1, deadline=5e12, extra={"a": 1, "b": 1})
     info = RequestInfo(
         required_scope=Scope.CATALOG,
         operation="scan",

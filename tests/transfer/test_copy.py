@@ -738,7 +738,7 @@ def test_copy_deadline_ends_the_copy(source: Side, target: Side, side: str) -> N
     source.image(1, tags=["v1"])
     clients = {"source": source.client, "target": target.client}
     late = Client(f"{side}.example", DeadlineTransport(clients[side].transport))
-    clients[side] = late.with_options(deadline=time.monotonic() - 1)
+    clients[side] = late.with_options(within=0)
     with pytest.raises(TransportTimeout):
         copy(clients["source"], f"{NAME}:v1", clients["target"], "a")
 
@@ -825,8 +825,9 @@ def test_copy_cancel_has_its_own_deadline(source: Side, target: Side, *, late: b
     faults = FaultTransport(
         target.watch, rate=1, faults=[record_deadline], where=lambda request: request.method == "DELETE"
     )
-    deadline = time.monotonic() + (-1 if late else 1000)
-    client = target.through(faults).with_options(deadline=deadline)
+    client = target.through(faults).with_options(within=0 if late else 1000)
+    deadline = client._checked_sender.defaults.deadline
+    assert deadline is not None
     with pytest.raises(TransportTimeout):
         copy(fail_blob_downloads(source, time_out), f"{NAME}:v1", client, "other/app", workers=1)
     assert len(set(deadlines)) == 1

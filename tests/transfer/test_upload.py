@@ -858,8 +858,6 @@ def test_upload_interrupted_in_a_request_is_cancelled(method: str, registry: Mem
 
 @pytest.mark.parametrize("kind", ["path", "single-use"])
 def test_upload_deadline_ends_the_upload(kind: str, registry: MemoryRegistry, tmp_path: Path) -> None:
-    late = time.monotonic() - 1
-
     def time_out(request: Request, inner: Transport) -> Response | None:
         if request.method == "PATCH":
             raise TransportTimeout("the deadline has passed", request=request)
@@ -867,7 +865,7 @@ def test_upload_deadline_ends_the_upload(kind: str, registry: MemoryRegistry, tm
 
     recorder = Recorder(registry, time_out)
     with pytest.raises(TransportTimeout):
-        upload(Client(HOST, recorder).with_options(deadline=late), NAME, source_of(kind, LARGE, tmp_path))
+        upload(Client(HOST, recorder).with_options(within=0), NAME, source_of(kind, LARGE, tmp_path))
     assert recorder.methods == ["POST", "PATCH", "DELETE"]
 
 
@@ -896,8 +894,8 @@ def test_upload_deadline_passed_cancels_the_session(registry: MemoryRegistry) ->
         return None
 
     sent: list[Request] = []
-    deadline = time.monotonic() - 1
-    client = Client(HOST, Recorder(registry, late)).with_options(deadline=deadline)
+    client = Client(HOST, Recorder(registry, late)).with_options(within=0)
+    deadline = client._checked_sender.defaults.deadline
     with pytest.raises(TransportTimeout):
         upload(client, NAME, LARGE)
     assert registry.open_uploads == 0

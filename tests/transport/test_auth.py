@@ -723,12 +723,15 @@ class TrackedBody:
         self.closed = True
 
 
-@pytest.mark.parametrize(
-    "source", [None, ME, "me:secret", StaticCredentials, object(), lambda host, repository=None: ME]
-)
+@pytest.mark.parametrize("source", [None, ME, ("me", "secret"), "me:secret", object()])
 def test_init_invalid_source_raises_usage_error(source: Any) -> None:
     with pytest.raises(UsageError, match=r"a credential source must have a method lookup\(host, repository\), got "):
         AuthTransport(FunctionTransport(lambda request: OK), credentials=source)
+
+
+def test_init_class_of_source_raises_usage_error() -> None:
+    with pytest.raises(UsageError, match="got the class StaticCredentials: pass an instance"):
+        AuthTransport(FunctionTransport(lambda request: OK), credentials=StaticCredentials)  # type: ignore[arg-type]
 
 
 # --- identity tokens ---

@@ -32,6 +32,7 @@ from ociwire.errors import (
     ConnectError,
     ConnectTimeout,
     CredentialsRejected,
+    DeadlinePassed,
     DigestMismatch,
     OciwireError,
     ProtocolError,
@@ -137,6 +138,7 @@ PERMANENT: list[type[Exception]] = [
     DigestMismatch,
     BodyConsumedError,
     RedirectError,
+    DeadlinePassed,
     UsageError,
     OciwireError,
     OSError,
@@ -737,7 +739,7 @@ def test_retry_false_sends_once(failure: Any, clock: Clock) -> None:
     assert (count, clock.sleeps) == (1, [])
 
 
-@pytest.mark.parametrize("retry", [0, 3, True, 1.0, "3", object(), urllib3.Retry])
+@pytest.mark.parametrize("retry", [-1, 2**63, True, 1.0, 0.0, "3", object(), urllib3.Retry])
 def test_retry_transport_invalid_retry_raises_usage_error(retry: Any) -> None:
     with pytest.raises(UsageError, match="retry"):
         RetryTransport(ScriptedTransport([]), retry=retry)

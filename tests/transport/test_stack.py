@@ -26,7 +26,6 @@ from ociwire.auth import Anonymous
 from ociwire.errors import ReadError, UsageError
 from ociwire.testing import ScriptedTransport
 from ociwire.transport.default import compose_default_stack
-from ociwire.transport.retry import _RetryAfterTracker
 
 URL = "https://registry.example/v2/"
 AGENT = f"ociwire/{__version__}"
@@ -306,6 +305,7 @@ def test_default_transport_options_reach_urllib_transport(monkeypatch: pytest.Mo
         "tls": lambda host: None,
         "proxy": "http://proxy.example:3128",
         "trust_env": False,
+        "pool_size": 3,
     }
     with_options = default_transport(**options)
     assert calls == [options]
@@ -329,6 +329,7 @@ def test_default_transport_invalid_option_raises_usage_error(options: dict[str, 
         ("proxy", "http://proxy.example"),
         ("trust_env", True),
         ("trust_env", False),
+        ("pool_size", 10),
     ],
 )
 def test_default_transport_base_with_urllib_option_raises_usage_error(name: str, value: Any) -> None:
@@ -336,17 +337,18 @@ def test_default_transport_base_with_urllib_option_raises_usage_error(name: str,
         default_transport(base=RecordingTransport(), credentials=Anonymous(), **{name: value})
 
 
-@pytest.mark.parametrize("retry", [True, 0, 3, "3"])
+@pytest.mark.parametrize("retry", [True, -1, 3.0, "3"])
 def test_default_transport_retry_other_type_raises_usage_error(retry: Any) -> None:
-    with pytest.raises(UsageError, match=r"^invalid retry .*: expected a urllib3.util.Retry, False"):
+    with pytest.raises(UsageError, match=r"^invalid retry .*: expected the number of retries, a urllib3\.util"):
         default_transport(base=RecordingTransport(), credentials=Anonymous(), retry=retry)
 
 
-@pytest.mark.parametrize(("retry", "attempts"), [(False, 1), (None, 5), (urllib3.Retry(2), 3)])
+@pytest.mark.parametrize(
+    ("retry", "attempts"), [(False, 1), (0, 1), (None, 5), (1, 2), (3, 4), (7, 8), (urllib3.Retry(2), 3)]
+)
 def test_default_transport_retry_is_the_policy(retry: Any, attempts: int) -> None:
     base = ScriptedTransport([ReadError("lost")] * attempts)
-    transport = default_transport(base=base, credentials=Anonymous(), retry=retry)
-    transport._tracker = _RetryAfterTracker(lambda seconds: None, lambda: 0.0, 60)  # type: ignore[attr-defined]
+    transport = default_transport(base=base, credentials=Anonymous(), retry=retry, sleep=lambda seconds: None)
     with pytest.raises(ReadError):
         transport.round_trip(Request("GET", URL))
     assert len(base.requests) == attempts

@@ -11,6 +11,7 @@ import os
 import re
 import ssl
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
@@ -19,7 +20,7 @@ from ..._text import format_path
 from ...errors import UsageError
 from .keyed_cache import KeyedCache
 
-__all__ = ["TLSContextCache", "TLS", "docker_certs_d"]
+__all__ = ["TLSConfig", "TLSContextCache", "TLS", "docker_certs_d"]
 
 _LOG = logging.getLogger("ociwire.tls")
 _MAX_HOSTS = 1024
@@ -27,9 +28,46 @@ _SYSTEM = ("", True)
 """Key of the shared context with the CAs of the system. It cannot collide, because no host is empty."""
 _STANDARD_ROOTS = ("~/.config/containers/certs.d", "/etc/containers/certs.d", "/etc/docker/certs.d")
 
-TLS = str | os.PathLike[str] | ssl.SSLContext | Callable[[str], ssl.SSLContext | None]
-"""Type of the option ``tls``: the path of a CA bundle, a context, or a function that returns the context for a
-``host[:port]``, or `None` for a context with the CAs of the system."""
+
+@final
+@dataclass(frozen=True, slots=True)
+class TLSConfig:
+    """Certificates for the option ``tls``: a CA bundle, a client certificate, or both.
+
+    The files are read when the transport is created. Requests with `RequestInfo.anonymous` are sent without the client
+    certificate.
+
+    >>> from ociwire import TLSConfig
+    >>> TLSConfig(ca="ca.pem", cert="client.pem", key="client.key").ca
+    'ca.pem'
+
+    Attributes:
+        ca: Path of a file with CAs in PEM, which are trusted instead of those of the system. `None` means those of the
+            system.
+        cert: Path of the client certificate with its chain in PEM. `None` means no client certificate.
+        key: Path of the key of the client certificate in PEM, not encrypted. `None` means that the file of the
+            certificate contains the key.
+
+    Raises:
+        UsageError: A field is not a path, or there is a key without a certificate.
+    """
+
+    ca: str | os.PathLike[str] | None = None
+    cert: str | os.PathLike[str] | None = None
+    key: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("ca", "cert", "key"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, (str, os.PathLike)):
+                raise UsageError(f"{name} must be a path, got {type(value).__name__}")
+        if self.key is not None and self.cert is None:
+            raise UsageError("key must be given together with cert, the path of the client certificate")
+
+
+TLS = str | os.PathLike[str] | TLSConfig | ssl.SSLContext | Callable[[str], ssl.SSLContext | None]
+"""Type of the option ``tls``: the path of a CA bundle, a `TLSConfig`, a context, or a function that returns the context
+for a ``host[:port]``, or `None` for a context with the CAs of the system."""
 
 
 def docker_certs_d(root: str | os.PathLike[str] | None = None) -> Callable[[str], ssl.SSLContext | None]:
@@ -91,6 +129,42 @@ class _CertsD:
         return context
 
 
+@final
+class _ConfiguredTLS:
+    """Function that returns the context of a `TLSConfig`, which is the same for all hosts."""
+
+    def __init__(self, config: TLSConfig) -> None:
+        self._without_client = _load_bundle(config.ca)
+        self._context = self._without_client
+        if config.cert is None:
+            return
+        self._context = _load_bundle(config.ca)
+        try:
+            # With a password, OpenSSL refuses an encrypted key instead of prompting for its password.
+            self._context.load_cert_chain(config.cert, config.key, password="")
+        except (ssl.SSLError, OSError, ValueError) as error:
+            key = "" if config.key is None else f" with the key {os.fspath(config.key)}"
+            raise UsageError(
+                f"cannot use the client certificate {os.fspath(config.cert)}{key}: {error} (pass an ssl.SSLContext if"
+                " the key is encrypted)"
+            ) from error
+
+    def __call__(self, host: str) -> ssl.SSLContext:
+        return self._context
+
+    def anonymous(self, host: str) -> ssl.SSLContext:
+        """Return the context without the client certificate."""
+        return self._without_client
+
+
+def _load_bundle(path: str | os.PathLike[str] | None) -> ssl.SSLContext:
+    """Return a context with the CAs of a file, or of the system."""
+    try:
+        return ssl.create_default_context(cafile=path)
+    except (ssl.SSLError, OSError, ValueError) as error:
+        raise UsageError(f"cannot use the CA bundle {format_path(path or '')}: {error}") from error
+
+
 def _list_files(folder: Path) -> Iterator[Path]:
     """Yield the files of a folder, sorted by name; none if there is no folder, or no permission to read it."""
     try:
@@ -147,11 +221,13 @@ class TLSContextCache:
     def __init__(self, tls: TLS | None) -> None:
         self._contexts: KeyedCache[tuple[str, bool], ssl.SSLContext] = KeyedCache(_MAX_HOSTS)
         self._context_for: Callable[[str], ssl.SSLContext | None] = docker_certs_d() if tls is None else _parse(tls)
-        # A client certificate can be omitted when certificate folders are read, but not removed from a user's context.
-        self._anonymous_for = self._context_for.anonymous if isinstance(self._context_for, _CertsD) else None
+        # A client certificate can be omitted when a context is created here, but not removed from a user's context.
+        self._anonymous_for: Callable[[str], ssl.SSLContext | None] | None = None
+        if isinstance(self._context_for, (_CertsD, _ConfiguredTLS)):
+            self._anonymous_for = self._context_for.anonymous
 
     def get(self, origin: Origin, *, anonymous: bool = False) -> ssl.SSLContext:
-        """Return the context for an origin; if `anonymous`, without a client certificate from certificate folders."""
+        """Return the context for an origin; if `anonymous`, without a client certificate that was loaded here."""
         return self._contexts.get((origin.netloc, anonymous and self._anonymous_for is not None), self._make)
 
     def _make(self, key: tuple[str, bool]) -> ssl.SSLContext:
@@ -167,11 +243,11 @@ def _parse(tls: TLS) -> Callable[[str], ssl.SSLContext | None]:
     if isinstance(tls, ssl.SSLContext):
         return lambda host: tls
     if isinstance(tls, (str, os.PathLike)):
-        try:
-            context = ssl.create_default_context(cafile=tls)
-        except (ssl.SSLError, OSError) as error:
-            raise UsageError(f"cannot use the CA bundle {format_path(tls)}: {error}") from error
-        return lambda host: context
-    if not callable(tls):
-        raise UsageError(f"tls must be a path, an ssl.SSLContext or a function, got {type(tls).__name__}")
+        return _ConfiguredTLS(TLSConfig(ca=tls))
+    if isinstance(tls, TLSConfig):
+        return _ConfiguredTLS(tls)
+    if not callable(tls) or isinstance(tls, type):
+        got = f"the class {tls.__name__}" if isinstance(tls, type) else type(tls).__name__
+        hint = ": use TLSConfig(cert=..., key=...)" if isinstance(tls, (tuple, list)) else ""
+        raise UsageError(f"tls must be a path, a TLSConfig, an ssl.SSLContext or a function, got {got}{hint}")
     return tls

@@ -11,9 +11,10 @@ from typing import Any, final
 
 import urllib3
 
-from ..._argument_checks import check_integer, check_seconds
+from ..._argument_checks import check_boolean, check_integer, check_seconds
 from ..._http.headers import Headers
 from ..._http.messages import Request, Response, redactor_of, with_redactor
+from ..._http.transport import BaseTransport
 from ..._http.urls import Origin, split_url
 from ...errors import ConnectError, ReadError, UsageError
 from .exchange import ContentFailed, Exchange, ReusedConnection
@@ -34,7 +35,7 @@ _NO_RETRIES = urllib3.Retry(total=False, redirect=False)
 
 
 @final
-class UrllibTransport:
+class UrllibTransport(BaseTransport):
     """Sends requests over HTTP/1.1 with urllib3's connection pools, TLS, proxies and timeouts. Thread-safe.
 
     >>> from ociwire import UrllibTransport
@@ -47,8 +48,9 @@ class UrllibTransport:
             to 10 seconds for connecting and 120 seconds for each wait.
         expect_timeout: Seconds to wait for 100 (Continue) before a body that is single-use or larger than 256 KiB.
             Defaults to 1.
-        tls: Path of a CA bundle, an `ssl.SSLContext`, or a function that returns the context for a ``host[:port]``, or
-            `None` for a context with the CAs of the system. It is called once per host. `None` means `docker_certs_d`.
+        tls: Path of a CA bundle, a `TLSConfig`, an `ssl.SSLContext`, or a function that returns the context for a
+            ``host[:port]``, or `None` for a context with the CAs of the system. It is called once per host. `None`
+            means `docker_certs_d`.
         proxy: URL of a proxy, whose userinfo is sent as Proxy-Authorization. Loopback hosts never use a proxy. `None`
             means the proxy in the environment, if `trust_env` is true.
         trust_env: Whether to use ``http_proxy``, ``https_proxy`` and ``no_proxy``. Defaults to true.
@@ -69,6 +71,7 @@ class UrllibTransport:
         pool_size: int = 10,
     ) -> None:
         check_integer("pool_size", pool_size, minimum=1)
+        check_boolean("trust_env", trust_env)
         self._timeouts = Timeouts(timeout)
         self._expect_timeout = check_seconds("expect_timeout", expect_timeout)
         self._expect_support = ExpectSupport()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import ssl
@@ -11,9 +12,10 @@ from typing import Any
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from ociwire.errors import ConnectError, ProtocolError, ReadError, TransportError, UsageError
-from ociwire.transport import UrllibTransport, docker_certs_d
+from ociwire.transport import TLSConfig, UrllibTransport, docker_certs_d
 from ociwire.transport._urllib3 import tls
 from tests.transport.urllib3.conftest import Certificates, Wire
 from tests.transport.urllib3.scripted_server import Server, get, read, read_until_close, reply, respond, respond_early
@@ -113,6 +115,80 @@ class TestTrust:
         with pytest.raises(UsageError) as raised:
             UrllibTransport(tls=tls, trust_env=False)
         assert not isinstance(tls, str) or tls in str(raised.value)
+
+
+class TestTLSConfig:
+    """`TLSConfig`: a CA bundle, a client certificate, or both."""
+
+    @pytest.fixture
+    def config(self, certificates: Certificates, tmp_path: Path) -> TLSConfig:
+        client = certificates.ca.issue_cert("client@example.org")
+        client.cert_chain_pems[0].write_to_path(str(tmp_path / "client.pem"))
+        client.private_key_pem.write_to_path(str(tmp_path / "client.key"))
+        return TLSConfig(certificates.pem, tmp_path / "client.pem", str(tmp_path / "client.key"))
+
+    @pytest.mark.parametrize("separate", [True, False])
+    def test_tls_config_sends_the_client_certificate(
+        self, wire: Wire, strict: ssl.SSLContext, config: TLSConfig, tmp_path: Path, separate: bool
+    ) -> None:
+        if not separate:
+            both = (tmp_path / "client.pem").read_bytes() + (tmp_path / "client.key").read_bytes()
+            (tmp_path / "client.pem").write_bytes(both)
+            config = TLSConfig(config.ca, config.cert)
+        server = wire.serve(respond(reply(200, b"ok")), context=strict)
+        assert read(wire.transport(tls=config).round_trip(get(server.url))) == (200, b"ok")
+
+    def test_tls_config_anonymous_request_sends_no_client_certificate(
+        self, wire: Wire, certificates: Certificates, config: TLSConfig, kind: str
+    ) -> None:
+        optional = certificates.server(kind)
+        optional.verify_mode = ssl.CERT_OPTIONAL
+        certificates.ca.configure_trust(optional)
+        shown: list[bool] = []
+
+        def script(peer: Any) -> None:
+            peer.read_head()
+            shown.append(peer.sock.getpeercert() is not None)
+            peer.send(reply(200, b"ok"))
+
+        server = wire.serve(script, script, context=optional)
+        transport = wire.transport(tls=config)
+        for anonymous in (False, True):
+            assert read(transport.round_trip(get(server.url, anonymous=anonymous))) == (200, b"ok")
+        assert shown == [True, False]
+
+    def test_tls_config_without_ca_trusts_the_system(
+        self, wire: Wire, certificates: Certificates, config: TLSConfig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificates.pem))
+        server = wire.serve(respond(reply(200, b"ok")))
+        transport = wire.transport(tls=TLSConfig(cert=config.cert, key=config.key))
+        assert read(transport.round_trip(get(server.url))) == (200, b"ok")
+
+    def test_tls_config_of_another_ca_is_not_trusted(self, wire: Wire, config: TLSConfig, tmp_path: Path) -> None:
+        trustme.CA().cert_pem.write_to_path(str(tmp_path / "other.pem"))
+        server = wire.serve(read_until_close, handshake_fails=True)
+        with pytest.raises(ConnectError, match="certificate verify failed"):
+            wire.transport(tls=TLSConfig(ca=tmp_path / "other.pem")).round_trip(get(server.url))
+
+    @pytest.mark.parametrize("fields", [{"ca": b"x"}, {"cert": 5}, {"key": "client.key"}, {"ca": True}])
+    def test_tls_config_invalid_fields_raise_usage_error(self, fields: Any) -> None:
+        with pytest.raises(UsageError, match="must be"):
+            TLSConfig(**fields)
+
+    @pytest.mark.parametrize("name", ["ca", "cert", "key"])
+    @pytest.mark.parametrize("path", ["/no/such/file.pem", __file__, "a\0b"])
+    def test_tls_config_unusable_file_raises_usage_error(self, config: TLSConfig, name: str, path: str) -> None:
+        with pytest.raises(UsageError, match="cannot use the"):
+            UrllibTransport(tls=dataclasses.replace(config, **{name: path}), trust_env=False)  # type: ignore[arg-type]
+
+    def test_tls_config_encrypted_key_raises_usage_error(self, config: TLSConfig, tmp_path: Path) -> None:
+        key = serialization.load_pem_private_key((tmp_path / "client.key").read_bytes(), None)
+        encryption = serialization.BestAvailableEncryption(b"secret")
+        formats = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8)
+        (tmp_path / "client.key").write_bytes(key.private_bytes(*formats, encryption))
+        with pytest.raises(UsageError, match=r"pass an ssl\.SSLContext if the key is encrypted"):
+            UrllibTransport(tls=config, trust_env=False)
 
 
 class TestDistrust:
