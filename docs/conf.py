@@ -28,9 +28,10 @@ nitpick_ignore_regex = [
     ("py:class", r"([\w.]+\.)?(Repository|IncompleteUpload)"),  # parameters of `BlobWriter`, which only the client sets
     (
         "py:class",
-        r"([\w.]+\.)?(BodyContent|_Content|Source|Reader|BinaryReader)",
-    ),  # aliases: the content types of `Body.of`
-    ("py:class", r"[A-Z]\w+Fields"),  # keyword arguments of `replace`, which are those of the constructor
+        r"([\w.]+\.)?(BodyContent|_Content|Source|Reader|BinaryReader|CredentialsLike|TLS)",
+    ),  # aliases: the content types of `Body.of`, and the types of the options ``credentials`` and ``tls``
+    # Keyword arguments of `replace` and `from_reference`, which are those of the constructor.
+    ("py:class", r"[A-Z]\w+(Fields|Options)"),
 ]
 
 myst_enable_extensions = ["colon_fence"]

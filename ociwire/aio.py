@@ -62,7 +62,7 @@ _END = object()
 
 
 class _Call:
-    """What a call that opens a reader, and the calls of that reader, have in common.
+    """Cancellation and reader that a call which opens a reader shares with the calls of that reader.
 
     Attributes:
         cancellation: Shuts down the sockets that these calls use.
@@ -117,7 +117,7 @@ class _Threads:
 
 
 class _AsyncReader(Generic[R]):
-    """What `AsyncBlobReader` and `AsyncResponse` have in common. One call at a time."""
+    """Base of `AsyncBlobReader` and `AsyncResponse`. One call at a time."""
 
     def __init__(self, threads: _Threads, call: _Call, reader: R) -> None:
         self._threads = threads

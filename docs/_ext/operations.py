@@ -59,7 +59,7 @@ _DONE: dict[str, Callable[[Client], Any]] = {
     "ping": lambda client: client.ping(),
     "do": lambda client: client.do(Request("GET", "/v2/")).close(),
 }
-_NO_OPERATIONS = {"host", "transport", "close", "with_options"}
+_NO_OPERATIONS = {"host", "transport", "close", "with_options", "from_reference"}
 
 
 class Row(NamedTuple):

@@ -143,9 +143,9 @@ class _ConfiguredTLS:
             # With a password, OpenSSL refuses an encrypted key instead of prompting for its password.
             self._context.load_cert_chain(config.cert, config.key, password="")
         except (ssl.SSLError, OSError, ValueError) as error:
-            key = "" if config.key is None else f" with the key {os.fspath(config.key)}"
+            key = "" if config.key is None else f" with the key {format_path(config.key)}"
             raise UsageError(
-                f"cannot use the client certificate {os.fspath(config.cert)}{key}: {error} (pass an ssl.SSLContext if"
+                f"cannot use the client certificate {format_path(config.cert)}{key}: {error} (pass an ssl.SSLContext if"
                 " the key is encrypted)"
             ) from error
 
