@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from ._oci.image_manifest import Index as Index, Manifest as Manifest
     from ._oci.reference import Reference as Reference
     from ._oci.scope import ResourceScope as ResourceScope, Scope as Scope
+    from .transfer import copy as copy, download as download, upload as upload
     from .transport import (
         AuthTransport as AuthTransport,
         FunctionTransport as FunctionTransport,
@@ -92,6 +93,9 @@ _MODULE_OF_NAME = {
     "UrllibTransport": ".transport",
     "TLSConfig": ".transport",
     "docker_certs_d": ".transport",
+    "copy": ".transfer",
+    "download": ".transfer",
+    "upload": ".transfer",
     "check_response": "._client.error_mapping",
     "error_from_response": "._client.error_mapping",
 }

@@ -35,6 +35,7 @@ from ._oci.scope import Scope
 from .errors import UsageError
 from .media_types import OCTET_STREAM
 from .transfer import ProgressCallback
+from .transfer._arguments import COPY, DOWNLOAD, UPLOAD, bind_arguments
 from .transport import Transport
 
 if TYPE_CHECKING:
@@ -109,9 +110,13 @@ class _Threads:
             call.cancellation.cancel()
             raise
 
+    def shutdown(self) -> None:
+        """Refuse further calls. Running threads end by themselves."""
+        self._executor.shutdown(wait=False)
+
     async def aclose(self) -> None:
         """Refuse further calls, and wait up to 10 seconds for the threads of cancelled calls."""
-        self._executor.shutdown(wait=False)
+        self.shutdown()
         if self._cancelled:
             await asyncio.to_thread(wait, list(self._cancelled), _CLOSE_TIMEOUT)
 
@@ -569,49 +574,129 @@ class _PendingChunk:
 # Transfers
 
 
+async def _transfer(function: Callable[..., Descriptor], arguments: dict[str, Any], **options: Any) -> Descriptor:
+    """Run a transfer in a thread of one of its clients; without a client, in a new thread, which opens the clients."""
+    threads = None
+    for name in ("client", "source", "target"):
+        client = arguments.get(name)
+        if client is None or (name == "source" and function is transfer.upload):
+            continue
+        if not isinstance(client, AsyncClient):
+            raise UsageError(f"invalid client {safe_repr(client)}: expected an AsyncClient")
+        arguments[name], threads = client._client, threads or client._threads
+    if threads is not None:
+        return await threads.run(_Call(), function, **arguments, **options)
+    threads = _Threads(1)
+    try:
+        return await threads.run(_Call(), function, **arguments, **options)
+    finally:
+        threads.shutdown()
+
+
+@overload
 async def download(
     client: AsyncClient,
     repository: str,
-    digest: str,
+    digest: str | Descriptor,
     path: str | os.PathLike[str],
     *,
+    workers: int = 4,
+    part_size: int | None = None,
+    progress: ProgressCallback | None = None,
+) -> Descriptor: ...
+
+
+@overload
+async def download(
+    reference: str | Reference,
+    path: str | os.PathLike[str],
+    *,
+    client: AsyncClient | None = None,
+    workers: int = 4,
+    part_size: int | None = None,
+    progress: ProgressCallback | None = None,
+) -> Descriptor: ...
+
+
+@overload
+async def download(
+    client: AsyncClient | None,
+    reference: str | Reference,
+    path: str | os.PathLike[str],
+    *,
+    workers: int = 4,
+    part_size: int | None = None,
+    progress: ProgressCallback | None = None,
+) -> Descriptor: ...
+
+
+async def download(
+    *args: Any,
+    client: Any = None,
+    repository: Any = None,
+    digest: Any = None,
+    reference: Any = None,
+    path: Any = None,
     workers: int = 4,
     part_size: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> Descriptor:
     """See `ociwire.transfer.download`. `progress` is called from threads, and so are those of the other transfers.
 
-    A transfer occupies one thread of the client, and starts `workers` of its own.
+    A transfer occupies one thread of the client, or a new thread if there is no client, and starts `workers` more.
     """
-    return await client._run(
-        transfer.download,
-        client._client,
-        repository,
-        digest,
-        path,
-        workers=workers,
-        part_size=part_size,
-        progress=progress,
-    )
+    names = {"client": client, "repository": repository, "digest": digest, "reference": reference, "path": path}
+    arguments = bind_arguments(DOWNLOAD, args, names)
+    return await _transfer(transfer.download, arguments, workers=workers, part_size=part_size, progress=progress)
 
 
+@overload
 async def upload(
     client: AsyncClient,
     repository: str,
     source: str | os.PathLike[str] | BinaryIO | bytes | Iterable[bytes] | AsyncIterable[bytes] | Body,
     *,
-    digest: str | None = None,
+    digest: str | Descriptor | None = None,
+    chunk_size: int | None = None,
+    mount_from: str | None = None,
+    media_type: str = OCTET_STREAM,
+    progress: ProgressCallback | None = None,
+) -> Descriptor: ...
+
+
+@overload
+async def upload(
+    reference: str | Reference,
+    source: str | os.PathLike[str] | BinaryIO | bytes | Iterable[bytes] | AsyncIterable[bytes] | Body,
+    *,
+    client: AsyncClient | None = None,
+    digest: str | Descriptor | None = None,
+    chunk_size: int | None = None,
+    mount_from: str | None = None,
+    media_type: str = OCTET_STREAM,
+    progress: ProgressCallback | None = None,
+) -> Descriptor: ...
+
+
+async def upload(
+    *args: Any,
+    client: Any = None,
+    repository: Any = None,
+    reference: Any = None,
+    source: Any = None,
+    digest: str | Descriptor | None = None,
     chunk_size: int | None = None,
     mount_from: str | None = None,
     media_type: str = OCTET_STREAM,
     progress: ProgressCallback | None = None,
 ) -> Descriptor:
     """See `ociwire.transfer.upload`. The source may also be an asynchronous iterable of bytes."""
-    return await client._run(
+    names = {"client": client, "repository": repository, "reference": reference, "source": source}
+    arguments = bind_arguments(UPLOAD, args, names)
+    arguments["source"] = _to_sync(arguments["source"])
+    return await _transfer(
         transfer.upload,
-        client._client,
-        repository,
-        _to_sync(source),
+        arguments,
         digest=digest,
         chunk_size=chunk_size,
         mount_from=mount_from,
@@ -620,29 +705,80 @@ async def upload(
     )
 
 
+@overload
 async def copy(
     source: AsyncClient,
     source_reference: str | Reference,
     target: AsyncClient,
     target_reference: str | Reference,
     *,
-    platforms: Iterable[str | Platform] | None = None,
+    platforms: str | Platform | Iterable[str | Platform] | None = None,
+    referrers: bool = False,
+    workers: int = 4,
+    progress: ProgressCallback | None = None,
+) -> Descriptor: ...
+
+
+@overload
+async def copy(
+    source_reference: str | Reference,
+    target_reference: str | Reference,
+    *,
+    source: AsyncClient | None = None,
+    target: AsyncClient | None = None,
+    platforms: str | Platform | Iterable[str | Platform] | None = None,
+    referrers: bool = False,
+    workers: int = 4,
+    progress: ProgressCallback | None = None,
+) -> Descriptor: ...
+
+
+@overload
+async def copy(
+    client: AsyncClient,
+    source_reference: str | Reference,
+    target_reference: str | Reference,
+    *,
+    platforms: str | Platform | Iterable[str | Platform] | None = None,
+    referrers: bool = False,
+    workers: int = 4,
+    progress: ProgressCallback | None = None,
+) -> Descriptor: ...
+
+
+@overload
+async def copy(
+    source_reference: str | Reference,
+    target_reference: str | Reference,
+    *,
+    client: AsyncClient,
+    platforms: str | Platform | Iterable[str | Platform] | None = None,
+    referrers: bool = False,
+    workers: int = 4,
+    progress: ProgressCallback | None = None,
+) -> Descriptor: ...
+
+
+async def copy(
+    *args: Any,
+    client: Any = None,
+    source: Any = None,
+    source_reference: Any = None,
+    target: Any = None,
+    target_reference: Any = None,
+    platforms: str | Platform | Iterable[str | Platform] | None = None,
     referrers: bool = False,
     workers: int = 4,
     progress: ProgressCallback | None = None,
 ) -> Descriptor:
-    """See `ociwire.transfer.copy`. Occupies a thread of the source's client."""
-    for client in (source, target):
-        if not isinstance(client, AsyncClient):
-            raise UsageError(f"invalid client {safe_repr(client)}: expected an AsyncClient")
-    return await source._run(
-        transfer.copy,
-        source._client,
-        source_reference,
-        target._client,
-        target_reference,
-        platforms=platforms,
-        referrers=referrers,
-        workers=workers,
-        progress=progress,
-    )
+    """See `ociwire.transfer.copy`. Occupies a thread of the source's client, if there is one."""
+    names = {
+        "client": client,
+        "source": source,
+        "source_reference": source_reference,
+        "target": target,
+        "target_reference": target_reference,
+    }
+    arguments = bind_arguments(COPY, args, names)
+    options = {"platforms": platforms, "referrers": referrers, "workers": workers, "progress": progress}
+    return await _transfer(transfer.copy, arguments, **options)

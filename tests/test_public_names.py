@@ -102,8 +102,10 @@ def test_every_error_is_public() -> None:
 
 
 def test_public_name_is_the_same_object_in_every_module() -> None:
+    coroutines = {"copy", "download", "upload"}  # of `ociwire.aio`, the counterparts of the functions of `ociwire`
     for module in PUBLIC:
-        for name in set(importlib.import_module(module).__all__) & set(ociwire.__all__):
+        other_names = coroutines if module == "ociwire.aio" else set()
+        for name in set(importlib.import_module(module).__all__) & set(ociwire.__all__) - other_names:
             assert getattr(importlib.import_module(module), name) is getattr(ociwire, name)
 
 
@@ -154,7 +156,7 @@ print(sorted(modules & set(sys.modules)) == sorted(modules), UrllibTransport.__n
     assert (done.stdout, done.stderr) == ("[]\nTrue UrllibTransport\n", "")
 
 
-@pytest.mark.parametrize("statement", ["from ociwire import download", "from ociwire import client", "ociwire.message"])
+@pytest.mark.parametrize("statement", ["from ociwire import redirect", "from ociwire import client", "ociwire.message"])
 def test_private_module_cannot_be_imported_by_its_short_name(statement: str) -> None:
     with pytest.raises((ImportError, AttributeError)):
         exec(f"import ociwire\n{statement}", {})

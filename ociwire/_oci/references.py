@@ -97,7 +97,7 @@ def parse_platform(text: str | Platform) -> Platform:
     if isinstance(text, Platform):
         return text
     parts = text.split("/") if isinstance(text, str) else []
-    if len(parts) not in (2, 3) or not all(parts):
+    if len(parts) not in (2, 3) or not all(parts) or "," in "".join(parts):
         raise UsageError(
             f"invalid platform {safe_repr(text, 200)}: expected os/architecture or os/architecture/variant"
         )

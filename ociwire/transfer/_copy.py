@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from contextlib import ExitStack
 from graphlib import CycleError, TopologicalSorter
-from typing import final
+from typing import Any, final, overload
 
-from .._argument_checks import safe_repr
+from .._argument_checks import safe_repr, suggest_options
 from .._client.client import Client
 from .._client.manifests import find_manifest
 from .._client.referrers import push_manifest
-from .._client.repository import Repository, repository_of, sender_of
+from .._client.repository import Repository, repository_of
 from .._oci.descriptor import Descriptor, Platform
 from .._oci.digest import Digest
-from .._oci.reference import DOCKER_HUB, Reference, registry_name
+from .._oci.reference import Reference
 from .._oci.references import parse_platform
 from ..errors import ContentError, ReferrersUpdateError, UsageError
-from ._arguments import check_client, check_progress, check_workers
+from ._arguments import COPY, bind_arguments, check_client, check_progress, check_workers, locate, open_client
 from ._blob_copier import BlobCopier
 from ._progress import ProgressCallback, ProgressReporter
 from ._walker import ManifestWalker, Node
@@ -31,16 +32,71 @@ from ._workers import WorkerPool
 __all__ = ["copy"]
 
 _LOG = logging.getLogger("ociwire.client")
-_PLACEHOLDER_HOST = "host.invalid"
 
 
+@overload
 def copy(
     source: Client,
     source_reference: str | Reference,
     target: Client,
     target_reference: str | Reference,
     *,
-    platforms: Iterable[str | Platform] | None = None,
+    platforms: str | Platform | Iterable[str | Platform] | None = None,
+    referrers: bool = False,
+    workers: int = 4,
+    progress: ProgressCallback | None = None,
+) -> Descriptor: ...
+
+
+@overload
+def copy(
+    source_reference: str | Reference,
+    target_reference: str | Reference,
+    *,
+    source: Client | None = None,
+    target: Client | None = None,
+    platforms: str | Platform | Iterable[str | Platform] | None = None,
+    referrers: bool = False,
+    workers: int = 4,
+    progress: ProgressCallback | None = None,
+) -> Descriptor: ...
+
+
+@overload
+def copy(
+    client: Client,
+    source_reference: str | Reference,
+    target_reference: str | Reference,
+    *,
+    platforms: str | Platform | Iterable[str | Platform] | None = None,
+    referrers: bool = False,
+    workers: int = 4,
+    progress: ProgressCallback | None = None,
+) -> Descriptor: ...
+
+
+@overload
+def copy(
+    source_reference: str | Reference,
+    target_reference: str | Reference,
+    *,
+    client: Client,
+    platforms: str | Platform | Iterable[str | Platform] | None = None,
+    referrers: bool = False,
+    workers: int = 4,
+    progress: ProgressCallback | None = None,
+) -> Descriptor: ...
+
+
+@suggest_options({"platform": "platforms='linux/arm64'", "max_workers": "workers=4", "threads": "workers=4"})
+def copy(
+    *args: Any,
+    client: Any = None,
+    source: Any = None,
+    source_reference: Any = None,
+    target: Any = None,
+    target_reference: Any = None,
+    platforms: str | Platform | Iterable[str | Platform] | None = None,
     referrers: bool = False,
     workers: int = 4,
     progress: ProgressCallback | None = None,
@@ -50,6 +106,10 @@ def copy(
     A reference has the form ``NAME``, ``NAME:TAG`` or ``NAME@DIGEST``; the tag defaults to ``latest``. If its first
     component looks like a host, as in ``docker pull``, it must be the host of the client. At the source a digest takes
     precedence over a tag; at the target, the copied manifest must have the digest.
+
+    With full references, no client is required: ``copy("ghcr.io/org/app:v1", "quay.io/org/app:v1")`` opens the clients
+    and closes them. For other options, such as plain http, pass a client: ``target=Client("localhost:5000",
+    insecure=True)``.
 
     Each blob is sent at most once, from registry to registry, without touching the disk; within one registry it is
     mounted. Content that the target has is not sent: a manifest that exists is assumed to have all that it references.
@@ -66,15 +126,18 @@ def copy(
     expire.
 
     Args:
-        source: Client of the registry to copy from.
+        args: The arguments up to `target_reference`, by position.
+        client: Client of both registries, instead of `source` and `target`.
+        source: Client of the registry to copy from. `None` means a `Client` of the host in the reference, which is
+            closed at the end.
         source_reference: Reference at the source.
-        target: Client of the registry to copy to; may be the same client.
+        target: Client of the registry to copy to; may be the same client. `None` as for `source`.
         target_reference: Reference at the target.
-        platforms: Platforms to copy from an index: ``os/architecture``, ``os/architecture/variant`` or a `Platform`,
-            whose empty fields match anything. A single matching image is copied without the index. If all entries
-            match, the index is copied unchanged. Otherwise a new index is pushed, which has the matching entries,
-            unchanged, and a different digest. An artifact that is not an index is copied completely. Defaults to all
-            platforms.
+        platforms: One or more platforms to copy from an index: ``os/architecture``, ``os/architecture/variant`` or a
+            `Platform`, whose empty fields match anything. A single matching image is copied without the index. If all
+            entries match, the index is copied unchanged. Otherwise a new index is pushed, which has the matching
+            entries, unchanged, and a different digest. An artifact that is not an index is copied completely. Defaults
+            to all platforms.
         referrers: Whether to copy the referrers of the manifests, such as signatures, too. Listed referrers that do
             not exist are skipped. Defaults to false.
         workers: Maximum number of threads, from 1; with 1, all work is done in the caller's thread. Defaults to 4.
@@ -99,34 +162,77 @@ def copy(
         Exception: The exception that `progress` raised, unchanged.
     """
     pool = WorkerPool("ociwire-copy", check_workers(workers))
-    if isinstance(platforms, (str, Platform)) or not isinstance(platforms, (Iterable, type(None))):
-        raise UsageError(f"invalid platforms {safe_repr(platforms)}: expected an iterable such as ['linux/amd64']")
+    if isinstance(platforms, (str, Platform)):
+        platforms = [platforms]
+    if not isinstance(platforms, (Iterable, type(None))):
+        raise UsageError(
+            f"invalid platforms {safe_repr(platforms)}: expected a platform such as 'linux/amd64', or an iterable of"
+            " platforms"
+        )
     wanted = None if platforms is None else [parse_platform(platform) for platform in platforms]
     reporter = ProgressReporter(check_progress(progress), "copy")
-    source_name, source_tag, source_digest = _parse_reference(source, source_reference)
-    name, tag, digest = _parse_reference(target, target_reference)
-    walker = ManifestWalker(source, source_name, pool, referrers=referrers)
-    root = walker.read(source_digest, tag=source_tag)
-    if wanted is not None and root.references.manifests:
-        root = walker.select(root, wanted)
-    if digest not in (None, root.descriptor.digest):
-        raise UsageError(f"cannot copy {root.descriptor.digest} to a reference with the digest {digest}")
-    blobs: dict[Digest, Descriptor] = {}
-    target_repository = repository_of(target, name, "copy")
-    with reporter:
-        copier = BlobCopier(repository_of(source, source_name, "get_blob"), target_repository, pool, reporter)
-        nodes = walker.walk(root, copier.has_manifest)
-        for node in nodes.values():
-            for blob in () if node.exists else node.blobs:
-                # A layer with `urls` may be skipped. If another manifest lists the same layer without, it is required.
-                if blob.digest not in blobs or blobs[blob.digest].urls:
-                    blobs[blob.digest] = blob
-        pool.for_each(copier.copy_blob, blobs.values())
-        pusher = _ManifestPusher(target_repository, pool, reporter)
-        pusher.push_all(nodes, root, tag)
-    if pusher.error is not None:
-        raise pusher.error
-    return root.descriptor
+    arguments = bind_arguments(
+        COPY,
+        args,
+        {
+            "client": client,
+            "source": source,
+            "source_reference": source_reference,
+            "target": target,
+            "target_reference": target_reference,
+        },
+    )
+    with ExitStack() as opened:
+        source, target = _open_clients(opened, **arguments)
+        source_name, source_tag, source_digest = _locate(source, arguments["source_reference"])
+        name, tag, digest = _locate(target, arguments["target_reference"])
+        walker = ManifestWalker(source, source_name, pool, referrers=referrers)
+        root = walker.read(source_digest, tag=source_tag)
+        if wanted is not None and root.references.manifests:
+            root = walker.select(root, wanted)
+        if digest not in (None, root.descriptor.digest):
+            raise UsageError(f"cannot copy {root.descriptor.digest} to a reference with the digest {digest}")
+        blobs: dict[Digest, Descriptor] = {}
+        target_repository = repository_of(target, name, "copy")
+        with reporter:
+            copier = BlobCopier(repository_of(source, source_name, "get_blob"), target_repository, pool, reporter)
+            nodes = walker.walk(root, copier.has_manifest)
+            for node in nodes.values():
+                for blob in () if node.exists else node.blobs:
+                    # A layer with `urls` may be skipped. If another manifest lists it without, it is required.
+                    if blob.digest not in blobs or blobs[blob.digest].urls:
+                        blobs[blob.digest] = blob
+            pool.for_each(copier.copy_blob, blobs.values())
+            pusher = _ManifestPusher(target_repository, pool, reporter)
+            pusher.push_all(nodes, root, tag)
+        if pusher.error is not None:
+            raise pusher.error
+        return root.descriptor
+
+
+def _open_clients(
+    opened: ExitStack,
+    *,
+    source_reference: str | Reference,
+    target_reference: str | Reference,
+    client: Client | None = None,
+    source: Client | None = None,
+    target: Client | None = None,
+) -> tuple[Client, Client]:
+    """Return the clients of both registries. A client that is not given is opened, or is the other one if it fits."""
+    if client is not None and (source is not None or target is not None):
+        raise UsageError("client must not be combined with source or target")
+    source, target = source or client, target or client
+    for given in (source, target):
+        if given is not None:
+            check_client(given)
+    source = source or open_client(opened, source_reference, target)
+    return source, target or open_client(opened, target_reference, source)
+
+
+def _locate(client: Client, reference: str | Reference) -> tuple[str, str | None, Digest | None]:
+    repository, tag, digest = locate(client, reference)
+    return repository, tag or ("latest" if digest is None else None), digest
 
 
 @final
@@ -178,19 +284,3 @@ class _ManifestPusher:
                 _LOG.warning("%s", error)
                 self.error = self.error or error
         self._reporter.report(descriptor.digest, descriptor.size, descriptor.size)
-
-
-def _parse_reference(client: Client, reference: str | Reference) -> tuple[str, str | None, Digest | None]:
-    """Return the repository, tag and digest of a reference. If it has a host, this must be the host of the client."""
-    scheme = sender_of(check_client(client)).origin.scheme
-    host = registry_name(client.host, scheme)
-    if isinstance(reference, Reference):
-        parsed, has_host = reference, True
-    else:
-        parsed = Reference.parse(reference)
-        has_host = parsed.host != DOCKER_HUB or reference.startswith((f"{DOCKER_HUB}/", f"index.{DOCKER_HUB}/"))
-        if not has_host and host != DOCKER_HUB:
-            parsed = Reference.parse(f"{_PLACEHOLDER_HOST}/{reference}")  # without the ``library/`` of Docker Hub
-    if has_host and registry_name(parsed.host, scheme) != host:
-        raise UsageError(f"cannot use the reference {str(reference)!r:.300} with a client of {client.host}")
-    return parsed.repository, parsed.tag or ("latest" if parsed.digest is None else None), parsed.digest

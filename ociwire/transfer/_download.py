@@ -24,15 +24,17 @@ import stat
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from typing import TYPE_CHECKING, final
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any, final, overload
 
+from .._argument_checks import suggest_options
 from .._client.blob_reader import BlobReader
 from .._client.blobs import open_blob, resolve_blob
 from .._client.client import Client
 from .._client.repository import Repository, repository_of
 from .._oci.descriptor import Descriptor
 from .._oci.digest import Digest, hashed_digest, verify_digest
+from .._oci.reference import Reference
 from .._text import format_path
 from ..errors import (
     AuthError,
@@ -40,12 +42,21 @@ from ..errors import (
     ProtocolError,
     ReadError,
     RegistryError,
+    SizeMismatch,
     TransportError,
     TransportTimeout,
     UsageError,
 )
 from ..media_types import OCTET_STREAM
-from ._arguments import check_client, check_number, check_path, check_progress, check_workers
+from ._arguments import (
+    DOWNLOAD,
+    bind_arguments,
+    check_number,
+    check_path,
+    check_progress,
+    check_workers,
+    resolve_reference,
+)
 from ._partial_file import PartialFile, is_at, open_regular, read_at
 from ._parts import MAX_WORKERS, Part, PartScheduler, part_size_for
 from ._progress import ProgressCallback, ProgressReporter
@@ -72,17 +83,59 @@ _HELPER_TIMEOUT = 10.0
 """Timeout in seconds of a helper's requests if the client has no timeout. The download continues without the helper."""
 
 
+@overload
 def download(
     client: Client,
     repository: str,
-    digest: str,
+    digest: str | Descriptor,
     path: str | os.PathLike[str],
     *,
     workers: int = 4,
     part_size: int | None = None,
     progress: ProgressCallback | None = None,
+) -> Descriptor: ...
+
+
+@overload
+def download(
+    reference: str | Reference,
+    path: str | os.PathLike[str],
+    *,
+    client: Client | None = None,
+    workers: int = 4,
+    part_size: int | None = None,
+    progress: ProgressCallback | None = None,
+) -> Descriptor: ...
+
+
+@overload
+def download(
+    client: Client | None,
+    reference: str | Reference,
+    path: str | os.PathLike[str],
+    *,
+    workers: int = 4,
+    part_size: int | None = None,
+    progress: ProgressCallback | None = None,
+) -> Descriptor: ...
+
+
+@suggest_options({"chunk_size": "part_size=...", "max_workers": "workers=4", "threads": "workers=4"})
+def download(
+    *args: Any,
+    client: Any = None,
+    repository: Any = None,
+    digest: Any = None,
+    reference: Any = None,
+    path: Any = None,
+    workers: int = 4,
+    part_size: int | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Descriptor:
     """Download a blob to a file. The file appears at the path only when it is complete and verified.
+
+    With a full reference, no client is required: ``download("ghcr.io/org/app@sha256:...", path)`` opens one and closes
+    it.
 
     The blob is written to a hidden file in the directory of the target, ``.NAME.DIGEST.part``, which is then synced and
     renamed. If a download is interrupted or its process is killed, the next call hashes the content of this file and
@@ -101,9 +154,12 @@ def download(
     client's timeout or deadline (`Client.with_options`), or after 10 seconds if the client has no timeout.
 
     Args:
-        client: Client of the registry.
+        args: The arguments up to `path`, by position.
+        client: Client of the registry. `None` means a `Client` of the host in the reference, which is closed at the
+            end.
         repository: Name of the repository.
-        digest: Digest of the blob: sha256, sha384 or sha512.
+        digest: Digest of the blob (sha256, sha384 or sha512), or its descriptor, whose size is then verified, too.
+        reference: Repository and digest, ``HOST/NAME@DIGEST``, instead of `repository` and `digest`.
         path: Path of the file, in an existing directory.
         workers: Maximum number of connections, from 1; more than 64 count as 64. All buffers together use at most
             32 MiB. Defaults to 4.
@@ -127,13 +183,21 @@ def download(
             the file. After this error and all others except for `DigestMismatch`, the bytes before the first gap are
             kept for the next download.
     """
-    source = repository_of(check_client(client), repository, "get_blob")
-    blob_digest = Digest(digest)
+    names = {"client": client, "repository": repository, "digest": digest, "reference": reference, "path": path}
+    arguments = bind_arguments(DOWNLOAD, args, names)
     workers = min(check_workers(workers), MAX_WORKERS)
     if part_size is not None:
         check_number("part size", part_size)
     reporter = ProgressReporter(check_progress(progress), "download")
-    return _Download(source, blob_digest, _check_target(path), workers, part_size, reporter).run()
+    with ExitStack() as opened:
+        client, repository, digest = resolve_reference(opened, **arguments)
+        if digest is None:
+            raise UsageError(
+                f"cannot download {str(arguments['reference'])!r:.300}: expected the digest of a blob, HOST/NAME@DIGEST"
+            )
+        source = repository_of(client, repository, "get_blob")
+        expected, size = (digest.digest, digest.size) if isinstance(digest, Descriptor) else (Digest(digest), None)
+        return _Download(source, expected, size, _check_target(arguments["path"]), workers, part_size, reporter).run()
 
 
 @final
@@ -144,6 +208,7 @@ class _Download:
         self,
         source: Repository,
         digest: Digest,
+        size: int | None,
         target: str,
         workers: int,
         part_size: int | None,
@@ -152,6 +217,7 @@ class _Download:
         digest.hasher()  # refuses an algorithm that cannot be verified
         self.source, self.digest, self.reporter = source, digest, reporter
         self.workers, self.part_size = workers, part_size
+        self._size = size
         self._target = target
         self._descriptor: Descriptor | None = None
 
@@ -159,6 +225,7 @@ class _Download:
         """Download the blob, unless the target has its digest."""
         size = self._verified_size()
         if size is not None:
+            self._check_size(size)
             self.reporter.report(self.digest, size, size)
             return Descriptor(OCTET_STREAM, self.digest, size)
         file = PartialFile(self._target, self.digest)
@@ -183,6 +250,7 @@ class _Download:
             return None
         hasher = self._hash_prefix(file.read, start)
         if hashed_digest(hasher, self.digest.algorithm) == self.digest:  # the process was killed before the rename
+            self._check_size(start)
             self.reporter.report(self.digest, start, start)
             return Descriptor(OCTET_STREAM, self.digest, start)
         try:
@@ -205,6 +273,7 @@ class _Download:
     def _start(self, file: PartialFile) -> Descriptor:
         """Download the whole blob."""
         with open_blob(self.source, self.digest, verify=False) as reader:
+            self._check_size(reader.descriptor.size)
             file.truncate(0)
             _Receiver(self, file, reader.descriptor, self.digest.hasher()).run(reader)
         return reader.descriptor
@@ -243,7 +312,16 @@ class _Download:
         """Return the descriptor of the blob. Only the first call sends a request (HEAD)."""
         if self._descriptor is None:
             self._descriptor = resolve_blob(self.source, self.digest)
+            self._check_size(self._descriptor.size)
         return self._descriptor
+
+    def _check_size(self, size: int) -> None:
+        if self._size not in (None, size):
+            raise SizeMismatch(
+                f"{self.digest} has {size} bytes: expected {self._size}, as its descriptor states",
+                expected=self._size or 0,
+                actual=size,
+            )
 
     def _hash_prefix(self, read: Callable[[memoryview, int], object], size: int) -> _Hash:
         """Hash the first `size` bytes of a file."""

@@ -31,9 +31,9 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
-from typing import BinaryIO, TypeVar, final
+from typing import Any, BinaryIO, TypeVar, final, overload
 
-from .._argument_checks import safe_repr
+from .._argument_checks import safe_repr, suggest_options
 from .._client.blob_writer import DEFAULT_CHUNK_SIZE, BlobWriter, resume_upload
 from .._client.blobs import find_blob, resolve_blob
 from .._client.client import Client
@@ -44,7 +44,7 @@ from .._client.uploads import UploadSession, blob_exists, cancel_quietly, open_u
 from .._http.body import Body, has_raised, wrap_chunks
 from .._oci.descriptor import Descriptor, is_media_type
 from .._oci.digest import Digest
-from .._oci.reference import check_repository
+from .._oci.reference import Reference, check_repository
 from ..errors import (
     AuthError,
     BlobUploadInvalid,
@@ -56,11 +56,12 @@ from ..errors import (
     RangeInvalid,
     ReadError,
     RegistryError,
+    SizeMismatch,
     TransportTimeout,
     UsageError,
 )
 from ..media_types import OCTET_STREAM
-from ._arguments import check_client, check_number, check_progress
+from ._arguments import UPLOAD, bind_arguments, check_number, check_progress, resolve_reference
 from ._content import HashingThread, open_content, read_content
 from ._progress import ProgressCallback, ProgressReporter
 
@@ -75,18 +76,50 @@ _MAX_FAULTS = 3
 _FAULTS = (ReadError, ConnectError, TransportTimeout, RegistryError)
 
 
+@overload
 def upload(
     client: Client,
     repository: str,
     source: str | os.PathLike[str] | BinaryIO | bytes | Iterable[bytes] | Body,
     *,
-    digest: str | None = None,
+    digest: str | Descriptor | None = None,
+    chunk_size: int | None = None,
+    mount_from: str | None = None,
+    media_type: str = OCTET_STREAM,
+    progress: ProgressCallback | None = None,
+) -> Descriptor: ...
+
+
+@overload
+def upload(
+    reference: str | Reference,
+    source: str | os.PathLike[str] | BinaryIO | bytes | Iterable[bytes] | Body,
+    *,
+    client: Client | None = None,
+    digest: str | Descriptor | None = None,
+    chunk_size: int | None = None,
+    mount_from: str | None = None,
+    media_type: str = OCTET_STREAM,
+    progress: ProgressCallback | None = None,
+) -> Descriptor: ...
+
+
+@suggest_options({"part_size": "chunk_size=...", "workers": "no option: an upload has one connection"})
+def upload(
+    *args: Any,
+    client: Any = None,
+    repository: Any = None,
+    reference: Any = None,
+    source: Any = None,
+    digest: str | Descriptor | None = None,
     chunk_size: int | None = None,
     mount_from: str | None = None,
     media_type: str = OCTET_STREAM,
     progress: ProgressCallback | None = None,
 ) -> Descriptor:
     """Upload a blob of any size.
+
+    With a full reference, no client is required: ``upload("ghcr.io/org/app", path)`` opens one and closes it.
 
     Without a digest, the content is hashed (sha256) in a separate thread while it is sent. With a digest, the blob is
     looked up first (HEAD): if the registry has or mounts it, the content is neither read nor sent. Content that is sent
@@ -103,12 +136,15 @@ def upload(
     Uses at most about 20 MiB of memory with the default chunk size, unless the source yields larger chunks.
 
     Args:
-        client: Client of the registry.
+        args: The arguments up to `source`, by position.
+        client: Client of the registry. `None` means a `Client` of the host in the reference, which is closed at the
+            end.
         repository: Name of the repository.
+        reference: Reference of the repository, ``HOST/NAME`` or ``HOST/NAME@DIGEST``, instead of `repository`.
         source: Path of a regular file; a seekable binary file, which is read from its current position and not closed;
             bytes; a `Body`; or any reader or iterable of bytes, which is single-use: one chunk is held in memory. Open
             a FIFO, a device or standard input yourself and pass the file object.
-        digest: Digest of the content, if it is known.
+        digest: Digest of the content, if it is known, or its descriptor, whose size is then verified, too.
         chunk_size: Number of bytes to send in one request. Defaults to the whole content if it is resendable and the
             registry accepts that, else to 4 MiB or the largest size that the registry accepts.
         mount_from: Another repository of the registry that may have the blob (specification, "Mounting a blob from
@@ -131,19 +167,28 @@ def upload(
         OSError: The file cannot be opened or read.
         Exception: The exception that the content or `progress` raised, unchanged.
     """
-    target = repository_of(check_client(client), repository, "upload")
-    known = None if digest is None else Digest(digest)
-    if known is not None:
-        known.hasher()  # refuses an algorithm that is not supported
-    elif mount_from is not None:
-        raise UsageError("cannot mount without a digest: pass the digest of the blob together with mount_from")
-    if mount_from is not None:
-        check_repository(mount_from)
-    if chunk_size is not None:
-        check_number("chunk size", chunk_size)
-    if not is_media_type(media_type):
-        raise UsageError(f"invalid media type {safe_repr(media_type)}: expected type/subtype without parameters")
-    with ProgressReporter(check_progress(progress), "upload") as reporter, open_content(source) as body:
+    names = {"client": client, "repository": repository, "reference": reference, "source": source}
+    arguments = bind_arguments(UPLOAD, args, names)
+    with ExitStack() as opened:
+        client, repository, digest_in_reference = resolve_reference(opened, **arguments)
+        target = repository_of(client, repository, "upload")
+        known, size = (digest.digest, digest.size) if isinstance(digest, Descriptor) else (digest, None)
+        if known is not None and digest_in_reference not in (None, known):
+            raise UsageError(f"invalid digest {safe_repr(known)}: expected {digest_in_reference}, as in the reference")
+        known = digest_in_reference if known is None else Digest(known)
+        if known is not None:
+            known.hasher()  # refuses an algorithm that is not supported
+        elif mount_from is not None:
+            raise UsageError("cannot mount without a digest: pass the digest of the blob together with mount_from")
+        if mount_from is not None:
+            check_repository(mount_from)
+        if chunk_size is not None:
+            check_number("chunk size", chunk_size)
+        if not is_media_type(media_type):
+            raise UsageError(f"invalid media type {safe_repr(media_type)}: expected type/subtype without parameters")
+        reporter = opened.enter_context(ProgressReporter(check_progress(progress), "upload"))
+        body = opened.enter_context(open_content(arguments["source"]))
+        _check_size(body.length, size)
         stored, session = None if known is None else find_blob(target, known), None
         if known is not None and stored is None and mount_from is not None:
             is_mounted, session = try_mount(target, known, mount_from)
@@ -152,8 +197,18 @@ def upload(
                     stored = resolve_blob(target, known, target.push_scope)
         if stored is None:
             stored = _ResumableUpload(target, body, chunk_size, reporter).run(known, session)
+        _check_size(stored.size, size)
         reporter.report(stored.digest, stored.size, stored.size)
     return Descriptor(media_type, stored.digest, stored.size)
+
+
+def _check_size(size: int | None, expected: int | None) -> None:
+    if size is not None and expected not in (None, size):
+        raise SizeMismatch(
+            f"the content has {size} bytes: expected {expected}, as its descriptor states",
+            expected=expected or 0,
+            actual=size,
+        )
 
 
 @final

@@ -31,7 +31,7 @@ from ociwire import (
 from ociwire.aio import AsyncClient
 from ociwire.errors import BlobUnknown, UsageError
 from ociwire.media_types import OCI_MANIFEST
-from ociwire.testing import MemoryRegistry, serve
+from ociwire.testing import AuthGuard, MemoryRegistry, serve
 
 HOST, NAME, CONTENT = "registry.example", "team/app", b"content"
 BLOB = Descriptor.of(CONTENT)
@@ -125,6 +125,62 @@ def test_async_client_constructor_has_the_parameters_of_the_client() -> None:
 @pytest.mark.parametrize("name", ["copy", "download", "upload"])
 def test_aio_transfer_has_the_parameters_of_the_transfer(name: str) -> None:
     assert parameters(getattr(aio, name)) == parameters(getattr(transfer, name))
+
+
+def test_async_client_is_constructed_as_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, Any]] = []
+    guard = AuthGuard(MemoryRegistry(), users={"me": "secret"})
+    monkeypatch.setattr("ociwire.transport.default.UrllibTransport", lambda **options: (made.append(options), guard)[1])
+
+    async def main() -> None:
+        pair = ("me", "secret")
+        async with AsyncClient(
+            HOST, credentials=pair, timeout=5, retry=1, trust_env=False, max_concurrency=7
+        ) as client:
+            assert await client.push_blob(NAME, CONTENT) == BLOB
+        async with AsyncClient.from_reference(f"{HOST}/{NAME}:v1", guard, max_concurrency=1) as client:
+            assert client.host == HOST
+        for arguments, options in (
+            ((HOST, MemoryRegistry), {}),
+            ((HOST, "me"), {}),
+            ((HOST, guard), {"credentials": pair}),
+            ((HOST,), {"auth": pair}),
+        ):
+            with pytest.raises(UsageError):
+                AsyncClient(*arguments, **options)
+
+    run(main)
+    assert made == [{"trust_env": False, "pool_size": 7}]
+
+
+def test_aio_transfers_take_full_references(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    registry = MemoryRegistry()
+    closed: list[bool] = []
+    shared = FunctionTransport(registry.round_trip)
+    monkeypatch.setattr(
+        "ociwire.transport.default.UrllibTransport",
+        lambda **options: FunctionTransport(shared.round_trip, close=lambda: closed.append(True)),
+    )
+    image = registry.seed(f"{NAME}:v1").root
+
+    async def main() -> None:
+        assert await aio.upload(f"{HOST}/{NAME}", CONTENT) == BLOB
+        assert await aio.download(f"{HOST}/{NAME}@{BLOB.digest}", tmp_path / "one") == BLOB
+        assert await aio.copy(f"{HOST}/{NAME}:v1", f"{HOST}/other:v1") == image
+        assert len(closed) == 3
+        async with AsyncClient(HOST, registry) as client:
+            assert await aio.download(client, f"{NAME}@{BLOB.digest}", tmp_path / "two") == BLOB
+            assert await aio.upload(NAME, CONTENT, client=client, digest=BLOB) == BLOB
+            assert await aio.copy(client, f"{NAME}:v1", "third:v1", platforms="linux/amd64") == image
+            assert await aio.copy(f"{NAME}:v1", f"{HOST}/fourth:v1", source=client) == image
+        assert len(closed) == 3
+        with Client(HOST, registry) as sync, pytest.raises(UsageError, match="expected an AsyncClient"):
+            await aio.download(f"{NAME}@{BLOB.digest}", tmp_path / "two", client=sync)  # type: ignore[call-overload]
+        with pytest.raises(UsageError, match="without a Client: expected one with a host"):
+            await aio.copy(NAME, "other")
+
+    run(main)
+    assert (tmp_path / "two").read_bytes() == CONTENT
 
 
 def test_async_client_every_operation_works() -> None:

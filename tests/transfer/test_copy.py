@@ -447,7 +447,8 @@ def test_copy_reference_of_another_registry_raises_usage_error(source: Side, tar
     [
         {"workers": 0},
         {"workers": 1.5},
-        {"platforms": "linux/amd64"},
+        {"platforms": "linux"},
+        {"platforms": "linux/amd64,linux/arm64"},
         {"platforms": ["linux"]},
         {"platforms": 7},
         {"platforms": [7]},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import errno
 import fcntl
+import inspect
 import itertools
 import os
 import threading
@@ -807,7 +808,7 @@ def test_download_sparse_partial_file_is_discarded_without_being_hashed(
 def test_download_large_file_of_the_expected_size_is_hashed_and_kept(
     world: DownloadWorld, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setitem(download.__globals__, "_HASH_LIMIT", 4999)
+    monkeypatch.setitem(inspect.unwrap(download).__globals__, "_HASH_LIMIT", 4999)
     getattr(world, name).write_bytes(world.content)
     assert world.download() == world.descriptor
     world.check_complete()
@@ -817,7 +818,7 @@ def test_download_large_file_of_the_expected_size_is_hashed_and_kept(
 def test_download_large_partial_file_is_resumed_with_one_head(
     world: DownloadWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(download.__globals__, "_HASH_LIMIT", 999)
+    monkeypatch.setitem(inspect.unwrap(download).__globals__, "_HASH_LIMIT", 999)
     world.part.write_bytes(world.content[:1000])
     assert world.download() == world.descriptor
     world.check_complete()
@@ -828,7 +829,7 @@ def test_download_large_partial_file_is_resumed_with_one_head(
 def test_download_large_file_and_head_refused_downloads_blob(
     world: DownloadWorld, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setitem(download.__globals__, "_HASH_LIMIT", 999)
+    monkeypatch.setitem(inspect.unwrap(download).__globals__, "_HASH_LIMIT", 999)
     getattr(world, name).write_bytes(world.content)
     world.modify_response = lambda request, response: Response(405) if request.method == "HEAD" else response
     assert world.download() == world.descriptor
