@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from ._oci.image_manifest import Index as Index, Manifest as Manifest
     from ._oci.reference import Reference as Reference
     from ._oci.scope import ResourceScope as ResourceScope, Scope as Scope
+    from .aio import AsyncClient as AsyncClient
+    from .auth import Credential as Credential
     from .transfer import copy as copy, download as download, upload as upload
     from .transport import (
         AuthTransport as AuthTransport,
@@ -93,6 +95,8 @@ _MODULE_OF_NAME = {
     "UrllibTransport": ".transport",
     "TLSConfig": ".transport",
     "docker_certs_d": ".transport",
+    "AsyncClient": ".aio",
+    "Credential": ".auth",
     "copy": ".transfer",
     "download": ".transfer",
     "upload": ".transfer",

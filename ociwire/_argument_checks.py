@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_WAIT",
+    "OTHER_TRANSPORT_OPTIONS",
     "check_boolean",
     "check_deadline",
     "check_future_deadline",
@@ -39,6 +40,17 @@ R = TypeVar("R")
 MAX_WAIT = 1e8
 """Maximum wait in seconds (three years). Longer waits are reduced to it, because `socket.settimeout` and `time.sleep`
 raise `OverflowError` for values beyond a platform-dependent limit."""
+OTHER_TRANSPORT_OPTIONS = {
+    "verify": "tls='ca.pem' for a CA bundle, or tls=context with an ssl.SSLContext; insecure=True means plain http",
+    "tls_verify": "tls='ca.pem' for a CA bundle, or tls=context with an ssl.SSLContext; insecure=True means plain http",
+    "cert": "tls=TLSConfig(cert='client.pem', key='client.key')",
+    "ca": "tls='ca.pem' or tls=TLSConfig(ca='ca.pem')",
+    "ssl_context": "tls=context",
+    "proxies": "proxy='http://proxy.example:3128'",
+    "retries": "retry=3",
+    "max_retries": "retry=3",
+}
+"""Options of transports in other libraries, and what to use instead."""
 _LARGEST = 2**63 - 1
 """Maximum size, offset or count: OCI sizes and file offsets are signed 64-bit integers."""
 
@@ -138,12 +150,16 @@ def check_future_deadline(deadline: Any) -> float | None:
         UsageError: The deadline is not a number, or is a value of `time.time`.
     """
     now = time.monotonic()
-    expected = "expected a time.monotonic() value, such as time.monotonic() + 60, or within=60 for 60 seconds from now"
+    example = "such as time.monotonic() + 60, or within=60 for 60 seconds from now"
     if check_deadline(deadline) is not None and deadline < now:
-        raise DeadlinePassed(f"the deadline {safe_repr(deadline)} passed {now - deadline:.3g} s ago: {expected}")
+        raise DeadlinePassed(
+            f"the deadline {safe_repr(deadline)} passed {now - deadline:.3g} s ago: expected a time.monotonic() value, {example}"
+        )
     # Both clocks count seconds, but `time.monotonic` starts near 0: such a deadline would never be reached.
     if deadline is not None and abs(deadline - time.time()) < MAX_WAIT and deadline - now > MAX_WAIT:
-        raise UsageError(f"invalid deadline {safe_repr(deadline)}, which is a time.time() value: {expected}")
+        raise UsageError(
+            f"invalid deadline {safe_repr(deadline)}, a time.time() value: expected a time.monotonic() value, {example}"
+        )
     return deadline  # type: ignore[no-any-return]
 
 

@@ -22,7 +22,7 @@ from . import transfer
 from ._argument_checks import check_integer, safe_repr, suggest_options
 from ._client.blob_reader import BlobReader
 from ._client.blob_writer import BlobWriter
-from ._client.client import OTHER_OPTIONS, UNSET, Client, resolve_transport
+from ._client.client import OTHER_OPTIONS, UNSET, Client, parse_reference, resolve_transport
 from ._client.request_sender import MAX_MANIFEST_SIZE
 from ._http.body import Body
 from ._http.cancellation import Cancellation, OperationCancelled, cancellable_by, current_cancellation
@@ -326,8 +326,7 @@ class AsyncClient:
         cls, reference: str | Reference, transport: Transport | None = None, **options: Unpack[AsyncClientOptions]
     ) -> AsyncClient:
         """Return a client of the registry that a reference names; see `Client.from_reference`."""
-        parsed = reference if isinstance(reference, Reference) else Reference.parse(reference)
-        return cls(parsed.host, transport, **options)
+        return cls(parse_reference(reference).host, transport, **options)
 
     @property
     def host(self) -> str:

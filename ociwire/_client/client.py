@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, final, overload
 import urllib3
 
 from .._argument_checks import (
+    OTHER_TRANSPORT_OPTIONS,
     check_boolean,
     check_future_deadline,
     check_integer,
@@ -112,26 +114,26 @@ _OTHER_NAMES = {
     "manifest_exists": "has_manifest(repository, reference)",
     "list_referrers": "referrers(repository, digest)",
     "get_referrers": "referrers(repository, digest)",
-    "request": "do(Request(method, path))",
-    "send": "do(Request(method, path))",
+    **dict.fromkeys(("request", "send", "get", "head", "post", "put", "patch", "delete"), "do(Request(method, path))"),
+    "get_digest": "resolve_manifest(repository, reference).digest",
+    "get_manifest_digest": "resolve_manifest(repository, reference).digest",
+    "get_index": "fetch_manifest(repository, reference)",
+    "upload": "push_blob(repository, content), or ociwire.upload(client, repository, source)",
+    "download": "get_blob(repository, digest), or ociwire.download(client, repository, digest, path)",
+    "pull": "fetch_manifest(repository, reference), or ociwire.download(client, repository, digest, path)",
+    "push": "push_manifest(repository, content), or ociwire.upload(client, repository, source)",
+    "copy": "tag(repository, source, *tags), or ociwire.copy(client, source_reference, target_reference)",
+    "version": "ping()",
 }
 """Names of operations in other clients, and those of this one."""
 OTHER_OPTIONS = {
+    **OTHER_TRANSPORT_OPTIONS,
     "auth": "credentials=(username, password)",
     "auth_config": "credentials=(username, password)",
     "username": "credentials=(username, password)",
     "user": "credentials=(username, password)",
     "password": "credentials=(username, password)",
     "token": "credentials=Credential(registry_token=...) for a bearer token, or credentials=(username, token)",
-    "verify": "tls='ca.pem' for a CA bundle, or tls=context with an ssl.SSLContext; insecure=True means plain http",
-    "cert": "tls=TLSConfig(cert='client.pem', key='client.key')",
-    "ca": "tls='ca.pem' or tls=TLSConfig(ca='ca.pem')",
-    "ssl_context": "tls=context",
-    "tls_verify": "tls='ca.pem' for a CA bundle, or tls=context with an ssl.SSLContext; insecure=True means plain http",
-    "proxies": "proxy='http://proxy.example:3128'",
-    "retries": "retry=3",
-    "max_retries": "retry=3",
-    "timeouts": "timeout=30",
     "headers": "user_agent=..., or a transport layer that adds headers (Request.with_headers)",
     "http": "insecure=True",
     "plain_http": "insecure=True",
@@ -141,6 +143,11 @@ OTHER_OPTIONS = {
     "max_concurrency": "ociwire.aio.AsyncClient",
 }
 """Options of other clients, and what to use instead."""
+_CONSTRUCTOR_OPTIONS = {
+    name: f"Client(host, {name}=...)"
+    for name in ("credentials", "retry", "tls", "proxy", "trust_env", "insecure", "user_agent", "debug_id")
+}
+"""Options that `Client.with_options` cannot change."""
 _DOCKER_HUB_REGISTRY = "registry-1.docker.io"
 _CATALOG_URL = "/v2/_catalog"
 
@@ -254,9 +261,9 @@ class Client:
         Raises:
             UsageError: The reference or an option is invalid.
         """
-        parsed = reference if isinstance(reference, Reference) else Reference.parse(reference)
-        return cls(parsed.host, transport, **options)
+        return cls(parse_reference(reference).host, transport, **options)
 
+    @suggest_options(_CONSTRUCTOR_OPTIONS)
     def with_options(
         self,
         *,
@@ -921,7 +928,16 @@ class Client:
         def __getattr__(self, name: str) -> object:
             other = _OTHER_NAMES.get(name)
             hint = "" if other is None else f"; use client.{other}"
+            if name == "login":
+                hint = "; use Client(host, credentials=(username, password))"
             raise AttributeError(f"'Client' object has no attribute {name!r}{hint}")
+
+        def __setattr__(self, name: str, value: object) -> None:
+            # As in a `requests.Session`. Without this check, the assignment would have no effect.
+            if name in OTHER_OPTIONS or name in _CONSTRUCTOR_OPTIONS or name == "timeout":
+                option = OTHER_OPTIONS.get(name, f"{name}=...")
+                raise AttributeError(f"cannot set {name} of a client; use {option}, passed to Client(host, ...)")
+            object.__setattr__(self, name, value)
 
     @property
     def _checked_sender(self) -> RequestSender:
@@ -935,6 +951,22 @@ class Client:
     def _get_manifest(repository: Repository, reference: str, digest: Digest | None) -> BlobReader:
         manifest = manifests.fetch_manifest(repository, reference, digest)
         return BlobReader(manifest.response.replace(body=manifest.content), manifest.descriptor)
+
+
+def parse_reference(reference: str | Reference) -> Reference:
+    """Return a reference whose host is used.
+
+    Raises:
+        UsageError: The reference is invalid, or is a host, which would be parsed as a repository of Docker Hub.
+    """
+    if isinstance(reference, Reference):
+        return reference
+    parsed = Reference.parse(reference)
+    if "/" not in reference and re.fullmatch(r".*\..*|localhost", reference.partition("@")[0].partition(":")[0]):
+        raise UsageError(
+            f"invalid reference {safe_repr(reference, 300)}: expected HOST/NAME (for a host, use Client(host))"
+        )
+    return parsed
 
 
 def resolve_transport(

@@ -130,6 +130,11 @@ class Headers(Mapping[str, str]):
         Raises:
             UsageError: As the constructor.
         """
+        if not isinstance(changes, Mapping) or not all(isinstance(name, str) for name in changes):
+            raise UsageError(
+                "changes of headers must be a mapping of names to values, such as {'Accept': '*/*'}, got"
+                f" {type(changes).__name__}"
+            )
         replaced = {name.lower() for name in changes}
         unchanged = [field for field in self._fields if field[0].lower() not in replaced]
         added = [_check_field((name, value)) for name, value in changes.items() if value is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..errors import UsageError
@@ -107,7 +107,7 @@ def make_reader(body: Any) -> Reader:
         UsageError: The body has another type.
     """
     # A text file has `read`, and a str is iterable, but neither yields bytes.
-    is_text = isinstance(body, (str, io.TextIOBase))
+    is_text = isinstance(body, (str, io.TextIOBase, Mapping))  # a mapping may be meant as JSON
     if isinstance(body, bytes):
         return _PieceReader(iter((body,)))
     if hasattr(body, "readinto") and hasattr(body, "close"):

@@ -86,7 +86,10 @@ def bind_arguments(forms: Forms, args: tuple[Any, ...], keywords: Mapping[str, A
         all_names = positional.keys() | given.keys()
         fits = len(args) <= len(names) and not positional.keys() & given.keys()
         is_complete = {*names} - {*forms.clients} <= all_names <= {*names, *forms.clients}
-        if fits and is_complete and not (args and (names[0] in forms.clients) == isinstance(args[0], (str, Reference))):
+        # The first argument distinguishes forms of the same length. In the longest form, `check_client` checks it.
+        starts_with_client = bool(args) and not isinstance(args[0], (str, Reference))
+        is_ambiguous = bool(args) and names != forms.names[0]
+        if fits and is_complete and not (is_ambiguous and (names[0] in forms.clients) != starts_with_client):
             return {**given, **positional}
     types = ", ".join([type(value).__name__ for value in args] + [f"{name}=..." for name in given])
     raise UsageError(f"invalid arguments ({types}): expected {forms.usage}")

@@ -33,20 +33,22 @@ def stack(base: Transport, *layers: Layer) -> Transport:
     transport = check_transport("base", base)
     for layer in layers:
         if not callable(layer):
-            raise UsageError(_describe_layer_error(layer))
+            raise UsageError(
+                f"a layer must be a callable that takes a transport and returns one, got {type(layer).__name__}"
+                f"{_layer_hint(layer)}"
+            )
     for layer in layers:
         transport = check_transport(f"the result of the layer {_name_of(layer)}", layer(transport))
     return transport
 
 
-def _describe_layer_error(layer: object) -> str:
+def _layer_hint(layer: object) -> str:
     name = type(layer).__name__
-    hint = ""
     if isinstance(layer, Iterable):
-        hint = ": pass the layers as separate arguments, such as stack(base, *layers)"
-    elif hasattr(layer, "round_trip"):
-        hint = f": pass the class, such as stack(base, {name}), or functools.partial({name}, option=...)"
-    return f"a layer must be a callable that takes a transport and returns one, got {name}{hint}"
+        return ": pass the layers as separate arguments, such as stack(base, *layers)"
+    if hasattr(layer, "round_trip"):
+        return f": pass the class, such as stack(base, {name}), or functools.partial({name}, option=...)"
+    return ""
 
 
 def _name_of(function: Any) -> str:
@@ -91,12 +93,15 @@ class FunctionTransport(BaseTransport):
         """Call the function, and return its response.
 
         Raises:
-            UsageError: The transport is closed.
+            UsageError: The transport is closed, or the function did not return a `Response`.
             Exception: Any exception that the function raises, unchanged.
         """
         if self._closed:
             raise UsageError("the transport is closed")
-        return with_request(self._function(request), request)
+        response = self._function(request)
+        if not isinstance(response, Response):
+            raise UsageError(f"{_name_of(self._function)} must return a Response, got {type(response).__name__}")
+        return with_request(response, request)
 
     def close(self) -> None:
         """Close the transport: refuse further requests, and call the function `close`. Idempotent."""

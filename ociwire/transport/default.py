@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import urllib3
 
+from .._argument_checks import OTHER_TRANSPORT_OPTIONS, suggest_options
 from .._http.transport import Layer, Transport, check_transport
 from ..auth.credentials import CredentialFunction, CredentialSource
 from ..auth.docker_config import DockerConfig
@@ -23,6 +24,14 @@ from .retry import RetryTransport
 __all__ = ["compose_default_stack", "default_transport"]
 
 
+@suggest_options(
+    {
+        **OTHER_TRANSPORT_OPTIONS,
+        **dict.fromkeys(
+            ("auth", "username", "password"), "credentials=StaticCredentials(host, Credential(username, password))"
+        ),
+    }
+)
 def default_transport(
     *,
     base: Transport | None = None,

@@ -31,7 +31,7 @@ from typing import Any, final
 
 import urllib3
 
-from .._argument_checks import check_seconds, is_number, safe_repr
+from .._argument_checks import OTHER_TRANSPORT_OPTIONS, check_seconds, is_number, safe_repr, suggest_options
 from .._http.cancellation import current_cancellation
 from .._http.messages import Request, Response, redactor_of
 from .._http.transport import BaseTransport, Transport, check_transport
@@ -83,6 +83,7 @@ class RetryTransport(BaseTransport):
         UsageError: `retry` or `max_wait` is invalid.
     """
 
+    @suggest_options(OTHER_TRANSPORT_OPTIONS)
     def __init__(
         self,
         inner: Transport,

@@ -286,6 +286,46 @@ def test_client_url_or_reference_as_host_names_the_right_spelling(host: str, hin
         Client(host)
 
 
+@pytest.mark.parametrize(
+    "host", ["ghcr.io", "localhost:5000", "localhost", "ghcr.io:443", "ghcr.io@sha256:" + "0" * 64]
+)
+def test_client_from_reference_of_a_host_alone_raises_usage_error(host: str) -> None:
+    with pytest.raises(errors.UsageError, match=r"for a host, use Client\(host\)"):
+        Client.from_reference(host)
+    assert Client.from_reference("alpine:3.20", MemoryRegistry()).host == "registry-1.docker.io"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("auth", r"use credentials=\(username, password\), passed to Client"),
+        ("timeout", r"use timeout=\.\.\., passed"),
+        ("verify", "use tls="),
+        ("insecure", "use insecure="),
+    ],
+)
+def test_client_option_that_is_assigned_raises(client: Client, name: str, hint: str) -> None:
+    with pytest.raises(AttributeError, match=hint):
+        setattr(client, name, "x")
+    client.my_attribute = 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("make", "hint"),
+    [
+        (lambda: default_transport(retries=3), "use retry=3"),  # type: ignore[call-arg]
+        (lambda: default_transport(auth=("me", SECRET)), r"use credentials=StaticCredentials\(host, Credential\("),  # type: ignore[call-arg]
+        (lambda: UrllibTransport(verify=False), "use tls="),  # type: ignore[call-arg]
+        (lambda: RetryTransport(MemoryRegistry(), max_retries=3), "use retry=3"),  # type: ignore[call-arg]
+        (lambda: Client(HOST, MemoryRegistry()).with_options(retry=3), r"use Client\(host, retry=\.\.\.\)"),  # type: ignore[call-arg]
+    ],
+)
+def test_transport_option_of_another_library_names_the_right_one(make: Callable[[], object], hint: str) -> None:
+    with pytest.raises(errors.UsageError, match=hint) as caught:
+        make()
+    assert SECRET not in str(caught.value)
+
+
 # with_options
 
 
@@ -384,6 +424,11 @@ def test_function_transport_without_function_raises_usage_error() -> None:
         FunctionTransport(MemoryRegistry())  # type: ignore[arg-type]
 
 
+def test_function_transport_that_returns_no_response_raises_usage_error() -> None:
+    with pytest.raises(errors.UsageError, match=r"<lambda> must return a Response, got NoneType"):
+        Client(HOST, FunctionTransport(lambda request: None)).ping()  # type: ignore[arg-type,return-value]
+
+
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
@@ -433,8 +478,14 @@ def test_response_with_headers_changes_them_and_moves_the_body() -> None:
     assert dict(second.headers) == {"X-Two": "2", "X-Three": "3"}
     assert (second.status, second.request, second.read()) == (200, first.request, b"hello")
     assert first.closed
-    with pytest.raises(errors.UsageError):
-        second.with_headers({"a b": "1"})
+    for changes in ({"a b": "1"}, [("A", "1")], {1: "1"}, None):
+        with pytest.raises(errors.UsageError, match="header"):
+            second.with_headers(changes)  # type: ignore[arg-type]
+
+
+def test_response_of_a_mapping_raises_usage_error() -> None:
+    with pytest.raises(errors.UsageError, match=r"body must be bytes, a binary reader .* got dict"):
+        Response(200, {}, {"tags": ["v1"]})  # type: ignore[arg-type]
 
 
 def test_dict_of_headers_keeps_the_names_as_they_came() -> None:
@@ -741,7 +792,14 @@ def test_ping_returns_or_raises() -> None:
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("list_tags", r"use client\.tags\("), ("pull_blob", r"use client\.get_blob\("), ("catalog", "repositories")],
+    [
+        ("list_tags", r"use client\.tags\("),
+        ("get", r"use client\.do\(Request"),
+        ("login", "use Client"),
+        ("pull", "fetch"),
+        ("pull_blob", r"use client\.get_blob\("),
+        ("catalog", "repositories"),
+    ],
 )
 def test_client_names_of_other_clients_name_the_right_one(client: Client, name: str, hint: str) -> None:
     with pytest.raises(AttributeError, match=hint):

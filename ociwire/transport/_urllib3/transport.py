@@ -11,7 +11,7 @@ from typing import Any, final
 
 import urllib3
 
-from ..._argument_checks import check_boolean, check_integer, check_seconds
+from ..._argument_checks import OTHER_TRANSPORT_OPTIONS, check_boolean, check_integer, check_seconds, suggest_options
 from ..._http.headers import Headers
 from ..._http.messages import Request, Response, redactor_of, with_redactor
 from ..._http.transport import BaseTransport
@@ -60,6 +60,7 @@ class UrllibTransport(BaseTransport):
         UsageError: An argument is invalid.
     """
 
+    @suggest_options(OTHER_TRANSPORT_OPTIONS)
     def __init__(
         self,
         *,

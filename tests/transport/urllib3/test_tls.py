@@ -129,13 +129,13 @@ class TestTLSConfig:
 
     @pytest.mark.parametrize("separate", [True, False])
     def test_tls_config_sends_the_client_certificate(
-        self, wire: Wire, strict: ssl.SSLContext, config: TLSConfig, tmp_path: Path, separate: bool
+        self, wire: Wire, mutual_tls: ssl.SSLContext, config: TLSConfig, tmp_path: Path, separate: bool
     ) -> None:
         if not separate:
             both = (tmp_path / "client.pem").read_bytes() + (tmp_path / "client.key").read_bytes()
             (tmp_path / "client.pem").write_bytes(both)
             config = TLSConfig(config.ca, config.cert)
-        server = wire.serve(respond(reply(200, b"ok")), context=strict)
+        server = wire.serve(respond(reply(200, b"ok")), context=mutual_tls)
         assert read(wire.transport(tls=config).round_trip(get(server.url))) == (200, b"ok")
 
     def test_tls_config_anonymous_request_sends_no_client_certificate(
