@@ -153,7 +153,8 @@ def check_future_deadline(deadline: Any) -> float | None:
     example = "such as time.monotonic() + 60, or within=60 for 60 seconds from now"
     if check_deadline(deadline) is not None and deadline < now:
         raise DeadlinePassed(
-            f"the deadline {safe_repr(deadline)} passed {now - deadline:.3g} s ago: expected a time.monotonic() value, {example}"
+            f"the deadline {safe_repr(deadline)} passed {now - deadline:.3g} s ago: expected a time.monotonic() value,"
+            f" {example}"
         )
     # Both clocks count seconds, but `time.monotonic` starts near 0: such a deadline would never be reached.
     if deadline is not None and abs(deadline - time.time()) < MAX_WAIT and deadline - now > MAX_WAIT:

@@ -148,6 +148,7 @@ _CONSTRUCTOR_OPTIONS = {
     for name in ("credentials", "retry", "tls", "proxy", "trust_env", "insecure", "user_agent", "debug_id")
 }
 """Options that `Client.with_options` cannot change."""
+_SESSION_ATTRIBUTES = frozenset({"auth", "cert", "headers", "proxies", "timeout", "verify"})
 _DOCKER_HUB_REGISTRY = "registry-1.docker.io"
 _CATALOG_URL = "/v2/_catalog"
 
@@ -933,8 +934,8 @@ class Client:
             raise AttributeError(f"'Client' object has no attribute {name!r}{hint}")
 
         def __setattr__(self, name: str, value: object) -> None:
-            # As in a `requests.Session`. Without this check, the assignment would have no effect.
-            if name in OTHER_OPTIONS or name in _CONSTRUCTOR_OPTIONS or name == "timeout":
+            # A `requests.Session` is configured in this way. Here, the assignment would have no effect.
+            if name in _SESSION_ATTRIBUTES or name in _CONSTRUCTOR_OPTIONS:
                 option = OTHER_OPTIONS.get(name, f"{name}=...")
                 raise AttributeError(f"cannot set {name} of a client; use {option}, passed to Client(host, ...)")
             object.__setattr__(self, name, value)
