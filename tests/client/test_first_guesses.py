@@ -207,7 +207,7 @@ def test_client_options_reach_the_default_stack(monkeypatch: pytest.MonkeyPatch)
         ({"retry": "3"}, "invalid retry '3'"),
         ({"tls": False}, "tls must be a path, a TLSConfig, an ssl.SSLContext or a function, got bool"),
         ({"tls": ("a.pem", "a.key")}, r"got tuple: use TLSConfig\(cert=\.\.\., key=\.\.\.\)"),
-        ({"tls": "/missing/ca.pem"}, "cannot use the CA bundle '/missing/ca.pem'"),
+        ({"tls": "/missing/ca.pem"}, "cannot use the CA bundle /missing/ca.pem: "),
         ({"proxy": "socks5://proxy.example"}, "SOCKS proxies are not supported"),
         ({"proxy": {"https": "http://proxy.example"}}, "invalid proxy URL"),
         ({"insecure": "false"}, "invalid insecure 'false': expected True or False"),
