@@ -6,6 +6,7 @@ without an exception: NaN, numbers too large for a float and integers beyond 64 
 
 from __future__ import annotations
 
+import inspect
 import operator
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ __all__ = [
     "OTHER_TRANSPORT_OPTIONS",
     "check_boolean",
     "check_deadline",
+    "check_function",
     "check_future_deadline",
     "check_integer",
     "check_read_size",
@@ -72,6 +74,23 @@ def check_boolean(name: str, value: Any) -> bool:
     """
     if type(value) is not bool:
         raise UsageError(f"invalid {name} {safe_repr(value)}: expected True or False")
+    return value
+
+
+def check_function(name: str, value: Any, usage: str) -> Any:
+    """Return a function argument unchanged after validating it.
+
+    Args:
+        name: Name of the argument.
+        value: The argument.
+        usage: What is expected, for the message.
+
+    Raises:
+        UsageError: The value is not callable, or is a coroutine function, which would never be awaited.
+    """
+    if not callable(value) or inspect.iscoroutinefunction(value):
+        got = "a coroutine function" if callable(value) else type(value).__name__
+        raise UsageError(f"invalid {name} {safe_repr(value)}: expected {usage}, got {got}")
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -90,6 +91,8 @@ def check_transport(name: str, transport: Any) -> Transport:
         name_of_class = transport.__name__
         got, hint = f"the class {name_of_class}", f": pass an instance, such as {name_of_class}(...)"
     elif callable(getattr(transport, "round_trip", None)) and callable(getattr(transport, "close", None)):
+        if inspect.iscoroutinefunction(transport.round_trip):
+            raise UsageError(f"{name} must be a transport whose round_trip(request) is not a coroutine function")
         return transport  # type: ignore[no-any-return]
     else:
         got = type(transport).__name__

@@ -56,6 +56,11 @@ class DockerConfig:
     """
 
     def __init__(self, env: Mapping[str, str] | None = None) -> None:
+        if env is not None and not isinstance(env, Mapping):
+            raise UsageError(
+                f"env must be a mapping, got {type(env).__name__}: for a file, use"
+                " DockerConfig(env={**os.environ, 'REGISTRY_AUTH_FILE': path})"
+            )
         self._env: Mapping[str, str] = os.environ if env is None else env
         # By program and server: the expiry, and the credential or the message of an error. The exception itself is not
         # cached, because its traceback would grow with each `raise`.

@@ -93,6 +93,9 @@ class AuthGuard(BaseTransport):
     ) -> None:
         if scheme not in ("bearer", "basic"):
             raise UsageError(f"invalid scheme {safe_repr(scheme)}: expected 'bearer' or 'basic'")
+        if not isinstance(users, Mapping):
+            # The value is not shown, because it has a password.
+            raise UsageError(f"users must be a mapping of user names to passwords, got {type(users).__name__}")
         self._inner = check_transport("inner", inner)
         self._scheme = scheme
         self._users = users

@@ -46,7 +46,17 @@ class ScriptedTransport(BaseTransport):
     def __init__(
         self, answers: Iterable[Response | BaseException | Callable[[Request], Response | BaseException]]
     ) -> None:
+        if isinstance(answers, (Response, BaseException)) or not isinstance(answers, Iterable):
+            raise UsageError(f"answers must be an iterable, got {type(answers).__name__}: pass [Response(200)]")
         self._answers = list(answers)
+        for number, answer in enumerate(self._answers, 1):
+            is_class = isinstance(answer, type)
+            if is_class or not (isinstance(answer, (Response, BaseException)) or callable(answer)):
+                got = f"the class {answer.__name__}" if isinstance(answer, type) else type(answer).__name__
+                raise UsageError(
+                    f"invalid script entry {number}: expected a Response, an exception or a function that takes a"
+                    f" request, got {got}"
+                )
         self._lock = threading.Lock()
         self._closed = False
         self.requests: list[Request] = []

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-from .._argument_checks import check_integer, safe_repr
+from .._argument_checks import check_function, check_integer, safe_repr
 from .._client.client import Client
 from .._client.repository import sender_of
 from .._oci.digest import Digest
@@ -194,8 +194,8 @@ def check_workers(workers: Any) -> int:
 
 def check_progress(progress: Any) -> ProgressCallback | None:
     """Return a progress callback or `None` unchanged; `UsageError` for other values."""
-    if progress is not None and not callable(progress):
-        raise UsageError(f"invalid progress {safe_repr(progress)}: expected a function that takes a Progress, or None")
+    if progress is not None:
+        check_function("progress", progress, "a function that takes a Progress, or None")
     return progress  # type: ignore[no-any-return]
 
 

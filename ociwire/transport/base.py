@@ -59,7 +59,13 @@ def _name_of(function: Any) -> str:
 
 
 def with_request(response: Response, request: Request) -> Response:
-    """Return the response with `request` as its request, unless it has a request already."""
+    """Return the response with `request` as its request, unless it has a request already.
+
+    Raises:
+        UsageError: A transport has returned something else.
+    """
+    if not isinstance(response, Response):
+        raise UsageError(f"round_trip must return a Response, got {type(response).__name__}")
     return response if response.request is not None else response.replace(request=request)
 
 

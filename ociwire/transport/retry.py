@@ -31,7 +31,14 @@ from typing import Any, final
 
 import urllib3
 
-from .._argument_checks import OTHER_TRANSPORT_OPTIONS, check_seconds, is_number, safe_repr, suggest_options
+from .._argument_checks import (
+    OTHER_TRANSPORT_OPTIONS,
+    check_function,
+    check_seconds,
+    is_number,
+    safe_repr,
+    suggest_options,
+)
 from .._http.cancellation import current_cancellation
 from .._http.messages import Request, Response, redactor_of
 from .._http.transport import BaseTransport, Transport, check_transport
@@ -94,6 +101,10 @@ class RetryTransport(BaseTransport):
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._inner = check_transport("inner", inner)
+        if sleep is not None:
+            check_function("sleep", sleep, "a function that takes seconds, such as lambda seconds: None")
+        if clock is not None:
+            check_function("clock", clock, "a function that returns seconds since the epoch, such as time.time")
         self._policy = RetryPolicy(_check_retry(retry))
         self._tracker = _RetryAfterTracker(sleep, clock, check_seconds("max_wait", max_wait))
 

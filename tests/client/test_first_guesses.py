@@ -16,6 +16,7 @@ import pytest
 import urllib3
 
 from ociwire import (
+    AsyncClient,
     AuthTransport,
     Client,
     Descriptor,
@@ -32,10 +33,11 @@ from ociwire import (
     TLSConfig,
     UrllibTransport,
     default_transport,
+    download,
     errors,
     stack,
 )
-from ociwire.auth import Anonymous, Credential, StaticCredentials
+from ociwire.auth import Anonymous, Credential, DockerConfig, StaticCredentials
 from ociwire.media_types import DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 from ociwire.testing import AuthGuard, FaultTransport, MemoryRegistry, ScriptedTransport
 
@@ -805,3 +807,87 @@ def test_client_names_of_other_clients_name_the_right_one(client: Client, name: 
     with pytest.raises(AttributeError, match=hint):
         getattr(client, name)
     assert not hasattr(client, "something_else")
+
+
+# Fakes in tests
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        (Response(200), r"answers must be an iterable, got Response: pass \[Response\(200\)\]"),
+        (ValueError(), "answers must be an iterable, got ValueError"),
+        (200, "answers must be an iterable, got int"),
+        ([Response(200), 404], "invalid script entry 2: expected a Response, .* got int"),
+        ([(200, {}, b"")], "got tuple"),
+        ({"/v2/": Response(200)}, "got str"),
+        ([ConnectionError], "got the class ConnectionError"),
+    ],
+)
+def test_scripted_transport_other_answers_raise_usage_error(answers: Any, message: str) -> None:
+    with pytest.raises(errors.UsageError, match=message):
+        ScriptedTransport(answers)
+
+
+@pytest.mark.parametrize("users", [("me", SECRET), [("me", SECRET)], "me"])
+def test_auth_guard_users_that_are_no_mapping_raise_usage_error_without_secrets(users: Any) -> None:
+    with pytest.raises(errors.UsageError, match="users must be a mapping of user names to passwords, got") as caught:
+        AuthGuard(MemoryRegistry(), users=users)
+    assert SECRET not in str(caught.value)
+
+
+async def coroutine_function(*_arguments: Any) -> Any:
+    """Never called, because nothing would await it."""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sleep": 0}, "invalid sleep 0: expected a function that takes seconds, .* got int"),
+        ({"sleep": coroutine_function}, "invalid sleep .* got a coroutine function"),
+        ({"clock": 0}, "invalid clock 0: expected a function that returns seconds since the epoch, .* got int"),
+    ],
+)
+def test_default_transport_other_sleep_or_clock_raises_usage_error(options: Any, message: str) -> None:
+    with pytest.raises(errors.UsageError, match=message):
+        default_transport(base=MemoryRegistry(), credentials=Anonymous(), **options)
+
+
+def test_docker_config_of_a_path_names_the_environment() -> None:
+    for path in ("config.json", Path("config.json")):
+        with pytest.raises(errors.UsageError, match=r"env must be a mapping, got .* 'REGISTRY_AUTH_FILE': path"):
+            DockerConfig(path)  # type: ignore[arg-type]
+
+
+class OtherTransport:
+    """Transport that returns a given value."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def round_trip(self, request: Request, /) -> Any:
+        return self._value
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+@pytest.mark.parametrize("value", [None, 200, {"status": 200}])
+@pytest.mark.parametrize("layer", [lambda inner: inner, RetryTransport, RedirectTransport, LogTransport])
+def test_transport_that_returns_no_response_raises_usage_error(layer: Any, value: Any) -> None:
+    client = Client(HOST, layer(OtherTransport(value)))
+    with pytest.raises(errors.UsageError, match=f"round_trip must return a Response, got {type(value).__name__}"):
+        client.ping()
+
+
+def test_transport_of_coroutines_raises_usage_error() -> None:
+    transport = OtherTransport(None)
+    transport.round_trip = coroutine_function  # type: ignore[method-assign]
+    for make in (partial(Client, HOST), RetryTransport, stack, partial(AsyncClient, HOST)):
+        with pytest.raises(errors.UsageError, match=r"whose round_trip\(request\) is not a coroutine function"):
+            make(transport)
+
+
+def test_progress_that_is_a_coroutine_function_raises_usage_error(client: Client, tmp_path: Path) -> None:
+    with pytest.raises(errors.UsageError, match=r"a function that takes a Progress.* got a coroutine function"):
+        download(client, NAME, LAYER, tmp_path / "file", progress=coroutine_function)
