@@ -22,7 +22,15 @@ from . import transfer
 from ._argument_checks import check_integer, safe_repr, suggest_options
 from ._client.blob_reader import BlobReader
 from ._client.blob_writer import BlobWriter
-from ._client.client import OTHER_OPTIONS, UNSET, Client, parse_reference, resolve_transport
+from ._client.client import (
+    OTHER_OPTIONS,
+    UNSET,
+    Client,
+    check_assignment,
+    parse_reference,
+    resolve_transport,
+    unknown_attribute,
+)
 from ._client.request_sender import MAX_MANIFEST_SIZE
 from ._http.body import Body
 from ._http.cancellation import Cancellation, OperationCancelled, cancellable_by, current_cancellation
@@ -514,6 +522,17 @@ class AsyncClient:
 
     def __repr__(self) -> str:
         return repr(self._client).replace("<Client", "<AsyncClient")
+
+    if not TYPE_CHECKING:  # type checkers would accept any name
+
+        def __getattr__(self, name: str) -> object:
+            if name == "close":
+                raise AttributeError("'AsyncClient' object has no attribute 'close'; use await client.aclose()")
+            raise unknown_attribute("AsyncClient", name)
+
+        def __setattr__(self, name: str, value: object) -> None:
+            check_assignment("AsyncClient", name)
+            object.__setattr__(self, name, value)
 
     async def _run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._threads.run(_Call(), function, *args, **kwargs)

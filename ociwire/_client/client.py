@@ -105,8 +105,8 @@ _OTHER_NAMES = {
     "fetch_blob": "get_blob(repository, digest)",
     "head_blob": "resolve_blob(repository, digest)",
     "blob_exists": "has_blob(repository, digest)",
-    "upload_blob": "push_blob(repository, content), or ociwire.transfer.upload",
-    "download_blob": "get_blob(repository, digest), or ociwire.transfer.download",
+    "upload_blob": "push_blob(repository, content), or ociwire.upload(client, repository, source)",
+    "download_blob": "get_blob(repository, digest), or ociwire.download(client, repository, digest, path)",
     "pull_manifest": "fetch_manifest(repository, reference)",
     "head_manifest": "resolve_manifest(repository, reference)",
     "put_manifest": "push_manifest(repository, content)",
@@ -147,10 +147,17 @@ _CONSTRUCTOR_OPTIONS = {
     name: f"Client(host, {name}=...)"
     for name in ("credentials", "retry", "tls", "proxy", "trust_env", "insecure", "user_agent", "debug_id")
 }
+_OTHER_REQUEST_OPTIONS = {
+    name: f"{option}, passed to Client(host, ...)"
+    for name, option in OTHER_OPTIONS.items()
+    if name not in ("deadline", "headers", "base_url", "registry", "max_concurrency")
+} | {"headers": OTHER_OPTIONS["headers"]}
+"""Options of other clients that `Client.with_options` cannot change, and what to pass to `Client` instead."""
 """Options that `Client.with_options` cannot change."""
 _SESSION_ATTRIBUTES = frozenset({"auth", "cert", "headers", "proxies", "timeout", "verify"})
 _DOCKER_HUB_REGISTRY = "registry-1.docker.io"
 _CATALOG_URL = "/v2/_catalog"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 
 
 @final
@@ -264,7 +271,7 @@ class Client:
         """
         return cls(parse_reference(reference).host, transport, **options)
 
-    @suggest_options(_CONSTRUCTOR_OPTIONS)
+    @suggest_options({**_OTHER_REQUEST_OPTIONS, **_CONSTRUCTOR_OPTIONS})
     def with_options(
         self,
         *,
@@ -330,7 +337,14 @@ class Client:
             request: The request. A path as its URL is resolved against the registry. Its `RequestInfo` takes precedence
                 over the options of the client.
             scope: Scope that a token must grant. `None` means `RequestInfo.required_scope` of the request.
+
+        Raises:
+            UsageError: The method of the request is in lower case.
         """
+        method = getattr(request, "method", "")
+        # Methods are case-sensitive (RFC 9110, section 9.1): a registry would answer with 405.
+        if method not in _METHODS and method.upper() in _METHODS:
+            raise UsageError(f"invalid method {method!r}: expected {method.upper()!r}, in upper case")
         return self._checked_sender.do(request, scope=scope)
 
     def ping(self) -> None:
@@ -442,6 +456,13 @@ class Client:
         self, repository: str, descriptor: Descriptor, content: BodyContent | os.PathLike[str]
     ) -> Descriptor: ...
 
+    @suggest_options(
+        {
+            "data": "content=...",
+            "media_type": "push_blob(repository, Descriptor.of(content, media_type), content)",
+            "digest": "push_blob(repository, Descriptor(media_type, digest, size), content)",
+        }
+    )
     def push_blob(self, repository: str, descriptor: Any = UNSET, content: Any = UNSET) -> Descriptor:
         """Upload a blob: POST, which opens an upload session, and PUT ("POST then PUT"; scope: pull,push).
 
@@ -608,6 +629,7 @@ class Client:
         name, expected, size = _parse_reference(reference)
         return _check_reader(self._get_manifest(self._repository(repository, "get_manifest"), name, expected), size)
 
+    @suggest_options({"platform": "fetch_manifest(repository, reference).select('linux/arm64') for an index"})
     def fetch_manifest(self, repository: str, reference: str | Descriptor) -> Manifest | Index:
         """Read a manifest as `get_manifest` does, and parse it.
 
@@ -711,6 +733,7 @@ class Client:
         """
         return manifests.resolve_manifest(self._repository(repository, "resolve_tag"), check_tag(tag), None)
 
+    @suggest_options({"tag": "tags=['v1']", "reference": "tags=['v1']", "manifest": "content=..."})
     def push_manifest(
         self,
         repository: str,
@@ -779,6 +802,8 @@ class Client:
             OciwireError: As `get_manifest` and `push_manifest`.
         """
         name, expected, size = _parse_reference(source)
+        if any(isinstance(tag, (list, tuple, set, frozenset)) for tag in tags):
+            raise UsageError("each tag must be a str: pass separate arguments, such as tag(repository, source, *tags)")
         unique_tags = _unique_tags(tags)
         if not unique_tags:
             raise UsageError("tags must be given: expected tag(repository, source, 'v1', ...)")
@@ -821,6 +846,7 @@ class Client:
 
     # Lists
 
+    @suggest_options({"n": "limit=...", "page_size": "limit=...", "last": "start_after=..."})
     def tags(self, repository: str, *, start_after: str | None = None, limit: int | None = None) -> Iterator[str]:
         """Yield the tags of a repository: ``GET /v2/NAME/tags/list`` ("Listing Tags"; scope: pull).
 
@@ -927,17 +953,10 @@ class Client:
     if not TYPE_CHECKING:  # type checkers would accept any name
 
         def __getattr__(self, name: str) -> object:
-            other = _OTHER_NAMES.get(name)
-            hint = "" if other is None else f"; use client.{other}"
-            if name == "login":
-                hint = "; use Client(host, credentials=(username, password))"
-            raise AttributeError(f"'Client' object has no attribute {name!r}{hint}")
+            raise unknown_attribute("Client", name)
 
         def __setattr__(self, name: str, value: object) -> None:
-            # A `requests.Session` is configured in this way. Here, the assignment would have no effect.
-            if name in _SESSION_ATTRIBUTES or name in _CONSTRUCTOR_OPTIONS:
-                option = OTHER_OPTIONS.get(name, f"{name}=...")
-                raise AttributeError(f"cannot set {name} of a client; use {option}, passed to Client(host, ...)")
+            check_assignment("Client", name)
             object.__setattr__(self, name, value)
 
     @property
@@ -952,6 +971,28 @@ class Client:
     def _get_manifest(repository: Repository, reference: str, digest: Digest | None) -> BlobReader:
         manifest = manifests.fetch_manifest(repository, reference, digest)
         return BlobReader(manifest.response.replace(body=manifest.content), manifest.descriptor)
+
+
+def unknown_attribute(class_name: str, name: str) -> AttributeError:
+    """Return the error for a missing attribute of a client, which names the method to use instead."""
+    other = _OTHER_NAMES.get(name)
+    hint = "" if other is None else f"; use client.{other}"
+    if class_name == "AsyncClient":
+        hint = hint.replace("ociwire.", "ociwire.aio.")
+    if name == "login":
+        hint = f"; use {class_name}(host, credentials=(username, password))"
+    return AttributeError(f"{class_name!r} object has no attribute {name!r}{hint}")
+
+
+def check_assignment(class_name: str, name: str) -> None:
+    """Refuse to set an attribute of a client that configures a `requests.Session`: here, it would have no effect.
+
+    Raises:
+        AttributeError: The attribute is such an option.
+    """
+    if name in _SESSION_ATTRIBUTES or name in _CONSTRUCTOR_OPTIONS:
+        option = OTHER_OPTIONS.get(name, f"{name}=...")
+        raise AttributeError(f"cannot set {name} of a client; use {option}, passed to {class_name}(host, ...)")
 
 
 def parse_reference(reference: str | Reference) -> Reference:
@@ -1054,4 +1095,4 @@ def _unique_tags(tags: Iterable[str]) -> list[str]:
     if not isinstance(tags, Iterable):
         raise UsageError(f"tags must be an iterable of str, got {type(tags).__name__}")
     # A str is one tag, not an iterable of characters. Duplicates are removed, because each tag may cost a request.
-    return [check_tag(tag) for tag in dict.fromkeys([tags] if isinstance(tags, str) else tags)]
+    return list(dict.fromkeys([check_tag(tag) for tag in ([tags] if isinstance(tags, str) else tags)]))

@@ -231,7 +231,11 @@ def build_descriptor(content: bytes, media_type: str | None, digest: str | None)
                 " manifests, or the argument media_type"
             )
     if not is_media_type(media_type):
-        raise UsageError(f"invalid media type {safe_repr(media_type, 200)}: expected type/subtype without parameters")
+        is_like_tag = isinstance(media_type, str) and "/" not in media_type  # other clients take a tag here
+        hint = "; for a tag, use tags=[...]" if is_like_tag else ""
+        raise UsageError(
+            f"invalid media type {safe_repr(media_type, 200)}: expected type/subtype without parameters{hint}"
+        )
     if stated_type is not None and stated_type != media_type:
         raise UsageError(
             f"invalid media type {safe_repr(media_type)}: expected {stated_type!r:.200}, the mediaType of the manifest"

@@ -10,7 +10,7 @@ import re
 from collections.abc import ItemsView, Iterable, Iterator, Mapping
 from datetime import timezone
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, final, overload
 
 from .._argument_checks import safe_repr
 from .._oci.descriptor import parse_media_type
@@ -49,6 +49,7 @@ HTTP_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18}|\*)")
 _NOT_LATIN_1 = re.compile(r"[^\x00-\xff]")
 _LINE_END = re.compile(r"[\r\n\0]")  # RFC 9110, section 5.5: these allow header injection
+_MUTATING_METHODS = frozenset({"add", "append", "pop", "setdefault", "update"})
 _WORD = re.compile(r"[^\s\"'<>\\]+")
 
 
@@ -142,6 +143,18 @@ class Headers(Mapping[str, str]):
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name.lower() in self._lookup()
+
+    if not TYPE_CHECKING:  # type checkers would accept an assignment and any name
+
+        def __setitem__(self, name: str, value: str) -> None:
+            raise TypeError(f"headers are immutable: use request.with_headers({{{safe_repr(name)}: ...}})")
+
+        def __delitem__(self, name: str) -> None:
+            raise TypeError(f"headers are immutable: use request.with_headers({{{safe_repr(name)}: None}})")
+
+        def __getattr__(self, name: str) -> object:
+            hint = "; use request.with_headers({name: value})" if name in _MUTATING_METHODS else ""
+            raise AttributeError(f"'Headers' object has no attribute {name!r}{hint}")
 
     def __iter__(self) -> Iterator[str]:
         names: dict[str, str] = {}

@@ -13,7 +13,7 @@ from typing import final
 from .._argument_checks import safe_repr
 from ..errors import UsageError
 from .digest import Digest
-from .host import DEFAULT_PORTS, check_host
+from .host import DEFAULT_PORTS, check_host, redact_url
 
 __all__ = ["DOCKER_HUB", "Reference", "check_repository", "check_tag", "registry_name"]
 
@@ -129,6 +129,11 @@ class Reference:
         if re.fullmatch(r"[a-f0-9]{64}", text):
             raise UsageError(
                 f"invalid reference {safe_repr(text, 300)}: expected HOST/NAME:TAG or HOST/NAME@DIGEST, got an image ID"
+            )
+        if "://" in name:
+            raise UsageError(
+                f"invalid reference {safe_repr(redact_url(text), 300)}: expected HOST/NAME:TAG or HOST/NAME@DIGEST,"
+                " without a scheme"
             )
         host, repository = _split_host(name)
         if repository != repository.lower():

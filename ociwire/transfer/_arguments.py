@@ -18,6 +18,7 @@ from ._progress import ProgressCallback
 __all__ = [
     "COPY",
     "DOWNLOAD",
+    "OPTIONS_OF_CLIENTS",
     "UPLOAD",
     "Forms",
     "bind_arguments",
@@ -31,6 +32,12 @@ __all__ = [
     "resolve_reference",
 ]
 
+OPTIONS_OF_CLIENTS = {
+    name: f"a Client as the first argument, such as Client(host, {option}=...)"
+    for name, option in {"auth": "credentials", "verify": "tls", "retries": "retry"}.items()
+    | {(name, name) for name in ("credentials", "timeout", "retry", "tls", "proxy", "insecure")}
+}
+"""Options that a transfer does not have, because its clients have them."""
 _PLACEHOLDER_HOST = "host.invalid"
 
 

@@ -23,7 +23,16 @@ from .._oci.digest import Digest
 from .._oci.reference import Reference
 from .._oci.references import parse_platform
 from ..errors import ContentError, ReferrersUpdateError, UsageError
-from ._arguments import COPY, bind_arguments, check_client, check_progress, check_workers, locate, open_client
+from ._arguments import (
+    COPY,
+    OPTIONS_OF_CLIENTS,
+    bind_arguments,
+    check_client,
+    check_progress,
+    check_workers,
+    locate,
+    open_client,
+)
 from ._blob_copier import BlobCopier
 from ._progress import ProgressCallback, ProgressReporter
 from ._walker import ManifestWalker, Node
@@ -88,7 +97,16 @@ def copy(
 ) -> Descriptor: ...
 
 
-@suggest_options({"platform": "platforms='linux/arm64'", "max_workers": "workers=4", "threads": "workers=4"})
+@suggest_options(
+    {
+        "platform": "platforms='linux/arm64'",
+        "max_workers": "workers=4",
+        "threads": "workers=4",
+        "src": "source_reference=...",
+        "dst": "target_reference=...",
+        **OPTIONS_OF_CLIENTS,
+    }
+)
 def copy(
     *args: Any,
     client: Any = None,

@@ -50,6 +50,7 @@ from ..errors import (
 from ..media_types import OCTET_STREAM
 from ._arguments import (
     DOWNLOAD,
+    OPTIONS_OF_CLIENTS,
     bind_arguments,
     check_number,
     check_path,
@@ -120,7 +121,9 @@ def download(
 ) -> Descriptor: ...
 
 
-@suggest_options({"chunk_size": "part_size=...", "max_workers": "workers=4", "threads": "workers=4"})
+@suggest_options(
+    {"chunk_size": "part_size=...", "max_workers": "workers=4", "threads": "workers=4", **OPTIONS_OF_CLIENTS}
+)
 def download(
     *args: Any,
     client: Any = None,

@@ -61,7 +61,7 @@ from ..errors import (
     UsageError,
 )
 from ..media_types import OCTET_STREAM
-from ._arguments import UPLOAD, bind_arguments, check_number, check_progress, resolve_reference
+from ._arguments import OPTIONS_OF_CLIENTS, UPLOAD, bind_arguments, check_number, check_progress, resolve_reference
 from ._content import HashingThread, open_content, read_content
 from ._progress import ProgressCallback, ProgressReporter
 
@@ -104,7 +104,9 @@ def upload(
 ) -> Descriptor: ...
 
 
-@suggest_options({"part_size": "chunk_size=...", "workers": "no option: an upload has one connection"})
+@suggest_options(
+    {"part_size": "chunk_size=...", "workers": "no option: an upload has one connection", **OPTIONS_OF_CLIENTS}
+)
 def upload(
     *args: Any,
     client: Any = None,

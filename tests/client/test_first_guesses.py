@@ -32,10 +32,12 @@ from ociwire import (
     RetryTransport,
     TLSConfig,
     UrllibTransport,
+    copy,
     default_transport,
     download,
     errors,
     stack,
+    upload,
 )
 from ociwire.auth import Anonymous, Credential, DockerConfig, StaticCredentials
 from ociwire.media_types import DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
@@ -891,3 +893,73 @@ def test_transport_of_coroutines_raises_usage_error() -> None:
 def test_progress_that_is_a_coroutine_function_raises_usage_error(client: Client, tmp_path: Path) -> None:
     with pytest.raises(errors.UsageError, match=r"a function that takes a Progress.* got a coroutine function"):
         download(client, NAME, LAYER, tmp_path / "file", progress=coroutine_function)
+
+
+# AsyncClient
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("list_tags", r"'AsyncClient' object has no attribute 'list_tags'; use client\.tags\("),
+        ("download", r"or ociwire\.aio\.download\("),
+        ("close", r"use await client\.aclose\(\)"),
+        ("login", r"use AsyncClient\(host, credentials="),
+    ],
+)
+def test_async_client_names_of_other_clients_name_the_right_one(name: str, hint: str) -> None:
+    client = AsyncClient(HOST, MemoryRegistry())
+    with pytest.raises(AttributeError, match=hint):
+        getattr(client, name)
+    assert not hasattr(client, "something_else")
+
+
+@pytest.mark.parametrize("name", ["auth", "timeout", "verify", "headers", "retry"])
+def test_async_client_option_that_is_assigned_raises(name: str) -> None:
+    client = AsyncClient(HOST, MemoryRegistry())
+    with pytest.raises(AttributeError, match=rf"cannot set {name} of a client.* passed to AsyncClient\(host"):
+        setattr(client, name, 3)
+    client.my_attribute = 1  # type: ignore[attr-defined]
+
+
+# Arguments of other libraries
+
+
+@pytest.mark.parametrize(
+    ("call", "hint"),
+    [
+        (lambda client: client.with_options(retries=3), r"use retry=3, passed to Client\(host"),
+        (lambda client: client.with_options(verify=False), "use tls="),
+        (lambda client: client.with_options(headers={}), "transport layer that adds headers"),
+        (lambda client: client.push_manifest(NAME, FIELDS, tag="v1"), r"use tags=\['v1'\]"),
+        (lambda client: client.push_manifest(NAME, FIELDS, "v1"), r"'v1': .*for a tag, use tags=\[\.\.\.\]"),
+        (lambda client: client.push_blob(NAME, b"x", media_type="a/b"), r"Descriptor\.of\(content, media_type\)"),
+        (lambda client: client.push_blob(NAME, data=b"x"), "use content="),
+        (lambda client: client.fetch_manifest(NAME, "v1", platform="linux/arm64"), r"\.select\('linux/arm64'\)"),
+        (lambda client: client.tags(NAME, n=1), "use limit="),
+        (lambda client: client.tag(NAME, "v1", ["v2"]), r"such as tag\(repository, source, \*tags\)"),
+        (lambda client: client.push_manifest(NAME, FIELDS, tags=[["v1"]]), r"invalid tag \['v1'\]"),
+        (lambda client: copy(client, "a:v1", "a:v2", timeout=5), r"Client\(host, timeout=\.\.\.\)"),
+        (lambda client: copy("a.example/a:v1", "b.example/a:v1", auth=("me", SECRET)), r"Client\(host, credentials="),
+        (lambda client: upload("a.example/a", b"x", insecure=True), r"Client\(host, insecure="),
+        (lambda client: download("a.example/a", "x", verify=False), r"Client\(host, tls="),
+        (lambda client: copy("docker://a.example/a:v1", "b.example/a:v1"), "invalid reference .* without a scheme"),
+        (lambda client: Client.from_reference("https://me:hunter2-secret@a.example/a:v1"), "without a scheme"),
+        (lambda client: client.do(Request("get", "/v2/")), "invalid method 'get': expected 'GET'"),
+    ],
+)
+def test_argument_of_another_library_names_the_right_one_before_a_request(call: Any, hint: str) -> None:
+    with pytest.raises(errors.UsageError, match=hint) as caught:
+        call(Client(HOST, ScriptedTransport([])))
+    assert SECRET not in str(caught.value)
+
+
+def test_headers_that_are_changed_in_place_name_with_headers() -> None:
+    headers = Request("GET", "https://a.example/v2/", {"A": "1"}).headers
+    with pytest.raises(TypeError, match=r"use request\.with_headers\(\{'X-Tenant': \.\.\.\}\)"):
+        headers["X-Tenant"] = "blue"  # type: ignore[index]
+    with pytest.raises(TypeError, match=r"use request\.with_headers\(\{'A': None\}\)"):
+        del headers["A"]  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match=r"use request\.with_headers\("):
+        headers.update({})  # type: ignore[attr-defined]
+    assert not hasattr(headers, "something_else")
