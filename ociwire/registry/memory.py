@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import final
 
-from .._argument_checks import check_integer
+from .._argument_checks import check_integer, suggest_options
 from .._http.messages import Request, Response
 from .._http.transport import BaseTransport
 from .._oci.descriptor import Platform
@@ -58,6 +58,7 @@ class MemoryRegistry(BaseTransport):
     7
     """
 
+    @suggest_options(dict.fromkeys(("auth", "credentials", "users"), "AuthGuard(registry, users={'user': 'password'})"))
     def __init__(
         self,
         *,
@@ -91,6 +92,13 @@ class MemoryRegistry(BaseTransport):
             manifest_limit=manifest_limit,
         )
 
+    @suggest_options(
+        {
+            "platform": "platforms='linux/amd64'",
+            "tag": "seed('NAME:TAG')",
+            "tags": "seed('NAME:TAG'), and client.tag(repository, source, *tags) for more tags",
+        }
+    )
     def seed(
         self,
         reference: str,

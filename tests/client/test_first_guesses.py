@@ -831,6 +831,19 @@ def test_scripted_transport_other_answers_raise_usage_error(answers: Any, messag
         ScriptedTransport(answers)
 
 
+@pytest.mark.parametrize(
+    ("call", "hint"),
+    [
+        (lambda: MemoryRegistry(users={"me": SECRET}), r"unknown option users: use AuthGuard\(registry, users="),  # type: ignore[call-arg]
+        (lambda: MemoryRegistry().seed("a:v1", platform="linux/arm64"), "use platforms="),  # type: ignore[call-arg]
+        (lambda: MemoryRegistry().seed("a", tags=["v1"]), r"use seed\('NAME:TAG'\)"),  # type: ignore[call-arg]
+    ],
+)
+def test_memory_registry_option_of_another_name_names_the_right_one(call: Callable[[], object], hint: str) -> None:
+    with pytest.raises(errors.UsageError, match=hint):
+        call()
+
+
 @pytest.mark.parametrize("users", [("me", SECRET), [("me", SECRET)], "me"])
 def test_auth_guard_users_that_are_no_mapping_raise_usage_error_without_secrets(users: Any) -> None:
     with pytest.raises(errors.UsageError, match="users must be a mapping of user names to passwords, got") as caught:
