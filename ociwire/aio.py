@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar, final, overload
@@ -96,6 +97,7 @@ class _Threads:
 
     def __init__(self, max_concurrency: int) -> None:
         self._executor = ThreadPoolExecutor(max_concurrency, "ociwire-aio")
+        self.is_shut_down = False
         self._cancelled: set[Future[Any]] = set()  # calls whose threads have not ended
 
     async def run(self, call: _Call, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -117,9 +119,12 @@ class _Threads:
             future.add_done_callback(call.close_reader)
             call.cancellation.cancel()
             raise
+        except OperationCancelled:  # not by the caller: an asynchronous iterable has raised `CancelledError`
+            raise asyncio.CancelledError from None
 
     def shutdown(self) -> None:
         """Refuse further calls. Running threads end by themselves."""
+        self.is_shut_down = True
         self._executor.shutdown(wait=False)
 
     async def aclose(self) -> None:
@@ -152,7 +157,10 @@ class _AsyncReader(Generic[R]):
 
     async def aclose(self) -> None:
         """Close the reader. If it was not read to its end, its connection is closed. Idempotent."""
-        await self._threads.run(_Call(), self._reader.close)
+        if self._threads.is_shut_down:
+            self._reader.close()  # does not wait for the network
+        else:
+            await self._threads.run(_Call(), self._reader.close)
 
     async def __aenter__(self) -> Self:
         return self
@@ -209,13 +217,14 @@ class AsyncResponse(_AsyncReader[Response]):
 class AsyncBlobWriter:
     """An upload session that bytes are written to; see `BlobWriter`. One call at a time.
 
-    As an asynchronous context manager it ends in `aclose`, which keeps the upload: `id` resumes it.
+    As an asynchronous context manager it ends in `aclose`, which keeps the upload: `id` resumes it. After a call that
+    was cancelled, the other methods can still be called, for example `cancel`. They wait for its thread.
     """
 
-    def __init__(self, threads: _Threads, call: _Call, writer: BlobWriter) -> None:
+    def __init__(self, threads: _Threads, writer: BlobWriter) -> None:
         self._threads = threads
-        self._call = call
         self._writer = writer
+        self._lock = threading.Lock()  # held by a thread that uses the writer, possibly for a call that was cancelled
 
     @property
     def id(self) -> str:
@@ -256,7 +265,11 @@ class AsyncBlobWriter:
             await self.aclose()
 
     async def _run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._threads.run(self._call, function, *args, **kwargs)
+        def run() -> T:
+            with self._lock:
+                return function(*args, **kwargs)
+
+        return await self._threads.run(_Call(), run)
 
 
 @final
@@ -404,17 +417,19 @@ class AsyncClient:
     ) -> Descriptor: ...
 
     async def push_blob(self, repository: str, descriptor: Any = UNSET, content: Any = UNSET) -> Descriptor:
-        """See `Client.push_blob`. The content of a descriptor may also be an asynchronous iterable of bytes."""
+        """See `Client.push_blob`. The content of a descriptor may also be an asynchronous iterable of bytes.
+
+        The calls that an iterable makes occupy further threads of their client: if they are calls of this client, run
+        fewer such uploads at a time than `max_concurrency`. An `AsyncBlobReader` as content occupies none.
+        """
         return await self._run(self._client.push_blob, repository, descriptor, _to_sync(content))
 
     async def push_blob_chunked(
         self, repository: str, chunk_size: int | None = None, *, algorithm: str = "sha256"
     ) -> AsyncBlobWriter:
         """See `Client.push_blob_chunked`."""
-        call = _Call()
-        open_upload = self._client.push_blob_chunked
-        writer = await self._threads.run(call, open_upload, repository, chunk_size, algorithm=algorithm)
-        return AsyncBlobWriter(self._threads, call, writer)
+        writer = await self._run(self._client.push_blob_chunked, repository, chunk_size, algorithm=algorithm)
+        return AsyncBlobWriter(self._threads, writer)
 
     async def push_blob_chunked_resume(
         self,
@@ -424,10 +439,8 @@ class AsyncClient:
         chunk_size: int | None = None,
     ) -> AsyncBlobWriter:
         """See `Client.push_blob_chunked_resume`."""
-        call = _Call()
-        resume = self._client.push_blob_chunked_resume
-        writer = await self._threads.run(call, resume, repository, id, offset, chunk_size)
-        return AsyncBlobWriter(self._threads, call, writer)
+        writer = await self._run(self._client.push_blob_chunked_resume, repository, id, offset, chunk_size)
+        return AsyncBlobWriter(self._threads, writer)
 
     async def mount_blob(self, from_repository: str, to_repository: str, digest: str | Descriptor) -> Descriptor:
         """See `Client.mount_blob`."""
@@ -509,10 +522,12 @@ class AsyncClient:
         Later calls raise `UsageError`. Waits up to 10 seconds for the threads of cancelled calls, so that their upload
         sessions are cancelled.
         """
-        await self._threads.aclose()
-        self._client.close()
-        if self._owned is not None:
-            self._owned.close()
+        try:
+            await self._threads.aclose()
+        finally:  # also if the wait is cancelled
+            self._client.close()
+            if self._owned is not None:
+                self._owned.close()
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -550,6 +565,8 @@ class AsyncClient:
 
 def _to_sync(content: Any) -> Any:
     """Return a content that a thread can read: an asynchronous iterable is advanced in the event loop."""
+    if isinstance(content, _AsyncReader):
+        return _read_in_thread(content)
     if not isinstance(content, AsyncIterable):
         return content
     loop = asyncio.get_running_loop()
@@ -557,15 +574,16 @@ def _to_sync(content: Any) -> Any:
     def chunks() -> Iterator[bytes]:
         iterator, cancellation = aiter(content), current_cancellation()
         while True:
-            pending = _PendingChunk(asyncio.run_coroutine_threadsafe(_next(iterator), loop))
+            future = asyncio.run_coroutine_threadsafe(_next(iterator), loop)
+            pending = _Wait(future.cancel)
             try:
                 if cancellation is not None:
                     cancellation.add(pending)
-                chunk = pending.future.result()
+                chunk = future.result()
             except CancelledError:
                 raise OperationCancelled from None
             finally:
-                pending.future.cancel()  # does nothing if it is done
+                future.cancel()  # does nothing if it is done
                 if cancellation is not None:
                     cancellation.discard(pending)
             if chunk is _END:
@@ -579,14 +597,30 @@ async def _next(iterator: AsyncIterator[Any]) -> Any:
     return await anext(iterator, _END)
 
 
-class _PendingChunk:
-    """A chunk that a thread waits for."""
+def _read_in_thread(reader: _AsyncReader[Any]) -> Iterator[bytes]:
+    """Yield the chunks of a reader, read in the thread that sends them.
 
-    def __init__(self, future: Future[Any]) -> None:
-        self.future = future
+    If each read required another thread of the client, calls that occupy all of them would wait forever.
+    """
+    cancellation, pending = current_cancellation(), _Wait(reader._call.cancellation.cancel)
+    try:
+        if cancellation is not None:
+            cancellation.add(pending)
+        while chunk := reader._reader.read(_CHUNK_SIZE):
+            yield chunk
+    finally:
+        if cancellation is not None:
+            cancellation.discard(pending)
+
+
+class _Wait:
+    """A wait of a thread, which a cancellation ends by calling a function."""
+
+    def __init__(self, end: Callable[[], object]) -> None:
+        self._end = end
 
     def shut_down(self) -> None:
-        self.future.cancel()
+        self._end()
 
 
 # Transfers

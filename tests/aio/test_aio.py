@@ -28,6 +28,7 @@ from ociwire import (
     stack,
     transfer,
 )
+from ociwire._http.cancellation import OperationCancelled, current_cancellation
 from ociwire.aio import AsyncClient
 from ociwire.errors import BlobUnknown, UsageError
 from ociwire.media_types import OCI_MANIFEST
@@ -552,3 +553,153 @@ def test_async_client_cancelled_download_leaves_its_prefix(tmp_path: Path) -> No
     parts = list(tmp_path.iterdir())
     assert [part.read_bytes() == content[: part.stat().st_size] for part in parts] in ([], [True])
     assert not (tmp_path / "blob").exists()
+
+
+# After a cancellation, and after `aclose`
+
+
+class StalledPatch:
+    """A transport whose first PATCH fails when `fail` is called; others are answered by a registry."""
+
+    def __init__(self, registry: MemoryRegistry) -> None:
+        self._registry = registry
+        self._first = True
+        self._failed = threading.Event()
+        self.reached = threading.Event()
+
+    def round_trip(self, request: Request, /) -> Response:
+        cancellation = current_cancellation()
+        assert cancellation is not None
+        cancellation.check()  # as `UrllibTransport` does
+        if request.method == "PATCH" and self._first:
+            self._first = False
+            self.reached.set()
+            assert self._failed.wait(PATIENCE)
+            raise OperationCancelled
+        return self._registry.round_trip(request)
+
+    def fail(self) -> None:
+        self._failed.set()
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("method", ["cancel", "commit", "aclose"])
+def test_async_blob_writer_after_a_cancelled_write_can_be_used(registry: MemoryRegistry, method: str) -> None:
+    async def main() -> None:
+        stalled = StalledPatch(registry)
+        async with AsyncClient(HOST, stalled) as client:
+            writer = await client.push_blob_chunked(NAME, chunk_size=3)
+            task = asyncio.create_task(writer.write(b"12345"))
+            assert await asyncio.to_thread(stalled.reached.wait, PATIENCE)
+            await cancel(task)
+            following = asyncio.create_task(getattr(writer, method)())  # waits for the thread of the cancelled call
+            asyncio.get_running_loop().call_soon(stalled.fail)
+            result = await following
+            assert method != "commit" or result.digest == Descriptor.of(b"123").digest
+
+    run(main)
+    assert registry.open_uploads == (method == "aclose")
+
+
+@pytest.mark.parametrize("send", ["push_blob", "upload"])
+def test_async_content_that_raises_cancelled_error_is_raised_unchanged(registry: MemoryRegistry, send: str) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield CONTENT[:1]
+        raise asyncio.CancelledError
+
+    async def main() -> None:
+        async with AsyncClient(HOST, registry) as client:
+            sent = client.push_blob(NAME, BLOB, chunks()) if send == "push_blob" else aio.upload(client, NAME, chunks())
+            with pytest.raises(asyncio.CancelledError):
+                await sent
+
+    run(main)
+
+
+@pytest.mark.parametrize("send", ["push_blob", "upload"])
+def test_async_content_is_a_reader_of_the_same_client_needs_no_other_thread(
+    registry: MemoryRegistry, send: str
+) -> None:
+    async def main() -> None:
+        async with AsyncClient(HOST, registry, max_concurrency=1) as client:
+            async with await client.get_blob(NAME, BLOB) as reader:
+                if send == "push_blob":
+                    await client.push_blob("copy", BLOB, reader)
+                else:
+                    await aio.upload(client, "copy", reader)
+            assert await client.has_blob("copy", BLOB)
+
+    run(main)
+
+
+def test_async_content_is_a_reader_cancelled_shuts_down_its_connection() -> None:
+    sent = Gate(lambda request: Response(200))
+
+    def answer(request: Request) -> Response:
+        if request.method == "POST":
+            return Response(202, {"Location": "/upload"})
+        if request.method != "GET":
+            return Response(201 if request.method == "PUT" else 204)
+
+        def chunks() -> Iterator[bytes]:
+            yield b"x"
+            sent.round_trip(request)
+
+        return Response(200, {"Content-Length": "300000"}, chunks())
+
+    async def main() -> None:
+        with serve(FunctionTransport(answer)) as url, ExitStack() as resources:
+            resources.callback(sent.open)
+            async with AsyncClient(url.host, insecure=True, max_concurrency=1) as client:
+                blob = Descriptor("application/octet-stream", BLOB.digest, 300_000)
+                reader = await client.get_blob(NAME, blob)
+                task = asyncio.create_task(client.push_blob("copy", blob, reader))
+                await sent.wait()
+                await cancel(task)
+                await reader.aclose()  # runs in the only thread of the client
+
+    run(main)
+
+
+def test_async_reader_aclose_after_its_client_closes_it() -> None:
+    closed = threading.Event()
+
+    class Body:
+        def __iter__(self) -> Iterator[bytes]:
+            yield CONTENT
+
+        def close(self) -> None:
+            closed.set()
+
+    def answer(_request: Request) -> Response:
+        return Response(200, {"Content-Length": str(BLOB.size)}, Body())
+
+    async def main() -> None:
+        client = AsyncClient(HOST, FunctionTransport(answer))
+        async with await client.get_blob(NAME, BLOB):
+            await client.aclose()
+
+    run(main)
+    assert closed.is_set()
+
+
+def test_async_client_aclose_is_cancelled_closes_the_transport(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(blob_head)
+    closed = threading.Event()
+    monkeypatch.setattr(gate, "close", closed.set)
+    monkeypatch.setattr("ociwire.transport.default.UrllibTransport", lambda **options: gate)
+
+    async def main() -> None:
+        client = AsyncClient(HOST)
+        task = asyncio.create_task(client.ping())
+        await gate.wait()
+        await cancel(task)
+        closing = asyncio.create_task(client.aclose())
+        await asyncio.sleep(0)
+        await cancel(closing)
+        assert closed.is_set()
+        gate.open()
+
+    run(main)
