@@ -8,11 +8,13 @@ changed value is serialized in a fixed order of fields, without spaces.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from .._argument_checks import safe_repr
+from .._text import sanitize
 from ..errors import ContentError, ManifestUnknown, UsageError
 from ..media_types import DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, OCI_EMPTY, OCI_INDEX, OCI_MANIFEST
 from .descriptor import Descriptor, Platform, is_media_type, parse_media_type
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["Index", "Manifest"]
 
 _FIELD_ORDER = ("schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "subject", "annotations")
+_MAX_OFFERS = 1000
+"""Maximum length in characters of the platforms in a message."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _EMPTY_CONFIG = Descriptor.of(b"{}", OCI_EMPTY)
 
 
@@ -78,7 +83,8 @@ class _Document:
                 text = json.dumps(present, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
             except ValueError:
                 raise UsageError("cannot write the manifest: NaN and Infinity are not valid JSON (RFC 8259)") from None
-            content = text.encode("utf-8", "surrogatepass")
+            # JSON is UTF-8 (RFC 8259, section 8.1), which has no lone surrogates: keep these as escapes.
+            content = _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()
         else:
             present = dict(fields)
         document = object.__new__(cls)
@@ -134,16 +140,23 @@ class _Document:
             raise UsageError(f"{name} must be a list of descriptors, got {safe_repr(values)}")
         return tuple(map(Descriptor.from_dict, values))
 
+    def _json_entries(self, name: str) -> list[Any]:
+        """Return the JSON of the descriptors of a field."""
+        values = self._object.get(name)
+        return values if isinstance(values, list) else [] if values is None else [values]
+
     def _with(self, changes: Mapping[str, Any]) -> Self:
         """Return a copy with changed JSON fields. All other fields are kept."""
         fields = dict(self._object)
         # The JSON of the present descriptors: it may have fields that `Descriptor` does not, which must not get lost.
-        originals = {}
-        for name in (*self._descriptor_fields, *self._list_fields):
-            values = self._object.get(name)
-            for value in values if isinstance(values, list) else [] if values is None else [values]:
-                originals[Descriptor.from_dict(value)] = value
         for name, value in changes.items():
+            if name == "mediaType" and is_media_type(value) and value not in self._media_types:
+                expected = " or ".join(self._media_types)
+                raise UsageError(f"invalid mediaType {safe_repr(value, 200)}: expected {expected}")
+            originals: dict[Descriptor, list[Any]] = {}
+            if name in (*self._descriptor_fields, *self._list_fields):
+                for original in self._json_entries(name):
+                    originals.setdefault(Descriptor.from_dict(original), []).append(original)
             fields[name] = _encode(name, value, originals)
         return self._make(fields)
 
@@ -157,7 +170,10 @@ class _Document:
         return type(other) is type(self) and self._object == other._object
 
     def __hash__(self) -> int:
-        return hash(json.dumps(self._object, sort_keys=True))
+        # Not of the serialized object: 2 and 2.0 are equal. Not of all values: the JSON may be nested deeply.
+        names = (*self._descriptor_fields, *self._list_fields)
+        digests = [entry.digest for name in names for entry in map(Descriptor.from_dict, self._json_entries(name))]
+        return hash((type(self), *digests, frozenset(self.annotations.items())))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self).from_bytes, (self._content,)
@@ -306,7 +322,8 @@ class Index(_Document):
         if not fitting:
             offers = ", ".join(dict.fromkeys(describe_platform(offered) for _, offered in entries))
             raise ManifestUnknown(
-                f"the index has nothing for {describe_platform(requested)}: expected one of {offers or 'no platform'}"
+                f"the index has nothing for {describe_platform(requested)}: expected one of"
+                f" {sanitize(offers, _MAX_OFFERS) or 'no platform'}"
             )
         return min(fitting, key=lambda ranked: ranked[0])[1]
 
@@ -329,8 +346,14 @@ def _to_json_names(changes: Mapping[str, Any], own: tuple[str, ...]) -> dict[str
     return {names[name]: value for name, value in changes.items()}
 
 
-def _encode(name: str, value: Any, originals: Mapping[Descriptor, Any]) -> Any:
-    """Return the JSON value of a field."""
+def _encode(name: str, value: Any, originals: Mapping[Descriptor, list[Any]]) -> Any:
+    """Return the JSON value of a field.
+
+    Args:
+        name: Name of the field.
+        value: The new value.
+        originals: Present JSON of the descriptors of this field. Equal descriptors take it in its order.
+    """
     if value is None and name in ("artifactType", "subject", "annotations"):
         return None
     if name in ("mediaType", "artifactType"):
@@ -344,8 +367,15 @@ def _encode(name: str, value: Any, originals: Mapping[Descriptor, Any]) -> Any:
     if name in ("config", "subject"):
         if not isinstance(value, Descriptor):
             raise UsageError(f"{name} must be a Descriptor, got {safe_repr(value)}")
-        return originals.get(value) or value.to_dict()
+        return _take_json(value, originals)
     entries = list(value) if isinstance(value, Iterable) else [value]
     if not isinstance(value, Iterable) or not all(isinstance(entry, Descriptor) for entry in entries):
         raise UsageError(f"{name} must be an iterable of Descriptors, got {safe_repr(value)}")
-    return [originals.get(entry) or entry.to_dict() for entry in entries]
+    return [_take_json(entry, originals) for entry in entries]
+
+
+def _take_json(descriptor: Descriptor, originals: Mapping[Descriptor, list[Any]]) -> Any:
+    present = originals.get(descriptor)
+    if not present:
+        return descriptor.to_dict()
+    return present.pop(0) if len(present) > 1 else present[0]

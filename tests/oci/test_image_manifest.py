@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 from typing import Any
 
 import pytest
@@ -281,3 +282,67 @@ def test_index_select_windows_matches_the_build() -> None:
 def test_index_select_invalid_platform_raises_usage_error(platform: Any) -> None:
     with pytest.raises(UsageError):
         Index().select(platform)
+
+
+# Unusual JSON
+
+
+def test_manifest_equal_numbers_have_equal_hashes() -> None:
+    text = Manifest(CONFIG).to_bytes()
+    one, other = (
+        Manifest.from_bytes(text),
+        Manifest.from_bytes(text.replace(b'"schemaVersion":2', b'"schemaVersion":2.0')),
+    )
+    assert one == other
+    assert hash(one) == hash(other)
+    assert {hash(one)} != {hash(Manifest(CONFIG, LAYERS)), hash(Manifest(CONFIG, annotations={"a": "b"}))}
+
+
+def test_manifest_deeply_nested_field_is_hashed() -> None:
+    text = Manifest(CONFIG).to_bytes()[:-1] + b',"x":' + b'{"x":' * 700 + b"1" + b"}" * 700 + b"}"
+    assert hash(Manifest.from_bytes(text)) == hash(Manifest.from_bytes(text))
+
+
+def test_manifest_replace_equal_descriptors_keep_their_json() -> None:
+    layer = LAYERS[0].to_dict()
+    document = {
+        "schemaVersion": 2,
+        "config": {**layer, "x": "config"},
+        "layers": [{**layer, "x": "first"}, {**layer, "x": "second"}],
+    }
+    manifest = Manifest.from_bytes(json.dumps(document).encode())
+    replaced = manifest.replace(config=manifest.config, layers=manifest.layers)
+    assert replaced.to_dict() == document
+    assert manifest.replace(layers=manifest.layers[:1] * 3).to_dict()["layers"] == [
+        *document["layers"],
+        document["layers"][1],
+    ]
+
+
+def test_manifest_lone_surrogate_is_written_as_an_escape() -> None:
+    manifest = Manifest(CONFIG, annotations={"a\ud800": "\U0001f600\udfff"})
+    assert '{"a\\ud800":"\U0001f600\\udfff"}' in manifest.to_bytes().decode()
+    assert Manifest.from_bytes(manifest.to_bytes()) == manifest
+
+
+@pytest.mark.parametrize("media_type", [OCI_INDEX, DOCKER_MANIFEST_LIST, "text/plain"])
+def test_manifest_media_type_of_another_kind_raises_usage_error(media_type: str) -> None:
+    message = f"invalid mediaType '{media_type}': expected {OCI_MANIFEST} or {DOCKER_MANIFEST}"
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        Manifest(CONFIG, media_type=media_type)
+    with pytest.raises(UsageError, match=r"^invalid mediaType"):
+        Manifest(CONFIG).replace(media_type=media_type)
+
+
+@pytest.mark.parametrize("media_type", [OCI_MANIFEST, DOCKER_MANIFEST])
+def test_index_media_type_of_another_kind_raises_usage_error(media_type: str) -> None:
+    with pytest.raises(UsageError, match=r"^invalid mediaType .*: expected application/vnd.oci.image.index"):
+        Index(media_type=media_type)
+
+
+def test_index_select_lists_hostile_platforms_in_one_printable_line() -> None:
+    index = Index([entry("linux\n\x1b[31m", f"a{number}\ud800") for number in range(500)])
+    with pytest.raises(ManifestUnknown) as raised:
+        index.select("linux/amd64")
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 1100
