@@ -269,8 +269,10 @@ class _Download:
             return None
         try:
             _Receiver(self, file, descriptor, hasher).run(reader)
-        except DigestMismatch:  # the partial file may have been corrupt: download the whole blob
-            return None
+        except DigestMismatch as error:
+            if error is self.reporter.error:  # raised by the progress callback
+                raise
+            return None  # the partial file may have been corrupt: download the whole blob
         return descriptor
 
     def _start(self, file: PartialFile) -> Descriptor:

@@ -122,6 +122,21 @@ def test_download_progress_raises_ends_the_download(world: DownloadWorld) -> Non
     world.check_incomplete()
 
 
+def test_download_progress_of_a_resumed_download_raises_digest_mismatch_ends_the_download(world: DownloadWorld) -> None:
+    world.part.write_bytes(world.content[:1000])
+    error = DigestMismatch("of the callback")
+
+    def fail(event: Progress) -> None:
+        if event.done == event.total:
+            raise error
+
+    with pytest.raises(DigestMismatch, match="of the callback") as raised:
+        world.download(progress=fail)
+    assert raised.value is error
+    assert "GET" not in world.requests  # the whole blob is not requested
+    world.check_incomplete()
+
+
 # Interrupted downloads
 
 
