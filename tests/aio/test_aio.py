@@ -68,7 +68,7 @@ class Gate:
 
     def __init__(self, response: Callable[[Request], Response]) -> None:
         self._response = response
-        self._opened = threading.Event()
+        self.opened = threading.Event()
         self._lock = threading.Lock()
         self._now = self.most = 0
         self.waiting = threading.Semaphore(0)
@@ -78,13 +78,13 @@ class Gate:
             self._now += 1
             self.most = max(self.most, self._now)
         self.waiting.release()
-        assert self._opened.wait(PATIENCE)
+        assert self.opened.wait(PATIENCE)
         with self._lock:
             self._now -= 1
         return self._response(request)
 
     def open(self) -> None:
-        self._opened.set()
+        self.opened.set()
 
     def close(self) -> None:
         pass
@@ -635,28 +635,32 @@ def test_async_content_is_a_reader_of_the_same_client_needs_no_other_thread(
 
 
 def test_async_content_is_a_reader_cancelled_shuts_down_its_connection() -> None:
-    sent = Gate(lambda request: Response(200))
+    first = b"x" * 256 * 1024
+    gate = Gate(lambda request: Response(201))
 
     def answer(request: Request) -> Response:
         if request.method == "POST":
             return Response(202, {"Location": "/upload"})
-        if request.method != "GET":
-            return Response(201 if request.method == "PUT" else 204)
+        if request.method == "PUT":
+            assert request.body is not None
+            received, chunks = 0, iter(request.body.open())
+            while received < len(first):
+                received += len(next(chunks))
+            return gate.round_trip(request)  # now the client reads the next chunk, which is never sent
+        return Response(200, {"Content-Length": str(len(first) + 1)}, stalled(request))
 
-        def chunks() -> Iterator[bytes]:
-            yield b"x"
-            sent.round_trip(request)
-
-        return Response(200, {"Content-Length": "300000"}, chunks())
+    def stalled(request: Request) -> Iterator[bytes]:
+        yield first
+        assert gate.opened.wait(PATIENCE)
 
     async def main() -> None:
         with serve(FunctionTransport(answer)) as url, ExitStack() as resources:
-            resources.callback(sent.open)
+            resources.callback(gate.open)
             async with AsyncClient(url.host, insecure=True, max_concurrency=1) as client:
-                blob = Descriptor("application/octet-stream", BLOB.digest, 300_000)
+                blob = Descriptor("application/octet-stream", BLOB.digest, len(first) + 1)
                 reader = await client.get_blob(NAME, blob)
                 task = asyncio.create_task(client.push_blob("copy", blob, reader))
-                await sent.wait()
+                await gate.wait()
                 await cancel(task)
                 await reader.aclose()  # runs in the only thread of the client
 
