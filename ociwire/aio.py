@@ -5,8 +5,9 @@ credential sources are the same objects, and are called in the threads. Threads 
 of program (see the decision records). A call waits for a free thread if `max_concurrency` calls are running.
 
 A call that is cancelled raises `asyncio.CancelledError` at once. Its thread ends soon if it waits in `UrllibTransport`,
-whose socket is shut down, or between two attempts: an open upload session is cancelled then. While it connects, it ends
-at the connect timeout. Other transports end at the client's timeout or deadline, and occupy the thread until then.
+whose socket is shut down, or between two attempts. While it connects, it ends at the connect timeout. Other transports
+end at the client's timeout or deadline, and occupy the thread until then. `upload` and `copy` cancel their upload
+sessions then; that of a cancelled `push_blob` expires at the registry.
 """
 
 from __future__ import annotations

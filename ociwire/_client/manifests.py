@@ -10,7 +10,7 @@ from .._argument_checks import safe_repr
 from .._http.body import Body
 from .._http.headers import content_length, content_type
 from .._http.messages import Response, redactor_of
-from .._oci.descriptor import Descriptor, is_media_type
+from .._oci.descriptor import Descriptor, Platform, is_media_type
 from .._oci.digest import Digest, is_empty_digest, verify_digest
 from .._oci.host import redact_url
 from .._oci.image_manifest import Index, Manifest
@@ -208,9 +208,20 @@ def serialize(content: bytes | Mapping[str, Any] | Manifest | Index) -> bytes:
     if not isinstance(content, Mapping):
         raise UsageError(f"content must be bytes, a mapping, a Manifest or an Index, got {type(content).__name__}")
     try:
-        return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+        return json.dumps(
+            dict(content), ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_to_json
+        ).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"cannot write the manifest as JSON: {error}") from None
+
+
+def _to_json(value: object) -> object:
+    """Return the JSON value of an object that `json` does not know, such as a descriptor among the layers."""
+    if isinstance(value, (Descriptor, Platform)):
+        return value.to_dict()
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"expected JSON values and descriptors, got {type(value).__name__}")
 
 
 def build_descriptor(content: bytes, media_type: str | None, digest: str | None) -> Descriptor:

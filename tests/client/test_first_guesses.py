@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -976,3 +977,11 @@ def test_headers_that_are_changed_in_place_name_with_headers() -> None:
     with pytest.raises(AttributeError, match=r"use request\.with_headers\("):
         headers.update({})  # type: ignore[attr-defined]
     assert not hasattr(headers, "something_else")
+
+
+def test_push_manifest_of_a_mapping_with_descriptors_writes_them(client: Client) -> None:
+    content = MappingProxyType({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": CONFIG, "layers": [LAYER]})
+    pushed = client.push_manifest(NAME, content)
+    assert client.fetch_manifest(NAME, pushed) == Manifest(CONFIG, [LAYER])
+    with pytest.raises(errors.UsageError, match="expected JSON values and descriptors, got object"):
+        client.push_manifest(NAME, {"config": object()})
