@@ -1,13 +1,13 @@
-"""The client and the transfers for asyncio: each call runs in a worker thread, and can be cancelled.
+"""Client and transfers for asyncio: each call runs in a worker thread, and can be cancelled.
 
 The methods, their arguments, results and errors are those of `Client` and `ociwire.transfer`; transports, layers and
-credential sources are the same objects, and are called in the threads. Threads are what lets one layer serve both kinds
-of program (see the decision records). A call waits for a free thread if `max_concurrency` calls are running.
+credential sources are the same objects, and are called in the threads, so that a layer is written once for synchronous
+and asynchronous programs. A call waits for a free thread if `max_concurrency` calls are running.
 
-A call that is cancelled raises `asyncio.CancelledError` at once. Its thread ends soon if it waits in `UrllibTransport`,
-whose socket is shut down, or between two attempts. While it connects, it ends at the connect timeout. Other transports
-end at the client's timeout or deadline, and occupy the thread until then. `upload` and `copy` cancel their upload
-sessions then; that of a cancelled `push_blob` expires at the registry.
+A cancelled call raises `asyncio.CancelledError` at once, but occupies its thread until the thread ends: soon, if it
+waits between two attempts or for a socket of `UrllibTransport`, which is shut down; at the connect timeout, if it is
+connecting; at the client's timeout or deadline with other transports. Before the thread of a cancelled `upload` or
+`copy` ends, it cancels the upload sessions. The upload session of a cancelled `push_blob` expires at the registry.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ _END = object()
 
 
 class _Call:
-    """Cancellation and reader that a call which opens a reader shares with the calls of that reader.
+    """State of a call. If the call opens a reader, the calls of the reader share this state.
 
     Attributes:
         cancellation: Shuts down the sockets that these calls use.
@@ -94,7 +94,7 @@ class _Call:
 
 
 class _Threads:
-    """The worker threads of a client, which clients with other options share."""
+    """Worker threads of a client, shared with the clients that `AsyncClient.with_options` returns."""
 
     def __init__(self, max_concurrency: int) -> None:
         self._executor = ThreadPoolExecutor(max_concurrency, "ociwire-aio")
@@ -120,23 +120,24 @@ class _Threads:
             future.add_done_callback(call.close_reader)
             call.cancellation.cancel()
             raise
-        except OperationCancelled:  # not by the caller: an asynchronous iterable has raised `CancelledError`
+        except OperationCancelled:
+            # The task was not cancelled: an asynchronous iterable of content has raised `CancelledError`.
             raise asyncio.CancelledError from None
 
     def shutdown(self) -> None:
-        """Refuse further calls. Running threads end by themselves."""
+        """Stop accepting calls, without waiting for the threads."""
         self.is_shut_down = True
         self._executor.shutdown(wait=False)
 
     async def aclose(self) -> None:
-        """Refuse further calls, and wait up to 10 seconds for the threads of cancelled calls."""
+        """Stop accepting calls, and wait up to 10 seconds for the threads of cancelled calls."""
         self.shutdown()
         if self._cancelled:
             await asyncio.to_thread(wait, list(self._cancelled), _CLOSE_TIMEOUT)
 
 
 class _AsyncReader(Generic[R]):
-    """Base of `AsyncBlobReader` and `AsyncResponse`. One call at a time."""
+    """Base of `AsyncBlobReader` and `AsyncResponse`. Not safe for concurrent calls."""
 
     def __init__(self, threads: _Threads, call: _Call, reader: R) -> None:
         self._threads = threads
@@ -148,7 +149,10 @@ class _AsyncReader(Generic[R]):
         return await self._run(self._reader.read, size)
 
     async def iter_bytes(self, size: int = _CHUNK_SIZE) -> AsyncIterator[bytes]:
-        """Iterate over the rest in chunks of `size` bytes, from 1; the last one may be shorter. Defaults to 256 KiB."""
+        """Iterate over the rest in chunks of `size` bytes; the last one may be shorter.
+
+        `size` must be 1 or more. Defaults to 256 KiB.
+        """
         check_integer("size", size, minimum=1)
         while chunk := await self._run(self._reader.read, size):
             yield chunk
@@ -187,7 +191,7 @@ class AsyncBlobReader(_AsyncReader[BlobReader]):
 
     @property
     def verified(self) -> bool:
-        """Whether all bytes have been read and their digest matched. Always false for a part."""
+        """Whether all bytes have been read and their digest matched. Always false for a range."""
         return self._reader.verified
 
     async def verify(self) -> None:
@@ -216,10 +220,11 @@ class AsyncResponse(_AsyncReader[Response]):
 
 @final
 class AsyncBlobWriter:
-    """An upload session that bytes are written to; see `BlobWriter`. One call at a time.
+    """Writes a blob to an upload session; see `BlobWriter`. Calls run one at a time.
 
-    As an asynchronous context manager it ends in `aclose`, which keeps the upload: `id` resumes it. After a call that
-    was cancelled, the other methods can still be called, for example `cancel`. They wait for its thread.
+    Leaving the asynchronous context manager calls `aclose`, unless the task was cancelled: the upload is kept, and
+    can be resumed with `id`. After a cancelled call, the other methods can still be called, for example `cancel`;
+    they wait until the thread of the cancelled call ends.
     """
 
     def __init__(self, threads: _Threads, writer: BlobWriter) -> None:
@@ -357,7 +362,7 @@ class AsyncClient:
 
     @property
     def transport(self) -> Transport:
-        """The transport that answers the requests."""
+        """The transport that sends the requests."""
         return self._client.transport
 
     def with_options(
@@ -420,8 +425,8 @@ class AsyncClient:
     async def push_blob(self, repository: str, descriptor: Any = UNSET, content: Any = UNSET) -> Descriptor:
         """See `Client.push_blob`. The content of a descriptor may also be an asynchronous iterable of bytes.
 
-        The calls that an iterable makes occupy further threads of their client: if they are calls of this client, run
-        fewer such uploads at a time than `max_concurrency`. An `AsyncBlobReader` as content occupies none.
+        If the iterable calls methods of this client, each call occupies a second thread: run fewer such uploads at a
+        time than `max_concurrency`, or they deadlock. An `AsyncBlobReader` as content does not need a second thread.
         """
         return await self._run(self._client.push_blob, repository, descriptor, _to_sync(content))
 
@@ -565,7 +570,7 @@ class AsyncClient:
 
 
 def _to_sync(content: Any) -> Any:
-    """Return a content that a thread can read: an asynchronous iterable is advanced in the event loop."""
+    """Return content that a thread can read. An asynchronous iterable is iterated in the event loop."""
     if isinstance(content, _AsyncReader):
         return _read_in_thread(content)
     if not isinstance(content, AsyncIterable):
@@ -601,7 +606,7 @@ async def _next(iterator: AsyncIterator[Any]) -> Any:
 def _read_in_thread(reader: _AsyncReader[Any]) -> Iterator[bytes]:
     """Yield the chunks of a reader, read in the thread that sends them.
 
-    If each read required another thread of the client, calls that occupy all of them would wait forever.
+    A read in another thread of the client could deadlock: the calls that send may occupy all threads.
     """
     cancellation, pending = current_cancellation(), _Wait(reader._call.cancellation.cancel)
     try:
@@ -615,7 +620,7 @@ def _read_in_thread(reader: _AsyncReader[Any]) -> Iterator[bytes]:
 
 
 class _Wait:
-    """A wait of a thread, which a cancellation ends by calling a function."""
+    """Registers a function with a `Cancellation`, which calls it to end the wait of a thread."""
 
     def __init__(self, end: Callable[[], object]) -> None:
         self._end = end
@@ -694,7 +699,7 @@ async def download(
     part_size: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> Descriptor:
-    """See `ociwire.transfer.download`. `progress` is called from threads, and so are those of the other transfers.
+    """See `ociwire.transfer.download`. Like in `upload` and `copy`, `progress` is called in worker threads.
 
     A transfer occupies one thread of the client, or a new thread if there is no client, and starts `workers` more.
     """

@@ -74,9 +74,9 @@ _BY_STATUS: dict[int, type[RegistryError]] = {
     429: errors.TooManyRequests,
     501: errors.Unsupported,
 }
-# The classes that a status permits. A code of another class contradicts the status (BLOB_UNKNOWN with 416,
-# MANIFEST_UNKNOWN with 500, DENIED with 401), so that the status determines the class. A status that is not listed,
-# such as 400, 409 or 412, is unspecific and permits every class.
+# The classes that a status permits. If a code has another class (BLOB_UNKNOWN with 416, MANIFEST_UNKNOWN with 500,
+# DENIED with 401), it contradicts the status, and the status determines the class. A status that is not listed, such as
+# 400, 409 or 412, is unspecific and permits every class.
 _ADMITTED_BY_STATUS: dict[int, tuple[type[RegistryError], ...]] = {
     401: (errors.Unauthorized,),
     403: (errors.Denied,),
@@ -91,7 +91,7 @@ _ADMITTED_BY_SERVER_ERRORS = (errors.Unsupported, errors.TooManyRequests)
 # Headers that state a rate limit: RateLimit-* and docker-ratelimit-source of Docker Hub, X-RateLimit-* of GitHub and
 # others, RateLimit and RateLimit-Policy of the IETF draft, and Retry-After (RFC 9110, section 10.2.3).
 _LIMIT_HEADER = re.compile(r"(x-)?ratelimit(-.*)?|docker-ratelimit-source|retry-after")
-# Class for a 404 by operation and method. The path cannot be used, because after a redirect, it is that of a CDN.
+# Class for a 404 by operation and method. Not by path: after a redirect, the URL may be that of a CDN.
 _NOT_FOUND_BY_OPERATION: dict[str, type[RegistryError]] = {
     "get_blob GET": errors.BlobUnknown,
     "get_blob_range GET": errors.BlobUnknown,
@@ -141,7 +141,7 @@ def check_response(response: Response, *ok: int) -> None:
         ok: The successful statuses. Defaults to all 2xx.
 
     Raises:
-        RegistryError: The status is not successful. For 2xx and 3xx, the message is "unexpected status".
+        RegistryError: The status is not successful. For a status below 400, the message is "unexpected status".
     """
     if response.status in ok if ok else 200 <= response.status < 300:
         return
@@ -177,7 +177,8 @@ def error_from_response(response: Response) -> RegistryError:
         error.retry_after = retry_after(response.headers, time.time())
         error.limits = _limits(response)
     if isinstance(error, Unauthorized):
-        challenges = Challenge.parse(*(error.headers or response.headers).get_all("www-authenticate"))  # masked
+        # `error.headers` are the headers of the response with masked secrets.
+        challenges = Challenge.parse(*(error.headers or response.headers).get_all("www-authenticate"))
         challenged = next((item.params["scope"] for item in challenges if "scope" in item.params), "")
         error.challenged_scope = sanitize(challenged, _MAX_SCOPE)
         error.required_scope = "" if response.request is None else str(response.request.info.required_scope)
@@ -194,8 +195,8 @@ def is_transient(error: Exception) -> bool:
 def is_html(response: Response) -> bool:
     """Return whether a response is an HTML page, such as a login page, or an error page of a proxy or firewall.
 
-    An empty body is not a page, although Flask and Django, and thus Quay and Pulp, label it as text/html. At most one
-    byte of the body is read.
+    False for an empty body, which Quay (Flask) and Pulp (Django) label as text/html by default. At most one byte of the
+    body is read.
     """
     if not is_labelled_html(response) or response.length == 0:
         return False
@@ -210,7 +211,8 @@ def is_labelled_html(response: Response) -> bool:
 def is_html_body(response: Response, body: bytes) -> bool:
     """Return whether a response that should be JSON is an HTML page.
 
-    A body that begins with ``<`` is a page, whatever its Content-Type. JSON is not, even if it is labelled as HTML.
+    True for a body that begins with ``<``, whatever its Content-Type. False for a body that begins with ``{`` or ``[``,
+    even if its Content-Type is HTML.
 
     Args:
         response: The response.
@@ -233,7 +235,7 @@ def check_not_html(response: Response) -> None:
 
 
 def is_html_instead_of(response: Response, digest: str) -> bool:
-    """Return whether a response to a request for a blob is labelled as HTML, and does not contain its digest."""
+    """Return whether the response to a blob request is labelled as HTML, and no header of it has the blob's digest."""
     return is_labelled_html(response) and not names_digest(response, digest)
 
 

@@ -2,7 +2,7 @@
 
 A body is opened for each attempt to send it. Opening it again has these effects:
 
-| Content                                      | Opened again before the first chunk | Opened again later     |
+| Content                                      | Before the first chunk is read      | After it was read      |
 |----------------------------------------------|-------------------------------------|------------------------|
 | bytes-like, list or tuple of bytes-like      | independent iterator                | independent iterator   |
 | seekable file                                | ends the earlier iterator           | ends the earlier one   |
@@ -25,7 +25,7 @@ from ..errors import BodyConsumedError, SizeMismatch, UsageError
 __all__ = ["Body", "has_raised", "length_mismatch", "open_at", "times_opened", "wrap_chunks"]
 
 CHUNK_SIZE = 1024 * 1024  # maximum size in bytes of a chunk that is read from a file or cut from bytes
-STREAM_CHUNK_SIZE = 64 * 1024  # the same for content of unknown length: chunked framing copies each chunk
+STREAM_CHUNK_SIZE = 64 * 1024  # the same if the length is unknown; smaller, because chunked framing copies it
 _Wrapper = Callable[[Iterator[bytes]], Iterator[bytes]]
 
 
@@ -108,7 +108,7 @@ class Body:
         return wrap_chunks(self, lambda chunks: (function(chunk) for chunk in chunks))
 
     def __copy__(self, memo: object = None) -> Body:
-        return self  # the content is borrowed, and both copies would share its position
+        return self  # a copy would share the position of the caller's file
 
     __deepcopy__ = __copy__
 
@@ -125,7 +125,7 @@ class Body:
 
 
 def wrap_chunks(body: Body, wrapper: _Wrapper) -> Body:
-    """Like `Body.map`, but with a generator function, which is called each time the body is opened."""
+    """Return a body like `Body.map` does, for a generator function, which is called each time the body is opened."""
     return Body(body._content, body._length, (*body._wrappers, wrapper))
 
 
@@ -158,7 +158,7 @@ def open_at(body: Body, position: int) -> Iterator[bytes]:
 
 
 def length_mismatch(length: int, count: int) -> SizeMismatch:
-    """Return an error for a body of which `count` bytes were read: more than its length, or fewer at its end."""
+    """Return the error for a body that has more or fewer bytes than its length; `count` bytes of it were read."""
     text = f"the body is {'longer' if count > length else 'shorter'} than its length of {length} bytes: read {count}"
     return SizeMismatch(text, expected=length, actual=count)
 
@@ -174,7 +174,7 @@ class _Content:
         self.start: int | None = None  # position of a seekable file
         self.is_consumed: bool = False
         self.openings: int = 0
-        # Several threads may send the same bytes, and fail at the same time. The limit bounds the memory.
+        # More than one error, because several threads may send the same bytes; `maxlen` bounds the memory.
         self.errors: deque[Callable[[], BaseException | None]] = deque(maxlen=64)
         is_list = isinstance(source, (list, tuple))
         try:

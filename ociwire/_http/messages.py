@@ -103,7 +103,7 @@ _OTHER_NAMES = {
     "getheaders": "headers",
     "release_conn": "drain()",
 }
-"""Attributes of responses in other libraries, and those of `Response`."""
+"""Attributes of responses in other libraries, and their equivalents in `Response`; for messages."""
 
 
 @final
@@ -141,7 +141,7 @@ class RequestInfo:
     anonymous: bool = False
     idempotent: bool | None = None
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    # Shared by all requests of an exchange: each layer adds the secrets that it sends. Not pickled, as it has secrets.
+    # Shared by all requests of an exchange: each layer adds the secrets that it sends. Not pickled: it holds secrets.
     _redactor: Redactor | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -237,7 +237,7 @@ class Request:
     def _derive(self, headers: Headers, info: RequestInfo) -> Request:
         """Return a copy with other headers and info, without validating the fields again.
 
-        Layers derive several requests from each request of a caller, so that validation would be a measurable cost.
+        Layers derive several requests from each request of a caller: validating every one has a measurable cost.
         """
         derived = object.__new__(Request)
         for name, value in (("method", self.method), ("url", self.url), ("headers", headers), ("body", self.body)):
@@ -257,7 +257,7 @@ class Request:
 
 
 def redactor_of(request: Request | None) -> Redactor:
-    """Return the redactor of a request's exchange, to which the secrets of the request are added.
+    """Return the redactor of a request's exchange (see `Redactor`), after adding the secrets of the request.
 
     If there is no request, or its exchange has no redactor yet, a new one is created.
     """
@@ -309,8 +309,8 @@ def set_redactor(info: RequestInfo, redactor: Redactor | None) -> RequestInfo:
 # | closed, streamed  | neither            | UsageError     | closed       | closed; the new one is closed, too     |
 # | closed, in memory | `_data`            | UsageError     | closed       | closed; the new one is at its start    |
 #
-# `replace(body=...)` does not change the state: the new response stores this one in `_inner`, and closes it when it is
-# closed itself. A later `replace` without a body moves `_inner` to the new response.
+# `replace(body=...)` does not change the state: the new response refers to this one by `_inner`, and its `close` closes
+# this one, too. If `replace` is called on the new response without a body, `_inner` moves to the result.
 
 
 @final
@@ -482,7 +482,7 @@ class Response:
         Raises:
             RegistryError: The status is not 2xx; see `check_response`.
         """
-        # Imported by name, because the module that maps responses to errors builds on this one.
+        # Imported on use, because `error_mapping` imports this module.
         check_response = import_module("ociwire._client.error_mapping").check_response
         try:
             check_response(self)
@@ -530,10 +530,10 @@ class Response:
         return self.replace(headers=self.headers.updated(changes))
 
     def replace(self, **changes: Unpack[ResponseFields]) -> Response:
-        """Return a response with another ``status``, ``headers``, ``body`` or ``request``, which takes ownership.
+        """Return a response with another ``status``, ``headers``, ``body`` or ``request``.
 
-        Without a new body, the body moves to the new response, and this one is closed. A new body may read from this
-        response, which stays open until the new response is closed.
+        The new response takes ownership of this one. Without a new body, the body moves to the new response, and
+        this one is closed. A new body may read from this response, which stays open until the new response is closed.
         """
         values: dict[str, Any] = {"status": self.status, "headers": self.headers, "request": self.request, **changes}
         if "body" in changes:

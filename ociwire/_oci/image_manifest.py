@@ -29,7 +29,7 @@ __all__ = ["Index", "Manifest"]
 
 _FIELD_ORDER = ("schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "subject", "annotations")
 _MAX_OFFERS = 1000
-"""Maximum length in characters of the platforms in a message."""
+"""Maximum length in characters of the list of platforms in a message."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _EMPTY_CONFIG = Descriptor.of(b"{}", OCI_EMPTY)
 
@@ -47,7 +47,7 @@ class _Document:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Self:
-        """Parse JSON, leniently as `Descriptor.from_dict`. `to_bytes` returns the same bytes.
+        """Parse JSON, as leniently as `Descriptor.from_dict`. `to_bytes` returns the same bytes.
 
         Raises:
             UsageError: The content is not bytes.
@@ -93,7 +93,7 @@ class _Document:
         return document
 
     def to_bytes(self) -> bytes:
-        """Return the JSON text: the parsed bytes, or the serialized value. Equal arguments give equal bytes."""
+        """Return the JSON text: the bytes that were parsed, or the serialization, which is deterministic."""
         return self._content
 
     def to_dict(self) -> dict[str, Any]:
@@ -134,7 +134,7 @@ class _Document:
 
     def _descriptors(self, name: str) -> tuple[Descriptor, ...]:
         values = self._object.get(name)
-        if values is None:  # absent, or null, to which Go serializes an empty list
+        if values is None:  # absent, or null, which is how Go serializes a nil slice
             return ()
         if not isinstance(values, list):
             raise UsageError(f"{name} must be a list of descriptors, got {safe_repr(values)}")
@@ -148,7 +148,7 @@ class _Document:
     def _with(self, changes: Mapping[str, Any]) -> Self:
         """Return a copy with changed JSON fields. All other fields are kept."""
         fields = dict(self._object)
-        # The JSON of the present descriptors: it may have fields that `Descriptor` does not, which must not get lost.
+        # Descriptors that stay keep their JSON: it may have fields that `Descriptor` lacks.
         for name, value in changes.items():
             if name == "mediaType" and is_media_type(value) and value not in self._media_types:
                 expected = " or ".join(self._media_types)
@@ -170,7 +170,8 @@ class _Document:
         return type(other) is type(self) and self._object == other._object
 
     def __hash__(self) -> int:
-        # Not of the serialized object: 2 and 2.0 are equal. Not of all values: the JSON may be nested deeply.
+        # Not the hash of the JSON text: equal numbers such as 2 and 2.0 differ in text. Nor that of all values: the
+        # JSON may be nested deeply.
         names = (*self._descriptor_fields, *self._list_fields)
         digests = [entry.digest for name in names for entry in map(Descriptor.from_dict, self._json_entries(name))]
         return hash((type(self), *digests, frozenset(self.annotations.items())))
@@ -247,7 +248,7 @@ class Manifest(_Document):
         return self._descriptors("layers")
 
     def replace(self, **changes: Any) -> Manifest:
-        """Return a copy with other values of the arguments of the constructor. All other fields are kept.
+        """Return a copy in which the given constructor arguments have other values. All other fields are kept.
 
         Raises:
             UsageError: There is no such argument, or a value has the wrong type.
@@ -328,7 +329,7 @@ class Index(_Document):
         return min(fitting, key=lambda ranked: ranked[0])[1]
 
     def replace(self, **changes: Any) -> Index:
-        """Return a copy with other values of the arguments of the constructor. All other fields are kept.
+        """Return a copy in which the given constructor arguments have other values. All other fields are kept.
 
         Raises:
             UsageError: There is no such argument, or a value has the wrong type.
@@ -337,7 +338,7 @@ class Index(_Document):
 
 
 def _to_json_names(changes: Mapping[str, Any], own: tuple[str, ...]) -> dict[str, Any]:
-    """Return the arguments of `replace` by the names of the JSON fields."""
+    """Return the arguments of `replace`, keyed by the names of their JSON fields."""
     names = {"media_type": "mediaType", "artifact_type": "artifactType", "subject": "subject"}
     names |= {"annotations": "annotations"} | {name: name for name in own}
     for name in changes:
@@ -352,7 +353,8 @@ def _encode(name: str, value: Any, originals: Mapping[Descriptor, list[Any]]) ->
     Args:
         name: Name of the field.
         value: The new value.
-        originals: Present JSON of the descriptors of this field. Equal descriptors take it in its order.
+        originals: Present JSON of each descriptor of this field: a list, in order, because equal descriptors may
+            differ in other JSON fields.
     """
     if value is None and name in ("artifactType", "subject", "annotations"):
         return None

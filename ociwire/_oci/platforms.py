@@ -19,11 +19,11 @@ def describe_platform(platform: Platform) -> str:
 
 
 def rank_platform(requested: Platform, offered: Platform) -> int | None:
-    """Return how well an image for one platform runs on another: 0 is best; `None` if it does not run.
+    """Return how well an image for `offered` runs on `requested`: 0 is best; `None` if it does not run.
 
     Images for older variants of the architecture also run: linux/arm/v6 on linux/arm/v7, linux/amd64 on linux/amd64/v3.
-    Newer variants rank higher. 32-bit images run on arm64 and amd64, and rank below all 64-bit images. A missing
-    variant means v7 for arm, v8 for arm64 and v1 for amd64.
+    The newer the variant, the lower the number. 32-bit images also run on arm64 and amd64, with a higher number than
+    all 64-bit images. A missing variant means v7 for arm, v8 for arm64 and v1 for amd64.
     """
     if requested.os.lower() != offered.os.lower() or not set(requested.os_features) <= set(offered.os_features):
         return None

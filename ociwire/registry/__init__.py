@@ -1,4 +1,4 @@
-"""Registry servers as transports, which implement the OCI distribution specification on top of a storage."""
+"""In-process registries that are used as transports and implement the OCI distribution specification."""
 
 from ._seed import SeededContent
 from .memory import MemoryRegistry

@@ -32,8 +32,8 @@ class PushedManifest:
         descriptor: Descriptor with the artifact type and annotations, as in a list of referrers.
         content: The manifest's bytes.
         subject: Digest of the subject. `None` if the manifest has no subject.
-        blobs: Digests that must be blobs of the repository.
-        manifests: Digests that must be manifests or blobs of the repository.
+        blobs: Digests of the blobs that the repository must have.
+        manifests: Digests of the manifests that the repository must have, as manifests or as blobs.
     """
 
     descriptor: Descriptor
@@ -48,7 +48,7 @@ def parse_pushed_manifest(content: bytes, content_type: str, digest: Digest) -> 
 
     Args:
         content: The manifest's bytes.
-        content_type: Content-Type of the request, of which parameters are ignored. Empty if the request has none.
+        content_type: Content-Type of the request; its parameters are ignored. Empty if the request has none.
         digest: Digest of the content, which the caller has verified.
 
     Raises:

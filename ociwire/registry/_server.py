@@ -25,7 +25,7 @@ __all__ = ["RegistryServer"]
 
 _Handlers = Mapping[str, Callable[[RegistryRequest], Response]]
 
-# The names are greedy and the patterns are anchored at the end, because `a/blobs/b` is a valid repository name.
+# The `name` groups are greedy and the patterns are anchored at the end, because `a/blobs/b` is a valid repository name.
 _BASE = re.compile(r"/v2/")
 _CATALOG = re.compile(r"/v2/_catalog")
 _TAGS = re.compile(r"/v2/(?P<name>.+)/tags/list")
@@ -38,7 +38,9 @@ _REFERRERS = re.compile(r"/v2/(?P<name>.+)/referrers/(?P<reference>[^/]+)")
 
 @final
 class RegistryServer:
-    """Protocol of a registry on top of a storage. Thread-safe. `MemoryRegistry` documents the options in detail.
+    """HTTP endpoints of a registry that keeps its content in a storage. Thread-safe.
+
+    `MemoryRegistry` documents the options in detail.
 
     Args:
         storage: The storage.
@@ -119,7 +121,7 @@ class RegistryServer:
             match = pattern.fullmatch(path)
             if match is None:
                 continue
-            # RFC 9110, section 9.1: a server must support GET and HEAD. complete_response() removes the content.
+            # HEAD is handled as GET (RFC 9110, section 9.3.2); complete_response() removes the content.
             handler = handlers.get("GET" if request.method == "HEAD" else request.method)
             if handler is None:
                 raise _method_not_allowed(request, handlers)

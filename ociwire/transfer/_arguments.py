@@ -1,4 +1,4 @@
-"""Checks of the arguments that several transfers have, made before any request is sent."""
+"""Binding and validation of the arguments of `download`, `upload` and `copy`, before any request is sent."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ OPTIONS_OF_CLIENTS = {
     for name, option in {"auth": "credentials", "verify": "tls", "retries": "retry"}.items()
     | {(name, name) for name in ("credentials", "timeout", "retry", "tls", "proxy", "insecure")}
 }
-"""Options that a transfer does not have, because its clients have them."""
+"""Options of `Client` that are not arguments of a transfer, and what to pass instead; for messages."""
 _PLACEHOLDER_HOST = "host.invalid"
 
 
 class Forms(NamedTuple):
-    """Forms in which a transfer can be called.
+    """Call signatures of a transfer.
 
     Attributes:
         usage: The two main forms, for messages.
         names: Names of the positional arguments of each form.
-        clients: Names of the arguments that are clients, which may be omitted if there are full references.
+        clients: Names of the arguments that are clients. They may be omitted if the references have a host.
     """
 
     usage: str
@@ -77,7 +77,7 @@ COPY = Forms(
 
 
 def bind_arguments(forms: Forms, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a transfer by name, in the first of its forms that fits.
+    """Return the arguments of a transfer, keyed by name, according to the first form that fits.
 
     Args:
         forms: The forms.
@@ -93,7 +93,8 @@ def bind_arguments(forms: Forms, args: tuple[Any, ...], keywords: Mapping[str, A
         all_names = positional.keys() | given.keys()
         fits = len(args) <= len(names) and not positional.keys() & given.keys()
         is_complete = {*names} - {*forms.clients} <= all_names <= {*names, *forms.clients}
-        # The first argument distinguishes forms of the same length. In the longest form, `check_client` checks it.
+        # Forms of the same length differ in whether the first argument is a client. `check_client` checks that of the
+        # first form.
         starts_with_client = bool(args) and not isinstance(args[0], (str, Reference))
         is_ambiguous = bool(args) and names != forms.names[0]
         if fits and is_complete and not (is_ambiguous and (names[0] in forms.clients) != starts_with_client):
@@ -114,14 +115,14 @@ def resolve_reference(
     """Return the client, the repository and the digest of a transfer of a blob.
 
     Args:
-        opened: Closes the client if it is created here.
+        opened: Exit stack that closes the client, if this function creates one.
         client: The client. `None` means to create one for the reference.
         repository: Name of the repository, unless there is a reference.
         digest: Digest, unless there is a reference.
         reference: The reference.
 
     Raises:
-        UsageError: An argument is invalid, or the reference has another host than the client, or a tag alone.
+        UsageError: An argument is invalid, or the reference has another host than the client, or a tag but no digest.
     """
     if reference is None:
         return check_client(client), repository, digest
@@ -137,7 +138,7 @@ def open_client(opened: ExitStack, reference: str | Reference, other: Client | N
     """Return a client for a reference that has a host.
 
     Args:
-        opened: Closes the client if it is created here.
+        opened: Exit stack that closes the client, if this function creates one.
         reference: The reference.
         other: Client that is returned if the reference has its host.
 
@@ -145,7 +146,7 @@ def open_client(opened: ExitStack, reference: str | Reference, other: Client | N
         UsageError: The reference is invalid, or has no host.
     """
     parsed = reference if isinstance(reference, Reference) else Reference.parse(reference)
-    # Not Docker Hub, as in Docker: a program that forgets its client must not send content there.
+    # Unlike Docker, do not default to Docker Hub: a program that omits the client by mistake must not push there.
     if not isinstance(reference, Reference) and not _has_host(parsed, reference):
         raise UsageError(
             f"invalid reference {safe_repr(reference, 300)} without a Client: expected one with a host, such as"
@@ -163,7 +164,7 @@ def _has_host(parsed: Reference, reference: str) -> bool:
 
 
 def locate(client: Any, reference: str | Reference) -> tuple[str, str | None, Digest | None]:
-    """Return repository, tag and digest of a reference, whose host must be the client's if it has one.
+    """Return the repository, tag and digest of a reference. Its host may be omitted, or must be that of the client.
 
     Raises:
         UsageError: The client is not a `Client`, or the reference is invalid or has another host.
@@ -176,7 +177,7 @@ def locate(client: Any, reference: str | Reference) -> tuple[str, str | None, Di
         parsed = Reference.parse(reference)
         has_host = _has_host(parsed, reference)
         if not has_host and host != DOCKER_HUB:
-            parsed = Reference.parse(f"{_PLACEHOLDER_HOST}/{reference}")  # without the ``library/`` of Docker Hub
+            parsed = Reference.parse(f"{_PLACEHOLDER_HOST}/{reference}")  # avoids the ``library/`` prefix of Docker Hub
     if has_host and registry_name(parsed.host, scheme) != host:
         raise UsageError(f"cannot use the reference {str(reference)!r:.300} with a client of {client.host}")
     return parsed.repository, parsed.tag, parsed.digest

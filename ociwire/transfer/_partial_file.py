@@ -11,7 +11,8 @@ releases the lock of a killed process. There are two states:
     0                                        size of the content
 
 A later call truncates the file to the prefix, and hashes it. Therefore a wrong footer or wrong bytes only cause the
-whole blob to be downloaded again. If the content itself ends like a footer, the file is only truncated too far.
+whole blob to be downloaded again. If the content itself ends like a footer, valid bytes are truncated and
+downloaded again.
 
 For security, a file that another user could have placed there is never written: a symbolic link, a file with a second
 hard link, or a file of another user.
@@ -52,7 +53,7 @@ class PartialFile:
     """An open partial file, locked for this process. Several threads may write and read it.
 
     If the file is locked by another download, or is not safe to write, a file with a random name is used instead, which
-    is not resumed.
+    a later call cannot resume.
 
     Attributes:
         prefix: Number of bytes before the first gap.
@@ -134,7 +135,7 @@ class PartialFile:
         """
         self.truncate(self.prefix)  # without the footer
         os.fsync(self._descriptor)
-        # The verified file is that of the descriptor. A rename moves whatever file has the name at that moment.
+        # The descriptor refers to the verified file, but rename(2) takes a path, at which there may be another file.
         if not is_at(self._descriptor, self._path):
             raise OSError(
                 f"refusing to rename {format_path(self._path)} to {format_path(self._target)}: another process has"
@@ -227,7 +228,7 @@ def read_at(descriptor: int, view: memoryview, offset: int) -> int:
 
 
 def is_at(descriptor: int, path: str) -> bool:
-    """Whether a path names the file of a descriptor: another process may have renamed, removed or replaced it."""
+    """Return whether the open file is still at a path: another process may have renamed, removed or replaced it."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """Layer that follows redirects, without credentials if they are cross-origin.
 
 After a cross-origin redirect, all further redirects are followed without credentials, even one back to the first
-origin. A redirect that the origin policy forbids, or whose body cannot be resent, raises `RedirectError`.
+origin. A redirect that `ociwire._http.origin_policy` forbids, or whose body cannot be resent, raises `RedirectError`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class RedirectTransport(BaseTransport):
 
     301, 302, 307 and 308 preserve method and body; 303 becomes a GET without a body, except for HEAD. Headers such as
     Range and Accept are preserved. A cross-origin request has no credentials, an empty `RequestInfo.required_scope`,
-    and is anonymous: a registry must not be able to act on behalf of the client at another registry. Redirects of token
-    servers are returned, not followed: `AuthTransport` handles them.
+    and is anonymous: a registry must not be able to make the client use its credentials at another
+    registry. Redirects of token servers are returned, not followed: `AuthTransport` handles them.
 
     Args:
         inner: The transport to wrap.
@@ -107,8 +107,9 @@ def _build_redirect(request: Request, response: Response) -> Request | None:
             f"cannot follow the redirect of {request.method} {redact_url(request.url)}: its single-use body was"
             " consumed (pass bytes or a seekable file)"
         )
-    # Compared with the URLs of both requests: an inner layer may have sent `request` to another origin. Apart from the
-    # disclosure, S3 refuses a signed URL with an Authorization header ("Only one auth mechanism allowed").
+    # The target is compared with two origins: that of `response.request` (`leaves_origin`) and that of `request`. They
+    # differ if an inner layer has followed a redirect. Credentials must not be disclosed; besides, S3 refuses a
+    # signed URL with an Authorization header ("Only one auth mechanism allowed").
     if leaves_origin or Origin.of(url) != Origin.of(request.url):
         target = target.with_headers(dict.fromkeys(SENSITIVE_HEADERS))
         target = target.replace(info=request.info.replace(required_scope=Scope.EMPTY, anonymous=True))

@@ -30,8 +30,8 @@ __all__ = ["ExpectSupport"]
 SMALL_BODY = 256 * 1024
 """Maximum size in bytes of a resendable body that is sent without a wait.
 
-Go's net/http reads up to 256 KiB of an unread body before it completes a response: docker-registry 2.8 delays a 401 to
-a smaller body by a second if the client waits.
+Go's net/http reads up to 256 KiB of an unread request body before it completes a response. If the client holds back a
+smaller body while it waits for 100, a 401 of docker-registry 2.8 is delayed by a second.
 """
 MAX_AGE = 600.0
 """Seconds after which the state of an origin expires."""
