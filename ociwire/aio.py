@@ -98,7 +98,7 @@ class _Threads:
 
     def __init__(self, max_concurrency: int) -> None:
         self._executor = ThreadPoolExecutor(max_concurrency, "ociwire-aio")
-        self.is_shut_down = False
+        self.is_shut_down: bool = False
         self._cancelled: set[Future[Any]] = set()  # calls whose threads have not ended
 
     async def run(self, call: _Call, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
