@@ -19,7 +19,7 @@ class BoundedCache(Generic[K, V]):
 
     Args:
         max_entries: Maximum number of entries.
-        max_bytes: Maximum total weight of the entries; see `put`. An entry that exceeds it alone is not stored.
+        max_bytes: Maximum total weight of the entries; see `put`. An entry with a greater weight is not stored.
     """
 
     def __init__(self, max_entries: int, max_bytes: int = 0) -> None:
@@ -32,12 +32,12 @@ class BoundedCache(Generic[K, V]):
         return len(self._entries)
 
     def get(self, key: K) -> V | None:
-        """Return the value of a key; `None` if there is none."""
-        entry = self._entries.get(key)  # `dict.get` is atomic, so that look-ups of every request need no lock
+        """Return the value of a key, or `None` if the key is not cached."""
+        entry = self._entries.get(key)  # no lock: `dict.get` is atomic, and each request looks up entries
         return None if entry is None else entry[0]
 
     def find(self, matches: Callable[[K, V], bool]) -> V | None:
-        """Return the oldest value for which ``matches(key, value)`` is true; `None` if there is none."""
+        """Return the oldest value for which ``matches(key, value)`` is true, or `None` if there is none."""
         with self._lock:
             return next((value for key, (value, _) in self._entries.items() if matches(key, value)), None)
 

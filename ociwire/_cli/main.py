@@ -1,4 +1,4 @@
-"""The ``ociwire`` command, which shows what each layer does.
+"""The ``ociwire`` command, which sends requests to a registry and shows what each layer does.
 
 Exit status: 0 on success, 1 if the registry or the connection fails, 2 if the command line is invalid.
 """
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status.
 
     Args:
-        arguments: Command line arguments without the program name. Defaults to those of the process.
+        arguments: Command line arguments without the program name. Defaults to ``sys.argv[1:]``.
     """
     parser = argparse.ArgumentParser(
         prog="ociwire",
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _explain(options) if options.command == "explain" else _demonstrate()
     except BrokenPipeError:
-        # The reader of stdout has closed it (`| head`). Redirect it, because Python's flush at exit would fail, too.
+        # The reader of the pipe has closed it (`| head`). Redirect stdout, because the flush at exit would fail, too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
@@ -118,4 +118,4 @@ def _print_spans(spans: list[Span], style: Style) -> None:
     for span in spans:
         for line in render_tree(span, style):
             print(line)
-    sys.stdout.flush()  # so that it appears before the error message on stderr
+    sys.stdout.flush()  # so that the lines appear before the error message on stderr

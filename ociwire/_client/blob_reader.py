@@ -1,4 +1,4 @@
-"""Reader that verifies a blob, and resumes it at the current position if the connection is lost."""
+"""Reader that verifies a blob, and resumes the download at the current position if the connection is lost."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class BlobReader(io.RawIOBase):
         start: Position of the first byte of the response. Defaults to 0.
         stop: Position after the last byte to read. `None` means the end of the blob.
         part: True for range reads, which cannot be verified.
-        reopen: Function that is called with a position if the connection is lost there, and returns a response that
-            begins with that byte. It is not called again if no byte was read since. `None` means that a lost connection
-            is an error.
+        reopen: Function that is called if the connection is lost. It receives the current position, and returns a
+            response that begins with the byte at this position. If the connection is lost again before another byte is
+            read, the function is not called. `None` means that a lost connection is an error.
 
     Attributes:
         descriptor: Descriptor of the blob.
@@ -93,7 +93,7 @@ class BlobReader(io.RawIOBase):
         if self.closed:
             raise UsageError("the blob reader is closed")
         view = memoryview(buffer).cast("B")
-        # An empty buffer reads nothing. At the end it must not return early: an empty blob is verified here, too.
+        # Nothing is read into an empty buffer. If no bytes remain, do not return yet: an empty blob is verified below.
         if self._is_complete or (not view and self._remaining):
             return 0
         try:
@@ -114,7 +114,7 @@ class BlobReader(io.RawIOBase):
         return self._stop - self._position
 
     def _receive(self, view: memoryview) -> int:
-        """Read at least one byte, from the response or from another one that resumes it."""
+        """Read at least one byte from the response. Resumes the download with a new response if it is interrupted."""
         while True:
             failure: Exception
             try:
@@ -136,7 +136,7 @@ class BlobReader(io.RawIOBase):
 
     def _finish(self) -> None:
         """Check that the content ends here, verify its digest, and close the response."""
-        # A part that ends before the blob may come from a 200 response, in which the rest of the blob follows.
+        # A part that ends before the end of the blob may come from a 200 response, which contains the rest of the blob.
         if self._stop == self.descriptor.size and self._has_more():
             raise self._size_mismatch("is longer", self._stop + 1)
         if self._is_whole:
@@ -159,7 +159,7 @@ class BlobReader(io.RawIOBase):
         )
 
     def _hint(self) -> str:
-        """Return a hint for the error message if the Content-Type is HTML, which valid content may have as well."""
+        """Return a hint for the error message if the Content-Type is HTML. Valid content may also have this type."""
         if self.descriptor.media_type not in HTML_TYPES:
             return ""
         return " (its Content-Type is that of an HTML page: a login page or a firewall may have answered instead)"
@@ -194,7 +194,7 @@ class BlobReader(io.RawIOBase):
         """Read and discard the rest of the blob, and verify the digest.
 
         Raises:
-            UsageError: The reader is one of a part of a blob, which cannot be verified.
+            UsageError: The reader reads a part of a blob, which cannot be verified.
             OciwireError: As `readinto`.
         """
         if not self._is_whole:
@@ -210,8 +210,9 @@ class BlobReader(io.RawIOBase):
             self._response.close()
 
     def __del__(self) -> None:
-        # Replaces the finalizer of `io.IOBase`, which calls close(). This would call the readers of all layers, which
-        # may log or acquire locks. The base transport closes the connection when its own reader is garbage-collected.
+        # Replaces the finalizer of `io.IOBase`, which calls close(). Calling close() here would call the readers of all
+        # layers, which may log or acquire locks. The base transport closes the connection when its own reader is
+        # garbage-collected.
         response: Response | None = getattr(self, "_response", None)
         if response is not None and not response.closed and not response.in_memory:
             warn_unclosed(f"a blob reader was neither read to its end nor closed: {self.descriptor.digest}")

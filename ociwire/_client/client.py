@@ -125,7 +125,7 @@ _OTHER_NAMES = {
     "copy": "tag(repository, source, *tags), or ociwire.copy(client, source_reference, target_reference)",
     "version": "ping()",
 }
-"""Names of operations in other clients, and those of this one."""
+"""Names of operations in other clients, and the equivalent call of this client."""
 OTHER_OPTIONS = {
     **OTHER_TRANSPORT_OPTIONS,
     "auth": "credentials=(username, password)",
@@ -147,13 +147,13 @@ _CONSTRUCTOR_OPTIONS = {
     name: f"Client(host, {name}=...)"
     for name in ("credentials", "retry", "tls", "proxy", "trust_env", "insecure", "user_agent", "debug_id")
 }
+"""Options of `Client` that `Client.with_options` cannot change, and how to pass them to `Client`."""
 _OTHER_REQUEST_OPTIONS = {
     name: f"{option}, passed to Client(host, ...)"
     for name, option in OTHER_OPTIONS.items()
     if name not in ("deadline", "headers", "base_url", "registry", "max_concurrency")
 } | {"headers": OTHER_OPTIONS["headers"]}
 """Options of other clients that `Client.with_options` cannot change, and what to pass to `Client` instead."""
-"""Options that `Client.with_options` cannot change."""
 _SESSION_ATTRIBUTES = frozenset({"auth", "cert", "headers", "proxies", "timeout", "verify"})
 _DOCKER_HUB_REGISTRY = "registry-1.docker.io"
 _CATALOG_URL = "/v2/_catalog"
@@ -162,12 +162,12 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 
 @final
 class Client:
-    """Client of one registry, with a method for each operation. Its context manager closes it.
+    """Client of one registry, with a method for each operation. A ``with`` statement closes the client at its end.
 
     Thread-safe. After a fork, create a new client in the child process. Names, tags, digests and media types are
-    validated before anything is sent. In addition to the exceptions that they list, all methods raise `UsageError` for
-    invalid arguments or if the client is closed, `TransportError` if no usable response was received, `AuthError` if no
-    token could be obtained, and `RegistryError` if the registry responded with an error.
+    validated before anything is sent. Each method documents its specific exceptions. In addition, all methods raise
+    `UsageError` for invalid arguments or if the client is closed, `TransportError` if no usable response was received,
+    `AuthError` if no token could be obtained, and `RegistryError` if the registry responded with an error.
 
     >>> from ociwire import Client, Descriptor
     >>> from ociwire.testing import MemoryRegistry
@@ -182,21 +182,21 @@ class Client:
         transport: Transport that sends the requests. The caller must close it. `None` means `default_transport`, which
             the client closes.
         credentials: A pair of user name and password or a `Credential`, which are used for this host only; a credential
-            source; or a function with the arguments of `CredentialSource.lookup`. `None` means those of ``docker
-            login``. With another transport, pass it to `default_transport`.
+            source; or a function with the arguments of `CredentialSource.lookup`. `None` means the credentials of
+            ``docker login``. With another transport, pass this option to `default_transport`.
         timeout: Timeout in seconds for connecting and for each wait on the socket, or a `urllib3.Timeout`. `None` means
-            that of the transport: by default, 10 seconds for connecting and 120 seconds for each wait.
+            the timeout of the transport: by default, 10 seconds for connecting and 120 seconds for each wait.
         retry: Number of retries, a `urllib3.util.Retry`, or `False` for none; see `RetryTransport`. `None` means the
-            default policy. With another transport, pass it to `default_transport`.
+            default policy. With another transport, pass this option to `default_transport`.
         tls: Path of a CA bundle, a `TLSConfig`, or an `ssl.SSLContext`; see `UrllibTransport`. `None` means the CAs of
-            the system and `docker_certs_d`. With another transport, pass it to `default_transport`.
+            the system and `docker_certs_d`. With another transport, pass this option to `default_transport`.
         proxy: URL of a proxy; see `UrllibTransport`. `None` means the proxy in the environment. With another transport,
-            pass it to `default_transport`.
-        trust_env: Whether to use the proxy in the environment. `None` means true. With another transport, pass it to
-            `default_transport`.
-        insecure: Whether to use plain http instead of https. Defaults to false. It does not disable the verification of
-            certificates.
-        user_agent: Value of the User-Agent header. `None` means that of the transport, or else ``ociwire/VERSION``.
+            pass this option to `default_transport`.
+        trust_env: Whether to use the proxy in the environment. `None` means true. With another transport, pass this
+            option to `default_transport`.
+        insecure: Whether to use plain http instead of https. Defaults to false. This option does not disable the
+            verification of certificates.
+        user_agent: Value of the User-Agent header. `None` means the transport's value, or else ``ociwire/VERSION``.
         debug_id: Name of this client in log messages. `None` means ``client-`` and a number.
         max_manifest_size: Maximum size in bytes of a manifest that is read, and of an index that is written under a
             referrers tag. Defaults to 4 MiB.
@@ -255,7 +255,7 @@ class Client:
     def from_reference(
         cls, reference: str | Reference, transport: Transport | None = None, **options: Unpack[ClientOptions]
     ) -> Client:
-        """Return a client of the registry that a reference names.
+        """Return a client of the registry in a reference.
 
         >>> from ociwire import Client
         >>> Client.from_reference("ghcr.io/org/app:v1").host
@@ -280,7 +280,7 @@ class Client:
         within: float | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> Client:
-        """Return a client with the same registry and transport, whose requests have other options.
+        """Return a client with the same registry and transport, but other options for its requests.
 
         Options that are not given remain unchanged. Closing either client closes both.
 
@@ -325,7 +325,7 @@ class Client:
         return derived
 
     def do(self, request: Request, *, scope: Scope | None = None) -> Response:
-        """Send a request, and return the response, whatever its status. The caller must close the response.
+        """Send a request, and return the response with any status. The caller must close the response.
 
         >>> from ociwire import Client, Request
         >>> from ociwire.testing import MemoryRegistry
@@ -367,14 +367,14 @@ class Client:
 
         Args:
             repository: Name of the repository.
-            digest: Digest of the blob, or its descriptor, whose size is then verified, too.
+            digest: Digest of the blob, or its descriptor. The size in a descriptor is verified, too.
 
         Returns:
             The reader, which the caller must read to its end or close.
 
         Raises:
             BlobUnknown: The repository has no such blob.
-            SizeMismatch: The blob has another size than the descriptor states.
+            SizeMismatch: The size of the blob differs from the size in the descriptor.
         """
         expected, size = _digest_and_size(digest)
         return _check_reader(blobs.open_blob(self._repository(repository, "get_blob"), expected), size)
@@ -417,12 +417,12 @@ class Client:
 
         Args:
             repository: Name of the repository.
-            digest: Digest of the blob, or its descriptor, whose size is then verified.
+            digest: Digest of the blob, or its descriptor. The size in a descriptor is verified.
 
         Raises:
             BlobUnknown: The repository has no such blob.
             DigestMismatch: The registry states another digest of the same algorithm.
-            SizeMismatch: The registry states another size than the descriptor.
+            SizeMismatch: The size that the registry states differs from the size in the descriptor.
             ContentError: The response is an HTML page.
         """
         expected, size = _digest_and_size(digest)
@@ -433,10 +433,10 @@ class Client:
 
         Args:
             repository: Name of the repository.
-            digest: Digest of the blob, or its descriptor, whose size is then verified.
+            digest: Digest of the blob, or its descriptor. The size in a descriptor is verified.
 
         Raises:
-            OciwireError: As `resolve_blob`, except that false is returned for `BlobUnknown` and `NameUnknown`.
+            OciwireError: As `resolve_blob`, except for `BlobUnknown` and `NameUnknown`: the method returns false.
         """
         expected, size = _digest_and_size(digest)
         try:
@@ -464,7 +464,7 @@ class Client:
         }
     )
     def push_blob(self, repository: str, descriptor: Any = UNSET, content: Any = UNSET) -> Descriptor:
-        """Upload a blob: POST, which opens an upload session, and PUT ("POST then PUT"; scope: pull,push).
+        """Upload a blob: a POST opens an upload session, and a PUT sends it ("POST then PUT"; scope: pull,push).
 
         With a descriptor, the content is not hashed first, because the registry verifies the digest. If the PUT fails,
         the client queries the state of the upload. It sends missing bytes if the content can be read again, and waits
@@ -477,9 +477,9 @@ class Client:
 
         Args:
             repository: Name of the repository.
-            descriptor: Descriptor of the blob, whose size is sent as the Content-Length. It may be omitted for bytes, a
-                path (`os.PathLike`) and a seekable binary file, which are then read twice: to compute the descriptor,
-                and to send them.
+            descriptor: Descriptor of the blob. Its size is sent as the Content-Length. It may be omitted for bytes, a
+                path (`os.PathLike`) and a seekable binary file. The content is then read twice: to compute the
+                descriptor, and to send the content.
             content: Any content that `Body.of` accepts, such as bytes, a binary file, or an iterable of bytes; or a
                 path. Single-use content is not read before the registry accepts the request.
 
@@ -574,7 +574,8 @@ class Client:
             The descriptor of the blob.
 
         Raises:
-            Unsupported: The registry did not mount the blob. An upload session that it opened instead was cancelled.
+            Unsupported: The registry did not mount the blob. If it opened an upload session instead, the client
+                cancels the session.
         """
         target, (expected, size) = self._repository(to_repository, "mount_blob"), _digest_and_size(digest)
         result = uploads.mount_blob(target, expected, from_repository)
@@ -613,7 +614,7 @@ class Client:
 
         Args:
             repository: Name of the repository.
-            reference: A tag, a digest, or a descriptor, whose size is then verified, too.
+            reference: A tag, a digest, or a descriptor. The size in a descriptor is verified, too.
 
         Returns:
             A reader of the manifest. `BlobReader.descriptor` has its media type and digest; see `get_tag`.
@@ -622,8 +623,8 @@ class Client:
             ManifestUnknown: The repository has no such manifest.
             DigestMismatch: The digest of the content differs.
             ContentError: The manifest is larger than `max_manifest_size`, its ``mediaType`` contradicts its
-                Content-Type, it has the fields of both an index and an image manifest, or another size than the
-                descriptor states.
+                Content-Type, it has the fields of both an index and an image manifest, or its size differs from the
+                size in the descriptor.
             Unsupported: The content is a Docker schema 1 manifest.
         """
         name, expected, size = _parse_reference(reference)
@@ -670,9 +671,9 @@ class Client:
             tag: The tag.
 
         Returns:
-            A reader of the manifest. The digest in `BlobReader.descriptor` is that of Docker-Content-Digest, after
-            verification, or else the sha256 of the content. The media type is the Content-Type if this is a manifest
-            type, or else is determined from the content.
+            A reader of the manifest. The digest in `BlobReader.descriptor` is the verified Docker-Content-Digest, or
+            else the sha256 of the content. The media type is the Content-Type if this is a manifest type; otherwise, it
+            is determined from the content.
 
         Raises:
             ManifestUnknown: The repository has no such tag.
@@ -690,12 +691,12 @@ class Client:
 
         Args:
             repository: Name of the repository.
-            reference: A tag, a digest, or a descriptor, whose size is then verified.
+            reference: A tag, a digest, or a descriptor. The size in a descriptor is verified.
 
         Raises:
             ManifestUnknown: The repository has no such manifest.
             DigestMismatch: The registry states another digest of the same algorithm.
-            SizeMismatch: The registry states another size than the descriptor.
+            SizeMismatch: The size that the registry states differs from the size in the descriptor.
         """
         name, expected, size = _parse_reference(reference)
         target = self._repository(repository, "resolve_manifest")
@@ -706,10 +707,11 @@ class Client:
 
         Args:
             repository: Name of the repository.
-            reference: A tag, a digest, or a descriptor, whose size is then verified.
+            reference: A tag, a digest, or a descriptor. The size in a descriptor is verified.
 
         Raises:
-            OciwireError: As `resolve_manifest`, except that false is returned for `ManifestUnknown` and `NameUnknown`.
+            OciwireError: As `resolve_manifest`, except for `ManifestUnknown` and `NameUnknown`: the method returns
+                false.
         """
         name, expected, size = _parse_reference(reference)
         try:
@@ -721,8 +723,8 @@ class Client:
     def resolve_tag(self, repository: str, tag: str) -> Descriptor:
         """Return the descriptor of the manifest of a tag: ``HEAD /v2/NAME/manifests/TAG`` (scope: pull).
 
-        The manifest is read with a GET and hashed if the response has no digest, and in the cases of
-        `resolve_manifest`.
+        The manifest is read with a GET and hashed if the response has no digest, and in the other cases that
+        `resolve_manifest` lists.
 
         Args:
             repository: Name of the repository.
@@ -760,7 +762,8 @@ class Client:
             repository: Name of the repository.
             content: The manifest: bytes, which are sent unchanged, a `Manifest` or `Index`, or a mapping, which is
                 written as JSON without spaces.
-            media_type: Media type of the manifest. `None` means its ``mediaType``, or else that of OCI for its fields.
+            media_type: Media type of the manifest. `None` means its ``mediaType``, or else the OCI media type that
+                matches its fields.
             digest: Digest of the manifest. `None` means the sha256 of the content.
             tags: Tags for the manifest. Defaults to none.
 
@@ -768,7 +771,8 @@ class Client:
             The descriptor of the manifest.
 
         Raises:
-            UsageError: The digest of the content differs, or its ``mediaType`` does, or it has no known media type.
+            UsageError: The digest or the ``mediaType`` of the content differs from the argument, or the content has no
+                known media type.
             ManifestInvalid: The registry refused the manifest.
             ManifestBlobUnknown: The repository does not have a blob that the manifest references.
             ReferrersUpdateError: The manifest was stored, but the referrers tag was not updated.
@@ -798,7 +802,7 @@ class Client:
             The descriptor of the manifest.
 
         Raises:
-            UsageError: A tag is invalid, or there is none.
+            UsageError: A tag is invalid, or no tag is given.
             OciwireError: As `get_manifest` and `push_manifest`.
         """
         name, expected, size = _parse_reference(source)
@@ -817,7 +821,7 @@ class Client:
     def delete_manifest(self, repository: str, digest: str | Descriptor) -> None:
         """Delete a manifest: ``DELETE /v2/NAME/manifests/DIGEST`` (specification, "Deleting Manifests"; scope: delete).
 
-        The manifest is read before (scope: pull). If it has a subject and the registry has no referrers API, its entry
+        The manifest is read first (scope: pull). If it has a subject and the registry has no referrers API, its entry
         is removed from the referrers tag first, and added again if the registry refuses to delete the manifest.
 
         Args:
@@ -839,7 +843,7 @@ class Client:
 
         Raises:
             ManifestUnknown: The repository has no such tag.
-            Unsupported: The registry does not support the deletion of tags, as most older ones.
+            Unsupported: The registry does not support the deletion of tags, like most older registries.
         """
         target = self._repository(repository, "delete_tag")
         target.delete(target.manifest_url(check_tag(tag)), target.delete_scope)
@@ -881,7 +885,7 @@ class Client:
 
         Raises:
             UsageError: The limit is not an integer of 0 or more, or `start_after` is not a printable string.
-            Unsupported: The registry has no catalog (404, 405, 501 or UNSUPPORTED), as most public registries.
+            Unsupported: The registry has no catalog (404, 405, 501 or UNSUPPORTED), like most public registries.
             ProtocolError: There is a pagination loop, or a page is invalid or cross-origin.
             ContentError: The response is an HTML page.
         """
@@ -912,9 +916,10 @@ class Client:
     ) -> Iterator[Descriptor]:
         """Yield the referrers of a manifest: ``GET /v2/NAME/referrers/DIGEST`` ("Listing Referrers"; scope: pull).
 
-        If the registry has no referrers API, the referrers tag is read instead. This is assumed after 400, 404, 405,
-        406, 501, a redirect that cannot be followed, an HTML page, and JSON without ``manifests``. There are no results
-        if the manifest has no referrers, or the referrers tag does not reference an index of referrers.
+        If the registry has no referrers API, the referrers tag is read instead. The client assumes that there is no
+        referrers API if the response has the status 400, 404, 405, 406 or 501, is a redirect that cannot be followed,
+        is an HTML page, or is JSON without ``manifests``. There are no results if the manifest has no referrers, or the
+        referrers tag does not reference an index of referrers.
 
         Pages are requested lazily. An entry without a valid digest is skipped with a log line. The sizes may be wrong;
         a missing or invalid size is read as 0.
@@ -974,7 +979,7 @@ class Client:
 
 
 def unknown_attribute(class_name: str, name: str) -> AttributeError:
-    """Return the error for a missing attribute of a client, which names the method to use instead."""
+    """Return the error for a missing attribute of a client. Its message names the method to use instead."""
     other = _OTHER_NAMES.get(name)
     hint = "" if other is None else f"; use client.{other}"
     if class_name == "AsyncClient":
@@ -985,10 +990,10 @@ def unknown_attribute(class_name: str, name: str) -> AttributeError:
 
 
 def check_assignment(class_name: str, name: str) -> None:
-    """Refuse to set an attribute of a client that configures a `requests.Session`: here, it would have no effect.
+    """Refuse to set attributes that configure a `requests.Session`, or options of `Client`: they have no effect here.
 
     Raises:
-        AttributeError: The attribute is such an option.
+        AttributeError: The attribute is one of these.
     """
     if name in _SESSION_ATTRIBUTES or name in _CONSTRUCTOR_OPTIONS:
         option = OTHER_OPTIONS.get(name, f"{name}=...")
@@ -996,10 +1001,10 @@ def check_assignment(class_name: str, name: str) -> None:
 
 
 def parse_reference(reference: str | Reference) -> Reference:
-    """Return a reference whose host is used.
+    """Parse a reference for a caller that uses its host.
 
     Raises:
-        UsageError: The reference is invalid, or is a host, which would be parsed as a repository of Docker Hub.
+        UsageError: The reference is invalid, or is only a host, which would be parsed as a repository of Docker Hub.
     """
     if isinstance(reference, Reference):
         return reference
@@ -1031,7 +1036,7 @@ def resolve_transport(
         options: Other options of `default_transport`. `None` means that an option is not given.
 
     Raises:
-        UsageError: The transport is not one, an option is invalid, or is combined with a transport.
+        UsageError: `transport` is not a transport, or an option is invalid or combined with a transport.
     """
     given = {name: value for name, value in options.items() if value is not None}
     if transport is None:
@@ -1058,12 +1063,12 @@ def resolve_transport(
 
 
 def _digest_and_size(digest: str | Descriptor) -> tuple[Digest, int | None]:
-    """Return a digest, and the size that a descriptor states."""
+    """Return the digest, and the size if a descriptor is given."""
     return (digest.digest, digest.size) if isinstance(digest, Descriptor) else (Digest(digest), None)
 
 
 def _parse_reference(reference: str | Descriptor) -> tuple[str, Digest | None, int | None]:
-    """Return what follows ``manifests/`` in the URL, the digest unless it is a tag, and the size if it is known."""
+    """Return the last path segment of the manifest URL, the digest (`None` for a tag), and the size if known."""
     if isinstance(reference, str) and ":" not in reference:  # a tag has no colon
         return check_tag(reference), None, None
     digest, size = _digest_and_size(reference)
@@ -1071,7 +1076,7 @@ def _parse_reference(reference: str | Descriptor) -> tuple[str, Digest | None, i
 
 
 def _check_size(descriptor: Descriptor, size: int | None) -> Descriptor:
-    """Return a descriptor that a registry states. Raises `SizeMismatch` if another size is expected."""
+    """Return the descriptor from a response. Raises `SizeMismatch` if it does not have the expected size."""
     if size not in (None, descriptor.size):
         raise SizeMismatch(
             f"{descriptor.digest} has {descriptor.size} bytes: expected {size}, as its descriptor states",
@@ -1082,7 +1087,7 @@ def _check_size(descriptor: Descriptor, size: int | None) -> Descriptor:
 
 
 def _check_reader(reader: BlobReader, size: int | None) -> BlobReader:
-    """Return a reader; close it if its content has another size than is expected."""
+    """Return a reader. Closes it and raises `SizeMismatch` if it does not have the expected size."""
     try:
         _check_size(reader.descriptor, size)
     except SizeMismatch:

@@ -1,4 +1,4 @@
-"""Sender of a client's requests, which adds its options and masks the secrets of each exchange."""
+"""Send the requests of a client: add its options, and mask the secrets of each exchange."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ _WARNING = re.compile(r'299 - "((?:[^"\\]|\\.)*)"')
 
 @final
 class ClientState:
-    """Mutable state of a client, which clients that `Client.with_options` returns share.
+    """Mutable state of a client, shared with the clients that its `Client.with_options` returns.
 
     Attributes:
         closed: Whether the client is closed.
-        max_chunk_size: Maximum size of a chunk in bytes, once the registry has refused a larger one; else `None`.
-        seen_warnings: Hashes of the warnings that were logged. The texts may be long.
+        max_chunk_size: Maximum size of a chunk in bytes, if the registry has refused a larger chunk; else `None`.
+        seen_warnings: Hashes of the warnings that were logged. The texts are not stored, because they may be long.
         head_origins: Origins that have responded to a HEAD with 200, so that a 404 does not have to be confirmed.
     """
 
@@ -118,7 +118,7 @@ class RequestSender:
         set_redactor(completed, redactor)
         url = self._base_url + request.url if request.url.startswith("/") else request.url
         if self.origin.scheme == "https" and url[:5].lower() == "http:":
-            # A client of an https registry must not send credentials in clear text, even to a URL of the caller.
+            # A client of an https registry must not send credentials in clear text, even if the caller passes the URL.
             completed = completed.replace(anonymous=True, required_scope=Scope.EMPTY)
         return self._round_trip(Request(request.method, url, request.headers, request.body, completed), redactor)
 
@@ -134,7 +134,7 @@ class RequestSender:
         body: Body | None = None,
         idempotent: bool | None = None,
     ) -> Response:
-        """Send one request of an operation. If the URL is cross-origin, it has no credentials and no scope.
+        """Send one request of an operation. A request to a cross-origin URL has no credentials and no scope.
 
         Args:
             operation: Name of the operation of the client.
@@ -156,7 +156,7 @@ class RequestSender:
         """
         is_cross_origin = not url.startswith("/") and Origin.of(url) != self.origin
         defaults, redactor = self.defaults, Redactor(self.origin)
-        # Created with all fields: `RequestInfo.replace`, as in `do`, takes longer.
+        # Create the object with all fields: `RequestInfo.replace`, which `do` uses, takes longer.
         info = RequestInfo(
             required_scope=Scope.EMPTY if is_cross_origin else scope,
             operation=operation,
@@ -207,7 +207,7 @@ class RequestSender:
 
 
 def read_with_retry(send: Callable[[], Response], limit: int) -> tuple[Response, bytes]:
-    """Send a request and read its small body, up to three times if the connection is lost while reading.
+    """Send a request and read the small response body; try up to three times if the connection is lost while reading.
 
     Args:
         send: Function that sends an idempotent request.
@@ -238,7 +238,7 @@ def read_with_retry(send: Callable[[], Response], limit: int) -> tuple[Response,
 def treat_refusal_as_missing() -> Iterator[None]:
     """Suppress error responses and responses of the wrong type, such as an HTML page.
 
-    This is used for look-ups before an upload: at worst, existing content is uploaded again.
+    Used for look-ups before an upload, where the worst consequence is that existing content is uploaded again.
 
     Raises:
         DigestMismatch: Not suppressed.

@@ -1,6 +1,6 @@
 """Content digests: ``algorithm:encoded``.
 
-The grammar is that of the OCI image specification, section "Digests". For supported algorithms, the length and the
+The grammar is defined in the OCI image specification, section "Digests". For supported algorithms, the length and the
 alphabet of the encoded part are checked as well. Digests of other algorithms are accepted, but cannot be verified.
 """
 
@@ -111,7 +111,7 @@ def new_hasher(algorithm: str) -> _Hash:
 
 
 def hashed_digest(hasher: _Hash, algorithm: str) -> Digest:
-    """Return the digest of the data that a hash object was updated with.
+    """Return the digest from a hash object that was updated with the content.
 
     Args:
         hasher: The hash object.
@@ -126,7 +126,7 @@ def is_empty_digest(digest: Digest) -> bool:
 
 
 def verify_digest(hasher: _Hash, expected: Digest, *, subject: str = "content", hint: str = "") -> None:
-    """Verify that the digest of received content is the expected one.
+    """Verify that received content has the expected digest.
 
     Args:
         hasher: Hash object that was updated with the content.

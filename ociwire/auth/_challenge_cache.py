@@ -1,9 +1,9 @@
 """Cache of the challenges of registries, so that later requests are sent with a token at once.
 
-Before a request is challenged, the scope of its challenge is a guess. The guess is wrong if a proxy rewrites paths
-(Artifactory), if an endpoint requires another action (``metadata_read`` at Azure Container Registry), or if the
-repositories of one host have different token servers. Therefore the cache also stores, for each required scope and
-endpoint, the challenge and the scope of the last token that the registry accepted.
+Before the registry challenges a request, the scope of the challenge can only be guessed. The guess is wrong if a proxy
+rewrites paths (Artifactory), if an endpoint requires another action (``metadata_read`` at Azure Container Registry), or
+if the repositories of one host have different token servers. Therefore the cache also stores, for each required scope
+and endpoint, the challenge and the scope of the last token that the registry accepted.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class OriginState(NamedTuple):
 
 
 class AcceptedChallenge(NamedTuple):
-    """A challenge that was answered successfully, and the scope that the accepted token was requested for."""
+    """A challenge that was answered with a token that the registry accepted, and the requested scope of the token."""
 
     challenge: Challenge
     scope: Scope
@@ -41,7 +41,10 @@ class AcceptedChallenge(NamedTuple):
 
 @final
 class ChallengeCache:
-    """Caches the state of origins and the scopes that they accept, 1,024 entries and 4 MiB of each. Thread-safe."""
+    """Caches the state of origins and their accepted challenges. Each cache has up to 1,024 entries and 4 MiB.
+
+    Thread-safe.
+    """
 
     def __init__(self) -> None:
         self._origins: BoundedCache[Origin, OriginState] = BoundedCache(_MAX_ENTRIES, _MAX_BYTES)
@@ -54,7 +57,7 @@ class ChallengeCache:
         return self._origins.get(origin) or OriginState()
 
     def update(self, origin: Origin, *, is_open: bool = False, is_predictable: bool = True) -> None:
-        """Mark an origin as one that does not authenticate, or whose challenges cannot be predicted."""
+        """Record that an origin requires no authentication, or that its challenges cannot be predicted."""
         state = self.get(origin)
         is_open, is_predictable = is_open or state.is_open, is_predictable and state.is_predictable
         self._put(origin, OriginState(state.challenge, is_open, is_predictable))
@@ -71,8 +74,9 @@ class ChallengeCache:
     def get_accepted(self, origin: Origin, required: Scope, url: str) -> AcceptedChallenge | None:
         """Return the accepted challenge for a required scope and the endpoint of a URL.
 
-        If the URL has no such endpoint (the Location of an upload may be any path), or if nothing is cached for the
-        endpoint and the origin is unpredictable, the result is the last one of any endpoint.
+        The result is the last accepted challenge of any endpoint in two cases: if the URL has no known endpoint (the
+        Location of an upload may have any path), or if nothing is cached for the endpoint and the origin is
+        unpredictable.
         """
         endpoint = _parse_endpoint(url)
         accepted = self._accepted.get((origin, required, endpoint))
@@ -92,12 +96,12 @@ class ChallengeCache:
 
 
 def _parse_endpoint(url: str) -> str:
-    """Return the kind of endpoint in a URL, such as ``blobs``; empty if it is not that of a registry's API."""
+    """Return the kind of endpoint in a URL, such as ``blobs``; empty if the URL has no known endpoint."""
     match = _ENDPOINT.search(urlsplit(url).path)
     return "" if match is None else match[1]
 
 
 def _weigh(challenge: Challenge) -> int:
-    """Estimate the memory size in bytes; a parsed scope takes about 30 times its text."""
+    """Estimate the memory size in bytes. A parsed scope takes about 30 times the size of its text."""
     params = challenge.params
     return 500 + sum(len(name) + len(value) for name, value in params.items()) + 29 * len(params.get("scope", ""))

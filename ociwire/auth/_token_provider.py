@@ -1,8 +1,8 @@
-"""Obtain bearer tokens from a cache, or from a token server with one request for all threads that need the same token.
+"""Obtain bearer tokens from a cache or a token server. Threads that need the same token share one request.
 
 Follows the distribution project's "Token Authentication Specification" (GET) and "OAuth2 Token Authentication" (POST).
 A credential is sent to a token server only if `origin_policy.check_realm` allows it. Every failure is an `AuthError`,
-and none shows a secret.
+and no message contains a secret.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LOG = logging.getLogger("ociwire.auth")
 _MAX_TOKENS = 1024
 _MAX_BYTES = 8 * 1024 * 1024
 _BYTES_PER_ACTION = 256
-"""Estimated memory size in bytes of one action of a `Scope`: a hostile challenge may name thousands."""
+"""Estimated memory size in bytes of one action of a `Scope`. A hostile challenge may name thousands of actions."""
 _MAX_RESPONSE = 1024 * 1024
 _MAX_TOKEN = 64 * 1024
 """Maximum number of characters of a token: more than any server accepts in a header."""
@@ -46,9 +46,9 @@ _DEFAULT_LIFETIME = 60.0
 """Lifetime in seconds of a token whose response has no ``expires_in`` (the specification's default)."""
 _MAX_LIFETIME = 30 * 24 * 3600.0
 _EXPIRY_MARGIN = 30.0
-"""Seconds by which the use of a token ends before its expiry; a quarter of its lifetime if that is less."""
+"""A token is not used in the last seconds before its expiry: this number, or a quarter of its lifetime if less."""
 _MAX_QUOTED = 200
-"""Maximum number of characters of a server's text, or of a scope, that a message quotes."""
+"""Maximum number of characters that a message quotes of a server's text or of a scope."""
 _ABSOLUTE_URL = re.compile(r"//|[A-Za-z][A-Za-z0-9+.-]*:")
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
 
@@ -125,10 +125,10 @@ class TokenProvider:
             self._trusted_origins.setdefault(registry_name(host), set()).update(map(Origin.of, origins))
 
     def get(self, key: TokenKey, scope: Scope, *, exact: bool = False) -> Token | None:
-        """Return a cached token with this scope, or else (unless `exact`) with a larger one.
+        """Return a cached token with this scope or, unless `exact` is true, a token with a larger scope.
 
-        The empty scope, which every scope contains, is matched exactly: a token that grants something must not be sent
-        where nothing is needed.
+        The empty scope is always matched exactly, although every scope contains it: a token that grants access must not
+        be sent with a request that needs no access.
         """
         now = time.monotonic()
         token = self._tokens.get((key, scope))
@@ -169,7 +169,8 @@ class TokenProvider:
             self.put(token)
             return token
 
-        # Exactly this scope: an older token with a larger scope may have been revoked together with the refused one.
+        # Look up exactly this scope: an older token with a larger scope may have been revoked together with the refused
+        # token.
         return self._single_flight.fetch(
             (key, scope), scope, lambda: self.get(key, scope, exact=True), request_token, request.info.deadline
         )
@@ -262,7 +263,8 @@ class TokenProvider:
 def _build_request(token_request: TokenRequest, realm: str, request: Request) -> Request:
     """Build a GET, with Basic if there is a password, or a POST with the identity token (RFC 6749, section 6).
 
-    With both, the password is sent: every token server supports GET, and some answer 404 or 405 to POST.
+    If the credential has both, the password is sent with a GET: every token server supports GET, and some token servers
+    respond to POST with 404 or 405.
     """
     info = request.info.replace(required_scope=Scope.EMPTY, operation="token", anonymous=False, idempotent=True)
     agent = request.headers.get("user-agent")

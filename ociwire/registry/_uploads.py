@@ -89,7 +89,7 @@ class UploadEndpoints:
         """Handle ``PUT`` of an upload: verify the digest and store the blob. The body may be the last chunk."""
         upload, digest = self._get_upload(request), parse_digest(request.get_parameter("digest"), for_verification=True)
         chunks = list(self._storage.read_upload(upload))
-        offset = sum(map(len, chunks))  # not `upload.size`, which a concurrent PATCH may have increased since
+        offset = sum(map(len, chunks))  # not `upload.size`, which a concurrent PATCH may have increased meanwhile
         with self._receive_chunk(request, upload, offset) as received:
             _verify(digest, [*chunks, received.content])
             stored = self._storage.complete_upload(upload, offset, digest, received.content)
@@ -121,7 +121,7 @@ class UploadEndpoints:
             # The header is mandatory and its end is inclusive, so 0-0 stands for both zero bytes and one byte.
             "Range": f"0-{max(upload.size - 1, 0)}",
         }
-        if self._min_chunk_length:  # in every response, as a client that resumes in another process needs it
+        if self._min_chunk_length:  # sent in every response: a client that resumes in another process needs it
             headers["OCI-Chunk-Min-Length"] = str(self._min_chunk_length)
         return headers
 
@@ -134,8 +134,8 @@ class UploadEndpoints:
         """Check the Content-Range of a request, and receive the chunk in its body.
 
         Raises:
-            ErrorResponse: The Content-Range is invalid, does not start at the offset or does not have the length of the
-                body; or no other chunk may follow.
+            ErrorResponse: The Content-Range is invalid, does not start at the offset, or does not match the length
+                of the body; or the upload already has its last chunk.
         """
         body = request.http_request.body
         length = self._announced_length(request, upload, offset)
@@ -153,7 +153,7 @@ class UploadEndpoints:
             yield received
 
     def _announced_length(self, request: RegistryRequest, upload: Upload, offset: int) -> int | None:
-        """Return the number of bytes that the Content-Range declares, or None without a Content-Range."""
+        """Return the number of bytes that the Content-Range declares, or `None` if there is no Content-Range."""
         content_range = request.http_request.headers.get("content-range")
         if content_range is None:
             return None

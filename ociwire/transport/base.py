@@ -62,7 +62,7 @@ def with_request(response: Response, request: Request) -> Response:
     """Return the response with `request` as its request, unless it has a request already.
 
     Raises:
-        UsageError: A transport has returned something else.
+        UsageError: `response` is not a `Response`: a transport has returned another object.
     """
     if not isinstance(response, Response):
         raise UsageError(f"round_trip must return a Response, got {type(response).__name__}")
@@ -79,10 +79,10 @@ class FunctionTransport(BaseTransport):
     ['v1']
 
     Args:
-        function: Called with each request, possibly by several threads. The request is added to a response that has no
-            request.
-        close: Called by the first call of `close`. A layer must pass the `close` of its inner transport. `None` means
-            that there is nothing to close.
+        function: Called with each request, possibly by several threads. If the response that it returns has no request,
+            the request is added.
+        close: Function that is called once, when the transport is first closed. A layer must pass the `close` of its
+            inner transport. `None` means that there is nothing to close.
 
     Raises:
         UsageError: `function` is not callable.

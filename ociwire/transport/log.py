@@ -1,9 +1,10 @@
-"""Layer that logs requests and responses: one line per exchange, and one when the response body has been read.
+"""Layer that logs requests and responses: one line per exchange, and another when the response body has been read.
 
-It can be placed anywhere in a stack, and logs what passes at that position. Secrets are never logged: sensitive headers
-are masked, and so are the secrets of the exchange in all text from a server. Only query parameters of the OCI
-distribution specification are shown, and none of a cross-origin URL. The body of a token response is not shown. The
-layer does not read a body itself: it observes the bytes that the owner of the response reads.
+The layer can be placed anywhere in a stack, and logs the exchanges at that position. Secrets are never logged:
+sensitive headers are masked, and the secrets of the exchange are masked in all text from a server. Only query
+parameters of the OCI distribution specification are shown; for a cross-origin URL, no parameters are shown. The body of
+a token response is not shown. The layer does not read a body itself: it observes the bytes that the owner of the
+response reads.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class LogTransport(BaseTransport):
     """Logs each exchange with client, operation, number, method, URL, status, duration and sizes.
 
     Successful exchanges, 401 and 404 are logged at INFO, other error statuses and exceptions at WARNING. Headers are
-    logged at DEBUG. If the logger is not enabled for INFO, requests pass unobserved. Thread-safe.
+    logged at DEBUG. If the logger is not enabled for INFO, requests are only passed on. Thread-safe.
 
     >>> from ociwire import LogTransport, UrllibTransport, default_transport
     >>> transport = default_transport(base=LogTransport(UrllibTransport()))  # logs each request that is really sent
@@ -119,7 +120,7 @@ class _LogEntry:
         self._log_headers("received", headers, redactor)
 
     def log_body(self, count: int, length: int | None, start: bytes, error: BaseException | None) -> None:
-        """Log how much of the body was read, once it has been read to its end, closed, or has failed.
+        """Log how many bytes of the body were read. Called when the body has ended, was closed, or has failed.
 
         Args:
             count: Number of bytes that were read.
@@ -135,10 +136,10 @@ class _LogEntry:
         self._log.log(level, "%s <- %s", self._name, line)
 
     def _target(self) -> str:
-        """Return method, URL and authentication scheme of the request.
+        """Return the method, URL and authentication scheme of the request.
 
-        The URL is masked when the line is logged, because the secrets that inner layers send are known only then. A
-        server may have repeated one in the Location or Link that this request follows.
+        The URL is masked when the line is logged, because the secrets that inner layers send are not known earlier. If
+        the URL is from a Location or Link header, the server may have repeated a secret in it.
         """
         target = f"{self._request.method} {redactor_of(self._request).redact_url(self._request.url)}"
         if "authorization" not in self._request.headers:
@@ -170,7 +171,8 @@ class _LogEntry:
 class _SentCounter:
     """Counts the bytes of a request body that were sent. Passed to `wrap_chunks`.
 
-    It must not refer to the request, which has secret headers: an exception may keep the body alive.
+    It must not refer to the request, which has secret headers, because an exception may keep this object alive with the
+    body.
     """
 
     def __init__(self) -> None:
@@ -203,7 +205,7 @@ class _ObservedBody(ResponseReader):
         self._count += count
         if self._response.status >= 400 and len(self._start) < _MAX_TEXT:
             self._start += buffer[:count]
-        # Most owners stop reading at the known length, and never see the 0 that marks the end.
+        # Most callers stop reading at the known length, and do not make the last call, which would return 0.
         if (count == 0 and len(buffer)) or self._count == self.known_length:
             self._log(None)
         return count
@@ -225,7 +227,7 @@ class _ObservedBody(ResponseReader):
 def _redact(name: str, value: str, redactor: Redactor | None) -> str:
     """Return the value of a header without secrets. `redactor` is `None` for headers of the request."""
     if name.lower() in SENSITIVE_HEADERS:
-        return "***"  # masked before the repr of `Headers` does it, because log handlers receive the object
+        return "***"  # `Headers.__repr__` masks it, too, but log handlers receive the object itself
     if redactor is None:
         return sanitize(value, 300)
     if name.lower() in URL_HEADERS:

@@ -27,15 +27,15 @@ __all__ = [
 MAX_HEAD = 64 * 1024
 """Maximum size of a head in bytes."""
 
-# The messages in this module do not quote an invalid head. It may repeat a part of a secret of the request, cut at a
-# line end, which could not be recognized and masked. `map_exceptions` adds a hint to the first two texts.
+# The messages in this module do not quote an invalid head, because it may contain a part of a secret of the request. If
+# a line end splits the secret, it cannot be recognized and masked. `map_exceptions` adds a hint to the first two texts.
 NO_RESPONSE = "the server closed the connection without a response"
 SPEAKS_TLS = "the server speaks TLS, but the request was sent over plain http"
 _CUT_OFF = "the server closed the connection before the end of the response head"
 _NOT_HTTP = "the response is not HTTP/1.1: expected a status line, such as HTTP/1.1 200 OK"
 
 _TLS_ALERT = b"\x15\x03"
-"""The first bytes of an alert record (RFC 8446, section 5.1), with which a TLS server responds to plain http."""
+"""The first bytes of a TLS alert record (RFC 8446, section 5.1). A TLS server responds to plain http with an alert."""
 _FIELD = re.compile(rb"(" + HTTP_TOKEN.pattern.encode() + rb")[ \t]*:([^\0]*)")
 # A status line is matched in two parts. The first has a fixed length, so that it can be parsed before the line ends.
 STATUS_LENGTH = len(b"HTTP/1.1 200")
@@ -44,10 +44,10 @@ _REASON = re.compile(rb"(?: ([^\r\n]*))?\r?\n")
 
 
 class LineReader(Protocol):
-    """Protocol of the stream that a head is read from."""
+    """Protocol for the stream from which a head is read."""
 
     def readline(self, size: int, /) -> bytes:
-        """Read the next line including its end, or its first `size` bytes; return no bytes at the end."""
+        """Read the next line with its line end, or its first `size` bytes. Returns ``b""`` at the end of the stream."""
         ...
 
 

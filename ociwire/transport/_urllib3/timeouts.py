@@ -12,7 +12,7 @@ __all__ = ["TimeLimit", "Timeouts"]
 
 
 class Timeouts:
-    """Connect timeout and read timeout in seconds, as resolved from the argument of the user.
+    """Connect timeout and read timeout in seconds, resolved from the argument `timeout`.
 
     Args:
         timeout: Seconds for connecting and for each wait on the socket, or a `urllib3.Timeout`, whose ``total`` bounds
@@ -30,7 +30,7 @@ class Timeouts:
 
 
 class TimeLimit:
-    """Limit for each wait of an exchange, from its timeouts and its deadline.
+    """Limit for each wait on the socket in an exchange, computed from its timeouts and its deadline.
 
     Args:
         timeouts: Timeout for connecting, and for each other wait.
@@ -52,7 +52,7 @@ class TimeLimit:
         return self.clamp(self._timeouts.read)
 
     def clamp(self, seconds: float | None) -> float | None:
-        """Return `seconds`, or the time until the deadline if it is shorter; `None` means no limit.
+        """Return `seconds`, or the seconds until the deadline if that is less; `None` means no limit.
 
         Raises:
             TimeoutError: The deadline has passed.
@@ -76,7 +76,7 @@ class TimeLimit:
         self.deadline = deadline if self.deadline is None else min(deadline, self.deadline)
 
     def for_urllib3(self) -> urllib3.Timeout:
-        """Return the timeouts for urllib3, which connects with them.
+        """Return the timeouts that urllib3 uses to connect.
 
         Raises:
             TimeoutError: The deadline has passed.
