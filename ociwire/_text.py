@@ -12,10 +12,10 @@ __all__ = ["ELLIPSIS", "SURROGATE", "format_path", "format_size", "sanitize", "s
 # could display a URL in another order; surrogates cannot be encoded.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
 SURROGATE = re.compile(r"[\ud800-\udfff]")
-"""Pattern of a lone surrogate, which JSON escapes can express, but UTF-8 cannot encode."""
+"""Pattern of a lone surrogate. JSON escapes can represent it, but UTF-8 cannot encode it."""
 
 ELLIPSIS = "…"
-"""Mark of truncated text. `Redactor` masks the beginning of a secret in front of it."""
+"""Marks the end of truncated text. If it follows the beginning of a secret, `Redactor` masks that beginning."""
 _MAX_PATH = 4096
 """Maximum length of a path in a message: the limit of Linux."""
 
@@ -33,14 +33,14 @@ def sanitize(value: object, limit: int) -> str:
     """Sanitize untrusted text for single-line output: replace control characters by spaces, and truncate it.
 
     Args:
-        value: The text. Values of other types, such as from JSON, become an empty string.
+        value: The text. A value of another type, for example from JSON, becomes an empty string.
         limit: Maximum length in characters.
     """
     return _UNSAFE.sub(" ", value[:limit]) if isinstance(value, str) else ""
 
 
 def format_path(path: str | os.PathLike[str]) -> str:
-    """Format a path for a message: without control characters and surrogates, which file names may contain."""
+    """Format a path for a message. Control characters and surrogates in file names are replaced by spaces."""
     return sanitize(os.fspath(path), _MAX_PATH)
 
 
@@ -56,6 +56,6 @@ def format_size(count: int) -> str:
     """Format a number of bytes, such as ``512 B`` or ``5.0 MiB``."""
     if count < 1024:
         return f"{count} B"
-    # The factor selects the next unit where rounding would give 1024.0 of the smaller one.
+    # The factor 0.9995 selects the next larger unit if rounding would give 1024.0 of the smaller unit.
     power = 1 if count < 1024**2 * 0.9995 else 2 if count < 1024**3 * 0.9995 else 3
     return f"{count / 1024**power:.1f} {('', 'KiB', 'MiB', 'GiB')[power]}"

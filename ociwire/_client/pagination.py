@@ -1,4 +1,4 @@
-"""Pagination of lists with Link headers (RFC 8288), or with ``last=`` if there are none.
+"""Pagination of lists with Link headers (RFC 8288), or with ``last=`` if responses have no Link header.
 
 The OCI distribution specification, "Listing Tags", describes both. Each page is read and closed before its items are
 yielded.
@@ -41,7 +41,7 @@ _PARAMETER = re.compile(r";\s*([\w!#$%&'*+.^`|~-]+)\s*(?:=\s*(?:\"((?:[^\"\\]|\\
 
 
 def iter_pages(send: Callable[[str], Response], url: str, key: str) -> Iterator[tuple[dict[str, Any], Response]]:
-    """Yield the pages of a list, following Link headers: the JSON object of each, and its closed response.
+    """Follow Link headers, and yield the JSON object and the closed response of each page of a list.
 
     Args:
         send: Function that sends a GET to a path or URL, and returns the response.
@@ -76,11 +76,11 @@ def iter_pages(send: Callable[[str], Response], url: str, key: str) -> Iterator[
             raise ProtocolError(
                 "pagination loop: the Link of a page leads to an earlier page", request=response.request
             )
-        seen.add(hash(next_url))  # in addition to the URL of the response, which differs after a redirect
+        seen.add(hash(next_url))  # after a redirect, the URL of the response differs from this one
 
 
 def _read_page(send: Callable[[str], Response], url: str) -> tuple[Response, dict[str, Any]]:
-    """Read and parse a page. In its own function, so that up to 16 MiB of bytes are freed before items are yielded."""
+    """Read and parse a page. This is a separate function to free the bytes (up to 16 MiB) before items are yielded."""
     response, body = read_with_retry(lambda: send(url), limit=MAX_PAGE_SIZE)
     if is_html_body(response, body):
         raise ContentError(f"expected a list in JSON{HTML_HINT}")
@@ -104,12 +104,12 @@ def iter_names(
 
     Raises:
         UsageError: The limit is not an integer of 0 or more, or `start_after` is not a printable string.
-        ContentError: As `iter_pages`.
-        ProtocolError: As `iter_pages`, or the value of `key` is not a list.
+        ContentError: A page is an HTML page.
+        ProtocolError: See `iter_pages`. Also raised if the value of `key` is not a list.
         OciwireError: Raised by `send`.
     """
     if limit is not None:
-        # Reduced to `sys.maxsize`, the maximum that `islice` accepts.
+        # `islice` accepts at most `sys.maxsize`.
         limit = check_integer("limit", min(limit, sys.maxsize) if type(limit) is int else limit)
     if start_after is not None and not (isinstance(start_after, str) and start_after.isprintable()):
         raise UsageError(f"invalid start_after {safe_repr(start_after, 200)}: expected a printable string")
@@ -129,7 +129,8 @@ def _iter_names(
         for page, response in iter_pages(send, f"{url}?{query}" if query else url, key):
             names, entry_count = _read_names(page, key, response)
             if not page_count and not last_names.isdisjoint(names):
-                # The registry ignores last=, and sends the same list again: yield only names that are new.
+                # The registry ignores last=, and sends the same list again: yield only the names before the first known
+                # name.
                 yield from names[: next(index for index, name in enumerate(names) if name in last_names)]
                 return
             yield from names

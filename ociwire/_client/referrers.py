@@ -63,7 +63,7 @@ _EMPTY_INDEX = f'{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[]}}'
 
 
 class _NoReferrersAPI(Exception):
-    """The registry has no referrers API, so that the referrers tag must be used."""
+    """The registry has no referrers API. The referrers tag must be used instead."""
 
 
 def iter_referrers(repository: Repository, digest: Digest, artifact_type: str | None) -> Iterator[Descriptor]:
@@ -148,8 +148,8 @@ def push_manifest(repository: Repository, content: bytes, descriptor: Descriptor
         RegistryError: The registry responded with an error.
         TransportError: No usable response was received.
     """
-    # A registry computes the sha256 digest of a manifest that is put by tag: with another algorithm it would not have
-    # the manifest under its digest.
+    # If a manifest is put by tag, the registry stores it under its sha256 digest. If the descriptor has a digest of
+    # another algorithm, the manifest must be put by digest to be stored under that digest.
     by_digest = len(tags) != 1 or descriptor.digest.algorithm != "sha256"
     reference = descriptor.digest if by_digest else tags[0]
     response = put_manifest(repository, reference, content, descriptor, tags if by_digest else [])
@@ -194,8 +194,9 @@ def delete_manifest(repository: Repository, digest: Digest) -> None:
     """Delete a manifest, and its entry in the referrers tag of its subject; see `Client.delete_manifest`.
 
     The entry is removed first, because some registries refuse to store an index that references a missing manifest, and
-    because the subject cannot be read once the manifest is deleted. If the deletion fails after this, call it again. If
-    the credentials do not permit writing the tag, the manifest is deleted, and the error is raised afterwards.
+    because the subject cannot be read once the manifest is deleted. If deleting the manifest then fails, call this
+    function again. If the credentials do not permit writing the tag, the manifest is deleted nevertheless, and the
+    error is raised afterwards.
     """
     manifest = _read_to_delete(repository, digest)
     subject = None if manifest is None else subject_digest(manifest.content)
@@ -211,7 +212,8 @@ def delete_manifest(repository: Repository, digest: Digest) -> None:
     try:
         repository.delete(repository.manifest_url(digest), repository.delete_scope)
     except NotFound:
-        # The manifest was read before. Probably an earlier attempt of this DELETE succeeded, but its response was lost.
+        # If the manifest was read before the DELETE, an earlier attempt of the DELETE probably succeeded, but its
+        # response was lost.
         if manifest is None:
             raise
     except RegistryError:
@@ -224,7 +226,7 @@ def delete_manifest(repository: Repository, digest: Digest) -> None:
 
 
 def _read_to_delete(repository: Repository, digest: Digest) -> ReceivedManifest | None:
-    """Return a manifest that is about to be deleted; `None` if it cannot be read. The DELETE then fails."""
+    """Return a manifest that is about to be deleted; `None` if it cannot be read, in which case the DELETE fails."""
     for attempts_left in (1, 0):
         try:
             return fetch_manifest(repository, digest, digest)
@@ -262,14 +264,14 @@ class _Entry(NamedTuple):
 
 
 def update_tag(repository: Repository, subject: Digest, change: Callable[[list[_Entry]], list[_Entry]]) -> bool:
-    """Update the index under the referrers tag of a subject; repeat this if another client updates it concurrently.
+    """Update the index under the referrers tag of a subject, and retry if another client updates the tag concurrently.
 
-    The bytes of remaining entries and of all other fields are not changed.
+    Remaining entries and all other fields of the index are kept byte for byte.
 
     Args:
         repository: The repository.
         subject: Digest of the subject.
-        change: Function that returns the new entries for the current ones. If both are equal, nothing is written.
+        change: Function that returns the new entries, given the current ones. If both are equal, nothing is written.
 
     Returns:
         Whether the tag was written.
@@ -296,8 +298,8 @@ def update_tag(repository: Repository, subject: Digest, change: Callable[[list[_
         try:
             _write_tag_index(repository, subject, content, manifest)
         except ManifestBlobUnknown:
-            # Some registries refuse an index that references missing manifests, which remain after an interrupted
-            # deletion. Remove their entries.
+            # Some registries refuse an index that references missing manifests. An interrupted deletion can leave such
+            # entries in the index. Remove them.
             newly_missing = {entry.digest for entry in before if _is_missing(repository, entry.digest)} - missing
             if not newly_missing or not attempts_left:
                 raise
@@ -327,7 +329,7 @@ def _read_tag_index(repository: Repository, subject: Digest, scope: Scope) -> Re
 
 
 def _check_replaceable(manifest: ReceivedManifest, subject: Digest) -> None:
-    """Check that a referrers tag references an index of referrers, because no other content may be replaced.
+    """Check that a referrers tag references an index of referrers. Other content must not be replaced.
 
     Raises:
         ContentError: The tag references something else, according to its content or its ``mediaType``.
@@ -346,7 +348,7 @@ def _check_replaceable(manifest: ReceivedManifest, subject: Digest) -> None:
 
 
 def _write_tag_index(repository: Repository, subject: Digest, content: bytes, current: ReceivedManifest | None) -> None:
-    """PUT an index under the referrers tag if the tag has not changed; unconditionally if there is no strong ETag."""
+    """PUT an index under the referrers tag if the tag has not changed. Without a strong ETag, always PUT it."""
     tag, limit = referrers_tag(subject), repository.sender.max_manifest_size
     if len(content) > limit:
         raise ContentError(
@@ -356,7 +358,7 @@ def _write_tag_index(repository: Repository, subject: Digest, content: bytes, cu
     if current is None:
         condition = {"If-None-Match": "*"}  # RFC 9110, section 13.1.2: only if the tag does not exist
     else:
-        # If-Match uses the strong comparison (RFC 9110, section 13.1.1), with which a weak ETag never matches.
+        # If-Match uses strong comparison (RFC 9110, section 13.1.1), so a weak ETag never matches.
         etag = current.response.headers.get("etag", "")
         condition = {"If-Match": etag} if etag and not etag.startswith("W/") else {}
     digest = Digest.of(content)
@@ -391,7 +393,8 @@ def _is_missing(repository: Repository, digest: Digest | None) -> bool:
 def _is_referrers_index(manifest: ReceivedManifest, subject: Digest) -> bool:
     """Return whether the manifest under a referrers tag is an index of referrers.
 
-    Some registries interpret the tag ``sha256-…`` as the digest, and return the subject, which may be an index itself.
+    Some registries interpret the tag ``sha256-…`` as a digest, and return the subject instead of the index of
+    referrers. The subject may itself be an index.
     """
     is_subject = subject.known and Digest.of(manifest.content, subject.algorithm) == subject
     return is_index(manifest.descriptor) and "manifests" in parse_manifest(manifest.content) and not is_subject
@@ -429,7 +432,7 @@ def _entry_digest(text: str) -> Digest | None:
 
 
 def _to_json(entry: dict[str, Any]) -> str:
-    """Return the JSON text of an entry, without unnecessary escapes, so that the index stays within size limits."""
+    """Return the JSON text of an entry. Unnecessary escapes are avoided to keep the index within size limits."""
     text = json.dumps(entry, ensure_ascii=False, separators=(",", ":"))
     return SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text)  # UTF-8 cannot encode surrogates
 

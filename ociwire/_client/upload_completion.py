@@ -1,8 +1,8 @@
 """Completion of an upload with the closing PUT, and recovery after it fails.
 
-A registry may need minutes to commit a large blob after the closing PUT. Meanwhile, a proxy responds with 502, 504 or
-524, or closes the connection, while the registry continues. Repeating the PUT then can disturb the commit (GHCR loses
-the upload session). `UploadCompletion` therefore queries the state of the upload first::
+A registry may need minutes to commit a large blob after the closing PUT. In that time, a proxy may respond with 502,
+504 or 524, or close the connection, although the registry continues the commit. A repeated PUT can then disturb the
+commit (GHCR loses the upload session). `UploadCompletion` therefore queries the state of the upload first::
 
     HEAD of the blob    GET of the session       action
     found               -                        done
@@ -44,9 +44,9 @@ from .uploads import blob_exists, get_finds_blob, head_finds_blob, read_status, 
 __all__ = ["IncompleteUpload", "UploadCompletion"]
 
 _MAX_COMMIT_TIME = 600.0
-"""Maximum time in seconds to wait for the commit of an upload of which the registry has all bytes."""
+"""Maximum time in seconds to wait for a registry that has all bytes to commit the upload."""
 _GRACE = 60.0
-"""The same maximum if the fault does not show whether the registry is committing the blob."""
+"""Maximum time in seconds to wait if the fault does not show whether the registry is committing the blob."""
 _MAX_PAUSE = 30.0
 _MAX_FAILED_POLLS = 3
 """Maximum number of consecutive failed polls. The transport has already retried each of them."""
@@ -58,9 +58,9 @@ class IncompleteUpload(NamedTuple):
     Attributes:
         fault: Exception of the PUT.
         location: URL of the upload session; `None` if the registry has lost it.
-        offset: Number of bytes that the registry has, if these are fewer than were sent. `None` if it has all of them
-            or does not state it, and waiting and repeating the PUT did not succeed.
-        min_chunk_length: Minimum length of a chunk in bytes that the registry accepts.
+        offset: Number of bytes that the registry has, if it has fewer than were sent. `None` if the registry has all
+            bytes or does not state the number, and neither waiting nor repeating the PUT succeeded.
+        min_chunk_length: Minimum length in bytes of the chunks that the registry accepts.
     """
 
     fault: OciwireError
@@ -94,16 +94,16 @@ class _State(Enum):
 class UploadCompletion:
     """Completes an upload with the closing PUT, and determines after a fault whether the blob was stored.
 
-    The PUT is marked as not idempotent, so that no layer repeats it after a part of it was sent. The actions after a
-    fault are listed in the module docstring.
+    The PUT is marked as not idempotent, so that no layer repeats it after a part of the request was sent. The
+    module docstring lists the actions after a fault.
 
     Args:
         repository: The repository.
         location: URL of the upload session.
         digest: Digest of the complete blob.
-        body: Content to send with the PUT. `None` means none.
-        offset: Position of its first byte, which is the number of bytes that were sent before. With 0, no Content-Range
-            is sent, because some registries refuse it.
+        body: Content to send with the PUT. `None` means no content.
+        offset: Position in the blob of the first byte of `body`: the number of bytes that were sent before. If it is 0,
+            no Content-Range is sent, because some registries refuse it.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class UploadCompletion:
         self._resends = 0
         self._began: float | None = None
         self._total_pause = 0.0
-        self._limit = ""  # what ended the wait, for the error message
+        self._limit = ""  # the limit that ended the wait, for the error message
         self._failure: OciwireError | None = None  # exception of the last poll, if it failed
 
     def run(self) -> IncompleteUpload | None:
@@ -165,7 +165,7 @@ class UploadCompletion:
                 idempotent=False,
             )
         except (NotFound, BlobUploadInvalid):
-            # A committed upload is unknown, too: an earlier PUT may have succeeded.
+            # Registries respond in the same way if the upload is already committed: an earlier PUT may have succeeded.
             if not blob_exists(repository, digest, confirm=True):
                 raise
         except (TransportError, RegistryError) as error:
@@ -180,7 +180,7 @@ class UploadCompletion:
         deadline = self._repository.sender.defaults.deadline
         if deadline is not None and time.monotonic() >= deadline:
             return _State.GIVEN_UP
-        if isinstance(fault, ConnectError):  # nothing was sent, so that the state is unchanged
+        if isinstance(fault, ConnectError):  # nothing was sent, so the state is unchanged
             return self._wait_before_resend()
         state = self._poll_for(_poll_time(fault))
         if state is _State.UNKNOWN and self._body is not None:
@@ -222,7 +222,8 @@ class UploadCompletion:
             self._location = status.location
             self._min_chunk_length = status.min_chunk_length
         except (NotFound, BlobUploadInvalid):
-            # A committed upload is unknown, too. If HEAD is not supported, a GET determines whether the blob exists.
+            # The session of a committed upload is not found either. If HEAD is not supported, a GET determines whether
+            # the blob exists.
             is_stored = exists is None and get_finds_blob(self._repository, self._digest)
             return _State.STORED if is_stored else _State.SESSION_LOST
         except ContentError:
@@ -248,7 +249,7 @@ class UploadCompletion:
         return _State.RESEND
 
     def _pause(self, seconds: float) -> bool:
-        """Sleep; return false without sleeping if the deadline expires before."""
+        """Sleep, and return true; return false without sleeping if the deadline would expire first."""
         deadline = self._repository.sender.defaults.deadline
         if deadline is not None and time.monotonic() + seconds >= deadline:
             self._limit = "before the deadline"
@@ -262,7 +263,7 @@ class UploadCompletion:
         return True
 
     def _elapsed(self) -> float:
-        """Return the seconds since the first fault, at least the sum of all pauses, even if the clock stands still."""
+        """Return the seconds since the first fault: at least the sum of all pauses, as the clock may not advance."""
         began = time.monotonic() if self._began is None else self._began
         return max(self._total_pause, time.monotonic() - began)
 

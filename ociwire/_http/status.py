@@ -1,4 +1,4 @@
-"""Groups of status codes that are handled alike in several layers."""
+"""Groups of status codes that several layers handle in the same way."""
 
 from __future__ import annotations
 

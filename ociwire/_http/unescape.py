@@ -1,6 +1,6 @@
 """Decoding of percent-encoding, JSON escapes and HTML character references, with offsets into the original bytes.
 
-`Redactor` searches for secrets in the decoded bytes, and masks the original ones.
+`Redactor` searches for secrets in the decoded bytes, and masks the corresponding original bytes.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ __all__ = ["ESCAPE_START", "PARTIAL_ESCAPE", "DecodedText", "decoded_forms"]
 ESCAPE_START = re.compile(rb"[%\\&]")
 """Pattern of a character that begins an escape."""
 PARTIAL_ESCAPE = rb"%[0-9a-f]?|\\u?[0-9a-f]{0,3}|&[#a-z0-9]{0,8}"
-"""Source of a case-insensitive pattern of an escape whose end is missing."""
+"""Source of a case-insensitive pattern of a truncated escape."""
 
 _MAX_NESTING = 3
-"""Number of nested encodings that are decoded: a percent-encoded URL in HTML in JSON has three."""
+"""Maximum number of nested encodings to decode. A percent-encoded URL in HTML in JSON has three."""
 _FLAGS = re.IGNORECASE | re.DOTALL
 _KINDS = (
     rb"%[0-9a-f]{2}",  # RFC 3986, section 2.1
@@ -35,7 +35,7 @@ class DecodedText(NamedTuple):
 
     Attributes:
         data: The decoded bytes.
-        offsets: For each decoded byte, and for their end, its offset in the original bytes.
+        offsets: Offset in the original bytes of each decoded byte, followed by the offset of the end.
     """
 
     data: bytes
@@ -85,7 +85,7 @@ def _decode(form: DecodedText, pattern: re.Pattern[bytes]) -> DecodedText:
 
 def _decode_escape(escape: bytes) -> bytes:
     if escape[:1] == b"&":
-        from html import unescape  # deferred: its table of 2,000 names is needed only to redact errors and logs
+        from html import unescape  # deferred: the module loads 2,000 names, and only redaction needs it
 
         return unescape(escape.decode()).encode("utf-8", "surrogatepass")
     if escape[:2].lower() == b"\\u":

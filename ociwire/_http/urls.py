@@ -1,6 +1,6 @@
 """Parsing and validation of URLs, and resolution of URL references in Location and Link headers.
 
-Userinfo in a URL is always refused, because it is a secret, and URLs are logged.
+Userinfo in a URL is always refused, because URLs are logged and userinfo is secret.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from ..errors import UsageError
 __all__ = ["Origin", "check_url", "resolve_url", "split_url"]
 
 _URL = re.compile(r"(https?)://([^/?#\\]*)([^#]*)(?:#.*)?", re.IGNORECASE)
-# References without a host, which browsers and other parsers accept: https:path and https:///path.
+# References that have a scheme or ``//`` but no host: https:path and https:///path. Browsers and other parsers accept
+# them.
 _HOSTLESS = re.compile(r"(?:https?:(?!//[^/?#])|//(?![^/?#]))", re.IGNORECASE)
 _FORBIDDEN = re.compile(r"[^!-~]|\\")
-# Browsers treat a backslash as a slash, other parsers as part of the host, and some remove control characters. A URL
-# that is parsed in different ways could pass a check for one host and be sent to another one, and is refused.
+# Browsers treat a backslash as a slash, other parsers treat it as part of the host, and some parsers remove control
+# characters. Such a URL is refused, because it could pass a check for one host and be sent to another host.
 _AMBIGUOUS = re.compile(r"[\x00-\x1f\x7f\\]")
 # Characters that must be percent-encoded (RFC 3986, section 2), but that servers send in Location and Link. They are
 # encoded as browsers do: Tomcat, and thus Artifactory, responds with 400 to a URL that contains them.
@@ -136,7 +137,7 @@ def resolve_url(base: str, reference: str) -> tuple[str, Origin]:
 
     Args:
         base: Absolute URL.
-        reference: Absolute or relative URL of a server. Characters that should have been percent-encoded are encoded.
+        reference: Absolute or relative URL that a server sent. Characters that must be percent-encoded are encoded.
 
     Raises:
         UsageError: The result is not an http or https URL or has userinfo, or parsers interpret the reference
@@ -158,7 +159,7 @@ def resolve_url(base: str, reference: str) -> tuple[str, Origin]:
 
 
 def _percent_encode(match: re.Match[str]) -> str:
-    # Headers are decoded as latin-1, so that a character up to U+00FF stands for the byte that the server sent.
+    # Headers are decoded as latin-1, so a character up to U+00FF represents the byte that the server sent.
     character = match[0]
     data = character.encode("latin-1") if character <= "\xff" else character.encode("utf-8", "surrogatepass")
     return "".join(f"%{byte:02X}" for byte in data)

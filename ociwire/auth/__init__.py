@@ -1,6 +1,6 @@
-"""Credentials and their sources, which `ociwire.AuthTransport` uses. Names are imported on first use (PEP 562).
+"""Credentials and credential sources for `ociwire.AuthTransport`. Names are imported on first use (PEP 562).
 
-To write a source, you need only `Credential`: see `CredentialSource`.
+To implement a custom source, you need only `Credential`; see `CredentialSource`.
 """
 
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     )
     from .docker_config import DockerConfig as DockerConfig
 
-# The module of each name. Type checkers read the block above; a test compares the two.
+# The module of each name. Type checkers read the block above; a test checks that both list the same names.
 _MODULE_OF_NAME = {
     "Challenge": ".challenge",
     "Credential": ".credentials",

@@ -15,7 +15,8 @@ from ._storage import Storage
 
 __all__ = ["BlobEndpoints"]
 
-# A single range of bytes (RFC 9110, section 14.1.2). Requests for several ranges get the whole blob, which is allowed.
+# A single range of bytes (RFC 9110, section 14.1.2). A request for several ranges gets the whole blob, as the RFC
+# allows.
 _RANGE = re.compile(r"bytes=\s*([0-9]{0,18})-([0-9]{0,18})\s*", re.IGNORECASE)
 
 
@@ -66,8 +67,8 @@ def _parse_range(request: RegistryRequest, size: int) -> tuple[int, int] | None:
         ErrorResponse: The range is not satisfiable (416).
     """
     match = _RANGE.fullmatch(request.http_request.headers.get("range", ""))
-    # RFC 9110, section 14.2: a Range is defined for GET only. Section 13.1.5: it is ignored if If-Range does not match,
-    # which it never does because blobs are sent without an ETag and a Last-Modified.
+    # RFC 9110, section 14.2: Range is defined for GET only. Section 13.1.5: Range is ignored if If-Range does not
+    # match. If-Range never matches here, because blobs are sent without an ETag and a Last-Modified.
     if request.http_request.method != "GET" or match is None or "if-range" in request.http_request.headers:
         return None
     first, last = match.groups()

@@ -1,4 +1,4 @@
-"""Storage of a registry in memory. The lock is never held while a body is received or hashed."""
+"""In-memory storage of a registry. The lock is never held while a body is received or hashed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Repository:
         return None if digest is None else self.manifests.get(digest)
 
     def missing_references(self, manifest: PushedManifest) -> list[Digest]:
-        """Return the digests in a manifest that the repository has neither as a blob nor as a manifest."""
+        """Return the digests referenced by a manifest for which the repository has neither a blob nor a manifest."""
         missing = [digest for digest in manifest.blobs if digest not in self.blobs]
         known = self.blobs | self.manifests.keys()
         missing += [digest for digest in manifest.manifests if digest not in known]
@@ -161,7 +161,7 @@ class MemoryStorage:
             if not self._is_open_at(upload, offset):
                 return None
             chunks = self._close_upload(upload)
-            # Joining holds the lock, so that concurrent uploads do not double the memory at the same time.
+            # Joining needs twice the memory of an upload. The lock is held so that only one upload is joined at a time.
             if self._link(upload.name, digest, b"".join([*chunks, last_chunk])):
                 return len(last_chunk)
             self._used -= upload.size  # the same content is already stored

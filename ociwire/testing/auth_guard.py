@@ -1,7 +1,7 @@
 """Authentication and a token server in front of any transport, without sockets.
 
-Implements the server side of the token specification of the distribution project. It shares no code with the client
-side, so that a bug in one cannot hide a bug in the other.
+This module implements the server side of the token specification of the distribution project. It shares no code with
+the client side, so that a bug on one side cannot hide a bug on the other.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class _Grant(NamedTuple):
 class AuthGuard(BaseTransport):
     """Layer that requires authentication, and a token server. Thread-safe.
 
-    Authorized requests are forwarded to the inner transport without their Authorization header. All others are answered
-    with 401 and a challenge. With the scheme ``bearer``, requests to `realm` are answered by the token server, which
+    Authorized requests are forwarded to the inner transport without their Authorization header. All other requests are
+    answered with 401 and a challenge. With the scheme ``bearer``, the token server answers requests to `realm`. It
     supports GET with Basic credentials, anonymous GET, and POST with an identity token. A token grants the part of the
     requested scope that the user has. With the scheme ``basic``, every user has access to everything.
 
@@ -94,7 +94,7 @@ class AuthGuard(BaseTransport):
         if scheme not in ("bearer", "basic"):
             raise UsageError(f"invalid scheme {safe_repr(scheme)}: expected 'bearer' or 'basic'")
         if not isinstance(users, Mapping):
-            # The value is not shown, because it has a password.
+            # The value is not shown, because it may contain a password.
             raise UsageError(f"users must be a mapping of user names to passwords, got {type(users).__name__}")
         self._inner = check_transport("inner", inner)
         self._scheme = scheme
@@ -197,12 +197,12 @@ class AuthGuard(BaseTransport):
 
 
 def _includes(scope: Scope, member: ResourceScope) -> bool:
-    """Return whether a scope grants an action. The action ``*`` grants all of its resource."""
+    """Return whether a scope grants an action. The action ``*`` grants all actions on its resource."""
     return member in scope or ResourceScope(member.resource_type, member.resource, "*") in scope
 
 
 def _intersect(requested: Scope, allowed: Scope) -> Scope:
-    """Return what is requested and allowed. The requested action ``*`` means all allowed actions of its resource."""
+    """Return the intersection of both scopes. A requested ``*`` means all allowed actions on its resource."""
     granted = {member for member in requested if _includes(allowed, member)}
     for member in requested:
         if member.action == "*" and member not in granted:

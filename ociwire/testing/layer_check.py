@@ -1,7 +1,7 @@
 """Conformance check for layers.
 
-Each check puts the layer on top of a probe, which records requests and tracks whether its responses are closed, and
-simulates one situation.
+Each check simulates one situation. It wraps a probe in the layer. The probe records requests and tracks whether its
+responses are closed.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _URL = "https://registry.example/v2/conformance/blobs/"
 _CHUNKS = (b"first ", b"second ", b"third")
 _CONTENT = b"".join(_CHUNKS)
 _ANSWERED = b"the answer"
-# Statuses that layers may act upon. A check answers the first request with one of them, and later ones with success.
+# Statuses that layers may handle. A check answers the first request with one of them, and later requests with success.
 _STATUSES = (200, 400, 401, 403, 404, 417, 429, 500, 502, 503)
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 _SHORT_DEADLINE = 0.1
-"""Time in seconds until the deadline of requests that always fail, so that a layer with retries ends them."""
+"""Time in seconds until the deadline of requests that always fail. It limits how long a layer retries them."""
 
 _CALLER: contextvars.ContextVar[str] = contextvars.ContextVar("ociwire_conformance", default="lost")
 
@@ -42,9 +42,9 @@ def check_layer(make: Layer) -> None:
 
     - The layer does not change the caller's request, and forwards its info.
     - It closes every response that it does not return.
-    - It does not read a single-use body, and does not resend one after its first chunk was read.
-    - Exceptions that the content raises, and exceptions that are not an `OciwireError`, pass through unchanged, and the
-      request is not repeated after them. Transport errors are raised as an `OciwireError`.
+    - It does not read a single-use body, and does not resend a single-use body after its first chunk was read.
+    - It does not change exceptions that the content raises, or exceptions that are not an `OciwireError`, and does not
+      repeat the request after them. It raises transport errors as an `OciwireError`.
     - It calls the inner transport in the caller's thread and context.
     - Its responses have a request.
     - `close` closes the inner transport and is idempotent.
@@ -91,7 +91,7 @@ class _TrackedBody:
 
 
 class _Probe:
-    """Inner transport of the layer under test. Answers with the result of a function and records requests."""
+    """Inner transport of the layer under test. Records requests, and answers each with the result of a function."""
 
     def __init__(self, answer: Callable[[Request, int], Response | BaseException | int]) -> None:
         self._answer = answer
@@ -225,7 +225,7 @@ def _check_unreturned_closed_after_error(make: Layer) -> None:
 
 
 def _check_single_use_not_read(make: Layer) -> None:
-    """Check that a layer does not read a single-use body itself. It may resend the body while it is unread."""
+    """Check that a layer does not read a single-use body itself. It may resend the body if no chunk was read yet."""
     for status in _STATUSES + _REDIRECTS:
         content = _SingleUse()
 
@@ -288,7 +288,8 @@ def _check_content_exceptions(make: Layer) -> None:
         return 201
 
     text = "raised by the content"
-    # SizeMismatch: the content may be a blob of another registry, whose errors are not errors of this request.
+    # SizeMismatch: the content may be read from another registry. Errors of that download are not errors of this
+    # request.
     for raised in (ForeignError(text), OSError(5, text), SizeMismatch(text)):
         body = Body.of(_SingleUse(raised), len(_CONTENT))
         request = Request("PUT", _URL + "content", body=body)
@@ -342,7 +343,7 @@ def _check_close(make: Layer) -> None:
 
 def _check_threads(make: Layer) -> None:
     def answer(request: Request, index: int) -> Response:
-        # Only the end of the URL, because a layer may send the request to another host.
+        # Return only the last path segment of the URL, because a layer may send the request to another host.
         return Response(200, (), request.url.rpartition("/")[2].encode(), request)
 
     transport = make(_Probe(answer))

@@ -1,8 +1,8 @@
 """Layer that retries idempotent requests, and applies Retry-After to all threads.
 
-The last response or exception is returned or raised unchanged. A partially consumed body is never resent. Permanent
-failures are not retried: an exception raised by the content, an invalid certificate, rejected credentials, or a wrong
-length. `RetryPolicy` decides what to retry; this module counts and waits:
+The response of the last attempt is returned, or its exception is raised, unchanged. A partially consumed body is never
+resent. Permanent failures are not retried: an exception raised by the content, an invalid certificate, rejected
+credentials, or a wrong length. `RetryPolicy` decides what to retry. This module counts the retries and waits:
 
 ========  ==============================================  ====================================================  ========
 state     event                                           action                                                next
@@ -52,9 +52,9 @@ __all__ = ["RetryTransport"]
 
 _LOG = logging.getLogger("ociwire.retry")
 _MAX_ORIGINS = 1024
-"""Number of tracked hosts from which expired entries are removed before another host is added."""
+"""If this number of hosts is tracked, expired entries are removed before another host is added."""
 _MAX_BLOCKED = 16 * 1024
-"""Maximum number of blocked hosts (8 MiB), because redirects may name any number of hosts. The oldest is evicted."""
+"""Maximum number of blocked hosts (8 MiB). Beyond it, the oldest is evicted: redirects may lead to many hosts."""
 
 
 @final
@@ -63,10 +63,10 @@ class RetryTransport(BaseTransport):
 
     By default, idempotent requests (see `Request.idempotent`) are retried up to four times after a connection error, a
     timeout, or status 408, 429, 500, 502 to 504 or 520 to 524. A HEAD is not retried after 500, because the client
-    confirms it with a GET. Other requests are retried only after 429 and 503; a request with ``idempotent=False`` only
-    if no byte of its body was sent, because some servers store the data before they respond with 503. The first retry
-    is sent immediately, the others after 1, 2 and 4 seconds plus up to 0.25 seconds of jitter. A wait is never shorter
-    than Retry-After, which applies to all requests of all threads to that host.
+    sends a GET instead. Other requests are retried only after 429 and 503. A request with ``idempotent=False`` is
+    retried after these only if no byte of its body was sent, because some servers store the data before they respond
+    with 503. The first retry is sent immediately, the others after 1, 2 and 4 seconds plus up to 0.25 seconds of
+    jitter. A wait is never shorter than Retry-After. Retry-After applies to the requests of all threads to that host.
 
     >>> from ociwire import FunctionTransport, Request, Response, RetryTransport
     >>> responses = iter([Response(503), Response(200)])
@@ -76,10 +76,11 @@ class RetryTransport(BaseTransport):
 
     Args:
         inner: The transport to wrap.
-        retry: Maximum number of retries, 0 or more, of the default policy, or a `urllib3.util.Retry`. Its counts,
-            allowed methods, statuses, backoff and ``respect_retry_after_header`` are used; ``increment`` and ``sleep``
-            are not called. A request with ``idempotent=False`` is not sent again, whatever the allowed methods are.
-            `None` means 4 retries of the default policy; 0 and `False` mean no retries.
+        retry: Maximum number of retries of the default policy (0 or more), or a `urllib3.util.Retry`. The counts,
+            allowed methods, statuses, backoff and ``respect_retry_after_header`` of a `Retry` are used; its
+            ``increment`` and ``sleep`` are not called. A request with ``idempotent=False`` is not sent again,
+            regardless of the allowed methods. `None` means 4 retries of the default policy; 0 and `False` mean no
+            retries.
         max_wait: Maximum wait before an attempt, in seconds. Defaults to 60. A response with a longer Retry-After is
             returned immediately.
         sleep: Function that waits for a number of seconds. `None` means `time.sleep`, looked up at each call.
@@ -153,7 +154,7 @@ class RetryTransport(BaseTransport):
         now = self._tracker.now()
         retry_after = self._policy.retry_after(response, now)
         if retry_after and self._policy.has_retry_after(response):
-            # After a redirect, another host has sent the response. Block this host, and the one that redirected to it.
+            # After a redirect, the response comes from another host. Block that host and the host of the request.
             sender = Origin.of(response.request.url)  # type: ignore[union-attr]
             for origin in {backoff.origin, sender}:
                 self._tracker.block_until(origin, now + retry_after)
@@ -165,7 +166,7 @@ class RetryTransport(BaseTransport):
 
 
 class _BodyProbe:
-    """Records whether any byte of a body was read, and so may have been sent. Passed to `Body.map`."""
+    """Records whether any byte of a body was read, because it may have been sent. Passed to `Body.map`."""
 
     def __init__(self) -> None:
         self.was_read = False
@@ -178,7 +179,8 @@ class _BodyProbe:
 def _check_retry(retry: Any) -> urllib3.Retry | int:
     """Return the policy or the number of retries of the option ``retry``.
 
-    Counts and durations are validated, which urllib3 does not do: with a total of NaN, retries would never end.
+    Counts and durations are validated, because urllib3 does not validate them. With a total of NaN, for example,
+    retries would never end.
 
     Raises:
         UsageError: The option has another type, or one of its numbers is invalid.
@@ -254,7 +256,7 @@ class _RetryAfterTracker:
             self._blocked_until[origin] = max(min(until, now + self.max_wait), self.blocked_until(origin))
 
     def last_waited(self, origin: Origin) -> float:
-        """Return the end of the latest block of a host for which this thread has waited.
+        """Return the end time of the latest block of a host that this thread has waited for; 0 if there is none.
 
         The thread does not wait for the same block again, even if the wall clock is set back or does not advance.
         """
@@ -264,7 +266,7 @@ class _RetryAfterTracker:
     def mark_waited(self, origin: Origin, until: float) -> None:
         """Record that this thread has waited for the block of a host that ends at `until`."""
         waited = getattr(self._thread, "waited", {})
-        # Without an entry, a thread waits for a block once more, so that entries may be discarded.
+        # Entries may be discarded: without its entry, the thread only waits for a block once more.
         self._thread.waited = {**(waited if len(waited) < _MAX_ORIGINS else {}), origin: until}
 
 
@@ -282,7 +284,7 @@ class _Backoff:
         self._waited_until = 0.0  # end of the latest block that this request has waited for
 
     def remaining(self) -> float:
-        """Return the seconds for which the host is still blocked; 0 if this request has waited for that block."""
+        """Return the seconds for which the host is still blocked; 0 if this request or thread has waited for it."""
         until = self._tracker.blocked_until(self.origin)
         if until <= self._waited_until or until <= self._tracker.last_waited(self.origin):
             return 0.0
@@ -303,7 +305,7 @@ class _Backoff:
         while True:
             self._waited_until = tracker.blocked_until(self.origin)
             delay = min(delay, allowance)
-            # Raised before the wait, because the request could not succeed after it.
+            # Raise before the wait instead of after it: the deadline would have expired by then.
             if request.info.deadline is not None and tracker.monotonic() + delay >= request.info.deadline:
                 raise TransportTimeout(
                     f"cannot send {target} before the deadline: the wait is {delay:.1f} s ({reason})",

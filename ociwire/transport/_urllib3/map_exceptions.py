@@ -1,4 +1,4 @@
-"""Mapping of exceptions of urllib3, http.client, ssl and sockets to those of `ociwire.errors`."""
+"""Mapping of exceptions of urllib3, http.client, ssl and sockets to the exceptions of `ociwire.errors`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .response_head import NO_RESPONSE, SPEAKS_TLS
 __all__ = ["HasConnected", "map_errors", "to_transport_error"]
 
 _MAX_TEXT = 1000
-"""Maximum length of a quoted exception text in characters: a proxy or server may determine a part of it."""
+"""Maximum length of a quoted exception text in characters. A part of the text may come from a proxy or server."""
 # Texts in an exception, and the hint for each. The first text that matches determines the hint.
 _HINTS = (
     (NO_RESPONSE, "if it requires TLS, remove insecure=True"),
@@ -40,7 +40,7 @@ _HINTS = (
     ("Tunnel connection failed: 407", "the proxy requires credentials: pass proxy='http://USER:PASSWORD@HOST:PORT'"),
 )
 
-# The first class that matches determines the mapping. `_root` unwraps exceptions that wrap another one before.
+# The first class that matches determines the mapping. Before the lookup, `_root` unwraps nested exceptions.
 _CLASSES: tuple[tuple[type[BaseException], type[TransportError]], ...] = (
     (exceptions.NewConnectionError, ConnectError),
     (exceptions.ConnectTimeoutError, ConnectTimeout),
@@ -67,7 +67,7 @@ _CLASSES: tuple[tuple[type[BaseException], type[TransportError]], ...] = (
     (ValueError, ConnectError),  # a host name that does not match a certificate, or that IDNA cannot encode
 )
 # Classes to use instead if no connection was established. urllib3 reports a timeout of the TLS handshake as a read
-# timeout, and its failure as an SSLError.
+# timeout, and a failure of the TLS handshake as an SSLError.
 _WITHOUT_CONNECTION: dict[type[TransportError], type[TransportError]] = {
     ReadError: ConnectError,
     ReadTimeout: ConnectTimeout,
@@ -87,20 +87,20 @@ def to_transport_error(error: BaseException, request: Request, *, connected: boo
     """Return the `TransportError` for an exception of urllib3, http.client, ssl or a socket.
 
     Args:
-        error: The exception. Raise the result ``from`` it.
+        error: The exception. Use it as the cause when you raise the result (``raise ... from error``).
         request: The request that failed.
-        connected: Whether a connection was established before.
-        proxy: The URL of the proxy, without its password; empty if there is none.
+        connected: Whether a connection was established before the exception was raised.
+        proxy: The URL of the proxy without its password; empty if no proxy is used.
     """
     root = _root(error)
     cls = next((mapped for known, mapped in _CLASSES if isinstance(root, known)), ReadError)
-    # Masked before it is truncated: the reason phrase of a proxy may repeat the credentials that were sent to it.
+    # Mask secrets before truncating: the reason phrase of a proxy may repeat the credentials sent to the proxy.
     text = sanitize(redactor_of(request).redact_text(str(root.__cause__ or root)), _MAX_TEXT) or type(root).__name__
     if not connected:
         cls = _WITHOUT_CONNECTION.get(cls, cls)
     elif cls is ReadError and "ALERT_CERTIFICATE_REQUIRED" in text:
         # In TLS 1.3, the server refuses a client certificate after the client has completed the handshake (RFC 8446,
-        # section 4.4), so that the alert arrives when the first response is read.
+        # section 4.4). The alert arrives only when the first response is read.
         cls = ConnectError
     if cls is ConnectError:
         through = f" through the proxy {proxy}" if proxy else ""
@@ -115,7 +115,7 @@ def to_transport_error(error: BaseException, request: Request, *, connected: boo
 def map_errors(request: Request, state: HasConnected, *, proxy: str = "") -> Iterator[None]:
     """Map exceptions of urllib3 and http.client to `TransportError`, and mask secrets in them.
 
-    The request and a hint, if there is one, are added to exceptions of ociwire that have no request yet.
+    To a `TransportError` that has no request yet, the request is added, and a hint if one matches.
     """
     try:
         yield
@@ -129,13 +129,13 @@ def map_errors(request: Request, state: HasConnected, *, proxy: str = "") -> Ite
         try:
             raise to_transport_error(error, request, connected=state.connected, proxy=proxy) from error
         except TransportError as mapped:
-            # Masked again, now that `__cause__` is set: exceptions of http.client quote the invalid line of a response.
+            # Mask secrets again now that `__cause__` is set: http.client quotes invalid response lines in exceptions.
             redactor_of(request).redact_error(mapped)
             raise
 
 
 def _root(error: BaseException) -> BaseException:
-    """Return the innermost exception that urllib3 has wrapped in others."""
+    """Return the innermost of the exceptions that urllib3 has wrapped in each other."""
     inner: Any = getattr(error, "reason", None) or getattr(error, "original_error", None)
     if isinstance(error, (exceptions.ProtocolError, exceptions.SSLError)) and not isinstance(inner, BaseException):
         inner = next((arg for arg in error.args if isinstance(arg, BaseException)), None)

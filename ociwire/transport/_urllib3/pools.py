@@ -25,9 +25,9 @@ class OriginPool:
 
     Attributes:
         urllib3_pool: Pool of urllib3 with the connection classes of this package.
-        target_prefix: Prefix of each request target: the origin if a proxy forwards plain http (absolute-form, RFC
-            9112, section 3.2.2), else empty.
-        proxy: URL of the proxy without its password; empty if there is none.
+        target_prefix: Prefix of each request target. This is the origin if a proxy forwards plain http (absolute-form,
+            RFC 9112, section 3.2.2); otherwise it is empty.
+        proxy: URL of the proxy without its password; empty if no proxy is used.
     """
 
     __slots__ = ("proxy", "target_prefix", "urllib3_pool")
@@ -38,7 +38,7 @@ class OriginPool:
         self.proxy = proxy
 
     def close(self) -> None:
-        """Close idle connections immediately, and others when they are returned. Idempotent."""
+        """Close idle connections immediately, and other connections when they are returned. Idempotent."""
         idle: Any = self.urllib3_pool.pool  # None once the pool is closed
         self.urllib3_pool.close()
         if idle is not None:
@@ -74,19 +74,21 @@ class PoolCache:
         if self._closed:
             raise UsageError("the transport is closed")
         pool = self._pools.get((origin, anonymous and origin.scheme == "https"), self._make)
-        if self._closed:  # another thread called close() meanwhile, which may have missed the new pool
+        if self._closed:  # another thread called close() meanwhile, and may not have closed the new pool
             pool.close()
             raise UsageError("the transport is closed")
         return pool
 
     def _make(self, key: tuple[Origin, bool]) -> OriginPool:
         origin, anonymous = key
-        # Not blocking: a reader that is left open must not stop other requests. Connections beyond maxsize are closed.
+        # Do not block when all connections are in use: a response that is left open must not stop other requests.
+        # Connections beyond maxsize are closed when they are returned.
         options: dict[str, Any] = {"maxsize": self._pool_size, "block": False}
         if origin.scheme == "https":
             options["ssl_context"] = context = self._contexts.get(origin, anonymous=anonymous)
             if not context.check_hostname:
-                # The user has passed such a context. Without this option, urllib3 checks the host name itself.
+                # The user has passed a context that does not check host names. Without this option, urllib3 would check
+                # the host name itself.
                 options["assert_hostname"] = False
         proxy = self._proxies.get(origin)
         manager: urllib3.PoolManager
@@ -108,7 +110,7 @@ class PoolCache:
         return OriginPool(pool, str(origin) if is_forwarded else "", "" if proxy is None else str(proxy.origin))
 
     def close(self) -> None:
-        """Close idle connections immediately, others when they are returned, and refuse further requests."""
+        """Close idle connections, and refuse further requests. Other connections are closed when they are returned."""
         self._closed = True
         for pool in self._pools.pop_all():
             pool.close()

@@ -23,11 +23,11 @@ _PROXY = re.compile(r"(?:([a-z][a-z0-9+.-]*)://)?(?:(.*)@)?([^@]*)", re.DOTALL |
 
 
 class Proxy(NamedTuple):
-    """Proxy, whose repr does not contain the password.
+    """A proxy. Its repr does not contain the password.
 
     Attributes:
         origin: Origin of the proxy.
-        headers: Headers to send to it: ``Proxy-Authorization`` if its URL has userinfo, else none.
+        headers: Headers to send to the proxy: ``Proxy-Authorization`` if its URL has userinfo; otherwise empty.
     """
 
     origin: Origin
@@ -52,7 +52,7 @@ class ProxySelector:
     """
 
     def __init__(self, proxy: str | None, *, trust_env: bool) -> None:
-        from urllib.request import getproxies  # deferred: its import is slow, and not needed with a fake transport
+        from urllib.request import getproxies  # deferred: the import is slow, and a fake transport does not need it
 
         self._explicit = None if proxy is None else _parse(proxy)
         self._environment = getproxies() if trust_env and proxy is None else {}
@@ -115,7 +115,7 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
 def _parse(url: str) -> Proxy:
     if not isinstance(url, str):
         raise UsageError(f"invalid proxy URL: expected {_EXPECTED}, got {type(url).__name__}")
-    # As in curl, the scheme is optional. It ends at the first ://, because a password may contain another one.
+    # As in curl, the scheme is optional. It ends at the first ://, because a password may also contain ://.
     match = _PROXY.fullmatch(url)
     scheme, userinfo, address = match.groups() if match else ("", None, "")
     if (scheme or "http").lower() not in ("http", "https"):

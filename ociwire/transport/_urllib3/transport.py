@@ -1,8 +1,9 @@
 """The base transport of the default stack, which sends requests with urllib3's connection pools.
 
-A single-use body is not read until the server sends 100 (Continue) or the wait times out, so that it can still be sent
-after an early response, such as a 401. The transport never follows redirects, decodes content or reads ``.netrc``. It
-resends a request only if a kept-alive connection was closed, and if the request is idempotent or was not written yet.
+A single-use body is not read until the server sends 100 (Continue) or the wait times out. After an early response,
+such as a 401, the body can therefore still be sent. The transport never follows redirects, decodes content or reads
+``.netrc``. It resends a request only if a kept-alive connection was closed and the request is idempotent or was not
+written yet.
 """
 
 from __future__ import annotations
@@ -48,10 +49,10 @@ class UrllibTransport(BaseTransport):
             to 10 seconds for connecting and 120 seconds for each wait.
         expect_timeout: Seconds to wait for 100 (Continue) before a body that is single-use or larger than 256 KiB.
             Defaults to 1.
-        tls: Path of a CA bundle, a `TLSConfig`, an `ssl.SSLContext`, or a function that returns the context for a
-            ``host[:port]``, or `None` for a context with the CAs of the system. It is called once per host. `None`
-            means `docker_certs_d`.
-        proxy: URL of a proxy, whose userinfo is sent as Proxy-Authorization. Loopback hosts never use a proxy. `None`
+        tls: Path of a CA bundle, a `TLSConfig`, an `ssl.SSLContext`, or a function. The function is called once per
+            host with ``host[:port]``; it returns the context, or `None` for a context with the CAs of the system. If
+            `tls` is `None`, `docker_certs_d` is used.
+        proxy: URL of a proxy. Its userinfo is sent as Proxy-Authorization. Loopback hosts never use a proxy. `None`
             means the proxy in the environment, if `trust_env` is true.
         trust_env: Whether to use ``http_proxy``, ``https_proxy`` and ``no_proxy``. Defaults to true.
         pool_size: Maximum number of idle connections per origin. Connections in use are not limited. Defaults to 10.
@@ -79,7 +80,7 @@ class UrllibTransport(BaseTransport):
         self._pools = PoolCache(TLSContextCache(tls), ProxySelector(proxy, trust_env=trust_env), pool_size)
 
     def round_trip(self, request: Request, /) -> Response:
-        """Send the request, and read the head of the response. Its body is read when the caller reads the response.
+        """Send the request, and read the head of the response. The body is read when the caller reads the response.
 
         Raises:
             UsageError: The URL is not absolute, a header is set by the transport itself, or the transport is closed.
@@ -121,7 +122,7 @@ class UrllibTransport(BaseTransport):
             headers = request.headers
         fields = [("Host", origin.netloc), *headers.items()]
         if "accept-encoding" not in headers:
-            # Some proxies compress responses otherwise, and the digest of the content would not match.
+            # Without this header, some proxies compress responses, and the digest of the content would not match.
             fields.append(("Accept-Encoding", "identity"))
         if body is not None:
             fields.append(
@@ -162,8 +163,8 @@ class UrllibTransport(BaseTransport):
                 exchange.open_body()
                 pooled: Any = pool.urllib3_pool.urlopen(
                     request.method,
-                    # Without the query, which may be secret: urllib3 logs this URL, and it would normalize it. The
-                    # connection sends `exchange.target` instead.
+                    # urllib3 logs and normalizes this URL. The query is omitted because it may be secret. The
+                    # connection sends `exchange.target` instead of this URL.
                     exchange.target.partition("?")[0],
                     body=exchange,  # type: ignore[arg-type]
                     headers={},
@@ -198,7 +199,7 @@ class UrllibTransport(BaseTransport):
 
 
 def _with_proxy_secrets(request: Request, pool: OriginPool) -> Request:
-    """Add the password of the proxy to the redactor: the proxy may repeat it in a reason phrase, or in a 407."""
+    """Add the password of the proxy to the redactor, because the proxy may repeat it in a reason phrase or a 407."""
     request = with_redactor(request)
     redactor_of(request).add_headers(Headers(pool.urllib3_pool.proxy_headers))
     return request
