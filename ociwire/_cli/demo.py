@@ -1,4 +1,4 @@
-"""Demonstration of all layers with a registry on loopback, which the command runs without arguments.
+"""Demonstrates all layers with a registry on loopback. The command runs it if there are no arguments.
 
 The registry requires tokens, redirects blob downloads to another server, and answers 503 once. It listens on a socket,
 so that the demonstration includes connections and 100 (Continue).
@@ -70,7 +70,7 @@ def get_credentials(host: str) -> StaticCredentials:
 def serve_demo() -> Iterator[str]:
     """Serve the registry on loopback while the block runs. Yields ``HOST:PORT``."""
     registry = MemoryRegistry()
-    with serve(registry) as blobs:  # the redirect target, which like a CDN accepts requests without a token
+    with serve(registry) as blobs:  # the redirect target; like a CDN, it requires no token
 
         def redirect_blobs(request: Request) -> Response:
             path = request.url.partition("/v2/")[2]

@@ -1,7 +1,7 @@
-"""Reading of blobs or parts of them, and look-up of their descriptors.
+"""Open blobs or parts of blobs for reading, and look up their descriptors.
 
-Ranges are specified by RFC 9110, section 14. The range request that resumes a lost connection states its end, because
-some registries refuse open-ended ranges.
+Ranges are specified by RFC 9110, section 14. The range request that resumes a download after the connection was lost
+includes the end of the range, because some registries refuse open-ended ranges.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ def open_blob(
         start: Position of the first byte. Defaults to 0.
         stop: Position after the last byte. `None` means the end of the blob.
         verify: Whether the reader verifies the whole blob. If false, the caller has to verify it.
-        size: Size of the blob in bytes, if it is known: a response that states another size is refused.
+        size: Size of the blob in bytes, if known. A response that states another size is refused.
         max_skip: Maximum number of bytes to skip if the registry responds to a range request with the whole blob.
             `None` means no limit; 0 refuses such a response.
-        before_reopen: Called before a lost connection is resumed. An exception that it raises is propagated.
+        before_reopen: Called before the download is resumed after a lost connection. Its exceptions are propagated.
     """
     digest.hasher()  # raises for an unsupported algorithm before anything is sent
-    if start == stop:  # there is nothing to read, so that no request is sent; the size is at least `start`
+    if start == stop:  # nothing to read: send no request, and use `start` as a lower bound of the size
         return BlobReader(Response(200), Descriptor(OCTET_STREAM, digest, start), start=start, stop=stop, part=True)
     if start == 0 and stop is None:
         response = repository.send("GET", repository.blob_url(digest), repository.pull_scope, ok=(200,))
@@ -72,7 +72,7 @@ def open_blob(
 
         def reopen(position: int) -> Response:
             before_reopen()
-            # Send the original request again, instead of one to the URL of a redirect, which may have expired.
+            # Send the original request again, because the URL of a redirect may have expired.
             return _request_range(repository, digest, position, end, known_size)
 
         descriptor = Descriptor(content_type(response.headers), digest, size)
@@ -86,8 +86,8 @@ def open_blob(
 def _open_range(repository: Repository, digest: Digest, start: int, stop: int | None) -> Response:
     """GET a range of a blob. If an open-ended range is refused (416), request it again with its end.
 
-    Some registries refuse open-ended ranges. The size is in the Content-Range of the 416 (RFC 9110, section 14.4), or
-    else is read with a HEAD.
+    Some registries refuse open-ended ranges. The size of the blob is taken from the Content-Range of the 416 (RFC 9110,
+    section 14.4), or requested with a HEAD.
     """
     url, scope = repository.blob_url(digest), repository.pull_scope
     try:
@@ -105,7 +105,7 @@ def _open_range(repository: Repository, digest: Digest, start: int, stop: int | 
 
 
 def _request_range(repository: Repository, digest: Digest, start: int, stop: int, size: int) -> Response:
-    """GET a range of a blob of known size, and return a response whose next byte is the one at `start`."""
+    """GET a range of a blob of known size, and return a response that is positioned at `start`."""
     response = repository.send(
         "GET", repository.blob_url(digest), repository.pull_scope, ok=(200, 206), headers=_range_header(start, stop)
     )
@@ -143,15 +143,16 @@ def resolve_blob(
 def find_blob(repository: Repository, digest: Digest) -> Descriptor | None:
     """Return the descriptor of a blob that is about to be uploaded; `None` if it is missing or the HEAD is refused.
 
-    A refusal is not confirmed by a GET: at worst, an existing blob is uploaded again. A size of 0 is confirmed. If the
-    GET returns no bytes either, although the digest is not the one of empty content, the blob counts as missing.
+    A refusal is not confirmed by a GET: at worst, an existing blob is uploaded again. A size of 0 is confirmed by a
+    GET. If the GET returns no bytes either, but the digest is not the digest of empty content, the blob counts as
+    missing.
 
     Raises:
         DigestMismatch: The registry states another digest of the same algorithm.
         RegistryError: The registry is temporarily unavailable.
         TransportError: No usable response was received.
     """
-    # A ProtocolError means that the registry does not state the size. The blob is uploaded then.
+    # A ProtocolError means that the registry does not state the size. In this case, the blob is uploaded.
     with treat_refusal_as_missing(), suppress(ProtocolError):
         head = repository.head(repository.blob_url(digest), repository.push_scope)
         descriptor = _descriptor_from_head(repository, digest, repository.push_scope, head)
@@ -194,7 +195,7 @@ def _descriptor_from_first_byte(repository: Repository, digest: Digest, scope: S
 
 
 def _stated_size(response: Response, start: int) -> int | None:
-    """Return the size of the whole blob from a response to a range request, which must begin at `start`."""
+    """Return the size of the whole blob from a response to a range request. The range must begin at `start`."""
     if response.status != 206:
         return content_length(response.headers)
     first, last, size = content_range(response.headers)

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 _STANDARD_LIBRARY = ("warnings", "_py_warnings")
-"""Modules that define the original `warnings.showwarning`; the second one since Python 3.14."""
+"""Modules that define the original `warnings.showwarning`. Since Python 3.14, it is defined in the second module."""
 
 
 class Reader(Protocol):
@@ -34,7 +34,7 @@ class Reader(Protocol):
     def readinto(self, buffer: memoryview, /) -> int | None:
         """Read available bytes, at least one, into a buffer; return their number, or 0 at the end.
 
-        `None`, which raw files in non-blocking mode return, is an error.
+        Raw files in non-blocking mode may return `None`, which is treated as an error.
         """
         ...
 
@@ -71,8 +71,8 @@ class ResponseReader:
         response: The response to read from. It is closed together with the reader.
 
     Attributes:
-        known_length: Length of the body in bytes; `None` if it is unknown. It is known without a Content-Length if the
-            body is in memory.
+        known_length: Length of the body in bytes; `None` if unknown. The length of a body in memory is known even
+            without a Content-Length.
     """
 
     known_length: int | None
@@ -122,16 +122,17 @@ def make_reader(body: Any) -> Reader:
 def warn_unclosed(text: str) -> None:
     """Emit a `ResourceWarning` from a finalizer, unless `warnings.showwarning` was replaced.
 
-    The garbage collector runs finalizers in any thread and at any allocation, even while that thread holds a lock. With
+    The garbage collector runs finalizers in any thread and at any allocation, even while the thread holds a lock. With
     `logging.captureWarnings`, a warning becomes a log record: a handler with a lock that is not reentrant, such as a
-    `QueueHandler` with a `queue.Queue`, would deadlock. Other replacements of `warnings.showwarning` may do the same.
+    `QueueHandler` with a `queue.Queue`, would deadlock. Other replacements of `warnings.showwarning` could also
+    deadlock.
     """
     if getattr(warnings.showwarning, "__module__", None) in _STANDARD_LIBRARY:
         warnings.warn(text, ResourceWarning, stacklevel=3)
 
 
 class _PieceReader:
-    """Reader of the pieces of an iterator. A piece that is larger than the buffer is read by several calls."""
+    """Reader of the pieces of an iterator. Several calls are needed to read a piece that is larger than the buffer."""
 
     def __init__(self, pieces: Iterator[bytes], owner: Any = None) -> None:
         self._pieces = pieces

@@ -1,7 +1,7 @@
 """Manifests and indexes as JSON documents: media type, subject, and the entries of an index.
 
-They are defined by the OCI image specification 1.1, "OCI Image Manifest" and "OCI Image Index". Parsing is lenient,
-because other tools deviate from it: a field of the wrong type is treated as absent.
+The formats are defined by the OCI image specification 1.1, "OCI Image Manifest" and "OCI Image Index". Parsing is
+lenient, because other tools deviate from the specification: a field of the wrong type is treated as absent.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def parse_json_object(content: bytes) -> dict[str, Any] | None:
 
 
 def check_schema(parsed: dict[str, Any], content_type: str = "") -> None:
-    """Refuse a Docker schema 1 manifest, as stated by its ``mediaType``, ``schemaVersion`` or Content-Type.
+    """Refuse a Docker schema 1 manifest, identified by its ``mediaType``, ``schemaVersion`` or Content-Type.
 
     Args:
         parsed: The manifest.
@@ -94,7 +94,8 @@ def detect_media_type(parsed: dict[str, Any], content_type: str) -> str:
             )
         return content_type
     fields = {field for field in ("manifests", "config", "layers") if parsed.get(field) is not None}
-    # Tools could interpret such a document differently: one could verify it as an index, another run it as an image.
+    # Tools could interpret such a document differently: one tool could verify it as an index, and another could run it
+    # as an image.
     if "manifests" in fields and len(fields) > 1:
         raise ContentError(
             f"ambiguous manifest: it has manifests and {' and '.join(sorted(fields - {'manifests'}))}, but no mediaType"
@@ -130,7 +131,7 @@ def to_referrer_entry(content: bytes, descriptor: Descriptor) -> Descriptor:
     parsed = parse_manifest(content)
     config = parsed.get("config")
     artifact_type = parsed.get("artifactType") or (config.get("mediaType") if isinstance(config, dict) else None)
-    # `from_dict` is lenient: a number among the annotations of the manifest becomes a string in the index.
+    # `from_dict` is lenient: if an annotation of the manifest is a number, it becomes a string in the index.
     fields = {"artifactType": artifact_type, "annotations": parsed.get("annotations")}
     return Descriptor.from_dict({**descriptor.to_dict(), **fields})
 
@@ -138,7 +139,7 @@ def to_referrer_entry(content: bytes, descriptor: Descriptor) -> Descriptor:
 def parse_referrer(entry: Any) -> Descriptor:
     """Parse an entry of a list of referrers. A missing or invalid size is read as 0.
 
-    The size may be wrong, because the content is verified by its digest.
+    A wrong size is acceptable, because the content is verified by its digest.
 
     Raises:
         UsageError: The entry is not an object, or has no valid digest.
@@ -176,7 +177,7 @@ class IndexText(NamedTuple):
                 list.
         """
         try:
-            # "surrogatepass", as in json.loads, keeps the bytes of a lone surrogate.
+            # Like json.loads, use "surrogatepass" to preserve the bytes of a lone surrogate.
             text = content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogatepass")
             if not isinstance(_SCANNER.decode(text), dict):
                 raise ValueError("it is not a JSON object")
@@ -197,7 +198,7 @@ class IndexText(NamedTuple):
 
 
 def refuse_constant(name: str) -> NoReturn:
-    """Refuse NaN and Infinity, which `json` accepts, but RFC 8259, section 6, forbids. Passed as ``parse_constant``.
+    """Refuse NaN and Infinity, which RFC 8259, section 6, forbids but `json` accepts. Passed as ``parse_constant``.
 
     Raises:
         ValueError: Always.
@@ -207,12 +208,12 @@ def refuse_constant(name: str) -> NoReturn:
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _SEPARATOR = re.compile(r"[ \t\n\r]*,?[ \t\n\r]*")
-# Numbers are not converted: only the position of each value is needed, and int() refuses more than 4300 digits.
+# Do not convert numbers: only the position of each value is needed, and int() refuses more than 4300 digits.
 _SCANNER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=refuse_constant)
 
 
 def _members(text: str, position: int) -> Iterator[tuple[str, int, int]]:
-    """Yield the name, start and end of each member of the JSON object or array at a position of valid JSON."""
+    """Yield the name, start and end of each member of the JSON object or array at a position. Requires valid JSON."""
     name, has_names = "", text[position : position + 1] == "{"
     position = _SPACE.match(text, position + 1).end()  # type: ignore[union-attr]
     while text[position] not in "]}":

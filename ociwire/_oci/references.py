@@ -1,7 +1,8 @@
 """References of a manifest to blobs and other manifests, and selection of index entries by platform.
 
-Manifests follow the OCI image specification, "OCI Image Manifest" and "OCI Image Index", or are Docker manifests, from
-which these were derived. Invalid manifests raise `ContentError`, not `UsageError`, because they come from a registry.
+Supports manifests of the OCI image specification ("OCI Image Manifest" and "OCI Image Index") and the Docker manifests
+from which they were derived. Invalid manifests raise `ContentError`, not `UsageError`, because they come from a
+registry.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .manifest import GENERIC_MEDIA_TYPES, IndexText, check_schema, parse_manife
 __all__ = ["References", "index_entries", "matches_platform", "media_type_to_push", "parse_platform", "read_references"]
 
 _FIELDS = {"schemaVersion", "artifactType", "config", "layers", "blobs", "manifests"}
-# The variants that containerd and other Go programs assume if an architecture has none.
+# The variants that containerd and other Go programs assume if a platform states no variant.
 _DEFAULT_VARIANTS = {"arm64": "v8", "arm": "v7"}
 
 
@@ -28,10 +29,10 @@ class References(NamedTuple):
     """References of a manifest, without duplicates.
 
     Attributes:
-        blobs: Descriptors of its layers, blobs and config, in this order.
-        manifests: Entries of an index.
-        subject: Digest of its subject, which does not have to exist; `None` if there is none.
-        skipped: Number of entries of an index that were skipped because they have no valid digest.
+        blobs: Descriptors of the layers, blobs and config, in this order.
+        manifests: Entries of the index, if the manifest is an index.
+        subject: Digest of the subject, which does not have to exist in the registry. `None` without a subject.
+        skipped: Number of entries of the index that were skipped because they have no valid digest.
     """
 
     blobs: tuple[Descriptor, ...]
@@ -64,7 +65,7 @@ def read_references(content: bytes) -> References:
 
 
 def media_type_to_push(content: bytes, stated: str, expected: str | None) -> str:
-    """Return the media type with which to push a manifest that was read from a registry.
+    """Return the media type to use when pushing a manifest that was read from a registry.
 
     Args:
         content: The manifest. Its ``mediaType`` takes precedence.
@@ -72,7 +73,7 @@ def media_type_to_push(content: bytes, stated: str, expected: str | None) -> str
         expected: Media type in the descriptor that references the manifest; `None` if there is no such descriptor.
 
     Raises:
-        ContentError: The ``mediaType`` of the manifest is invalid, so that no registry would accept it.
+        ContentError: The ``mediaType`` of the manifest is invalid. No registry would accept the manifest.
     """
     parsed = parse_manifest(content)
     field = parsed.get("mediaType")
@@ -105,7 +106,7 @@ def parse_platform(text: str | Platform) -> Platform:
 
 
 def matches_platform(descriptor: Descriptor, platforms: Iterable[Platform]) -> bool:
-    """Return whether an entry of an index matches one of the platforms. Empty fields of these match any value."""
+    """Return whether an entry of an index matches one of the platforms. Empty fields of a platform match any value."""
     platform = descriptor.platform
     return platform is not None and any(
         (platform.os, platform.architecture) == (requested.os, requested.architecture)
@@ -120,7 +121,7 @@ def matches_platform(descriptor: Descriptor, platforms: Iterable[Platform]) -> b
 
 
 def index_entries(content: bytes) -> list[tuple[Descriptor, str]]:
-    """Return the entries of an index that have a valid digest: as descriptor, and as JSON text with all fields."""
+    """Return the index entries that have a valid digest, each as a descriptor and as JSON text with all fields."""
     descriptors = _descriptors(parse_manifest(content), "manifests")
     texts = IndexText.split(content).entries if descriptors else ()
     return list(zip(descriptors, (text for text in texts if _has_digest(json.loads(text))), strict=True))
@@ -135,9 +136,9 @@ def _unique(descriptors: Iterable[Descriptor]) -> tuple[Descriptor, ...]:
 
 
 def _descriptors(parsed: dict[str, Any], field: str) -> list[Descriptor]:
-    """Return the descriptors in a field: a list of them, or a single one in ``config``."""
+    """Return the descriptors in a field. The field ``config`` is a single descriptor, and other fields are lists."""
     value = parsed.get(field)
-    if value is None:  # absent, or null, to which Go serializes an empty list
+    if value is None:  # absent, or null: Go serializes an empty list as null
         return []
     entries = [value] if field == "config" else value
     if not isinstance(entries, list):
@@ -147,7 +148,7 @@ def _descriptors(parsed: dict[str, Any], field: str) -> list[Descriptor]:
     try:
         descriptors = [Descriptor.from_dict(entry) for entry in entries]
         for descriptor in descriptors:
-            descriptor.digest.hasher()  # raises for an unsupported algorithm, which could not be verified
+            descriptor.digest.hasher()  # raises if the digest cannot be verified (unsupported algorithm)
     except UsageError as error:
         raise ContentError(f"invalid manifest: {field}: {error}") from None
     return descriptors

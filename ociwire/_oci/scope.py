@@ -1,7 +1,8 @@
-"""Token scopes, which a request requires and a token grants.
+"""Token scopes. A request requires a scope, and a token grants a scope.
 
-The syntax is that of https://distribution.github.io/distribution/spec/auth/scope/: words separated by white space, each
-of the form ``type:name:action,action``, as in ``repository:foo/bar:pull,push registry:catalog:*``.
+The syntax is specified by https://distribution.github.io/distribution/spec/auth/scope/. A scope consists of words that
+are separated by white space. Each word has the form ``type:name:action,action``. An example is
+``repository:foo/bar:pull,push registry:catalog:*``.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from typing import Any, ClassVar, NamedTuple, final
 
 __all__ = ["ResourceScope", "Scope"]
 
-# A name may contain colons, before the port of a host: the type ends at the first colon, the actions begin after the
-# last one.
+# A name may contain colons, for example before the port of a host. Therefore, the type ends at the first colon, and the
+# actions begin after the last colon.
 _WORD = re.compile(r"([^:]+):(.+):([^:,]+(?:,[^:,]+)*)", re.DOTALL)
 
 
 class ResourceScope(NamedTuple):
     """A single action on a single resource.
 
-    For a word of another form, `resource_type` is the word, and the other fields are empty.
+    If a word does not have the expected form, `resource_type` is the word, and the other fields are empty.
 
     Attributes:
         resource_type: Type of the resource: ``repository``, ``registry`` or another one.
@@ -41,9 +42,9 @@ class ResourceScope(NamedTuple):
 class Scope:
     """Immutable set of `ResourceScope` that preserves the text that it was parsed from.
 
-    ``a | b`` is the union: its text is the text of a, followed by the members that only b has. ``a <= b`` is true if b
-    contains a. Iteration is sorted and without duplicates. ``==`` and ``hash`` ignore the text. An empty scope is
-    false.
+    ``a | b`` is the union. Its text is the text of ``a``, followed by the members that are only in ``b``. ``a <= b`` is
+    true if ``b`` contains ``a``. Iteration yields the members in sorted order, without duplicates. ``==`` and ``hash``
+    ignore the text. An empty scope is false.
 
     >>> scope = Scope.repository("app", "pull") | Scope.repository("app", "push")
     >>> str(scope)
@@ -73,7 +74,7 @@ class Scope:
 
     @classmethod
     def parse(cls, text: str) -> Scope:
-        """Parse a scope. Never raises: words of another form are preserved verbatim."""
+        """Parse a scope. Never raises: words that do not have the expected form are preserved verbatim."""
         return cls._make(frozenset(member for word in text.split() for member in _parse_word(word)), text)
 
     @classmethod

@@ -1,8 +1,7 @@
 """Authorize one request: look up its credential, and obtain the token or header that answers a challenge.
 
-At most two requests are sent to token servers for a request, and its credential is looked up again at most once. A
-secret that was refused with 401 is not sent to the same realm or registry again. A failed token request is not
-repeated.
+For each request, at most two token requests are sent, and the credential is looked up again at most once. A secret that
+was refused with 401 is not sent to the same realm or registry again. A failed token request is not repeated.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ __all__ = ["Authorization", "Authorizer", "parse_scope"]
 _LOG = logging.getLogger("ociwire.auth")
 _MAX_TOKEN_REQUESTS = 2
 _MIN_AGE_AT_403 = 60.0
-"""Minimum age in seconds of a credential that is looked up again after a 403, because it may have expired."""
+"""Minimum age in seconds at which a credential is considered expired after a 403, and is looked up again."""
 
 
 @final
@@ -39,21 +38,21 @@ class Authorization:
     An empty header means that the request is sent without authorization.
     """
 
-    challenge: Challenge  # the challenge that it answers
+    challenge: Challenge  # the challenge that the authorization answers
     header: str = field(default="", repr=False)
-    credential: Credential | None = None  # None for an anonymous token, too
+    credential: Credential | None = None  # also None for an anonymous token
     scope: Scope = Scope.EMPTY  # the scope for which a token was needed; the token's scope may be larger
     token: Token | None = None
     fresh: bool = False  # whether the token was obtained during this request, not from the cache
 
     def secrets(self) -> tuple[str, ...]:
-        """The header's value after its scheme, and the secrets of the credential."""
+        """Return the header's value without its scheme, and the secrets of the credential."""
         return (self.header.partition(" ")[2], *(() if self.credential is None else self.credential.secrets()))
 
 
 @final
 class Authorizer:
-    """Authorizes one request, with credentials and tokens that other requests share."""
+    """Authorizes one request. The credentials and tokens are shared with other requests."""
 
     _token_requests = 0
     _renewed = False  # whether the credential was looked up again
@@ -62,7 +61,7 @@ class Authorizer:
     def __init__(self, credentials: CredentialCache, tokens: TokenProvider, request: Request, origin: Origin) -> None:
         self._credentials, self._tokens, self._request, self._origin = credentials, tokens, request, origin
         self._key = CredentialKey(_lookup_name(origin), first_repository(request.info.required_scope))
-        # Sources look up REGISTRY:443 as REGISTRY, whose credential must not be sent in clear text to the https port.
+        # Sources look up REGISTRY:443 as REGISTRY. Do not send its credential to the https port in clear text.
         self._anonymous = request.info.anonymous or (origin.scheme == "http" and origin.port == 443)
         self._refused: dict[tuple[object, object], AuthError | None] = {}  # token requests, and (realm, secret) pairs
         self._refused_scopes: list[Scope] = []
@@ -73,16 +72,16 @@ class Authorizer:
         return self._token_requests >= _MAX_TOKEN_REQUESTS
 
     def look_up(self) -> Credential | None:
-        """Return the credential of the cache or the source; `None` for anonymous access."""
+        """Return the credential from the cache or the source; `None` for anonymous access."""
         if self._anonymous:
             return None
         self._lookup_result = self._credentials.lookup(self._key, self._request.info.deadline)
         return self._lookup_result.credential
 
     def raise_failure(self) -> None:
-        """Raise the failure of a credential helper, if there is no credential because of it."""
+        """Raise the failure of a credential helper, if there is no credential because the helper failed."""
         if self._lookup_result is not None and self._lookup_result.failure is not None:
-            # A copy, because the source caches its exception, whose traceback would grow with each request.
+            # Raise a copy: the source caches the exception, and its traceback would grow with each request.
             raise copy_error(self._lookup_result.failure)
 
     def invalidate(self, credential: Credential | None) -> None:
@@ -92,8 +91,9 @@ class Authorizer:
     def reauthorize(self, sent: Authorization, challenge: Challenge, status: int, scope: Scope) -> Authorization | None:
         """Look up the credential again after a 401 or 403; return the authorization if it has changed, else `None`.
 
-        ECR responds with 403 after a password has expired, which is after 12 hours. Most other 403 responses mean that
-        the user lacks a permission: the source is not called if it returned the credential within the last minute.
+        ECR responds with 403 after a password has expired (after 12 hours). Most other 403 responses mean that the user
+        lacks a permission. Therefore, after a 403, the source is not called if it returned the credential within the
+        last minute.
         """
         if sent.credential is None:
             return None
@@ -116,18 +116,18 @@ class Authorizer:
         reuse: bool = True,
         is_preemptive: bool = False,
     ) -> Authorization | None:
-        """Return the authorization that answers a challenge; `None` if the credential has none that may be sent.
+        """Return the authorization that answers a challenge; `None` if the credential provides none that may be sent.
 
-        If the token server refuses the token request, a second one is sent: for the scope of the challenge alone, or
-        with the credential that a second look-up returns.
+        If the token server refuses the token request, a second request is sent, either for the scope of the challenge
+        alone, or with the credential that a second look-up returns.
 
         Args:
             challenge: The challenge.
             credential: The credential, or `None` for an anonymous token.
             scope: Scope for which the token is needed.
             reuse: Whether a cached token with a larger scope may be used. Defaults to true.
-            is_preemptive: Whether the registry has not sent the challenge in response to this request. The credential
-                then stays in the cache, even if it has no authorization for the challenge. Defaults to false.
+            is_preemptive: Whether the challenge was not received in response to this request. If true, the credential
+                stays in the cache, even if it provides no authorization for the challenge. Defaults to false.
 
         Raises:
             AuthError: The token server failed, or refused both requests.
@@ -150,14 +150,14 @@ class Authorizer:
         return authorization
 
     def record_refusal(self, sent: Authorization) -> None:
-        """Record that the registry refused an authorization, so that neither token nor credential is sent again."""
+        """Record that the registry refused an authorization, so that its token or credential is not sent again."""
         if sent.token is not None:
             self._tokens.evict(sent.token)
         elif sent.header:
             self._refused[self._origin, sent.header] = None
 
     def _renew(self, used: Credential | None, *, min_age: float = 0.0) -> Credential | None:
-        """Return the source's credential after a refusal; the same one if the source has no other."""
+        """Look up the credential again after a refusal; the result may be the same credential."""
         if self._anonymous or self._renewed:
             return used
         self._renewed = True
@@ -171,7 +171,7 @@ class Authorizer:
         if registry_token is not None or challenge.scheme == "basic":
             basic = None if credential is None else credential.basic
             header = basic or "" if registry_token is None else f"Bearer {registry_token}"
-            # Compared by the header: a credential that differs in another field only would be refused again.
+            # Compare the headers: a credential that differs only in other fields would be refused again.
             is_usable = bool(header) and (self._origin, header) not in self._refused
             return Authorization(challenge, header, credential) if is_usable else None
 

@@ -29,21 +29,24 @@ _REPOSITORY = re.compile(r"(?:^|\s)repository:(\S+):[^:,\s]+(?:,[^:,\s]+)*(?=\s|
 class Credential:
     """The secrets of one user at one registry.
 
-    Two credentials are equal if their secrets and user names are. The repr shows no secret.
+    Two credentials are equal if their secrets and user names are equal. The repr shows no secret.
 
         >>> Credential("ci", "s3cret", source="vault kv/registry")
         Credential(username='ci', password=***)
 
     Attributes:
-        username: For Basic, and for the token server. Without a colon and control characters (RFC 7617).
-        password: Any Unicode text, line breaks included: Google's ``_json_key`` is a JSON file. It is sent as base64.
-        identity_token: An OAuth2 refresh token for the token server (in Docker's file, ``identitytoken``): any Unicode
-            text. It is sent URL-encoded, in the body of a request. With a password, the password is sent instead.
-        registry_token: A bearer token for the registry itself (``registrytoken``), in visible ASCII. Takes precedence
-            over the other fields.
+        username: User name for Basic authentication and for the token server. Must not contain colons or control
+            characters (RFC 7617).
+        password: Password. Any Unicode text, including line breaks, because the password of Google's ``_json_key`` is a
+            JSON file. It is sent as base64.
+        identity_token: An OAuth2 refresh token for the token server (``identitytoken`` in Docker's configuration file).
+            Any Unicode text. It is sent URL-encoded in the body of a request. If there is also a password, the password
+            is sent instead.
+        registry_token: A bearer token for the registry itself (``registrytoken`` in Docker's configuration file), in
+            visible ASCII. Takes precedence over the other fields.
         expires_at: When to call the source again, in seconds since the epoch or as a `datetime` with a time zone.
             `None`, the default, means never.
-        source: Origin of the credential for messages: a file and an entry, or a vault and a path.
+        source: Origin of the credential, for use in messages, such as a file and an entry, or a vault and a path.
 
     Raises:
         UsageError: A field has the wrong type or cannot be sent in a header, or there is a password without a username.
@@ -62,9 +65,11 @@ class Credential:
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
                 raise UsageError(f"credential {name} must be a str, got {type(value).__name__}")
-            if value is not None and SURROGATE.search(value):  # an exception of encode() would hold the value
+            if value is not None and SURROGATE.search(value):
+                # encode() would raise an exception that contains the value.
                 raise UsageError(f"credential {name} must be Unicode text, got a lone surrogate")
-            # Passwords and identity tokens are sent encoded. The others are sent as they are, and could end a header.
+            # Passwords and identity tokens are encoded before they are sent. The other fields are not encoded, and a
+            # control character could end the header.
             if value is not None and name in ("username", "registry_token") and _CONTROL.search(value):
                 hint = "; strip() the newline at its end" if value.endswith(("\n", "\r")) else ""
                 raise UsageError(f"credential {name} must not contain control characters{hint}")
@@ -99,7 +104,7 @@ class Credential:
 class CredentialSource(Protocol):
     """Looks up the credentials for a registry.
 
-    Implement this to integrate a vault, a token exchange of a cloud, or secrets that rotate.
+    Implement this to integrate a vault, the token exchange of a cloud provider, or secrets that rotate.
     """
 
     def lookup(self, host: str, repository: str | None = None, /) -> Credential | None:
@@ -109,15 +114,15 @@ class CredentialSource(Protocol):
         repository until it expires or a server rejects it. An exception is not cached, and is raised as `AuthError`.
 
         Args:
-            host: The registry's ``host`` or ``host:port``, never the token server's: lower case, without the scheme's
-                default port; ``docker.io`` for every name of Docker Hub.
+            host: ``host`` or ``host:port`` of the registry, never of the token server, in lower case and without the
+                default port of the scheme. ``docker.io`` for every name of Docker Hub.
             repository: The first repository that the request needs, or `None`.
         """
         ...
 
 
 CredentialFunction = Callable[[str, str | None], Credential | None]
-"""Type of functions that are accepted instead of a `CredentialSource`: the arguments are those of its ``lookup``."""
+"""Type of a function that can be passed instead of a `CredentialSource`. Same arguments as ``lookup``."""
 
 
 @final
@@ -161,13 +166,13 @@ class StaticCredentials:
 
 @final
 class ChainedCredentials:
-    """A source that calls several sources in order, until one returns a credential. An exception of one is raised.
+    """A source that calls several sources in order until one returns a credential. Exceptions are propagated.
 
     Args:
         sources: The sources, in the order in which they are called.
 
     Raises:
-        UsageError: A source has no ``lookup`` method, and is not a function.
+        UsageError: A source is neither a function nor an object with a ``lookup`` method.
     """
 
     def __init__(self, sources: Iterable[CredentialSource | CredentialFunction]) -> None:
@@ -204,7 +209,7 @@ class FunctionCredentials:
     def __init__(self, function: CredentialFunction) -> None:
         try:
             signature = inspect.signature(function)
-        except (TypeError, ValueError):  # some functions that are written in C have no signature
+        except (TypeError, ValueError):  # some functions written in C have no signature
             signature = None
         if signature is not None:
             try:
@@ -225,12 +230,12 @@ class FunctionCredentials:
 def as_credential_source(
     credentials: CredentialSource | CredentialFunction | Credential | tuple[str, str], host: str | None = None
 ) -> CredentialSource:
-    """Return the source that a value of the option ``credentials`` stands for.
+    """Convert a value of the option ``credentials`` to a source.
 
     Args:
-        credentials: A source, or a function with the arguments of `CredentialSource.lookup`; if there is a host, also a
-            credential, or a pair of user name and password.
-        host: The only host for which a credential or a pair is used. `None` means that these are refused.
+        credentials: A source, or a function with the arguments of `CredentialSource.lookup`. If a host is given, this
+            can also be a credential, or a pair of user name and password.
+        host: The only host for which a credential or a pair is used. If `None`, a credential or a pair is refused.
 
     Raises:
         UsageError: The value has another type, or a field of the credential is invalid.
@@ -248,7 +253,7 @@ def as_credential_source(
                 f" {type(credentials).__name__}: use StaticCredentials(host, credential){hint}"
             )
         if not isinstance(credentials, Credential):
-            # The values are not shown, because they may be secret.
+            # Show only the types, because the values may be secret.
             if [isinstance(item, str) for item in credentials] != [True, True]:
                 types = ", ".join(type(item).__name__ for item in credentials)
                 raise UsageError(f"credentials must be a pair of user name and password, both str, got ({types})")
@@ -266,19 +271,19 @@ def as_credential_source(
 
 
 def get_name(source: CredentialSource) -> str:
-    """Return the name of a source for messages: that of its class, or of its function."""
+    """Return the name of a source for messages: the name of its class or function."""
     return source.name if isinstance(source, FunctionCredentials) else type(source).__name__
 
 
 def get_failure(source: CredentialSource, host: str, repository: str | None) -> AuthError | None:
-    """Return the error because of which a source returned None, if it reports one; see `DockerConfig.failure`."""
+    """Return the error that made a source return None, if the source reports it; see `DockerConfig.failure`."""
     failure = getattr(source, "failure", None)
     error = failure(host, repository) if callable(failure) else None
     return error if isinstance(error, AuthError) else None
 
 
 def first_repository(scope: Scope) -> str | None:
-    """Return the first repository in a scope's text: of a mount's two, the one that is pushed to."""
+    """Return the first repository in a scope's text. In the scope of a mount, it is the target of the push."""
     match = _REPOSITORY.search(str(scope))
     return None if match is None else match[1]
 
@@ -294,7 +299,7 @@ def _to_timestamp(value: Any) -> float | None:
             )
         return value.timestamp()
     if not is_number(value):
-        # A value of another type is not shown: it may be a secret that was passed in the wrong place.
+        # Do not show a value of another type: it may be a secret that was passed as the wrong argument.
         shown = safe_repr(value) if isinstance(value, (int, float)) else f"of type {type(value).__name__}"
         raise UsageError(f"invalid expires_at {shown}: expected {expected}")
     return float(value)

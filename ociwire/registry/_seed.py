@@ -31,7 +31,7 @@ class SeededContent:
 
     Attributes:
         root: Descriptor of the manifest or index that the tag references.
-        images: Descriptors of the images of an index, with their platforms; otherwise only the root.
+        images: Descriptors of the images of the index, with their platforms. Only the root if it is not an index.
         layers: Descriptors of the layers of each image, in the order of `layers`.
         referrers: Descriptors of the manifests that refer to the root, in the order of `referrers`.
     """
@@ -103,6 +103,6 @@ def _push_artifact(
 ) -> Descriptor:
     manifest = Manifest(layers=layers, artifact_type=artifact_type, subject=subject)
     client.push_blob(name, manifest.config, b"{}")
-    # Without content, the empty object is the layer (image specification, "Guidelines for Artifact Usage").
+    # If there is no content, use the empty object as the layer (image specification, "Guidelines for Artifact Usage").
     manifest = manifest.replace(layers=layers or [manifest.config])
     return client.push_manifest(name, manifest, tags=[] if tag is None else [tag])

@@ -19,13 +19,13 @@ class ScriptedTransport(BaseTransport):
 
     An entry is one of the following:
 
-    - a response, which is returned with its request set. It can be used repeatedly if its body is bytes.
+    - a response, which is returned with its request set. The response can be used repeatedly if its body is bytes.
     - an exception, which is raised.
     - a function that gets the request and returns a response or an exception.
 
-    If the status is below 300, the body of the request is read, as by a server that accepts the request.
+    If the status is below 300, the transport reads the body of the request, like a server that accepts the request.
 
-    The transport is a context manager. If the block ends without an exception, it calls `assert_done`.
+    The transport is a context manager. It calls `assert_done` if the block ends without an exception.
 
     Args:
         answers: The entries of the script.
@@ -88,8 +88,8 @@ class ScriptedTransport(BaseTransport):
         response = answer if isinstance(answer, Response) else answer(request)
         if isinstance(response, BaseException):
             raise response
-        # A single-use body that a function in the script has read must not be opened again. A body that was consumed
-        # before this call is opened, which raises BodyConsumedError as in a base transport.
+        # Do not open a single-use body again if a function in the script has read it. If the body was consumed before
+        # this call, open it, so that BodyConsumedError is raised as in other base transports.
         if response.status < 300 and request.body is not None and (request.body.resendable or not was_resendable):
             self.bodies[index] = b"".join(request.body.open())
         if response.request is not None and response is not answer:

@@ -1,7 +1,7 @@
 """HTTP server on loopback that serves a transport. For tests and demonstrations, not for use on a network.
 
-It is based on the standard library's `http.server`. A client that expects 100 (Continue) gets it when the transport
-starts to read the body, so that the client does not send a single-use body before. Invalid HTTP is refused. If a
+It is based on the standard library's `http.server`. If a client expects 100 (Continue), it is sent when the transport
+starts to read the body, so that the client does not send a single-use body too early. Invalid HTTP is refused. If a
 response body fails, the connection is closed before the end of the body, so that the client detects the truncation.
 """
 
@@ -40,9 +40,11 @@ _IDLE_TIMEOUT = 30.0
 _CONNECTION_HEADERS = frozenset({"connection", "content-length", "expect", "host", "keep-alive", "transfer-encoding"})
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
-"""Size of a chunk and its extensions, which are ignored (RFC 9112, sections 7.1 and 7.1.1)."""
+"""Size and extensions of a chunk. The extensions are ignored (RFC 9112, sections 7.1 and 7.1.1)."""
 _HEADER_DEFECTS = (FirstHeaderLineIsContinuationDefect, MissingHeaderBodySeparatorDefect)
-"""Parser defects that are refused. The standard library's parser treats the fields after such a line as the body."""
+"""Parser defects for which a request is refused: the standard library's parser treats the fields after the defective
+line as the body.
+"""
 
 
 @final
@@ -97,7 +99,7 @@ def serve(transport: Transport, *, tls: ssl.SSLContext | None = None) -> Iterato
 
 
 class _BodyFailed(Exception):
-    """Raised if the body of a request or a response is malformed or its connection is lost."""
+    """Raised if the body of a request or a response is malformed, or the connection is lost."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -135,7 +137,8 @@ class _Server(ThreadingHTTPServer):
         with self._lock:
             for connection in self._connections:
                 with suppress(OSError):
-                    # Not SSLSocket.shutdown(), which removes the TLS object that the connection's thread may be using.
+                    # Do not call SSLSocket.shutdown(): it removes the TLS object, which the thread of the connection
+                    # may be using.
                     socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -159,13 +162,13 @@ class _Server(ThreadingHTTPServer):
 # |                |                             | the response begins          | unread; closed after it, drained   |
 # | unread         | `unread`, `answered`        | a chunk is read to be echoed | unread; 100 (Continue) is not sent |
 #
-# `send_error` refuses a request that is not valid HTTP: the connection is closed after the response and drained.
-# `_must_drain` is set together with `close_connection` in these cases, and `finish` drains.
+# `send_error` refuses a request that is not valid HTTP: the connection is drained and closed after the response.
+# In all cases that are marked "drained", `_must_drain` is set together with `close_connection`, and `finish` drains.
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    default_request_version = "HTTP/1.0"  # the standard library's HTTP/0.9 sends error responses without a status line
+    default_request_version = "HTTP/1.0"  # with the default, HTTP/0.9, error responses have no status line
     disable_nagle_algorithm = True
     wbufsize = -1  # buffered, so that a head and a small body are sent in one packet
     server: _Server
@@ -177,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
         raise AttributeError(name)
 
     def handle_expect_100(self) -> bool:
-        return True  # _RequestBody sends it when the body is read
+        return True  # _RequestBody sends 100 (Continue) when the body is read
 
     def log_message(self, *args: object) -> None:
         pass
@@ -204,7 +207,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             response = self.server.transport.round_trip(request)
         except Exception as error:  # noqa: BLE001 - every exception is logged
-            if content.broken:  # the root cause, even if the transport has raised another exception from it
+            if content.broken:  # the root cause, even if the transport raised another exception
                 self.send_error(400, content.broken)
                 return
             _LOG.exception("%s %s", request.method, request.url)
@@ -236,7 +239,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, response: Response) -> None:
         has_body = not is_bodiless(self.command, response.status)
         if has_body and response.length is None and self.request_version < "HTTP/1.1":
-            # Buffer the body: HTTP/1.0 has no chunked coding, and without a length clients cannot detect a truncation.
+            # Buffer the body to determine its length: HTTP/1.0 has no chunked coding, and clients cannot detect a
+            # truncation without a length.
             response = response.replace(body=b"".join(self._pieces(response)))
         length = response.length if has_body else self._length_without_body(response)
         self.send_response_only(response.status)
@@ -277,7 +281,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"0\r\n\r\n")
         elif sent != length:
             self.close_connection = (
-                True  # so that the client detects the truncation, and no excess is read as a response
+                True  # so that the client detects a truncation, and does not read excess bytes as a response
             )
             _LOG.error("%s %s: the response body has %d bytes, expected %d", self.command, self.path, sent, length)
 
@@ -285,15 +289,15 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             yield from response.iter_bytes(_PIECE_SIZE)
         except Exception as error:  # noqa: BLE001 - every exception is logged
-            if not isinstance(error, _BodyFailed):  # raised if the transport echoes a request body that fails
+            if not isinstance(error, _BodyFailed):  # _BodyFailed: the transport echoes a request body that fails
                 _LOG.exception("%s %s: the response body raised an exception", self.command, self.path)
             raise _BodyFailed from None
 
     def _drain(self) -> None:
         """Drain the request before the socket is closed.
 
-        Closing a socket with unread data resets the connection, and the client may lose the response (RFC 9112, section
-        9.6).
+        If a socket is closed while data is unread, the connection is reset, and the client may lose the response (RFC
+        9112, section 9.6).
         """
         with suppress(OSError):
             self.connection.shutdown(socket.SHUT_WR)
@@ -308,8 +312,8 @@ class _RequestBody:
     Attributes:
         length: Content-Length in bytes. `None` if the body is chunked.
         unread: Whether the body has not been read to its end.
-        broken: Why the body could not be read to its end. Empty without an error.
-        answered: Whether the response has begun, after which 100 (Continue) must not be sent.
+        broken: Reason why the body could not be read to its end. Empty if there was no error.
+        answered: Whether the response has begun. If true, 100 (Continue) must not be sent any more.
 
     Raises:
         UsageError: The framing is ambiguous or invalid.
@@ -386,7 +390,7 @@ def _parse_framing(headers: Message) -> int | None:
     """Return the length of a request's body, or None if it is chunked (RFC 9112, section 6.3).
 
     Raises:
-        UsageError: The framing is ambiguous, which could be used for request smuggling.
+        UsageError: The framing is ambiguous, and could be used for request smuggling.
     """
     codings = [value.strip().lower() for value in headers.get_all("transfer-encoding", [])]
     lengths = {value.strip() for value in headers.get_all("content-length", [])}

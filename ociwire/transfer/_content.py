@@ -1,6 +1,6 @@
-"""The content of an upload: read from any position, and hashed in a separate thread while it is sent.
+"""Read the content of an upload from any position, and hash it in a separate thread while it is sent.
 
-Hashing and sending both release the interpreter lock, so that they run in parallel on two cores.
+Hashing and sending both release the global interpreter lock (GIL), so that they run in parallel on two cores.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _MIN_CHUNK = 256 * 1024  # minimum size in bytes of a chunk of a single-use body
 
 @contextmanager
 def open_content(source: Any) -> Iterator[Body]:
-    """Open the content of a source while the block runs. A path is opened and closed; other sources are not closed.
+    """Open the content of a source while the block runs. A file opened from a path is closed; other sources are not.
 
-    Raises `UsageError` if the path is not that of a regular file, or if the source is single-use and was read before.
+    Raises `UsageError` if the path is not a regular file, or if the source is single-use and was read before.
     """
     if not isinstance(source, (str, os.PathLike)):
         body = Body.of(source)
@@ -40,7 +40,7 @@ def open_content(source: Any) -> Iterator[Body]:
 
 
 def read_content(body: Body, position: int) -> Iterator[bytes]:
-    """Yield the content from a position, which must be 0 for a single-use body. Small chunks of such a body are merged.
+    """Yield the content from a position. For a single-use body, it must be 0, and small chunks are merged.
 
     Raises `SizeMismatch` if the content is longer or shorter than it was when the upload began.
     """
@@ -74,25 +74,25 @@ class HashingThread:
         self.fed = 0  # number of bytes that were passed to `feed`
         self._algorithm = algorithm
         self._hasher = new_hasher(algorithm)
-        # Queues that are written in C: an exception of a signal handler cannot leave their lock held.
+        # `SimpleQueue` is written in C: an exception in a signal handler cannot leave its lock held.
         self._chunks: SimpleQueue[bytes | memoryview | None] = SimpleQueue()  # `None` ends the thread
         self._idle: SimpleQueue[None] = SimpleQueue()  # has an item unless a chunk is pending
         self._idle.put(None)
         self._pool = WorkerPool("ociwire-hashing", on_cancel=self._wake)
 
     def start(self) -> None:
-        """Start the thread. Register the call of `stop` before, because a signal may interrupt the start."""
-        # Allocate and free a large block once: glibc then keeps freed chunks. Otherwise it would return each chunk to
-        # the system, and each page of the next chunk would cause a page fault.
+        """Start the thread. Make sure before that `stop` will be called, because a signal may interrupt the start."""
+        # Allocate and free a large block once, so that glibc keeps the memory of freed chunks. Otherwise, glibc would
+        # return each chunk to the system, and each page of the next chunk would cause a page fault.
         bytes(4 * CHUNK_SIZE)
         self._pool.start(self._run)
 
     def stop(self) -> None:
-        """End the thread, and raise its exception."""
+        """End the thread, and raise its exception if it has failed."""
         self._pool.join(Cancelled())
 
     def feed(self, position: int, chunk: bytes) -> None:
-        """Hash the bytes of a chunk at a position, except for those already fed. Wait for the previous chunk first."""
+        """Hash the chunk at a position, without bytes that were already fed. Wait for the previous chunk first."""
         skipped = self.fed - position
         if skipped < 0:
             raise ValueError(f"cannot hash from byte {position}: only {self.fed} bytes were fed")

@@ -1,15 +1,15 @@
-"""Upload of a blob in one stream or in chunks. It is resumed after a fault, and cancelled if it fails.
+"""Uploads a blob in one stream or in chunks. The upload is resumed after a fault, and cancelled if it fails.
 
 Resendable content is sent in one stream. After a fault, or if the registry accepts only smaller requests, the rest is
-sent in chunks, from the offset that the registry reports. Single-use content is sent in chunks, one of which is held in
-memory. The states of `_ResumableUpload`::
+sent in chunks, from the offset that the registry reports. Single-use content is sent in chunks, and one chunk at a time
+is held in memory. The states of `_ResumableUpload`::
 
     state       event                                           next state
     streaming   2xx                                             committing
                 413, 416                                        resuming, in chunks of at most 4 MiB
                 a fault                                         resuming
     resuming    the registry reports its offset                 chunks
-                it does not report one: 400, 405, 501           a new session
+                the registry reports no offset: 400, 405, 501   a new session
                 a fault                                         resuming
     chunks      all bytes are acknowledged                      committing
                 416 with another offset                         resuming
@@ -21,8 +21,8 @@ memory. The states of `_ResumableUpload`::
                 the digest is refused                           a new session, hashed again
                 any other error, or one fault too many          failed: the session is cancelled
 
-A fault is a `TransportError` or a transient status after all retries of the transport. The fourth fault without
-progress since the first one fails the upload, and so does the third session that has to be replaced by a new one.
+A fault is a `TransportError` or a transient status after all retries of the transport. The upload fails at the fourth
+fault if there was no progress since the first one. It also fails when a session has to be replaced for the third time.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ __all__ = ["upload"]
 
 _Result = TypeVar("_Result")
 _HASH_FIRST = 4 * 1024 * 1024
-"""Maximum size in bytes of content without a digest that is hashed before it is sent, which saves a request."""
+"""Maximum size in bytes of content that is hashed before it is sent if no digest is given. This saves a request."""
 _SINGLE_PUT = 32 * 1024 * 1024
-"""Maximum size in bytes of content that is sent with the closing PUT. A PATCH can be resumed."""
+"""Maximum size in bytes of content that is sent with the closing PUT. Larger content uses PATCH: it can be resumed."""
 _MAX_FAULTS = 3
 _FAULTS = (ReadError, ConnectError, TransportTimeout, RegistryError)
 
@@ -129,26 +129,25 @@ def upload(
 
     If a request fails despite the retries of the transport, the upload is resumed from the offset that the registry
     reports: up to three times without progress, and any number of times if each attempt makes progress. If the registry
-    has lost the upload, or computes another digest, resendable content is sent again. In the latter case it is also
-    hashed again, so that a file that was modified meanwhile is uploaded with its new digest. If the registry has all
-    bytes and may still be committing the blob, the call waits up to ten minutes or until the deadline. An upload that
-    fails, also by KeyboardInterrupt, is cancelled if the registry answers within 10 seconds, even after the client's
-    deadline.
+    has lost the upload, or computes another digest, resendable content is sent again. If the digests differ, the
+    content is also hashed again, so that a file that was modified during the upload is uploaded with its new digest. If
+    the registry has all bytes and may still be committing the blob, the call waits up to ten minutes or until the
+    deadline. An upload that fails or is interrupted (KeyboardInterrupt) is cancelled if the registry answers within 10
+    seconds, even after the client's deadline.
 
     Uses at most about 20 MiB of memory with the default chunk size, unless the source yields larger chunks.
 
     Args:
-        args: The arguments up to `source`, by position.
-        client: Client of the registry. `None` means a `Client` of the host in the reference, which is closed at the
-            end.
+        args: The positional arguments, up to `source`.
+        client: Client of the registry. `None` opens a `Client` for the host in the reference, and closes it at the end.
         repository: Name of the repository.
         reference: Reference of the repository, ``HOST/NAME`` or ``HOST/NAME@DIGEST``, instead of `repository`.
         source: Path of a regular file; a seekable binary file, which is read from its current position and not closed;
             bytes; a `Body`; or any reader or iterable of bytes, which is single-use: one chunk is held in memory. Open
             a FIFO, a device or standard input yourself and pass the file object.
-        digest: Digest of the content, if it is known, or its descriptor, whose size is then verified, too.
+        digest: Digest or descriptor of the content, if known. With a descriptor, the size is also verified.
         chunk_size: Number of bytes to send in one request. Defaults to the whole content if it is resendable and the
-            registry accepts that, else to 4 MiB or the largest size that the registry accepts.
+            registry accepts requests of that size, else to 4 MiB or the largest size that the registry accepts.
         mount_from: Another repository of the registry that may have the blob (specification, "Mounting a blob from
             another repository"). Requires the digest. A blob that is not mounted is uploaded.
         media_type: Media type of the returned descriptor. It is not sent to the registry.
@@ -159,10 +158,10 @@ def upload(
         The descriptor of the blob.
 
     Raises:
-        UsageError: An argument is invalid, the path is not that of a regular file, the source is single-use and was
-            read before, or `mount_from` is passed without a digest. Nothing was sent.
-        DigestInvalid: The content does not have the given digest; or no digest was given, and the content changed each
-            time it was sent.
+        UsageError: An argument is invalid, the path is not a regular file, the source is single-use and was read
+            before, or `mount_from` is passed without a digest. Nothing was sent.
+        DigestInvalid: The content does not have the given digest; or no digest was given, and the content changed
+            during each attempt to send it.
         SizeMismatch: The content became longer or shorter while it was read.
         RegistryError: The registry refused.
         TransportError: There is no usable response, or the deadline has passed.
@@ -179,7 +178,7 @@ def upload(
             raise UsageError(f"invalid digest {safe_repr(known)}: expected {digest_in_reference}, as in the reference")
         known = digest_in_reference if known is None else Digest(known)
         if known is not None:
-            known.hasher()  # refuses an algorithm that is not supported
+            known.hasher()  # raises if the algorithm is not supported
         elif mount_from is not None:
             raise UsageError("cannot mount without a digest: pass the digest of the blob together with mount_from")
         if mount_from is not None:
@@ -226,9 +225,9 @@ class _ResumableUpload:
         self._reported = -1
         self._threads = ExitStack()
         self._hashing: HashingThread | None = None
-        self._digest: Digest | None = None  # known from the caller, or once all bytes are hashed
-        self._location: str | None = None  # URL of the session that must be cancelled if the upload fails
-        self._acknowledged, self._faults_left = -1, _MAX_FAULTS  # largest offset so far, and faults until it grows
+        self._digest: Digest | None = None  # None until it is given or all bytes are hashed
+        self._location: str | None = None  # URL of the session to cancel if the upload fails
+        self._acknowledged, self._faults_left = -1, _MAX_FAULTS  # largest offset; faults allowed until it grows
 
     def run(self, digest: Digest | None, session: UploadSession | None) -> Descriptor:
         """Upload the content, and return its descriptor. Without a digest, the content is hashed.
@@ -262,7 +261,8 @@ class _ResumableUpload:
                 is_digest_wrong = isinstance(error, DigestInvalid)
                 if self._size is None or self._is_callers_error(error):
                     raise
-                # A PUT whose response was lost may have succeeded, after which the registry does not know the session.
+                # If the response to a PUT was lost, the PUT may have succeeded. The registry then no longer knows the
+                # session.
                 if not is_digest_wrong and self._digest is not None and blob_exists(self._repository, self._digest):
                     return self._size
                 restarts += 1
@@ -297,7 +297,7 @@ class _ResumableUpload:
             try:
                 self._send_chunks(writer)
                 return writer.size
-            except RangeInvalid as error:  # bytes of an earlier request have arrived since its connection was lost
+            except RangeInvalid as error:  # bytes of an interrupted request arrived later
                 if size is None or self._is_callers_error(error):
                     raise
                 self._spend_fault(error, writer.flushed)
@@ -310,8 +310,9 @@ class _ResumableUpload:
             if self._digest is not None and size <= _SINGLE_PUT:
                 completion = UploadCompletion(self._repository, location, self._digest, body if size else None)
             else:
-                # Not idempotent: the offset must be requested before the PATCH is repeated. It has no Content-Range, as
-                # in docker: some registries treat a PATCH with Content-Range as a chunk, and accept only small chunks.
+                # Not idempotent: the offset must be requested before the PATCH is repeated. Like docker, send no
+                # Content-Range: some registries treat a PATCH with Content-Range as a chunk, and accept only small
+                # chunks.
                 self._location = patch_upload(self._repository, location, body, idempotent=False)
                 completion = UploadCompletion(self._repository, self._location, self._complete_digest(), None, size)
             incomplete = completion.run()
@@ -345,17 +346,18 @@ class _ResumableUpload:
         """Return a writer that continues at the offset that the registry reports."""
         while True:
             try:
-                # The location was validated when it was received, so that `resume_upload` does not raise `UsageError`.
+                # `resume_upload` does not raise `UsageError`, because the location was validated when it was received.
                 return resume_upload(self._repository, self._location or "", None, self._chunk_size)
             except _FAULTS as error:
                 if isinstance(error, RegistryError) and error.status in (400, 405, 501):
-                    # The registry does not support GET of uploads (Pulp). Its offset is unknown: open a new session.
+                    # The registry (Pulp, for example) does not support GET of an upload, so the offset is unknown. The
+                    # caller opens a new session.
                     raise BlobUploadUnknown("the registry does not report the offset of the upload") from error
                 self._spend_fault(error, 0)
 
     def _send_chunks(self, writer: BlobWriter) -> None:
-        """Send the rest in chunks, and commit."""
-        writer.disable_hashing()  # the hashing thread does it, without delaying this one
+        """Send the rest of the content in chunks, and commit the blob."""
+        writer.disable_hashing()  # the content is hashed in the hashing thread
         position = writer.size
         if self._size is not None:
             sent = self._size if self._hashing is None else min(self._size, self._hashing.fed)
@@ -365,7 +367,7 @@ class _ResumableUpload:
         chunk, start = b"", position
 
         def write() -> int:
-            # Only the rest of the chunk: before a fault, a part of it may have been written.
+            # Write only the rest of the chunk: a part may have been written before a fault.
             return writer.write(memoryview(chunk)[writer.size - start :])
 
         for chunk in read_content(self._body, position):
@@ -382,7 +384,7 @@ class _ResumableUpload:
         raise incomplete.error()
 
     def _retry(self, writer: BlobWriter, action: Callable[[], _Result]) -> _Result:
-        """Call a method of the writer, and again after each fault; return its result."""
+        """Call a method of the writer, repeat the call after each fault, and return the result."""
         while True:
             try:
                 return action()
@@ -394,7 +396,7 @@ class _ResumableUpload:
                 self._location = writer.id
 
     def _spend_fault(self, error: Exception, acknowledged: int) -> None:
-        """Count a fault; raise it if it is permanent, the deadline has passed or there were too many.
+        """Count a fault; raise it if it is permanent, the deadline has passed or there were too many faults.
 
         Args:
             error: The fault.
@@ -410,7 +412,7 @@ class _ResumableUpload:
         self._faults_left -= 1
 
     def _report(self, done: int) -> None:
-        """Report that `done` bytes were sent, unless more were reported already, because bytes may be sent again."""
+        """Report that `done` bytes were sent. Smaller numbers than before, after bytes are resent, are not reported."""
         done = done if self._size is None else min(done, self._size)
         if done > self._reported:
             self._reported = done
@@ -423,7 +425,7 @@ class _ResumableUpload:
         return self._digest  # type: ignore[return-value]  # without a given digest the content is hashed
 
     def _is_callers_error(self, error: BaseException) -> bool:
-        """Whether the progress callback or the content has raised an exception, which is then not a fault."""
+        """Return whether the progress callback or the content raised the exception. It is not a fault then."""
         return error is self._reporter.error or has_raised(self._body, error)
 
     def _cancel(self) -> None:

@@ -1,6 +1,7 @@
 """Transports, layers, and functions that compose them.
 
-Names are imported on first use (PEP 562), so that a client with another transport does not import the default stack.
+Names are imported on first use (PEP 562), so that a client that uses another transport does not import the default
+stack.
 """
 
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from .redirect import RedirectTransport as RedirectTransport
     from .retry import RetryTransport as RetryTransport
 
-# The module of each name. Type checkers read the block above; a test compares the two.
+# The module of each name. Type checkers read the imports above. A test compares both lists.
 _MODULE_OF_NAME = {
     "Transport": ".._http.transport",
     "Layer": ".._http.transport",

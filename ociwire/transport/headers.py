@@ -27,8 +27,8 @@ class HeadersTransport(BaseTransport):
 
     Args:
         inner: The transport to wrap.
-        user_agent: The User-Agent of requests that have none, or only the default of an outer layer. `None` means the
-            default, ``ociwire/VERSION``.
+        user_agent: The User-Agent of requests that have no User-Agent, or only the default set by an outer layer.
+            Defaults to `None`, which means ``ociwire/VERSION``.
 
     Raises:
         UsageError: The user agent is not a valid header value.
@@ -37,7 +37,7 @@ class HeadersTransport(BaseTransport):
     def __init__(self, inner: Transport, *, user_agent: str | None = None) -> None:
         self._inner = check_transport("inner", inner)
         self._user_agent = _DEFAULT_USER_AGENT if user_agent is None else user_agent
-        Headers([("User-Agent", self._user_agent)])  # raises if it is invalid, rather than with the first request
+        Headers([("User-Agent", self._user_agent)])  # raises here, not at the first request, if it is invalid
 
     def round_trip(self, request: Request, /) -> Response:
         """Add the missing headers, and send the request."""

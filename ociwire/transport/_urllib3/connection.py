@@ -1,8 +1,8 @@
 """Connections of urllib3, extended to wait for 100 (Continue) before the body is sent.
 
-They replace urllib3's connection classes in its pools. `request` sends the head, waits, and sends the body;
-`getresponse` reads the final response; `close` resets the state. The states are listed in `exchange`. Two private
-methods are overridden to limit their duration: `_new_conn`, which urllib3's own SOCKS connection also overrides, and
+The classes replace urllib3's connection classes in its pools. `request` sends the head, waits, and sends the body;
+`getresponse` reads the final response; `close` resets the state. The module `exchange` lists the states. Two private
+methods are overridden to limit their duration: `_new_conn` (which urllib3's own SOCKS connection also overrides) and
 `_tunnel`.
 """
 
@@ -30,10 +30,10 @@ from .timeouts import TimeLimit, Timeouts
 
 __all__ = ["IdleConnections", "WirePool", "WireTLSPool"]
 
-# Exceptions of `send` if the server has closed the connection. TLS raises the last two before Python 3.13.
+# Exceptions that `send` raises if the server has closed the connection. Before Python 3.13, TLS raises the last two.
 _CLOSED_BY_PEER = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 _MIN_ATTEMPT = 2.0
-"""Minimum time in seconds for each of several addresses, unless less time remains, as in Go's net.Dialer."""
+"""Minimum time in seconds to try each of several addresses, unless less time remains. Same as in Go's net.Dialer."""
 _SEND_SLICE = 0.5
 """Maximum seconds for which `send` may block before the connection is checked for an early response."""
 _NO_HEADERS = urllib3.HTTPHeaderDict()  # shared, because urllib3 does not modify it
@@ -46,7 +46,7 @@ class WireConnection(HTTPConnection):
     _has_served = False  # a response was read on this connection
     _connect_limit: TimeLimit  # limits all steps of connecting together
     _exchange: Exchange | None = None  # the current exchange, until the head of its response is read
-    _reader: SocketReader | None = None  # until the response takes it over
+    _reader: SocketReader | None = None  # set until it is passed to the response
     _tunnel_responses: tuple[WireResponse, ...] = ()  # responses of the proxy to CONNECT
 
     def connect(self) -> None:
@@ -57,8 +57,9 @@ class WireConnection(HTTPConnection):
     def _new_conn(self) -> socket.socket:
         """Connect to the first address of the host that accepts the connection.
 
-        Each address gets a share of the remaining time, so that one that drops packets leaves time for the others.
-        `urllib3.util.connection.create_connection` would wait for the whole timeout for each address.
+        Each address gets a share of the remaining time, so that time remains for the other addresses if the packets to
+        one address are dropped. `urllib3.util.connection.create_connection` would apply the whole timeout to each
+        address.
         """
         try:
             addresses = socket.getaddrinfo(self._dns_host, self.port, allowed_gai_family(), socket.SOCK_STREAM)
@@ -75,7 +76,7 @@ class WireConnection(HTTPConnection):
                 raise ConnectTimeoutError(self, f"Connection to {self.host} timed out") from failure
             raise NewConnectionError(self, f"Failed to establish a new connection: {failure}") from failure
         finally:
-            del failure  # breaks the reference cycle with its traceback, which would keep the socket open
+            del failure  # its traceback forms a reference cycle that would keep the socket open
 
     def _connect_to(self, address: tuple[Any, ...], untried: int) -> socket.socket:
         remaining = self._connect_limit.remaining()
@@ -92,7 +93,7 @@ class WireConnection(HTTPConnection):
         return sock
 
     def _tunnel(self) -> None:
-        """Send CONNECT and read the response within the remaining time; set the rest for the TLS handshake."""
+        """Send CONNECT and read the response within the remaining time; limit the TLS handshake to the time left."""
         self.sock.settimeout(self._connect_limit.remaining())
         super()._tunnel()
         self.sock.settimeout(self._connect_limit.remaining())
@@ -104,7 +105,7 @@ class WireConnection(HTTPConnection):
         response.
 
         Raises:
-            ReusedConnection: The connection cannot be used for this exchange; see there.
+            ReusedConnection: The connection cannot be used for this exchange; see `ReusedConnection`.
         """
         exchange: Exchange = body
         exchange.reused = self._has_served
@@ -114,27 +115,27 @@ class WireConnection(HTTPConnection):
         if cancellation is not None:
             cancellation.check()
         if self.is_closed:
-            self.connect()  # not cancelled, but ends at the connect timeout
+            self.connect()  # cannot be cancelled, but is limited by the connect timeout
         exchange.connected = True
         self._exchange = exchange
         self._reader = exchange.reader = SocketReader(self.sock, exchange.time_limit, cancellation=cancellation)
         self.sock.settimeout(exchange.time_limit.remaining())
         if exchange.body is not None and exchange.body.length == 0:
-            # The request is complete once the head is sent: check before that the content is really empty.
+            # The request is complete once the head is sent, so check first that the content is really empty.
             exchange.sent = next(exchange.pieces, None) is None
         self.putrequest(method, exchange.target, skip_host=True, skip_accept_encoding=True)
-        put_header = super(HTTPConnection, self).putheader  # http.client's: urllib3's searches for SKIP_HEADER
+        put_header = super(HTTPConnection, self).putheader  # http.client's method; urllib3's searches for SKIP_HEADER
         for name, value in exchange.fields:
             put_header(name, value)
         for name, value in headers.items():  # Proxy-Authorization, from urllib3's pool
             put_header(name, value)
-        exchange.written = True  # set first, because a failing send may have written a part
+        exchange.written = True  # set before sending, because a send that fails may have written a part
         self.endheaders()
         if not exchange.sent and self._await_continue(exchange, exchange.reader):
             self._send_body(exchange, exchange.reader)
 
     def _await_continue(self, exchange: Exchange, reader: SocketReader) -> bool:
-        """Wait for 100 (Continue), at most `Exchange.expect_wait`; return false if a final response arrives."""
+        """Wait for 100 (Continue) for at most `Exchange.expect_wait`; return false if a final response arrives."""
         if exchange.expect_wait is None:
             return True
         end = time.monotonic() + exchange.expect_wait
@@ -151,12 +152,12 @@ class WireConnection(HTTPConnection):
     def _send_body(self, exchange: Exchange, reader: SocketReader) -> None:
         """Send the body until its end, or until the server responds or closes the connection.
 
-        The socket is checked before each piece. If a server responds and closes the connection, as docker-registry does
-        with a 401 to a large body, the response may be lost once sending fails with a reset.
+        The socket is checked before each piece: if a server responds and closes the connection, the response may be
+        lost once sending fails with a reset. docker-registry responds to a large body with a 401 in this way.
         """
         if self._has_response(exchange, reader):
             return
-        # urllib3's SSLTransport (TLS in TLS) loses data if a send times out. It gets all the remaining time at once.
+        # urllib3's SSLTransport (TLS in TLS) loses data if a send times out, so each send may use all remaining time.
         send_slice = _SEND_SLICE if isinstance(self.sock, socket.socket) else exchange.time_limit.remaining()
         for piece in exchange.pieces:
             if self._has_response(exchange, reader):
@@ -169,7 +170,7 @@ class WireConnection(HTTPConnection):
                     unsent = unsent[self.sock.send(unsent) :]
                     last_progress = time.monotonic()
                 except _CLOSED_BY_PEER:
-                    return  # the server may have responded before it closed: `getresponse` reads the response
+                    return  # the server may have responded before it closed the connection; see `getresponse`
                 except TimeoutError:
                     if self._has_response(exchange, reader):
                         return
@@ -214,14 +215,14 @@ class WireConnection(HTTPConnection):
         )
 
     def response_class(self, sock: Any, *args: Any, **options: Any) -> WireResponse:  # type: ignore[override]
-        """Create the response, which continues with the buffered bytes. http.client also calls this for CONNECT."""
+        """Create the response, which reads buffered bytes first. http.client also calls this method for CONNECT."""
         reader, self._reader = self._reader, None
         if reader is not None:
             response = WireResponse(reader, *args, **options)  # type: ignore[arg-type]
             response.exchange = self._exchange
             return response
-        # No request is in progress: this is a proxy's response to CONNECT. It gets its own reader, which is limited to
-        # the size of a head, because the response has no body.
+        # No request is in progress: this is a proxy's response to CONNECT. Its reader is separate and limited to the
+        # size of a head, because the response has no body.
         reader = SocketReader(sock, self._connect_limit, max_bytes=MAX_HEAD)
         response = WireResponse(reader, *args, **options)  # type: ignore[arg-type]
         self._tunnel_responses = (*self._tunnel_responses, response)
@@ -246,7 +247,7 @@ class WireTLSConnection(WireConnection, HTTPSConnection):
 class IdleConnections:
     """The idle connections of a pool, last in, first out. Replaces `queue.LifoQueue`, without locks.
 
-    The lock of `queue.LifoQueue` is not reentrant: if the garbage collector runs a finalizer inside `get` that calls
+    The lock of `queue.LifoQueue` is not reentrant: if the garbage collector runs inside `get`, and a finalizer calls
     `put`, the thread deadlocks. The operations of `collections.deque` are atomic and need no lock. No method blocks.
 
     Args:
@@ -261,7 +262,7 @@ class IdleConnections:
     def get(self, **_options: object) -> WireConnection:
         """Remove and return the most recently used connection; raise `queue.Empty` if there is none.
 
-        The pool creates a new connection then.
+        The pool creates a new connection if `queue.Empty` is raised.
         """
         try:
             return self._idle.pop()
@@ -269,7 +270,7 @@ class IdleConnections:
             raise queue.Empty from None
 
     def put(self, item: WireConnection | None, **_options: object) -> None:
-        """Add a connection; raise `queue.Full` if there is no room, after which the pool closes it. Ignores `None`."""
+        """Add a connection. If the maximum is reached, raise `queue.Full`: the pool closes it. `None` is ignored."""
         if item is None:
             return
         if len(self._idle) >= self._maxsize and not self._closed:
@@ -293,14 +294,14 @@ class IdleConnections:
 
 
 class WirePool(urllib3.HTTPConnectionPool):
-    """Pool of urllib3 for http, with the connections of this module."""
+    """urllib3's pool for http, with the connection class of this module."""
 
     ConnectionCls = WireConnection
     QueueCls = IdleConnections  # type: ignore[assignment]
 
 
 class WireTLSPool(urllib3.HTTPSConnectionPool):
-    """Pool of urllib3 for https, with the connections of this module."""
+    """urllib3's pool for https, with the connection class of this module."""
 
     ConnectionCls = WireTLSConnection
     QueueCls = IdleConnections  # type: ignore[assignment]
