@@ -1,6 +1,6 @@
-"""Fixtures for pytest, which finds them by the entry point ``pytest11`` of the package.
+"""Fixtures for pytest, registered through the ``pytest11`` entry point of the package.
 
-Nothing but pytest is imported before a fixture is used.
+Until a fixture is used, the module imports only pytest.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def oci_registry() -> Iterator[MemoryRegistry]:
 
 @pytest.fixture
 def oci_registry_url(oci_registry: MemoryRegistry) -> Iterator[ServerURL]:
-    """The URL of the same registry, served by http on a free port of 127.0.0.1, for any client.
+    """The URL of the registry of `oci_registry`, served over HTTP on a free port of 127.0.0.1, for any client.
 
-    A `str` such as ``http://127.0.0.1:43127``; its ``host`` is ``127.0.0.1:43127``.
+    It is a `str`, such as ``http://127.0.0.1:43127``, whose attribute ``host`` is ``127.0.0.1:43127``.
     """
     from .testing import serve
 

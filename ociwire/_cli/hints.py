@@ -53,10 +53,10 @@ _HINTS: tuple[tuple[type[OciwireError], str], ...] = (
 
 
 def get_hint(error: OciwireError) -> str:
-    """Return the step that failed and what to do about it, for an error."""
+    """Return a hint for an error: the step that failed, and what to do about it."""
     headers = error.headers if isinstance(error, errors.Unauthorized) else None
     if headers and "insufficient_scope" in headers.get("www-authenticate", ""):
-        error = errors.Denied()  # RFC 6750, section 3.1: the token is valid, but its scope does not suffice
+        error = errors.Denied()  # RFC 6750, section 3.1: the token is valid, but its scope is insufficient
     return next(
         (text for kind, text in _HINTS if isinstance(error, kind)), "Step: the registry. It refused the request."
     )

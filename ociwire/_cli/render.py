@@ -1,7 +1,7 @@
 """Renders a trace as text: a tree per request, and a summary per layer.
 
-The output contains no secrets. Values are shown only for headers that cannot hold secrets and for query parameters that
-the specifications define. Tokens are not shown, only their scopes.
+The output contains no secrets. Values are shown only for headers that cannot contain secrets, and for query parameters
+that the specifications define. For tokens, only the scopes are shown.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Style:
 
 
 def render_tree(span: Span, style: Style) -> Iterator[str]:
-    """Yield the lines for a request of a client and what each layer did."""
+    """Yield lines that show a request of a client and what each layer did."""
     url = redactor_of(span.request).redact_url(span.request.url)
     yield f"  {style.paint('bold', span.request.method)} {style.paint('cyan', url)}"
     headers = _format_headers(span.request, known=())
@@ -96,7 +96,7 @@ def _describe(span: Span) -> str:
 
 
 def _requests_of_same_operation(span: Span) -> list[Request]:
-    """Return the requests that a layer sent for a request, except those for tokens."""
+    """Return the requests that a layer sent to handle a request, except token requests."""
     operation = span.request.info.operation
     return [child.request for child in span.children if child.request.info.operation == operation]
 
@@ -110,7 +110,7 @@ def _format_headers(request: Request, *, known: Container[object]) -> str:
         if name.lower() in _SHOWN_HEADERS:
             text = value if len(value) <= _MAX_HEADER_VALUE else f"{value[:_MAX_HEADER_VALUE]}…"
         else:
-            scheme, space, _ = value.partition(" ")  # shows the scheme of an Authorization: `Bearer ***`
+            scheme, space, _ = value.partition(" ")  # keep the scheme of an Authorization: `Bearer ***`
             text = f"{scheme} ***" if space else "***"
         shown.append(f"{name}: {text}")
     return f"+ {', '.join(shown)}" if shown else ""

@@ -1,11 +1,11 @@
 """Chunked uploads, which can be resumed after a fault, possibly from another process.
 
-They are specified by the OCI distribution specification, "Pushing a blob in chunks". Deviations of registries are
-tolerated.
+Implements the OCI distribution specification, "Pushing a blob in chunks", and tolerates registries that deviate from
+it.
 
-A `BlobWriter` is open, closed (it accepts no more bytes, but the upload can be resumed or committed), or over
-(committed or cancelled). It sends its buffer in chunks (PATCH). The response determines the next action. After a 416, a
-GET of the upload session returns the offset of the registry::
+A `BlobWriter` is open, closed (it accepts no more bytes, but the upload can be resumed or committed), or finished
+(committed or cancelled). It sends its buffer in chunks (PATCH), and the response determines the next action. After a
+416, the writer sends a GET to the upload session to read the offset of the registry::
 
     response    offset of the registry              action
     2xx                                             acknowledge the chunk and ignore Range (ECR sends a wrong one)
@@ -16,8 +16,9 @@ GET of the upload session returns the offset of the registry::
     416         any other offset                    raise `RangeInvalid`
     other, or a fault                               raise; from now on, the offset of the registry is uncertain
 
-While the offset is uncertain, the registry may have more bytes than it has acknowledged. The rest is then sent in
-chunks, not with the closing PUT: registries refuse a chunk at a wrong offset, but some append the body of any PUT.
+While the offset is uncertain, the registry may have more bytes than it has acknowledged. The writer then sends the
+remaining bytes in chunks, not with the closing PUT. Registries refuse a chunk at a wrong offset, but some append the
+body of any PUT.
 """
 
 from __future__ import annotations
@@ -56,8 +57,9 @@ _MAX_FAULTS = 3
 def push_blob(repository: Repository, digest: Digest, body: Body) -> None:
     """Upload a blob with a POST and a PUT; see `Client.push_blob`.
 
-    If the PUT fails after a part of the content was stored, the rest is sent in chunks. If the registry has lost the
-    upload session, the content is sent to a new session, once. Both require a resendable body.
+    If the PUT fails after a part of the content was stored, the remaining bytes are sent in chunks. If the registry
+    has lost the upload session, the whole content is sent once more, to a new session. Both require a body that can be
+    sent again.
     """
     for attempts_left in (1, 0):
         session = open_upload(repository, digest.algorithm)
@@ -81,7 +83,7 @@ def push_blob(repository: Repository, digest: Digest, body: Body) -> None:
                 writer.write(chunk)
             writer.commit(digest)
             return
-        except (BlobUploadUnknown, BlobUploadInvalid):  # the registry has lost the session, as after a restart
+        except (BlobUploadUnknown, BlobUploadInvalid):  # the registry has lost the session, for example in a restart
             if not body.resendable or not attempts_left:
                 raise
 
@@ -123,9 +125,11 @@ def resume_upload(repository: Repository, upload_id: str, offset: int | None, ch
 class BlobWriter:
     """Writer of a chunked upload, which buffers bytes and sends a chunk when the buffer is full.
 
-    It is returned by `Client.push_blob_chunked` and `Client.push_blob_chunked_resume`. The context manager calls
-    `close` at its end, which sends the buffer and keeps the upload session, or sends nothing if there was an exception.
-    It neither commits nor cancels the upload. Use `id` to resume it, possibly from another process. Not thread-safe.
+    Returned by `Client.push_blob_chunked` and `Client.push_blob_chunked_resume`. Not thread-safe.
+
+    At the end of a ``with`` block, the writer is closed: it sends the buffer, or nothing if the block raised an
+    exception. The upload session stays open, and the upload is neither committed nor cancelled. Use `id` to resume the
+    upload, possibly from another process.
 
     >>> from ociwire import Client
     >>> from ociwire.testing import MemoryRegistry
@@ -186,14 +190,14 @@ class BlobWriter:
     def write(self, data: Buffer, /) -> int:
         """Write bytes to the buffer, and send each full chunk. `commit` or `close` sends the last chunk.
 
-        If sending fails, `size` is the number of bytes that were accepted; write the others to this writer again. To
-        resume the upload with another writer, write the bytes from its `size` on.
+        If sending fails, `size` is the number of bytes that this writer has accepted. Write the remaining bytes to it
+        again. If you resume the upload with another writer, write the bytes that follow the `size` of that writer.
 
         Args:
             data: Bytes, or another object with the buffer protocol.
 
         Returns:
-            The number of bytes, which are always all of them.
+            The number of bytes in `data`. All of them are always written.
 
         Raises:
             UsageError: The writer is closed.
@@ -219,7 +223,7 @@ class BlobWriter:
         """Send the buffer, and close the writer. The upload can still be resumed or committed. Idempotent.
 
         Raises:
-            OciwireError: As `write`. The writer is closed even then.
+            OciwireError: Sending failed; see `write` for the errors. The writer is closed nevertheless.
         """
         if self._is_open:
             self._is_open = False
@@ -227,10 +231,10 @@ class BlobWriter:
                 self._send_chunk()
 
     def commit(self, digest: str | None = None) -> Descriptor:
-        """Send the buffer, and complete the upload, after which the repository has the blob.
+        """Send the buffer, and complete the upload. The repository then has the blob.
 
-        If the closing PUT fails, the client queries whether the blob was stored. It sends missing bytes, and waits up
-        to ten minutes, or until the deadline, for a registry that may still be committing the blob.
+        If the closing PUT fails, the client checks whether the blob was stored, and sends the bytes that are missing.
+        If the registry may still be committing the blob, the client waits up to ten minutes, or until the deadline.
 
         Args:
             digest: Digest of the whole content. Defaults to the digest of the written bytes, which is known if the
@@ -269,8 +273,8 @@ class BlobWriter:
     def try_commit(self, digest: Digest) -> IncompleteUpload | None:
         """Commit as `commit` does, but return the state of the upload if the closing PUT keeps failing.
 
-        After a fault that left bytes unsent, the rest is sent immediately. This is repeated while there is progress,
-        and three times without progress.
+        If a fault leaves bytes unsent, they are sent immediately. This is repeated as long as there is progress, and
+        up to three times in a row without progress.
         """
         furthest, faults = -1, 0
         while True:
@@ -314,7 +318,7 @@ class BlobWriter:
         return f"<BlobWriter {self._repository.name} {self.size} bytes>"
 
     def _finish(self, digest: Digest) -> IncompleteUpload | None:
-        """Close the upload with a PUT of the buffer; send chunks before if the offset is uncertain or it is refused."""
+        """Send the buffer with the closing PUT. Send chunks first if the offset is uncertain or the PUT was refused."""
         if not self._offset_uncertain:
             try:
                 return self._put(digest)
@@ -326,7 +330,7 @@ class BlobWriter:
             while self._buffer:
                 self._send_chunk()
         except (BlobUploadUnknown, BlobUploadInvalid):
-            # A committed upload is unknown, too: an earlier PUT may have succeeded.
+            # The session is also unknown if an earlier PUT has committed the upload.
             if not blob_exists(self._repository, digest, confirm=True):
                 raise
             return None
@@ -340,7 +344,7 @@ class BlobWriter:
         return incomplete
 
     def _send_chunk(self) -> None:
-        """Send one chunk of the buffer, and remove acknowledged bytes; see the table in the module docstring."""
+        """Send one chunk, and remove the acknowledged bytes from the buffer; see the table in the module docstring."""
         chunk = bytes(self._buffer[: self.chunk_size])
         was_uncertain, self._offset_uncertain = self._offset_uncertain, True  # until a response
         try:
@@ -380,13 +384,14 @@ class BlobWriter:
         if self.flushed == 0 and (was_uncertain or len(chunk) == 1) and self._probe_ambiguous_offset(chunk):
             return True
         self._offset_uncertain = was_uncertain
-        # The offsets match: the registry refuses the chunk because of its size, if it is large (GHCR).
+        # The offsets match. If the chunk is large, assume that the registry refuses it because of its size (GHCR).
         return len(chunk) >= _LARGE_CHUNK and self._halve(chunk)
 
     def _probe_ambiguous_offset(self, chunk: bytes) -> bool:
-        """Send the first chunk without its first byte; return whether the registry accepts it, so that it has one byte.
+        """Send the first chunk without its first byte, and return whether the registry accepts it.
 
-        The registry has reported ``Range: 0-0``, which may mean zero bytes or one byte.
+        The registry has reported ``Range: 0-0``, which may mean zero bytes or one byte. If it accepts the chunk, it has
+        one byte.
         """
         try:
             if len(chunk) > 1:

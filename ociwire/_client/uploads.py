@@ -1,6 +1,6 @@
 """Requests of upload sessions: POST opens or mounts, GET queries, PATCH sends, PUT closes, DELETE cancels.
 
-They are specified by the OCI distribution specification, "Pushing blobs". Deviations of registries are tolerated.
+Implements the OCI distribution specification, "Pushing blobs", and tolerates registries that deviate from it.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ __all__ = [
 ]
 
 _PATCHED_STATUSES = (200, 201, 202, 204)
-"""Successful statuses of a PATCH: 202 in the specification, 201 of ECR, 204 of Pulp, 200 of others."""
+"""Successful statuses of a PATCH. The specification requires 202; ECR sends 201, Pulp 204, and others 200."""
 _OPENED_STATUSES = tuple(range(200, 300))
-"""Statuses of a POST that may have opened an upload session. A usable Location is required in addition."""
+"""Statuses of a POST that may have opened an upload session. The response must also have a usable Location."""
 
 MAX_CHUNK = 1024 * 1024 * 1024
 """Maximum supported OCI-Chunk-Min-Length in bytes, because a chunk is held in memory."""
@@ -56,7 +56,7 @@ _RANGE = re.compile(r"(?:bytes[= ])?\s*[0-9]{1,18}-([0-9]{1,18})(?:/.*)?")
 
 
 class UploadSession(NamedTuple):
-    """Upload session that was opened.
+    """A newly opened upload session.
 
     Attributes:
         location: URL for the next request.
@@ -81,7 +81,7 @@ class MountResult(NamedTuple):
 
     Attributes:
         is_mounted: Whether the blob was mounted.
-        session: The upload session that was opened instead; `None` if none was.
+        session: The upload session that was opened instead, or `None`.
         response: The closed response.
         scope: Scope of the request. Later requests with the same scope can use the same token.
     """
@@ -114,7 +114,7 @@ class UploadStatus(NamedTuple):
 def open_upload(repository: Repository, algorithm: str) -> UploadSession:
     """Open an upload session with a POST (specification, "Pushing blobs").
 
-    An algorithm other than sha256 is announced with ``digest-algorithm=``, so that the registry can use it for hashing.
+    If the algorithm is not sha256, it is sent as ``digest-algorithm=``, so that the registry can use it for hashing.
 
     Raises:
         ProtocolError: The response has no usable Location.
@@ -122,7 +122,7 @@ def open_upload(repository: Repository, algorithm: str) -> UploadSession:
         TransportError: No usable response was received.
     """
     url = repository.uploads_url(_algorithm_parameter(algorithm))
-    # Idempotent: a repeated POST opens another session, and the unused one expires by itself.
+    # Idempotent: a repeated POST opens another session, and the unused session expires.
     response = repository.send("POST", url, repository.push_scope, ok=_OPENED_STATUSES, idempotent=True)
     response.drain()
     return UploadSession(repository.upload_location(response), response)
@@ -137,25 +137,25 @@ def mount_blob(repository: Repository, digest: Digest, from_name: str) -> MountR
     """
     source = Repository(repository.sender, from_name, repository.operation)
     parameters = {"mount": str(digest), "from": from_name} | _algorithm_parameter(digest.algorithm)
-    # Docker Hub requires pull on the source. The target is first, because some servers evaluate only the first scope.
+    # Docker Hub requires pull access to the source. The target comes first: some servers evaluate only the first scope.
     url, scope = repository.uploads_url(parameters), repository.push_scope | source.pull_scope
     response = repository.send("POST", url, scope, ok=_OPENED_STATUSES, idempotent=True)
     response.drain()
     if response.status == 201:
         return MountResult(is_mounted=True, session=None, response=response, scope=scope)
     session = None
-    # With a status other than 202, the registry has opened a session if the Location is not the URL of the blob.
+    # For other statuses than 202, a Location that is not the URL of the blob shows that a session was opened.
     if response.status == 202 or ("location" in response.headers and not names_digest(response, digest)):
-        with suppress(ProtocolError):  # a session without a usable Location expires by itself
+        with suppress(ProtocolError):  # a session without a usable Location expires
             session = UploadSession(repository.upload_location(response), response)
     return MountResult(is_mounted=False, session=session, response=response, scope=scope)
 
 
 def try_mount(repository: Repository, digest: Digest, from_name: str) -> tuple[bool, UploadSession | None]:
-    """Try to mount a blob instead of uploading it. A refusal is not an error, because the upload may be permitted.
+    """Try to mount a blob instead of uploading it. A refusal is not an error, because an upload may still be permitted.
 
     Returns:
-        Whether the blob was mounted, and the upload session that was opened instead, if one was.
+        Whether the blob was mounted, and the upload session that was opened instead, or `None`.
 
     Raises:
         RegistryError: The registry is temporarily unavailable.
@@ -175,7 +175,7 @@ def _algorithm_parameter(algorithm: str) -> dict[str, str]:
 
 
 def read_status(repository: Repository, location: str) -> UploadStatus:
-    """GET the state of an upload session (specification, "Pushing a blob in chunks").
+    """Request the state of an upload session with a GET (specification, "Pushing a blob in chunks").
 
     Raises:
         BlobUploadUnknown: The upload session is closed or has expired.
@@ -202,8 +202,8 @@ def patch_upload(
         location: URL of the upload session.
         body: The bytes.
         offset: Position of the first byte of a chunk, for Content-Range. `None` sends no Content-Range, as Docker does:
-            registries then accept a body of any length, although some accept only small chunks.
-        idempotent: Whether the request may be repeated. It may for chunks, because a registry refuses a chunk that it
+            registries then accept a body of any length, even registries that accept only small chunks.
+        idempotent: Whether the request may be repeated. Chunks may be, because a registry refuses a chunk that it
             already has.
 
     Raises:
@@ -242,7 +242,7 @@ def cancel_upload(repository: Repository, location: str) -> None:
 
 def cancel_quietly(repository: Repository, location: str) -> None:
     """Cancel an upload session after a failure, with a deadline of 10 seconds, and suppress all exceptions."""
-    # Sent after a cancellation, too: the registry would keep the session for days.
+    # Sent even if the call was cancelled, because the registry would otherwise keep the session for days.
     with cancellable_by(None), suppress(Exception):
         cancel_upload(repository.with_options(deadline=time.monotonic() + _CANCEL_TIME), location)
 
@@ -263,9 +263,9 @@ def _min_chunk_length(response: Response) -> int:
 
 
 def _parse_upload_offset(response: Response) -> int:
-    """Return the number of bytes of an upload session from Range; 0 if it is absent or ``0-0``."""
+    """Return the number of bytes that a session has, from Range; 0 if the header is absent or ``0-0``."""
     match = _RANGE.fullmatch(response.headers.get("range", "").strip())
-    # docker-registry sends 0-0 for zero bytes and for one byte: the conservative reading never skips a byte.
+    # docker-registry sends 0-0 both for zero bytes and for one byte. Assuming zero never skips a byte.
     last = int(match[1]) if match else 0
     return last + 1 if last else 0
 
@@ -291,7 +291,7 @@ def blob_exists(repository: Repository, digest: Digest, *, confirm: bool = False
 
 
 def head_finds_blob(repository: Repository, digest: Digest) -> bool | None:
-    """Return whether a HEAD finds a blob; `None` if HEAD may not be supported. A 404 means that it is missing."""
+    """Return whether a HEAD finds a blob; `None` if HEAD may not be supported. After a 404, return false."""
     with treat_refusal_as_missing():
         try:
             response = repository.head(repository.blob_url(digest), repository.push_scope)

@@ -1,8 +1,8 @@
-"""Cancellation of a call that runs in another thread: its sockets are shut down, and its waits end.
+"""Cancellation of a call that runs in another thread, by shutting down its sockets and ending its waits.
 
 `ociwire.aio` runs each call in a thread whose context has a `Cancellation`. The base transport and the waits between
-attempts look it up in the context, which the threads of a transfer inherit. Without asyncio there is no cancellation,
-and the cost is one look-up per request.
+attempts look it up in the context, which the threads of a transfer inherit. Calls without asyncio cannot be cancelled;
+for them, the overhead is one look-up per request.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Cancellation:
             self._in_use.pop(abortable, None)
 
     def sleep(self, seconds: float) -> None:
-        """Wait for a number of seconds. Raises `OperationCancelled` if the call is cancelled before the end."""
+        """Wait for a number of seconds. Raises `OperationCancelled` if the call is cancelled during the wait."""
         self._cancelled.wait(seconds)
         self.check()
 
@@ -78,7 +78,7 @@ def current_cancellation() -> Cancellation | None:
 
 @contextmanager
 def cancellable_by(cancellation: Cancellation | None) -> Iterator[None]:
-    """Make the code of the block cancellable. `None` shields the block, such as a clean-up after a cancellation."""
+    """Make the code of the block cancellable. `None` protects the block from cancellation, for example for clean-up."""
     token = _CURRENT.set(cancellation)
     try:
         yield

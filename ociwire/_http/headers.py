@@ -1,7 +1,7 @@
 """Header fields (RFC 9110, section 5), and parsers for the header fields that ociwire uses.
 
 The constructor of `Headers` validates fields that will be sent. Received fields are passed to `Headers.received`, which
-does not validate them: each parser in this module checks the value that it reads.
+does not validate them, because each parser in this module checks the value that it reads.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ HTTP_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # At most 18 digits, so that all numbers fit into a signed 64-bit integer.
 _CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18}|\*)")
 _NOT_LATIN_1 = re.compile(r"[^\x00-\xff]")
-_LINE_END = re.compile(r"[\r\n\0]")  # RFC 9110, section 5.5: these allow header injection
+_LINE_END = re.compile(r"[\r\n\0]")  # these characters allow header injection (RFC 9110, section 5.5)
 _MUTATING_METHODS = frozenset({"add", "append", "pop", "setdefault", "update"})
 _WORD = re.compile(r"[^\s\"'<>\\]+")
 
@@ -58,8 +58,8 @@ class Headers(Mapping[str, str]):
     """Immutable, ordered mapping of header fields with case-insensitive names, which may be repeated.
 
     ``headers[name]`` joins repeated fields with a comma (RFC 9110, section 5.3); `get_all` returns them separately.
-    Iteration yields the distinct names, each as it is first spelled, so that ``dict(headers)`` keeps the names. Two
-    `Headers` are equal if they have the same fields in the same order, whatever the case of their names.
+    Iteration yields the distinct names in the spelling of their first field, so that ``dict(headers)`` keeps the
+    spelling. Two `Headers` are equal if they have the same fields in the same order; the case of names is ignored.
 
     >>> headers = Headers([("Link", "</a>"), ("link", "</b>")])
     >>> headers["LINK"]
@@ -112,13 +112,13 @@ class Headers(Mapping[str, str]):
     @overload
     def get(self, name: str, /, default: str | T) -> str | T: ...
     def get(self, name: str, /, default: Any = None) -> Any:
-        """Return the value of a header, repeated fields joined with a comma; the default if it is absent."""
-        # Overridden because `Mapping.get` raises and catches a KeyError if a header is absent, as most are.
+        """Return the value of a header, or the default if it is absent. Repeated fields are joined with a comma."""
+        # Faster than `Mapping.get`, which raises and catches a KeyError for each absent header (the common case).
         values = self._lookup().get(name.lower())
         return default if values is None else ", ".join(values)
 
     def get_all(self, name: str) -> tuple[str, ...]:
-        """Return the value of each field with a name; empty if the header is absent."""
+        """Return the values of all fields with this name. Empty if the header is absent."""
         return tuple(self._lookup().get(name.lower(), ()))
 
     def items(self) -> ItemsView[str, str]:
@@ -129,7 +129,7 @@ class Headers(Mapping[str, str]):
         """Return headers in which the given fields are replaced and moved to the end; `None` removes a field.
 
         Raises:
-            UsageError: As the constructor.
+            UsageError: A field is invalid; see `Headers`.
         """
         if not isinstance(changes, Mapping) or not all(isinstance(name, str) for name in changes):
             raise UsageError(
@@ -144,7 +144,7 @@ class Headers(Mapping[str, str]):
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name.lower() in self._lookup()
 
-    if not TYPE_CHECKING:  # type checkers would accept an assignment and any name
+    if not TYPE_CHECKING:  # with these, type checkers would accept assignments and unknown attributes
 
         def __setitem__(self, name: str, value: str) -> None:
             raise TypeError(f"headers are immutable: use request.with_headers({{{safe_repr(name)}: ...}})")
@@ -186,15 +186,15 @@ class Headers(Mapping[str, str]):
 def content_length(headers: Headers) -> int | None:
     """Parse Content-Length (RFC 9110, section 8.6); return `None` if it is absent or invalid.
 
-    Repeated equal lengths count as one (RFC 9112, section 6.3). Different lengths, a sign of response splitting, are
-    invalid.
+    Repeated equal lengths are treated as a single length (RFC 9112, section 6.3). Different lengths are invalid,
+    because they may result from response splitting.
     """
     # RFC 9112, section 6.3: Transfer-Encoding overrides Content-Length.
     value = "" if "transfer-encoding" in headers else headers.get("content-length", "")
     if "," in value:
         lengths = {length.strip(" \t") for length in value.split(",")}
         value = lengths.pop() if len(lengths) == 1 else ""
-    # Not `int` alone, which accepts signs, white space, underscores and non-ASCII digits.
+    # `int` alone would accept signs, white space, underscores and non-ASCII digits.
     return int(value) if re.fullmatch(r"[0-9]{1,18}", value) else None
 
 
@@ -209,7 +209,7 @@ def content_type(headers: Headers) -> str:
 
 
 class ContentRange(NamedTuple):
-    """Content-Range header (RFC 9110, section 14.4). A number that it does not state is `None`.
+    """Content-Range header (RFC 9110, section 14.4). Numbers that the header omits are `None`.
 
     Attributes:
         first: Position of the first byte, counted from 0.
@@ -231,18 +231,18 @@ def content_range(headers: Headers) -> ContentRange:
 
 
 def retry_after(headers: Headers, now: float) -> float | None:
-    """Return the wait in seconds that Retry-After requests; `None` if it is absent or invalid.
+    """Return the delay in seconds from Retry-After; `None` if the header is absent or invalid.
 
     Args:
         headers: The headers of the response. Retry-After is a number of seconds or a date (RFC 9110, section 10.2.3).
-        now: The current time in seconds since the epoch, from which the wait until a date is computed.
+        now: The current time in seconds since the epoch, used to compute the delay until a date.
     """
     value = headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]{1,9}", value):
         return float(value)
     try:
         date = parsedate_to_datetime(value)
-        # HTTP dates are in UTC (RFC 9110, section 5.6.7), but a date without a zone is parsed to a naive datetime.
+        # HTTP dates are in UTC (RFC 9110, section 5.6.7), but a date without a zone is parsed as a naive datetime.
         aware = date if date.tzinfo is not None else date.replace(tzinfo=timezone.utc)
         return max(0.0, aware.timestamp() - now)
     except (ValueError, TypeError, IndexError, OverflowError):
@@ -250,7 +250,7 @@ def retry_after(headers: Headers, now: float) -> float | None:
 
 
 class _Fields(ItemsView[str, str]):
-    """View that `Headers.items` returns: it has an item for each field, whereas `ItemsView` has one for each name."""
+    """View returned by `Headers.items`, with one item per field. A plain `ItemsView` has one item per name."""
 
     _mapping: Headers
 
@@ -268,7 +268,7 @@ class _Fields(ItemsView[str, str]):
 
 
 def _redact_value(name: str, value: str) -> str:
-    """Return the value of a header for a repr: without secrets and queries of URLs, which may be signatures."""
+    """Return a header value for a repr, without secrets and without queries of URLs, which may be signatures."""
     if name in SENSITIVE_HEADERS:
         return "***"
     if name in URL_HEADERS:

@@ -37,7 +37,7 @@ _LOCALHOST_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localho
 # IPv6 addresses whose last four bytes are an IPv4 address: mapped and compatible (RFC 4291, section 2.5.5), translated
 # (RFC 2765), NAT64 (RFC 6052).
 _WITH_EMBEDDED_IPV4 = tuple(ip_network(net) for net in ("::ffff:0:0/96", "::/96", "::ffff:0:0:0/96", "64:ff9b::/96"))
-# Networks that some versions of Python consider global: protocol assignments (RFC 6890), local-use NAT64 (RFC 8215),
+# Networks that some versions of Python treat as global: protocol assignments (RFC 6890), local-use NAT64 (RFC 8215),
 # documentation (RFC 9637), segment routing (RFC 9602).
 _NOT_GLOBAL = tuple(ip_network(net) for net in ("192.0.0.0/24", "64:ff9b:1::/48", "3fff::/20", "5f00::/16"))
 _TLS_PROXY_HINT = (
@@ -70,7 +70,7 @@ def upload_location(base: str, location: str | None) -> str:
 
     Args:
         base: The URL of the request, after redirects.
-        location: The Location header of the response; `None` or empty if there is none.
+        location: The Location header of the response; `None` or empty if it is absent.
 
     Raises:
         ProtocolError: There is no Location, it is not a valid URL, or it goes from https to http.
@@ -87,7 +87,7 @@ def upload_location(base: str, location: str | None) -> str:
 
 
 def redirect_target(base: str, location: str) -> tuple[str, bool]:
-    """Return the absolute URL of a redirect, and whether it is cross-origin, so that it must not receive credentials.
+    """Return the absolute URL of a redirect, and whether it is cross-origin. Cross-origin URLs get no credentials.
 
     Args:
         base: The URL of the request.
@@ -137,7 +137,7 @@ def check_realm(realm: str, registry: Origin, trusted: Collection[Origin] = ()) 
     if target in trusted:
         return url
     if _is_downgrade(registry, target):
-        netloc = re.split("[/?]", url[len("http://") :])[0]  # not from `target`, which has the default port filled in
+        netloc = re.split("[/?]", url[len("http://") :])[0]  # not from `target`, which includes the default port
         if netloc.lower() == registry.host:
             return f"https{url[len('http') :]}"
         rule = "it goes from https to http"
@@ -156,14 +156,14 @@ def check_realm(realm: str, registry: Origin, trusted: Collection[Origin] = ()) 
 def token_redirect_target(
     realm: str, location: str, registry: Origin, trusted: Collection[Origin] = (), *, subject: str = "a redirect"
 ) -> str:
-    """Return the absolute URL of a token server's redirect, whose origin must be trusted to receive credentials.
+    """Return the absolute URL of a token server's redirect, and check that its origin is trusted with credentials.
 
     Args:
         realm: The URL of the token request.
         location: The Location header of the response.
-        registry: The origin of the registry that the credentials are for.
+        registry: The origin of the registry whose credentials are used.
         trusted: The origins that the caller trusts for the registry.
-        subject: Beginning of the error message, which names the redirect.
+        subject: Beginning of the error message, such as a description of the redirect.
 
     Raises:
         AuthError: The origin is not trusted, or the Location is not a valid URL. The message states how to trust it.
@@ -177,7 +177,7 @@ def token_redirect_target(
 
 
 def _resolve(base: str, reference: str, error_class: type[OciwireError], subject: str) -> tuple[str, Origin]:
-    """Resolve a URL reference of a server. A `UsageError` becomes an `error_class` whose text begins with `subject`."""
+    """Resolve a URL reference from a server. If it is invalid, raise `error_class` with `subject` as a prefix."""
     try:
         return resolve_url(base, reference)
     except UsageError as error:
@@ -200,10 +200,10 @@ def _is_same_host(host: str, other: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host literal, without a port, is a loopback address or a name of one. No DNS lookup.
+    """Return whether a host literal, without a port, is a loopback address or name. No DNS lookup.
 
-    Names are ``localhost``, its subdomains (RFC 6761, section 6.3), and those in common hosts files. Addresses are
-    recognized in every notation that ``inet_aton`` accepts, and if they are embedded in IPv6 addresses.
+    Loopback names are ``localhost``, its subdomains (RFC 6761, section 6.3), and the names in common hosts files.
+    Addresses are recognized in every notation that ``inet_aton`` accepts, and when embedded in IPv6 addresses.
     """
     address = _parse_address(host)
     return _is_localhost_name(host) if address is None else address.is_loopback
@@ -213,12 +213,12 @@ def is_internal(host: str) -> bool:
     """Return whether a host literal, without a port, is an internal address or ``localhost``. No DNS lookup.
 
     Internal addresses are loopback, private, link-local, unspecified, multicast and all other addresses that are not
-    global. They are recognized in every notation that ``inet_aton`` accepts, and if embedded in IPv6 addresses.
+    global. They are recognized in every notation that ``inet_aton`` accepts, and when embedded in IPv6 addresses.
     """
     address = _parse_address(host)
     if address is None:
         return _is_localhost_name(host)
-    # Python considers deprecated site-local addresses (RFC 3879) and multicast addresses global.
+    # Python treats deprecated site-local addresses (RFC 3879) and multicast addresses as global.
     if not address.is_global or address.is_multicast or getattr(address, "is_site_local", False):
         return True
     return any(address in network for network in _NOT_GLOBAL if network.version == address.version)
@@ -230,7 +230,10 @@ def _is_localhost_name(host: str) -> bool:
 
 
 def _parse_address(host: str) -> IPv4Address | IPv6Address | None:
-    """Return the address of a host literal as a resolver would; the IPv4 address in an IPv6 one; `None` for a name."""
+    """Parse a host literal as a resolver does; return `None` for a name.
+
+    For an IPv6 address with an embedded IPv4 address, return the IPv4 address.
+    """
     try:
         address = ip_address(host.strip("[]"))
     except ValueError:

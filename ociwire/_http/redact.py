@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["HasSecrets", "Redactor"]
 
 _MIN_SECRET_LENGTH = 4
-"""Minimum length of a credential that is masked: shorter ones occur in texts by chance."""
+"""Minimum length of a credential that is masked. Shorter strings occur in texts by chance."""
 _MIN_QUERY_VALUE_LENGTH = 8
-"""Minimum length of a query value that is masked: most shorter values are dates, versions and flags."""
+"""Minimum length of a query value that is masked. Most shorter values are dates, versions and flags."""
 _PREFIX_LENGTH = 16
-"""Number of bytes by which a long secret is recognized, because a server may quote only its beginning."""
+"""Number of leading bytes that identify a long secret, because a server may quote only its beginning."""
 _ELLIPSIS = ELLIPSIS.encode()
 _MAX_URL_DECODINGS = 3
 _MAX_DEPTH = 100
@@ -48,7 +48,7 @@ _SIGNATURE_NAME = re.compile(_SIGNATURE_NAMES, re.IGNORECASE)
 _SIGNATURE = re.compile(
     rf"(?<![\w-])(?:{_SIGNATURE_NAMES})=([^\s\"'<>\\`&;,]{{{_MIN_QUERY_VALUE_LENGTH},}})".encode(), re.IGNORECASE
 )
-# A word that may contain a URL. It ends at a backslash, because this begins an escape in JSON.
+# A word that may contain a URL. It ends at a backslash, which begins an escape in JSON.
 _WORD = re.compile(rb"[^\s\"'<>\\`]+")
 _NETLOC = re.compile(rb"//([^/?#]*)")
 _PARTIAL_ESCAPE_AT_END = re.compile(b"(?:" + PARTIAL_ESCAPE + rb")\Z", re.IGNORECASE)
@@ -68,10 +68,10 @@ class Redactor:
 
     An exchange is a request of the caller, and all requests that layers send for it: token requests, redirects and
     retries. `RequestInfo` passes the redactor through the layers, and each layer adds the secrets that it sends.
-    Secrets are found raw, percent-encoded, JSON-escaped and HTML-escaped, with up to three nested encodings. The query
-    of each cross-origin URL is masked, too, because it may be a signature.
+    Secrets are recognized unencoded, percent-encoded, JSON-escaped and HTML-escaped, with up to three nested encodings.
+    The query of each cross-origin URL is also masked, because it may be a signature.
 
-    Secrets are encoded only when something has to be masked, because most requests succeed and nothing is logged.
+    Secrets are encoded only when a text has to be masked, because most requests succeed without a message or a log.
 
     Args:
         origin: The origin whose URLs are shown with their query. `None` masks the query of every absolute URL.
@@ -84,7 +84,7 @@ class Redactor:
         self._sources: list[HasSecrets] = []
         self._values: dict[str, None] = {}
         self._needles: tuple[bytes, ...] | None = None
-        self._added: tuple[Headers, str] | None = None  # the last request, because several layers add the same one
+        self._added: tuple[Headers, str] | None = None  # the last request added: layers often add the same one
 
     def add(self, source: HasSecrets) -> None:
         """Add the secrets of a credential or another source. Secrets of less than four characters are not masked."""
@@ -101,7 +101,7 @@ class Redactor:
         """Add the secret headers of a request, and the query parameters that authorize it."""
         if self._added is not None and self._added[0] is request.headers and self._added[1] is request.url:
             return
-        self._added = (request.headers, request.url)  # not the request: a reference cycle
+        self._added = (request.headers, request.url)  # not the request itself, which would create a reference cycle
         self.add_headers(request.headers)
         if "?" not in request.url:
             return
@@ -118,7 +118,7 @@ class Redactor:
                 self._needles = None
 
     def is_same_origin(self, url: str) -> bool:
-        """Return whether the URL of a request is same-origin, as every path is."""
+        """Return whether the URL of a request is same-origin. A path is always same-origin."""
         return url.startswith("/") or (self._origin is not None and Origin.of(url) == self._origin)
 
     def redact_url(self, url: str) -> str:
@@ -137,7 +137,7 @@ class Redactor:
             for part in query.split("&")
             if part
         ]
-        # The path may repeat a secret, too, if a server has sent the URL as a Location or a realm.
+        # If a server has sent the URL as a Location or a realm, its path may also contain a secret.
         text = self.redact_text(redact_url(url)) + (f"?{'&'.join(dict.fromkeys(parts))}" if parts else "")
         return sanitize(text, _MAX_URL)
 
@@ -145,7 +145,7 @@ class Redactor:
         """Return a text in which each secret and the query of each cross-origin URL are replaced by ``***``."""
         data = value.encode("utf-8", "surrogatepass")
         masked = self.redact_bytes(data)
-        # "replace", because masking a secret that was encoded as latin-1 may leave a part of a UTF-8 character.
+        # "replace": masking a secret that was encoded as latin-1 may leave an incomplete UTF-8 character.
         return value if masked is data else masked.decode("utf-8", "replace")
 
     def redact_bytes(self, data: bytes, *, is_truncated: bool = False) -> bytes:
@@ -157,8 +157,8 @@ class Redactor:
         """
         needles = self._get_needles()
         if not is_truncated and _ELLIPSIS not in data and _is_plain(data) and not _holds_any(data, needles):
-            return data  # fast path: most texts have no escapes, and decoding them takes ten times as long
-        # If a secret itself contains a %, a backslash or an &, decoding all kinds of escapes together would change it.
+            return data  # fast path for most texts, which have no escapes: decoding takes ten times as long
+        # If a secret contains a literal %, backslash or &, decoding all kinds of escapes together would alter it.
         each_kind = any(ESCAPE_START.search(needle) for needle in needles)
         spans = [
             (form.offsets[start], form.offsets[end])
@@ -187,7 +187,7 @@ class Redactor:
         haystack = data.replace(b"+", b" ")  # a space is encoded as + in queries and forms
         text = _PARTIAL_ESCAPE_AT_END.sub(b"", haystack) if is_truncated else b""
         for needle in self._get_needles():
-            # Anywhere: the first bytes of the secret, and as many of the following bytes as match.
+            # Anywhere in the data: match the first bytes of the secret, then extend the match as far as possible.
             head = needle[:_PREFIX_LENGTH]
             start = haystack.find(head)
             while start >= 0:
@@ -196,12 +196,12 @@ class Redactor:
                     end += 1
                 yield start, end
                 start = haystack.find(head, end - len(head) + 1)
-            # At the end of truncated data: any number of first bytes of the secret.
+            # At the end of truncated data: match a beginning of the secret of any length.
             longest = min(len(needle) - 1, len(text))
             length = next((n for n in range(longest, 0, -1) if text.endswith(needle[:n])), 0)
             if length:
                 yield len(text) - length, len(data)
-            # In front of the ellipsis of text that was truncated before: at least four first bytes of the secret.
+            # Before the ellipsis of text that was already truncated: match at least the first four bytes of the secret.
             if _ELLIPSIS in haystack:
                 for match in _truncated_needle_pattern(needle).finditer(haystack):
                     yield match.span(1)
@@ -209,7 +209,7 @@ class Redactor:
     def _cross_origin_query(self, word: bytes) -> int:
         """Return the length of the query of the first cross-origin URL in a word; 0 if there is none.
 
-        A word may contain several URLs, because the query of a URL may contain another one.
+        A word may contain several URLs, because the query of a URL may contain another URL.
         """
         for netloc in _NETLOC.finditer(word):
             scheme = word[max(0, netloc.start() - 6) : netloc.start()].lower()
@@ -225,7 +225,7 @@ class Redactor:
         return not before.endswith(b":") or before.endswith(f"{origin.scheme}:".encode())
 
     def _get_needles(self) -> tuple[bytes, ...]:
-        """Return all secrets as bytes, in each text encoding, with a space instead of each ``+``. Computed lazily."""
+        """Return all secrets as bytes in each text encoding, with each ``+`` replaced by a space. Computed lazily."""
         if self._needles is None:
             for source in self._sources:
                 self._add_values(source.secrets(), _MIN_SECRET_LENGTH)
@@ -233,10 +233,10 @@ class Redactor:
         return self._needles
 
     def redact_headers(self, headers: Headers) -> Headers:
-        """Return headers without the sensitive ones, and with the secrets in the others masked."""
+        """Return headers without the sensitive headers, and with secrets masked in the other headers."""
         fields = [(name, value) for name, value in headers.items() if name.lower() not in SENSITIVE_HEADERS]
         is_changed = len(fields) < len(headers.items())
-        # A single search in all fields, because most responses contain no secret.
+        # Search all fields at once, because most responses contain no secret.
         lines = "\n".join([f"{name}: {value}" for name, value in fields])
         if "?" in lines or self.redact_text(lines) is not lines:
             fields = [(self.redact_text(name), self.redact_text(_drop_query(name, value))) for name, value in fields]
@@ -244,7 +244,7 @@ class Redactor:
         return Headers.received(fields) if is_changed else headers
 
     def redact_request(self, request: Request) -> Request:
-        """Return a copy of a request that an exception may refer to.
+        """Return a copy of a request that is safe to attach to an exception.
 
         It has no sensitive headers. The query of a cross-origin or signed URL, and the body of a token request, are
         removed.
@@ -259,7 +259,7 @@ class Redactor:
         return type(request)(request.method, url, headers, body, info)
 
     def _redact_request_url(self, url: str) -> str:
-        """Return a valid URL with its secrets masked; only the path if the host contains a secret."""
+        """Return a valid URL with its secrets masked. If the host contains a secret, return only the path."""
         if self.redact_text(url) is url:
             return url
         origin, target = ("", url) if url.startswith("/") else split_url(url)
@@ -268,11 +268,11 @@ class Redactor:
         return f"{origin}{target}" if self.redact_text(str(origin)) == str(origin) else target
 
     def redact_error(self, error: BaseException) -> None:
-        """Mask the secrets in the text and attributes of an exception, and of the exceptions that it is chained to.
+        """Mask the secrets in the text and attributes of an exception and of its chained exceptions.
 
-        Chained exceptions of other libraries, and of subclasses that users define, are not modified: if one contains a
-        secret, it is removed from the chain, together with the rest of the chain. If `error` itself is an instance of
-        a user's subclass, its text and the attributes that ociwire defines are masked.
+        Chained exceptions whose class is defined by another library or by a user are not modified. If such an exception
+        contains a secret, the chain is cut before it. If the class of `error` itself is a subclass that a user defines,
+        its text and the attributes that ociwire defines are masked.
         """
         self._redact_error(error, set())
 
@@ -298,7 +298,7 @@ class Redactor:
                 setattr(error, name, None)
 
     def _mask_value(self, value: Any, depth: int = 0) -> Any:
-        """Return the value of an attribute with its secrets masked: text, bytes, headers, or a JSON value of these."""
+        """Return the value of an attribute (text, bytes, headers, or a JSON value of these) with its secrets masked."""
         if value is None or type(value) in (int, float, bool):
             return value
         if isinstance(value, str):
@@ -316,7 +316,7 @@ class Redactor:
         return value
 
     def _holds_secret(self, error: BaseException) -> bool:
-        """Return whether an exception of another library, or one that it is chained to, contains a secret."""
+        """Return whether an exception of another library or one of its chained exceptions contains a secret."""
         chain: list[BaseException | None] = [error]
         seen: set[int] = set()
         while chain:
@@ -326,7 +326,7 @@ class Redactor:
             seen.add(id(current))
             try:
                 text = f"{current} {current!r} {vars(current)!r}"
-            except Exception:  # noqa: BLE001 - a repr may raise anything; without a text, assume a secret
+            except Exception:  # noqa: BLE001 - a repr may raise any exception; assume a secret if it does
                 return True
             if self.redact_text(text) is not text:
                 return True
@@ -340,18 +340,18 @@ def _is_of_ociwire(error_class: type[BaseException]) -> bool:
 
 
 def _inherited_attributes(error_class: type[BaseException]) -> set[str]:
-    """Return the attributes that a class inherits from ociwire's classes: the parameters of their constructors."""
+    """Return the names of the constructor parameters of the ociwire classes that an exception class inherits from."""
     bases = [base for base in error_class.__mro__ if issubclass(base, OciwireError) and _is_of_ociwire(base)]
     return {name for base in bases for name in signature(base.__init__).parameters}
 
 
 def _drop_query(name: str, value: str) -> str:
-    # A relative URL has no origin, so that the search for cross-origin URLs does not find it.
+    # The search for cross-origin URLs does not find relative URLs, which have no origin.
     return value.partition("?")[0] if name.lower() in URL_HEADERS else value
 
 
 def _header_secrets(value: str) -> Iterator[str]:
-    """Yield the secrets in the value of a header: the text after the scheme, its password, and values of cookies."""
+    """Yield the secrets in a header value: the text after the scheme, its decoded password, and values of cookies."""
     scheme, _, proof = value.partition(" ")
     yield proof or value
     for cookie in re.split("; *", value):
@@ -372,7 +372,7 @@ def _decodings(value: str) -> Iterator[str]:
 
 
 def _encodings(value: str) -> Iterator[bytes]:
-    """Yield a text as UTF-8, and as it appears if a server or a header parser treats it as latin-1."""
+    """Yield a text encoded as UTF-8, and as it is encoded if a server or a header parser treats it as latin-1."""
     data = value.encode("utf-8", "surrogatepass")
     yield data
     if not value.isascii():
@@ -382,10 +382,10 @@ def _encodings(value: str) -> Iterator[bytes]:
 
 
 def _truncated_needle_pattern(needle: bytes) -> re.Pattern[bytes]:
-    """Return a pattern of the first bytes of a secret in front of `ELLIPSIS`. Its first group has to be masked.
+    """Return a pattern that matches the beginning of a secret before `ELLIPSIS`. Its first group has to be masked.
 
-    It matches at least four bytes, but fewer than those by which a secret is recognized anywhere, and an incomplete
-    escape after them.
+    The beginning has at least four bytes, but fewer than are needed to recognize a secret anywhere. An incomplete
+    escape may follow it.
     """
     lengths = range(min(len(needle), _PREFIX_LENGTH) - 1, _MIN_SECRET_LENGTH - 1, -1)
     beginnings = b"|".join(re.escape(needle[:length]) for length in lengths)
@@ -403,7 +403,7 @@ def _holds_any(data: bytes, needles: tuple[bytes, ...]) -> bool:
 
 
 def _merge_overlapping(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return spans sorted by start, with those that overlap or touch merged."""
+    """Sort spans by start, merge spans that overlap or touch, and return the result."""
     merged: list[tuple[int, int]] = []
     for start, end in sorted(spans):
         if merged and start <= merged[-1][1]:

@@ -1,7 +1,8 @@
 """References in the syntax of ``docker pull``, and validation of repository names and tags.
 
-The grammar is that of the distribution project (``HOST/NAME:TAG@DIGEST``), except that hosts may have underscores,
-which Docker refuses. Repository names and tags follow the OCI distribution specification, "Pulling manifests".
+References follow the grammar of the distribution project (``HOST/NAME:TAG@DIGEST``), except that hosts may contain
+underscores, which Docker refuses. Repository names and tags follow the OCI distribution specification, "Pulling
+manifests".
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _MAX_NAME = 255
-# The name ends at the last colon without a slash after it, which begins a tag, or at an @, which begins a digest.
+# The name ends where a tag begins (the last colon, if no slash follows it) or where a digest begins (an @).
 _REFERENCE = re.compile(r"([^@]+?)(?::([^/:@]*))?(?:@(.*))?", re.DOTALL)
 
 
@@ -90,9 +91,9 @@ class Reference:
     'ghcr.io/org/app:v1'
 
     Attributes:
-        host: Host of the registry, unchanged; ``docker.io`` if the parsed text has none.
-        repository: Name of the repository; ``library/alpine`` for ``alpine``.
-        tag: Tag, or `None`. ``latest`` is not filled in.
+        host: Host of the registry, unchanged; ``docker.io`` if the parsed text has no host.
+        repository: Name of the repository, such as ``library/alpine`` if ``alpine`` was parsed.
+        tag: Tag, or `None`. It does not default to ``latest``.
         digest: Digest, or `None`.
 
     Raises:

@@ -1,8 +1,8 @@
 """Run Docker's credential helpers.
 
-Follows the protocol of docker-credential-helpers: ``docker-credential-NAME get``, the server on standard input, JSON on
-standard output. A helper is run without a shell, and its name must not be a path. No message contains its output, which
-may be the secret.
+Follows the protocol of docker-credential-helpers: ``docker-credential-NAME get`` reads the server from standard input
+and writes JSON to standard output. A helper is run without a shell, and its name must not be a path. Error messages do
+not contain its output, which may be the secret.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def find_helper(name: str, path: str) -> str | None:
     """Return the path of a helper's program; `None` if it is not installed.
 
     Raises:
-        AuthError: The name contains other characters than letters, digits, ``.``, ``_`` and ``-``: a name with a slash
+        AuthError: The name contains characters other than letters, digits, ``.``, ``_`` and ``-``. A name with a slash
             could run a program outside of PATH.
     """
     if not _NAME.fullmatch(name):
@@ -42,7 +42,7 @@ def find_helper(name: str, path: str) -> str | None:
 
 
 def run_helper(program: str, server: str, env: Mapping[str, str], source: str) -> Credential | None:
-    """Return the credential that a helper has for a server: a host, or the URL of Docker Hub.
+    """Return the credential that a helper has for a server, which is a host or the URL of Docker Hub.
 
     Raises:
         AuthError: The helper failed, took longer than a minute, or printed invalid output; or the system is Windows.
@@ -84,7 +84,7 @@ def _run(helper: str, program: str, server: str, env: Mapping[str, str]) -> tupl
     ends_at = time.monotonic() + _TIMEOUT
     with (
         selectors.DefaultSelector() as selector,
-        subprocess.Popen(  # noqa: S603 - its name is checked, and comes from the user's own file
+        subprocess.Popen(  # noqa: S603 - the name is checked, and comes from the user's configuration file
             [program, "get"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -94,13 +94,13 @@ def _run(helper: str, program: str, server: str, env: Mapping[str, str]) -> tupl
         ) as process,
     ):
         try:
-            if process.stdin is not None and process.stdout is not None:  # always: both are pipes
+            if process.stdin is not None and process.stdout is not None:  # always true: both are pipes
                 with suppress(BrokenPipeError):  # a helper may exit without reading
-                    process.stdin.write(server.encode())  # never blocks: a host is shorter than a pipe
+                    process.stdin.write(server.encode())  # never blocks: a host fits into the buffer of a pipe
                 process.stdin.close()
                 selector.register(process.stdout, selectors.EVENT_READ)
-            # Not `Popen.communicate`: its output has no limit, and it also waits for background processes of the helper
-            # that inherited the pipe.
+            # `Popen.communicate` is not used, because it does not limit the output, and it also waits for background
+            # processes of the helper that inherited the pipe.
             while (remaining := ends_at - time.monotonic()) > 0 and (ready := selector.select(remaining)):
                 data = os.read(ready[0][0].fd, 64 * 1024)
                 output += data
@@ -111,5 +111,5 @@ def _run(helper: str, program: str, server: str, env: Mapping[str, str]) -> tupl
         except subprocess.TimeoutExpired:
             pass
         finally:
-            process.kill()  # does nothing to a process that has ended
+            process.kill()  # no effect if the process has ended
     raise AuthError(f"{helper} did not answer for {server} within {_TIMEOUT:g} s")

@@ -1,7 +1,7 @@
 """Endpoints that list tags, repositories and referrers.
 
 Implements the OCI distribution specification 1.1, "Listing Tags" and "Listing Referrers", and the catalog of the
-distribution project, which the specification does not define. Every page but the last has a Link to the next page.
+distribution project, which the specification does not define. Every page except the last has a Link to the next page.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class ListEndpoints:
         return page, {"Link": _next_link(request, [("n", str(size)), ("last", page[-1])])}
 
 
-# "Listing Tags": "in lexical order (i.e. case-insensitive alphanumeric order)". The name itself makes the order total.
+# "Listing Tags": "in lexical order (i.e. case-insensitive alphanumeric order)". The name itself breaks ties.
 def _sort_key(name: str) -> tuple[str, str]:
     return name.lower(), name
 

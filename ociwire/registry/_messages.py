@@ -61,9 +61,9 @@ class ErrorResponse(Exception):
     Args:
         status: Status code of the response.
         code: Error code of the specification. If empty, the response is plain text.
-        reasons: Messages, each of which becomes an error in the response. Without any, as for a 304, the response has
-            no body.
-        headers: Further headers of the response.
+        reasons: Messages. The response has one error per message. If there are no messages, as for a 304, the response
+            has no body.
+        headers: Additional headers of the response.
     """
 
     def __init__(self, status: int, code: str, *reasons: str, headers: Mapping[str, str] | None = None) -> None:
@@ -86,7 +86,7 @@ class ErrorResponse(Exception):
 def make_response(status: int, headers: HeadersLike = (), content: bytes = b"", media_type: str = "") -> Response:
     """Return a response with a Content-Length and, if a media type is given, a Content-Type.
 
-    A status without a body, such as 204, gets no Content-Length (RFC 9110, section 8.6).
+    If the status has no body, such as 204, no Content-Length is set (RFC 9110, section 8.6).
     """
     fields = list(Headers(headers).items())
     if media_type:
@@ -122,8 +122,8 @@ def parse_digest(text: str | None, *, for_verification: bool = False) -> Digest:
         for_verification: Whether content will be verified against the digest. Defaults to False.
 
     Raises:
-        ErrorResponse: The digest is missing or malformed, or `for_verification` is set and its algorithm is not
-            supported (400).
+        ErrorResponse: The digest is missing or malformed, or `for_verification` is true and the algorithm of the
+            digest is not supported (400).
     """
     try:
         digest = Digest(text or "")

@@ -13,7 +13,7 @@ __all__ = ["OutOfSpace", "Storage", "Upload"]
 
 
 class OutOfSpace(Exception):
-    """Raised if the storage has not enough space for the content of a request."""
+    """Raised if the storage does not have enough space for the content of a request."""
 
 
 @final
@@ -41,15 +41,15 @@ class Storage(Protocol):
     Methods are atomic and thread-safe. The caller verifies content before it adds it. The first blob or manifest
     creates a repository, which continues to exist when it is empty.
 
-    The caller reserves space for a body before it reads the body, and releases the space that was not used for stored
-    content. Methods that delete content release its space.
+    The caller reserves space for a body before it reads the body, and then releases the space that the stored content
+    does not use. Methods that delete content release its space.
     """
 
     def reserve(self, count: int) -> None:
         """Reserve space for `count` bytes.
 
         Raises:
-            OutOfSpace: The storage has not enough space.
+            OutOfSpace: The storage does not have enough space.
         """
         ...
 
@@ -68,7 +68,7 @@ class Storage(Protocol):
         ...
 
     def mount_blob(self, name: str, digest: Digest, source: str | None) -> bool:
-        """Mount a blob from the repository `source`, or from any if it is None. Return False if it is not found."""
+        """Mount a blob from the repository `source`, or from any if None. Return False if the blob is not found."""
         ...
 
     def delete_blob(self, name: str, digest: Digest) -> bool:
@@ -140,8 +140,8 @@ class Storage(Protocol):
             check: Called with the manifest that `reference` currently resolves to. If it raises, nothing is changed.
 
         Returns:
-            The digests of missing content, in which case nothing is changed, and the number of bytes that are new to
-            the storage.
+            The digests of missing content, and the number of bytes that are new to the storage. If content is missing,
+            nothing is changed.
         """
         ...
 
@@ -165,8 +165,8 @@ class Storage(Protocol):
         ...
 
     def list_referrers(self, name: str, subject: Digest) -> list[tuple[int, PushedManifest]]:
-        """Return the manifests with a subject, with their sequence numbers and in that order.
+        """Return the manifests with a subject and their sequence numbers, sorted by sequence number.
 
-        The number of a manifest does not change while it exists. Manifests pushed later have larger numbers.
+        The sequence number of a manifest does not change while it exists. Manifests pushed later have larger numbers.
         """
         ...

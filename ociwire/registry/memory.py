@@ -25,8 +25,8 @@ class MemoryRegistry(BaseTransport):
     and recommends, and the optional features that clients rely on. Combine it with `AuthGuard` to require
     authentication, with `FaultTransport` to simulate faults, and with `serve` to make it available over HTTP.
 
-    The first push to a repository creates it. The head of a request is checked before its body is read, and no lock is
-    held while a body is read. If a body raises an exception, the exception passes through and nothing is stored.
+    A repository is created by the first push to it. The head of a request is checked before its body is read, and no
+    lock is held while a body is read. If a body raises an exception, it is propagated and nothing is stored.
 
     Args:
         deletes: Whether blobs, manifests and tags can be deleted. If false, DELETE is answered with 405. Uploads can
@@ -36,10 +36,10 @@ class MemoryRegistry(BaseTransport):
         mounts: Whether blobs can be mounted from other repositories. If false, a mount request opens an upload.
             Defaults to True.
         min_chunk_length: Minimum size of a chunk in bytes, sent as ``OCI-Chunk-Min-Length``. Only the last chunk may be
-            smaller. Defaults to `None`, no minimum.
+            smaller. Defaults to `None`, which means no minimum.
         digest_header: Whether responses have a Docker-Content-Digest header, which ECR omits in some responses.
             Defaults to True.
-        page_size: Maximum number of entries per page of a list, even if ``n`` is larger. Defaults to `None`, no limit.
+        page_size: Maximum number of entries per page of a list, even if ``n`` is larger. Defaults to `None`: no limit.
         manifest_limit: Maximum size of a manifest in bytes. Larger manifests are answered with 413. Defaults to 4 MiB.
             `None` means no limit.
         max_bytes: Maximum total size in bytes of blobs, manifests, open uploads and request bodies. Names, tags and
@@ -160,5 +160,5 @@ class MemoryRegistry(BaseTransport):
         return self._server.handle(request)
 
     def close(self) -> None:
-        """Close the registry, which then raises `UsageError` for every request. Idempotent."""
+        """Close the registry. Later requests raise `UsageError`. Idempotent."""
         self._closed = True

@@ -56,7 +56,7 @@ class ContentFailed(Exception):
 
 
 class ReusedConnection(Exception):
-    """A kept-alive connection was selected, but a new one is required, or it has received unexpected bytes."""
+    """A kept-alive connection cannot be used: a new connection is required, or it has received unexpected bytes."""
 
 
 class Exchange:
@@ -72,18 +72,18 @@ class Exchange:
         idempotent: Whether the request may be sent again after part of it was written.
 
     Attributes:
-        connected: Whether a connection was established. Later failures are not connect errors.
+        connected: Whether a connection was established. Failures after that are not connect errors.
         reused: Whether the connection was used by an earlier request.
         written: Whether a byte of the request may have reached the server.
         pulled: Whether a chunk of the content was read.
         sent: Whether the whole request was sent.
         interims: Number of interim responses (1xx) that were received.
-        interim_bytes: Their total size in bytes.
+        interim_bytes: Total size of these responses in bytes.
         continued: Whether 100 (Continue) was received, in time or late.
         expect_timed_out: Whether nothing was received within `expect_wait`.
         reader: Reader of the socket; `None` until the connection is in use.
         pieces: The framed body; see `open_body`.
-        response: The final response; set once its head was read.
+        response: The final response. Not set until its head is read.
     """
 
     response: WireResponse
@@ -144,7 +144,8 @@ class Exchange:
         """Record and skip an interim response. A client must accept any 1xx status (RFC 9110, section 15.2).
 
         Raises:
-            ProtocolError: The status is 101, which was not requested, or there are too many or too long responses.
+            ProtocolError: The status is 101, which was not requested, or the interim responses are too many or too
+                long.
         """
         self.interims += 1
         self.interim_bytes += head.size
@@ -160,9 +161,9 @@ class Exchange:
     def may_resend(self) -> bool:
         """Whether a request that failed on a kept-alive connection may be sent again on a fresh one.
 
-        A server that has closed an idle connection cannot be distinguished from one that processes the request and
-        closes without a response. Once a byte was written, only an idempotent request may be sent again (RFC 9110,
-        section 9.2.2; RFC 9112, section 9.3.1).
+        If the connection closes without a response, the client cannot know whether the server closed it while idle or
+        after it began to process the request. Once a byte was written, only an idempotent request may therefore be sent
+        again (RFC 9110, section 9.2.2; RFC 9112, section 9.3.1).
         """
         if not self.reused or (self.reader is not None and self.reader.received):
             return False
@@ -188,11 +189,11 @@ class Exchange:
             try:
                 chunk = memoryview(next(content)).cast("B")
             except StopIteration:
-                if times_opened(body) != opening:  # the body was opened again meanwhile, which ends this iterator
+                if times_opened(body) != opening:  # the body was opened again in the meantime, which ends this iterator
                     raise BodyConsumedError("the body was opened again while it was being sent") from None
                 return
             except Exception as error:
-                self.pulled = True  # prevents `may_resend`: the failure is not one of the connection
+                self.pulled = True  # prevents `may_resend`, because the connection did not cause the failure
                 raise ContentFailed(error) from error
             if chunk:
                 self.pulled = True
@@ -200,8 +201,8 @@ class Exchange:
 
 
 def _sized(chunks: Iterator[memoryview], length: int) -> Iterator[memoryview]:
-    # The chunk that completes the length is held back until the content has ended. If the content is longer than its
-    # Content-Length, the request is therefore never complete, and the server does not process it.
+    # Hold back the chunk that completes the length until the content ends. A request whose content is longer than its
+    # Content-Length is then never complete, and the server does not process it.
     count, last = 0, memoryview(b"")
     for chunk in chunks:
         count += len(chunk)
