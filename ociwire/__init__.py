@@ -1,7 +1,7 @@
 """OCI registry client built from composable transports that you can extend, replace, or fake in tests.
 
-`Client` has one method for each operation of a registry. It sends its requests through a `Transport`; by default, that
-is the stack of layers that `default_transport` composes. All exceptions derive from `OciwireError`.
+`Client` has one method for each operation of a registry. It sends its requests through a `Transport`. The default is
+the stack of layers that `default_transport` composes. All exceptions derive from `OciwireError`.
 
 >>> from ociwire import Client, Descriptor, Response
 >>> from ociwire.testing import ScriptedTransport
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
         stack as stack,
     )
 
-# The module of each public name. Type checkers read the block above; a test compares the two.
+# The module of each public name. Type checkers read the imports above instead; a test checks that both agree.
 _MODULE_OF_NAME = {
     "Client": "._client.client",
     "Request": "._http.messages",

@@ -13,7 +13,7 @@ __all__ = ["lazy_names"]
 def lazy_names(
     package: str, module_of_name: Mapping[str, str], submodules: Collection[str] = ()
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Return the functions ``__getattr__`` and ``__dir__`` of a package that imports its names on first use.
+    """Return the functions ``__getattr__`` and ``__dir__`` for a package that imports its names on first use.
 
     Args:
         package: The name of the package.

@@ -1,7 +1,8 @@
 """Records the requests and responses at each layer of a stack, and their times.
 
-A tap above each layer records what passes. It does not read bodies. It copies a token server's response as the layer
-above reads it. A trace contains secrets, which `ociwire._cli.render` masks.
+A tap above each layer records the requests and responses that pass through it. A tap does not read bodies, but it
+copies the response of a token server while the layer above reads this response. A trace contains secrets, which
+`ociwire._cli.render` masks.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Span:
         error: The exception that the layer raised, if any.
         seconds: Duration in seconds, including the layers below.
         sent: Number of bytes of the request's body that were sent.
-        first_byte: Time in seconds from the start until the first of them was sent.
+        first_byte: Time in seconds from the start until the first byte of the request's body was sent.
         token_response: Bytes read so far from the response of a token server.
     """
 
@@ -91,8 +92,8 @@ def traced_stack(
     Args:
         trace: The trace in which the taps record.
         credentials: Source of the credentials.
-        retry: As for `RetryTransport`. False disables retries. Defaults to None, the default policy.
-        tls: Path of a file with the trusted CA certificates. Defaults to those of the system.
+        retry: See `RetryTransport`. `False` disables retries. Defaults to `None`, the default policy.
+        tls: Path of a file with the trusted CA certificates. Defaults to the CA certificates of the system.
         proxy: URL of the proxy. Defaults to the proxy in the environment.
 
     Raises:
@@ -143,7 +144,7 @@ class _Tap:
 
 
 class _ObservedBody(ResponseReader):
-    """Response body that copies what is read from it."""
+    """Response body that copies all bytes that are read from it."""
 
     def __init__(self, response: Response, copy: bytearray) -> None:
         super().__init__(response)

@@ -1,4 +1,7 @@
-"""Requests that read, resolve and store manifests. `referrers` handles the tags and the subject of a push."""
+"""Requests that read, resolve and store manifests.
+
+The module `referrers` handles the tags and the subject of a pushed manifest.
+"""
 
 from __future__ import annotations
 
@@ -60,8 +63,8 @@ def fetch_manifest(
     Args:
         repository: The repository.
         reference: A tag or a digest.
-        digest: The requested digest. For a tag, `None` means the digest in Docker-Content-Digest, or else the sha256 of
-            the content.
+        digest: The requested digest. For a tag, it may be `None`: the digest is then read from Docker-Content-Digest
+            or, without this header, is the sha256 of the content.
         scope: Scope that a token must grant. Defaults to pull.
 
     Raises:
@@ -84,7 +87,8 @@ def fetch_manifest(
             f"the manifest is larger than the limit of {limit} bytes: raise it with Client(max_manifest_size=...)"
         )
     parsed, stated_type = parse_manifest(content), content_type(response.headers)
-    # Checked before the digest, which does not cover the signatures of a signed schema 1 manifest: it would not match.
+    # Check the schema before the digest. The digest of a signed schema 1 manifest does not cover its signatures, so
+    # that the digest of the content would not match.
     check_schema(parsed, stated_type)
     is_page = is_html_body(response, content)
     expected = digest or digest_from_header(response) or Digest.of(content)
@@ -96,20 +100,20 @@ def fetch_manifest(
     try:
         media_type = detect_media_type(parsed, stated_type)
     except ContentError as error:
-        redactor_of(response.request).redact_error(error)  # it quotes the content
+        redactor_of(response.request).redact_error(error)  # the message quotes the content
         raise
     return ReceivedManifest(Descriptor(media_type, expected, len(content)), content, response)
 
 
 def resolve_manifest(repository: Repository, reference: str, digest: Digest | None) -> Descriptor:
-    """Return the descriptor of a manifest, from a HEAD or, if it is inconclusive, from a GET.
+    """Return the descriptor of a manifest. Sends a HEAD and, if its response is inconclusive, a GET.
 
     A GET is sent if the HEAD may not be supported (`Repository.needs_confirmation`), if its response has no digest or
     size, or if its Content-Type is not a manifest type.
 
     Raises:
         DigestMismatch: The registry states another digest of the same algorithm.
-        OciwireError: As `fetch_manifest`.
+        OciwireError: See `fetch_manifest`.
     """
     can_verify = digest is None or digest.known
     try:
@@ -123,7 +127,8 @@ def resolve_manifest(repository: Repository, reference: str, digest: Digest | No
     size, media_type = content_length(headers), content_type(headers)
     if not can_verify and not size:
         raise ProtocolError(f"the registry does not state the size of {actual}", request=response.request)
-    # Registries may omit the Content-Type of a HEAD. A type that is not a manifest type is wrong, or of an HTML page.
+    # Registries may omit the Content-Type in response to a HEAD. If the Content-Type is not a manifest type, it is
+    # wrong, or the response is an HTML page.
     has_type = media_type in MANIFEST_TYPES or "content-type" not in headers
     has_size = bool(size) or (size == 0 and actual is not None and is_empty_digest(actual))
     # ECR and older registries send no Docker-Content-Digest in response to a HEAD, so that the content must be hashed.
@@ -149,7 +154,7 @@ def find_manifest(repository: Repository, reference: str) -> Digest | None:
         stated_digest = digest_from_header(response)
         if stated_digest is not None:
             return digest or stated_digest
-        if digest is not None:  # a registry does not have to send Docker-Content-Digest, but an HTML page is not one
+        if digest is not None:  # Docker-Content-Digest is optional, but an HTML page is not a manifest
             return None if is_labelled_html(response) else digest
         return fetch_manifest(repository, reference, None, repository.push_scope).descriptor.digest
     return None
@@ -165,7 +170,7 @@ def put_manifest(
         reference: A tag or the digest.
         content: The manifest.
         descriptor: Descriptor of the manifest.
-        query_tags: Further tags, which are sent as ``tag=`` (specification, "Pushing Manifests").
+        query_tags: Additional tags, sent as ``tag=`` query parameters (specification, "Pushing Manifests").
 
     Raises:
         DigestMismatch: The registry states another digest.
@@ -242,7 +247,7 @@ def build_descriptor(content: bytes, media_type: str | None, digest: str | None)
                 " manifests, or the argument media_type"
             )
     if not is_media_type(media_type):
-        is_like_tag = isinstance(media_type, str) and "/" not in media_type  # other clients take a tag here
+        is_like_tag = isinstance(media_type, str) and "/" not in media_type  # other clients accept a tag here
         hint = "; for a tag, use tags=[...]" if is_like_tag else ""
         raise UsageError(
             f"invalid media type {safe_repr(media_type, 200)}: expected type/subtype without parameters{hint}"

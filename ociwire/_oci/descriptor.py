@@ -59,7 +59,7 @@ _MEDIA_TYPE = re.compile(f"{_NAME}/{_NAME}")
 class Platform:
     """Platform of an image in an index, such as linux/arm64/v8.
 
-    The fields are those of the specification, with underscores instead of dots.
+    The fields are named as in the specification, with underscores instead of dots.
 
     >>> Platform("arm64", "linux", variant="v8").to_dict()
     {'architecture': 'arm64', 'os': 'linux', 'variant': 'v8'}
@@ -90,7 +90,7 @@ class Platform:
             object.__setattr__(self, name, _strings(f"platform.{name}", getattr(self, name)))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the platform as the JSON object of the specification, without empty optional fields."""
+        """Return the platform as the JSON object that the specification defines, without empty optional fields."""
         optional = {
             "os.version": self.os_version,
             "os.features": list(self.os_features),
@@ -179,7 +179,7 @@ class Descriptor:
         *,
         algorithm: str = "sha256",
     ) -> Descriptor:
-        """Return the descriptor of content; computes its digest.
+        """Compute the digest of content, and return its descriptor.
 
         Args:
             content: Bytes; the path of a regular file; or a seekable binary file, which is read from its current
@@ -230,7 +230,10 @@ class Descriptor:
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the descriptor as the JSON object of the specification, without empty fields; `data` in base64."""
+        """Return the descriptor as the JSON object that the specification defines.
+
+        Empty fields are omitted, and `data` is encoded in base64.
+        """
         optional = {
             "urls": list(self.urls),
             "annotations": None if self.annotations is None else dict(self.annotations),
@@ -285,8 +288,8 @@ def is_media_type(value: object) -> bool:
 def parse_media_type(value: object) -> str | None:
     """Return the media type in a header or a JSON document, without its parameters; `None` if it is invalid.
 
-    Media types of manifests and HTML pages are returned in lower case, because media types are case-insensitive
-    (RFC 6838, section 4.2), and these are compared.
+    The media types of manifests and HTML pages are converted to lower case, because callers compare them, and media
+    types are case-insensitive (RFC 6838, section 4.2).
     """
     name = value.partition(";")[0].strip() if isinstance(value, str) else ""
     if not is_media_type(name):

@@ -15,13 +15,13 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 """The default port of each scheme (RFC 9110, section 4.2)."""
 
 # The "domain" of the distribution project's reference grammar: a name, an IPv4 address, or an IPv6 address in brackets.
-# Underscores are accepted in addition: RFC 3986, section 3.2.2, allows them, and Docker Compose uses them in the names
-# of containers.
+# Underscores are also accepted: RFC 3986, section 3.2.2, allows them, and Docker Compose uses them in the names of
+# containers.
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
 _DOMAIN = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[A-Fa-f0-9:.]+\])(?::[0-9]{{1,5}})?"
 _HOST = re.compile(_DOMAIN)
-# Three groups: scheme and slashes; netloc and path; query and fragment. It does not match a path, which begins with a
-# single slash.
+# Three groups: scheme and slashes; netloc and path; query and fragment. The pattern does not match a path that begins
+# with a single slash.
 _URL_PARTS = re.compile(r"(?!/(?!/))((?:[a-z][a-z0-9+.-]*:)?//|)([^?#]*)(.*)", re.DOTALL | re.IGNORECASE)
 _MAX_LENGTH = 200
 
@@ -30,7 +30,7 @@ def check_host(host: str) -> str:
     """Validate the ``host`` or ``host:port`` of a registry, and return it in lower case.
 
     Raises:
-        UsageError: The host is invalid, such as one that is empty or has a scheme, a path, a query or userinfo.
+        UsageError: The host is invalid. For example, it is empty, or it has a scheme, a path, a query or userinfo.
     """
     if not isinstance(host, str) or not _HOST.fullmatch(host):
         redacted, hint = host, ""
@@ -69,7 +69,10 @@ def is_host(text: str) -> bool:
 
 
 def split_port(host: str) -> tuple[str, int | None]:
-    """Split a valid host into its name, including the brackets of an IPv6 address, and its port, if it has one."""
+    """Split a valid host into its name and its port.
+
+    The name includes the brackets of an IPv6 address. The port is `None` if the host has no port.
+    """
     if host.endswith("]"):
         return host, None
     name, colon, port = host.rpartition(":")
@@ -77,7 +80,7 @@ def split_port(host: str) -> tuple[str, int | None]:
 
 
 def redact_url(url: str) -> str:
-    """Return a URL for messages: without query, fragment and userinfo, and at most 200 characters long.
+    """Redact a URL for messages: remove the query, fragment and userinfo, and truncate it to 200 characters.
 
     Everything before an ``@`` is masked, because a password may contain a ``/``, ``?`` or ``#`` that should have been
     percent-encoded. An invalid netloc is masked, too: it may be the beginning of such a password.

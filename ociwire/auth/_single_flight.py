@@ -6,8 +6,8 @@ fetch of the other thread     waiting thread
 succeeded                     returns the cached result
 failed, for the same key      raises a copy of the error
 failed, for another key       fetches its own key
-was interrupted by a signal   fetches
-failed after its deadline     fetches
+was interrupted by a signal   starts its own fetch
+failed after its deadline     starts its own fetch
 waits for this thread         raises `AuthError`, because this is a deadlock
 is still running              waits, but not beyond its own deadline, 120 s, or 1 s after the deadline of the fetch
 ============================  ====================================================================================
@@ -33,11 +33,11 @@ _MAX_WAIT = 120.0
 _POLL_INTERVAL = 1.0
 """Seconds between two checks for a deadlock."""
 _GRACE = 1.0
-"""Seconds after the deadline of a fetch in which it may still end, before a waiting thread raises."""
+"""Seconds for which a thread continues to wait after the deadline of a fetch, before it raises."""
 
 
 class _Call:
-    """A fetch that one thread runs, and for which others may wait."""
+    """A fetch that runs in one thread. Other threads may wait for it."""
 
     def __init__(self, key: Hashable, deadline: float | None) -> None:
         self.key, self.deadline = key, deadline
@@ -62,8 +62,8 @@ class SingleFlight:
         what: Name of the result in messages, such as ``a token``.
     """
 
-    # The call for which each thread waits. Shared by all instances, because a credential source may need a token, and
-    # a token a credential.
+    # Maps the id of each waiting thread to the call that it waits for. Shared by all instances, because a credential
+    # source may need a token, and the fetch of a token may need a credential.
     _waiting: ClassVar[dict[int, _Call]] = {}
 
     def __init__(self, what: str) -> None:
@@ -79,7 +79,7 @@ class SingleFlight:
         fetch: Callable[[], V],
         deadline: float | None,
     ) -> V:
-        """Return a cached result, or fetch it in this thread or wait for another thread that fetches it.
+        """Return the cached result. If there is none, fetch it or wait for another thread that fetches it.
 
         Args:
             group: Fetches of the same group run one after another.
@@ -89,7 +89,7 @@ class SingleFlight:
             deadline: Maximum `time.monotonic` value of the fetch; `None` means no deadline.
 
         Raises:
-            AuthTimeout: The wait for another thread reached a deadline, or 120 seconds.
+            AuthTimeout: The wait for another thread reached a deadline or the limit of 120 seconds.
             AuthError: The fetch of the other thread waits for this thread.
         """
         call = _Call(key, deadline)
@@ -117,21 +117,23 @@ class SingleFlight:
                 raise
             finally:
                 call.finish()
-        finally:  # again: a signal may interrupt the inner `finally`
+        finally:  # repeats `finish`, because a signal may interrupt the inner `finally`
             call.finish()
             with self._lock:
                 if self._calls.get(group) is call:
                     del self._calls[group]
 
     def _wait(self, other: _Call, wait_until: float) -> None:
-        # Not longer than the fetch may take: it may wait for this thread in a way that cannot be detected.
+        # Do not wait longer than the fetch may take: the fetch may wait for this thread in a way that cannot be
+        # detected.
         if other.deadline is not None:
             wait_until = min(wait_until, other.deadline + _GRACE)
         thread = threading.get_ident()
         self._waiting[thread] = other
         try:
             while not other.done:
-                # Each thread registers before it follows the chain, so that the thread that closes a cycle detects it.
+                # Each thread registers before it follows the chain, so that the thread that closes a cycle detects the
+                # cycle.
                 chain: list[_Call] = []
                 call: _Call | None = other
                 while call is not None and not call.done and call not in chain:

@@ -19,18 +19,19 @@ __all__ = ["Challenge"]
 _MAX_HEADER = 16 * 1024
 _SEPARATOR = re.compile(r"[ \t,]*")
 _SCHEME = re.compile(rf"({HTTP_TOKEN.pattern})(?=[ \t,]|$)")
-# An unquoted value must be a token in the RFC, but some servers omit the quotes of URLs.
+# The RFC requires an unquoted value to be a token, but some servers do not quote URLs.
 _PARAM = re.compile(rf'({HTTP_TOKEN.pattern})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s",=][^\s",]*))')
-# Credentials in the form of a single value, such as those of Negotiate (RFC 9110, section 11.2). They are skipped.
+# A single value instead of parameters, as in a Negotiate challenge (RFC 9110, section 11.2). It is skipped.
 _TOKEN68 = re.compile(r"[ \t]+[A-Za-z0-9._~+/-]+=*(?=[ \t]*(?:,|$))")
-# A string that is not closed matches up to the end of the text: searching for its end again would take quadratic time.
+# An unterminated quoted string matches up to the end of the text: searching for its end again and again would take
+# quadratic time.
 _GARBAGE = re.compile(r'(?:"(?:[^"\\]|\\.)*(?:"|\\?$)|[^",])*', re.DOTALL)
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """One challenge of a server.
+    """An authentication challenge from a server.
 
     Attributes:
         scheme: Authentication scheme in lower case, such as ``bearer`` or ``basic``.

@@ -1,8 +1,9 @@
 """Endpoints for manifests and tags.
 
 Implements the OCI distribution specification 1.1, "Pulling manifests", "Pushing Manifests", "Deleting tags" and
-"Deleting Manifests". The bytes of a manifest are stored unchanged under the digest that it was pushed with. The digest
-is also its ETag, with which a client can update a tag only if no other client has changed it (RFC 9110, section 13).
+"Deleting Manifests". A manifest is stored byte for byte under the digest with which it was pushed. The digest is also
+the ETag of the manifest. A client can use the ETag to update a tag only if no other client has changed the tag (RFC
+9110, section 13).
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class ManifestEndpoints:
         reference = _parse_reference(request)
         tag_names = request.query.get("tag", ()) if isinstance(reference, Digest) else [reference]
         tags = [_parse_tag(request, tag) for tag in dict.fromkeys(tag_names)]
-        # Refuses early, before the body is read. add_manifest() checks again, atomically.
+        # Check the preconditions before the body is read. add_manifest() checks them again, atomically.
         _check_preconditions(request, self._storage.get_manifest(request.name, reference))
         with receive_body(self._storage, request.http_request.body, self._limit) as received:
             content = received.content

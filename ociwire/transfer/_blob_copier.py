@@ -3,10 +3,11 @@
 The POST that opens an upload session also requests to mount the blob (OCI distribution specification, "Mounting a blob
 from another repository"). Its parameter ``from`` is the source repository if both repositories are in one registry;
 otherwise it is the target repository itself, because a registry that supports mounting then responds with 201 if it has
-the blob already. A single request thus finds an existing blob or opens the session. If the registry refuses one mount,
-no other is requested.
+the blob already. A single request thus finds an existing blob or opens the session. After the registry has refused one
+mount, no other mounts are requested.
 
-`BlobReader` verifies a blob before it returns the last byte, so that the target never receives a complete wrong blob.
+`BlobReader` verifies a blob before it returns the last byte, so that the target never receives all bytes of a corrupt
+blob.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ _PIECE_SIZE = 1024 * 1024
 
 @final
 class BlobCopier:
-    """Copies blobs. Thread-safe, if each thread copies another blob."""
+    """Copies blobs. Thread-safe if each thread copies a different blob."""
 
     def __init__(self, source: Repository, target: Repository, pool: WorkerPool, reporter: ProgressReporter) -> None:
         self._source = source
@@ -59,15 +60,16 @@ class BlobCopier:
         is_same_registry = source.sender.origin == target.sender.origin
         self._mount_from = source.name if is_same_registry else target.name
         self._can_mount = True
-        self._check_exists = False  # whether to look up blobs (HEAD): the target has one of them, and may have others
+        # Whether to look up blobs (HEAD). True if the target has one of the blobs, because it may then have others.
+        self._check_exists = False
         self._existing: set[Digest] = set()
         self._reported: dict[Digest, int] = {}
 
     def has_manifest(self, digest: Digest, blobs: list[Descriptor]) -> bool:
         """Whether the target has a manifest, and therefore all content that the manifest references.
 
-        Without the first blob, the manifest cannot exist. The blob is looked up first, because its existence decides
-        whether the other blobs are looked up, too.
+        The target cannot have the manifest without its first blob. This blob is looked up first, because its existence
+        decides whether the other blobs are looked up, too.
         """
         if blobs and not self._exists(blobs[0].digest):
             return False
@@ -75,7 +77,10 @@ class BlobCopier:
         return find_manifest(self._target, digest) is not None
 
     def copy_blob(self, blob: Descriptor) -> None:
-        """Copy a blob, unless the target has or mounts it. Skip a blob with ``urls`` that the source does not have."""
+        """Copy a blob, unless the target has it or mounts it.
+
+        A blob with ``urls`` is skipped if the source does not have it.
+        """
         self._pool.check()
         if not (blob.digest in self._existing or (self._check_exists and self._exists(blob.digest))):
             self._send(blob)
@@ -101,7 +106,7 @@ class BlobCopier:
         self._existing.add(blob.digest)
 
     def _attempt(self, blob: Descriptor) -> OciwireError | None:
-        """Mount or send a blob. Return an error after which the blob may be sent again; `None` after success.
+        """Mount or send a blob. Return `None`, or an error after which the blob may be sent again.
 
         A session that fails is cancelled, unless the connection to the target has failed. In this case the state of the
         session is unknown, and the session is left to expire.
@@ -117,7 +122,7 @@ class BlobCopier:
             with self._open(blob) as content:
                 if session is None:
                     session = open_upload(self._target, blob.digest.algorithm)
-                # Once there is a body, an error that it has not raised comes from the target.
+                # Once `body` is set, any error that the body has not raised comes from the target.
                 body = Body.of(content if isinstance(content, bytes) else self._read_pieces(content, blob), blob.size)
                 incomplete = UploadCompletion(self._target, session.location, blob.digest, body).run()
         except BaseException as error:
@@ -154,15 +159,15 @@ class BlobCopier:
             yield piece
             done += len(piece)
             self._pool.check()
-            # The number never decreases in a second attempt. The blob is reported as done by `copy_blob`, after the
-            # target has confirmed it.
+            # The reported number of bytes never decreases in a second attempt. The blob is reported as done by
+            # `copy_blob`, after the target has confirmed it.
             if self._reported.get(blob.digest, 0) < done < blob.size:
                 self._reported[blob.digest] = done
                 self._reporter.report(blob.digest, done, blob.size)
 
 
 def _is_target_lost(error: BaseException, body: Body | None) -> bool:
-    """Whether the connection to the target has failed, and not the source or the progress callback."""
+    """Whether an error comes from the connection to the target, not from the source or the progress callback."""
     is_lost = isinstance(error, TransportError) and not isinstance(error, BodyConsumedError)
     return is_lost and body is not None and not has_raised(body, error)
 

@@ -1,8 +1,8 @@
 """Copies images, indexes, artifacts and their referrers from one registry to another.
 
-First all manifests are read, then all blobs are copied, then the manifests are pushed, each after all that it
-references; the tag is set last. Therefore every manifest at the target is complete, even if a copy fails. Another call
-sends only what the target does not have yet.
+First all manifests are read, then all blobs are copied, and then the manifests are pushed. Each manifest is pushed
+after all content that it references, and the tag is set last. Therefore every manifest at the target is complete, even
+if a copy fails. Another call sends only the content that the target does not have yet.
 """
 
 from __future__ import annotations
@@ -119,29 +119,31 @@ def copy(
     workers: int = 4,
     progress: ProgressCallback | None = None,
 ) -> Descriptor:
-    """Copy an image, an index with all that it references, or any other artifact.
+    """Copy an image, an index with all content that it references, or any other artifact.
 
     A reference has the form ``NAME``, ``NAME:TAG`` or ``NAME@DIGEST``; the tag defaults to ``latest``. If its first
-    component looks like a host, as in ``docker pull``, it must be the host of the client. At the source a digest takes
-    precedence over a tag; at the target, the copied manifest must have the digest.
+    component looks like a host, as in ``docker pull``, it must be the host of the client. If the source reference has
+    both a digest and a tag, the digest is used. If the target reference has a digest, the copied manifest must have
+    this digest.
 
     With full references, no client is required: ``copy("ghcr.io/org/app:v1", "quay.io/org/app:v1")`` opens the clients
     and closes them. For other options, such as plain http, pass a client: ``target=Client("localhost:5000",
     insecure=True)``.
 
-    Each blob is sent at most once, from registry to registry, without touching the disk; within one registry it is
-    mounted. Content that the target has is not sent: a manifest that exists is assumed to have all that it references.
-    The first blob of each manifest is looked up at the target (HEAD). The others are looked up only if the target has
-    one of these; otherwise the request to mount a blob also finds a blob that exists, and a registry that does not
-    support mounting receives all blobs. Layers with ``urls`` that the source does not have are skipped.
+    Each blob is sent at most once, from registry to registry, without being written to the disk. Within one registry,
+    blobs are mounted. Content that the target already has is not sent. If the target has a manifest, it is assumed to
+    have all content that the manifest references. The first blob of each manifest is looked up at the target (HEAD).
+    The other blobs are looked up only if the target has at least one of these first blobs. Otherwise, existing blobs
+    are found by the requests to mount them, and a registry that does not support mounting receives all blobs. Layers
+    with ``urls`` that the source does not have are skipped.
 
     A copy is limited to 4096 manifests with a total size of 32 MiB and 65,536 descriptors. At these limits, the
     manifests use about 100 MiB of memory. Each worker uses a few MiB.
 
     All threads have ended when this function returns. After an error, a thread that is blocked on its connection ends
-    at the client's timeout or deadline (`Client.with_options`) at the latest. Its upload is cancelled if the target
-    answers within 10 seconds, even after the deadline; if the connection to the target failed, the upload is left to
-    expire.
+    at the client's timeout or deadline (`Client.with_options`) at the latest. The upload of this thread is cancelled if
+    the target answers within 10 seconds, even after the deadline; if the connection to the target failed, the upload is
+    left to expire.
 
     Args:
         args: The arguments up to `target_reference`, by position.
@@ -149,15 +151,16 @@ def copy(
         source: Client of the registry to copy from. `None` means a `Client` of the host in the reference, which is
             closed at the end.
         source_reference: Reference at the source.
-        target: Client of the registry to copy to; may be the same client. `None` as for `source`.
+        target: Client of the registry to copy to. It may be the same client as `source`. `None` has the same meaning as
+            for `source`.
         target_reference: Reference at the target.
         platforms: One or more platforms to copy from an index: ``os/architecture``, ``os/architecture/variant`` or a
             `Platform`, whose empty fields match anything. A single matching image is copied without the index. If all
-            entries match, the index is copied unchanged. Otherwise a new index is pushed, which has the matching
-            entries, unchanged, and a different digest. An artifact that is not an index is copied completely. Defaults
-            to all platforms.
-        referrers: Whether to copy the referrers of the manifests, such as signatures, too. Listed referrers that do
-            not exist are skipped. Defaults to false.
+            entries match, the index is copied unchanged. Otherwise a new index is pushed. It contains the matching
+            entries, unchanged, and has a different digest. An artifact that is not an index is copied completely.
+            Defaults to all platforms.
+        referrers: Whether to also copy the referrers of the manifests, such as signatures. Listed referrers that do not
+            exist are skipped. Defaults to false.
         workers: Maximum number of threads, from 1; with 1, all work is done in the caller's thread. Defaults to 4.
         progress: Called with a `Progress` of the operation ``copy`` for each blob and manifest, from any thread.
             Content that exists, is mounted or is skipped is reported as done, so that the reported sizes add up to
@@ -169,13 +172,13 @@ def copy(
     Raises:
         UsageError: An argument is not valid, or the root manifest does not have the digest of the target's reference.
             Nothing was pushed.
-        NotFound: The source does not have the manifest, or it has none for the platforms.
+        NotFound: The source does not have the manifest, or it has no manifest for the platforms.
         ContentError: A manifest is not valid, content is wrong (`SizeMismatch`, `DigestMismatch`), or a limit is
             exceeded. The tag is unchanged.
         Unsupported: A manifest is of Docker schema 1. The tag is unchanged.
-        ReferrersUpdateError: All was copied and the tag is set, but the target has no referrers API, and a list of
-            referrers under a tag could not be updated. If there are several such errors, the first is raised.
-        RegistryError: One of the registries refused.
+        ReferrersUpdateError: All content was copied and the tag is set, but the target has no referrers API, and a list
+            of referrers under a tag could not be updated. If there are several such errors, the first is raised.
+        RegistryError: One of the registries refused a request.
         TransportError: There is no usable response.
         Exception: The exception that `progress` raised, unchanged.
     """
@@ -217,7 +220,8 @@ def copy(
             nodes = walker.walk(root, copier.has_manifest)
             for node in nodes.values():
                 for blob in () if node.exists else node.blobs:
-                    # A layer with `urls` may be skipped. If another manifest lists it without, it is required.
+                    # A layer with `urls` may be skipped. If another manifest lists the same layer without `urls`, the
+                    # layer is required.
                     if blob.digest not in blobs or blobs[blob.digest].urls:
                         blobs[blob.digest] = blob
             pool.for_each(copier.copy_blob, blobs.values())
@@ -237,7 +241,7 @@ def _open_clients(
     source: Client | None = None,
     target: Client | None = None,
 ) -> tuple[Client, Client]:
-    """Return the clients of both registries. A client that is not given is opened, or is the other one if it fits."""
+    """Return the clients of both registries. For a missing client, use the other client if it fits, or open one."""
     if client is not None and (source is not None or target is not None):
         raise UsageError("client must not be combined with source or target")
     source, target = source or client, target or client
@@ -258,7 +262,8 @@ class _ManifestPusher:
     """Pushes the manifests of a copy in the threads of a pool.
 
     Attributes:
-        error: The first failed update of a list of referrers, if any. It does not stop the copy.
+        error: The error of the first failed update of a list of referrers, if any. Such an error does not stop the
+            copy.
     """
 
     def __init__(self, target: Repository, pool: WorkerPool, reporter: ProgressReporter) -> None:
@@ -269,7 +274,7 @@ class _ManifestPusher:
         self.error: ReferrersUpdateError | None = None
 
     def push_all(self, nodes: dict[Digest, Node], root: Node, tag: str | None) -> None:
-        """Push the manifests, each after those that it references; last the root with its tag."""
+        """Push each manifest after the manifests that it references. Push the root with its tag last."""
         digest = root.descriptor.digest
         sorter = TopologicalSorter({key: sorted(node.dependencies & nodes.keys()) for key, node in nodes.items()})
         try:
@@ -285,7 +290,7 @@ class _ManifestPusher:
                 if node.references.subject is not None:  # one at a time: they may write the same referrers tag
                     self._push(node)
             sorter.done(*ready)
-        # The root is pushed last, with its tag; not if the target has the manifest and the tag already refers to it.
+        # Push the root last, with its tag, unless the target has the manifest and the tag already refers to it.
         if tag is not None and (root.needs_push or find_manifest(self._target, tag) != digest):
             self._push(root, tag)
         elif not is_dependency:

@@ -2,19 +2,19 @@
 
 Steps:
 
-1. `_Download.run`: if the file at the target has the digest, nothing is downloaded.
-2. `_Download._resume`: hash the partial file of an earlier call (see `_partial_file`), and request the bytes that are
-   missing with a Range.
+1. `_Download.run`: if the file at the target already has the digest, nothing is downloaded.
+2. `_Download._resume`: hash the partial file of an earlier call (see `_partial_file`), and request the missing bytes
+   with a Range header.
 3. `_Download._start`: if there is no partial file, if the registry does not support ranges, or if the digest is wrong
    after step 2, download the whole blob.
 4. `PartialFile.finish`: sync the file, and rename it to the target.
 
 In steps 2 and 3, `_Receiver` receives the response. The calling thread reads it, hashes the bytes and writes them to
-the file. If the connection is slow and there are several parts, helper threads request other parts by ranges. From then
-on, another thread hashes the file in order, as far as it has no gap.
+the file. If the connection is slow and there are several parts, helper threads request other parts with Range requests.
+From then on, a separate thread hashes the file in order, up to the first gap.
 
-If the request of a helper is refused or its connection is lost, it releases its part and ends. The calling thread
-receives the parts that remain. Any other error of a helper, and every error of the calling thread, ends the download.
+If a helper's request is refused or its connection is lost, the helper releases its part and ends. The calling thread
+receives the remaining parts. Any other error in a helper, and any error in the calling thread, ends the download.
 """
 
 from __future__ import annotations
@@ -69,15 +69,15 @@ if TYPE_CHECKING:
 __all__ = ["download"]
 
 _BUFFER_SIZE = 1024 * 1024
-"""Size in bytes of a buffer that fits the processor's cache."""
+"""Buffer size in bytes, chosen so that a buffer fits in the processor's cache."""
 _BUFFER_MEMORY = 32 * 1024 * 1024
 """Maximum size in bytes of all buffers of a download."""
 _ALONE_SECONDS = 0.1
 """Minimum time in seconds before helpers are started. They are not started while the rate is above `_FAST_RATE`."""
 _FAST_RATE = 200 * 1024 * 1024
-"""Bytes per second of one connection above which more connections are hardly faster."""
+"""Rate of one connection, in bytes per second, above which more connections hardly increase the throughput."""
 _FLUSH_INTERVAL = 0.2
-"""Seconds after which a buffer is written although it is not full, so that little is lost if the process is killed."""
+"""Seconds after which a partially filled buffer is written, so that little is lost if the process is killed."""
 _HASH_LIMIT = 64 * 1024 * 1024
 """Maximum size in bytes of a file that is hashed (in 40 ms) before the size of the blob is requested (HEAD)."""
 _HELPER_TIMEOUT = 10.0
@@ -143,10 +143,11 @@ def download(
     The blob is written to a hidden file in the directory of the target, ``.NAME.DIGEST.part``, which is then synced and
     renamed. If a download is interrupted or its process is killed, the next call hashes the content of this file and
     resumes the download. If the registry does not support ranges, or if the digest of the resumed blob is wrong, the
-    whole blob is downloaded again. If another download is writing the hidden file, or if it belongs to another user,
-    has a second hard link or is not a regular file, a file with a random name is used instead, which is not resumed.
+    whole blob is downloaded again. If another download is writing the hidden file, or if the hidden file belongs to
+    another user, has a second hard link or is not a regular file, the blob is written to a file with a random name
+    instead, and the download cannot be resumed.
 
-    If the file at the target has the digest already, nothing is written, and nothing is requested except for the size
+    If the file at the target already has the digest, nothing is written, and only the size of the blob may be requested
     (see below). Any other file at the target is replaced, including its mode and owner. A symbolic link at the target
     is replaced and never followed. Before a file of more than 64 MiB is hashed, the size of the blob is requested
     (HEAD): a file at the target is hashed only if it has the same size, and a partial file only if it is not longer.
@@ -161,11 +162,12 @@ def download(
         client: Client of the registry. `None` means a `Client` of the host in the reference, which is closed at the
             end.
         repository: Name of the repository.
-        digest: Digest of the blob (sha256, sha384 or sha512), or its descriptor, whose size is then verified, too.
+        digest: Digest of the blob (sha256, sha384 or sha512), or its descriptor. With a descriptor, the size is
+            verified, too.
         reference: Repository and digest, ``HOST/NAME@DIGEST``, instead of `repository` and `digest`.
         path: Path of the file, in an existing directory.
-        workers: Maximum number of connections, from 1; more than 64 count as 64. All buffers together use at most
-            32 MiB. Defaults to 4.
+        workers: Maximum number of connections, from 1. Values above 64 are treated as 64. All buffers together use at
+            most 32 MiB. Defaults to 4.
         part_size: Size of a part in bytes, from 1. Defaults to 64 to 256 MiB, depending on the size of the blob. It is
             increased if there would be more than 4096 parts.
         progress: Called with a `Progress` from any thread, one call at a time. An exception that it raises ends the
@@ -238,7 +240,8 @@ class _Download:
         except BaseException:
             file.abandon()
             raise
-        # Another process has replaced the file since the rename. If it has downloaded the same blob, this is a success.
+        # If `placed` is false, another process has replaced the file since the rename. This is a success if that
+        # process has downloaded the same blob.
         if not placed and self._verified_size(descriptor.size) is None:
             raise OSError(
                 f"{self._target} does not hold {self.digest}: another process replaced the file when the download was"
@@ -247,7 +250,7 @@ class _Download:
         return descriptor
 
     def _resume(self, file: PartialFile) -> Descriptor | None:
-        """Complete the partial file; `None` if that is not possible, so that the blob is downloaded from its start."""
+        """Complete the partial file. Return `None` if this is not possible and the whole blob must be downloaded."""
         start = file.prefix
         if not start or not self._may_have_size(start, at_least=True):
             return None
@@ -260,7 +263,8 @@ class _Download:
             descriptor = self._resolve()
             if start >= descriptor.size:
                 return None
-            # `max_skip=0` refuses a response with the whole blob instead of the range: `_start` requests it anyway.
+            # `max_skip=0` refuses a response with the whole blob instead of the range: in this case, `_start` requests
+            # the whole blob.
             size = descriptor.size
             reader = open_blob(self.source, self.digest, start, size, verify=False, size=size, max_skip=0)
         except (ProtocolError, RegistryError) as error:
@@ -376,13 +380,14 @@ class _Receiver:
         try:
             with reader:
                 self._report(0)
-                # The response continues after the first part: read on until a helper has taken the next part.
+                # The response does not end after the first part: continue to read it until a helper has taken the next
+                # part.
                 part = self._parts.follow(0)
                 while part is not None:
                     self._receive(reader, part)
                     part = self._parts.follow(part.index + 1)
             self._receive_parts(self._source, max_skip=None)
-        except BaseException as caught:  # noqa: BLE001 - raised by `join`, when all threads have ended
+        except BaseException as caught:  # noqa: BLE001 - `join` raises it after all threads have ended
             error = caught
         try:
             self._pool.join(error)
@@ -397,8 +402,9 @@ class _Receiver:
     def _start_helpers_if_slow(self) -> None:
         """Start the other threads if the first connection is too slow.
 
-        Several connections are no faster than one fast connection, whose bytes are hashed while they are in the
-        processor's cache. The bytes from several connections must be read back from the file to be hashed in order.
+        Several connections are no faster than one fast connection. The bytes from one connection are hashed while they
+        are in the processor's cache. The bytes from several connections must be read back from the file to be hashed in
+        order.
         """
         received = self._parts.prefix - self._parts.parts[0].start
         if not self._helpers or time.monotonic() - self._began < _ALONE_SECONDS + received / _FAST_RATE:
@@ -457,7 +463,7 @@ class _Receiver:
                 self._report(filled)
 
     def _hash_in_order(self) -> None:
-        """Hash the file from its prefix to its end. Waits at each gap until it is filled."""
+        """Hash the file from the end of its prefix to the end of the file. At each gap, wait until it is filled."""
         hashed = self._file.prefix
         with memoryview(bytearray(min(_BUFFER_SIZE, self._descriptor.size - hashed))) as buffer:
             while hashed < self._descriptor.size:
@@ -495,7 +501,7 @@ def _may_serve_whole_blob(error: ProtocolError | RegistryError) -> bool:
 
 
 def _check_target(path: str | os.PathLike[str]) -> str:
-    """Return the absolute path of the target; `UsageError` if no file can be created there."""
+    """Return the absolute path of the target. Raise `UsageError` if no file can be created there."""
     target = check_path(path)
     directory, name = os.path.split(target)
     if not os.path.isdir(directory or "."):

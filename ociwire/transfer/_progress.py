@@ -18,8 +18,9 @@ class Progress:
 
     Attributes:
         operation: ``download``, ``upload`` or ``copy``.
-        digest: Digest of the content; `None` until it is known, as in an upload that is still being hashed.
-        done: Number of bytes that are done, including those that were present before.
+        digest: Digest of the content; `None` until it is known, for example during an upload that is still being
+            hashed.
+        done: Number of bytes that are done, including bytes that were already present.
         total: Total number of bytes; `None` if it is unknown.
     """
 
@@ -30,16 +31,17 @@ class Progress:
 
 
 ProgressCallback = Callable[[Progress], object]
-"""Function that is called with each event, from any thread, one call at a time for each digest. An exception that it
-raises ends the transfer."""
+"""Function that is called with each event. It may be called from any thread, but only once at a time for each digest.
+If it raises an exception, the transfer ends."""
 
 
 @final
 class ProgressReporter:
     """Calls the progress callback, if there is one. Omits an event that is equal to the previous one.
 
-    As a context manager, it raises the exception of the callback unchanged, although other code may have replaced it: a
-    generator replaces StopIteration by RuntimeError, and a `TransportError` is treated as a fault of the network.
+    As a context manager, it raises the exception of the callback unchanged, even if other code has replaced this
+    exception. For example, a generator replaces StopIteration by RuntimeError, and a `TransportError` of the callback
+    is treated as a network failure.
 
     Attributes:
         error: The exception that the callback has raised; `None` if there is none.

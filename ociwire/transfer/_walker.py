@@ -1,7 +1,7 @@
-"""Reads the manifests to copy: those that a root references, and their referrers.
+"""Reads the manifests to copy: the manifests that a root references, and the referrers of all manifests.
 
-An index may be hostile: depth, number and total size of the manifests are limited. If the target has an index, the
-manifests that the index references are not read, unless their referrers are copied.
+Because an index may be hostile, the depth, the number and the total size of the manifests are limited. If the target
+has an index, the manifests that the index references are not read, unless their referrers are copied.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LOG = logging.getLogger("ociwire.client")
 _MAX_DEPTH = 8
 _MAX_MANIFESTS = 4096
 _MAX_BYTES = 32 * 1024 * 1024
-"""Maximum size in bytes of all manifests; or eight times `Client(max_manifest_size=)`, if that is more."""
+"""Maximum total size in bytes of all manifests, unless eight times `Client(max_manifest_size=)` is more."""
 _MAX_DESCRIPTORS = 65_536
 
 
@@ -40,9 +40,9 @@ class Node:
     """A manifest to copy.
 
     Attributes:
-        blobs: The blobs that it references; some indexes list blobs among their entries.
-        exists: Whether the target has it, and with it all that it references.
-        referrers: Its referrers, if they are copied.
+        blobs: The blobs that the manifest references. Some indexes also list blobs among their entries.
+        exists: Whether the target has the manifest, and therefore all content that the manifest references.
+        referrers: The referrers of the manifest, if referrers are copied.
     """
 
     descriptor: Descriptor
@@ -60,7 +60,10 @@ class Node:
 
     @property
     def needs_push(self) -> bool:
-        """Whether to push the manifest. A manifest with a subject is always pushed, so that the target lists it."""
+        """Whether to push the manifest.
+
+        A manifest with a subject is always pushed, so that the target lists it as a referrer.
+        """
         return not self.exists or self.references.subject is not None
 
 
@@ -80,7 +83,8 @@ class ManifestWalker:
     def select(self, root: Node, platforms: list[Platform]) -> Node:
         """Select the entries of an index, and of the indexes in it, for the platforms.
 
-        Returns the image if there is one entry, the root if no entry is left out, else a new index.
+        Returns the image if a single entry is selected, the root if all entries are selected, and a new index
+        otherwise.
         """
         entries = list(self._entries(root, platforms, set(), 0))
         selected = {entry.digest: entry for entry, _, matches in entries if matches}
@@ -101,7 +105,7 @@ class ManifestWalker:
     def _entries(
         self, node: Node, platforms: list[Platform], seen: set[Digest], depth: int
     ) -> Iterator[tuple[Descriptor, str, bool]]:
-        """Yield the entries of an index and of the indexes in it, their JSON text, and whether they are selected."""
+        """Yield each entry of an index and of the indexes in it, its JSON text, and whether it is selected."""
         for entry, text in index_entries(node.content):
             if entry.platform is not None or not is_index(entry):
                 yield entry, text, matches_platform(entry, platforms)
@@ -113,10 +117,10 @@ class ManifestWalker:
                 yield from self._entries(nested, platforms, seen, depth + 1)
 
     def walk(self, root: Node, exists: Callable[[Digest, list[Descriptor]], bool]) -> dict[Digest, Node]:
-        """Read the manifests that a root references, breadth-first, and return all nodes by digest, with the root.
+        """Read the manifests that a root references, breadth-first, and return all nodes (with the root) by digest.
 
         `exists` returns whether the target has a manifest. Its arguments are the digest of the manifest, and the blobs
-        without which the target cannot have it.
+        that the target must have if it has the manifest.
         """
 
         def look_up(node: Node) -> None:
@@ -126,7 +130,7 @@ class ManifestWalker:
             if self._referrers:
                 for referrer in self._source.referrers(self._repository, digest):
                     self._count(descriptors=1)
-                    # Without its annotations, which may be long: its own manifest has them.
+                    # Omit the annotations, which may be long: the manifest of the referrer has them.
                     node.referrers.append(Descriptor(referrer.media_type, referrer.digest, referrer.size))
 
         nodes: dict[Digest, Node] = {}
@@ -155,12 +159,13 @@ class ManifestWalker:
             digest, media_type = descriptor.digest, descriptor.media_type
             indexes = parents.get(digest, [])
             try:
-                # A list of referrers may state wrong sizes, and it may list deleted manifests. The digest is verified.
+                # A list of referrers may state wrong sizes, and it may list deleted manifests. Therefore the size is
+                # verified only for entries of an index. The digest is always verified.
                 node = self.read(digest, media_type=media_type, size=descriptor.size if indexes else None)
             except NotFound:
                 if indexes and media_type in MANIFEST_TYPES:
                     raise
-                for index in indexes:  # some indexes list blobs, such as those of BuildKit's cache
+                for index in indexes:  # some indexes list blobs, such as the indexes of BuildKit's cache
                     index.blobs.append(descriptor)
             else:
                 node.exists = any(index.exists for index in indexes)
@@ -187,7 +192,7 @@ class ManifestWalker:
         try:
             return self._parse(reader.descriptor, content, media_type)
         except ContentError as error:
-            redact_error(error, reader)  # it quotes the content, which may repeat secrets of the request
+            redact_error(error, reader)  # the message quotes the content, which may repeat secrets of the request
             raise
 
     def _parse(self, served: Descriptor, content: bytes, expected: str | None) -> Node:

@@ -1,4 +1,4 @@
-"""Responses from a socket: parsing of the head and the body, and return of the connection to its pool.
+"""Parse the head and the body of a response from a socket, and return the connection to its pool.
 
 `WireResponse` replaces http.client's response for urllib3. `WireBody` is the reader of the body of a `Response`.
 """
@@ -34,7 +34,7 @@ _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
 # A placeholder for the attribute `headers` of http.client's response: `WireResponse` stores the fields in `fields`.
 _NO_MESSAGE = http.client.HTTPMessage()
 _UNCLOSED: dict[weakref.ref[WireBody], tuple[SocketReader, str, str, Redactor | None]] = {}
-"""Socket and request of each open body, by a weak reference to the body. A value must not refer to its body.
+"""Maps a weak reference to each open body to the socket and the request. A value must not refer to the body.
 
 The finalizers of the objects in a reference cycle run in any order. If the finalizer of http.client's response or of
 the socket ran first, an unread connection would appear to be read to its end, or its file descriptor would be closed
@@ -47,7 +47,7 @@ class WireResponse(http.client.HTTPResponse):
     """Replacement for http.client's response, with the methods that urllib3 and `WireBody` use.
 
     Attributes:
-        exchange: The exchange of the request, until the head is read; `None` for a response to CONNECT.
+        exchange: The exchange of the request. `None` after the head has been read, and for a response to CONNECT.
         fields: Header fields.
         has_excess_data: Whether bytes were received after the body, so that the connection must not be reused.
     """
@@ -80,8 +80,8 @@ class WireResponse(http.client.HTTPResponse):
         if "close" in options or (minor == 0 and "keep-alive" not in options):
             return True
         if self.chunked:
-            # An additional Content-Length, or chunks in HTTP/1.0, may be an attempt at response splitting: the
-            # connection must be closed (RFC 9112, sections 6.1 and 6.3).
+            # A Content-Length in addition to chunked framing, or chunked framing in HTTP/1.0, may be an attempt at
+            # response splitting: the connection must be closed (RFC 9112, sections 6.1 and 6.3).
             return minor == 0 or "content-length" in self.fields
         return self.length is None
 
@@ -115,7 +115,7 @@ class WireResponse(http.client.HTTPResponse):
         return count
 
     def _next_chunk(self) -> bool:
-        """Read the next chunk size (RFC 9112, section 7.1). At the last chunk, skip the trailers, and return false."""
+        """Read the next chunk size (RFC 9112, section 7.1). At the last chunk, skip the trailers and return false."""
         if self.chunk_left == 0 and self._framing_line(2) not in _LINE_ENDS:
             raise ProtocolError("invalid chunked body in the response: expected a line end after the data of a chunk")
         line = self._framing_line(_MAX_LINE)
@@ -140,7 +140,7 @@ class WireResponse(http.client.HTTPResponse):
         raise ProtocolError(f"invalid chunked body in the response: expected a line of at most {_MAX_LINE} bytes")
 
     def finish(self) -> None:
-        """Mark the body as read to its end. If a response is closed without this, its connection is closed, too."""
+        """Mark the body as read to its end. If a response is closed before this call, its connection is closed, too."""
         fp: Any = self.fp
         self.fp = None  # type: ignore[assignment]
         fp.raw.finish()
@@ -149,7 +149,7 @@ class WireResponse(http.client.HTTPResponse):
 
 
 class WireBody:
-    """Reader of the body of a response, which returns the connection to its pool at the end.
+    """Reads the body of a response, and returns the connection to its pool at the end of the body.
 
     ================  ======================  =======================================  =========
     state             event                   action                                   next
@@ -163,9 +163,9 @@ class WireBody:
     finished, closed  any other event         none                                     unchanged
     ================  ======================  =======================================  =========
 
-    Only `readinto` returns a connection to its pool, which takes locks. `close` and the finalizer only close the
-    socket: the garbage collector may call `close`, through the ``finally`` of a generator or an `io.BufferedReader`, in
-    a thread that holds the lock of a pool or a log handler.
+    Returning a connection to its pool acquires locks. Therefore, only `readinto` returns it, and `close` and the
+    finalizer only close the socket: the garbage collector may call `close`, through the ``finally`` of a generator or
+    an `io.BufferedReader`, in a thread that holds the lock of a pool or a log handler.
 
     Args:
         raw: Response to read from.

@@ -1,4 +1,4 @@
-"""TLS contexts of hosts. Certificates are always verified, unless a context of the user disables it.
+"""TLS contexts of hosts. Certificates are always verified, unless a context of the user disables verification.
 
 The folders of `docker_certs_d` are specified by Docker's "Verify repository client with certificates" and by
 containers-certs.d(5): there is a folder for each host, named ``HOST[:PORT]``.
@@ -25,7 +25,8 @@ __all__ = ["TLSConfig", "TLSContextCache", "TLS", "docker_certs_d"]
 _LOG = logging.getLogger("ociwire.tls")
 _MAX_HOSTS = 1024
 _SYSTEM = ("", True)
-"""Key of the shared context with the CAs of the system. It cannot collide, because no host is empty."""
+"""Key of the shared context with the CAs of the system. It differs from the key of any host, because a host is not
+empty."""
 _STANDARD_ROOTS = ("~/.config/containers/certs.d", "/etc/containers/certs.d", "/etc/docker/certs.d")
 
 
@@ -42,10 +43,10 @@ class TLSConfig:
     'ca.pem'
 
     Attributes:
-        ca: Path of a file with CAs in PEM, which are trusted instead of those of the system. `None` means those of the
+        ca: Path of a PEM file with the CAs to trust instead of the CAs of the system. `None` means the CAs of the
             system.
-        cert: Path of the client certificate with its chain in PEM. `None` means no client certificate.
-        key: Path of the key of the client certificate in PEM, not encrypted. `None` means that the file of the
+        cert: Path of a PEM file with the client certificate and its chain. `None` means no client certificate.
+        key: Path of a PEM file with the unencrypted key of the client certificate. `None` means that the file of the
             certificate contains the key.
 
     Raises:
@@ -66,14 +67,14 @@ class TLSConfig:
 
 
 TLS = str | os.PathLike[str] | TLSConfig | ssl.SSLContext | Callable[[str], ssl.SSLContext | None]
-"""Type of the option ``tls``: the path of a CA bundle, a `TLSConfig`, a context, or a function that returns the context
-for a ``host[:port]``, or `None` for a context with the CAs of the system."""
+"""Type of the option ``tls``: the path of a CA bundle, a `TLSConfig`, an `ssl.SSLContext`, or a function. The function
+is called with ``host[:port]`` and returns a context, or `None` for a context with the CAs of the system."""
 
 
 def docker_certs_d(root: str | os.PathLike[str] | None = None) -> Callable[[str], ssl.SSLContext | None]:
     """Return a function for the option ``tls`` that reads the certificate folders of Podman and Docker.
 
-    ``ROOT/HOST[:PORT]/*.crt`` are CAs that are trusted in addition to those of the system. ``*.cert`` and ``*.key``
+    ``ROOT/HOST[:PORT]/*.crt`` are CAs that are trusted in addition to the CAs of the system. ``*.cert`` and ``*.key``
     files of the same name are client certificates and their keys. Requests with `RequestInfo.anonymous` are sent
     without client certificates. Folders without read permission are skipped with a log line, because Docker's packages
     create ``/etc/docker`` with mode 0700.
@@ -83,12 +84,12 @@ def docker_certs_d(root: str | os.PathLike[str] | None = None) -> Callable[[str]
 
     Args:
         root: Folder that contains the folders of the hosts. `None` means ``~/.config/containers/certs.d``,
-            ``/etc/containers/certs.d`` and ``/etc/docker/certs.d``, in the order of Podman. The CAs in all of them are
-            trusted; client certificates are read from the first folder that has any.
+            ``/etc/containers/certs.d`` and ``/etc/docker/certs.d``, in the same order as Podman. The CAs in all of them
+            are trusted; client certificates are read from the first folder that has any.
 
     Raises:
-        UsageError: Raised when the function is called: the content of a file does not match its suffix, a file cannot
-            be read or is not a regular file, or a certificate has no key or a key has no certificate.
+        UsageError: Raised when the returned function is called: the content of a file does not match its suffix, a file
+            cannot be read or is not a regular file, or a certificate has no key or a key has no certificate.
     """
     if root is not None:
         return _CertsD([Path(root)])
@@ -113,12 +114,14 @@ class _CertsD:
     def _load(self, host: str, *, with_client: bool) -> ssl.SSLContext | None:
         ca_files: list[Path] = []
         client_files: list[Path] = []
-        # Docker reads the folder HOST:443 for `docker pull HOST:443/NAME`. The default port is removed from `host`.
+        # Docker reads the folder HOST:443 for `docker pull HOST:443/NAME`. Both folders are read, because `host` does
+        # not include the default port.
         names = [host] if re.search(r":[0-9]+$", host) else [host, f"{host}:443"]
         for folder in (root / name for root in self._roots for name in names):
             paths = list(_list_files(folder))
             ca_files += [path for path in paths if path.suffix == ".crt"]
-            # Only those of the first folder: in one context, several client certificates would replace each other.
+            # Use only the client certificates of the first folder that has any: in one context, they would replace each
+            # other.
             client_files = client_files or [path for path in paths if path.suffix in (".cert", ".key")]
         paths = ca_files + (client_files if with_client else [])
         if not paths:
@@ -140,7 +143,7 @@ class _ConfiguredTLS:
             return
         self._context = _load_bundle(config.ca)
         try:
-            # With a password, OpenSSL refuses an encrypted key instead of prompting for its password.
+            # With an empty password, OpenSSL refuses an encrypted key instead of prompting for its password.
             self._context.load_cert_chain(config.cert, config.key, password="")
         except (ssl.SSLError, OSError, ValueError) as error:
             key = "" if config.key is None else f" with the key {format_path(config.key)}"
@@ -166,10 +169,10 @@ def _load_bundle(path: str | os.PathLike[str] | None) -> ssl.SSLContext:
 
 
 def _list_files(folder: Path) -> Iterator[Path]:
-    """Yield the files of a folder, sorted by name; none if there is no folder, or no permission to read it."""
+    """Yield the files of a folder, sorted by name. Yield none if the folder does not exist or cannot be read."""
     try:
         names = sorted(os.listdir(folder))
-        os.stat(os.path.join(folder, "."))  # raises PermissionError without the permission to open its files
+        os.stat(os.path.join(folder, "."))  # raises PermissionError if the files in the folder cannot be opened
     except (FileNotFoundError, NotADirectoryError):
         return
     except PermissionError as error:
@@ -209,7 +212,7 @@ def _check_regular(path: Path) -> None:
 
 
 class TLSContextCache:
-    """Cache of the TLS context of each host: loading the CAs of the system takes longer than a handshake.
+    """Caches the TLS context of each host, because loading the CAs of the system takes longer than a handshake.
 
     Args:
         tls: See `TLS`. `None` means `docker_certs_d`.
@@ -227,7 +230,7 @@ class TLSContextCache:
             self._anonymous_for = self._context_for.anonymous
 
     def get(self, origin: Origin, *, anonymous: bool = False) -> ssl.SSLContext:
-        """Return the context for an origin; if `anonymous`, without a client certificate that was loaded here."""
+        """Return the context for an origin. If `anonymous`, omit a client certificate that this module has loaded."""
         return self._contexts.get((origin.netloc, anonymous and self._anonymous_for is not None), self._make)
 
     def _make(self, key: tuple[str, bool]) -> ssl.SSLContext:
