@@ -1,7 +1,7 @@
 """Validation of numeric arguments, shared by the whole public API, and formatting of values in error messages.
 
-A number is validated once, where the caller passes it. A valid number can be added, compared, converted and formatted
-without an exception: NaN, numbers too large for a float and integers beyond 64 bits are refused.
+A number is validated once, where the caller passes it. NaN, numbers too large for a float and integers of more than 64
+bits are refused, so that adding, comparing, converting and formatting a valid number does not raise an exception.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ def safe_repr(value: object, limit: int = 100) -> str:
     """Return the repr of an argument for an error message, truncated to `limit` characters. Never raises."""
     try:
         return truncate(repr(value), limit)
-    except Exception:  # noqa: BLE001 - a repr may raise anything; that of an int beyond 4300 digits raises ValueError
+    except Exception:  # noqa: BLE001 - a repr may raise any exception; for an int of over 4300 digits, ValueError
         size = f" of {value.bit_length()} bits" if isinstance(value, int) else ""
         return f"<{type(value).__name__}{size}>"
 
 
 def check_boolean(name: str, value: Any) -> bool:
-    """Return a boolean argument unchanged after validating it: a string such as "false" would count as true.
+    """Return a boolean argument unchanged after validating it. Strings are refused: "false" would count as true.
 
     Raises:
         UsageError: The value is not a `bool`.
@@ -83,7 +83,7 @@ def check_function(name: str, value: Any, usage: str) -> Any:
     Args:
         name: Name of the argument.
         value: The argument.
-        usage: What is expected, for the message.
+        usage: Description of the expected function, for the error message.
 
     Raises:
         UsageError: The value is not callable, or is a coroutine function, which would never be awaited.
@@ -107,7 +107,7 @@ def check_integer(name: str, value: Any, *, minimum: int = 0) -> int:
 
 
 def check_read_size(size: Any) -> int:
-    """Return the size argument of a ``read`` method as an integer; -1, which means the rest, for `None`.
+    """Return the size argument of a ``read`` method as an integer. `None` becomes -1, which means to read the rest.
 
     As in `io`, any object with ``__index__`` counts as an integer.
 
@@ -175,7 +175,7 @@ def check_future_deadline(deadline: Any) -> float | None:
             f"the deadline {safe_repr(deadline)} passed {now - deadline:.3g} s ago: expected a time.monotonic() value,"
             f" {example}"
         )
-    # Both clocks count seconds, but `time.monotonic` starts near 0: such a deadline would never be reached.
+    # Both clocks count seconds, but `time.monotonic` starts near 0: a value of `time.time` would never be reached.
     if deadline is not None and abs(deadline - time.time()) < MAX_WAIT and deadline - now > MAX_WAIT:
         raise UsageError(
             f"invalid deadline {safe_repr(deadline)}, a time.time() value: expected a time.monotonic() value, {example}"
@@ -187,7 +187,7 @@ def resolve_timeout(timeout: Any) -> tuple[float | None, float | None]:
     """Return the connect timeout and the read timeout in seconds; `None` means no timeout.
 
     Args:
-        timeout: One number of seconds for both, or a `urllib3.Timeout`, whose ``total`` bounds both.
+        timeout: A number of seconds for both timeouts, or a `urllib3.Timeout`, whose ``total`` limits both.
 
     Raises:
         UsageError: The timeout has another type, or one of its values is not a number greater than 0.
@@ -195,12 +195,12 @@ def resolve_timeout(timeout: Any) -> tuple[float | None, float | None]:
     if is_number(timeout) and timeout > 0:
         seconds = min(float(timeout), MAX_WAIT)
         return seconds, seconds
-    import urllib3  # deferred: takes no time if the caller has created a urllib3.Timeout
+    import urllib3  # deferred; already imported if the caller has created a urllib3.Timeout
 
     if isinstance(timeout, urllib3.Timeout):
         try:
             running = timeout.clone()
-            running.start_connect()  # with a total, urllib3 computes the read timeout only while its clock runs
+            running.start_connect()  # if `total` is set, urllib3 computes the read timeout only after this call
             values: tuple[Any, ...] = (running.total, running.connect_timeout, running.read_timeout)
         except (TypeError, ValueError, ArithmeticError):
             values = (False,)  # invalid: a value, such as a Decimal, cannot be added to a float
@@ -215,10 +215,10 @@ def resolve_timeout(timeout: Any) -> tuple[float | None, float | None]:
 
 
 def suggest_options(names: Mapping[str, str]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Return a decorator for a function that names the right option if it is called with one of another library.
+    """Return a decorator that suggests the right option if a function is called with an option of another library.
 
     Args:
-        names: What to use instead of each option of another library.
+        names: Maps each option of another library to the text that says what to use instead.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:

@@ -117,8 +117,8 @@ class UsageError(OciwireError, ValueError):
 class _RedactedRequest:
     """Descriptor for the attribute `request` of an exception.
 
-    Setting it masks the secrets of the request's exchange in the exception, and stores a request without them. Code
-    that raises an exception does not have to mask anything itself.
+    Assigning a request masks the secrets of its exchange in the exception, and stores a copy of the request without
+    them. Code that raises an exception therefore does not need to mask secrets itself.
     """
 
     def __get__(self, error: BaseException, owner: object = None) -> Request | None:
@@ -169,8 +169,8 @@ class ReadTimeout(TransportTimeout):
 class DeadlinePassed(TransportTimeout, UsageError):
     """The deadline for `Client.with_options` has passed already. Nothing was sent.
 
-    A `TransportTimeout`, because the time may have run out, and a `UsageError`, because the deadline may be a number of
-    seconds instead of a `time.monotonic` value.
+    This is a `TransportTimeout`, because the time may have run out, and also a `UsageError`, because the caller may
+    have passed a number of seconds instead of a `time.monotonic` value.
     """
 
 
@@ -187,7 +187,7 @@ class RedirectError(TransportError):
 
 
 class BodyConsumedError(TransportError):
-    """A single-use body was opened again after part of it was consumed, so that it cannot be sent again."""
+    """A single-use body cannot be sent again, because part of it was already consumed."""
 
 
 class AuthError(OciwireError):
@@ -207,7 +207,7 @@ class CredentialsRejected(AuthError):
 
     Attributes:
         host: The host of the registry that the credentials are for.
-        realm: The URL of the token server that rejected them; empty if the registry itself did.
+        realm: The URL of the token server that rejected the credentials; empty if the registry rejected them.
         status: The status code of the response.
     """
 
@@ -248,8 +248,8 @@ class SizeMismatch(ContentError):
 
     Attributes:
         expected: The expected size in bytes.
-        actual: The size in bytes. If the content is too long, the number of bytes that were counted when this was
-            detected, which is a lower bound.
+        actual: The size of the content in bytes. If the content is too long, this is a lower bound: the number of bytes
+            that were counted when the error was detected.
     """
 
     def __init__(self, message: str, *, expected: int = 0, actual: int = 0) -> None:
@@ -262,9 +262,9 @@ class ReferrersUpdateError(OciwireError):
     """A manifest was stored, but the referrers tag of its subject was not updated.
 
     If a registry has no referrers API, clients maintain a tag that lists the referrers (specification, "Referrers Tag
-    Schema"). The manifest can be read by its digest and its tags, but is missing in the referrers of its subject. Push
-    it again to repeat the update. ``__cause__`` is the reason: a `RegistryError`, a `ContentError` or an `AuthError`. A
-    `TransportError` during the update is raised unchanged.
+    Schema"). The manifest can be read by its digest and its tags, but is missing from the referrers of its subject. To
+    repeat the update, push the manifest again. ``__cause__`` is the error that occurred: a `RegistryError`, a
+    `ContentError` or an `AuthError`. A `TransportError` during the update is raised unchanged.
 
     Attributes:
         descriptor: The descriptor of the manifest that was stored.
@@ -285,7 +285,7 @@ class RegistryError(OciwireError):
     Attributes:
         status: The status code of the response.
         code: The ``code`` of the first error in the body, such as ``MANIFEST_UNKNOWN``; empty if there is none.
-        message: The ``message`` of the first error. If the body is not the JSON of the specification, its text.
+        message: The ``message`` of the first error, or the text of the body if it is not a JSON error response.
         detail: The ``detail`` of the first error: any JSON value; `None` if there is none.
         errors: All errors in the body, as the registry sent them.
         headers: The headers of the response, without cookies.
@@ -350,7 +350,7 @@ class BlobUploadUnknown(NotFound):
 
 
 class Unauthorized(RegistryError):
-    """``UNAUTHORIZED`` (401): credentials are required, or the registry does not accept those that were sent.
+    """``UNAUTHORIZED`` (401): credentials are required, or the registry rejected the credentials that were sent.
 
     Attributes:
         required_scope: The scope that the operation requires, such as ``repository:app:pull``; empty if there is none.
@@ -421,7 +421,7 @@ class BlobUploadInvalid(RegistryError):
 
 
 class DigestInvalid(RegistryError):
-    """``DIGEST_INVALID``: the digest of the content is not the one that was stated."""
+    """``DIGEST_INVALID``: the digest of the content differs from the digest in the request."""
 
 
 class ManifestInvalid(RegistryError):
@@ -429,7 +429,7 @@ class ManifestInvalid(RegistryError):
 
 
 class ManifestBlobUnknown(RegistryError):
-    """``MANIFEST_BLOB_UNKNOWN``: the repository does not have a blob or manifest that the manifest references."""
+    """``MANIFEST_BLOB_UNKNOWN``: the manifest references a blob or manifest that is not in the repository."""
 
 
 class NameInvalid(RegistryError):
@@ -437,7 +437,7 @@ class NameInvalid(RegistryError):
 
 
 class SizeInvalid(RegistryError):
-    """``SIZE_INVALID``, or status 413: the size of the content differs from the stated one, or is too large."""
+    """``SIZE_INVALID``, or status 413: the content is too large, or its size differs from the declared size."""
 
 
 class RangeInvalid(RegistryError):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Repository", "add_query", "repository_of", "sender_of"]
 
 _MAX_HEAD_ORIGINS = 64
-# Statuses with which registries and signed URLs that do not support HEAD respond to it, whatever a GET returns.
+# Statuses that registries and signed URLs without support for HEAD return for a HEAD, even if a GET would succeed.
 _HEAD_UNSUPPORTED = frozenset({400, 403, 405, 406, 500, 501})
 
 
@@ -58,7 +58,7 @@ class Repository:
         self.operation: str = operation
 
     def with_options(self, **changes: Unpack[RequestInfoFields]) -> Repository:
-        """Return the same repository, for requests with other values in the given fields of `RequestInfo`."""
+        """Return a copy whose requests have the given values in the fields of `RequestInfo`."""
         return Repository(self.sender.with_options(**changes), self.name, self.operation)
 
     # Scopes
@@ -70,7 +70,7 @@ class Repository:
 
     @property
     def push_scope(self) -> Scope:
-        """Scope for writing. It includes pull, so that look-ups before an upload do not require another token."""
+        """Scope for writing. It includes pull, so that lookups before an upload do not require another token."""
         return _scope(self.name, "pull", "push")
 
     @property
@@ -123,7 +123,7 @@ class Repository:
         """Send a HEAD, and return the closed response.
 
         Raises:
-            RegistryError: The status is not 200. If `needs_confirmation`, a GET has to confirm it.
+            RegistryError: The status is not 200. If `needs_confirmation` is true, confirm the error with a GET.
             TransportError: No usable response was received.
         """
         response = self.send("HEAD", url, scope, ok=(200,), headers=headers)
@@ -135,13 +135,13 @@ class Repository:
         return response
 
     def needs_confirmation(self, refusal: RegistryError) -> bool:
-        """Return whether an error response to a HEAD may only mean that HEAD is not supported."""
+        """Return whether an error response to a HEAD may mean only that the server does not support HEAD."""
         if refusal.status == 404:
             return self._responding_origin(refusal) not in self.sender.state.head_origins
         return refusal.status in _HEAD_UNSUPPORTED
 
     def _responding_origin(self, response: Response | RegistryError) -> str:
-        """Return the origin that has sent a response, as text of the form ``scheme://host:port``."""
+        """Return the origin that sent a response, in the form ``scheme://host:port``."""
         url = str(self.sender.origin) if response.request is None else response.request.url
         return "/".join(url.split("/", 3)[:3])
 
@@ -161,8 +161,8 @@ class Repository:
     ) -> Response:
         """Send the PUT that stores a blob or a manifest.
 
-        The status of success is 201 (specification, "Endpoints"). Some registries respond with 200, 202 or 204. This is
-        success only if the response contains the digest, or the registry has the content.
+        A successful response has status 201 (specification, "Endpoints"). Some registries respond with 200, 202 or 204
+        instead. Such a response counts as success only if it contains the digest, or if the registry has the content.
 
         Args:
             url: As for `send`.
@@ -210,7 +210,7 @@ class Repository:
         """Return the URL of an upload session from the Location of a response.
 
         Raises:
-            ProtocolError: There is no Location, or it is invalid or goes from https to http.
+            ProtocolError: The Location is missing, is invalid, or changes the scheme from https to http.
         """
         requested = response.request.url if response.request is not None else str(self.sender.origin)
         try:

@@ -19,8 +19,8 @@ __all__ = ["BaseTransport", "Layer", "Transport", "check_transport"]
 class Transport(Protocol):
     """Protocol of objects that send requests and return responses.
 
-    A base transport sends requests over sockets, or answers them from memory or disk. A layer passes them to the inner
-    transport that it wraps. Implementations must be thread-safe.
+    A base transport sends requests over sockets, or answers them from memory or disk. A layer wraps an inner
+    transport and passes requests to it. Implementations must be thread-safe.
 
     >>> from ociwire import Client, Request, Response
     >>> class EmptyRegistry:
@@ -51,12 +51,14 @@ class Transport(Protocol):
 
 
 Layer = Callable[[Transport], Transport]
-"""Callable that wraps a transport in another one: a class with the constructor ``(inner, *, options)``, or a
-`functools.partial` of it."""
+"""Callable that wraps a transport in another transport: a class with the constructor ``(inner, *, options)``, or a
+`functools.partial` of such a class."""
 
 
 class BaseTransport:
-    """Base of the transports of ociwire: a context manager that closes the transport, and a repr that shows the stack.
+    """Base class of the transports of ociwire.
+
+    It provides a context manager that closes the transport, and a repr that shows the stack.
 
     Layers store the transport that they wrap as ``_inner``.
     """
@@ -73,19 +75,19 @@ class BaseTransport:
 
     def __repr__(self) -> str:
         inner = getattr(self, "_inner", None)
-        # No option is shown, because options may be secret.
+        # The repr does not contain options, because they may be secret.
         return f"<{type(self).__name__}>" if inner is None else f"<{type(self).__name__} over {inner!r}>"
 
 
 def check_transport(name: str, transport: Any) -> Transport:
-    """Return a transport unchanged after validating that it has the methods of one.
+    """Return a transport unchanged after validating that it has the required methods.
 
     Args:
         name: Name of the argument for the message.
         transport: The argument.
 
     Raises:
-        UsageError: The argument is a class, a function, or has no ``round_trip`` or no ``close``.
+        UsageError: The argument is a class or a function, or lacks ``round_trip`` or ``close``.
     """
     if isinstance(transport, type):
         name_of_class = transport.__name__

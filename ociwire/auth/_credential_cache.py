@@ -1,4 +1,4 @@
-"""Cache of the results of a credential source, until they expire or a server refuses the credential."""
+"""Caches the results of a credential source until they expire or a server refuses the credential."""
 
 from __future__ import annotations
 
@@ -27,13 +27,15 @@ class LookupResult(NamedTuple):
     """The result of one lookup."""
 
     credential: Credential | None  # None for anonymous access
-    failure: AuthError | None  # the error because of which the source returned None, if any
+    failure: AuthError | None  # the error, if the source returned None because of one
     expires_at: float | None  # expiry in seconds since the epoch; None means never
 
 
 @final
 class CredentialCache:
-    """Calls a source, for each host one call at a time, and caches its results, including None. Thread-safe.
+    """Calls a credential source and caches its results, including None. Thread-safe.
+
+    For each host, only one call of the source runs at a time.
 
     Raises:
         UsageError: The source has no ``lookup`` method, and is not a function.
@@ -54,7 +56,7 @@ class CredentialCache:
         return None if expired else answer
 
     def lookup(self, key: CredentialKey, deadline: float | None) -> LookupResult:
-        """Return the result from the cache, or else from the source.
+        """Return the cached result, or call the source if there is none.
 
         Raises:
             AuthError: The source failed. Failures are not cached.
@@ -69,8 +71,8 @@ class CredentialCache:
     ) -> LookupResult:
         """Call the source again after a server refused the credential that was used.
 
-        The source is not called if another thread has replaced the credential, nor if the source has returned the same
-        credential for this host within the last `min_age` seconds.
+        The source is not called if another thread has already replaced the credential, or if the source has returned
+        the same credential for this host within the last `min_age` seconds.
 
         Raises:
             AuthError: See `lookup`.
@@ -97,13 +99,14 @@ class CredentialCache:
         except AuthError:
             raise
         except Exception as error:
-            # An AuthError, because the retry layer may retry other exceptions. The text may contain a secret.
+            # Raise an AuthError, because the retry layer may retry other exceptions. Omit the text of the original
+            # exception, which may contain a secret.
             raise AuthError(
                 f"the credential source {self.source_name} failed for {key.host}: {type(error).__name__}"
             ) from error
         if credential is None:
             failure = get_failure(self._source, key.host, key.repository)
-            # Call the source again after a second: a source that reports failures also caches them.
+            # A failure expires after a second: sources that report failures also cache them.
             answer = LookupResult(None, failure, time.time() + 1.0 if failure else None)
         elif isinstance(credential, Credential):
             answer = LookupResult(credential, None, credential.expires_at)

@@ -1,8 +1,8 @@
-"""Credentials of Docker and Podman: from their JSON files, and from the credential helpers that these files name.
+"""Read the credentials of Docker and Podman from their JSON files and credential helpers.
 
-The first file that has an entry for the registry is used; entries are not merged. Files are read at each lookup and not
-before, so that an invalid file is an error only if it is needed. Messages contain the file and the field, never the
-value. Errors have no cause, because the exception of a decoder contains the text, and thus the secrets.
+The first file that has an entry for the registry is used; entries are not merged. Files are read only during a lookup,
+so that an invalid file causes an error only if it is needed. Error messages contain the file and the field, never the
+value. Errors have no ``__cause__``, because the exception of a decoder contains the decoded text and its secrets.
 """
 
 from __future__ import annotations
@@ -39,17 +39,19 @@ _FILE_TYPES = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a character device", stat.
 class DockerConfig:
     """A `CredentialSource` that reads what ``docker login`` and ``podman login`` have written.
 
-    ``$DOCKER_AUTH_CONFIG`` (the JSON itself) is read first. If it has no entry for the registry, the files follow.
-    ``$REGISTRY_AUTH_FILE``, or else ``$DOCKER_CONFIG/config.json``, is the only file if its variable is set. Otherwise
-    ``~/.docker/config.json``, ``$XDG_RUNTIME_DIR/containers/auth.json`` and ``$XDG_CONFIG_HOME/containers/auth.json``
-    (``~/.config`` by default) are read, and the first file with an entry is used. Only regular files are read. Changes
-    to a file take effect at the next lookup.
+    The variable ``$DOCKER_AUTH_CONFIG``, which contains the JSON itself, is read first. If it has no entry for the
+    registry, files are read. If ``$REGISTRY_AUTH_FILE`` is set, only this file is read. Otherwise, if
+    ``$DOCKER_CONFIG`` is set, only ``$DOCKER_CONFIG/config.json`` is read. If neither is set, the first of these files
+    that has an entry is used: ``~/.docker/config.json``, ``$XDG_RUNTIME_DIR/containers/auth.json`` and
+    ``$XDG_CONFIG_HOME/containers/auth.json`` (``~/.config`` by default). Only regular files are read. Changes to a file
+    take effect at the next lookup.
 
-    A file's entries are, in this order: ``credHelpers`` for the host, ``credsStore`` if it has credentials, and
-    ``auths`` by host, URL or, as podman writes it, ``HOST/NAME``, the longest that matches. A ``credsStore`` whose
-    program is not installed is ignored. If the program fails, the failure is logged as a warning and kept for a minute,
-    `lookup` returns `None` unless a later file has an entry, and `failure` returns the error. A helper of
-    ``credHelpers`` that is not installed or fails is an error. On Windows, every helper fails.
+    Within a file, the following entries are used, in this order: ``credHelpers`` for the host, ``credsStore`` if it has
+    credentials, and the most specific matching key of ``auths``. A key is a host, a URL or, as Podman writes it,
+    ``HOST/NAME``. A ``credsStore`` helper that is not installed is ignored. If it fails, the error is logged as a
+    warning and cached for a minute, `lookup` returns `None` unless a later file has an entry, and `failure` returns the
+    error. If a helper of ``credHelpers`` is not installed or fails, `lookup` raises an error. On Windows, every helper
+    fails.
 
     Args:
         env: The environment. Defaults to `os.environ`.
@@ -62,8 +64,8 @@ class DockerConfig:
                 " DockerConfig(env={**os.environ, 'REGISTRY_AUTH_FILE': path})"
             )
         self._env: Mapping[str, str] = os.environ if env is None else env
-        # By program and server: the expiry, and the credential or the message of an error. The exception itself is not
-        # cached, because its traceback would grow with each `raise`.
+        # Maps program and server to the expiry and either the credential or an error message. The exception itself is
+        # not cached, because its traceback would grow with each `raise`.
         self._cache: BoundedCache[tuple[str, str], tuple[float, Credential | str | None]] = BoundedCache(_MAX_CACHED)
 
     @classmethod
@@ -71,8 +73,8 @@ class DockerConfig:
         """Return the configuration of an environment. Nothing is read yet.
 
         Args:
-            env: The environment, which is also that of the helpers. ``HOME`` (or ``USERPROFILE``) and ``PATH`` are read
-                from it, too. Defaults to `os.environ`.
+            env: The environment, from which ``HOME`` (or ``USERPROFILE``) and ``PATH`` are also read. Helpers run with
+                this environment. Defaults to `os.environ`.
         """
         return cls(env)
 
@@ -81,15 +83,15 @@ class DockerConfig:
 
         Raises:
             UsageError: The host is invalid.
-            AuthError: A file or an entry is malformed or cannot be read, or a helper that ``credHelpers`` names failed
-                or is not installed.
+            AuthError: A file or an entry is malformed or cannot be read, or a helper of ``credHelpers`` failed or is
+                not installed.
         """
         return self._find(registry_name(host), repository).credential
 
     def failure(self, host: str, repository: str | None = None, /) -> AuthError | None:
-        """Return the error of a ``credsStore`` helper because of which `lookup` returned `None`, if there is one.
+        """Return the error if `lookup` returned `None` because a ``credsStore`` helper failed, or else `None`.
 
-        `AuthTransport` raises it if the registry refuses an anonymous request, and before it pushes. After a
+        `AuthTransport` raises this error before a push, or if the registry refuses an anonymous request. After a
         minute, the helper is run again.
         """
         try:
@@ -99,7 +101,7 @@ class DockerConfig:
         return AuthError(result.failure) if result.credential is None and result.failure else None
 
     def explain(self, host: str, repository: str | None = None) -> str:
-        """Describe which file, and which entry or helper of it, `lookup` uses. Shows no secret.
+        """Describe which file, and which entry or helper in this file, `lookup` uses. Contains no secrets.
 
         Raises the same errors as `lookup`.
         """
@@ -129,7 +131,7 @@ class DockerConfig:
         return _Result(None, "; ".join(reasons), failure=failure)
 
     def _from_helper(self, file: _File, name: str, repository: str | None) -> _Result | None:
-        """Return the result of the helper that a file names for a registry; None if it names none that is installed."""
+        """Return the helper's result for a registry; None if no helper is set, or ``credsStore`` is not installed."""
         helpers = file.section("credHelpers")
         key = next(_matching_keys(helpers, name, repository), None)
         field = "credsStore" if key is None else f"credHelpers[{key!r}]"
@@ -179,7 +181,7 @@ class _Result(NamedTuple):
 
     credential: Credential | None
     source: str  # file and entry of the credential, or the reason why there is none
-    is_final: bool = False  # whether later files are not read, even if there is no credential
+    is_final: bool = False  # whether to skip later files even if there is no credential
     failure: str = ""  # the error of a ``credsStore`` helper
 
 
@@ -201,7 +203,7 @@ class _File(NamedTuple):
 
 
 def _list_paths(env: Mapping[str, str]) -> Iterator[tuple[str, bool]]:
-    """Yield the paths of the files in order, and whether to skip the file if the user has no permission to read it."""
+    """Yield the path of each file, in order, and whether to skip the file if the user is not permitted to read it."""
     if path := env.get("REGISTRY_AUTH_FILE"):
         yield path, False
         return
@@ -219,10 +221,10 @@ def _list_paths(env: Mapping[str, str]) -> Iterator[tuple[str, bool]]:
 
 
 def _read_files(env: Mapping[str, str]) -> Iterator[_File]:
-    """Yield the files that exist. Each is read only when the caller requests it: if the previous file has no entry."""
+    """Yield the files that exist. A file is read only when the iterator reaches it."""
     if inline := env.get("DOCKER_AUTH_CONFIG"):
         yield _parse("$DOCKER_AUTH_CONFIG", inline.encode("utf-8", "surrogateescape"))
-    # Without O_NONBLOCK, opening a FIFO waits for a writer. Windows has neither.
+    # Without O_NONBLOCK, opening a FIFO waits for a writer. Windows has neither O_NONBLOCK nor FIFOs.
     nonblock = getattr(os, "O_NONBLOCK", 0)
     for path, skip_denied in _list_paths(env):
         try:
@@ -256,7 +258,7 @@ def _parse(name: str, data: bytes) -> _File:
         position = f" ({error.msg}, line {error.lineno}, column {error.colno})"
     except (ValueError, RecursionError):
         pass
-    if not isinstance(content, dict):  # outside of `except`, so that the error has no context
+    if not isinstance(content, dict):  # raised outside the `except` block, so that the error has no `__context__`
         raise AuthError(f"invalid Docker configuration {name}: expected a JSON object{position}")
     return _File(name, content)
 
@@ -281,7 +283,7 @@ def _matching_keys(entries: Mapping[str, Any], name: str, repository: str | None
     for key in entries:
         scheme, separator, rest = key.rpartition("://")
         host, _, path = rest.partition("/")
-        # A URL is for the whole registry, and so are the entries of docker's first versions: HOST/v1/, or HOST/v1.
+        # A URL applies to the whole registry, as do HOST/v1/ and HOST/v1, which the first versions of docker wrote.
         path = path.strip("/")
         path = "" if separator or path in ("v1", "v2") else path
         with suppress(UsageError):  # not the host of a registry
@@ -289,12 +291,12 @@ def _matching_keys(entries: Mapping[str, Any], name: str, repository: str | None
                 not path or (repository is not None and f"{repository}/".startswith(f"{path}/"))
             ):
                 matching.append((-len(path), key != server, key))
-    # Equally specific keys: first the key that docker writes, then in the order of the file (the sort is stable).
+    # Among equally specific keys, the key that docker writes is first; the others keep their order (stable sort).
     return (key for _, _, key in sorted(matching, key=lambda match: match[:2]))
 
 
 def _server_name(name: str) -> str:
-    """Return the name of a registry in Docker's file and for helpers: the host, or a URL for Docker Hub."""
+    """Return the name of a registry as Docker writes it to files and passes it to helpers: a host, or a URL for Hub."""
     return f"https://index.{DOCKER_HUB}/v1/" if name == DOCKER_HUB else name
 
 
@@ -310,14 +312,14 @@ def _parse_entry(file: _File, field: str, entry: object) -> Credential | None:
         # Go's decoder ignores line breaks. Other tools wrap or indent, omit the padding, or use the URL-safe alphabet.
         encoded = re.sub(r"[ \t\r\n]", "", encoded).rstrip("=").replace("-", "+").replace("_", "/")
         text = ""
-        with suppress(ValueError):  # of which binascii.Error and UnicodeDecodeError are subclasses
+        with suppress(ValueError):  # includes binascii.Error and UnicodeDecodeError
             text = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode()
         username, colon, password = text.partition(":")
         if not colon:
             raise file.error(f"{field}.auth", "expected the base64 of USERNAME:PASSWORD")
         password = password.rstrip("\0")
     if not (username or password or identity_token or registry_token):
-        return None  # docker leaves an empty entry where a helper keeps the secret
+        return None  # docker writes an empty entry if a helper stores the secret
     try:
         return Credential(
             username=username,

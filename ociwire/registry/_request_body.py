@@ -22,8 +22,8 @@ class ReceivedBody:
 
     Attributes:
         content: The bytes of the body.
-        stored: Number of bytes that the storage keeps. Set it inside the block of `receive_body`; the rest of the
-            reserved space is released. Defaults to 0.
+        stored: Number of bytes that the storage keeps. Set it inside the ``with`` block of `receive_body`. At the end
+            of the block, the rest of the reserved space is released. Defaults to 0.
     """
 
     content: bytes
@@ -42,8 +42,8 @@ def receive_body(storage: Storage, body: Body | None, limit: int | None = None) 
         limit: Maximum number of bytes. Defaults to `None`, no limit.
 
     Raises:
-        ErrorResponse: The body exceeds the limit or the space of the storage (413). It is not read if its declared
-            length already exceeds them.
+        ErrorResponse: The body exceeds the limit or the free space of the storage (413). If its declared length exceeds
+            either, the body is not read.
         BodyConsumedError: The body is single-use and was read before, or was opened again while it was read.
         SizeMismatch: The body is longer or shorter than its declared length.
         Exception: Any exception that the content raises, unchanged.
@@ -69,7 +69,7 @@ def receive_body(storage: Storage, body: Body | None, limit: int | None = None) 
 def _read(body: Body, limit: int | None, reserve: Callable[[int], None]) -> bytes:
     _check_limit(body.length or 0, limit)
     reserve(body.length or 0)
-    content = bytearray()  # not a list of chunks: the overhead of 40 bytes per chunk is not counted as used space
+    content = bytearray()  # a list of chunks would use about 40 bytes more per chunk, which are not reserved
     chunks, opening = body.open(), times_opened(body)
     for chunk in chunks:
         size = len(content) + len(chunk)

@@ -1,7 +1,7 @@
 """Layer that injects reproducible network faults.
 
-Faults do not sleep: a stalled connection raises the timeout error immediately. Whether a request reaches the registry
-is as in reality: it does if only its response is lost, and it does not if the connection is reset before it is sent.
+Faults do not sleep: a stalled connection raises the timeout error immediately. As with a real network, the registry
+receives a request whose response is lost, but not a request whose connection is reset before it is sent.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["FAULTS", "Fault", "FaultTransport", "InjectedFault"]
 Fault = Callable[[Request, Transport, random.Random], Response]
 """Function that handles a request in place of the inner transport.
 
-It gets the request, the inner transport and a seeded random number generator. It returns a response or raises.
+It receives the request, the inner transport and a seeded random number generator. It returns a response or raises.
 """
 
 
@@ -57,9 +57,9 @@ class FaultTransport(BaseTransport):
         inner: The inner transport.
         seed: Seed that determines which requests fail and how. Defaults to 0.
         rate: Probability that a request fails, from 0 to 1. Defaults to 0.1.
-        faults: Faults to choose from: names of `FAULTS`, or functions of the type `Fault`. Defaults to all of `FAULTS`.
+        faults: Faults to choose from: names in `FAULTS`, or functions of the type `Fault`. Defaults to all of `FAULTS`.
         limit: Maximum number of faults. Defaults to `None`, no limit.
-        where: Predicate of the requests that may fail. Defaults to `None`, all requests.
+        where: Function that returns whether a request may fail. Defaults to `None`: all requests may fail.
 
     Attributes:
         injected: The faults that were injected, in order.
@@ -121,7 +121,7 @@ class FaultTransport(BaseTransport):
         return with_request(fault(request, self._inner, rng), request)
 
     def close(self) -> None:
-        """Close this transport and the inner one. Idempotent if the inner transport's `close` is."""
+        """Close this transport and the inner transport. Idempotent if `close` of the inner transport is idempotent."""
         self._closed = True
         self._inner.close()
 
@@ -153,7 +153,7 @@ class _TruncatedBody(ResponseReader):
 
     def __init__(self, response: Response, at: int, error: Exception | None) -> None:
         super().__init__(response)
-        self.known_length = None  # the inherited one is that of the complete body
+        self.known_length = None  # not the length of the complete body
         self._remaining = at
         self._error = error
 

@@ -5,14 +5,14 @@ State of a part::
     state      event                                                next state
     free       a thread is about to request it                      requested
     requested  the registry answers with that range                 taken
-               it does not                                          free
+               the registry does not                                free
     free,      the caller's stream reaches its start before that    taken
     requested
     taken      all of its bytes are in the file                     done
                the connection is lost                               free, from `position` on
 
-Only parts in a window behind the first one that is not done are assigned. Bytes behind a gap are hashed only after the
-gap is filled, and if the process is killed before that, another call downloads them again.
+Only parts in a window after the first incomplete part are assigned. Bytes after a gap are hashed only when the gap is
+filled. If the process is killed before that, the next call downloads these bytes again.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _WINDOW_PER_WORKER = 2
 
 
 def part_size_for(size: int, workers: int, requested: int | None) -> int:
-    """Return the part size for `size` bytes: the requested one, or a larger one if there would be over 4096 parts.
+    """Return the part size for `size` bytes: the requested size, or a larger one if there would be over 4096 parts.
 
-    The default is large, because each part costs a request and often a redirect, but small enough that all threads end
-    at about the same time.
+    The default is large, because each part requires a request and often a redirect, but small enough that all threads
+    finish at about the same time.
     """
     if requested is not None:
         return max(requested, -(-size // _MAX_PARTS))
@@ -45,18 +45,18 @@ def part_size_for(size: int, workers: int, requested: int | None) -> int:
 @final
 @dataclass(slots=True, eq=False)
 class Part:
-    """The bytes from `start` to `stop` (exclusive), of which those before `position` are in the file."""
+    """The bytes from `start` to `stop` (exclusive). The bytes before `position` are in the file."""
 
     index: int
     start: int
     stop: int
     position: int
-    state: Literal["free", "requested", "taken"] = "free"  # it is done when `position` is `stop`
+    state: Literal["free", "requested", "taken"] = "free"  # the part is done when `position` equals `stop`
 
 
 @final
 class PartScheduler:
-    """Assigns the parts of the bytes from `start` to `stop`, the first ones first. Thread-safe.
+    """Divides the bytes from `start` to `stop` into parts and assigns them in ascending order. Thread-safe.
 
     `check` is called before each wait, and raises an exception if the download is cancelled; `wake` ends all waits.
     """
@@ -70,8 +70,8 @@ class PartScheduler:
         self._window = _WINDOW_PER_WORKER * workers
         self._stop = stop
         self.check = check
-        # Methods enter the lock itself, not the condition, whose `__enter__` is written in Python: if a signal handler
-        # raises an exception in it after the lock is acquired, the lock stays locked.
+        # Methods enter the lock itself, not the condition. `Condition.__enter__` is written in Python: if a signal
+        # handler raises an exception in it after the lock is acquired, the lock stays locked.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
 
@@ -83,7 +83,7 @@ class PartScheduler:
             return undone[0].position if undone else self._stop
 
     def take(self) -> Part | None:
-        """Return a part to request. Waits while other threads may release theirs; `None` if all are done."""
+        """Return a part to request, or `None` if all are done. Waits while other threads may release their parts."""
         with self._lock:
             while undone := self._undone():
                 self.check()
@@ -95,7 +95,7 @@ class PartScheduler:
             return None
 
     def begin(self, part: Part, position: int) -> bool:
-        """Take a part whose bytes from `position` on were requested. False if another thread has taken it."""
+        """Take a part after its bytes from `position` on were requested. False if another thread has taken it."""
         with self._lock:
             if part.state != "requested" or part.position != position:
                 return False
@@ -103,7 +103,7 @@ class PartScheduler:
             return True
 
     def follow(self, index: int) -> Part | None:
-        """Take the part with an index, whose start a stream has reached; `None` if another thread receives the part."""
+        """Take the part at `index` when a stream reaches its start; `None` if another thread is receiving it."""
         with self._lock:
             for part in self._undone():
                 if part.index == index and part.state != "taken" and part.position == part.start:
@@ -139,7 +139,7 @@ class PartScheduler:
             self._changed.notify_all()
 
     def _undone(self) -> list[Part]:
-        """Return the parts in the window that are not done, the first ones first."""
+        """Return the parts in the window that are not done, in ascending order."""
         while self._first < len(self.parts) and self.parts[self._first].position == self.parts[self._first].stop:
             self._first += 1
         window = self.parts[self._first : self._first + self._window]

@@ -14,7 +14,7 @@ _POLL_INTERVAL = 0.02  # seconds between two checks of a thread whose `join` was
 
 
 class Cancelled(Exception):
-    """Another thread of the pool has failed, so that this one stops. Never leaves the pool."""
+    """Raised in a thread to stop it after another thread of the pool has failed. Never propagates to the caller."""
 
 
 @final
@@ -56,11 +56,11 @@ class WorkerPool:
         thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), name=self._name)
         with self._lock:
             self.check()
-            self._threads.append(thread)  # before it starts: `join` waits for it even if a signal interrupts `start`
+            self._threads.append(thread)  # before `start`: if a signal interrupts `start`, `join` must wait for it
             thread.start()
 
     def cancel(self, error: BaseException) -> None:
-        """Make all threads stop because of an error. Only the first one is kept, and never `Cancelled`."""
+        """Make all threads stop because of an error. Only the first error is stored; `Cancelled` is ignored."""
         with self._lock:
             if self._error is None and not isinstance(error, Cancelled):
                 self._error = error
@@ -84,13 +84,13 @@ class WorkerPool:
                     thread = self._threads[-1]  # a running thread may start others
                     if thread.is_alive():
                         thread.join()
-                    # Before CPython 3.13, an interrupted `join` marks the thread as ended, and the next one returns at
-                    # once. A running thread, also one that is still starting, is in this list until it ends.
+                    # Before CPython 3.13, an interrupted `join` marks the thread as ended, and the next `join` returns
+                    # immediately. `threading.enumerate` lists a thread from its start until it has ended.
                     while thread in threading.enumerate():
                         threading.Event().wait(_POLL_INTERVAL)
                     self._threads.remove(thread)
                 break
-            except BaseException as interrupt:  # noqa: BLE001 - KeyboardInterrupt, for example; raised in the end
+            except BaseException as interrupt:  # noqa: BLE001 - such as KeyboardInterrupt; raised after the wait
                 error = interrupt if error is None else error
         try:
             if self._error is not None:
@@ -101,7 +101,7 @@ class WorkerPool:
     def for_each(self, function: Callable[[_Item], object], items: Iterable[_Item]) -> None:
         """Call a function with each item, from several threads; with one worker or item, from this thread.
 
-        Raises the first exception of a call, unchanged.
+        The first exception that a call raises is raised unchanged.
         """
         remaining = list(items)[::-1]
 
@@ -109,7 +109,7 @@ class WorkerPool:
             while remaining and not self.cancelled:
                 try:
                     item = remaining.pop()
-                except IndexError:  # another thread took the last one
+                except IndexError:  # another thread took the last item
                     return
                 function(item)
 
@@ -120,6 +120,6 @@ class WorkerPool:
         try:
             for _ in range(workers):
                 self.start(work)
-        except BaseException as caught:  # noqa: BLE001 - raised by `join`, when all threads have ended
+        except BaseException as caught:  # noqa: BLE001 - `join` raises it after all threads have ended
             error = caught
         self.join(error)

@@ -1,19 +1,20 @@
 """Authenticate requests with Bearer tokens (the distribution project's token specifications) or Basic (RFC 7617).
 
-1. First request. Until the registry has sent a challenge, a request is sent without authorization. Afterwards it is
-   sent with preemptive authorization: with Basic, or with a token for `RequestInfo.required_scope`, which is requested
-   before the response is known. If the token server refuses this token, the request is sent without a token. A registry
-   token is sent even before the first challenge, and `probe_auth` requests a challenge with ``GET /v2/``.
-2. Response. The table says whether the request is repeated, and with which authorization.
-3. Repetition. Its response is handled in the same way. A request is sent at most three times, and at most two requests
-   are sent to token servers for it.
+1. First request. Until the registry has sent a challenge, requests are sent without authorization. Later requests are
+   sent with preemptive authorization: Basic, or a token for `RequestInfo.required_scope`, which is obtained before the
+   request is sent. If the token server refuses this token, the request is sent without a token. There are two
+   exceptions: a registry token is sent even before the first challenge, and with `probe_auth`, ``GET /v2/`` is sent to
+   obtain a challenge.
+2. Response. The table below determines whether the request is repeated, and with which authorization.
+3. Repetition. The response to a repeated request is handled in the same way. Each request is sent at most three times
+   and causes at most two requests to token servers.
 
-A 401 or 403 with a challenge means that the authorization is missing, wrong or refused. It was refused if it *matches*
-the challenge, which means that another token or credential is needed. A token matches if realm and service are the same
-and it has the scope of the challenge. Basic matches a Basic challenge. A registry token matches every challenge. If a
-response has no challenge, any authorization matches.
+A 401 or 403 with a challenge means that the authorization is missing, wrong or refused. If the authorization that was
+sent *matches* the challenge, it was refused, and another token or credential is needed. A token matches if it has the
+realm, the service and the scope of the challenge. Basic matches a Basic challenge. A registry token matches every
+challenge. If a response has no challenge, any authorization matches.
 
-The first row that applies decides (`_AuthAttempt._next_authorization`):
+The first row that applies is used (`_AuthAttempt._next_authorization`):
 
 =============  =========================  =======================================================================
 status         sent authorization         next
@@ -24,17 +25,17 @@ status         sent authorization         next
                registry token
 403            matching, of any kind      the same, unless the credential was looked up within the last minute (ECR)
 401, 403, 404  any; with a challenge      answer the challenge (403: RFC 6750, ``insufficient_scope``)
-403, 404       none; without a challenge  if there is a credential: use the cached challenge, or that of ``GET /v2/``
+403, 404       none; without a challenge  with a credential: answer the cached challenge, or probe ``GET /v2/``
 any            any                        return the response
 =============  =========================  =======================================================================
 
-A challenge is answered with a token for the union of its scope and the required scope. The token is for the scope of
-the challenge alone if this names another repository, or if a request with a token was refused. If the token server
-refuses a scope that is larger than that of the challenge, a token for the scope of the challenge is requested. If it
-refuses the credential, the credential is looked up again.
+A challenge is answered with a token for the union of its scope and the required scope. If the challenge is for another
+repository, or if a request with a token was refused, the token is only for the scope of the challenge. If the token
+server refuses a scope that is larger than the scope of the challenge, a token for the scope of the challenge is
+requested. If the token server refuses the credential, the credential is looked up again.
 
 A secret that was refused with 401 is not sent to the same realm or registry again. A request is not repeated if its
-single-use body is partially consumed, or if the response comes from an origin other than that of the request.
+single-use body is partially consumed, or if the response comes from an origin other than the origin of the request.
 """
 
 from __future__ import annotations
@@ -79,10 +80,11 @@ class AuthTransport(BaseTransport):
         inner: The transport to wrap.
         credentials: The credential source (see `ociwire.auth`), or a function with the arguments of its ``lookup``.
         token_transport: The transport for token requests; the caller closes it. Defaults to `inner`.
-        trusted_realms: For a registry's ``host[:port]``, the origins of token servers that are allowed for it although
-            `origin_policy` would refuse them: ``{"registry.corp": ["http://auth.corp:8080"]}``.
-        probe_auth: Whether to send ``GET /v2/`` to an unknown registry before a single-use body of at most 256 KiB or
-            of unknown length: some servers respond with 401 only after they have read it. Defaults to false.
+        trusted_realms: Maps the ``host[:port]`` of a registry to the origins of additional token servers, which
+            `origin_policy` would refuse: ``{"registry.corp": ["http://auth.corp:8080"]}``.
+        probe_auth: Whether to send ``GET /v2/`` to an unknown registry before sending a single-use body of at most
+            256 KiB or of unknown length. Some servers read such a body before they respond with 401, so that it cannot
+            be sent again. Defaults to false.
 
     Raises:
         UsageError: The credentials have no ``lookup`` method and are not a function, or a host or an origin is invalid.
@@ -108,7 +110,7 @@ class AuthTransport(BaseTransport):
         self._probe_auth = probe_auth
 
     def round_trip(self, request: Request, /) -> Response:
-        """Send a request with authorization; repeat it if the response has a challenge, as the module docstring says.
+        """Send a request with authorization, and repeat it as described in the module docstring.
 
         Raises:
             AuthError: A credential source or a token server failed, or the origin policy forbids the token server.
@@ -125,10 +127,10 @@ class AuthTransport(BaseTransport):
 
 
 class _AuthAttempt:
-    """Authentication of one request: its first request and the repetitions."""
+    """Authenticates one request: sends it for the first time and repeats it if necessary."""
 
     _sends = 0
-    _preemptive_error: AuthError | None = None  # refusal of a token that was requested before the registry's challenge
+    _preemptive_error: AuthError | None = None  # the token server refused a preemptive token
 
     def __init__(self, layer: AuthTransport, request: Request) -> None:
         self._layer, self._request, self._required = layer, request, request.info.required_scope
@@ -178,8 +180,8 @@ class _AuthAttempt:
         elif credential.registry_token is not None:
             challenge = challenge or _BASIC  # a registry token needs no challenge: it is sent in any case
         if challenge is None and self._layer._probe_auth and body is not None and body.single_use:
-            # A server may read ahead, with or without Expect: by the time of its 401, the body is consumed. A longer
-            # body with a Content-Length is refused at once.
+            # With or without Expect, a server may read the body before it responds with 401, so that the body is
+            # consumed. If the Content-Length is larger, the server responds without reading the body.
             challenge = self._probe() if body.length is None or 0 < body.length <= _MAX_READ_AHEAD else None
         return _NO_AUTHORIZATION if challenge is None else self._authorize_preemptively(challenge, credential)
 
@@ -201,7 +203,7 @@ class _AuthAttempt:
     def _authorize_preemptively(self, challenge: Challenge, credential: Credential | None) -> Authorization:
         """Return the authorization for a challenge that another request has received; none if it is refused.
 
-        The scope and the realm that this request requires are guesses, or were accepted before and may have changed.
+        The scope and the realm are guesses, or come from an earlier request and may be outdated.
         """
         scope, body = self._required, self._request.body
         is_repetition = self._sends > 0  # after a 403 or 404 without a challenge
@@ -218,9 +220,9 @@ class _AuthAttempt:
             if isinstance(error, AuthTimeout) or is_temporary_status(error.status):
                 raise
             if is_repetition and error.status not in (400, 401, 403):
-                raise  # only after a refusal of the token server is the 404 of the registry the result
+                raise  # the registry's 403 or 404 is returned only if the token server refused the token
             if not is_repetition and body is not None and body.single_use:
-                raise  # the body could be consumed before the registry's challenge
+                raise  # without a token, the body could be consumed before the challenge
             self._preemptive_error = error
             self._challenges.invalidate(self._origin, self._required)
             level = logging.WARNING if isinstance(error, CredentialsRejected) else logging.INFO
@@ -252,7 +254,7 @@ class _AuthAttempt:
         is_exhausted = self._sends >= _MAX_SENDS or self._authorizer.is_exhausted
         if is_exhausted or (body is not None and not body.resendable):
             if status == 401 and self._preemptive_error is not None and not sent.header:
-                raise self._preemptive_error  # the cause of the 401: the request had no token because of it
+                raise self._preemptive_error  # the reason why the request was sent without a token
             return None
         if matches and token is not None and status in (400, 401):
             scope = parse_scope(last_challenge) if sent.fresh else sent.scope | parse_scope(last_challenge)
@@ -270,7 +272,7 @@ class _AuthAttempt:
     def _authorize_without_challenge(self) -> Authorization | None:
         """Return the authorization after an anonymous request was refused with 403 or 404 without a challenge.
 
-        Some registries respond in this way to hide private repositories. `None` if there is no authorization.
+        Some registries respond in this way to hide private repositories. Return `None` if there is no authorization.
         """
         if self._request.url == f"{self._origin}/v2/" or self._preemptive_error is not None:
             return None
@@ -302,7 +304,8 @@ class _AuthAttempt:
             return scope or required  # the required scope was refused: request only the scope of the challenge
         resources = {member[:2] for member in scope}
         if not scope or any(member[:2] in resources for member in required):
-            # The first challenge of a push may be for pull only. Without the union, the next one would be for push.
+            # The first challenge of a push may request only pull. Without the union, another challenge would follow for
+            # push.
             return scope | required
         self._challenges.update(self._origin, is_predictable=False)
         return scope
@@ -328,14 +331,14 @@ class _AuthAttempt:
         """Update the cache for later requests after the last response."""
         required, is_refused = self._required, self._preemptive_error is not None
         if not sent.header and status < 300:
-            # A registry that accepts an anonymous pull may still require authentication for a push, so that only a push
-            # shows that it is open. After a refusal, no token is requested preemptively: with a wrong password, each
-            # token request would be a failed login.
+            # A registry that accepts an anonymous pull may still require authentication for a push. Only an anonymous
+            # push therefore shows that the registry requires none. After a refusal, no token is requested
+            # preemptively: with a wrong password, each token request would be a failed login.
             is_open = any(member.action == "push" for member in required)
             if is_open or is_refused:
                 self._challenges.update(self._origin, is_open=is_open, is_predictable=not is_refused)
-        # The scope that was accepted for an unspecific request cannot be reused: the next request may be for another
-        # repository.
+        # If the request does not specify a scope, the accepted scope cannot be reused: the next request may be for
+        # another repository.
         is_specific = required != Scope.UNLIMITED and bool(required or not sent.scope)
         if sent.token is not None and self._sends > 1 and is_specific and status not in (400, 401, 403):
             accepted = AcceptedChallenge(sent.challenge, sent.scope)

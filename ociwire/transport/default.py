@@ -50,8 +50,8 @@ def default_transport(
 ) -> RetryTransport:
     """Return the default stack: the default layers over a base transport.
 
-    The layers are, outermost first, `RetryTransport`, `RedirectTransport`, `HeadersTransport` and `AuthTransport`. The
-    stack is a context manager that closes it.
+    The layers are, outermost first, `RetryTransport`, `RedirectTransport`, `HeadersTransport` and `AuthTransport`. Use
+    the stack as a context manager to close it.
 
     >>> from ociwire import Client, default_transport
     >>> from ociwire.auth import Anonymous
@@ -75,9 +75,9 @@ def default_transport(
         trust_env: See `UrllibTransport`. `None` means its default.
         pool_size: See `UrllibTransport`. `None` means its default.
         trusted_realms: See `AuthTransport`.
-        sleep: See `RetryTransport`: function that waits before a retry. Pass ``lambda seconds: None`` in tests.
-        clock: See `RetryTransport`: wall clock in seconds since the epoch, as `time.time`, for Retry-After. Deadlines
-            are not affected: they are values of `time.monotonic`.
+        sleep: See `RetryTransport`. Function that waits before a retry. Pass ``lambda seconds: None`` in tests.
+        clock: See `RetryTransport`. Wall clock for Retry-After, such as `time.time`, in seconds since the epoch.
+            Deadlines are not affected: they are values of `time.monotonic`.
 
     Raises:
         UsageError: An argument is invalid, or an option of `UrllibTransport` is combined with `base`.
@@ -105,7 +105,7 @@ def default_transport(
         sleep=sleep,
         clock=clock,
     )
-    return cast("RetryTransport", transport)  # the outermost layer, because no layer is wrapped
+    return cast("RetryTransport", transport)  # without `wrap`, this is the outermost layer
 
 
 def compose_default_stack(
@@ -129,9 +129,9 @@ def compose_default_stack(
         trusted_realms: See `default_transport`.
         sleep: See `default_transport`.
         clock: See `default_transport`.
-        wrap: Called for the base and for each layer, innermost first, with its class name and the transport. Returns
-            the transport to use instead. `None` means no wrapping. Layers for token requests are not wrapped; the base,
-            which they share, is.
+        wrap: Function that is called for the base and for each layer, innermost first, with the class name and the
+            transport, and returns the transport to use instead. `None` means no wrapping. The layers for token requests
+            are not wrapped, but they use the same wrapped base.
     """
     if wrap is not None:
         base = wrap(type(base).__name__, base)

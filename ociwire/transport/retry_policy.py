@@ -36,9 +36,9 @@ MAX_RETRIES = 4
 MAX_WAIT = 60.0
 """Default maximum wait before an attempt in seconds, including Retry-After."""
 
-# Statuses of requests that the server has not processed (RFC 6585, section 4; RFC 9110, section 15.6.4). Some servers
-# do process them, such as those that store a PATCH before they respond with 503. A request that is marked as not
-# idempotent is therefore retried only if no byte of its body was sent.
+# With these statuses, the server has not processed the request (RFC 6585, section 4; RFC 9110, section 15.6.4). Some
+# servers nevertheless process it: for example, they store a PATCH before they respond with 503. A request that is
+# marked as not idempotent is therefore retried only if no byte of its body was sent.
 _UNPROCESSED_STATUSES = frozenset({429, 503})
 _PERMANENT_TLS_ERRORS = ("CERTIFICATE", "UNKNOWN_CA", "WRONG_VERSION_NUMBER", "HTTP_REQUEST")
 """Parts of OpenSSL's error texts for permanent failures: another attempt would fail in the same way."""
@@ -65,7 +65,7 @@ class Budget:
         self.taken = 0
 
     def take(self, kind: str) -> bool:
-        """Take one retry of a kind; return false if there is none left of this kind or in total."""
+        """Take one retry of a kind. Return false if no retries remain, either of this kind or in total."""
         if not self._remaining:
             names = ("total", "connect", "read", "status", "other")
             self._remaining = {name: getattr(self._retry, name) for name in names}
@@ -95,7 +95,7 @@ class RetryPolicy:
         retry: The policy of the user, or the number of retries of the default policy; see `RetryTransport`.
 
     Attributes:
-        max_retry_after: Maximum Retry-After in seconds. A response with a longer one is not retried.
+        max_retry_after: Maximum Retry-After in seconds. A response with a larger value is not retried.
     """
 
     max_retry_after: float
@@ -123,8 +123,8 @@ class RetryPolicy:
         if request.body is not None and (not request.body.resendable or has_raised(request.body, error)):
             return None
         is_connect = isinstance(error, ConnectError)
-        # If connecting failed, nothing was sent, so that urllib3 retries any method. The default policy does
-        # not: it retries idempotent requests only.
+        # If connecting failed, nothing was sent, and urllib3 therefore retries any method. The default policy retries
+        # only idempotent requests.
         if not (self._allows(request) or (is_connect and not self._is_default)):
             return None
         if is_connect:
@@ -140,11 +140,11 @@ class RetryPolicy:
             unsent: Whether the request has a body of which no byte was sent.
         """
         status = response.status
-        # Some registries respond with 500 to every HEAD. The client confirms it with a GET without a wait.
+        # Some registries respond to every HEAD with 500. The client sends a GET immediately to confirm the error.
         if self._is_default and request.method == "HEAD" and status == 500:
             return False
         by_header = (
-            self._retry.total  # without a total, `Retry.is_retry` of urllib3 requires a listed status
+            self._retry.total  # if `total` is not set, urllib3's `Retry.is_retry` requires a listed status
             and self._retry.respect_retry_after_header
             and self.has_retry_after(response)
         )
@@ -154,15 +154,15 @@ class RetryPolicy:
         return resendable and (self.is_in_forcelist(status) or bool(by_header)) and allowed
 
     def is_in_forcelist(self, status: int) -> bool:
-        """Return whether the policy lists a status as one to retry."""
+        """Return whether the policy lists a status in ``status_forcelist``."""
         return status in (self._retry.status_forcelist or ())
 
     def has_retry_after(self, response: Response) -> bool:
-        """Return whether a response has a Retry-After header, and a status with which urllib3 respects it."""
+        """Return whether a response has a Retry-After header and a status for which urllib3 respects the header."""
         return response.status in urllib3.Retry.RETRY_AFTER_STATUS_CODES and "retry-after" in response.headers
 
     def retry_after(self, response: Response, now: float) -> float | None:
-        """Return the wait in seconds that Retry-After requests; `None` if there is none, or the policy ignores it."""
+        """Return the wait in seconds from Retry-After; `None` if the header is absent or the policy ignores it."""
         return retry_after(response.headers, now) if self._retry.respect_retry_after_header else None
 
     def _allows(self, request: Request) -> bool:
@@ -182,7 +182,7 @@ def _is_permanent_tls_failure(error: BaseException) -> bool:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an exception, and the exceptions that it was raised from or that urllib3 has wrapped in it."""
+    """Yield an exception, its causes, and the exceptions that urllib3 has wrapped in it."""
     seen = set()
     while isinstance(error, BaseException) and id(error) not in seen:
         yield error

@@ -29,7 +29,7 @@ class KeyedCache(Generic[K, V]):
         self._key_locks: dict[K, threading.RLock] = {}
 
     def get(self, key: K, factory: Callable[[K], V]) -> V:
-        """Return the value of a key, created by `factory` if there is none. An exception of `factory` is not cached."""
+        """Return the value of a key. `factory` creates a missing value; an exception that it raises is not cached."""
         value = self._values.get(key)
         if value is not None:
             return value
@@ -37,7 +37,7 @@ class KeyedCache(Generic[K, V]):
             key_lock = self._key_locks.setdefault(key, threading.RLock())
         try:
             with key_lock:
-                value = self._values.get(key)  # another thread may have created it while this one waited
+                value = self._values.get(key)  # another thread may have created it during the wait
                 if value is None:
                     value = factory(key)
                     self._values.put(key, value)

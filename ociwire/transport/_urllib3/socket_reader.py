@@ -1,8 +1,8 @@
 """Buffered reader of the socket of a connection during one exchange.
 
-The status of an early response, such as ``HTTP/1.1 401``, must be read before the body of the request is sent. The
-bytes that are received meanwhile stay in the buffer of `SocketReader`, from which head and body of the response are
-read. A file of ``socket.makefile`` is not suitable, because it cannot be used after a timeout.
+The status of an early response, such as ``HTTP/1.1 401``, must be read before the body of the request is sent.
+`SocketReader` buffers the bytes that it receives for this purpose, and the head and body of the response are later read
+from the buffer. A file of ``socket.makefile`` is not suitable, because it cannot be used after a timeout.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class SocketReader(io.RawIOBase):
             cancellation.add(self)
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        """Return a buffered file, as http.client requires of a socket. The socket stays open until it is closed."""
+        """Return a buffered file, as http.client expects. The socket stays open until the file is closed."""
         self._file = self._sock.makefile(mode, buffering=0)  # type: ignore[call-overload]
         return io.BufferedReader(self)
 
@@ -74,7 +74,7 @@ class SocketReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Buffer, /) -> int:
-        """Read buffered bytes, or receive bytes if there are none; return their number, or 0 at the end."""
+        """Read bytes from the buffer, or from the socket if the buffer is empty. Return their number; 0 at the end."""
         view = memoryview(buffer).cast("B")
         if self._buffer:
             count = min(len(view), len(self._buffer))
@@ -100,7 +100,7 @@ class SocketReader(io.RawIOBase):
     def readline(self, size: int | None = -1, /) -> bytes:
         """Read up to and including the next line end, at most `size` bytes.
 
-        Overridden because `io.RawIOBase.readline` receives single bytes.
+        This method is overridden because `io.RawIOBase.readline` receives one byte at a time.
         """
         limit = sys.maxsize if size is None or size < 0 else size
         searched = 0
@@ -131,8 +131,8 @@ class SocketReader(io.RawIOBase):
         Like `poll_status`, this changes the timeout of the socket.
 
         Args:
-            end: A `time.monotonic` value in seconds. If a part of a status line was received by then, the read timeout
-                applies to the rest.
+            end: End of the wait, as a `time.monotonic` value in seconds. If part of a status line has been received
+                by then, the read timeout applies to the rest of the line.
 
         Raises:
             RemoteDisconnected: The server closed the connection without a response.
@@ -152,14 +152,14 @@ class SocketReader(io.RawIOBase):
         return parse_status(self._buffer)[1]
 
     def poll_status(self) -> int | None:
-        """Return the status code of a response that was already received, without consuming it; `None` without one.
+        """Return the status code of a response without consuming it; `None` if no response has been received yet.
 
         Raises:
             RemoteDisconnected: The server closed the connection without a response.
             ProtocolError: The data is not HTTP/1, or is incomplete.
         """
-        # TLS decrypts whole records: there may be decrypted data although the socket is not readable. Conversely, a
-        # readable socket may have received only a TLS 1.3 session ticket (RFC 8446, section 4.6.1).
+        # TLS decrypts whole records: decrypted data may be available although the socket is not readable. Conversely,
+        # the socket may be readable only because of a TLS 1.3 session ticket (RFC 8446, section 4.6.1).
         if not (len(self._buffer) >= STATUS_LENGTH or has_pending(self._sock) or wait_for_read(self._sock, timeout=0)):
             return None
         self._sock.settimeout(0)
@@ -192,12 +192,12 @@ class SocketReader(io.RawIOBase):
         self._sock.close()
 
     def shut_down(self) -> None:
-        """Shut the socket down, so that a thread that waits for it continues as if the peer had closed it.
+        """Shut the socket down, so that a waiting thread continues as if the peer had closed the connection.
 
         `Cancellation` calls this method from another thread.
         """
         sock = getattr(self._sock, "socket", self._sock)  # SSLTransport (TLS in TLS) wraps the socket
-        with suppress(OSError):  # it is closed already
+        with suppress(OSError):  # the socket is closed already
             # Not `SSLSocket.shutdown`, which drops the TLS object that the other thread is using.
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
@@ -207,7 +207,7 @@ class SocketReader(io.RawIOBase):
 
 
 def has_pending(sock: socket.socket) -> bool:
-    """Return whether TLS has decrypted bytes that were not read yet, which polling the socket does not detect."""
-    # urllib3's SSLTransport (TLS in TLS) has them in its `sslobj`.
+    """Return whether TLS has decrypted bytes that were not read yet. Polling the socket does not detect them."""
+    # urllib3's SSLTransport (TLS in TLS) stores the TLS object in its attribute `sslobj`.
     tls = sock if isinstance(sock, ssl.SSLSocket) else getattr(sock, "sslobj", None)
     return tls is not None and tls.pending() > 0
