@@ -48,10 +48,10 @@ class DockerConfig:
 
     Within a file, the following entries are used, in this order: ``credHelpers`` for the host, ``credsStore`` if it has
     credentials, and the most specific matching key of ``auths``. A key is a host, a URL or, as Podman writes it,
-    ``HOST/NAME``. A ``credsStore`` helper that is not installed is ignored. If it fails, the error is logged as a
-    warning and cached for a minute, `lookup` returns `None` unless a later file has an entry, and `failure` returns the
-    error. If a helper of ``credHelpers`` is not installed or fails, `lookup` raises an error. On Windows, every helper
-    fails.
+    ``HOST/NAME``. A ``credsStore`` helper that is not installed is ignored. If an installed one fails, the error is
+    logged as a warning and cached for a minute, `lookup` returns `None` unless a later file has an entry, and `failure`
+    returns the error. If a helper of ``credHelpers`` is not installed or fails, `lookup` raises an error. On
+    Windows, every helper fails.
 
     Args:
         env: The environment. Defaults to `os.environ`.
@@ -296,7 +296,7 @@ def _matching_keys(entries: Mapping[str, Any], name: str, repository: str | None
 
 
 def _server_name(name: str) -> str:
-    """Return the name of a registry as Docker writes it to files and passes it to helpers: a host, or a URL for Hub."""
+    """Return the registry name that Docker's files and helpers use: the host, or a URL for Docker Hub."""
     return f"https://index.{DOCKER_HUB}/v1/" if name == DOCKER_HUB else name
 
 

@@ -130,7 +130,7 @@ class _AuthAttempt:
     """Authenticates one request: sends it for the first time and repeats it if necessary."""
 
     _sends = 0
-    _preemptive_error: AuthError | None = None  # the token server refused a preemptive token
+    _preemptive_error: AuthError | None = None  # set if the token server refused a preemptive token
 
     def __init__(self, layer: AuthTransport, request: Request) -> None:
         self._layer, self._request, self._required = layer, request, request.info.required_scope
@@ -167,7 +167,7 @@ class _AuthAttempt:
     # Before the first response
 
     def _initial_authorization(self) -> Authorization:
-        """Return the preemptive authorization of the request; none before the registry's first challenge."""
+        """Return the preemptive authorization of the request; no authorization before the first challenge."""
         required, body = self._required, self._request.body
         challenge = self._challenges.get(self._origin).challenge
         if not required and self._challenges.get_accepted(self._origin, required, self._request.url) is None:
@@ -201,7 +201,7 @@ class _AuthAttempt:
         return challenge
 
     def _authorize_preemptively(self, challenge: Challenge, credential: Credential | None) -> Authorization:
-        """Return the authorization for a challenge that another request has received; none if it is refused.
+        """Return the authorization for the challenge to an earlier request; no authorization if it is refused.
 
         The scope and the realm are guesses, or come from an earlier request and may be outdated.
         """
