@@ -7,7 +7,7 @@ and asynchronous programs. A call waits for a free thread if `max_concurrency` c
 A cancelled call raises `asyncio.CancelledError` at once, but occupies its thread until the thread ends: soon, if it
 waits between two attempts or for a socket of `UrllibTransport`, which is shut down; at the connect timeout, if it is
 connecting; at the client's timeout or deadline with other transports. Before the thread of a cancelled `upload` or
-`copy` ends, it cancels the upload sessions. The upload session of a cancelled `push_blob` expires at the registry.
+`copy` ends, it cancels the upload sessions. That of a cancelled `AsyncClient.push_blob` expires at the registry.
 """
 
 from __future__ import annotations

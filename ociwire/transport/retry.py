@@ -76,8 +76,8 @@ class RetryTransport(BaseTransport):
 
     Args:
         inner: The transport to wrap.
-        retry: Maximum number of retries of the default policy (0 or more), or a `urllib3.util.Retry`. The counts,
-            allowed methods, statuses, backoff and ``respect_retry_after_header`` of a `Retry` are used; its
+        retry: Maximum number of retries of the default policy (0 or more), or a `urllib3.util.Retry`, of which the
+            counts, allowed methods, statuses, backoff and ``respect_retry_after_header`` are used; its
             ``increment`` and ``sleep`` are not called. A request with ``idempotent=False`` is not sent again,
             regardless of the allowed methods. `None` means 4 retries of the default policy; 0 and `False` mean no
             retries.
