@@ -31,7 +31,7 @@ from .._http.body import Body
 from .._http.messages import Request, RequestInfo, Response, redactor_of
 from .._http.transport import Transport, check_transport
 from .._http.urls import Origin
-from .._oci.descriptor import Descriptor, is_media_type
+from .._oci.descriptor import Descriptor, check_size, digest_and_size, is_media_type
 from .._oci.digest import Digest, new_hasher
 from .._oci.host import check_host
 from .._oci.image_manifest import Index, Manifest
@@ -376,7 +376,7 @@ class Client:
             BlobUnknown: The repository has no such blob.
             SizeMismatch: The size of the blob differs from the size in the descriptor.
         """
-        expected, size = _digest_and_size(digest)
+        expected, size = digest_and_size(digest)
         return _check_reader(blobs.open_blob(self._repository(repository, "get_blob"), expected), size)
 
     def get_blob_range(
@@ -404,7 +404,7 @@ class Client:
         check_integer("start of the range", start)
         if stop is not None and check_integer("end of the range", stop) < start:
             raise UsageError(f"invalid range {start} to {stop}: expected start <= stop, where stop is exclusive")
-        expected, size = _digest_and_size(digest)
+        expected, size = digest_and_size(digest)
         target = self._repository(repository, "get_blob_range")
         return _check_reader(blobs.open_blob(target, expected, start, stop), None if start == stop else size)
 
@@ -425,7 +425,7 @@ class Client:
             SizeMismatch: The size that the registry states differs from the size in the descriptor.
             ContentError: The response is an HTML page.
         """
-        expected, size = _digest_and_size(digest)
+        expected, size = digest_and_size(digest)
         return _check_size(blobs.resolve_blob(self._repository(repository, "resolve_blob"), expected), size)
 
     def has_blob(self, repository: str, digest: str | Descriptor) -> bool:
@@ -438,7 +438,7 @@ class Client:
         Raises:
             OciwireError: As `resolve_blob`, except for `BlobUnknown` and `NameUnknown`: the method returns false.
         """
-        expected, size = _digest_and_size(digest)
+        expected, size = digest_and_size(digest)
         try:
             _check_size(blobs.resolve_blob(self._repository(repository, "has_blob"), expected), size)
         except NotFound:
@@ -577,7 +577,7 @@ class Client:
             Unsupported: The registry did not mount the blob. If it opened an upload session instead, the client
                 cancels the session.
         """
-        target, (expected, size) = self._repository(to_repository, "mount_blob"), _digest_and_size(digest)
+        target, (expected, size) = self._repository(to_repository, "mount_blob"), digest_and_size(digest)
         result = uploads.mount_blob(target, expected, from_repository)
         if result.is_mounted:
             return _check_size(blobs.resolve_blob(target, expected, result.scope), size)
@@ -603,7 +603,7 @@ class Client:
             Unsupported: The registry does not support deletion.
         """
         target = self._repository(repository, "delete_blob")
-        target.delete(target.blob_url(_digest_and_size(digest)[0]), target.delete_scope)
+        target.delete(target.blob_url(digest_and_size(digest)[0]), target.delete_scope)
 
     # Manifests and tags
 
@@ -832,7 +832,7 @@ class Client:
             ManifestUnknown: The repository has no such manifest.
             Unsupported: The registry does not support deletion.
         """
-        referrers.delete_manifest(self._repository(repository, "delete_manifest"), _digest_and_size(digest)[0])
+        referrers.delete_manifest(self._repository(repository, "delete_manifest"), digest_and_size(digest)[0])
 
     def delete_tag(self, repository: str, tag: str) -> None:
         """Delete a tag, but not its manifest: ``DELETE /v2/NAME/manifests/TAG`` ("Deleting tags"; scope: delete).
@@ -938,7 +938,7 @@ class Client:
         target = self._repository(repository, "referrers")
         if artifact_type is not None and not is_media_type(artifact_type):
             raise UsageError(f"invalid artifact type {safe_repr(artifact_type, 200)}: expected type/subtype")
-        return referrers.iter_referrers(target, _digest_and_size(digest)[0], artifact_type)
+        return referrers.iter_referrers(target, digest_and_size(digest)[0], artifact_type)
 
     def close(self) -> None:
         """Close the client, and the transport if the client has created it. Idempotent."""
@@ -1062,27 +1062,17 @@ def resolve_transport(
     return transport
 
 
-def _digest_and_size(digest: str | Descriptor) -> tuple[Digest, int | None]:
-    """Return the digest, and the size if a descriptor is given."""
-    return (digest.digest, digest.size) if isinstance(digest, Descriptor) else (Digest(digest), None)
-
-
 def _parse_reference(reference: str | Descriptor) -> tuple[str, Digest | None, int | None]:
     """Return the last path segment of the manifest URL, the digest (`None` for a tag), and the size if known."""
     if isinstance(reference, str) and ":" not in reference:  # a tag has no colon
         return check_tag(reference), None, None
-    digest, size = _digest_and_size(reference)
+    digest, size = digest_and_size(reference)
     return digest, digest, size
 
 
 def _check_size(descriptor: Descriptor, size: int | None) -> Descriptor:
     """Return the descriptor from a response. Raises `SizeMismatch` if it does not have the expected size."""
-    if size not in (None, descriptor.size):
-        raise SizeMismatch(
-            f"{descriptor.digest} has {descriptor.size} bytes: expected {size}, as its descriptor states",
-            expected=size or 0,
-            actual=descriptor.size,
-        )
+    check_size(descriptor.digest, descriptor.size, size)
     return descriptor
 
 

@@ -6,7 +6,6 @@ Manifests with Subject". Manifests are also pushed and deleted here, because bot
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from .._oci.descriptor import Descriptor, parse_media_type
 from .._oci.digest import Digest
 from .._oci.manifest import (
     IndexText,
+    dump_json,
     is_index,
     parse_json_object,
     parse_manifest,
@@ -29,7 +29,6 @@ from .._oci.manifest import (
     to_referrer_entry,
 )
 from .._oci.scope import Scope
-from .._text import SURROGATE
 from ..errors import (
     AuthError,
     ContentError,
@@ -176,7 +175,7 @@ def add_entry(repository: Repository, subject: Digest, content: bytes, descripto
 
     def change(entries: list[_Entry]) -> list[_Entry]:
         is_present = any(existing.digest == entry.digest for existing in entries)
-        return entries if is_present else [*entries, _Entry(entry.digest, _to_json(entry.to_dict()))]
+        return entries if is_present else [*entries, _Entry(entry.digest, dump_json(entry.to_dict()))]
 
     try:
         update_tag(repository, subject, change)
@@ -429,12 +428,6 @@ def _entry_digest(text: str) -> Digest | None:
     with suppress(UsageError):
         return Digest(entry.get("digest", ""))
     return None
-
-
-def _to_json(entry: dict[str, Any]) -> str:
-    """Return the JSON text of an entry. Unnecessary escapes are avoided to keep the index within size limits."""
-    text = json.dumps(entry, ensure_ascii=False, separators=(",", ":"))
-    return SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text)  # UTF-8 cannot encode surrogates
 
 
 def referrers_tag(digest: Digest) -> str:

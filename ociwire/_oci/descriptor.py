@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict, final
 
 from .._argument_checks import safe_repr
 from .._files import open_regular_file
-from ..errors import UsageError
+from ..errors import SizeMismatch, UsageError
 from ..media_types import MANIFEST_TYPES, OCTET_STREAM
 from .digest import Digest, hashed_digest, new_hasher
 
@@ -40,6 +40,8 @@ __all__ = [
     "Descriptor",
     "Platform",
     "HTML_TYPES",
+    "check_size",
+    "digest_and_size",
     "is_media_type",
     "parse_media_type",
 ]
@@ -272,6 +274,27 @@ class Descriptor:
             data=_read_base64(mapping.get("data")),
             platform=Platform.from_dict(platform) if isinstance(platform, Mapping) else None,
             artifact_type=parse_media_type(mapping.get("artifactType")),
+        )
+
+
+def digest_and_size(digest: str | Descriptor) -> tuple[Digest, int | None]:
+    """Return the digest, and the size if a descriptor is given."""
+    return (digest.digest, digest.size) if isinstance(digest, Descriptor) else (Digest(digest), None)
+
+
+def check_size(name: str, size: int | None, expected: int | None) -> None:
+    """Raise `SizeMismatch` if content does not have the size that its descriptor states.
+
+    Args:
+        name: Name of the content for the message: its digest, or ``the content``.
+        size: Size of the content in bytes; `None` if it is unknown.
+        expected: Size in the descriptor; `None` if there is no descriptor.
+    """
+    if size is not None and expected is not None and size != expected:
+        raise SizeMismatch(
+            f"{name} has {size} bytes: expected {expected}, as its descriptor states",
+            expected=expected,
+            actual=size,
         )
 
 

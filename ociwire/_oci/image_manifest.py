@@ -8,7 +8,6 @@ changed value is serialized in a fixed order of fields, without spaces.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, final
@@ -18,7 +17,7 @@ from .._text import sanitize
 from ..errors import ContentError, ManifestUnknown, UsageError
 from ..media_types import DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, OCI_EMPTY, OCI_INDEX, OCI_MANIFEST
 from .descriptor import Descriptor, Platform, is_media_type, parse_media_type
-from .manifest import parse_json_object
+from .manifest import dump_json, parse_json_object
 from .platforms import describe_platform, rank_platform
 from .references import parse_platform
 
@@ -30,7 +29,6 @@ __all__ = ["Index", "Manifest"]
 _FIELD_ORDER = ("schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "subject", "annotations")
 _MAX_OFFERS = 1000
 """Maximum length in characters of the list of platforms in a message."""
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _EMPTY_CONFIG = Descriptor.of(b"{}", OCI_EMPTY)
 
 
@@ -80,11 +78,9 @@ class _Document:
             unknown = {name: fields[name] for name in sorted(fields.keys() - set(_FIELD_ORDER))}
             present |= unknown
             try:
-                text = json.dumps(present, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+                content = dump_json(present).encode()
             except ValueError:
                 raise UsageError("cannot write the manifest: NaN and Infinity are not valid JSON (RFC 8259)") from None
-            # JSON is UTF-8 (RFC 8259, section 8.1), which has no lone surrogates: keep these as escapes.
-            content = _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()
         else:
             present = dict(fields)
         document = object.__new__(cls)

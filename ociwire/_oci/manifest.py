@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, NoReturn
 
+from .._text import SURROGATE
 from ..errors import ContentError, Unsupported, UsageError
 from ..media_types import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX, OCI_MANIFEST, OCTET_STREAM
 from .descriptor import HTML_TYPES, Descriptor, parse_media_type
@@ -20,6 +21,7 @@ __all__ = [
     "GENERIC_MEDIA_TYPES",
     "IndexText",
     "check_schema",
+    "dump_json",
     "is_index",
     "detect_media_type",
     "parse_json_object",
@@ -50,6 +52,18 @@ def parse_json_object(content: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):  # RecursionError: deeply nested arrays
         return None
     return parsed if isinstance(parsed, dict) else None
+
+
+def dump_json(value: object) -> str:
+    """Return JSON text without spaces, and with escapes only where they are required.
+
+    Lone surrogates are escaped, because UTF-8 cannot encode them (RFC 8259, section 8.1).
+
+    Raises:
+        ValueError: A number is NaN or infinite (RFC 8259, section 6).
+    """
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def check_schema(parsed: dict[str, Any], content_type: str = "") -> None:

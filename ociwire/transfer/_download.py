@@ -32,7 +32,7 @@ from .._client.blob_reader import BlobReader
 from .._client.blobs import open_blob, resolve_blob
 from .._client.client import Client
 from .._client.repository import Repository, repository_of
-from .._oci.descriptor import Descriptor
+from .._oci.descriptor import Descriptor, check_size, digest_and_size
 from .._oci.digest import Digest, hashed_digest, verify_digest
 from .._oci.reference import Reference
 from .._text import format_path
@@ -42,7 +42,6 @@ from ..errors import (
     ProtocolError,
     ReadError,
     RegistryError,
-    SizeMismatch,
     TransportError,
     TransportTimeout,
     UsageError,
@@ -201,7 +200,7 @@ def download(
                 f"cannot download {str(arguments['reference'])!r:.300}: expected the digest of a blob, HOST/NAME@DIGEST"
             )
         source = repository_of(client, repository, "get_blob")
-        expected, size = (digest.digest, digest.size) if isinstance(digest, Descriptor) else (Digest(digest), None)
+        expected, size = digest_and_size(digest)
         return _Download(source, expected, size, _check_target(arguments["path"]), workers, part_size, reporter).run()
 
 
@@ -230,7 +229,7 @@ class _Download:
         """Download the blob, unless the target has its digest."""
         size = self._verified_size()
         if size is not None:
-            self._check_size(size)
+            check_size(self.digest, size, self._size)
             self.reporter.report(self.digest, size, size)
             return Descriptor(OCTET_STREAM, self.digest, size)
         file = PartialFile(self._target, self.digest)
@@ -256,7 +255,7 @@ class _Download:
             return None
         hasher = self._hash_prefix(file.read, start)
         if hashed_digest(hasher, self.digest.algorithm) == self.digest:  # the process was killed before the rename
-            self._check_size(start)
+            check_size(self.digest, start, self._size)
             self.reporter.report(self.digest, start, start)
             return Descriptor(OCTET_STREAM, self.digest, start)
         try:
@@ -282,7 +281,7 @@ class _Download:
     def _start(self, file: PartialFile) -> Descriptor:
         """Download the whole blob."""
         with open_blob(self.source, self.digest, verify=False) as reader:
-            self._check_size(reader.descriptor.size)
+            check_size(self.digest, reader.descriptor.size, self._size)
             file.truncate(0)
             _Receiver(self, file, reader.descriptor, self.digest.hasher()).run(reader)
         return reader.descriptor
@@ -321,16 +320,8 @@ class _Download:
         """Return the descriptor of the blob. Only the first call sends a request (HEAD)."""
         if self._descriptor is None:
             self._descriptor = resolve_blob(self.source, self.digest)
-            self._check_size(self._descriptor.size)
+            check_size(self.digest, self._descriptor.size, self._size)
         return self._descriptor
-
-    def _check_size(self, size: int) -> None:
-        if self._size not in (None, size):
-            raise SizeMismatch(
-                f"{self.digest} has {size} bytes: expected {self._size}, as its descriptor states",
-                expected=self._size or 0,
-                actual=size,
-            )
 
     def _hash_prefix(self, read: Callable[[memoryview, int], object], size: int) -> _Hash:
         """Hash the first `size` bytes of a file."""

@@ -42,7 +42,7 @@ from .._client.repository import Repository, repository_of
 from .._client.upload_completion import UploadCompletion
 from .._client.uploads import UploadSession, blob_exists, cancel_quietly, open_upload, patch_upload, try_mount
 from .._http.body import Body, has_raised, wrap_chunks
-from .._oci.descriptor import Descriptor, is_media_type
+from .._oci.descriptor import Descriptor, check_size, is_media_type
 from .._oci.digest import Digest
 from .._oci.reference import Reference, check_repository
 from ..errors import (
@@ -56,7 +56,6 @@ from ..errors import (
     RangeInvalid,
     ReadError,
     RegistryError,
-    SizeMismatch,
     TransportTimeout,
     UsageError,
 )
@@ -189,7 +188,7 @@ def upload(
             raise UsageError(f"invalid media type {safe_repr(media_type)}: expected type/subtype without parameters")
         reporter = opened.enter_context(ProgressReporter(check_progress(progress), "upload"))
         body = opened.enter_context(open_content(arguments["source"]))
-        _check_size(body.length, size)
+        check_size("the content", body.length, size)
         stored, session = None if known is None else find_blob(target, known), None
         if known is not None and stored is None and mount_from is not None:
             is_mounted, session = try_mount(target, known, mount_from)
@@ -198,18 +197,9 @@ def upload(
                     stored = resolve_blob(target, known, target.push_scope)
         if stored is None:
             stored = _ResumableUpload(target, body, chunk_size, reporter).run(known, session)
-        _check_size(stored.size, size)
+        check_size("the content", stored.size, size)
         reporter.report(stored.digest, stored.size, stored.size)
     return Descriptor(media_type, stored.digest, stored.size)
-
-
-def _check_size(size: int | None, expected: int | None) -> None:
-    if size is not None and expected not in (None, size):
-        raise SizeMismatch(
-            f"the content has {size} bytes: expected {expected}, as its descriptor states",
-            expected=expected or 0,
-            actual=size,
-        )
 
 
 @final

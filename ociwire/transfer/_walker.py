@@ -19,6 +19,7 @@ from .._client.repository import sender_of
 from .._oci.descriptor import Descriptor, Platform
 from .._oci.digest import Digest
 from .._oci.manifest import IndexText, is_index
+from .._oci.platforms import describe_platform
 from .._oci.references import References, index_entries, matches_platform, media_type_to_push, read_references
 from ..errors import ContentError, ManifestUnknown, NotFound, SizeMismatch
 from ..media_types import MANIFEST_TYPES
@@ -90,7 +91,7 @@ class ManifestWalker:
         selected = {entry.digest: entry for entry, _, matches in entries if matches}
         digest, media_type = root.descriptor.digest, root.descriptor.media_type
         if not selected:
-            names = ", ".join("/".join(filter(None, (p.os, p.architecture, p.variant))) for p in platforms)
+            names = ", ".join(map(describe_platform, platforms))
             raise ManifestUnknown(f"the index {digest} has no entry for {names or 'an empty list of platforms'}")
         if len(selected) == 1:
             [image] = selected.values()
