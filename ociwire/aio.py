@@ -35,7 +35,7 @@ from ._client.client import (
 )
 from ._client.request_sender import MAX_MANIFEST_SIZE
 from ._http.body import Body
-from ._http.cancellation import Cancellation, OperationCancelled, cancellable_by, current_cancellation
+from ._http.cancellation import Cancellation, OperationCancelled, cancellable_by, ended_by
 from ._http.headers import Headers
 from ._http.messages import Request, Response
 from ._oci.descriptor import Descriptor, Platform
@@ -578,20 +578,16 @@ def _to_sync(content: Any) -> Any:
     loop = asyncio.get_running_loop()
 
     def chunks() -> Iterator[bytes]:
-        iterator, cancellation = aiter(content), current_cancellation()
+        iterator = aiter(content)
         while True:
             future = asyncio.run_coroutine_threadsafe(_next(iterator), loop)
-            pending = _Wait(future.cancel)
             try:
-                if cancellation is not None:
-                    cancellation.add(pending)
-                chunk = future.result()
+                with ended_by(future.cancel):
+                    chunk = future.result()
             except CancelledError:
                 raise OperationCancelled from None
             finally:
                 future.cancel()  # does nothing if it is done
-                if cancellation is not None:
-                    cancellation.discard(pending)
             if chunk is _END:
                 return
             yield chunk
@@ -608,25 +604,9 @@ def _read_in_thread(reader: _AsyncReader[Any]) -> Iterator[bytes]:
 
     A read in another thread of the client could deadlock: the calls that send may occupy all threads.
     """
-    cancellation, pending = current_cancellation(), _Wait(reader._call.cancellation.cancel)
-    try:
-        if cancellation is not None:
-            cancellation.add(pending)
+    with ended_by(reader._call.cancellation.cancel):
         while chunk := reader._reader.read(_CHUNK_SIZE):
             yield chunk
-    finally:
-        if cancellation is not None:
-            cancellation.discard(pending)
-
-
-class _Wait:
-    """Registers a function with a `Cancellation`, which calls it to end the wait of a thread."""
-
-    def __init__(self, end: Callable[[], object]) -> None:
-        self._end = end
-
-    def shut_down(self) -> None:
-        self._end()
 
 
 # Transfers

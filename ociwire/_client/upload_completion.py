@@ -21,7 +21,7 @@ from enum import Enum
 from typing import NamedTuple, final
 
 from .._http.body import Body, has_raised
-from .._http.cancellation import current_cancellation
+from .._http.cancellation import cancellable_sleep
 from .._oci.digest import Digest
 from ..errors import (
     AuthError,
@@ -254,11 +254,7 @@ class UploadCompletion:
         if deadline is not None and time.monotonic() + seconds >= deadline:
             self._limit = "before the deadline"
             return False
-        cancellation = current_cancellation()
-        if cancellation is not None:
-            cancellation.sleep(seconds)
-        elif seconds:
-            time.sleep(seconds)
+        cancellable_sleep(seconds, time.sleep)
         self._total_pause += seconds
         return True
 

@@ -39,7 +39,7 @@ from .._argument_checks import (
     safe_repr,
     suggest_options,
 )
-from .._http.cancellation import current_cancellation
+from .._http.cancellation import cancellable_sleep
 from .._http.messages import Request, Response, redactor_of
 from .._http.transport import BaseTransport, Transport, check_transport
 from .._http.urls import Origin
@@ -232,13 +232,10 @@ class _RetryAfterTracker:
 
     def sleep(self, seconds: float) -> None:
         """Wait for a number of seconds, or until the call is cancelled."""
-        cancellation = current_cancellation()
         if self._sleep is not None:
             self._sleep(seconds)
-        elif cancellation is not None:
-            cancellation.sleep(seconds)
         else:
-            time.sleep(seconds)
+            cancellable_sleep(seconds, time.sleep)
 
     def blocked_until(self, origin: Origin) -> float:
         """Return the time until which a host is or was blocked; 0 if it never was."""

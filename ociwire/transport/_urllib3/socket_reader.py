@@ -62,7 +62,7 @@ class SocketReader(io.RawIOBase):
         self.received = False
         self._cancellation = cancellation
         if cancellation is not None:
-            cancellation.add(self)
+            cancellation.add(self.shut_down)
 
     def makefile(self, mode: str) -> io.BufferedReader:
         """Return a buffered file, as http.client expects. The socket stays open until the file is closed."""
@@ -203,7 +203,7 @@ class SocketReader(io.RawIOBase):
 
     def _leave_cancellation(self) -> None:
         if self._cancellation is not None:
-            self._cancellation.discard(self)
+            self._cancellation.discard(self.shut_down)
 
 
 def has_pending(sock: socket.socket) -> bool:
